@@ -1,0 +1,342 @@
+"""What an HTTP answer really was: its status, its headers and its body, none of them believed."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from http.client import HTTPException
+from urllib.parse import urlsplit
+
+import requests
+from urllib3.exceptions import HTTPError
+
+from tcgamirror.connections import Exchange
+from tcgamirror.errors import (
+    CutShort,
+    Interrupted,
+    NetworkError,
+    NotThere,
+    Refused,
+    ServerError,
+    TooLong,
+    WrongContent,
+    WrongSpan,
+    WrongTotal,
+)
+from tcgamirror.spans import Span
+
+_PIECE = 256 << 10
+_MESSAGE = 64 << 10
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait for a server, and how often to ask it again.
+
+    connect, first_byte: seconds until there is a connection, and until the
+    headers are there. stall, least_rate: in any `stall` seconds fewer than
+    `least_rate` bytes a second are too slow. whole: seconds for a whole small
+    answer (`json`, `read`); None for no limit. tries: requests in all for one
+    thing. backoff: seconds of the first wait between two, doubled each time up
+    to 60, of which a random part is waited. retry_after_limit: seconds a server
+    may ask to wait.
+    """
+
+    connect: float = 15
+    first_byte: float = 60
+    stall: float = 30
+    whole: float | None = 300
+    least_rate: float = 1024
+    tries: int = 5
+    backoff: float = 1.0
+    retry_after_limit: float = 300
+
+
+class Meter:
+    """Body bytes and requests of one slide, failed ones too, counted by any number of threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.bytes = 0
+        self.requests = 0
+
+    def add(self, *, count: int = 0, requests: int = 0) -> None:
+        """Counts `count` bytes and `requests` requests more."""
+        with self._lock:
+            self.bytes += count
+            self.requests += requests
+
+
+class Pace:
+    """Holds all connections together to `rate` bytes per second; None for no limit."""
+
+    def __init__(self, rate: float | None, stop: threading.Event) -> None:
+        self._rate = rate
+        self._stop = stop
+        self._lock = threading.Lock()
+        self._due = 0.0
+
+    @property
+    def piece(self) -> int:
+        """Bytes to read at once, small enough that no wait after them is long."""
+        return _PIECE if self._rate is None else int(min(_PIECE, max(1024, self._rate / 10)))
+
+    def keep(self, count: int) -> None:
+        """Waits as long as `count` bytes more take at the rate, or until stopped."""
+        if self._rate is None:
+            return
+        with self._lock:
+            now = time.monotonic()
+            self._due = max(self._due, now) + count / self._rate
+            pause = self._due - now
+        self._stop.wait(pause)
+
+
+class Again(Exception):
+    """A failed try of which more is known than its error tells.
+
+    pause: seconds the server asks to wait; None if asking again is no use.
+    """
+
+    def __init__(self, error: NetworkError, pause: float | None) -> None:
+        super().__init__(error)
+        self.error = error
+        self.pause = pause
+
+
+def printable(text: str, limit: int = 200) -> str:
+    r"""The text without what a terminal would obey, cut to `limit` characters.
+
+    >>> printable("no\x1b[2J\naccess", limit=8)
+    'no [2J …'
+    """
+    clean = "".join(letter if letter.isprintable() else " " for letter in text[: limit + 1])
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def place(url: str) -> str:
+    """Host and path of a URL: what may be shown of it, without credentials and query.
+
+    >>> place("https://me:secret@api.gdc.cancer.gov/data/1?token=x")
+    'api.gdc.cancer.gov/data/1'
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return printable(url.partition("?")[0])
+    return printable(parts.netloc.rpartition("@")[2] + parts.path)
+
+
+class Answer:
+    """Status and headers of one answer, and its body as it comes."""
+
+    def __init__(
+        self,
+        response: requests.Response,
+        exchange: Exchange,
+        patience: Patience,
+        pace: Pace,
+        meter: Meter,
+    ) -> None:
+        self.name = exchange.name
+        self.status = response.status_code
+        self.headers = response.headers
+        self._raw = response.raw
+        self._length: int | None = response.raw.length_remaining
+        self._exchange = exchange
+        self._patience = patience
+        self._pace = pace
+        self._meter = meter
+
+    @property
+    def etag(self) -> str | None:
+        return self.headers.get("ETag")
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of body that the headers promise; None if they do not say."""
+        return self._length
+
+    @property
+    def kind(self) -> str:
+        """The content type without its parameters, in small letters."""
+        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+    def pieces(self, whole: float | None = None) -> Iterator[bytes]:
+        """The body as it comes, undecoded, in pieces of at most 256 KiB.
+
+        whole: seconds from the request's start to the body's end. The time the
+        caller and the rate limit take between pieces does not count. Raises
+        TooSlow, CutShort or Interrupted.
+        """
+        patience, exchange = self._patience, self._exchange
+        slow = f"fewer than {patience.least_rate:g} bytes/s came for {patience.stall:g} s"
+        long = f"the answer was not whole after {whole:g} s" if whole is not None else slow
+        end = exchange.began + whole if whole is not None else float("inf")
+        since, got = time.monotonic(), 0
+        while True:
+            window = since + patience.stall
+            exchange.expect(slow if window < end else long, min(window, end))
+            piece = self._piece()
+            if not piece:
+                return
+            paused = time.monotonic()
+            exchange.rest()
+            self._meter.add(count=len(piece))
+            self._pace.keep(len(piece))
+            exchange.check()
+            yield piece
+            now = time.monotonic()
+            since, end, got = since + now - paused, end + now - paused, got + len(piece)
+            if got >= patience.least_rate * patience.stall:
+                since, got = now, 0
+
+    def _piece(self) -> bytes:
+        try:
+            piece: bytes = self._raw.read1(self._pace.piece, decode_content=False)
+        except (HTTPError, HTTPException, OSError, ValueError) as error:
+            self._exchange.check()
+            raise CutShort(
+                f"{self.name}: the connection broke within the body ({why(error)})"
+            ) from error
+        if not piece:
+            # A connection that the watcher cut ends as a body without length does.
+            self._exchange.check()
+        return piece
+
+    def body(self, limit: int, whole: float | None) -> bytes:
+        """The whole body, of at most `limit` bytes. Raises TooLong, and what `pieces` does."""
+        self._bound(self.length or 0, limit)
+        pieces, count = [], 0
+        for piece in self.pieces(whole):
+            count += len(piece)
+            self._bound(count, limit)
+            pieces.append(piece)
+        if not pieces and self.length is None:
+            # So it looks, too, when the connection ends within the headers.
+            raise CutShort(f"{self.name}: nothing came, neither a body nor its length")
+        return b"".join(pieces)
+
+    def inflated(self, limit: int, whole: float | None) -> bytes:
+        """The whole body, unpacked if it is gzip; `limit` holds packed and unpacked."""
+        encoding = self.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding in ("identity", ""):
+            return self.body(limit, whole)
+        if encoding != "gzip":
+            raise WrongContent(f"{self.name}: came packed as {printable(encoding, 40)}")
+        packed = self.body(limit, whole)
+        unpacker = zlib.decompressobj(wbits=31)
+        try:
+            content = unpacker.decompress(packed, limit + 1)
+        except zlib.error as error:
+            raise WrongContent(f"{self.name}: the body is no gzip, though it says so") from error
+        self._bound(len(content), limit)
+        if not unpacker.eof:
+            raise CutShort(f"{self.name}: the packed body ends too early")
+        return content
+
+    def _bound(self, count: int, limit: int) -> None:
+        if count > limit:
+            raise TooLong(f"{self.name}: the answer is longer than {limit:,} bytes")
+
+    def raw_bytes_only(self) -> None:
+        """Raises WrongContent for a page or a packed body where a file's bytes belong."""
+        if self.kind.startswith("multipart/") or "html" in self.kind or "xml" in self.kind:
+            raise WrongContent(f"{self.name}: came {_a_page(self.kind)} instead of the file")
+        packed = self.headers.get("Content-Encoding", "identity").strip().lower()
+        if packed not in ("identity", ""):
+            raise WrongContent(f"{self.name}: came packed as {printable(packed, 40)}")
+
+    def content_range(self) -> tuple[Span, int]:
+        """The span of the file that the body is, and the file's size. Raises WrongSpan."""
+        told = self.headers.get("Content-Range", "")
+        match = _CONTENT_RANGE.fullmatch(told.strip())
+        if match is None:
+            shown = printable(told, 60) or "no Content-Range"
+            raise WrongSpan(f"{self.name}: came a part, but which is not clear ({shown})")
+        return Span(int(match[1]), int(match[2]) + 1), int(match[3])
+
+    def judge(self, *accepted: int) -> None:
+        """Raises what the status means, unless it is one of those accepted.
+
+        NotThere, ServerError (in an Again, if the server names a time),
+        Refused, WrongTotal for a range beyond the end, else WrongContent.
+        """
+        status = self.status
+        if status in accepted:
+            return
+        if status in (404, 410):
+            raise NotThere(f"{self.name}: the server has no such thing ({status})")
+        if status == 429 or status >= 500:
+            error = ServerError(f"{self.name}: the server is in trouble ({status})")
+            pause = _retry_after(self.headers.get("Retry-After"))
+            if pause is None:
+                raise error
+            raise Again(error, pause if pause <= self._patience.retry_after_limit else None)
+        if status == 416:
+            raise WrongTotal(f"{self.name}: the file ends before the bytes asked for (416)")
+        if 400 <= status < 500:
+            raise Refused(f"{self.name}: refused ({status}{self._message()})")
+        raise WrongContent(f"{self.name}: answered with status {status}, which is none of use")
+
+    def _message(self) -> str:
+        with suppress(NetworkError, Interrupted, ValueError, RecursionError):
+            told = json.loads(self.body(_MESSAGE, self._patience.stall))
+            if isinstance(told, dict) and isinstance(told.get("message"), str):
+                return f": {printable(told['message'])}"
+        return ""
+
+
+def parsed(name: str, kind: str, content: bytes) -> object:
+    """The JSON of a body. Raises WrongContent, saying what came instead."""
+    try:
+        value: object = json.loads(content, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        head = content[:1024].lstrip().lower()
+        page = "html" in kind or head.startswith((b"<!doctype", b"<html"))
+        came = _a_page("html" if page else kind) if content else "an empty body"
+        raise WrongContent(f"{name}: came {came} instead of JSON; try again later") from error
+    return value
+
+
+def _no_number(text: str) -> object:
+    raise ValueError(f"{text} is no JSON")
+
+
+def _a_page(kind: str) -> str:
+    if "html" in kind:
+        return "an HTML page"
+    if "xml" in kind:
+        return "an XML message"
+    return f"something of type {printable(kind, 40) or 'unknown'}"
+
+
+def _retry_after(text: str | None) -> float | None:
+    """Seconds of a Retry-After, which may also be a date.
+
+    >>> _retry_after("7"), _retry_after("Wed, 21 Oct 2015 07:28:00 GMT"), _retry_after("soon")
+    (7.0, 0.0, None)
+    """
+    if text is None:
+        return None
+    if re.fullmatch(r"\d{1,9}", text.strip(), re.ASCII):
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def why(error: BaseException) -> str:
+    """The innermost reason of an error that libraries wrapped in their own."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return printable(str(error) or type(error).__name__)

@@ -1,0 +1,317 @@
+"""Sockets under watch: every wait on the network ends by a limit or when the run is stopped.
+
+Socket timeouts bound one `recv`, so a server that drips a byte now and then
+holds a thread for ever, most easily in the headers, which `http.client` reads
+out of reach. Here a watcher thread holds a second handle of each socket in use
+and shuts it down when time is up, which ends any blocked call on the first.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import queue
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+from requests.cookies import RequestsCookieJar
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.util.wait import wait_for_write
+
+from tcgamirror.errors import Interrupted, TooSlow
+
+POLL = 0.1
+"""Seconds between two looks at the clock and at `stop`."""
+
+_Address = tuple[Any, ...]
+
+
+class Exchange:
+    """One request under watch: until when it may wait, for what, and the socket to cut then.
+
+    name: the URL's host and path, for sentences. connect, first_byte: seconds.
+    """
+
+    def __init__(self, name: str, connect: float, first_byte: float, over: threading.Event) -> None:
+        self.name = name
+        self.began = time.monotonic()
+        self._first_byte = first_byte
+        self._over = over
+        self._lock = threading.Lock()
+        self._handle: socket.socket | None = None
+        self._late = False
+        self._cut = False
+        self.expect(f"no connection within {connect:g} s", self.began + connect)
+
+    def expect(self, complaint: str, until: float) -> None:
+        """Waits from now on until the clock shows `until`; the complaint is what to say then."""
+        self._complaint = complaint
+        self._until = until
+
+    def expect_answer(self, sock: socket.socket | ssl.SSLSocket) -> None:
+        """The connection is there, and the request goes out on it."""
+        self.hold(sock)
+        limit = self._first_byte
+        self.expect(f"no answer within {limit:g} s", time.monotonic() + limit)
+
+    def rest(self) -> None:
+        """This side does something else: the server is not to blame for the time it takes."""
+        self._until = float("inf")
+
+    def left(self) -> float:
+        """Seconds until the present limit."""
+        return self._until - time.monotonic()
+
+    def hold(self, sock: socket.socket | ssl.SSLSocket) -> None:
+        """Takes a handle of its own, which nobody else closes or hands on meanwhile."""
+        handle = socket.fromfd(sock.fileno(), sock.family, sock.type)
+        with self._lock:
+            old, self._handle = self._handle, handle
+        if old is not None:
+            old.close()
+        if self._cut:
+            self._shut()
+
+    def check(self) -> None:
+        """Raises Interrupted or TooSlow if that is why, or when, the wait ended."""
+        if self._over.is_set():
+            raise Interrupted(f"stopped while asking {self.name}")
+        if self._late or self.left() < 0:
+            raise TooSlow(f"{self.name}: {self._complaint}")
+
+    def look(self, now: float) -> None:
+        """Called by the watcher: cuts the connection if time is up."""
+        late = now > self._until
+        if late or self._over.is_set():
+            self._late = self._late or late
+            self._cut = True
+            self._shut()
+
+    def end(self) -> None:
+        """Lets go of the socket, which may serve another request."""
+        with self._lock:
+            if self._handle is not None:
+                self._handle.close()
+                self._handle = None
+
+    def _shut(self) -> None:
+        with self._lock, suppress(OSError):
+            if self._handle is not None:
+                self._handle.shutdown(socket.SHUT_RDWR)
+
+
+class Watch:
+    """The watcher of all exchanges of one transport; it is told to end by `close`."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self.stop = stop
+        self._closed = False
+        self._condition = threading.Condition()
+        self._exchanges: set[Exchange] = set()
+        self._mine = threading.local()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def current(self) -> Exchange:
+        """The exchange of the calling thread."""
+        exchange: Exchange = self._mine.exchange
+        return exchange
+
+    @contextmanager
+    def exchange(self, name: str, connect: float, first_byte: float) -> Iterator[Exchange]:
+        """Watches what the calling thread does on the network in the block."""
+        exchange = Exchange(name, connect, first_byte, self.stop)
+        self._mine.exchange = exchange
+        with self._condition:
+            self._exchanges.add(exchange)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+                self._thread.start()
+            self._condition.notify()
+        try:
+            yield exchange
+        finally:
+            with self._condition:
+                self._exchanges.discard(exchange)
+            exchange.end()
+
+    def close(self) -> None:
+        """Ends the watcher, once the exchanges still under way are over."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                while not self._exchanges:
+                    if self._closed:
+                        return
+                    self._condition.wait()
+                exchanges = list(self._exchanges)
+            now = time.monotonic()
+            for exchange in exchanges:
+                exchange.look(now)
+            time.sleep(POLL)
+
+
+class WatchedConnection(HTTPConnection):
+    """Tells the calling thread's exchange which socket it uses, and when."""
+
+    def __init__(self, *args: Any, watch: Watch, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._watch = watch
+
+    def connect(self) -> None:
+        super().connect()
+        self._expect_answer()
+
+    def putrequest(self, *args: Any, **options: Any) -> None:
+        self._expect_answer()
+        super().putrequest(*args, **options)
+
+    def _expect_answer(self) -> None:
+        if self.sock is not None:
+            self._watch.current.expect_answer(self.sock)
+
+    def _new_conn(self) -> socket.socket:
+        try:
+            sock = _connected(self._dns_host.strip("[]"), self.port, self._watch.current)
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, f"no connection to {self.host}") from error
+        except OSError as error:
+            raise NewConnectionError(self, f"no connection: {error}") from error
+        for option in self.socket_options or ():
+            sock.setsockopt(*option)
+        return sock
+
+
+class WatchedTlsConnection(WatchedConnection, HTTPSConnection):
+    """The same under TLS."""
+
+
+def _connected(host: str, port: int, exchange: Exchange) -> socket.socket:
+    """A socket connected to the first of the host's addresses that answers.
+
+    None of them may use up the time of the rest. Raises OSError as `connect` does.
+    """
+    addresses = _addresses(host, port, exchange)
+    failure: OSError = OSError(f"{host} has no address")
+    for index, (family, address) in enumerate(addresses):
+        try:
+            return _dialled(family, address, exchange, exchange.left() / (len(addresses) - index))
+        except OSError as error:
+            failure = error
+    raise failure
+
+
+def _addresses(
+    host: str, port: int, exchange: Exchange
+) -> list[tuple[socket.AddressFamily, _Address]]:
+    """Asks in a thread of its own, as nothing can end `getaddrinfo` early."""
+    answer: queue.SimpleQueue[list[Any] | OSError] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answer.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except OSError as error:
+            answer.put(error)
+        except UnicodeError as error:
+            answer.put(socket.gaierror(socket.EAI_NONAME, str(error)))
+
+    threading.Thread(target=ask, name="resolve", daemon=True).start()
+    while True:
+        exchange.check()
+        with suppress(queue.Empty):
+            found = answer.get(timeout=POLL)
+            break
+    if isinstance(found, OSError):
+        raise found
+    return [(family, address) for family, _, _, _, address in found]
+
+
+def _dialled(
+    family: socket.AddressFamily, address: _Address, exchange: Exchange, seconds: float
+) -> socket.socket:
+    """A socket connected to the address within `seconds`."""
+    until = time.monotonic() + seconds
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        code = sock.connect_ex(address)
+        while code in (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN):
+            exchange.check()
+            if wait_for_write(sock, timeout=POLL):
+                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                break
+            if time.monotonic() > until:
+                raise TimeoutError(f"no connection within {seconds:.3g} s")
+        if code:
+            raise OSError(code, os.strerror(code))
+        exchange.hold(sock)
+        # The TLS handshake is next; the watcher's limit is the one that counts.
+        sock.settimeout(max(exchange.left(), POLL))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class _Adapter(HTTPAdapter):
+    """Makes watched connections, `size` of them kept alive for each host."""
+
+    def __init__(self, watch: Watch, size: int) -> None:
+        self._watch = watch
+        super().__init__(pool_connections=16, pool_maxsize=size, max_retries=0)
+
+    def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **options)
+        # A SOCKS proxy has pools of its own; socket timeouts must do there.
+        if type(pool) is HTTPSConnectionPool:
+            pool.ConnectionCls = WatchedTlsConnection
+            pool.conn_kw["watch"] = self._watch
+        elif type(pool) is HTTPConnectionPool:
+            pool.ConnectionCls = WatchedConnection
+            pool.conn_kw["watch"] = self._watch
+        return pool
+
+
+class _NoCredentials(AuthBase):
+    """Stands where requests would otherwise put the credentials of ~/.netrc."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        return request
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None: requests would read the whole body of a redirect, however long it is."""
+
+
+def session(watch: Watch, size: int, agent: str) -> requests.Session:
+    """A session for many threads, without credentials, cookies or redirects of its own.
+
+    Proxies and CA bundle come from the environment. size: connections kept for
+    each host. agent: the User-Agent.
+    """
+    made = _Session()
+    made.auth = _NoCredentials()
+    made.cookies = RequestsCookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
+    made.headers["User-Agent"] = agent
+    made.verify = os.environ.get("SSL_CERT_FILE") or True
+    for scheme in ("http://", "https://"):
+        made.mount(scheme, _Adapter(watch, size))
+    return made

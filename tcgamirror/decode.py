@@ -1,0 +1,182 @@
+"""Readers of one level's tiles: JPEG ones directly, all others through OpenSlide.
+
+A tile is an array of shape (rows, columns, 3), uint8 RGB, cut off at the
+level's edge; None is a blank area. A tile that cannot be had whole is an
+error, never a black square.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+import openslide
+import simplejpeg
+from numpy.typing import NDArray
+
+from tcgamirror.errors import BadTile, UnusualSlide
+from tcgamirror.geometry import Grid, Size
+from tcgamirror.svs import Compression, Photometric, TiledLevel, TileTable
+from tcgamirror.tiff import ReadAt
+
+Pixels = NDArray[np.uint8]
+"""RGB, of shape (rows, columns, 3)."""
+
+WHITE = 255
+REGION_TILES = 4
+"""Tiles in a row read from OpenSlide at once: its cost for a call is more than for a tile."""
+
+
+class TileReader(Protocol):
+    """One level as a grid of tiles, each of which can be had alone, in any order."""
+
+    @property
+    def grid(self) -> Grid: ...
+
+    def tile(self, column: int, row: int) -> Pixels | None:
+        """The tile's pixels, of the size of `grid.box(column, row)`; None where blank."""
+        ...
+
+
+def is_plain_jpeg(tiled: TiledLevel) -> bool:
+    """Whether the tiles can be decoded without OpenSlide: 8-bit JPEG, RGB or YCbCr."""
+    return (
+        tiled.compression == Compression.JPEG
+        and tiled.photometric in (Photometric.RGB, Photometric.YCBCR)
+        and tiled.plain_rgb
+    )
+
+
+class JpegTiles:
+    """JPEG tiles read from `source` and decoded one by one.
+
+    The decoder is strict, as OpenSlide's is: what it only could guess is BadTile.
+    """
+
+    def __init__(self, source: ReadAt, tiled: TiledLevel, table: TileTable) -> None:
+        self.grid = tiled.level.grid
+        self._source = source
+        self._table = table
+        self._tables = tiled.tables
+        self._rgb = tiled.photometric == Photometric.RGB
+
+    def tile(self, column: int, row: int) -> Pixels | None:
+        span = self._table.span(column, row)
+        if span is None:
+            return None
+        try:
+            stream = whole_jpeg(self._source.read(span), self._tables, rgb=self._rgb)
+            if jpeg_size(stream) != self.grid.tile:
+                raise ValueError(f"it is not of {self.grid.tile} pixels")
+            pixels: Pixels = simplejpeg.decode_jpeg(stream, colorspace="RGB", strict=True)
+        except (ValueError, IndexError, struct.error) as error:
+            raise BadTile(f"the tile at column {column}, row {row} is damaged: {error}") from error
+        size = self.grid.box(column, row).size
+        return pixels[: size.height, : size.width]
+
+
+class OpenSlideTiles:
+    """The tiles of a file that holds one level alone, through OpenSlide.
+
+    Alone, because a level's pixels lie at whole coordinates only if no
+    downsample of 4.0003 stands between them and the caller.
+    """
+
+    def __init__(self, path: Path, level: Grid) -> None:
+        """Raises UnusualSlide if OpenSlide does not take the file or sees another level in it."""
+        try:
+            self._slide = openslide.OpenSlide(path)
+        except openslide.OpenSlideError as error:
+            raise UnusualSlide(f"OpenSlide cannot read the level: {error}") from error
+        if self._slide.dimensions != level.size:
+            self._slide.close()
+            raise UnusualSlide(
+                f"OpenSlide sees {Size(*self._slide.dimensions)} pixels in the level"
+            )
+        self.grid = Grid(level.size, Size(level.tile.width * REGION_TILES, level.tile.height))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._slide.close()
+
+    def tile(self, column: int, row: int) -> Pixels | None:
+        box = self.grid.box(column, row)
+        try:
+            region = self._slide.read_region((box.left, box.top), 0, box.size)
+        except openslide.OpenSlideError as error:
+            raise BadTile(f"the tiles at {box.left}, {box.top} are damaged: {error}") from error
+        return over_white(np.asarray(region))
+
+
+def over_white(rgba: NDArray[np.uint8]) -> Pixels:
+    """An RGBA array, of shape (rows, columns, 4), laid over white."""
+    alpha = rgba[..., 3:]
+    if alpha.min(initial=WHITE) == WHITE:
+        return rgba[..., :3]
+    colour = rgba[..., :3].astype(np.uint16) * alpha + WHITE * (WHITE - alpha.astype(np.uint16))
+    return ((colour + WHITE // 2) // WHITE).astype(np.uint8)
+
+
+# JPEG streams as TIFF keeps them ----------------------------------------------
+
+_SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
+_APP0, _APP14 = 0xE0, 0xEE
+_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
+
+
+def whole_jpeg(tile: bytes, tables: bytes, *, rgb: bool) -> bytes:
+    """A stream any decoder takes: with the level's shared tables, and its colours stated.
+
+    Whether the components are RGB or YCbCr stands in the TIFF directory, not in
+    the tile, so JFIF and Adobe segments are replaced by an Adobe one that says
+    so (Adobe TN 5116). Raises ValueError if the tile is no JPEG stream.
+    """
+    adobe = struct.pack(">BBH5sHHHB", 0xFF, _APP14, 14, b"Adobe", 100, 0, 0, 0 if rgb else 1)
+    shared, _ = _segments(tables) if tables else (b"", b"")
+    own, scan = _segments(tile)
+    return b"\xff\xd8" + adobe + shared + own + scan
+
+
+def jpeg_size(stream: bytes) -> Size:
+    """Width and height as the frame header says. Raises ValueError if there is none."""
+    for marker, segment in _walk(stream):
+        if marker in _FRAMES:
+            height, width = struct.unpack(">HH", segment[5:9])
+            return Size(width, height)
+    raise ValueError("it has no frame header")
+
+
+def _segments(stream: bytes) -> tuple[bytes, bytes]:
+    """The segments before the scan, but for JFIF's and Adobe's, and all from the scan on."""
+    kept: list[bytes] = []
+    for marker, segment in _walk(stream):
+        if marker in (_SOS, _EOI):
+            return b"".join(kept), segment
+        if marker not in (_APP0, _APP14):
+            kept.append(segment)
+    return b"".join(kept), b""
+
+
+def _walk(stream: bytes) -> Iterator[tuple[int, bytes]]:
+    """Markers with their segments; the scan's, or the end's, is all the rest."""
+    if stream[:2] != b"\xff\xd8":
+        raise ValueError("it does not begin as a JPEG does")
+    place = 2
+    while place + 4 <= len(stream):
+        if stream[place] != 0xFF:
+            raise ValueError(f"byte {place} of its header is no marker")
+        marker = stream[place + 1]
+        if marker == 0xFF:
+            place += 1
+            continue
+        if marker in (_SOS, _EOI):
+            yield marker, stream[place:]
+            return
+        (length,) = struct.unpack_from(">H", stream, place + 2)
+        yield marker, stream[place : place + 2 + length]
+        place += 2 + length

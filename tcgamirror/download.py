@@ -1,0 +1,104 @@
+"""What a file being downloaded still lacks, and whether an answer goes on with it."""
+
+from __future__ import annotations
+
+import os
+from typing import BinaryIO
+
+from tcgamirror.answers import Answer
+from tcgamirror.errors import (
+    ChangedFile,
+    CutShort,
+    TooLong,
+    WrongContent,
+    WrongSpan,
+    WrongTotal,
+)
+
+
+def same_etag(answer: Answer, etag: str | None) -> None:
+    if etag is not None and answer.etag is not None and answer.etag != etag:
+        raise ChangedFile(f"{answer.name}: the file was replaced meanwhile; fetch it anew")
+
+
+class Rest:
+    """What a file being downloaded still lacks. furthest: most bytes it ever had."""
+
+    def __init__(self, file: BinaryIO, size: int | None, etag: str | None) -> None:
+        self._file = file
+        self._size = size
+        self._given = etag
+        self._etag = etag
+        self._place = file.seek(0, os.SEEK_END)
+        if size is not None and self._place > size:
+            self._begin_anew()
+        self.furthest = self._place
+
+    @property
+    def complete(self) -> bool:
+        return self._size is not None and self._place == self._size
+
+    def headers(self) -> dict[str, str]:
+        ranged = {"Range": f"bytes={self._place}-"} if self._place else {}
+        return {"Accept-Encoding": "identity", **ranged}
+
+    def take(self, answer: Answer) -> None:
+        """Appends the answer's body, once its headers are found to continue the file."""
+        if answer.status == 416 and self._place and self._size is None:
+            return self._ended(answer)
+        answer.judge(200, 206) if self._place else answer.judge(200)
+        answer.raw_bytes_only()
+        self._unchanged(answer)
+        total = self._total(answer)
+        for piece in answer.pieces():
+            if self._place + len(piece) > total:
+                raise TooLong(f"{answer.name}: longer than its {total:,} bytes")
+            self._file.write(piece)
+            self._place += len(piece)
+            self.furthest = max(self.furthest, self._place)
+        if self._place < total:
+            raise CutShort(f"{answer.name}: ended after {self._place:,} bytes of {total:,}")
+        return None
+
+    def _total(self, answer: Answer) -> int:
+        """The file's size in bytes; puts the file back to its start if the body starts there."""
+        length = answer.length
+        if answer.status == 206:
+            came, total = answer.content_range()
+            if came.start != self._place or came.stop != total:
+                raise WrongSpan(f"{answer.name}: bytes {came} came, not those from {self._place}")
+            promised = total if length is None else self._place + length
+        else:
+            if self._place:
+                self._begin_anew()
+            known = self._size if length is None else length
+            if known is None:
+                raise WrongContent(f"{answer.name}: the server says no length, and none is listed")
+            total = promised = known
+        for size in (total, promised):
+            if self._size is not None and size != self._size:
+                raise WrongTotal(f"{answer.name}: has {size:,} bytes, {self._size:,} are listed")
+        return total
+
+    def _unchanged(self, answer: Answer) -> None:
+        """Keeps the first ETag seen, and lets no bytes of two versions into one file."""
+        if answer.status == 200 and self._given is None:
+            self._etag = None
+        try:
+            same_etag(answer, self._etag)
+        except ChangedFile:
+            self._begin_anew()
+            self._etag = self._given
+            raise
+        self._etag = self._etag or answer.etag
+
+    def _ended(self, answer: Answer) -> None:
+        """416 to a file of unknown size: it is whole already, or another by now."""
+        if answer.headers.get("Content-Range", "").strip() != f"bytes */{self._place}":
+            self._begin_anew()
+            raise ChangedFile(f"{answer.name}: is shorter than what was had of it; begun anew")
+
+    def _begin_anew(self) -> None:
+        self._file.seek(0)
+        self._file.truncate(0)
+        self._place = 0

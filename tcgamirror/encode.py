@@ -1,0 +1,203 @@
+"""Image files written strip by strip, with their resolution and their facts inside.
+
+A strip is an array of shape (rows, width, 3), uint8 RGB. PNG and TIFF are
+written as the strips come, so a level of any size fits in memory; JPEG needs
+the whole image. Sources: PNG (third edition), TIFF 6.0, the JFIF and Exif tags.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tcgamirror.decode import Pixels
+from tcgamirror.errors import TooLarge
+from tcgamirror.geometry import Size
+from tcgamirror.model import ImageFormat
+
+JPEG_QUALITY = 90
+JPEG_LONGEST = 65_500
+JPEG_MOST_PIXELS = 200_000_000
+"""A JPEG is held whole while it is written, at four bytes a pixel: 800 MB at most."""
+PNG_LONGEST = 2**31 - 1
+TIFF_MOST_BYTES = 4_000_000_000
+"""Raw bytes that a classic TIFF's 32-bit offsets can surely address."""
+FACTS_KEY = "tcgamirror"
+"""PNG keyword of the facts; JPEG and TIFF have them in ImageDescription."""
+
+Facts = Mapping[str, object]
+Mpp = tuple[float, float] | None
+"""µm per pixel along x and y, or unknown."""
+
+
+def write_image(
+    file: BinaryIO, form: ImageFormat, size: Size, strips: Iterable[Pixels], mpp: Mpp, facts: Facts
+) -> None:
+    """Writes the image to `file`, from its present place on.
+
+    Raises TooLarge before anything is written if the format cannot hold it.
+    """
+    text = json.dumps(facts, sort_keys=True)
+    match form:
+        case ImageFormat.PNG:
+            _png(file, size, strips, mpp, text)
+        case ImageFormat.TIFF:
+            _tiff(file, size, strips, mpp, text)
+        case ImageFormat.JPEG:
+            _jpeg(file, size, strips, mpp, text)
+
+
+# PNG -------------------------------------------------------------------------
+
+
+def _png(file: BinaryIO, size: Size, strips: Iterable[Pixels], mpp: Mpp, text: str) -> None:
+    if size.longer > PNG_LONGEST:
+        raise TooLarge(f"an image of {size} pixels does not fit in a PNG")
+    file.write(b"\x89PNG\r\n\x1a\n")
+    _chunk(file, b"IHDR", struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0))
+    if mpp is not None:
+        _chunk(file, b"pHYs", struct.pack(">IIB", *(round(1e6 / side) for side in mpp), 1))
+    _chunk(file, b"tEXt", FACTS_KEY.encode() + b"\0" + text.encode("ascii"))
+    packer = zlib.compressobj(6)
+    above = np.zeros((1, size.width, 3), np.uint8)
+    for strip in strips:
+        _chunk(file, b"IDAT", packer.compress(_filtered(strip, above).tobytes()))
+        above = strip[-1:]
+    _chunk(file, b"IDAT", packer.flush())
+    _chunk(file, b"IEND", b"")
+
+
+def _chunk(file: BinaryIO, name: bytes, data: bytes) -> None:
+    if data or name == b"IEND":
+        crc = zlib.crc32(data, zlib.crc32(name))
+        file.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", crc))
+
+
+def _filtered(strip: Pixels, above: Pixels) -> NDArray[np.uint8]:
+    """PNG scanlines: a filter byte and the differences to Paeth's prediction.
+
+    above: the row over the strip's first, of shape (1, width, 3).
+    """
+    height, width, _ = strip.shape
+    edge = np.zeros((height, 1, 3), np.int16)
+    over = np.concatenate([above, strip[:-1]]).astype(np.int16)
+    left = np.concatenate([edge, strip[:, :-1]], axis=1).astype(np.int16)
+    corner = np.concatenate([edge, over[:, :-1]], axis=1)
+    to_left, to_over = np.abs(over - corner), np.abs(left - corner)
+    to_corner = np.abs(left + over - 2 * corner)
+    nearer = np.where(to_over <= to_corner, over, corner)
+    prediction = np.where((to_left <= to_over) & (to_left <= to_corner), left, nearer)
+    lines = np.empty((height, 1 + 3 * width), np.uint8)
+    lines[:, 0] = 4
+    lines[:, 1:] = (strip - prediction.astype(np.uint8)).reshape(height, 3 * width)
+    return lines
+
+
+# TIFF ------------------------------------------------------------------------
+
+
+def _tiff(file: BinaryIO, size: Size, strips: Iterable[Pixels], mpp: Mpp, text: str) -> None:
+    """Classic TIFF: Deflate with horizontal differencing, one TIFF strip for so many rows."""
+    if size.width * size.height * 3 > TIFF_MOST_BYTES:
+        raise TooLarge(f"an image of {size} pixels does not fit in a TIFF; use --format png")
+    start = file.tell()
+    file.write(b"II" + struct.pack("<HI", 42, 0))
+    rows = max(1, min(size.height, (1 << 20) // (3 * size.width)))
+    offsets, counts = [], []
+    for strip in _restriped(strips, rows):
+        differences = strip.copy()
+        differences[:, 1:] -= strip[:, :-1]
+        data = zlib.compress(differences.tobytes(), 6)
+        offsets.append(file.tell() - start)
+        counts.append(len(data))
+        file.write(data)
+    file.write(b"\0" * ((file.tell() - start) % 2))
+    place = file.tell() - start
+    file.write(_tiff_directory(place, size, rows, offsets, counts, mpp, text))
+    file.seek(start + 4)
+    file.write(struct.pack("<I", place))
+    file.seek(0, 2)
+
+
+def _restriped(strips: Iterable[Pixels], rows: int) -> Iterator[Pixels]:
+    """The same rows in strips of `rows` each, the last one smaller."""
+    held: list[Pixels] = []
+    for strip in strips:
+        held.append(strip)
+        if sum(map(len, held)) >= rows:
+            joined = np.concatenate(held)
+            whole = len(joined) // rows * rows
+            yield from (joined[top : top + rows] for top in range(0, whole, rows))
+            held = [joined[whole:]]
+    rest = np.concatenate(held)
+    if len(rest):
+        yield rest
+
+
+def _tiff_directory(
+    place: int, size: Size, rows: int, offsets: list[int], counts: list[int], mpp: Mpp, text: str
+) -> bytes:
+    """The directory's bytes and its long values, to lie at `place`."""
+    short, long, rational, ascii_ = 3, 4, 5, 2
+    words = text.encode("ascii") + b"\0"
+    tags: list[tuple[int, int, int, bytes]] = [
+        (256, long, 1, struct.pack("<I", size.width)),
+        (257, long, 1, struct.pack("<I", size.height)),
+        (258, short, 3, struct.pack("<3H", 8, 8, 8)),
+        (259, short, 1, struct.pack("<H", 8)),
+        (262, short, 1, struct.pack("<H", 2)),
+        (270, ascii_, len(words), words),
+        (273, long, len(offsets), struct.pack(f"<{len(offsets)}I", *offsets)),
+        (277, short, 1, struct.pack("<H", 3)),
+        (278, long, 1, struct.pack("<I", rows)),
+        (279, long, len(counts), struct.pack(f"<{len(counts)}I", *counts)),
+        (317, short, 1, struct.pack("<H", 2)),
+    ]
+    if mpp is not None:
+        per_cm = [_rational(10_000 / side) for side in mpp]
+        tags += [(282, rational, 1, struct.pack("<II", *per_cm[0]))]
+        tags += [(283, rational, 1, struct.pack("<II", *per_cm[1]))]
+        tags += [(296, short, 1, struct.pack("<H", 3))]
+    tags.sort()
+    entries, values = b"", b""
+    free = place + 2 + 12 * len(tags) + 4
+    for tag, kind, count, data in tags:
+        if len(data) > 4:
+            field = struct.pack("<I", free + len(values))
+            values += data + b"\0" * (len(data) % 2)
+        else:
+            field = data.ljust(4, b"\0")
+        entries += struct.pack("<HHI", tag, kind, count) + field
+    return struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0) + values
+
+
+def _rational(value: float) -> tuple[int, int]:
+    exact = Fraction(value).limit_denominator(100_000)
+    return exact.numerator, exact.denominator
+
+
+# JPEG ------------------------------------------------------------------------
+
+
+def _jpeg(file: BinaryIO, size: Size, strips: Iterable[Pixels], mpp: Mpp, text: str) -> None:
+    if size.longer > JPEG_LONGEST or size.width * size.height > JPEG_MOST_PIXELS:
+        raise TooLarge(f"an image of {size} pixels does not fit in a JPEG; use --format png")
+    image = Image.new("RGB", size)
+    top = 0
+    for strip in strips:
+        image.paste(Image.fromarray(strip), (0, top))
+        top += len(strip)
+    exif = Image.Exif()
+    exif[270] = text
+    if mpp is not None:
+        exif[282], exif[283] = (Fraction(*_rational(10_000 / side)) for side in mpp)
+        exif[296] = 3
+    image.save(file, "JPEG", quality=JPEG_QUALITY, exif=exif)

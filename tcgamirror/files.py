@@ -1,0 +1,220 @@
+"""Files that survive a kill: atomic writes, digests, the lock, room on the disk."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Literal, Self
+
+from tcgamirror.errors import Locked, NoRoom, WrongUse
+
+_CHUNK = 1 << 20
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL})
+"""How a file system says that it knows no locks of the kind asked for."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path` when the block ends well.
+
+    Until then it lies beside it as `.{name}.part`. If the block raises, it is
+    removed and the old file stays as it was. Folders missing above are made.
+    A crash at any instant leaves either the old file or the whole new one.
+    Raises NoRoom or WrongUse as `room` does.
+    """
+    part = path.with_name(f".{path.name}.part")
+    with room(path):
+        make_folder(path.parent)
+        try:
+            with part.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                part.unlink()
+            raise
+        sync_folder(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those missing above it, so that they outlast a power cut."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Has the folder's entries reach the disk, where the system can say so."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        # Some network file systems know no fsync of a folder; they rename in order anyway.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(folder)
+
+
+def digest(
+    path: Path,
+    algorithm: Literal["md5", "sha256"],
+    on_bytes: Callable[[int], None] | None = None,
+) -> str:
+    """The file's digest in hex. on_bytes: called with the bytes of each piece read."""
+    taken = hashlib.new(algorithm, usedforsecurity=False)
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(_CHUNK):
+            taken.update(piece)
+            if on_bytes is not None:
+                on_bytes(len(piece))
+    return taken.hexdigest()
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that may still be written where `path` lies or would lie."""
+    place = path.absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+@contextmanager
+def room(path: Path) -> Iterator[None]:
+    """Turns the system's refusals to write at `path` into errors that name it.
+
+    Raises NoRoom for a full disk, a full quota or a file too large for the file
+    system, and WrongUse where the place is read-only or not permitted. Where the
+    system names a file, the sentence does too; else it names `path`.
+    """
+    try:
+        yield
+    except OSError as error:
+        place = error.filename if isinstance(error.filename, str) else path
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise NoRoom(
+                f"no room to write {place} ({error.strerror}; {_free(path)}): "
+                "free some, or move the mirror to a larger disk"
+            ) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise WrongUse(
+                f"the system refuses access to {place} ({error.strerror}): "
+                "change its permissions or name another place"
+            ) from error
+        raise
+
+
+def _free(path: Path) -> str:
+    try:
+        return f"{free_bytes(path):,} bytes free"
+    except OSError:
+        return "free bytes unknown"
+
+
+class Lock:
+    """Keeps a second run out of a mirror for as long as the first one lives.
+
+    path: the lock's file, made if missing and left behind. command: what the
+    holder does, told to whoever is kept out. The system frees the lock when the
+    process ends, however it ends. Entering raises Locked at once if another run
+    holds it, and NoRoom or WrongUse as `room` does. Where the file system knows
+    no locks at all, the mirror is used unlocked: a file that says "locked" and
+    is left by a killed process would block for ever.
+    """
+
+    def __init__(self, path: Path, command: str) -> None:
+        self._path = path
+        self._command = command
+        self._handle: int | None = None
+        # An open file's lock lives on in a forked child, which may outlive this process.
+        os.register_at_fork(after_in_child=self._drop)
+
+    def _drop(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def __enter__(self) -> Self:
+        with room(self._path):
+            make_folder(self._path.parent)
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if not _try_lock(handle):
+                raise Locked(f"another run ({self._holder(handle)}) holds {self._path.parent}")
+            with room(self._path):
+                self._sign(handle)
+        except BaseException:
+            os.close(handle)
+            raise
+        self._handle = handle
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._handle is not None:
+            with suppress(OSError):
+                os.ftruncate(self._handle, 0)
+            self._drop()
+
+    def _sign(self, handle: int) -> None:
+        text = json.dumps(
+            {
+                "command": self._command,
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "since": time.strftime("%Y-%m-%d %H:%M"),
+            }
+        )
+        os.ftruncate(handle, 0)
+        os.lseek(handle, 0, os.SEEK_SET)
+        os.write(handle, text.encode() + b"\n")
+
+    def _holder(self, handle: int) -> str:
+        try:
+            told = json.loads(os.read(handle, 4096))
+            return f"{told['command']}, pid {told['pid']} on {told['host']}, since {told['since']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            return "it has not said which"
+
+
+def _try_lock(handle: int) -> bool:
+    """Whether this process now holds the lock; False if another does."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return _try_record_lock(handle)
+    return True
+
+
+def _try_record_lock(handle: int) -> bool:
+    """For Lustre mounted without `flock` and old NFS, which may still know POSIX locks."""
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    return True

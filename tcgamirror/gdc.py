@@ -1,0 +1,273 @@
+"""The GDC's answers to model objects. All HTTP is the transport's.
+
+Source: the GDC API's endpoints `/status`, `/files` and `/files/versions`.
+Nothing in an answer is taken on trust: every nested part may be missing or of
+another type, and what would be unsafe in a path or a URL is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from tcgamirror import values
+from tcgamirror.errors import WrongContent
+from tcgamirror.model import Barcode, Kind, Listing, Slide
+
+PAGE_SIZE = 1000
+"""Hits asked for at once: much larger pages time out."""
+
+MOST_HITS = 10_000_000
+"""A listing said to be longer than this is no listing of slides: TCGA has 30,000."""
+
+VERSIONS_AT_ONCE = 500
+"""file_ids asked about in one call."""
+
+_FIELDS = (
+    "file_id",
+    "file_name",
+    "md5sum",
+    "file_size",
+    "state",
+    "experimental_strategy",
+    "data_format",
+    "updated_datetime",
+    "version",
+    "data_release",
+    "cases.case_id",
+    "cases.submitter_id",
+    "cases.primary_site",
+    "cases.disease_type",
+    "cases.project.project_id",
+    "cases.samples.sample_type",
+    "cases.samples.submitter_id",
+    "cases.samples.portions.slides.submitter_id",
+    "cases.samples.portions.slides.section_location",
+)
+_KINDS = (("Diagnostic Slide", Kind.DIAGNOSTIC), ("Tissue Slide", Kind.TISSUE))
+_STATUS_LIMIT = 1 << 20
+_PAGE_LIMIT = 1 << 20
+_HIT_LIMIT = 1 << 14
+
+Part = Mapping[str, object]
+
+
+class Answers(Protocol):
+    """What is needed of a transport."""
+
+    def json(self, url: str, *, payload: Mapping[str, object] | None = None, limit: int) -> object:
+        """The parsed body of a GET, or of a POST where there is a payload.
+
+        limit: most bytes of body. Raises NetworkError.
+        """
+        ...
+
+
+class _Moved(Exception):
+    """The listing became another one between two pages."""
+
+
+def release(transport: Answers, api: str) -> str:
+    """The data release in the GDC's words, as `Data Release 45.0 - December 04, 2025`.
+
+    Older servers name none: then `API` and their tag. Raises WrongContent for
+    an answer that is not the GDC's.
+    """
+    url = f"{api}/status"
+    answer = _part(transport.json(url, limit=_STATUS_LIMIT))
+    if "data_release" in answer or "status" in answer:
+        named = values.text(answer.get("data_release"))
+        tag = values.text(answer.get("tag"))
+        if named is not None:
+            return named
+        if tag is not None:
+            return f"API {tag}"
+    raise WrongContent(
+        f"{url} did not answer as the GDC does, with its data release: {answer!r:.80}"
+    )
+
+
+def listing(
+    transport: Answers,
+    api: str,
+    page_size: int = PAGE_SIZE,
+    on_page: Callable[[int, int], None] | None = None,
+) -> Listing:
+    """Every open TCGA slide of the present data release, by file_id.
+
+    on_page: told the hits so far and in all after each page. Raises
+    WrongContent for pages that do not add up and for hits that cannot be taken.
+    """
+    named = release(transport, api)
+    try:
+        slides = _slides(transport, api, page_size, on_page)
+    except _Moved:
+        try:
+            slides = _slides(transport, api, page_size, on_page)
+        except _Moved as moved:
+            raise WrongContent(
+                f"the listing of {api}/files changed twice while it was read ({moved}); "
+                "try again later"
+            ) from None
+    if not slides:
+        raise WrongContent(f"{api}/files lists no TCGA slide at all")
+    return Listing(release=named, slides=tuple(slides))
+
+
+def versions(transport: Answers, api: str, file_ids: Sequence[str]) -> dict[str, str]:
+    """The newest file_id of each file_id the GDC knows, itself if nothing is newer."""
+    url = f"{api}/files/versions"
+    latest: dict[str, str] = {}
+    for start in range(0, len(file_ids), VERSIONS_AT_ONCE):
+        asked = list(file_ids[start : start + VERSIONS_AT_ONCE])
+        limit = _PAGE_LIMIT + len(asked) * _HIT_LIMIT
+        answer = transport.json(url, payload={"ids": asked}, limit=limit)
+        if not isinstance(answer, list):
+            raise WrongContent(f"{url} answered something other than a list of versions")
+        for row in map(_part, answer):
+            old, new = values.file_id(row.get("id")), values.file_id(row.get("latest_id"))
+            if old is not None and new is not None:
+                latest[old] = new
+    return latest
+
+
+def _slides(
+    transport: Answers, api: str, page_size: int, on_page: Callable[[int, int], None] | None
+) -> list[Slide]:
+    url = f"{api}/files"
+    slides: list[Slide] = []
+    seen: set[str] = set()
+    for hits, total in _pages(transport, url, page_size):
+        for hit in hits:
+            file_id = values.file_id(hit.get("file_id"))
+            if file_id is None:
+                raise WrongContent(f"{url} lists a file without a file_id: {hit!r:.120}")
+            if file_id in seen:
+                raise WrongContent(f"{url} lists the file {file_id} twice")
+            seen.add(file_id)
+            slide = _slide(url, file_id, hit)
+            if slide is not None:
+                slides.append(slide)
+        if on_page is not None:
+            on_page(len(seen), total)
+    return slides
+
+
+def _pages(transport: Answers, url: str, page_size: int) -> Iterator[tuple[list[Part], int]]:
+    """Hits of one page after another and their number in all, until there are as many."""
+    first_total: int | None = None
+    seen = 0
+    while first_total is None or seen < first_total:
+        request = _request(page_size, seen)
+        answer = transport.json(url, payload=request, limit=_PAGE_LIMIT + page_size * _HIT_LIMIT)
+        hits, total = _page(url, answer)
+        if first_total is None:
+            first_total = total
+        elif total != first_total:
+            raise _Moved(f"from {first_total} files to {total}")
+        seen += len(hits)
+        if seen > total:
+            raise WrongContent(f"{url} lists more files than the {total} it speaks of")
+        if not hits and seen < total:
+            raise WrongContent(f"{url} lists {seen} files, but speaks of {total}")
+        yield hits, total
+
+
+def _request(page_size: int, start: int) -> dict[str, object]:
+    wanted: dict[str, list[str]] = {
+        "cases.project.program.name": ["TCGA"],
+        "data_type": ["Slide Image"],
+        "experimental_strategy": [words for words, _ in _KINDS],
+        "access": ["open"],
+    }
+    filters = {
+        "op": "and",
+        "content": [
+            {"op": "in", "content": {"field": field, "value": value}}
+            for field, value in wanted.items()
+        ],
+    }
+    return {
+        "filters": filters,
+        "fields": ",".join(_FIELDS),
+        "format": "JSON",
+        "sort": "file_id:asc",
+        "size": page_size,
+        "from": start,
+    }
+
+
+def _page(url: str, answer: object) -> tuple[list[Part], int]:
+    data = _part(_part(answer).get("data"))
+    hits, total = data.get("hits"), _part(data.get("pagination")).get("total")
+    if not isinstance(hits, list) or not all(isinstance(hit, dict) for hit in hits):
+        raise WrongContent(f"{url} did not answer as the GDC does, with a list of hits")
+    if isinstance(total, bool) or not isinstance(total, int) or not 0 <= total <= MOST_HITS:
+        raise WrongContent(f"{url} speaks of {total!r:.40} files, which cannot be")
+    return hits, total
+
+
+def _slide(url: str, file_id: str, hit: Part) -> Slide | None:
+    file_name = values.file_name(hit.get("file_name"))
+    if file_name is None:
+        raise WrongContent(
+            f"{url} lists the file {file_id} under an unsafe name: {hit.get('file_name')!r:.120}"
+        )
+    if not file_name.lower().endswith(".svs"):
+        return None
+    barcode = Barcode.of(file_name)
+    case = _owning(_parts(hit.get("cases")), barcode.case if barcode else None)
+    samples = _parts(case.get("samples"))
+    sample = _owning(samples, barcode.slide if barcode else None)
+    version = hit.get("version")
+    kind = dict(_KINDS).get(str(hit.get("experimental_strategy")))
+    sample_type = values.text(sample.get("sample_type"))
+    return Slide(
+        file_id=file_id,
+        file_name=file_name,
+        md5=values.md5(hit.get("md5sum")),
+        size=values.size(hit.get("file_size")),
+        kind=kind or (barcode.kind if barcode else None),
+        project_id=values.project_id(_part(case.get("project")).get("project_id")),
+        primary_site=values.text(case.get("primary_site")),
+        disease_type=values.text(case.get("disease_type")),
+        sample_type=sample_type or (barcode.sample_type if barcode else None),
+        case_barcode=barcode.case if barcode else values.text(case.get("submitter_id")),
+        slide_barcode=barcode.slide if barcode else _first_slide(samples),
+        state=values.text(hit.get("state")),
+        version=values.text(str(version) if isinstance(version, int) else version),
+        data_release=values.text(hit.get("data_release")),
+        updated=values.text(hit.get("updated_datetime")),
+    )
+
+
+def _owning(parts: Sequence[Part], barcode: str | None) -> Part:
+    """The case or sample whose barcode the slide's begins with, or which holds the slide."""
+    for part in parts:
+        name = part.get("submitter_id")
+        if barcode is not None and (
+            (isinstance(name, str) and name and f"{barcode}-".startswith(f"{name}-"))
+            or barcode in _slide_names(part)
+        ):
+            return part
+    return parts[0] if parts else {}
+
+
+def _slide_names(sample: Part) -> list[str]:
+    """Barcodes of a sample's slides, which hang off its portions or off the sample itself."""
+    holders = [sample, *_parts(sample.get("portions"))]
+    slides = [slide for holder in holders for slide in _parts(holder.get("slides"))]
+    names = [values.text(slide.get("submitter_id")) for slide in slides]
+    return [name for name in names if name is not None]
+
+
+def _first_slide(samples: Sequence[Part]) -> str | None:
+    return next((name for sample in samples for name in _slide_names(sample)), None)
+
+
+def _part(value: object) -> Part:
+    return value if isinstance(value, dict) else {}
+
+
+def _parts(value: object) -> list[Part]:
+    return [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []

@@ -1,0 +1,138 @@
+"""The arithmetic of sizes, tiles and pyramid levels. Nothing here reads a file.
+
+Sizes are (width, height) and places (column, row), in pixels or in tiles as
+the name says. Sources: TIFF 6.0, section 15 (tiles), and the Deep Zoom format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+LEVEL_TOLERANCE = 0.01
+"""Downsamples are like 4.0003: a level this much coarser than asked for still serves."""
+
+
+class Size(NamedTuple):
+    """Width and height in pixels."""
+
+    width: int
+    height: int
+
+    @property
+    def longer(self) -> int:
+        return max(self)
+
+    def __str__(self) -> str:
+        return f"{self.width}×{self.height}"
+
+
+class Box(NamedTuple):
+    """Half-open rectangle of pixels: left and top are in it, right and bottom are not."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def size(self) -> Size:
+        return Size(self.right - self.left, self.bottom - self.top)
+
+
+class Grid(NamedTuple):
+    """An image of `size` pixels cut into tiles of `tile` pixels, the last ones smaller."""
+
+    size: Size
+    tile: Size
+
+    @property
+    def columns(self) -> int:
+        return -(-self.size.width // self.tile.width)
+
+    @property
+    def rows(self) -> int:
+        return -(-self.size.height // self.tile.height)
+
+    def box(self, column: int, row: int) -> Box:
+        """Where the tile lies, cut off at the image's edge.
+
+        >>> Grid(Size(1000, 500), Size(240, 240)).box(4, 2)
+        Box(left=960, top=480, right=1000, bottom=500)
+        """
+        left, top = column * self.tile.width, row * self.tile.height
+        return Box(
+            left,
+            top,
+            min(left + self.tile.width, self.size.width),
+            min(top + self.tile.height, self.size.height),
+        )
+
+
+def halved(size: Size, times: int) -> Size:
+    """Size after `times` halvings, each side rounded up, as Deep Zoom does.
+
+    >>> halved(Size(109559, 89665), 6)
+    Size(width=1712, height=1402)
+    """
+    return Size(-(-size.width >> times), -(-size.height >> times))
+
+
+def halvings_to_fit(size: Size, limit: int) -> int:
+    """How often to halve until the longer side is at most `limit` pixels.
+
+    >>> halvings_to_fit(Size(109559, 89665), 2048)
+    6
+    """
+    times = 0
+    while halved(size, times).longer > limit:
+        times += 1
+    return times
+
+
+def at_mpp(size: Size, base_mpp: float, mpp: float) -> Size:
+    """Size of the whole slide at `mpp` µm per pixel, to whole pixels, at least one.
+
+    >>> at_mpp(Size(46000, 32914), 0.499, 15)
+    Size(width=1530, height=1095)
+    """
+    return Size(
+        max(1, round(size.width * base_mpp / mpp)),
+        max(1, round(size.height * base_mpp / mpp)),
+    )
+
+
+def downsample(base: Size, level: Size) -> float:
+    """Base pixels per pixel of a level, the mean of both sides, as OpenSlide has it.
+
+    >>> downsample(Size(46000, 32914), Size(11500, 8228))
+    4.000121536217793
+    """
+    return (base.width / level.width + base.height / level.height) / 2
+
+
+def coarsest_serving(downsamples: Sequence[float], wanted: float) -> int:
+    """Index of the coarsest level that is not coarser than `wanted`, within 1 %.
+
+    Level 0 if none is: nothing finer exists.
+
+    >>> coarsest_serving((1.0, 4.0003, 16.002, 32.01), 32.0)
+    3
+    >>> coarsest_serving((1.0, 4.0003, 16.002, 32.01), 31.0)
+    2
+    """
+    serving = [
+        index for index, value in enumerate(downsamples) if value <= wanted * (1 + LEVEL_TOLERANCE)
+    ]
+    return max(serving, key=lambda index: downsamples[index], default=0)
+
+
+def reduction(source: int, target: int) -> int:
+    """Whole factor to reduce by before the exact resize, which keeps at least a factor of 2.
+
+    The same rule as Pillow's `reducing_gap=2`.
+
+    >>> reduction(2875, 767), reduction(24000, 400)
+    (1, 30)
+    """
+    return max(1, int(source / target / 2))

@@ -1,0 +1,255 @@
+"""The catalogue as people read it: counts, one slide, and their own SQL."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tcgamirror.database import connect, translated, translation
+from tcgamirror.errors import BadQuery, WrongUse
+
+Value = str | int | float | bytes | None
+
+LAST_RUNS = 5
+MOST_NAMED = 20
+"""Slides listed when a name given means several."""
+
+_READING = frozenset(
+    (
+        sqlite3.SQLITE_SELECT,
+        sqlite3.SQLITE_READ,
+        sqlite3.SQLITE_FUNCTION,
+        sqlite3.SQLITE_RECURSIVE,
+    )
+)
+_READING_PRAGMAS = frozenset(
+    ("table_info", "table_xinfo", "table_list", "index_list", "index_info", "foreign_key_list")
+)
+_STEPS_BETWEEN_SIGNALS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectCount:
+    """Sampled slides of one project. bytes: of its images."""
+
+    project: str | None
+    sampled: int
+    done: int
+    failed: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCount:
+    """What came through one source: images held, bytes moved in all tries, seconds spent."""
+
+    source: str
+    images: int
+    tries: int
+    bytes_fetched: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One command that wrote. started, ended: ISO 8601, UTC; ended is None if it was cut off."""
+
+    run: int
+    command: str
+    started: str
+    ended: str | None
+    exit_code: int | None
+    done: int
+    failed: int
+    bytes: int
+    data_release: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The mirror in numbers.
+
+    listed: slides the GDC lists now. withdrawn: those it no longer does.
+    bytes: of the images held. bytes_fetched: moved over the network, in all
+    tries. runs: the last ones, the latest first.
+    """
+
+    listed: int
+    withdrawn: int
+    sampled: int
+    pending: int
+    done: int
+    failed: int
+    bytes: int
+    bytes_fetched: int
+    release: str | None
+    by_project: tuple[ProjectCount, ...]
+    by_source: tuple[SourceCount, ...]
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The answer to a query; rows can be read once."""
+
+    columns: tuple[str, ...]
+    rows: Iterator[tuple[Value, ...]] = field(repr=False)
+
+
+def last_release(connection: sqlite3.Connection) -> str | None:
+    """The release of the listing merged last."""
+    row = connection.execute("SELECT release FROM releases ORDER BY merge DESC LIMIT 1").fetchone()
+    return None if row is None else str(row[0])
+
+
+def counts(connection: sqlite3.Connection) -> Counts:
+    """All that `status` tells."""
+    listed, withdrawn = connection.execute(
+        "SELECT count(*) FILTER (WHERE upstream IN ('current', 'changed')), "
+        "count(*) FILTER (WHERE upstream IN ('withdrawn', 'superseded')) FROM slides"
+    ).fetchone()
+    sampled, pending, done, failed, size = connection.execute(
+        "SELECT count(*), count(*) FILTER (WHERE status = 'pending'), "
+        "count(*) FILTER (WHERE status = 'done'), count(*) FILTER (WHERE status = 'failed'), "
+        "coalesce(sum(bytes), 0) FROM images"
+    ).fetchone()
+    (fetched,) = connection.execute("SELECT coalesce(sum(bytes), 0) FROM attempts").fetchone()
+    by_project = connection.execute(
+        "SELECT project_id, count(*), count(*) FILTER (WHERE status = 'done'), "
+        "count(*) FILTER (WHERE status = 'failed'), coalesce(sum(bytes), 0) "
+        "FROM mirror GROUP BY project_id ORDER BY project_id IS NULL, project_id"
+    )
+    by_source = connection.execute(
+        "SELECT source, (SELECT count(*) FROM images WHERE images.source = attempts.source), "
+        "count(*), sum(bytes), sum(seconds) FROM attempts GROUP BY source ORDER BY source"
+    )
+    runs = connection.execute(
+        "SELECT run, command, started, ended, exit_code, done, failed, bytes, data_release "
+        "FROM runs ORDER BY run DESC LIMIT ?",
+        (LAST_RUNS,),
+    )
+    return Counts(
+        listed=listed,
+        withdrawn=withdrawn,
+        sampled=sampled,
+        pending=pending,
+        done=done,
+        failed=failed,
+        bytes=size,
+        bytes_fetched=fetched,
+        release=last_release(connection),
+        by_project=tuple(ProjectCount(*row) for row in by_project),
+        by_source=tuple(SourceCount(*row) for row in by_source),
+        runs=tuple(Run(*row) for row in runs),
+    )
+
+
+def show(connection: sqlite3.Connection, name: str) -> dict[str, object]:
+    """All that is known of the slide of that file_id, file name or barcode.
+
+    The columns of the view `mirror` if it is sampled, of `slides` if not, then
+    `former_ids` and, as lists of rows, `changes` and `tries`, the oldest first.
+    Raises WrongUse if there is no such slide, or several.
+    """
+    file_name = _named(connection, name.strip())
+    listed = _dicts(connection, "SELECT * FROM slides WHERE file_name = ?", file_name)[0]
+    sampled = _dicts(connection, "SELECT * FROM mirror WHERE file_name = ?", file_name)
+    known = {**sampled[0], "md5": listed["md5"], "size": listed["size"]} if sampled else listed
+    former = connection.execute(
+        "SELECT file_id FROM former_ids WHERE file_name = ? ORDER BY rowid", (file_name,)
+    )
+    return {
+        **known,
+        "former_ids": [file_id for (file_id,) in former],
+        "changes": _dicts(
+            connection,
+            "SELECT release, what, detail FROM changes WHERE file_name = ? ORDER BY change",
+            file_name,
+        ),
+        "tries": _dicts(
+            connection,
+            "SELECT run, source, started, seconds, bytes, requests, fault, message "
+            "FROM attempts WHERE file_name = ? ORDER BY attempt",
+            file_name,
+        ),
+    }
+
+
+def _named(connection: sqlite3.Connection, name: str) -> str:
+    for sql in (
+        "SELECT file_name FROM slides WHERE file_name = ?",
+        "SELECT file_name FROM slides WHERE file_id = lower(?)",
+        "SELECT file_name FROM former_ids WHERE file_id = lower(?)",
+        "SELECT file_name FROM slides WHERE slide_barcode = ? COLLATE NOCASE ORDER BY file_name",
+        "SELECT file_name FROM slides WHERE case_barcode = ? COLLATE NOCASE ORDER BY file_name",
+    ):
+        found = [file_name for (file_name,) in connection.execute(sql, (name,))]
+        if len(found) == 1:
+            return str(found[0])
+        if found:
+            more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+            raise WrongUse(
+                f"{name} has {len(found)} slides; name one of {', '.join(found[:MOST_NAMED])}{more}"
+            )
+    raise WrongUse(f"no slide called {name}; a file_id, file name or barcode is looked up")
+
+
+def _dicts(connection: sqlite3.Connection, sql: str, file_name: str) -> list[dict[str, object]]:
+    cursor = connection.execute(sql, (file_name,))
+    columns = [column[0] for column in cursor.description]
+    return [dict(zip(columns, row, strict=True)) for row in cursor]
+
+
+def query(path: Path, sql: str) -> Rows:
+    """Runs one reading statement on a connection of its own, closed after the last row.
+
+    Raises BadQuery for SQL that is wrong or would write; iterating may too.
+    """
+    with translated(path):
+        connection = connect(path, read_only=True)
+    connection.execute("PRAGMA query_only = 1")
+    connection.set_authorizer(_authorized)
+    # Python handles Ctrl-C only between its own instructions; a long query has none but these.
+    connection.set_progress_handler(lambda: 0, _STEPS_BETWEEN_SIGNALS)
+    rows = _run(path, connection, sql)
+    columns = next(rows)
+    return Rows(columns=tuple(map(str, columns)), rows=rows)
+
+
+def _run(path: Path, connection: sqlite3.Connection, sql: str) -> Iterator[tuple[Value, ...]]:
+    """The columns' names first, then the rows."""
+    try:
+        cursor = connection.execute(sql)
+        if cursor.description is None:
+            raise BadQuery(
+                "no query was given; try: select status, count(*) from mirror group by 1"
+            )
+        yield tuple(column[0] for column in cursor.description)
+        yield from cursor
+    except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+        # sqlite3.Warning: two statements. ValueError: NUL characters or lone surrogates.
+        raise _refusal(path, error) from error
+    finally:
+        connection.close()
+
+
+def _refusal(path: Path, error: Exception) -> BaseException:
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code == sqlite3.SQLITE_INTERRUPT:
+        return KeyboardInterrupt()
+    if code & 0xFF in (sqlite3.SQLITE_AUTH, sqlite3.SQLITE_READONLY):
+        return BadQuery(f"query only reads; what would write or attach is refused ({error})")
+    own = translation(path, error, code) if isinstance(error, sqlite3.Error) else None
+    return own or BadQuery(f"SQLite cannot run this query: {error}")
+
+
+def _authorized(
+    action: int, first: str | None, second: str | None, _database: str | None, _by: str | None
+) -> int:
+    if action in _READING and second != "load_extension":
+        return sqlite3.SQLITE_OK
+    if action == sqlite3.SQLITE_PRAGMA and (first or "").lower() in _READING_PRAGMAS:
+        return sqlite3.SQLITE_OK
+    return sqlite3.SQLITE_DENY

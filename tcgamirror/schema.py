@@ -1,0 +1,171 @@
+"""The catalogue's tables and the one view for people, as SQL.
+
+MIGRATIONS[n] leads from schema n to n + 1; `user_version` tells how many have
+been run. A script that was ever released is never edited: another is added.
+Older command-line shells read the catalogue too, so no STRICT tables here.
+"""
+
+from __future__ import annotations
+
+APPLICATION_ID = 0x54434741
+"""`TCGA` in ASCII: what tells a catalogue from any other SQLite file."""
+
+_FIRST = """
+-- One row for each slide that was ever listed. Its lasting identity is its file name.
+CREATE TABLE slides (
+    file_name TEXT PRIMARY KEY,
+    file_id TEXT NOT NULL,
+    md5 TEXT,
+    size INTEGER,
+    kind TEXT CHECK (kind IN ('diagnostic', 'tissue')),
+    project_id TEXT,
+    primary_site TEXT,
+    disease_type TEXT,
+    sample_type TEXT,
+    case_barcode TEXT,
+    slide_barcode TEXT,
+    state TEXT,
+    version TEXT,
+    data_release TEXT,
+    updated TEXT,
+    position INTEGER NOT NULL,
+    upstream TEXT NOT NULL DEFAULT 'current'
+        CHECK (upstream IN ('current', 'changed', 'superseded', 'withdrawn')),
+    listed_in TEXT NOT NULL
+);
+CREATE INDEX slides_by_file_id ON slides (file_id);
+CREATE INDEX slides_by_position ON slides (position);
+
+CREATE TABLE former_ids (
+    file_id TEXT NOT NULL,
+    file_name TEXT NOT NULL REFERENCES slides,
+    PRIMARY KEY (file_id, file_name)
+);
+CREATE INDEX former_ids_by_name ON former_ids (file_name);
+
+-- One row for each listing merged; the counts are of what it changed.
+CREATE TABLE releases (
+    merge INTEGER PRIMARY KEY,
+    release TEXT NOT NULL,
+    merged_at TEXT NOT NULL,
+    listed INTEGER NOT NULL,
+    added INTEGER NOT NULL,
+    changed INTEGER NOT NULL,
+    reidentified INTEGER NOT NULL,
+    withdrawn INTEGER NOT NULL,
+    returned INTEGER NOT NULL,
+    duplicates INTEGER NOT NULL
+);
+
+CREATE TABLE changes (
+    change INTEGER PRIMARY KEY,
+    release TEXT NOT NULL,
+    file_name TEXT NOT NULL REFERENCES slides,
+    what TEXT NOT NULL CHECK (what IN ('added', 'changed', 're-identified', 'superseded',
+        'withdrawn', 'returned', 'duplicate')),
+    detail TEXT
+);
+CREATE INDEX changes_by_name ON changes (file_name);
+
+CREATE TABLE sample (
+    file_name TEXT PRIMARY KEY REFERENCES slides,
+    rank INTEGER NOT NULL UNIQUE,
+    sampled_at TEXT NOT NULL,
+    release TEXT
+);
+
+-- The image of each sampled slide. The picture's columns stay while a slide
+-- that changed upstream is pending or failed again: the old image still lies there.
+CREATE TABLE images (
+    file_name TEXT PRIMARY KEY REFERENCES sample,
+    status TEXT NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'done', 'failed')),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    bytes_fetched INTEGER,
+    seconds REAL,
+    error TEXT,
+    source TEXT,
+    level INTEGER,
+    level_downsample REAL,
+    base_mpp REAL,
+    mpp_source TEXT,
+    mpp_x REAL,
+    mpp_y REAL,
+    width INTEGER,
+    height INTEGER,
+    path TEXT,
+    bytes INTEGER,
+    sha256 TEXT,
+    fetched_at TEXT
+);
+CREATE INDEX images_by_status ON images (status);
+
+CREATE TABLE runs (
+    run INTEGER PRIMARY KEY,
+    command TEXT NOT NULL,
+    started TEXT NOT NULL,
+    ended TEXT,
+    exit_code INTEGER,
+    done INTEGER NOT NULL DEFAULT 0,
+    failed INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL DEFAULT 0,
+    data_release TEXT
+);
+
+-- One row for each try of one source at one slide.
+CREATE TABLE attempts (
+    attempt INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL REFERENCES runs,
+    file_name TEXT NOT NULL REFERENCES slides,
+    source TEXT NOT NULL,
+    started TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    bytes INTEGER NOT NULL,
+    requests INTEGER NOT NULL,
+    fault TEXT,
+    message TEXT
+);
+CREATE INDEX attempts_by_name ON attempts (file_name);
+
+CREATE TABLE facts (
+    key TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+);
+
+CREATE VIEW mirror AS
+SELECT
+    slides.file_id,
+    slides.file_name,
+    slides.project_id,
+    slides.primary_site,
+    slides.disease_type,
+    slides.sample_type,
+    slides.case_barcode,
+    slides.slide_barcode,
+    slides.kind,
+    slides.upstream,
+    images.status,
+    images.source,
+    images.level,
+    images.level_downsample,
+    images.base_mpp,
+    images.mpp_source,
+    images.mpp_x,
+    images.mpp_y,
+    images.width,
+    images.height,
+    images.path,
+    images.bytes,
+    images.sha256,
+    images.bytes_fetched,
+    images.seconds,
+    images.fetched_at,
+    images.attempts,
+    images.error,
+    sample.rank AS sample_rank,
+    slides.listed_in AS data_release
+FROM sample
+JOIN slides USING (file_name)
+JOIN images USING (file_name);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST,)

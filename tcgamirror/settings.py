@@ -1,0 +1,298 @@
+"""`tcgamirror.toml` to a frozen Settings and back.
+
+People edit the file, so that reading names the key that is wrong and what it
+may be, and writing explains each key beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from tcgamirror.errors import BadSettings
+from tcgamirror.model import ImageFormat, Kind, Resample, Target
+from tcgamirror.sampling import By, Order, Plan
+from tcgamirror.transport import Patience
+
+FILE_NAME = "tcgamirror.toml"
+SOURCES = ("range", "tiles", "whole")
+GDC = "https://api.gdc.cancer.gov"
+GDC_TILES = "https://api.gdc.cancer.gov/tile"
+BUCKET = "https://tcga-2-open.s3.amazonaws.com"
+MOST_WORKERS = 64
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that `init` fixes and a person may later change, but for `target` and `form`.
+
+    slides: how many to sample, None for all. manifest: a listing from a file
+    instead of the GDC. via: the ladder of sources. rate: bytes per second over
+    all connections. api_connections, bucket_connections: at once, by host.
+    """
+
+    target: Target
+    slides: int | None = 100
+    seed: int = 0
+    order: Order = Order.STABLE
+    by: By = By.NONE
+    kinds: frozenset[Kind] = frozenset({Kind.DIAGNOSTIC})
+    projects: tuple[str, ...] = ()
+    manifest: str | None = None
+    form: ImageFormat = ImageFormat.PNG
+    via: tuple[str, ...] = SOURCES
+    workers: int = 4
+    rate: float | None = None
+    api: str = GDC
+    tiles: str = GDC_TILES
+    bucket: str | None = BUCKET
+    api_connections: int = 4
+    bucket_connections: int = 16
+    patience: Patience = field(default_factory=Patience)
+
+    @property
+    def plan(self) -> Plan:
+        return Plan(self.seed, self.order, self.by, self.kinds, frozenset(self.projects))
+
+    @property
+    def fixed(self) -> str:
+        """What may not change after `init`, in words."""
+        return f"{self.target}, {self.form}"
+
+
+# Values, each with what it may be ----------------------------------------------
+
+
+def count(value: object, name: str, most: int = 2**31) -> int:
+    """A whole number of at least one."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        upto = f" to {most}" if most < 2**31 else " or more"
+        raise BadSettings(f"{name} is {value}, but has to be a whole number of 1{upto}")
+    return value
+
+
+def positive(value: object, name: str) -> float:
+    """A finite number above zero."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(float(str(value))) or float(str(value)) <= 0:
+        raise BadSettings(f"{name} is {value}, but has to be a number above 0")
+    return float(str(value))
+
+
+def address(value: object, name: str) -> str:
+    """An http or https address, without a final slash."""
+    text = str(value).rstrip("/")
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+        raise BadSettings(f"{name} is {value}, but has to be an address such as {GDC}")
+    return text
+
+
+def one_of(value: object, name: str, choices: type[Value]) -> Value:
+    """A member of a StrEnum."""
+    try:
+        return choices(value)  # type: ignore[call-arg]
+    except ValueError:
+        known = ", ".join(str(choice) for choice in choices)  # type: ignore[attr-defined]
+        raise BadSettings(f"{name} is {value}, but has to be one of {known}") from None
+
+
+def ladder(value: object, name: str) -> tuple[str, ...]:
+    """Sources in the order they are tried, each once."""
+    sources = tuple(map(str, value)) if isinstance(value, list | tuple) else ()
+    if not sources or len(set(sources)) < len(sources) or not set(sources) <= set(SOURCES):
+        raise BadSettings(f"{name} is {value}, but has to be some of {', '.join(SOURCES)}")
+    return sources
+
+
+def kinds(value: object, name: str) -> frozenset[Kind]:
+    """`diagnostic`, `tissue`, or `all` for both."""
+    if value == "all":
+        return frozenset(Kind)
+    if value not in tuple(Kind):
+        raise BadSettings(f"{name} is {value}, but has to be one of diagnostic, tissue, all")
+    return frozenset({Kind(str(value))})
+
+
+def names(value: object, name: str) -> tuple[str, ...]:
+    """A list of text."""
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        raise BadSettings(f"{name} is {value}, but has to be a list of names")
+    return tuple(value)
+
+
+def target(mpp: object, max_size: object, resample: object) -> Target:
+    """Exactly one of mpp and max_size."""
+    if (mpp is None) == (max_size is None):
+        raise BadSettings(
+            "give either mpp (µm per pixel) or max_size (pixels), one of them and not both"
+        )
+    return Target(
+        mpp=None if mpp is None else positive(mpp, "mpp"),
+        max_size=None if max_size is None else count(max_size, "max_size"),
+        resample=one_of(resample, "resample", Resample),
+    )
+
+
+# The file ----------------------------------------------------------------------
+
+
+class _Table:
+    """One table of the file, whose keys are taken one by one; what is left over is unknown."""
+
+    def __init__(self, file: Mapping[str, object], name: str) -> None:
+        table = file.get(name, {})
+        if not isinstance(table, dict):
+            raise BadSettings(f"[{name}] has to be a table")
+        self._name = name
+        self._left = dict(table)
+
+    def plain(self, key: str, default: object) -> object:
+        return self._left.pop(key, default)
+
+    def take(self, key: str, read: Callable[[object, str], Value], default: Value) -> Value:
+        if key not in self._left:
+            return default
+        return read(self._left.pop(key), f"{self._name}.{key}")
+
+    def optional(
+        self, key: str, read: Callable[[object, str], Value], default: Value | None, none: object
+    ) -> Value | None:
+        """As `take`, with `none` standing for no value."""
+        if self._left.get(key) == none and key in self._left:
+            del self._left[key]
+            return None
+        return self.take(key, read, default) if key in self._left else default
+
+    def end(self) -> None:
+        for key in self._left:
+            raise BadSettings(f"{self._name}.{key} is no setting; see the list in README")
+
+
+def read_settings(path: Path) -> Settings:
+    """The settings in the file at `path`. Raises BadSettings naming the file and the key."""
+    try:
+        file = tomllib.loads(path.read_text(encoding="utf-8"))
+        return _parsed(file)
+    except OSError as error:
+        raise BadSettings(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadSettings(f"{path} is not TOML: {error}") from error
+    except BadSettings as error:
+        raise BadSettings(f"{path}: {error}") from error
+
+
+def _parsed(file: Mapping[str, object]) -> Settings:
+    for name in file:
+        if name not in ("target", "sample", "fetch", "gdc", "network"):
+            raise BadSettings(f"[{name}] is no table of settings; see the list in README")
+    wanted, sample, fetch, gdc, network = (
+        _Table(file, name) for name in ("target", "sample", "fetch", "gdc", "network")
+    )
+    settings = Settings(
+        target=target(
+            wanted.plain("mpp", None),
+            wanted.plain("max_size", None),
+            wanted.plain("resample", "exact"),
+        ),
+        form=wanted.take(
+            "format", lambda value, name: one_of(value, name, ImageFormat), ImageFormat.PNG
+        ),
+        slides=sample.optional("slides", count, 100, none="all"),
+        seed=sample.take("seed", _seed, 0),
+        order=sample.take("order", lambda value, name: one_of(value, name, Order), Order.STABLE),
+        by=sample.take("by", lambda value, name: one_of(value, name, By), By.NONE),
+        kinds=sample.take("kind", kinds, frozenset({Kind.DIAGNOSTIC})),
+        projects=sample.take("projects", names, ()),
+        manifest=sample.optional("manifest", lambda value, _: str(value), None, none=""),
+        via=fetch.take("via", ladder, SOURCES),
+        workers=fetch.take("workers", lambda value, name: count(value, name, MOST_WORKERS), 4),
+        rate=fetch.optional("rate", positive, None, none="unlimited"),
+        api=gdc.take("api", address, GDC),
+        tiles=gdc.take("tiles", address, GDC_TILES),
+        bucket=gdc.optional("bucket", address, BUCKET, none="none"),
+        api_connections=gdc.take("api_connections", count, 4),
+        bucket_connections=gdc.take("bucket_connections", count, 16),
+        patience=_patience(network),
+    )
+    for table in (wanted, sample, fetch, gdc, network):
+        table.end()
+    return settings
+
+
+def _seed(value: object, name: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise BadSettings(f"{name} is {value}, but has to be a whole number")
+    return value
+
+
+def _patience(network: _Table) -> Patience:
+    usual = Patience()
+    return Patience(
+        connect=network.take("connect", positive, usual.connect),
+        first_byte=network.take("first_byte", positive, usual.first_byte),
+        stall=network.take("stall", positive, usual.stall),
+        tries=network.take("tries", count, usual.tries),
+        backoff=network.take("backoff", positive, usual.backoff),
+    )
+
+
+def format_settings(settings: Settings) -> str:
+    """The file's text; reading it gives the same settings."""
+    asked = settings.target
+    size = f"mpp = {asked.mpp}" if asked.mpp is not None else f"max_size = {asked.max_size}"
+    kind = "all" if len(settings.kinds) > 1 else next(iter(settings.kinds))
+    return f"""\
+# Settings of a mirror made by tcgamirror. Edit them freely, but for [target]:
+# images of another resolution belong in another mirror.
+
+[target]
+{size}  # {"µm per pixel" if asked.mpp is not None else "pixels of the longer side, at most"}
+resample = {_text(asked.resample)}  # exact, or native: the pixels of the nearest finer level
+format = {_text(settings.form)}  # png, jpeg, tiff
+
+[sample]
+slides = {settings.slides or _text("all")}  # a number, or "all"; lowering it deletes nothing
+seed = {settings.seed}
+order = {_text(settings.order)}  # stable, or shuffle: random.shuffle over the listing
+by = {_text(settings.by)}  # none, project_id, primary_site: go round these in turn
+kind = {_text(kind)}  # diagnostic, tissue, all
+projects = {_list(settings.projects)}  # such as "TCGA-BRCA"; none: any
+manifest = {_text(settings.manifest or "")}  # a GDC manifest to list from, instead of the GDC
+
+[fetch]
+via = {_list(settings.via)}  # tried in this order
+workers = {settings.workers}  # slides at the same time
+rate = {settings.rate or _text("unlimited")}  # bytes per second over all connections
+
+[gdc]
+api = {_text(settings.api)}
+tiles = {_text(settings.tiles)}
+bucket = {_text(settings.bucket or "none")}  # the open-data bucket, or "none"
+api_connections = {settings.api_connections}  # at once
+bucket_connections = {settings.bucket_connections}
+
+[network]  # limits of waits in seconds
+connect = {settings.patience.connect}
+first_byte = {settings.patience.first_byte}
+stall = {settings.patience.stall}
+tries = {settings.patience.tries}
+backoff = {settings.patience.backoff}  # before the second try; doubled before each further one
+"""
+
+
+def _text(value: str) -> str:
+    # JSON's strings are TOML's, but for DEL, which TOML wants escaped.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007F")
+
+
+def _list(values: tuple[str, ...]) -> str:
+    return f"[{', '.join(map(_text, values))}]"

@@ -1,0 +1,74 @@
+"""The whole file: downloaded, checked, read, deleted. Exact, and dear: a gigabyte a slide."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from tcgamirror.errors import BadSlide, ChecksumMismatch, NetworkError, NotThere
+from tcgamirror.files import digest, room
+from tcgamirror.model import Slide, Target
+from tcgamirror.sources import Opened
+from tcgamirror.sources.origins import Origins
+from tcgamirror.sources.reading import opened, work_folder
+from tcgamirror.spans import Span
+from tcgamirror.transport import Meter, Transport
+
+
+class LocalFile:
+    """A file's bytes at any place; any number of threads may read. size: bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self._handle = os.open(path, os.O_RDONLY)
+        self.size = os.fstat(self._handle).st_size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._handle)
+
+    def read(self, span: Span) -> bytes:
+        """The bytes of `span`. Raises BadSlide if the file ends before."""
+        data = os.pread(self._handle, span.length, span.start)
+        if len(data) != span.length:
+            raise BadSlide(f"the file ends within bytes {span}")
+        return data
+
+
+class Whole:
+    """Gets the file from the first origin that gives it, and checks its size and md5."""
+
+    name = "whole"
+
+    def __init__(self, transport: Transport, origins: Origins, work: Path) -> None:
+        self._transport = transport
+        self._origins = origins
+        self._work = work
+
+    @contextmanager
+    def open(self, slide: Slide, target: Target, meter: Meter) -> Iterator[Opened]:
+        with work_folder(self._work, slide.file_id, self.name) as folder:
+            path = folder / "slide.svs"
+            self._download(slide, path, meter)
+            if slide.md5 is not None and digest(path, "md5") != slide.md5:
+                raise ChecksumMismatch("the file's md5 is not the listed one")
+            with LocalFile(path) as source, opened(source, target, folder) as ready:
+                yield ready
+
+    def _download(self, slide: Slide, path: Path, meter: Meter) -> None:
+        failure: NetworkError = NotThere("no origin is left to ask")
+        for origin in self._origins.to_try(ranged=False):
+            try:
+                with room(path), path.open("a+b") as file:
+                    self._transport.download(origin.url(slide), file, size=slide.size, meter=meter)
+            except NetworkError as error:
+                self._origins.failed(origin, error)
+                failure = error
+            else:
+                self._origins.worked(origin, ranged=False)
+                return
+        raise failure

@@ -1,0 +1,86 @@
+"""Where images lie in a mirror, and how one gets there whole or not at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from tcgamirror import __version__
+from tcgamirror.encode import write_image
+from tcgamirror.files import digest, replacing
+from tcgamirror.model import ImageFormat, Picture, Pyramid, Rendition, Slide
+from tcgamirror.raster import render
+from tcgamirror.decode import TileReader
+
+IMAGES = "images"
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class Store:
+    """The image files of one mirror."""
+
+    def __init__(self, mirror: Path, form: ImageFormat) -> None:
+        self._mirror = mirror
+        self._form = form
+
+    def path(self, slide: Slide) -> str:
+        """The slide's image, relative to the mirror, with slashes."""
+        project = slide.project_id or ""
+        folder = project if _PLAIN.fullmatch(project) else "unknown"
+        return f"{IMAGES}/{folder}/{slide.file_name.removesuffix('.svs')}{self._form.suffix}"
+
+    def put(
+        self, slide: Slide, source: str, pyramid: Pyramid, rendition: Rendition, tiles: TileReader
+    ) -> Picture:
+        """Makes the image and puts it in its place in one step.
+
+        Raises SlideError if a tile is not whole or the format cannot hold the
+        image, NoRoom if the disk cannot; nothing is left in its place then.
+        """
+        path = self.path(slide)
+        file = self._mirror / path
+        level = pyramid.levels[rendition.level]
+        mpp = None
+        if rendition.mpp_x is not None and rendition.mpp_y is not None:
+            mpp = (rendition.mpp_x, rendition.mpp_y)
+        facts = _facts(slide, source, pyramid, rendition)
+        with replacing(file) as out:
+            strips = render(tiles, rendition.size)
+            write_image(out, self._form, rendition.size, strips, mpp, facts)
+        return Picture(
+            source=source,
+            level=rendition.level,
+            level_downsample=level.downsample,
+            mpp=pyramid.mpp,
+            mpp_x=rendition.mpp_x,
+            mpp_y=rendition.mpp_y,
+            size=rendition.size,
+            path=path,
+            bytes=file.stat().st_size,
+            sha256=digest(file, "sha256"),
+        )
+
+
+def _facts(
+    slide: Slide, source: str, pyramid: Pyramid, rendition: Rendition
+) -> Mapping[str, object]:
+    """What an image tells of itself, so that it can be understood without its catalogue."""
+    return {
+        "file_id": slide.file_id,
+        "file_name": slide.file_name,
+        "md5": slide.md5,
+        "size": slide.size,
+        "project_id": slide.project_id,
+        "primary_site": slide.primary_site,
+        "case_barcode": slide.case_barcode,
+        "slide_barcode": slide.slide_barcode,
+        "source": source,
+        "level": rendition.level,
+        "level_downsample": pyramid.levels[rendition.level].downsample,
+        "base_mpp": pyramid.mpp.value,
+        "mpp_source": pyramid.mpp.source,
+        "mpp_x": rendition.mpp_x,
+        "mpp_y": rendition.mpp_y,
+        "made_by": f"tcgamirror {__version__}",
+    }

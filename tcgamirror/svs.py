@@ -1,0 +1,186 @@
+"""A slide's pyramid as its TIFF directories tell it. Nothing here decodes pixels.
+
+A level is every tiled directory, in the order of the file, as OpenSlide takes
+Aperio's slides; the first directory is the base.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tcgamirror.errors import BadSlide
+from tcgamirror.geometry import Size, downsample
+from tcgamirror.model import Level, Mpp, Pyramid
+from tcgamirror.resolution import aperio_properties, resolution_of
+from tcgamirror.spans import Span
+from tcgamirror.tiff import MOST_VALUE_BYTES, Directory, ReadAt, Tag, Tiff
+
+MOST_TILES = 4_000_000
+LONGEST_SIDE = 2_000_000
+LARGEST_TILE = 8192
+
+
+class Compression:
+    """Values of the compression tag seen in TCGA's slides."""
+
+    JPEG = 7
+    JPEG2000_YCBCR = 33003
+    JPEG2000_RGB = 33005
+
+
+class Photometric:
+    RGB = 2
+    YCBCR = 6
+
+
+@dataclass(frozen=True, slots=True)
+class TileTable:
+    """Where a level's tiles lie, row after row; a tile of no bytes is a blank area."""
+
+    columns: int
+    offsets: array[int]
+    counts: array[int]
+
+    def span(self, column: int, row: int) -> Span | None:
+        """The tile's bytes; None where the slide is blank."""
+        index = row * self.columns + column
+        if not self.counts[index]:
+            return None
+        return Span(self.offsets[index], self.offsets[index] + self.counts[index])
+
+    def spans(self) -> Iterator[Span]:
+        """All that are not blank, in the order of the tiles."""
+        for start, length in zip(self.offsets, self.counts, strict=True):
+            if length:
+                yield Span(start, start + length)
+
+
+@dataclass(frozen=True, slots=True)
+class TiledLevel:
+    """A level and how its tiles are stored. tables: the shared JPEG tables, tag 347."""
+
+    level: Level
+    directory: Directory
+    compression: int
+    photometric: int
+    plain_rgb: bool
+    tables: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What the first directory alone tells: the slide's size in pixels and its resolution."""
+
+    size: Size
+    mpp: Mpp
+
+
+def read_base(source: ReadAt) -> Base:
+    """Reads the header and the first directory, no more. Raises BadSlide."""
+    tiff = Tiff(source)
+    return _base(tiff, next(tiff.directories()))
+
+
+class Svs:
+    """A slide's levels; their tile arrays are read only when asked for."""
+
+    def __init__(self, source: ReadAt) -> None:
+        """Reads header and directories. Raises BadSlide if they are not a slide's."""
+        self._source = source
+        self._tiff = Tiff(source)
+        self.layout = self._tiff.layout
+        directories = list(self._tiff.directories())
+        self.base = _base(self._tiff, directories[0])
+        self.levels = self._tiled_levels(directories)
+        self.pyramid = Pyramid(tuple(tiled.level for tiled in self.levels), self.base.mpp)
+
+    def tile_table(self, index: int) -> TileTable:
+        """Where the tiles of level `index` lie. Raises BadSlide if that cannot be."""
+        tiled = self.levels[index]
+        grid = tiled.level.grid
+        tiles = grid.columns * grid.rows
+        offsets, counts = (
+            self._tiff.numbers(tiled.directory, tag, tiles)
+            for tag in (Tag.TILE_OFFSETS, Tag.TILE_COUNTS)
+        )
+        most = 1024 + 8 * tiled.level.tile.width * tiled.level.tile.height
+        for start, length in zip(offsets, counts, strict=True):
+            if length and not 8 <= start <= self._source.size - length:
+                raise BadSlide(f"a tile lies at byte {start}, outside of the file")
+            if length > most:
+                raise BadSlide(f"a tile of {length} bytes is more than its pixels can need")
+        return TileTable(grid.columns, offsets, counts)
+
+    def array_spans(self, index: int) -> list[Span]:
+        """The bytes of level `index`'s two tile arrays."""
+        entries = self.levels[index].directory.entries
+        return [entries[Tag.TILE_OFFSETS].span, entries[Tag.TILE_COUNTS].span]
+
+    def values(self, index: int) -> Iterator[tuple[int, int, int, bytes]]:
+        """Tag, type, count and bytes of a level's tags, but for tile arrays and large ones.
+
+        A level without a description of its own has the base's.
+        """
+        entries = {
+            Tag.DESCRIPTION: self.levels[0].directory.entries.get(Tag.DESCRIPTION),
+            **self.levels[index].directory.entries,
+        }
+        left_out = (Tag.TILE_OFFSETS, Tag.TILE_COUNTS, Tag.ICC_PROFILE, Tag.SUB_DIRECTORIES)
+        for tag, entry in entries.items():
+            small = entry is not None and entry.span.length <= MOST_VALUE_BYTES
+            if entry is not None and small and tag not in left_out:
+                yield tag, entry.type, entry.count, self._tiff.read(entry.span)
+
+    def _tiled_levels(self, directories: list[Directory]) -> tuple[TiledLevel, ...]:
+        tiled = [
+            directory
+            for directory in directories
+            if {Tag.TILE_WIDTH, Tag.TILE_OFFSETS, Tag.TILE_COUNTS} <= directory.entries.keys()
+        ]
+        if not tiled or tiled[0] is not directories[0]:
+            raise BadSlide("its first directory is not tiled, as a slide's is")
+        return tuple(self._tiled_level(directory) for directory in tiled)
+
+    def _tiled_level(self, directory: Directory) -> TiledLevel:
+        size = _size(self._tiff, directory, Tag.WIDTH, Tag.HEIGHT)
+        tile = _size(self._tiff, directory, Tag.TILE_WIDTH, Tag.TILE_HEIGHT)
+        level = Level(size, tile, downsample(self.base.size, size))
+        if size.longer > LONGEST_SIDE or tile.longer > LARGEST_TILE:
+            raise BadSlide(f"a level of {size} pixels in tiles of {tile} cannot be")
+        if level.grid.columns * level.grid.rows > MOST_TILES:
+            raise BadSlide(f"a level has {level.grid.columns * level.grid.rows} tiles")
+        bits = directory.entries.get(Tag.BITS)
+        plain = (
+            self._tiff.number(directory, Tag.SAMPLES, 1) == 3
+            and self._tiff.number(directory, Tag.PLANAR, 1) == 1
+            and bits is not None
+            and self._tiff.number(directory, Tag.BITS) == 8
+        )
+        return TiledLevel(
+            level=level,
+            directory=directory,
+            compression=self._tiff.number(directory, Tag.COMPRESSION, 1),
+            photometric=self._tiff.number(directory, Tag.PHOTOMETRIC, 0),
+            plain_rgb=plain,
+            tables=self._tiff.bytes_of(directory, Tag.JPEG_TABLES),
+        )
+
+
+def _base(tiff: Tiff, directory: Directory) -> Base:
+    text = tiff.bytes_of(directory, Tag.DESCRIPTION).split(b"\0")[0].decode("utf-8", "replace")
+    mpp = resolution_of(
+        aperio_properties(text),
+        tiff.rational(directory, Tag.X_RESOLUTION),
+        tiff.rational(directory, Tag.Y_RESOLUTION),
+        tiff.number(directory, Tag.RESOLUTION_UNIT, 2),
+    )
+    return Base(_size(tiff, directory, Tag.WIDTH, Tag.HEIGHT), mpp)
+
+
+def _size(tiff: Tiff, directory: Directory, width: int, height: int) -> Size:
+    size = Size(tiff.number(directory, width), tiff.number(directory, height))
+    if min(size) < 1:
+        raise BadSlide(f"a level or tile of {size} pixels cannot be")
+    return size

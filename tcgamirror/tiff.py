@@ -1,0 +1,204 @@
+"""The directories of a TIFF file, read from any bytes: a file's or a server's.
+
+What is read is little and bounded, whatever the bytes say. Sources: TIFF 6.0
+and the BigTIFF extension.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from tcgamirror.errors import BadSlide
+from tcgamirror.spans import Span
+
+MOST_DIRECTORIES = 64
+MOST_ENTRIES = 512
+MOST_VALUE_BYTES = 1 << 17
+
+
+class Tag:
+    """The numbers of the TIFF tags that are read."""
+
+    WIDTH = 256
+    HEIGHT = 257
+    BITS = 258
+    COMPRESSION = 259
+    PHOTOMETRIC = 262
+    DESCRIPTION = 270
+    SAMPLES = 277
+    X_RESOLUTION = 282
+    Y_RESOLUTION = 283
+    PLANAR = 284
+    RESOLUTION_UNIT = 296
+    TILE_WIDTH = 322
+    TILE_HEIGHT = 323
+    TILE_OFFSETS = 324
+    TILE_COUNTS = 325
+    SUB_DIRECTORIES = 330
+    JPEG_TABLES = 347
+    ICC_PROFILE = 34675
+
+
+class ReadAt(Protocol):
+    """Bytes that can be read at any place: a file, or a remote slide's parts."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        ...
+
+    def read(self, span: Span) -> bytes:
+        """Exactly the bytes of `span`, which lies within `size`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the file writes numbers: `order` is "<" or ">"; `big` is BigTIFF."""
+
+    order: str
+    big: bool
+
+    @property
+    def entry_bytes(self) -> int:
+        return 20 if self.big else 12
+
+    @property
+    def offset_code(self) -> str:
+        return "Q" if self.big else "I"
+
+    def unpack(self, code: str, data: bytes) -> tuple[int, ...]:
+        return struct.unpack(self.order + code, data)
+
+
+_TYPE_CODES = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "s", 8: "h", 9: "i", 10: "ii"}
+_TYPE_CODES |= {11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tag of a directory: its type, how many values, and the bytes they lie in."""
+
+    type: int
+    count: int
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """One TIFF directory. next: where the next one begins, 0 at the end of the chain."""
+
+    entries: Mapping[int, Entry]
+    next: int
+
+
+class Tiff:
+    """Directories and their values. Raises BadSlide where the bytes are no TIFF's."""
+
+    def __init__(self, source: ReadAt) -> None:
+        """Reads the header."""
+        self._source = source
+        self.layout, self._first = self._header()
+
+    def directories(self) -> Iterator[Directory]:
+        """The chain from the header on, each read when it is asked for."""
+        seen: set[int] = set()
+        offset = self._first
+        while offset or not seen:
+            if offset in seen:
+                raise BadSlide(f"its directories form a loop at byte {offset}")
+            if len(seen) == MOST_DIRECTORIES:
+                raise BadSlide(f"it has more than {MOST_DIRECTORIES} directories")
+            seen.add(offset)
+            directory = self._directory(offset)
+            yield directory
+            offset = directory.next
+
+    def read(self, span: Span) -> bytes:
+        if span.start < 0 or span.stop > self._source.size:
+            raise BadSlide(f"bytes {span} are outside of the file ({self._source.size} bytes)")
+        return self._source.read(span)
+
+    def bytes_of(self, directory: Directory, tag: int) -> bytes:
+        entry = directory.entries.get(tag)
+        if entry is None:
+            return b""
+        if entry.span.length > MOST_VALUE_BYTES:
+            raise BadSlide(f"its tag {tag} has {entry.span.length} bytes")
+        return self.read(entry.span)
+
+    def number(self, directory: Directory, tag: int, default: int | None = None) -> int:
+        entry = directory.entries.get(tag)
+        if entry is None or not entry.count or _TYPE_CODES[entry.type] not in "BHIQ":
+            if default is None:
+                raise BadSlide(f"its tag {tag} is missing or no number")
+            return default
+        code = _TYPE_CODES[entry.type]
+        first = Span(entry.span.start, entry.span.start + struct.calcsize("=" + code))
+        return self.layout.unpack(code, self.read(first))[0]
+
+    def numbers(self, directory: Directory, tag: int, count: int) -> array[int]:
+        entry = directory.entries[tag]
+        code = _TYPE_CODES[entry.type]
+        if entry.count != count or code not in "HIQ":
+            raise BadSlide(f"its tag {tag} has {entry.count} values for {count} tiles")
+        values: array[int] = array(code, self.read(entry.span))
+        if (self.layout.order == "<") != (sys.byteorder == "little"):
+            values.byteswap()
+        return values
+
+    def rational(self, directory: Directory, tag: int) -> float | None:
+        entry = directory.entries.get(tag)
+        if entry is None or entry.type != 5 or entry.count != 1:
+            return None
+        numerator, denominator = self.layout.unpack("II", self.read(entry.span))
+        return numerator / denominator if denominator else None
+
+    def _header(self) -> tuple[Layout, int]:
+        if self._source.size < 16:
+            raise BadSlide(f"a file of {self._source.size} bytes is no slide")
+        head = self._source.read(Span(0, 16))
+        order = {b"II": "<", b"MM": ">"}.get(head[:2])
+        if order is None:
+            raise BadSlide("it does not begin as a TIFF file does")
+        (version,) = struct.unpack(order + "H", head[2:4])
+        if version == 42:
+            return Layout(order, big=False), struct.unpack(order + "I", head[4:8])[0]
+        if version == 43 and struct.unpack(order + "HH", head[4:8]) == (8, 0):
+            return Layout(order, big=True), struct.unpack(order + "Q", head[8:16])[0]
+        raise BadSlide(f"TIFF version {version} is neither classic nor BigTIFF")
+
+    def _directory(self, offset: int) -> Directory:
+        layout = self.layout
+        head = 8 if layout.big else 2
+        (count,) = layout.unpack("Q" if layout.big else "H", self.read(Span(offset, offset + head)))
+        if not 0 < count <= MOST_ENTRIES:
+            raise BadSlide(f"the directory at byte {offset} has {count} entries")
+        start = offset + head
+        pointer = start + count * layout.entry_bytes
+        data = self.read(Span(start, pointer + (8 if layout.big else 4)))
+        entries: dict[int, Entry] = {}
+        for place in range(0, count * layout.entry_bytes, layout.entry_bytes):
+            tag, entry = self._entry(data[place : place + layout.entry_bytes], start + place)
+            if entry is not None:
+                entries.setdefault(tag, entry)
+        (following,) = layout.unpack(layout.offset_code, data[count * layout.entry_bytes :])
+        return Directory(entries, following)
+
+    def _entry(self, data: bytes, place: int) -> tuple[int, Entry | None]:
+        code = self.layout.offset_code
+        tag, kind = self.layout.unpack("HH", data[:4])
+        inline = 4 + struct.calcsize("=" + code)
+        (count,) = self.layout.unpack(code, data[4:inline])
+        if kind not in _TYPE_CODES:
+            return tag, None
+        length = count * struct.calcsize("=" + _TYPE_CODES[kind])
+        if length <= len(data) - inline:
+            return tag, Entry(kind, count, Span(place + inline, place + inline + length))
+        (start,) = self.layout.unpack(code, data[inline:])
+        return tag, Entry(kind, count, Span(start, start + length))

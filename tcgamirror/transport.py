@@ -1,0 +1,349 @@
+"""The only HTTP: connections, waits with limits, retries, rate, and what a Range answer was.
+
+Every method returns the right bytes or raises one of the NetworkErrors, or
+Interrupted, within a bounded time, whatever the server does.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException
+from types import TracebackType
+from typing import BinaryIO, Self, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from requests.exceptions import InvalidHeader, InvalidSchema, InvalidURL, MissingSchema
+from urllib3.exceptions import HTTPError
+
+from tcgamirror import __version__
+from tcgamirror.answers import Again, Answer, Meter, Pace, Patience, parsed, place, printable, why
+from tcgamirror.connections import POLL, Exchange, Watch, session
+from tcgamirror.download import Rest, same_etag
+from tcgamirror.errors import (
+    CutShort,
+    Interrupted,
+    NetworkError,
+    RangeIgnored,
+    Redirected,
+    TooSlow,
+    Unreachable,
+    WrongSpan,
+    WrongTotal,
+    WrongUse,
+)
+from tcgamirror.spans import Span
+
+__all__ = ["Meter", "Part", "Patience", "Transport"]
+
+T = TypeVar("T")
+
+_REDIRECTS = 5
+_CONNECTIONS = 4
+_LONGEST_BACKOFF = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A span's bytes, and what the answer told of the whole file. total: bytes."""
+
+    data: bytes
+    etag: str | None
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    url: str
+    headers: Mapping[str, str]
+    meter: Meter
+    payload: Mapping[str, object] | None = None
+
+
+class Transport:
+    """Asks servers by HTTP, from any number of threads at once.
+
+    limits: connections at once, by "host" or "host:port"; 4 for others. rate:
+    bytes per second of all connections together. stop: set by the caller to
+    end every wait with Interrupted within about half a second. Proxies and CA
+    bundle come from the environment (also SSL_CERT_FILE).
+    """
+
+    def __init__(
+        self,
+        *,
+        patience: Patience | None = None,
+        limits: Mapping[str, int] | None = None,
+        rate: float | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._patience = patience or Patience()
+        self._limits = dict(limits or {})
+        self._stop = stop or threading.Event()
+        self._pace = Pace(rate, self._stop)
+        self._random = random.Random()
+        self._lock = threading.Lock()
+        self._slots: dict[str, threading.Semaphore] = {}
+        self._watch = Watch(self._stop)
+        size = max([_CONNECTIONS, *self._limits.values()])
+        self._session = session(self._watch, size, f"tcgamirror/{__version__}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections that are kept alive. To end those in use, set `stop`."""
+        self._session.close()
+        self._watch.close()
+
+    def json(
+        self,
+        url: str,
+        *,
+        payload: Mapping[str, object] | None = None,
+        limit: int = 64 << 20,
+        meter: Meter | None = None,
+    ) -> object:
+        """The JSON at `url`, asked for by GET, or by POST of `payload` as JSON.
+
+        limit: bytes, packed and unpacked.
+        """
+        headers = {"Accept": "application/json", "Accept-Encoding": "gzip"}
+
+        def taken(answer: Answer) -> object:
+            answer.judge(200)
+            content = answer.inflated(limit, self._patience.whole)
+            return parsed(answer.name, answer.kind, content)
+
+        request = _Request(url, headers, meter or Meter(), payload)
+        return self._tried(lambda: self._asked(request, taken))
+
+    def read(self, url: str, *, limit: int, meter: Meter | None = None) -> bytes:
+        """The whole small body of at most `limit` bytes at `url`, a tile say."""
+
+        def taken(answer: Answer) -> bytes:
+            answer.judge(200)
+            answer.raw_bytes_only()
+            return answer.body(limit, self._patience.whole)
+
+        request = _Request(url, {"Accept-Encoding": "identity"}, meter or Meter())
+        return self._tried(lambda: self._asked(request, taken))
+
+    def span(
+        self,
+        url: str,
+        span: Span,
+        *,
+        total: int | None,
+        etag: str | None = None,
+        meter: Meter | None = None,
+    ) -> Part:
+        """Exactly the bytes of `span` of the file at `url`, in one request.
+
+        total: the file's size in bytes as listed, None if it is not known.
+        etag: what an earlier answer told, None at first. Raises RangeIgnored if
+        the server sends the whole file, of which nothing is read; WrongTotal
+        if its size is not `total`; ChangedFile if its ETag is not `etag`.
+        """
+        if span.length <= 0 or span.start < 0:
+            raise ValueError(f"{span.start} to {span.stop} is no span of bytes")
+
+        def taken(answer: Answer) -> Part:
+            answer.judge(200, 206)
+            if answer.status == 200:
+                answer.raw_bytes_only()
+                raise RangeIgnored(f"{answer.name}: sends whole files only; use another source")
+            return _part(answer, span, total, etag)
+
+        headers = {"Accept-Encoding": "identity", "Range": f"bytes={span}"}
+        request = _Request(url, headers, meter or Meter())
+        return self._tried(lambda: self._asked(request, taken))
+
+    def download(
+        self,
+        url: str,
+        file: BinaryIO,
+        *,
+        size: int | None,
+        etag: str | None = None,
+        meter: Meter | None = None,
+    ) -> None:
+        """Appends to `file`, open for reading and writing, what it lacks of the file at `url`.
+
+        size: bytes as listed; None to believe the server. etag: what an earlier
+        answer told. A connection that breaks is gone on with by Range, as often
+        as needed while bytes advance; a server that knows no Range starts the
+        file again. Raises WrongTotal before reading if the sizes differ.
+        """
+        rest = Rest(file, size, etag)
+        counted = meter or Meter()
+
+        def ask() -> None:
+            self._asked(_Request(url, rest.headers(), counted), rest.take)
+
+        if not rest.complete:
+            self._tried(ask, lambda: rest.furthest)
+
+    def _tried(self, ask: Callable[[], T], reached: Callable[[], int] = lambda: 0) -> T:
+        """Asks until it works, it is no use, or the tries are used up.
+
+        reached: bytes had; a try that brought them on as the least rate demands
+        begins the count again.
+        """
+        worth = max(1, self._patience.least_rate * self._patience.stall)
+        failed, before = 0, reached()
+        while True:
+            pause: float | None = 0
+            try:
+                return ask()
+            except Again as again:
+                error, pause = again.error, again.pause
+            except NetworkError as failure:
+                error = failure
+            advanced = reached() - before >= worth
+            failed, before = (0, reached()) if advanced else (failed + 1, before)
+            if not error.passing or pause is None or failed >= self._patience.tries:
+                raise error
+            longest = min(_LONGEST_BACKOFF, self._patience.backoff * 2 ** max(0, failed - 1))
+            if self._stop.wait(max(pause, self._random.uniform(0, longest))):
+                raise Interrupted("stopped while waiting to ask again") from error
+
+    def _asked(self, request: _Request, take: Callable[[Answer], T]) -> T:
+        """What `take` makes of the answer, after the redirects on the same host."""
+        url = request.url
+        for _ in range(_REDIRECTS + 1):
+            with self._slot(url), self._exchange(url) as exchange:
+                request.meter.add(requests=1)
+                response = self._sent(url, request, exchange)
+                try:
+                    target = _redirect(url, response)
+                    if target is None:
+                        return take(
+                            Answer(response, exchange, self._patience, self._pace, request.meter)
+                        )
+                finally:
+                    # Closes the connection if the body was not read to its end.
+                    response.close()
+            url = target
+        raise Redirected(f"{place(request.url)}: more than {_REDIRECTS} redirects")
+
+    @contextmanager
+    def _slot(self, url: str) -> Iterator[None]:
+        """One of the connections that the URL's host may have at once."""
+        host, port = _address(url)
+        key = f"{host}:{port}"
+        if key not in self._limits and host in self._limits:
+            key = host
+        with self._lock:
+            limit = self._limits.get(key, _CONNECTIONS)
+            slot = self._slots.setdefault(key, threading.Semaphore(limit))
+        while not slot.acquire(timeout=POLL):
+            if self._stop.is_set():
+                raise Interrupted(f"stopped while waiting to ask {place(url)}")
+        try:
+            yield
+        finally:
+            slot.release()
+
+    @contextmanager
+    def _exchange(self, url: str) -> Iterator[Exchange]:
+        if self._stop.is_set():
+            raise Interrupted(f"stopped before asking {place(url)}")
+        patience = self._patience
+        with self._watch.exchange(place(url), patience.connect, patience.first_byte) as exchange:
+            yield exchange
+
+    def _sent(self, url: str, request: _Request, exchange: Exchange) -> requests.Response:
+        """Sends the request and waits for the headers."""
+        patience = self._patience
+        name = exchange.name
+        try:
+            response = self._session.request(
+                "GET" if request.payload is None else "POST",
+                url,
+                json=request.payload,
+                headers=dict(request.headers),
+                stream=True,
+                allow_redirects=False,
+                # The watcher's limits come first; these are for connections it cannot watch.
+                timeout=(patience.connect + 1, max(patience.first_byte, patience.stall) + 1),
+            )
+        except (InvalidHeader, InvalidSchema, InvalidURL, MissingSchema) as error:
+            raise WrongUse(f"{name} cannot be asked ({why(error)}): correct the URL") from error
+        except requests.Timeout as error:
+            exchange.check()
+            raise TooSlow(f"{name}: no answer in time ({why(error)})") from error
+        except (requests.RequestException, HTTPError, HTTPException) as error:
+            exchange.check()
+            unreachable = Unreachable(f"{name} cannot be reached ({why(error)})")
+            unreachable.__cause__ = error
+            if "certificate verify failed" in str(error).lower():
+                raise Again(unreachable, None) from error
+            raise unreachable from error
+        except OSError as error:
+            raise WrongUse(f"{name} cannot be asked ({why(error)}): see the settings") from error
+        try:
+            # Headers that the watcher cut look like whole ones to http.client.
+            exchange.check()
+        except (Interrupted, TooSlow):
+            response.close()
+            raise
+        return response
+
+
+def _address(url: str) -> tuple[str, int]:
+    """Host and port that the URL leads to. Raises WrongUse if it leads nowhere.
+
+    >>> _address("https://api.gdc.cancer.gov/status")
+    ('api.gdc.cancer.gov', 443)
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError as error:
+        raise WrongUse(f"{place(url)} cannot be asked ({error}): correct the URL") from error
+    return parts.hostname or "", port
+
+
+def _redirect(url: str, response: requests.Response) -> str | None:
+    """Where the answer points to on the same host; None if it is no redirect."""
+    if response.status_code not in (301, 302, 303, 307, 308):
+        return None
+    location = response.headers.get("Location", "")
+    try:
+        target = urljoin(url, location)
+        here, there = urlsplit(url), urlsplit(target)
+    except ValueError as error:
+        raise Redirected(f"{place(url)}: points to no URL ({printable(location)})") from error
+    if there.hostname != here.hostname or there.scheme not in ("https", here.scheme):
+        raise Redirected(f"{place(url)}: points to {place(target)}, which is not followed")
+    return target
+
+
+def _part(answer: Answer, span: Span, total: int | None, etag: str | None) -> Part:
+    """The body of a 206, if it is what was asked for in every respect."""
+    answer.raw_bytes_only()
+    same_etag(answer, etag)
+    came, whole = answer.content_range()
+    if total is not None and whole != total:
+        raise WrongTotal(f"{answer.name}: has {whole:,} bytes, but {total:,} are listed")
+    if came != span:
+        raise WrongSpan(f"{answer.name}: bytes {came} came, but {span} were asked for")
+    if answer.length is not None and answer.length < span.length:
+        raise CutShort(f"{answer.name}: {answer.length:,} bytes came of {span.length:,}")
+    data = answer.body(span.length, None)
+    if len(data) < span.length:
+        raise CutShort(f"{answer.name}: {len(data):,} bytes came of {span.length:,}")
+    return Part(data, answer.etag, whole)

@@ -1,0 +1,72 @@
+"""What comes from outside, checked before it becomes part of a Slide.
+
+File names and project names end up in paths, file_ids in URLs: nothing that
+could lead out of the mirror passes.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+MOST_TEXT = 500
+"""Characters kept of a text field; the GDC's longest disease type has fewer than 100."""
+
+MOST_BYTES = 2**50
+"""A file said to be larger than this has no size that could be believed."""
+
+_FILE_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,200}")
+_PROJECT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_MD5 = re.compile(r"[0-9a-f]{32}")
+
+
+def file_id(value: object) -> str | None:
+    """The UUID in lower case, or None for anything else."""
+    lower = value.lower() if isinstance(value, str) else ""
+    return lower if _FILE_ID.fullmatch(lower) else None
+
+
+def file_name(value: object) -> str | None:
+    """The name as it is, or None for one that could be more than a name.
+
+    >>> file_name("a b.svs"), file_name("../a.svs"), file_name("a.svs\\n")
+    ('a b.svs', None, None)
+    """
+    return value if isinstance(value, str) and _FILE_NAME.fullmatch(value) else None
+
+
+def project_id(value: object) -> str | None:
+    """The project's name, or None for what could not be one: it names a folder."""
+    return value if isinstance(value, str) and _PROJECT_ID.fullmatch(value) else None
+
+
+def md5(value: object) -> str | None:
+    """32 hexadecimal digits in lower case, or None."""
+    lower = value.lower() if isinstance(value, str) else ""
+    return lower if _MD5.fullmatch(lower) else None
+
+
+def size(value: object) -> int | None:
+    """A positive number of bytes, or None.
+
+    >>> size(5), size(True), size("5"), size(0)
+    (5, None, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 < value <= MOST_BYTES else None
+
+
+def text(value: object) -> str | None:
+    """A line for people: no control characters, stripped, at most 500; None if nothing is left.
+
+    >>> text(" Breast\\x1b[31m,\\tNOS "), text(7), text("\\n")
+    ('Breast[31m,NOS', None, None)
+    """
+    if not isinstance(value, str):
+        return None
+    if not value.isprintable():
+        # Cc, Cf, Cs: terminal escapes, direction marks and what UTF-8 cannot hold.
+        value = "".join(sign for sign in value if unicodedata.category(sign)[0] != "C")
+    return value.strip()[:MOST_TEXT].strip() or None

@@ -1,0 +1,70 @@
+"""Small catalogues for tests: slides a, b and c, and what came of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tcgamirror.catalogue import Catalogue
+from tcgamirror.geometry import Size
+from tcgamirror.model import Attempt, Kind, Listing, Mpp, MppSource, Outcome, Picture, Slide
+
+NOW = 1795353255.9
+LATER = NOW + 86400
+PICTURE = Picture(
+    source="range",
+    level=2,
+    level_downsample=16.002,
+    mpp=Mpp(0.25, MppSource.HEADER),
+    mpp_x=8.001,
+    mpp_y=7.999,
+    size=Size(400, 300),
+    path="images/TCGA-OV/a.png",
+    bytes=1234,
+    sha256="ab" * 32,
+)
+FETCHED = Attempt("range", NOW, 1.5, 1000, 7)
+LOST = Attempt("tiles", NOW, 0.5, 10, 1, "not there", "404 for /tile")
+
+
+def slide(
+    letter: str,
+    *,
+    file_id: str = "",
+    md5: str | None = "",
+    project_id: str | None = "TCGA-OV",
+    updated: str | None = None,
+) -> Slide:
+    return Slide(
+        file_id=file_id or f"id-{letter}",
+        file_name=f"{letter}.svs",
+        md5=f"md5-{letter}" if md5 == "" else md5,
+        size=5,
+        kind=Kind.TISSUE,
+        project_id=project_id,
+        case_barcode=f"TCGA-{letter.upper()[0]}",
+        slide_barcode=f"TCGA-{letter.upper()}",
+        updated=updated,
+    )
+
+
+def listing(*slides: Slide, release: str = "Data Release 1") -> Listing:
+    return Listing(release, slides)
+
+
+def mirror_row(catalogue: Catalogue, name: str) -> dict[str, object]:
+    answer = catalogue.query(f"select * from mirror where file_name = '{name}'")
+    return dict(zip(answer.columns, next(answer.rows), strict=True))
+
+
+def done(catalogue: Catalogue, letter: str) -> None:
+    run = catalogue.begin_run("fetch", NOW)
+    catalogue.record(Outcome(slide(letter), (LOST, FETCHED), PICTURE), run, NOW)
+    catalogue.end_run(run, exit_code=0, now=LATER)
+
+
+def three_slides(path: Path) -> Catalogue:
+    """Slides a, b and c, of which b and a are sampled, in that order."""
+    catalogue = Catalogue.create(path)
+    catalogue.merge(listing(slide("a"), slide("b", project_id=None), slide("c")), NOW)
+    catalogue.add_to_sample(["b.svs", "a.svs"], NOW)
+    return catalogue

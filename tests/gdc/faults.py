@@ -1,0 +1,221 @@
+"""What can go wrong, and when."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from tests.gdc.answers import Answer, Body, Content, Host, Request, of_json, s3_refusal, text
+
+Kind = Literal[
+    "403",
+    "404",
+    "429",
+    "500",
+    "503",
+    "504",
+    "redirect",
+    "reset",
+    "reset-mid-body",
+    "cut",
+    "stall",
+    "drip",
+    "slow-headers",
+    "empty",
+    "html",
+    "foreign-json",
+    "length-too-large",
+    "length-too-small",
+    "flipped",
+    "range-ignored",
+    "wrong-content-range",
+    "wrong-total",
+    "changed-etag",
+    "endless-body",
+    "endless-page",
+    "truncated-json",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One rule of what goes wrong with which requests.
+
+    path: pattern to be found in path and query. when: "always", "once", "third" (every third
+    matching request), or the number of requests to spoil, the first ones. host and method:
+    None for any. after: bytes of the body that still go out well (reset-mid-body, cut, stall);
+    None for half of them. hold: seconds that a stall or an endless body lasts at most.
+    interval: seconds between two bytes of a drip or of slow headers. retry_after: seconds, for
+    429 and 503; None leaves the header out. to: where a redirect leads.
+    """
+
+    path: str
+    kind: Kind
+    when: Literal["always", "once", "third"] | int = "always"
+    host: Host | None = None
+    method: str | None = None
+    after: int | None = None
+    hold: float = 600.0
+    interval: float = 0.2
+    retry_after: int | None = 1
+    to: str = "http://127.0.0.1:9/"
+
+    def matches(self, request: Request) -> bool:
+        return (
+            self.host in (None, request.host)
+            and self.method in (None, request.method)
+            and re.search(self.path, request.target) is not None
+        )
+
+    def is_due(self, nth: int) -> bool:
+        """Whether the nth matching request, counted from 1, is spoiled."""
+        if self.when == "always":
+            return True
+        if self.when == "third":
+            return nth % 3 == 0
+        return nth <= (1 if self.when == "once" else self.when)
+
+
+class Faults:
+    """The rules in force. A request meets the first rule that matches it and is due."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._rules: list[tuple[Fault, list[int]]] = []
+
+    def __iter__(self) -> Iterator[Fault]:
+        with self._lock:
+            return iter([fault for fault, _ in self._rules])
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._rules)
+
+    def add(self, *faults: Fault) -> None:
+        with self._lock:
+            self._rules += [(fault, [0]) for fault in faults]
+
+    append = add
+
+    def remove(self, fault: Fault) -> None:
+        with self._lock:
+            self._rules = [rule for rule in self._rules if rule[0] != fault]
+
+    def clear(self) -> None:
+        with self._lock:
+            self._rules.clear()
+
+    def take(self, request: Request) -> Fault | None:
+        """The fault for this request. Rules after the one that strikes do not count it."""
+        with self._lock:
+            for fault, matched in self._rules:
+                if fault.matches(request):
+                    matched[0] += 1
+                    if fault.is_due(matched[0]):
+                        return fault
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Flipped:
+    """A body with some of its bytes inverted."""
+
+    body: Body
+
+    @property
+    def length(self) -> int:
+        return self.body.length
+
+    def chunks(self, size: int) -> Iterator[bytes]:
+        places = [self.length * part // 8 for part in (1, 3, 4, 5, 7)]
+        start = 0
+        for chunk in self.body.chunks(size):
+            spoiled = bytearray(chunk)
+            for place in places:
+                if start <= place < start + len(chunk):
+                    spoiled[place - start] ^= 0xFF
+            start += len(chunk)
+            yield bytes(spoiled)
+
+
+def misread(fault: Fault | None, request: Request) -> Request:
+    """The request as a server with this fault takes it."""
+    match fault and fault.kind:
+        case "range-ignored":
+            return replace(request, ignore_range=True)
+        case "changed-etag":
+            return replace(request, changed_etag=True)
+        case "endless-page":
+            return replace(request, endless_page=True)
+        case _:
+            return request
+
+
+def instead(fault: Fault | None, host: Host) -> Answer | None:
+    """The answer that comes in place of the right one, if this is such a fault."""
+    if fault is None:
+        return None
+    retry = () if fault.retry_after is None else (("Retry-After", str(fault.retry_after)),)
+    match fault.kind:
+        case "redirect":
+            return Answer(302, (("Location", fault.to),), Content(b""))
+        case "html":
+            return text(200, _page("The GDC is down for maintenance"), "text/html; charset=utf-8")
+        case "foreign-json":
+            return of_json({"login": "required", "portal": "Conference WiFi", "data": None})
+        case "504":
+            return text(504, _page("504 Gateway Time-out"), "text/html")
+        case "403" | "404" | "500":
+            return _error(int(fault.kind), host)
+        case "429" | "503":
+            answer = _error(int(fault.kind), host)
+            return Answer(answer.status, answer.headers + retry, answer.body)
+        case _:
+            return None
+
+
+def _error(status: int, host: Host) -> Answer:
+    code, message = {
+        403: ("AccessDenied", "You don't have access to the data: a fault of the stand-in"),
+        404: ("NoSuchKey", "The requested URL was not found on the server: a fault"),
+        429: ("TooManyRequests", "Too many requests"),
+        500: ("InternalError", "Internal server error"),
+        503: ("SlowDown", "Service unavailable"),
+    }[status]
+    if host == "bucket":
+        return s3_refusal(status, code, message)
+    return of_json({"message": message}, status)
+
+
+def _page(title: str) -> str:
+    return f"<!DOCTYPE html>\n<html><head><title>{title}</title></head><h1>{title}</h1></html>\n"
+
+
+def spoiled(fault: Fault | None, answer: Answer) -> Answer:
+    """The answer with what this fault does to it before it is sent."""
+    match fault and fault.kind:
+        case "empty":
+            return answer.with_body(Content(b""))
+        case "flipped":
+            return answer.with_body(_Flipped(answer.body))
+        case "truncated-json":
+            data = b"".join(answer.body.chunks(65536))
+            return answer.with_body(Content(data[: len(data) // 2]))
+        case "wrong-content-range" | "wrong-total":
+            return _with_wrong_range(
+                answer, shifted=fault is not None and fault.kind != "wrong-total"
+            )
+        case _:
+            return answer
+
+
+def _with_wrong_range(answer: Answer, *, shifted: bool) -> Answer:
+    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", answer.header("Content-Range") or "")
+    if match is None:
+        return answer
+    start, last, total = map(int, match.groups())
+    told = f"{start + 1}-{last + 1}/{total}" if shifted else f"{start}-{last}/{total + 1}"
+    return answer.with_header("Content-Range", f"bytes {told}")

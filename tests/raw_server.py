@@ -1,0 +1,222 @@
+"""A server on the loopback interface that plays exact bytes, pauses and ends of connections."""
+
+from __future__ import annotations
+
+import random
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import repeat
+from types import TracebackType
+from typing import Self
+
+from tcgamirror.spans import Span
+from tcgamirror.transport import Patience
+
+
+class Reset:
+    """Ends the connection with a TCP reset."""
+
+
+class Close:
+    """Ends the connection as usual."""
+
+
+Step = bytes | float | Reset | Close
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request as it came. headers: names in small letters."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+Script = Callable[[Asked], Iterable[Step]]
+
+
+class RawServer:
+    """Plays the scripts one request each, in order; the last one for ever.
+
+    connections: accepted so far. peak: most requests under way at once. sent:
+    bytes that the system took from the server.
+    """
+
+    def __init__(self, *scripts: Script) -> None:
+        self._scripts = list(scripts)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._active = 0
+        self.asked: list[Asked] = []
+        self.connections = 0
+        self.peak = 0
+        self.sent = 0
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def url(self, path: str = "/data/1", host: str = "127.0.0.1") -> str:
+        return f"http://{host}:{self.port}{path}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for sock in list(self._open):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                sock, _ = self._listener.accept()
+                self.connections += 1
+                self._open.add(sock)
+                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+
+    def _serve(self, sock: socket.socket) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with suppress(OSError), sock:
+            while (asked := _asked(sock)) is not None:
+                with self._lock:
+                    self.asked.append(asked)
+                    script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
+                    self._active += 1
+                    self.peak = max(self.peak, self._active)
+                try:
+                    going = self._play(sock, script(asked))
+                finally:
+                    with self._lock:
+                        self._active -= 1
+                if not going:
+                    return
+
+    def _play(self, sock: socket.socket, steps: Iterable[Step]) -> bool:
+        for step in steps:
+            if isinstance(step, bytes):
+                view = memoryview(step)
+                while view:
+                    took = sock.send(view[:65536])
+                    self.sent += took
+                    view = view[took:]
+            elif isinstance(step, float):
+                time.sleep(step)
+            elif isinstance(step, Reset):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                return False
+            else:
+                return False
+        return True
+
+
+def _asked(sock: socket.socket) -> Asked | None:
+    """The next request; None if the client closed the connection."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = sock.recv(65536)
+        if not piece:
+            return None
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    pairs = (line.partition(":") for line in lines)
+    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    while len(body) < int(headers.get("content-length", "0")):
+        body += sock.recv(65536)
+    method, path, _ = first.split(" ")
+    return Asked(method, path, headers, body)
+
+
+def head(status: str, *lines: str) -> bytes:
+    """A status line and headers: `head("200 OK", "Content-Length: 3")`."""
+    return "\r\n".join([f"HTTP/1.1 {status}", *lines, "", ""]).encode()
+
+
+def plays(*steps: Step) -> Script:
+    """The same steps for every request."""
+    return lambda _: steps
+
+
+def whole(body: bytes, status: str = "200 OK", *lines: str) -> Script:
+    """A right answer with all of the body."""
+    return plays(head(status, f"Content-Length: {len(body)}", *lines) + body)
+
+
+def ranged(content: bytes, *lines: str) -> Script:
+    """What a server does that has the file and knows Range."""
+
+    def script(asked: Asked) -> Iterable[Step]:
+        told = asked.headers.get("range")
+        if told is None:
+            return [head("200 OK", f"Content-Length: {len(content)}", *lines) + content]
+        first, _, last = told.removeprefix("bytes=").partition("-")
+        start = int(first)
+        stop = min(int(last) + 1, len(content)) if last else len(content)
+        if start >= len(content):
+            size = f"Content-Range: bytes */{len(content)}"
+            return [head("416 Range Not Satisfiable", size, "Content-Length: 0")]
+        place = f"Content-Range: bytes {start}-{stop - 1}/{len(content)}"
+        length = f"Content-Length: {stop - start}"
+        return [head("206 Partial Content", place, length, *lines) + content[start:stop]]
+
+    return script
+
+
+def dripped(data: bytes, before: bytes = b"", every: float = 0.05) -> Script:
+    """The data byte by byte, `every` so many seconds."""
+
+    def script(_: Asked) -> Iterable[Step]:
+        yield before
+        for index in range(len(data)):
+            yield data[index : index + 1]
+            yield every
+
+    return script
+
+
+def endless(before: bytes, piece: bytes) -> Script:
+    """The same piece for ever."""
+
+    def script(_: Asked) -> Iterable[Step]:
+        yield before
+        yield from repeat(piece)
+
+    return script
+
+
+QUICK = Patience(
+    connect=0.5, first_byte=0.4, stall=0.3, whole=1, least_rate=10_000, tries=2, backoff=0.01
+)
+BOUND = 5.0
+"""Seconds within which every fault must have ended, all tries together."""
+
+CONTENT = random.Random(1).randbytes(200_000)
+SPAN = Span(1_000, 9_000)
+PART = CONTENT[SPAN.start : SPAN.stop]
+RIGHT_RANGE = "Content-Range: bytes 1000-8999/200000"
+RIGHT_HEAD = head("206 Partial Content", RIGHT_RANGE, "Content-Length: 8000")
+CHUNKED = head("200 OK", "Transfer-Encoding: chunked")
+HTML = whole(b"<html><body>Maintenance</body></html>", "200 OK", "Content-Type: text/html; a=b")
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Fails if the block takes `seconds` or more."""
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < seconds

@@ -1,0 +1,238 @@
+"""Files that survive a kill, tried with real processes, full disks and kills."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.errors import Locked, NoRoom, WrongUse
+from tcgamirror.files import Lock, digest, free_bytes, replacing, room
+
+OTHER_ERROR = OSError(errno.EIO, "input/output error")
+
+
+def python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+def entries(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_a_file_takes_the_place_of_the_old_one_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "image.png"
+    for content in (b"old", b"new"):
+        with replacing(path) as file:
+            file.write(content)
+            assert path.exists() is (content == b"new")
+            assert entries(path.parent)[0] == ".image.png.part"
+        assert path.read_bytes() == content
+        assert entries(path.parent) == ["image.png"]
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), OTHER_ERROR])
+def test_a_failure_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, error: BaseException
+) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(b"old")
+    with pytest.raises(type(error)), replacing(path) as file:
+        file.write(b"half")
+        raise error
+    assert path.read_bytes() == b"old"
+    assert entries(tmp_path) == ["image.png"]
+
+
+def test_a_kill_leaves_the_old_file_and_the_next_write_goes_well(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(b"old")
+    code = """
+        import os, pathlib, signal, sys
+        from tcgamirror.files import replacing
+        with replacing(pathlib.Path(sys.argv[1])) as file:
+            file.write(b"half")
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert python(code, path).returncode == -signal.SIGKILL
+    assert path.read_bytes() == b"old"
+    with replacing(path) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
+    assert entries(tmp_path) == ["image.png"]
+
+
+def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(b"old")
+    code = """
+        import pathlib, resource, sys
+        from tcgamirror.errors import NoRoom
+        from tcgamirror.files import replacing
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        try:
+            with replacing(pathlib.Path(sys.argv[1])) as file:
+                file.write(bytes(1 << 20))
+        except NoRoom as error:
+            print(error)
+    """
+    told = python(code, path)
+    assert "no room to write" in told.stdout, told.stderr
+    assert "bytes free" in told.stdout
+    assert str(path) in told.stdout
+    assert path.read_bytes() == b"old"
+    assert entries(tmp_path) == ["image.png"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_lack_of_room_names_path_and_free_bytes(tmp_path: Path, number: int) -> None:
+    with pytest.raises(NoRoom, match=r"/x \(.*bytes free\)"), room(tmp_path / "x"):
+        raise OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_place_that_may_not_be_written_is_wrong_use(tmp_path: Path, number: int) -> None:
+    with pytest.raises(WrongUse, match="refuses access to"), room(tmp_path / "x"):
+        raise OSError(number, os.strerror(number))
+
+
+def test_any_other_error_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="input/output"), room(tmp_path):
+        raise OTHER_ERROR
+
+
+def test_digests_are_those_everybody_knows(tmp_path: Path) -> None:
+    path = tmp_path / "abc"
+    path.write_bytes(b"abc")
+    assert digest(path, "md5") == "900150983cd24fb0d6963f7d28e17f72"
+    assert digest(path, "sha256").startswith("ba7816bf8f01cfea414140de5dae2223")
+
+
+def test_a_digest_tells_how_far_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "big"
+    path.write_bytes(bytes(2_500_000))
+    told: list[int] = []
+    digest(path, "md5", told.append)
+    assert sum(told) == 2_500_000
+    assert len(told) > 1
+
+
+def test_free_bytes_are_those_of_the_nearest_folder_there_is(tmp_path: Path) -> None:
+    assert free_bytes(tmp_path / "not" / "yet") > 0
+
+
+# The lock ---------------------------------------------------------------------
+
+HOLD = """
+    import pathlib, sys
+    from tcgamirror.files import Lock
+    with Lock(pathlib.Path(sys.argv[1]), "update"):
+        print("held", flush=True)
+        sys.stdin.read()
+"""
+
+
+@contextmanager
+def held_elsewhere(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the lock until its stdin ends."""
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(HOLD), str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_second_run_is_told_who_holds_the_mirror(tmp_path: Path) -> None:
+    path = tmp_path / "mirror" / "lock"
+    with held_elsewhere(path) as process:
+        with pytest.raises(Locked) as caught, Lock(path, "sync"):
+            pass
+        told = str(caught.value)
+        assert f"another run (update, pid {process.pid} on {os.uname().nodename}, since 2" in told
+        assert told.endswith(f") holds {path.parent}")
+
+
+def test_a_lock_is_free_again_when_its_run_ends(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    for _ in range(2):
+        with Lock(path, "update"), pytest.raises(Locked), Lock(path, "update"):
+            pass
+
+
+def test_a_killed_run_never_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with held_elsewhere(path) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert path.stat().st_size > 0
+        with Lock(path, "update"):
+            pass
+
+
+def test_children_do_not_hold_on_to_the_lock(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    code = """
+        import os, pathlib, subprocess, sys, time
+        from tcgamirror.files import Lock
+        Lock(pathlib.Path(sys.argv[1]), "update").__enter__()
+        sleeper = [sys.executable, "-c", "import time; time.sleep(20)"]
+        child = subprocess.Popen(sleeper, close_fds=False, stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.DEVNULL)
+        forked = os.fork()
+        if not forked:
+            os.close(1), os.close(2)
+            time.sleep(20)
+            os._exit(0)
+        print(child.pid, forked, flush=True)
+        os._exit(9)
+    """
+    told = python(code, path)
+    children = [int(word) for word in told.stdout.split()]
+    try:
+        assert len(children) == 2
+        for child in children:
+            os.kill(child, 0)
+        with Lock(path, "update"):
+            pass
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_file_that_tells_nonsense_is_still_a_lock(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.write_bytes(b"\x00\xff[")
+    with Lock(path, "update"):
+        path.write_bytes(b"[]")
+        with pytest.raises(Locked, match="has not said which"), Lock(path, "update"):
+            pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
+def test_a_file_system_without_locks_is_used_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with Lock(tmp_path / "lock", "update"):
+        assert (tmp_path / "lock").read_bytes().startswith(b'{"command": "update"')
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    with Lock(tmp_path / "lock", "update"):
+        pass

@@ -1,0 +1,150 @@
+"""The catalogue as people read it: counts, one slide, and SQL that can only read."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.catalogue import Catalogue
+from tcgamirror.errors import (
+    BadQuery,
+    WrongUse,
+)
+from tests.catalogues import (
+    LATER,
+    NOW,
+    done,
+    listing,
+    slide,
+    three_slides,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "catalogue.db"
+
+
+@pytest.fixture
+def three(path: Path) -> Catalogue:
+    return three_slides(path)
+
+
+def test_the_counts_add_up(three: Catalogue) -> None:
+    done(three, "a")
+    counts = three.counts()
+    assert (counts.listed, counts.sampled, counts.pending, counts.done) == (3, 2, 1, 1)
+    assert (counts.bytes, counts.bytes_fetched, counts.release) == (1234, 1010, "Data Release 1")
+    assert [(each.project, each.done) for each in counts.by_project] == [("TCGA-OV", 1), (None, 0)]
+    assert [(each.source, each.images) for each in counts.by_source] == [("range", 1), ("tiles", 0)]
+    assert (counts.runs[0].exit_code, counts.runs[0].done, counts.runs[0].bytes) == (0, 1, 1010)
+
+
+def test_a_slide_is_shown_by_any_of_its_names(three: Catalogue) -> None:
+    done(three, "a")
+    three.merge(listing(slide("a", file_id="new"), slide("b"), slide("c"), slide("ab")), LATER)
+    for name in ("new", "NEW", "id-a", "a.svs", " tcga-a "):
+        shown = three.show(name)
+        assert shown["file_name"] == "a.svs"
+    assert (shown["former_ids"], shown["status"], shown["md5"]) == (["id-a"], "done", "md5-a")
+    tries = shown["tries"]
+    assert isinstance(tries, list) and [each["source"] for each in tries] == ["tiles", "range"]
+    assert three.show("c.svs")["upstream"] == "current"
+    with pytest.raises(WrongUse, match="no slide called nobody"):
+        three.show("nobody")
+
+
+def test_a_case_with_several_slides_is_asked_about_again(path: Path) -> None:
+    with Catalogue.create(path) as catalogue:
+        catalogue.merge(listing(slide("xa"), slide("xb")), NOW)
+        with pytest.raises(WrongUse, match=r"2 slides; name one of xa\.svs, xb\.svs"):
+            catalogue.show("TCGA-X")
+
+
+def test_a_query_groups_and_counts(three: Catalogue) -> None:
+    done(three, "a")
+    answer = three.query("select project_id, count(*), avg(mpp_x) from mirror group by 1")
+    assert answer.columns == ("project_id", "count(*)", "avg(mpp_x)")
+    assert list(answer.rows) == [(None, 1, None), ("TCGA-OV", 1, 8.001)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "delete from slides",
+        "update images set status = 'done'",
+        "insert into facts values ('a', 'b')",
+        "drop view mirror",
+        "create table more (a)",
+        "create temp table more (a)",
+        "attach 'other.db' as other",
+        "vacuum into 'other.db'",
+        "pragma query_only = 0",
+        "pragma journal_mode = wal",
+        "begin",
+        "with x as (select 1) delete from slides",
+        "select load_extension('x')",
+    ],
+)
+def test_a_query_only_reads(three: Catalogue, sql: str) -> None:
+    with pytest.raises(BadQuery):
+        three.query(sql)
+    assert len(three.candidates()) == 3
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        ("selct 1", 'near "selct": syntax error'),
+        ("select colour from mirror", "no such column: colour"),
+        ("select 1; select 2", "one statement"),
+        ("select ?", "bindings"),
+        ("", "no query was given"),
+        ("-- nothing", "no query was given"),
+        ("select 1\0", "null character"),
+        ("select '\ud800'", "surrogate"),
+        ("delete from slides", "query only reads"),
+    ],
+)
+def test_a_wrong_query_is_told_in_sqlites_words(three: Catalogue, sql: str, words: str) -> None:
+    with pytest.raises(BadQuery, match=words):
+        three.query(sql)
+
+
+def test_a_query_that_fails_half_way_says_so(three: Catalogue) -> None:
+    answer = three.query("select 1 union all select cast(x'ff' as text)")
+    with pytest.raises(BadQuery, match="UTF-8"):
+        list(answer.rows)
+
+
+def test_a_query_that_never_ends_can_be_interrupted(path: Path, three: Catalogue) -> None:
+    three.close()
+    endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select max(i) from n"
+    code = (
+        "import sys; from pathlib import Path; from tcgamirror.catalogue import Catalogue\n"
+        "catalogue = Catalogue.open(Path(sys.argv[1]), read_only=True)\n"
+        "print('asking', flush=True)\n"
+        "try: catalogue.query(sys.argv[2])\n"
+        "except KeyboardInterrupt: print('interrupted')\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, path, endless], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "asking\n"
+    process.send_signal(signal.SIGINT)
+    answer, _ = process.communicate(timeout=60)
+    assert answer == "interrupted\n"
+
+
+def test_the_catalogue_opens_with_other_tools(path: Path, three: Catalogue) -> None:
+    sqlite_utils = pytest.importorskip("sqlite_utils")
+    done(three, "a")
+    three.close()
+    rows = list(sqlite_utils.Database(path).query("select file_name from mirror order by 1"))
+    assert rows == [{"file_name": "a.svs"}, {"file_name": "b.svs"}]
+    assert len(sqlite_utils.Database(path)["mirror"].columns_dict) == 30

@@ -1,0 +1,268 @@
+"""The partial file against a model that keeps each byte on its own."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tcgamirror.errors import HoleRead
+from tcgamirror.partial import PartialFile
+from tcgamirror.spans import Span, SpanSet
+
+SIZE = 300
+CONTENT = random.Random(7).randbytes(SIZE)
+"""Every write takes its bytes from here, as every span of one remote file does."""
+
+spans = st.tuples(st.integers(0, SIZE), st.integers(0, 60)).map(
+    lambda pair: Span(pair[0], min(SIZE, pair[0] + pair[1]))
+)
+steps = st.one_of(
+    spans,
+    st.just("reopen"),
+    st.integers(1, 12).map(lambda count: ("torn", count)),
+)
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp())
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+def opened(path: Path, identity: str = "file_id md5", size: int = SIZE) -> PartialFile:
+    return PartialFile.open(path, identity=identity, size=size)
+
+
+def record(path: Path) -> Path:
+    return path.with_name(path.name + ".spans")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(steps, max_size=20), spans)
+def test_it_holds_what_was_written_whatever_is_reopened_or_torn(
+    history: list[Span | str | tuple[str, int]], asked: Span
+) -> None:
+    with folder() as place:
+        path = place / "slide.svs"
+        partial = opened(path)
+        written: list[Span] = []
+        for step in history:
+            if isinstance(step, Span):
+                partial.write(step.start, CONTENT[step.start : step.stop])
+                written += [step] if step.length else []
+                continue
+            partial.close()
+            if isinstance(step, tuple) and written:
+                text = record(path).read_bytes()
+                last = text.splitlines(keepends=True)[-1]
+                record(path).write_bytes(text[: -min(step[1], len(last))])
+                written.pop()
+            partial = opened(path)
+        model = {index for span in written for index in range(span.start, span.stop)}
+        with partial:
+            assert partial.had == SpanSet(written)
+            if model >= set(range(asked.start, asked.stop)):
+                assert partial.read(asked) == CONTENT[asked.start : asked.stop]
+            else:
+                with pytest.raises(HoleRead):
+                    partial.read(asked)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(spans, min_size=1, max_size=6), st.binary(max_size=40), st.integers(0, 400))
+def test_a_record_with_any_bytes_in_it_never_vouches_for_wrong_ones(
+    written: list[Span], noise: bytes, place: int
+) -> None:
+    with folder() as root:
+        path = root / "slide.svs"
+        with opened(path) as partial:
+            for span in written:
+                partial.write(span.start, CONTENT[span.start : span.stop])
+        text = record(path).read_bytes()
+        record(path).write_bytes(text[:place] + noise + text[place + len(noise) :])
+        with opened(path) as partial:
+            for span in partial.had:
+                assert partial.read(span) == CONTENT[span.start : span.stop]
+            partial.write(0, CONTENT[:9])
+        with opened(path) as partial:
+            assert partial.had.holds(Span(0, 9))
+
+
+def test_a_read_names_the_bytes_it_lacks(tmp_path: Path) -> None:
+    with opened(tmp_path / "slide.svs") as partial:
+        partial.write(10, CONTENT[10:20])
+        with pytest.raises(HoleRead, match=r"slide\.svs lacks bytes 5-9, 20-24 of 5-24"):
+            partial.read(Span(5, 25))
+        for outside in (Span(-1, 4), Span(SIZE - 1, SIZE + 1), Span(SIZE, SIZE + 9)):
+            with pytest.raises(HoleRead):
+                partial.read(outside)
+
+
+@pytest.mark.parametrize("start", [-1, SIZE - 2, SIZE])
+def test_nothing_is_written_outside_the_file(tmp_path: Path, start: int) -> None:
+    with opened(tmp_path / "slide.svs") as partial:
+        with pytest.raises(ValueError, match="do not lie in"):
+            partial.write(start, b"abc")
+        assert partial.had == SpanSet()
+
+
+def test_damaged_bytes_are_forgotten_and_the_others_kept(tmp_path: Path) -> None:
+    path = tmp_path / "slide.svs"
+    with opened(path) as partial:
+        for start in (0, 100, 200):
+            partial.write(start, CONTENT[start : start + 50])
+    with path.open("r+b") as file:
+        file.seek(120)
+        file.write(b"\x00\x01\x02")
+    with opened(path) as partial:
+        assert list(partial.had) == [Span(0, 50), Span(200, 250)]
+        partial.write(100, CONTENT[100:150])
+    with opened(path) as partial:
+        assert partial.had.total == 150
+
+
+@pytest.mark.parametrize("change", ["identity", "size", "no record", "no file", "longer file"])
+def test_another_file_is_begun_anew(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "slide.svs"
+    with opened(path) as partial:
+        partial.write(0, CONTENT[:100])
+    if change == "no record":
+        record(path).unlink()
+    elif change == "no file":
+        path.unlink()
+    elif change == "longer file":
+        path.write_bytes(CONTENT + b"x")
+    identity = "other\nidentity" if change == "identity" else "file_id md5"
+    size = SIZE - 1 if change == "size" else SIZE
+    for _ in range(2):
+        with opened(path, identity, size) as partial:
+            assert partial.had == SpanSet()
+            assert partial.size == size
+    with opened(path, identity, size) as partial:
+        partial.write(0, CONTENT[:5])
+    with opened(path, identity, size) as partial:
+        assert partial.read(Span(0, 5)) == CONTENT[:5]
+
+
+def test_a_large_file_takes_no_more_room_than_what_is_had(tmp_path: Path) -> None:
+    path = tmp_path / "slide.svs"
+    with opened(path, size=5 << 30) as partial:
+        partial.write(5_000_000_000, CONTENT)
+        assert path.stat().st_size == 5 << 30
+        assert path.stat().st_blocks * 512 < 1 << 20
+    with opened(path, size=5 << 30) as partial:
+        assert partial.read(Span(5_000_000_000, 5_000_000_000 + SIZE)) == CONTENT
+
+
+def test_a_file_system_that_refuses_the_full_size_lets_it_grow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truncate = os.ftruncate
+
+    def refuse(handle: int, length: int) -> None:
+        if length == SIZE:
+            raise OSError("no sparse files here")
+        truncate(handle, length)
+
+    monkeypatch.setattr("os.ftruncate", refuse)
+    path = tmp_path / "slide.svs"
+    for _ in range(2):
+        with opened(path) as partial:
+            partial.write(50, CONTENT[50:60])
+            assert path.stat().st_size == 60
+            assert partial.read(Span(50, 60)) == CONTENT[50:60]
+    with opened(path) as partial:
+        assert list(partial.had) == [Span(50, 60)]
+
+
+def test_many_threads_write_and_read_at_once(tmp_path: Path) -> None:
+    content = random.Random(3).randbytes(400_000)
+    path = tmp_path / "slide.svs"
+    places = range(0, len(content), 1000)
+    with opened(path, size=len(content)) as partial, ThreadPoolExecutor(8) as pool:
+
+        def there_and_back(start: int) -> bool:
+            data = content[start : start + 1000]
+            partial.write(start, data)
+            return partial.read(Span(start, start + 1000)) == data
+
+        assert all(pool.map(there_and_back, places))
+    with opened(path, size=len(content)) as partial:
+        assert partial.read(Span(0, len(content))) == content
+
+
+def test_discarding_leaves_nothing_and_closing_all(tmp_path: Path) -> None:
+    path = tmp_path / "work" / "slide.svs"
+    with opened(path) as partial:
+        partial.write(0, CONTENT)
+        partial.close()
+    assert len(list(path.parent.iterdir())) == 2
+    with opened(path) as partial:
+        partial.discard()
+    assert list(path.parent.iterdir()) == []
+
+
+WRITE = """
+    import pathlib, resource, sys
+    from tcgamirror.errors import NoRoom
+    from tcgamirror.partial import PartialFile
+    limit = int(sys.argv[2])
+    if limit:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    partial = PartialFile.open(pathlib.Path(sys.argv[1]), identity="x", size=1 << 20)
+    for start in range(0, 1 << 20, 64):
+        try:
+            partial.write(start, bytes([start // 64 % 255 + 1]) * 64)
+        except NoRoom as error:
+            sys.exit(str(error))
+        print(start, flush=True)
+"""
+
+
+def fill(path: Path, limit: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", textwrap.dedent(WRITE), str(path), str(limit)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def assert_right_so_far(path: Path, told: list[str]) -> None:
+    with opened(path, "x", 1 << 20) as partial:
+        done = [int(line) for line in told if line.endswith("\n")]
+        assert partial.had.holds(Span(0, done[-1] + 64))
+        for span in partial.had:
+            data = partial.read(span)
+            assert data == b"".join(bytes([n % 255 + 1]) * 64 for n in range(len(data) // 64))
+
+
+def test_a_killed_run_keeps_all_it_had(tmp_path: Path) -> None:
+    path = tmp_path / "slide.svs"
+    with fill(path, 0) as process:
+        assert process.stdout is not None
+        told = [process.stdout.readline() for _ in range(200)]
+        process.send_signal(signal.SIGKILL)
+        told += process.stdout.readlines()
+    assert_right_so_far(path, told)
+
+
+def test_a_full_disk_is_named_and_keeps_all_that_was_had(tmp_path: Path) -> None:
+    path = tmp_path / "slide.svs"
+    with fill(path, 5000) as process:
+        told, complaint = process.communicate(timeout=30)
+    assert "no room to write" in complaint
+    assert_right_so_far(path, told.splitlines(keepends=True))

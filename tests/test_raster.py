@@ -1,0 +1,109 @@
+"""The image made in strips against the one made of the whole level at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tcgamirror import raster
+from tcgamirror.decode import Pixels
+from tcgamirror.errors import BadTile
+from tcgamirror.geometry import Grid, Size
+
+
+@dataclass
+class ArrayTiles:
+    """A plain array given a level's interface; tiles in `blank` are not there."""
+
+    pixels: Pixels
+    tile_size: Size
+    blank: frozenset[tuple[int, int]] = frozenset()
+
+    @property
+    def grid(self) -> Grid:
+        height, width, _ = self.pixels.shape
+        return Grid(Size(width, height), self.tile_size)
+
+    def tile(self, column: int, row: int) -> Pixels | None:
+        box = self.grid.box(column, row)
+        if (column, row) in self.blank:
+            return None
+        return self.pixels[box.top : box.bottom, box.left : box.right]
+
+
+def grainy(width: int, height: int, seed: int = 0) -> Pixels:
+    """Noise on slow waves: what shows both a misplaced pixel and a lost one."""
+    rng = np.random.default_rng(seed)
+    waves = np.sin(np.arange(width) / 37)[None, :] * np.cos(np.arange(height) / 23)[:, None]
+    noisy = 128 + 60 * waves[..., None] + rng.normal(0, 30, (height, width, 3))
+    return noisy.clip(0, 255).astype(np.uint8)
+
+
+def rendered(reader: ArrayTiles, size: Size) -> Pixels:
+    return np.concatenate(list(raster.render(reader, size)))
+
+
+def by_pillow(pixels: Pixels, size: Size) -> Pixels:
+    """The whole level at once: reduced, then resized across, then down."""
+    height, width, _ = pixels.shape
+    fx, fy = max(1, int(width / size.width / 2)), max(1, int(height / size.height / 2))
+    image = Image.fromarray(pixels).reduce((fx, fy))
+    lanczos = Image.Resampling.LANCZOS
+    image = image.resize((size.width, image.height), lanczos, (0, 0, width / fx, image.height))
+    return np.asarray(image.resize(size, lanczos, (0, 0, size.width, height / fy)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    width=st.integers(1, 700),
+    height=st.integers(1, 700),
+    tile=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    scale=st.floats(0.99, 60),
+    chunk=st.sampled_from([1, 100, 8192]),
+)
+def test_strips_are_the_pixels_pillow_makes_of_the_whole_level(
+    width: int, height: int, tile: tuple[int, int], scale: float, chunk: int
+) -> None:
+    size = Size(max(1, round(width / scale)), max(1, round(height / scale)))
+    pixels = grainy(width, height)
+    tiles = ArrayTiles(pixels, Size(max(tile[0], 1 + width // 40), max(tile[1], 1 + height // 40)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(raster, "CHUNK_WIDTH", chunk)
+        made = rendered(tiles, size)
+    assert made.shape == (size.height, size.width, 3)
+    assert np.array_equal(made, by_pillow(pixels, size))
+
+
+def test_at_the_levels_own_size_nothing_is_resampled() -> None:
+    pixels = grainy(500, 300)
+    assert np.array_equal(rendered(ArrayTiles(pixels, Size(64, 48)), Size(500, 300)), pixels)
+
+
+def test_a_blank_tile_is_white() -> None:
+    tiles = ArrayTiles(grainy(300, 200), Size(100, 100), frozenset({(1, 0)}))
+    made = rendered(tiles, Size(300, 200))
+    assert (made[:100, 100:200] == 255).all()
+    assert np.array_equal(made[100:], tiles.pixels[100:])
+
+
+def test_a_tile_of_another_size_is_refused_by_its_place() -> None:
+    class Short(ArrayTiles):
+        def tile(self, column: int, row: int) -> Pixels | None:
+            pixels = super().tile(column, row)
+            return pixels[:-1] if pixels is not None and (column, row) == (2, 1) else pixels
+
+    with pytest.raises(BadTile, match=r"column 2, row 1 has 100×99 pixels instead of 100×100"):
+        rendered(Short(grainy(300, 200), Size(100, 100)), Size(60, 40))
+
+
+def test_reducing_first_stays_close_to_lanczos_alone() -> None:
+    pixels = grainy(2400, 1800)
+    size = Size(160, 120)
+    alone = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+    error = (rendered(ArrayTiles(pixels, Size(240, 240)), size).astype(float) - alone) ** 2
+    assert 10 * np.log10(255**2 / error.mean()) >= 45
