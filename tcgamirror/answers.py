@@ -9,7 +9,6 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from urllib.parse import urlsplit
@@ -30,34 +29,12 @@ from tcgamirror.errors import (
     WrongSpan,
     WrongTotal,
 )
+from tcgamirror.patience import Patience
 from tcgamirror.spans import Span
 
 _PIECE = 256 << 10
 _MESSAGE = 64 << 10
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long to wait for a server, and how often to ask it again.
-
-    connect, first_byte: seconds until there is a connection, and until the
-    headers are there. stall, least_rate: in any `stall` seconds fewer than
-    `least_rate` bytes a second are too slow. whole: seconds for a whole small
-    answer (`json`, `read`); None for no limit. tries: requests in all for one
-    thing. backoff: seconds of the first wait between two, doubled each time up
-    to 60, of which a random part is waited. retry_after_limit: seconds a server
-    may ask to wait.
-    """
-
-    connect: float = 15
-    first_byte: float = 60
-    stall: float = 30
-    whole: float | None = 300
-    least_rate: float = 1024
-    tries: int = 5
-    backoff: float = 1.0
-    retry_after_limit: float = 300
 
 
 class Meter:

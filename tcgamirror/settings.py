@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 from tcgamirror.errors import BadSettings
 from tcgamirror.model import ImageFormat, Kind, Resample, Target
+from tcgamirror.patience import Patience
 from tcgamirror.sampling import By, Order, Plan
-from tcgamirror.transport import Patience
 
 FILE_NAME = "tcgamirror.toml"
 SOURCES = ("range", "tiles", "whole")

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tcgamirror import __version__
+from tcgamirror.decode import TileReader
 from tcgamirror.encode import write_image
 from tcgamirror.files import digest, replacing
 from tcgamirror.model import ImageFormat, Picture, Pyramid, Rendition, Slide
 from tcgamirror.raster import render
-from tcgamirror.decode import TileReader
 
 IMAGES = "images"
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -21,7 +21,7 @@ from requests.exceptions import InvalidHeader, InvalidSchema, InvalidURL, Missin
 from urllib3.exceptions import HTTPError
 
 from tcgamirror import __version__
-from tcgamirror.answers import Again, Answer, Meter, Pace, Patience, parsed, place, printable, why
+from tcgamirror.answers import Again, Answer, Meter, Pace, parsed, place, printable, why
 from tcgamirror.connections import POLL, Exchange, Watch, session
 from tcgamirror.download import Rest, same_etag
 from tcgamirror.errors import (
@@ -36,9 +36,10 @@ from tcgamirror.errors import (
     WrongTotal,
     WrongUse,
 )
+from tcgamirror.patience import Patience
 from tcgamirror.spans import Span
 
-__all__ = ["Meter", "Part", "Patience", "Transport"]
+__all__ = ["Meter", "Part", "Transport"]
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ from itertools import repeat
 from types import TracebackType
 from typing import Self
 
+from tcgamirror.patience import Patience
 from tcgamirror.spans import Span
-from tcgamirror.transport import Patience
 
 
 class Reset:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,8 +23,9 @@ from tcgamirror.errors import (
     Unreachable,
     WrongUse,
 )
+from tcgamirror.patience import Patience
 from tcgamirror.spans import Span
-from tcgamirror.transport import Patience, Transport
+from tcgamirror.transport import Transport
 from tests.raw_server import (
     BOUND,
     CONTENT,
@@ -53,20 +54,11 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if openssl is None:
         pytest.skip("no openssl to make a certificate with")
     path = tmp_path_factory.mktemp("tls") / "both.pem"
-    new = [
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "2",
-    ]
+    new = ["req", "-x509", "-nodes", "-days", "2"]
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
     name = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
     files = ["-keyout", str(path.with_name("key")), "-out", str(path.with_name("cert"))]
-    subprocess.run([openssl, *new, *name, *files], check=True, capture_output=True)
+    subprocess.run([openssl, *new, *key, *name, *files], check=True, capture_output=True)
     path.write_text("".join(path.with_name(part).read_text() for part in ("key", "cert")))
     return path
 
@@ -84,10 +76,11 @@ def tls_server(certificate: Path) -> Iterator[tuple[str, list[int]]]:
                 sock, _ = listener.accept()
                 handshakes.append(1)
                 with suppress(OSError), context.wrap_socket(sock, server_side=True) as secured:
-                    secured.recv(65536)
-                    secured.sendall(
-                        head("200 OK", "Content-Length: 2", "Connection: close") + b"[]"
-                    )
+                    stalled = b"/stall" in secured.recv(65536)
+                    length = head("200 OK", "Content-Length: 2", "Connection: close")
+                    secured.sendall(length + b"[")
+                    time.sleep(2 if stalled else 0)
+                    secured.sendall(b"]")
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=serve, args=(listener,), daemon=True).start()
@@ -119,9 +112,13 @@ def test_a_body_that_stalls_under_tls_is_too_slow(tls_server: tuple[str, list[in
 
 
 def test_a_handshake_that_is_never_answered_is_too_slow() -> None:
-    with RawServer(plays()) as server, Transport(patience=QUICK) as transport, within(BOUND):
-        with pytest.raises(TooSlow, match="no connection within"):
-            transport.json(server.url().replace("http:", "https:"))
+    with (
+        RawServer(plays()) as server,
+        Transport(patience=QUICK) as transport,
+        within(BOUND),
+        pytest.raises(TooSlow, match="no connection within"),
+    ):
+        transport.json(server.url().replace("http:", "https:"))
 
 
 def test_a_proxy_named_in_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,21 +157,28 @@ def test_a_port_where_nobody_listens_is_unreachable() -> None:
         transport.json(f"http://127.0.0.1:{port}/")
 
 
-def test_a_host_that_takes_no_connection_is_too_slow() -> None:
+@contextmanager
+def deaf() -> Iterator[str]:
+    """Address of a server whose queue of connections is full."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         address = full.getsockname()
         fillers = [socket.socket() for _ in range(4)]
         for filler in fillers:
             filler.setblocking(False)
             filler.connect_ex(address)
-        with (
-            Transport(patience=QUICK) as transport,
-            within(BOUND),
-            pytest.raises(TooSlow, match=r"no connection within 0\.5 s"),
-        ):
-            transport.json(f"http://127.0.0.1:{address[1]}/")
+        yield f"http://127.0.0.1:{address[1]}/"
         for filler in fillers:
             filler.close()
+
+
+def test_a_host_that_takes_no_connection_is_too_slow() -> None:
+    with (
+        deaf() as url,
+        Transport(patience=QUICK) as transport,
+        within(BOUND),
+        pytest.raises(TooSlow, match=r"no connection within 0\.5 s"),
+    ):
+        transport.json(url)
 
 
 def test_a_host_without_an_address_is_unreachable() -> None:
@@ -252,6 +256,15 @@ def test_a_stop_is_seen_within_a_body_that_comes_fast() -> None:
             transport.download(server.url(), nowhere, size=1 << 40)
 
     assert_stops(endless(head("200 OK"), bytes(65536)), ask, Patience())
+
+
+def test_a_stop_is_seen_while_connecting() -> None:
+    def handshake(transport: Transport, server: RawServer) -> object:
+        return transport.json(server.url().replace("http:", "https:"))
+
+    assert_stops(plays(), handshake, Patience())
+    with deaf() as url:
+        assert_stops(plays(), lambda transport, _: transport.json(url), Patience())
 
 
 def test_a_stop_is_seen_while_waiting_for_a_connection_or_the_rate() -> None:

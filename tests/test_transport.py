@@ -29,7 +29,8 @@ from tcgamirror.errors import (
     WrongTotal,
     WrongUse,
 )
-from tcgamirror.transport import Meter, Part, Patience, Transport
+from tcgamirror.patience import Patience
+from tcgamirror.transport import Meter, Part, Transport
 from tests.raw_server import (
     BOUND,
     CHUNKED,

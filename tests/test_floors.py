@@ -1,0 +1,70 @@
+"""The house: every module stands on a floor and imports only from lower ones."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "tcgamirror"
+
+FLOORS = [
+    {"", "errors", "patience", "values", "schema"},
+    {"geometry", "spans", "brake"},
+    {"model", "files", "database", "connections", "tiff"},
+    {"resolution", "sampling", "gdc", "manifest", "partial", "answers", "lookups", "merging"},
+    {"settings", "catalogue", "download", "svs"},
+    {"home", "transport", "alone", "decode"},
+    {"deepzoom", "encode", "raster", "sources"},
+    {"store", "sources.origins", "sources.reading"},
+    {"ladder", "sources.whole", "sources.tiles", "sources.range"},
+    {"mirror"},
+    {"console", "options"},
+    {"cli"},
+]
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+MODULES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Modules of the package that a file imports, also inside its functions."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} imports relatively"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            package, _, rest = name.partition(".")
+            if package == "tcgamirror":
+                yield rest if rest in MODULES else rest.rpartition(".")[0]
+
+
+def floor(module: str) -> int:
+    return next(number for number, modules in enumerate(FLOORS) if module in modules)
+
+
+def test_every_module_has_one_floor() -> None:
+    assert sorted(module for modules in FLOORS for module in modules) == sorted(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_from_lower_floors(module: str) -> None:
+    too_high = {name for name in imported(MODULES[module]) if floor(name) >= floor(module)}
+    assert not too_high, f"{module} (floor {floor(module)}) imports {too_high}"
+
+
+def test_no_file_is_too_long_to_be_read_at_once() -> None:
+    root = PACKAGE.parent
+    files = [*PACKAGE.rglob("*.py"), *(root / "tests").rglob("*.py"), root / "main.py"]
+    assert not [path.name for path in files if len(path.read_text().splitlines()) > 420]
