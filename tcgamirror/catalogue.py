@@ -74,6 +74,12 @@ class Catalogue:
                 raise
         return cls(path, connection)
 
+    @classmethod
+    def rehearsal(cls, path: Path) -> Self:
+        """A copy of the catalogue in memory: what is changed there is gone when it is closed."""
+        with cls.open(path, read_only=True) as real, database.translated(path):
+            return cls(path, database.copied(real._connection))
+
     def close(self) -> None:
         """Closes the file; may be called twice."""
         self._connection.close()

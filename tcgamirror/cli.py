@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from tcgamirror.settings import Settings
 
 
+SHOWN = 20
+"""Slides that a dry run names on the terminal."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. The only place that catches everything."""
     try:
@@ -125,7 +129,30 @@ def _sample_words(settings: Settings) -> str:
 def _update(given: argparse.Namespace) -> ExitCode:
     from tcgamirror.mirror import Wishes
 
-    return _perform(given, _limits(given, Wishes()))
+    wishes = _limits(given, Wishes())
+    return _rehearse(given, wishes) if given.dry_run else _perform(given, wishes)
+
+
+def _rehearse(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
+    from tcgamirror.brake import Brake
+    from tcgamirror.mirror import rehearse
+
+    brake = Brake()
+    brake.listen()
+    seen = rehearse(_home(given), wishes, console.Progress(quiet=given.json), brake)
+    if given.json:
+        print(json.dumps(dataclasses.asdict(seen)))
+        return ExitCode.DONE
+    for slide in seen.slides[:SHOWN]:
+        print(f"{slide.file_name}  {console.in_bytes(slide.size or 0)}")
+    if len(seen.slides) > SHOWN:
+        print(f"... and {len(seen.slides) - SHOWN:,} more (all of them with --json)")
+    print(
+        f"{console.slides(len(seen.slides))} would be fetched by {seen.source}: "
+        f"about {console.in_bytes(seen.bytes)} in about {console.in_time(seen.seconds)} "
+        f"({'by earlier runs' if seen.measured else 'a rough guess'}); nothing was changed"
+    )
+    return ExitCode.DONE
 
 
 def _refresh(given: argparse.Namespace) -> ExitCode:

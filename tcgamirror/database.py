@@ -67,6 +67,14 @@ def translation(path: Path, error: sqlite3.Error, code: int) -> TcgaMirrorError 
             return None
 
 
+def copied(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """A copy of the database in memory, consistent whatever another process writes meanwhile."""
+    copy = sqlite3.connect(":memory:", isolation_level=None)
+    connection.backup(copy)
+    copy.execute("PRAGMA foreign_keys = ON")
+    return copy
+
+
 def connect(
     path: Path, *, read_only: bool = False, busy_seconds: float = BUSY_SECONDS
 ) -> sqlite3.Connection:

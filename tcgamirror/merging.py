@@ -36,13 +36,13 @@ class Merged:
     duplicates: file_ids left out because a newer one has the same name.
     """
 
-    added: int
-    changed: int
-    reidentified: int
-    withdrawn: int
-    returned: int
-    unchanged: int
-    duplicates: int
+    added: int = 0
+    changed: int = 0
+    reidentified: int = 0
+    withdrawn: int = 0
+    returned: int = 0
+    unchanged: int = 0
+    duplicates: int = 0
 
 
 def merge(

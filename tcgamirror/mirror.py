@@ -21,6 +21,7 @@ from tcgamirror.errors import (
     WrongUse,
 )
 from tcgamirror.files import Lock
+from tcgamirror.forecast import Forecast, forecast
 from tcgamirror.home import CATALOGUE, WORK, Home
 from tcgamirror.ladder import Ladder
 from tcgamirror.manifest import read_manifest
@@ -126,7 +127,8 @@ class Run:
     def _refresh_from(self, manifest: Path) -> Merged | None:
         if not manifest.exists() and self._catalogue.release() is not None:
             return None
-        return self._catalogue.merge(read_manifest(manifest), time.time())
+        merged = self._catalogue.merge(read_manifest(manifest), time.time())
+        return merged if merged != Merged(unchanged=merged.unchanged) else None
 
     def sample(self) -> int:
         """Fills the sample up to what the settings ask for; how many slides were added.
@@ -134,6 +136,9 @@ class Run:
         What is sampled stays, whatever the settings say now. Raises WrongUse if
         more is asked for than there is.
         """
+        sampled = set(self._catalogue.sampled())
+        if self.settings.slides is not None and len(sampled) >= self.settings.slides:
+            return 0
         order = ordered(self._catalogue.candidates(), self.settings.plan)
         wanted = len(order) if self.settings.slides is None else self.settings.slides
         if wanted > len(order):
@@ -141,7 +146,6 @@ class Run:
                 f"{wanted} slides are asked for, but only {len(order)} of the listing fit: "
                 "lower sample.slides, or widen kind and projects, in the settings"
             )
-        sampled = set(self._catalogue.sampled())
         fresh = [name for name in order if name not in sampled][: max(0, wanted - len(sampled))]
         if fresh:
             self._catalogue.add_to_sample(fresh, time.time())
@@ -259,11 +263,23 @@ class _Tally:
         self.last = outcome.attempts[-1].message or ""
 
 
-def perform(home: Home, command: str, wishes: Wishes, watcher: Watcher, brake: Brake) -> Report:
-    """Does on one mirror what is wished, holding its lock, and notes the run in the catalogue.
+def rehearse(home: Home, wishes: Wishes, watcher: Watcher, brake: Brake) -> Forecast:
+    """What `perform` would fetch now: asks for the listing, but changes nothing on disk."""
+    with Catalogue.rehearsal(home.root / CATALOGUE) as catalogue, _network(home, brake) as transport:
+        home.check_target(catalogue)
+        steps = Run(home, catalogue, transport, watcher, brake)
+        if wishes.refresh:
+            steps.refresh()
+        if wishes.sample:
+            steps.sample()
+        due = tuple(catalogue.due(retry_failed=wishes.retry_failed, limit=wishes.limit))
+        past = {row.source: row for row in catalogue.counts().by_source}
+    settings = home.settings
+    return forecast(due, settings.via[0], settings.target, settings.workers, past)
 
-    Raises Locked at once if another run holds it; else see the steps of Run.
-    """
+
+def _network(home: Home, brake: Brake) -> Transport:
+    """The mirror's connections, as many for each host as its settings allow."""
     settings = home.settings
     limits = {
         urlsplit(settings.api).netloc: settings.api_connections,
@@ -271,12 +287,20 @@ def perform(home: Home, command: str, wishes: Wishes, watcher: Watcher, brake: B
     }
     if settings.bucket is not None:
         limits[urlsplit(settings.bucket).netloc] = settings.bucket_connections
+    return Transport(
+        patience=settings.patience, limits=limits, rate=settings.rate, stop=brake.stop
+    )
+
+
+def perform(home: Home, command: str, wishes: Wishes, watcher: Watcher, brake: Brake) -> Report:
+    """Does on one mirror what is wished, holding its lock, and notes the run in the catalogue.
+
+    Raises Locked at once if another run holds it; else see the steps of Run.
+    """
     with (
         Lock(home.root / LOCK, command),
         Catalogue.open(home.root / CATALOGUE) as catalogue,
-        Transport(
-            patience=settings.patience, limits=limits, rate=settings.rate, stop=brake.stop
-        ) as transport,
+        _network(home, brake) as transport,
     ):
         home.check_target(catalogue)
         steps = Run(home, catalogue, transport, watcher, brake)

@@ -19,7 +19,7 @@ FLOORS = [
     {"home", "transport", "alone", "decode"},
     {"deepzoom", "encode", "raster", "sources"},
     {"store", "sources.origins", "sources.reading"},
-    {"ladder", "sources.whole", "sources.tiles", "sources.range"},
+    {"ladder", "forecast", "sources.whole", "sources.tiles", "sources.range"},
     {"mirror"},
     {"console", "options"},
     {"cli"},
