@@ -22,6 +22,8 @@ FLOORS = [
     {"ladder", "forecast", "sources.whole", "sources.tiles", "sources.range"},
     {"mirror"},
     {"console", "options"},
+    {"commands"},
+    {"commands.making", "commands.filling", "commands.looking"},
     {"cli"},
 ]
 

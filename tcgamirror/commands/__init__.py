@@ -1,0 +1,22 @@
+"""The commands, by what they do to a mirror: make it, fill it, look at it.
+
+Each takes the parsed command line and returns its exit code. What only looks
+imports neither numpy nor the network: such imports stand inside the functions
+that need them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from tcgamirror.home import Home
+
+
+def home_of(given: argparse.Namespace) -> Home:
+    """The mirror named, or that of the environment, or the nearest above the current directory."""
+    named = given.mirror or os.environ.get("TCGAMIRROR")
+    if named:
+        return Home.find(Path(named), above=False)
+    return Home.find(Path(), above=True)

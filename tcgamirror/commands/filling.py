@@ -1,0 +1,118 @@
+"""`update` and its steps `refresh`, `sample` and `fetch`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+
+from tcgamirror import console
+from tcgamirror.brake import Brake
+from tcgamirror.catalogue import Catalogue
+from tcgamirror.commands import home_of
+from tcgamirror.errors import ExitCode
+from tcgamirror.home import CATALOGUE
+from tcgamirror.lookups import Counts
+from tcgamirror.mirror import Report, Wishes, perform, rehearse
+
+SHOWN = 20
+"""Slides that a dry run names on the terminal."""
+
+
+def update(given: argparse.Namespace) -> ExitCode:
+    wishes = _limits(given, Wishes())
+    return _rehearse(given, wishes) if given.dry_run else _perform(given, wishes)
+
+
+def _rehearse(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
+    brake = Brake()
+    brake.listen()
+    seen = rehearse(home_of(given), wishes, console.Progress(quiet=given.json), brake)
+    if given.json:
+        print(json.dumps(dataclasses.asdict(seen)))
+        return ExitCode.DONE
+    for slide in seen.slides[:SHOWN]:
+        print(f"{slide.file_name}  {console.in_bytes(slide.size or 0)}")
+    if len(seen.slides) > SHOWN:
+        print(f"... and {len(seen.slides) - SHOWN:,} more (all of them with --json)")
+    print(
+        f"{console.slides(len(seen.slides))} would be fetched by {seen.source}: "
+        f"about {console.in_bytes(seen.bytes)} in about {console.in_time(seen.seconds)} "
+        f"({'by earlier runs' if seen.measured else 'a rough guess'}); nothing was changed"
+    )
+    return ExitCode.DONE
+
+
+def refresh(given: argparse.Namespace) -> ExitCode:
+    return _perform(given, Wishes(sample=False, fetch=False))
+
+
+def sample(given: argparse.Namespace) -> ExitCode:
+    return _perform(given, Wishes(refresh=False, fetch=False))
+
+
+def fetch(given: argparse.Namespace) -> ExitCode:
+    return _perform(given, _limits(given, Wishes(refresh=False, sample=False)))
+
+
+def _limits(given: argparse.Namespace, wishes: Wishes) -> Wishes:
+    return dataclasses.replace(
+        wishes,
+        retry_failed=given.retry_failed,
+        limit=given.limit,
+        time_limit=given.time_limit,
+    )
+
+
+def _perform(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
+    home = home_of(given)
+    if getattr(given, "rate", None):
+        home = dataclasses.replace(
+            home, settings=dataclasses.replace(home.settings, rate=given.rate)
+        )
+    as_json = getattr(given, "json", False)
+    brake = Brake()
+    brake.listen()
+    progress = console.Progress(quiet=as_json)
+    try:
+        report = perform(home, given.command, wishes, progress, brake)
+    finally:
+        progress.close()
+    with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
+        counts = catalogue.counts()
+    if as_json:
+        print(json.dumps(dataclasses.asdict(report) | {"exit_code": int(report.exit_code)}))
+    else:
+        for line in _report_words(report, counts, wishes):
+            print(line)
+    return report.exit_code
+
+
+def _report_words(report: Report, counts: Counts, wishes: Wishes) -> list[str]:
+    lines = []
+    if report.merged is not None:
+        merged = dataclasses.asdict(report.merged)
+        changes = [f"{count:,} {what}" for what, count in merged.items() if count]
+        lines.append(f"{report.release}: {', '.join(changes)}")
+    if report.added:
+        lines.append(f"{console.slides(report.added)} added to the sample")
+    fetched = report.fetched
+    if fetched.done or fetched.failed:
+        lines.append(
+            f"{console.slides(fetched.done)} fetched, {fetched.failed} failed, "
+            f"{console.in_bytes(fetched.bytes)} moved"
+        )
+    elif wishes.fetch and not counts.pending:
+        lines.append(f"nothing to fetch: {_standing(counts)} ({report.release})")
+    elif wishes.sample and not report.added:
+        lines.append(f"nothing to add: {console.slides(counts.sampled)} are sampled")
+    elif wishes.refresh and report.merged is None:
+        lines.append(f"nothing new: {report.release}")
+    if fetched.left:
+        lines.append(f"{console.slides(fetched.left)} left for the next run")
+    return lines
+
+
+def _standing(counts: Counts) -> str:
+    failed = f", {counts.failed} failed (see --retry-failed)" if counts.failed else ""
+    return f"{counts.done} of {console.slides(counts.sampled)} done{failed}"

@@ -1,0 +1,114 @@
+"""`status`, `show` and `query`: what is known, without touching the mirror."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+
+from tcgamirror import console
+from tcgamirror.catalogue import Catalogue
+from tcgamirror.commands import home_of
+from tcgamirror.errors import ExitCode
+from tcgamirror.home import CATALOGUE
+from tcgamirror.lookups import Counts
+
+
+def status(given: argparse.Namespace) -> ExitCode:
+    home = home_of(given)
+    with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
+        counts = catalogue.counts()
+        origins = {name: catalogue.fact(f"origin {name}") for name in ("bucket", "gdc")}
+    origins = {name: words for name, words in origins.items() if words}
+    if given.json:
+        print(json.dumps(dataclasses.asdict(counts) | {"origins": origins}))
+        return ExitCode.DONE
+    print(f"mirror   {home.root.absolute()} ({home.settings.fixed})")
+    print(f"listing  {counts.release or 'none yet'}: {console.slides(counts.listed)}")
+    print(
+        f"sample   {console.slides(counts.sampled)}: {counts.done} done, "
+        f"{counts.pending} pending, {counts.failed} failed"
+    )
+    print(
+        f"images   {console.in_bytes(counts.bytes)}, "
+        f"for {console.in_bytes(counts.bytes_fetched)} moved"
+    )
+    for name, words in origins.items():
+        print(f"{name:8} {words}")
+    _status_tables(counts)
+    return ExitCode.DONE
+
+
+def _status_tables(counts: Counts) -> None:
+    if counts.by_project:
+        rows = [
+            (
+                row.project or "unknown",
+                row.sampled,
+                row.done,
+                row.failed,
+                console.in_bytes(row.bytes),
+            )
+            for row in counts.by_project
+        ]
+        print("\n" + console.table(("project", "sampled", "done", "failed", "images"), rows))
+    if counts.by_source:
+        sources = [
+            (
+                row.source,
+                row.images,
+                row.tries,
+                console.in_bytes(row.bytes_fetched),
+                console.in_time(row.seconds),
+            )
+            for row in counts.by_source
+        ]
+        print("\n" + console.table(("source", "images", "tries", "moved", "time"), sources))
+    if counts.runs:
+        runs = [
+            (
+                run.started,
+                run.command,
+                run.done,
+                run.failed,
+                console.in_bytes(run.bytes),
+                run.exit_code,
+            )
+            for run in counts.runs
+        ]
+        print("\n" + console.table(("run", "command", "done", "failed", "moved", "exit"), runs))
+
+
+def show(given: argparse.Namespace) -> ExitCode:
+    home = home_of(given)
+    with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
+        facts = catalogue.show(given.slide)
+    if given.json:
+        print(json.dumps(facts, ensure_ascii=False))
+        return ExitCode.DONE
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        if isinstance(value, list):
+            _show_list(name, value)
+        elif value is not None:
+            print(f"{name:{width}}  {value}")
+    return ExitCode.DONE
+
+
+def _show_list(name: str, rows: Sequence[object]) -> None:
+    tables = [row for row in rows if isinstance(row, Mapping)]
+    if tables:
+        columns = list(tables[0])
+        print(f"\n{name}\n" + console.table(columns, [list(row.values()) for row in tables]))
+    elif rows:
+        print(f"\n{name}\n" + "\n".join(map(str, rows)))
+
+
+def query(given: argparse.Namespace) -> ExitCode:
+    home = home_of(given)
+    with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
+        found = catalogue.query(given.sql)
+        console.write_rows(found.columns, found.rows, given.format, sys.stdout)
+    return ExitCode.DONE

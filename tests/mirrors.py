@@ -1,0 +1,135 @@
+"""Small mirrors of a stand-in GDC, and what is in them. A pytest plugin for its fixtures."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.command import Result, run, succeeded
+from tests.gdc import Listed, StandIn, listed, made_up_name
+from tests.slides import SlideSpec, make_slide
+
+PROJECTS = ("TCGA-BRCA", "TCGA-LUAD", "TCGA-GBM")
+SITES = ("Breast", "Bronchus and lung", "Brain")
+DIAGNOSTIC, TISSUE = 15, 3
+MPP = 4.0
+
+_PATIENT = re.compile(r"(?ms)^\[network\].*")
+_IMPATIENT = "[network]\nconnect = 1.0\nfirst_byte = 1.0\nstall = 1.0\ntries = 2\nbackoff = 0.01\n"
+
+
+@pytest.fixture(scope="session")
+def small_slides(tmp_path_factory: pytest.TempPathFactory) -> tuple[Listed, ...]:
+    """Slides of three projects, the last ones frozen, each of its own size."""
+    folder = tmp_path_factory.mktemp("small-slides")
+    return tuple(_small(folder, number) for number in range(DIAGNOSTIC + TISSUE))
+
+
+def _small(folder: Path, number: int) -> Listed:
+    spec = SlideSpec(width=500 + 8 * number, height=400, downsamples=(1, 4), seed=number)
+    return listed(
+        make_slide(folder / f"{number}.svs", spec),
+        file_name=made_up_name(str(number), "DX1" if number < DIAGNOSTIC else "TSA"),
+        project_id=PROJECTS[number % len(PROJECTS)],
+        primary_site=SITES[number % len(SITES)],
+    )
+
+
+@pytest.fixture
+def small_gdc(small_slides: tuple[Listed, ...]) -> Iterator[StandIn]:
+    """A stand-in that lists the small slides."""
+    with StandIn(small_slides) as gdc:
+        yield gdc
+
+
+def addresses(gdc: StandIn) -> tuple[str, ...]:
+    """The options that lead `init` to the stand-in."""
+    return ("--api", gdc.api, "--bucket", gdc.bucket)
+
+
+def made(root: Path, gdc: StandIn, *options: str, slides: int = 4) -> Path:
+    """A new mirror at `root`, which waits for nothing long."""
+    size = () if {"--mpp", "--max-size"} & set(options) else ("--mpp", str(MPP))
+    number = ("--slides", str(slides))
+    succeeded("--mirror", root, "init", *size, *number, *addresses(gdc), *options)
+    rewrite(root, _PATIENT.pattern, _IMPATIENT)
+    return root
+
+
+def rewrite(root: Path, pattern: str, text: str) -> None:
+    """Edits the mirror's settings, as a person would, where the pattern is found."""
+    path = root / "tcgamirror.toml"
+    old = path.read_text(encoding="utf-8")
+    new = re.sub(pattern, lambda _: text, old, count=1, flags=re.MULTILINE)
+    assert new != old, f"{pattern} changes nothing"
+    path.write_text(new, encoding="utf-8")
+
+
+def updated(root: Path) -> Result:
+    return succeeded("--mirror", root, "update")
+
+
+def rows(root: Path, sql: str) -> list[tuple[object, ...]]:
+    """What the catalogue answers to another program."""
+    address = f"file:{root / 'catalogue.db'}?mode=ro"
+    with closing(sqlite3.connect(address, uri=True, timeout=10)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def column(root: Path, sql: str) -> list[object]:
+    return [first for first, *_ in rows(root, sql)]
+
+
+def images(root: Path) -> dict[str, str]:
+    """The digest of every file under `images/`, by path."""
+    return {
+        name: told for name, told in contents(root).items() if name.startswith("images/")
+    }
+
+
+def contents(root: Path) -> dict[str, str]:
+    """All that is in a directory, by path: digests of files, and the catalogue by its rows.
+
+    Left out: the lock, and that a run was begun and ended.
+    """
+    return {
+        str(path.relative_to(root)): _content(path)
+        for path in sorted(root.rglob("*"))
+        if path.name != "lock"
+    }
+
+
+def _content(path: Path) -> str:
+    if path.is_symlink() or not path.is_file():
+        return "no file"
+    return _dump(path) if path.name == "catalogue.db" else _digest(path)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _dump(path: Path) -> str:
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            lines = [line for line in connection.iterdump() if '"runs"' not in line]
+    except sqlite3.DatabaseError:
+        return _digest(path)
+    return "\n".join(lines)
+
+
+def until(there: Callable[[], object], seconds: float = 20.0) -> None:
+    """Waits until something is there; fails if it does not come."""
+    end = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
