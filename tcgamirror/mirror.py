@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,19 +22,13 @@ from tcgamirror.errors import (
 )
 from tcgamirror.files import Lock
 from tcgamirror.forecast import Forecast, forecast
-from tcgamirror.home import CATALOGUE, WORK, Home
-from tcgamirror.ladder import Ladder
+from tcgamirror.home import CATALOGUE, Home
 from tcgamirror.manifest import read_manifest
 from tcgamirror.merging import Merged
 from tcgamirror.model import Outcome, Slide
+from tcgamirror.origins import Origins
 from tcgamirror.sampling import ordered
 from tcgamirror.settings import Settings
-from tcgamirror.sources import Source
-from tcgamirror.sources.origins import Origins
-from tcgamirror.sources.range import Range
-from tcgamirror.sources.tiles import Tiles
-from tcgamirror.sources.whole import Whole
-from tcgamirror.store import Store
 from tcgamirror.transport import Transport
 
 SITE_DOWN_AFTER = 6
@@ -158,12 +152,16 @@ class Run:
         no slide can be had of anyone, and what would end every slide (NoRoom).
         """
         due = self._catalogue.due(retry_failed=wishes.retry_failed, limit=wishes.limit)
-        origins = Origins(self.settings.api, self.settings.bucket)
-        store = Store(self._home.root, self.settings.form)
-        ladder = Ladder(self._sources(origins), self.settings.target, store)
-        pool = _Pool(ladder, self.settings.workers, self._brake, wishes.time_limit)
-        tally = _Tally()
         self._watcher.begins(len(due))
+        if not due:
+            return Fetched()
+        # Only now: a night without work is over before these would be imported.
+        from tcgamirror.ways import ladder_of
+
+        origins = Origins(self.settings.api, self.settings.bucket)
+        ladder = ladder_of(self._home, self._transport, origins)
+        pool = _Pool(ladder.fetch, self.settings.workers, self._brake, wishes.time_limit)
+        tally = _Tally()
         for outcomes in pool.outcomes(due):
             for outcome in outcomes:
                 self._catalogue.record(outcome, run, time.time())
@@ -172,25 +170,14 @@ class Run:
             self._watcher.tick(ladder.bytes_moved, self._brake.in_hand, self._brake.pressed)
             if tally.unreached >= SITE_DOWN_AFTER and pool.reason is None:
                 pool.end(Unreachable(f"no slide can be reached any more; the last: {tally.last}"))
-        if due:
-            for name, words in origins.report().items():
-                self._catalogue.set_fact(f"origin {name}", words)
+        for name, words in origins.report().items():
+            self._catalogue.set_fact(f"origin {name}", words)
         if pool.reason is not None:
             raise pool.reason
         if self._brake.pressed:
             raise Interrupted(f"stopped with {tally.done} slides done; the next run goes on")
         left = len(due) - tally.done - tally.failed
         return Fetched(tally.done, tally.failed, ladder.bytes_moved, left)
-
-    def _sources(self, origins: Origins) -> Sequence[Source]:
-        work = self._home.root / WORK
-        ranged = Range(self._transport, origins, work)
-        known: dict[str, Source] = {
-            "range": ranged,
-            "tiles": Tiles(self._transport, self.settings.tiles, work, ranged.read_header),
-            "whole": Whole(self._transport, origins, work),
-        }
-        return [known[name] for name in self.settings.via]
 
 
 class _Pool:
@@ -201,9 +188,13 @@ class _Pool:
     """
 
     def __init__(
-        self, ladder: Ladder, workers: int, brake: Brake, time_limit: float | None
+        self,
+        fetch: Callable[[Slide], Outcome],
+        workers: int,
+        brake: Brake,
+        time_limit: float | None,
     ) -> None:
-        self._ladder = ladder
+        self._fetch = fetch
         self._workers = workers
         self._brake = brake
         self._end = None if time_limit is None else time.monotonic() + time_limit
@@ -228,7 +219,7 @@ class _Pool:
                     slide = next(waiting, None)
                     if slide is None:
                         break
-                    running.add(pool.submit(self._ladder.fetch, slide))
+                    running.add(pool.submit(self._fetch, slide))
                 self._brake.in_hand = len(running)
                 if not running:
                     return
@@ -265,7 +256,10 @@ class _Tally:
 
 def rehearse(home: Home, wishes: Wishes, watcher: Watcher, brake: Brake) -> Forecast:
     """What `perform` would fetch now: asks for the listing, but changes nothing on disk."""
-    with Catalogue.rehearsal(home.root / CATALOGUE) as catalogue, _network(home, brake) as transport:
+    with (
+        Catalogue.rehearsal(home.root / CATALOGUE) as catalogue,
+        _network(home, brake) as transport,
+    ):
         home.check_target(catalogue)
         steps = Run(home, catalogue, transport, watcher, brake)
         if wishes.refresh:
@@ -287,9 +281,7 @@ def _network(home: Home, brake: Brake) -> Transport:
     }
     if settings.bucket is not None:
         limits[urlsplit(settings.bucket).netloc] = settings.bucket_connections
-    return Transport(
-        patience=settings.patience, limits=limits, rate=settings.rate, stop=brake.stop
-    )
+    return Transport(patience=settings.patience, limits=limits, rate=settings.rate, stop=brake.stop)
 
 
 def perform(home: Home, command: str, wishes: Wishes, watcher: Watcher, brake: Brake) -> Report:

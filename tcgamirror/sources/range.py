@@ -22,9 +22,9 @@ from tcgamirror.errors import (
 )
 from tcgamirror.files import replacing
 from tcgamirror.model import Slide, Target
+from tcgamirror.origins import Origin, Origins
 from tcgamirror.partial import PartialFile
 from tcgamirror.sources import Opened
-from tcgamirror.sources.origins import Origin, Origins
 from tcgamirror.sources.reading import clear, opened, work_folder
 from tcgamirror.spans import Span, coalesce, split
 from tcgamirror.svs import Base, Svs, read_base

@@ -11,8 +11,8 @@ from typing import Self
 from tcgamirror.errors import BadSlide, ChecksumMismatch, NetworkError, NotThere
 from tcgamirror.files import digest, room
 from tcgamirror.model import Slide, Target
+from tcgamirror.origins import Origins
 from tcgamirror.sources import Opened
-from tcgamirror.sources.origins import Origins
 from tcgamirror.sources.reading import opened, work_folder
 from tcgamirror.spans import Span
 from tcgamirror.transport import Meter, Transport

@@ -1,0 +1,27 @@
+"""From a mirror's settings to the ladder of sources that its slides are fetched by."""
+
+from __future__ import annotations
+
+from tcgamirror.home import WORK, Home
+from tcgamirror.ladder import Ladder
+from tcgamirror.origins import Origins
+from tcgamirror.sources import Source
+from tcgamirror.sources.range import Range
+from tcgamirror.sources.tiles import Tiles
+from tcgamirror.sources.whole import Whole
+from tcgamirror.store import Store
+from tcgamirror.transport import Transport
+
+
+def ladder_of(home: Home, transport: Transport, origins: Origins) -> Ladder:
+    """The sources that the settings name, in their order."""
+    settings = home.settings
+    work = home.root / WORK
+    ranged = Range(transport, origins, work)
+    known: dict[str, Source] = {
+        "range": ranged,
+        "tiles": Tiles(transport, settings.tiles, work, ranged.read_header),
+        "whole": Whole(transport, origins, work),
+    }
+    sources = [known[name] for name in settings.via]
+    return Ladder(sources, settings.target, Store(home.root, settings.form))
