@@ -1,0 +1,168 @@
+"""`work/`: where partial downloads lie, how much of the disk they may take, and what is left there.
+
+Every slide has a folder by its file_id, every source one inside it. Whatever
+else lies in `work/` is nobody's, and is removed before a run fetches.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tcgamirror.errors import Interrupted, NoRoom, SlideError, UnusualSlide
+from tcgamirror.files import free_bytes, room
+
+LEAST_FREE = 256 << 20
+"""Bytes that are left free on the disk whatever happens: other programs live there too."""
+POLL = 0.2
+"""Seconds between two looks for room that another slide gave back."""
+
+
+class Workspace:
+    """The folder `work/` of one mirror, shared by all workers of a run.
+
+    limit: bytes that may lie there, None for as many as the disk has.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        limit: int | None,
+        stop: threading.Event,
+        least_free: int = LEAST_FREE,
+    ) -> None:
+        self._root = root
+        self._limit = limit
+        self._stop = stop
+        self._least_free = least_free
+        self._lock = threading.Lock()
+        self._leases: set[Lease] = set()
+
+    def tidy(self, due: Iterable[str]) -> int:
+        """Removes what belongs to no slide that is due, by file_id; how many things there were."""
+        wanted = set(due)
+        removed = 0
+        if self._root.is_dir():
+            for path in self._root.iterdir():
+                if path.name not in wanted or not path.is_dir() or path.is_symlink():
+                    _remove(path)
+                    removed += 1
+        return removed
+
+    @contextmanager
+    def lease(self, file_id: str, source: str) -> Iterator[Lease]:
+        """The source's own folder for a slide, made if it is not there.
+
+        Removed at a good end and where the bytes are in doubt (SlideError);
+        kept, to be gone on with, at any other.
+        """
+        lease = Lease(self, self._root / file_id / source)
+        with room(lease.folder):
+            lease.folder.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            self._leases.add(lease)
+        try:
+            yield lease
+        except SlideError:
+            lease.clear()
+            raise
+        else:
+            lease.clear()
+        finally:
+            with self._lock:
+                self._leases.discard(lease)
+
+    def grant(self, lease: Lease, need: int) -> None:
+        """Waits until `need` bytes in all may lie in the lease's folder.
+
+        Oldest leftovers of slides not in hand go first. Raises UnusualSlide if
+        the limit is less than the need, NoRoom if the disk has not as much.
+        """
+        if self._limit is not None and need > self._limit:
+            raise UnusualSlide(
+                f"it needs {need:,} bytes in work/, whose limit is {self._limit:,}: "
+                "raise fetch.work_limit in the settings"
+            )
+        while not self._granted(lease, need):
+            if self._stop.wait(POLL):
+                raise Interrupted("stopped while waiting for room in work/")
+
+    def check(self, about_to_write: int = 0) -> None:
+        """Raises NoRoom if so many more bytes would leave the disk too little."""
+        free = free_bytes(self._root)
+        if free - about_to_write < self._least_free:
+            raise NoRoom(
+                f"no room in {self._root}: {free:,} bytes are free, of which "
+                f"{self._least_free:,} are left to others; free some, or lower --workers"
+            )
+
+    def _granted(self, lease: Lease, need: int) -> bool:
+        with self._lock:
+            others = [other for other in self._leases if other is not lease]
+            promised = sum(max(0, other.need - other.bytes) for other in others)
+            self.check(promised + max(0, need - lease.bytes))
+            if self._limit is not None:
+                held = sum(max(other.need, other.bytes) for other in others)
+                leftovers = self._leftovers()
+                while leftovers and held + need + sum(map(_bytes_in, leftovers)) > self._limit:
+                    _remove(leftovers.pop(0))
+                if held + need > self._limit:
+                    return False
+            lease.need = need
+            return True
+
+    def _leftovers(self) -> list[Path]:
+        """Slides' folders that nobody has in hand, the oldest first."""
+        in_hand = {lease.folder.parent for lease in self._leases}
+        folders = [path for path in self._root.iterdir() if path not in in_hand]
+        return sorted(folders, key=lambda path: path.stat().st_mtime)
+
+
+class Lease:
+    """One source's folder for one slide. need: bytes it was granted."""
+
+    def __init__(self, workspace: Workspace, folder: Path) -> None:
+        self.folder = folder
+        self.need = 0
+        self._workspace = workspace
+
+    @property
+    def bytes(self) -> int:
+        """What lies in the folder now, on the disk: a hole takes nothing."""
+        return _bytes_in(self.folder)
+
+    def grow(self, need: int) -> None:
+        """Asks for `need` bytes in all, once, before they are written. Raises as `grant`."""
+        self._workspace.grant(self, need)
+
+    def check(self) -> None:
+        """Raises NoRoom if the disk has become too full meanwhile."""
+        self._workspace.check()
+
+    def clear(self) -> None:
+        """Removes the folder, and the slide's if no other source has one there."""
+        _remove(self.folder)
+        above = self.folder.parent
+        if above.is_dir() and not any(above.iterdir()):
+            above.rmdir()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _bytes_in(folder: Path) -> int:
+    """Bytes on the disk of the files below `folder`; one that goes meanwhile counts nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.lstat().st_blocks * 512
+        except FileNotFoundError:
+            continue
+    return total

@@ -1,0 +1,111 @@
+"""What may lie in `work/`, and for how long."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.errors import BadTile, Interrupted, NoRoom, Unreachable, UnusualSlide
+from tcgamirror.workspace import Workspace
+
+MB = 1 << 20
+
+
+def workspace(root: Path, limit: int | None = None, least_free: int = 0) -> Workspace:
+    return Workspace(root, limit, threading.Event(), least_free)
+
+
+def fill(path: Path, size: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\1" * size)
+
+
+def test_a_good_end_leaves_nothing(tmp_path: Path) -> None:
+    with workspace(tmp_path).lease("one", "whole") as lease:
+        fill(lease.folder / "slide.svs", 100)
+    assert not list(tmp_path.iterdir())
+
+
+def test_bytes_in_doubt_are_removed_and_those_of_another_source_kept(tmp_path: Path) -> None:
+    fill(tmp_path / "one" / "range" / "slide.part", 100)
+    with pytest.raises(BadTile), workspace(tmp_path).lease("one", "whole") as lease:
+        fill(lease.folder / "slide.svs", 100)
+        raise BadTile("it is empty")
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["range"]
+
+
+@pytest.mark.parametrize("error", [Unreachable, NoRoom, Interrupted, KeyboardInterrupt])
+def test_what_was_cut_off_is_kept(tmp_path: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), workspace(tmp_path).lease("one", "whole") as lease:
+        fill(lease.folder / "slide.svs", 100)
+        raise error("cut off")
+    assert (tmp_path / "one" / "whole" / "slide.svs").stat().st_size == 100
+
+
+def test_what_belongs_to_no_slide_that_is_due_is_removed(tmp_path: Path) -> None:
+    fill(tmp_path / "due" / "range" / "slide.part", 10)
+    fill(tmp_path / "gone" / "range" / "slide.part", 10)
+    fill(tmp_path / "rubbish.txt", 10)
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "due")
+    assert workspace(tmp_path).tidy(["due", "elsewhere"]) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["due"]
+    assert (tmp_path / "due" / "range" / "slide.part").exists()
+
+
+def test_a_slide_that_needs_more_than_the_limit_goes_another_way(tmp_path: Path) -> None:
+    work = workspace(tmp_path, limit=5 * MB)
+    with pytest.raises(UnusualSlide, match="work_limit"), work.lease("one", "whole") as lease:
+        lease.grow(6 * MB)
+
+
+def test_a_slide_waits_until_another_gives_its_room_back(tmp_path: Path) -> None:
+    work = workspace(tmp_path, limit=10 * MB)
+    granted = threading.Event()
+
+    def second() -> None:
+        with work.lease("two", "whole") as lease:
+            lease.grow(6 * MB)
+            granted.set()
+
+    with work.lease("one", "whole") as lease:
+        lease.grow(6 * MB)
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert not granted.wait(0.5)
+    assert granted.wait(5)
+    thread.join(5)
+
+
+def test_waiting_for_room_ends_when_the_run_is_stopped(tmp_path: Path) -> None:
+    stop = threading.Event()
+    work = Workspace(tmp_path, 10 * MB, stop, 0)
+    with work.lease("one", "whole") as first, work.lease("two", "whole") as second:
+        first.grow(6 * MB)
+        threading.Timer(0.3, stop.set).start()
+        with pytest.raises(Interrupted):
+            second.grow(6 * MB)
+
+
+def test_the_oldest_leftover_makes_room_and_the_younger_stays(tmp_path: Path) -> None:
+    fill(tmp_path / "old" / "whole" / "slide.svs", 4 * MB)
+    time.sleep(0.05)
+    fill(tmp_path / "young" / "whole" / "slide.svs", 4 * MB)
+    with workspace(tmp_path, limit=10 * MB).lease("one", "whole") as lease:
+        lease.grow(5 * MB)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "young"]
+
+
+def test_a_disk_that_is_nearly_full_ends_the_run(tmp_path: Path) -> None:
+    work = workspace(tmp_path, least_free=1 << 60)
+    with pytest.raises(NoRoom, match="bytes are free"), work.lease("one", "whole") as lease:
+        lease.grow(1)
+
+
+def test_a_hole_takes_no_room(tmp_path: Path) -> None:
+    with workspace(tmp_path).lease("one", "range") as lease:
+        with (lease.folder / "slide.part").open("wb") as file:
+            file.truncate(1 << 30)
+        assert lease.bytes < MB
