@@ -8,39 +8,61 @@ level has to be there.
 from __future__ import annotations
 
 import struct
+import sys
 from array import array
+from bisect import bisect_right
 from typing import BinaryIO
 
-from tcgamirror.spans import Span
+from tcgamirror.spans import Span, coalesce
 from tcgamirror.svs import Svs, TileTable
 from tcgamirror.tiff import ReadAt, Tag
 
 _LONG8 = 16
+_PIECE = 1 << 20
+"""Bytes copied at once."""
 
 
 def write_alone(file: BinaryIO, source: ReadAt, slide: Svs, index: int, table: TileTable) -> None:
     """Writes level `index` of `slide` as a BigTIFF of one directory, at the start of `file`.
 
-    Tiles are copied as they are, one at a time; blank ones stay blank. The
-    level's tags are kept but for large ones, such as a colour profile.
+    Tiles are copied as they are; blank ones stay blank, and bytes that several
+    tiles share stay shared. The level's tags are kept but for large ones, such
+    as a colour profile.
     """
     order = slide.layout.order
     begin = {"<": b"II", ">": b"MM"}[order]
     file.write(begin + struct.pack(order + "HHHQ", 43, 8, 0, 0))
-    offsets: array[int] = array("Q")
-    for start, length in zip(table.offsets, table.counts, strict=True):
-        offsets.append(file.tell() if length else 0)
-        if length:
-            file.write(source.read(Span(start, start + length)))
-    count = len(offsets)
+    offsets = _copied(file, source, table)
     tags = list(slide.values(index))
-    tags.append((Tag.TILE_OFFSETS, _LONG8, count, struct.pack(f"{order}{count}Q", *offsets)))
-    tags.append((Tag.TILE_COUNTS, _LONG8, count, struct.pack(f"{order}{count}Q", *table.counts)))
+    tags.append((Tag.TILE_OFFSETS, _LONG8, len(offsets), _packed(order, offsets)))
+    tags.append((Tag.TILE_COUNTS, _LONG8, len(offsets), _packed(order, array("Q", table.counts))))
     place = file.tell() + -file.tell() % 8
     file.write(b"\0" * (place - file.tell()))
     file.write(_directory(place, order, sorted(tags)))
     file.seek(8)
     file.write(struct.pack(order + "Q", place))
+
+
+def _copied(file: BinaryIO, source: ReadAt, table: TileTable) -> array[int]:
+    """Writes the bytes of all tiles, each byte once; where the tiles lie then, 0 if blank."""
+    spans = coalesce(table.spans(), gap=0)
+    starts = [span.start for span in spans]
+    places = []
+    for span in spans:
+        places.append(file.tell())
+        for start in range(span.start, span.stop, _PIECE):
+            file.write(source.read(Span(start, min(start + _PIECE, span.stop))))
+    offsets: array[int] = array("Q")
+    for start, length in zip(table.offsets, table.counts, strict=True):
+        index = bisect_right(starts, start) - 1
+        offsets.append(places[index] + start - starts[index] if length else 0)
+    return offsets
+
+
+def _packed(order: str, values: array[int]) -> bytes:
+    if (order == "<") != (sys.byteorder == "little"):
+        values.byteswap()
+    return values.tobytes()
 
 
 def _directory(place: int, order: str, tags: list[tuple[int, int, int, bytes]]) -> bytes:

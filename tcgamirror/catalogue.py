@@ -7,20 +7,23 @@ is killed leaves the catalogue as it was before or after the change.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tcgamirror import database, lookups, merging
-from tcgamirror.database import timestamp
+from tcgamirror import database, fetching, history, lookups, merging, upkeep
+from tcgamirror.database import Journal, timestamp
 from tcgamirror.errors import Damaged, NotAMirror, WrongUse
+from tcgamirror.fetching import Standing
+from tcgamirror.history import Merge
 from tcgamirror.lookups import Counts, Rows
-from tcgamirror.merging import SLIDE_COLUMNS, Merged
-from tcgamirror.model import Attempt, Kind, Listing, Outcome, Picture, Slide, Status
+from tcgamirror.merging import Merged
+from tcgamirror.model import Kind, Listing, Outcome, Slide, Upstream
 from tcgamirror.sampling import Candidate
+from tcgamirror.upkeep import Kept, Restored
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +43,13 @@ class Catalogue:
     state. now: seconds since the epoch; the catalogue keeps ISO 8601 text, UTC.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, *, settles: bool = False
+    ) -> None:
+        """settles: whether the journal is folded into the file when it is closed."""
         self._path = path
         self._connection = connection
+        self._settles = settles
 
     @classmethod
     def create(cls, path: Path) -> Self:
@@ -57,22 +64,28 @@ class Catalogue:
         return cls.open(path)
 
     @classmethod
-    def open(cls, path: Path, *, read_only: bool = False) -> Self:
+    def open(cls, path: Path, *, read_only: bool = False, journal: Journal | None = None) -> Self:
         """The catalogue at `path`, brought up to the newest schema unless read_only.
+
+        journal: what a writer's changes go through; None for what suits the
+        file system. When a writer is closed, one file is left that any reader
+        can open, on read-only media too.
 
         Raises Damaged if it is missing, cut off or something else, WrongUse if
         it is another version's or cannot be written.
         """
         if not path.is_file():
-            raise Damaged(f"{path} is missing; put a copy back, or make a new mirror")
+            raise Damaged(f"{path} is missing; {database.WAY_OUT}")
         with database.translated(path):
             connection = database.connect(path, read_only=read_only)
             try:
                 database.check(connection, path, read_only=read_only)
+                if not read_only:
+                    database.use_journal(connection, journal or database.journal_for(path))
             except BaseException:
                 connection.close()
                 raise
-        return cls(path, connection)
+        return cls(path, connection, settles=not read_only)
 
     @classmethod
     def rehearsal(cls, path: Path) -> Self:
@@ -82,6 +95,9 @@ class Catalogue:
 
     def close(self) -> None:
         """Closes the file; may be called twice."""
+        if self._settles:
+            self._settles = False
+            database.settle(self._connection)
         self._connection.close()
 
     def __enter__(self) -> Self:
@@ -125,14 +141,46 @@ class Catalogue:
         with self._reading() as connection:
             return lookups.last_release(connection)
 
-    def merge(self, listing: Listing, now: float, *, accept_shrink: bool = False) -> Merged:
+    def unlisted(self, listing: Listing, *, accept_shrink: bool = False) -> list[str]:
+        """file_ids, as last listed, of the slides the listing lacks and that nothing superseded.
+
+        Raises WrongContent if too many are lost at once, unless accept_shrink.
+        """
+        with self._reading() as connection:
+            return merging.unlisted(connection, listing, accept_shrink=accept_shrink)
+
+    def merge(
+        self,
+        listing: Listing,
+        now: float,
+        *,
+        accept_shrink: bool = False,
+        successors: Mapping[str, str] | None = None,
+    ) -> Merged:
         """Takes over a new listing and tells what it brought.
 
-        A file that changed makes its image pending again. Raises WrongContent
-        if more than a tenth of the slides is lost at once, unless accept_shrink.
+        successors: the newest file_id of each one that is `unlisted`, where it
+        is known. A file that changed makes its image pending again. Raises
+        WrongContent if too many slides are lost at once, unless accept_shrink.
         """
         with self._change() as connection:
-            return merging.merge(connection, listing, now, accept_shrink=accept_shrink)
+            return merging.merge(
+                connection, listing, now, accept_shrink=accept_shrink, successors=successors or {}
+            )
+
+    def merges(self) -> int:
+        """How many listings have been merged so far."""
+        with self._reading() as connection:
+            (count,) = connection.execute("SELECT coalesce(max(merge), 0) FROM releases").fetchone()
+        return int(count)
+
+    def history(self, since: str | None = None) -> list[Merge]:
+        """What each listing merged has changed, the oldest first; `since`: after that release.
+
+        Raises WrongUse for a release that was never merged.
+        """
+        with self._reading() as connection:
+            return history.merges(connection, since)
 
     # The sample ----------------------------------------------------------------
 
@@ -174,21 +222,27 @@ class Catalogue:
 
     # Fetching ------------------------------------------------------------------
 
-    def due(self, *, retry_failed: bool, limit: int | None = None) -> list[Slide]:
-        """Slides to fetch, by rank: pending ones, then failed ones if they are to be retried.
+    def due(
+        self, *, retry_failed: bool, now: float | None = None, limit: int | None = None
+    ) -> list[Slide]:
+        """Slides to fetch, by rank: pending ones, then failed ones that are to be tried again.
 
-        Withdrawn ones are among them: their files can often be had still.
+        retry_failed: all failed ones; else those whose time has come by `now`,
+        none if that is None. Withdrawn and superseded ones that were never
+        tried are among them: their files can often be had still.
         """
-        wanted = ("pending", "failed") if retry_failed else ("pending",)
-        columns = ", ".join(f"slides.{name}" for name in SLIDE_COLUMNS)
         with self._reading() as connection:
-            rows = connection.execute(
-                f"SELECT {columns} FROM images JOIN sample USING (file_name) "
-                f"JOIN slides USING (file_name) WHERE status IN ({', '.join('?' * len(wanted))}) "
-                "ORDER BY status = 'failed', rank LIMIT ?",
-                (*wanted, -1 if limit is None else limit),
-            )
-            return [_slide(row) for row in rows]
+            return fetching.due(connection, retry_failed=retry_failed, now=now, limit=limit)
+
+    def due_count(self, *, retry_failed: bool, now: float | None = None) -> int:
+        """How many slides `due` gives without a limit."""
+        with self._reading() as connection:
+            return fetching.due_count(connection, retry_failed=retry_failed, now=now)
+
+    def standing(self, now: float) -> Standing:
+        """The sample in numbers, and when the failed slides are tried again."""
+        with self._reading() as connection:
+            return fetching.standing(connection, now)
 
     def record(self, outcome: Outcome, run: int, now: float) -> None:
         """Keeps what came of a sampled slide.
@@ -196,27 +250,8 @@ class Catalogue:
         A picture makes it done; none makes it failed, and leaves an older
         picture's columns as they are.
         """
-        name = outcome.slide.file_name
         with self._change() as connection:
-            _add_attempts(connection, name, run, outcome.attempts)
-            fetched = sum(attempt.bytes_fetched for attempt in outcome.attempts)
-            connection.execute(
-                "UPDATE images SET attempts = attempts + 1, bytes_fetched = ?, seconds = ? "
-                "WHERE file_name = ?",
-                (fetched, sum(attempt.seconds for attempt in outcome.attempts), name),
-            )
-            if outcome.picture is None:
-                connection.execute(
-                    "UPDATE images SET status = ?, error = ? WHERE file_name = ?",
-                    (Status.FAILED, _error(outcome.attempts), name),
-                )
-            else:
-                _set_picture(connection, name, outcome.picture, now)
-            column = "failed" if outcome.picture is None else "done"
-            connection.execute(
-                f"UPDATE runs SET {column} = {column} + 1, bytes = bytes + ? WHERE run = ?",
-                (fetched, run),
-            )
+            fetching.record(connection, outcome, run, now)
 
     def held(self) -> list[Held]:
         """Every image that is done, by rank: what must lie in the mirror, byte for byte."""
@@ -231,9 +266,44 @@ class Catalogue:
         """Makes sampled slides pending again: their images are lost or damaged."""
         with self._change() as connection:
             connection.executemany(
-                "UPDATE images SET status = 'pending', error = NULL WHERE file_name = ?",
+                "UPDATE images SET status = 'pending', error = NULL, failures = 0, retry_at = NULL "
+                "WHERE file_name = ?",
                 ((name,) for name in names),
             )
+
+    # Upkeep --------------------------------------------------------------------
+
+    def kept(self, name: str | None = None) -> list[Kept]:
+        """What is done, by rank; with a name, that slide alone."""
+        with self._reading() as connection:
+            return upkeep.kept(connection, name)
+
+    def recorded_paths(self) -> set[str]:
+        """Where images lie, also those of slides that are to be fetched again."""
+        with self._reading() as connection:
+            return upkeep.recorded_paths(connection)
+
+    def sampled_slides(self) -> list[Slide]:
+        """The slides of the sample, with no more of them than says where their images lie."""
+        with self._reading() as connection:
+            return upkeep.sampled_slides(connection)
+
+    def check_whole(self) -> None:
+        """Has SQLite look at every page. Raises Damaged."""
+        with self._reading() as connection:
+            found = upkeep.complaints(connection)
+        if found:
+            raise Damaged(f"{self._path} is damaged ({found[0]}); {database.WAY_OUT}")
+
+    def adopt(self, slides: Sequence[Slide], upstream: Upstream) -> None:
+        """Adds slides that images tell of and no listing does."""
+        with self._change() as connection:
+            upkeep.adopt(connection, slides, upstream)
+
+    def restore(self, images: Sequence[Restored]) -> int:
+        """Gives sampled slides their images back; how many are of a file changed since."""
+        with self._change() as connection:
+            return upkeep.restore(connection, images)
 
     # Runs ----------------------------------------------------------------------
 
@@ -272,65 +342,3 @@ class Catalogue:
     def query(self, sql: str) -> Rows:
         """The answer to one reading statement. Raises BadQuery, also while rows are read."""
         return lookups.query(self._path, sql)
-
-
-def _slide(row: Sequence[str | int | None]) -> Slide:
-    values = dict(zip(SLIDE_COLUMNS, row, strict=True))
-    kind = values.pop("kind")
-    return Slide(**values, kind=None if kind is None else Kind(str(kind)))  # type: ignore[arg-type]
-
-
-def _error(attempts: Sequence[Attempt]) -> str:
-    faults = [f"{attempt.source}: {attempt.message}" for attempt in attempts if attempt.message]
-    return "; ".join(faults) or "no source was tried"
-
-
-def _add_attempts(
-    connection: sqlite3.Connection, name: str, run: int, attempts: Sequence[Attempt]
-) -> None:
-    connection.executemany(
-        "INSERT INTO attempts (run, file_name, source, started, seconds, bytes, requests, "
-        "fault, message) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            (
-                run,
-                name,
-                attempt.source,
-                timestamp(attempt.started),
-                attempt.seconds,
-                attempt.bytes_fetched,
-                attempt.requests,
-                attempt.fault,
-                attempt.message,
-            )
-            for attempt in attempts
-        ),
-    )
-
-
-def _set_picture(connection: sqlite3.Connection, name: str, picture: Picture, now: float) -> None:
-    values = {
-        "status": Status.DONE,
-        "error": None,
-        "source": picture.source,
-        "level": picture.level,
-        "level_downsample": picture.level_downsample,
-        "base_mpp": picture.mpp.value,
-        "mpp_source": picture.mpp.source,
-        "mpp_x": picture.mpp_x,
-        "mpp_y": picture.mpp_y,
-        "width": picture.size.width,
-        "height": picture.size.height,
-        "path": picture.path,
-        "bytes": picture.bytes,
-        "sha256": picture.sha256,
-        "fetched_at": timestamp(now),
-    }
-    connection.execute(
-        f"UPDATE images SET {', '.join(f'{column} = ?' for column in values)} WHERE file_name = ?",
-        (*values.values(), name),
-    )
-    connection.execute(
-        "UPDATE slides SET upstream = 'current' WHERE file_name = ? AND upstream = 'changed'",
-        (name,),
-    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 import traceback
@@ -18,19 +20,30 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "sample": ("filling", "sample"),
     "fetch": ("filling", "fetch"),
     "status": ("looking", "status"),
+    "changes": ("looking", "changes"),
     "show": ("looking", "show"),
     "query": ("looking", "query"),
+    "verify": ("keeping", "verify"),
+    "rebuild": ("keeping", "rebuild"),
+    "schedule": ("scheduling", "schedule"),
+    "gallery": ("showing", "gallery"),
+    "lock": ("showing", "lock"),
+    "doctor": ("helping", "doctor"),
+    "licenses": ("helping", "licenses"),
+    "completion": ("helping", "completion"),
 }
 """Module and function of each command."""
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. The only place that catches everything."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A µ or a path that the terminal's encoding lacks is no reason to fail.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        given = options.parsed(arguments)
-        module, function = _COMMANDS[given.command]
-        command = getattr(import_module(f"tcgamirror.commands.{module}"), function)
-        return int(command(given))
+        return _ended(arguments)
     except TcgaMirrorError as error:
         console.say(f"tcgamirror: {error}")
         return int(error.exit_code)
@@ -38,11 +51,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.say("tcgamirror: interrupted")
         return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read our output has had enough, as `head` does; let Python's own flush not fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has had enough, as `head` does.
+        _close_stdout()
         return int(ExitCode.DONE)
+    except OSError as error:
+        return _no_room(error) if error.errno in _FULL else _bug(error)
     except Exception as error:  # noqa: BLE001
         return _bug(error)
+
+
+def _ended(arguments: Sequence[str] | None) -> int:
+    try:
+        given = options.parsed(arguments)
+        module, function = _COMMANDS[given.command]
+        command = getattr(import_module(f"tcgamirror.commands.{module}"), function)
+        return int(command(given))
+    finally:
+        # Here, where a reader that has gone is no traceback yet; --help comes by too.
+        sys.stdout.flush()
+
+
+def _close_stdout() -> None:
+    """Has what is still to be written go nowhere, so that Python's own flush does not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _no_room(error: OSError) -> int:
+    """What is written by nothing that knows a name for it: in general the output itself."""
+    _close_stdout()
+    console.say(f"tcgamirror: no room to write {error.filename or 'the output'} ({error.strerror})")
+    return int(ExitCode.NO_ROOM)
 
 
 def _bug(error: Exception) -> int:

@@ -10,6 +10,7 @@ import csv
 import json
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
@@ -21,12 +22,15 @@ if TYPE_CHECKING:
 QUIET_SECONDS = 60.0
 """Between two lines of progress where there is no terminal."""
 
+RATE_SECONDS = 20.0
+"""Over which the rate shown is taken."""
+
 
 def in_bytes(count: float) -> str:
     """Bytes in powers of 1,000, as disks and networks are sold.
 
-    >>> in_bytes(999), in_bytes(2_621_440), in_bytes(12.95e12)
-    ('999 B', '2.6 MB', '13.0 TB')
+    >>> in_bytes(999), in_bytes(2_621_440), in_bytes(13.2e12)
+    ('999 B', '2.6 MB', '13.2 TB')
     """
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if count < 999.95 or unit == "TB":
@@ -41,13 +45,15 @@ def in_time(seconds: float) -> str:
     >>> in_time(0.42), in_time(75), in_time(7260), in_time(200_000)
     ('0.4 s', '1 min 15 s', '2 h 1 min', '2 d 7 h')
     """
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{seconds:.1f} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
+    # Rounded before it is divided, so that nothing shows 60 s.
+    whole = round(seconds)
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
+    if not minutes:
+        return f"{whole} s"
     if not hours:
-        return f"{minutes} min {int(seconds % 60)} s"
+        return f"{minutes} min {whole % 60} s"
     return f"{hours} h {minutes % 60} min" if not days else f"{days} d {hours % 24} h"
 
 
@@ -60,8 +66,8 @@ def slides(count: int) -> str:
 
 
 def say(message: str) -> None:
-    """One line to stderr."""
-    print(message, file=sys.stderr, flush=True)
+    """One line to stderr, of which no terminal obeys anything."""
+    print(text(message), file=sys.stderr, flush=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -73,7 +79,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
                  12
     """
     listed = list(rows)
-    texts = [[_text(value) for value in row] for row in listed]
+    texts = [[text(value) for value in row] for row in listed]
     widths = [
         max([len(name), *(len(row[place]) for row in texts)]) for place, name in enumerate(columns)
     ]
@@ -84,15 +90,25 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = []
     for row in [list(columns), *texts]:
         cells = [
-            text.rjust(width) if right else text.ljust(width)
-            for text, width, right in zip(row, widths, numeric, strict=True)
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
 
-def _text(value: object) -> str:
-    return "" if value is None else str(value)
+def text(value: object) -> str:
+    r"""A value as people read it, in one line: numbers to four decimals, bytes in hex.
+
+    >>> text(15.234545454545456), text(1.2e-05), text(3), text(None), text("two\nlines")
+    ('15.2345', '1.2e-05', '3', '', 'two lines')
+    """
+    if isinstance(value, float):
+        return f"{value:.4g}" if 0 < abs(value) < 0.01 else str(round(value, 4))
+    if isinstance(value, bytes):
+        return value.hex()
+    shown = "" if value is None else str(value)
+    return "".join(letter if letter.isprintable() else " " for letter in shown)
 
 
 def write_rows(
@@ -102,7 +118,7 @@ def write_rows(
     if form == "csv":
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows(rows)
+        writer.writerows([_plain(cell) for cell in row] for row in rows)
     elif form == "json":
         objects = [dict(zip(columns, row, strict=True)) for row in rows]
         print(json.dumps(objects, indent=1, ensure_ascii=False, default=_plain), file=out)
@@ -110,8 +126,24 @@ def write_rows(
         print(table(columns, rows), file=out)
 
 
-def _plain(value: object) -> str:
-    return value.hex() if isinstance(value, bytes) else str(value)
+def _plain(value: object) -> object:
+    return value.hex() if isinstance(value, bytes) else value
+
+
+class _Rate:
+    """How fast bytes come lately, so that a stall shows."""
+
+    def __init__(self) -> None:
+        self._seen = deque([(time.monotonic(), 0)])
+
+    def of(self, moved: int) -> float:
+        """Bytes per second, told that `moved` have come in all."""
+        now = time.monotonic()
+        self._seen.append((now, moved))
+        while self._seen[1][0] <= now - RATE_SECONDS:
+            self._seen.popleft()
+        since, before = self._seen[0]
+        return (moved - before) / max(now - since, 0.1)
 
 
 class Progress:
@@ -119,24 +151,31 @@ class Progress:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
+        self._terminal = not quiet and sys.stderr.isatty()
         self._bar: tqdm[NoReturn] | None = None
         self._total = self._done = self._failed = 0
         self._begun = self._said = time.monotonic()
+        self._rate = _Rate()
+        self._passing = False
         self._stopping = False
 
     def listing(self, got: int, total: int) -> None:
-        if not self._quiet and sys.stderr.isatty():
-            print(f"\rlisting {got:,} of {slides(total)} ", end="", file=sys.stderr, flush=True)
-            if got >= total:
-                print("\r\033[K", end="", file=sys.stderr, flush=True)
+        """So many of the slides have been listed; of 0 if the first answer is awaited."""
+        self._pass(f"listing {got:,} of {slides(total)}" if total else "asking for the listing")
 
     def begins(self, total: int) -> None:
+        self._wipe()
         self._total = total
         self._begun = self._said = time.monotonic()
-        if total and not self._quiet and sys.stderr.isatty():
+        self._rate = _Rate()
+        if total and self._terminal:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, unit="slide", dynamic_ncols=True, smoothing=0.05)
+            self._bar = tqdm(
+                total=total,
+                dynamic_ncols=True,
+                bar_format=f"{{n:,}} of {slides(total)} |{{bar}}| {{elapsed}}{{postfix}}",
+            )
 
     def finished(self, outcome: Outcome) -> None:
         if outcome.picture is not None:
@@ -149,31 +188,46 @@ class Progress:
             self._bar.update()
 
     def tick(self, bytes_fetched: int, in_hand: int, stopping: bool) -> None:
-        seconds = max(time.monotonic() - self._begun, 0.1)
         if stopping and not self._stopping and in_hand:
             self._stopping = True
             self._line(f"finishing {slides(in_hand)}; Ctrl-C again lets go of them at once")
+        words = self._words(bytes_fetched)
         if self._bar is not None:
-            moved = f"{in_bytes(bytes_fetched)}, {in_bytes(bytes_fetched / seconds)}/s"
-            self._bar.set_postfix_str(f"{moved}, {self._failed} failed")
+            self._bar.set_postfix_str(words)
         elif time.monotonic() - self._said >= QUIET_SECONDS:
             self._said = time.monotonic()
-            ended = self._done + self._failed
-            left = seconds / ended * (self._total - ended) if ended else None
-            self._line(
-                f"{ended:,} of {slides(self._total)}, {self._failed:,} failed, "
-                f"{in_bytes(bytes_fetched)} at {in_bytes(bytes_fetched / seconds)}/s"
-                + (f", {in_time(left)} left" if left is not None else "")
-            )
+            self._line(f"{self._done + self._failed:,} of {slides(self._total)}, {words}")
+
+    def _words(self, moved: int) -> str:
+        words = [f"{in_bytes(moved)} at {in_bytes(self._rate.of(moved))}/s"]
+        if self._failed:
+            words.append(f"{self._failed:,} failed")
+        ended = self._done + self._failed
+        if 0 < ended < self._total and not self._stopping:
+            each = (time.monotonic() - self._begun) / ended
+            words.append(f"{in_time(each * (self._total - ended))} left")
+        return ", ".join(words)
 
     def close(self) -> None:
         """Leaves the terminal as it was."""
+        self._wipe()
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
+    def _pass(self, words: str) -> None:
+        """Shows on a terminal what the next words take the place of."""
+        if self._terminal:
+            self._passing = True
+            print(f"\r\033[K{words} ...", end="", file=sys.stderr, flush=True)
+
+    def _wipe(self) -> None:
+        if self._passing:
+            self._passing = False
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
     def _line(self, message: str) -> None:
         if self._bar is not None:
-            self._bar.write(message, file=sys.stderr)
+            self._bar.write(text(message), file=sys.stderr)
         elif not self._quiet:
             say(message)

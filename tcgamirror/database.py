@@ -1,7 +1,9 @@
 """Connections to the catalogue's file, and SQLite's errors in this program's words.
 
-The rollback journal stays SQLite's default one (DELETE): WAL breaks on Lustre
-and GPFS, where mirrors live.
+While a writer has it open, changes go through SQLite's WAL, which no reader ever
+waits for, or, where the file system is not known to bear that (WAL breaks on
+Lustre and GPFS, where mirrors live), through its rollback journal. At rest it
+is one file with no journal beside it, which can be copied and read anywhere.
 """
 
 from __future__ import annotations
@@ -9,15 +11,31 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 
+from tcgamirror import filesystem
 from tcgamirror.errors import Damaged, Locked, NoRoom, TcgaMirrorError, WrongUse
 from tcgamirror.schema import APPLICATION_ID, MIGRATIONS
 
 BUSY_SECONDS = 30.0
 """How long to wait for another process that is writing."""
+
+SWITCH_SECONDS = 2.0
+"""How long to wait for readers to end before the journal is changed."""
+
+
+class Journal(StrEnum):
+    """What changes go through: SQLite's `journal_mode`."""
+
+    WAL = "wal"
+    DELETE = "delete"
+
+
+WAY_OUT = "put a copy back, or make it anew from the images by tcgamirror rebuild"
+"""What to do about a damaged catalogue."""
 
 
 def timestamp(now: float) -> str:
@@ -49,9 +67,7 @@ def translation(path: Path, error: sqlite3.Error, code: int) -> TcgaMirrorError 
     """This program's error for SQLite's (extended) result code, if there is one."""
     match code & 0xFF:
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return Damaged(
-                f"{path} is damaged ({error}); put a copy back, or make a new mirror beside it"
-            )
+            return Damaged(f"{path} is damaged ({error}); {WAY_OUT}")
         case sqlite3.SQLITE_FULL:
             return NoRoom(f"{path} cannot grow: the disk or the quota is full")
         case sqlite3.SQLITE_IOERR:
@@ -80,30 +96,89 @@ def connect(
 ) -> sqlite3.Connection:
     """A connection in autocommit mode; raises sqlite3.Error, to be used within `translated`.
 
-    A reader finds a journal that a killed writer left: then the file is opened
-    once for writing, which rolls the cut-off change back.
+    A reader may find a journal that a killed writer left: then the file is
+    opened once for writing, which finishes or rolls back what was cut off.
+    Where that cannot be, as on a read-only medium, a file without any journal
+    is read as one that nobody changes.
     """
-    connection = _connected(path, read_only, busy_seconds)
+    connection = _connected(path, "ro" if read_only else "rwc", busy_seconds)
     try:
         connection.execute("PRAGMA schema_version").fetchone()
     except sqlite3.OperationalError as error:
         connection.close()
-        if not read_only or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+        unwritable = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+        if not read_only or error.sqlite_errorcode & 0xFF not in unwritable:
             raise
-        connect(path, busy_seconds=busy_seconds).close()
-        connection = _connected(path, read_only, busy_seconds)
+        return _recovered(path, busy_seconds)
     except sqlite3.Error:
         connection.close()
         raise
     return connection
 
 
-def _connected(path: Path, read_only: bool, busy_seconds: float) -> sqlite3.Connection:
-    address = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+def _recovered(path: Path, busy_seconds: float) -> sqlite3.Connection:
+    """A reader's connection to a file that has to be written before it can be read."""
+    try:
+        connect(path, busy_seconds=busy_seconds).close()
+    except sqlite3.OperationalError:
+        if any(_journal(path, suffix).exists() for suffix in ("-wal", "-journal")):
+            raise
+        return _connected(path, "ro&immutable=1", busy_seconds)
+    return _connected(path, "ro", busy_seconds)
+
+
+def _journal(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _connected(path: Path, mode: str, busy_seconds: float) -> sqlite3.Connection:
+    address = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(address, uri=True, timeout=busy_seconds, isolation_level=None)
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA temp_store = MEMORY")
     return connection
+
+
+def journal_for(path: Path) -> Journal:
+    """WAL where the file system is known to bear it."""
+    return Journal.WAL if filesystem.knows_wal(filesystem.kind_at(path)) else Journal.DELETE
+
+
+def use_journal(connection: sqlite3.Connection, journal: Journal) -> None:
+    """Has a writer's changes go through `journal` from now on.
+
+    WAL is not insisted on: while somebody reads, the change cannot be made,
+    and the rollback journal does as well.
+    """
+    (now,) = connection.execute("PRAGMA journal_mode").fetchone()
+    if now == journal:
+        return
+    (patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    if journal is Journal.WAL:
+        connection.execute(f"PRAGMA busy_timeout = {SWITCH_SECONDS * 1000:.0f}")
+    try:
+        connection.execute(f"PRAGMA journal_mode = {journal}").fetchone()
+    except sqlite3.OperationalError as error:
+        busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+        if not busy or journal is not Journal.WAL:
+            raise
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {patience}")
+
+
+def settle(connection: sqlite3.Connection) -> None:
+    """Folds a writer's journal into the file before it is closed.
+
+    While somebody reads, the empty journal and the file's mode stay as they are
+    for the next writer. A disk that is full now loses nothing: the journal is
+    read by whoever comes next.
+    """
+    with suppress(sqlite3.Error):
+        connection.execute(f"PRAGMA busy_timeout = {SWITCH_SECONDS * 1000:.0f}")
+        try:
+            connection.execute(f"PRAGMA journal_mode = {Journal.DELETE}").fetchone()
+        except sqlite3.OperationalError:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
 
 @contextmanager
@@ -159,7 +234,7 @@ def check(
     """
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     if application_id != APPLICATION_ID:
-        raise Damaged(f"{path} is no catalogue of tcgamirror; put a copy back in its place")
+        raise Damaged(f"{path} is no catalogue of tcgamirror; {WAY_OUT}")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     known = len(scripts)
     if version > known:
@@ -193,7 +268,7 @@ def _check_complete(connection: sqlite3.Connection, path: Path, scripts: Sequenc
     finally:
         blank.close()
     if missing:
-        raise Damaged(f"{path} has lost its {', '.join(sorted(missing))}; put a copy back")
+        raise Damaged(f"{path} has lost its {', '.join(sorted(missing))}; {WAY_OUT}")
 
 
 def _tables(connection: sqlite3.Connection) -> set[str]:

@@ -7,6 +7,7 @@ error, never a black square.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +27,8 @@ Pixels = NDArray[np.uint8]
 """RGB, of shape (rows, columns, 3)."""
 
 WHITE = 255
-REGION_TILES = 4
-"""Tiles in a row read from OpenSlide at once: its cost for a call is more than for a tile."""
+REGION_WIDTH = 1024
+"""Pixels of a row of tiles read from OpenSlide at once: a call costs more than a tile."""
 
 
 class TileReader(Protocol):
@@ -69,9 +70,7 @@ class JpegTiles:
             return None
         try:
             stream = whole_jpeg(self._source.read(span), self._tables, rgb=self._rgb)
-            if jpeg_size(stream) != self.grid.tile:
-                raise ValueError(f"it is not of {self.grid.tile} pixels")
-            pixels: Pixels = simplejpeg.decode_jpeg(stream, colorspace="RGB", strict=True)
+            pixels = _decoded(stream, self.grid.tile, "RGB" if self._rgb else "YCbCr")
         except (ValueError, IndexError, struct.error) as error:
             raise BadTile(f"the tile at column {column}, row {row} is damaged: {error}") from error
         size = self.grid.box(column, row).size
@@ -91,12 +90,12 @@ class OpenSlideTiles:
             self._slide = openslide.OpenSlide(path)
         except openslide.OpenSlideError as error:
             raise UnusualSlide(f"OpenSlide cannot read the level: {error}") from error
-        if self._slide.dimensions != level.size:
+        seen = Size(*self._slide.dimensions)
+        if seen != level.size:
             self._slide.close()
-            raise UnusualSlide(
-                f"OpenSlide sees {Size(*self._slide.dimensions)} pixels in the level"
-            )
-        self.grid = Grid(level.size, Size(level.tile.width * REGION_TILES, level.tile.height))
+            raise UnusualSlide(f"OpenSlide sees {seen} pixels in the level, not {level.size}")
+        tiles = max(1, REGION_WIDTH // level.tile.width)
+        self.grid = Grid(level.size, Size(level.tile.width * tiles, level.tile.height))
 
     def __enter__(self) -> Self:
         return self
@@ -126,7 +125,8 @@ def over_white(rgba: NDArray[np.uint8]) -> Pixels:
 
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _APP0, _APP14 = 0xE0, 0xEE
-_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
+_END = b"\xff\xd9"
+_IDLE_BYTES = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 
 
 def whole_jpeg(tile: bytes, tables: bytes, *, rgb: bool) -> bytes:
@@ -142,13 +142,28 @@ def whole_jpeg(tile: bytes, tables: bytes, *, rgb: bool) -> bytes:
     return b"\xff\xd8" + adobe + shared + own + scan
 
 
-def jpeg_size(stream: bytes) -> Size:
-    """Width and height as the frame header says. Raises ValueError if there is none."""
-    for marker, segment in _walk(stream):
-        if marker in _FRAMES:
-            height, width = struct.unpack(">HH", segment[5:9])
-            return Size(width, height)
-    raise ValueError("it has no frame header")
+def _decoded(stream: bytes, size: Size, colours: str) -> Pixels:
+    """The pixels of a stream of `size` and `colours`, as libjpeg itself reads its header.
+
+    The header comes first: nothing is allocated for a tile of another size.
+    Bytes between the last block and the end do no harm, and OpenSlide does not
+    look at them: they are cut out, and all the rest judged as strictly as ever.
+    """
+    height, width, found, _ = simplejpeg.decode_jpeg_header(stream)
+    if (width, height) != size:
+        raise ValueError(f"it has {Size(width, height)} pixels instead of {size}")
+    if found != colours:
+        raise ValueError(f"its colours are {found} instead of {colours}")
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(stream, colorspace="RGB", strict=True)
+    except ValueError as error:
+        idle = _IDLE_BYTES.search(str(error))
+        if idle is None:
+            raise
+        end = stream.rindex(_END)
+        stream = stream[: end - int(idle[1])] + _END
+        pixels = simplejpeg.decode_jpeg(stream, colorspace="RGB", strict=True)
+    return pixels
 
 
 def _segments(stream: bytes) -> tuple[bytes, bytes]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import simplejpeg
 from PIL import Image
 
 from tcgamirror.decode import Pixels
@@ -20,7 +21,8 @@ from tcgamirror.geometry import Box, Grid, Size, halved
 from tcgamirror.model import Level, Mpp, Pyramid
 
 LONGEST_SIDE = 2_000_000
-LARGEST_TILE = 4096
+LARGEST_TILE = 2048
+LARGEST_OVERLAP = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class DeepZoom:
         sane = (
             1 <= min(width, height) <= max(width, height) <= LONGEST_SIDE
             and 16 <= tile <= LARGEST_TILE
-            and 0 <= overlap <= tile // 2
+            and 0 <= overlap <= min(tile // 2, LARGEST_OVERLAP)
         )
         if not sane:
             raise WrongContent(
@@ -103,14 +105,22 @@ def decoded(data: bytes, served: Box, own: Box) -> Pixels:
         size = Size(*image.size)
         if any(abs(side - nominal) > 1 for side, nominal in zip(size, served.size, strict=True)):
             raise BadTile(f"it has {size} pixels instead of {served.size}")
-        rgb = image.convert("RGB")
+        pixels = _rgb(image, data)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadTile(f"it cannot be decoded: {_first_line(error)}") from error
     if size != served.size:
-        rgb = rgb.resize(served.size, Image.Resampling.BICUBIC)
-    pixels = np.asarray(rgb)
+        resized = Image.fromarray(pixels).resize(served.size, Image.Resampling.BICUBIC)
+        pixels = np.asarray(resized)
     top, left = own.top - served.top, own.left - served.left
     return pixels[top : top + own.size.height, left : left + own.size.width]
+
+
+def _rgb(image: Image.Image, data: bytes) -> Pixels:
+    """A JPEG's pixels by the strict decoder: Pillow fills in grey for what it cannot read."""
+    if image.format == "PNG":
+        return np.asarray(image.convert("RGB"))
+    pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
+    return pixels
 
 
 def _whole_number(answer: Mapping[object, object], key: str) -> int:

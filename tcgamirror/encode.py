@@ -30,6 +30,8 @@ JPEG_MOST_PIXELS = 200_000_000
 PNG_LONGEST = 2**31 - 1
 TIFF_MOST_BYTES = 4_000_000_000
 """Raw bytes that a classic TIFF's 32-bit offsets can surely address."""
+STRIP_BYTES = 1 << 20
+"""Raw bytes that are packed at once; a strip as it comes may be a hundred times that."""
 FACTS_KEY = "tcgamirror"
 """PNG keyword of the facts; JPEG and TIFF have them in ImageDescription."""
 
@@ -68,7 +70,7 @@ def _png(file: BinaryIO, size: Size, strips: Iterable[Pixels], mpp: Mpp, text: s
     _chunk(file, b"tEXt", FACTS_KEY.encode() + b"\0" + text.encode("ascii"))
     packer = zlib.compressobj(6)
     above = np.zeros((1, size.width, 3), np.uint8)
-    for strip in strips:
+    for strip in _restriped(strips, _strip_rows(size)):
         _chunk(file, b"IDAT", packer.compress(_filtered(strip, above).tobytes()))
         above = strip[-1:]
     _chunk(file, b"IDAT", packer.flush())
@@ -110,7 +112,7 @@ def _tiff(file: BinaryIO, size: Size, strips: Iterable[Pixels], mpp: Mpp, text: 
         raise TooLarge(f"an image of {size} pixels does not fit in a TIFF; use --format png")
     start = file.tell()
     file.write(b"II" + struct.pack("<HI", 42, 0))
-    rows = max(1, min(size.height, (1 << 20) // (3 * size.width)))
+    rows = _strip_rows(size)
     offsets, counts = [], []
     for strip in _restriped(strips, rows):
         differences = strip.copy()
@@ -125,6 +127,10 @@ def _tiff(file: BinaryIO, size: Size, strips: Iterable[Pixels], mpp: Mpp, text: 
     file.seek(start + 4)
     file.write(struct.pack("<I", place))
     file.seek(0, 2)
+
+
+def _strip_rows(size: Size) -> int:
+    return max(1, min(size.height, STRIP_BYTES // (3 * size.width)))
 
 
 def _restriped(strips: Iterable[Pixels], rows: int) -> Iterator[Pixels]:

@@ -64,6 +64,10 @@ class BadManifest(WrongUse):
     """The file given is no GDC manifest, or has a row that cannot be taken."""
 
 
+class BadLockFile(WrongUse):
+    """The file given names no sample: it is another file, or was changed since it was made."""
+
+
 class BadQuery(WrongUse):
     """The SQL given to `query` is wrong or would write."""
 

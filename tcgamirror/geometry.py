@@ -79,13 +79,13 @@ def halved(size: Size, times: int) -> Size:
 
 
 def halvings_to_fit(size: Size, limit: int) -> int:
-    """How often to halve until the longer side is at most `limit` pixels.
+    """How often to halve until the longer side is at most `limit` pixels, which is 1 or more.
 
     >>> halvings_to_fit(Size(109559, 89665), 2048)
     6
     """
     times = 0
-    while halved(size, times).longer > limit:
+    while halved(size, times).longer > max(1, limit):
         times += 1
     return times
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from tcgamirror.settings import FILE_NAME, Settings, format_settings, read_setti
 
 CATALOGUE = "catalogue.db"
 WORK = "work"
-_FIXED = "fixed at init"
+FIXED = "fixed at init"
+"""The fact that tells what images the mirror was made for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +31,17 @@ class Home:
         Raises NotAMirror, or BadSettings for settings that cannot be read.
         """
         for root in [start, *(start.absolute().parents if above else [])]:
-            if (root / FILE_NAME).is_file():
+            if _there(root / FILE_NAME):
                 return cls(root, read_settings(root / FILE_NAME))
-        where = f"neither {start.absolute()} nor a directory above it" if above else str(start)
-        verb = "is" if above else "is not"
+        if above:
+            raise NotAMirror(
+                f"neither {start.absolute()} nor a directory above it is a mirror (it would hold "
+                f"{FILE_NAME}); make one by tcgamirror init, or name it by --mirror"
+            )
+        lack = f"holds no {FILE_NAME}" if start.is_dir() else "is no directory"
         raise NotAMirror(
-            f"{where} {verb} a mirror (it would hold {FILE_NAME}); "
-            "make one by tcgamirror init, or name it by --mirror"
+            f"{start.absolute()} is no mirror, it {lack}; make one by tcgamirror init, or name "
+            "another by --mirror or TCGAMIRROR"
         )
 
     @classmethod
@@ -44,25 +50,46 @@ class Home:
 
         Raises NotAMirror if `root` holds one, or a catalogue without settings.
         """
+        _make(root)
         for name in (FILE_NAME, CATALOGUE):
-            if (root / name).exists():
+            if _there(root / name):
                 raise NotAMirror(f"{root} holds {name} already; choose another directory")
-        if root.exists() and not root.is_dir():
-            raise NotAMirror(f"{root} is no directory")
-        with room(root):
-            make_folder(root)
-        home = cls(root, settings)
         with Catalogue.create(root / CATALOGUE) as catalogue:
-            catalogue.set_fact(_FIXED, settings.fixed)
-        with replacing(root / FILE_NAME) as file:
-            file.write(format_settings(settings).encode())
-        return home
+            catalogue.set_fact(FIXED, settings.fixed)
+        try:
+            with replacing(root / FILE_NAME) as file:
+                file.write(format_settings(settings).encode())
+        except BaseException:
+            # Left alone it would keep the next init from this directory.
+            (root / CATALOGUE).unlink(missing_ok=True)
+            raise
+        return cls(root, settings)
 
     def check_target(self, catalogue: Catalogue) -> None:
         """Raises BadSettings if the settings ask for other images than the mirror was made for."""
-        fixed = catalogue.fact(_FIXED)
+        fixed = catalogue.fact(FIXED)
         if fixed is not None and fixed != self.settings.fixed:
             raise BadSettings(
                 f"{self.root / FILE_NAME} asks for images of {self.settings.fixed}, but the mirror "
                 f"was made for {fixed}: change [target] back, or make another mirror by init"
             )
+
+
+def _there(path: Path) -> bool:
+    try:
+        # Anything at all: what is no file is told when it is opened.
+        return os.path.lexists(path)
+    except ValueError as error:
+        raise NotAMirror(f"{str(path)!r} is no path ({error})") from error
+
+
+def _make(root: Path) -> None:
+    """The directory and those above it. Raises NotAMirror where there can be none."""
+    try:
+        with room(root):
+            make_folder(root)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise NotAMirror(
+            f"the directory {str(root)!r} cannot be made ({why}); choose another"
+        ) from error

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from tcgamirror import gdc
+from tcgamirror import refreshing
 from tcgamirror.brake import Brake
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.errors import (
     ExitCode,
     Interrupted,
+    NoRoom,
     TcgaMirrorError,
     Unreachable,
     WrongUse,
@@ -23,10 +24,12 @@ from tcgamirror.errors import (
 from tcgamirror.files import Lock
 from tcgamirror.forecast import Forecast, forecast
 from tcgamirror.home import CATALOGUE, Home
-from tcgamirror.manifest import read_manifest
+from tcgamirror.lockfile import read_lock
 from tcgamirror.merging import Merged
-from tcgamirror.model import Outcome, Slide
+from tcgamirror.model import Outcome
 from tcgamirror.origins import Origins
+from tcgamirror.pool import Pool, limits_of
+from tcgamirror.runlog import RunLog
 from tcgamirror.sampling import ordered
 from tcgamirror.settings import Settings
 from tcgamirror.transport import Transport
@@ -36,12 +39,15 @@ SITE_DOWN_AFTER = 6
 
 LOCK = "lock"
 
+_SAMPLED = "sampled"
+"""The catalogue's fact that tells for which settings and listing the sample is filled up."""
+
 
 class Watcher(Protocol):
     """Who is told how a run goes. Called from the thread that runs it."""
 
     def listing(self, got: int, total: int) -> None:
-        """So many of the slides have been listed."""
+        """So many of the slides have been listed; 0 of 0 before the first answer."""
         ...
 
     def begins(self, slides: int) -> None:
@@ -57,12 +63,17 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What one run fetched. bytes: from the network. left: due, but not begun."""
+    """What one run fetched.
+
+    bytes: from the network. left: due, but not begun. stopped_by: the option
+    that kept them from it, if one did.
+    """
 
     done: int = 0
     failed: int = 0
     bytes: int = 0
     left: int = 0
+    stopped_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +92,11 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the command line asks of one run. limit: slides. time_limit: seconds."""
+    """What the command line asks of one run.
+
+    limit: slides. time_limit: seconds. max_bytes: after which no slide begins.
+    only: file names of the slides that may be fetched; None for all that are due.
+    """
 
     refresh: bool = True
     sample: bool = True
@@ -89,13 +104,22 @@ class Wishes:
     retry_failed: bool = False
     limit: int | None = None
     time_limit: float | None = None
+    max_bytes: float | None = None
+    accept_shrink: bool = False
+    only: frozenset[str] | None = None
 
 
 class Run:
     """One command's work on a mirror that it holds the lock of."""
 
     def __init__(
-        self, home: Home, catalogue: Catalogue, transport: Transport, watcher: Watcher, brake: Brake
+        self,
+        home: Home,
+        catalogue: Catalogue,
+        transport: Transport,
+        watcher: Watcher,
+        brake: Brake,
+        log: RunLog | None = None,
     ) -> None:
         self.settings: Settings = home.settings
         self._home = home
@@ -103,26 +127,30 @@ class Run:
         self._transport = transport
         self._watcher = watcher
         self._brake = brake
+        self._log = log
 
-    def refresh(self) -> Merged | None:
+    def refresh(self, *, accept_shrink: bool = False) -> Merged | None:
         """Takes over the listing of the GDC, or of the manifest; None if nothing is new there.
 
         Raises NetworkError, BadManifest.
         """
         manifest = self.settings.manifest
         if manifest is not None:
-            return self._refresh_from(Path(manifest))
-        release = gdc.release(self._transport, self.settings.api)
-        if release == self._catalogue.release():
-            return None
-        listing = gdc.listing(self._transport, self.settings.api, on_page=self._watcher.listing)
-        return self._catalogue.merge(listing, time.time())
-
-    def _refresh_from(self, manifest: Path) -> Merged | None:
-        if not manifest.exists() and self._catalogue.release() is not None:
-            return None
-        merged = self._catalogue.merge(read_manifest(manifest), time.time())
-        return merged if merged != Merged(unchanged=merged.unchanged) else None
+            merged = refreshing.from_manifest(
+                self._catalogue, Path(manifest), accept_shrink=accept_shrink
+            )
+        else:
+            self._watcher.listing(0, 0)
+            merged = refreshing.from_gdc(
+                self._catalogue,
+                self._transport,
+                self.settings.api,
+                accept_shrink=accept_shrink,
+                on_page=self._watcher.listing,
+            )
+        if merged is not None and self._log is not None:
+            self._log.listing(self._catalogue.release(), merged)
+        return merged
 
     def sample(self) -> int:
         """Fills the sample up to what the settings ask for; how many slides were added.
@@ -130,17 +158,46 @@ class Run:
         What is sampled stays, whatever the settings say now. Raises WrongUse if
         more is asked for than there is.
         """
+        if self._catalogue.release() is None:
+            raise WrongUse("nothing is listed yet: run tcgamirror refresh first, or update")
+        plan = self.settings.plan
+        asked = (
+            f"{self.settings.slides} of listing {self._catalogue.merges()} by seed {plan.seed}, "
+            f"{plan.order}, {plan.by}, {sorted(plan.kinds)}, {sorted(plan.projects)}"
+        )
+        if self.settings.lock is not None:
+            asked = f"{asked}, {self.settings.lock}"
+        if self._catalogue.fact(_SAMPLED) == asked:
+            return 0
+        added = self._sample()
+        self._catalogue.set_fact(_SAMPLED, asked)
+        return added
+
+    def _sample(self) -> int:
         sampled = set(self._catalogue.sampled())
+        if self.settings.lock is not None:
+            return self._sample_locked(self._home.root / self.settings.lock, sampled)
         if self.settings.slides is not None and len(sampled) >= self.settings.slides:
             return 0
         order = ordered(self._catalogue.candidates(), self.settings.plan)
-        wanted = len(order) if self.settings.slides is None else self.settings.slides
-        if wanted > len(order):
-            raise WrongUse(
-                f"{wanted} slides are asked for, but only {len(order)} of the listing fit: "
-                "lower sample.slides, or widen kind and projects, in the settings"
-            )
-        fresh = [name for name in order if name not in sampled][: max(0, wanted - len(sampled))]
+        fresh = [name for name in order if name not in sampled]
+        if self.settings.slides is not None:
+            # What is sampled counts, though it be withdrawn since.
+            there = len(sampled) + len(fresh)
+            if self.settings.slides > there:
+                raise WrongUse(
+                    f"{self.settings.slides} slides are asked for, but there are only {there}: "
+                    "lower sample.slides, or widen kind and projects, in the settings"
+                )
+            fresh = fresh[: self.settings.slides - len(sampled)]
+        if fresh:
+            self._catalogue.add_to_sample(fresh, time.time())
+        return len(fresh)
+
+    def _sample_locked(self, lock: Path, sampled: set[str]) -> int:
+        """Adds those of the lock's slides that are listed; the others are told by the report."""
+        listed = {candidate.file_name for candidate in self._catalogue.candidates()} - sampled
+        fresh = [name for name in read_lock(lock).names if name in listed]
         if fresh:
             self._catalogue.add_to_sample(fresh, time.time())
         return len(fresh)
@@ -151,89 +208,56 @@ class Run:
         Raises Interrupted after the slides in hand are recorded, Unreachable if
         no slide can be had of anyone, and what would end every slide (NoRoom).
         """
-        due = self._catalogue.due(retry_failed=wishes.retry_failed, limit=wishes.limit)
+        now = time.time()
+        due = self._catalogue.due(retry_failed=wishes.retry_failed, now=now, limit=wishes.limit)
+        if wishes.only is not None:
+            due = [slide for slide in due if slide.file_name in wishes.only]
         self._watcher.begins(len(due))
         if not due:
+            if not self._catalogue.standing(now).sampled:
+                raise WrongUse("nothing is sampled yet: run tcgamirror update")
             return Fetched()
         # Only now: a night without work is over before these would be imported.
         from tcgamirror.ways import ladder_of
 
         origins = Origins(self.settings.api, self.settings.bucket)
         ladder = ladder_of(self._home, self._transport, origins)
-        pool = _Pool(ladder.fetch, self.settings.workers, self._brake, wishes.time_limit)
+        beyond = 0
+        if wishes.limit is not None:
+            all_due = self._catalogue.due_count(retry_failed=wishes.retry_failed, now=now)
+            beyond = all_due - len(due)
+        limits = limits_of(wishes.time_limit, wishes.max_bytes, lambda: ladder.bytes_moved)
+        pool = Pool(ladder.fetch, self.settings.workers, self._brake, limits)
         tally = _Tally()
-        for outcomes in pool.outcomes(due):
-            for outcome in outcomes:
-                self._catalogue.record(outcome, run, time.time())
-                tally.add(outcome)
-                self._watcher.finished(outcome)
-            self._watcher.tick(ladder.bytes_moved, self._brake.in_hand, self._brake.pressed)
-            if tally.unreached >= SITE_DOWN_AFTER and pool.reason is None:
-                pool.end(Unreachable(f"no slide can be reached any more; the last: {tally.last}"))
+        with closing(pool.outcomes(due)) as ended:
+            for outcomes in ended:
+                for outcome in outcomes:
+                    self._catalogue.record(outcome, run, time.time())
+                    tally.add(outcome)
+                    self._watcher.finished(outcome)
+                    self._note(outcome, pool)
+                self._watcher.tick(ladder.bytes_moved, self._brake.in_hand, self._brake.waits)
+                if tally.unreached >= SITE_DOWN_AFTER and pool.reason is None:
+                    pool.end(
+                        Unreachable(f"no slide can be reached any more; the last: {tally.last}")
+                    )
         for name, words in origins.report().items():
             self._catalogue.set_fact(f"origin {name}", words)
         if pool.reason is not None:
             raise pool.reason
         if self._brake.pressed:
             raise Interrupted(f"stopped with {tally.done} slides done; the next run goes on")
-        left = len(due) - tally.done - tally.failed
-        return Fetched(tally.done, tally.failed, ladder.bytes_moved, left)
+        left = len(due) - tally.done - tally.failed + beyond
+        stopped_by = pool.limit or ("--limit" if left else None)
+        return Fetched(tally.done, tally.failed, ladder.bytes_moved, left, stopped_by)
 
-
-class _Pool:
-    """Slides at a few workers, so many at a time, and the outcomes as they come.
-
-    time_limit: seconds after which no further slide begins. reason: what ended
-    the work before its end, if anything did.
-    """
-
-    def __init__(
-        self,
-        fetch: Callable[[Slide], Outcome],
-        workers: int,
-        brake: Brake,
-        time_limit: float | None,
-    ) -> None:
-        self._fetch = fetch
-        self._workers = workers
-        self._brake = brake
-        self._end = None if time_limit is None else time.monotonic() + time_limit
-        self.reason: TcgaMirrorError | None = None
-
-    def end(self, reason: TcgaMirrorError) -> None:
-        """Begins no further slide and lets go of those in hand."""
-        self.reason = self.reason or reason
-        self._brake.press_hard()
-
-    def _may_begin(self) -> bool:
-        in_time = self._end is None or time.monotonic() < self._end
-        return in_time and not self._brake.pressed
-
-    def outcomes(self, due: Sequence[Slide]) -> Iterator[list[Outcome]]:
-        """Lists of what ended since the last one, some of them empty: a few times a second."""
-        waiting = iter(due)
-        running: set[Future[Outcome]] = set()
-        with ThreadPoolExecutor(self._workers, "slide") as pool:
-            while True:
-                while len(running) < self._workers and self._may_begin():
-                    slide = next(waiting, None)
-                    if slide is None:
-                        break
-                    running.add(pool.submit(self._fetch, slide))
-                self._brake.in_hand = len(running)
-                if not running:
-                    return
-                ended, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-                yield [outcome for future in ended if (outcome := self._result(future))]
-
-    def _result(self, future: Future[Outcome]) -> Outcome | None:
+    def _note(self, outcome: Outcome, pool: Pool) -> None:
+        """Logs it; a log that is full ends the run, after the slides in hand are recorded."""
         try:
-            return future.result()
-        except Interrupted:
-            return None
-        except TcgaMirrorError as error:
-            self.end(error)
-            return None
+            if self._log is not None:
+                self._log.slide(outcome)
+        except NoRoom as error:
+            pool.end(error)
 
 
 class _Tally:
@@ -258,21 +282,23 @@ def rehearse(home: Home, wishes: Wishes, watcher: Watcher, brake: Brake) -> Fore
     """What `perform` would fetch now: asks for the listing, but changes nothing on disk."""
     with (
         Catalogue.rehearsal(home.root / CATALOGUE) as catalogue,
-        _network(home, brake) as transport,
+        network(home, brake) as transport,
     ):
         home.check_target(catalogue)
         steps = Run(home, catalogue, transport, watcher, brake)
         if wishes.refresh:
-            steps.refresh()
+            steps.refresh(accept_shrink=wishes.accept_shrink)
         if wishes.sample:
             steps.sample()
-        due = tuple(catalogue.due(retry_failed=wishes.retry_failed, limit=wishes.limit))
+        due = tuple(
+            catalogue.due(retry_failed=wishes.retry_failed, now=time.time(), limit=wishes.limit)
+        )
         past = {row.source: row for row in catalogue.counts().by_source}
     settings = home.settings
     return forecast(due, settings.via[0], settings.target, settings.workers, past)
 
 
-def _network(home: Home, brake: Brake) -> Transport:
+def network(home: Home, brake: Brake) -> Transport:
     """The mirror's connections, as many for each host as its settings allow."""
     settings = home.settings
     limits = {
@@ -284,24 +310,39 @@ def _network(home: Home, brake: Brake) -> Transport:
     return Transport(patience=settings.patience, limits=limits, rate=settings.rate, stop=brake.stop)
 
 
-def perform(home: Home, command: str, wishes: Wishes, watcher: Watcher, brake: Brake) -> Report:
+def perform(
+    home: Home,
+    command: str,
+    wishes: Wishes,
+    watcher: Watcher,
+    brake: Brake,
+    log: RunLog | None = None,
+    survey: Callable[[Catalogue], Wishes] | None = None,
+) -> Report:
     """Does on one mirror what is wished, holding its lock, and notes the run in the catalogue.
 
+    survey: looks at the mirror first, with the lock held, and tells what is wished instead.
     Raises Locked at once if another run holds it; else see the steps of Run.
     """
     with (
         Lock(home.root / LOCK, command),
         Catalogue.open(home.root / CATALOGUE) as catalogue,
-        _network(home, brake) as transport,
+        network(home, brake) as transport,
     ):
         home.check_target(catalogue)
-        steps = Run(home, catalogue, transport, watcher, brake)
+        steps = Run(home, catalogue, transport, watcher, brake, log)
         run = catalogue.begin_run(command, time.time())
         exit_code = ExitCode.BUG
         try:
-            merged = steps.refresh() if wishes.refresh else None
+            if log is not None:
+                log.begins(home.settings.fixed, catalogue.release())
+            if survey is not None:
+                wishes = survey(catalogue)
+            merged = steps.refresh(accept_shrink=wishes.accept_shrink) if wishes.refresh else None
             added = steps.sample() if wishes.sample else 0
             fetched = steps.fetch(run, wishes) if wishes.fetch else Fetched()
+            if log is not None:
+                log.ends(fetched.left)
             report = Report(catalogue.release(), merged, added, fetched)
             exit_code = report.exit_code
         except TcgaMirrorError as error:

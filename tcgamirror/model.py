@@ -83,7 +83,8 @@ SAMPLE_TYPES = {
 
 _SLIDE_NAME = re.compile(
     r"(?P<slide>(?P<case>TCGA-\w{2}-\w{4})-(?P<sample>\d{2})[A-Z]-\d{2}-(?P<kind>DX|TS|BS|MS)\w*)"
-    r"\.[0-9A-Fa-f-]{36}\.svs"
+    r"\.[0-9A-Fa-f-]{36}\.svs",
+    re.ASCII,
 )
 
 

@@ -16,17 +16,30 @@ from tcgamirror.errors import (
     CutShort,
     NetworkError,
     RangeIgnored,
+    Redirected,
     ServerError,
+    TooLong,
     TooSlow,
     Unreachable,
     WrongContent,
+    WrongSpan,
 )
 from tcgamirror.model import Slide
 
 REST = 300.0
 """Seconds for which an origin that failed is asked only if no other answers."""
 
-_ITS_OWN_FAULT = (Unreachable, TooSlow, ServerError, CutShort, WrongContent)
+_ITS_OWN_FAULT = (
+    Unreachable,
+    TooSlow,
+    ServerError,
+    CutShort,
+    WrongContent,
+    WrongSpan,
+    TooLong,
+    Redirected,
+    RangeIgnored,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +98,13 @@ class Origins:
                 standing.honours_range = True
 
     def failed(self, origin: Origin, error: NetworkError) -> None:
-        """The origin did not; what only concerns one slide (a 404, say) is not held against it."""
+        """The origin did not; what only concerns one slide (a 404, say) is not held against it.
+
+        An origin that ignores Range is not asked for parts again, unless it gave some before.
+        """
         with self._lock:
             standing = self._standing[origin.name]
-            if isinstance(error, RangeIgnored):
+            if isinstance(error, RangeIgnored) and not standing.honours_range:
                 standing.honours_range = False
             elif isinstance(error, _ITS_OWN_FAULT):
                 standing.failed = self._clock()

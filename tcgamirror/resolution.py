@@ -12,7 +12,7 @@ MPP_PLAUSIBLE = (0.05, 20.0)
 
 
 def aperio_properties(description: str) -> dict[str, str]:
-    """The `key = value` pairs of an Aperio ImageDescription, the first of each key.
+    """The `key = value` pairs of an Aperio ImageDescription; of a key given twice the last one.
 
     >>> aperio_properties("Aperio Image Library v10|AppMag = 40|MPP = 0.2520")
     {'AppMag': '40', 'MPP': '0.2520'}
@@ -21,7 +21,7 @@ def aperio_properties(description: str) -> dict[str, str]:
     for part in description.split("|")[1:]:
         key, equals, value = part.partition("=")
         if equals:
-            properties.setdefault(key.strip(), value.strip())
+            properties[key.strip()] = value.strip()
     return properties
 
 

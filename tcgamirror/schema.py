@@ -168,4 +168,22 @@ JOIN slides USING (file_name)
 JOIN images USING (file_name);
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
+_SECOND = """
+-- failures: runs in a row in which the slide failed. retry_at: when a failed one is due again,
+-- ISO 8601 in UTC; NULL: only when it is asked for. Those of before are due at once.
+ALTER TABLE images ADD COLUMN failures INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE images ADD COLUMN retry_at TEXT;
+UPDATE images SET retry_at = '1970-01-01T00:00:00Z', failures = 1 WHERE status = 'failed';
+
+ALTER TABLE releases ADD COLUMN superseded INTEGER NOT NULL DEFAULT 0;
+
+-- A release may be merged more than once, as a manifest is that was edited.
+ALTER TABLE changes ADD COLUMN merge INTEGER REFERENCES releases
+    DEFERRABLE INITIALLY DEFERRED;
+UPDATE changes SET merge = (
+    SELECT min(releases.merge) FROM releases WHERE releases.release = changes.release
+);
+CREATE INDEX changes_by_merge ON changes (merge);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND)

@@ -15,17 +15,27 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from tcgamirror import values
 from tcgamirror.errors import BadSettings
 from tcgamirror.model import ImageFormat, Kind, Resample, Target
 from tcgamirror.patience import Patience
 from tcgamirror.sampling import By, Order, Plan
 
 FILE_NAME = "tcgamirror.toml"
+LOCKED = "sample.lock"
+"""Where a mirror made by `init --lock` keeps the lock file."""
+
 SOURCES = ("range", "tiles", "whole")
 GDC = "https://api.gdc.cancer.gov"
 GDC_TILES = "https://api.gdc.cancer.gov/tile"
 BUCKET = "https://tcga-2-open.s3.amazonaws.com"
 MOST_WORKERS = 64
+MOST_CONNECTIONS = 256
+MOST_TRIES = 100
+MOST_SECONDS = 86_400.0
+"""Of one wait. The system's clocks overflow at far longer ones."""
+LEAST_RATE = 1000.0
+"""Bytes per second. At less, a slide takes days and every wait of a connection runs out."""
 
 Value = TypeVar("Value")
 
@@ -35,8 +45,8 @@ class Settings:
     """All that `init` fixes and a person may later change, but for `target` and `form`.
 
     slides: how many to sample, None for all. manifest: a listing from a file
-    instead of the GDC. via: the ladder of sources. rate: bytes per second over
-    all connections. api_connections, bucket_connections: at once, by host.
+    instead of the GDC. lock: a file in the mirror that names the sample. via: the
+    ladder of sources. rate: bytes per second over all connections. api_connections, bucket_connections: at once, by host.
     """
 
     target: Target
@@ -47,6 +57,7 @@ class Settings:
     kinds: frozenset[Kind] = frozenset({Kind.DIAGNOSTIC})
     projects: tuple[str, ...] = ()
     manifest: str | None = None
+    lock: str | None = None
     form: ImageFormat = ImageFormat.PNG
     via: tuple[str, ...] = SOURCES
     workers: int = 4
@@ -64,36 +75,74 @@ class Settings:
 
     @property
     def fixed(self) -> str:
-        """What may not change after `init`, in words."""
-        return f"{self.target}, {self.form}"
+        """What may not change after `init`, in words that any change changes."""
+        asked = self.target
+        if asked.mpp is None:
+            return f"{asked}, {self.form}"
+        return f"{str(asked.mpp).removesuffix('.0')} µm/px, {asked.resample}, {self.form}"
 
 
 # Values, each with what it may be ----------------------------------------------
 
 
+def refused(value: object, name: str, may: str) -> BadSettings:
+    """The error that says what a setting is and what it may be, in one line."""
+    shown = f"{value:g}" if isinstance(value, float) else f"{value!r:.80}"
+    return BadSettings(f"{name} is {shown}, but has to be {may}")
+
+
 def count(value: object, name: str, most: int = 2**31) -> int:
     """A whole number of at least one."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        upto = f" to {most}" if most < 2**31 else " or more"
-        raise BadSettings(f"{name} is {value}, but has to be a whole number of 1{upto}")
+        raise refused(value, name, f"a whole number from 1 to {most}")
     return value
 
 
 def positive(value: object, name: str) -> float:
     """A finite number above zero."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(float(str(value))) or float(str(value)) <= 0:
-        raise BadSettings(f"{name} is {value}, but has to be a number above 0")
-    return float(str(value))
+    return _number(value, name, math.ulp(0), math.inf, "a number above 0")
+
+
+def seconds(value: object, name: str) -> float:
+    """How long to wait."""
+    return _number(
+        value, name, math.ulp(0), MOST_SECONDS, f"seconds, above 0 and up to {MOST_SECONDS:.0f}"
+    )
+
+
+def byte_rate(value: object, name: str) -> float:
+    """Bytes per second."""
+    return _number(
+        value, name, LEAST_RATE, math.inf, f"a number of bytes per second from {LEAST_RATE:.0f} up"
+    )
+
+
+def _number(value: object, name: str, least: float, most: float, may: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise refused(value, name, may)
+    # By way of text, because float() raises for whole numbers beyond its range.
+    number = float(str(value))
+    if not math.isfinite(number) or not least <= number <= most:
+        raise refused(value, name, may)
+    return number
 
 
 def address(value: object, name: str) -> str:
     """An http or https address, without a final slash."""
-    text = str(value).rstrip("/")
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-        raise BadSettings(f"{name} is {value}, but has to be an address such as {GDC}")
+    text = value.rstrip("/") if isinstance(value, str) else ""
+    if not _leads_somewhere(text):
+        raise refused(value, name, f"an address such as {GDC}")
     return text
+
+
+def _leads_somewhere(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    plain = text.isprintable() and " " not in text and not parts.query and not parts.fragment
+    return plain and parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
 
 
 def one_of(value: object, name: str, choices: type[Value]) -> Value:
@@ -102,14 +151,14 @@ def one_of(value: object, name: str, choices: type[Value]) -> Value:
         return choices(value)  # type: ignore[call-arg]
     except ValueError:
         known = ", ".join(str(choice) for choice in choices)  # type: ignore[attr-defined]
-        raise BadSettings(f"{name} is {value}, but has to be one of {known}") from None
+        raise refused(value, name, f"one of {known}") from None
 
 
 def ladder(value: object, name: str) -> tuple[str, ...]:
     """Sources in the order they are tried, each once."""
     sources = tuple(map(str, value)) if isinstance(value, list | tuple) else ()
     if not sources or len(set(sources)) < len(sources) or not set(sources) <= set(SOURCES):
-        raise BadSettings(f"{name} is {value}, but has to be some of {', '.join(SOURCES)}")
+        raise refused(value, name, f"some of {', '.join(SOURCES)}, each once")
     return sources
 
 
@@ -118,27 +167,52 @@ def kinds(value: object, name: str) -> frozenset[Kind]:
     if value == "all":
         return frozenset(Kind)
     if value not in tuple(Kind):
-        raise BadSettings(f"{name} is {value}, but has to be one of diagnostic, tissue, all")
+        raise refused(value, name, "one of diagnostic, tissue, all")
     return frozenset({Kind(str(value))})
 
 
 def names(value: object, name: str) -> tuple[str, ...]:
-    """A list of text."""
-    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-        raise BadSettings(f"{name} is {value}, but has to be a list of names")
+    """A list of printable text."""
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(item, str) and item and item.isprintable() for item in value
+    ):
+        raise refused(value, name, "a list of names")
     return tuple(value)
 
 
-def target(mpp: object, max_size: object, resample: object) -> Target:
-    """Exactly one of mpp and max_size."""
+def file_path(value: object, name: str) -> str:
+    """A path that the settings, which are UTF-8, can hold."""
+    try:
+        if isinstance(value, str) and value.encode() and "\0" not in value:
+            return value
+    except UnicodeEncodeError:
+        pass
+    raise refused(value, name, "the path of a file, in UTF-8")
+
+
+def plain_name(value: object, name: str) -> str:
+    """The name of a file that lies beside the settings."""
+    if values.file_name(value) is None:
+        raise refused(value, name, f"the name of a file in the mirror, such as {LOCKED}")
+    return str(value)
+
+
+def target(
+    mpp: object,
+    max_size: object,
+    resample: object,
+    called: tuple[str, str] = ("target.mpp", "target.max_size"),
+) -> Target:
+    """Exactly one of mpp and max_size. called: what the user knows them as."""
     if (mpp is None) == (max_size is None):
         raise BadSettings(
-            "give either mpp (µm per pixel) or max_size (pixels), one of them and not both"
+            f"give either {called[0]} (µm per pixel) or {called[1]} (pixels of the longer side), "
+            "one of them and not both"
         )
     return Target(
-        mpp=None if mpp is None else positive(mpp, "mpp"),
-        max_size=None if max_size is None else count(max_size, "max_size"),
-        resample=one_of(resample, "resample", Resample),
+        mpp=None if mpp is None else positive(mpp, called[0]),
+        max_size=None if max_size is None else count(max_size, called[1]),
+        resample=one_of(resample, "target.resample", Resample),
     )
 
 
@@ -184,10 +258,11 @@ def read_settings(path: Path) -> Settings:
         return _parsed(file)
     except OSError as error:
         raise BadSettings(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadSettings(f"{path} is not TOML: {error}") from error
     except BadSettings as error:
         raise BadSettings(f"{path}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        # Beside TOMLDecodeError: bytes that are no UTF-8, endless numbers, endless brackets.
+        raise BadSettings(f"{path} is not TOML: {error}; correct it by hand") from error
 
 
 def _parsed(file: Mapping[str, object]) -> Settings:
@@ -212,15 +287,16 @@ def _parsed(file: Mapping[str, object]) -> Settings:
         by=sample.take("by", lambda value, name: one_of(value, name, By), By.NONE),
         kinds=sample.take("kind", kinds, frozenset({Kind.DIAGNOSTIC})),
         projects=sample.take("projects", names, ()),
-        manifest=sample.optional("manifest", lambda value, _: str(value), None, none=""),
+        manifest=sample.optional("manifest", file_path, None, none=""),
+        lock=sample.optional("lock", plain_name, None, none=""),
         via=fetch.take("via", ladder, SOURCES),
         workers=fetch.take("workers", lambda value, name: count(value, name, MOST_WORKERS), 4),
-        rate=fetch.optional("rate", positive, None, none="unlimited"),
+        rate=fetch.optional("rate", byte_rate, None, none="unlimited"),
         api=gdc.take("api", address, GDC),
         tiles=gdc.take("tiles", address, GDC_TILES),
         bucket=gdc.optional("bucket", address, BUCKET, none="none"),
-        api_connections=gdc.take("api_connections", count, 4),
-        bucket_connections=gdc.take("bucket_connections", count, 16),
+        api_connections=gdc.take("api_connections", _connections, 4),
+        bucket_connections=gdc.take("bucket_connections", _connections, 16),
         patience=_patience(network),
     )
     for table in (wanted, sample, fetch, gdc, network):
@@ -230,18 +306,24 @@ def _parsed(file: Mapping[str, object]) -> Settings:
 
 def _seed(value: object, name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise BadSettings(f"{name} is {value}, but has to be a whole number")
+        raise refused(value, name, "a whole number")
     return value
+
+
+def _connections(value: object, name: str) -> int:
+    return count(value, name, MOST_CONNECTIONS)
 
 
 def _patience(network: _Table) -> Patience:
     usual = Patience()
     return Patience(
-        connect=network.take("connect", positive, usual.connect),
-        first_byte=network.take("first_byte", positive, usual.first_byte),
-        stall=network.take("stall", positive, usual.stall),
-        tries=network.take("tries", count, usual.tries),
-        backoff=network.take("backoff", positive, usual.backoff),
+        connect=network.take("connect", seconds, usual.connect),
+        first_byte=network.take("first_byte", seconds, usual.first_byte),
+        stall=network.take("stall", seconds, usual.stall),
+        tries=network.take(
+            "tries", lambda value, name: count(value, name, MOST_TRIES), usual.tries
+        ),
+        backoff=network.take("backoff", seconds, usual.backoff),
     )
 
 
@@ -267,6 +349,7 @@ by = {_text(settings.by)}  # none, project_id, primary_site: go round these in t
 kind = {_text(kind)}  # diagnostic, tissue, all
 projects = {_list(settings.projects)}  # such as "TCGA-BRCA"; none: any
 manifest = {_text(settings.manifest or "")}  # a GDC manifest to list from, instead of the GDC
+lock = {_text(settings.lock or "")}  # a lock file in the mirror: exactly its slides are taken
 
 [fetch]
 via = {_list(settings.via)}  # tried in this order

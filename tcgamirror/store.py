@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
-from tcgamirror import __version__
 from tcgamirror.decode import TileReader
 from tcgamirror.encode import write_image
+from tcgamirror.facts import facts_of
 from tcgamirror.files import digest, replacing
 from tcgamirror.model import ImageFormat, Picture, Pyramid, Rendition, Slide
 from tcgamirror.raster import render
@@ -44,7 +43,7 @@ class Store:
         mpp = None
         if rendition.mpp_x is not None and rendition.mpp_y is not None:
             mpp = (rendition.mpp_x, rendition.mpp_y)
-        facts = _facts(slide, source, pyramid, rendition)
+        facts = facts_of(slide, source, pyramid, rendition)
         with replacing(file) as out:
             strips = render(tiles, rendition.size)
             write_image(out, self._form, rendition.size, strips, mpp, facts)
@@ -60,27 +59,3 @@ class Store:
             bytes=file.stat().st_size,
             sha256=digest(file, "sha256"),
         )
-
-
-def _facts(
-    slide: Slide, source: str, pyramid: Pyramid, rendition: Rendition
-) -> Mapping[str, object]:
-    """What an image tells of itself, so that it can be understood without its catalogue."""
-    return {
-        "file_id": slide.file_id,
-        "file_name": slide.file_name,
-        "md5": slide.md5,
-        "size": slide.size,
-        "project_id": slide.project_id,
-        "primary_site": slide.primary_site,
-        "case_barcode": slide.case_barcode,
-        "slide_barcode": slide.slide_barcode,
-        "source": source,
-        "level": rendition.level,
-        "level_downsample": pyramid.levels[rendition.level].downsample,
-        "base_mpp": pyramid.mpp.value,
-        "mpp_source": pyramid.mpp.source,
-        "mpp_x": rendition.mpp_x,
-        "mpp_y": rendition.mpp_y,
-        "made_by": f"tcgamirror {__version__}",
-    }

@@ -19,7 +19,7 @@ from tcgamirror.tiff import MOST_VALUE_BYTES, Directory, ReadAt, Tag, Tiff
 
 MOST_TILES = 4_000_000
 LONGEST_SIDE = 2_000_000
-LARGEST_TILE = 8192
+LARGEST_TILE = 4096
 
 
 class Compression:
@@ -121,11 +121,11 @@ class Svs:
     def values(self, index: int) -> Iterator[tuple[int, int, int, bytes]]:
         """Tag, type, count and bytes of a level's tags, but for tile arrays and large ones.
 
-        A level without a description of its own has the base's.
+        The description is the base's, which alone says whose slide it is.
         """
         entries = {
-            Tag.DESCRIPTION: self.levels[0].directory.entries.get(Tag.DESCRIPTION),
             **self.levels[index].directory.entries,
+            Tag.DESCRIPTION: self.levels[0].directory.entries.get(Tag.DESCRIPTION),
         }
         left_out = (Tag.TILE_OFFSETS, Tag.TILE_COUNTS, Tag.ICC_PROFILE, Tag.SUB_DIRECTORIES)
         for tag, entry in entries.items():

@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 BINARY = "TCGAMIRROR_BINARY"
 """Names the environment variable that names the program to test instead of `main.py`."""
+
+ALMIGHTY = ("dac_override", "dac_read_search")
+"""What lets root write what is read-only."""
 
 TIMEOUT = 60.0
 """Seconds after which a command is taken to hang, and killed."""
@@ -62,10 +65,14 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout: float = TIMEOUT,
+    by: Sequence[str] = (),
 ) -> Result:
-    """Runs one command to its end. env: on top of this process's own. timeout: seconds."""
+    """Runs one command to its end.
+
+    env: on top of this process's own. timeout: seconds. by: words that come before the program.
+    """
     ended = subprocess.run(
-        [*program(), *map(str, args)],
+        [*by, *program(), *map(str, args)],
         env=surroundings(env),
         cwd=cwd,
         timeout=timeout,
@@ -83,6 +90,13 @@ def succeeded(*args: str | Path, **options: Any) -> Result:
     result = run(*args, **options)
     assert (result.code, result.err) == (0, ""), result
     return result
+
+
+def ordinary() -> Sequence[str]:
+    """Words before the program that have it obey permissions, though root runs the tests."""
+    without = ",".join(f"-{power}" for power in ALMIGHTY)
+    as_root = ("setpriv", f"--bounding-set={without}", f"--inh-caps={without}")
+    return as_root if os.geteuid() == 0 else ()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Small mirrors of a stand-in GDC, and what is in them. A pytest plugin for its fixtures."""
+"""Small mirrors of a stand-in GDC, and what is in them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import hashlib
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import pytest
-
-from tests.command import Result, run, succeeded
+from tests.command import Result, succeeded
 from tests.gdc import Listed, StandIn, listed, made_up_name
 from tests.slides import SlideSpec, make_slide
 
@@ -25,28 +23,17 @@ _PATIENT = re.compile(r"(?ms)^\[network\].*")
 _IMPATIENT = "[network]\nconnect = 1.0\nfirst_byte = 1.0\nstall = 1.0\ntries = 2\nbackoff = 0.01\n"
 
 
-@pytest.fixture(scope="session")
-def small_slides(tmp_path_factory: pytest.TempPathFactory) -> tuple[Listed, ...]:
-    """Slides of three projects, the last ones frozen, each of its own size."""
-    folder = tmp_path_factory.mktemp("small-slides")
-    return tuple(_small(folder, number) for number in range(DIAGNOSTIC + TISSUE))
-
-
-def _small(folder: Path, number: int) -> Listed:
-    spec = SlideSpec(width=500 + 8 * number, height=400, downsamples=(1, 4), seed=number)
+def small_slide(folder: Path, number: int) -> Listed:
+    """The slide of that number, made in the folder: 500 to 636 by 400 pixels."""
+    spec = SlideSpec(
+        width=500 + 8 * number, height=400, downsamples=(1, 4), thumbnail=False, seed=number
+    )
     return listed(
         make_slide(folder / f"{number}.svs", spec),
         file_name=made_up_name(str(number), "DX1" if number < DIAGNOSTIC else "TSA"),
         project_id=PROJECTS[number % len(PROJECTS)],
         primary_site=SITES[number % len(SITES)],
     )
-
-
-@pytest.fixture
-def small_gdc(small_slides: tuple[Listed, ...]) -> Iterator[StandIn]:
-    """A stand-in that lists the small slides."""
-    with StandIn(small_slides) as gdc:
-        yield gdc
 
 
 def addresses(gdc: StandIn) -> tuple[str, ...]:
@@ -78,7 +65,7 @@ def updated(root: Path) -> Result:
 
 def rows(root: Path, sql: str) -> list[tuple[object, ...]]:
     """What the catalogue answers to another program."""
-    address = f"file:{root / 'catalogue.db'}?mode=ro"
+    address = f"{(root / 'catalogue.db').absolute().as_uri()}?mode=ro"
     with closing(sqlite3.connect(address, uri=True, timeout=10)) as connection:
         return connection.execute(sql).fetchall()
 
@@ -89,9 +76,8 @@ def column(root: Path, sql: str) -> list[object]:
 
 def images(root: Path) -> dict[str, str]:
     """The digest of every file under `images/`, by path."""
-    return {
-        name: told for name, told in contents(root).items() if name.startswith("images/")
-    }
+    files = sorted(path for path in (root / "images").rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): _digest(path) for path in files}
 
 
 def contents(root: Path) -> dict[str, str]:
@@ -131,5 +117,3 @@ def until(there: Callable[[], object], seconds: float = 20.0) -> None:
     while not there():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)
-
-

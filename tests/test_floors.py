@@ -11,20 +11,32 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "tcgamirror"
 
 FLOORS = [
-    {"", "errors", "patience", "values", "schema"},
-    {"geometry", "spans", "brake"},
+    {"", "errors", "patience", "values", "schema", "filesystem"},
+    {"geometry", "spans", "brake", "schedule"},
     {"model", "files", "database", "connections", "tiff"},
-    {"resolution", "sampling", "gdc", "manifest", "partial", "answers", "lookups", "merging"},
-    {"settings", "catalogue", "download", "svs", "origins"},
-    {"home", "transport", "alone", "decode"},
+    {"resolution", "sampling", "gdc", "manifest", "partial", "answers"}
+    | {"lookups", "merging", "history", "retrying"},
+    {"fetching", "upkeep"},
+    {"settings", "catalogue", "download", "svs", "origins", "runlog"},
+    {"home", "transport", "alone", "decode", "facts", "rounds"},
     {"deepzoom", "encode", "raster", "sources"},
-    {"store", "sources.reading"},
-    {"ladder", "forecast", "sources.whole", "sources.tiles", "sources.range"},
+    {"store", "readback", "sources.reading"},
+    {"strays", "ladder", "forecast", "refreshing", "pool"}
+    | {"sources.whole", "sources.tiles", "sources.range"},
     {"ways"},
-    {"mirror"},
+    {"lockfile"},
+    {"mirror", "verify"},
+    {"rebuild"},
     {"console", "options"},
+    {"bars", "gallery", "gallery.thumbnails", "gallery.entries"},
+    {"gallery.figures", "gallery.packs"},
+    {"gallery.charts"},
+    {"gallery.pages"},
+    {"gallery.building"},
     {"commands"},
-    {"commands.making", "commands.filling", "commands.looking"},
+    {"commands.showing"},
+    {"commands.making", "commands.filling", "commands.looking", "commands.scheduling"}
+    | {"commands.keeping"},
     {"cli"},
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,7 @@ def test_a_query_that_never_ends_can_be_interrupted(path: Path, three: Catalogue
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "asking\n"
+    time.sleep(0.3)  # It has said so just before it asks.
     process.send_signal(signal.SIGINT)
     answer, _ = process.communicate(timeout=60)
     assert answer == "interrupted\n"

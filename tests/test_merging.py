@@ -217,6 +217,36 @@ def test_a_listing_that_lost_a_tenth_and_more_is_not_believed(tmp_path: Path) ->
         assert catalogue.merge(listing(*slides[9:]), LATER, accept_shrink=True).withdrawn == 7
 
 
+def test_of_few_slides_up_to_half_may_be_left_out(tmp_path: Path) -> None:
+    slides = [slide(letter) for letter in "abcd"]
+    with Catalogue.create(tmp_path / "catalogue.db") as catalogue:
+        catalogue.merge(listing(*slides), NOW)
+        with pytest.raises(WrongContent, match="lacks 3 of the 4 slides"):
+            catalogue.unlisted(listing(slides[0]))
+        assert catalogue.unlisted(listing(*slides[:2])) == ["id-c", "id-d"]
+        assert catalogue.merge(listing(*slides[:2]), LATER).withdrawn == 2
+
+
+def test_a_superseded_slide_names_what_stands_for_it_and_may_return(catalogue: Catalogue) -> None:
+    two = listing(slide("a"), slide("c"), release="2")
+    successors = {"id-b": "id-c", "id-a": "id-a"}
+    merged = catalogue.merge(two, NOW, successors=successors)
+    assert (merged.superseded, merged.withdrawn, merged.added) == (1, 0, 1)
+    assert mirror_row(catalogue, "b.svs")["upstream"] == "superseded"
+    assert catalogue.unlisted(two) == []
+    again = catalogue.merge(two, NOW, successors=successors)
+    assert (again.superseded, again.withdrawn) == (0, 0)
+    back = listing(slide("a"), slide("b"), slide("c"), release="3")
+    assert catalogue.merge(back, NOW).returned == 1
+    noted = [
+        (change.what, change.detail)
+        for merge in catalogue.history("Data Release 1")
+        for change in merge.changes
+        if change.file_name == "b.svs"
+    ]
+    assert noted == [("superseded", "by id-c c.svs"), ("returned", None)]
+
+
 def test_two_real_years_differ_in_ids_and_md5_but_not_in_names(tmp_path: Path) -> None:
     if not MANIFESTS.exists():
         pytest.skip("../shared/data holds no real manifests")

@@ -76,7 +76,8 @@ def test_strips_are_the_pixels_pillow_makes_of_the_whole_level(
         patch.setattr(raster, "CHUNK_WIDTH", chunk)
         made = rendered(tiles, size)
     assert made.shape == (size.height, size.width, 3)
-    assert np.array_equal(made, by_pillow(pixels, size))
+    # Pillow takes a box in single precision: a weight may be rounded the other way.
+    assert np.abs(made.astype(int) - by_pillow(pixels, size)).max() <= 1
 
 
 def test_at_the_levels_own_size_nothing_is_resampled() -> None:

@@ -5,22 +5,27 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
+import time
 
 from tcgamirror import console
 from tcgamirror.brake import Brake
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.commands import home_of
-from tcgamirror.errors import ExitCode
+from tcgamirror.commands.showing import lock_words
+from tcgamirror.errors import ExitCode, TcgaMirrorError
+from tcgamirror.fetching import Standing
 from tcgamirror.home import CATALOGUE
-from tcgamirror.lookups import Counts
 from tcgamirror.mirror import Report, Wishes, perform, rehearse
+from tcgamirror.runlog import RunLog
+from tcgamirror.settings import byte_rate
 
 SHOWN = 20
 """Slides that a dry run names on the terminal."""
 
 
 def update(given: argparse.Namespace) -> ExitCode:
-    wishes = _limits(given, Wishes())
+    wishes = _limits(given, Wishes(accept_shrink=given.accept_shrink))
     return _rehearse(given, wishes) if given.dry_run else _perform(given, wishes)
 
 
@@ -44,7 +49,7 @@ def _rehearse(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
 
 
 def refresh(given: argparse.Namespace) -> ExitCode:
-    return _perform(given, Wishes(sample=False, fetch=False))
+    return _perform(given, Wishes(sample=False, fetch=False, accept_shrink=given.accept_shrink))
 
 
 def sample(given: argparse.Namespace) -> ExitCode:
@@ -61,34 +66,45 @@ def _limits(given: argparse.Namespace, wishes: Wishes) -> Wishes:
         retry_failed=given.retry_failed,
         limit=given.limit,
         time_limit=given.time_limit,
+        max_bytes=given.max_bytes,
     )
 
 
 def _perform(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
     home = home_of(given)
     if getattr(given, "rate", None):
-        home = dataclasses.replace(
-            home, settings=dataclasses.replace(home.settings, rate=given.rate)
-        )
+        rate = byte_rate(given.rate, "--rate")
+        home = dataclasses.replace(home, settings=dataclasses.replace(home.settings, rate=rate))
     as_json = getattr(given, "json", False)
     brake = Brake()
     brake.listen()
     progress = console.Progress(quiet=as_json)
     try:
-        report = perform(home, given.command, wishes, progress, brake)
+        with RunLog(given.log, given.command) as log:
+            report = perform(home, given.command, wishes, progress, brake, log)
+    except TcgaMirrorError as error:
+        progress.close()
+        if brake.left_behind:
+            console.say(f"tcgamirror: {error}")
+            # Python itself would wait for the threads that are still at work.
+            os._exit(error.exit_code)
+        raise
     finally:
         progress.close()
     with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
-        counts = catalogue.counts()
+        standing = catalogue.standing(time.time())
     if as_json:
         print(json.dumps(dataclasses.asdict(report) | {"exit_code": int(report.exit_code)}))
     else:
-        for line in _report_words(report, counts, wishes):
-            print(line)
+        for line in _report_words(report, standing, wishes):
+            print(console.text(line))
+        if home.settings.lock is not None:
+            for line in lock_words(home):
+                print(line)
     return report.exit_code
 
 
-def _report_words(report: Report, counts: Counts, wishes: Wishes) -> list[str]:
+def _report_words(report: Report, standing: Standing, wishes: Wishes) -> list[str]:
     lines = []
     if report.merged is not None:
         merged = dataclasses.asdict(report.merged)
@@ -102,17 +118,23 @@ def _report_words(report: Report, counts: Counts, wishes: Wishes) -> list[str]:
             f"{console.slides(fetched.done)} fetched, {fetched.failed} failed, "
             f"{console.in_bytes(fetched.bytes)} moved"
         )
-    elif wishes.fetch and not counts.pending:
-        lines.append(f"nothing to fetch: {_standing(counts)} ({report.release})")
+    elif wishes.fetch and not standing.pending:
+        lines.append(f"nothing to fetch: {_standing_words(standing)} ({report.release})")
     elif wishes.sample and not report.added:
-        lines.append(f"nothing to add: {console.slides(counts.sampled)} are sampled")
+        lines.append(f"nothing to add: {console.slides(standing.sampled)} are sampled")
     elif wishes.refresh and report.merged is None:
         lines.append(f"nothing new: {report.release}")
     if fetched.left:
-        lines.append(f"{console.slides(fetched.left)} left for the next run")
+        lines.append(
+            f"stopped by {fetched.stopped_by}; "
+            f"{console.slides(fetched.left)} left for the next run"
+        )
     return lines
 
 
-def _standing(counts: Counts) -> str:
-    failed = f", {counts.failed} failed (see --retry-failed)" if counts.failed else ""
-    return f"{counts.done} of {console.slides(counts.sampled)} done{failed}"
+def _standing_words(standing: Standing) -> str:
+    failed = ""
+    if standing.failed:
+        again = f"again from {standing.next}, " if standing.next else ""
+        failed = f", {standing.failed:,} failed ({again}at once by --retry-failed)"
+    return f"{standing.done:,} of {console.slides(standing.sampled)} done{failed}"

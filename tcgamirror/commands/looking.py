@@ -6,12 +6,14 @@ import argparse
 import dataclasses
 import json
 import sys
+import time
 from collections.abc import Mapping, Sequence
 
-from tcgamirror import console
+from tcgamirror import bars, console
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.commands import home_of
 from tcgamirror.errors import ExitCode
+from tcgamirror.fetching import Standing
 from tcgamirror.home import CATALOGUE
 from tcgamirror.lookups import Counts
 
@@ -20,24 +22,65 @@ def status(given: argparse.Namespace) -> ExitCode:
     home = home_of(given)
     with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
         counts = catalogue.counts()
+        standing = catalogue.standing(time.time())
         origins = {name: catalogue.fact(f"origin {name}") for name in ("bucket", "gdc")}
     origins = {name: words for name, words in origins.items() if words}
     if given.json:
-        print(json.dumps(dataclasses.asdict(counts) | {"origins": origins}))
+        print(json.dumps(dataclasses.asdict(counts) | {"origins": origins} | _retries(standing)))
         return ExitCode.DONE
     print(f"mirror   {home.root.absolute()} ({home.settings.fixed})")
-    print(f"listing  {counts.release or 'none yet'}: {console.slides(counts.listed)}")
+    print(f"listing  {console.text(counts.release or 'none yet')}: {console.slides(counts.listed)}")
     print(
         f"sample   {console.slides(counts.sampled)}: {counts.done} done, "
         f"{counts.pending} pending, {counts.failed} failed"
     )
+    if counts.failed:
+        print(f"failed   {_retry_words(standing)}")
     print(
         f"images   {console.in_bytes(counts.bytes)}, "
         f"for {console.in_bytes(counts.bytes_fetched)} moved"
     )
     for name, words in origins.items():
-        print(f"{name:8} {words}")
+        print(f"{name:8} {console.text(words)}")
     _status_tables(counts)
+    return ExitCode.DONE
+
+
+def _retries(standing: Standing) -> dict[str, object]:
+    """Of the failed slides, how many are tried again when."""
+    names = ("due", "later", "next", "never")
+    return {"retries": {name: getattr(standing, name) for name in names}}
+
+
+def _retry_words(standing: Standing) -> str:
+    words = []
+    if standing.due:
+        words.append(f"{standing.due:,} due again at the next run")
+    if standing.later:
+        words.append(f"{standing.later:,} later, the first from {standing.next}")
+    if standing.never:
+        words.append(f"{standing.never:,} only with --retry-failed")
+    return "; ".join(words)
+
+
+def changes(given: argparse.Namespace) -> ExitCode:
+    home = home_of(given)
+    with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
+        merges = catalogue.history(given.since)
+    if given.json:
+        print(json.dumps([dataclasses.asdict(merge) for merge in merges]))
+        return ExitCode.DONE
+    if not merges:
+        print("no listing was merged" + (f" after {given.since}" if given.since else " yet"))
+    for merge in merges:
+        counts = [f"{count:,} {what}" for what, count in merge.counts.items()]
+        print(
+            f"{console.text(merge.release)} ({merge.merged_at}): {', '.join(counts) or 'no change'}"
+            f" ({console.slides(merge.listed)} listed)"
+        )
+        # The first one is all new: the names of everything would bury what changed since.
+        for change in merge.changes if merge.merge > 1 else ():
+            print(console.text(f"{change.what} {change.file_name} {change.detail or ''}").rstrip())
     return ExitCode.DONE
 
 
@@ -53,7 +96,12 @@ def _status_tables(counts: Counts) -> None:
             )
             for row in counts.by_project
         ]
-        print("\n" + console.table(("project", "sampled", "done", "failed", "images"), rows))
+        table = console.table(("project", "sampled", "done", "failed", "images"), rows)
+        parts = [
+            (row.done, row.failed, row.sampled - row.done - row.failed)
+            for row in counts.by_project
+        ]
+        print("\n" + bars.beside(table, parts, bars.Look.of_stdout()))
     if counts.by_source:
         sources = [
             (
@@ -74,7 +122,7 @@ def _status_tables(counts: Counts) -> None:
                 run.done,
                 run.failed,
                 console.in_bytes(run.bytes),
-                run.exit_code,
+                "no end" if run.exit_code is None else run.exit_code,
             )
             for run in counts.runs
         ]
@@ -93,7 +141,7 @@ def show(given: argparse.Namespace) -> ExitCode:
         if isinstance(value, list):
             _show_list(name, value)
         elif value is not None:
-            print(f"{name:{width}}  {value}")
+            print(f"{name:{width}}  {console.text(value)}")
     return ExitCode.DONE
 
 

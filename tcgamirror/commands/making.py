@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
+import shlex
 from pathlib import Path
 
 from tcgamirror import console
 from tcgamirror import settings as setting
-from tcgamirror.errors import ExitCode
+from tcgamirror.commands.showing import difference_words
+from tcgamirror.errors import ExitCode, WrongUse
 from tcgamirror.home import Home
+from tcgamirror.lockfile import compare_listing, keep_lock, read_lock
 from tcgamirror.manifest import read_manifest
 from tcgamirror.model import ImageFormat
 from tcgamirror.sampling import By, Order
@@ -17,16 +21,31 @@ from tcgamirror.settings import Settings
 
 
 def init(given: argparse.Namespace) -> ExitCode:
-    settings = _settings(given)
+    lock = None if given.lock is None else read_lock(given.lock)
+    settings = _settings(given) if lock is None else _locked_settings(given, lock.settings)
     root = Path(given.mirror or os.environ.get("TCGAMIRROR") or ".")
     # Read first: a manifest that cannot be taken leaves no mirror behind.
     listing = read_manifest(Path(settings.manifest)) if settings.manifest else None
+    if lock is not None:
+        keep_lock(root, lock)
     home = Home.create(root, settings)
-    print(f"made a mirror in {home.root}: {_sample_words(settings)} at {settings.fixed}")
+    words = _sample_words(settings)
+    if lock is not None:
+        words = f"the {console.slides(len(lock.slides))} of {given.lock}"
+    print(f"made a mirror in {home.root}: {words} at {settings.fixed}")
     if listing is not None:
         print(f"{settings.manifest} lists {console.slides(len(listing.slides))}")
-    print(f"next: tcgamirror --mirror {home.root} update")
+    if lock is not None and listing is not None:
+        for line in difference_words(compare_listing(lock, listing), str(given.lock)):
+            print(line)
+    print(f"next: {_next(home.root)}")
     return ExitCode.DONE
+
+
+def _next(root: Path) -> str:
+    """The command to go on with, as a shell takes it."""
+    here = root.absolute() == Path().absolute()
+    return "tcgamirror update" if here else f"tcgamirror --mirror {shlex.quote(str(root))} update"
 
 
 def _settings(given: argparse.Namespace) -> Settings:
@@ -36,22 +55,52 @@ def _settings(given: argparse.Namespace) -> Settings:
     bucket = given.bucket or ("none" if elsewhere else setting.BUCKET)
     via = given.via.split(",") if given.via else setting.SOURCES
     return setting.Settings(
-        target=setting.target(given.mpp, given.max_size, given.resample),
+        target=setting.target(given.mpp, given.max_size, given.resample, ("--mpp", "--max-size")),
         form=ImageFormat(given.format),
-        slides=given.slides,
+        slides=None if given.slides is None else setting.count(given.slides, "--slides"),
         seed=given.seed,
         order=Order(given.order),
         by=By(given.by),
         kinds=setting.kinds(given.kind, "--kind"),
-        projects=tuple(given.project),
-        manifest=str(given.manifest.absolute()) if given.manifest else None,
+        projects=setting.names(given.project, "--project"),
+        manifest=_manifest(given.manifest),
         via=setting.ladder(via, "--via"),
         workers=setting.count(given.workers, "--workers", setting.MOST_WORKERS),
-        rate=given.rate,
+        rate=None if given.rate is None else setting.byte_rate(given.rate, "--rate"),
         api=api,
         tiles=setting.address(tiles, "--tiles"),
         bucket=None if bucket == "none" else setting.address(bucket, "--bucket"),
     )
+
+
+def _locked_settings(given: argparse.Namespace, locked: Settings) -> Settings:
+    """What the lock file says of slides and images, and the command line of all else."""
+    usual: dict[str, object] = {"mpp": None, "max_size": None, "resample": "exact", "format": "png"}
+    usual |= {"slides": 100, "seed": 0, "order": "stable", "by": "none", "kind": "diagnostic"}
+    usual |= {"project": []}
+    for name, value in usual.items():
+        if getattr(given, name) != value:
+            raise WrongUse(
+                f"--{name.replace('_', '-')} cannot be given with --lock, which says what slides "
+                "and images there are"
+            )
+    given = argparse.Namespace(**{**vars(given), "max_size": 1})
+    return dataclasses.replace(
+        _settings(given),
+        target=locked.target,
+        form=locked.form,
+        slides=locked.slides,
+        seed=locked.seed,
+        order=locked.order,
+        by=locked.by,
+        kinds=locked.kinds,
+        projects=locked.projects,
+        lock=locked.lock,
+    )
+
+
+def _manifest(given: Path | None) -> str | None:
+    return None if given is None else setting.file_path(str(given.absolute()), "--manifest")
 
 
 def _sample_words(settings: Settings) -> str:

@@ -6,14 +6,17 @@ that nothing is fetched twice, in this run or the next.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from tcgamirror.answers import place
 from tcgamirror.decode import is_plain_jpeg
 from tcgamirror.errors import (
+    BadSlide,
     ChangedFile,
     NetworkError,
     RangeIgnored,
@@ -26,6 +29,7 @@ from tcgamirror.origins import Origin, Origins
 from tcgamirror.partial import PartialFile
 from tcgamirror.sources import Opened
 from tcgamirror.sources.reading import clear, opened, work_folder
+from tcgamirror.sources.several import each
 from tcgamirror.spans import Span, coalesce, split
 from tcgamirror.svs import Base, Svs, read_base
 from tcgamirror.transport import Meter, Transport
@@ -39,7 +43,8 @@ MOST_PART = 4 << 20
 """Bytes of one request for tile data; what is larger is held in memory too often at once."""
 AT_ONCE = 4
 """Requests for one slide's tile data at the same time."""
-
+LONGEST_NUMBER = 8
+"""Bytes of an offset or a count in a tile array."""
 
 Done = TypeVar("Done")
 
@@ -60,7 +65,8 @@ class RemoteFile:
         self._partial = partial
         self._tag = tag
         self._meter = meter
-        self._etag = tag.read_text() if tag.exists() else None
+        self._lock = threading.Lock()
+        self._etag = tag.read_text("utf-8", "replace") if tag.exists() else None
 
     def read(self, span: Span) -> bytes:
         """The bytes of `span`, fetched with some more behind them if they are not had."""
@@ -70,29 +76,38 @@ class RemoteFile:
         return self._partial.read(span)
 
     def fetch(self, spans: Iterable[Span]) -> None:
-        """Has all of `spans`, in as few requests as is cheap, several at a time."""
+        """Has all of `spans`, in as few requests as is cheap, several at a time.
+
+        Raises BadSlide, before anything is asked for, if one does not lie in the file.
+        """
+        wanted = coalesce(spans, GAP)
+        if wanted and wanted[-1].stop > self.size:
+            raise BadSlide(f"bytes {wanted[-1]} are outside of the file ({self.size} bytes)")
         had = self._partial.had
-        missing = [gap for wanted in coalesce(spans, GAP) for gap in had.gaps(wanted)]
-        parts = [part for span in missing for part in _parts(span)]
-        if self._etag is None and parts:
-            self._fetch_part(parts.pop(0))
-        with ThreadPoolExecutor(AT_ONCE, "range") as pool:
-            waiting = [pool.submit(self._fetch_part, part) for part in parts]
-            try:
-                for fetched in waiting:
-                    fetched.result()
-            finally:
-                pool.shutdown(cancel_futures=True)
+        parts = (part for span in wanted for gap in had.gaps(span) for part in _parts(gap))
+        if self._etag is None:
+            # Alone: it tells which version of the file the others have to be of.
+            for first in islice(parts, 1):
+                self._fetch_part(first)
+        each(self._fetch_part, parts, AT_ONCE, "range")
 
     def _fetch_part(self, span: Span) -> None:
         part = self._transport.span(
             self._url, span, total=self.size, etag=self._etag, meter=self._meter
         )
-        if self._etag is None and part.etag is not None:
-            self._etag = part.etag
-            with replacing(self._tag) as file:
-                file.write(part.etag.encode())
+        if part.etag is not None:
+            self._agree(part.etag)
         self._partial.write(span.start, part.data)
+
+    def _agree(self, etag: str) -> None:
+        """Keeps the first ETag told; no bytes of two versions get into one file."""
+        with self._lock:
+            if self._etag is None:
+                with replacing(self._tag) as file:
+                    file.write(etag.encode())
+                self._etag = etag
+            elif etag != self._etag:
+                raise ChangedFile(f"{place(self._url)}: the file was replaced meanwhile")
 
 
 def _parts(span: Span) -> list[Span]:
@@ -116,7 +131,7 @@ class Range:
         def fetch(file: RemoteFile) -> None:
             svs = Svs(file)
             level = target.rendition(svs.pyramid).level
-            file.fetch(svs.array_spans(level))
+            file.fetch(_arrays(svs, level))
             file.fetch(svs.tile_table(level).spans())
             if not is_plain_jpeg(svs.levels[level]):
                 for _ in svs.values(level):
@@ -135,7 +150,11 @@ class Range:
         folder = self._work / slide.file_id / self.name
         try:
             return self._from_origins(slide, folder, meter, read_base)
-        except (NetworkError, SlideError):
+        except NetworkError:
+            return None
+        except SlideError:
+            # What the next try finds must not be the bytes that are in doubt.
+            clear(folder)
             return None
 
     def _partial(self, slide: Slide, folder: Path) -> PartialFile:
@@ -147,22 +166,42 @@ class Range:
     def _from_origins(
         self, slide: Slide, folder: Path, meter: Meter, work: Callable[[RemoteFile], Done]
     ) -> Done:
-        """What `work` makes of the slide at the first origin where it goes well."""
-        failure: NetworkError = RangeIgnored("no origin gives parts of files")
+        """What `work` makes of the slide at the first origin where it goes well.
+
+        If none is left, raises a failure that may pass, should there be one.
+        """
+        failures: list[NetworkError] = []
         for origin in self._origins.to_try(ranged=True):
             try:
-                try:
-                    done = self._at(origin, slide, folder, meter, work)
-                except ChangedFile:
-                    clear(folder)
-                    done = self._at(origin, slide, folder, meter, work)
+                done = self._at_one_version(origin, slide, folder, meter, work)
             except NetworkError as error:
                 self._origins.failed(origin, error)
-                failure = error
+                failures.append(error)
             else:
                 self._origins.worked(origin, ranged=True)
                 return done
-        raise failure
+        lasting = failures[-1] if failures else RangeIgnored("no origin gives parts of files")
+        raise next((failure for failure in failures if failure.passing), lasting)
+
+    def _at_one_version(
+        self,
+        origin: Origin,
+        slide: Slide,
+        folder: Path,
+        meter: Meter,
+        work: Callable[[RemoteFile], Done],
+    ) -> Done:
+        """Begins anew, once, if the file turns out to be another than the one begun with."""
+        try:
+            return self._at(origin, slide, folder, meter, work)
+        except ChangedFile:
+            clear(folder)
+        try:
+            return self._at(origin, slide, folder, meter, work)
+        except ChangedFile:
+            # The next origin must not go on with this one's bytes.
+            clear(folder)
+            raise
 
     def _at(
         self,
@@ -175,3 +214,13 @@ class Range:
         tag = folder / f"{origin.name}.etag"
         with self._partial(slide, folder) as partial:
             return work(RemoteFile(self._transport, origin.url(slide), partial, tag, meter))
+
+
+def _arrays(svs: Svs, level: int) -> list[Span]:
+    """The level's tile arrays. Raises BadSlide if they are longer than its tiles can need."""
+    grid = svs.levels[level].level.grid
+    spans = svs.array_spans(level)
+    for span in spans:
+        if span.length > LONGEST_NUMBER * grid.columns * grid.rows:
+            raise BadSlide(f"the array at bytes {span} is too long for its level's tiles")
+    return spans

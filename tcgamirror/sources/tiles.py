@@ -7,26 +7,29 @@ where some origin lets it be read.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from tcgamirror.decode import Pixels
 from tcgamirror.deepzoom import DeepZoom, decoded
-from tcgamirror.errors import BadSlide, BadTile, NotThere, Refused
+from tcgamirror.errors import BadSlide, BadTile, NetworkError, NotThere, Refused
 from tcgamirror.files import room
 from tcgamirror.geometry import Grid
 from tcgamirror.model import UNKNOWN_MPP, Slide, Target
 from tcgamirror.sources import Opened
 from tcgamirror.sources.reading import work_folder
-from tcgamirror.svs import Base
+from tcgamirror.sources.several import each
+from tcgamirror.svs import MOST_TILES, Base
 from tcgamirror.transport import Meter, Transport
 
 AT_ONCE = 4
 """Tiles of one slide that are asked for at the same time."""
 TRIES = 3
 """How often a tile is asked for that comes, but damaged."""
-MOST_TILE_BYTES = 64 << 20
+MOST_BYTES_PER_PIXEL = 8
+"""More than PNG or JPEG take for any picture of 8 bits a channel."""
+MOST_BYTES_BESIDE = 1 << 16
+"""A tile's headers, at most."""
 MOST_METADATA_BYTES = 1 << 20
 
 ReadHeader = Callable[[Slide, Meter], Base | None]
@@ -57,41 +60,43 @@ class Tiles:
                 raise BadSlide(f"the slide has {base.size} pixels, its tiles {zoom.size}")
             pyramid = zoom.pyramid(base.mpp if base is not None else UNKNOWN_MPP)
             rendition = target.rendition(pyramid)
-            level = _ServedLevel(
-                zoom, zoom.last_level - rendition.level, folder, f"{self._address}/{slide.file_id}"
-            )
+            dz_level = zoom.last_level - rendition.level
+            url = f"{self._address}/{slide.file_id}"
+            level = _ServedLevel(zoom, dz_level, folder / (slide.md5 or "unknown"), url)
             self._fetch(level, meter)
             yield Opened(pyramid, rendition, level)
 
     def _fetch(self, level: _ServedLevel, meter: Meter) -> None:
         """Has every tile of the level in `work/`, several at a time; the first failure ends it."""
-        missing = [place for place in level.places() if not level.path(*place).exists()]
-        with ThreadPoolExecutor(AT_ONCE, "tile") as pool:
-            waiting = [pool.submit(self._fetch_tile, level, *place, meter) for place in missing]
-            try:
-                for fetched in waiting:
-                    fetched.result()
-            finally:
-                pool.shutdown(cancel_futures=True)
+        tiles = level.grid.columns * level.grid.rows
+        if tiles > MOST_TILES:
+            raise BadSlide(f"its Deep Zoom level has {tiles} tiles")
+
+        def fetch(place: tuple[int, int]) -> None:
+            if not level.has(*place):
+                self._fetch_tile(level, *place, meter)
+
+        each(fetch, level.places(), AT_ONCE, "tile")
 
     def _fetch_tile(self, level: _ServedLevel, column: int, row: int, meter: Meter) -> None:
         for tries_left in reversed(range(TRIES)):
             try:
-                data = self._transport.read(
-                    level.url(column, row), limit=MOST_TILE_BYTES, meter=meter
-                )
+                url, limit = level.url(column, row), level.most_bytes(column, row)
+                data = self._transport.read(url, limit=limit, meter=meter)
                 level.keep(column, row, data)
             except BadTile:
                 if not tries_left:
                     raise
-            except (NotThere, Refused) as error:
-                raise BadTile(f"the tile at column {column}, row {row}: {error}") from error
+            except NetworkError as error:
+                named = f"the tile at column {column}, row {row}: {error}"
+                kind = BadTile if isinstance(error, NotThere | Refused) else type(error)
+                raise kind(named) from error
             else:
                 return
 
 
 class _ServedLevel:
-    """One Deep Zoom level whose tiles lie in `folder` as they came."""
+    """One Deep Zoom level whose tiles lie in `folder`, one version's own, as they came."""
 
     def __init__(self, zoom: DeepZoom, dz_level: int, folder: Path, url: str) -> None:
         self.grid: Grid = zoom.grid(dz_level)
@@ -99,6 +104,8 @@ class _ServedLevel:
         self._dz_level = dz_level
         self._folder = folder
         self._url = url
+        with room(folder):
+            folder.mkdir(exist_ok=True)
 
     def places(self) -> Iterator[tuple[int, int]]:
         for row in range(self.grid.rows):
@@ -107,6 +114,19 @@ class _ServedLevel:
 
     def url(self, column: int, row: int) -> str:
         return f"{self._url}?level={self._dz_level}&x={column}&y={row}"
+
+    def most_bytes(self, column: int, row: int) -> int:
+        """What a tile of these pixels cannot take more than."""
+        width, height = self._zoom.served_box(self.grid, column, row).size
+        return MOST_BYTES_BESIDE + MOST_BYTES_PER_PIXEL * (width + 1) * (height + 1)
+
+    def has(self, column: int, row: int) -> bool:
+        """Whether an earlier run left the tile, and whole: a power cut may leave it empty."""
+        try:
+            self.tile(column, row)
+        except (FileNotFoundError, BadTile):
+            return False
+        return True
 
     def path(self, column: int, row: int) -> Path:
         size = f"{self.grid.size.width}x{self.grid.size.height}"

@@ -54,21 +54,30 @@ class Whole:
         with work_folder(self._work, slide.file_id, self.name) as folder:
             path = folder / "slide.svs"
             self._download(slide, path, meter)
-            if slide.md5 is not None and digest(path, "md5") != slide.md5:
-                raise ChecksumMismatch("the file's md5 is not the listed one")
             with LocalFile(path) as source, opened(source, target, folder) as ready:
                 yield ready
 
     def _download(self, slide: Slide, path: Path, meter: Meter) -> None:
-        failure: NetworkError = NotThere("no origin is left to ask")
+        """Has the listed file at `path`; another file is removed and the next origin asked."""
+        failure: NetworkError | ChecksumMismatch = NotThere("no origin is left to ask")
         for origin in self._origins.to_try(ranged=False):
             try:
                 with room(path), path.open("a+b") as file:
                     self._transport.download(origin.url(slide), file, size=slide.size, meter=meter)
+                _check(slide, path)
             except NetworkError as error:
                 self._origins.failed(origin, error)
+                if not isinstance(failure, ChecksumMismatch):
+                    failure = error
+            except ChecksumMismatch as error:
+                path.unlink()
                 failure = error
             else:
                 self._origins.worked(origin, ranged=False)
                 return
         raise failure
+
+
+def _check(slide: Slide, path: Path) -> None:
+    if slide.md5 is not None and digest(path, "md5") != slide.md5:
+        raise ChecksumMismatch("the file's md5 is not the listed one")

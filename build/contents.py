@@ -1,0 +1,193 @@
+"""What goes into the executable beside the code: libraries, licence texts, and the list of it all.
+
+Read by tcgamirror.spec, so that the list (`tcgamirror.sbom.json`) tells what
+PyInstaller really took, not what was asked for.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+LOADER = Path("/lib64/ld-linux-x86-64.so.2").resolve()
+LOADER_NAME = "ld-tcgamirror.so.2"
+"""As launcher/main.c calls it."""
+
+LIBC = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1")
+LIBC += ("libutil.so.1", "libresolv.so.2")
+SITE = Path(importlib.metadata.distribution("numpy").locate_file("")).resolve()
+LICENCE = re.compile(r"licen[cs]e|copying|notice|copyright|public-domain|authors|readme\.ijg", re.I)
+COMMON = Path("/usr/share/common-licenses")
+
+Entry = tuple[str, str, str]
+"""Of PyInstaller's lists: the name inside, the file, its kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A package or library inside, with its licence texts. inside: what it holds in turn."""
+
+    name: str
+    version: str | None
+    purl: str | None
+    licence: str | None = None
+    texts: tuple[Path, ...] = ()
+    inside: list[Part] = field(default_factory=list)
+
+
+def libc() -> list[tuple[str, str]]:
+    """The dynamic loader and the C library, which PyInstaller leaves to the host."""
+    named = Path(".build") / LOADER_NAME
+    shutil.copyfile(LOADER, named)
+    return [(str(named.absolute()), "."), *((str(LOADER.parent / name), ".") for name in LIBC)]
+
+
+def openslide() -> tuple[str, str]:
+    """OpenSlide's library, which its package loads by path where no hook sees it."""
+    return str(SITE / "openslide_bin" / "libopenslide.so.1"), "openslide_bin"
+
+
+def is_ballast(name: str) -> bool:
+    """Whether a data file is of use only to pip or a type checker."""
+    return ".dist-info/" in name or name.endswith(("/py.typed", ".pyi"))
+
+
+def account_for(analysis: Any, build: Path) -> list[Entry]:
+    """Writes the list of what is inside, and returns the licence texts to go in too."""
+    files = [*analysis.binaries, *analysis.datas, *analysis.pure]
+    parts = sorted(_parts(files), key=lambda part: part.name.lower())
+    (build / "tcgamirror.sbom.json").write_text(sbom(parts), encoding="utf-8")
+    return list(_licences(parts, build / "licences"))
+
+
+def _parts(files: Iterable[Entry]) -> Iterator[Part]:
+    taken = {name.split("/")[0].split(".")[0] for name, _, _ in files}
+    of = importlib.metadata.packages_distributions()
+    for name in sorted({name for top in taken for name in of.get(top, []) if name != "tcgamirror"}):
+        yield _package(importlib.metadata.distribution(name))
+    yield _package(importlib.metadata.distribution("pyinstaller"))
+    system = {
+        Path(path).resolve()
+        for name, path, kind in files
+        if kind in ("BINARY", "EXTENSION") and not Path(path).resolve().is_relative_to(SITE)
+    }
+    yield from _system_packages({LOADER, *system} - {Path(".build").absolute() / LOADER_NAME})
+
+
+def _package(found: importlib.metadata.Distribution) -> Part:
+    told = found.metadata
+    texts = [
+        Path(str(found.locate_file(file)))
+        for file in found.files or ()
+        if ".dist-info/" in str(file) and LICENCE.search(str(file).partition("dist-info/")[2])
+    ]
+    licence = told.get("License-Expression") or (told.get("License") or "").partition("\n")[0]
+    name = told["Name"].lower()
+    purl = f"pkg:pypi/{name}@{found.version}"
+    inside = _insides(name)
+    return Part(name, found.version, purl, licence or None, tuple(sorted(texts)), inside)
+
+
+def _insides(package: str) -> list[Part]:
+    """Libraries that a wheel brings, with their versions as far as it tells them."""
+    if package == "openslide-bin":
+        library = (SITE / "openslide_bin" / "libopenslide.so.1").read_bytes()
+        built = dict(re.findall(rb"subprojects/([A-Za-z0-9_]+)-([0-9.]+)/", library))
+        return [Part(name.decode(), built[name].decode(), None) for name in sorted(built)]
+    if package == "numpy":
+        from numpy.__config__ import CONFIG
+
+        return [Part("OpenBLAS", CONFIG["Build Dependencies"]["blas"]["version"], None)]
+    if package == "pillow":
+        return list(_pillow_libraries())
+    return []
+
+
+def _pillow_libraries() -> Iterator[Part]:
+    """Those that its one extension used here is linked with, by the list in its own wheel."""
+    found = importlib.metadata.distribution("pillow")
+    own = next(file for file in found.files or () if re.search(r"sboms/pillow.*\.json$", str(file)))
+    told = json.loads(Path(str(found.locate_file(own))).read_text(encoding="utf-8"))
+    linked = next(row for row in told["dependencies"] if row["ref"].endswith("/PIL._imaging"))
+    for row in told["components"]:
+        if row["bom-ref"] in linked["dependsOn"]:
+            yield Part(row["name"], row.get("version"), None)
+
+
+def _system_packages(files: Iterable[Path]) -> Iterator[Part]:
+    """The system's packages that own the files; none where the system is no Debian."""
+    if not shutil.which("dpkg-query"):
+        yield Part("python", sys.version.split()[0], None, "PSF-2.0")
+        return
+    owners: set[str] = set()
+    for file in sorted(files):
+        places = [str(file), "/" + str(file.relative_to("/usr"))] if file.is_relative_to("/usr") else [str(file)]
+        for place in places:
+            told = _output("dpkg-query", "--search", place)
+            owners |= {line.partition(": ")[0].split(":")[0] for line in told.splitlines()}
+    for owner in sorted(owners):
+        version = _output("dpkg-query", "--show", "--showformat", "${Version}", owner)
+        text = Path("/usr/share/doc") / owner / "copyright"
+        purl = f"pkg:deb/debian/{owner}@{version}?arch=amd64"
+        yield Part(owner, version, purl, None, (text,) if text.exists() else ())
+
+
+def _output(*command: str) -> str:
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ran.stdout if ran.returncode == 0 else ""
+
+
+def _licences(parts: Sequence[Part], folder: Path) -> Iterator[Entry]:
+    """One text for each part: its licences, and those of the system that they refer to."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    common: set[Path] = set()
+    for part in parts:
+        pieces = []
+        for path in part.texts:
+            text = path.read_text(encoding="utf-8", errors="replace")
+            common |= {COMMON / name for name in re.findall(r"common-licenses/([\w.-]*\w)", text)}
+            pieces.append(text.strip() + "\n")
+        if pieces:
+            (folder / f"{part.name}.txt").write_text("\n\n".join(pieces), encoding="utf-8")
+    for path in common:
+        if path.exists():
+            shutil.copyfile(path, folder / f"{path.name}.txt")
+    for path in sorted(folder.iterdir()):
+        yield f"licences/{path.name}", str(path), "DATA"
+
+
+def sbom(parts: Sequence[Part]) -> str:
+    """The parts as CycloneDX, the same text for the same parts."""
+    from tcgamirror import __version__
+
+    program = {"type": "application", "name": "tcgamirror", "version": __version__}
+    told = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.5",
+        "version": 1,
+        "metadata": {"component": program},
+        "components": [_component(part) for part in parts],
+    }
+    return json.dumps(told, indent=1, ensure_ascii=False) + "\n"
+
+
+def _component(part: Part) -> dict[str, object]:
+    told: dict[str, object] = {"type": "library", "name": part.name}
+    if part.version:
+        told["version"] = part.version
+    if part.purl:
+        told["purl"] = told["bom-ref"] = part.purl
+    if part.licence:
+        told["licenses"] = [{"license": {"name": part.licence}}]
+    if part.inside:
+        told["components"] = [_component(inner) for inner in part.inside]
+    return told

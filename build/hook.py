@@ -1,0 +1,29 @@
+"""Runs in the executable before the program, and hides how that was started.
+
+The launcher unpacked it and ran it by a loader of its own. What the program
+starts in turn (ssh, a pager) is the host's and must not meet our libraries,
+and whoever asks Python for the program's path means the executable's.
+"""
+
+import os
+import sys
+from contextlib import suppress
+
+
+def restore(environment: "os._Environ[str]") -> None:
+    """Takes out of the environment what PyInstaller's start put in."""
+    before = environment.pop("LD_LIBRARY_PATH_ORIG", None)
+    environment.pop("LD_LIBRARY_PATH", None)
+    if before is not None:
+        environment["LD_LIBRARY_PATH"] = before
+    for name in [name for name in environment if name.startswith("_PYI_")]:
+        del environment[name]
+    path = environment.pop("_TCGAMIRROR_PATH", None)
+    if path:
+        sys.executable = sys.argv[0] = path
+
+
+restore(os.environ)
+# What `ps` and `top` show; it would be the loader's name.
+with suppress(OSError), open("/proc/self/comm", "w") as name_shown:  # noqa: PTH123
+    name_shown.write("tcgamirror")

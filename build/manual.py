@@ -1,0 +1,2 @@
+"""The man page and the shells' completions, from the parser that makes `--help`."""
+print("todo")

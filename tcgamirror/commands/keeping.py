@@ -1,0 +1,276 @@
+"""`verify` and `rebuild`: whether the mirror is still what it was, and making it so again."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from tcgamirror import console
+from tcgamirror.brake import Brake
+from tcgamirror.catalogue import Catalogue
+from tcgamirror.commands import home_of
+from tcgamirror.errors import Damaged, ExitCode, Interrupted, TcgaMirrorError, WrongUse
+from tcgamirror.home import CATALOGUE, Home
+from tcgamirror.mirror import Fetched, Wishes, perform
+from tcgamirror.rebuild import LOST, Rebuilt, rebuild_catalogue
+from tcgamirror.store import IMAGES
+from tcgamirror.strays import Stray, image_files, remove_unfinished
+from tcgamirror.verify import Asked, Deadline, Verified, Wrong, verify_images
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+SHOWN = 50
+"""Files that are named on the terminal."""
+
+
+class _Reading:
+    """Tells how reading goes: a bar with rate and time left, or a line now and then."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bar: tqdm[NoReturn] | None = None
+        self._images = self._total = self._bytes = self._size = 0
+        self._begun = self._said = time.monotonic()
+
+    def listing(self, got: int, total: int) -> None:
+        if total and not self._quiet and sys.stderr.isatty():
+            end = "\r\033[K" if got >= total else f"\rlisting {got:,} of {console.slides(total)} "
+            print(end, end="", file=sys.stderr, flush=True)
+
+    def begins(self, images: int, size: int) -> None:
+        self._total, self._size = images, size
+        self._begun = self._said = time.monotonic()
+        if size and not self._quiet and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=size, unit="B", unit_scale=True, dynamic_ncols=True)
+
+    def passed(self, images: int, size: int) -> None:
+        self._images += images
+        self._bytes += size
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{self._images:,} of {_images(self._total)}", refresh=False)
+            self._bar.update(size)
+        elif not self._quiet and time.monotonic() - self._said >= console.QUIET_SECONDS:
+            self._said = time.monotonic()
+            seconds = self._said - self._begun
+            left = f", {console.in_time(seconds / self._bytes * (self._size - self._bytes))} left"
+            console.say(
+                f"{self._images:,} of {_images(self._total)}, {console.in_bytes(self._bytes)} "
+                f"at {console.in_bytes(self._bytes / seconds)}/s{left if self._bytes else ''}"
+            )
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'' if count == 1 else 's'}"
+
+
+def _home(given: argparse.Namespace) -> Home:
+    # What Pillow thinks of a damaged image's tags is not for people: the table says it better.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    return home_of(given)
+
+
+# verify ----------------------------------------------------------------------------
+
+
+def verify(given: argparse.Namespace) -> ExitCode:
+    if given.quick and given.decode:
+        raise WrongUse("--quick reads no image, --decode all of them; give one of the two")
+    home = _home(given)
+    asked = Asked(given.quick, given.decode, given.sample, given.time_limit)
+    brake = Brake()
+    brake.listen()
+    deadline = Deadline(brake.stop, asked.time_limit)
+    if given.repair:
+        return _Repair(home, asked, brake, deadline, as_json=given.json).run()
+    reading = _Reading(quiet=given.json)
+    try:
+        with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
+            found = verify_images(home, catalogue, asked, reading, deadline)
+    finally:
+        reading.close()
+    if given.json:
+        _print_json(found, found.exit_code)
+    else:
+        _tell(found, asked)
+        if found.wrong:
+            print("tcgamirror verify --repair fetches them again")
+    return found.exit_code
+
+
+class _Repair:
+    """`verify --repair`: everything that is found wrong is put back and fetched again."""
+
+    def __init__(
+        self, home: Home, asked: Asked, brake: Brake, deadline: Deadline, *, as_json: bool
+    ) -> None:
+        self._home = home
+        self._asked = asked
+        self._brake = brake
+        self._deadline = deadline
+        self._as_json = as_json
+        self._found: Verified | None = None
+        self._removed: list[str] = []
+
+    def run(self) -> ExitCode:
+        progress = console.Progress(quiet=self._as_json)
+        nothing = Wishes(refresh=False, sample=False, fetch=False)
+        try:
+            report = perform(
+                self._home, "verify", nothing, progress, self._brake, survey=self._survey
+            )
+        except TcgaMirrorError as error:
+            progress.close()
+            if self._brake.left_behind:
+                console.say(f"tcgamirror: {error}")
+                # Python itself would wait for the threads that are still at work.
+                os._exit(error.exit_code)
+            raise
+        finally:
+            progress.close()
+        return self._end(report.fetched)
+
+    def _survey(self, catalogue: Catalogue) -> Wishes:
+        reading = _Reading(quiet=self._as_json)
+        try:
+            found = verify_images(self._home, catalogue, self._asked, reading, self._deadline)
+        finally:
+            reading.close()
+        self._found = found
+        if not self._as_json:
+            _tell(found, self._asked)
+        if found.interrupted:
+            raise Interrupted("stopped; nothing was repaired yet, and the next verify goes on")
+        if found.wrong and next(image_files(self._home.root), None) is None:
+            raise Damaged(
+                f"{self._home.root / IMAGES} holds nothing at all: mount the disk it lies on, or, "
+                "if it is lost, run tcgamirror rebuild and update"
+            )
+        self._removed = remove_unfinished(self._home, catalogue)
+        names = [wrong.file_name for wrong in found.wrong]
+        catalogue.put_back(names)
+        return Wishes(
+            refresh=False,
+            sample=False,
+            fetch=bool(names),
+            time_limit=self._deadline.left,
+            only=frozenset(names),
+        )
+
+    def _end(self, fetched: Fetched) -> ExitCode:
+        assert self._found is not None
+        unrepaired = len(self._found.wrong) - fetched.done
+        code = ExitCode.DAMAGED if unrepaired else ExitCode.DONE
+        if fetched.failed:
+            code = ExitCode.SOME_FAILED
+        if self._as_json:
+            more = {"fetched": dataclasses.asdict(fetched), "removed": self._removed}
+            _print_json(self._found, code, more)
+            return code
+        for path in self._removed:
+            print(f"removed {console.text(path)}")
+        if self._found.wrong:
+            print(
+                f"{_images(fetched.done)} fetched again, {fetched.failed} failed, "
+                f"{console.in_bytes(fetched.bytes)} moved"
+            )
+        if unrepaired:
+            print(f"{_images(unrepaired)} not repaired; the next update tries again")
+        return code
+
+
+def _print_json(found: Verified, code: ExitCode, more: Mapping[str, object] | None = None) -> None:
+    print(json.dumps({**dataclasses.asdict(found), **(more or {}), "exit_code": int(code)}))
+
+
+def _tell(found: Verified, asked: Asked) -> None:
+    _table("wrong", found.wrong)
+    _table("not in the catalogue", found.strays)
+    print(_sentence(found, asked))
+    if found.left:
+        stopped = "Ctrl-C" if found.interrupted else "--time-limit"
+        kept = not (asked.quick or asked.sample)
+        print(
+            f"stopped by {stopped} with {_images(found.left)} left"
+            + ("; the next verify goes on there" if kept else "")
+        )
+
+
+def _table(title: str, rows: Sequence[Wrong] | Sequence[Stray]) -> None:
+    if not rows:
+        return
+    shown = [(console.text(row.path), console.text(row.what)) for row in rows[:SHOWN]]
+    print(console.table((title, "what"), shown))
+    if len(rows) > SHOWN:
+        print(f"... and {len(rows) - SHOWN:,} more (all of them with --json)")
+    print()
+
+
+def _sentence(found: Verified, asked: Asked) -> str:
+    did = "looked at" if asked.quick else "decoded" if asked.decode else "read"
+    of = f" of {found.of:,}" if found.images != found.of else ""
+    how = f", chosen by the day ({found.sample_of})" if found.sample_of else ""
+    before = f", after {found.earlier:,} by an earlier run" if found.earlier else ""
+    rate = ""
+    if not asked.quick:
+        speed = console.in_bytes(found.bytes / max(found.seconds, 0.001))
+        rate = f", {console.in_bytes(found.bytes)} at {speed}/s"
+    wrong = f"{len(found.wrong):,} damaged or missing" if found.wrong else "all as recorded"
+    return (
+        f"{found.images:,}{of} image{'' if found.of == 1 else 's'} {did}{how}{before}: {wrong}"
+        f"{rate} in {console.in_time(found.seconds)}"
+    )
+
+
+# rebuild ---------------------------------------------------------------------------
+
+
+def rebuild(given: argparse.Namespace) -> ExitCode:
+    home = _home(given)
+    brake = Brake()
+    brake.listen()
+    reading = _Reading(quiet=given.json)
+    try:
+        made = rebuild_catalogue(home, reading, brake, offline=given.offline)
+    finally:
+        reading.close()
+    if given.json:
+        print(json.dumps(dataclasses.asdict(made) | {"exit_code": int(ExitCode.DONE)}))
+    else:
+        for line in _rebuilt_words(made):
+            print(line)
+    return ExitCode.DONE
+
+
+def _rebuilt_words(made: Rebuilt) -> list[str]:
+    _table("not taken", made.refused)
+    of = "the images alone" if made.release is None else made.release
+    lines = [
+        f"a new {CATALOGUE} was made from {of}: {console.slides(made.sampled)} sampled, "
+        f"{_images(made.images)} taken, {made.sampled - made.images + made.changed:,} to fetch"
+    ]
+    if made.changed:
+        lines.append(f"{_images(made.changed)} of files that have changed since")
+    if made.unlisted:
+        lines.append(f"{_images(made.unlisted)} of slides that are no longer listed: kept")
+    if made.kept is not None:
+        lines.append(f"the old one is kept as {made.kept}")
+    lines.append(f"what only the old one knew is not in it: {LOST}")
+    if made.release is None:
+        lines.append("its ranks are of these images alone; the next update takes the listing")
+    return lines

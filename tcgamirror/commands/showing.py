@@ -1,0 +1,107 @@
+"""`gallery` and `lock`: the mirror shown to others, as pages and as a list to be cited."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tcgamirror import console
+from tcgamirror.catalogue import Catalogue
+from tcgamirror.commands import home_of
+from tcgamirror.errors import ExitCode, WrongUse
+from tcgamirror.files import replacing
+from tcgamirror.home import CATALOGUE, Home
+from tcgamirror.lockfile import Differences, compare, formatted, lock_of, read_lock
+
+MOST_NAMED = 5
+"""Slides named in one line; `lock --check` names them all."""
+
+
+def gallery(given: argparse.Namespace) -> ExitCode:
+    from tcgamirror.gallery.building import build
+
+    home = home_of(given)
+    terminal = sys.stderr.isatty()
+
+    def tell(done: int, total: int) -> None:
+        if terminal:
+            end = "\r\033[K" if done >= total else f"\rthumbnails: {done:,} of {total:,} "
+            print(end, end="", file=sys.stderr, flush=True)
+
+    made = build(home, tell)
+    print(
+        f"{console.slides(made.slides)} in {made.page}: {made.thumbnails:,} new thumbnails, "
+        f"{made.files:,} files written"
+    )
+    if made.unreadable:
+        console.say(
+            f"{made.unreadable:,} images have no thumbnail, because they are missing, damaged or "
+            "very large: tcgamirror verify tells more"
+        )
+    return ExitCode.DONE
+
+
+def lock(given: argparse.Namespace) -> ExitCode:
+    home = home_of(given)
+    if given.check:
+        return _check(home, given.file)
+    with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
+        made = lock_of(home.settings, catalogue)
+    if given.file is None:
+        sys.stdout.buffer.write(formatted(made))
+        return ExitCode.DONE
+    _write(given.file, formatted(made))
+    waiting = sum(slide.sha256 is None for slide in made.slides)
+    without = f", {waiting:,} of them without an image yet" if waiting else ""
+    print(f"{given.file} names {console.slides(len(made.slides))}{without}")
+    return ExitCode.DONE
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        with replacing(path) as file:
+            file.write(data)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise WrongUse(f"{path} cannot be written ({why}); name another file") from error
+
+
+def _check(home: Home, path: Path | None) -> ExitCode:
+    """Names every slide that is not as locked, one a line."""
+    if path is None:
+        raise WrongUse("lock --check needs the lock file to compare with: lock --check FILE")
+    locked = read_lock(path)
+    with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
+        found = compare(locked, catalogue)
+    for names, word in (
+        (found.missing, "missing"),
+        (found.changed, "changed"),
+        (found.others, "other image"),
+        (found.waiting, "waiting"),
+    ):
+        for name in names:
+            print(f"{word:11}  {name}")
+    differing = sum(map(len, found.lasting.values())) + len(found.waiting)
+    same = len(locked.slides) - differing
+    print(f"{same:,} of {console.slides(len(locked.slides))} are as locked")
+    return ExitCode.SOME_FAILED if differing else ExitCode.DONE
+
+
+def lock_words(home: Home) -> Iterator[str]:
+    """What the mirror's own lock file names and the mirror cannot have, in a few lines."""
+    if home.settings.lock is None:
+        return
+    locked = read_lock(home.root / home.settings.lock)
+    with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
+        found = compare(locked, catalogue)
+    yield from difference_words(found, home.settings.lock)
+
+
+def difference_words(found: Differences, name: str) -> Iterator[str]:
+    """A line for each way in which slides of a lock file are not as locked."""
+    for words, names in found.lasting.items():
+        shown = ", ".join(names[:MOST_NAMED])
+        more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+        yield f"of {name}, {console.slides(len(names))} {words}: {shown}{more}"

@@ -1,0 +1,152 @@
+"""What an image tells of itself, as JSON inside its file: written, and read back.
+
+An image can so be understood without its catalogue, and a catalogue be rebuilt
+from the images. What is read back may come from anywhere: every value is
+checked as one from the network is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import NoReturn
+
+from tcgamirror import __version__, values
+from tcgamirror.errors import Damaged
+from tcgamirror.model import Kind, Mpp, MppSource, Pyramid, Rendition, Slide
+from tcgamirror.resolution import MPP_PLAUSIBLE
+from tcgamirror.settings import SOURCES
+
+MOST_LEVELS = 64
+MOST_DOWNSAMPLE = 1e6
+
+_WORDS = (
+    *("primary_site", "disease_type", "sample_type", "case_barcode", "slide_barcode"),
+    *("state", "version", "data_release", "updated"),
+)
+
+Facts = Mapping[str, object]
+
+
+def facts_of(slide: Slide, source: str, pyramid: Pyramid, rendition: Rendition) -> Facts:
+    """All that the catalogue's view says of an image, but for what can be seen from the file."""
+    return {
+        **asdict(slide),
+        "source": source,
+        "level": rendition.level,
+        "level_downsample": pyramid.levels[rendition.level].downsample,
+        "base_mpp": pyramid.mpp.value,
+        "mpp_source": pyramid.mpp.source,
+        "mpp_x": rendition.mpp_x,
+        "mpp_y": rendition.mpp_y,
+        "made_by": f"tcgamirror {__version__}",
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an image tells: its slide as listed then, and how it was made.
+
+    mpp: of the slide's base. mpp_x, mpp_y: µm per pixel of the image, None if unknown.
+    """
+
+    slide: Slide
+    source: str
+    level: int
+    level_downsample: float
+    mpp: Mpp
+    mpp_x: float | None
+    mpp_y: float | None
+
+
+def understood(text: str) -> Told:
+    """The facts in the JSON text. Raises Damaged for any that cannot be."""
+    if not text:
+        raise Damaged("it has no facts of this program inside")
+    try:
+        facts = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise Damaged("the facts inside are no JSON") from error
+    if not isinstance(facts, dict):
+        raise Damaged("the facts inside are no JSON object")
+    mpp = _base(facts)
+    mpp_x, mpp_y = (_resolution(facts, key, mpp) for key in ("mpp_x", "mpp_y"))
+    if facts.get("source") not in SOURCES:
+        _refuse(facts, "source")
+    return Told(
+        slide=_slide(facts),
+        source=str(facts["source"]),
+        level=_level(facts),
+        level_downsample=_number(facts, "level_downsample", 0.99, MOST_DOWNSAMPLE),
+        mpp=mpp,
+        mpp_x=mpp_x,
+        mpp_y=mpp_y,
+    )
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _refuse(facts: Facts, key: str) -> NoReturn:
+    raise Damaged(f"the facts inside say that {key} is {str(facts.get(key))[:80]!r}")
+
+
+def _slide(facts: Facts) -> Slide:
+    file_id, file_name = (
+        values.file_id(facts.get("file_id")),
+        values.file_name(facts.get("file_name")),
+    )
+    if file_id is None or file_name is None:
+        _refuse(facts, "file_id" if file_id is None else "file_name")
+    kind = facts.get("kind")
+    if kind not in (*Kind, None):
+        _refuse(facts, "kind")
+    return Slide(
+        file_id=file_id,
+        file_name=file_name,
+        md5=values.md5(facts.get("md5")),
+        size=values.size(facts.get("size")),
+        kind=None if kind is None else Kind(str(kind)),
+        project_id=values.project_id(facts.get("project_id")),
+        **{key: values.text(facts.get(key)) for key in _WORDS},
+    )
+
+
+def _level(facts: Facts) -> int:
+    level = facts.get("level")
+    if isinstance(level, bool) or not isinstance(level, int) or not 0 <= level < MOST_LEVELS:
+        _refuse(facts, "level")
+    return level
+
+
+def _number(facts: Facts, key: str, least: float, most: float) -> float:
+    value = facts.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        _refuse(facts, key)
+    if not math.isfinite(value) or not least <= value <= most:
+        _refuse(facts, key)
+    return float(value)
+
+
+def _base(facts: Facts) -> Mpp:
+    """Known together with where it is from, or neither."""
+    source = facts.get("mpp_source")
+    if source not in tuple(MppSource):
+        _refuse(facts, "mpp_source")
+    if source == MppSource.UNKNOWN:
+        if facts.get("base_mpp") is not None:
+            _refuse(facts, "base_mpp")
+        return Mpp(None, MppSource.UNKNOWN)
+    return Mpp(_number(facts, "base_mpp", *MPP_PLAUSIBLE), MppSource(str(source)))
+
+
+def _resolution(facts: Facts, key: str, base: Mpp) -> float | None:
+    """An image is never finer than its slide, by more than its size was rounded."""
+    if base.value is None:
+        if facts.get(key) is not None:
+            _refuse(facts, key)
+        return None
+    return _number(facts, key, base.value / 2, base.value * MOST_DOWNSAMPLE)

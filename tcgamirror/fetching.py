@@ -1,0 +1,195 @@
+"""What is to be fetched, and what came of it, as SQL on an open catalogue."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tcgamirror.database import timestamp
+from tcgamirror.merging import SLIDE_COLUMNS
+from tcgamirror.model import Attempt, Kind, Outcome, Picture, Slide, Status
+from tcgamirror.retrying import DISTANCES, retry_time
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The sample in numbers, those of the failed slides by when they are tried again.
+
+    due: by the next run. later: not yet; next: when the first of them is due
+    (ISO 8601, UTC). never: only with --retry-failed.
+    """
+
+    pending: int
+    done: int
+    due: int
+    later: int
+    next: str | None
+    never: int
+
+    @property
+    def failed(self) -> int:
+        return self.due + self.later + self.never
+
+    @property
+    def sampled(self) -> int:
+        return self.pending + self.done + self.failed
+
+
+_DUE = """(
+    status = 'pending'
+    OR (status = 'failed' AND (:all OR retry_at <= :now OR retry_at > :absurd))
+)"""
+
+
+def _moment(retry_failed: bool, now: float | None) -> dict[str, object]:
+    """Parameters of _DUE. A time beyond every distance was set by a clock that ran ahead."""
+    return {
+        "all": retry_failed,
+        "now": None if now is None else timestamp(now),
+        "absurd": None if now is None else timestamp(now + max(DISTANCES)),
+    }
+
+
+def due(
+    connection: sqlite3.Connection, *, retry_failed: bool, now: float | None, limit: int | None
+) -> list[Slide]:
+    """Slides to fetch, by rank: pending ones, then the failed ones whose time has come."""
+    columns = ", ".join(f"slides.{name}" for name in SLIDE_COLUMNS)
+    rows = connection.execute(
+        f"SELECT {columns} FROM images JOIN sample USING (file_name) "
+        f"JOIN slides USING (file_name) WHERE {_DUE} "
+        "ORDER BY status = 'failed', rank LIMIT :limit",
+        {**_moment(retry_failed, now), "limit": -1 if limit is None else limit},
+    )
+    return [_slide(row) for row in rows]
+
+
+def due_count(connection: sqlite3.Connection, *, retry_failed: bool, now: float | None) -> int:
+    """How many slides `due` gives without a limit."""
+    sql = f"SELECT count(*) FROM images WHERE {_DUE}"
+    (count,) = connection.execute(sql, _moment(retry_failed, now)).fetchone()
+    return int(count)
+
+
+def standing(connection: sqlite3.Connection, now: float) -> Standing:
+    """Counts the sample, quickly however large it is."""
+    by_status = dict(
+        connection.execute("SELECT status, count(*) FROM images GROUP BY status").fetchall()
+    )
+    ready = "retry_at <= :now OR retry_at > :absurd"
+    row = connection.execute(
+        f"SELECT count(*) FILTER (WHERE {ready}), count(*) FILTER (WHERE NOT ({ready})), "
+        f"min(retry_at) FILTER (WHERE NOT ({ready})), count(*) FILTER (WHERE retry_at IS NULL) "
+        "FROM images WHERE status = 'failed'",
+        _moment(False, now),
+    ).fetchone()
+    return Standing(by_status.get("pending", 0), by_status.get("done", 0), *row)
+
+
+def record(connection: sqlite3.Connection, outcome: Outcome, run: int, now: float) -> None:
+    """Notes attempts, result and the run's sums within the transaction that is open."""
+    name = outcome.slide.file_name
+    fetched = sum(attempt.bytes_fetched for attempt in outcome.attempts)
+    _add_attempts(connection, name, run, outcome.attempts)
+    connection.execute(
+        "UPDATE images SET attempts = attempts + 1, bytes_fetched = ?, seconds = ? "
+        "WHERE file_name = ?",
+        (fetched, sum(attempt.seconds for attempt in outcome.attempts), name),
+    )
+    if outcome.picture is None:
+        _set_failed(connection, outcome, now)
+    else:
+        _set_picture(connection, name, outcome.picture, now)
+    column = "failed" if outcome.picture is None else "done"
+    connection.execute(
+        f"UPDATE runs SET {column} = {column} + 1, bytes = bytes + ? WHERE run = ?",
+        (fetched, run),
+    )
+
+
+def _slide(row: Sequence[str | int | None]) -> Slide:
+    values = dict(zip(SLIDE_COLUMNS, row, strict=True))
+    kind = values.pop("kind")
+    return Slide(**values, kind=None if kind is None else Kind(str(kind)))  # type: ignore[arg-type]
+
+
+def _set_failed(connection: sqlite3.Connection, outcome: Outcome, now: float) -> None:
+    """What the GDC no longer lists is probably gone: it is not tried again by itself."""
+    name = outcome.slide.file_name
+    failures, upstream = connection.execute(
+        "SELECT failures + 1, upstream FROM images JOIN slides USING (file_name) "
+        "WHERE file_name = ?",
+        (name,),
+    ).fetchone()
+    again = retry_time(outcome, failures, now)
+    if again is not None and upstream in ("superseded", "withdrawn"):
+        again = None
+    connection.execute(
+        "UPDATE images SET status = ?, error = ?, failures = ?, retry_at = ? WHERE file_name = ?",
+        (
+            Status.FAILED,
+            _error(outcome.attempts),
+            failures,
+            None if again is None else timestamp(again),
+            name,
+        ),
+    )
+
+
+def _error(attempts: Sequence[Attempt]) -> str:
+    faults = [f"{attempt.source}: {attempt.message}" for attempt in attempts if attempt.message]
+    return "; ".join(faults) or "no source was tried"
+
+
+def _add_attempts(
+    connection: sqlite3.Connection, name: str, run: int, attempts: Sequence[Attempt]
+) -> None:
+    connection.executemany(
+        "INSERT INTO attempts (run, file_name, source, started, seconds, bytes, requests, "
+        "fault, message) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            (
+                run,
+                name,
+                attempt.source,
+                timestamp(attempt.started),
+                attempt.seconds,
+                attempt.bytes_fetched,
+                attempt.requests,
+                attempt.fault,
+                attempt.message,
+            )
+            for attempt in attempts
+        ),
+    )
+
+
+def _set_picture(connection: sqlite3.Connection, name: str, picture: Picture, now: float) -> None:
+    values = {
+        "status": Status.DONE,
+        "error": None,
+        "failures": 0,
+        "retry_at": None,
+        "source": picture.source,
+        "level": picture.level,
+        "level_downsample": picture.level_downsample,
+        "base_mpp": picture.mpp.value,
+        "mpp_source": picture.mpp.source,
+        "mpp_x": picture.mpp_x,
+        "mpp_y": picture.mpp_y,
+        "width": picture.size.width,
+        "height": picture.size.height,
+        "path": picture.path,
+        "bytes": picture.bytes,
+        "sha256": picture.sha256,
+        "fetched_at": timestamp(now),
+    }
+    connection.execute(
+        f"UPDATE images SET {', '.join(f'{column} = ?' for column in values)} WHERE file_name = ?",
+        (*values.values(), name),
+    )
+    connection.execute(
+        "UPDATE slides SET upstream = 'current' WHERE file_name = ? AND upstream = 'changed'",
+        (name,),
+    )

@@ -1,0 +1,130 @@
+"""The sampled slides as the gallery shows them: values from the catalogue, made harmless."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from tcgamirror import values
+from tcgamirror.catalogue import Catalogue
+from tcgamirror.lookups import Value
+
+IMAGES = "images"
+MOST_TEXT = 2000
+"""Characters shown of one value; an error that names three sources has about 500."""
+
+_SQL = """
+SELECT mirror.*, slides.md5, slides.size,
+    (SELECT group_concat(file_id, ' ') FROM former_ids
+     WHERE former_ids.file_name = mirror.file_name) AS former_ids
+FROM mirror JOIN slides ON slides.file_name = mirror.file_name
+ORDER BY mirror.project_id IS NULL, mirror.project_id, mirror.sample_rank
+"""
+
+Fact = str | int | float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image file. path: relative to the mirror, with slashes. sha256: of the file."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One sampled slide. facts: all that the catalogue says of it, in the order of `columns`."""
+
+    name: str
+    project: str | None
+    image: Image | None
+    facts: tuple[Fact, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """All slides, by project and rank; those of a project in the order they were sampled."""
+
+    columns: tuple[str, ...]
+    rows: Sequence[Entry]
+
+    def column(self, name: str) -> Iterator[Fact]:
+        """One fact of every slide."""
+        place = self.columns.index(name)
+        return (entry.facts[place] for entry in self.rows)
+
+
+def read_entries(catalogue: Catalogue) -> Entries:
+    """Reads them at one go, so that no writer waits for as long as thumbnails take."""
+    answer = catalogue.query(_SQL)
+    return Entries(answer.columns, [_entry(answer.columns, row) for row in answer.rows])
+
+
+def _entry(columns: Sequence[str], row: Sequence[Value]) -> Entry:
+    raw = dict(zip(columns, row, strict=True))
+    facts = tuple(map(harmless, row))
+    shown = dict(zip(columns, facts, strict=True))
+    project = shown["project_id"]
+    return Entry(
+        name=str(shown["file_name"]),
+        project=None if project is None else str(project),
+        image=_image(raw),
+        facts=facts,
+    )
+
+
+def _image(raw: Mapping[str, Value]) -> Image | None:
+    path, sha256 = raw["path"], raw["sha256"]
+    if isinstance(path, str) and isinstance(sha256, str) and is_inside(path):
+        return Image(path, sha256)
+    return None
+
+
+def is_inside(path: str) -> bool:
+    """Whether the path is that of a file under `images/`, and of no other.
+
+    >>> is_inside("images/TCGA-OV/a.png"), is_inside("images/../a"), is_inside("/etc/passwd")
+    (True, False, False)
+    """
+    parts = PurePosixPath(path).parts
+    plain = path.isprintable() and "\\" not in path and ".." not in parts
+    return plain and len(parts) > 1 and parts[0] == IMAGES
+
+
+def harmless(value: Value) -> Fact:
+    r"""A value that JSON and a browser can hold, in one line.
+
+    What does not print (controls, marks that turn the direction of text, halves
+    of surrogate pairs) becomes U+FFFD, so that it shows and does nothing.
+
+    >>> harmless("a\u202eb\x00"), harmless(float("inf")), harmless(b"\x01\xff"), harmless(0.25)
+    ('a\ufffdb\ufffd', 'inf', '01ff', 0.25)
+    """
+    if isinstance(value, bytes):
+        value = value[:MOST_TEXT].hex()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if not isinstance(value, str):
+        return value
+    if len(value) > MOST_TEXT:
+        value = value[:MOST_TEXT] + "…"
+    if not value.isprintable():
+        value = "".join(sign if sign.isprintable() else "\ufffd" for sign in value)
+    # A few words, said of thousands of slides.
+    return sys.intern(value) if len(value) < 40 else value
+
+
+def number(value: Fact) -> float | None:
+    """A finite number above zero, or None: what a length or a resolution has to be."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+        return float(value)
+    return None
+
+
+def is_file_id(value: Fact) -> bool:
+    """Whether the GDC could know a file by this."""
+    return values.file_id(value) is not None

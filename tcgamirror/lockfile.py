@@ -1,0 +1,339 @@
+"""A lock file: names the slides of a sample, so that a paper can cite it and others have the same.
+
+Plain text: two lines that say what it is and give the digest of the rest, a few
+lines of what was asked for, and a line for each slide, by rank. It holds no
+time and no path: the same mirror always gives the same bytes. Columns and keys
+are parted by tabs; `-` stands for what is not known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tcgamirror import __version__, values
+from tcgamirror import settings as setting
+from tcgamirror.catalogue import Catalogue
+from tcgamirror.errors import BadLockFile, BadSettings
+from tcgamirror.files import replacing
+from tcgamirror.home import CATALOGUE
+from tcgamirror.model import ImageFormat, Listing
+from tcgamirror.sampling import By, Order
+from tcgamirror.settings import FILE_NAME, LOCKED, Settings
+
+MOST_BYTES = 1 << 25
+"""All 30,000 slides of TCGA take 8 MB."""
+
+MOST_FIELDS = 20
+_TITLE = "# tcgamirror lock 1"
+_DIGEST = "# sha256 of the lines below: "
+_KEYS = (
+    *("program", "release", "mpp", "max_size", "resample", "format"),
+    *("slides", "seed", "order", "by", "kind", "projects"),
+)
+_COLUMNS = ("file_name", "file_id", "md5", "sha256", "mpp_x", "mpp_y")
+_NONE = "-"
+_WHOLE = re.compile(r"-?[0-9]{1,40}")
+_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?(e[+-][0-9]{1,3})?")
+
+_SAMPLE = """
+SELECT mirror.file_name, mirror.file_id, slides.md5,
+    CASE mirror.status WHEN 'done' THEN mirror.sha256 END,
+    CASE mirror.status WHEN 'done' THEN mirror.mpp_x END,
+    CASE mirror.status WHEN 'done' THEN mirror.mpp_y END
+FROM mirror JOIN slides ON slides.file_name = mirror.file_name
+ORDER BY mirror.sample_rank, mirror.file_name
+"""
+_NOW = """
+SELECT slides.file_name, slides.upstream IN ('current', 'changed'), slides.md5,
+    CASE images.status WHEN 'done' THEN images.sha256 END
+FROM slides LEFT JOIN images ON images.file_name = slides.file_name
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LockedSlide:
+    """One slide. md5: of the GDC's file. sha256, mpp_x, mpp_y: of the image, None without one."""
+
+    file_name: str
+    file_id: str
+    md5: str | None
+    sha256: str | None
+    mpp_x: float | None
+    mpp_y: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LockFile:
+    """What a lock file says. settings: with no more than what names a sample and its images."""
+
+    program: str
+    release: str | None
+    settings: Settings
+    slides: tuple[LockedSlide, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """File names of the slides, by rank."""
+        return [slide.file_name for slide in self.slides]
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """File names of a lock's slides that a mirror does not have as locked, in their order.
+
+    missing: not listed any more, nor held. changed: the GDC's file is another
+    now. others: the image has another digest. waiting: not fetched yet.
+    """
+
+    missing: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+
+    @property
+    def lasting(self) -> Mapping[str, Sequence[str]]:
+        """What no further update mends, by what is to be said of it."""
+        said = {
+            "cannot be had any more (not listed)": self.missing,
+            "changed at the GDC since (listed with another md5)": self.changed,
+            "differ from the locked image (another digest)": self.others,
+        }
+        return {words: names for words, names in said.items() if names}
+
+
+# Writing -------------------------------------------------------------------------
+
+
+def lock_of(settings: Settings, catalogue: Catalogue) -> LockFile:
+    """The sample as it is now. Raises BadLockFile for a slide that no lock file could name."""
+    rows = catalogue.query(_SAMPLE).rows
+    slides = tuple(_slide([_text(value) for value in row]) for row in rows)
+    return LockFile(f"tcgamirror {__version__}", catalogue.release(), settings, slides)
+
+
+def formatted(lock: LockFile) -> bytes:
+    """The file. Reading it gives the same lock."""
+    lines = [
+        *("\t".join(pair) for pair in _header(lock)),
+        "",
+        "\t".join(_COLUMNS),
+        *("\t".join(map(_text, _fields(slide))) for slide in lock.slides),
+    ]
+    body = "".join(f"{line}\n" for line in lines).encode()
+    return f"{_TITLE}\n{_DIGEST}{hashlib.sha256(body).hexdigest()}\n".encode() + body
+
+
+def _fields(slide: LockedSlide) -> tuple[str | float | None, ...]:
+    return (
+        slide.file_name,
+        slide.file_id,
+        slide.md5,
+        slide.sha256,
+        slide.mpp_x,
+        slide.mpp_y,
+    )
+
+
+def _header(lock: LockFile) -> Iterator[tuple[str, str]]:
+    asked, target = lock.settings, lock.settings.target
+    yield "program", lock.program
+    yield "release", _text(values.text(lock.release))
+    yield ("max_size", _text(target.max_size)) if target.mpp is None else ("mpp", _text(target.mpp))
+    yield "resample", str(target.resample)
+    yield "format", str(asked.form)
+    yield "slides", _text(asked.slides or "all")
+    yield "seed", _text(asked.seed)
+    yield "order", str(asked.order)
+    yield "by", str(asked.by)
+    yield "kind", "all" if len(asked.kinds) > 1 else str(next(iter(asked.kinds)))
+    yield "projects", ",".join(asked.projects) or _NONE
+
+
+def _text(value: object) -> str:
+    """A value without loss: floats with as many digits as give the same one back."""
+    return _NONE if value is None else repr(value) if isinstance(value, float) else str(value)
+
+
+# Reading -------------------------------------------------------------------------
+
+
+def read_lock(path: Path) -> LockFile:
+    """The lock file at `path`. Raises BadLockFile, in one sentence, for anything else."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise BadLockFile(f"the lock file {path} cannot be read: {why}") from error
+    try:
+        return parsed(data)
+    except (BadLockFile, BadSettings) as error:
+        raise BadLockFile(f"{path} is no lock file to go by: {error}") from error
+
+
+def parsed(data: bytes) -> LockFile:
+    """What the bytes of a lock file say. Raises BadLockFile or BadSettings."""
+    if len(data) > MOST_BYTES:
+        raise BadLockFile(f"it has more than {MOST_BYTES:,} bytes")
+    # Mail and git may have ended its lines in another way.
+    data = data.replace(b"\r\n", b"\n")
+    title, _, rest = data.partition(b"\n")
+    if title != _TITLE.encode():
+        raise BadLockFile(f"it does not begin with the line {_TITLE!r}")
+    told, _, body = rest.partition(b"\n")
+    if told != f"{_DIGEST}{hashlib.sha256(body).hexdigest()}".encode():
+        raise BadLockFile("it is not as it was made: its digest in line 2 is another")
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise BadLockFile("it is not UTF-8") from error
+    head, _, table = text.partition("\n\n")
+    keys = _keys(head)
+    settings = _settings(keys)
+    return LockFile(keys["program"], _known(keys["release"]), settings, tuple(_slides(table)))
+
+
+def _keys(head: str) -> dict[str, str]:
+    lines = head.split("\n")
+    pairs = [line.split("\t") for line in lines if len(lines) <= MOST_FIELDS]
+    keys = {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+    if len(keys) != len(lines) or not set(keys) <= set(_KEYS):
+        raise BadLockFile("its head is none that this version knows")
+    for name in _KEYS:
+        if name not in keys and name not in ("mpp", "max_size"):
+            raise BadLockFile(f"its head lacks {name}")
+        if values.text(keys.get(name, _NONE)) != keys.get(name, _NONE):
+            raise BadLockFile(f"its {name} is no plain text")
+    return keys
+
+
+def _known(text: str) -> str | None:
+    return None if text == _NONE else text
+
+
+def _settings(keys: Mapping[str, str]) -> Settings:
+    projects = _known(keys["projects"])
+    slides = None if keys["slides"] == "all" else setting.count(_whole(keys["slides"]), "slides")
+    mpp, max_size = keys.get("mpp"), keys.get("max_size")
+    return Settings(
+        target=setting.target(
+            None if mpp is None else _number(mpp),
+            None if max_size is None else _whole(max_size),
+            keys["resample"],
+            ("mpp", "max_size"),
+        ),
+        form=setting.one_of(keys["format"], "format", ImageFormat),
+        slides=slides,
+        seed=_whole(keys["seed"]),
+        order=setting.one_of(keys["order"], "order", Order),
+        by=setting.one_of(keys["by"], "by", By),
+        kinds=setting.kinds(keys["kind"], "kind"),
+        projects=setting.names(projects.split(",") if projects else (), "projects"),
+        lock=LOCKED,
+    )
+
+
+def _whole(text: str) -> int:
+    if _WHOLE.fullmatch(text) is None:
+        raise BadLockFile(f"{text!r:.50} is no whole number")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    if _NUMBER.fullmatch(text) is None or not math.isfinite(float(text)):
+        raise BadLockFile(f"{text!r:.50} is no number")
+    return float(text)
+
+
+def _slides(table: str) -> Iterator[LockedSlide]:
+    columns, _, rows = table.partition("\n")
+    if columns != "\t".join(_COLUMNS):
+        raise BadLockFile("its table has other columns than this version knows")
+    seen: set[str] = set()
+    for line in rows.splitlines():
+        slide = _slide(line.split("\t"))
+        if slide.file_name in seen:
+            raise BadLockFile(f"it names {slide.file_name} twice")
+        seen.add(slide.file_name)
+        yield slide
+
+
+def _slide(fields: Sequence[str]) -> LockedSlide:
+    if len(fields) != len(_COLUMNS):
+        raise BadLockFile(f"a line of its table has {len(fields)} columns, not {len(_COLUMNS)}")
+    file_name, file_id = values.file_name(fields[0]), values.file_id(fields[1])
+    if file_name is None or file_id is None:
+        raise BadLockFile(f"{fields[0]!r:.100} with {fields[1]!r:.50} is no slide of the GDC")
+    md5, sha256 = _known(fields[2]), _known(fields[3])
+    if md5 is not None and values.md5(md5) != md5:
+        raise BadLockFile(f"{file_name} has no md5 but {md5!r:.50}")
+    if sha256 is not None and not _is_sha256(sha256):
+        raise BadLockFile(f"{file_name} has no sha256 but {sha256!r:.80}")
+    mpp_x, mpp_y = (None if text == _NONE else _number(text) for text in fields[4:])
+    if mpp_x == 0 or mpp_y == 0 or (mpp_x is None) != (mpp_y is None):
+        raise BadLockFile(f"{file_name} has no resolution but {fields[4]} and {fields[5]}")
+    return LockedSlide(file_name, file_id, md5, sha256, mpp_x, mpp_y)
+
+
+def _is_sha256(text: str) -> bool:
+    return len(text) == 64 and not set(text) - set("0123456789abcdef")
+
+
+# Comparing -----------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Found:
+    missing: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+
+
+def compare(lock: LockFile, catalogue: Catalogue) -> Differences:
+    """Which slides of the lock the mirror does not have as they were locked."""
+    rows: Iterable[tuple[object, ...]] = catalogue.query(_NOW).rows
+    wanted = set(lock.names)
+    now = {name: (listed, md5, sha256) for name, listed, md5, sha256 in rows if name in wanted}
+    found = _Found()
+    for slide in lock.slides:
+        listed, md5, sha256 = now.get(slide.file_name, (False, None, None))
+        if sha256 is not None and sha256 == slide.sha256:
+            continue
+        if slide.md5 and md5 and md5 != slide.md5:
+            found.changed.append(slide.file_name)
+        elif sha256 is not None and slide.sha256 is not None:
+            found.others.append(slide.file_name)
+        elif sha256 is None:
+            (found.waiting if listed else found.missing).append(slide.file_name)
+    return Differences(
+        tuple(found.missing), tuple(found.changed), tuple(found.others), tuple(found.waiting)
+    )
+
+
+def compare_listing(lock: LockFile, listing: Listing) -> Differences:
+    """Which slides of the lock a listing lacks, or lists as another file."""
+    md5s = {slide.file_name: slide.md5 for slide in listing.slides}
+    missing = [name for name in lock.names if name not in md5s]
+    changed = [
+        slide.file_name
+        for slide in lock.slides
+        if slide.md5 and (md5 := md5s.get(slide.file_name)) and md5 != slide.md5
+    ]
+    return Differences(missing=tuple(missing), changed=tuple(changed))
+
+
+def keep_lock(root: Path, lock: LockFile) -> None:
+    """Has a mirror that is about to be made keep the lock file.
+
+    What holds a mirror already is left as it is, for `Home.create` to refuse.
+    """
+    if not any(os.path.lexists(root / name) for name in (FILE_NAME, CATALOGUE)):
+        with replacing(root / LOCKED) as file:
+            file.write(formatted(lock))

@@ -1,0 +1,102 @@
+"""Slides at a few workers, and how many of them are begun."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+from tcgamirror.brake import Brake
+from tcgamirror.errors import Interrupted, TcgaMirrorError
+from tcgamirror.model import Outcome, Slide
+
+GRACE = 1.0
+"""Seconds for slides that are let go of to end; what takes longer is left behind."""
+
+
+def limits_of(
+    time_limit: float | None, max_bytes: float | None, moved: Callable[[], int]
+) -> dict[str, Callable[[], bool]]:
+    """By the option's name, what tells whether it keeps further slides from beginning.
+
+    time_limit: seconds from now. max_bytes: of which `moved` tells how many came so far.
+    """
+    limits: dict[str, Callable[[], bool]] = {}
+    if time_limit is not None:
+        end = time.monotonic() + time_limit
+        limits["--time-limit"] = lambda: time.monotonic() >= end
+    if max_bytes is not None:
+        most = max_bytes
+        limits["--max-bytes"] = lambda: moved() >= most
+    return limits
+
+
+class Pool:
+    """Slides at a few workers, so many at a time, and the outcomes as they come.
+
+    limits: each tells whether further slides are to begin no more. reason: what
+    ended the work before its end, limit: which of the limits did, if any.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[Slide], Outcome],
+        workers: int,
+        brake: Brake,
+        limits: Mapping[str, Callable[[], bool]],
+    ) -> None:
+        self._fetch = fetch
+        self._workers = workers
+        self._brake = brake
+        self._limits = limits
+        self.limit: str | None = None
+        self.reason: TcgaMirrorError | None = None
+
+    def end(self, reason: TcgaMirrorError) -> None:
+        """Begins no further slide and lets go of those in hand."""
+        self.reason = self.reason or reason
+        self._brake.press_hard()
+
+    def _may_begin(self) -> bool:
+        if self.limit is None:
+            self.limit = next((name for name, met in self._limits.items() if met()), None)
+        return self.limit is None and not self._brake.pressed
+
+    def outcomes(self, due: Sequence[Slide]) -> Generator[list[Outcome], None, None]:
+        """Lists of what ended since the last one, some of them empty: a few times a second.
+
+        Closed early, it lets go of the slides in hand.
+        """
+        waiting = deque(due)
+        running: set[Future[Outcome]] = set()
+        pool = ThreadPoolExecutor(self._workers, "slide")
+        try:
+            while True:
+                while len(running) < self._workers and waiting and self._may_begin():
+                    # Told before it begins, so that no press of the brake finds none in hand.
+                    self._brake.in_hand += 1
+                    running.add(pool.submit(self._fetch, waiting.popleft()))
+                self._brake.in_hand = len(running)
+                if not running or self._brake.seconds_stopped > GRACE:
+                    return
+                ended, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+                yield [outcome for future in ended if (outcome := self._result(future))]
+        finally:
+            self._let_go(running)
+            pool.shutdown(wait=not self._brake.left_behind)
+
+    def _let_go(self, running: set[Future[Outcome]]) -> None:
+        if running:
+            self._brake.press_hard()
+            left = max(0.0, GRACE - self._brake.seconds_stopped)
+            self._brake.left_behind = bool(wait(running, timeout=left).not_done)
+
+    def _result(self, future: Future[Outcome]) -> Outcome | None:
+        try:
+            return future.result()
+        except Interrupted:
+            return None
+        except TcgaMirrorError as error:
+            self.end(error)
+            return None

@@ -1,0 +1,319 @@
+"""A new catalogue from what is left: the settings, the images' own facts, a fresh listing.
+
+For when the catalogue is damaged or gone. The old file is never deleted, and
+keeps its place until the new one is complete. An image is taken only if all
+of it decodes, its facts can be believed, and it lies where this program would
+have put it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from tcgamirror import gdc
+from tcgamirror.brake import Brake
+from tcgamirror.catalogue import Catalogue
+from tcgamirror.errors import BadSettings, Damaged, ExitCode
+from tcgamirror.facts import Told, understood
+from tcgamirror.files import Lock, room, sync_folder
+from tcgamirror.geometry import LEVEL_TOLERANCE, Size
+from tcgamirror.home import CATALOGUE, FIXED, Home
+from tcgamirror.manifest import read_manifest
+from tcgamirror.mirror import LOCK, network
+from tcgamirror.model import FALLBACK_MAX_SIZE, Listing, Picture, Resample, Target, Upstream
+from tcgamirror.readback import decode_all, read_header
+from tcgamirror.sampling import ordered
+from tcgamirror.store import Store
+from tcgamirror.strays import Stray, image_files
+from tcgamirror.upkeep import Restored, fact_of
+from tcgamirror.verify import Deadline, in_batches
+
+UNFINISHED = f"{CATALOGUE}.rebuilt"
+LOST = "attempts, runs, changes between releases and former file_ids"
+"""What stands nowhere but in a catalogue."""
+
+_JOURNALS = ("-journal", "-wal", "-shm")
+_PIECE = 1 << 20
+
+
+class Watcher(Protocol):
+    """Who is told how it goes. Called from the thread that began."""
+
+    def listing(self, got: int, total: int) -> None:
+        """So many of the slides have been listed."""
+        ...
+
+    def begins(self, images: int, size: int) -> None:
+        """So many files, of so many bytes in all, are about to be read."""
+        ...
+
+    def passed(self, images: int, size: int) -> None:
+        """So many more are done with."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What the new catalogue holds.
+
+    release: of the listing; None if it was made from the images alone. images:
+    taken. changed: those of them whose file is another one upstream now. unlisted:
+    those that are no longer listed. refused: files not taken, and why. kept: the
+    old catalogue's name, None if there was none.
+    """
+
+    release: str | None
+    listed: int
+    sampled: int
+    images: int
+    changed: int
+    unlisted: int
+    refused: tuple[Stray, ...]
+    kept: str | None
+
+
+def rebuild_catalogue(home: Home, watcher: Watcher, brake: Brake, *, offline: bool) -> Rebuilt:
+    """Makes the catalogue anew, holding the lock, and puts it in the old one's place.
+
+    offline: from the images alone. Raises NetworkError or BadManifest if the
+    listing cannot be had, BadSettings if the old catalogue says that the mirror
+    was made for other images, Interrupted; nothing has changed then.
+    """
+    # Where the catalogue is a link to another disk, that is where it stays.
+    place = Path(os.path.realpath(home.root / CATALOGUE))
+    with Lock(home.root / LOCK, "rebuild"):
+        _check_target(home, place)
+        listing = None if offline else _listing(home, watcher, brake)
+        found, refused = _Images(home, watcher, brake).read()
+        unfinished = place.with_name(UNFINISHED)
+        _remove(unfinished)
+        try:
+            counts = _fill(home, unfinished, listing, found)
+            kept = _swap(unfinished, place)
+        finally:
+            _remove(unfinished)
+    listed = 0 if listing is None else len(listing.slides)
+    release = None if listing is None else listing.release
+    name = None if kept is None else kept.name
+    return Rebuilt(release, listed, *counts, refused=tuple(refused), kept=name)
+
+
+def _check_target(home: Home, place: Path) -> None:
+    """As far as the old catalogue can still tell."""
+    fixed = fact_of(place, FIXED) if place.is_file() else None
+    if fixed is not None and fixed != home.settings.fixed:
+        raise BadSettings(
+            f"the settings ask for images of {home.settings.fixed}, but the mirror was made for "
+            f"{fixed}: change [target] back, then rebuild"
+        )
+
+
+def _listing(home: Home, watcher: Watcher, brake: Brake) -> Listing:
+    manifest = home.settings.manifest
+    if manifest is not None:
+        return read_manifest(Path(manifest))
+    watcher.listing(0, 0)
+    with network(home, brake) as transport:
+        return gdc.listing(transport, home.settings.api, on_page=watcher.listing)
+
+
+# The images ------------------------------------------------------------------------
+
+
+class _Images:
+    """Reads what lies in `images/`, by several threads, and tells images from the rest."""
+
+    def __init__(self, home: Home, watcher: Watcher, brake: Brake) -> None:
+        self._root = home.root
+        self._form = home.settings.form
+        self._target = home.settings.target
+        self._store = Store(home.root, home.settings.form)
+        self._watcher = watcher
+        self._deadline = Deadline(brake.stop, None)
+
+    def read(self) -> tuple[list[Restored], list[Stray]]:
+        """The images that can be taken, one for each slide, and what cannot. Raises Interrupted."""
+        paths = list(image_files(self._root))
+        self._watcher.begins(len(paths), sum(map(self._size, paths)))
+        taken: dict[str, Restored] = {}
+        refused: list[Stray] = []
+        for batch in in_batches(self._taken, paths, self._size, self._deadline):
+            for path, image in batch:
+                if isinstance(image, Stray):
+                    refused.append(image)
+                    continue
+                other = taken.get(image.slide.file_name)
+                if other is not None and other.made > image.made:
+                    image, other = other, image
+                taken[image.slide.file_name] = image
+                if other is not None:
+                    refused.append(Stray(other.picture.path, f"{path} is a newer one of the slide"))
+            self._watcher.passed(len(batch), sum(self._size(path) for path, _ in batch))
+        self._deadline.check()
+        return list(taken.values()), refused
+
+    def _size(self, path: str) -> int:
+        try:
+            return (self._root / path).lstat().st_size
+        except OSError:
+            return 0
+
+    def _taken(self, path: str) -> Restored | Stray:
+        try:
+            return self._image(path)
+        except Damaged as error:
+            return Stray(path, str(error))
+        except OSError as error:
+            return Stray(path, f"cannot be read ({error.strerror or error})")
+
+    def _image(self, path: str) -> Restored:
+        file = self._root / path
+        if not path.endswith(self._form.suffix) or not stat.S_ISREG(file.lstat().st_mode):
+            raise Damaged(f"no {self._form} file")
+        with file.open("rb") as opened:
+            header = read_header(opened, self._form)
+            told = understood(header.facts)
+            if self._store.path(told.slide) != path:
+                raise Damaged("its facts are those of an image that would lie elsewhere")
+            if not fits(self._target, told, header.size):
+                raise Damaged(f"it is not of {self._target}")
+            decode_all(opened, self._form)
+            size, sha256 = self._digest(opened)
+            made = os.fstat(opened.fileno()).st_mtime
+        picture = Picture(
+            source=told.source,
+            level=told.level,
+            level_downsample=told.level_downsample,
+            mpp=told.mpp,
+            mpp_x=told.mpp_x,
+            mpp_y=told.mpp_y,
+            size=header.size,
+            path=path,
+            bytes=size,
+            sha256=sha256,
+        )
+        return Restored(told.slide, picture, min(max(made, 0.0), time.time()))
+
+    def _digest(self, file: BinaryIO) -> tuple[int, str]:
+        taken = hashlib.sha256(usedforsecurity=False)
+        file.seek(0)
+        while piece := file.read(_PIECE):
+            self._deadline.check()
+            taken.update(piece)
+        return file.tell(), taken.hexdigest()
+
+
+def fits(target: Target, told: Told, size: Size) -> bool:
+    """Whether an image of that size and resolution can have been made for the target.
+
+    >>> from tcgamirror.model import UNKNOWN_MPP, Slide
+    >>> unknown = Told(Slide("", ""), "range", 0, 1.0, UNKNOWN_MPP, None, None)
+    >>> [fits(Target(15.0, None), unknown, Size(9, height)) for height in (2048, 2049)]
+    [True, False]
+    """
+    if target.mpp is not None and told.mpp_x is not None and told.mpp_y is not None:
+        resolutions = zip((told.mpp_x, told.mpp_y), size, strict=True)
+        if target.resample is Resample.NATIVE:
+            return all(mpp <= target.mpp * (1 + 2 * LEVEL_TOLERANCE) for mpp, _ in resolutions)
+        # Rounded to whole pixels, so by half a pixel at most.
+        return all(abs(mpp / target.mpp - 1) <= 0.5 / side + 1e-6 for mpp, side in resolutions)
+    if target.mpp is not None and target.resample is Resample.NATIVE:
+        return True
+    return size.longer <= (target.max_size or FALLBACK_MAX_SIZE)
+
+
+# The new catalogue -----------------------------------------------------------------
+
+
+def _fill(
+    home: Home, path: Path, listing: Listing | None, images: Sequence[Restored]
+) -> tuple[int, int, int, int]:
+    """Makes it at `path`: how many are sampled, images, changed, unlisted."""
+    with Catalogue.create(path) as catalogue:
+        catalogue.set_fact(FIXED, home.settings.fixed)
+        run = catalogue.begin_run("rebuild", time.time())
+        if listing is not None:
+            catalogue.merge(listing, time.time())
+        slides = sorted((image.slide for image in images), key=lambda slide: slide.file_id)
+        catalogue.adopt(slides, Upstream.CURRENT if listing is None else Upstream.WITHDRAWN)
+        names = {slide.file_name for slide in slides}
+        order = ordered(catalogue.candidates(), home.settings.plan)
+        wanted = len(names) if listing is None else home.settings.slides
+        catalogue.add_to_sample(sample_of(order, names, wanted), time.time())
+        changed = catalogue.restore(images)
+        listed = names if listing is None else {slide.file_name for slide in listing.slides}
+        sampled = len(catalogue.sampled())
+        catalogue.end_run(run, exit_code=ExitCode.DONE, now=time.time())
+        catalogue.check_whole()
+    return sampled, len(images), changed, len(names - listed)
+
+
+def sample_of(order: Sequence[str], images: Collection[str], wanted: int | None) -> list[str]:
+    """The sample, by rank: all that there are images of, filled up to `wanted` (None: all).
+
+    The first of the order fill it up, and the order ranks them. So a mirror
+    that was sampled once has the same sample again; images that the settings
+    would no longer choose come last.
+
+    >>> sample_of(["a", "b", "c", "d"], {"c", "x"}, 3)
+    ['a', 'c', 'x']
+    """
+    missing = [name for name in order if name not in images]
+    if wanted is not None:
+        missing = missing[: max(0, wanted - len(images))]
+    chosen = {*images, *missing}
+    return [name for name in order if name in chosen] + sorted(set(images) - set(order))
+
+
+def _swap(new: Path, place: Path) -> Path | None:
+    """Puts the new catalogue in its place in one step; where the old one is kept, if there was one.
+
+    The old one's journals go with it: SQLite would play them into the new one.
+    """
+    kept = None
+    with room(place):
+        if os.path.lexists(place):
+            kept = _free_name(place)
+            for end in _JOURNALS:
+                with suppress(FileNotFoundError):
+                    place.with_name(place.name + end).rename(kept.with_name(kept.name + end))
+            try:
+                os.link(place, kept)
+            except OSError:
+                # No second names on this file system, or no file.
+                place.rename(kept)
+        else:
+            _remove_all(place.with_name(place.name + end) for end in _JOURNALS)
+        new.replace(place)
+        sync_folder(place.parent)
+    return kept
+
+
+def _free_name(place: Path) -> Path:
+    now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    number = 1
+    while True:
+        again = "" if number == 1 else f"-{number}"
+        kept = place.with_name(f"{place.name}.damaged-{now}{again}")
+        if not os.path.lexists(kept):
+            return kept
+        number += 1
+
+
+def _remove(unfinished: Path) -> None:
+    ends = ("", ".new", *_JOURNALS)
+    _remove_all(unfinished.with_name(unfinished.name + end) for end in ends)
+
+
+def _remove_all(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,176 @@
+"""The log of runs for other programs to read: one JSON object a line, in ASCII, for years.
+
+`begin` and `end` of each run, `listing` for each listing merged, `slide` for
+each slide that ended. Every line has `time` (ISO 8601, UTC) and `event`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from tcgamirror import __version__
+from tcgamirror.database import timestamp
+from tcgamirror.errors import ExitCode, Interrupted, NoRoom, TcgaMirrorError, WrongUse
+from tcgamirror.files import room
+from tcgamirror.merging import Merged
+from tcgamirror.model import Outcome
+
+_ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<rest>[^\s'\"<>]*)", re.IGNORECASE)
+
+
+def without_secrets(text: str) -> str:
+    """The text with each address in it bare of user, password, query and fragment.
+
+    >>> without_secrets("no answer from https://me:pw@host/data/1?token=x, sorry")
+    'no answer from https://host/data/1 sorry'
+    """
+    return _ADDRESS.sub(_bare, text)
+
+
+def _bare(match: re.Match[str]) -> str:
+    host, slash, path = match["rest"].partition("/")
+    plain = re.split("[?#]", host.rpartition("@")[2] + slash + path, maxsplit=1)[0]
+    return match["scheme"] + plain
+
+
+class RunLog:
+    """The log of one run. Without a file it writes nothing.
+
+    A context manager: at its end the run's end is written, with the exit code
+    of what ended it. Writing raises NoRoom for a full disk, once; nothing more
+    is written after that.
+    """
+
+    def __init__(
+        self, path: Path | None, command: str, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Opens the file for appending. Raises WrongUse or NoRoom if it cannot be."""
+        self._path = path
+        self._command = command
+        self._clock = clock
+        self._begun = clock()
+        self._done = self._failed = self._bytes = 0
+        self._left: int | None = None
+        self._file: BinaryIO | None = None
+        if path is not None:
+            self._file = _opened(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._end(error)
+        finally:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def begins(self, settings: str, release: str | None) -> None:
+        """The run holds the mirror. settings: what its images are, in words."""
+        self._write("begin", version=__version__, target=settings, data_release=release)
+
+    def listing(self, release: str | None, merged: Merged) -> None:
+        """A new listing was merged."""
+        self._write("listing", data_release=release, **dataclasses.asdict(merged))
+
+    def slide(self, outcome: Outcome) -> None:
+        """A slide ended, well or not; bytes, seconds and requests are of all sources tried."""
+        attempts, last = outcome.attempts, outcome.attempts[-1] if outcome.attempts else None
+        moved = sum(attempt.bytes_fetched for attempt in attempts)
+        self._bytes += moved
+        if outcome.picture is not None:
+            self._done += 1
+        else:
+            self._failed += 1
+        self._write(
+            "slide",
+            file_name=outcome.slide.file_name,
+            file_id=outcome.slide.file_id,
+            status="failed" if outcome.picture is None else "done",
+            source=last.source if last else None,
+            bytes=moved,
+            seconds=round(sum(attempt.seconds for attempt in attempts), 3),
+            requests=sum(attempt.requests for attempt in attempts),
+            fault=last.fault if last else None,
+            message=last.message if last else None,
+        )
+
+    def ends(self, left: int) -> None:
+        """The run came to its own end. left: slides that the next run will fetch."""
+        self._left = left
+
+    def _end(self, error: BaseException | None) -> None:
+        code = ExitCode.SOME_FAILED if self._failed else ExitCode.DONE
+        if isinstance(error, TcgaMirrorError):
+            code = error.exit_code
+        elif error is not None:
+            stopped = isinstance(error, KeyboardInterrupt)
+            code = Interrupted.exit_code if stopped else ExitCode.BUG
+        try:
+            self._write(
+                "end",
+                exit_code=int(code),
+                done=self._done,
+                failed=self._failed,
+                left=self._left,
+                bytes=self._bytes,
+                seconds=round(self._clock() - self._begun, 3),
+                error=None if error is None else str(error),
+            )
+        except NoRoom:
+            # What ended the run comes first; without it, the full disk does.
+            if error is None:
+                raise
+
+    def _write(self, event: str, **fields: object) -> None:
+        if self._file is None or self._path is None:
+            return
+        told = {
+            name: without_secrets(value) if isinstance(value, str) else value
+            for name, value in fields.items()
+        }
+        head = {"time": timestamp(self._clock()), "event": event, "command": self._command}
+        # ASCII: what a terminal would obey, or takes for another direction of text, is escaped.
+        line = json.dumps({**head, **told}, ensure_ascii=True).encode() + b"\n"
+        try:
+            with room(self._path):
+                self._file.write(line)
+        except BaseException:
+            self._file.close()
+            self._file = None
+            raise
+
+
+def _opened(path: Path) -> BinaryIO:
+    """The file at its end, where a line begins: a full disk or a kill may have cut the last one."""
+    try:
+        with room(path):
+            file = path.open("ab", buffering=0)
+            if file.tell() and not _ends_a_line(path):
+                file.write(b"\n")
+            return file
+    except OSError as error:
+        raise WrongUse(
+            f"{path} cannot be written as a log ({error.strerror or error}); "
+            "name another file by --log"
+        ) from error
+
+
+def _ends_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"

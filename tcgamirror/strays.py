@@ -1,0 +1,97 @@
+"""What lies in `images/`, and what of it the catalogue does not know."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tcgamirror.catalogue import Catalogue
+from tcgamirror.home import Home
+from tcgamirror.store import IMAGES, Store
+
+STALE_SECONDS = 3600.0
+"""An unfinished file untouched for so long is a killed run's, not one that is being written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A file in `images/` that no row knows. unfinished: a killed run of ours left it."""
+
+    path: str
+    what: str
+    unfinished: bool = False
+
+
+def image_files(root: Path) -> Iterator[str]:
+    """What lies in the folders of `images/`, as paths relative to the mirror; folders end in `/`.
+
+    A folder may be a link to another disk; one inside it is nobody's.
+    """
+    images = root / IMAGES
+    for folder in _entries(images):
+        if not folder.is_dir():
+            yield f"{IMAGES}/{folder.name}"
+            continue
+        for entry in _entries(images / folder.name):
+            end = "/" if entry.is_dir() else ""
+            yield f"{IMAGES}/{folder.name}/{entry.name}{end}"
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        return []
+
+
+def strays_of(home: Home, catalogue: Catalogue, *, held: bool = False) -> Iterator[Stray]:
+    """What lies in `images/` that no row of the catalogue knows.
+
+    held: whether this run holds the lock; else an unfinished file is told only
+    if it is old, for another run may be writing it. The place of any sampled
+    slide is known, whatever has become of it: an update may just fill it.
+    """
+    found = list(image_files(home.root))
+    # Only now: what a run has put there meanwhile, the catalogue knew before.
+    store = Store(home.root, home.settings.form)
+    places = {store.path(slide) for slide in catalogue.sampled_slides()}
+    known = places | catalogue.recorded_paths()
+    unfinished = {part_of(path) for path in known}
+    for path in found:
+        if path in unfinished:
+            if held or _is_stale(home.root / path):
+                yield Stray(path, "left unfinished by a run that was killed", unfinished=True)
+        elif path not in known:
+            yield Stray(path, "no row of the catalogue knows it")
+
+
+def part_of(path: str) -> str:
+    """What an image is called while it is written.
+
+    >>> part_of("images/TCGA-OV/a.png")
+    'images/TCGA-OV/.a.png.part'
+    """
+    folder, _, name = path.rpartition("/")
+    return f"{folder}/.{name}.part"
+
+
+def _is_stale(path: Path) -> bool:
+    try:
+        return time.time() - path.lstat().st_mtime > STALE_SECONDS
+    except OSError:
+        return False
+
+
+def remove_unfinished(home: Home, catalogue: Catalogue) -> list[str]:
+    """Removes what killed runs left half-written, and nothing else; for who holds the lock."""
+    removed = []
+    for stray in strays_of(home, catalogue, held=True):
+        path = home.root / stray.path
+        if stray.unfinished and path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
+            removed.append(stray.path)
+    return removed

@@ -1,0 +1,325 @@
+"""Whether a mirror's images are still what the catalogue says, and what lies there beside them.
+
+An image whose bytes have the digest that was recorded is the one that was
+written, and it was whole then: it is read once and its header compared, but its
+pixels are decoded only where that is asked for, or where the digest differs and
+a person will want to know what became of it.
+
+No lock is taken: before an image is reported its row is read again, and the
+image checked again if the row has changed. A run that replaces an image makes
+its row pending first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import stat
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Protocol, TypeVar
+
+from tcgamirror.catalogue import Catalogue
+from tcgamirror.errors import Damaged, ExitCode, Interrupted
+from tcgamirror.home import Home
+from tcgamirror.model import ImageFormat
+from tcgamirror.readback import decode_all, read_header
+from tcgamirror.rounds import Round
+from tcgamirror.store import IMAGES
+from tcgamirror.strays import Stray, strays_of
+from tcgamirror.upkeep import Kept
+
+MOST_CHECKERS = 8
+
+_PIECE = 1 << 20
+_BATCH_IMAGES, _BATCH_BYTES = 16, 32 << 20
+_RECHECKS = 5
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Watcher(Protocol):
+    """Who is told how it goes. Called from the thread that began."""
+
+    def begins(self, images: int, size: int) -> None:
+        """So many images, of so many bytes in all, are about to be read."""
+        ...
+
+    def passed(self, images: int, size: int) -> None:
+        """So many more are done with."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line asks for.
+
+    quick: only that the files are there and have their size. decode: every
+    pixel too. sample: so many images, chosen by the day. time_limit: seconds.
+    """
+
+    quick: bool = False
+    decode: bool = False
+    sample: int | None = None
+    time_limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """An image that is not as it was recorded."""
+
+    path: str
+    what: str
+    file_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was found.
+
+    images, bytes, seconds: checked by this run. earlier: images checked by the
+    run that this one went on with. of: images recorded as done. left: not
+    checked for want of time. strays: files that no row knows. sample_of: the
+    day that chose the sample.
+    """
+
+    images: int
+    earlier: int
+    of: int
+    left: int
+    bytes: int
+    seconds: float
+    wrong: tuple[Wrong, ...]
+    strays: tuple[Stray, ...]
+    sample_of: str | None
+    interrupted: bool
+
+    @property
+    def exit_code(self) -> ExitCode:
+        if self.interrupted:
+            return ExitCode.INTERRUPTED
+        return ExitCode.DAMAGED if self.wrong else ExitCode.DONE
+
+
+class Deadline:
+    """When to stop: at once if the event is set, or after so many seconds."""
+
+    def __init__(self, stop: threading.Event, seconds: float | None) -> None:
+        self.stop = stop
+        self._end = None if seconds is None else time.monotonic() + seconds
+
+    @property
+    def left(self) -> float | None:
+        """Seconds; None for any number."""
+        return None if self._end is None else max(0.0, self._end - time.monotonic())
+
+    @property
+    def reached(self) -> bool:
+        return self.stop.is_set() or (self._end is not None and time.monotonic() >= self._end)
+
+    def check(self) -> None:
+        """Raises Interrupted if it is reached."""
+        if self.reached:
+            raise Interrupted("stopped before the end")
+
+
+def checkers() -> int:
+    """Threads that read images: hashing and unpacking leave the interpreter to others."""
+    return min(MOST_CHECKERS, max(2, len(os.sched_getaffinity(0))))
+
+
+def in_batches(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    size_of: Callable[[Item], int],
+    deadline: Deadline,
+) -> Iterator[list[tuple[Item, Result]]]:
+    """Each item with what `work` gives for it, in order, by several threads.
+
+    Ends early, after a whole batch, when the deadline is reached: `work` may
+    raise Interrupted then. Only a few batches are in hand at a time.
+    """
+
+    def all_of(batch: Sequence[Item]) -> list[tuple[Item, Result]]:
+        return [(item, work(item)) for item in batch]
+
+    with ThreadPoolExecutor(checkers(), "check") as pool:
+        waiting: deque[Future[list[tuple[Item, Result]]]] = deque()
+        batches = _batches(items, size_of)
+        try:
+            while not deadline.reached:
+                while len(waiting) < 2 * checkers() and (batch := next(batches, None)):
+                    waiting.append(pool.submit(all_of, batch))
+                if not waiting:
+                    return
+                with suppress(Interrupted):
+                    yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _batches(items: Iterable[Item], size_of: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """So many that handing them over costs little, so few that progress is seen."""
+    batch: list[Item] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += size_of(item)
+        if len(batch) == _BATCH_IMAGES or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def verify_images(
+    home: Home, catalogue: Catalogue, asked: Asked, watcher: Watcher, deadline: Deadline
+) -> Verified:
+    """Checks the catalogue, then every image it says is done, then what lies beside them.
+
+    A run over all images that was stopped is gone on with. Raises Damaged for
+    the catalogue itself, BadSettings if they ask for other images than these.
+    """
+    begun = time.monotonic()
+    catalogue.check_whole()
+    home.check_target(catalogue)
+    recorded = catalogue.kept()
+    day = None if asked.sample is None else datetime.now(UTC).strftime("%Y-%m-%d")
+    round_ = Round.of(home.root, asked.decode, whole=not asked.quick and day is None)
+    images = recorded if day is None else _sampled(recorded, asked.sample or 0, day)
+    images = round_.to_check(images)
+    watcher.begins(len(images), 0 if asked.quick else sum(map(_size_of, images)))
+    checker = Checker(home.root, home.settings.form, asked, deadline)
+    wrong: list[Wrong] = []
+    checked = size = 0
+    for batch in in_batches(checker.fault, images, _size_of, deadline):
+        for image, fault in batch:
+            if fault is not None and (sure := _confirmed(catalogue, checker, image, fault)):
+                wrong.append(sure)
+        checked += len(batch)
+        batch_bytes = 0 if asked.quick else sum(_size_of(image) for image, _ in batch)
+        size += batch_bytes
+        watcher.passed(len(batch), batch_bytes)
+        round_.passed([image for image, _ in batch], [each.file_name for each in wrong])
+    left = len(images) - checked
+    strays = () if left else tuple(strays_of(home, catalogue))
+    round_.end(complete=not left)
+    return Verified(
+        images=checked,
+        earlier=round_.earlier,
+        of=len(recorded),
+        left=left,
+        bytes=size,
+        seconds=time.monotonic() - begun,
+        wrong=tuple(wrong),
+        strays=strays,
+        sample_of=day,
+        interrupted=deadline.stop.is_set(),
+    )
+
+
+def _size_of(image: Kept) -> int:
+    return image.bytes or 0
+
+
+def _sampled(images: Sequence[Kept], count: int, day: str) -> list[Kept]:
+    """The same ones all day, others the next: in time every image has its turn."""
+    chosen = random.Random(day).sample(range(len(images)), min(count, len(images)))
+    return [images[place] for place in sorted(chosen)]
+
+
+def _confirmed(catalogue: Catalogue, checker: Checker, image: Kept, fault: str) -> Wrong | None:
+    """The fault, if it is one still by what the catalogue says now."""
+    for _ in range(_RECHECKS):
+        now = catalogue.kept(image.file_name)
+        if not now:
+            return None
+        if now[0] == image:
+            return Wrong(image.path or "", fault, image.file_name)
+        image = now[0]
+        again = checker.fault(image)
+        if again is None:
+            return None
+        fault = again
+    return Wrong(image.path or "", fault, image.file_name)
+
+
+class Checker:
+    """Compares image files with what was recorded of them; for any number of threads."""
+
+    def __init__(self, root: Path, form: ImageFormat, asked: Asked, deadline: Deadline) -> None:
+        self._root = root
+        self._form = form
+        self._asked = asked
+        self._deadline = deadline
+
+    def fault(self, image: Kept) -> str | None:
+        """What is wrong with it, in words; None if nothing is. Raises Interrupted."""
+        self._deadline.check()
+        if image.path is None or image.sha256 is None or not _is_inside(image.path):
+            return f"the catalogue says that it lies at {image.path!r}"
+        try:
+            found = (self._root / image.path).stat()
+            if not stat.S_ISREG(found.st_mode):
+                return "no file"
+            if self._asked.quick:
+                return _wrong_size(found.st_size, image)
+            with (self._root / image.path).open("rb", buffering=0) as file:
+                return self._fault_of(file, image)
+        except (FileNotFoundError, NotADirectoryError):
+            return "missing"
+        except OSError as error:
+            return f"cannot be read ({error.strerror or error})"
+
+    def _fault_of(self, file: BinaryIO, image: Kept) -> str | None:
+        size, digest = self._digest(file)
+        if (size, digest) != (image.bytes, image.sha256):
+            return self._difference(file, size, image)
+        try:
+            header = read_header(file, self._form)
+            if header.size != image.size:
+                return f"{header.size} pixels, recorded as {image.size}"
+            if self._asked.decode:
+                decode_all(file, self._form)
+        except Damaged as error:
+            return f"as it was recorded, but {error}"
+        return None
+
+    def _digest(self, file: BinaryIO) -> tuple[int, str]:
+        taken = hashlib.sha256(usedforsecurity=False)
+        size = 0
+        while piece := file.read(_PIECE):
+            self._deadline.check()
+            taken.update(piece)
+            size += len(piece)
+        return size, taken.hexdigest()
+
+    def _difference(self, file: BinaryIO, size: int, image: Kept) -> str:
+        """Why the digest is another one, as far as the file tells."""
+        try:
+            header = read_header(file, self._form)
+            decode_all(file, self._form)
+        except Damaged as error:
+            return f"{_wrong_size(size, image) or 'changed bytes'}: {error}"
+        if header.size == image.size:
+            return "another image than was recorded"
+        return f"another image than was recorded, {header.size} pixels instead of {image.size}"
+
+
+def _wrong_size(size: int, image: Kept) -> str | None:
+    return None if size == image.bytes else f"{size:,} bytes instead of {image.bytes or 0:,}"
+
+
+def _is_inside(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    return len(parts) > 1 and parts[0] == IMAGES and ".." not in parts

@@ -1,0 +1,114 @@
+"""The slides of the bench: made once, kept in .build, listed under many names."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import openslide
+from openslide.deepzoom import DeepZoomGenerator
+
+from tcgamirror.model import Target
+from tcgamirror.sources.whole import LocalFile
+from tcgamirror.spans import Span, coalesce
+from tcgamirror.svs import Svs
+from tcgamirror.tiff import Tiff
+from tests.gdc import Listed, listed, made_up_name
+from tests.gdc.listing import made_up_id
+from tests.slides import SlideSpec, make_slide
+
+MADE = Path(".build") / "bench-slides"
+MPP = 15.0
+"""µm per pixel of the images that all ways make."""
+HALVINGS = 5
+"""From a slide at 0.25 µm per pixel to the Deep Zoom level next above 15."""
+DEEP_ZOOM_TILE = 512
+DEEP_ZOOM_OVERLAP = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Slides of one make, by the name that the tables have."""
+
+    name: str
+    spec: SlideSpec
+
+    @property
+    def path(self) -> Path:
+        return _made(self.spec)
+
+    def listing(self, slides: int, *, tiles: bool = False) -> list[Listed]:
+        """The one file under that many names. tiles: whether the tile server has it, too."""
+        first = replace(_listed(self.path), tiles=tiles, dzi=_tiles(self.path) if tiles else None)
+        names = [made_up_name(f"{self.name} {number}") for number in range(slides)]
+        return [replace(first, file_name=name, file_id=made_up_id(name)) for name in names]
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """What the image at `MPP` needs of a slide's file. tile_bytes: of the level's tiles."""
+
+    directories: int
+    tile_bytes: int
+    blocks: tuple[Span, ...]
+
+
+@contextmanager
+def structure(path: Path) -> Iterator[tuple[LocalFile, Svs]]:
+    with LocalFile(path) as file:
+        yield file, Svs(file)
+
+
+def needed(kind: Kind) -> Needed:
+    """Read from the file itself."""
+    with structure(kind.path) as (file, slide):
+        level = Target(mpp=MPP, max_size=None).rendition(slide.pyramid).level
+        spans = list(slide.tile_table(level).spans())
+        return Needed(
+            directories=sum(1 for _ in Tiff(file).directories()),
+            tile_bytes=sum(span.length for span in set(spans)),
+            blocks=tuple(coalesce(spans, gap=0)),
+        )
+
+
+def _made(spec: SlideSpec) -> Path:
+    """The slide's file, made if no earlier run did; another spec is another file."""
+    name = hashlib.sha256(repr(spec).encode()).hexdigest()[:12]
+    path = MADE / f"{name}.svs"
+    if not path.exists():
+        MADE.mkdir(parents=True, exist_ok=True)
+        make_slide(path.with_suffix(".part"), spec).rename(path)
+    return path
+
+
+@cache
+def _listed(path: Path) -> Listed:
+    return listed(path)
+
+
+def _tiles(path: Path) -> Path:
+    """The one Deep Zoom level that is asked for, made ahead.
+
+    So serving a tile costs no work, but what the bench says it costs, on every machine.
+    """
+    dzi = path.with_suffix(".dzi")
+    if dzi.exists():
+        return dzi
+    folder = dzi.with_name(f"{dzi.stem}_files")
+    shutil.rmtree(folder, ignore_errors=True)
+    with openslide.OpenSlide(path) as slide:
+        zoom = DeepZoomGenerator(slide, DEEP_ZOOM_TILE, DEEP_ZOOM_OVERLAP)
+        dz_level = zoom.level_count - 1 - HALVINGS
+        (folder / str(dz_level)).mkdir(parents=True)
+        columns, rows = zoom.level_tiles[dz_level]
+        for column in range(columns):
+            for row in range(rows):
+                tile = zoom.get_tile(dz_level, (column, row))
+                tile.save(folder / str(dz_level) / f"{column}_{row}.png")
+        dzi.write_text(zoom.get_dzi("png"))
+    return dzi

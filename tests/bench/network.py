@@ -1,0 +1,37 @@
+"""The network of the bench: a stand-in GDC as slow as the real one was seen to be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tests.gdc import Listed, StandIn
+
+DELAY = 0.1
+"""Seconds before each answer."""
+TILE_DELAY = 0.1
+"""Further seconds before a tile, or the tiles' metadata: 0.2 in all."""
+RATE = 2.6e6
+"""Bytes per second of each connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Of images alone, without the listing. bytes: of all bodies."""
+
+    bytes: int
+    requests: int
+
+
+@contextmanager
+def shaped(files: Sequence[Listed]) -> Iterator[StandIn]:
+    """A stand-in with the delays and the rate of the bench."""
+    with StandIn(files) as gdc:
+        gdc.delay, gdc.tile_delay, gdc.rate = DELAY, TILE_DELAY, RATE
+        yield gdc
+
+
+def traffic(gdc: StandIn) -> Traffic:
+    served = [record for record in gdc.served if not record.path.startswith(("/status", "/files"))]
+    return Traffic(sum(record.bytes_sent for record in served), len(served))

@@ -1,0 +1,39 @@
+"""What several test modules share: made slides, and a stand-in GDC with small ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.gdc import Listed, StandIn
+from tests.levels import ZOO, MadeSlides
+
+pytest.register_assert_rewrite("tests.command", "tests.mirrors")
+
+from tests.mirrors import DIAGNOSTIC, TISSUE, small_slide  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def zoo_slides(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """The path of every slide of `tests.slides.zoo()` by its name.
+
+    Made once a session, each at its first use: a module that asks for three
+    pays for three. Read them, do not write to them.
+    """
+    return MadeSlides(tmp_path_factory.mktemp("zoo"), ZOO)
+
+
+@pytest.fixture(scope="session")
+def small_slides(tmp_path_factory: pytest.TempPathFactory) -> tuple[Listed, ...]:
+    """Slides of three projects, the last ones frozen, each of its own size."""
+    folder = tmp_path_factory.mktemp("small-slides")
+    return tuple(small_slide(folder, number) for number in range(DIAGNOSTIC + TISSUE))
+
+
+@pytest.fixture
+def small_gdc(small_slides: tuple[Listed, ...]) -> Iterator[StandIn]:
+    """A stand-in that lists the small slides."""
+    with StandIn(small_slides) as gdc:
+        yield gdc

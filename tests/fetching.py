@@ -1,0 +1,182 @@
+"""What the tests of the sources share: short waits, one image by one source, spans asked for."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tcgamirror.decode import Pixels
+from tcgamirror.geometry import Grid, Size, halved
+from tcgamirror.model import Rendition, Resample, Slide, Target
+from tcgamirror.origins import Origins
+from tcgamirror.patience import Patience
+from tcgamirror.raster import render
+from tcgamirror.sources import Source
+from tcgamirror.sources.range import Range
+from tcgamirror.sources.tiles import Tiles
+from tcgamirror.sources.whole import LocalFile, Whole
+from tcgamirror.spans import Span
+from tcgamirror.svs import Svs
+from tcgamirror.tiff import Tiff
+from tcgamirror.transport import Meter, Transport
+from tests.gdc import Listed, Record, StandIn
+from tests.gdc.faults import Fault
+
+# Long enough for a busy machine, so that nothing is late but what is meant to be.
+SHORT = Patience(
+    connect=5,
+    first_byte=5,
+    stall=1,
+    whole=5,
+    tries=2,
+    backoff=0.01,
+    retry_after_limit=0.05,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class At(Fault):
+    """A fault that begins with the `nth` matching request, from 1, and strikes it alone or all."""
+
+    nth: int = 1
+    alone: bool = True
+
+    def is_due(self, nth: int) -> bool:
+        return nth == self.nth if self.alone else nth >= self.nth
+
+
+def slide_of(file: Listed) -> Slide:
+    return Slide(file.file_id, file.file_name, file.md5, file.size, project_id=file.project_id)
+
+
+def level_target(size: Size) -> Target:
+    """The level of that size, its own pixels."""
+    return Target(mpp=None, max_size=size.longer, resample=Resample.NATIVE)
+
+
+def origins_of(gdc: StandIn, *, bucket: bool = True) -> Origins:
+    return Origins(gdc.api, gdc.bucket if bucket else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One slide's image, its rendition, and what it took."""
+
+    pixels: Pixels
+    rendition: Rendition
+    meter: Meter
+
+
+def made(source: Source, slide: Slide, target: Target) -> Made:
+    meter = Meter()
+    with source.open(slide, target, meter) as opened:
+        strips = list(render(opened.tiles, opened.rendition.size))
+        return Made(np.concatenate(strips), opened.rendition, meter)
+
+
+def by_range(
+    gdc: StandIn, transport: Transport, work: Path, origins: Origins | None = None
+) -> Range:
+    return Range(transport, origins or origins_of(gdc), work)
+
+
+def by_whole(gdc: StandIn, transport: Transport, work: Path) -> Whole:
+    return Whole(transport, origins_of(gdc), work)
+
+
+def by_tiles(gdc: StandIn, transport: Transport, work: Path, *, bucket: bool = True) -> Tiles:
+    ranged = by_range(gdc, transport, work, origins_of(gdc, bucket=bucket))
+    return Tiles(transport, gdc.tiles, work, ranged.read_header)
+
+
+def level_sizes(path: Path) -> tuple[Size, ...]:
+    with LocalFile(path) as file:
+        return tuple(level.size for level in Svs(file).pyramid.levels)
+
+
+def directories(path: Path) -> int:
+    with LocalFile(path) as file:
+        return len(list(Tiff(file).directories()))
+
+
+def asked(records: Iterable[Record]) -> list[Span]:
+    """The spans of the Range headers."""
+    spans = []
+    for record in records:
+        if record.range is not None:
+            first, _, last = record.range.removeprefix("bytes=").partition("-")
+            spans.append(Span(int(first), int(last) + 1))
+    return spans
+
+
+def overlaps(spans: Sequence[Span]) -> list[tuple[Span, Span]]:
+    """Neighbours, by their start, that have bytes in common."""
+    ordered = sorted(spans)
+    return [(one, other) for one, other in pairwise(ordered) if other.start < one.stop]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """How a tile server cuts a slide. size: full size; tile: without the overlap."""
+
+    size: Size
+    tile: int
+    overlap: int
+
+    def level(self, dz_level: int) -> Grid:
+        last = (self.size.longer - 1).bit_length()
+        return Grid(halved(self.size, last - dz_level), Size(self.tile, self.tile))
+
+
+def stitched(served: Served, dz_level: int, tiles: dict[tuple[int, int], bytes]) -> Pixels:
+    """The level put together pixel by pixel: slow, and plain to see."""
+    width, height = served.level(dz_level).size
+    image = Image.new("RGB", (width, height), (255, 0, 255))
+    for (column, row), data in tiles.items():
+        left, top = column * served.tile, row * served.tile
+        right, bottom = min(left + served.tile, width), min(top + served.tile, height)
+        before_x, before_y = (served.overlap if place else 0 for place in (column, row))
+        nominal = (
+            min(right + served.overlap, width) - left + before_x,
+            min(bottom + served.overlap, height) - top + before_y,
+        )
+        tile = Image.open(io.BytesIO(data)).convert("RGB")
+        if tile.size != nominal:
+            tile = tile.resize(nominal, Image.Resampling.BICUBIC)
+        for y in range(top, bottom):
+            line = y - top + before_y
+            own = tile.crop((before_x, line, before_x + right - left, line + 1))
+            image.paste(own, (left, y))
+    return np.asarray(image)
+
+
+def decibels(one: Pixels, other: Pixels) -> float:
+    """Peak signal-to-noise ratio after averaging blocks of 3 × 3 pixels."""
+    rows, columns = (side // 3 * 3 for side in one.shape[:2])
+    error = one[:rows, :columns].astype(np.float32) - other[:rows, :columns]
+    blocks = error.reshape(rows // 3, 3, columns // 3, 3, 3).mean(axis=(1, 3))
+    return float(10 * np.log10(255**2 / max(float((blocks**2).mean()), 1e-9)))
+
+
+def best_shift(one: Pixels, other: Pixels) -> tuple[tuple[int, int], float]:
+    """The shift in x and y, each -2 to 2, at which both are most alike, and how alike, in dB.
+
+    Of larger images the middle is looked at.
+    """
+    top, left = (max(0, side // 2 - 300) for side in one.shape[:2])
+    one, other = (image[top : top + 600, left : left + 600] for image in (one, other))
+    height, width = one.shape[:2]
+    inner = one[2 : height - 2, 2 : width - 2]
+    fits = {
+        (x, y): decibels(inner, other[2 + y : height - 2 + y, 2 + x : width - 2 + x])
+        for x in range(-2, 3)
+        for y in range(-2, 3)
+    }
+    best = max(fits, key=lambda shift: fits[shift])
+    return best, fits[best]

@@ -1,0 +1,138 @@
+"""Slides to try everything on, and their levels as OpenSlide sees them: the oracle."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import openslide
+import pytest
+from PIL import Image
+
+from tcgamirror.decode import Pixels
+from tcgamirror.spans import Span
+from tests.slides import SlideSpec, grid, level_sizes, make_slide, zoo
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+ZOO = zoo()
+REAL_SLIDES = ("CMU-1-Small-Region.svs", "tcga-cr-7395-ts1.svs", "small.svs")
+"""Of those that others made: the ones that OpenSlide reads."""
+
+EVERY_NAME = (*ZOO, *REAL_SLIDES)
+EVERY_SLIDE = pytest.mark.parametrize("name", EVERY_NAME)
+"""Made and real slides by name, to be had from `slide_at`."""
+
+
+class MadeSlides(Mapping[str, Path]):
+    """Slides by name, each made in `folder` when it is first asked for."""
+
+    def __init__(self, folder: Path, specs: Mapping[str, SlideSpec]) -> None:
+        self._folder = folder
+        self._specs = specs
+
+    def __getitem__(self, name: str) -> Path:
+        path = self._folder / f"{name}.svs"
+        if not path.exists():
+            make_slide(path.with_suffix(".part"), self._specs[name]).rename(path)
+        return path
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+
+Box = tuple[float, float, float, float]
+
+
+def slide_at(name: str, zoo_slides: Mapping[str, Path]) -> Path:
+    """A made slide, or a real one; skips the test where that is not there."""
+    return zoo_slides[name] if name in ZOO else real_slide(name)
+
+
+def real_slide(name: str) -> Path:
+    path = DATA / "slides" / name
+    if not path.is_file():
+        pytest.skip(f"no real slide {name} in ../shared/data/slides")
+    return path
+
+
+def by_openslide(path: Path, level: int) -> Pixels:
+    """A whole level over white."""
+    with openslide.OpenSlide(path) as slide:
+        region = slide.read_region((0, 0), level, slide.level_dimensions[level])
+    white = Image.new("RGB", region.size, "white")
+    white.paste(region, mask=region.getchannel("A"))
+    return np.asarray(white)
+
+
+def tile_box(spec: SlideSpec, level: int, column: int, row: int) -> Box:
+    """Left, top, right and bottom of a made slide's tile, in pixels of its level."""
+    width, height = level_sizes(spec)[level]
+    left, top = column * spec.tile[0], row * spec.tile[1]
+    return left, top, min(left + spec.tile[0], width), min(top + spec.tile[1], height)
+
+
+def redrawn_by_openslide(spec: SlideSpec, level: int) -> set[tuple[int, int]]:
+    """Tiles that OpenSlide may draw from a finer level: those over a blank tile of one, and
+    those that are blank themselves, unless the level is the base.
+    """
+    if level == 0:
+        return set()
+    finer = [_in_base(spec, *blank) for blank in spec.blank if blank[0] < level]
+    columns, rows = grid(spec, level)
+    return {
+        (column, row)
+        for column, row in product(range(columns), range(rows))
+        if (level, column, row) in spec.blank
+        or any(_overlap(_in_base(spec, level, column, row), box) for box in finer)
+    }
+
+
+def _in_base(spec: SlideSpec, level: int, column: int, row: int) -> Box:
+    width, height = level_sizes(spec)[level]
+    left, top, right, bottom = tile_box(spec, level, column, row)
+    across, down = spec.width / width, spec.height / height
+    return left * across, top * down, right * across, bottom * down
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return max(one[0], other[0]) < min(one[2], other[2]) and max(one[1], other[1]) < min(
+        one[3], other[3]
+    )
+
+
+class Bytes:
+    """A file's bytes, which keeps what was asked of them in `asked`."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.size = len(data)
+        self.asked: list[Span] = []
+
+    def read(self, span: Span) -> bytes:
+        assert 0 <= span.start <= span.stop <= self.size, f"{span} of {self.size} bytes"
+        self.asked.append(span)
+        return self._data[span.start : span.stop]
+
+
+@contextmanager
+def bounded(seconds: float, megabytes: float) -> Iterator[None]:
+    """Fails if the block takes more time, or more of Python's memory at once."""
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    started = time.monotonic()
+    try:
+        yield
+        took = time.monotonic() - started
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert took < seconds
+    assert (peak - before) / 1e6 < megabytes

@@ -1,0 +1,272 @@
+"""Deep Zoom's arithmetic by hand, metadata that is refused, and tiles that are none."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tcgamirror.decode import Pixels
+from tcgamirror.deepzoom import DeepZoom, decoded
+from tcgamirror.errors import BadTile, WrongContent
+from tcgamirror.geometry import Box, Size
+from tcgamirror.model import UNKNOWN_MPP
+
+SEEN = {"Format": "png", "Height": "89665", "Width": "109559", "Overlap": "1", "TileSize": "512"}
+SERVED = Box(253, 0, 509, 255)
+OWN = Box(254, 0, 508, 254)
+
+
+def picture(width: int = 256, height: int = 255) -> Image.Image:
+    noise = np.random.default_rng(3).normal(0, 4, (height, width, 3)).cumsum(axis=1)
+    return Image.fromarray(np.clip(noise + 128, 0, 255).astype(np.uint8))
+
+
+def packed(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
+    data = io.BytesIO()
+    image.save(data, form, **options)
+    return data.getvalue()
+
+
+def own_part(image: Image.Image) -> Pixels:
+    return np.asarray(image)[0:254, 1:255]
+
+
+@pytest.mark.parametrize(
+    ("dz_level", "size"),
+    [
+        (0, (1, 1)),
+        (2, (4, 3)),
+        (4, (14, 11)),
+        (9, (428, 351)),
+        (11, (1712, 1402)),
+        (17, (109559, 89665)),
+    ],
+)
+def test_a_level_has_the_size_worked_out_by_hand(dz_level: int, size: tuple[int, int]) -> None:
+    zoom = DeepZoom.of(SEEN)
+    assert zoom.grid(dz_level).size == size
+    level = zoom.pyramid(UNKNOWN_MPP).levels[zoom.last_level - dz_level]
+    assert level.size == size
+    assert level.downsample == 2 ** (17 - dz_level)
+
+
+@pytest.mark.parametrize(
+    ("longer", "last"), [(1, 0), (2, 1), (3, 2), (1024, 10), (1025, 11), (109559, 17)]
+)
+def test_the_last_level_is_the_logarithm_rounded_up(longer: int, last: int) -> None:
+    assert DeepZoom(Size(1, longer), 512, 1).last_level == last
+
+
+def test_a_column_after_the_first_starts_one_overlap_early() -> None:
+    zoom = DeepZoom(Size(1100, 1100), 512, 1)
+    grid = zoom.grid(zoom.last_level)
+    assert (grid.columns, grid.rows) == (3, 3)
+    assert zoom.served_box(grid, 0, 0) == Box(0, 0, 513, 513)
+    assert zoom.served_box(grid, 1, 0) == Box(511, 0, 1025, 513)
+    assert zoom.served_box(grid, 2, 2) == Box(1023, 1023, 1100, 1100)
+
+
+def test_without_overlap_the_tiles_only_touch() -> None:
+    zoom = DeepZoom(Size(1100, 900), 510, 0)
+    grid = zoom.grid(zoom.last_level)
+    assert zoom.served_box(grid, 1, 1) == grid.box(1, 1) == Box(510, 510, 1020, 900)
+
+
+def test_numbers_instead_of_strings_are_taken_too() -> None:
+    told = {"Format": "jpeg", "Height": 89665, "Width": 109559, "Overlap": 1, "TileSize": 512}
+    assert DeepZoom.of(told) == DeepZoom.of(SEEN) == DeepZoom(Size(109559, 89665), 512, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"Width": "1000000000000"},
+        {"Width": "9" * 13},
+        {"Width": "2000001"},
+        {"Width": "0"},
+        {"Width": ""},
+        {"Width": None},
+        {"Width": "-5"},
+        {"Width": "+5"},
+        {"Width": "１２"},
+        {"Width": "1e3"},
+        {"Height": 512.0},
+        {"Height": True},
+        {"Height": ["512"]},
+        {"TileSize": "0"},
+        {"TileSize": "15"},
+        {"TileSize": "100000"},
+        {"TileSize": "512.0"},
+        {"Overlap": "513"},
+        {"Overlap": "257"},
+        {"Overlap": "-1"},
+        {"Overlap": 0.5},
+    ],
+    ids=str,
+)
+def test_metadata_that_cannot_be_is_refused(change: Mapping[str, object]) -> None:
+    with pytest.raises(WrongContent, match="metadata"):
+        DeepZoom.of({**SEEN, **change})
+
+
+@pytest.mark.parametrize("key", sorted(SEEN))
+def test_metadata_that_lacks_something_is_refused(key: str) -> None:
+    told = {name: value for name, value in SEEN.items() if name != key}
+    with pytest.raises(WrongContent, match="format" if key == "Format" else key):
+        DeepZoom.of(told)
+
+
+@pytest.mark.parametrize("answer", [None, [], "Format", 7, [SEEN], {}, {"message": "no"}], ids=str)
+def test_another_answer_than_metadata_is_refused(answer: object) -> None:
+    with pytest.raises(WrongContent, match="names no tile format"):
+        DeepZoom.of(answer)
+
+
+def test_a_png_tile_comes_out_as_it_is_without_its_overlap() -> None:
+    image = picture()
+    assert np.array_equal(decoded(packed(image), SERVED, OWN), own_part(image))
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_a_jpeg_tile_comes_out_as_any_decoder_has_it(subsampling: int) -> None:
+    data = packed(picture(), "JPEG", quality=85, subsampling=subsampling)
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.array_equal(decoded(data, SERVED, OWN), own_part(image))
+
+
+def test_alpha_is_dropped() -> None:
+    image = picture()
+    clear = image.copy()
+    clear.putalpha(Image.linear_gradient("L").resize(image.size))
+    assert np.array_equal(decoded(packed(clear), SERVED, OWN), own_part(image))
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_grey_tiles_become_rgb(form: str) -> None:
+    grey = picture().convert("L")
+    pixels = decoded(packed(grey, form), SERVED, OWN)
+    assert pixels.shape == (254, 254, 3)
+    assert np.ptp(pixels.astype(int), axis=2).max() == 0
+
+
+@pytest.mark.parametrize("off", [(-1, 0), (0, -1), (1, 1), (-1, 1)])
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_a_tile_one_pixel_off_is_resized(form: str, off: tuple[int, int]) -> None:
+    nominal = Image.linear_gradient("L").resize((256, 255)).convert("RGB")
+    short = nominal.resize((256 + off[0], 255 + off[1]))
+    pixels = decoded(packed(short, form), SERVED, OWN)
+    assert pixels.shape == (254, 254, 3)
+    assert np.abs(pixels.astype(int) - own_part(nominal)).max() <= 4
+
+
+@pytest.mark.parametrize("off", [(-2, 0), (0, 2), (-2, -2), (254, 0)])
+def test_a_tile_two_pixels_off_is_refused(off: tuple[int, int]) -> None:
+    data = packed(picture(256 + off[0], 255 + off[1]))
+    with pytest.raises(BadTile, match="pixels instead of 256×255"):
+        decoded(data, SERVED, OWN)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"<!DOCTYPE html><html><h1>504 Gateway Time-out</h1></html>",
+        b'{"message": "no tile"}',
+        b"\x89PNG\r\n\x1a\n",
+        b"\xff\xd8",
+        b"\xff\xd8\xff\xd9",
+        b"\0" * 4096,
+        packed(picture(), "GIF"),
+        packed(picture(), "TIFF"),
+        packed(picture(), "WEBP"),
+    ],
+    ids=[
+        "HTML",
+        "JSON",
+        "PNG head",
+        "JPEG head",
+        "JPEG of nothing",
+        "zeros",
+        "GIF",
+        "TIFF",
+        "WEBP",
+    ],
+)
+def test_what_is_neither_png_nor_jpeg_is_refused(data: bytes) -> None:
+    with pytest.raises(BadTile, match="cannot be decoded"):
+        decoded(data, SERVED, OWN)
+
+
+def test_an_empty_tile_is_refused_as_empty() -> None:
+    with pytest.raises(BadTile, match="empty"):
+        decoded(b"", SERVED, OWN)
+
+
+@pytest.mark.parametrize("kept", [0.05, 0.3, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_a_truncated_tile_is_refused(form: str, kept: float) -> None:
+    data = packed(picture(), form)
+    with pytest.raises(BadTile, match="cannot be decoded"):
+        decoded(data[: int(len(data) * kept)], SERVED, OWN)
+
+
+def test_a_jpeg_that_ends_early_by_its_own_word_is_refused() -> None:
+    data = packed(picture(), "JPEG")
+    with pytest.raises(BadTile, match="cannot be decoded"):
+        decoded(data[: len(data) // 2] + b"\xff\xd9", SERVED, OWN)
+
+
+def test_no_flipped_byte_of_a_png_goes_into_a_picture() -> None:
+    image = picture()
+    data = packed(image)
+    for place in range(0, len(data), len(data) // 300):
+        spoiled = bytearray(data)
+        spoiled[place] ^= 0xFF
+        try:
+            pixels = decoded(bytes(spoiled), SERVED, OWN)
+        except BadTile:
+            continue
+        assert np.array_equal(pixels, own_part(image)), f"byte {place}"
+
+
+def test_any_flipped_byte_of_a_jpeg_ends_in_a_tile_or_in_a_bad_tile() -> None:
+    # JPEG has no checksum: what decodes without a warning cannot be told from the truth.
+    data = packed(picture(), "JPEG")
+    for place in range(0, len(data), len(data) // 300):
+        spoiled = bytearray(data)
+        spoiled[place] ^= 0xFF
+        try:
+            assert decoded(bytes(spoiled), SERVED, OWN).shape == (254, 254, 3)
+        except BadTile:
+            continue
+
+
+def png_that_claims(width: int, height: int, idat: bytes = b"") -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        crc = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + crc
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", idat) + chunk(b"IEND", b"")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [9_000, 12_000, 60_000])
+def test_a_bomb_is_refused_by_its_header(side: int) -> None:
+    data = png_that_claims(side, side, zlib.compress(bytes(1 << 20)))
+    with pytest.raises(BadTile):
+        decoded(data, SERVED, OWN)
+
+
+def test_a_packed_text_that_would_fill_memory_is_refused() -> None:
+    plain = packed(picture())
+    bomb = b"Comment\0\0" + zlib.compress(bytes(64 << 20), 9)
+    body = b"zTXt" + bomb
+    chunk = struct.pack(">I", len(bomb)) + body + struct.pack(">I", zlib.crc32(body))
+    with pytest.raises(BadTile, match="cannot be decoded"):
+        decoded(plain[:33] + chunk + plain[33:], SERVED, OWN)

@@ -1,0 +1,202 @@
+"""From one source to the next, with real servers, and what is told of those that failed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tcgamirror.errors import Interrupted, NoRoom
+from tcgamirror.ladder import Ladder
+from tcgamirror.model import Attempt, ImageFormat, Outcome, Target
+from tcgamirror.sources import Source
+from tcgamirror.sources.tiles import Tiles
+from tcgamirror.store import Store
+from tcgamirror.transport import Transport
+from tests.fetching import SHORT, by_range, by_whole, origins_of, slide_of
+from tests.gdc import Fault, Listed, StandIn, listed
+from tests.slides import SlideSpec, make_slide
+
+SPEC = SlideSpec(width=2203, height=1409, downsamples=(1, 4))
+COARSE = Target(mpp=8.0, max_size=None)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Listed:
+    return listed(make_slide(tmp_path_factory.mktemp("ladder") / "slide.svs", SPEC))
+
+
+@pytest.fixture
+def gdc(file: Listed) -> Iterator[StandIn]:
+    with StandIn([file]) as gdc:
+        yield gdc
+
+
+@pytest.fixture
+def transport() -> Iterator[Transport]:
+    with Transport(patience=SHORT) as transport:
+        yield transport
+
+
+def sources(gdc: StandIn, transport: Transport, work: Path, *, bucket: bool = True) -> list[Source]:
+    """All three, sharing what they learn of the origins, as in a run."""
+    ranged = by_range(gdc, transport, work, origins_of(gdc, bucket=bucket))
+    tiles = Tiles(transport, gdc.tiles, work, ranged.read_header)
+    return [ranged, tiles, by_whole(gdc, transport, work)]
+
+
+def outcome(
+    gdc: StandIn,
+    transport: Transport,
+    folder: Path,
+    target: Target = COARSE,
+    *,
+    bucket: bool = True,
+) -> Outcome:
+    rungs = sources(gdc, transport, folder / "work", bucket=bucket)
+    ladder = Ladder(rungs, target, Store(folder, ImageFormat.PNG))
+    came = ladder.fetch(slide_of(gdc.files[0]))
+    assert ladder.bytes_moved == sum(attempt.bytes_fetched for attempt in came.attempts)
+    return came
+
+
+def told(attempts: Sequence[Attempt]) -> list[tuple[str, str | None]]:
+    return [(attempt.source, attempt.fault) for attempt in attempts]
+
+
+def pixels(folder: Path, came: Outcome) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    assert came.picture is not None
+    with Image.open(folder / came.picture.path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def test_the_first_source_that_works_ends_it(
+    gdc: StandIn, transport: Transport, tmp_path: Path
+) -> None:
+    came = outcome(gdc, transport, tmp_path)
+    assert told(came.attempts) == [("range", None)]
+    assert came.picture is not None
+    assert came.picture.source == "range"
+    (attempt,) = came.attempts
+    assert attempt.bytes_fetched == gdc.bytes_sent()
+    assert attempt.requests == len(gdc.served)
+    assert (attempt.message, attempt.passing) == (None, False)
+    assert {record.host for record in gdc.served} == {"bucket"}
+
+
+def test_a_bucket_that_is_down_leaves_it_to_the_gdc(
+    gdc: StandIn, transport: Transport, tmp_path: Path
+) -> None:
+    right = pixels(tmp_path / "right", outcome(gdc, transport, tmp_path / "right"))
+    gdc.switch("bucket", "refused")
+    gdc.clear()
+    came = outcome(gdc, transport, tmp_path)
+    assert told(came.attempts) == [("range", None)]
+    assert {record.path for record in gdc.served} == {f"/data/{gdc.files[0].file_id}"}
+    assert np.array_equal(pixels(tmp_path, came), right)
+
+
+def test_where_nobody_gives_parts_the_tiles_are_next(
+    gdc: StandIn, transport: Transport, tmp_path: Path
+) -> None:
+    gdc.routes.data_ranges = False
+    came = outcome(gdc, transport, tmp_path, bucket=False)
+    assert told(came.attempts) == [("range", "range ignored"), ("tiles", None)]
+    assert "whole files only" in (came.attempts[0].message or "")
+    assert came.picture is not None
+    assert (came.picture.source, came.picture.mpp_x) == ("tiles", None)
+    # Of the whole file, that came uncalled for, nothing was read.
+    assert came.attempts[0].bytes_fetched == 0
+    assert len(gdc.requests("/data/")) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [
+        ("404", "bad tile"),
+        ("empty", "bad tile"),
+        ("flipped", "bad tile"),
+        ("cut", "cut short"),
+        ("html", "wrong content"),
+        ("503", "server error"),
+    ],
+)
+def test_where_tiles_are_broken_the_whole_file_is_next(
+    gdc: StandIn, transport: Transport, tmp_path: Path, kind: str, fault: str
+) -> None:
+    right = pixels(tmp_path / "right", outcome(gdc, transport, tmp_path / "right"))
+    gdc.routes.data_ranges = False
+    gdc.faults.add(Fault("level=.*x=0&y=1", kind))  # type: ignore[arg-type]
+    came = outcome(gdc, transport, tmp_path, Target(8.0, None), bucket=False)
+    assert came.picture is not None
+    assert came.picture.source == "whole"
+    assert told(came.attempts) == [("range", "range ignored"), ("tiles", fault), ("whole", None)]
+    assert "tile at column 0, row 1" in (came.attempts[1].message or "")
+    assert np.array_equal(pixels(tmp_path, came), right)
+
+
+def test_a_tile_server_that_does_not_know_the_slide_is_passed_by(
+    gdc: StandIn, transport: Transport, tmp_path: Path
+) -> None:
+    gdc.routes.data_ranges = False
+    gdc.faults.add(Fault("/tile/", "404"))
+    came = outcome(gdc, transport, tmp_path, bucket=False)
+    assert told(came.attempts) == [
+        ("range", "range ignored"),
+        ("tiles", "not there"),
+        ("whole", None),
+    ]
+
+
+def test_when_all_fail_each_tells_why_and_whether_it_may_pass(
+    gdc: StandIn, transport: Transport, tmp_path: Path
+) -> None:
+    gdc.faults.add(Fault("/tile/metadata", "404"), Fault("", "500"))
+    came = outcome(gdc, transport, tmp_path)
+    assert came.picture is None
+    assert [
+        (*pair, attempt.passing)
+        for pair, attempt in zip(told(came.attempts), came.attempts, strict=True)
+    ] == [
+        ("range", "server error", True),
+        ("tiles", "not there", False),
+        ("whole", "server error", True),
+    ]
+    assert all(attempt.seconds >= 0 and attempt.started > 1e9 for attempt in came.attempts)
+    assert not (tmp_path / "images").exists()
+
+
+def test_a_resolution_finer_than_the_slide_stops_the_ladder_at_once(
+    gdc: StandIn, transport: Transport, tmp_path: Path
+) -> None:
+    came = outcome(gdc, transport, tmp_path, Target(0.1, None))
+    assert told(came.attempts) == [("range", "too fine")]
+    assert came.picture is None
+    assert not gdc.requests("/tile/")
+    assert not list((tmp_path / "work").iterdir())
+
+
+def test_an_interruption_ends_the_slide_and_not_one_source_alone(
+    gdc: StandIn, tmp_path: Path
+) -> None:
+    stop = threading.Event()
+    stop.set()
+    with Transport(patience=SHORT, stop=stop) as transport, pytest.raises(Interrupted):
+        outcome(gdc, transport, tmp_path)
+    assert gdc.served == []
+
+
+def test_no_room_ends_the_slide_and_not_one_source_alone(
+    gdc: StandIn, transport: Transport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.pwrite", full)
+    with pytest.raises(NoRoom):
+        outcome(gdc, transport, tmp_path)
+    assert not gdc.requests("/tile/")

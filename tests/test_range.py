@@ -1,0 +1,205 @@
+"""The source `range`: the same pixels as the whole file's, for the bytes of one level."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tcgamirror.errors import TooFine, UnusualSlide
+from tcgamirror.model import Slide, Target
+from tcgamirror.sources.range import GAP, LOOK_AHEAD
+from tcgamirror.sources.whole import LocalFile
+from tcgamirror.spans import Span, SpanSet
+from tcgamirror.svs import Svs
+from tcgamirror.tiff import Tag, Tiff
+from tcgamirror.transport import Meter, Transport
+from tests.fetching import (
+    SHORT,
+    asked,
+    by_range,
+    by_whole,
+    directories,
+    level_sizes,
+    level_target,
+    made,
+    overlaps,
+    slide_of,
+)
+from tests.gdc import StandIn, listed
+from tests.levels import EVERY_SLIDE, ZOO, by_openslide, slide_at, tile_box
+from tests.slides import SlideSpec, make_slide
+
+BYTES_BESIDE_THE_TILES = 100_000
+REQUESTS_BESIDE_THE_DIRECTORIES = 6
+
+
+@pytest.fixture
+def transport() -> Iterator[Transport]:
+    with Transport(patience=SHORT) as transport:
+        yield transport
+
+
+def tile_bytes(path: Path, level: int) -> int:
+    """Bytes that the level's tiles take; those shared by several count once."""
+    with LocalFile(path) as file:
+        return SpanSet(Svs(file).tile_table(level).spans()).total
+
+
+def shared_bytes(one: SpanSet, others: SpanSet) -> int:
+    return sum(span.length - sum(gap.length for gap in others.gaps(span)) for span in one)
+
+
+def not_to_be_fetched(path: Path, level: int) -> SpanSet:
+    """Colour profile, strips of thumbnail and label, and the other levels' tiles and arrays."""
+    with LocalFile(path) as file:
+        slide, tiff = Svs(file), Tiff(file)
+        spans = []
+        for other in range(len(slide.levels)):
+            if other != level:
+                spans += [*slide.tile_table(other).spans(), *slide.array_spans(other)]
+        for directory in tiff.directories():
+            profile = directory.entries.get(Tag.ICC_PROFILE)
+            spans += [profile.span] if profile is not None else []
+            if 273 in directory.entries:
+                count = directory.entries[273].count
+                starts, lengths = (tiff.numbers(directory, tag, count) for tag in (273, 279))
+                spans += [Span(a, a + n) for a, n in zip(starts, lengths, strict=True)]
+        wanted = SpanSet(slide.tile_table(level).spans())
+    return SpanSet(gap for span in spans for gap in wanted.gaps(span))
+
+
+@EVERY_SLIDE
+def test_at_every_level_it_is_what_the_whole_file_gives_for_few_bytes_and_requests(
+    name: str, zoo_slides: Mapping[str, Path], tmp_path: Path, transport: Transport
+) -> None:
+    path = slide_at(name, zoo_slides)
+    file = listed(path)
+    with StandIn([file]) as gdc:
+        for level, size in enumerate(level_sizes(path)):
+            gdc.clear()
+            image = made(by_range(gdc, transport, tmp_path), slide_of(file), level_target(size))
+            records, spans = gdc.served, asked(gdc.served)
+            whole = made(by_whole(gdc, transport, tmp_path), slide_of(file), level_target(size))
+            assert np.array_equal(image.pixels, whole.pixels)
+            assert image.rendition == whole.rendition
+            assert image.rendition.level == level
+
+            fetched = sum(record.bytes_sent for record in records)
+            assert fetched == image.meter.bytes == sum(span.length for span in spans)
+            assert fetched <= 1.10 * tile_bytes(path, level) + BYTES_BESIDE_THE_TILES
+            assert len(records) == image.meter.requests
+            assert len(records) <= directories(path) + REQUESTS_BESIDE_THE_DIRECTORIES
+            assert overlaps(spans) == []
+            # The look-ahead of the header and of each directory may run into what follows it.
+            looked = LOOK_AHEAD * (directories(path) + 1) + GAP
+            assert shared_bytes(not_to_be_fetched(path, level), SpanSet(spans)) <= looked
+    assert not (tmp_path / file.file_id).exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain",
+        "rgb-shared-tables",
+        "ycbcr-420",
+        "j2k-ycbcr",
+        "shuffled",
+        "shared",
+        "big-and-big-endian",
+        "oblong-tiles",
+        "large-icc",
+        "label-and-macro",
+    ],
+)
+def test_at_every_level_it_is_what_openslide_reads_from_the_whole_file(
+    name: str, zoo_slides: Mapping[str, Path], tmp_path: Path, transport: Transport
+) -> None:
+    file = listed(zoo_slides[name])
+    with StandIn([file]) as gdc:
+        for level, size in enumerate(level_sizes(zoo_slides[name])):
+            image = made(by_range(gdc, transport, tmp_path), slide_of(file), level_target(size))
+            assert np.array_equal(image.pixels, by_openslide(zoo_slides[name], level))
+
+
+@pytest.mark.parametrize("name", [name for name, spec in ZOO.items() if spec.blank])
+def test_blank_tiles_are_white_and_no_others_are(
+    name: str, zoo_slides: Mapping[str, Path], tmp_path: Path, transport: Transport
+) -> None:
+    spec, file = ZOO[name], listed(zoo_slides[name])
+    with StandIn([file]) as gdc:
+        for level, size in enumerate(level_sizes(zoo_slides[name])):
+            image = made(by_range(gdc, transport, tmp_path), slide_of(file), level_target(size))
+            white = (image.pixels == 255).all(axis=2)
+            painted = np.ones(white.shape, bool)
+            for _, column, row in (place for place in spec.blank if place[0] == level):
+                left, top, right, bottom = map(int, tile_box(spec, level, column, row))
+                assert white[top:bottom, left:right].all()
+                painted[top:bottom, left:right] = False
+            assert white[painted].mean() < 0.01 if painted.any() else white.all()
+
+
+def test_the_exact_resolution_is_made_of_the_level_above(
+    zoo_slides: Mapping[str, Path], tmp_path: Path, transport: Transport
+) -> None:
+    file = listed(zoo_slides["four-levels-to-32"])
+    with StandIn([file]) as gdc:
+        image = made(by_range(gdc, transport, tmp_path), slide_of(file), Target(2.0, None))
+        assert image.rendition.level == 1
+        assert image.pixels.shape[1::-1] == (round(2403 * 0.252 / 2), round(1809 * 0.252 / 2))
+        assert image.rendition.mpp_x == pytest.approx(0.252 * 2403 / image.pixels.shape[1])
+        with pytest.raises(TooFine):
+            made(by_range(gdc, transport, tmp_path), slide_of(file), Target(0.1, None))
+    assert not (tmp_path / file.file_id).exists()
+
+
+def test_a_colour_profile_of_megabytes_is_not_fetched(tmp_path: Path, transport: Transport) -> None:
+    spec = SlideSpec(width=1203, height=809, downsamples=(1, 4), icc_bytes=9_000_000)
+    file = listed(make_slide(tmp_path / "profile.svs", spec))
+    with StandIn([file]) as gdc:
+        image = made(by_range(gdc, transport, tmp_path), slide_of(file), Target(None, 301))
+        assert image.rendition.level == 1
+        assert gdc.bytes_sent() < 200_000
+
+
+def test_a_large_level_comes_over_a_few_connections_at_once(
+    tmp_path: Path, transport: Transport
+) -> None:
+    spec = SlideSpec(width=4803, height=4009, downsamples=(1, 4), tile=(256, 256))
+    file = listed(make_slide(tmp_path / "large.svs", spec))
+    with StandIn([file]) as gdc:
+        gdc.rate = 8e6
+        made(by_range(gdc, transport, tmp_path), slide_of(file), Target(None, 4803))
+        large = [span for span in asked(gdc.served) if span.length > 100_000]
+        assert len(large) == 4
+        assert max(large, key=len).length <= 1.01 * min(span.length for span in large) + GAP
+        assert gdc.connections_open_peak["bucket"] == 4
+        assert len({record.connection for record in gdc.served}) == 4
+
+
+def test_a_slide_whose_size_nobody_lists_is_left_to_others(
+    zoo_slides: Mapping[str, Path], tmp_path: Path, transport: Transport
+) -> None:
+    file = listed(zoo_slides["smaller-than-a-tile"])
+    with StandIn([file]) as gdc:
+        with pytest.raises(UnusualSlide, match="size"):
+            slide = Slide(file.file_id, file.file_name)
+            made(by_range(gdc, transport, tmp_path), slide, Target(None, 500))
+        assert gdc.served == []
+
+
+def test_the_header_is_read_for_two_small_requests_and_not_fetched_again(
+    zoo_slides: Mapping[str, Path], tmp_path: Path, transport: Transport
+) -> None:
+    file = listed(zoo_slides["everything"])
+    with StandIn([file]) as gdc:
+        source, meter = by_range(gdc, transport, tmp_path), Meter()
+        base = source.read_header(slide_of(file), meter)
+        assert base is not None
+        assert (base.size, base.mpp.value) == ((2403, 1809), 0.252)
+        assert meter.requests == len(gdc.served) == 2
+        assert meter.bytes <= 2 * LOOK_AHEAD
+        made(source, slide_of(file), Target(None, 99))
+        assert overlaps(asked(gdc.served)) == []

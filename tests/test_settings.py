@@ -1,0 +1,161 @@
+"""The settings, from a file to values and back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tcgamirror import settings as setting
+from tcgamirror.errors import BadSettings
+from tcgamirror.model import ImageFormat, Kind, Resample, Target
+from tcgamirror.patience import Patience
+from tcgamirror.sampling import By, Order
+from tcgamirror.settings import SOURCES, Settings, format_settings, read_settings
+
+PLAIN = Settings(target=Target(15.0, None))
+
+POSITIVE = st.floats(min_value=math.ulp(0), allow_infinity=False)
+SECONDS = st.floats(min_value=1e-9, max_value=setting.MOST_SECONDS)
+COUNT = st.integers(1, 2**31)
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)
+NAME = TEXT.filter(str.isprintable)
+PATH = st.sampled_from(["", "/v0"])
+HOST = st.from_regex(r"[a-z][a-z0-9-]{0,20}(\.[a-z]{2,9}){0,2}(:[1-9][0-9]{0,3})?", fullmatch=True)
+ADDRESS = st.builds(
+    "{}://{}{}".format, st.sampled_from(["http", "https"]), HOST, st.sampled_from(["", "/v0"])
+)
+TARGET = st.one_of(
+    st.builds(Target, POSITIVE, st.none(), st.sampled_from(Resample)),
+    st.builds(Target, st.none(), COUNT, st.sampled_from(Resample)),
+)  # fmt: skip
+SETTINGS = st.builds(
+    Settings,
+    target=TARGET,
+    slides=st.none() | COUNT,
+    seed=st.integers(),
+    order=st.sampled_from(Order),
+    by=st.sampled_from(By),
+    kinds=st.frozensets(st.sampled_from(Kind), min_size=1),
+    projects=st.lists(NAME, max_size=3).map(tuple),
+    manifest=st.none() | TEXT,
+    form=st.sampled_from(ImageFormat),
+    via=st.lists(st.sampled_from(SOURCES), min_size=1, unique=True).map(tuple),
+    workers=st.integers(1, setting.MOST_WORKERS),
+    rate=st.none() | st.floats(min_value=setting.LEAST_RATE, allow_infinity=False),
+    api=ADDRESS,
+    tiles=ADDRESS,
+    bucket=st.none() | ADDRESS,
+    api_connections=st.integers(1, setting.MOST_CONNECTIONS),
+    bucket_connections=st.integers(1, setting.MOST_CONNECTIONS),
+    patience=st.builds(
+        Patience,
+        connect=SECONDS,
+        first_byte=SECONDS,
+        stall=SECONDS,
+        tries=st.integers(1, setting.MOST_TRIES),
+        backoff=SECONDS,
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("settings") / "tcgamirror.toml"
+
+
+def read(path: Path, text: str) -> Settings:
+    path.write_text(text, encoding="utf-8", newline="")
+    return read_settings(path)
+
+
+@given(settings=SETTINGS)
+def test_what_is_written_is_read_again(path: Path, settings: Settings) -> None:
+    assert read(path, format_settings(settings)) == settings
+
+
+def test_an_empty_table_stands_for_the_defaults(path: Path) -> None:
+    assert read(path, "[target]\nmpp = 15\n") == PLAIN
+
+
+def test_the_file_explains_every_table_and_the_choices() -> None:
+    text = format_settings(PLAIN)
+    for words in ("µm per pixel", "lowering it deletes nothing", "png, jpeg, tiff", "in seconds"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[target]\nmpp = 0",
+        '[target]\nmpp = "15"',
+        "[target]\nmpp = true",
+        "[target]\nmpp = inf",
+        "[target]\nmax_size = 1.5",
+        "[target]\nmpp = 1\nresample = 1",
+        '[target]\nmpp = 1\nformat = "gif"',
+        "[sample]\nslides = -1",
+        "[sample]\nslides = 2147483649",
+        '[sample]\nslides = "some"',
+        '[sample]\nseed = "0"',
+        "[sample]\norder = true",
+        "[sample]\nby = [1]",
+        '[sample]\nkind = "frozen"',
+        "[sample]\nkind = {}",
+        "[sample]\nprojects = [1]",
+        '[sample]\nprojects = [""]',
+        '[sample]\nprojects = ["a\\nb"]',
+        "[sample]\nmanifest = true",
+        '[sample]\nmanifest = "a\\u0000b"',
+        '[fetch]\nvia = "range"',
+        '[fetch]\nvia = ["range", "range"]',
+        "[fetch]\nvia = [[]]",
+        "[fetch]\nworkers = 0",
+        "[fetch]\nworkers = 65",
+        "[fetch]\nrate = 999",
+        '[fetch]\nrate = "5M"',
+        "[gdc]\napi = 1",
+        '[gdc]\ntiles = "ftp://x"',
+        '[gdc]\ntiles = "http://x:99999"',
+        '[gdc]\ntiles = "http://x:y"',
+        '[gdc]\napi = "http://x/?a=1"',
+        '[gdc]\napi = "http://x y"',
+        '[gdc]\nbucket = ""',
+        "[gdc]\napi_connections = 0",
+        "[gdc]\nbucket_connections = 257",
+        "[network]\nconnect = 0",
+        "[network]\nfirst_byte = 86401",
+        f"[network]\nstall = {'9' * 400}",
+        "[network]\ntries = 101",
+        "[network]\nbackoff = nan",
+        "[network]\npatience = 1",
+    ],
+)
+def test_what_may_not_be_is_refused_by_its_key(path: Path, line: str) -> None:
+    table, last = line.partition("\n")[0], line.rpartition("\n")[2]
+    start = "" if table == "[target]" else "[target]\nmpp = 15\n"
+    with pytest.raises(BadSettings) as refusal:
+        read(path, start + line + "\n")
+    words = str(refusal.value)
+    assert f"{path}: {table.strip('[]')}.{last.partition(' ')[0]} is " in words
+    assert "\n" not in words and len(words) < 400
+
+
+def test_any_change_of_the_target_changes_what_is_fixed() -> None:
+    changed = [
+        replace(PLAIN, target=Target(math.nextafter(15.0, 16), None)),
+        replace(PLAIN, target=Target(15.0, None, Resample.NATIVE)),
+        replace(PLAIN, target=Target(None, 15)),
+        replace(PLAIN, form=ImageFormat.JPEG),
+    ]
+    assert len({PLAIN.fixed, *(settings.fixed for settings in changed)}) == 5
+    assert PLAIN.fixed == "15 µm/px, exact, png"
+    assert replace(PLAIN, slides=7, workers=1, api="http://x").fixed == PLAIN.fixed
+
+
+def test_a_final_slash_of_an_address_does_not_count() -> None:
+    assert setting.address("https://x.org/v0//", "api") == "https://x.org/v0"

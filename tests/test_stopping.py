@@ -1,0 +1,222 @@
+"""Stopped by hand, by the system or by kill -9: nothing is half there, and the next run goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.command import Result, ended, run, started, succeeded
+from tests.gdc import Fault, StandIn, listed
+from tests.mirrors import column, images, made, rows, until, updated
+from tests.slides import SlideSpec, make_slide
+
+SLIDES = 12
+DELAY = 0.04
+"""Seconds before each answer, so that a run lasts long enough to be met in the middle."""
+FILES = r"/data/|\.svs"
+INTERRUPTED, LOCKED = 130, 5
+SAME = (
+    "file_id, file_name, project_id, primary_site, disease_type, sample_type, case_barcode, "
+    "slide_barcode, kind, upstream, status, source, level, level_downsample, base_mpp, "
+    "mpp_source, mpp_x, mpp_y, width, height, path, bytes, sha256, error, sample_rank, data_release"
+)
+"""The columns that do not tell when, how long and how often."""
+
+
+def stopped(root: Path, gdc: StandIn, *signals: signal.Signals, apart: float = 0.3) -> Result:
+    """An update that gets these signals, the first one once slides' bytes are moving."""
+    gdc.clear()
+    with started("--mirror", root, "update") as update:
+        until(lambda: gdc.requests(FILES))
+        _send(update, *signals, apart=apart)
+        begun = time.monotonic()
+        result = ended(update)
+    assert time.monotonic() - begun < 20
+    return result
+
+
+def _send(update: subprocess.Popen[str], *signals: signal.Signals, apart: float) -> None:
+    for place, number in enumerate(signals):
+        if place:
+            time.sleep(apart)
+        update.send_signal(number)
+
+
+def done(root: Path) -> int:
+    return len(column(root, "select * from mirror where status = 'done'"))
+
+
+# Ctrl-C and a request to terminate ----------------------------------------------------
+
+
+def test_one_ctrl_c_finishes_the_slides_in_hand(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=SLIDES)
+    small_gdc.delay = DELAY
+    result = stopped(root, small_gdc, signal.SIGINT)
+    assert result.code == INTERRUPTED
+    said, end = result.err.splitlines()
+    in_hand = re.fullmatch(r"finishing (\d) slides?; Ctrl-C again lets go of them at once", said)
+    assert in_hand is not None and int(in_hand[1]) <= done(root) <= 4 + int(in_hand[1])
+    assert end == f"tcgamirror: stopped with {done(root)} slides done; the next run goes on"
+    assert len(images(root)) == done(root) < SLIDES
+    assert column(root, "select exit_code from runs") == [INTERRUPTED]
+    assert f"{SLIDES - done(root)} slides fetched, 0 failed" in updated(root).out
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])
+def test_a_second_ctrl_c_and_terminate_let_go_at_once(
+    tmp_path: Path, small_gdc: StandIn, signals: list[signal.Signals]
+) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=SLIDES)
+    small_gdc.faults.add(Fault(FILES, "stall", hold=30.0))
+    begun = time.monotonic()
+    with started("--mirror", root, "update") as update:
+        until(lambda: small_gdc.requests(FILES))
+        _send(update, *signals, apart=0.5)
+        begun = time.monotonic()
+        result = ended(update)
+    assert time.monotonic() - begun < 2
+    assert result.code == INTERRUPTED
+    assert result.err.endswith("tcgamirror: stopped with 0 slides done; the next run goes on\n")
+    assert len(result.err.splitlines()) == len(signals)
+    small_gdc.faults.clear()
+    assert f"{SLIDES} slides fetched, 0 failed" in updated(root).out
+
+
+def test_terminating_does_not_wait_for_pixels(tmp_path: Path) -> None:
+    spec = SlideSpec(width=24_000, height=24_000, downsamples=(1,), thumbnail=False)
+    with StandIn([listed(make_slide(tmp_path / "large.svs", spec))]) as gdc:
+        root = made(tmp_path / "m", gdc, "--mpp", "0.3", slides=1)
+        with started("--mirror", root, "update") as update:
+            until(lambda: list(root.glob("images/*/.*.part")))
+            update.terminate()
+            begun = time.monotonic()
+            result = ended(update)
+    assert time.monotonic() - begun < 2
+    assert result.code == INTERRUPTED
+    assert result.sentence == "tcgamirror: stopped with 0 slides done; the next run goes on"
+    assert not list(root.glob("images/*/[!.]*"))
+    assert column(root, "select exit_code from runs") == [INTERRUPTED]
+
+
+def test_ctrl_c_while_the_listing_is_awaited_ends_the_run(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    small_gdc.faults.add(Fault("/files", "stall", hold=30.0))
+    with started("--mirror", root, "update") as update:
+        until(lambda: small_gdc.requests("/files"))
+        begun = time.monotonic()
+        update.send_signal(signal.SIGINT)
+        result = ended(update)
+    assert time.monotonic() - begun < 2
+    assert result.code == INTERRUPTED and "/files" in result.sentence
+
+
+def test_ctrl_c_ends_a_long_query(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select sum(i) from n"
+    with started("--mirror", root, "query", endless) as query:
+        time.sleep(0.7)
+        query.send_signal(signal.SIGINT)
+        begun = time.monotonic()
+        result = ended(query)
+    assert time.monotonic() - begun < 2
+    assert (result.code, result.sentence) == (INTERRUPTED, "tcgamirror: interrupted")
+
+
+# Killed -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Undisturbed:
+    """What an update that nobody disturbs leaves. seconds: how long it takes."""
+
+    rows: list[tuple[object, ...]]
+    images: dict[str, str]
+    seconds: float
+
+
+def _undisturbed(root: Path, gdc: StandIn) -> _Undisturbed:
+    made(root, gdc, slides=SLIDES)
+    begun = time.monotonic()
+    updated(root)
+    return _Undisturbed(_told(root), images(root), time.monotonic() - begun)
+
+
+def _told(root: Path) -> list[tuple[object, ...]]:
+    return rows(root, f"select {SAME} from mirror order by sample_rank")
+
+
+def _kill_after(root: Path, seconds: float) -> bool:
+    """Begins an update and kills it after so many seconds; False if it had ended before."""
+    with started("--mirror", root, "update") as update:
+        try:
+            assert update.wait(timeout=seconds) == 0
+        except subprocess.TimeoutExpired:
+            update.kill()
+            return True
+    return False
+
+
+def test_killed_at_any_moment_it_ends_as_if_undisturbed(tmp_path: Path, small_gdc: StandIn) -> None:
+    """TCGAMIRROR_KILLS in the environment says how many kills, TCGAMIRROR_SEED which moments."""
+    small_gdc.delay = DELAY
+    expected = _undisturbed(tmp_path / "undisturbed", small_gdc)
+    moments = random.Random(int(os.environ.get("TCGAMIRROR_SEED", "1")))
+    kills = int(os.environ.get("TCGAMIRROR_KILLS", "6"))
+    while kills > 0:
+        root = made(tmp_path / f"left-{kills}", small_gdc, slides=SLIDES)
+        # About as many as there are slides to be lost, so that late moments are met too.
+        for _ in range(min(kills, 3)):
+            if not _kill_after(root, moments.uniform(0.1, expected.seconds)):
+                break
+            kills -= 1
+            _is_as_promised(root, expected)
+        small_gdc.clear()
+        had = set(column(root, "select file_id from mirror where status = 'done'"))
+        updated(root)
+        assert {
+            record.path.split("/")[-2] for record in small_gdc.requests(r"\.svs")
+        } & had == set()
+        assert not [record for record in small_gdc.requests("/data/") if record.path[6:] in had]
+        assert _told(root) == expected.rows
+        assert images(root) == expected.images
+        assert not list((root / "work").iterdir())
+
+
+def _is_as_promised(root: Path, expected: _Undisturbed) -> None:
+    """Right after a kill: what is in its place is whole, and what is recorded is there."""
+    # First: it rolls a cut-off change back, which read-only connections such as ours may not.
+    succeeded("--mirror", root, "status")
+    left = images(root)
+    whole = {path: digest for path, digest in left.items() if not path.endswith(".part")}
+    assert whole.items() <= expected.images.items()
+    for path, sha256 in rows(root, "select path, sha256 from mirror where status = 'done'"):
+        assert whole[str(path)] == sha256
+    assert column(root, "pragma integrity_check") == ["ok"]
+
+
+# Two at once --------------------------------------------------------------------------
+
+
+def test_a_second_run_is_told_who_holds_the_mirror(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    small_gdc.faults.add(Fault("/status", "stall", "once", hold=30.0))
+    with started("--mirror", root, "update") as first:
+        until(lambda: small_gdc.requests("/status"))
+        second = run("--mirror", root, "fetch")
+        assert second.code == LOCKED
+        assert f"another run (update, pid {first.pid} on " in second.sentence
+        assert str(root) in second.sentence
+        assert "0 done" in succeeded("--mirror", root, "status").out
+        first.kill()
+    assert "4 slides fetched" in updated(root).out
