@@ -7,7 +7,7 @@ is killed leaves the catalogue as it was before or after the change.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,6 +238,11 @@ class Catalogue:
         """How many slides `due` gives without a limit."""
         with self._reading() as connection:
             return fetching.due_count(connection, retry_failed=retry_failed, now=now)
+
+    def unfinished(self, file_ids: Iterable[str]) -> set[str]:
+        """Those of the ids whose slides are sampled and not done."""
+        with self._reading() as connection:
+            return fetching.unfinished(connection, file_ids)
 
     def standing(self, now: float) -> Standing:
         """The sample in numbers, and when the failed slides are tried again."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tcgamirror.database import timestamp
@@ -63,6 +63,15 @@ def due(
         {**_moment(retry_failed, now), "limit": -1 if limit is None else limit},
     )
     return [_slide(row) for row in rows]
+
+
+def unfinished(connection: sqlite3.Connection, file_ids: Iterable[str]) -> set[str]:
+    """Those of the ids whose slides are sampled and not done."""
+    sql = (
+        "SELECT count(*) FROM slides JOIN images USING (file_name) "
+        "WHERE file_id = ? AND status != 'done'"
+    )
+    return {name for name in file_ids if connection.execute(sql, (name,)).fetchone()[0]}
 
 
 def due_count(connection: sqlite3.Connection, *, retry_failed: bool, now: float | None) -> int:

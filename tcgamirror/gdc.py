@@ -114,6 +114,15 @@ def listing(
     return Listing(release=named, slides=tuple(slides))
 
 
+def first_slides(transport: Answers, api: str, count: int) -> tuple[list[Slide], int]:
+    """The first open TCGA slides by file_id, and how many there are in all."""
+    url = f"{api}/files"
+    hits, total = next(_pages(transport, url, count))
+    named = [(values.file_id(hit.get("file_id")), hit) for hit in hits]
+    slides = [_slide(url, file_id, hit) for file_id, hit in named if file_id is not None]
+    return [slide for slide in slides if slide is not None], total
+
+
 def versions(transport: Answers, api: str, file_ids: Sequence[str]) -> dict[str, str]:
     """The newest file_id of each file_id the GDC knows, itself if nothing is newer."""
     url = f"{api}/files/versions"

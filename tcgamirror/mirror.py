@@ -23,7 +23,7 @@ from tcgamirror.errors import (
 )
 from tcgamirror.files import Lock
 from tcgamirror.forecast import Forecast, forecast
-from tcgamirror.home import CATALOGUE, Home
+from tcgamirror.home import CATALOGUE, WORK, Home
 from tcgamirror.lockfile import read_lock
 from tcgamirror.merging import Merged
 from tcgamirror.model import Outcome
@@ -33,6 +33,7 @@ from tcgamirror.runlog import RunLog
 from tcgamirror.sampling import ordered
 from tcgamirror.settings import Settings
 from tcgamirror.transport import Transport
+from tcgamirror.workspace import Workspace
 
 SITE_DOWN_AFTER = 6
 """Slides in a row that no source could reach; then the site is down, not the slides bad."""
@@ -221,7 +222,9 @@ class Run:
         from tcgamirror.ways import ladder_of
 
         origins = Origins(self.settings.api, self.settings.bucket)
-        ladder = ladder_of(self._home, self._transport, origins)
+        work = Workspace(self._home.root / WORK, self.settings.work_limit, self._brake.stop)
+        work.tidy(self._catalogue.unfinished(work.names()))
+        ladder = ladder_of(self._home, self._transport, origins, work)
         beyond = 0
         if wishes.limit is not None:
             all_due = self._catalogue.due_count(retry_failed=wishes.retry_failed, now=now)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from tcgamirror import __version__
+from tcgamirror.amounts import byte_rate, duration, number, seed, slides, whole_number
 from tcgamirror.errors import WrongUse
 
 ABOUT = """\
@@ -26,67 +26,12 @@ exit codes:
   4 the GDC cannot be reached   5 another run holds the lock   6 no room
   7 catalogue or mirror damaged   130 interrupted"""
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?")
-
 
 class _Parser(argparse.ArgumentParser):
     """One sentence for a mistake, instead of all that might have been said."""
 
     def error(self, message: str) -> NoReturn:
         raise WrongUse(f"{message} (see {self.prog} --help)")
-
-
-def duration(text: str) -> float:
-    """Seconds of `90`, `90s`, `30m`, `2h` or `1d`.
-
-    >>> duration("2h")
-    7200.0
-    """
-    match = _DURATION.fullmatch(text)
-    if match is None or not float(match[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 90s, 30m or 2h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
-
-
-def byte_rate(text: str) -> float:
-    """Bytes per second of `500k`, `5M` or `1.5M`, in powers of 1,000.
-
-    >>> byte_rate("1.5M")
-    1500000.0
-    """
-    match = _SIZE.fullmatch(text)
-    if match is None or not float(match[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes such as 500k or 5M")
-    return float(match[1]) * 1000.0 ** " kMGT".index(match[2] or " ")
-
-
-def whole_number(text: str) -> int:
-    """A number of slides or workers, at least one."""
-    if not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
-    return int(text)
-
-
-def slides(text: str) -> int | None:
-    """A number of slides, or None for `all`."""
-    return None if text == "all" else whole_number(text)
-
-
-def number(text: str) -> float:
-    """Any number; what it may be is the setting's affair."""
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-
-
-def seed(text: str) -> int:
-    """Any whole number."""
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
 
 
 def grammar() -> argparse.ArgumentParser:
@@ -363,6 +308,12 @@ def _init(init: argparse.ArgumentParser) -> None:
         type=byte_rate,
         metavar="BYTES",
         help="most per second, such as 5M (default: unlimited)",
+    )
+    ways.add_argument(
+        "--work-limit",
+        type=byte_rate,
+        metavar="BYTES",
+        help="room for partial downloads, such as 20G (default: what the disk has)",
     )
     _addresses(ways)
 

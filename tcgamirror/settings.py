@@ -36,6 +36,8 @@ MOST_SECONDS = 86_400.0
 """Of one wait. The system's clocks overflow at far longer ones."""
 LEAST_RATE = 1000.0
 """Bytes per second. At less, a slide takes days and every wait of a connection runs out."""
+LEAST_WORK = 10_000_000
+"""Bytes. Less would do for no slide."""
 
 Value = TypeVar("Value")
 
@@ -46,7 +48,9 @@ class Settings:
 
     slides: how many to sample, None for all. manifest: a listing from a file
     instead of the GDC. lock: a file in the mirror that names the sample. via: the
-    ladder of sources. rate: bytes per second over all connections. api_connections, bucket_connections: at once, by host.
+    ladder of sources. rate: bytes per second over all connections. work_limit:
+    bytes that partial downloads may take, None for as many as the disk has.
+    api_connections, bucket_connections: at once, by host.
     """
 
     target: Target
@@ -62,6 +66,7 @@ class Settings:
     via: tuple[str, ...] = SOURCES
     workers: int = 4
     rate: float | None = None
+    work_limit: int | None = None
     api: str = GDC
     tiles: str = GDC_TILES
     bucket: str | None = BUCKET
@@ -115,6 +120,12 @@ def byte_rate(value: object, name: str) -> float:
     return _number(
         value, name, LEAST_RATE, math.inf, f"a number of bytes per second from {LEAST_RATE:.0f} up"
     )
+
+
+def work_limit(value: object, name: str) -> int:
+    """Bytes, enough for the directories of any slide."""
+    may = f"a number of bytes from {LEAST_WORK} up"
+    return int(_number(value, name, LEAST_WORK, 2**50, may))
 
 
 def _number(value: object, name: str, least: float, most: float, may: str) -> float:
@@ -292,6 +303,7 @@ def _parsed(file: Mapping[str, object]) -> Settings:
         via=fetch.take("via", ladder, SOURCES),
         workers=fetch.take("workers", lambda value, name: count(value, name, MOST_WORKERS), 4),
         rate=fetch.optional("rate", byte_rate, None, none="unlimited"),
+        work_limit=fetch.optional("work_limit", work_limit, None, none="unlimited"),
         api=gdc.take("api", address, GDC),
         tiles=gdc.take("tiles", address, GDC_TILES),
         bucket=gdc.optional("bucket", address, BUCKET, none="none"),
@@ -355,6 +367,7 @@ lock = {_text(settings.lock or "")}  # a lock file in the mirror: exactly its sl
 via = {_list(settings.via)}  # tried in this order
 workers = {settings.workers}  # slides at the same time
 rate = {settings.rate or _text("unlimited")}  # bytes per second over all connections
+work_limit = {settings.work_limit or _text("unlimited")}  # bytes in work/ at the same time
 
 [gdc]
 api = {_text(settings.api)}

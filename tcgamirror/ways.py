@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tcgamirror.home import WORK, Home
+from tcgamirror.home import Home
 from tcgamirror.ladder import Ladder
 from tcgamirror.origins import Origins
 from tcgamirror.sources import Source
@@ -11,12 +11,12 @@ from tcgamirror.sources.tiles import Tiles
 from tcgamirror.sources.whole import Whole
 from tcgamirror.store import Store
 from tcgamirror.transport import Transport
+from tcgamirror.workspace import Workspace
 
 
-def ladder_of(home: Home, transport: Transport, origins: Origins) -> Ladder:
+def ladder_of(home: Home, transport: Transport, origins: Origins, work: Workspace) -> Ladder:
     """The sources that the settings name, in their order."""
     settings = home.settings
-    work = home.root / WORK
     ranged = Range(transport, origins, work)
     known: dict[str, Source] = {
         "range": ranged,

@@ -6,17 +6,24 @@ else lies in `work/` is nobody's, and is removed before a run fetches.
 
 from __future__ import annotations
 
+import io
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tcgamirror.errors import Interrupted, NoRoom, SlideError, UnusualSlide
 from tcgamirror.files import free_bytes, room
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 LEAST_FREE = 256 << 20
 """Bytes that are left free on the disk whatever happens: other programs live there too."""
+CHECK_EVERY = 16 << 20
+"""Bytes written between two looks at the disk's free ones."""
 POLL = 0.2
 """Seconds between two looks for room that another slide gave back."""
 
@@ -41,25 +48,33 @@ class Workspace:
         self._lock = threading.Lock()
         self._leases: set[Lease] = set()
 
-    def tidy(self, due: Iterable[str]) -> int:
-        """Removes what belongs to no slide that is due, by file_id; how many things there were."""
-        wanted = set(due)
+    def names(self) -> list[str]:
+        """What lies there: file_ids of slides, if it is ours."""
+        return [path.name for path in self._root.iterdir()] if self._root.is_dir() else []
+
+    def tidy(self, unfinished: Container[str]) -> int:
+        """Removes what belongs to no slide still to be had, by file_id; how many things it was."""
         removed = 0
-        if self._root.is_dir():
-            for path in self._root.iterdir():
-                if path.name not in wanted or not path.is_dir() or path.is_symlink():
-                    _remove(path)
-                    removed += 1
+        for name in self.names():
+            path = self._root / name
+            if name not in unfinished or not path.is_dir() or path.is_symlink():
+                _remove(path)
+                removed += 1
         return removed
+
+    def folder(self, file_id: str, source: str) -> Path:
+        """Where the source keeps what it has of a slide."""
+        return self._root / file_id / source
 
     @contextmanager
     def lease(self, file_id: str, source: str) -> Iterator[Lease]:
         """The source's own folder for a slide, made if it is not there.
 
-        Removed at a good end and where the bytes are in doubt (SlideError);
-        kept, to be gone on with, at any other.
+        Removed where the bytes are in doubt (SlideError); at a good end the
+        slide's, with what other sources left there; kept, to be gone on with,
+        at any other.
         """
-        lease = Lease(self, self._root / file_id / source)
+        lease = Lease(self, self.folder(file_id, source))
         with room(lease.folder):
             lease.folder.mkdir(parents=True, exist_ok=True)
         with self._lock:
@@ -67,10 +82,10 @@ class Workspace:
         try:
             yield lease
         except SlideError:
-            lease.clear()
+            clear(lease.folder)
             raise
         else:
-            lease.clear()
+            _remove(lease.folder.parent)
         finally:
             with self._lock:
                 self._leases.discard(lease)
@@ -138,16 +153,32 @@ class Lease:
         """Asks for `need` bytes in all, once, before they are written. Raises as `grant`."""
         self._workspace.grant(self, need)
 
-    def check(self) -> None:
-        """Raises NoRoom if the disk has become too full meanwhile."""
-        self._workspace.check()
 
-    def clear(self) -> None:
-        """Removes the folder, and the slide's if no other source has one there."""
-        _remove(self.folder)
-        above = self.folder.parent
-        if above.is_dir() and not any(above.iterdir()):
-            above.rmdir()
+class Watched(io.FileIO):
+    """A file in `work/` that looks for room on the disk while it is written."""
+
+    def __init__(self, path: Path, workspace: Workspace) -> None:
+        """Opens `path` for reading and appending."""
+        super().__init__(path, "a+")
+        self._workspace = workspace
+        self._unchecked = 0
+
+    def write(self, data: ReadableBuffer) -> int:
+        """Raises NoRoom, before the disk is full, beside what a file raises."""
+        written = super().write(data) or 0
+        self._unchecked += written
+        if self._unchecked >= CHECK_EVERY:
+            self._unchecked = 0
+            self._workspace.check()
+        return written
+
+
+def clear(folder: Path) -> None:
+    """Removes a source's folder, and the slide's if no other source has one there."""
+    _remove(folder)
+    above = folder.parent
+    if above.is_dir() and not any(above.iterdir()):
+        above.rmdir()
 
 
 def _remove(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,6 +26,7 @@ from tcgamirror.spans import Span
 from tcgamirror.svs import Svs
 from tcgamirror.tiff import Tiff
 from tcgamirror.transport import Meter, Transport
+from tcgamirror.workspace import Workspace
 from tests.gdc import Listed, Record, StandIn
 from tests.gdc.faults import Fault
 
@@ -80,19 +82,24 @@ def made(source: Source, slide: Slide, target: Target) -> Made:
         return Made(np.concatenate(strips), opened.rendition, meter)
 
 
+def workspace(work: Path) -> Workspace:
+    """All the room there is."""
+    return Workspace(work, None, threading.Event(), least_free=0)
+
+
 def by_range(
     gdc: StandIn, transport: Transport, work: Path, origins: Origins | None = None
 ) -> Range:
-    return Range(transport, origins or origins_of(gdc), work)
+    return Range(transport, origins or origins_of(gdc), workspace(work))
 
 
 def by_whole(gdc: StandIn, transport: Transport, work: Path) -> Whole:
-    return Whole(transport, origins_of(gdc), work)
+    return Whole(transport, origins_of(gdc), workspace(work))
 
 
 def by_tiles(gdc: StandIn, transport: Transport, work: Path, *, bucket: bool = True) -> Tiles:
     ranged = by_range(gdc, transport, work, origins_of(gdc, bucket=bucket))
-    return Tiles(transport, gdc.tiles, work, ranged.read_header)
+    return Tiles(transport, gdc.tiles, workspace(work), ranged.read_header)
 
 
 def level_sizes(path: Path) -> tuple[Size, ...]:

@@ -14,13 +14,14 @@ from tcgamirror.origins import Origins
 from tcgamirror.sources.whole import Whole
 from tcgamirror.store import Store
 from tcgamirror.transport import Meter, Transport
+from tests.fetching import workspace
 
 
 def main(api: str, mirror: str, mpp: str, file_id: str, name: str, md5: str, size: str) -> None:
     slide = Slide(file_id, name, md5, int(size))
     store = Store(Path(mirror), ImageFormat.PNG)
     with Transport() as transport:
-        source = Whole(transport, Origins(api, None), Path(mirror) / "work")
+        source = Whole(transport, Origins(api, None), workspace(Path(mirror) / "work"))
         with source.open(slide, Target(float(mpp), None), Meter()) as opened:
             picture = store.put(slide, source.name, opened.pyramid, opened.rendition, opened.tiles)
     print(json.dumps({"size": picture.size, "path": picture.path, "peak": peak_megabytes()}))

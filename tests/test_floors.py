@@ -11,16 +11,16 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "tcgamirror"
 
 FLOORS = [
-    {"", "errors", "patience", "values", "schema", "filesystem"},
+    {"", "errors", "patience", "values", "schema", "filesystem", "amounts"},
     {"geometry", "spans", "brake", "schedule"},
     {"model", "files", "database", "connections", "tiff"},
     {"resolution", "sampling", "gdc", "manifest", "partial", "answers"}
-    | {"lookups", "merging", "history", "retrying"},
-    {"fetching", "upkeep"},
+    | {"lookups", "merging", "history", "retrying", "machine"},
+    {"fetching", "upkeep", "workspace"},
     {"settings", "catalogue", "download", "svs", "origins", "runlog"},
     {"home", "transport", "alone", "decode", "facts", "rounds"},
     {"deepzoom", "encode", "raster", "sources"},
-    {"store", "readback", "sources.reading"},
+    {"store", "readback", "sources.reading", "sources.several"},
     {"strays", "ladder", "forecast", "refreshing", "pool"}
     | {"sources.whole", "sources.tiles", "sources.range"},
     {"ways"},
@@ -28,7 +28,7 @@ FLOORS = [
     {"mirror", "verify"},
     {"rebuild"},
     {"console", "options"},
-    {"bars", "gallery", "gallery.thumbnails", "gallery.entries"},
+    {"bars", "completion", "doctor", "gallery", "gallery.thumbnails", "gallery.entries"},
     {"gallery.figures", "gallery.packs"},
     {"gallery.charts"},
     {"gallery.pages"},
@@ -36,6 +36,7 @@ FLOORS = [
     {"commands"},
     {"commands.showing"},
     {"commands.making", "commands.filling", "commands.looking", "commands.scheduling"}
+    | {"commands.helping"}
     | {"commands.keeping"},
     {"cli"},
 ]

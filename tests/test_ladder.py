@@ -17,7 +17,7 @@ from tcgamirror.sources import Source
 from tcgamirror.sources.tiles import Tiles
 from tcgamirror.store import Store
 from tcgamirror.transport import Transport
-from tests.fetching import SHORT, by_range, by_whole, origins_of, slide_of
+from tests.fetching import SHORT, by_range, by_whole, origins_of, slide_of, workspace
 from tests.gdc import Fault, Listed, StandIn, listed
 from tests.slides import SlideSpec, make_slide
 
@@ -45,7 +45,7 @@ def transport() -> Iterator[Transport]:
 def sources(gdc: StandIn, transport: Transport, work: Path, *, bucket: bool = True) -> list[Source]:
     """All three, sharing what they learn of the origins, as in a run."""
     ranged = by_range(gdc, transport, work, origins_of(gdc, bucket=bucket))
-    tiles = Tiles(transport, gdc.tiles, work, ranged.read_header)
+    tiles = Tiles(transport, gdc.tiles, workspace(work), ranged.read_header)
     return [ranged, tiles, by_whole(gdc, transport, work)]
 
 

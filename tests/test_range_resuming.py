@@ -243,7 +243,7 @@ def test_etags_first_told_in_answers_at_the_same_time_have_to_agree(
         RawServer(*scripts) as server,
         PartialFile.open(path, identity="x", size=len(CONTENT)) as partial,
     ):
-        remote = RemoteFile(transport, server.url(), partial, tag, Meter())
+        remote = RemoteFile(transport, server.url(), partial, tag, Meter(), lambda: None)
         spans = [Span(start, start + 8) for start in range(0, 200_000, 50_000)]
         if len(set(etags)) == 1:
             remote.fetch(spans)
@@ -264,7 +264,7 @@ def remote_file(
     file = gdc.files[0]
     bucket = f"{gdc.bucket}/{file.file_id}/{file.file_name}"
     url = bucket if host == "bucket" else f"{gdc.api}/data/{file.file_id}"
-    return RemoteFile(transport, url, partial, tag, Meter())
+    return RemoteFile(transport, url, partial, tag, Meter(), lambda: None)
 
 
 def test_when_the_bucket_dies_amid_a_slide_the_gdc_goes_on(

@@ -67,6 +67,9 @@ def _settings(given: argparse.Namespace) -> Settings:
         via=setting.ladder(via, "--via"),
         workers=setting.count(given.workers, "--workers", setting.MOST_WORKERS),
         rate=None if given.rate is None else setting.byte_rate(given.rate, "--rate"),
+        work_limit=None
+        if given.work_limit is None
+        else setting.work_limit(given.work_limit, "--work-limit"),
         api=api,
         tiles=setting.address(tiles, "--tiles"),
         bucket=None if bucket == "none" else setting.address(bucket, "--bucket"),

@@ -28,11 +28,12 @@ from tcgamirror.model import Slide, Target
 from tcgamirror.origins import Origin, Origins
 from tcgamirror.partial import PartialFile
 from tcgamirror.sources import Opened
-from tcgamirror.sources.reading import clear, opened, work_folder
+from tcgamirror.sources.reading import opened
 from tcgamirror.sources.several import each
 from tcgamirror.spans import Span, coalesce, split
 from tcgamirror.svs import Base, Svs, read_base
 from tcgamirror.transport import Meter, Transport
+from tcgamirror.workspace import Lease, Workspace, clear
 
 LOOK_AHEAD = 4096
 """Bytes read at least: a directory with its description, but not its tile arrays."""
@@ -56,14 +57,21 @@ class RemoteFile:
     """
 
     def __init__(
-        self, transport: Transport, url: str, partial: PartialFile, tag: Path, meter: Meter
+        self,
+        transport: Transport,
+        url: str,
+        partial: PartialFile,
+        tag: Path,
+        meter: Meter,
+        room: Callable[[], None],
     ) -> None:
-        """tag: the file that keeps this origin's ETag from one run to the next."""
+        """tag: keeps this origin's ETag from one run to the next. room: raises if there is none."""
         self.size = partial.size
         self._transport = transport
         self._url = url
         self._partial = partial
         self._tag = tag
+        self._room = room
         self._meter = meter
         self._lock = threading.Lock()
         self._etag = tag.read_text("utf-8", "replace") if tag.exists() else None
@@ -97,6 +105,7 @@ class RemoteFile:
         )
         if part.etag is not None:
             self._agree(part.etag)
+        self._room()
         self._partial.write(span.start, part.data)
 
     def _agree(self, etag: str) -> None:
@@ -121,36 +130,37 @@ class Range:
 
     name = "range"
 
-    def __init__(self, transport: Transport, origins: Origins, work: Path) -> None:
+    def __init__(self, transport: Transport, origins: Origins, work: Workspace) -> None:
         self._transport = transport
         self._origins = origins
         self._work = work
 
     @contextmanager
     def open(self, slide: Slide, target: Target, meter: Meter) -> Iterator[Opened]:
-        def fetch(file: RemoteFile) -> None:
-            svs = Svs(file)
-            level = target.rendition(svs.pyramid).level
-            file.fetch(_arrays(svs, level))
-            file.fetch(svs.tile_table(level).spans())
-            if not is_plain_jpeg(svs.levels[level]):
-                for _ in svs.values(level):
-                    pass  # read, so that they are had when the level is written out
+        with self._work.lease(slide.file_id, self.name) as lease:
 
-        with work_folder(self._work, slide.file_id, self.name) as folder:
-            self._from_origins(slide, folder, meter, fetch)
+            def fetch(file: RemoteFile) -> None:
+                _fetch_level(file, target, lease)
+
+            self._from_origins(slide, lease.folder, meter, fetch)
             with (
-                self._partial(slide, folder) as partial,
-                opened(partial, target, folder) as ready,
+                self._partial(slide, lease.folder) as partial,
+                opened(partial, target, lease.folder) as ready,
             ):
                 yield ready
 
     def read_header(self, slide: Slide, meter: Meter) -> Base | None:
-        """The slide's size and resolution, for a few small requests; None if nobody gives it."""
-        folder = self._work / slide.file_id / self.name
+        """The slide's size and resolution, for a few small requests.
+
+        None if nobody lets it be read. Raises the NetworkError if that may be
+        so for a while only: an image without its resolution would be for good.
+        """
+        folder = self._work.folder(slide.file_id, self.name)
         try:
             return self._from_origins(slide, folder, meter, read_base)
-        except NetworkError:
+        except NetworkError as error:
+            if error.passing and not self._origins.ignore_range:
+                raise
             return None
         except SlideError:
             # What the next try finds must not be the bytes that are in doubt.
@@ -213,7 +223,24 @@ class Range:
     ) -> Done:
         tag = folder / f"{origin.name}.etag"
         with self._partial(slide, folder) as partial:
-            return work(RemoteFile(self._transport, origin.url(slide), partial, tag, meter))
+            url, room = origin.url(slide), self._work.check
+            return work(RemoteFile(self._transport, url, partial, tag, meter, room))
+
+
+def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> None:
+    """Has in `file` all that reading the level nearest to `target` needs."""
+    svs = Svs(file)
+    level = target.rendition(svs.pyramid).level
+    file.fetch(_arrays(svs, level))
+    table = svs.tile_table(level)
+    tiles = sum(span.length for span in coalesce(table.spans(), gap=0))
+    plain = is_plain_jpeg(svs.levels[level])
+    # Of anything else OpenSlide is given a copy.
+    lease.grow(tiles if plain else 2 * tiles)
+    file.fetch(table.spans())
+    if not plain:
+        for _ in svs.values(level):
+            pass  # read, so that they are had when the level is written out
 
 
 def _arrays(svs: Svs, level: int) -> list[Span]:

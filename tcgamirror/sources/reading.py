@@ -1,38 +1,18 @@
-"""What `whole` and `range` share: from a slide's bytes to its tiles, and their place in `work/`."""
+"""What `whole` and `range` share: from a slide's bytes to the tiles of one level."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tcgamirror.alone import write_alone
 from tcgamirror.decode import JpegTiles, OpenSlideTiles, is_plain_jpeg
-from tcgamirror.errors import SlideError
 from tcgamirror.files import room
 from tcgamirror.model import Target
 from tcgamirror.sources import Opened
 from tcgamirror.svs import Svs
 from tcgamirror.tiff import ReadAt
-
-
-@contextmanager
-def work_folder(work: Path, file_id: str, source: str) -> Iterator[Path]:
-    """The source's own folder for a slide's leftovers.
-
-    Removed at a good end and where the bytes are in doubt (SlideError); kept,
-    to be gone on with, at any other.
-    """
-    folder = work / file_id / source
-    with room(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield folder
-    except SlideError:
-        clear(folder)
-        raise
-    clear(folder)
 
 
 @contextmanager
@@ -54,10 +34,3 @@ def opened(source: ReadAt, target: Target, folder: Path) -> Iterator[Opened]:
         write_alone(file, source, slide, rendition.level, table)
     with OpenSlideTiles(path, tiled.level.grid) as tiles:
         yield Opened(slide.pyramid, rendition, tiles)
-
-
-def clear(folder: Path) -> None:
-    """Removes a source's folder, and the slide's if no other source has one there."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.parent.is_dir() and not any(folder.parent.iterdir()):
-        folder.parent.rmdir()

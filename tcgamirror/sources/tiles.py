@@ -17,10 +17,10 @@ from tcgamirror.files import room
 from tcgamirror.geometry import Grid
 from tcgamirror.model import UNKNOWN_MPP, Slide, Target
 from tcgamirror.sources import Opened
-from tcgamirror.sources.reading import work_folder
 from tcgamirror.sources.several import each
 from tcgamirror.svs import MOST_TILES, Base
 from tcgamirror.transport import Meter, Transport
+from tcgamirror.workspace import Lease, Workspace
 
 AT_ONCE = 4
 """Tiles of one slide that are asked for at the same time."""
@@ -28,6 +28,7 @@ TRIES = 3
 """How often a tile is asked for that comes, but damaged."""
 MOST_BYTES_PER_PIXEL = 8
 """More than PNG or JPEG take for any picture of 8 bits a channel."""
+USUAL_BYTES_PER_PIXEL = 2
 MOST_BYTES_BESIDE = 1 << 16
 """A tile's headers, at most."""
 MOST_METADATA_BYTES = 1 << 20
@@ -42,7 +43,7 @@ class Tiles:
     name = "tiles"
 
     def __init__(
-        self, transport: Transport, address: str, work: Path, read_header: ReadHeader
+        self, transport: Transport, address: str, work: Workspace, read_header: ReadHeader
     ) -> None:
         """address: of the tile server, without a final slash."""
         self._transport = transport
@@ -52,7 +53,7 @@ class Tiles:
 
     @contextmanager
     def open(self, slide: Slide, target: Target, meter: Meter) -> Iterator[Opened]:
-        with work_folder(self._work, slide.file_id, self.name) as folder:
+        with self._work.lease(slide.file_id, self.name) as lease:
             url = f"{self._address}/metadata/{slide.file_id}"
             zoom = DeepZoom.of(self._transport.json(url, limit=MOST_METADATA_BYTES, meter=meter))
             base = self._read_header(slide, meter)
@@ -62,15 +63,17 @@ class Tiles:
             rendition = target.rendition(pyramid)
             dz_level = zoom.last_level - rendition.level
             url = f"{self._address}/{slide.file_id}"
-            level = _ServedLevel(zoom, dz_level, folder / (slide.md5 or "unknown"), url)
-            self._fetch(level, meter)
+            folder = lease.folder / (slide.md5 or "unknown")
+            level = _ServedLevel(zoom, dz_level, folder, url)
+            self._fetch(level, lease, meter)
             yield Opened(pyramid, rendition, level)
 
-    def _fetch(self, level: _ServedLevel, meter: Meter) -> None:
+    def _fetch(self, level: _ServedLevel, lease: Lease, meter: Meter) -> None:
         """Has every tile of the level in `work/`, several at a time; the first failure ends it."""
         tiles = level.grid.columns * level.grid.rows
         if tiles > MOST_TILES:
             raise BadSlide(f"its Deep Zoom level has {tiles} tiles")
+        lease.grow(USUAL_BYTES_PER_PIXEL * level.grid.size.width * level.grid.size.height)
 
         def fetch(place: tuple[int, int]) -> None:
             if not level.has(*place):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,13 @@ from tcgamirror.files import digest, room
 from tcgamirror.model import Slide, Target
 from tcgamirror.origins import Origins
 from tcgamirror.sources import Opened
-from tcgamirror.sources.reading import opened, work_folder
+from tcgamirror.sources.reading import opened
 from tcgamirror.spans import Span
 from tcgamirror.transport import Meter, Transport
+from tcgamirror.workspace import Watched, Workspace
+
+USUAL_BYTES = 1_000_000_000
+"""Of a slide whose size is not listed."""
 
 
 class LocalFile:
@@ -44,17 +49,18 @@ class Whole:
 
     name = "whole"
 
-    def __init__(self, transport: Transport, origins: Origins, work: Path) -> None:
+    def __init__(self, transport: Transport, origins: Origins, work: Workspace) -> None:
         self._transport = transport
         self._origins = origins
         self._work = work
 
     @contextmanager
     def open(self, slide: Slide, target: Target, meter: Meter) -> Iterator[Opened]:
-        with work_folder(self._work, slide.file_id, self.name) as folder:
-            path = folder / "slide.svs"
+        with self._work.lease(slide.file_id, self.name) as lease:
+            lease.grow(slide.size or USUAL_BYTES)
+            path = lease.folder / "slide.svs"
             self._download(slide, path, meter)
-            with LocalFile(path) as source, opened(source, target, folder) as ready:
+            with LocalFile(path) as source, opened(source, target, lease.folder) as ready:
                 yield ready
 
     def _download(self, slide: Slide, path: Path, meter: Meter) -> None:
@@ -62,7 +68,7 @@ class Whole:
         failure: NetworkError | ChecksumMismatch = NotThere("no origin is left to ask")
         for origin in self._origins.to_try(ranged=False):
             try:
-                with room(path), path.open("a+b") as file:
+                with room(path), io.BufferedRandom(Watched(path, self._work)) as file:
                     self._transport.download(origin.url(slide), file, size=slide.size, meter=meter)
                 _check(slide, path)
             except NetworkError as error:

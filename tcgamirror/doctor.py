@@ -1,0 +1,194 @@
+"""`doctor`: whether a mirror, its file systems and the servers are as the program needs them.
+
+Everything is tried as the main job does it, a little of each, and nothing is
+changed. A report from a machine that reaches the GDC tells what nobody else can:
+which server honours what.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from tcgamirror import filesystem, gdc
+from tcgamirror.catalogue import Catalogue
+from tcgamirror.database import journal_for
+from tcgamirror.deepzoom import DeepZoom, decoded
+from tcgamirror.errors import ExitCode, NetworkError, RangeIgnored, TcgaMirrorError
+from tcgamirror.files import free_bytes
+from tcgamirror.geometry import Size
+from tcgamirror.home import CATALOGUE, WORK, Home
+from tcgamirror.machine import Finding
+from tcgamirror.model import Slide
+from tcgamirror.origins import Origin
+from tcgamirror.settings import Settings
+from tcgamirror.spans import Span
+from tcgamirror.transport import Transport
+
+ROOM = 6_000_000_000
+"""Bytes. The largest slide has 5.1 GB, which `whole` keeps for a while."""
+
+LEAST_INODES = 10_000
+PART = 1 << 20
+"""Bytes read of a slide to see how fast they come."""
+
+SLIDES = 20
+"""Listed, to choose a small one among them."""
+
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""How a TIFF begins; the latter two are Big TIFF."""
+
+OTHER_TILES = "https://portal.gdc.cancer.gov/auth/api/v0/tile"
+
+Look = Callable[[], Finding]
+
+
+def exit_code(findings: list[Finding]) -> ExitCode:
+    """Of a whole report: all is well, the GDC cannot be reached, or there is advice."""
+    if not all(finding.reached for finding in findings):
+        return ExitCode.UNREACHABLE
+    advice = any(finding.advice for finding in findings)
+    return ExitCode.SOME_FAILED if advice else ExitCode.DONE
+
+
+# The mirror ----------------------------------------------------------------------
+
+
+def mirror_findings(home: Home) -> Iterator[Finding]:
+    """The mirror's file systems and its catalogue."""
+    yield Finding("mirror", "directory", str(home.root.absolute()))
+    yield Finding("mirror", "images", home.settings.fixed)
+    yield _file_system("file system", home.root)
+    work = home.root / WORK
+    # The work folder may be a link to a faster disk.
+    if work.exists() and work.stat().st_dev != home.root.stat().st_dev:
+        yield _file_system("work's", work)
+    whole = "whole" in home.settings.via
+    yield _room(work if work.exists() else home.root, ROOM if whole else PART)
+    yield _inodes(home.root)
+    yield _catalogue(home)
+
+
+def _file_system(what: str, path: Path) -> Finding:
+    kind = filesystem.kind_at(path) or "unknown"
+    writable = os.access(path, os.W_OK)
+    advice = None if writable else f"{path.absolute()} cannot be written: change its permissions"
+    return Finding("mirror", what, kind, advice)
+
+
+def _room(path: Path, wanted: int) -> Finding:
+    free = free_bytes(path)
+    advice = (
+        f"free some: a slide fetched whole takes up to {ROOM / 1e9:.0f} GB for a while, "
+        "or leave whole out of fetch.via"
+    )
+    return Finding("mirror", "room", f"{free / 1e9:,.1f} GB", None if free >= wanted else advice)
+
+
+def _inodes(path: Path) -> Finding:
+    told = os.statvfs(path)
+    # Btrfs and others without a fixed number tell 0 of 0.
+    if not told.f_files:
+        return Finding("mirror", "files", "as many as there is room for")
+    few = told.f_favail < LEAST_INODES
+    advice = "few more files fit on this file system: raise the quota" if few else None
+    return Finding("mirror", "files", f"{told.f_favail:,} more", advice)
+
+
+def _catalogue(home: Home) -> Finding:
+    path = home.root / CATALOGUE
+    try:
+        with Catalogue.open(path, read_only=True) as catalogue:
+            counts = catalogue.counts()
+    except TcgaMirrorError as error:
+        return Finding("mirror", "catalogue", "cannot be read", str(error))
+    words = f"{counts.listed:,} listed, {counts.done:,} done, {counts.failed:,} failed"
+    return Finding("mirror", "catalogue", f"{words}; journal while writing: {journal_for(path)}")
+
+
+# The servers ---------------------------------------------------------------------
+
+
+class Servers:
+    """The servers of some settings, each tried once as the main job would."""
+
+    def __init__(self, settings: Settings, transport: Transport) -> None:
+        self._settings = settings
+        self._transport = transport
+        self._slide: Slide | None = None
+
+    def looks(self) -> Iterator[Finding]:
+        """What each origin honours. After a listing that does not come there is nothing to ask."""
+        api = self._settings.api
+        yield self._timed("status", self._status, f"see whether {api}/status opens in a browser")
+        yield self._timed("listing", self._listing, "try again later; the GDC is down at times")
+        if self._slide is None:
+            return
+        bucket = self._settings.bucket
+        if bucket:
+            way = "the GDC's own /data is used instead; set gdc.bucket to none to save the tries"
+            yield self._timed("bucket", lambda: self._parts(Origin("bucket", bucket)), way)
+        way = "the bucket serves as well, or leave range out of fetch.via"
+        yield self._timed("/data", lambda: self._parts(Origin("gdc", api)), way)
+        way = f"range needs no tiles; an older address of theirs is {OTHER_TILES} (gdc.tiles)"
+        yield self._timed("tiles", self._tiles, way)
+
+    def _timed(self, what: str, look: Look, way_out: str) -> Finding:
+        began = time.monotonic()
+        try:
+            finding = look()
+        except RangeIgnored:
+            finding = Finding("servers", what, "ignores Range", way_out)
+        except TcgaMirrorError as error:
+            needed = what in ("status", "listing")
+            reached = not (needed and isinstance(error, NetworkError))
+            finding = Finding("servers", what, str(error), way_out, reached=reached)
+        return replace(finding, what=what, seconds=time.monotonic() - began)
+
+    def _status(self) -> Finding:
+        named = gdc.release(self._transport, self._settings.api)
+        return Finding("servers", "", f"{named} at {self._settings.api}")
+
+    def _listing(self) -> Finding:
+        slides, total = gdc.first_slides(self._transport, self._settings.api, SLIDES)
+        self._slide = min(slides, key=lambda slide: slide.size or 0, default=None)
+        advice = None if slides else f"{self._settings.api} lists no TCGA slide at all"
+        return Finding("servers", "", f"{total:,} slides", advice)
+
+    def _parts(self, origin: Origin) -> Finding:
+        """A part of the slide, at its beginning."""
+        slide = self._chosen()
+        stop = min(PART, slide.size or PART)
+        began = time.monotonic()
+        part = self._transport.span(origin.url(slide), Span(0, stop), total=slide.size)
+        seconds = max(time.monotonic() - began, 1e-3)
+        told = f"{stop / 1e6:.1f} MB at {stop / 1e6 / seconds:.1f} MB/s"
+        etag = "an ETag" if part.etag else "no ETag"
+        advice = None if part.data[:4] in TIFF else f"what {origin.base} sends is no TIFF"
+        return Finding("servers", "", f"honours Range, {etag}, {told} ({origin.base})", advice)
+
+    def _tiles(self) -> Finding:
+        slide, address = self._chosen(), self._settings.tiles
+        told = self._transport.json(f"{address}/metadata/{slide.file_id}", limit=PART)
+        zoom = DeepZoom.of(told)
+        # The finest level that is one tile.
+        level = max(
+            number
+            for number in range(zoom.last_level + 1)
+            if zoom.grid(number).size.longer <= zoom.tile
+        )
+        url = f"{address}/{slide.file_id}?level={level}&x=0&y=0"
+        data = self._transport.read(url, limit=PART * 8)
+        grid = zoom.grid(level)
+        rows, columns = decoded(data, zoom.served_box(grid, 0, 0), grid.box(0, 0)).shape[:2]
+        form = "PNG" if data.startswith(b"\x89PNG") else "JPEG"
+        found = f"{form} of {zoom.tile} pixels and an overlap of {zoom.overlap}"
+        return Finding("servers", "", f"{found}; one of {Size(columns, rows)} read ({address})")
+
+    def _chosen(self) -> Slide:
+        if self._slide is None:
+            raise ValueError("no slide is listed yet")
+        return self._slide
