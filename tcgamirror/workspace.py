@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LEAST_FREE = 256 << 20
 """Bytes that are left free on the disk whatever happens: other programs live there too."""
+FOLDERS_OF = "tiles"
+"""The source whose folder holds folders of files; the others' hold files."""
 CHECK_EVERY = 16 << 20
 """Bytes written between two looks at the disk's free ones."""
 POLL = 0.2
@@ -57,7 +59,7 @@ class Workspace:
         removed = 0
         for name in self.names():
             path = self._root / name
-            if name not in unfinished or not path.is_dir() or path.is_symlink():
+            if name not in unfinished or not _is_ours(path):
                 _remove(path)
                 removed += 1
         return removed
@@ -179,6 +181,28 @@ def clear(folder: Path) -> None:
     above = folder.parent
     if above.is_dir() and not any(above.iterdir()):
         above.rmdir()
+
+
+def _is_ours(slide: Path) -> bool:
+    """Whether a slide's folder holds sources' folders, and those what sources put there."""
+    return _is_folder(slide) and all(
+        _is_folder(source)
+        and all(_is_file(path) or _holds_files(path) for path in source.iterdir())
+        and (source.name == FOLDERS_OF or all(map(_is_file, source.iterdir())))
+        for source in slide.iterdir()
+    )
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _holds_files(path: Path) -> bool:
+    return _is_folder(path) and all(map(_is_file, path.iterdir()))
 
 
 def _remove(path: Path) -> None:

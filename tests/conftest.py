@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fault_matrix import pytest_terminal_summary as pytest_terminal_summary
 from tests.gdc import Listed, StandIn
 from tests.levels import ZOO, MadeSlides
 
