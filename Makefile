@@ -5,13 +5,16 @@ PYTHON ?= python3
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help run test soak bench clean
+.PHONY: help run test soak bench clean build test-binary install lock build-packages
 
 help:
 	@echo "make run    mirror 12 made-up slides from a stand-in GDC on this machine"
 	@echo "make test   ruff, mypy and the tests"
 	@echo "make soak   the tests that take long: hundreds of kills, every fault"
 	@echo "make bench  speed, side by side with the published way"
+	@echo "make build  dist/tcgamirror, one executable for machines without Python"
+	@echo "make test-binary  what the source is tested by, for the executable"
+	@echo "make install PREFIX=/usr/local  the executable, its man page, completions"
 	@echo "make clean  remove what the others made"
 
 run: $(READY)
@@ -47,3 +50,45 @@ venv-package:
 	@root=; [ "$$(id -u)" = 0 ] || root=sudo; \
 	$$root apt-get update -qq && $$root apt-get install -qq -y python3-venv \
 		|| { echo "install your system's package of Python's venv (python3-venv) first"; exit 1; }
+
+# The executable (see build/README.md) --------------------------------------------
+
+# The system's Python: its library is half the size of a self-compiled one's.
+BUILD_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
+BUILD_VENV := .build/venv
+PREFIX ?= /usr/local
+
+build: $(BUILD_VENV)/.ready
+	$(BUILD_VENV)/bin/python build/pack.py
+
+test-binary: $(READY)
+	TCGAMIRROR_BINARY=$(CURDIR)/dist/tcgamirror $(PY) -m pytest tests/test_binary.py tests/test_doctor.py \
+		$$(grep -l "tests.command" tests/test_*.py | grep -v -e test_binary -e test_doctor)
+
+install:
+	install -D -m 755 dist/tcgamirror $(DESTDIR)$(PREFIX)/bin/tcgamirror
+	install -D -m 644 dist/tcgamirror.1 $(DESTDIR)$(PREFIX)/share/man/man1/tcgamirror.1
+	install -D -m 644 dist/completions/tcgamirror.bash \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/tcgamirror
+	install -D -m 644 dist/completions/_tcgamirror \
+		$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_tcgamirror
+	install -D -m 644 dist/completions/tcgamirror.fish \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/tcgamirror.fish
+
+# Writes down what pip takes today, for this Python: see what changed before it is committed.
+lock:
+	$(BUILD_PYTHON) build/lock.py
+
+$(BUILD_VENV)/.ready: build/requirements.lock
+	@sh build/tools.sh $(BUILD_PYTHON) || $(MAKE) --no-print-directory build-packages
+	rm -rf $(BUILD_VENV)
+	$(BUILD_PYTHON) -m venv $(BUILD_VENV)
+	$(BUILD_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes --only-binary :all: --requirement build/requirements.lock
+	@touch $@
+
+build-packages:
+	@root=; [ "$$(id -u)" = 0 ] || root=sudo; \
+	$$root apt-get update -qq && $$root apt-get install -qq -y --no-install-recommends git gcc libc6-dev \
+		binutils libzstd-dev python3-venv libpython3.11 \
+		|| { echo "install gcc, binutils, zstd's static library, and Python with its own"; exit 1; }

@@ -21,9 +21,11 @@ LOADER = Path("/lib64/ld-linux-x86-64.so.2").resolve()
 LOADER_NAME = "ld-tcgamirror.so.2"
 """As launcher/main.c calls it."""
 
-LIBC = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1")
-LIBC += ("libutil.so.1", "libresolv.so.2")
-SITE = Path(importlib.metadata.distribution("numpy").locate_file("")).resolve()
+LIBC = (
+    *("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1"),
+    *("libutil.so.1", "libresolv.so.2"),
+)
+SITE = Path(str(importlib.metadata.distribution("numpy").locate_file(""))).resolve()
 LICENCE = re.compile(r"licen[cs]e|copying|notice|copyright|public-domain|authors|readme\.ijg", re.I)
 COMMON = Path("/usr/share/common-licenses")
 
@@ -57,7 +59,8 @@ def openslide() -> tuple[str, str]:
 
 def is_ballast(name: str) -> bool:
     """Whether a data file is of use only to pip or a type checker."""
-    return ".dist-info/" in name or name.endswith(("/py.typed", ".pyi"))
+    for_pip = ".dist-info/" in name and not name.endswith("/METADATA")
+    return for_pip or name.endswith(("/py.typed", ".pyi"))
 
 
 def account_for(analysis: Any, build: Path) -> list[Entry]:
@@ -83,14 +86,14 @@ def _parts(files: Iterable[Entry]) -> Iterator[Part]:
 
 
 def _package(found: importlib.metadata.Distribution) -> Part:
-    told = found.metadata
+    told = found.metadata.json
     texts = [
         Path(str(found.locate_file(file)))
         for file in found.files or ()
         if ".dist-info/" in str(file) and LICENCE.search(str(file).partition("dist-info/")[2])
     ]
-    licence = told.get("License-Expression") or (told.get("License") or "").partition("\n")[0]
-    name = told["Name"].lower()
+    licence = str(told.get("license_expression") or told.get("license") or "").partition("\n")[0]
+    name = found.metadata["Name"].lower()
     purl = f"pkg:pypi/{name}@{found.version}"
     inside = _insides(name)
     return Part(name, found.version, purl, licence or None, tuple(sorted(texts)), inside)
@@ -129,10 +132,10 @@ def _system_packages(files: Iterable[Path]) -> Iterator[Part]:
         return
     owners: set[str] = set()
     for file in sorted(files):
-        places = [str(file), "/" + str(file.relative_to("/usr"))] if file.is_relative_to("/usr") else [str(file)]
-        for place in places:
+        # Packages made before /usr took the others in know their files without it.
+        for place in {str(file), str(file).removeprefix("/usr")}:
             told = _output("dpkg-query", "--search", place)
-            owners |= {line.partition(": ")[0].split(":")[0] for line in told.splitlines()}
+            owners |= {line.partition(":")[0] for line in told.splitlines()}
     for owner in sorted(owners):
         version = _output("dpkg-query", "--show", "--showformat", "${Version}", owner)
         text = Path("/usr/share/doc") / owner / "copyright"

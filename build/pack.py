@@ -79,7 +79,8 @@ def taken(path: Path) -> File:
 
 def table(files: list[File], stamp: str) -> str:
     """Writes the payload, and returns the C text that tells the launcher what is in it."""
-    rows = "".join(f'    {{"{file.name}", 0{file.mode:o}, {len(file.content)}}},\n' for file in files)
+    row = '    {{"{}", 0{:o}, {}}},\n'
+    rows = "".join(row.format(file.name, file.mode, len(file.content)) for file in files)
     contents = b"".join(file.content for file in files)
     digest = hashlib.sha256(rows.encode() + stamp.encode() + contents).hexdigest()[:16]
     packed = zstandard.ZstdCompressor(compression_params=PACKING).compress(contents)

@@ -68,6 +68,10 @@ class BadLockFile(WrongUse):
     """The file given names no sample: it is another file, or was changed since it was made."""
 
 
+class BadExport(WrongUse):
+    """The thing given to `import` is no export, or holds what no export holds."""
+
+
 class BadQuery(WrongUse):
     """The SQL given to `query` is wrong or would write."""
 

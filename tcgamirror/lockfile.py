@@ -21,9 +21,9 @@ from tcgamirror import settings as setting
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.errors import BadLockFile, BadSettings
 from tcgamirror.files import replacing
-from tcgamirror.home import CATALOGUE
+from tcgamirror.home import CATALOGUE, Home
 from tcgamirror.model import ImageFormat, Listing
-from tcgamirror.sampling import By, Order
+from tcgamirror.sampling import By, Candidate, Order, ordered
 from tcgamirror.settings import FILE_NAME, LOCKED, Settings
 
 MOST_BYTES = 1 << 25
@@ -100,9 +100,9 @@ class Differences:
     def lasting(self) -> Mapping[str, Sequence[str]]:
         """What no further update mends, by what is to be said of it."""
         said = {
-            "cannot be had any more (not listed)": self.missing,
+            "not to be had any more (not listed)": self.missing,
             "changed at the GDC since (listed with another md5)": self.changed,
-            "differ from the locked image (another digest)": self.others,
+            "with another image than locked (another digest)": self.others,
         }
         return {words: names for words, names in said.items() if names}
 
@@ -283,6 +283,17 @@ def _slide(fields: Sequence[str]) -> LockedSlide:
 
 def _is_sha256(text: str) -> bool:
     return len(text) == 64 and not set(text) - set("0123456789abcdef")
+
+
+def order_of(home: Home, candidates: Sequence[Candidate]) -> list[str]:
+    """File names of what a mirror may sample, the first to be taken first.
+
+    Those of its lock file, whatever else is listed, if it was made from one.
+    """
+    if home.settings.lock is None:
+        return ordered(candidates, home.settings.plan)
+    listed = {candidate.file_name for candidate in candidates}
+    return [name for name in read_lock(home.root / home.settings.lock).names if name in listed]
 
 
 # Comparing -----------------------------------------------------------------------

@@ -193,7 +193,7 @@ def _named(connection: sqlite3.Connection, name: str) -> str:
             raise WrongUse(
                 f"{name} has {len(found)} slides; name one of {', '.join(found[:MOST_NAMED])}{more}"
             )
-    raise WrongUse(f"no slide called {name}; a file_id, file name or barcode is looked up")
+    raise WrongUse(f"no slide called {name!r}; a file_id, file name or barcode is looked up")
 
 
 def _dicts(connection: sqlite3.Connection, sql: str, file_name: str) -> list[dict[str, object]]:

@@ -24,7 +24,7 @@ from tcgamirror.errors import (
 from tcgamirror.files import Lock
 from tcgamirror.forecast import Forecast, forecast
 from tcgamirror.home import CATALOGUE, WORK, Home
-from tcgamirror.lockfile import read_lock
+from tcgamirror.lockfile import order_of
 from tcgamirror.merging import Merged
 from tcgamirror.model import Outcome
 from tcgamirror.origins import Origins
@@ -177,7 +177,7 @@ class Run:
     def _sample(self) -> int:
         sampled = set(self._catalogue.sampled())
         if self.settings.lock is not None:
-            return self._sample_locked(self._home.root / self.settings.lock, sampled)
+            return self._sample_locked(sampled)
         if self.settings.slides is not None and len(sampled) >= self.settings.slides:
             return 0
         order = ordered(self._catalogue.candidates(), self.settings.plan)
@@ -195,10 +195,10 @@ class Run:
             self._catalogue.add_to_sample(fresh, time.time())
         return len(fresh)
 
-    def _sample_locked(self, lock: Path, sampled: set[str]) -> int:
+    def _sample_locked(self, sampled: set[str]) -> int:
         """Adds those of the lock's slides that are listed; the others are told by the report."""
-        listed = {candidate.file_name for candidate in self._catalogue.candidates()} - sampled
-        fresh = [name for name in read_lock(lock).names if name in listed]
+        order = order_of(self._home, self._catalogue.candidates())
+        fresh = [name for name in order if name not in sampled]
         if fresh:
             self._catalogue.add_to_sample(fresh, time.time())
         return len(fresh)

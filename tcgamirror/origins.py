@@ -61,6 +61,7 @@ class _Standing:
 
     failed: float | None = None
     why: str = ""
+    answers: bool = False
     honours_range: bool | None = None
 
 
@@ -100,6 +101,7 @@ class Origins:
         with self._lock:
             standing = self._standing[origin.name]
             standing.failed = None
+            standing.answers = True
             if ranged:
                 standing.honours_range = True
 
@@ -119,9 +121,13 @@ class Origins:
             standing.why = str(error)
 
     def report(self) -> dict[str, str]:
-        """By origin's name, how it fared in words."""
+        """By origin's name, how it fared in words; nothing of one that was not asked."""
         with self._lock:
-            return {name: _words(standing) for name, standing in self._standing.items()}
+            return {
+                name: _words(standing)
+                for name, standing in self._standing.items()
+                if standing != _Standing()
+            }
 
     def _rests(self, origin: Origin) -> bool:
         failed = self._standing[origin.name].failed
@@ -131,5 +137,5 @@ class Origins:
 def _words(standing: _Standing) -> str:
     if standing.failed is not None:
         return f"failed: {standing.why}"
-    known = {None: "not asked for parts of files", True: "honours Range", False: "ignores Range"}
+    known = {None: "answers", True: "honours Range", False: "ignores Range"}
     return known[standing.honours_range]

@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from tcgamirror.brake import Brake
 from tcgamirror.errors import Interrupted, TcgaMirrorError
-from tcgamirror.model import Outcome, Slide
+from tcgamirror.model import Attempt, Outcome, Slide
 
 GRACE = 1.0
 """Seconds for slides that are let go of to end; what takes longer is left behind."""
@@ -70,18 +70,23 @@ class Pool:
         """
         waiting = deque(due)
         running: set[Future[Outcome]] = set()
+        slides: dict[Future[Outcome], Slide] = {}
         pool = ThreadPoolExecutor(self._workers, "slide")
         try:
             while True:
                 while len(running) < self._workers and waiting and self._may_begin():
                     # Told before it begins, so that no press of the brake finds none in hand.
                     self._brake.in_hand += 1
-                    running.add(pool.submit(self._fetch, waiting.popleft()))
+                    slide = waiting.popleft()
+                    future = pool.submit(self._fetch, slide)
+                    slides[future] = slide
+                    running.add(future)
                 self._brake.in_hand = len(running)
                 if not running or self._brake.seconds_stopped > GRACE:
                     return
                 ended, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-                yield [outcome for future in ended if (outcome := self._result(future))]
+                results = [self._result(future, slides.pop(future)) for future in ended]
+                yield [outcome for outcome in results if outcome is not None]
         finally:
             self._let_go(running)
             pool.shutdown(wait=not self._brake.left_behind)
@@ -92,11 +97,17 @@ class Pool:
             left = max(0.0, GRACE - self._brake.seconds_stopped)
             self._brake.left_behind = bool(wait(running, timeout=left).not_done)
 
-    def _result(self, future: Future[Outcome]) -> Outcome | None:
-        try:
+    def _result(self, future: Future[Outcome], slide: Slide) -> Outcome | None:
+        """What came of a slide; a bug met by one is its failure, and not the other slides'."""
+        error = future.exception()
+        if error is None:
             return future.result()
-        except Interrupted:
+        if isinstance(error, Interrupted):
             return None
-        except TcgaMirrorError as error:
+        if isinstance(error, TcgaMirrorError):
             self.end(error)
             return None
+        if not isinstance(error, Exception):
+            raise error
+        words = f"a bug: {type(error).__name__}: {error}"
+        return Outcome(slide, (Attempt("none", time.time(), 0.0, 0, 0, "bug", words),), None)

@@ -27,11 +27,11 @@ from tcgamirror.facts import Told, understood
 from tcgamirror.files import Lock, room, sync_folder
 from tcgamirror.geometry import LEVEL_TOLERANCE, Size
 from tcgamirror.home import CATALOGUE, FIXED, Home
+from tcgamirror.lockfile import order_of
 from tcgamirror.manifest import read_manifest
 from tcgamirror.mirror import LOCK, network
 from tcgamirror.model import FALLBACK_MAX_SIZE, Listing, Picture, Resample, Target, Upstream
 from tcgamirror.readback import decode_all, read_header
-from tcgamirror.sampling import ordered
 from tcgamirror.store import Store
 from tcgamirror.strays import Stray, image_files
 from tcgamirror.upkeep import Restored, fact_of
@@ -246,8 +246,9 @@ def _fill(
         slides = sorted((image.slide for image in images), key=lambda slide: slide.file_id)
         catalogue.adopt(slides, Upstream.CURRENT if listing is None else Upstream.WITHDRAWN)
         names = {slide.file_name for slide in slides}
-        order = ordered(catalogue.candidates(), home.settings.plan)
-        wanted = len(names) if listing is None else home.settings.slides
+        order = order_of(home, catalogue.candidates())
+        asked = home.settings.slides if home.settings.lock is None else None
+        wanted = len(names) if listing is None else asked
         catalogue.add_to_sample(sample_of(order, names, wanted), time.time())
         changed = catalogue.restore(images)
         listed = names if listing is None else {slide.file_name for slide in listing.slides}

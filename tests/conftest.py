@@ -13,7 +13,7 @@ from tests.levels import ZOO, MadeSlides
 
 pytest.register_assert_rewrite("tests.command", "tests.mirrors")
 
-from tests.mirrors import DIAGNOSTIC, TISSUE, small_slide  # noqa: E402
+from tests.mirrors import DIAGNOSTIC, TISSUE, made, small_slide, updated  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +38,12 @@ def small_gdc(small_slides: tuple[Listed, ...]) -> Iterator[StandIn]:
     """A stand-in that lists the small slides."""
     with StandIn(small_slides) as gdc:
         yield gdc
+
+
+@pytest.fixture(scope="session")
+def mirror(tmp_path_factory: pytest.TempPathFactory, small_slides: tuple[Listed, ...]) -> Path:
+    """A mirror that is done, its GDC gone, for commands that only look."""
+    with StandIn(small_slides) as gdc:
+        root = made(tmp_path_factory.mktemp("done") / "mirror", gdc, slides=6)
+        updated(root)
+        return root

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from tests.command import Result, succeeded
+from tests.command import Result, run, succeeded
 from tests.gdc import Listed, StandIn, listed, made_up_name
 from tests.slides import SlideSpec, make_slide
 
@@ -117,3 +117,18 @@ def until(there: Callable[[], object], seconds: float = 20.0) -> None:
     while not there():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)
+
+
+def says(result: Result, code: int, *words: str) -> None:
+    """Fails unless the result is one sentence with these words in it, and this exit code."""
+    assert result.code == code, result
+    assert result.out == ""
+    assert result.sentence.startswith("tcgamirror: ")
+    assert [word for word in words if word not in result.sentence] == [], result.sentence
+
+
+def changes_nothing(root: Path, code: int, *words: str, command: str = "update") -> None:
+    """Fails unless the command is refused with these words and leaves the mirror as it was."""
+    before = contents(root)
+    says(run("--mirror", root, *command.split(), timeout=30), code, *words)
+    assert contents(root) == before

@@ -12,8 +12,17 @@ from pathlib import Path
 import pytest
 
 from tests.command import Result, ordinary, program, run, succeeded
-from tests.gdc import Fault, Listed, StandIn, listed, made_up_name
-from tests.mirrors import addresses, column, contents, images, made, rewrite, updated
+from tests.gdc import Listed, StandIn, listed, made_up_name
+from tests.mirrors import (
+    changes_nothing,
+    column,
+    contents,
+    images,
+    made,
+    rewrite,
+    says,
+    updated,
+)
 from tests.slides import SlideSpec, make_slide
 
 WRONG_USE, SOME_FAILED, UNREACHABLE, NO_ROOM, DAMAGED = 2, 3, 4, 6, 7
@@ -35,21 +44,6 @@ def pattern(
 @pytest.fixture
 def mirror(pattern: Path, tmp_path: Path) -> Path:
     return shutil.copytree(pattern, tmp_path / "m")
-
-
-def says(result: Result, code: int, *words: str) -> None:
-    """Fails unless the result is one sentence with these words in it, and this exit code."""
-    assert result.code == code, result
-    assert result.out == ""
-    assert result.sentence.startswith("tcgamirror: ")
-    assert [word for word in words if word not in result.sentence] == [], result.sentence
-
-
-def changes_nothing(root: Path, code: int, *words: str, command: str = "update") -> None:
-    """Fails unless the command is refused with these words and leaves the mirror as it was."""
-    before = contents(root)
-    says(run("--mirror", root, *command.split(), timeout=30), code, *words)
-    assert contents(root) == before
 
 
 # The command line -------------------------------------------------------------------
@@ -367,71 +361,3 @@ def test_a_manifest_that_is_spoiled_later(tmp_path: Path, small_gdc: StandIn) ->
     succeeded("--mirror", root, "refresh")
     manifest.write_text(f"{HEADER}\n{ROW.format(name='../x.svs')}\n")
     changes_nothing(root, WRONG_USE, "list.txt", "line 2", "../x.svs")
-
-
-# The API ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def listing_due(mirror: Path, small_gdc: StandIn) -> Path:
-    """A mirror that is done, and a GDC with a new release to list."""
-    rewrite(mirror, "^api = .*", f'api = "{small_gdc.api}"')
-    small_gdc.publish(small_gdc.files, "Data Release 46.0 - March 03, 2026")
-    return mirror
-
-
-@pytest.mark.parametrize("state", ["refused", "503"])
-def test_an_api_that_is_down(listing_due: Path, small_gdc: StandIn, state: str) -> None:
-    small_gdc.switch("api", "refused" if state == "refused" else "503")
-    word = "cannot be reached" if state == "refused" else "503"
-    changes_nothing(listing_due, UNREACHABLE, "127.0.0.1", "/status", word)
-
-
-@pytest.mark.parametrize(
-    ("path", "kind", "words"),
-    [
-        ("/status", "html", ["/status", "HTML", "JSON"]),
-        ("/files", "html", ["/files", "HTML", "JSON"]),
-        ("/status", "foreign-json", ["/status", "GDC", "data release"]),
-        ("/files", "foreign-json", ["/files", "GDC", "hits"]),
-        ("/files", "truncated-json", ["/files", "JSON"]),
-        ("/files", "endless-page", ["/files", "try again"]),
-        ("/files", "endless-body", ["/files", "bytes"]),
-        ("/status", "stall", ["/status", "1 s"]),
-        ("/files", "drip", ["/files", "bytes/s", "1 s"]),
-        ("/status", "slow-headers", ["/status", "1 s"]),
-        ("/status", "reset", ["/status"]),
-        ("/status", "403", ["/status", "403"]),
-        ("/status", "redirect", ["/status", "not followed"]),
-    ],
-)
-def test_an_api_that_answers_nonsense(
-    listing_due: Path, small_gdc: StandIn, path: str, kind: str, words: list[str]
-) -> None:
-    small_gdc.faults.add(Fault(path, kind, hold=20.0, to="http://elsewhere.invalid/"))  # type: ignore[arg-type]
-    changes_nothing(listing_due, UNREACHABLE, "127.0.0.1", *words)
-
-
-def test_files_that_nobody_gives_end_the_run(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, "--via", "range", slides=12)
-    succeeded("--mirror", root, "refresh")
-    succeeded("--mirror", root, "sample")
-    small_gdc.switch("bucket", "refused")
-    small_gdc.switch("api", "refused")
-    result = run("--mirror", root, "fetch")
-    assert (result.code, result.out) == (UNREACHABLE, "")
-    assert "no slide can be reached any more" in result.err.splitlines()[-1]
-    assert column(root, "select count(*) > 0 from mirror where status = 'pending'") == [1]
-
-
-def test_steps_out_of_order_are_told_what_comes_first(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc)
-    says(run("--mirror", root, "sample"), WRONG_USE, "nothing is listed", "refresh")
-    says(run("--mirror", root, "fetch"), WRONG_USE, "nothing is sampled", "update")
-
-
-def test_addresses_are_kept_as_they_were_given(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = tmp_path / "m"
-    succeeded("--mirror", root, "init", "--mpp", "4", *addresses(small_gdc))
-    text = (root / "tcgamirror.toml").read_text()
-    assert f'api = "{small_gdc.api}"' in text and f'bucket = "{small_gdc.bucket}"' in text

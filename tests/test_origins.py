@@ -80,7 +80,7 @@ def test_what_concerns_one_slide_is_not_held_against_the_origin(error: type[Netw
     origins = two()
     origins.failed(BUCKET, error("one slide's trouble"))
     assert names(origins) == ["bucket", "gdc"]
-    assert origins.report()["bucket"] == "not asked for parts of files"
+    assert "bucket" not in origins.report()
 
 
 def test_one_that_works_again_rests_no_longer() -> None:
@@ -200,3 +200,10 @@ def test_of_two_failures_the_one_that_may_pass_is_told(
         gdc.faults.add(Fault("", at_gdc, host="api"))  # type: ignore[arg-type]
         with pytest.raises(told):
             fetched(gdc, files[:1], Origins(gdc.api, gdc.bucket), tmp_path)
+
+
+def test_an_origin_that_was_not_asked_is_not_told_of() -> None:
+    origins = Origins("http://gdc", "http://bucket")
+    first = next(origins.to_try(ranged=False))
+    origins.worked(first, ranged=False)
+    assert origins.report() == {"bucket": "answers"}

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -173,8 +174,10 @@ def test_killed_at_any_moment_it_ends_as_if_undisturbed(tmp_path: Path, small_gd
     expected = _undisturbed(tmp_path / "undisturbed", small_gdc)
     moments = random.Random(int(os.environ.get("TCGAMIRROR_SEED", "1")))
     kills = int(os.environ.get("TCGAMIRROR_KILLS", "6"))
-    while kills > 0:
-        root = made(tmp_path / f"left-{kills}", small_gdc, slides=SLIDES)
+    for number in count():
+        if kills <= 0:
+            break
+        root = made(tmp_path / str(number), small_gdc, slides=SLIDES)
         # About as many as there are slides to be lost, so that late moments are met too.
         for _ in range(min(kills, 3)):
             if not _kill_after(root, moments.uniform(0.1, expected.seconds)):

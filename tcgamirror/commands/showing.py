@@ -36,9 +36,10 @@ def gallery(given: argparse.Namespace) -> ExitCode:
         f"{made.files:,} files written"
     )
     if made.unreadable:
+        images = "1 image has" if made.unreadable == 1 else f"{made.unreadable:,} images have"
         console.say(
-            f"{made.unreadable:,} images have no thumbnail, because they are missing, damaged or "
-            "very large: tcgamirror verify tells more"
+            f"{images} no thumbnail, being missing, damaged or very large: "
+            "tcgamirror verify tells more"
         )
     return ExitCode.DONE
 
@@ -104,4 +105,4 @@ def difference_words(found: Differences, name: str) -> Iterator[str]:
     for words, names in found.lasting.items():
         shown = ", ".join(names[:MOST_NAMED])
         more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
-        yield f"of {name}, {console.slides(len(names))} {words}: {shown}{more}"
+        yield f"{console.slides(len(names))} of {name} {words}: {shown}{more}"

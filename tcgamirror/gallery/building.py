@@ -154,4 +154,4 @@ class _Gallery:
 
 
 def _threads() -> int:
-    return max(1, min(MOST_THREADS, len(os.sched_getaffinity(0))))
+    return max(1, min(MOST_THREADS, os.cpu_count() or 1))

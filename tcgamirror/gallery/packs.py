@@ -66,7 +66,7 @@ def slug(project: str | None) -> str:
     """A file name for a project, one that no other project has on any file system.
 
     >>> slug("TCGA-BRCA"), slug(None), slug("../../a")
-    ('TCGA-BRCA', '_unknown', '_92ba93cd65ef')
+    ('TCGA-BRCA', '_unknown', '_2ea9d7db53a1')
     """
     if project is None:
         return "_unknown"

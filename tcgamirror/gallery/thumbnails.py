@@ -18,7 +18,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 LONGEST = 224
 """Pixels of the longer side: cards are 180 to 220 wide, and sharp enough on dense screens."""
 
-QUALITY = 76
+QUALITY = 70
 MOST_PIXELS = 200_000_000
 """Decoded whole, at four bytes a pixel. A larger image is shown without a thumbnail."""
 

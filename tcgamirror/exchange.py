@@ -1,0 +1,228 @@
+"""The catalogue's SQL for carrying it elsewhere: a slide's rows out of it, others' rows into it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from tcgamirror.database import Journal
+from tcgamirror.model import Status
+
+Value = str | int | float | None
+Row = Mapping[str, Value]
+"""One row by column names."""
+
+PICTURE = (
+    *("source", "level", "level_downsample", "base_mpp", "mpp_source", "mpp_x", "mpp_y"),
+    *("width", "height", "path", "bytes", "sha256", "fetched_at"),
+)
+"""Columns of `images` that tell of an image and stay while its slide is pending again."""
+
+COURSE = ("status", "attempts", "bytes_fetched", "seconds", "error", "failures", "retry_at")
+"""Columns of `images` that tell what came of the slide."""
+
+SLIDE = (
+    *("file_name", "file_id", "md5", "size", "kind", "project_id", "primary_site"),
+    *("disease_type", "sample_type", "case_barcode", "slide_barcode", "state", "version"),
+    *("data_release", "updated", "position", "upstream", "listed_in"),
+)
+RELEASE = (
+    *("merge", "release", "merged_at", "listed", "added", "changed", "reidentified"),
+    *("superseded", "withdrawn", "returned", "duplicates"),
+)
+CHANGE = ("change", "release", "file_name", "what", "detail", "merge")
+ATTEMPT = ("source", "started", "seconds", "bytes", "requests", "fault", "message")
+
+
+@dataclass(frozen=True, slots=True)
+class Having:
+    """What a mirror has of a sampled slide. Everything but the status may never have been."""
+
+    status: Status
+    path: str | None
+    sha256: str | None
+    fetched_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SlideRows:
+    """All that a catalogue says of one slide and its image, but for its history."""
+
+    slide: Row
+    former_ids: tuple[str, ...]
+    image: Row
+
+
+# Out of a catalogue ----------------------------------------------------------------
+
+
+def copy_to(connection: sqlite3.Connection, path: Path) -> None:
+    """A consistent copy at `path`, one file without a journal, whatever others write meanwhile."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as copy:
+        connection.backup(copy)
+        copy.execute(f"PRAGMA journal_mode = {Journal.DELETE}").fetchone()
+
+
+def rows_of(connection: sqlite3.Connection, name: str) -> SlideRows | None:
+    """A sampled slide's rows; None if it is not sampled."""
+    slides = dicts(connection, "SELECT * FROM slides WHERE file_name = ?", name)
+    images = dicts(connection, "SELECT * FROM images WHERE file_name = ?", name)
+    if not slides or not images:
+        return None
+    former = connection.execute("SELECT file_id FROM former_ids WHERE file_name = ?", (name,))
+    return SlideRows(slides[0], tuple(file_id for (file_id,) in former), images[0])
+
+
+def dicts(connection: sqlite3.Connection, sql: str, *values: Value) -> list[dict[str, Value]]:
+    """The rows of an answer by column names."""
+    cursor = connection.execute(sql, values)
+    columns = [column[0] for column in cursor.description]
+    return [dict(zip(columns, row, strict=True)) for row in cursor]
+
+
+def put_rows(connection: sqlite3.Connection, rows: SlideRows) -> None:
+    """Replaces what a copy of the catalogue says of one slide."""
+    put_slides(connection, [rows.slide])
+    put_former_ids(
+        connection, [(file_id, str(rows.slide["file_name"])) for file_id in rows.former_ids]
+    )
+    set_image(connection, rows.image, (*COURSE, *PICTURE))
+
+
+# Into a catalogue ------------------------------------------------------------------
+
+
+def history(connection: sqlite3.Connection) -> list[tuple[Value, ...]]:
+    """The listings merged so far, by what no two of them share."""
+    return connection.execute(
+        "SELECT merge, release, merged_at, listed FROM releases ORDER BY merge"
+    ).fetchall()
+
+
+def put_slides(connection: sqlite3.Connection, slides: Iterable[Row]) -> None:
+    """Lists slides as these rows do. An image of a file that is another one now is pending."""
+    others = [name for name in SLIDE if name != "file_name"]
+    changed = (
+        "UPDATE images SET status = 'pending' WHERE file_name = :file_name AND status = 'done' "
+        "AND EXISTS (SELECT 1 FROM slides WHERE slides.file_name = :file_name AND md5 <> :md5)"
+    )
+    put = (
+        f"INSERT INTO slides ({', '.join(SLIDE)}) VALUES ({', '.join(f':{name}' for name in SLIDE)}) "
+        f"ON CONFLICT (file_name) DO UPDATE SET "
+        f"{', '.join(f'{name} = excluded.{name}' for name in others)}"
+    )
+    for slide in slides:
+        connection.execute(changed, slide)
+        connection.execute(put, slide)
+
+
+def put_former_ids(connection: sqlite3.Connection, pairs: Iterable[tuple[str, str]]) -> None:
+    """Adds (file_id, file_name) of ids that slides had before."""
+    connection.executemany(
+        "INSERT OR IGNORE INTO former_ids (file_id, file_name) VALUES (?, ?)", pairs
+    )
+
+
+def put_history(
+    connection: sqlite3.Connection, releases: Iterable[Row], changes: Iterable[Row]
+) -> None:
+    """Adds the listings merged elsewhere after those merged here, and what each changed."""
+    (last,) = connection.execute("SELECT coalesce(max(merge), 0) FROM releases").fetchone()
+    _insert(connection, "releases", RELEASE, (row for row in releases if _merge(row) > last))
+    columns = CHANGE[1:]
+    _insert(connection, "changes", columns, (row for row in changes if _merge(row) > last))
+
+
+def _merge(row: Row) -> int:
+    return int(row["merge"] or 0)
+
+
+def add_unlisted(connection: sqlite3.Connection, slides: Iterable[Row]) -> None:
+    """Adds slides that the listing here does not know, and keeps what it says of those it does."""
+    (last,) = connection.execute("SELECT coalesce(max(position), 0) FROM slides").fetchone()
+    rows = (
+        {**slide, "position": position, "upstream": "withdrawn"}
+        for position, slide in enumerate(slides, start=last + 1)
+    )
+    _insert(connection, "slides", SLIDE, rows, or_ignore=True)
+
+
+def having(connection: sqlite3.Connection) -> dict[str, Having]:
+    """What is there of each sampled slide, by file name."""
+    rows = connection.execute("SELECT file_name, status, path, sha256, fetched_at FROM images")
+    return {name: Having(Status(status), *values) for name, status, *values in rows}
+
+
+def add_sampled(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
+    """Samples slides as elsewhere. A rank that is taken here becomes the next free one.
+
+    rows: of `sample` and `images`. What is done there is pending here until its image has come.
+    """
+    ranks = {rank for (rank,) in connection.execute("SELECT rank FROM sample")}
+    for row in rows:
+        rank = row["rank"] if row["rank"] not in ranks else max(ranks) + 1
+        ranks.add(rank)
+        _insert(
+            connection,
+            "sample",
+            ("file_name", "rank", "sampled_at", "release"),
+            [{**row, "rank": rank}],
+        )
+        waits = row["status"] == Status.DONE
+        course = {"status": Status.PENDING, "attempts": 0, "failures": 0} if waits else row
+        empty = dict.fromkeys(COURSE)
+        image = {**empty, **{name: course.get(name) for name in COURSE}}
+        _insert(
+            connection, "images", ("file_name", *COURSE), [{**image, "file_name": row["file_name"]}]
+        )
+
+
+def set_image(connection: sqlite3.Connection, row: Row, columns: Sequence[str]) -> None:
+    """Sets columns of one slide's image."""
+    connection.execute(
+        f"UPDATE images SET {', '.join(f'{name} = :{name}' for name in columns)} "
+        "WHERE file_name = :file_name",
+        row,
+    )
+
+
+def set_changed(connection: sqlite3.Connection, name: str) -> None:
+    """Notes that the image of a slide is of another file than the one listed."""
+    connection.execute(
+        "UPDATE slides SET upstream = 'changed' WHERE file_name = ? AND upstream = 'current'",
+        (name,),
+    )
+
+
+def add_attempts(
+    connection: sqlite3.Connection, name: str, run: int, attempts: Iterable[Row]
+) -> None:
+    """Adds what was tried elsewhere for a slide, but for what came along before."""
+    known = set(
+        connection.execute("SELECT source, started FROM attempts WHERE file_name = ?", (name,))
+    )
+    rows = [
+        {**row, "file_name": name, "run": run}
+        for row in attempts
+        if (row["source"], row["started"]) not in known
+    ]
+    _insert(connection, "attempts", ("run", "file_name", *ATTEMPT), rows)
+
+
+def _insert(
+    connection: sqlite3.Connection,
+    table: str,
+    columns: Sequence[str],
+    rows: Iterable[Row],
+    *,
+    or_ignore: bool = False,
+) -> None:
+    marks = ", ".join(f":{name}" for name in columns)
+    connection.executemany(
+        f"INSERT {'OR IGNORE ' if or_ignore else ''}INTO {table} ({', '.join(columns)}) "
+        f"VALUES ({marks})",
+        rows,
+    )

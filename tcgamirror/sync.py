@@ -1,0 +1,398 @@
+"""Brings a mirror to what another one is: images first, the catalogue last, by digest.
+
+A new image goes to its place as soon as it is whole and has its digest: no row
+knows it yet. One that replaces another waits beside it as `.{name}.part` until
+all are there. Then the rows of those to be replaced or removed are made pending,
+the files are moved, and one transaction takes over all of the source's rows.
+So whoever reads the catalogue meanwhile finds no row that is done without its
+image, whenever this is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from tcgamirror.brake import Brake
+from tcgamirror.catalogue import Catalogue
+from tcgamirror.differences import STATE, Plan, State, images_here, plan_of, size_at
+from tcgamirror.errors import (
+    ChecksumMismatch,
+    Damaged,
+    ExitCode,
+    Interrupted,
+    NetworkError,
+    NoRoom,
+    NotThere,
+    TcgaMirrorError,
+    Unreachable,
+    WrongUse,
+)
+from tcgamirror.files import Lock, digest, free_bytes, make_folder, replacing, room, sync_folder
+from tcgamirror.foreign import Foreign, Image, same_target
+from tcgamirror.home import CATALOGUE, FIXED, Home
+from tcgamirror.mirror import LOCK, SITE_DOWN_AFTER
+from tcgamirror.publishers import Folder, Publisher, Seen
+from tcgamirror.settings import FILE_NAME, Settings, read_settings
+from tcgamirror.showcase import copy_gallery
+from tcgamirror.takeover import take_over
+
+WORKERS = 4
+ROUNDS = 3
+"""How often a source that changes meanwhile is followed."""
+
+_COPY = ".catalogue.db.sync"
+"""The source's catalogue while it is looked at."""
+
+
+class Watcher(Protocol):
+    """Who is told how it goes. Called from the thread that began."""
+
+    def begins(self, images: int, size: int) -> None:
+        """So many images, of so many bytes in all, are about to be fetched or read."""
+        ...
+
+    def passed(self, images: int, size: int) -> None:
+        """So many more are done with."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An image that could not be had."""
+
+    path: str
+    file_name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """What was done, or with dry_run would be.
+
+    kept: images that were here. adopted: files found here by their digest, in a
+    dry run those of the right size. fetched, bytes: what moved. removed: images.
+    others: slides of this mirror that the source lacks. gallery: its files that
+    were copied. changed: whether the catalogue is another one than before.
+    """
+
+    dry_run: bool
+    kept: int = 0
+    adopted: int = 0
+    fetched: int = 0
+    bytes: int = 0
+    removed: int = 0
+    others: int = 0
+    gallery: int = 0
+    changed: bool = False
+    failed: tuple[Failure, ...] = ()
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return ExitCode.SOME_FAILED if self.failed else ExitCode.DONE
+
+
+def synchronize(
+    source: Publisher, root: Path, watcher: Watcher, brake: Brake, *, delete: bool
+) -> Synced:
+    """Brings the mirror at `root`, which is made if there is none, to what the source is.
+
+    delete: whether images and rows go that the source lacks. Raises Locked,
+    BadSettings for a source of other images, Damaged for one that cannot be
+    believed, NetworkError, NoRoom, Interrupted. What was fetched stays, and the
+    next run goes on with it.
+    """
+    _refuse_itself(source, root)
+    with room(root):
+        make_folder(root)
+    with Lock(root / LOCK, "sync"):
+        try:
+            return _Sync(source, root, watcher, brake, delete=delete).run()
+        finally:
+            with suppress(OSError):
+                (root / _COPY).unlink(missing_ok=True)
+
+
+def rehearse(source: Publisher, root: Path, *, delete: bool) -> Synced:
+    """What `synchronize` would do; changes nothing at `root`."""
+    _refuse_itself(source, root)
+    with tempfile.TemporaryDirectory(prefix="tcgamirror-") as folder:
+        copy = Path(folder) / CATALOGUE
+        source.catalogue(copy, None)
+        with Foreign(copy, f"the catalogue of {source.name}") as foreign:
+            foreign.check()
+            _check_target(source, root, foreign.fixed)
+            ours = images_here(root)
+            plan = plan_of(root, foreign.images(), ours, {})
+            sampled = _sampled(foreign)
+    others = len({image.file_name for image in ours} - sampled)
+    return Synced(
+        dry_run=True,
+        kept=plan.kept,
+        adopted=len(plan.check),
+        fetched=len(plan.fetch),
+        bytes=plan.bytes,
+        removed=len(plan.obsolete) if delete else 0,
+        others=0 if delete else others,
+        changed=bool(plan.check or plan.fetch or plan.obsolete),
+    )
+
+
+def _refuse_itself(source: Publisher, root: Path) -> None:
+    if isinstance(source, Folder) and source.root.resolve() == root.resolve():
+        raise WrongUse(f"{root} cannot be brought to what itself is; name another directory")
+
+
+def _check_target(source: Publisher, root: Path, fixed: str) -> bool:
+    """Whether there is a mirror, of the same images. Raises BadSettings for one of others."""
+    if not (root / FILE_NAME).exists():
+        return False
+    home = Home.find(root, above=False)
+    with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
+        same_target(fixed, catalogue.fact(FIXED) or home.settings.fixed, source.name, root)
+    return True
+
+
+def _sampled(foreign: Foreign) -> set[object]:
+    place = list(foreign.columns("sample")).index("file_name")
+    return {row[place] for row in foreign.rows("sample")}
+
+
+class _Sync:
+    """One run, with the lock held."""
+
+    def __init__(
+        self, source: Publisher, root: Path, watcher: Watcher, brake: Brake, *, delete: bool
+    ) -> None:
+        self._source = source
+        self._root = root
+        self._watcher = watcher
+        self._brake = brake
+        self._delete = delete
+        self._copy = root / _COPY
+        self._found: dict[str, str] = {}
+        self._kept: int | None = None
+        self._adopted = self._fetched = self._bytes = self._lost = 0
+        self._failed: dict[str, Failure] = {}
+
+    def run(self) -> Synced:
+        state = self._state()
+        seen = self._source.catalogue(self._copy, None if state is None else state.seen)
+        if state is not None and (seen is None or seen.digest == state.seen.digest):
+            ours = images_here(self._root)
+            if all(size_at(self._root / each.path) == each.bytes for each in ours if each.done):
+                return self._nothing_new(replace(state, seen=seen or state.seen), ours)
+        seen = seen or self._again(None)
+        for rounds_left in reversed(range(ROUNDS)):
+            with Foreign(self._copy, f"the catalogue of {self._source.name}") as foreign:
+                settings = foreign.check()
+                self._make_home(foreign, settings)
+                plan = self._fetch_all(foreign.images())
+                if not self._failed or not rounds_left:
+                    return self._finished(foreign, plan, seen)
+            newer = self._again(seen)
+            if newer.digest == seen.digest:
+                break
+            seen = newer
+        with Foreign(self._copy, f"the catalogue of {self._source.name}") as foreign:
+            return self._finished(foreign, plan, seen)
+
+    def _state(self) -> State | None:
+        """What the last run left, if it spares this one anything."""
+        state = State.read(self._root) if (self._root / FILE_NAME).exists() else None
+        if state is None or state.source != self._source.name or (self._delete and state.others):
+            return None
+        return state
+
+    def _again(self, seen: Seen | None) -> Seen:
+        """The source's catalogue as it is by now."""
+        newer = self._source.catalogue(self._copy, seen) or seen
+        if newer is None:
+            raise Damaged(f"{self._source.name} gives no catalogue, though it was asked for one")
+        return newer
+
+    def _nothing_new(self, state: State, ours: Sequence[Image]) -> Synced:
+        if state != State.read(self._root) and state.seen.lasting:
+            state.keep(self._root)
+        kept = sum(image.done for image in ours)
+        return Synced(False, kept=kept, others=state.others, gallery=self._copy_gallery())
+
+    # The mirror that is brought there --------------------------------------------------
+
+    def _make_home(self, foreign: Foreign, usual: Settings) -> None:
+        """A mirror without images, if there is none: so it can be verified at any moment."""
+        fixed = foreign.fixed
+        if _check_target(self._source, self._root, fixed):
+            return
+        settings = replace(usual, slides=max(1, len(_sampled(foreign))))
+        if isinstance(self._source, Folder):
+            settings = read_settings(self._source.root / FILE_NAME)
+            same_target(fixed, settings.fixed, self._source.name, self._source.root / FILE_NAME)
+            if settings.lock is not None:
+                with replacing(self._root / settings.lock) as file:
+                    file.write((self._source.root / settings.lock).read_bytes())
+        if (self._root / STATE).exists():
+            # A run that was killed here had begun to make one: its catalogue is empty.
+            (self._root / CATALOGUE).unlink(missing_ok=True)
+        with replacing(self._root / STATE) as file:
+            file.write(b"{}")
+        Home.create(self._root, settings)
+
+    # Images ----------------------------------------------------------------------------
+
+    def _fetch_all(self, theirs: Sequence[Image]) -> Plan:
+        """Has every image of the source here: in its place, or beside it if it replaces another."""
+        self._failed.clear()
+        plan = plan_of(self._root, theirs, images_here(self._root), self._found)
+        if self._kept is None:
+            self._kept = plan.kept
+        self._check_room(plan)
+        todo = [*plan.check, *plan.fetch]
+        self._watcher.begins(len(todo), sum(image.bytes for image in todo))
+        pool = ThreadPoolExecutor(WORKERS, "sync")
+        try:
+            running = {pool.submit(self._have, image, plan): image for image in todo}
+            for future in as_completed(running):
+                self._ended(running[future], future)
+                self._watcher.passed(1, running[future].bytes)
+        except BaseException:
+            self._brake.press_hard()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return plan
+
+    def _check_room(self, plan: Plan) -> None:
+        begun = sum(size_at(_part(self._root / image.path)) or 0 for image in plan.fetch)
+        free = free_bytes(self._root)
+        if plan.bytes - begun > free:
+            raise NoRoom(
+                f"{self._root} has {free:,} bytes free, but {plan.bytes - begun:,} are to be "
+                "fetched: free some, or name a larger disk"
+            )
+
+    def _ended(self, image: Image, future: Future[bool]) -> None:
+        """Counts what came of one image. Raises what would end every other one, too."""
+        try:
+            fetched = future.result()
+        except (NoRoom, Interrupted, Unreachable, WrongUse):
+            raise
+        except (NetworkError, Damaged, ChecksumMismatch) as error:
+            self._lose(image, error)
+        else:
+            self._lost = 0
+            self._fetched += fetched
+            self._adopted += not fetched
+            self._bytes += image.bytes if fetched else 0
+
+    def _lose(self, image: Image, error: TcgaMirrorError) -> None:
+        self._lost = self._lost + 1 if error.passing else 0
+        if self._lost >= SITE_DOWN_AFTER:
+            raise Unreachable(f"{self._source.name} gives no image any more; the last: {error}")
+        if image.done or not isinstance(error, NotThere):
+            self._failed[image.file_name] = Failure(image.path, image.file_name, str(error))
+
+    def _have(self, image: Image, plan: Plan) -> bool:
+        """Has one image here; whether it had to be fetched."""
+        if self._brake.stop.is_set():
+            raise Interrupted("stopped; the next sync goes on")
+        place = self._root / image.path
+        if size_at(place) == image.bytes and digest(place, "sha256") == image.sha256:
+            self._found[image.path] = image.sha256
+            return False
+        with room(place):
+            make_folder(place.parent)
+            self._fetch(image, _part(place))
+            if image.path not in plan.replaced:
+                _part(place).replace(place)
+                self._found[image.path] = image.sha256
+        return True
+
+    def _fetch(self, image: Image, part: Path) -> None:
+        """Makes `part` the image, going on with what is there of it."""
+        handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        with os.fdopen(handle, "r+b", buffering=0) as file:
+            begun = file.seek(0, os.SEEK_END)
+            if begun != image.bytes or digest(part, "sha256") != image.sha256:
+                if begun >= image.bytes:
+                    begun = file.truncate(0)
+                self._source.fetch(image, file)  # type: ignore[arg-type]
+                if begun and digest(part, "sha256") != image.sha256:
+                    # What was there of it may have been of an older image.
+                    file.truncate(0)
+                    self._source.fetch(image, file)  # type: ignore[arg-type]
+            os.fsync(handle)
+        if digest(part, "sha256") != image.sha256:
+            part.unlink()
+            raise ChecksumMismatch(
+                f"{image.path} of {self._source.name} is not what its catalogue says: "
+                "run tcgamirror verify --repair there"
+            )
+
+    # The catalogue ---------------------------------------------------------------------
+
+    def _finished(self, foreign: Foreign, plan: Plan, seen: Seen) -> Synced:
+        """Moves the images that replace others, then takes over the rows."""
+        root, theirs = self._root, foreign.images()
+        moved = [each for each in theirs if each.path in plan.replaced]
+        moved = [each for each in moved if each.file_name not in self._failed]
+        obsolete = plan.obsolete if self._delete else []
+        (root / STATE).unlink(missing_ok=True)
+        if moved or obsolete:
+            with Catalogue.open(root / CATALOGUE) as catalogue:
+                catalogue.put_back([each.file_name for each in (*moved, *obsolete) if each.done])
+        with room(root):
+            for image in moved:
+                with suppress(FileNotFoundError):
+                    _part(root / image.path).replace(root / image.path)
+            for image in obsolete:
+                _remove(root / image.path)
+            _sync_folders(root, theirs)
+        others = take_over(
+            root / CATALOGUE, foreign, others=not self._delete, lacking=list(self._failed)
+        )
+        if not self._failed:
+            here = digest(root / CATALOGUE, "sha256")
+            State(self._source.name, seen, here, others).keep(root)
+        return Synced(
+            dry_run=False,
+            kept=self._kept or 0,
+            adopted=self._adopted,
+            fetched=self._fetched,
+            bytes=self._bytes,
+            removed=len(obsolete),
+            others=others,
+            gallery=self._copy_gallery(),
+            changed=True,
+            failed=tuple(self._failed.values()),
+        )
+
+    def _copy_gallery(self) -> int:
+        if not isinstance(self._source, Folder):
+            return 0
+        return copy_gallery(self._source.root, self._root, self._brake.stop, delete=self._delete)
+
+
+def _part(path: Path) -> Path:
+    """What an image is called until it is whole, as `files.replacing` calls it."""
+    return path.with_name(f".{path.name}.part")
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    with suppress(OSError):
+        # Its folder, if that was the last one.
+        path.parent.rmdir()
+
+
+def _sync_folders(root: Path, images: Iterable[Image]) -> None:
+    """Has the names of all images outlast a power cut, before a row relies on them."""
+    for folder in {(root / image.path).parent for image in images}:
+        if folder.is_dir():
+            sync_folder(folder)

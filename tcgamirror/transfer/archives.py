@@ -1,0 +1,102 @@
+"""Exports read, of which nothing is believed.
+
+A reader gives an archive's plain files one after another and refuses all else
+that an archive can hold. Nothing is ever unpacked by name: no name leads anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from tcgamirror.errors import BadExport, WrongUse
+from tcgamirror.home import CATALOGUE, WORK
+from tcgamirror.transfer.layout import Form, part_name, part_number, whole_name
+from tcgamirror.transfer.members import Member, Names
+from tcgamirror.transfer.tars import Tar
+from tcgamirror.transfer.zips import Zip
+
+
+class Archive(Protocol):
+    """Something that holds files. `members` may be gone through again and again."""
+
+    def members(self) -> Iterator[Member]:
+        """Every file, each name once. Raises BadExport for all that is no plain file."""
+        ...
+
+
+def opened(path: Path) -> Archive:
+    """A reader of the export at `path`; of one in parts, the first or the whole may be named.
+
+    Raises WrongUse if there is none.
+    """
+    if path.is_dir():
+        return _Folder(path)
+    form = Form.of(path)
+    files = _files(path)
+    if form is Form.DIRECTORY:
+        raise WrongUse(f"{path} is no directory, .tar, .tar.zst or .zip")
+    if form is Form.ZIP:
+        return Zip(files)
+    return Tar(files, packed=form is Form.ZSTD)
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, or all parts of it, which have to be there without a gap."""
+    number = part_number(path.name)
+    if number is None and path.is_file():
+        return [path]
+    whole = whole_name(path.name)
+    first = path.with_name(part_name(whole, 1))
+    if not first.is_file():
+        raise WrongUse(f"{path} is not there: name a directory, an archive or its first part")
+    if number not in (None, 1):
+        raise WrongUse(f"{path} is not the first part: name {first}")
+    names = [file.name for file in path.parent.iterdir() if whole_name(file.name) == whole]
+    there = {part for part in map(part_number, names) if part is not None}
+    for part in range(1, max(there) + 1):
+        if part not in there:
+            raise WrongUse(f"{path.with_name(part_name(whole, part))} is missing: bring it too")
+    return [path.with_name(part_name(whole, part)) for part in sorted(there)]
+
+
+# Directories -----------------------------------------------------------------------
+
+
+class _Folder:
+    """A directory: an export, one that was unpacked, or a mirror itself."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        for end in ("-wal", "-journal"):
+            journal = root / f"{CATALOGUE}{end}"
+            if journal.is_file() and journal.stat().st_size:
+                raise WrongUse(f"{root} is a mirror in use: make an export of it and import that")
+
+    def members(self) -> Iterator[Member]:
+        yield from self._within(self._root, "", Names(), depth=0)
+
+    def _within(self, folder: Path, prefix: str, names: Names, depth: int) -> Iterator[Member]:
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            path = prefix + entry.name
+            # What a file manager or a run leaves beside the export is nobody's harm.
+            if entry.name.startswith(".") or path == WORK:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                if depth < 3:
+                    yield from self._within(Path(entry), f"{path}/", names, depth + 1)
+                continue
+            if not entry.is_file(follow_symlinks=False):
+                raise BadExport(f"{path} in it is a link or no file")
+            yield from self._file(Path(entry), names.checked(path))
+
+    def _file(self, path: Path, name: str) -> Iterator[Member]:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(handle, "rb") as file:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
+                raise BadExport(f"{name} in it is no file")
+            yield Member(name, found.st_size, file.read)

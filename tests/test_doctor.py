@@ -1,0 +1,147 @@
+"""`doctor` looks at everything, changes nothing, and tells what to do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tcgamirror.machine import without_credentials
+from tests.command import run, succeeded
+from tests.gdc import Fault, StandIn
+from tests.mirrors import addresses, contents, made, updated
+
+SERVERS = ["status", "listing", "bucket", "/data", "tiles"]
+
+
+def found(told: Mapping[str, Any], topic: str) -> dict[str, dict[str, Any]]:
+    return {row["what"]: row for row in told["findings"] if row["topic"] == topic}
+
+
+def test_outside_a_mirror_it_tells_the_machine_and_the_servers(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    told = succeeded("doctor", "--json", *addresses(small_gdc), cwd=tmp_path).json()
+    assert set(found(told, "machine")) == {"system", "kernel", "processors", "open files"}
+    assert "glibc" in found(told, "program")["C library"]["found"]
+    libraries = found(told, "program")["libraries"]["found"]
+    assert "OpenSlide 4" in libraries and "does not load" not in libraries
+    servers = found(told, "servers")
+    assert list(servers) == SERVERS and not found(told, "mirror")
+    assert all(row["seconds"] >= 0 and row["advice"] is None for row in servers.values())
+    assert "honours Range" in servers["bucket"]["found"]
+    assert servers["tiles"]["found"].startswith("PNG of 512 pixels and an overlap of 1")
+    assert told["exit_code"] == 0 and not list(tmp_path.iterdir())
+
+
+def test_in_a_mirror_it_tells_its_file_systems_and_changes_nothing(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    updated(root)
+    before = contents(root)
+    told = succeeded("--mirror", root, "doctor", "--json").json()
+    mirror = found(told, "mirror")
+    assert list(mirror) == ["directory", "images", "file system", "room", "files", "catalogue"]
+    assert "18 listed, 4 done, 0 failed" in mirror["catalogue"]["found"]
+    assert "journal while writing: " in mirror["catalogue"]["found"]
+    assert contents(root) == before
+
+
+def test_its_report_is_for_people(tmp_path: Path, small_gdc: StandIn) -> None:
+    out = succeeded("doctor", *addresses(small_gdc), cwd=tmp_path).out
+    assert out.splitlines()[0].startswith("tcgamirror ")
+    for topic in ("machine", "program", "network", "servers"):
+        assert f"\n\n{topic}\n  " in out
+    assert out.endswith("\n\nall is well\n")
+
+
+def test_a_gdc_that_cannot_be_reached_ends_it_with_4(tmp_path: Path, small_gdc: StandIn) -> None:
+    small_gdc.switch("api", "refused")
+    ended = run("doctor", *addresses(small_gdc), cwd=tmp_path)
+    assert (ended.code, ended.err) == (4, "")
+    assert "cannot be reached" in ended.out and "to look at: status, listing" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("fault", "what"),
+    [
+        (Fault("/tile", "404"), "tiles"),
+        (Fault(r"\.svs", "404"), "bucket"),
+        (Fault("/data/", "403"), "/data"),
+    ],
+)
+def test_what_a_server_does_not_honour_comes_with_advice(
+    tmp_path: Path, small_gdc: StandIn, fault: Fault, what: str
+) -> None:
+    small_gdc.faults.add(fault)
+    ended = run("doctor", "--json", *addresses(small_gdc), cwd=tmp_path)
+    servers = found(ended.json(), "servers")
+    assert ended.code == 3
+    assert [name for name, row in servers.items() if row["advice"]] == [what]
+
+
+def test_ignored_ranges_are_told(tmp_path: Path, small_slides: Any) -> None:
+    with StandIn(small_slides, data_ranges=False) as gdc:
+        ended = run("doctor", "--json", *addresses(gdc), cwd=tmp_path)
+    servers = found(ended.json(), "servers")
+    assert servers["/data"]["found"] == "ignores Range" and servers["/data"]["advice"]
+    assert "honours Range" in servers["bucket"]["found"]
+
+
+def test_what_is_no_slide_is_told(tmp_path: Path, small_gdc: StandIn) -> None:
+    small_gdc.faults.add(Fault("/status", "html"))
+    ended = run("doctor", "--json", *addresses(small_gdc), cwd=tmp_path)
+    assert ended.code == 4 and found(ended.json(), "servers")["status"]["advice"]
+
+
+def test_secrets_stay_out_of_the_report(tmp_path: Path, small_gdc: StandIn) -> None:
+    env = {"https_proxy": "http://me:secret@proxy.example:3128", "no_proxy": "127.0.0.1"}
+    told = succeeded("doctor", *addresses(small_gdc), env=env, cwd=tmp_path).out
+    assert "http://proxy.example:3128" in told
+    assert "secret" not in told and "me:" not in told
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("proxy.example:3128", "proxy.example:3128"),
+        ("socks5://u:p@h:1", "socks5://h:1"),
+        ("http://[::1", "(no address)"),
+        ("me:secret@h", "h"),
+    ],
+)
+def test_credentials_are_cut_off_whatever_the_address(address: str, shown: str) -> None:
+    assert without_credentials(address) == shown
+
+
+def test_certificates_that_are_not_there_are_told(tmp_path: Path, small_gdc: StandIn) -> None:
+    env = {"SSL_CERT_FILE": str(tmp_path / "none.pem")}
+    ended = run("doctor", "--json", *addresses(small_gdc), env=env, cwd=tmp_path)
+    assert "correct it" in found(ended.json(), "network")["certificates"]["advice"]
+    assert ended.code == 3
+
+
+def test_a_mirror_that_was_named_has_to_be_one(tmp_path: Path) -> None:
+    assert run("--mirror", tmp_path, "doctor").code == 2
+
+
+def test_a_damaged_catalogue_is_told(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    os.truncate(root / "catalogue.db", 100)
+    ended = run("--mirror", root, "doctor", "--json")
+    assert ended.code == 3 and found(ended.json(), "mirror")["catalogue"]["advice"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completions_know_the_commands_and_options(shell: str) -> None:
+    text = succeeded("completion", shell).out
+    assert all(word in text for word in ("doctor", "update", "retry-failed", "primary_site"))
+
+
+def test_licences_name_what_is_used() -> None:
+    out = succeeded("licenses").out
+    assert "numpy" in out and "GNU LESSER GENERAL PUBLIC LICENSE" in out
