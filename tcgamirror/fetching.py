@@ -66,10 +66,10 @@ def due(
 
 
 def unfinished(connection: sqlite3.Connection, file_ids: Iterable[str]) -> set[str]:
-    """Those of the ids whose slides are sampled and not done."""
+    """Those of the ids whose slides are pending, or failed and to be tried again by itself."""
     sql = (
-        "SELECT count(*) FROM slides JOIN images USING (file_name) "
-        "WHERE file_id = ? AND status != 'done'"
+        "SELECT count(*) FROM slides JOIN images USING (file_name) WHERE file_id = ? "
+        "AND (status = 'pending' OR (status = 'failed' AND retry_at IS NOT NULL))"
     )
     return {name for name in file_ids if connection.execute(sql, (name,)).fetchone()[0]}
 

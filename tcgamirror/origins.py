@@ -90,12 +90,6 @@ class Origins:
         yield from (origin for origin in able if origin.name not in resting)
         yield from (origin for origin in able if origin.name in resting)
 
-    @property
-    def ignore_range(self) -> bool:
-        """Whether an origin that answered sends whole files only."""
-        with self._lock:
-            return any(known.honours_range is False for known in self._standing.values())
-
     def worked(self, origin: Origin, *, ranged: bool) -> None:
         """The origin answered as it should."""
         with self._lock:

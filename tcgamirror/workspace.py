@@ -7,10 +7,11 @@ else lies in `work/` is nobody's, and is removed before a run fetches.
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import threading
 from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 LEAST_FREE = 256 << 20
 """Bytes that are left free on the disk whatever happens: other programs live there too."""
-FOLDERS_OF = "tiles"
-"""The source whose folder holds folders of files; the others' hold files."""
 CHECK_EVERY = 16 << 20
 """Bytes written between two looks at the disk's free ones."""
 POLL = 0.2
@@ -49,6 +48,7 @@ class Workspace:
         self._least_free = least_free
         self._lock = threading.Lock()
         self._leases: set[Lease] = set()
+        self._waiting: list[Lease] = []
 
     def names(self) -> list[str]:
         """What lies there: file_ids of slides, if it is ours."""
@@ -77,11 +77,12 @@ class Workspace:
         at any other.
         """
         lease = Lease(self, self.folder(file_id, source))
-        with room(lease.folder):
-            lease.folder.mkdir(parents=True, exist_ok=True)
         with self._lock:
+            # Before there is a folder, which nobody may take for a leftover.
             self._leases.add(lease)
         try:
+            with room(lease.folder):
+                lease.folder.mkdir(parents=True, exist_ok=True)
             yield lease
         except SlideError:
             clear(lease.folder)
@@ -95,47 +96,81 @@ class Workspace:
     def grant(self, lease: Lease, need: int) -> None:
         """Waits until `need` bytes in all may lie in the lease's folder.
 
-        Oldest leftovers of slides not in hand go first. Raises UnusualSlide if
-        the limit is less than the need, NoRoom if the disk has not as much.
+        Who asks first is served first. Leftovers that nobody has in hand go,
+        the oldest first, where there is no room otherwise. Raises UnusualSlide
+        if the limit is less than the need, and NoRoom if the disk has not as
+        much and no other slide would give some back.
         """
         if self._limit is not None and need > self._limit:
             raise UnusualSlide(
                 f"it needs {need:,} bytes in work/, whose limit is {self._limit:,}: "
                 "raise fetch.work_limit in the settings"
             )
-        while not self._granted(lease, need):
-            if self._stop.wait(POLL):
-                raise Interrupted("stopped while waiting for room in work/")
+        with self._lock:
+            self._waiting.append(lease)
+        try:
+            while not self._granted(lease, need):
+                if self._stop.wait(POLL):
+                    raise Interrupted("stopped while waiting for room in work/")
+        except BaseException:
+            with self._lock:
+                self._waiting.remove(lease)
+            raise
 
     def check(self, about_to_write: int = 0) -> None:
         """Raises NoRoom if so many more bytes would leave the disk too little."""
         free = free_bytes(self._root)
         if free - about_to_write < self._least_free:
             raise NoRoom(
-                f"no room in {self._root}: {free:,} bytes are free, of which "
-                f"{self._least_free:,} are left to others; free some, or lower --workers"
+                f"no room in {self._root}: {free:,} bytes are free and {about_to_write:,} needed, "
+                f"and {self._least_free:,} are left to others; free some, or lower fetch.workers "
+                "in the settings"
             )
 
     def _granted(self, lease: Lease, need: int) -> bool:
         with self._lock:
-            others = [other for other in self._leases if other is not lease]
-            promised = sum(max(0, other.need - other.bytes) for other in others)
-            self.check(promised + max(0, need - lease.bytes))
-            if self._limit is not None:
-                held = sum(max(other.need, other.bytes) for other in others)
-                leftovers = self._leftovers()
-                while leftovers and held + need + sum(map(_bytes_in, leftovers)) > self._limit:
-                    _remove(leftovers.pop(0))
-                if held + need > self._limit:
-                    return False
+            if self._waiting[0] is not lease:
+                return False
+            others = [other for other in self._leases if other.need and other is not lease]
+            if not self._has_room(lease, need, others):
+                if not others:
+                    self.check(need - lease.bytes)
+                return False
             lease.need = need
+            self._waiting.remove(lease)
             return True
 
+    def _has_room(self, lease: Lease, need: int, others: list[Lease]) -> bool:
+        """Whether disk and limit allow it, if need be after leftovers are removed."""
+        used = {other: other.bytes for other in [*others, lease]}
+        held = sum(max(other.need, used[other]) for other in others) + need
+        promised = held - sum(used.values())
+        leftovers = self._leftovers()
+        lying = {path: _bytes_in(path) for path in leftovers}
+        while True:
+            on_disk = free_bytes(self._root) - promised >= self._least_free
+            within = self._limit is None or held + sum(lying.values()) <= self._limit
+            if on_disk and within:
+                return True
+            if not leftovers:
+                return False
+            oldest = leftovers.pop(0)
+            clear(oldest)
+            del lying[oldest]
+
     def _leftovers(self) -> list[Path]:
-        """Slides' folders that nobody has in hand, the oldest first."""
-        in_hand = {lease.folder.parent for lease in self._leases}
-        folders = [path for path in self._root.iterdir() if path not in in_hand]
-        return sorted(folders, key=lambda path: path.stat().st_mtime)
+        """Sources' folders that nobody has in hand, the oldest first."""
+        in_hand = {lease.folder for lease in self._leases}
+        ages: dict[Path, float] = {}
+        for slide in map(self._root.joinpath, self.names()):
+            # A slide in hand may end, and its folder go, at any moment.
+            with suppress(FileNotFoundError, NotADirectoryError):
+                ages |= {
+                    source: source.stat().st_mtime
+                    for source in slide.iterdir()
+                    if source not in in_hand
+                }
+        return sorted(ages, key=ages.__getitem__)
 
 
 class Lease:
@@ -184,12 +219,9 @@ def clear(folder: Path) -> None:
 
 
 def _is_ours(slide: Path) -> bool:
-    """Whether a slide's folder holds sources' folders, and those what sources put there."""
+    """Whether it is a slide's folder with sources' folders in it, and files in those."""
     return _is_folder(slide) and all(
-        _is_folder(source)
-        and all(_is_file(path) or _holds_files(path) for path in source.iterdir())
-        and (source.name == FOLDERS_OF or all(map(_is_file, source.iterdir())))
-        for source in slide.iterdir()
+        _is_folder(source) and all(map(_is_file, source.iterdir())) for source in slide.iterdir()
     )
 
 
@@ -201,10 +233,6 @@ def _is_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
-def _holds_files(path: Path) -> bool:
-    return _is_folder(path) and all(map(_is_file, path.iterdir()))
-
-
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
@@ -213,11 +241,11 @@ def _remove(path: Path) -> None:
 
 
 def _bytes_in(folder: Path) -> int:
-    """Bytes on the disk of the files below `folder`; one that goes meanwhile counts nothing."""
+    """Bytes on the disk of the files below `folder`; what goes meanwhile counts nothing."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.lstat().st_blocks * 512
-        except FileNotFoundError:
-            continue
+    # Not rglob, which raises for a folder that goes while it looks.
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += Path(place, name).lstat().st_blocks * 512
     return total

@@ -109,3 +109,87 @@ def test_a_hole_takes_no_room(tmp_path: Path) -> None:
         with (lease.folder / "slide.part").open("wb") as file:
             file.truncate(1 << 30)
         assert lease.bytes < MB
+
+
+def test_two_that_wait_for_each_others_room_both_come_through(tmp_path: Path) -> None:
+    work = workspace(tmp_path, limit=10 * MB)
+    ended = []
+    ready = threading.Barrier(2)
+
+    def fetch(name: str) -> None:
+        with work.lease(name, "range") as lease:
+            fill(lease.folder / "slide.part", MB)
+            ready.wait(5)
+            lease.grow(10 * MB - 1000)
+            ended.append(name)
+
+    threads = [threading.Thread(target=fetch, args=(name,)) for name in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(ended) == ["one", "two"]
+
+
+def test_who_asked_first_is_served_first(tmp_path: Path) -> None:
+    work = workspace(tmp_path, limit=10 * MB)
+    served: list[str] = []
+
+    def fetch(name: str, need: int) -> None:
+        with work.lease(name, "whole") as lease:
+            lease.grow(need)
+            served.append(name)
+
+    with work.lease("first", "whole") as first:
+        first.grow(6 * MB)
+        large = threading.Thread(target=fetch, args=("large", 9 * MB))
+        large.start()
+        time.sleep(0.3)
+        small = threading.Thread(target=fetch, args=("small", 2 * MB))
+        small.start()
+        time.sleep(0.5)
+        assert not served
+    large.join(5)
+    small.join(5)
+    assert served == ["large", "small"]
+
+
+def test_a_lease_that_begins_while_room_is_made_is_no_leftover(tmp_path: Path) -> None:
+    work = workspace(tmp_path, limit=4 * MB)
+    stop = threading.Event()
+    lost: list[str] = []
+
+    def begin() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            with work.lease(f"new-{number}", "range") as lease:
+                fill(lease.folder / "slide.part", 1000)
+                if not (lease.folder / "slide.part").exists():
+                    lost.append(lease.folder.name)
+
+    beginner = threading.Thread(target=begin)
+    beginner.start()
+    try:
+        for number in range(200):
+            fill(tmp_path / f"old-{number}" / "whole" / "slide.svs", 3 * MB)
+            with work.lease("grown", "whole") as lease:
+                lease.grow(3 * MB)
+    finally:
+        stop.set()
+        beginner.join(10)
+    assert not lost
+
+
+def test_leftovers_go_where_the_disk_has_no_room_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "old" / "whole" / "slide.svs", 5 * MB)
+
+    def free(_: Path) -> int:
+        return 8 * MB if (tmp_path / "old").exists() else 13 * MB
+
+    monkeypatch.setattr("tcgamirror.workspace.free_bytes", free)
+    with workspace(tmp_path).lease("one", "whole") as lease:
+        lease.grow(10 * MB)
+        assert not (tmp_path / "old").exists()

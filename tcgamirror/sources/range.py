@@ -159,7 +159,7 @@ class Range:
         try:
             return self._from_origins(slide, folder, meter, read_base)
         except NetworkError as error:
-            if error.passing and not self._origins.ignore_range:
+            if error.passing:
                 raise
             return None
         except SlideError:

@@ -16,11 +16,14 @@ from tcgamirror.tiff import ReadAt
 
 
 @contextmanager
-def opened(source: ReadAt, target: Target, folder: Path) -> Iterator[Opened]:
+def opened(
+    source: ReadAt, target: Target, folder: Path, whole: Path | None = None
+) -> Iterator[Opened]:
     """The slide in `source`, of which all that `target` needs must be had.
 
     JPEG tiles are decoded directly; of anything else OpenSlide is given the
-    level alone, written into `folder`.
+    level alone, written into `folder`, or the slide itself if it is there as a
+    file, `whole`, and the level is its base.
     """
     slide = Svs(source)
     rendition = target.rendition(slide.pyramid)
@@ -30,7 +33,10 @@ def opened(source: ReadAt, target: Target, folder: Path) -> Iterator[Opened]:
         yield Opened(slide.pyramid, rendition, JpegTiles(source, tiled, table))
         return
     path = folder / "level.svs"
-    with room(path), path.open("wb") as file:
-        write_alone(file, source, slide, rendition.level, table)
+    if whole is not None and not rendition.level:
+        path = whole
+    else:
+        with room(path), path.open("wb") as file:
+            write_alone(file, source, slide, rendition.level, table)
     with OpenSlideTiles(path, tiled.level.grid) as tiles:
         yield Opened(slide.pyramid, rendition, tiles)

@@ -63,8 +63,8 @@ class Tiles:
             rendition = target.rendition(pyramid)
             dz_level = zoom.last_level - rendition.level
             url = f"{self._address}/{slide.file_id}"
-            folder = lease.folder / (slide.md5 or "unknown")
-            level = _ServedLevel(zoom, dz_level, folder, url)
+            version = lease.folder / (slide.md5 or "unknown")
+            level = _ServedLevel(zoom, dz_level, version, url)
             self._fetch(level, lease, meter)
             yield Opened(pyramid, rendition, level)
 
@@ -99,16 +99,17 @@ class Tiles:
 
 
 class _ServedLevel:
-    """One Deep Zoom level whose tiles lie in `folder`, one version's own, as they came."""
+    """One Deep Zoom level whose tiles lie on the disk as they came.
 
-    def __init__(self, zoom: DeepZoom, dz_level: int, folder: Path, url: str) -> None:
+    version: path that the tiles' names begin with, one version's of the slide.
+    """
+
+    def __init__(self, zoom: DeepZoom, dz_level: int, version: Path, url: str) -> None:
         self.grid: Grid = zoom.grid(dz_level)
         self._zoom = zoom
         self._dz_level = dz_level
-        self._folder = folder
+        self._version = version
         self._url = url
-        with room(folder):
-            folder.mkdir(exist_ok=True)
 
     def places(self) -> Iterator[tuple[int, int]]:
         for row in range(self.grid.rows):
@@ -133,7 +134,8 @@ class _ServedLevel:
 
     def path(self, column: int, row: int) -> Path:
         size = f"{self.grid.size.width}x{self.grid.size.height}"
-        return self._folder / f"{size}-{self._zoom.tile}-{self._zoom.overlap}-{column}-{row}"
+        cut = f"{size}-{self._zoom.tile}-{self._zoom.overlap}-{column}-{row}"
+        return self._version.with_name(f"{self._version.name}-{cut}")
 
     def keep(self, column: int, row: int, data: bytes) -> None:
         """Writes the tile down if it is whole. Raises BadTile, naming its place, if it is not."""

@@ -12,13 +12,14 @@ from typing import Self
 from tcgamirror.errors import BadSlide, ChecksumMismatch, NetworkError, NotThere
 from tcgamirror.files import digest, room
 from tcgamirror.model import Slide, Target
-from tcgamirror.origins import Origins
+from tcgamirror.origins import Origin, Origins
 from tcgamirror.sources import Opened
 from tcgamirror.sources.reading import opened
 from tcgamirror.spans import Span
 from tcgamirror.transport import Meter, Transport
 from tcgamirror.workspace import Watched, Workspace
 
+UNNAMED = "slide"
 USUAL_BYTES = 1_000_000_000
 """Of a slide whose size is not listed."""
 
@@ -58,9 +59,15 @@ class Whole:
     def open(self, slide: Slide, target: Target, meter: Meter) -> Iterator[Opened]:
         with self._work.lease(slide.file_id, self.name) as lease:
             lease.grow(slide.size or USUAL_BYTES)
-            path = lease.folder / "slide.svs"
+            # By its md5: another version's bytes are never gone on with.
+            path = lease.folder / f"{slide.md5 or UNNAMED}.svs"
+            if slide.md5 is None:
+                path.unlink(missing_ok=True)
             self._download(slide, path, meter)
-            with LocalFile(path) as source, opened(source, target, lease.folder) as ready:
+            with (
+                LocalFile(path) as source,
+                opened(source, target, lease.folder, whole=path) as ready,
+            ):
                 yield ready
 
     def _download(self, slide: Slide, path: Path, meter: Meter) -> None:
@@ -68,22 +75,32 @@ class Whole:
         failure: NetworkError | ChecksumMismatch = NotThere("no origin is left to ask")
         for origin in self._origins.to_try(ranged=False):
             try:
-                with room(path), io.BufferedRandom(Watched(path, self._work)) as file:
-                    self._transport.download(origin.url(slide), file, size=slide.size, meter=meter)
-                _check(slide, path)
+                self._download_from(origin, slide, path, meter)
             except NetworkError as error:
                 self._origins.failed(origin, error)
                 if not isinstance(failure, ChecksumMismatch):
                     failure = error
             except ChecksumMismatch as error:
-                path.unlink()
                 failure = error
             else:
                 self._origins.worked(origin, ranged=False)
                 return
         raise failure
 
+    def _download_from(self, origin: Origin, slide: Slide, path: Path, meter: Meter) -> None:
+        """Goes on with what is there; if that turns out wrong, begins anew, once."""
+        begun = path.exists() and path.stat().st_size > 0
+        try:
+            self._fetch(origin, slide, path, meter)
+        except ChecksumMismatch:
+            if not begun:
+                raise
+            self._fetch(origin, slide, path, meter)
 
-def _check(slide: Slide, path: Path) -> None:
-    if slide.md5 is not None and digest(path, "md5") != slide.md5:
-        raise ChecksumMismatch("the file's md5 is not the listed one")
+    def _fetch(self, origin: Origin, slide: Slide, path: Path, meter: Meter) -> None:
+        """Has the file, of the listed md5. Raises ChecksumMismatch, with nothing left there."""
+        with room(path), io.BufferedRandom(Watched(path, self._work)) as file:
+            self._transport.download(origin.url(slide), file, size=slide.size, meter=meter)
+        if slide.md5 is not None and digest(path, "md5") != slide.md5:
+            path.unlink()
+            raise ChecksumMismatch("the file's md5 is not the listed one")
