@@ -13,7 +13,7 @@ from array import array
 from bisect import bisect_right
 from typing import BinaryIO
 
-from tcgamirror.spans import Span, coalesce
+from tcgamirror.spans import Span
 from tcgamirror.svs import Svs, TileTable
 from tcgamirror.tiff import ReadAt, Tag
 
@@ -45,7 +45,7 @@ def write_alone(file: BinaryIO, source: ReadAt, slide: Svs, index: int, table: T
 
 def _copied(file: BinaryIO, source: ReadAt, table: TileTable) -> array[int]:
     """Writes the bytes of all tiles, each byte once; where the tiles lie then, 0 if blank."""
-    spans = coalesce(table.spans(), gap=0)
+    spans = list(table.runs(gap=0))
     starts = [span.start for span in spans]
     places = []
     for span in spans:

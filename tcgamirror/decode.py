@@ -29,6 +29,8 @@ Pixels = NDArray[np.uint8]
 WHITE = 255
 REGION_WIDTH = 1024
 """Pixels of a row of tiles read from OpenSlide at once: a call costs more than a tile."""
+CACHE_BYTES = 1 << 20
+"""That OpenSlide may keep of decoded tiles; by itself it keeps 32 MB a slide."""
 
 
 class TileReader(Protocol):
@@ -61,7 +63,6 @@ class JpegTiles:
         self.grid = tiled.level.grid
         self._source = source
         self._table = table
-        self._tables = tiled.tables
         self._rgb = tiled.photometric == Photometric.RGB
 
     def tile(self, column: int, row: int) -> Pixels | None:
@@ -69,7 +70,7 @@ class JpegTiles:
         if span is None:
             return None
         try:
-            stream = whole_jpeg(self._source.read(span), self._tables, rgb=self._rgb)
+            stream = whole_jpeg(self._source.read(span), self._table.tables, rgb=self._rgb)
             pixels = _decoded(stream, self.grid.tile, "RGB" if self._rgb else "YCbCr")
         except (ValueError, IndexError, struct.error) as error:
             raise BadTile(f"the tile at column {column}, row {row} is damaged: {error}") from error
@@ -94,6 +95,8 @@ class OpenSlideTiles:
         if seen != level.size:
             self._slide.close()
             raise UnusualSlide(f"OpenSlide sees {seen} pixels in the level, not {level.size}")
+        # Regions are whole tiles, each read once: what OpenSlide would keep is never asked again.
+        self._slide.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
         tiles = max(1, REGION_WIDTH // level.tile.width)
         self.grid = Grid(level.size, Size(level.tile.width * tiles, level.tile.height))
 

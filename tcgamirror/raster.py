@@ -4,8 +4,8 @@ The whole level is reduced by a whole factor, then resized exactly by Lanczos,
 first across and then down; the latter is left a factor of at least two, as by
 Pillow's `reducing_gap=2`. (Pillow's own two passes change their order with the
 sizes and with its version, so each is asked for alone.) The image comes out in
-strips, arrays of shape (rows, width, 3), top to bottom, and nothing larger than
-a strip and the rows a Lanczos kernel spans is held.
+strips, arrays of shape (rows, width, 3), top to bottom. Held at a time are one
+reduced row of tiles, of at most MOST_HELD pixels, and the rows a kernel spans.
 """
 
 from __future__ import annotations
@@ -17,11 +17,20 @@ import numpy as np
 from PIL import Image
 
 from tcgamirror.decode import WHITE, Pixels, TileReader
-from tcgamirror.errors import BadTile
-from tcgamirror.geometry import Size, reduction
+from tcgamirror.errors import BadSlide, BadTile
+from tcgamirror.geometry import Grid, Size, reduction
 
-CHUNK_WIDTH = 8192
-"""Pixels of a row of tiles that are assembled at once, more or less."""
+CHUNK_PIXELS = 500_000
+"""Of a row of tiles, that are assembled at once, more or less; one tile at least."""
+
+STRIP_PIXELS = 4_000_000
+"""Of a strip, at most, but for one row: to resize or encode it takes many times its bytes."""
+
+MOST_HELD = 75_000_000
+"""Pixels, of three bytes each, that a level may need at a time; wider ones are refused."""
+
+MOST_REDUCTION = 64
+"""So many rows of a level wait at most until they can be reduced to one."""
 
 LANCZOS_REACH = 3
 """Source pixels a Lanczos kernel spans on either side, per pixel of downsample."""
@@ -30,12 +39,14 @@ LANCZOS_REACH = 3
 def render(reader: TileReader, size: Size) -> Iterator[Pixels]:
     """The level at `size` pixels, in strips. Raises BadTile at the first tile that is not whole.
 
-    At the level's own size the pixels are the level's, untouched.
+    At the level's own size the pixels are the level's, untouched. Raises
+    BadSlide for a level too wide to be held.
     """
     level = reader.grid.size
     if size == level:
         return _reduced(reader, 1, 1)
-    fx, fy = reduction(level.width, size.width), reduction(level.height, size.height)
+    fx = min(MOST_REDUCTION, reduction(level.width, size.width))
+    fy = min(MOST_REDUCTION, reduction(level.height, size.height))
     narrow = _across(_reduced(reader, fx, fy), level.width / fx, size.width)
     return _down(narrow, level.height / fy, size)
 
@@ -47,19 +58,45 @@ def _reduced(reader: TileReader, fx: int, fy: int) -> Iterator[Pixels]:
     wait in `rest` for the next row of tiles.
     """
     grid = reader.grid
+    _refuse_too_wide(grid, fx, fy)
     rest: Pixels = np.empty((0, grid.size.width, 3), np.uint8)
     for row in range(grid.rows):
         height = len(rest) + grid.box(0, row).size.height
         usable = height if row == grid.rows - 1 else height // fy * fy
         later: Pixels = np.empty((height - usable, grid.size.width, 3), np.uint8)
-        strips = [
-            _shrunk(band[:usable], fx, fy)
-            for band in _bands(reader, row, rest, later, fx)
-            if usable
-        ]
+        # One array to paste into: to join the bands in the end would need twice the room.
+        strip: Pixels = np.empty((-(-usable // fy), -(-grid.size.width // fx), 3), np.uint8)
+        left = 0
+        for band in _bands(reader, row, rest, later, fx):
+            if usable:
+                shrunk = _shrunk(band[:usable], fx, fy)
+                strip[:, left : left + shrunk.shape[1]] = shrunk
+                left += shrunk.shape[1]
         rest = later
-        if usable:
-            yield np.concatenate(strips, axis=1) if len(strips) > 1 else strips[0]
+        yield from _cut(strip)
+
+
+def _refuse_too_wide(grid: Grid, fx: int, fy: int) -> None:
+    """Tells a level whose rows of tiles, reduced, would fill the memory, before it is read."""
+    reduced = -(-grid.size.width // fx) * -(-grid.tile.height // fy)
+    waiting = 2 * (fy - 1) * grid.size.width
+    if reduced + waiting > MOST_HELD:
+        raise BadSlide(
+            f"a level of {grid.size} pixels in tiles {grid.tile.height} pixels high is too wide: "
+            f"{reduced + waiting:,} pixels at a time, and {MOST_HELD:,} are the most"
+        )
+
+
+def _cut(strip: Pixels) -> Iterator[Pixels]:
+    """The strip, in parts of at most STRIP_PIXELS if it is larger.
+
+    These are copies, so that who still has the last does not hold all of the strip.
+    """
+    rows = max(1, STRIP_PIXELS // strip.shape[1])
+    if 0 < len(strip) <= rows:
+        yield strip
+    else:
+        yield from (strip[top : top + rows].copy() for top in range(0, len(strip), rows))
 
 
 def _bands(reader: TileReader, row: int, rest: Pixels, later: Pixels, fx: int) -> Iterator[Pixels]:
@@ -68,7 +105,7 @@ def _bands(reader: TileReader, row: int, rest: Pixels, later: Pixels, fx: int) -
     Fills `later` with the lowest rows, as many as it has.
     """
     grid = reader.grid
-    step = max(1, CHUNK_WIDTH // grid.tile.width)
+    step = max(1, CHUNK_PIXELS // (grid.tile.width * grid.tile.height))
     edge: Pixels = np.empty((len(rest) + grid.box(0, row).size.height, 0, 3), np.uint8)
     left = 0
     for first in range(0, grid.columns, step):

@@ -19,6 +19,8 @@ from tcgamirror.tiff import MOST_VALUE_BYTES, Directory, ReadAt, Tag, Tiff
 
 MOST_TILES = 4_000_000
 LONGEST_SIDE = 2_000_000
+LONGEST_NUMBER = 8
+"""Bytes of an offset or a count in a tile array."""
 LARGEST_TILE = 4096
 
 
@@ -37,11 +39,15 @@ class Photometric:
 
 @dataclass(frozen=True, slots=True)
 class TileTable:
-    """Where a level's tiles lie, row after row; a tile of no bytes is a blank area."""
+    """Where a level's tiles lie, row after row; a tile of no bytes is a blank area.
+
+    tables: the JPEG tables that the tiles share, tag 347; empty if each has its own.
+    """
 
     columns: int
     offsets: array[int]
     counts: array[int]
+    tables: bytes = b""
 
     def span(self, column: int, row: int) -> Span | None:
         """The tile's bytes; None where the slide is blank."""
@@ -50,23 +56,35 @@ class TileTable:
             return None
         return Span(self.offsets[index], self.offsets[index] + self.counts[index])
 
-    def spans(self) -> Iterator[Span]:
-        """All that are not blank, in the order of the tiles."""
-        for start, length in zip(self.offsets, self.counts, strict=True):
-            if length:
-                yield Span(start, start + length)
+    def runs(self, gap: int) -> Iterator[Span]:
+        """Ascending spans of all tiles' bytes, joined where `gap` bytes or fewer lie between.
+
+        As `coalesce` of each tile's span, without a list of 100,000 of them.
+        """
+        run: Span | None = None
+        for index in sorted(range(len(self.offsets)), key=self.offsets.__getitem__):
+            start, length = self.offsets[index], self.counts[index]
+            if not length:
+                continue
+            if run is not None and start - run.stop <= gap:
+                run = Span(run.start, max(run.stop, start + length))
+                continue
+            if run is not None:
+                yield run
+            run = Span(start, start + length)
+        if run is not None:
+            yield run
 
 
 @dataclass(frozen=True, slots=True)
 class TiledLevel:
-    """A level and how its tiles are stored. tables: the shared JPEG tables, tag 347."""
+    """A level and how its tiles are stored."""
 
     level: Level
     directory: Directory
     compression: int
     photometric: int
     plain_rgb: bool
-    tables: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +129,21 @@ class Svs:
                 raise BadSlide(f"a tile lies at byte {start}, outside of the file")
             if length > most:
                 raise BadSlide(f"a tile of {length} bytes is more than its pixels can need")
-        return TileTable(grid.columns, offsets, counts)
+        tables = self._tiff.bytes_of(tiled.directory, Tag.JPEG_TABLES)
+        return TileTable(grid.columns, offsets, counts, tables)
 
     def array_spans(self, index: int) -> list[Span]:
-        """The bytes of level `index`'s two tile arrays."""
-        entries = self.levels[index].directory.entries
-        return [entries[Tag.TILE_OFFSETS].span, entries[Tag.TILE_COUNTS].span]
+        """The bytes that `tile_table` reads. Raises BadSlide if they are more than it can need."""
+        tiled = self.levels[index]
+        grid = tiled.level.grid
+        entries = tiled.directory.entries
+        arrays = [entries[Tag.TILE_OFFSETS].span, entries[Tag.TILE_COUNTS].span]
+        for span in arrays:
+            if span.length > LONGEST_NUMBER * grid.columns * grid.rows:
+                raise BadSlide(f"the array at bytes {span} is too long for its level's tiles")
+        tables = entries.get(Tag.JPEG_TABLES)
+        small = tables is not None and tables.span.length <= MOST_VALUE_BYTES
+        return [*arrays, tables.span] if tables is not None and small else arrays
 
     def values(self, index: int) -> Iterator[tuple[int, int, int, bytes]]:
         """Tag, type, count and bytes of a level's tags, but for tile arrays and large ones.
@@ -164,7 +191,6 @@ class Svs:
             compression=self._tiff.number(directory, Tag.COMPRESSION, 1),
             photometric=self._tiff.number(directory, Tag.PHOTOMETRIC, 0),
             plain_rgb=plain,
-            tables=self._tiff.bytes_of(directory, Tag.JPEG_TABLES),
         )
 
 

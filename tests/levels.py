@@ -16,6 +16,7 @@ from PIL import Image
 
 from tcgamirror.decode import Pixels
 from tcgamirror.spans import Span
+from tcgamirror.svs import TileTable
 from tests.slides import SlideSpec, grid, level_sizes, make_slide, zoo
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -136,3 +137,10 @@ def bounded(seconds: float, megabytes: float) -> Iterator[None]:
         tracemalloc.stop()
     assert took < seconds
     assert (peak - before) / 1e6 < megabytes
+
+
+def tile_spans(table: TileTable) -> Iterator[Span]:
+    """The bytes of every tile that is not blank, in the order of the tiles."""
+    for start, length in zip(table.offsets, table.counts, strict=True):
+        if length:
+            yield Span(start, start + length)

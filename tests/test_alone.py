@@ -22,6 +22,7 @@ from tests.levels import (
     redrawn_by_openslide,
     slide_at,
     tile_box,
+    tile_spans,
 )
 from tests.slides import make_slide
 
@@ -105,7 +106,7 @@ def test_what_is_written_is_one_small_aperio_slide(
     for level in range(levels_of(path)):
         alone = written(path, level, tmp_path)
         with LocalFile(path) as file, openslide.OpenSlide(alone) as slide:
-            spans = list(Svs(file).tile_table(level).spans())
+            spans = list(tile_spans(Svs(file).tile_table(level)))
             assert slide.properties["openslide.vendor"] == "aperio"
             assert slide.level_count == 1
             assert not slide.associated_images

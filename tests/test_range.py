@@ -29,7 +29,7 @@ from tests.fetching import (
     slide_of,
 )
 from tests.gdc import StandIn, listed
-from tests.levels import EVERY_SLIDE, ZOO, by_openslide, slide_at, tile_box
+from tests.levels import EVERY_SLIDE, ZOO, by_openslide, slide_at, tile_box, tile_spans
 from tests.slides import SlideSpec, make_slide
 
 BYTES_BESIDE_THE_TILES = 100_000
@@ -45,7 +45,7 @@ def transport() -> Iterator[Transport]:
 def tile_bytes(path: Path, level: int) -> int:
     """Bytes that the level's tiles take; those shared by several count once."""
     with LocalFile(path) as file:
-        return SpanSet(Svs(file).tile_table(level).spans()).total
+        return SpanSet(tile_spans(Svs(file).tile_table(level))).total
 
 
 def shared_bytes(one: SpanSet, others: SpanSet) -> int:
@@ -59,7 +59,7 @@ def not_to_be_fetched(path: Path, level: int) -> SpanSet:
         spans = []
         for other in range(len(slide.levels)):
             if other != level:
-                spans += [*slide.tile_table(other).spans(), *slide.array_spans(other)]
+                spans += [*tile_spans(slide.tile_table(other)), *slide.array_spans(other)]
         for directory in tiff.directories():
             profile = directory.entries.get(Tag.ICC_PROFILE)
             spans += [profile.span] if profile is not None else []
@@ -67,7 +67,7 @@ def not_to_be_fetched(path: Path, level: int) -> SpanSet:
                 count = directory.entries[273].count
                 starts, lengths = (tiff.numbers(directory, tag, count) for tag in (273, 279))
                 spans += [Span(a, a + n) for a, n in zip(starts, lengths, strict=True)]
-        wanted = SpanSet(slide.tile_table(level).spans())
+        wanted = SpanSet(tile_spans(slide.tile_table(level)))
     return SpanSet(gap for span in spans for gap in wanted.gaps(span))
 
 

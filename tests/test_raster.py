@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 
 from tcgamirror import raster
 from tcgamirror.decode import Pixels
-from tcgamirror.errors import BadTile
+from tcgamirror.errors import BadSlide, BadTile
 from tcgamirror.geometry import Grid, Size
 
 
@@ -64,16 +65,18 @@ def by_pillow(pixels: Pixels, size: Size) -> Pixels:
     height=st.integers(1, 700),
     tile=st.tuples(st.integers(1, 300), st.integers(1, 300)),
     scale=st.floats(0.99, 60),
-    chunk=st.sampled_from([1, 100, 8192]),
+    chunk=st.sampled_from([1, 20_000, 2_000_000]),
+    strip=st.sampled_from([1, 5_000, 8_000_000]),
 )
 def test_strips_are_the_pixels_pillow_makes_of_the_whole_level(
-    width: int, height: int, tile: tuple[int, int], scale: float, chunk: int
+    width: int, height: int, tile: tuple[int, int], scale: float, chunk: int, strip: int
 ) -> None:
     size = Size(max(1, round(width / scale)), max(1, round(height / scale)))
     pixels = grainy(width, height)
     tiles = ArrayTiles(pixels, Size(max(tile[0], 1 + width // 40), max(tile[1], 1 + height // 40)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(raster, "CHUNK_WIDTH", chunk)
+        patch.setattr(raster, "CHUNK_PIXELS", chunk)
+        patch.setattr(raster, "STRIP_PIXELS", strip)
         made = rendered(tiles, size)
     assert made.shape == (size.height, size.width, 3)
     # Pillow takes a box in single precision: a weight may be rounded the other way.
@@ -108,3 +111,48 @@ def test_reducing_first_stays_close_to_lanczos_alone() -> None:
     alone = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
     error = (rendered(ArrayTiles(pixels, Size(240, 240)), size).astype(float) - alone) ** 2
     assert 10 * np.log10(255**2 / error.mean()) >= 45
+
+
+def one_colour(grid: Grid) -> ArrayTiles:
+    """A level of any size, which takes no room."""
+    return ArrayTiles(np.broadcast_to(np.uint8(200), (*grid.size[::-1], 3)), grid.tile)
+
+
+@pytest.mark.parametrize("size", [Size(6000, 4096), Size(5900, 4028)], ids=str)
+def test_an_unreduced_row_of_tiles_is_held_once(
+    size: Size, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raster, "STRIP_PIXELS", 400_000)
+    grid = Grid(Size(6000, 4096), Size(256, 4096))
+    tracemalloc.start()
+    rows = sum(map(len, raster.render(one_colour(grid), size)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert rows == size.height
+    assert peak < 1.4 * 3 * grid.size.width * grid.tile.height
+
+
+@pytest.mark.parametrize(
+    ("grid", "size"),
+    [
+        (Grid(Size(30_000, 9_000), Size(256, 4096)), Size(30_000, 9_000)),
+        (Grid(Size(2_000_000, 9_000), Size(256, 256)), Size(1_900_000, 8_550)),
+        (Grid(Size(2_000_000, 9_000), Size(256, 256)), Size(200, 1)),
+    ],
+    ids=str,
+)
+def test_a_level_too_wide_to_be_held_is_refused(grid: Grid, size: Size) -> None:
+    with pytest.raises(BadSlide, match="is too wide"):
+        list(raster.render(one_colour(grid), size))
+
+
+def test_a_slide_of_common_tiles_is_not_too_wide() -> None:
+    widest = Grid(Size(250_000, 300), Size(240, 240))
+    for size in (widest.size, Size(120, 1)):
+        assert sum(map(len, raster.render(one_colour(widest), size))) == size.height
+
+
+def test_a_level_reduced_a_thousandfold_is_its_mean() -> None:
+    pixels = grainy(2000, 1000)
+    made = rendered(ArrayTiles(pixels, Size(256, 256)), Size(2, 1))
+    assert np.abs(made - pixels.mean(axis=(0, 1))).max() < 20

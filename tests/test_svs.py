@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,10 @@ from tcgamirror.errors import BadSlide
 from tcgamirror.geometry import Size
 from tcgamirror.model import MppSource
 from tcgamirror.sources.whole import LocalFile
-from tcgamirror.spans import Span
-from tcgamirror.svs import Svs, read_base
+from tcgamirror.spans import Span, coalesce
+from tcgamirror.svs import Svs, TileTable, read_base
 from tcgamirror.tiff import Tag, Tiff
-from tests.levels import EVERY_SLIDE, ZOO, Bytes, bounded, real_slide, slide_at
+from tests.levels import EVERY_SLIDE, ZOO, Bytes, bounded, real_slide, slide_at, tile_spans
 from tests.slides import SlideSpec, make_slide
 from tests.slides_tiff import LONG8, UNDEFINED, Field, TiffWriter, long, short, text
 
@@ -83,7 +84,7 @@ def test_blank_tiles_are_those_the_slide_was_made_with(
             places = [(c, r) for r in range(level.grid.rows) for c in range(level.grid.columns)]
             found = {(index, *place) for place in places if table.span(*place) is None}
             assert found == {place for place in blank if place[0] == index}
-            assert len(list(table.spans())) == len(places) - len(found)
+            assert len(list(tile_spans(table))) == len(places) - len(found)
 
 
 # What is read ---------------------------------------------------------------------
@@ -117,7 +118,7 @@ def test_one_levels_tiles_are_found_by_reading_little(
         if span.length > 8
     ]
     kept_out += [
-        span for other in range(len(slide.levels)) for span in whole.tile_table(other).spans()
+        span for other in range(len(slide.levels)) for span in tile_spans(whole.tile_table(other))
     ]
     kept_out += strips(data)
     source.asked.remove(Span(0, 16))  # the header, of which a classic one is shorter
@@ -177,7 +178,7 @@ def parsed(source: Bytes) -> Svs:
     """The slide, with all that can be asked of it asked."""
     slide = Svs(source)
     for index in range(len(slide.levels)):
-        list(slide.tile_table(index).spans())
+        list(tile_spans(slide.tile_table(index)))
         slide.array_spans(index)
         list(slide.values(index))
     return slide
@@ -276,7 +277,7 @@ def tiny_slides(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[bytes, 
     for spec in (little, big, replace(big, byte_order=">")):
         data = make_slide(folder / "s.svs", spec).read_bytes()
         slide = Svs(Bytes(data))
-        pixels = [span for index in (0, 1) for span in slide.tile_table(index).spans()]
+        pixels = [span for index in (0, 1) for span in tile_spans(slide.tile_table(index))]
         pixels += strips(data)
         inside = {place for span in pixels for place in range(span.start, span.stop)}
         found.append((data, [place for place in range(len(data)) if place not in inside]))
@@ -302,3 +303,13 @@ def test_any_change_of_the_directories_gives_a_slide_or_bad_slide(
             assert str(refusal)
         else:
             assert all(min(level.size) >= 1 for level in slide.pyramid.levels)
+
+
+@given(
+    st.lists(st.tuples(st.integers(8, 5000), st.integers(0, 300)), min_size=1, max_size=60),
+    st.integers(0, 200),
+)
+def test_runs_are_the_tiles_spans_joined(tiles: list[tuple[int, int]], gap: int) -> None:
+    offsets, counts = (array("Q", values) for values in zip(*tiles, strict=True))
+    table = TileTable(len(tiles), offsets, counts)
+    assert list(table.runs(gap)) == coalesce(tile_spans(table), gap)

@@ -39,14 +39,11 @@ LOOK_AHEAD = 4096
 """Bytes read at least: a directory with its description, but not its tile arrays."""
 GAP = 4096
 """Bytes not asked for that cost less than one more request."""
-LEAST_PART = 256 << 10
+LEAST_PART = 64 << 10
 MOST_PART = 4 << 20
 """Bytes of one request for tile data; what is larger is held in memory too often at once."""
 AT_ONCE = 4
 """Requests for one slide's tile data at the same time."""
-LONGEST_NUMBER = 8
-"""Bytes of an offset or a count in a tile array."""
-
 Done = TypeVar("Done")
 
 
@@ -231,23 +228,13 @@ def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> None:
     """Has in `file` all that reading the level nearest to `target` needs."""
     svs = Svs(file)
     level = target.rendition(svs.pyramid).level
-    file.fetch(_arrays(svs, level))
+    file.fetch(svs.array_spans(level))
     table = svs.tile_table(level)
-    tiles = sum(span.length for span in coalesce(table.spans(), gap=0))
+    tiles = sum(run.length for run in table.runs(gap=0))
     plain = is_plain_jpeg(svs.levels[level])
     # Of anything else OpenSlide is given a copy.
     lease.grow(tiles if plain else 2 * tiles)
-    file.fetch(table.spans())
+    file.fetch(table.runs(GAP))
     if not plain:
         for _ in svs.values(level):
             pass  # read, so that they are had when the level is written out
-
-
-def _arrays(svs: Svs, level: int) -> list[Span]:
-    """The level's tile arrays. Raises BadSlide if they are longer than its tiles can need."""
-    grid = svs.levels[level].level.grid
-    spans = svs.array_spans(level)
-    for span in spans:
-        if span.length > LONGEST_NUMBER * grid.columns * grid.rows:
-            raise BadSlide(f"the array at bytes {span} is too long for its level's tiles")
-    return spans

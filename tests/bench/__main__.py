@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.bench import aims
 from tests.bench.aims import Aim
 from tests.bench.decoding import decoding
+from tests.bench.machine import machine
 from tests.bench.memory import peak
 from tests.bench.plan import FULL, QUICK, Plan
 from tests.bench.report import Results, markdown
@@ -31,6 +32,7 @@ def main() -> None:
 
 
 def run(plan: Plan) -> Results:
+    on = machine()
     say("making the slides that no earlier run made")
     for kind in dict.fromkeys(plan.kinds):
         say(f"  {kind.path.stat().st_size / 1e6:4.0f} MB  {kind.name}")
@@ -49,7 +51,7 @@ def run(plan: Plan) -> Results:
         *(aim for measured in decodings for aim in aims.of_decoding(measured)),
         *aims.of_memory(peaks),
     ]
-    return Results(_sorted(plan, timings), decodings, peaks, reached)
+    return Results(on, _sorted(plan, timings), decodings, peaks, reached)
 
 
 def _slow(plan: Plan) -> list[Timing]:
@@ -84,7 +86,7 @@ def _sorted(plan: Plan, timings: list[Timing]) -> list[Timing]:
 def _aims(plan: Plan, timings: list[Timing]) -> Iterator[Aim]:
     by = {(timing.kind, timing.way): timing for timing in timings}
     for trial in plan.trials:
-        if trial.pyramid:
+        if trial.judged:
             kind = trial.kind
             yield from aims.of_range(by[kind, RANGE], by.get((kind, A)), by[kind, B])
 

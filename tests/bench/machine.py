@@ -13,11 +13,11 @@ LIBRARIES = ("Pillow", "simplejpeg", "numpy", "requests")
 
 
 def machine() -> str:
-    """The processor, its cores and the software that counts."""
+    """The processor, its cores, how busy they are now, and the software that counts."""
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     return (
-        f"{_processor()}, {os.cpu_count()} cores, {platform.system()}; "
-        f"Python {platform.python_version()}, {libraries}, "
+        f"{_processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, "
+        f"{platform.system()}; Python {platform.python_version()}, {libraries}, "
         f"OpenSlide {openslide.__library_version__}"
     )
 

@@ -15,7 +15,7 @@ from openslide.deepzoom import DeepZoomGenerator
 
 from tcgamirror.model import Target
 from tcgamirror.sources.whole import LocalFile
-from tcgamirror.spans import Span, coalesce
+from tcgamirror.spans import Span
 from tcgamirror.svs import Svs
 from tcgamirror.tiff import Tiff
 from tests.gdc import Listed, listed, made_up_name
@@ -68,11 +68,11 @@ def needed(kind: Kind) -> Needed:
     """Read from the file itself."""
     with structure(kind.path) as (file, slide):
         level = Target(mpp=MPP, max_size=None).rendition(slide.pyramid).level
-        spans = list(slide.tile_table(level).spans())
+        spans = list(slide.tile_table(level).runs(gap=0))
         return Needed(
             directories=sum(1 for _ in Tiff(file).directories()),
             tile_bytes=sum(span.length for span in set(spans)),
-            blocks=tuple(coalesce(spans, gap=0)),
+            blocks=tuple(spans),
         )
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from tests.gdc import Listed, StandIn
 
 DELAY = 0.1
-"""Seconds before each answer."""
-TILE_DELAY = 0.1
-"""Further seconds before a tile, or the tiles' metadata: 0.2 in all."""
+"""Seconds before each answer: the way there and back."""
+TILE_DELAY = 0.2
+"""Further seconds that a tile, or the tiles' metadata, takes to be made."""
 RATE = 2.6e6
 """Bytes per second of each connection."""
 

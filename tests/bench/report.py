@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from textwrap import fill
 
 from tests.bench import network
 from tests.bench.aims import Aim, number
 from tests.bench.decoding import BARE, Decoding
-from tests.bench.machine import machine
 from tests.bench.material import MPP
 from tests.bench.memory import Peak
 from tests.bench.ways import A, B, Timing
 
+LINE = 100
+"""Characters of a line of prose."""
 TIMED = (
     "slide",
     "way",
@@ -29,8 +31,9 @@ TIMED = (
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Timings of one kind stand together; those of A and B, where they are, among them."""
+    """machine: as it was when the run began. timings: those of one kind stand together."""
 
+    machine: str
     timings: Sequence[Timing]
     decodings: Sequence[Decoding]
     peaks: Sequence[Peak]
@@ -42,37 +45,18 @@ def markdown(results: Results) -> str:
     return "\n\n".join(
         [
             "# Side by side with the published way",
-            f"{datetime.now(UTC):%Y-%m-%d}, on {machine()}.",
-            _how_to_read(),
-            table(
-                TIMED,
-                _timing_rows(results.timings),
-            ),
+            fill(f"{datetime.now(UTC):%Y-%m-%d}, on {results.machine}.", LINE),
+            fill(_how_to_read(), LINE),
+            table(TIMED, _timing_rows(results.timings)),
             "## Aims",
-            table(
-                ("of", "what", "came to", "aim", "reached"),
-                [
-                    (aim.of, aim.what, aim.came, aim.aim, "yes" if aim.reached else "**no**")
-                    for aim in results.aims
-                ],
-            ),
+            table(("of", "what", "came to", "aim", "reached"), _aim_rows(results.aims)),
             "## Decoding and assembling one level, one thread",
             table(
                 ("level", "way", "CPU s", "ns a pixel", "times bare decoding"),
                 _decoding_rows(results.decodings),
             ),
             "## Peak memory of `update`, four slides at once, by range, no delays",
-            table(
-                ("slides", "s", "MB"),
-                [
-                    (
-                        peak.slides,
-                        f"{peak.footprint.seconds:.1f}",
-                        f"{peak.footprint.peak / 1e6:.0f}",
-                    )
-                    for peak in results.peaks
-                ],
-            ),
+            table(("slides", "s", "MB"), _peak_rows(results.peaks)),
         ]
     )
 
@@ -80,18 +64,29 @@ def markdown(results: Results) -> str:
 def _how_to_read() -> str:
     in_all = network.DELAY + network.TILE_DELAY
     return (
-        f"All ways make the same images, at {MPP:g} µm per pixel, of the same made slides, from a "
+        f"Every way makes an image of the same made slides for {MPP:g} µm per pixel, from a "
         "stand-in GDC on the same machine in the same run: "
         f"{network.DELAY * 1000:g} ms a request, {network.RATE / 1e6:g} MB/s a connection, "
-        f"{in_all:g} s a Deep Zoom tile in all. Read down a slide's rows: a way's seconds are "
-        "those of the whole run, its start and its listing too, divided by its slides, so `whole` "
-        "and the others of this project, with four workers, take four times as long for one slide "
-        "alone. A and B work on one slide after another, as published, and so "
-        "need few slides; the bare download is of the level's tiles alone, from where they are "
-        "known to lie, over as many connections as `range` has: the limit. Seconds are medians "
-        "where a way is repeated. A slide with a base level alone is no use to `range`: all of it "
-        "has to be moved. Ratios carry over to other machines; seconds do not."
+        f"{in_all:g} s a Deep Zoom tile in all. Read down a slide's rows. A way's seconds are "
+        "those of the whole run, start and listing too, divided by its slides, and medians where "
+        "a way is repeated. This project has four workers, each with one slide at a time, so one "
+        "slide alone takes it up to four times as long; A and B work on one after another, as "
+        "published, and need few slides. The bare download is of the level's tiles alone, from "
+        "where they are known to lie, over as many connections as `range` has: the limit. A slide "
+        "with a base level alone leaves `range` nothing to gain: all of it has to be moved. "
+        "Ratios of an idle machine carry over to others; seconds do not."
     )
+
+
+def _aim_rows(aims: Sequence[Aim]) -> Iterator[Sequence[str]]:
+    for aim in aims:
+        yield aim.of, aim.what, aim.came, aim.aim, "yes" if aim.reached else "**no**"
+
+
+def _peak_rows(peaks: Sequence[Peak]) -> Iterator[Sequence[str]]:
+    for peak in peaks:
+        cost = peak.footprint
+        yield peak.slides, f"{cost.seconds:.1f}", f"{cost.peak / 1e6:.0f}"
 
 
 def _timing_rows(timings: Sequence[Timing]) -> Iterator[Sequence[str]]:
@@ -119,7 +114,7 @@ def _decoding_rows(decodings: Sequence[Decoding]) -> Iterator[Sequence[str]]:
             yield name, way, f"{seconds:.2f}", f"{each:.2f}", f"{over:.2f}"
 
 
-def table(columns: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> str:
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """
     >>> print(table(("way", "s"), [("A", "136")]))
     | way | s   |
