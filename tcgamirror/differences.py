@@ -1,10 +1,11 @@
-"""What of a mirror's images lacks in another one, and what was found out about it before."""
+"""How one mirror differs from another: what is to be done, and what was found out before."""
 
 from __future__ import annotations
 
 import json
 import os
 import stat
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import Self
 
 from tcgamirror.catalogue import Catalogue
+from tcgamirror.errors import ExitCode, WrongUse
 from tcgamirror.files import digest, replacing
-from tcgamirror.foreign import Image
-from tcgamirror.home import CATALOGUE
-from tcgamirror.publishers import Seen
+from tcgamirror.foreign import Foreign, Image, same_target
+from tcgamirror.home import CATALOGUE, FIXED, Home
+from tcgamirror.publishers import Folder, Publisher, Seen
+from tcgamirror.settings import FILE_NAME
 
 STATE = ".sync.json"
 """Beside the catalogue: what of it is known to be as it was at the source."""
@@ -132,3 +135,83 @@ class State:
             kept["seen"] = asdict(Seen(self.seen.digest))
         with replacing(root / STATE) as file:
             file.write(json.dumps(kept).encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An image that could not be had."""
+
+    path: str
+    file_name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """What was done, or with dry_run would be.
+
+    kept: images that were here. adopted: files found here by their digest, in a
+    dry run those of the right size. fetched, bytes: what moved. removed: images.
+    others: slides of this mirror that the source lacks. gallery: its files that
+    were copied. changed: whether the catalogue is another one than before.
+    """
+
+    dry_run: bool
+    kept: int = 0
+    adopted: int = 0
+    fetched: int = 0
+    bytes: int = 0
+    removed: int = 0
+    others: int = 0
+    gallery: int = 0
+    changed: bool = False
+    failed: tuple[Failure, ...] = ()
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return ExitCode.SOME_FAILED if self.failed else ExitCode.DONE
+
+
+def rehearse(source: Publisher, root: Path, *, delete: bool) -> Synced:
+    """What `synchronize` would do; changes nothing at `root`."""
+    refuse_itself(source, root)
+    with tempfile.TemporaryDirectory(prefix="tcgamirror-") as folder:
+        copy = Path(folder) / CATALOGUE
+        source.catalogue(copy, None)
+        with Foreign(copy, f"the catalogue of {source.name}") as foreign:
+            foreign.check()
+            check_target(source, root, foreign.fixed)
+            ours = images_here(root)
+            plan = plan_of(root, foreign.images(), ours, {})
+            sampled = sampled_by(foreign)
+    others = len({image.file_name for image in ours} - sampled)
+    return Synced(
+        dry_run=True,
+        kept=plan.kept,
+        adopted=len(plan.check),
+        fetched=len(plan.fetch),
+        bytes=plan.bytes,
+        removed=len(plan.obsolete) if delete else 0,
+        others=0 if delete else others,
+        changed=bool(plan.check or plan.fetch or plan.obsolete),
+    )
+
+
+def refuse_itself(source: Publisher, root: Path) -> None:
+    if isinstance(source, Folder) and source.root.resolve() == root.resolve():
+        raise WrongUse(f"{root} cannot be brought to what itself is; name another directory")
+
+
+def check_target(source: Publisher, root: Path, fixed: str) -> bool:
+    """Whether there is a mirror, of the same images. Raises BadSettings for one of others."""
+    if not (root / FILE_NAME).exists():
+        return False
+    home = Home.find(root, above=False)
+    with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
+        same_target(fixed, catalogue.fact(FIXED) or home.settings.fixed, source.name, root)
+    return True
+
+
+def sampled_by(foreign: Foreign) -> set[object]:
+    place = list(foreign.columns("sample")).index("file_name")
+    return {row[place] for row in foreign.rows("sample")}

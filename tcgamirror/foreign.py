@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,10 @@ TABLES = (
 MOST_TEXT = 20_000
 """Characters of one value; the longest are the messages of failed tries."""
 
+_DONE_IN_PART = (
+    "SELECT count(*) FROM images WHERE status = 'done' "
+    "AND (path IS NULL OR bytes IS NULL OR sha256 IS NULL OR width IS NULL OR height IS NULL)"
+)
 _PATH = re.compile(r"images/[A-Za-z0-9][A-Za-z0-9._-]{0,63}/([^/\0]+)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BY_MPP = re.compile(r"([0-9.e+-]{1,30}) µm/px, (exact|native), (png|jpeg|tiff)")
@@ -45,7 +49,10 @@ Row = tuple[Value, ...]
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image the catalogue tells of. path: relative to the mirror. done: whether it must be there."""
+    """An image the catalogue tells of.
+
+    path: relative to the mirror. done: whether it must be there.
+    """
 
     file_name: str
     path: str
@@ -61,7 +68,7 @@ def images_of(connection: sqlite3.Connection) -> list[Image]:
         "FROM images JOIN sample USING (file_name) "
         "WHERE path IS NOT NULL AND images.bytes IS NOT NULL AND sha256 IS NOT NULL ORDER BY rank"
     )
-    return [Image(*row[:4], bool(row[4])) for row in rows]
+    return [Image(name, path, size, sha256, bool(done)) for name, path, size, sha256, done in rows]
 
 
 def settings_of(fixed: str) -> Settings:
@@ -159,15 +166,32 @@ class Foreign:
         return str(row[0]) if row else ""
 
     def check(self) -> Settings:
-        """Looks at every value; the settings for such images. Raises Damaged, naming what is odd."""
+        """Looks at every value; the settings for such images. Raises Damaged for what is odd."""
         settings = settings_of(self.fixed)
-        for table in TABLES:
-            for _ in self.rows(table):
-                pass
+        self._try()
+        with self._told():
+            (lone,) = self._connection.execute(_DONE_IN_PART).fetchone()
+        if lone:
+            raise Damaged(f"{self._name} tells of {lone:,} images only in part: nothing is taken")
         paths = _Paths(settings.form)
         for image in self.images():
             paths.check(image)
         return settings
+
+    def _try(self) -> None:
+        """Writes all rows to a catalogue of our own making, on disk, which is thrown away."""
+        with closing(sqlite3.connect("", isolation_level=None)) as trial:
+            database.migrate(trial)
+            trial.execute("PRAGMA foreign_keys = ON")
+            try:
+                with database.transaction(trial):
+                    for table in TABLES:
+                        insert(trial, table, self.columns(table), self.rows(table))
+            except sqlite3.IntegrityError as error:
+                raise Damaged(
+                    f"{self._name} holds rows that contradict each other ({error}): "
+                    "nothing is taken"
+                ) from error
 
     def images(self) -> list[Image]:
         """Every image that is recorded, by rank."""
@@ -191,6 +215,15 @@ class Foreign:
                             f"{str(value)[:80]!r}, which tcgamirror never wrote: nothing is taken"
                         )
                 yield row
+
+
+def insert(
+    connection: sqlite3.Connection, table: str, columns: Sequence[str], rows: Iterable[Row]
+) -> None:
+    """Adds rows to a table. A former file_id may be known to both sides."""
+    verb = "INSERT OR IGNORE" if table == "former_ids" else "INSERT"
+    marks = ", ".join("?" * len(columns))
+    connection.executemany(f"{verb} INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
 
 
 class _Named:
@@ -280,5 +313,6 @@ def same_target(theirs: str, ours: str, source: str, here: Path) -> None:
     """Raises BadSettings, with the difference, for mirrors of other images."""
     if theirs != ours:
         raise BadSettings(
-            f"{source} holds images of {theirs}, but {here} images of {ours}: name another directory"
+            f"{source} holds images of {theirs}, but {here} images of {ours}: "
+            "name another directory"
         )

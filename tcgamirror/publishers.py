@@ -22,6 +22,7 @@ from typing import BinaryIO, Protocol, TypeVar
 from urllib.parse import quote
 
 from tcgamirror.answers import Answer, Meter, Pace, place
+from tcgamirror.catalogue import Catalogue
 from tcgamirror.errors import (
     ChangedFile,
     CutShort,
@@ -31,13 +32,11 @@ from tcgamirror.errors import (
     NotAMirror,
     NotThere,
     TooLong,
-    WrongUse,
 )
 from tcgamirror.files import digest, room
 from tcgamirror.foreign import Image
 from tcgamirror.home import CATALOGUE
 from tcgamirror.settings import FILE_NAME
-from tcgamirror.snapshot import copy_catalogue
 from tcgamirror.transport import Transport, _Request
 
 MOST_CATALOGUE = 1 << 30
@@ -108,7 +107,9 @@ class Folder:
 
     def catalogue(self, target: Path, known: Seen | None) -> Seen | None:
         del known  # A copy costs less than to find out whether it is needed.
-        copy_catalogue(self.root / CATALOGUE, target)
+        with Catalogue.open(self.root / CATALOGUE, read_only=True) as catalogue:
+            target.unlink(missing_ok=True)
+            catalogue.copy_to(target)
         return Seen(digest(target, "sha256"))
 
     def fetch(self, image: Image, file: BinaryIO) -> None:
@@ -117,11 +118,17 @@ class Folder:
             if size != image.bytes:
                 raise Damaged(f"{image.path} has {size:,} bytes, recorded are {image.bytes:,}")
             source.seek(file.seek(0, os.SEEK_END))
-            while piece := source.read(min(_PIECE, self._pace.piece)):
+            while piece := self._piece(source, image.path):
                 if self._stop.is_set():
-                    raise Interrupted("stopped while copying")
+                    raise Interrupted("stopped while copying; the next sync goes on")
                 file.write(piece)
                 self._pace.keep(len(piece))
+
+    def _piece(self, source: BinaryIO, path: str) -> bytes:
+        try:
+            return source.read(min(_PIECE, self._pace.piece))
+        except OSError as error:
+            raise Damaged(f"{self.root / path} cannot be read ({error.strerror})") from error
 
     @contextmanager
     def _opened(self, path: str) -> Iterator[BinaryIO]:
@@ -135,7 +142,7 @@ class Folder:
         with os.fdopen(handle, "rb", buffering=0) as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise Damaged(f"{self.root / path} is no file")
-            yield file  # type: ignore[misc]
+            yield file
 
 
 class Asking(Transport):

@@ -11,35 +11,45 @@ image, whenever this is killed.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from tcgamirror.brake import Brake
 from tcgamirror.catalogue import Catalogue
-from tcgamirror.differences import STATE, Plan, State, images_here, plan_of, size_at
+from tcgamirror.differences import (
+    STATE,
+    Failure,
+    Plan,
+    State,
+    Synced,
+    check_target,
+    images_here,
+    plan_of,
+    refuse_itself,
+    sampled_by,
+    size_at,
+)
 from tcgamirror.errors import (
     ChecksumMismatch,
     Damaged,
-    ExitCode,
     Interrupted,
     NetworkError,
     NoRoom,
-    NotThere,
     TcgaMirrorError,
     Unreachable,
     WrongUse,
 )
 from tcgamirror.files import Lock, digest, free_bytes, make_folder, replacing, room, sync_folder
 from tcgamirror.foreign import Foreign, Image, same_target
-from tcgamirror.home import CATALOGUE, FIXED, Home
+from tcgamirror.home import CATALOGUE, Home
+from tcgamirror.lockfile import keep_lock, read_lock
 from tcgamirror.mirror import LOCK, SITE_DOWN_AFTER
 from tcgamirror.publishers import Folder, Publisher, Seen
-from tcgamirror.settings import FILE_NAME, Settings, read_settings
+from tcgamirror.settings import FILE_NAME, LOCKED, Settings, read_settings
 from tcgamirror.showcase import copy_gallery
 from tcgamirror.takeover import take_over
 
@@ -49,6 +59,9 @@ ROUNDS = 3
 
 _COPY = ".catalogue.db.sync"
 """The source's catalogue while it is looked at."""
+
+_BEGUN = b"{}"
+"""What the state says while a mirror is made for the first images."""
 
 
 class Watcher(Protocol):
@@ -63,41 +76,6 @@ class Watcher(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An image that could not be had."""
-
-    path: str
-    file_name: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Synced:
-    """What was done, or with dry_run would be.
-
-    kept: images that were here. adopted: files found here by their digest, in a
-    dry run those of the right size. fetched, bytes: what moved. removed: images.
-    others: slides of this mirror that the source lacks. gallery: its files that
-    were copied. changed: whether the catalogue is another one than before.
-    """
-
-    dry_run: bool
-    kept: int = 0
-    adopted: int = 0
-    fetched: int = 0
-    bytes: int = 0
-    removed: int = 0
-    others: int = 0
-    gallery: int = 0
-    changed: bool = False
-    failed: tuple[Failure, ...] = ()
-
-    @property
-    def exit_code(self) -> ExitCode:
-        return ExitCode.SOME_FAILED if self.failed else ExitCode.DONE
-
-
 def synchronize(
     source: Publisher, root: Path, watcher: Watcher, brake: Brake, *, delete: bool
 ) -> Synced:
@@ -108,7 +86,7 @@ def synchronize(
     believed, NetworkError, NoRoom, Interrupted. What was fetched stays, and the
     next run goes on with it.
     """
-    _refuse_itself(source, root)
+    refuse_itself(source, root)
     with room(root):
         make_folder(root)
     with Lock(root / LOCK, "sync"):
@@ -117,51 +95,6 @@ def synchronize(
         finally:
             with suppress(OSError):
                 (root / _COPY).unlink(missing_ok=True)
-
-
-def rehearse(source: Publisher, root: Path, *, delete: bool) -> Synced:
-    """What `synchronize` would do; changes nothing at `root`."""
-    _refuse_itself(source, root)
-    with tempfile.TemporaryDirectory(prefix="tcgamirror-") as folder:
-        copy = Path(folder) / CATALOGUE
-        source.catalogue(copy, None)
-        with Foreign(copy, f"the catalogue of {source.name}") as foreign:
-            foreign.check()
-            _check_target(source, root, foreign.fixed)
-            ours = images_here(root)
-            plan = plan_of(root, foreign.images(), ours, {})
-            sampled = _sampled(foreign)
-    others = len({image.file_name for image in ours} - sampled)
-    return Synced(
-        dry_run=True,
-        kept=plan.kept,
-        adopted=len(plan.check),
-        fetched=len(plan.fetch),
-        bytes=plan.bytes,
-        removed=len(plan.obsolete) if delete else 0,
-        others=0 if delete else others,
-        changed=bool(plan.check or plan.fetch or plan.obsolete),
-    )
-
-
-def _refuse_itself(source: Publisher, root: Path) -> None:
-    if isinstance(source, Folder) and source.root.resolve() == root.resolve():
-        raise WrongUse(f"{root} cannot be brought to what itself is; name another directory")
-
-
-def _check_target(source: Publisher, root: Path, fixed: str) -> bool:
-    """Whether there is a mirror, of the same images. Raises BadSettings for one of others."""
-    if not (root / FILE_NAME).exists():
-        return False
-    home = Home.find(root, above=False)
-    with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
-        same_target(fixed, catalogue.fact(FIXED) or home.settings.fixed, source.name, root)
-    return True
-
-
-def _sampled(foreign: Foreign) -> set[object]:
-    place = list(foreign.columns("sample")).index("file_name")
-    return {row[place] for row in foreign.rows("sample")}
 
 
 class _Sync:
@@ -187,7 +120,9 @@ class _Sync:
         if state is not None and (seen is None or seen.digest == state.seen.digest):
             ours = images_here(self._root)
             if all(size_at(self._root / each.path) == each.bytes for each in ours if each.done):
-                return self._nothing_new(replace(state, seen=seen or state.seen), ours)
+                if seen is not None and seen.lasting and seen != state.seen:
+                    replace(state, seen=seen).keep(self._root)
+                return self._nothing_new(state, ours)
         seen = seen or self._again(None)
         for rounds_left in reversed(range(ROUNDS)):
             with Foreign(self._copy, f"the catalogue of {self._source.name}") as foreign:
@@ -218,8 +153,6 @@ class _Sync:
         return newer
 
     def _nothing_new(self, state: State, ours: Sequence[Image]) -> Synced:
-        if state != State.read(self._root) and state.seen.lasting:
-            state.keep(self._root)
         kept = sum(image.done for image in ours)
         return Synced(False, kept=kept, others=state.others, gallery=self._copy_gallery())
 
@@ -228,21 +161,28 @@ class _Sync:
     def _make_home(self, foreign: Foreign, usual: Settings) -> None:
         """A mirror without images, if there is none: so it can be verified at any moment."""
         fixed = foreign.fixed
-        if _check_target(self._source, self._root, fixed):
+        if check_target(self._source, self._root, fixed):
             return
-        settings = replace(usual, slides=max(1, len(_sampled(foreign))))
-        if isinstance(self._source, Folder):
-            settings = read_settings(self._source.root / FILE_NAME)
-            same_target(fixed, settings.fixed, self._source.name, self._source.root / FILE_NAME)
-            if settings.lock is not None:
-                with replacing(self._root / settings.lock) as file:
-                    file.write((self._source.root / settings.lock).read_bytes())
-        if (self._root / STATE).exists():
+        begun = self._root / STATE
+        if begun.is_file() and begun.read_bytes() == _BEGUN:
             # A run that was killed here had begun to make one: its catalogue is empty.
             (self._root / CATALOGUE).unlink(missing_ok=True)
-        with replacing(self._root / STATE) as file:
-            file.write(b"{}")
+        with replacing(begun) as file:
+            file.write(_BEGUN)
+        settings = replace(usual, slides=max(1, len(sampled_by(foreign))))
+        if isinstance(self._source, Folder):
+            settings = self._settings_there(self._source.root, fixed)
         Home.create(self._root, settings)
+        begun.unlink()
+
+    def _settings_there(self, source: Path, fixed: str) -> Settings:
+        """The settings of the source, whose lock file comes along."""
+        settings = read_settings(source / FILE_NAME)
+        same_target(fixed, settings.fixed, str(source), source / FILE_NAME)
+        if settings.lock is None:
+            return settings
+        keep_lock(self._root, read_lock(source / settings.lock))
+        return replace(settings, lock=LOCKED)
 
     # Images ----------------------------------------------------------------------------
 
@@ -295,7 +235,8 @@ class _Sync:
         self._lost = self._lost + 1 if error.passing else 0
         if self._lost >= SITE_DOWN_AFTER:
             raise Unreachable(f"{self._source.name} gives no image any more; the last: {error}")
-        if image.done or not isinstance(error, NotThere):
+        # The old image of a slide that is to be fetched again need not be there.
+        if image.done:
             self._failed[image.file_name] = Failure(image.path, image.file_name, str(error))
 
     def _have(self, image: Image, plan: Plan) -> bool:
@@ -306,47 +247,56 @@ class _Sync:
         if size_at(place) == image.bytes and digest(place, "sha256") == image.sha256:
             self._found[image.path] = image.sha256
             return False
-        with room(place):
-            make_folder(place.parent)
-            self._fetch(image, _part(place))
-            if image.path not in plan.replaced:
-                _part(place).replace(place)
-                self._found[image.path] = image.sha256
+        try:
+            with room(place):
+                make_folder(place.parent)
+                self._fetch(image, _part(place))
+                if image.path not in plan.replaced:
+                    _part(place).replace(place)
+                    self._found[image.path] = image.sha256
+        except OSError as error:
+            raise WrongUse(
+                f"{place} cannot be written ({error.strerror}): move away what is in its place"
+            ) from error
         return True
 
     def _fetch(self, image: Image, part: Path) -> None:
         """Makes `part` the image, going on with what is there of it."""
         handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        with os.fdopen(handle, "r+b", buffering=0) as file:
+        with os.fdopen(handle, "r+b") as file:
             begun = file.seek(0, os.SEEK_END)
-            if begun != image.bytes or digest(part, "sha256") != image.sha256:
-                if begun >= image.bytes:
-                    begun = file.truncate(0)
-                self._source.fetch(image, file)  # type: ignore[arg-type]
-                if begun and digest(part, "sha256") != image.sha256:
-                    # What was there of it may have been of an older image.
-                    file.truncate(0)
-                    self._source.fetch(image, file)  # type: ignore[arg-type]
-            os.fsync(handle)
-        if digest(part, "sha256") != image.sha256:
-            part.unlink()
-            raise ChecksumMismatch(
-                f"{image.path} of {self._source.name} is not what its catalogue says: "
-                "run tcgamirror verify --repair there"
-            )
+            if begun >= image.bytes and digest(part, "sha256") != image.sha256:
+                begun = file.truncate(0)
+            for _ in range(2 if begun else 1):
+                self._source.fetch(image, file)
+                file.flush()
+                if digest(part, "sha256") == image.sha256:
+                    os.fsync(handle)
+                    return
+                # What was there of it may have been of an older image.
+                file.truncate(0)
+        part.unlink()
+        raise ChecksumMismatch(
+            f"{image.path} of {self._source.name} is not what its catalogue says: "
+            "run tcgamirror verify --repair there"
+        )
 
     # The catalogue ---------------------------------------------------------------------
 
     def _finished(self, foreign: Foreign, plan: Plan, seen: Seen) -> Synced:
         """Moves the images that replace others, then takes over the rows."""
         root, theirs = self._root, foreign.images()
-        moved = [each for each in theirs if each.path in plan.replaced]
-        moved = [each for each in moved if each.file_name not in self._failed]
+        moved = [
+            each
+            for each in theirs
+            if each.path in plan.replaced and each.file_name not in self._failed
+        ]
         obsolete = plan.obsolete if self._delete else []
+        gone = [*moved, *(each for each in obsolete if each.done)]
         (root / STATE).unlink(missing_ok=True)
-        if moved or obsolete:
+        if gone:
             with Catalogue.open(root / CATALOGUE) as catalogue:
-                catalogue.put_back([each.file_name for each in (*moved, *obsolete) if each.done])
+                catalogue.put_back([each.file_name for each in gone])
         with room(root):
             for image in moved:
                 with suppress(FileNotFoundError):

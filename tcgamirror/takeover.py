@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tcgamirror import database
-from tcgamirror.foreign import TABLES, Foreign, Row
+from tcgamirror.foreign import TABLES, Foreign, Row, insert
 
 _KEPT = ("slides", "former_ids", "sample", "images")
 """Tables of which rows may be kept that the source lacks, in the order to write them."""
@@ -38,9 +38,9 @@ def take_over(path: Path, source: Foreign, *, others: bool, lacking: Collection[
             for table in reversed(TABLES):
                 connection.execute(f"DELETE FROM {table}")
             for table in TABLES:
-                _insert(connection, table, source.columns(table), source.rows(table))
+                insert(connection, table, source.columns(table), source.rows(table))
             for table, own in kept.items():
-                _insert(connection, table, own.columns, _ranked(connection, table, own))
+                insert(connection, table, own.columns, _ranked(connection, table, own))
             connection.executemany(
                 "UPDATE images SET status = 'pending' WHERE file_name = ? AND status = 'done'",
                 ((name,) for name in lacking),
@@ -79,12 +79,3 @@ def _ranked(connection: sqlite3.Connection, table: str, own: _Rows) -> Iterable[
         (*row[:place], last + number, *row[place + 1 :])
         for number, row in enumerate(own.rows, start=1)
     ]
-
-
-def _insert(
-    connection: sqlite3.Connection, table: str, columns: Sequence[str], rows: Iterable[Row]
-) -> None:
-    # A former file_id may be known to both.
-    verb = "INSERT OR IGNORE" if table == "former_ids" else "INSERT"
-    marks = ", ".join("?" * len(columns))
-    connection.executemany(f"{verb} INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)

@@ -1,0 +1,153 @@
+"""`sync` and `serve`: the mirror brought to other machines over a share or the web."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from tcgamirror import console
+from tcgamirror.brake import Brake
+from tcgamirror.commands import home_of
+from tcgamirror.errors import ExitCode, WrongUse
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from tcgamirror.differences import Synced
+    from tcgamirror.publishers import Publisher
+
+SHOWN = 20
+"""Images that are named on the terminal."""
+
+
+class _Moving:
+    """Tells how it goes: a bar of bytes on a terminal, else a line now and then."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bar: tqdm[NoReturn] | None = None
+        self._images = self._total = 0
+        self._said = time.monotonic()
+
+    def begins(self, images: int, size: int) -> None:
+        self.close()
+        self._images, self._total = 0, images
+        if images and not self._quiet and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=size, unit="B", unit_scale=True, dynamic_ncols=True)
+
+    def passed(self, images: int, size: int) -> None:
+        self._images += images
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{self._images:,} of {self._total:,}", refresh=False)
+            self._bar.update(size)
+        elif not self._quiet and time.monotonic() - self._said >= console.QUIET_SECONDS:
+            self._said = time.monotonic()
+            console.say(f"{self._images:,} of {_images(self._total)}")
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'' if count == 1 else 's'}"
+
+
+# sync ------------------------------------------------------------------------------
+
+
+def sync(given: argparse.Namespace) -> ExitCode:
+    # Only now: `serve` asks nobody.
+    from tcgamirror.differences import rehearse
+    from tcgamirror.settings import address, byte_rate
+    from tcgamirror.sync import synchronize
+
+    if given.mirror is not None:
+        raise WrongUse("sync takes the two mirrors as SRC and DST, not by --mirror")
+    rate = None if given.rate is None else byte_rate(given.rate, "--rate")
+    root = Path(given.destination)
+    if root.exists() and not root.is_dir():
+        raise WrongUse(f"{root} is no directory; name another place to sync to")
+    brake = Brake()
+    brake.listen()
+    moving = _Moving(quiet=given.json)
+
+    def done_from(source: Publisher) -> Synced:
+        if given.dry_run:
+            return rehearse(source, root, delete=given.delete)
+        return synchronize(source, root, moving, brake, delete=given.delete)
+
+    from tcgamirror.publishers import Asking, Folder, Web
+
+    try:
+        if given.source.startswith(("http://", "https://")):
+            url = address(given.source, "SRC")
+            with Asking(rate=rate, stop=brake.stop) as transport:
+                found = done_from(Web(url, transport, brake.stop))
+        else:
+            found = done_from(Folder(Path(given.source), rate, brake.stop))
+    finally:
+        moving.close()
+    if given.json:
+        print(json.dumps(dataclasses.asdict(found) | {"exit_code": int(found.exit_code)}))
+    else:
+        _tell(found)
+    return found.exit_code
+
+
+def _tell(found: Synced) -> None:
+    if found.dry_run:
+        print(
+            f"would fetch {_images(found.fetched)} ({console.in_bytes(found.bytes)}), check "
+            f"{found.adopted:,} that are there, remove {found.removed:,}, and leave {found.kept:,}"
+        )
+    elif not found.changed:
+        print(f"nothing new: {_images(found.kept)} are as at the source")
+    else:
+        print(
+            f"{_images(found.fetched)} fetched ({console.in_bytes(found.bytes)}), "
+            f"{found.adopted:,} found here, {found.removed:,} removed, {found.kept:,} as before"
+        )
+    if found.gallery:
+        print(f"{found.gallery:,} files of the gallery copied")
+    if found.others:
+        print(
+            f"{console.slides(found.others)} that the source lacks "
+            f"{'are' if found.others > 1 else 'is'} kept; --delete removes them"
+        )
+    for failure in found.failed[:SHOWN]:
+        console.say(f"failed: {failure.path}: {failure.why}")
+    if len(found.failed) > SHOWN:
+        console.say(f"... and {len(found.failed) - SHOWN:,} more (all of them with --json)")
+    if found.failed:
+        print(
+            f"{_images(len(found.failed))} failed, and are pending here; the next sync tries again"
+        )
+
+
+# serve -----------------------------------------------------------------------------
+
+
+def serve(given: argparse.Namespace) -> ExitCode:
+    from tcgamirror.serve import serve as serve_at
+
+    home = home_of(given)
+
+    def announce(address: str, reachable: bool) -> None:
+        print(f"{home.root} is at {address} until Ctrl-C", flush=True)
+        if reachable:
+            console.say(
+                f"everyone who can reach {given.host} can read this mirror: there is no password; "
+                "leave out --host to keep it to this machine"
+            )
+
+    return serve_at(home.root, given.host, given.port, announce)

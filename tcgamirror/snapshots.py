@@ -1,0 +1,129 @@
+"""A mirror's catalogue as of a moment ago: a whole copy, and which images it tells of."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from tcgamirror.catalogue import Catalogue
+from tcgamirror.errors import TcgaMirrorError
+from tcgamirror.files import digest
+from tcgamirror.foreign import Image, images_of
+from tcgamirror.home import CATALOGUE, FIXED
+from tcgamirror.lookups import Counts
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks at whether the catalogue has changed."""
+YOUNG = 2.0
+"""Seconds within which a file may change twice and keep its time, as file systems tell it."""
+
+_TIMES_LONGER = 5
+"""Than a copy took, before the next one."""
+
+Stamp = tuple[tuple[int, int, int] | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One state of the catalogue. path: of the copy. images: by path. fixed: what they are."""
+
+    path: Path
+    sha256: str
+    images: Mapping[str, Image]
+    counts: Counts
+    fixed: str
+
+
+class Snapshots:
+    """Copies a catalogue whenever it has changed; for any number of threads.
+
+    folder: a directory of its own, where the copy lies.
+    """
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self._source = root / CATALOGUE
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._now: Snapshot | None = None
+        self._stamp: Stamp = ()
+        self._taken = self._looked = 0.0
+        self._pause = LOOK_EVERY
+        self._young = False
+        self._number = 0
+
+    def now(self) -> Snapshot:
+        """The state of at most a second ago, or an older one while no newer can be had.
+
+        Raises what `Catalogue.open` does if there is none at all.
+        """
+        with self._lock:
+            return self._current()
+
+    def opened(self) -> tuple[Snapshot, BinaryIO]:
+        """The same, with its copy open: that stays readable when the next one takes its place."""
+        with self._lock:
+            snapshot = self._current()
+            return snapshot, snapshot.path.open("rb")
+
+    def _current(self) -> Snapshot:
+        if self._now is None:
+            return self._take(_stamp(self._source))
+        if time.monotonic() - self._looked < self._pause:
+            return self._now
+        self._looked = time.monotonic()
+        stamp = _stamp(self._source)
+        ripe = self._young and self._looked - self._taken > YOUNG
+        if stamp == self._stamp and not ripe:
+            return self._now
+        try:
+            return self._take(stamp)
+        except (TcgaMirrorError, OSError):
+            # It is being rebuilt, or the disk is away for a moment.
+            return self._now
+
+    def _take(self, stamp: Stamp) -> Snapshot:
+        """stamp: of before the copy, so that a change during it is seen the next time."""
+        self._number += 1
+        begun = time.monotonic()
+        path = self._folder / f"{self._number}.db"
+        before = self._now
+        try:
+            self._now = self._copied(path)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        self._stamp, self._taken = stamp, time.monotonic()
+        # A large catalogue that changes all the time is not copied all the time.
+        self._pause = max(LOOK_EVERY, _TIMES_LONGER * (self._taken - begun))
+        newest = max((part[1] for part in stamp if part is not None), default=0)
+        self._young = time.time() - newest / 1e9 < YOUNG
+        if before is not None:
+            before.path.unlink(missing_ok=True)
+        return self._now
+
+    def _copied(self, path: Path) -> Snapshot:
+        with Catalogue.open(self._source, read_only=True) as catalogue:
+            catalogue.copy_to(path)
+        with Catalogue.open(path, read_only=True) as copy:
+            counts, fixed = copy.counts(), copy.fact(FIXED) or ""
+        with closing(sqlite3.connect(path)) as connection:
+            images = {image.path: image for image in images_of(connection)}
+        return Snapshot(path, digest(path, "sha256"), images, counts, fixed)
+
+
+def _stamp(path: Path) -> Stamp:
+    """What changes when the catalogue does. Never opens it: closing it would end SQLite's locks."""
+    parts: list[tuple[int, int, int] | None] = []
+    for name in (path.name, f"{path.name}-wal"):
+        try:
+            found = path.with_name(name).stat()
+            parts.append((found.st_ino, found.st_mtime_ns, found.st_size))
+        except OSError:
+            parts.append(None)
+    return tuple(parts)
