@@ -5,6 +5,7 @@ starts in turn (ssh, a pager) is the host's and must not meet our libraries,
 and whoever asks Python for the program's path means the executable's.
 """
 
+import io
 import os
 import sys
 from contextlib import suppress
@@ -23,7 +24,22 @@ def restore(environment: "os._Environ[str]") -> None:
         sys.executable = sys.argv[0] = path
 
 
+def speak(wanted: str) -> None:
+    """Gives the standard streams the encoding that Python's own variable names.
+
+    PyInstaller's Python reads no such variables, and of them this is one that people set.
+    """
+    encoding, _, errors = wanted.partition(":")
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # As Python itself, which has stderr never fail.
+            kept = stream.errors if stream is sys.stderr else errors or stream.errors
+            with suppress(LookupError):
+                stream.reconfigure(encoding=encoding or None, errors=kept)
+
+
 restore(os.environ)
+speak(os.environ.get("PYTHONIOENCODING", ""))
 # What `ps` and `top` show; it would be the loader's name.
 with suppress(OSError), open("/proc/self/comm", "w") as name_shown:  # noqa: PTH123
     name_shown.write("tcgamirror")

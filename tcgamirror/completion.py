@@ -9,7 +9,10 @@ import shtab
 from tcgamirror.options import grammar
 
 SHELLS = ("bash", "zsh", "fish")
-_PATHS = {"DIR": shtab.DIRECTORY, "FILE": shtab.FILE, "DEST": shtab.DIRECTORY, "SRC": shtab.FILE}
+_PATHS = {
+    **dict.fromkeys(("DIR", "DST"), shtab.DIRECTORY),
+    **dict.fromkeys(("FILE", "SRC", "DEST"), shtab.FILE),
+}
 """What a place-holder in the help stands for."""
 
 

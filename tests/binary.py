@@ -14,9 +14,19 @@ from tests.command import BINARY, ROOT, Result
 
 PROGRAM = Path(os.environ.get(BINARY) or ROOT / "dist" / "tcgamirror")
 
-needed = pytest.mark.skipif(
-    not PROGRAM.is_file(), reason=f"there is no {PROGRAM.name} in dist/: make build makes it"
-)
+
+def _lack() -> str:
+    """Why there is nothing to test; empty if there is."""
+    if not PROGRAM.is_file():
+        return "there is no dist/tcgamirror: make build makes it"
+    made = PROGRAM.stat().st_mtime
+    source = [*(ROOT / "tcgamirror").rglob("*.py"), *(ROOT / "build").rglob("*.*")]
+    if BINARY not in os.environ and any(path.stat().st_mtime > made for path in source):
+        return "dist/tcgamirror is older than the source: make build makes it anew"
+    return ""
+
+
+needed = pytest.mark.skipif(bool(_lack()), reason=_lack() or "it is there")
 """Marks tests of the executable itself."""
 
 SECONDS = 120

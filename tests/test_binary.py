@@ -27,10 +27,11 @@ from tests.mirrors import MPP, addresses, images, rows
 pytestmark = needed
 
 SOURCE = [sys.executable, str(ROOT / "main.py")]
-MOST_BYTES = 32_000_000
+MOST_BYTES, MOST_SECONDS = 32_000_000, 0.30
 OTHER_ROOT = "TCGAMIRROR_OTHER_ROOT"
 """Names a root file system of another, older Linux to run in as well."""
 
+MIRROR_THERE = "mirror-of-a-test"
 BY_RUN = {"seconds", "fetched_at", "bytes_fetched"}
 """Columns that no two runs share."""
 
@@ -236,25 +237,31 @@ def test_names_are_looked_up(env: Mapping[str, str]) -> None:
 # Where there is nothing -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["nothing else", "an older system"])
-def test_the_main_job_in_a_root_with(
-    kind: str, tmp_path: Path, small_gdc: StandIn, env: Mapping[str, str]
-) -> None:
-    other = os.environ.get(OTHER_ROOT)
-    if kind == "an older system" and not other:
+@pytest.fixture(params=["nothing else", "an older system"])
+def other_root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A root file system with the executable in it, left as it was found."""
+    named = os.environ.get(OTHER_ROOT)
+    if request.param == "an older system" and not named:
         pytest.skip(f"{OTHER_ROOT} names no root file system (debootstrap bullseye makes one)")
-    root = bare_root(Path(other or "") if kind == "an older system" else tmp_path / "root")
-    mirror = root / "tmp" / tmp_path.name
-    within = Path("/tmp", tmp_path.name)
-    for words in (wanted(within, small_gdc), ["--mirror", within, "update"]):
-        ran = launched(*words, env={}, program="/tcgamirror", before=inside(root))
+    root = bare_root(Path(named or "") if request.param == "an older system" else tmp_path / "root")
+    yield root
+    (root / "tcgamirror").unlink()
+    shutil.rmtree(root / "tmp" / MIRROR_THERE, ignore_errors=True)
+    shutil.rmtree(root / "tmp" / f"tcgamirror-{os.geteuid()}", ignore_errors=True)
+
+
+def test_the_main_job_in_a_root_with(
+    other_root: Path, tmp_path: Path, small_gdc: StandIn, env: Mapping[str, str]
+) -> None:
+    there, source = Path("/tmp") / MIRROR_THERE, tmp_path / "source"
+    for words in (wanted(there, small_gdc), ["--mirror", there, "update"]):
+        ran = launched(*words, env={}, program="/tcgamirror", before=inside(other_root))
         assert (ran.code, ran.err) == (0, ""), ran
-    source = tmp_path / "source"
     for words in (wanted(source, small_gdc), ["--mirror", source, "update"]):
         assert launched(*words, env=env, program=SOURCE[1], before=SOURCE[:1]).code == 0
+    mirror = other_root / "tmp" / MIRROR_THERE
+    assert len(images(mirror)) == 12
     assert images(mirror) == images(source) and catalogue(mirror) == catalogue(source)
-    shutil.rmtree(mirror)
-    (root / "tcgamirror").unlink()
 
 
 # Its papers -------------------------------------------------------------------------
@@ -262,14 +269,13 @@ def test_the_main_job_in_a_root_with(
 
 def test_it_is_small_and_starts_fast(env: Mapping[str, str]) -> None:
     assert PROGRAM.stat().st_size <= MOST_BYTES
-    starts(launched("--version", env=env))
-    took = []
-    for _ in range(9):
+    took: list[float] = []
+    # The fastest of some: this machine may have other work.
+    while len(took) < 40 and min(took, default=1) >= MOST_SECONDS:
         began = time.monotonic()
         assert starts(launched("--version", env=env))
         took.append(time.monotonic() - began)
-    # The fastest of some: this machine may have other work.
-    assert min(took) < 0.30
+    assert min(took) < MOST_SECONDS
 
 
 def test_its_digest_and_its_list_of_contents_lie_beside_it() -> None:

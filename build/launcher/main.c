@@ -131,7 +131,8 @@ static void start_from(const struct place *place, int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-    if (getenv(named.variable)) {
+    const char *chosen = getenv(named.variable);
+    if (chosen && *chosen) {
         start_from(&named, argc, argv);
     } else {
         for (size_t each = 0; each < sizeof places / sizeof *places; each++)
