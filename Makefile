@@ -24,7 +24,7 @@ test: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses 2 --dist loadfile
 
 soak: $(READY)
 	TCGAMIRROR_SOAK=1 TCGAMIRROR_KILLS=200 $(PY) -m pytest --timeout 7200

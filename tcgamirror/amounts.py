@@ -6,6 +6,9 @@ import argparse
 import re
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
+MOST = 2**31
+"""Slides, pixels or seconds: nobody means more."""
+MOST_BYTES = 2**60
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?")
 
 
@@ -16,28 +19,42 @@ def duration(text: str) -> float:
     7200.0
     """
     match = _DURATION.fullmatch(text)
-    if match is None or not float(match[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 90s, 30m or 2h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+    seconds = 0.0
+    if match is not None:
+        seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+    if not 0 < seconds <= MOST:
+        raise argparse.ArgumentTypeError(f"{text!r:.60} is no duration such as 90s, 30m or 2h")
+    return seconds
 
 
-def byte_rate(text: str) -> float:
-    """Bytes per second of `500k`, `5M` or `1.5M`, in powers of 1,000.
+def byte_count(text: str) -> float:
+    """Bytes, or bytes per second, of `500k`, `5M` or `1.5M`, in powers of 1,000.
 
-    >>> byte_rate("1.5M")
+    >>> byte_count("1.5M")
     1500000.0
     """
     match = _SIZE.fullmatch(text)
-    if match is None or not float(match[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes such as 500k or 5M")
-    return float(match[1]) * 1000.0 ** " kMGT".index(match[2] or " ")
+    count = 0.0
+    if match is not None:
+        count = float(match[1]) * 1000.0 ** " kMGT".index(match[2] or " ")
+    if not 0 < count <= MOST_BYTES:
+        raise argparse.ArgumentTypeError(f"{text!r:.60} is no number of bytes such as 500k or 5M")
+    return count
 
 
 def whole_number(text: str) -> int:
-    """A number of slides or workers, at least one."""
-    if not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
-    return int(text)
+    """A number of slides, workers or pixels, at least one.
+
+    >>> whole_number("007")
+    7
+    """
+    # By its length first: Python itself refuses to read a number of thousands of digits.
+    digits = text.lstrip("0") if text.isascii() and text.isdigit() else ""
+    if not digits or len(digits) > len(str(MOST)) or int(digits) > MOST:
+        raise argparse.ArgumentTypeError(
+            f"{text!r:.60} is no whole number of 1 or more, up to {MOST}"
+        )
+    return int(digits)
 
 
 def slides(text: str) -> int | None:

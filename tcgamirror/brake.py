@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from queue import SimpleQueue
 from types import FrameType
 
 
@@ -24,6 +25,7 @@ class Brake:
         self.left_behind = False
         self._pressed = False
         self._stopped: float | None = None
+        self._bell: SimpleQueue[None] = SimpleQueue()
 
     @property
     def pressed(self) -> bool:
@@ -32,34 +34,42 @@ class Brake:
     @property
     def waits(self) -> bool:
         """Pressed once: the slides in hand are waited for."""
-        return self._pressed and not self.stop.is_set()
+        return self._pressed and self._stopped is None
 
     def press(self) -> None:
-        if self._pressed or not self.in_hand:
-            self._stop_all()
-        self._pressed = True
+        if self._note(hard=False):
+            self.stop.set()
 
     def press_hard(self) -> None:
         """Lets go of the slides in hand, too."""
-        self._pressed = True
-        self._stop_all()
+        self._note(hard=True)
+        self.stop.set()
 
     @property
     def seconds_stopped(self) -> float:
         """Since when waits and transfers are to end; 0 if they are not."""
         return 0.0 if self._stopped is None else time.monotonic() - self._stopped
 
-    def _stop_all(self) -> None:
-        self._stopped = self._stopped or time.monotonic()
-        self.stop.set()
+    def _note(self, *, hard: bool) -> bool:
+        """Notes a press; whether all is to stop."""
+        stops = hard or self._pressed or not self.in_hand
+        if stops:
+            self._stopped = self._stopped or time.monotonic()
+        self._pressed = True
+        return stops
 
     def listen(self) -> None:
         """Has Ctrl-C press, and a request to terminate press hard. For the main thread."""
+        threading.Thread(target=self._answer_bell, name="brake", daemon=True).start()
         signal.signal(signal.SIGINT, self._interrupted)
         signal.signal(signal.SIGTERM, self._interrupted)
 
     def _interrupted(self, number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGINT:
-            self.press()
-        else:
-            self.press_hard()
+        # No lock may be taken here: the main thread, which this interrupts, may be inside
+        # stop.wait and hold the one that stop.set needs. SimpleQueue.put may be called anywhere.
+        if self._note(hard=number != signal.SIGINT):
+            self._bell.put(None)
+
+    def _answer_bell(self) -> None:
+        self._bell.get()
+        self.stop.set()

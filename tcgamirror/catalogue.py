@@ -9,14 +9,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tcgamirror import database, fetching, history, lookups, merging, upkeep
+from tcgamirror import database, exchange, fetching, history, lookups, merging, upkeep
 from tcgamirror.database import Journal, timestamp
 from tcgamirror.errors import Damaged, NotAMirror, WrongUse
+from tcgamirror.exchange import Having, SlideRows, Taken, Theirs
 from tcgamirror.fetching import Standing
 from tcgamirror.history import Merge
 from tcgamirror.lookups import Counts, Rows
@@ -24,16 +24,6 @@ from tcgamirror.merging import Merged
 from tcgamirror.model import Kind, Listing, Outcome, Slide, Upstream
 from tcgamirror.sampling import Candidate
 from tcgamirror.upkeep import Kept, Restored
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """An image the catalogue says is there. path: relative to the mirror. bytes: its size."""
-
-    file_name: str
-    path: str
-    bytes: int
-    sha256: str
 
 
 class Catalogue:
@@ -240,7 +230,7 @@ class Catalogue:
             return fetching.due_count(connection, retry_failed=retry_failed, now=now)
 
     def unfinished(self, file_ids: Iterable[str]) -> set[str]:
-        """Those of the ids whose slides are sampled and not done."""
+        """Those of the ids whose slides are pending, or failed and to be tried again by itself."""
         with self._reading() as connection:
             return fetching.unfinished(connection, file_ids)
 
@@ -257,15 +247,6 @@ class Catalogue:
         """
         with self._change() as connection:
             fetching.record(connection, outcome, run, now)
-
-    def held(self) -> list[Held]:
-        """Every image that is done, by rank: what must lie in the mirror, byte for byte."""
-        with self._reading() as connection:
-            rows = connection.execute(
-                "SELECT file_name, path, bytes, sha256 FROM mirror "
-                "WHERE status = 'done' ORDER BY sample_rank"
-            )
-            return [Held(*row) for row in rows]
 
     def put_back(self, names: Sequence[str]) -> None:
         """Makes sampled slides pending again: their images are lost or damaged."""
@@ -309,6 +290,33 @@ class Catalogue:
         """Gives sampled slides their images back; how many are of a file changed since."""
         with self._change() as connection:
             return upkeep.restore(connection, images)
+
+    # Carrying ------------------------------------------------------------------
+
+    def copy_to(self, path: Path) -> None:
+        """A consistent copy at `path`, whatever another process writes meanwhile."""
+        with self._reading() as connection, database.translated(path):
+            exchange.copy_to(connection, path)
+
+    def rows_of(self, name: str) -> SlideRows | None:
+        """All that is said of one sampled slide; None if it is not sampled."""
+        with self._reading() as connection:
+            return exchange.rows_of(connection, name)
+
+    def take(self, theirs: Theirs) -> None:
+        """Takes over another catalogue's listing and sample; its images come one by one."""
+        with self._change() as connection:
+            exchange.take(connection, theirs)
+
+    def having(self) -> dict[str, Having]:
+        """What there is of each sampled slide, by file name."""
+        with self._reading() as connection:
+            return exchange.having(connection)
+
+    def take_images(self, images: Iterable[Taken], run: int) -> None:
+        """Notes images that have come from another mirror and lie in their places."""
+        with self._change() as connection:
+            exchange.take_images(connection, images, run)
 
     # Runs ----------------------------------------------------------------------
 

@@ -28,6 +28,10 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "schedule": ("scheduling", "schedule"),
     "gallery": ("showing", "gallery"),
     "lock": ("showing", "lock"),
+    "export": ("carrying", "export_mirror"),
+    "import": ("carrying", "import_into"),
+    "sync": ("publishing", "sync"),
+    "serve": ("publishing", "serve"),
     "doctor": ("helping", "doctor"),
     "licenses": ("helping", "licenses"),
     "completion": ("helping", "completion"),
@@ -39,6 +43,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. The only place that catches everything."""
+    _open_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A µ or a path that the terminal's encoding lacks is no reason to fail.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -69,6 +74,17 @@ def _ended(arguments: Sequence[str] | None) -> int:
     finally:
         # Here, where a reader that has gone is no traceback yet; --help comes by too.
         sys.stdout.flush()
+
+
+def _open_streams() -> None:
+    """Has what was closed (`>&-`) lead nowhere.
+
+    In this order each gets its own number back; else the catalogue might get it,
+    and with it what a library writes to number 2.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
 
 
 def _close_stdout() -> None:

@@ -114,16 +114,33 @@ def text(value: object) -> str:
 def write_rows(
     columns: Sequence[str], rows: Iterable[Sequence[object]], form: str, out: TextIO
 ) -> None:
-    """Rows as `table`, `csv` or `json` (a list of objects)."""
+    """Rows as `table`, `csv` or `json` (a list of objects; a second `n` is called `n_2`)."""
     if form == "csv":
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows([_plain(cell) for cell in row] for row in rows)
     elif form == "json":
-        objects = [dict(zip(columns, row, strict=True)) for row in rows]
+        names = distinct(columns)
+        objects = [dict(zip(names, row, strict=True)) for row in rows]
         print(json.dumps(objects, indent=1, ensure_ascii=False, default=_plain), file=out)
     else:
         print(table(columns, rows), file=out)
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, each once: an object can hold no two values of one name.
+
+    >>> distinct(["n", "path", "n", "n", "n_2"])
+    ['n', 'path', 'n_2', 'n_3', 'n_2_2']
+    """
+    found: list[str] = []
+    for name in names:
+        number, free = 1, name
+        while free in found:
+            number += 1
+            free = f"{name}_{number}"
+        found.append(free)
+    return found
 
 
 def _plain(value: object) -> object:
@@ -162,6 +179,10 @@ class Progress:
     def listing(self, got: int, total: int) -> None:
         """So many of the slides have been listed; of 0 if the first answer is awaited."""
         self._pass(f"listing {got:,} of {slides(total)}" if total else "asking for the listing")
+
+    def note(self, message: str) -> None:
+        self._wipe()
+        self._line(message)
 
     def begins(self, total: int) -> None:
         self._wipe()

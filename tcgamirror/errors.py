@@ -103,6 +103,12 @@ class Interrupted(TcgaMirrorError):
     exit_code = ExitCode.INTERRUPTED
 
 
+class Bug(TcgaMirrorError):
+    """Slide after slide met what the program was not written for."""
+
+    exit_code = ExitCode.BUG
+
+
 # The network: fatal to a listing, one source's failure to a slide -------------
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from tcgamirror.database import Journal
-from tcgamirror.model import Status
+from tcgamirror.model import Slide, Status
 
 Value = str | int | float | None
 Row = Mapping[str, Value]
@@ -33,18 +34,56 @@ RELEASE = (
     *("merge", "release", "merged_at", "listed", "added", "changed", "reidentified"),
     *("superseded", "withdrawn", "returned", "duplicates"),
 )
+_MERGED = ("merge", "release", "merged_at", "listed")
+"""What no two listings merged share, unless one catalogue is made from the other."""
+
 CHANGE = ("change", "release", "file_name", "what", "detail", "merge")
+_SAMPLED = ("file_name", "rank", "sampled_at", "release")
+_FRESH: Row = {**dict.fromkeys(COURSE), "status": Status.PENDING, "attempts": 0, "failures": 0}
 ATTEMPT = ("source", "started", "seconds", "bytes", "requests", "fault", "message")
 
 
 @dataclass(frozen=True, slots=True)
 class Having:
-    """What a mirror has of a sampled slide. Everything but the status may never have been."""
+    """What a mirror has of a sampled slide.
 
+    slide: with no more of it than its names, md5 and project. path, sha256,
+    fetched_at: of its image, None if it never had one.
+    """
+
+    slide: Slide
     status: Status
     path: str | None
     sha256: str | None
     fetched_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An image that has come, as its row elsewhere.
+
+    differs: it is of another file of the slide than the one listed here.
+    """
+
+    row: Row
+    differs: bool
+    attempts: tuple[Row, ...]
+
+
+class Theirs(Protocol):
+    """Another catalogue, row by row, every value of it checked."""
+
+    def slides(self) -> Iterator[Row]: ...
+
+    def former_ids(self) -> Iterator[Row]: ...
+
+    def releases(self) -> Iterator[Row]: ...
+
+    def changes(self) -> Iterator[Row]: ...
+
+    def sample(self) -> Iterator[Row]:
+        """Columns of `sample` and `images`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +134,30 @@ def put_rows(connection: sqlite3.Connection, rows: SlideRows) -> None:
 # Into a catalogue ------------------------------------------------------------------
 
 
-def history(connection: sqlite3.Connection) -> list[tuple[Value, ...]]:
-    """The listings merged so far, by what no two of them share."""
-    return connection.execute(
-        "SELECT merge, release, merged_at, listed FROM releases ORDER BY merge"
+def take(connection: sqlite3.Connection, theirs: Theirs) -> None:
+    """Takes over another catalogue's listing and sample, and leaves all images to come.
+
+    Where the listings merged here are the first ones of those merged there, the
+    rest of them is taken over as it is. Else the listing here stays, and only the
+    sampled slides that it lacks are added, as ones not listed.
+    """
+    releases = list(theirs.releases())
+    known = [tuple(row[name] for name in _MERGED) for row in releases]
+    ours = connection.execute(
+        f"SELECT {', '.join(_MERGED)} FROM releases ORDER BY merge"
     ).fetchall()
+    if known[: len(ours)] == ours:
+        put_slides(connection, theirs.slides())
+        _put_history(connection, releases, theirs.changes())
+    else:
+        sampled = {row["file_name"] for row in theirs.sample()}
+        _add_unlisted(connection, (row for row in theirs.slides() if row["file_name"] in sampled))
+    put_former_ids(
+        connection,
+        ((str(row["file_id"]), str(row["file_name"])) for row in theirs.former_ids()),
+    )
+    there = {name for (name,) in connection.execute("SELECT file_name FROM sample")}
+    _add_sampled(connection, (row for row in theirs.sample() if row["file_name"] not in there))
 
 
 def put_slides(connection: sqlite3.Connection, slides: Iterable[Row]) -> None:
@@ -110,9 +168,9 @@ def put_slides(connection: sqlite3.Connection, slides: Iterable[Row]) -> None:
         "AND EXISTS (SELECT 1 FROM slides WHERE slides.file_name = :file_name AND md5 <> :md5)"
     )
     put = (
-        f"INSERT INTO slides ({', '.join(SLIDE)}) VALUES ({', '.join(f':{name}' for name in SLIDE)}) "
-        f"ON CONFLICT (file_name) DO UPDATE SET "
-        f"{', '.join(f'{name} = excluded.{name}' for name in others)}"
+        f"INSERT INTO slides ({', '.join(SLIDE)}) VALUES ({_marks(SLIDE)}) "
+        "ON CONFLICT (file_name) DO UPDATE SET "
+        + ", ".join(f"{name} = excluded.{name}" for name in others)
     )
     for slide in slides:
         connection.execute(changed, slide)
@@ -120,13 +178,15 @@ def put_slides(connection: sqlite3.Connection, slides: Iterable[Row]) -> None:
 
 
 def put_former_ids(connection: sqlite3.Connection, pairs: Iterable[tuple[str, str]]) -> None:
-    """Adds (file_id, file_name) of ids that slides had before."""
+    """Adds (file_id, file_name) of ids that listed slides had before."""
     connection.executemany(
-        "INSERT OR IGNORE INTO former_ids (file_id, file_name) VALUES (?, ?)", pairs
+        "INSERT OR IGNORE INTO former_ids (file_id, file_name) SELECT ?1, ?2 "
+        "WHERE EXISTS (SELECT 1 FROM slides WHERE file_name = ?2 AND file_id <> ?1)",
+        pairs,
     )
 
 
-def put_history(
+def _put_history(
     connection: sqlite3.Connection, releases: Iterable[Row], changes: Iterable[Row]
 ) -> None:
     """Adds the listings merged elsewhere after those merged here, and what each changed."""
@@ -140,7 +200,7 @@ def _merge(row: Row) -> int:
     return int(row["merge"] or 0)
 
 
-def add_unlisted(connection: sqlite3.Connection, slides: Iterable[Row]) -> None:
+def _add_unlisted(connection: sqlite3.Connection, slides: Iterable[Row]) -> None:
     """Adds slides that the listing here does not know, and keeps what it says of those it does."""
     (last,) = connection.execute("SELECT coalesce(max(position), 0) FROM slides").fetchone()
     rows = (
@@ -151,33 +211,50 @@ def add_unlisted(connection: sqlite3.Connection, slides: Iterable[Row]) -> None:
 
 
 def having(connection: sqlite3.Connection) -> dict[str, Having]:
-    """What is there of each sampled slide, by file name."""
-    rows = connection.execute("SELECT file_name, status, path, sha256, fetched_at FROM images")
-    return {name: Having(Status(status), *values) for name, status, *values in rows}
+    """What there is of each sampled slide, by file name."""
+    rows = connection.execute(
+        "SELECT file_name, file_id, md5, project_id, status, path, sha256, fetched_at "
+        "FROM images JOIN slides USING (file_name)"
+    )
+    return {
+        name: Having(
+            Slide(file_id=file_id, file_name=name, md5=md5, project_id=project_id),
+            Status(status),
+            *image,
+        )
+        for name, file_id, md5, project_id, status, *image in rows
+    }
 
 
-def add_sampled(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
+def take_images(connection: sqlite3.Connection, images: Iterable[Taken], run: int) -> None:
+    """Notes images that have come. One of another file than the one listed stays pending."""
+    for image in images:
+        name = str(image.row["file_name"])
+        row = {**image.row, "status": Status.PENDING} if image.differs else image.row
+        set_image(connection, row, (*COURSE, *PICTURE))
+        _add_attempts(connection, name, run, image.attempts)
+        if image.differs:
+            _set_changed(connection, name)
+        connection.execute("UPDATE runs SET done = done + 1 WHERE run = ?", (run,))
+
+
+def _add_sampled(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
     """Samples slides as elsewhere. A rank that is taken here becomes the next free one.
 
     rows: of `sample` and `images`. What is done there is pending here until its image has come.
     """
     ranks = {rank for (rank,) in connection.execute("SELECT rank FROM sample")}
+    last = max(ranks, default=0)
     for row in rows:
-        rank = row["rank"] if row["rank"] not in ranks else max(ranks) + 1
+        rank = int(row["rank"] or 0)
+        if rank in ranks:
+            rank = last + 1
+        last = max(last, rank)
         ranks.add(rank)
-        _insert(
-            connection,
-            "sample",
-            ("file_name", "rank", "sampled_at", "release"),
-            [{**row, "rank": rank}],
-        )
         waits = row["status"] == Status.DONE
-        course = {"status": Status.PENDING, "attempts": 0, "failures": 0} if waits else row
-        empty = dict.fromkeys(COURSE)
-        image = {**empty, **{name: course.get(name) for name in COURSE}}
-        _insert(
-            connection, "images", ("file_name", *COURSE), [{**image, "file_name": row["file_name"]}]
-        )
+        course = {**row, **_FRESH} if waits else row
+        _insert(connection, "sample", _SAMPLED, [{**row, "rank": rank}])
+        _insert(connection, "images", ("file_name", *COURSE), [course])
 
 
 def set_image(connection: sqlite3.Connection, row: Row, columns: Sequence[str]) -> None:
@@ -189,7 +266,7 @@ def set_image(connection: sqlite3.Connection, row: Row, columns: Sequence[str]) 
     )
 
 
-def set_changed(connection: sqlite3.Connection, name: str) -> None:
+def _set_changed(connection: sqlite3.Connection, name: str) -> None:
     """Notes that the image of a slide is of another file than the one listed."""
     connection.execute(
         "UPDATE slides SET upstream = 'changed' WHERE file_name = ? AND upstream = 'current'",
@@ -197,7 +274,7 @@ def set_changed(connection: sqlite3.Connection, name: str) -> None:
     )
 
 
-def add_attempts(
+def _add_attempts(
     connection: sqlite3.Connection, name: str, run: int, attempts: Iterable[Row]
 ) -> None:
     """Adds what was tried elsewhere for a slide, but for what came along before."""
@@ -220,9 +297,11 @@ def _insert(
     *,
     or_ignore: bool = False,
 ) -> None:
-    marks = ", ".join(f":{name}" for name in columns)
+    insert = "INSERT OR IGNORE" if or_ignore else "INSERT"
     connection.executemany(
-        f"INSERT {'OR IGNORE ' if or_ignore else ''}INTO {table} ({', '.join(columns)}) "
-        f"VALUES ({marks})",
-        rows,
+        f"{insert} INTO {table} ({', '.join(columns)}) VALUES ({_marks(columns)})", rows
     )
+
+
+def _marks(columns: Sequence[str]) -> str:
+    return ", ".join(f":{name}" for name in columns)

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,11 +17,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Literal, Self
 
-from tcgamirror.errors import Locked, NoRoom, WrongUse
+from tcgamirror.errors import Damaged, Locked, NoRoom, WrongUse
 
 _CHUNK = 1 << 20
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL})
 """How a file system says that it knows no locks of the kind asked for."""
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+"""The place is there, but may not be written."""
+_IN_THE_WAY = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP}
+    | {errno.ENAMETOOLONG, errno.ENODEV, errno.ENXIO, errno.ENOTEMPTY}
+)
+"""A folder is no folder, or gone: in general a disk that is not mounted."""
+_BROKEN = frozenset({errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EREMOTEIO, errno.EUCLEAN})
+"""The disk, or the way to it, fails."""
 
 
 @contextmanager
@@ -46,6 +57,17 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 part.unlink()
             raise
         sync_folder(path.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """Makes the folder if it is not there, and writes in it what leaves no trace.
+
+    Raises as `room` does.
+    """
+    with room(folder):
+        make_folder(folder)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
 
 
 def make_folder(path: Path) -> None:
@@ -98,22 +120,33 @@ def room(path: Path) -> Iterator[None]:
     """Turns the system's refusals to write at `path` into errors that name it.
 
     Raises NoRoom for a full disk, a full quota or a file too large for the file
-    system, and WrongUse where the place is read-only or not permitted. Where the
-    system names a file, the sentence does too; else it names `path`.
+    system, WrongUse where the place is read-only, not permitted or not there at
+    all, and Damaged where the disk fails. Where the system names a file, the
+    sentence does too; else it names `path`.
     """
     try:
         yield
     except OSError as error:
         place = error.filename if isinstance(error.filename, str) else path
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in _FULL:
             raise NoRoom(
                 f"no room to write {place} ({error.strerror}; {_free(path)}): "
                 "free some, or move the mirror to a larger disk"
             ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno in FORBIDDEN:
             raise WrongUse(
                 f"the system refuses access to {place} ({error.strerror}): "
                 "change its permissions or name another place"
+            ) from error
+        if error.errno in _IN_THE_WAY:
+            raise WrongUse(
+                f"nothing can be written at {place} ({error.strerror}): mount the disk it lies "
+                "on, or remove what is in its way"
+            ) from error
+        if error.errno in _BROKEN:
+            raise Damaged(
+                f"the disk fails at {place} ({error.strerror}): look at the system's log, and "
+                "run again when it is mended"
             ) from error
         raise
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from tcgamirror import values
+from tcgamirror.answers import place
 from tcgamirror.errors import WrongContent
 from tcgamirror.model import Barcode, Kind, Listing, Slide
 
@@ -83,7 +84,7 @@ def release(transport: Answers, api: str) -> str:
         if tag is not None:
             return f"API {tag}"
     raise WrongContent(
-        f"{url} did not answer as the GDC does, with its data release: {answer!r:.80}"
+        f"{place(url)} did not answer as the GDC does, with its data release: {answer!r:.80}"
     )
 
 
@@ -106,11 +107,11 @@ def listing(
             slides = _slides(transport, api, page_size, on_page)
         except _Moved as moved:
             raise WrongContent(
-                f"the listing of {api}/files changed twice while it was read ({moved}); "
+                f"the listing of {place(api)}/files changed twice while it was read ({moved}); "
                 "try again later"
             ) from None
     if not slides:
-        raise WrongContent(f"{api}/files lists no TCGA slide at all")
+        raise WrongContent(f"{place(api)}/files lists no TCGA slide at all")
     return Listing(release=named, slides=tuple(slides))
 
 
@@ -132,7 +133,7 @@ def versions(transport: Answers, api: str, file_ids: Sequence[str]) -> dict[str,
         limit = _PAGE_LIMIT + len(asked) * _HIT_LIMIT
         answer = transport.json(url, payload={"ids": asked}, limit=limit)
         if not isinstance(answer, list):
-            raise WrongContent(f"{url} answered something other than a list of versions")
+            raise WrongContent(f"{place(url)} answered something other than a list of versions")
         for row in map(_part, answer):
             old, new = values.file_id(row.get("id")), values.file_id(row.get("latest_id"))
             if old is not None and new is not None:
@@ -150,9 +151,9 @@ def _slides(
         for hit in hits:
             file_id = values.file_id(hit.get("file_id"))
             if file_id is None:
-                raise WrongContent(f"{url} lists a file without a file_id: {hit!r:.120}")
+                raise WrongContent(f"{place(url)} lists a file without a file_id: {hit!r:.120}")
             if file_id in seen:
-                raise WrongContent(f"{url} lists the file {file_id} twice")
+                raise WrongContent(f"{place(url)} lists the file {file_id} twice")
             seen.add(file_id)
             slide = _slide(url, file_id, hit)
             if slide is not None:
@@ -176,9 +177,9 @@ def _pages(transport: Answers, url: str, page_size: int) -> Iterator[tuple[list[
             raise _Moved(f"from {first_total} files to {total}")
         seen += len(hits)
         if seen > total:
-            raise WrongContent(f"{url} lists more files than the {total} it speaks of")
+            raise WrongContent(f"{place(url)} lists more files than the {total} it speaks of")
         if not hits and seen < total:
-            raise WrongContent(f"{url} lists {seen} files, but speaks of {total}")
+            raise WrongContent(f"{place(url)} lists {seen} files, but speaks of {total}")
         yield hits, total
 
 
@@ -210,9 +211,9 @@ def _page(url: str, answer: object) -> tuple[list[Part], int]:
     data = _part(_part(answer).get("data"))
     hits, total = data.get("hits"), _part(data.get("pagination")).get("total")
     if not isinstance(hits, list) or not all(isinstance(hit, dict) for hit in hits):
-        raise WrongContent(f"{url} did not answer as the GDC does, with a list of hits")
+        raise WrongContent(f"{place(url)} did not answer as the GDC does, with a list of hits")
     if isinstance(total, bool) or not isinstance(total, int) or not 0 <= total <= MOST_HITS:
-        raise WrongContent(f"{url} speaks of {total!r:.40} files, which cannot be")
+        raise WrongContent(f"{place(url)} speaks of {total!r:.40} files, which cannot be")
     return hits, total
 
 
@@ -220,7 +221,8 @@ def _slide(url: str, file_id: str, hit: Part) -> Slide | None:
     file_name = values.file_name(hit.get("file_name"))
     if file_name is None:
         raise WrongContent(
-            f"{url} lists the file {file_id} under an unsafe name: {hit.get('file_name')!r:.120}"
+            f"{place(url)} lists the file {file_id} under an unsafe name: "
+            f"{hit.get('file_name')!r:.120}"
         )
     if not file_name.lower().endswith(".svs"):
         return None

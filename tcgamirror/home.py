@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tcgamirror.catalogue import Catalogue
-from tcgamirror.errors import BadSettings, NotAMirror
-from tcgamirror.files import make_folder, replacing, room
+from tcgamirror.errors import BadSettings, NotAMirror, TcgaMirrorError, WrongUse
+from tcgamirror.files import FORBIDDEN, make_folder, replacing, room
 from tcgamirror.settings import FILE_NAME, Settings, format_settings, read_settings
 
 CATALOGUE = "catalogue.db"
@@ -48,9 +48,12 @@ class Home:
     def create(cls, root: Path, settings: Settings) -> Home:
         """A new mirror. The settings are written last: what lacks them is none.
 
-        Raises NotAMirror if `root` holds one, or a catalogue without settings.
+        A catalogue that an init left which was killed before that is replaced.
+        Raises NotAMirror if `root` holds a mirror, or another catalogue.
         """
         _make(root)
+        if not _there(root / FILE_NAME) and _is_unfinished(root / CATALOGUE):
+            (root / CATALOGUE).unlink()
         for name in (FILE_NAME, CATALOGUE):
             if _there(root / name):
                 raise NotAMirror(f"{root} holds {name} already; choose another directory")
@@ -83,13 +86,27 @@ def _there(path: Path) -> bool:
         raise NotAMirror(f"{str(path)!r} is no path ({error})") from error
 
 
+def _is_unfinished(path: Path) -> bool:
+    """Whether there is a catalogue in which nothing was ever listed, sampled or run."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    try:
+        with Catalogue.open(path, read_only=True) as catalogue:
+            return not (catalogue.merges() or catalogue.sampled() or catalogue.counts().runs)
+    except TcgaMirrorError:
+        return False
+
+
 def _make(root: Path) -> None:
     """The directory and those above it. Raises NotAMirror where there can be none."""
     try:
         with room(root):
             make_folder(root)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
+    except (WrongUse, OSError, ValueError) as error:
+        cause = error.__cause__ or error
+        if getattr(cause, "errno", None) in FORBIDDEN:
+            raise
+        why = getattr(cause, "strerror", None) or error
         raise NotAMirror(
             f"the directory {str(root)!r} cannot be made ({why}); choose another"
         ) from error

@@ -24,6 +24,11 @@ class Ladder:
         self._target = target
         self._store = store
         self._meters: list[Meter] = []
+        self._in_hand: dict[str, str] = {}
+
+    def source_of(self, slide: Slide) -> str:
+        """The name of the source that has, or had last, the slide in hand."""
+        return self._in_hand.get(slide.file_name, self._sources[0].name)
 
     @property
     def bytes_moved(self) -> int:
@@ -37,6 +42,7 @@ class Ladder:
         """
         attempts: list[Attempt] = []
         for source in self._sources:
+            self._in_hand[slide.file_name] = source.name
             meter = Meter()
             self._meters.append(meter)
             started, clock = time.time(), time.monotonic()

@@ -175,8 +175,8 @@ def _refuse_if_shrunken(release: str, lost: int, listed: int) -> None:
     most = MOST_LOST_PERCENT if listed >= FEW else MOST_LOST_PERCENT_OF_FEW
     if lost * 100 > listed * most:
         raise WrongContent(
-            f"{release} lacks {lost} of the {listed} slides listed so far, which looks like half "
-            "an answer; try again later, or take it as it is by --accept-shrink"
+            f"{release} lacks {lost} of the {listed} slides listed so far, which looks like a part "
+            "of it alone; if it is all there is, take it as it is by --accept-shrink"
         )
 
 

@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from tcgamirror import refreshing
 from tcgamirror.brake import Brake
@@ -21,22 +20,24 @@ from tcgamirror.errors import (
     Unreachable,
     WrongUse,
 )
-from tcgamirror.files import Lock
+from tcgamirror.fetching import Standing
+from tcgamirror.files import Lock, check_writable
 from tcgamirror.forecast import Forecast, forecast
 from tcgamirror.home import CATALOGUE, WORK, Home
-from tcgamirror.lockfile import order_of
+from tcgamirror.lockfile import Differences, compare, order_of, read_lock
 from tcgamirror.merging import Merged
-from tcgamirror.model import Outcome
+from tcgamirror.model import Outcome, Slide
 from tcgamirror.origins import Origins
 from tcgamirror.pool import Pool, limits_of
 from tcgamirror.runlog import RunLog
 from tcgamirror.sampling import ordered
 from tcgamirror.settings import Settings
-from tcgamirror.transport import Transport
+from tcgamirror.tally import Tally, is_away
+from tcgamirror.transport import Transport, host_key
 from tcgamirror.workspace import Workspace
 
 SITE_DOWN_AFTER = 6
-"""Slides in a row that no source could reach; then the site is down, not the slides bad."""
+"""Slides in a row that no source could reach; then the site is asked whether it is down."""
 
 LOCK = "lock"
 
@@ -49,6 +50,10 @@ class Watcher(Protocol):
 
     def listing(self, got: int, total: int) -> None:
         """So many of the slides have been listed; 0 of 0 before the first answer."""
+        ...
+
+    def note(self, message: str) -> None:
+        """One line that the user should read."""
         ...
 
     def begins(self, slides: int) -> None:
@@ -79,12 +84,19 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one command did. merged: None if there was no new listing. added: to the sample."""
+    """What one command did.
+
+    merged: None if there was no new listing. added: to the sample. standing: of
+    the sample afterwards. locked: how the mirror differs from its lock file, if
+    it was made of one.
+    """
 
     release: str | None
     merged: Merged | None
     added: int
     fetched: Fetched
+    standing: Standing
+    locked: Differences | None = None
 
     @property
     def exit_code(self) -> ExitCode:
@@ -138,7 +150,10 @@ class Run:
         manifest = self.settings.manifest
         if manifest is not None:
             merged = refreshing.from_manifest(
-                self._catalogue, Path(manifest), accept_shrink=accept_shrink
+                self._catalogue,
+                Path(manifest),
+                accept_shrink=accept_shrink,
+                say=self._watcher.note,
             )
         else:
             self._watcher.listing(0, 0)
@@ -219,8 +234,13 @@ class Run:
                 raise WrongUse("nothing is sampled yet: run tcgamirror update")
             return Fetched()
         # Only now: a night without work is over before these would be imported.
+        from tcgamirror.store import IMAGES
         from tcgamirror.ways import ladder_of
 
+        for folder in (IMAGES, WORK):
+            check_writable(self._home.root / folder)
+        tally = Tally()
+        rest = self._without_finished(due, run, tally)
         origins = Origins(self.settings.api, self.settings.bucket)
         work = Workspace(self._home.root / WORK, self.settings.work_limit, self._brake.stop)
         work.tidy(self._catalogue.unfinished(work.names()))
@@ -230,20 +250,18 @@ class Run:
             all_due = self._catalogue.due_count(retry_failed=wishes.retry_failed, now=now)
             beyond = all_due - len(due)
         limits = limits_of(wishes.time_limit, wishes.max_bytes, lambda: ladder.bytes_moved)
-        pool = Pool(ladder.fetch, self.settings.workers, self._brake, limits)
-        tally = _Tally()
-        with closing(pool.outcomes(due)) as ended:
+        pool = Pool(ladder.fetch, self.settings.workers, self._brake, limits, ladder.source_of)
+        with closing(pool.outcomes(rest)) as ended:
             for outcomes in ended:
                 for outcome in outcomes:
-                    self._catalogue.record(outcome, run, time.time())
-                    tally.add(outcome)
-                    self._watcher.finished(outcome)
+                    self._record(outcome, run, tally)
                     self._note(outcome, pool)
                 self._watcher.tick(ladder.bytes_moved, self._brake.in_hand, self._brake.waits)
                 if tally.unreached >= SITE_DOWN_AFTER and pool.reason is None:
-                    pool.end(
-                        Unreachable(f"no slide can be reached any more; the last: {tally.last}")
-                    )
+                    tally.unreached = 0
+                    if is_away(self._transport, self.settings.api):
+                        words = f"no slide can be reached any more; the last: {tally.last}"
+                        pool.end(Unreachable(words))
         for name, words in origins.report().items():
             self._catalogue.set_fact(f"origin {name}", words)
         if pool.reason is not None:
@@ -254,6 +272,30 @@ class Run:
         stopped_by = pool.limit or ("--limit" if left else None)
         return Fetched(tally.done, tally.failed, ladder.bytes_moved, left, stopped_by)
 
+    def _record(self, outcome: Outcome, run: int, tally: Tally) -> None:
+        self._catalogue.record(outcome, run, time.time())
+        tally.add(outcome)
+        self._watcher.finished(outcome)
+
+    def _without_finished(self, due: list[Slide], run: int, tally: Tally) -> list[Slide]:
+        """Those still to fetch; an image that was finished, but not recorded, is recorded now."""
+        from tcgamirror.inplace import Images
+
+        settings = self.settings
+        images = Images(self._home.root, settings.form, settings.target, self._check_stop)
+        finished = set()
+        for outcome in images.finished(due, self._catalogue.recorded_paths()):
+            self._record(outcome, run, tally)
+            if self._log is not None:
+                self._log.slide(outcome)
+            finished.add(outcome.slide.file_name)
+            self._check_stop()
+        return [slide for slide in due if slide.file_name not in finished]
+
+    def _check_stop(self) -> None:
+        if self._brake.pressed:
+            raise Interrupted("stopped before a slide was begun; the next run goes on")
+
     def _note(self, outcome: Outcome, pool: Pool) -> None:
         """Logs it; a log that is full ends the run, after the slides in hand are recorded."""
         try:
@@ -261,24 +303,6 @@ class Run:
                 self._log.slide(outcome)
         except NoRoom as error:
             pool.end(error)
-
-
-class _Tally:
-    """What has come of a run's slides. unreached: how many in a row nobody could give."""
-
-    def __init__(self) -> None:
-        self.done = self.failed = self.unreached = 0
-        self.last = ""
-
-    def add(self, outcome: Outcome) -> None:
-        if outcome.picture is not None:
-            self.done += 1
-            self.unreached = 0
-            return
-        self.failed += 1
-        alike = all(attempt.passing for attempt in outcome.attempts)
-        self.unreached = self.unreached + 1 if alike else 0
-        self.last = outcome.attempts[-1].message or ""
 
 
 def rehearse(home: Home, wishes: Wishes, watcher: Watcher, brake: Brake) -> Forecast:
@@ -305,12 +329,18 @@ def network(home: Home, brake: Brake) -> Transport:
     """The mirror's connections, as many for each host as its settings allow."""
     settings = home.settings
     limits = {
-        urlsplit(settings.api).netloc: settings.api_connections,
-        urlsplit(settings.tiles).netloc: settings.api_connections,
+        host_key(settings.api): settings.api_connections,
+        host_key(settings.tiles): settings.api_connections,
     }
     if settings.bucket is not None:
-        limits[urlsplit(settings.bucket).netloc] = settings.bucket_connections
+        limits[host_key(settings.bucket)] = settings.bucket_connections
     return Transport(patience=settings.patience, limits=limits, rate=settings.rate, stop=brake.stop)
+
+
+def _locked(home: Home, catalogue: Catalogue) -> Differences | None:
+    if home.settings.lock is None:
+        return None
+    return compare(read_lock(home.root / home.settings.lock), catalogue)
 
 
 def perform(
@@ -346,7 +376,9 @@ def perform(
             fetched = steps.fetch(run, wishes) if wishes.fetch else Fetched()
             if log is not None:
                 log.ends(fetched.left)
-            report = Report(catalogue.release(), merged, added, fetched)
+            # Now, with the lock held: another run may write a moment later.
+            standing, locked = catalogue.standing(time.time()), _locked(home, catalogue)
+            report = Report(catalogue.release(), merged, added, fetched, standing, locked)
             exit_code = report.exit_code
         except TcgaMirrorError as error:
             exit_code = error.exit_code

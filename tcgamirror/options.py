@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from tcgamirror import __version__
-from tcgamirror.amounts import byte_rate, duration, number, seed, slides, whole_number
+from tcgamirror.amounts import byte_count, duration, number, seed, slides, whole_number
+from tcgamirror.carrying_options import EXPORT, IMPORT, say_export, say_import
 from tcgamirror.errors import WrongUse
+from tcgamirror.publishing_options import SERVE, SYNC, say_serve, say_sync
 
 ABOUT = """\
 An offline mirror of TCGA whole-slide images at a low, known resolution."""
@@ -86,6 +88,10 @@ def grammar() -> argparse.ArgumentParser:
     lock = _command(commands, "lock", "a text file that names the sample, to be cited", _LOCK)
     lock.add_argument("file", nargs="?", type=Path, metavar="FILE", help="default: stdout")
     lock.add_argument("--check", action="store_true", help="tell what differs from FILE")
+    say_export(_command(commands, "export", "copy the mirror to carry it elsewhere", EXPORT))
+    say_import(_command(commands, "import", "take an export into a mirror", IMPORT))
+    say_sync(_command(commands, "sync", "bring a mirror to what another one is", SYNC))
+    say_serve(_command(commands, "serve", "publish the mirror by HTTP, read-only", SERVE))
     schedule = _command(commands, "schedule", "ready files for a nightly update", _SCHEDULE)
     schedule.add_argument("system", choices=["cron", "systemd", "slurm"])
     schedule.add_argument(
@@ -305,13 +311,13 @@ def _init(init: argparse.ArgumentParser) -> None:
     )
     ways.add_argument(
         "--rate",
-        type=byte_rate,
+        type=byte_count,
         metavar="BYTES",
         help="most per second, such as 5M (default: unlimited)",
     )
     ways.add_argument(
         "--work-limit",
-        type=byte_rate,
+        type=byte_count,
         metavar="BYTES",
         help="room for partial downloads, such as 20G (default: what the disk has)",
     )
@@ -359,13 +365,13 @@ def _fetching(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--rate",
-        type=byte_rate,
+        type=byte_count,
         metavar="BYTES",
         help="most per second, such as 5M (default: as in the settings)",
     )
     command.add_argument(
         "--max-bytes",
-        type=byte_rate,
+        type=byte_count,
         metavar="BYTES",
         help="begin no slide after so many have moved, such as 20G (default: none)",
     )

@@ -108,12 +108,6 @@ class PartialFile:
             os.close(self._handle)
             os.close(self._log)
 
-    def discard(self) -> None:
-        """Closes and removes both files; the record goes first, so that it never lies."""
-        self.close()
-        _beside(self.path).unlink(missing_ok=True)
-        self.path.unlink(missing_ok=True)
-
     def __enter__(self) -> Self:
         return self
 

@@ -8,11 +8,14 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from tcgamirror.brake import Brake
-from tcgamirror.errors import Interrupted, TcgaMirrorError
+from tcgamirror.errors import Bug, Interrupted, TcgaMirrorError
 from tcgamirror.model import Attempt, Outcome, Slide
 
 GRACE = 1.0
 """Seconds for slides that are let go of to end; what takes longer is left behind."""
+
+BUGS_IN_A_ROW = 3
+"""Slides that met a bug one after the other; then it is not they that are unusual."""
 
 
 def limits_of(
@@ -35,8 +38,9 @@ def limits_of(
 class Pool:
     """Slides at a few workers, so many at a time, and the outcomes as they come.
 
-    limits: each tells whether further slides are to begin no more. reason: what
-    ended the work before its end, limit: which of the limits did, if any.
+    limits: each tells whether further slides are to begin no more. source_of: who
+    has a slide in hand. reason: what ended the work before its end, limit: which
+    of the limits did, if any.
     """
 
     def __init__(
@@ -45,11 +49,14 @@ class Pool:
         workers: int,
         brake: Brake,
         limits: Mapping[str, Callable[[], bool]],
+        source_of: Callable[[Slide], str],
     ) -> None:
         self._fetch = fetch
         self._workers = workers
         self._brake = brake
         self._limits = limits
+        self._source_of = source_of
+        self._bugs = 0
         self.limit: str | None = None
         self.reason: TcgaMirrorError | None = None
 
@@ -71,6 +78,11 @@ class Pool:
         waiting = deque(due)
         running: set[Future[Outcome]] = set()
         slides: dict[Future[Outcome], Slide] = {}
+
+        def results(ended: set[Future[Outcome]]) -> list[Outcome]:
+            found = [self._result(future, slides.pop(future)) for future in ended]
+            return [outcome for outcome in found if outcome is not None]
+
         pool = ThreadPoolExecutor(self._workers, "slide")
         try:
             while True:
@@ -82,11 +94,15 @@ class Pool:
                     slides[future] = slide
                     running.add(future)
                 self._brake.in_hand = len(running)
-                if not running or self._brake.seconds_stopped > GRACE:
+                if not running:
                     return
                 ended, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-                results = [self._result(future, slides.pop(future)) for future in ended]
-                yield [outcome for outcome in results if outcome is not None]
+                # Also what ended while the last ones were recorded: it is finished work.
+                yield results(ended)
+                if self._brake.seconds_stopped > GRACE:
+                    ended, running = wait(running, timeout=0)
+                    yield results(ended)
+                    return
         finally:
             self._let_go(running)
             pool.shutdown(wait=not self._brake.left_behind)
@@ -98,9 +114,13 @@ class Pool:
             self._brake.left_behind = bool(wait(running, timeout=left).not_done)
 
     def _result(self, future: Future[Outcome], slide: Slide) -> Outcome | None:
-        """What came of a slide; a bug met by one is its failure, and not the other slides'."""
+        """What came of a slide; a bug met by one is its failure, and not the other slides'.
+
+        Met by several in a row, it ends the run: it may be met by all.
+        """
         error = future.exception()
         if error is None:
+            self._bugs = 0
             return future.result()
         if isinstance(error, Interrupted):
             return None
@@ -110,4 +130,9 @@ class Pool:
         if not isinstance(error, Exception):
             raise error
         words = f"a bug: {type(error).__name__}: {error}"
-        return Outcome(slide, (Attempt("none", time.time(), 0.0, 0, 0, "bug", words),), None)
+        self._bugs += 1
+        if self._bugs >= BUGS_IN_A_ROW:
+            many = f"{self._bugs} slides in a row met {words}"
+            self.end(Bug(f"{many}; nothing recorded is lost. Please report it"))
+        source = self._source_of(slide)
+        return Outcome(slide, (Attempt(source, time.time(), 0.0, 0, 0, "bug", words),), None)

@@ -8,31 +8,26 @@ have put it.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import stat
 import time
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from tcgamirror import gdc
 from tcgamirror.brake import Brake
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.errors import BadSettings, Damaged, ExitCode
-from tcgamirror.facts import Told, understood
 from tcgamirror.files import Lock, room, sync_folder
-from tcgamirror.geometry import LEVEL_TOLERANCE, Size
 from tcgamirror.home import CATALOGUE, FIXED, Home
+from tcgamirror.inplace import Images
 from tcgamirror.lockfile import order_of
 from tcgamirror.manifest import read_manifest
 from tcgamirror.mirror import LOCK, network
-from tcgamirror.model import FALLBACK_MAX_SIZE, Listing, Picture, Resample, Target, Upstream
-from tcgamirror.readback import decode_all, read_header
-from tcgamirror.store import Store
+from tcgamirror.model import Listing, Upstream
 from tcgamirror.strays import Stray, image_files
 from tcgamirror.upkeep import Restored, fact_of
 from tcgamirror.verify import Deadline, in_batches
@@ -42,7 +37,6 @@ LOST = "attempts, runs, changes between releases and former file_ids"
 """What stands nowhere but in a catalogue."""
 
 _JOURNALS = ("-journal", "-wal", "-shm")
-_PIECE = 1 << 20
 
 
 class Watcher(Protocol):
@@ -134,11 +128,10 @@ class _Images:
 
     def __init__(self, home: Home, watcher: Watcher, brake: Brake) -> None:
         self._root = home.root
-        self._form = home.settings.form
-        self._target = home.settings.target
-        self._store = Store(home.root, home.settings.form)
         self._watcher = watcher
         self._deadline = Deadline(brake.stop, None)
+        settings = home.settings
+        self._images = Images(home.root, settings.form, settings.target, self._deadline.check)
 
     def read(self) -> tuple[list[Restored], list[Stray]]:
         """The images that can be taken, one for each slide, and what cannot. Raises Interrupted."""
@@ -169,66 +162,11 @@ class _Images:
 
     def _taken(self, path: str) -> Restored | Stray:
         try:
-            return self._image(path)
+            return self._images.read(path)
         except Damaged as error:
             return Stray(path, str(error))
         except OSError as error:
             return Stray(path, f"cannot be read ({error.strerror or error})")
-
-    def _image(self, path: str) -> Restored:
-        file = self._root / path
-        if not path.endswith(self._form.suffix) or not stat.S_ISREG(file.lstat().st_mode):
-            raise Damaged(f"no {self._form} file")
-        with file.open("rb") as opened:
-            header = read_header(opened, self._form)
-            told = understood(header.facts)
-            if self._store.path(told.slide) != path:
-                raise Damaged("its facts are those of an image that would lie elsewhere")
-            if not fits(self._target, told, header.size):
-                raise Damaged(f"it is not of {self._target}")
-            decode_all(opened, self._form)
-            size, sha256 = self._digest(opened)
-            made = os.fstat(opened.fileno()).st_mtime
-        picture = Picture(
-            source=told.source,
-            level=told.level,
-            level_downsample=told.level_downsample,
-            mpp=told.mpp,
-            mpp_x=told.mpp_x,
-            mpp_y=told.mpp_y,
-            size=header.size,
-            path=path,
-            bytes=size,
-            sha256=sha256,
-        )
-        return Restored(told.slide, picture, min(max(made, 0.0), time.time()))
-
-    def _digest(self, file: BinaryIO) -> tuple[int, str]:
-        taken = hashlib.sha256(usedforsecurity=False)
-        file.seek(0)
-        while piece := file.read(_PIECE):
-            self._deadline.check()
-            taken.update(piece)
-        return file.tell(), taken.hexdigest()
-
-
-def fits(target: Target, told: Told, size: Size) -> bool:
-    """Whether an image of that size and resolution can have been made for the target.
-
-    >>> from tcgamirror.model import UNKNOWN_MPP, Slide
-    >>> unknown = Told(Slide("", ""), "range", 0, 1.0, UNKNOWN_MPP, None, None)
-    >>> [fits(Target(15.0, None), unknown, Size(9, height)) for height in (2048, 2049)]
-    [True, False]
-    """
-    if target.mpp is not None and told.mpp_x is not None and told.mpp_y is not None:
-        resolutions = zip((told.mpp_x, told.mpp_y), size, strict=True)
-        if target.resample is Resample.NATIVE:
-            return all(mpp <= target.mpp * (1 + 2 * LEVEL_TOLERANCE) for mpp, _ in resolutions)
-        # Rounded to whole pixels, so by half a pixel at most.
-        return all(abs(mpp / target.mpp - 1) <= 0.5 / side + 1e-6 for mpp, side in resolutions)
-    if target.mpp is not None and target.resample is Resample.NATIVE:
-        return True
-    return size.longer <= (target.max_size or FALLBACK_MAX_SIZE)
 
 
 # The new catalogue -----------------------------------------------------------------

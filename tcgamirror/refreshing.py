@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tcgamirror import gdc
 from tcgamirror.catalogue import Catalogue
-from tcgamirror.errors import NetworkError
+from tcgamirror.errors import BadManifest, NetworkError, WrongContent
 from tcgamirror.files import digest
 from tcgamirror.manifest import read_manifest
 from tcgamirror.merging import Merged
@@ -50,19 +50,26 @@ def _successors(answers: gdc.Answers, api: str, lost: list[str]) -> dict[str, st
         return {}
 
 
-def from_manifest(catalogue: Catalogue, path: Path, *, accept_shrink: bool) -> Merged | None:
+def from_manifest(
+    catalogue: Catalogue, path: Path, *, accept_shrink: bool, say: Callable[[str], None]
+) -> Merged | None:
     """Merges the manifest if it is another than the last time, or there was none; else None.
 
-    One that is gone is as good as unchanged. Raises BadManifest, WrongContent.
+    One that is gone is as good as unchanged, and `say` is told so. Raises BadManifest.
     """
     known = catalogue.fact(_MANIFEST)
     if known is not None and not path.exists():
+        say(f"the manifest {path} is gone: its listing of before is kept")
         return None
     listing = read_manifest(path)
     now = _identity(listing, path)
     if now == known:
         return None
-    merged = catalogue.merge(listing, time.time(), accept_shrink=accept_shrink)
+    try:
+        merged = catalogue.merge(listing, time.time(), accept_shrink=accept_shrink)
+    except WrongContent as error:
+        # It shrank, as an answer of the GDC may too; but this one the user gave.
+        raise BadManifest(str(error)) from error
     catalogue.set_fact(_MANIFEST, now)
     return merged if merged != Merged(unchanged=merged.unchanged) else None
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from tcgamirror.errors import NoRoom, WrongUse
+from tcgamirror.errors import Damaged, NoRoom, WrongUse
 from tcgamirror.files import replacing
 from tcgamirror.upkeep import Kept
 
@@ -99,5 +99,5 @@ class Round:
             "wrong": wrong,
         }
         # A mirror that cannot be written can be verified all the same, in one go.
-        with suppress(OSError, NoRoom, WrongUse), replacing(self.path) as file:
+        with suppress(OSError, NoRoom, WrongUse, Damaged), replacing(self.path) as file:
             file.write(json.dumps(kept).encode())

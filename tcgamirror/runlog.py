@@ -18,7 +18,7 @@ from typing import BinaryIO, Self
 
 from tcgamirror import __version__
 from tcgamirror.database import timestamp
-from tcgamirror.errors import ExitCode, Interrupted, NoRoom, TcgaMirrorError, WrongUse
+from tcgamirror.errors import Damaged, ExitCode, Interrupted, NoRoom, TcgaMirrorError, WrongUse
 from tcgamirror.files import room
 from tcgamirror.merging import Merged
 from tcgamirror.model import Outcome
@@ -163,10 +163,10 @@ def _opened(path: Path) -> BinaryIO:
             if file.tell() and not _ends_a_line(path):
                 file.write(b"\n")
             return file
-    except OSError as error:
+    except (WrongUse, Damaged, OSError) as error:
+        why = getattr(error.__cause__ or error, "strerror", None) or error
         raise WrongUse(
-            f"{path} cannot be written as a log ({error.strerror or error}); "
-            "name another file by --log"
+            f"{path} cannot be written as a log ({why}); name another file by --log"
         ) from error
 
 

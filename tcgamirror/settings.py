@@ -10,7 +10,8 @@ import json
 import math
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -40,6 +41,7 @@ LEAST_WORK = 10_000_000
 """Bytes. Less would do for no slide."""
 
 Value = TypeVar("Value")
+Choice = TypeVar("Choice", bound=StrEnum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +158,12 @@ def _leads_somewhere(text: str) -> bool:
     return plain and parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
 
 
-def one_of(value: object, name: str, choices: type[Value]) -> Value:
+def one_of(value: object, name: str, choices: type[Choice]) -> Choice:
     """A member of a StrEnum."""
     try:
-        return choices(value)  # type: ignore[call-arg]
+        return choices(str(value))
     except ValueError:
-        known = ", ".join(str(choice) for choice in choices)  # type: ignore[attr-defined]
-        raise refused(value, name, f"one of {known}") from None
+        raise refused(value, name, f"one of {', '.join(choices)}") from None
 
 
 def ladder(value: object, name: str) -> tuple[str, ...]:
@@ -283,33 +284,35 @@ def _parsed(file: Mapping[str, object]) -> Settings:
     wanted, sample, fetch, gdc, network = (
         _Table(file, name) for name in ("target", "sample", "fetch", "gdc", "network")
     )
-    settings = Settings(
+    usual = Settings(
         target=target(
             wanted.plain("mpp", None),
             wanted.plain("max_size", None),
-            wanted.plain("resample", "exact"),
-        ),
-        form=wanted.take(
-            "format", lambda value, name: one_of(value, name, ImageFormat), ImageFormat.PNG
-        ),
-        slides=sample.optional("slides", count, 100, none="all"),
-        seed=sample.take("seed", _seed, 0),
-        order=sample.take("order", lambda value, name: one_of(value, name, Order), Order.STABLE),
-        by=sample.take("by", lambda value, name: one_of(value, name, By), By.NONE),
-        kinds=sample.take("kind", kinds, frozenset({Kind.DIAGNOSTIC})),
-        projects=sample.take("projects", names, ()),
-        manifest=sample.optional("manifest", file_path, None, none=""),
-        lock=sample.optional("lock", plain_name, None, none=""),
-        via=fetch.take("via", ladder, SOURCES),
-        workers=fetch.take("workers", lambda value, name: count(value, name, MOST_WORKERS), 4),
-        rate=fetch.optional("rate", byte_rate, None, none="unlimited"),
-        work_limit=fetch.optional("work_limit", work_limit, None, none="unlimited"),
-        api=gdc.take("api", address, GDC),
-        tiles=gdc.take("tiles", address, GDC_TILES),
-        bucket=gdc.optional("bucket", address, BUCKET, none="none"),
-        api_connections=gdc.take("api_connections", _connections, 4),
-        bucket_connections=gdc.take("bucket_connections", _connections, 16),
-        patience=_patience(network),
+            wanted.plain("resample", Resample.EXACT),
+        )
+    )
+    connections = _up_to(MOST_CONNECTIONS)
+    settings = replace(
+        usual,
+        form=wanted.take("format", _choice(ImageFormat), usual.form),
+        slides=sample.optional("slides", count, usual.slides, none="all"),
+        seed=sample.take("seed", _seed, usual.seed),
+        order=sample.take("order", _choice(Order), usual.order),
+        by=sample.take("by", _choice(By), usual.by),
+        kinds=sample.take("kind", kinds, usual.kinds),
+        projects=sample.take("projects", names, usual.projects),
+        manifest=sample.optional("manifest", file_path, usual.manifest, none=""),
+        lock=sample.optional("lock", plain_name, usual.lock, none=""),
+        via=fetch.take("via", ladder, usual.via),
+        workers=fetch.take("workers", _up_to(MOST_WORKERS), usual.workers),
+        rate=fetch.optional("rate", byte_rate, usual.rate, none="unlimited"),
+        work_limit=fetch.optional("work_limit", work_limit, usual.work_limit, none="unlimited"),
+        api=gdc.take("api", address, usual.api),
+        tiles=gdc.take("tiles", address, usual.tiles),
+        bucket=gdc.optional("bucket", address, usual.bucket, none="none"),
+        api_connections=gdc.take("api_connections", connections, usual.api_connections),
+        bucket_connections=gdc.take("bucket_connections", connections, usual.bucket_connections),
+        patience=_patience(network, usual.patience),
     )
     for table in (wanted, sample, fetch, gdc, network):
         table.end()
@@ -322,19 +325,20 @@ def _seed(value: object, name: str) -> int:
     return value
 
 
-def _connections(value: object, name: str) -> int:
-    return count(value, name, MOST_CONNECTIONS)
+def _choice(choices: type[Choice]) -> Callable[[object, str], Choice]:
+    return lambda value, name: one_of(value, name, choices)
 
 
-def _patience(network: _Table) -> Patience:
-    usual = Patience()
+def _up_to(most: int) -> Callable[[object, str], int]:
+    return lambda value, name: count(value, name, most)
+
+
+def _patience(network: _Table, usual: Patience) -> Patience:
     return Patience(
         connect=network.take("connect", seconds, usual.connect),
         first_byte=network.take("first_byte", seconds, usual.first_byte),
         stall=network.take("stall", seconds, usual.stall),
-        tries=network.take(
-            "tries", lambda value, name: count(value, name, MOST_TRIES), usual.tries
-        ),
+        tries=network.take("tries", _up_to(MOST_TRIES), usual.tries),
         backoff=network.take("backoff", seconds, usual.backoff),
     )
 

@@ -39,7 +39,7 @@ from tcgamirror.errors import (
 from tcgamirror.patience import Patience
 from tcgamirror.spans import Span
 
-__all__ = ["Meter", "Part", "Transport"]
+__all__ = ["Meter", "Part", "Transport", "host_key"]
 
 T = TypeVar("T")
 
@@ -68,8 +68,8 @@ class _Request:
 class Transport:
     """Asks servers by HTTP, from any number of threads at once.
 
-    limits: connections at once, by "host" or "host:port"; 4 for others. rate:
-    bytes per second of all connections together. stop: set by the caller to
+    limits: connections at once, by host_key or its host alone; 4 for others.
+    rate: bytes per second of all connections together. stop: set by the caller to
     end every wait with Interrupted within about half a second. Proxies and CA
     bundle come from the environment (also SSL_CERT_FILE).
     """
@@ -243,10 +243,9 @@ class Transport:
     @contextmanager
     def _slot(self, url: str) -> Iterator[None]:
         """One of the connections that the URL's host may have at once."""
-        host, port = _address(url)
-        key = f"{host}:{port}"
-        if key not in self._limits and host in self._limits:
-            key = host
+        key = host_key(url)
+        if key not in self._limits and key.rpartition(":")[0] in self._limits:
+            key = key.rpartition(":")[0]
         with self._lock:
             limit = self._limits.get(key, _CONNECTIONS)
             slot = self._slots.setdefault(key, threading.Semaphore(limit))
@@ -304,18 +303,18 @@ class Transport:
         return response
 
 
-def _address(url: str) -> tuple[str, int]:
-    """Host and port that the URL leads to. Raises WrongUse if it leads nowhere.
+def host_key(url: str) -> str:
+    """Host and port that the URL leads to, however it is written. Raises WrongUse if it cannot be.
 
-    >>> _address("https://api.gdc.cancer.gov/status")
-    ('api.gdc.cancer.gov', 443)
+    >>> host_key("https://me:secret@API.gdc.cancer.gov/status"), host_key("http://[::1]:8080")
+    ('api.gdc.cancer.gov:443', '::1:8080')
     """
     try:
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError as error:
         raise WrongUse(f"{place(url)} cannot be asked ({error}): correct the URL") from error
-    return parts.hostname or "", port
+    return f"{parts.hostname or ''}:{port}"
 
 
 def _redirect(url: str, response: requests.Response) -> str | None:

@@ -55,7 +55,15 @@ def program() -> list[str]:
 
 def surroundings(env: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment and `env`, but for what would lead to a mirror or a proxy."""
-    left_out = ("TCGAMIRROR", "TCGAMIRROR_DEBUG", "HTTP_PROXY", "http_proxy", "ALL_PROXY")
+    left_out = (
+        "TCGAMIRROR",
+        "TCGAMIRROR_DEBUG",
+        "HTTP_PROXY",
+        "http_proxy",
+        "ALL_PROXY",
+        "COLUMNS",
+        "LINES",
+    )
     kept = {name: value for name, value in os.environ.items() if name not in left_out}
     return {**kept, **(env or {})}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -112,25 +112,28 @@ def spoiled(root: Path, slide: Listed, cell: Cell) -> Seen:
         return mirrored(root, gdc, cell.source)
 
 
-OUTCOMES = pytest.StashKey[dict[Cell, str]]()
+Record = Callable[[str, object], None]
+"""Pytest's record_property, which also finds its way out of parallel processes."""
 
 
-def noted(config: pytest.Config, cell: Cell, seen: Seen, words: str) -> None:
+def noted(record: Record, cell: Cell, seen: Seen, words: str) -> None:
     """Keeps a cell's outcome for the table."""
-    config.stash.setdefault(OUTCOMES, {})[cell] = f"{words} {seen.seconds:.1f} s"
+    record(str(cell), f"{words} {seen.seconds:.1f} s")
 
 
-def _lines(outcomes: dict[Cell, str]) -> Iterator[list[str]]:
+def _lines(outcomes: Mapping[str, object]) -> Iterator[list[object]]:
     for source, kind in product(SOURCES, KINDS):
-        told = [outcomes.get(Cell(source, kind, when), "") for when in get_args(When)]
+        told = [outcomes.get(str(Cell(source, kind, when)), "") for when in get_args(When)]
         if any(told):
             yield [source, kind, *told]
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    outcomes = config.stash.get(OUTCOMES, {})
-    if outcomes:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [
+        report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)
+    ]
+    outcomes = dict(told for report in reports for told in report.user_properties)
+    lines = list(_lines(outcomes))
+    if lines:
         terminalreporter.section("faults of the network, and what came of them")
-        terminalreporter.write_line(table(("source", "fault", *get_args(When)), _lines(outcomes)))
+        terminalreporter.write_line(table(("source", "fault", *get_args(When)), lines))

@@ -17,13 +17,18 @@ from pathlib import Path
 
 import pytest
 
+from tcgamirror.brake import Brake
 from tcgamirror.errors import (
     Interrupted,
     TooSlow,
     Unreachable,
     WrongUse,
 )
+from tcgamirror.home import Home
+from tcgamirror.mirror import network
+from tcgamirror.model import Target
 from tcgamirror.patience import Patience
+from tcgamirror.settings import Settings
 from tcgamirror.spans import Span
 from tcgamirror.transport import Transport
 from tests.raw_server import (
@@ -213,6 +218,21 @@ def test_a_host_has_no_more_connections_than_its_limit(named: str) -> None:
             asks = [pool.submit(transport.span, server.url(), SPAN, total=None) for _ in range(24)]
             assert all(ask.result().data == PART for ask in asks)
         assert server.peak == server.connections == (4 if named == "default" else 2)
+
+
+def test_a_limit_of_the_settings_holds_for_an_address_with_credentials(tmp_path: Path) -> None:
+    def slow(asked: Asked) -> Iterable[Step]:
+        yield 0.03
+        yield from ranged(CONTENT)(asked)
+
+    with RawServer(slow) as server:
+        api = f"http://me:secret@127.0.0.1:{server.port}"
+        settings = Settings(Target(None, 100), api=api, tiles=api, bucket=None, api_connections=2)
+        home = Home(tmp_path, settings)
+        with network(home, Brake()) as transport, ThreadPoolExecutor(8) as pool:
+            asks = [pool.submit(transport.span, f"{api}/x", SPAN, total=None) for _ in range(16)]
+            assert all(ask.result().data == PART for ask in asks)
+        assert server.peak == 2
 
 
 def test_all_connections_together_keep_the_rate() -> None:

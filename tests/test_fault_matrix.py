@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ NAMES = {
     "html": {"wrong content", "bad tile"},
     "length-too-large": {"cut short", "wrong total", "too long"},
     "length-too-small": {"wrong content", "wrong total", "cut short", "wrong span"},
-    "flipped": {"checksum mismatch", "bad slide", "bad tile", "wrong content"},
+    "flipped": {"checksum mismatch", "bad slide", "unusual slide", "bad tile", "wrong content"},
     "range-ignored": {"range ignored"},
     "wrong-content-range": {"wrong span"},
     "wrong-total": {"wrong total"},
@@ -48,7 +49,7 @@ FINAL = {"403", "404", "redirect", "flipped", "endless-body"}
 @pytest.fixture(scope="module")
 def slide(tmp_path_factory: pytest.TempPathFactory) -> Listed:
     folder = tmp_path_factory.mktemp("fault-matrix")
-    spec = SlideSpec(width=1500, height=1100, downsamples=(1, 4), seed=3)
+    spec = SlideSpec(width=1500, height=1100, downsamples=(1, 4), tile=(64, 64), seed=3)
     return listed(make_slide(folder / "slide.svs", spec))
 
 
@@ -62,9 +63,18 @@ def undisturbed(slide: Listed, tmp_path_factory: pytest.TempPathFactory) -> dict
         }
 
 
-def cannot_be_seen(cell: Cell, seen: Seen) -> bool:
-    """A part of a file has no checksum of its own: JPEG tells of some flipped bits, not of all."""
-    return cell.kind == "flipped" and cell.source == "range" and seen.status == "done"
+MOST_SPOILED = 0.3
+"""Of the image's pixels: a fault flips five bytes of an answer, and the level has 30 tiles."""
+
+
+def cannot_be_seen(cell: Cell, pixels: np.ndarray, right: np.ndarray) -> bool:
+    """A part of a file has no checksum of its own: JPEG tells of some flipped bits, not of all.
+
+    Such flips stay within their tiles.
+    """
+    if cell.kind != "flipped" or cell.source != "range" or pixels.shape != right.shape:
+        return False
+    return float((pixels != right).any(axis=2).mean()) <= MOST_SPOILED
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)
@@ -73,7 +83,7 @@ def test_a_fault_ends_in_the_right_image_or_in_its_name(
     slide: Listed,
     undisturbed: dict[str, Seen],
     tmp_path: Path,
-    pytestconfig: pytest.Config,
+    record_property: Callable[[str, object], None],
 ) -> None:
     seen = spoiled(tmp_path / "mirror", slide, cell)
     assert seen.seconds < LONGEST
@@ -82,11 +92,22 @@ def test_a_fault_ends_in_the_right_image_or_in_its_name(
     if seen.status == "done":
         assert seen.pixels is not None
         same = np.array_equal(seen.pixels, right)
-        assert same or cannot_be_seen(cell, seen)
-        noted(pytestconfig, cell, seen, "right" if same else "flips unseen")
+        assert same or cannot_be_seen(cell, seen.pixels, right)
+        noted(record_property, cell, seen, "right" if same else "flips unseen")
     else:
         assert (seen.status, seen.pixels) == ("failed", None)
         assert seen.fault in NAMES[cell.kind]
-        noted(pytestconfig, cell, seen, seen.fault)
+        noted(record_property, cell, seen, seen.fault)
     if cell.when == "once" and cell.kind not in FINAL:
         assert seen.status == "done", seen.fault
+
+
+def test_flips_are_excused_within_a_few_tiles_of_range_alone() -> None:
+    right = np.zeros((100, 100, 3), np.uint8)
+    few, all_over, smaller = right.copy(), right + 1, right[1:]
+    few[:20] = 1
+    flipped = Cell("range", "flipped", "third")
+    assert cannot_be_seen(flipped, few, right)
+    assert not cannot_be_seen(flipped, all_over, right)
+    assert not cannot_be_seen(flipped, smaller, right)
+    assert not cannot_be_seen(Cell("whole", "flipped", "third"), few, right)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.errors import Locked, NoRoom, WrongUse
+from tcgamirror.errors import Damaged, Locked, NoRoom, WrongUse
 from tcgamirror.files import Lock, digest, free_bytes, replacing, room
 
-OTHER_ERROR = OSError(errno.EIO, "input/output error")
+OTHER_ERROR = OSError(errno.EBADF, "bad file descriptor")
 
 
 def python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -106,8 +106,20 @@ def test_a_place_that_may_not_be_written_is_wrong_use(tmp_path: Path, number: in
         raise OSError(number, os.strerror(number))
 
 
+@pytest.mark.parametrize("number", [errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP])
+def test_a_place_that_is_not_there_is_wrong_use(tmp_path: Path, number: int) -> None:
+    with pytest.raises(WrongUse, match=f"{tmp_path}/x .*mount the disk"), room(tmp_path / "x"):
+        raise OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_disk_that_fails_is_damage(tmp_path: Path, number: int) -> None:
+    with pytest.raises(Damaged, match=f"the disk fails at {tmp_path}/x"), room(tmp_path / "x"):
+        raise OSError(number, os.strerror(number))
+
+
 def test_any_other_error_stays_what_it_is(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="input/output"), room(tmp_path):
+    with pytest.raises(OSError, match="descriptor"), room(tmp_path):
         raise OTHER_ERROR
 
 

@@ -12,24 +12,41 @@ PACKAGE = Path(__file__).parents[1] / "tcgamirror"
 
 FLOORS = [
     {"", "errors", "patience", "values", "schema", "filesystem", "amounts"},
-    {"geometry", "spans", "brake", "schedule"},
+    {"geometry", "spans", "brake", "schedule", "publishing_options", "carrying_options"},
     {"model", "files", "database", "connections", "tiff"},
-    {"resolution", "sampling", "gdc", "manifest", "partial", "answers"}
+    {"resolution", "sampling", "manifest", "partial", "answers"}
     | {"lookups", "merging", "history", "retrying", "machine"},
-    {"fetching", "upkeep", "workspace"},
+    {"fetching", "upkeep", "workspace", "gdc", "exchange"},
     {"settings", "catalogue", "download", "svs", "origins", "runlog"},
     {"home", "transport", "alone", "decode", "facts", "rounds"},
     {"deepzoom", "encode", "raster", "sources"},
     {"store", "readback", "sources.reading", "sources.several"},
-    {"strays", "ladder", "forecast", "refreshing", "pool"}
+    {
+        "foreign",
+        "showcase",
+        "strays",
+        "inplace",
+        "tally",
+        "ladder",
+        "forecast",
+        "refreshing",
+        "pool",
+    }
     | {"sources.whole", "sources.tiles", "sources.range"},
-    {"ways"},
-    {"lockfile"},
+    {"takeover", "publishers", "snapshots", "ways"},
+    {"differences", "lockfile"},
     {"mirror", "verify"},
-    {"rebuild"},
+    {"sync", "rebuild"},
+    {"transfer", "transfer.layout", "transfer.cells"},
+    {"transfer.members", "transfer.copying", "transfer.snapshot", "transfer.foreign"}
+    | {"transfer.describing"},
+    {"transfer.tars", "transfer.zips", "transfer.writers"},
+    {"transfer.archives", "transfer.arriving", "transfer.places"},
+    {"transfer.scan"},
+    {"transfer.export", "transfer.importing"},
     {"console", "options"},
-    {"bars", "completion", "doctor", "gallery", "gallery.thumbnails", "gallery.entries"},
-    {"gallery.figures", "gallery.packs"},
+    {"site", "bars", "completion", "doctor", "gallery", "gallery.thumbnails", "gallery.entries"},
+    {"serve", "gallery.figures", "gallery.packs"},
     {"gallery.charts"},
     {"gallery.pages"},
     {"gallery.building"},
@@ -37,7 +54,7 @@ FLOORS = [
     {"commands.showing"},
     {"commands.making", "commands.filling", "commands.looking", "commands.scheduling"}
     | {"commands.helping"}
-    | {"commands.keeping"},
+    | {"commands.keeping", "commands.publishing", "commands.carrying"},
     {"cli"},
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -204,7 +205,7 @@ def test_an_old_server_without_a_release_is_named_by_its_tag() -> None:
 
 @pytest.mark.parametrize("status", [[], "OK", None, {"name": "another"}, {"status": "OK"}])
 def test_another_sites_answer_is_no_release(status: object) -> None:
-    with pytest.raises(WrongContent, match=f"{API}/status"):
+    with pytest.raises(WrongContent, match=r"^api\.example/status "):
         gdc.release(Scripted(lambda _start, _size: None, status=status), API)
 
 
@@ -229,3 +230,16 @@ def test_the_documented_examples_are_understood() -> None:
     assert gdc.release(status, API) == "API 1.2.0"
     versions = Scripted(lambda _start, _size: example("gdc-docs-array.json"))
     assert len(gdc.versions(versions, API, ["x"])) == 2
+
+
+def test_no_sentence_tells_the_credentials_of_an_address() -> None:
+    class Other:
+        def json(self, url: str, **_: object) -> object:
+            assert url.startswith("https://me:secret@api.example/")
+            return []
+
+    api = "https://me:secret@api.example"
+    for ask in (gdc.release, gdc.listing, partial(gdc.first_slides, count=1)):
+        with pytest.raises(WrongContent) as refused:
+            ask(Other(), api)
+        assert "api.example/" in str(refused.value) and "secret" not in str(refused.value)

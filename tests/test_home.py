@@ -9,7 +9,7 @@ import pytest
 
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.errors import BadSettings, NotAMirror
-from tcgamirror.home import CATALOGUE, Home
+from tcgamirror.home import CATALOGUE, FIXED, Home
 from tcgamirror.model import ImageFormat, Target
 from tcgamirror.settings import FILE_NAME, Settings
 
@@ -46,6 +46,21 @@ def test_no_mirror_is_made_where_one_is_or_was(tmp_path: Path, name: str) -> Non
         Home.create(tmp_path, SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "mine"
+
+
+def test_an_init_that_was_killed_before_the_settings_can_be_made_again(tmp_path: Path) -> None:
+    with Catalogue.create(tmp_path / CATALOGUE) as catalogue:
+        catalogue.set_fact(FIXED, "other images")
+    home = Home.create(tmp_path, SETTINGS)
+    with Catalogue.open(tmp_path / CATALOGUE) as catalogue:
+        home.check_target(catalogue)
+
+
+def test_a_catalogue_that_was_used_is_never_replaced(tmp_path: Path) -> None:
+    with Catalogue.create(tmp_path / CATALOGUE) as catalogue:
+        catalogue.begin_run("update", 0.0)
+    with pytest.raises(NotAMirror, match=CATALOGUE):
+        Home.create(tmp_path, SETTINGS)
 
 
 def test_no_mirror_is_made_in_place_of_a_dangling_link(tmp_path: Path) -> None:

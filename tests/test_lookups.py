@@ -55,7 +55,7 @@ def test_a_slide_is_shown_by_any_of_its_names(three: Catalogue) -> None:
     tries = shown["tries"]
     assert isinstance(tries, list) and [each["source"] for each in tries] == ["tiles", "range"]
     assert three.show("c.svs")["upstream"] == "current"
-    with pytest.raises(WrongUse, match="no slide called nobody"):
+    with pytest.raises(WrongUse, match="no slide called 'nobody'"):
         three.show("nobody")
 
 

@@ -208,17 +208,6 @@ def test_many_threads_write_and_read_at_once(tmp_path: Path) -> None:
         assert partial.read(Span(0, len(content))) == content
 
 
-def test_discarding_leaves_nothing_and_closing_all(tmp_path: Path) -> None:
-    path = tmp_path / "work" / "slide.svs"
-    with opened(path) as partial:
-        partial.write(0, CONTENT)
-        partial.close()
-    assert len(list(path.parent.iterdir())) == 2
-    with opened(path) as partial:
-        partial.discard()
-    assert list(path.parent.iterdir()) == []
-
-
 WRITE = """
     import pathlib, resource, sys
     from tcgamirror.errors import NoRoom

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
+from tcgamirror import pool as pools
 from tcgamirror.brake import Brake
+from tcgamirror.errors import Bug
 from tcgamirror.model import Outcome, Slide
 from tcgamirror.pool import Pool
 
@@ -15,9 +20,44 @@ def test_a_bug_met_by_one_slide_is_its_failure_and_the_others_go_on() -> None:
             raise ZeroDivisionError("division by zero")
         return Outcome(slide, (), None)
 
-    pool = Pool(fetch, 2, Brake(), {})
+    pool = Pool(fetch, 2, Brake(), {}, lambda slide: f"source of {slide.file_id}")
     ended = [outcome for outcomes in pool.outcomes(slides) for outcome in outcomes]
     assert sorted(outcome.slide.file_id for outcome in ended) == sorted("01234567")
     (failed,) = [outcome for outcome in ended if outcome.attempts]
-    assert failed.attempts[0].fault == "bug"
+    assert (failed.attempts[0].source, failed.attempts[0].fault) == ("source of 3", "bug")
     assert failed.attempts[0].message == "a bug: ZeroDivisionError: division by zero"
+
+
+def test_bugs_in_a_row_end_the_run() -> None:
+    begun = []
+
+    def fetch(slide: Slide) -> Outcome:
+        begun.append(slide)
+        raise ZeroDivisionError("division by zero")
+
+    pool = Pool(fetch, 1, Brake(), {}, lambda _: "range")
+    due = [Slide(str(number), f"{number}.svs") for number in range(8)]
+    ended = [outcome for outcomes in pool.outcomes(due) for outcome in outcomes]
+    assert len(ended) == len(begun) == pools.BUGS_IN_A_ROW
+    assert isinstance(pool.reason, Bug) and pool.reason.exit_code == 1
+    assert "division by zero" in str(pool.reason)
+
+
+def test_what_ends_while_others_are_recorded_is_not_lost() -> None:
+    brake, may_end = Brake(), threading.Event()
+
+    def fetch(slide: Slide) -> Outcome:
+        if slide.file_id != "0":
+            assert may_end.wait(10)
+        return Outcome(slide, (), None)
+
+    pool = Pool(fetch, 2, brake, {}, lambda _: "range")
+    ended = []
+    for outcomes in pool.outcomes([Slide("0", "0.svs"), Slide("1", "1.svs")]):
+        ended += [outcome.slide.file_id for outcome in outcomes]
+        if ended and not brake.pressed:
+            # Recording the first one takes longer than the grace of those that are let go of.
+            brake.press_hard()
+            may_end.set()
+            time.sleep(pools.GRACE + 0.1)
+    assert ended == ["0", "1"]

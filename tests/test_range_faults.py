@@ -55,8 +55,8 @@ SPEC = SlideSpec(width=2203, height=1809, downsamples=(1, 4), offsets="shuffled"
 HASTY = replace(SHORT, first_byte=1.5)
 COARSE = Target(mpp=None, max_size=400)
 BASE = Target(mpp=None, max_size=2203)
-REQUESTS = 6
-"""Of a fetch of the base: the header, three directories, and its tiles in two parts."""
+REQUESTS = 8
+"""Of a fetch of the base: the header, three directories, and its tiles in four parts."""
 
 SEEN: dict[Kind, type[NetworkError]] = {
     "403": Refused,

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
+from tcgamirror import console
+from tcgamirror.brake import Brake
+from tcgamirror.errors import TcgaMirrorError
 from tcgamirror.home import Home
 
 
@@ -20,3 +24,14 @@ def home_of(given: argparse.Namespace) -> Home:
     if named:
         return Home.find(Path(named), above=False)
     return Home.find(Path(), above=True)
+
+
+def leave_if_busy(brake: Brake, error: TcgaMirrorError) -> None:
+    """Ends the program for that reason where workers were left behind; else does nothing.
+
+    Python itself would wait for the threads that are still at work.
+    """
+    if brake.left_behind:
+        console.say(f"tcgamirror: {error}")
+        sys.stdout.flush()
+        os._exit(error.exit_code)

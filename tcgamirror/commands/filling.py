@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tcgamirror import console
 from tcgamirror.brake import Brake
-from tcgamirror.catalogue import Catalogue
-from tcgamirror.commands import home_of
-from tcgamirror.commands.showing import lock_words
+from tcgamirror.commands import home_of, leave_if_busy
+from tcgamirror.commands.showing import difference_words
 from tcgamirror.errors import ExitCode, TcgaMirrorError
 from tcgamirror.fetching import Standing
-from tcgamirror.home import CATALOGUE
 from tcgamirror.mirror import Report, Wishes, perform, rehearse
 from tcgamirror.runlog import RunLog
 from tcgamirror.settings import byte_rate
@@ -26,7 +24,8 @@ SHOWN = 20
 
 def update(given: argparse.Namespace) -> ExitCode:
     wishes = _limits(given, Wishes(accept_shrink=given.accept_shrink))
-    return _rehearse(given, wishes) if given.dry_run else _perform(given, wishes)
+    with _errors_told(as_json=given.json):
+        return _rehearse(given, wishes) if given.dry_run else _perform(given, wishes)
 
 
 def _rehearse(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
@@ -57,7 +56,23 @@ def sample(given: argparse.Namespace) -> ExitCode:
 
 
 def fetch(given: argparse.Namespace) -> ExitCode:
-    return _perform(given, _limits(given, Wishes(refresh=False, sample=False)))
+    with _errors_told(as_json=given.json):
+        return _perform(given, _limits(given, Wishes(refresh=False, sample=False)))
+
+
+@contextmanager
+def _errors_told(*, as_json: bool) -> Iterator[None]:
+    """Whoever reads JSON gets one line whatever happens; the sentence for people follows."""
+    try:
+        yield
+    except TcgaMirrorError as error:
+        if as_json:
+            _print_error(error)
+        raise
+
+
+def _print_error(error: TcgaMirrorError) -> None:
+    print(json.dumps({"exit_code": int(error.exit_code), "error": str(error)}), flush=True)
 
 
 def _limits(given: argparse.Namespace, wishes: Wishes) -> Wishes:
@@ -84,28 +99,26 @@ def _perform(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
             report = perform(home, given.command, wishes, progress, brake, log)
     except TcgaMirrorError as error:
         progress.close()
-        if brake.left_behind:
-            console.say(f"tcgamirror: {error}")
-            # Python itself would wait for the threads that are still at work.
-            os._exit(error.exit_code)
+        if as_json and brake.left_behind:
+            _print_error(error)
+        leave_if_busy(brake, error)
         raise
     finally:
         progress.close()
-    with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
-        standing = catalogue.standing(time.time())
     if as_json:
         print(json.dumps(dataclasses.asdict(report) | {"exit_code": int(report.exit_code)}))
     else:
-        for line in _report_words(report, standing, wishes):
+        for line in _report_words(report, wishes):
             print(console.text(line))
-        if home.settings.lock is not None:
-            for line in lock_words(home):
+        if report.locked is not None:
+            for line in difference_words(report.locked, str(home.settings.lock)):
                 print(line)
     return report.exit_code
 
 
-def _report_words(report: Report, standing: Standing, wishes: Wishes) -> list[str]:
+def _report_words(report: Report, wishes: Wishes) -> list[str]:
     lines = []
+    standing = report.standing
     if report.merged is not None:
         merged = dataclasses.asdict(report.merged)
         changes = [f"{count:,} {what}" for what, count in merged.items() if count]
@@ -126,8 +139,7 @@ def _report_words(report: Report, standing: Standing, wishes: Wishes) -> list[st
         lines.append(f"nothing new: {report.release}")
     if fetched.left:
         lines.append(
-            f"stopped by {fetched.stopped_by}; "
-            f"{console.slides(fetched.left)} left for the next run"
+            f"stopped by {fetched.stopped_by}; {console.slides(fetched.left)} left for the next run"
         )
     return lines
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import sys
 import time
 import warnings
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from tcgamirror import console
 from tcgamirror.brake import Brake
 from tcgamirror.catalogue import Catalogue
-from tcgamirror.commands import home_of
+from tcgamirror.commands import home_of, leave_if_busy
 from tcgamirror.errors import Damaged, ExitCode, Interrupted, TcgaMirrorError, WrongUse
 from tcgamirror.home import CATALOGUE, Home
 from tcgamirror.mirror import Fetched, Wishes, perform
@@ -136,10 +135,7 @@ class _Repair:
             )
         except TcgaMirrorError as error:
             progress.close()
-            if self._brake.left_behind:
-                console.say(f"tcgamirror: {error}")
-                # Python itself would wait for the threads that are still at work.
-                os._exit(error.exit_code)
+            leave_if_busy(self._brake, error)
             raise
         finally:
             progress.close()

@@ -98,8 +98,7 @@ def _status_tables(counts: Counts) -> None:
         ]
         table = console.table(("project", "sampled", "done", "failed", "images"), rows)
         parts = [
-            (row.done, row.failed, row.sampled - row.done - row.failed)
-            for row in counts.by_project
+            (row.done, row.failed, row.sampled - row.done - row.failed) for row in counts.by_project
         ]
         print("\n" + bars.beside(table, parts, bars.Look.of_stdout()))
     if counts.by_source:

@@ -15,8 +15,8 @@ from tcgamirror.errors import ExitCode, WrongUse
 from tcgamirror.home import Home
 from tcgamirror.lockfile import compare_listing, keep_lock, read_lock
 from tcgamirror.manifest import read_manifest
-from tcgamirror.model import ImageFormat
-from tcgamirror.sampling import By, Order
+from tcgamirror.model import ImageFormat, Listing
+from tcgamirror.sampling import By, Candidate, Order
 from tcgamirror.settings import Settings
 
 
@@ -26,6 +26,8 @@ def init(given: argparse.Namespace) -> ExitCode:
     root = Path(given.mirror or os.environ.get("TCGAMIRROR") or ".")
     # Read first: a manifest that cannot be taken leaves no mirror behind.
     listing = read_manifest(Path(settings.manifest)) if settings.manifest else None
+    if listing is not None and lock is None:
+        _check_number(settings, listing)
     if lock is not None:
         keep_lock(root, lock)
     home = Home.create(root, settings)
@@ -40,6 +42,21 @@ def init(given: argparse.Namespace) -> ExitCode:
             print(line)
     print(f"next: {_next(home.root)}")
     return ExitCode.DONE
+
+
+def _check_number(settings: Settings, listing: Listing) -> None:
+    """Raises WrongUse if more slides are asked for than the manifest has of that kind."""
+    candidates = [
+        Candidate(slide.file_name, slide.kind, slide.project_id, slide.primary_site)
+        for slide in listing.slides
+    ]
+    there = sum(map(settings.plan.allows, candidates))
+    if not there or (settings.slides or 0) > there:
+        asked = "all" if settings.slides is None else f"{settings.slides:,}"
+        raise WrongUse(
+            f"--slides asks for {asked}, but of the {console.slides(len(listing.slides))} in "
+            f"{settings.manifest} only {there:,} are of the --kind and --project asked for"
+        )
 
 
 def _next(root: Path) -> str:

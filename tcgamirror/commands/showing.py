@@ -90,16 +90,6 @@ def _check(home: Home, path: Path | None) -> ExitCode:
     return ExitCode.SOME_FAILED if differing else ExitCode.DONE
 
 
-def lock_words(home: Home) -> Iterator[str]:
-    """What the mirror's own lock file names and the mirror cannot have, in a few lines."""
-    if home.settings.lock is None:
-        return
-    locked = read_lock(home.root / home.settings.lock)
-    with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
-        found = compare(locked, catalogue)
-    yield from difference_words(found, home.settings.lock)
-
-
 def difference_words(found: Differences, name: str) -> Iterator[str]:
     """A line for each way in which slides of a lock file are not as locked."""
     for words, names in found.lasting.items():

@@ -1,0 +1,138 @@
+"""Images that lie in their place already: read, believed or refused, and taken over.
+
+A run that is killed between an image's last rename and its row in the catalogue
+leaves work that is finished and not known. The image tells what it is of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from tcgamirror.errors import Damaged
+from tcgamirror.facts import Told, understood
+from tcgamirror.geometry import LEVEL_TOLERANCE, Size
+from tcgamirror.model import (
+    FALLBACK_MAX_SIZE,
+    Attempt,
+    ImageFormat,
+    Outcome,
+    Picture,
+    Resample,
+    Slide,
+    Target,
+)
+from tcgamirror.readback import decode_all, read_header
+from tcgamirror.store import Store
+from tcgamirror.upkeep import Restored
+
+_PIECE = 1 << 20
+
+
+class Images:
+    """The image files of one mirror, as readable as if there were no catalogue.
+
+    check: called between pieces of a file; what it raises ends the reading.
+    """
+
+    def __init__(
+        self, root: Path, form: ImageFormat, target: Target, check: Callable[[], None]
+    ) -> None:
+        self._root = root
+        self._form = form
+        self._target = target
+        self._store = Store(root, form)
+        self._check = check
+
+    def read(self, path: str) -> Restored:
+        """The image at `path`, relative to the mirror; all of it is decoded.
+
+        Raises Damaged if it is not one that this program would have put there,
+        and OSError.
+        """
+        file = self._root / path
+        if not path.endswith(self._form.suffix) or not stat.S_ISREG(file.lstat().st_mode):
+            raise Damaged(f"no {self._form} file")
+        with file.open("rb") as opened:
+            header = read_header(opened, self._form)
+            told = understood(header.facts)
+            if self._store.path(told.slide) != path:
+                raise Damaged("its facts are those of an image that would lie elsewhere")
+            if not fits(self._target, told, header.size):
+                raise Damaged(f"it is not of {self._target}")
+            decode_all(opened, self._form)
+            size, sha256 = self._digest(opened)
+            made = os.fstat(opened.fileno()).st_mtime
+        picture = Picture(
+            source=told.source,
+            level=told.level,
+            level_downsample=told.level_downsample,
+            mpp=told.mpp,
+            mpp_x=told.mpp_x,
+            mpp_y=told.mpp_y,
+            size=header.size,
+            path=path,
+            bytes=size,
+            sha256=sha256,
+        )
+        return Restored(told.slide, picture, min(max(made, 0.0), time.time()))
+
+    def finished(self, due: Sequence[Slide], recorded: Collection[str]) -> Iterator[Outcome]:
+        """What an earlier run finished of these slides and could not record.
+
+        recorded: paths at which there was an image once. Those are left alone:
+        they are due because the image is another file's by now, or damaged.
+        """
+        for slide in due:
+            path = self._store.path(slide)
+            if path not in recorded and (self._root / path).is_file():
+                outcome = self._outcome(slide, path)
+                if outcome is not None:
+                    yield outcome
+
+    def _outcome(self, slide: Slide, path: str) -> Outcome | None:
+        started, clock = time.time(), time.monotonic()
+        try:
+            found = self.read(path)
+        except (Damaged, OSError):
+            # It is fetched, and whatever lies there is replaced.
+            return None
+        then = found.slide
+        if (then.file_name, then.file_id, then.md5) != (slide.file_name, slide.file_id, slide.md5):
+            return None
+        seconds = time.monotonic() - clock
+        return Outcome(
+            slide, (Attempt(found.picture.source, started, seconds, 0, 0),), found.picture
+        )
+
+    def _digest(self, file: BinaryIO) -> tuple[int, str]:
+        taken = hashlib.sha256(usedforsecurity=False)
+        file.seek(0)
+        while piece := file.read(_PIECE):
+            self._check()
+            taken.update(piece)
+        return file.tell(), taken.hexdigest()
+
+
+def fits(target: Target, told: Told, size: Size) -> bool:
+    """Whether an image of that size and resolution can have been made for the target.
+
+    >>> from tcgamirror.model import UNKNOWN_MPP, Slide
+    >>> unknown = Told(Slide("", ""), "range", 0, 1.0, UNKNOWN_MPP, None, None)
+    >>> [fits(Target(15.0, None), unknown, Size(9, height)) for height in (2048, 2049)]
+    [True, False]
+    """
+    if target.mpp is not None and told.mpp_x is not None and told.mpp_y is not None:
+        resolutions = zip((told.mpp_x, told.mpp_y), size, strict=True)
+        if target.resample is Resample.NATIVE:
+            return all(mpp <= target.mpp * (1 + 2 * LEVEL_TOLERANCE) for mpp, _ in resolutions)
+        # Rounded to whole pixels, so by half a pixel at most.
+        return all(abs(mpp / target.mpp - 1) <= 0.5 / side + 1e-6 for mpp, side in resolutions)
+    if target.mpp is not None and target.resample is Resample.NATIVE:
+        return True
+    return size.longer <= (target.max_size or FALLBACK_MAX_SIZE)

@@ -1,0 +1,50 @@
+"""What has come of a run's slides so far, and whether it is the site that fails, not they."""
+
+from __future__ import annotations
+
+from tcgamirror import gdc
+from tcgamirror.errors import (
+    CutShort,
+    Interrupted,
+    NetworkError,
+    ServerError,
+    TooSlow,
+    Unreachable,
+    WrongContent,
+)
+from tcgamirror.model import Outcome
+
+_AWAY = frozenset(
+    error("").fault for error in (Unreachable, TooSlow, CutShort, ServerError, WrongContent)
+)
+"""The faults of a site that is down, or behind a page to log in at."""
+
+
+class Tally:
+    """unreached: how many slides in a row nobody could give. last: why not the last one."""
+
+    def __init__(self) -> None:
+        self.done = self.failed = self.unreached = 0
+        self.last = ""
+
+    def add(self, outcome: Outcome) -> None:
+        if outcome.picture is not None:
+            self.done += 1
+            self.unreached = 0
+            return
+        self.failed += 1
+        away = all(attempt.fault in _AWAY for attempt in outcome.attempts)
+        self.unreached = self.unreached + 1 if away else 0
+        self.last = outcome.attempts[-1].message or ""
+
+
+def is_away(transport: gdc.Answers, api: str) -> bool:
+    """Asks the site itself. Any answer that is one will do, also that it knows no such page."""
+    try:
+        gdc.release(transport, api)
+    except Interrupted:
+        # Stopped meanwhile: the run ends for that reason.
+        return False
+    except NetworkError as error:
+        return error.passing
+    return False
