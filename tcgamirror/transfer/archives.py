@@ -44,6 +44,20 @@ def opened(path: Path) -> Archive:
     return Tar(files, packed=form is Form.ZSTD)
 
 
+def read_through(archive: Archive) -> Iterator[Member]:
+    """All members. Raises BadExport where the disk or its permissions keep one from being read."""
+    members = archive.members()
+    while True:
+        try:
+            member = next(members, None)
+        except OSError as error:
+            what = f"{error.filename} in it" if error.filename else "it"
+            raise BadExport(f"{what} cannot be read ({error.strerror})") from error
+        if member is None:
+            return
+        yield member
+
+
 def _files(path: Path) -> list[Path]:
     """The file, or all parts of it, which have to be there without a gap."""
     number = part_number(path.name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from tcgamirror import values
@@ -82,9 +82,11 @@ def _matching(pattern: re.Pattern[str]) -> Check:
     return check
 
 
-def _one_of(known: Collection[str]) -> Check:
+def _one_of(known: Iterable[str]) -> Check:
+    names = frozenset(map(str, known))
+
     def check(value: object) -> Value:
-        if not isinstance(value, str) or value not in tuple(map(str, known)):
+        if not isinstance(value, str) or value not in names:
             raise ValueError
         return value
 

@@ -27,6 +27,13 @@ _MOST_VALUE = 1 << 20
 """Bytes of one value or row; SQLite refuses longer ones."""
 
 _ROWS_AT_ONCE = 1000
+_SEQUENCE = (
+    "table",
+    "sqlite_sequence",
+    "sqlite_sequence",
+    "CREATE TABLE sqlite_sequence(name,seq)",
+)
+"""What SQLite leaves behind of a table that somebody has added and dropped."""
 
 
 class Foreign:
@@ -208,7 +215,8 @@ def _check_schema(connection: sqlite3.Connection) -> None:
 
 def schema_of(connection: sqlite3.Connection) -> set[tuple[str, str, str, str | None]]:
     """All that a database has: types, names, tables and the SQL that made them."""
-    return set(connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema"))
+    there = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema")
+    return {row for row in there if row != _SEQUENCE}
 
 
 @contextmanager

@@ -33,7 +33,10 @@ class Member:
         """All of it. Raises BadExport if it is shorter than it says."""
         left = self.size
         while left:
-            piece = self.read(min(left, PIECE))
+            try:
+                piece = self.read(min(left, PIECE))
+            except OSError as error:
+                raise BadExport(f"{self.name} cannot be read ({error.strerror})") from error
             if not piece:
                 raise BadExport(f"{self.name} is cut off")
             left -= len(piece)

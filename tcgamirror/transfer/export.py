@@ -1,0 +1,320 @@
+"""`export`: a consistent copy of a mirror, made while others may write to it.
+
+The catalogue is copied first, then the images it tells of, each compared with
+its digest while it is read. Where an update has replaced one meanwhile, its rows
+are taken again from the mirror. All is made beside its place and renamed at the
+end: a killed export leaves nothing under the final name, and the next one goes
+on with the directory, or begins the archive anew.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tcgamirror.catalogue import Catalogue
+from tcgamirror.errors import BadExport, NoRoom, WrongUse
+from tcgamirror.files import Lock, free_bytes
+from tcgamirror.home import CATALOGUE, Home
+from tcgamirror.settings import FILE_NAME
+from tcgamirror.transfer.copying import Loaded, loaded
+from tcgamirror.transfer.describing import readme
+from tcgamirror.transfer.layout import (
+    EARLIER,
+    README,
+    SUMS,
+    UNFINISHED,
+    Form,
+    checked_name,
+    formatted_sums,
+)
+from tcgamirror.transfer.places import ArchivePlace, DirectoryPlace, Place
+from tcgamirror.transfer.scan import sums_of
+from tcgamirror.transfer.snapshot import Image, Snapshot, image_of
+from tcgamirror.transfer.writers import archive
+
+GALLERY = "gallery"
+LOCK = "lock"
+LEAST_SPLIT = 100_000
+"""Bytes of a part: less makes more parts than anybody would carry."""
+
+_TRIES = 60
+_WAIT_SECONDS = 0.05
+"""Between two looks at a row that a run is about to write."""
+
+Progress = Callable[[int, int, int], None]
+"""Told how many of how many images have been seen to, and their bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked for. only: a condition. since: another export. split: bytes of a part."""
+
+    only: str | None = None
+    since: Path | None = None
+    split: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was made.
+
+    files: the directory, the archive, or its parts. slides: sampled ones, by
+    status. images, bytes: in it. earlier: images left out because an earlier
+    export holds them. lacking: paths of images that are damaged or missing in
+    the mirror, and therefore to be fetched again where it is imported.
+    """
+
+    files: tuple[str, ...]
+    release: str | None
+    target: str
+    slides: dict[str, int]
+    images: int
+    bytes: int
+    earlier: int
+    lacking: tuple[str, ...]
+    seconds: float
+
+
+def export(home: Home, dest: Path, asked: Asked, on_progress: Progress) -> Exported:
+    """Makes an export at `dest`: an archive by its ending, else a directory.
+
+    Raises WrongUse or BadQuery for what cannot be asked for, Locked if the same
+    export is being made by another run, NoRoom, Damaged for the catalogue.
+    """
+    begun = time.monotonic()
+    form = Form.of(dest)
+    _check(home, dest, form, asked)
+    earlier = {} if asked.since is None else _earlier(asked.since)
+    with ExitStack() as stack:
+        work = stack.enter_context(_workplace(dest, form))
+        with Catalogue.open(home.root / CATALOGUE, read_only=True) as live:
+            home.check_target(live)
+            snapshot = stack.enter_context(
+                closing(Snapshot(live, work / CATALOGUE, home.settings.form))
+            )
+            release = live.release()
+        if asked.only is not None:
+            snapshot.keep_only(asked.only)
+        place: Place = DirectoryPlace(home.root, work)
+        if form is not Form.DIRECTORY:
+            top = _plain(dest.name[: -len(form)])
+            place = ArchivePlace(home.root, archive(work / dest.name, form, top, asked.split))
+        stack.callback(place.close)
+        made = _Export(home, snapshot, place, earlier, on_progress)
+        made.put_images(work)
+        made.put_rest(work, asked, release)
+        files = place.end(dest)
+    return Exported(
+        files=tuple(map(str, files)),
+        release=release,
+        target=home.settings.fixed,
+        slides=made.slides,
+        images=made.images,
+        bytes=made.bytes,
+        earlier=made.earlier,
+        lacking=tuple(made.lacking),
+        seconds=time.monotonic() - begun,
+    )
+
+
+def _check(home: Home, dest: Path, form: Form, asked: Asked) -> None:
+    """Raises WrongUse for what can be refused before anything is written."""
+    if asked.split is not None and form is Form.DIRECTORY:
+        raise WrongUse("--split cuts an archive: end the name in .tar, .tar.zst or .zip")
+    if asked.split is not None and asked.split < LEAST_SPLIT:
+        raise WrongUse(f"--split {asked.split}: a part has to have at least {LEAST_SPLIT:,} bytes")
+    if dest.resolve().is_relative_to(home.root.resolve()):
+        raise WrongUse(f"{dest} is in the mirror itself: name a place outside")
+    if not dest.name or dest.is_mount():
+        raise WrongUse(f"{dest} is no place of its own: name a directory or an archive in it")
+    if not dest.absolute().parent.is_dir():
+        raise WrongUse(f"{dest.absolute().parent} is no directory: make it, or name another place")
+    _check_free(dest)
+
+
+def _check_free(dest: Path) -> None:
+    empty = dest.is_dir() and not dest.is_symlink() and not any(dest.iterdir())
+    parts = dest.parent.glob(f"{glob_escaped(dest.name)}.part[0-9][0-9][0-9]")
+    there = next(parts, None) or dest
+    if os.path.lexists(there) and not empty:
+        raise WrongUse(f"{there} is there already: name another place, or remove it first")
+
+
+def glob_escaped(name: str) -> str:
+    """A name in which a pattern means itself.
+
+    >>> glob_escaped("a[1]*.tar")
+    'a[[]1][*].tar'
+    """
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)
+
+
+def _earlier(since: Path) -> dict[str, str]:
+    try:
+        return sums_of(since)
+    except BadExport as error:
+        raise BadExport(f"{since} is no export to go on from: {error}") from error
+
+
+def _plain(name: str) -> str:
+    """The directory in an archive: its name, where that is one that any system takes."""
+    plain = name.isascii() and name.isprintable() and not set(name) & set('\\/:*?"<>|')
+    return name if plain and len(name) <= 100 and name.strip(". ") == name else "tcgamirror"
+
+
+@contextmanager
+def _workplace(dest: Path, form: Form) -> Iterator[Path]:
+    """The directory beside `dest` where it is made, held by this run alone.
+
+    An archive's is removed at the end however it ends; a directory's is what it becomes.
+    """
+    work = dest.with_name(f"{dest.name}{UNFINISHED}")
+    ours = (work / LOCK).is_file() or (work.is_dir() and not any(work.iterdir()))
+    if os.path.lexists(work) and (work.is_symlink() or not ours):
+        raise WrongUse(f"{work} is in the way, where the export would be made: move it")
+    with Lock(work / LOCK, "export"):
+        _check_free(dest)
+        if form is Form.DIRECTORY:
+            yield work
+            return
+        try:
+            for file in work.iterdir():
+                if file.name != LOCK:
+                    file.unlink()
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+class _Export:
+    """One export at work."""
+
+    def __init__(
+        self,
+        home: Home,
+        snapshot: Snapshot,
+        place: Place,
+        earlier: dict[str, str],
+        on_progress: Progress,
+    ) -> None:
+        self._home = home
+        self._snapshot = snapshot
+        self._place = place
+        self._earlier = earlier
+        self._on_progress = on_progress
+        self._sums: dict[str, str] = {}
+        self._all: list[Image] = []
+        self._left_out: dict[str, str] = {}
+        self.lacking: list[str] = []
+        self.slides: dict[str, int] = {}
+        self.images = self.bytes = self.earlier = 0
+
+    # Images -----------------------------------------------------------------------
+
+    def put_images(self, work: Path) -> None:
+        """Puts every image that is right, and has the copied catalogue say no more than that."""
+        images = self._snapshot.images()
+        wanted = [image for image in images if not self._is_earlier(image)]
+        size = sum(image.bytes for image in wanted)
+        free = free_bytes(work)
+        held = sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
+        if size > free + held:
+            raise NoRoom(f"{work.parent} has {free:,} bytes free, the images need {size:,}")
+        again = []
+        for number, (image, right) in enumerate(self._place.put_all(wanted), start=1):
+            if right:
+                self._note(image)
+            else:
+                again.append(image)
+            self._on_progress(number, len(wanted), self.bytes)
+        missing = [image.file_name for image in again if not self._put_again(image)]
+        self._snapshot.forget(missing)
+
+    def _is_earlier(self, image: Image) -> bool:
+        if self._earlier.get(image.path) != image.sha256:
+            return False
+        self._left_out[image.path] = image.sha256
+        self.earlier += 1
+        self._all.append(image)
+        return True
+
+    def _note(self, image: Image) -> None:
+        self._sums[image.path] = image.sha256
+        self._all.append(image)
+        self.images += 1
+        self.bytes += image.bytes
+
+    def _put_again(self, image: Image) -> bool:
+        """Tries an image that was not what the copied catalogue says by what the mirror says now.
+
+        A run that replaces an image makes its row pending, then writes the
+        file, then the row: so it is worth while to wait a little.
+        """
+        for _ in range(_TRIES):
+            with Catalogue.open(self._home.root / CATALOGUE, read_only=True) as live:
+                rows = live.rows_of(image.file_name)
+            now = None if rows is None else image_of(rows, self._home.settings.form)
+            if rows is None or now is None:
+                return False
+            if self._place.put(now):
+                self._snapshot.set_rows(rows)
+                self._note(now)
+                return True
+            if now.due and now.sha256 == image.sha256:
+                self.lacking.append(image.path)
+                return False
+            image = now
+            time.sleep(_WAIT_SECONDS)
+        return False
+
+    # All else ---------------------------------------------------------------------
+
+    def put_rest(self, work: Path, asked: Asked, release: str | None) -> None:
+        """Puts gallery, settings, catalogue, and what tells of them all."""
+        # The gallery shows the whole sample.
+        if asked.only is None:
+            self._put_gallery()
+        lock = self._home.settings.lock
+        for name in (FILE_NAME, *([lock] if lock else [])):
+            self._put_file(name, self._home.root / name)
+        self._snapshot.finish(self._all)
+        self.slides = self._snapshot.summary()
+        self._snapshot.close()
+        self._put_file(CATALOGUE, work / CATALOGUE)
+        if self._earlier:
+            self._put_text(EARLIER, formatted_sums(self._left_out))
+        text = readme(self._home.settings, release, self.slides, self.images, self.earlier)
+        self._put_text(README, text)
+        self._place.write(SUMS, Loaded.of_text(formatted_sums(self._sums)))
+
+    def _put_gallery(self) -> None:
+        folder = self._home.root / GALLERY
+        for path in sorted(folder.rglob("*")):
+            name = str(path.relative_to(self._home.root))
+            if path.name.startswith(".") or path.is_symlink() or not path.is_file():
+                continue
+            with suppress(BadExport):
+                self._put_file(checked_name(name), path)
+
+    def _put_file(self, name: str, path: Path) -> None:
+        file = loaded(path)
+        if file is None:
+            # A gallery that is being made anew; nothing else goes away.
+            return
+        if self._earlier.get(name) == file.sha256 and name.startswith(f"{GALLERY}/"):
+            self._left_out[name] = file.sha256
+            file.file.close()
+            return
+        self._sums[name] = file.sha256
+        self._place.write(name, file)
+
+    def _put_text(self, name: str, text: str) -> None:
+        file = Loaded.of_text(text)
+        self._sums[name] = file.sha256
+        self._place.write(name, file)

@@ -1,0 +1,297 @@
+"""`import`: an export into a new or an existing mirror, of which nothing is believed.
+
+First all of it is looked through, and its catalogue read to the end: what is
+wrong anywhere keeps all of it out. Then listing and sample are taken over in one
+step, and the images in small batches: each is written beside its place, compared
+with its digest, decoded, and only then put there, its row after it. An image
+that replaces another one has its row made pending first, as an update does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tcgamirror.catalogue import Catalogue
+from tcgamirror.errors import (
+    BadExport,
+    BadLockFile,
+    BadSettings,
+    ExitCode,
+    NoRoom,
+    TcgaMirrorError,
+)
+from tcgamirror.exchange import Having, Row, Taken
+from tcgamirror.files import Lock, free_bytes, replacing
+from tcgamirror.home import CATALOGUE, FIXED, Home
+from tcgamirror.lockfile import formatted, parsed
+from tcgamirror.mirror import LOCK
+from tcgamirror.model import Status
+from tcgamirror.settings import FILE_NAME, Settings, read_settings
+from tcgamirror.store import Store
+from tcgamirror.strays import Stray
+from tcgamirror.transfer.arriving import Arrivals, Wanted
+from tcgamirror.transfer.foreign import Foreign
+from tcgamirror.transfer.scan import Scan, check_sums, scanned
+
+Progress = Callable[[int, int, int], None]
+"""Told how many of how many images have been seen to, and their bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What was taken over.
+
+    new: whether the mirror was made. slides: of the sample, added here. images,
+    bytes: taken in. same: images that were here already. older: left as they
+    are, because the image here is a newer one. lacking: images of rows that are
+    done there, which the export does not hold. refused: images that are not
+    what they say. dropped: settings of the other machine that are not taken over.
+    """
+
+    root: str
+    new: bool
+    slides: int
+    images: int
+    bytes: int
+    same: int
+    older: int
+    lacking: int
+    refused: tuple[Stray, ...]
+    dropped: tuple[str, ...]
+    seconds: float
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return ExitCode.DAMAGED if self.refused else ExitCode.DONE
+
+
+def import_export(root: Path, source: Path, on_progress: Progress) -> Imported:
+    """Takes the export at `source` into the mirror at `root`, which is made if it is none.
+
+    Raises BadExport or BadSettings for what cannot be taken over, BadSettings
+    for images of another target; nothing has changed then. Raises Locked, NoRoom.
+    """
+    begun = time.monotonic()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="tcgamirror-import-")))
+        try:
+            offer = _Offer.of(source, folder)
+            stack.callback(offer.catalogue.close)
+            offer.catalogue.check(offer.settings.form)
+        except BadExport as error:
+            raise BadExport(f"{source} cannot be imported: {error}") from error
+        home, new = _home(root, offer)
+        with Lock(home.root / LOCK, "import"), Catalogue.open(home.root / CATALOGUE) as catalogue:
+            home.check_target(catalogue)
+            run = catalogue.begin_run("import", time.time())
+            exit_code = ExitCode.BUG
+            try:
+                taking = _Taking(home, catalogue, offer, run, on_progress)
+                taking.take()
+                exit_code = ExitCode.DAMAGED if taking.refused else ExitCode.DONE
+            except BadExport as error:
+                exit_code = error.exit_code
+                raise BadExport(f"{source} cannot be imported to its end: {error}") from error
+            except TcgaMirrorError as error:
+                exit_code = error.exit_code
+                raise
+            except KeyboardInterrupt:
+                exit_code = ExitCode.INTERRUPTED
+                raise
+            finally:
+                catalogue.end_run(run, exit_code=exit_code, now=time.time())
+    return Imported(
+        root=str(home.root),
+        new=new,
+        slides=taking.slides,
+        images=taking.images,
+        bytes=taking.bytes,
+        same=taking.same,
+        older=taking.older,
+        lacking=taking.lacking,
+        refused=tuple(taking.refused),
+        dropped=offer.dropped if new else (),
+        seconds=time.monotonic() - begun,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """An export, looked through. lock: the bytes of its lock file, checked; None without one."""
+
+    scan: Scan
+    settings: Settings
+    catalogue: Foreign
+    lock: bytes | None
+    dropped: tuple[str, ...]
+
+    @classmethod
+    def of(cls, source: Path, folder: Path) -> _Offer:
+        scan = scanned(source, folder)
+        check_sums(scan)
+        settings = _settings(scan, source)
+        lock = _lock(scan, settings)
+        theirs = {"manifest": settings.manifest, "lock": None if lock else settings.lock}
+        dropped = tuple(f"{name} = {value}" for name, value in theirs.items() if value)
+        settings = dataclasses.replace(
+            settings, manifest=None, lock=settings.lock if lock else None
+        )
+        if CATALOGUE not in scan.small:
+            raise BadExport(f"it has no {CATALOGUE}")
+        catalogue = Foreign.open(scan.small[CATALOGUE])
+        if catalogue.fixed != settings.fixed:
+            catalogue.close()
+            raise BadExport(f"its {FILE_NAME} and {CATALOGUE} are of different mirrors")
+        return cls(scan, settings, catalogue, lock, dropped)
+
+
+def _settings(scan: Scan, source: Path) -> Settings:
+    if FILE_NAME not in scan.small:
+        raise BadExport(f"it has no {FILE_NAME}")
+    path = scan.small[FILE_NAME]
+    try:
+        return read_settings(path)
+    except BadSettings as error:
+        said = str(error).replace(str(path), f"{FILE_NAME} of {source}")
+        raise BadSettings(said) from error
+
+
+def _lock(scan: Scan, settings: Settings) -> bytes | None:
+    """The lock file that names the sample, read and written anew, if it is one."""
+    if settings.lock is None or settings.lock not in scan.small:
+        return None
+    try:
+        return formatted(parsed(scan.small[settings.lock].read_bytes()))
+    except (BadLockFile, BadSettings) as error:
+        raise BadExport(f"{settings.lock} in it is no lock file: {error}") from error
+
+
+# The mirror ----------------------------------------------------------------------
+
+
+def _home(root: Path, offer: _Offer) -> tuple[Home, bool]:
+    """The mirror to import into, and whether it was made. Raises BadSettings for other images."""
+    if not os.path.lexists(root / FILE_NAME):
+        _check_free(root, sum(offer.scan.sizes.values()))
+        _remove_begun(root, offer.settings)
+        if offer.lock is not None and offer.settings.lock is not None:
+            with replacing(root / offer.settings.lock) as file:
+                file.write(offer.lock)
+        return Home.create(root, offer.settings), True
+    home = Home.find(root, above=False)
+    if home.settings.fixed != offer.settings.fixed:
+        raise BadSettings(
+            f"the export has images of {offer.settings.fixed}, but {home.root} was made for "
+            f"{home.settings.fixed}: import it into another mirror"
+        )
+    return home, False
+
+
+def _remove_begun(root: Path, settings: Settings) -> None:
+    """What is left of a mirror that an import was making when it was killed."""
+    path = root / CATALOGUE
+    if not path.is_file() or (root / "images").exists():
+        return
+    try:
+        with Catalogue.open(path, read_only=True) as catalogue:
+            begun = catalogue.fact(FIXED) in (None, settings.fixed)
+            empty = not catalogue.counts().sampled and catalogue.release() is None
+    except TcgaMirrorError:
+        return
+    if begun and empty:
+        path.unlink()
+
+
+def _check_free(root: Path, size: int) -> None:
+    free = free_bytes(root)
+    if size > free:
+        raise NoRoom(f"{root} has {free:,} bytes free, the images need {size:,}")
+
+
+# Taking over ---------------------------------------------------------------------
+
+
+class _Taking:
+    """One import at work on a mirror that it holds the lock of."""
+
+    def __init__(
+        self, home: Home, catalogue: Catalogue, offer: _Offer, run: int, on_progress: Progress
+    ) -> None:
+        self._home = home
+        self._catalogue = catalogue
+        self._offer = offer
+        self._run = run
+        self._on_progress = on_progress
+        self.refused: list[Stray] = []
+        self.slides = self.images = self.bytes = self.same = self.older = self.lacking = 0
+
+    def take(self) -> None:
+        before = len(self._catalogue.sampled())
+        self._catalogue.take(self._offer.catalogue)
+        self.slides = len(self._catalogue.sampled()) - before
+        wanted = self._wanted(self._catalogue.having())
+        _check_free(self._home.root, sum(each.bytes for each in wanted.values()))
+        arrivals = Arrivals(self._home, wanted, self._record)
+        with closing(arrivals):
+            for member in self._offer.scan.members() if wanted else ():
+                if member.name in wanted:
+                    arrivals.add(member)
+                    self._on_progress(arrivals.seen, len(wanted), arrivals.bytes)
+            arrivals.end()
+        self.images, self.bytes, self.refused = arrivals.images, arrivals.bytes, arrivals.refused
+
+    def _wanted(self, having: Mapping[str, Having]) -> dict[str, Wanted]:
+        """The images to take in, by their paths in the export."""
+        wanted = {}
+        md5s = {slide["file_name"]: slide["md5"] for slide in self._offer.catalogue.slides()}
+        store = Store(self._home.root, self._home.settings.form)
+        for row in self._offer.catalogue.sample():
+            have = having[str(row["file_name"])]
+            ours, theirs = have.slide.md5, md5s[row["file_name"]]
+            differs = None not in (ours, theirs) and ours != theirs
+            if self._is_wanted(row, have, differs):
+                if str(row["path"]) not in self._offer.scan.sizes:
+                    self.lacking += row["status"] == Status.DONE
+                    continue
+                place = store.path(have.slide)
+                wanted[str(row["path"])] = Wanted(
+                    {**row, "path": place}, place, differs, have.status is Status.DONE
+                )
+        return wanted
+
+    def _is_wanted(self, row: Row, have: Having, differs: bool) -> bool:
+        if row["path"] is None:
+            return False
+        if have.sha256 == row["sha256"] and have.status is Status.DONE:
+            self.same += 1
+            return False
+        if have.sha256 is None:
+            return True
+        # There is another image, or the same one of a slide that is to be fetched again.
+        newer = str(row["fetched_at"]) > str(have.fetched_at) or have.status is not Status.DONE
+        if row["status"] == Status.DONE and newer and not differs:
+            return True
+        self.older += row["status"] == Status.DONE
+        return False
+
+    def _record(self, batch: list[Wanted], put: Callable[[], None]) -> None:
+        """Rows of what is replaced, then the files, then their rows: as an update does."""
+        replaced = [wanted.file_name for wanted in batch if wanted.replaces]
+        if replaced:
+            self._catalogue.put_back(replaced)
+        put()
+        theirs = self._offer.catalogue
+        self._catalogue.take_images(
+            [
+                Taken(wanted.row, wanted.differs, tuple(theirs.attempts(wanted.file_name)))
+                for wanted in batch
+            ],
+            self._run,
+        )

@@ -1,0 +1,126 @@
+"""What an export holds, seen by going through it once: names, sizes, and its few small files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+from tcgamirror.errors import BadExport
+from tcgamirror.home import CATALOGUE
+from tcgamirror.settings import FILE_NAME
+from tcgamirror.transfer.archives import Archive, opened, read_through
+from tcgamirror.transfer.layout import EARLIER, MOST_BYTES, MOST_LOCK, SUMS, Form, parsed_sums
+from tcgamirror.transfer.members import Member
+
+Kept = TypeVar("Kept")
+
+KEPT = (FILE_NAME, CATALOGUE, SUMS, EARLIER)
+_MOST_SMALL = 16
+"""Files at an export's top, or beside it: there are five."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What was seen.
+
+    top: begins every name; empty, or ends in a slash. sizes, small: of all
+    files and where the small ones are kept, by path after it.
+    """
+
+    archive: Archive
+    top: str
+    sizes: dict[str, int]
+    small: dict[str, Path]
+
+    def members(self) -> Iterator[Member]:
+        """What is in the export, by its paths in the mirror."""
+        for member in read_through(self.archive):
+            if member.name.startswith(self.top):
+                name = member.name.removeprefix(self.top)
+                yield Member(name, member.size, member.read)
+
+    def text(self, path: str) -> str:
+        """A small file that was kept, empty if there is none."""
+        if path not in self.small:
+            return ""
+        try:
+            return self.small[path].read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise BadExport(f"{path} in it is no text") from error
+
+
+def scanned(path: Path, folder: Path, needed: str = FILE_NAME) -> Scan:
+    """Goes through all of the export at `path` and keeps its small files in the empty `folder`.
+
+    needed: what lies at an export's top. Raises BadExport for what is in no
+    export, or if one has no such file.
+    """
+    archive = opened(path)
+    sizes: dict[str, int] = {}
+    small: dict[str, Path] = {}
+    for member in read_through(archive):
+        sizes[member.name] = member.size
+        if _is_small(member.name):
+            if len(small) >= _MOST_SMALL:
+                raise BadExport(f"it has too many files called {' or '.join(KEPT)}")
+            small[member.name] = folder / str(len(small))
+            _keep(member, small[member.name])
+    tops = [name.removesuffix(needed) for name in sizes if name.split("/")[-1] == needed]
+    tops = [top for top in tops if top.count("/") <= 1]
+    if len(tops) != 1 and "" not in tops:
+        raise BadExport(f"it has no {needed}" if not tops else f"it has {needed} more than once")
+    top = "" if "" in tops else tops[0]
+    return Scan(archive, top, _below(top, sizes), _below(top, small))
+
+
+def _below(top: str, named: dict[str, Kept]) -> dict[str, Kept]:
+    return {name.removeprefix(top): value for name, value in named.items() if name.startswith(top)}
+
+
+def _is_small(name: str) -> bool:
+    parts = name.split("/")
+    return len(parts) <= 2 and (parts[-1] in KEPT or parts[-1].endswith(".lock"))
+
+
+def _keep(member: Member, path: Path) -> None:
+    most = MOST_BYTES.get(member.name.split("/")[-1], MOST_LOCK)
+    if member.size > most:
+        raise BadExport(f"{member.name} in it has {member.size:,} bytes, more than any has")
+    with path.open("wb") as file:
+        for piece in member.pieces():
+            file.write(piece)
+
+
+def check_sums(scan: Scan) -> None:
+    """Compares the small files with SHA256SUMS, if the export has it, as a mirror has not."""
+    sums = parsed_sums(scan.text(SUMS), SUMS)
+    for name, path in scan.small.items():
+        taken = hashlib.sha256()
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                taken.update(piece)
+        told = name in sums or (sums and name in KEPT and name != SUMS)
+        if told and sums.get(name) != taken.hexdigest():
+            raise BadExport(f"{name} in it is not what {SUMS} says: it was damaged on its way")
+
+
+def sums_of(path: Path) -> dict[str, str]:
+    """Digests by path of all that an export and those before it hold.
+
+    path: of a directory, an archive, or a SHA256SUMS beside which lies what it was made since.
+    """
+    if path.is_file() and Form.of(path) is Form.DIRECTORY:
+        earlier = path.with_name(EARLIER)
+        texts = [file.read_text("utf-8") for file in (earlier, path) if file.is_file()]
+    else:
+        with TemporaryDirectory() as folder:
+            scan = scanned(path, Path(folder), needed=SUMS)
+            texts = [scan.text(EARLIER), scan.text(SUMS)]
+    sums: dict[str, str] = {}
+    for text in texts:
+        sums.update(parsed_sums(text, f"{SUMS} of {path}"))
+    return sums

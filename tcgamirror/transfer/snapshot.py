@@ -1,0 +1,153 @@
+"""The catalogue of an export: a consistent copy, made to say what the export holds."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from tcgamirror import database
+from tcgamirror.catalogue import Catalogue
+from tcgamirror.errors import Damaged, WrongUse
+from tcgamirror.exchange import PICTURE, SlideRows, dicts, put_rows
+from tcgamirror.model import ImageFormat, Slide, Status
+from tcgamirror.store import Store
+from tcgamirror.upkeep import complaints
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image the catalogue tells of.
+
+    place: where it lies in the mirror. path: where in the export; another one
+    only if its slide's project was renamed. due: its slide is done, so it has to be there.
+    """
+
+    file_name: str
+    place: str
+    path: str
+    bytes: int
+    sha256: str
+    due: bool
+
+
+def image_of(rows: SlideRows, form: ImageFormat) -> Image | None:
+    """The image that these rows tell of; None if they tell of none."""
+    row = rows.image
+    if row["path"] is None or row["sha256"] is None:
+        return None
+    project_id = rows.slide["project_id"]
+    slide = Slide(
+        file_id=str(rows.slide["file_id"]),
+        file_name=str(rows.slide["file_name"]),
+        project_id=None if project_id is None else str(project_id),
+    )
+    return Image(
+        file_name=slide.file_name,
+        place=str(row["path"]),
+        path=Store(Path(), form).path(slide),
+        bytes=int(row["bytes"] or 0),
+        sha256=str(row["sha256"]),
+        due=row["status"] == Status.DONE,
+    )
+
+
+class Snapshot:
+    """An open copy of a catalogue, which nobody else sees yet; to be closed."""
+
+    def __init__(self, live: Catalogue, path: Path, form: ImageFormat) -> None:
+        """Copies the catalogue to `path`, in place of what a killed export left there."""
+        for end in ("", "-journal", "-wal", "-shm"):
+            path.with_name(path.name + end).unlink(missing_ok=True)
+        live.copy_to(path)
+        self._path = path
+        self._form = form
+        with database.translated(path):
+            self._connection = database.connect(path)
+            # Should the machine stop, it is made anew: no need to wait for the disk at each change.
+            self._connection.execute("PRAGMA synchronous = OFF")
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def keep_only(self, condition: str) -> None:
+        """Takes slides that do not meet the condition out of the sample.
+
+        Raises BadQuery for a condition that is none or would write, WrongUse if nothing is left.
+        """
+        with closing(Catalogue.open(self._path, read_only=True)) as reader:
+            # The bracket on a line of its own: a comment may end the condition.
+            answer = reader.query(f"SELECT file_name FROM mirror WHERE ({condition}\n)")
+            names = {str(name) for name, *_ in answer.rows}
+        sampled = {name for (name,) in self._connection.execute("SELECT file_name FROM sample")}
+        if not names & sampled:
+            raise WrongUse(f"no sampled slide meets the condition of --only, {condition}")
+        others = [(name,) for name in sampled - names]
+        with database.translated(self._path), database.transaction(self._connection):
+            for table in ("attempts", "images", "sample"):
+                self._connection.executemany(f"DELETE FROM {table} WHERE file_name = ?", others)
+            self._connection.execute("DELETE FROM facts WHERE key = 'sampled'")
+
+    def images(self) -> list[Image]:
+        """By rank."""
+        rows = dicts(
+            self._connection,
+            "SELECT file_name, file_id, project_id, status, path, bytes, sha256 "
+            "FROM sample JOIN slides USING (file_name) JOIN images USING (file_name) ORDER BY rank",
+        )
+        found = (image_of(SlideRows(row, (), row), self._form) for row in rows)
+        return [image for image in found if image is not None]
+
+    def set_rows(self, rows: SlideRows) -> None:
+        """Has it say of one slide what these rows of a newer copy do."""
+        with database.translated(self._path), database.transaction(self._connection):
+            put_rows(self._connection, rows)
+
+    def forget(self, names: Collection[str]) -> None:
+        """Has it say that it has no images of these slides; what was done is pending."""
+        empty = ", ".join(f"{column} = NULL" for column in PICTURE)
+        with database.translated(self._path), database.transaction(self._connection):
+            self._connection.executemany(
+                f"UPDATE images SET {empty}, "
+                "status = CASE status WHEN 'done' THEN 'pending' ELSE status END "
+                "WHERE file_name = ?",
+                [(name,) for name in names],
+            )
+
+    def finish(self, images: Collection[Image]) -> None:
+        """Leaves nothing in it but what a catalogue has, and that images lie where they do."""
+        with database.translated(self._path):
+            with database.transaction(self._connection):
+                self._connection.executemany(
+                    "UPDATE images SET path = ? WHERE file_name = ?",
+                    [
+                        (image.path, image.file_name)
+                        for image in images
+                        if image.path != image.place
+                    ],
+                )
+                self._drop_others()
+            self._connection.execute("VACUUM")
+            found = complaints(self._connection)
+        if found:
+            raise Damaged(f"the catalogue is damaged ({found[0]}); {database.WAY_OUT}")
+
+    def _drop_others(self) -> None:
+        """A person's own views and indexes are not for others, who would refuse them."""
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as blank:
+            database.migrate(blank)
+            ours = set(blank.execute("SELECT type, name FROM sqlite_schema"))
+        there = self._connection.execute("SELECT type, name FROM sqlite_schema").fetchall()
+        order = ("trigger", "view", "index", "table")
+        for kind, name in sorted(set(there) - ours, key=lambda found: order.index(found[0])):
+            # SQLite's own: the former goes with its table, the latter cannot be dropped.
+            if not name.startswith(("sqlite_autoindex", "sqlite_sequence")):
+                quoted = name.replace('"', '""')
+                self._connection.execute(f'DROP {kind} IF EXISTS "{quoted}"')
+
+    def summary(self) -> dict[str, int]:
+        """How many slides of the sample there are of each status."""
+        rows = self._connection.execute("SELECT status, count(*) FROM images GROUP BY status")
+        return dict(rows.fetchall())

@@ -1,0 +1,381 @@
+"""What may be in an archive that comes from anybody: all of it is refused, and leaves nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import random
+import stat
+import struct
+import tarfile
+import tracemalloc
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from tcgamirror.errors import BadExport, TcgaMirrorError
+from tcgamirror.transfer.archives import opened
+from tests.carrying import again, catalogue, entry, exported, packed, refused, resummed
+from tests.command import run
+from tests.gdc import Listed, StandIn
+from tests.mirrors import column, made, updated
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory, small_slides: tuple[Listed, ...]) -> Path:
+    """A directory with an export of three slides, never to be changed."""
+    folder = tmp_path_factory.mktemp("hostile")
+    with StandIn(small_slides) as gdc:
+        updated(made(folder / "m", gdc, slides=3))
+    return exported(folder / "m", folder / "export")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Where a mirror would be made: alone in its directory, so that what is left shows."""
+    (tmp_path / "place").mkdir()
+    return tmp_path / "place" / "m"
+
+
+def members(path: Path) -> list[str]:
+    """Goes through an archive as an import does first."""
+    return [member.name for member in opened(path).members()]
+
+
+def test_the_program_says_so_in_one_sentence(export: Path, root: Path, tmp_path: Path) -> None:
+    result = run(
+        "--mirror", root, "import", packed(export, tmp_path / "a.tar", (entry("../a"), b""))
+    )
+    assert result.code == 2 and "lead out of a directory" in result.sentence
+    assert not root.exists()
+
+
+# Names and kinds of entries --------------------------------------------------------
+
+LINK = {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}
+ENTRIES = {
+    "above": entry("../evil"),
+    "above, later": entry("x/images/../../../evil"),
+    "absolute": entry("/tmp/evil"),
+    "doubled slash": entry("x//evil"),
+    "backslash": entry("x\\..\\evil"),
+    "terminal": entry("x/\x1b[2Jevil"),
+    "long": entry("x/" + "a" * 10_000),
+    "many folders": entry("x/" + "a/" * 3000 + "b"),
+    "symbolic link": entry("x/images/link", **LINK),
+    "link to a folder": entry("x/images", type=tarfile.SYMTYPE, linkname="/tmp"),
+    "hard link": entry("x/images/hard", type=tarfile.LNKTYPE, linkname="x/catalogue.db"),
+    "character device": entry("x/null", type=tarfile.CHRTYPE, devmajor=1, devminor=3),
+    "block device": entry("x/disk", type=tarfile.BLKTYPE, devmajor=8, devminor=0),
+    "fifo": entry("x/images/fifo", type=tarfile.FIFOTYPE),
+    "contiguous": entry("x/images/contiguous", type=tarfile.CONTTYPE),
+    "sparse": entry("x/images/sparse", pax_headers={"GNU.sparse.realsize": "1000000000000"}),
+    "other size": entry("x/images/size", pax_headers={"size": "99999999999"}),
+    "twice": entry("x/catalogue.db"),
+    "twice, otherwise": entry("./x/catalogue.db"),
+}
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_an_entry_no_export_has_keeps_all_of_it_out(
+    export: Path, root: Path, tmp_path: Path, name: str
+) -> None:
+    tar = packed(export, tmp_path / "a.tar", (ENTRIES[name], b""))
+    sentence = refused(root, tar)
+    assert "cannot be imported: it has" in sentence or "in it is" in sentence
+
+
+def test_an_entry_in_a_folder_of_links_is_refused(export: Path, tmp_path: Path) -> None:
+    copy = again(export, tmp_path / "e")
+    image = next((copy / "images").rglob("*.png"))
+    secret = tmp_path / "secret"
+    secret.write_text("not yours")
+    image.unlink()
+    image.symlink_to(secret)
+    with pytest.raises(BadExport, match="link or no file"):
+        members(copy)
+    image.unlink()
+    os.mkfifo(image)
+    with pytest.raises(BadExport, match="link or no file"):
+        members(copy)
+
+
+def test_a_zip_may_hold_no_more_than_a_tar(export: Path, root: Path, tmp_path: Path) -> None:
+    def link(out: zipfile.ZipFile) -> None:
+        info = zipfile.ZipInfo("x/images/link")
+        info.external_attr = (stat.S_IFLNK | 0o777) << 16
+        out.writestr(info, "/etc/passwd")
+
+    makers: dict[str, Callable[[zipfile.ZipFile], None]] = {
+        "link": link,
+        "lead out": lambda out: out.writestr("x/../../evil", "a"),
+        "characters": lambda out: out.writestr("x/" + "a" * 10_000, "a"),
+        "twice": lambda out: out.writestr("x/catalogue.db", "a"),
+        "odd way": lambda out: out.writestr("x/a", "a", compress_type=zipfile.ZIP_LZMA),
+        "times its size": lambda out: out.writestr("x/a", bytes(90 << 20), zipfile.ZIP_DEFLATED),
+    }
+    for words, make in makers.items():
+        archive = tmp_path / "a.zip"
+        with zipfile.ZipFile(archive, "w") as out:
+            for path in export.rglob("*"):
+                out.write(path, f"x/{path.relative_to(export)}")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                make(out)
+        assert words in refused(root, archive)
+
+
+# Bombs and lies about sizes --------------------------------------------------------
+
+
+def test_a_bomb_stops_early_and_takes_no_memory(root: Path, tmp_path: Path) -> None:
+    bomb = tmp_path / "a.tar.zst"
+    packer = zstandard.ZstdCompressor(level=3)
+    with bomb.open("wb") as file, packer.stream_writer(file) as out:
+        out.write(entry("x/images/TCGA-OV/a.png", size=1 << 40).tobuf(tarfile.GNU_FORMAT))
+        for _ in range(3000):
+            out.write(bytes(1 << 20))
+    assert bomb.stat().st_size < 1 << 20
+    assert "more than 100 times its size" in refused(root, bomb)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadExport):
+            members(bomb)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_headers_of_any_length_are_not_read(root: Path, tmp_path: Path) -> None:
+    for kind in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
+        tar = tmp_path / "a.tar"
+        head = entry("x", type=kind, size=1 << 34).tobuf(tarfile.GNU_FORMAT)
+        with tar.open("wb") as file:
+            file.write(head)
+            file.truncate(1 << 34)
+        assert "a header of 17,179,869,184 bytes" in refused(root, tar)
+
+
+@pytest.mark.parametrize("name", ["catalogue.db", "tcgamirror.toml", "SHA256SUMS"])
+def test_a_small_file_that_is_huge_is_not_unpacked(root: Path, tmp_path: Path, name: str) -> None:
+    tar = tmp_path / "a.tar"
+    with tar.open("wb") as file:
+        file.write(entry(f"x/{name}", size=1 << 34).tobuf(tarfile.GNU_FORMAT))
+        file.truncate((1 << 34) + 4096)
+    assert "more than any has" in refused(root, tar)
+
+
+def test_a_zip_that_says_it_has_a_huge_directory_is_not_read(root: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+    with archive.open("wb") as file:
+        file.truncate(1 << 33)
+        file.seek(0, io.SEEK_END)
+        wide = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, 1 << 33, 0)
+        file.write(wide + struct.pack("<4sIQI", b"PK\6\7", 0, 1 << 33, 1))
+        file.write(struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 1 << 20, 0, 0))
+    assert "listed in" in refused(root, archive)
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.zst", ".zip"])
+def test_rubbish_and_what_is_cut_off_is_refused_in_one_sentence(
+    export: Path, root: Path, tmp_path: Path, ending: str
+) -> None:
+    archive = exported(export.parent / "m", tmp_path / f"whole{ending}")
+    data = archive.read_bytes()
+    chance = random.Random(1)
+    damaged = [b"", bytes(5000), chance.randbytes(5000), data[:-100], data[: len(data) // 2]]
+    for number, text in enumerate(damaged):
+        path = tmp_path / f"{number}{ending}"
+        # A tar is padded with zeros at its end: those are not missed.
+        path.write_bytes(text[:-20_000] if ending == ".tar" else text)
+        assert refused(root, path)
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.zst", ".zip"])
+def test_flipped_bytes_are_never_a_bug(export: Path, tmp_path: Path, ending: str) -> None:
+    data = exported(export.parent / "m", tmp_path / f"whole{ending}").read_bytes()
+    chance = random.Random(2)
+    for _ in range(150):
+        spoiled = bytearray(data)
+        for _ in range(chance.randint(1, 8)):
+            spoiled[chance.randrange(len(data))] = chance.randrange(256)
+        path = tmp_path / f"a{ending}"
+        path.write_bytes(spoiled)
+        try:
+            for member in opened(path).members():
+                if chance.random() < 0.5:
+                    for _ in member.pieces():
+                        pass
+        except TcgaMirrorError:
+            pass
+
+
+# Catalogues ----------------------------------------------------------------------
+
+SCHEMAS = {
+    "trigger": "CREATE TRIGGER evil AFTER INSERT ON slides BEGIN DELETE FROM facts; END",
+    "view": "CREATE VIEW evil AS SELECT * FROM slides",
+    "view in place of a table": "ALTER TABLE facts RENAME TO f; "
+    "CREATE VIEW facts AS SELECT 'fixed at init' AS key, '4 µm/px, exact, png' AS value",
+    "other view": "DROP VIEW mirror; CREATE VIEW mirror AS SELECT load_extension('evil') AS path",
+    "table": "CREATE TABLE evil (a)",
+    "column": "ALTER TABLE slides ADD COLUMN evil TEXT DEFAULT 'a'",
+    "index": "CREATE INDEX evil ON slides (hex(file_name))",
+    "virtual table": "CREATE VIRTUAL TABLE evil USING fts5(a)",
+    "newer": "PRAGMA user_version = 999",
+    "another's": "PRAGMA application_id = 7",
+}
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_catalogue_with_another_schema_is_refused(
+    export: Path, root: Path, tmp_path: Path, name: str
+) -> None:
+    copy = again(export, tmp_path / "e")
+    with catalogue(copy) as connection:
+        connection.executescript(SCHEMAS[name])
+    assert "catalogue" in refused(root, copy)
+
+
+FIRST = "WHERE rowid = (SELECT min(rowid) FROM {table})"
+VALUES = {
+    "path above": "UPDATE images SET path = 'images/../../evil.png' " + FIRST,
+    "path absolute": "UPDATE images SET path = '/etc/passwd' " + FIRST,
+    "path of another": "UPDATE images SET path = (SELECT max(path) FROM images)",
+    "path of no image": "UPDATE images SET path = 'images/TCGA-OV/a.png' " + FIRST,
+    "path in gallery": "UPDATE images SET path = 'gallery/index.html' " + FIRST,
+    "file name": "PRAGMA foreign_keys = OFF; UPDATE slides SET file_name = '../a.svs' " + FIRST,
+    "file id": "UPDATE slides SET file_id = '?a=b' " + FIRST,
+    "project": "UPDATE slides SET project_id = '../../etc' " + FIRST,
+    "blob": "UPDATE slides SET primary_site = x'00' " + FIRST,
+    "huge text": "UPDATE slides SET primary_site = hex(zeroblob(2000000)) " + FIRST,
+    "no UTF-8": "UPDATE slides SET primary_site = CAST(x'ff' AS TEXT) " + FIRST,
+    "text for number": "UPDATE images SET width = 'wide' " + FIRST,
+    "infinite": "UPDATE images SET mpp_x = 9e999 " + FIRST,
+    "no resolution": "UPDATE images SET mpp_x = NULL " + FIRST,
+    "digest": "UPDATE images SET sha256 = 'A' " + FIRST,
+    "no digest": "UPDATE images SET sha256 = NULL " + FIRST,
+    "negative": "UPDATE images SET bytes = -1 " + FIRST,
+    "moment": "UPDATE images SET fetched_at = '<script>' " + FIRST,
+    "source": "UPDATE attempts SET source = 'rm -rf' " + FIRST,
+    "stray row": "PRAGMA foreign_keys = OFF; INSERT INTO former_ids VALUES "
+    "('00000000-0000-0000-0000-000000000000', 'a.svs')",
+    "target": "UPDATE facts SET value = '1 µm/px, exact, png' WHERE key = 'fixed at init'",
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_value_this_program_never_writes_keeps_all_of_it_out(
+    export: Path, root: Path, tmp_path: Path, name: str
+) -> None:
+    copy = again(export, tmp_path / "e")
+    with catalogue(copy) as connection:
+        table = VALUES[name].partition("UPDATE ")[2].partition(" ")[0]
+        connection.executescript(VALUES[name].format(table=table))
+    assert refused(root, copy)
+
+
+def test_a_damaged_catalogue_is_refused(export: Path, root: Path, tmp_path: Path) -> None:
+    copy = again(export, tmp_path / "e")
+    data = bytearray((copy / "catalogue.db").read_bytes())
+    chance = random.Random(3)
+    for place in range(4096, len(data), 300):
+        data[place] = chance.randrange(256)
+    (copy / "catalogue.db").write_bytes(data)
+    assert "damaged on its way" in refused(root, copy)
+    resummed(copy)
+    assert "catalogue is damaged" in refused(root, copy)
+
+
+# Settings and images -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("workers = 4", "workers = 4000"),
+        ("[gdc]", "[gdc]\nevil = 1"),
+        ("[target]", "[target"),
+        ("api = ", 'api = "file:///etc" #'),
+        ("mpp = 4.0", "mpp = 2.0"),
+    ],
+)
+def test_settings_that_are_none_are_refused(
+    export: Path, root: Path, tmp_path: Path, old: str, new: str
+) -> None:
+    copy = again(export, tmp_path / "e")
+    path = copy / "tcgamirror.toml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    resummed(copy)
+    sentence = refused(root, copy)
+    assert "tcgamirror.toml" in sentence and "/tmp/tcgamirror-import" not in sentence
+
+
+def test_files_of_the_other_machine_are_not_looked_for(
+    export: Path, root: Path, tmp_path: Path
+) -> None:
+    copy = again(export, tmp_path / "e")
+    path = copy / "tcgamirror.toml"
+    path.write_text(path.read_text().replace('manifest = ""', 'manifest = "/etc/passwd"'))
+    resummed(copy)
+    result = run("--mirror", root, "import", copy)
+    assert result.code == 0 and "manifest = /etc/passwd" in result.out
+    assert 'manifest = ""' in (root / "tcgamirror.toml").read_text()
+
+
+def test_images_that_are_not_what_they_say_are_left_out(
+    export: Path, root: Path, tmp_path: Path
+) -> None:
+    copy = again(export, tmp_path / "e")
+    first, second, third = (copy / str(path) for path in column(copy, "select path from mirror"))
+    second.write_bytes(third.read_bytes())
+    first.write_bytes(os.urandom(first.stat().st_size))
+    third.write_bytes(third.read_bytes()[:-1])
+    with catalogue(copy) as connection:
+        for image in (first, second):
+            connection.execute(
+                "UPDATE images SET sha256 = ?, bytes = ?, width = 109 WHERE path = ?",
+                (
+                    hashlib.sha256(image.read_bytes()).hexdigest(),
+                    image.stat().st_size,
+                    str(image.relative_to(copy)),
+                ),
+            )
+    result = run("--mirror", root, "import", copy, "--json")
+    assert result.code == 7
+    why = {Path(stray["path"]).name: stray["what"] for stray in result.json()["refused"]}
+    assert why[first.name] == "it is no PNG"
+    assert "pixels" in why[second.name] or "another slide" in why[second.name]
+    assert "bytes instead of" in why[third.name]
+    assert not [path for path in (root / "images").rglob("*") if path.is_file()]
+    assert column(root, "select status from mirror") == ["pending"] * 3
+
+
+def test_a_gallery_is_never_taken_over(export: Path, root: Path, tmp_path: Path) -> None:
+    copy = again(export, tmp_path / "e")
+    (copy / "gallery").mkdir()
+    (copy / "gallery" / "index.html").write_text("<script>evil()</script>")
+    resummed(copy)
+    assert run("--mirror", root, "import", copy).code == 0
+    assert not (root / "gallery").exists()
+
+
+def test_an_image_of_the_mirror_is_not_written_through_a_link(
+    export: Path, root: Path, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    path = str(column(export, "select path from mirror")[0])
+    place = root / path
+    place.parent.mkdir(parents=True)
+    place.with_name(f".{place.name}.part").symlink_to(victim)
+    place.symlink_to(victim)
+    assert run("--mirror", root, "import", export).code == 0
+    assert victim.read_text() == "precious" and not place.is_symlink()

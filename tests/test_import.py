@@ -1,0 +1,251 @@
+"""`import`: what is newer comes in, what is here stays, and a killed one is gone on with."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.files import Lock
+from tests.carrying import FORMS, exported, imported, inside, is_clean, known, packed
+from tests.command import run, started
+from tests.gdc import Listed, StandIn, listed
+from tests.mirrors import column, contents, images, made, rewrite, rows, updated
+from tests.slides import SlideSpec, make_slide
+
+SOAK = bool(os.environ.get("TCGAMIRROR_SOAK"))
+SEED = int(os.environ.get("TCGAMIRROR_SEED", "6"))
+
+
+@pytest.fixture(scope="module")
+def whole(
+    tmp_path_factory: pytest.TempPathFactory, small_slides: tuple[Listed, ...]
+) -> Iterator[tuple[Path, Path]]:
+    """A mirror of 12 slides and an export of it, never to be changed."""
+    folder = tmp_path_factory.mktemp("whole")
+    with StandIn(small_slides) as gdc:
+        root = made(folder / "m", gdc, slides=12)
+        updated(root)
+        yield root, exported(root, folder / "export")
+
+
+@pytest.fixture
+def export(whole: tuple[Path, Path]) -> Path:
+    return whole[1]
+
+
+@pytest.mark.parametrize("ending", FORMS)
+def test_a_new_mirror_is_what_the_old_one_was(
+    whole: tuple[Path, Path], tmp_path: Path, ending: str
+) -> None:
+    answer = imported(tmp_path / "i", exported(whole[0], tmp_path / f"e{ending}"))
+    assert (answer["new"], answer["images"], answer["slides"]) == (True, 12, 12)
+    assert known(tmp_path / "i") == known(whole[0])
+    assert images(tmp_path / "i") == images(whole[0])
+    assert is_clean(tmp_path / "i")
+    assert "nothing to fetch: 12 of 12" in updated(tmp_path / "i").out
+
+
+def test_what_others_packed_and_the_plain_mirror_itself_can_be_imported(
+    whole: tuple[Path, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(whole[0], tmp_path / "copy")
+    for number, source in enumerate((packed(whole[1], tmp_path / "a.tar"), tmp_path / "copy")):
+        imported(tmp_path / str(number), source)
+        assert known(tmp_path / str(number)) == known(whole[0])
+
+
+def test_imported_again_nothing_changes(export: Path, tmp_path: Path) -> None:
+    root = tmp_path / "i"
+    imported(root, export)
+    before = contents(root)
+    answer = imported(root, export)
+    assert (answer["new"], answer["images"], answer["same"]) == (False, 0, 12)
+    assert contents(root) == before
+
+
+def test_people_read_what_was_done(export: Path, tmp_path: Path) -> None:
+    first = inside("--mirror", tmp_path / "i", "import", export).out
+    assert "made a mirror in" in first and "12 slides added, 12 images taken in" in first
+    assert "12 here already" in inside("--mirror", tmp_path / "i", "import", export).out
+
+
+# Merged into a mirror that is there ---------------------------------------------------
+
+
+def test_samples_are_put_together(
+    export: Path, tmp_path: Path, small_slides: tuple[Listed, ...]
+) -> None:
+    with StandIn(small_slides) as gdc:
+        root = made(tmp_path / "m", gdc, "--seed", "9", slides=5)
+        updated(root)
+        mine = images(root)
+        imported(root, export)
+        assert is_clean(root)
+        assert {**images(export), **mine}.keys() == images(root).keys()
+        ranks = column(root, "select sample_rank from mirror")
+        assert len(set(ranks)) == len(ranks) == len(images(root))
+        assert all(images(root)[path] == sha256 for path, sha256 in mine.items())
+        assert column(root, "select distinct upstream from mirror") == ["current"]
+        assert "nothing to fetch" in updated(root).out
+
+
+def test_another_target_is_refused_with_the_difference_named(
+    export: Path, tmp_path: Path, small_slides: tuple[Listed, ...]
+) -> None:
+    with StandIn(small_slides) as gdc:
+        root = made(tmp_path / "m", gdc, "--mpp", "8")
+    before = contents(root)
+    result = inside("--mirror", root, "import", export)
+    assert result.code == 2
+    assert "images of 4 µm/px" in result.err and "made for 8 µm/px" in result.err
+    assert contents(root) == before
+
+
+def other_pixels(file: Listed, path: Path) -> Listed:
+    """The same slide as another file."""
+    spec = SlideSpec(width=512, height=400, downsamples=(1, 4), thumbnail=False, seed=77)
+    fresh = listed(make_slide(path, spec), file_name=file.file_name)
+    return dataclasses.replace(file, path=fresh.path, md5=fresh.md5, size=fresh.size)
+
+
+def test_the_newer_image_wins_whichever_is_imported(
+    whole: tuple[Path, Path], tmp_path: Path, small_slides: tuple[Listed, ...]
+) -> None:
+    shutil.copytree(whole[0], tmp_path / "new")
+    name = column(whole[0], "select file_name from mirror where sample_rank = 1")[0]
+    files = [
+        other_pixels(file, tmp_path / "a.svs") if file.file_name == name else file
+        for file in small_slides
+    ]
+    time.sleep(1.1)
+    with StandIn(files, release="Data Release 46.0 - March 04, 2026") as gdc:
+        for key, value in (("api", gdc.api), ("tiles", gdc.tiles), ("bucket", gdc.bucket)):
+            rewrite(tmp_path / "new", f"^{key} = .*", f'{key} = "{value}"')
+        updated(tmp_path / "new")
+    newer = exported(tmp_path / "new", tmp_path / "newer")
+    imported(tmp_path / "i", whole[1])
+    assert imported(tmp_path / "i", newer)["images"] == 1
+    assert known(tmp_path / "i") == known(tmp_path / "new")
+    assert images(tmp_path / "i") == images(tmp_path / "new") and is_clean(tmp_path / "i")
+    # And the other way round: the older one takes nothing back.
+    answer = imported(tmp_path / "i", whole[1])
+    assert (answer["images"], answer["older"], answer["same"]) == (0, 1, 11)
+    assert images(tmp_path / "i") == images(tmp_path / "new")
+
+
+def test_a_damaged_image_does_not_keep_the_others_out(
+    whole: tuple[Path, Path], tmp_path: Path
+) -> None:
+    copy = shutil.copytree(whole[1], tmp_path / "e")
+    spoiled, gone = (copy / path for path in list(images(copy))[:2])
+    data = bytearray(spoiled.read_bytes())
+    data[-40] ^= 1
+    spoiled.write_bytes(data)
+    gone.unlink()
+    result = inside("--mirror", tmp_path / "i", "import", copy, "--json")
+    assert result.code == 7
+    answer = result.json()
+    assert (answer["images"], answer["lacking"], len(answer["refused"])) == (10, 1, 1)
+    assert "digest" in answer["refused"][0]["what"]
+    assert is_clean(tmp_path / "i")
+    # From a whole export, or from the GDC, the rest comes.
+    assert imported(tmp_path / "i", whole[1])["images"] == 2
+    assert known(tmp_path / "i") == known(whole[0])
+
+
+# Who may -----------------------------------------------------------------------------
+
+
+def test_another_run_keeps_it_out(export: Path, tmp_path: Path) -> None:
+    imported(tmp_path / "i", export)
+    with Lock(tmp_path / "i" / "lock", "update"):
+        assert inside("--mirror", tmp_path / "i", "import", export).code == 5
+
+
+def test_what_is_no_export_is_told(tmp_path: Path, export: Path) -> None:
+    (tmp_path / "text").write_text("a")
+    (tmp_path / "empty").mkdir()
+    for source, words in (
+        (tmp_path / "none.tar", "is not there"),
+        (tmp_path / "text", "is no directory, .tar, .tar.zst or .zip"),
+        (tmp_path / "empty", "it has no tcgamirror.toml"),
+    ):
+        result = inside("--mirror", tmp_path / "i", "import", source)
+        assert result.code == 2 and words in result.err
+    assert not (tmp_path / "i").exists()
+    root = tmp_path / "busy"
+    shutil.copytree(export, root)
+    (root / "catalogue.db-wal").write_bytes(b"changes")
+    assert "is a mirror in use" in inside("--mirror", tmp_path / "i", "import", root).err
+
+
+def test_a_lock_file_that_names_the_sample_comes_along(
+    whole: tuple[Path, Path], tmp_path: Path, small_slides: tuple[Listed, ...]
+) -> None:
+    assert inside("--mirror", whole[0], "lock", tmp_path / "a.lock").code == 0
+    with StandIn(small_slides) as gdc:
+        options = ("--lock", tmp_path / "a.lock", "--api", gdc.api, "--bucket", gdc.bucket)
+        assert inside("--mirror", tmp_path / "m", "init", *options).code == 0
+        imported(tmp_path / "i", exported(tmp_path / "m", tmp_path / "e.zip"))
+    locks = [(tmp_path / root / "sample.lock").read_bytes() for root in ("m", "i")]
+    assert locks[0] == locks[1]
+
+
+# Killed, and looked at meanwhile ------------------------------------------------------
+
+
+def test_killed_at_any_moment_it_is_clean_and_the_next_one_ends_right(
+    whole: tuple[Path, Path], tmp_path: Path
+) -> None:
+    source = exported(whole[0], tmp_path / "e.tar")
+    begun = time.monotonic()
+    assert run("--mirror", tmp_path / "undisturbed", "import", source).code == 0
+    seconds = time.monotonic() - begun
+    chance = random.Random(SEED)
+    root = tmp_path / "i"
+    for _ in range(50 if SOAK else 4):
+        if chance.random() < 0.3:
+            shutil.rmtree(root, ignore_errors=True)
+        with started("--mirror", root, "import", source) as process:
+            time.sleep(chance.uniform(0.5, 1) * seconds)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        if (root / "tcgamirror.toml").exists():
+            result = run("--mirror", root, "verify")
+            assert result.code == 0, result
+    imported(root, source)
+    assert known(root) == known(whole[0]) and is_clean(root)
+
+
+def test_verify_beside_it_raises_no_false_alarm(
+    whole: tuple[Path, Path], tmp_path: Path, small_slides: tuple[Listed, ...]
+) -> None:
+    """Every image is replaced by a newer one while `verify` reads again and again."""
+    with StandIn(small_slides) as gdc:
+        newer = made(tmp_path / "newer", gdc, slides=12)
+        files = [other_pixels(file, tmp_path / f"{n}.svs") for n, file in enumerate(small_slides)]
+    time.sleep(1.1)
+    with StandIn(files, release="Data Release 46.0 - March 04, 2026") as gdc:
+        for key, value in (("api", gdc.api), ("tiles", gdc.tiles), ("bucket", gdc.bucket)):
+            rewrite(newer, f"^{key} = .*", f'{key} = "{value}"')
+        updated(newer)
+    source = exported(newer, tmp_path / "e.tar")
+    root = tmp_path / "i"
+    imported(root, whole[1])
+    # The newer file is another one upstream, which alone would make rows pending first.
+    md5s = "select file_name, md5, size from slides"
+    here = {name: (md5, size) for name, md5, size in rows(root, md5s)}
+    assert any(here[str(name)] != (md5, size) for name, md5, size in rows(newer, md5s))
+    with started("--mirror", root, "import", source) as process:
+        while process.poll() is None:
+            result = run("--mirror", root, "verify")
+            assert result.code == 0, result
+    assert is_clean(root)
