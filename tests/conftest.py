@@ -47,3 +47,14 @@ def mirror(tmp_path_factory: pytest.TempPathFactory, small_slides: tuple[Listed,
         root = made(tmp_path_factory.mktemp("done") / "mirror", gdc, slides=6)
         updated(root)
         return root
+
+
+@pytest.fixture(scope="session")
+def pattern(
+    tmp_path_factory: pytest.TempPathFactory, small_slides: tuple[Listed, ...]
+) -> Iterator[Path]:
+    """A mirror of two slides that is done, its GDC there, for tests to spoil a copy of."""
+    with StandIn(small_slides) as gdc:
+        root = made(tmp_path_factory.mktemp("pattern") / "m", gdc, slides=2)
+        updated(root)
+        yield root

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.command import run, succeeded
-from tests.gdc import Fault, Listed, StandIn, made_up_name
+from tests.gdc import Fault, StandIn
 from tests.mirrors import (
     addresses,
     changes_nothing,
@@ -17,23 +16,9 @@ from tests.mirrors import (
     made,
     rewrite,
     says,
-    updated,
 )
 
-WRONG_USE, SOME_FAILED, UNREACHABLE, NO_ROOM, DAMAGED = 2, 3, 4, 6, 7
-ROW = "7ab52949-b902-4a79-a9f4-65379e221444\t{name}\t%s\t449310\treleased" % ("0" * 32)
-NAME = made_up_name("manifest")
-
-
-@pytest.fixture(scope="module")
-def pattern(
-    tmp_path_factory: pytest.TempPathFactory, small_slides: tuple[Listed, ...]
-) -> Iterator[Path]:
-    """A mirror of two slides that is done, for every test to spoil a copy of."""
-    with StandIn(small_slides) as gdc:
-        root = made(tmp_path_factory.mktemp("pattern") / "m", gdc, slides=2)
-        updated(root)
-        yield root
+WRONG_USE, UNREACHABLE = 2, 4
 
 
 @pytest.fixture
