@@ -7,7 +7,7 @@ Aperio's slides; the first directory is the base.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tcgamirror.errors import BadSlide
@@ -104,12 +104,15 @@ def read_base(source: ReadAt) -> Base:
 class Svs:
     """A slide's levels; their tile arrays are read only when asked for."""
 
-    def __init__(self, source: ReadAt) -> None:
-        """Reads header and directories. Raises BadSlide if they are not a slide's."""
+    def __init__(self, source: ReadAt, directories: Sequence[Directory] = ()) -> None:
+        """Reads header and directories. Raises BadSlide if they are not a slide's.
+
+        directories: what to take them for instead of walking the whole chain.
+        """
         self._source = source
         self._tiff = Tiff(source)
         self.layout = self._tiff.layout
-        directories = list(self._tiff.directories())
+        directories = directories or list(self._tiff.directories())
         self.base = _base(self._tiff, directories[0])
         self.levels = self._tiled_levels(directories)
         self.pyramid = Pyramid(tuple(tiled.level for tiled in self.levels), self.base.mpp)
@@ -160,7 +163,7 @@ class Svs:
             if entry is not None and small and tag not in left_out:
                 yield tag, entry.type, entry.count, self._tiff.read(entry.span)
 
-    def _tiled_levels(self, directories: list[Directory]) -> tuple[TiledLevel, ...]:
+    def _tiled_levels(self, directories: Sequence[Directory]) -> tuple[TiledLevel, ...]:
         tiled = [
             directory
             for directory in directories

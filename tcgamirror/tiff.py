@@ -10,10 +10,11 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from tcgamirror.errors import BadSlide
+from tcgamirror.errors import BadSlide, SlideError
 from tcgamirror.spans import Span
 
 MOST_DIRECTORIES = 64
@@ -78,6 +79,8 @@ class Layout:
 
 _TYPE_CODES = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "s", 8: "h", 9: "i", 10: "ii"}
 _TYPE_CODES |= {11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+_FIRST_ENTRIES = ((254, 4), (256, 3), (256, 4))
+"""Tag and type of what directories begin with: NewSubfileType or ImageWidth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,24 @@ class Tiff:
             directory = self._directory(offset)
             yield directory
             offset = directory.next
+
+    def last_in(self, tail: Span) -> Directory | None:
+        """The directory in `tail` that seems to end the chain, to be believed only if it does.
+
+        The chain alone tells where directories begin; this one is known by its looks.
+        """
+        data = self.read(tail)
+        head = 8 if self.layout.big else 2
+        for tag, kind in _FIRST_ENTRIES:
+            looks = struct.pack(self.layout.order + "HH", tag, kind)
+            place = data.find(looks, head)
+            while place >= 0:
+                with suppress(SlideError):
+                    directory = self._directory(tail.start + place - head)
+                    if not directory.next:
+                        return directory
+                place = data.find(looks, place + 1)
+        return None
 
     def read(self, span: Span) -> bytes:
         if span.start < 0 or span.stop > self._source.size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from tcgamirror.errors import TooFine, UnusualSlide
 from tcgamirror.model import Slide, Target
-from tcgamirror.sources.range import GAP, LOOK_AHEAD
+from tcgamirror.sources.range import GAP, LOOK_AHEAD, TAIL
 from tcgamirror.sources.whole import LocalFile
 from tcgamirror.spans import Span, SpanSet
 from tcgamirror.svs import Svs
@@ -34,6 +35,8 @@ from tests.slides import SlideSpec, make_slide
 
 BYTES_BESIDE_THE_TILES = 100_000
 REQUESTS_BESIDE_THE_DIRECTORIES = 6
+COARSE = Target(mpp=8.5, max_size=None)
+"""For which the last of levels reduced by 1, 4, 16 and 32 will do."""
 
 
 @pytest.fixture
@@ -93,8 +96,9 @@ def test_at_every_level_it_is_what_the_whole_file_gives_for_few_bytes_and_reques
             assert len(records) == image.meter.requests
             assert len(records) <= directories(path) + REQUESTS_BESIDE_THE_DIRECTORIES
             assert overlaps(spans) == []
-            # The look-ahead of the header and of each directory may run into what follows it.
-            looked = LOOK_AHEAD * (directories(path) + 1) + GAP
+            # The look-ahead of the header and of each directory may run into what follows it,
+            # and what lies at the file's end need not be the chosen level's.
+            looked = LOOK_AHEAD * (directories(path) + 1) + GAP + TAIL
             assert shared_bytes(not_to_be_fetched(path, level), SpanSet(spans)) <= looked
     assert not (tmp_path / file.file_id).exists()
 
@@ -162,6 +166,60 @@ def test_a_colour_profile_of_megabytes_is_not_fetched(tmp_path: Path, transport:
         image = made(by_range(gdc, transport, tmp_path), slide_of(file), Target(None, 301))
         assert image.rendition.level == 1
         assert gdc.bytes_sent() < 200_000
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A slide of whose four levels the last lies far from the one before."""
+    spec = SlideSpec(width=16_003, height=12_001, downsamples=(1, 4, 16, 32))
+    return make_slide(tmp_path_factory.mktemp("deep") / "slide.svs", spec)
+
+
+def test_the_last_levels_tiles_come_while_the_directories_are_walked(
+    deep: Path, tmp_path: Path, transport: Transport
+) -> None:
+    file = listed(deep)
+    with LocalFile(deep) as local:
+        tiles = SpanSet(tile_spans(Svs(local).tile_table(3)))
+        _, _, first, *_ = Tiff(local).directories()
+    with StandIn([file]) as gdc:
+        image = made(by_range(gdc, transport, tmp_path), slide_of(file), COARSE)
+        assert image.rendition.level == 3
+        order = asked(gdc.served)
+    for_tiles = [index for index, span in enumerate(order) if tiles.gaps(span) != [span]]
+    (last_walked,) = (index for index, span in enumerate(order) if span.start == first.next)
+    assert max(for_tiles) < last_walked
+
+
+def test_a_directory_at_the_files_end_that_is_not_in_the_chain_is_not_believed(
+    deep: Path, tmp_path: Path, transport: Transport
+) -> None:
+    """A copy of the last one, but for its tiles, which are said to lie where the base's do."""
+    data = bytearray(deep.read_bytes())
+    with LocalFile(deep) as local:
+        *_, before, _ = Tiff(local).directories()
+        count = len(Svs(local).tile_table(3).offsets)
+    data += bytes(TAIL)
+    copy = bytearray(data[before.next : before.next + 1000])
+    values = {
+        (Tag.BITS, 3): struct.pack("<3H", 8, 8, 8),
+        (Tag.TILE_OFFSETS, 4): struct.pack(f"<{count}I", *range(20_000, 20_000 + count)),
+        (Tag.TILE_COUNTS, 4): struct.pack(f"<{count}I", *[1000] * count),
+    }
+    for tag, value in values.items():
+        struct.pack_into("<I", copy, copy.index(struct.pack("<HH", *tag)) + 8, len(data))
+        data += value
+    data += copy
+    damaged = tmp_path / "slide.svs"
+    damaged.write_bytes(data)
+    file = listed(damaged)
+    with StandIn([file]) as gdc:
+        image = made(by_range(gdc, transport, tmp_path / "work"), slide_of(file), COARSE)
+        believed = not SpanSet(asked(gdc.served)).gaps(Span(20_000, 21_000))
+        whole = made(by_whole(gdc, transport, tmp_path / "work"), slide_of(file), COARSE)
+    assert believed, "for a moment, and tried"
+    assert np.array_equal(image.pixels, whole.pixels)
+    assert image.rendition == whole.rendition
 
 
 def test_a_large_level_comes_over_a_few_connections_at_once(

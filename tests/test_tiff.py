@@ -13,7 +13,7 @@ from PIL import TiffImagePlugin
 from tcgamirror.errors import BadSlide
 from tcgamirror.spans import Span
 from tcgamirror.tiff import MOST_DIRECTORIES, Directory, Tag, Tiff
-from tests.levels import EVERY_NAME, Bytes, bounded, slide_at
+from tests.levels import EVERY_NAME, EVERY_SLIDE, Bytes, bounded, slide_at
 
 SHORT, LONG, RATIONAL, LONG8 = 3, 4, 5, 16
 Entry = tuple[int, int, int, int]
@@ -39,6 +39,17 @@ def first(data: bytes) -> tuple[Tiff, Directory]:
 def refused(data: bytes, words: str) -> None:
     with bounded(seconds=2, megabytes=20), pytest.raises(BadSlide, match=words):
         list(Tiff(Bytes(data)).directories())
+
+
+@EVERY_SLIDE
+def test_the_last_directory_is_found_in_the_files_end(
+    name: str, zoo_slides: Mapping[str, Path]
+) -> None:
+    data = slide_at(name, zoo_slides).read_bytes()
+    tiff = Tiff(Bytes(data))
+    *_, last = tiff.directories()
+    assert tiff.last_in(Span(max(0, len(data) - 300_000), len(data))) == last
+    assert tiff.last_in(Span(0, 20)) is None
 
 
 @pytest.mark.parametrize("name", [name for name in EVERY_NAME if name != "big-and-big-endian"])

@@ -7,9 +7,8 @@ that nothing is fetched twice, in this run or the next.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,7 +23,7 @@ from tcgamirror.errors import (
     UnusualSlide,
 )
 from tcgamirror.files import replacing
-from tcgamirror.model import Slide, Target
+from tcgamirror.model import Resample, Slide, Target
 from tcgamirror.origins import Origin, Origins
 from tcgamirror.partial import PartialFile
 from tcgamirror.sources import Opened
@@ -32,11 +31,16 @@ from tcgamirror.sources.reading import opened
 from tcgamirror.sources.several import each
 from tcgamirror.spans import Span, coalesce, split
 from tcgamirror.svs import Base, Svs, read_base
+from tcgamirror.tiff import Tiff
 from tcgamirror.transport import Meter, Transport
 from tcgamirror.workspace import Lease, Workspace, clear
 
 LOOK_AHEAD = 4096
 """Bytes read at least: a directory with its description, but not its tile arrays."""
+TAIL = 16384
+"""Bytes at the end of a file: there lie its last level's directory and tile arrays."""
+MOST_FORESEEN = 8 << 20
+"""Bytes that are fetched on a guess at most."""
 GAP = 4096
 """Bytes not asked for that cost less than one more request."""
 LEAST_PART = 64 << 10
@@ -66,34 +70,36 @@ class RemoteFile:
         self.size = partial.size
         self._transport = transport
         self._url = url
-        self._partial = partial
+        self.partial = partial
         self._tag = tag
         self._room = room
         self._meter = meter
         self._lock = threading.Lock()
         self._etag = tag.read_text("utf-8", "replace") if tag.exists() else None
+        self._along: Sequence[Span] = ()
+
+    def along(self, spans: Sequence[Span]) -> None:
+        """Has `spans` fetched together with what is fetched next, for no wait of their own."""
+        self._along = spans
 
     def read(self, span: Span) -> bytes:
         """The bytes of `span`, fetched with some more behind them if they are not had."""
-        if not self._partial.had.holds(span):
+        if not self.partial.had.holds(span):
             ahead = max(span.stop, min(self.size, span.start + LOOK_AHEAD))
             self.fetch([Span(span.start, ahead)])
-        return self._partial.read(span)
+        return self.partial.read(span)
 
     def fetch(self, spans: Iterable[Span]) -> None:
         """Has all of `spans`, in as few requests as is cheap, several at a time.
 
         Raises BadSlide, before anything is asked for, if one does not lie in the file.
         """
-        wanted = coalesce(spans, GAP)
+        wanted = coalesce([*spans, *self._along], GAP)
+        self._along = ()
         if wanted and wanted[-1].stop > self.size:
             raise BadSlide(f"bytes {wanted[-1]} are outside of the file ({self.size} bytes)")
-        had = self._partial.had
+        had = self.partial.had
         parts = (part for span in wanted for gap in had.gaps(span) for part in _parts(gap))
-        if self._etag is None:
-            # Alone: it tells which version of the file the others have to be of.
-            for first in islice(parts, 1):
-                self._fetch_part(first)
         each(self._fetch_part, parts, AT_ONCE, "range")
 
     def _fetch_part(self, span: Span) -> None:
@@ -103,7 +109,7 @@ class RemoteFile:
         if part.etag is not None:
             self._agree(part.etag)
         self._room()
-        self._partial.write(span.start, part.data)
+        self.partial.write(span.start, part.data)
 
     def _agree(self, etag: str) -> None:
         """Keeps the first ETag told; no bytes of two versions get into one file."""
@@ -226,6 +232,11 @@ class Range:
 
 def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> None:
     """Has in `file` all that reading the level nearest to `target` needs."""
+    tail = Span(max(0, file.size - TAIL), file.size)
+    file.fetch([Span(0, min(file.size, LOOK_AHEAD)), tail])
+    read_base(file)
+    # The directories are chained, so each costs a round trip: the tiles come meanwhile.
+    file.along(_foreseen(file.partial, target, tail))
     svs = Svs(file)
     level = target.rendition(svs.pyramid).level
     file.fetch(svs.array_spans(level))
@@ -238,3 +249,29 @@ def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> None:
     if not plain:
         for _ in svs.values(level):
             pass  # read, so that they are had when the level is written out
+
+
+def _foreseen(had: PartialFile, target: Target, tail: Span) -> Sequence[Span]:
+    """What the last level, whose directory ends the file, needs, if that level is likely to do.
+
+    Its tiles, or else the arrays that tell where they lie; nothing if all that
+    is had makes no slide. Whether it was right the whole chain tells later.
+    """
+    if target.resample is Resample.NATIVE and target.max_size is not None:
+        return ()  # the finest level that fits
+    try:
+        tiff = Tiff(had)
+        first, last = next(tiff.directories()), tiff.last_in(tail)
+        if last is None:
+            return ()
+        guess = Svs(had, [first] if last == first else [first, last])
+        level = target.rendition(guess.pyramid).level
+        if guess.levels[level].directory != last:
+            return ()
+        arrays = guess.array_spans(level)
+        if any(map(had.had.gaps, arrays)):
+            return arrays
+        tiles = list(guess.tile_table(level).runs(GAP))
+    except SlideError:
+        return ()
+    return tiles if sum(run.length for run in tiles) <= MOST_FORESEEN else ()
