@@ -184,7 +184,7 @@ class Progress:
         self._wipe()
         self._line(message)
 
-    def begins(self, total: int) -> None:
+    def begins(self, total: int, workers: int) -> None:
         self._wipe()
         self._total = total
         self._begun = self._said = time.monotonic()
@@ -192,6 +192,7 @@ class Progress:
         if total and self._terminal:
             from tqdm import tqdm
 
+            self._line(f"fetching {slides(total)}, up to {workers} at a time")
             self._bar = tqdm(
                 total=total,
                 dynamic_ncols=True,

@@ -6,6 +6,7 @@ catalogue nor the terminal, so that any number may run at the same time.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 
@@ -17,12 +18,19 @@ from tcgamirror.transport import Meter
 
 
 class Ladder:
-    """The sources of one mirror, its target and its store."""
+    """The sources of one mirror, its target and its store.
 
-    def __init__(self, sources: Sequence[Source], target: Target, store: Store) -> None:
+    renders: images made at the same time. More slides than that may be waiting for
+    the network meanwhile, which takes little memory.
+    """
+
+    def __init__(
+        self, sources: Sequence[Source], target: Target, store: Store, renders: int
+    ) -> None:
         self._sources = sources
         self._target = target
         self._store = store
+        self._renders = threading.Semaphore(renders)
         self._meters: list[Meter] = []
         self._in_hand: dict[str, str] = {}
 
@@ -49,7 +57,7 @@ class Ladder:
             failure: NetworkError | SlideError | None = None
             picture: Picture | None = None
             try:
-                with source.open(slide, self._target, meter) as opened:
+                with source.open(slide, self._target, meter) as opened, self._renders:
                     picture = self._store.put(
                         slide, source.name, opened.pyramid, opened.rendition, opened.tiles
                     )

@@ -28,7 +28,7 @@ from tcgamirror.lockfile import Differences, compare, order_of, read_lock
 from tcgamirror.merging import Merged
 from tcgamirror.model import Outcome, Slide
 from tcgamirror.origins import Origins
-from tcgamirror.pool import Pool, limits_of
+from tcgamirror.pool import Pool, limits_of, workers_of
 from tcgamirror.runlog import RunLog
 from tcgamirror.sampling import ordered
 from tcgamirror.settings import Settings
@@ -56,8 +56,8 @@ class Watcher(Protocol):
         """One line that the user should read."""
         ...
 
-    def begins(self, slides: int) -> None:
-        """So many slides are about to be fetched."""
+    def begins(self, slides: int, workers: int) -> None:
+        """So many slides are about to be fetched, `workers` of them at a time."""
         ...
 
     def finished(self, outcome: Outcome) -> None: ...
@@ -228,7 +228,8 @@ class Run:
         due = self._catalogue.due(retry_failed=wishes.retry_failed, now=now, limit=wishes.limit)
         if wishes.only is not None:
             due = [slide for slide in due if slide.file_name in wishes.only]
-        self._watcher.begins(len(due))
+        workers = workers_of(self.settings)
+        self._watcher.begins(len(due), workers)
         if not due:
             if not self._catalogue.standing(now).sampled:
                 raise WrongUse("nothing is sampled yet: run tcgamirror update")
@@ -250,7 +251,7 @@ class Run:
             all_due = self._catalogue.due_count(retry_failed=wishes.retry_failed, now=now)
             beyond = all_due - len(due)
         limits = limits_of(wishes.time_limit, wishes.max_bytes, lambda: ladder.bytes_moved)
-        pool = Pool(ladder.fetch, self.settings.workers, self._brake, limits, ladder.source_of)
+        pool = Pool(ladder.fetch, workers, self._brake, limits, ladder.source_of)
         with closing(pool.outcomes(rest)) as ended:
             for outcomes in ended:
                 for outcome in outcomes:
@@ -322,7 +323,7 @@ def rehearse(home: Home, wishes: Wishes, watcher: Watcher, brake: Brake) -> Fore
         )
         past = {row.source: row for row in catalogue.counts().by_source}
     settings = home.settings
-    return forecast(due, settings.via[0], settings.target, settings.workers, past)
+    return forecast(due, settings.via[0], settings.target, workers_of(settings), past)
 
 
 def network(home: Home, brake: Brake) -> Transport:
@@ -368,7 +369,7 @@ def perform(
         exit_code = ExitCode.BUG
         try:
             if log is not None:
-                log.begins(home.settings.fixed, catalogue.release())
+                log.begins(home.settings.fixed, workers_of(home.settings), catalogue.release())
             if survey is not None:
                 wishes = survey(catalogue)
             merged = steps.refresh(accept_shrink=wishes.accept_shrink) if wishes.refresh else None

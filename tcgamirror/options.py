@@ -305,9 +305,8 @@ def _init(init: argparse.ArgumentParser) -> None:
     ways.add_argument(
         "--workers",
         type=whole_number,
-        default=4,
         metavar="N",
-        help="slides at the same time (default: 4)",
+        help="slides at the same time (default: as many as the cores and connections serve)",
     )
     ways.add_argument(
         "--rate",

@@ -8,14 +8,30 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from tcgamirror.brake import Brake
+from tcgamirror.cores import cores
 from tcgamirror.errors import Bug, Interrupted, TcgaMirrorError
 from tcgamirror.model import Attempt, Outcome, Slide
+from tcgamirror.settings import Settings
 
 GRACE = 1.0
 """Seconds for slides that are let go of to end; what takes longer is left behind."""
 
 BUGS_IN_A_ROW = 3
 """Slides that met a bug one after the other; then it is not they that are unusual."""
+
+
+WORKERS_A_CORE = 4
+"""Slides of which one decodes while the others wait for the network."""
+
+
+def workers_of(settings: Settings) -> int:
+    """Slides at a time: as many as are asked for, or else as keep the cores at work.
+
+    No more then than there are connections to whom is asked first.
+    """
+    by_bucket = settings.via[0] == "range" and settings.bucket is not None
+    connections = settings.bucket_connections if by_bucket else settings.api_connections
+    return settings.workers or min(connections, WORKERS_A_CORE * cores())
 
 
 def limits_of(

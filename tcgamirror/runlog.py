@@ -79,9 +79,15 @@ class RunLog:
                 self._file.close()
                 self._file = None
 
-    def begins(self, settings: str, release: str | None) -> None:
+    def begins(self, settings: str, workers: int, release: str | None) -> None:
         """The run holds the mirror. settings: what its images are, in words."""
-        self._write("begin", version=__version__, target=settings, data_release=release)
+        self._write(
+            "begin",
+            version=__version__,
+            target=settings,
+            workers=workers,
+            data_release=release,
+        )
 
     def listing(self, release: str | None, merged: Merged) -> None:
         """A new listing was merged."""

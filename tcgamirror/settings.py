@@ -50,7 +50,8 @@ class Settings:
 
     slides: how many to sample, None for all. manifest: a listing from a file
     instead of the GDC. lock: a file in the mirror that names the sample. via: the
-    ladder of sources. rate: bytes per second over all connections. work_limit:
+    ladder of sources. workers: slides at the same time, None for as many as suit
+    the machine. rate: bytes per second over all connections. work_limit:
     bytes that partial downloads may take, None for as many as the disk has.
     api_connections, bucket_connections: at once, by host.
     """
@@ -66,7 +67,7 @@ class Settings:
     lock: str | None = None
     form: ImageFormat = ImageFormat.PNG
     via: tuple[str, ...] = SOURCES
-    workers: int = 4
+    workers: int | None = None
     rate: float | None = None
     work_limit: int | None = None
     api: str = GDC
@@ -304,7 +305,7 @@ def _parsed(file: Mapping[str, object]) -> Settings:
         manifest=sample.optional("manifest", file_path, usual.manifest, none=""),
         lock=sample.optional("lock", plain_name, usual.lock, none=""),
         via=fetch.take("via", ladder, usual.via),
-        workers=fetch.take("workers", _up_to(MOST_WORKERS), usual.workers),
+        workers=fetch.optional("workers", _up_to(MOST_WORKERS), usual.workers, none="auto"),
         rate=fetch.optional("rate", byte_rate, usual.rate, none="unlimited"),
         work_limit=fetch.optional("work_limit", work_limit, usual.work_limit, none="unlimited"),
         api=gdc.take("api", address, usual.api),
@@ -369,7 +370,7 @@ lock = {_text(settings.lock or "")}  # a lock file in the mirror: exactly its sl
 
 [fetch]
 via = {_list(settings.via)}  # tried in this order
-workers = {settings.workers}  # slides at the same time
+workers = {settings.workers or _text("auto")}  # slides at the same time, or "auto"
 rate = {settings.rate or _text("unlimited")}  # bytes per second over all connections
 work_limit = {settings.work_limit or _text("unlimited")}  # bytes in work/ at the same time
 

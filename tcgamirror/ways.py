@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tcgamirror.cores import cores
 from tcgamirror.home import Home
 from tcgamirror.ladder import Ladder
 from tcgamirror.origins import Origins
@@ -24,4 +25,5 @@ def ladder_of(home: Home, transport: Transport, origins: Origins, work: Workspac
         "whole": Whole(transport, origins, work),
     }
     sources = [known[name] for name in settings.via]
-    return Ladder(sources, settings.target, Store(home.root, settings.form))
+    store = Store(home.root, settings.form)
+    return Ladder(sources, settings.target, store, renders=max(2, cores()))

@@ -272,7 +272,7 @@ BROKEN: dict[str, tuple[str, str, list[str]]] = {
     "unknown-table": (r"^\[gdc\]", "[gcd]", ["[gcd]", "README"]),
     "no-table": (r"\A(?s:.*)", "[target]\nmpp = 4\n[[fetch]]\n", ["[fetch]", "table"]),
     "text-for-a-number": ("^slides = 2", 'slides = "two"', ["sample.slides", "'two'"]),
-    "truth-for-a-number": ("^workers = 4", "workers = true", ["fetch.workers", "64"]),
+    "truth-for-a-number": ('^workers = "auto"', "workers = true", ["fetch.workers", "64"]),
     "zero": ("^slides = 2", "slides = 0", ["sample.slides is 0", "from 1"]),
     "fraction": ("^seed = 0", "seed = 0.5", ["sample.seed is 0.5", "whole"]),
     "unknown-word": ('^order = "stable"', 'order = "random"', ["sample.order", "shuffle"]),

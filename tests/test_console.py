@@ -106,7 +106,7 @@ def test_csv_and_json_keep_values_as_they_are() -> None:
 def test_without_a_terminal_only_failures_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress()
     progress.listing(1, 2)
-    progress.begins(2)
+    progress.begins(2, workers=2)
     progress.finished(GOOD)
     progress.finished(BAD)
     progress.tick(1000, 0, stopping=False)
@@ -120,7 +120,7 @@ def test_without_a_terminal_a_line_comes_now_and_then(
 ) -> None:
     monkeypatch.setattr(console, "QUIET_SECONDS", 0.0)
     progress = Progress()
-    progress.begins(3)
+    progress.begins(3, workers=2)
     progress.finished(GOOD)
     progress.tick(2_000_000, 1, stopping=False)
     line = capsys.readouterr().err
@@ -129,7 +129,7 @@ def test_without_a_terminal_a_line_comes_now_and_then(
 
 def test_stopping_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress()
-    progress.begins(3)
+    progress.begins(3, workers=2)
     for _ in range(3):
         progress.tick(0, 1, stopping=True)
     assert capsys.readouterr().err == "finishing 1 slide; Ctrl-C again lets go of them at once\n"
@@ -137,7 +137,7 @@ def test_stopping_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_quiet_means_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress(quiet=True)
-    progress.begins(1)
+    progress.begins(1, workers=2)
     progress.finished(BAD)
     progress.tick(0, 1, stopping=True)
     progress.close()
@@ -166,7 +166,7 @@ def test_a_terminal_shows_a_bar_that_fits_it(monkeypatch: pytest.MonkeyPatch) ->
         progress.listing(0, 0)
         progress.listing(1000, 30_000)
         assert "listing 1,000 of 30,000 slides" in _shown(terminal)
-        progress.begins(1500)
+        progress.begins(1500, workers=2)
         progress.finished(GOOD)
         progress.finished(BAD)
         progress.tick(123_456_789, 2, stopping=False)
@@ -174,6 +174,7 @@ def test_a_terminal_shows_a_bar_that_fits_it(monkeypatch: pytest.MonkeyPatch) ->
         shown = _shown(terminal)
     assert "failed: b.svs: tiles: 404 for /tile" in shown
     last = shown.rstrip().rpartition("\r")[2]
+    assert "fetching 1,500 slides, up to 2 at a time" in shown
     assert last.startswith("2 of 1,500 slides |") and "123.5 MB at " in last
     assert "1 failed" in last and last.endswith(" left")
     assert len(last) <= 80

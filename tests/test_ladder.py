@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +16,14 @@ from PIL import Image
 
 from tcgamirror.errors import Interrupted, NoRoom
 from tcgamirror.ladder import Ladder
-from tcgamirror.model import Attempt, ImageFormat, Outcome, Target
+from tcgamirror.model import Attempt, ImageFormat, Outcome, Picture, Target
 from tcgamirror.sources import Source
 from tcgamirror.sources.tiles import Tiles
 from tcgamirror.store import Store
 from tcgamirror.transport import Transport
 from tests.fetching import SHORT, by_range, by_whole, origins_of, slide_of, workspace
-from tests.gdc import Fault, Listed, StandIn, listed
+from tests.gdc import Fault, Listed, StandIn, listed, made_up_name
+from tests.gdc.listing import made_up_id
 from tests.slides import SlideSpec, make_slide
 
 SPEC = SlideSpec(width=2203, height=1409, downsamples=(1, 4))
@@ -58,7 +63,7 @@ def outcome(
     bucket: bool = True,
 ) -> Outcome:
     rungs = sources(gdc, transport, folder / "work", bucket=bucket)
-    ladder = Ladder(rungs, target, Store(folder, ImageFormat.PNG))
+    ladder = Ladder(rungs, target, Store(folder, ImageFormat.PNG), renders=2)
     came = ladder.fetch(slide_of(gdc.files[0]))
     assert ladder.bytes_moved == sum(attempt.bytes_fetched for attempt in came.attempts)
     return came
@@ -100,6 +105,35 @@ def test_a_bucket_that_is_down_leaves_it_to_the_gdc(
     assert np.array_equal(pixels(tmp_path, came), right)
 
 
+class Busy(Store):
+    """Tells how many images were made at the same time, at most."""
+
+    most = now = 0
+
+    def put(self, *what: Any) -> Picture:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        time.sleep(0.1)
+        try:
+            return super().put(*what)
+        finally:
+            self.now -= 1
+
+
+def test_more_slides_wait_for_the_network_than_are_rendered(
+    file: Listed, transport: Transport, tmp_path: Path
+) -> None:
+    names = [made_up_name(f"slide {number}") for number in range(6)]
+    files = [replace(file, file_name=name, file_id=made_up_id(name)) for name in names]
+    store = Busy(tmp_path, ImageFormat.PNG)
+    with StandIn(files) as gdc, ThreadPoolExecutor(6) as workers:
+        rungs = sources(gdc, transport, tmp_path / "work")
+        ladder = Ladder(rungs, COARSE, store, renders=2)
+        came = list(workers.map(ladder.fetch, map(slide_of, files)))
+    assert [told(outcome.attempts) for outcome in came] == [[("range", None)]] * 6
+    assert store.most == 2
+
+
 def test_where_nobody_gives_parts_the_tiles_are_next(
     gdc: StandIn, transport: Transport, tmp_path: Path
 ) -> None:
@@ -111,7 +145,7 @@ def test_where_nobody_gives_parts_the_tiles_are_next(
     assert (came.picture.source, came.picture.mpp_x) == ("tiles", None)
     # Of the whole file, that came uncalled for, nothing was read.
     assert came.attempts[0].bytes_fetched == 0
-    assert len(gdc.requests("/data/")) == 1
+    assert len(gdc.requests("/data/")) == 2, "for its begin and its end"
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
+
+import pytest
 
 from tcgamirror import pool as pools
 from tcgamirror.brake import Brake
+from tcgamirror.cores import cores
 from tcgamirror.errors import Bug
-from tcgamirror.model import Outcome, Slide
-from tcgamirror.pool import Pool
+from tcgamirror.model import Outcome, Slide, Target
+from tcgamirror.pool import Pool, workers_of
+from tcgamirror.settings import Settings
 
 
 def test_a_bug_met_by_one_slide_is_its_failure_and_the_others_go_on() -> None:
@@ -41,6 +46,22 @@ def test_bugs_in_a_row_end_the_run() -> None:
     assert len(ended) == len(begun) == pools.BUGS_IN_A_ROW
     assert isinstance(pool.reason, Bug) and pool.reason.exit_code == 1
     assert "division by zero" in str(pool.reason)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "slides"),
+    [
+        ({}, min(16, 4 * cores())),
+        ({"bucket": None}, min(4, 4 * cores())),
+        ({"via": ("tiles", "range")}, min(4, 4 * cores())),
+        ({"bucket_connections": 1}, 1),
+        ({"workers": 37}, 37),
+    ],
+)
+def test_as_many_slides_at_a_time_as_cores_and_connections_serve(
+    chosen: dict[str, Any], slides: int
+) -> None:
+    assert workers_of(Settings(Target(15.0, None), **chosen)) == slides
 
 
 def test_what_ends_while_others_are_recorded_is_not_lost() -> None:

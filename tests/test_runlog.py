@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tcgamirror.brake import Brake
+from tcgamirror.cores import cores
 from tcgamirror.errors import NoRoom, NotThere, WrongUse
 from tcgamirror.home import Home
 from tcgamirror.mirror import Wishes, perform
@@ -28,7 +29,7 @@ class Nobody:
 
     def listing(self, got: int, total: int) -> None: ...
 
-    def begins(self, slides: int) -> None: ...
+    def begins(self, slides: int, workers: int) -> None: ...
 
     def finished(self, outcome: Outcome) -> None: ...
 
@@ -48,6 +49,7 @@ def test_a_run_is_told_from_its_begin_to_its_end(tmp_path: Path, small_gdc: Stan
     assert [line["event"] for line in told] == ["begin", "listing", "slide", "slide", "end"]
     begin, listing, first, _, end = told
     assert begin["target"] == "4 µm/px, exact, png" and begin["command"] == "update"
+    assert begin["workers"] == min(16, 4 * cores())
     assert (listing["added"], listing["data_release"]) == (
         18,
         "Data Release 45.0 - December 04, 2025",

@@ -45,7 +45,7 @@ SETTINGS = st.builds(
     manifest=st.none() | TEXT,
     form=st.sampled_from(ImageFormat),
     via=st.lists(st.sampled_from(SOURCES), min_size=1, unique=True).map(tuple),
-    workers=st.integers(1, setting.MOST_WORKERS),
+    workers=st.none() | st.integers(1, setting.MOST_WORKERS),
     rate=st.none() | st.floats(min_value=setting.LEAST_RATE, allow_infinity=False),
     api=ADDRESS,
     tiles=ADDRESS,

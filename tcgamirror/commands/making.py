@@ -82,7 +82,9 @@ def _settings(given: argparse.Namespace) -> Settings:
         projects=setting.names(given.project, "--project"),
         manifest=_manifest(given.manifest),
         via=setting.ladder(via, "--via"),
-        workers=setting.count(given.workers, "--workers", setting.MOST_WORKERS),
+        workers=None
+        if given.workers is None
+        else setting.count(given.workers, "--workers", setting.MOST_WORKERS),
         rate=None if given.rate is None else setting.byte_rate(given.rate, "--rate"),
         work_limit=None
         if given.work_limit is None

@@ -46,8 +46,10 @@ GAP = 4096
 LEAST_PART = 64 << 10
 MOST_PART = 4 << 20
 """Bytes of one request for tile data; what is larger is held in memory too often at once."""
-AT_ONCE = 4
-"""Requests for one slide's tile data at the same time."""
+PARTS = 4
+"""Requests that one slide's tile data are split over."""
+AT_ONCE = PARTS + 1
+"""Requests for one slide at the same time: a directory's goes along with its tiles'."""
 Done = TypeVar("Done")
 
 
@@ -123,8 +125,8 @@ class RemoteFile:
 
 
 def _parts(span: Span) -> list[Span]:
-    """Equal parts: as many as are fetched at once, or more where those would be large."""
-    most = max(AT_ONCE, -(-span.length // MOST_PART))
+    """Equal parts: PARTS of them, or more where those would be large."""
+    most = max(PARTS, -(-span.length // MOST_PART))
     return split(span, most, LEAST_PART)
 
 
