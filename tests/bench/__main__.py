@@ -12,23 +12,30 @@ from pathlib import Path
 from tests.bench import aims
 from tests.bench.aims import Aim
 from tests.bench.decoding import decoding
+from tests.bench.link import LINK, shared
 from tests.bench.machine import machine
 from tests.bench.memory import peak
 from tests.bench.plan import FULL, QUICK, Plan
+from tests.bench.plot import svg
 from tests.bench.report import Results, markdown
+from tests.bench.scaling import SMALL, scaling
 from tests.bench.ways import BARE, RANGE, TILES, WHOLE, A, B, Timing, middle, timed
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
+PLOT = Path(__file__).with_name("slides.svg")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a minute, and RESULTS.md is left")
     quick = parser.parse_args().quick
-    text = markdown(run(QUICK if quick else FULL))
+    results = run(QUICK if quick else FULL)
+    text = markdown(results, PLOT.name)
     print(text)
     if not quick:
         RESULTS.write_text(f"{text}\n", encoding="utf-8")
+        title = f"Seconds for so many slides of {SMALL.name}, no delays"
+        PLOT.write_text(svg(title, results.points), encoding="utf-8")
 
 
 def run(plan: Plan) -> Results:
@@ -42,16 +49,22 @@ def run(plan: Plan) -> Results:
     timings = _slow(plan)
     say("the ways that move less")
     timings += _fast(plan)
+    say("one link for all")
+    links = [shared(plan.linked, plan.links, rate, 3) for rate in (LINK, None)]
     say("decoding")
     decodings = [decoding(kind, plan.decodings) for kind in plan.decoded]
     say("memory")
     peaks = [peak(slides, kinds) for slides, kinds in plan.at_once.items()]
+    say("more slides")
+    points = scaling(plan.counts)
     reached = [
         *_aims(plan, timings),
+        *(aim for measured in links for aim in aims.of_link(measured)),
+        *aims.of_scaling(points),
         *(aim for measured in decodings for aim in aims.of_decoding(measured)),
         *aims.of_memory(peaks),
     ]
-    return Results(on, _sorted(plan, timings), decodings, peaks, reached)
+    return Results(on, _sorted(plan, timings), links, points, decodings, peaks, reached)
 
 
 def _slow(plan: Plan) -> list[Timing]:

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tests.bench.decoding import BARE, OPENSLIDE, OURS, OURS_NATIVE, Decoding
+from tests.bench.link import Shared
 from tests.bench.material import needed
 from tests.bench.memory import Peak
+from tests.bench.scaling import Point, doublings
 from tests.bench.ways import Timing
 
 FASTER_THAN_A = 150
@@ -17,6 +19,10 @@ REQUESTS_BESIDES_DIRECTORIES = 6
 DECODING_OVER_BARE = 1.5
 FASTER_THAN_OPENSLIDE = 3
 MOST_MEMORY = 300_000_000
+OVER_BARE_DOWNLOAD = 1.3
+LINK_BUSY = 85
+CORES_BUSY = 85
+DOUBLED = 2.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,24 @@ def of_decoding(measured: Decoding) -> Iterator[Aim]:
 def of_memory(peaks: Sequence[Peak]) -> Iterator[Aim]:
     for peak in peaks:
         yield _at_most("MB of memory", peak.slides, peak.footprint.peak / 1e6, MOST_MEMORY / 1e6)
+
+
+def of_link(measured: Shared) -> Iterator[Aim]:
+    """With a link that is the limit it has to be busy, and with any other the processor."""
+    kind = measured.kind.name
+    if measured.busy is None:
+        yield _at_least(
+            "% of all cores busy, no link's limit", kind, measured.cpu * 100, CORES_BUSY
+        )
+        return
+    yield _at_least("% of the link busy", kind, measured.busy * 100, LINK_BUSY)
+    over = measured.over_bare
+    yield _at_most("times a bare download over the link", kind, over, OVER_BARE_DOWNLOAD)
+
+
+def of_scaling(points: Sequence[Point]) -> Iterator[Aim]:
+    for count, times in doublings(points):
+        yield _at_most("times as long for twice the slides", f"{count:,} slides", times, DOUBLED)
 
 
 def _at_least(what: str, of: str, value: float, least: float) -> Aim:

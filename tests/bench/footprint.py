@@ -1,4 +1,4 @@
-"""Runs a command and prints its seconds and its peak memory: `python -m tests.bench.footprint …`.
+"""What a command costs, in seconds and memory: `python -m tests.bench.footprint …` prints it.
 
 A process of its own, because the peak that the system tells of a child is at least what its
 parent held when the child began.
@@ -20,9 +20,10 @@ PEAK_UNIT = 1 if sys.platform == "darwin" else 1024
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """seconds: from start to end. peak: bytes of memory held at most."""
+    """seconds: from start to end. cpu: seconds of all cores. peak: bytes of memory held at most."""
 
     seconds: float
+    cpu: float
     peak: int
 
 
@@ -39,8 +40,9 @@ def main() -> None:
     started = time.monotonic()
     done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=False)
     seconds = time.monotonic() - started
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * PEAK_UNIT
-    print(json.dumps({"seconds": seconds, "peak": peak}))
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu, peak = used.ru_utime + used.ru_stime, used.ru_maxrss * PEAK_UNIT
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "peak": peak}))
     sys.exit(done.returncode)
 
 

@@ -18,10 +18,11 @@ RATE = 2.6e6
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Of images alone, without the listing. bytes: of all bodies."""
+    """Of images alone, without the listing. bytes: of all bodies. seconds: in which they came."""
 
     bytes: int
     requests: int
+    seconds: float
 
 
 @contextmanager
@@ -34,4 +35,5 @@ def shaped(files: Sequence[Listed]) -> Iterator[StandIn]:
 
 def traffic(gdc: StandIn) -> Traffic:
     served = [record for record in gdc.served if not record.path.startswith(("/status", "/files"))]
-    return Traffic(sum(record.bytes_sent for record in served), len(served))
+    seconds = max(record.ended for record in served) - min(record.time for record in served)
+    return Traffic(sum(record.bytes_sent for record in served), len(served), seconds)

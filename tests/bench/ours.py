@@ -25,13 +25,13 @@ class Update:
     known: bool
 
 
-def update(gdc: StandIn, via: str) -> Update:
+def update(gdc: StandIn, via: str, workers: int = WORKERS) -> Update:
     """Mirrors all that the stand-in lists by one source. Raises RuntimeError if a slide fails."""
     slides = len(gdc.files)
     with TemporaryDirectory(prefix="tcgamirror-bench-") as folder:
         program = [*PROGRAM, "--mirror", f"{folder}/mirror"]
         wanted = ["--slides", str(slides), "--mpp", f"{MPP:g}"]
-        how = ["--via", via, "--workers", str(WORKERS)]
+        how = ["--via", via, "--workers", str(workers)]
         where = ["--api", gdc.api, "--bucket", gdc.bucket]
         _said(*program, "init", *wanted, *how, *where)
         cost = footprint([*program, "update"])

@@ -28,18 +28,26 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """decoded: slides whose base level is decoded. at_once: by what they are, four slides."""
+    """decoded: slides whose base level is decoded. at_once: by what they are, four slides.
+
+    linked: slides that come over one link, so many of them. counts: of slides, to see how the
+    time grows with them.
+    """
 
     trials: tuple[Trial, ...]
     decoded: tuple[Kind, ...]
     decodings: int
     at_once: Mapping[str, tuple[Kind, ...]]
+    linked: Kind
+    links: int
+    counts: tuple[int, ...]
 
     @property
     def kinds(self) -> Iterator[Kind]:
         """All slides there have to be, some of them more than once."""
         yield from (trial.kind for trial in self.trials)
         yield from self.decoded
+        yield self.linked
         for kinds in self.at_once.values():
             yield from kinds
 
@@ -68,12 +76,18 @@ _USUAL = Kind(
     "100,000×80,000 JPEG RGB",
     SlideSpec(width=100_000, height=80_000, downsamples=_LEVELS, offsets="shared", seed=4),
 )
+_WIDEST = Kind(
+    "173,263×67,948 JPEG RGB, levels 1, 4, 16, 64",
+    SlideSpec(width=173_263, height=67_948, downsamples=(1, 4, 16, 64), offsets="shared", seed=6),
+)
 _BASE = Kind("12,000×9,000 JPEG RGB, base alone", replace(_ALONE, seed=5))
 _BASE_TABLES = Kind("12,000×9,000 JPEG YCbCr 4:2:0, base alone", _ycbcr(_ALONE))
 _BASE_J2K = Kind("12,000×9,000 JPEG 2000, base alone", replace(_ALONE, compression="j2k-rgb"))
 _BASE_LONG = Kind(
     "30,000×24,000 JPEG RGB, base alone", replace(_ALONE, width=30_000, height=24_000)
 )
+
+LARGEST = "three 173,263×67,948 with levels 1, 4, 16, 64, one 100,000×80,000 base level alone"
 
 FULL = Plan(
     trials=(
@@ -93,7 +107,14 @@ FULL = Plan(
         "four 30,000×24,000 base levels alone, every tile's bytes moved": (_BASE_LONG,) * 4,
         "four 12,000×9,000 JPEG 2000 base levels alone": (_BASE_J2K,) * 4,
         "four of four levels": (_RGB, _TABLES, _J2K, _USUAL),
+        LARGEST: (
+            *[_WIDEST] * 3,
+            _alone(100_000, 80_000, 240),
+        ),
     },
+    linked=_USUAL,
+    links=96,
+    counts=(10, 20, 100, 200, 1000, 2000, 5000, 10_000),
 )
 
 _SMALL_RGB = Kind("16,000×12,000 JPEG RGB", replace(_SMALL, seed=1))
@@ -112,4 +133,7 @@ QUICK = Plan(
             *[_alone(30_000, 20_000, 256)] * 2,
         ),
     },
+    linked=_SMALL_RGB,
+    links=8,
+    counts=(10, 20),
 )

@@ -10,8 +10,10 @@ from textwrap import fill
 from tests.bench import network
 from tests.bench.aims import Aim, number
 from tests.bench.decoding import BARE, Decoding
+from tests.bench.link import LINK, WORKERS, Shared
 from tests.bench.material import MPP
 from tests.bench.memory import Peak
+from tests.bench.scaling import FEW, SMALL, Point
 from tests.bench.ways import A, B, Timing
 
 LINE = 100
@@ -28,6 +30,16 @@ TIMED = (
     "faster than B",
 )
 
+LINKED = (
+    "link",
+    "slides",
+    "s a slide",
+    "bare download",
+    "times bare",
+    "link busy",
+    "cores busy",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Results:
@@ -35,13 +47,18 @@ class Results:
 
     machine: str
     timings: Sequence[Timing]
+    links: Sequence[Shared]
+    points: Sequence[Point]
     decodings: Sequence[Decoding]
     peaks: Sequence[Peak]
     aims: Sequence[Aim]
 
 
-def markdown(results: Results) -> str:
-    """All tables, with when and where they were made and how to read them."""
+def markdown(results: Results, plot: str) -> str:
+    """All tables, with when and where they were made and how to read them.
+
+    plot: name of the picture of `results.points`.
+    """
     return "\n\n".join(
         [
             "# Side by side with the published way",
@@ -50,6 +67,13 @@ def markdown(results: Results) -> str:
             table(TIMED, _timing_rows(results.timings)),
             "## Aims",
             table(("of", "what", "came to", "aim", "reached"), _aim_rows(results.aims)),
+            f"## One link for all, {WORKERS} slides at a time",
+            fill(_of_links(), LINE),
+            table(LINKED, _link_rows(results.links)),
+            "## Seconds against slides",
+            fill(_of_points(), LINE),
+            f"![Seconds against slides, both in powers of ten]({plot})",
+            table(("slides", "way", "s", "ms a slide"), _point_rows(results.points)),
             "## Decoding and assembling one level, one thread",
             table(
                 ("level", "way", "CPU s", "ns a pixel", "times bare decoding"),
@@ -76,6 +100,44 @@ def _how_to_read() -> str:
         "with a base level alone leaves `range` nothing to gain: all of it has to be moved. "
         "Ratios of an idle machine carry over to others; seconds do not."
     )
+
+
+def _of_links() -> str:
+    return (
+        f"{network.DELAY * 1000:g} ms a request; all connections together get "
+        f"{LINK * 8 / 1e6:g} Mbit/s, or as much as they can take. The bare download moves the "
+        "level's tiles alone, from where they are known to lie, over as many connections, and "
+        "makes no image. Start and listing count in the seconds, but not in how busy the link was. "
+        "The stand-in serves from the same cores."
+    )
+
+
+def _of_points() -> str:
+    return (
+        f"Slides of {SMALL.name}, two levels, no delays, {WORKERS} at a time: what shows is the "
+        "work, not the network. The published ways wait for the network nearly all the time, "
+        "so that here, without one, they are fast; they are straight lines, and timed up to "
+        f"{FEW} slides."
+    )
+
+
+def _link_rows(links: Sequence[Shared]) -> Iterator[Sequence[str]]:
+    for measured in links:
+        yield (
+            "no limit" if measured.rate is None else f"{measured.rate * 8 / 1e6:g} Mbit/s",
+            str(measured.slides),
+            number(measured.seconds / measured.slides),
+            number(measured.bare / measured.slides),
+            number(measured.over_bare),
+            "" if measured.busy is None else f"{measured.busy:.0%}",
+            f"{measured.cpu:.0%}",
+        )
+
+
+def _point_rows(points: Sequence[Point]) -> Iterator[Sequence[str]]:
+    for point in points:
+        each = point.seconds / point.slides * 1000
+        yield f"{point.slides:,}", point.way, number(point.seconds), number(each)
 
 
 def _aim_rows(aims: Sequence[Aim]) -> Iterator[Sequence[str]]:

@@ -68,7 +68,7 @@ def middle(timings: Sequence[Timing]) -> Timing:
     return next(timing for timing in timings if timing.seconds == seconds)
 
 
-def _published_a(gdc: StandIn, _: Kind) -> tuple[float, bool]:
+def published_a(gdc: StandIn, _: Kind) -> tuple[float, bool]:
     with TemporaryDirectory(prefix="tcgamirror-bench-") as folder:
         started = time.monotonic()
         for file in gdc.files:
@@ -77,7 +77,7 @@ def _published_a(gdc: StandIn, _: Kind) -> tuple[float, bool]:
         return time.monotonic() - started, True
 
 
-def _published_b(gdc: StandIn, _: Kind) -> tuple[float, bool]:
+def published_b(gdc: StandIn, _: Kind) -> tuple[float, bool]:
     with TemporaryDirectory(prefix="tcgamirror-bench-") as folder:
         started = time.monotonic()
         for file in gdc.files:
@@ -91,7 +91,7 @@ def _ours(via: str, gdc: StandIn) -> tuple[float, bool]:
     return done.footprint.seconds, done.known
 
 
-def _bare(gdc: StandIn, kind: Kind) -> tuple[float, None]:
+def bare_download(gdc: StandIn, kind: Kind) -> tuple[float, None]:
     """The tiles alone, from where they are known to lie: nothing can be faster.
 
     Every slide's block of them in equal parts, as many as there are connections for it.
@@ -124,10 +124,10 @@ def _fetched(session: requests.Session, wanted: Sequence[tuple[str, int, int]]) 
 
 
 _WAYS: Mapping[str, Callable[[StandIn, Kind], tuple[float, bool | None]]] = {
-    A: _published_a,
-    B: _published_b,
+    A: published_a,
+    B: published_b,
     RANGE: lambda gdc, _: _ours("range", gdc),
     TILES: lambda gdc, _: _ours("tiles", gdc),
     WHOLE: lambda gdc, _: _ours("whole", gdc),
-    BARE: _bare,
+    BARE: bare_download,
 }

@@ -13,7 +13,8 @@ from tests.gdc.answers import Host
 class Record:
     """One request. It is entered when the request has been read and grows while it is served.
 
-    time: seconds of `time.monotonic` at its arrival. path: with the query. range: the Range
+    time: seconds of `time.monotonic` at its arrival. ended: when the last bytes of the body that
+    went so far were handed over, 0 if none were. path: with the query. range: the Range
     header. status: 0 until a status is sent, and for good if none is. bytes_sent: of the
     body. connection: a number of its own for each connection. fault: the kind of fault met.
     """
@@ -27,6 +28,7 @@ class Record:
     status: int = 0
     bytes_sent: int = 0
     fault: str | None = None
+    ended: float = 0.0
 
 
 class Report:

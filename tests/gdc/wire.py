@@ -83,6 +83,7 @@ class Wire:
             self.wait(self._shaping.pause(self._pace, len(chunk)))
             # Counted first: whoever has read the last byte finds it in the report.
             record.bytes_sent += len(chunk)
+            record.ended = time.monotonic()
             self._connection.sendall(chunk)
 
     def _send_badly(self, answer: Answer, record: Record, fault: Fault) -> None:

@@ -1,0 +1,52 @@
+"""Seconds against the number of slides: twice as many have to take twice as long, and no longer.
+
+Of small slides and over a network without delays, so that what shows is the work, which grows
+with the catalogue and the mirror if anything does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tests.bench import ours
+from tests.bench.material import Kind
+from tests.bench.ways import RANGE, A, B, published_a, published_b
+from tests.gdc import StandIn
+from tests.slides import SlideSpec
+
+SMALL = Kind("2,000×1,500 JPEG RGB", SlideSpec(width=2000, height=1500, downsamples=(1, 4)))
+COUNTS = (10, 20, 100, 200, 1000, 2000, 5000, 10_000)
+FEW = 200
+"""Slides up to which the ways are timed that nobody doubts to be straight lines."""
+WORKERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """So many seconds of one way on so many slides."""
+
+    way: str
+    slides: int
+    seconds: float
+
+
+def scaling(counts: Sequence[int]) -> list[Point]:
+    """All ways on few slides, and `range` on all of `counts`."""
+    return [point for count in counts for point in _points(count)]
+
+
+def _points(count: int) -> Iterator[Point]:
+    with StandIn(SMALL.listing(count, tiles=True)) as gdc:
+        yield Point(RANGE, count, ours.update(gdc, "range", WORKERS).footprint.seconds)
+        if count <= FEW:
+            yield Point(A, count, published_a(gdc, SMALL)[0])
+            yield Point(B, count, published_b(gdc, SMALL)[0])
+
+
+def doublings(points: Sequence[Point]) -> list[tuple[int, float]]:
+    """A number of slides, and how many times as long twice as many took by `range`."""
+    seconds = {point.slides: point.seconds for point in points if point.way == RANGE}
+    return [
+        (count, seconds[2 * count] / seconds[count]) for count in seconds if 2 * count in seconds
+    ]
