@@ -30,8 +30,8 @@ JPEG_MOST_PIXELS = 200_000_000
 PNG_LONGEST = 2**31 - 1
 TIFF_MOST_BYTES = 4_000_000_000
 """Raw bytes that a classic TIFF's 32-bit offsets can surely address."""
-STRIP_BYTES = 1 << 20
-"""Raw bytes that are packed at once; a strip as it comes may be a hundred times that."""
+STRIP_BYTES = 1 << 17
+"""Raw bytes that are packed at once: few enough that their differences stay in the cache."""
 PACKING = zlib.Z_RLE
 """Deflate that seeks runs of one byte alone: differences of pixels seldom repeat otherwise.
 
