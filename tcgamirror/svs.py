@@ -112,9 +112,9 @@ class Svs:
         self._source = source
         self._tiff = Tiff(source)
         self.layout = self._tiff.layout
-        directories = directories or list(self._tiff.directories())
-        self.base = _base(self._tiff, directories[0])
-        self.levels = self._tiled_levels(directories)
+        self._directories = directories or list(self._tiff.directories())
+        self.base = _base(self._tiff, self._directories[0])
+        self.levels = self._tiled_levels(self._directories)
         self.pyramid = Pyramid(tuple(tiled.level for tiled in self.levels), self.base.mpp)
 
     def tile_table(self, index: int) -> TileTable:
@@ -147,6 +147,19 @@ class Svs:
         tables = entries.get(Tag.JPEG_TABLES)
         small = tables is not None and tables.span.length <= MOST_VALUE_BYTES
         return [*arrays, tables.span] if tables is not None and small else arrays
+
+    def data_before(self, index: int) -> Span | None:
+        """The bytes between the directory before level `index`'s and its own.
+
+        There its tiles lie in a file that was written from begin to end; None
+        for the base, which has no directory before its own.
+        """
+        place = self._directories.index(self.levels[index].directory)
+        if not place:
+            return None
+        before = self._directories[place - 1]
+        stops = [entry.span.stop for entry in before.entries.values()]
+        return Span(max((stop for stop in stops if stop <= before.next), default=0), before.next)
 
     def values(self, index: int) -> Iterator[tuple[int, int, int, bytes]]:
         """Tag, type, count and bytes of a level's tags, but for tile arrays and large ones.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tcgamirror.errors import TooFine, UnusualSlide
+from tcgamirror.geometry import Size
 from tcgamirror.model import Slide, Target
 from tcgamirror.sources.range import GAP, LOOK_AHEAD, TAIL
 from tcgamirror.sources.whole import LocalFile
@@ -189,6 +190,29 @@ def test_the_last_levels_tiles_come_while_the_directories_are_walked(
     for_tiles = [index for index, span in enumerate(order) if tiles.gaps(span) != [span]]
     (last_walked,) = (index for index, span in enumerate(order) if span.start == first.next)
     assert max(for_tiles) < last_walked
+
+
+def test_tiles_come_together_with_the_arrays_that_tell_where_they_lie(
+    tmp_path: Path, transport: Transport
+) -> None:
+    spec = SlideSpec(width=4003, height=3001, downsamples=(1, 2, 16), tile=(64, 64))
+    path = make_slide(tmp_path / "slide.svs", spec)
+    file = listed(path)
+    with LocalFile(path) as local:
+        arrays, table = SpanSet(Svs(local).array_spans(1)), Svs(local).tile_table(1)
+    with StandIn([file]) as gdc:
+        gdc.delay = 0.3
+        made(
+            by_range(gdc, transport, tmp_path / "work"),
+            slide_of(file),
+            level_target(Size(2002, 1501)),
+        )
+        served = list(zip(gdc.served, asked(gdc.served), strict=True))
+        assert overlaps([span for _, span in served]) == []
+    for_arrays = [record.time for record, span in served if arrays.gaps(span) != [span]]
+    tiles = SpanSet(tile_spans(table))
+    for_tiles = [record.time for record, span in served if tiles.gaps(span) != [span]]
+    assert max(for_tiles) - max(for_arrays) < gdc.delay
 
 
 def test_a_directory_at_the_files_end_that_is_not_in_the_chain_is_not_believed(

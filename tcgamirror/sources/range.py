@@ -241,7 +241,11 @@ def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> None:
     file.along(_foreseen(file.partial, target, tail))
     svs = Svs(file)
     level = target.rendition(svs.pyramid).level
-    file.fetch(svs.array_spans(level))
+    arrays = svs.array_spans(level)
+    before = svs.data_before(level)
+    if before is not None and any(map(file.partial.had.gaps, arrays)):
+        file.along([Span(before.start, min(before.stop, before.start + MOST_FORESEEN))])
+    file.fetch(arrays)
     table = svs.tile_table(level)
     tiles = sum(run.length for run in table.runs(gap=0))
     plain = is_plain_jpeg(svs.levels[level])
