@@ -31,7 +31,10 @@ Facts = Mapping[str, object]
 
 
 def facts_of(slide: Slide, source: str, pyramid: Pyramid, rendition: Rendition) -> Facts:
-    """All that the catalogue's view says of an image, but for what can be seen from the file."""
+    """All that the catalogue's view says of an image, but for what can be seen from the file.
+
+    And, as the settings do, how it was resampled.
+    """
     return {
         **asdict(slide),
         "source": source,
@@ -41,6 +44,7 @@ def facts_of(slide: Slide, source: str, pyramid: Pyramid, rendition: Rendition) 
         "mpp_source": pyramid.mpp.source,
         "mpp_x": rendition.mpp_x,
         "mpp_y": rendition.mpp_y,
+        "resample": rendition.resample,
         "made_by": f"tcgamirror {__version__}",
     }
 

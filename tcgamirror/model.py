@@ -45,9 +45,15 @@ class Upstream(StrEnum):
 
 
 class Resample(StrEnum):
-    """`exact`: resized to the size asked for. `native`: the chosen level's own pixels."""
+    """How an image is made of the chosen level.
+
+    `exact`: resized to the size asked for. `fast`: the same, but where a JPEG level is
+    reduced at least fourfold its tiles are decoded smaller, to nearly the same pixels.
+    `native`: the level's own pixels.
+    """
 
     EXACT = "exact"
+    FAST = "fast"
     NATIVE = "native"
 
 
@@ -195,12 +201,14 @@ class Rendition:
 
     level: index in the pyramid of the level to read. size: pixels of the image.
     mpp_x, mpp_y: exact µm per pixel of the image, None if the slide's are unknown.
+    resample: as asked for.
     """
 
     level: int
     size: Size
     mpp_x: float | None
     mpp_y: float | None
+    resample: Resample = Resample.EXACT
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +249,7 @@ class Target:
             size=size,
             mpp_x=None if mpp is None else mpp * base.width / size.width,
             mpp_y=None if mpp is None else mpp * base.height / size.height,
+            resample=self.resample,
         )
 
     def _level(self, pyramid: Pyramid, wanted: float) -> int:

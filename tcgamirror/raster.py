@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from tcgamirror.decode import WHITE, Pixels, TileReader
+from tcgamirror.decode import WHITE, JpegTiles, Pixels, TileReader, averaged
 from tcgamirror.errors import BadSlide, BadTile
 from tcgamirror.geometry import Grid, Size, reduction
 
@@ -39,16 +39,18 @@ LANCZOS_REACH = 3
 def render(reader: TileReader, size: Size) -> Iterator[Pixels]:
     """The level at `size` pixels, in strips. Raises BadTile at the first tile that is not whole.
 
-    At the level's own size the pixels are the level's, untouched. Raises
-    BadSlide for a level too wide to be held.
+    At the level's own size the pixels are the level's, untouched. Tiles may come
+    scaled as `scale_for` allows for `size`. Raises BadSlide for a level too wide to be held.
     """
-    level = reader.grid.size
+    level, scale = reader.grid.size, 1
+    if isinstance(reader, JpegTiles):
+        level, scale = reader.level.size, reader.scale
     if size == level:
         return _reduced(reader, 1, 1)
-    fx = min(MOST_REDUCTION, reduction(level.width, size.width))
-    fy = min(MOST_REDUCTION, reduction(level.height, size.height))
-    narrow = _across(_reduced(reader, fx, fy), level.width / fx, size.width)
-    return _down(narrow, level.height / fy, size)
+    fx = min(MOST_REDUCTION, reduction(level.width, size.width) // scale)
+    fy = min(MOST_REDUCTION, reduction(level.height, size.height) // scale)
+    narrow = _across(_reduced(reader, fx, fy), level.width / (scale * fx), size.width)
+    return _down(narrow, level.height / (scale * fy), size)
 
 
 def _reduced(reader: TileReader, fx: int, fy: int) -> Iterator[Pixels]:
@@ -69,7 +71,7 @@ def _reduced(reader: TileReader, fx: int, fy: int) -> Iterator[Pixels]:
         left = 0
         for band in _bands(reader, row, rest, later, fx):
             if usable:
-                shrunk = _shrunk(band[:usable], fx, fy)
+                shrunk = averaged(band[:usable], fx, fy)
                 strip[:, left : left + shrunk.shape[1]] = shrunk
                 left += shrunk.shape[1]
         rest = later
@@ -137,12 +139,6 @@ def _paste(reader: TileReader, column: int, row: int, band: Pixels, left: int) -
             f"{pixels.shape[1]}×{pixels.shape[0]} pixels instead of {box.size}"
         )
     band[:, box.left - left : box.right - left] = pixels
-
-
-def _shrunk(band: Pixels, fx: int, fy: int) -> Pixels:
-    if (fx, fy) == (1, 1):
-        return band
-    return np.asarray(Image.fromarray(np.ascontiguousarray(band)).reduce((fx, fy)))
 
 
 def _across(strips: Iterator[Pixels], span: float, width: int) -> Iterator[Pixels]:

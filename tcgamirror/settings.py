@@ -355,7 +355,7 @@ def format_settings(settings: Settings) -> str:
 
 [target]
 {size}  # {"µm per pixel" if asked.mpp is not None else "pixels of the longer side, at most"}
-resample = {_text(asked.resample)}  # exact, or native: the pixels of the nearest finer level
+resample = {_text(asked.resample)}  # exact, fast, or native: the pixels of the nearest finer level
 format = {_text(settings.form)}  # png, jpeg, tiff
 
 [sample]

@@ -32,6 +32,9 @@ from tests.slides_tiff import UNDEFINED, Field, TiffWriter, long, short, text
 RGB, YCBCR = 2, 6
 JPEG, J2K_YCBCR, J2K_RGB = 7, 33003, 33005
 SIDE = 64
+SCALES = pytest.mark.parametrize("scale", [1, 2, 4, 8])
+FAR = Size(4, 4)
+"""An image for which even two tiles can be decoded at an eighth."""
 END = b"\xff\xd9"
 
 
@@ -71,13 +74,14 @@ def slide_of(
     photometric: int = RGB,
     compression: int = JPEG,
     tables: bytes = b"",
+    width: int | None = None,
 ) -> Path:
-    """A slide of one row of tiles with these very bytes."""
+    """A slide of one row of tiles with these very bytes; all are whole unless `width` is less."""
     with path.open("wb") as file:
         tiff = TiffWriter(file, big=False, order="<")
         places = [tiff.write(tile) for tile in tiles]
         fields = [
-            long(256, SIDE * len(tiles)),
+            long(256, width or SIDE * len(tiles)),
             long(257, SIDE),
             short(258, 8, 8, 8),
             short(259, compression),
@@ -94,14 +98,14 @@ def slide_of(
     return path
 
 
-def decoded(path: Path, level: int = 0) -> Pixels:
-    """A whole level through JpegTiles."""
+def decoded(path: Path, level: int = 0, size: Size | None = None, scale: int = 1) -> Pixels:
+    """A level through JpegTiles, whole or at `size`."""
     with LocalFile(path) as file:
         slide = Svs(file)
         tiled = slide.levels[level]
         assert is_plain_jpeg(tiled)
-        tiles = JpegTiles(file, tiled, slide.tile_table(level))
-        return np.concatenate(list(render(tiles, tiled.level.size)))
+        tiles = JpegTiles(file, tiled, slide.tile_table(level), scale)
+        return np.concatenate(list(render(tiles, size or tiled.level.size)))
 
 
 @pytest.mark.parametrize(
@@ -201,40 +205,56 @@ DAMAGED = {
 }
 
 
+@SCALES
 @pytest.mark.parametrize("kind", DAMAGED)
 def test_a_damaged_tile_is_refused_by_its_place_as_openslide_refuses_it(
-    kind: str, tmp_path: Path
+    kind: str, scale: int, tmp_path: Path
 ) -> None:
     path = slide_of(tmp_path / "s.svs", [GOOD, DAMAGED[kind]])
     with pytest.raises(openslide.OpenSlideError):
         by_openslide(path, 0)
     with pytest.raises(BadTile, match="the tile at column 1, row 0 is damaged: "):
-        decoded(path)
+        decoded(path, size=FAR, scale=scale)
 
 
-def test_a_tile_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
+@SCALES
+def test_a_tile_cut_off_anywhere_is_refused(scale: int, tmp_path: Path) -> None:
     for length in range(1, len(GOOD), 7):
         path = slide_of(tmp_path / "s.svs", [GOOD[:length]])
         with pytest.raises(BadTile):
-            decoded(path)
+            decoded(path, size=FAR, scale=scale)
 
 
+@SCALES
+def test_colours_subsampled_as_the_decoder_does_not_know_are_refused(
+    scale: int, tmp_path: Path
+) -> None:
+    place = GOOD_YCBCR.index(b"\xff\xc0") + 11
+    tile = GOOD_YCBCR[:place] + b"\x14" + GOOD_YCBCR[place + 1 :]
+    with pytest.raises(BadTile, match="subsampled as in no slide"):
+        decoded(slide_of(tmp_path / "s.svs", [tile], YCBCR), size=FAR, scale=scale)
+
+
+@SCALES
 @pytest.mark.parametrize("hidden", [b"", b"\xff\xd0", b"\xff\x01"])
-def test_a_header_that_would_fill_memory_is_refused_first(hidden: bytes, tmp_path: Path) -> None:
+def test_a_header_that_would_fill_memory_is_refused_first(
+    hidden: bytes, scale: int, tmp_path: Path
+) -> None:
     """Also where a marker without a length stands before it, which some readers jump over."""
     bomb = after_start(frame_of(GOOD, 65_500, 65_500), hidden)
     path = slide_of(tmp_path / "s.svs", [bomb])
     with bounded(seconds=1, megabytes=2), pytest.raises(BadTile):
-        decoded(path)
+        decoded(path, size=FAR, scale=scale)
 
 
-def test_a_second_frame_header_is_refused(tmp_path: Path) -> None:
+@SCALES
+def test_a_second_frame_header_is_refused(scale: int, tmp_path: Path) -> None:
     """The first one has the tile's size, the second would fill memory."""
     frame = GOOD[GOOD.index(b"\xff\xc0") :][:19]
     huge = frame_of(frame, 65_500, 65_500)
     path = slide_of(tmp_path / "s.svs", [GOOD.replace(frame, frame + huge)])
     with bounded(seconds=1, megabytes=2), pytest.raises(BadTile):
-        decoded(path)
+        decoded(path, size=FAR, scale=scale)
 
 
 # Through OpenSlide --------------------------------------------------------------
@@ -311,10 +331,12 @@ def tiny_slides(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 @settings(max_examples=200, deadline=None)
 @given(
     which=st.integers(0, 3),
+    resample=st.sampled_from([Resample.NATIVE, Resample.FAST]),
     changes=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=6),
 )
 def test_any_change_of_a_slide_gives_an_image_or_an_error_of_the_slide(
     which: int,
+    resample: Resample,
     changes: list[tuple[int, int]],
     tiny_slides: list[bytes],
     tmp_path_factory: pytest.TempPathFactory,
@@ -323,7 +345,7 @@ def test_any_change_of_a_slide_gives_an_image_or_an_error_of_the_slide(
     for place, value in changes:
         data[place % len(data)] = value
     folder = tmp_path_factory.getbasetemp()
-    target = Target(None, 100, Resample.NATIVE)
+    target = Target(None, 100 if resample is Resample.NATIVE else 8, resample)
     try:
         with opened(Bytes(bytes(data)), target, folder) as ready:
             rows = sum(len(strip) for strip in render(ready.tiles, ready.rendition.size))

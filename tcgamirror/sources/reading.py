@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tcgamirror.alone import write_alone
-from tcgamirror.decode import JpegTiles, OpenSlideTiles, is_plain_jpeg
+from tcgamirror.decode import JpegTiles, OpenSlideTiles, is_plain_jpeg, scale_for
 from tcgamirror.files import room
-from tcgamirror.model import Target
+from tcgamirror.model import Resample, Target
 from tcgamirror.sources import Opened
 from tcgamirror.svs import Svs
 from tcgamirror.tiff import ReadAt
@@ -30,7 +30,9 @@ def opened(
     tiled = slide.levels[rendition.level]
     table = slide.tile_table(rendition.level)
     if is_plain_jpeg(tiled):
-        yield Opened(slide.pyramid, rendition, JpegTiles(source, tiled, table))
+        fast = rendition.resample is Resample.FAST
+        scale = scale_for(tiled.level.grid, rendition.size) if fast else 1
+        yield Opened(slide.pyramid, rendition, JpegTiles(source, tiled, table, scale))
         return
     path = folder / "level.svs"
     if whole is not None and not rendition.level:

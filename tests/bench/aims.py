@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tests.bench.decoding import BARE, OPENSLIDE, OURS, OURS_NATIVE, Decoding
+from tests.bench.decoding import BARE, OPENSLIDE, OURS, OURS_FAST, OURS_NATIVE, Decoding
 from tests.bench.link import Shared
 from tests.bench.material import needed
 from tests.bench.memory import Peak
@@ -18,6 +18,8 @@ BYTES_OVER_TILES, BYTES_BESIDES = 1.10, 100_000
 REQUESTS_BESIDES_DIRECTORIES = 6
 DECODING_OVER_BARE = 1.5
 FASTER_THAN_OPENSLIDE = 3
+FASTER_THAN_EXACT = 1.5
+MOST_DIFFERENCE = 1
 MOST_MEMORY = 300_000_000
 OVER_BARE_DOWNLOAD = 1.3
 LINK_BUSY = 85
@@ -60,6 +62,9 @@ def of_decoding(measured: Decoding) -> Iterator[Aim]:
         yield _at_most(f"times bare decoding, {name}", kind, over, DECODING_OVER_BARE)
     faster = measured.times(OPENSLIDE, OURS)
     yield _at_least("times faster than OpenSlide", kind, faster, FASTER_THAN_OPENSLIDE)
+    faster = measured.times(OURS, OURS_FAST)
+    yield _at_least("times faster than exact, fast", kind, faster, FASTER_THAN_EXACT)
+    yield _at_most("grey levels from exact, fast", kind, measured.difference, MOST_DIFFERENCE)
 
 
 def of_memory(peaks: Sequence[Peak]) -> Iterator[Aim]:

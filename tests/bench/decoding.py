@@ -16,7 +16,7 @@ import numpy as np
 import openslide
 from PIL import Image
 
-from tcgamirror.decode import JpegTiles, Pixels, TileReader, whole_jpeg
+from tcgamirror.decode import JpegTiles, Pixels, TileReader, scale_for, whole_jpeg
 from tcgamirror.geometry import Grid, Size, at_mpp
 from tcgamirror.raster import render
 from tcgamirror.svs import Photometric
@@ -25,6 +25,7 @@ from tests.levels import tile_spans
 
 BARE = "Pillow, the tiles decoded and nothing else"
 OURS = f"tcgamirror, the image at {MPP:g} µm/px"
+OURS_FAST = f"{OURS}, --resample fast"
 OURS_NATIVE = "tcgamirror, the level's own pixels"
 OPENSLIDE = f"OpenSlide's regions, the image at {MPP:g} µm/px"
 OPENSLIDE_NATIVE = "OpenSlide's regions, the level's own pixels"
@@ -32,11 +33,15 @@ OPENSLIDE_NATIVE = "OpenSlide's regions, the level's own pixels"
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """Median CPU seconds by way, for one level of so many pixels."""
+    """Median CPU seconds by way, for one level of so many pixels.
+
+    difference: of the fast image from the exact one, in grey levels, on average.
+    """
 
     kind: Kind
     pixels: int
     seconds: Mapping[str, float]
+    difference: float
 
     def times(self, way: str, other: str) -> float:
         """How many times as long as `other` a way takes."""
@@ -62,6 +67,7 @@ def decoding(kind: Kind, repetitions: int) -> Decoding:
         tiled, table = slide.levels[0], slide.tile_table(0)
         grid = tiled.level.grid
         size = at_mpp(grid.size, slide.base.mpp.value or MPP, MPP)
+        scale = scale_for(grid, size)
         rgb = tiled.photometric == Photometric.RGB
         streams = [whole_jpeg(file.read(span), table.tables, rgb=rgb) for span in tile_spans(table)]
 
@@ -69,13 +75,14 @@ def decoding(kind: Kind, repetitions: int) -> Decoding:
             for stream in streams:
                 Image.open(io.BytesIO(stream)).load()
 
-        def made(wanted: Size) -> None:
-            _through(JpegTiles(file, tiled, table), wanted)
+        def tiles(scale: int = 1) -> JpegTiles:
+            return JpegTiles(file, tiled, table, scale)
 
         ways: Mapping[str, Callable[[], None]] = {
             BARE: decoded,
-            OURS: lambda: made(size),
-            OURS_NATIVE: lambda: made(grid.size),
+            OURS: lambda: _through(tiles(), size),
+            OURS_FAST: lambda: _through(tiles(scale), size),
+            OURS_NATIVE: lambda: _through(tiles(), grid.size),
             OPENSLIDE: lambda: _by_regions(kind.path, grid, size),
             OPENSLIDE_NATIVE: lambda: _by_regions(kind.path, grid, grid.size),
         }
@@ -85,8 +92,11 @@ def decoding(kind: Kind, repetitions: int) -> Decoding:
                 started = time.thread_time()
                 run()
                 taken[way].append(time.thread_time() - started)
+        exact, fast = (np.concatenate(list(render(tiles(by), size))) for by in (1, scale))
     pixels = grid.size.width * grid.size.height
-    return Decoding(kind, pixels, {way: median(seconds) for way, seconds in taken.items()})
+    seconds = {way: median(several) for way, several in taken.items()}
+    difference = float(np.abs(exact.astype(int) - fast).mean())
+    return Decoding(kind, pixels, seconds, difference)
 
 
 def _by_regions(path: Path, grid: Grid, size: Size) -> None:
