@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,17 +15,21 @@ from pathlib import Path
 from typing import Self
 
 from tcgamirror.catalogue import Catalogue
-from tcgamirror.errors import ExitCode, WrongUse
+from tcgamirror.errors import BadSettings, Damaged, ExitCode, WrongUse
 from tcgamirror.files import digest, replacing
-from tcgamirror.foreign import Foreign, Image, same_target
+from tcgamirror.foreign import Foreign, Image
 from tcgamirror.home import CATALOGUE, FIXED, Home
+from tcgamirror.model import ImageFormat, Resample, Target
 from tcgamirror.publishers import Folder, Publisher, Seen
-from tcgamirror.settings import FILE_NAME
+from tcgamirror.settings import FILE_NAME, Settings
 
 STATE = ".sync.json"
 """Beside the catalogue: what of it is known to be as it was at the source."""
 
 _MOST_STATE = 10_000
+_MADE = rf"({'|'.join(Resample)}), ({'|'.join(ImageFormat)})"
+_BY_MPP = re.compile(rf"([0-9.e+-]{{1,30}}) µm/px, {_MADE}")
+_BY_SIZE = re.compile(rf"at most ([0-9]{{1,10}}) px, {_MADE}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +38,15 @@ class Plan:
 
     kept: those that are here, by this mirror's own catalogue. check: files of
     the right size that it does not vouch for. fetch: the rest. replaced: paths of
-    images that are done here and others there. obsolete: images of this mirror
-    that have no place in the source.
+    images that are done here and others there. moved: images of this mirror that
+    lie elsewhere in the source. obsolete: those of which the source has none.
     """
 
     kept: int
     check: Sequence[Image]
     fetch: Sequence[Image]
     replaced: frozenset[str]
+    moved: Sequence[Image]
     obsolete: Sequence[Image]
 
     @property
@@ -54,12 +61,18 @@ def plan_of(
     """Compares by digest, looking at no file but for its size.
 
     seen: digests, by path, of images this run has itself put or found here.
+    Raises Damaged for an image in the place of another slide's.
     """
     here = {image.path: image for image in ours}
     kept = 0
     check, fetch, replaced = [], [], set()
     for image in theirs:
         mine = here.get(image.path)
+        if mine is not None and mine.file_name != image.file_name:
+            raise Damaged(
+                f"the source has an image of {image.file_name} at {image.path}, which here is "
+                f"that of {mine.file_name}: nothing is taken"
+            )
         if size_at(root / image.path) != image.bytes:
             fetch.append(image)
         elif seen.get(image.path) == image.sha256 or _vouched(mine, image):
@@ -72,8 +85,10 @@ def plan_of(
         if mine is not None and mine.done and mine.sha256 != image.sha256:
             replaced.add(image.path)
     places = {image.path for image in theirs}
-    obsolete = [image for image in ours if image.path not in places]
-    return Plan(kept, check, fetch, frozenset(replaced), obsolete)
+    names = {image.file_name for image in theirs}
+    moved = [each for each in ours if each.path not in places and each.file_name in names]
+    obsolete = [each for each in ours if each.file_name not in names]
+    return Plan(kept, check, fetch, frozenset(replaced), moved, obsolete)
 
 
 def _vouched(mine: Image | None, image: Image) -> bool:
@@ -179,7 +194,7 @@ def rehearse(source: Publisher, root: Path, *, delete: bool) -> Synced:
         copy = Path(folder) / CATALOGUE
         source.catalogue(copy, None)
         with Foreign(copy, f"the catalogue of {source.name}") as foreign:
-            foreign.check()
+            foreign.check(settings_of(foreign.fixed).form)
             check_target(source, root, foreign.fixed)
             ours = images_here(root)
             plan = plan_of(root, foreign.images(), ours, {})
@@ -193,7 +208,7 @@ def rehearse(source: Publisher, root: Path, *, delete: bool) -> Synced:
         bytes=plan.bytes,
         removed=len(plan.obsolete) if delete else 0,
         others=0 if delete else others,
-        changed=bool(plan.check or plan.fetch or plan.obsolete),
+        changed=bool(plan.check or plan.fetch or plan.moved or plan.obsolete),
     )
 
 
@@ -212,6 +227,36 @@ def check_target(source: Publisher, root: Path, fixed: str) -> bool:
     return True
 
 
+def settings_of(fixed: str) -> Settings:
+    """Settings for the images that a mirror was made for, told as the fact FIXED tells them.
+
+    Raises Damaged for words that no mirror has.
+    """
+    by_mpp, by_size = _BY_MPP.fullmatch(fixed), _BY_SIZE.fullmatch(fixed)
+    match = by_mpp or by_size
+    if match is not None:
+        try:
+            asked = Target(
+                mpp=float(match[1]) if by_mpp else None,
+                max_size=int(match[1]) if by_size else None,
+                resample=Resample(match[2]),
+            )
+        except ValueError as error:
+            raise Damaged(f"the catalogue says that it is of {fixed[:80]!r}") from error
+        settings = Settings(target=asked, form=ImageFormat(match[3]))
+        if settings.fixed == fixed and (asked.mpp is None or 0 < asked.mpp < math.inf):
+            return settings
+    raise Damaged(f"the catalogue says that it is of {fixed[:80]!r}, which no mirror is")
+
+
+def same_target(theirs: str, ours: str, source: str, here: Path) -> None:
+    """Raises BadSettings, with the difference, for mirrors of other images."""
+    if theirs != ours:
+        raise BadSettings(
+            f"{source} holds images of {theirs}, but {here} images of {ours}: "
+            "name another directory"
+        )
+
+
 def sampled_by(foreign: Foreign) -> set[object]:
-    place = list(foreign.columns("sample")).index("file_name")
-    return {row[place] for row in foreign.rows("sample")}
+    return {row["file_name"] for row in foreign.rows("sample")}

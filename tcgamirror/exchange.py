@@ -6,11 +6,12 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 from tcgamirror.database import Journal
-from tcgamirror.model import Slide, Status
+from tcgamirror.model import Status
 
 Value = str | int | float | None
 Row = Mapping[str, Value]
@@ -37,7 +38,7 @@ RELEASE = (
 _MERGED = ("merge", "release", "merged_at", "listed")
 """What no two listings merged share, unless one catalogue is made from the other."""
 
-CHANGE = ("change", "release", "file_name", "what", "detail", "merge")
+CHANGE = ("release", "file_name", "what", "detail", "merge")
 _SAMPLED = ("file_name", "rank", "sampled_at", "release")
 _FRESH: Row = {**dict.fromkeys(COURSE), "status": Status.PENDING, "attempts": 0, "failures": 0}
 ATTEMPT = ("source", "started", "seconds", "bytes", "requests", "fault", "message")
@@ -47,11 +48,11 @@ ATTEMPT = ("source", "started", "seconds", "bytes", "requests", "fault", "messag
 class Having:
     """What a mirror has of a sampled slide.
 
-    slide: with no more of it than its names, md5 and project. path, sha256,
-    fetched_at: of its image, None if it never had one.
+    md5: of the slide as it is listed. path, sha256, fetched_at: of its image,
+    None if it never had one.
     """
 
-    slide: Slide
+    md5: str | None
     status: Status
     path: str | None
     sha256: str | None
@@ -73,16 +74,12 @@ class Taken:
 class Theirs(Protocol):
     """Another catalogue, row by row, every value of it checked."""
 
-    def slides(self) -> Iterator[Row]: ...
+    def rows(self, table: str) -> Iterator[Row]:
+        """All of a table, in the order in which they were written."""
+        ...
 
-    def former_ids(self) -> Iterator[Row]: ...
-
-    def releases(self) -> Iterator[Row]: ...
-
-    def changes(self) -> Iterator[Row]: ...
-
-    def sample(self) -> Iterator[Row]:
-        """Columns of `sample` and `images`."""
+    def sampled(self) -> Iterator[Row]:
+        """Columns of `sample` and `images` of each sampled slide, by rank."""
         ...
 
 
@@ -141,23 +138,23 @@ def take(connection: sqlite3.Connection, theirs: Theirs) -> None:
     rest of them is taken over as it is. Else the listing here stays, and only the
     sampled slides that it lacks are added, as ones not listed.
     """
-    releases = list(theirs.releases())
-    known = [tuple(row[name] for name in _MERGED) for row in releases]
     ours = connection.execute(
         f"SELECT {', '.join(_MERGED)} FROM releases ORDER BY merge"
     ).fetchall()
-    if known[: len(ours)] == ours:
-        put_slides(connection, theirs.slides())
-        _put_history(connection, releases, theirs.changes())
+    first = islice(theirs.rows("releases"), len(ours))
+    if [tuple(row[name] for name in _MERGED) for row in first] == ours:
+        put_slides(connection, theirs.rows("slides"))
+        _put_history(connection, theirs)
     else:
-        sampled = {row["file_name"] for row in theirs.sample()}
-        _add_unlisted(connection, (row for row in theirs.slides() if row["file_name"] in sampled))
+        sampled = {row["file_name"] for row in theirs.sampled()}
+        slides = theirs.rows("slides")
+        _add_unlisted(connection, (row for row in slides if row["file_name"] in sampled))
     put_former_ids(
         connection,
-        ((str(row["file_id"]), str(row["file_name"])) for row in theirs.former_ids()),
+        ((str(row["file_id"]), str(row["file_name"])) for row in theirs.rows("former_ids")),
     )
     there = {name for (name,) in connection.execute("SELECT file_name FROM sample")}
-    _add_sampled(connection, (row for row in theirs.sample() if row["file_name"] not in there))
+    _add_sampled(connection, (row for row in theirs.sampled() if row["file_name"] not in there))
 
 
 def put_slides(connection: sqlite3.Connection, slides: Iterable[Row]) -> None:
@@ -186,14 +183,13 @@ def put_former_ids(connection: sqlite3.Connection, pairs: Iterable[tuple[str, st
     )
 
 
-def _put_history(
-    connection: sqlite3.Connection, releases: Iterable[Row], changes: Iterable[Row]
-) -> None:
+def _put_history(connection: sqlite3.Connection, theirs: Theirs) -> None:
     """Adds the listings merged elsewhere after those merged here, and what each changed."""
     (last,) = connection.execute("SELECT coalesce(max(merge), 0) FROM releases").fetchone()
-    _insert(connection, "releases", RELEASE, (row for row in releases if _merge(row) > last))
-    columns = CHANGE[1:]
-    _insert(connection, "changes", columns, (row for row in changes if _merge(row) > last))
+    for table, columns in (("releases", RELEASE), ("changes", CHANGE)):
+        insert(
+            connection, table, columns, (row for row in theirs.rows(table) if _merge(row) > last)
+        )
 
 
 def _merge(row: Row) -> int:
@@ -204,26 +200,19 @@ def _add_unlisted(connection: sqlite3.Connection, slides: Iterable[Row]) -> None
     """Adds slides that the listing here does not know, and keeps what it says of those it does."""
     (last,) = connection.execute("SELECT coalesce(max(position), 0) FROM slides").fetchone()
     rows = (
-        {**slide, "position": position, "upstream": "withdrawn"}
-        for position, slide in enumerate(slides, start=last + 1)
+        {**slide, "position": last + int(slide["position"] or 0), "upstream": "withdrawn"}
+        for slide in slides
     )
-    _insert(connection, "slides", SLIDE, rows, or_ignore=True)
+    insert(connection, "slides", SLIDE, rows, or_ignore=True)
 
 
 def having(connection: sqlite3.Connection) -> dict[str, Having]:
     """What there is of each sampled slide, by file name."""
     rows = connection.execute(
-        "SELECT file_name, file_id, md5, project_id, status, path, sha256, fetched_at "
+        "SELECT file_name, md5, status, path, sha256, fetched_at "
         "FROM images JOIN slides USING (file_name)"
     )
-    return {
-        name: Having(
-            Slide(file_id=file_id, file_name=name, md5=md5, project_id=project_id),
-            Status(status),
-            *image,
-        )
-        for name, file_id, md5, project_id, status, *image in rows
-    }
+    return {name: Having(md5, Status(status), *image) for name, md5, status, *image in rows}
 
 
 def take_images(connection: sqlite3.Connection, images: Iterable[Taken], run: int) -> None:
@@ -253,8 +242,8 @@ def _add_sampled(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
         ranks.add(rank)
         waits = row["status"] == Status.DONE
         course = {**row, **_FRESH} if waits else row
-        _insert(connection, "sample", _SAMPLED, [{**row, "rank": rank}])
-        _insert(connection, "images", ("file_name", *COURSE), [course])
+        insert(connection, "sample", _SAMPLED, [{**row, "rank": rank}])
+        insert(connection, "images", ("file_name", *COURSE), [course])
 
 
 def set_image(connection: sqlite3.Connection, row: Row, columns: Sequence[str]) -> None:
@@ -286,10 +275,10 @@ def _add_attempts(
         for row in attempts
         if (row["source"], row["started"]) not in known
     ]
-    _insert(connection, "attempts", ("run", "file_name", *ATTEMPT), rows)
+    insert(connection, "attempts", ("run", "file_name", *ATTEMPT), rows)
 
 
-def _insert(
+def insert(
     connection: sqlite3.Connection,
     table: str,
     columns: Sequence[str],
@@ -297,9 +286,10 @@ def _insert(
     *,
     or_ignore: bool = False,
 ) -> None:
-    insert = "INSERT OR IGNORE" if or_ignore else "INSERT"
+    """Adds these columns of rows to a table; or_ignore: leaves alone what is there already."""
+    verb = "INSERT OR IGNORE" if or_ignore else "INSERT"
     connection.executemany(
-        f"{insert} INTO {table} ({', '.join(columns)}) VALUES ({_marks(columns)})", rows
+        f"{verb} INTO {table} ({', '.join(columns)}) VALUES ({_marks(columns)})", rows
     )
 
 

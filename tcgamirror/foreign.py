@@ -2,49 +2,68 @@
 
 It has to have exactly this program's tables and view, no trigger and nothing
 more, to be whole by SQLite's own check, and every value has to be one that this
-program could have written: names and paths lead nowhere but into `images/`.
-Nothing of its file is ever taken over but the values of its rows.
+program could have written (see `cells`). Its file is never written, nor attached
+to another, and nothing of it is ever taken over but the values of its rows.
+Source: SQLite's own advice on untrusted files (sqlite.org/security.html).
 """
 
 from __future__ import annotations
 
-import math
-import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tcgamirror import database, values
-from tcgamirror.errors import BadSettings, Damaged, WrongUse
+from tcgamirror import database
+from tcgamirror.cells import SAMPLED, TABLES, Check
+from tcgamirror.errors import Damaged, NoRoom, WrongUse
+from tcgamirror.exchange import Row, Value
 from tcgamirror.home import FIXED
-from tcgamirror.model import ImageFormat, Resample, Slide, Target
-from tcgamirror.settings import Settings
-from tcgamirror.upkeep import complaints
+from tcgamirror.model import ImageFormat, MppSource, Slide, Status
+from tcgamirror.schema import APPLICATION_ID, MIGRATIONS
 
-TABLES = (
-    *("slides", "former_ids", "releases", "changes", "sample", "images", "runs", "attempts"),
-    "facts",
+MOST_BYTES = 1 << 30
+"""Of the whole file; a catalogue of every TCGA slide has about 50 MB."""
+
+MOST_SLIDES = 200_000
+"""Sampled or listed ones: all of TCGA has 30,000."""
+
+MOST_ROWS = 2_000_000
+"""Of any other table."""
+
+_MOST_VALUE = 1 << 20
+"""Bytes of one value or row; SQLite refuses longer ones."""
+
+_MOST_SQL = 10_000
+"""Characters of one statement, in the schema too; our longest has 1,300."""
+
+_MOST_STEPS = 5000
+"""Of SQLite's machine to read the schema, and what ANALYZE left: ours takes 200.
+
+Both are read before anything can be checked, so a file may be made that has
+pages which lead to each other, or a million views: for hours, and in any memory.
+"""
+
+_ROWS_AT_ONCE = 1000
+_SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema"
+_LEFT_BEHIND = frozenset(
+    ("table", name, name, f"CREATE TABLE {name}({columns})")
+    for name, columns in (
+        ("sqlite_sequence", "name,seq"),
+        ("sqlite_stat1", "tbl,idx,stat"),
+        ("sqlite_stat4", "tbl,idx,neq,nlt,ndlt,sample"),
+    )
 )
-"""Every table, those that others refer to before those."""
+"""SQLite's own tables: of one that somebody added and dropped, and of ANALYZE."""
 
-MOST_TEXT = 20_000
-"""Characters of one value; the longest are the messages of failed tries."""
-
-_DONE_IN_PART = (
-    "SELECT count(*) FROM images WHERE status = 'done' "
-    "AND (path IS NULL OR bytes IS NULL OR sha256 IS NULL OR width IS NULL OR height IS NULL)"
+_TOLD = (
+    *("path", "bytes", "sha256", "width", "height", "source", "level", "level_downsample"),
+    *("mpp_source", "fetched_at"),
 )
-_PATH = re.compile(r"images/[A-Za-z0-9][A-Za-z0-9._-]{0,63}/([^/\0]+)")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_BY_MPP = re.compile(r"([0-9.e+-]{1,30}) µm/px, (exact|native), (png|jpeg|tiff)")
-_BY_SIZE = re.compile(r"at most ([0-9]{1,10}) px, (exact|native), (png|jpeg|tiff)")
-
-Value = str | int | float | None
-Row = tuple[Value, ...]
+"""Columns that are there for every image, or there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,52 +90,30 @@ def images_of(connection: sqlite3.Connection) -> list[Image]:
     return [Image(name, path, size, sha256, bool(done)) for name, path, size, sha256, done in rows]
 
 
-def settings_of(fixed: str) -> Settings:
-    """Settings for the images that a mirror was made for, told as the fact FIXED tells them.
-
-    Raises Damaged for words that no mirror has.
-    """
-    by_mpp, by_size = _BY_MPP.fullmatch(fixed), _BY_SIZE.fullmatch(fixed)
-    match = by_mpp or by_size
-    if match is not None:
-        try:
-            asked = Target(
-                mpp=float(match[1]) if by_mpp else None,
-                max_size=int(match[1]) if by_size else None,
-                resample=Resample(match[2]),
-            )
-        except ValueError as error:
-            raise Damaged(f"the catalogue says that it is of {fixed[:80]!r}") from error
-        settings = Settings(target=asked, form=ImageFormat(match[3]))
-        if settings.fixed == fixed and (asked.mpp is None or 0 < asked.mpp < math.inf):
-            return settings
-    raise Damaged(f"the catalogue says that it is of {fixed[:80]!r}, which no mirror is")
-
-
 class Foreign:
     """An open catalogue from elsewhere, of which nothing is believed. To be closed.
 
-    path: of a file that nobody else writes. name: what it is called in errors.
+    path: of a copy that nobody else writes. name: what it is called in errors.
+    Every method may raise Damaged.
     """
 
     def __init__(self, path: Path, name: str) -> None:
-        """Raises Damaged for what is no whole catalogue of ours, WrongUse for another version's."""
-        self._path = path
+        """Raises Damaged for what is no whole catalogue of ours, WrongUse for a newer version's.
+
+        What an older version made is brought up to this one's schema, in a copy.
+        """
         self._name = name
         with self._told():
-            self._connection = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None
-            )
+            self._connection = _opened(path)
             try:
-                self._prepare()
-                self._check_schema()
-                found = complaints(self._connection)
+                version = self._version()
+                self._check_schema(version)
+                self._check_whole()
+                if version < len(MIGRATIONS):
+                    self._connection = _migrated(self._connection)
             except BaseException:
                 self._connection.close()
                 raise
-        if found:
-            self._connection.close()
-            raise Damaged(f"{name} is damaged ({found[0]:.200}); verify its mirror")
 
     def __enter__(self) -> Self:
         return self
@@ -129,190 +126,165 @@ class Foreign:
     ) -> None:
         self._connection.close()
 
-    def _told(self) -> _Named:
-        return _Named(self._name)
-
-    def _prepare(self) -> None:
-        self._connection.execute("PRAGMA trusted_schema = OFF")
-        self._connection.execute("PRAGMA cell_size_check = ON")
-        self._connection.execute("PRAGMA query_only = ON")
-        self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1 << 20)
-
-    def _check_schema(self) -> None:
-        try:
-            database.check(self._connection, Path(self._name), read_only=True)
-        except WrongUse as error:
-            raise WrongUse(
-                f"{self._name} was made by another version of tcgamirror: use the same one on both "
-                f"sides ({error})"
-            ) from error
-        with closing(sqlite3.connect(":memory:", isolation_level=None)) as blank:
-            database.migrate(blank)
-            ours = _schema(blank)
-            self._columns = {table: _columns(blank, table) for table in TABLES}
-        if _schema(self._connection) != ours:
-            raise Damaged(
-                f"{self._name} has other tables, views or triggers than tcgamirror makes: "
-                "nothing of it is taken"
-            )
+    # Row by row -------------------------------------------------------------------
 
     @property
     def fixed(self) -> str:
-        """What images the mirror was made for."""
+        """What images the mirror was made for; empty if it does not say."""
+        sql = "SELECT value FROM facts WHERE key = ?"
         with self._told():
-            row = self._connection.execute(
-                "SELECT value FROM facts WHERE key = ?", (FIXED,)
-            ).fetchone()
+            row = self._connection.execute(sql, (FIXED,)).fetchone()
         return str(row[0]) if row else ""
-
-    def check(self) -> Settings:
-        """Looks at every value; the settings for such images. Raises Damaged for what is odd."""
-        settings = settings_of(self.fixed)
-        self._try()
-        with self._told():
-            (lone,) = self._connection.execute(_DONE_IN_PART).fetchone()
-        if lone:
-            raise Damaged(f"{self._name} tells of {lone:,} images only in part: nothing is taken")
-        paths = _Paths(settings.form)
-        for image in self.images():
-            paths.check(image)
-        return settings
-
-    def _try(self) -> None:
-        """Writes all rows to a catalogue of our own making, on disk, which is thrown away."""
-        with closing(sqlite3.connect("", isolation_level=None)) as trial:
-            database.migrate(trial)
-            trial.execute("PRAGMA foreign_keys = ON")
-            try:
-                with database.transaction(trial):
-                    for table in TABLES:
-                        insert(trial, table, self.columns(table), self.rows(table))
-            except sqlite3.IntegrityError as error:
-                raise Damaged(
-                    f"{self._name} holds rows that contradict each other ({error}): "
-                    "nothing is taken"
-                ) from error
 
     def images(self) -> list[Image]:
         """Every image that is recorded, by rank."""
         with self._told():
             return images_of(self._connection)
 
-    def columns(self, table: str) -> Sequence[str]:
-        """The table's columns, as in a row."""
-        return list(self._columns[table])
-
     def rows(self, table: str) -> Iterator[Row]:
-        """Every row of a table, each value checked. Raises Damaged."""
-        columns = self._columns[table]
-        checks = [_check_of(table, name, kind) for name, kind in columns.items()]
+        """Every row of a table, in the order in which they were written."""
+        return self._rows(table, TABLES[table], f"{table} ORDER BY rowid")
+
+    def sampled(self) -> Iterator[Row]:
+        """What is said of each sampled slide and its image, by rank."""
+        joined = "sample JOIN images USING (file_name) JOIN slides USING (file_name)"
+        return self._rows("sample", SAMPLED, f"{joined} ORDER BY rank")
+
+    def attempts(self, name: str) -> Iterator[Row]:
+        """What was tried for one slide."""
+        where = "attempts WHERE file_name = ? ORDER BY rowid"
+        return self._rows("attempts", TABLES["attempts"], where, name)
+
+    def _rows(
+        self, table: str, checks: Mapping[str, Check], where: str, *values: str
+    ) -> Iterator[Row]:
         with self._told():
-            for row in self._connection.execute(f"SELECT {', '.join(columns)} FROM {table}"):
-                for value, name, right in zip(row, columns, checks, strict=True):
-                    if value is not None and not right(value):
-                        raise Damaged(
-                            f"{self._name} says that a {name} of its {table} is "
-                            f"{str(value)[:80]!r}, which tcgamirror never wrote: nothing is taken"
-                        )
-                yield row
+            cursor = self._connection.execute(f"SELECT {', '.join(checks)} FROM {where}", values)
+            while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+                for row in rows:
+                    yield self._checked(dict(zip(checks, row, strict=True)), checks, table)
 
+    def _checked(self, row: Mapping[str, object], checks: Mapping[str, Check], table: str) -> Row:
+        checked: dict[str, Value] = {}
+        for column, check in checks.items():
+            try:
+                checked[column] = check(row[column])
+            except ValueError:
+                raise self._odd(f"{row[column]!r:.80} for {column} in its {table}") from None
+        return checked
 
-def insert(
-    connection: sqlite3.Connection, table: str, columns: Sequence[str], rows: Iterable[Row]
-) -> None:
-    """Adds rows to a table. A former file_id may be known to both sides."""
-    verb = "INSERT OR IGNORE" if table == "former_ids" else "INSERT"
-    marks = ", ".join("?" * len(columns))
-    connection.executemany(f"{verb} INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
+    # As a whole -------------------------------------------------------------------
 
-
-class _Named:
-    """Raises what SQLite says of the file as errors that name where it came from."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if isinstance(error, sqlite3.Error | UnicodeDecodeError):
-            raise Damaged(f"{self._name} is no whole catalogue ({error})") from error
-
-
-class _Paths:
-    """Where images may lie: under the name that the store gives them, no two in one place."""
-
-    def __init__(self, form: ImageFormat) -> None:
+    def check(self, form: ImageFormat) -> None:
+        """Reads all of it once, so that what is wrong anywhere keeps all of it out."""
+        self._check_sizes()
+        for table in TABLES:
+            for _ in self.rows(table):
+                pass
         # Only now: a catalogue that has not changed is never checked, and the store decodes.
         from tcgamirror.store import Store
 
-        self._store = Store(Path(), form)
-        self._seen: set[str] = set()
+        store = Store(Path(), form)
+        places: set[Value] = set()
+        for row in self.sampled():
+            self._check_image(row)
+            place = row["path"]
+            if place is None:
+                continue
+            # Its folder is that of the project which the slide had when it was put there.
+            name = store.path(Slide("", str(row["file_name"]))).rpartition("/")[2]
+            if str(place).rpartition("/")[2] != name or place in places:
+                raise self._odd(f"an image of {row['file_name']} at {place!r}")
+            places.add(place)
 
-    def check(self, image: Image) -> None:
-        match = _PATH.fullmatch(image.path)
-        name = self._store.path(Slide("", image.file_name)).rpartition("/")[2]
-        if match is None or match[1] != name or image.path in self._seen:
-            raise Damaged(f"the source's catalogue says that an image lies at {image.path!r:.200}")
-        self._seen.add(image.path)
+    def _check_image(self, row: Row) -> None:
+        """An image is told of in full, or not at all."""
+        told = [row[column] is not None for column in _TOLD]
+        if any(told) != all(told) or (row["status"] == Status.DONE and not all(told)):
+            raise self._odd(f"only a part of what tells of the image of {row['file_name']}")
+        known = [row[column] is not None for column in ("base_mpp", "mpp_x", "mpp_y")]
+        if any(known) != all(known) or (any(known) and row["mpp_source"] == MppSource.UNKNOWN):
+            raise self._odd(f"only a part of the resolution of {row['file_name']}")
+
+    def _check_sizes(self) -> None:
+        with self._told():
+            counts = {
+                table: self._connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+                for table in TABLES
+            }
+        for table, count in counts.items():
+            if count > (MOST_SLIDES if table in ("slides", "sample", "images") else MOST_ROWS):
+                raise self._odd(f"{count:,} rows in its {table}")
+        if counts["sample"] != counts["images"]:
+            raise self._odd("a sampled slide and nothing of what came of it")
+
+    # Before anything of it is read --------------------------------------------------
+
+    def _version(self) -> int:
+        (mark,) = self._connection.execute("PRAGMA application_id").fetchone()
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if mark != APPLICATION_ID or version < 1:
+            raise Damaged(f"{self._name} is no catalogue of tcgamirror")
+        if version > len(MIGRATIONS):
+            raise WrongUse(
+                f"{self._name} was made by a newer tcgamirror (schema {version}, this one knows "
+                f"{len(MIGRATIONS)}): upgrade this one"
+            )
+        return int(version)
+
+    def _check_schema(self, version: int) -> None:
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as blank:
+            database.migrate(blank, MIGRATIONS[:version])
+            missing = set(blank.execute(_SCHEMA))
+        for entry in self._connection.execute(_SCHEMA):
+            if entry in missing:
+                missing.remove(entry)
+            elif entry not in _LEFT_BEHIND:
+                raise self._odd(f"another schema than tcgamirror makes, in {entry[1]!r:.80}")
+        if missing:
+            raise self._odd(f"another schema than tcgamirror makes, without {min(missing)[1]}")
+        self._connection.set_progress_handler(None, 0)
+
+    def _check_whole(self) -> None:
+        # One fault ends it: after more of them SQLite would read on, through whatever is there.
+        (found,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
+        if found == "ok" and (
+            stray := self._connection.execute("PRAGMA foreign_key_check").fetchone()
+        ):
+            found = f"{stray[0]}: row {stray[1]} belongs to no {stray[2]}"
+        if found != "ok":
+            raise Damaged(f"{self._name} is damaged ({found!r:.200}); verify its mirror")
+
+    def _odd(self, what: str) -> Damaged:
+        return Damaged(f"{self._name} has {what}: nothing is taken")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What SQLite says of the file tells of that file, whatever it is."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+                raise NoRoom(f"no room for a copy of {self._name}: free some") from error
+            raise Damaged(f"{self._name} is damaged, or no catalogue ({error})") from error
 
 
-def _schema(connection: sqlite3.Connection) -> set[tuple[str, str, str]]:
-    rows = connection.execute("SELECT type, name, coalesce(sql, '') FROM sqlite_master")
-    # What ANALYZE leaves is SQLite's own and is not read.
-    return {
-        (kind, name, " ".join(sql.split()))
-        for kind, name, sql in rows
-        if not name.startswith("sqlite_stat")
-    }
+def _opened(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None
+    )
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_VALUE)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, _MOST_SQL)
+    connection.set_progress_handler(lambda: 1, _MOST_STEPS)
+    for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "query_only = ON"):
+        connection.execute(f"PRAGMA {pragma}").fetchone()
+    return connection
 
 
-def _columns(connection: sqlite3.Connection, table: str) -> Mapping[str, str]:
-    return {row[1]: row[2] for row in connection.execute(f"PRAGMA table_info({table})")}
-
-
-def _check_of(table: str, column: str, kind: str) -> Callable[[object], bool]:
-    special = _SPECIAL.get(column)
-    if special is not None and (column != "bytes" or table == "images"):
-        return special
-    return {"TEXT": _is_text, "INTEGER": _is_whole, "REAL": _is_number}[kind]
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= MOST_TEXT and "\0" not in value
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-_SPECIAL: Mapping[str, Callable[[object], bool]] = {
-    "file_name": lambda value: values.file_name(value) is not None,
-    "file_id": lambda value: values.file_id(value) is not None,
-    "project_id": lambda value: values.project_id(value) is not None,
-    "md5": lambda value: values.md5(value) is not None,
-    "path": lambda value: isinstance(value, str) and _PATH.fullmatch(value) is not None,
-    "sha256": lambda value: isinstance(value, str) and _SHA256.fullmatch(value) is not None,
-    "bytes": lambda value: values.size(value) is not None,
-    "width": lambda value: isinstance(value, int) and 0 < value < 2**31,
-    "height": lambda value: isinstance(value, int) and 0 < value < 2**31,
-}
-
-
-def same_target(theirs: str, ours: str, source: str, here: Path) -> None:
-    """Raises BadSettings, with the difference, for mirrors of other images."""
-    if theirs != ours:
-        raise BadSettings(
-            f"{source} holds images of {theirs}, but {here} images of {ours}: "
-            "name another directory"
-        )
+def _migrated(older: sqlite3.Connection) -> sqlite3.Connection:
+    """A copy with the newest schema, which has no name and is gone when it is closed."""
+    with closing(older):
+        copy = sqlite3.connect("", isolation_level=None)
+        older.backup(copy)
+    database.migrate(copy)
+    return copy

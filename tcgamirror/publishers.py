@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
 import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 from urllib.parse import quote
 
+from tcgamirror import database
 from tcgamirror.answers import Answer, Meter, Pace, place
-from tcgamirror.catalogue import Catalogue
 from tcgamirror.errors import (
     ChangedFile,
     CutShort,
@@ -34,13 +35,11 @@ from tcgamirror.errors import (
     TooLong,
 )
 from tcgamirror.files import digest, room
-from tcgamirror.foreign import Image
+from tcgamirror.foreign import MOST_BYTES, Image
 from tcgamirror.home import CATALOGUE
 from tcgamirror.settings import FILE_NAME
-from tcgamirror.transport import Transport, _Request
+from tcgamirror.transport import Transport
 
-MOST_CATALOGUE = 1 << 30
-"""Bytes; a catalogue of every TCGA slide has about 50 MB."""
 AGAIN_AFTER = (1.0, 4.0)
 """Seconds to wait before a catalogue that is being changed is asked for again."""
 YOUNG = 2.0
@@ -107,9 +106,14 @@ class Folder:
 
     def catalogue(self, target: Path, known: Seen | None) -> Seen | None:
         del known  # A copy costs less than to find out whether it is needed.
-        with Catalogue.open(self.root / CATALOGUE, read_only=True) as catalogue:
-            target.unlink(missing_ok=True)
-            catalogue.copy_to(target)
+        path = self.root / CATALOGUE
+        if not path.is_file():
+            raise Damaged(f"{path} is missing; {database.WAY_OUT}")
+        if path.stat().st_size > MOST_BYTES:
+            raise Damaged(f"{path} has {path.stat().st_size:,} bytes, more than any catalogue has")
+        target.unlink(missing_ok=True)
+        with database.translated(path):
+            _copy_pages(path, target)
         return Seen(digest(target, "sha256"))
 
     def fetch(self, image: Image, file: BinaryIO) -> None:
@@ -145,21 +149,34 @@ class Folder:
             yield file
 
 
-class Asking(Transport):
-    """A Transport that also asks with headers of one's own and takes any answer."""
+def _copy_pages(path: Path, target: Path) -> None:
+    """A consistent copy of a catalogue, whatever others write meanwhile.
 
-    def ask(
-        self, url: str, take: Callable[[Answer], T], headers: Mapping[str, str], meter: Meter
-    ) -> T:
-        """What `take` makes of the answer, whose status is not judged."""
-        request = _Request(url, {"Accept-Encoding": "identity", **headers}, meter)
-        return self._tried(lambda: self._asked(request, take))
+    Its schema is not read, as `database.connect` does: that may be such that it takes for ever.
+    A journal that a killed writer left is finished or rolled back, by opening the file for
+    writing; on a read-only medium it is read as one that nobody changes, if there is no journal.
+    """
+    journals = any(path.with_name(path.name + suffix).exists() for suffix in _JOURNALS)
+    modes = ["ro", "rw"] if journals else ["ro", "rw", "ro&immutable=1"]
+    for mode in modes:
+        address = f"{path.absolute().as_uri()}?mode={mode}"
+        with closing(sqlite3.connect(address, uri=True, timeout=database.BUSY_SECONDS)) as source:
+            try:
+                source.execute("PRAGMA schema_version").fetchone()
+            except sqlite3.OperationalError as error:
+                unwritable = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+                if mode == modes[-1] or error.sqlite_errorcode & 0xFF not in unwritable:
+                    raise
+            else:
+                with database.translated(target), closing(sqlite3.connect(target)) as copy:
+                    source.backup(copy)
+                return
 
 
 class Web:
     """A mirror's directory as a web server publishes it, whether or not it knows Range."""
 
-    def __init__(self, address: str, transport: Asking, stop: threading.Event) -> None:
+    def __init__(self, address: str, transport: Transport, stop: threading.Event) -> None:
         self._address = address.rstrip("/")
         self._transport = transport
         self._stop = stop
@@ -171,6 +188,10 @@ class Web:
 
     def _url(self, path: str) -> str:
         return f"{self._address}/{quote(path)}"
+
+    def _ask(self, path: str, take: Callable[[Answer], T], headers: Mapping[str, str]) -> T:
+        plain = {"Accept-Encoding": "identity", **headers}
+        return self._transport.ask(self._url(path), take, plain, meter=self.meter)
 
     def fetch(self, image: Image, file: BinaryIO) -> None:
         self._transport.download(self._url(image.path), file, size=image.bytes, meter=self.meter)
@@ -206,9 +227,7 @@ class Web:
             return _written(answer, target)
 
         try:
-            return self._transport.ask(
-                self._url(CATALOGUE), taken, {} if known is None else _unless(known), self.meter
-            )
+            return self._ask(CATALOGUE, taken, {} if known is None else _unless(known))
         except NotThere as error:
             raise NotAMirror(
                 f"{self.name} publishes no mirror, it has no {CATALOGUE}; correct the address"
@@ -218,15 +237,11 @@ class Web:
         """Why the catalogue there is not at rest; None if it is."""
         # Of a catalogue that is as it was only new changes beside it would be news.
         for suffix in _JOURNALS[:1] if seen is None else _JOURNALS:
-            if self._transport.ask(
-                self._url(CATALOGUE + suffix), _has_bytes, {"Range": "bytes=0-0"}, self.meter
-            ):
+            if self._ask(CATALOGUE + suffix, _has_bytes, {"Range": "bytes=0-0"}):
                 return f"{CATALOGUE}{suffix} is not empty"
         if seen is None or not (headers := _unless(seen)):
             return None
-        same = self._transport.ask(
-            self._url(CATALOGUE), lambda answer: answer.status == 304, headers, self.meter
-        )
+        same = self._ask(CATALOGUE, lambda answer: answer.status == 304, headers)
         return None if same else f"{CATALOGUE} is another one after its download"
 
 
@@ -245,15 +260,15 @@ def _has_bytes(answer: Answer) -> bool:
 
 def _written(answer: Answer, target: Path) -> Seen:
     """Puts the body at `target`. Raises TooLong, CutShort, and NoRoom as `files.room` does."""
-    if (answer.length or 0) > MOST_CATALOGUE:
+    if (answer.length or 0) > MOST_BYTES:
         raise TooLong(f"{answer.name}: a catalogue of {answer.length:,} bytes is none")
     taken = hashlib.sha256(usedforsecurity=False)
     count = 0
     with room(target), target.open("wb") as file:
         for piece in answer.pieces():
             count += len(piece)
-            if count > MOST_CATALOGUE:
-                raise TooLong(f"{answer.name}: longer than {MOST_CATALOGUE:,} bytes")
+            if count > MOST_BYTES:
+                raise TooLong(f"{answer.name}: longer than {MOST_BYTES:,} bytes")
             taken.update(piece)
             file.write(piece)
     if answer.length and count != answer.length:

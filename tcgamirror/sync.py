@@ -30,7 +30,9 @@ from tcgamirror.differences import (
     images_here,
     plan_of,
     refuse_itself,
+    same_target,
     sampled_by,
+    settings_of,
     size_at,
 )
 from tcgamirror.errors import (
@@ -44,7 +46,7 @@ from tcgamirror.errors import (
     WrongUse,
 )
 from tcgamirror.files import Lock, digest, free_bytes, make_folder, replacing, room, sync_folder
-from tcgamirror.foreign import Foreign, Image, same_target
+from tcgamirror.foreign import Foreign, Image
 from tcgamirror.home import CATALOGUE, Home
 from tcgamirror.lockfile import keep_lock, read_lock
 from tcgamirror.mirror import LOCK, SITE_DOWN_AFTER
@@ -52,6 +54,7 @@ from tcgamirror.publishers import Folder, Publisher, Seen
 from tcgamirror.settings import FILE_NAME, LOCKED, Settings, read_settings
 from tcgamirror.showcase import copy_gallery
 from tcgamirror.takeover import take_over
+from tcgamirror.tally import Tally
 
 WORKERS = 4
 ROUNDS = 3
@@ -111,7 +114,8 @@ class _Sync:
         self._copy = root / _COPY
         self._found: dict[str, str] = {}
         self._kept: int | None = None
-        self._adopted = self._fetched = self._bytes = self._lost = 0
+        self._adopted = self._fetched = self._bytes = 0
+        self._tally = Tally()
         self._failed: dict[str, Failure] = {}
 
     def run(self) -> Synced:
@@ -126,7 +130,8 @@ class _Sync:
         seen = seen or self._again(None)
         for rounds_left in reversed(range(ROUNDS)):
             with Foreign(self._copy, f"the catalogue of {self._source.name}") as foreign:
-                settings = foreign.check()
+                settings = settings_of(foreign.fixed)
+                foreign.check(settings.form)
                 self._make_home(foreign, settings)
                 plan = self._fetch_all(foreign.images())
                 if not self._failed or not rounds_left:
@@ -163,15 +168,15 @@ class _Sync:
         fixed = foreign.fixed
         if check_target(self._source, self._root, fixed):
             return
+        settings = replace(usual, slides=max(1, len(sampled_by(foreign))))
+        if isinstance(self._source, Folder):
+            settings = self._settings_there(self._source.root, fixed)
         begun = self._root / STATE
         if begun.is_file() and begun.read_bytes() == _BEGUN:
             # A run that was killed here had begun to make one: its catalogue is empty.
             (self._root / CATALOGUE).unlink(missing_ok=True)
         with replacing(begun) as file:
             file.write(_BEGUN)
-        settings = replace(usual, slides=max(1, len(sampled_by(foreign))))
-        if isinstance(self._source, Folder):
-            settings = self._settings_there(self._source.root, fixed)
         Home.create(self._root, settings)
         begun.unlink()
 
@@ -226,14 +231,14 @@ class _Sync:
         except (NetworkError, Damaged, ChecksumMismatch) as error:
             self._lose(image, error)
         else:
-            self._lost = 0
+            self._tally.had()
             self._fetched += fetched
             self._adopted += not fetched
             self._bytes += image.bytes if fetched else 0
 
     def _lose(self, image: Image, error: TcgaMirrorError) -> None:
-        self._lost = self._lost + 1 if error.passing else 0
-        if self._lost >= SITE_DOWN_AFTER:
+        self._tally.lost([error.fault], str(error))
+        if self._tally.unreached >= SITE_DOWN_AFTER:
             raise Unreachable(f"{self._source.name} gives no image any more; the last: {error}")
         # The old image of a slide that is to be fetched again need not be there.
         if image.done:
@@ -291,8 +296,10 @@ class _Sync:
             for each in theirs
             if each.path in plan.replaced and each.file_name not in self._failed
         ]
-        obsolete = plan.obsolete if self._delete else []
-        gone = [*moved, *(each for each in obsolete if each.done)]
+        here = {each.file_name for each in theirs if self._found.get(each.path) == each.sha256}
+        obsolete = [each for each in plan.moved if each.file_name in here]
+        removed = list(plan.obsolete) if self._delete else []
+        gone = [*moved, *(each for each in (*obsolete, *removed) if each.done)]
         (root / STATE).unlink(missing_ok=True)
         if gone:
             with Catalogue.open(root / CATALOGUE) as catalogue:
@@ -301,22 +308,21 @@ class _Sync:
             for image in moved:
                 with suppress(FileNotFoundError):
                     _part(root / image.path).replace(root / image.path)
-            for image in obsolete:
+            for image in (*obsolete, *removed):
                 _remove(root / image.path)
             _sync_folders(root, theirs)
         others = take_over(
             root / CATALOGUE, foreign, others=not self._delete, lacking=list(self._failed)
         )
         if not self._failed:
-            here = digest(root / CATALOGUE, "sha256")
-            State(self._source.name, seen, here, others).keep(root)
+            State(self._source.name, seen, digest(root / CATALOGUE, "sha256"), others).keep(root)
         return Synced(
             dry_run=False,
             kept=self._kept or 0,
             adopted=self._adopted,
             fetched=self._fetched,
             bytes=self._bytes,
-            removed=len(obsolete),
+            removed=len(removed),
             others=others,
             gallery=self._copy_gallery(),
             changed=True,

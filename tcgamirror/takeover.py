@@ -5,20 +5,15 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 from tcgamirror import database
-from tcgamirror.foreign import TABLES, Foreign, Row, insert
+from tcgamirror.cells import TABLES
+from tcgamirror.exchange import Row, dicts, insert
+from tcgamirror.foreign import Foreign
 
 _KEPT = ("slides", "former_ids", "sample", "images")
 """Tables of which rows may be kept that the source lacks, in the order to write them."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    columns: Sequence[str]
-    rows: Sequence[Row]
 
 
 def take_over(path: Path, source: Foreign, *, others: bool, lacking: Collection[str]) -> int:
@@ -35,47 +30,40 @@ def take_over(path: Path, source: Foreign, *, others: bool, lacking: Collection[
         with database.transaction(connection):
             connection.execute("PRAGMA defer_foreign_keys = ON")
             kept = _own_rows(connection, source) if others else {}
-            for table in reversed(TABLES):
+            for table in reversed(list(TABLES)):
                 connection.execute(f"DELETE FROM {table}")
-            for table in TABLES:
-                insert(connection, table, source.columns(table), source.rows(table))
+            for table, columns in TABLES.items():
+                insert(connection, table, list(columns), source.rows(table))
             for table, own in kept.items():
-                insert(connection, table, own.columns, _ranked(connection, table, own))
+                # A former file_id may be known to both sides.
+                rows = _ranked(connection, own) if table == "sample" else own
+                twice = table == "former_ids"
+                insert(connection, table, list(TABLES[table]), rows, or_ignore=twice)
             connection.executemany(
                 "UPDATE images SET status = 'pending' WHERE file_name = ? AND status = 'done'",
                 ((name,) for name in lacking),
             )
         database.settle(connection)
-    return len(kept["sample"].rows) if kept else 0
+    return len(kept["sample"]) if kept else 0
 
 
-def _own_rows(connection: sqlite3.Connection, source: Foreign) -> Mapping[str, _Rows]:
+def _own_rows(connection: sqlite3.Connection, source: Foreign) -> Mapping[str, Sequence[Row]]:
     """What this catalogue has of slides that the source has not sampled, or not even listed."""
-    sampled = _names(source, "sample")
-    known = {"slides": _names(source, "slides"), "sample": sampled, "images": sampled}
-    kept: dict[str, _Rows] = {}
-    for table in _KEPT:
-        columns = source.columns(table)
-        place = columns.index("file_name")
-        order = " ORDER BY rank" if table == "sample" else ""
-        found = connection.execute(f"SELECT {', '.join(columns)} FROM {table}{order}")
-        theirs = known.get(table, set())
-        kept[table] = _Rows(columns, [row for row in found if row[place] not in theirs])
-    return kept
+    sampled = {row["file_name"] for row in source.rows("sample")}
+    listed = {row["file_name"] for row in source.rows("slides")}
+    theirs = {"slides": listed, "former_ids": set(), "sample": sampled, "images": sampled}
+    return {
+        table: [
+            row
+            for row in dicts(connection, f"SELECT * FROM {table} ORDER BY rowid")
+            if row["file_name"] not in theirs[table]
+        ]
+        for table in _KEPT
+    }
 
 
-def _names(source: Foreign, table: str) -> set[object]:
-    place = source.columns(table).index("file_name")
-    return {row[place] for row in source.rows(table)}
-
-
-def _ranked(connection: sqlite3.Connection, table: str, own: _Rows) -> Iterable[Row]:
-    """The rows, those of the sample with ranks that follow the source's."""
-    if table != "sample":
-        return own.rows
+def _ranked(connection: sqlite3.Connection, own: Iterable[Row]) -> Iterable[Row]:
+    """Rows of the sample in their order, with ranks that follow the source's."""
     (last,) = connection.execute("SELECT coalesce(max(rank), 0) FROM sample").fetchone()
-    place = own.columns.index("rank")
-    return [
-        (*row[:place], last + number, *row[place + 1 :])
-        for number, row in enumerate(own.rows, start=1)
-    ]
+    ranked = sorted(own, key=lambda row: int(row["rank"] or 0))
+    return [{**row, "rank": rank} for rank, row in enumerate(ranked, start=last + 1)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tcgamirror import gdc
 from tcgamirror.errors import (
     CutShort,
@@ -29,13 +31,22 @@ class Tally:
 
     def add(self, outcome: Outcome) -> None:
         if outcome.picture is not None:
-            self.done += 1
-            self.unreached = 0
-            return
+            self.had()
+        else:
+            faults = [attempt.fault for attempt in outcome.attempts]
+            self.lost(faults, outcome.attempts[-1].message or "")
+
+    def had(self) -> None:
+        """Counts a slide of which there is an image."""
+        self.done += 1
+        self.unreached = 0
+
+    def lost(self, faults: Iterable[str | None], why: str) -> None:
+        """Counts one of which there is none. faults: of all that was tried."""
         self.failed += 1
-        away = all(attempt.fault in _AWAY for attempt in outcome.attempts)
+        away = all(fault in _AWAY for fault in faults)
         self.unreached = self.unreached + 1 if away else 0
-        self.last = outcome.attempts[-1].message or ""
+        self.last = why
 
 
 def is_away(transport: gdc.Answers, api: str) -> bool:

@@ -109,6 +109,22 @@ class Transport:
         self._session.close()
         self._watch.close()
 
+    def ask(
+        self,
+        url: str,
+        take: Callable[[Answer], T],
+        headers: Mapping[str, str],
+        *,
+        payload: Mapping[str, object] | None = None,
+        meter: Meter | None = None,
+    ) -> T:
+        """What `take` makes of the answer to a GET, or to a POST of `payload` as JSON.
+
+        take: judges the status, and reads the body as far as it wants it.
+        """
+        request = _Request(url, headers, meter or Meter(), payload)
+        return self._tried(lambda: self._asked(request, take))
+
     def json(
         self,
         url: str,
@@ -128,8 +144,7 @@ class Transport:
             content = answer.inflated(limit, self._patience.whole)
             return parsed(answer.name, answer.kind, content)
 
-        request = _Request(url, headers, meter or Meter(), payload)
-        return self._tried(lambda: self._asked(request, taken))
+        return self.ask(url, taken, headers, payload=payload, meter=meter)
 
     def read(self, url: str, *, limit: int, meter: Meter | None = None) -> bytes:
         """The whole small body of at most `limit` bytes at `url`, a tile say."""
@@ -139,8 +154,7 @@ class Transport:
             answer.raw_bytes_only()
             return answer.body(limit, self._patience.whole)
 
-        request = _Request(url, {"Accept-Encoding": "identity"}, meter or Meter())
-        return self._tried(lambda: self._asked(request, taken))
+        return self.ask(url, taken, {"Accept-Encoding": "identity"}, meter=meter)
 
     def span(
         self,
@@ -169,8 +183,7 @@ class Transport:
             return _part(answer, span, total, etag)
 
         headers = {"Accept-Encoding": "identity", "Range": f"bytes={span}"}
-        request = _Request(url, headers, meter or Meter())
-        return self._tried(lambda: self._asked(request, taken))
+        return self.ask(url, taken, headers, meter=meter)
 
     def download(
         self,

@@ -182,7 +182,8 @@ def made_up(root: Path, count: int) -> Path:
     with closing(sqlite3.connect(root / CATALOGUE)) as connection, connection:
         connection.executemany(
             "UPDATE images SET status = 'done', path = ?, bytes = ?, sha256 = ?, width = 1, "
-            "height = 1 WHERE file_name = ?",
+            "height = 1, source = 'range', level = 0, level_downsample = 1, "
+            "mpp_source = 'unknown', fetched_at = '2026-11-22T13:14:15Z' WHERE file_name = ?",
             [(*_tiny(root, slide), slide.file_name) for slide in slides],
         )
     return root
@@ -195,6 +196,14 @@ def _tiny(root: Path, slide: Slide) -> tuple[str, int, str]:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(data)
     return path, len(data), hashlib.sha256(data).hexdigest()
+
+
+class Silent:
+    """Watches a sync and tells nobody."""
+
+    def begins(self, images: int, size: int) -> None: ...
+
+    def passed(self, images: int, size: int) -> None: ...
 
 
 # Between two of them ---------------------------------------------------------------

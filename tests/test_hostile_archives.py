@@ -215,90 +215,13 @@ def test_flipped_bytes_are_never_a_bug(export: Path, tmp_path: Path, ending: str
             pass
 
 
-# Catalogues ----------------------------------------------------------------------
-
-SCHEMAS = {
-    "trigger": "CREATE TRIGGER evil AFTER INSERT ON slides BEGIN DELETE FROM facts; END",
-    "view": "CREATE VIEW evil AS SELECT * FROM slides",
-    "view in place of a table": "ALTER TABLE facts RENAME TO f; "
-    "CREATE VIEW facts AS SELECT 'fixed at init' AS key, '4 µm/px, exact, png' AS value",
-    "other view": "DROP VIEW mirror; CREATE VIEW mirror AS SELECT load_extension('evil') AS path",
-    "table": "CREATE TABLE evil (a)",
-    "column": "ALTER TABLE slides ADD COLUMN evil TEXT DEFAULT 'a'",
-    "index": "CREATE INDEX evil ON slides (hex(file_name))",
-    "virtual table": "CREATE VIRTUAL TABLE evil USING fts5(a)",
-    "newer": "PRAGMA user_version = 999",
-    "another's": "PRAGMA application_id = 7",
-}
-
-
-@pytest.mark.parametrize("name", SCHEMAS)
-def test_a_catalogue_with_another_schema_is_refused(
-    export: Path, root: Path, tmp_path: Path, name: str
-) -> None:
-    copy = again(export, tmp_path / "e")
-    with catalogue(copy) as connection:
-        connection.executescript(SCHEMAS[name])
-    assert "catalogue" in refused(root, copy)
-
-
-FIRST = "WHERE rowid = (SELECT min(rowid) FROM {table})"
-VALUES = {
-    "path above": "UPDATE images SET path = 'images/../../evil.png' " + FIRST,
-    "path absolute": "UPDATE images SET path = '/etc/passwd' " + FIRST,
-    "path of another": "UPDATE images SET path = (SELECT max(path) FROM images)",
-    "path of no image": "UPDATE images SET path = 'images/TCGA-OV/a.png' " + FIRST,
-    "path in gallery": "UPDATE images SET path = 'gallery/index.html' " + FIRST,
-    "file name": "PRAGMA foreign_keys = OFF; UPDATE slides SET file_name = '../a.svs' " + FIRST,
-    "file id": "UPDATE slides SET file_id = '?a=b' " + FIRST,
-    "project": "UPDATE slides SET project_id = '../../etc' " + FIRST,
-    "blob": "UPDATE slides SET primary_site = x'00' " + FIRST,
-    "huge text": "UPDATE slides SET primary_site = hex(zeroblob(2000000)) " + FIRST,
-    "no UTF-8": "UPDATE slides SET primary_site = CAST(x'ff' AS TEXT) " + FIRST,
-    "text for number": "UPDATE images SET width = 'wide' " + FIRST,
-    "infinite": "UPDATE images SET mpp_x = 9e999 " + FIRST,
-    "no resolution": "UPDATE images SET mpp_x = NULL " + FIRST,
-    "digest": "UPDATE images SET sha256 = 'A' " + FIRST,
-    "no digest": "UPDATE images SET sha256 = NULL " + FIRST,
-    "negative": "UPDATE images SET bytes = -1 " + FIRST,
-    "moment": "UPDATE images SET fetched_at = '<script>' " + FIRST,
-    "source": "UPDATE attempts SET source = 'rm -rf' " + FIRST,
-    "stray row": "PRAGMA foreign_keys = OFF; INSERT INTO former_ids VALUES "
-    "('00000000-0000-0000-0000-000000000000', 'a.svs')",
-    "target": "UPDATE facts SET value = '1 µm/px, exact, png' WHERE key = 'fixed at init'",
-}
-
-
-@pytest.mark.parametrize("name", VALUES)
-def test_a_value_this_program_never_writes_keeps_all_of_it_out(
-    export: Path, root: Path, tmp_path: Path, name: str
-) -> None:
-    copy = again(export, tmp_path / "e")
-    with catalogue(copy) as connection:
-        table = VALUES[name].partition("UPDATE ")[2].partition(" ")[0]
-        connection.executescript(VALUES[name].format(table=table))
-    assert refused(root, copy)
-
-
-def test_a_damaged_catalogue_is_refused(export: Path, root: Path, tmp_path: Path) -> None:
-    copy = again(export, tmp_path / "e")
-    data = bytearray((copy / "catalogue.db").read_bytes())
-    chance = random.Random(3)
-    for place in range(4096, len(data), 300):
-        data[place] = chance.randrange(256)
-    (copy / "catalogue.db").write_bytes(data)
-    assert "damaged on its way" in refused(root, copy)
-    resummed(copy)
-    assert "catalogue is damaged" in refused(root, copy)
-
-
 # Settings and images -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("workers = 4", "workers = 4000"),
+        ('workers = "auto"', "workers = 4000"),
         ("[gdc]", "[gdc]\nevil = 1"),
         ("[target]", "[target"),
         ("api = ", 'api = "file:///etc" #'),

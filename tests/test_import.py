@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import random
 import shutil
@@ -14,11 +13,21 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.files import Lock
-from tests.carrying import FORMS, exported, imported, inside, is_clean, known, packed
+from tests.carrying import (
+    FORMS,
+    entry,
+    exported,
+    imported,
+    inside,
+    is_clean,
+    known,
+    moved_projects,
+    other_pixels,
+    packed,
+)
 from tests.command import run, started
-from tests.gdc import Listed, StandIn, listed
-from tests.mirrors import column, contents, images, made, rewrite, rows, updated
-from tests.slides import SlideSpec, make_slide
+from tests.gdc import Listed, StandIn
+from tests.mirrors import column, contents, images, made, rewrite, rows, until, updated
 
 SOAK = bool(os.environ.get("TCGAMIRROR_SOAK"))
 SEED = int(os.environ.get("TCGAMIRROR_SEED", "6"))
@@ -109,13 +118,6 @@ def test_another_target_is_refused_with_the_difference_named(
     assert contents(root) == before
 
 
-def other_pixels(file: Listed, path: Path) -> Listed:
-    """The same slide as another file."""
-    spec = SlideSpec(width=512, height=400, downsamples=(1, 4), thumbnail=False, seed=77)
-    fresh = listed(make_slide(path, spec), file_name=file.file_name)
-    return dataclasses.replace(file, path=fresh.path, md5=fresh.md5, size=fresh.size)
-
-
 def test_the_newer_image_wins_whichever_is_imported(
     whole: tuple[Path, Path], tmp_path: Path, small_slides: tuple[Listed, ...]
 ) -> None:
@@ -159,6 +161,37 @@ def test_a_damaged_image_does_not_keep_the_others_out(
     # From a whole export, or from the GDC, the rest comes.
     assert imported(tmp_path / "i", whole[1])["images"] == 2
     assert known(tmp_path / "i") == known(whole[0])
+
+
+# A slide that was moved to another project ---------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def moved(
+    tmp_path_factory: pytest.TempPathFactory, small_slides: tuple[Listed, ...]
+) -> tuple[Path, Path]:
+    return moved_projects(tmp_path_factory.mktemp("moved"), small_slides)
+
+
+@pytest.mark.parametrize("ending", [*FORMS, "the mirror itself"])
+@pytest.mark.parametrize("into", ["a new mirror", "one of before"])
+def test_an_image_is_found_wherever_it_was_written(
+    moved: tuple[Path, Path], tmp_path: Path, ending: str, into: str
+) -> None:
+    before, now = moved
+    source = now if ending not in FORMS else exported(now, tmp_path / f"e{ending}")
+    root = tmp_path / "i"
+    if into == "one of before":
+        shutil.copytree(before, root)
+    answer = imported(root, source)
+    assert answer["images"] == (6 if into == "a new mirror" else 1)
+    assert set(images(root)) == set(column(root, "select path from mirror"))
+    same = "select file_name, project_id, status, sha256 from mirror order by sample_rank"
+    assert rows(root, same) == rows(now, same)
+    assert is_clean(root)
+    # And the other way round: what is older takes nothing back.
+    assert imported(root, before)["images"] == 0
+    assert is_clean(root)
 
 
 # Who may -----------------------------------------------------------------------------
@@ -223,6 +256,28 @@ def test_killed_at_any_moment_it_is_clean_and_the_next_one_ends_right(
             assert result.code == 0, result
     imported(root, source)
     assert known(root) == known(whole[0]) and is_clean(root)
+
+
+@pytest.mark.parametrize("into", ["a new mirror", "one that is there"])
+def test_what_a_killed_one_looked_at_is_removed_by_the_next(
+    whole: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, into: str
+) -> None:
+    # So many that there is time to kill it while it looks at them.
+    others = ((entry(f"x/gallery/{number}"), b"a") for number in range(10_000))
+    source = packed(whole[1], tmp_path / "e.tar", *others)
+    temporary, root = tmp_path / "tmp", tmp_path / "i"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    if into == "one that is there":
+        assert inside("--mirror", root, "init", "--mpp", "4").code == 0
+    scratch = root / "work" / "import"
+    with started("--mirror", root, "import", source) as process:
+        until(lambda: list(scratch.glob("*")))
+        process.kill()
+    assert list(scratch.iterdir())
+    imported(root, source)
+    assert not scratch.exists() and not list(temporary.iterdir())
+    assert is_clean(root)
 
 
 def test_verify_beside_it_raises_no_false_alarm(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import shutil
@@ -10,21 +11,28 @@ import sqlite3
 import subprocess
 import threading
 import time
-from contextlib import closing
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
-from tcgamirror import publishers
+from tcgamirror.brake import Brake
 from tcgamirror.catalogue import Catalogue
-from tcgamirror.errors import Locked
-from tcgamirror.publishers import Asking, Seen, Web
+from tcgamirror.errors import Unreachable
+from tcgamirror.patience import Patience
+from tcgamirror.publishers import Web
 from tcgamirror.settings import read_settings
+from tcgamirror.sync import synchronize
+from tcgamirror.transport import Transport
+from tests.carrying import is_clean, moved_projects
 from tests.command import Result, ended, run, started, succeeded
-from tests.gdc import StandIn
+from tests.gdc import Listed, StandIn
 from tests.mirrors import column, contents, images, made, rows, updated
 from tests.publishing import (
     WAYS,
+    Silent,
     by_python,
     by_serve,
     change,
@@ -36,7 +44,6 @@ from tests.publishing import (
     synced,
     verified,
 )
-from tests.raw_server import RawServer, whole
 
 SLIDES = 8
 MANY = 12_000
@@ -153,6 +160,22 @@ def test_what_was_begun_is_gone_on_with(way: str, tmp_path: Path, source: Path) 
     assert images(root) == images(source)
 
 
+def test_an_image_that_lies_elsewhere_by_now_leaves_no_other(
+    tmp_path: Path, small_slides: tuple[Listed, ...]
+) -> None:
+    root, source = moved_projects(tmp_path, small_slides)
+    place = "select path from mirror where sample_rank = 2"
+    (old,), (new,) = column(root, place), column(source, place)
+    (source / str(new)).rename(tmp_path / "away")
+    kept = shutil.copytree(root, tmp_path / "kept")
+    assert run("sync", source, kept).code == 3
+    assert (kept / str(old)).exists() and not (kept / str(new)).exists()
+    (tmp_path / "away").rename(source / str(new))
+    assert synced(source, root)["fetched"] == 1
+    assert dump(root) == dump(source) and is_clean(root)
+    assert set(images(root)) == set(paths(source))
+
+
 def test_what_the_source_lacks_stays_until_delete_is_asked_for(
     tmp_path: Path, source: Path
 ) -> None:
@@ -231,39 +254,6 @@ def test_images_of_another_target_are_refused(tmp_path: Path, source: Path) -> N
     assert contents(root) == before
 
 
-_HOSTILE = {
-    "a trigger": "CREATE TRIGGER t AFTER INSERT ON images BEGIN DELETE FROM images; END",
-    "another table": "CREATE TABLE extra (x)",
-    "a path upwards": "UPDATE images SET path = 'images/../../x.png' WHERE rowid = 1",
-    "an absolute path": "UPDATE images SET path = '/etc/passwd' WHERE rowid = 1",
-    "another's path": "UPDATE images SET path = 'images/TCGA-OV/other.png' WHERE rowid = 1",
-    "a hidden path": "UPDATE images SET path = 'images/TCGA-OV/.x' WHERE rowid = 1",
-    "a name upwards": "UPDATE slides SET file_name = '../x' WHERE position = 15",
-    "a blob": "UPDATE images SET error = x'00ff' WHERE rowid = 1",
-    "a long text": "UPDATE images SET error = hex(zeroblob(400000)) WHERE rowid = 1",
-    "no digest": "UPDATE images SET sha256 = 'abc' WHERE rowid = 1",
-    "no number": "UPDATE images SET mpp_x = 9e999 WHERE rowid = 1",
-    "no status": "PRAGMA ignore_check_constraints = 1; UPDATE images SET status = 'x'",
-    "done in part": "UPDATE images SET path = NULL WHERE rowid = 1",
-    "a slide of none": "DELETE FROM slides WHERE file_name = (SELECT file_name FROM images)",
-    "another mark": "PRAGMA application_id = 7",
-    "no target": "UPDATE facts SET value = '4 mm' WHERE key = 'fixed at init'",
-}
-
-
-@pytest.mark.parametrize("what", _HOSTILE)
-def test_a_hostile_catalogue_is_refused_and_leaves_nothing(
-    what: str, tmp_path: Path, source: Path
-) -> None:
-    root = tmp_path / "copy"
-    with closing(sqlite3.connect(source / "catalogue.db")) as connection:
-        connection.executescript(_HOSTILE[what])
-    result = run("sync", source, root)
-    assert result.code == 7, result
-    assert result.sentence
-    assert [path.name for path in root.iterdir()] == ["lock"]
-
-
 def test_a_torn_catalogue_and_none_at_all_are_refused(tmp_path: Path, source: Path) -> None:
     data = bytearray((source / "catalogue.db").read_bytes())
     data[8192:20480] = random.Random(1).randbytes(12288)
@@ -278,36 +268,6 @@ def test_a_torn_catalogue_and_none_at_all_are_refused(tmp_path: Path, source: Pa
     assert run("sync", source, source).code == 2
 
 
-def test_a_catalogue_that_is_being_changed_is_waited_for(
-    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(publishers, "AGAIN_AFTER", (0.01, 0.01))
-    wal = source / "catalogue.db-wal"
-    wal.write_bytes(b"changes")
-    stop = threading.Event()
-    with by_python(source) as published, Asking(stop=stop) as transport:
-        web = Web(published.url, transport, stop)
-        with pytest.raises(Locked, match="-wal is not empty"):
-            web.catalogue(tmp_path / "c.db", None)
-        wal.write_bytes(b"")
-        assert web.catalogue(tmp_path / "c.db", None) is not None
-
-
-def test_a_catalogue_that_changes_during_its_download_is_fetched_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(publishers, "AGAIN_AFTER", (0.01, 0.01))
-    stop = threading.Event()
-    none, tag = whole(b"", "404 Not Found"), 'ETag: "{}"'
-    scripts = [whole(b"torn", "200 OK", tag.format(1)), none, none, whole(b"now", "200 OK")]
-    scripts += [whole(b"now", "200 OK", tag.format(2)), none, none]
-    with RawServer(*scripts, whole(b"", "304 Not Modified")) as server, Asking(stop=stop) as asking:
-        seen = Web(server.url("/m"), asking, stop).catalogue(tmp_path / "c.db", None)
-        assert isinstance(seen, Seen) and seen.etag == '"2"'
-        assert (tmp_path / "c.db").read_bytes() == b"now"
-        assert server.asked[3].headers["if-none-match"] == '"1"'
-
-
 def test_a_source_that_is_written_meanwhile_is_copied_whole(tmp_path: Path, source: Path) -> None:
     with Catalogue.open(source / "catalogue.db") as catalogue:
         catalogue.begin_run("update", time.time())
@@ -317,6 +277,31 @@ def test_a_source_that_is_written_meanwhile_is_copied_whole(tmp_path: Path, sour
             assert synced(published.url, tmp_path / "b")["fetched"] == SLIDES
     assert len(column(tmp_path / "a", "select * from runs where ended is null")) == 1
     verified(tmp_path / "b")
+
+
+class _NoImages(SimpleHTTPRequestHandler):
+    """A server whose disk of images is gone."""
+
+    def send_head(self) -> BytesIO | BinaryIO | None:
+        if not self.path.startswith("/images/"):
+            return super().send_head()
+        self.send_error(503)
+        return None
+
+
+def test_a_site_that_gives_no_image_any_more_ends_it(tmp_path: Path, source: Path) -> None:
+    stop, root = threading.Event(), tmp_path / "copy"
+    handler = functools.partial(_NoImages, directory=str(source))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with (
+            Transport(patience=Patience(tries=1), stop=stop) as transport,
+            pytest.raises(Unreachable, match=r"gives no image any more; the last: .*503"),
+        ):
+            synchronize(Web(url, transport, stop), root, Silent(), Brake(), delete=False)
+        server.shutdown()
+    assert synced(source, root)["fetched"] == SLIDES
 
 
 def test_two_never_write_to_one_mirror(tmp_path: Path, source: Path) -> None:

@@ -86,12 +86,13 @@ def sync(given: argparse.Namespace) -> ExitCode:
             return rehearse(source, root, delete=given.delete)
         return synchronize(source, root, moving, brake, delete=given.delete)
 
-    from tcgamirror.publishers import Asking, Folder, Web
+    from tcgamirror.publishers import Folder, Web
+    from tcgamirror.transport import Transport
 
     try:
         if given.source.startswith(("http://", "https://")):
             url = address(given.source, "SRC")
-            with Asking(rate=rate, stop=brake.stop) as transport:
+            with Transport(rate=rate, stop=brake.stop) as transport:
                 found = done_from(Web(url, transport, brake.stop))
         else:
             found = done_from(Folder(Path(given.source), rate, brake.stop))

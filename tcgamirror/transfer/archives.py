@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from tcgamirror.errors import BadExport, WrongUse
 from tcgamirror.home import CATALOGUE, WORK
@@ -105,12 +106,27 @@ class _Folder:
                 continue
             if not entry.is_file(follow_symlinks=False):
                 raise BadExport(f"{path} in it is a link or no file")
-            yield from self._file(Path(entry), names.checked(path))
+            name = names.checked(path)
+            with closing(_File(Path(entry))) as file:
+                yield Member(name, entry.stat(follow_symlinks=False).st_size, file.read)
 
-    def _file(self, path: Path, name: str) -> Iterator[Member]:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with os.fdopen(handle, "rb") as file:
-            found = os.fstat(handle)
-            if not stat.S_ISREG(found.st_mode):
-                raise BadExport(f"{name} in it is no file")
-            yield Member(name, found.st_size, file.read)
+
+class _File:
+    """One file of a directory, opened when it is first read: of most only the size is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._opened: BinaryIO | None = None
+
+    def read(self, count: int) -> bytes:
+        if self._opened is None:
+            # Whatever it has become since it was seen.
+            handle = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            self._opened = os.fdopen(handle, "rb")
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise BadExport(f"{self._path} is no file")
+        return self._opened.read(count)
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()

@@ -30,14 +30,20 @@ _BATCH_IMAGES, _BATCH_BYTES = 32, 64 << 20
 class Wanted:
     """An image that is to be taken in.
 
-    row: as the export's catalogue has it. place: relative to the mirror.
-    replaces: whether another image of a slide that is done lies there.
+    row: as the export's catalogue has it. differs: it is of another file than the
+    one listed here. replaces: whether its slide is done. older: where another
+    image of the slide lies, if not in its place.
     """
 
     row: Row
-    place: str
     differs: bool
     replaces: bool
+    older: str | None
+
+    @property
+    def place(self) -> str:
+        """Relative to the mirror, as in the export."""
+        return str(self.row["path"])
 
     @property
     def file_name(self) -> str:
@@ -170,6 +176,8 @@ class Arrivals:
                 with room(place):
                     if written != place:
                         written.replace(place)
+                    if wanted.older is not None:
+                        (self._home.root / wanted.older).unlink(missing_ok=True)
                 folders.add(place.parent)
             for folder in folders:
                 sync_folder(folder)

@@ -4,41 +4,47 @@ First all of it is looked through, and its catalogue read to the end: what is
 wrong anywhere keeps all of it out. Then listing and sample are taken over in one
 step, and the images in small batches: each is written beside its place, compared
 with its digest, decoded, and only then put there, its row after it. An image
-that replaces another one has its row made pending first, as an update does.
+that replaces another one has its row made pending first, as an update does. Its
+place is the one that the export's catalogue tells, whose folder is that of the
+project which the slide had when the image was made: so the image's own facts say.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.errors import (
     BadExport,
     BadLockFile,
     BadSettings,
+    Damaged,
     ExitCode,
     NoRoom,
     TcgaMirrorError,
+    WrongUse,
 )
 from tcgamirror.exchange import Having, Row, Taken
-from tcgamirror.files import Lock, free_bytes, replacing
-from tcgamirror.home import CATALOGUE, FIXED, Home
+from tcgamirror.files import Lock, free_bytes, make_folder, replacing, room
+from tcgamirror.foreign import Foreign
+from tcgamirror.home import CATALOGUE, FIXED, WORK, Home
 from tcgamirror.lockfile import formatted, parsed
 from tcgamirror.mirror import LOCK
 from tcgamirror.model import Status
 from tcgamirror.settings import FILE_NAME, Settings, read_settings
-from tcgamirror.store import Store
 from tcgamirror.strays import Stray
 from tcgamirror.transfer.arriving import Arrivals, Wanted
-from tcgamirror.transfer.foreign import Foreign
 from tcgamirror.transfer.scan import Scan, check_sums, scanned
+
+SCRATCH = "import"
+"""In `work/`: what is looked at before anything is taken over."""
 
 Progress = Callable[[int, int, int], None]
 """Told how many of how many images have been seen to, and their bytes."""
@@ -80,16 +86,15 @@ def import_export(root: Path, source: Path, on_progress: Progress) -> Imported:
     """
     begun = time.monotonic()
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="tcgamirror-import-")))
+        folder = stack.enter_context(_workplace(root))
         try:
-            offer = _Offer.of(source, folder)
-            stack.callback(offer.catalogue.close)
-            offer.catalogue.check(offer.settings.form)
+            offer = _Offer.of(source, folder, stack)
         except BadExport as error:
             raise BadExport(f"{source} cannot be imported: {error}") from error
         home, new = _home(root, offer)
-        with Lock(home.root / LOCK, "import"), Catalogue.open(home.root / CATALOGUE) as catalogue:
+        with Catalogue.open(home.root / CATALOGUE) as catalogue:
             home.check_target(catalogue)
+            _check_places(source, offer, catalogue)
             run = catalogue.begin_run("import", time.time())
             exit_code = ExitCode.BUG
             try:
@@ -122,6 +127,30 @@ def import_export(root: Path, source: Path, on_progress: Progress) -> Imported:
     )
 
 
+@contextmanager
+def _workplace(root: Path) -> Iterator[Path]:
+    """A folder of this run's own in the mirror's `work/`, while it holds the mirror's lock.
+
+    What a killed import left there is removed. Where no mirror comes of it, nothing is left.
+    """
+    folder = root / WORK / SCRATCH
+    made = [path for path in (root / WORK, root, *root.absolute().parents) if not path.exists()]
+    with Lock(root / LOCK, "import"):
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            with room(folder):
+                make_folder(folder)
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                if not os.path.lexists(root / FILE_NAME):
+                    (root / LOCK).unlink()
+                for path in made:
+                    # Only what is empty goes.
+                    path.rmdir()
+
+
 @dataclass(frozen=True, slots=True)
 class _Offer:
     """An export, looked through. lock: the bytes of its lock file, checked; None without one."""
@@ -133,7 +162,8 @@ class _Offer:
     dropped: tuple[str, ...]
 
     @classmethod
-    def of(cls, source: Path, folder: Path) -> _Offer:
+    def of(cls, source: Path, folder: Path, stack: ExitStack) -> _Offer:
+        """The export at `source`; folder: an empty one. stack: is to close its catalogue."""
         scan = scanned(source, folder)
         check_sums(scan)
         settings = _settings(scan, source)
@@ -145,10 +175,13 @@ class _Offer:
         )
         if CATALOGUE not in scan.small:
             raise BadExport(f"it has no {CATALOGUE}")
-        catalogue = Foreign.open(scan.small[CATALOGUE])
-        if catalogue.fixed != settings.fixed:
-            catalogue.close()
-            raise BadExport(f"its {FILE_NAME} and {CATALOGUE} are of different mirrors")
+        try:
+            catalogue = stack.enter_context(Foreign(scan.small[CATALOGUE], "its catalogue"))
+            if catalogue.fixed != settings.fixed:
+                raise Damaged(f"its {FILE_NAME} and {CATALOGUE} are of different mirrors")
+            catalogue.check(settings.form)
+        except (Damaged, WrongUse) as error:
+            raise BadExport(str(error)) from error
         return cls(scan, settings, catalogue, lock, dropped)
 
 
@@ -209,6 +242,18 @@ def _remove_begun(root: Path, settings: Settings) -> None:
         path.unlink()
 
 
+def _check_places(source: Path, offer: _Offer, catalogue: Catalogue) -> None:
+    """Raises BadExport for an image in the place of another slide's."""
+    owners = {have.path: name for name, have in catalogue.having().items()}
+    for row in offer.catalogue.sampled():
+        path, name = row["path"], str(row["file_name"])
+        if path is not None and owners.get(str(path), name) != name:
+            raise BadExport(
+                f"{source} cannot be imported: its image of {name} would replace that of "
+                f"{owners[str(path)]}"
+            )
+
+
 def _check_free(root: Path, size: int) -> None:
     free = free_bytes(root)
     if size > free:
@@ -250,20 +295,17 @@ class _Taking:
     def _wanted(self, having: Mapping[str, Having]) -> dict[str, Wanted]:
         """The images to take in, by their paths in the export."""
         wanted = {}
-        md5s = {slide["file_name"]: slide["md5"] for slide in self._offer.catalogue.slides()}
-        store = Store(self._home.root, self._home.settings.form)
-        for row in self._offer.catalogue.sample():
-            have = having[str(row["file_name"])]
-            ours, theirs = have.slide.md5, md5s[row["file_name"]]
-            differs = None not in (ours, theirs) and ours != theirs
-            if self._is_wanted(row, have, differs):
-                if str(row["path"]) not in self._offer.scan.sizes:
-                    self.lacking += row["status"] == Status.DONE
-                    continue
-                place = store.path(have.slide)
-                wanted[str(row["path"])] = Wanted(
-                    {**row, "path": place}, place, differs, have.status is Status.DONE
-                )
+        for row in self._offer.catalogue.sampled():
+            name, path = str(row["file_name"]), str(row["path"])
+            have = having[name]
+            differs = None not in (have.md5, row["md5"]) and have.md5 != row["md5"]
+            if not self._is_wanted(row, have, differs):
+                continue
+            if path in self._offer.scan.sizes:
+                older = None if have.path == path else have.path
+                wanted[path] = Wanted(row, differs, have.status is Status.DONE, older)
+            else:
+                self.lacking += row["status"] == Status.DONE
         return wanted
 
     def _is_wanted(self, row: Row, have: Having, differs: bool) -> bool:

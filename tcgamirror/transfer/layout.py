@@ -6,6 +6,7 @@ import re
 from enum import StrEnum
 from pathlib import Path
 
+from tcgamirror import foreign
 from tcgamirror.errors import BadExport
 from tcgamirror.home import CATALOGUE
 from tcgamirror.settings import FILE_NAME
@@ -25,7 +26,7 @@ MOST_ENTRIES = 500_000
 MOST_BYTES = {
     README: 1 << 20,
     FILE_NAME: 1 << 20,
-    CATALOGUE: 1 << 30,
+    CATALOGUE: foreign.MOST_BYTES,
     SUMS: 1 << 27,
     EARLIER: 1 << 27,
 }

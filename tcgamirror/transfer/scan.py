@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from tcgamirror.errors import BadExport
+from tcgamirror.files import room
 from tcgamirror.home import CATALOGUE
 from tcgamirror.settings import FILE_NAME
 from tcgamirror.transfer.archives import Archive, opened, read_through
@@ -90,7 +91,7 @@ def _keep(member: Member, path: Path) -> None:
     most = MOST_BYTES.get(member.name.split("/")[-1], MOST_LOCK)
     if member.size > most:
         raise BadExport(f"{member.name} in it has {member.size:,} bytes, more than any has")
-    with path.open("wb") as file:
+    with room(path), path.open("wb") as file:
         for piece in member.pieces():
             file.write(piece)
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import TypeVar
 
 from tcgamirror import values
@@ -23,10 +25,13 @@ Check = Callable[[object], Value]
 MOST_SIDE = 1 << 24
 """Pixels along one side of an image."""
 
-_MOST_WORDS = 4000
+_MOST_WORDS = 20_000
+"""Characters of a text for people; the longest are the messages of failed tries."""
+
 _MOMENT = re.compile(r"[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_PATH = re.compile(r"images/[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._ -]*")
+_PATH = re.compile(r"images/[A-Za-z0-9][A-Za-z0-9._-]{0,63}/[A-Za-z0-9][A-Za-z0-9._ -]*")
+_KEY = re.compile(r"[ -~]{1,200}")
 _WHAT = ("added", "changed", "re-identified", "superseded", "withdrawn", "returned", "duplicate")
 
 Plain = TypeVar("Plain", str, int)
@@ -48,9 +53,11 @@ def _or_none(check: Check) -> Check:
 
 
 def _words(value: object) -> Value:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or len(value) > _MOST_WORDS or "\0" in value:
         raise ValueError
-    return "".join(sign if sign.isprintable() else " " for sign in value[:_MOST_WORDS])
+    if value.isprintable():
+        return value
+    return "".join(" " if unicodedata.category(sign)[0] == "C" else sign for sign in value)
 
 
 def _whole(least: int, most: int) -> Check:
@@ -94,13 +101,15 @@ def _one_of(known: Iterable[str]) -> Check:
 
 
 _COUNT = _whole(0, 1 << 50)
+_NUMBER = _whole(1, 1 << 31)
 _SECONDS = _number(0, 1e12)
 _MOMENTS = _matching(_MOMENT)
 _NAME = _as(values.file_name)
+_ID = _as(values.file_id)
 
-SLIDES: Mapping[str, Check] = {
+_SLIDES: Mapping[str, Check] = {
     "file_name": _NAME,
-    "file_id": _as(values.file_id),
+    "file_id": _ID,
     "md5": _or_none(_as(values.md5)),
     "size": _or_none(_as(values.size)),
     "kind": _or_none(_one_of(Kind)),
@@ -114,29 +123,29 @@ SLIDES: Mapping[str, Check] = {
     "upstream": _one_of(Upstream),
     "listed_in": _words,
 }
-FORMER_IDS: Mapping[str, Check] = {"file_id": _as(values.file_id), "file_name": _NAME}
-RELEASES: Mapping[str, Check] = {
-    "merge": _whole(1, 1 << 31),
+_RELEASES: Mapping[str, Check] = {
+    "merge": _NUMBER,
     "release": _words,
     "merged_at": _MOMENTS,
     **dict.fromkeys(("listed", "added", "changed", "reidentified", "superseded"), _COUNT),
     **dict.fromkeys(("withdrawn", "returned", "duplicates"), _COUNT),
 }
-CHANGES: Mapping[str, Check] = {
+_CHANGES: Mapping[str, Check] = {
     "change": _COUNT,
     "release": _words,
     "file_name": _NAME,
     "what": _one_of(_WHAT),
     "detail": _or_none(_words),
-    "merge": _or_none(_whole(1, 1 << 31)),
+    "merge": _or_none(_NUMBER),
 }
-SAMPLE: Mapping[str, Check] = {
+_SAMPLE: Mapping[str, Check] = {
     "file_name": _NAME,
-    "rank": _whole(1, 1 << 31),
+    "rank": _NUMBER,
     "sampled_at": _MOMENTS,
     "release": _or_none(_words),
 }
-IMAGES: Mapping[str, Check] = {
+_IMAGES: Mapping[str, Check] = {
+    "file_name": _NAME,
     "status": _one_of(Status),
     "attempts": _COUNT,
     "bytes_fetched": _or_none(_COUNT),
@@ -158,7 +167,18 @@ IMAGES: Mapping[str, Check] = {
     "sha256": _or_none(_matching(_SHA256)),
     "fetched_at": _or_none(_MOMENTS),
 }
-ATTEMPTS: Mapping[str, Check] = {
+_RUNS: Mapping[str, Check] = {
+    "run": _NUMBER,
+    "command": _words,
+    "started": _MOMENTS,
+    "ended": _or_none(_MOMENTS),
+    "exit_code": _or_none(_whole(0, 255)),
+    **dict.fromkeys(("done", "failed", "bytes"), _COUNT),
+    "data_release": _or_none(_words),
+}
+_ATTEMPTS: Mapping[str, Check] = {
+    "attempt": _COUNT,
+    "run": _NUMBER,
     "file_name": _NAME,
     "source": _one_of(SOURCES),
     "started": _MOMENTS,
@@ -168,3 +188,21 @@ ATTEMPTS: Mapping[str, Check] = {
     "fault": _or_none(_words),
     "message": _or_none(_words),
 }
+
+TABLES: Mapping[str, Mapping[str, Check]] = MappingProxyType(
+    {
+        "slides": _SLIDES,
+        "former_ids": {"file_id": _ID, "file_name": _NAME},
+        "releases": _RELEASES,
+        "changes": _CHANGES,
+        "sample": _SAMPLE,
+        "images": _IMAGES,
+        "runs": _RUNS,
+        "attempts": _ATTEMPTS,
+        "facts": {"key": _matching(_KEY), "value": _words},
+    }
+)
+"""Every table, those that others refer to before those, with the checks of all its columns."""
+
+SAMPLED: Mapping[str, Check] = {"md5": _SLIDES["md5"], **_SAMPLE, **_IMAGES}
+"""What is said of a sampled slide and its image."""
