@@ -25,13 +25,13 @@ from tcgamirror.home import FIXED
 from tcgamirror.model import ImageFormat, MppSource, Slide, Status
 from tcgamirror.schema import APPLICATION_ID, MIGRATIONS
 
-MOST_BYTES = 1 << 30
-"""Of the whole file; a catalogue of every TCGA slide has about 50 MB."""
+MOST_BYTES = 4 << 30
+"""Of the whole file; a catalogue of every TCGA slide has about 50 MB, of a million 2 GB."""
 
-MOST_SLIDES = 200_000
-"""Sampled or listed ones: all of TCGA has 30,000."""
+MOST_SLIDES = 2_000_000
+"""Sampled or listed ones: all of TCGA has 30,000, and other collections have more."""
 
-MOST_ROWS = 2_000_000
+MOST_ROWS = 20_000_000
 """Of any other table."""
 
 _MOST_VALUE = 1 << 20

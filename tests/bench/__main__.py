@@ -34,7 +34,7 @@ def main() -> None:
     print(text)
     if not quick:
         RESULTS.write_text(f"{text}\n", encoding="utf-8")
-        title = f"Seconds for so many slides of {SMALL.name}, no delays"
+        title = f"Seconds for so many slides of {SMALL.name} pixels"
         PLOT.write_text(svg(title, results.points), encoding="utf-8")
 
 

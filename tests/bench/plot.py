@@ -61,4 +61,4 @@ def _grid(across: range, up: range) -> Iterator[str]:
         yield f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{10.0**power:,g}</text>'
     middle = (LEFT + right) / 2
     yield f'<text x="{middle}" y="{HEIGHT - 10}" text-anchor="middle">slides</text>'
-    yield f'<text x="16" y="{TOP + 4}">seconds</text>'
+    yield f'<text x="{LEFT + 6}" y="{TOP + 14}">seconds</text>'

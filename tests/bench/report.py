@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from textwrap import fill
 
-from tests.bench import network
+from tests.bench import network, scaling
 from tests.bench.aims import Aim, number
 from tests.bench.decoding import BARE, OURS_FAST, Decoding
 from tests.bench.link import LINK, WORKERS, Shared
@@ -117,10 +117,9 @@ def _of_links() -> str:
 
 def _of_points() -> str:
     return (
-        f"Slides of {SMALL.name}, two levels, no delays, {WORKERS} at a time: what shows is the "
-        "work, not the network. The published ways wait for the network nearly all the time, "
-        "so that here, without one, they are fast; they are straight lines, and timed up to "
-        f"{FEW} slides."
+        f"Slides of {SMALL.name}, a base level alone, by the network of the first table, "
+        f"{scaling.WORKERS} at a time by `range`; the published ways, which are straight lines, "
+        f"are timed up to {FEW} slides."
     )
 
 
