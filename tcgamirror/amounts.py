@@ -9,7 +9,8 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
 MOST = 2**31
 """Slides, pixels or seconds: nobody means more."""
 MOST_BYTES = 2**60
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?")
+MOST_WORKERS = 64
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", re.ASCII | re.IGNORECASE)
 
 
 def duration(text: str) -> float:
@@ -28,38 +29,43 @@ def duration(text: str) -> float:
 
 
 def byte_count(text: str) -> float:
-    """Bytes, or bytes per second, of `500k`, `5M` or `1.5M`, in powers of 1,000.
+    """Bytes, or bytes per second, of `500k`, `5M` or `1.5m`, in powers of 1,000.
 
-    >>> byte_count("1.5M")
-    1500000.0
+    >>> byte_count("1.5M"), byte_count("200K"), byte_count("5m")
+    (1500000.0, 200000.0, 5000000.0)
     """
     match = _SIZE.fullmatch(text)
     count = 0.0
     if match is not None:
-        count = float(match[1]) * 1000.0 ** " kMGT".index(match[2] or " ")
+        count = float(match[1]) * 1000.0 ** " kmgt".index(match[2].lower() or " ")
     if not 0 < count <= MOST_BYTES:
         raise argparse.ArgumentTypeError(f"{text!r:.60} is no number of bytes such as 500k or 5M")
     return count
 
 
-def whole_number(text: str) -> int:
-    """A number of slides, workers or pixels, at least one.
+def whole_number(text: str, most: int = MOST, instead: str = "") -> int:
+    """A number of slides or pixels, at least one. instead: words for what else may be said.
 
     >>> whole_number("007")
     7
     """
     # By its length first: Python itself refuses to read a number of thousands of digits.
     digits = text.lstrip("0") if text.isascii() and text.isdigit() else ""
-    if not digits or len(digits) > len(str(MOST)) or int(digits) > MOST:
+    if not digits or len(digits) > len(str(most)) or int(digits) > most:
         raise argparse.ArgumentTypeError(
-            f"{text!r:.60} is no whole number of 1 or more, up to {MOST}"
+            f"{text!r:.60} is no whole number of 1 or more, up to {most}{instead}"
         )
     return int(digits)
 
 
 def slides(text: str) -> int | None:
     """A number of slides, or None for `all`."""
-    return None if text == "all" else whole_number(text)
+    return None if text == "all" else whole_number(text, instead=", nor all")
+
+
+def workers(text: str) -> int:
+    """A number of slides at the same time."""
+    return whole_number(text, MOST_WORKERS)
 
 
 def number(text: str) -> float:

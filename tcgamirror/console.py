@@ -25,6 +25,9 @@ QUIET_SECONDS = 60.0
 RATE_SECONDS = 20.0
 """Over which the rate shown is taken."""
 
+UNFIT = "need another --mpp, so another mirror"
+"""Of failed slides that no retry can help: their base is coarser than what is asked for."""
+
 
 def in_bytes(count: float) -> str:
     """Bytes in powers of 1,000, as disks and networks are sold.

@@ -17,7 +17,8 @@ class Standing:
     """The sample in numbers, those of the failed slides by when they are tried again.
 
     due: by the next run. later: not yet; next: when the first of them is due
-    (ISO 8601, UTC). never: only with --retry-failed.
+    (ISO 8601, UTC). never: only with --retry-failed. unfit: of these, those that
+    cannot be had as they are asked for, but at another resolution.
     """
 
     pending: int
@@ -26,6 +27,7 @@ class Standing:
     later: int
     next: str | None
     never: int
+    unfit: int
 
     @property
     def failed(self) -> int:
@@ -40,6 +42,11 @@ _DUE = """(
     status = 'pending'
     OR (status = 'failed' AND (:all OR retry_at <= :now OR retry_at > :absurd))
 )"""
+
+_UNFIT = """(
+    SELECT fault FROM attempts WHERE attempts.file_name = images.file_name
+    ORDER BY attempt DESC LIMIT 1
+) = 'too fine'"""
 
 
 def _moment(retry_failed: bool, now: float | None) -> dict[str, object]:
@@ -89,7 +96,8 @@ def standing(connection: sqlite3.Connection, now: float) -> Standing:
     ready = "retry_at <= :now OR retry_at > :absurd"
     row = connection.execute(
         f"SELECT count(*) FILTER (WHERE {ready}), count(*) FILTER (WHERE NOT ({ready})), "
-        f"min(retry_at) FILTER (WHERE NOT ({ready})), count(*) FILTER (WHERE retry_at IS NULL) "
+        f"min(retry_at) FILTER (WHERE NOT ({ready})), count(*) FILTER (WHERE retry_at IS NULL), "
+        f"count(*) FILTER (WHERE retry_at IS NULL AND {_UNFIT}) "
         "FROM images WHERE status = 'failed'",
         _moment(False, now),
     ).fetchone()

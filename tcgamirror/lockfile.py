@@ -13,17 +13,18 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tcgamirror import __version__, values
 from tcgamirror import settings as setting
 from tcgamirror.catalogue import Catalogue
+from tcgamirror.drawn import plan_of
 from tcgamirror.errors import BadLockFile, BadSettings
 from tcgamirror.files import replacing
 from tcgamirror.home import CATALOGUE, Home
 from tcgamirror.model import ImageFormat, Listing
-from tcgamirror.sampling import By, Candidate, Order, ordered
+from tcgamirror.sampling import By, Candidate, Order, Plan, ordered
 from tcgamirror.settings import FILE_NAME, LOCKED, Settings
 
 MOST_BYTES = 1 << 25
@@ -32,10 +33,8 @@ MOST_BYTES = 1 << 25
 MOST_FIELDS = 20
 _TITLE = "# tcgamirror lock 1"
 _DIGEST = "# sha256 of the lines below: "
-_KEYS = (
-    *("program", "release", "mpp", "max_size", "resample", "format"),
-    *("slides", "seed", "order", "by", "kind", "projects"),
-)
+_PLAN = ("seed", "order", "by", "kind", "projects")
+_KEYS = ("program", "release", "mpp", "max_size", "resample", "format", "slides", *_PLAN)
 _COLUMNS = ("file_name", "file_id", "md5", "sha256", "mpp_x", "mpp_y")
 _NONE = "-"
 _WHOLE = re.compile(r"-?[0-9]{1,40}")
@@ -70,17 +69,32 @@ class LockedSlide:
 
 @dataclass(frozen=True, slots=True)
 class LockFile:
-    """What a lock file says. settings: with no more than what names a sample and its images."""
+    """What a lock file says.
+
+    settings: with no more than what names a sample and its images. planned:
+    whether their plan drew the slides; else it is not known how they were drawn.
+    """
 
     program: str
     release: str | None
     settings: Settings
     slides: tuple[LockedSlide, ...]
+    planned: bool = True
 
     @property
     def names(self) -> list[str]:
         """File names of the slides, by rank."""
         return [slide.file_name for slide in self.slides]
+
+    @property
+    def plan(self) -> Plan | None:
+        """What drew the slides, if it is known."""
+        return self.settings.plan if self.planned else None
+
+    def among(self, candidates: Iterable[Candidate]) -> list[str]:
+        """File names of those that are listed, by rank."""
+        listed = {candidate.file_name for candidate in candidates}
+        return [name for name in self.names if name in listed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +125,24 @@ class Differences:
 
 
 def lock_of(settings: Settings, catalogue: Catalogue) -> LockFile:
-    """The sample as it is now. Raises BadLockFile for a slide that no lock file could name."""
+    """The sample as it is now, with the plan that drew it, whatever the settings ask for now.
+
+    Raises BadLockFile for a slide that no lock file could name.
+    """
     rows = catalogue.query(_SAMPLE).rows
     slides = tuple(_slide([_text(value) for value in row]) for row in rows)
-    return LockFile(f"tcgamirror {__version__}", catalogue.release(), settings, slides)
+    plan = plan_of(catalogue, settings.plan)
+    if plan is not None and plan != settings.plan:
+        settings = replace(
+            settings,
+            seed=plan.seed,
+            order=plan.order,
+            by=plan.by,
+            kinds=plan.kinds,
+            projects=tuple(sorted(plan.projects)),
+        )
+    program = f"tcgamirror {__version__}"
+    return LockFile(program, catalogue.release(), settings, slides, plan is not None)
 
 
 def formatted(lock: LockFile) -> bytes:
@@ -148,10 +176,13 @@ def _header(lock: LockFile) -> Iterator[tuple[str, str]]:
     yield "resample", str(target.resample)
     yield "format", str(asked.form)
     yield "slides", _text(asked.slides or "all")
+    if not lock.planned:
+        yield from ((name, _NONE) for name in _PLAN)
+        return
     yield "seed", _text(asked.seed)
     yield "order", str(asked.order)
     yield "by", str(asked.by)
-    yield "kind", "all" if len(asked.kinds) > 1 else str(next(iter(asked.kinds)))
+    yield "kind", setting.kind_of(asked.kinds)
     yield "projects", ",".join(asked.projects) or _NONE
 
 
@@ -195,8 +226,9 @@ def parsed(data: bytes) -> LockFile:
         raise BadLockFile("it is not UTF-8") from error
     head, _, table = text.partition("\n\n")
     keys = _keys(head)
-    settings = _settings(keys)
-    return LockFile(keys["program"], _known(keys["release"]), settings, tuple(_slides(table)))
+    settings, planned = _settings(keys), keys["seed"] != _NONE
+    release, slides = _known(keys["release"]), tuple(_slides(table))
+    return LockFile(keys["program"], release, settings, slides, planned)
 
 
 def _keys(head: str) -> dict[str, str]:
@@ -218,10 +250,9 @@ def _known(text: str) -> str | None:
 
 
 def _settings(keys: Mapping[str, str]) -> Settings:
-    projects = _known(keys["projects"])
     slides = None if keys["slides"] == "all" else setting.count(_whole(keys["slides"]), "slides")
     mpp, max_size = keys.get("mpp"), keys.get("max_size")
-    return Settings(
+    asked = Settings(
         target=setting.target(
             None if mpp is None else _number(mpp),
             None if max_size is None else _whole(max_size),
@@ -230,12 +261,18 @@ def _settings(keys: Mapping[str, str]) -> Settings:
         ),
         form=setting.one_of(keys["format"], "format", ImageFormat),
         slides=slides,
+        lock=LOCKED,
+    )
+    if {keys[name] for name in _PLAN} == {_NONE}:
+        return asked
+    projects = _known(keys["projects"])
+    return replace(
+        asked,
         seed=_whole(keys["seed"]),
         order=setting.one_of(keys["order"], "order", Order),
         by=setting.one_of(keys["by"], "by", By),
         kinds=setting.kinds(keys["kind"], "kind"),
         projects=setting.names(projects.split(",") if projects else (), "projects"),
-        lock=LOCKED,
     )
 
 
@@ -292,8 +329,7 @@ def order_of(home: Home, candidates: Sequence[Candidate]) -> list[str]:
     """
     if home.settings.lock is None:
         return ordered(candidates, home.settings.plan)
-    listed = {candidate.file_name for candidate in candidates}
-    return [name for name in read_lock(home.root / home.settings.lock).names if name in listed]
+    return read_lock(home.root / home.settings.lock).among(candidates)
 
 
 # Comparing -----------------------------------------------------------------------

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tcgamirror import refreshing
+from tcgamirror import drawing, refreshing
 from tcgamirror.brake import Brake
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.errors import (
@@ -24,13 +24,12 @@ from tcgamirror.fetching import Standing
 from tcgamirror.files import Lock, check_writable
 from tcgamirror.forecast import Forecast, forecast
 from tcgamirror.home import CATALOGUE, WORK, Home
-from tcgamirror.lockfile import Differences, compare, order_of, read_lock
+from tcgamirror.lockfile import Differences, compare, read_lock
 from tcgamirror.merging import Merged
 from tcgamirror.model import Outcome, Slide
 from tcgamirror.origins import Origins
 from tcgamirror.pool import Pool, limits_of, workers_of
 from tcgamirror.runlog import RunLog
-from tcgamirror.sampling import ordered
 from tcgamirror.settings import Settings
 from tcgamirror.tally import Tally, is_away
 from tcgamirror.transport import Transport, host_key
@@ -40,9 +39,6 @@ SITE_DOWN_AFTER = 6
 """Slides in a row that no source could reach; then the site is asked whether it is down."""
 
 LOCK = "lock"
-
-_SAMPLED = "sampled"
-"""The catalogue's fact that tells for which settings and listing the sample is filled up."""
 
 
 class Watcher(Protocol):
@@ -169,54 +165,8 @@ class Run:
         return merged
 
     def sample(self) -> int:
-        """Fills the sample up to what the settings ask for; how many slides were added.
-
-        What is sampled stays, whatever the settings say now. Raises WrongUse if
-        more is asked for than there is.
-        """
-        if self._catalogue.release() is None:
-            raise WrongUse("nothing is listed yet: run tcgamirror refresh first, or update")
-        plan = self.settings.plan
-        asked = (
-            f"{self.settings.slides} of listing {self._catalogue.merges()} by seed {plan.seed}, "
-            f"{plan.order}, {plan.by}, {sorted(plan.kinds)}, {sorted(plan.projects)}"
-        )
-        if self.settings.lock is not None:
-            asked = f"{asked}, {self.settings.lock}"
-        if self._catalogue.fact(_SAMPLED) == asked:
-            return 0
-        added = self._sample()
-        self._catalogue.set_fact(_SAMPLED, asked)
-        return added
-
-    def _sample(self) -> int:
-        sampled = set(self._catalogue.sampled())
-        if self.settings.lock is not None:
-            return self._sample_locked(sampled)
-        if self.settings.slides is not None and len(sampled) >= self.settings.slides:
-            return 0
-        order = ordered(self._catalogue.candidates(), self.settings.plan)
-        fresh = [name for name in order if name not in sampled]
-        if self.settings.slides is not None:
-            # What is sampled counts, though it be withdrawn since.
-            there = len(sampled) + len(fresh)
-            if self.settings.slides > there:
-                raise WrongUse(
-                    f"{self.settings.slides} slides are asked for, but there are only {there}: "
-                    "lower sample.slides, or widen kind and projects, in the settings"
-                )
-            fresh = fresh[: self.settings.slides - len(sampled)]
-        if fresh:
-            self._catalogue.add_to_sample(fresh, time.time())
-        return len(fresh)
-
-    def _sample_locked(self, sampled: set[str]) -> int:
-        """Adds those of the lock's slides that are listed; the others are told by the report."""
-        order = order_of(self._home, self._catalogue.candidates())
-        fresh = [name for name in order if name not in sampled]
-        if fresh:
-            self._catalogue.add_to_sample(fresh, time.time())
-        return len(fresh)
+        """Fills the sample up; how many slides were added. Raises WrongUse: see `drawing.fill`."""
+        return drawing.fill(self._home, self._catalogue)
 
     def fetch(self, run: int, wishes: Wishes) -> Fetched:
         """Fetches what is pending, several slides at a time, and records each as it ends.
@@ -263,6 +213,7 @@ class Run:
                     if is_away(self._transport, self.settings.api):
                         words = f"no slide can be reached any more; the last: {tally.last}"
                         pool.end(Unreachable(words))
+        self._check_reached(tally, pool)
         for name, words in origins.report().items():
             self._catalogue.set_fact(f"origin {name}", words)
         if pool.reason is not None:
@@ -273,10 +224,31 @@ class Run:
         stopped_by = pool.limit or ("--limit" if left else None)
         return Fetched(tally.done, tally.failed, ladder.bytes_moved, left, stopped_by)
 
+    def _check_reached(self, tally: Tally, pool: Pool) -> None:
+        """However few the slides were: if none of them could be reached, the run says so."""
+        may_be_away = tally.none_reached and pool.reason is None and not self._brake.pressed
+        if may_be_away and is_away(self._transport, self.settings.api):
+            pool.reason = Unreachable(f"no slide can be reached: {tally.last}")
+
     def _record(self, outcome: Outcome, run: int, tally: Tally) -> None:
+        older = self._older(outcome)
         self._catalogue.record(outcome, run, time.time())
+        if older is not None:
+            # Only now that no row knows it; what stays in spite of it is a stray, which harms none.
+            with suppress(OSError):
+                older.unlink()
         tally.add(outcome)
         self._watcher.finished(outcome)
+
+    def _older(self, outcome: Outcome) -> Path | None:
+        """Where an older image of the slide lies, of when it belonged to another project."""
+        rows = self._catalogue.rows_of(outcome.slide.file_name) if outcome.picture else None
+        if outcome.picture is None or rows is None or rows.image["path"] is None:
+            return None
+        place, older = Path(outcome.picture.path), Path(str(rows.image["path"]))
+        images, name = place.parent.parent, place.name
+        beside = older.parent.parent == images and older.name == name and ".." not in older.parts
+        return self._home.root / older if beside and older != place else None
 
     def _without_finished(self, due: list[Slide], run: int, tally: Tally) -> list[Slide]:
         """Those still to fetch; an image that was finished, but not recorded, is recorded now."""

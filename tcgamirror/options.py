@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tcgamirror import __version__
-from tcgamirror.amounts import byte_count, duration, number, seed, slides, whole_number
+from tcgamirror.amounts import byte_count, duration, number, seed, slides, whole_number, workers
 from tcgamirror.carrying_options import EXPORT, IMPORT, say_export, say_import
 from tcgamirror.errors import WrongUse
 from tcgamirror.publishing_options import SERVE, SYNC, say_serve, say_sync
@@ -306,9 +306,10 @@ def _init(init: argparse.ArgumentParser) -> None:
     )
     ways.add_argument(
         "--workers",
-        type=whole_number,
+        type=workers,
         metavar="N",
-        help="slides at the same time (default: as many as the cores and connections serve)",
+        help="slides at the same time, up to 64 (default: as many as the cores and connections "
+        "serve)",
     )
     ways.add_argument(
         "--rate",

@@ -17,6 +17,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from tcgamirror import values
+from tcgamirror.amounts import MOST_WORKERS
 from tcgamirror.errors import BadSettings
 from tcgamirror.model import ImageFormat, Kind, Resample, Target
 from tcgamirror.patience import Patience
@@ -30,7 +31,6 @@ SOURCES = ("range", "tiles", "whole")
 GDC = "https://api.gdc.cancer.gov"
 GDC_TILES = "https://api.gdc.cancer.gov/tile"
 BUCKET = "https://tcga-2-open.s3.amazonaws.com"
-MOST_WORKERS = 64
 MOST_CONNECTIONS = 256
 MOST_TRIES = 100
 MOST_SECONDS = 86_400.0
@@ -95,8 +95,7 @@ class Settings:
 
 def refused(value: object, name: str, may: str) -> BadSettings:
     """The error that says what a setting is and what it may be, in one line."""
-    shown = f"{value:g}" if isinstance(value, float) else f"{value!r:.80}"
-    return BadSettings(f"{name} is {shown}, but has to be {may}")
+    return BadSettings(f"{name} is {values.shown(value):.80}, but has to be {may}")
 
 
 def count(value: object, name: str, most: int = 2**31) -> int:
@@ -113,16 +112,14 @@ def positive(value: object, name: str) -> float:
 
 def seconds(value: object, name: str) -> float:
     """How long to wait."""
-    return _number(
-        value, name, math.ulp(0), MOST_SECONDS, f"seconds, above 0 and up to {MOST_SECONDS:.0f}"
-    )
+    may = f"seconds, above 0 and up to {MOST_SECONDS:.0f}"
+    return _number(value, name, math.ulp(0), MOST_SECONDS, may)
 
 
 def byte_rate(value: object, name: str) -> float:
     """Bytes per second."""
-    return _number(
-        value, name, LEAST_RATE, math.inf, f"a number of bytes per second from {LEAST_RATE:.0f} up"
-    )
+    may = f"a number of bytes per second from {LEAST_RATE:.0f} up"
+    return _number(value, name, LEAST_RATE, math.inf, may)
 
 
 def work_limit(value: object, name: str) -> int:
@@ -184,12 +181,17 @@ def kinds(value: object, name: str) -> frozenset[Kind]:
     return frozenset({Kind(str(value))})
 
 
+def kind_of(wanted: frozenset[Kind]) -> str:
+    """What `kinds` was told."""
+    return "all" if len(wanted) > 1 else min(wanted)
+
+
 def names(value: object, name: str) -> tuple[str, ...]:
     """A list of printable text."""
     if not isinstance(value, list | tuple) or not all(
         isinstance(item, str) and item and item.isprintable() for item in value
     ):
-        raise refused(value, name, "a list of names")
+        raise refused(value, name, "a list of names, such as TCGA-BRCA")
     return tuple(value)
 
 
@@ -348,7 +350,6 @@ def format_settings(settings: Settings) -> str:
     """The file's text; reading it gives the same settings."""
     asked = settings.target
     size = f"mpp = {asked.mpp}" if asked.mpp is not None else f"max_size = {asked.max_size}"
-    kind = "all" if len(settings.kinds) > 1 else next(iter(settings.kinds))
     return f"""\
 # Settings of a mirror made by tcgamirror. Edit them freely, but for [target]:
 # images of another resolution belong in another mirror.
@@ -363,7 +364,7 @@ slides = {settings.slides or _text("all")}  # a number, or "all"; lowering it de
 seed = {settings.seed}
 order = {_text(settings.order)}  # stable, or shuffle: random.shuffle over the listing
 by = {_text(settings.by)}  # none, project_id, primary_site: go round these in turn
-kind = {_text(kind)}  # diagnostic, tissue, all
+kind = {_text(kind_of(settings.kinds))}  # diagnostic, tissue, all
 projects = {_list(settings.projects)}  # such as "TCGA-BRCA"; none: any
 manifest = {_text(settings.manifest or "")}  # a GDC manifest to list from, instead of the GDC
 lock = {_text(settings.lock or "")}  # a lock file in the mirror: exactly its slides are taken

@@ -36,6 +36,11 @@ class Tally:
             faults = [attempt.fault for attempt in outcome.attempts]
             self.lost(faults, outcome.attempts[-1].message or "")
 
+    @property
+    def none_reached(self) -> bool:
+        """Whether there were slides, and nobody could give a single one."""
+        return 0 < self.failed == self.unreached and not self.done
+
     def had(self) -> None:
         """Counts a slide of which there is an image."""
         self.done += 1

@@ -70,3 +70,20 @@ def text(value: object) -> str | None:
         # Cc, Cf, Cs: terminal escapes, direction marks and what UTF-8 cannot hold.
         value = "".join(sign for sign in value if unicodedata.category(sign)[0] != "C")
     return value.strip()[:MOST_TEXT].strip() or None
+
+
+def shown(value: object) -> str:
+    """A value in one line, as it is written in the settings or said on the command line.
+
+    >>> shown(0.50), shown("all"), shown(["range", "tiles", ""]), shown([])
+    ('0.5', "'all'", "range,tiles,''", 'empty')
+    """
+    if isinstance(value, float):
+        return f"{value:g}"
+    if not isinstance(value, list | tuple):
+        return repr(value)
+    return ",".join(map(_item, value)) or "empty"
+
+
+def _item(value: object) -> str:
+    return value if isinstance(value, str) and value and value.isprintable() else repr(value)

@@ -18,7 +18,7 @@ from tests.mirrors import (
     says,
 )
 
-WRONG_USE, UNREACHABLE = 2, 4
+WRONG_USE, SOME_FAILED, UNREACHABLE = 2, 3, 4
 
 
 @pytest.fixture
@@ -79,6 +79,27 @@ def test_files_that_nobody_gives_end_the_run(tmp_path: Path, small_gdc: StandIn)
     assert (result.code, result.out) == (UNREACHABLE, "")
     assert "no slide can be reached any more" in result.err.splitlines()[-1]
     assert column(root, "select count(*) > 0 from mirror where status = 'pending'") == [1]
+
+
+def test_so_do_a_few_files_that_nobody_gives(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=2)
+    succeeded("--mirror", root, "refresh")
+    succeeded("--mirror", root, "sample")
+    small_gdc.switch("bucket", "refused")
+    small_gdc.switch("api", "refused")
+    result = run("--mirror", root, "fetch")
+    assert (result.code, result.out) == (UNREACHABLE, "")
+    assert "no slide can be reached: " in result.err.splitlines()[-1]
+
+
+def test_slides_that_nobody_gives_of_a_site_that_answers(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc, "--via", "range,whole", slides=2)
+    small_gdc.faults.add(Fault(r"/data/|\.svs", "reset"))
+    result = run("--mirror", root, "update")
+    assert result.code == SOME_FAILED
+    assert "0 slides fetched, 2 failed" in result.out
 
 
 def test_steps_out_of_order_are_told_what_comes_first(tmp_path: Path, small_gdc: StandIn) -> None:

@@ -21,6 +21,7 @@ from tests.mirrors import (
     made,
     rewrite,
     says,
+    updated,
 )
 from tests.slides import SlideSpec, make_slide
 
@@ -61,18 +62,21 @@ def mirror(pattern: Path, tmp_path: Path) -> Path:
         ("init --mpp 15 --slides 0", ["--slides", "'0'", "1 or more"]),
         ("init --mpp 15 --slides -3", ["--slides", "'-3'", "1 or more"]),
         ("init --mpp 15 --slides 99999999999999999999", ["--slides", "2147483648"]),
-        ("init --mpp 15 --workers 65", ["--workers is 65", "64"]),
+        ("init --mpp 15 --slides many", ["--slides", "'many'", "1 or more", "nor all"]),
+        ("init --mpp 15 --workers 65", ["--workers", "'65'", "1 or more, up to 64"]),
+        ("init --mpp 15 --workers 0", ["--workers", "'0'", "1 or more, up to 64"]),
         ("init --mpp 15 --rate 1", ["--rate is 1", "1000"]),
         ("init --mpp 15 --seed x", ["--seed", "'x'", "whole number"]),
         ("init --mpp 15 --kind frozen", ["--kind", "'frozen'", "tissue"]),
         ("init --mpp 15 --format gif", ["--format", "'gif'", "png"]),
-        ("init --mpp 15 --via ftp", ["--via", "'ftp'", "range, tiles, whole"]),
+        ("init --mpp 15 --via ftp", ["--via is ftp, but has", "range, tiles, whole"]),
+        ("init --mpp 15 --via ", ["--via is '', but has", "range, tiles, whole"]),
         ("init --mpp 15 --via range,range", ["--via", "each once"]),
         ("init --mpp 15 --api gdc", ["--api is 'gdc'", "https://"]),
         ("init --mpp 15 --api http://[x", ["--api is 'http://[x'", "https://"]),
         ("init --mpp 15 --api http://x:99999", ["--api", "99999", "https://"]),
         ("init --mpp 15 --bucket s3://b", ["--bucket is 's3://b'", "https://"]),
-        ("init --mpp 15 --project ", ["--project"]),
+        ("init --mpp 15 --project ", ["--project is '', but has", "TCGA-BRCA"]),
         ("init --mpp 15 --manifest no-such-file", ["no-such-file", "cannot be read"]),
     ],
 )
@@ -83,7 +87,7 @@ def test_a_wrong_command_line(tmp_path: Path, said: str, words: list[str]) -> No
 
 def test_more_slides_than_there_are(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, slides=16)
-    says(run("--mirror", root, "update"), WRONG_USE, "16", "only 15", "sample.slides")
+    says(run("--mirror", root, "update"), WRONG_USE, "16", "only 15", "sample.slides", '"all"')
     assert column(root, "select * from mirror") == [] and not images(root)
 
 
@@ -98,12 +102,16 @@ def test_a_slide_coarser_than_the_mpp_fails_and_is_named(tmp_path: Path) -> None
     with StandIn(files) as gdc:
         root = made(tmp_path / "m", gdc, "--mpp", "0.25", slides=2)
         result = run("--mirror", root, "update")
-    assert result.code == SOME_FAILED
-    assert result.sentence.startswith(f"failed: {files[1].file_name}: ")
-    assert "0.25 µm/px" in result.sentence and "0.5 µm/px" in result.sentence
-    assert "1 slide fetched, 1 failed" in result.out
+        assert result.code == SOME_FAILED
+        assert result.sentence.startswith(f"failed: {files[1].file_name}: ")
+        assert "0.25 µm/px" in result.sentence and "0.5 µm/px" in result.sentence
+        assert "1 slide fetched, 1 failed" in result.out
+        told = updated(root).out
+        assert "1 failed (need another --mpp, so another mirror)" in told
     (error,) = column(root, "select error from mirror where status = 'failed'")
     assert "--mpp" in str(error)
+    told = succeeded("--mirror", root, "status").out
+    assert "failed   1 need another --mpp, so another mirror\n" in told
 
 
 @pytest.mark.parametrize(
@@ -329,6 +337,31 @@ MANIFESTS: dict[str, tuple[str, list[str]]] = {
     "no-slide": (f"{HEADER}\n{ROW.format(name='a.bam')}\n", ["no TCGA slide"]),
     "binary": ("\0\1\2\n", ["line 1", "binary"]),
 }
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("--project TCGA-OV", ["tells no projects", "--project"]),
+        ("--kind tissue", ["only 0", "--kind", "another"]),
+        ("--slides 2", ["only 1", "all"]),
+    ],
+)
+def test_what_no_slide_of_a_manifest_can_be(tmp_path: Path, said: str, words: list[str]) -> None:
+    (tmp_path / "list.txt").write_text(f"{HEADER}\n{ROW.format(name=NAME)}\n")
+    options = ("--mpp", "15", "--slides", "1", "--manifest", tmp_path / "list.txt")
+    says(run("--mirror", tmp_path / "m", "init", *options, *said.split()), WRONG_USE, *words)
+    assert not (tmp_path / "m").exists()
+
+
+def test_projects_of_a_manifest_cannot_be_gone_round(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"{HEADER}\n{ROW.format(name=NAME)}\n")
+    options = ("--mpp", "15", "--slides", "1", "--manifest", tmp_path / "list.txt")
+    root = tmp_path / "m"
+    result = run("--mirror", root, "init", *options, "--by", "project_id")
+    assert (result.code, "--by project_id makes no difference" in result.sentence) == (0, True)
+    rewrite(root, "^projects = .*", 'projects = ["TCGA-OV"]')
+    says(run("--mirror", root, "update"), WRONG_USE, "tells no projects", "projects")
 
 
 @pytest.mark.parametrize("name", MANIFESTS)

@@ -6,14 +6,17 @@ import csv
 import io
 import json
 import shlex
+import shutil
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from tests.command import run, started, succeeded
-from tests.gdc import Fault, StandIn
+from tests.gdc import Fault, Listed, StandIn
 from tests.mirrors import (
     MPP,
     PROJECTS,
@@ -214,7 +217,7 @@ def test_max_size_bounds_the_longer_side(tmp_path: Path, small_gdc: StandIn) -> 
 
 def test_the_environment_names_the_mirror(mirror: Path, tmp_path: Path) -> None:
     status = succeeded("status", env={"TCGAMIRROR": str(mirror)}, cwd=tmp_path)
-    assert "6 slides: 6 done" in status.out
+    assert "6 slides by seed 0 (stable): 6 done" in status.out
 
 
 def test_the_option_is_stronger_than_the_environment(mirror: Path, tmp_path: Path) -> None:
@@ -228,7 +231,7 @@ def test_the_option_may_stand_after_the_command(mirror: Path) -> None:
 
 def test_the_nearest_mirror_above_is_taken(mirror: Path) -> None:
     project = next((mirror / "images").iterdir())
-    assert "6 slides: 6 done" in succeeded("status", cwd=project).out
+    assert "6 slides by seed 0 (stable): 6 done" in succeeded("status", cwd=project).out
 
 
 def test_a_mirror_may_have_any_name(tmp_path: Path, small_gdc: StandIn) -> None:
@@ -247,7 +250,10 @@ def test_the_next_step_can_be_copied_to_a_shell(tmp_path: Path, small_gdc: Stand
 
 def test_an_encoding_without_our_letters_is_no_bug(mirror: Path) -> None:
     plain = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    assert "6 slides: 6 done" in succeeded("--mirror", mirror, "status", env=plain).out
+    assert (
+        "6 slides by seed 0 (stable): 6 done"
+        in succeeded("--mirror", mirror, "status", env=plain).out
+    )
 
 
 # What only looks --------------------------------------------------------------------
@@ -257,7 +263,7 @@ def test_status_tells_the_mirror_in_numbers(mirror: Path) -> None:
     out = succeeded("--mirror", mirror, "status").out
     assert f"({MPP:g} µm/px, exact, png)" in out
     assert f"listing  {RELEASE}: 18 slides" in out
-    assert "sample   6 slides: 6 done, 0 pending, 0 failed" in out
+    assert "sample   6 slides by seed 0 (stable): 6 done, 0 pending, 0 failed" in out
     for table in ("project ", "source ", "run "):
         assert f"\n\n{table}" in out
 
@@ -268,6 +274,61 @@ def test_status_as_json_is_one_object_of_the_same_numbers(mirror: Path) -> None:
     assert told["release"] == RELEASE
     assert sum(row["sampled"] for row in told["by_project"]) == 6
     assert told["runs"][0]["command"] == "update"
+
+
+def test_status_tells_the_images_own_target(mirror: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(mirror, tmp_path / "m")
+    rewrite(root, "^mpp = .*", "mpp = 9.0")
+    told = succeeded("--mirror", root, "status").out.splitlines()[0]
+    assert f"({MPP:g} µm/px, exact, png; tcgamirror.toml asks for 9 µm/px, exact, png," in told
+    told = succeeded("--mirror", root, "status", "--json").json()
+    assert (told["target"], told["unknown_mpp"]) == (f"{MPP:g} µm/px, exact, png", 0)
+    assert told["drawn"]["seed"] == 0
+
+
+def test_status_counts_images_of_unknown_resolution(mirror: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(mirror, tmp_path / "m")
+    with closing(sqlite3.connect(root / "catalogue.db")) as connection, connection:
+        connection.execute("UPDATE images SET mpp_x = NULL, mpp_y = NULL WHERE rowid < 3")
+    assert " moved; 2 of unknown resolution\n" in succeeded("--mirror", root, "status").out
+    assert succeeded("--mirror", root, "status", "--json").json()["unknown_mpp"] == 2
+
+
+def test_init_tells_what_was_asked_for(tmp_path: Path) -> None:
+    said = ("--by", "primary_site", "--kind", "all", "--project", "TCGA-OV", "--slides", "3")
+    told = succeeded("--mirror", tmp_path / "m", "init", "--max-size", "300", *said).out
+    assert (
+        ": 3 slides by seed 0 (stable, by primary_site, kind all, projects TCGA-OV), "
+        "each at most 300 px, exact, png\n"
+    ) in told
+
+
+@pytest.mark.parametrize("number", ["all", "5"])
+@pytest.mark.parametrize("kind", [[], ["--kind", "all"]])
+def test_a_project_that_is_not_listed(
+    tmp_path: Path, small_gdc: StandIn, number: str, kind: list[str]
+) -> None:
+    root = made(tmp_path / "m", small_gdc, "--project", "tcga-brca", "--slides", number, *kind)
+    result = run("--mirror", root, "update")
+    assert result.code == 2
+    assert (
+        "no slide of project tcga-brca is listed; there are TCGA-BRCA, TCGA-GBM, TCGA-LUAD: "
+        "correct sample.projects"
+    ) in result.sentence
+
+
+def test_a_kind_that_a_project_lacks(tmp_path: Path, small_slides: tuple[Listed, ...]) -> None:
+    others = [slide for slide in small_slides if "-TS" not in slide.file_name]
+    of_one = [slide for slide in small_slides if slide.project_id == "TCGA-GBM"]
+    with StandIn([*others, *(slide for slide in of_one if slide not in others)]) as gdc:
+        options = ("--project", "TCGA-OV", "--project", "TCGA-BRCA", "--kind", "tissue")
+        root = made(tmp_path / "m", gdc, *options)
+        result = run("--mirror", root, "update")
+        assert "no tissue slide of project TCGA-BRCA, TCGA-OV is listed" in result.sentence
+        assert "there are TCGA-GBM: " in result.sentence
+    with StandIn(others) as gdc:
+        root = made(tmp_path / "n", gdc, "--kind", "tissue", "--slides", "all")
+        assert "no tissue slide is listed" in run("--mirror", root, "update").sentence
 
 
 @pytest.mark.parametrize("name", ["file_id", "file_name", "slide_barcode", "case_barcode"])

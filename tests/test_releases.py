@@ -13,11 +13,13 @@ import pytest
 
 from tcgamirror.manifest import read_manifest
 from tcgamirror.model import Slide
+from tests.carrying import is_clean, moved_projects, other_pixels
 from tests.command import run, succeeded
 from tests.gdc import Listed, StandIn, made_up_name
 from tests.gdc.faults import Fault
 from tests.gdc.listing import made_up_id
 from tests.mirrors import column, images, made, rows, updated
+from tests.publishing import change
 
 NEXT = "Data Release 46.0 - March 10, 2026"
 FIRST = "Data Release 45.0 - December 04, 2025"
@@ -123,6 +125,38 @@ def test_a_listing_that_shrank_is_refused_with_the_way_out(
         assert "5 withdrawn" in succeeded("--mirror", root, "update", "--accept-shrink").out
         assert f"nothing new: {NEXT}" in succeeded("--mirror", root, "refresh").out
     assert column(root, "select count(*) from slides") == [40]
+
+
+def test_an_image_made_anew_in_another_projects_folder_leaves_no_other(
+    tmp_path: Path, small_slides: tuple[Listed, ...]
+) -> None:
+    _, root = moved_projects(tmp_path, small_slides)
+    assert set(images(root)) == set(column(root, "select path from mirror"))
+    assert is_clean(root)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_an_older_image_stays_until_there_is_a_newer_one(
+    tmp_path: Path, small_slides: tuple[Listed, ...], fails: bool
+) -> None:
+    with StandIn(small_slides, release=FIRST) as gdc:
+        root = made(tmp_path / "m", gdc, slides=1)
+        updated(root)
+        ((name, path),) = rows(root, "select file_name, path from mirror")
+        mine = root / Path(str(path)).name
+        if fails:
+            gdc.faults.add(Fault(FILES, "reset"))
+        else:
+            # What only looks like an older image is left alone.
+            shutil.copy(root / str(path), mine)
+            change(root, "UPDATE images SET path = ?", f"images/../{mine.name}")
+        files = {file.file_name: file for file in small_slides}
+        fresh = other_pixels(files[str(name)], tmp_path / "a.svs")
+        files[str(name)] = replace(fresh, project_id="TCGA-NEW")
+        gdc.publish(list(files.values()), NEXT)
+        assert run("--mirror", root, "update").code == (3 if fails else 0)
+    assert (root / str(path)).exists()
+    assert mine.exists() != fails
 
 
 def test_an_unknown_release_names_the_known_ones(tmp_path: Path, small_gdc: StandIn) -> None:

@@ -125,7 +125,7 @@ def test_an_update_waits_and_then_tries_again(tmp_path: Path, small_gdc: StandIn
     status = succeeded("--mirror", root, "status").out
     assert f"failed   2 later, the first from {again}" in status
     told = succeeded("--mirror", root, "status", "--json").json()["retries"]
-    assert told == {"due": 0, "later": 2, "next": again, "never": 0}
+    assert told == {"due": 0, "later": 2, "next": again, "never": 0, "unfit": 0}
     with closing(sqlite3.connect(root / "catalogue.db")) as connection, connection:
         connection.execute("update images set retry_at = '2020-01-01T00:00:00Z'")
     assert "failed   2 due again at the next run" in succeeded("--mirror", root, "status").out

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcgamirror import settings as setting
+from tcgamirror.amounts import MOST_WORKERS
 from tcgamirror.errors import BadSettings
 from tcgamirror.model import ImageFormat, Kind, Resample, Target
 from tcgamirror.patience import Patience
@@ -45,7 +46,7 @@ SETTINGS = st.builds(
     manifest=st.none() | TEXT,
     form=st.sampled_from(ImageFormat),
     via=st.lists(st.sampled_from(SOURCES), min_size=1, unique=True).map(tuple),
-    workers=st.none() | st.integers(1, setting.MOST_WORKERS),
+    workers=st.none() | st.integers(1, MOST_WORKERS),
     rate=st.none() | st.floats(min_value=setting.LEAST_RATE, allow_infinity=False),
     api=ADDRESS,
     tiles=ADDRESS,

@@ -148,5 +148,8 @@ def _standing_words(standing: Standing) -> str:
     failed = ""
     if standing.failed:
         again = f"again from {standing.next}, " if standing.next else ""
-        failed = f", {standing.failed:,} failed ({again}at once by --retry-failed)"
+        way = f"{again}at once by --retry-failed"
+        if standing.unfit == standing.failed:
+            way = console.UNFIT
+        failed = f", {standing.failed:,} failed ({way})"
     return f"{standing.done:,} of {console.slides(standing.sampled)} done{failed}"

@@ -9,13 +9,16 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from tcgamirror import bars, console
+from tcgamirror import bars, console, drawn
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.commands import home_of
 from tcgamirror.errors import ExitCode
 from tcgamirror.fetching import Standing
-from tcgamirror.home import CATALOGUE
+from tcgamirror.home import CATALOGUE, FIXED
 from tcgamirror.lookups import Counts
+from tcgamirror.settings import FILE_NAME
+
+_UNKNOWN_MPP = "SELECT count(*) FROM images WHERE status = 'done' AND mpp_x IS NULL"
 
 
 def status(given: argparse.Namespace) -> ExitCode:
@@ -24,14 +27,22 @@ def status(given: argparse.Namespace) -> ExitCode:
         counts = catalogue.counts()
         standing = catalogue.standing(time.time())
         origins = {name: catalogue.fact(f"origin {name}") for name in ("bucket", "gdc")}
+        fixed = catalogue.fact(FIXED) or home.settings.fixed
+        plan = drawn.plan_of(catalogue, home.settings.plan)
+        ((unknown,),) = catalogue.query(_UNKNOWN_MPP).rows
     origins = {name: words for name, words in origins.items() if words}
     if given.json:
-        print(json.dumps(dataclasses.asdict(counts) | {"origins": origins} | _retries(standing)))
+        told: dict[str, object] = {"target": fixed, "unknown_mpp": unknown, "origins": origins}
+        told["drawn"] = None if plan is None else drawn.facts_of(plan)
+        print(json.dumps(dataclasses.asdict(counts) | told | _retries(standing)))
         return ExitCode.DONE
-    print(f"mirror   {home.root.absolute()} ({home.settings.fixed})")
+    asked = home.settings.fixed
+    other = "" if asked == fixed else f"; {FILE_NAME} asks for {asked}, which update refuses"
+    print(f"mirror   {home.root.absolute()} ({fixed}{other})")
     print(f"listing  {console.text(counts.release or 'none yet')}: {console.slides(counts.listed)}")
+    by = drawn.words(plan) if plan else "by more than one plan, or one not known"
     print(
-        f"sample   {console.slides(counts.sampled)}: {counts.done} done, "
+        f"sample   {console.slides(counts.sampled)} {console.text(by)}: {counts.done} done, "
         f"{counts.pending} pending, {counts.failed} failed"
     )
     if counts.failed:
@@ -39,6 +50,7 @@ def status(given: argparse.Namespace) -> ExitCode:
     print(
         f"images   {console.in_bytes(counts.bytes)}, "
         f"for {console.in_bytes(counts.bytes_fetched)} moved"
+        + (f"; {console.text(unknown)} of unknown resolution" if unknown else "")
     )
     for name, words in origins.items():
         print(f"{name:8} {console.text(words)}")
@@ -48,7 +60,7 @@ def status(given: argparse.Namespace) -> ExitCode:
 
 def _retries(standing: Standing) -> dict[str, object]:
     """Of the failed slides, how many are tried again when."""
-    names = ("due", "later", "next", "never")
+    names = ("due", "later", "next", "never", "unfit")
     return {"retries": {name: getattr(standing, name) for name in names}}
 
 
@@ -58,8 +70,10 @@ def _retry_words(standing: Standing) -> str:
         words.append(f"{standing.due:,} due again at the next run")
     if standing.later:
         words.append(f"{standing.later:,} later, the first from {standing.next}")
-    if standing.never:
-        words.append(f"{standing.never:,} only with --retry-failed")
+    if standing.never > standing.unfit:
+        words.append(f"{standing.never - standing.unfit:,} only with --retry-failed")
+    if standing.unfit:
+        words.append(f"{standing.unfit:,} {console.UNFIT}")
     return "; ".join(words)
 
 

@@ -8,7 +8,7 @@ import os
 import shlex
 from pathlib import Path
 
-from tcgamirror import console
+from tcgamirror import console, drawn
 from tcgamirror import settings as setting
 from tcgamirror.commands.showing import difference_words
 from tcgamirror.errors import ExitCode, WrongUse
@@ -27,14 +27,14 @@ def init(given: argparse.Namespace) -> ExitCode:
     # Read first: a manifest that cannot be taken leaves no mirror behind.
     listing = read_manifest(Path(settings.manifest)) if settings.manifest else None
     if listing is not None and lock is None:
-        _check_number(settings, listing)
+        _check_choice(settings, listing)
     if lock is not None:
         keep_lock(root, lock)
     home = Home.create(root, settings)
     words = _sample_words(settings)
     if lock is not None:
         words = f"the {console.slides(len(lock.slides))} of {given.lock}"
-    print(f"made a mirror in {home.root}: {words} at {settings.fixed}")
+    print(f"made a mirror in {home.root}: {words}, each {settings.fixed}")
     if listing is not None:
         print(f"{settings.manifest} lists {console.slides(len(listing.slides))}")
     if lock is not None and listing is not None:
@@ -44,8 +44,17 @@ def init(given: argparse.Namespace) -> ExitCode:
     return ExitCode.DONE
 
 
-def _check_number(settings: Settings, listing: Listing) -> None:
-    """Raises WrongUse if more slides are asked for than the manifest has of that kind."""
+def _check_choice(settings: Settings, listing: Listing) -> None:
+    """Raises WrongUse if the manifest has none of the slides asked for, or fewer."""
+    if settings.projects:
+        raise WrongUse(
+            "a manifest tells no projects, so that --project would match none of its slides: "
+            "leave out --project, or --manifest"
+        )
+    if settings.by is not By.NONE:
+        console.say(
+            f"--by {settings.by} makes no difference: a manifest tells no projects or sites"
+        )
     candidates = [
         Candidate(slide.file_name, slide.kind, slide.project_id, slide.primary_site)
         for slide in listing.slides
@@ -55,7 +64,8 @@ def _check_number(settings: Settings, listing: Listing) -> None:
         asked = "all" if settings.slides is None else f"{settings.slides:,}"
         raise WrongUse(
             f"--slides asks for {asked}, but of the {console.slides(len(listing.slides))} in "
-            f"{settings.manifest} only {there:,} are of the --kind and --project asked for"
+            f"{settings.manifest} only {there:,} are of the --kind asked for"
+            + (": ask for no more, or for all" if there else ": ask for another")
         )
 
 
@@ -70,7 +80,7 @@ def _settings(given: argparse.Namespace) -> Settings:
     elsewhere = api != setting.GDC
     tiles = given.tiles or (f"{api}/tile" if elsewhere else setting.GDC_TILES)
     bucket = given.bucket or ("none" if elsewhere else setting.BUCKET)
-    via = given.via.split(",") if given.via else setting.SOURCES
+    via = setting.SOURCES if given.via is None else given.via.split(",")
     return setting.Settings(
         target=setting.target(given.mpp, given.max_size, given.resample, ("--mpp", "--max-size")),
         form=ImageFormat(given.format),
@@ -82,9 +92,7 @@ def _settings(given: argparse.Namespace) -> Settings:
         projects=setting.names(given.project, "--project"),
         manifest=_manifest(given.manifest),
         via=setting.ladder(via, "--via"),
-        workers=None
-        if given.workers is None
-        else setting.count(given.workers, "--workers", setting.MOST_WORKERS),
+        workers=given.workers,
         rate=None if given.rate is None else setting.byte_rate(given.rate, "--rate"),
         work_limit=None
         if given.work_limit is None
@@ -127,4 +135,4 @@ def _manifest(given: Path | None) -> str | None:
 
 def _sample_words(settings: Settings) -> str:
     count = "all slides" if settings.slides is None else console.slides(settings.slides)
-    return f"{count} by seed {settings.seed} ({settings.order})"
+    return f"{count} {drawn.words(settings.plan)}"

@@ -50,6 +50,11 @@ def lock(given: argparse.Namespace) -> ExitCode:
         return _check(home, given.file)
     with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
         made = lock_of(home.settings, catalogue)
+    if not made.planned:
+        console.say(
+            "the sample was drawn by more than one plan, or it is not known by which: the lock "
+            "names its slides, and neither seed, order, by, kind nor projects"
+        )
     if given.file is None:
         sys.stdout.buffer.write(formatted(made))
         return ExitCode.DONE
@@ -61,6 +66,10 @@ def lock(given: argparse.Namespace) -> ExitCode:
 
 
 def _write(path: Path, data: bytes) -> None:
+    if path.is_dir():
+        raise WrongUse(f"{path} is a directory; name a file in it")
+    if not path.absolute().parent.is_dir():
+        raise WrongUse(f"{path.absolute().parent} is no directory: make it, or name another place")
     try:
         with replacing(path) as file:
             file.write(data)

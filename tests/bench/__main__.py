@@ -22,6 +22,8 @@ from tests.bench.scaling import SMALL, scaling
 from tests.bench.ways import BARE, RANGE, TILES, WHOLE, A, B, Timing, middle, timed
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
+REPETITIONS = 3
+"""Of the runs over one link."""
 PLOT = Path(__file__).with_name("slides.svg")
 
 
@@ -50,7 +52,7 @@ def run(plan: Plan) -> Results:
     say("the ways that move less")
     timings += _fast(plan)
     say("one link for all")
-    links = [shared(plan.linked, plan.links, rate, 3) for rate in (LINK, None)]
+    links = [shared(plan.linked, plan.links, rate, REPETITIONS) for rate in (LINK, None)]
     say("decoding")
     decodings = [decoding(kind, plan.decodings) for kind in plan.decoded]
     say("memory")

@@ -100,9 +100,9 @@ FULL = Plan(
     decoded=(_BASE, _BASE_TABLES),
     decodings=3,
     at_once={
-        "two 100,000×80,000 base levels alone in tiles of 512, two in tiles of 256": (
-            *[_alone(100_000, 80_000, 512)] * 2,
-            *[_alone(100_000, 80_000, 256)] * 2,
+        "two 50,000×40,000 base levels alone in tiles of 512, two in tiles of 256": (
+            *[_alone(50_000, 40_000, 512)] * 2,
+            *[_alone(50_000, 40_000, 256)] * 2,
         ),
         "four 30,000×24,000 base levels alone, every tile's bytes moved": (_BASE_LONG,) * 4,
         "four 12,000×9,000 JPEG 2000 base levels alone": (_BASE_J2K,) * 4,

@@ -1,0 +1,102 @@
+"""The sample filled up: from the listing by the settings' plan, or from a lock file."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+
+from tcgamirror.catalogue import Catalogue
+from tcgamirror.drawn import noted
+from tcgamirror.errors import WrongUse
+from tcgamirror.home import Home
+from tcgamirror.lockfile import read_lock
+from tcgamirror.model import Kind
+from tcgamirror.sampling import Candidate, Plan
+
+SAMPLED = "sampled"
+"""The catalogue's fact that tells for which settings and listing the sample is filled up."""
+
+MOST_NAMED = 10
+"""Projects named where none of those asked for is listed."""
+
+
+def fill(home: Home, catalogue: Catalogue) -> int:
+    """Fills the sample up to what the settings ask for; how many slides were added.
+
+    What is sampled stays, whatever the settings say now. Raises WrongUse if
+    more is asked for than there is, or all of nothing.
+    """
+    if catalogue.release() is None:
+        raise WrongUse("nothing is listed yet: run tcgamirror refresh first, or update")
+    settings, plan = home.settings, home.settings.plan
+    asked = (
+        f"{settings.slides} of listing {catalogue.merges()} by seed {plan.seed}, "
+        f"{plan.order}, {plan.by}, {sorted(plan.kinds)}, {sorted(plan.projects)}"
+    )
+    if settings.lock is not None:
+        asked = f"{asked}, {settings.lock}"
+    if catalogue.fact(SAMPLED) == asked:
+        return 0
+    sampled = set(catalogue.sampled())
+    if settings.lock is not None:
+        added = _fill_locked(home, catalogue, sampled)
+    else:
+        added = _fill_planned(settings.slides, plan, catalogue, sampled)
+    catalogue.set_fact(SAMPLED, asked)
+    return added
+
+
+def _fill_planned(slides: int | None, plan: Plan, catalogue: Catalogue, sampled: set[str]) -> int:
+    if slides is not None and len(sampled) >= slides:
+        return 0
+    fresh = [name for name in catalogue.order(plan) if name not in sampled]
+    # What is sampled counts, though it be withdrawn since.
+    there = len(sampled) + len(fresh)
+    if not there:
+        raise WrongUse(_why_none(catalogue.candidates(), plan))
+    if slides is not None and slides > there:
+        raise WrongUse(
+            f"{slides} slides are asked for, but there are only {there}: lower sample.slides, "
+            'make it "all", or widen kind and projects, in the settings'
+        )
+    fresh = fresh if slides is None else fresh[: slides - len(sampled)]
+    _add(catalogue, fresh, plan)
+    return len(fresh)
+
+
+def _fill_locked(home: Home, catalogue: Catalogue, sampled: set[str]) -> int:
+    """Adds those of the lock's slides that are listed; the others are told by the report."""
+    lock = read_lock(home.root / str(home.settings.lock))
+    fresh = [name for name in lock.among(catalogue.candidates()) if name not in sampled]
+    _add(catalogue, fresh, lock.plan)
+    return len(fresh)
+
+
+def _add(catalogue: Catalogue, names: Sequence[str], plan: Plan | None) -> None:
+    if names:
+        facts = {} if plan is None else noted(catalogue, plan, len(names))
+        catalogue.add_to_sample(names, time.time(), facts)
+
+
+def _why_none(candidates: Sequence[Candidate], plan: Plan) -> str:
+    """Why the plan allows no listed slide, and what there is instead."""
+    if not candidates:
+        return "no slide is listed, so that none can be sampled"
+    of_kind = list(filter(dataclasses.replace(plan, projects=frozenset()).allows, candidates))
+    if not of_kind:
+        (kind,) = plan.kinds
+        return f"no {kind} slide is listed: change sample.kind in the settings"
+    there = sorted({slide.project_id for slide in of_kind if slide.project_id})
+    if not there:
+        return (
+            "what is listed tells no projects, as is so of a manifest: "
+            "take projects out of the settings"
+        )
+    of_any_kind = dataclasses.replace(plan, kinds=frozenset(Kind)).allows
+    what = f"{min(plan.kinds)} slide" if any(map(of_any_kind, candidates)) else "slide"
+    more = f" and {len(there) - MOST_NAMED} more" if len(there) > MOST_NAMED else ""
+    return (
+        f"no {what} of project {', '.join(sorted(plan.projects))} is listed; there are "
+        f"{', '.join(there[:MOST_NAMED])}{more}: correct sample.projects in the settings"
+    )
