@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _close_stdout()
         return int(ExitCode.DONE)
     except OSError as error:
-        return _no_room(error) if error.errno in _FULL else _bug(error)
+        return _refused(error)
     except Exception as error:  # noqa: BLE001
         return _bug(error)
 
@@ -90,6 +90,20 @@ def _open_streams() -> None:
 def _close_stdout() -> None:
     """Has what is still to be written go nowhere, so that Python's own flush does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _refused(error: OSError) -> int:
+    """What the system says of the user's own paths and disks is no mistake of this program."""
+    if error.errno in _FULL:
+        return _no_room(error)
+    # Only now: help and version need no files.
+    from tcgamirror.files import refusal
+
+    told = refusal(error)
+    if told is None:
+        return _bug(error)
+    console.say(f"tcgamirror: {told}")
+    return int(told.exit_code)
 
 
 def _no_room(error: OSError) -> int:

@@ -8,16 +8,17 @@ which server honours what.
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from tcgamirror import filesystem, gdc
+from tcgamirror import database, filesystem, gdc
 from tcgamirror.catalogue import Catalogue
-from tcgamirror.database import journal_for
 from tcgamirror.deepzoom import DeepZoom, decoded
-from tcgamirror.errors import ExitCode, NetworkError, RangeIgnored, TcgaMirrorError
+from tcgamirror.errors import Damaged, ExitCode, NetworkError, RangeIgnored, TcgaMirrorError
 from tcgamirror.files import free_bytes
 from tcgamirror.geometry import Size
 from tcgamirror.home import CATALOGUE, WORK, Home
@@ -32,6 +33,12 @@ ROOM = 6_000_000_000
 """Bytes. The largest slide has 5.1 GB, which `whole` keeps for a while."""
 
 LEAST_INODES = 10_000
+CHECK_SECONDS = 10.0
+"""For the catalogue's pages; `verify` reads all of them, however long it takes."""
+
+_CHECK_STEPS = 1000
+"""Of SQLite's, between two looks at the clock."""
+
 PART = 1 << 20
 """Bytes read of a slide to see how fast they come."""
 
@@ -103,10 +110,32 @@ def _catalogue(home: Home) -> Finding:
     try:
         with Catalogue.open(path, read_only=True) as catalogue:
             counts = catalogue.counts()
+        to_its_end = _is_checked(path)
     except TcgaMirrorError as error:
         return Finding("mirror", "catalogue", "cannot be read", str(error))
     words = f"{counts.listed:,} listed, {counts.done:,} done, {counts.failed:,} failed"
-    return Finding("mirror", "catalogue", f"{words}; journal while writing: {journal_for(path)}")
+    whole = "whole" if to_its_end else f"not checked to its end in {CHECK_SECONDS:.0f} s"
+    journal = database.journal_for(path)
+    return Finding("mirror", "catalogue", f"{words}; {whole}; journal while writing: {journal}")
+
+
+def _is_checked(path: Path) -> bool:
+    """Whether SQLite came to the end of its check in time. Raises Damaged for what it found."""
+    end = time.monotonic() + CHECK_SECONDS
+    with (
+        database.translated(path),
+        closing(database.connect(path, read_only=True)) as connection,
+    ):
+        connection.set_progress_handler(lambda: time.monotonic() > end, _CHECK_STEPS)
+        try:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                raise
+            return False
+    if found != "ok":
+        raise Damaged(f"{path} is damaged ({' '.join(found.split())}); {database.WAY_OUT}")
+    return True
 
 
 # The servers ---------------------------------------------------------------------
@@ -122,12 +151,13 @@ class Servers:
 
     def looks(self) -> Iterator[Finding]:
         """What each origin honours. After a listing that does not come there is nothing to ask."""
-        api = self._settings.api
+        api, bucket = self._settings.api, self._settings.bucket
         yield self._timed("status", self._status, f"see whether {api}/status opens in a browser")
         yield self._timed("listing", self._listing, "try again later; the GDC is down at times")
         if self._slide is None:
+            for what in ("bucket", "/data", "tiles") if bucket else ("/data", "tiles"):
+                yield Finding("servers", what, "not tried: no slide is known to try it with")
             return
-        bucket = self._settings.bucket
         if bucket:
             way = "the GDC's own /data is used instead; set gdc.bucket to none to save the tries"
             yield self._timed("bucket", lambda: self._parts(Origin("bucket", bucket)), way)

@@ -9,12 +9,16 @@ from pathlib import Path
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.errors import BadSettings, NotAMirror, TcgaMirrorError, WrongUse
 from tcgamirror.files import FORBIDDEN, make_folder, replacing, room
-from tcgamirror.settings import FILE_NAME, Settings, format_settings, read_settings
+from tcgamirror.settings import FILE_NAME, LOCKED, Settings, format_settings, read_settings
 
 CATALOGUE = "catalogue.db"
 WORK = "work"
 FIXED = "fixed at init"
 """The fact that tells what images the mirror was made for."""
+
+_GALLERY = "gallery"
+_BEGUN = frozenset({"lock", "images", WORK, LOCKED, "lost+found"})
+"""What a killed import or sync may leave before there are settings, or a new disk brings along."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +32,20 @@ class Home:
     def find(cls, start: Path, *, above: bool) -> Home:
         """The mirror at `start`, or, if `above`, in the nearest directory above it.
 
-        Raises NotAMirror, or BadSettings for settings that cannot be read.
+        Raises NotAMirror, BadSettings for settings that cannot be read, and WrongUse
+        for a catalogue that may not be.
         """
         for root in [start, *(start.absolute().parents if above else [])]:
             if _there(root / FILE_NAME):
+                check_readable(root / CATALOGUE)
                 return cls(root, read_settings(root / FILE_NAME))
         if above:
             raise NotAMirror(
                 f"neither {start.absolute()} nor a directory above it is a mirror (it would hold "
                 f"{FILE_NAME}); make one by tcgamirror init, or name it by --mirror"
             )
+        if _there(start / CATALOGUE):
+            raise NotAMirror(_lost_settings(start))
         lack = f"holds no {FILE_NAME}" if start.is_dir() else "is no directory"
         raise NotAMirror(
             f"{start.absolute()} is no mirror, it {lack}; make one by tcgamirror init, or name "
@@ -48,25 +56,56 @@ class Home:
     def create(cls, root: Path, settings: Settings) -> Home:
         """A new mirror. The settings are written last: what lacks them is none.
 
-        A catalogue that an init left which was killed before that is replaced.
-        Raises NotAMirror if `root` holds a mirror, or another catalogue.
+        A catalogue that an init left which was killed before that is replaced. One
+        that was used stays, as that of a mirror whose settings were lost. Raises
+        NotAMirror if `root` holds a mirror, or a catalogue of other images or none.
         """
         _make(root)
-        if not _there(root / FILE_NAME) and _is_unfinished(root / CATALOGUE):
+        if _there(root / FILE_NAME):
+            raise NotAMirror(f"{root} holds {FILE_NAME} already; choose another directory")
+        if _is_unfinished(root / CATALOGUE):
             (root / CATALOGUE).unlink()
-        for name in (FILE_NAME, CATALOGUE):
-            if _there(root / name):
-                raise NotAMirror(f"{root} holds {name} already; choose another directory")
+        home = cls(root, settings)
+        if _there(root / CATALOGUE):
+            home._check_own_catalogue()
+            home._write_settings()
+            return home
+        if _there(root / _GALLERY):
+            raise NotAMirror(
+                f"{root / _GALLERY} is there already, and a mirror's own pages would go in there: "
+                "choose another directory, or move it away"
+            )
         with Catalogue.create(root / CATALOGUE) as catalogue:
             catalogue.set_fact(FIXED, settings.fixed)
         try:
-            with replacing(root / FILE_NAME) as file:
-                file.write(format_settings(settings).encode())
+            home._write_settings()
         except BaseException:
-            # Left alone it would keep the next init from this directory.
+            # Left alone it would keep an init for other images from this directory.
             (root / CATALOGUE).unlink(missing_ok=True)
             raise
-        return cls(root, settings)
+        return home
+
+    def _write_settings(self) -> None:
+        with replacing(self.root / FILE_NAME) as file:
+            file.write(format_settings(self.settings).encode())
+
+    def _check_own_catalogue(self) -> None:
+        """Raises NotAMirror if the catalogue that is there already is not of such images."""
+        try:
+            with Catalogue.open(self.root / CATALOGUE, read_only=True) as catalogue:
+                fixed = catalogue.fact(FIXED)
+        except TcgaMirrorError as error:
+            raise NotAMirror(
+                f"{self.root} holds {CATALOGUE} already, which cannot be read: choose another "
+                "directory, or, if a mirror lost its settings here, move it away, run tcgamirror "
+                "init again, and then tcgamirror rebuild"
+            ) from error
+        if fixed != self.settings.fixed:
+            raise NotAMirror(
+                f"{self.root} holds {CATALOGUE} already, which was made for {fixed}: choose "
+                "another directory, or run tcgamirror init for such images to write its settings "
+                "again"
+            )
 
     def check_target(self, catalogue: Catalogue) -> None:
         """Raises BadSettings if the settings ask for other images than the mirror was made for."""
@@ -78,12 +117,52 @@ class Home:
             )
 
 
+def check_readable(catalogue: Path) -> None:
+    """Raises WrongUse for a catalogue of which SQLite would say that it cannot be written."""
+    if catalogue.exists() and not os.access(catalogue, os.R_OK):
+        raise WrongUse(f"{catalogue} cannot be read by this user; change its permissions")
+
+
+def check_place(root: Path) -> None:
+    """Raises NotAMirror for a directory that is in use for something else.
+
+    Not so are a mirror, what is not there yet or empty, and what was left by a run
+    that was killed while it made a mirror. Hidden files count as nothing, as file
+    systems and file managers leave them.
+    """
+    if not root.is_dir() or _there(root / FILE_NAME):
+        return
+    if _there(root / CATALOGUE) and not _is_unfinished(root / CATALOGUE):
+        raise NotAMirror(_lost_settings(root))
+    for name in sorted(path.name for path in root.iterdir()):
+        if name not in _BEGUN and not name.startswith((".", CATALOGUE)):
+            raise NotAMirror(
+                f"{root.absolute()} is no mirror and holds other things, such as {name!r}: "
+                "name a mirror, or a new or an empty directory"
+            )
+
+
+def _lost_settings(root: Path) -> str:
+    return (
+        f"{root.absolute()} holds {CATALOGUE}, but no {FILE_NAME}: put a copy back, or run "
+        "tcgamirror init there, which writes it again if it asks for images as they are there"
+    )
+
+
 def _there(path: Path) -> bool:
+    """Anything at all: what is no file is told when it is opened."""
     try:
-        # Anything at all: what is no file is told when it is opened.
-        return os.path.lexists(path)
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     except ValueError as error:
         raise NotAMirror(f"{str(path)!r} is no path ({error})") from error
+    except OSError as error:
+        raise NotAMirror(
+            f"{path.parent.absolute()} cannot be looked into ({error.strerror}): change its "
+            "permissions, or name another mirror by --mirror or TCGAMIRROR"
+        ) from error
+    return True
 
 
 def _is_unfinished(path: Path) -> bool:

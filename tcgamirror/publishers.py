@@ -36,7 +36,7 @@ from tcgamirror.errors import (
 )
 from tcgamirror.files import digest, room
 from tcgamirror.foreign import MOST_BYTES, Image
-from tcgamirror.home import CATALOGUE
+from tcgamirror.home import CATALOGUE, check_readable
 from tcgamirror.settings import FILE_NAME
 from tcgamirror.transport import Transport
 
@@ -109,6 +109,7 @@ class Folder:
         path = self.root / CATALOGUE
         if not path.is_file():
             raise Damaged(f"{path} is missing; {database.WAY_OUT}")
+        check_readable(path)
         if path.stat().st_size > MOST_BYTES:
             raise Damaged(f"{path} has {path.stat().st_size:,} bytes, more than any catalogue has")
         target.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ have put it.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
@@ -18,9 +19,10 @@ from pathlib import Path
 from typing import Protocol
 
 from tcgamirror import gdc
+from tcgamirror.abreast import in_batches
 from tcgamirror.brake import Brake
 from tcgamirror.catalogue import Catalogue
-from tcgamirror.errors import BadSettings, Damaged, ExitCode
+from tcgamirror.errors import BadSettings, Damaged, ExitCode, NoRoom, WrongUse
 from tcgamirror.files import Lock, room, sync_folder
 from tcgamirror.home import CATALOGUE, FIXED, Home
 from tcgamirror.inplace import Images
@@ -28,9 +30,10 @@ from tcgamirror.lockfile import order_of
 from tcgamirror.manifest import read_manifest
 from tcgamirror.mirror import LOCK, network
 from tcgamirror.model import Listing, Upstream
+from tcgamirror.store import IMAGES
 from tcgamirror.strays import Stray, image_files
 from tcgamirror.upkeep import Restored, fact_of
-from tcgamirror.verify import Deadline, in_batches
+from tcgamirror.verify import Deadline, checkers
 
 UNFINISHED = f"{CATALOGUE}.rebuilt"
 LOST = "attempts, runs, changes between releases and former file_ids"
@@ -80,16 +83,21 @@ def rebuild_catalogue(home: Home, watcher: Watcher, brake: Brake, *, offline: bo
 
     offline: from the images alone. Raises NetworkError or BadManifest if the
     listing cannot be had, BadSettings if the old catalogue says that the mirror
-    was made for other images, Interrupted; nothing has changed then.
+    was made for other images, WrongUse if it is whole or `images/` is not there,
+    Interrupted; nothing has changed then.
     """
     # Where the catalogue is a link to another disk, that is where it stays.
     place = Path(os.path.realpath(home.root / CATALOGUE))
     with Lock(home.root / LOCK, "rebuild"):
         _check_target(home, place)
-        listing = None if offline else _listing(home, watcher, brake)
-        found, refused = _Images(home, watcher, brake).read()
         unfinished = place.with_name(UNFINISHED)
         _remove(unfinished)
+        try:
+            _check_needed(home, place, unfinished)
+        finally:
+            _remove(unfinished)
+        listing = None if offline else _listing(home, watcher, brake)
+        found, refused = _Images(home, watcher, brake).read()
         try:
             counts = _fill(home, unfinished, listing, found)
             kept = _swap(unfinished, place)
@@ -108,6 +116,39 @@ def _check_target(home: Home, place: Path) -> None:
         raise BadSettings(
             f"the settings ask for images of {home.settings.fixed}, but the mirror was made for "
             f"{fixed}: change [target] back, then rebuild"
+        )
+
+
+def _check_needed(home: Home, place: Path, copy: Path) -> None:
+    """Raises WrongUse for a catalogue that is whole, and for images that are not there to read.
+
+    A copy is looked at: opening it plays a journal back, into what may be damaged already.
+    """
+    done = 0
+    # What a failing disk does not give is missing in the copy, which then is not whole.
+    with suppress(Damaged), room(copy):
+        for end in ("", "-journal", "-wal"):
+            if place.with_name(place.name + end).is_file():
+                shutil.copyfile(f"{place}{end}", f"{copy}{end}")
+    try:
+        with Catalogue.open(copy, read_only=True) as catalogue:
+            done = catalogue.counts().done
+            catalogue.check_whole()
+    except (Damaged, NoRoom):
+        _check_mounted(home.root / IMAGES, done)
+        return
+    raise WrongUse(
+        f"{place} is whole, and a new one would know less ({LOST}): leave it as it is, or, to have "
+        "it made anew all the same, move it away and run tcgamirror rebuild again"
+    )
+
+
+def _check_mounted(images: Path, done: int) -> None:
+    """Raises WrongUse where a disk may be missing: a new catalogue would know none of `done`."""
+    if not images.is_dir() and (done or os.path.lexists(images)):
+        raise WrongUse(
+            f"{images} is no directory: mount the disk the images lie on, or, if they are lost, "
+            "make an empty directory there"
         )
 
 
@@ -139,7 +180,14 @@ class _Images:
         self._watcher.begins(len(paths), sum(map(self._size, paths)))
         taken: dict[str, Restored] = {}
         refused: list[Stray] = []
-        for batch in in_batches(self._taken, paths, self._size, self._deadline):
+        batches = in_batches(
+            self._taken,
+            paths,
+            at_once=checkers(),
+            size_of=self._size,
+            stopped=lambda: self._deadline.reached,
+        )
+        for batch in batches:
             for path, image in batch:
                 if isinstance(image, Stray):
                     refused.append(image)

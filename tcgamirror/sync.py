@@ -90,6 +90,7 @@ def synchronize(
     next run goes on with it.
     """
     refuse_itself(source, root)
+    made = [path for path in (root, *root.absolute().parents) if not path.exists()]
     with room(root):
         make_folder(root)
     with Lock(root / LOCK, "sync"):
@@ -98,6 +99,11 @@ def synchronize(
         finally:
             with suppress(OSError):
                 (root / _COPY).unlink(missing_ok=True)
+                if not os.path.lexists(root / FILE_NAME):
+                    (root / LOCK).unlink()
+                for path in made:
+                    # Only what is empty goes.
+                    path.rmdir()
 
 
 class _Sync:

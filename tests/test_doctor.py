@@ -9,10 +9,20 @@ from typing import Any
 
 import pytest
 
+from tcgamirror.doctor import mirror_findings
+from tcgamirror.home import Home
 from tcgamirror.machine import without_credentials
 from tests.command import run, succeeded
 from tests.gdc import Fault, StandIn
 from tests.mirrors import addresses, contents, made, updated
+
+
+def spoil_middle(path: Path) -> None:
+    """Overwrites 9,000 bytes in the middle of a file."""
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(b"spoilt by a bad disk" * 450)
+
 
 SERVERS = ["status", "listing", "bucket", "/data", "tiles"]
 
@@ -64,6 +74,8 @@ def test_a_gdc_that_cannot_be_reached_ends_it_with_4(tmp_path: Path, small_gdc: 
     ended = run("doctor", *addresses(small_gdc), cwd=tmp_path)
     assert (ended.code, ended.err) == (4, "")
     assert "cannot be reached" in ended.out and "to look at: status, listing" in ended.out
+    for what in ("bucket", "/data", "tiles"):
+        assert f"  {what:12} not tried: no slide is known" in ended.out
 
 
 @pytest.mark.parametrize(
@@ -134,6 +146,29 @@ def test_a_damaged_catalogue_is_told(tmp_path: Path, small_gdc: StandIn) -> None
     os.truncate(root / "catalogue.db", 100)
     ended = run("--mirror", root, "doctor", "--json")
     assert ended.code == 3 and found(ended.json(), "mirror")["catalogue"]["advice"]
+
+
+def test_a_catalogue_spoiled_in_its_middle_is_told(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    updated(root)
+    spoil_middle(root / "catalogue.db")
+    ended = run("--mirror", root, "doctor", "--json")
+    catalogue = found(ended.json(), "mirror")["catalogue"]
+    assert ended.code == 3 and "rebuild" in catalogue["advice"], catalogue
+
+
+def test_a_check_that_takes_too_long_is_cut_off_and_told(
+    mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told() -> str:
+        home = Home.find(mirror, above=False)
+        (finding,) = (each for each in mirror_findings(home) if each.what == "catalogue")
+        return finding.found
+
+    assert "; whole;" in told()
+    monkeypatch.setattr("tcgamirror.doctor.CHECK_SECONDS", -1.0)
+    monkeypatch.setattr("tcgamirror.doctor._CHECK_STEPS", 10)
+    assert "not checked to its end" in told()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -94,16 +94,10 @@ def a_folder(path: Path) -> None:
     path.mkdir()
 
 
-def as_it_was(path: Path) -> None:
-    assert path.is_file()
-
-
 # In every state --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "state", [missing, garbage, empty, cut_off, spoiled_inside, a_folder, as_it_was]
-)
+@pytest.mark.parametrize("state", [missing, garbage, empty, cut_off, spoiled_inside, a_folder])
 def test_the_same_rows_come_back(mirror: Path, state: Callable[[Path], None]) -> None:
     before, files = view(mirror), images(mirror)
     path = mirror / "catalogue.db"
@@ -128,7 +122,9 @@ def test_all_commands_go_on_after_it(mirror: Path, whole: tuple[Path, StandIn]) 
     (mirror / "catalogue.db").unlink()
     assert "only the old one knew" in rebuilt(mirror).out
     assert run("--mirror", mirror, "verify").out.startswith("12 images read: all as recorded")
-    assert "12 slides: 12 done, 0 pending, 0 failed" in run("--mirror", mirror, "status").out
+    told = run("--mirror", mirror, "status").out
+    by = "by seed 0 (stable, by project_id)"
+    assert f"12 slides {by}: 12 done, 0 pending, 0 failed" in told
     whole[1].clear()
     assert updated(mirror).out.startswith("nothing to fetch: 12 of 12")
     assert [record.path for record in whole[1].served] == ["/status"]
@@ -145,11 +141,49 @@ def test_a_link_to_a_catalogue_on_another_disk_stays_one(mirror: Path, tmp_path:
     assert (mirror / "catalogue.db").is_symlink() and view(mirror) == before
 
 
+def orphaned(path: Path) -> None:
+    """Damages it such that it can still be read: a sampled slide is gone from the listing."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(
+            "delete from slides where file_name = (select max(file_name) from sample)"
+        )
+        connection.commit()
+
+
+def test_a_catalogue_that_is_whole_is_left_alone(mirror: Path, whole: tuple[Path, StandIn]) -> None:
+    before = contents(mirror)
+    result = rebuilt(mirror)
+    assert result.code == 2 and "is whole" in result.sentence and "move it away" in result.sentence
+    assert contents(mirror) == before and not whole[1].served
+    rows_before = view(mirror)
+    (mirror / "catalogue.db").rename(mirror / "catalogue.db.mine")
+    assert rebuilt(mirror).code == 0
+    assert view(mirror) == rows_before
+
+
+@pytest.mark.parametrize("left", ["nothing", "file", "dangling link"])
+def test_images_on_a_disk_that_is_not_mounted_are_not_forgotten(mirror: Path, left: str) -> None:
+    folder = mirror / "images"
+    folder.rename(mirror / "elsewhere")
+    if left == "file":
+        folder.write_bytes(b"")
+    elif left == "dangling link":
+        folder.symlink_to(mirror / "nowhere")
+    orphaned(mirror / "catalogue.db")
+    before = contents(mirror)
+    result = rebuilt(mirror)
+    assert result.code == 2 and f"{folder} is no directory: mount" in result.sentence
+    assert contents(mirror) == before
+    folder.unlink(missing_ok=True)
+    (mirror / "elsewhere").rename(folder)
+    assert "12 images taken" in rebuilt(mirror).out
+
+
 # The listing -----------------------------------------------------------------------
 
 
 def test_without_the_gdc_nothing_changes(mirror: Path, whole: tuple[Path, StandIn]) -> None:
-    garbage(mirror / "catalogue.db")
+    cut_off(mirror / "catalogue.db")
     before = contents(mirror)
     whole[1].switch("api", "refused")
     try:

@@ -15,6 +15,7 @@ from tcgamirror.commands import home_of
 from tcgamirror.errors import ExitCode
 from tcgamirror.transfer.export import Asked, Exported, export
 from tcgamirror.transfer.importing import Imported, import_export
+from tcgamirror.transfer.layout import check_ending
 
 SHOWN = 20
 """Images named on the terminal."""
@@ -45,6 +46,7 @@ class _Told:
 
 def export_mirror(given: argparse.Namespace) -> ExitCode:
     home = home_of(given)
+    check_ending(given.dest)
     split = None if given.split is None else int(given.split)
     asked = Asked(given.only, given.since, split)
     made = export(home, given.dest, asked, _Told("exported", quiet=given.json))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -74,9 +75,7 @@ def sync(given: argparse.Namespace) -> ExitCode:
     if given.mirror is not None:
         raise WrongUse("sync takes the two mirrors as SRC and DST, not by --mirror")
     rate = None if given.rate is None else byte_rate(given.rate, "--rate")
-    root = Path(given.destination)
-    if root.exists() and not root.is_dir():
-        raise WrongUse(f"{root} is no directory; name another place to sync to")
+    root = _destination(given.destination)
     brake = Brake()
     brake.listen()
     moving = _Moving(quiet=given.json)
@@ -90,7 +89,7 @@ def sync(given: argparse.Namespace) -> ExitCode:
     from tcgamirror.transport import Transport
 
     try:
-        if given.source.startswith(("http://", "https://")):
+        if _is_address(given.source):
             url = address(given.source, "SRC")
             with Transport(rate=rate, stop=brake.stop) as transport:
                 found = done_from(Web(url, transport, brake.stop))
@@ -103,6 +102,29 @@ def sync(given: argparse.Namespace) -> ExitCode:
     else:
         _tell(found)
     return found.exit_code
+
+
+def _is_address(source: str) -> bool:
+    """Whether it is no directory. Raises WrongUse for an address that is not of the web."""
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", source)
+    if scheme is not None and scheme[1] not in ("http", "https"):
+        raise WrongUse(
+            f"SRC is an address that begins with {scheme[0]}; only http:// and https:// are known"
+        )
+    return scheme is not None
+
+
+def _destination(named: str) -> Path:
+    """Where to sync to. Raises WrongUse for what is neither a mirror nor free to become one."""
+    from tcgamirror.home import check_place
+
+    if not named:
+        raise WrongUse("DST is empty, as a variable that was never set is; name a directory")
+    root = Path(named)
+    if root.exists() and not root.is_dir():
+        raise WrongUse(f"{root} is no directory; name another place to sync to")
+    check_place(root)
+    return root
 
 
 def _tell(found: Synced) -> None:

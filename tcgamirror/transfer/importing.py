@@ -34,7 +34,7 @@ from tcgamirror.errors import (
 from tcgamirror.exchange import Having, Row, Taken
 from tcgamirror.files import Lock, free_bytes, make_folder, replacing, room
 from tcgamirror.foreign import Foreign
-from tcgamirror.home import CATALOGUE, FIXED, WORK, Home
+from tcgamirror.home import CATALOGUE, FIXED, WORK, Home, check_place
 from tcgamirror.lockfile import formatted, parsed
 from tcgamirror.mirror import LOCK
 from tcgamirror.model import Status
@@ -82,9 +82,11 @@ def import_export(root: Path, source: Path, on_progress: Progress) -> Imported:
     """Takes the export at `source` into the mirror at `root`, which is made if it is none.
 
     Raises BadExport or BadSettings for what cannot be taken over, BadSettings
-    for images of another target; nothing has changed then. Raises Locked, NoRoom.
+    for images of another target, NotAMirror for a directory of something else;
+    nothing has changed then. Raises Locked, NoRoom.
     """
     begun = time.monotonic()
+    check_place(root)
     with ExitStack() as stack:
         folder = stack.enter_context(_workplace(root))
         try:

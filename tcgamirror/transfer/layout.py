@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from tcgamirror import foreign
-from tcgamirror.errors import BadExport
+from tcgamirror.errors import BadExport, WrongUse
 from tcgamirror.home import CATALOGUE
 from tcgamirror.settings import FILE_NAME
 
@@ -38,6 +38,13 @@ _PART = re.compile(r"(?P<whole>.+)\.part(?P<number>\d{3})")
 _SUM = re.compile(r"(?P<sha256>[0-9a-f]{64})[ ][ *](?P<path>[ -~]+)")
 
 
+_OTHER_PACKERS = frozenset(
+    {".7z", ".br", ".bz2", ".gz", ".lz", ".lz4", ".lzma", ".rar", ".tb2", ".tbz", ".tbz2"}
+    | {".tgz", ".tlz", ".txz", ".tzst", ".xz", ".z", ".zipx", ".zst"}
+)
+"""Endings of archives of other kinds."""
+
+
 class Form(StrEnum):
     """What an export is made as, by the ending of its name."""
 
@@ -55,6 +62,13 @@ class Form(StrEnum):
         """
         name = whole_name(path.name).lower()
         return next((form for form in cls if form and name.endswith(form)), cls.DIRECTORY)
+
+
+def check_ending(path: Path) -> None:
+    """Raises WrongUse for the name of an archive of a kind that is not made."""
+    ending = Path(whole_name(path.name)).suffix.lower()
+    if Form.of(path) is Form.DIRECTORY and ending in _OTHER_PACKERS:
+        raise WrongUse(f"{path} cannot be made: an archive's name ends in .tar, .tar.zst or .zip")
 
 
 def whole_name(name: str) -> str:
