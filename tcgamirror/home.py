@@ -16,7 +16,7 @@ WORK = "work"
 FIXED = "fixed at init"
 """The fact that tells what images the mirror was made for."""
 
-_GALLERY = "gallery"
+GALLERY = "gallery"
 _BEGUN = frozenset({"lock", "images", WORK, LOCKED, "lost+found"})
 """What a killed import or sync may leave before there are settings, or a new disk brings along."""
 
@@ -70,9 +70,9 @@ class Home:
             home._check_own_catalogue()
             home._write_settings()
             return home
-        if _there(root / _GALLERY):
+        if _there(root / GALLERY):
             raise NotAMirror(
-                f"{root / _GALLERY} is there already, and a mirror's own pages would go in there: "
+                f"{root / GALLERY} is there already, and a mirror's own pages would go in there: "
                 "choose another directory, or move it away"
             )
         with Catalogue.create(root / CATALOGUE) as catalogue:

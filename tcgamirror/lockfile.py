@@ -22,7 +22,7 @@ from tcgamirror.catalogue import Catalogue
 from tcgamirror.drawn import plan_of
 from tcgamirror.errors import BadLockFile, BadSettings
 from tcgamirror.files import replacing
-from tcgamirror.home import CATALOGUE, Home
+from tcgamirror.home import CATALOGUE, GALLERY, Home
 from tcgamirror.model import ImageFormat, Listing
 from tcgamirror.sampling import By, Candidate, Order, Plan, ordered
 from tcgamirror.settings import FILE_NAME, LOCKED, Settings
@@ -381,6 +381,6 @@ def keep_lock(root: Path, lock: LockFile) -> None:
 
     What holds a mirror already is left as it is, for `Home.create` to refuse.
     """
-    if not any(os.path.lexists(root / name) for name in (FILE_NAME, CATALOGUE)):
+    if not any(os.path.lexists(root / name) for name in (FILE_NAME, CATALOGUE, GALLERY)):
         with replacing(root / LOCKED) as file:
             file.write(formatted(lock))
