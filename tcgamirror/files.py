@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +20,9 @@ from typing import BinaryIO, Literal, Self
 
 from tcgamirror.errors import Damaged, Locked, NoRoom, WrongUse
 
-_CHUNK = 1 << 20
+PIECE = 1 << 17
+"""Bytes read at once: so few that they are in the processor's cache still when they are used."""
+
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL})
 """How a file system says that it knows no locks of the kind asked for."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -30,6 +33,8 @@ _IN_THE_WAY = frozenset(
     | {errno.ENAMETOOLONG, errno.ENODEV, errno.ENXIO, errno.ENOTEMPTY}
 )
 """A folder is no folder, or gone: in general a disk that is not mounted."""
+_NO_PATH = frozenset({errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
+"""Whatever the disks hold, there can be no such file."""
 _BROKEN = frozenset({errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EREMOTEIO, errno.EUCLEAN})
 """The disk, or the way to it, fails."""
 
@@ -92,6 +97,41 @@ def sync_folder(path: Path) -> None:
         os.close(folder)
 
 
+def sync_disk(path: Path) -> None:
+    """Has all that was written to the file system `path` lies on reach the disk.
+
+    One wait for all of it is far shorter than one for each file. Raises OSError
+    where some of it cannot get there, as far as the system tells.
+    """
+    # Only now: few commands write so much.
+    import ctypes
+
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs is None:
+        # Not on a Mac: there it is asked of all disks, and their failures are not told.
+        os.sync()
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        if syncfs(handle):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(path))
+    finally:
+        os.close(handle)
+
+
+class Reader(threading.local):
+    """Reads open files, each thread into memory of its own that is had once."""
+
+    def __init__(self) -> None:
+        self._memory = memoryview(bytearray(PIECE))
+
+    def pieces(self, handle: int) -> Iterator[memoryview]:
+        """What is left to read; each piece is valid until the next one."""
+        while count := os.readv(handle, (self._memory,)):
+            yield self._memory[:count]
+
+
 def digest(
     path: Path,
     algorithm: Literal["md5", "sha256"],
@@ -100,7 +140,7 @@ def digest(
     """The file's digest in hex. on_bytes: called with the bytes of each piece read."""
     taken = hashlib.new(algorithm, usedforsecurity=False)
     with path.open("rb", buffering=0) as file:
-        while piece := file.read(_CHUNK):
+        while piece := file.read(PIECE):
             taken.update(piece)
             if on_bytes is not None:
                 on_bytes(len(piece))
@@ -134,10 +174,7 @@ def room(path: Path) -> Iterator[None]:
                 "free some, or move the mirror to a larger disk"
             ) from error
         if error.errno in FORBIDDEN:
-            raise WrongUse(
-                f"the system refuses access to {place} ({error.strerror}): "
-                "change its permissions or name another place"
-            ) from error
+            raise _forbidden(place, error) from error
         if error.errno in _IN_THE_WAY:
             raise WrongUse(
                 f"nothing can be written at {place} ({error.strerror}): mount the disk it lies "
@@ -149,6 +186,27 @@ def room(path: Path) -> Iterator[None]:
                 "run again when it is mended"
             ) from error
         raise
+
+
+def refusal(error: OSError) -> WrongUse | None:
+    """What to tell of a path that the system lets nobody look at or into.
+
+    None for any other error, and where the system names no file.
+    """
+    if not isinstance(error.filename, str):
+        return None
+    if error.errno in FORBIDDEN:
+        return _forbidden(error.filename, error)
+    if error.errno in _NO_PATH:
+        return WrongUse(f"{error.filename} leads nowhere ({error.strerror}): name another path")
+    return None
+
+
+def _forbidden(place: Path | str, error: OSError) -> WrongUse:
+    return WrongUse(
+        f"the system refuses access to {place} ({error.strerror}): "
+        "change its permissions or name another place"
+    )
 
 
 def _free(path: Path) -> str:

@@ -12,12 +12,24 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from PIL.JpegImagePlugin import JpegImageFile
 
+from tcgamirror.dimensions import (
+    MOST_SEGMENTS,
+    SIGNATURE,
+    Bytes,
+    chunk_head,
+    chunk_pieces,
+    first_directory,
+    frame_size,
+    jpeg_size,
+    png_size,
+    segments,
+    tiff_size,
+)
 from tcgamirror.encode import FACTS_KEY, JPEG_MOST_PIXELS
 from tcgamirror.errors import BadSlide, Damaged
 from tcgamirror.geometry import Size
@@ -30,11 +42,7 @@ MOST_FACTS = 1 << 16
 
 _PIECE = 1 << 20
 _MOST_STRIP = 1 << 26
-_MOST_SEGMENTS = 1000
-_PNG = b"\x89PNG\r\n\x1a\n"
 _ROWS_PER_STRIP, _STRIP_OFFSETS, _STRIP_COUNTS = 278, 273, 279
-_FRAMES = frozenset((0xC0, 0xC1, 0xC2))
-"""JPEG markers that begin a baseline, extended or progressive frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,72 +78,31 @@ def decode_all(file: BinaryIO, form: ImageFormat) -> None:
             _decode_jpeg(file, size)
 
 
-def _exactly(file: BinaryIO, count: int) -> bytes:
-    data = file.read(count)
-    if len(data) != count:
-        raise Damaged("it is cut off")
-    return data
-
-
-def _size(width: int, height: int) -> Size:
-    if not width or not height:
-        raise Damaged(f"it says that it has {width}×{height} pixels")
-    return Size(width, height)
-
-
 # PNG -------------------------------------------------------------------------
 
 
 def _png_header(file: BinaryIO) -> Header:
-    if file.read(len(_PNG)) != _PNG:
-        raise Damaged("it is no PNG")
-    length, name = _chunk_head(file)
-    if (length, name) != (13, b"IHDR"):
-        raise Damaged("it does not begin as a PNG does")
-    width, height, *kind = struct.unpack(">IIBBBBB", _chunk_data(file, length, name))
-    if kind != [8, 2, 0, 0, 0]:
-        raise Damaged("it is a PNG, but not of 8-bit RGB as this program writes them")
+    size = png_size(file)
     facts = ""
-    for _ in range(_MOST_SEGMENTS):
-        length, name = _chunk_head(file)
+    for _ in range(MOST_SEGMENTS):
+        length, name = chunk_head(file)
         if name in (b"IDAT", b"IEND"):
             break
         if length > MOST_FACTS:
             raise Damaged(f"its {name!r} chunk has {length:,} bytes")
-        key, _, text = _chunk_data(file, length, name).partition(b"\0")
+        key, _, text = b"".join(chunk_pieces(file, length, name)).partition(b"\0")
         if name == b"tEXt" and key == FACTS_KEY.encode():
             facts = text.decode("latin-1")
-    return Header(_size(width, height), facts)
-
-
-def _chunk_head(file: BinaryIO) -> tuple[int, bytes]:
-    length, name = struct.unpack(">I4s", _exactly(file, 8))
-    return length, name
-
-
-def _chunk_data(file: BinaryIO, length: int, name: bytes) -> bytes:
-    return b"".join(_chunk_pieces(file, length, name))
-
-
-def _chunk_pieces(file: BinaryIO, length: int, name: bytes) -> Iterator[bytes]:
-    """A chunk's bytes, in pieces; its checksum is checked after the last one."""
-    checksum = zlib.crc32(name)
-    while length:
-        piece = _exactly(file, min(length, _PIECE))
-        length -= len(piece)
-        checksum = zlib.crc32(piece, checksum)
-        yield piece
-    if struct.unpack(">I", _exactly(file, 4))[0] != checksum:
-        raise Damaged(f"its {name.decode('latin-1')!r} chunk has another checksum than it says")
+    return Header(size, facts)
 
 
 def _decode_png(file: BinaryIO, size: Size) -> None:
-    file.seek(len(_PNG))
+    file.seek(len(SIGNATURE))
     lines = _PngLines(size)
     name = b""
     while name != b"IEND":
-        length, name = _chunk_head(file)
-        for piece in _chunk_pieces(file, length, name):
+        length, name = chunk_head(file)
+        for piece in chunk_pieces(file, length, name):
             if name == b"IDAT":
                 lines.add(piece)
     lines.end()
@@ -174,45 +141,24 @@ class _PngLines:
 # TIFF ------------------------------------------------------------------------
 
 
-class _Bytes:
-    """A file as `tiff` reads one."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.size = file.seek(0, os.SEEK_END)
-
-    def read(self, span: Span) -> bytes:
-        self._file.seek(span.start)
-        return _exactly(self._file, span.length)
-
-
 def _tiff_header(file: BinaryIO) -> Header:
-    tiff, directory = _directory(_Bytes(file))
-    try:
-        width, height = (tiff.number(directory, tag) for tag in (Tag.WIDTH, Tag.HEIGHT))
-        return Header(_size(width, height), _description(tiff, directory))
-    except BadSlide as error:
-        raise Damaged(str(error)) from error
-
-
-def _directory(source: _Bytes) -> tuple[Tiff, Directory]:
-    try:
-        tiff = Tiff(source)
-        return tiff, next(tiff.directories())
-    except BadSlide as error:
-        raise Damaged(str(error)) from error
+    tiff, directory = first_directory(Bytes(file))
+    return Header(tiff_size(tiff, directory), _description(tiff, directory))
 
 
 def _description(tiff: Tiff, directory: Directory) -> str:
     entry = directory.entries.get(Tag.DESCRIPTION)
     if entry is None or entry.span.length > MOST_FACTS:
         return ""
-    return tiff.bytes_of(directory, Tag.DESCRIPTION).rstrip(b"\0").decode("latin-1")
+    try:
+        return tiff.bytes_of(directory, Tag.DESCRIPTION).rstrip(b"\0").decode("latin-1")
+    except BadSlide as error:
+        raise Damaged(str(error)) from error
 
 
 def _decode_tiff(file: BinaryIO, size: Size) -> None:
-    source = _Bytes(file)
-    tiff, directory = _directory(source)
+    source = Bytes(file)
+    tiff, directory = first_directory(source)
     if any(entry.span.stop > source.size for entry in directory.entries.values()):
         raise Damaged("it is cut off")
     try:
@@ -254,30 +200,13 @@ def _unpack_strip(tiff: Tiff, span: Span, raw: int) -> None:
 
 
 def _jpeg_header(file: BinaryIO) -> Header:
-    if file.read(2) != b"\xff\xd8":
-        raise Damaged("it is no JPEG")
-    facts, size = "", None
-    for _ in range(_MOST_SEGMENTS):
-        marker, data = _segment(file)
-        if marker == 0xDA:
-            break
+    facts = ""
+    sizes = []
+    for marker, data in segments(file):
         if marker == 0xE1 and data.startswith(b"Exif\0\0"):
-            tiff, directory = _directory(_Bytes(io.BytesIO(data[6:])))
-            facts = _description(tiff, directory)
-        elif marker in _FRAMES and len(data) >= 6:
-            height, width = struct.unpack(">HH", data[1:5])
-            size = _size(width, height)
-    if size is None:
-        raise Damaged("it says nowhere how many pixels it has")
-    return Header(size, facts)
-
-
-def _segment(file: BinaryIO) -> tuple[int, bytes]:
-    mark = _exactly(file, 4)
-    (length,) = struct.unpack(">H", mark[2:])
-    if mark[0] != 0xFF or length < 2:
-        raise Damaged("its segments do not follow each other as a JPEG's do")
-    return mark[1], _exactly(file, length - 2)
+            facts = _description(*first_directory(Bytes(io.BytesIO(data[6:]))))
+        sizes.append(frame_size(marker, data))
+    return Header(jpeg_size(sizes), facts)
 
 
 def _decode_jpeg(file: BinaryIO, size: Size) -> None:

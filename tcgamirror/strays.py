@@ -57,9 +57,12 @@ def strays_of(home: Home, catalogue: Catalogue, *, held: bool = False) -> Iterat
     """
     found = list(image_files(home.root))
     # Only now: what a run has put there meanwhile, the catalogue knew before.
+    recorded = catalogue.recorded_paths()
+    found = [path for path in found if path not in recorded]
+    if not found:
+        return
     store = Store(home.root, home.settings.form)
-    places = {store.path(slide) for slide in catalogue.sampled_slides()}
-    known = places | catalogue.recorded_paths()
+    known = recorded | {store.path(slide) for slide in catalogue.sampled_slides()}
     unfinished = {part_of(path) for path in known}
     for path in found:
         if path in unfinished:

@@ -13,25 +13,23 @@ its row pending first.
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import stat
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Protocol, TypeVar
+from pathlib import Path
+from typing import BinaryIO, Protocol
 
+from tcgamirror.abreast import in_batches, threads
 from tcgamirror.catalogue import Catalogue
+from tcgamirror.dimensions import read_size
 from tcgamirror.errors import Damaged, ExitCode, Interrupted
+from tcgamirror.files import Reader
 from tcgamirror.home import Home
 from tcgamirror.model import ImageFormat
-from tcgamirror.readback import decode_all, read_header
 from tcgamirror.rounds import Round
 from tcgamirror.store import IMAGES
 from tcgamirror.strays import Stray, strays_of
@@ -39,12 +37,7 @@ from tcgamirror.upkeep import Kept
 
 MOST_CHECKERS = 8
 
-_PIECE = 1 << 20
-_BATCH_IMAGES, _BATCH_BYTES = 16, 32 << 20
 _RECHECKS = 5
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class Watcher(Protocol):
@@ -134,52 +127,7 @@ class Deadline:
 
 def checkers() -> int:
     """Threads that read images: hashing and unpacking leave the interpreter to others."""
-    return min(MOST_CHECKERS, max(2, len(os.sched_getaffinity(0))))
-
-
-def in_batches(
-    work: Callable[[Item], Result],
-    items: Sequence[Item],
-    size_of: Callable[[Item], int],
-    deadline: Deadline,
-) -> Iterator[list[tuple[Item, Result]]]:
-    """Each item with what `work` gives for it, in order, by several threads.
-
-    Ends early, after a whole batch, when the deadline is reached: `work` may
-    raise Interrupted then. Only a few batches are in hand at a time.
-    """
-
-    def all_of(batch: Sequence[Item]) -> list[tuple[Item, Result]]:
-        return [(item, work(item)) for item in batch]
-
-    with ThreadPoolExecutor(checkers(), "check") as pool:
-        waiting: deque[Future[list[tuple[Item, Result]]]] = deque()
-        batches = _batches(items, size_of)
-        try:
-            while not deadline.reached:
-                while len(waiting) < 2 * checkers() and (batch := next(batches, None)):
-                    waiting.append(pool.submit(all_of, batch))
-                if not waiting:
-                    return
-                with suppress(Interrupted):
-                    yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _batches(items: Iterable[Item], size_of: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """So many that handing them over costs little, so few that progress is seen."""
-    batch: list[Item] = []
-    size = 0
-    for item in items:
-        batch.append(item)
-        size += size_of(item)
-        if len(batch) == _BATCH_IMAGES or size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+    return threads(MOST_CHECKERS)
 
 
 def verify_images(
@@ -202,7 +150,14 @@ def verify_images(
     checker = Checker(home.root, home.settings.form, asked, deadline)
     wrong: list[Wrong] = []
     checked = size = 0
-    for batch in in_batches(checker.fault, images, _size_of, deadline):
+    batches = in_batches(
+        checker.fault,
+        images,
+        at_once=checkers(),
+        size_of=_size_of,
+        stopped=lambda: deadline.reached,
+    )
+    for batch in batches:
         for image, fault in batch:
             if fault is not None and (sure := _confirmed(catalogue, checker, image, fault)):
                 wrong.append(sure)
@@ -262,19 +217,21 @@ class Checker:
         self._form = form
         self._asked = asked
         self._deadline = deadline
+        self._reader = Reader()
 
     def fault(self, image: Kept) -> str | None:
         """What is wrong with it, in words; None if nothing is. Raises Interrupted."""
         self._deadline.check()
         if image.path is None or image.sha256 is None or not _is_inside(image.path):
             return f"the catalogue says that it lies at {image.path!r}"
+        path = self._root / image.path
         try:
-            found = (self._root / image.path).stat()
+            found = path.stat()
             if not stat.S_ISREG(found.st_mode):
                 return "no file"
             if self._asked.quick:
                 return _wrong_size(found.st_size, image)
-            with (self._root / image.path).open("rb", buffering=0) as file:
+            with path.open("rb", buffering=0) as file:
                 return self._fault_of(file, image)
         except (FileNotFoundError, NotADirectoryError):
             return "missing"
@@ -286,11 +243,11 @@ class Checker:
         if (size, digest) != (image.bytes, image.sha256):
             return self._difference(file, size, image)
         try:
-            header = read_header(file, self._form)
-            if header.size != image.size:
-                return f"{header.size} pixels, recorded as {image.size}"
+            pixels = read_size(file, self._form)
+            if pixels != image.size:
+                return f"{pixels} pixels, recorded as {image.size}"
             if self._asked.decode:
-                decode_all(file, self._form)
+                self._decode(file)
         except Damaged as error:
             return f"as it was recorded, but {error}"
         return None
@@ -298,7 +255,7 @@ class Checker:
     def _digest(self, file: BinaryIO) -> tuple[int, str]:
         taken = hashlib.sha256(usedforsecurity=False)
         size = 0
-        while piece := file.read(_PIECE):
+        for piece in self._reader.pieces(file.fileno()):
             self._deadline.check()
             taken.update(piece)
             size += len(piece)
@@ -307,13 +264,19 @@ class Checker:
     def _difference(self, file: BinaryIO, size: int, image: Kept) -> str:
         """Why the digest is another one, as far as the file tells."""
         try:
-            header = read_header(file, self._form)
-            decode_all(file, self._form)
+            pixels = read_size(file, self._form)
+            self._decode(file)
         except Damaged as error:
             return f"{_wrong_size(size, image) or 'changed bytes'}: {error}"
-        if header.size == image.size:
+        if pixels == image.size:
             return "another image than was recorded"
-        return f"another image than was recorded, {header.size} pixels instead of {image.size}"
+        return f"another image than was recorded, {pixels} pixels instead of {image.size}"
+
+    def _decode(self, file: BinaryIO) -> None:
+        # Only now: to read images that are as they were needs no decoder.
+        from tcgamirror.readback import decode_all
+
+        decode_all(file, self._form)
 
 
 def _wrong_size(size: int, image: Kept) -> str | None:
@@ -321,5 +284,5 @@ def _wrong_size(size: int, image: Kept) -> str | None:
 
 
 def _is_inside(path: str) -> bool:
-    parts = PurePosixPath(path).parts
+    parts = path.split("/")
     return len(parts) > 1 and parts[0] == IMAGES and ".." not in parts

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import shutil
 import sqlite3
 import tarfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -17,7 +19,9 @@ from tcgamirror.cli import main
 from tcgamirror.errors import TcgaMirrorError
 from tcgamirror.transfer.importing import import_export
 from tests.command import Result, run
-from tests.mirrors import rows
+from tests.gdc import Listed, StandIn, listed
+from tests.mirrors import column, made, rows, updated
+from tests.slides import SlideSpec, make_slide
 
 FORMS = ("", ".tar", ".tar.zst", ".zip")
 
@@ -122,3 +126,32 @@ def resummed(folder: Path) -> None:
 def again(export: Path, folder: Path) -> Path:
     """A copy of an export, to be changed."""
     return shutil.copytree(export, folder)
+
+
+def other_pixels(file: Listed, path: Path) -> Listed:
+    """The same slide as another file."""
+    spec = SlideSpec(width=512, height=400, downsamples=(1, 4), thumbnail=False, seed=77)
+    fresh = listed(make_slide(path, spec), file_name=file.file_name)
+    return dataclasses.replace(file, path=fresh.path, md5=fresh.md5, size=fresh.size)
+
+
+def moved_projects(folder: Path, slides: Sequence[Listed]) -> tuple[Path, Path]:
+    """A mirror before and after a release that moved its first two slides to another project.
+
+    The second one's file changed, too: its image was made anew, where such are put now.
+    """
+    with StandIn(slides) as gdc:
+        root = made(folder / "m", gdc, slides=6)
+        updated(root)
+        before = shutil.copytree(root, folder / "before")
+        first, second = column(root, "select file_name from mirror order by sample_rank limit 2")
+        files = {file.file_name: file for file in slides}
+        files[str(second)] = other_pixels(files[str(second)], folder / "a.svs")
+        for name in (str(first), str(second)):
+            files[name] = dataclasses.replace(files[name], project_id="TCGA-NEW")
+        gdc.publish(list(files.values()), "Data Release 46.0 - March 04, 2026")
+        time.sleep(1.1)
+        updated(root)
+    projects = column(root, "select path like '%TCGA-NEW%' from mirror order by sample_rank")
+    assert projects == [0, 1, 0, 0, 0, 0]
+    return before, root

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import random
 import shutil
@@ -22,9 +23,12 @@ from tests.carrying import FORMS, exported, imported, inside, is_clean, known
 from tests.command import ended, run, started, succeeded
 from tests.gdc import Listed, StandIn, listed
 from tests.mirrors import column, images, made, rewrite, rows, updated
+from tests.publishing import change
 from tests.slides import SlideSpec, make_slide
 
 SOAK = bool(os.environ.get("TCGAMIRROR_SOAK"))
+BOUNDED = ("prlimit", "--fsize=2000000", "--as=4000000000")
+"""Words before a program that keep it from filling disk or memory."""
 SEED = int(os.environ.get("TCGAMIRROR_SEED", "5"))
 
 
@@ -233,6 +237,58 @@ def test_a_damaged_image_is_left_out_and_named(mirror: Path, tmp_path: Path, end
     assert column(tmp_path / "i", "select count(*) from mirror where status = 'pending'") == [2]
     assert "2 slides fetched" in updated(tmp_path / "i").out
     assert is_clean(tmp_path / "i")
+
+
+@pytest.mark.parametrize("ending", FORMS)
+def test_whatever_lies_in_an_images_place_is_named_and_nobody_waits_for_it(
+    mirror: Path, tmp_path: Path, ending: str
+) -> None:
+    paths = [mirror / path for path in list(images(mirror))[:4]]
+    for path in paths:
+        path.unlink()
+    folder, pipe, nowhere, endless = paths
+    folder.mkdir()
+    os.mkfifo(pipe)
+    nowhere.symlink_to("gone")
+    endless.symlink_to("/dev/zero")
+    dest = tmp_path / f"e{ending}"
+    result = run("--mirror", mirror, "export", dest, "--json", by=BOUNDED, timeout=30)
+    assert result.code == 7, result
+    lacking = result.json()["lacking"]
+    assert sorted(lacking) == sorted(str(path.relative_to(mirror)) for path in paths)
+
+
+def test_a_damaged_image_does_not_stay_in_an_export_that_is_gone_on_with(
+    mirror: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(exported(mirror, tmp_path / "done"), tmp_path / "e.part")
+    (tmp_path / "e.part" / "lock").touch()
+    path = next(iter(images(mirror)))
+    for root in (mirror, tmp_path / "e.part"):
+        (root / path).write_bytes(b"damaged")
+    result = inside("--mirror", mirror, "export", tmp_path / "e", "--json")
+    assert (result.code, result.json()["lacking"]) == (7, [path])
+    assert path not in images(tmp_path / "e")
+    checked(tmp_path / "e")
+
+
+@pytest.mark.parametrize("ending", FORMS)
+def test_a_disk_that_fills_up_is_told_and_nothing_stands_under_the_name(
+    mirror: Path, tmp_path: Path, ending: str
+) -> None:
+    path = next(iter(images(mirror)))
+    data = (mirror / path).read_bytes() + random.Random(SEED).randbytes(3_000_000)
+    (mirror / path).write_bytes(data)
+    change(
+        mirror,
+        "UPDATE images SET bytes = ?, sha256 = ? WHERE path = ?",
+        *(len(data), hashlib.sha256(data).hexdigest(), path),
+    )
+    dest = tmp_path / f"e{ending}"
+    result = run("--mirror", mirror, "export", dest, by=BOUNDED)
+    assert (result.code, dest.exists()) == (6, False)
+    assert f"{dest}.part/{dest.name if ending else path}" in result.sentence
+    assert path in images(unpacked(exported(mirror, dest), tmp_path / "out"))
 
 
 def test_a_persons_own_views_and_indexes_stay_at_home(mirror: Path, tmp_path: Path) -> None:

@@ -9,13 +9,23 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tcgamirror.errors import Damaged, Locked, NoRoom, WrongUse
-from tcgamirror.files import Lock, digest, free_bytes, replacing, room
+from tcgamirror.files import (
+    PIECE,
+    Lock,
+    Reader,
+    digest,
+    free_bytes,
+    replacing,
+    room,
+    sync_disk,
+)
 
 OTHER_ERROR = OSError(errno.EBADF, "bad file descriptor")
 
@@ -137,6 +147,26 @@ def test_a_digest_tells_how_far_it_is(tmp_path: Path) -> None:
     digest(path, "md5", told.append)
     assert sum(told) == 2_500_000
     assert len(told) > 1
+
+
+def test_threads_read_without_meeting(tmp_path: Path) -> None:
+    paths = [tmp_path / str(number) for number in range(8)]
+    for path in paths:
+        path.write_bytes(os.urandom(3 * PIECE + 1))
+    reader = Reader()
+
+    def read(path: Path) -> bytes:
+        with path.open("rb") as file:
+            return b"".join(map(bytes, reader.pieces(file.fileno())))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(read, paths)) == [path.read_bytes() for path in paths]
+
+
+def test_a_disk_is_waited_for_or_it_is_told_why_not(tmp_path: Path) -> None:
+    sync_disk(tmp_path)
+    with pytest.raises(FileNotFoundError, match="gone"):
+        sync_disk(tmp_path / "gone")
 
 
 def test_free_bytes_are_those_of_the_nearest_folder_there_is(tmp_path: Path) -> None:

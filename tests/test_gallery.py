@@ -124,6 +124,41 @@ def test_what_is_no_image_has_no_thumbnail(tmp_path: Path, data: bytes) -> None:
     assert Thumbnails().of(tmp_path / "missing.png") is None
 
 
+def test_nobody_waits_for_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "endless.jpg").symlink_to("/dev/zero")
+    for name in ("pipe.png", "endless.jpg"):
+        assert Thumbnails().of(tmp_path / name) is None
+
+
+def test_each_slide_has_its_own_thumbnail_though_others_have_none(home: Home) -> None:
+    done = rows(home.root, "SELECT file_name, path FROM mirror WHERE status = 'done'")
+    colours = {}
+    for number, (name, path) in enumerate(done):
+        file = home.root / str(path)
+        file.unlink()
+        if number % 3:
+            colours[name] = (number, 255 - number, 100)
+            Image.new("RGB", (40, 30), colours[name]).save(file)
+        change(home, "UPDATE images SET sha256 = ? WHERE path = ?", f"{number:064x}", path)
+    made = build(home, quiet)
+    assert (made.thumbnails, made.unreadable) == (len(colours), len(done) - len(colours))
+    thumbnails = shown(home, "thumbnails")
+    assert set(thumbnails) == set(colours)
+    for name, colour in colours.items():
+        seen = Image.open(BytesIO(b64decode(thumbnails[str(name)][2]))).getpixel((20, 15))
+        assert isinstance(seen, tuple)
+        assert all(abs(a - b) < 6 for a, b in zip(seen, colour, strict=True))
+
+
+def test_progress_goes_from_none_to_all(home: Home) -> None:
+    told: list[tuple[int, int]] = []
+    build(home, lambda got, total: told.append((got, total)))
+    images = len(column(home.root, "SELECT 1 FROM mirror WHERE status = 'done'"))
+    assert (told[0], told[-1]) == ((0, images), (images, images))
+    assert told == sorted(told)
+
+
 def test_nothing_hostile_leaves_the_catalogue(home: Home) -> None:
     hostile = "</script><script>alert(1)</script>\u2028\u202e\x00\"'&"
     change(home, "UPDATE slides SET project_id = ?, primary_site = ?", hostile, hostile)

@@ -101,6 +101,21 @@ def test_every_kind_of_damage_is_found_and_named(mirror: Path) -> None:
     assert "verify --repair" in people.out
 
 
+def test_whatever_lies_in_an_images_place_is_told_and_nobody_waits_for_it(mirror: Path) -> None:
+    paths = image_paths(mirror)[:4]
+    for path in paths:
+        path.unlink()
+    folder, pipe, nowhere, endless = paths
+    folder.mkdir()
+    os.mkfifo(pipe)
+    nowhere.symlink_to("gone")
+    endless.symlink_to("/dev/zero")
+    for options in ((), ("--quick",), ("--decode",)):
+        wrong = run("--mirror", mirror, "verify", "--json", *options, timeout=30).json()["wrong"]
+        assert [each["what"] for each in wrong] == ["no file", "no file", "missing", "no file"]
+        assert [mirror / each["path"] for each in wrong] == paths
+
+
 def test_quick_finds_what_lacks_or_has_another_size_without_reading(mirror: Path) -> None:
     flipped, cut, gone = image_paths(mirror)[:3]
     flip(flipped)
@@ -265,6 +280,22 @@ def test_a_run_stopped_half_way_is_gone_on_with(mirror: Path) -> None:
     assert "3 of 18 images read, after 15 by an earlier run: 1 damaged" in again.out
     assert not (mirror / ".verify.json").exists()
     assert verified(mirror).out.count("18 images read") == 1
+
+
+def test_every_thread_that_reads_a_large_image_stops_at_once(mirror: Path) -> None:
+    paths = image_paths(mirror)
+    for path in paths:
+        with path.open("r+b") as file:
+            file.truncate(200 << 30)
+    names = {str(path.resolve()) for path in paths}
+    with started("--mirror", mirror, "verify") as process:
+        fds = Path(f"/proc/{process.pid}/fd")
+        until(lambda: len(names & {os.path.realpath(fd) for fd in fds.iterdir()}) >= 2)
+        process.send_signal(signal.SIGINT)
+        begun = time.monotonic()
+        result = ended(process)
+        assert time.monotonic() - begun < 5
+    assert result.code == 130 and "0 of 18 images read" in result.out, result
 
 
 def test_a_time_limit_keeps_what_was_done(mirror: Path) -> None:

@@ -17,14 +17,15 @@ from tcgamirror.catalogue import Catalogue
 from tcgamirror.commands import home_of, leave_if_busy
 from tcgamirror.errors import Damaged, ExitCode, Interrupted, TcgaMirrorError, WrongUse
 from tcgamirror.home import CATALOGUE, Home
-from tcgamirror.mirror import Fetched, Wishes, perform
-from tcgamirror.rebuild import LOST, Rebuilt, rebuild_catalogue
 from tcgamirror.store import IMAGES
 from tcgamirror.strays import Stray, image_files, remove_unfinished
 from tcgamirror.verify import Asked, Deadline, Verified, Wrong, verify_images
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+    from tcgamirror.mirror import Fetched, Wishes
+    from tcgamirror.rebuild import Rebuilt
 
 SHOWN = 50
 """Files that are named on the terminal."""
@@ -127,6 +128,9 @@ class _Repair:
         self._removed: list[str] = []
 
     def run(self) -> ExitCode:
+        # Here and below: what only reads the mirror needs neither network nor decoders.
+        from tcgamirror.mirror import Wishes, perform
+
         progress = console.Progress(quiet=self._as_json)
         nothing = Wishes(refresh=False, sample=False, fetch=False)
         try:
@@ -142,6 +146,8 @@ class _Repair:
         return self._end(report.fetched)
 
     def _survey(self, catalogue: Catalogue) -> Wishes:
+        from tcgamirror.mirror import Wishes
+
         reading = _Reading(quiet=self._as_json)
         try:
             found = verify_images(self._home, catalogue, self._asked, reading, self._deadline)
@@ -237,6 +243,8 @@ def _sentence(found: Verified, asked: Asked) -> str:
 
 
 def rebuild(given: argparse.Namespace) -> ExitCode:
+    from tcgamirror.rebuild import rebuild_catalogue
+
     home = _home(given)
     brake = Brake()
     brake.listen()
@@ -254,6 +262,8 @@ def rebuild(given: argparse.Namespace) -> ExitCode:
 
 
 def _rebuilt_words(made: Rebuilt) -> list[str]:
+    from tcgamirror.rebuild import LOST
+
     _table("not taken", made.refused)
     of = "the images alone" if made.release is None else made.release
     lines = [

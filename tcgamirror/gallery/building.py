@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from importlib.resources import files as resources
 from pathlib import Path
 
 from tcgamirror import files
+from tcgamirror.abreast import in_batches
 from tcgamirror.catalogue import Catalogue
+from tcgamirror.cores import cores
 from tcgamirror.errors import WrongUse
 from tcgamirror.gallery import packs, pages
-from tcgamirror.gallery.entries import Entries, read_entries
+from tcgamirror.gallery.entries import Entries, Image, read_entries
 from tcgamirror.gallery.figures import Figures, read_figures
+from tcgamirror.gallery.packs import Pack, Script
 from tcgamirror.home import CATALOGUE, Home
 
 FOLDER = "gallery"
 FACTS, THUMBNAILS = "facts", "thumbnails"
 LOCK = ".lock"
 ASSETS = ("style.css", "common.js", "grid.js", "viewer.js")
-MOST_THREADS = 4
-"""Decoding takes memory as well as time."""
+MOST_DECODERS = 4
+"""Threads that decode images, which takes memory as well as time."""
+WRITERS = 4
+"""Threads that write, most of which wait for the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +68,10 @@ class _Gallery:
 
     def build(self, figures: Figures, on_progress: Callable[[int, int], None]) -> Made:
         about = {"target": self._home.settings.fixed, "release": figures.counts.release}
-        for pack in self._packs:
-            self._put(FACTS, pack.name, packs.facts_script(self._entries.columns, pack))
-        self._make_thumbnails(on_progress)
+        self._write(self._facts())
+        self._write(self._thumbnail_packs(on_progress))
         index = packs.index_script(self._entries, self._packs, about)
-        self._written += packs.put(self._folder / "index.js", index)
+        self._write(_changed([Script.of(self._folder / "index.js", index)]))
         self._put_pages(pages.all_pages(self._home.settings.fixed, figures))
         # Last: a page that is open still asks for the packs its index names.
         self._remove_others()
@@ -82,8 +83,20 @@ class _Gallery:
             files=self._written,
         )
 
-    def _put(self, kind: str, name: str, data: bytes) -> None:
-        self._written += packs.put(self._folder / kind / f"{name}.js", data)
+    def _write(self, scripts: Iterable[Script]) -> None:
+        """By several threads: each of them waits for the disk."""
+        batches = in_batches(Script.write, scripts, at_once=WRITERS, together=1)
+        self._written += sum(map(len, batches))
+
+    def _facts(self) -> Iterator[Script]:
+        columns = self._entries.columns
+        return _changed(
+            Script.of(self._place(FACTS, pack), packs.facts_script(columns, pack))
+            for pack in self._packs
+        )
+
+    def _place(self, kind: str, pack: Pack) -> Path:
+        return self._folder / kind / f"{pack.name}.js"
 
     def _put_pages(self, made: Iterable[tuple[str, str]]) -> None:
         assets = resources("tcgamirror.gallery") / "assets"
@@ -96,52 +109,38 @@ class _Gallery:
                     file.write(data)
                 self._written += 1
 
-    # Thumbnails --------------------------------------------------------------------
-
-    def _make_thumbnails(self, on_progress: Callable[[int, int], None]) -> None:
-        """Makes the packs whose images are others than they were made of."""
-        all_packs = ((pack, packs.digest_of(pack.images)) for pack in self._packs)
-        due = [each for each in all_packs if packs.told_digest(self._file(each[0])) != each[1]]
+    def _thumbnail_packs(self, on_progress: Callable[[int, int], None]) -> Iterator[Script]:
+        """The packs whose images are others than they were made of, as they are to be."""
+        told = ((pack, packs.told_digest(self._place(THUMBNAILS, pack))) for pack in self._packs)
+        due = [pack for pack, made_of in told if made_of != packs.digest_of(pack.images)]
         if not due:
             return
         # Only now: a gallery that shows no new image needs no decoder.
         from tcgamirror.gallery.thumbnails import Thumbnails
 
         maker = Thumbnails()
-        total = sum(len(pack.images) for pack, _ in due)
-        got = 0
-        with ThreadPoolExecutor(_threads(), "thumbnail") as pool:
-            for pack, made_of in due:
+
+        def made(step: _Step) -> str | None:
+            _, image = step
+            return None if image is None else maker.of(self._home.root / image.path)
+
+        total, got = sum(len(pack.images) for pack in due), 0
+        on_progress(got, total)
+        steps = (step for pack in due for step in self._growing(pack).steps())
+        at_once = min(MOST_DECODERS, cores())
+        for batch in in_batches(made, steps, at_once=at_once, together=4):
+            for (growing, image), thumbnail in batch:
+                if image is not None:
+                    self._thumbnails += thumbnail is not None
+                    self._unreadable += thumbnail is None
+                    growing.take(image, thumbnail)
+                    continue
+                yield growing.script()
+                got += len(growing.pack.images)
                 on_progress(got, total)
-                self._make_pack(pack, made_of, partial(pool.map, maker.of))
-                got += len(pack.images)
-        on_progress(total, total)
 
-    def _file(self, pack: packs.Pack) -> Path:
-        return self._folder / THUMBNAILS / f"{pack.name}.js"
-
-    def _make_pack(
-        self,
-        pack: packs.Pack,
-        made_of: str,
-        make: Callable[[Sequence[Path]], Iterable[str | None]],
-    ) -> None:
-        file = self._file(pack)
-        known = dict(packs.thumbnails_in(file))
-        fresh = [
-            entry.image for entry in pack.entries if entry.image and entry.image.sha256 not in known
-        ]
-        made = make([self._home.root / image.path for image in fresh])
-        for image, thumbnail in zip(fresh, made, strict=True):
-            if thumbnail is None:
-                self._unreadable += 1
-                made_of = packs.UNFINISHED
-            else:
-                self._thumbnails += 1
-                known[image.sha256] = thumbnail
-        rows = [(name, sha256, known[sha256]) for name, sha256 in pack.images if sha256 in known]
-        packs.write(file, made_of, packs.script("thumbnails", pack.name, rows))
-        self._written += 1
+    def _growing(self, pack: Pack) -> _Growing:
+        return _Growing(pack, self._place(THUMBNAILS, pack))
 
     def _remove_others(self) -> None:
         """Packs that no slide is in any more, and what a killed run left."""
@@ -153,5 +152,39 @@ class _Gallery:
                     path.unlink()
 
 
-def _threads() -> int:
-    return max(1, min(MOST_THREADS, os.cpu_count() or 1))
+def _changed(scripts: Iterable[Script]) -> Iterator[Script]:
+    return (script for script in scripts if not script.is_there())
+
+
+class _Growing:
+    """A pack of thumbnails on its way."""
+
+    def __init__(self, pack: Pack, place: Path) -> None:
+        self.pack = pack
+        self._place = place
+        self._made_of = packs.digest_of(pack.images)
+        self._known = dict(packs.thumbnails_in(place))
+
+    def steps(self) -> Iterator[_Step]:
+        """What is to be made: thumbnails of the images that are new in it, then the pack itself."""
+        images = [entry.image for entry in self.pack.entries if entry.image]
+        yield from ((self, image) for image in images if image.sha256 not in self._known)
+        yield self, None
+
+    def take(self, image: Image, thumbnail: str | None) -> None:
+        if thumbnail is None:
+            self._made_of = packs.UNFINISHED
+        else:
+            self._known[image.sha256] = thumbnail
+
+    def script(self) -> Script:
+        rows = [
+            (name, sha256, self._known[sha256])
+            for name, sha256 in self.pack.images
+            if sha256 in self._known
+        ]
+        return Script(self._place, self._made_of, packs.script("thumbnails", self.pack.name, rows))
+
+
+_Step = tuple[_Growing, Image | None]
+"""An image whose thumbnail is to be made for a pack, or None: the pack is complete."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from tcgamirror import values
 from tcgamirror.catalogue import Catalogue
@@ -61,24 +60,23 @@ class Entries:
 def read_entries(catalogue: Catalogue) -> Entries:
     """Reads them at one go, so that no writer waits for as long as thumbnails take."""
     answer = catalogue.query(_SQL)
-    return Entries(answer.columns, [_entry(answer.columns, row) for row in answer.rows])
-
-
-def _entry(columns: Sequence[str], row: Sequence[Value]) -> Entry:
-    raw = dict(zip(columns, row, strict=True))
-    facts = tuple(map(harmless, row))
-    shown = dict(zip(columns, facts, strict=True))
-    project = shown["project_id"]
-    return Entry(
-        name=str(shown["file_name"]),
-        project=None if project is None else str(project),
-        image=_image(raw),
-        facts=facts,
+    name, project, path, sha256 = map(
+        answer.columns.index, ("file_name", "project_id", "path", "sha256")
     )
 
+    def entry(row: Sequence[Value]) -> Entry:
+        facts = tuple(map(harmless, row))
+        return Entry(
+            name=str(facts[name]),
+            project=None if facts[project] is None else str(facts[project]),
+            image=_image(row[path], row[sha256]),
+            facts=facts,
+        )
 
-def _image(raw: Mapping[str, Value]) -> Image | None:
-    path, sha256 = raw["path"], raw["sha256"]
+    return Entries(answer.columns, [entry(row) for row in answer.rows])
+
+
+def _image(path: Value, sha256: Value) -> Image | None:
     if isinstance(path, str) and isinstance(sha256, str) and is_inside(path):
         return Image(path, sha256)
     return None
@@ -90,8 +88,8 @@ def is_inside(path: str) -> bool:
     >>> is_inside("images/TCGA-OV/a.png"), is_inside("images/../a"), is_inside("/etc/passwd")
     (True, False, False)
     """
-    parts = PurePosixPath(path).parts
-    plain = path.isprintable() and "\\" not in path and ".." not in parts
+    parts = path.split("/")
+    plain = path.isprintable() and "\\" not in path and not {"", ".", ".."} & set(parts)
     return plain and len(parts) > 1 and parts[0] == IMAGES
 
 
@@ -106,10 +104,8 @@ def harmless(value: Value) -> Fact:
     """
     if isinstance(value, bytes):
         value = value[:MOST_TEXT].hex()
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
     if not isinstance(value, str):
-        return value
+        return str(value) if isinstance(value, float) and not math.isfinite(value) else value
     if len(value) > MOST_TEXT:
         value = value[:MOST_TEXT] + "…"
     if not value.isprintable():

@@ -75,6 +75,29 @@ def slug(project: str | None) -> str:
     return f"_{hashlib.sha256(project.encode()).hexdigest()[:12]}"
 
 
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script at its place, as it is to be. made_of: the digest of what it was made from."""
+
+    path: Path
+    made_of: str
+    data: bytes
+
+    @classmethod
+    def of(cls, path: Path, data: bytes) -> Script:
+        """One that is to be made again if anything in it changes."""
+        return cls(path, hashlib.sha256(data).hexdigest(), data)
+
+    def is_there(self) -> bool:
+        return told_digest(self.path) == self.made_of
+
+    def write(self) -> None:
+        """Puts it in its place in one step."""
+        with replacing(self.path) as file:
+            file.write(f"// made of {self.made_of}\n".encode())
+            file.write(self.data)
+
+
 # What is in them -----------------------------------------------------------------
 
 
@@ -127,22 +150,6 @@ def told_digest(path: Path) -> str | None:
     except OSError:
         return None
     return match[1].decode() if match else None
-
-
-def write(path: Path, made_of: str, data: bytes) -> None:
-    """Puts a script in its place in one step."""
-    with replacing(path) as file:
-        file.write(f"// made of {made_of}\n".encode())
-        file.write(data)
-
-
-def put(path: Path, data: bytes) -> bool:
-    """Writes what is not there yet; whether it had to."""
-    made_of = hashlib.sha256(data).hexdigest()
-    if told_digest(path) == made_of:
-        return False
-    write(path, made_of, data)
-    return True
 
 
 def thumbnails_in(path: Path) -> Iterator[tuple[str, str]]:

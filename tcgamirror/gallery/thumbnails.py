@@ -42,7 +42,7 @@ class Thumbnails:
     def of(self, path: Path) -> str | None:
         """The thumbnail of the image at `path`, or None if there is none to be had."""
         reader = _READERS.get(path.suffix)
-        if reader is None:
+        if reader is None or not path.is_file():
             return None
         try:
             # Not Image.open: to it a large image is an attack, and any format is welcome.

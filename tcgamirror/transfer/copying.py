@@ -5,30 +5,23 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
+import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
-from tcgamirror.files import room
+from tcgamirror.errors import Damaged
+from tcgamirror.files import PIECE, Reader, room, sync_disk
 
 WHOLE = 16 << 20
 """Bytes of an image that is kept in memory between being read and being written."""
 
-MOST_THREADS = 4
-
-_PIECE = 1 << 17
-"""So little that it is still in the processor's cache when it is written."""
-
-_READING = os.O_RDONLY | os.O_NONBLOCK
-"""Should something else than a file lie there, nobody waits for it."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+_EARLY_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,108 +44,125 @@ class Loaded:
         return cls(len(data), hashlib.sha256(data).hexdigest(), time.time(), data, io.BytesIO())
 
     def pieces(self) -> Iterator[bytes]:
-        """All of it, once; closes the file."""
+        """All of it, once; closes the file. Raises Damaged if it is another one by now."""
         with self.file as file:
             if self.data is not None:
                 yield self.data
                 return
             file.seek(0)
-            while piece := file.read(_PIECE):
+            taken = hashlib.sha256(usedforsecurity=False)
+            while piece := file.read(PIECE):
+                taken.update(piece)
                 yield piece
-
-
-def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
-    """Each item with what `work` gives for it, in order, made by a few threads a little ahead."""
-    waiting: deque[tuple[Item, Future[Result]]] = deque()
-    threads = max(2, min(MOST_THREADS, len(os.sched_getaffinity(0))))
-    with ThreadPoolExecutor(threads, "carry") as pool:
-        try:
-            for item in items:
-                waiting.append((item, pool.submit(work, item)))
-                if len(waiting) > 2 * threads:
-                    first, result = waiting.popleft()
-                    yield first, result.result()
-            while waiting:
-                first, result = waiting.popleft()
-                yield first, result.result()
-        finally:
-            for _, future in waiting:
-                future.cancel()
+        if taken.hexdigest() != self.sha256:
+            raise Damaged(
+                f"{file.name} was read twice and was not the same: nothing should write to it, so "
+                "look at the system's log for what its disk met, then export again"
+            )
 
 
 def loaded(path: Path) -> Loaded | None:
     """The image at `path`, None if there is none or it cannot be read."""
-    try:
-        file = os.fdopen(os.open(path, _READING), "rb", buffering=0)
-    except OSError:
-        return None
-    try:
-        found = os.fstat(file.fileno())
-        data = file.read() if found.st_size <= WHOLE else None
-        sha256 = hashlib.sha256(data).hexdigest() if data is not None else digest_of(file)
-    except OSError:
-        file.close()
-        return None
-    except BaseException:
-        file.close()
-        raise
+    with ExitStack() as opened:
+        try:
+            file = opened.enter_context(_opened(path))
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                return None
+            data = file.read() if found.st_size <= WHOLE else None
+            sha256 = _sha256(file) if data is None else hashlib.sha256(data).hexdigest()
+        except OSError:
+            return None
+        opened.pop_all()
     return Loaded(found.st_size, sha256, found.st_mtime, data, file)
 
 
-def copied(source: Path, target: Path, sha256: str) -> bool:
-    """Copies a file, its time too, if it has that digest; whether it had.
-
-    The folder of `target` is there. What lies at `target` with that digest is
-    left alone; what has another one is not left there.
-    """
-    with suppress(FileNotFoundError), target.open("rb", buffering=0) as file:
-        if digest_of(file) == sha256:
-            return True
-    return copied_anew(source, target, sha256)
+def _opened(path: Path | str) -> io.FileIO:
+    """A file to read. Should something else lie there, nobody waits for it."""
+    return io.FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
 
 
-def copied_anew(source: Path, target: Path, sha256: str) -> bool:
-    """As `copied`, without a look at what lies at `target`."""
-    # Bare calls: with files of some kilobytes, file objects would cost more than the copying.
-    try:
-        reading = os.open(source, _READING)
-    except OSError:
-        return False
-    try:
-        with room(target):
+def _sha256(file: io.FileIO) -> str:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Copier:
+    """Copies files and takes their digests on the way; for any number of threads."""
+
+    def __init__(self) -> None:
+        self._reader = Reader()
+
+    def copied(self, source: str, target: str, sha256: str) -> bool:
+        """Copies a file, its time too, if it has that digest; whether it had.
+
+        The folder of `target` is there. What lies at `target` with that digest is
+        left alone; what has another one is not left there. Raises OSError, which
+        names `target`, where it cannot be written.
+        """
+        with suppress(OSError), _opened(target) as file:
+            if _sha256(file) == sha256:
+                return True
+        return self.copied_anew(source, target, sha256)
+
+    def copied_anew(self, source: str, target: str, sha256: str) -> bool:
+        """As `copied`, without a look at what lies at `target`."""
+        # Bare calls and no Path: with files of some kilobytes these would cost as much as copying.
+        try:
+            reading = os.open(source, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            return False
+        try:
+            found = os.fstat(reading)
+            if not stat.S_ISREG(found.st_mode):
+                return False
             writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             try:
-                right = _passed(reading, writing) == sha256
-                made = os.fstat(reading).st_mtime_ns
-                os.utime(writing, ns=(made, made))
+                right = self._passed(reading, writing) == sha256
+                os.utime(writing, ns=(found.st_mtime_ns, found.st_mtime_ns))
+            except OSError as error:
+                error.filename = target
+                raise
             finally:
                 os.close(writing)
-            if not right:
-                target.unlink()
-    finally:
-        os.close(reading)
-    return right
+        finally:
+            os.close(reading)
+        if not right:
+            Path(target).unlink()
+        return right
+
+    def _passed(self, reading: int, writing: int) -> str:
+        """Reads to the end and writes all of it; its digest. What cannot be read has none."""
+        taken = hashlib.sha256(usedforsecurity=False)
+        pieces = self._reader.pieces(reading)
+        while True:
+            try:
+                piece = next(pieces, None)
+            except OSError:
+                return ""
+            if piece is None:
+                return taken.hexdigest()
+            taken.update(piece)
+            while piece:
+                piece = piece[os.write(writing, piece) :]
 
 
-def digest_of(file: BinaryIO) -> str:
-    """SHA-256 of what is left to read of the file."""
-    return _passed(file.fileno(), None)
+@contextmanager
+def writing_early(path: Path) -> Iterator[None]:
+    """Has the disk begin with what the block writes to it, so that little is left for the end.
 
-
-def _passed(reading: int, writing: int | None) -> str:
-    """Reads to the end, writes all of it if it is to be written; its digest.
-
-    What cannot be read has none.
+    `sync_disk` or fsync have to follow all the same. Raises as `room` does.
     """
-    taken = hashlib.sha256()
-    while True:
+    ended = threading.Event()
+
+    def write() -> None:
+        while not ended.wait(_EARLY_SECONDS):
+            sync_disk(path)
+
+    with ThreadPoolExecutor(1, "early") as pool:
+        work = pool.submit(write)
         try:
-            piece = os.read(reading, _PIECE)
-        except OSError:
-            return ""
-        if not piece:
-            return taken.hexdigest()
-        taken.update(piece)
-        written = 0 if writing is not None else len(piece)
-        while writing is not None and written < len(piece):
-            written += os.write(writing, piece[written:] if written else piece)
+            yield
+        finally:
+            ended.set()
+    with room(path):
+        work.result()

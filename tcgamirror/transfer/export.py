@@ -22,7 +22,7 @@ from tcgamirror.errors import BadExport, NoRoom, WrongUse
 from tcgamirror.files import Lock, free_bytes
 from tcgamirror.home import CATALOGUE, Home
 from tcgamirror.settings import FILE_NAME
-from tcgamirror.transfer.copying import Loaded, loaded
+from tcgamirror.transfer.copying import Loaded, loaded, writing_early
 from tcgamirror.transfer.describing import readme
 from tcgamirror.transfer.layout import (
     EARLIER,
@@ -107,8 +107,9 @@ def export(home: Home, dest: Path, asked: Asked, on_progress: Progress) -> Expor
             place = ArchivePlace(home.root, archive(work / dest.name, form, top, asked.split))
         stack.callback(place.close)
         made = _Export(home, snapshot, place, earlier, on_progress)
-        made.put_images(work)
-        made.put_rest(work, asked, release)
+        with writing_early(work):
+            made.put_images(work)
+            made.put_rest(work, asked, release)
         files = place.end(dest)
     return Exported(
         files=tuple(map(str, files)),

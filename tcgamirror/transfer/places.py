@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from tcgamirror.files import make_folder, room, sync_folder
+from tcgamirror.abreast import in_batches, threads
+from tcgamirror.files import make_folder, room, sync_disk, sync_folder
 from tcgamirror.store import IMAGES
-from tcgamirror.transfer.copying import Loaded, ahead, copied, copied_anew, loaded
+from tcgamirror.transfer.copying import Copier, Loaded, loaded
 from tcgamirror.transfer.snapshot import Image
 from tcgamirror.transfer.writers import Writer
 
 LOCK = "lock"
+MOST_THREADS = 4
+"""A disk is no faster for more, and an archive's images are in memory meanwhile."""
+
+Result = TypeVar("Result")
 
 
 class Place(Protocol):
@@ -43,24 +48,30 @@ class DirectoryPlace:
     def __init__(self, root: Path, work: Path) -> None:
         self._root = root
         self._work = work
+        self._copier = Copier()
         self._names = {LOCK}
 
     def put_all(self, images: Sequence[Image]) -> Iterator[tuple[Image, bool]]:
         fresh = not (self._work / IMAGES).exists()
-        copy = copied_anew if fresh else copied
-        for folder in {image.path.rpartition("/")[0] for image in images}:
-            make_folder(self._work / folder)
+        copy = self._copier.copied_anew if fresh else self._copier.copied
 
         def put(image: Image) -> bool:
-            return copy(self._root / image.place, self._work / image.path, image.sha256)
+            return copy(*self._ends(image), image.sha256)
 
-        for image, right in ahead(put, images):
-            yield image, self._noted(image, right)
+        with room(self._work):
+            for folder in {image.path.rpartition("/")[0] for image in images}:
+                (self._work / folder).mkdir(parents=True, exist_ok=True)
+            for image, right in _abreast(put, images):
+                yield image, self._noted(image, right)
 
     def put(self, image: Image) -> bool:
-        place, target = self._root / image.place, self._work / image.path
-        make_folder(target.parent)
-        return self._noted(image, copied(place, target, image.sha256))
+        source, target = self._ends(image)
+        with room(Path(target)):
+            make_folder(Path(target).parent)
+            return self._noted(image, self._copier.copied(source, target, image.sha256))
+
+    def _ends(self, image: Image) -> tuple[str, str]:
+        return f"{self._root}/{image.place}", f"{self._work}/{image.path}"
 
     def _noted(self, image: Image, right: bool) -> bool:
         if right:
@@ -87,8 +98,7 @@ class DirectoryPlace:
     def end(self, dest: Path) -> list[Path]:
         with room(dest):
             self._remove_others()
-            # One wait for the whole disk is far shorter than one for each file.
-            os.sync()
+            sync_disk(self._work)
             self._work.rename(dest)
             (dest / LOCK).unlink()
             sync_folder(dest.absolute().parent)
@@ -96,12 +106,19 @@ class DirectoryPlace:
 
     def _remove_others(self) -> None:
         """What a killed export left that this one does not hold."""
-        for path in sorted(self._work.rglob("*"), reverse=True):
-            if path.is_dir() and not path.is_symlink():
+        for folder, folders, files in os.walk(self._work, topdown=False):
+            inside = Path(folder).relative_to(self._work)
+            above = f"{inside}/" if inside.parts else ""
+            for name in files:
+                if above + name not in self._names:
+                    Path(folder, name).unlink()
+            for name in folders:
+                path = Path(folder, name)
+                if path.is_symlink():
+                    path.unlink()
+                    continue
                 with suppress(OSError):
                     path.rmdir()
-            elif str(path.relative_to(self._work)) not in self._names:
-                path.unlink()
 
     def close(self) -> None:
         """Nothing is open."""
@@ -115,7 +132,7 @@ class ArchivePlace:
         self._writer = writer
 
     def put_all(self, images: Sequence[Image]) -> Iterator[tuple[Image, bool]]:
-        for image, file in ahead(lambda image: loaded(self._root / image.place), images):
+        for image, file in _abreast(lambda image: loaded(self._root / image.place), images):
             yield image, self._put(image, file)
 
     def put(self, image: Image) -> bool:
@@ -143,3 +160,12 @@ class ArchivePlace:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _abreast(
+    work: Callable[[Image], Result], images: Sequence[Image]
+) -> Iterator[tuple[Image, Result]]:
+    """Each with what `work` gives for it, in order, by a few threads a little ahead."""
+    at_once = threads(MOST_THREADS)
+    for batch in in_batches(work, images, at_once=at_once, size_of=lambda image: image.bytes):
+        yield from batch

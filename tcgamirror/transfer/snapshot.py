@@ -11,7 +11,7 @@ from pathlib import Path
 from tcgamirror import database
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.errors import Damaged, WrongUse
-from tcgamirror.exchange import PICTURE, SlideRows, dicts, put_rows
+from tcgamirror.exchange import PICTURE, SlideRows, put_rows
 from tcgamirror.model import ImageFormat, Slide, Status
 from tcgamirror.store import Store
 from tcgamirror.upkeep import complaints
@@ -88,17 +88,27 @@ class Snapshot:
         with database.translated(self._path), database.transaction(self._connection):
             for table in ("attempts", "images", "sample"):
                 self._connection.executemany(f"DELETE FROM {table} WHERE file_name = ?", others)
-            self._connection.execute("DELETE FROM facts WHERE key = 'sampled'")
+            self._connection.execute("DELETE FROM facts WHERE key IN ('sampled', 'drawn by')")
 
     def images(self) -> list[Image]:
         """By rank."""
-        rows = dicts(
-            self._connection,
-            "SELECT file_name, file_id, project_id, status, path, bytes, sha256 "
-            "FROM sample JOIN slides USING (file_name) JOIN images USING (file_name) ORDER BY rank",
+        rows = self._connection.execute(
+            "SELECT file_name, file_id, project_id, status, path, coalesce(bytes, 0), sha256 "
+            "FROM sample JOIN slides USING (file_name) JOIN images USING (file_name) "
+            "WHERE path IS NOT NULL AND sha256 IS NOT NULL ORDER BY rank"
         )
-        found = (image_of(SlideRows(row, (), row), self._form) for row in rows)
-        return [image for image in found if image is not None]
+        store = Store(Path(), self._form)
+        return [
+            Image(
+                file_name=name,
+                place=place,
+                path=store.path(Slide(file_id=file_id, file_name=name, project_id=project_id)),
+                bytes=size,
+                sha256=sha256,
+                due=status == Status.DONE,
+            )
+            for name, file_id, project_id, status, place, size, sha256 in rows
+        ]
 
     def set_rows(self, rows: SlideRows) -> None:
         """Has it say of one slide what these rows of a newer copy do."""

@@ -14,13 +14,15 @@ import zipfile
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, BinaryIO, Protocol, cast
+from typing import IO, Protocol, cast
 
 from tcgamirror.errors import WrongUse
 from tcgamirror.files import room
 from tcgamirror.transfer.layout import MOST_PARTS, Form, part_name
 
 _BLOCK, _RECORD = 512, 10240
+_HELD = 1 << 20
+"""Bytes that are written at once: of small images, a dozen."""
 _ZIP_LIMIT = 1 << 31
 _LEVEL = 3
 _MODE = 0o644
@@ -50,7 +52,8 @@ class _Parts(io.RawIOBase):
         self._path = path
         self._split = split
         self._left = 0
-        self._file: BinaryIO | None = None
+        self._held = bytearray()
+        self._file: io.FileIO | None = None
         self.files: list[Path] = []
 
     def writable(self) -> bool:
@@ -61,6 +64,21 @@ class _Parts(io.RawIOBase):
 
     def write(self, data: object) -> int:
         view = memoryview(data).cast("B")  # type: ignore[arg-type]
+        if len(view) >= _HELD:
+            self._write_held()
+            self._write_now(view)
+            return len(view)
+        self._held += view
+        if len(self._held) >= _HELD:
+            self._write_held()
+        return len(view)
+
+    def _write_held(self) -> None:
+        with memoryview(self._held) as view:
+            self._write_now(view)
+        self._held.clear()
+
+    def _write_now(self, view: memoryview) -> None:
         place = 0
         while place < len(view):
             if self._file is None or self._left == 0:
@@ -68,13 +86,12 @@ class _Parts(io.RawIOBase):
             assert self._file is not None
             count = len(view) - place if self._split is None else min(self._left, len(view) - place)
             with room(self._path):
-                self._file.write(view[place : place + count])
+                count = self._file.write(view[place : place + count])
             self._left -= count
             place += count
-        return len(view)
 
     def _next(self) -> None:
-        self.end_file()
+        self._end_part()
         number = len(self.files) + 1
         if number > MOST_PARTS:
             raise WrongUse(
@@ -84,17 +101,22 @@ class _Parts(io.RawIOBase):
         self.files.append(self._path.with_name(name))
         self._left = -1 if self._split is None else self._split
         with room(self._path):
-            self._file = self.files[-1].open("wb")
+            self._file = io.FileIO(self.files[-1], "w")
 
-    def end_file(self) -> None:
+    def _end_part(self) -> None:
         """Has the part at hand reach the disk."""
         if self._file is not None:
             with room(self._path), self._file as file:
-                file.flush()
                 os.fsync(file.fileno())
             self._file = None
 
+    def end_file(self) -> None:
+        """Writes what is held still, and has all of it reach the disk."""
+        self._write_held()
+        self._end_part()
+
     def close(self) -> None:
+        """What is held still is dropped: of an archive that was not ended."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -184,4 +206,6 @@ class _Zip:
         return self._parts.files
 
     def close(self) -> None:
+        # Else it would write the archive's end when it is collected, ended or not.
+        self._zip.fp = None
         self._parts.close()

@@ -1,0 +1,95 @@
+"""Work by several threads comes out in order, is never far ahead, and ends when it is to."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tcgamirror.abreast import in_batches, threads
+from tcgamirror.cores import cores
+from tcgamirror.errors import Interrupted
+
+ITEMS = range(1000)
+
+
+def slower_at_first(item: int) -> int:
+    """So that later items are done before earlier ones."""
+    time.sleep(0.02 if item % 64 == 0 else 0)
+    return item * item
+
+
+def test_results_come_in_order_and_none_is_lost() -> None:
+    batches = list(in_batches(slower_at_first, ITEMS, at_once=4))
+    assert [pair for batch in batches for pair in batch] == [(item, item**2) for item in ITEMS]
+    assert {len(batch) for batch in batches} == {16, 1000 % 16}
+
+
+def test_nothing_to_do_is_nothing() -> None:
+    assert list(in_batches(slower_at_first, (), at_once=2)) == []
+
+
+def test_large_items_are_handed_over_alone() -> None:
+    sizes = [1, 1, 100 << 20, 1, 8 << 20, 8 << 20, 1]
+    batches = in_batches(str, sizes, at_once=2, size_of=lambda size: size)
+    assert [[size for size, _ in batch] for batch in batches] == [
+        [1, 1, 100 << 20],
+        [1, 8 << 20],
+        [8 << 20],
+        [1],
+    ]
+
+
+def test_so_many_are_worked_on_at_once() -> None:
+    together = threading.Barrier(3, timeout=10)
+    assert len(list(in_batches(lambda _: together.wait(), range(3), at_once=3, together=1))) == 3
+
+
+def test_items_are_made_only_a_little_ahead() -> None:
+    made = []
+
+    def items() -> Iterator[int]:
+        for item in ITEMS:
+            made.append(item)
+            yield item
+
+    batches = in_batches(str, items(), at_once=2, together=5)
+    next(batches)
+    assert len(made) == 2 * 2 * 5
+    assert sum(map(len, batches)) == len(ITEMS) - 5
+
+
+def test_what_one_item_meets_is_raised_and_the_threads_end() -> None:
+    before = threading.active_count()
+
+    def work(item: int) -> int:
+        if item == 500:
+            raise ValueError(item)
+        return item
+
+    with pytest.raises(ValueError, match="500"):
+        list(in_batches(work, ITEMS, at_once=3))
+    assert threading.active_count() == before
+
+
+def test_it_ends_after_a_whole_batch_once_it_is_to_stop() -> None:
+    stop = threading.Event()
+
+    def work(item: int) -> int:
+        if item == 100:
+            stop.set()
+        if stop.is_set():
+            raise Interrupted("stopped")
+        return item
+
+    batches = list(in_batches(work, ITEMS, at_once=2, together=10, stopped=stop.is_set))
+    items = [item for batch in batches for item, _ in batch]
+    assert items == list(range(len(items))), "in order, and no batch of which a part is missing"
+    assert len(items) % 10 == 0 and len(items) <= 100
+
+
+def test_there_are_two_threads_at_least_and_no_more_than_wanted() -> None:
+    assert threads(1000) == max(2, cores())
+    assert threads(2) == 2
