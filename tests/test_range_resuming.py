@@ -28,7 +28,7 @@ from tcgamirror.errors import (
 )
 from tcgamirror.model import Target
 from tcgamirror.partial import PartialFile
-from tcgamirror.sources.range import RemoteFile
+from tcgamirror.sources.range import AT_ONCE, RemoteFile
 from tcgamirror.spans import Span, SpanSet
 from tcgamirror.transport import Meter, Transport
 from tests.fetching import (
@@ -352,7 +352,7 @@ def test_a_part_that_fails_ends_the_others_and_leaves_no_thread(
         with pytest.raises(CutShort):
             remote.fetch([Span(0, 40 << 20)])
         # At most the four in hand were tried, twice each, and nothing after them.
-        assert len(gdc.served) <= nth - 1 + 2 * 4
+        assert len(gdc.served) <= nth - 1 + 2 * AT_ONCE
         assert no_threads_of("range")
         assert partial.had.total == (nth - 1) * (4 << 20)
 
