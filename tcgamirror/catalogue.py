@@ -7,23 +7,36 @@ is killed leaves the catalogue as it was before or after the change.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
-from tcgamirror import database, exchange, fetching, history, lookups, merging, upkeep
+from tcgamirror import (
+    database,
+    exchange,
+    fetching,
+    history,
+    lookups,
+    merging,
+    picking,
+    upkeep,
+    waiting,
+)
 from tcgamirror.database import Journal, timestamp
 from tcgamirror.errors import Damaged, NotAMirror, WrongUse
 from tcgamirror.exchange import Having, SlideRows, Taken, Theirs
 from tcgamirror.fetching import Standing
-from tcgamirror.history import Merge
+from tcgamirror.history import Change, Merge
 from tcgamirror.lookups import Counts, Rows
-from tcgamirror.merging import Merged
-from tcgamirror.model import Kind, Listing, Outcome, Slide, Upstream
-from tcgamirror.sampling import Candidate
+from tcgamirror.merging import Coming, Merged
+from tcgamirror.model import Listing, Outcome, Slide, Upstream
+from tcgamirror.sampling import Candidate, Plan
 from tcgamirror.upkeep import Kept, Restored
+
+_SET_FACT = "INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)"
+_NO_FACTS: Mapping[str, str] = MappingProxyType({})
 
 
 class Catalogue:
@@ -122,41 +135,38 @@ class Catalogue:
     def set_fact(self, key: str, value: str) -> None:
         """Keeps a value under the key in place of any other."""
         with self._change() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)", (key, value)
-            )
+            connection.execute(_SET_FACT, (key, value))
 
     def release(self) -> str | None:
         """The data release of the listing merged last."""
         with self._reading() as connection:
             return lookups.last_release(connection)
 
-    def unlisted(self, listing: Listing, *, accept_shrink: bool = False) -> list[str]:
-        """file_ids, as last listed, of the slides the listing lacks and that nothing superseded.
-
-        Raises WrongContent if too many are lost at once, unless accept_shrink.
-        """
-        with self._reading() as connection:
-            return merging.unlisted(connection, listing, accept_shrink=accept_shrink)
-
     def merge(
         self,
-        listing: Listing,
+        listing: Listing | Coming,
         now: float,
         *,
         accept_shrink: bool = False,
-        successors: Mapping[str, str] | None = None,
+        successors_of: Callable[[list[str]], Mapping[str, str]] | None = None,
     ) -> Merged:
-        """Takes over a new listing and tells what it brought.
+        """Takes over a new listing, once all of it has come, and tells what it brought.
 
-        successors: the newest file_id of each one that is `unlisted`, where it
-        is known. A file that changed makes its image pending again. Raises
-        WrongContent if too many slides are lost at once, unless accept_shrink.
+        successors_of: gives the newest file_ids, as far as they are known, of
+        old ones that are no longer listed. A file that changed makes its image
+        pending again. Raises WrongContent if too many slides are lost at once,
+        unless accept_shrink, and what reading the listing raises.
         """
-        with self._change() as connection:
-            return merging.merge(
-                connection, listing, now, accept_shrink=accept_shrink, successors=successors or {}
-            )
+        with (
+            self._reading() as connection,
+            merging.arriving(connection, listing.release, listing.slides) as arrived,
+        ):
+            if not accept_shrink:
+                arrived.refuse_if_shrunken()
+            lost = [] if successors_of is None else arrived.lost()
+            successors = successors_of(lost) if successors_of and lost else {}
+            with database.transaction(connection):
+                return arrived.merge(now, successors)
 
     def merges(self) -> int:
         """How many listings have been merged so far."""
@@ -165,50 +175,53 @@ class Catalogue:
         return int(count)
 
     def history(self, since: str | None = None) -> list[Merge]:
-        """What each listing merged has changed, the oldest first; `since`: after that release.
+        """The listings merged, the oldest first; `since`: after that release.
 
         Raises WrongUse for a release that was never merged.
         """
         with self._reading() as connection:
             return history.merges(connection, since)
 
+    def changes(self, merge: int) -> list[Change]:
+        """What the listing merged as that number has changed, in its order."""
+        with self._reading() as connection:
+            return history.changes(connection, merge)
+
     # The sample ----------------------------------------------------------------
 
     def candidates(self) -> list[Candidate]:
         """What the GDC lists now, in listing order."""
         with self._reading() as connection:
-            rows = connection.execute(
-                "SELECT file_name, kind, project_id, primary_site FROM slides "
-                "WHERE upstream IN ('current', 'changed') ORDER BY position"
-            )
-            return [
-                Candidate(name, None if kind is None else Kind(kind), project_id, site)
-                for name, kind, project_id, site in rows
-            ]
+            return picking.candidates(connection)
+
+    def order(self, plan: Plan) -> list[str]:
+        """As `sampling.ordered` gives it of all candidates, without making one of each."""
+        with self._reading() as connection:
+            return picking.order(connection, plan)
 
     def sampled(self) -> list[str]:
         """File names by rank."""
         with self._reading() as connection:
-            rows = connection.execute("SELECT file_name FROM sample ORDER BY rank")
+            # Sorted: by the index of ranks, each slide would be read from another place.
+            rows = connection.execute("SELECT file_name FROM sample ORDER BY +rank")
             return [file_name for (file_name,) in rows]
 
-    def add_to_sample(self, names: Sequence[str], now: float) -> None:
-        """Gives listed slides the next ranks, in this order; what is sampled keeps its rank."""
-        known = set(self.sampled())
-        fresh = [name for name in dict.fromkeys(names) if name not in known]
+    def sampled_count(self) -> int:
+        """How many slides are sampled."""
+        with self._reading() as connection:
+            (count,) = connection.execute("SELECT count(*) FROM sample").fetchone()
+        return int(count)
+
+    def add_to_sample(
+        self, names: Sequence[str], now: float, facts: Mapping[str, str] = _NO_FACTS
+    ) -> None:
+        """Gives listed slides the next ranks, in this order; what is sampled keeps its rank.
+
+        facts: kept with them, in place of others of the same keys.
+        """
         with self._change() as connection:
-            (last,) = connection.execute("SELECT coalesce(max(rank), 0) FROM sample").fetchone()
-            release = lookups.last_release(connection)
-            connection.executemany(
-                "INSERT INTO sample (file_name, rank, sampled_at, release) VALUES (?, ?, ?, ?)",
-                (
-                    (name, rank, timestamp(now), release)
-                    for rank, name in enumerate(fresh, start=last + 1)
-                ),
-            )
-            connection.executemany(
-                "INSERT INTO images (file_name) VALUES (?)", ((name,) for name in fresh)
-            )
+            picking.add(connection, names, now)
+            connection.executemany(_SET_FACT, facts.items())
 
     # Fetching ------------------------------------------------------------------
 
@@ -221,8 +234,15 @@ class Catalogue:
         none if that is None. Withdrawn and superseded ones that were never
         tried are among them: their files can often be had still.
         """
+        return list(self.each_due(retry_failed=retry_failed, now=now, limit=limit))
+
+    def each_due(
+        self, *, retry_failed: bool, now: float | None = None, limit: int | None = None
+    ) -> Iterator[Slide]:
+        """The same slides, chosen at the first and read as they are asked for."""
         with self._reading() as connection:
-            return fetching.due(connection, retry_failed=retry_failed, now=now, limit=limit)
+            ranks = waiting.ranks(connection, retry_failed=retry_failed, now=now, limit=limit)
+            yield from waiting.slides(connection, ranks)
 
     def due_count(self, *, retry_failed: bool, now: float | None = None) -> int:
         """How many slides `due` gives without a limit."""

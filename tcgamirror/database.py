@@ -26,6 +26,12 @@ BUSY_SECONDS = 30.0
 SWITCH_SECONDS = 2.0
 """How long to wait for readers to end before the journal is changed."""
 
+CACHE_BYTES = 16_000_000
+"""Of the file, kept in memory."""
+
+TEMPORARY_BYTES = 64_000_000
+"""Of temporary tables, kept in memory; what is more than any listing of TCGA takes is on disk."""
+
 
 class Journal(StrEnum):
     """What changes go through: SQLite's `journal_mode`."""
@@ -69,7 +75,10 @@ def translation(path: Path, error: sqlite3.Error, code: int) -> TcgaMirrorError 
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return Damaged(f"{path} is damaged ({error}); {WAY_OUT}")
         case sqlite3.SQLITE_FULL:
-            return NoRoom(f"{path} cannot grow: the disk or the quota is full")
+            return NoRoom(
+                f"{path} cannot grow: the disk or the quota is full, "
+                "or that of temporary files (SQLITE_TMPDIR says where they lie)"
+            )
         case sqlite3.SQLITE_IOERR:
             return NoRoom(
                 f"{path} could not be read or written ({error}): "
@@ -84,10 +93,13 @@ def translation(path: Path, error: sqlite3.Error, code: int) -> TcgaMirrorError 
 
 
 def copied(connection: sqlite3.Connection) -> sqlite3.Connection:
-    """A copy of the database in memory, consistent whatever another process writes meanwhile."""
-    copy = sqlite3.connect(":memory:", isolation_level=None)
+    """A copy without a name, consistent whatever another process writes meanwhile.
+
+    It is gone when it is closed. A large one lies on disk, among the temporary files.
+    """
+    copy = sqlite3.connect("", isolation_level=None)
     connection.backup(copy)
-    copy.execute("PRAGMA foreign_keys = ON")
+    _set_up(copy)
     return copy
 
 
@@ -101,19 +113,13 @@ def connect(
     Where that cannot be, as on a read-only medium, a file without any journal
     is read as one that nobody changes.
     """
-    connection = _connected(path, "ro" if read_only else "rwc", busy_seconds)
     try:
-        connection.execute("PRAGMA schema_version").fetchone()
+        return _connected(path, "ro" if read_only else "rwc", busy_seconds)
     except sqlite3.OperationalError as error:
-        connection.close()
         unwritable = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
         if not read_only or error.sqlite_errorcode & 0xFF not in unwritable:
             raise
         return _recovered(path, busy_seconds)
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
 
 
 def _recovered(path: Path, busy_seconds: float) -> sqlite3.Connection:
@@ -134,9 +140,21 @@ def _journal(path: Path, suffix: str) -> Path:
 def _connected(path: Path, mode: str, busy_seconds: float) -> sqlite3.Connection:
     address = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(address, uri=True, timeout=busy_seconds, isolation_level=None)
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA temp_store = MEMORY")
+    try:
+        _set_up(connection)
+        connection.execute("PRAGMA schema_version").fetchone()
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _set_up(connection: sqlite3.Connection) -> None:
+    """Has it hold references, and bounds its memory: what sorting takes too goes to disk."""
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA temp_store = FILE")
+    connection.execute(f"PRAGMA main.cache_size = -{CACHE_BYTES // 1024}")
+    connection.execute(f"PRAGMA temp.cache_size = -{TEMPORARY_BYTES // 1024}")
 
 
 def journal_for(path: Path) -> Journal:
@@ -182,9 +200,12 @@ def settle(connection: sqlite3.Connection) -> None:
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """One change, whole or not at all; whatever interrupts it undoes it."""
-    connection.execute("BEGIN IMMEDIATE")
+def transaction(connection: sqlite3.Connection, *, writes: bool = True) -> Iterator[None]:
+    """One change, whole or not at all; whatever interrupts it undoes it.
+
+    writes: whether the file is written, and not temporary tables alone.
+    """
+    connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
     try:
         yield
         connection.execute("COMMIT")
@@ -264,13 +285,13 @@ def _check_complete(connection: sqlite3.Connection, path: Path, scripts: Sequenc
     blank = sqlite3.connect(":memory:", isolation_level=None)
     try:
         migrate(blank, scripts)
-        missing = _tables(blank) - _tables(connection)
+        missing = _names(blank) - _names(connection)
     finally:
         blank.close()
     if missing:
         raise Damaged(f"{path} has lost its {', '.join(sorted(missing))}; {WAY_OUT}")
 
 
-def _tables(connection: sqlite3.Connection) -> set[str]:
-    rows = connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
-    return {name for (name,) in rows}
+def _names(connection: sqlite3.Connection) -> set[str]:
+    """Of its tables, views and indexes."""
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}

@@ -8,7 +8,7 @@ another type, and what would be unsafe in a path or a URL is refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from tcgamirror import values
 from tcgamirror.answers import place
@@ -51,6 +51,7 @@ _PAGE_LIMIT = 1 << 20
 _HIT_LIMIT = 1 << 14
 
 Part = Mapping[str, object]
+Taken = TypeVar("Taken")
 
 
 class Answers(Protocol):
@@ -94,25 +95,37 @@ def listing(
     page_size: int = PAGE_SIZE,
     on_page: Callable[[int, int], None] | None = None,
 ) -> Listing:
-    """Every open TCGA slide of the present data release, by file_id.
+    """Every open TCGA slide of the present data release, all of them held in memory.
 
     on_page: told the hits so far and in all after each page. Raises
     WrongContent for pages that do not add up and for hits that cannot be taken.
     """
     named = release(transport, api)
+    return Listing(named, given_slides(transport, api, tuple, page_size, on_page))
+
+
+def given_slides(
+    transport: Answers,
+    api: str,
+    take: Callable[[Iterator[Slide]], Taken],
+    page_size: int = PAGE_SIZE,
+    on_page: Callable[[int, int], None] | None = None,
+) -> Taken:
+    """What `take` makes of every open TCGA slide, by file_id.
+
+    It is given them as they come, and all of them again if the listing became
+    another one meanwhile. Raises WrongContent as `listing` does, out of `take`.
+    """
     try:
-        slides = _slides(transport, api, page_size, on_page)
+        return take(_slides(transport, api, page_size, on_page))
     except _Moved:
         try:
-            slides = _slides(transport, api, page_size, on_page)
+            return take(_slides(transport, api, page_size, on_page))
         except _Moved as moved:
             raise WrongContent(
                 f"the listing of {place(api)}/files changed twice while it was read ({moved}); "
                 "try again later"
             ) from None
-    if not slides:
-        raise WrongContent(f"{place(api)}/files lists no TCGA slide at all")
-    return Listing(release=named, slides=tuple(slides))
 
 
 def first_slides(transport: Answers, api: str, count: int) -> tuple[list[Slide], int]:
@@ -143,9 +156,9 @@ def versions(transport: Answers, api: str, file_ids: Sequence[str]) -> dict[str,
 
 def _slides(
     transport: Answers, api: str, page_size: int, on_page: Callable[[int, int], None] | None
-) -> list[Slide]:
+) -> Iterator[Slide]:
     url = f"{api}/files"
-    slides: list[Slide] = []
+    none = True
     seen: set[str] = set()
     for hits, total in _pages(transport, url, page_size):
         for hit in hits:
@@ -157,10 +170,12 @@ def _slides(
             seen.add(file_id)
             slide = _slide(url, file_id, hit)
             if slide is not None:
-                slides.append(slide)
+                none = False
+                yield slide
         if on_page is not None:
             on_page(len(seen), total)
-    return slides
+    if none:
+        raise WrongContent(f"{place(url)} lists no TCGA slide at all")
 
 
 def _pages(transport: Answers, url: str, page_size: int) -> Iterator[tuple[list[Part], int]]:

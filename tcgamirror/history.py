@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tcgamirror.errors import WrongUse
@@ -36,7 +35,7 @@ class Merge:
     """One listing that was merged.
 
     merge: its number, from 1. merged_at: ISO 8601, UTC. listed: slides in it.
-    counts: by what it did, without what it did not. changes: in its order.
+    counts: by what it did, without what it did not.
     """
 
     merge: int
@@ -44,7 +43,6 @@ class Merge:
     merged_at: str
     listed: int
     counts: dict[str, int]
-    changes: tuple[Change, ...]
 
 
 def merges(connection: sqlite3.Connection, since: str | None) -> list[Merge]:
@@ -54,7 +52,7 @@ def merges(connection: sqlite3.Connection, since: str | None) -> list[Merge]:
         f"SELECT merge, release, merged_at, listed, {', '.join(COUNTED)} FROM releases "
         "WHERE merge > ? ORDER BY merge",
         (after,),
-    ).fetchall()
+    )
     return [
         Merge(
             merge,
@@ -62,17 +60,17 @@ def merges(connection: sqlite3.Connection, since: str | None) -> list[Merge]:
             merged_at,
             listed,
             {what: count for what, count in zip(COUNTED, counts, strict=True) if count},
-            tuple(_changes(connection, merge)),
         )
         for merge, release, merged_at, listed, *counts in rows
     ]
 
 
-def _changes(connection: sqlite3.Connection, merge: int) -> Iterator[Change]:
+def changes(connection: sqlite3.Connection, merge: int) -> list[Change]:
+    """What the listing of that number changed, in its order."""
     rows = connection.execute(
         "SELECT what, file_name, detail FROM changes WHERE merge = ? ORDER BY change", (merge,)
     )
-    return (Change(*row) for row in rows)
+    return [Change(*row) for row in rows]
 
 
 def _number(connection: sqlite3.Connection, since: str) -> int:

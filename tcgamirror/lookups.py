@@ -106,44 +106,60 @@ def last_release(connection: sqlite3.Connection) -> str | None:
 
 def counts(connection: sqlite3.Connection) -> Counts:
     """All that `status` tells."""
-    listed, withdrawn = connection.execute(
-        "SELECT count(*) FILTER (WHERE upstream IN ('current', 'changed')), "
-        "count(*) FILTER (WHERE upstream IN ('withdrawn', 'superseded')) FROM slides"
-    ).fetchone()
-    sampled, pending, done, failed, size = connection.execute(
-        "SELECT count(*), count(*) FILTER (WHERE status = 'pending'), "
-        "count(*) FILTER (WHERE status = 'done'), count(*) FILTER (WHERE status = 'failed'), "
-        "coalesce(sum(bytes), 0) FROM images"
-    ).fetchone()
-    (fetched,) = connection.execute("SELECT coalesce(sum(bytes), 0) FROM attempts").fetchone()
-    by_project = connection.execute(
-        "SELECT project_id, count(*), count(*) FILTER (WHERE status = 'done'), "
-        "count(*) FILTER (WHERE status = 'failed'), coalesce(sum(bytes), 0) "
-        "FROM mirror GROUP BY project_id ORDER BY project_id IS NULL, project_id"
+    upstream = dict(
+        connection.execute("SELECT upstream, count(*) FROM slides GROUP BY upstream").fetchall()
     )
-    by_source = connection.execute(
-        "SELECT source, (SELECT count(*) FROM images WHERE images.source = attempts.source), "
-        "count(*), sum(bytes), sum(seconds) FROM attempts GROUP BY source ORDER BY source"
+    by_project = tuple(_by_project(connection))
+    sampled = sum(count.sampled for count in by_project)
+    done = sum(count.done for count in by_project)
+    failed = sum(count.failed for count in by_project)
+    held = dict(
+        connection.execute(
+            "SELECT source, count(*) FROM images WHERE source IS NOT NULL GROUP BY source"
+        ).fetchall()
     )
+    tries = connection.execute(
+        "SELECT source, count(*), sum(bytes), sum(seconds) FROM attempts GROUP BY source"
+    ).fetchall()
     runs = connection.execute(
         "SELECT run, command, started, ended, exit_code, done, failed, bytes, data_release "
         "FROM runs ORDER BY run DESC LIMIT ?",
         (LAST_RUNS,),
     )
     return Counts(
-        listed=listed,
-        withdrawn=withdrawn,
+        listed=upstream.get("current", 0) + upstream.get("changed", 0),
+        withdrawn=upstream.get("withdrawn", 0) + upstream.get("superseded", 0),
         sampled=sampled,
-        pending=pending,
+        pending=sampled - done - failed,
         done=done,
         failed=failed,
-        bytes=size,
-        bytes_fetched=fetched,
+        bytes=sum(count.bytes for count in by_project),
+        bytes_fetched=sum(moved for _, _, moved, _ in tries),
         release=last_release(connection),
-        by_project=tuple(ProjectCount(*row) for row in by_project),
-        by_source=tuple(SourceCount(*row) for row in by_source),
+        by_project=by_project,
+        by_source=tuple(
+            SourceCount(source, held.get(source, 0), *of_tries) for source, *of_tries in tries
+        ),
         runs=tuple(Run(*row) for row in runs),
     )
+
+
+def _by_project(connection: sqlite3.Connection) -> Iterator[ProjectCount]:
+    """The sample by project, slides of no known project last.
+
+    Goes through both indexes in their own order, which is several times faster
+    than what SQLite would choose for the view.
+    """
+    rows = connection.execute(
+        "SELECT project_id, count(*), count(*) FILTER (WHERE status = 'done'), "
+        "count(*) FILTER (WHERE status = 'failed'), coalesce(sum(bytes), 0) "
+        "FROM slides INDEXED BY slides_by_project "
+        "CROSS JOIN images INDEXED BY images_by_name USING (file_name) "
+        "GROUP BY project_id"
+    )
+    counts = [ProjectCount(*row) for row in rows]
+    yield from (count for count in counts if count.project is not None)
+    yield from (count for count in counts if count.project is None)
 
 
 def show(connection: sqlite3.Connection, name: str) -> dict[str, object]:

@@ -7,9 +7,12 @@ columns' order or anything else, so every row is checked.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
@@ -27,68 +30,47 @@ _SIZE = re.compile(r"[0-9]{1,15}")
 
 
 def read_manifest(path: Path) -> Listing:
+    """The TCGA slides of a manifest, all of them held in memory. Raises BadManifest."""
+    return Listing(release=release_of(path), slides=tuple(slides_of(path)))
+
+
+def release_of(path: Path) -> str:
+    """What a manifest's listing is called."""
+    return f"manifest {path.name}"
+
+
+def identity(path: Path) -> str:
+    """What tells a manifest from every other one, before it is read. Raises BadManifest."""
+    with _opened(path) as file:
+        return f"{release_of(path)} {hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def slides_of(path: Path) -> Iterator[Slide]:
     """The TCGA slides of a manifest, in its order; files of other types are left out.
 
-    The listing's release is `manifest` and the file's name. Raises BadManifest,
-    which names the file and the line, for anything that is not a manifest.
+    Raises BadManifest, which names the file and the line, for anything that is
+    not a manifest; what comes before the line has been given then.
     """
-    try:
-        with _opened(path) as file:
-            slides = tuple(_slides(path, file))
-    except OSError as error:
-        raise BadManifest(f"{path} cannot be read: {error.strerror or error}") from error
-    if not slides:
-        raise BadManifest(f"{path} names no TCGA slide (TCGA-….svs)")
-    return Listing(release=f"manifest {path.name}", slides=slides)
-
-
-def _opened(path: Path) -> BinaryIO:
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        kind = "a directory" if stat.S_ISDIR(found.st_mode) else "no regular file"
-        raise BadManifest(f"{path} is {kind}; give the manifest file itself")
-    if found.st_size > MOST_FILE_BYTES:
-        raise BadManifest(
-            f"{path} has {found.st_size:,} bytes; a manifest has at most {MOST_FILE_BYTES:,}"
-        )
-    return path.open("rb")
-
-
-def _slides(path: Path, file: BinaryIO) -> Iterator[Slide]:
-    lines = _lines(path, file)
-    number, header = next(lines, (1, ""))
-    columns = header.split("\t")
-    if not set(COLUMNS) <= set(columns) or len(set(columns)) < len(columns):
-        raise BadManifest(
-            f"{path}, line {number}: a manifest begins with the columns {' '.join(COLUMNS)}, "
-            f"this file with {' '.join(columns)[:80]!r}"
-        )
-    cells_of = itemgetter(*map(columns.index, COLUMNS))
-    ids: dict[str, int] = {}
-    names: dict[str, int] = {}
-    for number, line in lines:
-        cells = line.split("\t")
-        if len(cells) != len(columns):
-            raise BadManifest(
-                f"{path}, line {number}: {len(columns)} columns expected, {len(cells)} found"
-            )
-        file_id, file_name, md5, size, state = cells_of(cells)
+    # Digests take a third of the memory of what they stand for, and no line numbers are kept:
+    # of what seems to stand there twice, the file is asked again.
+    taken: set[int] = set()
+    none = True
+    for number, (file_id, file_name, md5, size, state) in _rows(path):
         fault = _fault(file_id, file_name, md5, size)
         if fault is not None:
             raise BadManifest(f"{path}, line {number}: {fault}")
+        file_id = file_id.lower()
         barcode = Barcode.of(file_name)
-        keys = (
-            ((ids, file_id.lower()), (names, file_name)) if barcode else ((ids, file_id.lower()),)
-        )
-        for taken, key in keys:
-            first = taken.setdefault(key, number)
-            if first != number:
+        for key in (file_id,) if barcode is None else (file_id, file_name):
+            if hash(key) in taken and (first := _first_line(path, key, number)) < number:
                 raise BadManifest(f"{path}, line {number}: {key} stands in line {first} already")
+            taken.add(hash(key))
         if barcode is not None:
+            none = False
             yield Slide(
-                file_id=file_id.lower(),
+                file_id=file_id,
                 file_name=file_name,
-                md5=values.md5(md5),
+                md5=md5.lower() or None,
                 size=values.size(int(size)),
                 kind=barcode.kind,
                 sample_type=barcode.sample_type,
@@ -96,6 +78,53 @@ def _slides(path: Path, file: BinaryIO) -> Iterator[Slide]:
                 slide_barcode=barcode.slide,
                 state=values.text(state),
             )
+    if none:
+        raise BadManifest(f"{path} names no TCGA slide (TCGA-….svs)")
+
+
+def _first_line(path: Path, key: str, last: int) -> int:
+    """Number of the first line with this file_id or file name, `last` if there is none before."""
+    found = (number for number, cells in _rows(path) if key in (cells[0].lower(), cells[1]))
+    return next(found, last)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BufferedReader]:
+    """The manifest's file; what goes wrong with it within the block is told as BadManifest."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            kind = "a directory" if stat.S_ISDIR(found.st_mode) else "no regular file"
+            raise BadManifest(f"{path} is {kind}; give the manifest file itself")
+        if found.st_size > MOST_FILE_BYTES:
+            raise BadManifest(
+                f"{path} has {found.st_size:,} bytes; a manifest has at most {MOST_FILE_BYTES:,}"
+            )
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise BadManifest(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _rows(path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """The numbers of the lines and their cells in the order of COLUMNS, unchecked."""
+    with _opened(path) as file:
+        lines = _lines(path, file)
+        number, header = next(lines, (1, ""))
+        columns = header.split("\t")
+        if not set(COLUMNS) <= set(columns) or len(set(columns)) < len(columns):
+            raise BadManifest(
+                f"{path}, line {number}: a manifest begins with the columns {' '.join(COLUMNS)}, "
+                f"this file with {' '.join(columns)[:80]!r}"
+            )
+        cells_of = itemgetter(*map(columns.index, COLUMNS))
+        for number, line in lines:
+            cells = line.split("\t")
+            if len(cells) != len(columns):
+                raise BadManifest(
+                    f"{path}, line {number}: {len(columns)} columns expected, {len(cells)} found"
+                )
+            yield number, cells_of(cells)
 
 
 def _fault(file_id: str, file_name: str, md5: str, size: str) -> str | None:

@@ -2,18 +2,24 @@
 
 Whole listings are compared, by file name and md5, because file_ids and md5
 change between data releases while the name stays. Nothing is ever deleted.
+
+No listing is held in memory: it goes to a temporary table as it comes. There it
+is sorted by name, as the catalogue is written, so that both are compared page by
+page, and only what differs is written in full.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from operator import attrgetter
+from typing import NamedTuple
 
-from tcgamirror.database import timestamp
+from tcgamirror.database import timestamp, transaction
 from tcgamirror.errors import WrongContent
-from tcgamirror.model import Listing, Slide
+from tcgamirror.model import Slide
 
 SLIDE_COLUMNS = tuple(field.name for field in fields(Slide))
 
@@ -24,9 +30,15 @@ FEW = 20
 MOST_LOST_PERCENT_OF_FEW = 50
 """Of fewer slides than that, a tenth is one or two, which anyone may leave out of a manifest."""
 
+_OTHERS = tuple(name for name in SLIDE_COLUMNS if name != "file_name")
+_COLUMNS = ", ".join(("file_name", *_OTHERS))
+_LASTING = tuple(name for name in _OTHERS if name not in ("file_id", "md5", "size"))
+"""What stays known of a slide though a later listing does not tell it."""
+
 # Both md5 known: they decide. Otherwise both sizes known: they do. Otherwise nothing
 # says that the file is another one.
 _DIFFERS = "coalesce({old}.md5 <> {new}.md5, {old}.size <> {new}.size, 0)"
+_LISTED = "upstream IN ('current', 'changed')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,65 +63,167 @@ class Merged:
     duplicates: int = 0
 
 
-def merge(
-    connection: sqlite3.Connection,
-    listing: Listing,
-    now: float,
-    *,
-    accept_shrink: bool,
-    successors: Mapping[str, str],
-) -> Merged:
-    """Merges within the transaction that is open; raises WrongContent for a listing that shrank.
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """A listing that is read as it comes. slides: in its order, to be gone through once."""
 
-    now: seconds since the epoch. successors: the newest file_id of old ones.
+    release: str
+    slides: Iterable[Slide]
+
+
+class _Twin(NamedTuple):
+    """One of several slides of one name. position: its place in the listing."""
+
+    position: int
+    file_name: str
+    file_id: str
+    updated: str | None
+    version: str | None
+
+    @property
+    def age(self) -> tuple[str, int]:
+        version = self.version or ""
+        return self.updated or "", int(version) if version.isascii() and version.isdigit() else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A whole listing in temporary tables, ready to be taken over.
+
+    older: the slides that a newer one of the same name stands for; its table
+    `incoming` has the others. `unlisted` has the names of the catalogue's slides
+    that it lacks, and `compared` what is new about those that differ, both by name.
     """
-    newest, older = _newest(listing.slides)
-    _load(connection, newest.values())
-    if not accept_shrink:
-        _refuse_shrunken(connection, listing.release)
-    _compare(connection)
-    added, changed, reidentified, returned, unchanged = connection.execute(
-        "SELECT total(added), total(changed), total(reidentified), total(returned), "
-        "total(NOT (added OR changed OR reidentified OR returned)) FROM temp.compared"
-    ).fetchone()
-    notes = _Notes(connection, listing.release)
-    superseded = _supersede(notes, successors)
-    withdrawn = _withdraw(notes)
-    _note(notes)
-    _apply(notes)
-    _note_duplicates(notes, older)
-    merged = Merged(
-        added=int(added),
-        changed=int(changed),
-        reidentified=int(reidentified),
-        superseded=superseded,
-        withdrawn=withdrawn,
-        returned=int(returned),
-        unchanged=int(unchanged),
-        duplicates=len(older),
-    )
-    _record(notes, now, len(newest), merged)
-    connection.execute("DROP TABLE temp.compared")
-    connection.execute("DROP TABLE temp.incoming")
-    return merged
+
+    connection: sqlite3.Connection
+    release: str
+    older: tuple[_Twin, ...]
+
+    def refuse_if_shrunken(self) -> None:
+        """Raises WrongContent if it lacks too many of the slides listed before."""
+        (listed,) = self.connection.execute(
+            f"SELECT count(*) FROM slides WHERE {_LISTED}"
+        ).fetchone()
+        (lost,) = self.connection.execute(
+            "SELECT count(*) FROM temp.unlisted CROSS JOIN slides USING (file_name) "
+            f"WHERE {_LISTED}"
+        ).fetchone()
+        most = MOST_LOST_PERCENT if listed >= FEW else MOST_LOST_PERCENT_OF_FEW
+        if lost * 100 > listed * most:
+            raise WrongContent(
+                f"{self.release} lacks {lost} of the {listed} slides listed so far, which looks "
+                "like a part of it alone; if it is all there is, take it as it is by "
+                "--accept-shrink"
+            )
+
+    def lost(self) -> list[str]:
+        """Last file_ids of the slides it lacks, but for those known to be superseded.
+
+        Slides withdrawn earlier are among them: what stands for them may have come later.
+        """
+        rows = self.connection.execute(
+            "SELECT file_id FROM temp.unlisted CROSS JOIN slides USING (file_name) "
+            "WHERE upstream <> 'superseded' ORDER BY position"
+        )
+        return [file_id for (file_id,) in rows]
+
+    def merge(self, now: float, successors: Mapping[str, str]) -> Merged:
+        """Takes it over within the transaction that is open.
+
+        now: seconds since the epoch. successors: the newest file_id of old ones.
+        """
+        connection = self.connection
+        _compare(connection)
+        added, changed, reidentified, returned, differing = connection.execute(
+            "SELECT total(added), total(changed), total(reidentified), total(returned), "
+            "total(added OR changed OR reidentified OR returned) FROM temp.compared"
+        ).fetchone()
+        (listed,) = connection.execute("SELECT count(*) FROM temp.incoming").fetchone()
+        _apply(connection, self.release)
+        notes = _Notes(connection, self.release)
+        superseded = _supersede(notes, successors)
+        withdrawn = _withdraw(notes)
+        _note(notes)
+        _note_duplicates(notes, self.older)
+        # Quicker for every row than for those that were the same.
+        connection.execute(f"UPDATE slides SET listed_in = ? WHERE +{_LISTED}", (self.release,))
+        _put_back(connection)
+        merged = Merged(
+            added=int(added),
+            changed=int(changed),
+            reidentified=int(reidentified),
+            superseded=superseded,
+            withdrawn=withdrawn,
+            returned=int(returned),
+            unchanged=listed - int(differing),
+            duplicates=len(self.older),
+        )
+        _record(notes, now, listed, merged)
+        return merged
 
 
-def unlisted(connection: sqlite3.Connection, listing: Listing, *, accept_shrink: bool) -> list[str]:
-    """Last file_ids of the slides the listing lacks, but for those known to be superseded.
+@contextmanager
+def arriving(
+    connection: sqlite3.Connection, release: str, slides: Iterable[Slide]
+) -> Iterator[Arrived]:
+    """The listing, once all of it has come; outside of any transaction, as that may take long.
 
-    Slides withdrawn earlier are among them: what stands for them may have come
-    later. Raises WrongContent for a listing that shrank, unless accept_shrink.
+    slides: in listing order, gone through once. What that raises is passed on.
     """
-    there = {slide.file_name for slide in listing.slides}
+    try:
+        _load(connection, slides)
+        with transaction(connection, writes=False):
+            older = _without_twins(connection)
+            connection.execute("CREATE TEMP TABLE unlisted (file_name PRIMARY KEY) WITHOUT ROWID")
+            # Two indexes side by side: no name is looked up.
+            connection.execute(
+                "INSERT INTO temp.unlisted "
+                "SELECT file_name FROM slides EXCEPT SELECT file_name FROM temp.incoming ORDER BY 1"
+            )
+        yield Arrived(connection, release, tuple(older))
+    finally:
+        for table in ("incoming", "unlisted", "compared"):
+            connection.execute(f"DROP TABLE IF EXISTS temp.{table}")
+
+
+def _load(connection: sqlite3.Connection, slides: Iterable[Slide]) -> None:
+    """Fills the table `incoming`, which has all that it holds in its index by name too."""
+    marks = ", ".join("?" * len(SLIDE_COLUMNS))
+    connection.execute(f"CREATE TEMP TABLE incoming (position INTEGER PRIMARY KEY, {_COLUMNS})")
+    with transaction(connection, writes=False):
+        connection.executemany(
+            f"INSERT INTO temp.incoming ({_COLUMNS}) VALUES ({marks})",
+            map(attrgetter("file_name", *_OTHERS), slides),
+        )
+        connection.execute(f"CREATE INDEX temp.incoming_by_name ON incoming ({_COLUMNS})")
+
+
+def _without_twins(connection: sqlite3.Connection) -> list[_Twin]:
+    """Leaves the newest slide of each name, at the place of the first; the others, as they came."""
     rows = connection.execute(
-        "SELECT file_name, file_id, upstream <> 'withdrawn' FROM slides "
-        "WHERE upstream <> 'superseded' ORDER BY position"
-    ).fetchall()
-    if not accept_shrink:
-        listed = [name for name, _, was_listed in rows if was_listed]
-        lost = sum(name not in there for name in listed)
-        _refuse_if_shrunken(listing.release, lost, len(listed))
-    return [file_id for name, file_id, _ in rows if name not in there]
+        "SELECT position, file_name, file_id, updated, version FROM temp.incoming WHERE file_name "
+        "IN (SELECT file_name FROM temp.incoming GROUP BY file_name HAVING count(*) > 1) "
+        "ORDER BY position"
+    )
+    first: dict[str, int] = {}
+    newest: dict[str, _Twin] = {}
+    older: list[_Twin] = []
+    for twin in map(_Twin._make, rows):
+        first.setdefault(twin.file_name, twin.position)
+        other = newest.setdefault(twin.file_name, twin)
+        if other is twin:
+            continue
+        if twin.age >= other.age:
+            newest[twin.file_name], twin = twin, other
+        older.append(twin)
+    connection.executemany(
+        "DELETE FROM temp.incoming WHERE position = ?", ((twin.position,) for twin in older)
+    )
+    connection.executemany(
+        "UPDATE temp.incoming SET position = ? WHERE position = ?",
+        ((first[name], twin.position) for name, twin in newest.items()),
+    )
+    return older
 
 
 class _Notes:
@@ -131,77 +245,68 @@ class _Notes:
         return noted.rowcount
 
 
-def _newest(slides: Iterable[Slide]) -> tuple[dict[str, Slide], list[Slide]]:
-    """The slide of each name, in listing order, and those that a newer one stands for."""
-    newest: dict[str, Slide] = {}
-    older: list[Slide] = []
-    for slide in slides:
-        other = newest.get(slide.file_name)
-        if other is None:
-            newest[slide.file_name] = slide
-        elif _age(slide) >= _age(other):
-            newest[slide.file_name] = slide
-            older.append(other)
-        else:
-            older.append(slide)
-    return newest, older
-
-
-def _age(slide: Slide) -> tuple[str, int]:
-    version = slide.version or ""
-    return slide.updated or "", int(version) if version.isascii() and version.isdigit() else 0
-
-
-def _load(connection: sqlite3.Connection, slides: Iterable[Slide]) -> None:
-    columns = ", ".join(SLIDE_COLUMNS)
-    marks = ", ".join("?" * len(SLIDE_COLUMNS))
-    connection.execute(f"CREATE TEMP TABLE incoming (position INTEGER PRIMARY KEY, {columns})")
-    connection.executemany(
-        f"INSERT INTO temp.incoming ({columns}) VALUES ({marks})",
-        map(attrgetter(*SLIDE_COLUMNS), slides),
-    )
-    connection.execute("CREATE UNIQUE INDEX temp.incoming_by_name ON incoming (file_name)")
-
-
-def _refuse_shrunken(connection: sqlite3.Connection, release: str) -> None:
-    listed, lost = connection.execute(
-        "SELECT count(*), total(file_name NOT IN (SELECT file_name FROM temp.incoming)) "
-        "FROM slides WHERE upstream IN ('current', 'changed')"
-    ).fetchone()
-    _refuse_if_shrunken(release, int(lost), listed)
-
-
-def _refuse_if_shrunken(release: str, lost: int, listed: int) -> None:
-    most = MOST_LOST_PERCENT if listed >= FEW else MOST_LOST_PERCENT_OF_FEW
-    if lost * 100 > listed * most:
-        raise WrongContent(
-            f"{release} lacks {lost} of the {listed} slides listed so far, which looks like a part "
-            "of it alone; if it is all there is, take it as it is by --accept-shrink"
-        )
-
-
 def _compare(connection: sqlite3.Connection) -> None:
+    """Tells what is new about each slide that differs at all, before anything is applied."""
     differs = _DIFFERS.format(old="old", new="new")
+    same = " AND ".join(f"+old.{name} IS coalesce(new.{name}, old.{name})" for name in _OTHERS)
+    connection.execute(
+        "CREATE TEMP TABLE compared (file_name PRIMARY KEY, position, old_id, new_id, "
+        "added, changed, reidentified, returned, difference) WITHOUT ROWID"
+    )
     connection.execute(
         f"""
-        CREATE TEMP TABLE compared AS
-        SELECT
-            new.position,
+        INSERT INTO temp.compared SELECT
             new.file_name,
-            old.file_id AS old_id,
-            new.file_id AS new_id,
+            new.position,
+            old.file_id,
+            new.file_id,
             old.file_name IS NULL AS added,
             old.file_name IS NOT NULL AND {differs} AS changed,
-            old.file_id <> new.file_id AND NOT {differs} AS reidentified,
+            old.file_id <> new.file_id AND NOT {differs},
             coalesce(old.upstream IN ('superseded', 'withdrawn'), 0) AS returned,
             CASE WHEN old.md5 <> new.md5 THEN 'md5 ' || old.md5 || ' to ' || new.md5
-                ELSE 'size ' || old.size || ' to ' || new.size END AS difference
-        FROM temp.incoming AS new LEFT JOIN slides AS old USING (file_name)
+                ELSE 'size ' || old.size || ' to ' || new.size END
+        FROM temp.incoming AS new INDEXED BY incoming_by_name
+        LEFT JOIN slides AS old ON old.file_name = new.file_name
+        WHERE added OR changed OR returned OR NOT ({same})
         """
     )
 
 
-_UNLISTED = "file_name NOT IN (SELECT file_name FROM temp.incoming)"
+def _apply(connection: sqlite3.Connection, release: str) -> None:
+    """Has the catalogue list what the listing does, but for the release of what is the same."""
+    differs = _DIFFERS.format(old="slides", new="excluded")
+    # What a manifest does not tell stays as an earlier listing told it, except of a changed file.
+    connection.execute(
+        f"""
+        INSERT INTO slides ({_COLUMNS}, position, listed_in)
+        SELECT {_COLUMNS}, new.position, ? FROM temp.compared
+        CROSS JOIN temp.incoming AS new INDEXED BY incoming_by_name USING (file_name)
+        WHERE true ORDER BY file_name
+        ON CONFLICT (file_name) DO UPDATE SET
+            {", ".join(f"{name} = coalesce(excluded.{name}, {name})" for name in _LASTING)},
+            md5 = CASE WHEN {differs} THEN excluded.md5 ELSE coalesce(excluded.md5, md5) END,
+            size = CASE WHEN {differs} THEN excluded.size ELSE coalesce(excluded.size, size) END,
+            file_id = excluded.file_id,
+            position = excluded.position,
+            listed_in = excluded.listed_in,
+            upstream = CASE WHEN {differs} OR upstream = 'changed' THEN 'changed' ELSE 'current' END
+        """,
+        (release,),
+    )
+    connection.execute(
+        "UPDATE slides SET position = new.position "
+        "FROM temp.incoming AS new INDEXED BY incoming_by_name "
+        "WHERE new.file_name = slides.file_name AND new.position <> slides.position"
+    )
+    connection.execute(
+        "INSERT OR IGNORE INTO former_ids (file_id, file_name) "
+        "SELECT old_id, file_name FROM temp.compared WHERE old_id <> new_id"
+    )
+    connection.execute(
+        "DELETE FROM former_ids WHERE (file_name, file_id) IN "
+        "(SELECT file_name, new_id FROM temp.compared WHERE old_id <> new_id)"
+    )
 
 
 def _supersede(notes: _Notes, successors: Mapping[str, str]) -> int:
@@ -212,13 +317,15 @@ def _supersede(notes: _Notes, successors: Mapping[str, str]) -> int:
         "INSERT INTO temp.successors VALUES (?, ?)",
         ((old, new) for old, new in successors.items() if old != new),
     )
-    gone = f"upstream <> 'superseded' AND {_UNLISTED}"
+    gone = "+upstream <> 'superseded' AND file_name IN temp.unlisted"
+    name = (
+        "SELECT newer.file_name FROM slides AS newer "
+        "WHERE newer.file_id = new_id AND newer.file_name NOT IN temp.unlisted"
+    )
     count = notes.note(
         "superseded",
-        "FROM slides JOIN temp.successors ON old_id = slides.file_id "
-        "LEFT JOIN (SELECT file_id AS listed_id, file_name AS listed_name FROM temp.incoming) "
-        f"ON listed_id = new_id WHERE {gone}",
-        "'by ' || new_id || coalesce(' ' || listed_name, '')",
+        f"FROM temp.successors CROSS JOIN slides ON slides.file_id = old_id WHERE {gone}",
+        f"'by ' || new_id || coalesce(' ' || ({name}), '')",
     )
     connection.execute(
         "UPDATE slides SET upstream = 'superseded' "
@@ -230,50 +337,23 @@ def _supersede(notes: _Notes, successors: Mapping[str, str]) -> int:
 
 def _withdraw(notes: _Notes) -> int:
     """Marks all other slides that are no longer listed."""
-    gone = f"upstream IN ('current', 'changed') AND {_UNLISTED}"
+    gone = f"file_name IN temp.unlisted AND +{_LISTED}"
     count = notes.note("withdrawn", f"FROM slides WHERE {gone}", "'last listed in ' || listed_in")
     notes.connection.execute(f"UPDATE slides SET upstream = 'withdrawn' WHERE {gone}")
     return count
 
 
 def _note(notes: _Notes) -> None:
-    """Notes what came of the slides that are listed, as compared before anything is applied."""
+    """Notes what came of the slides that are listed."""
     compared = "FROM temp.compared WHERE"
     notes.note("returned", f"{compared} returned")
     notes.note("changed", f"{compared} changed", "difference")
     notes.note("re-identified", f"{compared} reidentified", "old_id || ' to ' || new_id")
+    notes.note("added", f"{compared} added")
 
 
-def _apply(notes: _Notes) -> None:
-    connection = notes.connection
-    differs = _DIFFERS.format(old="slides", new="excluded")
-    known = [name for name in SLIDE_COLUMNS if name not in ("file_name", "file_id", "md5", "size")]
-    columns = ", ".join(("position", *SLIDE_COLUMNS))
-    connection.execute(
-        "INSERT OR IGNORE INTO former_ids (file_id, file_name) "
-        "SELECT old_id, file_name FROM temp.compared WHERE old_id <> new_id"
-    )
-    # What a manifest does not tell stays as an earlier listing told it, except of a changed file.
-    connection.execute(
-        f"""
-        INSERT INTO slides ({columns}, listed_in)
-        SELECT {columns}, ? FROM temp.incoming WHERE true ORDER BY position
-        ON CONFLICT (file_name) DO UPDATE SET
-            {", ".join(f"{name} = coalesce(excluded.{name}, {name})" for name in known)},
-            md5 = CASE WHEN {differs} THEN excluded.md5 ELSE coalesce(excluded.md5, md5) END,
-            size = CASE WHEN {differs} THEN excluded.size ELSE coalesce(excluded.size, size) END,
-            file_id = excluded.file_id,
-            position = excluded.position,
-            listed_in = excluded.listed_in,
-            upstream = CASE WHEN {differs} OR upstream = 'changed' THEN 'changed' ELSE 'current' END
-        """,
-        (notes.release,),
-    )
-    notes.note("added", "FROM temp.compared WHERE added")
-    connection.execute(
-        "DELETE FROM former_ids WHERE file_id = "
-        "(SELECT file_id FROM slides WHERE slides.file_name = former_ids.file_name)"
-    )
+def _put_back(connection: sqlite3.Connection) -> None:
+    """Has images fetched again whose slides changed, and says when failed ones are tried again."""
     connection.execute(
         "UPDATE images SET status = 'pending', error = NULL, failures = 0, retry_at = NULL "
         "WHERE file_name IN (SELECT file_name FROM temp.compared WHERE changed)"
@@ -282,16 +362,17 @@ def _apply(notes: _Notes) -> None:
     # what is no longer listed is probably gone.
     connection.execute(
         "UPDATE images SET status = 'pending', error = NULL, failures = 0, retry_at = NULL "
-        "WHERE status = 'failed' AND file_name IN "
+        "WHERE +status = 'failed' AND file_name IN "
         "(SELECT file_name FROM temp.compared WHERE reidentified OR returned)"
     )
     connection.execute(
-        "UPDATE images SET retry_at = NULL WHERE status = 'failed' AND file_name IN "
+        "UPDATE images SET retry_at = NULL "
+        "WHERE +status = 'failed' AND file_name IN temp.unlisted AND file_name IN "
         "(SELECT file_name FROM slides WHERE upstream IN ('superseded', 'withdrawn'))"
     )
 
 
-def _note_duplicates(notes: _Notes, older: Iterable[Slide]) -> None:
+def _note_duplicates(notes: _Notes, older: Iterable[_Twin]) -> None:
     """Notes each file_id that a newer one stands for, once, however often it is listed."""
     for slide in older:
         new = notes.connection.execute(
@@ -309,15 +390,8 @@ def _note_duplicates(notes: _Notes, older: Iterable[Slide]) -> None:
 
 
 def _record(notes: _Notes, now: float, listed: int, merged: Merged) -> None:
-    counts = {
-        "added": merged.added,
-        "changed": merged.changed,
-        "reidentified": merged.reidentified,
-        "superseded": merged.superseded,
-        "withdrawn": merged.withdrawn,
-        "returned": merged.returned,
-        "duplicates": merged.duplicates,
-    }
+    counts = asdict(merged)
+    del counts["unchanged"]
     notes.connection.execute(
         f"INSERT INTO releases (merge, release, merged_at, listed, {', '.join(counts)}) "
         f"VALUES (?, ?, ?, ?, {', '.join('?' * len(counts))})",

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tcgamirror import gdc
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.errors import BadManifest, NetworkError, WrongContent
-from tcgamirror.files import digest
-from tcgamirror.manifest import read_manifest
-from tcgamirror.merging import Merged
-from tcgamirror.model import Listing
+from tcgamirror.manifest import identity, release_of, slides_of
+from tcgamirror.merging import Coming, Merged
+from tcgamirror.model import Slide
 
 _MANIFEST = "manifest merged"
 """The catalogue's fact under which the digest of the manifest merged last stands."""
@@ -30,12 +29,19 @@ def from_gdc(
 
     Raises NetworkError: before anything is changed.
     """
-    if gdc.release(answers, api) == catalogue.release():
+    release = gdc.release(answers, api)
+    if release == catalogue.release():
         return None
-    listing = gdc.listing(answers, api, on_page=on_page)
-    lost = catalogue.unlisted(listing, accept_shrink=accept_shrink)
-    successors = _successors(answers, api, lost)
-    return catalogue.merge(listing, time.time(), accept_shrink=accept_shrink, successors=successors)
+
+    def merge(slides: Iterator[Slide]) -> Merged:
+        return catalogue.merge(
+            Coming(release, slides),
+            time.time(),
+            accept_shrink=accept_shrink,
+            successors_of=lambda lost: _successors(answers, api, lost),
+        )
+
+    return gdc.given_slides(answers, api, merge, on_page=on_page)
 
 
 def _successors(answers: gdc.Answers, api: str, lost: list[str]) -> dict[str, str]:
@@ -45,7 +51,7 @@ def _successors(answers: gdc.Answers, api: str, lost: list[str]) -> dict[str, st
     release; that is no reason not to have this one.
     """
     try:
-        return gdc.versions(answers, api, lost) if lost else {}
+        return gdc.versions(answers, api, lost)
     except NetworkError:
         return {}
 
@@ -61,10 +67,10 @@ def from_manifest(
     if known is not None and not path.exists():
         say(f"the manifest {path} is gone: its listing of before is kept")
         return None
-    listing = read_manifest(path)
-    now = _identity(listing, path)
+    now = identity(path)
     if now == known:
         return None
+    listing = Coming(release_of(path), slides_of(path))
     try:
         merged = catalogue.merge(listing, time.time(), accept_shrink=accept_shrink)
     except WrongContent as error:
@@ -72,7 +78,3 @@ def from_manifest(
         raise BadManifest(str(error)) from error
     catalogue.set_fact(_MANIFEST, now)
     return merged if merged != Merged(unchanged=merged.unchanged) else None
-
-
-def _identity(listing: Listing, path: Path) -> str:
-    return f"{listing.release} {digest(path, 'sha256')}"

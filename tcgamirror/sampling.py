@@ -7,12 +7,18 @@ a larger sample contains the smaller one.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from hashlib import sha256
+from itertools import chain
 
 from tcgamirror.model import Kind
+
+Stratum = str | None
+"""A project or site, None for the unknown one; of all slides where none are gone round."""
 
 
 class Order(StrEnum):
@@ -63,14 +69,14 @@ class Plan:
             return False
         return not self.projects or candidate.project_id in self.projects
 
-    def stratum(self, candidate: Candidate) -> str | None:
+    def stratum(self, candidate: Candidate) -> Stratum:
         """The stratum the slide belongs to; None for the unknown one."""
         if self.by is By.PROJECT:
             return candidate.project_id
         return candidate.primary_site if self.by is By.SITE else None
 
 
-def ordered(candidates: Sequence[Candidate], plan: Plan) -> list[str]:
+def ordered(candidates: Iterable[Candidate], plan: Plan) -> list[str]:
     """File names of what may be taken, the first to be taken first.
 
     candidates: in listing order, which is what `shuffle` goes by.
@@ -81,39 +87,45 @@ def ordered(candidates: Sequence[Candidate], plan: Plan) -> list[str]:
     >>> ordered(slides, Plan(seed=42, order=Order.SHUFFLE, by=By.PROJECT))
     ['A3', 'B1', 'A2', 'A1']
     """
-    allowed = [candidate for candidate in candidates if plan.allows(candidate)]
+    allowed = filter(plan.allows, candidates)
+    return arranged(((each.file_name, plan.stratum(each)) for each in allowed), plan)
+
+
+def arranged(allowed: Iterable[tuple[str, Stratum]], plan: Plan) -> list[str]:
+    """The same of file names that may all be taken, each with its stratum."""
     if plan.order is Order.SHUFFLE:
-        rows = _shuffled(allowed, plan.seed)
-    else:
-        rows = sorted(allowed, key=lambda candidate: stable_key(plan.seed, candidate.file_name))
-    if plan.by is not By.NONE:
-        rows = _in_turn(rows, plan)
-    return [candidate.file_name for candidate in rows]
+        allowed = list(allowed)
+        random.Random(plan.seed).shuffle(allowed)
+    strata: dict[Stratum, list[str]] = defaultdict(list)
+    for name, stratum in allowed:
+        strata[stratum].append(name)
+    if plan.order is Order.STABLE:
+        for names in strata.values():
+            names.sort(key=partial(stable_key, plan.seed))
+    known = sorted(strata, key=lambda stratum: (stratum is None, stratum or ""))
+    return list(_in_turn([strata[stratum] for stratum in known]))
 
 
-def stable_key(seed: int, file_name: str) -> bytes:
-    r"""What `stable` sorts by: SHA-256 of the seed, a newline and the name.
+def stable_key(seed: int, file_name: str) -> str:
+    r"""What `stable` sorts by: SHA-256, in hexadecimal, of the seed, a newline and the name.
 
     `printf '42\nA.svs' | sha256sum` shows the same.
 
-    >>> stable_key(42, "A.svs").hex()[:16]
+    >>> stable_key(42, "A.svs")[:16]
     'd8d3ab479f621ce2'
     """
-    return sha256(f"{seed}\n{file_name}".encode()).digest()
+    return sha256(f"{seed}\n{file_name}".encode()).hexdigest()
 
 
-def _shuffled(candidates: Sequence[Candidate], seed: int) -> list[Candidate]:
-    rows = list(range(len(candidates)))
-    random.Random(seed).shuffle(rows)
-    return [candidates[row] for row in rows]
+def _in_turn(strata: list[list[str]]) -> Iterator[str]:
+    """The first of each, then the second of each, and so on until all are through.
 
-
-def _in_turn(candidates: Sequence[Candidate], plan: Plan) -> list[Candidate]:
-    strata = [plan.stratum(candidate) for candidate in candidates]
-    names = sorted(set(strata), key=lambda name: (name is None, name or ""))
-    turn = {name: place for place, name in enumerate(names)}
-    turns = []
-    for name in strata:
-        turns.append(turn[name])
-        turn[name] += len(names)
-    return [candidates[index] for index in sorted(range(len(turns)), key=turns.__getitem__)]
+    >>> list(_in_turn([["a", "b", "c"], ["x"]]))
+    ['a', 'x', 'b', 'c']
+    """
+    start = 0
+    while strata:
+        end = min(map(len, strata))
+        yield from chain.from_iterable(zip(*(names[start:end] for names in strata), strict=True))
+        strata = [names for names in strata if len(names) > end]
+        start = end

@@ -186,4 +186,20 @@ UPDATE changes SET merge = (
 CREATE INDEX changes_by_merge ON changes (merge);
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND)
+_THIRD = """
+-- What is counted, and what is due, is read from these alone: never from the tables' rows.
+DROP INDEX images_by_status;
+DROP INDEX slides_by_position;
+CREATE INDEX images_by_status ON images (status, retry_at, mpp_x);
+CREATE INDEX images_by_name ON images (file_name, status, bytes);
+CREATE INDEX images_by_source ON images (source) WHERE source IS NOT NULL;
+CREATE INDEX slides_by_project ON slides (project_id, file_name);
+CREATE INDEX slides_by_upstream ON slides (upstream);
+CREATE INDEX attempts_by_source ON attempts (source, bytes, seconds);
+
+-- A person may give a barcode in small letters.
+CREATE INDEX slides_by_slide ON slides (slide_barcode COLLATE NOCASE);
+CREATE INDEX slides_by_case ON slides (case_barcode COLLATE NOCASE);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,7 @@ from tcgamirror.errors import (
     WrongUse,
 )
 from tcgamirror.schema import MIGRATIONS
-from tests.catalogues import (
-    three_slides,
-)
+from tests.catalogues import NOW, done, listing, slide, three_slides
 
 
 @pytest.fixture
@@ -121,6 +120,34 @@ def test_one_of_an_older_program_is_migrated_by_a_writer_only(path: Path, three:
     assert connection.execute("PRAGMA user_version").fetchone() == (len(scripts),)
     assert connection.execute("SELECT count(*) FROM slides").fetchone() == (3,)
     connection.close()
+
+
+def test_one_of_the_second_schema_keeps_all_that_it_has(path: Path, three: Catalogue) -> None:
+    done(three, "a")
+    three.merge(listing(slide("a", md5="new"), slide("b"), slide("d"), release="2"), NOW)
+    three.close()
+    older = path.with_name("older.db")
+    with closing(database.connect(older)) as connection:
+        database.migrate(connection, MIGRATIONS[:2])
+        connection.execute("PRAGMA foreign_keys = OFF")
+        connection.execute("ATTACH ? AS newer", (str(path),))
+        rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        for (table,) in rows:
+            connection.execute(f"INSERT INTO {table} SELECT * FROM newer.{table}")
+        connection.execute("DETACH newer")
+    with Catalogue.open(older) as migrated, Catalogue.open(path, read_only=True) as made:
+        assert migrated.counts() == made.counts() and migrated.history() == made.history()
+        assert migrated.changes(2) == made.changes(2)
+        assert migrated.due(retry_failed=True) == made.due(retry_failed=True)
+        assert migrated.show("a.svs") == made.show("a.svs")
+        migrated.check_whole()
+    assert _dump(older) == _dump(path)
+
+
+def _dump(path: Path) -> list[str]:
+    """Every row and every part of the schema, in any order."""
+    with closing(sqlite3.connect(path)) as connection:
+        return sorted(connection.iterdump())
 
 
 def test_a_migration_that_fails_leaves_the_schema_as_it_was(path: Path) -> None:

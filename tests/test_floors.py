@@ -11,15 +11,15 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "tcgamirror"
 
 FLOORS = [
-    {"", "errors", "patience", "values", "schema", "filesystem", "amounts"},
-    {"geometry", "spans", "brake", "schedule", "publishing_options", "carrying_options"},
+    {"", "errors", "patience", "values", "schema", "filesystem", "amounts", "cores"},
+    {"geometry", "spans", "brake", "abreast", "schedule", "publishing_options", "carrying_options"},
     {"model", "files", "database", "connections", "tiff"},
-    {"resolution", "sampling", "manifest", "partial", "answers"}
+    {"resolution", "sampling", "manifest", "partial", "answers", "dimensions"}
     | {"lookups", "merging", "history", "retrying", "machine"},
-    {"fetching", "upkeep", "workspace", "gdc", "exchange"},
+    {"fetching", "picking", "waiting", "upkeep", "workspace", "gdc", "exchange"},
     {"settings", "catalogue", "download", "svs", "origins", "runlog"},
-    {"home", "transport", "alone", "decode", "facts", "rounds"},
-    {"deepzoom", "encode", "raster", "sources"},
+    {"home", "transport", "alone", "decode", "drawn", "facts", "rounds"},
+    {"deepzoom", "encode", "raster", "sources", "cells"},
     {"store", "readback", "sources.reading", "sources.several"},
     {
         "foreign",
@@ -35,11 +35,11 @@ FLOORS = [
     | {"sources.whole", "sources.tiles", "sources.range"},
     {"takeover", "publishers", "snapshots", "ways"},
     {"differences", "lockfile"},
+    {"drawing"},
     {"mirror", "verify"},
     {"sync", "rebuild"},
-    {"transfer", "transfer.layout", "transfer.cells"},
-    {"transfer.members", "transfer.copying", "transfer.snapshot", "transfer.foreign"}
-    | {"transfer.describing"},
+    {"transfer", "transfer.layout"},
+    {"transfer.members", "transfer.copying", "transfer.snapshot"} | {"transfer.describing"},
     {"transfer.tars", "transfer.zips", "transfer.writers"},
     {"transfer.archives", "transfer.arriving", "transfer.places"},
     {"transfer.scan"},

@@ -174,6 +174,6 @@ def test_a_catalogue_of_the_first_schema_is_migrated(tmp_path: Path) -> None:
     with Catalogue.open(path) as catalogue:
         assert [each.file_name for each in catalogue.due(retry_failed=False, now=NOW)] == ["a.svs"]
         (merge,) = catalogue.history()
-        assert [change.what for change in merge.changes] == ["added"]
+        assert [change.what for change in catalogue.changes(merge.merge)] == ["added"]
         assert merge.counts == {"added": 1}
         catalogue.set_fact("still", "written")

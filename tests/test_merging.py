@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -142,6 +143,18 @@ def test_any_listings_give_what_the_plain_model_gives(listings: list[list[Slide]
                 model.upstream[first] = "current"
 
 
+def knowing(
+    successors: dict[str, str], asked: list[list[str]]
+) -> Callable[[list[str]], dict[str, str]]:
+    """Tells of these successors, and notes which ids it was asked for."""
+
+    def successors_of(lost: list[str]) -> dict[str, str]:
+        asked.append(lost)
+        return successors
+
+    return successors_of
+
+
 @pytest.fixture
 def catalogue(tmp_path: Path) -> Catalogue:
     """Slides a and b, both sampled and done."""
@@ -221,27 +234,31 @@ def test_of_few_slides_up_to_half_may_be_left_out(tmp_path: Path) -> None:
     slides = [slide(letter) for letter in "abcd"]
     with Catalogue.create(tmp_path / "catalogue.db") as catalogue:
         catalogue.merge(listing(*slides), NOW)
+        asked: list[list[str]] = []
         with pytest.raises(WrongContent, match="lacks 3 of the 4 slides"):
-            catalogue.unlisted(listing(slides[0]))
-        assert catalogue.unlisted(listing(*slides[:2])) == ["id-c", "id-d"]
-        assert catalogue.merge(listing(*slides[:2]), LATER).withdrawn == 2
+            catalogue.merge(listing(slides[0]), LATER, successors_of=knowing({}, asked))
+        assert asked == []
+        two = listing(*slides[:2])
+        assert catalogue.merge(two, LATER, successors_of=knowing({}, asked)).withdrawn == 2
+        assert asked == [["id-c", "id-d"]]
 
 
 def test_a_superseded_slide_names_what_stands_for_it_and_may_return(catalogue: Catalogue) -> None:
     two = listing(slide("a"), slide("c"), release="2")
-    successors = {"id-b": "id-c", "id-a": "id-a"}
-    merged = catalogue.merge(two, NOW, successors=successors)
+    asked: list[list[str]] = []
+    successors_of = knowing({"id-b": "id-c", "id-a": "id-a"}, asked)
+    merged = catalogue.merge(two, NOW, successors_of=successors_of)
     assert (merged.superseded, merged.withdrawn, merged.added) == (1, 0, 1)
     assert mirror_row(catalogue, "b.svs")["upstream"] == "superseded"
-    assert catalogue.unlisted(two) == []
-    again = catalogue.merge(two, NOW, successors=successors)
+    again = catalogue.merge(two, NOW, successors_of=successors_of)
     assert (again.superseded, again.withdrawn) == (0, 0)
+    assert asked == [["id-b"]]
     back = listing(slide("a"), slide("b"), slide("c"), release="3")
     assert catalogue.merge(back, NOW).returned == 1
     noted = [
         (change.what, change.detail)
         for merge in catalogue.history("Data Release 1")
-        for change in merge.changes
+        for change in catalogue.changes(merge.merge)
         if change.file_name == "b.svs"
     ]
     assert noted == [("superseded", "by id-c c.svs"), ("returned", None)]

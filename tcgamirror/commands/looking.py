@@ -14,6 +14,7 @@ from tcgamirror.catalogue import Catalogue
 from tcgamirror.commands import home_of
 from tcgamirror.errors import ExitCode
 from tcgamirror.fetching import Standing
+from tcgamirror.history import Merge
 from tcgamirror.home import CATALOGUE, FIXED
 from tcgamirror.lookups import Counts
 from tcgamirror.settings import FILE_NAME
@@ -81,21 +82,30 @@ def changes(given: argparse.Namespace) -> ExitCode:
     home = home_of(given)
     with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
         merges = catalogue.history(given.since)
-    if given.json:
-        print(json.dumps([dataclasses.asdict(merge) for merge in merges]))
-        return ExitCode.DONE
+        if given.json:
+            print(json.dumps([_with_changes(catalogue, merge) for merge in merges]))
+            return ExitCode.DONE
+        for merge in merges:
+            _show_merge(catalogue, merge)
     if not merges:
         print("no listing was merged" + (f" after {given.since}" if given.since else " yet"))
-    for merge in merges:
-        counts = [f"{count:,} {what}" for what, count in merge.counts.items()]
-        print(
-            f"{console.text(merge.release)} ({merge.merged_at}): {', '.join(counts) or 'no change'}"
-            f" ({console.slides(merge.listed)} listed)"
-        )
-        # The first one is all new: the names of everything would bury what changed since.
-        for change in merge.changes if merge.merge > 1 else ():
-            print(console.text(f"{change.what} {change.file_name} {change.detail or ''}").rstrip())
     return ExitCode.DONE
+
+
+def _with_changes(catalogue: Catalogue, merge: Merge) -> dict[str, object]:
+    changes = [dataclasses.asdict(change) for change in catalogue.changes(merge.merge)]
+    return dataclasses.asdict(merge) | {"changes": changes}
+
+
+def _show_merge(catalogue: Catalogue, merge: Merge) -> None:
+    counts = [f"{count:,} {what}" for what, count in merge.counts.items()]
+    print(
+        f"{console.text(merge.release)} ({merge.merged_at}): {', '.join(counts) or 'no change'}"
+        f" ({console.slides(merge.listed)} listed)"
+    )
+    # The first one is all new: the names of everything would bury what changed since.
+    for change in catalogue.changes(merge.merge) if merge.merge > 1 else ():
+        print(console.text(f"{change.what} {change.file_name} {change.detail or ''}").rstrip())
 
 
 def _status_tables(counts: Counts) -> None:

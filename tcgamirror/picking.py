@@ -1,0 +1,68 @@
+"""The catalogue's SQL for the sample: what may be taken, and what was."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from tcgamirror.database import timestamp
+from tcgamirror.lookups import last_release
+from tcgamirror.model import Kind
+from tcgamirror.sampling import By, Candidate, Order, Plan, arranged
+
+# Without the pluses SQLite would look up nearly every slide by way of an index.
+_LISTED = "FROM slides WHERE +upstream IN ('current', 'changed')"
+_IN_LISTING_ORDER = "ORDER BY +position"
+
+
+def candidates(connection: sqlite3.Connection) -> list[Candidate]:
+    """What the GDC lists now, in listing order."""
+    rows = connection.execute(
+        f"SELECT file_name, kind, project_id, primary_site {_LISTED} {_IN_LISTING_ORDER}"
+    )
+    return [
+        Candidate(name, None if kind is None else Kind(kind), project_id, site)
+        for name, kind, project_id, site in rows
+    ]
+
+
+def order(connection: sqlite3.Connection, plan: Plan) -> list[str]:
+    """File names of what is listed and may be taken, the first to be taken first."""
+    listed, values = _LISTED, list[str]()
+    for column, wanted in (
+        # A slide of unknown kind may be taken only where all may.
+        ("kind", plan.kinds if len(plan.kinds) < len(Kind) else ()),
+        ("project_id", plan.projects),
+    ):
+        if wanted:
+            listed += f" AND +{column} IN ({', '.join('?' * len(wanted))})"
+            values += wanted
+    if plan.order is Order.SHUFFLE:
+        listed += f" {_IN_LISTING_ORDER}"
+    stratum = "NULL" if plan.by is By.NONE else plan.by
+    return arranged(connection.execute(f"SELECT file_name, {stratum} {listed}", values), plan)
+
+
+def add(connection: sqlite3.Connection, names: Sequence[str], now: float) -> None:
+    """Gives slides the next ranks, within the transaction that is open.
+
+    They are written by name, whatever their ranks: every index but one then
+    grows at its end, and what is joined by name lies side by side.
+    """
+    connection.execute("CREATE TEMP TABLE picked (place INTEGER PRIMARY KEY, file_name)")
+    connection.executemany(
+        "INSERT INTO temp.picked (file_name) SELECT ?1 "
+        "WHERE NOT EXISTS (SELECT 1 FROM sample WHERE file_name = ?1)",
+        ((name,) for name in dict.fromkeys(names)),
+    )
+    connection.execute("CREATE INDEX temp.picked_by_name ON picked (file_name)")
+    (last,) = connection.execute("SELECT coalesce(max(rank), 0) FROM sample").fetchone()
+    connection.execute(
+        "INSERT INTO sample (file_name, rank, sampled_at, release) "
+        "SELECT file_name, ? + place, ?, ? FROM temp.picked ORDER BY file_name",
+        (last, timestamp(now), last_release(connection)),
+    )
+    connection.execute(
+        "INSERT INTO images (file_name) SELECT file_name FROM temp.picked ORDER BY file_name"
+    )
+    connection.execute("DROP TABLE temp.picked")

@@ -1,0 +1,64 @@
+"""The slides that are due to be fetched: found by way of an index, and read a few at a time."""
+
+from __future__ import annotations
+
+import sqlite3
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from tcgamirror.database import timestamp
+from tcgamirror.merging import SLIDE_COLUMNS
+from tcgamirror.model import Kind, Slide
+from tcgamirror.retrying import DISTANCES
+
+_AT_ONCE = 500
+"""Slides that are read at a time."""
+
+
+def ranks(
+    connection: sqlite3.Connection, *, retry_failed: bool, now: float | None, limit: int | None
+) -> array[int]:
+    """Ranks of the slides to fetch: of the pending ones, then of the failed ones whose time is.
+
+    Eight bytes each, so that all of a large sample may be due. Goes by status,
+    not by rank, which would have it look at every slide that is done.
+    """
+    # A time beyond every distance was set by a clock that ran ahead.
+    failed = "AND (? OR retry_at <= ? OR retry_at > ?)"
+    moments = (
+        retry_failed,
+        None if now is None else timestamp(now),
+        None if now is None else timestamp(now + max(DISTANCES)),
+    )
+    found = array("q")
+    for status, condition, values in (("pending", "", ()), ("failed", failed, moments)):
+        left = -1 if limit is None else limit - len(found)
+        rows = connection.execute(
+            "SELECT rank FROM images CROSS JOIN sample USING (file_name) "
+            f"WHERE status = ? {condition} ORDER BY rank LIMIT ?",
+            (status, *values, left),
+        )
+        found.extend(rank for (rank,) in rows)
+    return found
+
+
+def slides(connection: sqlite3.Connection, wanted: array[int]) -> Iterator[Slide]:
+    """The sampled slides of these ranks, in this order. Between two of them all may be written."""
+    columns = ", ".join(SLIDE_COLUMNS)
+    for start in range(0, len(wanted), _AT_ONCE):
+        batch = wanted[start : start + _AT_ONCE]
+        rows = connection.execute(
+            f"SELECT rank, {columns} FROM sample CROSS JOIN slides USING (file_name) "
+            f"WHERE rank IN ({', '.join('?' * len(batch))})",
+            batch,
+        )
+        found = {rank: _slide(row) for rank, *row in rows}
+        yield from (found[rank] for rank in batch)
+
+
+def _slide(row: Iterable[Any]) -> Slide:
+    values = dict(zip(SLIDE_COLUMNS, row, strict=True))
+    if values["kind"] is not None:
+        values["kind"] = Kind(values["kind"])
+    return Slide(**values)
