@@ -182,7 +182,7 @@ def test_a_huge_slide_is_made_in_bounded_time_and_room(tmp_path: Path) -> None:
     )
     started = time.monotonic()
     path = make_slide(tmp_path / "huge.svs", spec)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 120
     assert path.stat().st_size < 50_000_000
     assert not is_painted(spec, 0)
     with openslide.OpenSlide(str(path)) as slide:

@@ -19,7 +19,7 @@ class Trial:
     """
 
     kind: Kind
-    fast: int = 16
+    fast: int = 32
     whole: int = 0
     repetitions: int = 3
     by_a: bool = True
