@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tcgamirror.database import timestamp
-from tcgamirror.merging import SLIDE_COLUMNS
-from tcgamirror.model import Attempt, Kind, Outcome, Picture, Slide, Status
+from tcgamirror.model import Attempt, Outcome, Picture, Status
 from tcgamirror.retrying import DISTANCES, retry_time
 
 
@@ -56,20 +55,6 @@ def _moment(retry_failed: bool, now: float | None) -> dict[str, object]:
         "now": None if now is None else timestamp(now),
         "absurd": None if now is None else timestamp(now + max(DISTANCES)),
     }
-
-
-def due(
-    connection: sqlite3.Connection, *, retry_failed: bool, now: float | None, limit: int | None
-) -> list[Slide]:
-    """Slides to fetch, by rank: pending ones, then the failed ones whose time has come."""
-    columns = ", ".join(f"slides.{name}" for name in SLIDE_COLUMNS)
-    rows = connection.execute(
-        f"SELECT {columns} FROM images JOIN sample USING (file_name) "
-        f"JOIN slides USING (file_name) WHERE {_DUE} "
-        "ORDER BY status = 'failed', rank LIMIT :limit",
-        {**_moment(retry_failed, now), "limit": -1 if limit is None else limit},
-    )
-    return [_slide(row) for row in rows]
 
 
 def unfinished(connection: sqlite3.Connection, file_ids: Iterable[str]) -> set[str]:
@@ -123,12 +108,6 @@ def record(connection: sqlite3.Connection, outcome: Outcome, run: int, now: floa
         f"UPDATE runs SET {column} = {column} + 1, bytes = bytes + ? WHERE run = ?",
         (fetched, run),
     )
-
-
-def _slide(row: Sequence[str | int | None]) -> Slide:
-    values = dict(zip(SLIDE_COLUMNS, row, strict=True))
-    kind = values.pop("kind")
-    return Slide(**values, kind=None if kind is None else Kind(str(kind)))  # type: ignore[arg-type]
 
 
 def _set_failed(connection: sqlite3.Connection, outcome: Outcome, now: float) -> None:
