@@ -7,7 +7,8 @@ is killed leaves the catalogue as it was before or after the change.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -34,6 +35,7 @@ from tcgamirror.merging import Coming, Merged
 from tcgamirror.model import Listing, Outcome, Slide, Upstream
 from tcgamirror.sampling import Candidate, Plan
 from tcgamirror.upkeep import Kept, Restored
+from tcgamirror.waiting import Due
 
 _SET_FACT = "INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)"
 _NO_FACTS: Mapping[str, str] = MappingProxyType({})
@@ -199,6 +201,11 @@ class Catalogue:
         with self._reading() as connection:
             return picking.order(connection, plan)
 
+    def fresh(self, plan: Plan) -> list[str]:
+        """The same, without what is sampled already."""
+        with self._reading() as connection:
+            return picking.fresh(connection, plan)
+
     def sampled(self) -> list[str]:
         """File names by rank."""
         with self._reading() as connection:
@@ -226,26 +233,32 @@ class Catalogue:
     # Fetching ------------------------------------------------------------------
 
     def due(
-        self, *, retry_failed: bool, now: float | None = None, limit: int | None = None
-    ) -> list[Slide]:
+        self,
+        *,
+        retry_failed: bool,
+        now: float | None = None,
+        limit: int | None = None,
+        only: Collection[str] | None = None,
+    ) -> Due:
         """Slides to fetch, by rank: pending ones, then failed ones that are to be tried again.
 
         retry_failed: all failed ones; else those whose time has come by `now`,
         none if that is None. Withdrawn and superseded ones that were never
-        tried are among them: their files can often be had still.
+        tried are among them: their files can often be had still. only: no other
+        file names than these.
         """
-        return list(self.each_due(retry_failed=retry_failed, now=now, limit=limit))
-
-    def each_due(
-        self, *, retry_failed: bool, now: float | None = None, limit: int | None = None
-    ) -> Iterator[Slide]:
-        """The same slides, chosen at the first and read as they are asked for."""
         with self._reading() as connection:
-            ranks = waiting.ranks(connection, retry_failed=retry_failed, now=now, limit=limit)
+            ranks = waiting.ranks(
+                connection, retry_failed=retry_failed, now=now, limit=limit, only=only
+            )
+        return Due(ranks, self._of_ranks)
+
+    def _of_ranks(self, ranks: array[int]) -> Iterator[Slide]:
+        with self._reading() as connection:
             yield from waiting.slides(connection, ranks)
 
     def due_count(self, *, retry_failed: bool, now: float | None = None) -> int:
-        """How many slides `due` gives without a limit."""
+        """How many slides are due without a limit, and without reading which."""
         with self._reading() as connection:
             return fetching.due_count(connection, retry_failed=retry_failed, now=now)
 
@@ -283,6 +296,11 @@ class Catalogue:
         """What is done, by rank; with a name, that slide alone."""
         with self._reading() as connection:
             return upkeep.kept(connection, name)
+
+    def path_of(self, name: str) -> str | None:
+        """Where a sampled slide's image lies, also if it is to be fetched again."""
+        with self._reading() as connection:
+            return upkeep.path_of(connection, name)
 
     def recorded_paths(self) -> set[str]:
         """Where images lie, also those of slides that are to be fetched again."""

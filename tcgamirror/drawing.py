@@ -38,21 +38,21 @@ def fill(home: Home, catalogue: Catalogue) -> int:
         asked = f"{asked}, {settings.lock}"
     if catalogue.fact(SAMPLED) == asked:
         return 0
-    sampled = set(catalogue.sampled())
     if settings.lock is not None:
-        added = _fill_locked(home, catalogue, sampled)
+        added = _fill_locked(home, catalogue)
     else:
-        added = _fill_planned(settings.slides, plan, catalogue, sampled)
+        added = _fill_planned(settings.slides, plan, catalogue)
     catalogue.set_fact(SAMPLED, asked)
     return added
 
 
-def _fill_planned(slides: int | None, plan: Plan, catalogue: Catalogue, sampled: set[str]) -> int:
-    if slides is not None and len(sampled) >= slides:
+def _fill_planned(slides: int | None, plan: Plan, catalogue: Catalogue) -> int:
+    sampled = catalogue.sampled_count()
+    if slides is not None and sampled >= slides:
         return 0
-    fresh = [name for name in catalogue.order(plan) if name not in sampled]
+    fresh = catalogue.fresh(plan)
     # What is sampled counts, though it be withdrawn since.
-    there = len(sampled) + len(fresh)
+    there = sampled + len(fresh)
     if not there:
         raise WrongUse(_why_none(catalogue.candidates(), plan))
     if slides is not None and slides > there:
@@ -60,13 +60,14 @@ def _fill_planned(slides: int | None, plan: Plan, catalogue: Catalogue, sampled:
             f"{slides} slides are asked for, but there are only {there}: lower sample.slides, "
             'make it "all", or widen kind and projects, in the settings'
         )
-    fresh = fresh if slides is None else fresh[: slides - len(sampled)]
+    fresh = fresh if slides is None else fresh[: slides - sampled]
     _add(catalogue, fresh, plan)
     return len(fresh)
 
 
-def _fill_locked(home: Home, catalogue: Catalogue, sampled: set[str]) -> int:
+def _fill_locked(home: Home, catalogue: Catalogue) -> int:
     """Adds those of the lock's slides that are listed; the others are told by the report."""
+    sampled = set(catalogue.sampled())
     lock = read_lock(home.root / str(home.settings.lock))
     fresh = [name for name in lock.among(catalogue.candidates()) if name not in sampled]
     _add(catalogue, fresh, lock.plan)

@@ -36,10 +36,10 @@ def plan_of(catalogue: Catalogue, now: Plan) -> Plan | None:
     now: that of the settings. Where it draws exactly this sample, it is the one,
     whatever was noted.
     """
-    sampled = catalogue.sampled()
     told = _told(catalogue.fact(DRAWN))
-    if told is not None and told[1] == len(sampled):
+    if told is not None and told[1] == catalogue.sampled_count():
         return told[0]
+    sampled = catalogue.sampled()
     if not sampled or catalogue.order(now)[: len(sampled)] == sampled:
         return now
     return None

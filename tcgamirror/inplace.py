@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -82,20 +82,15 @@ class Images:
         )
         return Restored(told.slide, picture, min(max(made, 0.0), time.time()))
 
-    def finished(self, due: Sequence[Slide], recorded: Collection[str]) -> Iterator[Outcome]:
-        """What an earlier run finished of these slides and could not record.
+    def finished(self, slide: Slide, recorded: Callable[[str], str | None]) -> Outcome | None:
+        """What an earlier run finished of a slide and could not record, if it did.
 
-        recorded: paths at which there was an image once. Those are left alone:
-        they are due because the image is another file's by now, or damaged.
+        recorded: tells where an image of that file name once was. That one is left
+        alone: the slide is due because it is another file's by now, or damaged.
         """
-        for slide in due:
-            path = self._store.path(slide)
-            if path not in recorded and (self._root / path).is_file():
-                outcome = self._outcome(slide, path)
-                if outcome is not None:
-                    yield outcome
-
-    def _outcome(self, slide: Slide, path: str) -> Outcome | None:
+        path = self._store.path(slide)
+        if not (self._root / path).is_file() or recorded(slide.file_name) == path:
+            return None
         started, clock = time.time(), time.monotonic()
         try:
             found = self.read(path)

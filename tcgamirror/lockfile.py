@@ -23,7 +23,7 @@ from tcgamirror.drawn import plan_of
 from tcgamirror.errors import BadLockFile, BadSettings
 from tcgamirror.files import replacing
 from tcgamirror.home import CATALOGUE, GALLERY, Home
-from tcgamirror.model import ImageFormat, Listing
+from tcgamirror.model import ImageFormat
 from tcgamirror.sampling import By, Candidate, Order, Plan, ordered
 from tcgamirror.settings import FILE_NAME, LOCKED, Settings
 
@@ -364,9 +364,11 @@ def compare(lock: LockFile, catalogue: Catalogue) -> Differences:
     )
 
 
-def compare_listing(lock: LockFile, listing: Listing) -> Differences:
-    """Which slides of the lock a listing lacks, or lists as another file."""
-    md5s = {slide.file_name: slide.md5 for slide in listing.slides}
+def compare_listing(lock: LockFile, md5s: Mapping[str, str | None]) -> Differences:
+    """Which slides of the lock a listing lacks, or lists as another file.
+
+    md5s: of those that it lists, by file name, as far as it tells them.
+    """
     missing = [name for name in lock.names if name not in md5s]
     changed = [
         slide.file_name

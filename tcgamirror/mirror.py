@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,9 +175,9 @@ class Run:
         no slide can be had of anyone, and what would end every slide (NoRoom).
         """
         now = time.time()
-        due = self._catalogue.due(retry_failed=wishes.retry_failed, now=now, limit=wishes.limit)
-        if wishes.only is not None:
-            due = [slide for slide in due if slide.file_name in wishes.only]
+        due = self._catalogue.due(
+            retry_failed=wishes.retry_failed, now=now, limit=wishes.limit, only=wishes.only
+        )
         workers = workers_of(self.settings)
         self._watcher.begins(len(due), workers)
         if not due:
@@ -191,7 +191,6 @@ class Run:
         for folder in (IMAGES, WORK):
             check_writable(self._home.root / folder)
         tally = Tally()
-        rest = self._without_finished(due, run, tally)
         origins = Origins(self.settings.api, self.settings.bucket)
         work = Workspace(self._home.root / WORK, self.settings.work_limit, self._brake.stop)
         work.tidy(self._catalogue.unfinished(work.names()))
@@ -202,7 +201,7 @@ class Run:
             beyond = all_due - len(due)
         limits = limits_of(wishes.time_limit, wishes.max_bytes, lambda: ladder.bytes_moved)
         pool = Pool(ladder.fetch, workers, self._brake, limits, ladder.source_of)
-        with closing(pool.outcomes(rest)) as ended:
+        with closing(pool.outcomes(self._unfinished(due, run, tally, pool))) as ended:
             for outcomes in ended:
                 for outcome in outcomes:
                     self._record(outcome, run, tally)
@@ -242,32 +241,36 @@ class Run:
 
     def _older(self, outcome: Outcome) -> Path | None:
         """Where an older image of the slide lies, of when it belonged to another project."""
-        rows = self._catalogue.rows_of(outcome.slide.file_name) if outcome.picture else None
-        if outcome.picture is None or rows is None or rows.image["path"] is None:
+        path = self._catalogue.path_of(outcome.slide.file_name) if outcome.picture else None
+        if outcome.picture is None or path is None:
             return None
-        place, older = Path(outcome.picture.path), Path(str(rows.image["path"]))
+        place, older = Path(outcome.picture.path), Path(path)
         images, name = place.parent.parent, place.name
         beside = older.parent.parent == images and older.name == name and ".." not in older.parts
         return self._home.root / older if beside and older != place else None
 
-    def _without_finished(self, due: list[Slide], run: int, tally: Tally) -> list[Slide]:
+    def _unfinished(
+        self, due: Iterable[Slide], run: int, tally: Tally, pool: Pool
+    ) -> Iterator[Slide]:
         """Those still to fetch; an image that was finished, but not recorded, is recorded now."""
         from tcgamirror.inplace import Images
 
         settings = self.settings
         images = Images(self._home.root, settings.form, settings.target, self._check_stop)
-        finished = set()
-        for outcome in images.finished(due, self._catalogue.recorded_paths()):
-            self._record(outcome, run, tally)
-            if self._log is not None:
-                self._log.slide(outcome)
-            finished.add(outcome.slide.file_name)
-            self._check_stop()
-        return [slide for slide in due if slide.file_name not in finished]
+        for slide in due:
+            try:
+                outcome = images.finished(slide, self._catalogue.path_of)
+            except Interrupted:
+                return
+            if outcome is None:
+                yield slide
+            else:
+                self._record(outcome, run, tally)
+                self._note(outcome, pool)
 
     def _check_stop(self) -> None:
         if self._brake.pressed:
-            raise Interrupted("stopped before a slide was begun; the next run goes on")
+            raise Interrupted("stopped while a finished image was read; the next run goes on")
 
     def _note(self, outcome: Outcome, pool: Pool) -> None:
         """Logs it; a log that is full ends the run, after the slides in hand are recorded."""

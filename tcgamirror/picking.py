@@ -28,7 +28,22 @@ def candidates(connection: sqlite3.Connection) -> list[Candidate]:
 
 def order(connection: sqlite3.Connection, plan: Plan) -> list[str]:
     """File names of what is listed and may be taken, the first to be taken first."""
-    listed, values = _LISTED, list[str]()
+    return _order(connection, plan, _LISTED)
+
+
+def fresh(connection: sqlite3.Connection, plan: Plan) -> list[str]:
+    """The same, without what is sampled already."""
+    if plan.order is Order.STABLE and plan.by is By.NONE:
+        # Each slide's place is its own there, so that what is sampled need not be placed.
+        unsampled = "file_name NOT IN (SELECT file_name FROM sample)"
+        return _order(connection, plan, f"{_LISTED} AND {unsampled}")
+    sampled = {name for (name,) in connection.execute("SELECT file_name FROM sample")}
+    return [name for name in order(connection, plan) if name not in sampled]
+
+
+def _order(connection: sqlite3.Connection, plan: Plan, listed: str) -> list[str]:
+    """listed: SQL from FROM on, which gives what may be taken but for the plan's own wishes."""
+    values = list[str]()
     for column, wanted in (
         # A slide of unknown kind may be taken only where all may.
         ("kind", plan.kinds if len(plan.kinds) < len(Kind) else ()),

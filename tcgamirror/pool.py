@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from tcgamirror.brake import Brake
@@ -86,12 +85,13 @@ class Pool:
             self.limit = next((name for name, met in self._limits.items() if met()), None)
         return self.limit is None and not self._brake.pressed
 
-    def outcomes(self, due: Sequence[Slide]) -> Generator[list[Outcome], None, None]:
+    def outcomes(self, due: Iterable[Slide]) -> Generator[list[Outcome], None, None]:
         """Lists of what ended since the last one, some of them empty: a few times a second.
 
-        Closed early, it lets go of the slides in hand.
+        due: asked for the next slide when one may begin. Closed early, it lets go
+        of the slides in hand.
         """
-        waiting = deque(due)
+        waiting = iter(due)
         running: set[Future[Outcome]] = set()
         slides: dict[Future[Outcome], Slide] = {}
 
@@ -102,10 +102,12 @@ class Pool:
         pool = ThreadPoolExecutor(self._workers, "slide")
         try:
             while True:
-                while len(running) < self._workers and waiting and self._may_begin():
+                while len(running) < self._workers and self._may_begin():
+                    slide = next(waiting, None)
+                    if slide is None:
+                        break
                     # Told before it begins, so that no press of the brake finds none in hand.
                     self._brake.in_hand += 1
-                    slide = waiting.popleft()
                     future = pool.submit(self._fetch, slide)
                     slides[future] = slide
                     running.add(future)

@@ -53,6 +53,12 @@ def kept(connection: sqlite3.Connection, name: str | None = None) -> list[Kept]:
     ]
 
 
+def path_of(connection: sqlite3.Connection, name: str) -> str | None:
+    """Where that slide's image lies, if it ever had one."""
+    row = connection.execute("SELECT path FROM images WHERE file_name = ?", (name,)).fetchone()
+    return None if row is None else row[0]
+
+
 def recorded_paths(connection: sqlite3.Connection) -> set[str]:
     """Where images lie, also those of slides that are to be fetched again."""
     rows = connection.execute("SELECT path FROM images WHERE path IS NOT NULL")

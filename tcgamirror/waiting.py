@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from tcgamirror.database import timestamp
@@ -16,14 +17,40 @@ _AT_ONCE = 500
 """Slides that are read at a time."""
 
 
+class Due(Iterable[Slide]):
+    """Slides that were due at one moment, each read when it comes to it.
+
+    Between two of them all may be written; all may be gone through again.
+    """
+
+    def __init__(self, ranks: array[int], slides: Callable[[array[int]], Iterator[Slide]]) -> None:
+        self._ranks = ranks
+        self._slides = slides
+
+    def __len__(self) -> int:
+        return len(self._ranks)
+
+    def __iter__(self) -> Iterator[Slide]:
+        return self._slides(self._ranks)
+
+
 def ranks(
-    connection: sqlite3.Connection, *, retry_failed: bool, now: float | None, limit: int | None
+    connection: sqlite3.Connection,
+    *,
+    retry_failed: bool,
+    now: float | None,
+    limit: int | None,
+    only: Collection[str] | None,
 ) -> array[int]:
     """Ranks of the slides to fetch: of the pending ones, then of the failed ones whose time is.
 
-    Eight bytes each, so that all of a large sample may be due. Goes by status,
-    not by rank, which would have it look at every slide that is done.
+    only: file names, of which alone they are. Eight bytes each, so that all of a
+    large sample may be due. Goes by status, not by rank, which would have it look
+    at every slide that is done.
     """
+    named, names = "", list[str]()
+    if only is not None:
+        named, names = "AND file_name IN (SELECT value FROM json_each(?))", [json.dumps([*only])]
     # A time beyond every distance was set by a clock that ran ahead.
     failed = "AND (? OR retry_at <= ? OR retry_at > ?)"
     moments = (
@@ -36,8 +63,8 @@ def ranks(
         left = -1 if limit is None else limit - len(found)
         rows = connection.execute(
             "SELECT rank FROM images CROSS JOIN sample USING (file_name) "
-            f"WHERE status = ? {condition} ORDER BY rank LIMIT ?",
-            (status, *values, left),
+            f"WHERE status = ? {condition} {named} ORDER BY rank LIMIT ?",
+            (status, *values, *names, left),
         )
         found.extend(rank for (rank,) in rows)
     return found

@@ -46,8 +46,13 @@ def made(root: Path, gdc: StandIn, *options: str, slides: int = 4) -> Path:
     size = () if {"--mpp", "--max-size"} & set(options) else ("--mpp", str(MPP))
     number = ("--slides", str(slides))
     succeeded("--mirror", root, "init", *size, *number, *addresses(gdc), *options)
-    rewrite(root, _PATIENT.pattern, _IMPATIENT)
+    impatient(root)
     return root
+
+
+def impatient(root: Path) -> None:
+    """Has the mirror wait for nothing long."""
+    rewrite(root, _PATIENT.pattern, _IMPATIENT)
 
 
 def rewrite(root: Path, pattern: str, text: str) -> None:

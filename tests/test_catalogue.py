@@ -69,7 +69,7 @@ def test_candidates_are_in_listing_order_and_the_sample_in_its_own(three: Catalo
     three.add_to_sample(["a.svs", "c.svs", "c.svs"], LATER)
     assert three.sampled() == ["b.svs", "a.svs", "c.svs"]
     assert [each.file_name for each in three.due(retry_failed=False)] == three.sampled()
-    assert three.due(retry_failed=False, limit=1) == [slide("b", project_id=None)]
+    assert list(three.due(retry_failed=False, limit=1)) == [slide("b", project_id=None)]
 
 
 def test_the_view_has_its_columns_in_their_order(three: Catalogue) -> None:

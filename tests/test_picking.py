@@ -44,6 +44,10 @@ def test_the_order_of_the_listed_is_that_of_the_plain_function(
             listed = catalogue.candidates()
             assert [each.file_name for each in listed] == [each.file_name for each in now]
             assert catalogue.order(plan) == ordered(listed, plan)
+            sampled = set(catalogue.sampled())
+            unsampled = [name for name in ordered(listed, plan) if name not in sampled]
+            assert catalogue.fresh(plan) == unsampled
+            catalogue.add_to_sample(unsampled[:5], NOW)
 
 
 @pytest.fixture

@@ -125,6 +125,14 @@ def test_an_order_reads_the_slides_once_and_page_by_page(
     assert [steps for _, steps in plan] == [["SCAN slides", "USE TEMP B-TREE FOR ORDER BY"]]
 
 
+def test_what_is_fresh_is_told_from_the_sample_by_an_index(
+    connection: Explaining, catalogue: Catalogue
+) -> None:
+    plan = connection.plan(lambda: catalogue.fresh(Plan(1)))
+    assert scanned(plan) == {"slides"} and sorts(plan) == []
+    assert "sqlite_autoindex_sample_1" in used(plan)
+
+
 def test_adding_to_the_sample_goes_by_name(connection: Explaining, catalogue: Catalogue) -> None:
     plan = connection.plan(lambda: catalogue.add_to_sample(["e.svs"], NOW))
     assert scanned(plan) == set() and sorts(plan) == []

@@ -17,9 +17,12 @@ from tcgamirror.manifest import read_manifest
 from tcgamirror.sampling import Plan
 from tests.bench.catalogue import COLUMNS, MILLION, MOST_MB, cells, measured
 from tests.bench.footprint import footprint
+from tests.bench.ours import PROGRAM
 from tests.bench.report import table
 from tests.catalogues import NOW, listing, slide
+from tests.command import succeeded
 from tests.gdc.listing import listed_without_data, manifest
+from tests.mirrors import impatient
 
 SOAK = bool(os.environ.get("TCGAMIRROR_SOAK"))
 MANY = 50_000
@@ -36,11 +39,14 @@ from tcgamirror.merging import Coming
 # As small as they are beside a catalogue of a million.
 database.TEMPORARY_BYTES = database.CACHE_BYTES = 2_000_000
 path, manifest = map(Path, sys.argv[2:])
-with Catalogue.open(path) as catalogue:
+with Catalogue.open(path, read_only=sys.argv[1].startswith("fetch")) as catalogue:
     if sys.argv[1] == "merge":
         catalogue.merge(Coming(release_of(manifest), slides_of(manifest)), 1.0)
     elif sys.argv[1] == "due":
-        assert sum(1 for _ in catalogue.each_due(retry_failed=True)) == 50_000
+        assert sum(1 for _ in catalogue.due(retry_failed=True)) == 50_000
+    elif sys.argv[1].startswith("fetch"):
+        from tcgamirror.cli import main
+        main(["--mirror", str(path.parent), *sys.argv[1].split()])
     elif sys.argv[1] == "look":
         catalogue.counts(), catalogue.standing(1.0)
 """
@@ -70,6 +76,33 @@ def test_many_slides_are_not_held_in_memory(
         return footprint([sys.executable, "-c", STEP, step, *map(str, paths)]).peak
 
     assert peak(step) - peak("nothing") < share * MANY * A_SLIDE
+
+
+def test_a_run_holds_no_more_slides_than_it_fetches(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    root = tmp_path / "mirror"
+    nowhere = ("--api", "http://127.0.0.1:9", "--bucket", "none")
+    succeeded("--mirror", root, "init", "--mpp", "15", "--slides", "all", *nowhere)
+    impatient(root)
+
+    def peak(fetch: str) -> int:
+        shutil.copy(made[0], root / "catalogue.db")
+        paths = (root / "catalogue.db", made[1])
+        return footprint([sys.executable, "-c", STEP, fetch, *map(str, paths)]).peak
+
+    assert peak("fetch") - peak("fetch --limit 100") < 0.1 * MANY * A_SLIDE
+
+
+def test_a_manifest_is_not_held_in_memory_by_init(made: tuple[Path, Path], tmp_path: Path) -> None:
+    few = tmp_path / "few.txt"
+    few.write_text(manifest(listed_without_data(10)))
+
+    def peak(name: str, path: Path) -> int:
+        asked = ["--mpp", "15", "--kind", "all", "--slides", "5", "--manifest", str(path)]
+        return footprint([*PROGRAM, "--mirror", str(tmp_path / name), "init", *asked]).peak
+
+    assert peak("many", made[1]) - peak("few", few) < 0.3 * MANY * A_SLIDE
 
 
 def test_as_many_questions_are_asked_of_many_slides_as_of_few(

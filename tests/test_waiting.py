@@ -35,7 +35,7 @@ def test_the_pending_come_before_the_failed_and_both_by_rank(catalogue: Catalogu
     names = catalogue.sampled()
     pending = [name for place, name in enumerate(names) if place % 5 and place % 7]
     failed = [name for place, name in enumerate(names) if place % 5 and place % 7 == 0]
-    due = [each.file_name for each in catalogue.each_due(retry_failed=True)]
+    due = [each.file_name for each in catalogue.due(retry_failed=True)]
     assert due == pending + failed
     assert [each.file_name for each in catalogue.due(retry_failed=False)] == pending
     for limit in (0, 1, len(pending), len(pending) + 3, MANY):
@@ -47,7 +47,7 @@ def test_no_more_slides_are_held_than_are_read_at_a_time(catalogue: Catalogue) -
     gc.collect()
     before = held()
     most = 0
-    for number, _ in enumerate(catalogue.each_due(retry_failed=True)):
+    for number, _ in enumerate(catalogue.due(retry_failed=True)):
         if number % 100 == 0:
             most = max(most, held() - before)
     assert 0 < most <= 501
@@ -60,7 +60,7 @@ def held() -> int:
 def test_between_two_of_them_all_may_be_written(catalogue: Catalogue) -> None:
     run = catalogue.begin_run("fetch", NOW)
     due = [each.file_name for each in catalogue.due(retry_failed=False)]
-    for number, each in enumerate(catalogue.each_due(retry_failed=False)):
+    for number, each in enumerate(catalogue.due(retry_failed=False)):
         assert each.file_name == due[number]
         if number % 10 == 0:
             catalogue.record(Outcome(each, (), PICTURE), run, NOW)

@@ -6,6 +6,8 @@ import argparse
 import dataclasses
 import os
 import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from tcgamirror import console, drawn
@@ -13,9 +15,9 @@ from tcgamirror import settings as setting
 from tcgamirror.commands.showing import difference_words
 from tcgamirror.errors import ExitCode, WrongUse
 from tcgamirror.home import Home
-from tcgamirror.lockfile import compare_listing, keep_lock, read_lock
-from tcgamirror.manifest import read_manifest
-from tcgamirror.model import ImageFormat, Listing
+from tcgamirror.lockfile import LockFile, compare_listing, keep_lock, read_lock
+from tcgamirror.manifest import slides_of
+from tcgamirror.model import ImageFormat
 from tcgamirror.sampling import By, Candidate, Order
 from tcgamirror.settings import Settings
 
@@ -25,9 +27,9 @@ def init(given: argparse.Namespace) -> ExitCode:
     settings = _settings(given) if lock is None else _locked_settings(given, lock.settings)
     root = Path(given.mirror or os.environ.get("TCGAMIRROR") or ".")
     # Read first: a manifest that cannot be taken leaves no mirror behind.
-    listing = read_manifest(Path(settings.manifest)) if settings.manifest else None
-    if listing is not None and lock is None:
-        _check_choice(settings, listing)
+    manifest = None if settings.manifest is None else _looked_through(settings, lock)
+    if manifest is not None and lock is None:
+        _check_choice(settings, manifest)
     if lock is not None:
         keep_lock(root, lock)
     home = Home.create(root, settings)
@@ -35,16 +37,43 @@ def init(given: argparse.Namespace) -> ExitCode:
     if lock is not None:
         words = f"the {console.slides(len(lock.slides))} of {given.lock}"
     print(f"made a mirror in {home.root}: {words}, each {settings.fixed}")
-    if listing is not None:
-        print(f"{settings.manifest} lists {console.slides(len(listing.slides))}")
-    if lock is not None and listing is not None:
-        for line in difference_words(compare_listing(lock, listing), str(given.lock)):
+    if manifest is not None:
+        print(f"{settings.manifest} lists {console.slides(manifest.slides)}")
+    if lock is not None and manifest is not None:
+        for line in difference_words(compare_listing(lock, manifest.locked), str(given.lock)):
             print(line)
     print(f"next: {_next(home.root)}")
     return ExitCode.DONE
 
 
-def _check_choice(settings: Settings, listing: Listing) -> None:
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    """What is to be known of a manifest: how many slides it names, and may be sampled of these.
+
+    locked: the md5 of each that is in the lock file, by file name.
+    """
+
+    slides: int
+    allowed: int
+    locked: Mapping[str, str | None]
+
+
+def _looked_through(settings: Settings, lock: LockFile | None) -> _Manifest:
+    """The settings' manifest, row by row: it may name a million. Raises BadManifest."""
+    wanted = frozenset[str]() if lock is None else frozenset(lock.names)
+    slides = allowed = 0
+    locked: dict[str, str | None] = {}
+    for slide in slides_of(Path(str(settings.manifest))):
+        slides += 1
+        allowed += settings.plan.allows(
+            Candidate(slide.file_name, slide.kind, slide.project_id, slide.primary_site)
+        )
+        if slide.file_name in wanted:
+            locked[slide.file_name] = slide.md5
+    return _Manifest(slides, allowed, locked)
+
+
+def _check_choice(settings: Settings, manifest: _Manifest) -> None:
     """Raises WrongUse if the manifest has none of the slides asked for, or fewer."""
     if settings.projects:
         raise WrongUse(
@@ -55,15 +84,11 @@ def _check_choice(settings: Settings, listing: Listing) -> None:
         console.say(
             f"--by {settings.by} makes no difference: a manifest tells no projects or sites"
         )
-    candidates = [
-        Candidate(slide.file_name, slide.kind, slide.project_id, slide.primary_site)
-        for slide in listing.slides
-    ]
-    there = sum(map(settings.plan.allows, candidates))
+    there = manifest.allowed
     if not there or (settings.slides or 0) > there:
         asked = "all" if settings.slides is None else f"{settings.slides:,}"
         raise WrongUse(
-            f"--slides asks for {asked}, but of the {console.slides(len(listing.slides))} in "
+            f"--slides asks for {asked}, but of the {console.slides(manifest.slides)} in "
             f"{settings.manifest} only {there:,} are of the --kind asked for"
             + (": ask for no more, or for all" if there else ": ask for another")
         )
