@@ -30,7 +30,7 @@ FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 """The place is there, but may not be written."""
 _IN_THE_WAY = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP}
-    | {errno.ENAMETOOLONG, errno.ENODEV, errno.ENXIO, errno.ENOTEMPTY}
+    | {errno.ENAMETOOLONG, errno.ENODEV, errno.ENXIO, errno.ENOTEMPTY, errno.EBUSY}
 )
 """A folder is no folder, or gone: in general a disk that is not mounted."""
 _NO_PATH = frozenset({errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})

@@ -116,7 +116,9 @@ def test_a_place_that_may_not_be_written_is_wrong_use(tmp_path: Path, number: in
         raise OSError(number, os.strerror(number))
 
 
-@pytest.mark.parametrize("number", [errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP])
+@pytest.mark.parametrize(
+    "number", [errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.EBUSY]
+)
 def test_a_place_that_is_not_there_is_wrong_use(tmp_path: Path, number: int) -> None:
     with pytest.raises(WrongUse, match=f"{tmp_path}/x .*mount the disk"), room(tmp_path / "x"):
         raise OSError(number, os.strerror(number))

@@ -20,6 +20,7 @@ import pytest
 
 from tcgamirror.brake import Brake
 from tcgamirror.catalogue import Catalogue
+from tcgamirror.database import Journal
 from tcgamirror.errors import Unreachable
 from tcgamirror.patience import Patience
 from tcgamirror.publishers import Web
@@ -269,7 +270,7 @@ def test_a_torn_catalogue_and_none_at_all_are_refused(tmp_path: Path, source: Pa
 
 
 def test_a_source_that_is_written_meanwhile_is_copied_whole(tmp_path: Path, source: Path) -> None:
-    with Catalogue.open(source / "catalogue.db") as catalogue:
+    with Catalogue.open(source / "catalogue.db", journal=Journal.WAL) as catalogue:
         catalogue.begin_run("update", time.time())
         assert (source / "catalogue.db-wal").stat().st_size
         assert synced(source, tmp_path / "a")["fetched"] == SLIDES
