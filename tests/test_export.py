@@ -180,11 +180,22 @@ def test_only_takes_the_slides_that_meet_a_condition(
 def test_a_condition_only_reads(
     whole: tuple[Path, StandIn], tmp_path: Path, condition: str, words: str
 ) -> None:
-    result = inside("--mirror", whole[0], "export", tmp_path / "e.tar", "--only", condition)
-    assert words in result.err
-    assert result.code == (2 if words else 0)
+    for dest in (tmp_path / "e.tar", tmp_path / "e"):
+        result = inside("--mirror", whole[0], "export", dest, "--only", condition)
+        assert words in result.err
+        assert result.code == (2 if words else 0)
     if words:
         assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", ["../a.png", "/tmp/a.png", "images/../../a.png", "a.png"])
+def test_a_path_that_leads_out_of_the_mirror_is_not_followed(
+    mirror: Path, tmp_path: Path, path: str
+) -> None:
+    change(mirror, "update images set path = ? where rowid = 1", path)
+    result = inside("--mirror", mirror, "export", tmp_path / "e")
+    assert (result.code, repr(path) in result.sentence) == (7, True), result
+    assert not (tmp_path / "e").exists() and not list(tmp_path.rglob("a.png"))
 
 
 def test_what_cannot_be_asked_for_is_refused_before_anything_is_written(

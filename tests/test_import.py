@@ -194,6 +194,16 @@ def test_an_image_is_found_wherever_it_was_written(
     assert is_clean(root)
 
 
+def test_a_catalogue_can_be_made_anew_of_an_export(
+    moved: tuple[Path, Path], tmp_path: Path
+) -> None:
+    export = exported(moved[1], tmp_path / "e")
+    assert images(export) == images(moved[1])
+    (export / "catalogue.db").unlink()
+    result = inside("--mirror", export, "rebuild", "--offline", "--json")
+    assert (result.code, result.json()["images"], result.json()["refused"]) == (0, 6, [])
+
+
 # Who may -----------------------------------------------------------------------------
 
 

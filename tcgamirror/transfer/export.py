@@ -35,7 +35,7 @@ from tcgamirror.transfer.layout import (
 )
 from tcgamirror.transfer.places import ArchivePlace, DirectoryPlace, Place
 from tcgamirror.transfer.scan import sums_of
-from tcgamirror.transfer.snapshot import Image, Snapshot, image_of
+from tcgamirror.transfer.snapshot import Image, Snapshot, image_of, meeting
 from tcgamirror.transfer.writers import archive
 
 GALLERY = "gallery"
@@ -92,15 +92,15 @@ def export(home: Home, dest: Path, asked: Asked, on_progress: Progress) -> Expor
     _check(home, dest, form, asked)
     earlier = {} if asked.since is None else _earlier(asked.since)
     with ExitStack() as stack:
-        work = stack.enter_context(_workplace(dest, form))
         with Catalogue.open(home.root / CATALOGUE, read_only=True) as live:
             home.check_target(live)
-            snapshot = stack.enter_context(
-                closing(Snapshot(live, work / CATALOGUE, home.settings.form))
-            )
+            # Both before anything is made: they may be refused.
+            names = None if asked.only is None else meeting(live, asked.only)
+            work = stack.enter_context(_workplace(dest, form))
+            snapshot = stack.enter_context(closing(Snapshot(live, work / CATALOGUE)))
             release = live.release()
-        if asked.only is not None:
-            snapshot.keep_only(asked.only)
+        if names is not None:
+            snapshot.keep_only(names)
         place: Place = DirectoryPlace(home.root, work)
         if form is not Form.DIRECTORY:
             top = _plain(dest.name[: -len(form)])
@@ -210,7 +210,6 @@ class _Export:
         self._earlier = earlier
         self._on_progress = on_progress
         self._sums: dict[str, str] = {}
-        self._all: list[Image] = []
         self._left_out: dict[str, str] = {}
         self.lacking: list[str] = []
         self.slides: dict[str, int] = {}
@@ -242,12 +241,10 @@ class _Export:
             return False
         self._left_out[image.path] = image.sha256
         self.earlier += 1
-        self._all.append(image)
         return True
 
     def _note(self, image: Image) -> None:
         self._sums[image.path] = image.sha256
-        self._all.append(image)
         self.images += 1
         self.bytes += image.bytes
 
@@ -260,7 +257,7 @@ class _Export:
         for _ in range(_TRIES):
             with Catalogue.open(self._home.root / CATALOGUE, read_only=True) as live:
                 rows = live.rows_of(image.file_name)
-            now = None if rows is None else image_of(rows, self._home.settings.form)
+            now = None if rows is None else image_of(rows)
             if rows is None or now is None:
                 return False
             if self._place.put(now):
@@ -284,7 +281,7 @@ class _Export:
         lock = self._home.settings.lock
         for name in (FILE_NAME, *([lock] if lock else [])):
             self._put_file(name, self._home.root / name)
-        self._snapshot.finish(self._all)
+        self._snapshot.finish()
         self.slides = self._snapshot.summary()
         self._snapshot.close()
         self._put_file(CATALOGUE, work / CATALOGUE)

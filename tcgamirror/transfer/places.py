@@ -71,7 +71,7 @@ class DirectoryPlace:
             return self._noted(image, self._copier.copied(source, target, image.sha256))
 
     def _ends(self, image: Image) -> tuple[str, str]:
-        return f"{self._root}/{image.place}", f"{self._work}/{image.path}"
+        return f"{self._root}/{image.path}", f"{self._work}/{image.path}"
 
     def _noted(self, image: Image, right: bool) -> bool:
         if right:
@@ -132,11 +132,11 @@ class ArchivePlace:
         self._writer = writer
 
     def put_all(self, images: Sequence[Image]) -> Iterator[tuple[Image, bool]]:
-        for image, file in _abreast(lambda image: loaded(self._root / image.place), images):
+        for image, file in _abreast(lambda image: loaded(self._root / image.path), images):
             yield image, self._put(image, file)
 
     def put(self, image: Image) -> bool:
-        return self._put(image, loaded(self._root / image.place))
+        return self._put(image, loaded(self._root / image.path))
 
     def _put(self, image: Image, file: Loaded | None) -> bool:
         if file is None or file.sha256 != image.sha256:

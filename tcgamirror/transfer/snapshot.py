@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tcgamirror import database
 from tcgamirror.catalogue import Catalogue
-from tcgamirror.errors import Damaged, WrongUse
+from tcgamirror.errors import BadExport, Damaged, WrongUse
 from tcgamirror.exchange import PICTURE, SlideRows, put_rows
-from tcgamirror.model import ImageFormat, Slide, Status
-from tcgamirror.store import Store
+from tcgamirror.model import Status
+from tcgamirror.store import IMAGES
+from tcgamirror.transfer.layout import checked_name
 from tcgamirror.upkeep import complaints
 
 
@@ -21,49 +22,62 @@ from tcgamirror.upkeep import complaints
 class Image:
     """An image the catalogue tells of.
 
-    place: where it lies in the mirror. path: where in the export; another one
-    only if its slide's project was renamed. due: its slide is done, so it has to be there.
+    path: where it lies in the mirror, and in the export. due: its slide is done, so
+    it has to be there.
     """
 
     file_name: str
-    place: str
     path: str
     bytes: int
     sha256: str
     due: bool
 
 
-def image_of(rows: SlideRows, form: ImageFormat) -> Image | None:
-    """The image that these rows tell of; None if they tell of none."""
+def image_of(rows: SlideRows) -> Image | None:
+    """The image that these rows tell of; None if they tell of none. Raises Damaged."""
     row = rows.image
     if row["path"] is None or row["sha256"] is None:
         return None
-    project_id = rows.slide["project_id"]
-    slide = Slide(
-        file_id=str(rows.slide["file_id"]),
-        file_name=str(rows.slide["file_name"]),
-        project_id=None if project_id is None else str(project_id),
-    )
     return Image(
-        file_name=slide.file_name,
-        place=str(row["path"]),
-        path=Store(Path(), form).path(slide),
+        file_name=str(row["file_name"]),
+        path=_place(row["path"]),
         bytes=int(row["bytes"] or 0),
         sha256=str(row["sha256"]),
         due=row["status"] == Status.DONE,
     )
 
 
+def meeting(live: Catalogue, condition: str) -> frozenset[str]:
+    """File names of the sampled slides that meet the condition, which is SQL on the view.
+
+    Raises BadQuery for a condition that is none or would write, WrongUse if no slide meets it.
+    """
+    # The bracket on a line of its own: a comment may end the condition.
+    answer = live.query(f"SELECT file_name FROM mirror WHERE ({condition}\n)")
+    names = frozenset(str(name) for name, *_ in answer.rows)
+    if not names:
+        raise WrongUse(f"no sampled slide meets the condition of --only, {condition}")
+    return names
+
+
+def _place(path: object) -> str:
+    """A path that leads to an image in any directory. Raises Damaged for another."""
+    with suppress(BadExport):
+        place = checked_name(str(path))
+        if place == path and place.startswith(f"{IMAGES}/"):
+            return place
+    raise Damaged(f"the catalogue says that an image lies at {path!r}; {database.WAY_OUT}")
+
+
 class Snapshot:
     """An open copy of a catalogue, which nobody else sees yet; to be closed."""
 
-    def __init__(self, live: Catalogue, path: Path, form: ImageFormat) -> None:
+    def __init__(self, live: Catalogue, path: Path) -> None:
         """Copies the catalogue to `path`, in place of what a killed export left there."""
         for end in ("", "-journal", "-wal", "-shm"):
             path.with_name(path.name + end).unlink(missing_ok=True)
         live.copy_to(path)
         self._path = path
-        self._form = form
         with database.translated(path):
             self._connection = database.connect(path)
             # Should the machine stop, it is made anew: no need to wait for the disk at each change.
@@ -72,19 +86,10 @@ class Snapshot:
     def close(self) -> None:
         self._connection.close()
 
-    def keep_only(self, condition: str) -> None:
-        """Takes slides that do not meet the condition out of the sample.
-
-        Raises BadQuery for a condition that is none or would write, WrongUse if nothing is left.
-        """
-        with closing(Catalogue.open(self._path, read_only=True)) as reader:
-            # The bracket on a line of its own: a comment may end the condition.
-            answer = reader.query(f"SELECT file_name FROM mirror WHERE ({condition}\n)")
-            names = {str(name) for name, *_ in answer.rows}
+    def keep_only(self, names: Collection[str]) -> None:
+        """Takes all other slides out of the sample."""
         sampled = {name for (name,) in self._connection.execute("SELECT file_name FROM sample")}
-        if not names & sampled:
-            raise WrongUse(f"no sampled slide meets the condition of --only, {condition}")
-        others = [(name,) for name in sampled - names]
+        others = [(name,) for name in sampled.difference(names)]
         with database.translated(self._path), database.transaction(self._connection):
             for table in ("attempts", "images", "sample"):
                 self._connection.executemany(f"DELETE FROM {table} WHERE file_name = ?", others)
@@ -93,21 +98,13 @@ class Snapshot:
     def images(self) -> list[Image]:
         """By rank."""
         rows = self._connection.execute(
-            "SELECT file_name, file_id, project_id, status, path, coalesce(bytes, 0), sha256 "
-            "FROM sample JOIN slides USING (file_name) JOIN images USING (file_name) "
+            "SELECT file_name, status, path, coalesce(bytes, 0), sha256 "
+            "FROM sample JOIN images USING (file_name) "
             "WHERE path IS NOT NULL AND sha256 IS NOT NULL ORDER BY rank"
         )
-        store = Store(Path(), self._form)
         return [
-            Image(
-                file_name=name,
-                place=place,
-                path=store.path(Slide(file_id=file_id, file_name=name, project_id=project_id)),
-                bytes=size,
-                sha256=sha256,
-                due=status == Status.DONE,
-            )
-            for name, file_id, project_id, status, place, size, sha256 in rows
+            Image(name, _place(path), size, sha256, status == Status.DONE)
+            for name, status, path, size, sha256 in rows
         ]
 
     def set_rows(self, rows: SlideRows) -> None:
@@ -126,18 +123,10 @@ class Snapshot:
                 [(name,) for name in names],
             )
 
-    def finish(self, images: Collection[Image]) -> None:
-        """Leaves nothing in it but what a catalogue has, and that images lie where they do."""
+    def finish(self) -> None:
+        """Leaves nothing in it but what a catalogue has."""
         with database.translated(self._path):
             with database.transaction(self._connection):
-                self._connection.executemany(
-                    "UPDATE images SET path = ? WHERE file_name = ?",
-                    [
-                        (image.path, image.file_name)
-                        for image in images
-                        if image.path != image.place
-                    ],
-                )
                 self._drop_others()
             self._connection.execute("VACUUM")
             found = complaints(self._connection)
