@@ -196,6 +196,11 @@ class Catalogue:
         with self._reading() as connection:
             return picking.candidates(connection)
 
+    def unlisted_projects(self, projects: Iterable[str]) -> list[str]:
+        """Those of which the GDC lists no slide now."""
+        with self._reading() as connection:
+            return picking.unlisted_projects(connection, projects)
+
     def order(self, plan: Plan) -> list[str]:
         """As `sampling.ordered` gives it of all candidates, without making one of each."""
         with self._reading() as connection:
@@ -296,6 +301,11 @@ class Catalogue:
         """What is done, by rank; with a name, that slide alone."""
         with self._reading() as connection:
             return upkeep.kept(connection, name)
+
+    def awaited(self) -> int:
+        """How many images there were once whose slides are to be fetched again."""
+        with self._reading() as connection:
+            return upkeep.awaited(connection)
 
     def path_of(self, name: str) -> str | None:
         """Where a sampled slide's image lies, also if it is to be fetched again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.drawn import noted
@@ -21,10 +21,11 @@ MOST_NAMED = 10
 """Projects named where none of those asked for is listed."""
 
 
-def fill(home: Home, catalogue: Catalogue) -> int:
+def fill(home: Home, catalogue: Catalogue, say: Callable[[str], None]) -> int:
     """Fills the sample up to what the settings ask for; how many slides were added.
 
-    What is sampled stays, whatever the settings say now. Raises WrongUse if
+    What is sampled stays, whatever the settings say now. say: is told of projects
+    asked for of which nothing is listed, if there are others. Raises WrongUse if
     more is asked for than there is, or all of nothing.
     """
     if catalogue.release() is None:
@@ -42,6 +43,8 @@ def fill(home: Home, catalogue: Catalogue) -> int:
         added = _fill_locked(home, catalogue)
     else:
         added = _fill_planned(settings.slides, plan, catalogue)
+        if lacking := catalogue.unlisted_projects(plan.projects):
+            say(f"no slide of {_named(lacking)} is listed: correct sample.projects in the settings")
     catalogue.set_fact(SAMPLED, asked)
     return added
 
@@ -96,8 +99,12 @@ def _why_none(candidates: Sequence[Candidate], plan: Plan) -> str:
         )
     of_any_kind = dataclasses.replace(plan, kinds=frozenset(Kind)).allows
     what = f"{min(plan.kinds)} slide" if any(map(of_any_kind, candidates)) else "slide"
-    more = f" and {len(there) - MOST_NAMED} more" if len(there) > MOST_NAMED else ""
     return (
         f"no {what} of project {', '.join(sorted(plan.projects))} is listed; there are "
-        f"{', '.join(there[:MOST_NAMED])}{more}: correct sample.projects in the settings"
+        f"{_named(there)}: correct sample.projects in the settings"
     )
+
+
+def _named(projects: Sequence[str]) -> str:
+    more = f" and {len(projects) - MOST_NAMED} more" if len(projects) > MOST_NAMED else ""
+    return f"{', '.join(projects[:MOST_NAMED])}{more}"

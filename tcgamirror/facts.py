@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from tcgamirror import __version__, values
 from tcgamirror.errors import Damaged
-from tcgamirror.model import Kind, Mpp, MppSource, Pyramid, Rendition, Slide
+from tcgamirror.model import Kind, Mpp, MppSource, Pyramid, Rendition, Resample, Slide
 from tcgamirror.resolution import MPP_PLAUSIBLE
 from tcgamirror.settings import SOURCES
 
@@ -54,6 +54,7 @@ class Told:
     """What an image tells: its slide as listed then, and how it was made.
 
     mpp: of the slide's base. mpp_x, mpp_y: µm per pixel of the image, None if unknown.
+    resample: None in images of before it was told.
     """
 
     slide: Slide
@@ -63,6 +64,7 @@ class Told:
     mpp: Mpp
     mpp_x: float | None
     mpp_y: float | None
+    resample: Resample | None
 
 
 def understood(text: str) -> Told:
@@ -87,6 +89,7 @@ def understood(text: str) -> Told:
         mpp=mpp,
         mpp_x=mpp_x,
         mpp_y=mpp_y,
+        resample=_resample(facts),
     )
 
 
@@ -117,6 +120,13 @@ def _slide(facts: Facts) -> Slide:
         project_id=values.project_id(facts.get("project_id")),
         **{key: values.text(facts.get(key)) for key in _WORDS},
     )
+
+
+def _resample(facts: Facts) -> Resample | None:
+    told = facts.get("resample")
+    if told not in (*Resample, None):
+        _refuse(facts, "resample")
+    return None if told is None else Resample(str(told))
 
 
 def _level(facts: Facts) -> int:

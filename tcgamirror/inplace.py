@@ -115,13 +115,15 @@ class Images:
 
 
 def fits(target: Target, told: Told, size: Size) -> bool:
-    """Whether an image of that size and resolution can have been made for the target.
+    """Whether an image of that size, and so resampled, can have been made for the target.
 
     >>> from tcgamirror.model import UNKNOWN_MPP, Slide
-    >>> unknown = Told(Slide("", ""), "range", 0, 1.0, UNKNOWN_MPP, None, None)
+    >>> unknown = Told(Slide("", ""), "range", 0, 1.0, UNKNOWN_MPP, None, None, None)
     >>> [fits(Target(15.0, None), unknown, Size(9, height)) for height in (2048, 2049)]
     [True, False]
     """
+    if told.resample not in (target.resample, None):
+        return False
     if target.mpp is not None and told.mpp_x is not None and told.mpp_y is not None:
         resolutions = zip((told.mpp_x, told.mpp_y), size, strict=True)
         if target.resample is Resample.NATIVE:

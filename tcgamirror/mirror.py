@@ -166,7 +166,7 @@ class Run:
 
     def sample(self) -> int:
         """Fills the sample up; how many slides were added. Raises WrongUse: see `drawing.fill`."""
-        return drawing.fill(self._home, self._catalogue)
+        return drawing.fill(self._home, self._catalogue, self._watcher.note)
 
     def fetch(self, run: int, wishes: Wishes) -> Fetched:
         """Fetches what is pending, several slides at a time, and records each as it ends.

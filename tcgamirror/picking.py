@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tcgamirror.database import timestamp
 from tcgamirror.lookups import last_release
@@ -23,6 +23,14 @@ def candidates(connection: sqlite3.Connection) -> list[Candidate]:
     return [
         Candidate(name, None if kind is None else Kind(kind), project_id, site)
         for name, kind, project_id, site in rows
+    ]
+
+
+def unlisted_projects(connection: sqlite3.Connection, projects: Iterable[str]) -> list[str]:
+    """Those of which the GDC lists no slide now."""
+    sql = f"SELECT 1 {_LISTED} AND project_id = ? LIMIT 1"
+    return [
+        name for name in sorted(projects) if connection.execute(sql, (name,)).fetchone() is None
     ]
 
 

@@ -53,6 +53,13 @@ def kept(connection: sqlite3.Connection, name: str | None = None) -> list[Kept]:
     ]
 
 
+def awaited(connection: sqlite3.Connection) -> int:
+    """How many images there were once whose slides are to be fetched again."""
+    sql = "SELECT count(*) FROM images WHERE status <> 'done' AND path IS NOT NULL"
+    (count,) = connection.execute(sql).fetchone()
+    return int(count)
+
+
 def path_of(connection: sqlite3.Connection, name: str) -> str | None:
     """Where that slide's image lies, if it ever had one."""
     row = connection.execute("SELECT path FROM images WHERE file_name = ?", (name,)).fetchone()

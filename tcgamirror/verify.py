@@ -81,7 +81,8 @@ class Verified:
 
     images, bytes, seconds: checked by this run. earlier: images checked by the
     run that this one went on with. of: images recorded as done. left: not
-    checked for want of time. strays: files that no row knows. sample_of: the
+    checked for want of time. awaited: older images whose slides are to be fetched
+    again, and which are therefore not checked. strays: files that no row knows. sample_of: the
     day that chose the sample.
     """
 
@@ -89,6 +90,7 @@ class Verified:
     earlier: int
     of: int
     left: int
+    awaited: int
     bytes: int
     seconds: float
     wrong: tuple[Wrong, ...]
@@ -174,6 +176,7 @@ def verify_images(
         earlier=round_.earlier,
         of=len(recorded),
         left=left,
+        awaited=catalogue.awaited(),
         bytes=size,
         seconds=time.monotonic() - begun,
         wrong=tuple(wrong),

@@ -70,7 +70,7 @@ def test_an_api_that_answers_nonsense(
 
 
 def test_files_that_nobody_gives_end_the_run(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, "--via", "range", slides=12)
+    root = made(tmp_path / "m", small_gdc, "--via", "range", "--workers", "2", slides=12)
     succeeded("--mirror", root, "refresh")
     succeeded("--mirror", root, "sample")
     small_gdc.switch("bucket", "refused")

@@ -152,6 +152,18 @@ def test_projects_are_chosen_and_may_be_several(tmp_path: Path, small_gdc: Stand
     assert set(column(root, "select project_id from mirror")) == {PROJECTS[0], PROJECTS[2]}
 
 
+def test_a_project_that_is_not_listed_among_others_is_named(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    wanted = ("--project", PROJECTS[0], "--project", "TCGA-XYZ")
+    root = made(tmp_path / "m", small_gdc, *wanted, "--slides", "all")
+    succeeded("--mirror", root, "refresh")
+    sampled = run("--mirror", root, "sample")
+    assert "no slide of TCGA-XYZ is listed: correct sample.projects" in sampled.err
+    assert set(column(root, "select project_id from mirror")) == {PROJECTS[0]}
+    assert "TCGA-XYZ" not in succeeded("--mirror", root, "sample").err
+
+
 @pytest.mark.parametrize("by", ["project_id", "primary_site"])
 def test_by_goes_round_the_strata(tmp_path: Path, small_gdc: StandIn, by: str) -> None:
     root = made(tmp_path / "m", small_gdc, "--by", by, slides=6)

@@ -57,15 +57,15 @@ def unpacked(export: Path, folder: Path) -> Path:
     if export.suffix == ".zip":
         with zipfile.ZipFile(export) as zip_:
             zip_.extractall(folder)
-    elif export.suffix == ".zst":
-        with (
-            zstandard.open(export, "rb") as unpacker,
-            tarfile.open(fileobj=unpacker, mode="r|") as tar,
-        ):
-            tar.extractall(folder, filter="data")
     else:
-        with tarfile.open(export) as tar:
-            tar.extractall(folder, filter="data")
+        opened = zstandard.open if export.suffix == ".zst" else open
+        with opened(export, "rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:
+            for member in tar:
+                place = folder / member.name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                content = tar.extractfile(member)
+                assert content is not None, "it has nothing but files"
+                place.write_bytes(content.read())
     (only,) = folder.iterdir()
     return only
 

@@ -26,7 +26,7 @@ from tcgamirror.readback import read_header
 from tcgamirror.sources.whole import LocalFile
 from tcgamirror.svs import Svs
 from tcgamirror.transport import Transport
-from tests.command import ROOT, succeeded
+from tests.command import ROOT, run, succeeded
 from tests.fetching import SHORT, best_shift, by_range, by_tiles, by_whole, made, slide_of
 from tests.gdc import Listed, StandIn, listed
 from tests.levels import slide_at
@@ -280,6 +280,12 @@ def test_a_mirror_of_fast_images_says_so_everywhere(
             facts = json.loads(read_header(file, ImageFormat.PNG).facts)
         assert facts["resample"] == "fast"
     assert len(images(again)) == 2 and images(again) == images(root)
+    # Nor are they taken for exact ones where only they tell.
+    exact = root / "tcgamirror.toml"
+    exact.write_text(exact.read_text("utf-8").replace('"fast"', '"exact"'), "utf-8")
+    (root / "catalogue.db").unlink()
+    told = run("--mirror", root, "rebuild", "--offline", "--json").json()
+    assert (told["images"], len(told["refused"])) == (0, 2)
 
 
 if __name__ == "__main__":

@@ -243,6 +243,10 @@ def test_what_cannot_be_repaired_is_failed_and_exits_3(mirror: Path, gdc: StandI
     assert "1 image fetched again, 1 failed" in result.out
     first_two = "select status from mirror where sample_rank < 3 order by sample_rank"
     assert column(mirror, first_two) == ["failed", "done"]
+    # What was found wrong is not forgotten where it could not be mended.
+    again = verified(mirror)
+    assert "1 image besides" in again.out and "to be fetched again" in again.out
+    assert verified(mirror, "--json").json()["awaited"] == 1
 
 
 def test_repair_of_a_mirror_whose_images_are_not_mounted_fetches_nothing(

@@ -14,6 +14,7 @@ from tcgamirror.commands import home_of, leave_if_busy
 from tcgamirror.commands.showing import difference_words
 from tcgamirror.errors import ExitCode, TcgaMirrorError
 from tcgamirror.fetching import Standing
+from tcgamirror.files import refusal
 from tcgamirror.mirror import Report, Wishes, perform, rehearse
 from tcgamirror.runlog import RunLog
 from tcgamirror.settings import byte_rate
@@ -24,7 +25,7 @@ SHOWN = 20
 
 def update(given: argparse.Namespace) -> ExitCode:
     wishes = _limits(given, Wishes(accept_shrink=given.accept_shrink))
-    with _errors_told(as_json=given.json):
+    with errors_told(as_json=given.json):
         return _rehearse(given, wishes) if given.dry_run else _perform(given, wishes)
 
 
@@ -56,18 +57,19 @@ def sample(given: argparse.Namespace) -> ExitCode:
 
 
 def fetch(given: argparse.Namespace) -> ExitCode:
-    with _errors_told(as_json=given.json):
+    with errors_told(as_json=given.json):
         return _perform(given, _limits(given, Wishes(refresh=False, sample=False)))
 
 
 @contextmanager
-def _errors_told(*, as_json: bool) -> Iterator[None]:
+def errors_told(*, as_json: bool) -> Iterator[None]:
     """Whoever reads JSON gets one line whatever happens; the sentence for people follows."""
     try:
         yield
-    except TcgaMirrorError as error:
-        if as_json:
-            _print_error(error)
+    except (TcgaMirrorError, OSError) as error:
+        told = refusal(error) if isinstance(error, OSError) else error
+        if as_json and told is not None:
+            _print_error(told)
         raise
 
 

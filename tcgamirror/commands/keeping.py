@@ -204,6 +204,11 @@ def _tell(found: Verified, asked: Asked) -> None:
     _table("wrong", found.wrong)
     _table("not in the catalogue", found.strays)
     print(_sentence(found, asked))
+    if found.awaited:
+        print(
+            f"{_images(found.awaited)} besides, changed at the GDC or damaged before, "
+            "to be fetched again by update (tcgamirror status tells when)"
+        )
     if found.left:
         stopped = "Ctrl-C" if found.interrupted else "--time-limit"
         kept = not (asked.quick or asked.sample)
