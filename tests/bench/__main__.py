@@ -12,11 +12,12 @@ from pathlib import Path
 from tests.bench import aims
 from tests.bench.aims import Aim
 from tests.bench.decoding import decoding
-from tests.bench.link import LINK, shared
+from tests.bench.link import LINK, WORKERS, shared
 from tests.bench.machine import machine
 from tests.bench.memory import peak
 from tests.bench.plan import FULL, QUICK, Plan
 from tests.bench.plot import svg
+from tests.bench.profiling import profile
 from tests.bench.report import Results, markdown
 from tests.bench.scaling import SMALL, scaling
 from tests.bench.ways import BARE, RANGE, TILES, WHOLE, A, B, Timing, middle, timed
@@ -53,6 +54,7 @@ def run(plan: Plan) -> Results:
     timings += _fast(plan)
     say("one link for all")
     links = [shared(plan.linked, plan.links, rate, REPETITIONS) for rate in (LINK, None)]
+    busy = profile(plan.linked, plan.links, WORKERS)
     say("decoding")
     decodings = [decoding(kind, plan.decodings) for kind in plan.decoded]
     say("memory")
@@ -62,11 +64,12 @@ def run(plan: Plan) -> Results:
     reached = [
         *_aims(plan, timings),
         *(aim for measured in links for aim in aims.of_link(measured)),
+        *aims.of_profile(busy),
         *aims.of_scaling(points),
         *(aim for measured in decodings for aim in aims.of_decoding(measured)),
         *aims.of_memory(peaks),
     ]
-    return Results(on, _sorted(plan, timings), links, points, decodings, peaks, reached)
+    return Results(on, _sorted(plan, timings), links, busy, points, decodings, peaks, reached)
 
 
 def _slow(plan: Plan) -> list[Timing]:

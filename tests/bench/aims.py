@@ -9,6 +9,7 @@ from tests.bench.decoding import BARE, OPENSLIDE, OURS, OURS_FAST, OURS_NATIVE, 
 from tests.bench.link import Shared
 from tests.bench.material import needed
 from tests.bench.memory import Peak
+from tests.bench.profiling import Profile
 from tests.bench.scaling import Point, doublings
 from tests.bench.ways import Timing
 
@@ -24,6 +25,7 @@ MOST_MEMORY = 300_000_000
 OVER_BARE_DOWNLOAD = 1.3
 LINK_BUSY = 85
 CORES_BUSY = 85
+MAKING = 85
 DOUBLED = 2.1
 
 
@@ -83,6 +85,11 @@ def of_link(measured: Shared) -> Iterator[Aim]:
     yield _at_least("% of the link busy", kind, measured.busy * 100, LINK_BUSY)
     over = measured.over_bare
     yield _at_most("times a bare download over the link", kind, over, OVER_BARE_DOWNLOAD)
+
+
+def of_profile(measured: Profile) -> Iterator[Aim]:
+    kind = measured.kind.name
+    yield _at_least("% of its time on a core spent on images", kind, measured.making * 100, MAKING)
 
 
 def of_scaling(points: Sequence[Point]) -> Iterator[Aim]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,16 +26,22 @@ class Update:
     known: bool
 
 
-def update(gdc: StandIn, via: str, workers: int = WORKERS) -> Update:
-    """Mirrors all that the stand-in lists by one source. Raises RuntimeError if a slide fails."""
+def update(
+    gdc: StandIn, via: str, workers: int = WORKERS, updating: Sequence[str] = PROGRAM
+) -> Update:
+    """Mirrors all that the stand-in lists by one source. Raises RuntimeError if a slide fails.
+
+    updating: what is run as the program for the update itself.
+    """
     slides = len(gdc.files)
     with TemporaryDirectory(prefix="tcgamirror-bench-") as folder:
-        program = [*PROGRAM, "--mirror", f"{folder}/mirror"]
+        mirror = ["--mirror", f"{folder}/mirror"]
+        program = [*PROGRAM, *mirror]
         wanted = ["--slides", str(slides), "--mpp", f"{MPP:g}"]
         how = ["--via", via, "--workers", str(workers)]
         where = ["--api", gdc.api, "--bucket", gdc.bucket]
         _said(*program, "init", *wanted, *how, *where)
-        cost = footprint([*program, "update"])
+        cost = footprint([*updating, *mirror, "update"])
         sql = "select count(*) done, count(mpp_x) known from mirror where status = 'done'"
         (counts,) = json.loads(_said(*program, "query", "--format", "json", sql))
     if counts["done"] != slides:

@@ -13,6 +13,7 @@ from tests.bench.decoding import BARE, OURS_FAST, Decoding
 from tests.bench.link import LINK, WORKERS, Shared
 from tests.bench.material import MPP
 from tests.bench.memory import Peak
+from tests.bench.profiling import Profile
 from tests.bench.scaling import FEW, SMALL, Point
 from tests.bench.ways import A, B, Timing
 
@@ -48,6 +49,7 @@ class Results:
     machine: str
     timings: Sequence[Timing]
     links: Sequence[Shared]
+    profile: Profile
     points: Sequence[Point]
     decodings: Sequence[Decoding]
     peaks: Sequence[Peak]
@@ -70,6 +72,8 @@ def markdown(results: Results, plot: str) -> str:
             f"## One link for all, {WORKERS} slides at a time",
             fill(_of_links(), LINE),
             table(LINKED, _link_rows(results.links)),
+            fill(_of_profile(results.profile), LINE),
+            table(("what", "share"), _profile_rows(results.profile)),
             "## Seconds against slides",
             fill(_of_points(), LINE),
             f"![Seconds against slides, both in powers of ten]({plot})",
@@ -113,6 +117,19 @@ def _of_links() -> str:
         "makes no image. Start and listing count in the seconds, but not in how busy the link was. "
         "The stand-in serves from the same cores."
     )
+
+
+def _of_profile(measured: Profile) -> str:
+    return (
+        f"What the processor's time goes to with no link's limit, of {measured.slides} slides of "
+        f"{measured.kind.name}: by what each thread was doing whenever it had been on a core. "
+        "Decoding, resizing and packing leave the interpreter to the other threads."
+    )
+
+
+def _profile_rows(measured: Profile) -> Iterator[Sequence[str]]:
+    for what, share in measured.shares.items():
+        yield what, f"{share:.1%}"
 
 
 def _of_points() -> str:
