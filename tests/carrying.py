@@ -7,13 +7,16 @@ import hashlib
 import io
 import shutil
 import sqlite3
+import subprocess
 import tarfile
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from tcgamirror.cli import main
 from tcgamirror.errors import TcgaMirrorError
@@ -133,6 +136,46 @@ def other_pixels(file: Listed, path: Path) -> Listed:
     spec = SlideSpec(width=512, height=400, downsamples=(1, 4), thumbnail=False, seed=77)
     fresh = listed(make_slide(path, spec), file_name=file.file_name)
     return dataclasses.replace(file, path=fresh.path, md5=fresh.md5, size=fresh.size)
+
+
+def unpacked(export: Path, folder: Path) -> Path:
+    """What Python's own tools make of an export."""
+    if export.is_dir():
+        return export
+    if export.suffix == ".zip":
+        with zipfile.ZipFile(export) as zip_:
+            zip_.extractall(folder)
+    else:
+        opened = zstandard.open if export.suffix == ".zst" else open
+        with opened(export, "rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:
+            for member in tar:
+                place = folder / member.name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                content = tar.extractfile(member)
+                assert content is not None, "it has nothing but files"
+                place.write_bytes(content.read())
+    (only,) = folder.iterdir()
+    return only
+
+
+def unpacked_by_tools(export: Path, folder: Path) -> Path:
+    """What the tools make of it that everybody has who gets such archives."""
+    tools: dict[str, list[str | Path]] = {
+        ".zip": ["unzip", "-q", export, "-d", folder],
+        ".zst": ["zstd", "-dq", export, "-o", export.with_suffix("")],
+        ".tar": ["tar", "-xf", export, "-C", folder],
+    }
+    if export.is_dir():
+        return export
+    command = tools[export.suffix]
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"there is no {command[0]} here")
+    folder.mkdir(exist_ok=True)
+    subprocess.run(command, check=True)
+    if export.suffix == ".zst":
+        return unpacked_by_tools(export.with_suffix(""), folder)
+    (only,) = folder.iterdir()
+    return only
 
 
 def moved_projects(folder: Path, slides: Sequence[Listed]) -> tuple[Path, Path]:

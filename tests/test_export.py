@@ -17,10 +17,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import zstandard
 
 from tcgamirror.files import Lock
-from tests.carrying import FORMS, exported, imported, inside, is_clean, known
+from tests.carrying import (
+    FORMS,
+    exported,
+    imported,
+    inside,
+    is_clean,
+    known,
+    unpacked,
+    unpacked_by_tools,
+)
 from tests.command import ended, run, started, succeeded
 from tests.gdc import Listed, StandIn, listed
 from tests.mirrors import column, images, made, rewrite, rows, updated
@@ -48,46 +56,6 @@ def whole(
 @pytest.fixture
 def mirror(tmp_path: Path, whole: tuple[Path, StandIn]) -> Path:
     return shutil.copytree(whole[0], tmp_path / "m")
-
-
-def unpacked(export: Path, folder: Path) -> Path:
-    """What Python's own tools make of an export."""
-    if export.is_dir():
-        return export
-    if export.suffix == ".zip":
-        with zipfile.ZipFile(export) as zip_:
-            zip_.extractall(folder)
-    else:
-        opened = zstandard.open if export.suffix == ".zst" else open
-        with opened(export, "rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:
-            for member in tar:
-                place = folder / member.name
-                place.parent.mkdir(parents=True, exist_ok=True)
-                content = tar.extractfile(member)
-                assert content is not None, "it has nothing but files"
-                place.write_bytes(content.read())
-    (only,) = folder.iterdir()
-    return only
-
-
-def unpacked_by_tools(export: Path, folder: Path) -> Path:
-    """What the tools make of it that everybody has who gets such archives."""
-    tools: dict[str, list[str | Path]] = {
-        ".zip": ["unzip", "-q", export, "-d", folder],
-        ".zst": ["zstd", "-dq", export, "-o", export.with_suffix("")],
-        ".tar": ["tar", "-xf", export, "-C", folder],
-    }
-    if export.is_dir():
-        return export
-    command = tools[export.suffix]
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"there is no {command[0]} here")
-    folder.mkdir(exist_ok=True)
-    subprocess.run(command, check=True)
-    if export.suffix == ".zst":
-        return unpacked_by_tools(export.with_suffix(""), folder)
-    (only,) = folder.iterdir()
-    return only
 
 
 def checked(folder: Path) -> None:
