@@ -24,6 +24,7 @@ from tcgamirror.exchange import Row, Value
 from tcgamirror.home import FIXED
 from tcgamirror.model import ImageFormat, MppSource, Slide, Status
 from tcgamirror.schema import APPLICATION_ID, MIGRATIONS
+from tcgamirror.store import Store
 
 MOST_BYTES = 4 << 30
 """Of the whole file; a catalogue of every TCGA slide has about 50 MB, of a million 2 GB."""
@@ -181,9 +182,6 @@ class Foreign:
         for table in TABLES:
             for _ in self.rows(table):
                 pass
-        # Only now: a catalogue that has not changed is never checked, and the store decodes.
-        from tcgamirror.store import Store
-
         store = Store(Path(), form)
         places: set[Value] = set()
         for row in self.sampled():

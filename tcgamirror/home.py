@@ -17,7 +17,8 @@ FIXED = "fixed at init"
 """The fact that tells what images the mirror was made for."""
 
 GALLERY = "gallery"
-_BEGUN = frozenset({"lock", "images", WORK, LOCKED, "lost+found"})
+LOCK = "lock"
+_BEGUN = frozenset({LOCK, "images", WORK, LOCKED, "lost+found"})
 """What a killed import or sync may leave before there are settings, or a new disk brings along."""
 
 

@@ -23,7 +23,7 @@ from tcgamirror.errors import (
 from tcgamirror.fetching import Standing
 from tcgamirror.files import Lock, check_writable
 from tcgamirror.forecast import Forecast, forecast
-from tcgamirror.home import CATALOGUE, WORK, Home
+from tcgamirror.home import CATALOGUE, LOCK, WORK, Home
 from tcgamirror.lockfile import Differences, compare, read_lock
 from tcgamirror.merging import Merged
 from tcgamirror.model import Outcome, Slide
@@ -31,14 +31,13 @@ from tcgamirror.origins import Origins
 from tcgamirror.pool import Pool, limits_of, workers_of
 from tcgamirror.runlog import RunLog
 from tcgamirror.settings import Settings
+from tcgamirror.store import IMAGES
 from tcgamirror.tally import Tally, is_away
 from tcgamirror.transport import Transport, host_key
 from tcgamirror.workspace import Workspace
 
 SITE_DOWN_AFTER = 6
 """Slides in a row that no source could reach; then the site is asked whether it is down."""
-
-LOCK = "lock"
 
 
 class Watcher(Protocol):
@@ -185,7 +184,6 @@ class Run:
                 raise WrongUse("nothing is sampled yet: run tcgamirror update")
             return Fetched()
         # Only now: a night without work is over before these would be imported.
-        from tcgamirror.store import IMAGES
         from tcgamirror.ways import ladder_of
 
         for folder in (IMAGES, WORK):

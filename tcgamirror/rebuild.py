@@ -24,11 +24,11 @@ from tcgamirror.brake import Brake
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.errors import BadSettings, Damaged, ExitCode, NoRoom, WrongUse
 from tcgamirror.files import Lock, room, sync_folder
-from tcgamirror.home import CATALOGUE, FIXED, Home
+from tcgamirror.home import CATALOGUE, FIXED, LOCK, Home
 from tcgamirror.inplace import Images
 from tcgamirror.lockfile import order_of
 from tcgamirror.manifest import read_manifest
-from tcgamirror.mirror import LOCK, network
+from tcgamirror.mirror import network
 from tcgamirror.model import Listing, Upstream
 from tcgamirror.store import IMAGES
 from tcgamirror.strays import Stray, image_files

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tcgamirror.decode import TileReader
-from tcgamirror.encode import write_image
 from tcgamirror.facts import facts_of
 from tcgamirror.files import digest, replacing
 from tcgamirror.model import ImageFormat, Picture, Pyramid, Rendition, Slide
-from tcgamirror.raster import render
+
+if TYPE_CHECKING:
+    from tcgamirror.decode import TileReader
 
 IMAGES = "images"
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -37,6 +38,10 @@ class Store:
         Raises SlideError if a tile is not whole or the format cannot hold the
         image, NoRoom if the disk cannot; nothing is left in its place then.
         """
+        # Only now: most who ask where an image lies make none.
+        from tcgamirror.encode import write_image
+        from tcgamirror.raster import render
+
         path = self.path(slide)
         file = self._mirror / path
         level = pyramid.levels[rendition.level]

@@ -47,9 +47,9 @@ from tcgamirror.errors import (
 )
 from tcgamirror.files import Lock, digest, free_bytes, make_folder, replacing, room, sync_folder
 from tcgamirror.foreign import Foreign, Image
-from tcgamirror.home import CATALOGUE, Home
+from tcgamirror.home import CATALOGUE, LOCK, Home
 from tcgamirror.lockfile import keep_lock, read_lock
-from tcgamirror.mirror import LOCK, SITE_DOWN_AFTER
+from tcgamirror.mirror import SITE_DOWN_AFTER
 from tcgamirror.publishers import Folder, Publisher, Seen
 from tcgamirror.settings import FILE_NAME, LOCKED, Settings, read_settings
 from tcgamirror.showcase import copy_gallery

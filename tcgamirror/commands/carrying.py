@@ -9,13 +9,16 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tcgamirror import console
 from tcgamirror.commands import home_of
 from tcgamirror.errors import ExitCode
 from tcgamirror.transfer.export import Asked, Exported, export
-from tcgamirror.transfer.importing import Imported, import_export
 from tcgamirror.transfer.layout import check_ending
+
+if TYPE_CHECKING:
+    from tcgamirror.transfer.importing import Imported
 
 SHOWN = 20
 """Images named on the terminal."""
@@ -75,6 +78,9 @@ def _tell_exported(made: Exported) -> None:
 
 
 def import_into(given: argparse.Namespace) -> ExitCode:
+    # Only now: an export decodes nothing.
+    from tcgamirror.transfer.importing import import_export
+
     # A new mirror is made where it is named, as init does; one that is there may be above.
     named = given.mirror or os.environ.get("TCGAMIRROR")
     root = Path(named) if named else home_of(given).root

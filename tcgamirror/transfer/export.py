@@ -20,7 +20,7 @@ from pathlib import Path
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.errors import BadExport, NoRoom, WrongUse
 from tcgamirror.files import Lock, free_bytes
-from tcgamirror.home import CATALOGUE, Home
+from tcgamirror.home import CATALOGUE, GALLERY, LOCK, Home
 from tcgamirror.settings import FILE_NAME
 from tcgamirror.transfer.copying import Loaded, loaded, writing_early
 from tcgamirror.transfer.describing import readme
@@ -38,8 +38,6 @@ from tcgamirror.transfer.scan import sums_of
 from tcgamirror.transfer.snapshot import Image, Snapshot, image_of, meeting
 from tcgamirror.transfer.writers import archive
 
-GALLERY = "gallery"
-LOCK = "lock"
 LEAST_SPLIT = 100_000
 """Bytes of a part: less makes more parts than anybody would carry."""
 

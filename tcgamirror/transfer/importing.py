@@ -34,9 +34,8 @@ from tcgamirror.errors import (
 from tcgamirror.exchange import Having, Row, Taken
 from tcgamirror.files import Lock, free_bytes, make_folder, replacing, room
 from tcgamirror.foreign import Foreign
-from tcgamirror.home import CATALOGUE, FIXED, WORK, Home, check_place
+from tcgamirror.home import CATALOGUE, FIXED, LOCK, WORK, Home, check_place
 from tcgamirror.lockfile import formatted, parsed
-from tcgamirror.mirror import LOCK
 from tcgamirror.model import Status
 from tcgamirror.settings import FILE_NAME, Settings, read_settings
 from tcgamirror.strays import Stray

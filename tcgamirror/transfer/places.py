@@ -10,12 +10,12 @@ from typing import Protocol, TypeVar
 
 from tcgamirror.abreast import in_batches, threads
 from tcgamirror.files import make_folder, room, sync_disk, sync_folder
+from tcgamirror.home import LOCK
 from tcgamirror.store import IMAGES
 from tcgamirror.transfer.copying import Copier, Loaded, loaded
 from tcgamirror.transfer.snapshot import Image
 from tcgamirror.transfer.writers import Writer
 
-LOCK = "lock"
 MOST_THREADS = 4
 """A disk is no faster for more, and an archive's images are in memory meanwhile."""
 
