@@ -265,7 +265,7 @@ class Catalogue:
     def due_count(self, *, retry_failed: bool, now: float | None = None) -> int:
         """How many slides are due without a limit, and without reading which."""
         with self._reading() as connection:
-            return fetching.due_count(connection, retry_failed=retry_failed, now=now)
+            return waiting.count(connection, retry_failed=retry_failed, now=now)
 
     def unfinished(self, file_ids: Iterable[str]) -> set[str]:
         """Those of the ids whose slides are pending, or failed and to be tried again by itself."""

@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
@@ -44,6 +45,8 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. The only place that catches everything."""
     _open_streams()
+    # What Pillow thinks of an image's tags is not for people: what is wrong is told in our words.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A µ or a path that the terminal's encoding lacks is no reason to fail.
         sys.stdout.reconfigure(errors="backslashreplace")

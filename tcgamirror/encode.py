@@ -192,7 +192,8 @@ def _tiff_directory(
 
 
 def _rational(value: float) -> tuple[int, int]:
-    exact = Fraction(value).limit_denominator(100_000)
+    """The value as TIFF has it, which is two numbers of 32 bits."""
+    exact = Fraction(value).limit_denominator(min(100_000, int((2**32 - 1) / value)))
     return exact.numerator, exact.denominator
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from tcgamirror.database import timestamp
 from tcgamirror.model import Attempt, Outcome, Picture, Status
-from tcgamirror.retrying import DISTANCES, retry_time
+from tcgamirror.retrying import retry_time
+from tcgamirror.waiting import READY, moments
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +38,10 @@ class Standing:
         return self.pending + self.done + self.failed
 
 
-_DUE = """(
-    status = 'pending'
-    OR (status = 'failed' AND (:all OR retry_at <= :now OR retry_at > :absurd))
-)"""
-
 _UNFIT = """(
     SELECT fault FROM attempts WHERE attempts.file_name = images.file_name
     ORDER BY attempt DESC LIMIT 1
 ) = 'too fine'"""
-
-
-def _moment(retry_failed: bool, now: float | None) -> dict[str, object]:
-    """Parameters of _DUE. A time beyond every distance was set by a clock that ran ahead."""
-    return {
-        "all": retry_failed,
-        "now": None if now is None else timestamp(now),
-        "absurd": None if now is None else timestamp(now + max(DISTANCES)),
-    }
 
 
 def unfinished(connection: sqlite3.Connection, file_ids: Iterable[str]) -> set[str]:
@@ -66,25 +53,17 @@ def unfinished(connection: sqlite3.Connection, file_ids: Iterable[str]) -> set[s
     return {name for name in file_ids if connection.execute(sql, (name,)).fetchone()[0]}
 
 
-def due_count(connection: sqlite3.Connection, *, retry_failed: bool, now: float | None) -> int:
-    """How many slides `due` gives without a limit."""
-    sql = f"SELECT count(*) FROM images WHERE {_DUE}"
-    (count,) = connection.execute(sql, _moment(retry_failed, now)).fetchone()
-    return int(count)
-
-
 def standing(connection: sqlite3.Connection, now: float) -> Standing:
     """Counts the sample, quickly however large it is."""
     by_status = dict(
         connection.execute("SELECT status, count(*) FROM images GROUP BY status").fetchall()
     )
-    ready = "retry_at <= :now OR retry_at > :absurd"
     row = connection.execute(
-        f"SELECT count(*) FILTER (WHERE {ready}), count(*) FILTER (WHERE NOT ({ready})), "
-        f"min(retry_at) FILTER (WHERE NOT ({ready})), count(*) FILTER (WHERE retry_at IS NULL), "
+        f"SELECT count(*) FILTER (WHERE {READY}), count(*) FILTER (WHERE NOT {READY}), "
+        f"min(retry_at) FILTER (WHERE NOT {READY}), count(*) FILTER (WHERE retry_at IS NULL), "
         f"count(*) FILTER (WHERE retry_at IS NULL AND {_UNFIT}) "
         "FROM images WHERE status = 'failed'",
-        _moment(False, now),
+        moments(now),
     ).fetchone()
     return Standing(by_status.get("pending", 0), by_status.get("done", 0), *row)
 

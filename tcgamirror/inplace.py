@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -65,7 +65,7 @@ class Images:
                 raise Damaged("its facts are those of an image that would lie elsewhere")
             if not fits(self._target, told, header.size):
                 raise Damaged(f"it is not of {self._target}")
-            decode_all(opened, self._form)
+            decode_all(opened, self._form, self._check)
             size, sha256 = self._digest(opened)
             made = os.fstat(opened.fileno()).st_mtime
         picture = Picture(
@@ -82,18 +82,44 @@ class Images:
         )
         return Restored(told.slide, picture, min(max(made, 0.0), time.time()))
 
-    def finished(self, slide: Slide, recorded: Callable[[str], str | None]) -> Outcome | None:
-        """What an earlier run finished of a slide and could not record, if it did.
+    def _digest(self, file: BinaryIO) -> tuple[int, str]:
+        taken = hashlib.sha256(usedforsecurity=False)
+        file.seek(0)
+        while piece := file.read(_PIECE):
+            self._check()
+            taken.update(piece)
+        return file.tell(), taken.hexdigest()
 
-        recorded: tells where an image of that file name once was. That one is left
-        alone: the slide is due because it is another file's by now, or damaged.
+
+class LeftOver:
+    """Images that an earlier run finished of slides that are due, and could not record."""
+
+    def __init__(self, root: Path, images: Images, store: Store) -> None:
+        self._root = root
+        self._images = images
+        self._store = store
+        self._there: set[str] = set()
+
+    def seen(self, due: Iterable[Slide], recorded: Callable[[str], str | None]) -> Iterator[Slide]:
+        """The same slides, each looked for; for the thread of the catalogue.
+
+        recorded: tells where an image of that file name once was. That one is no
+        left over: the slide is due because it is another file's by now, or damaged.
         """
-        path = self._store.path(slide)
-        if not (self._root / path).is_file() or recorded(slide.file_name) == path:
+        for slide in due:
+            path = self._store.path(slide)
+            if (self._root / path).is_file() and recorded(slide.file_name) != path:
+                self._there.add(slide.file_name)
+            yield slide
+
+    def outcome(self, slide: Slide) -> Outcome | None:
+        """What came of the slide then, if its image is there, and right; for any thread."""
+        if slide.file_name not in self._there:
             return None
+        self._there.discard(slide.file_name)
         started, clock = time.time(), time.monotonic()
         try:
-            found = self.read(path)
+            found = self._images.read(self._store.path(slide))
         except (Damaged, OSError):
             # It is fetched, and whatever lies there is replaced.
             return None
@@ -104,14 +130,6 @@ class Images:
         return Outcome(
             slide, (Attempt(found.picture.source, started, seconds, 0, 0),), found.picture
         )
-
-    def _digest(self, file: BinaryIO) -> tuple[int, str]:
-        taken = hashlib.sha256(usedforsecurity=False)
-        file.seek(0)
-        while piece := file.read(_PIECE):
-            self._check()
-            taken.update(piece)
-        return file.tell(), taken.hexdigest()
 
 
 def fits(target: Target, told: Told, size: Size) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tcgamirror import drawing, refreshing
 from tcgamirror.brake import Brake
@@ -26,15 +26,18 @@ from tcgamirror.forecast import Forecast, forecast
 from tcgamirror.home import CATALOGUE, LOCK, WORK, Home
 from tcgamirror.lockfile import Differences, compare, read_lock
 from tcgamirror.merging import Merged
-from tcgamirror.model import Outcome, Slide
+from tcgamirror.model import Outcome
 from tcgamirror.origins import Origins
 from tcgamirror.pool import Pool, limits_of, workers_of
 from tcgamirror.runlog import RunLog
 from tcgamirror.settings import Settings
-from tcgamirror.store import IMAGES
+from tcgamirror.store import IMAGES, Store
 from tcgamirror.tally import Tally, is_away
 from tcgamirror.transport import Transport, host_key
 from tcgamirror.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tcgamirror.inplace import LeftOver
 
 SITE_DOWN_AFTER = 6
 """Slides in a row that no source could reach; then the site is asked whether it is down."""
@@ -198,18 +201,21 @@ class Run:
             all_due = self._catalogue.due_count(retry_failed=wishes.retry_failed, now=now)
             beyond = all_due - len(due)
         limits = limits_of(wishes.time_limit, wishes.max_bytes, lambda: ladder.bytes_moved)
-        pool = Pool(ladder.fetch, workers, self._brake, limits, ladder.source_of)
-        with closing(pool.outcomes(self._unfinished(due, run, tally, pool))) as ended:
+        left_over = self._left_over()
+        pool = Pool(
+            lambda slide: left_over.outcome(slide) or ladder.fetch(slide),
+            workers,
+            self._brake,
+            limits,
+            ladder.source_of,
+        )
+        with closing(pool.outcomes(left_over.seen(due, self._catalogue.path_of))) as ended:
             for outcomes in ended:
                 for outcome in outcomes:
                     self._record(outcome, run, tally)
                     self._note(outcome, pool)
                 self._watcher.tick(ladder.bytes_moved, self._brake.in_hand, self._brake.waits)
-                if tally.unreached >= SITE_DOWN_AFTER and pool.reason is None:
-                    tally.unreached = 0
-                    if is_away(self._transport, self.settings.api):
-                        words = f"no slide can be reached any more; the last: {tally.last}"
-                        pool.end(Unreachable(words))
+                self._end_if_away(tally, pool)
         self._check_reached(tally, pool)
         for name, words in origins.report().items():
             self._catalogue.set_fact(f"origin {name}", words)
@@ -220,6 +226,14 @@ class Run:
         left = len(due) - tally.done - tally.failed + beyond
         stopped_by = pool.limit or ("--limit" if left else None)
         return Fetched(tally.done, tally.failed, ladder.bytes_moved, left, stopped_by)
+
+    def _end_if_away(self, tally: Tally, pool: Pool) -> None:
+        """After several slides in a row that nobody could give, the site itself is asked."""
+        if tally.unreached >= SITE_DOWN_AFTER and pool.reason is None:
+            tally.unreached = 0
+            if is_away(self._transport, self.settings.api):
+                words = f"no slide can be reached any more; the last: {tally.last}"
+                pool.end(Unreachable(words))
 
     def _check_reached(self, tally: Tally, pool: Pool) -> None:
         """However few the slides were: if none of them could be reached, the run says so."""
@@ -247,27 +261,15 @@ class Run:
         beside = older.parent.parent == images and older.name == name and ".." not in older.parts
         return self._home.root / older if beside and older != place else None
 
-    def _unfinished(
-        self, due: Iterable[Slide], run: int, tally: Tally, pool: Pool
-    ) -> Iterator[Slide]:
-        """Those still to fetch; an image that was finished, but not recorded, is recorded now."""
-        from tcgamirror.inplace import Images
+    def _left_over(self) -> LeftOver:
+        from tcgamirror.inplace import Images, LeftOver
 
-        settings = self.settings
-        images = Images(self._home.root, settings.form, settings.target, self._check_stop)
-        for slide in due:
-            try:
-                outcome = images.finished(slide, self._catalogue.path_of)
-            except Interrupted:
-                return
-            if outcome is None:
-                yield slide
-            else:
-                self._record(outcome, run, tally)
-                self._note(outcome, pool)
+        settings, root = self.settings, self._home.root
+        images = Images(root, settings.form, settings.target, self._check_stop)
+        return LeftOver(root, images, Store(root, settings.form))
 
     def _check_stop(self) -> None:
-        if self._brake.pressed:
+        if self._brake.stop.is_set():
             raise Interrupted("stopped while a finished image was read; the next run goes on")
 
     def _note(self, outcome: Outcome, pool: Pool) -> None:

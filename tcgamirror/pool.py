@@ -18,7 +18,6 @@ GRACE = 1.0
 BUGS_IN_A_ROW = 3
 """Slides that met a bug one after the other; then it is not they that are unusual."""
 
-
 WORKERS_A_CORE = 4
 """Slides of which one decodes while the others wait for the network."""
 
@@ -26,7 +25,8 @@ WORKERS_A_CORE = 4
 def workers_of(settings: Settings) -> int:
     """Slides at a time: as many as are asked for, or else as keep the cores at work.
 
-    No more then than there are connections to whom is asked first.
+    No more then than there are connections for that: `whole`, though it asks the
+    bucket too, is held to the few of the GDC, because each slide takes a gigabyte of disk.
     """
     by_bucket = settings.via[0] == "range" and settings.bucket is not None
     connections = settings.bucket_connections if by_bucket else settings.api_connections

@@ -12,6 +12,7 @@ import io
 import os
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -65,15 +66,22 @@ def read_header(file: BinaryIO, form: ImageFormat) -> Header:
             return _jpeg_header(file)
 
 
-def decode_all(file: BinaryIO, form: ImageFormat) -> None:
-    """Decodes every pixel and keeps none. Raises Damaged if one of them cannot be had."""
+def unwatched() -> None:
+    """For `decode_all`: nothing stops it."""
+
+
+def decode_all(file: BinaryIO, form: ImageFormat, check: Callable[[], None] = unwatched) -> None:
+    """Decodes every pixel and keeps none. Raises Damaged if one of them cannot be had.
+
+    check: called between pieces of PNG and TIFF; what it raises ends it.
+    """
     size = read_header(file, form).size
     file.seek(0)
     match form:
         case ImageFormat.PNG:
-            _decode_png(file, size)
+            _decode_png(file, size, check)
         case ImageFormat.TIFF:
-            _decode_tiff(file, size)
+            _decode_tiff(file, size, check)
         case ImageFormat.JPEG:
             _decode_jpeg(file, size)
 
@@ -96,13 +104,14 @@ def _png_header(file: BinaryIO) -> Header:
     return Header(size, facts)
 
 
-def _decode_png(file: BinaryIO, size: Size) -> None:
+def _decode_png(file: BinaryIO, size: Size, check: Callable[[], None]) -> None:
     file.seek(len(SIGNATURE))
     lines = _PngLines(size)
     name = b""
     while name != b"IEND":
         length, name = chunk_head(file)
         for piece in chunk_pieces(file, length, name):
+            check()
             if name == b"IDAT":
                 lines.add(piece)
     lines.end()
@@ -156,7 +165,7 @@ def _description(tiff: Tiff, directory: Directory) -> str:
         raise Damaged(str(error)) from error
 
 
-def _decode_tiff(file: BinaryIO, size: Size) -> None:
+def _decode_tiff(file: BinaryIO, size: Size, check: Callable[[], None]) -> None:
     source = Bytes(file)
     tiff, directory = first_directory(source)
     if any(entry.span.stop > source.size for entry in directory.entries.values()):
@@ -174,6 +183,7 @@ def _decode_tiff(file: BinaryIO, size: Size) -> None:
         offsets = tiff.numbers(directory, _STRIP_OFFSETS, count)
         counts = tiff.numbers(directory, _STRIP_COUNTS, count)
         for number, (offset, length) in enumerate(zip(offsets, counts, strict=True)):
+            check()
             raw = min(rows, size.height - number * rows) * size.width * 3
             _unpack_strip(tiff, Span(offset, offset + length), raw)
     except BadSlide as error:

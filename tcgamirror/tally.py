@@ -28,10 +28,12 @@ class Tally:
     def __init__(self) -> None:
         self.done = self.failed = self.unreached = 0
         self.last = ""
+        self._reached = False
 
     def add(self, outcome: Outcome) -> None:
         if outcome.picture is not None:
-            self.had()
+            # An image that lay there already says nothing of the site.
+            self.had(asked=any(attempt.requests for attempt in outcome.attempts))
         else:
             faults = [attempt.fault for attempt in outcome.attempts]
             self.lost(faults, outcome.attempts[-1].message or "")
@@ -39,12 +41,14 @@ class Tally:
     @property
     def none_reached(self) -> bool:
         """Whether there were slides, and nobody could give a single one."""
-        return 0 < self.failed == self.unreached and not self.done
+        return 0 < self.failed == self.unreached and not self._reached
 
-    def had(self) -> None:
-        """Counts a slide of which there is an image."""
+    def had(self, *, asked: bool = True) -> None:
+        """Counts a slide of which there is an image. asked: whether anybody was asked for it."""
         self.done += 1
-        self.unreached = 0
+        if asked:
+            self.unreached = 0
+            self._reached = True
 
     def lost(self, faults: Iterable[str | None], why: str) -> None:
         """Counts one of which there is none. faults: of all that was tried."""

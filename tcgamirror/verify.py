@@ -279,7 +279,7 @@ class Checker:
         # Only now: to read images that are as they were needs no decoder.
         from tcgamirror.readback import decode_all
 
-        decode_all(file, self._form)
+        decode_all(file, self._form, self._deadline.check)
 
 
 def _wrong_size(size: int, image: Kept) -> str | None:

@@ -13,8 +13,19 @@ from tcgamirror.merging import SLIDE_COLUMNS
 from tcgamirror.model import Kind, Slide
 from tcgamirror.retrying import DISTANCES
 
+READY = "(retry_at <= :now OR retry_at > :absurd)"
+"""Of a failed slide: its time has come. One beyond every distance was set by a fast clock."""
+
 _AT_ONCE = 500
 """Slides that are read at a time."""
+
+
+def moments(now: float | None) -> dict[str, str | None]:
+    """The parameters of READY; without a time no slide is ready."""
+    return {
+        "now": None if now is None else timestamp(now),
+        "absurd": None if now is None else timestamp(now + max(DISTANCES)),
+    }
 
 
 class Due(Iterable[Slide]):
@@ -48,26 +59,32 @@ def ranks(
     large sample may be due. Goes by status, not by rank, which would have it look
     at every slide that is done.
     """
-    named, names = "", list[str]()
-    if only is not None:
-        named, names = "AND file_name IN (SELECT value FROM json_each(?))", [json.dumps([*only])]
-    # A time beyond every distance was set by a clock that ran ahead.
-    failed = "AND (? OR retry_at <= ? OR retry_at > ?)"
-    moments = (
-        retry_failed,
-        None if now is None else timestamp(now),
-        None if now is None else timestamp(now + max(DISTANCES)),
-    )
+    named = "" if only is None else "AND file_name IN (SELECT value FROM json_each(:names))"
     found = array("q")
-    for status, condition, values in (("pending", "", ()), ("failed", failed, moments)):
-        left = -1 if limit is None else limit - len(found)
+    for status, condition in (("pending", ""), ("failed", f"AND (:all OR {READY})")):
         rows = connection.execute(
             "SELECT rank FROM images CROSS JOIN sample USING (file_name) "
-            f"WHERE status = ? {condition} {named} ORDER BY rank LIMIT ?",
-            (status, *values, *names, left),
+            f"WHERE status = :status {condition} {named} ORDER BY rank LIMIT :left",
+            {
+                "status": status,
+                "all": retry_failed,
+                "left": -1 if limit is None else limit - len(found),
+                "names": None if only is None else json.dumps([*only]),
+                **moments(now),
+            },
         )
         found.extend(rank for (rank,) in rows)
     return found
+
+
+def count(connection: sqlite3.Connection, *, retry_failed: bool, now: float | None) -> int:
+    """How many slides have such ranks, without a limit."""
+    sql = (
+        "SELECT count(*) FROM images WHERE status = 'pending' "
+        f"OR (status = 'failed' AND (:all OR {READY}))"
+    )
+    (found,) = connection.execute(sql, {"all": retry_failed, **moments(now)}).fetchone()
+    return int(found)
 
 
 def slides(connection: sqlite3.Connection, wanted: array[int]) -> Iterator[Slide]:

@@ -7,6 +7,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from PIL.ExifTags import Base
 
@@ -73,6 +75,16 @@ def test_tiff_and_jpeg_tell_pixels_per_centimetre_and_the_facts(form: ImageForma
     assert float(exif[Base.YResolution]) == pytest.approx(10_000 / 14.5, rel=1e-9)
     assert exif[Base.ResolutionUnit] == 3
     assert json.loads(exif[Base.ImageDescription]) == FACTS
+
+
+@pytest.mark.parametrize("form", [ImageFormat.TIFF, ImageFormat.JPEG])
+@settings(deadline=None, max_examples=200)
+@given(mpp=st.floats(0.05, 1000.0))
+def test_every_resolution_can_be_told(form: ImageFormat, mpp: float) -> None:
+    image = Image.open(io.BytesIO(encoded(form, picture(3, 3), 3, (mpp, 0.2277))))
+    exif = image.getexif()
+    assert float(exif[Base.XResolution]) == pytest.approx(10_000 / mpp, rel=1e-6)
+    assert float(exif[Base.YResolution]) == pytest.approx(10_000 / 0.2277, rel=1e-6)
 
 
 @pytest.mark.parametrize("form", list(ImageFormat))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.command import succeeded
+from tests.command import run, succeeded
 from tests.gdc import StandIn
 from tests.mirrors import column, images, made, rows, updated
 
@@ -85,3 +86,40 @@ def test_a_damaged_image_that_was_recorded_once_is_not_adopted(
     small_gdc.clear()
     updated(root)
     assert len(small_gdc.requests(FILES)) >= 4
+
+
+def test_finished_images_are_no_sign_that_a_site_is_there(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    updated(root)
+    forgotten(root)
+    with closing(sqlite3.connect(root / "catalogue.db")) as catalogue, catalogue:
+        catalogue.execute("update images set status = 'pending' where status = 'done'")
+    small_gdc.switch("bucket", "refused")
+    small_gdc.switch("api", "refused")
+    result = run("--mirror", root, "fetch")
+    assert (result.code, result.out) == (4, "") and "no slide can be reached" in result.err
+    assert column(root, "select count(*) from mirror where status = 'done'") == [2]
+
+
+def test_a_limit_counts_for_finished_images_too(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    updated(root)
+    forgotten(root)
+    told = succeeded("--mirror", root, "fetch", "--time-limit", "0.001s", "--json").json()
+    assert (told["fetched"]["done"], told["fetched"]["left"]) == (0, 2)
+    assert told["fetched"]["stopped_by"] == "--time-limit"
+
+
+def test_what_a_library_thinks_of_an_image_is_not_told(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, "--format", "jpeg")
+    updated(root)
+    forgotten(root)
+    (path,) = column(root, "select file_name from mirror where sample_rank = 1")
+    (file,) = (root / "images").rglob(f"{str(path).removesuffix('.svs')}.jpg")
+    data = file.read_bytes()
+    # Where the tag of the resolution says that its value lies: outside of all tags.
+    entry = data.index(struct.pack(">HHI", 282, 5, 1))
+    file.write_bytes(data[: entry + 8] + struct.pack(">I", 60_000) + data[entry + 12 :])
+    assert "2 slides fetched" in updated(root).out
