@@ -30,6 +30,7 @@ from tcgamirror.model import (
 from tcgamirror.readback import decode_all, read_header
 from tcgamirror.store import Store
 from tcgamirror.upkeep import Restored
+from tcgamirror.workspace import Workspace
 
 _PIECE = 1 << 20
 
@@ -94,10 +95,11 @@ class Images:
 class LeftOver:
     """Images that an earlier run finished of slides that are due, and could not record."""
 
-    def __init__(self, root: Path, images: Images, store: Store) -> None:
+    def __init__(self, root: Path, images: Images, store: Store, work: Workspace) -> None:
         self._root = root
         self._images = images
         self._store = store
+        self._work = work
         self._there: set[str] = set()
 
     def seen(self, due: Iterable[Slide], recorded: Callable[[str], str | None]) -> Iterator[Slide]:
@@ -126,6 +128,7 @@ class LeftOver:
         then = found.slide
         if (then.file_name, then.file_id, then.md5) != (slide.file_name, slide.file_id, slide.md5):
             return None
+        self._work.forget(slide.file_id)
         seconds = time.monotonic() - clock
         return Outcome(
             slide, (Attempt(found.picture.source, started, seconds, 0, 0),), found.picture

@@ -201,7 +201,7 @@ class Run:
             all_due = self._catalogue.due_count(retry_failed=wishes.retry_failed, now=now)
             beyond = all_due - len(due)
         limits = limits_of(wishes.time_limit, wishes.max_bytes, lambda: ladder.bytes_moved)
-        left_over = self._left_over()
+        left_over = self._left_over(work)
         pool = Pool(
             lambda slide: left_over.outcome(slide) or ladder.fetch(slide),
             workers,
@@ -261,12 +261,12 @@ class Run:
         beside = older.parent.parent == images and older.name == name and ".." not in older.parts
         return self._home.root / older if beside and older != place else None
 
-    def _left_over(self) -> LeftOver:
+    def _left_over(self, work: Workspace) -> LeftOver:
         from tcgamirror.inplace import Images, LeftOver
 
         settings, root = self.settings, self._home.root
         images = Images(root, settings.form, settings.target, self._check_stop)
-        return LeftOver(root, images, Store(root, settings.form))
+        return LeftOver(root, images, Store(root, settings.form), work)
 
     def _check_stop(self) -> None:
         if self._brake.stop.is_set():

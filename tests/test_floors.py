@@ -16,7 +16,8 @@ FLOORS = [
     {"model", "files", "database", "connections", "tiff"},
     {"resolution", "sampling", "manifest", "partial", "answers", "dimensions"}
     | {"lookups", "merging", "history", "retrying", "machine"},
-    {"fetching", "picking", "waiting", "upkeep", "workspace", "gdc", "exchange"},
+    {"picking", "waiting", "upkeep", "workspace", "gdc", "exchange"},
+    {"fetching"},
     {"settings", "catalogue", "download", "svs", "origins", "runlog"},
     {"home", "transport", "alone", "decode", "drawn", "facts", "rounds"},
     {"deepzoom", "encode", "raster", "sources", "cells"},
