@@ -42,7 +42,17 @@ CACHE_BYTES = 1 << 20
 
 
 class TileReader(Protocol):
-    """One level as a grid of tiles, each of which can be had alone, in any order."""
+    """One level as a grid of tiles, each of which can be had alone, in any order.
+
+    size: the level's own, in its pixels. scale: so many of them, across and down, become
+    one of `grid`, of which the last ones may cover the level in part; in general 1.
+    """
+
+    @property
+    def size(self) -> Size: ...
+
+    @property
+    def scale(self) -> int: ...
 
     @property
     def grid(self) -> Grid: ...
@@ -80,16 +90,14 @@ class JpegTiles:
     """JPEG tiles read from `source` and decoded one by one.
 
     The decoder is strict, as OpenSlide's is: what it only could guess is BadTile.
-
-    level: the level's own grid. scale: so many of its pixels, across and down, become one
-    of `grid`, of which the last ones may cover the level in part.
     """
 
     def __init__(self, source: ReadAt, tiled: TiledLevel, table: TileTable, scale: int = 1) -> None:
         """scale: as `scale_for` gives it, or 1."""
-        self.level = tiled.level.grid
+        self._level = tiled.level.grid
+        self.size = self._level.size
         self.scale = scale
-        self.grid = Grid(_scaled(self.level.size, scale), _scaled(self.level.tile, scale))
+        self.grid = Grid(_scaled(self.size, scale), _scaled(self._level.tile, scale))
         self._source = source
         self._table = table
         self._rgb = tiled.photometric == Photometric.RGB
@@ -98,13 +106,13 @@ class JpegTiles:
         span = self._table.span(column, row)
         if span is None:
             return None
-        size = self.level.box(column, row).size
+        size = self._level.box(column, row).size
         # Scaled, what pads a tile that the level's edge cuts off would show within the level.
-        cut = size != self.level.tile
+        cut = size != self._level.tile
         try:
             stream = whole_jpeg(self._source.read(span), self._table.tables, rgb=self._rgb)
             colours = "RGB" if self._rgb else "YCbCr"
-            pixels = _decoded(stream, self.level.tile, colours, 1 if cut else self.scale)
+            pixels = _decoded(stream, self._level.tile, colours, 1 if cut else self.scale)
         except (ValueError, IndexError, struct.error) as error:
             raise BadTile(f"the tile at column {column}, row {row} is damaged: {error}") from error
         if not cut:
@@ -139,6 +147,8 @@ class OpenSlideTiles:
         # Regions are whole tiles, each read once: what OpenSlide would keep is never asked again.
         self._slide.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
         tiles = max(1, REGION_WIDTH // level.tile.width)
+        self.size = level.size
+        self.scale = 1
         self.grid = Grid(level.size, Size(level.tile.width * tiles, level.tile.height))
 
     def __enter__(self) -> Self:

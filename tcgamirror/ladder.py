@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from tcgamirror.errors import NetworkError, SlideError
 from tcgamirror.model import Attempt, Outcome, Picture, Slide, Target
@@ -31,38 +32,40 @@ class Ladder:
         self._target = target
         self._store = store
         self._renders = threading.Semaphore(renders)
-        self._meters: list[Meter] = []
+        self._lock = threading.Lock()
+        self._bytes_ended = 0
+        self._meters: set[Meter] = set()
         self._in_hand: dict[str, str] = {}
 
     def source_of(self, slide: Slide) -> str:
-        """The name of the source that has, or had last, the slide in hand."""
+        """The name of the source that has the slide in hand, or had it when a bug ended it."""
         return self._in_hand.get(slide.file_name, self._sources[0].name)
 
     @property
     def bytes_moved(self) -> int:
         """Over the network so far, for all slides, those in hand too."""
-        return sum(meter.bytes for meter in tuple(self._meters))
+        with self._lock:
+            return self._bytes_ended + sum(meter.bytes for meter in self._meters)
 
     def fetch(self, slide: Slide) -> Outcome:
         """The slide's image, or why no source could give it.
 
-        Raises only what would end the whole run: NoRoom, WrongUse, Interrupted.
+        Raises only what would end the whole run: NoRoom, WrongUse, Damaged, Interrupted.
         """
         attempts: list[Attempt] = []
+        picture: Picture | None = None
         for source in self._sources:
             self._in_hand[slide.file_name] = source.name
-            meter = Meter()
-            self._meters.append(meter)
             started, clock = time.time(), time.monotonic()
             failure: NetworkError | SlideError | None = None
-            picture: Picture | None = None
-            try:
-                with source.open(slide, self._target, meter) as opened, self._renders:
-                    picture = self._store.put(
-                        slide, source.name, opened.pyramid, opened.rendition, opened.tiles
-                    )
-            except (NetworkError, SlideError) as error:
-                failure = error
+            with self._metered() as meter:
+                try:
+                    with source.open(slide, self._target, meter) as opened, self._renders:
+                        picture = self._store.put(
+                            slide, source.name, opened.pyramid, opened.rendition, opened.tiles
+                        )
+                except (NetworkError, SlideError) as error:
+                    failure, picture = error, None
             attempts.append(
                 Attempt(
                     source=source.name,
@@ -75,8 +78,21 @@ class Ladder:
                     passing=failure.passing if failure else False,
                 )
             )
-            if failure is None:
-                return Outcome(slide, tuple(attempts), picture)
-            if isinstance(failure, SlideError) and not failure.elsewhere:
+            if failure is None or (isinstance(failure, SlideError) and not failure.elsewhere):
                 break
-        return Outcome(slide, tuple(attempts), None)
+        # Not where a bug ended it: who had the slide in hand is asked for afterwards.
+        self._in_hand.pop(slide.file_name, None)
+        return Outcome(slide, tuple(attempts), picture)
+
+    @contextmanager
+    def _metered(self) -> Iterator[Meter]:
+        """A meter that is counted while it runs, and kept as a sum alone once it ended."""
+        meter = Meter()
+        with self._lock:
+            self._meters.add(meter)
+        try:
+            yield meter
+        finally:
+            with self._lock:
+                self._meters.remove(meter)
+                self._bytes_ended += meter.bytes

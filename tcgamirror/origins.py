@@ -99,6 +99,11 @@ class Origins:
             if ranged:
                 standing.honours_range = True
 
+    def gave_part(self, origin: Origin) -> None:
+        """The origin honours Range, whatever comes of the rest of the slide."""
+        with self._lock:
+            self._standing[origin.name].honours_range = True
+
     def failed(self, origin: Origin, error: NetworkError) -> None:
         """The origin did not; what only concerns one slide (a 404, say) is not held against it.
 

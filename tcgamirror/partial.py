@@ -16,6 +16,8 @@ from tcgamirror.files import make_folder, room
 from tcgamirror.spans import Span, SpanSet
 
 _CHUNK = 1 << 20
+RECORD = ".spans"
+"""How the name ends of the record of what is had."""
 
 
 class PartialFile:
@@ -85,7 +87,10 @@ class PartialFile:
                 self._had.add(span)
 
     def read(self, span: Span) -> bytes:
-        """The bytes of `span`. Raises HoleRead if any of them was never written."""
+        """The bytes of `span`. Raises HoleRead if any of them was never written.
+
+        Raises Damaged where the disk fails, as `files.room` does.
+        """
         with self._lock:
             missing = self._had.gaps(span)
         if missing or span.start < 0:
@@ -94,7 +99,8 @@ class PartialFile:
         pieces = []
         place = span.start
         while place < span.stop:
-            piece = os.pread(self._handle, span.stop - place, place)
+            with room(self.path):
+                piece = os.pread(self._handle, span.stop - place, place)
             if not piece:
                 raise HoleRead(f"{self.path.name} ends at byte {place}: it was cut by another hand")
             pieces.append(piece)
@@ -121,7 +127,7 @@ class PartialFile:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.spans")
+    return path.with_name(f"{path.name}{RECORD}")
 
 
 def _title(identity: str, size: int) -> bytes:

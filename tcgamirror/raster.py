@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from tcgamirror.decode import WHITE, JpegTiles, Pixels, TileReader, averaged
+from tcgamirror.decode import WHITE, Pixels, TileReader, averaged
 from tcgamirror.errors import BadSlide, BadTile
 from tcgamirror.geometry import Grid, Size, reduction
 
@@ -42,9 +42,7 @@ def render(reader: TileReader, size: Size) -> Iterator[Pixels]:
     At the level's own size the pixels are the level's, untouched. Tiles may come
     scaled as `scale_for` allows for `size`. Raises BadSlide for a level too wide to be held.
     """
-    level, scale = reader.grid.size, 1
-    if isinstance(reader, JpegTiles):
-        level, scale = reader.level.size, reader.scale
+    level, scale = reader.size, reader.scale
     if size == level:
         return _reduced(reader, 1, 1)
     fx = min(MOST_REDUCTION, reduction(level.width, size.width) // scale)

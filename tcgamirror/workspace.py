@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from tcgamirror.errors import Interrupted, NoRoom, SlideError, UnusualSlide
 from tcgamirror.files import free_bytes, room
+from tcgamirror.partial import RECORD
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -68,6 +69,10 @@ class Workspace:
         """Where the source keeps what it has of a slide."""
         return self._root / file_id / source
 
+    def forget(self, file_id: str) -> None:
+        """Removes all there is of a slide that nobody has in hand: its image is finished."""
+        _remove(self._root / file_id)
+
     @contextmanager
     def lease(self, file_id: str, source: str) -> Iterator[Lease]:
         """The source's own folder for a slide, made if it is not there.
@@ -118,8 +123,12 @@ class Workspace:
             raise
 
     def check(self, about_to_write: int = 0) -> None:
-        """Raises NoRoom if so many more bytes would leave the disk too little."""
-        free = free_bytes(self._root)
+        """Raises NoRoom if so many more bytes would leave the disk too little.
+
+        Raises Damaged where the disk fails, as `files.room` does.
+        """
+        with room(self._root):
+            free = free_bytes(self._root)
         if free - about_to_write < self._least_free:
             raise NoRoom(
                 f"no room in {self._root}: {free:,} bytes are free and {about_to_write:,} needed, "
@@ -128,7 +137,7 @@ class Workspace:
             )
 
     def _granted(self, lease: Lease, need: int) -> bool:
-        with self._lock:
+        with room(self._root), self._lock:
             if self._waiting[0] is not lease:
                 return False
             others = [other for other in self._leases if other.need and other is not lease]
@@ -213,9 +222,9 @@ class Watched(io.FileIO):
 def clear(folder: Path) -> None:
     """Removes a source's folder, and the slide's if no other source has one there."""
     _remove(folder)
-    above = folder.parent
-    if above.is_dir() and not any(above.iterdir()):
-        above.rmdir()
+    # Another worker may make another source's folder there at any moment.
+    with suppress(OSError):
+        folder.parent.rmdir()
 
 
 def _is_ours(slide: Path) -> bool:
@@ -234,10 +243,16 @@ def _is_file(path: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
+    if not _is_folder(path):
         path.unlink(missing_ok=True)
+        return
+    # First what vouches for bytes: after a kill amid this, none are gone on with.
+    for place, _, names in os.walk(path):
+        for name in names:
+            if name.endswith(RECORD):
+                with suppress(OSError):
+                    Path(place, name).unlink()
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _bytes_in(folder: Path) -> int:

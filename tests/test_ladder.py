@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import gc
+import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +19,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tcgamirror.errors import Interrupted, NoRoom
+from tcgamirror.brake import Brake
+from tcgamirror.errors import Damaged, Interrupted, NoRoom, NotThere
 from tcgamirror.ladder import Ladder
-from tcgamirror.model import Attempt, ImageFormat, Outcome, Picture, Target
-from tcgamirror.sources import Source
+from tcgamirror.model import Attempt, ImageFormat, Outcome, Picture, Slide, Target
+from tcgamirror.pool import Pool
+from tcgamirror.sources import Opened, Source
 from tcgamirror.sources.tiles import Tiles
 from tcgamirror.store import Store
-from tcgamirror.transport import Transport
+from tcgamirror.transport import Meter, Transport
 from tests.fetching import SHORT, by_range, by_whole, origins_of, slide_of, workspace
 from tests.gdc import Fault, Listed, StandIn, listed, made_up_name
 from tests.gdc.listing import made_up_id
@@ -234,3 +241,128 @@ def test_no_room_ends_the_slide_and_not_one_source_alone(
     with pytest.raises(NoRoom):
         outcome(gdc, transport, tmp_path)
     assert not gdc.requests("/tile/")
+
+
+def after_the_begin(_: Path) -> Callable[..., bytes]:
+    """As `os.pread`, on a disk that reads the first bytes of a file and no others."""
+    pread = os.pread
+
+    def read(handle: int, count: int, place: int) -> bytes:
+        return fails() if place else pread(handle, count, place)
+
+    return read
+
+
+def fails(*_: object, **__: object) -> bytes:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+def fails_within(name: str, suffix: str) -> Callable[[Path], Callable[..., Any]]:
+    """As the method of Path of that name, on a disk that fails for such files of the folder."""
+
+    def within(folder: Path) -> Callable[..., Any]:
+        method = getattr(Path, name)
+
+        def failing(path: Path, *args: Any, **options: Any) -> Any:
+            came = method(path, *args, **options)  # unless there is no such file
+            # With options it is an lstat, by which a folder's bytes are counted.
+            struck = folder in path.parents and path.suffix == suffix and not options
+            return fails() if struck else came
+
+        return failing
+
+    return within
+
+
+@pytest.mark.parametrize(
+    ("rung", "call", "failing"),
+    [
+        (0, "os.pread", after_the_begin),
+        (0, "pathlib.Path.read_text", fails_within("read_text", ".etag")),
+        (1, "pathlib.Path.read_bytes", fails_within("read_bytes", "")),
+        (2, "os.pread", after_the_begin),
+        (2, "pathlib.Path.stat", fails_within("stat", ".svs")),
+        (2, "tcgamirror.sources.whole.digest", lambda _: fails),
+    ],
+    ids=["range", "range's ETag", "tiles", "whole", "whole's begin", "whole's md5"],
+)
+def test_a_disk_that_fails_where_it_is_read_is_told_as_one_and_not_as_a_bug(
+    gdc: StandIn,
+    transport: Transport,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rung: int,
+    call: str,
+    failing: Callable[[Path], Callable[..., Any]],
+) -> None:
+    work = tmp_path / "work"
+    for left in ("range/bucket.etag", f"whole/{gdc.files[0].md5}.svs"):
+        path = work / gdc.files[0].file_id / left
+        path.parent.mkdir(parents=True)
+        path.write_text("an earlier run's")
+    rungs = sources(gdc, transport, work)[rung : rung + 1]
+    ladder = Ladder(rungs, COARSE, Store(tmp_path, ImageFormat.PNG), renders=2)
+    monkeypatch.setattr(call, failing(work))
+    with pytest.raises(Damaged, match=r"the disk fails at .*/work/"):
+        ladder.fetch(slide_of(gdc.files[0]))
+
+
+# What a long run keeps --------------------------------------------------------------------
+
+
+class Stub:
+    """A source that gives nothing but an error, for 1000 bytes."""
+
+    name = "stub"
+
+    def __init__(self, error: Callable[[], Exception]) -> None:
+        self._error = error
+
+    def open(self, slide: Slide, target: Target, meter: Meter) -> AbstractContextManager[Opened]:
+        del slide, target
+        meter.add(count=1000, requests=1)
+        raise self._error()
+
+
+def test_what_is_known_of_a_run_takes_no_more_memory_the_longer_it_is(tmp_path: Path) -> None:
+    stub = Stub(lambda: NotThere("no such slide"))
+    ladder = Ladder([stub, stub], COARSE, Store(tmp_path, ImageFormat.PNG), renders=2)
+    held = []
+    tracemalloc.start()
+    try:
+        for slides in (range(1000), range(1000, 3000)):
+            for number in slides:
+                ladder.fetch(Slide(str(number), f"{number}.svs"))
+            gc.collect()
+            held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert held[1] - held[0] < 2000 * 10
+    assert ladder.bytes_moved == 2 * 3000 * 1000
+
+
+def test_bytes_of_slides_in_hand_and_of_those_that_met_a_bug_are_counted(tmp_path: Path) -> None:
+    seen = []
+
+    def bug() -> Exception:
+        seen.append(ladder.bytes_moved)
+        return ZeroDivisionError("division by zero")
+
+    ladder = Ladder([Stub(bug)], COARSE, Store(tmp_path, ImageFormat.PNG), renders=2)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            ladder.fetch(Slide("1", "1.svs"))
+    assert (seen, ladder.bytes_moved) == ([1000, 2000], 2000)
+
+
+def test_a_bug_is_told_of_the_source_that_met_it(
+    gdc: StandIn, transport: Transport, tmp_path: Path
+) -> None:
+    gdc.faults.add(Fault("", "404"))
+    ranged, *_ = sources(gdc, transport, tmp_path / "work")
+    rungs = [ranged, Stub(lambda: ZeroDivisionError("division by zero"))]
+    ladder = Ladder(rungs, COARSE, Store(tmp_path, ImageFormat.PNG), renders=2)
+    pool = Pool(ladder.fetch, 1, Brake(), {}, ladder.source_of)
+    due = [slide_of(gdc.files[0])]
+    ((failed,),) = [outcomes for outcomes in pool.outcomes(due) if outcomes]
+    assert told(failed.attempts) == [("stub", "bug")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ from tcgamirror.errors import (
 from tcgamirror.model import Slide, Target
 from tcgamirror.origins import REST, Origin, Origins
 from tcgamirror.transport import Transport
-from tests.fetching import SHORT, by_range, made, slide_of
+from tests.fetching import SHORT, At, by_range, made, slide_of
 from tests.gdc import Fault, Listed, StandIn, listed
 from tests.slides import SlideSpec, make_slide
 
@@ -36,6 +37,7 @@ BUCKET = Origin("bucket", "https://bucket.example")
 GDC = Origin("gdc", "https://gdc.example")
 SMALL = SlideSpec(width=300, height=200, downsamples=(1,), thumbnail=False)
 WHOLE = Target(mpp=None, max_size=300)
+IDS = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(4)]
 
 
 def two(clock: Callable[[], float] = lambda: 0.0) -> Origins:
@@ -116,6 +118,13 @@ def test_one_that_gave_parts_before_is_not_given_up_for_one_that_came_whole() ->
     assert names(origins) == ["bucket", "gdc"]
 
 
+def test_one_that_gave_a_part_rests_all_the_same_after_a_failure() -> None:
+    origins = two()
+    origins.failed(BUCKET, Unreachable("down"))
+    origins.gave_part(BUCKET)
+    assert names(origins) == ["gdc", "bucket"]
+
+
 def test_many_threads_may_tell_and_ask_at_once() -> None:
     origins = Origins(GDC.base, BUCKET.base, itertools.count().__next__)
 
@@ -134,8 +143,7 @@ def test_many_threads_may_tell_and_ask_at_once() -> None:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Listed]:
     path = make_slide(tmp_path_factory.mktemp("origins") / "slide.svs", SMALL)
-    ids = (f"{number:08x}-0000-4000-8000-000000000000" for number in range(4))
-    return [listed(path, file_id=file_id) for file_id in ids]
+    return [listed(path, file_id=file_id) for file_id in IDS]
 
 
 def fetched(gdc: StandIn, files: list[Listed], origins: Origins, work: Path) -> None:
@@ -151,6 +159,22 @@ def test_that_range_is_ignored_is_learned_once_in_a_run(
         fetched(gdc, files, Origins(gdc.api, gdc.bucket), tmp_path)
         assert len(gdc.requests(host="bucket")) == 1
         assert gdc.requests(host="api")
+
+
+def test_one_whole_answer_beside_a_part_does_not_turn_range_off_for_the_run(
+    tmp_path: Path,
+) -> None:
+    """A slide's begin and its end are asked for at the same time, before any slide is done."""
+    path = make_slide(tmp_path / "slide.svs", replace(SMALL, width=900, height=600))
+    files = [listed(path, file_id=file_id) for file_id in IDS]
+    with StandIn(files) as gdc:
+        gdc.faults.add(At(files[0].file_id, "range-ignored", nth=2))
+        origins = Origins(gdc.api, None)
+        with pytest.raises(RangeIgnored, match="whole files only"):
+            fetched(gdc, files[:1], origins, tmp_path)
+        assert sorted(record.status for record in gdc.served) == [200, 206]
+        fetched(gdc, files[1:], origins, tmp_path)
+        assert origins.report() == {"gdc": "honours Range"}
 
 
 def test_a_bucket_that_is_down_is_asked_once_and_then_rests(

@@ -12,7 +12,7 @@ import pytest
 from tcgamirror.errors import TooFine, UnusualSlide
 from tcgamirror.geometry import Size
 from tcgamirror.model import Slide, Target
-from tcgamirror.sources.range import GAP, LOOK_AHEAD, TAIL
+from tcgamirror.sources.range import GAP, LOOK_AHEAD, MOST_FORESEEN, TAIL
 from tcgamirror.sources.whole import LocalFile
 from tcgamirror.spans import Span, SpanSet
 from tcgamirror.svs import Svs
@@ -30,7 +30,7 @@ from tests.fetching import (
     overlaps,
     slide_of,
 )
-from tests.gdc import StandIn, listed
+from tests.gdc import Listed, StandIn, listed
 from tests.levels import EVERY_SLIDE, ZOO, by_openslide, slide_at, tile_box, tile_spans
 from tests.slides import SlideSpec, make_slide
 
@@ -215,35 +215,78 @@ def test_tiles_come_together_with_the_arrays_that_tell_where_they_lie(
     assert max(for_tiles) - max(for_arrays) < gdc.delay
 
 
-def test_a_directory_at_the_files_end_that_is_not_in_the_chain_is_not_believed(
-    deep: Path, tmp_path: Path, transport: Transport
-) -> None:
-    """A copy of the last one, but for its tiles, which are said to lie where the base's do."""
+def with_decoy(
+    deep: Path, path: Path, tags: Mapping[int, tuple[int, int]], between: bytes
+) -> Listed:
+    """The slide, `between`, and then a copy of the last directory that is not in the chain.
+
+    tags: what the copy has other counts and values of, as they stand in its entries.
+    """
     data = bytearray(deep.read_bytes())
     with LocalFile(deep) as local:
         *_, before, _ = Tiff(local).directories()
-        count = len(Svs(local).tile_table(3).offsets)
-    data += bytes(TAIL)
     copy = bytearray(data[before.next : before.next + 1000])
-    values = {
-        (Tag.BITS, 3): struct.pack("<3H", 8, 8, 8),
-        (Tag.TILE_OFFSETS, 4): struct.pack(f"<{count}I", *range(20_000, 20_000 + count)),
-        (Tag.TILE_COUNTS, 4): struct.pack(f"<{count}I", *[1000] * count),
-    }
-    for tag, value in values.items():
-        struct.pack_into("<I", copy, copy.index(struct.pack("<HH", *tag)) + 8, len(data))
-        data += value
-    data += copy
-    damaged = tmp_path / "slide.svs"
-    damaged.write_bytes(data)
-    file = listed(damaged)
+    data += between
+    for tag, values in {**tags, Tag.BITS: (3, len(data))}.items():
+        kind = 3 if tag == Tag.BITS else 4
+        struct.pack_into("<II", copy, copy.index(struct.pack("<HH", tag, kind)) + 4, *values)
+    path.write_bytes(data + struct.pack("<3H", 8, 8, 8) + copy)
+    return listed(path)
+
+
+def spans_for_the_right_image(file: Listed, work: Path, transport: Transport) -> SpanSet:
+    """What `range` asks for, to make the same image as of the whole file."""
     with StandIn([file]) as gdc:
-        image = made(by_range(gdc, transport, tmp_path / "work"), slide_of(file), COARSE)
-        believed = not SpanSet(asked(gdc.served)).gaps(Span(20_000, 21_000))
-        whole = made(by_whole(gdc, transport, tmp_path / "work"), slide_of(file), COARSE)
-    assert believed, "for a moment, and tried"
+        image = made(by_range(gdc, transport, work), slide_of(file), COARSE)
+        spans = SpanSet(asked(gdc.served))
+        whole = made(by_whole(gdc, transport, work), slide_of(file), COARSE)
     assert np.array_equal(image.pixels, whole.pixels)
     assert image.rendition == whole.rendition
+    return spans
+
+
+def test_a_directory_at_the_files_end_that_is_not_in_the_chain_is_not_believed(
+    deep: Path, tmp_path: Path, transport: Transport
+) -> None:
+    """Its tiles are said to lie where the base's do."""
+    with LocalFile(deep) as local:
+        count = len(Svs(local).tile_table(3).offsets)
+    place = deep.stat().st_size + TAIL
+    offsets = struct.pack(f"<{count}I", *range(20_000, 20_000 + count))
+    counts = struct.pack(f"<{count}I", *[1000] * count)
+    tags = {Tag.TILE_OFFSETS: (count, place), Tag.TILE_COUNTS: (count, place + 4 * count)}
+    file = with_decoy(deep, tmp_path / "slide.svs", tags, bytes(TAIL) + offsets + counts)
+    spans = spans_for_the_right_image(file, tmp_path / "work", transport)
+    assert not spans.gaps(Span(20_000, 21_000)), "for a moment, and tried"
+
+
+def test_a_directory_that_is_not_in_the_chain_fails_no_slide_by_pointing_past_the_end(
+    deep: Path, tmp_path: Path, transport: Transport
+) -> None:
+    with LocalFile(deep) as local:
+        count = len(Svs(local).tile_table(3).offsets)
+    tags = dict.fromkeys((Tag.TILE_OFFSETS, Tag.TILE_COUNTS), (count, 0xFFFFFFF0))
+    file = with_decoy(deep, tmp_path / "slide.svs", tags, bytes(20_000))
+    spans_for_the_right_image(file, tmp_path / "work", transport)
+
+
+def test_a_directory_that_is_not_in_the_chain_moves_no_more_than_may_be_foreseen(
+    deep: Path, tmp_path: Path, transport: Transport
+) -> None:
+    """Its level has three million tiles, and an array of 12 MB for where they lie."""
+    tiles, place = 3_000_000, deep.stat().st_size
+    tags = {
+        Tag.WIDTH: (1, 8000),
+        Tag.HEIGHT: (1, 6000),
+        Tag.TILE_WIDTH: (1, 4),
+        Tag.TILE_HEIGHT: (1, 4),
+        Tag.TILE_OFFSETS: (tiles, place),
+        Tag.TILE_COUNTS: (tiles, place + 4 * tiles),
+    }
+    assert 4 * tiles > MOST_FORESEEN
+    file = with_decoy(deep, tmp_path / "slide.svs", tags, bytes(8 * tiles + TAIL))
+    spans = spans_for_the_right_image(file, tmp_path / "work", transport)
+    assert spans.total < MOST_FORESEEN
 
 
 def test_a_large_level_comes_over_a_few_connections_at_once(

@@ -214,6 +214,26 @@ def test_a_file_replaced_since_the_last_run_is_begun_anew(
     assert np.array_equal(image.pixels, right)
 
 
+def test_a_kill_while_a_replaced_files_bytes_are_removed_leaves_none_to_go_on_with(
+    tmp_path: Path, transport: Transport, file: Listed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(folder: Path, **_: object) -> None:
+        (folder / "bucket.etag").unlink()
+        raise KeyboardInterrupt
+
+    with StandIn([file]) as gdc:
+        gdc.faults.add(At("", "503", nth=4, alone=False))
+        with pytest.raises(NetworkError):
+            made(by_range(gdc, transport, tmp_path), slide_of(file), BASE)
+        gdc.faults.clear()
+        (tmp_path / file.file_id / "range" / "bucket.etag").write_text('"another"')
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("tcgamirror.workspace.shutil.rmtree", killed)
+            made(by_range(gdc, transport, tmp_path), slide_of(file), BASE)
+        assert part_of(tmp_path, file).stat().st_size == file.size
+        assert had(tmp_path, file).total == 0
+
+
 def test_a_file_that_changes_again_and_again_is_not_mixed_with_another_origins(
     tmp_path: Path, transport: Transport, file: Listed, right: Pixels
 ) -> None:

@@ -24,11 +24,16 @@ class ArrayTiles:
     pixels: Pixels
     tile_size: Size
     blank: frozenset[tuple[int, int]] = frozenset()
+    scale: int = 1
+
+    @property
+    def size(self) -> Size:
+        height, width, _ = self.pixels.shape
+        return Size(width, height)
 
     @property
     def grid(self) -> Grid:
-        height, width, _ = self.pixels.shape
-        return Grid(Size(width, height), self.tile_size)
+        return Grid(self.size, self.tile_size)
 
     def tile(self, column: int, row: int) -> Pixels | None:
         box = self.grid.box(column, row)

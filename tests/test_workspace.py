@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from tcgamirror.errors import BadTile, Interrupted, NoRoom, Unreachable, UnusualSlide
+from tcgamirror.errors import BadTile, Damaged, Interrupted, NoRoom, Unreachable, UnusualSlide
 from tcgamirror.workspace import Workspace
 
 MB = 1 << 20
@@ -104,6 +105,20 @@ def test_a_disk_that_is_nearly_full_ends_the_run(tmp_path: Path) -> None:
         lease.grow(1)
 
 
+def test_a_disk_that_fails_is_told_as_one_and_not_as_a_bug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: Path) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("tcgamirror.workspace.free_bytes", fails)
+    work = workspace(tmp_path)
+    with pytest.raises(Damaged, match="the disk fails"):
+        work.check()
+    with pytest.raises(Damaged, match="the disk fails"), work.lease("one", "whole") as lease:
+        lease.grow(1)
+
+
 def test_a_hole_takes_no_room(tmp_path: Path) -> None:
     with workspace(tmp_path).lease("one", "range") as lease:
         with (lease.folder / "slide.part").open("wb") as file:
@@ -179,6 +194,25 @@ def test_a_lease_that_begins_while_room_is_made_is_no_leftover(tmp_path: Path) -
         stop.set()
         beginner.join(10)
     assert not lost
+
+
+def test_a_source_that_begins_while_another_ones_folder_is_removed_is_let_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is there before that of the slide, which seemed empty, goes."""
+    fill(tmp_path / "other" / "range" / "slide.part", 3 * MB)
+    begun = tmp_path / "other" / "whole"
+    rmdir = Path.rmdir
+
+    def late(path: Path) -> None:
+        if path == begun.parent:
+            begun.mkdir()
+        rmdir(path)
+
+    monkeypatch.setattr(Path, "rmdir", late)
+    with workspace(tmp_path, limit=4 * MB).lease("one", "whole") as lease:
+        lease.grow(2 * MB)
+    assert list(begun.parent.iterdir()) == [begun]
 
 
 def test_leftovers_go_where_the_disk_has_no_room_otherwise(

@@ -22,7 +22,7 @@ from tcgamirror.errors import (
     SlideError,
     UnusualSlide,
 )
-from tcgamirror.files import replacing
+from tcgamirror.files import replacing, room
 from tcgamirror.model import Resample, Slide, Target
 from tcgamirror.origins import Origin, Origins
 from tcgamirror.partial import PartialFile
@@ -66,18 +66,23 @@ class RemoteFile:
         partial: PartialFile,
         tag: Path,
         meter: Meter,
-        room: Callable[[], None],
+        on_part: Callable[[], None],
     ) -> None:
-        """tag: keeps this origin's ETag from one run to the next. room: raises if there is none."""
+        """tag: keeps this origin's ETag from one run to the next.
+
+        on_part: called with each part that came, before it is kept; raises if there is
+        no room for it.
+        """
         self.size = partial.size
         self._transport = transport
         self._url = url
         self.partial = partial
         self._tag = tag
-        self._room = room
+        self._on_part = on_part
         self._meter = meter
         self._lock = threading.Lock()
-        self._etag = tag.read_text("utf-8", "replace") if tag.exists() else None
+        with room(tag):
+            self._etag = tag.read_text("utf-8", "replace") if tag.exists() else None
         self._along: Sequence[Span] = ()
 
     def along(self, spans: Sequence[Span]) -> None:
@@ -108,9 +113,9 @@ class RemoteFile:
         part = self._transport.span(
             self._url, span, total=self.size, etag=self._etag, meter=self._meter
         )
+        self._on_part()
         if part.etag is not None:
             self._agree(part.etag)
-        self._room()
         self.partial.write(span.start, part.data)
 
     def _agree(self, etag: str) -> None:
@@ -125,7 +130,10 @@ class RemoteFile:
 
 
 def _parts(span: Span) -> list[Span]:
-    """Equal parts: PARTS of them, or more where those would be large."""
+    """Nearly equal parts: PARTS of them, more where those would be large, fewer where small.
+
+    At most MOST_PART bytes each, and at least LEAST_PART if there are several.
+    """
     most = max(PARTS, -(-span.length // MOST_PART))
     return split(span, most, LEAST_PART)
 
@@ -227,9 +235,15 @@ class Range:
         work: Callable[[RemoteFile], Done],
     ) -> Done:
         tag = folder / f"{origin.name}.etag"
+
+        def on_part() -> None:
+            # Not once the slide is done: by then a single whole answer may have told otherwise.
+            self._origins.gave_part(origin)
+            self._work.check()
+
         with self._partial(slide, folder) as partial:
-            url, room = origin.url(slide), self._work.check
-            return work(RemoteFile(self._transport, url, partial, tag, meter, room))
+            url = origin.url(slide)
+            return work(RemoteFile(self._transport, url, partial, tag, meter, on_part))
 
 
 def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> None:
@@ -261,7 +275,8 @@ def _foreseen(had: PartialFile, target: Target, tail: Span) -> Sequence[Span]:
     """What the last level, whose directory ends the file, needs, if that level is likely to do.
 
     Its tiles, or else the arrays that tell where they lie; nothing if all that
-    is had makes no slide. Whether it was right the whole chain tells later.
+    is had makes no slide, or if that lies outside of the file or is more than
+    MOST_FORESEEN. Whether it was right the whole chain tells later.
     """
     if target.resample is Resample.NATIVE and target.max_size is not None:
         return ()  # the finest level that fits
@@ -274,10 +289,11 @@ def _foreseen(had: PartialFile, target: Target, tail: Span) -> Sequence[Span]:
         level = target.rendition(guess.pyramid).level
         if guess.levels[level].directory != last:
             return ()
-        arrays = guess.array_spans(level)
-        if any(map(had.had.gaps, arrays)):
-            return arrays
-        tiles = list(guess.tile_table(level).runs(GAP))
+        spans = guess.array_spans(level)
+        if not any(map(had.had.gaps, spans)):
+            spans = list(guess.tile_table(level).runs(GAP))
     except SlideError:
         return ()
-    return tiles if sum(run.length for run in tiles) <= MOST_FORESEEN else ()
+    # A wrong guess may name any bytes; it must neither fail a good slide nor move much.
+    inside = all(span.stop <= had.size for span in spans)
+    return spans if inside and sum(span.length for span in spans) <= MOST_FORESEEN else ()

@@ -7,7 +7,7 @@ where some origin lets it be read.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tcgamirror.decode import Pixels
@@ -106,6 +106,8 @@ class _ServedLevel:
 
     def __init__(self, zoom: DeepZoom, dz_level: int, version: Path, url: str) -> None:
         self.grid: Grid = zoom.grid(dz_level)
+        self.size = self.grid.size
+        self.scale = 1
         self._zoom = zoom
         self._dz_level = dz_level
         self._version = version
@@ -128,7 +130,7 @@ class _ServedLevel:
         """Whether an earlier run left the tile, and whole: a power cut may leave it empty."""
         try:
             self.tile(column, row)
-        except (FileNotFoundError, BadTile):
+        except BadTile:
             return False
         return True
 
@@ -147,7 +149,11 @@ class _ServedLevel:
             part.replace(path)
 
     def tile(self, column: int, row: int) -> Pixels:
-        return self._decoded(self.path(column, row).read_bytes(), column, row)
+        """The tile's pixels. Raises BadTile if it is not there whole, Damaged as `room` does."""
+        path, data = self.path(column, row), b""
+        with room(path), suppress(FileNotFoundError):
+            data = path.read_bytes()
+        return self._decoded(data, column, row)
 
     def _decoded(self, data: bytes, column: int, row: int) -> Pixels:
         own = self.grid.box(column, row)

@@ -25,11 +25,16 @@ USUAL_BYTES = 1_000_000_000
 
 
 class LocalFile:
-    """A file's bytes at any place; any number of threads may read. size: bytes."""
+    """A file's bytes at any place; any number of threads may read. size: bytes.
+
+    Raises Damaged where the disk fails, as `files.room` does.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._handle = os.open(path, os.O_RDONLY)
-        self.size = os.fstat(self._handle).st_size
+        self._path = path
+        with room(path):
+            self._handle = os.open(path, os.O_RDONLY)
+            self.size = os.fstat(self._handle).st_size
 
     def __enter__(self) -> Self:
         return self
@@ -39,7 +44,8 @@ class LocalFile:
 
     def read(self, span: Span) -> bytes:
         """The bytes of `span`. Raises BadSlide if the file ends before."""
-        data = os.pread(self._handle, span.length, span.start)
+        with room(self._path):
+            data = os.pread(self._handle, span.length, span.start)
         if len(data) != span.length:
             raise BadSlide(f"the file ends within bytes {span}")
         return data
@@ -89,7 +95,8 @@ class Whole:
 
     def _download_from(self, origin: Origin, slide: Slide, path: Path, meter: Meter) -> None:
         """Goes on with what is there; if that turns out wrong, begins anew, once."""
-        begun = path.exists() and path.stat().st_size > 0
+        with room(path):
+            begun = path.exists() and path.stat().st_size > 0
         try:
             self._fetch(origin, slide, path, meter)
         except ChecksumMismatch:
@@ -101,6 +108,8 @@ class Whole:
         """Has the file, of the listed md5. Raises ChecksumMismatch, with nothing left there."""
         with room(path), io.BufferedRandom(Watched(path, self._work)) as file:
             self._transport.download(origin.url(slide), file, size=slide.size, meter=meter)
-        if slide.md5 is not None and digest(path, "md5") != slide.md5:
+        with room(path):
+            if slide.md5 is None or digest(path, "md5") == slide.md5:
+                return
             path.unlink()
-            raise ChecksumMismatch("the file's md5 is not the listed one")
+        raise ChecksumMismatch("the file's md5 is not the listed one")

@@ -53,6 +53,8 @@ class Regions:
 
     def __init__(self, slide: openslide.OpenSlide, level: Grid) -> None:
         self._slide = slide
+        self.size = level.size
+        self.scale = 1
         self.grid = Grid(level.size, Size(level.size.width, level.tile.height))
 
     def tile(self, column: int, row: int) -> Pixels:
