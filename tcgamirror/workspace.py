@@ -65,10 +65,6 @@ class Workspace:
                 removed += 1
         return removed
 
-    def folder(self, file_id: str, source: str) -> Path:
-        """Where the source keeps what it has of a slide."""
-        return self._root / file_id / source
-
     def forget(self, file_id: str) -> None:
         """Removes all there is of a slide that nobody has in hand: its image is finished."""
         _remove(self._root / file_id)
@@ -81,19 +77,25 @@ class Workspace:
         slide's, with what other sources left there; kept, to be gone on with,
         at any other.
         """
-        lease = Lease(self, self.folder(file_id, source))
+        with self.held(file_id, source) as lease:
+            try:
+                with room(lease.folder):
+                    lease.folder.mkdir(parents=True, exist_ok=True)
+                yield lease
+            except SlideError:
+                clear(lease.folder)
+                raise
+            else:
+                _remove(lease.folder.parent)
+
+    @contextmanager
+    def held(self, file_id: str, source: str) -> Iterator[Lease]:
+        """The same folder, made or not, and left as it is; nobody takes it for a leftover."""
+        lease = Lease(self, self._root / file_id / source)
         with self._lock:
-            # Before there is a folder, which nobody may take for a leftover.
             self._leases.add(lease)
         try:
-            with room(lease.folder):
-                lease.folder.mkdir(parents=True, exist_ok=True)
             yield lease
-        except SlideError:
-            clear(lease.folder)
-            raise
-        else:
-            _remove(lease.folder.parent)
         finally:
             with self._lock:
                 self._leases.discard(lease)

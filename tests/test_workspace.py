@@ -215,6 +215,18 @@ def test_a_source_that_begins_while_another_ones_folder_is_removed_is_let_be(
     assert list(begun.parent.iterdir()) == [begun]
 
 
+def test_a_folder_that_is_held_only_to_be_read_is_no_leftover(tmp_path: Path) -> None:
+    work = workspace(tmp_path, limit=2 * MB)
+    fill(tmp_path / "old" / "range" / "slide.part", MB)
+    with work.held("one", "range") as held:
+        fill(held.folder / "slide.part", MB)
+        with work.lease("two", "whole") as lease:
+            lease.grow(2 * MB)
+        assert (held.folder / "slide.part").exists()
+    assert not (tmp_path / "old").exists()
+    assert (tmp_path / "one" / "range" / "slide.part").exists()
+
+
 def test_leftovers_go_where_the_disk_has_no_room_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -168,17 +168,17 @@ class Range:
         None if nobody lets it be read. Raises the NetworkError if that may be
         so for a while only: an image without its resolution would be for good.
         """
-        folder = self._work.folder(slide.file_id, self.name)
-        try:
-            return self._from_origins(slide, folder, meter, read_base)
-        except NetworkError as error:
-            if error.passing:
-                raise
-            return None
-        except SlideError:
-            # What the next try finds must not be the bytes that are in doubt.
-            clear(folder)
-            return None
+        with self._work.held(slide.file_id, self.name) as lease:
+            try:
+                return self._from_origins(slide, lease.folder, meter, read_base)
+            except NetworkError as error:
+                if error.passing:
+                    raise
+                return None
+            except SlideError:
+                # What the next try finds must not be the bytes that are in doubt.
+                clear(lease.folder)
+                return None
 
     def _partial(self, slide: Slide, folder: Path) -> PartialFile:
         if slide.size is None:
