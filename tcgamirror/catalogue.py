@@ -126,6 +126,15 @@ class Catalogue:
         with database.translated(self._path), database.transaction(self._connection):
             yield self._connection
 
+    @contextmanager
+    def at_one_moment(self) -> Iterator[sqlite3.Connection]:
+        """A connection to read by: all that is read within is of one state of the file.
+
+        So is what this catalogue's own methods read meanwhile, but for `query`.
+        """
+        with self._reading() as connection, database.transaction(connection, writes=False):
+            yield connection
+
     # Facts and listings --------------------------------------------------------
 
     def fact(self, key: str) -> str | None:

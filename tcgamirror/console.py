@@ -68,13 +68,31 @@ def slides(count: int) -> str:
     return f"{count:,} slide{'' if count == 1 else 's'}"
 
 
+def images(count: int) -> str:
+    """
+    >>> images(1), images(11765)
+    ('1 image', '11,765 images')
+    """
+    return f"{count:,} image{'' if count == 1 else 's'}"
+
+
+def are(count: int) -> str:
+    """
+    >>> are(1), are(0), are(2)
+    ('is', 'are', 'are')
+    """
+    return "is" if count == 1 else "are"
+
+
 def say(message: str) -> None:
     """One line to stderr, of which no terminal obeys anything."""
     print(text(message), file=sys.stderr, flush=True)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Columns aligned, numbers to the right.
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, thousands: bool = False
+) -> str:
+    """Columns aligned, numbers to the right. thousands: whether whole numbers have separators.
 
     >>> print(table(["project", "done"], [["TCGA-BRCA", 3], [None, 12]]))
     project    done
@@ -82,7 +100,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
                  12
     """
     listed = list(rows)
-    texts = [[text(value) for value in row] for row in listed]
+    show = _parted if thousands else text
+    texts = [[show(value) for value in row] for row in listed]
     widths = [
         max([len(name), *(len(row[place]) for row in texts)]) for place, name in enumerate(columns)
     ]
@@ -98,6 +117,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def _parted(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else text(value)
 
 
 def text(value: object) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import stat
@@ -19,9 +18,9 @@ from tcgamirror.errors import BadSettings, Damaged, ExitCode, WrongUse
 from tcgamirror.files import digest, replacing
 from tcgamirror.foreign import Foreign, Image
 from tcgamirror.home import CATALOGUE, FIXED, Home
-from tcgamirror.model import ImageFormat, Resample, Target
+from tcgamirror.model import ImageFormat, Resample
 from tcgamirror.publishers import Folder, Publisher, Seen
-from tcgamirror.settings import FILE_NAME, Settings
+from tcgamirror.settings import FILE_NAME, Settings, target
 
 STATE = ".sync.json"
 """Beside the catalogue: what of it is known to be as it was at the source."""
@@ -119,6 +118,14 @@ def images_here(root: Path) -> list[Image]:
         ]
 
 
+def sampled_here(root: Path) -> set[str]:
+    """File names of this mirror's own slides, also of those without an image."""
+    if not (root / CATALOGUE).exists():
+        return set()
+    with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
+        return set(catalogue.sampled())
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """What the last sync left that came to its end.
@@ -196,10 +203,8 @@ def rehearse(source: Publisher, root: Path, *, delete: bool) -> Synced:
         with Foreign(copy, f"the catalogue of {source.name}") as foreign:
             foreign.check(settings_of(foreign.fixed).form)
             check_target(source, root, foreign.fixed)
-            ours = images_here(root)
-            plan = plan_of(root, foreign.images(), ours, {})
-            sampled = sampled_by(foreign)
-    others = len({image.file_name for image in ours} - sampled)
+            plan = plan_of(root, foreign.images(), images_here(root), {})
+            others = len(sampled_here(root) - sampled_by(foreign))
     return Synced(
         dry_run=True,
         kept=plan.kept,
@@ -236,17 +241,21 @@ def settings_of(fixed: str) -> Settings:
     match = by_mpp or by_size
     if match is not None:
         try:
-            asked = Target(
-                mpp=float(match[1]) if by_mpp else None,
-                max_size=int(match[1]) if by_size else None,
-                resample=Resample(match[2]),
+            asked = target(
+                float(match[1]) if by_mpp else None,
+                int(match[1]) if by_size else None,
+                match[2],
             )
-        except ValueError as error:
-            raise Damaged(f"the catalogue says that it is of {fixed[:80]!r}") from error
+        except (ValueError, BadSettings) as error:
+            raise _no_target(fixed) from error
         settings = Settings(target=asked, form=ImageFormat(match[3]))
-        if settings.fixed == fixed and (asked.mpp is None or 0 < asked.mpp < math.inf):
+        if settings.fixed == fixed:
             return settings
-    raise Damaged(f"the catalogue says that it is of {fixed[:80]!r}, which no mirror is")
+    raise _no_target(fixed)
+
+
+def _no_target(fixed: str) -> Damaged:
+    return Damaged(f"the catalogue says that it is of {fixed[:80]!r}, which no mirror is")
 
 
 def same_target(theirs: str, ours: str, source: str, here: Path) -> None:

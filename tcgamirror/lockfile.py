@@ -9,12 +9,16 @@ are parted by tabs; `-` stands for what is not known.
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from itertools import chain, islice, takewhile
 from pathlib import Path
+from typing import BinaryIO
 
 from tcgamirror import __version__, values
 from tcgamirror import settings as setting
@@ -22,15 +26,18 @@ from tcgamirror.catalogue import Catalogue
 from tcgamirror.drawn import plan_of
 from tcgamirror.errors import BadLockFile, BadSettings
 from tcgamirror.files import replacing
+from tcgamirror.foreign import MOST_SLIDES
 from tcgamirror.home import CATALOGUE, GALLERY, Home
 from tcgamirror.model import ImageFormat
 from tcgamirror.sampling import By, Candidate, Order, Plan, ordered
 from tcgamirror.settings import FILE_NAME, LOCKED, Settings
 
-MOST_BYTES = 1 << 25
-"""All 30,000 slides of TCGA take 8 MB."""
+MOST_BYTES = 400 * MOST_SLIDES
+"""So much that any sample can be told; all 30,000 slides of TCGA take 8 MB."""
 
-MOST_FIELDS = 20
+MOST_LINE, MOST_FIELDS = 1 << 20, 20
+"""Bytes of a line, of which one that names a slide has at most 390; lines of the head."""
+
 _TITLE = "# tcgamirror lock 1"
 _DIGEST = "# sha256 of the lines below: "
 _PLAN = ("seed", "order", "by", "kind", "projects")
@@ -38,6 +45,7 @@ _KEYS = ("program", "release", "mpp", "max_size", "resample", "format", "slides"
 _COLUMNS = ("file_name", "file_id", "md5", "sha256", "mpp_x", "mpp_y")
 _NONE = "-"
 _WHOLE = re.compile(r"-?[0-9]{1,40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?(e[+-][0-9]{1,3})?")
 
 _SAMPLE = """
@@ -129,9 +137,10 @@ def lock_of(settings: Settings, catalogue: Catalogue) -> LockFile:
 
     Raises BadLockFile for a slide that no lock file could name.
     """
-    rows = catalogue.query(_SAMPLE).rows
-    slides = tuple(_slide([_text(value) for value in row]) for row in rows)
-    plan = plan_of(catalogue, settings.plan)
+    with catalogue.at_one_moment() as connection:
+        rows = connection.execute(_SAMPLE)
+        slides = tuple(_slide([_text(value) for value in row]) for row in rows)
+        plan, release = plan_of(catalogue, settings.plan), catalogue.release()
     if plan is not None and plan != settings.plan:
         settings = replace(
             settings,
@@ -141,31 +150,45 @@ def lock_of(settings: Settings, catalogue: Catalogue) -> LockFile:
             kinds=plan.kinds,
             projects=tuple(sorted(plan.projects)),
         )
-    program = f"tcgamirror {__version__}"
-    return LockFile(program, catalogue.release(), settings, slides, plan is not None)
+    return LockFile(f"tcgamirror {__version__}", release, settings, slides, plan is not None)
 
 
 def formatted(lock: LockFile) -> bytes:
-    """The file. Reading it gives the same lock."""
-    lines = [
-        *("\t".join(pair) for pair in _header(lock)),
-        "",
-        "\t".join(_COLUMNS),
-        *("\t".join(map(_text, _fields(slide))) for slide in lock.slides),
-    ]
-    body = "".join(f"{line}\n" for line in lines).encode()
-    return f"{_TITLE}\n{_DIGEST}{hashlib.sha256(body).hexdigest()}\n".encode() + body
+    """The file, as `lines_of` gives it."""
+    return b"".join(lines_of(lock))
 
 
-def _fields(slide: LockedSlide) -> tuple[str | float | None, ...]:
-    return (
-        slide.file_name,
-        slide.file_id,
-        slide.md5,
-        slide.sha256,
-        slide.mpp_x,
-        slide.mpp_y,
-    )
+def lines_of(lock: LockFile) -> Iterator[bytes]:
+    """The file, line by line: of a million slides it takes memory. Reading it gives the same lock.
+
+    Raises BadLockFile, before the first line, for what could not be read again.
+    """
+    taken = hashlib.sha256(usedforsecurity=False)
+    size = 0
+    for line in _body(lock):
+        taken.update(line)
+        size += len(line)
+    head = f"{_TITLE}\n{_DIGEST}{taken.hexdigest()}\n".encode()
+    if size + len(head) > MOST_BYTES:
+        raise BadLockFile(f"{len(lock.slides):,} slides are more than a lock file can name")
+    _check_head(lock)
+    yield head
+    yield from _body(lock)
+
+
+def _body(lock: LockFile) -> Iterator[bytes]:
+    """All lines but the first two."""
+    rows = ([_text(getattr(slide, name)) for name in _COLUMNS] for slide in lock.slides)
+    for fields in chain[Iterable[str]](_header(lock), ((), _COLUMNS), rows):
+        yield ("\t".join(fields) + "\n").encode()
+
+
+def _check_head(lock: LockFile) -> None:
+    """Raises BadLockFile for what drew a sample, if it could not be read again."""
+    try:
+        _settings(_keys(["\t".join(pair) for pair in _header(lock)]))
+    except (BadLockFile, BadSettings) as error:
+        raise BadLockFile(f"no lock file can tell how this sample was drawn: {error}") from error
 
 
 def _header(lock: LockFile) -> Iterator[tuple[str, str]]:
@@ -197,42 +220,60 @@ def _text(value: object) -> str:
 def read_lock(path: Path) -> LockFile:
     """The lock file at `path`. Raises BadLockFile, in one sentence, for anything else."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+        # Without waiting: a pipe of that name would keep this process for ever.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise BadLockFile("it is no plain file")
+            return _parsed(file)
+    except (BadLockFile, BadSettings) as error:
+        raise BadLockFile(f"{path} is no lock file to go by: {error}") from error
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise BadLockFile(f"the lock file {path} cannot be read: {why}") from error
-    try:
-        return parsed(data)
-    except (BadLockFile, BadSettings) as error:
-        raise BadLockFile(f"{path} is no lock file to go by: {error}") from error
 
 
 def parsed(data: bytes) -> LockFile:
     """What the bytes of a lock file say. Raises BadLockFile or BadSettings."""
-    if len(data) > MOST_BYTES:
+    return _parsed(io.BytesIO(data))
+
+
+def _parsed(file: BinaryIO) -> LockFile:
+    """Reads it twice, for its digest and line by line: so it takes no memory but the slides'."""
+    if file.seek(0, os.SEEK_END) > MOST_BYTES:
         raise BadLockFile(f"it has more than {MOST_BYTES:,} bytes")
-    # Mail and git may have ended its lines in another way.
-    data = data.replace(b"\r\n", b"\n")
-    title, _, rest = data.partition(b"\n")
-    if title != _TITLE.encode():
-        raise BadLockFile(f"it does not begin with the line {_TITLE!r}")
-    told, _, body = rest.partition(b"\n")
-    if told != f"{_DIGEST}{hashlib.sha256(body).hexdigest()}".encode():
-        raise BadLockFile("it is not as it was made: its digest in line 2 is another")
-    try:
-        text = body.decode()
-    except UnicodeDecodeError as error:
-        raise BadLockFile("it is not UTF-8") from error
-    head, _, table = text.partition("\n\n")
-    keys = _keys(head)
+    file.seek(0)
+    _check_digest(_lines(file))
+    file.seek(0)
+    # What is no UTF-8 becomes what is no plain text.
+    texts = (line.decode(errors="surrogateescape").removesuffix("\n") for line in _lines(file))
+    lines = islice(texts, 2, None)
+    # One more than there may be: so that it shows.
+    keys = _keys(list(islice(takewhile(bool, lines), MOST_FIELDS + 1)))
     settings, planned = _settings(keys), keys["seed"] != _NONE
-    release, slides = _known(keys["release"]), tuple(_slides(table))
+    release, slides = _known(keys["release"]), tuple(_slides(lines))
     return LockFile(keys["program"], release, settings, slides, planned)
 
 
-def _keys(head: str) -> dict[str, str]:
-    lines = head.split("\n")
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """As they were made: mail and git may have ended them in another way."""
+    while line := file.readline(MOST_LINE):
+        yield line[:-2] + b"\n" if line.endswith(b"\r\n") else line
+
+
+def _check_digest(lines: Iterator[bytes]) -> None:
+    if next(lines, b"") != f"{_TITLE}\n".encode():
+        raise BadLockFile(f"it does not begin with the line {_TITLE!r}")
+    told = next(lines, b"")
+    taken = hashlib.sha256(usedforsecurity=False)
+    for line in lines:
+        taken.update(line)
+    if told != f"{_DIGEST}{taken.hexdigest()}\n".encode():
+        raise BadLockFile("it is not as it was made: its digest in line 2 is another")
+
+
+def _keys(lines: Sequence[str]) -> dict[str, str]:
+    """What the lines of its head say."""
     pairs = [line.split("\t") for line in lines if len(lines) <= MOST_FIELDS]
     keys = {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
     if len(keys) != len(lines) or not set(keys) <= set(_KEYS):
@@ -240,7 +281,8 @@ def _keys(head: str) -> dict[str, str]:
     for name in _KEYS:
         if name not in keys and name not in ("mpp", "max_size"):
             raise BadLockFile(f"its head lacks {name}")
-        if values.text(keys.get(name, _NONE)) != keys.get(name, _NONE):
+        # Of projects there may be many: each of them is looked at for itself.
+        if name != "projects" and values.text(keys.get(name, _NONE)) != keys.get(name, _NONE):
             raise BadLockFile(f"its {name} is no plain text")
     return keys
 
@@ -288,12 +330,12 @@ def _number(text: str) -> float:
     return float(text)
 
 
-def _slides(table: str) -> Iterator[LockedSlide]:
-    columns, _, rows = table.partition("\n")
-    if columns != "\t".join(_COLUMNS):
+def _slides(lines: Iterator[str]) -> Iterator[LockedSlide]:
+    """The table's. lines: with that of its columns."""
+    if next(lines, "") != "\t".join(_COLUMNS):
         raise BadLockFile("its table has other columns than this version knows")
     seen: set[str] = set()
-    for line in rows.splitlines():
+    for line in lines:
         slide = _slide(line.split("\t"))
         if slide.file_name in seen:
             raise BadLockFile(f"it names {slide.file_name} twice")
@@ -310,16 +352,12 @@ def _slide(fields: Sequence[str]) -> LockedSlide:
     md5, sha256 = _known(fields[2]), _known(fields[3])
     if md5 is not None and values.md5(md5) != md5:
         raise BadLockFile(f"{file_name} has no md5 but {md5!r:.50}")
-    if sha256 is not None and not _is_sha256(sha256):
+    if sha256 is not None and _SHA256.fullmatch(sha256) is None:
         raise BadLockFile(f"{file_name} has no sha256 but {sha256!r:.80}")
     mpp_x, mpp_y = (None if text == _NONE else _number(text) for text in fields[4:])
     if mpp_x == 0 or mpp_y == 0 or (mpp_x is None) != (mpp_y is None):
         raise BadLockFile(f"{file_name} has no resolution but {fields[4]} and {fields[5]}")
     return LockedSlide(file_name, file_id, md5, sha256, mpp_x, mpp_y)
-
-
-def _is_sha256(text: str) -> bool:
-    return len(text) == 64 and not set(text) - set("0123456789abcdef")
 
 
 def order_of(home: Home, candidates: Sequence[Candidate]) -> list[str]:
@@ -335,33 +373,26 @@ def order_of(home: Home, candidates: Sequence[Candidate]) -> list[str]:
 # Comparing -----------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Found:
-    missing: list[str] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
-    waiting: list[str] = field(default_factory=list)
-
-
 def compare(lock: LockFile, catalogue: Catalogue) -> Differences:
     """Which slides of the lock the mirror does not have as they were locked."""
-    rows: Iterable[tuple[object, ...]] = catalogue.query(_NOW).rows
     wanted = set(lock.names)
-    now = {name: (listed, md5, sha256) for name, listed, md5, sha256 in rows if name in wanted}
-    found = _Found()
+    now = {name: known for name, *known in catalogue.query(_NOW).rows if name in wanted}
+    found: dict[str, list[str]] = {}
     for slide in lock.slides:
-        listed, md5, sha256 = now.get(slide.file_name, (False, None, None))
-        if sha256 is not None and sha256 == slide.sha256:
-            continue
-        if slide.md5 and md5 and md5 != slide.md5:
-            found.changed.append(slide.file_name)
-        elif sha256 is not None and slide.sha256 is not None:
-            found.others.append(slide.file_name)
-        elif sha256 is None:
-            (found.waiting if listed else found.missing).append(slide.file_name)
-    return Differences(
-        tuple(found.missing), tuple(found.changed), tuple(found.others), tuple(found.waiting)
-    )
+        if way := _difference(slide, *now.get(slide.file_name, (False, None, None))):
+            found.setdefault(way, []).append(slide.file_name)
+    return Differences(**{way: tuple(names) for way, names in found.items()})
+
+
+def _difference(slide: LockedSlide, listed: object, md5: object, sha256: object) -> str | None:
+    """Where in `Differences` it belongs, if it differs. md5, sha256: what they are now."""
+    if sha256 is not None and sha256 == slide.sha256:
+        return None
+    if slide.md5 and md5 and md5 != slide.md5:
+        return "changed"
+    if sha256 is not None:
+        return None if slide.sha256 is None else "others"
+    return "waiting" if listed else "missing"
 
 
 def compare_listing(lock: LockFile, md5s: Mapping[str, str | None]) -> Differences:
@@ -385,4 +416,4 @@ def keep_lock(root: Path, lock: LockFile) -> None:
     """
     if not any(os.path.lexists(root / name) for name in (FILE_NAME, CATALOGUE, GALLERY)):
         with replacing(root / LOCKED) as file:
-            file.write(formatted(lock))
+            file.writelines(lines_of(lock))

@@ -118,9 +118,12 @@ def counts(connection: sqlite3.Connection) -> Counts:
             "SELECT source, count(*) FROM images WHERE source IS NOT NULL GROUP BY source"
         ).fetchall()
     )
-    tries = connection.execute(
-        "SELECT source, count(*), sum(bytes), sum(seconds) FROM attempts GROUP BY source"
-    ).fetchall()
+    tries = {
+        source: of_tries
+        for source, *of_tries in connection.execute(
+            "SELECT source, count(*), sum(bytes), sum(seconds) FROM attempts GROUP BY source"
+        )
+    }
     runs = connection.execute(
         "SELECT run, command, started, ended, exit_code, done, failed, bytes, data_release "
         "FROM runs ORDER BY run DESC LIMIT ?",
@@ -134,11 +137,13 @@ def counts(connection: sqlite3.Connection) -> Counts:
         done=done,
         failed=failed,
         bytes=sum(count.bytes for count in by_project),
-        bytes_fetched=sum(moved for _, _, moved, _ in tries),
+        bytes_fetched=sum(moved for _, moved, _ in tries.values()),
         release=last_release(connection),
         by_project=by_project,
+        # Of images that a rebuild has found here no tries are known.
         by_source=tuple(
-            SourceCount(source, held.get(source, 0), *of_tries) for source, *of_tries in tries
+            SourceCount(source, held.get(source, 0), *tries.get(source, (0, 0, 0.0)))
+            for source in sorted({*held, *tries})
         ),
         runs=tuple(Run(*row) for row in runs),
     )

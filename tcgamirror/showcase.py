@@ -11,8 +11,10 @@ from pathlib import Path
 
 from tcgamirror.errors import Interrupted
 from tcgamirror.files import make_folder, replacing, room
+from tcgamirror.home import GALLERY
 
-FOLDER = "gallery"
+MOST_DEEP = 8
+"""Folders below each other that are looked into: a gallery has one."""
 
 _SAME_SECONDS = 2.0
 """By which file systems such as FAT round times."""
@@ -22,9 +24,9 @@ def copy_gallery(source: Path, root: Path, stop: threading.Event, *, delete: boo
     """Copies the files of the gallery whose size or time is another; how many it were.
 
     The pages come last, after what they show. delete: whether files go that the source lacks.
-    Links are not followed, and what begins with a dot is left out.
+    Links are not followed; what begins with a dot, or lies too deep, is left out.
     """
-    theirs, ours = source / FOLDER, root / FOLDER
+    theirs, ours = source / GALLERY, root / GALLERY
     if theirs.is_symlink() or not theirs.is_dir() or ours.is_symlink():
         return 0
     wanted = dict(_files(theirs))
@@ -40,13 +42,16 @@ def copy_gallery(source: Path, root: Path, stop: threading.Event, *, delete: boo
     return copied
 
 
-def _files(folder: Path, above: str = "") -> Iterator[tuple[str, os.stat_result]]:
+def _files(
+    folder: Path, above: str = "", deep: int = MOST_DEEP
+) -> Iterator[tuple[str, os.stat_result]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir(follow_symlinks=False):
-                yield from _files(Path(entry.path), f"{above}{entry.name}/")
+                if deep:
+                    yield from _files(Path(entry.path), f"{above}{entry.name}/", deep - 1)
             elif entry.is_file(follow_symlinks=False):
                 yield f"{above}{entry.name}", entry.stat(follow_symlinks=False)
 

@@ -21,14 +21,13 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from tcgamirror.console import in_bytes
 from tcgamirror.errors import TcgaMirrorError
-from tcgamirror.home import CATALOGUE
-from tcgamirror.showcase import FOLDER
+from tcgamirror.home import CATALOGUE, GALLERY
 from tcgamirror.snapshots import Snapshot, Snapshots
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-FRONT = f"{FOLDER}/index.html"
+FRONT = f"{GALLERY}/index.html"
 TYPES: Mapping[str, str] = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -133,7 +132,7 @@ class Site:
                 )
             return thing
         names = path[1:].split("/")
-        if names[0] != FOLDER or not 1 < len(names) <= _MOST_FOLDERS:
+        if names[0] != GALLERY or not 1 < len(names) <= _MOST_FOLDERS:
             raise FileNotFoundError(path)
         if not all(map(_NAME.fullmatch, names)):
             raise FileNotFoundError(path)

@@ -17,7 +17,7 @@ import random
 import stat
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -160,9 +160,11 @@ def verify_images(
         stopped=lambda: deadline.reached,
     )
     for batch in batches:
-        for image, fault in batch:
-            if fault is not None and (sure := _confirmed(catalogue, checker, image, fault)):
-                wrong.append(sure)
+        try:
+            wrong += _all_confirmed(catalogue, checker, batch)
+        except Interrupted:
+            # None of this batch counts as checked: the next run goes on with it.
+            break
         checked += len(batch)
         batch_bytes = 0 if asked.quick else sum(_size_of(image) for image, _ in batch)
         size += batch_bytes
@@ -196,8 +198,17 @@ def _sampled(images: Sequence[Kept], count: int, day: str) -> list[Kept]:
     return [images[place] for place in sorted(chosen)]
 
 
+def _all_confirmed(
+    catalogue: Catalogue, checker: Checker, batch: Iterable[tuple[Kept, str | None]]
+) -> list[Wrong]:
+    """Those of a batch that are wrong by what the catalogue says now. Raises Interrupted."""
+    faults = ((image, fault) for image, fault in batch if fault is not None)
+    sure = (_confirmed(catalogue, checker, image, fault) for image, fault in faults)
+    return [wrong for wrong in sure if wrong is not None]
+
+
 def _confirmed(catalogue: Catalogue, checker: Checker, image: Kept, fault: str) -> Wrong | None:
-    """The fault, if it is one still by what the catalogue says now."""
+    """The fault, if it is one still by what the catalogue says now. Raises Interrupted."""
     for _ in range(_RECHECKS):
         now = catalogue.kept(image.file_name)
         if not now:

@@ -15,6 +15,7 @@ import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,8 @@ from tcgamirror import console
 from tcgamirror.console import Progress, in_bytes, in_time, table, text, write_rows
 from tcgamirror.model import Outcome
 from tests.catalogues import FETCHED, LOST, PICTURE, slide
+from tests.command import succeeded
+from tests.publishing import made_up
 
 GOOD = Outcome(slide("a"), (FETCHED,), PICTURE)
 BAD = Outcome(slide("b"), (FETCHED, LOST), None)
@@ -61,6 +64,18 @@ def test_times_never_show_sixty_of_anything(seconds: float, words: str) -> None:
 def test_a_table_has_numbers_to_the_right_and_no_trailing_blanks() -> None:
     lines = table(("name", "n", "x"), [("a", 1, None), ("bbb", 1000, 0.25)]).splitlines()
     assert lines == ["name     n     x", "a        1", "bbb   1000  0.25"]
+
+
+def test_whole_numbers_have_separators_where_that_is_asked_for() -> None:
+    lines = table(("name", "n"), [("a", None), ("bbb", 12345)], thousands=True).splitlines()
+    assert lines == ["name       n", "a", "bbb   12,345"]
+
+
+def test_status_counts_as_all_else_does(tmp_path: Path) -> None:
+    root = made_up(tmp_path / "m", 1200)
+    told = succeeded("--mirror", root, "status").out
+    assert "1,200 done, 0 pending" in told and "1,200 of unknown resolution" in told
+    assert "range    1,200      0" in told
 
 
 def test_a_table_of_nothing_is_its_heading() -> None:

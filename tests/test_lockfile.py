@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
+import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tcgamirror import lockfile
+from tcgamirror import drawn, lockfile
 from tcgamirror.catalogue import Catalogue
+from tcgamirror.database import Journal
 from tcgamirror.errors import BadLockFile, BadSettings
+from tcgamirror.foreign import MOST_SLIDES
 from tcgamirror.lockfile import LockedSlide, LockFile, formatted, parsed
 from tcgamirror.model import ImageFormat, Kind, Resample, Target
-from tcgamirror.sampling import By, Order
-from tcgamirror.settings import LOCKED, Settings
+from tcgamirror.sampling import By, Order, Plan
+from tcgamirror.settings import LOCKED, Settings, read_settings
+from tests.catalogues import NOW, listing, slide
 from tests.command import run, succeeded
 from tests.gdc import Listed, StandIn
 from tests.gdc.listing import made_up_id, made_up_name
 from tests.mirrors import MPP, addresses, column, images, made, rewrite, updated
+from tests.publishing import made_up
 
 EARLIER, LATER = "Data Release 44.0 - August 01, 2025", "Data Release 46.0 - March 04, 2026"
 SETTINGS = Settings(
@@ -41,6 +47,7 @@ def locked(name: str, sha256: str | None = "ab" * 32, mpp: float | None = 15.1) 
     return LockedSlide(made_up_name(name), made_up_id(name), md5, sha256, mpp, mpp)
 
 
+MANY = list(map(str, range(20_000)))
 LOCK = LockFile(
     "tcgamirror 0.1.0",
     "Data Release 45.0 - December 04, 2025",
@@ -130,6 +137,7 @@ HOSTILE: Sequence[tuple[str, str]] = (
     ("program\t", "path\t/etc\nprogram\t"),
     ("file_name\tfile_id", "file_id\tfile_name"),
     ("# tcgamirror lock 1", "# tcgamirror lock 2"),
+    ("projects\tTCGA-OV,", "projects\tTCGA-\x1b[31m,"),
 )
 
 
@@ -152,7 +160,39 @@ def test_a_huge_file_is_refused_without_being_read(tmp_path: Path) -> None:
         lockfile.read_lock(path)
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, Path.exists, Path.touch])
+def test_as_many_slides_as_a_mirror_may_have_fit_in_it() -> None:
+    longest = replace(locked("a", mpp=1.2345678901234567e-105), file_name="a" * 197 + ".svs")
+    lines = formatted(replace(LOCK, slides=(longest,))).splitlines(keepends=True)
+    assert len(lines[-1]) * MOST_SLIDES < lockfile.MOST_BYTES - 1_000_000
+    assert lockfile.MOST_BYTES > 38_000_000
+
+
+def test_what_could_not_be_read_again_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = tuple(f"TCGA-{number:04d}" for number in range(200))
+    projects = replace(SETTINGS, projects=many)
+    assert parsed(formatted(replace(LOCK, settings=projects))).settings == projects
+    with pytest.raises(BadLockFile, match="how this sample was drawn"):
+        formatted(replace(LOCK, settings=replace(SETTINGS, seed=10**41)))
+    monkeypatch.setattr(lockfile, "MOST_BYTES", len(formatted(LOCK)))
+    assert parsed(formatted(LOCK)) == LOCK
+    monkeypatch.setattr(lockfile, "MOST_BYTES", len(formatted(LOCK)) - 1)
+    with pytest.raises(BadLockFile, match="3 slides are more than"):
+        formatted(LOCK)
+
+
+def test_reading_takes_hardly_more_memory_than_the_slides(tmp_path: Path) -> None:
+    path = tmp_path / "l"
+    with path.open("wb") as file:
+        file.writelines(lockfile.lines_of(replace(LOCK, slides=tuple(map(locked, MANY)))))
+    tracemalloc.start()
+    lock = lockfile.read_lock(path)
+    kept, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(lock.slides) == len(MANY)
+    assert most - kept < path.stat().st_size
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, Path.exists, Path.touch, os.mkfifo])
 def test_what_is_no_lock_file_is_one_sentence(
     tmp_path: Path, make: Callable[[Path], object]
 ) -> None:
@@ -320,6 +360,23 @@ def test_an_existing_mirror_keeps_its_lock_file(small_gdc: StandIn, tmp_path: Pa
     (first / LOCKED).write_text("mine")
     assert run("--mirror", first, "init", "--lock", lock).code == 2
     assert (first / LOCKED).read_text() == "mine"
+
+
+def test_a_lock_is_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = made_up(tmp_path / "m", 3)
+    settings = read_settings(root / "tcgamirror.toml")
+    with Catalogue.open(root / "catalogue.db", journal=Journal.WAL) as writer:
+
+        def plan_after_an_update(catalogue: Catalogue, now: Plan) -> Plan | None:
+            writer.merge(listing(slide("a"), release="Data Release 2"), NOW, accept_shrink=True)
+            writer.add_to_sample(["a.svs"], NOW)
+            return drawn.plan_of(catalogue, now)
+
+        monkeypatch.setattr(lockfile, "plan_of", plan_after_an_update)
+        with Catalogue.open(root / "catalogue.db", read_only=True) as reader:
+            lock = lockfile.lock_of(settings, reader)
+    assert (len(lock.slides), lock.release) == (3, "Data Release 1")
+    assert lock.plan == settings.plan
 
 
 def test_a_slide_without_an_image_has_no_digest(small_gdc: StandIn, tmp_path: Path) -> None:

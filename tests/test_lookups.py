@@ -23,6 +23,8 @@ from tests.catalogues import (
     slide,
     three_slides,
 )
+from tests.command import succeeded
+from tests.publishing import made_up
 
 
 @pytest.fixture
@@ -43,6 +45,20 @@ def test_the_counts_add_up(three: Catalogue) -> None:
     assert [(each.project, each.done) for each in counts.by_project] == [("TCGA-OV", 1), (None, 0)]
     assert [(each.source, each.images) for each in counts.by_source] == [("range", 1), ("tiles", 0)]
     assert (counts.runs[0].exit_code, counts.runs[0].done, counts.runs[0].bytes) == (0, 1, 1010)
+
+
+def test_status_tells_sources_of_images_whose_tries_are_not_known(tmp_path: Path) -> None:
+    root = made_up(tmp_path / "m", 3)
+    told = succeeded("--mirror", root, "status").out
+    assert "source  images  tries  moved  time\nrange        3      0  0 B    0.0 s\n" in told
+    (source,) = succeeded("--mirror", root, "status", "--json").json()["by_source"]
+    assert source == {
+        "source": "range",
+        "images": 3,
+        "tries": 0,
+        "bytes_fetched": 0,
+        "seconds": 0.0,
+    }
 
 
 def test_a_slide_is_shown_by_any_of_its_names(three: Catalogue) -> None:

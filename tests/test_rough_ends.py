@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 from tests.command import program, run, succeeded, surroundings
 from tests.gdc import Fault, StandIn
 from tests.mirrors import addresses, column, made, says, updated
+from tests.publishing import WAYS, change, made_up, rest
 
-WRONG_USE, SOME_FAILED, UNREACHABLE = 2, 3, 4
+WRONG_USE, SOME_FAILED, UNREACHABLE, DAMAGED = 2, 3, 4, 7
 
 
 @pytest.mark.parametrize("folder", ["images", "work"])
@@ -125,3 +127,38 @@ def test_a_run_tells_how_the_sample_stands_without_opening_the_catalogue_again(
     assert "3 slides fetched" in updated(root).out
     told = succeeded("--mirror", root, "update", "--json").json()
     assert (told["standing"]["done"], told["standing"]["pending"]) == (3, 0)
+
+
+@pytest.mark.parametrize("way", ["python", "serve"])
+@pytest.mark.parametrize(
+    "fixed",
+    [
+        "at most 0 px, exact, png",
+        "at most 9999999999 px, exact, png",
+        "0 µm/px, exact, png",
+        "1e999 µm/px, exact, png",
+    ],
+)
+def test_a_source_of_images_that_no_mirror_has_makes_none(
+    tmp_path: Path, way: str, fixed: str
+) -> None:
+    source, root = made_up(tmp_path / "source", 1), tmp_path / "copy"
+    change(source, "UPDATE facts SET value = ? WHERE key = 'fixed at init'", fixed)
+    rest(source)
+    with WAYS[way](source) as published:
+        for options in (["--dry-run"], []):
+            result = run("sync", published.url, root, *options)
+            says(result, DAMAGED, fixed, "no mirror")
+            assert not root.exists()
+
+
+def test_a_pipe_in_the_place_of_the_lock_file_is_not_waited_for(
+    tmp_path: Path,
+) -> None:
+    source = made_up(tmp_path / "source", 1)
+    settings = source / "tcgamirror.toml"
+    settings.write_text(settings.read_text().replace('lock = ""', 'lock = "sample.lock"'))
+    os.mkfifo(source / "sample.lock")
+    result = run("sync", source, tmp_path / "copy", timeout=30)
+    says(result, WRONG_USE, str(source / "sample.lock"), "no plain file")
+    assert not (tmp_path / "copy").exists()

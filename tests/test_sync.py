@@ -199,6 +199,20 @@ def test_what_the_source_lacks_stays_until_delete_is_asked_for(
     verified(root)
 
 
+def test_a_dry_run_counts_slides_without_an_image_too(tmp_path: Path) -> None:
+    source, root = made_up(tmp_path / "source", 2), made_up(tmp_path / "copy", 5)
+    change(root, "UPDATE images SET status = 'pending', path = NULL, sha256 = NULL")
+    told = [synced(source, root, *options)["others"] for options in (["--dry-run"], [])]
+    assert told == [3, 3]
+
+
+def test_what_is_as_at_the_source_is_told_in_the_right_number(tmp_path: Path) -> None:
+    source, root = made_up(tmp_path / "source", 1), tmp_path / "copy"
+    synced(source, root)
+    told = succeeded("sync", source, root).out
+    assert told == "nothing new: 1 image is as at the source\n"
+
+
 def test_a_dry_run_makes_nothing(tmp_path: Path, source: Path) -> None:
     root = tmp_path / "copy"
     out = succeeded("sync", source, root, "--dry-run").out
@@ -240,6 +254,22 @@ def test_the_gallery_comes_along_from_a_folder(tmp_path: Path, source: Path) -> 
     ).read_bytes()
     assert not (root / "gallery/away").exists()
     assert synced(source, root)["gallery"] == 0
+
+
+def test_folders_that_no_gallery_has_are_left_out(tmp_path: Path) -> None:
+    source, root = made_up(tmp_path / "source", 1), tmp_path / "copy"
+    deepest = source / "gallery/facts"
+    deepest.mkdir(parents=True)
+    (deepest / "a.js").write_text("facts")
+    for _ in range(1500):
+        deepest /= "d"
+        deepest.mkdir()
+    (deepest / "b.js").write_text("nobody's")
+    told = run("sync", source, root, "--json")
+    # Python's own way to remove it, which pytest goes, is one call a folder too.
+    subprocess.run(["rm", "-r", source / "gallery"], check=True)
+    assert told.code == 0, told
+    assert told.json()["gallery"] == 1 and (root / "gallery/facts/a.js").is_file()
 
 
 # What is refused -------------------------------------------------------------------

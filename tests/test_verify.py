@@ -18,6 +18,7 @@ import pytest
 from tests.command import Result, ended, run, started, succeeded
 from tests.gdc import Fault, Listed, StandIn, listed
 from tests.mirrors import column, contents, images, made, rewrite, rows, until, updated
+from tests.publishing import change
 from tests.slides import SlideSpec, make_slide
 
 NEXT = "Data Release 46.0 - March 04, 2026"
@@ -312,6 +313,27 @@ def test_a_time_limit_keeps_what_was_done(mirror: Path) -> None:
     assert json.loads((mirror / ".verify.json").read_text())["rank"] == 16
     last.write_bytes(kept)
     assert "2 of 18 images read, after 16 by an earlier run" in verified(mirror).out
+
+
+def test_a_time_limit_that_ends_a_second_look_is_told_as_any_other(mirror: Path) -> None:
+    gone, slow, other = image_paths(mirror)[:3]
+    gone.unlink()
+    endless = other.with_name("endless.png")
+    for path, size in ((slow, 1 << 30), (endless, 200 << 30)):
+        with path.open("ab") as file:
+            file.truncate(size)
+    with started("--mirror", mirror, "verify", "--time-limit", "6s") as process:
+        fds = Path(f"/proc/{process.pid}/fd")
+        until(lambda: any(os.path.realpath(fd) == str(slow.resolve()) for fd in fds.iterdir()))
+        # As an update would that runs meanwhile: what was missing is recorded elsewhere now.
+        change(
+            mirror,
+            "update images set path = ? where path = ?",
+            *(str(path.relative_to(mirror)) for path in (endless, gone)),
+        )
+        result = ended(process)
+    assert (result.code, result.err) == (0, ""), result
+    assert "stopped by --time-limit with" in result.out
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"begun": "x"}', '{"begun": 1e99, "rank": 3}'])

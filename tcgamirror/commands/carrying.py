@@ -64,14 +64,14 @@ def export_mirror(given: argparse.Namespace) -> ExitCode:
 def _tell_exported(made: Exported) -> None:
     where = made.files[0]
     if len(made.files) > 1:
-        where = f"{where} and {len(made.files) - 1} more parts"
+        where = f"{where} and {len(made.files) - 1:,} more parts"
     rate = console.in_bytes(made.bytes / max(made.seconds, 0.001))
     print(
-        f"{console.slides(sum(made.slides.values()))} with {_images(made.images)} in {where}: "
-        f"{console.in_bytes(made.bytes)} at {rate}/s in {console.in_time(made.seconds)}"
+        f"{console.slides(sum(made.slides.values()))} with {console.images(made.images)} in "
+        f"{where}: {console.in_bytes(made.bytes)} at {rate}/s in {console.in_time(made.seconds)}"
     )
     if made.earlier:
-        print(f"{_images(made.earlier)} left out, because an earlier export has them")
+        print(f"{console.images(made.earlier)} left out, because an earlier export has them")
     if made.lacking:
         _name([(path, "damaged or missing") for path in made.lacking], "not exported")
         print("tcgamirror verify --repair fetches them again; in the export they are pending")
@@ -95,15 +95,15 @@ def import_into(given: argparse.Namespace) -> ExitCode:
 def _tell_imported(made: Imported) -> None:
     print(
         f"{'made a mirror in ' if made.new else ''}{made.root}: {console.slides(made.slides)} "
-        f"added, {_images(made.images)} taken in ({console.in_bytes(made.bytes)}), "
+        f"added, {console.images(made.images)} taken in ({console.in_bytes(made.bytes)}), "
         f"{made.same:,} here already"
     )
     if made.older:
-        print(f"{_images(made.older)} left as they are here, because these are newer")
+        print(f"{console.images(made.older)} left out, because what is here is newer")
     if made.lacking:
         print(
-            f"{_images(made.lacking)} are not in the export: import the earlier one that it was "
-            "made since, or run tcgamirror update"
+            f"{console.images(made.lacking)} {console.are(made.lacking)} not in the export: import "
+            "the earlier one that it was made since, or run tcgamirror update"
         )
     for words in made.dropped:
         print(
@@ -118,7 +118,3 @@ def _name(rows: list[tuple[str, str]], title: str) -> None:
     print(console.table((title, "what"), rows[:SHOWN]))
     if len(rows) > SHOWN:
         print(f"... and {len(rows) - SHOWN:,} more (all of them with --json)")
-
-
-def _images(count: int) -> str:
-    return f"{count:,} image{'' if count == 1 else 's'}"

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import sys
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
@@ -57,15 +56,17 @@ class _Reading:
         self._images += images
         self._bytes += size
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{self._images:,} of {_images(self._total)}", refresh=False)
+            of = f"{self._images:,} of {console.images(self._total)}"
+            self._bar.set_postfix_str(of, refresh=False)
             self._bar.update(size)
         elif not self._quiet and time.monotonic() - self._said >= console.QUIET_SECONDS:
             self._said = time.monotonic()
             seconds = self._said - self._begun
             left = f", {console.in_time(seconds / self._bytes * (self._size - self._bytes))} left"
             console.say(
-                f"{self._images:,} of {_images(self._total)}, {console.in_bytes(self._bytes)} "
-                f"at {console.in_bytes(self._bytes / seconds)}/s{left if self._bytes else ''}"
+                f"{self._images:,} of {console.images(self._total)}, "
+                f"{console.in_bytes(self._bytes)} at {console.in_bytes(self._bytes / seconds)}/s"
+                f"{left if self._bytes else ''}"
             )
 
     def close(self) -> None:
@@ -75,23 +76,13 @@ class _Reading:
             self._bar = None
 
 
-def _images(count: int) -> str:
-    return f"{count:,} image{'' if count == 1 else 's'}"
-
-
-def _home(given: argparse.Namespace) -> Home:
-    # What Pillow thinks of a damaged image's tags is not for people: the table says it better.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    return home_of(given)
-
-
 # verify ----------------------------------------------------------------------------
 
 
 def verify(given: argparse.Namespace) -> ExitCode:
     if given.quick and given.decode:
         raise WrongUse("--quick reads no image, --decode all of them; give one of the two")
-    home = _home(given)
+    home = home_of(given)
     asked = Asked(given.quick, given.decode, given.sample, given.time_limit)
     brake = Brake()
     brake.listen()
@@ -188,11 +179,11 @@ class _Repair:
             print(f"removed {console.text(path)}")
         if self._found.wrong:
             print(
-                f"{_images(fetched.done)} fetched again, {fetched.failed} failed, "
+                f"{console.images(fetched.done)} fetched again, {fetched.failed:,} failed, "
                 f"{console.in_bytes(fetched.bytes)} moved"
             )
         if unrepaired:
-            print(f"{_images(unrepaired)} not repaired; the next update tries again")
+            print(f"{console.images(unrepaired)} not repaired; the next update tries again")
         return code
 
 
@@ -206,14 +197,14 @@ def _tell(found: Verified, asked: Asked) -> None:
     print(_sentence(found, asked))
     if found.awaited:
         print(
-            f"{_images(found.awaited)} besides, changed at the GDC or damaged before, "
+            f"{console.images(found.awaited)} besides, changed at the GDC or damaged before, "
             "to be fetched again by update (tcgamirror status tells when)"
         )
     if found.left:
         stopped = "Ctrl-C" if found.interrupted else "--time-limit"
         kept = not (asked.quick or asked.sample)
         print(
-            f"stopped by {stopped} with {_images(found.left)} left"
+            f"stopped by {stopped} with {console.images(found.left)} left"
             + ("; the next verify goes on there" if kept else "")
         )
 
@@ -250,7 +241,7 @@ def _sentence(found: Verified, asked: Asked) -> str:
 def rebuild(given: argparse.Namespace) -> ExitCode:
     from tcgamirror.rebuild import rebuild_catalogue
 
-    home = _home(given)
+    home = home_of(given)
     brake = Brake()
     brake.listen()
     reading = _Reading(quiet=given.json)
@@ -273,12 +264,13 @@ def _rebuilt_words(made: Rebuilt) -> list[str]:
     of = "the images alone" if made.release is None else made.release
     lines = [
         f"a new {CATALOGUE} was made from {of}: {console.slides(made.sampled)} sampled, "
-        f"{_images(made.images)} taken, {made.sampled - made.images + made.changed:,} to fetch"
+        f"{console.images(made.images)} taken, "
+        f"{made.sampled - made.images + made.changed:,} to fetch"
     ]
     if made.changed:
-        lines.append(f"{_images(made.changed)} of files that have changed since")
+        lines.append(f"{console.images(made.changed)} of files that have changed since")
     if made.unlisted:
-        lines.append(f"{_images(made.unlisted)} of slides that are no longer listed: kept")
+        lines.append(f"{console.images(made.unlisted)} of slides that are no longer listed: kept")
     if made.kept is not None:
         lines.append(f"the old one is kept as {made.kept}")
     lines.append(f"what only the old one knew is not in it: {LOST}")

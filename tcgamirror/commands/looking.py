@@ -43,15 +43,15 @@ def status(given: argparse.Namespace) -> ExitCode:
     print(f"listing  {console.text(counts.release or 'none yet')}: {console.slides(counts.listed)}")
     by = drawn.words(plan) if plan else "by more than one plan, or one not known"
     print(
-        f"sample   {console.slides(counts.sampled)} {console.text(by)}: {counts.done} done, "
-        f"{counts.pending} pending, {counts.failed} failed"
+        f"sample   {console.slides(counts.sampled)} {console.text(by)}: {counts.done:,} done, "
+        f"{counts.pending:,} pending, {counts.failed:,} failed"
     )
     if counts.failed:
         print(f"failed   {_retry_words(standing)}")
     print(
         f"images   {console.in_bytes(counts.bytes)}, "
         f"for {console.in_bytes(counts.bytes_fetched)} moved"
-        + (f"; {console.text(unknown)} of unknown resolution" if unknown else "")
+        + (f"; {int(str(unknown)):,} of unknown resolution" if unknown else "")
     )
     for name, words in origins.items():
         print(f"{name:8} {console.text(words)}")
@@ -120,7 +120,7 @@ def _status_tables(counts: Counts) -> None:
             )
             for row in counts.by_project
         ]
-        table = console.table(("project", "sampled", "done", "failed", "images"), rows)
+        table = _table(("project", "sampled", "done", "failed", "images"), rows)
         parts = [
             (row.done, row.failed, row.sampled - row.done - row.failed) for row in counts.by_project
         ]
@@ -136,7 +136,7 @@ def _status_tables(counts: Counts) -> None:
             )
             for row in counts.by_source
         ]
-        print("\n" + console.table(("source", "images", "tries", "moved", "time"), sources))
+        print("\n" + _table(("source", "images", "tries", "moved", "time"), sources))
     if counts.runs:
         runs = [
             (
@@ -149,7 +149,11 @@ def _status_tables(counts: Counts) -> None:
             )
             for run in counts.runs
         ]
-        print("\n" + console.table(("run", "command", "done", "failed", "moved", "exit"), runs))
+        print("\n" + _table(("run", "command", "done", "failed", "moved", "exit"), runs))
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    return console.table(columns, rows, thousands=True)
 
 
 def show(given: argparse.Namespace) -> ExitCode:

@@ -50,17 +50,13 @@ class _Moving:
             self._bar.update(size)
         elif not self._quiet and time.monotonic() - self._said >= console.QUIET_SECONDS:
             self._said = time.monotonic()
-            console.say(f"{self._images:,} of {_images(self._total)}")
+            console.say(f"{self._images:,} of {console.images(self._total)}")
 
     def close(self) -> None:
         """Leaves the terminal as it was."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-
-def _images(count: int) -> str:
-    return f"{count:,} image{'' if count == 1 else 's'}"
 
 
 # sync ------------------------------------------------------------------------------
@@ -130,14 +126,15 @@ def _destination(named: str) -> Path:
 def _tell(found: Synced) -> None:
     if found.dry_run:
         print(
-            f"would fetch {_images(found.fetched)} ({console.in_bytes(found.bytes)}), check "
+            f"would fetch {console.images(found.fetched)} ({console.in_bytes(found.bytes)}), check "
             f"{found.adopted:,} that are there, remove {found.removed:,}, and leave {found.kept:,}"
         )
     elif not found.changed:
-        print(f"nothing new: {_images(found.kept)} are as at the source")
+        kept = f"{console.images(found.kept)} {console.are(found.kept)}"
+        print(f"nothing new: {kept} as at the source")
     else:
         print(
-            f"{_images(found.fetched)} fetched ({console.in_bytes(found.bytes)}), "
+            f"{console.images(found.fetched)} fetched ({console.in_bytes(found.bytes)}), "
             f"{found.adopted:,} found here, {found.removed:,} removed, {found.kept:,} as before"
         )
     if found.gallery:
@@ -145,7 +142,7 @@ def _tell(found: Synced) -> None:
     if found.others:
         print(
             f"{console.slides(found.others)} that the source lacks "
-            f"{'are' if found.others > 1 else 'is'} kept; --delete removes them"
+            f"{console.are(found.others)} kept; --delete removes them"
         )
     for failure in found.failed[:SHOWN]:
         console.say(f"failed: {failure.path}: {failure.why}")
@@ -153,7 +150,8 @@ def _tell(found: Synced) -> None:
         console.say(f"... and {len(found.failed) - SHOWN:,} more (all of them with --json)")
     if found.failed:
         print(
-            f"{_images(len(found.failed))} failed, and are pending here; the next sync tries again"
+            f"{console.images(len(found.failed))} failed, and "
+            f"{console.are(len(found.failed))} pending here; the next sync tries again"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tcgamirror import console
@@ -13,7 +13,7 @@ from tcgamirror.commands import home_of
 from tcgamirror.errors import ExitCode, WrongUse
 from tcgamirror.files import replacing
 from tcgamirror.home import CATALOGUE, Home
-from tcgamirror.lockfile import Differences, compare, formatted, lock_of, read_lock
+from tcgamirror.lockfile import Differences, compare, lines_of, lock_of, read_lock
 
 MOST_NAMED = 5
 """Slides named in one line; `lock --check` names them all."""
@@ -56,23 +56,23 @@ def lock(given: argparse.Namespace) -> ExitCode:
             "names its slides, and neither seed, order, by, kind nor projects"
         )
     if given.file is None:
-        sys.stdout.buffer.write(formatted(made))
+        sys.stdout.buffer.writelines(lines_of(made))
         return ExitCode.DONE
-    _write(given.file, formatted(made))
+    _write(given.file, lines_of(made))
     waiting = sum(slide.sha256 is None for slide in made.slides)
     without = f", {waiting:,} of them without an image yet" if waiting else ""
     print(f"{given.file} names {console.slides(len(made.slides))}{without}")
     return ExitCode.DONE
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, lines: Iterable[bytes]) -> None:
     if path.is_dir():
         raise WrongUse(f"{path} is a directory; name a file in it")
     if not path.absolute().parent.is_dir():
         raise WrongUse(f"{path.absolute().parent} is no directory: make it, or name another place")
     try:
         with replacing(path) as file:
-            file.write(data)
+            file.writelines(lines)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise WrongUse(f"{path} cannot be written ({why}); name another file") from error

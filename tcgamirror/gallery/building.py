@@ -16,9 +16,8 @@ from tcgamirror.gallery import packs, pages
 from tcgamirror.gallery.entries import Entries, Image, read_entries
 from tcgamirror.gallery.figures import Figures, read_figures
 from tcgamirror.gallery.packs import Pack, Script
-from tcgamirror.home import CATALOGUE, Home
+from tcgamirror.home import CATALOGUE, GALLERY, Home
 
-FOLDER = "gallery"
 FACTS, THUMBNAILS = "facts", "thumbnails"
 LOCK = ".lock"
 ASSETS = ("style.css", "common.js", "grid.js", "viewer.js")
@@ -46,10 +45,10 @@ def build(home: Home, on_progress: Callable[[int, int], None]) -> Made:
     if another run makes it, WrongUse where `gallery` is no directory of its own,
     NoRoom, Damaged.
     """
-    folder = home.root / FOLDER
+    folder = home.root / GALLERY
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise WrongUse(f"{folder} is no directory of the mirror: move it away first")
-    with files.Lock(folder / LOCK, FOLDER):
+    with files.Lock(folder / LOCK, GALLERY):
         with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
             entries = read_entries(catalogue)
             figures = read_figures(catalogue, entries)

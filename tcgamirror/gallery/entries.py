@@ -7,11 +7,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tcgamirror import values
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.lookups import Value
+from tcgamirror.store import IMAGES
 
-IMAGES = "images"
 MOST_TEXT = 2000
 """Characters shown of one value; an error that names three sources has about 500."""
 
@@ -119,8 +118,3 @@ def number(value: Fact) -> float | None:
     if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
         return float(value)
     return None
-
-
-def is_file_id(value: Fact) -> bool:
-    """Whether the GDC could know a file by this."""
-    return values.file_id(value) is not None
