@@ -10,6 +10,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -28,7 +29,9 @@ MOST_SIDE = 1 << 24
 _MOST_WORDS = 20_000
 """Characters of a text for people; the longest are the messages of failed tries."""
 
-_MOMENT = re.compile(r"[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]Z")
+_MOMENT = re.compile(
+    r"(?:19[7-9]|[2-9][0-9]{2})[0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]Z"
+)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PATH = re.compile(r"images/[A-Za-z0-9][A-Za-z0-9._-]{0,63}/[A-Za-z0-9][A-Za-z0-9._ -]*")
 _KEY = re.compile(r"[ -~]{1,200}")
@@ -89,6 +92,14 @@ def _matching(pattern: re.Pattern[str]) -> Check:
     return check
 
 
+def _moment(value: object) -> Value:
+    """As `database.timestamp` writes it: a second that there is, from 1970 on."""
+    if not isinstance(value, str) or _MOMENT.fullmatch(value) is None:
+        raise ValueError
+    datetime.fromisoformat(value)
+    return value
+
+
 def _one_of(known: Iterable[str]) -> Check:
     names = frozenset(map(str, known))
 
@@ -103,7 +114,6 @@ def _one_of(known: Iterable[str]) -> Check:
 _COUNT = _whole(0, 1 << 50)
 _NUMBER = _whole(1, 1 << 31)
 _SECONDS = _number(0, 1e12)
-_MOMENTS = _matching(_MOMENT)
 _NAME = _as(values.file_name)
 _ID = _as(values.file_id)
 
@@ -126,7 +136,7 @@ _SLIDES: Mapping[str, Check] = {
 _RELEASES: Mapping[str, Check] = {
     "merge": _NUMBER,
     "release": _words,
-    "merged_at": _MOMENTS,
+    "merged_at": _moment,
     **dict.fromkeys(("listed", "added", "changed", "reidentified", "superseded"), _COUNT),
     **dict.fromkeys(("withdrawn", "returned", "duplicates"), _COUNT),
 }
@@ -141,7 +151,7 @@ _CHANGES: Mapping[str, Check] = {
 _SAMPLE: Mapping[str, Check] = {
     "file_name": _NAME,
     "rank": _NUMBER,
-    "sampled_at": _MOMENTS,
+    "sampled_at": _moment,
     "release": _or_none(_words),
 }
 _IMAGES: Mapping[str, Check] = {
@@ -152,7 +162,7 @@ _IMAGES: Mapping[str, Check] = {
     "seconds": _or_none(_SECONDS),
     "error": _or_none(_words),
     "failures": _COUNT,
-    "retry_at": _or_none(_MOMENTS),
+    "retry_at": _or_none(_moment),
     "source": _or_none(_one_of(SOURCES)),
     "level": _or_none(_whole(0, MOST_LEVELS)),
     "level_downsample": _or_none(_number(0.99, MOST_DOWNSAMPLE)),
@@ -165,13 +175,13 @@ _IMAGES: Mapping[str, Check] = {
     "path": _or_none(_matching(_PATH)),
     "bytes": _or_none(_whole(1, 1 << 44)),
     "sha256": _or_none(_matching(_SHA256)),
-    "fetched_at": _or_none(_MOMENTS),
+    "fetched_at": _or_none(_moment),
 }
 _RUNS: Mapping[str, Check] = {
     "run": _NUMBER,
     "command": _words,
-    "started": _MOMENTS,
-    "ended": _or_none(_MOMENTS),
+    "started": _moment,
+    "ended": _or_none(_moment),
     "exit_code": _or_none(_whole(0, 255)),
     **dict.fromkeys(("done", "failed", "bytes"), _COUNT),
     "data_release": _or_none(_words),
@@ -181,7 +191,7 @@ _ATTEMPTS: Mapping[str, Check] = {
     "run": _NUMBER,
     "file_name": _NAME,
     "source": _one_of(SOURCES),
-    "started": _MOMENTS,
+    "started": _moment,
     "seconds": _SECONDS,
     "bytes": _COUNT,
     "requests": _COUNT,

@@ -40,6 +40,9 @@ class Journal(StrEnum):
     DELETE = "delete"
 
 
+_SCHEMA_IS_ODD = ("no such ", "cannot join using ", "unsupported file format")
+"""How SQLite begins where a schema whose version is known has not what that version has."""
+
 WAY_OUT = "put a copy back, or make it anew from the images by tcgamirror rebuild"
 """What to do about a damaged catalogue."""
 
@@ -64,15 +67,23 @@ def translated(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         # Errors of the sqlite3 module itself carry no code.
         own = translation(path, error, getattr(error, "sqlite_errorcode", 0))
+        if own is None and str(error).startswith(_SCHEMA_IS_ODD):
+            own = Damaged(f"{path} is damaged ({error}); {WAY_OUT}")
         if own is None:
             raise
         raise own from error
+    except UnicodeDecodeError as error:
+        # What SQLite itself says of a damaged schema need not be text.
+        raise Damaged(f"{path} is damaged ({error}); {WAY_OUT}") from error
 
 
 def translation(path: Path, error: sqlite3.Error, code: int) -> TcgaMirrorError | None:
     """This program's error for SQLite's (extended) result code, if there is one."""
     match code & 0xFF:
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return Damaged(f"{path} is damaged ({error}); {WAY_OUT}")
+        case sqlite3.SQLITE_OK if isinstance(error, sqlite3.OperationalError):
+            # By the sqlite3 module: a value that is no UTF-8.
             return Damaged(f"{path} is damaged ({error}); {WAY_OUT}")
         case sqlite3.SQLITE_FULL:
             return NoRoom(

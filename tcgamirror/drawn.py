@@ -27,7 +27,7 @@ def noted(catalogue: Catalogue, plan: Plan, added: int) -> dict[str, str]:
     first, before = _told(catalogue.fact(DRAWN)) or (plan, 0)
     if first != plan:
         return {}
-    return {DRAWN: json.dumps({**facts_of(plan), "slides": before + added})}
+    return {DRAWN: _written(plan, before + added)}
 
 
 def plan_of(catalogue: Catalogue, now: Plan) -> Plan | None:
@@ -43,6 +43,15 @@ def plan_of(catalogue: Catalogue, now: Plan) -> Plan | None:
     if not sampled or catalogue.order(now)[: len(sampled)] == sampled:
         return now
     return None
+
+
+def carried(text: str) -> dict[str, str]:
+    """The facts to keep where all of a sample was taken over, of which elsewhere this was told.
+
+    None of what this version would not have written.
+    """
+    told = _told(text)
+    return {} if told is None else {DRAWN: _written(*told)}
 
 
 def facts_of(plan: Plan) -> Mapping[str, object]:
@@ -75,6 +84,10 @@ def words(plan: Plan) -> str:
         more = f" and {len(projects) - MOST_NAMED} more" if len(projects) > MOST_NAMED else ""
         said.append(f"projects {' '.join(projects[:MOST_NAMED])}{more}")
     return f"by seed {plan.seed} ({', '.join(said)})"
+
+
+def _written(plan: Plan, slides: int) -> str:
+    return json.dumps({**facts_of(plan), "slides": slides})
 
 
 def _told(text: str | None) -> tuple[Plan, int] | None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
+from tcgamirror import database
 from tcgamirror.database import Journal
+from tcgamirror.errors import Damaged
 from tcgamirror.model import Status
 
 Value = str | int | float | None
@@ -82,6 +84,10 @@ class Theirs(Protocol):
         """Columns of `sample` and `images` of each sampled slide, by rank."""
         ...
 
+    def told_of_sample(self) -> Mapping[str, str]:
+        """Facts that are true of exactly this sample."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class SlideRows:
@@ -95,9 +101,45 @@ class SlideRows:
 # Out of a catalogue ----------------------------------------------------------------
 
 
+@contextmanager
+def reading_copy(source: Path, copy: Path) -> Iterator[None]:
+    """As `database.translated`, where the catalogue at `source` is read in a copy of it.
+
+    What is damaged in the copy is so in the source. Raises Damaged for values that are none, too.
+    """
+    try:
+        yield
+    except (sqlite3.Error, ValueError) as error:
+        if _tells_of_damage(error):
+            raise Damaged(f"{source} is damaged ({error}); {database.WAY_OUT}") from error
+        if isinstance(error, sqlite3.Error):
+            own = database.translation(copy, error, getattr(error, "sqlite_errorcode", 0))
+            if own is not None:
+                raise own from error
+        raise
+
+
+def _tells_of_damage(error: Exception) -> bool:
+    """Whether no whole catalogue could be the reason for it."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        # Bytes that are no text: of a value, by the sqlite3 module, or of SQLite's own message.
+        return isinstance(error, ValueError | sqlite3.OperationalError)
+    if code == sqlite3.SQLITE_ERROR:
+        return "no such column" in str(error)
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
 def copy_to(connection: sqlite3.Connection, path: Path) -> None:
-    """A consistent copy at `path`, one file without a journal, whatever others write meanwhile."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as copy:
+    """A consistent copy at `path`, one file without a journal, whatever others write meanwhile.
+
+    Raises Damaged, which names the file that was copied, if SQLite cannot make it out.
+    """
+    (_, _, source) = connection.execute("PRAGMA database_list").fetchone()
+    with (
+        reading_copy(Path(source), path),
+        closing(sqlite3.connect(path, isolation_level=None)) as copy,
+    ):
         connection.backup(copy)
         copy.execute(f"PRAGMA journal_mode = {Journal.DELETE}").fetchone()
 
@@ -136,7 +178,8 @@ def take(connection: sqlite3.Connection, theirs: Theirs) -> None:
 
     Where the listings merged here are the first ones of those merged there, the
     rest of them is taken over as it is. Else the listing here stays, and only the
-    sampled slides that it lacks are added, as ones not listed.
+    sampled slides that it lacks are added, as ones not listed. Where nothing was
+    sampled here, the sample is theirs, and what is told of theirs is told of it.
     """
     ours = connection.execute(
         f"SELECT {', '.join(_MERGED)} FROM releases ORDER BY merge"
@@ -154,6 +197,9 @@ def take(connection: sqlite3.Connection, theirs: Theirs) -> None:
         ((str(row["file_id"]), str(row["file_name"])) for row in theirs.rows("former_ids")),
     )
     there = {name for (name,) in connection.execute("SELECT file_name FROM sample")}
+    if not there:
+        facts = [{"key": key, "value": value} for key, value in theirs.told_of_sample().items()]
+        insert(connection, "facts", ("key", "value"), facts, or_replace=True)
     _add_sampled(connection, (row for row in theirs.sampled() if row["file_name"] not in there))
 
 
@@ -285,9 +331,13 @@ def insert(
     rows: Iterable[Row],
     *,
     or_ignore: bool = False,
+    or_replace: bool = False,
 ) -> None:
-    """Adds these columns of rows to a table; or_ignore: leaves alone what is there already."""
-    verb = "INSERT OR IGNORE" if or_ignore else "INSERT"
+    """Adds these columns of rows to a table.
+
+    or_ignore: leaves alone what is there already. or_replace: removes it first.
+    """
+    verb = "INSERT OR IGNORE" if or_ignore else "INSERT OR REPLACE" if or_replace else "INSERT"
     connection.executemany(
         f"{verb} INTO {table} ({', '.join(columns)}) VALUES ({_marks(columns)})", rows
     )

@@ -23,6 +23,9 @@ from tcgamirror.errors import Damaged, Locked, NoRoom, WrongUse
 PIECE = 1 << 17
 """Bytes read at once: so few that they are in the processor's cache still when they are used."""
 
+YOUNG = 2.0
+"""Seconds within which a file may change twice and keep its time, as file systems tell it."""
+
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL})
 """How a file system says that it knows no locks of the kind asked for."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tcgamirror import database
+from tcgamirror import database, drawn
 from tcgamirror.cells import SAMPLED, TABLES, Check
 from tcgamirror.errors import Damaged, NoRoom, WrongUse
 from tcgamirror.exchange import Row, Value
@@ -82,13 +82,23 @@ class Image:
 
 
 def images_of(connection: sqlite3.Connection) -> list[Image]:
-    """Every image that is recorded, by rank; also those that are to be fetched again."""
+    """Every image that is recorded, by rank; also those that are to be fetched again.
+
+    Raises ValueError for values that tell of none.
+    """
     rows = connection.execute(
         "SELECT file_name, path, images.bytes, sha256, status = 'done' "
         "FROM images JOIN sample USING (file_name) "
         "WHERE path IS NOT NULL AND images.bytes IS NOT NULL AND sha256 IS NOT NULL ORDER BY rank"
     )
-    return [Image(name, path, size, sha256, bool(done)) for name, path, size, sha256, done in rows]
+    return [_image(*row) for row in rows]
+
+
+def _image(name: object, path: object, size: object, sha256: object, done: object) -> Image:
+    texts = isinstance(name, str) and isinstance(path, str) and isinstance(sha256, str)
+    if not texts or not isinstance(size, int) or size < 0:
+        raise ValueError(f"{path!r:.80} of {size!r:.80} bytes is no image")
+    return Image(str(name), str(path), size, str(sha256), bool(done))
 
 
 class Foreign:
@@ -136,6 +146,11 @@ class Foreign:
         with self._told():
             row = self._connection.execute(sql, (FIXED,)).fetchone()
         return str(row[0]) if row else ""
+
+    def told_of_sample(self) -> Mapping[str, str]:
+        """How all of the sample was drawn, where that is told as this version tells it."""
+        told = (row["value"] for row in self.rows("facts") if row["key"] == drawn.DRAWN)
+        return drawn.carried(str(next(told, "")))
 
     def images(self) -> list[Image]:
         """Every image that is recorded, by rank."""
@@ -261,7 +276,8 @@ class Foreign:
         """What SQLite says of the file tells of that file, whatever it is."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:
+            # The latter of bytes in it that are no text.
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
                 raise NoRoom(f"no room for a copy of {self._name}: free some") from error
             raise Damaged(f"{self._name} is damaged, or no catalogue ({error})") from error

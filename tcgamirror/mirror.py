@@ -24,7 +24,8 @@ from tcgamirror.fetching import Standing
 from tcgamirror.files import Lock, check_writable
 from tcgamirror.forecast import Forecast, forecast
 from tcgamirror.home import CATALOGUE, LOCK, WORK, Home
-from tcgamirror.lockfile import Differences, compare, read_lock
+from tcgamirror.lockcheck import Differences, compare
+from tcgamirror.lockfile import read_lock
 from tcgamirror.merging import Merged
 from tcgamirror.model import Outcome
 from tcgamirror.origins import Origins

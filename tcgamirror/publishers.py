@@ -34,7 +34,7 @@ from tcgamirror.errors import (
     NotThere,
     TooLong,
 )
-from tcgamirror.files import digest, room
+from tcgamirror.files import YOUNG, digest, room
 from tcgamirror.foreign import MOST_BYTES, Image
 from tcgamirror.home import CATALOGUE, check_readable
 from tcgamirror.settings import FILE_NAME
@@ -42,8 +42,6 @@ from tcgamirror.transport import Transport
 
 AGAIN_AFTER = (1.0, 4.0)
 """Seconds to wait before a catalogue that is being changed is asked for again."""
-YOUNG = 2.0
-"""Seconds within which a file may change twice and keep its time, as file systems tell it."""
 BY_DIGEST = '"sha256-'
 """How the ETags of `tcgamirror serve` begin."""
 

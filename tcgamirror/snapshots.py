@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import sqlite3
+import logging
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from tcgamirror import database
 from tcgamirror.catalogue import Catalogue
-from tcgamirror.errors import TcgaMirrorError
-from tcgamirror.files import digest
+from tcgamirror.errors import Damaged, TcgaMirrorError
+from tcgamirror.exchange import reading_copy
+from tcgamirror.files import YOUNG, digest
 from tcgamirror.foreign import Image, images_of
 from tcgamirror.home import CATALOGUE, FIXED
 from tcgamirror.lookups import Counts
 
+_LOG = logging.getLogger(__name__)
+
 LOOK_EVERY = 1.0
 """Seconds between two looks at whether the catalogue has changed."""
-YOUNG = 2.0
-"""Seconds within which a file may change twice and keep its time, as file systems tell it."""
 
 _TIMES_LONGER = 5
 """Than a copy took, before the next one."""
@@ -52,6 +53,7 @@ class Snapshots:
         self._lock = threading.Lock()
         self._now: Snapshot | None = None
         self._stamp: Stamp = ()
+        self._told: Stamp | None = None
         self._taken = self._looked = 0.0
         self._pause = LOOK_EVERY
         self._young = False
@@ -83,8 +85,11 @@ class Snapshots:
             return self._now
         try:
             return self._take(stamp)
-        except (TcgaMirrorError, OSError):
-            # It is being rebuilt, or the disk is away for a moment.
+        except (TcgaMirrorError, OSError) as error:
+            # It is being rebuilt, or the disk is away for a moment; or it is damaged for good.
+            if isinstance(error, Damaged) and stamp != self._told:
+                self._told = stamp
+                _LOG.warning("%s; until then it is served as it was", error)
             return self._now
 
     def _take(self, stamp: Stamp) -> Snapshot:
@@ -108,12 +113,14 @@ class Snapshots:
         return self._now
 
     def _copied(self, path: Path) -> Snapshot:
-        with Catalogue.open(self._source, read_only=True) as catalogue:
-            catalogue.copy_to(path)
-        with Catalogue.open(path, read_only=True) as copy:
-            counts, fixed = copy.counts(), copy.fact(FIXED) or ""
-        with closing(sqlite3.connect(path)) as connection:
-            images = {image.path: image for image in images_of(connection)}
+        with reading_copy(self._source, path):
+            with Catalogue.open(self._source, read_only=True) as catalogue:
+                catalogue.copy_to(path)
+            connection = database.connect(path, read_only=True)
+            # By the name of what was copied: nobody knows the copy, which is soon gone.
+            with Catalogue(self._source, connection) as copy:
+                counts, fixed = copy.counts(), copy.fact(FIXED) or ""
+                images = {image.path: image for image in images_of(connection)}
         return Snapshot(path, digest(path, "sha256"), images, counts, fixed)
 
 

@@ -16,7 +16,7 @@ from tcgamirror.model import Kind
 from tcgamirror.sampling import By, Order, Plan
 from tests.catalogues import NOW, three_slides
 from tests.command import Result, run, succeeded
-from tests.gdc import StandIn
+from tests.gdc import Listed, StandIn
 from tests.mirrors import addresses, column, made, rewrite, updated
 from tests.publishing import by_serve
 
@@ -128,6 +128,55 @@ def test_a_synced_mirror_tells_what_drew_it_there(tmp_path: Path, small_gdc: Sta
         "kind": "diagnostic",
         "projects": ["TCGA-GBM", "TCGA-LUAD"],
     }
+
+
+def test_an_imported_mirror_tells_what_drew_it_there(
+    tmp_path: Path, small_slides: tuple[Listed, ...]
+) -> None:
+    with StandIn(small_slides) as gdc:
+        root = made(tmp_path / "m", gdc, "--seed", "42", slides=6)
+        updated(root)
+        before = head(succeeded("--mirror", root, "lock").out)
+        # What is withdrawn is drawn by no plan any more, so that only what was noted can tell.
+        (name,) = column(root, "SELECT file_name FROM mirror WHERE sample_rank = 1")
+        left = [file for file in small_slides if file.file_name != name]
+        gdc.publish(left, "Data Release 46.0 - March 04, 2026")
+        updated(root)
+    succeeded("--mirror", root, "export", tmp_path / "e.tar")
+    for source in (tmp_path / "e.tar", root):
+        copy = tmp_path / f"copy of {source.name}"
+        succeeded("--mirror", copy, "import", source)
+        assert "6 slides by seed 42 (stable): 6 done" in succeeded("--mirror", copy, "status").out
+        assert head(succeeded("--mirror", copy, "lock").out) == before
+        assert before["seed"] == "42"
+
+
+def test_what_import_adds_to_slides_of_ones_own_is_of_no_plan(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root, other = (
+        made(tmp_path / seed, small_gdc, "--seed", seed, slides=3) for seed in ("1", "2")
+    )
+    updated(root)
+    updated(other)
+    noted = "SELECT value FROM facts WHERE key = 'drawn by'"
+    before = column(other, noted)
+    succeeded("--mirror", other, "import", root)
+    assert len(column(other, "SELECT file_name FROM mirror")) > 3
+    assert column(other, noted) == before
+    unplanned(run("--mirror", other, "lock"))
+
+
+@pytest.mark.parametrize("text", ["rubbish", '{"seed": 1}', "[" * 10_000])
+def test_a_fact_that_tells_nothing_is_not_imported(
+    tmp_path: Path, small_gdc: StandIn, text: str
+) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=2)
+    updated(root)
+    with closing(sqlite3.connect(root / "catalogue.db")) as connection, connection:
+        connection.execute("UPDATE facts SET value = ? WHERE key = ?", (text, drawn.DRAWN))
+    succeeded("--mirror", tmp_path / "copy", "import", root)
+    assert not column(tmp_path / "copy", "SELECT value FROM facts WHERE key = 'drawn by'")
 
 
 def test_what_sync_adds_to_slides_of_ones_own_is_of_no_plan(

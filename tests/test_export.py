@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.files import Lock
+from tcgamirror.transfer.layout import HELD
 from tests.carrying import (
     FORMS,
     exported,
@@ -262,7 +263,7 @@ def test_a_damaged_image_does_not_stay_in_an_export_that_is_gone_on_with(
     mirror: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(exported(mirror, tmp_path / "done"), tmp_path / "e.part")
-    (tmp_path / "e.part" / "lock").touch()
+    (tmp_path / "e.part" / HELD).touch()
     path = next(iter(images(mirror)))
     for root in (mirror, tmp_path / "e.part"):
         (root / path).write_bytes(b"damaged")
@@ -382,7 +383,7 @@ def test_a_directory_goes_on_from_what_lies_there(
     done = exported(whole[0], tmp_path / "done")
     work = tmp_path / "e.part"
     shutil.copytree(done, work)
-    (work / "lock").touch()
+    (work / HELD).touch()
     kept, spoiled, *_ = sorted((work / "images").rglob("*.png"))
     spoiled.write_bytes(b"half")
     (work / "images" / "left.png").write_text("of another export")
@@ -394,5 +395,5 @@ def test_a_directory_goes_on_from_what_lies_there(
 
 
 def test_two_runs_do_not_make_the_same_export(whole: tuple[Path, StandIn], tmp_path: Path) -> None:
-    with Lock(tmp_path / "e.tar.part" / "lock", "export"):
+    with Lock(tmp_path / "e.tar.part" / HELD, "export"):
         assert inside("--mirror", whole[0], "export", tmp_path / "e.tar").code == 5

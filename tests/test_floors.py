@@ -36,7 +36,7 @@ FLOORS = [
     | {"sources.whole", "sources.tiles", "sources.range"},
     {"takeover", "publishers", "snapshots", "ways"},
     {"differences", "lockfile"},
-    {"drawing"},
+    {"drawing", "lockcheck"},
     {"mirror", "verify"},
     {"sync", "rebuild"},
     {"transfer", "transfer.layout"},

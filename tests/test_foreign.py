@@ -80,6 +80,8 @@ SCHEMAS = {
     "index": "CREATE INDEX evil ON slides (hex(file_name))",
     "no index": "DROP INDEX slides_by_file_id",
     "virtual table": "CREATE VIRTUAL TABLE evil USING fts5(a)",
+    "no text": "PRAGMA writable_schema = ON; "
+    "UPDATE sqlite_schema SET sql = CAST(x'435245415445ff' AS TEXT) WHERE name = 'facts'",
     "newer": "PRAGMA user_version = 999",
     "none": "PRAGMA user_version = 0",
     "another's": "PRAGMA application_id = 7",
@@ -91,6 +93,7 @@ def test_another_schema_is_refused(copy: Path, place: Path, name: str) -> None:
     with catalogue(copy) as connection:
         connection.executescript(SCHEMAS[name])
     words = {"newer": "newer tcgamirror", "none": "is no catalogue", "another's": "is no catalogue"}
+    words["no text"] = "is damaged"
     assert words.get(name, "has another schema") in refused_by_both(place, copy)
 
 
@@ -151,6 +154,10 @@ VALUES = {
     "path absolute": ("images", "path = '/etc/passwd'"),
     "path of another": ("images", "path = (SELECT path FROM images ORDER BY rowid LIMIT 1)"),
     "path of no image": ("images", "path = 'images/TCGA-OV/a.png'"),
+    "day that never was": ("images", "fetched_at = '2026-02-30T00:00:00Z'"),
+    "year that never was": ("images", "fetched_at = '0000-01-01T00:00:00Z'"),
+    "second that never was": ("sample", "sampled_at = '2026-01-01T00:00:60Z'"),
+    "before there were computers": ("runs", "started = '1066-10-14T09:00:00Z'"),
     "path in gallery": ("images", "path = 'gallery/index.html'"),
     "path hidden": ("images", "path = 'images/TCGA-OV/.x'"),
     "folder hidden": ("images", "path = replace(path, 'images/', 'images/.')"),

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tcgamirror.database import timestamp
 from tcgamirror.files import Lock
+from tcgamirror.transfer import scan
+from tcgamirror.transfer.members import Member
 from tests.carrying import (
     FORMS,
     entry,
@@ -28,6 +31,7 @@ from tests.carrying import (
 from tests.command import run, started
 from tests.gdc import Listed, StandIn
 from tests.mirrors import column, contents, images, made, rewrite, rows, until, updated
+from tests.publishing import change
 
 SOAK = bool(os.environ.get("TCGAMIRROR_SOAK"))
 SEED = int(os.environ.get("TCGAMIRROR_SEED", "6"))
@@ -118,20 +122,24 @@ def test_another_target_is_refused_with_the_difference_named(
     assert contents(root) == before
 
 
+def renewed(root: Path, slides: tuple[Listed, ...]) -> None:
+    """Has a mirror fetch its first image again, of another file that the slide has become."""
+    name = column(root, "select file_name from mirror where sample_rank = 1")[0]
+    files = [
+        other_pixels(file, root.with_name("a.svs")) if file.file_name == name else file
+        for file in slides
+    ]
+    with StandIn(files, release="Data Release 46.0 - March 04, 2026") as gdc:
+        for key, value in (("api", gdc.api), ("tiles", gdc.tiles), ("bucket", gdc.bucket)):
+            rewrite(root, f"^{key} = .*", f'{key} = "{value}"')
+        updated(root)
+
+
 def test_the_newer_image_wins_whichever_is_imported(
     whole: tuple[Path, Path], tmp_path: Path, small_slides: tuple[Listed, ...]
 ) -> None:
-    shutil.copytree(whole[0], tmp_path / "new")
-    name = column(whole[0], "select file_name from mirror where sample_rank = 1")[0]
-    files = [
-        other_pixels(file, tmp_path / "a.svs") if file.file_name == name else file
-        for file in small_slides
-    ]
     time.sleep(1.1)
-    with StandIn(files, release="Data Release 46.0 - March 04, 2026") as gdc:
-        for key, value in (("api", gdc.api), ("tiles", gdc.tiles), ("bucket", gdc.bucket)):
-            rewrite(tmp_path / "new", f"^{key} = .*", f'{key} = "{value}"')
-        updated(tmp_path / "new")
+    renewed(shutil.copytree(whole[0], tmp_path / "new"), small_slides)
     newer = exported(tmp_path / "new", tmp_path / "newer")
     imported(tmp_path / "i", whole[1])
     assert imported(tmp_path / "i", newer)["images"] == 1
@@ -161,6 +169,56 @@ def test_a_damaged_image_does_not_keep_the_others_out(
     # From a whole export, or from the GDC, the rest comes.
     assert imported(tmp_path / "i", whole[1])["images"] == 2
     assert known(tmp_path / "i") == known(whole[0])
+
+
+def test_an_image_made_by_a_clock_that_is_ahead_is_older_than_the_next_one(
+    whole: tuple[Path, Path], tmp_path: Path, small_slides: tuple[Listed, ...]
+) -> None:
+    root = tmp_path / "i"
+    ahead = shutil.copytree(whole[0], tmp_path / "ahead")
+    change(ahead, "UPDATE images SET fetched_at = '9999-12-31T23:59:59Z'")
+    imported(root, ahead)
+    assert max(map(str, column(root, "select fetched_at from mirror"))) <= timestamp(time.time())
+    assert all((root / path).stat().st_mtime < time.time() + 1 for path in images(root))
+    time.sleep(1.1)
+    newer = shutil.copytree(whole[0], tmp_path / "newer")
+    renewed(newer, small_slides)
+    # So much may the clocks of two machines differ.
+    soon = timestamp(time.time() + 3600)
+    change(newer, "UPDATE images SET fetched_at = ? WHERE sha256 <> ''", soon)
+    answer = imported(root, newer)
+    assert (answer["images"], answer["same"]) == (1, 11)
+    assert column(root, "select max(fetched_at) from mirror") == [soon]
+
+
+def test_a_catalogue_that_is_written_while_it_is_read_is_not_taken(
+    whole: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = shutil.copytree(whole[0], tmp_path / "m")
+    keep = scan._keep
+    ways = {"at once": "images", "in the same tick": "sample", "in a journal": "facts"}
+    way = ""
+
+    def kept(member: Member, path: Path) -> None:
+        keep(member, path)
+        if member.name != "catalogue.db":
+            return
+        found = (source / "catalogue.db").stat()
+        change(source, f"UPDATE {ways[way]} SET rowid = rowid + 1000")
+        if way == "in the same tick":
+            os.utime(source / "catalogue.db", ns=(found.st_atime_ns, found.st_mtime_ns))
+        if way == "in a journal":
+            shutil.copy(whole[0] / "catalogue.db", source / "catalogue.db")
+            (source / "catalogue.db-wal").write_bytes(b"changes")
+
+    for way in ways:
+        with monkeypatch.context() as patched:
+            patched.setattr(scan, "_keep", kept)
+            result = inside("--mirror", tmp_path / "i", "import", source)
+        assert result.code == 2 and "is a mirror in use" in result.sentence, (way, result)
+        assert not (tmp_path / "i").exists()
+    (source / "catalogue.db-wal").unlink()
+    imported(tmp_path / "i", source)
 
 
 # A slide that was moved to another project ---------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror import drawn, lockfile
+from tcgamirror import drawn, lockcheck, lockfile
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.database import Journal
 from tcgamirror.errors import BadLockFile, BadSettings
@@ -387,4 +387,4 @@ def test_a_slide_without_an_image_has_no_digest(small_gdc: StandIn, tmp_path: Pa
     assert told.out.endswith("names 3 slides, 3 of them without an image yet\n")
     with Catalogue.open(root / "catalogue.db", read_only=True) as catalogue:
         lock = lockfile.read_lock(tmp_path / "l")
-        assert len(lockfile.compare(lock, catalogue).waiting) == 3
+        assert len(lockcheck.compare(lock, catalogue).waiting) == 3

@@ -15,7 +15,8 @@ from tcgamirror import settings as setting
 from tcgamirror.commands.showing import difference_words
 from tcgamirror.errors import ExitCode, WrongUse
 from tcgamirror.home import Home
-from tcgamirror.lockfile import LockFile, compare_listing, keep_lock, read_lock
+from tcgamirror.lockcheck import compare_listing
+from tcgamirror.lockfile import LockFile, keep_lock, read_lock
 from tcgamirror.manifest import slides_of
 from tcgamirror.model import ImageFormat
 from tcgamirror.sampling import By, Candidate, Order

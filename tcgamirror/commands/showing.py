@@ -13,7 +13,8 @@ from tcgamirror.commands import home_of
 from tcgamirror.errors import ExitCode, WrongUse
 from tcgamirror.files import replacing
 from tcgamirror.home import CATALOGUE, Home
-from tcgamirror.lockfile import Differences, compare, lines_of, lock_of, read_lock
+from tcgamirror.lockcheck import Differences, compare
+from tcgamirror.lockfile import lines_of, lock_of, read_lock
 
 MOST_NAMED = 5
 """Slides named in one line; `lock --check` names them all."""

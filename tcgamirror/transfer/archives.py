@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -19,6 +19,9 @@ from tcgamirror.transfer.layout import Form, part_name, part_number, whole_name
 from tcgamirror.transfer.members import Member, Names
 from tcgamirror.transfer.tars import Tar
 from tcgamirror.transfer.zips import Zip
+
+_HEADER = 100
+"""Bytes at a catalogue's beginning that tell of its changes."""
 
 
 class Archive(Protocol):
@@ -86,10 +89,11 @@ class _Folder:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        for end in ("-wal", "-journal"):
-            journal = root / f"{CATALOGUE}{end}"
-            if journal.is_file() and journal.stat().st_size:
-                raise WrongUse(f"{root} is a mirror in use: make an export of it and import that")
+        if _state(root / CATALOGUE) is None:
+            raise self._in_use()
+
+    def _in_use(self) -> WrongUse:
+        return WrongUse(f"{self._root} is a mirror in use: make an export of it and import that")
 
     def members(self) -> Iterator[Member]:
         yield from self._within(self._root, "", Names(), depth=0)
@@ -109,6 +113,27 @@ class _Folder:
             name = names.checked(path)
             with closing(_File(Path(entry))) as file:
                 yield Member(name, entry.stat(follow_symlinks=False).st_size, file.read)
+                if file.is_torn():
+                    raise self._in_use()
+
+
+def _state(catalogue: Path) -> tuple[object, ...] | None:
+    """What is another one after any change of the catalogue; None during one, or before it.
+
+    A change counts up in the file's first bytes, or lies in a journal, or at least sets the
+    file's time: so what has the same state before and after it was read was read whole.
+    Source: SQLite's file format, the database header.
+    """
+    for end in ("-wal", "-journal"):
+        journal = catalogue.with_name(f"{catalogue.name}{end}")
+        if journal.is_file() and journal.stat().st_size:
+            return None
+    if catalogue.is_symlink() or not catalogue.is_file():
+        return ()
+    with suppress(OSError), catalogue.open("rb", buffering=0) as file:
+        found = os.fstat(file.fileno())
+        return found.st_ino, found.st_size, found.st_mtime_ns, file.read(_HEADER)
+    return ()
 
 
 class _File:
@@ -117,15 +142,24 @@ class _File:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._opened: BinaryIO | None = None
+        self._before: tuple[object, ...] | None = ()
 
     def read(self, count: int) -> bytes:
         if self._opened is None:
+            if self._path.name == CATALOGUE:
+                self._before = _state(self._path)
             # Whatever it has become since it was seen.
             handle = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             self._opened = os.fdopen(handle, "rb")
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise BadExport(f"{self._path} is no file")
         return self._opened.read(count)
+
+    def is_torn(self) -> bool:
+        """Whether it is a catalogue that was written while it was read."""
+        if self._opened is None or self._path.name != CATALOGUE:
+            return False
+        return self._before is None or _state(self._path) != self._before
 
     def close(self) -> None:
         if self._opened is not None:

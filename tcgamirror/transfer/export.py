@@ -10,9 +10,8 @@ on with the directory, or begins the archive anew.
 from __future__ import annotations
 
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,22 +19,27 @@ from pathlib import Path
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.errors import BadExport, NoRoom, WrongUse
 from tcgamirror.files import Lock, free_bytes
+from tcgamirror.foreign import Image
 from tcgamirror.home import CATALOGUE, GALLERY, LOCK, Home
 from tcgamirror.settings import FILE_NAME
 from tcgamirror.transfer.copying import Loaded, loaded, writing_early
 from tcgamirror.transfer.describing import readme
 from tcgamirror.transfer.layout import (
     EARLIER,
+    HELD,
+    MOST_BYTES,
+    MOST_ENTRIES,
     README,
     SUMS,
     UNFINISHED,
     Form,
     checked_name,
     formatted_sums,
+    whole_name,
 )
 from tcgamirror.transfer.places import ArchivePlace, DirectoryPlace, Place
 from tcgamirror.transfer.scan import sums_of
-from tcgamirror.transfer.snapshot import Image, Snapshot, image_of, meeting
+from tcgamirror.transfer.snapshot import Snapshot, image_of, meeting
 from tcgamirror.transfer.writers import archive
 
 LEAST_SPLIT = 100_000
@@ -43,7 +47,10 @@ LEAST_SPLIT = 100_000
 
 _TRIES = 60
 _WAIT_SECONDS = 0.05
-"""Between two looks at a row that a run is about to write."""
+"""Between two looks at rows that a run is about to write."""
+
+_FEW = 10
+"""Files in an export beside images and gallery, and a few to spare: there are seven."""
 
 Progress = Callable[[int, int, int], None]
 """Told how many of how many images have been seen to, and their bytes."""
@@ -95,8 +102,9 @@ def export(home: Home, dest: Path, asked: Asked, on_progress: Progress) -> Expor
             # Both before anything is made: they may be refused.
             names = None if asked.only is None else meeting(live, asked.only)
             work = stack.enter_context(_workplace(dest, form))
-            snapshot = stack.enter_context(closing(Snapshot(live, work / CATALOGUE)))
-            release = live.release()
+            copying = Snapshot(live, home.root / CATALOGUE, work / CATALOGUE)
+            snapshot = stack.enter_context(closing(copying))
+        release = snapshot.release()
         if names is not None:
             snapshot.keep_only(names)
         place: Place = DirectoryPlace(home.root, work)
@@ -174,21 +182,51 @@ def _workplace(dest: Path, form: Form) -> Iterator[Path]:
     An archive's is removed at the end however it ends; a directory's is what it becomes.
     """
     work = dest.with_name(f"{dest.name}{UNFINISHED}")
-    ours = (work / LOCK).is_file() or (work.is_dir() and not any(work.iterdir()))
-    if os.path.lexists(work) and (work.is_symlink() or not ours):
-        raise WrongUse(f"{work} is in the way, where the export would be made: move it")
-    with Lock(work / LOCK, "export"):
+    _check_ours(work, dest, form)
+    with Lock(work / HELD, "export"):
         _check_free(dest)
         if form is Form.DIRECTORY:
             yield work
             return
         try:
-            for file in work.iterdir():
-                if file.name != LOCK:
-                    file.unlink()
+            _remove_archive(work, dest)
             yield work
         finally:
-            shutil.rmtree(work, ignore_errors=True)
+            _remove_archive(work, dest)
+            with suppress(OSError):
+                (work / HELD).unlink()
+                # Only what is empty goes.
+                work.rmdir()
+
+
+def _check_ours(work: Path, dest: Path, form: Form) -> None:
+    """Raises WrongUse for what no killed export left: it may be a mirror, or anybody's."""
+    if not os.path.lexists(work):
+        return
+    if not work.is_symlink() and work.is_dir():
+        there = {path.name: path for path in work.iterdir()}
+        others = [name for name, path in there.items() if path.is_dir() or not _is_of(dest, name)]
+        # A run that writes to a mirror leaves its own lock there.
+        ours = HELD in there and LOCK not in there and (form is Form.DIRECTORY or not others)
+        if ours or not there:
+            return
+    raise WrongUse(
+        f"{work} is in the way, where the export would be made: move it, or remove it if it is "
+        "what an older tcgamirror left of an export that was killed"
+    )
+
+
+def _is_of(dest: Path, name: str) -> bool:
+    """Whether a file of that name is of an archive `dest` that is being made."""
+    return name == HELD or name.startswith(CATALOGUE) or whole_name(name) == dest.name
+
+
+def _remove_archive(work: Path, dest: Path) -> None:
+    """What an archive was made of, and nothing else. The lock stays."""
+    with suppress(OSError):
+        for path in work.iterdir():
+            if path.name != HELD and _is_of(dest, path.name):
+                path.unlink()
 
 
 class _Export:
@@ -209,6 +247,7 @@ class _Export:
         self._on_progress = on_progress
         self._sums: dict[str, str] = {}
         self._left_out: dict[str, str] = {}
+        self._missing: list[str] = []
         self.lacking: list[str] = []
         self.slides: dict[str, int] = {}
         self.images = self.bytes = self.earlier = 0
@@ -219,6 +258,7 @@ class _Export:
         """Puts every image that is right, and has the copied catalogue say no more than that."""
         images = self._snapshot.images()
         wanted = [image for image in images if not self._is_earlier(image)]
+        self._check_count(len(wanted))
         size = sum(image.bytes for image in wanted)
         free = free_bytes(work)
         held = sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
@@ -231,8 +271,17 @@ class _Export:
             else:
                 again.append(image)
             self._on_progress(number, len(wanted), self.bytes)
-        missing = [image.file_name for image in again if not self._put_again(image)]
-        self._snapshot.forget(missing)
+        self._put_again(again)
+        self._snapshot.forget(self._missing)
+
+    def _check_count(self, images: int) -> None:
+        """Raises WrongUse for so many files that nobody could import them."""
+        count = images + sum(1 for _ in _shown(self._home.root)) + _FEW
+        if count > MOST_ENTRIES:
+            raise WrongUse(
+                f"the export would have {count:,} files, and no more than {MOST_ENTRIES:,} can be "
+                "imported: make several by --only, or bring the other mirror in step by sync"
+            )
 
     def _is_earlier(self, image: Image) -> bool:
         if self._earlier.get(image.path) != image.sha256:
@@ -246,28 +295,36 @@ class _Export:
         self.images += 1
         self.bytes += image.bytes
 
-    def _put_again(self, image: Image) -> bool:
-        """Tries an image that was not what the copied catalogue says by what the mirror says now.
+    def _put_again(self, images: Sequence[Image]) -> None:
+        """Tries those that were not what the copied catalogue says by what the mirror says now.
 
         A run that replaces an image makes its row pending, then writes the
-        file, then the row: so it is worth while to wait a little.
+        file, then the row: so it is worth while to wait a little, once for all.
         """
         for _ in range(_TRIES):
+            if not images:
+                return
             with Catalogue.open(self._home.root / CATALOGUE, read_only=True) as live:
-                rows = live.rows_of(image.file_name)
-            now = None if rows is None else image_of(rows)
-            if rows is None or now is None:
-                return False
+                looked = [self._looked_again(live, image) for image in images]
+            images = [image for image in looked if image is not None]
+            if images:
+                time.sleep(_WAIT_SECONDS)
+        self._missing += [image.file_name for image in images]
+
+    def _looked_again(self, live: Catalogue, image: Image) -> Image | None:
+        """What may come yet in place of an image; None if it is put now, or known to be missing."""
+        rows = live.rows_of(image.file_name)
+        now = None if rows is None else image_of(rows)
+        if rows is not None and now is not None:
             if self._place.put(now):
                 self._snapshot.set_rows(rows)
                 self._note(now)
-                return True
-            if now.due and now.sha256 == image.sha256:
-                self.lacking.append(image.path)
-                return False
-            image = now
-            time.sleep(_WAIT_SECONDS)
-        return False
+                return None
+            if not now.done or now.sha256 != image.sha256:
+                return now
+            self.lacking.append(image.path)
+        self._missing.append(image.file_name)
+        return None
 
     # All else ---------------------------------------------------------------------
 
@@ -287,16 +344,11 @@ class _Export:
             self._put_text(EARLIER, formatted_sums(self._left_out))
         text = readme(self._home.settings, release, self.slides, self.images, self.earlier)
         self._put_text(README, text)
-        self._place.write(SUMS, Loaded.of_text(formatted_sums(self._sums)))
+        self._write(SUMS, Loaded.of_text(formatted_sums(self._sums)))
 
     def _put_gallery(self) -> None:
-        folder = self._home.root / GALLERY
-        for path in sorted(folder.rglob("*")):
-            name = str(path.relative_to(self._home.root))
-            if path.name.startswith(".") or path.is_symlink() or not path.is_file():
-                continue
-            with suppress(BadExport):
-                self._put_file(checked_name(name), path)
+        for name in sorted(_shown(self._home.root)):
+            self._put_file(name, self._home.root / name)
 
     def _put_file(self, name: str, path: Path) -> None:
         file = loaded(path)
@@ -308,9 +360,37 @@ class _Export:
             file.file.close()
             return
         self._sums[name] = file.sha256
-        self._place.write(name, file)
+        self._write(name, file)
 
     def _put_text(self, name: str, text: str) -> None:
         file = Loaded.of_text(text)
         self._sums[name] = file.sha256
+        self._write(name, file)
+
+    def _write(self, name: str, file: Loaded) -> None:
+        """Raises WrongUse for a file that nobody could import."""
+        if file.size > MOST_BYTES.get(name, file.size):
+            raise WrongUse(
+                f"{name} would have {file.size:,} bytes, and no more than {MOST_BYTES[name]:,} can "
+                "be imported: make several exports by --only"
+            )
         self._place.write(name, file)
+
+
+def _shown(root: Path) -> Iterator[str]:
+    """The gallery's files, relative to the mirror. Not of a name that no export has."""
+    folders = [GALLERY]
+    while folders:
+        folder = folders.pop()
+        # What is being made anew may go away meanwhile.
+        with suppress(OSError), os.scandir(root / folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                # That bounds how deep it goes, too.
+                with suppress(BadExport):
+                    name = checked_name(f"{folder}/{entry.name}")
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(name)
+                    elif entry.is_file(follow_symlinks=False):
+                        yield name

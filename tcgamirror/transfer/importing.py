@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tcgamirror.catalogue import Catalogue
+from tcgamirror.database import timestamp
 from tcgamirror.errors import (
     BadExport,
     BadLockFile,
@@ -44,6 +45,9 @@ from tcgamirror.transfer.scan import Scan, check_sums, scanned
 
 SCRATCH = "import"
 """In `work/`: what is looked at before anything is taken over."""
+
+_AHEAD = 86_400
+"""Seconds by which another machine's clock may be ahead of this one's."""
 
 Progress = Callable[[int, int, int], None]
 """Told how many of how many images have been seen to, and their bytes."""
@@ -264,6 +268,17 @@ def _check_free(root: Path, size: int) -> None:
 # Taking over ---------------------------------------------------------------------
 
 
+def _made_by(now: float, row: Row) -> Row:
+    """The row, with a moment that is still to come counted as now: seconds since the epoch.
+
+    Else the image of a machine whose clock was wrong would be newer than every later one.
+    It is not refused, as nothing is wrong with the image, and the wrong clock may be ours.
+    """
+    if str(row["fetched_at"] or "") <= timestamp(now + _AHEAD):
+        return row
+    return {**row, "fetched_at": timestamp(now)}
+
+
 class _Taking:
     """One import at work on a mirror that it holds the lock of."""
 
@@ -296,7 +311,8 @@ class _Taking:
     def _wanted(self, having: Mapping[str, Having]) -> dict[str, Wanted]:
         """The images to take in, by their paths in the export."""
         wanted = {}
-        for row in self._offer.catalogue.sampled():
+        now = time.time()
+        for row in (_made_by(now, row) for row in self._offer.catalogue.sampled()):
             name, path = str(row["file_name"]), str(row["path"])
             have = having[name]
             differs = None not in (have.md5, row["md5"]) and have.md5 != row["md5"]

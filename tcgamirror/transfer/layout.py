@@ -19,9 +19,15 @@ EARLIER = "SHA256SUMS.earlier"
 UNFINISHED = ".part"
 """Ends the name of the directory in which an export is made."""
 
+HELD = ".export.lock"
+"""The lock in that directory. No mirror has a file of that name, by which it is told from one."""
+
 MOST_NAME = 300
 MOST_ENTRIES = 500_000
-"""Files in an export: all of TCGA has 30,000 slides."""
+"""Files in an export: all of TCGA has 30,000 slides. A larger mirror takes several, or a sync.
+
+Each of their names is held while an export is read.
+"""
 
 MOST_BYTES = {
     README: 1 << 20,
@@ -32,7 +38,9 @@ MOST_BYTES = {
 }
 """Of each file but the images, whose sizes the catalogue tells."""
 
-MOST_LOCK = 1 << 25
+MOST_LOCK = 400 * MOST_ENTRIES
+"""Bytes; `lockfile` tells how many a slide takes."""
+
 MOST_PARTS = 999
 _PART = re.compile(r"(?P<whole>.+)\.part(?P<number>\d{3})")
 _SUM = re.compile(r"(?P<sha256>[0-9a-f]{64})[ ][ *](?P<path>[ -~]+)")

@@ -10,10 +10,10 @@ from typing import Protocol, TypeVar
 
 from tcgamirror.abreast import in_batches, threads
 from tcgamirror.files import make_folder, room, sync_disk, sync_folder
-from tcgamirror.home import LOCK
+from tcgamirror.foreign import Image
 from tcgamirror.store import IMAGES
 from tcgamirror.transfer.copying import Copier, Loaded, loaded
-from tcgamirror.transfer.snapshot import Image
+from tcgamirror.transfer.layout import HELD
 from tcgamirror.transfer.writers import Writer
 
 MOST_THREADS = 4
@@ -49,7 +49,7 @@ class DirectoryPlace:
         self._root = root
         self._work = work
         self._copier = Copier()
-        self._names = {LOCK}
+        self._names = {HELD}
 
     def put_all(self, images: Sequence[Image]) -> Iterator[tuple[Image, bool]]:
         fresh = not (self._work / IMAGES).exists()
@@ -100,7 +100,7 @@ class DirectoryPlace:
             self._remove_others()
             sync_disk(self._work)
             self._work.rename(dest)
-            (dest / LOCK).unlink()
+            (dest / HELD).unlink()
             sync_folder(dest.absolute().parent)
         return [dest]
 

@@ -48,10 +48,7 @@ class Scan:
         """A small file that was kept, empty if there is none."""
         if path not in self.small:
             return ""
-        try:
-            return self.small[path].read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise BadExport(f"{path} in it is no text") from error
+        return _text(self.small[path], f"{path} in it")
 
 
 def scanned(path: Path, folder: Path, needed: str = FILE_NAME) -> Scan:
@@ -76,6 +73,17 @@ def scanned(path: Path, folder: Path, needed: str = FILE_NAME) -> Scan:
         raise BadExport(f"it has no {needed}" if not tops else f"it has {needed} more than once")
     top = "" if "" in tops else tops[0]
     return Scan(archive, top, _below(top, sizes), _below(top, small))
+
+
+def _text(path: Path, called: str) -> str:
+    """A small file. Raises BadExport for one that is no text, or too large to be what it is for."""
+    most = max(MOST_BYTES[SUMS], MOST_LOCK)
+    if path.stat().st_size > most:
+        raise BadExport(f"{called} has {path.stat().st_size:,} bytes, more than any has")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadExport(f"{called} is no text") from error
 
 
 def _below(top: str, named: dict[str, Kept]) -> dict[str, Kept]:
@@ -116,7 +124,7 @@ def sums_of(path: Path) -> dict[str, str]:
     """
     if path.is_file() and Form.of(path) is Form.DIRECTORY:
         earlier = path.with_name(EARLIER)
-        texts = [file.read_text("utf-8") for file in (earlier, path) if file.is_file()]
+        texts = [_text(file, str(file)) for file in (earlier, path) if file.is_file()]
     else:
         with TemporaryDirectory() as folder:
             scan = scanned(path, Path(folder), needed=SUMS)

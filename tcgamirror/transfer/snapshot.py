@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, closing, suppress
 from pathlib import Path
 
 from tcgamirror import database
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.errors import BadExport, Damaged, WrongUse
-from tcgamirror.exchange import PICTURE, SlideRows, put_rows
+from tcgamirror.exchange import PICTURE, SlideRows, put_rows, reading_copy
+from tcgamirror.foreign import Image, images_of
+from tcgamirror.lookups import last_release
 from tcgamirror.model import Status
 from tcgamirror.store import IMAGES
 from tcgamirror.transfer.layout import checked_name
 from tcgamirror.upkeep import complaints
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """An image the catalogue tells of.
-
-    path: where it lies in the mirror, and in the export. due: its slide is done, so
-    it has to be there.
-    """
-
-    file_name: str
-    path: str
-    bytes: int
-    sha256: str
-    due: bool
 
 
 def image_of(rows: SlideRows) -> Image | None:
@@ -38,12 +24,14 @@ def image_of(rows: SlideRows) -> Image | None:
     row = rows.image
     if row["path"] is None or row["sha256"] is None:
         return None
-    return Image(
-        file_name=str(row["file_name"]),
-        path=_place(row["path"]),
-        bytes=int(row["bytes"] or 0),
-        sha256=str(row["sha256"]),
-        due=row["status"] == Status.DONE,
+    return _placed(
+        Image(
+            file_name=str(row["file_name"]),
+            path=str(row["path"]),
+            bytes=int(row["bytes"] or 0),
+            sha256=str(row["sha256"]),
+            done=row["status"] == Status.DONE,
+        )
     )
 
 
@@ -60,25 +48,31 @@ def meeting(live: Catalogue, condition: str) -> frozenset[str]:
     return names
 
 
-def _place(path: object) -> str:
-    """A path that leads to an image in any directory. Raises Damaged for another."""
+def _placed(image: Image) -> Image:
+    """An image whose path leads to one in any directory. Raises Damaged for another."""
     with suppress(BadExport):
-        place = checked_name(str(path))
-        if place == path and place.startswith(f"{IMAGES}/"):
-            return place
-    raise Damaged(f"the catalogue says that an image lies at {path!r}; {database.WAY_OUT}")
+        if checked_name(image.path) == image.path and image.path.startswith(f"{IMAGES}/"):
+            return image
+    raise Damaged(f"the catalogue says that an image lies at {image.path!r}; {database.WAY_OUT}")
 
 
 class Snapshot:
-    """An open copy of a catalogue, which nobody else sees yet; to be closed."""
+    """An open copy of a catalogue, which nobody else sees yet; to be closed.
 
-    def __init__(self, live: Catalogue, path: Path) -> None:
-        """Copies the catalogue to `path`, in place of what a killed export left there."""
+    Every method may raise Damaged, for what was copied, and NoRoom for the copy.
+    """
+
+    def __init__(self, live: Catalogue, source: Path, path: Path) -> None:
+        """Copies the catalogue at `source` to `path`, in place of what a killed export left there.
+
+        live: it, open.
+        """
         for end in ("", "-journal", "-wal", "-shm"):
             path.with_name(path.name + end).unlink(missing_ok=True)
         live.copy_to(path)
+        self._source = source
         self._path = path
-        with database.translated(path):
+        with self._told():
             self._connection = database.connect(path)
             # Should the machine stop, it is made anew: no need to wait for the disk at each change.
             self._connection.execute("PRAGMA synchronous = OFF")
@@ -86,36 +80,37 @@ class Snapshot:
     def close(self) -> None:
         self._connection.close()
 
+    def _told(self) -> AbstractContextManager[None]:
+        return reading_copy(self._source, self._path)
+
+    def release(self) -> str | None:
+        """The data release of the listing merged last."""
+        with self._told():
+            return last_release(self._connection)
+
     def keep_only(self, names: Collection[str]) -> None:
         """Takes all other slides out of the sample."""
-        sampled = {name for (name,) in self._connection.execute("SELECT file_name FROM sample")}
-        others = [(name,) for name in sampled.difference(names)]
-        with database.translated(self._path), database.transaction(self._connection):
+        with self._told(), database.transaction(self._connection):
+            sampled = {name for (name,) in self._connection.execute("SELECT file_name FROM sample")}
+            others = [(name,) for name in sampled.difference(names)]
             for table in ("attempts", "images", "sample"):
                 self._connection.executemany(f"DELETE FROM {table} WHERE file_name = ?", others)
             self._connection.execute("DELETE FROM facts WHERE key IN ('sampled', 'drawn by')")
 
     def images(self) -> list[Image]:
         """By rank."""
-        rows = self._connection.execute(
-            "SELECT file_name, status, path, coalesce(bytes, 0), sha256 "
-            "FROM sample JOIN images USING (file_name) "
-            "WHERE path IS NOT NULL AND sha256 IS NOT NULL ORDER BY rank"
-        )
-        return [
-            Image(name, _place(path), size, sha256, status == Status.DONE)
-            for name, status, path, size, sha256 in rows
-        ]
+        with self._told():
+            return [_placed(image) for image in images_of(self._connection)]
 
     def set_rows(self, rows: SlideRows) -> None:
         """Has it say of one slide what these rows of a newer copy do."""
-        with database.translated(self._path), database.transaction(self._connection):
+        with self._told(), database.transaction(self._connection):
             put_rows(self._connection, rows)
 
     def forget(self, names: Collection[str]) -> None:
         """Has it say that it has no images of these slides; what was done is pending."""
         empty = ", ".join(f"{column} = NULL" for column in PICTURE)
-        with database.translated(self._path), database.transaction(self._connection):
+        with self._told(), database.transaction(self._connection):
             self._connection.executemany(
                 f"UPDATE images SET {empty}, "
                 "status = CASE status WHEN 'done' THEN 'pending' ELSE status END "
@@ -125,7 +120,7 @@ class Snapshot:
 
     def finish(self) -> None:
         """Leaves nothing in it but what a catalogue has."""
-        with database.translated(self._path):
+        with self._told():
             with database.transaction(self._connection):
                 self._drop_others()
             self._connection.execute("VACUUM")
@@ -148,5 +143,6 @@ class Snapshot:
 
     def summary(self) -> dict[str, int]:
         """How many slides of the sample there are of each status."""
-        rows = self._connection.execute("SELECT status, count(*) FROM images GROUP BY status")
-        return dict(rows.fetchall())
+        with self._told():
+            rows = self._connection.execute("SELECT status, count(*) FROM images GROUP BY status")
+            return dict(rows.fetchall())
