@@ -40,8 +40,8 @@ class Journal(StrEnum):
     DELETE = "delete"
 
 
-_SCHEMA_IS_ODD = ("no such ", "cannot join using ", "unsupported file format")
-"""How SQLite begins where a schema whose version is known has not what that version has."""
+_ODD = ("no such ", "cannot join using ", "unsupported file format", "Could not decode ")
+"""How SQLite begins to tell of a schema that has not what its version has, or of no text."""
 
 WAY_OUT = "put a copy back, or make it anew from the images by tcgamirror rebuild"
 """What to do about a damaged catalogue."""
@@ -67,7 +67,7 @@ def translated(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         # Errors of the sqlite3 module itself carry no code.
         own = translation(path, error, getattr(error, "sqlite_errorcode", 0))
-        if own is None and str(error).startswith(_SCHEMA_IS_ODD):
+        if own is None and str(error).startswith(_ODD):
             own = Damaged(f"{path} is damaged ({error}); {WAY_OUT}")
         if own is None:
             raise
@@ -81,9 +81,6 @@ def translation(path: Path, error: sqlite3.Error, code: int) -> TcgaMirrorError 
     """This program's error for SQLite's (extended) result code, if there is one."""
     match code & 0xFF:
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return Damaged(f"{path} is damaged ({error}); {WAY_OUT}")
-        case sqlite3.SQLITE_OK if isinstance(error, sqlite3.OperationalError):
-            # By the sqlite3 module: a value that is no UTF-8.
             return Damaged(f"{path} is damaged ({error}); {WAY_OUT}")
         case sqlite3.SQLITE_FULL:
             return NoRoom(
