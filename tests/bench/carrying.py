@@ -62,6 +62,10 @@ BASE, TARGET = 0.25, Target(mpp=15.0, max_size=None)
 NOW = 1_795_353_255.0
 COLUMNS = ("what", "images", "MB", "s", "beside", "its s", "ratio", "aim", "reached")
 
+HEADING = """## Looking after a mirror and carrying it, beside the usual tools
+
+Ratios are of speeds. An export reads every image against its digest and ends when all of it is on
+the disk, under its final name only then; `cp -r`, `tar` and `rsync` do neither."""
 NEEDED = 20e9
 AS_FAST = 0.8
 DOUBLED = 2.1
@@ -392,7 +396,7 @@ def main() -> None:
         for row in measured(Path(folder), given.times):
             rows.append(_cells(row))
             print(*rows[-1], sep="  ", file=sys.stderr, flush=True)
-    print(table(COLUMNS, rows))
+    print(f"\n{HEADING}\n\n{table(COLUMNS, rows)}")
 
 
 def _cells(row: Row) -> Sequence[str]:

@@ -35,6 +35,7 @@ KINDS = ("DX1", "DX2", "TSA", "TS1", "BSA")
 CHANGED = 400
 """Of so many slides one has another md5, one another file_id, one is gone, and one is new."""
 
+HEADING = "## The catalogue with as many slides as TCGA has, and with a million"
 LOOKING = {TCGA: 0.3, MILLION: 1.0}
 SAMPLING, MERGING, QUIET = 3.0, 30.0, 2.0
 MOST_MB = 500
@@ -96,7 +97,7 @@ def main() -> None:
             for row in measured(Path(folder) / str(slides), slides):
                 print(f"{row.slides:9,} {row.what:40} {row.seconds:6.2f} s", file=sys.stderr)
                 rows.append(row)
-    print(table(COLUMNS, map(cells, rows)))
+    print(f"\n{HEADING}\n\n{table(COLUMNS, map(cells, rows))}")
 
 
 def cells(row: Row) -> Sequence[str]:
