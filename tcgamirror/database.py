@@ -64,24 +64,36 @@ def translated(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        if tells_of_damage(error):
+            raise damaged(path, error) from error
         # Errors of the sqlite3 module itself carry no code.
         own = translation(path, error, getattr(error, "sqlite_errorcode", 0))
-        if own is None and str(error).startswith(_ODD):
-            own = Damaged(f"{path} is damaged ({error}); {WAY_OUT}")
         if own is None:
             raise
         raise own from error
-    except UnicodeDecodeError as error:
-        # What SQLite itself says of a damaged schema need not be text.
-        raise Damaged(f"{path} is damaged ({error}); {WAY_OUT}") from error
 
 
-def translation(path: Path, error: sqlite3.Error, code: int) -> TcgaMirrorError | None:
+def tells_of_damage(error: Exception) -> bool:
+    """Whether no whole catalogue of a known version could be the reason for it.
+
+    What SQLite says of a damaged schema need not even be text.
+    """
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    corrupt = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return corrupt or isinstance(error, UnicodeDecodeError) or str(error).startswith(_ODD)
+
+
+def damaged(path: Path, error: Exception) -> Damaged:
+    """What to tell of the catalogue at `path`."""
+    return Damaged(f"{path} is damaged ({error}); {WAY_OUT}")
+
+
+def translation(path: Path, error: Exception, code: int) -> TcgaMirrorError | None:
     """This program's error for SQLite's (extended) result code, if there is one."""
     match code & 0xFF:
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return Damaged(f"{path} is damaged ({error}); {WAY_OUT}")
+            return damaged(path, error)
         case sqlite3.SQLITE_FULL:
             return NoRoom(
                 f"{path} cannot grow: the disk or the quota is full, "

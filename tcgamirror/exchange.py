@@ -12,7 +12,6 @@ from typing import Protocol
 
 from tcgamirror import database
 from tcgamirror.database import Journal
-from tcgamirror.errors import Damaged
 from tcgamirror.model import Status
 
 Value = str | int | float | None
@@ -110,24 +109,12 @@ def reading_copy(source: Path, copy: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, ValueError) as error:
-        if _tells_of_damage(error):
-            raise Damaged(f"{source} is damaged ({error}); {database.WAY_OUT}") from error
-        if isinstance(error, sqlite3.Error):
-            own = database.translation(copy, error, getattr(error, "sqlite_errorcode", 0))
-            if own is not None:
-                raise own from error
-        raise
-
-
-def _tells_of_damage(error: Exception) -> bool:
-    """Whether no whole catalogue could be the reason for it."""
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is None:
-        # Bytes that are no text: of a value, by the sqlite3 module, or of SQLite's own message.
-        return isinstance(error, ValueError | sqlite3.OperationalError)
-    if code == sqlite3.SQLITE_ERROR:
-        return "no such column" in str(error)
-    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        if isinstance(error, ValueError) or database.tells_of_damage(error):
+            raise database.damaged(source, error) from error
+        own = database.translation(copy, error, getattr(error, "sqlite_errorcode", 0))
+        if own is None:
+            raise
+        raise own from error
 
 
 def copy_to(connection: sqlite3.Connection, path: Path) -> None:
