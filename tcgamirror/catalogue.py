@@ -316,6 +316,11 @@ class Catalogue:
         with self._reading() as connection:
             return upkeep.awaited(connection)
 
+    def unrepaired(self) -> list[str]:
+        """File names of slides of which there was an image once, and that have failed since."""
+        with self._reading() as connection:
+            return upkeep.unrepaired(connection)
+
     def path_of(self, name: str) -> str | None:
         """Where a sampled slide's image lies, also if it is to be fetched again."""
         with self._reading() as connection:

@@ -60,12 +60,17 @@ def _fill_planned(slides: int | None, plan: Plan, catalogue: Catalogue) -> int:
         raise WrongUse(_why_none(catalogue.candidates(), plan))
     if slides is not None and slides > there:
         raise WrongUse(
-            f"{slides} slides are asked for, but there are only {there}: lower sample.slides, "
-            'make it "all", or widen kind and projects, in the settings'
+            f"{slides} slides are asked for, but there are only {there}{_but(catalogue, plan)}: "
+            'lower sample.slides, make it "all", or widen kind and projects, in the settings'
         )
     fresh = fresh if slides is None else fresh[: slides - sampled]
     _add(catalogue, fresh, plan)
     return len(fresh)
+
+
+def _but(catalogue: Catalogue, plan: Plan) -> str:
+    lacking = catalogue.unlisted_projects(plan.projects)
+    return f", and none of {_named(lacking)} is listed" if lacking else ""
 
 
 def _fill_locked(home: Home, catalogue: Catalogue) -> int:

@@ -61,6 +61,7 @@ class Home:
         that was used stays, as that of a mirror whose settings were lost. Raises
         NotAMirror if `root` holds a mirror, or a catalogue of other images or none.
         """
+        _check_outside(root)
         _make(root)
         if _there(root / FILE_NAME):
             raise NotAMirror(f"{root} holds {FILE_NAME} already; choose another directory")
@@ -131,7 +132,10 @@ def check_place(root: Path) -> None:
     that was killed while it made a mirror. Hidden files count as nothing, as file
     systems and file managers leave them.
     """
-    if not root.is_dir() or _there(root / FILE_NAME):
+    if _there(root / FILE_NAME):
+        return
+    _check_outside(root)
+    if not root.is_dir():
         return
     if _there(root / CATALOGUE) and not _is_unfinished(root / CATALOGUE):
         raise NotAMirror(_lost_settings(root))
@@ -140,6 +144,15 @@ def check_place(root: Path) -> None:
             raise NotAMirror(
                 f"{root.absolute()} is no mirror and holds other things, such as {name!r}: "
                 "name a mirror, or a new or an empty directory"
+            )
+
+
+def _check_outside(root: Path) -> None:
+    """Raises NotAMirror for a place in another mirror, where it would be a stray."""
+    for above in root.absolute().parents:
+        if all(os.path.lexists(above / name) for name in (FILE_NAME, CATALOGUE)):
+            raise NotAMirror(
+                f"{root.absolute()} lies in the mirror {above}: name a directory outside of it"
             )
 
 

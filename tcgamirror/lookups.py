@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tcgamirror.database import connect, translated, translation
 from tcgamirror.errors import BadQuery, WrongUse
+from tcgamirror.model import ImageFormat
 
 Value = str | int | float | bytes | None
 
@@ -168,13 +169,13 @@ def _by_project(connection: sqlite3.Connection) -> Iterator[ProjectCount]:
 
 
 def show(connection: sqlite3.Connection, name: str) -> dict[str, object]:
-    """All that is known of the slide of that file_id, file name or barcode.
+    """All that is known of the slide of that file_id, barcode or file name, also of its image.
 
     The columns of the view `mirror` if it is sampled, of `slides` if not, then
     `former_ids` and, as lists of rows, `changes` and `tries`, the oldest first.
     Raises WrongUse if there is no such slide, or several.
     """
-    file_name = _named(connection, name.strip())
+    file_name = _named(connection, _slide_of(name.strip()))
     listed = _dicts(connection, "SELECT * FROM slides WHERE file_name = ?", file_name)[0]
     sampled = _dicts(connection, "SELECT * FROM mirror WHERE file_name = ?", file_name)
     known = {**sampled[0], "md5": listed["md5"], "size": listed["size"]} if sampled else listed
@@ -198,6 +199,16 @@ def show(connection: sqlite3.Connection, name: str) -> dict[str, object]:
     }
 
 
+def _slide_of(name: str) -> str:
+    """The file name of an image's slide, by the image's own or its path; else the name.
+
+    >>> _slide_of("images/TCGA-OV/TCGA-04-1331-01Z-00-DX1.png"), _slide_of("TCGA-04-1331")
+    ('TCGA-04-1331-01Z-00-DX1.svs', 'TCGA-04-1331')
+    """
+    path = PurePosixPath(name)
+    return f"{path.stem}.svs" if path.suffix in {form.suffix for form in ImageFormat} else name
+
+
 def _named(connection: sqlite3.Connection, name: str) -> str:
     for sql in (
         "SELECT file_name FROM slides WHERE file_name = ?",
@@ -214,7 +225,7 @@ def _named(connection: sqlite3.Connection, name: str) -> str:
             raise WrongUse(
                 f"{name} has {len(found)} slides; name one of {', '.join(found[:MOST_NAMED])}{more}"
             )
-    raise WrongUse(f"no slide called {name!r}; a file_id, file name or barcode is looked up")
+    raise WrongUse(f"no slide called {name!r}; name a file_id, barcode, file name or image")
 
 
 def _dicts(connection: sqlite3.Connection, sql: str, file_name: str) -> list[dict[str, object]]:

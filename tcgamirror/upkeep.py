@@ -60,6 +60,12 @@ def awaited(connection: sqlite3.Connection) -> int:
     return int(count)
 
 
+def unrepaired(connection: sqlite3.Connection) -> list[str]:
+    """File names of slides of which there was an image once, and that have failed since."""
+    sql = "SELECT file_name FROM images WHERE status = 'failed' AND path IS NOT NULL"
+    return [name for (name,) in connection.execute(sql)]
+
+
 def path_of(connection: sqlite3.Connection, name: str) -> str | None:
     """Where that slide's image lies, if it ever had one."""
     row = connection.execute("SELECT path FROM images WHERE file_name = ?", (name,)).fetchone()

@@ -164,6 +164,17 @@ def test_a_project_that_is_not_listed_among_others_is_named(
     assert "TCGA-XYZ" not in succeeded("--mirror", root, "sample").err
 
 
+def test_more_than_there_are_of_projects_says_which_are_not_listed(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    wanted = ("--project", PROJECTS[0], "--project", "TCGA-XYZ")
+    root = made(tmp_path / "m", small_gdc, *wanted, slides=12)
+    succeeded("--mirror", root, "refresh")
+    refused = run("--mirror", root, "sample")
+    assert refused.code == 2
+    assert "only 5, and none of TCGA-XYZ is listed: lower sample.slides" in refused.sentence
+
+
 @pytest.mark.parametrize("by", ["project_id", "primary_site"])
 def test_by_goes_round_the_strata(tmp_path: Path, small_gdc: StandIn, by: str) -> None:
     root = made(tmp_path / "m", small_gdc, "--by", by, slides=6)

@@ -17,7 +17,7 @@ from tcgamirror.sampling import By, Order, Plan
 from tests.catalogues import NOW, three_slides
 from tests.command import Result, run, succeeded
 from tests.gdc import Listed, StandIn
-from tests.mirrors import addresses, column, made, rewrite, updated
+from tests.mirrors import MPP, addresses, column, made, rewrite, updated
 from tests.publishing import by_serve
 
 USUAL = Plan(0, kinds=frozenset({Kind.DIAGNOSTIC}))
@@ -250,3 +250,15 @@ def test_a_fact_of_another_version_tells_nothing(
         text = spoiled if isinstance(spoiled, str) else json.dumps({**told, **spoiled})
         catalogue.set_fact(drawn.DRAWN, text)
         assert drawn.plan_of(catalogue, USUAL) is None
+
+
+def test_settings_that_are_written_again_say_what_is_sampled(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    succeeded("--mirror", root, "refresh")
+    succeeded("--mirror", root, "sample")
+    (root / "tcgamirror.toml").unlink()
+    told = succeeded("--mirror", root, "init", "--mpp", str(MPP), *addresses(small_gdc)).out
+    assert f"wrote the settings again of the mirror in {root}" in told
+    assert "4 slides are sampled there, and stay" in told and "100 slides by seed 0" in told

@@ -134,6 +134,9 @@ def test_only_takes_the_slides_that_meet_a_condition(
     assert is_clean(export)
     imported(tmp_path / "i", export)
     assert rows(tmp_path / "i", "select * from mirror order by 2") == wanted
+    # Nor does it grow by what was left out.
+    succeeded("--mirror", tmp_path / "i", "sample")
+    assert rows(tmp_path / "i", "select * from mirror order by 2") == wanted
 
 
 @pytest.mark.parametrize(

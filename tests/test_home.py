@@ -24,8 +24,8 @@ def test_a_new_mirror_is_found_with_its_settings(tmp_path: Path) -> None:
 
 
 def test_the_nearest_of_two_mirrors_is_found_from_below(tmp_path: Path) -> None:
-    Home.create(tmp_path, SETTINGS)
     inner = Home.create(tmp_path / "inner", replace(SETTINGS, seed=1))
+    Home.create(tmp_path, SETTINGS)
     below = inner.root / "images" / "x"
     below.mkdir(parents=True)
     assert Home.find(below, above=True) == inner

@@ -388,3 +388,7 @@ def test_a_slide_without_an_image_has_no_digest(small_gdc: StandIn, tmp_path: Pa
     with Catalogue.open(root / "catalogue.db", read_only=True) as catalogue:
         lock = lockfile.read_lock(tmp_path / "l")
         assert len(lockcheck.compare(lock, catalogue).waiting) == 3
+    rewrite(root, "^slides = .*", "slides = 5")
+    succeeded("--mirror", root, "sample")
+    checked = run("--mirror", root, "lock", "--check", tmp_path / "l")
+    assert "0 of 3 slides are as locked; 2 slides here besides are not in it" in checked.out

@@ -24,6 +24,8 @@ from tests.catalogues import (
     three_slides,
 )
 from tests.command import succeeded
+from tests.gdc import StandIn
+from tests.mirrors import column, made, updated
 from tests.publishing import made_up
 
 
@@ -166,3 +168,11 @@ def test_the_catalogue_opens_with_other_tools(path: Path, three: Catalogue) -> N
     rows = list(sqlite_utils.Database(path).query("select file_name from mirror order by 1"))
     assert rows == [{"file_name": "a.svs"}, {"file_name": "b.svs"}]
     assert len(sqlite_utils.Database(path)["mirror"].columns_dict) == 30
+
+
+def test_a_slide_is_shown_by_its_images_name(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    updated(root)
+    path = str(column(root, "select path from mirror where sample_rank = 1")[0])
+    told = [succeeded("--mirror", root, "show", name).out for name in (path, Path(path).name)]
+    assert told[0] == told[1] and path in told[0]

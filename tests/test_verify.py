@@ -248,6 +248,9 @@ def test_what_cannot_be_repaired_is_failed_and_exits_3(mirror: Path, gdc: StandI
     again = verified(mirror)
     assert "1 image besides" in again.out and "to be fetched again" in again.out
     assert verified(mirror, "--json").json()["awaited"] == 1
+    repaired = verified(mirror, "--repair")
+    assert repaired.code == 0 and "1 image fetched again, 0 failed" in repaired.out
+    assert column(mirror, first_two) == ["done", "done"]
 
 
 def test_repair_of_a_mirror_whose_images_are_not_mounted_fetches_nothing(
@@ -319,10 +322,10 @@ def test_a_time_limit_that_ends_a_second_look_is_told_as_any_other(mirror: Path)
     gone, slow, other = image_paths(mirror)[:3]
     gone.unlink()
     endless = other.with_name("endless.png")
-    for path, size in ((slow, 1 << 30), (endless, 200 << 30)):
+    for path, size in ((slow, 2 << 30), (endless, 400 << 30)):
         with path.open("ab") as file:
             file.truncate(size)
-    with started("--mirror", mirror, "verify", "--time-limit", "6s") as process:
+    with started("--mirror", mirror, "verify", "--time-limit", "10s") as process:
         fds = Path(f"/proc/{process.pid}/fd")
         until(lambda: any(os.path.realpath(fd) == str(slow.resolve()) for fd in fds.iterdir()))
         # As an update would that runs meanwhile: what was missing is recorded elsewhere now.

@@ -68,6 +68,17 @@ def test_who_reads_json_is_told_of_what_the_system_refuses(
     assert told["exit_code"] == WRONG_USE and "/some/place" in told["error"]
 
 
+@pytest.mark.parametrize(
+    "words", ["--mirror {x} init --mpp 15", "sync {m} {x}", "--mirror {x} import {m}"]
+)
+def test_no_mirror_is_made_within_another(mirror: Path, tmp_path: Path, words: str) -> None:
+    source = shutil.copytree(mirror, tmp_path / "source")
+    within, before = mirror / "images" / "x", contents(mirror)
+    refused = run(*words.format(m=source, x=within).split())
+    says(refused, WRONG_USE, f"{within} lies in the mirror {mirror}")
+    assert contents(mirror) == before
+
+
 # A mirror that is not as it should be -----------------------------------------------
 
 

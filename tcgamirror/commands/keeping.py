@@ -117,6 +117,7 @@ class _Repair:
         self._as_json = as_json
         self._found: Verified | None = None
         self._removed: list[str] = []
+        self._asked_for = 0
 
     def run(self) -> ExitCode:
         # Here and below: what only reads the mirror needs neither network nor decoders.
@@ -155,8 +156,10 @@ class _Repair:
                 "if it is lost, run tcgamirror rebuild and update"
             )
         self._removed = remove_unfinished(self._home, catalogue)
-        names = [wrong.file_name for wrong in found.wrong]
+        # What an earlier repair could not have is asked for again, too.
+        names = [*(wrong.file_name for wrong in found.wrong), *catalogue.unrepaired()]
         catalogue.put_back(names)
+        self._asked_for = len(names)
         return Wishes(
             refresh=False,
             sample=False,
@@ -167,7 +170,7 @@ class _Repair:
 
     def _end(self, fetched: Fetched) -> ExitCode:
         assert self._found is not None
-        unrepaired = len(self._found.wrong) - fetched.done
+        unrepaired = self._asked_for - fetched.done
         code = ExitCode.DAMAGED if unrepaired else ExitCode.DONE
         if fetched.failed:
             code = ExitCode.SOME_FAILED
@@ -177,7 +180,7 @@ class _Repair:
             return code
         for path in self._removed:
             print(f"removed {console.text(path)}")
-        if self._found.wrong:
+        if self._asked_for:
             print(
                 f"{console.images(fetched.done)} fetched again, {fetched.failed:,} failed, "
                 f"{console.in_bytes(fetched.bytes)} moved"

@@ -12,15 +12,16 @@ from pathlib import Path
 
 from tcgamirror import console, drawn
 from tcgamirror import settings as setting
+from tcgamirror.catalogue import Catalogue
 from tcgamirror.commands.showing import difference_words
 from tcgamirror.errors import ExitCode, WrongUse
-from tcgamirror.home import Home
+from tcgamirror.home import CATALOGUE, Home
 from tcgamirror.lockcheck import compare_listing
 from tcgamirror.lockfile import LockFile, keep_lock, read_lock
 from tcgamirror.manifest import slides_of
 from tcgamirror.model import ImageFormat
 from tcgamirror.sampling import By, Candidate, Order
-from tcgamirror.settings import Settings
+from tcgamirror.settings import FILE_NAME, Settings
 
 
 def init(given: argparse.Namespace) -> ExitCode:
@@ -37,7 +38,14 @@ def init(given: argparse.Namespace) -> ExitCode:
     words = _sample_words(settings)
     if lock is not None:
         words = f"the {console.slides(len(lock.slides))} of {given.lock}"
-    print(f"made a mirror in {home.root}: {words}, each {settings.fixed}")
+    sampled = _sampled_already(home)
+    did = "wrote the settings again of the mirror" if sampled else "made a mirror"
+    print(f"{did} in {home.root}: {words}, each {settings.fixed}")
+    if sampled:
+        print(
+            f"{console.slides(sampled)} {console.are(sampled)} sampled there, and stay; what these "
+            f"settings ask for besides is added by update: correct [sample] in {FILE_NAME} first"
+        )
     if manifest is not None:
         print(f"{settings.manifest} lists {console.slides(manifest.slides)}")
     if lock is not None and manifest is not None:
@@ -45,6 +53,12 @@ def init(given: argparse.Namespace) -> ExitCode:
             print(line)
     print(f"next: {_next(home.root)}")
     return ExitCode.DONE
+
+
+def _sampled_already(home: Home) -> int:
+    """How many slides the catalogue holds of a mirror whose settings were lost."""
+    with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
+        return catalogue.sampled_count()
 
 
 @dataclass(frozen=True, slots=True)

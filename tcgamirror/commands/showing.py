@@ -86,6 +86,7 @@ def _check(home: Home, path: Path | None) -> ExitCode:
     locked = read_lock(path)
     with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
         found = compare(locked, catalogue)
+        more = len(set(catalogue.sampled()).difference(locked.names))
     for names, word in (
         (found.missing, "missing"),
         (found.changed, "changed"),
@@ -96,7 +97,8 @@ def _check(home: Home, path: Path | None) -> ExitCode:
             print(f"{word:11}  {name}")
     differing = sum(map(len, found.lasting.values())) + len(found.waiting)
     same = len(locked.slides) - differing
-    print(f"{same:,} of {console.slides(len(locked.slides))} are as locked")
+    besides = f"; {console.slides(more)} here besides are not in it" if more else ""
+    print(f"{same:,} of {console.slides(len(locked.slides))} are as locked{besides}")
     return ExitCode.SOME_FAILED if differing else ExitCode.DONE
 
 

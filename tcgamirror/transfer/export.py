@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tcgamirror.catalogue import Catalogue
@@ -21,7 +21,7 @@ from tcgamirror.errors import BadExport, NoRoom, WrongUse
 from tcgamirror.files import Lock, free_bytes
 from tcgamirror.foreign import Image
 from tcgamirror.home import CATALOGUE, GALLERY, LOCK, Home
-from tcgamirror.settings import FILE_NAME
+from tcgamirror.settings import FILE_NAME, format_settings
 from tcgamirror.transfer.copying import Loaded, loaded, writing_early
 from tcgamirror.transfer.describing import readme
 from tcgamirror.transfer.layout import (
@@ -333,18 +333,26 @@ class _Export:
         # The gallery shows the whole sample.
         if asked.only is None:
             self._put_gallery()
-        lock = self._home.settings.lock
-        for name in (FILE_NAME, *([lock] if lock else [])):
-            self._put_file(name, self._home.root / name)
         self._snapshot.finish()
         self.slides = self._snapshot.summary()
         self._snapshot.close()
+        self._put_settings(part=asked.only is not None)
         self._put_file(CATALOGUE, work / CATALOGUE)
         if self._earlier:
             self._put_text(EARLIER, formatted_sums(self._left_out))
         text = readme(self._home.settings, release, self.slides, self.images, self.earlier)
         self._put_text(README, text)
         self._write(SUMS, Loaded.of_text(formatted_sums(self._sums)))
+
+    def _put_settings(self, *, part: bool) -> None:
+        settings = self._home.settings
+        if part:
+            # Else the first update elsewhere would add what was left out.
+            settings = replace(settings, slides=sum(self.slides.values()), lock=None)
+            self._put_text(FILE_NAME, format_settings(settings))
+            return
+        for name in (FILE_NAME, *([settings.lock] if settings.lock else [])):
+            self._put_file(name, self._home.root / name)
 
     def _put_gallery(self) -> None:
         for name in sorted(_shown(self._home.root)):
