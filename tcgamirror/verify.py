@@ -13,11 +13,13 @@ its row pending first.
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import stat
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +27,7 @@ from typing import BinaryIO, Protocol
 
 from tcgamirror.abreast import in_batches, threads
 from tcgamirror.catalogue import Catalogue
+from tcgamirror.compared import Compared, same, sign
 from tcgamirror.dimensions import read_size
 from tcgamirror.errors import Damaged, ExitCode, Interrupted
 from tcgamirror.files import Reader
@@ -150,6 +153,9 @@ def verify_images(
     images = round_.to_check(images)
     watcher.begins(len(images), 0 if asked.quick else sum(map(_size_of, images)))
     checker = Checker(home.root, home.settings.form, asked, deadline)
+    compared = Compared(home.root)
+    compared.trim(len(recorded))
+    signs = compared.signs()
     wrong: list[Wrong] = []
     checked = size = 0
     batches = in_batches(
@@ -165,6 +171,7 @@ def verify_images(
         except Interrupted:
             # None of this batch counts as checked: the next run goes on with it.
             break
+        compared.add(each for each in checker.signs() if each not in signs)
         checked += len(batch)
         batch_bytes = 0 if asked.quick else sum(_size_of(image) for image, _ in batch)
         size += batch_bytes
@@ -232,6 +239,12 @@ class Checker:
         self._asked = asked
         self._deadline = deadline
         self._reader = Reader()
+        self._signs: deque[str] = deque()
+
+    def signs(self) -> Iterator[str]:
+        """Of the images found to have their digests since this was asked last."""
+        while self._signs:
+            yield self._signs.popleft()
 
     def fault(self, image: Kept) -> str | None:
         """What is wrong with it, in words; None if nothing is. Raises Interrupted."""
@@ -253,9 +266,12 @@ class Checker:
             return f"cannot be read ({error.strerror or error})"
 
     def _fault_of(self, file: BinaryIO, image: Kept) -> str | None:
+        before = os.fstat(file.fileno())
         size, digest = self._digest(file)
         if (size, digest) != (image.bytes, image.sha256):
             return self._difference(file, size, image)
+        if same(before, os.fstat(file.fileno())) and (known := sign(before, digest)):
+            self._signs.append(known)
         try:
             pixels = read_size(file, self._form)
             if pixels != image.size:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tcgamirror.compared import sign
 from tcgamirror.errors import Damaged, WrongUse
 from tcgamirror.files import PIECE
 from tcgamirror.transfer.copying import WHOLE, Copier, loaded, writing_early
@@ -33,6 +34,23 @@ def test_a_copy_has_the_bytes_and_the_time(tmp_path: Path, size: int) -> None:
     assert Copier().copied_anew(str(source), str(target), sha256(data))
     assert target.read_bytes() == data
     assert target.stat().st_mtime_ns == 1_700_000_000_123_456_789
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_what_is_known_to_be_right_is_copied_as_it_is(tmp_path: Path, size: int) -> None:
+    data = os.urandom(size)
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.write_bytes(data)
+    # Under another digest: so it is seen that the bytes are not compared.
+    known = sign(source.stat(), sha256(b"other"))
+    assert known is not None
+    before = open_files()
+    assert Copier({known}).copied_anew(str(source), str(target), sha256(b"other"))
+    assert target.read_bytes() == data
+    assert target.stat().st_mtime_ns == source.stat().st_mtime_ns
+    os.utime(source)
+    assert not Copier({known}).copied_anew(str(source), str(target), sha256(b"other"))
+    assert not target.exists() and open_files() == before
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -63,9 +81,10 @@ def test_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"data")
     (tmp_path / "folder").mkdir()
     for target in (tmp_path / "folder", tmp_path / "gone" / "b", Path("/dev/full")):
-        with pytest.raises(OSError) as caught:
-            Copier().copied_anew(str(tmp_path / "a"), str(target), sha256(b"data"))
-        assert caught.value.filename == str(target)
+        for known in ("", str(sign((tmp_path / "a").stat(), sha256(b"data")))):
+            with pytest.raises(OSError) as caught:
+                Copier({known}).copied_anew(str(tmp_path / "a"), str(target), sha256(b"data"))
+            assert caught.value.filename == str(target)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "tcgamirror"
 FLOORS = [
     {"", "errors", "patience", "values", "schema", "filesystem", "amounts", "cores"},
     {"geometry", "spans", "brake", "abreast", "schedule", "publishing_options", "carrying_options"},
-    {"model", "files", "database", "connections", "tiff"},
+    {"model", "files", "database", "connections", "tiff", "compared"},
     {"resolution", "sampling", "manifest", "partial", "answers", "dimensions"}
     | {"lookups", "merging", "history", "retrying", "machine"},
     {"picking", "waiting", "upkeep", "workspace", "gdc", "exchange"},

@@ -80,6 +80,8 @@ def spoil(root: Path) -> dict[str, str]:
 
 
 def test_a_whole_mirror_is_clean_and_nothing_is_written(mirror: Path) -> None:
+    # But for the note of what it read.
+    succeeded("--mirror", mirror, "verify")
     before = contents(mirror)
     for options in ((), ("--quick",), ("--decode", "--sample", "3")):
         result = succeeded("--mirror", mirror, "verify", *options)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -107,13 +107,15 @@ def export(home: Home, dest: Path, asked: Asked, on_progress: Progress) -> Expor
         release = snapshot.release()
         if names is not None:
             snapshot.keep_only(names)
-        place: Place = DirectoryPlace(home.root, work)
+        # It is about to be pulled out. What stays beside the mirror is made anew after a power cut.
+        settles = work.stat().st_dev != home.root.stat().st_dev
+        place: Place = DirectoryPlace(home.root, work, settles=settles)
         if form is not Form.DIRECTORY:
             top = _plain(dest.name[: -len(form)])
             place = ArchivePlace(home.root, archive(work / dest.name, form, top, asked.split))
         stack.callback(place.close)
         made = _Export(home, snapshot, place, earlier, on_progress)
-        with writing_early(work):
+        with writing_early(work) if settles else nullcontext():
             made.put_images(work)
             made.put_rest(work, asked, release)
         files = place.end(dest)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from tcgamirror.abreast import in_batches, threads
+from tcgamirror.compared import Compared
 from tcgamirror.files import make_folder, room, sync_disk, sync_folder
 from tcgamirror.foreign import Image
 from tcgamirror.store import IMAGES
@@ -43,12 +44,16 @@ class Place(Protocol):
 
 
 class DirectoryPlace:
-    """A directory that is renamed at the end. What lies there and is right is left."""
+    """A directory that is renamed at the end. What lies there and is right is left.
 
-    def __init__(self, root: Path, work: Path) -> None:
+    settles: whether all of it reaches the disk before that.
+    """
+
+    def __init__(self, root: Path, work: Path, *, settles: bool) -> None:
         self._root = root
         self._work = work
-        self._copier = Copier()
+        self._settles = settles
+        self._copier = Copier(Compared(root).signs())
         self._names = {HELD}
 
     def put_all(self, images: Sequence[Image]) -> Iterator[tuple[Image, bool]]:
@@ -98,10 +103,12 @@ class DirectoryPlace:
     def end(self, dest: Path) -> list[Path]:
         with room(dest):
             self._remove_others()
-            sync_disk(self._work)
+            if self._settles:
+                sync_disk(self._work)
             self._work.rename(dest)
             (dest / HELD).unlink()
-            sync_folder(dest.absolute().parent)
+            if self._settles:
+                sync_folder(dest.absolute().parent)
         return [dest]
 
     def _remove_others(self) -> None:

@@ -123,7 +123,9 @@ class Snapshot:
         with self._told():
             with database.transaction(self._connection):
                 self._drop_others()
-            self._connection.execute("VACUUM")
+            (empty,) = self._connection.execute("PRAGMA freelist_count").fetchone()
+            if empty:
+                self._connection.execute("VACUUM")
             found = complaints(self._connection)
         if found:
             raise Damaged(f"the catalogue is damaged ({found[0]}); {database.WAY_OUT}")

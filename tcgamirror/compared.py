@@ -1,0 +1,77 @@
+"""Which images were compared with their digests, and what the file system said of them then.
+
+An image that nothing has touched since need not be read again only to be copied. A file's
+last change of bytes, name, owner or links (its ctime) is told by the file system, and no
+program can set it: git's index and backup programs believe files by the same signs. The note
+lies beside the catalogue, not in it, because a mirror that moved to another disk, or whose
+note was lost, is right all the same: its images are read then.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+FILE = ".compared.txt"
+
+MOST_BYTES = 256 << 20
+"""Of the note: a million images take half of it. What is more is nobody's note."""
+
+_STALE = 10_000
+"""Signs of images that are no more, and which are put up with beside as many as there are."""
+
+
+def same(before: os.stat_result, after: os.stat_result) -> bool:
+    """Whether nothing touched a file between two looks at it."""
+    return (
+        before.st_ctime_ns == after.st_ctime_ns
+        and before.st_size == after.st_size
+        and before.st_ino == after.st_ino
+    )
+
+
+def sign(look: os.stat_result, sha256: str) -> str | None:
+    """What stands for a file with that digest that looks so; None if its look tells too little.
+
+    That is on a file system that tells whole seconds: there two changes may look like one.
+    """
+    if look.st_ctime_ns % 1_000_000_000 == 0:
+        return None
+    return f"{sha256} {look.st_ino} {look.st_size} {look.st_ctime_ns}"
+
+
+class Compared:
+    """The note of one mirror. For any number of threads, and processes."""
+
+    def __init__(self, mirror: Path) -> None:
+        self._path = mirror / FILE
+
+    def signs(self) -> frozenset[str]:
+        """All that were added; none of a note that cannot be read."""
+        with suppress(OSError, UnicodeDecodeError), self._opened(os.O_RDONLY) as file:
+            if os.fstat(file.fileno()).st_size <= MOST_BYTES:
+                return frozenset(file.readall().decode("ascii").splitlines())
+        return frozenset()
+
+    def add(self, signs: Iterable[str]) -> None:
+        """Adds them; a mirror that cannot be written goes without."""
+        # Each on a new line, whatever a killed program left of the last one, and all by one call.
+        text = "".join(f"\n{each}" for each in signs)
+        if text:
+            with suppress(OSError), self._opened(os.O_WRONLY | os.O_APPEND | os.O_CREAT) as file:
+                file.write(f"{text}\n".encode())
+
+    def trim(self, images: int) -> None:
+        """Begins the note anew if it has far more signs than there are images."""
+        if len(self.signs()) > 2 * images + _STALE:
+            with suppress(OSError):
+                self._path.unlink()
+
+    def _opened(self, flags: int) -> io.FileIO:
+        """The note. Should something else lie there, nobody waits for it."""
+        safe = flags | os.O_NONBLOCK | os.O_NOFOLLOW
+        mode = "rb" if flags == os.O_RDONLY else "ab"
+        return io.FileIO(self._path, mode, opener=lambda name, _: os.open(name, safe, 0o644))

@@ -1,0 +1,216 @@
+"""Which images need not be read again to be copied: right ones alone, and of none a word too much.
+
+That the file system tells of every change is the kernel's promise, and tried here on the one
+the temporary files lie on.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.compared import FILE, Compared, same, sign
+from tcgamirror.files import sync_disk
+from tcgamirror.transfer.layout import UNFINISHED
+from tests.carrying import exported, inside
+from tests.command import run, succeeded
+from tests.gdc import Listed, StandIn
+from tests.mirrors import column, contents, images, made, updated
+
+SHA = "5e" * 32
+OTHER_DISK = Path("/dev/shm")
+
+
+@pytest.fixture(scope="module")
+def whole(
+    tmp_path_factory: pytest.TempPathFactory, small_slides: tuple[Listed, ...]
+) -> Iterator[Path]:
+    """A mirror of six slides, fetched and never looked at again, not to be changed."""
+    with StandIn(small_slides) as gdc:
+        root = made(tmp_path_factory.mktemp("whole") / "m", gdc, slides=6)
+        updated(root)
+        yield root
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, whole: Path) -> Path:
+    """A copy that was verified: all of its images are noted."""
+    root = shutil.copytree(whole, tmp_path / "m")
+    succeeded("--mirror", root, "verify")
+    return root
+
+
+def signed(root: Path) -> set[str | None]:
+    """What stands for the mirror's images as they lie there now and as they are recorded."""
+    told = column(root, "select path from mirror"), column(root, "select sha256 from mirror")
+    return {sign((root / str(path)).stat(), str(sha)) for path, sha in zip(*told, strict=True)}
+
+
+def first(root: Path) -> Path:
+    return root / next(iter(images(root)))
+
+
+def forge(root: Path, image: Path) -> None:
+    """Notes a damaged image as right, as if its disk had changed it and the system not known."""
+    (sha256,) = column(
+        root, f"select sha256 from mirror where path = '{image.relative_to(root).as_posix()}'"
+    )
+    forged = sign(image.stat(), str(sha256))
+    assert forged is not None
+    Compared(root).add([forged])
+
+
+# Who notes what ---------------------------------------------------------------------
+
+
+def test_what_is_fetched_is_noted(whole: Path) -> None:
+    assert signed(whole) <= Compared(whole).signs()
+
+
+def test_what_verify_read_is_noted_once(whole: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(whole, tmp_path / "m")
+    assert not signed(root) & Compared(root).signs()
+    succeeded("--mirror", root, "verify", "--quick")
+    assert not signed(root) & Compared(root).signs()
+    succeeded("--mirror", root, "verify")
+    assert signed(root) <= Compared(root).signs()
+    before = contents(root)
+    succeeded("--mirror", root, "verify")
+    assert contents(root) == before
+
+
+def test_what_is_damaged_is_not_noted(mirror: Path) -> None:
+    image = first(mirror)
+    image.write_bytes(image.read_bytes()[:-1] + b"x")
+    assert run("--mirror", mirror, "verify").code == 7
+    here = image.stat()
+    assert not any(f" {here.st_ctime_ns}" in each for each in Compared(mirror).signs())
+
+
+def test_a_note_of_images_that_are_no_more_is_begun_anew(mirror: Path) -> None:
+    Compared(mirror).add(f"{number:064x} 1 2 3" for number in range(10_000))
+    assert len(Compared(mirror).signs()) > 10_000
+    Compared(mirror).trim(10_000)
+    assert len(Compared(mirror).signs()) > 10_000
+    succeeded("--mirror", mirror, "verify")
+    assert Compared(mirror).signs() - {""} == signed(mirror)
+
+
+# What the file system tells -----------------------------------------------------------
+
+
+def in_place(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(b"x")
+
+
+def by_another(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes())
+    other.replace(path)
+
+
+def with_its_time(path: Path) -> None:
+    """As a program does that hides what it did."""
+    look = path.stat()
+    in_place(path)
+    os.utime(path, ns=(look.st_atime_ns, look.st_mtime_ns))
+
+
+@pytest.mark.parametrize("touch", [in_place, by_another, with_its_time])
+def test_every_touch_tells(tmp_path: Path, touch: Callable[[Path], None]) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"data")
+    before = path.stat()
+    assert same(before, path.stat()) and sign(before, SHA) == sign(path.stat(), SHA)
+    while path.stat().st_ctime_ns == before.st_ctime_ns:
+        touch(path)
+    assert not same(before, path.stat()) and sign(before, SHA) != sign(path.stat(), SHA)
+
+
+def test_a_file_system_that_tells_whole_seconds_is_not_believed(tmp_path: Path) -> None:
+    # Only its time is made up: no file system here is so coarse.
+    look = tmp_path.stat()
+    coarse = os.stat_result(look[:10], {"st_ctime_ns": 1_700_000_000_000_000_000})
+    assert sign(look, SHA) is not None
+    assert sign(coarse, SHA) is None
+
+
+# What an export makes of it -------------------------------------------------------------
+
+
+def test_an_image_that_was_touched_is_read_again(mirror: Path, tmp_path: Path) -> None:
+    image, other = (mirror / path for path in list(images(mirror))[:2])
+    with_its_time(image)
+    other.chmod(0o600)
+    result = inside("--mirror", mirror, "export", tmp_path / "e", "--json")
+    assert (result.code, result.json()["lacking"]) == (7, [str(image.relative_to(mirror))])
+
+
+def test_an_image_that_was_not_is_copied_unread_and_found_where_it_arrives(
+    mirror: Path, tmp_path: Path
+) -> None:
+    image = first(mirror)
+    in_place(image)
+    forge(mirror, image)
+    export = exported(mirror, tmp_path / "e")
+    result = inside("--mirror", tmp_path / "i", "import", export, "--json")
+    assert result.code == 7
+    assert str(image.relative_to(mirror)) in result.out
+    # An archive's images are read in any case.
+    assert inside("--mirror", mirror, "export", tmp_path / "e.tar").code == 7
+
+
+@pytest.mark.parametrize("spoil", ["bytes", "folder", "pipe", "link", "torn"])
+def test_whatever_lies_in_the_notes_place_nothing_is_lost(
+    mirror: Path, tmp_path: Path, spoil: str
+) -> None:
+    note = mirror / FILE
+    text = note.read_bytes()
+    note.unlink()
+    match spoil:
+        case "bytes":
+            note.write_bytes(os.urandom(5000))
+        case "folder":
+            note.mkdir()
+        case "pipe":
+            os.mkfifo(note)
+        case "link":
+            note.symlink_to("/dev/zero")
+        case _:
+            note.write_bytes(text[:-40])
+    for command in (("verify",), ("export", tmp_path / "e")):
+        succeeded("--mirror", mirror, *command, timeout=30)
+    assert images(tmp_path / "e") == images(mirror)
+    if spoil == "torn":
+        assert signed(mirror) <= Compared(mirror).signs()
+
+
+# Which disk is waited for ---------------------------------------------------------------
+
+
+def test_only_another_disk_is_waited_for(
+    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not OTHER_DISK.is_dir() or OTHER_DISK.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip(f"{OTHER_DISK} is no other disk here")
+    waited: list[Path] = []
+
+    def seen(path: Path) -> None:
+        waited.append(path)
+        sync_disk(path)
+
+    monkeypatch.setattr("tcgamirror.transfer.places.sync_disk", seen)
+    exported(mirror, tmp_path / "e")
+    assert not waited
+    away = OTHER_DISK / f"tcgamirror-{os.getpid()}"
+    try:
+        exported(mirror, away)
+        assert waited == [away.with_name(f"{away.name}{UNFINISHED}")]
+        assert images(away) == images(mirror)
+    finally:
+        shutil.rmtree(away, ignore_errors=True)
