@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from itertools import filterfalse
 
 from tcgamirror.database import timestamp
 from tcgamirror.lookups import last_release
@@ -46,7 +47,7 @@ def fresh(connection: sqlite3.Connection, plan: Plan) -> list[str]:
         unsampled = "file_name NOT IN (SELECT file_name FROM sample)"
         return _order(connection, plan, f"{_LISTED} AND {unsampled}")
     sampled = {name for (name,) in connection.execute("SELECT file_name FROM sample")}
-    return [name for name in order(connection, plan) if name not in sampled]
+    return list(filterfalse(sampled.__contains__, order(connection, plan)))
 
 
 def _order(connection: sqlite3.Connection, plan: Plan, listed: str) -> list[str]:

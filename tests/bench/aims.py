@@ -78,9 +78,8 @@ def of_link(measured: Shared) -> Iterator[Aim]:
     """With a link that is the limit it has to be busy, and with any other the processor."""
     kind = measured.kind.name
     if measured.busy is None:
-        yield _at_least(
-            "% of all cores busy, no link's limit", kind, measured.cpu * 100, CORES_BUSY
-        )
+        left = measured.cpu_of_left * 100
+        yield _at_least("% of the cores it could have, no link's limit", kind, left, CORES_BUSY)
         return
     yield _at_least("% of the link busy", kind, measured.busy * 100, LINK_BUSY)
     over = measured.over_bare

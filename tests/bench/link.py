@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from statistics import median_low
 
@@ -24,7 +25,8 @@ class Shared:
     rate: of the link, in bytes per second; None where nothing but DELAY holds it up.
     seconds, bare: of the whole run, and of downloading the level's tiles alone over as many
     connections. busy: part of the link that was used while slides came, cpu: part of the cores
-    that was, start and listing included.
+    that was, start and listing included. serving: part of the cores that the stand-in took, which
+    nobody else could have.
     """
 
     kind: Kind
@@ -34,10 +36,16 @@ class Shared:
     bare: float
     busy: float | None
     cpu: float
+    serving: float
 
     @property
     def over_bare(self) -> float:
         return self.seconds / self.bare
+
+    @property
+    def cpu_of_left(self) -> float:
+        """Part of what the stand-in left of the cores."""
+        return self.cpu / (1 - self.serving)
 
 
 def shared(kind: Kind, slides: int, rate: float | None, repetitions: int) -> Shared:
@@ -50,8 +58,12 @@ def shared(kind: Kind, slides: int, rate: float | None, repetitions: int) -> Sha
 def _once(kind: Kind, slides: int, rate: float | None) -> Shared:
     with StandIn(kind.listing(slides)) as gdc:
         gdc.delay, gdc.link_rate = DELAY, rate
+        # The stand-in's threads are of this process, which waits meanwhile.
+        before = time.process_time()
         cost = ours.update(gdc, "range", WORKERS).footprint
+        served = time.process_time() - before
         moved = traffic(gdc)
         bare, _ = bare_download(gdc, kind)
     busy = None if rate is None else moved.bytes / rate / moved.seconds
-    return Shared(kind, rate, slides, cost.seconds, bare, busy, cost.cpu / cost.seconds / cores())
+    cpu, serving = (spent / cost.seconds / cores() for spent in (cost.cpu, served))
+    return Shared(kind, rate, slides, cost.seconds, bare, busy, cpu, serving)

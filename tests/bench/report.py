@@ -39,6 +39,7 @@ LINKED = (
     "times bare",
     "link busy",
     "cores busy",
+    "cores serving",
 )
 
 
@@ -115,7 +116,7 @@ def _of_links() -> str:
         f"{LINK * 8 / 1e6:g} Mbit/s, or as much as they can take. The bare download moves the "
         "level's tiles alone, from where they are known to lie, over as many connections, and "
         "makes no image. Start and listing count in the seconds, but not in how busy the link was. "
-        "The stand-in serves from the same cores."
+        "The stand-in serves from the same cores, and what it takes nobody else could have."
     )
 
 
@@ -150,6 +151,7 @@ def _link_rows(links: Sequence[Shared]) -> Iterator[Sequence[str]]:
             number(measured.over_bare),
             "" if measured.busy is None else f"{measured.busy:.0%}",
             f"{measured.cpu:.0%}",
+            f"{measured.serving:.0%}",
         )
 
 
