@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tcgamirror.lookups import SourceCount
-from tcgamirror.model import Slide, Target
+from tcgamirror.model import Target
+from tcgamirror.waiting import Due
 
 ENOUGH = 5
 """Images of one source from which on its own past tells more than a rule."""
@@ -31,19 +32,20 @@ USUAL_REQUESTS = 12
 class Forecast:
     """source: the first of the ladder, which all slides are taken to come by.
 
-    slides: in the order they would be fetched. bytes: over the network.
-    seconds: in all. measured: whether earlier runs tell, not rules.
+    slides: in the order they would be fetched, each read when it comes to it.
+    bytes: over the network. seconds: in all. measured: whether earlier runs tell,
+    not rules.
     """
 
     source: str
-    slides: tuple[Slide, ...]
+    slides: Due
     bytes: int
     seconds: float
     measured: bool
 
 
 def forecast(
-    slides: tuple[Slide, ...],
+    slides: Due,
     source: str,
     target: Target,
     workers: int,
@@ -56,9 +58,12 @@ def forecast(
         moved = known.bytes_fetched / known.images * count
         seconds = known.seconds / known.images * count / workers
         return Forecast(source, slides, round(moved), seconds, measured=True)
-    parts = [_by_rule(slide.size or USUAL_SIZE, source, target) for slide in slides]
-    seconds = sum(part[1] for part in parts) / workers
-    return Forecast(source, slides, round(sum(part[0] for part in parts)), seconds, measured=False)
+    moved = seconds = 0.0
+    for slide in slides:
+        its_bytes, its_seconds = _by_rule(slide.size or USUAL_SIZE, source, target)
+        moved += its_bytes
+        seconds += its_seconds / workers
+    return Forecast(source, slides, round(moved), seconds, measured=False)
 
 
 def _by_rule(size: int, source: str, target: Target) -> tuple[float, float]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -282,7 +282,8 @@ class Run:
             pool.end(error)
 
 
-def rehearse(home: Home, wishes: Wishes, watcher: Watcher, brake: Brake) -> Forecast:
+@contextmanager
+def rehearsed(home: Home, wishes: Wishes, watcher: Watcher, brake: Brake) -> Iterator[Forecast]:
     """What `perform` would fetch now: asks for the listing, but changes nothing on disk."""
     with (
         Catalogue.rehearsal(home.root / CATALOGUE) as catalogue,
@@ -294,12 +295,10 @@ def rehearse(home: Home, wishes: Wishes, watcher: Watcher, brake: Brake) -> Fore
             steps.refresh(accept_shrink=wishes.accept_shrink)
         if wishes.sample:
             steps.sample()
-        due = tuple(
-            catalogue.due(retry_failed=wishes.retry_failed, now=time.time(), limit=wishes.limit)
-        )
+        due = catalogue.due(retry_failed=wishes.retry_failed, now=time.time(), limit=wishes.limit)
         past = {row.source: row for row in catalogue.counts().by_source}
-    settings = home.settings
-    return forecast(due, settings.via[0], settings.target, workers_of(settings), past)
+        settings = home.settings
+        yield forecast(due, settings.via[0], settings.target, workers_of(settings), past)
 
 
 def network(home: Home, brake: Brake) -> Transport:

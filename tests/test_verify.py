@@ -324,7 +324,7 @@ def test_a_time_limit_that_ends_a_second_look_is_told_as_any_other(mirror: Path)
     gone, slow, other = image_paths(mirror)[:3]
     gone.unlink()
     endless = other.with_name("endless.png")
-    for path, size in ((slow, 2 << 30), (endless, 400 << 30)):
+    for path, size in ((slow, 6 << 30), (endless, 400 << 30)):
         with path.open("ab") as file:
             file.truncate(size)
     with started("--mirror", mirror, "verify", "--time-limit", "10s") as process:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 from tcgamirror import console
 from tcgamirror.brake import Brake
@@ -15,7 +16,8 @@ from tcgamirror.commands.showing import difference_words
 from tcgamirror.errors import ExitCode, TcgaMirrorError
 from tcgamirror.fetching import Standing
 from tcgamirror.files import refusal
-from tcgamirror.mirror import Report, Wishes, perform, rehearse
+from tcgamirror.forecast import Forecast
+from tcgamirror.mirror import Report, Wishes, perform, rehearsed
 from tcgamirror.runlog import RunLog
 from tcgamirror.settings import byte_rate
 
@@ -32,11 +34,29 @@ def update(given: argparse.Namespace) -> ExitCode:
 def _rehearse(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
     brake = Brake()
     brake.listen()
-    seen = rehearse(home_of(given), wishes, console.Progress(quiet=given.json), brake)
-    if given.json:
-        print(json.dumps(dataclasses.asdict(seen)))
-        return ExitCode.DONE
-    for slide in seen.slides[:SHOWN]:
+    watcher = console.Progress(quiet=given.json)
+    with rehearsed(home_of(given), wishes, watcher, brake) as seen:
+        if given.json:
+            _print_rehearsed(seen)
+        else:
+            _tell_rehearsed(seen)
+    return ExitCode.DONE
+
+
+def _print_rehearsed(seen: Forecast) -> None:
+    """One line, of which a slide is held at a time: there may be a million."""
+    told = {"source": seen.source, "slides": []}
+    rest = {"bytes": seen.bytes, "seconds": seen.seconds, "measured": seen.measured}
+    print(json.dumps(told)[: -len("]}")], end="")
+    between = ""
+    for slide in seen.slides:
+        print(between, json.dumps(dataclasses.asdict(slide)), sep="", end="")
+        between = ", "
+    print("], ", json.dumps(rest)[1:], sep="")
+
+
+def _tell_rehearsed(seen: Forecast) -> None:
+    for slide in islice(seen.slides, SHOWN):
         print(f"{slide.file_name}  {console.in_bytes(slide.size or 0)}")
     if len(seen.slides) > SHOWN:
         print(f"... and {len(seen.slides) - SHOWN:,} more (all of them with --json)")
@@ -45,7 +65,6 @@ def _rehearse(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
         f"about {console.in_bytes(seen.bytes)} in about {console.in_time(seen.seconds)} "
         f"({'by earlier runs' if seen.measured else 'a rough guess'}); nothing was changed"
     )
-    return ExitCode.DONE
 
 
 def refresh(given: argparse.Namespace) -> ExitCode:

@@ -1,0 +1,54 @@
+"""`update --dry-run` tells all that an update would fetch, however much, and does nothing of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.sampling import By, Order
+from tests.command import succeeded
+from tests.gdc import StandIn
+from tests.mirrors import column, contents, made, updated
+
+SLIDES = 18
+IN_ORDER = "select file_name from mirror order by sample_rank"
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, small_gdc: StandIn) -> Path:
+    """Made, and never updated."""
+    root = made(tmp_path / "m", small_gdc, "--kind", "all", slides=SLIDES)
+    # What it leaves beside the settings, it leaves once.
+    succeeded("--mirror", root, "update", "--dry-run")
+    return root
+
+
+@pytest.mark.parametrize(("order", "by"), [(Order.STABLE, By.NONE), (Order.SHUFFLE, By.PROJECT)])
+def test_what_it_tells_is_what_is_fetched(
+    tmp_path: Path, small_gdc: StandIn, order: Order, by: By
+) -> None:
+    options = ("--kind", "all", "--order", order, "--by", by)
+    root = made(tmp_path / "m", small_gdc, *options, slides=SLIDES)
+    told = succeeded("--mirror", root, "update", "--dry-run", "--json").json()
+    assert told.keys() == {"source", "slides", "bytes", "seconds", "measured"}
+    assert (told["source"], told["measured"], told["bytes"] > 0) == ("range", False, True)
+    updated(root)
+    assert [slide["file_name"] for slide in told["slides"]] == column(root, IN_ORDER)
+    again = succeeded("--mirror", root, "update", "--dry-run", "--json").json()
+    assert (again["slides"], again["bytes"], again["measured"]) == ([], 0, True)
+
+
+def test_people_are_told_the_first_ones_and_the_number(mirror: Path) -> None:
+    before = contents(mirror)
+    people = succeeded("--mirror", mirror, "update", "--dry-run", "--limit", "3").out
+    names = [slide["file_name"] for slide in _told(mirror, "--limit", "3")]
+    assert [line.split()[0] for line in people.splitlines()[:3]] == names
+    assert "3 slides would be fetched by range" in people and "nothing was changed" in people
+    assert contents(mirror) == before
+
+
+def _told(root: Path, *options: str) -> list[dict[str, object]]:
+    slides = succeeded("--mirror", root, "update", "--dry-run", "--json", *options).json()["slides"]
+    assert isinstance(slides, list)
+    return slides
