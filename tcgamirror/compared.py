@@ -1,27 +1,35 @@
 """Which images were compared with their digests, and what the file system said of them then.
 
-An image that nothing has touched since need not be read again only to be copied. A file's
-last change of bytes, name, owner or links (its ctime) is told by the file system, and no
-program can set it: git's index and backup programs believe files by the same signs. The note
-lies beside the catalogue, not in it, because a mirror that moved to another disk, or whose
-note was lost, is right all the same: its images are read then.
+An image that nothing has touched since need not be read again only to be copied. A disk's own
+file system tells when a file's bytes, name, owner or links last changed (its ctime), and lets no
+program set that: git's index and backup programs believe files by the same signs. What the disk
+itself makes of the bytes is another matter, for `verify`. The note lies beside the catalogue,
+not in it, because a mirror that moved to another disk, or whose note was lost, is right all the
+same: its images are read then.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+import stat
+from collections.abc import Container, Iterable
 from contextlib import suppress
 from pathlib import Path
+
+from tcgamirror.errors import Damaged, NoRoom, WrongUse
+from tcgamirror.files import replacing
 
 FILE = ".compared.txt"
 
 MOST_BYTES = 256 << 20
 """Of the note: a million images take half of it. What is more is nobody's note."""
 
+_SIGN = 110
+"""Bytes of one sign, about."""
+
 _STALE = 10_000
-"""Signs of images that are no more, and which are put up with beside as many as there are."""
+"""Signs of images that are no more, which are put up with beside as many as there are images."""
 
 
 def same(before: os.stat_result, after: os.stat_result) -> bool:
@@ -51,9 +59,10 @@ class Compared:
 
     def signs(self) -> frozenset[str]:
         """All that were added; none of a note that cannot be read."""
-        with suppress(OSError, UnicodeDecodeError), self._opened(os.O_RDONLY) as file:
-            if os.fstat(file.fileno()).st_size <= MOST_BYTES:
-                return frozenset(file.readall().decode("ascii").splitlines())
+        with suppress(OSError), self._opened(os.O_RDONLY) as file:
+            # Not to the file's end: it may grow meanwhile.
+            note = file.read(min(os.fstat(file.fileno()).st_size, MOST_BYTES))
+            return frozenset((note or b"").decode("ascii", "replace").splitlines())
         return frozenset()
 
     def add(self, signs: Iterable[str]) -> None:
@@ -64,14 +73,28 @@ class Compared:
             with suppress(OSError), self._opened(os.O_WRONLY | os.O_APPEND | os.O_CREAT) as file:
                 file.write(f"{text}\n".encode())
 
+    def take_back(self, digests: Container[str | None]) -> None:
+        """Forgets all images of these digests: one of them was read and had another."""
+        there = self.signs()
+        kept = [each for each in there if each.partition(" ")[0] not in digests]
+        if len(kept) < len(there):
+            # What somebody adds meanwhile is lost, and read again.
+            with suppress(OSError, NoRoom, WrongUse, Damaged), replacing(self._path) as file:
+                file.write("\n".join([*kept, ""]).encode())
+
     def trim(self, images: int) -> None:
-        """Begins the note anew if it has far more signs than there are images."""
-        if len(self.signs()) > 2 * images + _STALE:
-            with suppress(OSError):
+        """Begins the note anew if it tells of far more than there are images."""
+        with suppress(OSError):
+            size = self._path.lstat().st_size
+            if size > min((2 * images + _STALE) * _SIGN, MOST_BYTES):
                 self._path.unlink()
 
     def _opened(self, flags: int) -> io.FileIO:
-        """The note. Should something else lie there, nobody waits for it."""
+        """The note. Should something else lie there, nobody reads it or waits for it."""
         safe = flags | os.O_NONBLOCK | os.O_NOFOLLOW
         mode = "rb" if flags == os.O_RDONLY else "ab"
-        return io.FileIO(self._path, mode, opener=lambda name, _: os.open(name, safe, 0o644))
+        file = io.FileIO(self._path, mode, opener=lambda name, _: os.open(name, safe, 0o644))
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise FileNotFoundError(self._path)
+        return file

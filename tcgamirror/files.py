@@ -247,7 +247,7 @@ class Lock:
             make_folder(self._path.parent)
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            if not _try_lock(handle):
+            if not _try_lock(handle) or not _is_at(self._path, handle):
                 raise Locked(f"another run ({self._holder(handle)}) holds {self._path.parent}")
             with room(self._path):
                 self._sign(handle)
@@ -287,6 +287,13 @@ class Lock:
             return f"{told['command']}, pid {told['pid']} on {told['host']}, since {told['since']}"
         except (OSError, ValueError, KeyError, TypeError):
             return "it has not said which"
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    """Whether that file is the one at `path`: its last holder may have removed it just now."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(handle), path.stat())
+    return False
 
 
 def _try_lock(handle: int) -> bool:

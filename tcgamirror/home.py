@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,12 +56,13 @@ class Home:
         )
 
     @classmethod
-    def create(cls, root: Path, settings: Settings) -> Home:
+    def create(cls, root: Path, settings: Settings, lock: Iterable[bytes] = ()) -> Home:
         """A new mirror. The settings are written last: what lacks them is none.
 
-        A catalogue that an init left which was killed before that is replaced. One
-        that was used stays, as that of a mirror whose settings were lost. Raises
-        NotAMirror if `root` holds a mirror, or a catalogue of other images or none.
+        lock: the lines of its lock file, if the settings name one. A catalogue that an
+        init left which was killed before that is replaced. One that was used stays, as
+        that of a mirror whose settings were lost. Raises NotAMirror if `root` holds a
+        mirror, or a catalogue of other images or none.
         """
         _check_outside(root)
         _make(root)
@@ -70,7 +73,7 @@ class Home:
         home = cls(root, settings)
         if _there(root / CATALOGUE):
             home._check_own_catalogue()
-            home._write_settings()
+            home._write_settings(lock)
             return home
         if _there(root / GALLERY):
             raise NotAMirror(
@@ -80,14 +83,17 @@ class Home:
         with Catalogue.create(root / CATALOGUE) as catalogue:
             catalogue.set_fact(FIXED, settings.fixed)
         try:
-            home._write_settings()
+            home._write_settings(lock)
         except BaseException:
             # Left alone it would keep an init for other images from this directory.
             (root / CATALOGUE).unlink(missing_ok=True)
             raise
         return home
 
-    def _write_settings(self) -> None:
+    def _write_settings(self, lock: Iterable[bytes]) -> None:
+        if self.settings.lock is not None:
+            with replacing(self.root / self.settings.lock) as file:
+                file.writelines(lock)
         with replacing(self.root / FILE_NAME) as file:
             file.write(format_settings(self.settings).encode())
 
@@ -149,7 +155,11 @@ def check_place(root: Path) -> None:
 
 def _check_outside(root: Path) -> None:
     """Raises NotAMirror for a place in another mirror, where it would be a stray."""
-    for above in root.absolute().parents:
+    # What is no path at all is told when it is made.
+    with suppress(ValueError):
+        # Not by its name alone: `..` and links lead elsewhere.
+        root = Path(os.path.realpath(root))
+    for above in root.parents:
         if all(os.path.lexists(above / name) for name in (FILE_NAME, CATALOGUE)):
             raise NotAMirror(
                 f"{root.absolute()} lies in the mirror {above}: name a directory outside of it"

@@ -25,12 +25,11 @@ from tcgamirror import settings as setting
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.drawn import plan_of
 from tcgamirror.errors import BadLockFile, BadSettings
-from tcgamirror.files import replacing
 from tcgamirror.foreign import MOST_SLIDES
-from tcgamirror.home import CATALOGUE, GALLERY, Home
+from tcgamirror.home import Home
 from tcgamirror.model import ImageFormat
 from tcgamirror.sampling import By, Candidate, Order, Plan, ordered
-from tcgamirror.settings import FILE_NAME, LOCKED, Settings
+from tcgamirror.settings import LOCKED, Settings
 
 MOST_BYTES = 400 * MOST_SLIDES
 """So much that any sample can be told; all 30,000 slides of TCGA take 8 MB."""
@@ -339,13 +338,3 @@ def order_of(home: Home, candidates: Sequence[Candidate]) -> list[str]:
     if home.settings.lock is None:
         return ordered(candidates, home.settings.plan)
     return read_lock(home.root / home.settings.lock).among(candidates)
-
-
-def keep_lock(root: Path, lock: LockFile) -> None:
-    """Has a mirror that is about to be made keep the lock file.
-
-    What holds a mirror already is left as it is, for `Home.create` to refuse.
-    """
-    if not any(os.path.lexists(root / name) for name in (FILE_NAME, CATALOGUE, GALLERY)):
-        with replacing(root / LOCKED) as file:
-            file.writelines(lines_of(lock))

@@ -64,6 +64,11 @@ class Round:
                 return cls(root / FILE, decode, begun, rank, images, wrong)
         return cls(root / FILE, decode, now)
 
+    @property
+    def fresh(self) -> bool:
+        """Whether all images are to be read by this run."""
+        return self.path is not None and self.rank == 0
+
     def to_check(self, images: Sequence[Kept]) -> list[Kept]:
         """Those found damaged before, then those that were not reached."""
         again = [each for each in images if each.file_name in self.wrong and each.rank <= self.rank]

@@ -48,7 +48,7 @@ from tcgamirror.errors import (
 from tcgamirror.files import Lock, digest, free_bytes, make_folder, replacing, room, sync_folder
 from tcgamirror.foreign import Foreign, Image
 from tcgamirror.home import CATALOGUE, LOCK, Home
-from tcgamirror.lockfile import keep_lock, read_lock
+from tcgamirror.lockfile import lines_of, read_lock
 from tcgamirror.mirror import SITE_DOWN_AFTER
 from tcgamirror.publishers import Folder, Publisher, Seen
 from tcgamirror.settings import FILE_NAME, LOCKED, Settings, read_settings
@@ -175,25 +175,25 @@ class _Sync:
         if check_target(self._source, self._root, fixed):
             return
         settings = replace(usual, slides=max(1, len(sampled_by(foreign))))
+        lock: Iterable[bytes] = ()
         if isinstance(self._source, Folder):
-            settings = self._settings_there(self._source.root, fixed)
+            settings, lock = self._settings_there(self._source.root, fixed)
         begun = self._root / STATE
         if begun.is_file() and begun.read_bytes() == _BEGUN:
             # A run that was killed here had begun to make one: its catalogue is empty.
             (self._root / CATALOGUE).unlink(missing_ok=True)
         with replacing(begun) as file:
             file.write(_BEGUN)
-        Home.create(self._root, settings)
+        Home.create(self._root, settings, lock)
         begun.unlink()
 
-    def _settings_there(self, source: Path, fixed: str) -> Settings:
-        """The settings of the source, whose lock file comes along."""
+    def _settings_there(self, source: Path, fixed: str) -> tuple[Settings, Iterable[bytes]]:
+        """The settings of the source, and the lines of its lock file."""
         settings = read_settings(source / FILE_NAME)
         same_target(fixed, settings.fixed, str(source), source / FILE_NAME)
         if settings.lock is None:
-            return settings
-        keep_lock(self._root, read_lock(source / settings.lock))
-        return replace(settings, lock=LOCKED)
+            return settings, ()
+        return replace(settings, lock=LOCKED), lines_of(read_lock(source / settings.lock))
 
     # Images ----------------------------------------------------------------------------
 

@@ -61,8 +61,14 @@ def awaited(connection: sqlite3.Connection) -> int:
 
 
 def unrepaired(connection: sqlite3.Connection) -> list[str]:
-    """File names of slides of which there was an image once, and that have failed since."""
-    sql = "SELECT file_name FROM images WHERE status = 'failed' AND path IS NOT NULL"
+    """File names of slides of which there was an image once, and that were to be fetched again.
+
+    But for those of which there is another file by now: they are an update's.
+    """
+    sql = (
+        "SELECT file_name FROM images JOIN slides USING (file_name) WHERE path IS NOT NULL "
+        "AND (status = 'failed' OR (status = 'pending' AND upstream <> 'changed'))"
+    )
     return [name for (name,) in connection.execute(sql)]
 
 

@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -30,7 +31,7 @@ from tcgamirror.catalogue import Catalogue
 from tcgamirror.compared import Compared, same, sign
 from tcgamirror.dimensions import read_size
 from tcgamirror.errors import Damaged, ExitCode, Interrupted
-from tcgamirror.files import Reader
+from tcgamirror.files import YOUNG, Reader
 from tcgamirror.home import Home
 from tcgamirror.model import ImageFormat
 from tcgamirror.rounds import Round
@@ -154,8 +155,9 @@ def verify_images(
     watcher.begins(len(images), 0 if asked.quick else sum(map(_size_of, images)))
     checker = Checker(home.root, home.settings.form, asked, deadline)
     compared = Compared(home.root)
-    compared.trim(len(recorded))
-    signs = compared.signs()
+    if round_.fresh:
+        compared.trim(len(recorded))
+    signs = frozenset[str]() if asked.quick else compared.signs()
     wrong: list[Wrong] = []
     checked = size = 0
     batches = in_batches(
@@ -167,11 +169,16 @@ def verify_images(
     )
     for batch in batches:
         try:
-            wrong += _all_confirmed(catalogue, checker, batch)
+            found = _all_confirmed(catalogue, checker, batch)
         except Interrupted:
             # None of this batch counts as checked: the next run goes on with it.
             break
         compared.add(each for each in checker.signs() if each not in signs)
+        if found:
+            # A disk may have changed its bytes and said nothing.
+            now = chain.from_iterable(catalogue.kept(each.file_name) for each in found)
+            compared.take_back({image.sha256 for image in now})
+        wrong += found
         checked += len(batch)
         batch_bytes = 0 if asked.quick else sum(_size_of(image) for image, _ in batch)
         size += batch_bytes
@@ -270,7 +277,8 @@ class Checker:
         size, digest = self._digest(file)
         if (size, digest) != (image.bytes, image.sha256):
             return self._difference(file, size, image)
-        if same(before, os.fstat(file.fileno())) and (known := sign(before, digest)):
+        ripe = time.time() - before.st_ctime > YOUNG
+        if ripe and same(before, os.fstat(file.fileno())) and (known := sign(before, digest)):
             self._signs.append(known)
         try:
             pixels = read_size(file, self._form)

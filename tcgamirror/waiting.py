@@ -8,7 +8,8 @@ from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
-from tcgamirror.database import timestamp
+from tcgamirror.database import WAY_OUT, timestamp
+from tcgamirror.errors import Damaged
 from tcgamirror.merging import SLIDE_COLUMNS
 from tcgamirror.model import Kind, Slide
 from tcgamirror.retrying import DISTANCES
@@ -98,6 +99,8 @@ def slides(connection: sqlite3.Connection, wanted: array[int]) -> Iterator[Slide
             batch,
         )
         found = {rank: _slide(row) for rank, *row in rows}
+        if len(found) < len(batch):
+            raise Damaged(f"the catalogue says nothing of a slide that is sampled; {WAY_OUT}")
         yield from (found[rank] for rank in batch)
 
 

@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.catalogue import Catalogue
+from tcgamirror.errors import WrongUse
 from tcgamirror.transfer import export as exporting
 from tcgamirror.transfer import members
-from tcgamirror.transfer.layout import HELD, MOST_BYTES, SUMS
+from tcgamirror.transfer.layout import HELD, MOST_BYTES, SUMS, Form
+from tcgamirror.transfer.workplace import workplace
 from tests.carrying import FORMS, exported, imported, inside
 from tests.catalogues import LATER, listing, slide
-from tests.mirrors import column, contents, images
+from tests.command import run, succeeded
+from tests.mirrors import column, contents, images, rewrite
 from tests.publishing import change
 
 
@@ -72,6 +75,34 @@ def test_an_empty_directory_is_in_nobodys_way(root: Path, tmp_path: Path) -> Non
         exported(root, tmp_path / name)
         assert not (tmp_path / f"{name}.part").exists()
     assert not (tmp_path / "e" / HELD).exists()
+
+
+def test_where_nothing_was_made_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "e.part").mkdir()
+    (tmp_path / "e.part" / HELD).touch()
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "mine").touch()
+    with pytest.raises(WrongUse, match="there already"), workplace(tmp_path / "e", Form.DIRECTORY):
+        pass
+    assert not (tmp_path / "e.part").exists()
+
+
+def test_a_lock_that_could_not_be_imported_is_not_exported(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    succeeded("--mirror", root, "lock", root / "sample.lock")
+    rewrite(root, "^lock = .*", 'lock = "sample.lock"')
+    monkeypatch.setattr(exporting, "MOST_LOCK", 100)
+    result = inside("--mirror", root, "export", tmp_path / "e")
+    assert result.code == 2 and "sample.lock would have" in result.sentence
+
+
+def test_a_disk_that_takes_a_part_of_a_file_is_full(root: Path, tmp_path: Path) -> None:
+    (root / "gallery").mkdir()
+    (root / "gallery" / "large.html").write_bytes(bytes(3_000_000))
+    result = run("--mirror", root, "export", tmp_path / "e", by=("prlimit", "--fsize=2000000"))
+    assert (result.code, (tmp_path / "e").exists()) == (6, False)
+    assert "large.html" in result.sentence
 
 
 # What is waited for -------------------------------------------------------------------

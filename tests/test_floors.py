@@ -40,7 +40,8 @@ FLOORS = [
     {"mirror", "verify"},
     {"sync", "rebuild"},
     {"transfer", "transfer.layout"},
-    {"transfer.members", "transfer.copying", "transfer.snapshot"} | {"transfer.describing"},
+    {"transfer.members", "transfer.copying", "transfer.snapshot", "transfer.workplace"}
+    | {"transfer.describing"},
     {"transfer.tars", "transfer.zips", "transfer.writers"},
     {"transfer.archives", "transfer.arriving", "transfer.places"},
     {"transfer.scan"},

@@ -171,6 +171,14 @@ def test_a_place_that_bears_no_programs_is_passed_over(home: Path) -> None:
     assert len(copies(home / ".cache" / "tcgamirror")) == 1
 
 
+def test_a_place_that_is_named_need_not_be_there(home: Path) -> None:
+    named = {"TCGAMIRROR_CACHE": str(home / "new"), "HOME": str(home)}
+    assert starts(launched("--version", env=named))
+    assert len(list((home / "new").iterdir())) == 1
+    refused = launched("--version", env={**named, "TCGAMIRROR_CACHE": str(home / "no" / "new")})
+    assert refused.code == 2 and "TCGAMIRROR_CACHE" in refused.sentence
+
+
 def test_a_full_place_is_passed_over_and_left_empty(home: Path) -> None:
     (home / "tmp").mkdir()
     script = f"mount -t tmpfs -o size=20m none '{home}/tmp'; \"$@\" || code=$?; "

@@ -228,9 +228,30 @@ def test_repair_leaves_what_is_only_pending_to_update(mirror: Path) -> None:
             "update images set status = 'pending' where file_name = "
             "(select file_name from sample where rank = 1)"
         )
+        connection.execute(
+            "update slides set upstream = 'changed' where file_name = "
+            "(select file_name from sample where rank = 1)"
+        )
     image_paths(mirror)[5].unlink()
     assert verified(mirror, "--repair").code == 0
     assert column(mirror, "select count(*) from mirror where status = 'pending'") == [1]
+
+
+def test_a_repair_that_was_cut_off_is_gone_on_with(mirror: Path, gdc: StandIn) -> None:
+    before = images(mirror)
+    for path in image_paths(mirror)[:5]:
+        path.unlink()
+    rewrite(mirror, "^workers = .*", "workers = 1")
+    gdc.delay = 0.3
+    with started("--mirror", mirror, "verify", "--repair") as process:
+        until(lambda: 0 < len(images(mirror)) - (len(before) - 5) < 5)
+        process.send_signal(signal.SIGINT)
+        assert ended(process).code == 130
+    gdc.delay = 0.0
+    assert len(images(mirror)) < len(before)
+    assert verified(mirror, "--repair").code == 0
+    assert images(mirror) == before
+    assert column(mirror, "select distinct status from mirror") == ["done"]
 
 
 def test_what_cannot_be_repaired_is_failed_and_exits_3(mirror: Path, gdc: StandIn) -> None:
@@ -248,7 +269,7 @@ def test_what_cannot_be_repaired_is_failed_and_exits_3(mirror: Path, gdc: StandI
     assert column(mirror, first_two) == ["failed", "done"]
     # What was found wrong is not forgotten where it could not be mended.
     again = verified(mirror)
-    assert "1 image besides" in again.out and "to be fetched again" in again.out
+    assert "1 image besides" in again.out and "wait to be fetched again" in again.out
     assert verified(mirror, "--json").json()["awaited"] == 1
     repaired = verified(mirror, "--repair")
     assert repaired.code == 0 and "1 image fetched again, 0 failed" in repaired.out

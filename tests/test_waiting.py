@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tcgamirror.catalogue import Catalogue
+from tcgamirror.errors import Damaged
 from tcgamirror.model import Outcome, Slide
 from tests.catalogues import LOST, NOW, PICTURE, listing, slide
 
@@ -55,6 +58,17 @@ def test_no_more_slides_are_held_than_are_read_at_a_time(catalogue: Catalogue) -
 
 def held() -> int:
     return sum(isinstance(each, Slide) for each in gc.get_objects())
+
+
+def test_a_sampled_slide_of_which_nothing_is_said_is_damage(
+    catalogue: Catalogue, tmp_path: Path
+) -> None:
+    first = next(iter(catalogue.due(retry_failed=False)))
+    # As another program can, for which references are not on.
+    with closing(sqlite3.connect(tmp_path / "catalogue.db")) as other, other:
+        other.execute("DELETE FROM slides WHERE file_name = ?", (first.file_name,))
+    with pytest.raises(Damaged, match="rebuild"):
+        list(catalogue.due(retry_failed=False))
 
 
 def test_between_two_of_them_all_may_be_written(catalogue: Catalogue) -> None:

@@ -79,6 +79,27 @@ def test_no_mirror_is_made_within_another(mirror: Path, tmp_path: Path, words: s
     assert contents(mirror) == before
 
 
+@pytest.mark.parametrize(
+    ("start", "name", "within"),
+    [
+        ("m", "../beside", False),
+        ("m/images", "../../beside", False),
+        (".", "m/../beside", False),
+        (".", "beside/../m/x", True),
+        (".", "link/x", True),
+    ],
+)
+def test_what_lies_within_a_mirror_is_told_by_where_it_leads(
+    mirror: Path, tmp_path: Path, start: str, name: str, within: bool
+) -> None:
+    (tmp_path / "link").symlink_to(mirror / "images")
+    if "beside/" in name:
+        (tmp_path / "beside").mkdir()
+    result = run("--mirror", name, "init", "--mpp", "15", cwd=tmp_path / start)
+    assert result.code == (WRONG_USE if within else 0), result
+    assert ("lies in the mirror" in result.err) is within
+
+
 # A mirror that is not as it should be -----------------------------------------------
 
 

@@ -79,6 +79,8 @@ static bool folder_in(const struct place *place, char *folder) {
         if (value && *value) because(place->variable, "is no absolute path", 0);
         return false;
     }
+    /* Who names one need not have made it. */
+    if (place == &named) mkdir(value, 0700);
     if (place->variable && !is_safe(value, place->shared)) return false;
     if (snprintf(base, sizeof base, "%s%s", value, place->path) >= (int)sizeof base - 64)
         return because(place->variable, "", ENAMETOOLONG);

@@ -186,7 +186,7 @@ class _Repair:
                 f"{console.in_bytes(fetched.bytes)} moved"
             )
         if unrepaired:
-            print(f"{console.images(unrepaired)} not repaired; the next update tries again")
+            print(f"{console.images(unrepaired)} not repaired; the next --repair tries again")
         return code
 
 
@@ -201,7 +201,7 @@ def _tell(found: Verified, asked: Asked) -> None:
     if found.awaited:
         print(
             f"{console.images(found.awaited)} besides, changed at the GDC or damaged before, "
-            "to be fetched again by update (tcgamirror status tells when)"
+            "which wait to be fetched again (tcgamirror status tells when)"
         )
     if found.left:
         stopped = "Ctrl-C" if found.interrupted else "--time-limit"

@@ -17,7 +17,7 @@ from tcgamirror.commands.showing import difference_words
 from tcgamirror.errors import ExitCode, WrongUse
 from tcgamirror.home import CATALOGUE, Home
 from tcgamirror.lockcheck import compare_listing
-from tcgamirror.lockfile import LockFile, keep_lock, read_lock
+from tcgamirror.lockfile import LockFile, lines_of, read_lock
 from tcgamirror.manifest import slides_of
 from tcgamirror.model import ImageFormat
 from tcgamirror.sampling import By, Candidate, Order
@@ -32,9 +32,7 @@ def init(given: argparse.Namespace) -> ExitCode:
     manifest = None if settings.manifest is None else _looked_through(settings, lock)
     if manifest is not None and lock is None:
         _check_choice(settings, manifest)
-    if lock is not None:
-        keep_lock(root, lock)
-    home = Home.create(root, settings)
+    home = Home.create(root, settings, () if lock is None else lines_of(lock))
     words = _sample_words(settings)
     if lock is not None:
         words = f"the {console.slides(len(lock.slides))} of {given.lock}"

@@ -1,4 +1,4 @@
-"""Images read once for an export: copied or loaded, and their digests taken on the way."""
+"""Images copied or loaded for an export, and compared with their digests on the way."""
 
 from __future__ import annotations
 
@@ -149,7 +149,11 @@ class Copier:
         whole = _handed_over(reading, writing, found.st_size)
         if not whole and self._digest_of_rest(reading, writing) is None:
             return False
-        return same(found, os.fstat(reading))
+        try:
+            return same(found, os.fstat(reading))
+        except OSError:
+            # On a network file system, where another one took its place.
+            return False
 
     def _digest_of_rest(self, reading: int, writing: int) -> str | None:
         """Writes what is left to read; its digest, None if it cannot be read."""

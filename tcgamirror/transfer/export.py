@@ -1,8 +1,9 @@
 """`export`: a consistent copy of a mirror, made while others may write to it.
 
-The catalogue is copied first, then the images it tells of, each compared with
-its digest while it is read. Where an update has replaced one meanwhile, its rows
-are taken again from the mirror. All is made beside its place and renamed at the
+The catalogue is copied first, then the images it tells of: into a directory those
+unread that nothing touched since they were compared with their digests, all others
+compared on the way. Where an update has replaced one meanwhile, its rows are taken
+again from the mirror. All is made beside its place and renamed at the
 end: a killed export leaves nothing under the final name, and the next one goes
 on with the directory, or begins the archive anew.
 """
@@ -12,34 +13,33 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.errors import BadExport, NoRoom, WrongUse
-from tcgamirror.files import Lock, free_bytes
+from tcgamirror.files import free_bytes
 from tcgamirror.foreign import Image
-from tcgamirror.home import CATALOGUE, GALLERY, LOCK, Home
+from tcgamirror.home import CATALOGUE, GALLERY, Home
 from tcgamirror.settings import FILE_NAME, format_settings
 from tcgamirror.transfer.copying import Loaded, loaded, writing_early
 from tcgamirror.transfer.describing import readme
 from tcgamirror.transfer.layout import (
     EARLIER,
-    HELD,
     MOST_BYTES,
     MOST_ENTRIES,
+    MOST_LOCK,
     README,
     SUMS,
-    UNFINISHED,
     Form,
     checked_name,
     formatted_sums,
-    whole_name,
 )
 from tcgamirror.transfer.places import ArchivePlace, DirectoryPlace, Place
 from tcgamirror.transfer.scan import sums_of
 from tcgamirror.transfer.snapshot import Snapshot, image_of, meeting
+from tcgamirror.transfer.workplace import are_apart, check_place, workplace
 from tcgamirror.transfer.writers import archive
 
 LEAST_SPLIT = 100_000
@@ -94,23 +94,27 @@ def export(home: Home, dest: Path, asked: Asked, on_progress: Progress) -> Expor
     """
     begun = time.monotonic()
     form = Form.of(dest)
-    _check(home, dest, form, asked)
+    _check(asked, form)
+    check_place(home.root, dest)
     earlier = {} if asked.since is None else _earlier(asked.since)
     with ExitStack() as stack:
         with Catalogue.open(home.root / CATALOGUE, read_only=True) as live:
             home.check_target(live)
             # Both before anything is made: they may be refused.
             names = None if asked.only is None else meeting(live, asked.only)
-            work = stack.enter_context(_workplace(dest, form))
+            work = stack.enter_context(workplace(dest, form))
             copying = Snapshot(live, home.root / CATALOGUE, work / CATALOGUE)
             snapshot = stack.enter_context(closing(copying))
         release = snapshot.release()
         if names is not None:
             snapshot.keep_only(names)
-        # It is about to be pulled out. What stays beside the mirror is made anew after a power cut.
-        settles = work.stat().st_dev != home.root.stat().st_dev
-        place: Place = DirectoryPlace(home.root, work, settles=settles)
-        if form is not Form.DIRECTORY:
+        # Another disk is about to be pulled out. On the mirror's own an export into a directory
+        # is as safe from a power cut as what `cp` leaves: whoever takes it in compares it.
+        settles = form is not Form.DIRECTORY or are_apart(work, home.root)
+        place: Place
+        if form is Form.DIRECTORY:
+            place = DirectoryPlace(home.root, work, settles=settles)
+        else:
             top = _plain(dest.name[: -len(form)])
             place = ArchivePlace(home.root, archive(work / dest.name, form, top, asked.split))
         stack.callback(place.close)
@@ -132,36 +136,12 @@ def export(home: Home, dest: Path, asked: Asked, on_progress: Progress) -> Expor
     )
 
 
-def _check(home: Home, dest: Path, form: Form, asked: Asked) -> None:
+def _check(asked: Asked, form: Form) -> None:
     """Raises WrongUse for what can be refused before anything is written."""
     if asked.split is not None and form is Form.DIRECTORY:
         raise WrongUse("--split cuts an archive: end the name in .tar, .tar.zst or .zip")
     if asked.split is not None and asked.split < LEAST_SPLIT:
         raise WrongUse(f"--split {asked.split}: a part has to have at least {LEAST_SPLIT:,} bytes")
-    if dest.resolve().is_relative_to(home.root.resolve()):
-        raise WrongUse(f"{dest} is in the mirror itself: name a place outside")
-    if not dest.name or dest.is_mount():
-        raise WrongUse(f"{dest} is no place of its own: name a directory or an archive in it")
-    if not dest.absolute().parent.is_dir():
-        raise WrongUse(f"{dest.absolute().parent} is no directory: make it, or name another place")
-    _check_free(dest)
-
-
-def _check_free(dest: Path) -> None:
-    empty = dest.is_dir() and not dest.is_symlink() and not any(dest.iterdir())
-    parts = dest.parent.glob(f"{glob_escaped(dest.name)}.part[0-9][0-9][0-9]")
-    there = next(parts, None) or dest
-    if os.path.lexists(there) and not empty:
-        raise WrongUse(f"{there} is there already: name another place, or remove it first")
-
-
-def glob_escaped(name: str) -> str:
-    """A name in which a pattern means itself.
-
-    >>> glob_escaped("a[1]*.tar")
-    'a[[]1][*].tar'
-    """
-    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)
 
 
 def _earlier(since: Path) -> dict[str, str]:
@@ -175,60 +155,6 @@ def _plain(name: str) -> str:
     """The directory in an archive: its name, where that is one that any system takes."""
     plain = name.isascii() and name.isprintable() and not set(name) & set('\\/:*?"<>|')
     return name if plain and len(name) <= 100 and name.strip(". ") == name else "tcgamirror"
-
-
-@contextmanager
-def _workplace(dest: Path, form: Form) -> Iterator[Path]:
-    """The directory beside `dest` where it is made, held by this run alone.
-
-    An archive's is removed at the end however it ends; a directory's is what it becomes.
-    """
-    work = dest.with_name(f"{dest.name}{UNFINISHED}")
-    _check_ours(work, dest, form)
-    with Lock(work / HELD, "export"):
-        _check_free(dest)
-        if form is Form.DIRECTORY:
-            yield work
-            return
-        try:
-            _remove_archive(work, dest)
-            yield work
-        finally:
-            _remove_archive(work, dest)
-            with suppress(OSError):
-                (work / HELD).unlink()
-                # Only what is empty goes.
-                work.rmdir()
-
-
-def _check_ours(work: Path, dest: Path, form: Form) -> None:
-    """Raises WrongUse for what no killed export left: it may be a mirror, or anybody's."""
-    if not os.path.lexists(work):
-        return
-    if not work.is_symlink() and work.is_dir():
-        there = {path.name: path for path in work.iterdir()}
-        others = [name for name, path in there.items() if path.is_dir() or not _is_of(dest, name)]
-        # A run that writes to a mirror leaves its own lock there.
-        ours = HELD in there and LOCK not in there and (form is Form.DIRECTORY or not others)
-        if ours or not there:
-            return
-    raise WrongUse(
-        f"{work} is in the way, where the export would be made: move it, or remove it if it is "
-        "what an older tcgamirror left of an export that was killed"
-    )
-
-
-def _is_of(dest: Path, name: str) -> bool:
-    """Whether a file of that name is of an archive `dest` that is being made."""
-    return name == HELD or name.startswith(CATALOGUE) or whole_name(name) == dest.name
-
-
-def _remove_archive(work: Path, dest: Path) -> None:
-    """What an archive was made of, and nothing else. The lock stays."""
-    with suppress(OSError):
-        for path in work.iterdir():
-            if path.name != HELD and _is_of(dest, path.name):
-                path.unlink()
 
 
 class _Export:
@@ -379,9 +305,11 @@ class _Export:
 
     def _write(self, name: str, file: Loaded) -> None:
         """Raises WrongUse for a file that nobody could import."""
-        if file.size > MOST_BYTES.get(name, file.size):
+        unbounded = MOST_LOCK if name == self._home.settings.lock else file.size
+        most = MOST_BYTES.get(name, unbounded)
+        if file.size > most:
             raise WrongUse(
-                f"{name} would have {file.size:,} bytes, and no more than {MOST_BYTES[name]:,} can "
+                f"{name} would have {file.size:,} bytes, and no more than {most:,} can "
                 "be imported: make several exports by --only"
             )
         self._place.write(name, file)

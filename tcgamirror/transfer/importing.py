@@ -33,7 +33,7 @@ from tcgamirror.errors import (
     WrongUse,
 )
 from tcgamirror.exchange import Having, Row, Taken
-from tcgamirror.files import Lock, free_bytes, make_folder, replacing, room
+from tcgamirror.files import Lock, free_bytes, make_folder, room
 from tcgamirror.foreign import Foreign
 from tcgamirror.home import CATALOGUE, FIXED, LOCK, WORK, Home, check_place
 from tcgamirror.lockfile import formatted, parsed
@@ -219,10 +219,7 @@ def _home(root: Path, offer: _Offer) -> tuple[Home, bool]:
     if not os.path.lexists(root / FILE_NAME):
         _check_free(root, sum(offer.scan.sizes.values()))
         _remove_begun(root, offer.settings)
-        if offer.lock is not None and offer.settings.lock is not None:
-            with replacing(root / offer.settings.lock) as file:
-                file.write(offer.lock)
-        return Home.create(root, offer.settings), True
+        return Home.create(root, offer.settings, [offer.lock or b""]), True
     home = Home.find(root, above=False)
     if home.settings.fixed != offer.settings.fixed:
         raise BadSettings(

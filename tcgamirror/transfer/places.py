@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -87,16 +88,13 @@ class DirectoryPlace:
         self._names.add(name)
         target = self._work / name
         with file.file, room(target):
-            with suppress(FileNotFoundError):
-                if file.data is None and os.path.samestat(
-                    os.fstat(file.file.fileno()), target.stat()
-                ):
-                    return
+            if _is_at(target, file):
+                return
             make_folder(target.parent)
             part = target.with_name(f".{target.name}.part")
-            with part.open("wb", buffering=0) as out:
-                for piece in file.pieces():
-                    out.write(piece)
+            # Buffered: a bare file may take a part of what it is given, and say so to nobody.
+            with part.open("wb") as out:
+                out.writelines(file.pieces())
             os.utime(part, (file.made, file.made))
             part.replace(target)
 
@@ -167,6 +165,15 @@ class ArchivePlace:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _is_at(target: Path, file: Loaded) -> bool:
+    """Whether the file lies there already: the catalogue does, where it was copied to."""
+    try:
+        return os.path.samestat(os.fstat(file.file.fileno()), target.stat())
+    except (FileNotFoundError, io.UnsupportedOperation):
+        # The latter of a text that is no file.
+        return False
 
 
 def _abreast(

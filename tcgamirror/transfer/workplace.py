@@ -1,0 +1,104 @@
+"""Where an export is made: beside its place, by one run alone, and of nobody else's files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tcgamirror.errors import WrongUse
+from tcgamirror.files import Lock
+from tcgamirror.home import CATALOGUE, LOCK
+from tcgamirror.transfer.layout import HELD, UNFINISHED, Form, whole_name
+
+
+def check_place(root: Path, dest: Path) -> None:
+    """Raises WrongUse where no export of the mirror at `root` can be made."""
+    if dest.resolve().is_relative_to(root.resolve()):
+        raise WrongUse(f"{dest} is in the mirror itself: name a place outside")
+    if not dest.name or dest.is_mount():
+        raise WrongUse(f"{dest} is no place of its own: name a directory or an archive in it")
+    if not dest.absolute().parent.is_dir():
+        raise WrongUse(f"{dest.absolute().parent} is no directory: make it, or name another place")
+    _check_free(dest)
+
+
+def _check_free(dest: Path) -> None:
+    empty = dest.is_dir() and not dest.is_symlink() and not any(dest.iterdir())
+    parts = dest.parent.glob(f"{glob_escaped(dest.name)}.part[0-9][0-9][0-9]")
+    there = next(parts, None) or dest
+    if os.path.lexists(there) and not empty:
+        raise WrongUse(f"{there} is there already: name another place, or remove it first")
+
+
+def glob_escaped(name: str) -> str:
+    """A name in which a pattern means itself.
+
+    >>> glob_escaped("a[1]*.tar")
+    'a[[]1][*].tar'
+    """
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)
+
+
+def are_apart(work: Path, root: Path) -> bool:
+    """Whether the two lie on different disks, as far as the system tells."""
+    return work.stat().st_dev != root.stat().st_dev
+
+
+@contextmanager
+def workplace(dest: Path, form: Form) -> Iterator[Path]:
+    """The directory beside `dest` where it is made, held by this run alone.
+
+    An archive's is removed at the end however it ends; a directory's is what it becomes.
+    """
+    work = dest.with_name(f"{dest.name}{UNFINISHED}")
+    _check_ours(work, dest, form)
+    with Lock(work / HELD, "export"):
+        try:
+            _check_free(dest)
+            if form is not Form.DIRECTORY:
+                _remove_archive(work, dest)
+            yield work
+        finally:
+            if form is not Form.DIRECTORY:
+                _remove_archive(work, dest)
+            _remove_if_empty(work)
+
+
+def _remove_if_empty(work: Path) -> None:
+    """Removes the directory where nothing but the lock is left in it."""
+    with suppress(OSError):
+        if [path.name for path in work.iterdir()] == [HELD]:
+            (work / HELD).unlink()
+            work.rmdir()
+
+
+def _check_ours(work: Path, dest: Path, form: Form) -> None:
+    """Raises WrongUse for what no killed export left: it may be a mirror, or anybody's."""
+    if not os.path.lexists(work):
+        return
+    if not work.is_symlink() and work.is_dir():
+        there = {path.name: path for path in work.iterdir()}
+        others = [name for name, path in there.items() if path.is_dir() or not _is_of(dest, name)]
+        # A run that writes to a mirror leaves its own lock there.
+        ours = HELD in there and LOCK not in there and (form is Form.DIRECTORY or not others)
+        if ours or not there:
+            return
+    raise WrongUse(
+        f"{work} is in the way, where the export would be made: move it, or remove it if it is "
+        "what an older tcgamirror left of an export that was killed"
+    )
+
+
+def _is_of(dest: Path, name: str) -> bool:
+    """Whether a file of that name is of an archive `dest` that is being made."""
+    return name == HELD or name.startswith(CATALOGUE) or whole_name(name) == dest.name
+
+
+def _remove_archive(work: Path, dest: Path) -> None:
+    """What an archive was made of, and nothing else. The lock stays."""
+    with suppress(OSError):
+        for path in work.iterdir():
+            if path.name != HELD and _is_of(dest, path.name):
+                path.unlink()
