@@ -6,12 +6,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.fault_matrix import pytest_terminal_summary as pytest_terminal_summary
 from tests.gdc import Listed, StandIn
 from tests.levels import ZOO, MadeSlides
 
 pytest.register_assert_rewrite("tests.command", "tests.mirrors")
+
+# How long one example takes tells of the machine's other work.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 from tests.mirrors import DIAGNOSTIC, TISSUE, made, small_slide, updated  # noqa: E402
 

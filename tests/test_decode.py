@@ -328,7 +328,7 @@ def tiny_slides(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     return [make_slide(folder / "s.svs", spec).read_bytes() for spec in specs]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     which=st.integers(0, 3),
     resample=st.sampled_from([Resample.NATIVE, Resample.FAST]),

@@ -78,7 +78,7 @@ def test_tiff_and_jpeg_tell_pixels_per_centimetre_and_the_facts(form: ImageForma
 
 
 @pytest.mark.parametrize("form", [ImageFormat.TIFF, ImageFormat.JPEG])
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(mpp=st.floats(0.05, 1000.0))
 def test_every_resolution_can_be_told(form: ImageFormat, mpp: float) -> None:
     image = Image.open(io.BytesIO(encoded(form, picture(3, 3), 3, (mpp, 0.2277))))

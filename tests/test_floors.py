@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "tcgamirror"
 FLOORS = [
     {"", "errors", "patience", "values", "schema", "filesystem", "amounts", "cores"},
     {"geometry", "spans", "brake", "abreast", "schedule", "publishing_options", "carrying_options"},
-    {"model", "files", "database", "connections", "tiff", "compared"},
-    {"resolution", "sampling", "manifest", "partial", "answers", "dimensions"}
+    {"model", "files", "database", "connections", "tiff"},
+    {"resolution", "sampling", "manifest", "partial", "answers", "dimensions", "compared"}
     | {"lookups", "merging", "history", "retrying", "machine"},
     {"picking", "waiting", "upkeep", "workspace", "gdc", "exchange"},
     {"fetching"},

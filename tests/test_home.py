@@ -11,7 +11,10 @@ from tcgamirror.catalogue import Catalogue
 from tcgamirror.errors import BadSettings, NotAMirror
 from tcgamirror.home import CATALOGUE, FIXED, Home
 from tcgamirror.model import ImageFormat, Target
-from tcgamirror.settings import FILE_NAME, Settings
+from tcgamirror.settings import FILE_NAME, LOCKED, Settings
+from tests.command import run, succeeded
+from tests.gdc import StandIn
+from tests.mirrors import addresses, made, updated
 
 SETTINGS = Settings(target=Target(15.0, None))
 
@@ -89,3 +92,36 @@ def test_another_target_than_the_mirrors_own_is_refused(tmp_path: Path, other: T
         for changed in (replace(SETTINGS, target=other), replace(SETTINGS, form=ImageFormat.TIFF)):
             with pytest.raises(BadSettings, match="15 µm/px, exact, png"):
                 replace(home, settings=changed).check_target(catalogue)
+
+
+# Of a lock file --------------------------------------------------------------------
+
+
+def test_lost_settings_are_written_again_with_the_lock_that_is_given(
+    small_gdc: StandIn, tmp_path: Path
+) -> None:
+    locks = tmp_path / "two.lock", tmp_path / "four.lock"
+    for lock, slides in zip(locks, (2, 4), strict=True):
+        updated(made(tmp_path / lock.stem, small_gdc, slides=slides))
+        succeeded("--mirror", tmp_path / lock.stem, "lock", lock)
+    for lost in ((), (LOCKED,)):
+        root = tmp_path / f"lost-{len(lost)}"
+        succeeded("--mirror", root, "init", "--lock", locks[0], *addresses(small_gdc))
+        updated(root)
+        for name in ("tcgamirror.toml", *lost):
+            (root / name).unlink()
+        again = succeeded("--mirror", root, "init", "--lock", locks[1], *addresses(small_gdc))
+        assert "wrote the settings again" in again.out
+        assert (root / LOCKED).read_bytes() == locks[1].read_bytes()
+        assert "2 slides added" in updated(root).out
+        assert "4 of 4 slides" in succeeded("--mirror", root, "lock", "--check", locks[1]).out
+
+
+def test_an_init_that_is_refused_leaves_no_lock(small_gdc: StandIn, tmp_path: Path) -> None:
+    first = made(tmp_path / "first", small_gdc, slides=2)
+    updated(first)
+    lock = tmp_path / "sample.lock"
+    succeeded("--mirror", first, "lock", lock)
+    before = sorted(first.rglob("*"))
+    assert run("--mirror", first / "within", "init", "--lock", lock).code == 2
+    assert sorted(first.rglob("*")) == before

@@ -362,35 +362,6 @@ def test_an_existing_mirror_keeps_its_lock_file(small_gdc: StandIn, tmp_path: Pa
     assert (first / LOCKED).read_text() == "mine"
 
 
-def test_lost_settings_are_written_again_with_the_lock_that_is_given(
-    small_gdc: StandIn, tmp_path: Path
-) -> None:
-    locks = tmp_path / "two.lock", tmp_path / "four.lock"
-    for lock, slides in zip(locks, (2, 4), strict=True):
-        updated(made(tmp_path / lock.stem, small_gdc, slides=slides))
-        succeeded("--mirror", tmp_path / lock.stem, "lock", lock)
-    for lost in ((), (LOCKED,)):
-        root = remade(tmp_path / f"lost-{len(lost)}", small_gdc, locks[0])
-        updated(root)
-        for name in ("tcgamirror.toml", *lost):
-            (root / name).unlink()
-        again = succeeded("--mirror", root, "init", "--lock", locks[1], *addresses(small_gdc))
-        assert "wrote the settings again" in again.out
-        assert (root / LOCKED).read_bytes() == locks[1].read_bytes()
-        assert "2 slides added" in updated(root).out
-        assert "4 of 4 slides" in succeeded("--mirror", root, "lock", "--check", locks[1]).out
-
-
-def test_an_init_that_is_refused_leaves_no_lock(small_gdc: StandIn, tmp_path: Path) -> None:
-    first = made(tmp_path / "first", small_gdc, slides=2)
-    updated(first)
-    lock = tmp_path / "sample.lock"
-    succeeded("--mirror", first, "lock", lock)
-    before = sorted(first.rglob("*"))
-    assert run("--mirror", first / "within", "init", "--lock", lock).code == 2
-    assert sorted(first.rglob("*")) == before
-
-
 def test_a_lock_is_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = made_up(tmp_path / "m", 3)
     settings = read_settings(root / "tcgamirror.toml")

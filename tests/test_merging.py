@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tcgamirror.catalogue import Catalogue
@@ -108,7 +108,6 @@ def changed(old: Slide, new: Slide) -> bool:
     return bool(old.size and new.size and old.size != new.size)
 
 
-@settings(deadline=None)
 @given(st.lists(SLIDES, min_size=1, max_size=5))
 def test_any_listings_give_what_the_plain_model_gives(listings: list[list[Slide]]) -> None:
     model = Model()

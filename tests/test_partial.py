@@ -54,7 +54,7 @@ def record(path: Path) -> Path:
     return path.with_name(path.name + ".spans")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(steps, max_size=20), spans)
 def test_it_holds_what_was_written_whatever_is_reopened_or_torn(
     history: list[Span | str | tuple[str, int]], asked: Span
@@ -85,7 +85,7 @@ def test_it_holds_what_was_written_whatever_is_reopened_or_torn(
                     partial.read(asked)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(spans, min_size=1, max_size=6), st.binary(max_size=40), st.integers(0, 400))
 def test_a_record_with_any_bytes_in_it_never_vouches_for_wrong_ones(
     written: list[Span], noise: bytes, place: int

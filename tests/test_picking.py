@@ -31,7 +31,7 @@ SLIDES = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(SLIDES, PLANS, st.data())
 def test_the_order_of_the_listed_is_that_of_the_plain_function(
     tmp_path_factory: pytest.TempPathFactory, slides: list[Slide], plan: Plan, data: st.DataObject

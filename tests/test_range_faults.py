@@ -225,7 +225,7 @@ def entry_place(data: bytes, directory: int, tag: int) -> int:
     raise KeyError(tag)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 1 << 30), changes=st.integers(1, 4))
 def test_any_change_to_directories_ends_soon_in_an_image_or_a_named_error(
     seed: int, changes: int, slide: Path, tmp_path_factory: pytest.TempPathFactory

@@ -320,7 +320,7 @@ def test_spans_outside_of_the_file_are_refused_before_anything_is_asked(
         assert gdc.served == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_spans_in_any_order_fetch_each_byte_at_most_once_and_read_it_back(
     data: st.DataObject, loopback: tuple[StandIn, Transport, bytes]

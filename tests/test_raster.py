@@ -64,7 +64,7 @@ def by_pillow(pixels: Pixels, size: Size) -> Pixels:
     return np.asarray(image.resize(size, lanczos, (0, 0, size.width, height / fy)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     width=st.integers(1, 700),
     height=st.integers(1, 700),

@@ -208,7 +208,7 @@ def test_what_pads_a_tile_beyond_the_edge_does_not_show(
 # As strict, and as sure ----------------------------------------------------------------
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     stream=st.sampled_from([GOOD, GOOD_YCBCR, jpeg(IMAGE, progressive=True, keep_rgb=True)]),
     changes=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=4),

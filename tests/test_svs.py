@@ -284,7 +284,7 @@ def tiny_slides(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[bytes, 
     return tuple(found)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(which=st.integers(0, 2), words=st.lists(WORDS, min_size=1, max_size=6))
 @example(which=1, words=[(0, 0, 1)])
 def test_any_change_of_the_directories_gives_a_slide_or_bad_slide(

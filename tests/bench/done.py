@@ -1,0 +1,113 @@
+"""Mirrors that are done, of as many images as are wanted, without a GDC to fetch them from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import struct
+import uuid
+import zlib
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+
+from tcgamirror.catalogue import Catalogue
+from tcgamirror.dimensions import SIGNATURE
+from tcgamirror.encode import FACTS_KEY
+from tcgamirror.facts import facts_of
+from tcgamirror.geometry import Size
+from tcgamirror.home import CATALOGUE, Home
+from tcgamirror.model import Kind, Level, Listing, Mpp, MppSource, Pyramid, Slide, Target
+from tcgamirror.settings import Settings
+from tcgamirror.store import Store
+from tests.gdc import made_up_name
+
+PROJECTS = 30
+BASE, TARGET = 0.25, Target(mpp=15.0, max_size=None)
+NOW = 1_795_353_255.0
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A mirror whose images are all done. bytes: of them."""
+
+    root: Path
+    images: int
+    bytes: int
+
+
+def mirror(root: Path, images: int, sizes: Sequence[Size]) -> Made:
+    """A mirror at `root` that is done, of images of these sizes in turn, each with its own facts.
+
+    Its catalogue is filled by SQL, because going through `record` takes a transaction each.
+    """
+    home = Home.create(root, Settings(TARGET, slides=images))
+    slides = [_slide(number) for number in range(images)]
+    with Catalogue.open(root / CATALOGUE) as catalogue:
+        catalogue.merge(Listing("Data Release 45.0 - December 04, 2025", tuple(slides)), NOW)
+        catalogue.add_to_sample([slide.file_name for slide in slides], NOW)
+    pixels = [(size, _noise(size)) for size in sizes]
+    pictures = [_put(home, slide, *of) for slide, of in zip(slides, cycle(pixels), strict=False)]
+    columns = ("path", "bytes", "sha256", "width", "height", "mpp_x", "mpp_y")
+    with closing(sqlite3.connect(root / CATALOGUE)) as connection, connection:
+        connection.executemany(
+            f"UPDATE images SET {', '.join(f'{column} = ?' for column in columns)}, "
+            "status = 'done', attempts = 1, source = 'range', level = 1, level_downsample = 20.0, "
+            f"base_mpp = {BASE}, mpp_source = 'header', fetched_at = '2026-11-22T13:57:58Z' "
+            "WHERE file_name = ?",
+            [(*picture, slide.file_name) for slide, picture in zip(slides, pictures, strict=True)],
+        )
+    return Made(root, images, sum(size for _, size, *_ in pictures))
+
+
+Picture = tuple[str, int, str, int, int, float | None, float | None]
+"""Path, bytes and SHA-256 of an image's file, its width and height, and its µm per pixel."""
+
+
+def _slide(number: int) -> Slide:
+    return Slide(
+        file_id=str(uuid.UUID(int=number)),
+        file_name=made_up_name(str(number)),
+        md5=f"{number:032x}",
+        size=10**9,
+        kind=Kind.DIAGNOSTIC,
+        project_id=f"TCGA-{number % PROJECTS:02}",
+        primary_site="Breast",
+    )
+
+
+def _noise(size: Size) -> bytes:
+    """The pixels of a PNG, packed: as much noise as makes stained tissue's two thirds of them."""
+    random = np.random.default_rng(0)
+    lines = np.zeros((size.height, 1 + 3 * size.width), np.uint8)
+    lines[:, 1:] = random.integers(100, 132, (size.height, 3 * size.width), np.uint8)
+    return zlib.compress(lines.tobytes(), 1)
+
+
+def _put(home: Home, slide: Slide, size: Size, pixels: bytes) -> Picture:
+    """Writes the slide's image; what its row says of it."""
+    levels = [Size(size.width * times, size.height * times) for times in (60, 3)]
+    mpp = Mpp(BASE, MppSource.HEADER)
+    tile = Size(240, 240)
+    pyramid = Pyramid((Level(levels[0], tile, 1.0), Level(levels[1], tile, 20.0)), mpp)
+    rendition = TARGET.rendition(pyramid)
+    facts = json.dumps(facts_of(slide, "range", pyramid, rendition))
+    data = SIGNATURE + b"".join(
+        struct.pack(">I", len(chunk)) + name + chunk + struct.pack(">I", zlib.crc32(name + chunk))
+        for name, chunk in (
+            (b"IHDR", struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0)),
+            (b"tEXt", f"{FACTS_KEY}\0{facts}".encode("ascii")),
+            (b"IDAT", pixels),
+            (b"IEND", b""),
+        )
+    )
+    path = Store(home.root, home.settings.form).path(slide)
+    (home.root / path).parent.mkdir(parents=True, exist_ok=True)
+    (home.root / path).write_bytes(data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    return path, len(data), sha256, *size, rendition.mpp_x, rendition.mpp_y
