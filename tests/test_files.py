@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tcgamirror import files
 from tcgamirror.errors import Damaged, Locked, NoRoom, WrongUse
 from tcgamirror.files import (
     PIECE,
@@ -280,3 +281,21 @@ def test_a_file_system_without_locks_is_used_without(
     monkeypatch.setattr("fcntl.lockf", refuse)
     with Lock(tmp_path / "lock", "update"):
         pass
+
+
+def test_a_lock_whose_file_goes_while_it_is_taken_keeps_nobody_out_and_is_not_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lock"
+    take = files._try_lock
+
+    def removed(handle: int) -> bool:
+        path.unlink()
+        return take(handle)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "_try_lock", removed)
+        with pytest.raises(Locked), Lock(path, "export"):
+            pass
+    with Lock(path, "export"):
+        assert path.exists()
