@@ -210,15 +210,15 @@ class Catalogue:
         with self._reading() as connection:
             return picking.unlisted_projects(connection, projects)
 
-    def order(self, plan: Plan) -> list[str]:
-        """As `sampling.ordered` gives it of all candidates, without making one of each."""
+    def order(self, plan: Plan, most: int | None = None) -> list[str]:
+        """As `sampling.ordered` gives it of all candidates: the first `most`, or all."""
         with self._reading() as connection:
-            return picking.order(connection, plan)
+            return picking.order(connection, plan, most)
 
-    def fresh(self, plan: Plan) -> list[str]:
+    def fresh(self, plan: Plan, most: int | None = None) -> list[str]:
         """The same, without what is sampled already."""
         with self._reading() as connection:
-            return picking.fresh(connection, plan)
+            return picking.fresh(connection, plan, most)
 
     def sampled(self) -> list[str]:
         """File names by rank."""

@@ -53,7 +53,7 @@ def _fill_planned(slides: int | None, plan: Plan, catalogue: Catalogue) -> int:
     sampled = catalogue.sampled_count()
     if slides is not None and sampled >= slides:
         return 0
-    fresh = catalogue.fresh(plan)
+    fresh = catalogue.fresh(plan, None if slides is None else slides - sampled)
     # What is sampled counts, though it be withdrawn since.
     there = sampled + len(fresh)
     if not there:
@@ -63,7 +63,6 @@ def _fill_planned(slides: int | None, plan: Plan, catalogue: Catalogue) -> int:
             f"{slides} slides are asked for, but there are only {there}{_but(catalogue, plan)}: "
             'lower sample.slides, make it "all", or widen kind and projects, in the settings'
         )
-    fresh = fresh if slides is None else fresh[: slides - sampled]
     _add(catalogue, fresh, plan)
     return len(fresh)
 

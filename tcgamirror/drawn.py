@@ -40,7 +40,7 @@ def plan_of(catalogue: Catalogue, now: Plan) -> Plan | None:
     if told is not None and told[1] == catalogue.sampled_count():
         return told[0]
     sampled = catalogue.sampled()
-    if not sampled or catalogue.order(now)[: len(sampled)] == sampled:
+    if not sampled or catalogue.order(now, len(sampled)) == sampled:
         return now
     return None
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
-from itertools import filterfalse
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import filterfalse, islice
 
 from tcgamirror.database import timestamp
 from tcgamirror.lookups import last_release
@@ -35,22 +35,26 @@ def unlisted_projects(connection: sqlite3.Connection, projects: Iterable[str]) -
     ]
 
 
-def order(connection: sqlite3.Connection, plan: Plan) -> list[str]:
-    """File names of what is listed and may be taken, the first to be taken first."""
-    return _order(connection, plan, _LISTED)
+def order(connection: sqlite3.Connection, plan: Plan, most: int | None = None) -> list[str]:
+    """File names of what is listed and may be taken, the first to be taken first.
+
+    most: so many of them; None for all.
+    """
+    return list(islice(_order(connection, plan, _LISTED), most))
 
 
-def fresh(connection: sqlite3.Connection, plan: Plan) -> list[str]:
+def fresh(connection: sqlite3.Connection, plan: Plan, most: int | None = None) -> list[str]:
     """The same, without what is sampled already."""
     if plan.order is Order.STABLE and plan.by is By.NONE:
         # Each slide's place is its own there, so that what is sampled need not be placed.
         unsampled = "file_name NOT IN (SELECT file_name FROM sample)"
-        return _order(connection, plan, f"{_LISTED} AND {unsampled}")
+        return list(islice(_order(connection, plan, f"{_LISTED} AND {unsampled}"), most))
     sampled = {name for (name,) in connection.execute("SELECT file_name FROM sample")}
-    return list(filterfalse(sampled.__contains__, order(connection, plan)))
+    unsampled_first = filterfalse(sampled.__contains__, _order(connection, plan, _LISTED))
+    return list(islice(unsampled_first, most))
 
 
-def _order(connection: sqlite3.Connection, plan: Plan, listed: str) -> list[str]:
+def _order(connection: sqlite3.Connection, plan: Plan, listed: str) -> Iterator[str]:
     """listed: SQL from FROM on, which gives what may be taken but for the plan's own wishes."""
     values = list[str]()
     for column, wanted in (
@@ -61,10 +65,9 @@ def _order(connection: sqlite3.Connection, plan: Plan, listed: str) -> list[str]
         if wanted:
             listed += f" AND +{column} IN ({', '.join('?' * len(wanted))})"
             values += wanted
-    if plan.order is Order.SHUFFLE:
-        listed += f" {_IN_LISTING_ORDER}"
     stratum = "NULL" if plan.by is By.NONE else plan.by
-    return arranged(connection.execute(f"SELECT file_name, {stratum} {listed}", values), plan)
+    slides = connection.execute(f"SELECT file_name, {stratum}, position {listed}", values)
+    return arranged(slides, plan)
 
 
 def add(connection: sqlite3.Connection, names: Sequence[str], now: float) -> None:

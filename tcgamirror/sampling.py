@@ -14,11 +14,15 @@ from enum import StrEnum
 from functools import partial
 from hashlib import sha256
 from itertools import chain
+from operator import itemgetter
 
 from tcgamirror.model import Kind
 
 Stratum = str | None
 """A project or site, None for the unknown one; of all slides where none are gone round."""
+
+Allowed = tuple[str, Stratum, int]
+"""Of a slide that may be taken: file name, stratum, place in the listing."""
 
 
 class Order(StrEnum):
@@ -87,35 +91,28 @@ def ordered(candidates: Iterable[Candidate], plan: Plan) -> list[str]:
     >>> ordered(slides, Plan(seed=42, order=Order.SHUFFLE, by=By.PROJECT))
     ['A3', 'B1', 'A2', 'A1']
     """
-    allowed = filter(plan.allows, candidates)
-    return arranged(((each.file_name, plan.stratum(each)) for each in allowed), plan)
+    allowed = (
+        (each.file_name, plan.stratum(each), place)
+        for place, each in enumerate(candidates)
+        if plan.allows(each)
+    )
+    return list(arranged(allowed, plan))
 
 
-def arranged(allowed: Iterable[tuple[str, Stratum]], plan: Plan) -> list[str]:
-    """The same of file names that may all be taken, each with its stratum."""
-    if plan.by is By.NONE:
-        # No pair is kept: of a million slides that takes half the time.
-        return _placed([name for name, _ in allowed], plan)
+def arranged(allowed: Iterable[Allowed], plan: Plan) -> Iterator[str]:
+    """The same of slides that may all be taken, in any order; each as it is asked for."""
     if plan.order is Order.SHUFFLE:
-        allowed = list(allowed)
+        allowed = sorted(allowed, key=itemgetter(2))
         random.Random(plan.seed).shuffle(allowed)
     strata: dict[Stratum, list[str]] = defaultdict(list)
-    for name, stratum in allowed:
+    for name, stratum, _ in allowed:
         strata[stratum].append(name)
     if plan.order is Order.STABLE:
         for names in strata.values():
-            _placed(names, plan)
+            # No pairs of key and name: of a million slides they take half the time.
+            names.sort(key=partial(stable_key, plan.seed))
     known = sorted(strata, key=lambda stratum: (stratum is None, stratum or ""))
-    return list(_in_turn([strata[stratum] for stratum in known]))
-
-
-def _placed(names: list[str], plan: Plan) -> list[str]:
-    """The names of one stratum, put in order where they are."""
-    if plan.order is Order.STABLE:
-        names.sort(key=partial(stable_key, plan.seed))
-    else:
-        random.Random(plan.seed).shuffle(names)
-    return names
+    return _in_turn([strata[stratum] for stratum in known])
 
 
 def stable_key(seed: int, file_name: str) -> str:
@@ -136,8 +133,10 @@ def _in_turn(strata: list[list[str]]) -> Iterator[str]:
     ['a', 'x', 'b', 'c']
     """
     start = 0
-    while strata:
+    while len(strata) > 1:
         end = min(map(len, strata))
         yield from chain.from_iterable(zip(*(names[start:end] for names in strata), strict=True))
         strata = [names for names in strata if len(names) > end]
         start = end
+    for names in strata:
+        yield from names[start:]

@@ -47,6 +47,8 @@ def test_the_order_of_the_listed_is_that_of_the_plain_function(
             sampled = set(catalogue.sampled())
             unsampled = [name for name in ordered(listed, plan) if name not in sampled]
             assert catalogue.fresh(plan) == unsampled
+            assert catalogue.order(plan, 3) == ordered(listed, plan)[:3]
+            assert catalogue.fresh(plan, 3) == unsampled[:3]
             catalogue.add_to_sample(unsampled[:5], NOW)
 
 
