@@ -77,6 +77,16 @@ class Visit:
         """Waits for what JavaScript says; asked from here, because the pages evaluate no text."""
         until(lambda: self.page.evaluate(expression), seconds)
 
+    def settle(self, selector: str) -> None:
+        """Scrolls to an element, and waits until what comes into sight moves it no more."""
+        element = self.page.locator(selector)
+        places: list[object] = [None]
+        while places[-1] is None or places[-1] != places[-2]:
+            assert len(places) < 50, f"{selector} does not come to rest"
+            element.scroll_into_view_if_needed()
+            self.page.wait_for_timeout(200)
+            places.append(element.bounding_box())
+
     def shoot(self, name: str, *, whole: bool = False) -> None:
         """Keeps a picture of the page, to be looked at."""
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 
 from tests.slides_codec import encode, split_tables
 from tests.slides_description import level_description, library, thumbnail_description
-from tests.slides_scene import Rgb, Scene, Window, make_scene, paint, tissue
+from tests.slides_scene import Rgb, Scene, Window, make_scene, paint, painted, tissue
 from tests.slides_spec import SlideSpec, grid, is_painted, level_sizes
 from tests.slides_tiff import UNDEFINED, Field, TiffWriter, long, rational, short, text
 from tests.slides_zoo import zoo
@@ -153,12 +153,12 @@ def _level_tiles(spec: SlideSpec, level: int) -> list[bytes]:
 
 
 def _painted_tiles(spec: SlideSpec, level: int) -> Iterator[bytes]:
-    scene = make_scene(spec.width, spec.height, spec.seed)
     size = width, height = level_sizes(spec)[level]
     tile_width, tile_height = spec.tile
     for top in range(0, height, tile_height):
         rows = min(tile_height, height - top)
-        band = paint(scene, Window(_step(spec, size), (0, top), (width, rows)))
+        window = Window(_step(spec, size), (0, top), (width, rows))
+        band = painted(spec.width, spec.height, spec.seed, window)
         for left in range(0, width, tile_width):
             yield _encoded(_padded(band[:, left : left + tile_width], spec), spec)
 
@@ -215,8 +215,8 @@ def _step(spec: SlideSpec, size: tuple[int, int]) -> tuple[float, float]:
 
 
 def _picture(spec: SlideSpec, size: tuple[int, int]) -> Image.Image:
-    scene = make_scene(spec.width, spec.height, spec.seed)
-    return Image.fromarray(paint(scene, Window(_step(spec, size), (0, 0), size)))
+    window = Window(_step(spec, size), (0, 0), size)
+    return Image.fromarray(painted(spec.width, spec.height, spec.seed, window))
 
 
 def _write_thumbnail(tiff: TiffWriter, spec: SlideSpec) -> None:

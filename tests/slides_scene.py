@@ -7,6 +7,7 @@ function of x and a function of y are matrix products, which makes painting chea
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +74,14 @@ def make_scene(width: int, height: int, seed: int) -> Scene:
     return Scene(
         centres, radii, waves, rng.uniform(0, 2 * np.pi, WAVES), share * np.array(TEXTURE_SWING)
     )
+
+
+@lru_cache(maxsize=48)
+def painted(width: int, height: int, seed: int, window: Window) -> Rgb:
+    """What `paint` gives of `make_scene`; kept, because many slides are of the same scene."""
+    pixels = paint(make_scene(width, height, seed), window)
+    pixels.setflags(write=False)
+    return pixels
 
 
 def tissue(scene: Scene, window: Window) -> NDArray[np.float32]:

@@ -197,9 +197,7 @@ def test_limit_leaves_the_rest_for_the_next_run(tmp_path: Path, small_gdc: Stand
 def test_after_the_time_limit_no_slide_begins(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, "--workers", "1", slides=12)
     small_gdc.delay = 0.1
-    begun = time.monotonic()
     report = succeeded("--mirror", root, "update", "--time-limit", "1s").out
-    assert time.monotonic() - begun < 5
     (pending,) = column(root, "select count(*) from mirror where status = 'pending'")
     assert isinstance(pending, int) and 0 < pending < 12
     assert f"{pending} slide{'' if pending == 1 else 's'} left for the next run" in report

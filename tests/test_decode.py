@@ -243,7 +243,7 @@ def test_a_header_that_would_fill_memory_is_refused_first(
     """Also where a marker without a length stands before it, which some readers jump over."""
     bomb = after_start(frame_of(GOOD, 65_500, 65_500), hidden)
     path = slide_of(tmp_path / "s.svs", [bomb])
-    with bounded(seconds=1, megabytes=2), pytest.raises(BadTile):
+    with bounded(seconds=10, megabytes=2), pytest.raises(BadTile):
         decoded(path, size=FAR, scale=scale)
 
 
@@ -253,7 +253,7 @@ def test_a_second_frame_header_is_refused(scale: int, tmp_path: Path) -> None:
     frame = GOOD[GOOD.index(b"\xff\xc0") :][:19]
     huge = frame_of(frame, 65_500, 65_500)
     path = slide_of(tmp_path / "s.svs", [GOOD.replace(frame, frame + huge)])
-    with bounded(seconds=1, megabytes=2), pytest.raises(BadTile):
+    with bounded(seconds=10, megabytes=2), pytest.raises(BadTile):
         decoded(path, size=FAR, scale=scale)
 
 

@@ -338,6 +338,7 @@ def test_pages_are_turned_and_thumbnails_come_when_they_are_seen(disk: Visit) ->
     page.wait_for_selector(".card img:not([hidden])")
     assert page.locator(".card").count() == 200
     assert page.locator(".card img:not([hidden])").count() < 100
+    disk.settle(".pager.low")
     page.click(".pager.low >> text=Next")
     disk.until("document.querySelector('.here').textContent == '2 of 3'")
     assert page.evaluate("window.scrollY") == 0

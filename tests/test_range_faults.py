@@ -247,7 +247,7 @@ def test_any_change_to_directories_ends_soon_in_an_image_or_a_named_error(
             made(by_range(gdc, transport, folder / "work"), slide_of(file), COARSE)
         # Each of two origins may be asked for each byte once.
         assert gdc.bytes_sent() <= 2 * len(data)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("tag", [Tag.TILE_OFFSETS, Tag.TILE_COUNTS])

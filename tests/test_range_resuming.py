@@ -130,7 +130,7 @@ def test_an_interrupted_fetch_is_gone_on_with_and_ends_soon(
         gdc.clear()
         image = made(by_range(gdc, transport, tmp_path), slide_of(file), BASE)
         assert overlaps([*kept, *asked(gdc.served)]) == []
-    assert took < 1.5
+    assert took < 5
     assert no_threads_of("range")
     assert np.array_equal(image.pixels, right)
 

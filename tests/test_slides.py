@@ -2,6 +2,7 @@
 
 import struct
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,9 @@ LEAST_DECIBELS = 32.0
 Pixels = NDArray[np.uint8]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("zoo")
-    return {name: make_slide(folder / f"{name}.svs", spec) for name, spec in ZOO.items()}
+@pytest.fixture
+def made(zoo_slides: Mapping[str, Path]) -> Mapping[str, Path]:
+    return zoo_slides
 
 
 def rgba(slide: openslide.OpenSlide, level: int) -> Pixels:
@@ -75,14 +75,14 @@ def end_of_tiles(path: Path) -> int:
 
 
 @EVERY_KIND
-def test_openslide_takes_every_made_slide_for_aperio(name: str, made: dict[str, Path]) -> None:
+def test_openslide_takes_every_made_slide_for_aperio(name: str, made: Mapping[str, Path]) -> None:
     assert openslide.OpenSlide.detect_format(str(made[name])) == "aperio"
     with openslide.OpenSlide(str(made[name])) as slide:
         assert slide.level_dimensions == level_sizes(ZOO[name])
 
 
 @EVERY_KIND
-def test_a_made_slide_says_what_it_was_asked_to_say(name: str, made: dict[str, Path]) -> None:
+def test_a_made_slide_says_what_it_was_asked_to_say(name: str, made: Mapping[str, Path]) -> None:
     spec = ZOO[name]
     with openslide.OpenSlide(str(made[name])) as slide:
         assert slide.properties.get("aperio.AppMag") == spec.app_mag
@@ -95,7 +95,7 @@ def test_a_made_slide_says_what_it_was_asked_to_say(name: str, made: dict[str, P
 
 
 @EVERY_KIND
-def test_pixels_read_are_near_those_painted(name: str, made: dict[str, Path]) -> None:
+def test_pixels_read_are_near_those_painted(name: str, made: Mapping[str, Path]) -> None:
     spec = ZOO[name]
     with openslide.OpenSlide(str(made[name])) as slide:
         for level in range(slide.level_count):
@@ -111,7 +111,7 @@ def test_pixels_read_are_near_those_painted(name: str, made: dict[str, Path]) ->
 
 @EVERY_KIND
 def test_the_first_directory_lies_after_all_tiles_of_the_base(
-    name: str, made: dict[str, Path]
+    name: str, made: Mapping[str, Path]
 ) -> None:
     order, big, directory = header(made[name])
     assert order == ZOO[name].byte_order
@@ -121,7 +121,7 @@ def test_the_first_directory_lies_after_all_tiles_of_the_base(
 
 @pytest.mark.parametrize("name", [name for name, spec in ZOO.items() if spec.blank])
 def test_blank_tiles_of_the_base_are_transparent_and_no_others(
-    name: str, made: dict[str, Path]
+    name: str, made: Mapping[str, Path]
 ) -> None:
     spec = ZOO[name]
     with openslide.OpenSlide(str(made[name])) as slide:
@@ -134,7 +134,7 @@ def test_blank_tiles_of_the_base_are_transparent_and_no_others(
             assert (tile == (0 if (0, column, row) in spec.blank else 255)).all()
 
 
-def test_associated_images_are_those_asked_for(made: dict[str, Path]) -> None:
+def test_associated_images_are_those_asked_for(made: Mapping[str, Path]) -> None:
     with openslide.OpenSlide(str(made["label-and-macro"])) as slide:
         sizes = {name: image.size for name, image in slide.associated_images.items()}
     assert sizes == {"thumbnail": (1024, 770), "label": (387, 463), "macro": (640, 215)}
@@ -146,7 +146,7 @@ def test_associated_images_are_those_asked_for(made: dict[str, Path]) -> None:
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("name", ["plain", "ycbcr-420", "j2k-ycbcr"])
 def test_a_shift_of_one_pixel_costs_more_than_compression(
-    name: str, axis: int, level: int, made: dict[str, Path]
+    name: str, axis: int, level: int, made: Mapping[str, Path]
 ) -> None:
     painted = painted_rgb(ZOO[name], level)
     with openslide.OpenSlide(str(made[name])) as slide:
@@ -168,7 +168,7 @@ def test_the_same_spec_gives_the_same_bytes(tmp_path: Path) -> None:
     assert one.read_bytes() == other.read_bytes()
 
 
-def test_shared_tiles_are_stored_once(made: dict[str, Path]) -> None:
+def test_shared_tiles_are_stored_once(made: Mapping[str, Path]) -> None:
     assert made["shared"].stat().st_size < made["plain"].stat().st_size
 
 

@@ -31,6 +31,9 @@ SAME = (
 )
 """The columns that do not tell when, how long and how often."""
 
+SOON = 20.0
+"""Seconds, on a machine with other work; what the tests let a run wait for lasts longer."""
+
 
 def stopped(root: Path, gdc: StandIn, *signals: signal.Signals, apart: float = 0.3) -> Result:
     """An update that gets these signals, the first one once slides' bytes are moving."""
@@ -40,7 +43,7 @@ def stopped(root: Path, gdc: StandIn, *signals: signal.Signals, apart: float = 0
         _send(update, *signals, apart=apart)
         begun = time.monotonic()
         result = ended(update)
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < SOON
     return result
 
 
@@ -77,14 +80,14 @@ def test_a_second_ctrl_c_and_terminate_let_go_at_once(
     tmp_path: Path, small_gdc: StandIn, signals: list[signal.Signals]
 ) -> None:
     root = made(tmp_path / "m", small_gdc, slides=SLIDES)
-    small_gdc.faults.add(Fault(FILES, "stall", hold=30.0))
+    small_gdc.faults.add(Fault(FILES, "stall", hold=60.0))
     begun = time.monotonic()
     with started("--mirror", root, "update") as update:
         until(lambda: small_gdc.requests(FILES))
         _send(update, *signals, apart=0.5)
         begun = time.monotonic()
         result = ended(update)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < SOON
     assert result.code == INTERRUPTED
     assert result.err.endswith("tcgamirror: stopped with 0 slides done; the next run goes on\n")
     assert len(result.err.splitlines()) == len(signals)
@@ -101,7 +104,7 @@ def test_terminating_does_not_wait_for_pixels(tmp_path: Path) -> None:
             update.terminate()
             begun = time.monotonic()
             result = ended(update)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < SOON
     assert result.code == INTERRUPTED
     assert result.sentence == "tcgamirror: stopped with 0 slides done; the next run goes on"
     assert not list(root.glob("images/*/[!.]*"))
@@ -112,13 +115,13 @@ def test_ctrl_c_while_the_listing_is_awaited_ends_the_run(
     tmp_path: Path, small_gdc: StandIn
 ) -> None:
     root = made(tmp_path / "m", small_gdc)
-    small_gdc.faults.add(Fault("/files", "stall", hold=30.0))
+    small_gdc.faults.add(Fault("/files", "stall", hold=60.0))
     with started("--mirror", root, "update") as update:
         until(lambda: small_gdc.requests("/files"))
         begun = time.monotonic()
         update.send_signal(signal.SIGINT)
         result = ended(update)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < SOON
     assert result.code == INTERRUPTED and "/files" in result.sentence
 
 
@@ -130,7 +133,7 @@ def test_ctrl_c_ends_a_long_query(tmp_path: Path, small_gdc: StandIn) -> None:
         query.send_signal(signal.SIGINT)
         begun = time.monotonic()
         result = ended(query)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < SOON
     assert (result.code, result.sentence) == (INTERRUPTED, "tcgamirror: interrupted")
 
 
@@ -225,7 +228,7 @@ def _is_as_promised(root: Path, expected: _Undisturbed) -> None:
 def test_a_second_run_is_told_who_holds_the_mirror(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc)
     rewrite(root, "^first_byte = .*", "first_byte = 30.0")
-    small_gdc.faults.add(Fault("/status", "stall", "once", hold=30.0))
+    small_gdc.faults.add(Fault("/status", "stall", "once", hold=60.0))
     with started("--mirror", root, "update") as first:
         until(lambda: small_gdc.requests("/status"))
         second = run("--mirror", root, "fetch")

@@ -219,7 +219,7 @@ def test_a_slide_with_nothing_changed_is_taken(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_is_refused(tmp_path: Path, changed: Field, words: str) -> None:
     source = made(tmp_path, {changed.tag: changed})
-    with bounded(seconds=1, megabytes=20), pytest.raises(BadSlide, match=words):
+    with bounded(seconds=10, megabytes=20), pytest.raises(BadSlide, match=words):
         parsed(source)
 
 
@@ -231,7 +231,7 @@ def test_a_directory_without_its_tiles_is_refused(tmp_path: Path, tag: int) -> N
 
 def test_a_billion_tiles_are_refused(tmp_path: Path) -> None:
     changes = {256: number(256, 2_000_000), 257: number(257, 2_000_000)}
-    with bounded(seconds=1, megabytes=5), pytest.raises(BadSlide, match="has 976562500 tiles"):
+    with bounded(seconds=10, megabytes=5), pytest.raises(BadSlide, match="has 976562500 tiles"):
         parsed(made(tmp_path, changes))
 
 
@@ -296,7 +296,7 @@ def test_any_change_of_the_directories_gives_a_slide_or_bad_slide(
         place = places[index % len(places)]
         changed[place : place + width] = (value % 2 ** (8 * width)).to_bytes(width, "little")
     source = Bytes(bytes(changed[: len(data)]))
-    with bounded(seconds=2, megabytes=200):
+    with bounded(seconds=10, megabytes=200):
         try:
             slide = parsed(source)
         except BadSlide as refusal:

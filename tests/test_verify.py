@@ -56,6 +56,21 @@ def verified(root: Path, *options: str) -> Result:
     return run("--mirror", root, "verify", *options)
 
 
+def opened(pid: int) -> set[str]:
+    """Paths of the files that a process has open."""
+    return {os.path.realpath(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+
+
+def alone_is_open(pid: int, image: Path) -> bool:
+    """Whether for a second it has been the only one, because all others are read."""
+    for _ in range(20):
+        images = {path for path in opened(pid) if path.startswith(f"{image.resolve().parents[1]}/")}
+        if images != {str(image.resolve())}:
+            return False
+        time.sleep(0.05)
+    return True
+
+
 def flip(path: Path, place: int = -40) -> None:
     data = bytearray(path.read_bytes())
     data[place] ^= 1
@@ -297,9 +312,7 @@ def test_a_run_stopped_half_way_is_gone_on_with(mirror: Path) -> None:
     with last.open("r+b") as file:
         file.truncate(200 << 30)
     with started("--mirror", mirror, "verify") as process:
-        fds = Path(f"/proc/{process.pid}/fd")
-        until(lambda: any(os.path.realpath(fd) == str(last.resolve()) for fd in fds.iterdir()))
-        time.sleep(0.5)
+        until(lambda: alone_is_open(process.pid, last))
         process.send_signal(signal.SIGINT)
         result = ended(process)
     assert result.code == 130, result
@@ -320,8 +333,7 @@ def test_every_thread_that_reads_a_large_image_stops_at_once(mirror: Path) -> No
             file.truncate(200 << 30)
     names = {str(path.resolve()) for path in paths}
     with started("--mirror", mirror, "verify") as process:
-        fds = Path(f"/proc/{process.pid}/fd")
-        until(lambda: len(names & {os.path.realpath(fd) for fd in fds.iterdir()}) >= 2)
+        until(lambda: len(names & opened(process.pid)) >= 2)
         process.send_signal(signal.SIGINT)
         begun = time.monotonic()
         result = ended(process)

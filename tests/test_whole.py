@@ -350,8 +350,8 @@ def test_a_leftover_that_is_another_file_is_replaced(
 @pytest.mark.parametrize(
     "spec",
     [
-        SlideSpec(40_000, 30_000, (1,)),
-        SlideSpec(20_000, 15_000, (1,), compression="j2k-rgb"),
+        SlideSpec(24_000, 18_000, (1,)),
+        SlideSpec(16_000, 12_000, (1,), compression="j2k-rgb"),
     ],
     ids=["jpeg", "j2k"],
 )
