@@ -8,6 +8,8 @@ import time
 from queue import SimpleQueue
 from types import FrameType
 
+from tcgamirror.errors import Interrupted
+
 
 class Brake:
     """Pressed once, no further slide begins; pressed again, those in hand are let go.
@@ -63,6 +65,13 @@ class Brake:
         threading.Thread(target=self._answer_bell, name="brake", daemon=True).start()
         signal.signal(signal.SIGINT, self._interrupted)
         signal.signal(signal.SIGTERM, self._interrupted)
+
+    def give_back(self) -> None:
+        """Has both do what they do by themselves. Raises Interrupted if it was pressed before."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if self._pressed:
+            raise Interrupted("interrupted")
 
     def _interrupted(self, number: int, _frame: FrameType | None) -> None:
         # No lock may be taken here: the main thread, which this interrupts, may be inside

@@ -269,7 +269,7 @@ class Catalogue:
 
     def _of_ranks(self, ranks: array[int]) -> Iterator[Slide]:
         with self._reading() as connection:
-            yield from waiting.slides(connection, ranks)
+            yield from waiting.slides(connection, ranks, self._path)
 
     def due_count(self, *, retry_failed: bool, now: float | None = None) -> int:
         """How many slides are due without a limit, and without reading which."""
@@ -317,7 +317,7 @@ class Catalogue:
             return upkeep.awaited(connection)
 
     def unrepaired(self) -> list[str]:
-        """File names of slides of which there was an image once, and that have failed since."""
+        """File names of slides whose images are wanted again, not of those an update wants so."""
         with self._reading() as connection:
             return upkeep.unrepaired(connection)
 

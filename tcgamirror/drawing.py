@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.drawn import noted
 from tcgamirror.errors import WrongUse
+from tcgamirror.files import digest
 from tcgamirror.home import Home
 from tcgamirror.lockfile import read_lock
 from tcgamirror.model import Kind
@@ -36,7 +37,7 @@ def fill(home: Home, catalogue: Catalogue, say: Callable[[str], None]) -> int:
         f"{plan.order}, {plan.by}, {sorted(plan.kinds)}, {sorted(plan.projects)}"
     )
     if settings.lock is not None:
-        asked = f"{asked}, {settings.lock}"
+        asked = f"{asked}, {settings.lock} {_digest(home)}"
     if catalogue.fact(SAMPLED) == asked:
         return 0
     if settings.lock is not None:
@@ -70,6 +71,14 @@ def _fill_planned(slides: int | None, plan: Plan, catalogue: Catalogue) -> int:
 def _but(catalogue: Catalogue, plan: Plan) -> str:
     lacking = catalogue.unlisted_projects(plan.projects)
     return f", and none of {_named(lacking)} is listed" if lacking else ""
+
+
+def _digest(home: Home) -> str:
+    """Of the lock file: another one may have the same name. Nothing if it cannot be read."""
+    try:
+        return digest(home.root / str(home.settings.lock), "sha256")
+    except OSError:
+        return ""
 
 
 def _fill_locked(home: Home, catalogue: Catalogue) -> int:

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 import tempfile
 import threading
 import time
@@ -28,6 +29,8 @@ YOUNG = 2.0
 
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL})
 """How a file system says that it knows no locks of the kind asked for."""
+_OPENED_AT_MOST = 5
+"""Times that a lock's file is opened anew because its last holder removed it meanwhile."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 """The place is there, but may not be written."""
@@ -197,12 +200,22 @@ def refusal(error: OSError) -> WrongUse | None:
     None for any other error, and where the system names no file.
     """
     if not isinstance(error.filename, str):
+        if isinstance(error, FileNotFoundError) and not _here_is():
+            return WrongUse("the directory this runs in was removed: change to another")
         return None
     if error.errno in FORBIDDEN:
         return _forbidden(error.filename, error)
     if error.errno in _NO_PATH:
         return WrongUse(f"{error.filename} leads nowhere ({error.strerror}): name another path")
     return None
+
+
+def _here_is() -> bool:
+    """Whether the current directory is there; any relative path leads nowhere if not."""
+    try:
+        return bool(Path.cwd())
+    except FileNotFoundError:
+        return False
 
 
 def _forbidden(place: Path | str, error: OSError) -> WrongUse:
@@ -244,18 +257,29 @@ class Lock:
 
     def __enter__(self) -> Self:
         with room(self._path):
-            make_folder(self._path.parent)
-            handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            for _ in range(_OPENED_AT_MOST):
+                self._handle = self._taken()
+                if self._handle is not None:
+                    return self
+        raise Locked(f"{self._path} is removed again and again by another run; run again later")
+
+    def _taken(self) -> int | None:
+        """The lock's handle; None if the last holder has removed its file just now."""
+        make_folder(self._path.parent)
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            if not _try_lock(handle) or not _is_at(self._path, handle):
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise WrongUse(f"{self._path} is no plain file, so that no run can lock it")
+            if not _try_lock(handle):
                 raise Locked(f"another run ({self._holder(handle)}) holds {self._path.parent}")
-            with room(self._path):
+            if _is_at(self._path, handle):
                 self._sign(handle)
+                return handle
         except BaseException:
             os.close(handle)
             raise
-        self._handle = handle
-        return self
+        os.close(handle)
+        return None
 
     def __exit__(
         self,
@@ -290,7 +314,7 @@ class Lock:
 
 
 def _is_at(path: Path, handle: int) -> bool:
-    """Whether that file is the one at `path`: its last holder may have removed it just now."""
+    """Whether that file is the one at `path`."""
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(handle), path.stat())
     return False

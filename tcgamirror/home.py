@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.errors import BadSettings, NotAMirror, TcgaMirrorError, WrongUse
-from tcgamirror.files import FORBIDDEN, make_folder, replacing, room
+from tcgamirror.files import FORBIDDEN, Lock, make_folder, replacing, room
 from tcgamirror.settings import FILE_NAME, LOCKED, Settings, format_settings, read_settings
 
 CATALOGUE = "catalogue.db"
@@ -56,30 +57,27 @@ class Home:
         )
 
     @classmethod
+    def begin(cls, root: Path, settings: Settings, lock: Iterable[bytes] = ()) -> Home:
+        """`create` under the mirror's lock. Raises Locked if another run makes one there."""
+        # Before the lock's file is made: what is refused is left as it was.
+        cls(root, settings)._check_place()
+        with Lock(root / LOCK, "init"):
+            return cls.create(root, settings, lock)
+
+    @classmethod
     def create(cls, root: Path, settings: Settings, lock: Iterable[bytes] = ()) -> Home:
-        """A new mirror. The settings are written last: what lacks them is none.
+        """A new mirror, for who holds its lock. Settings are written last: what lacks them is none.
 
         lock: the lines of its lock file, if the settings name one. A catalogue that an
         init left which was killed before that is replaced. One that was used stays, as
         that of a mirror whose settings were lost. Raises NotAMirror if `root` holds a
-        mirror, or a catalogue of other images or none.
+        mirror, a catalogue of other images or none, or the lock file of another sample.
         """
-        _check_outside(root)
-        _make(root)
-        if _there(root / FILE_NAME):
-            raise NotAMirror(f"{root} holds {FILE_NAME} already; choose another directory")
-        if _is_unfinished(root / CATALOGUE):
-            (root / CATALOGUE).unlink()
         home = cls(root, settings)
-        if _there(root / CATALOGUE):
-            home._check_own_catalogue()
+        if home._check_place():
             home._write_settings(lock)
             return home
-        if _there(root / GALLERY):
-            raise NotAMirror(
-                f"{root / GALLERY} is there already, and a mirror's own pages would go in there: "
-                "choose another directory, or move it away"
-            )
+        (root / CATALOGUE).unlink(missing_ok=True)
         with Catalogue.create(root / CATALOGUE) as catalogue:
             catalogue.set_fact(FIXED, settings.fixed)
         try:
@@ -90,10 +88,34 @@ class Home:
             raise
         return home
 
+    def _check_place(self) -> bool:
+        """Makes the directory; whether the catalogue of a mirror without settings lies there."""
+        root = self.root
+        _check_outside(root)
+        _make(root)
+        if _there(root / FILE_NAME):
+            raise NotAMirror(f"{root} holds {FILE_NAME} already; choose another directory")
+        if _there(root / CATALOGUE) and not _is_unfinished(root / CATALOGUE):
+            self._check_own_catalogue()
+            return True
+        if _there(root / GALLERY):
+            raise NotAMirror(
+                f"{root / GALLERY} is there already, and a mirror's own pages would go in there: "
+                "choose another directory, or move it away"
+            )
+        return False
+
     def _write_settings(self, lock: Iterable[bytes]) -> None:
         if self.settings.lock is not None:
-            with replacing(self.root / self.settings.lock) as file:
+            path = self.root / self.settings.lock
+            with replacing(path) as file:
                 file.writelines(lock)
+                file.flush()
+                if _there(path) and not filecmp.cmp(path, file.name, shallow=False):
+                    raise NotAMirror(
+                        f"{path} is there already and names another sample: give that one as "
+                        "--lock, or move it away"
+                    )
         with replacing(self.root / FILE_NAME) as file:
             file.write(format_settings(self.settings).encode())
 
@@ -155,11 +177,12 @@ def check_place(root: Path) -> None:
 
 def _check_outside(root: Path) -> None:
     """Raises NotAMirror for a place in another mirror, where it would be a stray."""
+    # By its name and by where that leads: `..` and links lead into a mirror, and out of one.
+    places = [root.absolute()]
     # What is no path at all is told when it is made.
     with suppress(ValueError):
-        # Not by its name alone: `..` and links lead elsewhere.
-        root = Path(os.path.realpath(root))
-    for above in root.parents:
+        places.append(Path(os.path.realpath(root)))
+    for above in dict.fromkeys(above for place in places for above in place.parents):
         if all(os.path.lexists(above / name) for name in (FILE_NAME, CATALOGUE)):
             raise NotAMirror(
                 f"{root.absolute()} lies in the mirror {above}: name a directory outside of it"

@@ -41,11 +41,12 @@ class Restored:
 
 def kept(connection: sqlite3.Connection, name: str | None = None) -> list[Kept]:
     """What is done, by rank; with a name, that slide alone."""
+    # Said only where one is given: SQLite would go through all of them to find it.
+    of_name, names = ("", ()) if name is None else ("AND file_name = ?", (name,))
     rows = connection.execute(
         "SELECT rank, file_name, path, bytes, sha256, coalesce(width, 0), coalesce(height, 0) "
-        "FROM images JOIN sample USING (file_name) "
-        "WHERE status = 'done' AND (?1 IS NULL OR file_name = ?1) ORDER BY rank",
-        (name,),
+        f"FROM images JOIN sample USING (file_name) WHERE status = 'done' {of_name} ORDER BY rank",
+        names,
     )
     return [
         Kept(rank, file_name, path, size, sha256, Size(width, height))
@@ -63,7 +64,8 @@ def awaited(connection: sqlite3.Connection) -> int:
 def unrepaired(connection: sqlite3.Connection) -> list[str]:
     """File names of slides of which there was an image once, and that were to be fetched again.
 
-    But for those of which there is another file by now: they are an update's.
+    Those that an update has had fetched again, because there is another file, count
+    only once that has failed.
     """
     sql = (
         "SELECT file_name FROM images JOIN slides USING (file_name) WHERE path IS NOT NULL "

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from tcgamirror.database import WAY_OUT, timestamp
@@ -88,8 +89,11 @@ def count(connection: sqlite3.Connection, *, retry_failed: bool, now: float | No
     return int(found)
 
 
-def slides(connection: sqlite3.Connection, wanted: array[int]) -> Iterator[Slide]:
-    """The sampled slides of these ranks, in this order. Between two of them all may be written."""
+def slides(connection: sqlite3.Connection, wanted: array[int], path: Path) -> Iterator[Slide]:
+    """The sampled slides of these ranks, in this order. Between two of them all may be written.
+
+    Raises Damaged, of the catalogue at `path`, if there is none of a rank.
+    """
     columns = ", ".join(SLIDE_COLUMNS)
     for start in range(0, len(wanted), _AT_ONCE):
         batch = wanted[start : start + _AT_ONCE]
@@ -100,7 +104,7 @@ def slides(connection: sqlite3.Connection, wanted: array[int]) -> Iterator[Slide
         )
         found = {rank: _slide(row) for rank, *row in rows}
         if len(found) < len(batch):
-            raise Damaged(f"the catalogue says nothing of a slide that is sampled; {WAY_OUT}")
+            raise Damaged(f"{path} says nothing of a slide that is sampled; {WAY_OUT}")
         yield from (found[rank] for rank in batch)
 
 

@@ -283,19 +283,37 @@ def test_a_file_system_without_locks_is_used_without(
         pass
 
 
-def test_a_lock_whose_file_goes_while_it_is_taken_keeps_nobody_out_and_is_not_had(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("times", "had"), [(2, True), (99, False)])
+def test_a_lock_whose_file_goes_while_it_is_taken_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, had: bool
 ) -> None:
-    path = tmp_path / "lock"
-    take = files._try_lock
+    path = tmp_path / "folder" / "lock"
+    take, left = files._try_lock, [times]
 
     def removed(handle: int) -> bool:
-        path.unlink()
+        if left[0]:
+            left[0] -= 1
+            path.unlink()
+            path.parent.rmdir()
         return take(handle)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(files, "_try_lock", removed)
-        with pytest.raises(Locked), Lock(path, "export"):
+    monkeypatch.setattr(files, "_try_lock", removed)
+    if had:
+        with Lock(path, "export"), pytest.raises(Locked), Lock(path, "import"):
             pass
-    with Lock(path, "export"):
-        assert path.exists()
+    else:
+        with pytest.raises(Locked, match="again and again"), Lock(path, "export"):
+            pass
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_plain_file_is_no_lock(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "lock"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/null")
+    else:
+        path.mkdir()
+    with pytest.raises(WrongUse, match=str(path)), Lock(path, "update"):
+        pass

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tcgamirror.sampling import By, Order
-from tests.command import succeeded
-from tests.gdc import StandIn
-from tests.mirrors import column, contents, made, updated
+from tests.command import run, started, succeeded
+from tests.gdc import StandIn, listed_without_data
+from tests.mirrors import addresses, column, contents, made, updated
 
 SLIDES = 18
 IN_ORDER = "select file_name from mirror order by sample_rank"
@@ -46,6 +49,34 @@ def test_people_are_told_the_first_ones_and_the_number(mirror: Path) -> None:
     assert [line.split()[0] for line in people.splitlines()[:3]] == names
     assert "3 slides would be fetched by range" in people and "nothing was changed" in people
     assert contents(mirror) == before
+
+
+def test_an_error_amid_it_leaves_no_torn_line(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, "--kind", "all", slides=SLIDES)
+    succeeded("--mirror", root, "update", "--limit", str(SLIDES - 3))
+    with closing(sqlite3.connect(root / "catalogue.db")) as catalogue, catalogue:
+        catalogue.execute(
+            "delete from slides where file_name = (select file_name from mirror "
+            "where status = 'pending' order by sample_rank limit 1)"
+        )
+    result = run("--mirror", root, "update", "--dry-run", "--json")
+    assert result.code == 7
+    assert result.json()["exit_code"] == 7
+    assert f"{root / 'catalogue.db'} says nothing of a slide" in result.err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15)])
+def test_who_does_not_read_on_cannot_keep_it(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    with StandIn(listed_without_data(3_000)) as gdc:
+        root = tmp_path / "m"
+        succeeded("--mirror", root, "init", "--slides", "all", "--mpp", "15", *addresses(gdc))
+        with started("--mirror", root, "update", "--dry-run", "--json") as process:
+            assert process.stdout is not None
+            process.stdout.read(1)
+            process.send_signal(number)
+            assert process.wait(timeout=20) == code
 
 
 def _told(root: Path, *options: str) -> list[dict[str, object]]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tcgamirror import lockfile
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.errors import BadSettings, NotAMirror
+from tcgamirror.files import Lock
 from tcgamirror.home import CATALOGUE, FIXED, Home
 from tcgamirror.model import ImageFormat, Target
 from tcgamirror.settings import FILE_NAME, LOCKED, Settings
@@ -100,21 +104,112 @@ def test_another_target_than_the_mirrors_own_is_refused(tmp_path: Path, other: T
 def test_lost_settings_are_written_again_with_the_lock_that_is_given(
     small_gdc: StandIn, tmp_path: Path
 ) -> None:
-    locks = tmp_path / "two.lock", tmp_path / "four.lock"
-    for lock, slides in zip(locks, (2, 4), strict=True):
-        updated(made(tmp_path / lock.stem, small_gdc, slides=slides))
-        succeeded("--mirror", tmp_path / lock.stem, "lock", lock)
-    for lost in ((), (LOCKED,)):
-        root = tmp_path / f"lost-{len(lost)}"
-        succeeded("--mirror", root, "init", "--lock", locks[0], *addresses(small_gdc))
-        updated(root)
-        for name in ("tcgamirror.toml", *lost):
-            (root / name).unlink()
-        again = succeeded("--mirror", root, "init", "--lock", locks[1], *addresses(small_gdc))
+    two, four = _locks(tmp_path, small_gdc, (2, 4))
+    root = _locked(tmp_path / "m", small_gdc, two)
+    (root / FILE_NAME).unlink()
+    refused = run("--mirror", root, "init", "--lock", four, *addresses(small_gdc))
+    assert refused.code == 2 and f"{root / LOCKED} is there already and names" in refused.sentence
+    assert (root / LOCKED).read_bytes() == two.read_bytes() and not (root / FILE_NAME).exists()
+    (root / LOCKED).unlink()
+    for lock in (four, four):
+        (root / FILE_NAME).unlink(missing_ok=True)
+        again = succeeded("--mirror", root, "init", "--lock", lock, *addresses(small_gdc))
         assert "wrote the settings again" in again.out
-        assert (root / LOCKED).read_bytes() == locks[1].read_bytes()
-        assert "2 slides added" in updated(root).out
-        assert "4 of 4 slides" in succeeded("--mirror", root, "lock", "--check", locks[1]).out
+        assert (root / LOCKED).read_bytes() == lock.read_bytes()
+    assert "2 slides added" in updated(root).out
+    assert "4 of 4 slides" in succeeded("--mirror", root, "lock", "--check", four).out
+
+
+def test_another_lock_of_the_same_name_and_plan_fills_the_sample_up(
+    small_gdc: StandIn, tmp_path: Path
+) -> None:
+    (all_four,) = _locks(tmp_path, small_gdc, (4,))
+    names = [line for line in all_four.read_text().splitlines() if ".svs" in line]
+    parts = [tmp_path / f"{kept}.lock" for kept in (0, 1)]
+    for kept, part in enumerate(parts):
+        left = [line for line in names if names.index(line) % 2 == kept]
+        read = lockfile.read_lock(all_four)
+        slides = tuple(each for each in read.slides if any(each.file_name in line for line in left))
+        part.write_bytes(b"".join(lockfile.lines_of(replace(read, slides=slides))))
+    root = _locked(tmp_path / "m", small_gdc, parts[0])
+    for name in (FILE_NAME, LOCKED):
+        (root / name).unlink()
+    succeeded("--mirror", root, "init", "--lock", parts[1], *addresses(small_gdc))
+    assert "2 slides added" in updated(root).out
+
+
+def _locks(folder: Path, gdc: StandIn, sizes: Sequence[int]) -> list[Path]:
+    """The lock file of a mirror of each number of slides."""
+    locks = [folder / f"{slides}.lock" for slides in sizes]
+    for lock, slides in zip(locks, sizes, strict=True):
+        updated(made(folder / lock.stem, gdc, slides=slides))
+        succeeded("--mirror", folder / lock.stem, "lock", lock)
+    return locks
+
+
+def _locked(root: Path, gdc: StandIn, lock: Path) -> Path:
+    """An updated mirror of what the lock file names."""
+    succeeded("--mirror", root, "init", "--lock", lock, *addresses(gdc))
+    updated(root)
+    return root
+
+
+# Two at once -----------------------------------------------------------------------
+
+
+def test_of_two_inits_at_once_one_makes_the_mirror(tmp_path: Path, small_gdc: StandIn) -> None:
+    for number in range(6):
+        root = tmp_path / str(number)
+        with ThreadPoolExecutor(2) as pool:
+            runs = [
+                pool.submit(run, "--mirror", root, "init", "--mpp", mpp, *addresses(small_gdc))
+                for mpp in ("4", "8")
+            ]
+        codes = [each.result().code for each in runs]
+        assert sorted(codes)[0] == 0 and sorted(codes)[1] in (2, 5), [r.result() for r in runs]
+        home = Home.find(root, above=False)
+        assert home.settings.target.mpp == (4, 8)[codes.index(0)]
+        with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
+            home.check_target(catalogue)
+
+
+def test_an_init_keeps_out_of_a_mirror_that_another_run_makes(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = tmp_path / "m"
+    with Lock(root / "lock", "import"):
+        kept_out = run("--mirror", root, "init", "--mpp", "4", *addresses(small_gdc))
+    assert kept_out.code == 5 and "import" in kept_out.sentence
+    assert [path.name for path in root.iterdir()] == ["lock"]
+
+
+def test_no_mirror_is_made_within_another_by_way_of_a_link(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    (tmp_path / "big").mkdir()
+    (root / "images").symlink_to(tmp_path / "big")
+    refused = run("--mirror", root / "images" / "sub", "init", "--mpp", "4")
+    assert refused.code == 2 and f"lies in the mirror {root}" in refused.sentence
+    assert not list((tmp_path / "big").iterdir())
+
+
+def test_a_lock_that_cannot_be_written_is_named(tmp_path: Path, small_gdc: StandIn) -> None:
+    (lock,) = _locks(tmp_path, small_gdc, (2,))
+    root = tmp_path / "m"
+    (root / LOCKED).mkdir(parents=True)
+    refused = run("--mirror", root, "init", "--lock", lock, *addresses(small_gdc))
+    assert refused.code == 2 and f"{root / LOCKED} " in refused.sentence
+
+
+def test_a_directory_that_was_removed_meanwhile_is_one_sentence(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    for words in ("status", "init --mpp 4"):
+        command = f'rmdir "{gone}"; exec "$@" {words}; '
+        result = run(by=("sh", "-c", f'cd "{gone}" && {command}', "sh"))
+        gone.mkdir()
+        assert result.code == 2 and "was removed" in result.sentence
 
 
 def test_an_init_that_is_refused_leaves_no_lock(small_gdc: StandIn, tmp_path: Path) -> None:

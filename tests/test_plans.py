@@ -116,6 +116,13 @@ def test_what_is_due_is_found_by_status_and_only_ranks_are_sorted(
     assert all(sql.startswith("SELECT rank FROM images") for sql in sorts(plan))
 
 
+def test_what_is_recorded_of_one_image_is_found_by_its_name(
+    connection: Explaining, catalogue: Catalogue
+) -> None:
+    plan = connection.plan(lambda: catalogue.kept("a.svs"))
+    assert scanned(plan) == set() and "images_by_status" not in used(plan)
+
+
 @pytest.mark.parametrize("by", By)
 @pytest.mark.parametrize("order", Order)
 def test_an_order_reads_the_slides_once_and_page_by_page(

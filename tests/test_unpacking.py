@@ -177,6 +177,10 @@ def test_a_place_that_is_named_need_not_be_there(home: Path) -> None:
     assert len(list((home / "new").iterdir())) == 1
     refused = launched("--version", env={**named, "TCGAMIRROR_CACHE": str(home / "no" / "new")})
     assert refused.code == 2 and "TCGAMIRROR_CACHE" in refused.sentence
+    odd = home / "one:two"
+    refused = launched("--version", env={**named, "TCGAMIRROR_CACHE": str(odd)})
+    assert refused.code == 2 and "holds one of : ; $" in refused.sentence
+    assert not odd.exists()
 
 
 def test_a_full_place_is_passed_over_and_left_empty(home: Path) -> None:

@@ -79,13 +79,14 @@ static bool folder_in(const struct place *place, char *folder) {
         if (value && *value) because(place->variable, "is no absolute path", 0);
         return false;
     }
-    /* Who names one need not have made it. */
-    if (place == &named) mkdir(value, 0700);
-    if (place->variable && !is_safe(value, place->shared)) return false;
     if (snprintf(base, sizeof base, "%s%s", value, place->path) >= (int)sizeof base - 64)
         return because(place->variable, "", ENAMETOOLONG);
     /* A list of library paths has no way to quote these. */
     if (strpbrk(base, ":;$")) return because(base, "holds one of : ; $", 0);
+    /* Who names one need not have made it. */
+    if (place == &named && mkdir(value, 0700) < 0 && errno != EEXIST)
+        return because(value, "", errno);
+    if (place->variable && !is_safe(value, place->shared)) return false;
     if (!place->shared) mkdir(base, 0700);
     if (!is_safe(base, place->shared)) return false;
     if (place->shared) snprintf(number, sizeof number, "-%lu", (unsigned long)geteuid());

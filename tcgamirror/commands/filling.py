@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 
 from tcgamirror import console
 from tcgamirror.brake import Brake
@@ -15,7 +19,7 @@ from tcgamirror.commands import home_of, leave_if_busy
 from tcgamirror.commands.showing import difference_words
 from tcgamirror.errors import ExitCode, TcgaMirrorError
 from tcgamirror.fetching import Standing
-from tcgamirror.files import refusal
+from tcgamirror.files import refusal, room
 from tcgamirror.forecast import Forecast
 from tcgamirror.mirror import Report, Wishes, perform, rehearsed
 from tcgamirror.runlog import RunLog
@@ -35,24 +39,36 @@ def _rehearse(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
     brake = Brake()
     brake.listen()
     watcher = console.Progress(quiet=given.json)
-    with rehearsed(home_of(given), wishes, watcher, brake) as seen:
-        if given.json:
-            _print_rehearsed(seen)
-        else:
-            _tell_rehearsed(seen)
+    try:
+        with rehearsed(home_of(given), wishes, watcher, brake) as seen:
+            watcher.close()
+            # Whoever reads what is printed may keep it waiting.
+            brake.give_back()
+            if given.json:
+                _print_rehearsed(seen)
+            else:
+                _tell_rehearsed(seen)
+    finally:
+        watcher.close()
     return ExitCode.DONE
 
 
 def _print_rehearsed(seen: Forecast) -> None:
-    """One line, of which a slide is held at a time: there may be a million."""
+    """One line, whole or not at all, of which a slide is held at a time: there may be a million."""
     told = {"source": seen.source, "slides": []}
     rest = {"bytes": seen.bytes, "seconds": seen.seconds, "measured": seen.measured}
-    print(json.dumps(told)[: -len("]}")], end="")
-    between = ""
-    for slide in seen.slides:
-        print(between, json.dumps(dataclasses.asdict(slide)), sep="", end="")
-        between = ", "
-    print("], ", json.dumps(rest)[1:], sep="")
+    with (
+        room(Path(tempfile.gettempdir())),
+        tempfile.TemporaryFile("w+", encoding="ascii") as line,
+    ):
+        line.write(json.dumps(told)[: -len("]}")])
+        between = ""
+        for slide in seen.slides:
+            line.write(f"{between}{json.dumps(dataclasses.asdict(slide))}")
+            between = ", "
+        line.write(f"], {json.dumps(rest)[1:]}\n")
+        line.seek(0)
+        shutil.copyfileobj(line, sys.stdout)
 
 
 def _tell_rehearsed(seen: Forecast) -> None:

@@ -32,7 +32,7 @@ def init(given: argparse.Namespace) -> ExitCode:
     manifest = None if settings.manifest is None else _looked_through(settings, lock)
     if manifest is not None and lock is None:
         _check_choice(settings, manifest)
-    home = Home.create(root, settings, () if lock is None else lines_of(lock))
+    home = Home.begin(root, settings, () if lock is None else lines_of(lock))
     words = _sample_words(settings)
     if lock is not None:
         words = f"the {console.slides(len(lock.slides))} of {given.lock}"
