@@ -77,10 +77,16 @@ class Compared:
         """Forgets all images of these digests: one of them was read and had another."""
         there = self.signs()
         kept = [each for each in there if each.partition(" ")[0] not in digests]
-        if len(kept) < len(there):
-            # What somebody adds meanwhile is lost, and read again.
-            with suppress(OSError, NoRoom, WrongUse, Damaged), replacing(self._path) as file:
+        if len(kept) == len(there):
+            return
+        # What somebody adds meanwhile is lost, and read again.
+        try:
+            with replacing(self._path) as file:
                 file.write("\n".join([*kept, ""]).encode())
+        except (OSError, NoRoom, WrongUse, Damaged):
+            # On a full disk, say: without the note all is read.
+            with suppress(OSError):
+                self._path.unlink()
 
     def trim(self, images: int) -> None:
         """Begins the note anew if it tells of far more than there are images."""

@@ -57,8 +57,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     part = path.with_name(f".{path.name}.part")
     with room(path):
         make_folder(path.parent)
+        # What a killed run left, or anybody else: a pipe would be waited for, a link followed.
+        part.unlink(missing_ok=True)
         try:
-            with part.open("wb") as file:
+            with part.open("xb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

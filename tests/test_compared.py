@@ -111,6 +111,18 @@ def test_what_is_found_damaged_is_noted_no_more(mirror: Path, tmp_path: Path) ->
     assert len(signed(mirror) & Compared(mirror).signs()) == len(images(mirror)) - 1
 
 
+def test_where_a_note_cannot_be_taken_back_there_is_none(mirror: Path, tmp_path: Path) -> None:
+    image = first(mirror)
+    in_place(image)
+    forge(mirror, image)
+    # No room would do the same.
+    (mirror / f".{FILE}.part").mkdir()
+    assert run("--mirror", mirror, "verify").code == 7
+    assert not Compared(mirror).signs()
+    result = inside("--mirror", mirror, "export", tmp_path / "e", "--json")
+    assert result.json()["lacking"] == [str(image.relative_to(mirror))]
+
+
 def test_a_note_of_images_that_are_no_more_is_begun_anew(mirror: Path) -> None:
     Compared(mirror).add(f"{number:064x} {number:020} 1 2" for number in range(20_000))
     before = (mirror / FILE).stat().st_size

@@ -64,6 +64,22 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(
     assert entries(tmp_path) == ["image.png"]
 
 
+@pytest.mark.parametrize("there", ["file", "pipe", "link"])
+def test_what_lies_where_it_is_written_first_is_not_written_to(tmp_path: Path, there: str) -> None:
+    part, other = tmp_path / ".image.png.part", tmp_path / "other"
+    other.write_bytes(b"mine")
+    if there == "pipe":
+        os.mkfifo(part)
+    elif there == "link":
+        part.symlink_to(other)
+    else:
+        part.write_bytes(b"left by a killed run, and longer")
+    with replacing(tmp_path / "image.png") as file:
+        file.write(b"new")
+    assert (tmp_path / "image.png").read_bytes() == b"new"
+    assert entries(tmp_path) == ["image.png", "other"] and other.read_bytes() == b"mine"
+
+
 def test_a_kill_leaves_the_old_file_and_the_next_write_goes_well(tmp_path: Path) -> None:
     path = tmp_path / "image.png"
     path.write_bytes(b"old")
