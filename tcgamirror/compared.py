@@ -10,15 +10,18 @@ same: its images are read then.
 
 from __future__ import annotations
 
+import errno
 import io
+import logging
 import os
+import re
 import stat
-from collections.abc import Container, Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from tcgamirror.errors import Damaged, NoRoom, WrongUse
-from tcgamirror.files import replacing
+_LOG = logging.getLogger(__name__)
 
 FILE = ".compared.txt"
 
@@ -30,6 +33,20 @@ _SIGN = 110
 
 _STALE = 10_000
 """Signs of images that are no more, which are put up with beside as many as there are images."""
+
+
+_NOT = "not"
+"""Before a digest whose signs count no more."""
+
+_LINE = re.compile(
+    rb"^(?:([0-9a-f]{64}(?: [0-9]{1,20}){3})|" + _NOT.encode() + rb" ([0-9a-f]{64}))$",
+    re.MULTILINE,
+)
+_LONGEST = 160
+"""Bytes of a line, at most."""
+
+_PIECE = 1 << 20
+"""Bytes of the note that are looked through at once."""
 
 
 def same(before: os.stat_result, after: os.stat_result) -> bool:
@@ -51,6 +68,35 @@ def sign(look: os.stat_result, sha256: str) -> str | None:
     return f"{sha256} {look.st_ino} {look.st_size} {look.st_ctime_ns}"
 
 
+def _in_force(file: BinaryIO, size: int) -> frozenset[str]:
+    """The signs in the first `size` bytes that were not taken back later."""
+    signs: list[str] = []
+    taken_back: dict[str, int] = {}
+    for lines in _whole_lines(file, size):
+        for found in _LINE.finditer(lines):
+            if found[1] is not None:
+                signs.append(found[1].decode("ascii"))
+            else:
+                taken_back[found[2].decode("ascii")] = len(signs)
+    if not taken_back:
+        return frozenset(signs)
+    return frozenset(
+        each
+        for place, each in enumerate(signs)
+        if place >= taken_back.get(each.partition(" ")[0], 0)
+    )
+
+
+def _whole_lines(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """Its first `size` bytes by and by, no line cut in two but those that no program wrote."""
+    rest = b""
+    while size > 0 and (piece := file.read(min(size, _PIECE))):
+        size -= len(piece)
+        lines, newline, rest = (rest[-_LONGEST:] + piece).rpartition(b"\n")
+        yield lines + newline
+    yield rest
+
+
 class Compared:
     """The note of one mirror. For any number of threads, and processes."""
 
@@ -58,35 +104,48 @@ class Compared:
         self._path = mirror / FILE
 
     def signs(self) -> frozenset[str]:
-        """All that were added; none of a note that cannot be read."""
+        """All that were added, and not taken back since; none of a note that cannot be read."""
         with suppress(OSError), self._opened(os.O_RDONLY) as file:
             # Not to the file's end: it may grow meanwhile.
-            note = file.read(min(os.fstat(file.fileno()).st_size, MOST_BYTES))
-            return frozenset((note or b"").decode("ascii", "replace").splitlines())
+            size = os.fstat(file.fileno()).st_size
+            if size <= MOST_BYTES:
+                return _in_force(file, size)
         return frozenset()
 
     def add(self, signs: Iterable[str]) -> None:
         """Adds them; a mirror that cannot be written goes without."""
-        # Each on a new line, whatever a killed program left of the last one, and all by one call.
-        text = "".join(f"\n{each}" for each in signs)
-        if text:
-            with suppress(OSError), self._opened(os.O_WRONLY | os.O_APPEND | os.O_CREAT) as file:
-                file.write(f"{text}\n".encode())
+        with suppress(OSError):
+            self._append(signs, os.O_CREAT)
 
-    def take_back(self, digests: Container[str | None]) -> None:
-        """Forgets all images of these digests: one of them was read and had another."""
-        there = self.signs()
-        kept = [each for each in there if each.partition(" ")[0] not in digests]
-        if len(kept) == len(there):
-            return
-        # What somebody adds meanwhile is lost, and read again.
+    def take_back(self, digests: Iterable[str | None]) -> None:
+        """Has no sign of these digests count any more: an image was read and had another one."""
         try:
-            with replacing(self._path) as file:
-                file.write("\n".join([*kept, ""]).encode())
-        except (OSError, NoRoom, WrongUse, Damaged):
-            # On a full disk, say: without the note all is read.
-            with suppress(OSError):
-                self._path.unlink()
+            self._append((f"{_NOT} {each}" for each in digests if each), 0)
+        except FileNotFoundError:
+            return
+        except OSError:
+            self._remove()
+
+    def _append(self, lines: Iterable[str], flags: int) -> None:
+        # Each on a new line, whatever a killed program left of the last one, and all by one call.
+        data = "".join(f"\n{each}" for each in lines).encode()
+        if not data:
+            return
+        with self._opened(os.O_WRONLY | os.O_APPEND | flags) as file:
+            if file.write(data + b"\n") <= len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+
+    def _remove(self) -> None:
+        """On a full disk, say: without the note all is read."""
+        try:
+            self._path.unlink()
+        except OSError as error:
+            _LOG.warning(
+                "%s cannot be changed (%s) and takes a damaged image for right: "
+                "an export into a directory would hold it, an archive would not",
+                self._path,
+                error.strerror,
+            )
 
     def trim(self, images: int) -> None:
         """Begins the note anew if it tells of far more than there are images."""

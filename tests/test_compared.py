@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tcgamirror.transfer.layout import UNFINISHED
 from tests.carrying import exported, inside
 from tests.command import run, succeeded
 from tests.gdc import Listed, StandIn
+from tests.levels import bounded
 from tests.mirrors import column, contents, images, made, updated
 
 SHA = "5e" * 32
@@ -115,12 +117,59 @@ def test_where_a_note_cannot_be_taken_back_there_is_none(mirror: Path, tmp_path:
     image = first(mirror)
     in_place(image)
     forge(mirror, image)
-    # No room would do the same.
-    (mirror / f".{FILE}.part").mkdir()
-    assert run("--mirror", mirror, "verify").code == 7
-    assert not Compared(mirror).signs()
+    by = ("prlimit", f"--fsize={(mirror / FILE).stat().st_size}")
+    assert run("--mirror", mirror, "verify", by=by).code == 7
+    assert not (mirror / FILE).exists()
     result = inside("--mirror", mirror, "export", tmp_path / "e", "--json")
     assert result.json()["lacking"] == [str(image.relative_to(mirror))]
+
+
+@pytest.mark.parametrize("ending", [".tar", ".zip"])
+def test_what_an_archive_found_damaged_no_directory_takes_for_right(
+    mirror: Path, tmp_path: Path, ending: str
+) -> None:
+    image = first(mirror)
+    in_place(image)
+    forge(mirror, image)
+    lacking = [str(image.relative_to(mirror))]
+    for name in (f"e{ending}", "e"):
+        result = inside("--mirror", mirror, "export", tmp_path / name, "--json")
+        assert (result.code, result.json()["lacking"]) == (7, lacking)
+
+
+def test_what_is_taken_back_counts_again_once_it_is_added_again(tmp_path: Path) -> None:
+    note = Compared(tmp_path)
+    ours, theirs = (f"{digit * 64} 7 10 99" for digit in "ab")
+    note.take_back(["a" * 64])
+    assert not (tmp_path / FILE).exists()
+    note.add([ours, theirs, f"{ours}9"])
+    note.take_back(["a" * 64])
+    assert note.signs() == {theirs}
+    note.add([ours])
+    assert note.signs() == {ours, theirs}
+
+
+def test_two_at_once_do_not_undo_each_other(tmp_path: Path) -> None:
+    signs = [f"{number:064x} 7 10 99" for number in range(2_000)]
+    Compared(tmp_path).add(signs)
+
+    def take_back(start: int) -> None:
+        for number in range(start, 1_000, 2):
+            Compared(tmp_path).take_back([f"{number:064x}"])
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(take_back, (0, 1)))
+    assert Compared(tmp_path).signs() == set(signs[1_000:])
+
+
+@pytest.mark.parametrize("spoil", [b"ab\n" * 5_000_000, b"\n" * 20_000_000, b"a" * 20_000_000])
+def test_a_spoiled_note_takes_no_memory(tmp_path: Path, spoil: bytes) -> None:
+    ours = f"{'a' * 64} 7 10 99"
+    (tmp_path / FILE).write_bytes(spoil)
+    Compared(tmp_path).add([ours])
+    del spoil
+    with bounded(seconds=60, megabytes=20):
+        assert Compared(tmp_path).signs() == {ours}
 
 
 def test_a_note_of_images_that_are_no_more_is_begun_anew(mirror: Path) -> None:

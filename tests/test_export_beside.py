@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import time
@@ -95,6 +96,38 @@ def test_a_lock_that_could_not_be_imported_is_not_exported(
     monkeypatch.setattr(exporting, "MOST_LOCK", 100)
     result = inside("--mirror", root, "export", tmp_path / "e")
     assert result.code == 2 and "sample.lock would have" in result.sentence
+
+
+@pytest.mark.parametrize("ending", FORMS)
+def test_a_lock_file_that_is_lost_is_told(root: Path, tmp_path: Path, ending: str) -> None:
+    rewrite(root, r"lock = .*", 'lock = "s.lock"')
+    refused = inside("--mirror", root, "export", tmp_path / f"e{ending}")
+    assert refused.code == 2 and f"{root / 's.lock'} is gone" in refused.sentence
+    assert not (tmp_path / f"e{ending}").exists()
+
+
+def test_a_link_in_what_a_killed_export_left_is_not_followed(root: Path, tmp_path: Path) -> None:
+    work, other = tmp_path / "e.part", tmp_path / "other"
+    other.write_bytes(b"mine")
+    for name in (*images(root), "catalogue.db", "SHA256SUMS", ".SHA256SUMS.part"):
+        path = work / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(other)
+    (work / HELD).touch()
+    exported(root, tmp_path / "e")
+    assert other.read_bytes() == b"mine"
+    assert not [path for path in (tmp_path / "e").rglob("*") if path.is_symlink()]
+    assert images(tmp_path / "e") == images(root)
+
+
+def test_what_another_user_made_is_in_the_way(root: Path, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a directory away")
+    work = tmp_path / "e.part"
+    work.mkdir()
+    (work / HELD).touch()
+    os.chown(work, 12_345, 12_345)
+    in_the_way(root, tmp_path / "e")
 
 
 def test_a_disk_that_takes_a_part_of_a_file_is_full(root: Path, tmp_path: Path) -> None:

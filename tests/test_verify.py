@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tcgamirror import console
+from tcgamirror.commands import keeping
 from tests.command import Result, ended, run, started, succeeded
 from tests.gdc import Fault, Listed, StandIn, listed
 from tests.mirrors import column, contents, images, made, rewrite, rows, until, updated
@@ -299,6 +301,16 @@ def test_repair_of_a_mirror_whose_images_are_not_mounted_fetches_nothing(
     assert result.code == 7
     assert "mount" in result.err and not gdc.served
     assert column(mirror, "select distinct status from mirror") == ["done"]
+
+
+def test_what_reads_no_bytes_is_told_without_a_rate(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "QUIET_SECONDS", 0)
+    reading = keeping._Reading(quiet=False)
+    reading.begins(20, 0)
+    reading.passed(10, 0)
+    assert capsys.readouterr().err == "10 of 20 images\n"
 
 
 # Going on, and beside an update ----------------------------------------------------

@@ -62,12 +62,14 @@ class _Reading:
         elif not self._quiet and time.monotonic() - self._said >= console.QUIET_SECONDS:
             self._said = time.monotonic()
             seconds = self._said - self._begun
-            left = f", {console.in_time(seconds / self._bytes * (self._size - self._bytes))} left"
-            console.say(
-                f"{self._images:,} of {console.images(self._total)}, "
-                f"{console.in_bytes(self._bytes)} at {console.in_bytes(self._bytes / seconds)}/s"
-                f"{left if self._bytes else ''}"
-            )
+            read = ""
+            if self._bytes:
+                rest = seconds / self._bytes * (self._size - self._bytes)
+                read = (
+                    f", {console.in_bytes(self._bytes)} at "
+                    f"{console.in_bytes(self._bytes / seconds)}/s, {console.in_time(rest)} left"
+                )
+            console.say(f"{self._images:,} of {console.images(self._total)}{read}")
 
     def close(self) -> None:
         """Leaves the terminal as it was."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -81,9 +82,21 @@ def loaded(path: Path) -> Loaded | None:
     return Loaded(found.st_size, sha256, found.st_mtime, data, file)
 
 
-def _opened(path: Path | str) -> io.FileIO:
+def _opened(path: Path | str, more: int = 0) -> io.FileIO:
     """A file to read. Should something else lie there, nobody waits for it."""
-    return io.FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    return io.FileIO(path, opener=lambda name, flags: os.open(name, flags | more | os.O_NONBLOCK))
+
+
+def _begun(target: str) -> int:
+    """A file to write, empty; a link that lies there is replaced, and not followed."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        return os.open(target, flags, 0o644)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+    Path(target).unlink()
+    return os.open(target, flags, 0o644)
 
 
 def _sha256(file: io.FileIO) -> str:
@@ -108,7 +121,7 @@ class Copier:
         left alone; what has another one is not left there. Raises OSError, which
         names `target`, where it cannot be written.
         """
-        with suppress(OSError), _opened(target) as file:
+        with suppress(OSError), _opened(target, os.O_NOFOLLOW) as file:
             if _sha256(file) == sha256:
                 return True
         return self.copied_anew(source, target, sha256)
@@ -125,7 +138,7 @@ class Copier:
             if not stat.S_ISREG(found.st_mode):
                 return False
             try:
-                writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+                writing = _begun(target)
                 try:
                     right = self._passed(reading, found, writing, sha256)
                     os.utime(writing, ns=(found.st_mtime_ns, found.st_mtime_ns))

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tcgamirror.catalogue import Catalogue
+from tcgamirror.compared import Compared
 from tcgamirror.errors import BadExport, NoRoom, WrongUse
 from tcgamirror.files import free_bytes
 from tcgamirror.foreign import Image
@@ -39,7 +40,7 @@ from tcgamirror.transfer.layout import (
 from tcgamirror.transfer.places import ArchivePlace, DirectoryPlace, Place
 from tcgamirror.transfer.scan import sums_of
 from tcgamirror.transfer.snapshot import Snapshot, image_of, meeting
-from tcgamirror.transfer.workplace import are_apart, check_place, workplace
+from tcgamirror.transfer.workplace import are_apart, check_dest, workplace
 from tcgamirror.transfer.writers import archive
 
 LEAST_SPLIT = 100_000
@@ -95,7 +96,7 @@ def export(home: Home, dest: Path, asked: Asked, on_progress: Progress) -> Expor
     begun = time.monotonic()
     form = Form.of(dest)
     _check(asked, form)
-    check_place(home.root, dest)
+    check_dest(home.root, dest)
     earlier = {} if asked.since is None else _earlier(asked.since)
     with ExitStack() as stack:
         with Catalogue.open(home.root / CATALOGUE, read_only=True) as live:
@@ -251,6 +252,7 @@ class _Export:
             if not now.done or now.sha256 != image.sha256:
                 return now
             self.lacking.append(image.path)
+            Compared(self._home.root).take_back([image.sha256])
         self._missing.append(image.file_name)
         return None
 
@@ -288,10 +290,16 @@ class _Export:
 
     def _put_file(self, name: str, path: Path) -> None:
         file = loaded(path)
+        shown = name.startswith(f"{GALLERY}/")
         if file is None:
-            # A gallery that is being made anew; nothing else goes away.
-            return
-        if self._earlier.get(name) == file.sha256 and name.startswith(f"{GALLERY}/"):
+            # Of a gallery that is being made anew.
+            if shown:
+                return
+            raise WrongUse(
+                f"{path} is gone or cannot be read, without which the export would be another "
+                f"mirror's: put it back, or name no such file in {FILE_NAME}"
+            )
+        if self._earlier.get(name) == file.sha256 and shown:
             self._left_out[name] = file.sha256
             file.file.close()
             return

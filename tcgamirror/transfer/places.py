@@ -92,8 +92,9 @@ class DirectoryPlace:
                 return
             make_folder(target.parent)
             part = target.with_name(f".{target.name}.part")
+            part.unlink(missing_ok=True)
             # Buffered: a bare file may take a part of what it is given, and say so to nobody.
-            with part.open("wb") as out:
+            with part.open("xb") as out:
                 out.writelines(file.pieces())
             os.utime(part, (file.made, file.made))
             part.replace(target)
@@ -170,7 +171,7 @@ class ArchivePlace:
 def _is_at(target: Path, file: Loaded) -> bool:
     """Whether the file lies there already: the catalogue does, where it was copied to."""
     try:
-        return os.path.samestat(os.fstat(file.file.fileno()), target.stat())
+        return os.path.samestat(os.fstat(file.file.fileno()), target.lstat())
     except (FileNotFoundError, io.UnsupportedOperation):
         # The latter of a text that is no file.
         return False

@@ -13,7 +13,7 @@ from tcgamirror.home import CATALOGUE, LOCK
 from tcgamirror.transfer.layout import HELD, UNFINISHED, Form, whole_name
 
 
-def check_place(root: Path, dest: Path) -> None:
+def check_dest(root: Path, dest: Path) -> None:
     """Raises WrongUse where no export of the mirror at `root` can be made."""
     if dest.resolve().is_relative_to(root.resolve()):
         raise WrongUse(f"{dest} is in the mirror itself: name a place outside")
@@ -55,15 +55,19 @@ def workplace(dest: Path, form: Form) -> Iterator[Path]:
     work = dest.with_name(f"{dest.name}{UNFINISHED}")
     _check_ours(work, dest, form)
     with Lock(work / HELD, "export"):
+        here = True
         try:
             _check_free(dest)
             if form is not Form.DIRECTORY:
                 _remove_archive(work, dest)
             yield work
+            here = form is not Form.DIRECTORY
         finally:
-            if form is not Form.DIRECTORY:
-                _remove_archive(work, dest)
-            _remove_if_empty(work)
+            # Once it is in its place, what lies here is another run's.
+            if here:
+                if form is not Form.DIRECTORY:
+                    _remove_archive(work, dest)
+                _remove_if_empty(work)
 
 
 def _remove_if_empty(work: Path) -> None:
@@ -78,7 +82,8 @@ def _check_ours(work: Path, dest: Path, form: Form) -> None:
     """Raises WrongUse for what no killed export left: it may be a mirror, or anybody's."""
     if not os.path.lexists(work):
         return
-    if not work.is_symlink() and work.is_dir():
+    # Whoever else made it may have put links there.
+    if not work.is_symlink() and work.is_dir() and work.stat().st_uid == os.geteuid():
         there = {path.name: path for path in work.iterdir()}
         others = [name for name, path in there.items() if path.is_dir() or not _is_of(dest, name)]
         # A run that writes to a mirror leaves its own lock there.
