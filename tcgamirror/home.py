@@ -178,7 +178,7 @@ def check_place(root: Path) -> None:
 def _check_outside(root: Path) -> None:
     """Raises NotAMirror for a place in another mirror, where it would be a stray."""
     # By its name and by where that leads: `..` and links lead into a mirror, and out of one.
-    places = [root.absolute()]
+    places = [Path(os.path.normpath(root.absolute()))]
     # What is no path at all is told when it is made.
     with suppress(ValueError):
         places.append(Path(os.path.realpath(root)))

@@ -107,9 +107,11 @@ def last_release(connection: sqlite3.Connection) -> str | None:
 
 def counts(connection: sqlite3.Connection) -> Counts:
     """All that `status` tells."""
-    upstream = dict(
-        connection.execute("SELECT upstream, count(*) FROM slides GROUP BY upstream").fetchall()
-    )
+    # Nearly all are listed: those that are not are counted, and SQLite counts all by pages.
+    (known,) = connection.execute("SELECT count(*) FROM slides").fetchone()
+    (gone,) = connection.execute(
+        "SELECT count(*) FROM slides WHERE upstream IN ('withdrawn', 'superseded')"
+    ).fetchone()
     by_project = tuple(_by_project(connection))
     sampled = sum(count.sampled for count in by_project)
     done = sum(count.done for count in by_project)
@@ -131,8 +133,8 @@ def counts(connection: sqlite3.Connection) -> Counts:
         (LAST_RUNS,),
     )
     return Counts(
-        listed=upstream.get("current", 0) + upstream.get("changed", 0),
-        withdrawn=upstream.get("withdrawn", 0) + upstream.get("superseded", 0),
+        listed=known - gone,
+        withdrawn=gone,
         sampled=sampled,
         pending=sampled - done - failed,
         done=done,

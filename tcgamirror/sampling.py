@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from hashlib import sha256
 from itertools import chain
-from operator import itemgetter
+from typing import TypeVar
 
 from tcgamirror.model import Kind
 
 Stratum = str | None
 """A project or site, None for the unknown one; of all slides where none are gone round."""
+
+Each = TypeVar("Each")
 
 Allowed = tuple[str, Stratum, int]
 """Of a slide that may be taken: file name, stratum, place in the listing."""
@@ -101,18 +103,37 @@ def ordered(candidates: Iterable[Candidate], plan: Plan) -> list[str]:
 
 def arranged(allowed: Iterable[Allowed], plan: Plan) -> Iterator[str]:
     """The same of slides that may all be taken, in any order; each as it is asked for."""
-    if plan.order is Order.SHUFFLE:
-        allowed = sorted(allowed, key=itemgetter(2))
-        random.Random(plan.seed).shuffle(allowed)
+    arrange = _stable if plan.order is Order.STABLE else _shuffled
+    return arrange(allowed, plan.seed)
+
+
+def _stable(allowed: Iterable[Allowed], seed: int) -> Iterator[str]:
     strata: dict[Stratum, list[str]] = defaultdict(list)
     for name, stratum, _ in allowed:
         strata[stratum].append(name)
-    if plan.order is Order.STABLE:
-        for names in strata.values():
-            # No pairs of key and name: of a million slides they take half the time.
-            names.sort(key=partial(stable_key, plan.seed))
-    known = sorted(strata, key=lambda stratum: (stratum is None, stratum or ""))
-    return _in_turn([strata[stratum] for stratum in known])
+    for names in strata.values():
+        # No pairs of key and name: of a million slides they take half the time.
+        names.sort(key=partial(stable_key, seed))
+    return _in_turn(strata)
+
+
+def _shuffled(allowed: Iterable[Allowed], seed: int) -> Iterator[str]:
+    names: list[str] = []
+    stratum_of: list[Stratum] = []
+    places: list[int] = []
+    known: dict[Stratum, Stratum] = {}
+    for name, stratum, place in allowed:
+        names.append(name)
+        # The same object for all slides of a stratum, whose hash is known then.
+        stratum_of.append(known.setdefault(stratum, stratum))
+        places.append(place)
+    # Of numbers, and not of names: a million of those lie all over the memory.
+    numbers = sorted(range(len(names)), key=places.__getitem__)
+    random.Random(seed).shuffle(numbers)
+    strata: dict[Stratum, list[int]] = defaultdict(list)
+    for number in numbers:
+        strata[stratum_of[number]].append(number)
+    return map(names.__getitem__, _in_turn(strata))
 
 
 def stable_key(seed: int, file_name: str) -> str:
@@ -126,17 +147,19 @@ def stable_key(seed: int, file_name: str) -> str:
     return sha256(f"{seed}\n{file_name}".encode()).hexdigest()
 
 
-def _in_turn(strata: list[list[str]]) -> Iterator[str]:
-    """The first of each, then the second of each, and so on until all are through.
+def _in_turn(strata: Mapping[Stratum, list[Each]]) -> Iterator[Each]:
+    """The first of each stratum, then the second of each, and so on until all are through.
 
-    >>> list(_in_turn([["a", "b", "c"], ["x"]]))
+    >>> list(_in_turn({"B": ["x"], "A": ["a", "b", "c"]}))
     ['a', 'x', 'b', 'c']
     """
+    known = sorted(strata, key=lambda stratum: (stratum is None, stratum or ""))
+    left = [strata[stratum] for stratum in known]
     start = 0
-    while len(strata) > 1:
-        end = min(map(len, strata))
-        yield from chain.from_iterable(zip(*(names[start:end] for names in strata), strict=True))
-        strata = [names for names in strata if len(names) > end]
+    while len(left) > 1:
+        end = min(map(len, left))
+        yield from chain.from_iterable(zip(*(each[start:end] for each in left), strict=True))
+        left = [each for each in left if len(each) > end]
         start = end
-    for names in strata:
-        yield from names[start:]
+    for each in left:
+        yield from each[start:]
