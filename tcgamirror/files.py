@@ -175,7 +175,9 @@ def room(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = error.filename if isinstance(error.filename, str) else path
+        # Of a file that cannot take another's place, that place.
+        place = error.filename2 or error.filename
+        place = place if isinstance(place, str) else path
         if error.errno in _FULL:
             raise NoRoom(
                 f"no room to write {place} ({error.strerror}; {_free(path)}): "

@@ -75,7 +75,7 @@ class Home:
         """
         home = cls(root, settings)
         if home._check_place():
-            home._write_settings(lock)
+            home._write_settings(lock, others=True)
             return home
         (root / CATALOGUE).unlink(missing_ok=True)
         with Catalogue.create(root / CATALOGUE) as catalogue:
@@ -105,13 +105,14 @@ class Home:
             )
         return False
 
-    def _write_settings(self, lock: Iterable[bytes]) -> None:
+    def _write_settings(self, lock: Iterable[bytes], *, others: bool = False) -> None:
+        """others: whether a lock file that is there already may be of what is sampled there."""
         if self.settings.lock is not None:
             path = self.root / self.settings.lock
             with replacing(path) as file:
                 file.writelines(lock)
                 file.flush()
-                if _there(path) and not filecmp.cmp(path, file.name, shallow=False):
+                if others and _there(path) and not filecmp.cmp(path, file.name, shallow=False):
                     raise NotAMirror(
                         f"{path} is there already and names another sample: give that one as "
                         "--lock, or move it away"

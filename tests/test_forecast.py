@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+import subprocess
 from contextlib import closing
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
 from tcgamirror.sampling import By, Order
-from tests.command import run, started, succeeded
+from tests.command import program, run, started, succeeded
 from tests.gdc import StandIn, listed_without_data
 from tests.mirrors import addresses, column, contents, made, updated
 
@@ -77,6 +79,20 @@ def test_who_does_not_read_on_cannot_keep_it(
             process.stdout.read(1)
             process.send_signal(number)
             assert process.wait(timeout=20) == code
+
+
+def test_a_full_place_of_temporary_files_is_named(mirror: Path, tmp_path: Path) -> None:
+    words = ("--mirror", mirror, "update", "--dry-run", "--json")
+    result = run(*words, by=("prlimit", "--fsize=20"), env={"TMPDIR": str(tmp_path)})
+    assert result.code == 6 and str(tmp_path) in result.sentence
+    assert result.json()["exit_code"] == 6
+
+
+def test_a_full_place_of_the_output_is_named(mirror: Path) -> None:
+    words = (*program(), "--mirror", str(mirror), "update", "--dry-run", "--json")
+    with Path("/dev/full").open("w") as out:
+        ended = subprocess.run(words, stdout=out, stderr=PIPE, text=True, check=False)
+    assert ended.returncode == 6 and "the output" in ended.stderr
 
 
 def _told(root: Path, *options: str) -> list[dict[str, object]]:

@@ -120,6 +120,16 @@ def test_lost_settings_are_written_again_with_the_lock_that_is_given(
     assert "4 of 4 slides" in succeeded("--mirror", root, "lock", "--check", four).out
 
 
+def test_the_lock_that_a_killed_init_left_is_replaced(small_gdc: StandIn, tmp_path: Path) -> None:
+    two, four = _locks(tmp_path, small_gdc, (2, 4))
+    root = tmp_path / "m"
+    succeeded("--mirror", root, "init", "--lock", two, *addresses(small_gdc))
+    (root / FILE_NAME).unlink()
+    made_now = succeeded("--mirror", root, "init", "--lock", four, *addresses(small_gdc))
+    assert "made a mirror" in made_now.out
+    assert (root / LOCKED).read_bytes() == four.read_bytes()
+
+
 def test_another_lock_of_the_same_name_and_plan_fills_the_sample_up(
     small_gdc: StandIn, tmp_path: Path
 ) -> None:

@@ -68,7 +68,9 @@ def _print_rehearsed(seen: Forecast) -> None:
             between = ", "
         line.write(f"], {json.dumps(rest)[1:]}\n")
         line.seek(0)
-        shutil.copyfileobj(line, sys.stdout)
+        with room(Path("/dev/stdout")):
+            shutil.copyfileobj(line, sys.stdout)
+            sys.stdout.flush()
 
 
 def _tell_rehearsed(seen: Forecast) -> None:
