@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import filecmp
 import hashlib
 import json
 import os
@@ -70,6 +71,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 part.unlink()
             raise
         sync_folder(path.parent)
+
+
+def is_another(path: Path, file: BinaryIO) -> bool:
+    """Whether something lies at `path` that is not byte for byte what was written to `file`."""
+    file.flush()
+    return os.path.lexists(path) and not filecmp.cmp(path, file.name, shallow=False)
 
 
 def check_writable(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.errors import BadSettings, NotAMirror, TcgaMirrorError, WrongUse
-from tcgamirror.files import FORBIDDEN, Lock, make_folder, replacing, room
+from tcgamirror.files import FORBIDDEN, Lock, is_another, make_folder, replacing, room
 from tcgamirror.settings import FILE_NAME, LOCKED, Settings, format_settings, read_settings
 
 CATALOGUE = "catalogue.db"
@@ -43,7 +42,7 @@ class Home:
             if _there(root / FILE_NAME):
                 check_readable(root / CATALOGUE)
                 return cls(root, read_settings(root / FILE_NAME))
-        if above:
+        if above and not _there(start / CATALOGUE):
             raise NotAMirror(
                 f"neither {start.absolute()} nor a directory above it is a mirror (it would hold "
                 f"{FILE_NAME}); make one by tcgamirror init, or name it by --mirror"
@@ -94,7 +93,10 @@ class Home:
         _check_outside(root)
         _make(root)
         if _there(root / FILE_NAME):
-            raise NotAMirror(f"{root} holds {FILE_NAME} already; choose another directory")
+            raise NotAMirror(
+                f"{root} holds {FILE_NAME} already: for more or other slides change it there; for "
+                "other images choose another directory"
+            )
         if _there(root / CATALOGUE) and not _is_unfinished(root / CATALOGUE):
             self._check_own_catalogue()
             return True
@@ -111,8 +113,7 @@ class Home:
             path = self.root / self.settings.lock
             with replacing(path) as file:
                 file.writelines(lock)
-                file.flush()
-                if others and _there(path) and not filecmp.cmp(path, file.name, shallow=False):
+                if others and is_another(path, file):
                     raise NotAMirror(
                         f"{path} is there already and names another sample: give that one as "
                         "--lock, or move it away"

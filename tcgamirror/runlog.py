@@ -166,6 +166,9 @@ def _opened(path: Path) -> BinaryIO:
     try:
         with room(path):
             file = path.open("ab", buffering=0)
+            if file.tell() and not _is_log(path):
+                file.close()
+                raise WrongUse("it holds something else")
             if file.tell() and not _ends_a_line(path):
                 file.write(b"\n")
             return file
@@ -174,6 +177,12 @@ def _opened(path: Path) -> BinaryIO:
         raise WrongUse(
             f"{path} cannot be written as a log ({why}); name another file by --log"
         ) from error
+
+
+def _is_log(path: Path) -> bool:
+    """Whether the file begins as the lines do that are written here: not an image's, say."""
+    with path.open("rb") as file:
+        return file.read(1) == b"{"
 
 
 def _ends_a_line(path: Path) -> bool:

@@ -168,7 +168,7 @@ def ladder(value: object, name: str) -> tuple[str, ...]:
     """Sources in the order they are tried, each once."""
     sources = tuple(map(str, value)) if isinstance(value, list | tuple) else ()
     if not sources or len(set(sources)) < len(sources) or not set(sources) <= set(SOURCES):
-        raise refused(value, name, f"some of {', '.join(SOURCES)}, each once")
+        raise refused(value, name, f"one or more of {', '.join(SOURCES)}, none of them twice")
     return sources
 
 

@@ -71,7 +71,7 @@ def mirror(pattern: Path, tmp_path: Path) -> Path:
         ("init --mpp 15 --format gif", ["--format", "'gif'", "png"]),
         ("init --mpp 15 --via ftp", ["--via is ftp, but has", "range, tiles, whole"]),
         ("init --mpp 15 --via ", ["--via is '', but has", "range, tiles, whole"]),
-        ("init --mpp 15 --via range,range", ["--via", "each once"]),
+        ("init --mpp 15 --via range,range", ["--via", "none of them twice"]),
         ("init --mpp 15 --api gdc", ["--api is 'gdc'", "https://"]),
         ("init --mpp 15 --api http://[x", ["--api is 'http://[x'", "https://"]),
         ("init --mpp 15 --api http://x:99999", ["--api", "99999", "https://"]),

@@ -222,6 +222,15 @@ def test_a_directory_that_was_removed_meanwhile_is_one_sentence(tmp_path: Path) 
         assert result.code == 2 and "was removed" in result.sentence
 
 
+def test_who_stands_in_a_mirror_without_settings_is_told_so(
+    small_gdc: StandIn, tmp_path: Path
+) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    (root / FILE_NAME).unlink()
+    told = run("status", cwd=root)
+    assert told.code == 2 and f"holds {CATALOGUE}, but no {FILE_NAME}" in told.sentence
+
+
 def test_an_init_that_is_refused_leaves_no_lock(small_gdc: StandIn, tmp_path: Path) -> None:
     first = made(tmp_path / "first", small_gdc, slides=2)
     updated(first)

@@ -75,6 +75,20 @@ def test_what_others_packed_and_the_plain_mirror_itself_can_be_imported(
         assert known(tmp_path / str(number)) == known(whole[0])
 
 
+def test_one_directory_in_another_is_taken_only_where_it_is_alone(
+    export: Path, tmp_path: Path
+) -> None:
+    above = tmp_path / "above"
+    shutil.copytree(export, above / "inner")
+    (above / ".DS_Store").touch()
+    imported(tmp_path / "m", above)
+    assert images(tmp_path / "m") == images(export)
+    (above / "README.md").touch()
+    refused = run("--mirror", tmp_path / "n", "import", above)
+    assert refused.code == 2 and "beside inner/: name that directory itself" in refused.sentence
+    assert not (tmp_path / "n").exists()
+
+
 def test_imported_again_nothing_changes(export: Path, tmp_path: Path) -> None:
     root = tmp_path / "i"
     imported(root, export)

@@ -25,7 +25,7 @@ from tests.catalogues import NOW, listing, slide
 from tests.command import run, succeeded
 from tests.gdc import Listed, StandIn
 from tests.gdc.listing import made_up_id, made_up_name
-from tests.mirrors import MPP, addresses, column, images, made, rewrite, updated
+from tests.mirrors import MPP, addresses, column, contents, images, made, rewrite, updated
 from tests.publishing import made_up
 
 EARLIER, LATER = "Data Release 44.0 - August 01, 2025", "Data Release 46.0 - March 04, 2026"
@@ -350,6 +350,21 @@ def test_a_lock_file_that_is_lost_is_one_sentence(small_gdc: StandIn, tmp_path: 
     (again / LOCKED).unlink()
     result = run("--mirror", again, "update")
     assert (result.code, LOCKED in result.sentence) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["tcgamirror.toml", "catalogue.db", "notes.txt", "other.lock"])
+def test_another_file_is_never_written_over(small_gdc: StandIn, tmp_path: Path, name: str) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=2)
+    updated(root)
+    (root / "notes.txt").write_text("mine")
+    updated(made(tmp_path / "other", small_gdc, slides=3))
+    succeeded("--mirror", tmp_path / "other", "lock", root / "other.lock")
+    before = contents(root)
+    refused = run("--mirror", root, "lock", root / name)
+    assert refused.code == 2 and f"{root / name} is there already" in refused.sentence
+    assert contents(root) == before
+    for _ in range(2):
+        succeeded("--mirror", root, "lock", tmp_path / "same.lock")
 
 
 def test_an_existing_mirror_keeps_its_lock_file(small_gdc: StandIn, tmp_path: Path) -> None:

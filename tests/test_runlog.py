@@ -42,6 +42,16 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
 
 
+def test_what_is_no_log_is_not_written_to(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=1)
+    succeeded("--mirror", root, "refresh")
+    catalogue = root / "catalogue.db"
+    before = catalogue.read_bytes()
+    refused = run("--mirror", root, "update", "--log", catalogue)
+    assert refused.code == 2 and "it holds something else" in refused.sentence
+    assert catalogue.read_bytes() == before
+
+
 def test_a_run_is_told_from_its_begin_to_its_end(tmp_path: Path, small_gdc: StandIn) -> None:
     root, log = made(tmp_path / "m", small_gdc, slides=3), tmp_path / "run.jsonl"
     succeeded("--mirror", root, "update", "--limit", "2", "--log", log)

@@ -11,7 +11,7 @@ from tcgamirror import console
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.commands import home_of
 from tcgamirror.errors import ExitCode, WrongUse
-from tcgamirror.files import replacing
+from tcgamirror.files import is_another, replacing
 from tcgamirror.home import CATALOGUE, Home
 from tcgamirror.lockcheck import Differences, compare
 from tcgamirror.lockfile import lines_of, lock_of, read_lock
@@ -74,6 +74,11 @@ def _write(path: Path, lines: Iterable[bytes]) -> None:
     try:
         with replacing(path) as file:
             file.writelines(lines)
+            if is_another(path, file):
+                raise WrongUse(
+                    f"{path} is there already and is not this lock: name another file, or remove "
+                    "it first (lock --check compares a lock file with the mirror)"
+                )
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise WrongUse(f"{path} cannot be written ({why}); name another file") from error

@@ -54,8 +54,8 @@ class Scan:
 def scanned(path: Path, folder: Path, needed: str = FILE_NAME) -> Scan:
     """Goes through all of the export at `path` and keeps its small files in the empty `folder`.
 
-    needed: what lies at an export's top. Raises BadExport for what is in no
-    export, or if one has no such file.
+    needed: what lies at an export's top, which may be a directory in it that is all it
+    holds. Raises BadExport for what is in no export, or if one has no such file.
     """
     archive = opened(path)
     sizes: dict[str, int] = {}
@@ -72,6 +72,8 @@ def scanned(path: Path, folder: Path, needed: str = FILE_NAME) -> Scan:
     if len(tops) != 1 and "" not in tops:
         raise BadExport(f"it has no {needed}" if not tops else f"it has {needed} more than once")
     top = "" if "" in tops else tops[0]
+    if path.is_dir() and not all(name.startswith((top, ".")) for name in sizes):
+        raise BadExport(f"it holds other things beside {top}: name that directory itself")
     return Scan(archive, top, _below(top, sizes), _below(top, small))
 
 
