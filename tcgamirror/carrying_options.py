@@ -5,29 +5,34 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tcgamirror.amounts import byte_count
-
 EXPORT = """\
-DEST is a directory, or an archive by its ending: .tar, .tar.zst or .zip. It may be made
-while an update runs. Run it again after any interruption.
+DEST is a directory, a .tar archive, or - for a tar archive on standard output. It may be
+made while an update runs. Run it again after any interruption.
 
 examples:
   tcgamirror --mirror tcga export tcga.tar
-  tcgamirror --mirror tcga export /media/stick/tcga.tar --split 4G
+  tcgamirror --mirror tcga export - | ssh there tcgamirror --mirror tcga import -
   tcgamirror --mirror tcga export lung --only "project_id = 'TCGA-LUAD' and status = 'done'"
   tcgamirror --mirror tcga export june.tar --since may.tar"""
 IMPORT = """\
-SRC is an export: a directory, an archive, or the first part of one (NAME.part001). It is
-taken into the mirror of --mirror, which is made if there is none. Run it again after any
-interruption.
+SRC is an export: a directory, a .tar archive, or - for a tar archive on standard input. It
+is taken into the mirror of --mirror, which is made if there is none. Run it again after
+any interruption.
 
 examples:
   tcgamirror --mirror tcga import tcga.tar
-  tcgamirror --mirror tcga import /media/stick/tcga.tar.part001"""
+  cat /media/stick/tcga.tar.part* | tcgamirror --mirror tcga import -"""
+
+
+def _path_or_stream(text: str) -> Path | None:
+    """Return a path; None for `-`."""
+    return None if text == "-" else Path(text)
 
 
 def say_export(export: argparse.ArgumentParser) -> None:
-    export.add_argument("dest", type=Path, metavar="DEST", help="directory or archive to make")
+    export.add_argument(
+        "dest", type=_path_or_stream, metavar="DEST", help="directory or .tar to make, or -"
+    )
     export.add_argument(
         "--only", metavar="SQL", help="slides that meet a condition on the view mirror, no others"
     )
@@ -37,15 +42,11 @@ def say_export(export: argparse.ArgumentParser) -> None:
         metavar="EXPORT",
         help="leave out images that this earlier export (or its SHA256SUMS) has",
     )
-    export.add_argument(
-        "--split",
-        type=byte_count,
-        metavar="SIZE",
-        help="cut the archive in parts of at most so many bytes, such as 4G for FAT32 sticks",
-    )
     export.add_argument("--json", action="store_true", help="the result as one JSON line")
 
 
 def say_import(command: argparse.ArgumentParser) -> None:
-    command.add_argument("source", type=Path, metavar="SRC", help="directory, archive, first part")
+    command.add_argument(
+        "source", type=_path_or_stream, metavar="SRC", help="directory, .tar archive, or -"
+    )
     command.add_argument("--json", action="store_true", help="the result as one JSON line")

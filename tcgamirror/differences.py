@@ -174,8 +174,8 @@ class Synced:
 
     kept: images that were here. adopted: files found here by their digest, in a
     dry run those of the right size. fetched, bytes: what moved. removed: images.
-    others: slides of this mirror that the source lacks. gallery: its files that
-    were copied. changed: whether the catalogue is another one than before.
+    others: slides of this mirror that the source lacks. changed: whether the catalogue
+    is another one than before.
     """
 
     dry_run: bool
@@ -185,7 +185,6 @@ class Synced:
     bytes: int = 0
     removed: int = 0
     others: int = 0
-    gallery: int = 0
     changed: bool = False
     failed: tuple[Failure, ...] = ()
 

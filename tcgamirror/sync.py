@@ -52,7 +52,6 @@ from tcgamirror.lockfile import lines_of, read_lock
 from tcgamirror.mirror import SITE_DOWN_AFTER
 from tcgamirror.publishers import Folder, Publisher, Seen
 from tcgamirror.settings import FILE_NAME, LOCKED, Settings, read_settings
-from tcgamirror.showcase import copy_gallery
 from tcgamirror.takeover import take_over
 from tcgamirror.tally import Tally
 
@@ -165,7 +164,7 @@ class _Sync:
 
     def _nothing_new(self, state: State, ours: Sequence[Image]) -> Synced:
         kept = sum(image.done for image in ours)
-        return Synced(False, kept=kept, others=state.others, gallery=self._copy_gallery())
+        return Synced(False, kept=kept, others=state.others)
 
     # The mirror that is brought there --------------------------------------------------
 
@@ -330,15 +329,9 @@ class _Sync:
             bytes=self._bytes,
             removed=len(removed),
             others=others,
-            gallery=self._copy_gallery(),
             changed=True,
             failed=tuple(self._failed.values()),
         )
-
-    def _copy_gallery(self) -> int:
-        if not isinstance(self._source, Folder):
-            return 0
-        return copy_gallery(self._source.root, self._root, self._brake.stop, delete=self._delete)
 
 
 def _part(path: Path) -> Path:

@@ -10,13 +10,11 @@ import sqlite3
 import subprocess
 import tarfile
 import time
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
-import zstandard
 
 from tcgamirror.cli import main
 from tcgamirror.errors import TcgaMirrorError
@@ -26,7 +24,7 @@ from tests.gdc import Listed, StandIn, listed
 from tests.mirrors import column, made, rows, updated
 from tests.slides import SlideSpec, make_slide
 
-FORMS = ("", ".tar", ".tar.zst", ".zip")
+FORMS = ("", ".tar")
 
 _SAME = (
     "select * from mirror order by sample_rank",
@@ -142,38 +140,23 @@ def unpacked(export: Path, folder: Path) -> Path:
     """What Python's own tools make of an export."""
     if export.is_dir():
         return export
-    if export.suffix == ".zip":
-        with zipfile.ZipFile(export) as zip_:
-            zip_.extractall(folder)
-    else:
-        opened = zstandard.open if export.suffix == ".zst" else open
-        with opened(export, "rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:
-            for member in tar:
-                place = folder / member.name
-                place.parent.mkdir(parents=True, exist_ok=True)
-                content = tar.extractfile(member)
-                assert content is not None, "it has nothing but files"
-                place.write_bytes(content.read())
+    with tarfile.open(export, mode="r|") as tar:
+        for member in tar:
+            place = folder / member.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            content = tar.extractfile(member)
+            assert content is not None, "it has nothing but files"
+            place.write_bytes(content.read())
     (only,) = folder.iterdir()
     return only
 
 
 def unpacked_by_tools(export: Path, folder: Path) -> Path:
-    """What the tools make of it that everybody has who gets such archives."""
-    tools: dict[str, list[str | Path]] = {
-        ".zip": ["unzip", "-q", export, "-d", folder],
-        ".zst": ["zstd", "-dq", export, "-o", export.with_suffix("")],
-        ".tar": ["tar", "-xf", export, "-C", folder],
-    }
+    """What `tar` makes of it."""
     if export.is_dir():
         return export
-    command = tools[export.suffix]
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"there is no {command[0]} here")
     folder.mkdir(exist_ok=True)
-    subprocess.run(command, check=True)
-    if export.suffix == ".zst":
-        return unpacked_by_tools(export.with_suffix(""), folder)
+    subprocess.run(["tar", "-xf", export, "-C", folder], check=True)
     (only,) = folder.iterdir()
     return only
 

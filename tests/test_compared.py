@@ -124,15 +124,14 @@ def test_where_a_note_cannot_be_taken_back_there_is_none(mirror: Path, tmp_path:
     assert result.json()["lacking"] == [str(image.relative_to(mirror))]
 
 
-@pytest.mark.parametrize("ending", [".tar", ".zip"])
 def test_what_an_archive_found_damaged_no_directory_takes_for_right(
-    mirror: Path, tmp_path: Path, ending: str
+    mirror: Path, tmp_path: Path
 ) -> None:
     image = first(mirror)
     in_place(image)
     forge(mirror, image)
     lacking = [str(image.relative_to(mirror))]
-    for name in (f"e{ending}", "e"):
+    for name in ("e.tar", "e"):
         result = inside("--mirror", mirror, "export", tmp_path / name, "--json")
         assert (result.code, result.json()["lacking"]) == (7, lacking)
 

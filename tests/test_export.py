@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import random
 import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import tarfile
 import time
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,26 +99,29 @@ def test_times_of_files_are_kept(whole: tuple[Path, StandIn], tmp_path: Path) ->
         assert tar.getmember(f"e/{path}").mtime == 1_700_000_000
 
 
-def test_parts_are_joined_by_cat_and_imported_by_the_first(
-    whole: tuple[Path, StandIn], tmp_path: Path
-) -> None:
-    for ending in FORMS[1:]:
-        name = f"tcga{ending}"
-        exported(whole[0], tmp_path / name, "--split", "100k")
-        parts = sorted(tmp_path.glob(f"{name}.part*"))
-        assert all(part.stat().st_size <= 100_000 for part in parts)
-        assert [part.name for part in parts] == [
-            f"{name}.part{number:03}" for number in range(1, len(parts) + 1)
-        ]
-        subprocess.run(f"cat {name}.part??? > joined-{name}", shell=True, cwd=tmp_path, check=True)
-        joined, first = tmp_path / f"by-cat{ending}", tmp_path / f"by-parts{ending}"
-        imported(joined, tmp_path / f"joined-{name}")
-        imported(first, parts[0])
-        assert known(joined) == known(first) == known(whole[0])
-        if len(parts) > 1:
-            assert "is not the first part" in inside("--mirror", first, "import", parts[1]).err
-            parts[-2].rename(tmp_path / "away")
-            assert inside("--mirror", first, "import", tmp_path / name).code == 2
+def test_an_archive_goes_through_a_pipe(whole: tuple[Path, StandIn], tmp_path: Path) -> None:
+    python = f"{sys.executable} main.py"
+    here, there = whole[0], tmp_path / "i"
+    piped = subprocess.run(
+        f"{python} --mirror {here} export - | {python} --mirror {there} import - --json",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "12 slides with 12 images in standard output" in piped.stderr
+    assert json.loads(piped.stdout)["images"] == 12
+    assert known(there) == known(here) and is_clean(there)
+    assert sorted(path.name for path in (there / "work").glob("*")) == []
+
+
+def test_a_pipe_that_ends_early_is_no_success(whole: tuple[Path, StandIn]) -> None:
+    python = f"{sys.executable} main.py"
+    script = f"{python} --mirror {whole[0]} export - | head -c 50000 >/dev/null"
+    script += "; echo ${PIPESTATUS[0]}"
+    ended = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert ended.stdout == "2\n"
+    assert "standard output: closed before the export was complete" in ended.stderr
 
 
 def test_only_takes_the_slides_that_meet_a_condition(
@@ -182,8 +186,7 @@ def test_what_cannot_be_asked_for_is_refused_before_anything_is_written(
         (tmp_path / "way", (), "is in the way"),
         (tmp_path / "no" / "e", (), "is no directory"),
         (whole[0] / "e", (), "in the mirror itself"),
-        (tmp_path / "e", ("--split", "4G"), "--split cuts an archive"),
-        (tmp_path / "e.tar", ("--split", "1k"), "at least 100,000 bytes"),
+        (tmp_path / "e.tar", ("--since", str(tmp_path / "june.zip")), "is not there"),
         (tmp_path / "e.tar", ("--since", str(tmp_path / "there")), "no export to go on from"),
         (Path("/dev/shm"), (), "name a directory or an archive in it"),
     ]
@@ -208,9 +211,9 @@ def test_since_holds_what_is_new_and_a_chain_of_them_makes_the_whole(
     checked(second)
     rewrite(mirror, "^slides = 13", "slides = 15")
     updated(mirror)
-    third = exported(mirror, tmp_path / "third.zip", "--since", second / "SHA256SUMS")
-    with zipfile.ZipFile(third) as opened:
-        assert sum(name.startswith("third/images/") for name in opened.namelist()) == 2
+    third = exported(mirror, tmp_path / "third.tar", "--since", second / "SHA256SUMS")
+    with tarfile.open(third) as opened:
+        assert sum(name.startswith("third/images/") for name in opened.getnames()) == 2
     root = tmp_path / "i"
     answer = imported(root, third)
     assert (answer["images"], answer["lacking"]) == (2, 13)

@@ -59,7 +59,7 @@ def test_of_a_killed_archive_nothing_but_its_own_files_is_removed(
 ) -> None:
     work = tmp_path / "e.tar.part"
     work.mkdir()
-    for name in (HELD, "catalogue.db", "catalogue.db-journal", "e.tar", "e.tar.part001"):
+    for name in (HELD, "catalogue.db", "catalogue.db-journal", "e.tar"):
         (work / name).write_text("left")
     shutil.copytree(work, tmp_path / "again")
     (work / "notes").mkdir()
@@ -71,7 +71,7 @@ def test_of_a_killed_archive_nothing_but_its_own_files_is_removed(
 
 
 def test_an_empty_directory_is_in_nobodys_way(root: Path, tmp_path: Path) -> None:
-    for name in ("e", "e.zip"):
+    for name in ("e", "e.tar"):
         (tmp_path / f"{name}.part").mkdir()
         exported(root, tmp_path / name)
         assert not (tmp_path / f"{name}.part").exists()

@@ -24,7 +24,6 @@ FLOORS = [
     {"store", "readback", "sources.reading", "sources.several"},
     {
         "foreign",
-        "showcase",
         "strays",
         "inplace",
         "tally",
@@ -42,7 +41,7 @@ FLOORS = [
     {"transfer", "transfer.layout"},
     {"transfer.members", "transfer.copying", "transfer.snapshot", "transfer.workplace"}
     | {"transfer.describing"},
-    {"transfer.tars", "transfer.zips", "transfer.writers"},
+    {"transfer.tars", "transfer.writers"},
     {"transfer.archives", "transfer.arriving", "transfer.places"},
     {"transfer.scan"},
     {"transfer.export", "transfer.importing"},

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import random
-import stat
-import struct
 import tarfile
-import tracemalloc
-import warnings
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import zstandard
 
 from tcgamirror.errors import BadExport, TcgaMirrorError
 from tcgamirror.transfer.archives import opened
@@ -105,50 +97,7 @@ def test_an_entry_in_a_folder_of_links_is_refused(export: Path, tmp_path: Path) 
         members(copy)
 
 
-def test_a_zip_may_hold_no_more_than_a_tar(export: Path, root: Path, tmp_path: Path) -> None:
-    def link(out: zipfile.ZipFile) -> None:
-        info = zipfile.ZipInfo("x/images/link")
-        info.external_attr = (stat.S_IFLNK | 0o777) << 16
-        out.writestr(info, "/etc/passwd")
-
-    makers: dict[str, Callable[[zipfile.ZipFile], None]] = {
-        "link": link,
-        "lead out": lambda out: out.writestr("x/../../evil", "a"),
-        "characters": lambda out: out.writestr("x/" + "a" * 10_000, "a"),
-        "twice": lambda out: out.writestr("x/catalogue.db", "a"),
-        "odd way": lambda out: out.writestr("x/a", "a", compress_type=zipfile.ZIP_LZMA),
-        "times its size": lambda out: out.writestr("x/a", bytes(90 << 20), zipfile.ZIP_DEFLATED),
-    }
-    for words, make in makers.items():
-        archive = tmp_path / "a.zip"
-        with zipfile.ZipFile(archive, "w") as out:
-            for path in export.rglob("*"):
-                out.write(path, f"x/{path.relative_to(export)}")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                make(out)
-        assert words in refused(root, archive)
-
-
 # Bombs and lies about sizes --------------------------------------------------------
-
-
-def test_a_bomb_stops_early_and_takes_no_memory(root: Path, tmp_path: Path) -> None:
-    bomb = tmp_path / "a.tar.zst"
-    packer = zstandard.ZstdCompressor(level=3)
-    with bomb.open("wb") as file, packer.stream_writer(file) as out:
-        out.write(entry("x/images/TCGA-OV/a.png", size=1 << 40).tobuf(tarfile.GNU_FORMAT))
-        for _ in range(3000):
-            out.write(bytes(1 << 20))
-    assert bomb.stat().st_size < 1 << 20
-    assert "more than 100 times its size" in refused(root, bomb)
-    tracemalloc.start()
-    try:
-        with pytest.raises(BadExport):
-            members(bomb)
-        assert tracemalloc.get_traced_memory()[1] < 8 << 20
-    finally:
-        tracemalloc.stop()
 
 
 def test_headers_of_any_length_are_not_read(root: Path, tmp_path: Path) -> None:
@@ -170,41 +119,28 @@ def test_a_small_file_that_is_huge_is_not_unpacked(root: Path, tmp_path: Path, n
     assert "more than any has" in refused(root, tar)
 
 
-def test_a_zip_that_says_it_has_a_huge_directory_is_not_read(root: Path, tmp_path: Path) -> None:
-    archive = tmp_path / "a.zip"
-    with archive.open("wb") as file:
-        file.truncate(1 << 33)
-        file.seek(0, io.SEEK_END)
-        wide = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, 1 << 33, 0)
-        file.write(wide + struct.pack("<4sIQI", b"PK\6\7", 0, 1 << 33, 1))
-        file.write(struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 1 << 20, 0, 0))
-    assert "listed in" in refused(root, archive)
-
-
-@pytest.mark.parametrize("ending", [".tar", ".tar.zst", ".zip"])
 def test_rubbish_and_what_is_cut_off_is_refused_in_one_sentence(
-    export: Path, root: Path, tmp_path: Path, ending: str
+    export: Path, root: Path, tmp_path: Path
 ) -> None:
-    archive = exported(export.parent / "m", tmp_path / f"whole{ending}")
+    archive = exported(export.parent / "m", tmp_path / "whole.tar")
     data = archive.read_bytes()
     chance = random.Random(1)
     damaged = [b"", bytes(5000), chance.randbytes(5000), data[:-100], data[: len(data) // 2]]
     for number, text in enumerate(damaged):
-        path = tmp_path / f"{number}{ending}"
-        # A tar is padded with zeros at its end: those are not missed.
-        path.write_bytes(text[:-20_000] if ending == ".tar" else text)
+        path = tmp_path / f"{number}.tar"
+        # It is padded with zeros at its end: those are not missed.
+        path.write_bytes(text[:-20_000])
         assert refused(root, path)
 
 
-@pytest.mark.parametrize("ending", [".tar", ".tar.zst", ".zip"])
-def test_flipped_bytes_are_never_a_bug(export: Path, tmp_path: Path, ending: str) -> None:
-    data = exported(export.parent / "m", tmp_path / f"whole{ending}").read_bytes()
+def test_flipped_bytes_are_never_a_bug(export: Path, tmp_path: Path) -> None:
+    data = exported(export.parent / "m", tmp_path / "whole.tar").read_bytes()
     chance = random.Random(2)
     for _ in range(150):
         spoiled = bytearray(data)
         for _ in range(chance.randint(1, 8)):
             spoiled[chance.randrange(len(data))] = chance.randrange(256)
-        path = tmp_path / f"a{ending}"
+        path = tmp_path / "a.tar"
         path.write_bytes(spoiled)
         try:
             for member in opened(path).members():

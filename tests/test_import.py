@@ -286,11 +286,15 @@ def test_another_run_keeps_it_out(export: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_no_export_is_told(tmp_path: Path, export: Path) -> None:
-    (tmp_path / "text").write_text("a")
+    for name in ("text", "a.zip", "a.tar.zst", "a.tar.part001"):
+        (tmp_path / name).write_text("a")
     (tmp_path / "empty").mkdir()
     for source, words in (
         (tmp_path / "none.tar", "is not there"),
-        (tmp_path / "text", "is no directory, .tar, .tar.zst or .zip"),
+        (tmp_path / "text", "is no directory and no .tar"),
+        (tmp_path / "a.zip", "Unpack it and name the directory"),
+        (tmp_path / "a.tar.zst", "pipe the unpacked tar to tcgamirror import -"),
+        (tmp_path / "a.tar.part001", "Join the parts with cat"),
         (tmp_path / "empty", "it has no tcgamirror.toml"),
     ):
         result = inside("--mirror", tmp_path / "i", "import", source)
@@ -309,7 +313,7 @@ def test_a_lock_file_that_names_the_sample_comes_along(
     with StandIn(small_slides) as gdc:
         options = ("--lock", tmp_path / "a.lock", "--api", gdc.api, "--bucket", gdc.bucket)
         assert inside("--mirror", tmp_path / "m", "init", *options).code == 0
-        imported(tmp_path / "i", exported(tmp_path / "m", tmp_path / "e.zip"))
+        imported(tmp_path / "i", exported(tmp_path / "m", tmp_path / "e.tar"))
     locks = [(tmp_path / root / "sample.lock").read_bytes() for root in ("m", "i")]
     assert locks[0] == locks[1]
 

@@ -244,32 +244,10 @@ def test_settings_come_from_a_folder_and_else_fit_the_images(tmp_path: Path, sou
     assert "mpp = 4.0" in text and f"slides = {SLIDES} " in text
 
 
-def test_the_gallery_comes_along_from_a_folder(tmp_path: Path, source: Path) -> None:
-    root = tmp_path / "copy"
+def test_the_gallery_stays_where_it_is(tmp_path: Path, source: Path) -> None:
     succeeded("--mirror", source, "gallery")
-    (source / "gallery/away").symlink_to("/etc/passwd")
-    assert synced(source, root)["gallery"]
-    assert (root / "gallery/index.html").read_bytes() == (
-        source / "gallery/index.html"
-    ).read_bytes()
-    assert not (root / "gallery/away").exists()
-    assert synced(source, root)["gallery"] == 0
-
-
-def test_folders_that_no_gallery_has_are_left_out(tmp_path: Path) -> None:
-    source, root = made_up(tmp_path / "source", 1), tmp_path / "copy"
-    deepest = source / "gallery/facts"
-    deepest.mkdir(parents=True)
-    (deepest / "a.js").write_text("facts")
-    for _ in range(1500):
-        deepest /= "d"
-        deepest.mkdir()
-    (deepest / "b.js").write_text("nobody's")
-    told = run("sync", source, root, "--json")
-    # Python's own way to remove it, which pytest goes, is one call a folder too.
-    subprocess.run(["rm", "-r", source / "gallery"], check=True)
-    assert told.code == 0, told
-    assert told.json()["gallery"] == 1 and (root / "gallery/facts/a.js").is_file()
+    synced(source, tmp_path / "copy")
+    assert not (tmp_path / "copy/gallery").exists()
 
 
 # What is refused -------------------------------------------------------------------

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,22 +50,22 @@ class _Told:
 
 def export_mirror(given: argparse.Namespace) -> ExitCode:
     home = home_of(given)
-    check_ending(given.dest)
-    split = None if given.split is None else int(given.split)
-    asked = Asked(given.only, given.since, split)
+    if given.dest is not None:
+        check_ending(given.dest)
+    asked = Asked(given.only, given.since)
     made = export(home, given.dest, asked, _Told("exported", quiet=given.json))
     code = ExitCode.DAMAGED if made.lacking else ExitCode.DONE
-    if given.json:
-        print(json.dumps({**dataclasses.asdict(made), "exit_code": int(code)}))
-        return code
-    _tell_exported(made)
+    # Standard output may be the archive itself.
+    with redirect_stdout(sys.stderr) if given.dest is None else nullcontext():
+        if given.json:
+            print(json.dumps({**dataclasses.asdict(made), "exit_code": int(code)}))
+        else:
+            _tell_exported(made)
     return code
 
 
 def _tell_exported(made: Exported) -> None:
-    where = made.files[0]
-    if len(made.files) > 1:
-        where = f"{where} and {len(made.files) - 1:,} more parts"
+    where = "standard output" if made.dest == "-" else made.dest
     rate = console.in_bytes(made.bytes / max(made.seconds, 0.001))
     print(
         f"{console.slides(sum(made.slides.values()))} with {console.images(made.images)} in "

@@ -137,8 +137,6 @@ def _tell(found: Synced) -> None:
             f"{console.images(found.fetched)} fetched ({console.in_bytes(found.bytes)}), "
             f"{found.adopted:,} found here, {found.removed:,} removed, {found.kept:,} as before"
         )
-    if found.gallery:
-        print(f"{found.gallery:,} files of the gallery copied")
     if found.others:
         print(
             f"{console.slides(found.others)} that the source lacks "

@@ -15,10 +15,9 @@ from typing import BinaryIO, Protocol
 
 from tcgamirror.errors import BadExport, WrongUse
 from tcgamirror.home import CATALOGUE, WORK
-from tcgamirror.transfer.layout import Form, part_name, part_number, whole_name
+from tcgamirror.transfer.layout import Form, refusal
 from tcgamirror.transfer.members import Member, Names
 from tcgamirror.transfer.tars import Tar
-from tcgamirror.transfer.zips import Zip
 
 _HEADER = 100
 """Bytes at a catalogue's beginning that tell of its changes."""
@@ -33,19 +32,12 @@ class Archive(Protocol):
 
 
 def opened(path: Path) -> Archive:
-    """A reader of the export at `path`; of one in parts, the first or the whole may be named.
-
-    Raises WrongUse if there is none.
-    """
+    """Return a reader of the export at `path`. Raises WrongUse if there is none."""
     if path.is_dir():
         return _Folder(path)
-    form = Form.of(path)
-    files = _files(path)
-    if form is Form.DIRECTORY:
-        raise WrongUse(f"{path} is no directory, .tar, .tar.zst or .zip")
-    if form is Form.ZIP:
-        return Zip(files)
-    return Tar(files, packed=form is Form.ZSTD)
+    if Form.of(path) is Form.TAR and path.is_file():
+        return Tar(path)
+    raise refusal(path)
 
 
 def read_through(archive: Archive) -> Iterator[Member]:
@@ -60,25 +52,6 @@ def read_through(archive: Archive) -> Iterator[Member]:
         if member is None:
             return
         yield member
-
-
-def _files(path: Path) -> list[Path]:
-    """The file, or all parts of it, which have to be there without a gap."""
-    number = part_number(path.name)
-    if number is None and path.is_file():
-        return [path]
-    whole = whole_name(path.name)
-    first = path.with_name(part_name(whole, 1))
-    if not first.is_file():
-        raise WrongUse(f"{path} is not there: name a directory, an archive or its first part")
-    if number not in (None, 1):
-        raise WrongUse(f"{path} is not the first part: name {first}")
-    names = [file.name for file in path.parent.iterdir() if whole_name(file.name) == whole]
-    there = {part for part in map(part_number, names) if part is not None}
-    for part in range(1, max(there) + 1):
-        if part not in there:
-            raise WrongUse(f"{path.with_name(part_name(whole, part))} is missing: bring it too")
-    return [path.with_name(part_name(whole, part)) for part in sorted(there)]
 
 
 # Directories -----------------------------------------------------------------------

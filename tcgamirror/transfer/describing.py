@@ -32,9 +32,6 @@ To make a mirror of it, or add it to one (of the archive, too, without unpacking
 
   tcgamirror --mirror DIR import THIS
 
-Parts (.part001 and so on) are imported by naming the first one, or joined by
-`cat NAME.part??? > NAME`.
-
 The slides are the work of The Cancer Genome Atlas (https://www.cancer.gov/tcga),
 served by the NCI Genomic Data Commons (https://gdc.cancer.gov).
 """

@@ -41,14 +41,13 @@ from tcgamirror.transfer.places import ArchivePlace, DirectoryPlace, Place
 from tcgamirror.transfer.scan import sums_of
 from tcgamirror.transfer.snapshot import Snapshot, image_of, meeting
 from tcgamirror.transfer.workplace import are_apart, check_dest, workplace
-from tcgamirror.transfer.writers import archive
-
-LEAST_SPLIT = 100_000
-"""Bytes of a part: less makes more parts than anybody would carry."""
 
 _TRIES = 60
 _WAIT_SECONDS = 0.05
 """Between two looks at rows that a run is about to write."""
+
+_TOP = "tcgamirror"
+"""The directory in an archive whose own name is not one for it."""
 
 _FEW = 10
 """Files in an export beside images and gallery, and a few to spare: there are seven."""
@@ -59,24 +58,23 @@ Progress = Callable[[int, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is asked for. only: a condition. since: another export. split: bytes of a part."""
+    """What is asked for. only: a condition. since: another export."""
 
     only: str | None = None
     since: Path | None = None
-    split: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
     """What was made.
 
-    files: the directory, the archive, or its parts. slides: sampled ones, by
-    status. images, bytes: in it. earlier: images left out because an earlier
+    dest: the directory or the archive; `-` for standard output. slides: sampled
+    ones, by status. images, bytes: in it. earlier: images left out because an earlier
     export holds them. lacking: paths of images that are damaged or missing in
     the mirror, and therefore to be fetched again where it is imported.
     """
 
-    files: tuple[str, ...]
+    dest: str
     release: str | None
     target: str
     slides: dict[str, int]
@@ -87,15 +85,14 @@ class Exported:
     seconds: float
 
 
-def export(home: Home, dest: Path, asked: Asked, on_progress: Progress) -> Exported:
-    """Makes an export at `dest`: an archive by its ending, else a directory.
+def export(home: Home, dest: Path | None, asked: Asked, on_progress: Progress) -> Exported:
+    """Make an export at `dest`: an archive by its ending, else a directory; None: standard output.
 
     Raises WrongUse or BadQuery for what cannot be asked for, Locked if the same
     export is being made by another run, NoRoom, Damaged for the catalogue.
     """
     begun = time.monotonic()
-    form = Form.of(dest)
-    _check(asked, form)
+    form = Form.TAR if dest is None else Form.of(dest)
     check_dest(home.root, dest)
     earlier = {} if asked.since is None else _earlier(asked.since)
     with ExitStack() as stack:
@@ -111,21 +108,22 @@ def export(home: Home, dest: Path, asked: Asked, on_progress: Progress) -> Expor
             snapshot.keep_only(names)
         # Another disk is about to be pulled out. On the mirror's own an export into a directory
         # is as safe from a power cut as what `cp` leaves: whoever takes it in compares it.
-        settles = form is not Form.DIRECTORY or are_apart(work, home.root)
+        settles = dest is not None and (form is Form.TAR or are_apart(work, home.root))
         place: Place
         if form is Form.DIRECTORY:
             place = DirectoryPlace(home.root, work, settles=settles)
+        elif dest is None:
+            place = ArchivePlace(home.root, None, _TOP)
         else:
-            top = _plain(dest.name[: -len(form)])
-            place = ArchivePlace(home.root, archive(work / dest.name, form, top, asked.split))
+            place = ArchivePlace(home.root, work / dest.name, _plain(dest.stem))
         stack.callback(place.close)
         made = _Export(home, snapshot, place, earlier, on_progress)
         with writing_early(work) if settles else nullcontext():
-            made.put_images(work)
+            made.put_images(None if dest is None else work)
             made.put_rest(work, asked, release)
-        files = place.end(dest)
+        place.end(dest)
     return Exported(
-        files=tuple(map(str, files)),
+        dest="-" if dest is None else str(dest),
         release=release,
         target=home.settings.fixed,
         slides=made.slides,
@@ -135,14 +133,6 @@ def export(home: Home, dest: Path, asked: Asked, on_progress: Progress) -> Expor
         lacking=tuple(made.lacking),
         seconds=time.monotonic() - begun,
     )
-
-
-def _check(asked: Asked, form: Form) -> None:
-    """Raises WrongUse for what can be refused before anything is written."""
-    if asked.split is not None and form is Form.DIRECTORY:
-        raise WrongUse("--split cuts an archive: end the name in .tar, .tar.zst or .zip")
-    if asked.split is not None and asked.split < LEAST_SPLIT:
-        raise WrongUse(f"--split {asked.split}: a part has to have at least {LEAST_SPLIT:,} bytes")
 
 
 def _earlier(since: Path) -> dict[str, str]:
@@ -155,7 +145,7 @@ def _earlier(since: Path) -> dict[str, str]:
 def _plain(name: str) -> str:
     """The directory in an archive: its name, where that is one that any system takes."""
     plain = name.isascii() and name.isprintable() and not set(name) & set('\\/:*?"<>|')
-    return name if plain and len(name) <= 100 and name.strip(". ") == name else "tcgamirror"
+    return name if plain and len(name) <= 100 and name.strip(". ") == name else _TOP
 
 
 class _Export:
@@ -183,16 +173,16 @@ class _Export:
 
     # Images -----------------------------------------------------------------------
 
-    def put_images(self, work: Path) -> None:
-        """Puts every image that is right, and has the copied catalogue say no more than that."""
+    def put_images(self, work: Path | None) -> None:
+        """Put every image that is right, and have the copied catalogue say no more than that.
+
+        work: where they are written, which has to have room.
+        """
         images = self._snapshot.images()
         wanted = [image for image in images if not self._is_earlier(image)]
         self._check_count(len(wanted))
-        size = sum(image.bytes for image in wanted)
-        free = free_bytes(work)
-        held = sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
-        if size > free + held:
-            raise NoRoom(f"{work.parent} has {free:,} bytes free, the images need {size:,}")
+        if work is not None:
+            _check_room(work, sum(image.bytes for image in wanted))
         again = []
         for number, (image, right) in enumerate(self._place.put_all(wanted), start=1):
             if right:
@@ -321,6 +311,13 @@ class _Export:
                 "be imported: make several exports by --only"
             )
         self._place.write(name, file)
+
+
+def _check_room(work: Path, size: int) -> None:
+    free = free_bytes(work)
+    held = sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
+    if size > free + held:
+        raise NoRoom(f"{work.parent} has {free:,} bytes free, the images need {size:,}")
 
 
 def _shown(root: Path) -> Iterator[str]:

@@ -81,8 +81,10 @@ class Imported:
         return ExitCode.DAMAGED if self.refused else ExitCode.DONE
 
 
-def import_export(root: Path, source: Path, on_progress: Progress) -> Imported:
-    """Takes the export at `source` into the mirror at `root`, which is made if it is none.
+def import_export(root: Path, source: Path | None, on_progress: Progress) -> Imported:
+    """Take the export at `source` into the mirror at `root`, which is made if it is none.
+
+    source: None for a tar archive on standard input.
 
     Raises BadExport or BadSettings for what cannot be taken over, BadSettings
     for images of another target, NotAMirror for a directory of something else;
@@ -90,16 +92,17 @@ def import_export(root: Path, source: Path, on_progress: Progress) -> Imported:
     """
     begun = time.monotonic()
     check_place(root)
+    name = "standard input" if source is None else str(source)
     with ExitStack() as stack:
         folder = stack.enter_context(_workplace(root))
         try:
             offer = _Offer.of(source, folder, stack)
         except BadExport as error:
-            raise BadExport(f"{source} cannot be imported: {error}") from error
+            raise BadExport(f"{name} cannot be imported: {error}") from error
         home, new = _home(root, offer)
         with Catalogue.open(home.root / CATALOGUE) as catalogue:
             home.check_target(catalogue)
-            _check_places(source, offer, catalogue)
+            _check_places(name, offer, catalogue)
             run = catalogue.begin_run("import", time.time())
             exit_code = ExitCode.BUG
             try:
@@ -108,7 +111,7 @@ def import_export(root: Path, source: Path, on_progress: Progress) -> Imported:
                 exit_code = ExitCode.DAMAGED if taking.refused else ExitCode.DONE
             except BadExport as error:
                 exit_code = error.exit_code
-                raise BadExport(f"{source} cannot be imported to its end: {error}") from error
+                raise BadExport(f"{name} cannot be imported to its end: {error}") from error
             except TcgaMirrorError as error:
                 exit_code = error.exit_code
                 raise
@@ -167,11 +170,11 @@ class _Offer:
     dropped: tuple[str, ...]
 
     @classmethod
-    def of(cls, source: Path, folder: Path, stack: ExitStack) -> _Offer:
+    def of(cls, source: Path | None, folder: Path, stack: ExitStack) -> _Offer:
         """The export at `source`; folder: an empty one. stack: is to close its catalogue."""
         scan = scanned(source, folder)
         check_sums(scan)
-        settings = _settings(scan, source)
+        settings = _settings(scan)
         lock = _lock(scan, settings)
         theirs = {"manifest": settings.manifest, "lock": None if lock else settings.lock}
         dropped = tuple(f"{name} = {value}" for name, value in theirs.items() if value)
@@ -190,14 +193,14 @@ class _Offer:
         return cls(scan, settings, catalogue, lock, dropped)
 
 
-def _settings(scan: Scan, source: Path) -> Settings:
+def _settings(scan: Scan) -> Settings:
     if FILE_NAME not in scan.small:
         raise BadExport(f"it has no {FILE_NAME}")
     path = scan.small[FILE_NAME]
     try:
         return read_settings(path)
     except BadSettings as error:
-        said = str(error).replace(str(path), f"{FILE_NAME} of {source}")
+        said = str(error).replace(str(path), f"{FILE_NAME} of the export")
         raise BadSettings(said) from error
 
 
@@ -244,14 +247,14 @@ def _remove_begun(root: Path, settings: Settings) -> None:
         path.unlink()
 
 
-def _check_places(source: Path, offer: _Offer, catalogue: Catalogue) -> None:
+def _check_places(name: str, offer: _Offer, catalogue: Catalogue) -> None:
     """Raises BadExport for an image in the place of another slide's."""
     owners = {have.path: name for name, have in catalogue.having().items()}
     for row in offer.catalogue.sampled():
-        path, name = row["path"], str(row["file_name"])
-        if path is not None and owners.get(str(path), name) != name:
+        path, slide = row["path"], str(row["file_name"])
+        if path is not None and owners.get(str(path), slide) != slide:
             raise BadExport(
-                f"{source} cannot be imported: its image of {name} would replace that of "
+                f"{name} cannot be imported: its image of {slide} would replace that of "
                 f"{owners[str(path)]}"
             )
 

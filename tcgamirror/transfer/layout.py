@@ -41,16 +41,17 @@ MOST_BYTES = {
 MOST_LOCK = 400 * MOST_ENTRIES
 """Bytes; `lockfile` tells how many a slide takes."""
 
-MOST_PARTS = 999
-_PART = re.compile(r"(?P<whole>.+)\.part(?P<number>\d{3})")
 _SUM = re.compile(r"(?P<sha256>[0-9a-f]{64})[ ][ *](?P<path>[ -~]+)")
 
 
 _OTHER_PACKERS = frozenset(
     {".7z", ".br", ".bz2", ".gz", ".lz", ".lz4", ".lzma", ".rar", ".tb2", ".tbz", ".tbz2"}
-    | {".tgz", ".tlz", ".txz", ".tzst", ".xz", ".z", ".zipx", ".zst"}
+    | {".tgz", ".tlz", ".txz", ".tzst", ".xz", ".z", ".zip", ".zipx", ".zst"}
 )
 """Endings of archives of other kinds."""
+
+_PIECE_OF_ARCHIVE = re.compile(r"\.(?:part)?[0-9]{2,4}")
+"""Ending of one of several files into which an archive was cut."""
 
 
 class Form(StrEnum):
@@ -58,45 +59,48 @@ class Form(StrEnum):
 
     DIRECTORY = ""
     TAR = ".tar"
-    ZSTD = ".tar.zst"
-    ZIP = ".zip"
 
     @classmethod
     def of(cls, path: Path) -> Form:
-        """By the name, without regard to its being one part of several.
+        """Return the form that a path's name stands for.
 
-        >>> Form.of(Path("a.tar.zst.part001")).name, Form.of(Path("tcga")).name
-        ('ZSTD', 'DIRECTORY')
+        >>> Form.of(Path("a.TAR")).name, Form.of(Path("tcga")).name
+        ('TAR', 'DIRECTORY')
         """
-        name = whole_name(path.name).lower()
-        return next((form for form in cls if form and name.endswith(form)), cls.DIRECTORY)
+        return cls.TAR if path.suffix.lower() == cls.TAR else cls.DIRECTORY
 
 
 def check_ending(path: Path) -> None:
-    """Raises WrongUse for the name of an archive of a kind that is not made."""
-    ending = Path(whole_name(path.name)).suffix.lower()
-    if Form.of(path) is Form.DIRECTORY and ending in _OTHER_PACKERS:
-        raise WrongUse(f"{path} cannot be made: an archive's name ends in .tar, .tar.zst or .zip")
+    """Raise WrongUse for the name of an archive that is not made."""
+    if _is_other_archive(path):
+        raise WrongUse(
+            f"{path}: only directories and .tar archives are written. To compress or to split "
+            "an archive, export to - and pipe it to zstd or split"
+        )
 
 
-def whole_name(name: str) -> str:
-    """The archive's name, of which `name` may be one part's."""
-    match = _PART.fullmatch(name)
-    return name if match is None else match["whole"]
+def refusal(path: Path) -> WrongUse:
+    """Return the error for a file that is not a directory or a .tar, with what to do about it."""
+    if not path.is_file():
+        return WrongUse(f"{path} is not there: name a directory or a .tar archive")
+    if _PIECE_OF_ARCHIVE.fullmatch(path.suffix):
+        return WrongUse(
+            f"{path}: a part of an archive cannot be read. Join the parts with cat and pipe them "
+            "to tcgamirror import -"
+        )
+    if _is_other_archive(path):
+        return WrongUse(
+            f"{path}: only directories and .tar archives are read. Unpack it and name the "
+            "directory, or pipe the unpacked tar to tcgamirror import -"
+        )
+    return WrongUse(f"{path} is no directory and no .tar")
 
 
-def part_name(whole: str, number: int) -> str:
-    """
-    >>> part_name("tcga.tar", 2)
-    'tcga.tar.part002'
-    """
-    return f"{whole}.part{number:03}"
-
-
-def part_number(name: str) -> int | None:
-    """Which part the name is of; None if it is no part's."""
-    match = _PART.fullmatch(name)
-    return None if match is None else int(match["number"])
+def _is_other_archive(path: Path) -> bool:
+    endings = [suffix.lower() for suffix in path.suffixes]
+    if endings and _PIECE_OF_ARCHIVE.fullmatch(endings[-1]):
+        return bool({Form.TAR, *_OTHER_PACKERS}.intersection(endings[:-1]))
+    return bool(endings) and endings[-1] in _OTHER_PACKERS
 
 
 def checked_name(name: str) -> str:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from tcgamirror.abreast import in_batches, threads
 from tcgamirror.compared import Compared
+from tcgamirror.errors import WrongUse
 from tcgamirror.files import make_folder, room, sync_disk, sync_folder
 from tcgamirror.foreign import Image
 from tcgamirror.store import IMAGES
 from tcgamirror.transfer.copying import Copier, Loaded, loaded
 from tcgamirror.transfer.layout import HELD
-from tcgamirror.transfer.writers import Writer
+from tcgamirror.transfer.writers import TarWriter
 
 MOST_THREADS = 4
 """A disk is no faster for more, and an archive's images are in memory meanwhile."""
+
+_BUFFER = 1 << 20
+"""Bytes that are written at once: of small images, a dozen."""
 
 Result = TypeVar("Result")
 
@@ -37,8 +42,8 @@ class Place(Protocol):
         """Any other file, which is closed then."""
         ...
 
-    def end(self, dest: Path) -> list[Path]:
-        """Gives all of it its final name; what was made."""
+    def end(self, dest: Path | None) -> None:
+        """Give all of it its final name; None for an archive on standard output."""
         ...
 
     def close(self) -> None: ...
@@ -99,7 +104,8 @@ class DirectoryPlace:
             os.utime(part, (file.made, file.made))
             part.replace(target)
 
-    def end(self, dest: Path) -> list[Path]:
+    def end(self, dest: Path | None) -> None:
+        assert dest is not None
         with room(dest):
             self._remove_others()
             if self._settles:
@@ -108,7 +114,6 @@ class DirectoryPlace:
             (dest / HELD).unlink()
             if self._settles:
                 sync_folder(dest.absolute().parent)
-        return [dest]
 
     def _remove_others(self) -> None:
         """What a killed export left that this one does not hold."""
@@ -131,11 +136,17 @@ class DirectoryPlace:
 
 
 class ArchivePlace:
-    """An archive, written by one thread while others read ahead."""
+    """A tar archive, written by one thread while others read ahead.
 
-    def __init__(self, root: Path, writer: Writer) -> None:
+    path: of the file to make, which is renamed at the end; None for standard output.
+    """
+
+    def __init__(self, root: Path, path: Path | None, top: str) -> None:
         self._root = root
-        self._writer = writer
+        self._path = path
+        with _writing(path):
+            self._file = sys.stdout.buffer if path is None else path.open("xb", _BUFFER)
+        self._writer = TarWriter(self._write, top)
 
     def put_all(self, images: Sequence[Image]) -> Iterator[tuple[Image, bool]]:
         for image, file in _abreast(lambda image: loaded(self._root / image.path), images):
@@ -155,17 +166,41 @@ class ArchivePlace:
     def write(self, name: str, file: Loaded) -> None:
         self._writer.put(name, file.size, file.made, file.pieces())
 
-    def end(self, dest: Path) -> list[Path]:
-        files = self._writer.end()
-        with room(dest):
-            # The first part comes last: until it is there, nothing can be read.
-            for file in reversed(files):
-                file.rename(dest.with_name(file.name))
-            sync_folder(dest.absolute().parent)
-        return [dest.with_name(file.name) for file in files]
+    def _write(self, data: bytes) -> None:
+        with _writing(self._path):
+            self._file.write(data)
+
+    def end(self, dest: Path | None) -> None:
+        self._writer.end()
+        with _writing(self._path):
+            self._file.flush()
+            if self._path is not None and dest is not None:
+                os.fsync(self._file.fileno())
+                self._file.close()
+                self._path.rename(dest)
+                sync_folder(dest.absolute().parent)
 
     def close(self) -> None:
-        self._writer.close()
+        if self._path is not None:
+            # What is in its buffer still, of an archive that was not ended, need not fit.
+            with suppress(OSError):
+                self._file.close()
+
+
+@contextmanager
+def _writing(path: Path | None) -> Iterator[None]:
+    """Turn refusals to write at `path`, or to standard output, into errors that name it."""
+    if path is not None:
+        with room(path):
+            yield
+        return
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise WrongUse(
+            "standard output: closed before the export was complete. See what the command "
+            "after the pipe says, and run both again"
+        ) from error
 
 
 def _is_at(target: Path, file: Loaded) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from tcgamirror.errors import BadExport
+from tcgamirror.errors import BadExport, WrongUse
 from tcgamirror.files import room
 from tcgamirror.home import CATALOGUE
 from tcgamirror.settings import FILE_NAME
@@ -51,13 +53,14 @@ class Scan:
         return _text(self.small[path], f"{path} in it")
 
 
-def scanned(path: Path, folder: Path, needed: str = FILE_NAME) -> Scan:
-    """Goes through all of the export at `path` and keeps its small files in the empty `folder`.
+def scanned(path: Path | None, folder: Path, needed: str = FILE_NAME) -> Scan:
+    """Go through all of the export at `path` and keep its small files in the empty `folder`.
 
+    path: None for a tar archive on standard input, which is kept in the folder, too.
     needed: what lies at an export's top, which may be a directory in it that is all it
     holds. Raises BadExport for what is in no export, or if one has no such file.
     """
-    archive = opened(path)
+    archive = opened(_received(folder) if path is None else path)
     sizes: dict[str, int] = {}
     small: dict[str, Path] = {}
     for member in read_through(archive):
@@ -72,9 +75,23 @@ def scanned(path: Path, folder: Path, needed: str = FILE_NAME) -> Scan:
     if len(tops) != 1 and "" not in tops:
         raise BadExport(f"it has no {needed}" if not tops else f"it has {needed} more than once")
     top = "" if "" in tops else tops[0]
-    if path.is_dir() and not all(name.startswith((top, ".")) for name in sizes):
+    if (
+        path is not None
+        and path.is_dir()
+        and not all(name.startswith((top, ".")) for name in sizes)
+    ):
         raise BadExport(f"it holds other things beside {top}: name that directory itself")
     return Scan(archive, top, _below(top, sizes), _below(top, small))
+
+
+def _received(folder: Path) -> Path:
+    """Write standard input to a file, as an archive is read twice: first all that is in it."""
+    if sys.stdin.isatty():
+        raise WrongUse("standard input is a terminal: pipe a tar archive to import -")
+    path = folder / "stdin.tar"
+    with room(path), path.open("xb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+    return path
 
 
 def _text(path: Path, called: str) -> str:

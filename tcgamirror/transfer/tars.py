@@ -1,4 +1,4 @@
-"""Tar archives read, packed or not. Source: POSIX.1-2001, pax.
+"""Tar archives read. Source: POSIX.1-2001, pax.
 
 The reader is this program's own, because `tarfile` reads headers of any length
 into memory, and knows links, devices and sparse files.
@@ -11,61 +11,22 @@ import struct
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import BinaryIO
 
-from tcgamirror.errors import BadExport, WrongUse
-from tcgamirror.transfer.members import FREE_RATIO, MOST_RATIO, PIECE, Joined, Member, Names
+from tcgamirror.errors import BadExport
+from tcgamirror.transfer.members import Member, Names
 
 _BLOCK = 512
 _MOST_EXTENDED = 1 << 14
 """Bytes of one extended header: a name and little else."""
 
 _MOST_BYTES = 1 << 50
-_MOST_WINDOW = 1 << 27
-"""Memory that unpacking may take."""
 
 
-class _Packed:
-    """A packed stream, read forwards; unpacks no more of it than its size allows."""
+class _Stream:
+    """An archive's bytes, read forwards."""
 
-    def __init__(self, file: Joined) -> None:
-        try:
-            import zstandard
-        except ImportError as error:
-            raise WrongUse(
-                "reading .tar.zst needs the Python package zstandard: install it, or unpack "
-                "the archive by zstd -d first"
-            ) from error
-        self._error = zstandard.ZstdError
-        self._file = file
-        unpacker = zstandard.ZstdDecompressor(max_window_size=_MOST_WINDOW)
-        self._unpacked = unpacker.stream_reader(
-            cast("IO[bytes]", file), read_across_frames=True, closefd=False
-        )
-        self._count = 0
-
-    def read(self, count: int) -> bytes:
-        try:
-            data = self._unpacked.read(min(count, PIECE))
-        except self._error as error:
-            raise BadExport(f"it cannot be unpacked ({error})") from error
-        self._count += len(data)
-        if self._count > FREE_RATIO + MOST_RATIO * self._file.tell():
-            raise BadExport(f"it unpacks to more than {MOST_RATIO} times its size")
-        return data
-
-    def skip(self, count: int) -> None:
-        while count:
-            data = self.read(count)
-            if not data:
-                raise BadExport("it is cut off")
-            count -= len(data)
-
-
-class _Plain:
-    """A stream that is not packed."""
-
-    def __init__(self, file: Joined) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._size = file.seek(0, os.SEEK_END)
         file.seek(0)
@@ -79,17 +40,16 @@ class _Plain:
 
 
 class Tar:
-    """A tar archive, in one file or several."""
+    """A tar archive in one file."""
 
-    def __init__(self, files: list[Path], *, packed: bool) -> None:
-        self._files = files
-        self._packed = packed
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
     def members(self) -> Iterator[Member]:
-        with Joined(self._files) as file:
-            yield from self._of(_Packed(file) if self._packed else _Plain(file))
+        with self._path.open("rb") as file:
+            yield from self._of(_Stream(file))
 
-    def _of(self, stream: _Packed | _Plain) -> Iterator[Member]:
+    def _of(self, stream: _Stream) -> Iterator[Member]:
         names = Names()
         longer: str | None = None
         while (head := _head(stream)) is not None:
@@ -108,7 +68,7 @@ class Tar:
             left.end()
 
 
-def _head(stream: _Packed | _Plain) -> tarfile.TarInfo | None:
+def _head(stream: _Stream) -> tarfile.TarInfo | None:
     block = _exactly(stream, _BLOCK)
     if block == bytes(_BLOCK):
         return None
@@ -121,7 +81,7 @@ def _head(stream: _Packed | _Plain) -> tarfile.TarInfo | None:
     return head
 
 
-def _exactly(stream: _Packed | _Plain, count: int) -> bytes:
+def _exactly(stream: _Stream, count: int) -> bytes:
     data = b""
     while len(data) < count:
         piece = stream.read(count - len(data))
@@ -131,7 +91,7 @@ def _exactly(stream: _Packed | _Plain, count: int) -> bytes:
     return data
 
 
-def _extended(stream: _Packed | _Plain, size: int) -> bytes:
+def _extended(stream: _Stream, size: int) -> bytes:
     if size > _MOST_EXTENDED:
         raise BadExport(f"it has a header of {size:,} bytes")
     return _exactly(stream, size + -size % _BLOCK)[:size]
@@ -165,7 +125,7 @@ def _pax_path(data: bytes) -> str | None:
 class _Left:
     """What is left of one member's data."""
 
-    def __init__(self, stream: _Packed | _Plain, size: int) -> None:
+    def __init__(self, stream: _Stream, size: int) -> None:
         self._stream = stream
         self._size = self._left = size
 

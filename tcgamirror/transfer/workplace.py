@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tcgamirror.errors import WrongUse
 from tcgamirror.files import Lock
 from tcgamirror.home import CATALOGUE, LOCK
-from tcgamirror.transfer.layout import HELD, UNFINISHED, Form, whole_name
+from tcgamirror.transfer.layout import HELD, UNFINISHED, Form
 
 
-def check_dest(root: Path, dest: Path) -> None:
-    """Raises WrongUse where no export of the mirror at `root` can be made."""
+def check_dest(root: Path, dest: Path | None) -> None:
+    """Raise WrongUse where no export of the mirror at `root` can be made; None: standard output."""
+    if dest is None:
+        if sys.stdout.isatty():
+            raise WrongUse("standard output is a terminal: pipe the archive, or name a file")
+        return
     if dest.resolve().is_relative_to(root.resolve()):
         raise WrongUse(f"{dest} is in the mirror itself: name a place outside")
     if not dest.name or dest.is_mount():
@@ -26,19 +32,8 @@ def check_dest(root: Path, dest: Path) -> None:
 
 def _check_free(dest: Path) -> None:
     empty = dest.is_dir() and not dest.is_symlink() and not any(dest.iterdir())
-    parts = dest.parent.glob(f"{glob_escaped(dest.name)}.part[0-9][0-9][0-9]")
-    there = next(parts, None) or dest
-    if os.path.lexists(there) and not empty:
-        raise WrongUse(f"{there} is there already: name another place, or remove it first")
-
-
-def glob_escaped(name: str) -> str:
-    """A name in which a pattern means itself.
-
-    >>> glob_escaped("a[1]*.tar")
-    'a[[]1][*].tar'
-    """
-    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)
+    if os.path.lexists(dest) and not empty:
+        raise WrongUse(f"{dest} is there already: name another place, or remove it first")
 
 
 def are_apart(work: Path, root: Path) -> bool:
@@ -47,11 +42,16 @@ def are_apart(work: Path, root: Path) -> bool:
 
 
 @contextmanager
-def workplace(dest: Path, form: Form) -> Iterator[Path]:
+def workplace(dest: Path | None, form: Form) -> Iterator[Path]:
     """The directory beside `dest` where it is made, held by this run alone.
 
     An archive's is removed at the end however it ends; a directory's is what it becomes.
+    For standard output (None) it is among the temporary files.
     """
+    if dest is None:
+        with TemporaryDirectory(prefix="tcgamirror-") as folder:
+            yield Path(folder)
+        return
     work = dest.with_name(f"{dest.name}{UNFINISHED}")
     _check_ours(work, dest, form)
     with Lock(work / HELD, "export"):
@@ -98,7 +98,7 @@ def _check_ours(work: Path, dest: Path, form: Form) -> None:
 
 def _is_of(dest: Path, name: str) -> bool:
     """Whether a file of that name is of an archive `dest` that is being made."""
-    return name == HELD or name.startswith(CATALOGUE) or whole_name(name) == dest.name
+    return name in (HELD, dest.name) or name.startswith(CATALOGUE)
 
 
 def _remove_archive(work: Path, dest: Path) -> None:

@@ -193,9 +193,6 @@ FOR_LARGE = (VERIFY, EXPORT, EXPORT_OF_UNKNOWN)
 FOR_SMALL = (
     *FOR_LARGE,
     Contest("export .tar", _export(".tar"), {"tar cf": _tar("cf", ".tar")}),
-    Contest(
-        "export .tar.zst", _export(".tar.zst"), {"zstd by tar": _tar("--zstd -cf", ".tar.zst")}
-    ),
     SYNC,
     Contest(
         "sync, nothing new",
