@@ -18,17 +18,18 @@ from tcgamirror.model import ImageFormat
 from tcgamirror.spans import Span
 from tcgamirror.tiff import Directory, Tag, Tiff
 
-MOST_SEGMENTS = 1000
-"""Of a PNG or JPEG before its pixels; those that `encode` writes have four."""
+MOST_SEGMENTS = 16
+"""Chunks of a PNG, or segments of a JPEG, before its pixels; `encode` writes at most nine."""
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 """The first bytes of a PNG."""
 
 _PIECE = 1 << 20
-_FRAMES = frozenset((0xC0, 0xC1, 0xC2))
-"""JPEG markers that begin a baseline, extended or progressive frame."""
-_PIXELS = 0xDA
-"""The JPEG marker after which pixels come."""
+_FRAME, _SCAN = 0xC0, 0xDA
+"""The JPEG markers that begin a baseline frame and a scan."""
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_WRITTEN = frozenset((_FRAME, 0xC4, 0xDB, 0xE0, 0xE1))
+"""The JPEG markers before the scan: frame, Huffman and quantization tables, JFIF, Exif."""
 
 
 def read_size(file: BinaryIO, form: ImageFormat) -> Size:
@@ -127,31 +128,44 @@ def tiff_size(tiff: Tiff, directory: Directory) -> Size:
 
 
 def segments(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Marker and bytes of each of a JPEG's segments before its pixels. Raises Damaged."""
+    """Yield marker and bytes of each segment before the scan; leave the file where it begins.
+
+    A segment that `encode` never writes is refused: a progressive JPEG needs memory for all of
+    its pixels and may have any number of scans. Raises Damaged.
+    """
     if file.read(2) != b"\xff\xd8":
         raise Damaged("it is no JPEG")
     for _ in range(MOST_SEGMENTS):
         mark = exactly(file, 4)
-        (length,) = struct.unpack(">H", mark[2:])
+        marker, (length,) = mark[1], struct.unpack(">H", mark[2:])
         if mark[0] != 0xFF or length < 2:
             raise Damaged("its segments do not follow each other as a JPEG's do")
+        if marker in _FRAMES - {_FRAME}:
+            raise Damaged("it is a JPEG, but not a baseline one as this program writes them")
         data = exactly(file, length - 2)
-        if mark[1] == _PIXELS:
+        if marker == _SCAN:
+            if data[:1] != b"\3" or data[7:] != b"\0\x3f\0":
+                raise Damaged("its scan does not hold all of its colours")
             return
-        yield mark[1], data
+        if marker not in _WRITTEN:
+            raise Damaged(f"it has a segment {marker:02X}, which this program never writes")
+        yield marker, data
+    raise Damaged(f"more than {MOST_SEGMENTS} segments come before its pixels")
 
 
 def frame_size(marker: int, data: bytes) -> Size | None:
-    """The size that a segment tells; None if it tells none."""
-    if marker not in _FRAMES or len(data) < 6:
+    """Return the size that a segment holds; None if it holds none. Raises Damaged."""
+    if marker != _FRAME:
         return None
+    if len(data) != 15 or (data[0], data[5]) != (8, 3):
+        raise Damaged("it is a JPEG, but not of 8-bit colours as this program writes them")
     height, width = struct.unpack(">HH", data[1:5])
     return _size(width, height)
 
 
 def jpeg_size(sizes: Iterable[Size | None]) -> Size:
-    """The last that a segment told. Raises Damaged if none did."""
-    told = [size for size in sizes if size is not None]
-    if not told:
-        raise Damaged("it says nowhere how many pixels it has")
-    return told[-1]
+    """Return the one size among them. Raises Damaged if there is none, or another."""
+    found = [size for size in sizes if size is not None]
+    if len(found) != 1:
+        raise Damaged(f"it says {len(found)} times how many pixels it has")
+    return found[0]

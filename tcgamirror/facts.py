@@ -8,7 +8,6 @@ checked as one from the network is.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import NoReturn
@@ -140,7 +139,7 @@ def _number(facts: Facts, key: str, least: float, most: float) -> float:
     value = facts.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):
         _refuse(facts, key)
-    if not math.isfinite(value) or not least <= value <= most:
+    if not least <= value <= most:
         _refuse(facts, key)
     return float(value)
 

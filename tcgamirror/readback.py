@@ -1,26 +1,27 @@
 """Image files as `encode` writes them, read back: their size, their facts, whether all decodes.
 
-Only the three formats, and of them only what this program writes, is taken for
-an image. Nothing in a file is trusted: memory is bounded by a few megabytes,
-and everything that is wrong is raised as Damaged, in words that go on from the
-file's name. Sources: PNG (third edition), TIFF 6.0, JPEG (ITU T.81).
+Nothing in a file is trusted. What `encode` never writes is refused by its header, before
+anything is decoded: other colours, progressive and interlaced pixels, profiles, texts.
+What is decoded takes a few megabytes, and no longer than its pixels explain. All that is
+wrong is raised as Damaged, in words that continue the file's name. Sources: PNG (third
+edition), TIFF 6.0, JPEG (ITU T.81).
 """
 
 from __future__ import annotations
 
 import io
-import os
+import re
 import struct
+import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from PIL.JpegImagePlugin import JpegImageFile
 
 from tcgamirror.dimensions import (
     MOST_SEGMENTS,
-    SIGNATURE,
     Bytes,
     chunk_head,
     chunk_pieces,
@@ -31,7 +32,7 @@ from tcgamirror.dimensions import (
     segments,
     tiff_size,
 )
-from tcgamirror.encode import FACTS_KEY, JPEG_MOST_PIXELS
+from tcgamirror.encode import FACTS_KEY, JPEG_MOST_PIXELS, STRIP_BYTES, TIFF_MOST_BYTES
 from tcgamirror.errors import BadSlide, Damaged
 from tcgamirror.geometry import Size
 from tcgamirror.model import ImageFormat
@@ -41,9 +42,18 @@ from tcgamirror.tiff import Directory, Tag, Tiff
 MOST_FACTS = 1 << 16
 """Bytes of an image's facts; those that `encode` writes have about a thousand."""
 
+SECONDS, SECONDS_PER_PIXEL = 10.0, 1e-6
+"""Processor time that decoding may take; a slow machine takes a tenth of it."""
+
 _PIECE = 1 << 20
 _MOST_STRIP = 1 << 26
 _ROWS_PER_STRIP, _STRIP_OFFSETS, _STRIP_COUNTS = 278, 273, 279
+_TIFF_WRITTEN = {Tag.COMPRESSION: (8,), Tag.SAMPLES: (3,), Tag.BITS: (8, 8, 8)}
+_TIFF_WRITTEN |= {Tag.PHOTOMETRIC: (2,), Tag.PREDICTOR: (2,)}
+_MARKER = re.compile(rb"\xff[^\0]")
+_END = b"\xff\xd9"
+_SHORT = 3
+"""The TIFF type of numbers of two bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,88 +81,142 @@ def unwatched() -> None:
 
 
 def decode_all(file: BinaryIO, form: ImageFormat, check: Callable[[], None] = unwatched) -> None:
-    """Decodes every pixel and keeps none. Raises Damaged if one of them cannot be had.
+    """Decode every pixel and keep none.
 
-    check: called between pieces of PNG and TIFF; what it raises ends it.
+    Args:
+        check: Called many times a second. What it raises ends the decoding.
+
+    Raises:
+        Damaged: A pixel cannot be decoded, or decoding takes longer than its pixels explain.
     """
     size = read_header(file, form).size
-    file.seek(0)
+    seconds = SECONDS + SECONDS_PER_PIXEL * size.width * size.height
+    # Of the processor, so that a slow disk or a busy machine damages nothing.
+    end = time.thread_time() + seconds
+
+    def checked() -> None:
+        check()
+        if time.thread_time() > end:
+            raise Damaged(f"its pixels are not decoded after {seconds:.0f} s")
+
     match form:
         case ImageFormat.PNG:
-            _decode_png(file, size, check)
+            _decode_png(file, size, checked)
         case ImageFormat.TIFF:
-            _decode_tiff(file, size, check)
+            _decode_tiff(file, size, checked)
         case ImageFormat.JPEG:
-            _decode_jpeg(file, size)
+            _decode_jpeg(file, checked)
+
+
+class _Unpacker:
+    """One zlib stream that unpacks to so many bytes, and is hardly longer than they are."""
+
+    def __init__(self, size: int, check: Callable[[], None]) -> None:
+        self.left = size
+        self._packed_left = _longest(size)
+        self._check = check
+        self._stream = zlib.decompressobj()
+
+    def pieces(self, packed: bytes) -> Iterator[bytes]:
+        """Unpack the next bytes of the stream. Raises Damaged."""
+        self._packed_left -= len(packed)
+        while packed:
+            self._check()
+            if self._stream.eof or self._packed_left < 0:
+                raise Damaged("it has more bytes than its pixels take")
+            try:
+                piece = self._stream.decompress(packed, _PIECE)
+            except zlib.error as error:
+                raise Damaged(f"its pixels cannot be unpacked ({error})") from error
+            self.left -= len(piece)
+            if self.left < 0:
+                raise Damaged("it has more pixels than it says")
+            yield piece
+            packed = self._stream.unconsumed_tail or self._stream.unused_data
+
+    def end(self) -> None:
+        """Raise Damaged if the stream is not at its end: its checksum comes last."""
+        if self.left or not self._stream.eof:
+            raise Damaged("it has fewer pixels than it says")
+
+
+def _longest(size: int) -> int:
+    """Return the most bytes that so many pack to: what cannot be packed gets little longer."""
+    return size + size // 100 + 1000
 
 
 # PNG -------------------------------------------------------------------------
 
 
 def _png_header(file: BinaryIO) -> Header:
+    """Leaves the file before the first chunk of pixels."""
     size = png_size(file)
     facts = ""
     for _ in range(MOST_SEGMENTS):
+        place = file.tell()
         length, name = chunk_head(file)
-        if name in (b"IDAT", b"IEND"):
-            break
+        if name == b"IDAT":
+            file.seek(place)
+            return Header(size, facts)
+        if name not in (b"pHYs", b"tEXt"):
+            raise Damaged(f"it has a chunk {name!r}, which this program never writes there")
         if length > MOST_FACTS:
             raise Damaged(f"its {name!r} chunk has {length:,} bytes")
         key, _, text = b"".join(chunk_pieces(file, length, name)).partition(b"\0")
         if name == b"tEXt" and key == FACTS_KEY.encode():
             facts = text.decode("latin-1")
-    return Header(size, facts)
+    raise Damaged(f"more than {MOST_SEGMENTS} chunks come before its pixels")
 
 
 def _decode_png(file: BinaryIO, size: Size, check: Callable[[], None]) -> None:
-    file.seek(len(SIGNATURE))
-    lines = _PngLines(size)
-    name = b""
-    while name != b"IEND":
+    line = 1 + 3 * size.width
+    unpacker = _Unpacker(line * size.height, check)
+    # One chunk for each strip, of at least one line, and one for the end.
+    for _ in range(size.height + 1):
         length, name = chunk_head(file)
-        for piece in chunk_pieces(file, length, name):
-            check()
-            if name == b"IDAT":
-                lines.add(piece)
-    lines.end()
+        if name != b"IDAT":
+            break
+        for packed in chunk_pieces(file, length, name):
+            for piece in unpacker.pieces(packed):
+                # Filters need not be undone to be right.
+                next_line = (unpacker.left + len(piece)) % line
+                if max(piece[next_line::line], default=0) > 4:
+                    raise Damaged("a line of its pixels has an unknown filter")
+    else:
+        length, name = chunk_head(file)
+    unpacker.end()
+    if (length, name) != (0, b"IEND"):
+        raise Damaged(f"it has a chunk {name!r}, which this program never writes there")
+    b"".join(chunk_pieces(file, length, name))
     if file.read(1):
         raise Damaged("bytes follow its end")
-
-
-class _PngLines:
-    """The scanlines of an RGB PNG, unpacked and counted: filters need not be undone to be right."""
-
-    def __init__(self, size: Size) -> None:
-        self._line = 1 + 3 * size.width
-        self._left = self._line * size.height
-        self._unpacker = zlib.decompressobj()
-
-    def add(self, packed: bytes) -> None:
-        while packed and not self._unpacker.eof:
-            try:
-                lines = self._unpacker.decompress(packed, _PIECE)
-            except zlib.error as error:
-                raise Damaged(f"its pixels cannot be unpacked ({error})") from error
-            filters = lines[self._left % self._line :: self._line]
-            if max(filters, default=0) > 4:
-                raise Damaged("a line of its pixels has an unknown filter")
-            self._left -= len(lines)
-            if self._left < 0:
-                raise Damaged("it has more pixels than it says")
-            packed = self._unpacker.unconsumed_tail
-
-    def end(self) -> None:
-        # The checksum of zlib comes last: only then is it the end.
-        if self._left or not self._unpacker.eof:
-            raise Damaged("it has fewer pixels than it says")
 
 
 # TIFF ------------------------------------------------------------------------
 
 
 def _tiff_header(file: BinaryIO) -> Header:
-    tiff, directory = first_directory(Bytes(file))
+    tiff, directory = _checked_tiff(file)
     return Header(tiff_size(tiff, directory), _description(tiff, directory))
+
+
+def _checked_tiff(file: BinaryIO) -> tuple[Tiff, Directory]:
+    """Return the only directory. Raises Damaged for one that `encode` does not write."""
+    source = Bytes(file)
+    tiff, directory = first_directory(source)
+    if any(entry.span.stop > source.size for entry in directory.entries.values()):
+        raise Damaged("it is cut off")
+    found = {tag: _short_numbers(tiff, directory, tag) for tag in _TIFF_WRITTEN}
+    if found != _TIFF_WRITTEN or directory.next:
+        raise Damaged("it is a TIFF, but not of packed 8-bit RGB as this program writes them")
+    return tiff, directory
+
+
+def _short_numbers(tiff: Tiff, directory: Directory, tag: int) -> tuple[int, ...]:
+    entry = directory.entries.get(tag)
+    if entry is None or entry.type != _SHORT or not 1 <= entry.count <= 3:
+        return ()
+    return tiff.layout.unpack(f"{entry.count}H", tiff.read(entry.span))
 
 
 def _description(tiff: Tiff, directory: Directory) -> str:
@@ -166,70 +230,97 @@ def _description(tiff: Tiff, directory: Directory) -> str:
 
 
 def _decode_tiff(file: BinaryIO, size: Size, check: Callable[[], None]) -> None:
-    source = Bytes(file)
-    tiff, directory = first_directory(source)
-    if any(entry.span.stop > source.size for entry in directory.entries.values()):
-        raise Damaged("it is cut off")
+    tiff, directory = _checked_tiff(file)
+    line = 3 * size.width
+    if line * size.height > TIFF_MOST_BYTES:
+        raise Damaged(f"it says that it has {size} pixels, more than this program writes")
     try:
-        asked = {Tag.COMPRESSION: 8, Tag.SAMPLES: 3, Tag.BITS: 8, Tag.PHOTOMETRIC: 2}
-        if any(tiff.number(directory, tag) != value for tag, value in asked.items()):
-            raise Damaged("it is a TIFF, but not of packed 8-bit RGB as this program writes them")
         rows = min(tiff.number(directory, _ROWS_PER_STRIP), size.height)
-        if not 0 < rows * size.width * 3 <= _MOST_STRIP and rows != 1:
+        count = -(-size.height // max(rows, 1))
+        # Less than half as many bytes as may be are packed at once only where a line is longer.
+        if not STRIP_BYTES // 2 * (count - 1) <= line * size.height or not rows:
+            raise Damaged(f"its strips of {rows:,} rows are smaller than this program writes them")
+        if rows * line > _MOST_STRIP and rows != 1:
             raise Damaged(f"its strips of {rows:,} rows are larger than this program writes them")
-        count = -(-size.height // rows)
         if not {_STRIP_OFFSETS, _STRIP_COUNTS} <= set(directory.entries):
             raise Damaged("it has no strips")
         offsets = tiff.numbers(directory, _STRIP_OFFSETS, count)
         counts = tiff.numbers(directory, _STRIP_COUNTS, count)
+        free = 0
         for number, (offset, length) in enumerate(zip(offsets, counts, strict=True)):
-            check()
-            raw = min(rows, size.height - number * rows) * size.width * 3
-            _unpack_strip(tiff, Span(offset, offset + length), raw)
+            raw = min(rows, size.height - number * rows) * line
+            if offset < free:
+                raise Damaged("its strips overlap")
+            free = offset + length
+            if length > _longest(raw):
+                raise Damaged("one of its strips is longer than its pixels")
+            unpacker = _Unpacker(raw, check)
+            for _ in unpacker.pieces(tiff.read(Span(offset, free))):
+                pass
+            unpacker.end()
     except BadSlide as error:
         raise Damaged(str(error)) from error
-
-
-def _unpack_strip(tiff: Tiff, span: Span, raw: int) -> None:
-    """raw: bytes of the strip's pixels. Packed ones are little longer at worst."""
-    if span.length > raw + raw // 100 + 1000:
-        raise Damaged("one of its strips is longer than its pixels")
-    unpacker = zlib.decompressobj()
-    left, packed = raw, tiff.read(span)
-    try:
-        while packed and not unpacker.eof and left >= 0:
-            left -= len(unpacker.decompress(packed, _PIECE))
-            packed = unpacker.unconsumed_tail
-    except zlib.error as error:
-        raise Damaged(f"its pixels cannot be unpacked ({error})") from error
-    if left or not unpacker.eof:
-        raise Damaged("one of its strips has not the pixels that it says")
 
 
 # JPEG ------------------------------------------------------------------------
 
 
 def _jpeg_header(file: BinaryIO) -> Header:
+    """Leaves the file at the scan's first byte."""
     facts = ""
     sizes = []
     for marker, data in segments(file):
         if marker == 0xE1 and data.startswith(b"Exif\0\0"):
             facts = _description(*first_directory(Bytes(io.BytesIO(data[6:]))))
         sizes.append(frame_size(marker, data))
-    return Header(jpeg_size(sizes), facts)
-
-
-def _decode_jpeg(file: BinaryIO, size: Size) -> None:
+    size = jpeg_size(sizes)
     if size.width * size.height > JPEG_MOST_PIXELS:
         raise Damaged(f"it says that it has {size} pixels, more than this program writes")
-    file.seek(-2, os.SEEK_END)
-    if file.read() != b"\xff\xd9":
-        raise Damaged("it is cut off")
+    return Header(size, facts)
+
+
+def _decode_jpeg(file: BinaryIO, check: Callable[[], None]) -> None:
+    _check_scan(file, check)
     file.seek(0)
     try:
-        image = JpegImageFile(file)
+        image = JpegImageFile(cast("BinaryIO", _Watched(file, check)))
         # An eighth of each side: every coefficient is read all the same, but memory is bounded.
         image.draft("RGB", (1, 1))
         image.load()
     except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error) as error:
         raise Damaged(f"its pixels cannot be decoded ({error})") from error
+
+
+def _check_scan(file: BinaryIO, check: Callable[[], None]) -> None:
+    """Raise Damaged unless the scan is the only one and ends with the file."""
+    kept = b""
+    while piece := file.read(_PIECE):
+        check()
+        data = kept + piece
+        marker = _MARKER.search(data)
+        if marker is not None:
+            if marker.group() != _END or marker.end() != len(data) or file.read(1):
+                raise Damaged("its pixels are followed by more than its end")
+            return
+        # A marker may lie across two pieces.
+        kept = data[-1:]
+    raise Damaged("it is cut off")
+
+
+class _Watched(io.RawIOBase):
+    """A file that calls `check` whenever the decoder reads on, which is every 64 kB."""
+
+    def __init__(self, file: BinaryIO, check: Callable[[], None]) -> None:
+        super().__init__()
+        self._file = file
+        self._check = check
+
+    def read(self, count: int = -1) -> bytes:
+        self._check()
+        return self._file.read(count)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()

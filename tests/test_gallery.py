@@ -15,16 +15,20 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from tcgamirror.encode import write_image
 from tcgamirror.errors import Locked, WrongUse
 from tcgamirror.files import Lock
 from tcgamirror.gallery.building import Made, build
 from tcgamirror.gallery.entries import harmless, is_inside
 from tcgamirror.gallery.packs import PACK, slug
 from tcgamirror.gallery.thumbnails import LONGEST, Thumbnails
+from tcgamirror.geometry import Size
 from tcgamirror.home import Home
+from tcgamirror.model import ImageFormat
 from tests.command import run, started, succeeded
 from tests.crowd import crowd
 from tests.gdc import StandIn
@@ -104,15 +108,23 @@ def test_a_thumbnail_is_the_image_made_small(home: Home) -> None:
     assert thumbnail.size == image.size, "an image that is small already stays as it is"
 
 
-@pytest.mark.parametrize("form", ["png", "jpg", "tif"])
-def test_thumbnails_are_made_of_every_format(tmp_path: Path, form: str) -> None:
-    path = tmp_path / f"a.{form}"
-    Image.new("RGB", (900, 600), (200, 30, 120)).save(path)
+@pytest.mark.parametrize("form", ImageFormat)
+def test_thumbnails_are_made_of_every_format(tmp_path: Path, form: ImageFormat) -> None:
+    path = tmp_path / f"a{form.suffix}"
+    pixels = np.full((600, 900, 3), (200, 30, 120), np.uint8)
+    with path.open("wb") as file:
+        write_image(file, form, Size(900, 600), [pixels], None, {})
     thumbnail = Image.open(BytesIO(b64decode(Thumbnails().of(path) or "")))
     assert thumbnail.size == (LONGEST, round(LONGEST * 600 / 900))
     colour = thumbnail.getpixel((50, 50))
     assert isinstance(colour, tuple)
     assert all(abs(a - b) < 6 for a, b in zip(colour, (200, 30, 120), strict=True))
+
+
+def test_what_this_program_never_writes_has_no_thumbnail(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (900, 600)).save(path, progressive=True)
+    assert Thumbnails().of(path) is None
 
 
 @pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n", b"<svg/>", os.urandom(500)])

@@ -12,15 +12,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tcgamirror import readback
 from tcgamirror.decode import Pixels
-from tcgamirror.encode import write_image
-from tcgamirror.errors import Damaged
+from tcgamirror.encode import _tiff_directory, write_image
+from tcgamirror.errors import Damaged, Interrupted
+from tcgamirror.facts import understood
 from tcgamirror.geometry import Size
 from tcgamirror.model import ImageFormat
 from tcgamirror.readback import decode_all, read_header
 
 FACTS = {"file_id": "e3b", "site": "Brüste"}
 SIZE = Size(120, 90)
+FACTS_TEXT = json.dumps(
+    {"file_id": "0" * 8 + "-0000-0000-0000-" + "0" * 12, "file_name": "a.svs", "source": "range"}
+    | {"level": 1, "level_downsample": 4.0, "mpp_source": "unknown", "md5": None}
+)
 
 
 def encoded(form: ImageFormat, size: Size = SIZE) -> bytes:
@@ -98,7 +104,7 @@ def test_only_the_format_of_the_mirror_is_read(form: ImageFormat, other: ImageFo
 def test_a_png_that_unpacks_without_end_is_stopped() -> None:
     bomb = zlib.compress(bytes(50_000_000), 9)
     file = io.BytesIO(png(head(10, 10), (b"IDAT", bomb), (b"IEND", b"")))
-    with pytest.raises(Damaged, match="more pixels than it says"):
+    with pytest.raises(Damaged, match="more bytes than its pixels"):
         decode_all(file, ImageFormat.PNG)
 
 
@@ -124,3 +130,120 @@ def test_another_programs_image_has_no_facts_or_is_refused() -> None:
     Image.new("L", SIZE).save(grey, "PNG")
     with pytest.raises(Damaged, match="not of 8-bit RGB"):
         read_header(grey, ImageFormat.PNG)
+
+
+# Bombs ---------------------------------------------------------------------------
+
+
+def overlapping(size: Size, rows: int = 1, text: str = "{}") -> bytes:
+    """A TIFF whose strips are all the same bytes, which unpack to so many rows."""
+    strip = zlib.compress(bytes(size.width * rows * 3), 9)
+    count = -(-size.height // rows)
+    place = 8 + len(strip)
+    places = ([8] * count, [len(strip)] * count)
+    directory = _tiff_directory(place, size, rows, *places, (15.0, 15.0), text)
+    return b"II" + struct.pack("<HI", 42, place) + strip + directory
+
+
+def test_strips_that_overlap_are_refused_before_any_is_unpacked() -> None:
+    file = io.BytesIO(overlapping(Size(60_000, 20_000)))
+    assert len(file.getvalue()) < 400_000
+    with pytest.raises(Damaged, match="strips overlap"):
+        decode_all(file, ImageFormat.TIFF)
+    larger = io.BytesIO(overlapping(Size(1_000_000, 800_000), 20))
+    with pytest.raises(Damaged, match="more than this program writes"):
+        decode_all(larger, ImageFormat.TIFF)
+
+
+def test_strips_are_as_large_as_they_are_written() -> None:
+    file = io.BytesIO(overlapping(Size(10, 40_000)))
+    with pytest.raises(Damaged, match="smaller than"):
+        decode_all(file, ImageFormat.TIFF)
+
+
+def saved(form: str, size: Size = SIZE, **how: object) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, "pink").save(file, form, **how)
+    return file.getvalue()
+
+
+def scans(jpeg: bytes) -> tuple[bytes, bytes]:
+    """A JPEG's bytes before its first scan, and that scan with what follows, but for the end."""
+    place = jpeg.index(b"\xff\xda")
+    return jpeg[:place], jpeg[place:-2]
+
+
+HEAD, SCAN = scans(saved("JPEG"))
+ODD_JPEGS = {
+    "progressive": (saved("JPEG", progressive=True), "not a baseline one"),
+    "many scans": (HEAD + SCAN * 3000 + b"\xff\xd9", "followed by more"),
+    "two images": (saved("JPEG") * 2, "followed by more"),
+    "a profile": (saved("JPEG", icc_profile=bytes(60_000)), "a segment E2"),
+    "a comment": (saved("JPEG", comment=b"x"), "a segment FE"),
+    "restarts": (saved("JPEG", restart_marker_rows=1), "a segment DD"),
+    "one colour a scan": (HEAD + b"\xff\xda\0\x08\1\1\0\0\x3f\0" + SCAN[14:], "all of its colours"),
+    "tables": (HEAD[:2] + (b"\xff\xdb\0\x43" + bytes(65)) * 100 + HEAD[2:], "16 segments"),
+    "two frames": (HEAD + HEAD[HEAD.index(b"\xff\xc0") :] + SCAN, "2 times"),
+}
+
+
+@pytest.mark.parametrize("name", ODD_JPEGS)
+def test_a_jpeg_as_none_is_written_is_refused_undecoded(name: str) -> None:
+    data, why = ODD_JPEGS[name]
+    with pytest.raises(Damaged, match=why):
+        decode_all(io.BytesIO(data), ImageFormat.JPEG)
+
+
+PIXELS, STORED = (zlib.compress(bytes(90 * 361), level) for level in (9, 0))
+ODD_PNGS = {
+    "profile": [(b"iCCP", b"p\0\0" + zlib.compress(bytes(1 << 20)))],
+    "packed text": [(b"zTXt", b"t\0\0" + zlib.compress(bytes(1 << 20)))],
+    "animated": [(b"acTL", struct.pack(">II", 9999, 0))],
+    "palette": [(b"PLTE", bytes(768))],
+    "transparent": [(b"tRNS", bytes(6))],
+    "texts": [(b"tEXt", b"a\0b")] * 1000,
+}
+
+
+@pytest.mark.parametrize("name", ODD_PNGS)
+def test_a_png_with_other_chunks_is_refused_undecoded(name: str) -> None:
+    odd, end = ODD_PNGS[name], (b"IEND", b"")
+    for chunks in ([*odd, (b"IDAT", PIXELS)], [(b"IDAT", PIXELS), *odd]):
+        with pytest.raises(Damaged, match=r"never writes there|16 chunks"):
+            decode_all(io.BytesIO(png(head(120, 90), *chunks, end)), ImageFormat.PNG)
+
+
+def test_a_png_in_a_million_chunks_or_longer_than_its_pixels_is_refused() -> None:
+    small = [(b"IDAT", STORED[place : place + 100]) for place in range(0, len(STORED), 100)]
+    idle = PIXELS[:2] + b"\0\0\0\xff\xff" * 30_000
+    for chunks in (small, [(b"IDAT", b"")] * 100, [(b"IDAT", idle)], [(b"IDAT", PIXELS + b"x")]):
+        with pytest.raises(Damaged):
+            decode_all(io.BytesIO(png(head(120, 90), *chunks, (b"IEND", b""))), ImageFormat.PNG)
+
+
+@pytest.mark.parametrize("form", ImageFormat)
+def test_decoding_is_stopped_from_within_and_takes_its_time_at_most(
+    form: ImageFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = encoded(form, Size(1200, 1200))
+    asked = 0
+
+    def stop() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            raise Interrupted("stopped")
+
+    with pytest.raises(Interrupted):
+        decode_all(io.BytesIO(whole), form, stop)
+    monkeypatch.setattr(readback, "SECONDS", -9.0)
+    with pytest.raises(Damaged, match="not decoded after"):
+        decode_all(io.BytesIO(whole), form)
+
+
+def test_facts_with_a_number_of_a_thousand_digits_are_damaged() -> None:
+    for number in ("1" + "0" * 400, "-1e999", "1e999", "1" * 5000):
+        text = FACTS_TEXT.replace('"level_downsample": 4.0', f'"level_downsample": {number}')
+        assert text != FACTS_TEXT
+        with pytest.raises(Damaged):
+            understood(text)

@@ -8,12 +8,17 @@ import threading
 import zlib
 from base64 import b64encode
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
+
+from tcgamirror.errors import Damaged
+from tcgamirror.model import ImageFormat
+from tcgamirror.readback import read_header
 
 LONGEST = 224
 """Pixels of the longer side: cards are 180 to 220 wide, and sharp enough on dense screens."""
@@ -25,12 +30,21 @@ MOST_PIXELS = 200_000_000
 LARGE = 25_000_000
 """Pixels above which images are decoded one at a time, whatever the number of threads."""
 
-_READERS: dict[str, type[ImageFile]] = {
-    ".png": PngImageFile,
-    ".jpg": JpegImageFile,
-    ".tif": TiffImageFile,
+_READERS: dict[str, tuple[ImageFormat, type[ImageFile]]] = {
+    ".png": (ImageFormat.PNG, PngImageFile),
+    ".jpg": (ImageFormat.JPEG, JpegImageFile),
+    ".tif": (ImageFormat.TIFF, TiffImageFile),
 }
-_NO_IMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error, zlib.error)
+_NO_IMAGE = (
+    Damaged,
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    struct.error,
+    zlib.error,
+)
 
 
 class Thumbnails:
@@ -41,23 +55,30 @@ class Thumbnails:
 
     def of(self, path: Path) -> str | None:
         """The thumbnail of the image at `path`, or None if there is none to be had."""
-        reader = _READERS.get(path.suffix)
-        if reader is None or not path.is_file():
+        if path.suffix not in _READERS or not path.is_file():
             return None
+        form, reader = _READERS[path.suffix]
         try:
-            # Not Image.open: to it a large image is an attack, and any format is welcome.
-            with path.open("rb") as file, reader(file) as image:
-                if isinstance(image, JpegImageFile):
-                    image.draft("RGB", (2 * LONGEST, 2 * LONGEST))
-                pixels = image.width * image.height
-                if pixels > MOST_PIXELS:
-                    return None
-                if pixels <= LARGE:
-                    return _made(image)
-                with self._large:
-                    return _made(image)
+            with path.open("rb") as file:
+                # Pillow would decode far more than this program writes, in far more memory.
+                read_header(file, form)
+                file.seek(0)
+                return self._of(file, reader)
         except _NO_IMAGE:
             return None
+
+    def _of(self, file: BinaryIO, reader: type[ImageFile]) -> str | None:
+        # Not Image.open: to it a large image is an attack, and any format is welcome.
+        with reader(file) as image:
+            if isinstance(image, JpegImageFile):
+                image.draft("RGB", (2 * LONGEST, 2 * LONGEST))
+            pixels = image.width * image.height
+            if pixels > MOST_PIXELS:
+                return None
+            if pixels <= LARGE:
+                return _made(image)
+            with self._large:
+                return _made(image)
 
 
 def _made(image: ImageFile) -> str:

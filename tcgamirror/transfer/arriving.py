@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from tcgamirror.errors import BadExport, Damaged
+from tcgamirror.errors import BadExport, Damaged, Interrupted
 from tcgamirror.exchange import Row
 from tcgamirror.facts import understood
 from tcgamirror.files import digest, make_folder, room, sync_folder
@@ -71,6 +72,7 @@ class Arrivals:
         self._wanted = wanted
         self._record = record
         self._pool = ThreadPoolExecutor(checkers(), "import")
+        self._stopped = threading.Event()
         self._batch: list[tuple[Wanted, Path, Future[None]]] = []
         self._batch_bytes = 0
         self.refused: list[Stray] = []
@@ -96,7 +98,8 @@ class Arrivals:
         self._put()
 
     def close(self) -> None:
-        """Ends the threads; what was not put is removed."""
+        """End the threads, within a second, and remove what was not put."""
+        self._stopped.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
         for wanted, written, _ in self._batch:
             if written != self._home.root / wanted.place:
@@ -150,11 +153,15 @@ class Arrivals:
                 raise Damaged("it tells of another slide or resolution than the catalogue")
             if not fits(self._home.settings.target, told, header.size):
                 raise Damaged(f"it is not of {self._home.settings.target}")
-            decode_all(file, form)
+            decode_all(file, form, self._check_stopped)
             with room(written):
                 moment = datetime.fromisoformat(str(row["fetched_at"])).timestamp()
                 os.utime(file.fileno(), (moment, moment))
                 os.fsync(file.fileno())
+
+    def _check_stopped(self) -> None:
+        if self._stopped.is_set():
+            raise Interrupted("stopped while an image was decoded")
 
     def _put(self) -> None:
         """Puts those of the batch that are right."""
