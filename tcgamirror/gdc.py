@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 from tcgamirror import values
 from tcgamirror.answers import place
 from tcgamirror.errors import WrongContent
-from tcgamirror.model import Barcode, Kind, Listing, Slide
+from tcgamirror.model import SLIDE_SUFFIX, Barcode, Kind, Listing, Slide
 
 PAGE_SIZE = 1000
 """Hits asked for at once: much larger pages time out."""
@@ -239,7 +239,7 @@ def _slide(url: str, file_id: str, hit: Part) -> Slide | None:
             f"{place(url)} lists the file {file_id} under an unsafe name: "
             f"{hit.get('file_name')!r:.120}"
         )
-    if not file_name.lower().endswith(".svs"):
+    if not file_name.lower().endswith(SLIDE_SUFFIX):
         return None
     barcode = Barcode.of(file_name)
     case = _owning(_parts(hit.get("cases")), barcode.case if barcode else None)

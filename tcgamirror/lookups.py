@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from tcgamirror.database import connect, translated, translation
 from tcgamirror.errors import BadQuery, WrongUse
-from tcgamirror.model import ImageFormat
+from tcgamirror.model import SLIDE_SUFFIX, ImageFormat
 
 Value = str | int | float | bytes | None
 
@@ -177,7 +177,7 @@ def show(connection: sqlite3.Connection, name: str) -> dict[str, object]:
     `former_ids` and, as lists of rows, `changes` and `tries`, the oldest first.
     Raises WrongUse if there is no such slide, or several.
     """
-    file_name = _named(connection, _slide_of(name.strip()))
+    file_name = _named(connection, _slide_of(connection, name.strip()))
     listed = _dicts(connection, "SELECT * FROM slides WHERE file_name = ?", file_name)[0]
     sampled = _dicts(connection, "SELECT * FROM mirror WHERE file_name = ?", file_name)
     known = {**sampled[0], "md5": listed["md5"], "size": listed["size"]} if sampled else listed
@@ -201,14 +201,19 @@ def show(connection: sqlite3.Connection, name: str) -> dict[str, object]:
     }
 
 
-def _slide_of(name: str) -> str:
-    """The file name of an image's slide, by the image's own or its path; else the name.
-
-    >>> _slide_of("images/TCGA-OV/TCGA-04-1331-01Z-00-DX1.png"), _slide_of("TCGA-04-1331")
-    ('TCGA-04-1331-01Z-00-DX1.svs', 'TCGA-04-1331')
-    """
+def _slide_of(connection: sqlite3.Connection, name: str) -> str:
+    """Return the file name of an image's slide, given the image's name or path; else the name."""
     path = PurePosixPath(name)
-    return f"{path.stem}.svs" if path.suffix in {form.suffix for form in ImageFormat} else name
+    if path.suffix not in {form.suffix for form in ImageFormat}:
+        return name
+    usual = f"{path.stem}{SLIDE_SUFFIX}"
+    # The suffix may be in capitals. All names in the range begin with the stem and a dot.
+    found = connection.execute(
+        "SELECT file_name FROM slides WHERE file_name > ?1 || '.' AND file_name < ?1 || '/' "
+        "AND lower(file_name) = lower(?2) ORDER BY file_name = ?2 DESC",
+        (path.stem, usual),
+    ).fetchone()
+    return str(found[0]) if found else usual
 
 
 def _named(connection: sqlite3.Connection, name: str) -> str:

@@ -1,179 +1,323 @@
-"""A GDC manifest file to a listing, for mirrors that follow a fixed list of slides.
+"""Read the slides of a manifest, for mirrors that follow a fixed list.
 
-Source: `/files` with `return_type=manifest`, tab-separated `id filename md5
-size state`. Whoever edited the file since may have changed its line ends, its
-columns' order or anything else, so every row is checked.
+A manifest is any table with a column for the file_id and one for the file name:
+`/files` with `return_type=manifest` (`id filename md5 size state`), the
+`MANIFEST.txt` of a GDC archive, a GDC sample sheet, or a table of one's own.
+Only rows that leave it open which file is meant are refused.
 """
 
 from __future__ import annotations
 
+import csv
+import gzip
 import hashlib
+import io
 import re
 import stat
-from collections.abc import Iterator
+import zlib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections import Counter
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from io import BufferedReader
-from operator import itemgetter
 from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
 from tcgamirror import values
 from tcgamirror.errors import BadManifest
-from tcgamirror.model import Barcode, Listing, Slide
-
-COLUMNS = ("id", "filename", "md5", "size", "state")
+from tcgamirror.model import SLIDE_SUFFIX, Barcode, Listing, Slide
 
 MOST_FILE_BYTES = 500_000_000
-MOST_LINE_CHARACTERS = 10_000
+"""Of the file, and of what it unpacks to."""
+MOST_LINES = 3_000_000
+"""Three times what the GDC holds in all."""
+MOST_LINE_CHARACTERS = 100_000
 
-_SIZE = re.compile(r"[0-9]{1,15}")
+_NAMES_SHOWN = 5
+_GZIP = b"\x1f\x8b"
+_COLUMNS = {
+    "file_id": ("fileid", "id"),
+    "file_name": ("filename",),
+    "md5": ("md5", "md5sum"),
+    "size": ("size", "filesize"),
+    "state": ("state",),
+}
+"""Names of columns in small letters without `_`, `-` and blanks; the first that is there counts."""
+_EXPECTED = "expected a table with columns such as id, filename, md5, size and state"
+_MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--", "'--"})
+"""How programs write that a cell has no value, in small letters."""
+_SIZE = re.compile(r"([0-9]{1,15})(?:\.0*)?", re.ASCII)
+_TYPE = re.compile(r"(?:\.[A-Za-z0-9]{1,8})?\.gz\Z|\.[A-Za-z][A-Za-z0-9]{0,8}\Z", re.I)
+
+
+class _Row(NamedTuple):
+    """The cells that matter of one row, stripped; empty if they have no value."""
+
+    number: int
+    file_id: str
+    file_name: str
+    md5: str
+    size: str
+    state: str
 
 
 def read_manifest(path: Path) -> Listing:
-    """The TCGA slides of a manifest, all of them held in memory. Raises BadManifest."""
+    """Return all slides of a manifest, held in memory. Raises BadManifest."""
     return Listing(release=release_of(path), slides=tuple(slides_of(path)))
 
 
 def release_of(path: Path) -> str:
-    """What a manifest's listing is called."""
+    """Return the name of a manifest's listing."""
     return f"manifest {path.name}"
 
 
 def identity(path: Path) -> str:
-    """What tells a manifest from every other one, before it is read. Raises BadManifest."""
+    """Return what tells a manifest from every other one. Raises BadManifest."""
     with _opened(path) as file:
         return f"{release_of(path)} {hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-def slides_of(path: Path) -> Iterator[Slide]:
-    """The TCGA slides of a manifest, in its order; files of other types are left out.
+def slides_of(path: Path, others: Counter[str] | None = None) -> Iterator[Slide]:
+    """Yield the slides of a manifest in its order, each once.
 
-    Raises BadManifest, which names the file and the line, for anything that is
-    not a manifest; what comes before the line has been given then.
+    Args:
+        others: counts the rows of other files, by the end of their names.
+
+    Raises:
+        BadManifest: names the file and the line. Slides of earlier lines have been
+            yielded by then.
     """
-    # Digests take a third of the memory of what they stand for, and no line numbers are kept:
-    # of what seems to stand there twice, the file is asked again.
-    taken: set[int] = set()
-    none = True
-    for number, (file_id, file_name, md5, size, state) in _rows(path):
-        fault = _fault(file_id, file_name, md5, size)
-        if fault is not None:
-            raise BadManifest(f"{path}, line {number}: {fault}")
-        file_id = file_id.lower()
-        barcode = Barcode.of(file_name)
-        for key in (file_id,) if barcode is None else (file_id, file_name):
-            if hash(key) in taken and (first := _first_line(path, key, number)) < number:
-                raise BadManifest(f"{path}, line {number}: {key} stands in line {first} already")
-            taken.add(hash(key))
-        if barcode is not None:
-            none = False
-            yield Slide(
-                file_id=file_id,
-                file_name=file_name,
-                md5=md5.lower() or None,
-                size=values.size(int(size)),
-                kind=barcode.kind,
-                sample_type=barcode.sample_type,
-                case_barcode=barcode.case,
-                slide_barcode=barcode.slide,
-                state=values.text(state),
+    # Numbers take a third of the memory of what they stand for, and lines are not kept:
+    # of what seems to be there twice, the file is read again.
+    rows: dict[int, int] = {}
+    names: set[int] = set()
+    unequal: set[str] = set()
+    others = Counter() if others is None else others
+    for row in _rows(path):
+        if not row.file_name.lower().endswith(SLIDE_SUFFIX):
+            if not row.file_name:
+                raise _bad(path, row, "missing file name")
+            others[_type_of(row.file_name)] += 1
+            continue
+        slide = _slide(path, row)
+        key, about = int(slide.file_id.replace("-", ""), 16), hash((slide.file_name, row[3:5]))
+        if key in rows:
+            if rows[key] != about:
+                unequal.add(slide.file_id)
+            continue
+        name = hash(slide.file_name.lower())
+        if name in names and (first := _first_named(path, slide)) is not None:
+            raise _bad(
+                path, row, f"{slide.file_name} has another id in line {first}. Remove one of them"
             )
-    if none:
-        raise BadManifest(f"{path} names no TCGA slide (TCGA-….svs)")
+        rows[key] = about
+        names.add(name)
+        yield slide
+    if unequal:
+        _check_agreement(path, unequal)
+    if not rows:
+        raise BadManifest(f"{path}: no slide (.svs) in it{_and_what(others)}")
 
 
-def _first_line(path: Path, key: str, last: int) -> int:
-    """Number of the first line with this file_id or file name, `last` if there is none before."""
-    found = (number for number, cells in _rows(path) if key in (cells[0].lower(), cells[1]))
-    return next(found, last)
+def in_words(others: Counter[str]) -> str:
+    """Return how many rows of which types are no slides.
+
+    >>> in_words(Counter({".txt": 3, ".bam": 1}))
+    '4 files of other types left out: 3 .txt, 1 .bam'
+    """
+    shown = [f"{count:,} {kind}" for kind, count in others.most_common(_NAMES_SHOWN)]
+    more = [f"and {len(others) - _NAMES_SHOWN:,} more types"] if len(others) > _NAMES_SHOWN else []
+    total = others.total()
+    files = f"{total:,} file{'' if total == 1 else 's'} of other types"
+    return f"{files} left out: {', '.join(shown + more)}"
+
+
+def _and_what(others: Counter[str]) -> str:
+    return f"; {in_words(others)}" if others else ""
+
+
+def _bad(path: Path, row: _Row, problem: str) -> BadManifest:
+    return BadManifest(f"{path}, line {row.number}: {problem}")
+
+
+def _type_of(file_name: str) -> str:
+    """Return the end of a file's name in small letters.
+
+    >>> [_type_of(name) for name in ("a.b.seg.TXT", "a.vcf.gz", "README", "x.[2J")]
+    ['.txt', '.vcf.gz', 'without a type', 'without a type']
+    """
+    match = _TYPE.search(file_name)
+    return match[0].lower() if match else "without a type"
+
+
+def _slide(path: Path, row: _Row) -> Slide:
+    """Return the row's slide. Raises BadManifest if a cell is invalid."""
+    file_id = values.file_id(row.file_id)
+    if file_id is None:
+        raise _bad(path, row, f"expected a UUID as id, got {row.file_id[:60]!r}")
+    # The GDC's own archives name a file by its place in them.
+    folder, slash, name = row.file_name.rpartition("/")
+    file_name = values.file_name(name)
+    if file_name is None or (slash and folder.lower() != file_id):
+        raise _bad(path, row, f"expected a plain file name, got {row.file_name[:120]!r}")
+    if row.md5 and values.md5(row.md5) is None:
+        raise _bad(path, row, f"expected 32 hexadecimal digits as md5, got {row.md5[:60]!r}")
+    size = _SIZE.fullmatch(row.size)
+    if row.size and size is None:
+        raise _bad(path, row, f"expected a number of bytes as size, got {row.size[:60]!r}")
+    barcode = Barcode.of(file_name)
+    return Slide(
+        file_id=file_id,
+        file_name=file_name,
+        md5=values.md5(row.md5),
+        size=None if size is None else values.size(int(size[1])),
+        kind=barcode.kind if barcode else None,
+        sample_type=barcode.sample_type if barcode else None,
+        case_barcode=barcode.case if barcode else None,
+        slide_barcode=barcode.slide if barcode else None,
+        state=values.text(row.state),
+    )
+
+
+def _slide_rows(path: Path) -> Iterator[tuple[int, Slide]]:
+    for row in _rows(path):
+        if row.file_name.lower().endswith(SLIDE_SUFFIX):
+            yield row.number, _slide(path, row)
+
+
+def _first_named(path: Path, slide: Slide) -> int | None:
+    """Return the line of the first other file_id with the slide's name, if there is one.
+
+    Names that differ in case alone are one: their images may have one path.
+    """
+    for number, other in _slide_rows(path):
+        if other.file_id == slide.file_id:
+            return None
+        if other.file_name.lower() == slide.file_name.lower():
+            return number
+    return None
+
+
+def _check_agreement(path: Path, file_ids: Set[str]) -> None:
+    """Raise BadManifest if two rows of one file_id differ in what both tell."""
+    firsts: dict[str, tuple[int, Slide]] = {}
+    for number, slide in _slide_rows(path):
+        if slide.file_id not in file_ids:
+            continue
+        line, first = firsts.setdefault(slide.file_id, (number, slide))
+        for what in ("file_name", "md5", "size"):
+            one, other = getattr(first, what), getattr(slide, what)
+            if one is not None and other is not None and one != other:
+                raise BadManifest(
+                    f"{path}, line {number}: {slide.file_id} has {what} {other}, but {one} in line "
+                    f"{line}. Remove one of them"
+                )
+
+
+# The table -------------------------------------------------------------------------
+
+
+def _rows(path: Path) -> Iterator[_Row]:
+    """Yield the rows that are not blank. Raises BadManifest if it is no such table."""
+    with _opened(path) as file:
+        lines = _lines(path, file)
+        number, header = next(lines, (1, ""))
+        if not header:
+            raise BadManifest(f"{path}: the file is empty, {_EXPECTED}")
+        delimiter = "\t" if "\t" in header else ","
+        columns = _cells(path, number, header, delimiter)
+        places = _places(path, number, columns)
+        for number, line in lines:
+            cells = _cells(path, number, line, delimiter)
+            if any(cells[len(columns) :]):
+                raise BadManifest(
+                    f"{path}, line {number}: expected {len(columns)} columns, got {len(cells)}"
+                )
+            known = [cells[place] if place < len(cells) else "" for place in places]
+            yield _Row(number, *("" if cell.lower() in _MISSING else cell for cell in known))
+
+
+def _cells(path: Path, number: int, line: str, delimiter: str) -> list[str]:
+    if '"' not in line:
+        return [cell.strip() for cell in line.split(delimiter)]
+    try:
+        # A line by itself: a quote left open would hide the rows after it.
+        (cells,) = csv.reader([line], delimiter=delimiter, strict=True)
+    except csv.Error as error:
+        raise BadManifest(
+            f"{path}, line {number}: invalid quotes ({error}). Close them in the same line"
+        ) from error
+    return [cell.strip() for cell in cells]
+
+
+def _places(path: Path, number: int, columns: list[str]) -> list[int]:
+    """Return where each of _COLUMNS stands; beyond the end if it is missing."""
+    plain = [re.sub(r"[\s_-]", "", column).lower() for column in columns]
+    places = []
+    for what, names in _COLUMNS.items():
+        found = next((name for name in names if name in plain), None)
+        if found is None and what in ("file_id", "file_name"):
+            shown = " ".join(columns)[:80]
+            raise BadManifest(f"{path}, line {number}: {_EXPECTED}, got {shown!r}")
+        if found is not None and plain.count(found) > 1:
+            column = columns[plain.index(found)]
+            raise BadManifest(
+                f"{path}, line {number}: two columns {column[:40]!r}. Rename one of them"
+            )
+        places.append(len(columns) if found is None else plain.index(found))
+    return places
+
+
+# The text --------------------------------------------------------------------------
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BufferedReader]:
-    """The manifest's file; what goes wrong with it within the block is told as BadManifest."""
+    """Open the manifest's file; system errors within the block are raised as BadManifest."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            kind = "a directory" if stat.S_ISDIR(found.st_mode) else "no regular file"
-            raise BadManifest(f"{path} is {kind}; give the manifest file itself")
+            kind = "a directory" if stat.S_ISDIR(found.st_mode) else "not a regular file"
+            raise BadManifest(f"{path} is {kind}. Name the manifest file itself")
         if found.st_size > MOST_FILE_BYTES:
             raise BadManifest(
                 f"{path} has {found.st_size:,} bytes; a manifest has at most {MOST_FILE_BYTES:,}"
             )
         with path.open("rb") as file:
             yield file
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise BadManifest(f"{path}: damaged gzip ({error}). Get it anew") from error
     except OSError as error:
         raise BadManifest(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _rows(path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """The numbers of the lines and their cells in the order of COLUMNS, unchecked."""
-    with _opened(path) as file:
-        lines = _lines(path, file)
-        number, header = next(lines, (1, ""))
-        columns = header.split("\t")
-        if not set(COLUMNS) <= set(columns) or len(set(columns)) < len(columns):
-            raise BadManifest(
-                f"{path}, line {number}: a manifest begins with the columns {' '.join(COLUMNS)}, "
-                f"this file with {' '.join(columns)[:80]!r}"
-            )
-        cells_of = itemgetter(*map(columns.index, COLUMNS))
-        for number, line in lines:
-            cells = line.split("\t")
-            if len(cells) != len(columns):
-                raise BadManifest(
-                    f"{path}, line {number}: {len(columns)} columns expected, {len(cells)} found"
-                )
-            yield number, cells_of(cells)
-
-
-def _fault(file_id: str, file_name: str, md5: str, size: str) -> str | None:
-    """What is wrong with a row's cells, if anything."""
-    if values.file_id(file_id) is None:
-        return f"a UUID expected as id, {file_id[:60]!r} found"
-    if not _is_plain(file_name):
-        return f"a plain file name expected, {file_name[:120]!r} found"
-    if md5 and values.md5(md5) is None:
-        return f"32 hexadecimal digits expected as md5, {md5[:60]!r} found"
-    if _SIZE.fullmatch(size) is None:
-        return f"a number of bytes expected as size, {size[:60]!r} found"
-    return None
-
-
-def _is_plain(file_name: str) -> bool:
-    """Slides' names are held to the strict rule; other files only must not be paths.
-
-    They are left out anyway, and some have brackets or plus signs.
-    """
-    if values.file_name(file_name) is not None:
-        return True
-    return (
-        not file_name.lower().endswith(".svs")
-        and file_name.isprintable()
-        and not file_name.startswith((".", " "))
-        and not set(file_name) & set("/\\:")
-        and file_name != ""
-    )
-
-
-def _lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, numbered from 1, whatever their ends."""
-    number = 0
-    while raw := file.readline(MOST_LINE_CHARACTERS * 4 + 2):
-        number += 1
-        if b"\0" in raw:
-            raise BadManifest(f"{path}, line {number}: text expected, binary data found")
-        try:
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise BadManifest(f"{path}, line {number}: UTF-8 text expected") from error
+def _lines(path: Path, file: BufferedReader) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are not blank and their numbers from 1, with CR, LF or both as ends."""
+    packed = file.peek(2)[:2] == _GZIP
+    plain = gzip.GzipFile(fileobj=file) if packed else file
+    # What is not UTF-8 may stand in cells that do not matter; the others are checked.
+    text = io.TextIOWrapper(plain, encoding=_encoding(plain), errors="replace", newline=None)
+    total = 0
+    for number in range(1, MOST_LINES + 2):
+        line = text.readline(MOST_LINE_CHARACTERS + 1)
+        if not line:
+            return
+        total += len(line)
+        if "\0" in line:
+            raise BadManifest(f"{path}, line {number}: expected text, got binary data")
         if len(line) > MOST_LINE_CHARACTERS:
             raise BadManifest(
                 f"{path}, line {number}: longer than {MOST_LINE_CHARACTERS:,} characters"
             )
-        if line.strip():
+        if number > MOST_LINES or total > MOST_FILE_BYTES:
+            raise BadManifest(
+                f"{path}, line {number}: a manifest has at most {MOST_LINES:,} lines and "
+                f"{MOST_FILE_BYTES:,} characters"
+            )
+        if not line.isspace():
             yield number, line
-    if number == 0:
-        raise BadManifest(
-            f"{path} is empty; a manifest begins with the columns {' '.join(COLUMNS)}"
-        )
+
+
+def _encoding(file: BufferedReader | gzip.GzipFile) -> str:
+    begin = file.peek(2)[:2]
+    return "utf-16" if begin in (BOM_UTF16_BE, BOM_UTF16_LE) else "utf-8-sig"

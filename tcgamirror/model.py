@@ -89,9 +89,12 @@ SAMPLE_TYPES = {
 
 _SLIDE_NAME = re.compile(
     r"(?P<slide>(?P<case>TCGA-\w{2}-\w{4})-(?P<sample>\d{2})[A-Z]-\d{2}-(?P<kind>DX|TS|BS|MS)\w*)"
-    r"\.[0-9A-Fa-f-]{36}\.svs",
+    r"(?:\.[0-9A-Fa-f-]{36})?\.[Ss][Vv][Ss]",
     re.ASCII,
 )
+
+SLIDE_SUFFIX = ".svs"
+"""How a slide's file name ends, in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ class Barcode:
 
     @classmethod
     def of(cls, file_name: str) -> Barcode | None:
-        """Reads `TCGA-TSS-PART-SSV-PP-KIND.UUID.svs`; None for any other name.
+        """Read `TCGA-TSS-PART-SSV-PP-KIND.UUID.svs`, with or without UUID; None for other names.
 
         >>> name = "TCGA-22-1017-01Z-00-DX1.9562FE79-A261-42D3-B394-F3E0E2FF7DDA.svs"
         >>> barcode = Barcode.of(name)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tcgamirror import gdc
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.errors import BadManifest, NetworkError, WrongContent
-from tcgamirror.manifest import identity, release_of, slides_of
+from tcgamirror.manifest import identity, in_words, release_of, slides_of
 from tcgamirror.merging import Coming, Merged
 from tcgamirror.model import Slide
 
@@ -61,7 +62,8 @@ def from_manifest(
 ) -> Merged | None:
     """Merges the manifest if it is another than the last time, or there was none; else None.
 
-    One that is gone is as good as unchanged, and `say` is told so. Raises BadManifest.
+    One that is gone is as good as unchanged. say: called with that, and with what
+    is left out of a new one. Raises BadManifest.
     """
     known = catalogue.fact(_MANIFEST)
     if known is not None and not path.exists():
@@ -70,11 +72,14 @@ def from_manifest(
     now = identity(path)
     if now == known:
         return None
-    listing = Coming(release_of(path), slides_of(path))
+    others = Counter[str]()
+    listing = Coming(release_of(path), slides_of(path, others))
     try:
         merged = catalogue.merge(listing, time.time(), accept_shrink=accept_shrink)
     except WrongContent as error:
         # It shrank, as an answer of the GDC may too; but this one the user gave.
         raise BadManifest(str(error)) from error
     catalogue.set_fact(_MANIFEST, now)
+    if others:
+        say(f"{path}: {in_words(others)}")
     return merged if merged != Merged(unchanged=merged.unchanged) else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tcgamirror.compared import Compared, same, sign
 from tcgamirror.facts import facts_of
 from tcgamirror.files import digest, replacing
-from tcgamirror.model import ImageFormat, Picture, Pyramid, Rendition, Slide
+from tcgamirror.model import SLIDE_SUFFIX, ImageFormat, Picture, Pyramid, Rendition, Slide
 
 if TYPE_CHECKING:
     from tcgamirror.decode import TileReader
@@ -29,7 +29,10 @@ class Store:
         """The slide's image, relative to the mirror, with slashes."""
         project = slide.project_id or ""
         folder = project if _PLAIN.fullmatch(project) else "unknown"
-        return f"{IMAGES}/{folder}/{slide.file_name.removesuffix('.svs')}{self._form.suffix}"
+        stem = slide.file_name
+        if stem.lower().endswith(SLIDE_SUFFIX):
+            stem = stem[: -len(SLIDE_SUFFIX)]
+        return f"{IMAGES}/{folder}/{stem}{self._form.suffix}"
 
     def put(
         self, slide: Slide, source: str, pyramid: Pyramid, rendition: Rendition, tiles: TileReader

@@ -323,18 +323,18 @@ def test_settings_that_cannot_be_read(mirror: Path) -> None:
 
 HEADER = "id\tfilename\tmd5\tsize\tstate"
 MANIFESTS: dict[str, tuple[str, list[str]]] = {
-    "empty": ("", ["empty", "id filename md5 size state"]),
-    "sample-sheet": ("File ID\tFile Name\tData Category\n1\t2\t3\n", ["id filename", "File ID"]),
+    "empty": ("", ["empty", "id, filename, md5, size and state"]),
+    "no-name": ("File ID\tData Category\n1\t2\n", ["id, filename", "File ID"]),
     "path": (f"{HEADER}\n{ROW.format(name='../x.svs')}\n", ["line 2", "../x.svs", "plain"]),
     "absolute-path": (f"{HEADER}\n{ROW.format(name='/etc/x.svs')}\n", ["line 2", "/etc/x.svs"]),
     "same-id": (
         f"{HEADER}\n{ROW.format(name=NAME)}\n{ROW.format(name=made_up_name('other'))}\n",
-        ["line 3", "line 2", "already"],
+        ["line 3", "line 2", "file_name", "Remove"],
     ),
     "no-id": (f"{HEADER}\nx{ROW.format(name=NAME)}\n", ["line 2", "UUID"]),
-    "short-row": (f"{HEADER}\n{NAME}\n", ["line 2", "5 columns"]),
-    "html": ("<!DOCTYPE html>\n<html>\n", ["line 1", "id filename"]),
-    "no-slide": (f"{HEADER}\n{ROW.format(name='a.bam')}\n", ["no TCGA slide"]),
+    "short-row": (f"{HEADER}\n{NAME}\n", ["line 2", "missing file name"]),
+    "html": ("<!DOCTYPE html>\n<html>\n", ["line 1", "id, filename"]),
+    "no-slide": (f"{HEADER}\n{ROW.format(name='a.bam')}\n", ["no slide", "1 .bam"]),
     "binary": ("\0\1\2\n", ["line 1", "binary"]),
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tcgamirror.errors import TooFine, UnusualSlide
+from tcgamirror.errors import TooFine
 from tcgamirror.geometry import Size
 from tcgamirror.model import Slide, Target
 from tcgamirror.sources.range import GAP, LOOK_AHEAD, MOST_FORESEEN, TAIL
@@ -304,15 +304,17 @@ def test_a_large_level_comes_over_a_few_connections_at_once(
         assert len({record.connection for record in gdc.served}) == 4
 
 
-def test_a_slide_whose_size_nobody_lists_is_left_to_others(
+def test_a_size_that_is_not_listed_comes_from_the_server(
     zoo_slides: Mapping[str, Path], tmp_path: Path, transport: Transport
 ) -> None:
-    file = listed(zoo_slides["smaller-than-a-tile"])
+    file = listed(zoo_slides["everything"])
     with StandIn([file]) as gdc:
-        with pytest.raises(UnusualSlide, match="size"):
-            slide = Slide(file.file_id, file.file_name)
-            made(by_range(gdc, transport, tmp_path), slide, Target(None, 500))
-        assert gdc.served == []
+        slide = Slide(file.file_id, file.file_name)
+        base = by_range(gdc, transport, tmp_path).read_header(slide, Meter())
+        found = made(by_range(gdc, transport, tmp_path), slide, COARSE)
+        told = made(by_range(gdc, transport, tmp_path), slide_of(file), COARSE)
+    assert base is not None and base.mpp.value is not None
+    assert np.array_equal(found.pixels, told.pixels)
 
 
 def test_the_header_is_read_for_two_small_requests_and_not_fetched_again(

@@ -6,7 +6,8 @@ import argparse
 import dataclasses
 import os
 import shlex
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tcgamirror.errors import ExitCode, WrongUse
 from tcgamirror.home import CATALOGUE, Home
 from tcgamirror.lockcheck import compare_listing
 from tcgamirror.lockfile import LockFile, lines_of, read_lock
-from tcgamirror.manifest import slides_of
+from tcgamirror.manifest import in_words, slides_of
 from tcgamirror.model import ImageFormat
 from tcgamirror.sampling import By, Candidate, Order
 from tcgamirror.settings import FILE_NAME, Settings
@@ -45,7 +46,8 @@ def init(given: argparse.Namespace) -> ExitCode:
             f"settings ask for besides is added by update: correct [sample] in {FILE_NAME} first"
         )
     if manifest is not None:
-        print(f"{settings.manifest} lists {console.slides(manifest.slides)}")
+        for line in _manifest_words(settings, manifest):
+            print(line)
     if lock is not None and manifest is not None:
         for line in difference_words(compare_listing(lock, manifest.locked), str(given.lock)):
             print(line)
@@ -61,29 +63,49 @@ def _sampled_already(home: Home) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Manifest:
-    """What is to be known of a manifest: how many slides it names, and may be sampled of these.
+    """A manifest in numbers.
 
-    locked: the md5 of each that is in the lock file, by file name.
+    others: rows of other files, by type. allowed: slides that may be sampled.
+    unknown: slides whose names do not tell their kind. locked: the md5 of each
+    slide in the lock file, by file name.
     """
 
     slides: int
+    others: Counter[str]
     allowed: int
+    unknown: int
     locked: Mapping[str, str | None]
 
 
 def _looked_through(settings: Settings, lock: LockFile | None) -> _Manifest:
     """The settings' manifest, row by row: it may name a million. Raises BadManifest."""
     wanted = frozenset[str]() if lock is None else frozenset(lock.names)
-    slides = allowed = 0
+    slides = allowed = unknown = 0
+    others = Counter[str]()
     locked: dict[str, str | None] = {}
-    for slide in slides_of(Path(str(settings.manifest))):
+    for slide in slides_of(Path(str(settings.manifest)), others):
         slides += 1
+        unknown += slide.kind is None
         allowed += settings.plan.allows(
             Candidate(slide.file_name, slide.kind, slide.project_id, slide.primary_site)
         )
         if slide.file_name in wanted:
             locked[slide.file_name] = slide.md5
-    return _Manifest(slides, allowed, locked)
+    return _Manifest(slides, others, allowed, unknown, locked)
+
+
+def _manifest_words(settings: Settings, manifest: _Manifest) -> Iterator[str]:
+    """Yield what a manifest lists, and what of it is left out."""
+    yield f"{settings.manifest} lists {console.slides(manifest.slides)}"
+    if manifest.others:
+        yield in_words(manifest.others)
+    beside = manifest.slides - manifest.allowed
+    if beside and settings.lock is None:
+        names = f" ({manifest.unknown:,} of unknown kind)" if manifest.unknown else ""
+        yield (
+            f"{console.slides(beside)} not of --kind {','.join(sorted(settings.kinds))} left out"
+            f"{names}: --kind all takes them too"
+        )
 
 
 def _check_choice(settings: Settings, manifest: _Manifest) -> None:

@@ -6,6 +6,7 @@ that nothing is fetched twice, in this run or the next.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,6 @@ from tcgamirror.errors import (
     NetworkError,
     RangeIgnored,
     SlideError,
-    UnusualSlide,
 )
 from tcgamirror.files import replacing, room
 from tcgamirror.model import Resample, Slide, Target
@@ -37,6 +37,8 @@ from tcgamirror.workspace import Lease, Workspace, clear
 
 LOOK_AHEAD = 4096
 """Bytes read at least: a directory with its description, but not its tile arrays."""
+HEADER = Span(0, 16)
+"""The bytes of a TIFF header, asked for to learn a file's size."""
 TAIL = 16384
 """Bytes at the end of a file: there lie its last level's directory and tile arrays."""
 MOST_FORESEEN = 8 << 20
@@ -155,6 +157,7 @@ class Range:
             def fetch(file: RemoteFile) -> None:
                 _fetch_level(file, target, lease)
 
+            slide = self._sized(slide, meter)
             self._from_origins(slide, lease.folder, meter, fetch)
             with (
                 self._partial(slide, lease.folder) as partial,
@@ -170,6 +173,7 @@ class Range:
         """
         with self._work.held(slide.file_id, self.name) as lease:
             try:
+                slide = self._sized(slide, meter)
                 return self._from_origins(slide, lease.folder, meter, read_base)
             except NetworkError as error:
                 if error.passing:
@@ -180,23 +184,39 @@ class Range:
                 clear(lease.folder)
                 return None
 
+    def _sized(self, slide: Slide, meter: Meter) -> Slide:
+        """Return the slide with its size, from a first part if the listing does not tell it."""
+        if slide.size is not None:
+            return slide
+
+        def size_at(origin: Origin) -> int:
+            part = self._transport.span(origin.url(slide), HEADER, total=None, meter=meter)
+            self._origins.gave_part(origin)
+            return part.total
+
+        return dataclasses.replace(slide, size=self._first(size_at))
+
     def _partial(self, slide: Slide, folder: Path) -> PartialFile:
         if slide.size is None:
-            raise UnusualSlide("the listing does not tell its size")
+            raise ValueError("a slide without its size")
         identity = f"{slide.file_id} {slide.md5}"
         return PartialFile.open(folder / "slide.part", identity=identity, size=slide.size)
 
     def _from_origins(
         self, slide: Slide, folder: Path, meter: Meter, work: Callable[[RemoteFile], Done]
     ) -> Done:
-        """What `work` makes of the slide at the first origin where it goes well.
+        """Return what `work` makes of the slide at the first origin where it succeeds."""
+        return self._first(lambda origin: self._at_one_version(origin, slide, folder, meter, work))
 
-        If none is left, raises a failure that may pass, should there be one.
+    def _first(self, ask: Callable[[Origin], Done]) -> Done:
+        """Return what `ask` gives for the first origin where it succeeds.
+
+        Raises the NetworkError of an origin, a retryable one if there is one.
         """
         failures: list[NetworkError] = []
         for origin in self._origins.to_try(ranged=True):
             try:
-                done = self._at_one_version(origin, slide, folder, meter, work)
+                done = ask(origin)
             except NetworkError as error:
                 self._origins.failed(origin, error)
                 failures.append(error)
