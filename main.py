@@ -2,7 +2,11 @@
 
 import sys
 
-from tcgamirror.cli import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        from tcgamirror.__main__ import main
+
+        sys.exit(main())
+    except KeyboardInterrupt:
+        # Ctrl-C before the program's own handler is set.
+        sys.exit(130)

@@ -7,8 +7,24 @@ and whoever asks Python for the program's path means the executable's.
 
 import io
 import os
+import signal
 import sys
 from contextlib import suppress
+from types import FrameType
+
+INTERRUPTED = 130
+
+
+def leave(_number: int, _frame: FrameType | None) -> None:
+    """End the process at once: nothing has begun yet that would have to be tidied up."""
+    os._exit(INTERRUPTED)
+
+
+def let_interrupts_through() -> None:
+    """Have Ctrl-C, which the launcher has held up since Python began to start, end the program."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, leave)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def restore(environment: "os._Environ[str]") -> None:
@@ -38,6 +54,7 @@ def speak(wanted: str) -> None:
                 stream.reconfigure(encoding=encoding or None, errors=kept)
 
 
+let_interrupts_through()
 restore(os.environ)
 speak(os.environ.get("PYTHONIOENCODING", ""))
 # What `ps` and `top` show; it would be the loader's name.

@@ -8,11 +8,11 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 
 from tcgamirror import __version__, console, options
-from tcgamirror.errors import ExitCode, TcgaMirrorError
+from tcgamirror.errors import Bug, ExitCode, Interrupted, NoRoom, TcgaMirrorError
 
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("making", "init"),
@@ -42,37 +42,53 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code. The only place that catches everything."""
+def main(
+    arguments: Sequence[str] | None = None, *, begins: Callable[[], None] = lambda: None
+) -> int:
+    """Run one command and return its exit code. The only place that catches everything.
+
+    With --json, an error is told as one JSON object too, whatever the command and the error.
+
+    Args:
+        arguments: The command line without the program's name; None for the process's own.
+        begins: Called when all is imported and the command begins.
+    """
     _open_streams()
     # What Pillow thinks of an image's tags is not for people: what is wrong is told in our words.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A µ or a path that the terminal's encoding lacks is no reason to fail.
         sys.stdout.reconfigure(errors="backslashreplace")
+    words = sys.argv[1:] if arguments is None else arguments
+    # Looked for by itself: a command line that cannot be parsed has its error as JSON too.
+    as_json = "--json" in words
     try:
-        return _ended(arguments)
-    except TcgaMirrorError as error:
-        console.say(f"tcgamirror: {error}")
-        return int(error.exit_code)
-    except KeyboardInterrupt:
-        console.say("tcgamirror: interrupted")
-        return int(ExitCode.INTERRUPTED)
+        try:
+            return _ended(words, begins)
+        except BrokenPipeError:
+            raise
+        except TcgaMirrorError as error:
+            told = error
+        except KeyboardInterrupt:
+            told = Interrupted("interrupted")
+        except OSError as error:
+            told = _refusal(error)
+        except Exception as error:  # noqa: BLE001
+            told = _bug(error)
+        console.fail(told, as_json=as_json)
+        return int(told.exit_code)
     except BrokenPipeError:
         # Whoever read our output has had enough, as `head` does.
         _close_stdout()
         return int(ExitCode.DONE)
-    except OSError as error:
-        return _refused(error)
-    except Exception as error:  # noqa: BLE001
-        return _bug(error)
 
 
-def _ended(arguments: Sequence[str] | None) -> int:
+def _ended(words: Sequence[str], begins: Callable[[], None]) -> int:
     try:
-        given = options.parsed(arguments)
+        given = options.parsed(words)
         module, function = _COMMANDS[given.command]
         command = getattr(import_module(f"tcgamirror.commands.{module}"), function)
+        begins()
         return int(command(given))
     finally:
         # Here, where a reader that has gone is no traceback yet; --help comes by too.
@@ -95,33 +111,24 @@ def _close_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _refused(error: OSError) -> int:
-    """What the system says of the user's own paths and disks is no mistake of this program."""
+def _refusal(error: OSError) -> TcgaMirrorError:
+    """Return the error to tell: what the system says of the user's own paths is no bug."""
     if error.errno in _FULL:
-        return _no_room(error)
+        # Nothing that knows a name for it was writing: in general it is the output itself.
+        _close_stdout()
+        place = error.filename or "the output"
+        return NoRoom(f"no room to write {place} ({error.strerror})")
     # Only now: help and version need no files.
     from tcgamirror.files import refusal
 
-    told = refusal(error)
-    if told is None:
-        return _bug(error)
-    console.say(f"tcgamirror: {told}")
-    return int(told.exit_code)
+    return refusal(error) or _bug(error)
 
 
-def _no_room(error: OSError) -> int:
-    """What is written by nothing that knows a name for it: in general the output itself."""
-    _close_stdout()
-    console.say(f"tcgamirror: no room to write {error.filename or 'the output'} ({error.strerror})")
-    return int(ExitCode.NO_ROOM)
-
-
-def _bug(error: Exception) -> int:
-    """One sentence for the user; what a developer needs only where it was asked for."""
+def _bug(error: Exception) -> Bug:
+    """Return one sentence for the user; a developer gets the traceback where it was asked for."""
     if os.environ.get("TCGAMIRROR_DEBUG"):
-        traceback.print_exc()
-    console.say(
-        f"tcgamirror: a bug: {type(error).__name__}: {error}; nothing recorded is lost. Please "
+        traceback.print_exception(error)
+    return Bug(
+        f"a bug: {type(error).__name__}: {error}; nothing recorded is lost. Please "
         f"report it with what TCGAMIRROR_DEBUG=1 in the environment prints (version {__version__})"
     )
-    return int(ExitCode.BUG)

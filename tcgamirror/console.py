@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from tcgamirror.errors import TcgaMirrorError
     from tcgamirror.model import Outcome
 
 QUIET_SECONDS = 60.0
@@ -87,6 +88,17 @@ def are(count: int) -> str:
 def say(message: str) -> None:
     """One line to stderr, of which no terminal obeys anything."""
     print(text(message), file=sys.stderr, flush=True)
+
+
+def fail(error: TcgaMirrorError, *, as_json: bool) -> None:
+    """Tell the error that ends a command: a sentence to stderr, before it one JSON object.
+
+    as_json: whether there is an object, which also holds what the command had found by then.
+    """
+    if as_json:
+        told = {**error.found, "exit_code": int(error.exit_code), "error": str(error)}
+        print(json.dumps(told), flush=True)
+    say(f"tcgamirror: {error}")
 
 
 def table(

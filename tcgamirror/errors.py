@@ -9,7 +9,9 @@ out. `fault` is the class's name in words: it is what the catalogue keeps.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from enum import IntEnum
+from types import MappingProxyType
 from typing import ClassVar
 
 
@@ -28,10 +30,14 @@ class ExitCode(IntEnum):
 
 
 class TcgaMirrorError(Exception):
-    """The root of the tree; only its descendants are raised."""
+    """The root of the tree; only its descendants are raised.
+
+    found: what the command had found before, as members of the JSON object that tells the error.
+    """
 
     exit_code: ClassVar[ExitCode] = ExitCode.BUG
     passing: ClassVar[bool] = False
+    found: Mapping[str, object] = MappingProxyType({})
 
     @property
     def fault(self) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
@@ -108,6 +109,25 @@ def test_it_starts_under_another_name_and_by_links(tmp_path: Path, env: Mapping[
     for path in (other, tmp_path / "link"):
         assert starts(launched("--version", env=env, program=path))
     assert starts(launched("--version", env=env, program="./other name", cwd=other.parent))
+
+
+def test_ctrl_c_while_it_starts_prints_nothing(env: Mapping[str, str]) -> None:
+    assert starts(launched("--version", env=env))
+    for milliseconds in (*range(0, 100, 4), *range(100, 300, 20)):
+        with subprocess.Popen(
+            [PROGRAM, "help-that-is-none"],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            time.sleep(milliseconds / 1000)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        said_before = process.returncode == 2 and "help-that-is-none" in err
+        assert said_before or (out, err) == ("", ""), (milliseconds, err)
+        # In its very first moments the process may not be the program yet.
+        assert process.returncode in (130, 2, -signal.SIGINT)
 
 
 def test_a_schedule_names_the_path_it_was_started_by(

@@ -57,6 +57,7 @@ FLOORS = [
     | {"commands.helping"}
     | {"commands.keeping", "commands.publishing", "commands.carrying"},
     {"cli"},
+    {"__main__"},
 ]
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from itertools import count
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import Result, ended, run, started, succeeded
+from tests.command import BINARY, ROOT, Result, ended, run, started, succeeded, surroundings
 from tests.gdc import Fault, StandIn, listed
 from tests.mirrors import column, images, made, rewrite, rows, until, updated
 from tests.slides import SlideSpec, make_slide
@@ -135,6 +137,57 @@ def test_ctrl_c_ends_a_long_query(tmp_path: Path, small_gdc: StandIn) -> None:
         result = ended(query)
     assert time.monotonic() - begun < SOON
     assert (result.code, result.sentence) == (INTERRUPTED, "tcgamirror: interrupted")
+
+
+INTERRUPTING = """
+import os, signal, sys
+left = int(os.environ["INTERRUPTED_AT"])
+begun = False
+
+def interrupt(event, args):
+    global left, begun
+    if event != "import":
+        return
+    begun = begun or args[0] == os.environ["INTERRUPTED_FROM"]
+    left -= begun
+    if begun and left == 0:
+        os.kill(os.getpid(), signal.SIGINT)
+
+sys.addaudithook(interrupt)
+"""
+"""A `sitecustomize.py` that has a process get a Ctrl-C at one of its imports."""
+
+
+@pytest.mark.skipif(BINARY in os.environ, reason="an executable reads no sitecustomize")
+@pytest.mark.parametrize("words", [["status"], ["update"]])
+@pytest.mark.parametrize(
+    # Before that, Python itself is looking for the package.
+    ("way", "begins"),
+    [(["main.py"], "tcgamirror"), (["-m", "tcgamirror"], "tcgamirror.cli")],
+)
+def test_ctrl_c_while_modules_are_imported_prints_nothing(
+    tmp_path: Path, mirror: Path, words: list[str], way: list[str], begins: str
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTING)
+    env = {"PYTHONPATH": str(tmp_path), "INTERRUPTED_FROM": begins}
+    root = shutil.copytree(mirror, tmp_path / "m")
+    codes = set()
+    # The later ones are those that commands import by themselves, or do not come at all.
+    for moment in (1, 2, 3, 4, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377):
+        ended = subprocess.run(
+            [sys.executable, *way, "--mirror", str(root), *words],
+            cwd=ROOT,
+            env=surroundings({**env, "INTERRUPTED_AT": str(moment)}),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert "Traceback" not in ended.stderr, (moment, ended.stderr)
+        if moment <= 89:
+            assert (ended.returncode, ended.stdout, ended.stderr) == (INTERRUPTED, "", ""), moment
+        codes.add(ended.returncode)
+    assert codes - {INTERRUPTED} <= {0, 4}
 
 
 # Killed -------------------------------------------------------------------------------

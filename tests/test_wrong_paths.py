@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tcgamirror.commands import filling
 from tests.command import ordinary, run
 from tests.mirrors import contents, says
 
@@ -57,15 +54,6 @@ def test_a_path_below_a_closed_directory_is_named(mirror: Path, words: str) -> N
 def test_a_name_longer_than_any_is_named(mirror: Path, words: str) -> None:
     long = mirror.parent / ("x" * 300)
     says(run(*words.format(m=mirror, x=long).split()), WRONG_USE, str(long), "name too long")
-
-
-def test_who_reads_json_is_told_of_what_the_system_refuses(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with pytest.raises(OSError), filling.errors_told(as_json=True):
-        raise PermissionError(errno.EACCES, "Permission denied", "/some/place")
-    told = json.loads(capsys.readouterr().out)
-    assert told["exit_code"] == WRONG_USE and "/some/place" in told["error"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +22,7 @@
 #define LOADER "ld-tcgamirror.so.2"
 #define PROGRAM "tcgamirror-program"
 
-enum { WRONG_USE = 2, NO_ROOM = 6 }; /* as in tcgamirror/errors.py */
+enum { WRONG_USE = 2, NO_ROOM = 6, INTERRUPTED = 130 }; /* as in tcgamirror/errors.py */
 
 struct place {
     const char *variable; /* names a directory; NULL: `path` is one */
@@ -106,6 +107,18 @@ static void tell_own_path(void) {
     setenv("_TCGAMIRROR_PATH", path, 1);
 }
 
+static void leave(int number) {
+    (void)number;
+    _exit(INTERRUPTED);
+}
+
+static void hold_interrupts(int how) {
+    sigset_t interrupt;
+    sigemptyset(&interrupt);
+    sigaddset(&interrupt, SIGINT);
+    sigprocmask(how, &interrupt, NULL);
+}
+
 /* Becomes the program; returns only if that fails. */
 static bool become(const char *copy, int argc, char **argv) {
     char loader[PATH_MAX + 32], program[PATH_MAX + 32];
@@ -122,9 +135,13 @@ static bool become(const char *copy, int argc, char **argv) {
     /* Libraries made for the host's libc, which may need a newer one than is in here. */
     unsetenv("LD_PRELOAD");
     unsetenv("LD_AUDIT");
+    /* Python's start would print a traceback: build/hook.py lets Ctrl-C through again. */
+    hold_interrupts(SIG_BLOCK);
     execv(loader, words);
+    int code = errno;
+    hold_interrupts(SIG_UNBLOCK);
     free(words);
-    return because(copy, "", errno);
+    return because(copy, "", code);
 }
 
 static void start_from(const struct place *place, int argc, char **argv) {
@@ -135,6 +152,8 @@ static void start_from(const struct place *place, int argc, char **argv) {
 
 int main(int argc, char **argv) {
     const char *chosen = getenv(named.variable);
+    /* A shell has it ignored for what it starts in the background. */
+    if (signal(SIGINT, leave) == SIG_IGN) signal(SIGINT, SIG_IGN);
     if (chosen && *chosen) {
         start_from(&named, argc, argv);
     } else {

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from tcgamirror import console
@@ -26,12 +25,11 @@ def home_of(given: argparse.Namespace) -> Home:
     return Home.find(Path(), above=True)
 
 
-def leave_if_busy(brake: Brake, error: TcgaMirrorError) -> None:
-    """Ends the program for that reason where workers were left behind; else does nothing.
+def leave_if_busy(brake: Brake, error: TcgaMirrorError, *, as_json: bool) -> None:
+    """End the program for that reason where workers were left behind; else do nothing.
 
     Python itself would wait for the threads that are still at work.
     """
     if brake.left_behind:
-        console.say(f"tcgamirror: {error}")
-        sys.stdout.flush()
+        console.fail(error, as_json=as_json)
         os._exit(error.exit_code)

@@ -8,8 +8,6 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from tcgamirror.commands import home_of, leave_if_busy
 from tcgamirror.commands.showing import difference_words
 from tcgamirror.errors import ExitCode, TcgaMirrorError
 from tcgamirror.fetching import Standing
-from tcgamirror.files import refusal, room
+from tcgamirror.files import room
 from tcgamirror.forecast import Forecast
 from tcgamirror.mirror import Report, Wishes, perform, rehearsed
 from tcgamirror.runlog import RunLog
@@ -31,8 +29,7 @@ SHOWN = 20
 
 def update(given: argparse.Namespace) -> ExitCode:
     wishes = _limits(given, Wishes(accept_shrink=given.accept_shrink))
-    with errors_told(as_json=given.json):
-        return _rehearse(given, wishes) if given.dry_run else _perform(given, wishes)
+    return _rehearse(given, wishes) if given.dry_run else _perform(given, wishes)
 
 
 def _rehearse(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
@@ -94,24 +91,7 @@ def sample(given: argparse.Namespace) -> ExitCode:
 
 
 def fetch(given: argparse.Namespace) -> ExitCode:
-    with errors_told(as_json=given.json):
-        return _perform(given, _limits(given, Wishes(refresh=False, sample=False)))
-
-
-@contextmanager
-def errors_told(*, as_json: bool) -> Iterator[None]:
-    """Whoever reads JSON gets one line whatever happens; the sentence for people follows."""
-    try:
-        yield
-    except (TcgaMirrorError, OSError) as error:
-        told = refusal(error) if isinstance(error, OSError) else error
-        if as_json and told is not None:
-            _print_error(told)
-        raise
-
-
-def _print_error(error: TcgaMirrorError) -> None:
-    print(json.dumps({"exit_code": int(error.exit_code), "error": str(error)}), flush=True)
+    return _perform(given, _limits(given, Wishes(refresh=False, sample=False)))
 
 
 def _limits(given: argparse.Namespace, wishes: Wishes) -> Wishes:
@@ -138,9 +118,7 @@ def _perform(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
             report = perform(home, given.command, wishes, progress, brake, log)
     except TcgaMirrorError as error:
         progress.close()
-        if as_json and brake.left_behind:
-            _print_error(error)
-        leave_if_busy(brake, error)
+        leave_if_busy(brake, error, as_json=as_json)
         raise
     finally:
         progress.close()

@@ -133,7 +133,9 @@ class _Repair:
             )
         except TcgaMirrorError as error:
             progress.close()
-            leave_if_busy(self._brake, error)
+            if self._found is not None:
+                error.found = {**dataclasses.asdict(self._found), "removed": self._removed}
+            leave_if_busy(self._brake, error, as_json=self._as_json)
             raise
         finally:
             progress.close()
