@@ -90,6 +90,18 @@ def check_writable(folder: Path) -> None:
             pass
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading. Raises OSError for anything else, and waits for no pipe."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(handle, "rb")
+    os.close(handle)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "it is no plain file", str(path))
+
+
 def make_folder(path: Path) -> None:
     """Makes a folder and those missing above it, so that they outlast a power cut."""
     if path.is_dir():

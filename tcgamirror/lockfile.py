@@ -13,7 +13,6 @@ import io
 import math
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice, takewhile
@@ -25,6 +24,7 @@ from tcgamirror import settings as setting
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.drawn import plan_of
 from tcgamirror.errors import BadLockFile, BadSettings
+from tcgamirror.files import open_regular
 from tcgamirror.foreign import MOST_SLIDES
 from tcgamirror.home import Home
 from tcgamirror.model import ImageFormat
@@ -190,11 +190,7 @@ def _text(value: object) -> str:
 def read_lock(path: Path) -> LockFile:
     """The lock file at `path`. Raises BadLockFile, in one sentence, for anything else."""
     try:
-        # Without waiting: a pipe of that name would keep this process for ever.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise BadLockFile("it is no plain file")
+        with open_regular(path) as file:
             return _parsed(file)
     except (BadLockFile, BadSettings) as error:
         raise BadLockFile(f"{path} is no lock file to go by: {error}") from error
@@ -309,6 +305,8 @@ def _slides(lines: Iterator[str]) -> Iterator[LockedSlide]:
         slide = _slide(line.split("\t"))
         if slide.file_name in seen:
             raise BadLockFile(f"it names {slide.file_name} twice")
+        if len(seen) == MOST_SLIDES:
+            raise BadLockFile(f"it names more than {MOST_SLIDES:,} slides")
         seen.add(slide.file_name)
         yield slide
 

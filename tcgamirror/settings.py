@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from tcgamirror import values
 from tcgamirror.amounts import MOST_WORKERS
 from tcgamirror.errors import BadSettings
+from tcgamirror.files import open_regular
 from tcgamirror.model import ImageFormat, Kind, Resample, Target
 from tcgamirror.patience import Patience
 from tcgamirror.sampling import By, Order, Plan
@@ -26,6 +27,9 @@ from tcgamirror.sampling import By, Order, Plan
 FILE_NAME = "tcgamirror.toml"
 LOCKED = "sample.lock"
 """Where a mirror made by `init --lock` keeps the lock file."""
+
+MOST_BYTES = 1 << 20
+"""Bytes of the file; what `format_settings` writes has two thousand."""
 
 SOURCES = ("range", "tiles", "whole")
 GDC = "https://api.gdc.cancer.gov"
@@ -269,8 +273,11 @@ class _Table:
 def read_settings(path: Path) -> Settings:
     """The settings in the file at `path`. Raises BadSettings naming the file and the key."""
     try:
-        file = tomllib.loads(path.read_text(encoding="utf-8"))
-        return _parsed(file)
+        with open_regular(path) as file:
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise BadSettings(f"it has more than {MOST_BYTES:,} bytes")
+        return _parsed(tomllib.loads(data.decode()))
     except OSError as error:
         raise BadSettings(f"{path} cannot be read: {error.strerror}") from error
     except BadSettings as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.errors import BadExport, TcgaMirrorError
+from tcgamirror.transfer import tars
 from tcgamirror.transfer.archives import opened
 from tests.carrying import again, catalogue, entry, exported, packed, refused, resummed
 from tests.command import run
@@ -108,6 +109,18 @@ def test_headers_of_any_length_are_not_read(root: Path, tmp_path: Path) -> None:
             file.write(head)
             file.truncate(1 << 34)
         assert "a header of 17,179,869,184 bytes" in refused(root, tar)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.DIRTYPE])
+def test_headers_without_end_are_not_read(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: bytes
+) -> None:
+    monkeypatch.setattr(tars, "_MOST_HEADERS", 100)
+    tar = tmp_path / "a.tar"
+    data = b"" if kind == tarfile.DIRTYPE else b"9 path=x\n".ljust(512, b"\0")[:512]
+    head = entry("x", type=kind, size=9 if data else 0).tobuf(tarfile.GNU_FORMAT)
+    tar.write_bytes((head + data) * 101)
+    assert "more than 100 headers" in refused(root, tar)
 
 
 @pytest.mark.parametrize("name", ["catalogue.db", "tcgamirror.toml", "SHA256SUMS"])

@@ -192,6 +192,12 @@ def test_reading_takes_hardly_more_memory_than_the_slides(tmp_path: Path) -> Non
     assert most - kept < path.stat().st_size
 
 
+def test_more_slides_than_a_mirror_may_have_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lockfile, "MOST_SLIDES", 1)
+    with pytest.raises(BadLockFile, match="more than 1 slides"):
+        lockfile.parsed(lockfile.formatted(LOCK))
+
+
 @pytest.mark.parametrize("make", [Path.mkdir, Path.exists, Path.touch, os.mkfifo])
 def test_what_is_no_lock_file_is_one_sentence(
     tmp_path: Path, make: Callable[[Path], object]

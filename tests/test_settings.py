@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,3 +161,17 @@ def test_any_change_of_the_target_changes_what_is_fixed() -> None:
 
 def test_a_final_slash_of_an_address_does_not_count() -> None:
     assert setting.address("https://x.org/v0//", "api") == "https://x.org/v0"
+
+
+def test_hostile_files_are_one_sentence_at_once(path: Path) -> None:
+    path.write_text(f"[target]\nmpp = 15 # {'x' * setting.MOST_BYTES}\n")
+    with pytest.raises(BadSettings, match="more than 1,048,576 bytes"):
+        read_settings(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(BadSettings, match="no plain file"):
+        read_settings(path)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(BadSettings, match="no plain file"):
+        read_settings(path)

@@ -6,7 +6,7 @@ import re
 from enum import StrEnum
 from pathlib import Path
 
-from tcgamirror import foreign
+from tcgamirror import foreign, settings
 from tcgamirror.errors import BadExport, WrongUse
 from tcgamirror.home import CATALOGUE
 from tcgamirror.settings import FILE_NAME
@@ -31,7 +31,7 @@ Each of their names is held while an export is read.
 
 MOST_BYTES = {
     README: 1 << 20,
-    FILE_NAME: 1 << 20,
+    FILE_NAME: settings.MOST_BYTES,
     CATALOGUE: foreign.MOST_BYTES,
     SUMS: 1 << 27,
     EARLIER: 1 << 27,

@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tcgamirror.errors import BadExport
+from tcgamirror.transfer.layout import MOST_ENTRIES
 from tcgamirror.transfer.members import Member, Names
 
 _BLOCK = 512
 _MOST_EXTENDED = 1 << 14
 """Bytes of one extended header: a name and little else."""
+
+_MOST_HEADERS = 4 * MOST_ENTRIES
+"""Of all kinds: a file has one or two, and there are folders."""
 
 _MOST_BYTES = 1 << 50
 
@@ -52,7 +56,10 @@ class Tar:
     def _of(self, stream: _Stream) -> Iterator[Member]:
         names = Names()
         longer: str | None = None
-        while (head := _head(stream)) is not None:
+        for _ in range(_MOST_HEADERS):
+            head = _head(stream)
+            if head is None:
+                return
             if head.type in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
                 text = _extended(stream, head.size)
                 found = _pax_path(text) if head.type == tarfile.XHDTYPE else _c_text(text)
@@ -66,6 +73,7 @@ class Tar:
             left = _Left(stream, head.size)
             yield Member(names.checked(name), head.size, left.read)
             left.end()
+        raise BadExport(f"it has more than {_MOST_HEADERS:,} headers")
 
 
 def _head(stream: _Stream) -> tarfile.TarInfo | None:
