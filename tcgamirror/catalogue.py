@@ -367,7 +367,7 @@ class Catalogue:
 
     def take(self, theirs: Theirs) -> None:
         """Takes over another catalogue's listing and sample; its images come one by one."""
-        with self._change() as connection:
+        with self._reading() as connection:
             exchange.take(connection, theirs)
 
     def having(self) -> dict[str, Having]:

@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +15,11 @@ from typing import Self
 
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.errors import BadSettings, Damaged, ExitCode, WrongUse
+from tcgamirror.exchange import are_different
 from tcgamirror.files import digest, replacing
 from tcgamirror.foreign import Foreign, Image
 from tcgamirror.home import CATALOGUE, FIXED, Home
-from tcgamirror.model import ImageFormat, Resample
+from tcgamirror.model import ImageFormat, Resample, Status
 from tcgamirror.publishers import Folder, Publisher, Seen
 from tcgamirror.settings import FILE_NAME, Settings, target
 
@@ -39,6 +40,8 @@ class Plan:
     the right size that it does not vouch for. fetch: the rest. replaced: paths of
     images that are done here and others there. moved: images of this mirror that
     lie elsewhere in the source. obsolete: those of which the source has none.
+    left: file names of slides that are done here, and at the source to be fetched
+    again: what is here stays.
     """
 
     kept: int
@@ -47,6 +50,7 @@ class Plan:
     replaced: frozenset[str]
     moved: Sequence[Image]
     obsolete: Sequence[Image]
+    left: frozenset[str]
 
     @property
     def bytes(self) -> int:
@@ -55,15 +59,22 @@ class Plan:
 
 
 def plan_of(
-    root: Path, theirs: Sequence[Image], ours: Sequence[Image], seen: Mapping[str, str]
+    root: Path,
+    theirs: Sequence[Image],
+    ours: Sequence[Image],
+    right: Collection[str],
+    seen: Mapping[str, str],
 ) -> Plan:
     """Compares by digest, looking at no file but for its size.
 
+    right: file names of slides whose images here are of the files that the source lists.
     seen: digests, by path, of images this run has itself put or found here.
     Raises Damaged for an image in the place of another slide's.
     """
     here = {image.path: image for image in ours}
+    stay = {image.file_name: image for image in ours if image.file_name in right}
     kept = 0
+    left = set()
     check, fetch, replaced = [], [], set()
     for image in theirs:
         mine = here.get(image.path)
@@ -72,6 +83,10 @@ def plan_of(
                 f"the source has an image of {image.file_name} at {image.path}, which here is "
                 f"that of {mine.file_name}: nothing is taken"
             )
+        own = None if image.done else stay.get(image.file_name)
+        if own is not None and own.sha256 != image.sha256 and is_there(root, own):
+            left.add(image.file_name)
+            continue
         if size_at(root / image.path) != image.bytes:
             fetch.append(image)
         elif seen.get(image.path) == image.sha256 or _vouched(mine, image):
@@ -87,7 +102,7 @@ def plan_of(
     names = {image.file_name for image in theirs}
     moved = [each for each in ours if each.path not in places and each.file_name in names]
     obsolete = [each for each in ours if each.file_name not in names]
-    return Plan(kept, check, fetch, frozenset(replaced), moved, obsolete)
+    return Plan(kept, check, fetch, frozenset(replaced), moved, obsolete, frozenset(left))
 
 
 def _vouched(mine: Image | None, image: Image) -> bool:
@@ -101,6 +116,22 @@ def size_at(path: Path) -> int | None:
     except OSError:
         return None
     return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def is_there(root: Path, image: Image) -> bool:
+    """Whether a file of its size lies in its place."""
+    return size_at(root / image.path) == image.bytes
+
+
+def right_here(root: Path, foreign: Foreign) -> set[str]:
+    """File names of slides that are done here, of the files that the source lists."""
+    if not (root / CATALOGUE).exists():
+        return set()
+    with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
+        having = catalogue.having()
+    done = {name: have.md5 for name, have in having.items() if have.status is Status.DONE}
+    names = ((str(row["file_name"]), row["md5"]) for row in foreign.sampled())
+    return {name for name, md5 in names if name in done and not are_different(md5, done[name])}
 
 
 def images_here(root: Path) -> list[Image]:
@@ -131,7 +162,7 @@ class State:
     """What the last sync left that came to its end.
 
     source: where from. seen: the source's catalogue. here: SHA-256 of this mirror's
-    own catalogue after that. others: slides that the source lacks.
+    own catalogue after that. others: slides that the source lacks, or has no image of.
     """
 
     source: str
@@ -174,8 +205,8 @@ class Synced:
 
     kept: images that were here. adopted: files found here by their digest, in a
     dry run those of the right size. fetched, bytes: what moved. removed: images.
-    others: slides of this mirror that the source lacks. changed: whether the catalogue
-    is another one than before.
+    others: slides of this mirror that the source lacks, or has no image of. changed:
+    whether the catalogue is another one than before.
     """
 
     dry_run: bool
@@ -202,8 +233,11 @@ def rehearse(source: Publisher, root: Path, *, delete: bool) -> Synced:
         with Foreign(copy, f"the catalogue of {source.name}") as foreign:
             foreign.check(settings_of(foreign.fixed).form)
             check_target(source, root, foreign.fixed)
-            plan = plan_of(root, foreign.images(), images_here(root), {})
-            others = len(sampled_here(root) - sampled_by(foreign))
+            right = right_here(root, foreign)
+            plan = plan_of(root, foreign.images(), images_here(root), right, {})
+            sampled = sampled_by(foreign)
+            others = len(sampled_here(root) - sampled)
+            others += sum(image.file_name in sampled for image in plan.obsolete)
     return Synced(
         dry_run=True,
         kept=plan.kept,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
-from tcgamirror import database
-from tcgamirror.database import Journal
-from tcgamirror.model import Status
+from tcgamirror import database, merging
+from tcgamirror.database import Journal, transaction
+from tcgamirror.errors import WrongContent
+from tcgamirror.model import Kind, Slide, Status, Upstream
 
 Value = str | int | float | None
 Row = Mapping[str, Value]
@@ -36,8 +38,10 @@ RELEASE = (
     *("merge", "release", "merged_at", "listed", "added", "changed", "reidentified"),
     *("superseded", "withdrawn", "returned", "duplicates"),
 )
-_MERGED = ("merge", "release", "merged_at", "listed")
+_MERGED = ("release", "merged_at", "listed")
 """What no two listings merged share, unless one catalogue is made from the other."""
+
+_DATA_RELEASE = re.compile(r"Data Release ([0-9]{1,6})\.([0-9]{1,6})\b")
 
 CHANGE = ("release", "file_name", "what", "detail", "merge")
 _SAMPLED = ("file_name", "rank", "sampled_at", "release")
@@ -163,22 +167,77 @@ def put_rows(connection: sqlite3.Connection, rows: SlideRows) -> None:
 def take(connection: sqlite3.Connection, theirs: Theirs) -> None:
     """Takes over another catalogue's listing and sample, and leaves all images to come.
 
-    Where the listings merged here are the first ones of those merged there, the
-    rest of them is taken over as it is. Else the listing here stays, and only the
-    sampled slides that it lacks are added, as ones not listed. Where nothing was
-    sampled here, the sample is theirs, and what is told of theirs is told of it.
+    A listing that goes on from the one here is taken over with its history. One of
+    another history, as a catalogue made anew has, is merged as a refresh would merge
+    it, if it is newer. Else the listing here stays, and only the sampled slides that
+    it lacks are added, as ones not listed. Where nothing was sampled here, the sample
+    is theirs, and what is told of theirs is told of it.
     """
-    ours = connection.execute(
-        f"SELECT {', '.join(_MERGED)} FROM releases ORDER BY merge"
-    ).fetchall()
-    first = islice(theirs.rows("releases"), len(ours))
-    if [tuple(row[name] for name in _MERGED) for row in first] == ours:
-        put_slides(connection, theirs.rows("slides"))
-        _put_history(connection, theirs)
-    else:
-        sampled = {row["file_name"] for row in theirs.sampled()}
-        slides = theirs.rows("slides")
-        _add_unlisted(connection, (row for row in slides if row["file_name"] in sampled))
+    ours = dicts(connection, "SELECT * FROM releases ORDER BY merge DESC LIMIT 1")
+    merged = list(theirs.rows("releases"))
+    ids = [_identity(row) for row in merged]
+    if not ours or _identity(ours[0]) in ids:
+        last = 0 if not ours else len(ids) - ids[::-1].index(_identity(ours[0]))
+        with transaction(connection):
+            put_slides(connection, theirs.rows("slides"))
+            _put_history(connection, theirs, merged[last:])
+            _take_sample(connection, theirs)
+        return
+    if merged and is_newer_listing(merged[-1], ours[0]) and _merge(connection, theirs, merged[-1]):
+        return
+    with transaction(connection):
+        _take_sample(connection, theirs)
+
+
+def _identity(release: Row) -> tuple[Value, ...]:
+    return tuple(release[name] for name in _MERGED)
+
+
+def is_newer_listing(theirs: Row, ours: Row) -> bool:
+    """Whether a listing is of a later data release, or of the same one and merged later.
+
+    Listings of different manifests cannot be compared: none is newer.
+
+    >>> old = {"release": "Data Release 9.2 - May 1, 2025", "merged_at": "2025-06-01T00:00:00Z"}
+    >>> new = {"release": "Data Release 10.0 - May 9, 2025", "merged_at": "2025-05-10T00:00:00Z"}
+    >>> is_newer_listing(new, old), is_newer_listing(old, new), is_newer_listing(old, old)
+    (True, False, False)
+    """
+    releases = [_DATA_RELEASE.match(str(row["release"])) for row in (theirs, ours)]
+    numbers = [match and tuple(map(int, match.groups())) for match in releases]
+    if None in numbers and theirs["release"] != ours["release"]:
+        return False
+    moments = [str(row["merged_at"]) for row in (theirs, ours)]
+    if numbers[0] is None or numbers[0] == numbers[1]:
+        return moments[0] > moments[1]
+    return bool(numbers[1] and numbers[0] > numbers[1])
+
+
+def _merge(connection: sqlite3.Connection, theirs: Theirs, release: Row) -> bool:
+    """Merges the listing of another history; False if it is not one of these slides."""
+    listed = (row for row in theirs.rows("slides") if row["upstream"] in ("current", "changed"))
+    in_order = sorted(listed, key=lambda row: int(row["position"] or 0))
+    with merging.arriving(connection, str(release["release"]), map(_slide, in_order)) as arrived:
+        try:
+            arrived.refuse_if_shrunken()
+        except WrongContent:
+            return False
+        with transaction(connection):
+            # By its own moment, so that what follows there is known to go on from here.
+            arrived.merge(datetime.fromisoformat(str(release["merged_at"])).timestamp(), {})
+            _take_sample(connection, theirs)
+    return True
+
+
+def _slide(row: Row) -> Slide:
+    values = cast(dict[str, Any], {name: row[name] for name in merging.SLIDE_COLUMNS})
+    return Slide(**{**values, "kind": None if values["kind"] is None else Kind(values["kind"])})
+
+
+def _take_sample(connection: sqlite3.Connection, theirs: Theirs) -> None:
+    """Adds the sampled slides of another catalogue, also those that are not listed here."""
+    sampled = {row["file_name"] for row in theirs.sampled()}
+    _add_unlisted(connection, (row for row in theirs.rows("slides") if row["file_name"] in sampled))
     put_former_ids(
         connection,
         ((str(row["file_id"]), str(row["file_name"])) for row in theirs.rows("former_ids")),
@@ -191,16 +250,26 @@ def take(connection: sqlite3.Connection, theirs: Theirs) -> None:
 
 
 def put_slides(connection: sqlite3.Connection, slides: Iterable[Row]) -> None:
-    """Lists slides as these rows do. An image of a file that is another one now is pending."""
-    others = [name for name in SLIDE if name != "file_name"]
+    """Lists slides as these rows do. An image of a file that is another one now is pending.
+
+    Whether a slide has changed since is told of its image here, where there is one.
+    """
+    others = [name for name in SLIDE if name not in ("file_name", "upstream")]
     changed = (
         "UPDATE images SET status = 'pending' WHERE file_name = :file_name AND status = 'done' "
         "AND EXISTS (SELECT 1 FROM slides WHERE slides.file_name = :file_name AND md5 <> :md5)"
     )
+    of_image = (
+        "SELECT CASE WHEN status = 'done' THEN 'current' "
+        "WHEN slides.upstream = 'changed' OR slides.md5 <> excluded.md5 THEN 'changed' END "
+        "FROM images WHERE images.file_name = excluded.file_name AND path IS NOT NULL"
+    )
     put = (
         f"INSERT INTO slides ({', '.join(SLIDE)}) VALUES ({_marks(SLIDE)}) "
         "ON CONFLICT (file_name) DO UPDATE SET "
-        + ", ".join(f"{name} = excluded.{name}" for name in others)
+        + "".join(f"{name} = excluded.{name}, " for name in others)
+        + "upstream = CASE WHEN excluded.upstream IN ('current', 'changed') "
+        f"THEN coalesce(({of_image}), excluded.upstream) ELSE excluded.upstream END"
     )
     for slide in slides:
         connection.execute(changed, slide)
@@ -216,17 +285,20 @@ def put_former_ids(connection: sqlite3.Connection, pairs: Iterable[tuple[str, st
     )
 
 
-def _put_history(connection: sqlite3.Connection, theirs: Theirs) -> None:
-    """Adds the listings merged elsewhere after those merged here, and what each changed."""
+def _put_history(connection: sqlite3.Connection, theirs: Theirs, releases: Sequence[Row]) -> None:
+    """Adds listings merged elsewhere after those merged here, and what each changed."""
     (last,) = connection.execute("SELECT coalesce(max(merge), 0) FROM releases").fetchone()
-    for table, columns in (("releases", RELEASE), ("changes", CHANGE)):
+    numbers = {row["merge"]: number for number, row in enumerate(releases, start=last + 1)}
+    for table, columns, rows in (
+        ("releases", RELEASE, releases),
+        ("changes", CHANGE, theirs.rows("changes")),
+    ):
         insert(
-            connection, table, columns, (row for row in theirs.rows(table) if _merge(row) > last)
+            connection,
+            table,
+            columns,
+            ({**row, "merge": numbers[row["merge"]]} for row in rows if row["merge"] in numbers),
         )
-
-
-def _merge(row: Row) -> int:
-    return int(row["merge"] or 0)
 
 
 def _add_unlisted(connection: sqlite3.Connection, slides: Iterable[Row]) -> None:
@@ -248,6 +320,24 @@ def having(connection: sqlite3.Connection) -> dict[str, Having]:
     return {name: Having(md5, Status(status), *image) for name, md5, status, *image in rows}
 
 
+def replaces(theirs: Row, ours: Having | None) -> bool:
+    """Whether an image from elsewhere takes the place of what is here of its slide.
+
+    Any image is better than none. One whose slide is to be fetched again replaces no
+    other, nor does one of another file than the one listed here, nor an older one.
+    """
+    if theirs["path"] is None or ours is None or ours.sha256 is None:
+        return theirs["path"] is not None
+    if theirs["status"] != Status.DONE or are_different(theirs["md5"], ours.md5):
+        return False
+    return ours.status is not Status.DONE or str(theirs["fetched_at"]) > str(ours.fetched_at)
+
+
+def are_different(md5: Value, other: Value) -> bool:
+    """Whether two files are known to differ."""
+    return None not in (md5, other) and md5 != other
+
+
 def take_images(connection: sqlite3.Connection, images: Iterable[Taken], run: int) -> None:
     """Notes images that have come. One of another file than the one listed stays pending."""
     for image in images:
@@ -256,7 +346,9 @@ def take_images(connection: sqlite3.Connection, images: Iterable[Taken], run: in
         set_image(connection, row, (*COURSE, *PICTURE))
         _add_attempts(connection, name, run, image.attempts)
         if image.differs:
-            _set_changed(connection, name)
+            set_upstream(connection, name, Upstream.CHANGED)
+        elif row["status"] == Status.DONE:
+            set_upstream(connection, name, Upstream.CURRENT)
         connection.execute("UPDATE runs SET done = done + 1 WHERE run = ?", (run,))
 
 
@@ -288,11 +380,11 @@ def set_image(connection: sqlite3.Connection, row: Row, columns: Sequence[str]) 
     )
 
 
-def _set_changed(connection: sqlite3.Connection, name: str) -> None:
-    """Notes that the image of a slide is of another file than the one listed."""
+def set_upstream(connection: sqlite3.Connection, name: str, upstream: Upstream) -> None:
+    """Notes whether the image of a slide that is listed still is of the file listed."""
     connection.execute(
-        "UPDATE slides SET upstream = 'changed' WHERE file_name = ? AND upstream = 'current'",
-        (name,),
+        "UPDATE slides SET upstream = ? WHERE file_name = ? AND upstream IN ('current', 'changed')",
+        (upstream, name),
     )
 
 

@@ -11,9 +11,9 @@ image, whenever this is killed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -28,8 +28,10 @@ from tcgamirror.differences import (
     Synced,
     check_target,
     images_here,
+    is_there,
     plan_of,
     refuse_itself,
+    right_here,
     same_target,
     sampled_by,
     settings_of,
@@ -41,6 +43,7 @@ from tcgamirror.errors import (
     Interrupted,
     NetworkError,
     NoRoom,
+    NotThere,
     TcgaMirrorError,
     Unreachable,
     WrongUse,
@@ -52,6 +55,7 @@ from tcgamirror.lockfile import lines_of, read_lock
 from tcgamirror.mirror import SITE_DOWN_AFTER
 from tcgamirror.publishers import Folder, Publisher, Seen
 from tcgamirror.settings import FILE_NAME, LOCKED, Settings, read_settings
+from tcgamirror.strays import remove_unfinished
 from tcgamirror.takeover import take_over
 from tcgamirror.tally import Tally
 
@@ -138,7 +142,7 @@ class _Sync:
                 settings = settings_of(foreign.fixed)
                 foreign.check(settings.form)
                 self._make_home(foreign, settings)
-                plan = self._fetch_all(foreign.images())
+                plan = self._fetch_all(foreign)
                 if not self._failed or not rounds_left:
                     return self._finished(foreign, plan, seen)
             newer = self._again(seen)
@@ -196,10 +200,11 @@ class _Sync:
 
     # Images ----------------------------------------------------------------------------
 
-    def _fetch_all(self, theirs: Sequence[Image]) -> Plan:
+    def _fetch_all(self, foreign: Foreign) -> Plan:
         """Has every image of the source here: in its place, or beside it if it replaces another."""
         self._failed.clear()
-        plan = plan_of(self._root, theirs, images_here(self._root), self._found)
+        right = right_here(self._root, foreign)
+        plan = plan_of(self._root, foreign.images(), images_here(self._root), right, self._found)
         if self._kept is None:
             self._kept = plan.kept
         self._check_room(plan)
@@ -245,9 +250,7 @@ class _Sync:
         self._tally.lost([error.fault], str(error))
         if self._tally.unreached >= SITE_DOWN_AFTER:
             raise Unreachable(f"{self._source.name} gives no image any more; the last: {error}")
-        # The old image of a slide that is to be fetched again need not be there.
-        if image.done:
-            self._failed[image.file_name] = Failure(image.path, image.file_name, str(error))
+        self._failed[image.file_name] = Failure(image.path, image.file_name, str(error))
 
     def _have(self, image: Image, plan: Plan) -> bool:
         """Has one image here; whether it had to be fetched."""
@@ -273,7 +276,7 @@ class _Sync:
     def _fetch(self, image: Image, part: Path) -> None:
         """Makes `part` the image, going on with what is there of it."""
         handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        with os.fdopen(handle, "r+b") as file:
+        with _without_remains(part), os.fdopen(handle, "r+b") as file:
             begun = file.seek(0, os.SEEK_END)
             if begun >= image.bytes and digest(part, "sha256") != image.sha256:
                 begun = file.truncate(0)
@@ -285,11 +288,10 @@ class _Sync:
                     return
                 # What was there of it may have been of an older image.
                 file.truncate(0)
-        part.unlink()
-        raise ChecksumMismatch(
-            f"{image.path} of {self._source.name} is not what its catalogue says: "
-            "run tcgamirror verify --repair there"
-        )
+            raise ChecksumMismatch(
+                f"{image.path} of {self._source.name} is not what its catalogue says: "
+                "run tcgamirror verify --repair there"
+            )
 
     # The catalogue ---------------------------------------------------------------------
 
@@ -317,9 +319,15 @@ class _Sync:
                 _remove(root / image.path)
             _sync_folders(root, theirs)
         others = take_over(
-            root / CATALOGUE, foreign, others=not self._delete, lacking=list(self._failed)
+            root / CATALOGUE,
+            foreign,
+            others=not self._delete,
+            arrived={each.file_name for each in theirs} - self._failed.keys() - plan.left,
+            whole={each.file_name for each in images_here(root) if is_there(root, each)},
         )
         if not self._failed:
+            with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
+                remove_unfinished(Home.find(root, above=False), catalogue)
             State(self._source.name, seen, digest(root / CATALOGUE, "sha256"), others).keep(root)
         return Synced(
             dry_run=False,
@@ -337,6 +345,16 @@ class _Sync:
 def _part(path: Path) -> Path:
     """What an image is called until it is whole, as `files.replacing` calls it."""
     return path.with_name(f".{path.name}.part")
+
+
+@contextmanager
+def _without_remains(part: Path) -> Iterator[None]:
+    """Removes what was begun of an image that the source cannot give."""
+    try:
+        yield
+    except (NotThere, Damaged, ChecksumMismatch):
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _remove(path: Path) -> None:

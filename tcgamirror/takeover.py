@@ -6,23 +6,42 @@ import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 from tcgamirror import database
 from tcgamirror.cells import TABLES
-from tcgamirror.exchange import Row, dicts, insert
+from tcgamirror.exchange import (
+    COURSE,
+    PICTURE,
+    Row,
+    are_different,
+    dicts,
+    insert,
+    set_image,
+    set_upstream,
+)
 from tcgamirror.foreign import Foreign
+from tcgamirror.model import Status, Upstream
 
 _KEPT = ("slides", "former_ids", "sample", "images")
 """Tables of which rows may be kept that the source lacks, in the order to write them."""
 
 
-def take_over(path: Path, source: Foreign, *, others: bool, lacking: Collection[str]) -> int:
-    """Gives the catalogue at `path` the source's rows; how many slides of its own sample it keeps.
+def take_over(
+    path: Path,
+    source: Foreign,
+    *,
+    others: bool,
+    arrived: Collection[str],
+    whole: Collection[str],
+) -> int:
+    """Gives the catalogue at `path` the source's rows; how many slides it keeps of its own.
 
-    others: whether slides that the source lacks are kept, ranked after the
-    source's; their runs and tries are not. lacking: file names of slides whose
-    images could not be had, which are pending. Whoever reads meanwhile sees
-    all of the old rows or all of the new ones.
+    others: whether what the source lacks is kept: images, and slides, which are ranked
+    after the source's; their runs and tries are not. arrived: file names of slides whose
+    images are here as the source tells of them. Of all others, what is told of an image
+    stays what it was here. whole: file names of those whose images of before are here.
+    Whoever reads meanwhile sees all of the old rows or all of the new ones.
     """
     with database.translated(path), closing(database.connect(path)) as connection:
         database.check(connection, path, read_only=False)
@@ -30,6 +49,7 @@ def take_over(path: Path, source: Foreign, *, others: bool, lacking: Collection[
         with database.transaction(connection):
             connection.execute("PRAGMA defer_foreign_keys = ON")
             kept = _own_rows(connection, source) if others else {}
+            left = _left_rows(connection, source, arrived, whole, others=others)
             for table in reversed(list(TABLES)):
                 connection.execute(f"DELETE FROM {table}")
             for table, columns in TABLES.items():
@@ -39,12 +59,58 @@ def take_over(path: Path, source: Foreign, *, others: bool, lacking: Collection[
                 rows = _ranked(connection, own) if table == "sample" else own
                 twice = table == "former_ids"
                 insert(connection, table, list(TABLES[table]), rows, or_ignore=twice)
-            connection.executemany(
-                "UPDATE images SET status = 'pending' WHERE file_name = ? AND status = 'done'",
-                ((name,) for name in lacking),
-            )
+            for each in left:
+                set_image(connection, each.row, (*COURSE, *PICTURE))
+                if each.upstream is not None:
+                    set_upstream(connection, str(each.row["file_name"]), each.upstream)
         database.settle(connection)
-    return len(kept["sample"]) if kept else 0
+    return len(kept.get("sample", ())) + sum(each.is_ours_alone for each in left)
+
+
+class _Left(NamedTuple):
+    """What to say of an image that has not come from the source.
+
+    upstream: to be noted of its slide, if it is another than the source tells.
+    is_ours_alone: whether there is an image here and none at the source.
+    """
+
+    row: Row
+    upstream: Upstream | None
+    is_ours_alone: bool
+
+
+def _left_rows(
+    connection: sqlite3.Connection,
+    source: Foreign,
+    arrived: Collection[str],
+    whole: Collection[str],
+    *,
+    others: bool,
+) -> list[_Left]:
+    """The images that have not come, but for those of which neither side has one."""
+    sql = (
+        "SELECT images.*, md5, upstream FROM images JOIN slides USING (file_name) "
+        "WHERE path IS NOT NULL"
+    )
+    ours = {row["file_name"]: row for row in dicts(connection, sql)}
+    left: list[_Left] = []
+    for theirs in source.sampled():
+        name, bare = str(theirs["file_name"]), theirs["path"] is None
+        mine = ours.get(name) if others or not bare else None
+        if (mine is None and bare) or (theirs["status"] == Status.DONE and name in arrived):
+            continue
+        right = mine is not None and not are_different(mine["md5"], theirs["md5"])
+        if mine is not None and right and mine["status"] == Status.DONE and name in whole:
+            if name not in arrived or mine["path"] == theirs["path"]:
+                left.append(_Left(mine, Upstream.CURRENT, bare))
+        elif name not in arrived:
+            image = mine or dict.fromkeys(PICTURE)
+            waits = theirs["status"] == Status.DONE
+            status = Status.PENDING if waits else theirs["status"]
+            row = {**theirs, **{column: image[column] for column in PICTURE}, "status": status}
+            changed = mine is not None and (not right or mine["upstream"] == Upstream.CHANGED)
+            left.append(_Left(row, Upstream.CHANGED if changed else None, bare))
+    return left
 
 
 def _own_rows(connection: sqlite3.Connection, source: Foreign) -> Mapping[str, Sequence[Row]]:

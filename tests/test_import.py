@@ -175,7 +175,7 @@ def test_a_damaged_image_does_not_keep_the_others_out(
     spoiled.write_bytes(data)
     gone.unlink()
     result = inside("--mirror", tmp_path / "i", "import", copy, "--json")
-    assert result.code == 7
+    assert result.code == 3
     answer = result.json()
     assert (answer["images"], answer["lacking"], len(answer["refused"])) == (10, 1, 1)
     assert "digest" in answer["refused"][0]["what"]

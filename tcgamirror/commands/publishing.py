@@ -139,7 +139,7 @@ def _tell(found: Synced) -> None:
         )
     if found.others:
         print(
-            f"{console.slides(found.others)} that the source lacks "
+            f"{console.slides(found.others)} that the source lacks, or has no image of, "
             f"{console.are(found.others)} kept; --delete removes them"
         )
     for failure in found.failed[:SHOWN]:

@@ -32,7 +32,7 @@ from tcgamirror.errors import (
     TcgaMirrorError,
     WrongUse,
 )
-from tcgamirror.exchange import Having, Row, Taken
+from tcgamirror.exchange import Having, Row, Taken, are_different, replaces
 from tcgamirror.files import Lock, free_bytes, make_folder, room
 from tcgamirror.foreign import Foreign
 from tcgamirror.home import CATALOGUE, FIXED, LOCK, WORK, Home, check_place
@@ -78,7 +78,7 @@ class Imported:
 
     @property
     def exit_code(self) -> ExitCode:
-        return ExitCode.DAMAGED if self.refused else ExitCode.DONE
+        return ExitCode.SOME_FAILED if self.refused else ExitCode.DONE
 
 
 def import_export(root: Path, source: Path | None, on_progress: Progress) -> Imported:
@@ -108,7 +108,7 @@ def import_export(root: Path, source: Path | None, on_progress: Progress) -> Imp
             try:
                 taking = _Taking(home, catalogue, offer, run, on_progress)
                 taking.take()
-                exit_code = ExitCode.DAMAGED if taking.refused else ExitCode.DONE
+                exit_code = ExitCode.SOME_FAILED if taking.refused else ExitCode.DONE
             except BadExport as error:
                 exit_code = error.exit_code
                 raise BadExport(f"{name} cannot be imported to its end: {error}") from error
@@ -315,30 +315,17 @@ class _Taking:
         for row in (_made_by(now, row) for row in self._offer.catalogue.sampled()):
             name, path = str(row["file_name"]), str(row["path"])
             have = having[name]
-            differs = None not in (have.md5, row["md5"]) and have.md5 != row["md5"]
-            if not self._is_wanted(row, have, differs):
-                continue
-            if path in self._offer.scan.sizes:
+            if have.sha256 == row["sha256"] and have.status is Status.DONE:
+                self.same += 1
+            elif not replaces(row, have):
+                self.older += row["status"] == Status.DONE
+            elif path in self._offer.scan.sizes:
+                differs = are_different(row["md5"], have.md5)
                 older = None if have.path == path else have.path
                 wanted[path] = Wanted(row, differs, have.status is Status.DONE, older)
             else:
                 self.lacking += row["status"] == Status.DONE
         return wanted
-
-    def _is_wanted(self, row: Row, have: Having, differs: bool) -> bool:
-        if row["path"] is None:
-            return False
-        if have.sha256 == row["sha256"] and have.status is Status.DONE:
-            self.same += 1
-            return False
-        if have.sha256 is None:
-            return True
-        # There is another image, or the same one of a slide that is to be fetched again.
-        newer = str(row["fetched_at"]) > str(have.fetched_at) or have.status is not Status.DONE
-        if row["status"] == Status.DONE and newer and not differs:
-            return True
-        self.older += row["status"] == Status.DONE
-        return False
 
     def _record(self, batch: list[Wanted], put: Callable[[], None]) -> None:
         """Rows of what is replaced, then the files, then their rows: as an update does."""
