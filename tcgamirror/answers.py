@@ -113,7 +113,11 @@ def place(url: str) -> str:
 
 
 class Answer:
-    """Status and headers of one answer, and its body as it comes."""
+    """Status and headers of one answer, and its body as it comes.
+
+    line: the status line as sent. status: as it is to be understood: 203 is 200,
+    or 206 where a Content-Range comes with it.
+    """
 
     def __init__(
         self,
@@ -124,8 +128,12 @@ class Answer:
         meter: Meter,
     ) -> None:
         self.name = exchange.name
-        self.status = response.status_code
         self.headers = response.headers
+        self.line = f"{response.status_code} {printable(response.reason or '', 60)}".strip()
+        self.status = response.status_code
+        if self.status == 203:
+            # A proxy changed the answer, or the file is an older version.
+            self.status = 206 if "Content-Range" in self.headers else 200
         self._raw = response.raw
         self._length: int | None = response.raw.length_remaining
         self._exchange = exchange
@@ -191,16 +199,23 @@ class Answer:
 
     def body(self, limit: int, whole: float | None) -> bytes:
         """The whole body, of at most `limit` bytes. Raises TooLong, and what `pieces` does."""
+        return b"".join(self.bounded(limit, whole))
+
+    def small_pieces(self, limit: int) -> Iterator[bytes]:
+        """Yield the body of a small answer, which has to end in time, within `limit` bytes."""
+        return self.bounded(limit, self._patience.whole)
+
+    def bounded(self, limit: int, whole: float | None) -> Iterator[bytes]:
+        """Yield what `pieces` does. Raises TooLong beyond `limit` bytes, CutShort for nothing."""
         self._bound(self.length or 0, limit)
-        pieces, count = [], 0
+        count = 0
         for piece in self.pieces(whole):
             count += len(piece)
             self._bound(count, limit)
-            pieces.append(piece)
-        if not pieces and self.length is None:
+            yield piece
+        if not count and self.length is None:
             # So it looks, too, when the connection ends within the headers.
             raise CutShort(f"{self.name}: nothing came, neither a body nor its length")
-        return b"".join(pieces)
 
     def inflated(self, limit: int, whole: float | None) -> bytes:
         """The whole body, unpacked if it is gzip; `limit` holds packed and unpacked."""
@@ -224,10 +239,19 @@ class Answer:
         if count > limit:
             raise TooLong(f"{self.name}: the answer is longer than {limit:,} bytes")
 
-    def raw_bytes_only(self) -> None:
-        """Raises WrongContent for a page or a packed body where a file's bytes belong."""
-        if self.kind.startswith("multipart/") or "html" in self.kind or "xml" in self.kind:
-            raise WrongContent(f"{self.name}: came {_a_page(self.kind)} instead of the file")
+    @property
+    def is_page(self) -> bool:
+        """Whether the headers announce HTML or XML; a file's own bytes may be announced so too."""
+        return "html" in self.kind or "xml" in self.kind
+
+    def other(self, wanted: str) -> WrongContent:
+        """Return the error for an answer that is well-formed, but not what was asked for."""
+        size = "" if self.length is None else f" ({self.length:,} bytes)"
+        came = f"{_content(self.kind)}{size}" if self.length != 0 else "an empty body"
+        return WrongContent(f"{self.name}: came {came} instead of {wanted}; try again later")
+
+    def unpacked_only(self) -> None:
+        """Raise WrongContent for a packed body where a file's bytes belong."""
         packed = self.headers.get("Content-Encoding", "identity").strip().lower()
         if packed not in ("identity", ""):
             raise WrongContent(f"{self.name}: came packed as {printable(packed, 40)}")
@@ -279,7 +303,7 @@ def parsed(name: str, kind: str, content: bytes) -> object:
     except (ValueError, RecursionError) as error:
         head = content[:1024].lstrip().lower()
         page = "html" in kind or head.startswith((b"<!doctype", b"<html"))
-        came = _a_page("html" if page else kind) if content else "an empty body"
+        came = _content("html" if page else kind) if content else "an empty body"
         raise WrongContent(f"{name}: came {came} instead of JSON; try again later") from error
     return value
 
@@ -288,7 +312,7 @@ def _no_number(text: str) -> object:
     raise ValueError(f"{text} is no JSON")
 
 
-def _a_page(kind: str) -> str:
+def _content(kind: str) -> str:
     if "html" in kind:
         return "an HTML page"
     if "xml" in kind:

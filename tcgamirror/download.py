@@ -30,6 +30,7 @@ class Rest:
         self._given = etag
         self._etag = etag
         self._place = file.seek(0, os.SEEK_END)
+        self._ranged = True
         if size is not None and self._place > size:
             self._begin_anew()
         self.furthest = self._place
@@ -38,8 +39,13 @@ class Rest:
     def complete(self) -> bool:
         return self._size is not None and self._place == self._size
 
+    @property
+    def _resumes(self) -> bool:
+        """Whether the next request asks for the rest alone."""
+        return self._place > 0 and self._ranged
+
     def headers(self) -> dict[str, str]:
-        ranged = {"Range": f"bytes={self._place}-"} if self._place else {}
+        ranged = {"Range": f"bytes={self._place}-"} if self._resumes else {}
         return {"Accept-Encoding": "identity", **ranged}
 
     def take(self, answer: Answer) -> None:
@@ -47,7 +53,9 @@ class Rest:
         if answer.status == 416 and self._place and self._size is None:
             return self._ended(answer)
         answer.judge(200, 206) if self._place else answer.judge(200)
-        answer.raw_bytes_only()
+        answer.unpacked_only()
+        if answer.status == 200:
+            self._refuse_other(answer)
         self._unchanged(answer)
         total = self._total(answer)
         for piece in answer.pieces():
@@ -59,6 +67,21 @@ class Rest:
         if self._place < total:
             raise CutShort(f"{answer.name}: ended after {self._place:,} bytes of {total:,}")
         return None
+
+    def _refuse_other(self, answer: Answer) -> None:
+        """Raise WrongContent for a 200 without the whole file, before anything is overwritten.
+
+        A 200 whose length is the listed size is the whole file, whatever its type.
+        """
+        length = answer.length
+        if length is not None and length == self._size:
+            return
+        if self._resumes:
+            # Where nothing tells a whole file from another answer, the next try asks for all of it.
+            self._ranged = self._size is not None and length is not None
+            raise answer.other("the rest of the file")
+        if length == 0 or answer.is_page:
+            raise answer.other("the file")
 
     def _total(self, answer: Answer) -> int:
         """The file's size in bytes; puts the file back to its start if the body starts there."""

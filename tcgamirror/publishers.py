@@ -222,7 +222,9 @@ class Web:
             if answer.status == 304:
                 return None
             answer.judge(200)
-            answer.raw_bytes_only()
+            answer.unpacked_only()
+            if answer.is_page:
+                raise answer.other("the catalogue")
             return _written(answer, target)
 
         try:

@@ -146,16 +146,6 @@ class Transport:
 
         return self.ask(url, taken, headers, payload=payload, meter=meter)
 
-    def read(self, url: str, *, limit: int, meter: Meter | None = None) -> bytes:
-        """The whole small body of at most `limit` bytes at `url`, a tile say."""
-
-        def taken(answer: Answer) -> bytes:
-            answer.judge(200)
-            answer.raw_bytes_only()
-            return answer.body(limit, self._patience.whole)
-
-        return self.ask(url, taken, {"Accept-Encoding": "identity"}, meter=meter)
-
     def span(
         self,
         url: str,
@@ -169,17 +159,20 @@ class Transport:
 
         total: the file's size in bytes as listed, None if it is not known.
         etag: what an earlier answer told, None at first. Raises RangeIgnored if
-        the server sends the whole file, of which nothing is read; WrongTotal
-        if its size is not `total`; ChangedFile if its ETag is not `etag`.
+        the server sends the whole file by its length, of which nothing is read;
+        WrongContent for any other 200; WrongTotal if the file's size is not
+        `total`; ChangedFile if its ETag is not `etag`.
         """
         if span.length <= 0 or span.start < 0:
             raise ValueError(f"{span.start} to {span.stop} is no span of bytes")
 
         def taken(answer: Answer) -> Part:
             answer.judge(200, 206)
-            if answer.status == 200:
-                answer.raw_bytes_only()
+            answer.unpacked_only()
+            if answer.status == 200 and answer.length is not None and answer.length == total:
                 raise RangeIgnored(f"{answer.name}: sends whole files only; use another source")
+            if answer.status == 200:
+                raise answer.other("a part of the file")
             return _part(answer, span, total, etag)
 
         headers = {"Accept-Encoding": "identity", "Range": f"bytes={span}"}
@@ -347,7 +340,6 @@ def _redirect(url: str, response: requests.Response) -> str | None:
 
 def _part(answer: Answer, span: Span, total: int | None, etag: str | None) -> Part:
     """The body of a 206, if it is what was asked for in every respect."""
-    answer.raw_bytes_only()
     same_etag(answer, etag)
     came, whole = answer.content_range()
     if total is not None and whole != total:

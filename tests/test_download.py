@@ -79,6 +79,8 @@ def test_a_download_outlasts_any_number_of_breaks_while_it_advances(end: Step) -
         plays(Reset()),
         HTML,
         whole(b"", "502 Bad Gateway"),
+        whole(b""),
+        whole(b"", "203 Non-Authoritative"),
         whole(b"", "206 P", "Content-Range: bytes 5-9/200000"),
     ],
 )
@@ -114,6 +116,39 @@ def test_a_download_that_cannot_be_right_is_named(
 def test_a_server_without_range_starts_the_file_again() -> None:
     assert downloaded(first(20_000, Close()), whole(CONTENT)) == CONTENT
     assert downloaded(whole(CONTENT), had=b"other" * 500) == CONTENT
+
+
+@pytest.mark.parametrize("kind", ["text/html", "application/xml"])
+@pytest.mark.parametrize("status", ["200 OK", "203 Non-Authoritative Information"])
+def test_a_file_of_the_listed_size_is_taken_whatever_its_type(kind: str, status: str) -> None:
+    script = whole(CONTENT, status, f"Content-Type: {kind}")
+    assert downloaded(script) == CONTENT
+    assert downloaded(first(20_000, Close()), script) == CONTENT
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        whole(CONTENT[50_000:60_000], "200 OK", 'ETag: "other"'),
+        whole(b"", "200 OK", 'ETag: "other"'),
+        plays(head("200 OK", "Content-Type: text/html") + b"<html>", Close()),
+    ],
+)
+def test_a_wrong_200_costs_nothing_that_was_had(wrong: Script) -> None:
+    file = io.BytesIO()
+    scripts = [first(100_000, Close(), 'ETag: "a"'), wrong, ranged(CONTENT, 'ETag: "a"')]
+    with RawServer(*scripts) as server, Transport(patience=QUICK) as transport:
+        transport.download(server.url(), file, size=len(CONTENT))
+        assert file.getvalue() == CONTENT
+        assert len(server.asked) == 3
+        assert server.asked[1].headers["range"] == "bytes=100000-"
+
+
+@pytest.mark.parametrize("size", [len(CONTENT), None])
+def test_a_server_without_range_and_length_starts_the_file_again(size: int | None) -> None:
+    lines = () if size else (f"Content-Length: {len(CONTENT)}",)
+    everything = plays(head("200 OK", *lines) + CONTENT, Close())
+    assert downloaded(everything, had=CONTENT[:70_000], size=size) == CONTENT
 
 
 def test_a_server_without_range_that_always_breaks_is_given_up() -> None:

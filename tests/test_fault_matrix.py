@@ -35,6 +35,8 @@ NAMES = {
     "length-too-small": {"wrong content", "wrong total", "cut short", "wrong span"},
     "flipped": {"checksum mismatch", "bad slide", "unusual slide", "bad tile", "wrong content"},
     "range-ignored": {"range ignored"},
+    "empty-200": {"wrong content"},
+    "slice-200": {"wrong content", "wrong total"},
     "wrong-content-range": {"wrong span"},
     "wrong-total": {"wrong total"},
     "changed-etag": {"changed file"},

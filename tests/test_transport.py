@@ -89,12 +89,22 @@ SPAN_FAULTS: dict[str, tuple[Script, type[NetworkError]]] = {
     "too long, no length": (plays(head("206 P", RIGHT_RANGE) + PART + b"x" * 9, Close()), TooLong),
     "too short, said so": (part(RIGHT_RANGE, body=PART[:-1]), CutShort),
     "other ETag": (part(RIGHT_RANGE, 'ETag: "b"'), ChangedFile),
-    "HTML part": (part(RIGHT_RANGE, "Content-Type: text/html"), WrongContent),
-    "XML part": (part(RIGHT_RANGE, "Content-Type: application/xml"), WrongContent),
-    "many parts": (part("Content-Type: multipart/byteranges; boundary=x"), WrongContent),
+    "many parts": (part("Content-Type: multipart/byteranges; boundary=x"), WrongSpan),
     "packed part": (part(RIGHT_RANGE, "Content-Encoding: gzip"), WrongContent),
     "HTML under 200": (HTML, WrongContent),
+    "HTML under 203": (whole(b"<html>", "203 N", "Content-Type: text/html"), WrongContent),
+    "nothing under 200": (whole(b""), WrongContent),
+    "a slice under 200": (whole(PART), WrongContent),
+    "a slice under 200 that names its range": (whole(PART, "200 OK", RIGHT_RANGE), WrongContent),
+    "one byte less under 200": (whole(CONTENT[:-1]), WrongContent),
+    "200 without a length": (plays(head("200 OK") + CONTENT, Close()), WrongContent),
+    "another range under 203": (
+        whole(PART, "203 N", "Content-Range: bytes 1001-9000/200000"),
+        WrongSpan,
+    ),
     "whole file": (whole(CONTENT), RangeIgnored),
+    "whole file under 203": (whole(CONTENT, "203 Non-Authoritative"), RangeIgnored),
+    "whole file as HTML": (whole(CONTENT, "200 OK", "Content-Type: text/html"), RangeIgnored),
     "404": (whole(b"{}", "404 Not Found"), NotThere),
     "410": (whole(b"", "410 Gone"), NotThere),
     "403": (whole(b'{"message": "no"}', "403 Forbidden"), Refused),
@@ -129,6 +139,29 @@ def test_a_fault_that_passes_leaves_the_right_bytes(name: str) -> None:
         got = transport.span(server.url(), SPAN, total=len(CONTENT), etag='"a"')
         assert got == Part(PART, '"a"', len(CONTENT))
         assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("status", ["206 Partial Content", "203 Non-Authoritative Information"])
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/xml", ""])
+def test_a_part_is_known_by_its_range_whatever_its_type(status: str, kind: str) -> None:
+    script = whole(PART, status, RIGHT_RANGE, f"Content-Type: {kind}")
+    with RawServer(script) as server, Transport(patience=QUICK) as transport:
+        assert transport.span(server.url(), SPAN, total=len(CONTENT)).data == PART
+
+
+def test_json_under_203_is_taken() -> None:
+    script = whole(b"[1]", "203 Non-Authoritative Information")
+    with RawServer(script) as server, Transport(patience=QUICK) as transport:
+        assert transport.json(server.url()) == [1]
+
+
+def test_without_a_listed_size_no_200_tells_that_range_is_ignored() -> None:
+    with (
+        RawServer(whole(CONTENT)) as server,
+        Transport(patience=QUICK) as transport,
+        pytest.raises(WrongContent),
+    ):
+        transport.span(server.url(), SPAN, total=None)
 
 
 def test_a_span_is_asked_for_unpacked_and_without_credentials_or_cookies(
@@ -272,22 +305,6 @@ def test_json_comes_packed_or_chunked_and_goes_out_as_a_post() -> None:
         assert server.connections == 1
         transport.json(server.url())
         assert server.asked[-1].method == "GET"
-
-
-def test_a_tile_is_read_whole_within_its_limit() -> None:
-    with RawServer(whole(b"tile")) as server, Transport(patience=QUICK) as transport:
-        assert transport.read(server.url(), limit=4) == b"tile"
-        with pytest.raises(TooLong):
-            transport.read(server.url(), limit=3)
-
-
-def test_a_page_is_no_tile() -> None:
-    with (
-        RawServer(HTML) as server,
-        Transport(patience=QUICK) as transport,
-        pytest.raises(WrongContent, match="an HTML page"),
-    ):
-        transport.read(server.url(), limit=1000)
 
 
 # When to ask again -------------------------------------------------------------

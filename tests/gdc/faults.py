@@ -8,7 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tests.gdc.answers import Answer, Body, Content, Host, Request, of_json, s3_refusal, text
+from tests.gdc.answers import (
+    Answer,
+    Body,
+    Content,
+    Headers,
+    Host,
+    Request,
+    of_json,
+    s3_refusal,
+    text,
+)
 
 Kind = Literal[
     "403",
@@ -37,6 +47,10 @@ Kind = Literal[
     "endless-body",
     "endless-page",
     "truncated-json",
+    "203",
+    "as-html",
+    "empty-200",
+    "slice-200",
 ]
 
 
@@ -201,6 +215,14 @@ def spoiled(fault: Fault | None, answer: Answer) -> Answer:
             return answer.with_body(Content(b""))
         case "flipped":
             return answer.with_body(_Flipped(answer.body))
+        case "203":
+            return replace(answer, status=203) if answer.status in (200, 206) else answer
+        case "as-html":
+            return answer.with_header("Content-Type", "text/html; charset=utf-8")
+        case "empty-200":
+            return Answer(200, _without_range(answer), Content(b""))
+        case "slice-200":
+            return Answer(200, _without_range(answer), answer.body)
         case "truncated-json":
             data = b"".join(answer.body.chunks(65536))
             return answer.with_body(Content(data[: len(data) // 2]))
@@ -210,6 +232,10 @@ def spoiled(fault: Fault | None, answer: Answer) -> Answer:
             )
         case _:
             return answer
+
+
+def _without_range(answer: Answer) -> Headers:
+    return tuple(pair for pair in answer.headers if pair[0] != "Content-Range")
 
 
 def _with_wrong_range(answer: Answer, *, shifted: bool) -> Answer:
