@@ -8,7 +8,7 @@ neighbour. Source: the Deep Zoom file format, and OpenSlide's DeepZoomGenerator.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +16,23 @@ import simplejpeg
 from PIL import Image
 
 from tcgamirror.decode import Pixels
-from tcgamirror.errors import BadTile, WrongContent
+from tcgamirror.errors import BadTile, TooLong, WrongContent
 from tcgamirror.geometry import Box, Grid, Size, halved
 from tcgamirror.model import Level, Mpp, Pyramid
 
 LONGEST_SIDE = 2_000_000
 LARGEST_TILE = 2048
 LARGEST_OVERLAP = 64
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+_CRITICAL = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+"""First letters of the PNG chunks that pixels need."""
+_MARKERS_KEPT = frozenset({0xE0, 0xEE})
+"""JPEG's application segments that pixels need: JFIF's, and Adobe's with the colour transform."""
+_MARKERS_BESIDE = frozenset({*range(0xE0, 0xF0), 0xFE}) - _MARKERS_KEPT
+_START_OF_SCAN = 0xDA
+_PIECE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +102,96 @@ class DeepZoom:
         )
 
 
+class Stream:
+    """Bytes that come in pieces and are read in other ones; fewer come at the end."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._piece = b""
+        self._at = 0
+
+    def peek(self, count: int) -> bytes:
+        """Return the next `count` bytes and leave them to be read."""
+        while len(self._piece) - self._at < count:
+            piece = next(self._pieces, b"")
+            if not piece:
+                break
+            self._piece = self._piece[self._at :] + piece
+            self._at = 0
+        return self._piece[self._at : self._at + count]
+
+    def take(self, count: int) -> bytes:
+        """Return the next `count` bytes."""
+        taken = self.peek(count)
+        self._at += len(taken)
+        return taken
+
+    def skip(self, count: int) -> None:
+        """Pass over the next `count` bytes, of which one piece is in memory at a time."""
+        self._at += count
+        while self._at > len(self._piece):
+            self._at -= len(self._piece)
+            self._piece = next(self._pieces, b"")
+            if not self._piece:
+                self._at = 0
+
+    def rest(self) -> Iterator[bytes]:
+        """Yield all that is left, piece by piece."""
+        yield self.take(len(self._piece) - self._at)
+        yield from self._pieces
+
+
+def is_picture(start: bytes) -> bool:
+    """Return whether a file with these first eight bytes is a PNG or a JPEG."""
+    return start == _PNG or start.startswith(_JPEG)
+
+
+def pixels_only(stream: Stream, most: int) -> bytes:
+    """Return a PNG or JPEG without what its pixels do not need, such as a colour profile.
+
+    A profile may be far larger than the pixels, and larger still unpacked; it is
+    passed over as it comes. Raises TooLong if more than `most` bytes are left.
+    """
+    kept: list[bytes] = []
+    count = 0
+    for piece in _png(stream) if stream.peek(len(_PNG)) == _PNG else _jpeg(stream):
+        kept.append(piece)
+        count += len(piece)
+        if count > most:
+            raise TooLong(f"longer than {most:,} bytes without its colour profile")
+    return b"".join(kept)
+
+
+def _png(stream: Stream) -> Iterator[bytes]:
+    """Yield the signature and the critical chunks, the larger ones in pieces."""
+    yield stream.take(len(_PNG))
+    while head := stream.take(8):
+        left = int.from_bytes(head[:4], "big") + 4  # with the checksum
+        if head[4:5] not in _CRITICAL:
+            stream.skip(left)
+            continue
+        yield head
+        while left > 0 and (piece := stream.take(min(left, _PIECE))):
+            yield piece
+            left -= len(piece)
+        if head[4:] == b"IEND":
+            break
+    for _ in stream.rest():
+        pass  # read to its end, so that the connection can be used again
+
+
+def _jpeg(stream: Stream) -> Iterator[bytes]:
+    """Yield all segments up to the scan but those beside the pixels, and the scan as it is."""
+    yield stream.take(2)
+    while (head := stream.peek(4))[:1] == b"\xff" and len(head) == 4 and head[1] != _START_OF_SCAN:
+        length = 2 + int.from_bytes(head[2:], "big")
+        if head[1] in _MARKERS_BESIDE:
+            stream.skip(length)
+        else:
+            yield stream.take(length)
+    yield from stream.rest()
+
+
 def decoded(data: bytes, served: Box, own: Box) -> Pixels:
     """A served tile's pixels without its overlap: those of `own`, which lies in `served`.
 
@@ -100,6 +200,7 @@ def decoded(data: bytes, served: Box, own: Box) -> Pixels:
     """
     if not data:
         raise BadTile("it is empty")
+    data = pixels_only(Stream([data]), len(data))
     try:
         image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
         size = Size(*image.size)

@@ -26,6 +26,7 @@ from tcgamirror.machine import Finding
 from tcgamirror.model import Slide
 from tcgamirror.origins import Origin
 from tcgamirror.settings import Settings
+from tcgamirror.sources.tiles import read_tile
 from tcgamirror.spans import Span
 from tcgamirror.transport import Transport
 
@@ -211,7 +212,7 @@ class Servers:
             if zoom.grid(number).size.longer <= zoom.tile
         )
         url = f"{address}/{slide.file_id}?level={level}&x=0&y=0"
-        data = self._transport.read(url, limit=PART * 8)
+        data = read_tile(self._transport, url, PART * 8)
         grid = zoom.grid(level)
         rows, columns = decoded(data, zoom.served_box(grid, 0, 0), grid.box(0, 0)).shape[:2]
         form = "PNG" if data.startswith(b"\x89PNG") else "JPEG"

@@ -10,11 +10,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import openslide
 from PIL import Image
 
-from tcgamirror.decode import Pixels
+from tcgamirror.decode import Pixels, over_white
 from tcgamirror.geometry import Grid, Size, halved
-from tcgamirror.model import Rendition, Resample, Slide, Target
+from tcgamirror.model import UNKNOWN_MPP, Rendition, Resample, Slide, Target
 from tcgamirror.origins import Origins
 from tcgamirror.patience import Patience
 from tcgamirror.raster import render
@@ -23,7 +24,7 @@ from tcgamirror.sources.range import Range
 from tcgamirror.sources.tiles import Tiles
 from tcgamirror.sources.whole import LocalFile, Whole
 from tcgamirror.spans import Span
-from tcgamirror.svs import Svs
+from tcgamirror.svs import Base, Svs
 from tcgamirror.tiff import Tiff
 from tcgamirror.transport import Meter, Transport
 from tcgamirror.workspace import Workspace
@@ -102,6 +103,11 @@ def by_tiles(gdc: StandIn, transport: Transport, work: Path, *, bucket: bool = T
     return Tiles(transport, gdc.tiles, workspace(work), ranged.read_header)
 
 
+def by_ready_tiles(gdc: StandIn, transport: Transport, work: Path, size: Size) -> Tiles:
+    """Tiles of a slide of that many pixels which nobody has, and which tells no resolution."""
+    return Tiles(transport, gdc.tiles, workspace(work), lambda *_: Base(size, UNKNOWN_MPP))
+
+
 def level_sizes(path: Path) -> tuple[Size, ...]:
     with LocalFile(path) as file:
         return tuple(level.size for level in Svs(file).pyramid.levels)
@@ -161,6 +167,16 @@ def stitched(served: Served, dz_level: int, tiles: dict[tuple[int, int], bytes])
             own = tile.crop((before_x, line, before_x + right - left, line + 1))
             image.paste(own, (left, y))
     return np.asarray(image)
+
+
+def as_openslide_reads(path: Path, size: Size) -> Pixels:
+    with openslide.OpenSlide(path) as slide:
+        level = slide.get_best_level_for_downsample(slide.dimensions[0] / size.width)
+        whole = slide.read_region((0, 0), level, slide.level_dimensions[level])
+    pixels = over_white(np.asarray(whole))
+    if pixels.shape[:2] == (size.height, size.width):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 
 
 def decibels(one: Pixels, other: Pixels) -> float:

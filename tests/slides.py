@@ -111,12 +111,16 @@ def _base_fields(spec: SlideSpec) -> list[Field]:
 
 
 def _icc_profile(size: int) -> bytes:
-    """An sRGB profile filled up to `size` bytes; if that is too few, a header without tags."""
+    """An sRGB profile filled up to `size` bytes that do not compress; if that is too few, a
+    header without tags.
+    """
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     if size < len(profile):
         profile = profile[:128]
     dated = profile[:24] + bytes.fromhex("07D900010001000000000000") + profile[36:]
-    return (size.to_bytes(4, "big") + dated[4:]).ljust(size, b"\0")[:size]
+    left = max(0, size - len(dated))
+    filler = bytes(left) if len(dated) == 128 else np.random.default_rng(size).bytes(left)
+    return (size.to_bytes(4, "big") + dated[4:] + filler)[:size]
 
 
 def _write_tiles(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
+import random
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Mapping
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
 
 from tcgamirror.decode import Pixels
-from tcgamirror.deepzoom import DeepZoom, decoded
-from tcgamirror.errors import BadTile, WrongContent
+from tcgamirror.deepzoom import DeepZoom, Stream, decoded, pixels_only
+from tcgamirror.errors import BadTile, TooLong, WrongContent
 from tcgamirror.geometry import Box, Size
 from tcgamirror.model import UNKNOWN_MPP
 
@@ -263,10 +266,56 @@ def test_a_bomb_is_refused_by_its_header(side: int) -> None:
         decoded(data, SERVED, OWN)
 
 
-def test_a_packed_text_that_would_fill_memory_is_refused() -> None:
-    plain = packed(picture())
+def with_chunk(png: bytes, kind: bytes, content: bytes) -> bytes:
+    """The PNG with one more chunk after its header."""
+    crc = struct.pack(">I", zlib.crc32(kind + content))
+    return png[:33] + struct.pack(">I", len(content)) + kind + content + crc + png[33:]
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
+def test_a_packed_chunk_that_would_fill_memory_is_never_unpacked(kind: bytes) -> None:
+    image = picture()
     bomb = b"Comment\0\0" + zlib.compress(bytes(64 << 20), 9)
-    body = b"zTXt" + bomb
-    chunk = struct.pack(">I", len(bomb)) + body + struct.pack(">I", zlib.crc32(body))
-    with pytest.raises(BadTile, match="cannot be decoded"):
-        decoded(plain[:33] + chunk + plain[33:], SERVED, OWN)
+    tracemalloc.start()
+    pixels = decoded(with_chunk(packed(image), kind, bomb), SERVED, OWN)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert np.array_equal(pixels, own_part(image))
+    assert peak < 8 << 20
+
+
+@pytest.mark.parametrize("size", [1, 140_612, 1_048_577, 13_000_000])
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_a_colour_profile_changes_nothing(form: str, size: int) -> None:
+    profile = random.Random(size).randbytes(size)
+    data = packed(picture(), form, icc_profile=profile)
+    assert len(data) > size
+    plain = packed(picture(), form)
+    assert np.array_equal(decoded(data, SERVED, OWN), decoded(plain, SERVED, OWN))
+    assert len(pixels_only(Stream([data]), 1 << 20)) <= len(plain)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+@pytest.mark.parametrize("length", [1, 7, 4096])
+def test_a_profile_is_passed_over_however_the_bytes_come(form: str, length: int) -> None:
+    profile = random.Random(2).randbytes(70_000)
+    data = packed(picture(), form, icc_profile=profile)
+    pieces = (data[start : start + length] for start in range(0, len(data), length))
+    assert pixels_only(Stream(pieces), len(data)) == pixels_only(Stream([data]), len(data))
+
+
+def test_the_colour_transform_of_a_jpeg_is_kept() -> None:
+    red = Image.new("RGB", (256, 255), (250, 10, 30))
+    data = simplejpeg.encode_jpeg(np.asarray(red), colorspace="RGB")
+    adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
+    marked = data[:2] + adobe + data[2:]
+    assert pixels_only(Stream([marked]), len(marked)).count(b"Adobe") == 1
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_more_bytes_of_pixels_than_there_can_be_are_refused(form: str) -> None:
+    data = packed(picture(), form, icc_profile=bytes(100_000))
+    most = len(pixels_only(Stream([data]), len(data)))
+    pixels_only(Stream([data]), most)
+    with pytest.raises(TooLong, match=f"{most - 1:,} bytes without its colour profile"):
+        pixels_only(Stream([data]), most - 1)

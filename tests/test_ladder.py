@@ -30,6 +30,7 @@ from tcgamirror.store import Store
 from tcgamirror.transport import Meter, Transport
 from tests.fetching import SHORT, by_range, by_whole, origins_of, slide_of, workspace
 from tests.gdc import Fault, Listed, StandIn, listed, made_up_name
+from tests.gdc.faults import Kind
 from tests.gdc.listing import made_up_id
 from tests.slides import SlideSpec, make_slide
 
@@ -68,8 +69,10 @@ def outcome(
     target: Target = COARSE,
     *,
     bucket: bool = True,
+    ranged: bool = True,
 ) -> Outcome:
-    rungs = sources(gdc, transport, folder / "work", bucket=bucket)
+    """What comes of the stand-in's first slide. ranged: whether `range` is tried first."""
+    rungs = sources(gdc, transport, folder / "work", bucket=bucket)[0 if ranged else 1 :]
     ladder = Ladder(rungs, target, Store(folder, ImageFormat.PNG), renders=2)
     came = ladder.fetch(slide_of(gdc.files[0]))
     assert ladder.bytes_moved == sum(attempt.bytes_fetched for attempt in came.attempts)
@@ -141,25 +144,29 @@ def test_more_slides_wait_for_the_network_than_are_rendered(
     assert store.most == 2
 
 
-def test_where_nobody_gives_parts_the_tiles_are_next(
+def test_where_nobody_gives_parts_the_whole_file_is_next(
     gdc: StandIn, transport: Transport, tmp_path: Path
 ) -> None:
     gdc.routes.data_ranges = False
     came = outcome(gdc, transport, tmp_path, bucket=False)
-    assert told(came.attempts) == [("range", "range ignored"), ("tiles", None)]
+    ignored = "range ignored"
+    assert told(came.attempts) == [("range", ignored), ("tiles", ignored), ("whole", None)]
     assert "whole files only" in (came.attempts[0].message or "")
+    assert "header cannot be read" in (came.attempts[1].message or "")
     assert came.picture is not None
-    assert (came.picture.source, came.picture.mpp_x) == ("tiles", None)
+    assert came.picture.source == "whole"
+    assert came.picture.mpp_x == pytest.approx(8.0, rel=0.02)
     # Of the whole file, that came uncalled for, nothing was read.
     assert came.attempts[0].bytes_fetched == 0
     assert len(gdc.requests("/data/")) == 2, "for its begin and its end"
+    assert not gdc.requests("level=")
 
 
 @pytest.mark.parametrize(
     ("kind", "fault"),
     [
         ("404", "bad tile"),
-        ("empty", "bad tile"),
+        ("empty", "wrong content"),
         ("flipped", "bad tile"),
         ("cut", "cut short"),
         ("html", "wrong content"),
@@ -167,16 +174,15 @@ def test_where_nobody_gives_parts_the_tiles_are_next(
     ],
 )
 def test_where_tiles_are_broken_the_whole_file_is_next(
-    gdc: StandIn, transport: Transport, tmp_path: Path, kind: str, fault: str
+    gdc: StandIn, transport: Transport, tmp_path: Path, kind: Kind, fault: str
 ) -> None:
     right = pixels(tmp_path / "right", outcome(gdc, transport, tmp_path / "right"))
-    gdc.routes.data_ranges = False
-    gdc.faults.add(Fault("level=.*x=0&y=1", kind))  # type: ignore[arg-type]
-    came = outcome(gdc, transport, tmp_path, Target(8.0, None), bucket=False)
+    gdc.faults.add(Fault("level=.*x=0&y=0", kind))
+    came = outcome(gdc, transport, tmp_path, Target(8.0, None), ranged=False)
     assert came.picture is not None
     assert came.picture.source == "whole"
-    assert told(came.attempts) == [("range", "range ignored"), ("tiles", fault), ("whole", None)]
-    assert "tile at column 0, row 1" in (came.attempts[1].message or "")
+    assert told(came.attempts) == [("tiles", fault), ("whole", None)]
+    assert "tile at column 0, row 0" in (came.attempts[0].message or "")
     assert np.array_equal(pixels(tmp_path, came), right)
 
 

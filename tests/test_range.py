@@ -324,7 +324,6 @@ def test_the_header_is_read_for_two_small_requests_and_not_fetched_again(
     with StandIn([file]) as gdc:
         source, meter = by_range(gdc, transport, tmp_path), Meter()
         base = source.read_header(slide_of(file), meter)
-        assert base is not None
         assert (base.size, base.mpp.value) == ((2403, 1809), 0.252)
         assert meter.requests == len(gdc.served) == 2
         assert meter.bytes <= 2 * LOOK_AHEAD

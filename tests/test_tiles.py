@@ -10,11 +10,10 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import numpy as np
-import openslide
 import pytest
 from PIL import Image
 
-from tcgamirror.decode import Pixels, over_white
+from tcgamirror.decode import Pixels
 from tcgamirror.errors import (
     BadSlide,
     BadTile,
@@ -31,13 +30,16 @@ from tcgamirror.transport import Meter, Transport
 from tests.fetching import (
     SHORT,
     Served,
+    as_openslide_reads,
     best_shift,
+    by_ready_tiles,
     by_tiles,
     made,
     slide_of,
     stitched,
 )
 from tests.gdc import Fault, Listed, StandIn, listed, listed_without_data, made_up_name
+from tests.gdc.faults import Kind
 from tests.gdc.tiles import TileFormat
 from tests.slides import SlideSpec, make_slide
 
@@ -77,16 +79,6 @@ def fetched_tiles(
     return tiles
 
 
-def as_openslide_reads(path: Path, size: Size) -> Pixels:
-    with openslide.OpenSlide(path) as slide:
-        level = slide.get_best_level_for_downsample(slide.dimensions[0] / size.width)
-        whole = slide.read_region((0, 0), level, slide.level_dimensions[level])
-    pixels = over_white(np.asarray(whole))
-    if pixels.shape[:2] == (size.height, size.width):
-        return pixels
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
-
-
 @pytest.mark.parametrize(
     ("tile", "overlap", "form"),
     [(512, 1, "png"), (254, 1, "png"), (510, 0, "png"), (512, 1, "jpeg"), (254, 1, "jpeg")],
@@ -118,7 +110,7 @@ def test_ready_made_tiles_of_another_maker_are_stitched_to_the_pixel(
     (file,) = listed_without_data(1, dzi=PATTERN)
     served = Served(Size(1000, 1000), 254, 1)
     with StandIn([file]) as gdc:
-        source = by_tiles(gdc, transport, tmp_path)
+        source = by_ready_tiles(gdc, transport, tmp_path, served.size)
         for dz_level in range(11):
             size = served.level(dz_level).size
             target = Target(mpp=None, max_size=size.longer)
@@ -161,17 +153,6 @@ def test_the_level_at_or_above_the_target_is_read(
     assert levels == {"8&"}
 
 
-def test_without_a_ranged_origin_it_takes_2048_pixels_and_knows_no_resolution(
-    tmp_path: Path, transport: Transport, wide: Listed
-) -> None:
-    with StandIn([wide], data_ranges=False) as gdc:
-        source = by_tiles(gdc, transport, tmp_path, bucket=False)
-        rendition = made(source, slide_of(wide), EXACT_4).rendition
-    assert rendition.size == Size(1302, 306)
-    assert rendition.mpp_x is None
-    assert rendition.mpp_y is None
-
-
 def test_a_header_without_resolution_leaves_it_unknown(
     tmp_path: Path, transport: Transport
 ) -> None:
@@ -212,7 +193,8 @@ def test_a_level_of_absurdly_many_tiles_is_refused_at_once(
     (file,) = listed_without_data(1, dzi=dzi)
     with StandIn([file]) as gdc, pytest.raises(BadSlide, match="15625000000 tiles"):
         target = Target(mpp=None, max_size=2_000_000)
-        made(by_tiles(gdc, transport, tmp_path / "work"), slide_of(file), target)
+        source = by_ready_tiles(gdc, transport, tmp_path / "work", Size(2_000_000, 2_000_000))
+        made(source, slide_of(file), target)
 
 
 # Tiles that are no tiles -------------------------------------------------------
@@ -223,7 +205,7 @@ def test_a_level_of_absurdly_many_tiles_is_refused_at_once(
     [
         ("404", BadTile, "no such thing"),
         ("403", BadTile, "refused"),
-        ("empty", BadTile, "it is empty"),
+        ("empty", WrongContent, "an empty body"),
         ("flipped", BadTile, "cannot be decoded"),
         ("truncated-json", BadTile, "cannot be decoded"),
         ("cut", CutShort, "broke within the body"),
@@ -231,7 +213,7 @@ def test_a_level_of_absurdly_many_tiles_is_refused_at_once(
         ("length-too-small", BadTile, "cannot be decoded"),
         ("length-too-large", CutShort, "broke within the body"),
         ("endless-body", TooLong, "longer than"),
-        ("foreign-json", BadTile, "cannot be decoded"),
+        ("foreign-json", WrongContent, "application/json"),
         ("503", NetworkError, "in trouble"),
         ("reset", NetworkError, "reached"),
         ("stall", NetworkError, "fewer than"),
@@ -241,12 +223,12 @@ def test_a_tile_that_is_none_fails_the_slide_and_is_named(
     tmp_path: Path,
     transport: Transport,
     file: Listed,
-    kind: str,
+    kind: Kind,
     error: type[Exception],
     says: str,
 ) -> None:
     with StandIn([file], tile_size=254) as gdc:
-        gdc.faults.add(Fault(r"level=11&x=3&y=2", kind))  # type: ignore[arg-type]
+        gdc.faults.add(Fault(r"level=11&x=3&y=2", kind))
         target = Target(mpp=None, max_size=1403)
         with pytest.raises(error, match=rf"tile at column 3, row 2: .*{says}") as caught:
             made(by_tiles(gdc, transport, tmp_path), slide_of(file), target)
@@ -257,11 +239,11 @@ def test_a_tile_that_is_none_fails_the_slide_and_is_named(
 
 @pytest.mark.parametrize("kind", ["flipped", "empty", "cut", "503", "html", "reset", "stall"])
 def test_a_tile_spoiled_once_is_asked_for_again(
-    tmp_path: Path, transport: Transport, file: Listed, kind: str
+    tmp_path: Path, transport: Transport, file: Listed, kind: Kind
 ) -> None:
     with StandIn([file]) as gdc:
         right = made(by_tiles(gdc, transport, tmp_path), slide_of(file), LEVEL_OF_512).pixels
-        gdc.faults.add(Fault("level=", kind, when="once", retry_after=None))  # type: ignore[arg-type]
+        gdc.faults.add(Fault("level=", kind, when="once", retry_after=None))
         again = made(by_tiles(gdc, transport, tmp_path), slide_of(file), LEVEL_OF_512).pixels
     assert np.array_equal(right, again)
 
@@ -286,7 +268,7 @@ def test_a_tile_of_the_wrong_size_fails_the_slide_and_is_named(
     (file,) = listed_without_data(1, dzi=dzi)
     target = Target(mpp=None, max_size=500)
     with StandIn([file]) as gdc:
-        source = by_tiles(gdc, transport, tmp_path / "work")
+        source = by_ready_tiles(gdc, transport, tmp_path / "work", Size(500, 400))
         assert (made(source, slide_of(file), target).pixels == (90, 20, 60)).all()
         Image.new("RGB", (width, height)).save(folder / "1_1.png")
         with pytest.raises(BadTile, match=r"column 1, row 1: it has \d+×\d+ pixels instead of 247"):

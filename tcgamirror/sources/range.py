@@ -165,24 +165,20 @@ class Range:
             ):
                 yield ready
 
-    def read_header(self, slide: Slide, meter: Meter) -> Base | None:
-        """The slide's size and resolution, for a few small requests.
+    def read_header(self, slide: Slide, meter: Meter) -> Base:
+        """Return the slide's size and resolution, for a few small requests.
 
-        None if nobody lets it be read. Raises the NetworkError if that may be
-        so for a while only: an image without its resolution would be for good.
+        Raises NetworkError if nobody lets it be read, SlideError for no slide. An
+        image made without a header that could not be read would have no resolution.
         """
         with self._work.held(slide.file_id, self.name) as lease:
             try:
                 slide = self._sized(slide, meter)
                 return self._from_origins(slide, lease.folder, meter, read_base)
-            except NetworkError as error:
-                if error.passing:
-                    raise
-                return None
             except SlideError:
                 # What the next try finds must not be the bytes that are in doubt.
                 clear(lease.folder)
-                return None
+                raise
 
     def _sized(self, slide: Slide, meter: Meter) -> Slide:
         """Return the slide with its size, from a first part if the listing does not tell it."""

@@ -1,7 +1,7 @@
 """Deep Zoom tiles of one level, from the server of the GDC's viewer.
 
-The server tells no resolution: that has to come from the slide's own header,
-where some origin lets it be read.
+The server tells no resolution: that comes from the slide's own header. A slide
+whose header cannot be read now is not fetched now.
 """
 
 from __future__ import annotations
@@ -10,12 +10,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tcgamirror.answers import Answer
 from tcgamirror.decode import Pixels
-from tcgamirror.deepzoom import DeepZoom, decoded
-from tcgamirror.errors import BadSlide, BadTile, NetworkError, NotThere, Refused
+from tcgamirror.deepzoom import DeepZoom, Stream, decoded, is_picture, pixels_only
+from tcgamirror.errors import (
+    BadSlide,
+    BadTile,
+    NetworkError,
+    NotThere,
+    Refused,
+    SlideError,
+    TooLong,
+)
 from tcgamirror.files import room
 from tcgamirror.geometry import Grid
-from tcgamirror.model import UNKNOWN_MPP, Slide, Target
+from tcgamirror.model import Slide, Target
 from tcgamirror.sources import Opened
 from tcgamirror.sources.several import each
 from tcgamirror.svs import MOST_TILES, Base
@@ -28,13 +37,18 @@ TRIES = 3
 """How often a tile is asked for that comes, but damaged."""
 MOST_BYTES_PER_PIXEL = 8
 """More than PNG or JPEG take for any picture of 8 bits a channel."""
-USUAL_BYTES_PER_PIXEL = 2
+USUAL_BYTES_PER_PIXEL = 3
+"""Of a tile in `work/`: as many as it has channels, for a picture that packs to nothing less."""
+BLOCK = 4096
+"""Bytes that a file takes on the disk at least."""
 MOST_BYTES_BESIDE = 1 << 16
 """A tile's headers, at most."""
+MOST_PROFILE_BYTES = 32 << 20
+"""A tile's colour profile and the like, at most: 13 MB are known, and JPEG can hold 17 MB."""
 MOST_METADATA_BYTES = 1 << 20
 
-ReadHeader = Callable[[Slide, Meter], Base | None]
-"""Reads a slide's size and resolution from its header; None where nobody lets it be read."""
+ReadHeader = Callable[[Slide, Meter], Base]
+"""Reads a slide's size and resolution from its header. Raises NetworkError, SlideError."""
 
 
 class Tiles:
@@ -56,10 +70,10 @@ class Tiles:
         with self._work.lease(slide.file_id, self.name) as lease:
             url = f"{self._address}/metadata/{slide.file_id}"
             zoom = DeepZoom.of(self._transport.json(url, limit=MOST_METADATA_BYTES, meter=meter))
-            base = self._read_header(slide, meter)
-            if base is not None and base.size != zoom.size:
+            base = self._header(slide, meter)
+            if base.size != zoom.size:
                 raise BadSlide(f"the slide has {base.size} pixels, its tiles {zoom.size}")
-            pyramid = zoom.pyramid(base.mpp if base is not None else UNKNOWN_MPP)
+            pyramid = zoom.pyramid(base.mpp)
             rendition = target.rendition(pyramid)
             dz_level = zoom.last_level - rendition.level
             url = f"{self._address}/{slide.file_id}"
@@ -68,12 +82,19 @@ class Tiles:
             self._fetch(level, lease, meter)
             yield Opened(pyramid, rendition, level)
 
+    def _header(self, slide: Slide, meter: Meter) -> Base:
+        """Return what the header tells. Raises what keeps it from being read, saying so."""
+        try:
+            return self._read_header(slide, meter)
+        except (NetworkError, SlideError) as error:
+            raise type(error)(f"the slide's header cannot be read: {error}") from error
+
     def _fetch(self, level: _ServedLevel, lease: Lease, meter: Meter) -> None:
         """Has every tile of the level in `work/`, several at a time; the first failure ends it."""
         tiles = level.grid.columns * level.grid.rows
         if tiles > MOST_TILES:
             raise BadSlide(f"its Deep Zoom level has {tiles} tiles")
-        lease.grow(USUAL_BYTES_PER_PIXEL * level.grid.size.width * level.grid.size.height)
+        lease.grow(sum(level.usual_bytes(*place) for place in level.places()))
 
         def fetch(place: tuple[int, int]) -> None:
             if not level.has(*place):
@@ -84,9 +105,8 @@ class Tiles:
     def _fetch_tile(self, level: _ServedLevel, column: int, row: int, meter: Meter) -> None:
         for tries_left in reversed(range(TRIES)):
             try:
-                url, limit = level.url(column, row), level.most_bytes(column, row)
-                data = self._transport.read(url, limit=limit, meter=meter)
-                level.keep(column, row, data)
+                url, most = level.url(column, row), level.most_bytes(column, row)
+                level.keep(column, row, read_tile(self._transport, url, most, meter))
             except BadTile:
                 if not tries_left:
                     raise
@@ -96,6 +116,26 @@ class Tiles:
                 raise kind(named) from error
             else:
                 return
+
+
+def read_tile(transport: Transport, url: str, most: int, meter: Meter | None = None) -> bytes:
+    """Return the tile at `url`, known by its first bytes, without its colour profile.
+
+    most: bytes without the profile. Raises NetworkError; WrongContent for no picture.
+    """
+
+    def taken(answer: Answer) -> bytes:
+        answer.judge(200)
+        answer.unpacked_only()
+        stream = Stream(answer.small_pieces(most + MOST_PROFILE_BYTES))
+        if not is_picture(stream.peek(8)):
+            raise answer.other("a tile")
+        try:
+            return pixels_only(stream, most)
+        except TooLong as error:
+            raise TooLong(f"{answer.name}: {error}") from error
+
+    return transport.ask(url, taken, {"Accept-Encoding": "identity"}, meter=meter)
 
 
 class _ServedLevel:
@@ -122,9 +162,17 @@ class _ServedLevel:
         return f"{self._url}?level={self._dz_level}&x={column}&y={row}"
 
     def most_bytes(self, column: int, row: int) -> int:
-        """What a tile of these pixels cannot take more than."""
+        """Return how many bytes a tile of these pixels has at most, without its profile."""
+        return MOST_BYTES_BESIDE + MOST_BYTES_PER_PIXEL * self._most_pixels(column, row)
+
+    def usual_bytes(self, column: int, row: int) -> int:
+        """Return how many bytes the tile has on the disk, in whole blocks."""
+        return BLOCK + USUAL_BYTES_PER_PIXEL * self._most_pixels(column, row)
+
+    def _most_pixels(self, column: int, row: int) -> int:
+        """Return the pixels of a tile one larger than nominal each way, which is taken too."""
         width, height = self._zoom.served_box(self.grid, column, row).size
-        return MOST_BYTES_BESIDE + MOST_BYTES_PER_PIXEL * (width + 1) * (height + 1)
+        return (width + 1) * (height + 1)
 
     def has(self, column: int, row: int) -> bool:
         """Whether an earlier run left the tile, and whole: a power cut may leave it empty."""

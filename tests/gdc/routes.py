@@ -49,6 +49,7 @@ class Routes:
     status_version: bool
     bucket_is_busy: bool = False
     api_is_busy: bool = False
+    withheld: frozenset[str] = frozenset()
 
     def answer(self, request: Request) -> Answer:
         if request.method not in ("GET", "HEAD", "POST"):
@@ -111,6 +112,8 @@ class Routes:
             return refusal(403, _no_access(file_id)) if _ID.match(file_id) else _not_found()
         if file.access != "open" or file.state not in ("released", "validated"):
             return refusal(403, _no_access(file_id))
+        if file_id in self.withheld:
+            return refusal(403, _not_yet(file.file_name))
         if file.path is None or not file.path.is_file():
             return _not_found()
         headers = (
@@ -129,6 +132,7 @@ class Routes:
             return s3_refusal(403, "AccessDenied", "Access Denied", key)
         if (
             file is None
+            or file.file_id in self.withheld
             or key != f"{file.file_id}/{file.file_name}"
             or file.path is None
             or not file.path.is_file()
@@ -156,6 +160,13 @@ def _not_found() -> Answer:
 
 def _no_access(file_id: str) -> str:
     return f"You don't have access to the data: ['{file_id}']"
+
+
+def _not_yet(file_name: str) -> str:
+    return (
+        "You don't have access to this resource: "
+        f"Requested file {file_name} does not allow read access"
+    )
 
 
 def _etag(size: int, md5: str, *, changed: bool) -> str:

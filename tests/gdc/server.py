@@ -89,6 +89,13 @@ class StandIn(Shaping):
         """A new data release, whose files take the place of those listed so far."""
         self._releases.publish(release, files)
 
+    def withhold(self, *file_ids: str) -> None:
+        """Play a release's first days: these files are listed and have tiles, but no bytes.
+
+        The bucket lacks them, and `/data` refuses them. None: all files can be had again.
+        """
+        self.routes.withheld = frozenset(file_ids)
+
     @property
     def files(self) -> tuple[Listed, ...]:
         """The files listed now."""

@@ -82,7 +82,8 @@ class Tiles:
         except openslide.OpenSlideError as error:
             return refusal(500, str(error))
         data = io.BytesIO()
-        image.save(data, self._format)
+        # OpenSlide's own tile server sends the slide's colour profile along, too.
+        image.save(data, self._format, icc_profile=image.info.get("icc_profile"))
         return _image(data.getvalue())
 
     def _open(self, file: Listed) -> _Opened | Answer:
