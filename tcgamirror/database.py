@@ -159,14 +159,27 @@ def _journal(path: Path, suffix: str) -> Path:
 
 def _connected(path: Path, mode: str, busy_seconds: float) -> sqlite3.Connection:
     address = f"{path.absolute().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(address, uri=True, timeout=busy_seconds, isolation_level=None)
+    connection = sqlite3.connect(address, uri=True, timeout=0, isolation_level=None)
     try:
-        _set_up(connection)
-        connection.execute("PRAGMA schema_version").fetchone()
+        try:
+            _begin(connection)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR):
+                raise
+            # SQLite says the same of a file system without locks, and would wait in vain.
+            filesystem.check_locks(path.parent)
+            connection.execute(f"PRAGMA busy_timeout = {busy_seconds * 1000:.0f}")
+            _begin(connection)
+        connection.execute(f"PRAGMA busy_timeout = {busy_seconds * 1000:.0f}")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _begin(connection: sqlite3.Connection) -> None:
+    _set_up(connection)
+    connection.execute("PRAGMA schema_version").fetchone()
 
 
 def _set_up(connection: sqlite3.Connection) -> None:

@@ -18,7 +18,14 @@ from pathlib import Path
 from tcgamirror import database, filesystem, gdc
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.deepzoom import DeepZoom, decoded
-from tcgamirror.errors import Damaged, ExitCode, NetworkError, RangeIgnored, TcgaMirrorError
+from tcgamirror.errors import (
+    Damaged,
+    ExitCode,
+    NetworkError,
+    RangeIgnored,
+    TcgaMirrorError,
+    WrongUse,
+)
 from tcgamirror.files import free_bytes
 from tcgamirror.geometry import Size
 from tcgamirror.home import CATALOGUE, WORK, Home
@@ -82,9 +89,15 @@ def mirror_findings(home: Home) -> Iterator[Finding]:
 
 def _file_system(what: str, path: Path) -> Finding:
     kind = filesystem.kind_at(path) or "unknown"
-    writable = os.access(path, os.W_OK)
-    advice = None if writable else f"{path.absolute()} cannot be written: change its permissions"
-    return Finding("mirror", what, kind, advice)
+    if not os.access(path, os.W_OK):
+        return Finding(
+            "mirror", what, kind, f"{path.absolute()} cannot be written: change its permissions"
+        )
+    try:
+        filesystem.check_locks(path)
+    except WrongUse as error:
+        return Finding("mirror", what, f"{kind}, without locks", str(error))
+    return Finding("mirror", what, f"{kind}, with locks")
 
 
 def _room(path: Path, wanted: int) -> Finding:

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import BinaryIO, Literal, Self
 
 from tcgamirror.errors import Damaged, Locked, NoRoom, WrongUse
+from tcgamirror.filesystem import NO_LOCKS, check_locks, no_locks
 
 PIECE = 1 << 17
 """Bytes read at once: so few that they are in the processor's cache still when they are used."""
@@ -28,8 +29,6 @@ PIECE = 1 << 17
 YOUNG = 2.0
 """Seconds within which a file may change twice and keep its time, as file systems tell it."""
 
-_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL})
-"""How a file system says that it knows no locks of the kind asked for."""
 _OPENED_AT_MOST = 5
 """Times that a lock's file is opened anew because its last holder removed it meanwhile."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -261,9 +260,8 @@ class Lock:
     path: the lock's file, made if missing and left behind. command: what the
     holder does, told to whoever is kept out. The system frees the lock when the
     process ends, however it ends. Entering raises Locked at once if another run
-    holds it, and NoRoom or WrongUse as `room` does. Where the file system knows
-    no locks at all, the mirror is used unlocked: a file that says "locked" and
-    is left by a killed process would block for ever.
+    holds it, NoRoom or WrongUse as `room` does, and WrongUse, before anything is
+    made, where the file system has no locks.
     """
 
     def __init__(self, path: Path, command: str) -> None:
@@ -279,6 +277,7 @@ class Lock:
             self._handle = None
 
     def __enter__(self) -> Self:
+        check_locks(self._path.parent)
         with room(self._path):
             for _ in range(_OPENED_AT_MOST):
                 self._handle = self._taken()
@@ -293,7 +292,7 @@ class Lock:
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise WrongUse(f"{self._path} is no plain file, so that no run can lock it")
-            if not _try_lock(handle):
+            if not _try_lock(self._path, handle):
                 raise Locked(f"another run ({self._holder(handle)}) holds {self._path.parent}")
             if _is_at(self._path, handle):
                 self._sign(handle)
@@ -343,26 +342,27 @@ def _is_at(path: Path, handle: int) -> bool:
     return False
 
 
-def _try_lock(handle: int) -> bool:
-    """Whether this process now holds the lock; False if another does."""
+def _try_lock(path: Path, handle: int) -> bool:
+    """Whether this process now holds the lock; False if another does. Raises WrongUse."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in NO_LOCKS:
             raise
-        return _try_record_lock(handle)
+        return _try_record_lock(path, handle)
     return True
 
 
-def _try_record_lock(handle: int) -> bool:
-    """For Lustre mounted without `flock` and old NFS, which may still know POSIX locks."""
+def _try_record_lock(path: Path, handle: int) -> bool:
+    """The same with POSIX locks, which Lustre without `flock` and old NFS may still have."""
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
+        if error.errno in NO_LOCKS:
+            raise no_locks(path.parent, error) from error
+        raise
     return True

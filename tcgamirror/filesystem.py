@@ -1,12 +1,22 @@
-"""Which type of file system a path lies on: SQLite's WAL needs one whose memory maps work.
+"""The file system that a path lies on: its type, and whether files can be locked there.
 
+SQLite's WAL needs one whose memory maps work, and SQLite always needs POSIX locks.
 Source: proc(5), `/proc/[pid]/mountinfo`.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import re
+import tempfile
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
+
+from tcgamirror.errors import WrongUse
+
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL})
+"""Errors of a file system that does not know the kind of lock asked for."""
 
 MOUNTS = Path("/proc/self/mountinfo")
 
@@ -31,6 +41,32 @@ WAL_WORKS_ON = frozenset(
 
 _MOUNT_POINT = 4
 _ESCAPE = re.compile(r"\\([0-7]{3})")
+
+
+def check_locks(path: Path) -> None:
+    """Raise WrongUse if files cannot be locked where `path` lies or would lie.
+
+    A file without a name is locked, so that nothing is left. What keeps it from
+    being made is for others to tell.
+    """
+    place = path.absolute()
+    with suppress(OSError):
+        while not place.is_dir():
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place) as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in NO_LOCKS:
+                    raise no_locks(place, error) from error
+
+
+def no_locks(place: Path, error: OSError) -> WrongUse:
+    """Return what to tell of a file system that refused a lock with `error`."""
+    return WrongUse(
+        f"{place}: files cannot be locked on this file system ({error.strerror}). Have it mounted "
+        "with locks (Lustre: -o flock; NFS: with its lock service), or use another file system"
+    )
 
 
 def knows_wal(kind: str | None) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.errors import BadSettings, NotAMirror, TcgaMirrorError, WrongUse
 from tcgamirror.files import FORBIDDEN, Lock, is_another, make_folder, replacing, room
+from tcgamirror.filesystem import check_locks
 from tcgamirror.settings import FILE_NAME, LOCKED, Settings, format_settings, read_settings
 
 CATALOGUE = "catalogue.db"
@@ -91,6 +92,7 @@ class Home:
         """Makes the directory; whether the catalogue of a mirror without settings lies there."""
         root = self.root
         _check_outside(root)
+        check_locks(root)
         _make(root)
         if _there(root / FILE_NAME):
             raise NotAMirror(

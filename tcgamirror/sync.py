@@ -49,6 +49,7 @@ from tcgamirror.errors import (
     WrongUse,
 )
 from tcgamirror.files import Lock, digest, free_bytes, make_folder, replacing, room, sync_folder
+from tcgamirror.filesystem import check_locks
 from tcgamirror.foreign import Foreign, Image
 from tcgamirror.home import CATALOGUE, LOCK, Home
 from tcgamirror.lockfile import lines_of, read_lock
@@ -94,6 +95,7 @@ def synchronize(
     """
     refuse_itself(source, root)
     made = [path for path in (root, *root.absolute().parents) if not path.exists()]
+    check_locks(root)
     with room(root):
         make_folder(root)
     with Lock(root / LOCK, "sync"):

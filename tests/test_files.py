@@ -285,7 +285,7 @@ def test_a_file_that_tells_nonsense_is_still_a_lock(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
-def test_a_file_system_without_locks_is_used_without(
+def test_a_file_system_without_flock_is_used_with_posix_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refuse(*_: object) -> None:
@@ -294,9 +294,6 @@ def test_a_file_system_without_locks_is_used_without(
     monkeypatch.setattr("fcntl.flock", refuse)
     with Lock(tmp_path / "lock", "update"):
         assert (tmp_path / "lock").read_bytes().startswith(b'{"command": "update"')
-    monkeypatch.setattr("fcntl.lockf", refuse)
-    with Lock(tmp_path / "lock", "update"):
-        pass
 
 
 @pytest.mark.parametrize(("times", "had"), [(2, True), (99, False)])
@@ -306,12 +303,12 @@ def test_a_lock_whose_file_goes_while_it_is_taken_is_taken_anew(
     path = tmp_path / "folder" / "lock"
     take, left = files._try_lock, [times]
 
-    def removed(handle: int) -> bool:
+    def removed(path: Path, handle: int) -> bool:
         if left[0]:
             left[0] -= 1
             path.unlink()
             path.parent.rmdir()
-        return take(handle)
+        return take(path, handle)
 
     monkeypatch.setattr(files, "_try_lock", removed)
     if had:

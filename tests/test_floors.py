@@ -11,8 +11,17 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "tcgamirror"
 
 FLOORS = [
-    {"", "errors", "patience", "values", "schema", "filesystem", "amounts", "cores"},
-    {"geometry", "spans", "brake", "abreast", "schedule", "publishing_options", "carrying_options"},
+    {"", "errors", "patience", "values", "schema", "amounts", "cores"},
+    {
+        "filesystem",
+        "geometry",
+        "spans",
+        "brake",
+        "abreast",
+        "schedule",
+        "publishing_options",
+        "carrying_options",
+    },
     {"model", "files", "database", "connections", "tiff"},
     {"resolution", "sampling", "manifest", "partial", "answers", "dimensions", "compared"}
     | {"lookups", "merging", "history", "retrying", "machine"},
