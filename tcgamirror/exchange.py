@@ -66,10 +66,7 @@ class Having:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """An image that has come, as its row elsewhere.
-
-    differs: it is of another file of the slide than the one listed here.
-    """
+    """An image from elsewhere and its row. differs: of another file than is listed here."""
 
     row: Row
     differs: bool
@@ -81,15 +78,12 @@ class Theirs(Protocol):
 
     def rows(self, table: str) -> Iterator[Row]:
         """All of a table, in the order in which they were written."""
-        ...
 
     def sampled(self) -> Iterator[Row]:
         """Columns of `sample` and `images` of each sampled slide, by rank."""
-        ...
 
     def told_of_sample(self) -> Mapping[str, str]:
         """Facts that are true of exactly this sample."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
