@@ -165,7 +165,8 @@ class Catalogue:
 
         successors_of: gives the newest file_ids, as far as they are known, of
         old ones that are no longer listed. A file that changed makes its image
-        pending again. Raises WrongContent if too many slides are lost at once,
+        pending again. A listing of the release merged last that brings nothing is
+        not noted. Raises ListingShrunk if too many slides are lost at once,
         unless accept_shrink, and what reading the listing raises.
         """
         with (

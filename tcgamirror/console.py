@@ -85,6 +85,14 @@ def are(count: int) -> str:
     return "is" if count == 1 else "are"
 
 
+def unknown(count: int) -> str:
+    """
+    >>> unknown(0), unknown(2)
+    ('', '; 2 of unknown resolution')
+    """
+    return f"; {count:,} of unknown resolution" if count else ""
+
+
 def say(message: str) -> None:
     """One line to stderr, of which no terminal obeys anything."""
     print(text(message), file=sys.stderr, flush=True)
@@ -219,8 +227,12 @@ class Progress:
         self._pass(f"listing {got:,} of {slides(total)}" if total else "asking for the listing")
 
     def note(self, message: str) -> None:
+        """Write one line, quiet or not: it is no progress."""
         self._wipe()
-        self._line(message)
+        if self._quiet:
+            say(message)
+        else:
+            self._line(message)
 
     def begins(self, total: int, workers: int) -> None:
         self._wipe()

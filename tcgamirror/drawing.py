@@ -25,9 +25,9 @@ MOST_NAMED = 10
 def fill(home: Home, catalogue: Catalogue, say: Callable[[str], None]) -> int:
     """Fills the sample up to what the settings ask for; how many slides were added.
 
-    What is sampled stays, whatever the settings say now. say: is told of projects
-    asked for of which nothing is listed, if there are others. Raises WrongUse if
-    more is asked for than there is, or all of nothing.
+    What is sampled stays, whatever the settings say now. Where more is asked for
+    than there is, all there is is taken. say: called with that, and with projects
+    asked for of which nothing is listed. Raises WrongUse if there is nothing at all.
     """
     if catalogue.release() is None:
         raise WrongUse("nothing is listed yet: run tcgamirror refresh first, or update")
@@ -43,14 +43,16 @@ def fill(home: Home, catalogue: Catalogue, say: Callable[[str], None]) -> int:
     if settings.lock is not None:
         added = _fill_locked(home, catalogue)
     else:
-        added = _fill_planned(settings.slides, plan, catalogue)
+        added = _fill_planned(settings.slides, plan, catalogue, say)
         if lacking := catalogue.unlisted_projects(plan.projects):
             say(f"no slide of {_named(lacking)} is listed: correct sample.projects in the settings")
     catalogue.set_fact(SAMPLED, asked)
     return added
 
 
-def _fill_planned(slides: int | None, plan: Plan, catalogue: Catalogue) -> int:
+def _fill_planned(
+    slides: int | None, plan: Plan, catalogue: Catalogue, say: Callable[[str], None]
+) -> int:
     sampled = catalogue.sampled_count()
     if slides is not None and sampled >= slides:
         return 0
@@ -60,17 +62,9 @@ def _fill_planned(slides: int | None, plan: Plan, catalogue: Catalogue) -> int:
     if not there:
         raise WrongUse(_why_none(catalogue.candidates(), plan))
     if slides is not None and slides > there:
-        raise WrongUse(
-            f"{slides} slides are asked for, but there are only {there}{_but(catalogue, plan)}: "
-            'lower sample.slides, make it "all", or widen kind and projects, in the settings'
-        )
+        say(f"{slides:,} slides are asked for, but there are only {there:,}: all are taken")
     _add(catalogue, fresh, plan)
     return len(fresh)
-
-
-def _but(catalogue: Catalogue, plan: Plan) -> str:
-    lacking = catalogue.unlisted_projects(plan.projects)
-    return f", and none of {_named(lacking)} is listed" if lacking else ""
 
 
 def _digest(home: Home) -> str:

@@ -190,6 +190,12 @@ class ChangedFile(NetworkError):
     passing = True
 
 
+class ListingShrunk(TcgaMirrorError):
+    """A new listing lacks so many slides that it is not taken over unasked."""
+
+    exit_code = ExitCode.SOME_FAILED
+
+
 # The slide: what a source got is not an image of it ---------------------------
 
 

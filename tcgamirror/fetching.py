@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tcgamirror.database import timestamp
+from tcgamirror.errors import NotThere, Refused
 from tcgamirror.model import Attempt, Outcome, Picture, Status
 from tcgamirror.retrying import retry_time
 from tcgamirror.waiting import READY, moments
@@ -66,6 +67,23 @@ def standing(connection: sqlite3.Connection, now: float) -> Standing:
         moments(now),
     ).fetchone()
     return Standing(by_status.get("pending", 0), by_status.get("done", 0), *row)
+
+
+def last_attempt(connection: sqlite3.Connection) -> int:
+    """Return the number of the last try, 0 if there was none."""
+    (last,) = connection.execute("SELECT coalesce(max(attempt), 0) FROM attempts").fetchone()
+    return int(last)
+
+
+def denied_since(connection: sqlite3.Connection, attempt: int) -> bool:
+    """Return whether a later try met a 403 or 404 for a slide that is listed."""
+    (found,) = connection.execute(
+        # Crossed, so that SQLite goes through the later tries alone.
+        "SELECT EXISTS (SELECT 1 FROM attempts CROSS JOIN slides USING (file_name) "
+        "WHERE attempt > ? AND fault IN (?, ?) AND +upstream IN ('current', 'changed'))",
+        (attempt, Refused("").fault, NotThere("").fault),
+    ).fetchone()
+    return bool(found)
 
 
 def record(connection: sqlite3.Connection, outcome: Outcome, run: int, now: float) -> None:

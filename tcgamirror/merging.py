@@ -18,7 +18,8 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from tcgamirror.database import timestamp, transaction
-from tcgamirror.errors import WrongContent
+from tcgamirror.errors import ListingShrunk
+from tcgamirror.lookups import last_release
 from tcgamirror.model import Slide
 
 SLIDE_COLUMNS = tuple(field.name for field in fields(Slide))
@@ -100,7 +101,7 @@ class Arrived:
     older: tuple[_Twin, ...]
 
     def refuse_if_shrunken(self) -> None:
-        """Raises WrongContent if it lacks too many of the slides listed before."""
+        """Raises ListingShrunk if it lacks too many of the slides listed before."""
         (listed,) = self.connection.execute(
             f"SELECT count(*) FROM slides WHERE {_LISTED}"
         ).fetchone()
@@ -110,7 +111,7 @@ class Arrived:
         ).fetchone()
         most = MOST_LOST_PERCENT if listed >= FEW else MOST_LOST_PERCENT_OF_FEW
         if lost * 100 > listed * most:
-            raise WrongContent(
+            raise ListingShrunk(
                 f"{self.release} lacks {lost} of the {listed} slides listed so far, which looks "
                 "like a part of it alone; if it is all there is, take it as it is by "
                 "--accept-shrink"
@@ -158,7 +159,9 @@ class Arrived:
             unchanged=listed - int(differing),
             duplicates=len(self.older),
         )
-        _record(notes, now, listed, merged)
+        # The same listing read again is no event.
+        if notes.count or notes.is_new_release:
+            _record(notes, now, listed, merged)
         return merged
 
 
@@ -227,13 +230,18 @@ def _without_twins(connection: sqlite3.Connection) -> list[_Twin]:
 
 
 class _Notes:
-    """The changes of one merge, each noted with its number and release."""
+    """The changes of one merge, each noted with its number and release.
+
+    count: of those noted so far. is_new_release: whether another one was merged before it.
+    """
 
     def __init__(self, connection: sqlite3.Connection, release: str) -> None:
         self.connection = connection
         self.release = release
         row = connection.execute("SELECT coalesce(max(merge), 0) + 1 FROM releases").fetchone()
         self.merge = int(row[0])
+        self.is_new_release = release != last_release(connection)
+        self.count = 0
 
     def note(self, what: str, rows: str, detail: str = "NULL", **parameters: object) -> int:
         """A change for each of `rows`, which is SQL from FROM on; how many there were."""
@@ -242,6 +250,7 @@ class _Notes:
             f"SELECT :merge, :release, :what, file_name, {detail} {rows} ORDER BY position",
             {"merge": self.merge, "release": self.release, "what": what, **parameters},
         )
+        self.count += noted.rowcount
         return noted.rowcount
 
 

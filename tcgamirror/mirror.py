@@ -15,6 +15,8 @@ from tcgamirror.catalogue import Catalogue
 from tcgamirror.errors import (
     ExitCode,
     Interrupted,
+    ListingShrunk,
+    NetworkError,
     NoRoom,
     TcgaMirrorError,
     Unreachable,
@@ -71,7 +73,8 @@ class Fetched:
     """What one run fetched.
 
     bytes: from the network. left: due, but not begun. stopped_by: the option
-    that kept them from it, if one did.
+    that kept them from it, if one did. unknown_mpp: images of those done whose
+    resolution is unknown.
     """
 
     done: int = 0
@@ -79,6 +82,7 @@ class Fetched:
     bytes: int = 0
     left: int = 0
     stopped_by: str | None = None
+    unknown_mpp: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,8 @@ class Report:
 
     merged: None if there was no new listing. added: to the sample. standing: of
     the sample afterwards. locked: how the mirror differs from its lock file, if
-    it was made of one.
+    it was made of one. error: why the listing could not be taken over, though
+    what was sampled was fetched all the same.
     """
 
     release: str | None
@@ -96,9 +101,12 @@ class Report:
     fetched: Fetched
     standing: Standing
     locked: Differences | None = None
+    error: TcgaMirrorError | None = None
 
     @property
     def exit_code(self) -> ExitCode:
+        if self.error is not None:
+            return self.error.exit_code
         return ExitCode.SOME_FAILED if self.fetched.failed else ExitCode.DONE
 
 
@@ -106,11 +114,13 @@ class Report:
 class Wishes:
     """What the command line asks of one run.
 
+    force_refresh: the listing is read though its release is the same.
     limit: slides. time_limit: seconds. max_bytes: after which no slide begins.
     only: file names of the slides that may be fetched; None for all that are due.
     """
 
     refresh: bool = True
+    force_refresh: bool = False
     sample: bool = True
     fetch: bool = True
     retry_failed: bool = False
@@ -141,17 +151,17 @@ class Run:
         self._brake = brake
         self._log = log
 
-    def refresh(self, *, accept_shrink: bool = False) -> Merged | None:
-        """Takes over the listing of the GDC, or of the manifest; None if nothing is new there.
+    def refresh(self, wishes: Wishes) -> Merged | None:
+        """Take over the listing of the GDC, or of the manifest; None if nothing is new there.
 
-        Raises NetworkError, BadManifest.
+        Raises NetworkError, BadManifest or ListingShrunk.
         """
         manifest = self.settings.manifest
         if manifest is not None:
             merged = refreshing.from_manifest(
                 self._catalogue,
                 Path(manifest),
-                accept_shrink=accept_shrink,
+                accept_shrink=wishes.accept_shrink,
                 say=self._watcher.note,
             )
         else:
@@ -160,12 +170,29 @@ class Run:
                 self._catalogue,
                 self._transport,
                 self.settings.api,
-                accept_shrink=accept_shrink,
+                accept_shrink=wishes.accept_shrink,
+                force=wishes.force_refresh,
                 on_page=self._watcher.listing,
             )
         if merged is not None and self._log is not None:
             self._log.listing(self._catalogue.release(), merged)
         return merged
+
+    def refresh_or_keep(self, wishes: Wishes) -> tuple[Merged | None, TcgaMirrorError | None]:
+        """Do as `refresh`; keep the listing there is if none can be taken over, and return why.
+
+        What is sampled can be fetched all the same: the bucket is another server.
+        Raises what `refresh` does where nothing is to be fetched, or no listing is there.
+        """
+        try:
+            return self.refresh(wishes), None
+        except (NetworkError, ListingShrunk) as error:
+            if not wishes.fetch or self._catalogue.release() is None:
+                raise
+            self._watcher.note(
+                f"the listing stays as it was: {error}. What is sampled is fetched all the same"
+            )
+            return None, error
 
     def sample(self) -> int:
         """Fills the sample up; how many slides were added. Raises WrongUse: see `drawing.fill`."""
@@ -226,7 +253,9 @@ class Run:
             raise Interrupted(f"stopped with {tally.done} slides done; the next run goes on")
         left = len(due) - tally.done - tally.failed + beyond
         stopped_by = pool.limit or ("--limit" if left else None)
-        return Fetched(tally.done, tally.failed, ladder.bytes_moved, left, stopped_by)
+        return Fetched(
+            tally.done, tally.failed, ladder.bytes_moved, left, stopped_by, tally.unknown_mpp
+        )
 
     def _end_if_away(self, tally: Tally, pool: Pool) -> None:
         """After several slides in a row that nobody could give, the site itself is asked."""
@@ -292,7 +321,7 @@ def rehearsed(home: Home, wishes: Wishes, watcher: Watcher, brake: Brake) -> Ite
         home.check_target(catalogue)
         steps = Run(home, catalogue, transport, watcher, brake)
         if wishes.refresh:
-            steps.refresh(accept_shrink=wishes.accept_shrink)
+            steps.refresh(wishes)
         if wishes.sample:
             steps.sample()
         due = catalogue.due(retry_failed=wishes.retry_failed, now=time.time(), limit=wishes.limit)
@@ -347,17 +376,17 @@ def perform(
                 log.begins(home.settings.fixed, workers_of(home.settings), catalogue.release())
             if survey is not None:
                 wishes = survey(catalogue)
-            merged = steps.refresh(accept_shrink=wishes.accept_shrink) if wishes.refresh else None
+            merged, error = steps.refresh_or_keep(wishes) if wishes.refresh else (None, None)
             added = steps.sample() if wishes.sample else 0
             fetched = steps.fetch(run, wishes) if wishes.fetch else Fetched()
             if log is not None:
-                log.ends(fetched.left)
+                log.ends(fetched.left, error)
             # Now, with the lock held: another run may write a moment later.
             standing, locked = catalogue.standing(time.time()), _locked(home, catalogue)
-            report = Report(catalogue.release(), merged, added, fetched, standing, locked)
+            report = Report(catalogue.release(), merged, added, fetched, standing, locked, error)
             exit_code = report.exit_code
-        except TcgaMirrorError as error:
-            exit_code = error.exit_code
+        except TcgaMirrorError as ending:
+            exit_code = ending.exit_code
             raise
         finally:
             catalogue.end_run(run, exit_code=exit_code, now=time.time())

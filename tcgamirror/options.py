@@ -61,6 +61,9 @@ def grammar() -> argparse.ArgumentParser:
             action="store_true",
             help="take a listing though it lacks more than a tenth of the slides listed before",
         )
+    refresh.add_argument(
+        "--force", action="store_true", help="read the listing though its release is the same"
+    )
     sample = _command(commands, "sample", "fill the sample up from the listing", _SAMPLE)
     for command in (refresh, sample):
         _logging(command)

@@ -7,15 +7,25 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tcgamirror import gdc
+from tcgamirror import fetching, gdc
 from tcgamirror.catalogue import Catalogue
-from tcgamirror.errors import BadManifest, NetworkError, WrongContent
+from tcgamirror.database import timestamp
+from tcgamirror.errors import NetworkError
 from tcgamirror.manifest import identity, in_words, release_of, slides_of
 from tcgamirror.merging import Coming, Merged
 from tcgamirror.model import Slide
 
 _MANIFEST = "manifest merged"
 """The catalogue's fact under which the digest of the manifest merged last stands."""
+
+_READ = "listing read"
+"""The catalogue's fact that tells when the GDC's listing was read last, and the last try by then.
+
+The time is ISO 8601, UTC. Both stand in one value, separated by a blank.
+"""
+
+READ_AGAIN = 30 * 24 * 3600.0
+"""Seconds after which the listing of the same release is read again."""
 
 
 def from_gdc(
@@ -24,25 +34,45 @@ def from_gdc(
     api: str,
     *,
     accept_shrink: bool,
+    force: bool = False,
     on_page: Callable[[int, int], None] | None = None,
 ) -> Merged | None:
-    """Merges the GDC's listing if its data release is a new one; else None, after one request.
+    """Merge the GDC's listing; None if it brings nothing, in general after one request.
 
-    Raises NetworkError: before anything is changed.
+    An equal release does not prove an equal listing. So that of the same release is
+    read again too, if a listed slide was denied since, after READ_AGAIN, or by force.
+
+    Raises NetworkError or ListingShrunk, before anything is changed.
     """
     release = gdc.release(answers, api)
-    if release == catalogue.release():
+    now = time.time()
+    if release == catalogue.release() and not force and not _is_due(catalogue, now):
         return None
+    with catalogue.at_one_moment() as connection:
+        last_attempt = fetching.last_attempt(connection)
 
     def merge(slides: Iterator[Slide]) -> Merged:
         return catalogue.merge(
             Coming(release, slides),
-            time.time(),
+            now,
             accept_shrink=accept_shrink,
             successors_of=lambda lost: _successors(answers, api, lost),
         )
 
-    return gdc.given_slides(answers, api, merge, on_page=on_page)
+    before = catalogue.merges()
+    merged = gdc.given_slides(answers, api, merge, on_page=on_page)
+    catalogue.set_fact(_READ, f"{timestamp(now)} {last_attempt}")
+    return merged if catalogue.merges() > before else None
+
+
+def _is_due(catalogue: Catalogue, now: float) -> bool:
+    """Return whether to read the listing of the same release again."""
+    read, _, attempt = (catalogue.fact(_READ) or "").partition(" ")
+    # A time in the future was set by a fast clock.
+    if not timestamp(now - READ_AGAIN) <= read <= timestamp(now):
+        return True
+    with catalogue.at_one_moment() as connection:
+        return fetching.denied_since(connection, int(attempt) if attempt.isdecimal() else 0)
 
 
 def _successors(answers: gdc.Answers, api: str, lost: list[str]) -> dict[str, str]:
@@ -63,7 +93,7 @@ def from_manifest(
     """Merges the manifest if it is another than the last time, or there was none; else None.
 
     One that is gone is as good as unchanged. say: called with that, and with what
-    is left out of a new one. Raises BadManifest.
+    is left out of a new one. Raises BadManifest or ListingShrunk.
     """
     known = catalogue.fact(_MANIFEST)
     if known is not None and not path.exists():
@@ -74,11 +104,7 @@ def from_manifest(
         return None
     others = Counter[str]()
     listing = Coming(release_of(path), slides_of(path, others))
-    try:
-        merged = catalogue.merge(listing, time.time(), accept_shrink=accept_shrink)
-    except WrongContent as error:
-        # It shrank, as an answer of the GDC may too; but this one the user gave.
-        raise BadManifest(str(error)) from error
+    merged = catalogue.merge(listing, time.time(), accept_shrink=accept_shrink)
     catalogue.set_fact(_MANIFEST, now)
     if others:
         say(f"{path}: {in_words(others)}")

@@ -59,6 +59,7 @@ class RunLog:
         self._begun = clock()
         self._done = self._failed = self._bytes = 0
         self._left: int | None = None
+        self._error: TcgaMirrorError | None = None
         self._file: BinaryIO | None = None
         if path is not None:
             self._file = _opened(path)
@@ -73,7 +74,7 @@ class RunLog:
         trace: TracebackType | None,
     ) -> None:
         try:
-            self._end(error)
+            self._end(error or self._error)
         finally:
             if self._file is not None:
                 self._file.close()
@@ -115,9 +116,12 @@ class RunLog:
             message=last.message if last else None,
         )
 
-    def ends(self, left: int) -> None:
-        """The run came to its own end. left: slides that the next run will fetch."""
-        self._left = left
+    def ends(self, left: int, error: TcgaMirrorError | None) -> None:
+        """Note that the run came to its own end.
+
+        left: slides that the next run will fetch. error: what it went on in spite of.
+        """
+        self._left, self._error = left, error
 
     def _end(self, error: BaseException | None) -> None:
         code = ExitCode.SOME_FAILED if self._failed else ExitCode.DONE

@@ -23,15 +23,20 @@ _AWAY = frozenset(
 
 
 class Tally:
-    """unreached: how many slides in a row nobody could give. last: why not the last one."""
+    """What came of the slides so far.
+
+    unreached: how many slides in a row nobody could give. last: why not the last
+    one. unknown_mpp: images of unknown resolution.
+    """
 
     def __init__(self) -> None:
-        self.done = self.failed = self.unreached = 0
+        self.done = self.failed = self.unreached = self.unknown_mpp = 0
         self.last = ""
         self._reached = False
 
     def add(self, outcome: Outcome) -> None:
         if outcome.picture is not None:
+            self.unknown_mpp += outcome.picture.mpp_x is None
             # An image that lay there already says nothing of the site.
             self.had(asked=any(attempt.requests for attempt in outcome.attempts))
         else:

@@ -293,11 +293,9 @@ class Transport:
             raise TooSlow(f"{name}: no answer in time ({why(error)})") from error
         except (requests.RequestException, HTTPError, HTTPException) as error:
             exchange.check()
-            unreachable = Unreachable(f"{name} cannot be reached ({why(error)})")
-            unreachable.__cause__ = error
             if "certificate verify failed" in str(error).lower():
-                raise Again(unreachable, None) from error
-            raise unreachable from error
+                raise Again(_untrusted(name, error), None) from error
+            raise Unreachable(f"{name} cannot be reached ({why(error)})") from error
         except OSError as error:
             raise WrongUse(f"{name} cannot be asked ({why(error)}): see the settings") from error
         try:
@@ -321,6 +319,13 @@ def host_key(url: str) -> str:
     except ValueError as error:
         raise WrongUse(f"{place(url)} cannot be asked ({error}): correct the URL") from error
     return f"{parts.hostname or ''}:{port}"
+
+
+def _untrusted(name: str, error: Exception) -> Unreachable:
+    return Unreachable(
+        f"{name}: the server's certificate is not valid ({why(error)}). Check this machine's "
+        "clock, or name your network's own authority in SSL_CERT_FILE"
+    )
 
 
 def _redirect(url: str, response: requests.Response) -> str | None:

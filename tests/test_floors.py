@@ -24,7 +24,8 @@ FLOORS = [
     },
     {"model", "files", "database", "connections", "tiff"},
     {"resolution", "sampling", "manifest", "partial", "answers", "dimensions", "compared"}
-    | {"lookups", "merging", "history", "retrying", "machine"},
+    | {"lookups", "history", "retrying", "machine"},
+    {"merging"},
     {"picking", "waiting", "upkeep", "workspace", "gdc", "exchange"},
     {"fetching"},
     {"settings", "catalogue", "download", "svs", "origins", "runlog"},

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcgamirror.catalogue import Catalogue
-from tcgamirror.errors import WrongContent
+from tcgamirror.errors import ListingShrunk
 from tcgamirror.manifest import read_manifest
 from tcgamirror.merging import Merged
 from tcgamirror.model import Listing, Outcome, Slide
@@ -222,7 +222,7 @@ def test_a_listing_that_lost_a_tenth_and_more_is_not_believed(tmp_path: Path) ->
     slides = [slide(f"s{number}") for number in range(20)]
     with Catalogue.create(tmp_path / "catalogue.db") as catalogue:
         catalogue.merge(listing(*slides), NOW)
-        with pytest.raises(WrongContent, match="lacks 3 of the 20 slides"):
+        with pytest.raises(ListingShrunk, match="lacks 3 of the 20 slides"):
             catalogue.merge(listing(*slides[3:], release="half"), LATER)
         assert (catalogue.release(), catalogue.counts().listed) == ("Data Release 1", 20)
         assert catalogue.merge(listing(*slides[2:]), LATER).withdrawn == 2
@@ -234,7 +234,7 @@ def test_of_few_slides_up_to_half_may_be_left_out(tmp_path: Path) -> None:
     with Catalogue.create(tmp_path / "catalogue.db") as catalogue:
         catalogue.merge(listing(*slides), NOW)
         asked: list[list[str]] = []
-        with pytest.raises(WrongContent, match="lacks 3 of the 4 slides"):
+        with pytest.raises(ListingShrunk, match="lacks 3 of the 4 slides"):
             catalogue.merge(listing(slides[0]), LATER, successors_of=knowing({}, asked))
         assert asked == []
         two = listing(*slides[:2])

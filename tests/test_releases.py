@@ -119,7 +119,7 @@ def test_a_listing_that_shrank_is_refused_with_the_way_out(
         gdc.publish(many[5:], NEXT)
         gdc.clear()
         refused = run("--mirror", root, "update")
-        assert refused.code == 4 and "by --accept-shrink" in refused.sentence
+        assert refused.code == 3 and "by --accept-shrink" in refused.sentence
         assert not gdc.requests("/files/versions")
         assert f"listing  {FIRST}" in succeeded("--mirror", root, "status").out
         assert "5 withdrawn" in succeeded("--mirror", root, "update", "--accept-shrink").out

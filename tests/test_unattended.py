@@ -79,7 +79,7 @@ def test_an_unchanged_manifest_is_merged_once(tmp_path: Path, small_gdc: StandIn
     assert f"the manifest {manifest} is gone" in gone.sentence
     manifest.write_text("\n".join(lines[:3]))
     refused = run("--mirror", root, "update")
-    assert refused.code == 2 and "by --accept-shrink" in refused.sentence
+    assert refused.code == 3 and "by --accept-shrink" in refused.sentence
     assert "withdrawn" in succeeded("--mirror", root, "update", "--accept-shrink").out
 
 

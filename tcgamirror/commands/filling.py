@@ -83,7 +83,8 @@ def _tell_rehearsed(seen: Forecast) -> None:
 
 
 def refresh(given: argparse.Namespace) -> ExitCode:
-    return _perform(given, Wishes(sample=False, fetch=False, accept_shrink=given.accept_shrink))
+    wishes = Wishes(sample=False, fetch=False, accept_shrink=given.accept_shrink)
+    return _perform(given, dataclasses.replace(wishes, force_refresh=given.force))
 
 
 def sample(given: argparse.Namespace) -> ExitCode:
@@ -123,7 +124,7 @@ def _perform(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
     finally:
         progress.close()
     if as_json:
-        print(json.dumps(dataclasses.asdict(report) | {"exit_code": int(report.exit_code)}))
+        print(json.dumps(_report_object(report)))
     else:
         for line in _report_words(report, wishes):
             print(console.text(line))
@@ -131,6 +132,14 @@ def _perform(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
             for line in difference_words(report.locked, str(home.settings.lock)):
                 print(line)
     return report.exit_code
+
+
+def _report_object(report: Report) -> dict[str, object]:
+    """Return the report as JSON has it, with `error` only where there is one."""
+    told = dataclasses.asdict(dataclasses.replace(report, error=None))
+    del told["error"]
+    error = {} if report.error is None else {"error": str(report.error)}
+    return {**told, "exit_code": int(report.exit_code), **error}
 
 
 def _report_words(report: Report, wishes: Wishes) -> list[str]:
@@ -146,7 +155,7 @@ def _report_words(report: Report, wishes: Wishes) -> list[str]:
     if fetched.done or fetched.failed:
         lines.append(
             f"{console.slides(fetched.done)} fetched, {fetched.failed} failed, "
-            f"{console.in_bytes(fetched.bytes)} moved"
+            f"{console.in_bytes(fetched.bytes)} moved" + console.unknown(fetched.unknown_mpp)
         )
     elif wishes.fetch and not standing.pending:
         lines.append(f"nothing to fetch: {_standing_words(standing)} ({report.release})")

@@ -187,7 +187,7 @@ class _Repair:
         if self._asked_for:
             print(
                 f"{console.images(fetched.done)} fetched again, {fetched.failed:,} failed, "
-                f"{console.in_bytes(fetched.bytes)} moved"
+                f"{console.in_bytes(fetched.bytes)} moved" + console.unknown(fetched.unknown_mpp)
             )
         if unrepaired:
             print(f"{console.images(unrepaired)} not repaired; the next --repair tries again")

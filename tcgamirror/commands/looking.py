@@ -50,8 +50,7 @@ def status(given: argparse.Namespace) -> ExitCode:
         print(f"failed   {_retry_words(standing)}")
     print(
         f"images   {console.in_bytes(counts.bytes)}, "
-        f"for {console.in_bytes(counts.bytes_fetched)} moved"
-        + (f"; {int(str(unknown)):,} of unknown resolution" if unknown else "")
+        f"for {console.in_bytes(counts.bytes_fetched)} moved" + console.unknown(int(str(unknown)))
     )
     for name, words in origins.items():
         print(f"{name:8} {console.text(words)}")

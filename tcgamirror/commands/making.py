@@ -109,7 +109,7 @@ def _manifest_words(settings: Settings, manifest: _Manifest) -> Iterator[str]:
 
 
 def _check_choice(settings: Settings, manifest: _Manifest) -> None:
-    """Raises WrongUse if the manifest has none of the slides asked for, or fewer."""
+    """Raise WrongUse if the manifest has none of the slides asked for; tell if it has fewer."""
     if settings.projects:
         raise WrongUse(
             "a manifest tells no projects, so that --project would match none of its slides: "
@@ -120,12 +120,15 @@ def _check_choice(settings: Settings, manifest: _Manifest) -> None:
             f"--by {settings.by} makes no difference: a manifest tells no projects or sites"
         )
     there = manifest.allowed
-    if not there or (settings.slides or 0) > there:
-        asked = "all" if settings.slides is None else f"{settings.slides:,}"
+    if not there:
         raise WrongUse(
-            f"--slides asks for {asked}, but of the {console.slides(manifest.slides)} in "
-            f"{settings.manifest} only {there:,} are of the --kind asked for"
-            + (": ask for no more, or for all" if there else ": ask for another")
+            f"none of the {console.slides(manifest.slides)} in {settings.manifest} is of the "
+            "--kind asked for: ask for another"
+        )
+    if (settings.slides or 0) > there:
+        console.say(
+            f"--slides asks for {settings.slides:,}, but there are only {there:,} of the --kind "
+            f"asked for in {settings.manifest}: all are taken"
         )
 
 
