@@ -350,6 +350,7 @@ def _patience(network: _Table, usual: Patience) -> Patience:
         stall=network.take("stall", seconds, usual.stall),
         tries=network.take("tries", _up_to(MOST_TRIES), usual.tries),
         backoff=network.take("backoff", seconds, usual.backoff),
+        pause=network.take("pause", seconds, usual.pause),
     )
 
 
@@ -395,6 +396,7 @@ first_byte = {settings.patience.first_byte}
 stall = {settings.patience.stall}
 tries = {settings.patience.tries}
 backoff = {settings.patience.backoff}  # before the second try; doubled before each further one
+pause = {settings.patience.pause}  # of all requests to a busy host; doubled up to ten times that
 """
 
 
