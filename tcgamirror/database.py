@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tcgamirror import filesystem
 from tcgamirror.errors import Damaged, Locked, NoRoom, TcgaMirrorError, WrongUse
+from tcgamirror.journals import JOURNALS, check_journals
 from tcgamirror.schema import APPLICATION_ID, MIGRATIONS
 
 BUSY_SECONDS = 30.0
@@ -128,11 +129,13 @@ def connect(
 ) -> sqlite3.Connection:
     """A connection in autocommit mode; raises sqlite3.Error, to be used within `translated`.
 
-    A reader may find a journal that a killed writer left: then the file is
-    opened once for writing, which finishes or rolls back what was cut off.
+    Raises Damaged for a journal that SQLite must not see. A reader may find one that a
+    killed writer left: then the file is opened once for writing, which finishes or rolls
+    back what was cut off.
     Where that cannot be, as on a read-only medium, a file without any journal
     is read as one that nobody changes.
     """
+    check_journals(path)
     try:
         return _connected(path, "ro" if read_only else "rwc", busy_seconds)
     except sqlite3.OperationalError as error:
@@ -147,14 +150,10 @@ def _recovered(path: Path, busy_seconds: float) -> sqlite3.Connection:
     try:
         connect(path, busy_seconds=busy_seconds).close()
     except sqlite3.OperationalError:
-        if any(_journal(path, suffix).exists() for suffix in ("-wal", "-journal")):
+        if any(path.with_name(path.name + suffix).exists() for suffix in ("-wal", "-journal")):
             raise
         return _connected(path, "ro&immutable=1", busy_seconds)
     return _connected(path, "ro", busy_seconds)
-
-
-def _journal(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
 
 
 def _connected(path: Path, mode: str, busy_seconds: float) -> sqlite3.Connection:
@@ -264,9 +263,13 @@ def migrate(connection: sqlite3.Connection, scripts: Sequence[str] = MIGRATIONS)
 
 
 def create(path: Path) -> None:
-    """Makes an empty catalogue, whole or not at all, in place of whatever is at `path`."""
+    """Make an empty catalogue, whole or not at all, in place of whatever is at `path`."""
     unfinished = path.with_name(f"{path.name}.new")
     unfinished.unlink(missing_ok=True)
+    for place in (unfinished, path):
+        # Of a catalogue that is no more: SQLite would play them into the new one.
+        for suffix in JOURNALS:
+            place.with_name(place.name + suffix).unlink(missing_ok=True)
     connection = connect(unfinished)
     try:
         migrate(connection)

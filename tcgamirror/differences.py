@@ -228,9 +228,10 @@ def rehearse(source: Publisher, root: Path, *, delete: bool) -> Synced:
     """What `synchronize` would do; changes nothing at `root`."""
     refuse_itself(source, root)
     with tempfile.TemporaryDirectory(prefix="tcgamirror-") as folder:
-        copy = Path(folder) / CATALOGUE
-        source.catalogue(copy, None)
-        with Foreign(copy, f"the catalogue of {source.name}") as foreign:
+        seen = source.catalogue(Path(folder), None)
+        if seen is None:
+            raise Damaged(f"{source.name} gives no catalogue, though it was asked for one")
+        with Foreign(seen.path(Path(folder)), f"the catalogue of {source.name}") as foreign:
             foreign.check(settings_of(foreign.fixed).form)
             check_target(source, root, foreign.fixed)
             right = right_here(root, foreign)

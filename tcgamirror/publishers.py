@@ -9,17 +9,16 @@ which proves it whole at once.
 
 from __future__ import annotations
 
-import hashlib
+import io
 import os
 import sqlite3
-import stat
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeVar
+from typing import BinaryIO, Protocol, Self, TypeVar
 from urllib.parse import quote
 
 from tcgamirror import database
@@ -33,10 +32,13 @@ from tcgamirror.errors import (
     NotAMirror,
     NotThere,
     TooLong,
+    WrongUse,
 )
 from tcgamirror.files import YOUNG, digest, room
 from tcgamirror.foreign import MOST_BYTES, Image
-from tcgamirror.home import CATALOGUE, check_readable
+from tcgamirror.home import CATALOGUE
+from tcgamirror.journals import JOURNALS, ROLLBACK, WAL, copy_database
+from tcgamirror.openat import Tree
 from tcgamirror.settings import FILE_NAME
 from tcgamirror.transport import Transport
 
@@ -46,7 +48,6 @@ BY_DIGEST = '"sha256-'
 """How the ETags of `tcgamirror serve` begin."""
 
 _PIECE = 1 << 20
-_JOURNALS = ("-wal", "-journal")
 
 T = TypeVar("T")
 
@@ -64,6 +65,17 @@ class Seen:
     modified: str | None = None
     lasting: bool = True
 
+    @classmethod
+    def of(cls, path: Path, folder: Path) -> Self:
+        """Give a copy that was written to its end its name in the folder."""
+        seen = cls(digest(path, "sha256"))
+        path.replace(seen.path(folder))
+        return seen
+
+    def path(self, folder: Path) -> Path:
+        """Return where a copy of it lies in a folder: under a name that no other copy has."""
+        return folder / f"{self.digest}.db"
+
 
 class Publisher(Protocol):
     """Where a mirror comes from. Any number of threads may fetch at once."""
@@ -73,10 +85,11 @@ class Publisher(Protocol):
         """What it is called in messages, without credentials."""
         ...
 
-    def catalogue(self, target: Path, known: Seen | None) -> Seen | None:
-        """Writes a consistent copy at `target`; None if it is still what is `known`.
+    def catalogue(self, folder: Path, known: Seen | None) -> Seen | None:
+        """Write a consistent copy into a folder of this process alone, under its digest.
 
-        Raises Locked if it is being changed all the time, NotAMirror if there is none.
+        Return None if it is still what is `known`. Raises Locked if it is being changed all
+        the time, NotAMirror if there is none.
         """
         ...
 
@@ -92,8 +105,17 @@ class Folder:
     """A mirror's directory, on this machine or mounted here."""
 
     def __init__(self, root: Path, rate: float | None, stop: threading.Event) -> None:
-        if not (root / FILE_NAME).is_file():
-            raise NotAMirror(f"{root} is no mirror, it holds no {FILE_NAME}; name another source")
+        try:
+            self._tree = Tree(root)
+            self._tree.open(FILE_NAME).close()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NotAMirror(
+                f"{root} is no mirror, it holds no {FILE_NAME}; name another source"
+            ) from error
+        except OSError as error:
+            raise NotAMirror(
+                f"{root / FILE_NAME} cannot be read ({error.strerror}); name another source"
+            ) from error
         self.root = root
         self._stop = stop
         self._pace = Pace(rate, stop)
@@ -102,18 +124,28 @@ class Folder:
     def name(self) -> str:
         return str(self.root)
 
-    def catalogue(self, target: Path, known: Seen | None) -> Seen | None:
+    def catalogue(self, folder: Path, known: Seen | None) -> Seen | None:
         del known  # A copy costs less than to find out whether it is needed.
         path = self.root / CATALOGUE
-        if not path.is_file():
-            raise Damaged(f"{path} is missing; {database.WAY_OUT}")
-        check_readable(path)
-        if path.stat().st_size > MOST_BYTES:
-            raise Damaged(f"{path} has {path.stat().st_size:,} bytes, more than any catalogue has")
-        target.unlink(missing_ok=True)
-        with database.translated(path):
-            _copy_pages(path, target)
-        return Seen(digest(target, "sha256"))
+        try:
+            copy = copy_database(self._tree, CATALOGUE, folder, MOST_BYTES)
+        except FileNotFoundError as error:
+            raise Damaged(f"{path} is missing; {database.WAY_OUT}") from error
+        except PermissionError as error:
+            raise WrongUse(f"{path} cannot be read by this user; change its permissions") from error
+        except OSError as error:
+            raise Damaged(f"{path} cannot be read ({error.strerror})") from error
+        return Seen.of(_settled(copy, folder), folder)
+
+    def small(self, name: str, folder: Path, most: int) -> Path:
+        """Copy a file of at most so many bytes into a folder; where it is then."""
+        copy = folder / name
+        with self._opened(name) as source, room(copy), copy.open("xb") as file:
+            while piece := self._piece(source, name):
+                file.write(piece)
+                if file.tell() > most:
+                    raise Damaged(f"{self.root / name} has more than {most:,} bytes")
+        return copy
 
     def fetch(self, image: Image, file: BinaryIO) -> None:
         with self._opened(image.path) as source:
@@ -127,49 +159,40 @@ class Folder:
                 file.write(piece)
                 self._pace.keep(len(piece))
 
-    def _piece(self, source: BinaryIO, path: str) -> bytes:
+    def _piece(self, source: io.FileIO, path: str) -> bytes:
         try:
             return source.read(min(_PIECE, self._pace.piece))
         except OSError as error:
             raise Damaged(f"{self.root / path} cannot be read ({error.strerror})") from error
 
-    @contextmanager
-    def _opened(self, path: str) -> Iterator[BinaryIO]:
+    def _opened(self, path: str) -> io.FileIO:
         try:
-            # Without waiting: a pipe of that name would keep this process for ever.
-            handle = os.open(self.root / path, os.O_RDONLY | os.O_NONBLOCK)
+            return self._tree.open(path)
         except FileNotFoundError as error:
             raise NotThere(f"{self.root / path} is missing") from error
         except OSError as error:
             raise Damaged(f"{self.root / path} cannot be read ({error.strerror})") from error
-        with os.fdopen(handle, "rb", buffering=0) as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise Damaged(f"{self.root / path} is no file")
-            yield file
 
 
-def _copy_pages(path: Path, target: Path) -> None:
-    """A consistent copy of a catalogue, whatever others write meanwhile.
+def _settled(copy: Path, folder: Path) -> Path:
+    """Return a copied database in one file, its journals played back in a further copy.
 
     Its schema is not read, as `database.connect` does: that may be such that it takes for ever.
-    A journal that a killed writer left is finished or rolled back, by opening the file for
-    writing; on a read-only medium it is read as one that nobody changes, if there is no journal.
     """
-    journals = any(path.with_name(path.name + suffix).exists() for suffix in _JOURNALS)
-    modes = ["ro", "rw"] if journals else ["ro", "rw", "ro&immutable=1"]
-    for mode in modes:
-        address = f"{path.absolute().as_uri()}?mode={mode}"
-        with closing(sqlite3.connect(address, uri=True, timeout=database.BUSY_SECONDS)) as source:
-            try:
-                source.execute("PRAGMA schema_version").fetchone()
-            except sqlite3.OperationalError as error:
-                unwritable = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
-                if mode == modes[-1] or error.sqlite_errorcode & 0xFF not in unwritable:
-                    raise
-            else:
-                with database.translated(target), closing(sqlite3.connect(target)) as copy:
-                    source.backup(copy)
-                return
+    journals = [copy.with_name(copy.name + suffix) for suffix in JOURNALS]
+    if not any(path.exists() and path.stat().st_size for path in journals):
+        return copy
+    target = folder / "settled.db"
+    target.unlink(missing_ok=True)
+    with (
+        database.translated(copy),
+        closing(sqlite3.connect(copy)) as source,
+        closing(sqlite3.connect(target)) as settled,
+    ):
+        source.backup(settled)
+    for path in (copy, *journals):
+        path.unlink(missing_ok=True)
+    return target
 
 
 class Web:
@@ -195,9 +218,9 @@ class Web:
     def fetch(self, image: Image, file: BinaryIO) -> None:
         self._transport.download(self._url(image.path), file, size=image.bytes, meter=self.meter)
 
-    def catalogue(self, target: Path, known: Seen | None) -> Seen | None:
+    def catalogue(self, folder: Path, known: Seen | None) -> Seen | None:
         for pause in (*AGAIN_AFTER, None):
-            seen = self._copied(target, known)
+            seen = self._copied(folder, known)
             if seen is not None and _named_by_digest(seen):
                 return seen
             if seen is None and known is not None and _named_by_digest(known):
@@ -215,7 +238,7 @@ class Web:
                 break
         raise Interrupted("stopped while waiting for the source's catalogue")
 
-    def _copied(self, target: Path, known: Seen | None) -> Seen | None:
+    def _copied(self, folder: Path, known: Seen | None) -> Seen | None:
         """The catalogue as it lies there, whole or not; None if it is still what is known."""
 
         def taken(answer: Answer) -> Seen | None:
@@ -225,7 +248,7 @@ class Web:
             answer.unpacked_only()
             if answer.is_page:
                 raise answer.other("the catalogue")
-            return _written(answer, target)
+            return _written(answer, folder)
 
         try:
             return self._ask(CATALOGUE, taken, {} if known is None else _unless(known))
@@ -237,7 +260,7 @@ class Web:
     def _changing(self, seen: Seen | None) -> str | None:
         """Why the catalogue there is not at rest; None if it is."""
         # Of a catalogue that is as it was only new changes beside it would be news.
-        for suffix in _JOURNALS[:1] if seen is None else _JOURNALS:
+        for suffix in (WAL,) if seen is None else (WAL, ROLLBACK):
             if self._ask(CATALOGUE + suffix, _has_bytes, {"Range": "bytes=0-0"}):
                 return f"{CATALOGUE}{suffix} is not empty"
         if seen is None or not (headers := _unless(seen)):
@@ -259,23 +282,24 @@ def _has_bytes(answer: Answer) -> bool:
     return answer.length != 0
 
 
-def _written(answer: Answer, target: Path) -> Seen:
-    """Puts the body at `target`. Raises TooLong, CutShort, and NoRoom as `files.room` does."""
+def _written(answer: Answer, folder: Path) -> Seen:
+    """Put the body into the folder. Raises TooLong, CutShort, and NoRoom as `files.room` does."""
     if (answer.length or 0) > MOST_BYTES:
         raise TooLong(f"{answer.name}: a catalogue of {answer.length:,} bytes is none")
-    taken = hashlib.sha256(usedforsecurity=False)
+    arriving = folder / "arriving.db"
     count = 0
-    with room(target), target.open("wb") as file:
+    with room(arriving), arriving.open("wb") as file:
         for piece in answer.pieces():
             count += len(piece)
             if count > MOST_BYTES:
                 raise TooLong(f"{answer.name}: longer than {MOST_BYTES:,} bytes")
-            taken.update(piece)
             file.write(piece)
     if answer.length and count != answer.length:
         raise CutShort(f"{answer.name}: ended after {count:,} bytes of {answer.length:,}")
     modified = answer.headers.get("Last-Modified")
-    seen = Seen(taken.hexdigest(), answer.etag, modified, _is_lasting(answer))
+    seen = replace(
+        Seen.of(arriving, folder), etag=answer.etag, modified=modified, lasting=_is_lasting(answer)
+    )
     if (seen.etag or "").startswith(BY_DIGEST) and not _named_by_digest(seen):
         raise ChangedFile(f"{answer.name}: the bytes that came are not those it names")
     return seen

@@ -30,7 +30,7 @@ from tcgamirror.lockfile import order_of
 from tcgamirror.manifest import read_manifest
 from tcgamirror.mirror import network
 from tcgamirror.model import Listing, Upstream
-from tcgamirror.refreshing import note_read
+from tcgamirror.openat import Tree
 from tcgamirror.store import IMAGES
 from tcgamirror.strays import Stray, image_files
 from tcgamirror.upkeep import Restored, fact_of
@@ -64,8 +64,7 @@ class Rebuilt:
     """What the new catalogue holds.
 
     release: of the listing; None if it was made from the images alone. images:
-    taken. changed: those of them whose file is another one upstream now,
-    or whose slide's header may never have been read. unlisted:
+    taken. changed: those of them whose file is another one upstream now. unlisted:
     those that are no longer listed. refused: files not taken, and why. kept: the
     old catalogue's name, None if there was none.
     """
@@ -129,9 +128,13 @@ def _check_needed(home: Home, place: Path, copy: Path) -> None:
     done = 0
     # What a failing disk does not give is missing in the copy, which then is not whole.
     with suppress(Damaged), room(copy):
+        tree = Tree(place.parent)
         for end in ("", "-journal", "-wal"):
-            if place.with_name(place.name + end).is_file():
-                shutil.copyfile(f"{place}{end}", f"{copy}{end}")
+            beside = place.with_name(place.name + end)
+            if beside.is_file() and not beside.is_symlink():
+                target = copy.with_name(copy.name + end)
+                with tree.open(beside.name) as file, target.open("xb") as out:
+                    shutil.copyfileobj(file, out)
     try:
         with Catalogue.open(copy, read_only=True) as catalogue:
             done = catalogue.counts().done
@@ -231,7 +234,6 @@ def _fill(
         run = catalogue.begin_run("rebuild", time.time())
         if listing is not None:
             catalogue.merge(listing, time.time())
-            note_read(catalogue, time.time(), 0)
         slides = sorted((image.slide for image in images), key=lambda slide: slide.file_id)
         catalogue.adopt(slides, Upstream.CURRENT if listing is None else Upstream.WITHDRAWN)
         names = {slide.file_name for slide in slides}

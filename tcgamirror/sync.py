@@ -11,6 +11,7 @@ image, whenever this is killed.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
@@ -38,6 +39,8 @@ from tcgamirror.differences import (
     size_at,
 )
 from tcgamirror.errors import (
+    BadLockFile,
+    BadSettings,
     ChecksumMismatch,
     Damaged,
     Interrupted,
@@ -51,11 +54,13 @@ from tcgamirror.errors import (
 from tcgamirror.files import Lock, digest, free_bytes, make_folder, replacing, room, sync_folder
 from tcgamirror.filesystem import check_locks
 from tcgamirror.foreign import Foreign, Image
-from tcgamirror.home import CATALOGUE, LOCK, Home
+from tcgamirror.home import CATALOGUE, LOCK, WORK, Home
+from tcgamirror.lockfile import MOST_BYTES as MOST_LOCK
 from tcgamirror.lockfile import lines_of, read_lock
 from tcgamirror.mirror import SITE_DOWN_AFTER
 from tcgamirror.publishers import Folder, Publisher, Seen
 from tcgamirror.settings import FILE_NAME, LOCKED, Settings, read_settings
+from tcgamirror.settings import MOST_BYTES as MOST_SETTINGS
 from tcgamirror.strays import remove_unfinished
 from tcgamirror.takeover import take_over
 from tcgamirror.tally import Tally
@@ -64,8 +69,8 @@ WORKERS = 4
 ROUNDS = 3
 """How often a source that changes meanwhile is followed."""
 
-_COPY = ".catalogue.db.sync"
-"""The source's catalogue while it is looked at."""
+SCRATCH = "sync"
+"""In `work/`: the source's catalogue while it is looked at."""
 
 _BEGUN = b"{}"
 """What the state says while a mirror is made for the first images."""
@@ -94,16 +99,21 @@ def synchronize(
     next run goes on with it.
     """
     refuse_itself(source, root)
-    made = [path for path in (root, *root.absolute().parents) if not path.exists()]
     check_locks(root)
+    folder = root / WORK / SCRATCH
+    made = [path for path in (root / WORK, root, *root.absolute().parents) if not path.exists()]
     with room(root):
         make_folder(root)
     with Lock(root / LOCK, "sync"):
         try:
-            return _Sync(source, root, watcher, brake, delete=delete).run()
+            shutil.rmtree(folder, ignore_errors=True)
+            with room(folder):
+                make_folder(folder.parent)
+                folder.mkdir(0o700)
+            return _Sync(source, root, folder, watcher, brake, delete=delete).run()
         finally:
+            shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):
-                (root / _COPY).unlink(missing_ok=True)
                 if not os.path.lexists(root / FILE_NAME):
                     (root / LOCK).unlink()
                 for path in made:
@@ -112,17 +122,25 @@ def synchronize(
 
 
 class _Sync:
-    """One run, with the lock held."""
+    """One run, with the lock held. folder: of this process alone, for catalogues."""
 
     def __init__(
-        self, source: Publisher, root: Path, watcher: Watcher, brake: Brake, *, delete: bool
+        self,
+        source: Publisher,
+        root: Path,
+        folder: Path,
+        watcher: Watcher,
+        brake: Brake,
+        *,
+        delete: bool,
     ) -> None:
         self._source = source
         self._root = root
         self._watcher = watcher
         self._brake = brake
         self._delete = delete
-        self._copy = root / _COPY
+        self._folder = folder
+        self._checked: set[str] = set()
         self._found: dict[str, str] = {}
         self._kept: int | None = None
         self._adopted = self._fetched = self._bytes = 0
@@ -131,7 +149,7 @@ class _Sync:
 
     def run(self) -> Synced:
         state = self._state()
-        seen = self._source.catalogue(self._copy, None if state is None else state.seen)
+        seen = self._source.catalogue(self._folder, None if state is None else state.seen)
         if state is not None and (seen is None or seen.digest == state.seen.digest):
             ours = images_here(self._root)
             if all(size_at(self._root / each.path) == each.bytes for each in ours if each.done):
@@ -140,19 +158,29 @@ class _Sync:
                 return self._nothing_new(state, ours)
         seen = seen or self._again(None)
         for rounds_left in reversed(range(ROUNDS)):
-            with Foreign(self._copy, f"the catalogue of {self._source.name}") as foreign:
-                settings = settings_of(foreign.fixed)
-                foreign.check(settings.form)
-                self._make_home(foreign, settings)
-                plan = self._fetch_all(foreign)
+            with self._opened(seen) as foreign:
+                there = check_target(self._source, self._root, foreign.fixed)
+                plan = self._planned(foreign)
+                if not there:
+                    self._make_home(foreign)
+                self._fetch_all(plan)
                 if not self._failed or not rounds_left:
                     return self._finished(foreign, plan, seen)
             newer = self._again(seen)
             if newer.digest == seen.digest:
                 break
             seen = newer
-        with Foreign(self._copy, f"the catalogue of {self._source.name}") as foreign:
+        with self._opened(seen) as foreign:
             return self._finished(foreign, plan, seen)
+
+    @contextmanager
+    def _opened(self, seen: Seen) -> Iterator[Foreign]:
+        """Open a copy of the source's catalogue, all of which has been checked."""
+        with Foreign(seen.path(self._folder), f"the catalogue of {self._source.name}") as foreign:
+            if seen.digest not in self._checked:
+                foreign.check(settings_of(foreign.fixed).form)
+                self._checked.add(seen.digest)
+            yield foreign
 
     def _state(self) -> State | None:
         """What the last run left, if it spares this one anything."""
@@ -163,7 +191,7 @@ class _Sync:
 
     def _again(self, seen: Seen | None) -> Seen:
         """The source's catalogue as it is by now."""
-        newer = self._source.catalogue(self._copy, seen) or seen
+        newer = self._source.catalogue(self._folder, seen) or seen
         if newer is None:
             raise Damaged(f"{self._source.name} gives no catalogue, though it was asked for one")
         return newer
@@ -174,15 +202,13 @@ class _Sync:
 
     # The mirror that is brought there --------------------------------------------------
 
-    def _make_home(self, foreign: Foreign, usual: Settings) -> None:
-        """A mirror without images, if there is none: so it can be verified at any moment."""
+    def _make_home(self, foreign: Foreign) -> None:
+        """Make a mirror without images: so it can be verified at any moment."""
         fixed = foreign.fixed
-        if check_target(self._source, self._root, fixed):
-            return
-        settings = replace(usual, slides=max(1, len(sampled_by(foreign))))
+        settings = replace(settings_of(fixed), slides=max(1, len(sampled_by(foreign))))
         lock: Iterable[bytes] = ()
         if isinstance(self._source, Folder):
-            settings, lock = self._settings_there(self._source.root, fixed)
+            settings, lock = self._settings_there(self._source, fixed)
         begun = self._root / STATE
         if begun.is_file() and begun.read_bytes() == _BEGUN:
             # A run that was killed here had begun to make one: its catalogue is empty.
@@ -192,24 +218,34 @@ class _Sync:
         Home.create(self._root, settings, lock)
         begun.unlink()
 
-    def _settings_there(self, source: Path, fixed: str) -> tuple[Settings, Iterable[bytes]]:
-        """The settings of the source, and the lines of its lock file."""
-        settings = read_settings(source / FILE_NAME)
-        same_target(fixed, settings.fixed, str(source), source / FILE_NAME)
-        if settings.lock is None:
-            return settings, ()
-        return replace(settings, lock=LOCKED), lines_of(read_lock(source / settings.lock))
+    def _settings_there(self, source: Folder, fixed: str) -> tuple[Settings, Iterable[bytes]]:
+        """Return the settings of the source, and the lines of its lock file."""
+        try:
+            settings = read_settings(source.small(FILE_NAME, self._folder, MOST_SETTINGS))
+            same_target(fixed, settings.fixed, source.name, source.root / FILE_NAME)
+            if settings.lock is None:
+                return settings, ()
+            lock = read_lock(source.small(settings.lock, self._folder, MOST_LOCK))
+            return replace(settings, lock=LOCKED), lines_of(lock)
+        except (BadSettings, BadLockFile) as error:
+            # They name the copy, which is soon gone.
+            told = str(error).replace(str(self._folder), source.name)
+            raise type(error)(told) from error
 
     # Images ----------------------------------------------------------------------------
 
-    def _fetch_all(self, foreign: Foreign) -> Plan:
-        """Has every image of the source here: in its place, or beside it if it replaces another."""
-        self._failed.clear()
+    def _planned(self, foreign: Foreign) -> Plan:
+        """Return what is to be done, for which there is room. Nothing is changed yet."""
         right = right_here(self._root, foreign)
         plan = plan_of(self._root, foreign.images(), images_here(self._root), right, self._found)
         if self._kept is None:
             self._kept = plan.kept
         self._check_room(plan)
+        return plan
+
+    def _fetch_all(self, plan: Plan) -> None:
+        """Have every image of the source here: in its place, or beside it if it replaces one."""
+        self._failed.clear()
         todo = [*plan.check, *plan.fetch]
         self._watcher.begins(len(todo), sum(image.bytes for image in todo))
         pool = ThreadPoolExecutor(WORKERS, "sync")
@@ -223,7 +259,6 @@ class _Sync:
             raise
         finally:
             pool.shutdown(cancel_futures=True)
-        return plan
 
     def _check_room(self, plan: Plan) -> None:
         begun = sum(size_at(_part(self._root / image.path)) or 0 for image in plan.fetch)

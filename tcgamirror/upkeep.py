@@ -112,7 +112,7 @@ def fact_of(path: Path, key: str) -> str | None:
     The file and its journals are left as they are, byte for byte: any other way
     to open it would play a journal back, into what may be damaged already.
     """
-    address = f"{path.absolute().as_uri()}?immutable=1"
+    address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
     try:
         with closing(sqlite3.connect(address, uri=True)) as connection:
             row = connection.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
@@ -137,21 +137,19 @@ def adopt(connection: sqlite3.Connection, slides: Sequence[Slide], upstream: Ups
 
 
 def restore(connection: sqlite3.Connection, images: Sequence[Restored]) -> int:
-    """Give sampled slides their images back; return how many are to be fetched again.
+    """Gives sampled slides their images back; how many are of a file that has changed since.
 
-    Those are of a file that has changed since, or their slide's header may never have
-    been read. They stay in their place until then.
+    Those are to be fetched again, and stay in their place until then.
     """
-    again = 0
+    changed = 0
     for image in images:
         slide, name = image.slide, image.slide.file_name
         differs, file_id = connection.execute(
             "SELECT coalesce(md5 <> ?, size <> ?, 0), file_id FROM slides WHERE file_name = ?",
             (slide.md5, slide.size, name),
         ).fetchone()
-        stale = bool(differs or image.picture.in_doubt)
-        again += stale
-        _put(connection, image, Status.PENDING if stale else Status.DONE)
+        changed += differs
+        _put(connection, image, Status.PENDING if differs else Status.DONE)
         if differs:
             connection.execute(
                 "UPDATE slides SET upstream = 'changed' "
@@ -163,7 +161,7 @@ def restore(connection: sqlite3.Connection, images: Sequence[Restored]) -> int:
                 "INSERT OR IGNORE INTO former_ids (file_id, file_name) VALUES (?, ?)",
                 (slide.file_id, name),
             )
-    return again
+    return changed
 
 
 def _put(connection: sqlite3.Connection, image: Restored, status: Status) -> None:

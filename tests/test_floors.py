@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "tcgamirror"
 
 FLOORS = [
-    {"", "errors", "patience", "values", "schema", "amounts", "cores"},
+    {"", "errors", "patience", "values", "schema", "amounts", "cores", "openat"},
     {
         "filesystem",
         "geometry",
@@ -22,11 +22,13 @@ FLOORS = [
         "publishing_options",
         "carrying_options",
     },
-    {"model", "files", "database", "connections", "tiff"},
+    {"model", "files", "connections", "tiff"},
+    {"journals"},
+    {"database"},
     {"resolution", "sampling", "manifest", "partial", "answers", "dimensions", "compared"}
     | {"lookups", "history", "retrying", "machine"},
     {"merging"},
-    {"picking", "waiting", "upkeep", "pauses", "workspace", "gdc", "exchange"},
+    {"picking", "waiting", "upkeep", "workspace", "gdc", "exchange"},
     {"fetching"},
     {"settings", "catalogue", "download", "svs", "origins", "runlog"},
     {"home", "transport", "alone", "decode", "drawn", "facts", "rounds"},

@@ -35,9 +35,9 @@ def test_a_catalogue_that_is_being_changed_is_waited_for(
     with by_python(source) as published, Transport(stop=stop) as transport:
         web = Web(published.url, transport, stop)
         with pytest.raises(Locked, match="-wal is not empty"):
-            web.catalogue(tmp_path / "c.db", None)
+            web.catalogue(tmp_path, None)
         wal.write_bytes(b"")
-        assert web.catalogue(tmp_path / "c.db", None) is not None
+        assert web.catalogue(tmp_path, None) is not None
 
 
 def test_a_catalogue_that_changes_during_its_download_is_fetched_again(
@@ -50,9 +50,9 @@ def test_a_catalogue_that_changes_during_its_download_is_fetched_again(
     scripts += [whole(b"now", "200 OK", tag.format(2)), none, none]
     scripts += [whole(b"", "304 Not Modified")]
     with RawServer(*scripts) as server, Transport(stop=stop) as transport:
-        seen = Web(server.url("/m"), transport, stop).catalogue(tmp_path / "c.db", None)
+        seen = Web(server.url("/m"), transport, stop).catalogue(tmp_path, None)
         assert isinstance(seen, Seen) and seen.etag == '"2"'
-        assert (tmp_path / "c.db").read_bytes() == b"now"
+        assert seen.path(tmp_path).read_bytes() == b"now"
         assert server.asked[3].headers["if-none-match"] == '"1"'
 
 
@@ -61,18 +61,18 @@ def test_a_file_longer_than_any_is_not_copied(
 ) -> None:
     monkeypatch.setattr(publishers, "MOST_BYTES", 5000)
     stop = threading.Event()
-    with pytest.raises(Damaged, match="more than any catalogue has"):
-        Folder(source, None, stop).catalogue(tmp_path / "c.db", None)
+    with pytest.raises(Damaged, match="as no catalogue has"):
+        Folder(source, None, stop).catalogue(tmp_path, None)
     with by_python(source) as published, Transport(stop=stop) as transport, pytest.raises(TooLong):
-        Web(published.url, transport, stop).catalogue(tmp_path / "c.db", None)
-    assert not (tmp_path / "c.db").exists()
+        Web(published.url, transport, stop).catalogue(tmp_path, None)
+    assert not [path for path in tmp_path.glob("*.db") if len(path.name) > 60]
 
 
 @pytest.mark.parametrize("journal", ["wal", "delete"])
 def test_what_a_killed_writer_left_in_a_journal_is_finished_or_rolled_back(
     tmp_path: Path, source: Path, journal: str
 ) -> None:
-    left, copy = tmp_path / "left", tmp_path / "c.db"
+    left = tmp_path / "left"
     with closing(sqlite3.connect(source / "catalogue.db", isolation_level=None)) as writer:
         writer.execute(f"PRAGMA journal_mode = {journal}")
         # So few pages in memory that those of a change reach the file before its end.
@@ -83,8 +83,11 @@ def test_what_a_killed_writer_left_in_a_journal_is_finished_or_rolled_back(
         writer.execute("INSERT INTO facts VALUES ('half', 'a change')")
         shutil.copytree(source, left, ignore=shutil.ignore_patterns("*-shm"))
     assert any(file.stat().st_size for file in left.glob("catalogue.db-*"))
-    Folder(left, None, threading.Event()).catalogue(copy, None)
-    with Foreign(copy, "it") as foreign:
+    before = {path.name: path.read_bytes() for path in left.glob("catalogue.db*")}
+    seen = Folder(left, None, threading.Event()).catalogue(tmp_path, None)
+    assert {path.name: path.read_bytes() for path in left.glob("catalogue.db*")} == before
+    assert seen is not None
+    with Foreign(seen.path(tmp_path), "it") as foreign:
         facts = {row["key"] for row in foreign.rows("facts")}
         assert "whole" in facts and "half" not in facts
         assert {row["primary_site"] for row in foreign.rows("slides")} == {None}
