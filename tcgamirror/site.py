@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import errno
 import html
+import io
 import os
 import re
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate, parsedate_to_datetime
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from tcgamirror.console import in_bytes
 from tcgamirror.errors import TcgaMirrorError
 from tcgamirror.home import CATALOGUE, GALLERY
+from tcgamirror.openat import Tree
 from tcgamirror.snapshots import Snapshot, Snapshots
 
 if TYPE_CHECKING:
@@ -155,33 +156,15 @@ def _open(root: Path, names: Sequence[str]) -> _Thing:
     if kind is None:
         raise FileNotFoundError(names[-1])
     try:
-        folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-        for name in names[:-1]:
-            folder = _entered(folder, name)
-        try:
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-            handle = os.open(names[-1], flags, dir_fd=folder)
-        finally:
-            os.close(folder)
+        # A handle for each, as the disk of a mirror may go away and come back.
+        file = io.BufferedReader(Tree(root).open("/".join(names)))
     except OSError as error:
         if error.errno in _NOT_FOR_US:
             raise FileNotFoundError(names[-1]) from error
         raise
-    file = os.fdopen(handle, "rb")
-    found = os.fstat(handle)
-    if not stat.S_ISREG(found.st_mode):
-        file.close()
-        raise FileNotFoundError(names[-1])
+    found = os.fstat(file.fileno())
     etag = f'"{found.st_mtime_ns:x}-{found.st_size:x}-{found.st_ino:x}"'
     return _Thing(file, found.st_size, kind, etag, found.st_mtime)
-
-
-def _entered(folder: int, name: str) -> int:
-    """The folder of that name in an open one, which is closed."""
-    try:
-        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
-    finally:
-        os.close(folder)
 
 
 def _by_digest(sha256: str) -> str:

@@ -12,7 +12,9 @@ its row pending first.
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import os
 import random
 import stat
@@ -24,7 +26,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from tcgamirror.abreast import in_batches, threads
 from tcgamirror.catalogue import Catalogue
@@ -34,12 +36,16 @@ from tcgamirror.errors import Damaged, ExitCode, Interrupted
 from tcgamirror.files import YOUNG, Reader
 from tcgamirror.home import Home
 from tcgamirror.model import ImageFormat
+from tcgamirror.openat import Tree
 from tcgamirror.rounds import Round
 from tcgamirror.store import IMAGES
 from tcgamirror.strays import Stray, strays_of
 from tcgamirror.upkeep import Kept
 
 MOST_CHECKERS = 8
+
+NOT_PLAIN = "a link, or not a file"
+"""What is wrong with whatever else lies in an image's place."""
 
 _RECHECKS = 5
 
@@ -241,7 +247,7 @@ class Checker:
     """Compares image files with what was recorded of them; for any number of threads."""
 
     def __init__(self, root: Path, form: ImageFormat, asked: Asked, deadline: Deadline) -> None:
-        self._root = root
+        self._tree = Tree(root)
         self._form = form
         self._asked = asked
         self._deadline = deadline
@@ -258,21 +264,20 @@ class Checker:
         self._deadline.check()
         if image.path is None or image.sha256 is None or not _is_inside(image.path):
             return f"the catalogue says that it lies at {image.path!r}"
-        path = self._root / image.path
         try:
-            found = path.stat()
-            if not stat.S_ISREG(found.st_mode):
-                return "no file"
+            # A folder may be a link to another disk, an image may not.
             if self._asked.quick:
-                return _wrong_size(found.st_size, image)
-            with path.open("rb", buffering=0) as file:
+                return _wrong_look(self._tree.stat(image.path, linked_folders=True), image)
+            with self._tree.open(image.path, linked_folders=True) as file:
                 return self._fault_of(file, image)
         except (FileNotFoundError, NotADirectoryError):
             return "missing"
         except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):
+                return NOT_PLAIN
             return f"cannot be read ({error.strerror or error})"
 
-    def _fault_of(self, file: BinaryIO, image: Kept) -> str | None:
+    def _fault_of(self, file: io.FileIO, image: Kept) -> str | None:
         before = os.fstat(file.fileno())
         size, digest = self._digest(file)
         if (size, digest) != (image.bytes, image.sha256):
@@ -290,7 +295,7 @@ class Checker:
             return f"as it was recorded, but {error}"
         return None
 
-    def _digest(self, file: BinaryIO) -> tuple[int, str]:
+    def _digest(self, file: io.FileIO) -> tuple[int, str]:
         taken = hashlib.sha256(usedforsecurity=False)
         size = 0
         for piece in self._reader.pieces(file.fileno()):
@@ -299,7 +304,7 @@ class Checker:
             size += len(piece)
         return size, taken.hexdigest()
 
-    def _difference(self, file: BinaryIO, size: int, image: Kept) -> str:
+    def _difference(self, file: io.FileIO, size: int, image: Kept) -> str:
         """Why the digest is another one, as far as the file tells."""
         try:
             pixels = read_size(file, self._form)
@@ -310,11 +315,15 @@ class Checker:
             return "another image than was recorded"
         return f"another image than was recorded, {pixels} pixels instead of {image.size}"
 
-    def _decode(self, file: BinaryIO) -> None:
+    def _decode(self, file: io.FileIO) -> None:
         # Only now: to read images that are as they were needs no decoder.
         from tcgamirror.readback import decode_all
 
         decode_all(file, self._form, self._deadline.check)
+
+
+def _wrong_look(found: os.stat_result, image: Kept) -> str | None:
+    return _wrong_size(found.st_size, image) if stat.S_ISREG(found.st_mode) else NOT_PLAIN
 
 
 def _wrong_size(size: int, image: Kept) -> str | None:

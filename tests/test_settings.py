@@ -61,7 +61,6 @@ SETTINGS = st.builds(
         stall=SECONDS,
         tries=st.integers(1, setting.MOST_TRIES),
         backoff=SECONDS,
-        pause=SECONDS,
     ),
 )
 
