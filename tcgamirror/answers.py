@@ -278,7 +278,7 @@ class Answer:
             raise NotThere(f"{self.name}: the server has no such thing ({status})")
         if status == 429 or status >= 500:
             error = ServerError(f"{self.name}: the server is in trouble ({status})")
-            pause = _retry_after(self.headers.get("Retry-After"))
+            pause = retry_after(self.headers.get("Retry-After"))
             if pause is None:
                 raise error
             raise Again(error, pause if pause <= self._patience.retry_after_limit else None)
@@ -320,10 +320,10 @@ def _content(kind: str) -> str:
     return f"something of type {printable(kind, 40) or 'unknown'}"
 
 
-def _retry_after(text: str | None) -> float | None:
+def retry_after(text: str | None) -> float | None:
     """Seconds of a Retry-After, which may also be a date.
 
-    >>> _retry_after("7"), _retry_after("Wed, 21 Oct 2015 07:28:00 GMT"), _retry_after("soon")
+    >>> retry_after("7"), retry_after("Wed, 21 Oct 2015 07:28:00 GMT"), retry_after("soon")
     (7.0, 0.0, None)
     """
     if text is None:

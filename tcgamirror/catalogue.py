@@ -350,7 +350,7 @@ class Catalogue:
             upkeep.adopt(connection, slides, upstream)
 
     def restore(self, images: Sequence[Restored]) -> int:
-        """Gives sampled slides their images back; how many are of a file changed since."""
+        """Give sampled slides their images back; return how many are to be fetched again."""
         with self._change() as connection:
             return upkeep.restore(connection, images)
 

@@ -221,6 +221,7 @@ class Progress:
         self._rate = _Rate()
         self._passing = False
         self._stopping = False
+        self._pauses: dict[str, float] = {}
 
     def listing(self, got: int, total: int) -> None:
         """So many of the slides have been listed; of 0 if the first answer is awaited."""
@@ -270,8 +271,15 @@ class Progress:
             self._said = time.monotonic()
             self._line(f"{self._done + self._failed:,} of {slides(self._total)}, {words}")
 
+    def pauses(self, host: str, seconds: float, reason: str) -> None:
+        self._pauses[host] = time.monotonic() + seconds
+        self.note(f"{host}: {reason}. All requests to it pause for {in_time(seconds)}")
+
     def _words(self, moved: int) -> str:
         words = [f"{in_bytes(moved)} at {in_bytes(self._rate.of(moved))}/s"]
+        for host, end in tuple(self._pauses.items()):
+            if (left := end - time.monotonic()) > 0:
+                words.append(f"{host} pauses for {in_time(left)}")
         if self._failed:
             words.append(f"{self._failed:,} failed")
         ended = self._done + self._failed

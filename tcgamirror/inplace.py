@@ -126,6 +126,8 @@ class LeftOver:
             # It is fetched, and whatever lies there is replaced.
             return None
         then = found.slide
+        if found.picture.in_doubt:
+            return None
         if (then.file_name, then.file_id, then.md5) != (slide.file_name, slide.file_id, slide.md5):
             return None
         self._work.forget(slide.file_id)

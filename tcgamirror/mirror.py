@@ -31,6 +31,7 @@ from tcgamirror.lockfile import read_lock
 from tcgamirror.merging import Merged
 from tcgamirror.model import Outcome
 from tcgamirror.origins import Origins
+from tcgamirror.pauses import OnPause
 from tcgamirror.pool import Pool, limits_of, workers_of
 from tcgamirror.runlog import RunLog
 from tcgamirror.settings import Settings
@@ -62,6 +63,10 @@ class Watcher(Protocol):
         ...
 
     def finished(self, outcome: Outcome) -> None: ...
+
+    def pauses(self, host: str, seconds: float, reason: str) -> None:
+        """All requests to the host pause for so long. Called from any thread."""
+        ...
 
     def tick(self, bytes_fetched: int, in_hand: int, stopping: bool) -> None:
         """Now and then: bytes moved so far, slides in hand."""
@@ -229,6 +234,9 @@ class Run:
             all_due = self._catalogue.due_count(retry_failed=wishes.retry_failed, now=now)
             beyond = all_due - len(due)
         limits = limits_of(wishes.time_limit, wishes.max_bytes, lambda: ladder.bytes_moved)
+        self._transport.pauses.end_when(
+            lambda: self._brake.pressed or any(met() for met in limits.values())
+        )
         left_over = self._left_over(work)
         pool = Pool(
             lambda slide: left_over.outcome(slide) or ladder.fetch(slide),
@@ -316,7 +324,7 @@ def rehearsed(home: Home, wishes: Wishes, watcher: Watcher, brake: Brake) -> Ite
     """What `perform` would fetch now: asks for the listing, but changes nothing on disk."""
     with (
         Catalogue.rehearsal(home.root / CATALOGUE) as catalogue,
-        network(home, brake) as transport,
+        network(home, brake, watcher.pauses) as transport,
     ):
         home.check_target(catalogue)
         steps = Run(home, catalogue, transport, watcher, brake)
@@ -330,7 +338,7 @@ def rehearsed(home: Home, wishes: Wishes, watcher: Watcher, brake: Brake) -> Ite
         yield forecast(due, settings.via[0], settings.target, workers_of(settings), past)
 
 
-def network(home: Home, brake: Brake) -> Transport:
+def network(home: Home, brake: Brake, on_pause: OnPause = lambda *_: None) -> Transport:
     """The mirror's connections, as many for each host as its settings allow."""
     settings = home.settings
     limits = {
@@ -339,7 +347,13 @@ def network(home: Home, brake: Brake) -> Transport:
     }
     if settings.bucket is not None:
         limits[host_key(settings.bucket)] = settings.bucket_connections
-    return Transport(patience=settings.patience, limits=limits, rate=settings.rate, stop=brake.stop)
+    return Transport(
+        patience=settings.patience,
+        limits=limits,
+        rate=settings.rate,
+        stop=brake.stop,
+        on_pause=on_pause,
+    )
 
 
 def _locked(home: Home, catalogue: Catalogue) -> Differences | None:
@@ -365,7 +379,7 @@ def perform(
     with (
         Lock(home.root / LOCK, command),
         Catalogue.open(home.root / CATALOGUE) as catalogue,
-        network(home, brake) as transport,
+        network(home, brake, watcher.pauses) as transport,
     ):
         home.check_target(catalogue)
         steps = Run(home, catalogue, transport, watcher, brake, log)

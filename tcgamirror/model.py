@@ -304,6 +304,11 @@ class Picture:
     bytes: int
     sha256: str
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the slide's header may never have been read, as in an older version's image."""
+        return self.source == "tiles" and self.mpp.value is None
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

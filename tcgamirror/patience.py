@@ -14,8 +14,10 @@ class Patience:
     `least_rate` bytes a second are too slow. whole: seconds for a whole small
     answer (`json`, `read`); None for no limit. tries: requests in all for one
     thing. backoff: seconds of the first wait between two, doubled each time up
-    to 60, of which a random part is waited. retry_after_limit: seconds a server
-    may ask to wait.
+    to 60, of which a random part is waited. pause: seconds for which nothing is
+    asked of a host that answers 429 or 503 without Retry-After, or resets
+    connections in a row; doubled each time, up to ten times as long.
+    retry_after_limit: seconds a server may ask to wait.
     """
 
     connect: float = 15
@@ -25,4 +27,5 @@ class Patience:
     least_rate: float = 1024
     tries: int = 5
     backoff: float = 1.0
+    pause: float = 30.0
     retry_after_limit: float = 300

@@ -31,6 +31,7 @@ from tcgamirror.manifest import read_manifest
 from tcgamirror.mirror import network
 from tcgamirror.model import Listing, Upstream
 from tcgamirror.openat import Tree
+from tcgamirror.refreshing import note_read
 from tcgamirror.store import IMAGES
 from tcgamirror.strays import Stray, image_files
 from tcgamirror.upkeep import Restored, fact_of
@@ -64,7 +65,8 @@ class Rebuilt:
     """What the new catalogue holds.
 
     release: of the listing; None if it was made from the images alone. images:
-    taken. changed: those of them whose file is another one upstream now. unlisted:
+    taken. changed: those of them whose file is another one upstream now,
+    or whose slide's header may never have been read. unlisted:
     those that are no longer listed. refused: files not taken, and why. kept: the
     old catalogue's name, None if there was none.
     """
@@ -234,6 +236,7 @@ def _fill(
         run = catalogue.begin_run("rebuild", time.time())
         if listing is not None:
             catalogue.merge(listing, time.time())
+            note_read(catalogue, time.time(), 0)
         slides = sorted((image.slide for image in images), key=lambda slide: slide.file_id)
         catalogue.adopt(slides, Upstream.CURRENT if listing is None else Upstream.WITHDRAWN)
         names = {slide.file_name for slide in slides}

@@ -61,8 +61,13 @@ def from_gdc(
 
     before = catalogue.merges()
     merged = gdc.given_slides(answers, api, merge, on_page=on_page)
-    catalogue.set_fact(_READ, f"{timestamp(now)} {last_attempt}")
+    note_read(catalogue, now, last_attempt)
     return merged if catalogue.merges() > before else None
+
+
+def note_read(catalogue: Catalogue, now: float, last_attempt: int) -> None:
+    """Keep when the GDC's listing was read, and the number of the last try by then."""
+    catalogue.set_fact(_READ, f"{timestamp(now)} {last_attempt}")
 
 
 def _is_due(catalogue: Catalogue, now: float) -> bool:

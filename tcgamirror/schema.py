@@ -202,4 +202,11 @@ CREATE INDEX slides_by_slide ON slides (slide_barcode COLLATE NOCASE);
 CREATE INDEX slides_by_case ON slides (case_barcode COLLATE NOCASE);
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD)
+_HEADERS_UNREAD = """
+-- Where `tiles` could not read a slide's header, its resolution was recorded as unknown. Such
+-- images cannot be told from those whose header tells none: all of them are fetched again, once.
+UPDATE images SET status = 'pending', error = NULL, failures = 0, retry_at = NULL
+    WHERE status = 'done' AND source = 'tiles' AND mpp_x IS NULL;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD, _HEADERS_UNREAD)

@@ -267,7 +267,7 @@ class _Table:
 
     def end(self) -> None:
         for key in self._left:
-            raise BadSettings(f"{self._name}.{key} is no setting; see the list in README")
+            raise BadSettings(f"{self._name}.{key:.80} is no setting; see the list in README")
 
 
 def read_settings(path: Path) -> Settings:
@@ -290,7 +290,7 @@ def read_settings(path: Path) -> Settings:
 def _parsed(file: Mapping[str, object]) -> Settings:
     for name in file:
         if name not in ("target", "sample", "fetch", "gdc", "network"):
-            raise BadSettings(f"[{name}] is no table of settings; see the list in README")
+            raise BadSettings(f"[{name:.80}] is no table of settings; see the list in README")
     wanted, sample, fetch, gdc, network = (
         _Table(file, name) for name in ("target", "sample", "fetch", "gdc", "network")
     )
@@ -350,6 +350,7 @@ def _patience(network: _Table, usual: Patience) -> Patience:
         stall=network.take("stall", seconds, usual.stall),
         tries=network.take("tries", _up_to(MOST_TRIES), usual.tries),
         backoff=network.take("backoff", seconds, usual.backoff),
+        pause=network.take("pause", seconds, usual.pause),
     )
 
 
@@ -395,6 +396,7 @@ first_byte = {settings.patience.first_byte}
 stall = {settings.patience.stall}
 tries = {settings.patience.tries}
 backoff = {settings.patience.backoff}  # before the second try; doubled before each further one
+pause = {settings.patience.pause}  # of all requests to a busy host; doubled up to ten times that
 """
 
 

@@ -21,7 +21,17 @@ from requests.exceptions import InvalidHeader, InvalidSchema, InvalidURL, Missin
 from urllib3.exceptions import HTTPError
 
 from tcgamirror import __version__
-from tcgamirror.answers import Again, Answer, Meter, Pace, parsed, place, printable, why
+from tcgamirror.answers import (
+    Again,
+    Answer,
+    Meter,
+    Pace,
+    parsed,
+    place,
+    printable,
+    retry_after,
+    why,
+)
 from tcgamirror.connections import POLL, Exchange, Watch, session
 from tcgamirror.download import Rest, same_etag
 from tcgamirror.errors import (
@@ -37,6 +47,7 @@ from tcgamirror.errors import (
     WrongUse,
 )
 from tcgamirror.patience import Patience
+from tcgamirror.pauses import OnPause, Pauses
 from tcgamirror.spans import Span
 
 __all__ = ["Meter", "Part", "Transport", "host_key"]
@@ -70,8 +81,9 @@ class Transport:
 
     limits: connections at once, by host_key or its host alone; 4 for others.
     rate: bytes per second of all connections together. stop: set by the caller to
-    end every wait with Interrupted within about half a second. Proxies and CA
-    bundle come from the environment (also SSL_CERT_FILE).
+    end every wait with Interrupted within about half a second. on_pause: called
+    when all requests to a host pause, from any thread. Proxies and CA bundle
+    come from the environment (also SSL_CERT_FILE).
     """
 
     def __init__(
@@ -81,10 +93,12 @@ class Transport:
         limits: Mapping[str, int] | None = None,
         rate: float | None = None,
         stop: threading.Event | None = None,
+        on_pause: OnPause = lambda *_: None,
     ) -> None:
         self._patience = patience or Patience()
         self._limits = dict(limits or {})
         self._stop = stop or threading.Event()
+        self.pauses = Pauses(self._patience.pause, self._stop, on_pause)
         self._pace = Pace(rate, self._stop)
         self._random = random.Random()
         self._lock = threading.Lock()
@@ -231,10 +245,17 @@ class Transport:
         """What `take` makes of the answer, after the redirects on the same host."""
         url = request.url
         for _ in range(_REDIRECTS + 1):
-            with self._slot(url), self._exchange(url) as exchange:
+            with (
+                self._slot(url) as host,
+                self._exchange(url) as exchange,
+                self._noted(host, exchange.began),
+            ):
                 request.meter.add(requests=1)
                 response = self._sent(url, request, exchange)
                 try:
+                    busy = response.status_code in (429, 503)
+                    if busy and retry_after(response.headers.get("Retry-After")) is None:
+                        self.pauses.busy(host, exchange.began, response.status_code)
                     target = _redirect(url, response)
                     if target is None:
                         return take(
@@ -247,9 +268,22 @@ class Transport:
         raise Redirected(f"{place(request.url)}: more than {_REDIRECTS} redirects")
 
     @contextmanager
-    def _slot(self, url: str) -> Iterator[None]:
-        """One of the connections that the URL's host may have at once."""
-        key = host_key(url)
+    def _noted(self, host: str, sent: float) -> Iterator[None]:
+        """Note of the host whether it answered the request in the block or reset the connection."""
+        try:
+            yield
+        except NetworkError as error:
+            if is_reset(error):
+                self.pauses.reset(host, sent)
+            elif not error.passing:
+                self.pauses.answered(host, sent)
+            raise
+        self.pauses.answered(host, sent)
+
+    @contextmanager
+    def _slot(self, url: str) -> Iterator[str]:
+        """One of the connections that the URL's host may have at once, outside of its pauses."""
+        key = host = host_key(url)
         if key not in self._limits and key.rpartition(":")[0] in self._limits:
             key = key.rpartition(":")[0]
         with self._lock:
@@ -259,7 +293,8 @@ class Transport:
             if self._stop.is_set():
                 raise Interrupted(f"stopped while waiting to ask {place(url)}")
         try:
-            yield
+            self.pauses.wait(host)
+            yield host
         finally:
             slot.release()
 
@@ -326,6 +361,14 @@ def _untrusted(name: str, error: Exception) -> Unreachable:
         f"{name}: the server's certificate is not valid ({why(error)}). Check this machine's "
         "clock, or name your network's own authority in SSL_CERT_FILE"
     )
+
+
+def is_reset(error: NetworkError) -> bool:
+    """Return whether the other side ended the connection in the middle of an exchange."""
+    inner: BaseException | None = error if isinstance(error, Unreachable | CutShort) else None
+    while inner is not None and not isinstance(inner, ConnectionResetError):
+        inner = inner.__cause__ or inner.__context__
+    return inner is not None
 
 
 def _redirect(url: str, response: requests.Response) -> str | None:

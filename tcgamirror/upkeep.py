@@ -137,19 +137,21 @@ def adopt(connection: sqlite3.Connection, slides: Sequence[Slide], upstream: Ups
 
 
 def restore(connection: sqlite3.Connection, images: Sequence[Restored]) -> int:
-    """Gives sampled slides their images back; how many are of a file that has changed since.
+    """Give sampled slides their images back; return how many are to be fetched again.
 
-    Those are to be fetched again, and stay in their place until then.
+    Those are of a file that has changed since, or their slide's header may never have
+    been read. They stay in their place until then.
     """
-    changed = 0
+    again = 0
     for image in images:
         slide, name = image.slide, image.slide.file_name
         differs, file_id = connection.execute(
             "SELECT coalesce(md5 <> ?, size <> ?, 0), file_id FROM slides WHERE file_name = ?",
             (slide.md5, slide.size, name),
         ).fetchone()
-        changed += differs
-        _put(connection, image, Status.PENDING if differs else Status.DONE)
+        stale = bool(differs or image.picture.in_doubt)
+        again += stale
+        _put(connection, image, Status.PENDING if stale else Status.DONE)
         if differs:
             connection.execute(
                 "UPDATE slides SET upstream = 'changed' "
@@ -161,7 +163,7 @@ def restore(connection: sqlite3.Connection, images: Sequence[Restored]) -> int:
                 "INSERT OR IGNORE INTO former_ids (file_id, file_name) VALUES (?, ?)",
                 (slide.file_id, name),
             )
-    return changed
+    return again
 
 
 def _put(connection: sqlite3.Connection, image: Restored, status: Status) -> None:

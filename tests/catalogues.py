@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+from tcgamirror import database
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.geometry import Size
+from tcgamirror.home import CATALOGUE
 from tcgamirror.model import Attempt, Kind, Listing, Mpp, MppSource, Outcome, Picture, Slide
+from tcgamirror.schema import MIGRATIONS
 
 NOW = 1795353255.9
 LATER = NOW + 86400
@@ -24,6 +29,23 @@ PICTURE = Picture(
 )
 FETCHED = Attempt("range", NOW, 1.5, 1000, 7)
 LOST = Attempt("tiles", NOW, 0.5, 10, 1, "not there", "404 for /tile")
+
+
+def make_older(root: Path, version: int) -> None:
+    """Replace a mirror's catalogue by one of an older schema that tells the same."""
+    path, newer = root / CATALOGUE, root / "newer"
+    path.rename(newer)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        database.migrate(connection, MIGRATIONS[:version])
+        connection.execute("ATTACH ? AS newer", (str(newer),))
+        tables = "SELECT name FROM main.sqlite_master WHERE type = 'table'"
+        for (table,) in connection.execute(tables).fetchall():
+            names = f"SELECT name FROM pragma_table_info('{table}', 'main')"
+            columns = ", ".join(name for (name,) in connection.execute(names))
+            connection.execute(
+                f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM newer.{table}"
+            )
+    newer.unlink()
 
 
 def slide(

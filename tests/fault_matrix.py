@@ -38,7 +38,14 @@ KINDS: tuple[Kind, ...] = tuple(
     if kind not in ("endless-page", "truncated-json", "foreign-json", "504")
 )
 PATIENCE = Patience(
-    connect=1.0, first_byte=0.6, stall=0.5, whole=2.0, tries=3, backoff=0.01, retry_after_limit=0.2
+    connect=1.0,
+    first_byte=0.6,
+    stall=0.5,
+    whole=2.0,
+    tries=3,
+    backoff=0.01,
+    pause=0.01,
+    retry_after_limit=0.2,
 )
 LONGEST = 20.0
 """Seconds that a cell may take whatever the fault."""

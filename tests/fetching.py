@@ -39,6 +39,7 @@ SHORT = Patience(
     whole=5,
     tries=2,
     backoff=0.01,
+    pause=0.01,
     retry_after_limit=0.05,
 )
 

@@ -21,6 +21,7 @@ MPP = 4.0
 
 _PATIENT = re.compile(r"(?ms)^\[network\].*")
 _IMPATIENT = "[network]\nconnect = 1.0\nfirst_byte = 1.0\nstall = 1.0\ntries = 2\nbackoff = 0.01\n"
+_IMPATIENT += "pause = 0.01\n"
 
 
 def small_slide(folder: Path, number: int) -> Listed:

@@ -200,7 +200,14 @@ def endless(before: bytes, piece: bytes) -> Script:
 
 
 QUICK = Patience(
-    connect=0.5, first_byte=0.4, stall=0.3, whole=1, least_rate=10_000, tries=2, backoff=0.01
+    connect=0.5,
+    first_byte=0.4,
+    stall=0.3,
+    whole=1,
+    least_rate=10_000,
+    tries=2,
+    backoff=0.01,
+    pause=0.01,
 )
 BOUND = 5.0
 """Seconds within which every fault must have ended, all tries together."""

@@ -13,6 +13,7 @@ from tests.mirrors import (
     addresses,
     changes_nothing,
     column,
+    contents,
     made,
     rewrite,
     says,
@@ -37,11 +38,23 @@ def listing_due(mirror: Path, small_gdc: StandIn) -> Path:
     return mirror
 
 
-@pytest.mark.parametrize("state", ["refused", "503"])
-def test_an_api_that_is_down(listing_due: Path, small_gdc: StandIn, state: str) -> None:
-    small_gdc.switch("api", "refused" if state == "refused" else "503")
-    word = "cannot be reached" if state == "refused" else "503"
-    changes_nothing(listing_due, UNREACHABLE, "127.0.0.1", "/status", word)
+def test_an_api_that_is_down(listing_due: Path, small_gdc: StandIn) -> None:
+    small_gdc.switch("api", "refused")
+    changes_nothing(listing_due, UNREACHABLE, "127.0.0.1", "/status", "cannot be reached")
+
+
+def test_an_api_that_is_busy_is_left_alone_for_a_while(
+    listing_due: Path, small_gdc: StandIn
+) -> None:
+    small_gdc.switch("api", "503")
+    before = contents(listing_due)
+    ended = run("--mirror", listing_due, "update")
+    assert (ended.code, ended.out) == (UNREACHABLE, "")
+    *pauses, last = ended.err.splitlines()
+    assert len(pauses) == 2
+    assert all("the server is busy (503). All requests to it pause for" in each for each in pauses)
+    assert "/status" in last and "503" in last
+    assert contents(listing_due) == before
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def test_ctrl_c_while_it_starts_prints_nothing(env: Mapping[str, str]) -> None:
             time.sleep(milliseconds / 1000)
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=60)
-        said_before = process.returncode == 2 and "help-that-is-none" in err
+        said_before = "help-that-is-none" in err
         assert said_before or (out, err) == ("", ""), (milliseconds, err)
         # In its very first moments the process may not be the program yet.
         assert process.returncode in (130, 2, -signal.SIGINT)

@@ -28,7 +28,7 @@ FLOORS = [
     {"resolution", "sampling", "manifest", "partial", "answers", "dimensions", "compared"}
     | {"lookups", "history", "retrying", "machine"},
     {"merging"},
-    {"picking", "waiting", "upkeep", "workspace", "gdc", "exchange"},
+    {"picking", "waiting", "upkeep", "pauses", "workspace", "gdc", "exchange"},
     {"fetching"},
     {"settings", "catalogue", "download", "svs", "origins", "runlog"},
     {"home", "transport", "alone", "decode", "drawn", "facts", "rounds"},

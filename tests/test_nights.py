@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.catalogues import make_older
 from tests.command import Result, run, succeeded
 from tests.gdc import Fault, Listed, StandIn, listed, made_up_name
 from tests.gdc.listing import made_up_id
@@ -279,3 +280,62 @@ def test_new_images_of_unknown_resolution_are_counted(tmp_path: Path) -> None:
         other = made(tmp_path / "n", gdc, slides=3)
         assert night(other, "--json").json()["fetched"]["unknown_mpp"] == 2
         assert "unknown resolution" not in updated(root).out
+
+
+# Resolutions that an older version never read ---------------------------------------
+
+
+def _unread(root: Path) -> str:
+    """Make the mirror an older version's, which could not read one slide's header; name that."""
+    (name,) = column(root, "select file_name from mirror where sample_rank = 1")
+    change(
+        root,
+        "UPDATE images SET source = 'tiles', base_mpp = NULL, mpp_source = 'unknown', "
+        "mpp_x = NULL, mpp_y = NULL WHERE file_name = ?",
+        str(name),
+    )
+    make_older(root, 3)
+    return str(name)
+
+
+def test_images_of_a_resolution_nobody_read_are_fetched_again_once(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=2)
+    updated(root)
+    name = _unread(root)
+    held = images(root)
+    # A release's first days: there are tiles, but no file yet.
+    small_gdc.faults.add(Fault(name, "404", host="bucket"), Fault("/data/", "403"))
+    failed = night(root)
+    assert failed.code == SOME_FAILED
+    assert "0 slides fetched, 1 failed" in failed.out
+    assert images(root) == held
+    verified = succeeded("--mirror", root, "verify").out
+    assert "1 image besides" in verified and "resolution that nobody may have read" in verified
+    small_gdc.faults.clear()
+    assert "1 slide fetched, 0 failed" in succeeded("--mirror", root, "fetch", "--retry-failed").out
+    assert column(root, "select count(*) from mirror where mpp_x is null") == [0]
+    assert "nothing to fetch" in updated(root).out
+
+
+def test_verify_by_itself_repairs_what_nobody_read(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=2)
+    updated(root)
+    _unread(root)
+    assert "1 image fetched again" in succeeded("--mirror", root, "verify", "--repair").out
+    assert column(root, "select count(*) from mirror where mpp_x is null") == [0]
+
+
+def test_what_the_header_truly_does_not_tell_is_fetched_again_once(tmp_path: Path) -> None:
+    spec = SlideSpec(width=500, height=400, downsamples=(1,), mpp=None, app_mag=None)
+    with StandIn([listed(make_slide(tmp_path / "a.svs", spec))]) as gdc:
+        root = made(tmp_path / "m", gdc, "--via", "tiles", slides=1)
+        assert updated(root).out.endswith("; 1 of unknown resolution\n")
+        make_older(root, 3)
+        assert "1 slide fetched, 0 failed" in updated(root).out
+        assert "nothing to fetch: 1 of 1 slide" in updated(root).out
+        # Its image does not tell whether the header was read: a new catalogue asks once more.
+        (root / "catalogue.db").unlink()
+        assert "1 to fetch" in succeeded("--mirror", root, "rebuild").out
+        assert "1 slide fetched, 0 failed" in updated(root).out

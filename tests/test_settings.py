@@ -61,6 +61,7 @@ SETTINGS = st.builds(
         stall=SECONDS,
         tries=st.integers(1, setting.MOST_TRIES),
         backoff=SECONDS,
+        pause=SECONDS,
     ),
 )
 

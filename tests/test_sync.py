@@ -305,7 +305,7 @@ def test_a_site_that_gives_no_image_any_more_ends_it(tmp_path: Path, source: Pat
         threading.Thread(target=server.serve_forever).start()
         url = f"http://127.0.0.1:{server.server_port}"
         with (
-            Transport(patience=Patience(tries=1), stop=stop) as transport,
+            Transport(patience=Patience(tries=1, pause=0.01), stop=stop) as transport,
             pytest.raises(Unreachable, match=r"gives no image any more; the last: .*503"),
         ):
             synchronize(Web(url, transport, stop), root, Silent(), Brake(), delete=False)

@@ -204,8 +204,9 @@ def _tell(found: Verified, asked: Asked) -> None:
     print(_sentence(found, asked))
     if found.awaited:
         print(
-            f"{console.images(found.awaited)} besides, changed at the GDC or damaged before, "
-            "which wait to be fetched again (tcgamirror status tells when)"
+            f"{console.images(found.awaited)} besides, changed at the GDC, damaged before, or of a "
+            "resolution that nobody may have read, which wait to be fetched again (tcgamirror "
+            "status tells when)"
         )
     if found.left:
         stopped = "Ctrl-C" if found.interrupted else "--time-limit"
@@ -275,7 +276,10 @@ def _rebuilt_words(made: Rebuilt) -> list[str]:
         f"{made.sampled - made.images + made.changed:,} to fetch"
     ]
     if made.changed:
-        lines.append(f"{console.images(made.changed)} of files that have changed since")
+        lines.append(
+            f"{console.images(made.changed)} of files that have changed since, or of a resolution "
+            "that nobody may have read"
+        )
     if made.unlisted:
         lines.append(f"{console.images(made.unlisted)} of slides that are no longer listed: kept")
     if made.kept is not None:
