@@ -13,19 +13,24 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
-INTERRUPTED = 130
+NO_MEMORY, INTERRUPTED = 6, 130
 
 
 def main() -> int:
     """Run the command line and return the exit code."""
     try:
         _set_handler(_leave)
+        # numpy's linear algebra is not used, but would take memory for each of its threads.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         # Only now: these imports take most of the start.
         from tcgamirror.cli import main as run
 
         return run(begins=_give_back)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except MemoryError:
+        sys.stderr.write("tcgamirror: not enough memory to start. Allow more\n")
+        return NO_MEMORY
     finally:
         _set_handler(_leave)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 
 from tcgamirror import __version__, console, options
-from tcgamirror.errors import Bug, ExitCode, Interrupted, NoRoom, TcgaMirrorError
+from tcgamirror.errors import Bug, ExitCode, Interrupted, NoRoom, TcgaMirrorError, lack_of_memory
 
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("making", "init"),
@@ -72,9 +72,9 @@ def main(
         except KeyboardInterrupt:
             told = Interrupted("interrupted")
         except OSError as error:
-            told = _refusal(error)
+            told = lack_of_memory(error) or _refusal(error)
         except Exception as error:  # noqa: BLE001
-            told = _bug(error)
+            told = lack_of_memory(error) or _bug(error)
         console.fail(told, as_json=as_json)
         return int(told.exit_code)
     except BrokenPipeError:

@@ -11,7 +11,8 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 if TYPE_CHECKING:
@@ -25,6 +26,12 @@ QUIET_SECONDS = 60.0
 
 RATE_SECONDS = 20.0
 """Over which the rate shown is taken."""
+
+ALIGNED_CHARACTERS = 16_000_000
+"""Characters of a table's first rows to which its columns are aligned."""
+
+CELL_CHARACTERS = 50
+"""Added for each cell, for the memory that it takes beside its text."""
 
 UNFIT = "need another --mpp, so another mirror"
 """Of failed slides that no retry can help: their base is coarser than what is asked for."""
@@ -119,24 +126,35 @@ def table(
     TCGA-BRCA     3
                  12
     """
-    listed = list(rows)
-    show = _parted if thousands else text
-    texts = [[show(value) for value in row] for row in listed]
-    widths = [
-        max([len(name), *(len(row[place]) for row in texts)]) for place, name in enumerate(columns)
-    ]
-    numeric = [
-        all(isinstance(row[place], int | float | None) for row in listed)
-        for place in range(len(columns))
-    ]
-    lines = []
-    for row in [list(columns), *texts]:
-        cells = [
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, numeric, strict=True)
+    return "\n".join(_table_lines(columns, rows, _parted if thousands else text))
+
+
+def _table_lines(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], show: Callable[[object], str]
+) -> Iterator[str]:
+    """Yield a table's lines; the widths fit the first rows, as many as ALIGNED_CHARACTERS hold."""
+    left = iter(rows)
+    begin: list[list[str]] = []
+    numeric = [True] * len(columns)
+    held = 0
+    for row in left:
+        numeric = [
+            right and isinstance(value, int | float | None)
+            for right, value in zip(numeric, row, strict=True)
         ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+        begin.append([show(value) for value in row])
+        held += sum(map(len, begin[-1])) + CELL_CHARACTERS * len(row)
+        if held > ALIGNED_CHARACTERS:
+            break
+    names = [text(name) for name in columns]
+    widths = [max(map(len, cells)) for cells in zip(names, *begin, strict=True)]
+    rest = ([show(value) for value in row] for row in left)
+    for cells in chain([names], begin, rest):
+        padded = [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(cells, widths, numeric, strict=True)
+        ]
+        yield "  ".join(padded).rstrip()
 
 
 def _parted(value: object) -> str:
@@ -160,17 +178,28 @@ def text(value: object) -> str:
 def write_rows(
     columns: Sequence[str], rows: Iterable[Sequence[object]], form: str, out: TextIO
 ) -> None:
-    """Rows as `table`, `csv` or `json` (a list of objects; a second `n` is called `n_2`)."""
+    """Write rows as they come: `table`, `csv` or `json` (objects; a second `n` is called `n_2`).
+
+    No terminal obeys anything in the columns' names.
+    """
+    columns = [text(name) for name in columns]
     if form == "csv":
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows([_plain(cell) for cell in row] for row in rows)
     elif form == "json":
         names = distinct(columns)
-        objects = [dict(zip(names, row, strict=True)) for row in rows]
-        print(json.dumps(objects, indent=1, ensure_ascii=False, default=_plain), file=out)
+        written = "["
+        for row in rows:
+            one = dict(zip(names, row, strict=True))
+            # As one list with an indent of 1 is written.
+            lines = json.dumps(one, indent=1, ensure_ascii=False, default=_plain).split("\n")
+            out.write(f"{written}\n " + "\n ".join(lines))
+            written = ","
+        out.write("[]\n" if written == "[" else "\n]\n")
     else:
-        print(table(columns, rows), file=out)
+        for line in _table_lines(columns, rows, text):
+            print(line, file=out)
 
 
 def distinct(names: Sequence[str]) -> list[str]:

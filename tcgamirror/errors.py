@@ -8,6 +8,7 @@ out. `fault` is the class's name in words: it is what the catalogue keeps.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Mapping
 from enum import IntEnum
@@ -93,6 +94,12 @@ class Locked(TcgaMirrorError):
 
 class NoRoom(TcgaMirrorError):
     """The disk or the quota is full."""
+
+    exit_code = ExitCode.NO_ROOM
+
+
+class NoMemory(TcgaMirrorError):
+    """The system gives the process no more memory."""
 
     exit_code = ExitCode.NO_ROOM
 
@@ -239,3 +246,23 @@ class TooLarge(SlideError):
     """The image asked for does not fit its format."""
 
     elsewhere = False
+
+
+# What Python and the system raise ------------------------------------------------
+
+
+def lack_of_memory(error: BaseException) -> NoMemory | None:
+    """Return the error to tell if `error` says that memory ran out, else None.
+
+    >>> str(lack_of_memory(MemoryError()))[:17], lack_of_memory(ValueError())
+    ('not enough memory', None)
+    """
+    no_thread = isinstance(error, RuntimeError) and "start new thread" in str(error)
+    no_library = isinstance(error, ImportError) and "failed to map segment" in str(error)
+    refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if not (isinstance(error, MemoryError) or no_thread or no_library or refused):
+        return None
+    return NoMemory(
+        "not enough memory. Allow more (ulimit -v, or --mem of a batch job), or work on fewer "
+        "slides at once (--workers 1)"
+    )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from tcgamirror.database import connect, translated, translation
-from tcgamirror.errors import BadQuery, WrongUse
+from tcgamirror.errors import BadQuery, NoMemory, WrongUse
 from tcgamirror.model import SLIDE_SUFFIX, ImageFormat
 
 Value = str | int | float | bytes | None
@@ -29,6 +29,11 @@ _READING_PRAGMAS = frozenset(
     ("table_info", "table_xinfo", "table_list", "index_list", "index_info", "foreign_key_list")
 )
 _STEPS_BETWEEN_SIGNALS = 100_000
+
+MOST_VALUE_BYTES = 16_000_000
+"""Of one value of a query: the names of all slides of TCGA, joined, have 2 MB."""
+MOST_QUERY_BYTES = 256_000_000
+"""Of memory that SQLite may take once a query was asked in this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,13 +247,17 @@ def _dicts(connection: sqlite3.Connection, sql: str, file_name: str) -> list[dic
 
 
 def query(path: Path, sql: str) -> Rows:
-    """Runs one reading statement on a connection of its own, closed after the last row.
+    """Run one reading statement on a connection of its own, closed after the last row.
 
-    Raises BadQuery for SQL that is wrong or would write; iterating may too.
+    Raises:
+        BadQuery: SQL that is wrong or would write. Iterating may raise it too.
+        NoMemory: the query needs more than MOST_QUERY_BYTES; iterating may raise it too.
     """
     with translated(path):
         connection = connect(path, read_only=True)
     connection.execute("PRAGMA query_only = 1")
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_VALUE_BYTES)
+    connection.execute(f"PRAGMA hard_heap_limit = {MOST_QUERY_BYTES}")
     connection.set_authorizer(_authorized)
     # Python handles Ctrl-C only between its own instructions; a long query has none but these.
     connection.set_progress_handler(lambda: 0, _STEPS_BETWEEN_SIGNALS)
@@ -270,6 +279,11 @@ def _run(path: Path, connection: sqlite3.Connection, sql: str) -> Iterator[tuple
     except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
         # sqlite3.Warning: two statements. ValueError: NUL characters or lone surrogates.
         raise _refusal(path, error) from error
+    except MemoryError as error:
+        raise NoMemory(
+            f"not enough memory: a query may use {MOST_QUERY_BYTES // 1_000_000} MB. "
+            "Select fewer or shorter values"
+        ) from error
     finally:
         connection.close()
 

@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from tcgamirror.brake import Brake
 from tcgamirror.cores import cores
-from tcgamirror.errors import Bug, Interrupted, TcgaMirrorError
+from tcgamirror.errors import Bug, Interrupted, TcgaMirrorError, lack_of_memory
 from tcgamirror.model import Attempt, Outcome, Slide
 from tcgamirror.settings import Settings
 
@@ -132,7 +132,7 @@ class Pool:
             self._brake.left_behind = bool(wait(running, timeout=left).not_done)
 
     def _result(self, future: Future[Outcome], slide: Slide) -> Outcome | None:
-        """What came of a slide; a bug met by one is its failure, and not the other slides'.
+        """Return what came of a slide; a bug or a lack of memory fails this slide alone.
 
         Met by several in a row, it ends the run: it may be met by all.
         """
@@ -147,10 +147,21 @@ class Pool:
             return None
         if not isinstance(error, Exception):
             raise error
-        words = f"a bug: {type(error).__name__}: {error}"
+        lack = lack_of_memory(error)
+        words = str(lack or f"a bug: {type(error).__name__}: {error}")
+        # Other slides may need less; the run ends with the error all the same.
+        self.reason = self.reason or lack
         self._bugs += 1
         if self._bugs >= BUGS_IN_A_ROW:
             many = f"{self._bugs} slides in a row met {words}"
-            self.end(Bug(f"{many}; nothing recorded is lost. Please report it"))
-        source = self._source_of(slide)
-        return Outcome(slide, (Attempt(source, time.time(), 0.0, 0, 0, "bug", words),), None)
+            self.end(lack or Bug(f"{many}; nothing recorded is lost. Please report it"))
+        attempt = Attempt(
+            source=self._source_of(slide),
+            started=time.time(),
+            seconds=0.0,
+            bytes_fetched=0,
+            requests=0,
+            fault=(lack or Bug()).fault,
+            message=words,
+        )
+        return Outcome(slide, (attempt,), None)

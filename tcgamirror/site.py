@@ -112,7 +112,7 @@ class Site:
             thing = self._thing(path)
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return _words("404 Not Found", "There is no such thing here.")
-        except (TcgaMirrorError, OSError):
+        except (TcgaMirrorError, OSError, MemoryError):
             later = ("Retry-After", "10")
             return _words("503 Service Unavailable", "The mirror cannot be read now.", later)
         return _answer(thing, environ)

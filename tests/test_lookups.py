@@ -23,7 +23,7 @@ from tests.catalogues import (
     slide,
     three_slides,
 )
-from tests.command import succeeded
+from tests.command import run, started, succeeded
 from tests.gdc import StandIn
 from tests.mirrors import column, made, updated
 from tests.publishing import made_up
@@ -176,3 +176,40 @@ def test_a_slide_is_shown_by_its_images_name(tmp_path: Path, small_gdc: StandIn)
     path = str(column(root, "select path from mirror where sample_rank = 1")[0])
     told = [succeeded("--mirror", root, "show", name).out for name in (path, Path(path).name)]
     assert told[0] == told[1] and path in told[0]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select zeroblob(900000000)",
+        "select length(hex(zeroblob(400000000)))",
+        "select json_group_array(hex(zeroblob(1000000))) from N",
+        "select group_concat(hex(zeroblob(1000000))) from N",
+        "select " + ", ".join(["hex(zeroblob(2000000))"] * 200),
+        "select max(x) from (select hex(zeroblob(5000000)) || i as x from N order by x)",
+        "select " + ", ".join(["printf('%.*c', 15000000, 'x')"] * 100),
+    ],
+)
+def test_a_query_takes_bounded_memory(mirror: Path, sql: str) -> None:
+    numbers = "(with recursive n(i) as (select 1 union all select i + 1 from n where i < 40) "
+    asked = sql.replace("from N", f"from {numbers} select i from n)")
+    result = run("--mirror", mirror, "query", asked, by=("prlimit", "--as=900000000"))
+    assert result.code in (0, 2, 6), result
+    if result.code:
+        assert "too big" in result.sentence or "a query may use 256 MB" in result.sentence
+
+
+def test_rows_without_end_are_written_as_they_come(mirror: Path) -> None:
+    endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select i, 'x' from n"
+    for form in ("table", "csv", "json"):
+        with started("--mirror", mirror, "query", endless, "--format", form) as process:
+            assert process.stdout is not None
+            for _ in range(100_000):
+                assert process.stdout.readline()
+
+
+def test_no_terminal_obeys_the_name_of_a_column(mirror: Path) -> None:
+    for form in ("table", "csv", "json"):
+        asked = f'select 1 as "a{chr(27)}[2J{chr(0x9B)}{chr(0x202E)}b"'
+        told = succeeded("--mirror", mirror, "query", asked, "--format", form).out
+        assert "a [2J  b" in told and told.replace("\n", "").isprintable()
