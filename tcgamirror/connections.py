@@ -15,18 +15,26 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.cookiejar import DefaultCookiePolicy
+from types import MappingProxyType
 from typing import Any
 
 import requests
+import socks
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from requests.cookies import RequestsCookieJar
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.contrib.socks import SOCKSHTTPConnectionPool, SOCKSHTTPSConnectionPool
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    NameResolutionError,
+    NewConnectionError,
+    ProxyError,
+)
 from urllib3.util.wait import wait_for_write
 
 from tcgamirror.errors import Interrupted, TooSlow
@@ -34,17 +42,30 @@ from tcgamirror.errors import Interrupted, TooSlow
 POLL = 0.1
 """Seconds between two looks at the clock and at `stop`."""
 
+SOCKS_PORT = 1080
+"""Of a SOCKS proxy whose address names none."""
+
 _Address = tuple[Any, ...]
 
 
 class Exchange:
     """One request under watch: until when it may wait, for what, and the socket to cut then.
 
-    name: the URL's host and path, for sentences. connect, first_byte: seconds.
+    name: the URL's host and path, for sentences. proxy: address, without
+    credentials, of the proxy that leads there, if one does. connect, first_byte: seconds.
     """
 
-    def __init__(self, name: str, connect: float, first_byte: float, over: threading.Event) -> None:
+    def __init__(
+        self,
+        name: str,
+        proxy: str | None,
+        connect: float,
+        first_byte: float,
+        over: threading.Event,
+    ) -> None:
         self.name = name
+        self.proxy = proxy
+        self._subject = name if proxy is None else f"proxy {proxy}, on the way to {name}"
         self.began = time.monotonic()
         self._first_byte = first_byte
         self._over = over
@@ -62,6 +83,7 @@ class Exchange:
     def expect_answer(self, sock: socket.socket | ssl.SSLSocket) -> None:
         """The connection is there, and the request goes out on it."""
         self.hold(sock)
+        self._subject = self.name
         limit = self._first_byte
         self.expect(f"no answer within {limit:g} s", time.monotonic() + limit)
 
@@ -88,7 +110,7 @@ class Exchange:
         if self._over.is_set():
             raise Interrupted(f"stopped while asking {self.name}")
         if self._late or self.left() < 0:
-            raise TooSlow(f"{self.name}: {self._complaint}")
+            raise TooSlow(f"{self._subject}: {self._complaint}")
 
     def look(self, now: float) -> None:
         """Called by the watcher: cuts the connection if time is up."""
@@ -129,9 +151,11 @@ class Watch:
         return exchange
 
     @contextmanager
-    def exchange(self, name: str, connect: float, first_byte: float) -> Iterator[Exchange]:
+    def exchange(
+        self, name: str, proxy: str | None, connect: float, first_byte: float
+    ) -> Iterator[Exchange]:
         """Watches what the calling thread does on the network in the block."""
-        exchange = Exchange(name, connect, first_byte, self.stop)
+        exchange = Exchange(name, proxy, connect, first_byte, self.stop)
         self._mine.exchange = exchange
         with self._condition:
             self._exchanges.add(exchange)
@@ -187,7 +211,7 @@ class WatchedConnection(HTTPConnection):
 
     def _new_conn(self) -> socket.socket:
         try:
-            sock = _connected(self._dns_host.strip("[]"), self.port, self._watch.current)
+            sock = self._dialled(self._dns_host.strip("[]"), self._watch.current)
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
         except TimeoutError as error:
@@ -198,8 +222,72 @@ class WatchedConnection(HTTPConnection):
             sock.setsockopt(*option)
         return sock
 
+    def _dialled(self, host: str, exchange: Exchange) -> socket.socket:
+        return _connected(host, self.port, exchange)
+
 
 class WatchedTlsConnection(WatchedConnection, HTTPSConnection):
+    """The same under TLS."""
+
+
+class WatchedSocksConnection(WatchedConnection):
+    """The same through a SOCKS proxy, which urllib3 describes by `_socks_options`."""
+
+    def __init__(self, *args: Any, _socks_options: Mapping[str, Any], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._socks_options = _socks_options
+
+    def _dialled(self, host: str, exchange: Exchange) -> socket.socket:
+        """Return a socket that leads to the host. Raises ProxyError, OSError as `connect` does."""
+        options = self._socks_options
+        if not options["rdns"]:
+            # PySocks would look the name up where nothing can end it.
+            found = _addresses(host, self.port, exchange)
+            only_ipv4 = options["socks_version"] == socks.SOCKS4
+            host = next(
+                (address[0] for family, address in found if family is socket.AF_INET),
+                host if only_ipv4 else found[0][1][0],
+            )
+        try:
+            return self._through_proxy(host, exchange)
+        except OSError as error:
+            told = getattr(error, "socket_err", None)
+            if isinstance(told, socks.SOCKS4Error | socks.SOCKS5Error):
+                # The proxy works, and says that the host does not.
+                raise told from None
+            raise ProxyError("no connection through the proxy", error) from error
+
+    def _through_proxy(self, host: str, exchange: Exchange) -> socket.socket:
+        options = self._socks_options
+        proxies = _addresses(options["proxy_host"], options["proxy_port"] or SOCKS_PORT, exchange)
+        failure: OSError = OSError("the proxy has no address")
+        for index, (family, (address, port, *_)) in enumerate(proxies):
+            sock = socks.socksocket(family, socket.SOCK_STREAM)
+            try:
+                sock.set_proxy(
+                    options["socks_version"],
+                    address,
+                    port,
+                    True,
+                    options["username"],
+                    options["password"],
+                )
+                sock.settimeout(max(exchange.left() / (len(proxies) - index), POLL))
+                exchange.hold(sock)
+                sock.connect((host, self.port))
+                sock.settimeout(max(exchange.left(), POLL))
+                return sock
+            except socks.ProxyConnectionError as error:
+                sock.close()
+                failure = error.socket_err or error
+            except BaseException:
+                sock.close()
+                raise
+            exchange.check()
+        raise failure
+
+
+class WatchedSocksTlsConnection(WatchedSocksConnection, HTTPSConnection):
     """The same under TLS."""
 
 
@@ -270,6 +358,16 @@ def _dialled(
     return sock
 
 
+_WATCHED: Mapping[type[HTTPConnectionPool], type[WatchedConnection]] = MappingProxyType(
+    {
+        HTTPConnectionPool: WatchedConnection,
+        HTTPSConnectionPool: WatchedTlsConnection,
+        SOCKSHTTPConnectionPool: WatchedSocksConnection,
+        SOCKSHTTPSConnectionPool: WatchedSocksTlsConnection,
+    }
+)
+
+
 class _Adapter(HTTPAdapter):
     """Makes watched connections, `size` of them kept alive for each host."""
 
@@ -279,13 +377,8 @@ class _Adapter(HTTPAdapter):
 
     def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
         pool: Any = super().get_connection_with_tls_context(*args, **options)
-        # A SOCKS proxy has pools of its own; socket timeouts must do there.
-        if type(pool) is HTTPSConnectionPool:
-            pool.ConnectionCls = WatchedTlsConnection
-            pool.conn_kw["watch"] = self._watch
-        elif type(pool) is HTTPConnectionPool:
-            pool.ConnectionCls = WatchedConnection
-            pool.conn_kw["watch"] = self._watch
+        pool.ConnectionCls = _WATCHED[type(pool)]
+        pool.conn_kw["watch"] = self._watch
         return pool
 
 

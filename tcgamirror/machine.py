@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from tcgamirror import __version__
+from tcgamirror.proxies import without_credentials
 
 LEAST_FILES = 256
 """Open files that a run with many workers and connections gets by with."""
@@ -36,7 +36,7 @@ SYSTEM_BUNDLES = (
 """Where Debian, Red Hat, SUSE and Alpine keep theirs."""
 
 _LIBRARIES = (
-    *("numpy", "PIL", "simplejpeg", "openslide", "requests", "urllib3", "certifi"),
+    *("numpy", "PIL", "simplejpeg", "openslide", "requests", "urllib3", "socks", "certifi"),
     *("tqdm", "shtab"),
 )
 
@@ -136,21 +136,6 @@ def _proxies(environment: Mapping[str, str]) -> Iterator[Finding]:
         if value:
             shown = value if name == "no_proxy" else without_credentials(value)
             yield Finding("network", name, shown)
-
-
-def without_credentials(address: str) -> str:
-    """An address without the name and password it may hold.
-
-    >>> without_credentials("http://me:secret@proxy.example:3128/")
-    'http://proxy.example:3128'
-    """
-    try:
-        parts = urlsplit(address if "//" in address else f"//{address}")
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return "(no address)"
-    scheme = f"{parts.scheme}://" if parts.scheme else ""
-    return f"{scheme}{parts.hostname or '(no host)'}{port}"
 
 
 def _certificates(environment: Mapping[str, str]) -> Finding:

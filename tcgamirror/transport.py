@@ -48,6 +48,7 @@ from tcgamirror.errors import (
 )
 from tcgamirror.patience import Patience
 from tcgamirror.pauses import OnPause, Pauses
+from tcgamirror.proxies import is_by_proxy, proxy_failure, proxy_for
 from tcgamirror.spans import Span
 
 __all__ = ["Meter", "Part", "Transport", "host_key"]
@@ -303,7 +304,9 @@ class Transport:
         if self._stop.is_set():
             raise Interrupted(f"stopped before asking {place(url)}")
         patience = self._patience
-        with self._watch.exchange(place(url), patience.connect, patience.first_byte) as exchange:
+        with self._watch.exchange(
+            place(url), proxy_for(url), patience.connect, patience.first_byte
+        ) as exchange:
             yield exchange
 
     def _sent(self, url: str, request: _Request, exchange: Exchange) -> requests.Response:
@@ -328,15 +331,23 @@ class Transport:
             raise TooSlow(f"{name}: no answer in time ({why(error)})") from error
         except (requests.RequestException, HTTPError, HTTPException) as error:
             exchange.check()
+            by_proxy = exchange.proxy is not None and is_by_proxy(error)
             if "certificate verify failed" in str(error).lower():
-                raise Again(_untrusted(name, error), None) from error
-            raise Unreachable(f"{name} cannot be reached ({why(error)})") from error
+                whose = f"proxy {exchange.proxy}" if by_proxy else name
+                raise Again(_untrusted(whose, error), None) from error
+            if exchange.proxy and by_proxy:
+                raise proxy_failure(url, name, exchange.proxy, why(error)) from error
+            through = f" through proxy {exchange.proxy}" if exchange.proxy else ""
+            raise Unreachable(f"{name} cannot be reached{through} ({why(error)})") from error
         except OSError as error:
             raise WrongUse(f"{name} cannot be asked ({why(error)}): see the settings") from error
         try:
             # Headers that the watcher cut look like whole ones to http.client.
             exchange.check()
-        except (Interrupted, TooSlow):
+            if response.status_code == 407 and exchange.proxy:
+                reason = f"407 {printable(response.reason or '', 60)}"
+                raise Again(proxy_failure(url, name, exchange.proxy, reason), None)
+        except (Interrupted, TooSlow, Again):
             response.close()
             raise
         return response

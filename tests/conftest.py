@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +18,7 @@ from hypothesis import settings
 from tests.fault_matrix import pytest_terminal_summary as pytest_terminal_summary
 from tests.gdc import Listed, StandIn
 from tests.levels import ZOO, MadeSlides
+from tests.raw_server import head
 
 pytest.register_assert_rewrite("tests.command", "tests.mirrors")
 
@@ -63,3 +71,52 @@ def pattern(
         root = made(tmp_path_factory.mktemp("pattern") / "m", gdc, slides=2)
         updated(root)
         yield root
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-signed certificate for 127.0.0.1 and its key, in one file."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl to make a certificate with")
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    new = ["req", "-x509", "-nodes", "-days", "2"]
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    name = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", str(path.with_name("key")), "-out", str(path.with_name("cert"))]
+    subprocess.run([openssl, *new, *key, *name, *files], check=True, capture_output=True)
+    path.write_text("".join(path.with_name(part).read_text() for part in ("key", "cert")))
+    return path
+
+
+@pytest.fixture
+def tls_server(certificate: Path) -> Iterator[tuple[str, list[int]]]:
+    """Address of a TLS server that answers `[]`, and a list that grows with each connection."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    handshakes: list[int] = []
+
+    def serve(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                sock, _ = listener.accept()
+                handshakes.append(1)
+                with suppress(OSError), context.wrap_socket(sock, server_side=True) as secured:
+                    stalled = b"/stall" in secured.recv(65536)
+                    length = head("200 OK", "Content-Length: 2", "Connection: close")
+                    secured.sendall(length + b"[")
+                    time.sleep(2 if stalled else 0)
+                    secured.sendall(b"]")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}/", handshakes
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))

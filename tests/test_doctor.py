@@ -11,7 +11,7 @@ import pytest
 
 from tcgamirror.doctor import mirror_findings
 from tcgamirror.home import Home
-from tcgamirror.machine import without_credentials
+from tcgamirror.proxies import without_credentials
 from tests.command import run, succeeded
 from tests.gdc import Fault, StandIn
 from tests.mirrors import addresses, contents, made, updated

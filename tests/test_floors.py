@@ -15,6 +15,7 @@ FLOORS = [
     {
         "filesystem",
         "geometry",
+        "proxies",
         "spans",
         "brake",
         "abreast",

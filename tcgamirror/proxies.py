@@ -1,0 +1,67 @@
+"""The proxies that the environment names: which one leads to a URL, and what its failures say."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from requests.exceptions import ProxyError
+from requests.utils import get_environ_proxies, select_proxy
+
+from tcgamirror.errors import Unreachable, WrongUse
+
+SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+
+
+def without_credentials(address: str) -> str:
+    """An address without the name and password it may hold.
+
+    >>> without_credentials("http://me:secret@proxy.example:3128/")
+    'http://proxy.example:3128'
+    """
+    try:
+        parts = urlsplit(address if "//" in address else f"//{address}")
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "(no address)"
+    scheme = f"{parts.scheme}://" if parts.scheme else ""
+    return f"{scheme}{parts.hostname or '(no host)'}{port}"
+
+
+def proxy_for(url: str) -> str | None:
+    """Return the address, without credentials, of the proxy that the environment names for a URL.
+
+    Raises WrongUse for an address that no proxy can have.
+    """
+    address = select_proxy(url, get_environ_proxies(url))
+    if not address:
+        return None
+    shown = without_credentials(address)
+    try:
+        parts = urlsplit(address if "://" in address else f"http://{address}")
+        right = parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        right = False
+    if not right:
+        raise WrongUse(
+            f"proxy {shown}: not the address of a proxy, such as http://HOST:PORT or "
+            f"socks5h://HOST:PORT. {_advice(url)}"
+        )
+    return shown
+
+
+def _advice(url: str) -> str:
+    """Return where the proxy for a URL is named."""
+    scheme, host = urlsplit(url).scheme, urlsplit(url).hostname
+    return f"Correct {scheme}_proxy or all_proxy in the environment, or add {host} to no_proxy"
+
+
+def is_by_proxy(error: Exception) -> bool:
+    """Return whether it is the proxy that failed, not what lies behind it."""
+    return isinstance(error, ProxyError) or "Tunnel connection failed" in str(error)
+
+
+def proxy_failure(url: str, name: str, proxy: str, reason: str) -> Unreachable:
+    """Return the error for a proxy that leads nowhere. name: the URL, for sentences."""
+    return Unreachable(
+        f"proxy {proxy}: no connection through it to {name} ({reason}). {_advice(url)}"
+    )

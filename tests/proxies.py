@@ -1,0 +1,164 @@
+"""Real proxies on the loopback interface: SOCKS5 by RFC 1928 and 1929, and HTTP with CONNECT."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import threading
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+
+class _Proxy:
+    """A listener and its relays. asked: (host, port) of every connection asked for.
+
+    All connections lead to this machine, whatever the host's name. user, password: what
+    is demanded, if anything.
+    """
+
+    scheme = ""
+
+    def __init__(self, user: str = "", password: str = "") -> None:
+        self.user, self.password = user, password
+        self.asked: list[tuple[str, int]] = []
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port: int = self._listener.getsockname()[1]
+        self._open: set[socket.socket] = set()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def url(self, credentials: str = "") -> str:
+        return f"{self.scheme}://{credentials}127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for sock in (self._listener, *self._open):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                sock, _ = self._listener.accept()
+                self._open.add(sock)
+                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+
+    def _serve(self, sock: socket.socket) -> None:
+        with suppress(OSError), sock:
+            self.converse(sock)
+
+    def converse(self, client: socket.socket) -> None:
+        raise NotImplementedError
+
+    def _relay(self, client: socket.socket, port: int, first: bytes = b"") -> None:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as server:
+            self._open.add(server)
+            server.settimeout(None)
+            server.sendall(first)
+            back = threading.Thread(target=_pump, args=(server, client), daemon=True)
+            back.start()
+            _pump(client, server)
+            back.join()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    for sock in (source, sink):
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+
+class Socks5(_Proxy):
+    """A SOCKS5 proxy. reply: the code it answers each request by; 0 is success."""
+
+    scheme = "socks5h"
+
+    def __init__(self, user: str = "", password: str = "", reply: int = 0) -> None:
+        self._reply = reply
+        super().__init__(user, password)
+
+    def converse(self, client: socket.socket) -> None:
+        _, methods = _exactly(client, 2)
+        wanted = 2 if self.user else 0
+        if wanted not in _exactly(client, methods):
+            client.sendall(b"\x05\xff")
+            return
+        client.sendall(bytes([5, wanted]))
+        if self.user:
+            _, length = _exactly(client, 2)
+            user = _exactly(client, length).decode()
+            password = _exactly(client, _exactly(client, 1)[0]).decode()
+            right = (user, password) == (self.user, self.password)
+            client.sendall(bytes([1, 0 if right else 1]))
+            if not right:
+                return
+        _, _, _, kind = _exactly(client, 4)
+        if kind == 3:
+            host = _exactly(client, _exactly(client, 1)[0]).decode()
+        else:
+            family, length = (socket.AF_INET, 4) if kind == 1 else (socket.AF_INET6, 16)
+            host = socket.inet_ntop(family, _exactly(client, length))
+        port = int.from_bytes(_exactly(client, 2), "big")
+        self.asked.append((host, port))
+        client.sendall(bytes([5, self._reply, 0, 1]) + bytes(6))
+        if not self._reply:
+            self._relay(client, port)
+
+
+class HttpProxy(_Proxy):
+    """An HTTP proxy. refusal: the status line it answers each request by instead."""
+
+    scheme = "http"
+
+    def __init__(self, user: str = "", password: str = "", refusal: str = "") -> None:
+        self._refusal = refusal
+        super().__init__(user, password)
+
+    def converse(self, client: socket.socket) -> None:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += _some(client)
+        head, _, rest = data.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        method, target, _ = first.split(" ")
+        parts = urlsplit(f"//{target}" if method == "CONNECT" else target)
+        self.asked.append((parts.hostname or "", parts.port or 80))
+        proof = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+        refusal = self._refusal
+        if self.user and f"proxy-authorization: basic {proof}".lower() not in map(str.lower, lines):
+            refusal = "407 Proxy Authentication Required"
+        if refusal:
+            client.sendall(f"HTTP/1.1 {refusal}\r\nContent-Length: 0\r\n\r\n".encode())
+        elif method == "CONNECT":
+            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            self._relay(client, parts.port or 443, rest)
+        else:
+            self._relay(client, parts.port or 80, data)
+
+
+def _some(sock: socket.socket) -> bytes:
+    data = sock.recv(65536)
+    if not data:
+        raise ConnectionError("the client has gone")
+    return data
+
+
+def _exactly(sock: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        piece = sock.recv(count - len(data))
+        if not piece:
+            raise ConnectionError("the client has gone")
+        data += piece
+    return data
