@@ -1,8 +1,9 @@
 """The server around `site`: one that may be left on.
 
 waitress sends files from its own loop, so that a slow reader keeps no thread.
-Its limits are set here, and one more: a request that is not whole when it has
-been seen unfinished twice is cut, however steadily it drips.
+Its limits are set here, and two more. A request that is not whole when it has
+been seen unfinished twice is cut, however steadily it drips. A new connection is
+always accepted: beyond the limits, the one that has been idle longest is closed.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 import ipaddress
 import logging
 import signal
+import socket
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
 
 from tcgamirror.errors import ExitCode, WrongUse
@@ -23,12 +27,11 @@ from tcgamirror.site import Site
 from tcgamirror.snapshots import Snapshots
 
 if TYPE_CHECKING:
-    from waitress.channel import HTTPChannel
-    from waitress.parser import HTTPRequestParser
+    from waitress.adjustments import Adjustments
 
 THREADS = 8
-CONNECTIONS = 250
-"""At once; further ones wait until the system gives up on them."""
+CONNECTIONS, CONNECTIONS_EACH = 250, 100
+"""At once, in all and from one address."""
 IDLE_SECONDS = 30
 """Without a byte in either direction."""
 LOOK_EVERY = 10
@@ -36,8 +39,44 @@ LOOK_EVERY = 10
 MOST_HEADER, MOST_BODY = 16 << 10, 1 << 10
 
 
+class _Parser(HTTPRequestParser):
+    """Refuses requests of which two readers could see different ends."""
+
+    def parse_header(self, header_plus: bytes) -> None:
+        super().parse_header(header_plus)
+        if "CONTENT_LENGTH" in self.headers and (
+            self.chunked or "TRANSFER_ENCODING" in self.headers
+        ):
+            raise ParsingError("both Content-Length and Transfer-Encoding")
+
+
+class _Channel(HTTPChannel):
+    """A connection for which room was made."""
+
+    parser_class = _Parser
+    server: Server
+
+    def __init__(
+        self,
+        server: Server,
+        sock: socket.socket,
+        addr: tuple[str, int],
+        adj: Adjustments,
+        map: Mapping[int, socket.socket] | None = None,
+    ) -> None:
+        server.make_room(addr[0])
+        super().__init__(server, sock, addr, adj, map)
+
+
+def _use(channel: HTTPChannel) -> tuple[bool, float]:
+    """Return whether a request is being answered, and when something last came or went."""
+    return bool(channel.requests or channel.total_outbufs_len), channel.last_activity
+
+
 class Server(TcpWSGIServer):
-    """Cuts requests that take too long to come."""
+    """Cuts requests that take too long to come, and connections that keep others waiting."""
+
+    channel_class = _Channel
 
     def __init__(self, site: Site, host: str, port: int) -> None:
         self._unfinished: set[HTTPRequestParser] = set()
@@ -45,7 +84,8 @@ class Server(TcpWSGIServer):
             site,
             listen=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
             threads=THREADS,
-            connection_limit=CONNECTIONS,
+            # Never reached: room is made before.
+            connection_limit=2 * CONNECTIONS,
             channel_timeout=IDLE_SECONDS,
             cleanup_interval=LOOK_EVERY,
             max_request_header_size=MOST_HEADER,
@@ -55,12 +95,24 @@ class Server(TcpWSGIServer):
             ident="tcgamirror",
         )
 
+    def make_room(self, address: str) -> None:
+        """Close a connection if there are too many, one of the address's if these are."""
+        channels = list(self._channels())
+        own = [channel for channel in channels if channel.addr[0] == address]
+        if len(own) >= CONNECTIONS_EACH:
+            min(own, key=_use).handle_close()
+        elif len(channels) >= CONNECTIONS:
+            min(channels, key=_use).handle_close()
+
+    def _channels(self) -> Iterable[_Channel]:
+        # The stubs take it for one channel.
+        channels: Mapping[int, _Channel] = self.active_channels  # type: ignore[assignment]
+        return channels.values()
+
     def maintenance(self, now: int) -> None:
         super().maintenance(now)
         unfinished = set()
-        # The stubs take it for one channel.
-        channels: Mapping[int, HTTPChannel] = self.active_channels  # type: ignore[assignment]
-        for channel in channels.values():
+        for channel in self._channels():
             request = channel.request
             if request is None:
                 continue

@@ -343,8 +343,7 @@ MANIFESTS: dict[str, tuple[str, list[str]]] = {
     ("said", "words"),
     [
         ("--project TCGA-OV", ["tells no projects", "--project"]),
-        ("--kind tissue", ["only 0", "--kind", "another"]),
-        ("--slides 2", ["only 1", "all"]),
+        ("--kind tissue", ["none of the 1 slide", "--kind", "another"]),
     ],
 )
 def test_what_no_slide_of_a_manifest_can_be(tmp_path: Path, said: str, words: list[str]) -> None:

@@ -29,7 +29,7 @@ from tests.mirrors import until
 from tests.publishing import made_up, paths, replace_image
 
 IMAGES = 40
-CLIENTS = 64
+CLIENTS, SLOW = 64, 300
 REQUESTS = 10_000 if os.environ.get("TCGAMIRROR_SOAK") else 1_000
 MOST_GROWN = 12_000
 """Kilobytes by which memory may differ after a crowd; a leak of a request each is more."""
@@ -275,18 +275,57 @@ def _handles(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
-def test_the_slow_keep_nobody_waiting(site: Served) -> None:
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"GET /images", b"GET /catalogue.db HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", None],
+    ids=["silent", "half a request", "slow readers", "kept alive", "all of these"],
+)
+def test_the_slow_keep_nobody_waiting(site: Served, said: bytes | None) -> None:
     path = f"/{paths(site.root)[0]}"
-    slow = [socket.create_connection(("127.0.0.1", site.port)) for _ in range(CLIENTS)]
+    kinds = (b"", b"GET /images", b"GET /catalogue.db HTTP/1.1\r\n\r\n")
+    slow: list[socket.socket] = []
     try:
-        for place, client in enumerate(slow):
-            client.sendall(b"GET /images" if place % 2 else b"GET /catalogue.db HTTP/1.1\r\n\r\n")
-        begun = time.monotonic()
-        assert site.ask(path)[0] == 200
-        assert time.monotonic() - begun < 5
+        for number in range(SLOW):
+            client = socket.create_connection(("127.0.0.1", site.port))
+            slow.append(client)
+            with suppress(ConnectionError):
+                client.sendall(kinds[number % len(kinds)] if said is None else said)
+        for _ in range(3):
+            begun = time.monotonic()
+            assert site.ask(path)[0] == 200
+            assert time.monotonic() - begun < 1
+        assert _handles(site.pid) < 3 * serving.CONNECTIONS_EACH
     finally:
         for client in slow:
             client.close()
+
+
+def test_who_reads_is_not_cut_by_others_who_are_idle(site: Served) -> None:
+    with socket.create_connection(("127.0.0.1", site.port)) as reader:
+        reader.sendall(b"GET / HTTP/1.1\r\n\r\n" * 2)
+        idle = []
+        for _ in range(2 * serving.CONNECTIONS_EACH):
+            reader.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert reader.recv(1 << 16)
+            idle.append(socket.create_connection(("127.0.0.1", site.port)))
+        for client in idle:
+            client.close()
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_length_and_an_encoding_together_end_the_connection(site: Served, version: str) -> None:
+    smuggled = b"0\r\n\r\nGET /catalogue.db HTTP/1.1\r\n\r\n"
+    head = (
+        f"GET / HTTP/{version}\r\nConnection: keep-alive\r\n"
+        "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", site.port), timeout=10) as client:
+        client.sendall(head.encode() + smuggled)
+        told = b""
+        with suppress(ConnectionError):
+            while piece := client.recv(1 << 16):
+                told += piece
+    assert told.startswith(f"HTTP/{version} 400 ".encode()) and told.count(b"HTTP/1.") == 1
 
 
 def test_a_request_that_drips_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
