@@ -39,7 +39,7 @@ def status(given: argparse.Namespace) -> ExitCode:
         return ExitCode.DONE
     asked = home.settings.fixed
     other = "" if asked == fixed else f"; {FILE_NAME} asks for {asked}, which update refuses"
-    print(f"mirror   {home.root.absolute()} ({fixed}{other})")
+    print(f"mirror   {home.root.absolute()} ({console.text(fixed)}{other})")
     print(f"listing  {console.text(counts.release or 'none yet')}: {console.slides(counts.listed)}")
     by = drawn.words(plan) if plan else "by more than one plan, or one not known"
     print(
@@ -177,7 +177,7 @@ def _show_list(name: str, rows: Sequence[object]) -> None:
         columns = list(tables[0])
         print(f"\n{name}\n" + console.table(columns, [list(row.values()) for row in tables]))
     elif rows:
-        print(f"\n{name}\n" + "\n".join(map(str, rows)))
+        print(f"\n{name}\n" + "\n".join(map(console.text, rows)))
 
 
 def query(given: argparse.Namespace) -> ExitCode:
