@@ -30,6 +30,8 @@ LOCKED = "sample.lock"
 
 MOST_BYTES = 1 << 20
 """Bytes of the file; what `format_settings` writes has two thousand."""
+MOST_DOTS = 5000
+"""In the file: the time that a key takes grows with the square of the dots in it."""
 
 SOURCES = ("range", "tiles", "whole")
 GDC = "https://api.gdc.cancer.gov"
@@ -277,6 +279,8 @@ def read_settings(path: Path) -> Settings:
             data = file.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
             raise BadSettings(f"it has more than {MOST_BYTES:,} bytes")
+        if data.count(b".") > MOST_DOTS:
+            raise BadSettings(f"it has more than {MOST_DOTS:,} dots")
         return _parsed(tomllib.loads(data.decode()))
     except OSError as error:
         raise BadSettings(f"{path} cannot be read: {error.strerror}") from error

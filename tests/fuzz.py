@@ -12,14 +12,16 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
+import sqlite3
 import struct
 import sys
 import threading
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
@@ -32,6 +34,7 @@ from hypothesis import strategies as st
 
 from tcgamirror import gdc
 from tcgamirror.answers import parsed as parsed_json
+from tcgamirror.catalogue import Catalogue
 from tcgamirror.decode import JpegTiles, is_plain_jpeg
 from tcgamirror.deepzoom import DeepZoom, decoded
 from tcgamirror.dimensions import Bytes
@@ -222,16 +225,18 @@ def read_archive(data: bytes, folder: Path) -> None:
 
 
 def read_catalogue(data: bytes, folder: Path) -> None:
-    """data: a catalogue, and, after a mark, its journal."""
-    root = folder / "m"
+    """data: a catalogue, its rollback journal and its WAL, with a mark between them."""
+    root, copies = folder / "m", folder / "copies"
     root.mkdir()
-    pages, _, journal = data.partition(_MARK)
-    written(pages, root / CATALOGUE)
+    copies.mkdir()
+    for end, part in zip(("", "-journal", "-wal"), data.split(_MARK), strict=False):
+        written(part, root / f"{CATALOGUE}{end}")
     written(b"", root / FILE_NAME)
-    if journal:
-        written(journal, root / f"{CATALOGUE}-journal")
-    Folder(root, None, threading.Event()).catalogue(folder / "copy.db", None)
-    with Foreign(folder / "copy.db", "it") as foreign:
+    with suppress(TcgaMirrorError), Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
+        catalogue.counts()
+    seen = Folder(root, None, threading.Event()).catalogue(copies, None)
+    assert seen is not None
+    with Foreign(seen.path(copies), "it") as foreign:
         foreign.check(ImageFormat.PNG)
         foreign.images()
         foreign.told_of_sample()
@@ -240,21 +245,32 @@ def read_catalogue(data: bytes, folder: Path) -> None:
 
 
 _JOURNAL = bytes.fromhex("d9d505f920a163d7")
-"""How SQLite's journals begin."""
+"""How SQLite's journals begin, and the name of a super-journal in one ends."""
 _MARK = b"\n--journal--\n"
 
 
 def catalogues(material: Path) -> Sequence[bytes]:
-    """At rest, and with the journal of a writer that was killed."""
-    pages = (material / "export" / CATALOGUE).read_bytes()
+    """At rest, with what a killed writer left, and with what names a file to be deleted."""
+    path = material / "export" / CATALOGUE
+    pages = path.read_bytes()
     (size,) = struct.unpack(">H", pages[16:18])
-    numbers = (1, 7, len(pages) // size, 512, size)
-    head = _JOURNAL + struct.pack(">IIIII", *numbers)
+    head = _JOURNAL + struct.pack(">IIIII", 1, 7, len(pages) // size, 512, size)
     page = pages[:size]
     total = (7 + sum(page[place] for place in range(size - 200, 0, -200))) & 0xFFFFFFFF
-    record = struct.pack(">I", 1) + page + struct.pack(">I", total)
-    journal = head.ljust(512, b"\0") + record
-    return [pages, pages + _MARK + journal]
+    journal = head.ljust(512, b"\0") + struct.pack(">I", 1) + page + struct.pack(">I", total)
+    name = str(material / "precious").encode()
+    end = struct.pack(">I", 0xFFFFFFFF) + name + struct.pack(">II", len(name), sum(name))
+    parts = [(pages,), (pages, journal), (pages, journal + end + _JOURNAL), with_wal(material)]
+    return [_MARK.join(each) for each in parts]
+
+
+def with_wal(material: Path) -> tuple[bytes, bytes, bytes]:
+    path = material / "wal.db"
+    shutil.copy(material / "export" / CATALOGUE, path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("PRAGMA journal_mode = wal")
+        writer.execute("INSERT INTO facts VALUES ('whole', 'change')")
+        return path.read_bytes(), b"", (material / "wal.db-wal").read_bytes()
 
 
 def lines(*names: str) -> Callable[[Path], Sequence[bytes]]:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from tcgamirror.errors import BadExport, TcgaMirrorError
 from tcgamirror.transfer import tars
 from tcgamirror.transfer.archives import opened
 from tests.carrying import again, catalogue, entry, exported, packed, refused, resummed
-from tests.command import run
+from tests.command import run, succeeded
+from tests.fuzz import with_lock_sum
 from tests.gdc import Listed, StandIn
 from tests.mirrors import column, made, updated
 
@@ -188,6 +190,59 @@ def test_settings_that_are_none_are_refused(
     resummed(copy)
     sentence = refused(root, copy)
     assert "tcgamirror.toml" in sentence and "/tmp/tcgamirror-import" not in sentence
+
+
+HOSTILE_SETTINGS: dict[str, Callable[[Path], object]] = {
+    "huge": lambda path: path.write_text(path.read_text() + "#" * (200 << 20)),
+    "pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "zeros": lambda path: (path.unlink(), path.symlink_to("/dev/zero")),
+    "brackets": lambda path: path.write_text("a = " + "[" * 900_000),
+    "dots": lambda path: path.write_text("a." * 400_000 + "b = 1"),
+    "digits": lambda path: path.write_text("[target]\nmpp = " + "9" * 900_000),
+    "terminal": lambda path: path.write_text('[target]\n"\\u001b[2J\\u009b31m" = 1\nmpp = 4'),
+    "keys": lambda path: path.write_text("".join(f"[a{n}]\nb = 1\n" for n in range(60_000))),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_SETTINGS)
+@pytest.mark.parametrize("command", ["status", "sync"])
+def test_hostile_settings_end_in_one_sentence_at_once(
+    export: Path, root: Path, tmp_path: Path, name: str, command: str
+) -> None:
+    copy = again(export, tmp_path / "e")
+    HOSTILE_SETTINGS[name](copy / "tcgamirror.toml")
+    words = ["--mirror", copy, "status"] if command == "status" else ["sync", copy, root]
+    limited = ("prlimit", f"--as={1_500_000_000}")
+    result = run(*words, by=limited, timeout=20)
+    assert result.code in (2, 7) and "a bug" not in result.sentence, result
+    assert len(result.sentence) < 1000 and result.sentence.isprintable()
+    assert not root.exists()
+
+
+HOSTILE_LOCKS: dict[str, Callable[[str], str]] = {
+    "one line": lambda text: text + "a" * (50 << 20),
+    "terminal": lambda text: text.replace("release\t", "release\t\x1b[2J"),
+    "digits": lambda text: text.replace("seed\t0", "seed\t" + "9" * 900_000),
+    "projects": lambda text: text.replace("projects\t-", "projects\t" + "\x9b," * 300_000),
+    "head": lambda text: text.replace("seed\t0", "a\tb\n" * 900_000 + "seed\t0"),
+    "names": lambda text: text + "".join(f"{n}\t{n:036}\t-\t-\t-\t-\n" for n in range(90_000)),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_LOCKS)
+def test_hostile_lock_files_end_in_one_sentence_at_once(
+    export: Path, root: Path, tmp_path: Path, name: str
+) -> None:
+    text = succeeded("--mirror", export.parent / "m", "lock").out
+    spoiled = HOSTILE_LOCKS[name](text)
+    assert spoiled != text
+    lock = tmp_path / "a.lock"
+    lock.write_bytes(with_lock_sum(spoiled.encode()))
+    limited = ("prlimit", f"--as={1_500_000_000}")
+    result = run("--mirror", root, "init", "--lock", lock, by=limited, timeout=20)
+    assert result.code == 2, result
+    assert len(result.sentence) < 1000 and result.sentence.isprintable()
+    assert not root.exists()
 
 
 def test_files_of_the_other_machine_are_not_looked_for(
