@@ -20,6 +20,7 @@ from tests.mirrors import (
 )
 
 WRONG_USE, SOME_FAILED, UNREACHABLE = 2, 3, 4
+NOTHING = "nothing to fetch: 2 of 2 slides done (Data Release 45.0 - December 04, 2025)\n"
 
 
 @pytest.fixture
@@ -38,9 +39,20 @@ def listing_due(mirror: Path, small_gdc: StandIn) -> Path:
     return mirror
 
 
+def goes_on(root: Path, *words: str) -> None:
+    """Fails unless a night tells why there is no listing, and does what there is to do: nothing."""
+    before = contents(root)
+    ended = run("--mirror", root, "update", timeout=30)
+    assert (ended.code, ended.out) == (UNREACHABLE, NOTHING)
+    assert ended.sentence.startswith("the listing stays as it was: ")
+    assert [word for word in ("127.0.0.1", *words) if word not in ended.sentence] == [], ended
+    assert contents(root) == before
+
+
 def test_an_api_that_is_down(listing_due: Path, small_gdc: StandIn) -> None:
     small_gdc.switch("api", "refused")
-    changes_nothing(listing_due, UNREACHABLE, "127.0.0.1", "/status", "cannot be reached")
+    goes_on(listing_due, "/status", "cannot be reached")
+    changes_nothing(listing_due, UNREACHABLE, "127.0.0.1", "/status", command="refresh")
 
 
 def test_an_api_that_is_busy_is_left_alone_for_a_while(
@@ -49,7 +61,7 @@ def test_an_api_that_is_busy_is_left_alone_for_a_while(
     small_gdc.switch("api", "503")
     before = contents(listing_due)
     ended = run("--mirror", listing_due, "update")
-    assert (ended.code, ended.out) == (UNREACHABLE, "")
+    assert (ended.code, ended.out) == (UNREACHABLE, NOTHING)
     *pauses, last = ended.err.splitlines()
     assert len(pauses) == 2
     assert all("the server is busy (503). All requests to it pause for" in each for each in pauses)
@@ -79,7 +91,7 @@ def test_an_api_that_answers_nonsense(
     listing_due: Path, small_gdc: StandIn, path: str, kind: str, words: list[str]
 ) -> None:
     small_gdc.faults.add(Fault(path, kind, hold=20.0, to="http://elsewhere.invalid/"))  # type: ignore[arg-type]
-    changes_nothing(listing_due, UNREACHABLE, "127.0.0.1", *words)
+    goes_on(listing_due, *words)
 
 
 def test_files_that_nobody_gives_end_the_run(tmp_path: Path, small_gdc: StandIn) -> None:
