@@ -375,7 +375,7 @@ def set_image(connection: sqlite3.Connection, row: Row, columns: Sequence[str]) 
 
 
 def set_upstream(connection: sqlite3.Connection, name: str, upstream: Upstream) -> None:
-    """Notes whether the image of a slide that is listed still is of the file listed."""
+    """Notes what has become of a slide that was listed so far."""
     connection.execute(
         "UPDATE slides SET upstream = ? WHERE file_name = ? AND upstream IN ('current', 'changed')",
         (upstream, name),

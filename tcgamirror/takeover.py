@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from tcgamirror.exchange import (
     COURSE,
     PICTURE,
     Row,
+    Value,
     are_different,
     dicts,
     insert,
@@ -38,9 +39,10 @@ def take_over(
     """Gives the catalogue at `path` the source's rows; how many slides it keeps of its own.
 
     others: whether what the source lacks is kept: images, and slides, which are ranked
-    after the source's; their runs and tries are not. arrived: file names of slides whose
-    images are here as the source tells of them. Of all others, what is told of an image
-    stays what it was here. whole: file names of those whose images of before are here.
+    after the source's, but not their runs and tries. A slide it does not list is withdrawn.
+    arrived: file names of slides whose images are here as the source tells of them. Of
+    all others, what is told of an image stays what it was here. whole: file names of
+    those whose images of before are here.
     Whoever reads meanwhile sees all of the old rows or all of the new ones.
     """
     with database.translated(path), closing(database.connect(path)) as connection:
@@ -59,6 +61,8 @@ def take_over(
                 rows = _ranked(connection, own) if table == "sample" else own
                 twice = table == "former_ids"
                 insert(connection, table, list(TABLES[table]), rows, or_ignore=twice)
+            for row in kept.get("slides", ()):
+                set_upstream(connection, str(row["file_name"]), Upstream.WITHDRAWN)
             for each in left:
                 set_image(connection, each.row, (*COURSE, *PICTURE))
                 if each.upstream is not None:
@@ -94,6 +98,8 @@ def _left_rows(
     )
     ours = {row["file_name"]: row for row in dicts(connection, sql)}
     left: list[_Left] = []
+    if others:
+        left += _of_others(ours, source)
     for theirs in source.sampled():
         name, bare = str(theirs["file_name"]), theirs["path"] is None
         mine = ours.get(name) if others or not bare else None
@@ -111,6 +117,21 @@ def _left_rows(
             changed = mine is not None and (not right or mine["upstream"] == Upstream.CHANGED)
             left.append(_Left(row, Upstream.CHANGED if changed else None, bare))
     return left
+
+
+def _of_others(ours: Mapping[Value, Row], source: Foreign) -> Iterator[_Left]:
+    """The images of slides that the source lists and has not sampled."""
+    sampled = {row["file_name"] for row in source.rows("sample")}
+    for slide in source.rows("slides"):
+        mine = ours.get(slide["file_name"])
+        if mine is None or slide["file_name"] in sampled:
+            continue
+        if are_different(mine["md5"], slide["md5"]):
+            waits = mine["status"] == Status.DONE
+            row = {**mine, "status": Status.PENDING} if waits else mine
+            yield _Left(row, Upstream.CHANGED, is_ours_alone=False)
+        elif mine["status"] == Status.DONE:
+            yield _Left(mine, Upstream.CURRENT, is_ours_alone=False)
 
 
 def _own_rows(connection: sqlite3.Connection, source: Foreign) -> Mapping[str, Sequence[Row]]:

@@ -191,3 +191,28 @@ def test_a_listing_of_another_manifest_is_not_taken_for_a_newer_one(
         imported(*mirrors)
         upstream = "select upstream, count(*) from mirror group by 1 order by 1"
         assert rows(mirrors[0], upstream) == [("current", 3), ("withdrawn", 5)]
+
+
+def test_what_is_told_of_a_slide_kept_here_follows_the_listing_of_the_source(
+    tmp_path: Path, small_slides: tuple[Listed, ...]
+) -> None:
+    source, root = tmp_path / "source", tmp_path / "root"
+    with StandIn(small_slides, release=RELEASES[0]) as gdc:
+        made(source, gdc, slides=3)
+        updated(source)
+        synced(source, root)
+        ((name, path),) = rows(source, "select file_name, path from mirror where sample_rank = 1")
+        told = f"select status, upstream, path from mirror where file_name = '{name}'"
+        others = [file for file in small_slides if file.file_name != name]
+        (this,) = {*small_slides} - {*others}
+        gdc.publish(others, RELEASES[1])
+        (source / str(path)).unlink()
+        _rebuilt(source)
+        updated(source)
+        assert rows(source, told) == []
+        assert synced(source, root)["others"] == 1
+        assert rows(root, told) == [("done", "withdrawn", path)]
+        gdc.publish([*others, other_pixels(this, tmp_path / "a.svs")], RELEASES[2])
+        updated(source)
+        synced(source, root)
+        assert rows(root, told) == [("pending", "changed", path)] and is_clean(root)
