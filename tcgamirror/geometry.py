@@ -6,11 +6,14 @@ the name says. Sources: TIFF 6.0, section 15 (tiles), and the Deep Zoom format.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 LEVEL_TOLERANCE = 0.01
 """Downsamples are like 4.0003: a level this much coarser than asked for still serves."""
+SHAPE_TOLERANCE = 0.02
+"""Relative difference of a level's two downsamples from which it does not show the whole base."""
 
 
 class Size(NamedTuple):
@@ -109,6 +112,27 @@ def downsample(base: Size, level: Size) -> float:
     4.000121536217793
     """
     return (base.width / level.width + base.height / level.height) / 2
+
+
+def is_reduced(base: Size, level: Size) -> bool:
+    """Return whether `level` has the shape of `base` and is not larger.
+
+    Both downsamples may differ by 2 %, and each side may be rounded by a pixel.
+
+    >>> is_reduced(Size(46000, 32914), Size(11500, 8228))
+    True
+    >>> is_reduced(Size(46000, 32914), Size(1280, 431))
+    False
+    >>> is_reduced(Size(64000, 210), Size(1000, 3))
+    True
+    """
+    finest = max(whole / (part + 1) for whole, part in zip(base, level, strict=True))
+    coarsest = min(
+        whole / (part - 1) if part > 1 else math.inf
+        for whole, part in zip(base, level, strict=True)
+    )
+    fits = level.width <= base.width and level.height <= base.height
+    return fits and finest <= coarsest * (1 + SHAPE_TOLERANCE)
 
 
 def coarsest_serving(downsamples: Sequence[float], wanted: float) -> int:

@@ -1,7 +1,8 @@
 """A slide's pyramid as its TIFF directories tell it. Nothing here decodes pixels.
 
-A level is every tiled directory, in the order of the file, as OpenSlide takes
-Aperio's slides; the first directory is the base.
+The first directory is the base. Every further tiled directory of the same shape
+is a level, in the order of the file, unless it says that it is something else:
+labels, macros and thumbnails of some writers are tiled, too.
 """
 
 from __future__ import annotations
@@ -9,24 +10,28 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tcgamirror.errors import BadSlide
-from tcgamirror.geometry import Size, downsample
+from tcgamirror.geometry import Size, downsample, is_reduced
 from tcgamirror.model import Level, Mpp, Pyramid
 from tcgamirror.resolution import aperio_properties, resolution_of
 from tcgamirror.spans import Span
-from tcgamirror.tiff import MOST_VALUE_BYTES, Directory, ReadAt, Tag, Tiff
+from tcgamirror.tiff import MOST_VALUE_BYTES, Directory, Entry, ReadAt, Tag, Tiff
 
 MOST_TILES = 4_000_000
 LONGEST_SIDE = 2_000_000
 LONGEST_NUMBER = 8
 """Bytes of an offset or a count in a tile array."""
 LARGEST_TILE = 4096
+OTHER_IMAGES = (1, 9)
+"""Values of NewSubfileType of thumbnails and labels, and of macros."""
 
 
 class Compression:
-    """Values of the compression tag seen in TCGA's slides."""
+    """Values of the compression tag seen in TCGA's slides, and that of bare pixels."""
 
+    NONE = 1
     JPEG = 7
     JPEG2000_YCBCR = 33003
     JPEG2000_RGB = 33005
@@ -117,36 +122,69 @@ class Svs:
         self.levels = self._tiled_levels(self._directories)
         self.pyramid = Pyramid(tuple(tiled.level for tiled in self.levels), self.base.mpp)
 
+    @property
+    def descends(self) -> bool:
+        """Whether no tiled image, level or not, is larger than the one before it.
+
+        OpenSlide divides by the rounded ratio of two successive ones, which must not be 0.
+        """
+        sizes = [
+            _size(self._tiff, directory, Tag.WIDTH, Tag.HEIGHT)
+            for directory in self._directories
+            if _is_tiled(directory)
+        ]
+        return all(
+            later.width <= size.width and later.height <= size.height
+            for size, later in pairwise(sizes)
+        )
+
     def tile_table(self, index: int) -> TileTable:
-        """Where the tiles of level `index` lie. Raises BadSlide if that cannot be."""
+        """Return where the tiles of level `index` lie.
+
+        Raises BadSlide for a tile of the base that cannot lie there; one of a coarser
+        level counts as a tile without bytes, because the base has its pixels too.
+        """
         tiled = self.levels[index]
         grid = tiled.level.grid
-        tiles = grid.columns * grid.rows
-        offsets, counts = (
-            self._tiff.numbers(tiled.directory, tag, tiles)
-            for tag in (Tag.TILE_OFFSETS, Tag.TILE_COUNTS)
-        )
+        offsets, counts = self._numbers(index, Tag.TILE_OFFSETS), self.tile_counts(index)
         most = 1024 + 8 * tiled.level.tile.width * tiled.level.tile.height
-        for start, length in zip(offsets, counts, strict=True):
-            if length and not 8 <= start <= self._source.size - length:
+        for place, (start, length) in enumerate(zip(offsets, counts, strict=True)):
+            outside = length and not 8 <= start <= self._source.size - length
+            if index and (outside or length > most):
+                counts[place] = 0
+            elif outside:
                 raise BadSlide(f"a tile lies at byte {start}, outside of the file")
-            if length > most:
+            elif length > most:
                 raise BadSlide(f"a tile of {length} bytes is more than its pixels can need")
         tables = self._tiff.bytes_of(tiled.directory, Tag.JPEG_TABLES)
         return TileTable(grid.columns, offsets, counts, tables)
 
-    def array_spans(self, index: int) -> list[Span]:
-        """The bytes that `tile_table` reads. Raises BadSlide if they are more than it can need."""
+    def tile_counts(self, index: int) -> array[int]:
+        """Return the bytes of each tile of level `index`, 0 where it has none. Raises BadSlide."""
+        return self._numbers(index, Tag.TILE_COUNTS)
+
+    def _numbers(self, index: int, tag: int) -> array[int]:
         tiled = self.levels[index]
         grid = tiled.level.grid
-        entries = tiled.directory.entries
-        arrays = [entries[Tag.TILE_OFFSETS].span, entries[Tag.TILE_COUNTS].span]
-        for span in arrays:
-            if span.length > LONGEST_NUMBER * grid.columns * grid.rows:
-                raise BadSlide(f"the array at bytes {span} is too long for its level's tiles")
-        tables = entries.get(Tag.JPEG_TABLES)
+        return self._tiff.numbers(tiled.directory, tag, grid.columns * grid.rows)
+
+    def array_spans(self, index: int) -> list[Span]:
+        """The bytes that `tile_table` reads. Raises BadSlide if they are more than it can need."""
+        arrays = [self._array_span(index, tag) for tag in (Tag.TILE_OFFSETS, Tag.TILE_COUNTS)]
+        tables = self.levels[index].directory.entries.get(Tag.JPEG_TABLES)
         small = tables is not None and tables.span.length <= MOST_VALUE_BYTES
         return [*arrays, tables.span] if tables is not None and small else arrays
+
+    def counts_span(self, index: int) -> Span:
+        """Return the bytes that `tile_counts` reads. Raises BadSlide as `array_spans`."""
+        return self._array_span(index, Tag.TILE_COUNTS)
+
+    def _array_span(self, index: int, tag: int) -> Span:
+        tiled = self.levels[index]
+        span = tiled.directory.entries[tag].span
+        if span.length > LONGEST_NUMBER * tiled.level.grid.columns * tiled.level.grid.rows:
+            raise BadSlide(f"the array at bytes {span} is too long for its level's tiles")
+        return span
 
     def data_before(self, index: int) -> Span | None:
         """The bytes between the directory before level `index`'s and its own.
@@ -166,6 +204,14 @@ class Svs:
 
         The description is the base's, which alone says whose slide it is.
         """
+        for tag, entry in self._small_entries(index):
+            yield tag, entry.type, entry.count, self._tiff.read(entry.span)
+
+    def value_spans(self, index: int) -> list[Span]:
+        """Return the bytes that `values` reads."""
+        return [entry.span for _, entry in self._small_entries(index)]
+
+    def _small_entries(self, index: int) -> Iterator[tuple[int, Entry]]:
         entries = {
             **self.levels[index].directory.entries,
             Tag.DESCRIPTION: self.levels[0].directory.entries.get(Tag.DESCRIPTION),
@@ -174,17 +220,22 @@ class Svs:
         for tag, entry in entries.items():
             small = entry is not None and entry.span.length <= MOST_VALUE_BYTES
             if entry is not None and small and tag not in left_out:
-                yield tag, entry.type, entry.count, self._tiff.read(entry.span)
+                yield tag, entry
 
     def _tiled_levels(self, directories: Sequence[Directory]) -> tuple[TiledLevel, ...]:
-        tiled = [
-            directory
-            for directory in directories
-            if {Tag.TILE_WIDTH, Tag.TILE_OFFSETS, Tag.TILE_COUNTS} <= directory.entries.keys()
-        ]
-        if not tiled or tiled[0] is not directories[0]:
+        base, *others = directories
+        if not _is_tiled(base):
             raise BadSlide("its first directory is not tiled, as a slide's is")
-        return tuple(self._tiled_level(directory) for directory in tiled)
+        levels = (directory for directory in others if self._is_level(directory))
+        return tuple(self._tiled_level(directory) for directory in (base, *levels))
+
+    def _is_level(self, directory: Directory) -> bool:
+        """Return whether a directory after the base is another level of it."""
+        return (
+            _is_tiled(directory)
+            and self._tiff.number(directory, Tag.SUBFILE, 0) not in OTHER_IMAGES
+            and is_reduced(self.base.size, _size(self._tiff, directory, Tag.WIDTH, Tag.HEIGHT))
+        )
 
     def _tiled_level(self, directory: Directory) -> TiledLevel:
         size = _size(self._tiff, directory, Tag.WIDTH, Tag.HEIGHT)
@@ -208,6 +259,10 @@ class Svs:
             photometric=self._tiff.number(directory, Tag.PHOTOMETRIC, 0),
             plain_rgb=plain,
         )
+
+
+def _is_tiled(directory: Directory) -> bool:
+    return {Tag.TILE_WIDTH, Tag.TILE_OFFSETS, Tag.TILE_COUNTS} <= directory.entries.keys()
 
 
 def _base(tiff: Tiff, directory: Directory) -> Base:

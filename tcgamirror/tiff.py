@@ -25,6 +25,7 @@ MOST_VALUE_BYTES = 1 << 17
 class Tag:
     """The numbers of the TIFF tags that are read."""
 
+    SUBFILE = 254
     WIDTH = 256
     HEIGHT = 257
     BITS = 258
