@@ -13,6 +13,7 @@ from array import array
 from bisect import bisect_right
 from typing import BinaryIO
 
+from tcgamirror.geometry import Size
 from tcgamirror.spans import Span
 from tcgamirror.svs import Svs, TileTable
 from tcgamirror.tiff import ReadAt, Tag
@@ -22,18 +23,32 @@ _PIECE = 1 << 20
 """Bytes copied at once."""
 
 
-def write_alone(file: BinaryIO, source: ReadAt, slide: Svs, index: int, table: TileTable) -> None:
-    """Writes level `index` of `slide` as a BigTIFF of one directory, at the start of `file`.
+def write_alone(
+    file: BinaryIO,
+    source: ReadAt,
+    slide: Svs,
+    index: int,
+    table: TileTable,
+    size: Size | None = None,
+) -> None:
+    """Write level `index` of `slide` as a BigTIFF of one directory, at the start of `file`.
 
     Tiles are copied as they are; blank ones stay blank, and bytes that several
     tiles share stay shared. The level's tags are kept but for large ones, such
     as a colour profile.
+
+    Args:
+        size: pixels of the image that `table` is of, where that is a part of the level.
     """
     order = slide.layout.order
     begin = {"<": b"II", ">": b"MM"}[order]
     file.write(begin + struct.pack(order + "HHHQ", 43, 8, 0, 0))
     offsets = _copied(file, source, table)
     tags = list(slide.values(index))
+    if size is not None:
+        tags = [tag for tag in tags if tag[0] not in (Tag.WIDTH, Tag.HEIGHT)]
+        for tag, side in zip((Tag.WIDTH, Tag.HEIGHT), size, strict=True):
+            tags.append((tag, _LONG8, 1, struct.pack(order + "Q", side)))
     tags.append((Tag.TILE_OFFSETS, _LONG8, len(offsets), _packed(order, offsets)))
     tags.append((Tag.TILE_COUNTS, _LONG8, len(offsets), _packed(order, array("Q", table.counts))))
     place = file.tell() + -file.tell() % 8

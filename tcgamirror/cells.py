@@ -20,6 +20,7 @@ from tcgamirror.facts import MOST_DOWNSAMPLE, MOST_LEVELS
 from tcgamirror.model import Kind, MppSource, Status, Upstream
 from tcgamirror.resolution import MPP_PLAUSIBLE
 from tcgamirror.settings import SOURCES
+from tcgamirror.svs import MOST_TILES
 
 Check = Callable[[object], Value]
 
@@ -176,6 +177,7 @@ _IMAGES: Mapping[str, Check] = {
     "bytes": _or_none(_whole(1, 1 << 44)),
     "sha256": _or_none(_matching(_SHA256)),
     "fetched_at": _or_none(_moment),
+    "patched_tiles": _or_none(_whole(0, MOST_TILES)),
 }
 _RUNS: Mapping[str, Check] = {
     "run": _NUMBER,

@@ -26,6 +26,7 @@ from PIL import Image
 
 from tcgamirror.errors import BadTile, UnusualSlide
 from tcgamirror.geometry import Grid, Size, reduction
+from tcgamirror.spans import Span
 from tcgamirror.svs import Compression, Photometric, TiledLevel, TileTable
 from tcgamirror.tiff import ReadAt
 
@@ -127,6 +128,44 @@ def averaged(pixels: Pixels, fx: int, fy: int) -> Pixels:
     return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).reduce((fx, fy)))
 
 
+def is_bare(tiled: TiledLevel) -> bool:
+    """Return whether the tiles are not compressed: whole pixels of 8-bit RGB.
+
+    OpenSlide's libtiff refuses those whose bytes are not a multiple of 1,024, as
+    those of 240 × 240 pixels are not.
+    """
+    return (
+        tiled.compression == Compression.NONE
+        and tiled.photometric == Photometric.RGB
+        and tiled.plain_rgb
+    )
+
+
+class BareTiles:
+    """Tiles that are not compressed, read from `source`."""
+
+    def __init__(self, source: ReadAt, tiled: TiledLevel, table: TileTable) -> None:
+        self.grid = tiled.level.grid
+        self.size = self.grid.size
+        self.scale = 1
+        self._source = source
+        self._table = table
+
+    def tile(self, column: int, row: int) -> Pixels | None:
+        span = self._table.span(column, row)
+        if span is None:
+            return None
+        width, height = self.grid.tile
+        if span.length < width * height * 3:
+            raise BadTile(
+                f"the tile at column {column}, row {row} is damaged: it has {span.length} bytes "
+                f"instead of {width * height * 3}"
+            )
+        data = self._source.read(Span(span.start, span.start + width * height * 3))
+        size = self.grid.box(column, row).size
+        return np.frombuffer(data, np.uint8).reshape(height, width, 3)[: size.height, : size.width]
+
+
 class OpenSlideTiles:
     """The tiles of a file that holds one level alone, through OpenSlide.
 
@@ -136,16 +175,12 @@ class OpenSlideTiles:
 
     def __init__(self, path: Path, level: Grid) -> None:
         """Raises UnusualSlide if OpenSlide does not take the file or sees another level in it."""
-        try:
-            self._slide = openslide.OpenSlide(path)
-        except openslide.OpenSlideError as error:
-            raise UnusualSlide(f"OpenSlide cannot read the level: {error}") from error
+        self._path = path
+        self._slide = self._opened()
         seen = Size(*self._slide.dimensions)
         if seen != level.size:
             self._slide.close()
             raise UnusualSlide(f"OpenSlide sees {seen} pixels in the level, not {level.size}")
-        # Regions are whole tiles, each read once: what OpenSlide would keep is never asked again.
-        self._slide.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
         tiles = max(1, REGION_WIDTH // level.tile.width)
         self.size = level.size
         self.scale = 1
@@ -157,11 +192,23 @@ class OpenSlideTiles:
     def __exit__(self, *_: object) -> None:
         self._slide.close()
 
+    def _opened(self) -> openslide.OpenSlide:
+        try:
+            slide = openslide.OpenSlide(self._path)
+        except openslide.OpenSlideError as error:
+            raise UnusualSlide(f"OpenSlide cannot read the level: {error}") from error
+        # Regions are whole tiles, each read once: what OpenSlide would keep is never asked again.
+        slide.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
+        return slide
+
     def tile(self, column: int, row: int) -> Pixels | None:
         box = self.grid.box(column, row)
         try:
             region = self._slide.read_region((box.left, box.top), 0, box.size)
         except openslide.OpenSlideError as error:
+            # OpenSlide refuses all that is asked of a slide after its first error.
+            self._slide.close()
+            self._slide = self._opened()
             raise BadTile(f"the tiles at {box.left}, {box.top} are damaged: {error}") from error
         return over_white(np.asarray(region))
 

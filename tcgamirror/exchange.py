@@ -22,7 +22,7 @@ Row = Mapping[str, Value]
 
 PICTURE = (
     *("source", "level", "level_downsample", "base_mpp", "mpp_source", "mpp_x", "mpp_y"),
-    *("width", "height", "path", "bytes", "sha256", "fetched_at"),
+    *("width", "height", "path", "bytes", "sha256", "fetched_at", "patched_tiles"),
 )
 """Columns of `images` that tell of an image and stay while its slide is pending again."""
 

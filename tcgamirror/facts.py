@@ -17,6 +17,7 @@ from tcgamirror.errors import Damaged
 from tcgamirror.model import Kind, Mpp, MppSource, Pyramid, Rendition, Resample, Slide
 from tcgamirror.resolution import MPP_PLAUSIBLE
 from tcgamirror.settings import SOURCES
+from tcgamirror.svs import MOST_TILES
 
 MOST_LEVELS = 64
 MOST_DOWNSAMPLE = 1e6
@@ -29,7 +30,9 @@ _WORDS = (
 Facts = Mapping[str, object]
 
 
-def facts_of(slide: Slide, source: str, pyramid: Pyramid, rendition: Rendition) -> Facts:
+def facts_of(
+    slide: Slide, source: str, pyramid: Pyramid, rendition: Rendition, patched_tiles: int | None
+) -> Facts:
     """All that the catalogue's view says of an image, but for what can be seen from the file.
 
     And, as the settings do, how it was resampled.
@@ -43,6 +46,7 @@ def facts_of(slide: Slide, source: str, pyramid: Pyramid, rendition: Rendition) 
         "mpp_source": pyramid.mpp.source,
         "mpp_x": rendition.mpp_x,
         "mpp_y": rendition.mpp_y,
+        "patched_tiles": patched_tiles,
         "resample": rendition.resample,
         "made_by": f"tcgamirror {__version__}",
     }
@@ -53,7 +57,7 @@ class Told:
     """What an image tells: its slide as listed then, and how it was made.
 
     mpp: of the slide's base. mpp_x, mpp_y: µm per pixel of the image, None if unknown.
-    resample: None in images of before it was told.
+    resample, patched_tiles: None in images of before it was told.
     """
 
     slide: Slide
@@ -64,6 +68,7 @@ class Told:
     mpp_x: float | None
     mpp_y: float | None
     resample: Resample | None
+    patched_tiles: int | None = None
 
 
 def understood(text: str) -> Told:
@@ -89,6 +94,7 @@ def understood(text: str) -> Told:
         mpp_x=mpp_x,
         mpp_y=mpp_y,
         resample=_resample(facts),
+        patched_tiles=_patched_tiles(facts),
     )
 
 
@@ -129,10 +135,20 @@ def _resample(facts: Facts) -> Resample | None:
 
 
 def _level(facts: Facts) -> int:
-    level = facts.get("level")
-    if isinstance(level, bool) or not isinstance(level, int) or not 0 <= level < MOST_LEVELS:
-        _refuse(facts, "level")
-    return level
+    return _whole(facts, "level", MOST_LEVELS - 1)
+
+
+def _patched_tiles(facts: Facts) -> int | None:
+    if facts.get("patched_tiles") is None:
+        return None
+    return _whole(facts, "patched_tiles", MOST_TILES)
+
+
+def _whole(facts: Facts, key: str, most: int) -> int:
+    value = facts.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+        _refuse(facts, key)
+    return value
 
 
 def _number(facts: Facts, key: str, least: float, most: float) -> float:

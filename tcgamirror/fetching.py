@@ -177,6 +177,7 @@ def _set_picture(connection: sqlite3.Connection, name: str, picture: Picture, no
         "bytes": picture.bytes,
         "sha256": picture.sha256,
         "fetched_at": timestamp(now),
+        "patched_tiles": picture.patched_tiles,
     }
     connection.execute(
         f"UPDATE images SET {', '.join(f'{column} = ?' for column in values)} WHERE file_name = ?",

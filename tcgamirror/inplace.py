@@ -80,6 +80,7 @@ class Images:
             path=path,
             bytes=size,
             sha256=sha256,
+            patched_tiles=told.patched_tiles,
         )
         return Restored(told.slide, picture, min(max(made, 0.0), time.time()))
 

@@ -61,9 +61,7 @@ class Ladder:
             with self._metered() as meter:
                 try:
                     with source.open(slide, self._target, meter) as opened, self._renders:
-                        picture = self._store.put(
-                            slide, source.name, opened.pyramid, opened.rendition, opened.tiles
-                        )
+                        picture = self._store.put(slide, source.name, opened)
                 except (NetworkError, SlideError) as error:
                     failure, picture = error, None
             attempts.append(

@@ -290,7 +290,8 @@ class Picture:
     """A finished image: what was read, what it is, and where it lies.
 
     path: relative to the mirror. level_downsample: of the level read.
-    size: pixels. bytes, sha256: of the image file.
+    size: pixels. bytes, sha256: of the image file. patched_tiles: tiles of the
+    level that were rendered from finer ones, None if the source knows of none.
     """
 
     source: str
@@ -303,6 +304,7 @@ class Picture:
     path: str
     bytes: int
     sha256: str
+    patched_tiles: int | None = None
 
     @property
     def in_doubt(self) -> bool:

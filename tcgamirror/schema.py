@@ -209,4 +209,47 @@ UPDATE images SET status = 'pending', error = NULL, failures = 0, retry_at = NUL
     WHERE status = 'done' AND source = 'tiles' AND mpp_x IS NULL;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD, _HEADERS_UNREAD)
+_PATCHED_TILES = """
+-- How many tiles of the level were rendered from finer ones; NULL where nobody counted them.
+ALTER TABLE images ADD COLUMN patched_tiles INTEGER;
+
+DROP VIEW mirror;
+CREATE VIEW mirror AS
+SELECT
+    slides.file_id,
+    slides.file_name,
+    slides.project_id,
+    slides.primary_site,
+    slides.disease_type,
+    slides.sample_type,
+    slides.case_barcode,
+    slides.slide_barcode,
+    slides.kind,
+    slides.upstream,
+    images.status,
+    images.source,
+    images.level,
+    images.level_downsample,
+    images.base_mpp,
+    images.mpp_source,
+    images.mpp_x,
+    images.mpp_y,
+    images.width,
+    images.height,
+    images.path,
+    images.bytes,
+    images.sha256,
+    images.bytes_fetched,
+    images.seconds,
+    images.fetched_at,
+    images.attempts,
+    images.error,
+    sample.rank AS sample_rank,
+    slides.listed_in AS data_release,
+    images.patched_tiles
+FROM sample
+JOIN slides USING (file_name)
+JOIN images USING (file_name);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD, _HEADERS_UNREAD, _PATCHED_TILES)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from tcgamirror.compared import Compared, same, sign
 from tcgamirror.facts import facts_of
 from tcgamirror.files import digest, replacing
-from tcgamirror.model import SLIDE_SUFFIX, ImageFormat, Picture, Pyramid, Rendition, Slide
+from tcgamirror.model import SLIDE_SUFFIX, ImageFormat, Picture, Slide
 
 if TYPE_CHECKING:
-    from tcgamirror.decode import TileReader
+    from tcgamirror.sources import Opened
 
 IMAGES = "images"
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -34,10 +34,11 @@ class Store:
             stem = stem[: -len(SLIDE_SUFFIX)]
         return f"{IMAGES}/{folder}/{stem}{self._form.suffix}"
 
-    def put(
-        self, slide: Slide, source: str, pyramid: Pyramid, rendition: Rendition, tiles: TileReader
-    ) -> Picture:
-        """Makes the image and puts it in its place in one step.
+    def put(self, slide: Slide, source: str, opened: Opened) -> Picture:
+        """Make the image and put it in its place in one step.
+
+        An image tells inside how many tiles were patched. Where a tile turns out not to
+        decode while the image is made, it is made again, because that number comes first.
 
         Raises SlideError if a tile is not whole or the format cannot hold the
         image, NoRoom if the disk cannot; nothing is left in its place then.
@@ -48,14 +49,21 @@ class Store:
 
         path = self.path(slide)
         file = self._mirror / path
+        pyramid, rendition = opened.pyramid, opened.rendition
         level = pyramid.levels[rendition.level]
         mpp = None
         if rendition.mpp_x is not None and rendition.mpp_y is not None:
             mpp = (rendition.mpp_x, rendition.mpp_y)
-        facts = facts_of(slide, source, pyramid, rendition)
         with replacing(file) as out:
-            strips = render(tiles, rendition.size)
-            write_image(out, self._form, rendition.size, strips, mpp, facts)
+            while True:
+                patched = opened.patched()
+                facts = facts_of(slide, source, pyramid, rendition, patched)
+                strips = render(opened.tiles, rendition.size)
+                write_image(out, self._form, rendition.size, strips, mpp, facts)
+                if opened.patched() == patched:
+                    break
+                out.seek(0)
+                out.truncate()
         sha256 = self._digest(file)
         return Picture(
             source=source,
@@ -68,6 +76,7 @@ class Store:
             path=path,
             bytes=file.stat().st_size,
             sha256=sha256,
+            patched_tiles=patched,
         )
 
     def _digest(self, file: Path) -> str:

@@ -171,7 +171,7 @@ def _put(connection: sqlite3.Connection, image: Restored, status: Status) -> Non
     connection.execute(
         "UPDATE images SET status = ?, source = ?, level = ?, level_downsample = ?, base_mpp = ?, "
         "mpp_source = ?, mpp_x = ?, mpp_y = ?, width = ?, height = ?, path = ?, bytes = ?, "
-        "sha256 = ?, fetched_at = ? WHERE file_name = ?",
+        "sha256 = ?, fetched_at = ?, patched_tiles = ? WHERE file_name = ?",
         (
             status,
             picture.source,
@@ -186,6 +186,7 @@ def _put(connection: sqlite3.Connection, image: Restored, status: Status) -> Non
             picture.bytes,
             picture.sha256,
             timestamp(image.made),
+            picture.patched_tiles,
             image.slide.file_name,
         ),
     )

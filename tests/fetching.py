@@ -70,18 +70,19 @@ def origins_of(gdc: StandIn, *, bucket: bool = True) -> Origins:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """One slide's image, its rendition, and what it took."""
+    """One slide's image, its rendition, what it took, and how many tiles were patched."""
 
     pixels: Pixels
     rendition: Rendition
     meter: Meter
+    patched: int | None
 
 
 def made(source: Source, slide: Slide, target: Target) -> Made:
     meter = Meter()
     with source.open(slide, target, meter) as opened:
         strips = list(render(opened.tiles, opened.rendition.size))
-        return Made(np.concatenate(strips), opened.rendition, meter)
+        return Made(np.concatenate(strips), opened.rendition, meter, opened.patched())
 
 
 def workspace(work: Path) -> Workspace:

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tcgamirror.decode import Pixels
+from tcgamirror.geometry import Size
 from tcgamirror.spans import Span
 from tcgamirror.svs import TileTable
 from tests.slides import SlideSpec, grid, level_sizes, make_slide, zoo
@@ -71,6 +72,36 @@ def by_openslide(path: Path, level: int) -> Pixels:
     white = Image.new("RGB", region.size, "white")
     white.paste(region, mask=region.getchannel("A"))
     return np.asarray(white)
+
+
+def from_base(path: Path, size: Size) -> Pixels:
+    """Return the slow and obvious reference: OpenSlide's base, resized at once."""
+    base = Image.fromarray(by_openslide(path, 0))
+    return np.asarray(base.resize(size, Image.Resampling.LANCZOS))
+
+
+def worst_block(one: Pixels, other: Pixels) -> float:
+    """Return the peak signal-to-noise ratio, in dB, of the worst 32 × 32 pixels.
+
+    Blocks of less than half that width or height, at the edges, belong to the one before.
+    """
+    assert one.shape == other.shape
+    errors = (one.astype(np.float64) - other) ** 2
+    rows, columns = (max(1, (side + 16) // 32) for side in one.shape[:2])
+    worst = max(
+        float(block.mean())
+        for band in np.array_split(errors, [32 * row for row in range(1, rows)])
+        for block in np.array_split(band, [32 * column for column in range(1, columns)], axis=1)
+    )
+    return float(10 * np.log10(255**2 / max(worst, 1e-9)))
+
+
+def fault(name: str) -> Path:
+    """Return a faulty slide that others made; skips the test where that is not there."""
+    path = DATA / "faults" / f"{name}.svs"
+    if not path.is_file():
+        pytest.skip(f"no faulty slide {name} in ../shared/data/faults")
+    return path
 
 
 def tile_box(spec: SlideSpec, level: int, column: int, row: int) -> Box:

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms
 
-from tests.slides_codec import encode, split_tables
+from tests.slides_codec import encode, overwritten, split_tables
 from tests.slides_description import level_description, library, thumbnail_description
 from tests.slides_scene import Rgb, Scene, Window, make_scene, paint, painted, tissue
-from tests.slides_spec import SlideSpec, grid, is_painted, level_sizes
+from tests.slides_spec import SlideSpec, blank_below, grid, is_painted, level_sizes
 from tests.slides_tiff import UNDEFINED, Field, TiffWriter, long, rational, short, text
 from tests.slides_zoo import zoo
 
@@ -38,7 +38,13 @@ STRIP_ROWS = 16
 # JPEG 2000 has no blocks and bleeds further: there the edge is repeated to the tile's end.
 BLOCK = 16
 
-_COMPRESSION_TAG = {"jpeg-rgb": 7, "jpeg-ycbcr": 7, "j2k-rgb": 33005, "j2k-ycbcr": 33003}
+_COMPRESSION_TAG = {
+    "jpeg-rgb": 7,
+    "jpeg-ycbcr": 7,
+    "j2k-rgb": 33005,
+    "j2k-ycbcr": 33003,
+    "none": 1,
+}
 _SUBSAMPLING_TAG = {0: (1, 1), 1: (2, 1), 2: (2, 2)}
 
 
@@ -61,6 +67,8 @@ def make_slide(path: Path, spec: SlideSpec) -> Path:
         if spec.label_and_macro:
             _write_label(tiff)
             _write_macro(tiff, spec)
+        if spec.tiled_macro is not None:
+            _write_tiled_macro(tiff, spec, spec.tiled_macro)
     return path
 
 
@@ -150,10 +158,13 @@ def _level_tiles(spec: SlideSpec, level: int) -> list[bytes]:
         _painted_tiles(spec, level) if is_painted(spec, level) else _patched_tiles(spec, level)
     )
     places = product(range(grid(spec, level)[1]), range(grid(spec, level)[0]))
-    return [
-        b"" if (level, column, row) in spec.blank else stream
-        for (row, column), stream in zip(places, streams, strict=True)
-    ]
+    tiles = []
+    for (row, column), stream in zip(places, streams, strict=True):
+        place = level, column, row
+        broken = place in spec.overwritten
+        tile = overwritten(stream, spec.compression) if broken else stream
+        tiles.append(b"" if place in spec.blank else tile)
+    return tiles
 
 
 def _painted_tiles(spec: SlideSpec, level: int) -> Iterator[bytes]:
@@ -162,14 +173,26 @@ def _painted_tiles(spec: SlideSpec, level: int) -> Iterator[bytes]:
     for top in range(0, height, tile_height):
         rows = min(tile_height, height - top)
         window = Window(_step(spec, size), (0, top), (width, rows))
-        band = painted(spec.width, spec.height, spec.seed, window)
+        band = painted(spec.width, spec.height, spec.seed, window, smooth=spec.smooth)
         for left in range(0, width, tile_width):
-            yield _encoded(_padded(band[:, left : left + tile_width], spec), spec)
+            tile = band[:, left : left + tile_width]
+            place = level, left // tile_width, top // tile_height
+            if spec.scrambled and level and blank_below(spec, *place):
+                tile = _scrambled(tile)
+            yield _encoded(_padded(tile, spec), spec)
+
+
+def _scrambled(tile: Rgb) -> Rgb:
+    """Return a tile as scanners leave it above a missing one: in wrong places, and black."""
+    height, width = (side // 2 for side in tile.shape[:2])
+    wrong = np.roll(tile, (height, width), axis=(0, 1))
+    wrong[:height, :width] = 0
+    return wrong
 
 
 def _patched_tiles(spec: SlideSpec, level: int) -> Iterator[bytes]:
     """Tiles of glass where the scene has glass, and a seeded choice of tissue elsewhere."""
-    scene = make_scene(spec.width, spec.height, spec.seed)
+    scene = make_scene(spec.width, spec.height, spec.seed, smooth=spec.smooth)
     (columns, rows), step = grid(spec, level), _step(spec, level_sizes(spec)[level])
     tile_step = step[0] * spec.tile[0], step[1] * spec.tile[1]
     amount = tissue(scene, Window(tile_step, (0, 0), (columns, rows)))
@@ -191,13 +214,16 @@ def _tile_at(
 
 def _encoded(pixels: Rgb, spec: SlideSpec) -> bytes:
     image = Image.fromarray(pixels)
-    stream = encode(image, spec.compression, spec.subsampling, spec.first_component)
+    stream = encode(
+        image, spec.compression, spec.subsampling, spec.first_component, fine=spec.smooth
+    )
     return split_tables(stream)[1] if spec.shared_tables else stream
 
 
 def _shared_tables(spec: SlideSpec) -> bytes:
     """The tables of every JPEG of this spec: they come from the quality, not from the pixels."""
-    return split_tables(encode(Image.new("RGB", (16, 16)), spec.compression, spec.subsampling))[0]
+    grey = Image.new("RGB", (16, 16))
+    return split_tables(encode(grey, spec.compression, spec.subsampling, fine=spec.smooth))[0]
 
 
 def _padded(pixels: Rgb, spec: SlideSpec) -> Rgb:
@@ -220,7 +246,8 @@ def _step(spec: SlideSpec, size: tuple[int, int]) -> tuple[float, float]:
 
 def _picture(spec: SlideSpec, size: tuple[int, int]) -> Image.Image:
     window = Window(_step(spec, size), (0, 0), size)
-    return Image.fromarray(painted(spec.width, spec.height, spec.seed, window))
+    pixels = painted(spec.width, spec.height, spec.seed, window, smooth=spec.smooth)
+    return Image.fromarray(pixels)
 
 
 def _write_thumbnail(tiff: TiffWriter, spec: SlideSpec) -> None:
@@ -232,6 +259,30 @@ def _write_thumbnail(tiff: TiffWriter, spec: SlideSpec) -> None:
 def _write_macro(tiff: TiffWriter, spec: SlideSpec) -> None:
     image = _picture(spec, (640, 215))
     _write_jpeg_strips(tiff, image, 9, library(f"macro {image.width}x{image.height}"))
+
+
+def _write_tiled_macro(tiff: TiffWriter, spec: SlideSpec, subfile: int) -> None:
+    """Write the slide squeezed into an oblong, in tiles, as other writers have macros."""
+    columns, rows = 3, 1
+    size = columns * spec.tile[0], rows * spec.tile[1]
+    pixels = np.asarray(_picture(spec, size))
+    tiles = [
+        _encoded(pixels[:, left : left + spec.tile[0]], spec)
+        for left in range(0, size[0], spec.tile[0])
+    ]
+    fields = [
+        *_image_fields(*size, _COMPRESSION_TAG[spec.compression]),
+        long(254, subfile),
+        short(262, 6 if spec.compression == "jpeg-ycbcr" else 2),
+        text(270, library(f"macro {size[0]}x{size[1]}")),
+        long(322, spec.tile[0]),
+        long(323, spec.tile[1]),
+        tiff.offsets(324, [tiff.write(tile) for tile in tiles]),
+        tiff.offsets(325, [len(tile) for tile in tiles]),
+    ]
+    if spec.shared_tables:
+        fields.append(Field(347, UNDEFINED, _shared_tables(spec)))
+    tiff.write_directory(fields)
 
 
 def _write_jpeg_strips(

@@ -1,14 +1,14 @@
-"""Tile data as Aperio's scanners write it: bare JPEG streams and JPEG 2000 codestreams."""
+"""Tile data as Aperio's scanners write it: bare JPEG streams, JPEG 2000 codestreams, pixels."""
 
 import io
 from typing import Literal
 
 from PIL import Image
 
-Compression = Literal["jpeg-rgb", "jpeg-ycbcr", "j2k-rgb", "j2k-ycbcr"]
+Compression = Literal["jpeg-rgb", "jpeg-ycbcr", "j2k-rgb", "j2k-ycbcr", "none"]
 
-QUALITY = 70
-JPEG_2000_DECIBELS = 44
+QUALITY, FINE_QUALITY = 70, 95
+JPEG_2000_DECIBELS, FINE_JPEG_2000_DECIBELS = 44, 58
 
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _JFIF, _ADOBE = 0xE0, 0xEE
@@ -17,21 +17,35 @@ _FRAME, _SCAN = 0xC0, 0xDA
 
 
 def encode(
-    image: Image.Image, compression: Compression, subsampling: int = 0, first_component: int = 0
+    image: Image.Image,
+    compression: Compression,
+    subsampling: int = 0,
+    first_component: int = 0,
+    *,
+    fine: bool = False,
 ) -> bytes:
     """An RGB image as one tile's or strip's stream.
 
-    subsampling: of jpeg-ycbcr; first_component: its number in jpeg-rgb.
+    subsampling: of jpeg-ycbcr; first_component: its number in jpeg-rgb; fine: with little loss.
     """
+    quality = FINE_QUALITY if fine else QUALITY
+    decibels = FINE_JPEG_2000_DECIBELS if fine else JPEG_2000_DECIBELS
     match compression:
         case "jpeg-rgb":
-            return _jpeg_rgb(image, first_component)
+            return _jpeg_rgb(image, first_component, quality)
         case "jpeg-ycbcr":
-            return _jpeg_ycbcr(image, subsampling)
+            return _jpeg_ycbcr(image, subsampling, quality)
         case "j2k-rgb":
-            return _jpeg_2000(image)
+            return _jpeg_2000(image, decibels)
         case "j2k-ycbcr":
-            return _jpeg_2000(Image.merge("RGB", image.convert("YCbCr").split()))
+            return _jpeg_2000(Image.merge("RGB", image.convert("YCbCr").split()), decibels)
+        case "none":
+            return image.tobytes()
+
+
+def overwritten(stream: bytes, compression: Compression) -> bytes:
+    """Return a tile that does not decode: begun as in some slides; of bare pixels, half of them."""
+    return stream[: len(stream) // 2] if compression == "none" else b"\x11\0" + stream[2:]
 
 
 def split_tables(stream: bytes) -> tuple[bytes, bytes]:
@@ -42,19 +56,19 @@ def split_tables(stream: bytes) -> tuple[bytes, bytes]:
     return _START + b"".join(tables) + _END, _START + b"".join(others) + scan
 
 
-def _jpeg_rgb(image: Image.Image, first_component: int) -> bytes:
+def _jpeg_rgb(image: Image.Image, first_component: int, quality: int) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=QUALITY, keep_rgb=True, subsampling=0)
+    image.save(buffer, "JPEG", quality=quality, keep_rgb=True, subsampling=0)
     return _bare(buffer.getvalue(), first_component)
 
 
-def _jpeg_ycbcr(image: Image.Image, subsampling: int) -> bytes:
+def _jpeg_ycbcr(image: Image.Image, subsampling: int, quality: int) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=QUALITY, subsampling=subsampling)
+    image.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
     return _bare(buffer.getvalue(), first_component=1)
 
 
-def _jpeg_2000(image: Image.Image) -> bytes:
+def _jpeg_2000(image: Image.Image, decibels: int) -> bytes:
     buffer = io.BytesIO()
     image.save(
         buffer,
@@ -63,7 +77,7 @@ def _jpeg_2000(image: Image.Image) -> bytes:
         mct=0,
         irreversible=True,
         quality_mode="dB",
-        quality_layers=[JPEG_2000_DECIBELS],
+        quality_layers=[decibels],
     )
     return buffer.getvalue()
 

@@ -8,6 +8,7 @@ _WORDS = {
     "jpeg-ycbcr": "JPEG/YCC",
     "j2k-rgb": "J2K/KDU",
     "j2k-ycbcr": "J2K/YUV16",
+    "none": "RAW",
 }
 
 

@@ -21,6 +21,7 @@ TEXTURE_SWING = (18.0, 33.0, 22.0)
 BLOBS = 7
 WAVES = 24
 WAVELENGTHS = (7.0, 900.0)
+SMOOTH_WAVELENGTHS = (40.0, 900.0)
 
 # Waves shorter than this are made stronger, so that a shift of one base pixel stands out.
 FINE_WAVELENGTH = 25.0
@@ -57,15 +58,19 @@ class Window:
         return pixels * self.step[axis]
 
 
-def make_scene(width: int, height: int, seed: int) -> Scene:
-    """A scene over width x height base pixels; blobs grow with the slide, texture does not."""
+def make_scene(width: int, height: int, seed: int, *, smooth: bool = False) -> Scene:
+    """A scene over width x height base pixels; blobs grow with the slide, texture does not.
+
+    smooth: without the fine texture.
+    """
     rng = np.random.default_rng(seed)
     extent = np.array([width, height], dtype=np.float64)
     across = (np.arange(BLOBS) + rng.uniform(0.25, 0.75, BLOBS)) / BLOBS
     centres = np.stack([across, rng.uniform(0.15, 0.85, BLOBS)], axis=1) * extent
     radii = rng.uniform((0.05, 0.10), (0.10, 0.22), (BLOBS, 2)) * extent
 
-    ladder = np.geomspace(*WAVELENGTHS, WAVES) * rng.uniform(0.93, 1.07, WAVES)
+    wavelengths = SMOOTH_WAVELENGTHS if smooth else WAVELENGTHS
+    ladder = np.geomspace(*wavelengths, WAVES) * rng.uniform(0.93, 1.07, WAVES)
     # Turning by the golden angle spreads the directions evenly over every range of lengths.
     angles = np.arange(WAVES) * 2.399963 + rng.uniform(0, 0.3, WAVES)
     waves = np.stack([np.cos(angles), np.sin(angles)], axis=1) * (2 * np.pi / ladder)[:, None]
@@ -77,9 +82,9 @@ def make_scene(width: int, height: int, seed: int) -> Scene:
 
 
 @lru_cache(maxsize=48)
-def painted(width: int, height: int, seed: int, window: Window) -> Rgb:
+def painted(width: int, height: int, seed: int, window: Window, *, smooth: bool = False) -> Rgb:
     """What `paint` gives of `make_scene`; kept, because many slides are of the same scene."""
-    pixels = paint(make_scene(width, height, seed), window)
+    pixels = paint(make_scene(width, height, seed, smooth=smooth), window)
     pixels.setflags(write=False)
     return pixels
 

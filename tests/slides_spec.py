@@ -17,12 +17,16 @@ class SlideSpec:
 
     width, height: base pixels; a level of nominal downsample d has width // d by height // d.
     tile: width and height in pixels.
-    compression: TIFF compression 7 photometric 2, 7 photometric 6, 33005, 33003.
+    compression: TIFF compression 7 photometric 2, 7 photometric 6, 33005, 33003, 1.
     shared_tables: JPEG tables in tag 347, abbreviated streams in the tiles.
     subsampling: of jpeg-ycbcr: 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0.
     mpp: micrometres per base pixel; app_mag: free text, so that it can lie. None: no such key.
     resolution: value of XResolution and YResolution, and ResolutionUnit, of the base directory.
+    smooth: no fine texture, and little loss by compression: levels are alike at any resolution.
     blank: (level, column, row) of tiles of zero length.
+    overwritten: (level, column, row) of tiles that do not decode.
+    scrambled: tiles above a blank one of the base hold black and pixels of other places.
+    tiled_macro: NewSubfileType of a tiled macro after the levels; None: no such macro.
     icc_bytes: length of an ICC profile in the base directory; a usable one from about 600.
     offsets: order of the tile data of a level; "shared" stores identical tiles once.
     narrow_counts: tile byte counts as short or long integers also in a BigTIFF.
@@ -47,6 +51,10 @@ class SlideSpec:
     app_mag: str | None = "40"
     resolution: tuple[float, int] | None = None
     blank: frozenset[tuple[int, int, int]] = frozenset()
+    overwritten: frozenset[tuple[int, int, int]] = frozenset()
+    scrambled: bool = False
+    smooth: bool = False
+    tiled_macro: int | None = None
     icc_bytes: int = 0
     offsets: Literal["ascending", "shuffled", "shared"] = "ascending"
     seed: int = 0
@@ -71,6 +79,27 @@ def grid(spec: SlideSpec, level: int) -> tuple[int, int]:
     """
     width, height = level_sizes(spec)[level]
     return -(-width // spec.tile[0]), -(-height // spec.tile[1])
+
+
+def blank_below(spec: SlideSpec, level: int, column: int, row: int) -> bool:
+    """Return whether more than a pixel of a blank tile of the base lies under a level's tile.
+
+    >>> spec = SlideSpec(width=3000, height=2000, blank=frozenset({(0, 4, 1)}))
+    >>> blank_below(spec, 1, 0, 0), blank_below(spec, 1, 1, 0)
+    (False, True)
+    """
+
+    def overlap(axis: int, place: int, base_place: int) -> float:
+        side, whole = spec.tile[axis], (spec.width, spec.height)[axis]
+        step = whole / level_sizes(spec)[level][axis]
+        start, stop = place * side * step, min(whole, (place + 1) * side * step)
+        return min(stop, (base_place + 1) * side) - max(start, base_place * side)
+
+    return any(
+        overlap(0, column, base_column) > 1 and overlap(1, row, base_row) > 1
+        for base_level, base_column, base_row in spec.blank
+        if base_level == 0
+    )
 
 
 def is_painted(spec: SlideSpec, level: int) -> bool:

@@ -50,6 +50,7 @@ COLUMNS = [
     "error",
     "sample_rank",
     "data_release",
+    "patched_tiles",
 ]
 
 

@@ -133,7 +133,9 @@ def test_one_of_the_second_schema_keeps_all_that_it_has(path: Path, three: Catal
         connection.execute("ATTACH ? AS newer", (str(path),))
         rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         for (table,) in rows:
-            connection.execute(f"INSERT INTO {table} SELECT * FROM newer.{table}")
+            info = connection.execute(f"PRAGMA main.table_info({table})")
+            names = ", ".join(name for _, name, *_ in info)
+            connection.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM newer.{table}")
         connection.execute("DETACH newer")
     with Catalogue.open(older) as migrated, Catalogue.open(path, read_only=True) as made:
         assert migrated.counts() == made.counts() and migrated.history() == made.history()

@@ -33,7 +33,7 @@ FLOORS = [
     {"fetching"},
     {"settings", "catalogue", "download", "svs", "origins", "runlog"},
     {"home", "transport", "alone", "decode", "drawn", "facts", "rounds"},
-    {"deepzoom", "encode", "raster", "sources", "cells"},
+    {"deepzoom", "encode", "raster", "sources", "cells", "patches"},
     {"store", "readback", "sources.reading", "sources.several"},
     {
         "foreign",

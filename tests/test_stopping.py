@@ -29,7 +29,8 @@ INTERRUPTED, LOCKED = 130, 5
 SAME = (
     "file_id, file_name, project_id, primary_site, disease_type, sample_type, case_barcode, "
     "slide_barcode, kind, upstream, status, source, level, level_downsample, base_mpp, "
-    "mpp_source, mpp_x, mpp_y, width, height, path, bytes, sha256, error, sample_rank, data_release"
+    "mpp_source, mpp_x, mpp_y, width, height, path, bytes, sha256, error, sample_rank, "
+    "data_release, patched_tiles"
 )
 """The columns that do not tell when, how long and how often."""
 

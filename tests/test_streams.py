@@ -27,7 +27,7 @@ COLUMNS = [
     *("case_barcode", "slide_barcode", "kind", "upstream", "status", "source", "level"),
     *("level_downsample", "base_mpp", "mpp_source", "mpp_x", "mpp_y", "width", "height", "path"),
     *("bytes", "sha256", "bytes_fetched", "seconds", "fetched_at", "attempts", "error"),
-    *("sample_rank", "data_release"),
+    *("sample_rank", "data_release", "patched_tiles"),
 ]
 FILES = r"/data/|\.svs"
 """The requests for slides' bytes, of the GDC and of the bucket."""

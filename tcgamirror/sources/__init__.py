@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,11 +14,16 @@ from tcgamirror.transport import Meter
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A slide made ready: reading `tiles`, of `pyramid`'s level, gives what `rendition` asks."""
+    """A slide made ready: reading `tiles`, of `pyramid`'s level, gives what `rendition` asks.
+
+    patched: returns how many tiles of the level are rendered from finer ones, which reading
+    all of them tells for sure; None from a source that knows no tiles of a level.
+    """
 
     pyramid: Pyramid
     rendition: Rendition
     tiles: TileReader
+    patched: Callable[[], int | None] = lambda: None
 
 
 class Source(Protocol):

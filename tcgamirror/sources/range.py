@@ -21,11 +21,13 @@ from tcgamirror.errors import (
     NetworkError,
     RangeIgnored,
     SlideError,
+    UnusualSlide,
 )
 from tcgamirror.files import replacing, room
 from tcgamirror.model import Resample, Slide, Target
 from tcgamirror.origins import Origin, Origins
 from tcgamirror.partial import PartialFile
+from tcgamirror.patches import Fetch
 from tcgamirror.sources import Opened
 from tcgamirror.sources.reading import opened
 from tcgamirror.sources.several import each
@@ -52,6 +54,12 @@ PARTS = 4
 """Requests that one slide's tile data are split over."""
 AT_ONCE = PARTS + 1
 """Requests for one slide at the same time: a directory's goes along with its tiles'."""
+MOST_FOR_PATCHES = 64 << 20
+"""Bytes of finer levels that are fetched for what a level lacks, at most."""
+SHARE_FOR_PATCHES = 10
+"""Part of the file that they are at most: a tenth."""
+ALWAYS_FOR_PATCHES = 2 << 20
+"""Bytes that they may be of any file: of a small one, another source moves as many."""
 Done = TypeVar("Done")
 
 
@@ -88,8 +96,8 @@ class RemoteFile:
         self._along: Sequence[Span] = ()
 
     def along(self, spans: Sequence[Span]) -> None:
-        """Has `spans` fetched together with what is fetched next, for no wait of their own."""
-        self._along = spans
+        """Fetch `spans` together with what is fetched next, without a round trip of their own."""
+        self._along = [*self._along, *spans]
 
     def read(self, span: Span) -> bytes:
         """The bytes of `span`, fetched with some more behind them if they are not had."""
@@ -98,18 +106,27 @@ class RemoteFile:
             self.fetch([Span(span.start, ahead)])
         return self.partial.read(span)
 
+    def lacks(self, spans: Iterable[Span]) -> int:
+        """Return the bytes that `fetch` would move for `spans`."""
+        return sum(span.length for span in self._missing(spans))
+
     def fetch(self, spans: Iterable[Span]) -> None:
         """Has all of `spans`, in as few requests as is cheap, several at a time.
 
         Raises BadSlide, before anything is asked for, if one does not lie in the file.
         """
-        wanted = coalesce([*spans, *self._along], GAP)
+        missing = self._missing([*spans, *self._along])
         self._along = ()
-        if wanted and wanted[-1].stop > self.size:
-            raise BadSlide(f"bytes {wanted[-1]} are outside of the file ({self.size} bytes)")
-        had = self.partial.had
-        parts = (part for span in wanted for gap in had.gaps(span) for part in _parts(gap))
+        if missing and missing[-1].stop > self.size:
+            raise BadSlide(f"bytes {missing[-1]} are outside of the file ({self.size} bytes)")
+        parts = (part for span in missing for part in _parts(span))
         each(self._fetch_part, parts, AT_ONCE, "range")
+
+    def _missing(self, spans: Iterable[Span]) -> list[Span]:
+        """Return what is to be fetched for `spans`: small gaps come along, nothing comes twice."""
+        had = self.partial.had
+        wanted = coalesce((gap for span in spans for gap in had.gaps(span)), GAP)
+        return [gap for span in wanted for gap in had.gaps(span)]
 
     def _fetch_part(self, span: Span) -> None:
         part = self._transport.span(
@@ -157,13 +174,42 @@ class Range:
             def fetch(file: RemoteFile) -> None:
                 _fetch_level(file, target, lease)
 
-            slide = self._sized(slide, meter)
-            self._from_origins(slide, lease.folder, meter, fetch)
-            with (
-                self._partial(slide, lease.folder) as partial,
-                opened(partial, target, lease.folder) as ready,
-            ):
-                yield ready
+            def fetched_from(origin: Origin) -> Origin:
+                self._at_one_version(origin, sized, lease.folder, meter, fetch)
+                return origin
+
+            sized = self._sized(slide, meter)
+            origin = self._first(fetched_from)
+            with self._partial(sized, lease.folder) as partial:
+                file = self._remote(origin, sized, lease.folder, partial, meter)
+                finer = self._fetching_finer(origin, file)
+                with opened(partial, target, lease.folder, fetch=finer) as ready:
+                    yield ready
+
+    def _fetching_finer(self, origin: Origin, file: RemoteFile) -> Fetch:
+        """Return what fetches from finer levels, from the origin that gave the level itself.
+
+        It raises UnusualSlide, before anything is asked for, where so much would be
+        moved that another source is cheaper. `work/` may so hold more than was granted.
+        """
+        share = max(file.size // SHARE_FOR_PATCHES, ALWAYS_FOR_PATCHES)
+        most, moved = min(MOST_FOR_PATCHES, share), 0
+
+        def fetch(spans: Sequence[Span]) -> None:
+            nonlocal moved
+            moved += file.lacks(spans)
+            if moved > most:
+                raise UnusualSlide(
+                    f"the level lacks tiles whose place takes {moved:,} bytes of finer levels, "
+                    f"and {most:,} are the most"
+                )
+            try:
+                file.fetch(spans)
+            except NetworkError as error:
+                self._origins.failed(origin, error)
+                raise
+
+        return fetch
 
     def read_header(self, slide: Slide, meter: Meter) -> Base:
         """Return the slide's size and resolution, for a few small requests.
@@ -250,6 +296,12 @@ class Range:
         meter: Meter,
         work: Callable[[RemoteFile], Done],
     ) -> Done:
+        with self._partial(slide, folder) as partial:
+            return work(self._remote(origin, slide, folder, partial, meter))
+
+    def _remote(
+        self, origin: Origin, slide: Slide, folder: Path, partial: PartialFile, meter: Meter
+    ) -> RemoteFile:
         tag = folder / f"{origin.name}.etag"
 
         def on_part() -> None:
@@ -257,9 +309,7 @@ class Range:
             self._origins.gave_part(origin)
             self._work.check()
 
-        with self._partial(slide, folder) as partial:
-            url = origin.url(slide)
-            return work(RemoteFile(self._transport, url, partial, tag, meter, on_part))
+        return RemoteFile(self._transport, origin.url(slide), partial, tag, meter, on_part)
 
 
 def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> None:
@@ -267,15 +317,18 @@ def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> None:
     tail = Span(max(0, file.size - TAIL), file.size)
     file.fetch([Span(0, min(file.size, LOOK_AHEAD)), tail])
     read_base(file)
-    # The directories are chained, so each costs a round trip: the tiles come meanwhile.
+    # The directories are chained, so each costs a round trip: the tiles come meanwhile,
+    # and what tells which tiles of the base are missing.
     file.along(_foreseen(file.partial, target, tail))
+    file.along([_counts_of_base(file)])
     svs = Svs(file)
     level = target.rendition(svs.pyramid).level
     arrays = svs.array_spans(level)
     before = svs.data_before(level)
-    if before is not None and any(map(file.partial.had.gaps, arrays)):
-        file.along([Span(before.start, min(before.stop, before.start + MOST_FORESEEN))])
-    file.fetch(arrays)
+    if any(map(file.partial.had.gaps, arrays)):
+        if before is not None:
+            file.along([Span(before.start, min(before.stop, before.start + MOST_FORESEEN))])
+        file.fetch(arrays)
     table = svs.tile_table(level)
     tiles = sum(run.length for run in table.runs(gap=0))
     plain = is_plain_jpeg(svs.levels[level])
@@ -285,6 +338,12 @@ def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> None:
     if not plain:
         for _ in svs.values(level):
             pass  # read, so that they are had when the level is written out
+
+
+def _counts_of_base(file: RemoteFile) -> Span:
+    """Return where the first directory says how many bytes each of its tiles has."""
+    first = next(Tiff(file).directories())
+    return Svs(file, [first]).counts_span(0)
 
 
 def _foreseen(had: PartialFile, target: Target, tail: Span) -> Sequence[Span]:

@@ -2,43 +2,149 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from tcgamirror.alone import write_alone
-from tcgamirror.decode import JpegTiles, OpenSlideTiles, is_plain_jpeg, scale_for
+from tcgamirror.decode import (
+    BareTiles,
+    JpegTiles,
+    OpenSlideTiles,
+    Pixels,
+    TileReader,
+    is_bare,
+    is_plain_jpeg,
+    scale_for,
+)
+from tcgamirror.errors import BadTile, UnusualSlide
 from tcgamirror.files import room
-from tcgamirror.model import Resample, Target
+from tcgamirror.geometry import Grid
+from tcgamirror.model import Rendition, Resample, Target
+from tcgamirror.patches import Fetch, PatchedTiles
+from tcgamirror.raster import render
 from tcgamirror.sources import Opened
-from tcgamirror.svs import Svs
+from tcgamirror.spans import Span
+from tcgamirror.svs import Compression, Svs, TileTable
 from tcgamirror.tiff import ReadAt
+
+
+def nothing(_: Sequence[Span]) -> None:
+    """Fetch nothing, where all of the slide is there."""
 
 
 @contextmanager
 def opened(
-    source: ReadAt, target: Target, folder: Path, whole: Path | None = None
+    source: ReadAt,
+    target: Target,
+    folder: Path,
+    whole: Path | None = None,
+    fetch: Fetch = nothing,
 ) -> Iterator[Opened]:
-    """The slide in `source`, of which all that `target` needs must be had.
+    """Open the slide in `source` for the level that `target` needs.
 
-    JPEG tiles are decoded directly; of anything else OpenSlide is given the
-    level alone, written into `folder`, or the slide itself if it is there as a
-    file, `whole`, and the level is its base.
+    JPEG tiles and bare ones are decoded directly. Of anything else OpenSlide is given
+    the level alone, written into `folder`, or the slide itself if the level is its base.
+
+    Args:
+        source: has all of the directories, of the level and of the base's tile counts.
+        whole: the slide as a file, if it is there as one.
+        fetch: called for what else is needed before it is read, also while tiles are read.
     """
     slide = Svs(source)
     rendition = target.rendition(slide.pyramid)
-    tiled = slide.levels[rendition.level]
-    table = slide.tile_table(rendition.level)
-    if is_plain_jpeg(tiled):
-        fast = rendition.resample is Resample.FAST
-        scale = scale_for(tiled.level.grid, rendition.size) if fast else 1
-        yield Opened(slide.pyramid, rendition, JpegTiles(source, tiled, table, scale))
+
+    def decoder(index: int, table: TileTable) -> TileReader:
+        direct = _direct(source, slide, index, table)
+        return direct or _SingleTiles(source, slide, index, table, folder / "tile.svs")
+
+    index = rendition.level
+    table = slide.tile_table(index)
+    with _level(source, slide, rendition, table, folder, whole) as tiles:
+        patched = PatchedTiles(slide, index, table, tiles, decoder, fetch)
+        yield Opened(slide.pyramid, rendition, patched, lambda: patched.patched)
+
+
+@contextmanager
+def _level(
+    source: ReadAt,
+    slide: Svs,
+    rendition: Rendition,
+    table: TileTable,
+    folder: Path,
+    whole: Path | None,
+) -> Iterator[TileReader]:
+    """Open the level of `rendition` for all of its tiles."""
+    index = rendition.level
+    tiled = slide.levels[index]
+    fast = rendition.resample is Resample.FAST
+    scale = scale_for(tiled.level.grid, rendition.size) if fast else 1
+    direct = _direct(source, slide, index, table, scale)
+    if direct is not None:
+        yield direct
         return
     path = folder / "level.svs"
-    if whole is not None and not rendition.level:
+    if whole is not None and not index and slide.descends:
         path = whole
     else:
         with room(path), path.open("wb") as file:
-            write_alone(file, source, slide, rendition.level, table)
+            write_alone(file, source, slide, index, table)
     with OpenSlideTiles(path, tiled.level.grid) as tiles:
-        yield Opened(slide.pyramid, rendition, tiles)
+        yield tiles
+
+
+def _direct(
+    source: ReadAt, slide: Svs, index: int, table: TileTable, scale: int = 1
+) -> TileReader | None:
+    """Return a reader of a level's tiles without OpenSlide; None if only OpenSlide can.
+
+    Raises UnusualSlide for tiles that OpenSlide would take for damaged.
+    """
+    tiled = slide.levels[index]
+    if is_plain_jpeg(tiled):
+        return JpegTiles(source, tiled, table, scale)
+    if is_bare(tiled):
+        return BareTiles(source, tiled, table)
+    if tiled.compression == Compression.NONE:
+        raise UnusualSlide("its tiles are not compressed, and not 8-bit RGB")
+    return None
+
+
+class _SingleTiles:
+    """Tiles of a level that OpenSlide decodes, each alone in a file of its own.
+
+    OpenSlide does not tell which of several tiles is damaged, and the rest of
+    a finer level need not be there.
+    """
+
+    def __init__(
+        self, source: ReadAt, slide: Svs, index: int, table: TileTable, path: Path
+    ) -> None:
+        """path: where the file is written."""
+        self.grid = slide.levels[index].level.grid
+        self.size = self.grid.size
+        self.scale = 1
+        self._source = source
+        self._slide = slide
+        self._index = index
+        self._table = table
+        self._path = path
+
+    def tile(self, column: int, row: int) -> Pixels | None:
+        span = self._table.span(column, row)
+        if span is None:
+            return None
+        alone = TileTable(1, array("Q", [span.start]), array("Q", [span.length]))
+        side = self.grid.tile
+        with room(self._path), self._path.open("wb") as file:
+            write_alone(file, self._source, self._slide, self._index, alone, side)
+        try:
+            with OpenSlideTiles(self._path, Grid(side, side)) as tiles:
+                pixels = np.concatenate(list(render(tiles, side)))
+        except BadTile as error:
+            raise BadTile(f"the tile at column {column}, row {row} is damaged: {error}") from error
+        size = self.grid.box(column, row).size
+        return pixels[: size.height, : size.width]

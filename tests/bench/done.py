@@ -96,7 +96,7 @@ def _put(home: Home, slide: Slide, size: Size, pixels: bytes) -> Picture:
     tile = Size(240, 240)
     pyramid = Pyramid((Level(levels[0], tile, 1.0), Level(levels[1], tile, 20.0)), mpp)
     rendition = TARGET.rendition(pyramid)
-    facts = json.dumps(facts_of(slide, "range", pyramid, rendition))
+    facts = json.dumps(facts_of(slide, "range", pyramid, rendition, 0))
     data = SIGNATURE + b"".join(
         struct.pack(">I", len(chunk)) + name + chunk + struct.pack(">I", zlib.crc32(name + chunk))
         for name, chunk in (

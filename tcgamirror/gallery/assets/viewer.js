@@ -12,13 +12,14 @@
       "primary_site", "disease_type", "sample_type", "kind"]],
     ["Image", ["status", "error", "mpp_x", "mpp_y", "width", "height", "extent", "path", "bytes",
       "sha256"]],
-    ["How it was got", ["source", "level", "level_downsample", "base_mpp", "mpp_source",
-      "bytes_fetched", "seconds", "fetched_at", "attempts"]],
+    ["How it was got", ["source", "level", "level_downsample", "patched_tiles", "base_mpp",
+      "mpp_source", "bytes_fetched", "seconds", "fetched_at", "attempts"]],
     ["At the GDC", ["upstream", "data_release", "md5", "size", "sample_rank"]],
   ];
   const LABELS = {
     file_id: "file_id", md5: "MD5 of the file", sha256: "SHA-256", mpp_x: "MPP, x", mpp_y: "MPP, y",
     base_mpp: "MPP of the base", mpp_source: "MPP is from", level_downsample: "downsample",
+    patched_tiles: "tiles from finer levels",
     bytes_fetched: "moved", seconds: "time", sample_rank: "rank in the sample",
     size: "size of the file", bytes: "size", former_ids: "former file_ids", project_id: "project",
     case_barcode: "case", slide_barcode: "barcode", upstream: "state", attempts: "tries",
