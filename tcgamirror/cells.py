@@ -30,6 +30,9 @@ MOST_SIDE = 1 << 24
 _MOST_WORDS = 20_000
 """Characters of a text for people; the longest are the messages of failed tries."""
 
+_MOST_PHRASE = 4_000
+"""Characters of a name, such as a site's or a release's."""
+
 _MOMENT = re.compile(
     r"(?:19[7-9]|[2-9][0-9]{2})[0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]Z"
 )
@@ -54,6 +57,12 @@ def _as(known: Callable[[object], Plain | None]) -> Check:
 
 def _or_none(check: Check) -> Check:
     return lambda value: None if value is None else check(value)
+
+
+def _phrase(value: object) -> Value:
+    if not isinstance(value, str) or len(value) > _MOST_PHRASE:
+        raise ValueError
+    return _words(value)
 
 
 def _words(value: object) -> Value:
@@ -127,23 +136,23 @@ _SLIDES: Mapping[str, Check] = {
     "project_id": _or_none(_as(values.project_id)),
     **dict.fromkeys(
         ("primary_site", "disease_type", "sample_type", "case_barcode", "slide_barcode"),
-        _or_none(_words),
+        _or_none(_phrase),
     ),
-    **dict.fromkeys(("state", "version", "data_release", "updated"), _or_none(_words)),
+    **dict.fromkeys(("state", "version", "data_release", "updated"), _or_none(_phrase)),
     "position": _COUNT,
     "upstream": _one_of(Upstream),
-    "listed_in": _words,
+    "listed_in": _phrase,
 }
 _RELEASES: Mapping[str, Check] = {
     "merge": _NUMBER,
-    "release": _words,
+    "release": _phrase,
     "merged_at": _moment,
     **dict.fromkeys(("listed", "added", "changed", "reidentified", "superseded"), _COUNT),
     **dict.fromkeys(("withdrawn", "returned", "duplicates"), _COUNT),
 }
 _CHANGES: Mapping[str, Check] = {
     "change": _COUNT,
-    "release": _words,
+    "release": _phrase,
     "file_name": _NAME,
     "what": _one_of(_WHAT),
     "detail": _or_none(_words),
@@ -153,7 +162,7 @@ _SAMPLE: Mapping[str, Check] = {
     "file_name": _NAME,
     "rank": _NUMBER,
     "sampled_at": _moment,
-    "release": _or_none(_words),
+    "release": _or_none(_phrase),
 }
 _IMAGES: Mapping[str, Check] = {
     "file_name": _NAME,
@@ -181,12 +190,12 @@ _IMAGES: Mapping[str, Check] = {
 }
 _RUNS: Mapping[str, Check] = {
     "run": _NUMBER,
-    "command": _words,
+    "command": _phrase,
     "started": _moment,
     "ended": _or_none(_moment),
     "exit_code": _or_none(_whole(0, 255)),
     **dict.fromkeys(("done", "failed", "bytes"), _COUNT),
-    "data_release": _or_none(_words),
+    "data_release": _or_none(_phrase),
 }
 _ATTEMPTS: Mapping[str, Check] = {
     "attempt": _COUNT,
@@ -197,7 +206,7 @@ _ATTEMPTS: Mapping[str, Check] = {
     "seconds": _SECONDS,
     "bytes": _COUNT,
     "requests": _COUNT,
-    "fault": _or_none(_words),
+    "fault": _or_none(_phrase),
     "message": _or_none(_words),
 }
 

@@ -70,7 +70,7 @@ class Taken:
 
     row: Row
     differs: bool
-    attempts: tuple[Row, ...]
+    attempts: Iterable[Row]
 
 
 class Theirs(Protocol):
@@ -78,6 +78,9 @@ class Theirs(Protocol):
 
     def rows(self, table: str) -> Iterator[Row]:
         """All of a table, in the order in which they were written."""
+
+    def listed(self) -> Iterator[Row]:
+        """Every slide that the last listing has, in its order."""
 
     def sampled(self) -> Iterator[Row]:
         """Columns of `sample` and `images` of each sampled slide, by rank."""
@@ -209,9 +212,8 @@ def is_newer_listing(theirs: Row, ours: Row) -> bool:
 
 def _merge(connection: sqlite3.Connection, theirs: Theirs, release: Row) -> bool:
     """Merges the listing of another history; False if it is not one of these slides."""
-    listed = (row for row in theirs.rows("slides") if row["upstream"] in ("current", "changed"))
-    in_order = sorted(listed, key=lambda row: int(row["position"] or 0))
-    with merging.arriving(connection, str(release["release"]), map(_slide, in_order)) as arrived:
+    listed = map(_slide, theirs.listed())
+    with merging.arriving(connection, str(release["release"]), listed) as arrived:
         try:
             arrived.refuse_if_shrunken()
         except WrongContent:
@@ -382,19 +384,17 @@ def set_upstream(connection: sqlite3.Connection, name: str, upstream: Upstream) 
     )
 
 
-def _add_attempts(
-    connection: sqlite3.Connection, name: str, run: int, attempts: Iterable[Row]
-) -> None:
+def _add_attempts(connection: sqlite3.Connection, name: str, run: int, rows: Iterable[Row]) -> None:
     """Adds what was tried elsewhere for a slide, but for what came along before."""
     known = set(
         connection.execute("SELECT source, started FROM attempts WHERE file_name = ?", (name,))
     )
-    rows = [
+    new = (
         {**row, "file_name": name, "run": run}
-        for row in attempts
+        for row in rows
         if (row["source"], row["started"]) not in known
-    ]
-    insert(connection, "attempts", ("run", "file_name", *ATTEMPT), rows)
+    )
+    insert(connection, "attempts", ("run", "file_name", *ATTEMPT), new)
 
 
 def insert(

@@ -35,6 +35,12 @@ MOST_SLIDES = 2_000_000
 MOST_ROWS = 20_000_000
 """Of any other table."""
 
+MOST_RELEASES = 20_000
+"""Listings merged: one each night for fifty years. All of them are held in memory."""
+
+MOST_ATTEMPTS = 100_000
+"""Of one slide: three each night would take ninety years."""
+
 _MOST_VALUE = 1 << 20
 """Bytes of one value or row; SQLite refuses longer ones."""
 
@@ -48,7 +54,6 @@ Both are read before anything can be checked, so a file may be made that has
 pages which lead to each other, or a million views: for hours, and in any memory.
 """
 
-_ROWS_AT_ONCE = 1000
 _SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema"
 _LEFT_BEHIND = frozenset(
     ("table", name, name, f"CREATE TABLE {name}({columns})")
@@ -161,6 +166,11 @@ class Foreign:
         """Every row of a table, in the order in which they were written."""
         return self._rows(table, TABLES[table], f"{table} ORDER BY rowid")
 
+    def listed(self) -> Iterator[Row]:
+        """Every slide that the last listing has, in its order."""
+        where = "slides WHERE upstream IN ('current', 'changed') ORDER BY position"
+        return self._rows("slides", TABLES["slides"], where)
+
     def sampled(self) -> Iterator[Row]:
         """What is said of each sampled slide and its image, by rank."""
         joined = "sample JOIN images USING (file_name) JOIN slides USING (file_name)"
@@ -175,10 +185,9 @@ class Foreign:
         self, table: str, checks: Mapping[str, Check], where: str, *values: str
     ) -> Iterator[Row]:
         with self._told():
-            cursor = self._connection.execute(f"SELECT {', '.join(checks)} FROM {where}", values)
-            while rows := cursor.fetchmany(_ROWS_AT_ONCE):
-                for row in rows:
-                    yield self._checked(dict(zip(checks, row, strict=True)), checks, table)
+            # Row by row: what is wrong in one shows before the next one takes its memory.
+            for row in self._connection.execute(f"SELECT {', '.join(checks)} FROM {where}", values):
+                yield self._checked(dict(zip(checks, row, strict=True)), checks, table)
 
     def _checked(self, row: Mapping[str, object], checks: Mapping[str, Check], table: str) -> Row:
         checked: dict[str, Value] = {}
@@ -225,9 +234,14 @@ class Foreign:
                 table: self._connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
                 for table in TABLES
             }
+            of_one = self._connection.execute(
+                "SELECT count(*) FROM attempts GROUP BY file_name ORDER BY 1 DESC LIMIT 1"
+            ).fetchone()
         for table, count in counts.items():
-            if count > (MOST_SLIDES if table in ("slides", "sample", "images") else MOST_ROWS):
+            if count > _most_rows(table):
                 raise self._odd(f"{count:,} rows in its {table}")
+        if of_one is not None and of_one[0] > MOST_ATTEMPTS:
+            raise self._odd(f"{of_one[0]:,} attempts at one slide")
         if counts["sample"] != counts["images"]:
             raise self._odd("a sampled slide and nothing of what came of it")
 
@@ -281,6 +295,12 @@ class Foreign:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
                 raise NoRoom(f"no room for a copy of {self._name}: free some") from error
             raise Damaged(f"{self._name} is damaged, or no catalogue ({error})") from error
+
+
+def _most_rows(table: str) -> int:
+    if table == "releases":
+        return MOST_RELEASES
+    return MOST_SLIDES if table in ("slides", "sample", "images") else MOST_ROWS
 
 
 def _opened(path: Path) -> sqlite3.Connection:

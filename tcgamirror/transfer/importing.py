@@ -102,7 +102,9 @@ def import_export(root: Path, source: Path | None, on_progress: Progress) -> Imp
         home, new = _home(root, offer)
         with Catalogue.open(home.root / CATALOGUE) as catalogue:
             home.check_target(catalogue)
-            _check_places(name, offer, catalogue)
+            having = catalogue.having()
+            _check_places(name, offer, having)
+            _check_room(root, offer, having)
             run = catalogue.begin_run("import", time.time())
             exit_code = ExitCode.BUG
             try:
@@ -220,7 +222,7 @@ def _lock(scan: Scan, settings: Settings) -> bytes | None:
 def _home(root: Path, offer: _Offer) -> tuple[Home, bool]:
     """The mirror to import into, and whether it was made. Raises BadSettings for other images."""
     if not os.path.lexists(root / FILE_NAME):
-        _check_free(root, sum(offer.scan.sizes.values()))
+        _check_room(root, offer, {})
         _remove_begun(root, offer.settings)
         return Home.create(root, offer.settings, [offer.lock or b""]), True
     home = Home.find(root, above=False)
@@ -247,9 +249,9 @@ def _remove_begun(root: Path, settings: Settings) -> None:
         path.unlink()
 
 
-def _check_places(name: str, offer: _Offer, catalogue: Catalogue) -> None:
-    """Raises BadExport for an image in the place of another slide's."""
-    owners = {have.path: name for name, have in catalogue.having().items()}
+def _check_places(name: str, offer: _Offer, having: Mapping[str, Having]) -> None:
+    """Raise BadExport for an image in the place of another slide's."""
+    owners = {have.path: name for name, have in having.items()}
     for row in offer.catalogue.sampled():
         path, slide = row["path"], str(row["file_name"])
         if path is not None and owners.get(str(path), slide) != slide:
@@ -259,7 +261,15 @@ def _check_places(name: str, offer: _Offer, catalogue: Catalogue) -> None:
             )
 
 
-def _check_free(root: Path, size: int) -> None:
+def _check_room(root: Path, offer: _Offer, having: Mapping[str, Having]) -> None:
+    """Raise NoRoom if the images that are not here yet do not fit.
+
+    By the sizes that the export's files have: what its catalogue says of them may be a lie.
+    """
+    size = 0
+    for row in offer.catalogue.sampled():
+        if replaces(row, having.get(str(row["file_name"]))):
+            size += offer.scan.sizes.get(str(row["path"]), 0)
     free = free_bytes(root)
     if size > free:
         raise NoRoom(f"{root} has {free:,} bytes free, the images need {size:,}")
@@ -298,7 +308,6 @@ class _Taking:
         self._catalogue.take(self._offer.catalogue)
         self.slides = len(self._catalogue.sampled()) - before
         wanted = self._wanted(self._catalogue.having())
-        _check_free(self._home.root, sum(each.bytes for each in wanted.values()))
         arrivals = Arrivals(self._home, wanted, self._record)
         with closing(arrivals):
             for member in self._offer.scan.members() if wanted else ():
@@ -336,7 +345,7 @@ class _Taking:
         theirs = self._offer.catalogue
         self._catalogue.take_images(
             [
-                Taken(wanted.row, wanted.differs, tuple(theirs.attempts(wanted.file_name)))
+                Taken(wanted.row, wanted.differs, theirs.attempts(wanted.file_name))
                 for wanted in batch
             ],
             self._run,
