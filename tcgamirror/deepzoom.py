@@ -72,6 +72,19 @@ class DeepZoom:
         """
         return (self.size.longer - 1).bit_length()
 
+    @property
+    def finest_single(self) -> int:
+        """The finest level that is one tile.
+
+        >>> DeepZoom(Size(109559, 89665), 512, 1).finest_single
+        9
+        """
+        return max(
+            level
+            for level in range(self.last_level + 1)
+            if self.grid(level).size.longer <= self.tile
+        )
+
     def pyramid(self, mpp: Mpp) -> Pyramid:
         """All levels, full size first: level `dz_level` is number `last_level - dz_level`."""
         tile = Size(self.tile, self.tile)

@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tcgamirror import database, filesystem, gdc
+from tcgamirror.answers import place
 from tcgamirror.catalogue import Catalogue
 from tcgamirror.deepzoom import DeepZoom, decoded
 from tcgamirror.errors import (
@@ -32,6 +34,7 @@ from tcgamirror.home import CATALOGUE, WORK, Home
 from tcgamirror.machine import Finding
 from tcgamirror.model import Slide
 from tcgamirror.origins import Origin
+from tcgamirror.probes import probes
 from tcgamirror.settings import Settings
 from tcgamirror.sources.tiles import read_tile
 from tcgamirror.spans import Span
@@ -163,10 +166,16 @@ class Servers:
         self._transport = transport
         self._slide: Slide | None = None
 
+    def report(self) -> Iterator[str]:
+        """Yield lines with the servers' raw answers, about the slide that `looks` chose."""
+        return probes(self._settings, self._transport, self._slide)
+
     def looks(self) -> Iterator[Finding]:
         """What each origin honours. After a listing that does not come there is nothing to ask."""
         api, bucket = self._settings.api, self._settings.bucket
-        yield self._timed("status", self._status, f"see whether {api}/status opens in a browser")
+        yield self._timed(
+            "status", self._status, f"see whether {_shown(api)}/status opens in a browser"
+        )
         yield self._timed("listing", self._listing, "try again later; the GDC is down at times")
         if self._slide is None:
             for what in ("bucket", "/data", "tiles") if bucket else ("/data", "tiles"):
@@ -194,12 +203,12 @@ class Servers:
 
     def _status(self) -> Finding:
         named = gdc.release(self._transport, self._settings.api)
-        return Finding("servers", "", f"{named} at {self._settings.api}")
+        return Finding("servers", "", f"{named} at {_shown(self._settings.api)}")
 
     def _listing(self) -> Finding:
         slides, total = gdc.first_slides(self._transport, self._settings.api, SLIDES)
         self._slide = min(slides, key=lambda slide: slide.size or 0, default=None)
-        advice = None if slides else f"{self._settings.api} lists no TCGA slide at all"
+        advice = None if slides else f"{_shown(self._settings.api)} lists no TCGA slide at all"
         return Finding("servers", "", f"{total:,} slides", advice)
 
     def _parts(self, origin: Origin) -> Finding:
@@ -211,28 +220,31 @@ class Servers:
         seconds = max(time.monotonic() - began, 1e-3)
         told = f"{stop / 1e6:.1f} MB at {stop / 1e6 / seconds:.1f} MB/s"
         etag = "an ETag" if part.etag else "no ETag"
-        advice = None if part.data[:4] in TIFF else f"what {origin.base} sends is no TIFF"
-        return Finding("servers", "", f"honours Range, {etag}, {told} ({origin.base})", advice)
+        advice = None if part.data[:4] in TIFF else f"what {_shown(origin.base)} sends is no TIFF"
+        found = f"honours Range, {etag}, {told} ({_shown(origin.base)})"
+        return Finding("servers", "", found, advice)
 
     def _tiles(self) -> Finding:
         slide, address = self._chosen(), self._settings.tiles
         told = self._transport.json(f"{address}/metadata/{slide.file_id}", limit=PART)
         zoom = DeepZoom.of(told)
-        # The finest level that is one tile.
-        level = max(
-            number
-            for number in range(zoom.last_level + 1)
-            if zoom.grid(number).size.longer <= zoom.tile
-        )
+        level = zoom.finest_single
         url = f"{address}/{slide.file_id}?level={level}&x=0&y=0"
         data = read_tile(self._transport, url, PART * 8)
         grid = zoom.grid(level)
         rows, columns = decoded(data, zoom.served_box(grid, 0, 0), grid.box(0, 0)).shape[:2]
         form = "PNG" if data.startswith(b"\x89PNG") else "JPEG"
         found = f"{form} of {zoom.tile} pixels and an overlap of {zoom.overlap}"
-        return Finding("servers", "", f"{found}; one of {Size(columns, rows)} read ({address})")
+        return Finding(
+            "servers", "", f"{found}; one of {Size(columns, rows)} read ({_shown(address)})"
+        )
 
     def _chosen(self) -> Slide:
         if self._slide is None:
             raise ValueError("no slide is listed yet")
         return self._slide
+
+
+def _shown(url: str) -> str:
+    """Return an address without the credentials that it may hold."""
+    return f"{urlsplit(url).scheme}://{place(url)}"

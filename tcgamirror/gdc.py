@@ -8,6 +8,7 @@ another type, and what would be unsafe in a path or a URL is refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol, TypeVar
 
 from tcgamirror import values
@@ -198,13 +199,32 @@ def _pages(transport: Answers, url: str, page_size: int) -> Iterator[tuple[list[
         yield hits, total
 
 
-def _request(page_size: int, start: int) -> dict[str, object]:
-    wanted: dict[str, list[str]] = {
+def counts(transport: Answers, api: str) -> Iterator[tuple[str, int]]:
+    """Yield what is counted and how many of it the GDC lists, one request each."""
+    url = f"{api}/files"
+    asked: list[tuple[str, dict[str, list[str]]]] = [("listed", {})]
+    for words, _ in _KINDS:
+        for access in ("open", "controlled"):
+            wanted = {"experimental_strategy": [words], "access": [access]}
+            asked.append((f"{words}, {access}", wanted))
+    anything: dict[str, list[str]] = {"experimental_strategy": [], "access": []}
+    asked.append(("Slide Image, of any strategy and access", anything))
+    for what, changes in asked:
+        answer = transport.json(url, payload=_request(1, 0, changes), limit=_PAGE_LIMIT)
+        yield what, _page(url, answer)[1]
+
+
+def _request(
+    page_size: int, start: int, changes: Mapping[str, list[str]] = MappingProxyType({})
+) -> dict[str, object]:
+    """changes: other values of fields than usual; none for any."""
+    usual: dict[str, list[str]] = {
         "cases.project.program.name": ["TCGA"],
         "data_type": ["Slide Image"],
         "experimental_strategy": [words for words, _ in _KINDS],
         "access": ["open"],
     }
+    wanted = {field: value for field, value in {**usual, **changes}.items() if value}
     filters = {
         "op": "and",
         "content": [

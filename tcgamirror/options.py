@@ -197,7 +197,8 @@ with the GDC's addresses. The report holds no secrets; send it along when you as
 
 examples:
   tcgamirror doctor
-  tcgamirror --mirror tcga doctor --json"""
+  tcgamirror --mirror tcga doctor --json
+  tcgamirror doctor --report report.txt"""
 _LICENSES = """\
 example:
   tcgamirror licenses | less"""
@@ -234,6 +235,13 @@ def _command(
 def _helping(commands: argparse._SubParsersAction[_Parser]) -> None:
     doctor = _command(commands, "doctor", "look at this machine, mirror and network", _DOCTOR)
     doctor.add_argument("--json", action="store_true", help="as one JSON object")
+    doctor.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write the report and the servers' raw answers to a new file, to be sent to the "
+        "program's authors",
+    )
     _addresses(doctor)
     _command(commands, "licenses", "the licences of all that is inside", _LICENSES)
     completion = _command(commands, "completion", "what a shell completes", _COMPLETION)

@@ -11,10 +11,18 @@ import pytest
 
 from tcgamirror.doctor import mirror_findings
 from tcgamirror.home import Home
+from tcgamirror.model import Target
+from tcgamirror.probes import probes
 from tcgamirror.proxies import without_credentials
+from tcgamirror.settings import Settings
+from tcgamirror.transport import Transport
 from tests.command import run, succeeded
+from tests.fetching import slide_of
 from tests.gdc import Fault, StandIn
+from tests.gdc.faults import Kind
 from tests.mirrors import addresses, contents, made, updated
+from tests.proxies import Socks5
+from tests.raw_server import QUICK, RawServer, whole
 
 
 def spoil_middle(path: Path) -> None:
@@ -169,6 +177,111 @@ def test_a_check_that_takes_too_long_is_cut_off_and_told(
     monkeypatch.setattr("tcgamirror.doctor.CHECK_SECONDS", -1.0)
     monkeypatch.setattr("tcgamirror.doctor._CHECK_STEPS", 10)
     assert "not checked to its end" in told()
+
+
+# The report --------------------------------------------------------------------------
+
+
+def report_of(folder: Path, gdc: StandIn) -> str:
+    """The report that is written in the folder, whatever is found."""
+    path = folder / "report.txt"
+    run("doctor", "--report", path, *addresses(gdc), cwd=folder)
+    return path.read_text(encoding="utf-8")
+
+
+def section(report: str, title: str) -> str:
+    """The lines about one answer."""
+    return next(part for part in report.split("\n\n") if part.startswith(title))
+
+
+def test_the_report_holds_what_the_servers_answered_word_by_word(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    report = report_of(tmp_path, small_gdc)
+    assert "\nservers\n  status " in report
+    counts = section(report, "counts of the listing").split("\n")[1:]
+    assert [line.split(maxsplit=1) for line in counts] == [
+        ["18", "listed"],
+        ["15", "Diagnostic Slide, open"],
+        ["0", "Diagnostic Slide, controlled"],
+        ["3", "Tissue Slide, open"],
+        ["0", "Tissue Slide, controlled"],
+        ["18", "Slide Image, of any strategy and access"],
+    ]
+    for origin in ("bucket", "/data"):
+        first = section(report, f"{origin}, first bytes")
+        assert "206 Partial Content\n" in first and "Content-Range: bytes 0-" in first
+        assert "body begins: 49 49 2a 00" in first
+        beyond = section(report, f"{origin}, beyond the end")
+        assert "\n  416 " in beyond and "Content-Range: bytes */" in beyond
+    assert '"TileSize": "512"' in section(report, "tiles, metadata")
+    inside = section(report, "tiles, inside the grid")
+    assert "200 OK" in inside and "body begins: 89 50 4e 47" in inside
+    outside = section(report, "tiles, outside the grid")
+    assert "404 Not Found" in outside and "Invalid address" in outside
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        ("range-ignored", "200 OK"),
+        ("203", "203 Non-Authoritative Information"),
+        ("429", "429 Too Many Requests"),
+        ("reset", "cannot be reached"),
+        ("as-html", "206 Partial Content"),
+    ],
+)
+def test_the_report_judges_no_answer(
+    tmp_path: Path, small_gdc: StandIn, kind: Kind, line: str
+) -> None:
+    small_gdc.faults.add(Fault(r"/data/|\.svs|level=", kind, retry_after=None))
+    report = report_of(tmp_path, small_gdc)
+    for origin in ("bucket", "/data"):
+        assert line in section(report, f"{origin}, first bytes")
+
+
+def test_no_secret_gets_into_the_report(tmp_path: Path, small_gdc: StandIn) -> None:
+    home = tmp_path / "home" / "jane.doe"
+    home.mkdir(parents=True)
+    api = small_gdc.api.replace("http://", "http://me:s3cret@")
+    mirror, path = home / "m", home / "report.txt"
+    options = ("--api", api, "--bucket", small_gdc.bucket)
+    succeeded("--mirror", mirror, "init", "--mpp", "4", *options)
+    with Socks5("me", "s3cret") as proxy:
+        env = {"all_proxy": proxy.url("me:s3cret@"), "no_proxy": "", "HOME": str(home)}
+        ended = run("--mirror", mirror, "doctor", "--report", path, env=env)
+        assert proxy.asked
+    report = path.read_text(encoding="utf-8")
+    assert "directory    ~/m" in report and "206 Partial Content" in report
+    assert [word for word in ("s3cret", "me:", "jane.doe") if word in report] == []
+    assert "s3cret" not in ended.out + ended.err
+
+
+def test_headers_that_may_hold_secrets_are_named_without_them(small_slides: Any) -> None:
+    lines = ("Set-Cookie: session=s3cret", "X-Auth-Token: s3cret", "X-Client-IP: 10.1.2.3")
+    told = whole(b"no", "401 Unauthorized", "Location: http://me:s3cret@h/x?token=s3cret", *lines)
+    with (
+        StandIn(small_slides) as gdc,
+        RawServer(told) as bucket,
+        Transport(patience=QUICK) as transport,
+    ):
+        target = Target(mpp=None, max_size=1)
+        settings = Settings(target, api=gdc.api, tiles=gdc.tiles, bucket=bucket.url(""))
+        report = "\n".join(probes(settings, transport, slide_of(small_slides[0])))
+    assert "s3cret" not in report and "10.1.2.3" not in report
+    assert "Set-Cookie: (left out)" in section(report, "bucket, first bytes")
+    assert "Location: h/x\n" in section(report, "bucket, first bytes")
+
+
+@pytest.mark.parametrize("place", ["there.txt", "missing/report.txt"])
+def test_a_report_is_written_to_a_new_file_only(tmp_path: Path, place: str) -> None:
+    (tmp_path / "there.txt").write_text("mine")
+    ended = run("doctor", "--report", place, cwd=tmp_path)
+    assert ended.code == 2 and "--report" in ended.sentence
+    assert (tmp_path / "there.txt").read_text() == "mine"
+
+
+# Beside it ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

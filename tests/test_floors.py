@@ -58,7 +58,7 @@ FLOORS = [
     {"transfer.archives", "transfer.arriving", "transfer.places"},
     {"transfer.scan"},
     {"transfer.export", "transfer.importing"},
-    {"console", "options"},
+    {"console", "options", "probes"},
     {"site", "bars", "completion", "doctor", "gallery", "gallery.thumbnails", "gallery.entries"},
     {"serve", "gallery.figures", "gallery.packs"},
     {"gallery.charts"},

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tcgamirror import __version__, console
 from tcgamirror import settings as setting
 from tcgamirror.commands import home_of
-from tcgamirror.errors import ExitCode, NotAMirror
+from tcgamirror.errors import ExitCode, NotAMirror, WrongUse
 from tcgamirror.model import Target
 from tcgamirror.settings import Settings
 
@@ -25,26 +25,38 @@ if TYPE_CHECKING:
 
 TRIES = 2
 """How often a server is asked before it counts as not answering."""
+PAUSE = 1.0
+"""Seconds that a busy server is left alone."""
 
 
 def doctor(given: argparse.Namespace) -> ExitCode:
     from tcgamirror.doctor import exit_code
 
     home = _home(given)
+    if given.report is not None:
+        _check_new(given.report)
     began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    head = f"tcgamirror {__version__} doctor, {began}"
     if not given.json:
-        print(f"tcgamirror {__version__} doctor, {began}", flush=True)
+        print(head, flush=True)
     seen: list[Finding] = []
-    for finding in _findings(given, home):
+    lines, answers = [head], list[str]()
+    for finding in _findings(given, home, answers):
+        words = list(_lines(finding, seen[-1] if seen else None))
         if not given.json:
-            _show(finding, seen[-1] if seen else None)
+            print("\n".join(words), flush=True)
+        lines += words
         seen.append(finding)
     code = exit_code(seen)
+    if given.report is not None:
+        _write_report(given.report, [*lines, "", *answers])
     if given.json:
         told = {"version": __version__, "began": began, "exit_code": int(code)}
         print(json.dumps(told | {"findings": [dataclasses.asdict(finding) for finding in seen]}))
     else:
         print("\n" + _summary(seen))
+        if given.report is not None:
+            print(f"report: {given.report}. It holds no passwords; read it before you send it")
     return code
 
 
@@ -58,7 +70,31 @@ def _home(given: argparse.Namespace) -> Home | None:
         return None
 
 
-def _findings(given: argparse.Namespace, home: Home | None) -> Iterator[Finding]:
+def _check_new(path: Path) -> None:
+    """Raise WrongUse for a report that would overwrite a file, or has no directory to lie in."""
+    if path.exists() or path.is_symlink():
+        raise WrongUse(f"--report {path}: it exists. Name a new file")
+    if not path.absolute().parent.is_dir():
+        raise WrongUse(f"--report {path}: its directory is missing. Make it first")
+
+
+def _write_report(path: Path, lines: Sequence[str]) -> None:
+    """Write the report, in which the user's home is called ~."""
+    from tcgamirror.files import replacing
+
+    report = "\n".join(lines) + "\n"
+    user = Path("~").expanduser()
+    for home in sorted({str(user), str(user.resolve())}, key=len, reverse=True):
+        if home != "/":
+            report = re.sub(rf"{re.escape(home)}(?![\w.-])", "~", report)
+    with replacing(path) as file:
+        file.write(report.encode("utf-8", "backslashreplace"))
+
+
+def _findings(
+    given: argparse.Namespace, home: Home | None, answers: list[str]
+) -> Iterator[Finding]:
+    """Yield what is found, and add the servers' raw answers if there is to be a report."""
     from tcgamirror import doctor, machine
     from tcgamirror.transport import Transport
 
@@ -68,9 +104,12 @@ def _findings(given: argparse.Namespace, home: Home | None) -> Iterator[Finding]
     # Without a mirror the target plays no part.
     settings = home.settings if home is not None else Settings(Target(mpp=None, max_size=2048))
     settings = _led(settings, given)
-    patience = dataclasses.replace(settings.patience, tries=TRIES)
+    patience = dataclasses.replace(settings.patience, tries=TRIES, pause=PAUSE)
     with Transport(patience=patience) as transport:
-        yield from doctor.Servers(settings, transport).looks()
+        servers = doctor.Servers(settings, transport)
+        yield from servers.looks()
+        if given.report is not None:
+            answers.extend(servers.report())
 
 
 def _led(settings: Settings, given: argparse.Namespace) -> Settings:
@@ -88,14 +127,14 @@ def _led(settings: Settings, given: argparse.Namespace) -> Settings:
     return settings
 
 
-def _show(finding: Finding, before: Finding | None) -> None:
+def _lines(finding: Finding, before: Finding | None) -> Iterator[str]:
     if before is None or finding.topic != before.topic:
-        print(f"\n{finding.topic}")
+        yield f"\n{finding.topic}"
     took = "" if finding.seconds is None else f" [{console.in_time(finding.seconds)}]"
     # A server's words come along in some: they stay on their line.
-    print(f"  {finding.what:12} {console.text(finding.found)}{took}", flush=True)
+    yield f"  {finding.what:12} {console.text(finding.found)}{took}"
     if finding.advice:
-        print(f"  {'':12} -> {console.text(finding.advice)}", flush=True)
+        yield f"  {'':12} -> {console.text(finding.advice)}"
 
 
 def _summary(seen: Sequence[Finding]) -> str:
