@@ -359,7 +359,7 @@ class Catalogue:
     def copy_to(self, path: Path) -> None:
         """A consistent copy at `path`, whatever another process writes meanwhile."""
         with self._reading() as connection, database.translated(path):
-            exchange.copy_to(connection, path)
+            exchange.copy_to(connection, self._path, path)
 
     def rows_of(self, name: str) -> SlideRows | None:
         """All that is said of one sampled slide; None if it is not sampled."""

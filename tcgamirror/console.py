@@ -164,15 +164,27 @@ def _parted(value: object) -> str:
 def text(value: object) -> str:
     r"""A value as people read it, in one line: numbers to four decimals, bytes in hex.
 
+    Bytes of a path that are not UTF-8 are escaped.
+
     >>> text(15.234545454545456), text(1.2e-05), text(3), text(None), text("two\nlines")
     ('15.2345', '1.2e-05', '3', '', 'two lines')
+    >>> print(text("/caf\udce9"))
+    /caf\xe9
     """
     if isinstance(value, float):
         return f"{value:.4g}" if 0 < abs(value) < 0.01 else str(round(value, 4))
     if isinstance(value, bytes):
         return value.hex()
     shown = "" if value is None else str(value)
-    return "".join(letter if letter.isprintable() else " " for letter in shown)
+    if shown.isprintable():
+        return shown
+    return "".join(map(_printable, shown))
+
+
+def _printable(letter: str) -> str:
+    if letter.isprintable():
+        return letter
+    return f"\\x{ord(letter) - 0xDC00:x}" if "\udc80" <= letter <= "\udcff" else " "
 
 
 def write_rows(

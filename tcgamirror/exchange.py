@@ -118,14 +118,13 @@ def reading_copy(source: Path, copy: Path) -> Iterator[None]:
         raise own from error
 
 
-def copy_to(connection: sqlite3.Connection, path: Path) -> None:
-    """A consistent copy at `path`, one file without a journal, whatever others write meanwhile.
+def copy_to(connection: sqlite3.Connection, source: Path, path: Path) -> None:
+    """Make a consistent copy at `path`, one file without a journal, whatever others write.
 
-    Raises Damaged, which names the file that was copied, if SQLite cannot make it out.
+    Raises Damaged, which names `source`, the connection's file, if SQLite cannot read it.
     """
-    (_, _, source) = connection.execute("PRAGMA database_list").fetchone()
     with (
-        reading_copy(Path(source), path),
+        reading_copy(source, path),
         closing(sqlite3.connect(path, isolation_level=None)) as copy,
     ):
         connection.backup(copy)

@@ -81,7 +81,7 @@ def refused(result: Result, place: Path) -> None:
     "command",
     (
         *("update", "refresh", "sample", "fetch", "verify --repair", "rebuild", "gallery"),
-        *("status", "show x", "query SELECT+1", "export -", "lock -"),
+        *("status", "show x", "query SELECT+1", "export -", "lock x"),
     ),
 )
 def test_no_command_works_without_locks(

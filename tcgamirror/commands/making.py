@@ -135,7 +135,10 @@ def _check_choice(settings: Settings, manifest: _Manifest) -> None:
 def _next(root: Path) -> str:
     """The command to go on with, as a shell takes it."""
     here = root.absolute() == Path().absolute()
-    return "tcgamirror update" if here else f"tcgamirror --mirror {shlex.quote(str(root))} update"
+    name = console.text(root)
+    # Other bytes than UTF-8 stand escaped in what bash and zsh call ANSI-C quotes.
+    quoted = f"$'{name}'" if name != str(root) and "'" not in name else shlex.quote(str(root))
+    return "tcgamirror update" if here else f"tcgamirror --mirror {quoted} update"
 
 
 def _settings(given: argparse.Namespace) -> Settings:
