@@ -242,7 +242,11 @@ class WatchedSocksConnection(WatchedConnection):
         options = self._socks_options
         if not options["rdns"]:
             # PySocks would look the name up where nothing can end it.
-            found = _addresses(host, self.port, exchange)
+            try:
+                found = _addresses(host, self.port, exchange)
+            except socket.gaierror as error:
+                error.strerror = f"{error.strerror}; socks5h:// has the proxy look names up"
+                raise
             only_ipv4 = options["socks_version"] == socks.SOCKS4
             host = next(
                 (address[0] for family, address in found if family is socket.AF_INET),

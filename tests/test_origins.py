@@ -31,6 +31,7 @@ from tcgamirror.origins import REST, Origin, Origins
 from tcgamirror.transport import Transport
 from tests.fetching import SHORT, At, by_range, made, slide_of
 from tests.gdc import Fault, Listed, StandIn, listed
+from tests.gdc.faults import Kind
 from tests.slides import SlideSpec, make_slide
 
 BUCKET = Origin("bucket", "https://bucket.example")
@@ -159,6 +160,25 @@ def test_that_range_is_ignored_is_learned_once_in_a_run(
         fetched(gdc, files, Origins(gdc.api, gdc.bucket), tmp_path)
         assert len(gdc.requests(host="bucket")) == 1
         assert gdc.requests(host="api")
+
+
+@pytest.mark.parametrize("kind", ["empty-200", "slice-200", "html"])
+def test_no_other_200_tells_that_range_is_ignored(tmp_path: Path, kind: Kind) -> None:
+    path = make_slide(tmp_path / "slide.svs", replace(SMALL, width=900, height=600))
+    files = [listed(path, file_id=file_id) for file_id in IDS]
+    now = 0.0
+    with StandIn(files) as gdc:
+        gdc.faults.add(Fault("", kind, host="bucket"))
+        origins = Origins(gdc.api, gdc.bucket, lambda: now)
+        fetched(gdc, files[:1], origins, tmp_path)
+        assert origins.report()["bucket"].startswith("failed: ")
+        gdc.faults.clear()
+        gdc.clear()
+        now = REST
+        fetched(gdc, files[1:], origins, tmp_path)
+        assert gdc.requests(host="api") == []
+        assert {record.status for record in gdc.requests(host="bucket")} == {206}
+    assert origins.report()["bucket"] == "honours Range"
 
 
 def test_one_whole_answer_beside_a_part_does_not_turn_range_off_for_the_run(

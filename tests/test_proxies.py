@@ -173,6 +173,14 @@ def test_what_a_socks_proxy_cannot_reach_is_told_of_both(use: UseProxy) -> None:
         assert "Connection refused" in told
 
 
+def test_a_name_that_only_the_proxy_may_know_is_told_how_to_look_it_up(use: UseProxy) -> None:
+    with Socks5() as proxy:
+        use(proxy.url().replace("socks5h", "socks5"))
+        told = refused("http://nowhere.invalid/status")
+    assert told.startswith("nowhere.invalid/status cannot be reached through proxy socks5://")
+    assert "socks5h://" in told
+
+
 def test_what_is_no_socks_proxy_is_named(use: UseProxy) -> None:
     with speaking(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
         use(f"socks5h://127.0.0.1:{port}")

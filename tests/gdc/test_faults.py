@@ -192,6 +192,41 @@ def test_flipped_bytes_keep_the_length(gdc: StandIn, http: requests.Session) -> 
     assert sum(got != right for got, right in pairs) == 5
 
 
+@pytest.mark.parametrize(
+    ("kind", "status", "size", "told"),
+    [
+        ("203", 203, 10, True),
+        ("as-html", 206, 10, True),
+        ("empty-200", 200, 0, False),
+        ("slice-200", 200, 10, False),
+    ],
+)
+def test_a_part_can_come_in_other_clothes(
+    gdc: StandIn, http: requests.Session, kind: Kind, status: int, size: int, told: bool
+) -> None:
+    gdc.faults.add(Fault("/data/", kind))
+    answer = http.get(data(gdc), headers={"Range": "bytes=5-14"})
+    assert (answer.status_code, answer.content) == (status, content(gdc)[5 : 5 + size])
+    assert ("Content-Range" in answer.headers) == told
+    is_page = answer.headers["Content-Type"].startswith("text/html")
+    assert is_page == (kind == "as-html")
+
+
+def test_a_releases_first_day_lists_what_cannot_be_had_yet(
+    gdc: StandIn, http: requests.Session
+) -> None:
+    file = gdc.files[0]
+    at_bucket = f"{gdc.bucket}/{file.file_id}/{file.file_name}"
+    gdc.withhold(file.file_id)
+    refused = http.get(data(gdc))
+    assert (refused.status_code, http.get(at_bucket).status_code) == (403, 404)
+    assert f"{file.file_name} does not allow read access" in refused.json()["message"]
+    assert http.get(f"{gdc.api}/files").json()["data"]["pagination"]["total"] == 1
+    gdc.withhold()
+    assert http.get(data(gdc)).ok
+    assert http.get(at_bucket).ok
+
+
 def test_a_range_can_be_ignored(gdc: StandIn, http: requests.Session) -> None:
     gdc.faults.add(Fault("/data/", "range-ignored"))
     answer = http.get(data(gdc), headers={"Range": "bytes=0-9"})
