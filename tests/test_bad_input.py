@@ -17,7 +17,6 @@ from tests.mirrors import (
     changes_nothing,
     column,
     contents,
-    images,
     made,
     rewrite,
     says,
@@ -83,12 +82,6 @@ def mirror(pattern: Path, tmp_path: Path) -> Path:
 def test_a_wrong_command_line(tmp_path: Path, said: str, words: list[str]) -> None:
     says(run(*(word for word in said.split(" ") if said), cwd=tmp_path), WRONG_USE, *words)
     assert not list(tmp_path.iterdir())
-
-
-def test_more_slides_than_there_are(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=16)
-    says(run("--mirror", root, "update"), WRONG_USE, "16", "only 15", "sample.slides", '"all"')
-    assert column(root, "select * from mirror") == [] and not images(root)
 
 
 def test_a_slide_coarser_than_the_mpp_fails_and_is_named(tmp_path: Path) -> None:
