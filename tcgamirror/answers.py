@@ -175,6 +175,7 @@ class Answer:
                 return
             paused = time.monotonic()
             exchange.rest()
+            exchange.received += len(piece)
             self._meter.add(count=len(piece))
             self._pace.keep(len(piece))
             exchange.check()

@@ -52,7 +52,8 @@ class Exchange:
     """One request under watch: until when it may wait, for what, and the socket to cut then.
 
     name: the URL's host and path, for sentences. proxy: address, without
-    credentials, of the proxy that leads there, if one does. connect, first_byte: seconds.
+    credentials, of the proxy that leads there, if one does. connect, first_byte:
+    seconds. received: bytes of body so far.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Exchange:
         self.proxy = proxy
         self._subject = name if proxy is None else f"proxy {proxy}, on the way to {name}"
         self.began = time.monotonic()
+        self.received = 0
         self._first_byte = first_byte
         self._over = over
         self._lock = threading.Lock()

@@ -198,7 +198,9 @@ def _jpeg(stream: Stream) -> Iterator[bytes]:
     yield stream.take(2)
     while (head := stream.peek(4))[:1] == b"\xff" and len(head) == 4 and head[1] != _START_OF_SCAN:
         length = 2 + int.from_bytes(head[2:], "big")
-        if head[1] in _MARKERS_BESIDE:
+        if head[1] == 0xFF:  # a fill byte
+            yield stream.take(1)
+        elif head[1] in _MARKERS_BESIDE:
             stream.skip(length)
         else:
             yield stream.take(length)

@@ -224,7 +224,6 @@ class Transport:
         reached: bytes had; a try that brought them on as the least rate demands
         begins the count again.
         """
-        worth = max(1, self._patience.least_rate * self._patience.stall)
         failed, before = 0, reached()
         while True:
             pause: float | None = 0
@@ -234,7 +233,7 @@ class Transport:
                 error, pause = again.error, again.pause
             except NetworkError as failure:
                 error = failure
-            advanced = reached() - before >= worth
+            advanced = reached() - before >= self._worth
             failed, before = (0, reached()) if advanced else (failed + 1, before)
             if not error.passing or pause is None or failed >= self._patience.tries:
                 raise error
@@ -249,7 +248,7 @@ class Transport:
             with (
                 self._slot(url) as host,
                 self._exchange(url) as exchange,
-                self._noted(host, exchange.began),
+                self._noted(host, exchange),
             ):
                 request.meter.add(requests=1)
                 response = self._sent(url, request, exchange)
@@ -269,17 +268,25 @@ class Transport:
         raise Redirected(f"{place(request.url)}: more than {_REDIRECTS} redirects")
 
     @contextmanager
-    def _noted(self, host: str, sent: float) -> Iterator[None]:
-        """Note of the host whether it answered the request in the block or reset the connection."""
+    def _noted(self, host: str, exchange: Exchange) -> Iterator[None]:
+        """Note of the host whether it answered the request in the block or reset the connection.
+
+        A connection that breaks after bytes worth the name was no refusal.
+        """
         try:
             yield
         except NetworkError as error:
-            if is_reset(error):
-                self.pauses.reset(host, sent)
-            elif not error.passing:
-                self.pauses.answered(host, sent)
+            if is_reset(error) and exchange.received < self._worth:
+                self.pauses.reset(host, exchange.began)
+            elif is_reset(error) or not error.passing:
+                self.pauses.answered(host, exchange.began)
             raise
-        self.pauses.answered(host, sent)
+        self.pauses.answered(host, exchange.began)
+
+    @property
+    def _worth(self) -> float:
+        """The bytes that the least rate demands of one window."""
+        return max(1, self._patience.least_rate * self._patience.stall)
 
     @contextmanager
     def _slot(self, url: str) -> Iterator[str]:

@@ -312,6 +312,14 @@ def test_the_colour_transform_of_a_jpeg_is_kept() -> None:
     assert pixels_only(Stream([marked]), len(marked)).count(b"Adobe") == 1
 
 
+def test_fill_bytes_before_a_profile_do_no_harm() -> None:
+    data = packed(picture(), "JPEG", icc_profile=random.Random(3).randbytes(70_000))
+    place = data.index(b"\xff\xe2")
+    filled = data[:place] + b"\xff\xff" + data[place:]
+    assert len(pixels_only(Stream([filled]), len(filled))) < len(filled) - 70_000
+    assert np.array_equal(decoded(filled, SERVED, OWN), decoded(data, SERVED, OWN))
+
+
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
 def test_more_bytes_of_pixels_than_there_can_be_are_refused(form: str) -> None:
     data = packed(picture(), form, icc_profile=bytes(100_000))

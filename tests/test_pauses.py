@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import threading
 import time
@@ -21,6 +22,7 @@ from tests.command import ended, run, started
 from tests.gdc import Fault, StandIn
 from tests.mirrors import column, made, rewrite, until
 from tests.raw_server import (
+    CONTENT,
     QUICK,
     RIGHT_HEAD,
     SPAN,
@@ -30,6 +32,7 @@ from tests.raw_server import (
     Script,
     Step,
     plays,
+    ranged,
     whole,
 )
 
@@ -160,6 +163,21 @@ def test_resets_in_a_row_make_a_pause(script: Script) -> None:
         ask()
         assert heard.lengths == [0.01, 0.02]
         assert heard.pauses[0][2] == "it resets connections"
+
+
+def test_a_download_that_advances_between_its_resets_goes_on_at_once() -> None:
+    heard = Heard()
+
+    def broken(asked: Asked) -> Iterable[Step]:
+        (answer,) = ranged(CONTENT)(asked)
+        assert isinstance(answer, bytes)
+        return [answer[: answer.index(b"\r\n\r\n") + 20_000], 0.05, Reset()]
+
+    file = io.BytesIO()
+    with RawServer(broken) as server, Transport(patience=QUICK, on_pause=heard) as transport:
+        transport.download(server.url(), file, size=len(CONTENT))
+    assert file.getvalue() == CONTENT
+    assert heard.pauses == []
 
 
 @pytest.mark.parametrize("between", [OK, whole(b"", "404 Not Found")])
