@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 
 from tcgamirror import database, merging
 from tcgamirror.database import Journal, transaction
-from tcgamirror.errors import WrongContent
+from tcgamirror.errors import ListingShrunk
 from tcgamirror.model import Kind, Slide, Status, Upstream
 
 Value = str | int | float | None
@@ -210,12 +210,13 @@ def is_newer_listing(theirs: Row, ours: Row) -> bool:
 
 
 def _merge(connection: sqlite3.Connection, theirs: Theirs, release: Row) -> bool:
-    """Merges the listing of another history; False if it is not one of these slides."""
+    """Merges the listing of another history; False for a manifest's of other slides."""
     listed = map(_slide, theirs.listed())
     with merging.arriving(connection, str(release["release"]), listed) as arrived:
         try:
-            arrived.refuse_if_shrunken()
-        except WrongContent:
+            if not _DATA_RELEASE.match(str(release["release"])):
+                arrived.refuse_if_shrunken()
+        except ListingShrunk:
             return False
         with transaction(connection):
             # By its own moment, so that what follows there is known to go on from here.
