@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 help:
 	@echo "make run    mirror 12 made-up slides from a stand-in GDC on this machine"
 	@echo "make test   ruff, mypy and the tests"
-	@echo "make soak   the tests that take long: hundreds of kills, every fault"
+	@echo "make soak   the tests that take long: hundreds of kills and nights, every fault"
 	@echo "make bench  speed, side by side with the published way"
 	@echo "make build  dist/tcgamirror, one executable for machines without Python"
 	@echo "make test-binary  what the source is tested by, for the executable"

@@ -12,29 +12,16 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
-import openslide
-from PIL import Image
 
 from tests.carrying import inside
 from tests.command import Result, started
-from tests.gdc import Listed, StandIn, listed, made_up_name
-from tests.gdc.faults import Fault
-from tests.gdc.listing import made_up_id
+from tests.gdc import Listed, StandIn
 from tests.mirrors import images, made, rewrite, rows
-from tests.slides import SlideSpec, make_slide
+from tests.nights_gdc import LISTED_AT_LEAST, MPP, World
 
-BASE_MPP, MPP = 0.252, 2.0
-NAMES, VARIANTS, SAMPLED, LISTED_AT_LEAST = 12, 3, 4, 7
-PROJECTS = ("TCGA-BRCA", "TCGA-LUAD", "TCGA-GBM")
-LIKE_DB = 30.0
-"""PSNR of an image and its slide; other slides' images have less than 20 dB."""
-
-FILES = r"/data/|\.svs|/tile/"
+SAMPLED = 4
 LISTED = ("current", "changed")
 
 
@@ -64,28 +51,22 @@ class Nights:
         self._chance = random.Random(seed)
         self._gdc = gdc
         self.acts: list[str] = [f"seed {seed}"]
-        self._slides: dict[tuple[str, str], Path] = {}
-        self._release = 45
         self._exports = 0
-        self._names = [made_up_name(f"night {number}") for number in range(NAMES)]
-        self._variant = dict.fromkeys(self._names, 0)
-        self._project = {name: PROJECTS[n % 3] for n, name in enumerate(self._names)}
-        self._truth = {name: self._file(name) for name in self._names[: NAMES - 2]}
-        self._away: set[str] = set()
+        self._world = World(folder, self._chance, gdc, self._act)
         self.main, self.fed, self.synced = (
             Copy(folder / name) for name in ("main", "fed", "synced")
         )
 
     def run(self, nights: int) -> None:
         """Lives through so many nights, then has everything made good."""
-        self._publish(self._truth)
+        self._world.publish(self._world.truth)
         made(self.main.root, self._gdc, "--mpp", str(MPP), "--kind", "all", slides=SAMPLED)
         self._update()
         for number in range(nights):
             self._act(f"night {number + 1}")
             self._night()
         self._act("the last night")
-        self._publish(self._truth)
+        self._world.publish(self._world.truth)
         self._repair(self.main)
         self._update()
         self._feed()
@@ -99,10 +80,10 @@ class Nights:
 
     def _night(self) -> None:
         if self._happens(0.5):
-            self._evolve()
+            self._world.evolve()
         if self._happens(0.3):
             self._harm(self.main)
-        with self._trouble() if self._happens(0.35) else _calm():
+        with self._world.trouble() if self._happens(0.35) else _calm():
             acts: list[tuple[int, Callable[[], None]]] = [
                 (6, self._update),
                 (1, self._refresh),
@@ -125,90 +106,6 @@ class Nights:
             if copy.have and self._happens(0.08):
                 self._harm(copy)
                 self._repair(copy)
-
-    # The GDC -----------------------------------------------------------------------
-
-    def _file(self, name: str) -> Listed:
-        """The slide of that name as the GDC has it now; its file is made when it is first had."""
-        number, variant = self._names.index(name), self._variant[name]
-        path = self._folder / f"{number}-{variant % VARIANTS}.svs"
-        if not path.exists():
-            spec = SlideSpec(
-                width=500 + 8 * number,
-                height=400 + 16 * (variant % VARIANTS),
-                downsamples=(1, 4),
-                thumbnail=False,
-                mpp=BASE_MPP,
-                seed=number * VARIANTS + variant % VARIANTS,
-            )
-            make_slide(path, spec)
-        file = listed(
-            path,
-            file_name=name,
-            file_id=made_up_id(f"{name} {variant}"),
-            project_id=self._project[name],
-            version=str(variant + 1),
-        )
-        self._slides[name, file.md5] = path
-        return file
-
-    def _publish(self, files: Mapping[str, Listed], *older: Listed) -> None:
-        self._release += 1
-        self._gdc.publish(
-            [*older, *files.values()], f"Data Release {self._release}.0 - March 04, 2026"
-        )
-
-    def _evolve(self) -> None:
-        """A release: some slides change, are called otherwise, move, go, or come."""
-        older = []
-        for name in self._names:
-            what = self._chance.choices(
-                ["", "file", "id", "project", "gone", "twice"], [70, 12, 6, 5, 4, 3]
-            )[0]
-            before = self._truth.get(name)
-            if before is None:
-                if self._happens(0.3):
-                    self._truth[name] = self._file(name)
-                    self._act(f"GDC: {name[:12]} is listed")
-                continue
-            if what == "gone" and len(self._truth) > LISTED_AT_LEAST:
-                del self._truth[name]
-            elif what == "id":
-                self._truth[name] = replace(before, file_id=made_up_id(before.file_id))
-            elif what == "project":
-                self._project[name] = self._chance.choice(PROJECTS)
-                self._truth[name] = replace(before, project_id=self._project[name])
-            elif what in ("file", "twice"):
-                self._variant[name] += 1
-                self._truth[name] = self._file(name)
-                if what == "twice":
-                    older.append(before)
-            if what:
-                self._act(f"GDC: {name[:12]} {what}")
-        self._publish(self._truth, *older)
-
-    @contextmanager
-    def _trouble(self) -> Iterator[None]:
-        """Slides that are listed and cannot be had yet, and answers that are cut off."""
-        faults = []
-        for name, file in self._truth.items():
-            if self._happens(0.3):
-                self._away.add(name)
-                faults += [
-                    Fault(file.file_id, "404", host="bucket"),
-                    Fault(file.file_id, "403", host="api"),
-                ]
-        kind = self._chance.choice(["cut", "500", "truncated-json", None])
-        if kind in ("cut", "500"):
-            faults.append(Fault(FILES, kind, when="third"))  # type: ignore[arg-type]
-            self._away.update(self._truth)
-        self._act(f"GDC: trouble with {len(self._away)} slides, {kind}")
-        self._gdc.faults.add(*faults)
-        try:
-            yield
-        finally:
-            self._gdc.faults.clear()
-            self._away.clear()
 
     # What is done to the mirrors ----------------------------------------------------
 
@@ -240,17 +137,17 @@ class Nights:
         self._check(copy, self._offered(), must=self._to_be_had(copy))
 
     def _listed(self, copy: Copy) -> None:
-        copy.listing, copy.release = dict(self._truth), self._release
+        copy.listing, copy.release = dict(self._world.truth), self._world.release
 
     def _offered(self) -> dict[str, set[str]]:
-        return {name: {file.md5} for name, file in self._truth.items()}
+        return {name: {file.md5} for name, file in self._world.truth.items()}
 
     def _to_be_had(self, copy: Copy) -> dict[str, str]:
         """What a run without limits has to have in the end."""
         return {
             name: file.md5
-            for name, file in self._truth.items()
-            if name not in self._away and name not in copy.harmed
+            for name, file in self._world.truth.items()
+            if name not in self._world.away and name not in copy.harmed
         }
 
     def _update_killed(self) -> None:
@@ -275,12 +172,12 @@ class Nights:
         assert len(self.main.sampled) >= min(count, LISTED_AT_LEAST)
 
     def _shrink(self) -> None:
-        few = dict(list(self._truth.items())[: len(self._truth) // 3])
-        self._publish(few)
+        few = dict(list(self._world.truth.items())[: len(self._world.truth) // 3])
+        self._world.publish(few)
         self._act("GDC: lists a third")
         self._do(self.main, "update", codes=(3, 4))
         self._check(self.main, self._offered())
-        self._publish(self._truth)
+        self._world.publish(self._world.truth)
 
     def _harm(self, copy: Copy) -> None:
         """Damages or deletes an image, as disks and people do."""
@@ -400,7 +297,7 @@ class Nights:
                 if name in copy.have:
                     have[name] = copy.have[name]
                 continue
-            have[name] = self._md5_of(name, root / str(path), told)
+            have[name] = self._world.md5_of(name, root / str(path), told)
             before = {copy.have[name]} if name in copy.have else set()
             assert have[name] in {*before, *offered.get(name, ())}, (name, "another file's image")
             assert status != "done" or have[name] == slides[name][1], (name, "done with an old one")
@@ -424,23 +321,6 @@ class Nights:
         unlisted = {name: row for name, row in slides.items() if name not in copy.listing}
         assert not {name for name, row in unlisted.items() if row[3] in LISTED}, unlisted
 
-    def _md5_of(self, name: str, image: Path, told: list[object]) -> str:
-        """The md5 of the slide that an image shows, which has to tell its resolution right."""
-        with Image.open(image) as opened:
-            found, dpi = np.asarray(opened.convert("RGB")), opened.info["dpi"]
-        width, height, mpp_x, mpp_y = map(float, map(str, told))
-        assert found.shape == (height, width, 3)
-        for (other, md5), slide in self._slides.items():
-            if other != name:
-                continue
-            base, wanted = _reduced(slide)
-            if wanted.shape == found.shape and _psnr(wanted, found) >= LIKE_DB:
-                mpp = (base[0] * BASE_MPP / width, base[1] * BASE_MPP / height)
-                assert np.allclose((mpp_x, mpp_y), mpp, rtol=1e-3), (name, mpp_x, mpp_y, mpp)
-                assert np.allclose(dpi, [25400 / each for each in mpp], rtol=1e-3), (name, dpi)
-                return md5
-        raise AssertionError(f"{image} shows no file that {name} has ever been")
-
 
 _SLIDES = "select file_name, file_id, md5, project_id, upstream from slides"
 _SHOWN = "select file_name, status, path, sha256, width, height, mpp_x, mpp_y from mirror"
@@ -449,18 +329,3 @@ _SHOWN = "select file_name, status, path, sha256, width, height, mpp_x, mpp_y fr
 @contextmanager
 def _calm() -> Iterator[None]:
     yield
-
-
-@cache
-def _reduced(slide: Path) -> tuple[tuple[int, int], np.ndarray]:
-    """The base's size, and the whole slide at the resolution asked for."""
-    with openslide.OpenSlide(slide) as opened:
-        width, height = opened.dimensions
-        whole = opened.read_region((0, 0), 0, (width, height)).convert("RGB")
-    size = (round(width * BASE_MPP / MPP), round(height * BASE_MPP / MPP))
-    return (width, height), np.asarray(whole.resize(size, Image.Resampling.LANCZOS))
-
-
-def _psnr(one: np.ndarray, other: np.ndarray) -> float:
-    error = float(np.mean((one.astype(float) - other) ** 2))
-    return 99.0 if error == 0 else 10 * float(np.log10(255**2 / error))
