@@ -138,9 +138,16 @@ class Folder:
         return Seen.of(_settled(copy, folder), folder)
 
     def small(self, name: str, folder: Path, most: int) -> Path:
-        """Copy a file of at most so many bytes into a folder; where it is then."""
+        """Copy settings or a lock file of at most so many bytes into a folder; where it is then.
+
+        Raises WrongUse if it cannot be read.
+        """
         copy = folder / name
-        with self._opened(name) as source, room(copy), copy.open("xb") as file:
+        try:
+            opened = self._tree.open(name)
+        except OSError as error:
+            raise WrongUse(f"{self.root / name} cannot be read: {error.strerror}") from error
+        with opened as source, room(copy), copy.open("xb") as file:
             while piece := self._piece(source, name):
                 file.write(piece)
                 if file.tell() > most:
