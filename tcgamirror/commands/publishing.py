@@ -148,8 +148,8 @@ def _tell(found: Synced) -> None:
         console.say(f"... and {len(found.failed) - SHOWN:,} more (all of them with --json)")
     if found.failed:
         print(
-            f"{console.images(len(found.failed))} failed, and "
-            f"{console.are(len(found.failed))} pending here; the next sync tries again"
+            f"{console.images(len(found.failed))} failed; "
+            "older ones stay here, and the next sync tries again"
         )
 
 
