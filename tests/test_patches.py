@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tcgamirror.errors import BadTile, UnusualSlide
+from tcgamirror.errors import BadTile, ServerError, UnusualSlide
 from tcgamirror.geometry import Size
 from tcgamirror.model import ImageFormat, Resample, Target
+from tcgamirror.raster import render
 from tcgamirror.readback import read_header
 from tcgamirror.sources.range import ALWAYS_FOR_PATCHES
 from tcgamirror.sources.reading import opened
@@ -26,10 +27,10 @@ from tcgamirror.sources.whole import LocalFile
 from tcgamirror.spans import SpanSet
 from tcgamirror.svs import Svs
 from tcgamirror.tiff import Tag
-from tcgamirror.transport import Transport
+from tcgamirror.transport import Meter, Transport
 from tests.command import run, succeeded
 from tests.fetching import SHORT, asked, by_range, by_whole, level_target, made, slide_of
-from tests.gdc import StandIn, listed
+from tests.gdc import Fault, StandIn, listed
 from tests.levels import by_openslide, fault, from_base, slide_at, tile_spans, worst_block
 from tests.mirrors import addresses, impatient, rewrite, rows, updated
 from tests.slides import SlideSpec, expected_rgb, grid, make_slide
@@ -268,6 +269,32 @@ def test_the_bases_counts_take_no_round_trip_of_their_own(
     assert min(abs(own - other) for other in others) < gdc.delay / 2
 
 
+def test_a_failure_while_tiles_are_read_keeps_what_was_fetched(
+    transport: Transport, tmp_path: Path
+) -> None:
+    """A tile that does not decode is met only then, and the finer ones are fetched."""
+    spec = replace(PLAIN, overwritten=frozenset({(1, 1, 1)}))
+    path = make_slide(tmp_path / "slide.svs", spec)
+    file = listed(path)
+    with StandIn([file]) as gdc:
+        source = by_range(gdc, transport, tmp_path / "w")
+        with (
+            pytest.raises(ServerError),
+            source.open(slide_of(file), FINE, Meter()) as ready,
+        ):
+            gdc.faults.add(Fault(file.file_id, "503", retry_after=None))
+            list(render(ready.tiles, ready.rendition.size))
+        before = SpanSet(asked(record for record in gdc.served if record.status == 206))
+        gdc.faults.clear()
+        gdc.clear()
+        image = made(source, slide_of(file), FINE)
+        after = asked(gdc.served)
+    assert image.patched == 1
+    assert worst_block(image.pixels, from_base(path, image.rendition.size)) >= LEAST[1.2]
+    again = sum(span.length - sum(gap.length for gap in before.gaps(span)) for span in after)
+    assert after and not again
+
+
 def test_what_would_move_too_much_is_left_to_the_next_source(tmp_path: Path) -> None:
     spec = SlideSpec(4103, 3407, (1, 4), thumbnail=False, smooth=True)
     spec = replace(spec, blank=frozenset(_places(spec, 1)))
@@ -332,13 +359,15 @@ def test_real_faults_are_mended_by_every_source(name: str, patched: int, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["edge-of-level-1", "scrambled", "overwritten-level-1", "macro"])
-def test_real_faults_do_not_show_at_five_micrometres(name: str, tmp_path: Path) -> None:
+def test_real_faults_do_not_show_at_five_micrometres(
+    name: str, transport: Transport, tmp_path: Path
+) -> None:
     path = fault(name)
-    with StandIn([listed(path)]) as gdc:
-        for source in ("range", "whole"):
-            root = mirror_of(tmp_path / source, gdc, [source], mpp=5.0)
-            updated(root)
-            assert shown(root, path) >= LEAST[5.0]
+    file = listed(path)
+    with StandIn([file]) as gdc:
+        for source in (by_range(gdc, transport, tmp_path), by_whole(gdc, transport, tmp_path)):
+            image = made(source, slide_of(file), Target(5.0, None))
+            assert worst_block(image.pixels, from_base(path, image.rendition.size)) >= LEAST[5.0]
 
 
 @pytest.fixture(scope="module")
