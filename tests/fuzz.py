@@ -57,8 +57,8 @@ from tcgamirror.transfer.scan import check_sums, scanned
 from tests.test_gdc import API, STATUS, Scripted, hit, page
 from tests.test_lockfile import LOCK
 
-MEMORY = 400 << 20
-"""Bytes of address space on top of what the libraries take."""
+MEMORY = 1 << 30
+"""Bytes of address space on top of what the libraries take: thumbnails may take 800 MB."""
 
 SECONDS = 5.0
 """Of the processor, for one example."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import sqlite3
 import threading
 import time
+import zlib
 from base64 import b64decode
 from contextlib import closing
 from io import BytesIO
@@ -29,10 +31,12 @@ from tcgamirror.gallery.thumbnails import LONGEST, Thumbnails
 from tcgamirror.geometry import Size
 from tcgamirror.home import Home
 from tcgamirror.model import ImageFormat
+from tcgamirror.readback import read_header
 from tests.command import run, started, succeeded
 from tests.crowd import crowd
 from tests.gdc import StandIn
 from tests.mirrors import column, made, rows, updated
+from tests.test_readback import head, png
 
 SLIDES = 130
 
@@ -119,6 +123,20 @@ def test_thumbnails_are_made_of_every_format(tmp_path: Path, form: ImageFormat) 
     colour = thumbnail.getpixel((50, 50))
     assert isinstance(colour, tuple)
     assert all(abs(a - b) < 6 for a, b in zip(colour, (200, 30, 120), strict=True))
+
+
+def test_a_header_that_says_more_pixels_than_there_are_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png(head(14_000, 14_000), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")))
+    with path.open("rb") as file:
+        assert read_header(file, ImageFormat.PNG).size == Size(14_000, 14_000)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + (300 << 20), limits[1]))
+    try:
+        assert Thumbnails().of(path) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 def test_what_this_program_never_writes_has_no_thumbnail(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import threading
 import zlib
@@ -26,6 +27,9 @@ LONGEST = 224
 QUALITY = 70
 MOST_PIXELS = 200_000_000
 """Decoded whole, at four bytes a pixel. A larger image is shown without a thumbnail."""
+
+MOST_PIXELS_PER_BYTE = 344
+"""Of a file: a byte unpacks to 1,032 at most, and a pixel has three (RFC 1951)."""
 
 LARGE = 25_000_000
 """Pixels above which images are decoded one at a time, whatever the number of threads."""
@@ -61,7 +65,9 @@ class Thumbnails:
         try:
             with path.open("rb") as file:
                 # Pillow would decode far more than this program writes, in far more memory.
-                read_header(file, form)
+                size = read_header(file, form).size
+                if size.width * size.height > MOST_PIXELS_PER_BYTE * file.seek(0, os.SEEK_END):
+                    return None
                 file.seek(0)
                 return self._of(file, reader)
         except _NO_IMAGE:
