@@ -7,8 +7,8 @@ leaves work that is finished and not known. The image tells what it is of.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -27,6 +27,7 @@ from tcgamirror.model import (
     Slide,
     Target,
 )
+from tcgamirror.openat import Tree
 from tcgamirror.readback import decode_all, read_header
 from tcgamirror.store import Store
 from tcgamirror.upkeep import Restored
@@ -56,10 +57,11 @@ class Images:
         Raises Damaged if it is not one that this program would have put there,
         and OSError.
         """
-        file = self._root / path
-        if not path.endswith(self._form.suffix) or not stat.S_ISREG(file.lstat().st_mode):
+        if not path.endswith(self._form.suffix):
             raise Damaged(f"no {self._form} file")
-        with file.open("rb") as opened:
+        # A folder may be a link to another disk, an image may not.
+        file = Tree(self._root).open(path, linked_folders=True)
+        with io.BufferedReader(file) as opened:
             header = read_header(opened, self._form)
             told = understood(header.facts)
             if self._store.path(told.slide) != path:
