@@ -192,10 +192,15 @@ def test_settings_that_are_none_are_refused(
     assert "tcgamirror.toml" in sentence and "/tmp/tcgamirror-import" not in sentence
 
 
+def _instead(path: Path, make: Callable[[Path], None]) -> None:
+    path.unlink()
+    make(path)
+
+
 HOSTILE_SETTINGS: dict[str, Callable[[Path], object]] = {
     "huge": lambda path: path.write_text(path.read_text() + "#" * (200 << 20)),
-    "pipe": lambda path: (path.unlink(), os.mkfifo(path)),
-    "zeros": lambda path: (path.unlink(), path.symlink_to("/dev/zero")),
+    "pipe": lambda path: _instead(path, os.mkfifo),
+    "zeros": lambda path: _instead(path, lambda path: path.symlink_to("/dev/zero")),
     "brackets": lambda path: path.write_text("a = " + "[" * 900_000),
     "dots": lambda path: path.write_text("a." * 400_000 + "b = 1"),
     "digits": lambda path: path.write_text("[target]\nmpp = " + "9" * 900_000),
@@ -211,7 +216,8 @@ def test_hostile_settings_end_in_one_sentence_at_once(
 ) -> None:
     copy = again(export, tmp_path / "e")
     HOSTILE_SETTINGS[name](copy / "tcgamirror.toml")
-    words = ["--mirror", copy, "status"] if command == "status" else ["sync", copy, root]
+    status: tuple[str | Path, ...] = ("--mirror", copy, "status")
+    words = status if command == "status" else ("sync", copy, root)
     limited = ("prlimit", f"--as={1_500_000_000}")
     result = run(*words, by=limited, timeout=60)
     assert result.code in (2, 7) and "a bug" not in result.sentence, result
