@@ -110,9 +110,3 @@ def test_every_module_has_one_floor() -> None:
 def test_a_module_imports_only_from_lower_floors(module: str) -> None:
     too_high = {name for name in imported(MODULES[module]) if floor(name) >= floor(module)}
     assert not too_high, f"{module} (floor {floor(module)}) imports {too_high}"
-
-
-def test_no_file_is_too_long_to_be_read_at_once() -> None:
-    root = PACKAGE.parent
-    files = [*PACKAGE.rglob("*.py"), *(root / "tests").rglob("*.py"), root / "main.py"]
-    assert not [path.name for path in files if len(path.read_text().splitlines()) > 420]
