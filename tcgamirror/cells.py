@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from tcgamirror import values
-from tcgamirror.exchange import Value
+from tcgamirror.catalogue.rows import Value
 from tcgamirror.facts import MOST_DOWNSAMPLE, MOST_LEVELS
 from tcgamirror.model import Kind, MppSource, Status, Upstream
 from tcgamirror.resolution import MPP_PLAUSIBLE

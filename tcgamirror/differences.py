@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.rows import are_different
 from tcgamirror.errors import BadSettings, Damaged, ExitCode, WrongUse
-from tcgamirror.exchange import are_different
 from tcgamirror.files import digest, replacing
 from tcgamirror.foreign import Foreign, Image
 from tcgamirror.home import CATALOGUE, FIXED, Home

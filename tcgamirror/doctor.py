@@ -16,9 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tcgamirror import database, filesystem, gdc
+from tcgamirror import filesystem, gdc
 from tcgamirror.answers import place
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue import database
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.deepzoom import DeepZoom, decoded
 from tcgamirror.errors import (
     Damaged,

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.drawn import noted
 from tcgamirror.errors import WrongUse
 from tcgamirror.files import digest

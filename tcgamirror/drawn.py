@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 
 from tcgamirror import settings as setting
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.errors import BadSettings
 from tcgamirror.sampling import By, Order, Plan
 

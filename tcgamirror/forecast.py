@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tcgamirror.lookups import SourceCount
+from tcgamirror.catalogue.reports import SourceCount
 from tcgamirror.model import Target
 from tcgamirror.waiting import Due
 

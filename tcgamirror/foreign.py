@@ -17,13 +17,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tcgamirror import database, drawn
+from tcgamirror import drawn
+from tcgamirror.catalogue import database
+from tcgamirror.catalogue.rows import Row, Value
+from tcgamirror.catalogue.schema import APPLICATION_ID, MIGRATIONS
 from tcgamirror.cells import SAMPLED, TABLES, Check
 from tcgamirror.errors import Damaged, NoRoom, WrongUse
-from tcgamirror.exchange import Row, Value
 from tcgamirror.home import FIXED
 from tcgamirror.model import ImageFormat, MppSource, Slide, Status
-from tcgamirror.schema import APPLICATION_ID, MIGRATIONS
 from tcgamirror.store import Store
 
 MOST_BYTES = 4 << 30

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.errors import BadSettings, NotAMirror, TcgaMirrorError, WrongUse
 from tcgamirror.files import FORBIDDEN, Lock, is_another, make_folder, replacing, room
 from tcgamirror.filesystem import check_locks

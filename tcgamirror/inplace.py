@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from tcgamirror.catalogue.images import Restored
 from tcgamirror.errors import Damaged
 from tcgamirror.facts import Told, understood
 from tcgamirror.geometry import LEVEL_TOLERANCE, Size
@@ -30,7 +31,6 @@ from tcgamirror.model import (
 from tcgamirror.openat import Tree
 from tcgamirror.readback import decode_all, read_header
 from tcgamirror.store import Store
-from tcgamirror.upkeep import Restored
 from tcgamirror.workspace import Workspace
 
 _PIECE = 1 << 20

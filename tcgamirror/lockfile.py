@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from tcgamirror import __version__, values
 from tcgamirror import settings as setting
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.drawn import plan_of
 from tcgamirror.errors import BadLockFile, BadSettings
 from tcgamirror.files import open_regular

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from tcgamirror import drawing, refreshing
 from tcgamirror.brake import Brake
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.listing import Merged
+from tcgamirror.catalogue.queue import Standing
 from tcgamirror.errors import (
     ExitCode,
     Interrupted,
@@ -22,13 +24,11 @@ from tcgamirror.errors import (
     Unreachable,
     WrongUse,
 )
-from tcgamirror.fetching import Standing
 from tcgamirror.files import Lock, check_writable
 from tcgamirror.forecast import Forecast, forecast
 from tcgamirror.home import CATALOGUE, LOCK, WORK, Home
 from tcgamirror.lockcheck import Differences, compare
 from tcgamirror.lockfile import read_lock
-from tcgamirror.merging import Merged
 from tcgamirror.model import Outcome
 from tcgamirror.origins import Origins
 from tcgamirror.pauses import OnPause

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, Self, TypeVar
 from urllib.parse import quote
 
-from tcgamirror import database
 from tcgamirror.answers import Answer, Meter, Pace, place
+from tcgamirror.catalogue import database
+from tcgamirror.catalogue.journals import JOURNALS, ROLLBACK, WAL, copy_database
 from tcgamirror.errors import (
     ChangedFile,
     CutShort,
@@ -37,7 +38,6 @@ from tcgamirror.errors import (
 from tcgamirror.files import YOUNG, digest, room
 from tcgamirror.foreign import MOST_BYTES, Image
 from tcgamirror.home import CATALOGUE
-from tcgamirror.journals import JOURNALS, ROLLBACK, WAL, copy_database
 from tcgamirror.openat import Tree
 from tcgamirror.settings import FILE_NAME
 from tcgamirror.transport import Transport

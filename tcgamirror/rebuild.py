@@ -21,7 +21,8 @@ from typing import Protocol
 from tcgamirror import gdc
 from tcgamirror.abreast import in_batches
 from tcgamirror.brake import Brake
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.images import Restored, fact_of
 from tcgamirror.errors import BadSettings, Damaged, ExitCode, NoRoom, WrongUse
 from tcgamirror.files import Lock, room, sync_folder
 from tcgamirror.home import CATALOGUE, FIXED, LOCK, Home
@@ -34,7 +35,6 @@ from tcgamirror.openat import Tree
 from tcgamirror.refreshing import note_read
 from tcgamirror.store import IMAGES
 from tcgamirror.strays import Stray, image_files
-from tcgamirror.upkeep import Restored, fact_of
 from tcgamirror.verify import Deadline, checkers
 
 UNFINISHED = f"{CATALOGUE}.rebuilt"

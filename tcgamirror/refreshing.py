@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tcgamirror import fetching, gdc
-from tcgamirror.catalogue import Catalogue
-from tcgamirror.database import timestamp
+from tcgamirror import gdc
+from tcgamirror.catalogue import queue
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.database import timestamp
+from tcgamirror.catalogue.listing import Coming, Merged
 from tcgamirror.errors import NetworkError
 from tcgamirror.manifest import identity, in_words, release_of, slides_of
-from tcgamirror.merging import Coming, Merged
 from tcgamirror.model import Slide
 
 _MANIFEST = "manifest merged"
@@ -49,7 +50,7 @@ def from_gdc(
     if release == catalogue.release() and not force and not _is_due(catalogue, now):
         return None
     with catalogue.at_one_moment() as connection:
-        last_attempt = fetching.last_attempt(connection)
+        last_attempt = queue.last_attempt(connection)
 
     def merge(slides: Iterator[Slide]) -> Merged:
         return catalogue.merge(
@@ -77,7 +78,7 @@ def _is_due(catalogue: Catalogue, now: float) -> bool:
     if not timestamp(now - READ_AGAIN) <= read <= timestamp(now):
         return True
     with catalogue.at_one_moment() as connection:
-        return fetching.denied_since(connection, int(attempt) if attempt.isdecimal() else 0)
+        return queue.denied_since(connection, int(attempt) if attempt.isdecimal() else 0)
 
 
 def _successors(answers: gdc.Answers, api: str, lost: list[str]) -> dict[str, str]:

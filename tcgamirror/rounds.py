@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from tcgamirror.catalogue.images import Kept
 from tcgamirror.errors import Damaged, NoRoom, WrongUse
 from tcgamirror.files import replacing
-from tcgamirror.upkeep import Kept
 
 FILE = ".verify.json"
 GOES_ON_DAYS = 7.0

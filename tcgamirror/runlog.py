@@ -17,10 +17,10 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from tcgamirror import __version__
-from tcgamirror.database import timestamp
+from tcgamirror.catalogue.database import timestamp
+from tcgamirror.catalogue.listing import Merged
 from tcgamirror.errors import Damaged, ExitCode, Interrupted, NoRoom, TcgaMirrorError, WrongUse
 from tcgamirror.files import room
-from tcgamirror.merging import Merged
 from tcgamirror.model import Outcome
 
 _ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<rest>[^\s'\"<>]*)", re.IGNORECASE)

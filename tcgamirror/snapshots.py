@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from tcgamirror import database
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue import database
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.reports import Counts
+from tcgamirror.catalogue.rows import reading_copy
 from tcgamirror.errors import Damaged, TcgaMirrorError
-from tcgamirror.exchange import reading_copy
 from tcgamirror.files import YOUNG, digest
 from tcgamirror.foreign import Image, images_of
 from tcgamirror.home import CATALOGUE, FIXED
-from tcgamirror.lookups import Counts
 
 _LOG = logging.getLogger(__name__)
 

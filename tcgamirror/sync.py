@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tcgamirror.brake import Brake
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.differences import (
     STATE,
     Failure,

@@ -8,9 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from tcgamirror import database
-from tcgamirror.cells import TABLES
-from tcgamirror.exchange import (
+from tcgamirror.catalogue import database
+from tcgamirror.catalogue.rows import (
     COURSE,
     PICTURE,
     Row,
@@ -21,6 +20,7 @@ from tcgamirror.exchange import (
     set_image,
     set_upstream,
 )
+from tcgamirror.cells import TABLES
 from tcgamirror.foreign import Foreign
 from tcgamirror.model import Status, Upstream
 

@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Protocol
 
 from tcgamirror.abreast import in_batches, threads
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.images import Kept
 from tcgamirror.compared import Compared, same, sign
 from tcgamirror.dimensions import read_size
 from tcgamirror.errors import Damaged, ExitCode, Interrupted
@@ -40,7 +41,6 @@ from tcgamirror.openat import Tree
 from tcgamirror.rounds import Round
 from tcgamirror.store import IMAGES
 from tcgamirror.strays import Stray, strays_of
-from tcgamirror.upkeep import Kept
 
 MOST_CHECKERS = 8
 

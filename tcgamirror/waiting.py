@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tcgamirror.database import WAY_OUT, timestamp
+from tcgamirror.catalogue.database import WAY_OUT, timestamp
+from tcgamirror.catalogue.listing import SLIDE_COLUMNS
 from tcgamirror.errors import Damaged
-from tcgamirror.merging import SLIDE_COLUMNS
 from tcgamirror.model import Kind, Slide
 from tcgamirror.retrying import DISTANCES
 

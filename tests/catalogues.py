@@ -6,12 +6,12 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from tcgamirror import database
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue import database
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.schema import MIGRATIONS
 from tcgamirror.geometry import Size
 from tcgamirror.home import CATALOGUE
 from tcgamirror.model import Attempt, Kind, Listing, Mpp, MppSource, Outcome, Picture, Slide
-from tcgamirror.schema import MIGRATIONS
 
 NOW = 1795353255.9
 LATER = NOW + 86400

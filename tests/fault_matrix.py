@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from tcgamirror.brake import Brake
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.console import Progress, table
 from tcgamirror.home import CATALOGUE, Home
 from tcgamirror.mirror import Wishes, perform

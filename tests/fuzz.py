@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 
 from tcgamirror import gdc
 from tcgamirror.answers import parsed as parsed_json
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.decode import JpegTiles, is_plain_jpeg
 from tcgamirror.deepzoom import DeepZoom, decoded
 from tcgamirror.dimensions import Bytes

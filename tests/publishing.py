@@ -20,7 +20,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.home import CATALOGUE, Home
 from tcgamirror.model import Kind, Listing, Slide, Target
 from tcgamirror.settings import Settings

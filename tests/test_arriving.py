@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror import database, gdc, refreshing
-from tcgamirror.catalogue import Catalogue
-from tcgamirror.database import Journal
+from tcgamirror import gdc, refreshing
+from tcgamirror.catalogue import database
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.database import Journal
+from tcgamirror.catalogue.listing import Coming
 from tcgamirror.errors import BadManifest, NoRoom, WrongContent
-from tcgamirror.merging import Coming
 from tcgamirror.model import Slide
 from tests.catalogues import LATER, NOW, listing, slide
 from tests.command import ROOT
@@ -96,10 +97,10 @@ def test_a_full_disk_for_temporary_files_changes_nothing(
 MERGING = """
 import itertools, os, sys
 from pathlib import Path
-from tcgamirror import database
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue import database
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.manifest import release_of, slides_of
-from tcgamirror.merging import Coming
+from tcgamirror.catalogue.listing import Coming
 path, listing, journal, steps = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 connection = database.connect(path)
 database.use_journal(connection, database.Journal(journal))

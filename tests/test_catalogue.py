@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.model import Attempt, Outcome
 from tests.catalogues import (
     LATER,

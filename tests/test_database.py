@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror import database
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue import database
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.schema import MIGRATIONS
 from tcgamirror.errors import (
     Damaged,
     Locked,
@@ -23,7 +24,6 @@ from tcgamirror.errors import (
     TcgaMirrorError,
     WrongUse,
 )
-from tcgamirror.schema import MIGRATIONS
 from tests.catalogues import NOW, done, listing, slide, three_slides
 
 
@@ -233,7 +233,7 @@ def test_one_that_cannot_be_written_can_be_read() -> None:
 def test_a_killed_change_is_rolled_back_even_by_a_reader(path: Path, three: Catalogue) -> None:
     three.close()
     code = (
-        "import os, sys; from pathlib import Path; from tcgamirror import database\n"
+        "import os, sys; from pathlib import Path; from tcgamirror.catalogue import database\n"
         "connection = database.connect(Path(sys.argv[1]))\n"
         "connection.execute('PRAGMA cache_size = 1')\n"
         "connection.execute('PRAGMA cache_spill = 1')\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror import drawn
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.lockfile import parsed
 from tcgamirror.model import Kind
 from tcgamirror.sampling import By, Order, Plan

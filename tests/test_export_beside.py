@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.errors import WrongUse
 from tcgamirror.transfer import export as exporting
 from tcgamirror.transfer import members

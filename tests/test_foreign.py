@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror import database, foreign
+from tcgamirror import foreign
 from tcgamirror.brake import Brake
+from tcgamirror.catalogue import database
+from tcgamirror.catalogue.schema import MIGRATIONS
 from tcgamirror.cells import TABLES
 from tcgamirror.errors import Damaged, TcgaMirrorError
 from tcgamirror.publishers import Folder
-from tcgamirror.schema import MIGRATIONS
 from tcgamirror.sync import synchronize
 from tests.carrying import again, catalogue, exported, imported, inside, known, refused, resummed
 from tests.gdc import Listed, StandIn

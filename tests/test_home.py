@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror import lockfile
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.errors import BadSettings, NotAMirror
 from tcgamirror.files import Lock
 from tcgamirror.home import CATALOGUE, FIXED, Home

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.database import timestamp
+from tcgamirror.catalogue.database import timestamp
 from tcgamirror.files import Lock
 from tcgamirror.transfer import scan
 from tcgamirror.transfer.members import Member

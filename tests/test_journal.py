@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror import database
-from tcgamirror.catalogue import Catalogue
-from tcgamirror.database import Journal
+from tcgamirror.catalogue import database
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.database import Journal
+from tcgamirror.catalogue.schema import MIGRATIONS
 from tcgamirror.errors import WrongUse
-from tcgamirror.schema import MIGRATIONS
 from tests.catalogues import NOW, done, three_slides
 from tests.command import run, started
 from tests.gdc import StandIn
@@ -55,7 +55,8 @@ def test_a_writer_uses_the_journal_it_is_told_and_leaves_one_file(
 @BOTH
 def test_a_file_left_by_a_kill_is_taken_over(path: Path, journal: Journal) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from tcgamirror.catalogue import Catalogue\n"
+        "import os, sys; from pathlib import Path; "
+        "from tcgamirror.catalogue.catalogue import Catalogue\n"
         "catalogue = Catalogue.open(Path(sys.argv[1]), journal=sys.argv[2])\n"
         "catalogue.set_fact('kept', 'yes')\n"
         "os.kill(os.getpid(), 9)\n"

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.journals import check_journals, copy_database
 from tcgamirror.errors import Damaged
-from tcgamirror.journals import check_journals, copy_database
 from tcgamirror.openat import Tree
 from tests.catalogues import three_slides
 from tests.command import run

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tcgamirror import drawn, lockcheck, lockfile
-from tcgamirror.catalogue import Catalogue
-from tcgamirror.database import Journal
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.database import Journal
 from tcgamirror.errors import BadLockFile, BadSettings
 from tcgamirror.foreign import MOST_SLIDES
 from tcgamirror.lockfile import LockedSlide, LockFile, formatted, parsed

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.errors import (
     BadQuery,
     WrongUse,
@@ -144,7 +144,8 @@ def test_a_query_that_never_ends_can_be_interrupted(path: Path, three: Catalogue
     three.close()
     endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select max(i) from n"
     code = (
-        "import sys; from pathlib import Path; from tcgamirror.catalogue import Catalogue\n"
+        "import sys; from pathlib import Path; "
+        "from tcgamirror.catalogue.catalogue import Catalogue\n"
         "catalogue = Catalogue.open(Path(sys.argv[1]), read_only=True)\n"
         "print('asking', flush=True)\n"
         "try: catalogue.query(sys.argv[2])\n"

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.listing import Merged
 from tcgamirror.errors import ListingShrunk
 from tcgamirror.manifest import read_manifest
-from tcgamirror.merging import Merged
 from tcgamirror.model import Listing, Outcome, Slide
 from tests.catalogues import LATER, NOW, PICTURE, done, listing, mirror_row, slide
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.model import Kind, Listing, Slide
 from tcgamirror.sampling import Plan, ordered
 from tests.catalogues import LATER, NOW, listing, mirror_row, slide

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tcgamirror import database
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue import database
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.errors import Damaged
 from tcgamirror.model import Outcome
 from tcgamirror.sampling import By, Order, Plan

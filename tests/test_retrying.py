@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.catalogue import Catalogue
-from tcgamirror.database import timestamp
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.database import timestamp
 from tcgamirror.model import Attempt, Outcome
 from tcgamirror.retrying import DAY, DISTANCES, HOUR, lasting, retry_time
 from tests.catalogues import LOST, NOW, done, listing, slide

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.manifest import read_manifest
 from tcgamirror.sampling import Plan
 from tests.bench.catalogue import COLUMNS, MILLION, MOST_MB, cells, measured
@@ -32,10 +32,10 @@ A_SLIDE = 1_300
 STEP = """
 import sys
 from pathlib import Path
-from tcgamirror import database
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue import database
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.manifest import release_of, slides_of
-from tcgamirror.merging import Coming
+from tcgamirror.catalogue.listing import Coming
 # As small as they are beside a catalogue of a million.
 database.TEMPORARY_BYTES = database.CACHE_BYTES = 2_000_000
 path, manifest = map(Path, sys.argv[2:])

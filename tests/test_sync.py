@@ -19,8 +19,8 @@ from typing import BinaryIO
 import pytest
 
 from tcgamirror.brake import Brake
-from tcgamirror.catalogue import Catalogue
-from tcgamirror.database import Journal
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.database import Journal
 from tcgamirror.errors import Unreachable
 from tcgamirror.patience import Patience
 from tcgamirror.publishers import Web

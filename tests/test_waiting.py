@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.errors import Damaged
 from tcgamirror.model import Outcome, Slide
 from tests.catalogues import LOST, NOW, PICTURE, listing, slide

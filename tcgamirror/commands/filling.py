@@ -13,10 +13,10 @@ from pathlib import Path
 
 from tcgamirror import console
 from tcgamirror.brake import Brake
+from tcgamirror.catalogue.queue import Standing
 from tcgamirror.commands import home_of, leave_if_busy
 from tcgamirror.commands.showing import difference_words
 from tcgamirror.errors import ExitCode, TcgaMirrorError
-from tcgamirror.fetching import Standing
 from tcgamirror.files import room
 from tcgamirror.forecast import Forecast
 from tcgamirror.mirror import Report, Wishes, perform, rehearsed

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tcgamirror import console
 from tcgamirror.brake import Brake
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.commands import home_of, leave_if_busy
 from tcgamirror.errors import Damaged, ExitCode, Interrupted, TcgaMirrorError, WrongUse
 from tcgamirror.home import CATALOGUE, Home

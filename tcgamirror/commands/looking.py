@@ -10,13 +10,13 @@ import time
 from collections.abc import Mapping, Sequence
 
 from tcgamirror import bars, console, drawn
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.queue import Standing
+from tcgamirror.catalogue.reports import Counts
 from tcgamirror.commands import home_of
 from tcgamirror.errors import ExitCode
-from tcgamirror.fetching import Standing
 from tcgamirror.history import Merge
 from tcgamirror.home import CATALOGUE, FIXED
-from tcgamirror.lookups import Counts
 from tcgamirror.settings import FILE_NAME
 
 _UNKNOWN_MPP = "SELECT count(*) FROM images WHERE status = 'done' AND mpp_x IS NULL"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tcgamirror import console, drawn
 from tcgamirror import settings as setting
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.commands.showing import difference_words
 from tcgamirror.errors import ExitCode, WrongUse
 from tcgamirror.home import CATALOGUE, Home

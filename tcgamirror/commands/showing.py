@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tcgamirror import console
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.commands import home_of
 from tcgamirror.errors import ExitCode, WrongUse
 from tcgamirror.files import is_another, replacing

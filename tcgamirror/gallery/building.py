@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tcgamirror import files
 from tcgamirror.abreast import in_batches
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cores import cores
 from tcgamirror.errors import WrongUse
 from tcgamirror.gallery import packs, pages

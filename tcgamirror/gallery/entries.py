@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tcgamirror.catalogue import Catalogue
-from tcgamirror.lookups import Value
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.reports import Value
 from tcgamirror.store import IMAGES
 
 MOST_TEXT = 2000

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.reports import Counts
 from tcgamirror.gallery.entries import Entries, Fact, harmless, number
-from tcgamirror.lookups import Counts
 
 MOST_BINS = 24
 

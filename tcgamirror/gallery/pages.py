@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
+from tcgamirror.catalogue.reports import Counts
 from tcgamirror.console import in_bytes, in_time
 from tcgamirror.gallery import charts
 from tcgamirror.gallery.charts import Bar, Part
 from tcgamirror.gallery.entries import harmless
 from tcgamirror.gallery.figures import Figures
-from tcgamirror.lookups import Counts
 
 _POLICY = (
     "default-src 'none'; script-src 'self' file:; style-src 'self' file:; "

@@ -14,9 +14,9 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Protocol
 
+from tcgamirror.catalogue.journals import ROLLBACK, WAL
 from tcgamirror.errors import BadExport, WrongUse
 from tcgamirror.home import CATALOGUE, WORK
-from tcgamirror.journals import ROLLBACK, WAL
 from tcgamirror.openat import Tree
 from tcgamirror.transfer.layout import Form, refusal
 from tcgamirror.transfer.members import Member, Names

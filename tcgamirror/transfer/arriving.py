@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from tcgamirror.catalogue.rows import Row
 from tcgamirror.errors import BadExport, Damaged, Interrupted
-from tcgamirror.exchange import Row
 from tcgamirror.facts import understood
 from tcgamirror.files import digest, make_folder, room, sync_folder
 from tcgamirror.geometry import Size

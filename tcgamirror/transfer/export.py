@@ -17,7 +17,7 @@ from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.compared import Compared
 from tcgamirror.errors import BadExport, NoRoom, WrongUse
 from tcgamirror.files import free_bytes

@@ -20,8 +20,9 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tcgamirror.catalogue import Catalogue
-from tcgamirror.database import timestamp
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.database import timestamp
+from tcgamirror.catalogue.rows import Having, Row, Taken, are_different, replaces
 from tcgamirror.errors import (
     BadExport,
     BadLockFile,
@@ -32,7 +33,6 @@ from tcgamirror.errors import (
     TcgaMirrorError,
     WrongUse,
 )
-from tcgamirror.exchange import Having, Row, Taken, are_different, replaces
 from tcgamirror.files import Lock, free_bytes, make_folder, room
 from tcgamirror.foreign import Foreign
 from tcgamirror.home import CATALOGUE, FIXED, LOCK, WORK, Home, check_place

@@ -7,16 +7,16 @@ from collections.abc import Collection
 from contextlib import AbstractContextManager, closing, suppress
 from pathlib import Path
 
-from tcgamirror import database
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue import database
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.images import complaints
+from tcgamirror.catalogue.reports import last_release
+from tcgamirror.catalogue.rows import PICTURE, SlideRows, put_rows, reading_copy
 from tcgamirror.errors import BadExport, Damaged, WrongUse
-from tcgamirror.exchange import PICTURE, SlideRows, put_rows, reading_copy
 from tcgamirror.foreign import Image, images_of
-from tcgamirror.lookups import last_release
 from tcgamirror.model import Status
 from tcgamirror.store import IMAGES
 from tcgamirror.transfer.layout import checked_name
-from tcgamirror.upkeep import complaints
 
 
 def image_of(rows: SlideRows) -> Image | None:

@@ -44,7 +44,7 @@ COLUMNS = ("what", "slides", "s", "MB", "aim")
 _DUE = """
 import sys, time
 from pathlib import Path
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
 with Catalogue.open(Path(sys.argv[1]), read_only=True) as catalogue:
     assert len(catalogue.due(retry_failed=False, now=time.time(), limit=int(sys.argv[2])))
 """

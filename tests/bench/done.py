@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.dimensions import SIGNATURE
 from tcgamirror.encode import FACTS_KEY
 from tcgamirror.facts import facts_of

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tcgamirror.catalogue import Catalogue
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.home import CATALOGUE, Home
 from tcgamirror.model import Kind, Listing, Slide, Target
 from tcgamirror.settings import Settings

@@ -20,11 +20,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
+from tcgamirror.catalogue.schema import APPLICATION_ID
 from tcgamirror.errors import Damaged, Locked
 from tcgamirror.files import room
 from tcgamirror.filesystem import NO_LOCKS
 from tcgamirror.openat import Tree
-from tcgamirror.schema import APPLICATION_ID
 
 ROLLBACK, WAL, SHARED_MEMORY = "-journal", "-wal", "-shm"
 JOURNALS = (ROLLBACK, WAL, SHARED_MEMORY)

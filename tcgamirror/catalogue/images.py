@@ -8,9 +8,9 @@ from contextlib import closing
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from tcgamirror.database import timestamp
+from tcgamirror.catalogue.database import timestamp
+from tcgamirror.catalogue.listing import SLIDE_COLUMNS
 from tcgamirror.geometry import Size
-from tcgamirror.merging import SLIDE_COLUMNS
 from tcgamirror.model import Picture, Slide, Status, Upstream
 
 

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tcgamirror.database import timestamp
+from tcgamirror.catalogue.database import timestamp
 from tcgamirror.errors import NotThere, Refused
 from tcgamirror.model import Attempt, Outcome, Picture, Status
 from tcgamirror.retrying import retry_time

@@ -14,27 +14,20 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
 
-from tcgamirror import (
-    database,
-    exchange,
-    fetching,
-    history,
-    lookups,
-    merging,
-    picking,
-    upkeep,
-    waiting,
-)
-from tcgamirror.database import Journal, timestamp
+from tcgamirror import history, waiting
+from tcgamirror.catalogue import database, queue, reports, rows, sample
+from tcgamirror.catalogue import images as upkeep
+from tcgamirror.catalogue import listing as merging
+from tcgamirror.catalogue.database import Journal, timestamp
+from tcgamirror.catalogue.images import Kept, Restored
+from tcgamirror.catalogue.listing import Coming, Merged
+from tcgamirror.catalogue.queue import Standing
+from tcgamirror.catalogue.reports import Counts, Rows
+from tcgamirror.catalogue.rows import Having, SlideRows, Taken, Theirs
 from tcgamirror.errors import Damaged, NotAMirror, WrongUse
-from tcgamirror.exchange import Having, SlideRows, Taken, Theirs
-from tcgamirror.fetching import Standing
 from tcgamirror.history import Change, Merge
-from tcgamirror.lookups import Counts, Rows
-from tcgamirror.merging import Coming, Merged
 from tcgamirror.model import Listing, Outcome, Slide, Upstream
 from tcgamirror.sampling import Candidate, Plan
-from tcgamirror.upkeep import Kept, Restored
 from tcgamirror.waiting import Due
 
 _SET_FACT = "INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)"
@@ -151,7 +144,7 @@ class Catalogue:
     def release(self) -> str | None:
         """The data release of the listing merged last."""
         with self._reading() as connection:
-            return lookups.last_release(connection)
+            return reports.last_release(connection)
 
     def merge(
         self,
@@ -204,22 +197,22 @@ class Catalogue:
     def candidates(self) -> list[Candidate]:
         """What the GDC lists now, in listing order."""
         with self._reading() as connection:
-            return picking.candidates(connection)
+            return sample.candidates(connection)
 
     def unlisted_projects(self, projects: Iterable[str]) -> list[str]:
         """Those of which the GDC lists no slide now."""
         with self._reading() as connection:
-            return picking.unlisted_projects(connection, projects)
+            return sample.unlisted_projects(connection, projects)
 
     def order(self, plan: Plan, most: int | None = None) -> list[str]:
         """As `sampling.ordered` gives it of all candidates: the first `most`, or all."""
         with self._reading() as connection:
-            return picking.order(connection, plan, most)
+            return sample.order(connection, plan, most)
 
     def fresh(self, plan: Plan, most: int | None = None) -> list[str]:
         """The same, without what is sampled already."""
         with self._reading() as connection:
-            return picking.fresh(connection, plan, most)
+            return sample.fresh(connection, plan, most)
 
     def sampled(self) -> list[str]:
         """File names by rank."""
@@ -242,7 +235,7 @@ class Catalogue:
         facts: kept with them, in place of others of the same keys.
         """
         with self._change() as connection:
-            picking.add(connection, names, now)
+            sample.add(connection, names, now)
             connection.executemany(_SET_FACT, facts.items())
 
     # Fetching ------------------------------------------------------------------
@@ -280,12 +273,12 @@ class Catalogue:
     def unfinished(self, file_ids: Iterable[str]) -> set[str]:
         """Those of the ids whose slides are pending, or failed and to be tried again by itself."""
         with self._reading() as connection:
-            return fetching.unfinished(connection, file_ids)
+            return queue.unfinished(connection, file_ids)
 
     def standing(self, now: float) -> Standing:
         """The sample in numbers, and when the failed slides are tried again."""
         with self._reading() as connection:
-            return fetching.standing(connection, now)
+            return queue.standing(connection, now)
 
     def record(self, outcome: Outcome, run: int, now: float) -> None:
         """Keeps what came of a sampled slide.
@@ -294,7 +287,7 @@ class Catalogue:
         picture's columns as they are.
         """
         with self._change() as connection:
-            fetching.record(connection, outcome, run, now)
+            queue.record(connection, outcome, run, now)
 
     def put_back(self, names: Sequence[str]) -> None:
         """Makes sampled slides pending again: their images are lost or damaged."""
@@ -359,27 +352,27 @@ class Catalogue:
     def copy_to(self, path: Path) -> None:
         """A consistent copy at `path`, whatever another process writes meanwhile."""
         with self._reading() as connection, database.translated(path):
-            exchange.copy_to(connection, self._path, path)
+            rows.copy_to(connection, self._path, path)
 
     def rows_of(self, name: str) -> SlideRows | None:
         """All that is said of one sampled slide; None if it is not sampled."""
         with self._reading() as connection:
-            return exchange.rows_of(connection, name)
+            return rows.rows_of(connection, name)
 
     def take(self, theirs: Theirs) -> None:
         """Takes over another catalogue's listing and sample; its images come one by one."""
         with self._reading() as connection:
-            exchange.take(connection, theirs)
+            rows.take(connection, theirs)
 
     def having(self) -> dict[str, Having]:
         """What there is of each sampled slide, by file name."""
         with self._reading() as connection:
-            return exchange.having(connection)
+            return rows.having(connection)
 
     def take_images(self, images: Iterable[Taken], run: int) -> None:
         """Notes images that have come from another mirror and lie in their places."""
         with self._change() as connection:
-            exchange.take_images(connection, images, run)
+            rows.take_images(connection, images, run)
 
     # Runs ----------------------------------------------------------------------
 
@@ -388,7 +381,7 @@ class Catalogue:
         with self._change() as connection:
             started = connection.execute(
                 "INSERT INTO runs (command, started, data_release) VALUES (?, ?, ?)",
-                (command, timestamp(now), lookups.last_release(connection)),
+                (command, timestamp(now), reports.last_release(connection)),
             )
             return int(started.lastrowid or 0)
 
@@ -397,7 +390,7 @@ class Catalogue:
         with self._change() as connection:
             connection.execute(
                 "UPDATE runs SET ended = ?, exit_code = ?, data_release = ? WHERE run = ?",
-                (timestamp(now), int(exit_code), lookups.last_release(connection), run),
+                (timestamp(now), int(exit_code), reports.last_release(connection), run),
             )
 
     # Reading -------------------------------------------------------------------
@@ -405,7 +398,7 @@ class Catalogue:
     def counts(self) -> Counts:
         """The mirror in numbers, as `status` tells them."""
         with self._reading() as connection:
-            return lookups.counts(connection)
+            return reports.counts(connection)
 
     def show(self, name: str) -> dict[str, object]:
         """All that is known of one slide, by file_id (a former one too), file name or barcode.
@@ -413,8 +406,8 @@ class Catalogue:
         Raises WrongUse if no slide is called so, or several are.
         """
         with self._reading() as connection:
-            return lookups.show(connection, name)
+            return reports.show(connection, name)
 
     def query(self, sql: str) -> Rows:
         """The answer to one reading statement. Raises BadQuery, also while rows are read."""
-        return lookups.query(self._path, sql)
+        return reports.query(self._path, sql)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from tcgamirror.database import connect, translated, translation
+from tcgamirror.catalogue.database import connect, translated, translation
 from tcgamirror.errors import BadQuery, NoMemory, WrongUse
 from tcgamirror.model import SLIDE_SUFFIX, ImageFormat
 

@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import filterfalse, islice
 
-from tcgamirror.database import timestamp
-from tcgamirror.lookups import last_release
+from tcgamirror.catalogue.database import timestamp
+from tcgamirror.catalogue.reports import last_release
 from tcgamirror.model import Kind
 from tcgamirror.sampling import By, Candidate, Order, Plan, arranged
 

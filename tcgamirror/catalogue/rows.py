@@ -11,8 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from tcgamirror import database, merging
-from tcgamirror.database import Journal, transaction
+from tcgamirror.catalogue import database, listing
+from tcgamirror.catalogue.database import Journal, transaction
 from tcgamirror.errors import ListingShrunk
 from tcgamirror.model import Kind, Slide, Status, Upstream
 
@@ -212,7 +212,7 @@ def is_newer_listing(theirs: Row, ours: Row) -> bool:
 def _merge(connection: sqlite3.Connection, theirs: Theirs, release: Row) -> bool:
     """Merges the listing of another history; False for a manifest's of other slides."""
     listed = map(_slide, theirs.listed())
-    with merging.arriving(connection, str(release["release"]), listed) as arrived:
+    with listing.arriving(connection, str(release["release"]), listed) as arrived:
         try:
             if not _DATA_RELEASE.match(str(release["release"])):
                 arrived.refuse_if_shrunken()
@@ -226,7 +226,7 @@ def _merge(connection: sqlite3.Connection, theirs: Theirs, release: Row) -> bool
 
 
 def _slide(row: Row) -> Slide:
-    values = cast(dict[str, Any], {name: row[name] for name in merging.SLIDE_COLUMNS})
+    values = cast(dict[str, Any], {name: row[name] for name in listing.SLIDE_COLUMNS})
     return Slide(**{**values, "kind": None if values["kind"] is None else Kind(values["kind"])})
 
 

@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass, fields
 from operator import attrgetter
 from typing import NamedTuple
 
-from tcgamirror.database import timestamp, transaction
+from tcgamirror.catalogue.database import timestamp, transaction
+from tcgamirror.catalogue.reports import last_release
 from tcgamirror.errors import ListingShrunk
-from tcgamirror.lookups import last_release
 from tcgamirror.model import Slide
 
 SLIDE_COLUMNS = tuple(field.name for field in fields(Slide))

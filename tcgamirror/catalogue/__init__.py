@@ -1,0 +1,1 @@
+"""Keep the SQLite catalogue: database, schema, listing, sample, queue, images, reports, rows."""
