@@ -10,9 +10,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tcgamirror.catalogue.queue import Due
 from tcgamirror.catalogue.reports import SourceCount
 from tcgamirror.model import Target
-from tcgamirror.waiting import Due
 
 ENOUGH = 5
 """Images of one source from which on its own past tells more than a rule."""

@@ -11,8 +11,8 @@ import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import timestamp
+from tcgamirror.catalogue.queue import DAY, DISTANCES, HOUR, lasting, retry_time
 from tcgamirror.model import Attempt, Outcome
-from tcgamirror.retrying import DAY, DISTANCES, HOUR, lasting, retry_time
 from tests.catalogues import LOST, NOW, done, listing, slide
 from tests.command import run, succeeded
 from tests.gdc import StandIn

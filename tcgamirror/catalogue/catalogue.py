@@ -14,21 +14,18 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
 
-from tcgamirror import history, waiting
 from tcgamirror.catalogue import database, queue, reports, rows, sample
 from tcgamirror.catalogue import images as upkeep
 from tcgamirror.catalogue import listing as merging
 from tcgamirror.catalogue.database import Journal, timestamp
 from tcgamirror.catalogue.images import Kept, Restored
 from tcgamirror.catalogue.listing import Coming, Merged
-from tcgamirror.catalogue.queue import Standing
-from tcgamirror.catalogue.reports import Counts, Rows
+from tcgamirror.catalogue.queue import Due, Standing
+from tcgamirror.catalogue.reports import Change, Counts, Merge, Rows
 from tcgamirror.catalogue.rows import Having, SlideRows, Taken, Theirs
 from tcgamirror.errors import Damaged, NotAMirror, WrongUse
-from tcgamirror.history import Change, Merge
 from tcgamirror.model import Listing, Outcome, Slide, Upstream
 from tcgamirror.sampling import Candidate, Plan
-from tcgamirror.waiting import Due
 
 _SET_FACT = "INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)"
 _NO_FACTS: Mapping[str, str] = MappingProxyType({})
@@ -185,12 +182,12 @@ class Catalogue:
         Raises WrongUse for a release that was never merged.
         """
         with self._reading() as connection:
-            return history.merges(connection, since)
+            return reports.merges(connection, since)
 
     def changes(self, merge: int) -> list[Change]:
         """What the listing merged as that number has changed, in its order."""
         with self._reading() as connection:
-            return history.changes(connection, merge)
+            return reports.changes(connection, merge)
 
     # The sample ----------------------------------------------------------------
 
@@ -256,19 +253,19 @@ class Catalogue:
         file names than these.
         """
         with self._reading() as connection:
-            ranks = waiting.ranks(
+            ranks = queue.ranks(
                 connection, retry_failed=retry_failed, now=now, limit=limit, only=only
             )
         return Due(ranks, self._of_ranks)
 
     def _of_ranks(self, ranks: array[int]) -> Iterator[Slide]:
         with self._reading() as connection:
-            yield from waiting.slides(connection, ranks, self._path)
+            yield from queue.slides(connection, ranks, self._path)
 
     def due_count(self, *, retry_failed: bool, now: float | None = None) -> int:
         """How many slides are due without a limit, and without reading which."""
         with self._reading() as connection:
-            return waiting.count(connection, retry_failed=retry_failed, now=now)
+            return queue.count(connection, retry_failed=retry_failed, now=now)
 
     def unfinished(self, file_ids: Iterable[str]) -> set[str]:
         """Those of the ids whose slides are pending, or failed and to be tried again by itself."""

@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from tcgamirror import bars, console, drawn
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.queue import Standing
-from tcgamirror.catalogue.reports import Counts
+from tcgamirror.catalogue.reports import Counts, Merge
 from tcgamirror.commands import home_of
 from tcgamirror.errors import ExitCode
-from tcgamirror.history import Merge
 from tcgamirror.home import CATALOGUE, FIXED
 from tcgamirror.settings import FILE_NAME
 
