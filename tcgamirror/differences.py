@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Self
 
 from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.rows import are_different
 from tcgamirror.errors import BadSettings, Damaged, ExitCode, WrongUse
 from tcgamirror.files import digest, replacing
-from tcgamirror.foreign import Foreign, Image
+from tcgamirror.foreign import Foreign
 from tcgamirror.home import CATALOGUE, FIXED, Home
 from tcgamirror.model import ImageFormat, Resample, Status
 from tcgamirror.publishers import Folder, Publisher, Seen

@@ -12,13 +12,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tcgamirror import drawn
 from tcgamirror.catalogue import database
+from tcgamirror.catalogue.images import Image, images_of
 from tcgamirror.catalogue.rows import Row, Value
 from tcgamirror.catalogue.schema import APPLICATION_ID, MIGRATIONS
 from tcgamirror.cells import SAMPLED, TABLES, Check
@@ -56,6 +56,7 @@ pages which lead to each other, or a million views: for hours, and in any memory
 """
 
 _SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema"
+
 _LEFT_BEHIND = frozenset(
     ("table", name, name, f"CREATE TABLE {name}({columns})")
     for name, columns in (
@@ -71,40 +72,6 @@ _TOLD = (
     *("mpp_source", "fetched_at"),
 )
 """Columns that are there for every image, or there is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """An image the catalogue tells of.
-
-    path: relative to the mirror. done: whether it must be there.
-    """
-
-    file_name: str
-    path: str
-    bytes: int
-    sha256: str
-    done: bool
-
-
-def images_of(connection: sqlite3.Connection) -> list[Image]:
-    """Every image that is recorded, by rank; also those that are to be fetched again.
-
-    Raises ValueError for values that tell of none.
-    """
-    rows = connection.execute(
-        "SELECT file_name, path, images.bytes, sha256, status = 'done' "
-        "FROM images JOIN sample USING (file_name) "
-        "WHERE path IS NOT NULL AND images.bytes IS NOT NULL AND sha256 IS NOT NULL ORDER BY rank"
-    )
-    return [_image(*row) for row in rows]
-
-
-def _image(name: object, path: object, size: object, sha256: object, done: object) -> Image:
-    texts = isinstance(name, str) and isinstance(path, str) and isinstance(sha256, str)
-    if not texts or not isinstance(size, int) or size < 0:
-        raise ValueError(f"{path!r:.80} of {size!r:.80} bytes is no image")
-    return Image(str(name), str(path), size, str(sha256), bool(done))
 
 
 class Foreign:

@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 from tcgamirror.answers import Answer, Meter, Pace, place
 from tcgamirror.catalogue import database
+from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.journals import JOURNALS, ROLLBACK, WAL, copy_database
 from tcgamirror.errors import (
     ChangedFile,
@@ -36,7 +37,7 @@ from tcgamirror.errors import (
     WrongUse,
 )
 from tcgamirror.files import YOUNG, digest, room
-from tcgamirror.foreign import MOST_BYTES, Image
+from tcgamirror.foreign import MOST_BYTES
 from tcgamirror.home import CATALOGUE
 from tcgamirror.openat import Tree
 from tcgamirror.settings import FILE_NAME

@@ -12,11 +12,11 @@ from typing import BinaryIO
 
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.images import Image, images_of
 from tcgamirror.catalogue.reports import Counts
 from tcgamirror.catalogue.rows import reading_copy
 from tcgamirror.errors import Damaged, TcgaMirrorError
 from tcgamirror.files import YOUNG, digest
-from tcgamirror.foreign import Image, images_of
 from tcgamirror.home import CATALOGUE, FIXED
 
 _LOG = logging.getLogger(__name__)

@@ -21,6 +21,7 @@ from typing import Protocol
 
 from tcgamirror.brake import Brake
 from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.images import Image
 from tcgamirror.differences import (
     STATE,
     Failure,
@@ -53,7 +54,7 @@ from tcgamirror.errors import (
 )
 from tcgamirror.files import Lock, digest, free_bytes, make_folder, replacing, room, sync_folder
 from tcgamirror.filesystem import check_locks
-from tcgamirror.foreign import Foreign, Image
+from tcgamirror.foreign import Foreign
 from tcgamirror.home import CATALOGUE, LOCK, WORK, Home
 from tcgamirror.lockfile import MOST_BYTES as MOST_LOCK
 from tcgamirror.lockfile import lines_of, read_lock

@@ -190,3 +190,37 @@ def _put(connection: sqlite3.Connection, image: Restored, status: Status) -> Non
             image.slide.file_name,
         ),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image the catalogue tells of.
+
+    path: relative to the mirror. done: whether it must be there.
+    """
+
+    file_name: str
+    path: str
+    bytes: int
+    sha256: str
+    done: bool
+
+
+def images_of(connection: sqlite3.Connection) -> list[Image]:
+    """Every image that is recorded, by rank; also those that are to be fetched again.
+
+    Raises ValueError for values that tell of none.
+    """
+    rows = connection.execute(
+        "SELECT file_name, path, images.bytes, sha256, status = 'done' "
+        "FROM images JOIN sample USING (file_name) "
+        "WHERE path IS NOT NULL AND images.bytes IS NOT NULL AND sha256 IS NOT NULL ORDER BY rank"
+    )
+    return [_image(*row) for row in rows]
+
+
+def _image(name: object, path: object, size: object, sha256: object, done: object) -> Image:
+    texts = isinstance(name, str) and isinstance(path, str) and isinstance(sha256, str)
+    if not texts or not isinstance(size, int) or size < 0:
+        raise ValueError(f"{path!r:.80} of {size!r:.80} bytes is no image")
+    return Image(str(name), str(path), size, str(sha256), bool(done))

@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.images import Image
 from tcgamirror.compared import Compared
 from tcgamirror.errors import BadExport, NoRoom, WrongUse
 from tcgamirror.files import free_bytes
-from tcgamirror.foreign import Image
 from tcgamirror.home import CATALOGUE, GALLERY, Home
 from tcgamirror.settings import FILE_NAME, format_settings
 from tcgamirror.transfer.copying import Loaded, loaded, writing_early

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from tcgamirror.abreast import in_batches, threads
+from tcgamirror.catalogue.images import Image
 from tcgamirror.compared import Compared
 from tcgamirror.errors import WrongUse
 from tcgamirror.files import make_folder, room, sync_disk, sync_folder
-from tcgamirror.foreign import Image
 from tcgamirror.store import IMAGES
 from tcgamirror.transfer.copying import Copier, Loaded, loaded
 from tcgamirror.transfer.layout import HELD

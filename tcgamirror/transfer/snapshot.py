@@ -9,11 +9,10 @@ from pathlib import Path
 
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.images import complaints
+from tcgamirror.catalogue.images import Image, complaints, images_of
 from tcgamirror.catalogue.reports import last_release
 from tcgamirror.catalogue.rows import PICTURE, SlideRows, put_rows, reading_copy
 from tcgamirror.errors import BadExport, Damaged, WrongUse
-from tcgamirror.foreign import Image, images_of
 from tcgamirror.model import Status
 from tcgamirror.store import IMAGES
 from tcgamirror.transfer.layout import checked_name
