@@ -16,8 +16,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tcgamirror import __version__
+from tcgamirror.cli.parser import grammar
 from tcgamirror.completion import SHELLS, script
-from tcgamirror.options import grammar
 
 NAMES = {"bash": "tcgamirror.bash", "zsh": "_tcgamirror", "fish": "tcgamirror.fish"}
 SYNOPSIS = "\\fBtcgamirror\\fR [\\fB\\-\\-mirror\\fR \\fIDIR\\fR] \\fICOMMAND\\fR ..."

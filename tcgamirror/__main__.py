@@ -23,7 +23,7 @@ def main() -> int:
         # numpy's linear algebra is not used, but would take memory for each of its threads.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         # Only now: these imports take most of the start.
-        from tcgamirror.cli import main as run
+        from tcgamirror.cli.main import main as run
 
         return run(begins=_give_back)
     except KeyboardInterrupt:

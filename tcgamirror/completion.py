@@ -6,7 +6,7 @@ import argparse
 
 import shtab
 
-from tcgamirror.options import grammar
+from tcgamirror.cli.parser import grammar
 
 SHELLS = ("bash", "zsh", "fish")
 _PATHS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tcgamirror.amounts import byte_count
+from tcgamirror.cli.argtypes import byte_count
 
 SYNC = """\
 SRC is a mirror's directory, or the address where any web server publishes one. DST is a

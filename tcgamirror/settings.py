@@ -17,7 +17,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from tcgamirror import values
-from tcgamirror.amounts import MOST_WORKERS
+from tcgamirror.cli.argtypes import MOST_WORKERS
 from tcgamirror.errors import BadSettings
 from tcgamirror.files import open_regular
 from tcgamirror.model import ImageFormat, Kind, Resample, Target

@@ -19,7 +19,7 @@ from email.utils import formatdate, parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from tcgamirror.console import in_bytes
+from tcgamirror.cli.output import in_bytes
 from tcgamirror.errors import TcgaMirrorError
 from tcgamirror.home import CATALOGUE, GALLERY
 from tcgamirror.openat import Tree

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.cli import main
+from tcgamirror.cli.main import main
 from tcgamirror.errors import TcgaMirrorError
 from tcgamirror.transfer.importing import import_export
 from tests.command import Result, run

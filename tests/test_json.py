@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from tcgamirror import cli
-from tcgamirror.commands import looking
+from tcgamirror.cli import main, status
 from tests.command import ROOT, Result, ended, ordinary, run, started
 from tests.gdc import Fault, StandIn
 from tests.mirrors import made, rewrite, until, updated
@@ -207,6 +206,6 @@ def test_ctrl_c(place: _Place, name: str) -> None:
 def test_a_bug(
     place: _Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(looking, "status", lambda _: 1 // 0)
-    code = cli.main(["--mirror", str(place.root), "status", "--json"])
+    monkeypatch.setattr(status, "status", lambda _: 1 // 0)
+    code = main.main(["--mirror", str(place.root), "status", "--json"])
     assert "ZeroDivisionError" in fails(Result(code, *capsys.readouterr()), BUG)

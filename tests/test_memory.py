@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror import cli
 from tcgamirror.brake import Brake
-from tcgamirror.commands import looking
+from tcgamirror.cli import main
+from tcgamirror.cli import status as looking
 from tcgamirror.errors import NoMemory
 from tcgamirror.model import Outcome, Slide
 from tcgamirror.pool import Pool
@@ -58,7 +58,7 @@ def test_a_lack_of_memory_within_a_command(
         return len(bytearray(1 << 62))
 
     monkeypatch.setattr(looking, "status", status)
-    code = cli.main(["--mirror", str(mirror), "status", "--json"])
+    code = main.main(["--mirror", str(mirror), "status", "--json"])
     told = capsys.readouterr()
     assert (code, json.loads(told.out)["exit_code"]) == (6, 6)
     assert told.err.startswith("tcgamirror: not enough memory. Allow more")

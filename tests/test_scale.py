@@ -45,7 +45,7 @@ with Catalogue.open(path, read_only=sys.argv[1].startswith("fetch")) as catalogu
     elif sys.argv[1] == "due":
         assert sum(1 for _ in catalogue.due(retry_failed=True)) == 50_000
     elif sys.argv[1].startswith("fetch"):
-        from tcgamirror.cli import main
+        from tcgamirror.cli.main import main
         main(["--mirror", str(path.parent), *sys.argv[1].split()])
     elif sys.argv[1] == "look":
         catalogue.counts(), catalogue.standing(1.0)

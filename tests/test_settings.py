@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcgamirror import settings as setting
-from tcgamirror.amounts import MOST_WORKERS
+from tcgamirror.cli.argtypes import MOST_WORKERS
 from tcgamirror.errors import BadSettings
 from tcgamirror.model import ImageFormat, Kind, Resample, Target
 from tcgamirror.patience import Patience

@@ -164,7 +164,7 @@ sys.addaudithook(interrupt)
 @pytest.mark.parametrize(
     # Before that, Python itself is looking for the package.
     ("way", "begins"),
-    [(["main.py"], "tcgamirror"), (["-m", "tcgamirror"], "tcgamirror.cli")],
+    [(["main.py"], "tcgamirror"), (["-m", "tcgamirror"], "tcgamirror.cli.main")],
 )
 def test_ctrl_c_while_modules_are_imported_prints_nothing(
     tmp_path: Path, mirror: Path, words: list[str], way: list[str], begins: str

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from tcgamirror import console
 from tcgamirror.brake import Brake
-from tcgamirror.commands import home_of
+from tcgamirror.cli import output
+from tcgamirror.cli.common import home_of
 from tcgamirror.errors import ExitCode, WrongUse
 
 if TYPE_CHECKING:
@@ -48,9 +48,9 @@ class _Moving:
         if self._bar is not None:
             self._bar.set_postfix_str(f"{self._images:,} of {self._total:,}", refresh=False)
             self._bar.update(size)
-        elif not self._quiet and time.monotonic() - self._said >= console.QUIET_SECONDS:
+        elif not self._quiet and time.monotonic() - self._said >= output.QUIET_SECONDS:
             self._said = time.monotonic()
-            console.say(f"{self._images:,} of {console.images(self._total)}")
+            output.say(f"{self._images:,} of {output.images(self._total)}")
 
     def close(self) -> None:
         """Leaves the terminal as it was."""
@@ -126,29 +126,29 @@ def _destination(named: str) -> Path:
 def _tell(found: Synced) -> None:
     if found.dry_run:
         print(
-            f"would fetch {console.images(found.fetched)} ({console.in_bytes(found.bytes)}), check "
+            f"would fetch {output.images(found.fetched)} ({output.in_bytes(found.bytes)}), check "
             f"{found.adopted:,} that are there, remove {found.removed:,}, and leave {found.kept:,}"
         )
     elif not found.changed:
-        kept = f"{console.images(found.kept)} {console.are(found.kept)}"
+        kept = f"{output.images(found.kept)} {output.are(found.kept)}"
         print(f"nothing new: {kept} as at the source")
     else:
         print(
-            f"{console.images(found.fetched)} fetched ({console.in_bytes(found.bytes)}), "
+            f"{output.images(found.fetched)} fetched ({output.in_bytes(found.bytes)}), "
             f"{found.adopted:,} found here, {found.removed:,} removed, {found.kept:,} as before"
         )
     if found.others:
         print(
-            f"{console.slides(found.others)} that the source lacks, or has no image of, "
-            f"{console.are(found.others)} kept; --delete removes them"
+            f"{output.slides(found.others)} that the source lacks, or has no image of, "
+            f"{output.are(found.others)} kept; --delete removes them"
         )
     for failure in found.failed[:SHOWN]:
-        console.say(f"failed: {failure.path}: {failure.why}")
+        output.say(f"failed: {failure.path}: {failure.why}")
     if len(found.failed) > SHOWN:
-        console.say(f"... and {len(found.failed) - SHOWN:,} more (all of them with --json)")
+        output.say(f"... and {len(found.failed) - SHOWN:,} more (all of them with --json)")
     if found.failed:
         print(
-            f"{console.images(len(found.failed))} failed; "
+            f"{output.images(len(found.failed))} failed; "
             "older ones stay here, and the next sync tries again"
         )
 
@@ -164,7 +164,7 @@ def serve(given: argparse.Namespace) -> ExitCode:
     def announce(address: str, reachable: bool) -> None:
         print(f"{home.root} is at {address} until Ctrl-C", flush=True)
         if reachable:
-            console.say(
+            output.say(
                 f"everyone who can reach {given.host} can read this mirror: there is no password; "
                 "leave out --host to keep it to this machine"
             )

@@ -8,8 +8,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from tcgamirror import schedule as kinds
-from tcgamirror.commands import home_of
+from tcgamirror.cli import schedule as kinds
+from tcgamirror.cli.common import home_of
 from tcgamirror.errors import ExitCode, WrongUse
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 
 from tcgamirror.catalogue.reports import Counts
-from tcgamirror.console import in_bytes, in_time
+from tcgamirror.cli.output import in_bytes, in_time
 from tcgamirror.gallery import charts
 from tcgamirror.gallery.charts import Bar, Part
 from tcgamirror.gallery.entries import harmless

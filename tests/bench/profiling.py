@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 
-from tcgamirror.cli import main as command
+from tcgamirror.cli.main import main as command
 from tests.bench import ours
 from tests.bench.material import Kind
 from tests.bench.network import DELAY

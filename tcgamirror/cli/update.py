@@ -11,11 +11,11 @@ import tempfile
 from itertools import islice
 from pathlib import Path
 
-from tcgamirror import console
 from tcgamirror.brake import Brake
 from tcgamirror.catalogue.queue import Standing
-from tcgamirror.commands import home_of, leave_if_busy
-from tcgamirror.commands.showing import difference_words
+from tcgamirror.cli import output
+from tcgamirror.cli.common import home_of, leave_if_busy
+from tcgamirror.cli.lock import difference_words
 from tcgamirror.errors import ExitCode, TcgaMirrorError
 from tcgamirror.files import room
 from tcgamirror.forecast import Forecast
@@ -35,7 +35,7 @@ def update(given: argparse.Namespace) -> ExitCode:
 def _rehearse(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
     brake = Brake()
     brake.listen()
-    watcher = console.Progress(quiet=given.json)
+    watcher = output.Progress(quiet=given.json)
     try:
         with rehearsed(home_of(given), wishes, watcher, brake) as seen:
             watcher.close()
@@ -72,12 +72,12 @@ def _print_rehearsed(seen: Forecast) -> None:
 
 def _tell_rehearsed(seen: Forecast) -> None:
     for slide in islice(seen.slides, SHOWN):
-        print(f"{slide.file_name}  {console.in_bytes(slide.size or 0)}")
+        print(f"{slide.file_name}  {output.in_bytes(slide.size or 0)}")
     if len(seen.slides) > SHOWN:
         print(f"... and {len(seen.slides) - SHOWN:,} more (all of them with --json)")
     print(
-        f"{console.slides(len(seen.slides))} would be fetched by {seen.source}: "
-        f"about {console.in_bytes(seen.bytes)} in about {console.in_time(seen.seconds)} "
+        f"{output.slides(len(seen.slides))} would be fetched by {seen.source}: "
+        f"about {output.in_bytes(seen.bytes)} in about {output.in_time(seen.seconds)} "
         f"({'by earlier runs' if seen.measured else 'a rough guess'}); nothing was changed"
     )
 
@@ -113,7 +113,7 @@ def _perform(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
     as_json = getattr(given, "json", False)
     brake = Brake()
     brake.listen()
-    progress = console.Progress(quiet=as_json)
+    progress = output.Progress(quiet=as_json)
     try:
         with RunLog(given.log, given.command) as log:
             report = perform(home, given.command, wishes, progress, brake, log)
@@ -127,7 +127,7 @@ def _perform(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
         print(json.dumps(_report_object(report)))
     else:
         for line in _report_words(report, wishes):
-            print(console.text(line))
+            print(output.text(line))
         if report.locked is not None:
             for line in difference_words(report.locked, str(home.settings.lock)):
                 print(line)
@@ -150,22 +150,22 @@ def _report_words(report: Report, wishes: Wishes) -> list[str]:
         changes = [f"{count:,} {what}" for what, count in merged.items() if count]
         lines.append(f"{report.release}: {', '.join(changes)}")
     if report.added:
-        lines.append(f"{console.slides(report.added)} added to the sample")
+        lines.append(f"{output.slides(report.added)} added to the sample")
     fetched = report.fetched
     if fetched.done or fetched.failed:
         lines.append(
-            f"{console.slides(fetched.done)} fetched, {fetched.failed} failed, "
-            f"{console.in_bytes(fetched.bytes)} moved" + console.unknown(fetched.unknown_mpp)
+            f"{output.slides(fetched.done)} fetched, {fetched.failed} failed, "
+            f"{output.in_bytes(fetched.bytes)} moved" + output.unknown(fetched.unknown_mpp)
         )
     elif wishes.fetch and not standing.pending:
         lines.append(f"nothing to fetch: {_standing_words(standing)} ({report.release})")
     elif wishes.sample and not report.added:
-        lines.append(f"nothing to add: {console.slides(standing.sampled)} are sampled")
+        lines.append(f"nothing to add: {output.slides(standing.sampled)} are sampled")
     elif wishes.refresh and report.merged is None:
         lines.append(f"nothing new: {report.release}")
     if fetched.left:
         lines.append(
-            f"stopped by {fetched.stopped_by}; {console.slides(fetched.left)} left for the next run"
+            f"stopped by {fetched.stopped_by}; {output.slides(fetched.left)} left for the next run"
         )
     return lines
 
@@ -176,6 +176,6 @@ def _standing_words(standing: Standing) -> str:
         again = f"again from {standing.next}, " if standing.next else ""
         way = f"{again}at once by --retry-failed"
         if standing.unfit == standing.failed:
-            way = console.UNFIT
+            way = output.UNFIT
         failed = f", {standing.failed:,} failed ({way})"
-    return f"{standing.done:,} of {console.slides(standing.sampled)} done{failed}"
+    return f"{standing.done:,} of {output.slides(standing.sampled)} done{failed}"

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tcgamirror import __version__, console
+from tcgamirror import __version__
 from tcgamirror import settings as setting
-from tcgamirror.commands import home_of
+from tcgamirror.cli import output
+from tcgamirror.cli.common import home_of
 from tcgamirror.errors import ExitCode, NotAMirror, WrongUse
 from tcgamirror.model import Target
 from tcgamirror.settings import Settings
@@ -130,11 +131,11 @@ def _led(settings: Settings, given: argparse.Namespace) -> Settings:
 def _lines(finding: Finding, before: Finding | None) -> Iterator[str]:
     if before is None or finding.topic != before.topic:
         yield f"\n{finding.topic}"
-    took = "" if finding.seconds is None else f" [{console.in_time(finding.seconds)}]"
+    took = "" if finding.seconds is None else f" [{output.in_time(finding.seconds)}]"
     # A server's words come along in some: they stay on their line.
-    yield f"  {finding.what:12} {console.text(finding.found)}{took}"
+    yield f"  {finding.what:12} {output.text(finding.found)}{took}"
     if finding.advice:
-        yield f"  {'':12} -> {console.text(finding.advice)}"
+        yield f"  {'':12} -> {output.text(finding.advice)}"
 
 
 def _summary(seen: Sequence[Finding]) -> str:

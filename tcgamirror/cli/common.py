@@ -11,8 +11,8 @@ import argparse
 import os
 from pathlib import Path
 
-from tcgamirror import console
 from tcgamirror.brake import Brake
+from tcgamirror.cli import output
 from tcgamirror.errors import TcgaMirrorError
 from tcgamirror.home import Home
 
@@ -31,5 +31,5 @@ def leave_if_busy(brake: Brake, error: TcgaMirrorError, *, as_json: bool) -> Non
     Python itself would wait for the threads that are still at work.
     """
     if brake.left_behind:
-        console.fail(error, as_json=as_json)
+        output.fail(error, as_json=as_json)
         os._exit(error.exit_code)

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tcgamirror import console
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.commands import home_of
+from tcgamirror.cli import output
+from tcgamirror.cli.common import home_of
 from tcgamirror.errors import ExitCode, WrongUse
 from tcgamirror.files import is_another, replacing
 from tcgamirror.home import CATALOGUE, Home
@@ -33,12 +33,12 @@ def gallery(given: argparse.Namespace) -> ExitCode:
 
     made = build(home, tell)
     print(
-        f"{console.slides(made.slides)} in {made.page}: {made.thumbnails:,} new thumbnails, "
+        f"{output.slides(made.slides)} in {made.page}: {made.thumbnails:,} new thumbnails, "
         f"{made.files:,} files written"
     )
     if made.unreadable:
         images = "1 image has" if made.unreadable == 1 else f"{made.unreadable:,} images have"
-        console.say(
+        output.say(
             f"{images} no thumbnail, being missing, damaged or very large: "
             "tcgamirror verify tells more"
         )
@@ -52,7 +52,7 @@ def lock(given: argparse.Namespace) -> ExitCode:
     with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
         made = lock_of(home.settings, catalogue)
     if not made.planned:
-        console.say(
+        output.say(
             "the sample was drawn by more than one plan, or it is not known by which: the lock "
             "names its slides, and neither seed, order, by, kind nor projects"
         )
@@ -62,7 +62,7 @@ def lock(given: argparse.Namespace) -> ExitCode:
     _write(given.file, lines_of(made))
     waiting = sum(slide.sha256 is None for slide in made.slides)
     without = f", {waiting:,} of them without an image yet" if waiting else ""
-    print(f"{given.file} names {console.slides(len(made.slides))}{without}")
+    print(f"{given.file} names {output.slides(len(made.slides))}{without}")
     return ExitCode.DONE
 
 
@@ -102,8 +102,8 @@ def _check(home: Home, path: Path | None) -> ExitCode:
             print(f"{word:11}  {name}")
     differing = sum(map(len, found.lasting.values())) + len(found.waiting)
     same = len(locked.slides) - differing
-    besides = f"; {console.slides(more)} here besides are not in it" if more else ""
-    print(f"{same:,} of {console.slides(len(locked.slides))} are as locked{besides}")
+    besides = f"; {output.slides(more)} here besides are not in it" if more else ""
+    print(f"{same:,} of {output.slides(len(locked.slides))} are as locked{besides}")
     return ExitCode.SOME_FAILED if differing else ExitCode.DONE
 
 
@@ -112,4 +112,4 @@ def difference_words(found: Differences, name: str) -> Iterator[str]:
     for words, names in found.lasting.items():
         shown = ", ".join(names[:MOST_NAMED])
         more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
-        yield f"{console.slides(len(names))} of {name} {words}: {shown}{more}"
+        yield f"{output.slides(len(names))} of {name} {words}: {shown}{more}"

@@ -10,10 +10,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from tcgamirror import console
 from tcgamirror.brake import Brake
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.commands import home_of, leave_if_busy
+from tcgamirror.cli import output
+from tcgamirror.cli.common import home_of, leave_if_busy
 from tcgamirror.errors import Damaged, ExitCode, Interrupted, TcgaMirrorError, WrongUse
 from tcgamirror.home import CATALOGUE, Home
 from tcgamirror.store import IMAGES
@@ -41,7 +41,7 @@ class _Reading:
 
     def listing(self, got: int, total: int) -> None:
         if total and not self._quiet and sys.stderr.isatty():
-            end = "\r\033[K" if got >= total else f"\rlisting {got:,} of {console.slides(total)} "
+            end = "\r\033[K" if got >= total else f"\rlisting {got:,} of {output.slides(total)} "
             print(end, end="", file=sys.stderr, flush=True)
 
     def begins(self, images: int, size: int) -> None:
@@ -56,20 +56,20 @@ class _Reading:
         self._images += images
         self._bytes += size
         if self._bar is not None:
-            of = f"{self._images:,} of {console.images(self._total)}"
+            of = f"{self._images:,} of {output.images(self._total)}"
             self._bar.set_postfix_str(of, refresh=False)
             self._bar.update(size)
-        elif not self._quiet and time.monotonic() - self._said >= console.QUIET_SECONDS:
+        elif not self._quiet and time.monotonic() - self._said >= output.QUIET_SECONDS:
             self._said = time.monotonic()
             seconds = self._said - self._begun
             read = ""
             if self._bytes:
                 rest = seconds / self._bytes * (self._size - self._bytes)
                 read = (
-                    f", {console.in_bytes(self._bytes)} at "
-                    f"{console.in_bytes(self._bytes / seconds)}/s, {console.in_time(rest)} left"
+                    f", {output.in_bytes(self._bytes)} at "
+                    f"{output.in_bytes(self._bytes / seconds)}/s, {output.in_time(rest)} left"
                 )
-            console.say(f"{self._images:,} of {console.images(self._total)}{read}")
+            output.say(f"{self._images:,} of {output.images(self._total)}{read}")
 
     def close(self) -> None:
         """Leaves the terminal as it was."""
@@ -125,7 +125,7 @@ class _Repair:
         # Here and below: what only reads the mirror needs neither network nor decoders.
         from tcgamirror.mirror import Wishes, perform
 
-        progress = console.Progress(quiet=self._as_json)
+        progress = output.Progress(quiet=self._as_json)
         nothing = Wishes(refresh=False, sample=False, fetch=False)
         try:
             report = perform(
@@ -183,14 +183,14 @@ class _Repair:
             _print_json(self._found, code, more)
             return code
         for path in self._removed:
-            print(f"removed {console.text(path)}")
+            print(f"removed {output.text(path)}")
         if self._asked_for:
             print(
-                f"{console.images(fetched.done)} fetched again, {fetched.failed:,} failed, "
-                f"{console.in_bytes(fetched.bytes)} moved" + console.unknown(fetched.unknown_mpp)
+                f"{output.images(fetched.done)} fetched again, {fetched.failed:,} failed, "
+                f"{output.in_bytes(fetched.bytes)} moved" + output.unknown(fetched.unknown_mpp)
             )
         if unrepaired:
-            print(f"{console.images(unrepaired)} not repaired; the next --repair tries again")
+            print(f"{output.images(unrepaired)} not repaired; the next --repair tries again")
         return code
 
 
@@ -204,7 +204,7 @@ def _tell(found: Verified, asked: Asked) -> None:
     print(_sentence(found, asked))
     if found.awaited:
         print(
-            f"{console.images(found.awaited)} besides, changed at the GDC, damaged before, or of a "
+            f"{output.images(found.awaited)} besides, changed at the GDC, damaged before, or of a "
             "resolution that nobody may have read, which wait to be fetched again (tcgamirror "
             "status tells when)"
         )
@@ -212,7 +212,7 @@ def _tell(found: Verified, asked: Asked) -> None:
         stopped = "Ctrl-C" if found.interrupted else "--time-limit"
         kept = not (asked.quick or asked.sample)
         print(
-            f"stopped by {stopped} with {console.images(found.left)} left"
+            f"stopped by {stopped} with {output.images(found.left)} left"
             + ("; the next verify goes on there" if kept else "")
         )
 
@@ -220,8 +220,8 @@ def _tell(found: Verified, asked: Asked) -> None:
 def _table(title: str, rows: Sequence[Wrong] | Sequence[Stray]) -> None:
     if not rows:
         return
-    shown = [(console.text(row.path), console.text(row.what)) for row in rows[:SHOWN]]
-    print(console.table((title, "what"), shown))
+    shown = [(output.text(row.path), output.text(row.what)) for row in rows[:SHOWN]]
+    print(output.table((title, "what"), shown))
     if len(rows) > SHOWN:
         print(f"... and {len(rows) - SHOWN:,} more (all of them with --json)")
     print()
@@ -234,12 +234,12 @@ def _sentence(found: Verified, asked: Asked) -> str:
     before = f", after {found.earlier:,} by an earlier run" if found.earlier else ""
     rate = ""
     if not asked.quick:
-        speed = console.in_bytes(found.bytes / max(found.seconds, 0.001))
-        rate = f", {console.in_bytes(found.bytes)} at {speed}/s"
+        speed = output.in_bytes(found.bytes / max(found.seconds, 0.001))
+        rate = f", {output.in_bytes(found.bytes)} at {speed}/s"
     wrong = f"{len(found.wrong):,} damaged or missing" if found.wrong else "all as recorded"
     return (
         f"{found.images:,}{of} image{'' if found.of == 1 else 's'} {did}{how}{before}: {wrong}"
-        f"{rate} in {console.in_time(found.seconds)}"
+        f"{rate} in {output.in_time(found.seconds)}"
     )
 
 
@@ -271,17 +271,17 @@ def _rebuilt_words(made: Rebuilt) -> list[str]:
     _table("not taken", made.refused)
     of = "the images alone" if made.release is None else made.release
     lines = [
-        f"a new {CATALOGUE} was made from {of}: {console.slides(made.sampled)} sampled, "
-        f"{console.images(made.images)} taken, "
+        f"a new {CATALOGUE} was made from {of}: {output.slides(made.sampled)} sampled, "
+        f"{output.images(made.images)} taken, "
         f"{made.sampled - made.images + made.changed:,} to fetch"
     ]
     if made.changed:
         lines.append(
-            f"{console.images(made.changed)} of files that have changed since, or of a resolution "
+            f"{output.images(made.changed)} of files that have changed since, or of a resolution "
             "that nobody may have read"
         )
     if made.unlisted:
-        lines.append(f"{console.images(made.unlisted)} of slides that are no longer listed: kept")
+        lines.append(f"{output.images(made.unlisted)} of slides that are no longer listed: kept")
     if made.kept is not None:
         lines.append(f"the old one is kept as {made.kept}")
     lines.append(f"what only the old one knew is not in it: {LOST}")

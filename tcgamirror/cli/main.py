@@ -11,31 +11,32 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 
-from tcgamirror import __version__, console, options
+from tcgamirror import __version__
+from tcgamirror.cli import output, parser
 from tcgamirror.errors import Bug, ExitCode, Interrupted, NoRoom, TcgaMirrorError, lack_of_memory
 
 _COMMANDS: Mapping[str, tuple[str, str]] = {
-    "init": ("making", "init"),
-    "update": ("filling", "update"),
-    "refresh": ("filling", "refresh"),
-    "sample": ("filling", "sample"),
-    "fetch": ("filling", "fetch"),
-    "status": ("looking", "status"),
-    "changes": ("looking", "changes"),
-    "show": ("looking", "show"),
-    "query": ("looking", "query"),
-    "verify": ("keeping", "verify"),
-    "rebuild": ("keeping", "rebuild"),
+    "init": ("init", "init"),
+    "update": ("update", "update"),
+    "refresh": ("update", "refresh"),
+    "sample": ("update", "sample"),
+    "fetch": ("update", "fetch"),
+    "status": ("status", "status"),
+    "changes": ("status", "changes"),
+    "show": ("status", "show"),
+    "query": ("status", "query"),
+    "verify": ("verify", "verify"),
+    "rebuild": ("verify", "rebuild"),
     "schedule": ("scheduling", "schedule"),
-    "gallery": ("showing", "gallery"),
-    "lock": ("showing", "lock"),
-    "export": ("carrying", "export_mirror"),
-    "import": ("carrying", "import_into"),
+    "gallery": ("lock", "gallery"),
+    "lock": ("lock", "lock"),
+    "export": ("transfer", "export_mirror"),
+    "import": ("transfer", "import_into"),
     "sync": ("publishing", "sync"),
     "serve": ("publishing", "serve"),
-    "doctor": ("helping", "doctor"),
-    "licenses": ("helping", "licenses"),
-    "completion": ("helping", "completion"),
+    "doctor": ("support", "doctor"),
+    "licenses": ("support", "licenses"),
+    "completion": ("support", "completion"),
 }
 """Module and function of each command."""
 
@@ -75,7 +76,7 @@ def main(
             told = lack_of_memory(error) or _refusal(error)
         except Exception as error:  # noqa: BLE001
             told = lack_of_memory(error) or _bug(error)
-        console.fail(told, as_json=as_json)
+        output.fail(told, as_json=as_json)
         return int(told.exit_code)
     except BrokenPipeError:
         # Whoever read our output has had enough, as `head` does.
@@ -85,9 +86,9 @@ def main(
 
 def _ended(words: Sequence[str], begins: Callable[[], None]) -> int:
     try:
-        given = options.parsed(words)
+        given = parser.parsed(words)
         module, function = _COMMANDS[given.command]
-        command = getattr(import_module(f"tcgamirror.commands.{module}"), function)
+        command = getattr(import_module(f"tcgamirror.cli.{module}"), function)
         begins()
         return int(command(given))
     finally:

@@ -12,8 +12,8 @@ from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tcgamirror import console
-from tcgamirror.commands import home_of
+from tcgamirror.cli import output
+from tcgamirror.cli.common import home_of
 from tcgamirror.errors import ExitCode
 from tcgamirror.transfer.export import Asked, Exported, export
 from tcgamirror.transfer.layout import check_ending
@@ -35,16 +35,16 @@ class _Told:
         self._said = time.monotonic()
 
     def __call__(self, got: int, total: int, size: int) -> None:
-        every = 0.2 if self._terminal else console.QUIET_SECONDS
+        every = 0.2 if self._terminal else output.QUIET_SECONDS
         now = time.monotonic()
         if self._quiet or (now - self._said < every and got < total):
             return
-        words = f"{self._word} {got:,} of {total:,} images, {console.in_bytes(size)}"
+        words = f"{self._word} {got:,} of {total:,} images, {output.in_bytes(size)}"
         if self._terminal:
             end = "\r\033[K" if got >= total else f"\r\033[K{words} "
             print(end, end="", file=sys.stderr, flush=True)
         elif now - self._said >= every:
-            console.say(words)
+            output.say(words)
         self._said = now
 
 
@@ -66,13 +66,13 @@ def export_mirror(given: argparse.Namespace) -> ExitCode:
 
 def _tell_exported(made: Exported) -> None:
     where = "standard output" if made.dest == "-" else made.dest
-    rate = console.in_bytes(made.bytes / max(made.seconds, 0.001))
+    rate = output.in_bytes(made.bytes / max(made.seconds, 0.001))
     print(
-        f"{console.slides(sum(made.slides.values()))} with {console.images(made.images)} in "
-        f"{where}: {console.in_bytes(made.bytes)} at {rate}/s in {console.in_time(made.seconds)}"
+        f"{output.slides(sum(made.slides.values()))} with {output.images(made.images)} in "
+        f"{where}: {output.in_bytes(made.bytes)} at {rate}/s in {output.in_time(made.seconds)}"
     )
     if made.earlier:
-        print(f"{console.images(made.earlier)} left out, because an earlier export has them")
+        print(f"{output.images(made.earlier)} left out, because an earlier export has them")
     if made.lacking:
         _name([(path, "damaged or missing") for path in made.lacking], "not exported")
         print("tcgamirror verify --repair fetches them again; in the export they are pending")
@@ -95,27 +95,25 @@ def import_into(given: argparse.Namespace) -> ExitCode:
 
 def _tell_imported(made: Imported) -> None:
     print(
-        f"{'made a mirror in ' if made.new else ''}{made.root}: {console.slides(made.slides)} "
-        f"added, {console.images(made.images)} taken in ({console.in_bytes(made.bytes)}), "
+        f"{'made a mirror in ' if made.new else ''}{made.root}: {output.slides(made.slides)} "
+        f"added, {output.images(made.images)} taken in ({output.in_bytes(made.bytes)}), "
         f"{made.same:,} here already"
     )
     if made.older:
-        print(f"{console.images(made.older)} left out, because what is here is newer")
+        print(f"{output.images(made.older)} left out, because what is here is newer")
     if made.lacking:
         print(
-            f"{console.images(made.lacking)} {console.are(made.lacking)} not in the export: import "
+            f"{output.images(made.lacking)} {output.are(made.lacking)} not in the export: import "
             "the earlier one that it was made since, or run tcgamirror update"
         )
     for words in made.dropped:
-        print(
-            console.text(f"not taken over, because it names a file of the other machine: {words}")
-        )
+        print(output.text(f"not taken over, because it names a file of the other machine: {words}"))
     if made.refused:
         _name([(stray.path, stray.what) for stray in made.refused], "not taken in")
         print("these slides stay as they were; tcgamirror update fetches what is pending")
 
 
 def _name(rows: list[tuple[str, str]], title: str) -> None:
-    print(console.table((title, "what"), rows[:SHOWN]))
+    print(output.table((title, "what"), rows[:SHOWN]))
     if len(rows) > SHOWN:
         print(f"... and {len(rows) - SHOWN:,} more (all of them with --json)")

@@ -8,8 +8,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from tcgamirror import __version__
-from tcgamirror.amounts import byte_count, duration, number, seed, slides, whole_number, workers
 from tcgamirror.carrying_options import EXPORT, IMPORT, say_export, say_import
+from tcgamirror.cli.argtypes import (
+    byte_count,
+    duration,
+    number,
+    seed,
+    slides,
+    whole_number,
+    workers,
+)
 from tcgamirror.errors import WrongUse
 from tcgamirror.publishing_options import SERVE, SYNC, say_serve, say_sync
 

@@ -9,11 +9,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from tcgamirror import bars, console, drawn
+from tcgamirror import bars, drawn
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.queue import Standing
 from tcgamirror.catalogue.reports import Counts, Merge
-from tcgamirror.commands import home_of
+from tcgamirror.cli import output
+from tcgamirror.cli.common import home_of
 from tcgamirror.errors import ExitCode
 from tcgamirror.home import CATALOGUE, FIXED
 from tcgamirror.settings import FILE_NAME
@@ -38,21 +39,21 @@ def status(given: argparse.Namespace) -> ExitCode:
         return ExitCode.DONE
     asked = home.settings.fixed
     other = "" if asked == fixed else f"; {FILE_NAME} asks for {asked}, which update refuses"
-    print(f"mirror   {home.root.absolute()} ({console.text(fixed)}{other})")
-    print(f"listing  {console.text(counts.release or 'none yet')}: {console.slides(counts.listed)}")
+    print(f"mirror   {home.root.absolute()} ({output.text(fixed)}{other})")
+    print(f"listing  {output.text(counts.release or 'none yet')}: {output.slides(counts.listed)}")
     by = drawn.words(plan) if plan else "by more than one plan, or one not known"
     print(
-        f"sample   {console.slides(counts.sampled)} {console.text(by)}: {counts.done:,} done, "
+        f"sample   {output.slides(counts.sampled)} {output.text(by)}: {counts.done:,} done, "
         f"{counts.pending:,} pending, {counts.failed:,} failed"
     )
     if counts.failed:
         print(f"failed   {_retry_words(standing)}")
     print(
-        f"images   {console.in_bytes(counts.bytes)}, "
-        f"for {console.in_bytes(counts.bytes_fetched)} moved" + console.unknown(int(str(unknown)))
+        f"images   {output.in_bytes(counts.bytes)}, "
+        f"for {output.in_bytes(counts.bytes_fetched)} moved" + output.unknown(int(str(unknown)))
     )
     for name, words in origins.items():
-        print(f"{name:8} {console.text(words)}")
+        print(f"{name:8} {output.text(words)}")
     _status_tables(counts)
     return ExitCode.DONE
 
@@ -72,7 +73,7 @@ def _retry_words(standing: Standing) -> str:
     if standing.never > standing.unfit:
         words.append(f"{standing.never - standing.unfit:,} only with --retry-failed")
     if standing.unfit:
-        words.append(f"{standing.unfit:,} {console.UNFIT}")
+        words.append(f"{standing.unfit:,} {output.UNFIT}")
     return "; ".join(words)
 
 
@@ -98,12 +99,12 @@ def _with_changes(catalogue: Catalogue, merge: Merge) -> dict[str, object]:
 def _show_merge(catalogue: Catalogue, merge: Merge) -> None:
     counts = [f"{count:,} {what}" for what, count in merge.counts.items()]
     print(
-        f"{console.text(merge.release)} ({merge.merged_at}): {', '.join(counts) or 'no change'}"
-        f" ({console.slides(merge.listed)} listed)"
+        f"{output.text(merge.release)} ({merge.merged_at}): {', '.join(counts) or 'no change'}"
+        f" ({output.slides(merge.listed)} listed)"
     )
     # The first one is all new: the names of everything would bury what changed since.
     for change in catalogue.changes(merge.merge) if merge.merge > 1 else ():
-        print(console.text(f"{change.what} {change.file_name} {change.detail or ''}").rstrip())
+        print(output.text(f"{change.what} {change.file_name} {change.detail or ''}").rstrip())
 
 
 def _status_tables(counts: Counts) -> None:
@@ -114,7 +115,7 @@ def _status_tables(counts: Counts) -> None:
                 row.sampled,
                 row.done,
                 row.failed,
-                console.in_bytes(row.bytes),
+                output.in_bytes(row.bytes),
             )
             for row in counts.by_project
         ]
@@ -129,8 +130,8 @@ def _status_tables(counts: Counts) -> None:
                 row.source,
                 row.images,
                 row.tries,
-                console.in_bytes(row.bytes_fetched),
-                console.in_time(row.seconds),
+                output.in_bytes(row.bytes_fetched),
+                output.in_time(row.seconds),
             )
             for row in counts.by_source
         ]
@@ -142,7 +143,7 @@ def _status_tables(counts: Counts) -> None:
                 run.command,
                 run.done,
                 run.failed,
-                console.in_bytes(run.bytes),
+                output.in_bytes(run.bytes),
                 "no end" if run.exit_code is None else run.exit_code,
             )
             for run in counts.runs
@@ -151,7 +152,7 @@ def _status_tables(counts: Counts) -> None:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    return console.table(columns, rows, thousands=True)
+    return output.table(columns, rows, thousands=True)
 
 
 def show(given: argparse.Namespace) -> ExitCode:
@@ -166,7 +167,7 @@ def show(given: argparse.Namespace) -> ExitCode:
         if isinstance(value, list):
             _show_list(name, value)
         elif value is not None:
-            print(f"{name:{width}}  {console.text(value)}")
+            print(f"{name:{width}}  {output.text(value)}")
     return ExitCode.DONE
 
 
@@ -174,14 +175,14 @@ def _show_list(name: str, rows: Sequence[object]) -> None:
     tables = [row for row in rows if isinstance(row, Mapping)]
     if tables:
         columns = list(tables[0])
-        print(f"\n{name}\n" + console.table(columns, [list(row.values()) for row in tables]))
+        print(f"\n{name}\n" + output.table(columns, [list(row.values()) for row in tables]))
     elif rows:
-        print(f"\n{name}\n" + "\n".join(map(console.text, rows)))
+        print(f"\n{name}\n" + "\n".join(map(output.text, rows)))
 
 
 def query(given: argparse.Namespace) -> ExitCode:
     home = home_of(given)
     with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
         found = catalogue.query(given.sql)
-        console.write_rows(found.columns, found.rows, given.format, sys.stdout)
+        output.write_rows(found.columns, found.rows, given.format, sys.stdout)
     return ExitCode.DONE

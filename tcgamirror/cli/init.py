@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tcgamirror import console, drawn
+from tcgamirror import drawn
 from tcgamirror import settings as setting
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.commands.showing import difference_words
+from tcgamirror.cli import output
+from tcgamirror.cli.lock import difference_words
 from tcgamirror.errors import ExitCode, WrongUse
 from tcgamirror.home import CATALOGUE, Home
 from tcgamirror.lockcheck import compare_listing
@@ -36,13 +37,13 @@ def init(given: argparse.Namespace) -> ExitCode:
     home = Home.begin(root, settings, () if lock is None else lines_of(lock))
     words = _sample_words(settings)
     if lock is not None:
-        words = f"the {console.slides(len(lock.slides))} of {given.lock}"
+        words = f"the {output.slides(len(lock.slides))} of {given.lock}"
     sampled = _sampled_already(home)
     did = "wrote the settings again of the mirror" if sampled else "made a mirror"
     print(f"{did} in {home.root}: {words}, each {settings.fixed}")
     if sampled:
         print(
-            f"{console.slides(sampled)} {console.are(sampled)} sampled there, and stay; what these "
+            f"{output.slides(sampled)} {output.are(sampled)} sampled there, and stay; what these "
             f"settings ask for besides is added by update: correct [sample] in {FILE_NAME} first"
         )
     if manifest is not None:
@@ -96,14 +97,14 @@ def _looked_through(settings: Settings, lock: LockFile | None) -> _Manifest:
 
 def _manifest_words(settings: Settings, manifest: _Manifest) -> Iterator[str]:
     """Yield what a manifest lists, and what of it is left out."""
-    yield f"{settings.manifest} lists {console.slides(manifest.slides)}"
+    yield f"{settings.manifest} lists {output.slides(manifest.slides)}"
     if manifest.others:
         yield in_words(manifest.others)
     beside = manifest.slides - manifest.allowed
     if beside and settings.lock is None:
         names = f" ({manifest.unknown:,} of unknown kind)" if manifest.unknown else ""
         yield (
-            f"{console.slides(beside)} not of --kind {','.join(sorted(settings.kinds))} left out"
+            f"{output.slides(beside)} not of --kind {','.join(sorted(settings.kinds))} left out"
             f"{names}: --kind all takes them too"
         )
 
@@ -116,17 +117,15 @@ def _check_choice(settings: Settings, manifest: _Manifest) -> None:
             "leave out --project, or --manifest"
         )
     if settings.by is not By.NONE:
-        console.say(
-            f"--by {settings.by} makes no difference: a manifest tells no projects or sites"
-        )
+        output.say(f"--by {settings.by} makes no difference: a manifest tells no projects or sites")
     there = manifest.allowed
     if not there:
         raise WrongUse(
-            f"none of the {console.slides(manifest.slides)} in {settings.manifest} is of the "
+            f"none of the {output.slides(manifest.slides)} in {settings.manifest} is of the "
             "--kind asked for: ask for another"
         )
     if (settings.slides or 0) > there:
-        console.say(
+        output.say(
             f"--slides asks for {settings.slides:,}, but there are only {there:,} of the --kind "
             f"asked for in {settings.manifest}: all are taken"
         )
@@ -135,7 +134,7 @@ def _check_choice(settings: Settings, manifest: _Manifest) -> None:
 def _next(root: Path) -> str:
     """The command to go on with, as a shell takes it."""
     here = root.absolute() == Path().absolute()
-    name = console.text(root)
+    name = output.text(root)
     # Other bytes than UTF-8 stand escaped in what bash and zsh call ANSI-C quotes.
     quoted = f"$'{name}'" if name != str(root) and "'" not in name else shlex.quote(str(root))
     return "tcgamirror update" if here else f"tcgamirror --mirror {quoted} update"
@@ -200,5 +199,5 @@ def _manifest(given: Path | None) -> str | None:
 
 
 def _sample_words(settings: Settings) -> str:
-    count = "all slides" if settings.slides is None else console.slides(settings.slides)
+    count = "all slides" if settings.slides is None else output.slides(settings.slides)
     return f"{count} {drawn.words(settings.plan)}"

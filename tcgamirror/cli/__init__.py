@@ -1,0 +1,1 @@
+"""Parse arguments, run commands and write to the terminal."""
