@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tcgamirror import __version__
 from tcgamirror.cli.parser import grammar
-from tcgamirror.completion import SHELLS, script
+from tcgamirror.cli.support import SHELLS, script
 
 NAMES = {"bash": "tcgamirror.bash", "zsh": "_tcgamirror", "fish": "tcgamirror.fish"}
 SYNOPSIS = "\\fBtcgamirror\\fR [\\fB\\-\\-mirror\\fR \\fIDIR\\fR] \\fICOMMAND\\fR ..."

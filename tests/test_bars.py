@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcgamirror.bars import Look, beside, cells
+from tcgamirror.cli.output import Look, beside, cells
 from tests.command import program, succeeded, surroundings
 from tests.crowd import crowd
 

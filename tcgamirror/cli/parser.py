@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from tcgamirror import __version__
-from tcgamirror.carrying_options import EXPORT, IMPORT, say_export, say_import
 from tcgamirror.cli.argtypes import (
     byte_count,
     duration,
@@ -18,8 +17,17 @@ from tcgamirror.cli.argtypes import (
     whole_number,
     workers,
 )
+from tcgamirror.cli.transfer import (
+    EXPORT,
+    IMPORT,
+    SERVE,
+    SYNC,
+    say_export,
+    say_import,
+    say_serve,
+    say_sync,
+)
 from tcgamirror.errors import WrongUse
-from tcgamirror.publishing_options import SERVE, SYNC, say_serve, say_sync
 
 ABOUT = """\
 An offline mirror of TCGA whole-slide images at a low, known resolution."""

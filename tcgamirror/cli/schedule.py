@@ -1,16 +1,24 @@
 """Ready files that run the nightly update: for cron, for systemd, for Slurm.
 
 Sources: crontab(5), systemd.syntax(7), systemd.service(5), sbatch(1).
+
+`schedule`: ready files for whatever runs the nightly update.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
 import re
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from tcgamirror.errors import WrongUse
+from tcgamirror.cli.common import home_of
+from tcgamirror.errors import ExitCode, WrongUse
 
 LONGEST_CRON_COMMAND = 990
 """Characters; Debian's and Vixie's cron cut what is longer."""
@@ -189,3 +197,30 @@ def _wrapped(words: Sequence[str]) -> str:
         else:
             lines[-1] += f" {shlex.quote(word)}"
     return " \\\n".join(lines)
+
+
+def schedule(given: argparse.Namespace) -> ExitCode:
+    try:
+        hour, minute = time_of_day(given.time)
+    except ValueError as error:
+        raise WrongUse(f"--time: {error}") from None
+    mirror = os.path.normpath(home_of(given).root.absolute())
+    night = Night(_program(), mirror, hour, minute)
+    write = {"cron": cron, "systemd": systemd, "slurm": slurm}[given.system]
+    print(write(night), end="")
+    return ExitCode.DONE
+
+
+def _program() -> tuple[str, ...]:
+    """The words that started this program, so that they work from anywhere.
+
+    Links stay as they are: they outlast the versions they point to, and a
+    virtual environment is known by its own link to Python.
+    """
+    if getattr(sys, "frozen", False):
+        return (sys.executable,)
+    started = sys.argv[0]
+    found = Path(started if os.sep in started else shutil.which(started) or started).absolute()
+    if found.suffix == ".py" or not os.access(found, os.X_OK):
+        return sys.executable, str(found)
+    return (str(found),)

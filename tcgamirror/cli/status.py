@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from tcgamirror import bars, drawn
+from tcgamirror import drawn
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.queue import Standing
 from tcgamirror.catalogue.reports import Counts, Merge
@@ -123,7 +123,7 @@ def _status_tables(counts: Counts) -> None:
         parts = [
             (row.done, row.failed, row.sampled - row.done - row.failed) for row in counts.by_project
         ]
-        print("\n" + bars.beside(table, parts, bars.Look.of_stdout()))
+        print("\n" + output.beside(table, parts, output.Look.of_stdout()))
     if counts.by_source:
         sources = [
             (

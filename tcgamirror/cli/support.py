@@ -1,4 +1,7 @@
-"""`doctor`, `licenses` and `completion`: about the program itself and where it runs."""
+"""`doctor`, `licenses` and `completion`: about the program itself and where it runs.
+
+What the shells complete, from the parser that makes `--help`.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import shtab
+
 from tcgamirror import __version__
 from tcgamirror import settings as setting
 from tcgamirror.cli import output
 from tcgamirror.cli.common import home_of
+from tcgamirror.cli.parser import grammar
 from tcgamirror.errors import ExitCode, NotAMirror, WrongUse
 from tcgamirror.model import Target
 from tcgamirror.settings import Settings
@@ -26,8 +32,17 @@ if TYPE_CHECKING:
 
 TRIES = 2
 """How often a server is asked before it counts as not answering."""
+
 PAUSE = 1.0
 """Seconds that a busy server is left alone."""
+
+SHELLS = ("bash", "zsh", "fish")
+
+_PATHS = {
+    **dict.fromkeys(("DIR", "DST"), shtab.DIRECTORY),
+    **dict.fromkeys(("FILE", "SRC", "DEST"), shtab.FILE),
+}
+"""What a place-holder in the help stands for."""
 
 
 def doctor(given: argparse.Namespace) -> ExitCode:
@@ -176,7 +191,22 @@ def _licence_texts() -> Iterator[tuple[str, str]]:
 
 
 def completion(given: argparse.Namespace) -> ExitCode:
-    from tcgamirror.completion import script
 
     print(script(given.shell), end="")
     return ExitCode.DONE
+
+
+def script(shell: str) -> str:
+    """The text for the shell to read."""
+    parser = grammar()
+    _mark_paths(parser)
+    return shtab.complete(parser, shell=shell, root_prefix="tcgamirror")
+
+
+def _mark_paths(parser: argparse.ArgumentParser) -> None:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                _mark_paths(command)
+        elif action.metavar in _PATHS:
+            action.complete = _PATHS[action.metavar]  # type: ignore[attr-defined]

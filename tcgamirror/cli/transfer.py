@@ -6,23 +6,67 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import sys
 import time
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from tcgamirror.brake import Brake
 from tcgamirror.cli import output
+from tcgamirror.cli.argtypes import byte_count
 from tcgamirror.cli.common import home_of
-from tcgamirror.errors import ExitCode
+from tcgamirror.errors import ExitCode, WrongUse
 from tcgamirror.transfer.export import Asked, Exported, export
 from tcgamirror.transfer.layout import check_ending
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from tcgamirror.differences import Synced
+    from tcgamirror.publishers import Publisher
     from tcgamirror.transfer.importing import Imported
 
 SHOWN = 20
 """Images named on the terminal."""
+
+EXPORT = """\
+DEST is a directory, a .tar archive, or - for a tar archive on standard output. It may be
+made while an update runs. Run it again after any interruption.
+
+examples:
+  tcgamirror --mirror tcga export tcga.tar
+  tcgamirror --mirror tcga export - | ssh there tcgamirror --mirror tcga import -
+  tcgamirror --mirror tcga export lung --only "project_id = 'TCGA-LUAD' and status = 'done'"
+  tcgamirror --mirror tcga export june.tar --since may.tar"""
+
+IMPORT = """\
+SRC is an export: a directory, a .tar archive, or - for a tar archive on standard input. It
+is taken into the mirror of --mirror, which is made if there is none. Run it again after
+any interruption.
+
+examples:
+  tcgamirror --mirror tcga import tcga.tar
+  cat /media/stick/tcga.tar.part* | tcgamirror --mirror tcga import -"""
+
+SYNC = """\
+SRC is a mirror's directory, or the address where any web server publishes one. DST is a
+directory, which is made if it is missing. Only what differs moves. Run it again after any
+interruption.
+
+examples:
+  tcgamirror sync tcga /media/stick/tcga
+  tcgamirror sync http://server:8000/ tcga --rate 5M
+  tcgamirror sync tcga /mnt/share/tcga --delete --dry-run"""
+
+SERVE = """\
+Images, a whole copy of the catalogue and the gallery; nothing else of the directory. Ctrl-C
+ends it with exit code 130, SIGTERM with 0.
+
+examples:
+  tcgamirror --mirror tcga serve
+  tcgamirror --mirror tcga serve --host 0.0.0.0 --port 8080"""
 
 
 class _Told:
@@ -117,3 +161,209 @@ def _name(rows: list[tuple[str, str]], title: str) -> None:
     print(output.table((title, "what"), rows[:SHOWN]))
     if len(rows) > SHOWN:
         print(f"... and {len(rows) - SHOWN:,} more (all of them with --json)")
+
+
+def _path_or_stream(text: str) -> Path | None:
+    """Return a path; None for `-`."""
+    return None if text == "-" else Path(text)
+
+
+def say_export(export: argparse.ArgumentParser) -> None:
+    export.add_argument(
+        "dest", type=_path_or_stream, metavar="DEST", help="directory or .tar to make, or -"
+    )
+    export.add_argument(
+        "--only", metavar="SQL", help="slides that meet a condition on the view mirror, no others"
+    )
+    export.add_argument(
+        "--since",
+        type=Path,
+        metavar="EXPORT",
+        help="leave out images that this earlier export (or its SHA256SUMS) has",
+    )
+    export.add_argument("--json", action="store_true", help="the result as one JSON line")
+
+
+def say_import(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "source", type=_path_or_stream, metavar="SRC", help="directory, .tar archive, or -"
+    )
+    command.add_argument("--json", action="store_true", help="the result as one JSON line")
+
+
+class _Moving:
+    """Tells how it goes: a bar of bytes on a terminal, else a line now and then."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bar: tqdm[NoReturn] | None = None
+        self._images = self._total = 0
+        self._said = time.monotonic()
+
+    def begins(self, images: int, size: int) -> None:
+        self.close()
+        self._images, self._total = 0, images
+        if images and not self._quiet and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=size, unit="B", unit_scale=True, dynamic_ncols=True)
+
+    def passed(self, images: int, size: int) -> None:
+        self._images += images
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{self._images:,} of {self._total:,}", refresh=False)
+            self._bar.update(size)
+        elif not self._quiet and time.monotonic() - self._said >= output.QUIET_SECONDS:
+            self._said = time.monotonic()
+            output.say(f"{self._images:,} of {output.images(self._total)}")
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+# sync ------------------------------------------------------------------------------
+
+
+def sync(given: argparse.Namespace) -> ExitCode:
+    # Only now: `serve` asks nobody.
+    from tcgamirror.differences import rehearse
+    from tcgamirror.settings import address, byte_rate
+    from tcgamirror.sync import synchronize
+
+    if given.mirror is not None:
+        raise WrongUse("sync takes the two mirrors as SRC and DST, not by --mirror")
+    rate = None if given.rate is None else byte_rate(given.rate, "--rate")
+    root = _destination(given.destination)
+    brake = Brake()
+    brake.listen()
+    moving = _Moving(quiet=given.json)
+
+    def done_from(source: Publisher) -> Synced:
+        if given.dry_run:
+            return rehearse(source, root, delete=given.delete)
+        return synchronize(source, root, moving, brake, delete=given.delete)
+
+    from tcgamirror.publishers import Folder, Web
+    from tcgamirror.transport import Transport
+
+    try:
+        if _is_address(given.source):
+            url = address(given.source, "SRC")
+            with Transport(rate=rate, stop=brake.stop) as transport:
+                found = done_from(Web(url, transport, brake.stop))
+        else:
+            found = done_from(Folder(Path(given.source), rate, brake.stop))
+    finally:
+        moving.close()
+    if given.json:
+        print(json.dumps(dataclasses.asdict(found) | {"exit_code": int(found.exit_code)}))
+    else:
+        _tell(found)
+    return found.exit_code
+
+
+def _is_address(source: str) -> bool:
+    """Whether it is no directory. Raises WrongUse for an address that is not of the web."""
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", source)
+    if scheme is not None and scheme[1] not in ("http", "https"):
+        raise WrongUse(
+            f"SRC is an address that begins with {scheme[0]}; only http:// and https:// are known"
+        )
+    return scheme is not None
+
+
+def _destination(named: str) -> Path:
+    """Where to sync to. Raises WrongUse for what is neither a mirror nor free to become one."""
+    from tcgamirror.home import check_place
+
+    if not named:
+        raise WrongUse("DST is empty, as a variable that was never set is; name a directory")
+    root = Path(named)
+    if root.exists() and not root.is_dir():
+        raise WrongUse(f"{root} is no directory; name another place to sync to")
+    check_place(root)
+    return root
+
+
+def _tell(found: Synced) -> None:
+    if found.dry_run:
+        print(
+            f"would fetch {output.images(found.fetched)} ({output.in_bytes(found.bytes)}), check "
+            f"{found.adopted:,} that are there, remove {found.removed:,}, and leave {found.kept:,}"
+        )
+    elif not found.changed:
+        kept = f"{output.images(found.kept)} {output.are(found.kept)}"
+        print(f"nothing new: {kept} as at the source")
+    else:
+        print(
+            f"{output.images(found.fetched)} fetched ({output.in_bytes(found.bytes)}), "
+            f"{found.adopted:,} found here, {found.removed:,} removed, {found.kept:,} as before"
+        )
+    if found.others:
+        print(
+            f"{output.slides(found.others)} that the source lacks, or has no image of, "
+            f"{output.are(found.others)} kept; --delete removes them"
+        )
+    for failure in found.failed[:SHOWN]:
+        output.say(f"failed: {failure.path}: {failure.why}")
+    if len(found.failed) > SHOWN:
+        output.say(f"... and {len(found.failed) - SHOWN:,} more (all of them with --json)")
+    if found.failed:
+        print(
+            f"{output.images(len(found.failed))} failed; "
+            "older ones stay here, and the next sync tries again"
+        )
+
+
+# serve -----------------------------------------------------------------------------
+
+
+def serve(given: argparse.Namespace) -> ExitCode:
+    from tcgamirror.serve import serve as serve_at
+
+    home = home_of(given)
+
+    def announce(address: str, reachable: bool) -> None:
+        print(f"{home.root} is at {address} until Ctrl-C", flush=True)
+        if reachable:
+            output.say(
+                f"everyone who can reach {given.host} can read this mirror: there is no password; "
+                "leave out --host to keep it to this machine"
+            )
+
+    return serve_at(home.root, given.host, given.port, announce)
+
+
+def port(text: str) -> int:
+    """A TCP port; 0 for any free one."""
+    if not (text.isascii() and text.isdigit() and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port from 0 to 65535")
+    return int(text)
+
+
+def say_sync(sync: argparse.ArgumentParser) -> None:
+    sync.add_argument("source", metavar="SRC", help="directory, or http(s):// address")
+    sync.add_argument("destination", metavar="DST", help="directory")
+    sync.add_argument(
+        "--delete", action="store_true", help="remove images and rows that SRC does not have"
+    )
+    sync.add_argument("--dry-run", action="store_true", help="tell what would be done; do nothing")
+    sync.add_argument(
+        "--rate", type=byte_count, metavar="BYTES", help="most per second (default: unlimited)"
+    )
+    sync.add_argument("--json", action="store_true", help="the result as one JSON line")
+
+
+def say_serve(serve: argparse.ArgumentParser) -> None:
+    serve.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="where to listen (default: 127.0.0.1, for this machine alone)",
+    )
+    serve.add_argument(
+        "--port", type=port, default=8000, metavar="N", help="default: 8000; 0 for any free one"
+    )
