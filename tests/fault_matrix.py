@@ -19,7 +19,8 @@ from PIL import Image
 
 from tcgamirror.brake import Brake
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.cli.output import Progress, table
+from tcgamirror.cli.output import table
+from tcgamirror.cli.progress import Progress
 from tcgamirror.home import CATALOGUE, Home
 from tcgamirror.mirror import Wishes, perform
 from tcgamirror.model import Target

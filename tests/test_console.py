@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.cli import output
-from tcgamirror.cli.output import Progress, in_bytes, in_time, table, text, write_rows
+from tcgamirror.cli.output import in_bytes, in_time, table, text, write_rows
+from tcgamirror.cli.progress import Progress
 from tcgamirror.model import Outcome
 from tests.catalogues import FETCHED, LOST, PICTURE, slide
 from tests.command import succeeded
@@ -133,7 +133,7 @@ def test_without_a_terminal_only_failures_are_told(capsys: pytest.CaptureFixture
 def test_without_a_terminal_a_line_comes_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(output, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("tcgamirror.cli.progress.QUIET_SECONDS", 0.0)
     progress = Progress()
     progress.begins(3, workers=2)
     progress.finished(GOOD)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.cli.output import Progress
+from tcgamirror.cli.progress import Progress
 from tcgamirror.errors import Interrupted, NetworkError, NotThere, ServerError
 from tcgamirror.pauses import LONGEST, RESETS
 from tcgamirror.transport import Transport
@@ -267,7 +267,7 @@ def test_one_ctrl_c_ends_the_pause(tmp_path: Path, small_gdc: StandIn) -> None:
 def test_the_progress_line_tells_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr("tcgamirror.cli.output.say", said.append)
-    monkeypatch.setattr("tcgamirror.cli.output.QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("tcgamirror.cli.progress.QUIET_SECONDS", 0.0)
     progress = Progress()
     progress.begins(3, 1)
     progress.pauses("api.gdc.cancer.gov", 90.0, "too many requests (429)")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.cli import output, verify
+from tcgamirror.cli import progress
 from tcgamirror.files import YOUNG
 from tests.command import Result, ended, run, started, succeeded
 from tests.gdc import Fault, Listed, StandIn, listed
@@ -306,8 +306,8 @@ def test_repair_of_a_mirror_whose_images_are_not_mounted_fetches_nothing(
 def test_what_reads_no_bytes_is_told_without_a_rate(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(output, "QUIET_SECONDS", 0)
-    reading = verify._Reading(quiet=False)
+    monkeypatch.setattr("tcgamirror.cli.progress.QUIET_SECONDS", 0)
+    reading = progress.VerifyProgress(quiet=False)
     reading.begins(20, 0)
     reading.passed(10, 0)
     assert capsys.readouterr().err == "10 of 20 images\n"

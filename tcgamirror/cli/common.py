@@ -1,9 +1,4 @@
-"""The commands, by what they do to a mirror: make it, fill it, look at it.
-
-Each takes the parsed command line and returns its exit code. What only looks
-imports neither numpy nor the network: such imports stand inside the functions
-that need them.
-"""
+"""What the commands share: the mirror they work on, parsers, the end of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gallery` and `lock`: the mirror shown to others, as pages and as a list to be cited."""
+"""`lock`: the sample as a list to be cited."""
 
 from __future__ import annotations
 
@@ -18,31 +18,6 @@ from tcgamirror.lockfile import lines_of, lock_of, read_lock
 
 MOST_NAMED = 5
 """Slides named in one line; `lock --check` names them all."""
-
-
-def gallery(given: argparse.Namespace) -> ExitCode:
-    from tcgamirror.gallery.building import build
-
-    home = home_of(given)
-    terminal = sys.stderr.isatty()
-
-    def tell(done: int, total: int) -> None:
-        if terminal:
-            end = "\r\033[K" if done >= total else f"\rthumbnails: {done:,} of {total:,} "
-            print(end, end="", file=sys.stderr, flush=True)
-
-    made = build(home, tell)
-    print(
-        f"{output.slides(made.slides)} in {made.page}: {made.thumbnails:,} new thumbnails, "
-        f"{made.files:,} files written"
-    )
-    if made.unreadable:
-        images = "1 image has" if made.unreadable == 1 else f"{made.unreadable:,} images have"
-        output.say(
-            f"{images} no thumbnail, being missing, damaged or very large: "
-            "tcgamirror verify tells more"
-        )
-    return ExitCode.DONE
 
 
 def lock(given: argparse.Namespace) -> ExitCode:

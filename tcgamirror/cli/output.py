@@ -13,24 +13,13 @@ import json
 import os
 import shutil
 import sys
-import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from tcgamirror.errors import TcgaMirrorError
-    from tcgamirror.model import Outcome
-
-QUIET_SECONDS = 60.0
-"""Between two lines of progress where there is no terminal."""
-
-RATE_SECONDS = 20.0
-"""Over which the rate shown is taken."""
 
 ALIGNED_CHARACTERS = 16_000_000
 """Characters of a table's first rows to which its columns are aligned."""
@@ -250,126 +239,6 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 def _plain(value: object) -> object:
     return value.hex() if isinstance(value, bytes) else value
-
-
-class _Rate:
-    """How fast bytes come lately, so that a stall shows."""
-
-    def __init__(self) -> None:
-        self._seen = deque([(time.monotonic(), 0)])
-
-    def of(self, moved: int) -> float:
-        """Bytes per second, told that `moved` have come in all."""
-        now = time.monotonic()
-        self._seen.append((now, moved))
-        while self._seen[1][0] <= now - RATE_SECONDS:
-            self._seen.popleft()
-        since, before = self._seen[0]
-        return (moved - before) / max(now - since, 0.1)
-
-
-class Progress:
-    """Tells how a run goes: a bar with rate and time left, or a line now and then."""
-
-    def __init__(self, *, quiet: bool = False) -> None:
-        self._quiet = quiet
-        self._terminal = not quiet and sys.stderr.isatty()
-        self._bar: tqdm[NoReturn] | None = None
-        self._total = self._done = self._failed = 0
-        self._begun = self._said = time.monotonic()
-        self._rate = _Rate()
-        self._passing = False
-        self._stopping = False
-        self._pauses: dict[str, float] = {}
-
-    def listing(self, got: int, total: int) -> None:
-        """So many of the slides have been listed; of 0 if the first answer is awaited."""
-        self._pass(f"listing {got:,} of {slides(total)}" if total else "asking for the listing")
-
-    def note(self, message: str) -> None:
-        """Write one line, quiet or not: it is no progress."""
-        self._wipe()
-        if self._quiet:
-            say(message)
-        else:
-            self._line(message)
-
-    def begins(self, total: int, workers: int) -> None:
-        self._wipe()
-        self._total = total
-        self._begun = self._said = time.monotonic()
-        self._rate = _Rate()
-        if total and self._terminal:
-            from tqdm import tqdm
-
-            self._line(f"fetching {slides(total)}, up to {workers} at a time")
-            self._bar = tqdm(
-                total=total,
-                dynamic_ncols=True,
-                bar_format=f"{{n:,}} of {slides(total)} |{{bar}}| {{elapsed}}{{postfix}}",
-            )
-
-    def finished(self, outcome: Outcome) -> None:
-        if outcome.picture is not None:
-            self._done += 1
-        else:
-            self._failed += 1
-            last = outcome.attempts[-1]
-            self._line(f"failed: {outcome.slide.file_name}: {last.source}: {last.message}")
-        if self._bar is not None:
-            self._bar.update()
-
-    def tick(self, bytes_fetched: int, in_hand: int, stopping: bool) -> None:
-        if stopping and not self._stopping and in_hand:
-            self._stopping = True
-            self._line(f"finishing {slides(in_hand)}; Ctrl-C again lets go of them at once")
-        words = self._words(bytes_fetched)
-        if self._bar is not None:
-            self._bar.set_postfix_str(words)
-        elif time.monotonic() - self._said >= QUIET_SECONDS:
-            self._said = time.monotonic()
-            self._line(f"{self._done + self._failed:,} of {slides(self._total)}, {words}")
-
-    def pauses(self, host: str, seconds: float, reason: str) -> None:
-        self._pauses[host] = time.monotonic() + seconds
-        self.note(f"{host}: {reason}. All requests to it pause for {in_time(seconds)}")
-
-    def _words(self, moved: int) -> str:
-        words = [f"{in_bytes(moved)} at {in_bytes(self._rate.of(moved))}/s"]
-        for host, end in tuple(self._pauses.items()):
-            if (left := end - time.monotonic()) > 0:
-                words.append(f"{host} pauses for {in_time(left)}")
-        if self._failed:
-            words.append(f"{self._failed:,} failed")
-        ended = self._done + self._failed
-        if 0 < ended < self._total and not self._stopping:
-            each = (time.monotonic() - self._begun) / ended
-            words.append(f"{in_time(each * (self._total - ended))} left")
-        return ", ".join(words)
-
-    def close(self) -> None:
-        """Leaves the terminal as it was."""
-        self._wipe()
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-    def _pass(self, words: str) -> None:
-        """Shows on a terminal what the next words take the place of."""
-        if self._terminal:
-            self._passing = True
-            print(f"\r\033[K{words} ...", end="", file=sys.stderr, flush=True)
-
-    def _wipe(self) -> None:
-        if self._passing:
-            self._passing = False
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
-
-    def _line(self, message: str) -> None:
-        if self._bar is not None:
-            self._bar.write(text(message), file=sys.stderr)
-        elif not self._quiet:
-            say(message)
 
 
 @dataclass(frozen=True, slots=True)

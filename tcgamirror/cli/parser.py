@@ -17,16 +17,8 @@ from tcgamirror.cli.argtypes import (
     whole_number,
     workers,
 )
-from tcgamirror.cli.transfer import (
-    EXPORT,
-    IMPORT,
-    SERVE,
-    SYNC,
-    say_export,
-    say_import,
-    say_serve,
-    say_sync,
-)
+from tcgamirror.cli.transfer import EXPORT, IMPORT, SYNC, say_export, say_import, say_sync
+from tcgamirror.cli.web import SERVE, say_serve
 from tcgamirror.errors import WrongUse
 
 ABOUT = """\

@@ -1,4 +1,4 @@
-"""`export` and `import`: the mirror carried to other machines."""
+"""`export`, `import` and `sync`: the mirror carried to other machines."""
 
 from __future__ import annotations
 
@@ -8,22 +8,20 @@ import json
 import os
 import re
 import sys
-import time
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from tcgamirror.brake import Brake
 from tcgamirror.cli import output
 from tcgamirror.cli.argtypes import byte_count
 from tcgamirror.cli.common import home_of
+from tcgamirror.cli.progress import SyncProgress, TransferProgress
 from tcgamirror.errors import ExitCode, WrongUse
 from tcgamirror.transfer.export import Asked, Exported, export
 from tcgamirror.transfer.layout import check_ending
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from tcgamirror.differences import Synced
     from tcgamirror.publishers import Publisher
     from tcgamirror.transfer.importing import Imported
@@ -60,44 +58,13 @@ examples:
   tcgamirror sync http://server:8000/ tcga --rate 5M
   tcgamirror sync tcga /mnt/share/tcga --delete --dry-run"""
 
-SERVE = """\
-Images, a whole copy of the catalogue and the gallery; nothing else of the directory. Ctrl-C
-ends it with exit code 130, SIGTERM with 0.
-
-examples:
-  tcgamirror --mirror tcga serve
-  tcgamirror --mirror tcga serve --host 0.0.0.0 --port 8080"""
-
-
-class _Told:
-    """Tells how it goes: over and over on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, word: str, *, quiet: bool) -> None:
-        self._word = word
-        self._quiet = quiet
-        self._terminal = sys.stderr.isatty()
-        self._said = time.monotonic()
-
-    def __call__(self, got: int, total: int, size: int) -> None:
-        every = 0.2 if self._terminal else output.QUIET_SECONDS
-        now = time.monotonic()
-        if self._quiet or (now - self._said < every and got < total):
-            return
-        words = f"{self._word} {got:,} of {total:,} images, {output.in_bytes(size)}"
-        if self._terminal:
-            end = "\r\033[K" if got >= total else f"\r\033[K{words} "
-            print(end, end="", file=sys.stderr, flush=True)
-        elif now - self._said >= every:
-            output.say(words)
-        self._said = now
-
 
 def export_mirror(given: argparse.Namespace) -> ExitCode:
     home = home_of(given)
     if given.dest is not None:
         check_ending(given.dest)
     asked = Asked(given.only, given.since)
-    made = export(home, given.dest, asked, _Told("exported", quiet=given.json))
+    made = export(home, given.dest, asked, TransferProgress("exported", quiet=given.json))
     code = ExitCode.DAMAGED if made.lacking else ExitCode.DONE
     # Standard output may be the archive itself.
     with redirect_stdout(sys.stderr) if given.dest is None else nullcontext():
@@ -129,7 +96,7 @@ def import_into(given: argparse.Namespace) -> ExitCode:
     # A new mirror is made where it is named, as init does; one that is there may be above.
     named = given.mirror or os.environ.get("TCGAMIRROR")
     root = Path(named) if named else home_of(given).root
-    made = import_export(root, given.source, _Told("imported", quiet=given.json))
+    made = import_export(root, given.source, TransferProgress("imported", quiet=given.json))
     if given.json:
         print(json.dumps({**dataclasses.asdict(made), "exit_code": int(made.exit_code)}))
     else:
@@ -191,39 +158,6 @@ def say_import(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="the result as one JSON line")
 
 
-class _Moving:
-    """Tells how it goes: a bar of bytes on a terminal, else a line now and then."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._bar: tqdm[NoReturn] | None = None
-        self._images = self._total = 0
-        self._said = time.monotonic()
-
-    def begins(self, images: int, size: int) -> None:
-        self.close()
-        self._images, self._total = 0, images
-        if images and not self._quiet and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=size, unit="B", unit_scale=True, dynamic_ncols=True)
-
-    def passed(self, images: int, size: int) -> None:
-        self._images += images
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"{self._images:,} of {self._total:,}", refresh=False)
-            self._bar.update(size)
-        elif not self._quiet and time.monotonic() - self._said >= output.QUIET_SECONDS:
-            self._said = time.monotonic()
-            output.say(f"{self._images:,} of {output.images(self._total)}")
-
-    def close(self) -> None:
-        """Leaves the terminal as it was."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-
 # sync ------------------------------------------------------------------------------
 
 
@@ -239,7 +173,7 @@ def sync(given: argparse.Namespace) -> ExitCode:
     root = _destination(given.destination)
     brake = Brake()
     brake.listen()
-    moving = _Moving(quiet=given.json)
+    moving = SyncProgress(quiet=given.json)
 
     def done_from(source: Publisher) -> Synced:
         if given.dry_run:
@@ -318,32 +252,6 @@ def _tell(found: Synced) -> None:
         )
 
 
-# serve -----------------------------------------------------------------------------
-
-
-def serve(given: argparse.Namespace) -> ExitCode:
-    from tcgamirror.serve import serve as serve_at
-
-    home = home_of(given)
-
-    def announce(address: str, reachable: bool) -> None:
-        print(f"{home.root} is at {address} until Ctrl-C", flush=True)
-        if reachable:
-            output.say(
-                f"everyone who can reach {given.host} can read this mirror: there is no password; "
-                "leave out --host to keep it to this machine"
-            )
-
-    return serve_at(home.root, given.host, given.port, announce)
-
-
-def port(text: str) -> int:
-    """A TCP port; 0 for any free one."""
-    if not (text.isascii() and text.isdigit() and int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port from 0 to 65535")
-    return int(text)
-
-
 def say_sync(sync: argparse.ArgumentParser) -> None:
     sync.add_argument("source", metavar="SRC", help="directory, or http(s):// address")
     sync.add_argument("destination", metavar="DST", help="directory")
@@ -355,15 +263,3 @@ def say_sync(sync: argparse.ArgumentParser) -> None:
         "--rate", type=byte_count, metavar="BYTES", help="most per second (default: unlimited)"
     )
     sync.add_argument("--json", action="store_true", help="the result as one JSON line")
-
-
-def say_serve(serve: argparse.ArgumentParser) -> None:
-    serve.add_argument(
-        "--host",
-        default="127.0.0.1",
-        metavar="ADDRESS",
-        help="where to listen (default: 127.0.0.1, for this machine alone)",
-    )
-    serve.add_argument(
-        "--port", type=port, default=8000, metavar="N", help="default: 8000; 0 for any free one"
-    )

@@ -16,6 +16,7 @@ from tcgamirror.catalogue.queue import Standing
 from tcgamirror.cli import output
 from tcgamirror.cli.common import home_of, leave_if_busy
 from tcgamirror.cli.lock import difference_words
+from tcgamirror.cli.progress import Progress
 from tcgamirror.errors import ExitCode, TcgaMirrorError
 from tcgamirror.files import room
 from tcgamirror.forecast import Forecast
@@ -35,7 +36,7 @@ def update(given: argparse.Namespace) -> ExitCode:
 def _rehearse(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
     brake = Brake()
     brake.listen()
-    watcher = output.Progress(quiet=given.json)
+    watcher = Progress(quiet=given.json)
     try:
         with rehearsed(home_of(given), wishes, watcher, brake) as seen:
             watcher.close()
@@ -113,7 +114,7 @@ def _perform(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
     as_json = getattr(given, "json", False)
     brake = Brake()
     brake.listen()
-    progress = output.Progress(quiet=as_json)
+    progress = Progress(quiet=as_json)
     try:
         with RunLog(given.log, given.command) as log:
             report = perform(home, given.command, wishes, progress, brake, log)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
-import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from tcgamirror.brake import Brake
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cli import output
 from tcgamirror.cli.common import home_of, leave_if_busy
+from tcgamirror.cli.progress import Progress, VerifyProgress
 from tcgamirror.errors import Damaged, ExitCode, Interrupted, TcgaMirrorError, WrongUse
 from tcgamirror.home import CATALOGUE, Home
 from tcgamirror.store import IMAGES
@@ -21,61 +20,11 @@ from tcgamirror.strays import Stray, image_files, remove_unfinished
 from tcgamirror.verify import Asked, Deadline, Verified, Wrong, verify_images
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from tcgamirror.mirror import Fetched, Wishes
     from tcgamirror.rebuild import Rebuilt
 
 SHOWN = 50
 """Files that are named on the terminal."""
-
-
-class _Reading:
-    """Tells how reading goes: a bar with rate and time left, or a line now and then."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._bar: tqdm[NoReturn] | None = None
-        self._images = self._total = self._bytes = self._size = 0
-        self._begun = self._said = time.monotonic()
-
-    def listing(self, got: int, total: int) -> None:
-        if total and not self._quiet and sys.stderr.isatty():
-            end = "\r\033[K" if got >= total else f"\rlisting {got:,} of {output.slides(total)} "
-            print(end, end="", file=sys.stderr, flush=True)
-
-    def begins(self, images: int, size: int) -> None:
-        self._total, self._size = images, size
-        self._begun = self._said = time.monotonic()
-        if size and not self._quiet and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=size, unit="B", unit_scale=True, dynamic_ncols=True)
-
-    def passed(self, images: int, size: int) -> None:
-        self._images += images
-        self._bytes += size
-        if self._bar is not None:
-            of = f"{self._images:,} of {output.images(self._total)}"
-            self._bar.set_postfix_str(of, refresh=False)
-            self._bar.update(size)
-        elif not self._quiet and time.monotonic() - self._said >= output.QUIET_SECONDS:
-            self._said = time.monotonic()
-            seconds = self._said - self._begun
-            read = ""
-            if self._bytes:
-                rest = seconds / self._bytes * (self._size - self._bytes)
-                read = (
-                    f", {output.in_bytes(self._bytes)} at "
-                    f"{output.in_bytes(self._bytes / seconds)}/s, {output.in_time(rest)} left"
-                )
-            output.say(f"{self._images:,} of {output.images(self._total)}{read}")
-
-    def close(self) -> None:
-        """Leaves the terminal as it was."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
 
 
 # verify ----------------------------------------------------------------------------
@@ -91,7 +40,7 @@ def verify(given: argparse.Namespace) -> ExitCode:
     deadline = Deadline(brake.stop, asked.time_limit)
     if given.repair:
         return _Repair(home, asked, brake, deadline, as_json=given.json).run()
-    reading = _Reading(quiet=given.json)
+    reading = VerifyProgress(quiet=given.json)
     try:
         with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
             found = verify_images(home, catalogue, asked, reading, deadline)
@@ -125,7 +74,7 @@ class _Repair:
         # Here and below: what only reads the mirror needs neither network nor decoders.
         from tcgamirror.mirror import Wishes, perform
 
-        progress = output.Progress(quiet=self._as_json)
+        progress = Progress(quiet=self._as_json)
         nothing = Wishes(refresh=False, sample=False, fetch=False)
         try:
             report = perform(
@@ -144,7 +93,7 @@ class _Repair:
     def _survey(self, catalogue: Catalogue) -> Wishes:
         from tcgamirror.mirror import Wishes
 
-        reading = _Reading(quiet=self._as_json)
+        reading = VerifyProgress(quiet=self._as_json)
         try:
             found = verify_images(self._home, catalogue, self._asked, reading, self._deadline)
         finally:
@@ -252,7 +201,7 @@ def rebuild(given: argparse.Namespace) -> ExitCode:
     home = home_of(given)
     brake = Brake()
     brake.listen()
-    reading = _Reading(quiet=given.json)
+    reading = VerifyProgress(quiet=given.json)
     try:
         made = rebuild_catalogue(home, reading, brake, offline=given.offline)
     finally:
