@@ -16,11 +16,11 @@ from typing import TypeVar
 
 from tcgamirror import values
 from tcgamirror.catalogue.rows import Value
-from tcgamirror.facts import MOST_DOWNSAMPLE, MOST_LEVELS
+from tcgamirror.imaging.metadata import MOST_DOWNSAMPLE, MOST_LEVELS
+from tcgamirror.imaging.svs import MOST_TILES
 from tcgamirror.model import Kind, MppSource, Status, Upstream
 from tcgamirror.resolution import MPP_PLAUSIBLE
 from tcgamirror.settings import SOURCES
-from tcgamirror.svs import MOST_TILES
 
 Check = Callable[[object], Value]
 

@@ -14,9 +14,9 @@ from typing import BinaryIO
 
 from tcgamirror.errors import BadSlide, Damaged
 from tcgamirror.geometry import Size
+from tcgamirror.imaging.tiff import Directory, Tag, Tiff
 from tcgamirror.model import ImageFormat
 from tcgamirror.spans import Span
-from tcgamirror.tiff import Directory, Tag, Tiff
 
 MOST_SEGMENTS = 16
 """Chunks of a PNG, or segments of a JPEG, before its pixels; `encode` writes at most nine."""

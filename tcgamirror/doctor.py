@@ -20,7 +20,6 @@ from tcgamirror import filesystem, gdc
 from tcgamirror.answers import place
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.deepzoom import DeepZoom, decoded
 from tcgamirror.errors import (
     Damaged,
     ExitCode,
@@ -32,6 +31,7 @@ from tcgamirror.errors import (
 from tcgamirror.files import free_bytes
 from tcgamirror.geometry import Size
 from tcgamirror.home import CATALOGUE, WORK, Home
+from tcgamirror.imaging.deepzoom import DeepZoom, decoded
 from tcgamirror.machine import Finding
 from tcgamirror.model import Slide
 from tcgamirror.origins import Origin

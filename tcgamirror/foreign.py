@@ -24,8 +24,8 @@ from tcgamirror.catalogue.schema import APPLICATION_ID, MIGRATIONS
 from tcgamirror.cells import SAMPLED, TABLES, Check
 from tcgamirror.errors import Damaged, NoRoom, WrongUse
 from tcgamirror.home import FIXED
+from tcgamirror.imaging.store import Store
 from tcgamirror.model import ImageFormat, MppSource, Slide, Status
-from tcgamirror.store import Store
 
 MOST_BYTES = 4 << 30
 """Of the whole file; a catalogue of every TCGA slide has about 50 MB, of a million 2 GB."""

@@ -16,8 +16,10 @@ from typing import BinaryIO
 
 from tcgamirror.catalogue.images import Restored
 from tcgamirror.errors import Damaged
-from tcgamirror.facts import Told, understood
 from tcgamirror.geometry import LEVEL_TOLERANCE, Size
+from tcgamirror.imaging.image_reader import decode_all, read_header
+from tcgamirror.imaging.metadata import Told, understood
+from tcgamirror.imaging.store import Store
 from tcgamirror.model import (
     FALLBACK_MAX_SIZE,
     Attempt,
@@ -29,8 +31,6 @@ from tcgamirror.model import (
     Target,
 )
 from tcgamirror.openat import Tree
-from tcgamirror.readback import decode_all, read_header
-from tcgamirror.store import Store
 from tcgamirror.workspace import Workspace
 
 _PIECE = 1 << 20

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tcgamirror.errors import NetworkError, SlideError
+from tcgamirror.imaging.store import Store
 from tcgamirror.model import Attempt, Outcome, Picture, Slide, Target
 from tcgamirror.sources import Source
-from tcgamirror.store import Store
 from tcgamirror.transport import Meter
 
 

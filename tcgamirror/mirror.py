@@ -27,6 +27,7 @@ from tcgamirror.errors import (
 from tcgamirror.files import Lock, check_writable
 from tcgamirror.forecast import Forecast, forecast
 from tcgamirror.home import CATALOGUE, LOCK, WORK, Home
+from tcgamirror.imaging.store import IMAGES, Store
 from tcgamirror.lockcheck import Differences, compare
 from tcgamirror.lockfile import read_lock
 from tcgamirror.model import Outcome
@@ -35,7 +36,6 @@ from tcgamirror.pauses import OnPause
 from tcgamirror.pool import Pool, limits_of, workers_of
 from tcgamirror.runlog import RunLog
 from tcgamirror.settings import Settings
-from tcgamirror.store import IMAGES, Store
 from tcgamirror.tally import Tally, is_away
 from tcgamirror.transport import Transport, host_key
 from tcgamirror.workspace import Workspace

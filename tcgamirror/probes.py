@@ -11,8 +11,8 @@ from json import JSONDecodeError, loads
 
 from tcgamirror import gdc
 from tcgamirror.answers import Answer, place, printable
-from tcgamirror.deepzoom import DeepZoom
 from tcgamirror.errors import NetworkError
+from tcgamirror.imaging.deepzoom import DeepZoom
 from tcgamirror.model import Slide
 from tcgamirror.origins import Origin
 from tcgamirror.settings import Settings

@@ -26,6 +26,7 @@ from tcgamirror.catalogue.images import Restored, fact_of
 from tcgamirror.errors import BadSettings, Damaged, ExitCode, NoRoom, WrongUse
 from tcgamirror.files import Lock, room, sync_folder
 from tcgamirror.home import CATALOGUE, FIXED, LOCK, Home
+from tcgamirror.imaging.store import IMAGES
 from tcgamirror.inplace import Images
 from tcgamirror.lockfile import order_of
 from tcgamirror.manifest import read_manifest
@@ -33,7 +34,6 @@ from tcgamirror.mirror import network
 from tcgamirror.model import Listing, Upstream
 from tcgamirror.openat import Tree
 from tcgamirror.refreshing import note_read
-from tcgamirror.store import IMAGES
 from tcgamirror.strays import Stray, image_files
 from tcgamirror.verify import Deadline, checkers
 

@@ -31,15 +31,15 @@ from typing import Protocol
 from tcgamirror.abreast import in_batches, threads
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Kept
-from tcgamirror.compared import Compared, same, sign
 from tcgamirror.dimensions import read_size
 from tcgamirror.errors import Damaged, ExitCode, Interrupted
 from tcgamirror.files import YOUNG, Reader
 from tcgamirror.home import Home
+from tcgamirror.imaging.store import IMAGES
+from tcgamirror.imaging.verified import Compared, same, sign
 from tcgamirror.model import ImageFormat
 from tcgamirror.openat import Tree
 from tcgamirror.rounds import Round
-from tcgamirror.store import IMAGES
 from tcgamirror.strays import Stray, strays_of
 
 MOST_CHECKERS = 8
@@ -317,7 +317,7 @@ class Checker:
 
     def _decode(self, file: io.FileIO) -> None:
         # Only now: to read images that are as they were needs no decoder.
-        from tcgamirror.readback import decode_all
+        from tcgamirror.imaging.image_reader import decode_all
 
         decode_all(file, self._form, self._deadline.check)
 

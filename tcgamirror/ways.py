@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from tcgamirror.cores import cores
 from tcgamirror.home import Home
+from tcgamirror.imaging.store import Store
 from tcgamirror.ladder import Ladder
 from tcgamirror.origins import Origins
 from tcgamirror.sources import Source
 from tcgamirror.sources.range import Range
 from tcgamirror.sources.tiles import Tiles
 from tcgamirror.sources.whole import Whole
-from tcgamirror.store import Store
 from tcgamirror.transport import Transport
 from tcgamirror.workspace import Workspace
 

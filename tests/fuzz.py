@@ -35,24 +35,24 @@ from hypothesis import strategies as st
 from tcgamirror import gdc
 from tcgamirror.answers import parsed as parsed_json
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.decode import JpegTiles, is_plain_jpeg
-from tcgamirror.deepzoom import DeepZoom, decoded
 from tcgamirror.dimensions import Bytes
-from tcgamirror.encode import write_image
 from tcgamirror.errors import TcgaMirrorError
-from tcgamirror.facts import understood
 from tcgamirror.foreign import Foreign
 from tcgamirror.gallery.thumbnails import Thumbnails
 from tcgamirror.geometry import Box, Size
 from tcgamirror.home import CATALOGUE
+from tcgamirror.imaging.decode import JpegTiles, is_plain_jpeg
+from tcgamirror.imaging.deepzoom import DeepZoom, decoded
+from tcgamirror.imaging.image_reader import decode_all, read_header
+from tcgamirror.imaging.image_writer import write_image
+from tcgamirror.imaging.metadata import understood
+from tcgamirror.imaging.svs import Svs
 from tcgamirror.lockfile import formatted
 from tcgamirror.lockfile import parsed as parsed_lock
 from tcgamirror.manifest import slides_of
 from tcgamirror.model import ImageFormat
 from tcgamirror.publishers import Folder
-from tcgamirror.readback import decode_all, read_header
 from tcgamirror.settings import FILE_NAME, read_settings
-from tcgamirror.svs import Svs
 from tcgamirror.transfer.scan import check_sums, scanned
 from tests.test_gdc import API, STATUS, Scripted, hit, page
 from tests.test_lockfile import LOCK

@@ -9,10 +9,10 @@ import json
 import sys
 from pathlib import Path
 
+from tcgamirror.imaging.store import Store
 from tcgamirror.model import ImageFormat, Slide, Target
 from tcgamirror.origins import Origins
 from tcgamirror.sources.whole import Whole
-from tcgamirror.store import Store
 from tcgamirror.transport import Meter, Transport
 from tests.fetching import workspace
 

@@ -10,11 +10,11 @@ import numpy as np
 import openslide
 import pytest
 
-from tcgamirror.alone import write_alone
-from tcgamirror.decode import OpenSlideTiles, Pixels
-from tcgamirror.raster import render
+from tcgamirror.imaging.decode import OpenSlideTiles, Pixels
+from tcgamirror.imaging.resample import render
+from tcgamirror.imaging.single_level import write_alone
+from tcgamirror.imaging.svs import Svs
 from tcgamirror.sources.whole import LocalFile
-from tcgamirror.svs import Svs
 from tests.levels import (
     REAL_SLIDES,
     ZOO,

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tcgamirror.dimensions import read_size
-from tcgamirror.encode import write_image
 from tcgamirror.errors import Damaged
 from tcgamirror.geometry import Size
+from tcgamirror.imaging.image_reader import read_header
+from tcgamirror.imaging.image_writer import write_image
 from tcgamirror.model import ImageFormat
-from tcgamirror.readback import read_header
 
 SIZE = Size(120, 90)
 

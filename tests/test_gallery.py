@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tcgamirror.encode import write_image
 from tcgamirror.errors import Locked, WrongUse
 from tcgamirror.files import Lock
 from tcgamirror.gallery.building import Made, build
@@ -30,8 +29,9 @@ from tcgamirror.gallery.packs import PACK, slug
 from tcgamirror.gallery.thumbnails import LONGEST, Thumbnails
 from tcgamirror.geometry import Size
 from tcgamirror.home import Home
+from tcgamirror.imaging.image_reader import read_header
+from tcgamirror.imaging.image_writer import write_image
 from tcgamirror.model import ImageFormat
-from tcgamirror.readback import read_header
 from tests.command import run, started, succeeded
 from tests.crowd import crowd
 from tests.gdc import StandIn

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from tcgamirror.geometry import Size
+from tcgamirror.imaging.image_reader import read_header
 from tcgamirror.model import ImageFormat
-from tcgamirror.readback import read_header
 from tests.carrying import again, catalogue, exported
 from tests.command import ended, run, started
 from tests.gdc import Listed, StandIn

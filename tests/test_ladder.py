@@ -21,12 +21,12 @@ from PIL import Image
 
 from tcgamirror.brake import Brake
 from tcgamirror.errors import Damaged, Interrupted, NoRoom, NotThere
+from tcgamirror.imaging.store import Store
 from tcgamirror.ladder import Ladder
 from tcgamirror.model import Attempt, ImageFormat, Outcome, Picture, Slide, Target
 from tcgamirror.pool import Pool
 from tcgamirror.sources import Opened, Source
 from tcgamirror.sources.tiles import Tiles
-from tcgamirror.store import Store
 from tcgamirror.transport import Meter, Transport
 from tests.fetching import SHORT, by_range, by_whole, origins_of, slide_of, workspace
 from tests.gdc import Fault, Listed, StandIn, listed, made_up_name

@@ -18,15 +18,15 @@ from PIL import Image
 
 from tcgamirror.errors import BadTile, ServerError, UnusualSlide
 from tcgamirror.geometry import Size
+from tcgamirror.imaging.image_reader import read_header
+from tcgamirror.imaging.resample import render
+from tcgamirror.imaging.svs import Svs
+from tcgamirror.imaging.tiff import Tag
 from tcgamirror.model import ImageFormat, Resample, Target
-from tcgamirror.raster import render
-from tcgamirror.readback import read_header
 from tcgamirror.sources.range import ALWAYS_FOR_PATCHES
 from tcgamirror.sources.reading import opened
 from tcgamirror.sources.whole import LocalFile
 from tcgamirror.spans import SpanSet
-from tcgamirror.svs import Svs
-from tcgamirror.tiff import Tag
 from tcgamirror.transport import Meter, Transport
 from tests.command import run, succeeded
 from tests.fetching import SHORT, asked, by_range, by_whole, level_target, made, slide_of

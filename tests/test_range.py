@@ -11,12 +11,12 @@ import pytest
 
 from tcgamirror.errors import TooFine
 from tcgamirror.geometry import Size
+from tcgamirror.imaging.svs import Svs
+from tcgamirror.imaging.tiff import Tag, Tiff
 from tcgamirror.model import Slide, Target
 from tcgamirror.sources.range import GAP, LOOK_AHEAD, MOST_FORESEEN, TAIL
 from tcgamirror.sources.whole import LocalFile
 from tcgamirror.spans import Span, SpanSet
-from tcgamirror.svs import Svs
-from tcgamirror.tiff import Tag, Tiff
 from tcgamirror.transport import Meter, Transport
 from tests.fetching import (
     SHORT,

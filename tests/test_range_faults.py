@@ -26,7 +26,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcgamirror.decode import Pixels
 from tcgamirror.errors import (
     BadSlide,
     CutShort,
@@ -43,8 +42,9 @@ from tcgamirror.errors import (
     WrongSpan,
     WrongTotal,
 )
+from tcgamirror.imaging.decode import Pixels
+from tcgamirror.imaging.tiff import Tag
 from tcgamirror.model import Target
-from tcgamirror.tiff import Tag
 from tcgamirror.transport import Transport
 from tests.fetching import SHORT, At, by_range, made, origins_of, slide_of
 from tests.gdc import Listed, StandIn, listed

@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcgamirror.decode import Pixels
 from tcgamirror.errors import (
     BadSlide,
     ChangedFile,
@@ -26,6 +25,7 @@ from tcgamirror.errors import (
     NetworkError,
     NoRoom,
 )
+from tcgamirror.imaging.decode import Pixels
 from tcgamirror.model import Target
 from tcgamirror.partial import PartialFile
 from tcgamirror.sources.range import AT_ONCE, RemoteFile

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tcgamirror import raster
-from tcgamirror.decode import Pixels
 from tcgamirror.errors import BadSlide, BadTile
 from tcgamirror.geometry import Grid, Size
+from tcgamirror.imaging import resample
+from tcgamirror.imaging.decode import Pixels
 
 
 @dataclass
@@ -51,7 +51,7 @@ def grainy(width: int, height: int, seed: int = 0) -> Pixels:
 
 
 def rendered(reader: ArrayTiles, size: Size) -> Pixels:
-    return np.concatenate(list(raster.render(reader, size)))
+    return np.concatenate(list(resample.render(reader, size)))
 
 
 def by_pillow(pixels: Pixels, size: Size) -> Pixels:
@@ -80,8 +80,8 @@ def test_strips_are_the_pixels_pillow_makes_of_the_whole_level(
     pixels = grainy(width, height)
     tiles = ArrayTiles(pixels, Size(max(tile[0], 1 + width // 40), max(tile[1], 1 + height // 40)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(raster, "CHUNK_PIXELS", chunk)
-        patch.setattr(raster, "STRIP_PIXELS", strip)
+        patch.setattr(resample, "CHUNK_PIXELS", chunk)
+        patch.setattr(resample, "STRIP_PIXELS", strip)
         made = rendered(tiles, size)
     assert made.shape == (size.height, size.width, 3)
     # Pillow takes a box in single precision: a weight may be rounded the other way.
@@ -127,10 +127,10 @@ def one_colour(grid: Grid) -> ArrayTiles:
 def test_an_unreduced_row_of_tiles_is_held_once(
     size: Size, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(raster, "STRIP_PIXELS", 400_000)
+    monkeypatch.setattr(resample, "STRIP_PIXELS", 400_000)
     grid = Grid(Size(6000, 4096), Size(256, 4096))
     tracemalloc.start()
-    rows = sum(map(len, raster.render(one_colour(grid), size)))
+    rows = sum(map(len, resample.render(one_colour(grid), size)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert rows == size.height
@@ -148,13 +148,13 @@ def test_an_unreduced_row_of_tiles_is_held_once(
 )
 def test_a_level_too_wide_to_be_held_is_refused(grid: Grid, size: Size) -> None:
     with pytest.raises(BadSlide, match="is too wide"):
-        list(raster.render(one_colour(grid), size))
+        list(resample.render(one_colour(grid), size))
 
 
 def test_a_slide_of_common_tiles_is_not_too_wide() -> None:
     widest = Grid(Size(250_000, 300), Size(240, 240))
     for size in (widest.size, Size(120, 1)):
-        assert sum(map(len, raster.render(one_colour(widest), size))) == size.height
+        assert sum(map(len, resample.render(one_colour(widest), size))) == size.height
 
 
 def test_a_level_reduced_a_thousandfold_is_its_mean() -> None:

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tcgamirror import readback
-from tcgamirror.decode import Pixels
-from tcgamirror.encode import _tiff_directory, write_image
 from tcgamirror.errors import Damaged, Interrupted
-from tcgamirror.facts import understood
 from tcgamirror.geometry import Size
+from tcgamirror.imaging import image_reader
+from tcgamirror.imaging.decode import Pixels
+from tcgamirror.imaging.image_reader import decode_all, read_header
+from tcgamirror.imaging.image_writer import _tiff_directory, write_image
+from tcgamirror.imaging.metadata import understood
 from tcgamirror.model import ImageFormat
-from tcgamirror.readback import decode_all, read_header
 
 FACTS = {"file_id": "e3b", "site": "Brüste"}
 SIZE = Size(120, 90)
@@ -236,7 +236,7 @@ def test_decoding_is_stopped_from_within_and_takes_its_time_at_most(
 
     with pytest.raises(Interrupted):
         decode_all(io.BytesIO(whole), form, stop)
-    monkeypatch.setattr(readback, "SECONDS", -9.0)
+    monkeypatch.setattr(image_reader, "SECONDS", -9.0)
     with pytest.raises(Damaged, match="not decoded after"):
         decode_all(io.BytesIO(whole), form)
 

@@ -17,14 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tcgamirror.decode import JpegTiles, Pixels, TileReader, is_plain_jpeg, scale_for
 from tcgamirror.errors import BadTile
 from tcgamirror.geometry import Grid, Size, reduction
+from tcgamirror.imaging.decode import JpegTiles, Pixels, TileReader, is_plain_jpeg, scale_for
+from tcgamirror.imaging.image_reader import read_header
+from tcgamirror.imaging.resample import render
+from tcgamirror.imaging.svs import Svs
 from tcgamirror.model import ImageFormat, Resample, Target
-from tcgamirror.raster import render
-from tcgamirror.readback import read_header
 from tcgamirror.sources.whole import LocalFile
-from tcgamirror.svs import Svs
 from tcgamirror.transport import Transport
 from tests.command import ROOT, run, succeeded
 from tests.fetching import SHORT, best_shift, by_range, by_tiles, by_whole, made, slide_of

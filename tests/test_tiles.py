@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tcgamirror.decode import Pixels
 from tcgamirror.errors import (
     BadSlide,
     BadTile,
@@ -25,6 +24,7 @@ from tcgamirror.errors import (
     WrongContent,
 )
 from tcgamirror.geometry import Size
+from tcgamirror.imaging.decode import Pixels
 from tcgamirror.model import MppSource, Slide, Target
 from tcgamirror.transport import Meter, Transport
 from tests.fetching import (

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tcgamirror.decode import Pixels
 from tcgamirror.errors import (
     BadSlide,
     BadTile,
@@ -27,6 +26,7 @@ from tcgamirror.errors import (
     UnusualSlide,
     WrongTotal,
 )
+from tcgamirror.imaging.decode import Pixels
 from tcgamirror.model import Resample, Slide, Target
 from tcgamirror.sources.whole import LocalFile
 from tcgamirror.spans import Span

@@ -15,7 +15,7 @@ from tcgamirror.cli.common import home_of, leave_if_busy
 from tcgamirror.cli.progress import Progress, VerifyProgress
 from tcgamirror.errors import Damaged, ExitCode, Interrupted, TcgaMirrorError, WrongUse
 from tcgamirror.home import CATALOGUE, Home
-from tcgamirror.store import IMAGES
+from tcgamirror.imaging.store import IMAGES
 from tcgamirror.strays import Stray, image_files, remove_unfinished
 from tcgamirror.verify import Asked, Deadline, Verified, Wrong, verify_images
 

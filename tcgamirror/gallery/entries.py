@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.reports import Value
-from tcgamirror.store import IMAGES
+from tcgamirror.imaging.store import IMAGES
 
 MOST_TEXT = 2000
 """Characters shown of one value; an error that names three sources has about 500."""

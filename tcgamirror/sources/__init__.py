@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from tcgamirror.decode import TileReader
+from tcgamirror.imaging.decode import TileReader
 from tcgamirror.model import Pyramid, Rendition, Slide, Target
 from tcgamirror.transport import Meter
 

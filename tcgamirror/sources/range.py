@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from tcgamirror.answers import place
-from tcgamirror.decode import is_plain_jpeg
 from tcgamirror.errors import (
     BadSlide,
     ChangedFile,
@@ -24,16 +23,17 @@ from tcgamirror.errors import (
     UnusualSlide,
 )
 from tcgamirror.files import replacing, room
+from tcgamirror.imaging.decode import is_plain_jpeg
+from tcgamirror.imaging.patches import Fetch
+from tcgamirror.imaging.svs import Base, Svs, read_base
+from tcgamirror.imaging.tiff import Tiff
 from tcgamirror.model import Resample, Slide, Target
 from tcgamirror.origins import Origin, Origins
 from tcgamirror.partial import PartialFile
-from tcgamirror.patches import Fetch
 from tcgamirror.sources import Opened
 from tcgamirror.sources.reading import opened
 from tcgamirror.sources.several import each
 from tcgamirror.spans import Span, coalesce, split
-from tcgamirror.svs import Base, Svs, read_base
-from tcgamirror.tiff import Tiff
 from tcgamirror.transport import Meter, Transport
 from tcgamirror.workspace import Lease, Workspace, clear
 

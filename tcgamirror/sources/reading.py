@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tcgamirror.alone import write_alone
-from tcgamirror.decode import (
+from tcgamirror.errors import BadTile, UnusualSlide
+from tcgamirror.files import room
+from tcgamirror.geometry import Grid
+from tcgamirror.imaging.decode import (
     BareTiles,
     JpegTiles,
     OpenSlideTiles,
@@ -20,16 +22,14 @@ from tcgamirror.decode import (
     is_plain_jpeg,
     scale_for,
 )
-from tcgamirror.errors import BadTile, UnusualSlide
-from tcgamirror.files import room
-from tcgamirror.geometry import Grid
+from tcgamirror.imaging.patches import Fetch, PatchedTiles
+from tcgamirror.imaging.resample import render
+from tcgamirror.imaging.single_level import write_alone
+from tcgamirror.imaging.svs import Compression, Svs, TileTable
+from tcgamirror.imaging.tiff import ReadAt
 from tcgamirror.model import Rendition, Resample, Target
-from tcgamirror.patches import Fetch, PatchedTiles
-from tcgamirror.raster import render
 from tcgamirror.sources import Opened
 from tcgamirror.spans import Span
-from tcgamirror.svs import Compression, Svs, TileTable
-from tcgamirror.tiff import ReadAt
 
 
 def nothing(_: Sequence[Span]) -> None:

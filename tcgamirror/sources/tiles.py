@@ -11,8 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tcgamirror.answers import Answer
-from tcgamirror.decode import Pixels
-from tcgamirror.deepzoom import DeepZoom, Stream, decoded, is_picture, pixels_only
 from tcgamirror.errors import (
     BadSlide,
     BadTile,
@@ -24,10 +22,12 @@ from tcgamirror.errors import (
 )
 from tcgamirror.files import room
 from tcgamirror.geometry import Grid
+from tcgamirror.imaging.decode import Pixels
+from tcgamirror.imaging.deepzoom import DeepZoom, Stream, decoded, is_picture, pixels_only
+from tcgamirror.imaging.svs import MOST_TILES, Base
 from tcgamirror.model import Slide, Target
 from tcgamirror.sources import Opened
 from tcgamirror.sources.several import each
-from tcgamirror.svs import MOST_TILES, Base
 from tcgamirror.transport import Meter, Transport
 from tcgamirror.workspace import Lease, Workspace
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from tcgamirror.catalogue.rows import Row
 from tcgamirror.errors import BadExport, Damaged, Interrupted
-from tcgamirror.facts import understood
 from tcgamirror.files import digest, make_folder, room, sync_folder
 from tcgamirror.geometry import Size
 from tcgamirror.home import Home
+from tcgamirror.imaging.image_reader import decode_all, read_header
+from tcgamirror.imaging.metadata import understood
 from tcgamirror.inplace import fits
-from tcgamirror.readback import decode_all, read_header
 from tcgamirror.strays import Stray, part_of
 from tcgamirror.transfer.members import Member
 from tcgamirror.verify import checkers

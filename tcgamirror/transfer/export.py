@@ -19,10 +19,10 @@ from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
-from tcgamirror.compared import Compared
 from tcgamirror.errors import BadExport, NoRoom, WrongUse
 from tcgamirror.files import free_bytes
 from tcgamirror.home import CATALOGUE, GALLERY, Home
+from tcgamirror.imaging.verified import Compared
 from tcgamirror.settings import FILE_NAME, format_settings
 from tcgamirror.transfer.copying import Loaded, loaded, writing_early
 from tcgamirror.transfer.describing import readme

@@ -26,9 +26,9 @@ from pathlib import Path
 from shutil import rmtree, which
 from tempfile import TemporaryDirectory
 
-from tcgamirror.compared import FILE
 from tcgamirror.files import free_bytes
 from tcgamirror.geometry import Size
+from tcgamirror.imaging.verified import FILE
 from tests.bench.aims import number
 from tests.bench.done import Made, mirror
 from tests.bench.ours import PROGRAM

@@ -13,11 +13,11 @@ from pathlib import Path
 import openslide
 from openslide.deepzoom import DeepZoomGenerator
 
+from tcgamirror.imaging.svs import Svs
+from tcgamirror.imaging.tiff import Tiff
 from tcgamirror.model import Target
 from tcgamirror.sources.whole import LocalFile
 from tcgamirror.spans import Span
-from tcgamirror.svs import Svs
-from tcgamirror.tiff import Tiff
 from tests.gdc import Listed, listed, made_up_name
 from tests.gdc.listing import made_up_id
 from tests.slides import SlideSpec, make_slide

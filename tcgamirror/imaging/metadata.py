@@ -14,10 +14,10 @@ from typing import NoReturn
 
 from tcgamirror import __version__, values
 from tcgamirror.errors import Damaged
+from tcgamirror.imaging.svs import MOST_TILES
 from tcgamirror.model import Kind, Mpp, MppSource, Pyramid, Rendition, Resample, Slide
 from tcgamirror.resolution import MPP_PLAUSIBLE
 from tcgamirror.settings import SOURCES
-from tcgamirror.svs import MOST_TILES
 
 MOST_LEVELS = 64
 MOST_DOWNSAMPLE = 1e6

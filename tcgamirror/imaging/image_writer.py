@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tcgamirror.decode import Pixels
 from tcgamirror.errors import TooLarge
 from tcgamirror.geometry import Size
+from tcgamirror.imaging.decode import Pixels
 from tcgamirror.model import ImageFormat
 
 JPEG_QUALITY = 90

@@ -14,10 +14,10 @@ from itertools import pairwise
 
 from tcgamirror.errors import BadSlide
 from tcgamirror.geometry import Size, downsample, is_reduced
+from tcgamirror.imaging.tiff import MOST_VALUE_BYTES, Directory, Entry, ReadAt, Tag, Tiff
 from tcgamirror.model import Level, Mpp, Pyramid
 from tcgamirror.resolution import aperio_properties, resolution_of
 from tcgamirror.spans import Span
-from tcgamirror.tiff import MOST_VALUE_BYTES, Directory, Entry, ReadAt, Tag, Tiff
 
 MOST_TILES = 4_000_000
 LONGEST_SIDE = 2_000_000

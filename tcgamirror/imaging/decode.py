@@ -26,9 +26,9 @@ from PIL import Image
 
 from tcgamirror.errors import BadTile, UnusualSlide
 from tcgamirror.geometry import Grid, Size, reduction
+from tcgamirror.imaging.svs import Compression, Photometric, TiledLevel, TileTable
+from tcgamirror.imaging.tiff import ReadAt
 from tcgamirror.spans import Span
-from tcgamirror.svs import Compression, Photometric, TiledLevel, TileTable
-from tcgamirror.tiff import ReadAt
 
 Pixels = NDArray[np.uint8]
 """RGB, of shape (rows, columns, 3)."""

@@ -15,9 +15,9 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from tcgamirror.decode import Pixels
 from tcgamirror.errors import BadTile, TooLong, WrongContent
 from tcgamirror.geometry import Box, Grid, Size, halved
+from tcgamirror.imaging.decode import Pixels
 from tcgamirror.model import Level, Mpp, Pyramid
 
 LONGEST_SIDE = 2_000_000

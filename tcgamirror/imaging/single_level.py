@@ -14,9 +14,9 @@ from bisect import bisect_right
 from typing import BinaryIO
 
 from tcgamirror.geometry import Size
+from tcgamirror.imaging.svs import Svs, TileTable
+from tcgamirror.imaging.tiff import ReadAt, Tag
 from tcgamirror.spans import Span
-from tcgamirror.svs import Svs, TileTable
-from tcgamirror.tiff import ReadAt, Tag
 
 _LONG8 = 16
 _PIECE = 1 << 20

@@ -32,12 +32,17 @@ from tcgamirror.dimensions import (
     segments,
     tiff_size,
 )
-from tcgamirror.encode import FACTS_KEY, JPEG_MOST_PIXELS, STRIP_BYTES, TIFF_MOST_BYTES
 from tcgamirror.errors import BadSlide, Damaged
 from tcgamirror.geometry import Size
+from tcgamirror.imaging.image_writer import (
+    FACTS_KEY,
+    JPEG_MOST_PIXELS,
+    STRIP_BYTES,
+    TIFF_MOST_BYTES,
+)
+from tcgamirror.imaging.tiff import Directory, Tag, Tiff
 from tcgamirror.model import ImageFormat
 from tcgamirror.spans import Span
-from tcgamirror.tiff import Directory, Tag, Tiff
 
 MOST_FACTS = 1 << 16
 """Bytes of an image's facts; those that `encode` writes have about a thousand."""

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tcgamirror.compared import Compared, same, sign
-from tcgamirror.facts import facts_of
 from tcgamirror.files import digest, replacing
+from tcgamirror.imaging.metadata import facts_of
+from tcgamirror.imaging.verified import Compared, same, sign
 from tcgamirror.model import SLIDE_SUFFIX, ImageFormat, Picture, Slide
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class Store:
         image, NoRoom if the disk cannot; nothing is left in its place then.
         """
         # Only now: most who ask where an image lies make none.
-        from tcgamirror.encode import write_image
-        from tcgamirror.raster import render
+        from tcgamirror.imaging.image_writer import write_image
+        from tcgamirror.imaging.resample import render
 
         path = self.path(slide)
         file = self._mirror / path

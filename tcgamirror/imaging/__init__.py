@@ -1,0 +1,1 @@
+"""Turn slide bytes into pixels and an image file, and read it back."""
