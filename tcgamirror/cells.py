@@ -17,9 +17,8 @@ from typing import TypeVar
 from tcgamirror import values
 from tcgamirror.catalogue.rows import Value
 from tcgamirror.imaging.metadata import MOST_DOWNSAMPLE, MOST_LEVELS
-from tcgamirror.imaging.svs import MOST_TILES
+from tcgamirror.imaging.svs import MOST_TILES, MPP_PLAUSIBLE
 from tcgamirror.model import Kind, MppSource, Status, Upstream
-from tcgamirror.resolution import MPP_PLAUSIBLE
 from tcgamirror.settings import SOURCES
 
 Check = Callable[[object], Value]

@@ -31,10 +31,10 @@ from typing import Protocol
 from tcgamirror.abreast import in_batches, threads
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Kept
-from tcgamirror.dimensions import read_size
 from tcgamirror.errors import Damaged, ExitCode, Interrupted
 from tcgamirror.files import YOUNG, Reader
 from tcgamirror.home import Home
+from tcgamirror.imaging.image_reader import read_size
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.imaging.verified import Compared, same, sign
 from tcgamirror.model import ImageFormat

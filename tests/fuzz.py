@@ -35,7 +35,6 @@ from hypothesis import strategies as st
 from tcgamirror import gdc
 from tcgamirror.answers import parsed as parsed_json
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.dimensions import Bytes
 from tcgamirror.errors import TcgaMirrorError
 from tcgamirror.foreign import Foreign
 from tcgamirror.gallery.thumbnails import Thumbnails
@@ -43,7 +42,7 @@ from tcgamirror.geometry import Box, Size
 from tcgamirror.home import CATALOGUE
 from tcgamirror.imaging.decode import JpegTiles, is_plain_jpeg
 from tcgamirror.imaging.deepzoom import DeepZoom, decoded
-from tcgamirror.imaging.image_reader import decode_all, read_header
+from tcgamirror.imaging.image_reader import Bytes, decode_all, read_header
 from tcgamirror.imaging.image_writer import write_image
 from tcgamirror.imaging.metadata import understood
 from tcgamirror.imaging.svs import Svs

@@ -7,10 +7,9 @@ import io
 import numpy as np
 import pytest
 
-from tcgamirror.dimensions import read_size
 from tcgamirror.errors import Damaged
 from tcgamirror.geometry import Size
-from tcgamirror.imaging.image_reader import read_header
+from tcgamirror.imaging.image_reader import read_header, read_size
 from tcgamirror.imaging.image_writer import write_image
 from tcgamirror.model import ImageFormat
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tcgamirror.imaging.svs import aperio_properties, resolution_of
 from tcgamirror.model import UNKNOWN_MPP, Mpp, MppSource
-from tcgamirror.resolution import aperio_properties, resolution_of
 
 INCH, CENTIMETRE = 2, 3
 QUARTER_PER_CM = 10_000 / 0.25

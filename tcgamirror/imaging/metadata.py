@@ -14,9 +14,8 @@ from typing import NoReturn
 
 from tcgamirror import __version__, values
 from tcgamirror.errors import Damaged
-from tcgamirror.imaging.svs import MOST_TILES
+from tcgamirror.imaging.svs import MOST_TILES, MPP_PLAUSIBLE
 from tcgamirror.model import Kind, Mpp, MppSource, Pyramid, Rendition, Resample, Slide
-from tcgamirror.resolution import MPP_PLAUSIBLE
 from tcgamirror.settings import SOURCES
 
 MOST_LEVELS = 64

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.dimensions import SIGNATURE
 from tcgamirror.geometry import Size
 from tcgamirror.home import CATALOGUE, Home
+from tcgamirror.imaging.image_reader import SIGNATURE
 from tcgamirror.imaging.image_writer import FACTS_KEY
 from tcgamirror.imaging.metadata import facts_of
 from tcgamirror.imaging.store import Store
