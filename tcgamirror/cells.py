@@ -18,8 +18,8 @@ from tcgamirror import values
 from tcgamirror.catalogue.rows import Value
 from tcgamirror.imaging.metadata import MOST_DOWNSAMPLE, MOST_LEVELS
 from tcgamirror.imaging.svs import MOST_TILES, MPP_PLAUSIBLE
+from tcgamirror.mirror.settings import SOURCES
 from tcgamirror.model import Kind, MppSource, Status, Upstream
-from tcgamirror.settings import SOURCES
 
 Check = Callable[[object], Value]
 

@@ -19,10 +19,10 @@ from tcgamirror.catalogue.rows import are_different
 from tcgamirror.errors import BadSettings, Damaged, ExitCode, WrongUse
 from tcgamirror.files import digest, replacing
 from tcgamirror.foreign import Foreign
-from tcgamirror.home import CATALOGUE, FIXED, Home
+from tcgamirror.mirror.directory import CATALOGUE, FIXED, Home
+from tcgamirror.mirror.settings import FILE_NAME, Settings, target
 from tcgamirror.model import ImageFormat, Resample, Status
 from tcgamirror.publishers import Folder, Publisher, Seen
-from tcgamirror.settings import FILE_NAME, Settings, target
 
 STATE = ".sync.json"
 """Beside the catalogue: what of it is known to be as it was at the source."""

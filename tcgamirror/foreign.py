@@ -16,15 +16,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tcgamirror import drawn
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.images import Image, images_of
 from tcgamirror.catalogue.rows import Row, Value
 from tcgamirror.catalogue.schema import APPLICATION_ID, MIGRATIONS
 from tcgamirror.cells import SAMPLED, TABLES, Check
 from tcgamirror.errors import Damaged, NoRoom, WrongUse
-from tcgamirror.home import FIXED
 from tcgamirror.imaging.store import Store
+from tcgamirror.mirror import provenance
+from tcgamirror.mirror.directory import FIXED
 from tcgamirror.model import ImageFormat, MppSource, Slide, Status
 
 MOST_BYTES = 4 << 30
@@ -122,8 +122,8 @@ class Foreign:
 
     def told_of_sample(self) -> Mapping[str, str]:
         """How all of the sample was drawn, where that is told as this version tells it."""
-        told = (row["value"] for row in self.rows("facts") if row["key"] == drawn.DRAWN)
-        return drawn.carried(str(next(told, "")))
+        told = (row["value"] for row in self.rows("facts") if row["key"] == provenance.DRAWN)
+        return provenance.carried(str(next(told, "")))
 
     def images(self) -> list[Image]:
         """Every image that is recorded, by rank."""

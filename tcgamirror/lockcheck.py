@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.lockfile import LockedSlide, LockFile
+from tcgamirror.mirror.lockfile import LockedSlide, LockFile
 
 _NOW = """
 SELECT slides.file_name, slides.upstream IN ('current', 'changed'), slides.md5,

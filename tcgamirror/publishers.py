@@ -38,9 +38,9 @@ from tcgamirror.errors import (
 )
 from tcgamirror.files import YOUNG, digest, room
 from tcgamirror.foreign import MOST_BYTES
-from tcgamirror.home import CATALOGUE
+from tcgamirror.mirror.directory import CATALOGUE
+from tcgamirror.mirror.settings import FILE_NAME
 from tcgamirror.openat import Tree
-from tcgamirror.settings import FILE_NAME
 from tcgamirror.transport import Transport
 
 AGAIN_AFTER = (1.0, 4.0)

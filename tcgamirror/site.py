@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from tcgamirror.cli.output import in_bytes
 from tcgamirror.errors import TcgaMirrorError
-from tcgamirror.home import CATALOGUE, GALLERY
+from tcgamirror.mirror.directory import CATALOGUE, GALLERY
 from tcgamirror.openat import Tree
 from tcgamirror.snapshots import Snapshot, Snapshots
 

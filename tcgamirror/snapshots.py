@@ -17,7 +17,7 @@ from tcgamirror.catalogue.reports import Counts
 from tcgamirror.catalogue.rows import reading_copy
 from tcgamirror.errors import Damaged, TcgaMirrorError
 from tcgamirror.files import YOUNG, digest
-from tcgamirror.home import CATALOGUE, FIXED
+from tcgamirror.mirror.directory import CATALOGUE, FIXED
 
 _LOG = logging.getLogger(__name__)
 

@@ -55,16 +55,16 @@ from tcgamirror.errors import (
 from tcgamirror.files import Lock, digest, free_bytes, make_folder, replacing, room, sync_folder
 from tcgamirror.filesystem import check_locks
 from tcgamirror.foreign import Foreign
-from tcgamirror.home import CATALOGUE, LOCK, WORK, Home
-from tcgamirror.lockfile import MOST_BYTES as MOST_LOCK
-from tcgamirror.lockfile import lines_of, read_lock
-from tcgamirror.mirror import SITE_DOWN_AFTER
+from tcgamirror.mirror.directory import CATALOGUE, LOCK, WORK, Home
+from tcgamirror.mirror.lockfile import MOST_BYTES as MOST_LOCK
+from tcgamirror.mirror.lockfile import lines_of, read_lock
+from tcgamirror.mirror.orphans import remove_unfinished
+from tcgamirror.mirror.outage import Tally
+from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings, read_settings
+from tcgamirror.mirror.settings import MOST_BYTES as MOST_SETTINGS
+from tcgamirror.mirror.update import SITE_DOWN_AFTER
 from tcgamirror.publishers import Folder, Publisher, Seen
-from tcgamirror.settings import FILE_NAME, LOCKED, Settings, read_settings
-from tcgamirror.settings import MOST_BYTES as MOST_SETTINGS
-from tcgamirror.strays import remove_unfinished
 from tcgamirror.takeover import take_over
-from tcgamirror.tally import Tally
 
 WORKERS = 4
 ROUNDS = 3

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tcgamirror.cores import cores
-from tcgamirror.home import Home
 from tcgamirror.imaging.store import Store
-from tcgamirror.ladder import Ladder
+from tcgamirror.mirror.directory import Home
+from tcgamirror.mirror.ladder import Ladder
 from tcgamirror.origins import Origins
 from tcgamirror.sources import Source
 from tcgamirror.sources.range import Range

@@ -10,7 +10,7 @@ from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.schema import MIGRATIONS
 from tcgamirror.geometry import Size
-from tcgamirror.home import CATALOGUE
+from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.model import Attempt, Kind, Listing, Mpp, MppSource, Outcome, Picture, Slide
 
 NOW = 1795353255.9

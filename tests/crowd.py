@@ -16,9 +16,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from tcgamirror.home import CATALOGUE, Home
+from tcgamirror.mirror.directory import CATALOGUE, Home
+from tcgamirror.mirror.settings import Settings
 from tcgamirror.model import Target
-from tcgamirror.settings import Settings
 
 NAMES = ("ACC", "BLCA", "BRCA", "CESC", "COAD", "GBM", "HNSC", "KIRC", "LGG", "LUAD", "OV")
 PROJECTS = [f"TCGA-{name}" for name in NAMES]

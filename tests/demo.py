@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tcgamirror.home import CATALOGUE
-from tcgamirror.settings import FILE_NAME
+from tcgamirror.mirror.directory import CATALOGUE
+from tcgamirror.mirror.settings import FILE_NAME
 from tests.gdc import Listed, StandIn, listed, made_up_name
 from tests.slides import SlideSpec, make_slide
 

@@ -21,11 +21,11 @@ from tcgamirror.brake import Brake
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cli.output import table
 from tcgamirror.cli.progress import Progress
-from tcgamirror.home import CATALOGUE, Home
-from tcgamirror.mirror import Wishes, perform
+from tcgamirror.mirror.directory import CATALOGUE, Home
+from tcgamirror.mirror.settings import Settings
+from tcgamirror.mirror.update import Wishes, perform
 from tcgamirror.model import Target
 from tcgamirror.patience import Patience
-from tcgamirror.settings import Settings
 from tests.gdc import Fault, Listed, StandIn
 from tests.gdc.faults import Kind
 

@@ -39,19 +39,19 @@ from tcgamirror.errors import TcgaMirrorError
 from tcgamirror.foreign import Foreign
 from tcgamirror.gallery.thumbnails import Thumbnails
 from tcgamirror.geometry import Box, Size
-from tcgamirror.home import CATALOGUE
 from tcgamirror.imaging.decode import JpegTiles, is_plain_jpeg
 from tcgamirror.imaging.deepzoom import DeepZoom, decoded
 from tcgamirror.imaging.image_reader import Bytes, decode_all, read_header
 from tcgamirror.imaging.image_writer import write_image
 from tcgamirror.imaging.metadata import understood
 from tcgamirror.imaging.svs import Svs
-from tcgamirror.lockfile import formatted
-from tcgamirror.lockfile import parsed as parsed_lock
 from tcgamirror.manifest import slides_of
+from tcgamirror.mirror.directory import CATALOGUE
+from tcgamirror.mirror.lockfile import formatted
+from tcgamirror.mirror.lockfile import parsed as parsed_lock
+from tcgamirror.mirror.settings import FILE_NAME, read_settings
 from tcgamirror.model import ImageFormat
 from tcgamirror.publishers import Folder
-from tcgamirror.settings import FILE_NAME, read_settings
 from tcgamirror.transfer.scan import check_sums, scanned
 from tests.test_gdc import API, STATUS, Scripted, hit, page
 from tests.test_lockfile import LOCK

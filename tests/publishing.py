@@ -21,9 +21,9 @@ from urllib.request import urlopen
 import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.home import CATALOGUE, Home
+from tcgamirror.mirror.directory import CATALOGUE, Home
+from tcgamirror.mirror.settings import Settings
 from tcgamirror.model import Kind, Listing, Slide, Target
-from tcgamirror.settings import Settings
 from tests.command import started, succeeded
 from tests.gdc import made_up_name
 from tests.mirrors import column, contents, until

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror import gdc, refreshing
+from tcgamirror import gdc
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Journal
 from tcgamirror.catalogue.listing import Coming
 from tcgamirror.errors import BadManifest, NoRoom, WrongContent
+from tcgamirror.mirror import refresh as refreshing
 from tcgamirror.model import Slide
 from tests.catalogues import LATER, NOW, listing, slide
 from tests.command import ROOT

@@ -21,11 +21,11 @@ from tcgamirror.errors import (
     Unreachable,
     WrongUse,
 )
-from tcgamirror.home import Home
-from tcgamirror.mirror import network
+from tcgamirror.mirror.directory import Home
+from tcgamirror.mirror.settings import Settings
+from tcgamirror.mirror.update import network
 from tcgamirror.model import Target
 from tcgamirror.patience import Patience
-from tcgamirror.settings import Settings
 from tcgamirror.spans import Span
 from tcgamirror.transport import Transport
 from tests.raw_server import (

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from tcgamirror.doctor import mirror_findings
-from tcgamirror.home import Home
+from tcgamirror.mirror.directory import Home
+from tcgamirror.mirror.doctor import mirror_findings
+from tcgamirror.mirror.probes import probes
+from tcgamirror.mirror.settings import Settings
 from tcgamirror.model import Target
-from tcgamirror.probes import probes
 from tcgamirror.proxies import without_credentials
-from tcgamirror.settings import Settings
 from tcgamirror.transport import Transport
 from tests.command import run, succeeded
 from tests.fetching import slide_of
@@ -174,8 +174,8 @@ def test_a_check_that_takes_too_long_is_cut_off_and_told(
         return finding.found
 
     assert "; whole;" in told()
-    monkeypatch.setattr("tcgamirror.doctor.CHECK_SECONDS", -1.0)
-    monkeypatch.setattr("tcgamirror.doctor._CHECK_STEPS", 10)
+    monkeypatch.setattr("tcgamirror.mirror.doctor.CHECK_SECONDS", -1.0)
+    monkeypatch.setattr("tcgamirror.mirror.doctor._CHECK_STEPS", 10)
     assert "not checked to its end" in told()
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror import drawn
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.lockfile import parsed
+from tcgamirror.mirror import provenance
+from tcgamirror.mirror.lockfile import parsed
 from tcgamirror.model import Kind
 from tcgamirror.sampling import By, Order, Plan
 from tests.catalogues import NOW, three_slides
@@ -27,7 +27,7 @@ EDITED = (("^seed = .*", "seed = 7"), ("^order = .*", 'order = "shuffle"'))
 def head(lock: str) -> dict[str, str]:
     """What the lock says of how the slides were drawn."""
     lines = [line.split("\t") for line in lock.split("\n\n")[0].splitlines()[2:]]
-    return {name: value for name, value in lines if name in drawn.facts_of(USUAL)}
+    return {name: value for name, value in lines if name in provenance.facts_of(USUAL)}
 
 
 def edit(root: Path) -> None:
@@ -44,7 +44,7 @@ def unplanned(result: Result) -> None:
 def forget(root: Path) -> None:
     """Makes the catalogue one of a program that did not keep how samples were drawn."""
     with closing(sqlite3.connect(root / "catalogue.db")) as connection, connection:
-        removed = connection.execute("DELETE FROM facts WHERE key = ?", (drawn.DRAWN,))
+        removed = connection.execute("DELETE FROM facts WHERE key = ?", (provenance.DRAWN,))
         assert removed.rowcount == 1
 
 
@@ -174,7 +174,7 @@ def test_a_fact_that_tells_nothing_is_not_imported(
     root = made(tmp_path / "m", small_gdc, slides=2)
     updated(root)
     with closing(sqlite3.connect(root / "catalogue.db")) as connection, connection:
-        connection.execute("UPDATE facts SET value = ? WHERE key = ?", (text, drawn.DRAWN))
+        connection.execute("UPDATE facts SET value = ? WHERE key = ?", (text, provenance.DRAWN))
     succeeded("--mirror", tmp_path / "copy", "import", root)
     assert not column(tmp_path / "copy", "SELECT value FROM facts WHERE key = 'drawn by'")
 
@@ -217,10 +217,10 @@ def test_an_older_catalogue_is_believed_where_the_settings_draw_the_same(
 def test_slides_and_the_plan_that_adds_them_are_one_change(tmp_path: Path) -> None:
     plan = Plan(3, Order.SHUFFLE, By.PROJECT, frozenset(Kind), frozenset({"TCGA-OV"}))
     with three_slides(tmp_path / "c.db") as catalogue:
-        catalogue.add_to_sample(["c.svs"], NOW, drawn.noted(catalogue, plan, 1))
-        assert drawn.plan_of(catalogue, USUAL) is None, "two were sampled before"
+        catalogue.add_to_sample(["c.svs"], NOW, provenance.noted(catalogue, plan, 1))
+        assert provenance.plan_of(catalogue, USUAL) is None, "two were sampled before"
     with Catalogue.create(tmp_path / "d.db") as catalogue:
-        assert drawn.plan_of(catalogue, plan) == plan, "nothing is drawn yet"
+        assert provenance.plan_of(catalogue, plan) == plan, "nothing is drawn yet"
 
 
 @pytest.mark.parametrize(
@@ -244,12 +244,12 @@ def test_a_fact_of_another_version_tells_nothing(
     tmp_path: Path, spoiled: str | dict[str, object]
 ) -> None:
     with three_slides(tmp_path / "c.db") as catalogue:
-        told = {**drawn.facts_of(Plan(7)), "slides": 2}
-        catalogue.set_fact(drawn.DRAWN, json.dumps(told))
-        assert drawn.plan_of(catalogue, USUAL) == Plan(7)
+        told = {**provenance.facts_of(Plan(7)), "slides": 2}
+        catalogue.set_fact(provenance.DRAWN, json.dumps(told))
+        assert provenance.plan_of(catalogue, USUAL) == Plan(7)
         text = spoiled if isinstance(spoiled, str) else json.dumps({**told, **spoiled})
-        catalogue.set_fact(drawn.DRAWN, text)
-        assert drawn.plan_of(catalogue, USUAL) is None
+        catalogue.set_fact(provenance.DRAWN, text)
+        assert provenance.plan_of(catalogue, USUAL) is None
 
 
 def test_settings_that_are_written_again_say_what_is_sampled(

@@ -28,9 +28,9 @@ from tcgamirror.gallery.entries import harmless, is_inside
 from tcgamirror.gallery.packs import PACK, slug
 from tcgamirror.gallery.thumbnails import LONGEST, Thumbnails
 from tcgamirror.geometry import Size
-from tcgamirror.home import Home
 from tcgamirror.imaging.image_reader import read_header
 from tcgamirror.imaging.image_writer import write_image
+from tcgamirror.mirror.directory import Home
 from tcgamirror.model import ImageFormat
 from tests.command import run, started, succeeded
 from tests.crowd import crowd

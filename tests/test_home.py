@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror import lockfile
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.errors import BadSettings, NotAMirror
 from tcgamirror.files import Lock
-from tcgamirror.home import CATALOGUE, FIXED, Home
+from tcgamirror.mirror import lockfile
+from tcgamirror.mirror.directory import CATALOGUE, FIXED, Home
+from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings
 from tcgamirror.model import ImageFormat, Target
-from tcgamirror.settings import FILE_NAME, LOCKED, Settings
 from tests.command import run, succeeded
 from tests.gdc import StandIn
 from tests.mirrors import addresses, made, updated

@@ -14,7 +14,7 @@ import pytest
 from tcgamirror import publishers
 from tcgamirror.brake import Brake
 from tcgamirror.errors import NetworkError, TooLong, TooSlow
-from tcgamirror.home import CATALOGUE
+from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.publishers import Web
 from tcgamirror.sync import synchronize
 from tcgamirror.transport import Transport

@@ -18,7 +18,7 @@ import pytest
 from tcgamirror import foreign
 from tcgamirror.errors import Damaged
 from tcgamirror.foreign import Foreign
-from tcgamirror.settings import read_settings
+from tcgamirror.mirror.settings import read_settings
 from tests.carrying import again, catalogue, exported, imported, inside, is_clean
 from tests.command import run
 from tests.levels import bounded

@@ -22,9 +22,9 @@ from PIL import Image
 from tcgamirror.brake import Brake
 from tcgamirror.errors import Damaged, Interrupted, NoRoom, NotThere
 from tcgamirror.imaging.store import Store
-from tcgamirror.ladder import Ladder
+from tcgamirror.mirror.fetch import Pool
+from tcgamirror.mirror.ladder import Ladder
 from tcgamirror.model import Attempt, ImageFormat, Outcome, Picture, Slide, Target
-from tcgamirror.pool import Pool
 from tcgamirror.sources import Opened, Source
 from tcgamirror.sources.tiles import Tiles
 from tcgamirror.transport import Meter, Transport

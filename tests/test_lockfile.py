@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror import drawn, lockcheck, lockfile
+from tcgamirror import lockcheck
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Journal
 from tcgamirror.errors import BadLockFile, BadSettings
 from tcgamirror.foreign import MOST_SLIDES
-from tcgamirror.lockfile import LockedSlide, LockFile, formatted, parsed
+from tcgamirror.mirror import lockfile, provenance
+from tcgamirror.mirror.lockfile import LockedSlide, LockFile, formatted, parsed
+from tcgamirror.mirror.settings import LOCKED, Settings, read_settings
 from tcgamirror.model import ImageFormat, Kind, Resample, Target
 from tcgamirror.sampling import By, Order, Plan
-from tcgamirror.settings import LOCKED, Settings, read_settings
 from tests.catalogues import NOW, listing, slide
 from tests.command import run, succeeded
 from tests.gdc import Listed, StandIn
@@ -391,7 +392,7 @@ def test_a_lock_is_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         def plan_after_an_update(catalogue: Catalogue, now: Plan) -> Plan | None:
             writer.merge(listing(slide("a"), release="Data Release 2"), NOW, accept_shrink=True)
             writer.add_to_sample(["a.svs"], NOW)
-            return drawn.plan_of(catalogue, now)
+            return provenance.plan_of(catalogue, now)
 
         monkeypatch.setattr(lockfile, "plan_of", plan_after_an_update)
         with Catalogue.open(root / "catalogue.db", read_only=True) as reader:

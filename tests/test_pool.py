@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from tcgamirror import pool as pools
 from tcgamirror.brake import Brake
 from tcgamirror.cores import cores
 from tcgamirror.errors import Bug
+from tcgamirror.mirror import fetch as pools
+from tcgamirror.mirror.fetch import Pool, workers_of
+from tcgamirror.mirror.settings import Settings
 from tcgamirror.model import Outcome, Slide, Target
-from tcgamirror.pool import Pool, workers_of
-from tcgamirror.settings import Settings
 
 
 def test_a_bug_met_by_one_slide_is_its_failure_and_the_others_go_on() -> None:

@@ -11,10 +11,10 @@ import pytest
 from tcgamirror.brake import Brake
 from tcgamirror.cores import cores
 from tcgamirror.errors import NoRoom, NotThere, WrongUse
-from tcgamirror.home import Home
-from tcgamirror.mirror import Wishes, perform
+from tcgamirror.mirror.directory import Home
+from tcgamirror.mirror.eventlog import RunLog, without_secrets
+from tcgamirror.mirror.update import Wishes, perform
 from tcgamirror.model import Attempt, Outcome
-from tcgamirror.runlog import RunLog, without_secrets
 from tests.catalogues import FETCHED, NOW, PICTURE, slide
 from tests.command import run, succeeded
 from tests.gdc import StandIn

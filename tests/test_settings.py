@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcgamirror import settings as setting
 from tcgamirror.cli.argtypes import MOST_WORKERS
 from tcgamirror.errors import BadSettings
+from tcgamirror.mirror import settings as setting
+from tcgamirror.mirror.settings import SOURCES, Settings, format_settings, read_settings
 from tcgamirror.model import ImageFormat, Kind, Resample, Target
 from tcgamirror.patience import Patience
 from tcgamirror.sampling import By, Order
-from tcgamirror.settings import SOURCES, Settings, format_settings, read_settings
 
 PLAIN = Settings(target=Target(15.0, None))
 

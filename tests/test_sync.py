@@ -22,9 +22,9 @@ from tcgamirror.brake import Brake
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Journal
 from tcgamirror.errors import Unreachable
+from tcgamirror.mirror.settings import read_settings
 from tcgamirror.patience import Patience
 from tcgamirror.publishers import Web
-from tcgamirror.settings import read_settings
 from tcgamirror.sync import synchronize
 from tcgamirror.transport import Transport
 from tests.carrying import is_clean, moved_projects

@@ -12,8 +12,8 @@ import pytest
 
 from tcgamirror.errors import BadSlide, NetworkError, RangeIgnored, Refused
 from tcgamirror.geometry import Size
+from tcgamirror.mirror.settings import LEAST_WORK
 from tcgamirror.model import Target
-from tcgamirror.settings import LEAST_WORK
 from tcgamirror.sources.tiles import Tiles
 from tcgamirror.transport import Transport
 from tcgamirror.workspace import Workspace

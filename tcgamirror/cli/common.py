@@ -9,7 +9,7 @@ from pathlib import Path
 from tcgamirror.brake import Brake
 from tcgamirror.cli import output
 from tcgamirror.errors import TcgaMirrorError
-from tcgamirror.home import Home
+from tcgamirror.mirror.directory import Home
 
 
 def home_of(given: argparse.Namespace) -> Home:

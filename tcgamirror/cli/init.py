@@ -11,19 +11,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tcgamirror import drawn
-from tcgamirror import settings as setting
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cli import output
 from tcgamirror.cli.lock import difference_words
 from tcgamirror.errors import ExitCode, WrongUse
-from tcgamirror.home import CATALOGUE, Home
 from tcgamirror.lockcheck import compare_listing
-from tcgamirror.lockfile import LockFile, lines_of, read_lock
 from tcgamirror.manifest import in_words, slides_of
+from tcgamirror.mirror import provenance
+from tcgamirror.mirror import settings as setting
+from tcgamirror.mirror.directory import CATALOGUE, Home
+from tcgamirror.mirror.lockfile import LockFile, lines_of, read_lock
+from tcgamirror.mirror.settings import FILE_NAME, Settings
 from tcgamirror.model import ImageFormat
 from tcgamirror.sampling import By, Candidate, Order
-from tcgamirror.settings import FILE_NAME, Settings
 
 
 def init(given: argparse.Namespace) -> ExitCode:
@@ -200,4 +200,4 @@ def _manifest(given: Path | None) -> str | None:
 
 def _sample_words(settings: Settings) -> str:
     count = "all slides" if settings.slides is None else output.slides(settings.slides)
-    return f"{count} {drawn.words(settings.plan)}"
+    return f"{count} {provenance.words(settings.plan)}"

@@ -9,15 +9,15 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from tcgamirror import drawn
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.queue import Standing
 from tcgamirror.catalogue.reports import Counts, Merge
 from tcgamirror.cli import output
 from tcgamirror.cli.common import home_of
 from tcgamirror.errors import ExitCode
-from tcgamirror.home import CATALOGUE, FIXED
-from tcgamirror.settings import FILE_NAME
+from tcgamirror.mirror import provenance
+from tcgamirror.mirror.directory import CATALOGUE, FIXED
+from tcgamirror.mirror.settings import FILE_NAME
 
 _UNKNOWN_MPP = "SELECT count(*) FROM images WHERE status = 'done' AND mpp_x IS NULL"
 
@@ -29,19 +29,19 @@ def status(given: argparse.Namespace) -> ExitCode:
         standing = catalogue.standing(time.time())
         origins = {name: catalogue.fact(f"origin {name}") for name in ("bucket", "gdc")}
         fixed = catalogue.fact(FIXED) or home.settings.fixed
-        plan = drawn.plan_of(catalogue, home.settings.plan)
+        plan = provenance.plan_of(catalogue, home.settings.plan)
         ((unknown,),) = catalogue.query(_UNKNOWN_MPP).rows
     origins = {name: words for name, words in origins.items() if words}
     if given.json:
         told: dict[str, object] = {"target": fixed, "unknown_mpp": unknown, "origins": origins}
-        told["drawn"] = None if plan is None else drawn.facts_of(plan)
+        told["drawn"] = None if plan is None else provenance.facts_of(plan)
         print(json.dumps(dataclasses.asdict(counts) | told | _retries(standing)))
         return ExitCode.DONE
     asked = home.settings.fixed
     other = "" if asked == fixed else f"; {FILE_NAME} asks for {asked}, which update refuses"
     print(f"mirror   {home.root.absolute()} ({output.text(fixed)}{other})")
     print(f"listing  {output.text(counts.release or 'none yet')}: {output.slides(counts.listed)}")
-    by = drawn.words(plan) if plan else "by more than one plan, or one not known"
+    by = provenance.words(plan) if plan else "by more than one plan, or one not known"
     print(
         f"sample   {output.slides(counts.sampled)} {output.text(by)}: {counts.done:,} done, "
         f"{counts.pending:,} pending, {counts.failed:,} failed"

@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING
 import shtab
 
 from tcgamirror import __version__
-from tcgamirror import settings as setting
 from tcgamirror.cli import output
 from tcgamirror.cli.common import home_of
 from tcgamirror.cli.parser import grammar
 from tcgamirror.errors import ExitCode, NotAMirror, WrongUse
+from tcgamirror.mirror import settings as setting
+from tcgamirror.mirror.settings import Settings
 from tcgamirror.model import Target
-from tcgamirror.settings import Settings
 
 if TYPE_CHECKING:
-    from tcgamirror.home import Home
     from tcgamirror.machine import Finding
+    from tcgamirror.mirror.directory import Home
 
 TRIES = 2
 """How often a server is asked before it counts as not answering."""
@@ -46,7 +46,7 @@ _PATHS = {
 
 
 def doctor(given: argparse.Namespace) -> ExitCode:
-    from tcgamirror.doctor import exit_code
+    from tcgamirror.mirror.doctor import exit_code
 
     home = _home(given)
     if given.report is not None:
@@ -111,7 +111,8 @@ def _findings(
     given: argparse.Namespace, home: Home | None, answers: list[str]
 ) -> Iterator[Finding]:
     """Yield what is found, and add the servers' raw answers if there is to be a report."""
-    from tcgamirror import doctor, machine
+    from tcgamirror import machine
+    from tcgamirror.mirror import doctor
     from tcgamirror.transport import Transport
 
     yield from machine.findings()

@@ -164,7 +164,7 @@ def say_import(command: argparse.ArgumentParser) -> None:
 def sync(given: argparse.Namespace) -> ExitCode:
     # Only now: `serve` asks nobody.
     from tcgamirror.differences import rehearse
-    from tcgamirror.settings import address, byte_rate
+    from tcgamirror.mirror.settings import address, byte_rate
     from tcgamirror.sync import synchronize
 
     if given.mirror is not None:
@@ -211,7 +211,7 @@ def _is_address(source: str) -> bool:
 
 def _destination(named: str) -> Path:
     """Where to sync to. Raises WrongUse for what is neither a mirror nor free to become one."""
-    from tcgamirror.home import check_place
+    from tcgamirror.mirror.directory import check_place
 
     if not named:
         raise WrongUse("DST is empty, as a variable that was never set is; name a directory")

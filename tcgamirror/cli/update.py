@@ -19,10 +19,10 @@ from tcgamirror.cli.lock import difference_words
 from tcgamirror.cli.progress import Progress
 from tcgamirror.errors import ExitCode, TcgaMirrorError
 from tcgamirror.files import room
-from tcgamirror.forecast import Forecast
-from tcgamirror.mirror import Report, Wishes, perform, rehearsed
-from tcgamirror.runlog import RunLog
-from tcgamirror.settings import byte_rate
+from tcgamirror.mirror.eventlog import RunLog
+from tcgamirror.mirror.forecast import Forecast
+from tcgamirror.mirror.settings import byte_rate
+from tcgamirror.mirror.update import Report, Wishes, perform, rehearsed
 
 SHOWN = 20
 """Slides that a dry run names on the terminal."""

@@ -14,14 +14,14 @@ from tcgamirror.cli import output
 from tcgamirror.cli.common import home_of, leave_if_busy
 from tcgamirror.cli.progress import Progress, VerifyProgress
 from tcgamirror.errors import Damaged, ExitCode, Interrupted, TcgaMirrorError, WrongUse
-from tcgamirror.home import CATALOGUE, Home
 from tcgamirror.imaging.store import IMAGES
-from tcgamirror.strays import Stray, image_files, remove_unfinished
-from tcgamirror.verify import Asked, Deadline, Verified, Wrong, verify_images
+from tcgamirror.mirror.directory import CATALOGUE, Home
+from tcgamirror.mirror.orphans import Stray, image_files, remove_unfinished
+from tcgamirror.mirror.verify import Asked, Deadline, Verified, Wrong, verify_images
 
 if TYPE_CHECKING:
-    from tcgamirror.mirror import Fetched, Wishes
-    from tcgamirror.rebuild import Rebuilt
+    from tcgamirror.mirror.rebuild import Rebuilt
+    from tcgamirror.mirror.update import Fetched, Wishes
 
 SHOWN = 50
 """Files that are named on the terminal."""
@@ -72,7 +72,7 @@ class _Repair:
 
     def run(self) -> ExitCode:
         # Here and below: what only reads the mirror needs neither network nor decoders.
-        from tcgamirror.mirror import Wishes, perform
+        from tcgamirror.mirror.update import Wishes, perform
 
         progress = Progress(quiet=self._as_json)
         nothing = Wishes(refresh=False, sample=False, fetch=False)
@@ -91,7 +91,7 @@ class _Repair:
         return self._end(report.fetched)
 
     def _survey(self, catalogue: Catalogue) -> Wishes:
-        from tcgamirror.mirror import Wishes
+        from tcgamirror.mirror.update import Wishes
 
         reading = VerifyProgress(quiet=self._as_json)
         try:
@@ -196,7 +196,7 @@ def _sentence(found: Verified, asked: Asked) -> str:
 
 
 def rebuild(given: argparse.Namespace) -> ExitCode:
-    from tcgamirror.rebuild import rebuild_catalogue
+    from tcgamirror.mirror.rebuild import rebuild_catalogue
 
     home = home_of(given)
     brake = Brake()
@@ -215,7 +215,7 @@ def rebuild(given: argparse.Namespace) -> ExitCode:
 
 
 def _rebuilt_words(made: Rebuilt) -> list[str]:
-    from tcgamirror.rebuild import LOST
+    from tcgamirror.mirror.rebuild import LOST
 
     _table("not taken", made.refused)
     of = "the images alone" if made.release is None else made.release

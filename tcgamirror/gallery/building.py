@@ -16,7 +16,7 @@ from tcgamirror.gallery import packs, pages
 from tcgamirror.gallery.entries import Entries, Image, read_entries
 from tcgamirror.gallery.figures import Figures, read_figures
 from tcgamirror.gallery.packs import Pack, Script
-from tcgamirror.home import CATALOGUE, GALLERY, Home
+from tcgamirror.mirror.directory import CATALOGUE, GALLERY, Home
 
 FACTS, THUMBNAILS = "facts", "thumbnails"
 LOCK = ".lock"

@@ -15,8 +15,8 @@ from typing import NoReturn
 from tcgamirror import __version__, values
 from tcgamirror.errors import Damaged
 from tcgamirror.imaging.svs import MOST_TILES, MPP_PLAUSIBLE
+from tcgamirror.mirror.settings import SOURCES
 from tcgamirror.model import Kind, Mpp, MppSource, Pyramid, Rendition, Resample, Slide
-from tcgamirror.settings import SOURCES
 
 MOST_LEVELS = 64
 MOST_DOWNSAMPLE = 1e6

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from tcgamirror.catalogue.journals import ROLLBACK, WAL
 from tcgamirror.errors import BadExport, WrongUse
-from tcgamirror.home import CATALOGUE, WORK
+from tcgamirror.mirror.directory import CATALOGUE, WORK
 from tcgamirror.openat import Tree
 from tcgamirror.transfer.layout import Form, refusal
 from tcgamirror.transfer.members import Member, Names

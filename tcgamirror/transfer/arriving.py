@@ -16,13 +16,13 @@ from tcgamirror.catalogue.rows import Row
 from tcgamirror.errors import BadExport, Damaged, Interrupted
 from tcgamirror.files import digest, make_folder, room, sync_folder
 from tcgamirror.geometry import Size
-from tcgamirror.home import Home
 from tcgamirror.imaging.image_reader import decode_all, read_header
 from tcgamirror.imaging.metadata import understood
-from tcgamirror.inplace import fits
-from tcgamirror.strays import Stray, part_of
+from tcgamirror.mirror.directory import Home
+from tcgamirror.mirror.orphans import Stray, part_of
+from tcgamirror.mirror.recovery import fits
+from tcgamirror.mirror.verify import checkers
 from tcgamirror.transfer.members import Member
-from tcgamirror.verify import checkers
 
 _BATCH_IMAGES, _BATCH_BYTES = 32, 64 << 20
 

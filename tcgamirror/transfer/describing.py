@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tcgamirror import __version__
-from tcgamirror.settings import Settings
+from tcgamirror.mirror.settings import Settings
 from tcgamirror.transfer.layout import EARLIER, SUMS
 
 _PAGE = """\

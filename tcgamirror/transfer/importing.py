@@ -35,11 +35,11 @@ from tcgamirror.errors import (
 )
 from tcgamirror.files import Lock, free_bytes, make_folder, room
 from tcgamirror.foreign import Foreign
-from tcgamirror.home import CATALOGUE, FIXED, LOCK, WORK, Home, check_place
-from tcgamirror.lockfile import formatted, parsed
+from tcgamirror.mirror.directory import CATALOGUE, FIXED, LOCK, WORK, Home, check_place
+from tcgamirror.mirror.lockfile import formatted, parsed
+from tcgamirror.mirror.orphans import Stray
+from tcgamirror.mirror.settings import FILE_NAME, Settings, read_settings
 from tcgamirror.model import Status
-from tcgamirror.settings import FILE_NAME, Settings, read_settings
-from tcgamirror.strays import Stray
 from tcgamirror.transfer.arriving import Arrivals, Wanted
 from tcgamirror.transfer.scan import Scan, check_sums, scanned
 

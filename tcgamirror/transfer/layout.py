@@ -6,10 +6,11 @@ import re
 from enum import StrEnum
 from pathlib import Path
 
-from tcgamirror import foreign, settings
+from tcgamirror import foreign
 from tcgamirror.errors import BadExport, WrongUse
-from tcgamirror.home import CATALOGUE
-from tcgamirror.settings import FILE_NAME
+from tcgamirror.mirror import settings
+from tcgamirror.mirror.directory import CATALOGUE
+from tcgamirror.mirror.settings import FILE_NAME
 
 README = "README.txt"
 SUMS = "SHA256SUMS"

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from tcgamirror.errors import WrongUse
 from tcgamirror.files import Lock
-from tcgamirror.home import CATALOGUE, LOCK
+from tcgamirror.mirror.directory import CATALOGUE, LOCK
 from tcgamirror.transfer.layout import HELD, UNFINISHED, Form
 
 

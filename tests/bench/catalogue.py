@@ -19,9 +19,9 @@ from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tcgamirror.home import CATALOGUE
+from tcgamirror.mirror.directory import CATALOGUE
+from tcgamirror.mirror.settings import FILE_NAME
 from tcgamirror.sampling import By, Order
-from tcgamirror.settings import FILE_NAME
 from tests.bench.aims import number
 from tests.bench.footprint import footprint
 from tests.bench.ours import PROGRAM

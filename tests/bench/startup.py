@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.home import CATALOGUE, Home
+from tcgamirror.mirror.directory import CATALOGUE, Home
+from tcgamirror.mirror.settings import Settings
 from tcgamirror.model import Kind, Listing, Slide, Target
-from tcgamirror.settings import Settings
 from tests.command import BINARY, ROOT
 from tests.gdc import StandIn
 from tests.mirrors import small_slide

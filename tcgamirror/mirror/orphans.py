@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.home import Home
 from tcgamirror.imaging.store import IMAGES, Store
+from tcgamirror.mirror.directory import Home
 
 STALE_SECONDS = 3600.0
 """An unfinished file untouched for so long is a killed run's, not one that is being written."""

@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tcgamirror import __version__, values
-from tcgamirror import settings as setting
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.drawn import plan_of
 from tcgamirror.errors import BadLockFile, BadSettings
 from tcgamirror.files import open_regular
 from tcgamirror.foreign import MOST_SLIDES
-from tcgamirror.home import Home
+from tcgamirror.mirror import settings as setting
+from tcgamirror.mirror.directory import Home
+from tcgamirror.mirror.provenance import plan_of
+from tcgamirror.mirror.settings import LOCKED, Settings
 from tcgamirror.model import ImageFormat
 from tcgamirror.sampling import By, Candidate, Order, Plan, ordered
-from tcgamirror.settings import LOCKED, Settings
 
 MOST_BYTES = 400 * MOST_SLIDES
 """So much that any sample can be told; all 30,000 slides of TCGA take 8 MB."""

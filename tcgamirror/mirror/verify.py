@@ -33,14 +33,14 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Kept
 from tcgamirror.errors import Damaged, ExitCode, Interrupted
 from tcgamirror.files import YOUNG, Reader
-from tcgamirror.home import Home
 from tcgamirror.imaging.image_reader import read_size
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.imaging.verified import Compared, same, sign
+from tcgamirror.mirror.checkpoint import Round
+from tcgamirror.mirror.directory import Home
+from tcgamirror.mirror.orphans import Stray, strays_of
 from tcgamirror.model import ImageFormat
 from tcgamirror.openat import Tree
-from tcgamirror.rounds import Round
-from tcgamirror.strays import Stray, strays_of
 
 MOST_CHECKERS = 8
 

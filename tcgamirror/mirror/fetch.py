@@ -9,8 +9,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from tcgamirror.brake import Brake
 from tcgamirror.cores import cores
 from tcgamirror.errors import Bug, Interrupted, TcgaMirrorError, lack_of_memory
+from tcgamirror.mirror.settings import Settings
 from tcgamirror.model import Attempt, Outcome, Slide
-from tcgamirror.settings import Settings
 
 GRACE = 1.0
 """Seconds for slides that are let go of to end; what takes longer is left behind."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from tcgamirror import settings as setting
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.errors import BadSettings
+from tcgamirror.mirror import settings as setting
 from tcgamirror.sampling import By, Order, Plan
 
 DRAWN = "drawn by"

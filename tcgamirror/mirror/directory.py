@@ -12,7 +12,7 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.errors import BadSettings, NotAMirror, TcgaMirrorError, WrongUse
 from tcgamirror.files import FORBIDDEN, Lock, is_another, make_folder, replacing, room
 from tcgamirror.filesystem import check_locks
-from tcgamirror.settings import FILE_NAME, LOCKED, Settings, format_settings, read_settings
+from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings, format_settings, read_settings
 
 CATALOGUE = "catalogue.db"
 WORK = "work"

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.drawn import noted
 from tcgamirror.errors import WrongUse
 from tcgamirror.files import digest
-from tcgamirror.home import Home
-from tcgamirror.lockfile import read_lock
+from tcgamirror.mirror.directory import Home
+from tcgamirror.mirror.lockfile import read_lock
+from tcgamirror.mirror.provenance import noted
 from tcgamirror.model import Kind
 from tcgamirror.sampling import Candidate, Plan
 

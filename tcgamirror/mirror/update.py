@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from tcgamirror import drawing, refreshing
 from tcgamirror.brake import Brake
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.listing import Merged
@@ -25,23 +24,24 @@ from tcgamirror.errors import (
     WrongUse,
 )
 from tcgamirror.files import Lock, check_writable
-from tcgamirror.forecast import Forecast, forecast
-from tcgamirror.home import CATALOGUE, LOCK, WORK, Home
 from tcgamirror.imaging.store import IMAGES, Store
 from tcgamirror.lockcheck import Differences, compare
-from tcgamirror.lockfile import read_lock
+from tcgamirror.mirror import refresh, sample
+from tcgamirror.mirror.directory import CATALOGUE, LOCK, WORK, Home
+from tcgamirror.mirror.eventlog import RunLog
+from tcgamirror.mirror.fetch import Pool, limits_of, workers_of
+from tcgamirror.mirror.forecast import Forecast, forecast
+from tcgamirror.mirror.lockfile import read_lock
+from tcgamirror.mirror.outage import Tally, is_away
+from tcgamirror.mirror.settings import Settings
 from tcgamirror.model import Outcome
 from tcgamirror.origins import Origins
 from tcgamirror.pauses import OnPause
-from tcgamirror.pool import Pool, limits_of, workers_of
-from tcgamirror.runlog import RunLog
-from tcgamirror.settings import Settings
-from tcgamirror.tally import Tally, is_away
 from tcgamirror.transport import Transport, host_key
 from tcgamirror.workspace import Workspace
 
 if TYPE_CHECKING:
-    from tcgamirror.inplace import LeftOver
+    from tcgamirror.mirror.recovery import LeftOver
 
 SITE_DOWN_AFTER = 6
 """Slides in a row that no source could reach; then the site is asked whether it is down."""
@@ -163,7 +163,7 @@ class Run:
         """
         manifest = self.settings.manifest
         if manifest is not None:
-            merged = refreshing.from_manifest(
+            merged = refresh.from_manifest(
                 self._catalogue,
                 Path(manifest),
                 accept_shrink=wishes.accept_shrink,
@@ -171,7 +171,7 @@ class Run:
             )
         else:
             self._watcher.listing(0, 0)
-            merged = refreshing.from_gdc(
+            merged = refresh.from_gdc(
                 self._catalogue,
                 self._transport,
                 self.settings.api,
@@ -201,7 +201,7 @@ class Run:
 
     def sample(self) -> int:
         """Fills the sample up; how many slides were added. Raises WrongUse: see `drawing.fill`."""
-        return drawing.fill(self._home, self._catalogue, self._watcher.note)
+        return sample.fill(self._home, self._catalogue, self._watcher.note)
 
     def fetch(self, run: int, wishes: Wishes) -> Fetched:
         """Fetches what is pending, several slides at a time, and records each as it ends.
@@ -300,7 +300,7 @@ class Run:
         return self._home.root / older if beside and older != place else None
 
     def _left_over(self, work: Workspace) -> LeftOver:
-        from tcgamirror.inplace import Images, LeftOver
+        from tcgamirror.mirror.recovery import Images, LeftOver
 
         settings, root = self.settings, self._home.root
         images = Images(root, settings.form, settings.target, self._check_stop)

@@ -30,13 +30,13 @@ from tcgamirror.errors import (
 )
 from tcgamirror.files import free_bytes
 from tcgamirror.geometry import Size
-from tcgamirror.home import CATALOGUE, WORK, Home
 from tcgamirror.imaging.deepzoom import DeepZoom, decoded
 from tcgamirror.machine import Finding
+from tcgamirror.mirror.directory import CATALOGUE, WORK, Home
+from tcgamirror.mirror.probes import probes
+from tcgamirror.mirror.settings import Settings
 from tcgamirror.model import Slide
 from tcgamirror.origins import Origin
-from tcgamirror.probes import probes
-from tcgamirror.settings import Settings
 from tcgamirror.sources.tiles import read_tile
 from tcgamirror.spans import Span
 from tcgamirror.transport import Transport

@@ -13,9 +13,9 @@ from tcgamirror import gdc
 from tcgamirror.answers import Answer, place, printable
 from tcgamirror.errors import NetworkError
 from tcgamirror.imaging.deepzoom import DeepZoom
+from tcgamirror.mirror.settings import Settings
 from tcgamirror.model import Slide
 from tcgamirror.origins import Origin
-from tcgamirror.settings import Settings
 from tcgamirror.transport import Transport
 
 PART = 1 << 16

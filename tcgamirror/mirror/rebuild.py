@@ -25,17 +25,17 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Restored, fact_of
 from tcgamirror.errors import BadSettings, Damaged, ExitCode, NoRoom, WrongUse
 from tcgamirror.files import Lock, room, sync_folder
-from tcgamirror.home import CATALOGUE, FIXED, LOCK, Home
 from tcgamirror.imaging.store import IMAGES
-from tcgamirror.inplace import Images
-from tcgamirror.lockfile import order_of
 from tcgamirror.manifest import read_manifest
-from tcgamirror.mirror import network
+from tcgamirror.mirror.directory import CATALOGUE, FIXED, LOCK, Home
+from tcgamirror.mirror.lockfile import order_of
+from tcgamirror.mirror.orphans import Stray, image_files
+from tcgamirror.mirror.recovery import Images
+from tcgamirror.mirror.refresh import note_read
+from tcgamirror.mirror.update import network
+from tcgamirror.mirror.verify import Deadline, checkers
 from tcgamirror.model import Listing, Upstream
 from tcgamirror.openat import Tree
-from tcgamirror.refreshing import note_read
-from tcgamirror.strays import Stray, image_files
-from tcgamirror.verify import Deadline, checkers
 
 UNFINISHED = f"{CATALOGUE}.rebuilt"
 LOST = "attempts, runs, changes between releases and former file_ids"

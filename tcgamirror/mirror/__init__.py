@@ -1,0 +1,1 @@
+"""Keep one mirror: directory, settings, lock file, update, verify, rebuild, doctor."""
