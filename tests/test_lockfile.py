@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror import lockcheck
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Journal
 from tcgamirror.errors import BadLockFile, BadSettings
@@ -409,7 +408,7 @@ def test_a_slide_without_an_image_has_no_digest(small_gdc: StandIn, tmp_path: Pa
     assert told.out.endswith("names 3 slides, 3 of them without an image yet\n")
     with Catalogue.open(root / "catalogue.db", read_only=True) as catalogue:
         lock = lockfile.read_lock(tmp_path / "l")
-        assert len(lockcheck.compare(lock, catalogue).waiting) == 3
+        assert len(lockfile.compare(lock, catalogue).waiting) == 3
     rewrite(root, "^slides = .*", "slides = 5")
     succeeded("--mirror", root, "sample")
     checked = run("--mirror", root, "lock", "--check", tmp_path / "l")

@@ -15,12 +15,11 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cli import output
 from tcgamirror.cli.lock import difference_words
 from tcgamirror.errors import ExitCode, WrongUse
-from tcgamirror.lockcheck import compare_listing
 from tcgamirror.manifest import in_words, slides_of
 from tcgamirror.mirror import provenance
 from tcgamirror.mirror import settings as setting
 from tcgamirror.mirror.directory import CATALOGUE, Home
-from tcgamirror.mirror.lockfile import LockFile, lines_of, read_lock
+from tcgamirror.mirror.lockfile import LockFile, compare_listing, lines_of, read_lock
 from tcgamirror.mirror.settings import FILE_NAME, Settings
 from tcgamirror.model import ImageFormat
 from tcgamirror.sampling import By, Candidate, Order

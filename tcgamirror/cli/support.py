@@ -27,8 +27,8 @@ from tcgamirror.mirror.settings import Settings
 from tcgamirror.model import Target
 
 if TYPE_CHECKING:
-    from tcgamirror.machine import Finding
     from tcgamirror.mirror.directory import Home
+    from tcgamirror.mirror.doctor import Finding
 
 TRIES = 2
 """How often a server is asked before it counts as not answering."""
@@ -111,11 +111,10 @@ def _findings(
     given: argparse.Namespace, home: Home | None, answers: list[str]
 ) -> Iterator[Finding]:
     """Yield what is found, and add the servers' raw answers if there is to be a report."""
-    from tcgamirror import machine
     from tcgamirror.mirror import doctor
     from tcgamirror.transport import Transport
 
-    yield from machine.findings()
+    yield from doctor.findings()
     if home is not None:
         yield from doctor.mirror_findings(home)
     # Without a mirror the target plays no part.

@@ -2,6 +2,8 @@
 
 A pure worker: it takes and returns frozen values and touches neither the
 catalogue nor the terminal, so that any number may run at the same time.
+
+From a mirror's settings to the ladder of sources that its slides are fetched by.
 """
 
 from __future__ import annotations
@@ -11,11 +13,18 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from tcgamirror.cores import cores
 from tcgamirror.errors import NetworkError, SlideError
 from tcgamirror.imaging.store import Store
+from tcgamirror.mirror.directory import Home
 from tcgamirror.model import Attempt, Outcome, Picture, Slide, Target
+from tcgamirror.origins import Origins
 from tcgamirror.sources import Source
-from tcgamirror.transport import Meter
+from tcgamirror.sources.range import Range
+from tcgamirror.sources.tiles import Tiles
+from tcgamirror.sources.whole import Whole
+from tcgamirror.transport import Meter, Transport
+from tcgamirror.workspace import Workspace
 
 
 class Ladder:
@@ -94,3 +103,17 @@ class Ladder:
             with self._lock:
                 self._meters.remove(meter)
                 self._bytes_ended += meter.bytes
+
+
+def ladder_of(home: Home, transport: Transport, origins: Origins, work: Workspace) -> Ladder:
+    """The sources that the settings name, in their order."""
+    settings = home.settings
+    ranged = Range(transport, origins, work)
+    known: dict[str, Source] = {
+        "range": ranged,
+        "tiles": Tiles(transport, settings.tiles, work, ranged.read_header),
+        "whole": Whole(transport, origins, work),
+    }
+    sources = [known[name] for name in settings.via]
+    store = Store(home.root, settings.form)
+    return Ladder(sources, settings.target, store, renders=max(2, cores()))

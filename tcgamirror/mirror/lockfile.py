@@ -4,6 +4,8 @@ Plain text: two lines that say what it is and give the digest of the rest, a few
 lines of what was asked for, and a line for each slide, by rank. It holds no
 time and no path: the same mirror always gives the same bytes. Columns and keys
 are parted by tabs; `-` stands for what is not known.
+
+What a mirror, or a listing, does not have as a lock file names it.
 """
 
 from __future__ import annotations
@@ -38,13 +40,21 @@ MOST_LINE, MOST_FIELDS = 1 << 20, 20
 """Bytes of a line, of which one that names a slide has at most 390; lines of the head."""
 
 _TITLE = "# tcgamirror lock 1"
+
 _DIGEST = "# sha256 of the lines below: "
+
 _PLAN = ("seed", "order", "by", "kind", "projects")
+
 _KEYS = ("program", "release", "mpp", "max_size", "resample", "format", "slides", *_PLAN)
+
 _COLUMNS = ("file_name", "file_id", "md5", "sha256", "mpp_x", "mpp_y")
+
 _NONE = "-"
+
 _WHOLE = re.compile(r"-?[0-9]{1,40}")
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
 _NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?(e[+-][0-9]{1,3})?")
 
 _SAMPLE = """
@@ -54,6 +64,12 @@ SELECT mirror.file_name, mirror.file_id, slides.md5,
     CASE mirror.status WHEN 'done' THEN mirror.mpp_y END
 FROM mirror JOIN slides ON slides.file_name = mirror.file_name
 ORDER BY mirror.sample_rank, mirror.file_name
+"""
+
+_NOW = """
+SELECT slides.file_name, slides.upstream IN ('current', 'changed'), slides.md5,
+    CASE images.status WHEN 'done' THEN images.sha256 END
+FROM slides LEFT JOIN images ON images.file_name = slides.file_name
 """
 
 
@@ -336,3 +352,63 @@ def order_of(home: Home, candidates: Sequence[Candidate]) -> list[str]:
     if home.settings.lock is None:
         return ordered(candidates, home.settings.plan)
     return read_lock(home.root / home.settings.lock).among(candidates)
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """File names of a lock's slides that a mirror does not have as locked, in their order.
+
+    missing: not listed any more, nor held. changed: the GDC's file is another
+    now. others: the image has another digest. waiting: not fetched yet.
+    """
+
+    missing: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+
+    @property
+    def lasting(self) -> Mapping[str, Sequence[str]]:
+        """What no further update mends, by what is to be said of it."""
+        said = {
+            "not to be had any more (not listed)": self.missing,
+            "changed at the GDC since (listed with another md5)": self.changed,
+            "with another image than locked (another digest)": self.others,
+        }
+        return {words: names for words, names in said.items() if names}
+
+
+def compare(lock: LockFile, catalogue: Catalogue) -> Differences:
+    """Which slides of the lock the mirror does not have as they were locked."""
+    wanted = set(lock.names)
+    now = {name: known for name, *known in catalogue.query(_NOW).rows if name in wanted}
+    found: dict[str, list[str]] = {}
+    for slide in lock.slides:
+        if way := _difference(slide, *now.get(slide.file_name, (False, None, None))):
+            found.setdefault(way, []).append(slide.file_name)
+    return Differences(**{way: tuple(names) for way, names in found.items()})
+
+
+def _difference(slide: LockedSlide, listed: object, md5: object, sha256: object) -> str | None:
+    """Where in `Differences` it belongs, if it differs. md5, sha256: what they are now."""
+    if sha256 is not None and sha256 == slide.sha256:
+        return None
+    if slide.md5 and md5 and md5 != slide.md5:
+        return "changed"
+    if sha256 is not None:
+        return None if slide.sha256 is None else "others"
+    return "waiting" if listed else "missing"
+
+
+def compare_listing(lock: LockFile, md5s: Mapping[str, str | None]) -> Differences:
+    """Which slides of the lock a listing lacks, or lists as another file.
+
+    md5s: of those that it lists, by file name, as far as it tells them.
+    """
+    missing = [name for name in lock.names if name not in md5s]
+    changed = [
+        slide.file_name
+        for slide in lock.slides
+        if slide.md5 and (md5 := md5s.get(slide.file_name)) and md5 != slide.md5
+    ]
+    return Differences(missing=tuple(missing), changed=tuple(changed))

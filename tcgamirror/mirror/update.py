@@ -25,13 +25,12 @@ from tcgamirror.errors import (
 )
 from tcgamirror.files import Lock, check_writable
 from tcgamirror.imaging.store import IMAGES, Store
-from tcgamirror.lockcheck import Differences, compare
 from tcgamirror.mirror import refresh, sample
 from tcgamirror.mirror.directory import CATALOGUE, LOCK, WORK, Home
 from tcgamirror.mirror.eventlog import RunLog
 from tcgamirror.mirror.fetch import Pool, limits_of, workers_of
 from tcgamirror.mirror.forecast import Forecast, forecast
-from tcgamirror.mirror.lockfile import read_lock
+from tcgamirror.mirror.lockfile import Differences, compare, read_lock
 from tcgamirror.mirror.outage import Tally, is_away
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.model import Outcome
@@ -220,7 +219,7 @@ class Run:
                 raise WrongUse("nothing is sampled yet: run tcgamirror update")
             return Fetched()
         # Only now: a night without work is over before these would be imported.
-        from tcgamirror.ways import ladder_of
+        from tcgamirror.mirror.ladder import ladder_of
 
         for folder in (IMAGES, WORK):
             check_writable(self._home.root / folder)
