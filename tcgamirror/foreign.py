@@ -25,13 +25,11 @@ from tcgamirror.errors import Damaged, NoRoom, WrongUse
 from tcgamirror.imaging.store import Store
 from tcgamirror.mirror import provenance
 from tcgamirror.mirror.directory import FIXED
+from tcgamirror.mirror.lockfile import MOST_SLIDES
 from tcgamirror.model import ImageFormat, MppSource, Slide, Status
 
 MOST_BYTES = 4 << 30
 """Of the whole file; a catalogue of every TCGA slide has about 50 MB, of a million 2 GB."""
-
-MOST_SLIDES = 2_000_000
-"""Sampled or listed ones: all of TCGA has 30,000, and other collections have more."""
 
 MOST_ROWS = 20_000_000
 """Of any other table."""

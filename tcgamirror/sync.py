@@ -59,10 +59,9 @@ from tcgamirror.mirror.directory import CATALOGUE, LOCK, WORK, Home
 from tcgamirror.mirror.lockfile import MOST_BYTES as MOST_LOCK
 from tcgamirror.mirror.lockfile import lines_of, read_lock
 from tcgamirror.mirror.orphans import remove_unfinished
-from tcgamirror.mirror.outage import Tally
+from tcgamirror.mirror.outage import SITE_DOWN_AFTER, Tally
 from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings, read_settings
 from tcgamirror.mirror.settings import MOST_BYTES as MOST_SETTINGS
-from tcgamirror.mirror.update import SITE_DOWN_AFTER
 from tcgamirror.publishers import Folder, Publisher, Seen
 from tcgamirror.takeover import take_over
 

@@ -22,8 +22,9 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cli.output import table
 from tcgamirror.cli.progress import Progress
 from tcgamirror.mirror.directory import CATALOGUE, Home
+from tcgamirror.mirror.fetch import Wishes
 from tcgamirror.mirror.settings import Settings
-from tcgamirror.mirror.update import Wishes, perform
+from tcgamirror.mirror.update import perform
 from tcgamirror.model import Target
 from tcgamirror.patience import Patience
 from tests.gdc import Fault, Listed, StandIn

@@ -22,8 +22,8 @@ from tcgamirror.errors import (
     WrongUse,
 )
 from tcgamirror.mirror.directory import Home
+from tcgamirror.mirror.refresh import network
 from tcgamirror.mirror.settings import Settings
-from tcgamirror.mirror.update import network
 from tcgamirror.model import Target
 from tcgamirror.patience import Patience
 from tcgamirror.spans import Span

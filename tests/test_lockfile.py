@@ -15,9 +15,8 @@ import pytest
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Journal
 from tcgamirror.errors import BadLockFile, BadSettings
-from tcgamirror.foreign import MOST_SLIDES
 from tcgamirror.mirror import lockfile, provenance
-from tcgamirror.mirror.lockfile import LockedSlide, LockFile, formatted, parsed
+from tcgamirror.mirror.lockfile import MOST_SLIDES, LockedSlide, LockFile, formatted, parsed
 from tcgamirror.mirror.settings import LOCKED, Settings, read_settings
 from tcgamirror.model import ImageFormat, Kind, Resample, Target
 from tcgamirror.sampling import By, Order, Plan

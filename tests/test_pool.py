@@ -12,8 +12,8 @@ from tcgamirror.brake import Brake
 from tcgamirror.cores import cores
 from tcgamirror.errors import Bug
 from tcgamirror.mirror import fetch as pools
-from tcgamirror.mirror.fetch import Pool, workers_of
-from tcgamirror.mirror.settings import Settings
+from tcgamirror.mirror.fetch import Pool
+from tcgamirror.mirror.settings import Settings, workers_of
 from tcgamirror.model import Outcome, Slide, Target
 
 

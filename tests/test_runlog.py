@@ -13,7 +13,8 @@ from tcgamirror.cores import cores
 from tcgamirror.errors import NoRoom, NotThere, WrongUse
 from tcgamirror.mirror.directory import Home
 from tcgamirror.mirror.eventlog import RunLog, without_secrets
-from tcgamirror.mirror.update import Wishes, perform
+from tcgamirror.mirror.fetch import Wishes
+from tcgamirror.mirror.update import perform
 from tcgamirror.model import Attempt, Outcome
 from tests.catalogues import FETCHED, NOW, PICTURE, slide
 from tests.command import run, succeeded

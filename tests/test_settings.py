@@ -11,10 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcgamirror.cli.argtypes import MOST_WORKERS
 from tcgamirror.errors import BadSettings
 from tcgamirror.mirror import settings as setting
-from tcgamirror.mirror.settings import SOURCES, Settings, format_settings, read_settings
+from tcgamirror.mirror.settings import (
+    MOST_WORKERS,
+    SOURCES,
+    Settings,
+    format_settings,
+    read_settings,
+)
 from tcgamirror.model import ImageFormat, Kind, Resample, Target
 from tcgamirror.patience import Patience
 from tcgamirror.sampling import By, Order

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import re
 
+from tcgamirror.mirror.settings import MOST_WORKERS
+
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
+
 MOST = 2**31
 """Slides, pixels or seconds: nobody means more."""
+
 MOST_BYTES = 2**60
-MOST_WORKERS = 64
+
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", re.ASCII | re.IGNORECASE)
 
 

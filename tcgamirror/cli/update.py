@@ -20,9 +20,10 @@ from tcgamirror.cli.progress import Progress
 from tcgamirror.errors import ExitCode, TcgaMirrorError
 from tcgamirror.files import room
 from tcgamirror.mirror.eventlog import RunLog
+from tcgamirror.mirror.fetch import Wishes
 from tcgamirror.mirror.forecast import Forecast
 from tcgamirror.mirror.settings import byte_rate
-from tcgamirror.mirror.update import Report, Wishes, perform, rehearsed
+from tcgamirror.mirror.update import Report, perform, rehearsed
 
 SHOWN = 20
 """Slides that a dry run names on the terminal."""

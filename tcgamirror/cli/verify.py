@@ -20,8 +20,8 @@ from tcgamirror.mirror.orphans import Stray, image_files, remove_unfinished
 from tcgamirror.mirror.verify import Asked, Deadline, Verified, Wrong, verify_images
 
 if TYPE_CHECKING:
+    from tcgamirror.mirror.fetch import Fetched, Wishes
     from tcgamirror.mirror.rebuild import Rebuilt
-    from tcgamirror.mirror.update import Fetched, Wishes
 
 SHOWN = 50
 """Files that are named on the terminal."""
@@ -72,7 +72,8 @@ class _Repair:
 
     def run(self) -> ExitCode:
         # Here and below: what only reads the mirror needs neither network nor decoders.
-        from tcgamirror.mirror.update import Wishes, perform
+        from tcgamirror.mirror.fetch import Wishes
+        from tcgamirror.mirror.update import perform
 
         progress = Progress(quiet=self._as_json)
         nothing = Wishes(refresh=False, sample=False, fetch=False)
@@ -91,7 +92,7 @@ class _Repair:
         return self._end(report.fetched)
 
     def _survey(self, catalogue: Catalogue) -> Wishes:
-        from tcgamirror.mirror.update import Wishes
+        from tcgamirror.mirror.fetch import Wishes
 
         reading = VerifyProgress(quiet=self._as_json)
         try:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 
 from tcgamirror.brake import Brake
-from tcgamirror.cores import cores
 from tcgamirror.errors import Bug, Interrupted, TcgaMirrorError, lack_of_memory
-from tcgamirror.mirror.settings import Settings
 from tcgamirror.model import Attempt, Outcome, Slide
 
 GRACE = 1.0
@@ -17,20 +16,6 @@ GRACE = 1.0
 
 BUGS_IN_A_ROW = 3
 """Slides that met a bug one after the other; then it is not they that are unusual."""
-
-WORKERS_A_CORE = 4
-"""Slides of which one decodes while the others wait for the network."""
-
-
-def workers_of(settings: Settings) -> int:
-    """Slides at a time: as many as are asked for, or else as keep the cores at work.
-
-    No more then than there are connections for that: `whole`, though it asks the
-    bucket too, is held to the few of the GDC, because each slide takes a gigabyte of disk.
-    """
-    by_bucket = settings.via[0] == "range" and settings.bucket is not None
-    connections = settings.bucket_connections if by_bucket else settings.api_connections
-    return settings.workers or min(connections, WORKERS_A_CORE * cores())
 
 
 def limits_of(
@@ -165,3 +150,41 @@ class Pool:
             message=words,
         )
         return Outcome(slide, (attempt,), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What one run fetched.
+
+    bytes: from the network. left: due, but not begun. stopped_by: the option
+    that kept them from it, if one did. unknown_mpp: images of those done whose
+    resolution is unknown.
+    """
+
+    done: int = 0
+    failed: int = 0
+    bytes: int = 0
+    left: int = 0
+    stopped_by: str | None = None
+    unknown_mpp: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the command line asks of one run.
+
+    force_refresh: the listing is read though its release is the same.
+    limit: slides. time_limit: seconds. max_bytes: after which no slide begins.
+    only: file names of the slides that may be fetched; None for all that are due.
+    """
+
+    refresh: bool = True
+    force_refresh: bool = False
+    sample: bool = True
+    fetch: bool = True
+    retry_failed: bool = False
+    limit: int | None = None
+    time_limit: float | None = None
+    max_bytes: float | None = None
+    accept_shrink: bool = False
+    only: frozenset[str] | None = None

@@ -25,13 +25,15 @@ from tcgamirror import __version__, values
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.errors import BadLockFile, BadSettings
 from tcgamirror.files import open_regular
-from tcgamirror.foreign import MOST_SLIDES
 from tcgamirror.mirror import settings as setting
 from tcgamirror.mirror.directory import Home
 from tcgamirror.mirror.provenance import plan_of
 from tcgamirror.mirror.settings import LOCKED, Settings
 from tcgamirror.model import ImageFormat
 from tcgamirror.sampling import By, Candidate, Order, Plan, ordered
+
+MOST_SLIDES = 2_000_000
+"""Sampled or listed ones: all of TCGA has 30,000, and other collections have more."""
 
 MOST_BYTES = 400 * MOST_SLIDES
 """So much that any sample can be told; all 30,000 slides of TCGA take 8 MB."""

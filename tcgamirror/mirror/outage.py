@@ -21,6 +21,9 @@ _AWAY = frozenset(
 )
 """The faults of a site that is down, or behind a page to log in at."""
 
+SITE_DOWN_AFTER = 6
+"""Slides in a row that no source could reach; then the site is asked whether it is down."""
+
 
 class Tally:
     """What came of the slides so far.

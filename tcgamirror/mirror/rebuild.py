@@ -31,8 +31,7 @@ from tcgamirror.mirror.directory import CATALOGUE, FIXED, LOCK, Home
 from tcgamirror.mirror.lockfile import order_of
 from tcgamirror.mirror.orphans import Stray, image_files
 from tcgamirror.mirror.recovery import Images
-from tcgamirror.mirror.refresh import note_read
-from tcgamirror.mirror.update import network
+from tcgamirror.mirror.refresh import network, note_read
 from tcgamirror.mirror.verify import Deadline, checkers
 from tcgamirror.model import Listing, Upstream
 from tcgamirror.openat import Tree

@@ -8,13 +8,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tcgamirror import gdc
+from tcgamirror.brake import Brake
 from tcgamirror.catalogue import queue
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import timestamp
 from tcgamirror.catalogue.listing import Coming, Merged
 from tcgamirror.errors import NetworkError
 from tcgamirror.manifest import identity, in_words, release_of, slides_of
+from tcgamirror.mirror.directory import Home
 from tcgamirror.model import Slide
+from tcgamirror.pauses import OnPause
+from tcgamirror.transport import Transport, host_key
 
 _MANIFEST = "manifest merged"
 """The catalogue's fact under which the digest of the manifest merged last stands."""
@@ -115,3 +119,21 @@ def from_manifest(
     if others:
         say(f"{path}: {in_words(others)}")
     return merged if merged != Merged(unchanged=merged.unchanged) else None
+
+
+def network(home: Home, brake: Brake, on_pause: OnPause = lambda *_: None) -> Transport:
+    """The mirror's connections, as many for each host as its settings allow."""
+    settings = home.settings
+    limits = {
+        host_key(settings.api): settings.api_connections,
+        host_key(settings.tiles): settings.api_connections,
+    }
+    if settings.bucket is not None:
+        limits[host_key(settings.bucket)] = settings.bucket_connections
+    return Transport(
+        patience=settings.patience,
+        limits=limits,
+        rate=settings.rate,
+        stop=brake.stop,
+        on_pause=on_pause,
+    )

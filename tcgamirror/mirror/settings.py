@@ -17,7 +17,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from tcgamirror import values
-from tcgamirror.cli.argtypes import MOST_WORKERS
+from tcgamirror.cores import cores
 from tcgamirror.errors import BadSettings
 from tcgamirror.files import open_regular
 from tcgamirror.model import ImageFormat, Kind, Resample, Target
@@ -25,29 +25,45 @@ from tcgamirror.patience import Patience
 from tcgamirror.sampling import By, Order, Plan
 
 FILE_NAME = "tcgamirror.toml"
+
 LOCKED = "sample.lock"
 """Where a mirror made by `init --lock` keeps the lock file."""
 
 MOST_BYTES = 1 << 20
 """Bytes of the file; what `format_settings` writes has two thousand."""
+
 MOST_DOTS = 5000
 """In the file: the time that a key takes grows with the square of the dots in it."""
 
 SOURCES = ("range", "tiles", "whole")
+
 GDC = "https://api.gdc.cancer.gov"
+
 GDC_TILES = "https://api.gdc.cancer.gov/tile"
+
 BUCKET = "https://tcga-2-open.s3.amazonaws.com"
+
 MOST_CONNECTIONS = 256
+
 MOST_TRIES = 100
+
 MOST_SECONDS = 86_400.0
 """Of one wait. The system's clocks overflow at far longer ones."""
+
 LEAST_RATE = 1000.0
 """Bytes per second. At less, a slide takes days and every wait of a connection runs out."""
+
 LEAST_WORK = 10_000_000
 """Bytes. Less would do for no slide."""
 
 Value = TypeVar("Value")
+
 Choice = TypeVar("Choice", bound=StrEnum)
+
+MOST_WORKERS = 64
+
+WORKERS_A_CORE = 4
+"""Slides of which one decodes while the others wait for the network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,3 +427,14 @@ def _text(value: str) -> str:
 
 def _list(values: tuple[str, ...]) -> str:
     return f"[{', '.join(map(_text, values))}]"
+
+
+def workers_of(settings: Settings) -> int:
+    """Slides at a time: as many as are asked for, or else as keep the cores at work.
+
+    No more then than there are connections for that: `whole`, though it asks the
+    bucket too, is held to the few of the GDC, because each slide takes a gigabyte of disk.
+    """
+    by_bucket = settings.via[0] == "range" and settings.bucket is not None
+    connections = settings.bucket_connections if by_bucket else settings.api_connections
+    return settings.workers or min(connections, WORKERS_A_CORE * cores())

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from tcgamirror.brake import Brake
 from tcgamirror.catalogue.catalogue import Catalogue
@@ -28,65 +28,20 @@ from tcgamirror.imaging.store import IMAGES, Store
 from tcgamirror.mirror import refresh, sample
 from tcgamirror.mirror.directory import CATALOGUE, LOCK, WORK, Home
 from tcgamirror.mirror.eventlog import RunLog
-from tcgamirror.mirror.fetch import Pool, limits_of, workers_of
+from tcgamirror.mirror.fetch import Fetched, Pool, Wishes, limits_of
 from tcgamirror.mirror.forecast import Forecast, forecast
 from tcgamirror.mirror.lockfile import Differences, compare, read_lock
-from tcgamirror.mirror.outage import Tally, is_away
-from tcgamirror.mirror.settings import Settings
+from tcgamirror.mirror.outage import SITE_DOWN_AFTER, Tally, is_away
+from tcgamirror.mirror.progress import Watcher
+from tcgamirror.mirror.refresh import network
+from tcgamirror.mirror.settings import Settings, workers_of
 from tcgamirror.model import Outcome
 from tcgamirror.origins import Origins
-from tcgamirror.pauses import OnPause
-from tcgamirror.transport import Transport, host_key
+from tcgamirror.transport import Transport
 from tcgamirror.workspace import Workspace
 
 if TYPE_CHECKING:
     from tcgamirror.mirror.recovery import LeftOver
-
-SITE_DOWN_AFTER = 6
-"""Slides in a row that no source could reach; then the site is asked whether it is down."""
-
-
-class Watcher(Protocol):
-    """Who is told how a run goes. Called from the thread that runs it."""
-
-    def listing(self, got: int, total: int) -> None:
-        """So many of the slides have been listed; 0 of 0 before the first answer."""
-        ...
-
-    def note(self, message: str) -> None:
-        """One line that the user should read."""
-        ...
-
-    def begins(self, slides: int, workers: int) -> None:
-        """So many slides are about to be fetched, `workers` of them at a time."""
-        ...
-
-    def finished(self, outcome: Outcome) -> None: ...
-
-    def pauses(self, host: str, seconds: float, reason: str) -> None:
-        """All requests to the host pause for so long. Called from any thread."""
-        ...
-
-    def tick(self, bytes_fetched: int, in_hand: int, stopping: bool) -> None:
-        """Now and then: bytes moved so far, slides in hand."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """What one run fetched.
-
-    bytes: from the network. left: due, but not begun. stopped_by: the option
-    that kept them from it, if one did. unknown_mpp: images of those done whose
-    resolution is unknown.
-    """
-
-    done: int = 0
-    failed: int = 0
-    bytes: int = 0
-    left: int = 0
-    stopped_by: str | None = None
-    unknown_mpp: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,27 +67,6 @@ class Report:
         if self.error is not None:
             return self.error.exit_code
         return ExitCode.SOME_FAILED if self.fetched.failed else ExitCode.DONE
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What the command line asks of one run.
-
-    force_refresh: the listing is read though its release is the same.
-    limit: slides. time_limit: seconds. max_bytes: after which no slide begins.
-    only: file names of the slides that may be fetched; None for all that are due.
-    """
-
-    refresh: bool = True
-    force_refresh: bool = False
-    sample: bool = True
-    fetch: bool = True
-    retry_failed: bool = False
-    limit: int | None = None
-    time_limit: float | None = None
-    max_bytes: float | None = None
-    accept_shrink: bool = False
-    only: frozenset[str] | None = None
 
 
 class Run:
@@ -335,24 +269,6 @@ def rehearsed(home: Home, wishes: Wishes, watcher: Watcher, brake: Brake) -> Ite
         past = {row.source: row for row in catalogue.counts().by_source}
         settings = home.settings
         yield forecast(due, settings.via[0], settings.target, workers_of(settings), past)
-
-
-def network(home: Home, brake: Brake, on_pause: OnPause = lambda *_: None) -> Transport:
-    """The mirror's connections, as many for each host as its settings allow."""
-    settings = home.settings
-    limits = {
-        host_key(settings.api): settings.api_connections,
-        host_key(settings.tiles): settings.api_connections,
-    }
-    if settings.bucket is not None:
-        limits[host_key(settings.bucket)] = settings.bucket_connections
-    return Transport(
-        patience=settings.patience,
-        limits=limits,
-        rate=settings.rate,
-        stop=brake.stop,
-        on_pause=on_pause,
-    )
 
 
 def _locked(home: Home, catalogue: Catalogue) -> Differences | None:
