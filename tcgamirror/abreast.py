@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from tcgamirror.cores import cores
-from tcgamirror.errors import Interrupted
+from tcgamirror.model.errors import Interrupted
 
 _MOST_BYTES = 8 << 20
 

@@ -17,7 +17,8 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from tcgamirror.connections import Exchange
-from tcgamirror.errors import (
+from tcgamirror.model.byteranges import Span
+from tcgamirror.model.errors import (
     CutShort,
     Interrupted,
     NetworkError,
@@ -30,7 +31,6 @@ from tcgamirror.errors import (
     WrongTotal,
 )
 from tcgamirror.patience import Patience
-from tcgamirror.spans import Span
 
 _PIECE = 256 << 10
 _MESSAGE = 64 << 10

@@ -8,7 +8,7 @@ import time
 from queue import SimpleQueue
 from types import FrameType
 
-from tcgamirror.errors import Interrupted
+from tcgamirror.model.errors import Interrupted
 
 
 class Brake:

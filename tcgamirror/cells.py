@@ -14,12 +14,12 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import TypeVar
 
-from tcgamirror import values
 from tcgamirror.catalogue.rows import Value
 from tcgamirror.imaging.metadata import MOST_DOWNSAMPLE, MOST_LEVELS
 from tcgamirror.imaging.svs import MOST_TILES, MPP_PLAUSIBLE
 from tcgamirror.mirror.settings import SOURCES
-from tcgamirror.model import Kind, MppSource, Status, Upstream
+from tcgamirror.model import fields
+from tcgamirror.model.slide import Kind, MppSource, Status, Upstream
 
 Check = Callable[[object], Value]
 
@@ -123,16 +123,16 @@ def _one_of(known: Iterable[str]) -> Check:
 _COUNT = _whole(0, 1 << 50)
 _NUMBER = _whole(1, 1 << 31)
 _SECONDS = _number(0, 1e12)
-_NAME = _as(values.file_name)
-_ID = _as(values.file_id)
+_NAME = _as(fields.file_name)
+_ID = _as(fields.file_id)
 
 _SLIDES: Mapping[str, Check] = {
     "file_name": _NAME,
     "file_id": _ID,
-    "md5": _or_none(_as(values.md5)),
-    "size": _or_none(_as(values.size)),
+    "md5": _or_none(_as(fields.md5)),
+    "size": _or_none(_as(fields.size)),
     "kind": _or_none(_one_of(Kind)),
-    "project_id": _or_none(_as(values.project_id)),
+    "project_id": _or_none(_as(fields.project_id)),
     **dict.fromkeys(
         ("primary_site", "disease_type", "sample_type", "case_barcode", "slide_barcode"),
         _or_none(_phrase),

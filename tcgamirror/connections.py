@@ -37,7 +37,7 @@ from urllib3.exceptions import (
 )
 from urllib3.util.wait import wait_for_write
 
-from tcgamirror.errors import Interrupted, TooSlow
+from tcgamirror.model.errors import Interrupted, TooSlow
 
 POLL = 0.1
 """Seconds between two looks at the clock and at `stop`."""

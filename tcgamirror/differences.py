@@ -16,12 +16,12 @@ from typing import Self
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.rows import are_different
-from tcgamirror.errors import BadSettings, Damaged, ExitCode, WrongUse
 from tcgamirror.files import digest, replacing
 from tcgamirror.foreign import Foreign
 from tcgamirror.mirror.directory import CATALOGUE, FIXED, Home
 from tcgamirror.mirror.settings import FILE_NAME, Settings, target
-from tcgamirror.model import ImageFormat, Resample, Status
+from tcgamirror.model.errors import BadSettings, Damaged, ExitCode, WrongUse
+from tcgamirror.model.slide import ImageFormat, Resample, Status
 from tcgamirror.publishers import Folder, Publisher, Seen
 
 STATE = ".sync.json"

@@ -6,7 +6,7 @@ import os
 from typing import BinaryIO
 
 from tcgamirror.answers import Answer
-from tcgamirror.errors import (
+from tcgamirror.model.errors import (
     ChangedFile,
     CutShort,
     TooLong,

@@ -13,7 +13,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from tcgamirror.errors import WrongUse
+from tcgamirror.model.errors import WrongUse
 
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL})
 """Errors of a file system that does not know the kind of lock asked for."""

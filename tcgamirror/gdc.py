@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol, TypeVar
 
-from tcgamirror import values
 from tcgamirror.answers import place
-from tcgamirror.errors import WrongContent
-from tcgamirror.model import SLIDE_SUFFIX, Barcode, Kind, Listing, Slide
+from tcgamirror.model import fields
+from tcgamirror.model.errors import WrongContent
+from tcgamirror.model.slide import SLIDE_SUFFIX, Barcode, Kind, Listing, Slide
 
 PAGE_SIZE = 1000
 """Hits asked for at once: much larger pages time out."""
@@ -79,8 +79,8 @@ def release(transport: Answers, api: str) -> str:
     url = f"{api}/status"
     answer = _part(transport.json(url, limit=_STATUS_LIMIT))
     if "data_release" in answer or "status" in answer:
-        named = values.text(answer.get("data_release"))
-        tag = values.text(answer.get("tag"))
+        named = fields.text(answer.get("data_release"))
+        tag = fields.text(answer.get("tag"))
         if named is not None:
             return named
         if tag is not None:
@@ -133,7 +133,7 @@ def first_slides(transport: Answers, api: str, count: int) -> tuple[list[Slide],
     """The first open TCGA slides by file_id, and how many there are in all."""
     url = f"{api}/files"
     hits, total = next(_pages(transport, url, count))
-    named = [(values.file_id(hit.get("file_id")), hit) for hit in hits]
+    named = [(fields.file_id(hit.get("file_id")), hit) for hit in hits]
     slides = [_slide(url, file_id, hit) for file_id, hit in named if file_id is not None]
     return [slide for slide in slides if slide is not None], total
 
@@ -149,7 +149,7 @@ def versions(transport: Answers, api: str, file_ids: Sequence[str]) -> dict[str,
         if not isinstance(answer, list):
             raise WrongContent(f"{place(url)} answered something other than a list of versions")
         for row in map(_part, answer):
-            old, new = values.file_id(row.get("id")), values.file_id(row.get("latest_id"))
+            old, new = fields.file_id(row.get("id")), fields.file_id(row.get("latest_id"))
             if old is not None and new is not None:
                 latest[old] = new
     return latest
@@ -163,7 +163,7 @@ def _slides(
     seen: set[str] = set()
     for hits, total in _pages(transport, url, page_size):
         for hit in hits:
-            file_id = values.file_id(hit.get("file_id"))
+            file_id = fields.file_id(hit.get("file_id"))
             if file_id is None:
                 raise WrongContent(f"{place(url)} lists a file without a file_id: {hit!r:.120}")
             if file_id in seen:
@@ -253,7 +253,7 @@ def _page(url: str, answer: object) -> tuple[list[Part], int]:
 
 
 def _slide(url: str, file_id: str, hit: Part) -> Slide | None:
-    file_name = values.file_name(hit.get("file_name"))
+    file_name = fields.file_name(hit.get("file_name"))
     if file_name is None:
         raise WrongContent(
             f"{place(url)} lists the file {file_id} under an unsafe name: "
@@ -267,23 +267,23 @@ def _slide(url: str, file_id: str, hit: Part) -> Slide | None:
     sample = _owning(samples, barcode.slide if barcode else None)
     version = hit.get("version")
     kind = dict(_KINDS).get(str(hit.get("experimental_strategy")))
-    sample_type = values.text(sample.get("sample_type"))
+    sample_type = fields.text(sample.get("sample_type"))
     return Slide(
         file_id=file_id,
         file_name=file_name,
-        md5=values.md5(hit.get("md5sum")),
-        size=values.size(hit.get("file_size")),
+        md5=fields.md5(hit.get("md5sum")),
+        size=fields.size(hit.get("file_size")),
         kind=kind or (barcode.kind if barcode else None),
-        project_id=values.project_id(_part(case.get("project")).get("project_id")),
-        primary_site=values.text(case.get("primary_site")),
-        disease_type=values.text(case.get("disease_type")),
+        project_id=fields.project_id(_part(case.get("project")).get("project_id")),
+        primary_site=fields.text(case.get("primary_site")),
+        disease_type=fields.text(case.get("disease_type")),
         sample_type=sample_type or (barcode.sample_type if barcode else None),
-        case_barcode=barcode.case if barcode else values.text(case.get("submitter_id")),
+        case_barcode=barcode.case if barcode else fields.text(case.get("submitter_id")),
         slide_barcode=barcode.slide if barcode else _first_slide(samples),
-        state=values.text(hit.get("state")),
-        version=values.text(str(version) if isinstance(version, int) else version),
-        data_release=values.text(hit.get("data_release")),
-        updated=values.text(hit.get("updated_datetime")),
+        state=fields.text(hit.get("state")),
+        version=fields.text(str(version) if isinstance(version, int) else version),
+        data_release=fields.text(hit.get("data_release")),
+        updated=fields.text(hit.get("updated_datetime")),
     )
 
 
@@ -303,7 +303,7 @@ def _slide_names(sample: Part) -> list[str]:
     """Barcodes of a sample's slides, which hang off its portions or off the sample itself."""
     holders = [sample, *_parts(sample.get("portions"))]
     slides = [slide for holder in holders for slide in _parts(holder.get("slides"))]
-    names = [values.text(slide.get("submitter_id")) for slide in slides]
+    names = [fields.text(slide.get("submitter_id")) for slide in slides]
     return [name for name in names if name is not None]
 
 

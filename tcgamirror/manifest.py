@@ -23,9 +23,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
-from tcgamirror import values
-from tcgamirror.errors import BadManifest
-from tcgamirror.model import SLIDE_SUFFIX, Barcode, Listing, Slide
+from tcgamirror.model import fields
+from tcgamirror.model.errors import BadManifest
+from tcgamirror.model.slide import SLIDE_SUFFIX, Barcode, Listing, Slide
 
 MOST_FILE_BYTES = 500_000_000
 """Of the file, and of what it unpacks to."""
@@ -152,15 +152,15 @@ def _type_of(file_name: str) -> str:
 
 def _slide(path: Path, row: _Row) -> Slide:
     """Return the row's slide. Raises BadManifest if a cell is invalid."""
-    file_id = values.file_id(row.file_id)
+    file_id = fields.file_id(row.file_id)
     if file_id is None:
         raise _bad(path, row, f"expected a UUID as id, got {row.file_id[:60]!r}")
     # The GDC's own archives name a file by its place in them.
     folder, slash, name = row.file_name.rpartition("/")
-    file_name = values.file_name(name)
+    file_name = fields.file_name(name)
     if file_name is None or (slash and folder.lower() != file_id):
         raise _bad(path, row, f"expected a plain file name, got {row.file_name[:120]!r}")
-    if row.md5 and values.md5(row.md5) is None:
+    if row.md5 and fields.md5(row.md5) is None:
         raise _bad(path, row, f"expected 32 hexadecimal digits as md5, got {row.md5[:60]!r}")
     size = _SIZE.fullmatch(row.size)
     if row.size and size is None:
@@ -169,13 +169,13 @@ def _slide(path: Path, row: _Row) -> Slide:
     return Slide(
         file_id=file_id,
         file_name=file_name,
-        md5=values.md5(row.md5),
-        size=None if size is None else values.size(int(size[1])),
+        md5=fields.md5(row.md5),
+        size=None if size is None else fields.size(int(size[1])),
         kind=barcode.kind if barcode else None,
         sample_type=barcode.sample_type if barcode else None,
         case_barcode=barcode.case if barcode else None,
         slide_barcode=barcode.slide if barcode else None,
-        state=values.text(row.state),
+        state=fields.text(row.state),
     )
 
 

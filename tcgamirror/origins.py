@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from tcgamirror.errors import (
+from tcgamirror.model.errors import (
     CutShort,
     NetworkError,
     RangeIgnored,
@@ -24,7 +24,7 @@ from tcgamirror.errors import (
     WrongContent,
     WrongSpan,
 )
-from tcgamirror.model import Slide
+from tcgamirror.model.slide import Slide
 
 REST = 300.0
 """Seconds for which an origin that failed is asked only if no other answers."""

@@ -11,9 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tcgamirror.errors import HoleRead
 from tcgamirror.files import make_folder, room
-from tcgamirror.spans import Span, SpanSet
+from tcgamirror.model.byteranges import Span, SpanSet
+from tcgamirror.model.errors import HoleRead
 
 _CHUNK = 1 << 20
 RECORD = ".spans"

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tcgamirror.connections import POLL
-from tcgamirror.errors import Interrupted
+from tcgamirror.model.errors import Interrupted
 
 RESETS = 3
 """Connections in a row that a host resets before it is left alone."""

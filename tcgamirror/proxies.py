@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from requests.exceptions import ProxyError
 from requests.utils import get_environ_proxies, select_proxy
 
-from tcgamirror.errors import Unreachable, WrongUse
+from tcgamirror.model.errors import Unreachable, WrongUse
 
 SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 

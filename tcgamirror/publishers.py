@@ -25,7 +25,11 @@ from tcgamirror.answers import Answer, Meter, Pace, place
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.journals import JOURNALS, ROLLBACK, WAL, copy_database
-from tcgamirror.errors import (
+from tcgamirror.files import YOUNG, digest, room
+from tcgamirror.foreign import MOST_BYTES
+from tcgamirror.mirror.directory import CATALOGUE
+from tcgamirror.mirror.settings import FILE_NAME
+from tcgamirror.model.errors import (
     ChangedFile,
     CutShort,
     Damaged,
@@ -36,10 +40,6 @@ from tcgamirror.errors import (
     TooLong,
     WrongUse,
 )
-from tcgamirror.files import YOUNG, digest, room
-from tcgamirror.foreign import MOST_BYTES
-from tcgamirror.mirror.directory import CATALOGUE
-from tcgamirror.mirror.settings import FILE_NAME
 from tcgamirror.openat import Tree
 from tcgamirror.transport import Transport
 

@@ -22,7 +22,7 @@ from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
 
-from tcgamirror.errors import ExitCode, WrongUse
+from tcgamirror.model.errors import ExitCode, WrongUse
 from tcgamirror.site import Site
 from tcgamirror.snapshots import Snapshots
 

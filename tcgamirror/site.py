@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from tcgamirror.cli.output import in_bytes
-from tcgamirror.errors import TcgaMirrorError
 from tcgamirror.mirror.directory import CATALOGUE, GALLERY
+from tcgamirror.model.errors import TcgaMirrorError
 from tcgamirror.openat import Tree
 from tcgamirror.snapshots import Snapshot, Snapshots
 

@@ -39,7 +39,17 @@ from tcgamirror.differences import (
     settings_of,
     size_at,
 )
-from tcgamirror.errors import (
+from tcgamirror.files import Lock, digest, free_bytes, make_folder, replacing, room, sync_folder
+from tcgamirror.filesystem import check_locks
+from tcgamirror.foreign import Foreign
+from tcgamirror.mirror.directory import CATALOGUE, LOCK, WORK, Home
+from tcgamirror.mirror.lockfile import MOST_BYTES as MOST_LOCK
+from tcgamirror.mirror.lockfile import lines_of, read_lock
+from tcgamirror.mirror.orphans import remove_unfinished
+from tcgamirror.mirror.outage import SITE_DOWN_AFTER, Tally
+from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings, read_settings
+from tcgamirror.mirror.settings import MOST_BYTES as MOST_SETTINGS
+from tcgamirror.model.errors import (
     BadLockFile,
     BadSettings,
     ChecksumMismatch,
@@ -52,16 +62,6 @@ from tcgamirror.errors import (
     Unreachable,
     WrongUse,
 )
-from tcgamirror.files import Lock, digest, free_bytes, make_folder, replacing, room, sync_folder
-from tcgamirror.filesystem import check_locks
-from tcgamirror.foreign import Foreign
-from tcgamirror.mirror.directory import CATALOGUE, LOCK, WORK, Home
-from tcgamirror.mirror.lockfile import MOST_BYTES as MOST_LOCK
-from tcgamirror.mirror.lockfile import lines_of, read_lock
-from tcgamirror.mirror.orphans import remove_unfinished
-from tcgamirror.mirror.outage import SITE_DOWN_AFTER, Tally
-from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings, read_settings
-from tcgamirror.mirror.settings import MOST_BYTES as MOST_SETTINGS
 from tcgamirror.publishers import Folder, Publisher, Seen
 from tcgamirror.takeover import take_over
 

@@ -22,7 +22,7 @@ from tcgamirror.catalogue.rows import (
 )
 from tcgamirror.cells import TABLES
 from tcgamirror.foreign import Foreign
-from tcgamirror.model import Status, Upstream
+from tcgamirror.model.slide import Status, Upstream
 
 _KEPT = ("slides", "former_ids", "sample", "images")
 """Tables of which rows may be kept that the source lacks, in the order to write them."""

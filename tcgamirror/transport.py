@@ -34,7 +34,8 @@ from tcgamirror.answers import (
 )
 from tcgamirror.connections import POLL, Exchange, Watch, session
 from tcgamirror.download import Rest, same_etag
-from tcgamirror.errors import (
+from tcgamirror.model.byteranges import Span
+from tcgamirror.model.errors import (
     CutShort,
     Interrupted,
     NetworkError,
@@ -49,7 +50,6 @@ from tcgamirror.errors import (
 from tcgamirror.patience import Patience
 from tcgamirror.pauses import OnPause, Pauses
 from tcgamirror.proxies import is_by_proxy, proxy_failure, proxy_for
-from tcgamirror.spans import Span
 
 __all__ = ["Meter", "Part", "Transport", "host_key"]
 

@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tcgamirror.errors import Interrupted, NoRoom, SlideError, UnusualSlide
 from tcgamirror.files import free_bytes, room
+from tcgamirror.model.errors import Interrupted, NoRoom, SlideError, UnusualSlide
 from tcgamirror.partial import RECORD
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.cli.main import main
-from tcgamirror.errors import TcgaMirrorError
+from tcgamirror.model.errors import TcgaMirrorError
 from tcgamirror.transfer.importing import import_export
 from tests.command import Result, run
 from tests.gdc import Listed, StandIn, listed

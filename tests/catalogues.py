@@ -9,9 +9,9 @@ from pathlib import Path
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.schema import MIGRATIONS
-from tcgamirror.geometry import Size
 from tcgamirror.mirror.directory import CATALOGUE
-from tcgamirror.model import Attempt, Kind, Listing, Mpp, MppSource, Outcome, Picture, Slide
+from tcgamirror.model.geometry import Size
+from tcgamirror.model.slide import Attempt, Kind, Listing, Mpp, MppSource, Outcome, Picture, Slide
 
 NOW = 1795353255.9
 LATER = NOW + 86400

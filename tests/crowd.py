@@ -18,7 +18,7 @@ from PIL import Image
 
 from tcgamirror.mirror.directory import CATALOGUE, Home
 from tcgamirror.mirror.settings import Settings
-from tcgamirror.model import Target
+from tcgamirror.model.slide import Target
 
 NAMES = ("ACC", "BLCA", "BRCA", "CESC", "COAD", "GBM", "HNSC", "KIRC", "LGG", "LUAD", "OV")
 PROJECTS = [f"TCGA-{name}" for name in NAMES]

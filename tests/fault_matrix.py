@@ -25,7 +25,7 @@ from tcgamirror.mirror.directory import CATALOGUE, Home
 from tcgamirror.mirror.fetch import Wishes
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.mirror.update import perform
-from tcgamirror.model import Target
+from tcgamirror.model.slide import Target
 from tcgamirror.patience import Patience
 from tests.gdc import Fault, Listed, StandIn
 from tests.gdc.faults import Kind

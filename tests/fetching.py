@@ -13,19 +13,19 @@ import numpy as np
 import openslide
 from PIL import Image
 
-from tcgamirror.geometry import Grid, Size, halved
 from tcgamirror.imaging.decode import Pixels, over_white
 from tcgamirror.imaging.resample import render
 from tcgamirror.imaging.svs import Base, Svs
 from tcgamirror.imaging.tiff import Tiff
-from tcgamirror.model import UNKNOWN_MPP, Rendition, Resample, Slide, Target
+from tcgamirror.model.byteranges import Span
+from tcgamirror.model.geometry import Grid, Size, halved
+from tcgamirror.model.slide import UNKNOWN_MPP, Rendition, Resample, Slide, Target
 from tcgamirror.origins import Origins
 from tcgamirror.patience import Patience
 from tcgamirror.sources import Source
 from tcgamirror.sources.range import Range
 from tcgamirror.sources.tiles import Tiles
 from tcgamirror.sources.whole import LocalFile, Whole
-from tcgamirror.spans import Span
 from tcgamirror.transport import Meter, Transport
 from tcgamirror.workspace import Workspace
 from tests.gdc import Listed, Record, StandIn

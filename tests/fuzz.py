@@ -35,10 +35,8 @@ from hypothesis import strategies as st
 from tcgamirror import gdc
 from tcgamirror.answers import parsed as parsed_json
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.errors import TcgaMirrorError
 from tcgamirror.foreign import Foreign
 from tcgamirror.gallery.thumbnails import Thumbnails
-from tcgamirror.geometry import Box, Size
 from tcgamirror.imaging.decode import JpegTiles, is_plain_jpeg
 from tcgamirror.imaging.deepzoom import DeepZoom, decoded
 from tcgamirror.imaging.image_reader import Bytes, decode_all, read_header
@@ -50,7 +48,9 @@ from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.mirror.lockfile import formatted
 from tcgamirror.mirror.lockfile import parsed as parsed_lock
 from tcgamirror.mirror.settings import FILE_NAME, read_settings
-from tcgamirror.model import ImageFormat
+from tcgamirror.model.errors import TcgaMirrorError
+from tcgamirror.model.geometry import Box, Size
+from tcgamirror.model.slide import ImageFormat
 from tcgamirror.publishers import Folder
 from tcgamirror.transfer.scan import check_sums, scanned
 from tests.test_gdc import API, STATUS, Scripted, hit, page

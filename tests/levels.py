@@ -14,10 +14,10 @@ import openslide
 import pytest
 from PIL import Image
 
-from tcgamirror.geometry import Size
 from tcgamirror.imaging.decode import Pixels
 from tcgamirror.imaging.svs import TileTable
-from tcgamirror.spans import Span
+from tcgamirror.model.byteranges import Span
+from tcgamirror.model.geometry import Size
 from tests.slides import SlideSpec, grid, level_sizes, make_slide, zoo
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tcgamirror.imaging.store import Store
-from tcgamirror.model import ImageFormat, Slide, Target
+from tcgamirror.model.slide import ImageFormat, Slide, Target
 from tcgamirror.origins import Origins
 from tcgamirror.sources.whole import Whole
 from tcgamirror.transport import Meter, Transport

@@ -23,7 +23,7 @@ import pytest
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror.directory import CATALOGUE, Home
 from tcgamirror.mirror.settings import Settings
-from tcgamirror.model import Kind, Listing, Slide, Target
+from tcgamirror.model.slide import Kind, Listing, Slide, Target
 from tests.command import started, succeeded
 from tests.gdc import made_up_name
 from tests.mirrors import column, contents, until

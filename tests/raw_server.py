@@ -14,8 +14,8 @@ from itertools import repeat
 from types import TracebackType
 from typing import Self
 
+from tcgamirror.model.byteranges import Span
 from tcgamirror.patience import Patience
-from tcgamirror.spans import Span
 
 
 class Reset:

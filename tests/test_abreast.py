@@ -10,7 +10,7 @@ import pytest
 
 from tcgamirror.abreast import in_batches, threads
 from tcgamirror.cores import cores
-from tcgamirror.errors import Interrupted
+from tcgamirror.model.errors import Interrupted
 
 ITEMS = range(1000)
 

@@ -20,9 +20,9 @@ from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Journal
 from tcgamirror.catalogue.listing import Coming
-from tcgamirror.errors import BadManifest, NoRoom, WrongContent
 from tcgamirror.mirror import refresh as refreshing
-from tcgamirror.model import Slide
+from tcgamirror.model.errors import BadManifest, NoRoom, WrongContent
+from tcgamirror.model.slide import Slide
 from tests.catalogues import LATER, NOW, listing, slide
 from tests.command import ROOT
 from tests.gdc.listing import listed_without_data, manifest

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.model import Attempt, Outcome
+from tcgamirror.model.slide import Attempt, Outcome
 from tests.catalogues import (
     LATER,
     LOST,

@@ -15,18 +15,13 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.brake import Brake
-from tcgamirror.errors import (
-    Interrupted,
-    TooSlow,
-    Unreachable,
-    WrongUse,
-)
 from tcgamirror.mirror.directory import Home
 from tcgamirror.mirror.refresh import network
 from tcgamirror.mirror.settings import Settings
-from tcgamirror.model import Target
+from tcgamirror.model.byteranges import Span
+from tcgamirror.model.errors import Interrupted, TooSlow, Unreachable, WrongUse
+from tcgamirror.model.slide import Target
 from tcgamirror.patience import Patience
-from tcgamirror.spans import Span
 from tcgamirror.transport import Transport
 from tests.raw_server import (
     BOUND,

@@ -21,7 +21,7 @@ import pytest
 
 from tcgamirror.cli.output import in_bytes, in_time, table, text, write_rows
 from tcgamirror.cli.progress import Progress
-from tcgamirror.model import Outcome
+from tcgamirror.model.slide import Outcome
 from tests.catalogues import FETCHED, LOST, PICTURE, slide
 from tests.command import succeeded
 from tests.publishing import made_up

@@ -16,14 +16,7 @@ import pytest
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.schema import MIGRATIONS
-from tcgamirror.errors import (
-    Damaged,
-    Locked,
-    NoRoom,
-    NotAMirror,
-    TcgaMirrorError,
-    WrongUse,
-)
+from tcgamirror.model.errors import Damaged, Locked, NoRoom, NotAMirror, TcgaMirrorError, WrongUse
 from tests.catalogues import NOW, done, listing, slide, three_slides
 
 

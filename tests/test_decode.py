@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tcgamirror.errors import BadTile, SlideError, UnusualSlide
-from tcgamirror.geometry import Grid, Size
 from tcgamirror.imaging.decode import JpegTiles, OpenSlideTiles, Pixels, is_plain_jpeg, over_white
 from tcgamirror.imaging.resample import render
 from tcgamirror.imaging.single_level import write_alone
 from tcgamirror.imaging.svs import Svs
-from tcgamirror.model import Resample, Target
+from tcgamirror.model.errors import BadTile, SlideError, UnusualSlide
+from tcgamirror.model.geometry import Grid, Size
+from tcgamirror.model.slide import Resample, Target
 from tcgamirror.sources.reading import opened
 from tcgamirror.sources.whole import LocalFile
 from tests.levels import ZOO, Bytes, bounded, by_openslide, slide_at

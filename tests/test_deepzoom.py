@@ -14,11 +14,11 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from tcgamirror.errors import BadTile, TooLong, WrongContent
-from tcgamirror.geometry import Box, Size
 from tcgamirror.imaging.decode import Pixels
 from tcgamirror.imaging.deepzoom import DeepZoom, Stream, decoded, pixels_only
-from tcgamirror.model import UNKNOWN_MPP
+from tcgamirror.model.errors import BadTile, TooLong, WrongContent
+from tcgamirror.model.geometry import Box, Size
+from tcgamirror.model.slide import UNKNOWN_MPP
 
 SEEN = {"Format": "png", "Height": "89665", "Width": "109559", "Overlap": "1", "TileSize": "512"}
 SERVED = Box(253, 0, 509, 255)

@@ -7,11 +7,11 @@ import io
 import numpy as np
 import pytest
 
-from tcgamirror.errors import Damaged
-from tcgamirror.geometry import Size
 from tcgamirror.imaging.image_reader import read_header, read_size
 from tcgamirror.imaging.image_writer import write_image
-from tcgamirror.model import ImageFormat
+from tcgamirror.model.errors import Damaged
+from tcgamirror.model.geometry import Size
+from tcgamirror.model.slide import ImageFormat
 
 SIZE = Size(120, 90)
 

@@ -13,7 +13,7 @@ from tcgamirror.mirror.directory import Home
 from tcgamirror.mirror.doctor import mirror_findings
 from tcgamirror.mirror.probes import probes
 from tcgamirror.mirror.settings import Settings
-from tcgamirror.model import Target
+from tcgamirror.model.slide import Target
 from tcgamirror.proxies import without_credentials
 from tcgamirror.transport import Transport
 from tests.command import run, succeeded

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from tcgamirror.errors import (
+from tcgamirror.model.errors import (
     ChangedFile,
     CutShort,
     NetworkError,

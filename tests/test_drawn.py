@@ -12,8 +12,8 @@ import pytest
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror import provenance
 from tcgamirror.mirror.lockfile import parsed
-from tcgamirror.model import Kind
-from tcgamirror.sampling import By, Order, Plan
+from tcgamirror.model.sampling import By, Order, Plan
+from tcgamirror.model.slide import Kind
 from tests.catalogues import NOW, three_slides
 from tests.command import Result, run, succeeded
 from tests.gdc import Listed, StandIn

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.ExifTags import Base
 
-from tcgamirror.errors import TooLarge
-from tcgamirror.geometry import Size
 from tcgamirror.imaging.decode import Pixels
 from tcgamirror.imaging.image_writer import FACTS_KEY, write_image
-from tcgamirror.model import ImageFormat
+from tcgamirror.model.errors import TooLarge
+from tcgamirror.model.geometry import Size
+from tcgamirror.model.slide import ImageFormat
 
 FACTS = {"file_id": "e3b", "mpp_x": 15.000488, "site": "Brüste"}
 

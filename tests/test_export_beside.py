@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.errors import WrongUse
+from tcgamirror.model.errors import WrongUse
 from tcgamirror.transfer import export as exporting
 from tcgamirror.transfer import members
 from tcgamirror.transfer.layout import HELD, MOST_BYTES, SUMS, Form

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from tcgamirror import files
-from tcgamirror.errors import Damaged, Locked, NoRoom, WrongUse
 from tcgamirror.files import (
     PIECE,
     Lock,
@@ -27,6 +26,7 @@ from tcgamirror.files import (
     room,
     sync_disk,
 )
+from tcgamirror.model.errors import Damaged, Locked, NoRoom, WrongUse
 
 OTHER_ERROR = OSError(errno.EBADF, "bad file descriptor")
 
@@ -104,7 +104,7 @@ def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path) -> None:
     path.write_bytes(b"old")
     code = """
         import pathlib, resource, sys
-        from tcgamirror.errors import NoRoom
+        from tcgamirror.model.errors import NoRoom
         from tcgamirror.files import replacing
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         try:

@@ -11,7 +11,7 @@ from subprocess import PIPE
 
 import pytest
 
-from tcgamirror.sampling import By, Order
+from tcgamirror.model.sampling import By, Order
 from tests.command import program, run, started, succeeded
 from tests.gdc import StandIn, listed_without_data
 from tests.mirrors import addresses, column, contents, made, updated

@@ -17,7 +17,7 @@ from tcgamirror.brake import Brake
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.schema import MIGRATIONS
 from tcgamirror.cells import TABLES
-from tcgamirror.errors import Damaged, TcgaMirrorError
+from tcgamirror.model.errors import Damaged, TcgaMirrorError
 from tcgamirror.publishers import Folder
 from tcgamirror.sync import synchronize
 from tests.carrying import again, catalogue, exported, imported, inside, known, refused, resummed

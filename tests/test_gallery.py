@@ -21,17 +21,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tcgamirror.errors import Locked, WrongUse
 from tcgamirror.files import Lock
 from tcgamirror.gallery.building import Made, build
 from tcgamirror.gallery.entries import harmless, is_inside
 from tcgamirror.gallery.packs import PACK, slug
 from tcgamirror.gallery.thumbnails import LONGEST, Thumbnails
-from tcgamirror.geometry import Size
 from tcgamirror.imaging.image_reader import read_header
 from tcgamirror.imaging.image_writer import write_image
 from tcgamirror.mirror.directory import Home
-from tcgamirror.model import ImageFormat
+from tcgamirror.model.errors import Locked, WrongUse
+from tcgamirror.model.geometry import Size
+from tcgamirror.model.slide import ImageFormat
 from tests.command import run, started, succeeded
 from tests.crowd import crowd
 from tests.gdc import StandIn

@@ -12,8 +12,8 @@ from uuid import UUID
 import pytest
 
 from tcgamirror import gdc
-from tcgamirror.errors import WrongContent
-from tcgamirror.model import Kind
+from tcgamirror.model.errors import WrongContent
+from tcgamirror.model.slide import Kind
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "shared" / "data" / "gdc"
 API = "https://api.example"

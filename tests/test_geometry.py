@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcgamirror.geometry import (
+from tcgamirror.model.geometry import (
     Box,
     Grid,
     Size,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.errors import BadExport, TcgaMirrorError
+from tcgamirror.model.errors import BadExport, TcgaMirrorError
 from tcgamirror.transfer import tars
 from tcgamirror.transfer.archives import opened
 from tests.carrying import again, catalogue, entry, exported, packed, refused, resummed

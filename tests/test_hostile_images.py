@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tcgamirror.geometry import Size
 from tcgamirror.imaging.image_reader import read_header
-from tcgamirror.model import ImageFormat
+from tcgamirror.model.geometry import Size
+from tcgamirror.model.slide import ImageFormat
 from tests.carrying import again, catalogue, exported
 from tests.command import ended, run, started
 from tests.gdc import Listed, StandIn

@@ -13,8 +13,8 @@ import pytest
 
 from tcgamirror import publishers
 from tcgamirror.brake import Brake
-from tcgamirror.errors import NetworkError, TooLong, TooSlow
 from tcgamirror.mirror.directory import CATALOGUE
+from tcgamirror.model.errors import NetworkError, TooLong, TooSlow
 from tcgamirror.publishers import Web
 from tcgamirror.sync import synchronize
 from tcgamirror.transport import Transport

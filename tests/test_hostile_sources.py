@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from tcgamirror import foreign
-from tcgamirror.errors import Damaged
 from tcgamirror.foreign import Foreign
 from tcgamirror.mirror.settings import read_settings
+from tcgamirror.model.errors import Damaged
 from tests.carrying import again, catalogue, exported, imported, inside, is_clean
 from tests.command import run
 from tests.levels import bounded

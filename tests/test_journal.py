@@ -16,7 +16,7 @@ from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Journal
 from tcgamirror.catalogue.schema import MIGRATIONS
-from tcgamirror.errors import WrongUse
+from tcgamirror.model.errors import WrongUse
 from tests.catalogues import NOW, done, three_slides
 from tests.command import run, started
 from tests.gdc import StandIn

@@ -20,11 +20,11 @@ import pytest
 from PIL import Image
 
 from tcgamirror.brake import Brake
-from tcgamirror.errors import Damaged, Interrupted, NoRoom, NotThere
 from tcgamirror.imaging.store import Store
 from tcgamirror.mirror.fetch import Pool
 from tcgamirror.mirror.ladder import Ladder
-from tcgamirror.model import Attempt, ImageFormat, Outcome, Picture, Slide, Target
+from tcgamirror.model.errors import Damaged, Interrupted, NoRoom, NotThere
+from tcgamirror.model.slide import Attempt, ImageFormat, Outcome, Picture, Slide, Target
 from tcgamirror.sources import Opened, Source
 from tcgamirror.sources.tiles import Tiles
 from tcgamirror.transport import Meter, Transport

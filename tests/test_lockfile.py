@@ -14,12 +14,12 @@ import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Journal
-from tcgamirror.errors import BadLockFile, BadSettings
 from tcgamirror.mirror import lockfile, provenance
 from tcgamirror.mirror.lockfile import MOST_SLIDES, LockedSlide, LockFile, formatted, parsed
 from tcgamirror.mirror.settings import LOCKED, Settings, read_settings
-from tcgamirror.model import ImageFormat, Kind, Resample, Target
-from tcgamirror.sampling import By, Order, Plan
+from tcgamirror.model.errors import BadLockFile, BadSettings
+from tcgamirror.model.sampling import By, Order, Plan
+from tcgamirror.model.slide import ImageFormat, Kind, Resample, Target
 from tests.catalogues import NOW, listing, slide
 from tests.command import run, succeeded
 from tests.gdc import Listed, StandIn

@@ -11,10 +11,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.errors import (
-    BadQuery,
-    WrongUse,
-)
+from tcgamirror.model.errors import BadQuery, WrongUse
 from tests.catalogues import (
     LATER,
     NOW,

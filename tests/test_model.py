@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.errors import TooFine, UnusualSlide
-from tcgamirror.geometry import Size, downsample
-from tcgamirror.model import (
+from tcgamirror.model.errors import TooFine, UnusualSlide
+from tcgamirror.model.geometry import Size, downsample
+from tcgamirror.model.slide import (
     FALLBACK_MAX_SIZE,
     UNKNOWN_MPP,
     Barcode,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.errors import (
+from tcgamirror.model.errors import (
     ChangedFile,
     CutShort,
     NetworkError,
@@ -26,7 +26,7 @@ from tcgamirror.errors import (
     WrongSpan,
     WrongTotal,
 )
-from tcgamirror.model import Slide, Target
+from tcgamirror.model.slide import Slide, Target
 from tcgamirror.origins import REST, Origin, Origins
 from tcgamirror.transport import Transport
 from tests.fetching import SHORT, At, by_range, made, slide_of

@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcgamirror.errors import HoleRead
+from tcgamirror.model.byteranges import Span, SpanSet
+from tcgamirror.model.errors import HoleRead
 from tcgamirror.partial import PartialFile
-from tcgamirror.spans import Span, SpanSet
 
 SIZE = 300
 CONTENT = random.Random(7).randbytes(SIZE)
@@ -210,7 +210,7 @@ def test_many_threads_write_and_read_at_once(tmp_path: Path) -> None:
 
 WRITE = """
     import pathlib, resource, sys
-    from tcgamirror.errors import NoRoom
+    from tcgamirror.model.errors import NoRoom
     from tcgamirror.partial import PartialFile
     limit = int(sys.argv[2])
     if limit:

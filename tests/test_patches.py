@@ -16,17 +16,17 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tcgamirror.errors import BadTile, ServerError, UnusualSlide
-from tcgamirror.geometry import Size
 from tcgamirror.imaging.image_reader import read_header
 from tcgamirror.imaging.resample import render
 from tcgamirror.imaging.svs import Svs
 from tcgamirror.imaging.tiff import Tag
-from tcgamirror.model import ImageFormat, Resample, Target
+from tcgamirror.model.byteranges import SpanSet
+from tcgamirror.model.errors import BadTile, ServerError, UnusualSlide
+from tcgamirror.model.geometry import Size
+from tcgamirror.model.slide import ImageFormat, Resample, Target
 from tcgamirror.sources.range import ALWAYS_FOR_PATCHES
 from tcgamirror.sources.reading import opened
 from tcgamirror.sources.whole import LocalFile
-from tcgamirror.spans import SpanSet
 from tcgamirror.transport import Meter, Transport
 from tests.command import run, succeeded
 from tests.fetching import SHORT, asked, by_range, by_whole, level_target, made, slide_of

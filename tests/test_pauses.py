@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.cli.progress import Progress
-from tcgamirror.errors import Interrupted, NetworkError, NotThere, ServerError
+from tcgamirror.model.errors import Interrupted, NetworkError, NotThere, ServerError
 from tcgamirror.pauses import LONGEST, RESETS
 from tcgamirror.transport import Transport
 from tests.command import ended, run, started

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.model import Kind, Listing, Slide
-from tcgamirror.sampling import Plan, ordered
+from tcgamirror.model.sampling import Plan, ordered
+from tcgamirror.model.slide import Kind, Listing, Slide
 from tests.catalogues import LATER, NOW, listing, mirror_row, slide
 from tests.test_sampling import PLANS
 

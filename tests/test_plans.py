@@ -13,9 +13,9 @@ import pytest
 
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.errors import Damaged
-from tcgamirror.model import Outcome
-from tcgamirror.sampling import By, Order, Plan
+from tcgamirror.model.errors import Damaged
+from tcgamirror.model.sampling import By, Order, Plan
+from tcgamirror.model.slide import Outcome
 from tests.catalogues import LATER, LOST, NOW, done, listing, slide
 
 LARGE = {"slides", "sample", "images", "attempts", "changes", "former_ids", "mirror"}

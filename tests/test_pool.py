@@ -10,11 +10,11 @@ import pytest
 
 from tcgamirror.brake import Brake
 from tcgamirror.cores import cores
-from tcgamirror.errors import Bug
 from tcgamirror.mirror import fetch as pools
 from tcgamirror.mirror.fetch import Pool
 from tcgamirror.mirror.settings import Settings, workers_of
-from tcgamirror.model import Outcome, Slide, Target
+from tcgamirror.model.errors import Bug
+from tcgamirror.model.slide import Outcome, Slide, Target
 
 
 def test_a_bug_met_by_one_slide_is_its_failure_and_the_others_go_on() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.errors import Interrupted, NetworkError, TooSlow, Unreachable, WrongUse
+from tcgamirror.model.errors import Interrupted, NetworkError, TooSlow, Unreachable, WrongUse
 from tcgamirror.patience import Patience
 from tcgamirror.proxies import proxy_for
 from tcgamirror.transport import Transport

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tcgamirror import publishers
-from tcgamirror.errors import Damaged, Locked, TooLong
 from tcgamirror.foreign import Foreign
+from tcgamirror.model.errors import Damaged, Locked, TooLong
 from tcgamirror.publishers import Folder, Seen, Web
 from tcgamirror.transport import Transport
 from tests.command import ordinary, run

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tcgamirror.errors import TooFine
-from tcgamirror.geometry import Size
 from tcgamirror.imaging.svs import Svs
 from tcgamirror.imaging.tiff import Tag, Tiff
-from tcgamirror.model import Slide, Target
+from tcgamirror.model.byteranges import Span, SpanSet
+from tcgamirror.model.errors import TooFine
+from tcgamirror.model.geometry import Size
+from tcgamirror.model.slide import Slide, Target
 from tcgamirror.sources.range import GAP, LOOK_AHEAD, MOST_FORESEEN, TAIL
 from tcgamirror.sources.whole import LocalFile
-from tcgamirror.spans import Span, SpanSet
 from tcgamirror.transport import Meter, Transport
 from tests.fetching import (
     SHORT,

@@ -26,7 +26,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcgamirror.errors import (
+from tcgamirror.imaging.decode import Pixels
+from tcgamirror.imaging.tiff import Tag
+from tcgamirror.model.errors import (
     BadSlide,
     CutShort,
     NetworkError,
@@ -42,9 +44,7 @@ from tcgamirror.errors import (
     WrongSpan,
     WrongTotal,
 )
-from tcgamirror.imaging.decode import Pixels
-from tcgamirror.imaging.tiff import Tag
-from tcgamirror.model import Target
+from tcgamirror.model.slide import Target
 from tcgamirror.transport import Transport
 from tests.fetching import SHORT, At, by_range, made, origins_of, slide_of
 from tests.gdc import Listed, StandIn, listed

@@ -16,7 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcgamirror.errors import (
+from tcgamirror.imaging.decode import Pixels
+from tcgamirror.model.byteranges import Span, SpanSet
+from tcgamirror.model.errors import (
     BadSlide,
     ChangedFile,
     CutShort,
@@ -25,11 +27,9 @@ from tcgamirror.errors import (
     NetworkError,
     NoRoom,
 )
-from tcgamirror.imaging.decode import Pixels
-from tcgamirror.model import Target
+from tcgamirror.model.slide import Target
 from tcgamirror.partial import PartialFile
 from tcgamirror.sources.range import AT_ONCE, RemoteFile
-from tcgamirror.spans import Span, SpanSet
 from tcgamirror.transport import Meter, Transport
 from tests.fetching import (
     SHORT,

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tcgamirror.errors import BadSlide, BadTile
-from tcgamirror.geometry import Grid, Size
 from tcgamirror.imaging import resample
 from tcgamirror.imaging.decode import Pixels
+from tcgamirror.model.errors import BadSlide, BadTile
+from tcgamirror.model.geometry import Grid, Size
 
 
 @dataclass

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tcgamirror.errors import Damaged, Interrupted
-from tcgamirror.geometry import Size
 from tcgamirror.imaging import image_reader
 from tcgamirror.imaging.decode import Pixels
 from tcgamirror.imaging.image_reader import decode_all, read_header
 from tcgamirror.imaging.image_writer import _tiff_directory, write_image
 from tcgamirror.imaging.metadata import understood
-from tcgamirror.model import ImageFormat
+from tcgamirror.model.errors import Damaged, Interrupted
+from tcgamirror.model.geometry import Size
+from tcgamirror.model.slide import ImageFormat
 
 FACTS = {"file_id": "e3b", "site": "Brüste"}
 SIZE = Size(120, 90)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.manifest import read_manifest
-from tcgamirror.model import Slide
+from tcgamirror.model.slide import Slide
 from tests.carrying import is_clean, moved_projects, other_pixels
 from tests.command import run, succeeded
 from tests.gdc import Listed, StandIn, made_up_name

@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tcgamirror.errors import BadTile
-from tcgamirror.geometry import Grid, Size, reduction
 from tcgamirror.imaging.decode import JpegTiles, Pixels, TileReader, is_plain_jpeg, scale_for
 from tcgamirror.imaging.image_reader import read_header
 from tcgamirror.imaging.resample import render
 from tcgamirror.imaging.svs import Svs
-from tcgamirror.model import ImageFormat, Resample, Target
+from tcgamirror.model.errors import BadTile
+from tcgamirror.model.geometry import Grid, Size, reduction
+from tcgamirror.model.slide import ImageFormat, Resample, Target
 from tcgamirror.sources.whole import LocalFile
 from tcgamirror.transport import Transport
 from tests.command import ROOT, run, succeeded

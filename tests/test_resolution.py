@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tcgamirror.imaging.svs import aperio_properties, resolution_of
-from tcgamirror.model import UNKNOWN_MPP, Mpp, MppSource
+from tcgamirror.model.slide import UNKNOWN_MPP, Mpp, MppSource
 
 INCH, CENTIMETRE = 2, 3
 QUARTER_PER_CM = 10_000 / 0.25

@@ -12,7 +12,7 @@ import pytest
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import timestamp
 from tcgamirror.catalogue.queue import DAY, DISTANCES, HOUR, lasting, retry_time
-from tcgamirror.model import Attempt, Outcome
+from tcgamirror.model.slide import Attempt, Outcome
 from tests.catalogues import LOST, NOW, done, listing, slide
 from tests.command import run, succeeded
 from tests.gdc import StandIn

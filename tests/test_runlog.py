@@ -10,12 +10,12 @@ import pytest
 
 from tcgamirror.brake import Brake
 from tcgamirror.cores import cores
-from tcgamirror.errors import NoRoom, NotThere, WrongUse
 from tcgamirror.mirror.directory import Home
 from tcgamirror.mirror.eventlog import RunLog, without_secrets
 from tcgamirror.mirror.fetch import Wishes
 from tcgamirror.mirror.update import perform
-from tcgamirror.model import Attempt, Outcome
+from tcgamirror.model.errors import NoRoom, NotThere, WrongUse
+from tcgamirror.model.slide import Attempt, Outcome
 from tests.catalogues import FETCHED, NOW, PICTURE, slide
 from tests.command import run, succeeded
 from tests.gdc import StandIn

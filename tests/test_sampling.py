@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcgamirror.manifest import read_manifest
-from tcgamirror.model import Kind, Slide
-from tcgamirror.sampling import By, Candidate, Order, Plan, ordered
+from tcgamirror.model.sampling import By, Candidate, Order, Plan, ordered
+from tcgamirror.model.slide import Kind, Slide
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -14,7 +14,7 @@ import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.manifest import read_manifest
-from tcgamirror.sampling import Plan
+from tcgamirror.model.sampling import Plan
 from tests.bench.catalogue import COLUMNS, MILLION, MOST_MB, cells, measured
 from tests.bench.footprint import footprint
 from tests.bench.ours import PROGRAM

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.cli.schedule import Night, cron, in_cron, slurm, systemd, time_of_day
-from tcgamirror.errors import WrongUse
+from tcgamirror.model.errors import WrongUse
 from tests.command import program, run, succeeded, surroundings
 from tests.gdc import StandIn
 from tests.mirrors import column, made

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcgamirror.errors import BadSettings
 from tcgamirror.mirror import settings as setting
 from tcgamirror.mirror.settings import (
     MOST_WORKERS,
@@ -20,9 +19,10 @@ from tcgamirror.mirror.settings import (
     format_settings,
     read_settings,
 )
-from tcgamirror.model import ImageFormat, Kind, Resample, Target
+from tcgamirror.model.errors import BadSettings
+from tcgamirror.model.sampling import By, Order
+from tcgamirror.model.slide import ImageFormat, Kind, Resample, Target
 from tcgamirror.patience import Patience
-from tcgamirror.sampling import By, Order
 
 PLAIN = Settings(target=Target(15.0, None))
 

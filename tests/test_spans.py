@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcgamirror.spans import Span, SpanSet, coalesce, split
+from tcgamirror.model.byteranges import Span, SpanSet, coalesce, split
 
 PLACES = st.integers(0, 60)
 SPANS = st.tuples(PLACES, st.integers(0, 20)).map(lambda at: Span(at[0], at[0] + at[1]))

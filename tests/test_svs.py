@@ -13,13 +13,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tcgamirror.errors import BadSlide
-from tcgamirror.geometry import Size
 from tcgamirror.imaging.svs import Svs, TileTable, read_base
 from tcgamirror.imaging.tiff import Tag, Tiff
-from tcgamirror.model import MppSource
+from tcgamirror.model.byteranges import Span, coalesce
+from tcgamirror.model.errors import BadSlide
+from tcgamirror.model.geometry import Size
+from tcgamirror.model.slide import MppSource
 from tcgamirror.sources.whole import LocalFile
-from tcgamirror.spans import Span, coalesce
 from tests.levels import EVERY_SLIDE, ZOO, Bytes, bounded, real_slide, slide_at, tile_spans
 from tests.slides import SlideSpec, make_slide
 from tests.slides_tiff import LONG8, UNDEFINED, Field, TiffWriter, long, short, text

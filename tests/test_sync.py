@@ -21,8 +21,8 @@ import pytest
 from tcgamirror.brake import Brake
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Journal
-from tcgamirror.errors import Unreachable
 from tcgamirror.mirror.settings import read_settings
+from tcgamirror.model.errors import Unreachable
 from tcgamirror.patience import Patience
 from tcgamirror.publishers import Web
 from tcgamirror.sync import synchronize

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import TiffImagePlugin
 
-from tcgamirror.errors import BadSlide
 from tcgamirror.imaging.tiff import MOST_DIRECTORIES, Directory, Tag, Tiff
-from tcgamirror.spans import Span
+from tcgamirror.model.byteranges import Span
+from tcgamirror.model.errors import BadSlide
 from tests.levels import EVERY_NAME, EVERY_SLIDE, Bytes, bounded, slide_at
 
 SHORT, LONG, RATIONAL, LONG8 = 3, 4, 5, 16

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tcgamirror.errors import (
+from tcgamirror.imaging.decode import Pixels
+from tcgamirror.model.errors import (
     BadSlide,
     BadTile,
     CutShort,
@@ -23,9 +24,8 @@ from tcgamirror.errors import (
     TooLong,
     WrongContent,
 )
-from tcgamirror.geometry import Size
-from tcgamirror.imaging.decode import Pixels
-from tcgamirror.model import MppSource, Slide, Target
+from tcgamirror.model.geometry import Size
+from tcgamirror.model.slide import MppSource, Slide, Target
 from tcgamirror.transport import Meter, Transport
 from tests.fetching import (
     SHORT,

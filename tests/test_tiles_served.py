@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tcgamirror.errors import BadSlide, NetworkError, RangeIgnored, Refused
-from tcgamirror.geometry import Size
 from tcgamirror.mirror.settings import LEAST_WORK
-from tcgamirror.model import Target
+from tcgamirror.model.errors import BadSlide, NetworkError, RangeIgnored, Refused
+from tcgamirror.model.geometry import Size
+from tcgamirror.model.slide import Target
 from tcgamirror.sources.tiles import Tiles
 from tcgamirror.transport import Transport
 from tcgamirror.workspace import Workspace

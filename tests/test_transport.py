@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.errors import (
+from tcgamirror.model.errors import (
     ChangedFile,
     CutShort,
     NetworkError,

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.errors import Damaged
-from tcgamirror.model import Outcome, Slide
+from tcgamirror.model.errors import Damaged
+from tcgamirror.model.slide import Outcome, Slide
 from tests.catalogues import LOST, NOW, PICTURE, listing, slide
 
 MANY = 1700

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tcgamirror.errors import (
+from tcgamirror.imaging.decode import Pixels
+from tcgamirror.model.byteranges import Span
+from tcgamirror.model.errors import (
     BadSlide,
     BadTile,
     ChecksumMismatch,
@@ -26,10 +28,8 @@ from tcgamirror.errors import (
     UnusualSlide,
     WrongTotal,
 )
-from tcgamirror.imaging.decode import Pixels
-from tcgamirror.model import Resample, Slide, Target
+from tcgamirror.model.slide import Resample, Slide, Target
 from tcgamirror.sources.whole import LocalFile
-from tcgamirror.spans import Span
 from tcgamirror.transport import Meter, Transport
 from tests.fetching import SHORT, by_whole, level_sizes, level_target, made, slide_of
 from tests.gdc import Fault, Listed, StandIn, listed

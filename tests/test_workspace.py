@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.errors import BadTile, Damaged, Interrupted, NoRoom, Unreachable, UnusualSlide
+from tcgamirror.model.errors import BadTile, Damaged, Interrupted, NoRoom, Unreachable, UnusualSlide
 from tcgamirror.workspace import Workspace
 
 MB = 1 << 20

@@ -22,7 +22,7 @@
 #define LOADER "ld-tcgamirror.so.2"
 #define PROGRAM "tcgamirror-program"
 
-enum { WRONG_USE = 2, NO_ROOM = 6, INTERRUPTED = 130 }; /* as in tcgamirror/errors.py */
+enum { WRONG_USE = 2, NO_ROOM = 6, INTERRUPTED = 130 }; /* as in tcgamirror/model/errors.py */
 
 struct place {
     const char *variable; /* names a directory; NULL: `path` is one */

@@ -23,9 +23,9 @@ from tcgamirror.catalogue.listing import Coming, Merged
 from tcgamirror.catalogue.queue import Due, Standing
 from tcgamirror.catalogue.reports import Change, Counts, Merge, Rows
 from tcgamirror.catalogue.rows import Having, SlideRows, Taken, Theirs
-from tcgamirror.errors import Damaged, NotAMirror, WrongUse
-from tcgamirror.model import Listing, Outcome, Slide, Upstream
-from tcgamirror.sampling import Candidate, Plan
+from tcgamirror.model.errors import Damaged, NotAMirror, WrongUse
+from tcgamirror.model.sampling import Candidate, Plan
+from tcgamirror.model.slide import Listing, Outcome, Slide, Upstream
 
 _SET_FACT = "INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)"
 _NO_FACTS: Mapping[str, str] = MappingProxyType({})

@@ -19,7 +19,7 @@ from pathlib import Path
 from tcgamirror import filesystem
 from tcgamirror.catalogue.journals import JOURNALS, check_journals
 from tcgamirror.catalogue.schema import APPLICATION_ID, MIGRATIONS
-from tcgamirror.errors import Damaged, Locked, NoRoom, TcgaMirrorError, WrongUse
+from tcgamirror.model.errors import Damaged, Locked, NoRoom, TcgaMirrorError, WrongUse
 
 BUSY_SECONDS = 30.0
 """How long to wait for another process that is writing."""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tcgamirror.catalogue.database import timestamp
 from tcgamirror.catalogue.listing import SLIDE_COLUMNS
-from tcgamirror.geometry import Size
-from tcgamirror.model import Picture, Slide, Status, Upstream
+from tcgamirror.model.geometry import Size
+from tcgamirror.model.slide import Picture, Slide, Status, Upstream
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from tcgamirror.catalogue.schema import APPLICATION_ID
-from tcgamirror.errors import Damaged, Locked
 from tcgamirror.files import room
 from tcgamirror.filesystem import NO_LOCKS
+from tcgamirror.model.errors import Damaged, Locked
 from tcgamirror.openat import Tree
 
 ROLLBACK, WAL, SHARED_MEMORY = "-journal", "-wal", "-shm"

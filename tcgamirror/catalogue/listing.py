@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from tcgamirror.catalogue.database import timestamp, transaction
 from tcgamirror.catalogue.reports import last_release
-from tcgamirror.errors import ListingShrunk
-from tcgamirror.model import Slide
+from tcgamirror.model.errors import ListingShrunk
+from tcgamirror.model.slide import Slide
 
 SLIDE_COLUMNS = tuple(field.name for field in fields(Slide))
 

@@ -17,8 +17,16 @@ from typing import Any
 
 from tcgamirror.catalogue.database import WAY_OUT, timestamp
 from tcgamirror.catalogue.listing import SLIDE_COLUMNS
-from tcgamirror.errors import BadSlide, Damaged, NotThere, Refused, TooFine, TooLarge, UnusualSlide
-from tcgamirror.model import Attempt, Kind, Outcome, Picture, Slide, Status
+from tcgamirror.model.errors import (
+    BadSlide,
+    Damaged,
+    NotThere,
+    Refused,
+    TooFine,
+    TooLarge,
+    UnusualSlide,
+)
+from tcgamirror.model.slide import Attempt, Kind, Outcome, Picture, Slide, Status
 
 READY = "(retry_at <= :now OR retry_at > :absurd)"
 """Of a failed slide: its time has come. One beyond every distance was set by a fast clock."""

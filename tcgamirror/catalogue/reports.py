@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from tcgamirror.catalogue.database import connect, translated, translation
-from tcgamirror.errors import BadQuery, NoMemory, WrongUse
-from tcgamirror.model import SLIDE_SUFFIX, ImageFormat
+from tcgamirror.model.errors import BadQuery, NoMemory, WrongUse
+from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat
 
 Value = str | int | float | bytes | None
 

@@ -13,8 +13,8 @@ from typing import Any, Protocol, cast
 
 from tcgamirror.catalogue import database, listing
 from tcgamirror.catalogue.database import Journal, transaction
-from tcgamirror.errors import ListingShrunk
-from tcgamirror.model import Kind, Slide, Status, Upstream
+from tcgamirror.model.errors import ListingShrunk
+from tcgamirror.model.slide import Kind, Slide, Status, Upstream
 
 Value = str | int | float | None
 Row = Mapping[str, Value]

@@ -8,8 +8,8 @@ from itertools import filterfalse, islice
 
 from tcgamirror.catalogue.database import timestamp
 from tcgamirror.catalogue.reports import last_release
-from tcgamirror.model import Kind
-from tcgamirror.sampling import By, Candidate, Order, Plan, arranged
+from tcgamirror.model.sampling import By, Candidate, Order, Plan, arranged
+from tcgamirror.model.slide import Kind
 
 # Without the pluses SQLite would look up nearly every slide by way of an index.
 _LISTED = "FROM slides WHERE +upstream IN ('current', 'changed')"

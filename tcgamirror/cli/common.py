@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tcgamirror.brake import Brake
 from tcgamirror.cli import output
-from tcgamirror.errors import TcgaMirrorError
 from tcgamirror.mirror.directory import Home
+from tcgamirror.model.errors import TcgaMirrorError
 
 
 def home_of(given: argparse.Namespace) -> Home:

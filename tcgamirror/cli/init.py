@@ -14,15 +14,15 @@ from pathlib import Path
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cli import output
 from tcgamirror.cli.lock import difference_words
-from tcgamirror.errors import ExitCode, WrongUse
 from tcgamirror.manifest import in_words, slides_of
 from tcgamirror.mirror import provenance
 from tcgamirror.mirror import settings as setting
 from tcgamirror.mirror.directory import CATALOGUE, Home
 from tcgamirror.mirror.lockfile import LockFile, compare_listing, lines_of, read_lock
 from tcgamirror.mirror.settings import FILE_NAME, Settings
-from tcgamirror.model import ImageFormat
-from tcgamirror.sampling import By, Candidate, Order
+from tcgamirror.model.errors import ExitCode, WrongUse
+from tcgamirror.model.sampling import By, Candidate, Order
+from tcgamirror.model.slide import ImageFormat
 
 
 def init(given: argparse.Namespace) -> ExitCode:

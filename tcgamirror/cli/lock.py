@@ -10,10 +10,10 @@ from pathlib import Path
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cli import output
 from tcgamirror.cli.common import home_of
-from tcgamirror.errors import ExitCode, WrongUse
 from tcgamirror.files import is_another, replacing
 from tcgamirror.mirror.directory import CATALOGUE, Home
 from tcgamirror.mirror.lockfile import Differences, compare, lines_of, lock_of, read_lock
+from tcgamirror.model.errors import ExitCode, WrongUse
 
 MOST_NAMED = 5
 """Slides named in one line; `lock --check` names them all."""

@@ -13,7 +13,14 @@ from importlib import import_module
 
 from tcgamirror import __version__
 from tcgamirror.cli import output, parser
-from tcgamirror.errors import Bug, ExitCode, Interrupted, NoRoom, TcgaMirrorError, lack_of_memory
+from tcgamirror.model.errors import (
+    Bug,
+    ExitCode,
+    Interrupted,
+    NoRoom,
+    TcgaMirrorError,
+    lack_of_memory,
+)
 
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("init", "init"),

@@ -19,7 +19,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from tcgamirror.errors import TcgaMirrorError
+    from tcgamirror.model.errors import TcgaMirrorError
 
 ALIGNED_CHARACTERS = 16_000_000
 """Characters of a table's first rows to which its columns are aligned."""

@@ -19,7 +19,7 @@ from tcgamirror.cli.argtypes import (
 )
 from tcgamirror.cli.transfer import EXPORT, IMPORT, SYNC, say_export, say_import, say_sync
 from tcgamirror.cli.web import SERVE, say_serve
-from tcgamirror.errors import WrongUse
+from tcgamirror.model.errors import WrongUse
 
 ABOUT = """\
 An offline mirror of TCGA whole-slide images at a low, known resolution."""

@@ -13,7 +13,7 @@ from tcgamirror.cli.output import in_bytes, in_time, say, slides, text
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from tcgamirror.model import Outcome
+    from tcgamirror.model.slide import Outcome
 
 QUIET_SECONDS = 60.0
 """Between two lines of progress where there is no terminal."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tcgamirror.cli.common import home_of
-from tcgamirror.errors import ExitCode, WrongUse
+from tcgamirror.model.errors import ExitCode, WrongUse
 
 LONGEST_CRON_COMMAND = 990
 """Characters; Debian's and Vixie's cron cut what is longer."""

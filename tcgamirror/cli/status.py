@@ -14,10 +14,10 @@ from tcgamirror.catalogue.queue import Standing
 from tcgamirror.catalogue.reports import Counts, Merge
 from tcgamirror.cli import output
 from tcgamirror.cli.common import home_of
-from tcgamirror.errors import ExitCode
 from tcgamirror.mirror import provenance
 from tcgamirror.mirror.directory import CATALOGUE, FIXED
 from tcgamirror.mirror.settings import FILE_NAME
+from tcgamirror.model.errors import ExitCode
 
 _UNKNOWN_MPP = "SELECT count(*) FROM images WHERE status = 'done' AND mpp_x IS NULL"
 

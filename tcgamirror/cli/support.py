@@ -21,10 +21,10 @@ from tcgamirror import __version__
 from tcgamirror.cli import output
 from tcgamirror.cli.common import home_of
 from tcgamirror.cli.parser import grammar
-from tcgamirror.errors import ExitCode, NotAMirror, WrongUse
 from tcgamirror.mirror import settings as setting
 from tcgamirror.mirror.settings import Settings
-from tcgamirror.model import Target
+from tcgamirror.model.errors import ExitCode, NotAMirror, WrongUse
+from tcgamirror.model.slide import Target
 
 if TYPE_CHECKING:
     from tcgamirror.mirror.directory import Home

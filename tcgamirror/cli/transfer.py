@@ -17,7 +17,7 @@ from tcgamirror.cli import output
 from tcgamirror.cli.argtypes import byte_count
 from tcgamirror.cli.common import home_of
 from tcgamirror.cli.progress import SyncProgress, TransferProgress
-from tcgamirror.errors import ExitCode, WrongUse
+from tcgamirror.model.errors import ExitCode, WrongUse
 from tcgamirror.transfer.export import Asked, Exported, export
 from tcgamirror.transfer.layout import check_ending
 

@@ -17,13 +17,13 @@ from tcgamirror.cli import output
 from tcgamirror.cli.common import home_of, leave_if_busy
 from tcgamirror.cli.lock import difference_words
 from tcgamirror.cli.progress import Progress
-from tcgamirror.errors import ExitCode, TcgaMirrorError
 from tcgamirror.files import room
 from tcgamirror.mirror.eventlog import RunLog
 from tcgamirror.mirror.fetch import Wishes
 from tcgamirror.mirror.forecast import Forecast
 from tcgamirror.mirror.settings import byte_rate
 from tcgamirror.mirror.update import Report, perform, rehearsed
+from tcgamirror.model.errors import ExitCode, TcgaMirrorError
 
 SHOWN = 20
 """Slides that a dry run names on the terminal."""

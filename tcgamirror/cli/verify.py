@@ -13,11 +13,11 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cli import output
 from tcgamirror.cli.common import home_of, leave_if_busy
 from tcgamirror.cli.progress import Progress, VerifyProgress
-from tcgamirror.errors import Damaged, ExitCode, Interrupted, TcgaMirrorError, WrongUse
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.mirror.directory import CATALOGUE, Home
 from tcgamirror.mirror.orphans import Stray, image_files, remove_unfinished
 from tcgamirror.mirror.verify import Asked, Deadline, Verified, Wrong, verify_images
+from tcgamirror.model.errors import Damaged, ExitCode, Interrupted, TcgaMirrorError, WrongUse
 
 if TYPE_CHECKING:
     from tcgamirror.mirror.fetch import Fetched, Wishes

@@ -7,7 +7,7 @@ import sys
 
 from tcgamirror.cli import output
 from tcgamirror.cli.common import home_of
-from tcgamirror.errors import ExitCode
+from tcgamirror.model.errors import ExitCode
 
 SERVE = """\
 Images, a whole copy of the catalogue and the gallery; nothing else of the directory. Ctrl-C

@@ -11,12 +11,12 @@ from tcgamirror import files
 from tcgamirror.abreast import in_batches
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cores import cores
-from tcgamirror.errors import WrongUse
 from tcgamirror.gallery import packs, pages
 from tcgamirror.gallery.entries import Entries, Image, read_entries
 from tcgamirror.gallery.figures import Figures, read_figures
 from tcgamirror.gallery.packs import Pack, Script
 from tcgamirror.mirror.directory import CATALOGUE, GALLERY, Home
+from tcgamirror.model.errors import WrongUse
 
 FACTS, THUMBNAILS = "facts", "thumbnails"
 LOCK = ".lock"

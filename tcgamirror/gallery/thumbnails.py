@@ -17,9 +17,9 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from tcgamirror.errors import Damaged
 from tcgamirror.imaging.image_reader import read_header
-from tcgamirror.model import ImageFormat
+from tcgamirror.model.errors import Damaged
+from tcgamirror.model.slide import ImageFormat
 
 LONGEST = 224
 """Pixels of the longer side: cards are 180 to 220 wide, and sharp enough on dense screens."""

@@ -24,11 +24,11 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from tcgamirror.errors import BadTile, UnusualSlide
-from tcgamirror.geometry import Grid, Size, reduction
 from tcgamirror.imaging.svs import Compression, Photometric, TiledLevel, TileTable
 from tcgamirror.imaging.tiff import ReadAt
-from tcgamirror.spans import Span
+from tcgamirror.model.byteranges import Span
+from tcgamirror.model.errors import BadTile, UnusualSlide
+from tcgamirror.model.geometry import Grid, Size, reduction
 
 Pixels = NDArray[np.uint8]
 """RGB, of shape (rows, columns, 3)."""

@@ -15,10 +15,10 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from tcgamirror.errors import BadTile, TooLong, WrongContent
-from tcgamirror.geometry import Box, Grid, Size, halved
 from tcgamirror.imaging.decode import Pixels
-from tcgamirror.model import Level, Mpp, Pyramid
+from tcgamirror.model.errors import BadTile, TooLong, WrongContent
+from tcgamirror.model.geometry import Box, Grid, Size, halved
+from tcgamirror.model.slide import Level, Mpp, Pyramid
 
 LONGEST_SIDE = 2_000_000
 LARGEST_TILE = 2048

@@ -21,8 +21,6 @@ from typing import BinaryIO, cast
 
 from PIL.JpegImagePlugin import JpegImageFile
 
-from tcgamirror.errors import BadSlide, Damaged
-from tcgamirror.geometry import Size
 from tcgamirror.imaging.image_writer import (
     FACTS_KEY,
     JPEG_MOST_PIXELS,
@@ -30,8 +28,10 @@ from tcgamirror.imaging.image_writer import (
     TIFF_MOST_BYTES,
 )
 from tcgamirror.imaging.tiff import Directory, Tag, Tiff
-from tcgamirror.model import ImageFormat
-from tcgamirror.spans import Span
+from tcgamirror.model.byteranges import Span
+from tcgamirror.model.errors import BadSlide, Damaged
+from tcgamirror.model.geometry import Size
+from tcgamirror.model.slide import ImageFormat
 
 MOST_FACTS = 1 << 16
 """Bytes of an image's facts; those that `encode` writes have about a thousand."""

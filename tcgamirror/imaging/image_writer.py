@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tcgamirror.errors import TooLarge
-from tcgamirror.geometry import Size
 from tcgamirror.imaging.decode import Pixels
-from tcgamirror.model import ImageFormat
+from tcgamirror.model.errors import TooLarge
+from tcgamirror.model.geometry import Size
+from tcgamirror.model.slide import ImageFormat
 
 JPEG_QUALITY = 90
 JPEG_LONGEST = 65_500

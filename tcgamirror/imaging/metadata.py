@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import NoReturn
 
-from tcgamirror import __version__, values
-from tcgamirror.errors import Damaged
+from tcgamirror import __version__
 from tcgamirror.imaging.svs import MOST_TILES, MPP_PLAUSIBLE
 from tcgamirror.mirror.settings import SOURCES
-from tcgamirror.model import Kind, Mpp, MppSource, Pyramid, Rendition, Resample, Slide
+from tcgamirror.model import fields
+from tcgamirror.model.errors import Damaged
+from tcgamirror.model.slide import Kind, Mpp, MppSource, Pyramid, Rendition, Resample, Slide
 
 MOST_LEVELS = 64
 MOST_DOWNSAMPLE = 1e6
@@ -107,8 +108,8 @@ def _refuse(facts: Facts, key: str) -> NoReturn:
 
 def _slide(facts: Facts) -> Slide:
     file_id, file_name = (
-        values.file_id(facts.get("file_id")),
-        values.file_name(facts.get("file_name")),
+        fields.file_id(facts.get("file_id")),
+        fields.file_name(facts.get("file_name")),
     )
     if file_id is None or file_name is None:
         _refuse(facts, "file_id" if file_id is None else "file_name")
@@ -118,11 +119,11 @@ def _slide(facts: Facts) -> Slide:
     return Slide(
         file_id=file_id,
         file_name=file_name,
-        md5=values.md5(facts.get("md5")),
-        size=values.size(facts.get("size")),
+        md5=fields.md5(facts.get("md5")),
+        size=fields.size(facts.get("size")),
         kind=None if kind is None else Kind(str(kind)),
-        project_id=values.project_id(facts.get("project_id")),
-        **{key: values.text(facts.get(key)) for key in _WORDS},
+        project_id=fields.project_id(facts.get("project_id")),
+        **{key: fields.text(facts.get(key)) for key in _WORDS},
     )
 
 

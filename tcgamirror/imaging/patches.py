@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tcgamirror.errors import BadTile
-from tcgamirror.geometry import Box, Grid, Size
 from tcgamirror.imaging.decode import WHITE, Pixels, TileReader, averaged
 from tcgamirror.imaging.svs import Svs, TileTable
-from tcgamirror.model import Level
-from tcgamirror.spans import Span
+from tcgamirror.model.byteranges import Span
+from tcgamirror.model.errors import BadTile
+from tcgamirror.model.geometry import Box, Grid, Size
+from tcgamirror.model.slide import Level
 
 PATCH = Size(512, 512)
 """Pixels that are rendered from a finer level at once, at most: they are held as 8-byte numbers."""

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from tcgamirror.errors import BadSlide, BadTile
-from tcgamirror.geometry import Grid, Size, reduction
 from tcgamirror.imaging.decode import WHITE, Pixels, TileReader, averaged
+from tcgamirror.model.errors import BadSlide, BadTile
+from tcgamirror.model.geometry import Grid, Size, reduction
 
 CHUNK_PIXELS = 500_000
 """Of a row of tiles, that are assembled at once, more or less; one tile at least."""

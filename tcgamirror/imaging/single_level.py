@@ -13,10 +13,10 @@ from array import array
 from bisect import bisect_right
 from typing import BinaryIO
 
-from tcgamirror.geometry import Size
 from tcgamirror.imaging.svs import Svs, TileTable
 from tcgamirror.imaging.tiff import ReadAt, Tag
-from tcgamirror.spans import Span
+from tcgamirror.model.byteranges import Span
+from tcgamirror.model.geometry import Size
 
 _LONG8 = 16
 _PIECE = 1 << 20

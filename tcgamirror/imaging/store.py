@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tcgamirror.files import digest, replacing
 from tcgamirror.imaging.metadata import facts_of
 from tcgamirror.imaging.verified import Compared, same, sign
-from tcgamirror.model import SLIDE_SUFFIX, ImageFormat, Picture, Slide
+from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat, Picture, Slide
 
 if TYPE_CHECKING:
     from tcgamirror.sources import Opened

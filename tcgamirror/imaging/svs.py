@@ -15,11 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tcgamirror.errors import BadSlide
-from tcgamirror.geometry import Size, downsample, is_reduced
 from tcgamirror.imaging.tiff import MOST_VALUE_BYTES, Directory, Entry, ReadAt, Tag, Tiff
-from tcgamirror.model import UNKNOWN_MPP, Level, Mpp, MppSource, Pyramid
-from tcgamirror.spans import Span
+from tcgamirror.model.byteranges import Span
+from tcgamirror.model.errors import BadSlide
+from tcgamirror.model.geometry import Size, downsample, is_reduced
+from tcgamirror.model.slide import UNKNOWN_MPP, Level, Mpp, MppSource, Pyramid
 
 MOST_TILES = 4_000_000
 

@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from tcgamirror.errors import BadSlide, SlideError
-from tcgamirror.spans import Span
+from tcgamirror.model.byteranges import Span
+from tcgamirror.model.errors import BadSlide, SlideError
 
 MOST_DIRECTORIES = 64
 MOST_ENTRIES = 512

@@ -30,7 +30,13 @@ from tcgamirror import __version__, filesystem, gdc
 from tcgamirror.answers import place
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.errors import (
+from tcgamirror.files import free_bytes
+from tcgamirror.imaging.deepzoom import DeepZoom, decoded
+from tcgamirror.mirror.directory import CATALOGUE, WORK, Home
+from tcgamirror.mirror.probes import probes
+from tcgamirror.mirror.settings import Settings
+from tcgamirror.model.byteranges import Span
+from tcgamirror.model.errors import (
     Damaged,
     ExitCode,
     NetworkError,
@@ -38,17 +44,11 @@ from tcgamirror.errors import (
     TcgaMirrorError,
     WrongUse,
 )
-from tcgamirror.files import free_bytes
-from tcgamirror.geometry import Size
-from tcgamirror.imaging.deepzoom import DeepZoom, decoded
-from tcgamirror.mirror.directory import CATALOGUE, WORK, Home
-from tcgamirror.mirror.probes import probes
-from tcgamirror.mirror.settings import Settings
-from tcgamirror.model import Slide
+from tcgamirror.model.geometry import Size
+from tcgamirror.model.slide import Slide
 from tcgamirror.origins import Origin
 from tcgamirror.proxies import without_credentials
 from tcgamirror.sources.tiles import read_tile
-from tcgamirror.spans import Span
 from tcgamirror.transport import Transport
 
 ROOM = 6_000_000_000

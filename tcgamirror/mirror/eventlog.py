@@ -19,9 +19,16 @@ from typing import BinaryIO, Self
 from tcgamirror import __version__
 from tcgamirror.catalogue.database import timestamp
 from tcgamirror.catalogue.listing import Merged
-from tcgamirror.errors import Damaged, ExitCode, Interrupted, NoRoom, TcgaMirrorError, WrongUse
 from tcgamirror.files import room
-from tcgamirror.model import Outcome
+from tcgamirror.model.errors import (
+    Damaged,
+    ExitCode,
+    Interrupted,
+    NoRoom,
+    TcgaMirrorError,
+    WrongUse,
+)
+from tcgamirror.model.slide import Outcome
 
 _ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<rest>[^\s'\"<>]*)", re.IGNORECASE)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tcgamirror.catalogue.queue import Due
 from tcgamirror.catalogue.reports import SourceCount
-from tcgamirror.model import Target
+from tcgamirror.model.slide import Target
 
 ENOUGH = 5
 """Images of one source from which on its own past tells more than a rule."""

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tcgamirror.cores import cores
-from tcgamirror.errors import NetworkError, SlideError
 from tcgamirror.imaging.store import Store
 from tcgamirror.mirror.directory import Home
-from tcgamirror.model import Attempt, Outcome, Picture, Slide, Target
+from tcgamirror.model.errors import NetworkError, SlideError
+from tcgamirror.model.slide import Attempt, Outcome, Picture, Slide, Target
 from tcgamirror.origins import Origins
 from tcgamirror.sources import Source
 from tcgamirror.sources.range import Range

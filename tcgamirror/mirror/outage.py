@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tcgamirror import gdc
-from tcgamirror.errors import (
+from tcgamirror.model.errors import (
     CutShort,
     Interrupted,
     NetworkError,
@@ -14,7 +14,7 @@ from tcgamirror.errors import (
     Unreachable,
     WrongContent,
 )
-from tcgamirror.model import Outcome
+from tcgamirror.model.slide import Outcome
 
 _AWAY = frozenset(
     error("").fault for error in (Unreachable, TooSlow, CutShort, ServerError, WrongContent)

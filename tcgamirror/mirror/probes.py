@@ -11,10 +11,10 @@ from json import JSONDecodeError, loads
 
 from tcgamirror import gdc
 from tcgamirror.answers import Answer, place, printable
-from tcgamirror.errors import NetworkError
 from tcgamirror.imaging.deepzoom import DeepZoom
 from tcgamirror.mirror.settings import Settings
-from tcgamirror.model import Slide
+from tcgamirror.model.errors import NetworkError
+from tcgamirror.model.slide import Slide
 from tcgamirror.origins import Origin
 from tcgamirror.transport import Transport
 

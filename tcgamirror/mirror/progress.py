@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from tcgamirror.model import Outcome
+from tcgamirror.model.slide import Outcome
 
 
 class Watcher(Protocol):

@@ -11,9 +11,9 @@ import json
 from collections.abc import Mapping
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.errors import BadSettings
 from tcgamirror.mirror import settings as setting
-from tcgamirror.sampling import By, Order, Plan
+from tcgamirror.model.errors import BadSettings
+from tcgamirror.model.sampling import By, Order, Plan
 
 DRAWN = "drawn by"
 """The catalogue's fact that tells it."""
@@ -68,7 +68,7 @@ def facts_of(plan: Plan) -> Mapping[str, object]:
 def words(plan: Plan) -> str:
     """The plan in one line, without what is usual.
 
-    >>> from tcgamirror.model import Kind
+    >>> from tcgamirror.model.slide import Kind
     >>> words(Plan(0, kinds=frozenset({Kind.DIAGNOSTIC})))
     'by seed 0 (stable)'
     >>> words(Plan(7, Order.SHUFFLE, By.SITE, projects=frozenset({"TCGA-OV", "TCGA-GBM"})))

@@ -23,7 +23,6 @@ from tcgamirror.abreast import in_batches
 from tcgamirror.brake import Brake
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Restored, fact_of
-from tcgamirror.errors import BadSettings, Damaged, ExitCode, NoRoom, WrongUse
 from tcgamirror.files import Lock, room, sync_folder
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.manifest import read_manifest
@@ -33,7 +32,8 @@ from tcgamirror.mirror.orphans import Stray, image_files
 from tcgamirror.mirror.recovery import Images
 from tcgamirror.mirror.refresh import network, note_read
 from tcgamirror.mirror.verify import Deadline, checkers
-from tcgamirror.model import Listing, Upstream
+from tcgamirror.model.errors import BadSettings, Damaged, ExitCode, NoRoom, WrongUse
+from tcgamirror.model.slide import Listing, Upstream
 from tcgamirror.openat import Tree
 
 UNFINISHED = f"{CATALOGUE}.rebuilt"

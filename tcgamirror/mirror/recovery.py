@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tcgamirror.catalogue.images import Restored
-from tcgamirror.errors import Damaged
-from tcgamirror.geometry import LEVEL_TOLERANCE, Size
 from tcgamirror.imaging.image_reader import decode_all, read_header
 from tcgamirror.imaging.metadata import Told, understood
 from tcgamirror.imaging.store import Store
-from tcgamirror.model import (
+from tcgamirror.model.errors import Damaged
+from tcgamirror.model.geometry import LEVEL_TOLERANCE, Size
+from tcgamirror.model.slide import (
     FALLBACK_MAX_SIZE,
     Attempt,
     ImageFormat,
@@ -143,7 +143,7 @@ class LeftOver:
 def fits(target: Target, told: Told, size: Size) -> bool:
     """Whether an image of that size, and so resampled, can have been made for the target.
 
-    >>> from tcgamirror.model import UNKNOWN_MPP, Slide
+    >>> from tcgamirror.model.slide import UNKNOWN_MPP, Slide
     >>> unknown = Told(Slide("", ""), "range", 0, 1.0, UNKNOWN_MPP, None, None, None)
     >>> [fits(Target(15.0, None), unknown, Size(9, height)) for height in (2048, 2049)]
     [True, False]

@@ -13,10 +13,10 @@ from tcgamirror.catalogue import queue
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import timestamp
 from tcgamirror.catalogue.listing import Coming, Merged
-from tcgamirror.errors import NetworkError
 from tcgamirror.manifest import identity, in_words, release_of, slides_of
 from tcgamirror.mirror.directory import Home
-from tcgamirror.model import Slide
+from tcgamirror.model.errors import NetworkError
+from tcgamirror.model.slide import Slide
 from tcgamirror.pauses import OnPause
 from tcgamirror.transport import Transport, host_key
 

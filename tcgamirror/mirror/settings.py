@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from tcgamirror import values
 from tcgamirror.cores import cores
-from tcgamirror.errors import BadSettings
 from tcgamirror.files import open_regular
-from tcgamirror.model import ImageFormat, Kind, Resample, Target
+from tcgamirror.model import fields
+from tcgamirror.model.errors import BadSettings
+from tcgamirror.model.sampling import By, Order, Plan
+from tcgamirror.model.slide import ImageFormat, Kind, Resample, Target
 from tcgamirror.patience import Patience
-from tcgamirror.sampling import By, Order, Plan
 
 FILE_NAME = "tcgamirror.toml"
 
@@ -117,7 +117,7 @@ class Settings:
 
 def refused(value: object, name: str, may: str) -> BadSettings:
     """The error that says what a setting is and what it may be, in one line."""
-    return BadSettings(f"{name} is {values.shown(value):.80}, but has to be {may}")
+    return BadSettings(f"{name} is {fields.shown(value):.80}, but has to be {may}")
 
 
 def count(value: object, name: str, most: int = 2**31) -> int:
@@ -229,7 +229,7 @@ def file_path(value: object, name: str) -> str:
 
 def plain_name(value: object, name: str) -> str:
     """The name of a file that lies beside the settings."""
-    if values.file_name(value) is None:
+    if fields.file_name(value) is None:
         raise refused(value, name, f"the name of a file in the mirror, such as {LOCKED}")
     return str(value)
 

@@ -13,16 +13,6 @@ from tcgamirror.brake import Brake
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.listing import Merged
 from tcgamirror.catalogue.queue import Standing
-from tcgamirror.errors import (
-    ExitCode,
-    Interrupted,
-    ListingShrunk,
-    NetworkError,
-    NoRoom,
-    TcgaMirrorError,
-    Unreachable,
-    WrongUse,
-)
 from tcgamirror.files import Lock, check_writable
 from tcgamirror.imaging.store import IMAGES, Store
 from tcgamirror.mirror import refresh, sample
@@ -35,7 +25,17 @@ from tcgamirror.mirror.outage import SITE_DOWN_AFTER, Tally, is_away
 from tcgamirror.mirror.progress import Watcher
 from tcgamirror.mirror.refresh import network
 from tcgamirror.mirror.settings import Settings, workers_of
-from tcgamirror.model import Outcome
+from tcgamirror.model.errors import (
+    ExitCode,
+    Interrupted,
+    ListingShrunk,
+    NetworkError,
+    NoRoom,
+    TcgaMirrorError,
+    Unreachable,
+    WrongUse,
+)
+from tcgamirror.model.slide import Outcome
 from tcgamirror.origins import Origins
 from tcgamirror.transport import Transport
 from tcgamirror.workspace import Workspace

@@ -31,7 +31,6 @@ from typing import Protocol
 from tcgamirror.abreast import in_batches, threads
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Kept
-from tcgamirror.errors import Damaged, ExitCode, Interrupted
 from tcgamirror.files import YOUNG, Reader
 from tcgamirror.imaging.image_reader import read_size
 from tcgamirror.imaging.store import IMAGES
@@ -39,7 +38,8 @@ from tcgamirror.imaging.verified import Compared, same, sign
 from tcgamirror.mirror.checkpoint import Round
 from tcgamirror.mirror.directory import Home
 from tcgamirror.mirror.orphans import Stray, strays_of
-from tcgamirror.model import ImageFormat
+from tcgamirror.model.errors import Damaged, ExitCode, Interrupted
+from tcgamirror.model.slide import ImageFormat
 from tcgamirror.openat import Tree
 
 MOST_CHECKERS = 8

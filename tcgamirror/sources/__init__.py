@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tcgamirror.imaging.decode import TileReader
-from tcgamirror.model import Pyramid, Rendition, Slide, Target
+from tcgamirror.model.slide import Pyramid, Rendition, Slide, Target
 from tcgamirror.transport import Meter
 
 

@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from tcgamirror.answers import place
-from tcgamirror.errors import (
+from tcgamirror.files import replacing, room
+from tcgamirror.imaging.decode import is_plain_jpeg
+from tcgamirror.imaging.patches import Fetch
+from tcgamirror.imaging.svs import Base, Svs, read_base
+from tcgamirror.imaging.tiff import Tiff
+from tcgamirror.model.byteranges import Span, coalesce, split
+from tcgamirror.model.errors import (
     BadSlide,
     ChangedFile,
     NetworkError,
@@ -22,18 +28,12 @@ from tcgamirror.errors import (
     SlideError,
     UnusualSlide,
 )
-from tcgamirror.files import replacing, room
-from tcgamirror.imaging.decode import is_plain_jpeg
-from tcgamirror.imaging.patches import Fetch
-from tcgamirror.imaging.svs import Base, Svs, read_base
-from tcgamirror.imaging.tiff import Tiff
-from tcgamirror.model import Resample, Slide, Target
+from tcgamirror.model.slide import Resample, Slide, Target
 from tcgamirror.origins import Origin, Origins
 from tcgamirror.partial import PartialFile
 from tcgamirror.sources import Opened
 from tcgamirror.sources.reading import opened
 from tcgamirror.sources.several import each
-from tcgamirror.spans import Span, coalesce, split
 from tcgamirror.transport import Meter, Transport
 from tcgamirror.workspace import Lease, Workspace, clear
 

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tcgamirror.errors import BadTile, UnusualSlide
 from tcgamirror.files import room
-from tcgamirror.geometry import Grid
 from tcgamirror.imaging.decode import (
     BareTiles,
     JpegTiles,
@@ -27,9 +25,11 @@ from tcgamirror.imaging.resample import render
 from tcgamirror.imaging.single_level import write_alone
 from tcgamirror.imaging.svs import Compression, Svs, TileTable
 from tcgamirror.imaging.tiff import ReadAt
-from tcgamirror.model import Rendition, Resample, Target
+from tcgamirror.model.byteranges import Span
+from tcgamirror.model.errors import BadTile, UnusualSlide
+from tcgamirror.model.geometry import Grid
+from tcgamirror.model.slide import Rendition, Resample, Target
 from tcgamirror.sources import Opened
-from tcgamirror.spans import Span
 
 
 def nothing(_: Sequence[Span]) -> None:

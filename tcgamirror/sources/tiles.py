@@ -11,7 +11,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tcgamirror.answers import Answer
-from tcgamirror.errors import (
+from tcgamirror.files import room
+from tcgamirror.imaging.decode import Pixels
+from tcgamirror.imaging.deepzoom import DeepZoom, Stream, decoded, is_picture, pixels_only
+from tcgamirror.imaging.svs import MOST_TILES, Base
+from tcgamirror.model.errors import (
     BadSlide,
     BadTile,
     NetworkError,
@@ -20,12 +24,8 @@ from tcgamirror.errors import (
     SlideError,
     TooLong,
 )
-from tcgamirror.files import room
-from tcgamirror.geometry import Grid
-from tcgamirror.imaging.decode import Pixels
-from tcgamirror.imaging.deepzoom import DeepZoom, Stream, decoded, is_picture, pixels_only
-from tcgamirror.imaging.svs import MOST_TILES, Base
-from tcgamirror.model import Slide, Target
+from tcgamirror.model.geometry import Grid
+from tcgamirror.model.slide import Slide, Target
 from tcgamirror.sources import Opened
 from tcgamirror.sources.several import each
 from tcgamirror.transport import Meter, Transport

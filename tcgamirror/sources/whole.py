@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from tcgamirror.errors import BadSlide, ChecksumMismatch, NetworkError, NotThere
 from tcgamirror.files import digest, room
-from tcgamirror.model import Slide, Target
+from tcgamirror.model.byteranges import Span
+from tcgamirror.model.errors import BadSlide, ChecksumMismatch, NetworkError, NotThere
+from tcgamirror.model.slide import Slide, Target
 from tcgamirror.origins import Origin, Origins
 from tcgamirror.sources import Opened
 from tcgamirror.sources.reading import opened
-from tcgamirror.spans import Span
 from tcgamirror.transport import Meter, Transport
 from tcgamirror.workspace import Watched, Workspace
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Protocol
 
 from tcgamirror.catalogue.journals import ROLLBACK, WAL
-from tcgamirror.errors import BadExport, WrongUse
 from tcgamirror.mirror.directory import CATALOGUE, WORK
+from tcgamirror.model.errors import BadExport, WrongUse
 from tcgamirror.openat import Tree
 from tcgamirror.transfer.layout import Form, refusal
 from tcgamirror.transfer.members import Member, Names

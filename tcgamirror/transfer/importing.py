@@ -23,7 +23,13 @@ from pathlib import Path
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import timestamp
 from tcgamirror.catalogue.rows import Having, Row, Taken, are_different, replaces
-from tcgamirror.errors import (
+from tcgamirror.files import Lock, free_bytes, make_folder, room
+from tcgamirror.foreign import Foreign
+from tcgamirror.mirror.directory import CATALOGUE, FIXED, LOCK, WORK, Home, check_place
+from tcgamirror.mirror.lockfile import formatted, parsed
+from tcgamirror.mirror.orphans import Stray
+from tcgamirror.mirror.settings import FILE_NAME, Settings, read_settings
+from tcgamirror.model.errors import (
     BadExport,
     BadLockFile,
     BadSettings,
@@ -33,13 +39,7 @@ from tcgamirror.errors import (
     TcgaMirrorError,
     WrongUse,
 )
-from tcgamirror.files import Lock, free_bytes, make_folder, room
-from tcgamirror.foreign import Foreign
-from tcgamirror.mirror.directory import CATALOGUE, FIXED, LOCK, WORK, Home, check_place
-from tcgamirror.mirror.lockfile import formatted, parsed
-from tcgamirror.mirror.orphans import Stray
-from tcgamirror.mirror.settings import FILE_NAME, Settings, read_settings
-from tcgamirror.model import Status
+from tcgamirror.model.slide import Status
 from tcgamirror.transfer.arriving import Arrivals, Wanted
 from tcgamirror.transfer.scan import Scan, check_sums, scanned
 

@@ -7,10 +7,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from tcgamirror import foreign
-from tcgamirror.errors import BadExport, WrongUse
 from tcgamirror.mirror import settings
 from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.mirror.settings import FILE_NAME
+from tcgamirror.model.errors import BadExport, WrongUse
 
 README = "README.txt"
 SUMS = "SHA256SUMS"

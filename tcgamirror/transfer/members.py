@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tcgamirror.errors import BadExport
+from tcgamirror.model.errors import BadExport
 from tcgamirror.transfer.layout import MOST_ENTRIES, checked_name
 
 PIECE = 1 << 20

@@ -12,10 +12,10 @@ from typing import Protocol, TypeVar
 
 from tcgamirror.abreast import in_batches, threads
 from tcgamirror.catalogue.images import Image
-from tcgamirror.errors import WrongUse
 from tcgamirror.files import make_folder, room, sync_disk, sync_folder
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.imaging.verified import Compared
+from tcgamirror.model.errors import WrongUse
 from tcgamirror.transfer.copying import Copier, Loaded, loaded
 from tcgamirror.transfer.layout import HELD
 from tcgamirror.transfer.writers import TarWriter

@@ -12,9 +12,9 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image, complaints, images_of
 from tcgamirror.catalogue.reports import last_release
 from tcgamirror.catalogue.rows import PICTURE, SlideRows, put_rows, reading_copy
-from tcgamirror.errors import BadExport, Damaged, WrongUse
 from tcgamirror.imaging.store import IMAGES
-from tcgamirror.model import Status
+from tcgamirror.model.errors import BadExport, Damaged, WrongUse
+from tcgamirror.model.slide import Status
 from tcgamirror.transfer.layout import checked_name
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tcgamirror.errors import BadExport
+from tcgamirror.model.errors import BadExport
 from tcgamirror.transfer.layout import MOST_ENTRIES
 from tcgamirror.transfer.members import Member, Names
 

@@ -27,8 +27,8 @@ from shutil import rmtree, which
 from tempfile import TemporaryDirectory
 
 from tcgamirror.files import free_bytes
-from tcgamirror.geometry import Size
 from tcgamirror.imaging.verified import FILE
+from tcgamirror.model.geometry import Size
 from tests.bench.aims import number
 from tests.bench.done import Made, mirror
 from tests.bench.ours import PROGRAM

@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.mirror.settings import FILE_NAME
-from tcgamirror.sampling import By, Order
+from tcgamirror.model.sampling import By, Order
 from tests.bench.aims import number
 from tests.bench.footprint import footprint
 from tests.bench.ours import PROGRAM

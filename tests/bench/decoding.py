@@ -16,10 +16,10 @@ import numpy as np
 import openslide
 from PIL import Image
 
-from tcgamirror.geometry import Grid, Size, at_mpp
 from tcgamirror.imaging.decode import JpegTiles, Pixels, TileReader, scale_for, whole_jpeg
 from tcgamirror.imaging.resample import render
 from tcgamirror.imaging.svs import Photometric
+from tcgamirror.model.geometry import Grid, Size, at_mpp
 from tests.bench.material import MPP, Kind, structure
 from tests.levels import tile_spans
 

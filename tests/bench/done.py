@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.geometry import Size
 from tcgamirror.imaging.image_reader import SIGNATURE
 from tcgamirror.imaging.image_writer import FACTS_KEY
 from tcgamirror.imaging.metadata import facts_of
 from tcgamirror.imaging.store import Store
 from tcgamirror.mirror.directory import CATALOGUE, Home
 from tcgamirror.mirror.settings import Settings
-from tcgamirror.model import Kind, Level, Listing, Mpp, MppSource, Pyramid, Slide, Target
+from tcgamirror.model.geometry import Size
+from tcgamirror.model.slide import Kind, Level, Listing, Mpp, MppSource, Pyramid, Slide, Target
 from tests.gdc import made_up_name
 
 PROJECTS = 30

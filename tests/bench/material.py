@@ -15,9 +15,9 @@ from openslide.deepzoom import DeepZoomGenerator
 
 from tcgamirror.imaging.svs import Svs
 from tcgamirror.imaging.tiff import Tiff
-from tcgamirror.model import Target
+from tcgamirror.model.byteranges import Span
+from tcgamirror.model.slide import Target
 from tcgamirror.sources.whole import LocalFile
-from tcgamirror.spans import Span
 from tests.gdc import Listed, listed, made_up_name
 from tests.gdc.listing import made_up_id
 from tests.slides import SlideSpec, make_slide

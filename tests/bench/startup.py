@@ -21,7 +21,7 @@ from pathlib import Path
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror.directory import CATALOGUE, Home
 from tcgamirror.mirror.settings import Settings
-from tcgamirror.model import Kind, Listing, Slide, Target
+from tcgamirror.model.slide import Kind, Listing, Slide, Target
 from tests.command import BINARY, ROOT
 from tests.gdc import StandIn
 from tests.mirrors import small_slide

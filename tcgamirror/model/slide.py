@@ -6,15 +6,8 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tcgamirror.errors import TooFine, UnusualSlide
-from tcgamirror.geometry import (
-    Grid,
-    Size,
-    at_mpp,
-    coarsest_serving,
-    halved,
-    halvings_to_fit,
-)
+from tcgamirror.model.errors import TooFine, UnusualSlide
+from tcgamirror.model.geometry import Grid, Size, at_mpp, coarsest_serving, halved, halvings_to_fit
 
 FALLBACK_MAX_SIZE = 2048
 """Longer side, in pixels, of the image of a slide whose MPP nobody knows."""

@@ -16,7 +16,7 @@ from hashlib import sha256
 from itertools import chain
 from typing import TypeVar
 
-from tcgamirror.model import Kind
+from tcgamirror.model.slide import Kind
 
 Stratum = str | None
 """A project or site, None for the unknown one; of all slides where none are gone round."""
