@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
-from urllib.parse import urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -30,10 +29,13 @@ from tcgamirror.model.errors import (
     WrongSpan,
     WrongTotal,
 )
+from tcgamirror.model.text import printable
 from tcgamirror.patience import Patience
 
 _PIECE = 256 << 10
+
 _MESSAGE = 64 << 10
+
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
 
 
@@ -87,29 +89,6 @@ class Again(Exception):
         super().__init__(error)
         self.error = error
         self.pause = pause
-
-
-def printable(text: str, limit: int = 200) -> str:
-    r"""The text without what a terminal would obey, cut to `limit` characters.
-
-    >>> printable("no\x1b[2J\naccess", limit=8)
-    'no [2J …'
-    """
-    clean = "".join(letter if letter.isprintable() else " " for letter in text[: limit + 1])
-    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
-
-
-def place(url: str) -> str:
-    """Host and path of a URL: what may be shown of it, without credentials and query.
-
-    >>> place("https://me:secret@api.gdc.cancer.gov/data/1?token=x")
-    'api.gdc.cancer.gov/data/1'
-    """
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return printable(url.partition("?")[0])
-    return printable(parts.netloc.rpartition("@")[2] + parts.path)
 
 
 class Answer:

@@ -17,9 +17,8 @@ from typing import TypeVar
 from tcgamirror.catalogue.rows import Value
 from tcgamirror.imaging.metadata import MOST_DOWNSAMPLE, MOST_LEVELS
 from tcgamirror.imaging.svs import MOST_TILES, MPP_PLAUSIBLE
-from tcgamirror.mirror.settings import SOURCES
 from tcgamirror.model import fields
-from tcgamirror.model.slide import Kind, MppSource, Status, Upstream
+from tcgamirror.model.slide import SOURCES, Kind, MppSource, Status, Upstream
 
 Check = Callable[[object], Value]
 

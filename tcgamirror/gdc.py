@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol, TypeVar
 
-from tcgamirror.answers import place
 from tcgamirror.model import fields
 from tcgamirror.model.errors import WrongContent
 from tcgamirror.model.slide import SLIDE_SUFFIX, Barcode, Kind, Listing, Slide
+from tcgamirror.model.text import place
 
 PAGE_SIZE = 1000
 """Hits asked for at once: much larger pages time out."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, Self, TypeVar
 from urllib.parse import quote
 
-from tcgamirror.answers import Answer, Meter, Pace, place
+from tcgamirror.answers import Answer, Meter, Pace
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.journals import JOURNALS, ROLLBACK, WAL, copy_database
@@ -40,6 +40,7 @@ from tcgamirror.model.errors import (
     TooLong,
     WrongUse,
 )
+from tcgamirror.model.text import place
 from tcgamirror.openat import Tree
 from tcgamirror.transport import Transport
 

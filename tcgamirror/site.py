@@ -19,9 +19,9 @@ from email.utils import formatdate, parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from tcgamirror.cli.output import in_bytes
 from tcgamirror.mirror.directory import CATALOGUE, GALLERY
 from tcgamirror.model.errors import TcgaMirrorError
+from tcgamirror.model.text import in_bytes
 from tcgamirror.openat import Tree
 from tcgamirror.snapshots import Snapshot, Snapshots
 

@@ -21,17 +21,7 @@ from requests.exceptions import InvalidHeader, InvalidSchema, InvalidURL, Missin
 from urllib3.exceptions import HTTPError
 
 from tcgamirror import __version__
-from tcgamirror.answers import (
-    Again,
-    Answer,
-    Meter,
-    Pace,
-    parsed,
-    place,
-    printable,
-    retry_after,
-    why,
-)
+from tcgamirror.answers import Again, Answer, Meter, Pace, parsed, retry_after, why
 from tcgamirror.connections import POLL, Exchange, Watch, session
 from tcgamirror.download import Rest, same_etag
 from tcgamirror.model.byteranges import Span
@@ -47,6 +37,7 @@ from tcgamirror.model.errors import (
     WrongTotal,
     WrongUse,
 )
+from tcgamirror.model.text import place, printable
 from tcgamirror.patience import Patience
 from tcgamirror.pauses import OnPause, Pauses
 from tcgamirror.proxies import is_by_proxy, proxy_failure, proxy_for

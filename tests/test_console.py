@@ -19,9 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.cli.output import in_bytes, in_time, table, text, write_rows
+from tcgamirror.cli.output import table, write_rows
 from tcgamirror.cli.progress import Progress
 from tcgamirror.model.slide import Outcome
+from tcgamirror.model.text import in_bytes, in_time, plain
 from tests.catalogues import FETCHED, LOST, PICTURE, slide
 from tests.command import succeeded
 from tests.publishing import made_up
@@ -83,8 +84,8 @@ def test_a_table_of_nothing_is_its_heading() -> None:
 
 
 def test_a_cell_stays_on_its_line_and_rules_no_terminal() -> None:
-    assert text("one\ntwo\tthree \x1b[2J") == "one two three  [2J"
-    assert text(b"\xff\0") == "ff00"
+    assert plain("one\ntwo\tthree \x1b[2J") == "one two three  [2J"
+    assert plain(b"\xff\0") == "ff00"
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_a_cell_stays_on_its_line_and_rules_no_terminal() -> None:
     ],
 )
 def test_numbers_are_rounded_for_people(value: float, words: str) -> None:
-    assert text(value) == words
+    assert plain(value) == words
 
 
 def test_csv_and_json_keep_values_as_they_are() -> None:

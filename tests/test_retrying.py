@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.database import timestamp
 from tcgamirror.catalogue.queue import DAY, DISTANCES, HOUR, lasting, retry_time
 from tcgamirror.model.slide import Attempt, Outcome
+from tcgamirror.model.text import timestamp
 from tests.catalogues import LOST, NOW, done, listing, slide
 from tests.command import run, succeeded
 from tests.gdc import StandIn

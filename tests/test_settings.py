@@ -12,16 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcgamirror.mirror import settings as setting
-from tcgamirror.mirror.settings import (
-    MOST_WORKERS,
-    SOURCES,
-    Settings,
-    format_settings,
-    read_settings,
-)
+from tcgamirror.mirror.settings import MOST_WORKERS, Settings, format_settings, read_settings
 from tcgamirror.model.errors import BadSettings
 from tcgamirror.model.sampling import By, Order
-from tcgamirror.model.slide import ImageFormat, Kind, Resample, Target
+from tcgamirror.model.slide import SOURCES, ImageFormat, Kind, Resample, Target
 from tcgamirror.patience import Patience
 
 PLAIN = Settings(target=Target(15.0, None))

@@ -17,7 +17,7 @@ from typing import Self
 from tcgamirror.catalogue import database, queue, reports, rows, sample
 from tcgamirror.catalogue import images as upkeep
 from tcgamirror.catalogue import listing as merging
-from tcgamirror.catalogue.database import Journal, timestamp
+from tcgamirror.catalogue.database import Journal
 from tcgamirror.catalogue.images import Kept, Restored
 from tcgamirror.catalogue.listing import Coming, Merged
 from tcgamirror.catalogue.queue import Due, Standing
@@ -26,6 +26,7 @@ from tcgamirror.catalogue.rows import Having, SlideRows, Taken, Theirs
 from tcgamirror.model.errors import Damaged, NotAMirror, WrongUse
 from tcgamirror.model.sampling import Candidate, Plan
 from tcgamirror.model.slide import Listing, Outcome, Slide, Upstream
+from tcgamirror.model.text import timestamp
 
 _SET_FACT = "INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)"
 _NO_FACTS: Mapping[str, str] = MappingProxyType({})

@@ -12,7 +12,6 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
@@ -46,15 +45,6 @@ _ODD = ("no such ", "cannot join using ", "unsupported file format", "Could not 
 
 WAY_OUT = "put a copy back, or make it anew from the images by tcgamirror rebuild"
 """What to do about a damaged catalogue."""
-
-
-def timestamp(now: float) -> str:
-    """Seconds since the epoch as ISO 8601 text in UTC, to the second.
-
-    >>> timestamp(1795353255.9)
-    '2026-11-22T13:14:15Z'
-    """
-    return datetime.fromtimestamp(int(now), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @contextmanager

@@ -8,10 +8,10 @@ from contextlib import closing
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from tcgamirror.catalogue.database import timestamp
 from tcgamirror.catalogue.listing import SLIDE_COLUMNS
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Picture, Slide, Status, Upstream
+from tcgamirror.model.text import timestamp
 
 
 @dataclass(frozen=True, slots=True)

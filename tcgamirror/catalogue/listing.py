@@ -17,10 +17,11 @@ from dataclasses import asdict, dataclass, fields
 from operator import attrgetter
 from typing import NamedTuple
 
-from tcgamirror.catalogue.database import timestamp, transaction
+from tcgamirror.catalogue.database import transaction
 from tcgamirror.catalogue.reports import last_release
 from tcgamirror.model.errors import ListingShrunk
 from tcgamirror.model.slide import Slide
+from tcgamirror.model.text import timestamp
 
 SLIDE_COLUMNS = tuple(field.name for field in fields(Slide))
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tcgamirror.catalogue.database import WAY_OUT, timestamp
+from tcgamirror.catalogue.database import WAY_OUT
 from tcgamirror.catalogue.listing import SLIDE_COLUMNS
 from tcgamirror.model.errors import (
     BadSlide,
@@ -27,6 +27,7 @@ from tcgamirror.model.errors import (
     UnusualSlide,
 )
 from tcgamirror.model.slide import Attempt, Kind, Outcome, Picture, Slide, Status
+from tcgamirror.model.text import timestamp
 
 READY = "(retry_at <= :now OR retry_at > :absurd)"
 """Of a failed slide: its time has come. One beyond every distance was set by a fast clock."""

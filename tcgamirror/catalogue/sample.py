@@ -6,10 +6,10 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import filterfalse, islice
 
-from tcgamirror.catalogue.database import timestamp
 from tcgamirror.catalogue.reports import last_release
 from tcgamirror.model.sampling import By, Candidate, Order, Plan, arranged
 from tcgamirror.model.slide import Kind
+from tcgamirror.model.text import timestamp
 
 # Without the pluses SQLite would look up nearly every slide by way of an index.
 _LISTED = "FROM slides WHERE +upstream IN ('current', 'changed')"

@@ -20,9 +20,10 @@ from tcgamirror.mirror import settings as setting
 from tcgamirror.mirror.directory import CATALOGUE, Home
 from tcgamirror.mirror.lockfile import LockFile, compare_listing, lines_of, read_lock
 from tcgamirror.mirror.settings import FILE_NAME, Settings
+from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, WrongUse
 from tcgamirror.model.sampling import By, Candidate, Order
-from tcgamirror.model.slide import ImageFormat
+from tcgamirror.model.slide import SOURCES, ImageFormat
 
 
 def init(given: argparse.Namespace) -> ExitCode:
@@ -36,13 +37,13 @@ def init(given: argparse.Namespace) -> ExitCode:
     home = Home.begin(root, settings, () if lock is None else lines_of(lock))
     words = _sample_words(settings)
     if lock is not None:
-        words = f"the {output.slides(len(lock.slides))} of {given.lock}"
+        words = f"the {text.slides(len(lock.slides))} of {given.lock}"
     sampled = _sampled_already(home)
     did = "wrote the settings again of the mirror" if sampled else "made a mirror"
     print(f"{did} in {home.root}: {words}, each {settings.fixed}")
     if sampled:
         print(
-            f"{output.slides(sampled)} {output.are(sampled)} sampled there, and stay; what these "
+            f"{text.slides(sampled)} {text.is_or_are(sampled)} sampled there, and stay; what these "
             f"settings ask for besides is added by update: correct [sample] in {FILE_NAME} first"
         )
     if manifest is not None:
@@ -96,14 +97,14 @@ def _looked_through(settings: Settings, lock: LockFile | None) -> _Manifest:
 
 def _manifest_words(settings: Settings, manifest: _Manifest) -> Iterator[str]:
     """Yield what a manifest lists, and what of it is left out."""
-    yield f"{settings.manifest} lists {output.slides(manifest.slides)}"
+    yield f"{settings.manifest} lists {text.slides(manifest.slides)}"
     if manifest.others:
         yield in_words(manifest.others)
     beside = manifest.slides - manifest.allowed
     if beside and settings.lock is None:
         names = f" ({manifest.unknown:,} of unknown kind)" if manifest.unknown else ""
         yield (
-            f"{output.slides(beside)} not of --kind {','.join(sorted(settings.kinds))} left out"
+            f"{text.slides(beside)} not of --kind {','.join(sorted(settings.kinds))} left out"
             f"{names}: --kind all takes them too"
         )
 
@@ -120,7 +121,7 @@ def _check_choice(settings: Settings, manifest: _Manifest) -> None:
     there = manifest.allowed
     if not there:
         raise WrongUse(
-            f"none of the {output.slides(manifest.slides)} in {settings.manifest} is of the "
+            f"none of the {text.slides(manifest.slides)} in {settings.manifest} is of the "
             "--kind asked for: ask for another"
         )
     if (settings.slides or 0) > there:
@@ -133,7 +134,7 @@ def _check_choice(settings: Settings, manifest: _Manifest) -> None:
 def _next(root: Path) -> str:
     """The command to go on with, as a shell takes it."""
     here = root.absolute() == Path().absolute()
-    name = output.text(root)
+    name = text.plain(root)
     # Other bytes than UTF-8 stand escaped in what bash and zsh call ANSI-C quotes.
     quoted = f"$'{name}'" if name != str(root) and "'" not in name else shlex.quote(str(root))
     return "tcgamirror update" if here else f"tcgamirror --mirror {quoted} update"
@@ -144,7 +145,7 @@ def _settings(given: argparse.Namespace) -> Settings:
     elsewhere = api != setting.GDC
     tiles = given.tiles or (f"{api}/tile" if elsewhere else setting.GDC_TILES)
     bucket = given.bucket or ("none" if elsewhere else setting.BUCKET)
-    via = setting.SOURCES if given.via is None else given.via.split(",")
+    via = SOURCES if given.via is None else given.via.split(",")
     return setting.Settings(
         target=setting.target(given.mpp, given.max_size, given.resample, ("--mpp", "--max-size")),
         form=ImageFormat(given.format),
@@ -198,5 +199,5 @@ def _manifest(given: Path | None) -> str | None:
 
 
 def _sample_words(settings: Settings) -> str:
-    count = "all slides" if settings.slides is None else output.slides(settings.slides)
+    count = "all slides" if settings.slides is None else text.slides(settings.slides)
     return f"{count} {provenance.words(settings.plan)}"

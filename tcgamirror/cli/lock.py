@@ -13,6 +13,7 @@ from tcgamirror.cli.common import home_of
 from tcgamirror.files import is_another, replacing
 from tcgamirror.mirror.directory import CATALOGUE, Home
 from tcgamirror.mirror.lockfile import Differences, compare, lines_of, lock_of, read_lock
+from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, WrongUse
 
 MOST_NAMED = 5
@@ -36,7 +37,7 @@ def lock(given: argparse.Namespace) -> ExitCode:
     _write(given.file, lines_of(made))
     waiting = sum(slide.sha256 is None for slide in made.slides)
     without = f", {waiting:,} of them without an image yet" if waiting else ""
-    print(f"{given.file} names {output.slides(len(made.slides))}{without}")
+    print(f"{given.file} names {text.slides(len(made.slides))}{without}")
     return ExitCode.DONE
 
 
@@ -76,8 +77,8 @@ def _check(home: Home, path: Path | None) -> ExitCode:
             print(f"{word:11}  {name}")
     differing = sum(map(len, found.lasting.values())) + len(found.waiting)
     same = len(locked.slides) - differing
-    besides = f"; {output.slides(more)} here besides are not in it" if more else ""
-    print(f"{same:,} of {output.slides(len(locked.slides))} are as locked{besides}")
+    besides = f"; {text.slides(more)} here besides are not in it" if more else ""
+    print(f"{same:,} of {text.slides(len(locked.slides))} are as locked{besides}")
     return ExitCode.SOME_FAILED if differing else ExitCode.DONE
 
 
@@ -86,4 +87,4 @@ def difference_words(found: Differences, name: str) -> Iterator[str]:
     for words, names in found.lasting.items():
         shown = ", ".join(names[:MOST_NAMED])
         more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
-        yield f"{output.slides(len(names))} of {name} {words}: {shown}{more}"
+        yield f"{text.slides(len(names))} of {name} {words}: {shown}{more}"

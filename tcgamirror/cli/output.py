@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, TextIO
 
+from tcgamirror.model.text import plain
+
 if TYPE_CHECKING:
     from tcgamirror.model.errors import TcgaMirrorError
 
@@ -44,61 +46,6 @@ _WORDS = ("done", "failed", "pending")
 _END = "\033[0m"
 
 
-def in_bytes(count: float) -> str:
-    """Bytes in powers of 1,000, as disks and networks are sold.
-
-    >>> in_bytes(999), in_bytes(2_621_440), in_bytes(13.2e12)
-    ('999 B', '2.6 MB', '13.2 TB')
-    """
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 999.95 or unit == "TB":
-            break
-        count /= 1000
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-
-
-def in_time(seconds: float) -> str:
-    """A duration, as precise as it is short.
-
-    >>> in_time(0.42), in_time(75), in_time(7260), in_time(200_000)
-    ('0.4 s', '1 min 15 s', '2 h 1 min', '2 d 7 h')
-    """
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    # Rounded before it is divided, so that nothing shows 60 s.
-    whole = round(seconds)
-    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
-    if not minutes:
-        return f"{whole} s"
-    if not hours:
-        return f"{minutes} min {whole % 60} s"
-    return f"{hours} h {minutes % 60} min" if not days else f"{days} d {hours % 24} h"
-
-
-def slides(count: int) -> str:
-    """
-    >>> slides(1), slides(11765)
-    ('1 slide', '11,765 slides')
-    """
-    return f"{count:,} slide{'' if count == 1 else 's'}"
-
-
-def images(count: int) -> str:
-    """
-    >>> images(1), images(11765)
-    ('1 image', '11,765 images')
-    """
-    return f"{count:,} image{'' if count == 1 else 's'}"
-
-
-def are(count: int) -> str:
-    """
-    >>> are(1), are(0), are(2)
-    ('is', 'are', 'are')
-    """
-    return "is" if count == 1 else "are"
-
-
 def unknown(count: int) -> str:
     """
     >>> unknown(0), unknown(2)
@@ -109,7 +56,7 @@ def unknown(count: int) -> str:
 
 def say(message: str) -> None:
     """One line to stderr, of which no terminal obeys anything."""
-    print(text(message), file=sys.stderr, flush=True)
+    print(plain(message), file=sys.stderr, flush=True)
 
 
 def fail(error: TcgaMirrorError, *, as_json: bool) -> None:
@@ -133,7 +80,7 @@ def table(
     TCGA-BRCA     3
                  12
     """
-    return "\n".join(_table_lines(columns, rows, _parted if thousands else text))
+    return "\n".join(_table_lines(columns, rows, _parted if thousands else plain))
 
 
 def _table_lines(
@@ -153,7 +100,7 @@ def _table_lines(
         held += sum(map(len, begin[-1])) + CELL_CHARACTERS * len(row)
         if held > ALIGNED_CHARACTERS:
             break
-    names = [text(name) for name in columns]
+    names = [plain(name) for name in columns]
     widths = [max(map(len, cells)) for cells in zip(names, *begin, strict=True)]
     rest = ([show(value) for value in row] for row in left)
     for cells in chain([names], begin, rest):
@@ -165,33 +112,7 @@ def _table_lines(
 
 
 def _parted(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else text(value)
-
-
-def text(value: object) -> str:
-    r"""A value as people read it, in one line: numbers to four decimals, bytes in hex.
-
-    Bytes of a path that are not UTF-8 are escaped.
-
-    >>> text(15.234545454545456), text(1.2e-05), text(3), text(None), text("two\nlines")
-    ('15.2345', '1.2e-05', '3', '', 'two lines')
-    >>> print(text("/caf\udce9"))
-    /caf\xe9
-    """
-    if isinstance(value, float):
-        return f"{value:.4g}" if 0 < abs(value) < 0.01 else str(round(value, 4))
-    if isinstance(value, bytes):
-        return value.hex()
-    shown = "" if value is None else str(value)
-    if shown.isprintable():
-        return shown
-    return "".join(map(_printable, shown))
-
-
-def _printable(letter: str) -> str:
-    if letter.isprintable():
-        return letter
-    return f"\\x{ord(letter) - 0xDC00:x}" if "\udc80" <= letter <= "\udcff" else " "
+    return f"{value:,}" if isinstance(value, int) else plain(value)
 
 
 def write_rows(
@@ -201,7 +122,7 @@ def write_rows(
 
     No terminal obeys anything in the columns' names.
     """
-    columns = [text(name) for name in columns]
+    columns = [plain(name) for name in columns]
     if form == "csv":
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(columns)
@@ -217,7 +138,7 @@ def write_rows(
             written = ","
         out.write("[]\n" if written == "[" else "\n]\n")
     else:
-        for line in _table_lines(columns, rows, text):
+        for line in _table_lines(columns, rows, plain):
             print(line, file=out)
 
 

@@ -8,7 +8,9 @@ from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 
 from tcgamirror.cli import output
-from tcgamirror.cli.output import in_bytes, in_time, say, slides, text
+from tcgamirror.cli.output import say
+from tcgamirror.model import text
+from tcgamirror.model.text import in_bytes, in_time, plain, slides
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -137,7 +139,7 @@ class Progress:
 
     def _line(self, message: str) -> None:
         if self._bar is not None:
-            self._bar.write(text(message), file=sys.stderr)
+            self._bar.write(plain(message), file=sys.stderr)
         elif not self._quiet:
             say(message)
 
@@ -153,7 +155,7 @@ class VerifyProgress:
 
     def listing(self, got: int, total: int) -> None:
         if total and not self._quiet and sys.stderr.isatty():
-            end = "\r\033[K" if got >= total else f"\rlisting {got:,} of {output.slides(total)} "
+            end = "\r\033[K" if got >= total else f"\rlisting {got:,} of {text.slides(total)} "
             print(end, end="", file=sys.stderr, flush=True)
 
     def begins(self, images: int, size: int) -> None:
@@ -168,7 +170,7 @@ class VerifyProgress:
         self._images += images
         self._bytes += size
         if self._bar is not None:
-            of = f"{self._images:,} of {output.images(self._total)}"
+            of = f"{self._images:,} of {text.images(self._total)}"
             self._bar.set_postfix_str(of, refresh=False)
             self._bar.update(size)
         elif not self._quiet and time.monotonic() - self._said >= QUIET_SECONDS:
@@ -178,10 +180,10 @@ class VerifyProgress:
             if self._bytes:
                 rest = seconds / self._bytes * (self._size - self._bytes)
                 read = (
-                    f", {output.in_bytes(self._bytes)} at "
-                    f"{output.in_bytes(self._bytes / seconds)}/s, {output.in_time(rest)} left"
+                    f", {text.in_bytes(self._bytes)} at "
+                    f"{text.in_bytes(self._bytes / seconds)}/s, {text.in_time(rest)} left"
                 )
-            output.say(f"{self._images:,} of {output.images(self._total)}{read}")
+            output.say(f"{self._images:,} of {text.images(self._total)}{read}")
 
     def close(self) -> None:
         """Leaves the terminal as it was."""
@@ -214,7 +216,7 @@ class SyncProgress:
             self._bar.update(size)
         elif not self._quiet and time.monotonic() - self._said >= QUIET_SECONDS:
             self._said = time.monotonic()
-            output.say(f"{self._images:,} of {output.images(self._total)}")
+            output.say(f"{self._images:,} of {text.images(self._total)}")
 
     def close(self) -> None:
         """Leaves the terminal as it was."""
@@ -237,7 +239,7 @@ class TransferProgress:
         now = time.monotonic()
         if self._quiet or (now - self._said < every and got < total):
             return
-        words = f"{self._word} {got:,} of {total:,} images, {output.in_bytes(size)}"
+        words = f"{self._word} {got:,} of {total:,} images, {text.in_bytes(size)}"
         if self._terminal:
             end = "\r\033[K" if got >= total else f"\r\033[K{words} "
             print(end, end="", file=sys.stderr, flush=True)

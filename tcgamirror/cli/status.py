@@ -17,6 +17,7 @@ from tcgamirror.cli.common import home_of
 from tcgamirror.mirror import provenance
 from tcgamirror.mirror.directory import CATALOGUE, FIXED
 from tcgamirror.mirror.settings import FILE_NAME
+from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode
 
 _UNKNOWN_MPP = "SELECT count(*) FROM images WHERE status = 'done' AND mpp_x IS NULL"
@@ -39,21 +40,21 @@ def status(given: argparse.Namespace) -> ExitCode:
         return ExitCode.DONE
     asked = home.settings.fixed
     other = "" if asked == fixed else f"; {FILE_NAME} asks for {asked}, which update refuses"
-    print(f"mirror   {home.root.absolute()} ({output.text(fixed)}{other})")
-    print(f"listing  {output.text(counts.release or 'none yet')}: {output.slides(counts.listed)}")
+    print(f"mirror   {home.root.absolute()} ({text.plain(fixed)}{other})")
+    print(f"listing  {text.plain(counts.release or 'none yet')}: {text.slides(counts.listed)}")
     by = provenance.words(plan) if plan else "by more than one plan, or one not known"
     print(
-        f"sample   {output.slides(counts.sampled)} {output.text(by)}: {counts.done:,} done, "
+        f"sample   {text.slides(counts.sampled)} {text.plain(by)}: {counts.done:,} done, "
         f"{counts.pending:,} pending, {counts.failed:,} failed"
     )
     if counts.failed:
         print(f"failed   {_retry_words(standing)}")
     print(
-        f"images   {output.in_bytes(counts.bytes)}, "
-        f"for {output.in_bytes(counts.bytes_fetched)} moved" + output.unknown(int(str(unknown)))
+        f"images   {text.in_bytes(counts.bytes)}, "
+        f"for {text.in_bytes(counts.bytes_fetched)} moved" + output.unknown(int(str(unknown)))
     )
     for name, words in origins.items():
-        print(f"{name:8} {output.text(words)}")
+        print(f"{name:8} {text.plain(words)}")
     _status_tables(counts)
     return ExitCode.DONE
 
@@ -99,12 +100,12 @@ def _with_changes(catalogue: Catalogue, merge: Merge) -> dict[str, object]:
 def _show_merge(catalogue: Catalogue, merge: Merge) -> None:
     counts = [f"{count:,} {what}" for what, count in merge.counts.items()]
     print(
-        f"{output.text(merge.release)} ({merge.merged_at}): {', '.join(counts) or 'no change'}"
-        f" ({output.slides(merge.listed)} listed)"
+        f"{text.plain(merge.release)} ({merge.merged_at}): {', '.join(counts) or 'no change'}"
+        f" ({text.slides(merge.listed)} listed)"
     )
     # The first one is all new: the names of everything would bury what changed since.
     for change in catalogue.changes(merge.merge) if merge.merge > 1 else ():
-        print(output.text(f"{change.what} {change.file_name} {change.detail or ''}").rstrip())
+        print(text.plain(f"{change.what} {change.file_name} {change.detail or ''}").rstrip())
 
 
 def _status_tables(counts: Counts) -> None:
@@ -115,7 +116,7 @@ def _status_tables(counts: Counts) -> None:
                 row.sampled,
                 row.done,
                 row.failed,
-                output.in_bytes(row.bytes),
+                text.in_bytes(row.bytes),
             )
             for row in counts.by_project
         ]
@@ -130,8 +131,8 @@ def _status_tables(counts: Counts) -> None:
                 row.source,
                 row.images,
                 row.tries,
-                output.in_bytes(row.bytes_fetched),
-                output.in_time(row.seconds),
+                text.in_bytes(row.bytes_fetched),
+                text.in_time(row.seconds),
             )
             for row in counts.by_source
         ]
@@ -143,7 +144,7 @@ def _status_tables(counts: Counts) -> None:
                 run.command,
                 run.done,
                 run.failed,
-                output.in_bytes(run.bytes),
+                text.in_bytes(run.bytes),
                 "no end" if run.exit_code is None else run.exit_code,
             )
             for run in counts.runs
@@ -167,7 +168,7 @@ def show(given: argparse.Namespace) -> ExitCode:
         if isinstance(value, list):
             _show_list(name, value)
         elif value is not None:
-            print(f"{name:{width}}  {output.text(value)}")
+            print(f"{name:{width}}  {text.plain(value)}")
     return ExitCode.DONE
 
 
@@ -177,7 +178,7 @@ def _show_list(name: str, rows: Sequence[object]) -> None:
         columns = list(tables[0])
         print(f"\n{name}\n" + output.table(columns, [list(row.values()) for row in tables]))
     elif rows:
-        print(f"\n{name}\n" + "\n".join(map(output.text, rows)))
+        print(f"\n{name}\n" + "\n".join(map(text.plain, rows)))
 
 
 def query(given: argparse.Namespace) -> ExitCode:

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 import shtab
 
 from tcgamirror import __version__
-from tcgamirror.cli import output
 from tcgamirror.cli.common import home_of
 from tcgamirror.cli.parser import grammar
 from tcgamirror.mirror import settings as setting
 from tcgamirror.mirror.settings import Settings
+from tcgamirror.model import text as words
 from tcgamirror.model.errors import ExitCode, NotAMirror, WrongUse
 from tcgamirror.model.slide import Target
 
@@ -146,11 +146,11 @@ def _led(settings: Settings, given: argparse.Namespace) -> Settings:
 def _lines(finding: Finding, before: Finding | None) -> Iterator[str]:
     if before is None or finding.topic != before.topic:
         yield f"\n{finding.topic}"
-    took = "" if finding.seconds is None else f" [{output.in_time(finding.seconds)}]"
+    took = "" if finding.seconds is None else f" [{words.in_time(finding.seconds)}]"
     # A server's words come along in some: they stay on their line.
-    yield f"  {finding.what:12} {output.text(finding.found)}{took}"
+    yield f"  {finding.what:12} {words.plain(finding.found)}{took}"
     if finding.advice:
-        yield f"  {'':12} -> {output.text(finding.advice)}"
+        yield f"  {'':12} -> {words.plain(finding.advice)}"
 
 
 def _summary(seen: Sequence[Finding]) -> str:

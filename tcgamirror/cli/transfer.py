@@ -17,6 +17,7 @@ from tcgamirror.cli import output
 from tcgamirror.cli.argtypes import byte_count
 from tcgamirror.cli.common import home_of
 from tcgamirror.cli.progress import SyncProgress, TransferProgress
+from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, WrongUse
 from tcgamirror.transfer.export import Asked, Exported, export
 from tcgamirror.transfer.layout import check_ending
@@ -77,13 +78,13 @@ def export_mirror(given: argparse.Namespace) -> ExitCode:
 
 def _tell_exported(made: Exported) -> None:
     where = "standard output" if made.dest == "-" else made.dest
-    rate = output.in_bytes(made.bytes / max(made.seconds, 0.001))
+    rate = text.in_bytes(made.bytes / max(made.seconds, 0.001))
     print(
-        f"{output.slides(sum(made.slides.values()))} with {output.images(made.images)} in "
-        f"{where}: {output.in_bytes(made.bytes)} at {rate}/s in {output.in_time(made.seconds)}"
+        f"{text.slides(sum(made.slides.values()))} with {text.images(made.images)} in "
+        f"{where}: {text.in_bytes(made.bytes)} at {rate}/s in {text.in_time(made.seconds)}"
     )
     if made.earlier:
-        print(f"{output.images(made.earlier)} left out, because an earlier export has them")
+        print(f"{text.images(made.earlier)} left out, because an earlier export has them")
     if made.lacking:
         _name([(path, "damaged or missing") for path in made.lacking], "not exported")
         print("tcgamirror verify --repair fetches them again; in the export they are pending")
@@ -106,19 +107,19 @@ def import_into(given: argparse.Namespace) -> ExitCode:
 
 def _tell_imported(made: Imported) -> None:
     print(
-        f"{'made a mirror in ' if made.new else ''}{made.root}: {output.slides(made.slides)} "
-        f"added, {output.images(made.images)} taken in ({output.in_bytes(made.bytes)}), "
+        f"{'made a mirror in ' if made.new else ''}{made.root}: {text.slides(made.slides)} "
+        f"added, {text.images(made.images)} taken in ({text.in_bytes(made.bytes)}), "
         f"{made.same:,} here already"
     )
     if made.older:
-        print(f"{output.images(made.older)} left out, because what is here is newer")
+        print(f"{text.images(made.older)} left out, because what is here is newer")
     if made.lacking:
         print(
-            f"{output.images(made.lacking)} {output.are(made.lacking)} not in the export: import "
+            f"{text.images(made.lacking)} {text.is_or_are(made.lacking)} not in the export: import "
             "the earlier one that it was made since, or run tcgamirror update"
         )
     for words in made.dropped:
-        print(output.text(f"not taken over, because it names a file of the other machine: {words}"))
+        print(text.plain(f"not taken over, because it names a file of the other machine: {words}"))
     if made.refused:
         _name([(stray.path, stray.what) for stray in made.refused], "not taken in")
         print("these slides stay as they were; tcgamirror update fetches what is pending")
@@ -225,21 +226,21 @@ def _destination(named: str) -> Path:
 def _tell(found: Synced) -> None:
     if found.dry_run:
         print(
-            f"would fetch {output.images(found.fetched)} ({output.in_bytes(found.bytes)}), check "
+            f"would fetch {text.images(found.fetched)} ({text.in_bytes(found.bytes)}), check "
             f"{found.adopted:,} that are there, remove {found.removed:,}, and leave {found.kept:,}"
         )
     elif not found.changed:
-        kept = f"{output.images(found.kept)} {output.are(found.kept)}"
+        kept = f"{text.images(found.kept)} {text.is_or_are(found.kept)}"
         print(f"nothing new: {kept} as at the source")
     else:
         print(
-            f"{output.images(found.fetched)} fetched ({output.in_bytes(found.bytes)}), "
+            f"{text.images(found.fetched)} fetched ({text.in_bytes(found.bytes)}), "
             f"{found.adopted:,} found here, {found.removed:,} removed, {found.kept:,} as before"
         )
     if found.others:
         print(
-            f"{output.slides(found.others)} that the source lacks, or has no image of, "
-            f"{output.are(found.others)} kept; --delete removes them"
+            f"{text.slides(found.others)} that the source lacks, or has no image of, "
+            f"{text.is_or_are(found.others)} kept; --delete removes them"
         )
     for failure in found.failed[:SHOWN]:
         output.say(f"failed: {failure.path}: {failure.why}")
@@ -247,7 +248,7 @@ def _tell(found: Synced) -> None:
         output.say(f"... and {len(found.failed) - SHOWN:,} more (all of them with --json)")
     if found.failed:
         print(
-            f"{output.images(len(found.failed))} failed; "
+            f"{text.images(len(found.failed))} failed; "
             "older ones stay here, and the next sync tries again"
         )
 

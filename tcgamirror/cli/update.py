@@ -23,6 +23,7 @@ from tcgamirror.mirror.fetch import Wishes
 from tcgamirror.mirror.forecast import Forecast
 from tcgamirror.mirror.settings import byte_rate
 from tcgamirror.mirror.update import Report, perform, rehearsed
+from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, TcgaMirrorError
 
 SHOWN = 20
@@ -74,12 +75,12 @@ def _print_rehearsed(seen: Forecast) -> None:
 
 def _tell_rehearsed(seen: Forecast) -> None:
     for slide in islice(seen.slides, SHOWN):
-        print(f"{slide.file_name}  {output.in_bytes(slide.size or 0)}")
+        print(f"{slide.file_name}  {text.in_bytes(slide.size or 0)}")
     if len(seen.slides) > SHOWN:
         print(f"... and {len(seen.slides) - SHOWN:,} more (all of them with --json)")
     print(
-        f"{output.slides(len(seen.slides))} would be fetched by {seen.source}: "
-        f"about {output.in_bytes(seen.bytes)} in about {output.in_time(seen.seconds)} "
+        f"{text.slides(len(seen.slides))} would be fetched by {seen.source}: "
+        f"about {text.in_bytes(seen.bytes)} in about {text.in_time(seen.seconds)} "
         f"({'by earlier runs' if seen.measured else 'a rough guess'}); nothing was changed"
     )
 
@@ -129,7 +130,7 @@ def _perform(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
         print(json.dumps(_report_object(report)))
     else:
         for line in _report_words(report, wishes):
-            print(output.text(line))
+            print(text.plain(line))
         if report.locked is not None:
             for line in difference_words(report.locked, str(home.settings.lock)):
                 print(line)
@@ -152,22 +153,22 @@ def _report_words(report: Report, wishes: Wishes) -> list[str]:
         changes = [f"{count:,} {what}" for what, count in merged.items() if count]
         lines.append(f"{report.release}: {', '.join(changes)}")
     if report.added:
-        lines.append(f"{output.slides(report.added)} added to the sample")
+        lines.append(f"{text.slides(report.added)} added to the sample")
     fetched = report.fetched
     if fetched.done or fetched.failed:
         lines.append(
-            f"{output.slides(fetched.done)} fetched, {fetched.failed} failed, "
-            f"{output.in_bytes(fetched.bytes)} moved" + output.unknown(fetched.unknown_mpp)
+            f"{text.slides(fetched.done)} fetched, {fetched.failed} failed, "
+            f"{text.in_bytes(fetched.bytes)} moved" + output.unknown(fetched.unknown_mpp)
         )
     elif wishes.fetch and not standing.pending:
         lines.append(f"nothing to fetch: {_standing_words(standing)} ({report.release})")
     elif wishes.sample and not report.added:
-        lines.append(f"nothing to add: {output.slides(standing.sampled)} are sampled")
+        lines.append(f"nothing to add: {text.slides(standing.sampled)} are sampled")
     elif wishes.refresh and report.merged is None:
         lines.append(f"nothing new: {report.release}")
     if fetched.left:
         lines.append(
-            f"stopped by {fetched.stopped_by}; {output.slides(fetched.left)} left for the next run"
+            f"stopped by {fetched.stopped_by}; {text.slides(fetched.left)} left for the next run"
         )
     return lines
 
@@ -180,4 +181,4 @@ def _standing_words(standing: Standing) -> str:
         if standing.unfit == standing.failed:
             way = output.UNFIT
         failed = f", {standing.failed:,} failed ({way})"
-    return f"{standing.done:,} of {output.slides(standing.sampled)} done{failed}"
+    return f"{standing.done:,} of {text.slides(standing.sampled)} done{failed}"

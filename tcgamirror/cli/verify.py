@@ -17,6 +17,7 @@ from tcgamirror.imaging.store import IMAGES
 from tcgamirror.mirror.directory import CATALOGUE, Home
 from tcgamirror.mirror.orphans import Stray, image_files, remove_unfinished
 from tcgamirror.mirror.verify import Asked, Deadline, Verified, Wrong, verify_images
+from tcgamirror.model import text
 from tcgamirror.model.errors import Damaged, ExitCode, Interrupted, TcgaMirrorError, WrongUse
 
 if TYPE_CHECKING:
@@ -133,14 +134,14 @@ class _Repair:
             _print_json(self._found, code, more)
             return code
         for path in self._removed:
-            print(f"removed {output.text(path)}")
+            print(f"removed {text.plain(path)}")
         if self._asked_for:
             print(
-                f"{output.images(fetched.done)} fetched again, {fetched.failed:,} failed, "
-                f"{output.in_bytes(fetched.bytes)} moved" + output.unknown(fetched.unknown_mpp)
+                f"{text.images(fetched.done)} fetched again, {fetched.failed:,} failed, "
+                f"{text.in_bytes(fetched.bytes)} moved" + output.unknown(fetched.unknown_mpp)
             )
         if unrepaired:
-            print(f"{output.images(unrepaired)} not repaired; the next --repair tries again")
+            print(f"{text.images(unrepaired)} not repaired; the next --repair tries again")
         return code
 
 
@@ -154,7 +155,7 @@ def _tell(found: Verified, asked: Asked) -> None:
     print(_sentence(found, asked))
     if found.awaited:
         print(
-            f"{output.images(found.awaited)} besides, changed at the GDC, damaged before, or of a "
+            f"{text.images(found.awaited)} besides, changed at the GDC, damaged before, or of a "
             "resolution that nobody may have read, which wait to be fetched again (tcgamirror "
             "status tells when)"
         )
@@ -162,7 +163,7 @@ def _tell(found: Verified, asked: Asked) -> None:
         stopped = "Ctrl-C" if found.interrupted else "--time-limit"
         kept = not (asked.quick or asked.sample)
         print(
-            f"stopped by {stopped} with {output.images(found.left)} left"
+            f"stopped by {stopped} with {text.images(found.left)} left"
             + ("; the next verify goes on there" if kept else "")
         )
 
@@ -170,7 +171,7 @@ def _tell(found: Verified, asked: Asked) -> None:
 def _table(title: str, rows: Sequence[Wrong] | Sequence[Stray]) -> None:
     if not rows:
         return
-    shown = [(output.text(row.path), output.text(row.what)) for row in rows[:SHOWN]]
+    shown = [(text.plain(row.path), text.plain(row.what)) for row in rows[:SHOWN]]
     print(output.table((title, "what"), shown))
     if len(rows) > SHOWN:
         print(f"... and {len(rows) - SHOWN:,} more (all of them with --json)")
@@ -184,12 +185,12 @@ def _sentence(found: Verified, asked: Asked) -> str:
     before = f", after {found.earlier:,} by an earlier run" if found.earlier else ""
     rate = ""
     if not asked.quick:
-        speed = output.in_bytes(found.bytes / max(found.seconds, 0.001))
-        rate = f", {output.in_bytes(found.bytes)} at {speed}/s"
+        speed = text.in_bytes(found.bytes / max(found.seconds, 0.001))
+        rate = f", {text.in_bytes(found.bytes)} at {speed}/s"
     wrong = f"{len(found.wrong):,} damaged or missing" if found.wrong else "all as recorded"
     return (
         f"{found.images:,}{of} image{'' if found.of == 1 else 's'} {did}{how}{before}: {wrong}"
-        f"{rate} in {output.in_time(found.seconds)}"
+        f"{rate} in {text.in_time(found.seconds)}"
     )
 
 
@@ -221,17 +222,17 @@ def _rebuilt_words(made: Rebuilt) -> list[str]:
     _table("not taken", made.refused)
     of = "the images alone" if made.release is None else made.release
     lines = [
-        f"a new {CATALOGUE} was made from {of}: {output.slides(made.sampled)} sampled, "
-        f"{output.images(made.images)} taken, "
+        f"a new {CATALOGUE} was made from {of}: {text.slides(made.sampled)} sampled, "
+        f"{text.images(made.images)} taken, "
         f"{made.sampled - made.images + made.changed:,} to fetch"
     ]
     if made.changed:
         lines.append(
-            f"{output.images(made.changed)} of files that have changed since, or of a resolution "
+            f"{text.images(made.changed)} of files that have changed since, or of a resolution "
             "that nobody may have read"
         )
     if made.unlisted:
-        lines.append(f"{output.images(made.unlisted)} of slides that are no longer listed: kept")
+        lines.append(f"{text.images(made.unlisted)} of slides that are no longer listed: kept")
     if made.kept is not None:
         lines.append(f"the old one is kept as {made.kept}")
     lines.append(f"what only the old one knew is not in it: {LOST}")

@@ -7,6 +7,7 @@ import sys
 
 from tcgamirror.cli import output
 from tcgamirror.cli.common import home_of
+from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode
 
 SERVE = """\
@@ -50,7 +51,7 @@ def gallery(given: argparse.Namespace) -> ExitCode:
 
     made = build(home, tell)
     print(
-        f"{output.slides(made.slides)} in {made.page}: {made.thumbnails:,} new thumbnails, "
+        f"{text.slides(made.slides)} in {made.page}: {made.thumbnails:,} new thumbnails, "
         f"{made.files:,} files written"
     )
     if made.unreadable:

@@ -14,10 +14,18 @@ from typing import NoReturn
 
 from tcgamirror import __version__
 from tcgamirror.imaging.svs import MOST_TILES, MPP_PLAUSIBLE
-from tcgamirror.mirror.settings import SOURCES
 from tcgamirror.model import fields
 from tcgamirror.model.errors import Damaged
-from tcgamirror.model.slide import Kind, Mpp, MppSource, Pyramid, Rendition, Resample, Slide
+from tcgamirror.model.slide import (
+    SOURCES,
+    Kind,
+    Mpp,
+    MppSource,
+    Pyramid,
+    Rendition,
+    Resample,
+    Slide,
+)
 
 MOST_LEVELS = 64
 MOST_DOWNSAMPLE = 1e6

@@ -27,7 +27,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tcgamirror import __version__, filesystem, gdc
-from tcgamirror.answers import place
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.files import free_bytes
@@ -46,6 +45,7 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Slide
+from tcgamirror.model.text import place
 from tcgamirror.origins import Origin
 from tcgamirror.proxies import without_credentials
 from tcgamirror.sources.tiles import read_tile

@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from tcgamirror import __version__
-from tcgamirror.catalogue.database import timestamp
 from tcgamirror.catalogue.listing import Merged
 from tcgamirror.files import room
 from tcgamirror.model.errors import (
@@ -29,6 +28,7 @@ from tcgamirror.model.errors import (
     WrongUse,
 )
 from tcgamirror.model.slide import Outcome
+from tcgamirror.model.text import timestamp
 
 _ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<rest>[^\s'\"<>]*)", re.IGNORECASE)
 

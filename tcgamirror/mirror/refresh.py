@@ -11,12 +11,12 @@ from tcgamirror import gdc
 from tcgamirror.brake import Brake
 from tcgamirror.catalogue import queue
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.database import timestamp
 from tcgamirror.catalogue.listing import Coming, Merged
 from tcgamirror.manifest import identity, in_words, release_of, slides_of
 from tcgamirror.mirror.directory import Home
 from tcgamirror.model.errors import NetworkError
 from tcgamirror.model.slide import Slide
+from tcgamirror.model.text import timestamp
 from tcgamirror.pauses import OnPause
 from tcgamirror.transport import Transport, host_key
 

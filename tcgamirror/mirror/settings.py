@@ -21,7 +21,7 @@ from tcgamirror.files import open_regular
 from tcgamirror.model import fields
 from tcgamirror.model.errors import BadSettings
 from tcgamirror.model.sampling import By, Order, Plan
-from tcgamirror.model.slide import ImageFormat, Kind, Resample, Target
+from tcgamirror.model.slide import SOURCES, ImageFormat, Kind, Resample, Target
 from tcgamirror.patience import Patience
 
 FILE_NAME = "tcgamirror.toml"
@@ -34,8 +34,6 @@ MOST_BYTES = 1 << 20
 
 MOST_DOTS = 5000
 """In the file: the time that a key takes grows with the square of the dots in it."""
-
-SOURCES = ("range", "tiles", "whole")
 
 GDC = "https://api.gdc.cancer.gov"
 

@@ -12,6 +12,8 @@ from tcgamirror.model.geometry import Grid, Size, at_mpp, coarsest_serving, halv
 FALLBACK_MAX_SIZE = 2048
 """Longer side, in pixels, of the image of a slide whose MPP nobody knows."""
 
+SOURCES = ("range", "tiles", "whole")
+
 
 class Kind(StrEnum):
     """DX slides are fixed and used for diagnosis; TS, BS and MS ones are frozen tissue."""

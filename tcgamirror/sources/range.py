@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from tcgamirror.answers import place
 from tcgamirror.files import replacing, room
 from tcgamirror.imaging.decode import is_plain_jpeg
 from tcgamirror.imaging.patches import Fetch
@@ -29,6 +28,7 @@ from tcgamirror.model.errors import (
     UnusualSlide,
 )
 from tcgamirror.model.slide import Resample, Slide, Target
+from tcgamirror.model.text import place
 from tcgamirror.origins import Origin, Origins
 from tcgamirror.partial import PartialFile
 from tcgamirror.sources import Opened

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.database import timestamp
 from tcgamirror.catalogue.rows import Having, Row, Taken, are_different, replaces
 from tcgamirror.files import Lock, free_bytes, make_folder, room
 from tcgamirror.foreign import Foreign
@@ -40,6 +39,7 @@ from tcgamirror.model.errors import (
     WrongUse,
 )
 from tcgamirror.model.slide import Status
+from tcgamirror.model.text import timestamp
 from tcgamirror.transfer.arriving import Arrivals, Wanted
 from tcgamirror.transfer.scan import Scan, check_sums, scanned
 

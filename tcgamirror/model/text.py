@@ -1,0 +1,119 @@
+"""Text for people: sizes, durations, plurals, times, and values that are safe to print."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+
+def in_bytes(count: float) -> str:
+    """Bytes in powers of 1,000, as disks and networks are sold.
+
+    >>> in_bytes(999), in_bytes(2_621_440), in_bytes(13.2e12)
+    ('999 B', '2.6 MB', '13.2 TB')
+    """
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 999.95 or unit == "TB":
+            break
+        count /= 1000
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def in_time(seconds: float) -> str:
+    """A duration, as precise as it is short.
+
+    >>> in_time(0.42), in_time(75), in_time(7260), in_time(200_000)
+    ('0.4 s', '1 min 15 s', '2 h 1 min', '2 d 7 h')
+    """
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    # Rounded before it is divided, so that nothing shows 60 s.
+    whole = round(seconds)
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
+    if not minutes:
+        return f"{whole} s"
+    if not hours:
+        return f"{minutes} min {whole % 60} s"
+    return f"{hours} h {minutes % 60} min" if not days else f"{days} d {hours % 24} h"
+
+
+def slides(count: int) -> str:
+    """
+    >>> slides(1), slides(11765)
+    ('1 slide', '11,765 slides')
+    """
+    return f"{count:,} slide{'' if count == 1 else 's'}"
+
+
+def images(count: int) -> str:
+    """
+    >>> images(1), images(11765)
+    ('1 image', '11,765 images')
+    """
+    return f"{count:,} image{'' if count == 1 else 's'}"
+
+
+def is_or_are(count: int) -> str:
+    """
+    >>> is_or_are(1), is_or_are(0), is_or_are(2)
+    ('is', 'are', 'are')
+    """
+    return "is" if count == 1 else "are"
+
+
+def plain(value: object) -> str:
+    r"""A value as people read it, in one line: numbers to four decimals, bytes in hex.
+
+    Bytes of a path that are not UTF-8 are escaped.
+
+    >>> plain(15.234545454545456), plain(1.2e-05), plain(3), plain(None), plain("two\nlines")
+    ('15.2345', '1.2e-05', '3', '', 'two lines')
+    >>> print(plain("/caf\udce9"))
+    /caf\xe9
+    """
+    if isinstance(value, float):
+        return f"{value:.4g}" if 0 < abs(value) < 0.01 else str(round(value, 4))
+    if isinstance(value, bytes):
+        return value.hex()
+    shown = "" if value is None else str(value)
+    if shown.isprintable():
+        return shown
+    return "".join(map(_printable, shown))
+
+
+def _printable(letter: str) -> str:
+    if letter.isprintable():
+        return letter
+    return f"\\x{ord(letter) - 0xDC00:x}" if "\udc80" <= letter <= "\udcff" else " "
+
+
+def timestamp(now: float) -> str:
+    """Seconds since the epoch as ISO 8601 text in UTC, to the second.
+
+    >>> timestamp(1795353255.9)
+    '2026-11-22T13:14:15Z'
+    """
+    return datetime.fromtimestamp(int(now), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def printable(text: str, limit: int = 200) -> str:
+    r"""The text without what a terminal would obey, cut to `limit` characters.
+
+    >>> printable("no\x1b[2J\naccess", limit=8)
+    'no [2J …'
+    """
+    clean = "".join(letter if letter.isprintable() else " " for letter in text[: limit + 1])
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def place(url: str) -> str:
+    """Host and path of a URL: what may be shown of it, without credentials and query.
+
+    >>> place("https://me:secret@api.gdc.cancer.gov/data/1?token=x")
+    'api.gdc.cancer.gov/data/1'
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return printable(url.partition("?")[0])
+    return printable(parts.netloc.rpartition("@")[2] + parts.path)
