@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, Self, TypeVar
 from urllib.parse import quote
 
-from tcgamirror.answers import Answer, Meter, Pace
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.journals import JOURNALS, ROLLBACK, WAL, copy_database
@@ -41,8 +40,9 @@ from tcgamirror.model.errors import (
     WrongUse,
 )
 from tcgamirror.model.text import place
+from tcgamirror.net.client import Transport
+from tcgamirror.net.response import Answer, Meter, Pace
 from tcgamirror.openat import Tree
-from tcgamirror.transport import Transport
 
 AGAIN_AFTER = (1.0, 4.0)
 """Seconds to wait before a catalogue that is being changed is asked for again."""

@@ -26,7 +26,7 @@ from tcgamirror.mirror.fetch import Wishes
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.mirror.update import perform
 from tcgamirror.model.slide import Target
-from tcgamirror.patience import Patience
+from tcgamirror.net.timeouts import Patience
 from tests.gdc import Fault, Listed, StandIn
 from tests.gdc.faults import Kind
 

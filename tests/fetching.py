@@ -20,13 +20,13 @@ from tcgamirror.imaging.tiff import Tiff
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.geometry import Grid, Size, halved
 from tcgamirror.model.slide import UNKNOWN_MPP, Rendition, Resample, Slide, Target
+from tcgamirror.net.client import Meter, Transport
+from tcgamirror.net.timeouts import Patience
 from tcgamirror.origins import Origins
-from tcgamirror.patience import Patience
 from tcgamirror.sources import Source
 from tcgamirror.sources.range import Range
 from tcgamirror.sources.tiles import Tiles
 from tcgamirror.sources.whole import LocalFile, Whole
-from tcgamirror.transport import Meter, Transport
 from tcgamirror.workspace import Workspace
 from tests.gdc import Listed, Record, StandIn
 from tests.gdc.faults import Fault

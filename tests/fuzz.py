@@ -33,7 +33,6 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from tcgamirror import gdc
-from tcgamirror.answers import parsed as parsed_json
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.foreign import Foreign
 from tcgamirror.gallery.thumbnails import Thumbnails
@@ -51,6 +50,7 @@ from tcgamirror.mirror.settings import FILE_NAME, read_settings
 from tcgamirror.model.errors import TcgaMirrorError
 from tcgamirror.model.geometry import Box, Size
 from tcgamirror.model.slide import ImageFormat
+from tcgamirror.net.response import parsed as parsed_json
 from tcgamirror.publishers import Folder
 from tcgamirror.transfer.scan import check_sums, scanned
 from tests.test_gdc import API, STATUS, Scripted, hit, page

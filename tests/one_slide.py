@@ -11,9 +11,9 @@ from pathlib import Path
 
 from tcgamirror.imaging.store import Store
 from tcgamirror.model.slide import ImageFormat, Slide, Target
+from tcgamirror.net.client import Meter, Transport
 from tcgamirror.origins import Origins
 from tcgamirror.sources.whole import Whole
-from tcgamirror.transport import Meter, Transport
 from tests.fetching import workspace
 
 

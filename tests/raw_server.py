@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from tcgamirror.model.byteranges import Span
-from tcgamirror.patience import Patience
+from tcgamirror.net.timeouts import Patience
 
 
 class Reset:

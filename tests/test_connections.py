@@ -21,8 +21,8 @@ from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import Interrupted, TooSlow, Unreachable, WrongUse
 from tcgamirror.model.slide import Target
-from tcgamirror.patience import Patience
-from tcgamirror.transport import Transport
+from tcgamirror.net.client import Transport
+from tcgamirror.net.timeouts import Patience
 from tests.raw_server import (
     BOUND,
     CONTENT,

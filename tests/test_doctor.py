@@ -14,8 +14,8 @@ from tcgamirror.mirror.doctor import mirror_findings
 from tcgamirror.mirror.probes import probes
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.slide import Target
-from tcgamirror.proxies import without_credentials
-from tcgamirror.transport import Transport
+from tcgamirror.net.client import Transport
+from tcgamirror.net.proxies import without_credentials
 from tests.command import run, succeeded
 from tests.fetching import slide_of
 from tests.gdc import Fault, StandIn

@@ -17,7 +17,7 @@ from tcgamirror.model.errors import (
     WrongContent,
     WrongTotal,
 )
-from tcgamirror.transport import Transport
+from tcgamirror.net.client import Transport
 from tests.raw_server import (
     BOUND,
     CONTENT,

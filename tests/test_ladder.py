@@ -25,9 +25,9 @@ from tcgamirror.mirror.fetch import Pool
 from tcgamirror.mirror.ladder import Ladder
 from tcgamirror.model.errors import Damaged, Interrupted, NoRoom, NotThere
 from tcgamirror.model.slide import Attempt, ImageFormat, Outcome, Picture, Slide, Target
+from tcgamirror.net.client import Meter, Transport
 from tcgamirror.sources import Opened, Source
 from tcgamirror.sources.tiles import Tiles
-from tcgamirror.transport import Meter, Transport
 from tests.fetching import SHORT, by_range, by_whole, origins_of, slide_of, workspace
 from tests.gdc import Fault, Listed, StandIn, listed, made_up_name
 from tests.gdc.faults import Kind

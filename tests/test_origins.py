@@ -27,8 +27,8 @@ from tcgamirror.model.errors import (
     WrongTotal,
 )
 from tcgamirror.model.slide import Slide, Target
+from tcgamirror.net.client import Transport
 from tcgamirror.origins import REST, Origin, Origins
-from tcgamirror.transport import Transport
 from tests.fetching import SHORT, At, by_range, made, slide_of
 from tests.gdc import Fault, Listed, StandIn, listed
 from tests.gdc.faults import Kind

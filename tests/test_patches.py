@@ -24,10 +24,10 @@ from tcgamirror.model.byteranges import SpanSet
 from tcgamirror.model.errors import BadTile, ServerError, UnusualSlide
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat, Resample, Target
+from tcgamirror.net.client import Meter, Transport
 from tcgamirror.sources.range import ALWAYS_FOR_PATCHES
 from tcgamirror.sources.reading import opened
 from tcgamirror.sources.whole import LocalFile
-from tcgamirror.transport import Meter, Transport
 from tests.command import run, succeeded
 from tests.fetching import SHORT, asked, by_range, by_whole, level_target, made, slide_of
 from tests.gdc import Fault, StandIn, listed

@@ -16,8 +16,8 @@ import pytest
 
 from tcgamirror.cli.progress import Progress
 from tcgamirror.model.errors import Interrupted, NetworkError, NotThere, ServerError
-from tcgamirror.pauses import LONGEST, RESETS
-from tcgamirror.transport import Transport
+from tcgamirror.net.client import Transport
+from tcgamirror.net.pauses import LONGEST, RESETS
 from tests.command import ended, run, started
 from tests.gdc import Fault, StandIn
 from tests.mirrors import column, made, rewrite, until

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.model.errors import Interrupted, NetworkError, TooSlow, Unreachable, WrongUse
-from tcgamirror.patience import Patience
-from tcgamirror.proxies import proxy_for
-from tcgamirror.transport import Transport
+from tcgamirror.net.client import Transport
+from tcgamirror.net.proxies import proxy_for
+from tcgamirror.net.timeouts import Patience
 from tests.command import run, succeeded
 from tests.gdc import StandIn
 from tests.mirrors import column, made

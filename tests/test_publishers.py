@@ -13,8 +13,8 @@ import pytest
 from tcgamirror import publishers
 from tcgamirror.foreign import Foreign
 from tcgamirror.model.errors import Damaged, Locked, TooLong
+from tcgamirror.net.client import Transport
 from tcgamirror.publishers import Folder, Seen, Web
-from tcgamirror.transport import Transport
 from tests.command import ordinary, run
 from tests.publishing import by_python, made_up
 from tests.raw_server import RawServer, whole

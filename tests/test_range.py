@@ -15,9 +15,9 @@ from tcgamirror.model.byteranges import Span, SpanSet
 from tcgamirror.model.errors import TooFine
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Slide, Target
+from tcgamirror.net.client import Meter, Transport
 from tcgamirror.sources.range import GAP, LOOK_AHEAD, MOST_FORESEEN, TAIL
 from tcgamirror.sources.whole import LocalFile
-from tcgamirror.transport import Meter, Transport
 from tests.fetching import (
     SHORT,
     asked,

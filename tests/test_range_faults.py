@@ -45,7 +45,7 @@ from tcgamirror.model.errors import (
     WrongTotal,
 )
 from tcgamirror.model.slide import Target
-from tcgamirror.transport import Transport
+from tcgamirror.net.client import Transport
 from tests.fetching import SHORT, At, by_range, made, origins_of, slide_of
 from tests.gdc import Listed, StandIn, listed
 from tests.gdc.faults import Kind

@@ -28,9 +28,9 @@ from tcgamirror.model.errors import (
     NoRoom,
 )
 from tcgamirror.model.slide import Target
+from tcgamirror.net.client import Meter, Transport
 from tcgamirror.partial import PartialFile
 from tcgamirror.sources.range import AT_ONCE, RemoteFile
-from tcgamirror.transport import Meter, Transport
 from tests.fetching import (
     SHORT,
     At,

@@ -24,8 +24,8 @@ from tcgamirror.imaging.svs import Svs
 from tcgamirror.model.errors import BadTile
 from tcgamirror.model.geometry import Grid, Size, reduction
 from tcgamirror.model.slide import ImageFormat, Resample, Target
+from tcgamirror.net.client import Transport
 from tcgamirror.sources.whole import LocalFile
-from tcgamirror.transport import Transport
 from tests.command import ROOT, run, succeeded
 from tests.fetching import SHORT, best_shift, by_range, by_tiles, by_whole, made, slide_of
 from tests.gdc import Listed, StandIn, listed

@@ -16,7 +16,7 @@ from tcgamirror.mirror.settings import MOST_WORKERS, Settings, format_settings, 
 from tcgamirror.model.errors import BadSettings
 from tcgamirror.model.sampling import By, Order
 from tcgamirror.model.slide import SOURCES, ImageFormat, Kind, Resample, Target
-from tcgamirror.patience import Patience
+from tcgamirror.net.timeouts import Patience
 
 PLAIN = Settings(target=Target(15.0, None))
 

@@ -23,10 +23,10 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Journal
 from tcgamirror.mirror.settings import read_settings
 from tcgamirror.model.errors import Unreachable
-from tcgamirror.patience import Patience
+from tcgamirror.net.client import Transport
+from tcgamirror.net.timeouts import Patience
 from tcgamirror.publishers import Web
 from tcgamirror.sync import synchronize
-from tcgamirror.transport import Transport
 from tests.carrying import is_clean, moved_projects
 from tests.command import Result, ended, run, started, succeeded
 from tests.gdc import Listed, StandIn

@@ -26,7 +26,7 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import MppSource, Slide, Target
-from tcgamirror.transport import Meter, Transport
+from tcgamirror.net.client import Meter, Transport
 from tests.fetching import (
     SHORT,
     Served,

@@ -14,8 +14,8 @@ from tcgamirror.mirror.settings import LEAST_WORK
 from tcgamirror.model.errors import BadSlide, NetworkError, RangeIgnored, Refused
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Target
+from tcgamirror.net.client import Transport
 from tcgamirror.sources.tiles import Tiles
-from tcgamirror.transport import Transport
 from tcgamirror.workspace import Workspace
 from tests.fetching import (
     SHORT,

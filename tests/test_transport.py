@@ -29,8 +29,8 @@ from tcgamirror.model.errors import (
     WrongTotal,
     WrongUse,
 )
-from tcgamirror.patience import Patience
-from tcgamirror.transport import Meter, Part, Transport
+from tcgamirror.net.client import Meter, Part, Transport
+from tcgamirror.net.timeouts import Patience
 from tests.raw_server import (
     BOUND,
     CHUNKED,
@@ -375,6 +375,6 @@ def test_the_body_of_a_redirect_is_not_read() -> None:
 
 
 def test_the_module_loads_neither_numpy_nor_pillow() -> None:
-    code = "import sys, tcgamirror.transport; print({'numpy', 'PIL'} & set(sys.modules))"
+    code = "import sys, tcgamirror.net.client; print({'numpy', 'PIL'} & set(sys.modules))"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "set()"

@@ -112,7 +112,7 @@ def _findings(
 ) -> Iterator[Finding]:
     """Yield what is found, and add the servers' raw answers if there is to be a report."""
     from tcgamirror.mirror import doctor
-    from tcgamirror.transport import Transport
+    from tcgamirror.net.client import Transport
 
     yield from doctor.findings()
     if home is not None:

@@ -181,8 +181,8 @@ def sync(given: argparse.Namespace) -> ExitCode:
             return rehearse(source, root, delete=given.delete)
         return synchronize(source, root, moving, brake, delete=given.delete)
 
+    from tcgamirror.net.client import Transport
     from tcgamirror.publishers import Folder, Web
-    from tcgamirror.transport import Transport
 
     try:
         if _is_address(given.source):

@@ -46,10 +46,10 @@ from tcgamirror.model.errors import (
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Slide
 from tcgamirror.model.text import place
+from tcgamirror.net.client import Transport
+from tcgamirror.net.proxies import without_credentials
 from tcgamirror.origins import Origin
-from tcgamirror.proxies import without_credentials
 from tcgamirror.sources.tiles import read_tile
-from tcgamirror.transport import Transport
 
 ROOM = 6_000_000_000
 """Bytes. The largest slide has 5.1 GB, which `whole` keeps for a while."""

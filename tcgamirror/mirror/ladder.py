@@ -18,12 +18,12 @@ from tcgamirror.imaging.store import Store
 from tcgamirror.mirror.directory import Home
 from tcgamirror.model.errors import NetworkError, SlideError
 from tcgamirror.model.slide import Attempt, Outcome, Picture, Slide, Target
+from tcgamirror.net.client import Meter, Transport
 from tcgamirror.origins import Origins
 from tcgamirror.sources import Source
 from tcgamirror.sources.range import Range
 from tcgamirror.sources.tiles import Tiles
 from tcgamirror.sources.whole import Whole
-from tcgamirror.transport import Meter, Transport
 from tcgamirror.workspace import Workspace
 
 

@@ -17,8 +17,8 @@ from tcgamirror.mirror.directory import Home
 from tcgamirror.model.errors import NetworkError
 from tcgamirror.model.slide import Slide
 from tcgamirror.model.text import timestamp
-from tcgamirror.pauses import OnPause
-from tcgamirror.transport import Transport, host_key
+from tcgamirror.net.client import Transport, host_key
+from tcgamirror.net.pauses import OnPause
 
 _MANIFEST = "manifest merged"
 """The catalogue's fact under which the digest of the manifest merged last stands."""

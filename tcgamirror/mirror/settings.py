@@ -22,7 +22,7 @@ from tcgamirror.model import fields
 from tcgamirror.model.errors import BadSettings
 from tcgamirror.model.sampling import By, Order, Plan
 from tcgamirror.model.slide import SOURCES, ImageFormat, Kind, Resample, Target
-from tcgamirror.patience import Patience
+from tcgamirror.net.timeouts import Patience
 
 FILE_NAME = "tcgamirror.toml"
 

@@ -36,8 +36,8 @@ from tcgamirror.model.errors import (
     WrongUse,
 )
 from tcgamirror.model.slide import Outcome
+from tcgamirror.net.client import Transport
 from tcgamirror.origins import Origins
-from tcgamirror.transport import Transport
 from tcgamirror.workspace import Workspace
 
 if TYPE_CHECKING:

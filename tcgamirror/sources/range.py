@@ -29,12 +29,12 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.slide import Resample, Slide, Target
 from tcgamirror.model.text import place
+from tcgamirror.net.client import Meter, Transport
 from tcgamirror.origins import Origin, Origins
 from tcgamirror.partial import PartialFile
 from tcgamirror.sources import Opened
 from tcgamirror.sources.reading import opened
 from tcgamirror.sources.several import each
-from tcgamirror.transport import Meter, Transport
 from tcgamirror.workspace import Lease, Workspace, clear
 
 LOOK_AHEAD = 4096

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tcgamirror.answers import Answer
 from tcgamirror.files import room
 from tcgamirror.imaging.decode import Pixels
 from tcgamirror.imaging.deepzoom import DeepZoom, Stream, decoded, is_picture, pixels_only
@@ -26,9 +25,10 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.geometry import Grid
 from tcgamirror.model.slide import Slide, Target
+from tcgamirror.net.client import Meter, Transport
+from tcgamirror.net.response import Answer
 from tcgamirror.sources import Opened
 from tcgamirror.sources.several import each
-from tcgamirror.transport import Meter, Transport
 from tcgamirror.workspace import Lease, Workspace
 
 AT_ONCE = 4

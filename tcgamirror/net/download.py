@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import BinaryIO
 
-from tcgamirror.answers import Answer
 from tcgamirror.model.errors import (
     ChangedFile,
     CutShort,
@@ -14,6 +13,7 @@ from tcgamirror.model.errors import (
     WrongSpan,
     WrongTotal,
 )
+from tcgamirror.net.response import Answer
 
 
 def same_etag(answer: Answer, etag: str | None) -> None:

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tcgamirror.connections import POLL
 from tcgamirror.model.errors import Interrupted
+from tcgamirror.net.watchdog import POLL
 
 RESETS = 3
 """Connections in a row that a host resets before it is left alone."""

@@ -21,9 +21,6 @@ from requests.exceptions import InvalidHeader, InvalidSchema, InvalidURL, Missin
 from urllib3.exceptions import HTTPError
 
 from tcgamirror import __version__
-from tcgamirror.answers import Again, Answer, Meter, Pace, parsed, retry_after, why
-from tcgamirror.connections import POLL, Exchange, Watch, session
-from tcgamirror.download import Rest, same_etag
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import (
     CutShort,
@@ -38,9 +35,12 @@ from tcgamirror.model.errors import (
     WrongUse,
 )
 from tcgamirror.model.text import place, printable
-from tcgamirror.patience import Patience
-from tcgamirror.pauses import OnPause, Pauses
-from tcgamirror.proxies import is_by_proxy, proxy_failure, proxy_for
+from tcgamirror.net.download import Rest, same_etag
+from tcgamirror.net.pauses import OnPause, Pauses
+from tcgamirror.net.proxies import is_by_proxy, proxy_failure, proxy_for
+from tcgamirror.net.response import Again, Answer, Meter, Pace, parsed, retry_after, why
+from tcgamirror.net.timeouts import Patience
+from tcgamirror.net.watchdog import POLL, Exchange, Watch, session
 
 __all__ = ["Meter", "Part", "Transport", "host_key"]
 

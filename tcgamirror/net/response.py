@@ -15,7 +15,6 @@ from http.client import HTTPException
 import requests
 from urllib3.exceptions import HTTPError
 
-from tcgamirror.connections import Exchange
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import (
     CutShort,
@@ -30,7 +29,8 @@ from tcgamirror.model.errors import (
     WrongTotal,
 )
 from tcgamirror.model.text import printable
-from tcgamirror.patience import Patience
+from tcgamirror.net.timeouts import Patience
+from tcgamirror.net.watchdog import Exchange
 
 _PIECE = 256 << 10
 

@@ -1,0 +1,1 @@
+"""Fetch by HTTP: retries, deadlines, rate limit, ranged and resumed downloads."""
