@@ -41,7 +41,8 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.text import place
 from tcgamirror.net.client import Transport
-from tcgamirror.net.response import Answer, Meter, Pace
+from tcgamirror.net.response import Answer
+from tcgamirror.net.throttle import Meter, Pace
 from tcgamirror.openat import Tree
 
 AGAIN_AFTER = (1.0, 4.0)

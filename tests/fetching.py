@@ -20,7 +20,8 @@ from tcgamirror.imaging.tiff import Tiff
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.geometry import Grid, Size, halved
 from tcgamirror.model.slide import UNKNOWN_MPP, Rendition, Resample, Slide, Target
-from tcgamirror.net.client import Meter, Transport
+from tcgamirror.net.client import Transport
+from tcgamirror.net.throttle import Meter
 from tcgamirror.net.timeouts import Patience
 from tcgamirror.origins import Origins
 from tcgamirror.sources import Source

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tcgamirror.imaging.store import Store
 from tcgamirror.model.slide import ImageFormat, Slide, Target
-from tcgamirror.net.client import Meter, Transport
+from tcgamirror.net.client import Transport
+from tcgamirror.net.throttle import Meter
 from tcgamirror.origins import Origins
 from tcgamirror.sources.whole import Whole
 from tests.fetching import workspace

@@ -25,7 +25,8 @@ from tcgamirror.mirror.fetch import Pool
 from tcgamirror.mirror.ladder import Ladder
 from tcgamirror.model.errors import Damaged, Interrupted, NoRoom, NotThere
 from tcgamirror.model.slide import Attempt, ImageFormat, Outcome, Picture, Slide, Target
-from tcgamirror.net.client import Meter, Transport
+from tcgamirror.net.client import Transport
+from tcgamirror.net.throttle import Meter
 from tcgamirror.sources import Opened, Source
 from tcgamirror.sources.tiles import Tiles
 from tests.fetching import SHORT, by_range, by_whole, origins_of, slide_of, workspace

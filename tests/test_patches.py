@@ -24,7 +24,8 @@ from tcgamirror.model.byteranges import SpanSet
 from tcgamirror.model.errors import BadTile, ServerError, UnusualSlide
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat, Resample, Target
-from tcgamirror.net.client import Meter, Transport
+from tcgamirror.net.client import Transport
+from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.range import ALWAYS_FOR_PATCHES
 from tcgamirror.sources.reading import opened
 from tcgamirror.sources.whole import LocalFile

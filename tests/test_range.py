@@ -15,7 +15,8 @@ from tcgamirror.model.byteranges import Span, SpanSet
 from tcgamirror.model.errors import TooFine
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Slide, Target
-from tcgamirror.net.client import Meter, Transport
+from tcgamirror.net.client import Transport
+from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.range import GAP, LOOK_AHEAD, MOST_FORESEEN, TAIL
 from tcgamirror.sources.whole import LocalFile
 from tests.fetching import (

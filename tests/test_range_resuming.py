@@ -28,7 +28,8 @@ from tcgamirror.model.errors import (
     NoRoom,
 )
 from tcgamirror.model.slide import Target
-from tcgamirror.net.client import Meter, Transport
+from tcgamirror.net.client import Transport
+from tcgamirror.net.throttle import Meter
 from tcgamirror.partial import PartialFile
 from tcgamirror.sources.range import AT_ONCE, RemoteFile
 from tests.fetching import (

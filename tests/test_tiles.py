@@ -26,7 +26,8 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import MppSource, Slide, Target
-from tcgamirror.net.client import Meter, Transport
+from tcgamirror.net.client import Transport
+from tcgamirror.net.throttle import Meter
 from tests.fetching import (
     SHORT,
     Served,

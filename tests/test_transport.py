@@ -29,7 +29,8 @@ from tcgamirror.model.errors import (
     WrongTotal,
     WrongUse,
 )
-from tcgamirror.net.client import Meter, Part, Transport
+from tcgamirror.net.client import Part, Transport
+from tcgamirror.net.throttle import Meter
 from tcgamirror.net.timeouts import Patience
 from tests.raw_server import (
     BOUND,

@@ -29,7 +29,8 @@ from tcgamirror.model.errors import (
     WrongTotal,
 )
 from tcgamirror.model.slide import Resample, Slide, Target
-from tcgamirror.net.client import Meter, Transport
+from tcgamirror.net.client import Transport
+from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.whole import LocalFile
 from tests.fetching import SHORT, by_whole, level_sizes, level_target, made, slide_of
 from tests.gdc import Fault, Listed, StandIn, listed

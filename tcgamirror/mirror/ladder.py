@@ -18,7 +18,8 @@ from tcgamirror.imaging.store import Store
 from tcgamirror.mirror.directory import Home
 from tcgamirror.model.errors import NetworkError, SlideError
 from tcgamirror.model.slide import Attempt, Outcome, Picture, Slide, Target
-from tcgamirror.net.client import Meter, Transport
+from tcgamirror.net.client import Transport
+from tcgamirror.net.throttle import Meter
 from tcgamirror.origins import Origins
 from tcgamirror.sources import Source
 from tcgamirror.sources.range import Range

@@ -38,7 +38,8 @@ from tcgamirror.model.text import place, printable
 from tcgamirror.net.download import Rest, same_etag
 from tcgamirror.net.pauses import OnPause, Pauses
 from tcgamirror.net.proxies import is_by_proxy, proxy_failure, proxy_for
-from tcgamirror.net.response import Again, Answer, Meter, Pace, parsed, retry_after, why
+from tcgamirror.net.response import Again, Answer, parsed, retry_after, why
+from tcgamirror.net.throttle import Meter, Pace
 from tcgamirror.net.timeouts import Patience
 from tcgamirror.net.watchdog import POLL, Exchange, Watch, session
 

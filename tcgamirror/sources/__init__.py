@@ -9,7 +9,7 @@ from typing import Protocol
 
 from tcgamirror.imaging.decode import TileReader
 from tcgamirror.model.slide import Pyramid, Rendition, Slide, Target
-from tcgamirror.net.client import Meter
+from tcgamirror.net.throttle import Meter
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,8 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.slide import Resample, Slide, Target
 from tcgamirror.model.text import place
-from tcgamirror.net.client import Meter, Transport
+from tcgamirror.net.client import Transport
+from tcgamirror.net.throttle import Meter
 from tcgamirror.origins import Origin, Origins
 from tcgamirror.partial import PartialFile
 from tcgamirror.sources import Opened

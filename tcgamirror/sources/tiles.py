@@ -25,8 +25,9 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.geometry import Grid
 from tcgamirror.model.slide import Slide, Target
-from tcgamirror.net.client import Meter, Transport
+from tcgamirror.net.client import Transport
 from tcgamirror.net.response import Answer
+from tcgamirror.net.throttle import Meter
 from tcgamirror.sources import Opened
 from tcgamirror.sources.several import each
 from tcgamirror.workspace import Lease, Workspace

@@ -13,7 +13,8 @@ from tcgamirror.files import digest, room
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadSlide, ChecksumMismatch, NetworkError, NotThere
 from tcgamirror.model.slide import Slide, Target
-from tcgamirror.net.client import Meter, Transport
+from tcgamirror.net.client import Transport
+from tcgamirror.net.throttle import Meter
 from tcgamirror.origins import Origin, Origins
 from tcgamirror.sources import Opened
 from tcgamirror.sources.reading import opened
