@@ -23,12 +23,12 @@ from tcgamirror.model.slide import UNKNOWN_MPP, Rendition, Resample, Slide, Targ
 from tcgamirror.net.client import Transport
 from tcgamirror.net.throttle import Meter
 from tcgamirror.net.timeouts import Patience
-from tcgamirror.origins import Origins
-from tcgamirror.sources import Source
+from tcgamirror.sources.base import Source
+from tcgamirror.sources.origins import Origins
 from tcgamirror.sources.range import Range
 from tcgamirror.sources.tiles import Tiles
 from tcgamirror.sources.whole import LocalFile, Whole
-from tcgamirror.workspace import Workspace
+from tcgamirror.sources.workspace import Workspace
 from tests.gdc import Listed, Record, StandIn
 from tests.gdc.faults import Fault
 

@@ -32,7 +32,6 @@ import numpy as np
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from tcgamirror import gdc
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.foreign import Foreign
 from tcgamirror.gallery.thumbnails import Thumbnails
@@ -42,7 +41,6 @@ from tcgamirror.imaging.image_reader import Bytes, decode_all, read_header
 from tcgamirror.imaging.image_writer import write_image
 from tcgamirror.imaging.metadata import understood
 from tcgamirror.imaging.svs import Svs
-from tcgamirror.manifest import slides_of
 from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.mirror.lockfile import formatted
 from tcgamirror.mirror.lockfile import parsed as parsed_lock
@@ -52,6 +50,8 @@ from tcgamirror.model.geometry import Box, Size
 from tcgamirror.model.slide import ImageFormat
 from tcgamirror.net.response import parsed as parsed_json
 from tcgamirror.publishers import Folder
+from tcgamirror.sources import gdc
+from tcgamirror.sources.manifest import slides_of
 from tcgamirror.transfer.scan import check_sums, scanned
 from tests.test_gdc import API, STATUS, Scripted, hit, page
 from tests.test_lockfile import LOCK

@@ -13,7 +13,7 @@ from tcgamirror.imaging.store import Store
 from tcgamirror.model.slide import ImageFormat, Slide, Target
 from tcgamirror.net.client import Transport
 from tcgamirror.net.throttle import Meter
-from tcgamirror.origins import Origins
+from tcgamirror.sources.origins import Origins
 from tcgamirror.sources.whole import Whole
 from tests.fetching import workspace
 

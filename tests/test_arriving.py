@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror import gdc
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Journal
@@ -23,6 +22,7 @@ from tcgamirror.catalogue.listing import Coming
 from tcgamirror.mirror import refresh as refreshing
 from tcgamirror.model.errors import BadManifest, NoRoom, WrongContent
 from tcgamirror.model.slide import Slide
+from tcgamirror.sources import gdc
 from tests.catalogues import LATER, NOW, listing, slide
 from tests.command import ROOT
 from tests.gdc.listing import listed_without_data, manifest
@@ -100,7 +100,7 @@ import itertools, os, sys
 from pathlib import Path
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.manifest import release_of, slides_of
+from tcgamirror.sources.manifest import release_of, slides_of
 from tcgamirror.catalogue.listing import Coming
 path, listing, journal, steps = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 connection = database.connect(path)

@@ -11,9 +11,9 @@ from uuid import UUID
 
 import pytest
 
-from tcgamirror import gdc
 from tcgamirror.model.errors import WrongContent
 from tcgamirror.model.slide import Kind
+from tcgamirror.sources import gdc
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "shared" / "data" / "gdc"
 API = "https://api.example"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.manifest import read_manifest, slides_of
 from tcgamirror.model.errors import BadManifest
 from tcgamirror.model.slide import Kind
+from tcgamirror.sources.manifest import read_manifest, slides_of
 from tests.command import run, succeeded
 from tests.gdc import StandIn, listed
 from tests.mirrors import addresses, impatient, rows

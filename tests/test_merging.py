@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.listing import Merged
-from tcgamirror.manifest import read_manifest
 from tcgamirror.model.errors import ListingShrunk
 from tcgamirror.model.slide import Listing, Outcome, Slide
+from tcgamirror.sources.manifest import read_manifest
 from tests.catalogues import LATER, NOW, PICTURE, done, listing, mirror_row, slide
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "shared" / "data" / "manifests"

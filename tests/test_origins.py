@@ -28,7 +28,7 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.slide import Slide, Target
 from tcgamirror.net.client import Transport
-from tcgamirror.origins import REST, Origin, Origins
+from tcgamirror.sources.origins import REST, Origin, Origins
 from tests.fetching import SHORT, At, by_range, made, slide_of
 from tests.gdc import Fault, Listed, StandIn, listed
 from tests.gdc.faults import Kind

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tcgamirror.model.byteranges import Span, SpanSet
 from tcgamirror.model.errors import HoleRead
-from tcgamirror.partial import PartialFile
+from tcgamirror.sources.sparse_file import PartialFile
 
 SIZE = 300
 CONTENT = random.Random(7).randbytes(SIZE)
@@ -211,7 +211,7 @@ def test_many_threads_write_and_read_at_once(tmp_path: Path) -> None:
 WRITE = """
     import pathlib, resource, sys
     from tcgamirror.model.errors import NoRoom
-    from tcgamirror.partial import PartialFile
+    from tcgamirror.sources.sparse_file import PartialFile
     limit = int(sys.argv[2])
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

@@ -30,8 +30,8 @@ from tcgamirror.model.errors import (
 from tcgamirror.model.slide import Target
 from tcgamirror.net.client import Transport
 from tcgamirror.net.throttle import Meter
-from tcgamirror.partial import PartialFile
 from tcgamirror.sources.range import AT_ONCE, RemoteFile
+from tcgamirror.sources.sparse_file import PartialFile
 from tests.fetching import (
     SHORT,
     At,
@@ -229,7 +229,7 @@ def test_a_kill_while_a_replaced_files_bytes_are_removed_leaves_none_to_go_on_wi
         gdc.faults.clear()
         (tmp_path / file.file_id / "range" / "bucket.etag").write_text('"another"')
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr("tcgamirror.workspace.shutil.rmtree", killed)
+            patch.setattr("tcgamirror.sources.workspace.shutil.rmtree", killed)
             made(by_range(gdc, transport, tmp_path), slide_of(file), BASE)
         assert part_of(tmp_path, file).stat().st_size == file.size
         assert had(tmp_path, file).total == 0

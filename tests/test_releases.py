@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.manifest import read_manifest
 from tcgamirror.model.slide import Slide
+from tcgamirror.sources.manifest import read_manifest
 from tests.carrying import is_clean, moved_projects, other_pixels
 from tests.command import run, succeeded
 from tests.gdc import Listed, StandIn, made_up_name

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcgamirror.manifest import read_manifest
 from tcgamirror.model.sampling import By, Candidate, Order, Plan, ordered
 from tcgamirror.model.slide import Kind, Slide
+from tcgamirror.sources.manifest import read_manifest
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.manifest import read_manifest
 from tcgamirror.model.sampling import Plan
+from tcgamirror.sources.manifest import read_manifest
 from tests.bench.catalogue import COLUMNS, MILLION, MOST_MB, cells, measured
 from tests.bench.footprint import footprint
 from tests.bench.ours import PROGRAM
@@ -34,7 +34,7 @@ import sys
 from pathlib import Path
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.manifest import release_of, slides_of
+from tcgamirror.sources.manifest import release_of, slides_of
 from tcgamirror.catalogue.listing import Coming
 # As small as they are beside a catalogue of a million.
 database.TEMPORARY_BYTES = database.CACHE_BYTES = 2_000_000

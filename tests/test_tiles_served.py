@@ -16,7 +16,7 @@ from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Target
 from tcgamirror.net.client import Transport
 from tcgamirror.sources.tiles import Tiles
-from tcgamirror.workspace import Workspace
+from tcgamirror.sources.workspace import Workspace
 from tests.fetching import (
     SHORT,
     as_openslide_reads,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.model.errors import BadTile, Damaged, Interrupted, NoRoom, Unreachable, UnusualSlide
-from tcgamirror.workspace import Workspace
+from tcgamirror.sources.workspace import Workspace
 
 MB = 1 << 20
 
@@ -111,7 +111,7 @@ def test_a_disk_that_fails_is_told_as_one_and_not_as_a_bug(
     def fails(_: Path) -> int:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("tcgamirror.workspace.free_bytes", fails)
+    monkeypatch.setattr("tcgamirror.sources.workspace.free_bytes", fails)
     work = workspace(tmp_path)
     with pytest.raises(Damaged, match="the disk fails"):
         work.check()
@@ -235,7 +235,7 @@ def test_leftovers_go_where_the_disk_has_no_room_otherwise(
     def free(_: Path) -> int:
         return 8 * MB if (tmp_path / "old").exists() else 13 * MB
 
-    monkeypatch.setattr("tcgamirror.workspace.free_bytes", free)
+    monkeypatch.setattr("tcgamirror.sources.workspace.free_bytes", free)
     with workspace(tmp_path).lease("one", "whole") as lease:
         lease.grow(10 * MB)
         assert not (tmp_path / "old").exists()

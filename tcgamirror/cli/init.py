@@ -14,7 +14,6 @@ from pathlib import Path
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cli import output
 from tcgamirror.cli.lock import difference_words
-from tcgamirror.manifest import in_words, slides_of
 from tcgamirror.mirror import provenance
 from tcgamirror.mirror import settings as setting
 from tcgamirror.mirror.directory import CATALOGUE, Home
@@ -24,6 +23,7 @@ from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, WrongUse
 from tcgamirror.model.sampling import By, Candidate, Order
 from tcgamirror.model.slide import SOURCES, ImageFormat
+from tcgamirror.sources.manifest import in_words, slides_of
 
 
 def init(given: argparse.Namespace) -> ExitCode:

@@ -26,7 +26,7 @@ from importlib import import_module
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tcgamirror import __version__, filesystem, gdc
+from tcgamirror import __version__, filesystem
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.files import free_bytes
@@ -48,7 +48,8 @@ from tcgamirror.model.slide import Slide
 from tcgamirror.model.text import place
 from tcgamirror.net.client import Transport
 from tcgamirror.net.proxies import without_credentials
-from tcgamirror.origins import Origin
+from tcgamirror.sources import gdc
+from tcgamirror.sources.origins import Origin
 from tcgamirror.sources.tiles import read_tile
 
 ROOM = 6_000_000_000

@@ -20,12 +20,12 @@ from tcgamirror.model.errors import NetworkError, SlideError
 from tcgamirror.model.slide import Attempt, Outcome, Picture, Slide, Target
 from tcgamirror.net.client import Transport
 from tcgamirror.net.throttle import Meter
-from tcgamirror.origins import Origins
-from tcgamirror.sources import Source
+from tcgamirror.sources.base import Source
+from tcgamirror.sources.origins import Origins
 from tcgamirror.sources.range import Range
 from tcgamirror.sources.tiles import Tiles
 from tcgamirror.sources.whole import Whole
-from tcgamirror.workspace import Workspace
+from tcgamirror.sources.workspace import Workspace
 
 
 class Ladder:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tcgamirror import gdc
 from tcgamirror.model.errors import (
     CutShort,
     Interrupted,
@@ -15,6 +14,7 @@ from tcgamirror.model.errors import (
     WrongContent,
 )
 from tcgamirror.model.slide import Outcome
+from tcgamirror.sources import gdc
 
 _AWAY = frozenset(
     error("").fault for error in (Unreachable, TooSlow, CutShort, ServerError, WrongContent)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from json import JSONDecodeError, loads
 
-from tcgamirror import gdc
 from tcgamirror.imaging.deepzoom import DeepZoom
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.errors import NetworkError
@@ -17,7 +16,8 @@ from tcgamirror.model.slide import Slide
 from tcgamirror.model.text import place, printable
 from tcgamirror.net.client import Transport
 from tcgamirror.net.response import Answer
-from tcgamirror.origins import Origin
+from tcgamirror.sources import gdc
+from tcgamirror.sources.origins import Origin
 
 PART = 1 << 16
 """Bytes asked for, and bytes of a body that are read at most."""

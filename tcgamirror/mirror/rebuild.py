@@ -18,14 +18,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from tcgamirror import gdc
 from tcgamirror.abreast import in_batches
 from tcgamirror.brake import Brake
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Restored, fact_of
 from tcgamirror.files import Lock, room, sync_folder
 from tcgamirror.imaging.store import IMAGES
-from tcgamirror.manifest import read_manifest
 from tcgamirror.mirror.directory import CATALOGUE, FIXED, LOCK, Home
 from tcgamirror.mirror.lockfile import order_of
 from tcgamirror.mirror.orphans import Stray, image_files
@@ -35,6 +33,8 @@ from tcgamirror.mirror.verify import Deadline, checkers
 from tcgamirror.model.errors import BadSettings, Damaged, ExitCode, NoRoom, WrongUse
 from tcgamirror.model.slide import Listing, Upstream
 from tcgamirror.openat import Tree
+from tcgamirror.sources import gdc
+from tcgamirror.sources.manifest import read_manifest
 
 UNFINISHED = f"{CATALOGUE}.rebuilt"
 LOST = "attempts, runs, changes between releases and former file_ids"

@@ -31,7 +31,7 @@ from tcgamirror.model.slide import (
     Target,
 )
 from tcgamirror.openat import Tree
-from tcgamirror.workspace import Workspace
+from tcgamirror.sources.workspace import Workspace
 
 _PIECE = 1 << 20
 

@@ -37,8 +37,8 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.slide import Outcome
 from tcgamirror.net.client import Transport
-from tcgamirror.origins import Origins
-from tcgamirror.workspace import Workspace
+from tcgamirror.sources.origins import Origins
+from tcgamirror.sources.workspace import Workspace
 
 if TYPE_CHECKING:
     from tcgamirror.mirror.recovery import LeftOver

@@ -31,12 +31,12 @@ from tcgamirror.model.slide import Resample, Slide, Target
 from tcgamirror.model.text import place
 from tcgamirror.net.client import Transport
 from tcgamirror.net.throttle import Meter
-from tcgamirror.origins import Origin, Origins
-from tcgamirror.partial import PartialFile
-from tcgamirror.sources import Opened
+from tcgamirror.sources.base import Opened
+from tcgamirror.sources.origins import Origin, Origins
 from tcgamirror.sources.reading import opened
 from tcgamirror.sources.several import each
-from tcgamirror.workspace import Lease, Workspace, clear
+from tcgamirror.sources.sparse_file import PartialFile
+from tcgamirror.sources.workspace import Lease, Workspace, clear
 
 LOOK_AHEAD = 4096
 """Bytes read at least: a directory with its description, but not its tile arrays."""

@@ -29,7 +29,7 @@ from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadTile, UnusualSlide
 from tcgamirror.model.geometry import Grid
 from tcgamirror.model.slide import Rendition, Resample, Target
-from tcgamirror.sources import Opened
+from tcgamirror.sources.base import Opened
 
 
 def nothing(_: Sequence[Span]) -> None:

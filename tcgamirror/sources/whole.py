@@ -15,10 +15,10 @@ from tcgamirror.model.errors import BadSlide, ChecksumMismatch, NetworkError, No
 from tcgamirror.model.slide import Slide, Target
 from tcgamirror.net.client import Transport
 from tcgamirror.net.throttle import Meter
-from tcgamirror.origins import Origin, Origins
-from tcgamirror.sources import Opened
+from tcgamirror.sources.base import Opened
+from tcgamirror.sources.origins import Origin, Origins
 from tcgamirror.sources.reading import opened
-from tcgamirror.workspace import Watched, Workspace
+from tcgamirror.sources.workspace import Watched, Workspace
 
 UNNAMED = "slide"
 USUAL_BYTES = 1_000_000_000

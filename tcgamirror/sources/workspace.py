@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from tcgamirror.files import free_bytes, room
 from tcgamirror.model.errors import Interrupted, NoRoom, SlideError, UnusualSlide
-from tcgamirror.partial import RECORD
+from tcgamirror.sources.sparse_file import RECORD
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
