@@ -22,7 +22,7 @@ from tcgamirror.imaging.svs import Svs
 from tcgamirror.model.errors import BadTile, SlideError, UnusualSlide
 from tcgamirror.model.geometry import Grid, Size
 from tcgamirror.model.slide import Resample, Target
-from tcgamirror.sources.reading import opened
+from tcgamirror.sources.base import opened
 from tcgamirror.sources.whole import LocalFile
 from tests.levels import ZOO, Bytes, bounded, by_openslide, slide_at
 from tests.slides import SlideSpec, make_slide

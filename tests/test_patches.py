@@ -26,8 +26,8 @@ from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat, Resample, Target
 from tcgamirror.net.client import Transport
 from tcgamirror.net.throttle import Meter
+from tcgamirror.sources.base import opened
 from tcgamirror.sources.range import ALWAYS_FOR_PATCHES
-from tcgamirror.sources.reading import opened
 from tcgamirror.sources.whole import LocalFile
 from tests.command import run, succeeded
 from tests.fetching import SHORT, asked, by_range, by_whole, level_target, made, slide_of

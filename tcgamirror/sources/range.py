@@ -31,9 +31,8 @@ from tcgamirror.model.slide import Resample, Slide, Target
 from tcgamirror.model.text import place
 from tcgamirror.net.client import Transport
 from tcgamirror.net.throttle import Meter
-from tcgamirror.sources.base import Opened
+from tcgamirror.sources.base import Opened, opened
 from tcgamirror.sources.origins import Origin, Origins
-from tcgamirror.sources.reading import opened
 from tcgamirror.sources.several import each
 from tcgamirror.sources.sparse_file import PartialFile
 from tcgamirror.sources.workspace import Lease, Workspace, clear

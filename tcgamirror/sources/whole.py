@@ -15,9 +15,8 @@ from tcgamirror.model.errors import BadSlide, ChecksumMismatch, NetworkError, No
 from tcgamirror.model.slide import Slide, Target
 from tcgamirror.net.client import Transport
 from tcgamirror.net.throttle import Meter
-from tcgamirror.sources.base import Opened
+from tcgamirror.sources.base import Opened, opened
 from tcgamirror.sources.origins import Origin, Origins
-from tcgamirror.sources.reading import opened
 from tcgamirror.sources.workspace import Watched, Workspace
 
 UNNAMED = "slide"
