@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from tcgamirror.brake import Brake
+from tcgamirror.imaging.decode import Opened
 from tcgamirror.imaging.store import Store
 from tcgamirror.mirror.fetch import Pool
 from tcgamirror.mirror.ladder import Ladder
@@ -27,7 +28,7 @@ from tcgamirror.model.errors import Damaged, Interrupted, NoRoom, NotThere
 from tcgamirror.model.slide import Attempt, ImageFormat, Outcome, Picture, Slide, Target
 from tcgamirror.net.client import Transport
 from tcgamirror.net.throttle import Meter
-from tcgamirror.sources.base import Opened, Source
+from tcgamirror.sources.base import Source
 from tcgamirror.sources.tiles import Tiles
 from tests.fetching import SHORT, by_range, by_whole, origins_of, slide_of, workspace
 from tests.gdc import Fault, Listed, StandIn, listed, made_up_name

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -29,15 +30,19 @@ from tcgamirror.imaging.tiff import ReadAt
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadTile, UnusualSlide
 from tcgamirror.model.geometry import Grid, Size, reduction
+from tcgamirror.model.slide import Pyramid, Rendition
 
 Pixels = NDArray[np.uint8]
 """RGB, of shape (rows, columns, 3)."""
 
 WHITE = 255
+
 REGION_WIDTH = 1024
 """Pixels of a row of tiles read from OpenSlide at once: a call costs more than a tile."""
+
 BLOCK = 16
 """Pixels a side of the largest squares that JPEG keeps together, those of 4:2:0."""
+
 CACHE_BYTES = 1 << 20
 """That OpenSlide may keep of decoded tiles; by itself it keeps 32 MB a slide."""
 
@@ -225,8 +230,11 @@ def over_white(rgba: NDArray[np.uint8]) -> Pixels:
 # JPEG streams as TIFF keeps them ----------------------------------------------
 
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
+
 _APP0, _APP14 = 0xE0, 0xEE
+
 _END = b"\xff\xd9"
+
 _IDLE_BYTES = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 
 
@@ -311,3 +319,17 @@ def _walk(stream: bytes) -> Iterator[tuple[int, bytes]]:
         (length,) = struct.unpack_from(">H", stream, place + 2)
         yield marker, stream[place : place + 2 + length]
         place += 2 + length
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A slide made ready: reading `tiles`, of `pyramid`'s level, gives what `rendition` asks.
+
+    patched: returns how many tiles of the level are rendered from finer ones, which reading
+    all of them tells for sure; None from a source that knows no tiles of a level.
+    """
+
+    pyramid: Pyramid
+    rendition: Rendition
+    tiles: TileReader
+    patched: Callable[[], int | None] = lambda: None

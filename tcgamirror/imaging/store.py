@@ -12,7 +12,7 @@ from tcgamirror.imaging.verified import Compared, same, sign
 from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat, Picture, Slide
 
 if TYPE_CHECKING:
-    from tcgamirror.sources.base import Opened
+    from tcgamirror.imaging.decode import Opened
 
 IMAGES = "images"
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -6,9 +6,8 @@ What `whole` and `range` share: from a slide's bytes to the tiles of one level.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +17,7 @@ from tcgamirror.files import room
 from tcgamirror.imaging.decode import (
     BareTiles,
     JpegTiles,
+    Opened,
     OpenSlideTiles,
     Pixels,
     TileReader,
@@ -33,22 +33,8 @@ from tcgamirror.imaging.tiff import ReadAt
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadTile, UnusualSlide
 from tcgamirror.model.geometry import Grid
-from tcgamirror.model.slide import Pyramid, Rendition, Resample, Slide, Target
+from tcgamirror.model.slide import Rendition, Resample, Slide, Target
 from tcgamirror.net.throttle import Meter
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A slide made ready: reading `tiles`, of `pyramid`'s level, gives what `rendition` asks.
-
-    patched: returns how many tiles of the level are rendered from finer ones, which reading
-    all of them tells for sure; None from a source that knows no tiles of a level.
-    """
-
-    pyramid: Pyramid
-    rendition: Rendition
-    tiles: TileReader
-    patched: Callable[[], int | None] = lambda: None
 
 
 class Source(Protocol):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tcgamirror.files import replacing, room
-from tcgamirror.imaging.decode import is_plain_jpeg
+from tcgamirror.imaging.decode import Opened, is_plain_jpeg
 from tcgamirror.imaging.patches import Fetch
 from tcgamirror.imaging.svs import Base, Svs, read_base
 from tcgamirror.imaging.tiff import Tiff
@@ -31,7 +31,7 @@ from tcgamirror.model.slide import Resample, Slide, Target
 from tcgamirror.model.text import place
 from tcgamirror.net.client import Transport
 from tcgamirror.net.throttle import Meter
-from tcgamirror.sources.base import Opened, opened
+from tcgamirror.sources.base import opened
 from tcgamirror.sources.origins import Origin, Origins
 from tcgamirror.sources.several import each
 from tcgamirror.sources.sparse_file import PartialFile

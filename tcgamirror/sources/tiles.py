@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tcgamirror.files import room
-from tcgamirror.imaging.decode import Pixels
+from tcgamirror.imaging.decode import Opened, Pixels
 from tcgamirror.imaging.deepzoom import DeepZoom, Stream, decoded, is_picture, pixels_only
 from tcgamirror.imaging.svs import MOST_TILES, Base
 from tcgamirror.model.errors import (
@@ -28,7 +28,6 @@ from tcgamirror.model.slide import Slide, Target
 from tcgamirror.net.client import Transport
 from tcgamirror.net.response import Answer
 from tcgamirror.net.throttle import Meter
-from tcgamirror.sources.base import Opened
 from tcgamirror.sources.several import each
 from tcgamirror.sources.workspace import Lease, Workspace
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Self
 
 from tcgamirror.files import digest, room
+from tcgamirror.imaging.decode import Opened
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadSlide, ChecksumMismatch, NetworkError, NotThere
 from tcgamirror.model.slide import Slide, Target
 from tcgamirror.net.client import Transport
 from tcgamirror.net.throttle import Meter
-from tcgamirror.sources.base import Opened, opened
+from tcgamirror.sources.base import opened
 from tcgamirror.sources.origins import Origin, Origins
 from tcgamirror.sources.workspace import Watched, Workspace
 
