@@ -24,7 +24,6 @@ from urllib.parse import quote
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.journals import JOURNALS, ROLLBACK, WAL, copy_database
-from tcgamirror.files import YOUNG, digest, room
 from tcgamirror.foreign import MOST_BYTES
 from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.mirror.settings import FILE_NAME
@@ -43,7 +42,8 @@ from tcgamirror.model.text import place
 from tcgamirror.net.client import Transport
 from tcgamirror.net.response import Answer
 from tcgamirror.net.throttle import Meter, Pace
-from tcgamirror.openat import Tree
+from tcgamirror.system.files import YOUNG, digest, room
+from tcgamirror.system.openat import Tree
 
 AGAIN_AFTER = (1.0, 4.0)
 """Seconds to wait before a catalogue that is being changed is asked for again."""

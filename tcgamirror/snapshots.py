@@ -15,9 +15,9 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image, images_of
 from tcgamirror.catalogue.reports import Counts
 from tcgamirror.catalogue.rows import reading_copy
-from tcgamirror.files import YOUNG, digest
 from tcgamirror.mirror.directory import CATALOGUE, FIXED
 from tcgamirror.model.errors import Damaged, TcgaMirrorError
+from tcgamirror.system.files import YOUNG, digest
 
 _LOG = logging.getLogger(__name__)
 

@@ -19,7 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from tcgamirror.brake import Brake
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
 from tcgamirror.differences import (
@@ -39,8 +38,6 @@ from tcgamirror.differences import (
     settings_of,
     size_at,
 )
-from tcgamirror.files import Lock, digest, free_bytes, make_folder, replacing, room, sync_folder
-from tcgamirror.filesystem import check_locks
 from tcgamirror.foreign import Foreign
 from tcgamirror.mirror.directory import CATALOGUE, LOCK, WORK, Home
 from tcgamirror.mirror.lockfile import MOST_BYTES as MOST_LOCK
@@ -63,6 +60,17 @@ from tcgamirror.model.errors import (
     WrongUse,
 )
 from tcgamirror.publishers import Folder, Publisher, Seen
+from tcgamirror.system.files import (
+    Lock,
+    digest,
+    free_bytes,
+    make_folder,
+    replacing,
+    room,
+    sync_folder,
+)
+from tcgamirror.system.interrupt import Brake
+from tcgamirror.system.mounts import check_locks
 from tcgamirror.takeover import take_over
 
 WORKERS = 4

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tcgamirror.brake import Brake
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cli.output import table
 from tcgamirror.cli.progress import Progress
@@ -27,6 +26,7 @@ from tcgamirror.mirror.settings import Settings
 from tcgamirror.mirror.update import perform
 from tcgamirror.model.slide import Target
 from tcgamirror.net.timeouts import Patience
+from tcgamirror.system.interrupt import Brake
 from tests.gdc import Fault, Listed, StandIn
 from tests.gdc.faults import Kind
 

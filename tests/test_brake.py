@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from tcgamirror.brake import Brake
+from tcgamirror.system.interrupt import Brake
 
 SIGNALLED_INSIDE_THE_LOCK = """
 import os, signal, sys
-from tcgamirror.brake import Brake
+from tcgamirror.system.interrupt import Brake
 brake = Brake()
 brake.in_hand = 1
 brake.listen()

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.files import YOUNG, sync_disk
 from tcgamirror.imaging.verified import FILE, Compared, same, sign
+from tcgamirror.system.files import YOUNG, sync_disk
 from tcgamirror.transfer.layout import UNFINISHED
 from tests.carrying import exported, inside
 from tests.command import run, succeeded

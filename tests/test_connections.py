@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.brake import Brake
 from tcgamirror.mirror.directory import Home
 from tcgamirror.mirror.refresh import network
 from tcgamirror.mirror.settings import Settings
@@ -23,6 +22,7 @@ from tcgamirror.model.errors import Interrupted, TooSlow, Unreachable, WrongUse
 from tcgamirror.model.slide import Target
 from tcgamirror.net.client import Transport
 from tcgamirror.net.timeouts import Patience
+from tcgamirror.system.interrupt import Brake
 from tests.raw_server import (
     BOUND,
     CONTENT,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.files import YOUNG
+from tcgamirror.system.files import YOUNG
 from tests.carrying import inside
 from tests.command import run, started
 from tests.mirrors import rows, until

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.files import Lock
+from tcgamirror.system.files import Lock
 from tcgamirror.transfer.layout import HELD
 from tests.carrying import (
     FORMS,

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror import files
-from tcgamirror.files import (
+from tcgamirror.model.errors import Damaged, Locked, NoRoom, WrongUse
+from tcgamirror.system import files
+from tcgamirror.system.files import (
     PIECE,
     Lock,
     Reader,
@@ -26,7 +27,6 @@ from tcgamirror.files import (
     room,
     sync_disk,
 )
-from tcgamirror.model.errors import Damaged, Locked, NoRoom, WrongUse
 
 OTHER_ERROR = OSError(errno.EBADF, "bad file descriptor")
 
@@ -85,7 +85,7 @@ def test_a_kill_leaves_the_old_file_and_the_next_write_goes_well(tmp_path: Path)
     path.write_bytes(b"old")
     code = """
         import os, pathlib, signal, sys
-        from tcgamirror.files import replacing
+        from tcgamirror.system.files import replacing
         with replacing(pathlib.Path(sys.argv[1])) as file:
             file.write(b"half")
             file.flush()
@@ -105,7 +105,7 @@ def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path) -> None:
     code = """
         import pathlib, resource, sys
         from tcgamirror.model.errors import NoRoom
-        from tcgamirror.files import replacing
+        from tcgamirror.system.files import replacing
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         try:
             with replacing(pathlib.Path(sys.argv[1])) as file:
@@ -196,7 +196,7 @@ def test_free_bytes_are_those_of_the_nearest_folder_there_is(tmp_path: Path) -> 
 
 HOLD = """
     import pathlib, sys
-    from tcgamirror.files import Lock
+    from tcgamirror.system.files import Lock
     with Lock(pathlib.Path(sys.argv[1]), "update"):
         print("held", flush=True)
         sys.stdin.read()
@@ -249,7 +249,7 @@ def test_children_do_not_hold_on_to_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     code = """
         import os, pathlib, subprocess, sys, time
-        from tcgamirror.files import Lock
+        from tcgamirror.system.files import Lock
         Lock(pathlib.Path(sys.argv[1]), "update").__enter__()
         sleeper = [sys.executable, "-c", "import time; time.sleep(20)"]
         child = subprocess.Popen(sleeper, close_fds=False, stdout=subprocess.DEVNULL,

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tcgamirror.filesystem import kind_at, kind_in, knows_wal
+from tcgamirror.system.mounts import kind_at, kind_in, knows_wal
 
 MOUNTS = r"""
 22 27 0:21 / /proc rw,relatime - proc proc rw

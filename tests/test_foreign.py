@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from tcgamirror import foreign
-from tcgamirror.brake import Brake
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.schema import MIGRATIONS
 from tcgamirror.cells import TABLES
 from tcgamirror.model.errors import Damaged, TcgaMirrorError
 from tcgamirror.publishers import Folder
 from tcgamirror.sync import synchronize
+from tcgamirror.system.interrupt import Brake
 from tests.carrying import again, catalogue, exported, imported, inside, known, refused, resummed
 from tests.gdc import Listed, StandIn
 from tests.mirrors import contents, images, made, updated

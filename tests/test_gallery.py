@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tcgamirror.files import Lock
 from tcgamirror.gallery.building import Made, build
 from tcgamirror.gallery.entries import harmless, is_inside
 from tcgamirror.gallery.packs import PACK, slug
@@ -32,6 +31,7 @@ from tcgamirror.mirror.directory import Home
 from tcgamirror.model.errors import Locked, WrongUse
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat
+from tcgamirror.system.files import Lock
 from tests.command import run, started, succeeded
 from tests.crowd import crowd
 from tests.gdc import StandIn

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from tcgamirror import publishers
-from tcgamirror.brake import Brake
 from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.model.errors import NetworkError, TooLong, TooSlow
 from tcgamirror.net.client import Transport
 from tcgamirror.publishers import Web
 from tcgamirror.sync import synchronize
+from tcgamirror.system.interrupt import Brake
 from tests.command import Result, run, succeeded
 from tests.mirrors import column, impatient
 from tests.publishing import Silent, made_up

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.files import Lock
 from tcgamirror.model.text import timestamp
+from tcgamirror.system.files import Lock
 from tcgamirror.transfer import scan
 from tcgamirror.transfer.members import Member
 from tests.carrying import (

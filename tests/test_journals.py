@@ -17,7 +17,7 @@ import pytest
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.journals import check_journals, copy_database
 from tcgamirror.model.errors import Damaged
-from tcgamirror.openat import Tree
+from tcgamirror.system.openat import Tree
 from tests.catalogues import three_slides
 from tests.command import run
 

@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tcgamirror.brake import Brake
 from tcgamirror.imaging.decode import Opened
 from tcgamirror.imaging.store import Store
 from tcgamirror.mirror.fetch import Pool
@@ -30,6 +29,7 @@ from tcgamirror.net.client import Transport
 from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.base import Source
 from tcgamirror.sources.tiles import Tiles
+from tcgamirror.system.interrupt import Brake
 from tests.fetching import SHORT, by_range, by_whole, origins_of, slide_of, workspace
 from tests.gdc import Fault, Listed, StandIn, listed, made_up_name
 from tests.gdc.faults import Kind

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.brake import Brake
 from tcgamirror.cli import main
 from tcgamirror.cli import status as looking
 from tcgamirror.mirror.fetch import Pool
 from tcgamirror.model.errors import NoMemory
 from tcgamirror.model.slide import Outcome, Slide
+from tcgamirror.system.interrupt import Brake
 from tests.bench.memory import peak
 from tests.bench.plan import FULL, LARGEST
 from tests.command import run

@@ -13,7 +13,7 @@ from urllib.error import HTTPError
 
 import pytest
 
-from tcgamirror.openat import Tree
+from tcgamirror.system.openat import Tree
 from tests.command import run
 from tests.mirrors import images
 from tests.publishing import by_serve, got

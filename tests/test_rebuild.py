@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tcgamirror.files import Lock
 from tcgamirror.imaging.image_reader import read_header
 from tcgamirror.imaging.image_writer import write_image
 from tcgamirror.imaging.metadata import understood
 from tcgamirror.model.errors import Damaged
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat
+from tcgamirror.system.files import Lock
 from tests.command import Result, run, succeeded
 from tests.gdc import Listed, StandIn
 from tests.mirrors import column, contents, images, made, rewrite, rows, updated

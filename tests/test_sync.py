@@ -18,7 +18,6 @@ from typing import BinaryIO
 
 import pytest
 
-from tcgamirror.brake import Brake
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Journal
 from tcgamirror.mirror.settings import read_settings
@@ -27,6 +26,7 @@ from tcgamirror.net.client import Transport
 from tcgamirror.net.timeouts import Patience
 from tcgamirror.publishers import Web
 from tcgamirror.sync import synchronize
+from tcgamirror.system.interrupt import Brake
 from tests.carrying import is_clean, moved_projects
 from tests.command import Result, ended, run, started, succeeded
 from tests.gdc import Listed, StandIn

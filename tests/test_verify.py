@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.cli import progress
-from tcgamirror.files import YOUNG
+from tcgamirror.system.files import YOUNG
 from tests.command import Result, ended, run, started, succeeded
 from tests.gdc import Fault, Listed, StandIn, listed
 from tests.mirrors import column, contents, images, made, rewrite, rows, until, updated

@@ -15,10 +15,10 @@ from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 
-from tcgamirror import filesystem
 from tcgamirror.catalogue.journals import JOURNALS, check_journals
 from tcgamirror.catalogue.schema import APPLICATION_ID, MIGRATIONS
 from tcgamirror.model.errors import Damaged, Locked, NoRoom, TcgaMirrorError, WrongUse
+from tcgamirror.system import mounts
 
 BUSY_SECONDS = 30.0
 """How long to wait for another process that is writing."""
@@ -156,7 +156,7 @@ def _connected(path: Path, mode: str, busy_seconds: float) -> sqlite3.Connection
             if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR):
                 raise
             # SQLite says the same of a file system without locks, and would wait in vain.
-            filesystem.check_locks(path.parent)
+            mounts.check_locks(path.parent)
             connection.execute(f"PRAGMA busy_timeout = {busy_seconds * 1000:.0f}")
             _begin(connection)
         connection.execute(f"PRAGMA busy_timeout = {busy_seconds * 1000:.0f}")
@@ -181,7 +181,7 @@ def _set_up(connection: sqlite3.Connection) -> None:
 
 def journal_for(path: Path) -> Journal:
     """WAL where the file system is known to bear it."""
-    return Journal.WAL if filesystem.knows_wal(filesystem.kind_at(path)) else Journal.DELETE
+    return Journal.WAL if mounts.knows_wal(mounts.kind_at(path)) else Journal.DELETE
 
 
 def use_journal(connection: sqlite3.Connection, journal: Journal) -> None:

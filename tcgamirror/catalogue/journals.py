@@ -21,10 +21,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from tcgamirror.catalogue.schema import APPLICATION_ID
-from tcgamirror.files import room
-from tcgamirror.filesystem import NO_LOCKS
 from tcgamirror.model.errors import Damaged, Locked
-from tcgamirror.openat import Tree
+from tcgamirror.system.files import room
+from tcgamirror.system.mounts import NO_LOCKS
+from tcgamirror.system.openat import Tree
 
 ROLLBACK, WAL, SHARED_MEMORY = "-journal", "-wal", "-shm"
 JOURNALS = (ROLLBACK, WAL, SHARED_MEMORY)

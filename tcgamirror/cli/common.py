@@ -6,10 +6,10 @@ import argparse
 import os
 from pathlib import Path
 
-from tcgamirror.brake import Brake
 from tcgamirror.cli import output
 from tcgamirror.mirror.directory import Home
 from tcgamirror.model.errors import TcgaMirrorError
+from tcgamirror.system.interrupt import Brake
 
 
 def home_of(given: argparse.Namespace) -> Home:

@@ -10,11 +10,11 @@ from pathlib import Path
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cli import output
 from tcgamirror.cli.common import home_of
-from tcgamirror.files import is_another, replacing
 from tcgamirror.mirror.directory import CATALOGUE, Home
 from tcgamirror.mirror.lockfile import Differences, compare, lines_of, lock_of, read_lock
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, WrongUse
+from tcgamirror.system.files import is_another, replacing
 
 MOST_NAMED = 5
 """Slides named in one line; `lock --check` names them all."""

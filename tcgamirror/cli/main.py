@@ -127,7 +127,7 @@ def _refusal(error: OSError) -> TcgaMirrorError:
         place = error.filename or "the output"
         return NoRoom(f"no room to write {place} ({error.strerror})")
     # Only now: help and version need no files.
-    from tcgamirror.files import refusal
+    from tcgamirror.system.files import refusal
 
     return refusal(error) or _bug(error)
 

@@ -96,7 +96,7 @@ def _check_new(path: Path) -> None:
 
 def _write_report(path: Path, lines: Sequence[str]) -> None:
     """Write the report, in which the user's home is called ~."""
-    from tcgamirror.files import replacing
+    from tcgamirror.system.files import replacing
 
     report = "\n".join(lines) + "\n"
     user = Path("~").expanduser()

@@ -12,13 +12,13 @@ from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tcgamirror.brake import Brake
 from tcgamirror.cli import output
 from tcgamirror.cli.argtypes import byte_count
 from tcgamirror.cli.common import home_of
 from tcgamirror.cli.progress import SyncProgress, TransferProgress
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, WrongUse
+from tcgamirror.system.interrupt import Brake
 from tcgamirror.transfer.export import Asked, Exported, export
 from tcgamirror.transfer.layout import check_ending
 

@@ -11,13 +11,11 @@ import tempfile
 from itertools import islice
 from pathlib import Path
 
-from tcgamirror.brake import Brake
 from tcgamirror.catalogue.queue import Standing
 from tcgamirror.cli import output
 from tcgamirror.cli.common import home_of, leave_if_busy
 from tcgamirror.cli.lock import difference_words
 from tcgamirror.cli.progress import Progress
-from tcgamirror.files import room
 from tcgamirror.mirror.eventlog import RunLog
 from tcgamirror.mirror.fetch import Wishes
 from tcgamirror.mirror.forecast import Forecast
@@ -25,6 +23,8 @@ from tcgamirror.mirror.settings import byte_rate
 from tcgamirror.mirror.update import Report, perform, rehearsed
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, TcgaMirrorError
+from tcgamirror.system.files import room
+from tcgamirror.system.interrupt import Brake
 
 SHOWN = 20
 """Slides that a dry run names on the terminal."""

@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tcgamirror.brake import Brake
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cli import output
 from tcgamirror.cli.common import home_of, leave_if_busy
@@ -19,6 +18,7 @@ from tcgamirror.mirror.orphans import Stray, image_files, remove_unfinished
 from tcgamirror.mirror.verify import Asked, Deadline, Verified, Wrong, verify_images
 from tcgamirror.model import text
 from tcgamirror.model.errors import Damaged, ExitCode, Interrupted, TcgaMirrorError, WrongUse
+from tcgamirror.system.interrupt import Brake
 
 if TYPE_CHECKING:
     from tcgamirror.mirror.fetch import Fetched, Wishes

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from importlib.resources import files as resources
 from pathlib import Path
 
-from tcgamirror import files
-from tcgamirror.abreast import in_batches
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cores import cores
 from tcgamirror.gallery import packs, pages
@@ -17,6 +15,8 @@ from tcgamirror.gallery.figures import Figures, read_figures
 from tcgamirror.gallery.packs import Pack, Script
 from tcgamirror.mirror.directory import CATALOGUE, GALLERY, Home
 from tcgamirror.model.errors import WrongUse
+from tcgamirror.system import files
+from tcgamirror.system.parallel import in_batches
 
 FACTS, THUMBNAILS = "facts", "thumbnails"
 LOCK = ".lock"

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tcgamirror.files import digest, replacing
 from tcgamirror.imaging.metadata import facts_of
 from tcgamirror.imaging.verified import Compared, same, sign
 from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat, Picture, Slide
+from tcgamirror.system.files import digest, replacing
 
 if TYPE_CHECKING:
     from tcgamirror.imaging.decode import Opened

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Self
 
 from tcgamirror.catalogue.images import Kept
-from tcgamirror.files import replacing
 from tcgamirror.model.errors import Damaged, NoRoom, WrongUse
+from tcgamirror.system.files import replacing
 
 FILE = ".verify.json"
 GOES_ON_DAYS = 7.0

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.files import FORBIDDEN, Lock, is_another, make_folder, replacing, room
-from tcgamirror.filesystem import check_locks
 from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings, format_settings, read_settings
 from tcgamirror.model.errors import BadSettings, NotAMirror, TcgaMirrorError, WrongUse
+from tcgamirror.system.files import FORBIDDEN, Lock, is_another, make_folder, replacing, room
+from tcgamirror.system.mounts import check_locks
 
 CATALOGUE = "catalogue.db"
 WORK = "work"

@@ -26,10 +26,9 @@ from importlib import import_module
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tcgamirror import __version__, filesystem
+from tcgamirror import __version__
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.files import free_bytes
 from tcgamirror.imaging.deepzoom import DeepZoom, decoded
 from tcgamirror.mirror.directory import CATALOGUE, WORK, Home
 from tcgamirror.mirror.probes import probes
@@ -51,6 +50,8 @@ from tcgamirror.net.proxies import without_credentials
 from tcgamirror.sources import gdc
 from tcgamirror.sources.origins import Origin
 from tcgamirror.sources.tiles import read_tile
+from tcgamirror.system import mounts
+from tcgamirror.system.files import free_bytes
 
 ROOM = 6_000_000_000
 """Bytes. The largest slide has 5.1 GB, which `whole` keeps for a while."""
@@ -234,13 +235,13 @@ def mirror_findings(home: Home) -> Iterator[Finding]:
 
 
 def _file_system(what: str, path: Path) -> Finding:
-    kind = filesystem.kind_at(path) or "unknown"
+    kind = mounts.kind_at(path) or "unknown"
     if not os.access(path, os.W_OK):
         return Finding(
             "mirror", what, kind, f"{path.absolute()} cannot be written: change its permissions"
         )
     try:
-        filesystem.check_locks(path)
+        mounts.check_locks(path)
     except WrongUse as error:
         return Finding("mirror", what, f"{kind}, without locks", str(error))
     return Finding("mirror", what, f"{kind}, with locks")

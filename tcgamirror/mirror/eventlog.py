@@ -18,7 +18,6 @@ from typing import BinaryIO, Self
 
 from tcgamirror import __version__
 from tcgamirror.catalogue.listing import Merged
-from tcgamirror.files import room
 from tcgamirror.model.errors import (
     Damaged,
     ExitCode,
@@ -29,6 +28,7 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.slide import Outcome
 from tcgamirror.model.text import timestamp
+from tcgamirror.system.files import room
 
 _ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<rest>[^\s'\"<>]*)", re.IGNORECASE)
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from tcgamirror.brake import Brake
 from tcgamirror.model.errors import Bug, Interrupted, TcgaMirrorError, lack_of_memory
 from tcgamirror.model.slide import Attempt, Outcome, Slide
+from tcgamirror.system.interrupt import Brake
 
 GRACE = 1.0
 """Seconds for slides that are let go of to end; what takes longer is left behind."""

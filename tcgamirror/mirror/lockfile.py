@@ -23,7 +23,6 @@ from typing import BinaryIO
 
 from tcgamirror import __version__
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.files import open_regular
 from tcgamirror.mirror import settings as setting
 from tcgamirror.mirror.directory import Home
 from tcgamirror.mirror.provenance import plan_of
@@ -32,6 +31,7 @@ from tcgamirror.model import fields as values
 from tcgamirror.model.errors import BadLockFile, BadSettings
 from tcgamirror.model.sampling import By, Candidate, Order, Plan, ordered
 from tcgamirror.model.slide import ImageFormat
+from tcgamirror.system.files import open_regular
 
 MOST_SLIDES = 2_000_000
 """Sampled or listed ones: all of TCGA has 30,000, and other collections have more."""

@@ -18,11 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from tcgamirror.abreast import in_batches
-from tcgamirror.brake import Brake
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Restored, fact_of
-from tcgamirror.files import Lock, room, sync_folder
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.mirror.directory import CATALOGUE, FIXED, LOCK, Home
 from tcgamirror.mirror.lockfile import order_of
@@ -32,9 +29,12 @@ from tcgamirror.mirror.refresh import network, note_read
 from tcgamirror.mirror.verify import Deadline, checkers
 from tcgamirror.model.errors import BadSettings, Damaged, ExitCode, NoRoom, WrongUse
 from tcgamirror.model.slide import Listing, Upstream
-from tcgamirror.openat import Tree
 from tcgamirror.sources import gdc
 from tcgamirror.sources.manifest import read_manifest
+from tcgamirror.system.files import Lock, room, sync_folder
+from tcgamirror.system.interrupt import Brake
+from tcgamirror.system.openat import Tree
+from tcgamirror.system.parallel import in_batches
 
 UNFINISHED = f"{CATALOGUE}.rebuilt"
 LOST = "attempts, runs, changes between releases and former file_ids"

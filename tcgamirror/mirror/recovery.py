@@ -30,8 +30,8 @@ from tcgamirror.model.slide import (
     Slide,
     Target,
 )
-from tcgamirror.openat import Tree
 from tcgamirror.sources.workspace import Workspace
+from tcgamirror.system.openat import Tree
 
 _PIECE = 1 << 20
 

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tcgamirror.brake import Brake
 from tcgamirror.catalogue import queue
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.listing import Coming, Merged
@@ -19,6 +18,7 @@ from tcgamirror.net.client import Transport, host_key
 from tcgamirror.net.pauses import OnPause
 from tcgamirror.sources import gdc
 from tcgamirror.sources.manifest import identity, in_words, release_of, slides_of
+from tcgamirror.system.interrupt import Brake
 
 _MANIFEST = "manifest merged"
 """The catalogue's fact under which the digest of the manifest merged last stands."""

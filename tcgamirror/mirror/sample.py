@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.files import digest
 from tcgamirror.mirror.directory import Home
 from tcgamirror.mirror.lockfile import read_lock
 from tcgamirror.mirror.provenance import noted
 from tcgamirror.model.errors import WrongUse
 from tcgamirror.model.sampling import Candidate, Plan
 from tcgamirror.model.slide import Kind
+from tcgamirror.system.files import digest
 
 SAMPLED = "sampled"
 """The catalogue's fact that tells for which settings and listing the sample is filled up."""

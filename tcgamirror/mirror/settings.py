@@ -17,12 +17,12 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from tcgamirror.cores import cores
-from tcgamirror.files import open_regular
 from tcgamirror.model import fields
 from tcgamirror.model.errors import BadSettings
 from tcgamirror.model.sampling import By, Order, Plan
 from tcgamirror.model.slide import SOURCES, ImageFormat, Kind, Resample, Target
 from tcgamirror.net.timeouts import Patience
+from tcgamirror.system.files import open_regular
 
 FILE_NAME = "tcgamirror.toml"
 

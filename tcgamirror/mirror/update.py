@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tcgamirror.brake import Brake
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.listing import Merged
 from tcgamirror.catalogue.queue import Standing
-from tcgamirror.files import Lock, check_writable
 from tcgamirror.imaging.store import IMAGES, Store
 from tcgamirror.mirror import refresh, sample
 from tcgamirror.mirror.directory import CATALOGUE, LOCK, WORK, Home
@@ -39,6 +37,8 @@ from tcgamirror.model.slide import Outcome
 from tcgamirror.net.client import Transport
 from tcgamirror.sources.origins import Origins
 from tcgamirror.sources.workspace import Workspace
+from tcgamirror.system.files import Lock, check_writable
+from tcgamirror.system.interrupt import Brake
 
 if TYPE_CHECKING:
     from tcgamirror.mirror.recovery import LeftOver

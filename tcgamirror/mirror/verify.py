@@ -28,10 +28,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
-from tcgamirror.abreast import in_batches, threads
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Kept
-from tcgamirror.files import YOUNG, Reader
 from tcgamirror.imaging.image_reader import read_size
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.imaging.verified import Compared, same, sign
@@ -40,7 +38,9 @@ from tcgamirror.mirror.directory import Home
 from tcgamirror.mirror.orphans import Stray, strays_of
 from tcgamirror.model.errors import Damaged, ExitCode, Interrupted
 from tcgamirror.model.slide import ImageFormat
-from tcgamirror.openat import Tree
+from tcgamirror.system.files import YOUNG, Reader
+from tcgamirror.system.openat import Tree
+from tcgamirror.system.parallel import in_batches, threads
 
 MOST_CHECKERS = 8
 

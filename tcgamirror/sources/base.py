@@ -13,7 +13,6 @@ from typing import Protocol
 
 import numpy as np
 
-from tcgamirror.files import room
 from tcgamirror.imaging.decode import (
     BareTiles,
     JpegTiles,
@@ -35,6 +34,7 @@ from tcgamirror.model.errors import BadTile, UnusualSlide
 from tcgamirror.model.geometry import Grid
 from tcgamirror.model.slide import Rendition, Resample, Slide, Target
 from tcgamirror.net.throttle import Meter
+from tcgamirror.system.files import room
 
 
 class Source(Protocol):

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from tcgamirror.files import replacing, room
 from tcgamirror.imaging.decode import Opened, is_plain_jpeg
 from tcgamirror.imaging.patches import Fetch
 from tcgamirror.imaging.svs import Base, Svs, read_base
@@ -36,6 +35,7 @@ from tcgamirror.sources.origins import Origin, Origins
 from tcgamirror.sources.several import each
 from tcgamirror.sources.sparse_file import PartialFile
 from tcgamirror.sources.workspace import Lease, Workspace, clear
+from tcgamirror.system.files import replacing, room
 
 LOOK_AHEAD = 4096
 """Bytes read at least: a directory with its description, but not its tile arrays."""

@@ -11,9 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tcgamirror.files import make_folder, room
 from tcgamirror.model.byteranges import Span, SpanSet
 from tcgamirror.model.errors import HoleRead
+from tcgamirror.system.files import make_folder, room
 
 _CHUNK = 1 << 20
 RECORD = ".spans"

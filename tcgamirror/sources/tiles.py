@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tcgamirror.files import room
 from tcgamirror.imaging.decode import Opened, Pixels
 from tcgamirror.imaging.deepzoom import DeepZoom, Stream, decoded, is_picture, pixels_only
 from tcgamirror.imaging.svs import MOST_TILES, Base
@@ -30,6 +29,7 @@ from tcgamirror.net.response import Answer
 from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.several import each
 from tcgamirror.sources.workspace import Lease, Workspace
+from tcgamirror.system.files import room
 
 AT_ONCE = 4
 """Tiles of one slide that are asked for at the same time."""

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from tcgamirror.files import digest, room
 from tcgamirror.imaging.decode import Opened
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadSlide, ChecksumMismatch, NetworkError, NotThere
@@ -19,6 +18,7 @@ from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.base import opened
 from tcgamirror.sources.origins import Origin, Origins
 from tcgamirror.sources.workspace import Watched, Workspace
+from tcgamirror.system.files import digest, room
 
 UNNAMED = "slide"
 USUAL_BYTES = 1_000_000_000

@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tcgamirror.files import free_bytes, room
 from tcgamirror.model.errors import Interrupted, NoRoom, SlideError, UnusualSlide
 from tcgamirror.sources.sparse_file import RECORD
+from tcgamirror.system.files import free_bytes, room
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

@@ -17,7 +17,7 @@ from typing import Protocol
 from tcgamirror.catalogue.journals import ROLLBACK, WAL
 from tcgamirror.mirror.directory import CATALOGUE, WORK
 from tcgamirror.model.errors import BadExport, WrongUse
-from tcgamirror.openat import Tree
+from tcgamirror.system.openat import Tree
 from tcgamirror.transfer.layout import Form, refusal
 from tcgamirror.transfer.members import Member, Names
 from tcgamirror.transfer.tars import Tar

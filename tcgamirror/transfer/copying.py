@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from tcgamirror.files import PIECE, Reader, room, sync_disk
 from tcgamirror.imaging.verified import same, sign
 from tcgamirror.model.errors import Damaged
+from tcgamirror.system.files import PIECE, Reader, room, sync_disk
 
 WHOLE = 16 << 20
 """Bytes of an image that is kept in memory between being read and being written."""

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
-from tcgamirror.files import free_bytes
 from tcgamirror.imaging.verified import Compared
 from tcgamirror.mirror.directory import CATALOGUE, GALLERY, Home
 from tcgamirror.mirror.settings import FILE_NAME, format_settings
 from tcgamirror.model.errors import BadExport, NoRoom, WrongUse
+from tcgamirror.system.files import free_bytes
 from tcgamirror.transfer.copying import Loaded, loaded, writing_early
 from tcgamirror.transfer.describing import readme
 from tcgamirror.transfer.layout import (

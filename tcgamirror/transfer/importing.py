@@ -22,7 +22,6 @@ from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.rows import Having, Row, Taken, are_different, replaces
-from tcgamirror.files import Lock, free_bytes, make_folder, room
 from tcgamirror.foreign import Foreign
 from tcgamirror.mirror.directory import CATALOGUE, FIXED, LOCK, WORK, Home, check_place
 from tcgamirror.mirror.lockfile import formatted, parsed
@@ -40,6 +39,7 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.slide import Status
 from tcgamirror.model.text import timestamp
+from tcgamirror.system.files import Lock, free_bytes, make_folder, room
 from tcgamirror.transfer.arriving import Arrivals, Wanted
 from tcgamirror.transfer.scan import Scan, check_sums, scanned
 

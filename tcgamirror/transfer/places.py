@@ -10,12 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from tcgamirror.abreast import in_batches, threads
 from tcgamirror.catalogue.images import Image
-from tcgamirror.files import make_folder, room, sync_disk, sync_folder
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.imaging.verified import Compared
 from tcgamirror.model.errors import WrongUse
+from tcgamirror.system.files import make_folder, room, sync_disk, sync_folder
+from tcgamirror.system.parallel import in_batches, threads
 from tcgamirror.transfer.copying import Copier, Loaded, loaded
 from tcgamirror.transfer.layout import HELD
 from tcgamirror.transfer.writers import TarWriter

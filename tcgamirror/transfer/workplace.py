@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tcgamirror.files import Lock
 from tcgamirror.mirror.directory import CATALOGUE, LOCK
 from tcgamirror.model.errors import WrongUse
+from tcgamirror.system.files import Lock
 from tcgamirror.transfer.layout import HELD, UNFINISHED, Form
 
 

@@ -26,9 +26,9 @@ from pathlib import Path
 from shutil import rmtree, which
 from tempfile import TemporaryDirectory
 
-from tcgamirror.files import free_bytes
 from tcgamirror.imaging.verified import FILE
 from tcgamirror.model.geometry import Size
+from tcgamirror.system.files import free_bytes
 from tests.bench.aims import number
 from tests.bench.done import Made, mirror
 from tests.bench.ours import PROGRAM

@@ -20,8 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Literal, Self
 
-from tcgamirror.filesystem import NO_LOCKS, check_locks, no_locks
 from tcgamirror.model.errors import Damaged, Locked, NoRoom, WrongUse
+from tcgamirror.system.mounts import NO_LOCKS, check_locks, no_locks
 
 PIECE = 1 << 17
 """Bytes read at once: so few that they are in the processor's cache still when they are used."""

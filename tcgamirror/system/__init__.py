@@ -1,0 +1,1 @@
+"""Use the operating system: atomic files, lock, bounded parallel map, signals."""
