@@ -8,9 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tcgamirror.cores import cores
 from tcgamirror.model.errors import Interrupted
-from tcgamirror.system.parallel import in_batches, threads
+from tcgamirror.system.parallel import cores, in_batches, threads
 
 ITEMS = range(1000)
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from tcgamirror.cores import cores
 from tcgamirror.mirror import fetch as pools
 from tcgamirror.mirror.fetch import Pool
 from tcgamirror.mirror.settings import Settings, workers_of
 from tcgamirror.model.errors import Bug
 from tcgamirror.model.slide import Outcome, Slide, Target
 from tcgamirror.system.interrupt import Brake
+from tcgamirror.system.parallel import cores
 
 
 def test_a_bug_met_by_one_slide_is_its_failure_and_the_others_go_on() -> None:

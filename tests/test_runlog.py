@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from tcgamirror.cores import cores
 from tcgamirror.mirror.directory import Home
 from tcgamirror.mirror.eventlog import RunLog, without_secrets
 from tcgamirror.mirror.fetch import Wishes
@@ -16,6 +15,7 @@ from tcgamirror.mirror.update import perform
 from tcgamirror.model.errors import NoRoom, NotThere, WrongUse
 from tcgamirror.model.slide import Attempt, Outcome
 from tcgamirror.system.interrupt import Brake
+from tcgamirror.system.parallel import cores
 from tests.catalogues import FETCHED, NOW, PICTURE, slide
 from tests.command import run, succeeded
 from tests.gdc import StandIn

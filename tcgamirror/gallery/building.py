@@ -8,7 +8,6 @@ from importlib.resources import files as resources
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.cores import cores
 from tcgamirror.gallery import packs, pages
 from tcgamirror.gallery.entries import Entries, Image, read_entries
 from tcgamirror.gallery.figures import Figures, read_figures
@@ -16,7 +15,7 @@ from tcgamirror.gallery.packs import Pack, Script
 from tcgamirror.mirror.directory import CATALOGUE, GALLERY, Home
 from tcgamirror.model.errors import WrongUse
 from tcgamirror.system import files
-from tcgamirror.system.parallel import in_batches
+from tcgamirror.system.parallel import cores, in_batches
 
 FACTS, THUMBNAILS = "facts", "thumbnails"
 LOCK = ".lock"

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from tcgamirror.cores import cores
 from tcgamirror.imaging.store import Store
 from tcgamirror.mirror.directory import Home
 from tcgamirror.model.errors import NetworkError, SlideError
@@ -26,6 +25,7 @@ from tcgamirror.sources.range import Range
 from tcgamirror.sources.tiles import Tiles
 from tcgamirror.sources.whole import Whole
 from tcgamirror.sources.workspace import Workspace
+from tcgamirror.system.parallel import cores
 
 
 class Ladder:

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from tcgamirror.cores import cores
 from tcgamirror.model import fields
 from tcgamirror.model.errors import BadSettings
 from tcgamirror.model.sampling import By, Order, Plan
 from tcgamirror.model.slide import SOURCES, ImageFormat, Kind, Resample, Target
 from tcgamirror.net.timeouts import Patience
 from tcgamirror.system.files import open_regular
+from tcgamirror.system.parallel import cores
 
 FILE_NAME = "tcgamirror.toml"
 

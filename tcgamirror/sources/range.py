@@ -32,10 +32,10 @@ from tcgamirror.net.client import Transport
 from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.base import opened
 from tcgamirror.sources.origins import Origin, Origins
-from tcgamirror.sources.several import each
 from tcgamirror.sources.sparse_file import PartialFile
 from tcgamirror.sources.workspace import Lease, Workspace, clear
 from tcgamirror.system.files import replacing, room
+from tcgamirror.system.parallel import each
 
 LOOK_AHEAD = 4096
 """Bytes read at least: a directory with its description, but not its tile arrays."""

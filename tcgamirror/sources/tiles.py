@@ -27,9 +27,9 @@ from tcgamirror.model.slide import Slide, Target
 from tcgamirror.net.client import Transport
 from tcgamirror.net.response import Answer
 from tcgamirror.net.throttle import Meter
-from tcgamirror.sources.several import each
 from tcgamirror.sources.workspace import Lease, Workspace
 from tcgamirror.system.files import room
+from tcgamirror.system.parallel import each
 
 AT_ONCE = 4
 """Tiles of one slide that are asked for at the same time."""

@@ -1,20 +1,34 @@
-"""Work on many things by several threads: in batches, only a few ahead, and told in order."""
+"""Work on many things by several threads: in batches, only a few ahead, and told in order.
+
+The same work on many things, a few of them at the same time.
+"""
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from itertools import islice
 from typing import TypeVar
 
-from tcgamirror.cores import cores
 from tcgamirror.model.errors import Interrupted
 
 _MOST_BYTES = 8 << 20
 
 Item = TypeVar("Item")
+
 Result = TypeVar("Result")
+
+Thing = TypeVar("Thing")
+
+
+def cores() -> int:
+    """Of the processor, those that this process may use; a cluster's job has few of many."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def threads(most: int) -> int:
@@ -81,3 +95,20 @@ def _batches(
             batch, size = [], 0
     if batch:
         yield batch
+
+
+def each(work: Callable[[Thing], None], things: Iterable[Thing], at_once: int, name: str) -> None:
+    """Does `work` on every thing, `at_once` of them at a time; the first failure ends it.
+
+    Nothing further is begun then, and what is under way is waited for: no
+    thread outlives the call. Only the things in hand are held in memory.
+    name: of the threads.
+    """
+    left = iter(things)
+    with ThreadPoolExecutor(at_once, name) as pool:
+        running = {pool.submit(work, thing) for thing in islice(left, at_once)}
+        while running:
+            ended, running = wait(running, return_when=FIRST_COMPLETED)
+            for one in ended:
+                one.result()
+            running |= {pool.submit(work, thing) for thing in islice(left, len(ended))}

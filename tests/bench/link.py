@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from statistics import median_low
 
-from tcgamirror.cores import cores
+from tcgamirror.system.parallel import cores
 from tests.bench import ours
 from tests.bench.material import Kind
 from tests.bench.network import DELAY, traffic
