@@ -60,16 +60,9 @@ from tcgamirror.model.errors import (
     WrongUse,
 )
 from tcgamirror.publishers import Folder, Publisher, Seen
-from tcgamirror.system.files import (
-    Lock,
-    digest,
-    free_bytes,
-    make_folder,
-    replacing,
-    room,
-    sync_folder,
-)
+from tcgamirror.system.files import digest, free_bytes, make_folder, replacing, room, sync_folder
 from tcgamirror.system.interrupt import Brake
+from tcgamirror.system.lock import Lock
 from tcgamirror.system.mounts import check_locks
 from tcgamirror.takeover import take_over
 

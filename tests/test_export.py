@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.system.files import Lock
+from tcgamirror.system.lock import Lock
 from tcgamirror.transfer.layout import HELD
 from tests.carrying import (
     FORMS,

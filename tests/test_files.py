@@ -16,17 +16,9 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.model.errors import Damaged, Locked, NoRoom, WrongUse
-from tcgamirror.system import files
-from tcgamirror.system.files import (
-    PIECE,
-    Lock,
-    Reader,
-    digest,
-    free_bytes,
-    replacing,
-    room,
-    sync_disk,
-)
+from tcgamirror.system import lock
+from tcgamirror.system.files import PIECE, Reader, digest, free_bytes, replacing, room, sync_disk
+from tcgamirror.system.lock import Lock
 
 OTHER_ERROR = OSError(errno.EBADF, "bad file descriptor")
 
@@ -196,7 +188,7 @@ def test_free_bytes_are_those_of_the_nearest_folder_there_is(tmp_path: Path) -> 
 
 HOLD = """
     import pathlib, sys
-    from tcgamirror.system.files import Lock
+    from tcgamirror.system.lock import Lock
     with Lock(pathlib.Path(sys.argv[1]), "update"):
         print("held", flush=True)
         sys.stdin.read()
@@ -249,7 +241,7 @@ def test_children_do_not_hold_on_to_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     code = """
         import os, pathlib, subprocess, sys, time
-        from tcgamirror.system.files import Lock
+        from tcgamirror.system.lock import Lock
         Lock(pathlib.Path(sys.argv[1]), "update").__enter__()
         sleeper = [sys.executable, "-c", "import time; time.sleep(20)"]
         child = subprocess.Popen(sleeper, close_fds=False, stdout=subprocess.DEVNULL,
@@ -301,7 +293,7 @@ def test_a_lock_whose_file_goes_while_it_is_taken_is_taken_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, had: bool
 ) -> None:
     path = tmp_path / "folder" / "lock"
-    take, left = files._try_lock, [times]
+    take, left = lock._try_lock, [times]
 
     def removed(path: Path, handle: int) -> bool:
         if left[0]:
@@ -310,7 +302,7 @@ def test_a_lock_whose_file_goes_while_it_is_taken_is_taken_anew(
             path.parent.rmdir()
         return take(path, handle)
 
-    monkeypatch.setattr(files, "_try_lock", removed)
+    monkeypatch.setattr(lock, "_try_lock", removed)
     if had:
         with Lock(path, "export"), pytest.raises(Locked), Lock(path, "import"):
             pass

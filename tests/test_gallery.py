@@ -31,7 +31,7 @@ from tcgamirror.mirror.directory import Home
 from tcgamirror.model.errors import Locked, WrongUse
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat
-from tcgamirror.system.files import Lock
+from tcgamirror.system.lock import Lock
 from tests.command import run, started, succeeded
 from tests.crowd import crowd
 from tests.gdc import StandIn

@@ -15,7 +15,7 @@ from tcgamirror.mirror.directory import CATALOGUE, FIXED, Home
 from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings
 from tcgamirror.model.errors import BadSettings, NotAMirror
 from tcgamirror.model.slide import ImageFormat, Target
-from tcgamirror.system.files import Lock
+from tcgamirror.system.lock import Lock
 from tests.command import run, succeeded
 from tests.gdc import StandIn
 from tests.mirrors import addresses, made, updated

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.model.text import timestamp
-from tcgamirror.system.files import Lock
+from tcgamirror.system.lock import Lock
 from tcgamirror.transfer import scan
 from tcgamirror.transfer.members import Member
 from tests.carrying import (

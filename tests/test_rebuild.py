@@ -22,7 +22,7 @@ from tcgamirror.imaging.metadata import understood
 from tcgamirror.model.errors import Damaged
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat
-from tcgamirror.system.files import Lock
+from tcgamirror.system.lock import Lock
 from tests.command import Result, run, succeeded
 from tests.gdc import Listed, StandIn
 from tests.mirrors import column, contents, images, made, rewrite, rows, updated

@@ -14,7 +14,7 @@ from tcgamirror.gallery.figures import Figures, read_figures
 from tcgamirror.gallery.packs import Pack, Script
 from tcgamirror.mirror.directory import CATALOGUE, GALLERY, Home
 from tcgamirror.model.errors import WrongUse
-from tcgamirror.system import files
+from tcgamirror.system import files, lock
 from tcgamirror.system.parallel import cores, in_batches
 
 FACTS, THUMBNAILS = "facts", "thumbnails"
@@ -47,7 +47,7 @@ def build(home: Home, on_progress: Callable[[int, int], None]) -> Made:
     folder = home.root / GALLERY
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise WrongUse(f"{folder} is no directory of the mirror: move it away first")
-    with files.Lock(folder / LOCK, GALLERY):
+    with lock.Lock(folder / LOCK, GALLERY):
         with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
             entries = read_entries(catalogue)
             figures = read_figures(catalogue, entries)

@@ -11,7 +11,8 @@ from pathlib import Path
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings, format_settings, read_settings
 from tcgamirror.model.errors import BadSettings, NotAMirror, TcgaMirrorError, WrongUse
-from tcgamirror.system.files import FORBIDDEN, Lock, is_another, make_folder, replacing, room
+from tcgamirror.system.files import FORBIDDEN, is_another, make_folder, replacing, room
+from tcgamirror.system.lock import Lock
 from tcgamirror.system.mounts import check_locks
 
 CATALOGUE = "catalogue.db"

@@ -11,6 +11,7 @@ from pathlib import Path
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.imaging.store import IMAGES, Store
 from tcgamirror.mirror.directory import Home
+from tcgamirror.system.files import part_of
 
 STALE_SECONDS = 3600.0
 """An unfinished file untouched for so long is a killed run's, not one that is being written."""
@@ -70,16 +71,6 @@ def strays_of(home: Home, catalogue: Catalogue, *, held: bool = False) -> Iterat
                 yield Stray(path, "left unfinished by a run that was killed", unfinished=True)
         elif path not in known:
             yield Stray(path, "no row of the catalogue knows it")
-
-
-def part_of(path: str) -> str:
-    """What an image is called while it is written.
-
-    >>> part_of("images/TCGA-OV/a.png")
-    'images/TCGA-OV/.a.png.part'
-    """
-    folder, _, name = path.rpartition("/")
-    return f"{folder}/.{name}.part"
 
 
 def _is_stale(path: Path) -> bool:

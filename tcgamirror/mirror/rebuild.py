@@ -31,8 +31,9 @@ from tcgamirror.model.errors import BadSettings, Damaged, ExitCode, NoRoom, Wron
 from tcgamirror.model.slide import Listing, Upstream
 from tcgamirror.sources import gdc
 from tcgamirror.sources.manifest import read_manifest
-from tcgamirror.system.files import Lock, room, sync_folder
+from tcgamirror.system.files import room, sync_folder
 from tcgamirror.system.interrupt import Brake
+from tcgamirror.system.lock import Lock
 from tcgamirror.system.openat import Tree
 from tcgamirror.system.parallel import in_batches
 

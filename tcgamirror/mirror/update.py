@@ -37,8 +37,9 @@ from tcgamirror.model.slide import Outcome
 from tcgamirror.net.client import Transport
 from tcgamirror.sources.origins import Origins
 from tcgamirror.sources.workspace import Workspace
-from tcgamirror.system.files import Lock, check_writable
+from tcgamirror.system.files import check_writable
 from tcgamirror.system.interrupt import Brake
+from tcgamirror.system.lock import Lock
 
 if TYPE_CHECKING:
     from tcgamirror.mirror.recovery import LeftOver

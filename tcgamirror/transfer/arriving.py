@@ -16,12 +16,12 @@ from tcgamirror.catalogue.rows import Row
 from tcgamirror.imaging.image_reader import decode_all, read_header
 from tcgamirror.imaging.metadata import understood
 from tcgamirror.mirror.directory import Home
-from tcgamirror.mirror.orphans import Stray, part_of
+from tcgamirror.mirror.orphans import Stray
 from tcgamirror.mirror.recovery import fits
 from tcgamirror.mirror.verify import checkers
 from tcgamirror.model.errors import BadExport, Damaged, Interrupted
 from tcgamirror.model.geometry import Size
-from tcgamirror.system.files import digest, make_folder, room, sync_folder
+from tcgamirror.system.files import digest, make_folder, part_of, room, sync_folder
 from tcgamirror.transfer.members import Member
 
 _BATCH_IMAGES, _BATCH_BYTES = 32, 64 << 20

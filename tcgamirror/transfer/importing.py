@@ -39,7 +39,8 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.slide import Status
 from tcgamirror.model.text import timestamp
-from tcgamirror.system.files import Lock, free_bytes, make_folder, room
+from tcgamirror.system.files import free_bytes, make_folder, room
+from tcgamirror.system.lock import Lock
 from tcgamirror.transfer.arriving import Arrivals, Wanted
 from tcgamirror.transfer.scan import Scan, check_sums, scanned
 

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from tcgamirror.mirror.directory import CATALOGUE, LOCK
 from tcgamirror.model.errors import WrongUse
-from tcgamirror.system.files import Lock
+from tcgamirror.system.lock import Lock
 from tcgamirror.transfer.layout import HELD, UNFINISHED, Form
 
 
