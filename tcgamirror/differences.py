@@ -16,13 +16,13 @@ from typing import Self
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.rows import are_different
-from tcgamirror.foreign import Foreign
 from tcgamirror.mirror.directory import CATALOGUE, FIXED, Home
 from tcgamirror.mirror.settings import FILE_NAME, Settings, target
 from tcgamirror.model.errors import BadSettings, Damaged, ExitCode, WrongUse
 from tcgamirror.model.slide import ImageFormat, Resample, Status
 from tcgamirror.publishers import Folder, Publisher, Seen
 from tcgamirror.system.files import digest, replacing
+from tcgamirror.transfer.untrusted import Foreign
 
 STATE = ".sync.json"
 """Beside the catalogue: what of it is known to be as it was at the source."""

@@ -24,7 +24,6 @@ from urllib.parse import quote
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.journals import JOURNALS, ROLLBACK, WAL, copy_database
-from tcgamirror.foreign import MOST_BYTES
 from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.mirror.settings import FILE_NAME
 from tcgamirror.model.errors import (
@@ -44,6 +43,7 @@ from tcgamirror.net.response import Answer
 from tcgamirror.net.throttle import Meter, Pace
 from tcgamirror.system.files import YOUNG, digest, room
 from tcgamirror.system.openat import Tree
+from tcgamirror.transfer.untrusted import MOST_BYTES
 
 AGAIN_AFTER = (1.0, 4.0)
 """Seconds to wait before a catalogue that is being changed is asked for again."""

@@ -38,7 +38,6 @@ from tcgamirror.differences import (
     settings_of,
     size_at,
 )
-from tcgamirror.foreign import Foreign
 from tcgamirror.mirror.directory import CATALOGUE, LOCK, WORK, Home
 from tcgamirror.mirror.lockfile import MOST_BYTES as MOST_LOCK
 from tcgamirror.mirror.lockfile import lines_of, read_lock
@@ -65,6 +64,7 @@ from tcgamirror.system.interrupt import Brake
 from tcgamirror.system.lock import Lock
 from tcgamirror.system.mounts import check_locks
 from tcgamirror.takeover import take_over
+from tcgamirror.transfer.untrusted import Foreign
 
 WORKERS = 4
 ROUNDS = 3

@@ -20,9 +20,9 @@ from tcgamirror.catalogue.rows import (
     set_image,
     set_upstream,
 )
-from tcgamirror.cells import TABLES
-from tcgamirror.foreign import Foreign
 from tcgamirror.model.slide import Status, Upstream
+from tcgamirror.transfer.columns import TABLES
+from tcgamirror.transfer.untrusted import Foreign
 
 _KEPT = ("slides", "former_ids", "sample", "images")
 """Tables of which rows may be kept that the source lacks, in the order to write them."""

@@ -18,7 +18,7 @@ import pytest
 
 from tcgamirror.cli.main import main
 from tcgamirror.model.errors import TcgaMirrorError
-from tcgamirror.transfer.importing import import_export
+from tcgamirror.transfer.importer import import_export
 from tests.command import Result, run
 from tests.gdc import Listed, StandIn, listed
 from tests.mirrors import column, made, rows, updated

@@ -305,7 +305,7 @@ def test_only_another_disk_is_waited_for(
         waited.append(path)
         sync_disk(path)
 
-    monkeypatch.setattr("tcgamirror.transfer.places.sync_disk", seen)
+    monkeypatch.setattr("tcgamirror.transfer.destination.sync_disk", seen)
     exported(mirror, tmp_path / "e")
     assert not waited
     away = OTHER_DISK / f"tcgamirror-{os.getpid()}"

@@ -12,7 +12,7 @@ import pytest
 from tcgamirror.imaging.verified import sign
 from tcgamirror.model.errors import Damaged, WrongUse
 from tcgamirror.system.files import PIECE
-from tcgamirror.transfer.copying import WHOLE, Copier, loaded, writing_early
+from tcgamirror.transfer.copier import WHOLE, Copier, loaded, writing_early
 
 SIZES = (0, 1, PIECE, PIECE + 1, WHOLE + 1)
 

@@ -12,7 +12,7 @@ import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.model.errors import WrongUse
-from tcgamirror.transfer import export as exporting
+from tcgamirror.transfer import exporter as exporting
 from tcgamirror.transfer import members
 from tcgamirror.transfer.layout import HELD, MOST_BYTES, SUMS, Form
 from tcgamirror.transfer.workplace import workplace
@@ -172,7 +172,7 @@ def test_an_image_that_comes_meanwhile_is_taken_and_its_row_with_it(
             # What is lost meanwhile is not waited for any longer.
             change(root, "UPDATE images SET status = 'done' WHERE path = ?", second)
 
-    monkeypatch.setattr("tcgamirror.transfer.export.time.sleep", meanwhile)
+    monkeypatch.setattr("tcgamirror.transfer.exporter.time.sleep", meanwhile)
     result = inside("--mirror", root, "export", tmp_path / "e", "--json")
     assert (result.code, result.json()["lacking"], waits) == (7, [second], 4)
     assert result.json()["slides"] == {"done": 5, "pending": 1}

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror import foreign
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.schema import MIGRATIONS
-from tcgamirror.cells import TABLES
 from tcgamirror.model.errors import Damaged, TcgaMirrorError
 from tcgamirror.publishers import Folder
 from tcgamirror.sync import synchronize
 from tcgamirror.system.interrupt import Brake
+from tcgamirror.transfer import untrusted
+from tcgamirror.transfer.columns import TABLES
 from tests.carrying import again, catalogue, exported, imported, inside, known, refused, resummed
 from tests.gdc import Listed, StandIn
 from tests.mirrors import contents, images, made, updated
@@ -345,7 +345,7 @@ def test_a_view_of_a_million_words_is_not_read(copy: Path, place: Path) -> None:
 def test_more_rows_than_there_can_be_are_refused(
     copy: Path, place: Path, monkeypatch: pytest.MonkeyPatch, limit: str, words: str
 ) -> None:
-    monkeypatch.setattr(foreign, limit, 2)
+    monkeypatch.setattr(untrusted, limit, 2)
     if words == "changes":
         with catalogue(copy) as connection:
             connection.executescript("DELETE FROM attempts; DELETE FROM runs")

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tcgamirror import publishers
-from tcgamirror.foreign import Foreign
 from tcgamirror.model.errors import Damaged, Locked, TooLong
 from tcgamirror.net.client import Transport
 from tcgamirror.publishers import Folder, Seen, Web
+from tcgamirror.transfer.untrusted import Foreign
 from tests.command import ordinary, run
 from tests.publishing import by_python, made_up
 from tests.raw_server import RawServer, whole

@@ -19,13 +19,13 @@ from tcgamirror.cli.progress import SyncProgress, TransferProgress
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, WrongUse
 from tcgamirror.system.interrupt import Brake
-from tcgamirror.transfer.export import Asked, Exported, export
+from tcgamirror.transfer.exporter import Asked, Exported, export
 from tcgamirror.transfer.layout import check_ending
 
 if TYPE_CHECKING:
     from tcgamirror.differences import Synced
     from tcgamirror.publishers import Publisher
-    from tcgamirror.transfer.importing import Imported
+    from tcgamirror.transfer.importer import Imported
 
 SHOWN = 20
 """Images named on the terminal."""
@@ -92,7 +92,7 @@ def _tell_exported(made: Exported) -> None:
 
 def import_into(given: argparse.Namespace) -> ExitCode:
     # Only now: an export decodes nothing.
-    from tcgamirror.transfer.importing import import_export
+    from tcgamirror.transfer.importer import import_export
 
     # A new mirror is made where it is named, as init does; one that is there may be above.
     named = given.mirror or os.environ.get("TCGAMIRROR")

@@ -6,11 +6,11 @@ import re
 from enum import StrEnum
 from pathlib import Path
 
-from tcgamirror import foreign
 from tcgamirror.mirror import settings
 from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.mirror.settings import FILE_NAME
 from tcgamirror.model.errors import BadExport, WrongUse
+from tcgamirror.transfer import untrusted
 
 README = "README.txt"
 SUMS = "SHA256SUMS"
@@ -33,7 +33,7 @@ Each of their names is held while an export is read.
 MOST_BYTES = {
     README: 1 << 20,
     FILE_NAME: settings.MOST_BYTES,
-    CATALOGUE: foreign.MOST_BYTES,
+    CATALOGUE: untrusted.MOST_BYTES,
     SUMS: 1 << 27,
     EARLIER: 1 << 27,
 }

@@ -22,7 +22,6 @@ from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.rows import Having, Row, Taken, are_different, replaces
-from tcgamirror.foreign import Foreign
 from tcgamirror.mirror.directory import CATALOGUE, FIXED, LOCK, WORK, Home, check_place
 from tcgamirror.mirror.lockfile import formatted, parsed
 from tcgamirror.mirror.orphans import Stray
@@ -41,8 +40,9 @@ from tcgamirror.model.slide import Status
 from tcgamirror.model.text import timestamp
 from tcgamirror.system.files import free_bytes, make_folder, room
 from tcgamirror.system.lock import Lock
-from tcgamirror.transfer.arriving import Arrivals, Wanted
+from tcgamirror.transfer.intake import Arrivals, Wanted
 from tcgamirror.transfer.scan import Scan, check_sums, scanned
+from tcgamirror.transfer.untrusted import Foreign
 
 SCRATCH = "import"
 """In `work/`: what is looked at before anything is taken over."""

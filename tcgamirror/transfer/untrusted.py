@@ -20,13 +20,13 @@ from tcgamirror.catalogue import database
 from tcgamirror.catalogue.images import Image, images_of
 from tcgamirror.catalogue.rows import Row, Value
 from tcgamirror.catalogue.schema import APPLICATION_ID, MIGRATIONS
-from tcgamirror.cells import SAMPLED, TABLES, Check
 from tcgamirror.imaging.store import Store
 from tcgamirror.mirror import provenance
 from tcgamirror.mirror.directory import FIXED
 from tcgamirror.mirror.lockfile import MOST_SLIDES
 from tcgamirror.model.errors import Damaged, NoRoom, WrongUse
 from tcgamirror.model.slide import ImageFormat, MppSource, Slide, Status
+from tcgamirror.transfer.columns import SAMPLED, TABLES, Check
 
 MOST_BYTES = 4 << 30
 """Of the whole file; a catalogue of every TCGA slide has about 50 MB, of a million 2 GB."""

@@ -16,7 +16,7 @@ from tcgamirror.imaging.verified import Compared
 from tcgamirror.model.errors import WrongUse
 from tcgamirror.system.files import make_folder, room, sync_disk, sync_folder
 from tcgamirror.system.parallel import in_batches, threads
-from tcgamirror.transfer.copying import Copier, Loaded, loaded
+from tcgamirror.transfer.copier import Copier, Loaded, loaded
 from tcgamirror.transfer.layout import HELD
 from tcgamirror.transfer.writers import TarWriter
 

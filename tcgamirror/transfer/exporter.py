@@ -24,8 +24,10 @@ from tcgamirror.mirror.directory import CATALOGUE, GALLERY, Home
 from tcgamirror.mirror.settings import FILE_NAME, format_settings
 from tcgamirror.model.errors import BadExport, NoRoom, WrongUse
 from tcgamirror.system.files import free_bytes
-from tcgamirror.transfer.copying import Loaded, loaded, writing_early
+from tcgamirror.transfer.catalogue_copy import Snapshot, image_of, meeting
+from tcgamirror.transfer.copier import Loaded, loaded, writing_early
 from tcgamirror.transfer.describing import readme
+from tcgamirror.transfer.destination import ArchivePlace, DirectoryPlace, Place
 from tcgamirror.transfer.layout import (
     EARLIER,
     MOST_BYTES,
@@ -37,9 +39,7 @@ from tcgamirror.transfer.layout import (
     checked_name,
     formatted_sums,
 )
-from tcgamirror.transfer.places import ArchivePlace, DirectoryPlace, Place
 from tcgamirror.transfer.scan import sums_of
-from tcgamirror.transfer.snapshot import Snapshot, image_of, meeting
 from tcgamirror.transfer.workplace import are_apart, check_dest, workplace
 
 _TRIES = 60
