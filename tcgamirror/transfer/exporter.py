@@ -27,7 +27,14 @@ from tcgamirror.system.files import free_bytes
 from tcgamirror.transfer.catalogue_copy import Snapshot, image_of, meeting
 from tcgamirror.transfer.copier import Loaded, loaded, writing_early
 from tcgamirror.transfer.describing import readme
-from tcgamirror.transfer.destination import ArchivePlace, DirectoryPlace, Place
+from tcgamirror.transfer.destination import (
+    ArchivePlace,
+    DirectoryPlace,
+    Place,
+    are_apart,
+    check_dest,
+    workplace,
+)
 from tcgamirror.transfer.layout import (
     EARLIER,
     MOST_BYTES,
@@ -40,7 +47,6 @@ from tcgamirror.transfer.layout import (
     formatted_sums,
 )
 from tcgamirror.transfer.scan import sums_of
-from tcgamirror.transfer.workplace import are_apart, check_dest, workplace
 
 _TRIES = 60
 _WAIT_SECONDS = 0.05
