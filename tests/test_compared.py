@@ -18,7 +18,7 @@ import pytest
 
 from tcgamirror.imaging.verified import FILE, Compared, same, sign
 from tcgamirror.system.files import YOUNG, sync_disk
-from tcgamirror.transfer.layout import UNFINISHED
+from tcgamirror.transfer.archive.format import UNFINISHED
 from tests.carrying import exported, inside
 from tests.command import run, succeeded
 from tests.gdc import Listed, StandIn

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.system.lock import Lock
-from tcgamirror.transfer.layout import HELD
+from tcgamirror.transfer.archive.format import HELD
 from tests.carrying import (
     FORMS,
     exported,

@@ -13,9 +13,9 @@ import pytest
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.model.errors import WrongUse
 from tcgamirror.transfer import exporter as exporting
-from tcgamirror.transfer import members
+from tcgamirror.transfer.archive import members
+from tcgamirror.transfer.archive.format import HELD, MOST_BYTES, SUMS, Form
 from tcgamirror.transfer.destination import workplace
-from tcgamirror.transfer.layout import HELD, MOST_BYTES, SUMS, Form
 from tests.carrying import FORMS, exported, imported, inside
 from tests.catalogues import LATER, listing, slide
 from tests.command import run, succeeded

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.model.errors import BadExport, TcgaMirrorError
-from tcgamirror.transfer import tars
-from tcgamirror.transfer.archives import opened
+from tcgamirror.transfer.archive import tar_reader
+from tcgamirror.transfer.archive.reader import opened
 from tests.carrying import again, catalogue, entry, exported, packed, refused, resummed
 from tests.command import run, succeeded
 from tests.fuzz import with_lock_sum
@@ -117,7 +117,7 @@ def test_headers_of_any_length_are_not_read(root: Path, tmp_path: Path) -> None:
 def test_headers_without_end_are_not_read(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: bytes
 ) -> None:
-    monkeypatch.setattr(tars, "_MOST_HEADERS", 100)
+    monkeypatch.setattr(tar_reader, "_MOST_HEADERS", 100)
     tar = tmp_path / "a.tar"
     data = b"" if kind == tarfile.DIRTYPE else b"9 path=x\n".ljust(512, b"\0")[:512]
     head = entry("x", type=kind, size=9 if data else 0).tobuf(tarfile.GNU_FORMAT)

@@ -15,7 +15,7 @@ import pytest
 from tcgamirror.model.text import timestamp
 from tcgamirror.system.lock import Lock
 from tcgamirror.transfer import scan
-from tcgamirror.transfer.members import Member
+from tcgamirror.transfer.archive.members import Member
 from tests.carrying import (
     FORMS,
     entry,

@@ -19,8 +19,8 @@ from tcgamirror.cli.progress import SyncProgress, TransferProgress
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, WrongUse
 from tcgamirror.system.interrupt import Brake
+from tcgamirror.transfer.archive.format import check_ending
 from tcgamirror.transfer.exporter import Asked, Exported, export
-from tcgamirror.transfer.layout import check_ending
 
 if TYPE_CHECKING:
     from tcgamirror.differences import Synced

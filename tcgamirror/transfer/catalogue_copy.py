@@ -15,7 +15,7 @@ from tcgamirror.catalogue.rows import PICTURE, SlideRows, put_rows, reading_copy
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.model.errors import BadExport, Damaged, WrongUse
 from tcgamirror.model.slide import Status
-from tcgamirror.transfer.layout import checked_name
+from tcgamirror.transfer.archive.format import checked_name
 
 
 def image_of(rows: SlideRows) -> Image | None:

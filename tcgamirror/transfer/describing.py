@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from tcgamirror import __version__
 from tcgamirror.mirror.settings import Settings
-from tcgamirror.transfer.layout import EARLIER, SUMS
+from tcgamirror.transfer.archive.format import EARLIER, SUMS
 
 _PAGE = """\
 TCGA whole-slide images at a known resolution

@@ -22,9 +22,9 @@ from tcgamirror.model.errors import WrongUse
 from tcgamirror.system.files import make_folder, room, sync_disk, sync_folder
 from tcgamirror.system.lock import Lock
 from tcgamirror.system.parallel import in_batches, threads
+from tcgamirror.transfer.archive.format import HELD, UNFINISHED, Form
+from tcgamirror.transfer.archive.writer import TarWriter
 from tcgamirror.transfer.copier import Copier, Loaded, loaded
-from tcgamirror.transfer.layout import HELD, UNFINISHED, Form
-from tcgamirror.transfer.writers import TarWriter
 
 MOST_THREADS = 4
 """A disk is no faster for more, and an archive's images are in memory meanwhile."""

@@ -24,6 +24,17 @@ from tcgamirror.mirror.directory import CATALOGUE, GALLERY, Home
 from tcgamirror.mirror.settings import FILE_NAME, format_settings
 from tcgamirror.model.errors import BadExport, NoRoom, WrongUse
 from tcgamirror.system.files import free_bytes
+from tcgamirror.transfer.archive.format import (
+    EARLIER,
+    MOST_BYTES,
+    MOST_ENTRIES,
+    MOST_LOCK,
+    README,
+    SUMS,
+    Form,
+    checked_name,
+    formatted_sums,
+)
 from tcgamirror.transfer.catalogue_copy import Snapshot, image_of, meeting
 from tcgamirror.transfer.copier import Loaded, loaded, writing_early
 from tcgamirror.transfer.describing import readme
@@ -34,17 +45,6 @@ from tcgamirror.transfer.destination import (
     are_apart,
     check_dest,
     workplace,
-)
-from tcgamirror.transfer.layout import (
-    EARLIER,
-    MOST_BYTES,
-    MOST_ENTRIES,
-    MOST_LOCK,
-    README,
-    SUMS,
-    Form,
-    checked_name,
-    formatted_sums,
 )
 from tcgamirror.transfer.scan import sums_of
 

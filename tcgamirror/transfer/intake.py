@@ -22,7 +22,7 @@ from tcgamirror.mirror.verify import checkers
 from tcgamirror.model.errors import BadExport, Damaged, Interrupted
 from tcgamirror.model.geometry import Size
 from tcgamirror.system.files import digest, make_folder, part_of, room, sync_folder
-from tcgamirror.transfer.members import Member
+from tcgamirror.transfer.archive.members import Member
 
 _BATCH_IMAGES, _BATCH_BYTES = 32, 64 << 20
 

@@ -15,9 +15,16 @@ from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.mirror.settings import FILE_NAME
 from tcgamirror.model.errors import BadExport, WrongUse
 from tcgamirror.system.files import room
-from tcgamirror.transfer.archives import Archive, opened, read_through
-from tcgamirror.transfer.layout import EARLIER, MOST_BYTES, MOST_LOCK, SUMS, Form, parsed_sums
-from tcgamirror.transfer.members import Member
+from tcgamirror.transfer.archive.format import (
+    EARLIER,
+    MOST_BYTES,
+    MOST_LOCK,
+    SUMS,
+    Form,
+    parsed_sums,
+)
+from tcgamirror.transfer.archive.members import Member
+from tcgamirror.transfer.archive.reader import Archive, opened, read_through
 
 Kept = TypeVar("Kept")
 

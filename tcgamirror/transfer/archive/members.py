@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tcgamirror.model.errors import BadExport
-from tcgamirror.transfer.layout import MOST_ENTRIES, checked_name
+from tcgamirror.transfer.archive.format import MOST_ENTRIES, checked_name
 
 PIECE = 1 << 20
 

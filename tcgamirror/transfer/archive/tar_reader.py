@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tcgamirror.model.errors import BadExport
-from tcgamirror.transfer.layout import MOST_ENTRIES
-from tcgamirror.transfer.members import Member, Names
+from tcgamirror.transfer.archive.format import MOST_ENTRIES
+from tcgamirror.transfer.archive.members import Member, Names
 
 _BLOCK = 512
 _MOST_EXTENDED = 1 << 14

@@ -18,9 +18,9 @@ from tcgamirror.catalogue.journals import ROLLBACK, WAL
 from tcgamirror.mirror.directory import CATALOGUE, WORK
 from tcgamirror.model.errors import BadExport, WrongUse
 from tcgamirror.system.openat import Tree
-from tcgamirror.transfer.layout import Form, refusal
-from tcgamirror.transfer.members import Member, Names
-from tcgamirror.transfer.tars import Tar
+from tcgamirror.transfer.archive.format import Form, refusal
+from tcgamirror.transfer.archive.members import Member, Names
+from tcgamirror.transfer.archive.tar_reader import Tar
 
 _HEADER = 100
 """Bytes at a catalogue's beginning that tell of its changes."""
