@@ -14,7 +14,7 @@ import pytest
 
 from tcgamirror.model.text import timestamp
 from tcgamirror.system.lock import Lock
-from tcgamirror.transfer import scan
+from tcgamirror.transfer.archive import reader
 from tcgamirror.transfer.archive.members import Member
 from tests.carrying import (
     FORMS,
@@ -209,7 +209,7 @@ def test_a_catalogue_that_is_written_while_it_is_read_is_not_taken(
     whole: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = shutil.copytree(whole[0], tmp_path / "m")
-    keep = scan._keep
+    keep = reader._keep
     ways = {"at once": "images", "in the same tick": "sample", "in a journal": "facts"}
     way = ""
 
@@ -227,7 +227,7 @@ def test_a_catalogue_that_is_written_while_it_is_read_is_not_taken(
 
     for way in ways:
         with monkeypatch.context() as patched:
-            patched.setattr(scan, "_keep", kept)
+            patched.setattr(reader, "_keep", kept)
             result = inside("--mirror", tmp_path / "i", "import", source)
         assert result.code == 2 and "is a mirror in use" in result.sentence, (way, result)
         assert not (tmp_path / "i").exists()

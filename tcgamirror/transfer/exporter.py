@@ -34,10 +34,11 @@ from tcgamirror.transfer.archive.format import (
     Form,
     checked_name,
     formatted_sums,
+    readme,
 )
+from tcgamirror.transfer.archive.reader import sums_of
 from tcgamirror.transfer.catalogue_copy import Snapshot, image_of, meeting
 from tcgamirror.transfer.copier import Loaded, loaded, writing_early
-from tcgamirror.transfer.describing import readme
 from tcgamirror.transfer.destination import (
     ArchivePlace,
     DirectoryPlace,
@@ -46,7 +47,6 @@ from tcgamirror.transfer.destination import (
     check_dest,
     workplace,
 )
-from tcgamirror.transfer.scan import sums_of
 
 _TRIES = 60
 _WAIT_SECONDS = 0.05

@@ -40,8 +40,8 @@ from tcgamirror.model.slide import Status
 from tcgamirror.model.text import timestamp
 from tcgamirror.system.files import free_bytes, make_folder, room
 from tcgamirror.system.lock import Lock
+from tcgamirror.transfer.archive.reader import Scan, check_sums, scanned
 from tcgamirror.transfer.intake import Arrivals, Wanted
-from tcgamirror.transfer.scan import Scan, check_sums, scanned
 from tcgamirror.transfer.untrusted import Foreign
 
 SCRATCH = "import"

@@ -1,19 +1,26 @@
-"""What an export is called and holds, and how large anything in it may be."""
+"""What an export is called and holds, and how large anything in it may be.
+
+The page that lies in an export, for whoever finds it.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 
+from tcgamirror import __version__
 from tcgamirror.mirror import settings
 from tcgamirror.mirror.directory import CATALOGUE
-from tcgamirror.mirror.settings import FILE_NAME
+from tcgamirror.mirror.settings import FILE_NAME, Settings
 from tcgamirror.model.errors import BadExport, WrongUse
 from tcgamirror.transfer import untrusted
 
 README = "README.txt"
+
 SUMS = "SHA256SUMS"
+
 EARLIER = "SHA256SUMS.earlier"
 """Of what an export since another one leaves out, because an earlier one holds it."""
 
@@ -24,6 +31,7 @@ HELD = ".export.lock"
 """The lock in that directory. No mirror has a file of that name, by which it is told from one."""
 
 MOST_NAME = 300
+
 MOST_ENTRIES = 500_000
 """Files in an export: all of TCGA has 30,000 slides. A larger mirror takes several, or a sync.
 
@@ -53,6 +61,40 @@ _OTHER_PACKERS = frozenset(
 
 _PIECE_OF_ARCHIVE = re.compile(r"\.(?:part)?[0-9]{2,4}")
 """Ending of one of several files into which an archive was cut."""
+
+_PAGE = """\
+TCGA whole-slide images at a known resolution
+
+This is an export of a mirror made by tcgamirror {version}.
+
+  images     {target}
+  release    {release}
+  sample     {sample}
+  in here    {images} images
+
+images/          one image a slide; each tells its resolution and slide inside
+catalogue.db     SQLite; its view `mirror` has a row for each slide of the sample
+tcgamirror.toml  the settings of the mirror
+gallery/         pages to look at, if they were made: open gallery/index.html
+{sums:16} digests of all of these files
+{earlier}
+To check that all is as it was made, in this directory (Linux; `shasum -a 256 -c` on a Mac):
+
+  sha256sum -c {sums}
+
+To make a mirror of it, or add it to one (of the archive, too, without unpacking it):
+
+  tcgamirror --mirror DIR import THIS
+
+The slides are the work of The Cancer Genome Atlas (https://www.cancer.gov/tcga),
+served by the NCI Genomic Data Commons (https://gdc.cancer.gov).
+"""
+
+_EARLIER = """\
+
+{count} images are not in here, because an earlier export holds them:
+import that one first. {name} names them.
+"""
 
 
 class Form(StrEnum):
@@ -134,3 +176,23 @@ def parsed_sums(text: str, called: str) -> dict[str, str]:
             raise BadExport(f"{called} is no list of digests as sha256sum makes it")
         sums[match["path"].removeprefix("./")] = match["sha256"]
     return sums
+
+
+def readme(
+    settings: Settings,
+    release: str | None,
+    slides: Mapping[str, int],
+    images: int,
+    left_out: int,
+) -> str:
+    """The page. slides: by status. left_out: images that an earlier export holds."""
+    counts = ", ".join(f"{count:,} {status}" for status, count in sorted(slides.items()))
+    return _PAGE.format(
+        version=__version__,
+        target=settings.fixed,
+        release=release or "none listed yet",
+        sample=f"{sum(slides.values()):,} slides: {counts or 'none'}",
+        images=f"{images:,}",
+        sums=SUMS,
+        earlier=_EARLIER.format(count=f"{left_out:,}", name=EARLIER) if left_out else "",
+    )
