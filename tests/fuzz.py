@@ -48,10 +48,10 @@ from tcgamirror.model.errors import TcgaMirrorError
 from tcgamirror.model.geometry import Box, Size
 from tcgamirror.model.slide import ImageFormat
 from tcgamirror.net.response import parsed as parsed_json
-from tcgamirror.publishers import Folder
 from tcgamirror.sources import gdc
 from tcgamirror.sources.manifest import slides_of
 from tcgamirror.transfer.archive.reader import check_sums, scanned
+from tcgamirror.transfer.sync.remote import Folder
 from tcgamirror.transfer.untrusted import Foreign
 from tests.test_gdc import API, STATUS, Scripted, hit, page
 from tests.test_lockfile import LOCK

@@ -15,11 +15,11 @@ import pytest
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.schema import MIGRATIONS
 from tcgamirror.model.errors import Damaged, TcgaMirrorError
-from tcgamirror.publishers import Folder
-from tcgamirror.sync import synchronize
 from tcgamirror.system.interrupt import Brake
 from tcgamirror.transfer import untrusted
 from tcgamirror.transfer.columns import TABLES
+from tcgamirror.transfer.sync.remote import Folder
+from tcgamirror.transfer.sync.synchronizer import synchronize
 from tests.carrying import again, catalogue, exported, imported, inside, known, refused, resummed
 from tests.gdc import Listed, StandIn
 from tests.mirrors import contents, images, made, updated

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror import publishers
 from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.model.errors import NetworkError, TooLong, TooSlow
 from tcgamirror.net.client import Transport
-from tcgamirror.publishers import Web
-from tcgamirror.sync import synchronize
 from tcgamirror.system.interrupt import Brake
+from tcgamirror.transfer.sync import remote
+from tcgamirror.transfer.sync.remote import Web
+from tcgamirror.transfer.sync.synchronizer import synchronize
 from tests.command import Result, run, succeeded
 from tests.mirrors import column, impatient
 from tests.publishing import Silent, made_up
@@ -65,7 +65,7 @@ def synced(root: Path, script: Script) -> object:
 def test_a_catalogue_without_end_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Script, error: type[NetworkError]
 ) -> None:
-    monkeypatch.setattr(publishers, "MOST_BYTES", 5_000_000)
+    monkeypatch.setattr(remote, "MOST_BYTES", 5_000_000)
     with within(20), pytest.raises(error):
         synced(tmp_path / "m", publishing(answer, NONE))
     assert not (tmp_path / "m").exists()

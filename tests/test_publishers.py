@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror import publishers
 from tcgamirror.model.errors import Damaged, Locked, TooLong
 from tcgamirror.net.client import Transport
-from tcgamirror.publishers import Folder, Seen, Web
+from tcgamirror.transfer.sync import remote
+from tcgamirror.transfer.sync.remote import Folder, Seen, Web
 from tcgamirror.transfer.untrusted import Foreign
 from tests.command import ordinary, run
 from tests.publishing import by_python, made_up
@@ -28,7 +28,7 @@ def source(tmp_path: Path) -> Path:
 def test_a_catalogue_that_is_being_changed_is_waited_for(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishers, "AGAIN_AFTER", (0.01, 0.01))
+    monkeypatch.setattr(remote, "AGAIN_AFTER", (0.01, 0.01))
     wal = source / "catalogue.db-wal"
     wal.write_bytes(b"changes")
     stop = threading.Event()
@@ -43,7 +43,7 @@ def test_a_catalogue_that_is_being_changed_is_waited_for(
 def test_a_catalogue_that_changes_during_its_download_is_fetched_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishers, "AGAIN_AFTER", (0.01, 0.01))
+    monkeypatch.setattr(remote, "AGAIN_AFTER", (0.01, 0.01))
     stop = threading.Event()
     none, tag = whole(b"", "404 Not Found"), 'ETag: "{}"'
     scripts = [whole(b"torn", "200 OK", tag.format(1)), none, none, whole(b"now", "200 OK")]
@@ -59,7 +59,7 @@ def test_a_catalogue_that_changes_during_its_download_is_fetched_again(
 def test_a_file_longer_than_any_is_not_copied(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishers, "MOST_BYTES", 5000)
+    monkeypatch.setattr(remote, "MOST_BYTES", 5000)
     stop = threading.Event()
     with pytest.raises(Damaged, match="as no catalogue has"):
         Folder(source, None, stop).catalogue(tmp_path, None)

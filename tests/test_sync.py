@@ -24,9 +24,9 @@ from tcgamirror.mirror.settings import read_settings
 from tcgamirror.model.errors import Unreachable
 from tcgamirror.net.client import Transport
 from tcgamirror.net.timeouts import Patience
-from tcgamirror.publishers import Web
-from tcgamirror.sync import synchronize
 from tcgamirror.system.interrupt import Brake
+from tcgamirror.transfer.sync.remote import Web
+from tcgamirror.transfer.sync.synchronizer import synchronize
 from tests.carrying import is_clean, moved_projects
 from tests.command import Result, ended, run, started, succeeded
 from tests.gdc import Listed, StandIn

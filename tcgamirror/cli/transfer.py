@@ -23,9 +23,9 @@ from tcgamirror.transfer.archive.format import check_ending
 from tcgamirror.transfer.exporter import Asked, Exported, export
 
 if TYPE_CHECKING:
-    from tcgamirror.differences import Synced
-    from tcgamirror.publishers import Publisher
     from tcgamirror.transfer.importer import Imported
+    from tcgamirror.transfer.sync.plan import Synced
+    from tcgamirror.transfer.sync.remote import Publisher
 
 SHOWN = 20
 """Images named on the terminal."""
@@ -164,9 +164,9 @@ def say_import(command: argparse.ArgumentParser) -> None:
 
 def sync(given: argparse.Namespace) -> ExitCode:
     # Only now: `serve` asks nobody.
-    from tcgamirror.differences import rehearse
     from tcgamirror.mirror.settings import address, byte_rate
-    from tcgamirror.sync import synchronize
+    from tcgamirror.transfer.sync.plan import rehearse
+    from tcgamirror.transfer.sync.synchronizer import synchronize
 
     if given.mirror is not None:
         raise WrongUse("sync takes the two mirrors as SRC and DST, not by --mirror")
@@ -182,7 +182,7 @@ def sync(given: argparse.Namespace) -> ExitCode:
         return synchronize(source, root, moving, brake, delete=given.delete)
 
     from tcgamirror.net.client import Transport
-    from tcgamirror.publishers import Folder, Web
+    from tcgamirror.transfer.sync.remote import Folder, Web
 
     try:
         if _is_address(given.source):

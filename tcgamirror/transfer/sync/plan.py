@@ -20,8 +20,8 @@ from tcgamirror.mirror.directory import CATALOGUE, FIXED, Home
 from tcgamirror.mirror.settings import FILE_NAME, Settings, target
 from tcgamirror.model.errors import BadSettings, Damaged, ExitCode, WrongUse
 from tcgamirror.model.slide import ImageFormat, Resample, Status
-from tcgamirror.publishers import Folder, Publisher, Seen
 from tcgamirror.system.files import digest, replacing
+from tcgamirror.transfer.sync.remote import Folder, Publisher, Seen
 from tcgamirror.transfer.untrusted import Foreign
 
 STATE = ".sync.json"

@@ -21,23 +21,6 @@ from typing import Protocol
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
-from tcgamirror.differences import (
-    STATE,
-    Failure,
-    Plan,
-    State,
-    Synced,
-    check_target,
-    images_here,
-    is_there,
-    plan_of,
-    refuse_itself,
-    right_here,
-    same_target,
-    sampled_by,
-    settings_of,
-    size_at,
-)
 from tcgamirror.mirror.directory import CATALOGUE, LOCK, WORK, Home
 from tcgamirror.mirror.lockfile import MOST_BYTES as MOST_LOCK
 from tcgamirror.mirror.lockfile import lines_of, read_lock
@@ -58,12 +41,29 @@ from tcgamirror.model.errors import (
     Unreachable,
     WrongUse,
 )
-from tcgamirror.publishers import Folder, Publisher, Seen
 from tcgamirror.system.files import digest, free_bytes, make_folder, replacing, room, sync_folder
 from tcgamirror.system.interrupt import Brake
 from tcgamirror.system.lock import Lock
 from tcgamirror.system.mounts import check_locks
-from tcgamirror.takeover import take_over
+from tcgamirror.transfer.sync.commit import take_over
+from tcgamirror.transfer.sync.plan import (
+    STATE,
+    Failure,
+    Plan,
+    State,
+    Synced,
+    check_target,
+    images_here,
+    is_there,
+    plan_of,
+    refuse_itself,
+    right_here,
+    same_target,
+    sampled_by,
+    settings_of,
+    size_at,
+)
+from tcgamirror.transfer.sync.remote import Folder, Publisher, Seen
 from tcgamirror.transfer.untrusted import Foreign
 
 WORKERS = 4

@@ -1,0 +1,1 @@
+"""Bring one mirror to the state of another."""
