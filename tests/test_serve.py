@@ -21,9 +21,9 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror import serve as serving
-from tcgamirror.site import Site
-from tcgamirror.snapshots import Snapshots
+from tcgamirror.web import server as serving
+from tcgamirror.web.app import Site
+from tcgamirror.web.snapshot import Snapshots
 from tests.command import ended, run, started, succeeded
 from tests.mirrors import until
 from tests.publishing import made_up, paths, replace_image

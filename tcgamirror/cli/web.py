@@ -23,7 +23,7 @@ examples:
 
 
 def serve(given: argparse.Namespace) -> ExitCode:
-    from tcgamirror.serve import serve as serve_at
+    from tcgamirror.web.server import serve as serve_at
 
     home = home_of(given)
 

@@ -23,8 +23,8 @@ from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
 
 from tcgamirror.model.errors import ExitCode, WrongUse
-from tcgamirror.site import Site
-from tcgamirror.snapshots import Snapshots
+from tcgamirror.web.app import Site
+from tcgamirror.web.snapshot import Snapshots
 
 if TYPE_CHECKING:
     from waitress.adjustments import Adjustments

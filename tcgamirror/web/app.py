@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from tcgamirror.mirror.directory import CATALOGUE, GALLERY
 from tcgamirror.model.errors import TcgaMirrorError
 from tcgamirror.model.text import in_bytes
-from tcgamirror.snapshots import Snapshot, Snapshots
 from tcgamirror.system.openat import Tree
+from tcgamirror.web.snapshot import Snapshot, Snapshots
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

@@ -1,0 +1,1 @@
+"""Show a mirror to people: gallery and read-only server."""
