@@ -33,7 +33,6 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.gallery.thumbnails import Thumbnails
 from tcgamirror.imaging.decode import JpegTiles, is_plain_jpeg
 from tcgamirror.imaging.deepzoom import DeepZoom, decoded
 from tcgamirror.imaging.image_reader import Bytes, decode_all, read_header
@@ -53,6 +52,7 @@ from tcgamirror.sources.manifest import slides_of
 from tcgamirror.transfer.archive.reader import check_sums, scanned
 from tcgamirror.transfer.sync.remote import Folder
 from tcgamirror.transfer.untrusted import Foreign
+from tcgamirror.web.gallery.thumbnails import Thumbnails
 from tests.test_gdc import API, STATUS, Scripted, hit, page
 from tests.test_lockfile import LOCK
 

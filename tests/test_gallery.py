@@ -21,10 +21,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tcgamirror.gallery.building import Made, build
-from tcgamirror.gallery.entries import harmless, is_inside
-from tcgamirror.gallery.packs import PACK, slug
-from tcgamirror.gallery.thumbnails import LONGEST, Thumbnails
 from tcgamirror.imaging.image_reader import read_header
 from tcgamirror.imaging.image_writer import write_image
 from tcgamirror.mirror.directory import Home
@@ -32,6 +28,10 @@ from tcgamirror.model.errors import Locked, WrongUse
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat
 from tcgamirror.system.lock import Lock
+from tcgamirror.web.gallery.builder import Made, build
+from tcgamirror.web.gallery.entries import harmless, is_inside
+from tcgamirror.web.gallery.packs import PACK, slug
+from tcgamirror.web.gallery.thumbnails import LONGEST, Thumbnails
 from tests.command import run, started, succeeded
 from tests.crowd import crowd
 from tests.gdc import StandIn

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tcgamirror.gallery.building import build
+from tcgamirror.web.gallery.builder import build
 from tests.browser import Visit, needs_browser, served, started, visiting
 from tests.crowd import crowd
 from tests.mirrors import rows

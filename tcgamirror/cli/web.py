@@ -39,7 +39,7 @@ def serve(given: argparse.Namespace) -> ExitCode:
 
 
 def gallery(given: argparse.Namespace) -> ExitCode:
-    from tcgamirror.gallery.building import build
+    from tcgamirror.web.gallery.builder import build
 
     home = home_of(given)
     terminal = sys.stderr.isatty()

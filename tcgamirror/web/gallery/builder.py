@@ -8,14 +8,14 @@ from importlib.resources import files as resources
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.gallery import packs, pages
-from tcgamirror.gallery.entries import Entries, Image, read_entries
-from tcgamirror.gallery.figures import Figures, read_figures
-from tcgamirror.gallery.packs import Pack, Script
 from tcgamirror.mirror.directory import CATALOGUE, GALLERY, Home
 from tcgamirror.model.errors import WrongUse
 from tcgamirror.system import files, lock
 from tcgamirror.system.parallel import cores, in_batches
+from tcgamirror.web.gallery import packs, pages
+from tcgamirror.web.gallery.entries import Entries, Image, read_entries
+from tcgamirror.web.gallery.packs import Pack, Script
+from tcgamirror.web.gallery.statistics import Figures, read_figures
 
 FACTS, THUMBNAILS = "facts", "thumbnails"
 LOCK = ".lock"
@@ -97,7 +97,7 @@ class _Gallery:
         return self._folder / kind / f"{pack.name}.js"
 
     def _put_pages(self, made: Iterable[tuple[str, str]]) -> None:
-        assets = resources("tcgamirror.gallery") / "assets"
+        assets = resources("tcgamirror.web.gallery") / "assets"
         wanted = [(name, (assets / name).read_bytes()) for name in ASSETS]
         wanted += [(name, text.encode()) for name, text in made]
         for name, data in wanted:
@@ -114,7 +114,7 @@ class _Gallery:
         if not due:
             return
         # Only now: a gallery that shows no new image needs no decoder.
-        from tcgamirror.gallery.thumbnails import Thumbnails
+        from tcgamirror.web.gallery.thumbnails import Thumbnails
 
         maker = Thumbnails()
 

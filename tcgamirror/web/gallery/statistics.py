@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.reports import Counts
-from tcgamirror.gallery.entries import Entries, Fact, harmless, number
+from tcgamirror.web.gallery.entries import Entries, Fact, harmless, number
 
 MOST_BINS = 24
 

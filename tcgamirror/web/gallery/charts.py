@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from tcgamirror.gallery.figures import Bin
+from tcgamirror.web.gallery.statistics import Bin
 
 WIDTH = 640
 ROW = 22

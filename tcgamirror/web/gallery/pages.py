@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from html import escape
 
 from tcgamirror.catalogue.reports import Counts
-from tcgamirror.gallery import charts
-from tcgamirror.gallery.charts import Bar, Part
-from tcgamirror.gallery.entries import harmless
-from tcgamirror.gallery.figures import Figures
 from tcgamirror.model.text import in_bytes, in_time
+from tcgamirror.web.gallery import charts
+from tcgamirror.web.gallery.charts import Bar, Part
+from tcgamirror.web.gallery.entries import harmless
+from tcgamirror.web.gallery.statistics import Figures
 
 _POLICY = (
     "default-src 'none'; script-src 'self' file:; style-src 'self' file:; "

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tcgamirror.gallery.entries import Entries, Entry
 from tcgamirror.system.files import replacing
+from tcgamirror.web.gallery.entries import Entries, Entry
 
 PACK = 50
 """Slides in a pack. More of them make fewer files, but also more to load for one thumbnail."""
