@@ -18,7 +18,7 @@ help:
 	@echo "make clean  remove what the others made"
 
 run: $(READY)
-	@$(PY) -m tests.demo
+	@$(PY) -m tests.support.demo
 
 test: $(READY)
 	$(VENV)/bin/ruff check .
@@ -66,8 +66,8 @@ build: $(BUILD_VENV)/.ready
 	$(BUILD_VENV)/bin/python build/pack.py
 
 test-binary: $(READY)
-	TCGAMIRROR_BINARY=$(CURDIR)/dist/tcgamirror $(PY) -m pytest tests/test_binary.py tests/test_doctor.py \
-		$$(grep -l "tests.command" tests/test_*.py | grep -v -e test_binary -e test_doctor)
+	TCGAMIRROR_BINARY=$(CURDIR)/dist/tcgamirror $(PY) -m pytest tests/build/test_binary.py tests/mirror/test_doctor.py \
+		$$(grep -l "tests.support.command" tests/test_*.py | grep -v -e test_binary -e test_doctor)
 
 install:
 	install -D -m 755 dist/tcgamirror $(DESTDIR)$(PREFIX)/bin/tcgamirror

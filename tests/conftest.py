@@ -15,23 +15,23 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.fault_matrix import pytest_terminal_summary as pytest_terminal_summary
 from tests.gdc import Listed, StandIn
-from tests.levels import ZOO, MadeSlides
-from tests.raw_server import head
+from tests.support.fault_matrix import pytest_terminal_summary as pytest_terminal_summary
+from tests.support.levels import ZOO, MadeSlides
+from tests.support.raw_server import head
 
-pytest.register_assert_rewrite("tests.command", "tests.mirrors")
+pytest.register_assert_rewrite("tests.support.command", "tests.support.mirrors")
 
 # How long one example takes tells of the machine's other work.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-from tests.mirrors import DIAGNOSTIC, TISSUE, made, small_slide, updated  # noqa: E402
+from tests.support.mirrors import DIAGNOSTIC, TISSUE, made, small_slide, updated  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def zoo_slides(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    """The path of every slide of `tests.slides.zoo()` by its name.
+    """The path of every slide of `tests.support.slides.zoo()` by its name.
 
     Made once a session, each at its first use: a module that asks for three
     pays for three. Read them, do not write to them.

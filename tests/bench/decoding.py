@@ -21,7 +21,7 @@ from tcgamirror.imaging.resample import render
 from tcgamirror.imaging.svs import Photometric
 from tcgamirror.model.geometry import Grid, Size, at_mpp
 from tests.bench.material import MPP, Kind, structure
-from tests.levels import tile_spans
+from tests.support.levels import tile_spans
 
 BARE = "Pillow, the tiles decoded and nothing else"
 OURS = f"tcgamirror, the image at {MPP:g} µm/px"

@@ -20,7 +20,7 @@ from tcgamirror.model.slide import Target
 from tcgamirror.sources.whole import LocalFile
 from tests.gdc import Listed, listed, made_up_name
 from tests.gdc.listing import made_up_id
-from tests.slides import SlideSpec, make_slide
+from tests.support.slides import SlideSpec, make_slide
 
 MADE = Path(".build") / "bench-slides"
 MPP = 15.0

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from tests.bench.material import Kind
-from tests.slides import SlideSpec
+from tests.support.slides import SlideSpec
 
 
 @dataclass(frozen=True, slots=True)

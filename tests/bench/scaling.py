@@ -13,7 +13,7 @@ from tests.bench import ours
 from tests.bench.material import Kind
 from tests.bench.network import shaped
 from tests.bench.ways import RANGE, A, B, published_a, published_b
-from tests.slides import SlideSpec
+from tests.support.slides import SlideSpec
 
 SMALL = Kind("1,000×750 JPEG RGB", SlideSpec(width=1000, height=750, downsamples=(1,)))
 FEW = 100

@@ -22,9 +22,9 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror.directory import CATALOGUE, Home
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.slide import Kind, Listing, Slide, Target
-from tests.command import BINARY, ROOT
 from tests.gdc import StandIn
-from tests.mirrors import small_slide
+from tests.support.command import BINARY, ROOT
+from tests.support.mirrors import small_slide
 
 SLIDES = 12_000
 VERSION_AIM, STATUS_AIM, SIZE_AIM = 0.30, 0.50, 32e6

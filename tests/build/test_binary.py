@@ -1,0 +1,329 @@
+"""The executable does what the source does, on machines that have nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.gdc import StandIn
+from tests.support.binary import PROGRAM, bare_root, inside, launched, needed, starts
+from tests.support.command import ROOT
+from tests.support.mirrors import MPP, addresses, images, rows
+
+pytestmark = needed
+
+SOURCE = [sys.executable, str(ROOT / "main.py")]
+MOST_BYTES, MOST_SECONDS = 32_000_000, 0.30
+OTHER_ROOT = "TCGAMIRROR_OTHER_ROOT"
+"""Names a root file system of another, older Linux to run in as well."""
+
+MIRROR_THERE = "mirror-of-a-test"
+BY_RUN = {"seconds", "fetched_at", "bytes_fetched"}
+"""Columns that no two runs share."""
+
+
+@pytest.fixture(scope="module")
+def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
+    """What cron gives, with an unpacked copy of the executable in its home."""
+    home = tmp_path_factory.mktemp("home")
+    yield {"HOME": str(home), "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh"}
+    shutil.rmtree(home)
+
+
+def wanted(root: Path, gdc: StandIn) -> list[str | Path]:
+    """A mirror of twelve slides, some JPEG and some TIFF-shaped, by whatever program."""
+    size = ("--slides", "12", "--mpp", str(MPP), "--kind", "all", "--by", "project_id")
+    return ["--mirror", root, "init", *size, *addresses(gdc)]
+
+
+def catalogue(root: Path) -> list[tuple[object, ...]]:
+    columns = [str(name) for (name,) in rows(root, "select name from pragma_table_info('mirror')")]
+    kept = ", ".join(name for name in columns if name not in BY_RUN)
+    return rows(root, f"select {kept} from mirror order by sample_rank")
+
+
+# As the source ----------------------------------------------------------------------
+
+
+def test_images_and_catalogue_are_the_source_s_bit_for_bit(
+    tmp_path: Path, small_gdc: StandIn, env: Mapping[str, str]
+) -> None:
+    for name, program, before in (("binary", PROGRAM, []), ("source", SOURCE[1], SOURCE[:1])):
+        root = tmp_path / name
+        made = launched(*wanted(root, small_gdc), env=env, program=program, before=before)
+        assert made.code == 0, made
+        ran = launched("--mirror", root, "update", env=env, program=program, before=before)
+        assert (ran.code, ran.err) == (0, ""), ran
+    assert len(images(tmp_path / "source")) == 12
+    assert images(tmp_path / "binary") == images(tmp_path / "source")
+    assert catalogue(tmp_path / "binary") == catalogue(tmp_path / "source")
+
+
+@pytest.mark.parametrize("way", ["range", "tiles", "whole"])
+def test_every_way_to_an_image_works(
+    tmp_path: Path, small_gdc: StandIn, env: Mapping[str, str], way: str
+) -> None:
+    root = tmp_path / "m"
+    launched(*wanted(root, small_gdc), "--via", way, env=env)
+    ran = launched("--mirror", root, "update", env=env)
+    assert (ran.code, ran.err) == (0, ""), ran
+    assert rows(root, "select distinct source from mirror") == [(way,)]
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["init", "--help"], ["nonsense"]])
+def test_words_and_exit_codes_are_the_source_s(words: list[str], env: Mapping[str, str]) -> None:
+    own = launched(*words, env=env)
+    assert own == launched(*words, env=env, program=SOURCE[1], before=SOURCE[:1])
+
+
+# However it is started --------------------------------------------------------------
+
+
+def test_it_starts_in_an_empty_environment_from_a_read_only_directory(
+    tmp_path: Path, env: Mapping[str, str]
+) -> None:
+    (tmp_path / "here").mkdir(0o555)
+    assert starts(launched("--version", env={"TMPDIR": env["HOME"]}, cwd=tmp_path / "here"))
+
+
+def test_it_starts_under_another_name_and_by_links(tmp_path: Path, env: Mapping[str, str]) -> None:
+    other = tmp_path / "ünï code" / "other name"
+    other.parent.mkdir()
+    shutil.copy(PROGRAM, other)
+    (tmp_path / "link").symlink_to(other)
+    for path in (other, tmp_path / "link"):
+        assert starts(launched("--version", env=env, program=path))
+    assert starts(launched("--version", env=env, program="./other name", cwd=other.parent))
+
+
+def test_ctrl_c_while_it_starts_prints_nothing(env: Mapping[str, str]) -> None:
+    assert starts(launched("--version", env=env))
+    for milliseconds in (*range(0, 100, 4), *range(100, 300, 20)):
+        with subprocess.Popen(
+            [PROGRAM, "help-that-is-none"],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            time.sleep(milliseconds / 1000)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        said_before = "help-that-is-none" in err
+        assert said_before or (out, err) == ("", ""), (milliseconds, err)
+        # In its very first moments the process may not be the program yet.
+        assert process.returncode in (130, 2, -signal.SIGINT)
+
+
+def test_a_schedule_names_the_path_it_was_started_by(
+    tmp_path: Path, small_gdc: StandIn, env: Mapping[str, str]
+) -> None:
+    (tmp_path / "link").symlink_to(PROGRAM)
+    launched(*wanted(tmp_path / "m", small_gdc), env=env)
+    words = ("--mirror", "m", "schedule", "cron")
+    told = launched(*words, env=env, program="./link", cwd=tmp_path)
+    assert told.code == 0 and re.search(rf"{tmp_path}/(\./)?link\b", told.out), told
+    assert ".cache" not in told.out
+
+
+def test_few_open_files_are_enough(
+    tmp_path: Path, small_gdc: StandIn, env: Mapping[str, str]
+) -> None:
+    root = tmp_path / "m"
+    launched(*wanted(root, small_gdc), "--workers", "16", env=env)
+    few = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
+    assert launched("--mirror", root, "update", env=env, before=few).code == 0
+
+
+def test_the_host_s_libraries_stay_out(env: Mapping[str, str]) -> None:
+    others = {"LD_PRELOAD": "/nowhere/of.so", "LD_LIBRARY_PATH": "/usr/lib/x86_64-linux-gnu"}
+    assert starts(launched("--version", env={**env, **others}))
+
+
+def test_what_it_starts_meets_none_of_its_libraries() -> None:
+    show = "import json, os, runpy, sys; runpy.run_path(sys.argv[1]); "
+    show += "print(json.dumps(dict(os.environ)))"
+    unpacked = {"LD_LIBRARY_PATH": "/copy:/mine", "_PYI_ARCHIVE_FILE": "/copy/program"}
+    for before, after in (({}, []), ({"LD_LIBRARY_PATH_ORIG": "/mine"}, ["/mine"])):
+        told = subprocess.run(
+            [sys.executable, "-I", "-c", show, str(ROOT / "build" / "hook.py")],
+            env={**unpacked, **before},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        kept = json.loads(told.stdout)
+        assert [kept[name] for name in kept if name.startswith(("LD_", "_PYI"))] == after
+
+
+def test_the_name_shown_is_its_own(tmp_path: Path, env: Mapping[str, str]) -> None:
+    with _answering(tmp_path, slow=True) as (address, _):
+        words = [str(PROGRAM), "doctor", "--api", address]
+        with subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL) as run:
+            name = Path(f"/proc/{run.pid}/comm")
+            end = time.monotonic() + 30
+            while name.read_text() != "tcgamirror\n" or time.monotonic() > end:
+                time.sleep(0.05)
+            run.kill()
+
+
+# The network from inside ------------------------------------------------------------
+
+
+@contextmanager
+def _answering(
+    folder: Path, *, tls: bool = False, slow: bool = False
+) -> Iterator[tuple[str, list[str]]]:
+    """A server with a status and nothing else: its address, and the paths it was asked for."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            if slow:
+                time.sleep(5)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"data_release": "Data Release 45.0", "status": "OK"}')
+
+        def do_POST(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*_certificate(folder))
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http{'s' if tls else ''}://localhost:{server.server_port}", asked
+        server.shutdown()
+
+
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for localhost that only itself vouches for, and its key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is needed to make a certificate")
+    made, key = folder / "certificate.pem", folder / "key.pem"
+    command = [openssl, "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost", "-out", str(made), "-keyout", str(key)]
+    subprocess.run(command, check=True, capture_output=True)
+    return made, key
+
+
+def _status(env: Mapping[str, str], api: str) -> str:
+    told = launched("doctor", "--json", "--api", api, env=env)
+    (found,) = [row for row in json.loads(told.out)["findings"] if row["what"] == "status"]
+    return str(found["found"])
+
+
+def test_certificates_named_by_the_environment_are_trusted(
+    tmp_path: Path, env: Mapping[str, str]
+) -> None:
+    with _answering(tmp_path, tls=True) as (address, _):
+        assert "certificate verify failed" in _status(env, address)
+        trusting = {**env, "SSL_CERT_FILE": str(tmp_path / "certificate.pem")}
+        assert _status(trusting, address) == f"Data Release 45.0 at {address}"
+
+
+def test_a_proxy_is_used(tmp_path: Path, env: Mapping[str, str]) -> None:
+    with _answering(tmp_path) as (proxy, asked):
+        behind = {**env, "http_proxy": proxy}
+        assert _status(behind, "http://gdc.example").startswith("Data Release 45.0")
+        assert asked == ["http://gdc.example/status"]
+
+
+def test_names_are_looked_up(env: Mapping[str, str]) -> None:
+    assert "cannot be reached" in _status(env, "http://no-such-host.invalid")
+
+
+# Where there is nothing -------------------------------------------------------------
+
+
+@pytest.fixture(params=["nothing else", "an older system"])
+def other_root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A root file system with the executable in it, left as it was found."""
+    named = os.environ.get(OTHER_ROOT)
+    if request.param == "an older system" and not named:
+        pytest.skip(f"{OTHER_ROOT} names no root file system (debootstrap bullseye makes one)")
+    root = bare_root(Path(named or "") if request.param == "an older system" else tmp_path / "root")
+    yield root
+    (root / "tcgamirror").unlink()
+    shutil.rmtree(root / "tmp" / MIRROR_THERE, ignore_errors=True)
+    shutil.rmtree(root / "tmp" / f"tcgamirror-{os.geteuid()}", ignore_errors=True)
+
+
+def test_the_main_job_in_a_root_with(
+    other_root: Path, tmp_path: Path, small_gdc: StandIn, env: Mapping[str, str]
+) -> None:
+    there, source = Path("/tmp") / MIRROR_THERE, tmp_path / "source"
+    for words in (wanted(there, small_gdc), ["--mirror", there, "update"]):
+        ran = launched(*words, env={}, program="/tcgamirror", before=inside(other_root))
+        assert (ran.code, ran.err) == (0, ""), ran
+    for words in (wanted(source, small_gdc), ["--mirror", source, "update"]):
+        assert launched(*words, env=env, program=SOURCE[1], before=SOURCE[:1]).code == 0
+    mirror = other_root / "tmp" / MIRROR_THERE
+    assert len(images(mirror)) == 12
+    assert images(mirror) == images(source) and catalogue(mirror) == catalogue(source)
+
+
+# Its papers -------------------------------------------------------------------------
+
+
+def test_it_is_small_and_starts_fast(env: Mapping[str, str]) -> None:
+    assert PROGRAM.stat().st_size <= MOST_BYTES
+    took: list[float] = []
+    # The fastest of some: this machine may have other work.
+    while len(took) < 40 and min(took, default=1) >= MOST_SECONDS:
+        began = time.monotonic()
+        assert starts(launched("--version", env=env))
+        took.append(time.monotonic() - began)
+    assert min(took) < MOST_SECONDS
+
+
+def test_its_digest_and_its_list_of_contents_lie_beside_it() -> None:
+    sums = (PROGRAM.parent / "SHA256SUMS").read_text(encoding="utf-8")
+    digest = hashlib.sha256(PROGRAM.read_bytes()).hexdigest()
+    assert f"{digest}  tcgamirror\n" in sums
+    told = json.loads((PROGRAM.parent / "tcgamirror.sbom.json").read_text(encoding="utf-8"))
+    assert told["bomFormat"] == "CycloneDX"
+    versions = {part["name"]: part.get("version") for part in told["components"]}
+    locked = (ROOT / "build" / "requirements.lock").read_text(encoding="utf-8")
+    for name in ("numpy", "pillow", "openslide-bin", "requests", "simplejpeg", "pyinstaller"):
+        assert f"{name}=={versions[name]} " in locked
+    (openslide,) = [part for part in told["components"] if part["name"] == "openslide-bin"]
+    assert {"openslide", "cairo", "glib"} <= {part["name"] for part in openslide["components"]}
+
+
+def test_the_licences_are_inside(env: Mapping[str, str]) -> None:
+    texts = launched("licenses", env=env).out
+    for name in ("numpy", "pillow", "openslide-bin", "pyinstaller", "requests"):
+        assert f"\n{name}\n{'=' * len(name)}\n" in "\n" + texts
+    assert "GNU LESSER GENERAL PUBLIC LICENSE" in texts
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completions_and_man_page_come_from_the_parser(shell: str, env: Mapping[str, str]) -> None:
+    text = launched("completion", shell, env=env).out
+    page = (PROGRAM.parent / "tcgamirror.1").read_text(encoding="utf-8")
+    usage = launched("--help", env=env).out
+    for name in re.findall(r"^    (\w+) ", usage, re.MULTILINE):
+        assert name in text and f".SS {name}" in page
+    assert "--max-size" in text or "max-size" in text

@@ -1,0 +1,127 @@
+"""The catalogue: what it keeps of a mirror, and how it gives it back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.model.slide import Attempt, Outcome
+from tests.support.catalogues import (
+    LATER,
+    LOST,
+    NOW,
+    PICTURE,
+    done,
+    mirror_row,
+    slide,
+    three_slides,
+)
+
+COLUMNS = [
+    "file_id",
+    "file_name",
+    "project_id",
+    "primary_site",
+    "disease_type",
+    "sample_type",
+    "case_barcode",
+    "slide_barcode",
+    "kind",
+    "upstream",
+    "status",
+    "source",
+    "level",
+    "level_downsample",
+    "base_mpp",
+    "mpp_source",
+    "mpp_x",
+    "mpp_y",
+    "width",
+    "height",
+    "path",
+    "bytes",
+    "sha256",
+    "bytes_fetched",
+    "seconds",
+    "fetched_at",
+    "attempts",
+    "error",
+    "sample_rank",
+    "data_release",
+    "patched_tiles",
+]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "catalogue.db"
+
+
+@pytest.fixture
+def three(path: Path) -> Catalogue:
+    return three_slides(path)
+
+
+def test_candidates_are_in_listing_order_and_the_sample_in_its_own(three: Catalogue) -> None:
+    assert [each.file_name for each in three.candidates()] == ["a.svs", "b.svs", "c.svs"]
+    assert three.sampled() == ["b.svs", "a.svs"]
+    three.add_to_sample(["a.svs", "c.svs", "c.svs"], LATER)
+    assert three.sampled() == ["b.svs", "a.svs", "c.svs"]
+    assert [each.file_name for each in three.due(retry_failed=False)] == three.sampled()
+    assert list(three.due(retry_failed=False, limit=1)) == [slide("b", project_id=None)]
+
+
+def test_the_view_has_its_columns_in_their_order(three: Catalogue) -> None:
+    answer = three.query("select * from mirror")
+    assert list(answer.columns) == COLUMNS
+    assert len(list(answer.rows)) == 2
+
+
+def test_a_finished_slide_shows_its_picture(three: Catalogue) -> None:
+    done(three, "a")
+    row = mirror_row(three, "a.svs")
+    assert (row["status"], row["source"], row["attempts"], row["error"]) == (
+        "done",
+        "range",
+        1,
+        None,
+    )
+    assert (row["bytes_fetched"], row["seconds"]) == (1010, 2.0)
+    assert (row["mpp_source"], row["mpp_x"], row["base_mpp"]) == ("header", 8.001, 0.25)
+    assert (row["width"], row["height"], row["path"]) == (400, 300, PICTURE.path)
+    assert (row["fetched_at"], row["data_release"]) == ("2026-11-22T13:14:15Z", "Data Release 1")
+    assert (row["bytes"], row["sha256"]) == (1234, PICTURE.sha256)
+    assert [each.file_name for each in three.due(retry_failed=True)] == ["b.svs"]
+
+
+def test_a_failed_slide_says_why_and_comes_last_when_retried(three: Catalogue) -> None:
+    run = three.begin_run("fetch", NOW)
+    cut = Attempt("range", NOW, 1.0, 5, 2, "cut short", "5 of 9 bytes")
+    three.record(Outcome(slide("b"), (LOST, cut), None), run, NOW)
+    three.record(Outcome(slide("b"), (cut, LOST), None), run, NOW)
+    row = mirror_row(three, "b.svs")
+    assert row["error"] == "range: 5 of 9 bytes; tiles: 404 for /tile"
+    assert (row["status"], row["attempts"], row["source"]) == ("failed", 2, None)
+    assert [each.file_name for each in three.due(retry_failed=False)] == ["a.svs"]
+    assert [each.file_name for each in three.due(retry_failed=True)] == ["a.svs", "b.svs"]
+
+
+def test_a_damaged_image_can_be_put_back(three: Catalogue) -> None:
+    done(three, "a")
+    three.put_back(["a.svs"])
+    assert mirror_row(three, "a.svs")["status"] == "pending"
+    assert [each.file_name for each in three.due(retry_failed=False)] == ["b.svs", "a.svs"]
+
+
+def test_facts_and_runs_are_kept(three: Catalogue, path: Path) -> None:
+    three.set_fact("target", "8 µm/px")
+    three.set_fact("target", "15 µm/px")
+    run = three.begin_run("update", NOW)
+    three.close()
+    with Catalogue.open(path, read_only=True) as again:
+        assert (again.fact("target"), again.fact("none")) == ("15 µm/px", None)
+        assert again.release() == "Data Release 1"
+        (last,) = again.counts().runs
+        assert (last.run, last.command, last.ended) == (run, "update", None)

@@ -1,0 +1,214 @@
+"""Journals that nobody's killed run left: no command has SQLite act on what they say."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.journals import check_journals, copy_database
+from tcgamirror.model.errors import Damaged
+from tcgamirror.system.openat import Tree
+from tests.support.catalogues import three_slides
+from tests.support.command import run
+
+MAGIC = bytes.fromhex("d9d505f920a163d7")
+PAGE = 4096
+
+
+def summed(page: bytes, nonce: int) -> int:
+    return (nonce + sum(page[PAGE - 200 : 0 : -200])) & 0xFFFFFFFF
+
+
+def rollback(catalogue: Path, *, page: bytes | None = None, pages: int | None = None) -> bytes:
+    """A rollback journal that is hot: of one page, the first, unless another one is given."""
+    data = catalogue.read_bytes()
+    first = data[:PAGE] if page is None else page
+    count = len(data) // PAGE if pages is None else pages
+    head = MAGIC + struct.pack(">5I", 1, 7, count, 512, PAGE)
+    return (
+        head.ljust(512, b"\0") + struct.pack(">I", 1) + first + struct.pack(">I", summed(first, 7))
+    )
+
+
+def named(journal: bytes, other: Path) -> bytes:
+    """The journal with the name of a super-journal at its end, as `pager.c` writes it."""
+    name = os.fsencode(other)
+    end = struct.pack(">2I", len(name), sum(name)) + MAGIC
+    return journal + struct.pack(">I", 0x40000000 // PAGE + 1) + name + end
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    path = tmp_path / "victim"
+    path.write_text("precious")
+    return path
+
+
+@pytest.fixture
+def trap(tmp_path: Path, mirror: Path, victim: Path) -> Path:
+    """A mirror with a journal that has whoever opens it delete the victim."""
+    root = shutil.copytree(mirror, tmp_path / "trap")
+    catalogue = root / "catalogue.db"
+    (root / "catalogue.db-journal").write_bytes(named(rollback(catalogue), victim))
+    return root
+
+
+def test_the_trap_is_one(trap: Path, victim: Path) -> None:
+    with closing(sqlite3.connect(trap / "catalogue.db")) as connection:
+        connection.execute("select count(*) from sample").fetchone()
+    assert not victim.exists()
+
+
+COMMANDS: dict[str, Callable[[Path, Path], list[str | Path]]] = {
+    "sync": lambda trap, tmp: ["sync", trap, tmp / "new"],
+    "sync --dry-run": lambda trap, tmp: ["sync", trap, tmp / "new", "--dry-run"],
+    "sync into": lambda trap, tmp: ["sync", tmp / "honest", trap],
+    "sync into, --dry-run": lambda trap, tmp: ["sync", tmp / "honest", trap, "--dry-run"],
+    "import from": lambda trap, tmp: ["--mirror", tmp / "new", "import", trap],
+    "import into": lambda trap, tmp: ["--mirror", trap, "import", tmp / "honest"],
+    "export": lambda trap, tmp: ["--mirror", trap, "export", tmp / "e"],
+    "export -": lambda trap, _: ["--mirror", trap, "export", "-"],
+    "init": lambda trap, _: ["--mirror", trap, "init"],
+    "lock": lambda trap, tmp: ["--mirror", trap, "lock", tmp / "a.lock"],
+    "serve": lambda trap, _: ["--mirror", trap, "serve", "--port", "0"],
+    "query": lambda trap, _: ["--mirror", trap, "query", "select 1"],
+    "show": lambda trap, _: ["--mirror", trap, "show", "TCGA"],
+    "verify --quick": lambda trap, _: ["--mirror", trap, "verify", "--quick"],
+}
+ALONE = ("status", "verify", "changes", "gallery", "doctor", "update", "refresh", "sample")
+"""Commands that need no words more."""
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *ALONE, "fetch", "rebuild"])
+def test_no_command_deletes_what_a_journal_names(
+    trap: Path, victim: Path, mirror: Path, tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(mirror, tmp_path / "honest")
+    alone = name not in COMMANDS
+    words = ["--mirror", trap, name] if alone else COMMANDS[name](trap, tmp_path)
+    result = run(*words, timeout=60)
+    assert victim.read_text() == "precious"
+    told = result.out if name == "doctor" else result.err
+    said = "is a mirror in use" if name == "import from" else "super-journal"
+    if name not in ("init", "rebuild"):
+        assert said in told, result
+    assert name in ("doctor", "rebuild") or result.code in (2, 7), result
+    assert not (tmp_path / "new").exists() and not (tmp_path / "e").exists()
+
+
+def test_init_lock_deletes_nothing(trap: Path, victim: Path, mirror: Path, tmp_path: Path) -> None:
+    assert run("--mirror", mirror, "lock", tmp_path / "a.lock").code == 0
+    (trap / "tcgamirror.toml").unlink()
+    result = run("--mirror", trap, "init", "--lock", tmp_path / "a.lock")
+    assert (result.code, victim.read_text()) == (2, "precious"), result
+
+
+# What else may lie there ---------------------------------------------------------------
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Path:
+    (tmp_path / "m").mkdir()
+    path = tmp_path / "m" / "catalogue.db"
+    three_slides(path).close()
+    return path
+
+
+def refused(catalogue: Path, words: str) -> None:
+    before = catalogue.read_bytes()
+    for read_only in (True, False):
+        with pytest.raises(Damaged, match=words):
+            Catalogue.open(catalogue, read_only=read_only)
+    assert catalogue.read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm"])
+def test_a_link_in_a_journals_place_is_not_written_to(
+    catalogue: Path, victim: Path, suffix: str
+) -> None:
+    beside = catalogue.with_name(catalogue.name + suffix)
+    beside.symlink_to(victim)
+    refused(catalogue, "a link")
+    beside.unlink()
+    os.mkfifo(beside)
+    refused(catalogue, "not a plain file")
+    assert victim.read_text() == "precious"
+
+
+def test_a_journal_of_another_database_is_refused(catalogue: Path, tmp_path: Path) -> None:
+    journal = catalogue.with_name("catalogue.db-journal")
+    other = tmp_path / "other.db"
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute("create table a (b)")
+    journal.write_bytes(rollback(catalogue, page=other.read_bytes()[:PAGE]))
+    refused(catalogue, "of another database")
+    journal.write_bytes(rollback(catalogue).replace(struct.pack(">I", PAGE), b"\0\0\x20\0", 1))
+    refused(catalogue, "of another database, of pages of 8,192 bytes")
+    journal.write_bytes(rollback(catalogue, pages=1 << 31))
+    refused(catalogue, "grow to 2,147,483,648 pages")
+
+
+def test_a_wal_that_grows_the_database_is_refused(catalogue: Path) -> None:
+    wal = catalogue.with_name("catalogue.db-wal")
+    head = struct.pack(">6I", 0x377F0683, 3007000, PAGE, 0, 5, 6)
+    frame = struct.pack(">4I", 1, 1 << 31, 5, 6) + bytes(8) + bytes(PAGE)
+    wal.write_bytes(head + bytes(8) + frame)
+    refused(catalogue, "grow to 2,147,483,648 pages")
+    wal.write_bytes(head.replace(struct.pack(">I", PAGE), b"\0\0\x20\0") + bytes(8) + frame)
+    refused(catalogue, "of another database")
+
+
+def test_a_new_catalogue_takes_no_journal_that_was_there(tmp_path: Path, victim: Path) -> None:
+    path = tmp_path / "catalogue.db"
+    for name in ("catalogue.db-journal", "catalogue.db-wal", "catalogue.db.new-wal"):
+        (tmp_path / name).symlink_to(victim)
+    three_slides(path).close()
+    assert victim.read_text() == "precious"
+    assert not list(tmp_path.glob("catalogue.db?*"))
+
+
+# Honest ones ----------------------------------------------------------------------------
+
+KILLED = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute(f"pragma journal_mode = {sys.argv[2]}")
+connection.execute("pragma cache_size = 1")
+connection.execute("pragma cache_spill = 1")
+connection.execute("begin immediate")
+connection.execute("update slides set listed_in = 'changed'")
+for number in range(3000):
+    connection.execute("insert into facts values (?, ?)", (f"k{number}", "x" * 500))
+if sys.argv[2] == "wal":
+    connection.execute("commit")
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_what_a_killed_run_left_is_recovered_in_place_and_in_a_copy(
+    catalogue: Path, tmp_path: Path, mode: str
+) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(catalogue), mode], check=False)
+    assert killed.returncode == -9
+    suffix = "-wal" if mode == "wal" else "-journal"
+    assert catalogue.with_name(catalogue.name + suffix).stat().st_size > 4096
+    check_journals(catalogue)
+    before = {path.name: path.read_bytes() for path in catalogue.parent.iterdir()}
+    (tmp_path / "private").mkdir()
+    copy = copy_database(Tree(catalogue.parent), catalogue.name, tmp_path / "private", 1 << 30)
+    assert {path.name: path.read_bytes() for path in catalogue.parent.iterdir()} == before
+    for path in (copy, catalogue):
+        with Catalogue.open(path, read_only=True) as opened:
+            kept = opened.fact("k2999")
+        assert (kept is not None) == (mode == "wal")

@@ -1,0 +1,276 @@
+"""Listings merged one after another, against a slow and obvious model in plain dicts."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.listing import Merged
+from tcgamirror.model.errors import ListingShrunk
+from tcgamirror.model.slide import Listing, Outcome, Slide
+from tcgamirror.sources.manifest import read_manifest
+from tests.support.catalogues import LATER, NOW, PICTURE, done, listing, mirror_row, slide
+
+MANIFESTS = Path(__file__).resolve().parents[3] / "shared" / "data" / "manifests"
+
+SLIDES = st.lists(
+    st.builds(
+        Slide,
+        file_id=st.sampled_from([f"id{number}" for number in range(8)]),
+        file_name=st.sampled_from(["a.svs", "b.svs", "c.svs", "d.svs"]),
+        md5=st.sampled_from(["m1", "m2", None]),
+        size=st.sampled_from([1, 2, None]),
+        project_id=st.sampled_from(["P", "Q", None]),
+        updated=st.sampled_from(["2024", "2025", None]),
+        version=st.sampled_from(["9", "10", None]),
+    ),
+    unique_by=lambda each: each.file_id,
+    min_size=1,
+    max_size=6,
+)
+
+
+@dataclass
+class Model:
+    """What a catalogue must hold after some listings."""
+
+    slides: dict[str, Slide] = field(default_factory=dict)
+    upstream: dict[str, str] = field(default_factory=dict)
+    former: dict[str, set[str]] = field(default_factory=dict)
+    status: dict[str, str] = field(default_factory=dict)
+
+    def merge(self, slides: list[Slide]) -> Merged:
+        counts = dict.fromkeys(Merged.__dataclass_fields__, 0)
+        chosen: dict[str, Slide] = {}
+        for each in slides:
+            self.former.setdefault(each.file_name, set())
+            other = chosen.get(each.file_name)
+            if other is None or age(each) >= age(other):
+                chosen[each.file_name] = each
+        for name in self.slides.keys() - chosen.keys():
+            if self.upstream[name] != "withdrawn":
+                counts["withdrawn"] += 1
+                self.upstream[name] = "withdrawn"
+        for name, new in chosen.items():
+            for what in self.take(name, new):
+                counts[what] += 1
+        for each in slides:
+            if each is not chosen[each.file_name]:
+                counts["duplicates"] += 1
+                self.former[each.file_name].add(each.file_id)
+        for name, each in self.slides.items():
+            self.former[name].discard(each.file_id)
+        return Merged(**counts)
+
+    def take(self, name: str, new: Slide) -> list[str]:
+        old = self.slides.get(name)
+        if old is None:
+            self.slides[name], self.upstream[name] = new, "current"
+            return ["added"]
+        notes = []
+        if self.upstream[name] == "withdrawn":
+            self.upstream[name] = "current"
+            notes.append("returned")
+        if old.file_id != new.file_id:
+            self.former[name].add(old.file_id)
+        if changed(old, new):
+            notes.append("changed")
+            self.upstream[name] = "changed"
+            self.slides[name] = new
+            if name in self.status:
+                self.status[name] = "pending"
+        else:
+            if old.file_id != new.file_id:
+                notes.append("reidentified")
+            self.slides[name] = new
+            self.keep(name, old)
+        return notes or ["unchanged"]
+
+    def keep(self, name: str, old: Slide) -> None:
+        new = self.slides[name]
+        self.slides[name] = Slide(new.file_id, name, new.md5 or old.md5, new.size or old.size)
+
+
+def age(each: Slide) -> tuple[str, int]:
+    return each.updated or "", int(each.version or 0)
+
+
+def changed(old: Slide, new: Slide) -> bool:
+    if old.md5 and new.md5:
+        return old.md5 != new.md5
+    return bool(old.size and new.size and old.size != new.size)
+
+
+@given(st.lists(SLIDES, min_size=1, max_size=5))
+def test_any_listings_give_what_the_plain_model_gives(listings: list[list[Slide]]) -> None:
+    model = Model()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Catalogue.create(Path(folder) / "catalogue.db") as catalogue,
+    ):
+        for slides in listings:
+            merged = catalogue.merge(Listing("R", tuple(slides)), NOW, accept_shrink=True)
+            assert merged == model.merge(slides)
+            fresh = sorted(model.slides.keys() - model.status.keys())
+            catalogue.add_to_sample(fresh, NOW)
+            model.status.update(dict.fromkeys(fresh, "pending"))
+            rows = list(
+                catalogue.query(
+                    "select file_name, file_id, md5, size, mirror.upstream, status "
+                    "from mirror join slides using (file_name, file_id)"
+                ).rows
+            )
+            assert {row[0]: row[1:] for row in rows} == {
+                name: (each.file_id, each.md5, each.size, model.upstream[name], model.status[name])
+                for name, each in model.slides.items()
+            }
+            for name, former in model.former.items():
+                shown = catalogue.show(name)["former_ids"]
+                assert isinstance(shown, list) and set(shown) == former
+            first = sorted(model.slides)[0]
+            run = catalogue.begin_run("fetch", NOW)
+            catalogue.record(Outcome(model.slides[first], (), PICTURE), run, NOW)
+            model.status[first] = "done"
+            if model.upstream[first] == "changed":
+                model.upstream[first] = "current"
+
+
+def knowing(
+    successors: dict[str, str], asked: list[list[str]]
+) -> Callable[[list[str]], dict[str, str]]:
+    """Tells of these successors, and notes which ids it was asked for."""
+
+    def successors_of(lost: list[str]) -> dict[str, str]:
+        asked.append(lost)
+        return successors
+
+    return successors_of
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Catalogue:
+    """Slides a and b, both sampled and done."""
+    made = Catalogue.create(tmp_path / "catalogue.db")
+    made.merge(listing(slide("a"), slide("b")), NOW)
+    made.add_to_sample(["a.svs", "b.svs"], NOW)
+    done(made, "a")
+    done(made, "b")
+    return made
+
+
+def test_a_changed_file_is_pending_again_but_keeps_its_picture(catalogue: Catalogue) -> None:
+    merged = catalogue.merge(listing(slide("a", md5="other"), slide("b"), release="2"), NOW)
+    assert (merged.changed, merged.unchanged) == (1, 1)
+    row = mirror_row(catalogue, "a.svs")
+    assert (row["status"], row["upstream"], row["path"]) == ("pending", "changed", PICTURE.path)
+    assert row["data_release"] == "2"
+    assert [each.md5 for each in catalogue.due(retry_failed=False)] == ["other"]
+    done(catalogue, "a")
+    row = mirror_row(catalogue, "a.svs")
+    assert (row["status"], row["upstream"], row["attempts"]) == ("done", "current", 2)
+
+
+@pytest.mark.parametrize("md5", ["", None])
+def test_a_new_file_id_alone_makes_nothing_pending(catalogue: Catalogue, md5: str | None) -> None:
+    merged = catalogue.merge(listing(slide("a", file_id="new", md5=md5), slide("b")), NOW)
+    assert (merged.reidentified, merged.changed) == (1, 0)
+    row = mirror_row(catalogue, "a.svs")
+    assert (row["status"], row["upstream"], row["file_id"]) == ("done", "current", "new")
+    shown = catalogue.show("id-a")
+    assert (shown["former_ids"], shown["md5"]) == (["id-a"], "md5-a")
+
+
+def test_a_withdrawn_slide_is_kept_and_may_return(catalogue: Catalogue) -> None:
+    assert catalogue.merge(listing(slide("a")), NOW, accept_shrink=True).withdrawn == 1
+    row = mirror_row(catalogue, "b.svs")
+    assert (row["status"], row["upstream"]) == ("done", "withdrawn")
+    assert [each.file_name for each in catalogue.candidates()] == ["a.svs"]
+    assert catalogue.merge(listing(slide("a"), slide("b")), NOW).returned == 1
+    assert mirror_row(catalogue, "b.svs")["upstream"] == "current"
+    changes = catalogue.show("b.svs")["changes"]
+    assert isinstance(changes, list)
+    assert [each["what"] for each in changes] == ["added", "withdrawn", "returned"]
+
+
+def test_of_two_files_of_one_name_the_newest_counts_and_is_noted_once(
+    catalogue: Catalogue,
+) -> None:
+    both = listing(
+        slide("a", file_id="newer", updated="2025"), slide("a", updated="2024"), slide("b")
+    )
+    for _ in range(2):
+        assert catalogue.merge(both, NOW).duplicates == 1
+    assert mirror_row(catalogue, "a.svs")["file_id"] == "newer"
+    changes = catalogue.show("a.svs")["changes"]
+    assert isinstance(changes, list) and len(changes) == 2
+
+
+def test_a_manifest_does_not_make_known_things_unknown(catalogue: Catalogue) -> None:
+    catalogue.merge(listing(Slide("id-a", "a.svs"), Slide("id-b", "b.svs")), NOW)
+    shown = catalogue.show("a.svs")
+    assert (shown["project_id"], shown["md5"], shown["status"]) == ("TCGA-OV", "md5-a", "done")
+
+
+def test_a_listing_that_lost_a_tenth_and_more_is_not_believed(tmp_path: Path) -> None:
+    slides = [slide(f"s{number}") for number in range(20)]
+    with Catalogue.create(tmp_path / "catalogue.db") as catalogue:
+        catalogue.merge(listing(*slides), NOW)
+        with pytest.raises(ListingShrunk, match="lacks 3 of the 20 slides"):
+            catalogue.merge(listing(*slides[3:], release="half"), LATER)
+        assert (catalogue.release(), catalogue.counts().listed) == ("Data Release 1", 20)
+        assert catalogue.merge(listing(*slides[2:]), LATER).withdrawn == 2
+        assert catalogue.merge(listing(*slides[9:]), LATER, accept_shrink=True).withdrawn == 7
+
+
+def test_of_few_slides_up_to_half_may_be_left_out(tmp_path: Path) -> None:
+    slides = [slide(letter) for letter in "abcd"]
+    with Catalogue.create(tmp_path / "catalogue.db") as catalogue:
+        catalogue.merge(listing(*slides), NOW)
+        asked: list[list[str]] = []
+        with pytest.raises(ListingShrunk, match="lacks 3 of the 4 slides"):
+            catalogue.merge(listing(slides[0]), LATER, successors_of=knowing({}, asked))
+        assert asked == []
+        two = listing(*slides[:2])
+        assert catalogue.merge(two, LATER, successors_of=knowing({}, asked)).withdrawn == 2
+        assert asked == [["id-c", "id-d"]]
+
+
+def test_a_superseded_slide_names_what_stands_for_it_and_may_return(catalogue: Catalogue) -> None:
+    two = listing(slide("a"), slide("c"), release="2")
+    asked: list[list[str]] = []
+    successors_of = knowing({"id-b": "id-c", "id-a": "id-a"}, asked)
+    merged = catalogue.merge(two, NOW, successors_of=successors_of)
+    assert (merged.superseded, merged.withdrawn, merged.added) == (1, 0, 1)
+    assert mirror_row(catalogue, "b.svs")["upstream"] == "superseded"
+    again = catalogue.merge(two, NOW, successors_of=successors_of)
+    assert (again.superseded, again.withdrawn) == (0, 0)
+    assert asked == [["id-b"]]
+    back = listing(slide("a"), slide("b"), slide("c"), release="3")
+    assert catalogue.merge(back, NOW).returned == 1
+    noted = [
+        (change.what, change.detail)
+        for merge in catalogue.history("Data Release 1")
+        for change in catalogue.changes(merge.merge)
+        if change.file_name == "b.svs"
+    ]
+    assert noted == [("superseded", "by id-c c.svs"), ("returned", None)]
+
+
+def test_two_real_years_differ_in_ids_and_md5_but_not_in_names(tmp_path: Path) -> None:
+    if not MANIFESTS.exists():
+        pytest.skip("../shared/data holds no real manifests")
+    old = read_manifest(MANIFESTS / "tcga-luad-2020-09.txt")
+    new = read_manifest(MANIFESTS / "tcga-diagnostic-2024-08.txt")
+    with Catalogue.create(tmp_path / "catalogue.db") as catalogue:
+        assert catalogue.merge(old, NOW).added == 530
+        merged = catalogue.merge(new, NOW)
+        assert merged.added + merged.changed + merged.reidentified + merged.unchanged == 11765
+        assert merged.changed > 400
+        assert merged.withdrawn <= 53

@@ -1,0 +1,206 @@
+"""The catalogue as people read it: counts, one slide, and SQL that can only read."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.model.errors import BadQuery, WrongUse
+from tests.gdc import StandIn
+from tests.support.catalogues import LATER, NOW, done, listing, slide, three_slides
+from tests.support.command import run, started, succeeded
+from tests.support.mirrors import column, made, updated
+from tests.support.publishing import made_up
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "catalogue.db"
+
+
+@pytest.fixture
+def three(path: Path) -> Catalogue:
+    return three_slides(path)
+
+
+def test_the_counts_add_up(three: Catalogue) -> None:
+    done(three, "a")
+    counts = three.counts()
+    assert (counts.listed, counts.sampled, counts.pending, counts.done) == (3, 2, 1, 1)
+    assert (counts.bytes, counts.bytes_fetched, counts.release) == (1234, 1010, "Data Release 1")
+    assert [(each.project, each.done) for each in counts.by_project] == [("TCGA-OV", 1), (None, 0)]
+    assert [(each.source, each.images) for each in counts.by_source] == [("range", 1), ("tiles", 0)]
+    assert (counts.runs[0].exit_code, counts.runs[0].done, counts.runs[0].bytes) == (0, 1, 1010)
+
+
+def test_status_tells_sources_of_images_whose_tries_are_not_known(tmp_path: Path) -> None:
+    root = made_up(tmp_path / "m", 3)
+    told = succeeded("--mirror", root, "status").out
+    assert "source  images  tries  moved  time\nrange        3      0  0 B    0.0 s\n" in told
+    (source,) = succeeded("--mirror", root, "status", "--json").json()["by_source"]
+    assert source == {
+        "source": "range",
+        "images": 3,
+        "tries": 0,
+        "bytes_fetched": 0,
+        "seconds": 0.0,
+    }
+
+
+def test_a_slide_is_shown_by_any_of_its_names(three: Catalogue) -> None:
+    done(three, "a")
+    three.merge(listing(slide("a", file_id="new"), slide("b"), slide("c"), slide("ab")), LATER)
+    for name in ("new", "NEW", "id-a", "a.svs", " tcga-a "):
+        shown = three.show(name)
+        assert shown["file_name"] == "a.svs"
+    assert (shown["former_ids"], shown["status"], shown["md5"]) == (["id-a"], "done", "md5-a")
+    tries = shown["tries"]
+    assert isinstance(tries, list) and [each["source"] for each in tries] == ["tiles", "range"]
+    assert three.show("c.svs")["upstream"] == "current"
+    with pytest.raises(WrongUse, match="no slide called 'nobody'"):
+        three.show("nobody")
+
+
+def test_a_case_with_several_slides_is_asked_about_again(path: Path) -> None:
+    with Catalogue.create(path) as catalogue:
+        catalogue.merge(listing(slide("xa"), slide("xb")), NOW)
+        with pytest.raises(WrongUse, match=r"2 slides; name one of xa\.svs, xb\.svs"):
+            catalogue.show("TCGA-X")
+
+
+def test_a_query_groups_and_counts(three: Catalogue) -> None:
+    done(three, "a")
+    answer = three.query("select project_id, count(*), avg(mpp_x) from mirror group by 1")
+    assert answer.columns == ("project_id", "count(*)", "avg(mpp_x)")
+    assert list(answer.rows) == [(None, 1, None), ("TCGA-OV", 1, 8.001)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "delete from slides",
+        "update images set status = 'done'",
+        "insert into facts values ('a', 'b')",
+        "drop view mirror",
+        "create table more (a)",
+        "create temp table more (a)",
+        "attach 'other.db' as other",
+        "vacuum into 'other.db'",
+        "pragma query_only = 0",
+        "pragma journal_mode = wal",
+        "begin",
+        "with x as (select 1) delete from slides",
+        "select load_extension('x')",
+    ],
+)
+def test_a_query_only_reads(three: Catalogue, sql: str) -> None:
+    with pytest.raises(BadQuery):
+        three.query(sql)
+    assert len(three.candidates()) == 3
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        ("selct 1", 'near "selct": syntax error'),
+        ("select colour from mirror", "no such column: colour"),
+        ("select 1; select 2", "one statement"),
+        ("select ?", "bindings"),
+        ("", "no query was given"),
+        ("-- nothing", "no query was given"),
+        ("select 1\0", "null character"),
+        ("select '\ud800'", "surrogate"),
+        ("delete from slides", "query only reads"),
+    ],
+)
+def test_a_wrong_query_is_told_in_sqlites_words(three: Catalogue, sql: str, words: str) -> None:
+    with pytest.raises(BadQuery, match=words):
+        three.query(sql)
+
+
+def test_a_query_that_fails_half_way_says_so(three: Catalogue) -> None:
+    answer = three.query("select 1 union all select cast(x'ff' as text)")
+    with pytest.raises(BadQuery, match="UTF-8"):
+        list(answer.rows)
+
+
+def test_a_query_that_never_ends_can_be_interrupted(path: Path, three: Catalogue) -> None:
+    three.close()
+    endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select max(i) from n"
+    code = (
+        "import sys; from pathlib import Path; "
+        "from tcgamirror.catalogue.catalogue import Catalogue\n"
+        "catalogue = Catalogue.open(Path(sys.argv[1]), read_only=True)\n"
+        "print('asking', flush=True)\n"
+        "try: catalogue.query(sys.argv[2])\n"
+        "except KeyboardInterrupt: print('interrupted')\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, path, endless], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "asking\n"
+    time.sleep(0.3)  # It has said so just before it asks.
+    process.send_signal(signal.SIGINT)
+    answer, _ = process.communicate(timeout=60)
+    assert answer == "interrupted\n"
+
+
+def test_the_catalogue_opens_with_other_tools(path: Path, three: Catalogue) -> None:
+    sqlite_utils = pytest.importorskip("sqlite_utils")
+    done(three, "a")
+    three.close()
+    rows = list(sqlite_utils.Database(path).query("select file_name from mirror order by 1"))
+    assert rows == [{"file_name": "a.svs"}, {"file_name": "b.svs"}]
+    assert len(sqlite_utils.Database(path)["mirror"].columns_dict) == 30
+
+
+def test_a_slide_is_shown_by_its_images_name(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    updated(root)
+    path = str(column(root, "select path from mirror where sample_rank = 1")[0])
+    told = [succeeded("--mirror", root, "show", name).out for name in (path, Path(path).name)]
+    assert told[0] == told[1] and path in told[0]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select zeroblob(900000000)",
+        "select length(hex(zeroblob(400000000)))",
+        "select json_group_array(hex(zeroblob(1000000))) from N",
+        "select group_concat(hex(zeroblob(1000000))) from N",
+        "select " + ", ".join(["hex(zeroblob(2000000))"] * 200),
+        "select max(x) from (select hex(zeroblob(5000000)) || i as x from N order by x)",
+        "select " + ", ".join(["printf('%.*c', 15000000, 'x')"] * 100),
+    ],
+)
+def test_a_query_takes_bounded_memory(mirror: Path, sql: str) -> None:
+    numbers = "(with recursive n(i) as (select 1 union all select i + 1 from n where i < 40) "
+    asked = sql.replace("from N", f"from {numbers} select i from n)")
+    result = run("--mirror", mirror, "query", asked, by=("prlimit", "--as=900000000"))
+    assert result.code in (0, 2, 6), result
+    if result.code:
+        assert "too big" in result.sentence or "a query may use 256 MB" in result.sentence
+
+
+def test_rows_without_end_are_written_as_they_come(mirror: Path) -> None:
+    endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select i, 'x' from n"
+    for form in ("table", "csv", "json"):
+        with started("--mirror", mirror, "query", endless, "--format", form) as process:
+            assert process.stdout is not None
+            for _ in range(100_000):
+                assert process.stdout.readline()
+
+
+def test_no_terminal_obeys_the_name_of_a_column(mirror: Path) -> None:
+    for form in ("table", "csv", "json"):
+        asked = f'select 1 as "a{chr(27)}[2J{chr(0x9B)}{chr(0x202E)}b"'
+        told = succeeded("--mirror", mirror, "query", asked, "--format", form).out
+        assert "a [2J  b" in told and told.replace("\n", "").isprintable()

@@ -1,0 +1,88 @@
+"""The sample in the catalogue: drawn by SQL as by the plain functions, its ranks for ever."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.model.sampling import Plan, ordered
+from tcgamirror.model.slide import Kind, Listing, Slide
+from tests.model.test_sampling import PLANS
+from tests.support.catalogues import LATER, NOW, listing, mirror_row, slide
+
+SLIDES = st.lists(
+    st.builds(
+        Slide,
+        file_id=st.uuids().map(str),
+        file_name=st.text("abcdef", min_size=1, max_size=4),
+        kind=st.sampled_from((*Kind, None)),
+        project_id=st.sampled_from(("TCGA-BRCA", "TCGA-LUAD", "TCGA-OV", None)),
+        primary_site=st.sampled_from(("Breast", "Lung", None)),
+    ),
+    unique_by=lambda each: each.file_name,
+    min_size=1,
+    max_size=30,
+)
+
+
+@settings(max_examples=50)
+@given(SLIDES, PLANS, st.data())
+def test_the_order_of_the_listed_is_that_of_the_plain_function(
+    tmp_path_factory: pytest.TempPathFactory, slides: list[Slide], plan: Plan, data: st.DataObject
+) -> None:
+    left = data.draw(st.sets(st.sampled_from(slides), min_size=1).map(list))
+    path = tmp_path_factory.mktemp("picking") / "catalogue.db"
+    with Catalogue.create(path) as catalogue:
+        for now in (slides, left):
+            catalogue.merge(Listing("R", tuple(now)), NOW, accept_shrink=True)
+            listed = catalogue.candidates()
+            assert [each.file_name for each in listed] == [each.file_name for each in now]
+            assert catalogue.order(plan) == ordered(listed, plan)
+            sampled = set(catalogue.sampled())
+            unsampled = [name for name in ordered(listed, plan) if name not in sampled]
+            assert catalogue.fresh(plan) == unsampled
+            assert catalogue.order(plan, 3) == ordered(listed, plan)[:3]
+            assert catalogue.fresh(plan, 3) == unsampled[:3]
+            catalogue.add_to_sample(unsampled[:5], NOW)
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Catalogue:
+    made = Catalogue.create(tmp_path / "catalogue.db")
+    made.merge(listing(*(slide(f"s{number:03}") for number in range(100))), NOW)
+    return made
+
+
+def test_ranks_are_given_in_the_order_told_and_stay(catalogue: Catalogue) -> None:
+    names = [each.file_name for each in catalogue.candidates()]
+    random.Random(7).shuffle(names)
+    catalogue.add_to_sample(names[:10], NOW)
+    catalogue.add_to_sample(names[5:40] + names[8:9], LATER)
+    catalogue.add_to_sample([], LATER)
+    catalogue.add_to_sample(names[::-1], LATER)
+    assert catalogue.sampled() == names[:40] + names[:39:-1]
+    assert mirror_row(catalogue, names[39])["sample_rank"] == 40
+    assert (catalogue.sampled_count(), catalogue.standing(NOW).pending) == (100, 100)
+
+
+def test_what_lies_side_by_side_is_what_is_joined(catalogue: Catalogue) -> None:
+    names = [each.file_name for each in catalogue.candidates()]
+    random.Random(7).shuffle(names)
+    catalogue.add_to_sample(names, NOW)
+    for table in ("slides", "sample", "images"):
+        rows = catalogue.query(f"select file_name from {table} order by rowid").rows
+        assert [name for (name,) in rows] == sorted(names)
+
+
+def test_a_slide_that_is_not_listed_is_not_sampled(catalogue: Catalogue) -> None:
+    with pytest.raises(sqlite3.IntegrityError):
+        catalogue.add_to_sample(["s001.svs", "nobody.svs"], NOW)
+    assert catalogue.sampled() == []
+    catalogue.add_to_sample(["s001.svs"], NOW)
+    assert catalogue.sampled() == ["s001.svs"]

@@ -1,0 +1,132 @@
+"""An API that is down or answers nonsense: one sentence, the right exit code, nothing changed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.gdc import Fault, StandIn
+from tests.support.command import run, succeeded
+from tests.support.mirrors import addresses, changes_nothing, column, contents, made, rewrite, says
+
+WRONG_USE, SOME_FAILED, UNREACHABLE = 2, 3, 4
+NOTHING = "nothing to fetch: 2 of 2 slides done (Data Release 45.0 - December 04, 2025)\n"
+
+
+@pytest.fixture
+def mirror(pattern: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(pattern, tmp_path / "m")
+
+
+# The API ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def listing_due(mirror: Path, small_gdc: StandIn) -> Path:
+    """A mirror that is done, and a GDC with a new release to list."""
+    rewrite(mirror, "^api = .*", f'api = "{small_gdc.api}"')
+    small_gdc.publish(small_gdc.files, "Data Release 46.0 - March 03, 2026")
+    return mirror
+
+
+def goes_on(root: Path, *words: str) -> None:
+    """Fails unless a night tells why there is no listing, and does what there is to do: nothing."""
+    before = contents(root)
+    ended = run("--mirror", root, "update", timeout=30)
+    assert (ended.code, ended.out) == (UNREACHABLE, NOTHING)
+    assert ended.sentence.startswith("the listing stays as it was: ")
+    assert [word for word in ("127.0.0.1", *words) if word not in ended.sentence] == [], ended
+    assert contents(root) == before
+
+
+def test_an_api_that_is_down(listing_due: Path, small_gdc: StandIn) -> None:
+    small_gdc.switch("api", "refused")
+    goes_on(listing_due, "/status", "cannot be reached")
+    changes_nothing(listing_due, UNREACHABLE, "127.0.0.1", "/status", command="refresh")
+
+
+def test_an_api_that_is_busy_is_left_alone_for_a_while(
+    listing_due: Path, small_gdc: StandIn
+) -> None:
+    small_gdc.switch("api", "503")
+    before = contents(listing_due)
+    ended = run("--mirror", listing_due, "update")
+    assert (ended.code, ended.out) == (UNREACHABLE, NOTHING)
+    *pauses, last = ended.err.splitlines()
+    assert len(pauses) == 2
+    assert all("the server is busy (503). All requests to it pause for" in each for each in pauses)
+    assert "/status" in last and "503" in last
+    assert contents(listing_due) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "words"),
+    [
+        ("/status", "html", ["/status", "HTML", "JSON"]),
+        ("/files", "html", ["/files", "HTML", "JSON"]),
+        ("/status", "foreign-json", ["/status", "GDC", "data release"]),
+        ("/files", "foreign-json", ["/files", "GDC", "hits"]),
+        ("/files", "truncated-json", ["/files", "JSON"]),
+        ("/files", "endless-page", ["/files", "try again"]),
+        ("/files", "endless-body", ["/files", "bytes"]),
+        ("/status", "stall", ["/status", "1 s"]),
+        ("/files", "drip", ["/files", "bytes/s", "1 s"]),
+        ("/status", "slow-headers", ["/status", "1 s"]),
+        ("/status", "reset", ["/status"]),
+        ("/status", "403", ["/status", "403"]),
+        ("/status", "redirect", ["/status", "not followed"]),
+    ],
+)
+def test_an_api_that_answers_nonsense(
+    listing_due: Path, small_gdc: StandIn, path: str, kind: str, words: list[str]
+) -> None:
+    small_gdc.faults.add(Fault(path, kind, hold=20.0, to="http://elsewhere.invalid/"))  # type: ignore[arg-type]
+    goes_on(listing_due, *words)
+
+
+def test_files_that_nobody_gives_end_the_run(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, "--via", "range", "--workers", "2", slides=12)
+    succeeded("--mirror", root, "refresh")
+    succeeded("--mirror", root, "sample")
+    small_gdc.switch("bucket", "refused")
+    small_gdc.switch("api", "refused")
+    result = run("--mirror", root, "fetch")
+    assert (result.code, result.out) == (UNREACHABLE, "")
+    assert "no slide can be reached any more" in result.err.splitlines()[-1]
+    assert column(root, "select count(*) > 0 from mirror where status = 'pending'") == [1]
+
+
+def test_so_do_a_few_files_that_nobody_gives(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=2)
+    succeeded("--mirror", root, "refresh")
+    succeeded("--mirror", root, "sample")
+    small_gdc.switch("bucket", "refused")
+    small_gdc.switch("api", "refused")
+    result = run("--mirror", root, "fetch")
+    assert (result.code, result.out) == (UNREACHABLE, "")
+    assert "no slide can be reached: " in result.err.splitlines()[-1]
+
+
+def test_slides_that_nobody_gives_of_a_site_that_answers(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc, "--via", "range,whole", slides=2)
+    small_gdc.faults.add(Fault(r"/data/|\.svs", "reset"))
+    result = run("--mirror", root, "update")
+    assert result.code == SOME_FAILED
+    assert "0 slides fetched, 2 failed" in result.out
+
+
+def test_steps_out_of_order_are_told_what_comes_first(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    says(run("--mirror", root, "sample"), WRONG_USE, "nothing is listed", "refresh")
+    says(run("--mirror", root, "fetch"), WRONG_USE, "nothing is sampled", "update")
+
+
+def test_addresses_are_kept_as_they_were_given(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = tmp_path / "m"
+    succeeded("--mirror", root, "init", "--mpp", "4", *addresses(small_gdc))
+    text = (root / "tcgamirror.toml").read_text()
+    assert f'api = "{small_gdc.api}"' in text and f'bucket = "{small_gdc.bucket}"' in text

@@ -1,0 +1,368 @@
+"""Whatever is wrong: one sentence that names it and the way out, its exit code, nothing changed."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.gdc import StandIn, listed, made_up_name
+from tests.support.command import Result, ordinary, program, run, succeeded
+from tests.support.mirrors import changes_nothing, column, contents, made, rewrite, says, updated
+from tests.support.slides import SlideSpec, make_slide
+
+WRONG_USE, SOME_FAILED, UNREACHABLE, NO_ROOM, DAMAGED = 2, 3, 4, 6, 7
+ROW = "7ab52949-b902-4a79-a9f4-65379e221444\t{name}\t%s\t449310\treleased" % ("0" * 32)
+NAME = made_up_name("manifest")
+
+
+@pytest.fixture
+def mirror(pattern: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(pattern, tmp_path / "m")
+
+
+# The command line -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("", ["COMMAND", "--help"]),
+        ("--bogus status", ["--bogus", "status --help"]),
+        ("status --bogus", ["--bogus", "status --help"]),
+        ("show one two", ["two", "show --help"]),
+        ("updaet", ["updaet", "update"]),
+        ("show", ["SLIDE", "show --help"]),
+        ("query", ["SQL", "query --help"]),
+        ("update --limit 0", ["--limit", "'0'", "1 or more"]),
+        ("update --time-limit soon", ["--time-limit", "'soon'", "2h"]),
+        ("update --rate fast", ["--rate", "'fast'", "5M"]),
+        ("init", ["--mpp", "--max-size", "one of them"]),
+        ("init --mpp 15 --max-size 2048", ["--mpp", "--max-size", "not both"]),
+        ("init --mpp 0", ["--mpp is 0", "above 0"]),
+        ("init --mpp -1", ["--mpp is -1", "above 0"]),
+        ("init --mpp nan", ["--mpp is nan", "above 0"]),
+        ("init --mpp inf", ["--mpp is inf", "above 0"]),
+        ("init --mpp abc", ["--mpp", "'abc'", "number"]),
+        ("init --max-size 0", ["--max-size", "'0'", "1 or more"]),
+        ("init --mpp 15 --slides 0", ["--slides", "'0'", "1 or more"]),
+        ("init --mpp 15 --slides -3", ["--slides", "'-3'", "1 or more"]),
+        ("init --mpp 15 --slides 99999999999999999999", ["--slides", "2147483648"]),
+        ("init --mpp 15 --slides many", ["--slides", "'many'", "1 or more", "nor all"]),
+        ("init --mpp 15 --workers 65", ["--workers", "'65'", "1 or more, up to 64"]),
+        ("init --mpp 15 --workers 0", ["--workers", "'0'", "1 or more, up to 64"]),
+        ("init --mpp 15 --rate 1", ["--rate is 1", "1000"]),
+        ("init --mpp 15 --seed x", ["--seed", "'x'", "whole number"]),
+        ("init --mpp 15 --kind frozen", ["--kind", "'frozen'", "tissue"]),
+        ("init --mpp 15 --format gif", ["--format", "'gif'", "png"]),
+        ("init --mpp 15 --via ftp", ["--via is ftp, but has", "range, tiles, whole"]),
+        ("init --mpp 15 --via ", ["--via is '', but has", "range, tiles, whole"]),
+        ("init --mpp 15 --via range,range", ["--via", "none of them twice"]),
+        ("init --mpp 15 --api gdc", ["--api is 'gdc'", "https://"]),
+        ("init --mpp 15 --api http://[x", ["--api is 'http://[x'", "https://"]),
+        ("init --mpp 15 --api http://x:99999", ["--api", "99999", "https://"]),
+        ("init --mpp 15 --bucket s3://b", ["--bucket is 's3://b'", "https://"]),
+        ("init --mpp 15 --project ", ["--project is '', but has", "TCGA-BRCA"]),
+        ("init --mpp 15 --manifest no-such-file", ["no-such-file", "cannot be read"]),
+    ],
+)
+def test_a_wrong_command_line(tmp_path: Path, said: str, words: list[str]) -> None:
+    says(run(*(word for word in said.split(" ") if said), cwd=tmp_path), WRONG_USE, *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_slide_coarser_than_the_mpp_fails_and_is_named(tmp_path: Path) -> None:
+    fine, coarse = (SlideSpec(width=400, height=300, downsamples=(1,), mpp=x) for x in (0.25, 0.5))
+    files = [
+        listed(
+            make_slide(tmp_path / f"{spec.mpp}.svs", spec), file_name=made_up_name(str(spec.mpp))
+        )
+        for spec in (fine, coarse)
+    ]
+    with StandIn(files) as gdc:
+        root = made(tmp_path / "m", gdc, "--mpp", "0.25", slides=2)
+        result = run("--mirror", root, "update")
+        assert result.code == SOME_FAILED
+        assert result.sentence.startswith(f"failed: {files[1].file_name}: ")
+        assert "0.25 µm/px" in result.sentence and "0.5 µm/px" in result.sentence
+        assert "1 slide fetched, 1 failed" in result.out
+        told = updated(root).out
+        assert "1 failed (need another --mpp, so another mirror)" in told
+    (error,) = column(root, "select error from mirror where status = 'failed'")
+    assert "--mpp" in str(error)
+    told = succeeded("--mirror", root, "status").out
+    assert "failed   1 need another --mpp, so another mirror\n" in told
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "delete from slides",
+        "select 1; select 2",
+        "selec 1",
+        "",
+        "pragma user_version = 9",
+        "attach 'x' as y",
+    ],
+)
+def test_sql_that_does_not_read(mirror: Path, sql: str) -> None:
+    before = contents(mirror)
+    says(run("--mirror", mirror, "query", sql), WRONG_USE, "query")
+    assert contents(mirror) == before
+
+
+def test_a_slide_that_nobody_knows(mirror: Path) -> None:
+    says(run("--mirror", mirror, "show", "TCGA-XX-XXXX"), WRONG_USE, "TCGA-XX-XXXX", "barcode")
+
+
+# The directory ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["update", "refresh", "sample", "fetch", "status"])
+def test_a_directory_that_is_no_mirror(tmp_path: Path, command: str) -> None:
+    says(run("--mirror", tmp_path, command), WRONG_USE, str(tmp_path), "no mirror", "init")
+    missing = tmp_path / "none"
+    says(run("--mirror", missing, command), WRONG_USE, str(missing), "no directory", "init")
+    says(run(command, cwd=tmp_path), WRONG_USE, str(tmp_path), "init", "--mirror")
+    assert not list(tmp_path.iterdir())
+
+
+def test_init_where_a_mirror_is_already(mirror: Path) -> None:
+    command = "init --mpp 15 --slides 3"
+    changes_nothing(mirror, WRONG_USE, str(mirror), "already", "another", command=command)
+
+
+@pytest.mark.parametrize("below", [".", "m", "a/b"])
+def test_init_where_no_directory_can_be(tmp_path: Path, below: str) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    root = file / below
+    says(run("--mirror", root, "init", "--mpp", "15"), WRONG_USE, str(root), "choose another")
+    assert file.read_text() == "mine"
+
+
+# The catalogue ----------------------------------------------------------------------
+
+
+def _not_sqlite(path: Path) -> None:
+    path.write_text("file_id,file_name\n" * 1000)
+
+
+def _truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:20_000])
+
+
+def _another_database(path: Path) -> None:
+    path.unlink()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("create table recipes (name text)")
+
+
+def _a_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("command", ["update", "status", "query select+1"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _not_sqlite,
+        _truncated,
+        _another_database,
+        _a_directory,
+        Path.unlink,
+        lambda path: path.write_bytes(b""),
+    ],
+    ids=["not-sqlite", "truncated", "another", "directory", "missing", "empty"],
+)
+def test_a_catalogue_that_is_none(
+    mirror: Path, spoil: Callable[[Path], None], command: str
+) -> None:
+    spoil(mirror / "catalogue.db")
+    changes_nothing(mirror, DAMAGED, "catalogue.db", "copy", command=command)
+
+
+def _set_version(mirror: Path, version: int) -> None:
+    with closing(sqlite3.connect(mirror / "catalogue.db")) as connection:
+        connection.execute(f"pragma user_version = {version}")
+
+
+@pytest.mark.parametrize("command", ["update", "status"])
+def test_a_catalogue_of_a_newer_program(mirror: Path, command: str) -> None:
+    _set_version(mirror, 1000)
+    changes_nothing(mirror, WRONG_USE, "catalogue.db", "newer", "upgrade", command=command)
+
+
+def test_a_catalogue_of_an_older_program_is_not_changed_by_looking(mirror: Path) -> None:
+    _set_version(mirror, 0)
+    changes_nothing(mirror, WRONG_USE, "catalogue.db", "older", "update", command="status")
+
+
+def test_a_catalogue_that_cannot_be_written(mirror: Path) -> None:
+    before = contents(mirror)
+    (mirror / "catalogue.db").chmod(0o444)
+    refused = run("--mirror", mirror, "update", by=ordinary())
+    says(refused, WRONG_USE, "catalogue.db", "permissions")
+    assert "2 done" in succeeded("--mirror", mirror, "status", by=ordinary()).out
+    assert contents(mirror) == before
+
+
+def test_a_mirror_that_cannot_be_written(mirror: Path) -> None:
+    mirror.chmod(0o555)
+    refused = run("--mirror", mirror, "update", by=ordinary())
+    assert "2 done" in succeeded("--mirror", mirror, "status", by=ordinary()).out
+    mirror.chmod(0o755)
+    says(refused, WRONG_USE, str(mirror), "permissions")
+
+
+def test_files_that_may_not_be_read(mirror: Path) -> None:
+    for name in ("catalogue.db", "tcgamirror.toml"):
+        (mirror / name).chmod(0)
+        refused = run("--mirror", mirror, "status", by=ordinary())
+        (mirror / name).chmod(0o644)
+        says(refused, WRONG_USE, name)
+    mirror.chmod(0)
+    refused = run("--mirror", mirror, "status", by=ordinary())
+    mirror.chmod(0o755)
+    says(refused, WRONG_USE, str(mirror))
+
+
+def test_init_where_nothing_may_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    root = tmp_path / "m"
+    refused = run("--mirror", root, "init", "--mpp", "15", by=ordinary())
+    tmp_path.chmod(0o755)
+    says(refused, WRONG_USE, str(root), "permissions")
+
+
+def test_output_that_finds_no_room(mirror: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        said = subprocess.run(
+            [*program(), "--mirror", str(mirror), "status"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    says(Result(said.returncode, "", said.stderr), NO_ROOM, "no room", "output")
+
+
+# The settings -----------------------------------------------------------------------
+
+BROKEN: dict[str, tuple[str, str, list[str]]] = {
+    "not-toml": ("^seed = 0", "seed 0", ["TOML", "line"]),
+    "key-twice": ("^seed = 0", "seed = 0\nseed = 1", ["TOML"]),
+    "endless-number": ("^seed = 0", f"seed = {'9' * 5000}", ["TOML"]),
+    "endless-brackets": ("^seed = 0", f"seed = {'[' * 50_000}", ["TOML"]),
+    "unknown-key": ("^seed = 0", "sede = 0", ["sample.sede", "README"]),
+    "unknown-table": (r"^\[gdc\]", "[gcd]", ["[gcd]", "README"]),
+    "no-table": (r"\A(?s:.*)", "[target]\nmpp = 4\n[[fetch]]\n", ["[fetch]", "table"]),
+    "text-for-a-number": ("^slides = 2", 'slides = "two"', ["sample.slides", "'two'"]),
+    "truth-for-a-number": ('^workers = "auto"', "workers = true", ["fetch.workers", "64"]),
+    "zero": ("^slides = 2", "slides = 0", ["sample.slides is 0", "from 1"]),
+    "fraction": ("^seed = 0", "seed = 0.5", ["sample.seed is 0.5", "whole"]),
+    "unknown-word": ('^order = "stable"', 'order = "random"', ["sample.order", "shuffle"]),
+    "list-for-a-word": ('^by = "none"', "by = []", ["sample.by", "project_id"]),
+    "word-for-a-list": (r"^projects = \[\]", 'projects = "X"', ["sample.projects", "list"]),
+    "unknown-source": ('^via = .*', 'via = ["torrent"]', ["fetch.via", "torrent", "range"]),
+    "no-source": ('^via = .*', "via = []", ["fetch.via", "range"]),
+    "slow-rate": ('^rate = .*', "rate = 3", ["fetch.rate is 3", "1000"]),
+    "no-address": ("^api = .*", 'api = "gdc"', ["gdc.api", "'gdc'", "https://"]),
+    "bad-address": ("^api = .*", 'api = "http://[x"', ["gdc.api", "https://"]),
+    "no-time": ("^stall = .*", "stall = -1", ["network.stall is -1", "above 0"]),
+    "endless-time": ("^connect = .*", "connect = 1e18", ["network.connect", "86400"]),
+    "number-for-a-path": ("^manifest = .*", "manifest = 7", ["sample.manifest is 7", "path"]),
+    "both-sizes": ("^mpp = 4.0", "mpp = 4.0\nmax_size = 9", ["target.mpp", "target.max_size"]),
+    "no-size": ("^mpp = .*", "", ["target.mpp", "target.max_size"]),
+    "no-number": ("^mpp = .*", "mpp = nan", ["target.mpp is nan", "above 0"]),
+    "another-target": ("^mpp = 4.0", "mpp = 8", ["8 µm/px", "4 µm/px", "[target]", "init"]),
+    "nearly-the-target": ("^mpp = 4.0", "mpp = 4.0000001", ["4.0000001 µm/px", "4 µm/px"]),
+    "another-format": ('^format = "png"', 'format = "jpeg"', ["jpeg", "png", "[target]"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_settings(mirror: Path, name: str) -> None:
+    pattern, text, words = BROKEN[name]
+    rewrite(mirror, pattern, text)
+    changes_nothing(mirror, WRONG_USE, "tcgamirror.toml", *words)
+
+
+def test_settings_that_cannot_be_read(mirror: Path) -> None:
+    path = mirror / "tcgamirror.toml"
+    path.write_bytes(b"\xff\x00\xfe" * 100)
+    changes_nothing(mirror, WRONG_USE, "tcgamirror.toml", "TOML")
+    path.unlink()
+    path.mkdir()
+    changes_nothing(mirror, WRONG_USE, "tcgamirror.toml", "cannot be read")
+
+
+# The manifest -----------------------------------------------------------------------
+
+HEADER = "id\tfilename\tmd5\tsize\tstate"
+MANIFESTS: dict[str, tuple[str, list[str]]] = {
+    "empty": ("", ["empty", "id, filename, md5, size and state"]),
+    "no-name": ("File ID\tData Category\n1\t2\n", ["id, filename", "File ID"]),
+    "path": (f"{HEADER}\n{ROW.format(name='../x.svs')}\n", ["line 2", "../x.svs", "plain"]),
+    "absolute-path": (f"{HEADER}\n{ROW.format(name='/etc/x.svs')}\n", ["line 2", "/etc/x.svs"]),
+    "same-id": (
+        f"{HEADER}\n{ROW.format(name=NAME)}\n{ROW.format(name=made_up_name('other'))}\n",
+        ["line 3", "line 2", "file_name", "Remove"],
+    ),
+    "no-id": (f"{HEADER}\nx{ROW.format(name=NAME)}\n", ["line 2", "UUID"]),
+    "short-row": (f"{HEADER}\n{NAME}\n", ["line 2", "missing file name"]),
+    "html": ("<!DOCTYPE html>\n<html>\n", ["line 1", "id, filename"]),
+    "no-slide": (f"{HEADER}\n{ROW.format(name='a.bam')}\n", ["no slide", "1 .bam"]),
+    "binary": ("\0\1\2\n", ["line 1", "binary"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("--project TCGA-OV", ["tells no projects", "--project"]),
+        ("--kind tissue", ["none of the 1 slide", "--kind", "another"]),
+    ],
+)
+def test_what_no_slide_of_a_manifest_can_be(tmp_path: Path, said: str, words: list[str]) -> None:
+    (tmp_path / "list.txt").write_text(f"{HEADER}\n{ROW.format(name=NAME)}\n")
+    options = ("--mpp", "15", "--slides", "1", "--manifest", tmp_path / "list.txt")
+    says(run("--mirror", tmp_path / "m", "init", *options, *said.split()), WRONG_USE, *words)
+    assert not (tmp_path / "m").exists()
+
+
+def test_projects_of_a_manifest_cannot_be_gone_round(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"{HEADER}\n{ROW.format(name=NAME)}\n")
+    options = ("--mpp", "15", "--slides", "1", "--manifest", tmp_path / "list.txt")
+    root = tmp_path / "m"
+    result = run("--mirror", root, "init", *options, "--by", "project_id")
+    assert (result.code, "--by project_id makes no difference" in result.sentence) == (0, True)
+    rewrite(root, "^projects = .*", 'projects = ["TCGA-OV"]')
+    says(run("--mirror", root, "update"), WRONG_USE, "tells no projects", "projects")
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_a_manifest_that_is_none(tmp_path: Path, name: str) -> None:
+    text, words = MANIFESTS[name]
+    (tmp_path / "list.txt").write_text(text)
+    root = tmp_path / "m"
+    options = ("--mpp", "15", "--manifest", tmp_path / "list.txt")
+    says(run("--mirror", root, "init", *options), WRONG_USE, "list.txt", *words)
+    assert not root.exists()
+
+
+def test_a_manifest_that_is_spoiled_later(tmp_path: Path, small_gdc: StandIn) -> None:
+    manifest = tmp_path / "list.txt"
+    manifest.write_text(f"{HEADER}\n{ROW.format(name=NAME)}\n")
+    root = made(tmp_path / "m", small_gdc, "--manifest", str(manifest), slides=1)
+    succeeded("--mirror", root, "sample", "--help")
+    succeeded("--mirror", root, "refresh")
+    manifest.write_text(f"{HEADER}\n{ROW.format(name='../x.svs')}\n")
+    changes_nothing(root, WRONG_USE, "list.txt", "line 2", "../x.svs")

@@ -1,0 +1,416 @@
+"""The main job as a person does it, command by command, against the stand-in GDC."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shlex
+import shutil
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.gdc import Fault, Listed, StandIn
+from tests.support.command import run, started, succeeded
+from tests.support.mirrors import (
+    MPP,
+    PROJECTS,
+    TISSUE,
+    addresses,
+    column,
+    images,
+    made,
+    rewrite,
+    rows,
+    until,
+    updated,
+)
+
+RELEASE = "Data Release 45.0 - December 04, 2025"
+COLUMNS = [
+    *("file_id", "file_name", "project_id", "primary_site", "disease_type", "sample_type"),
+    *("case_barcode", "slide_barcode", "kind", "upstream", "status", "source", "level"),
+    *("level_downsample", "base_mpp", "mpp_source", "mpp_x", "mpp_y", "width", "height", "path"),
+    *("bytes", "sha256", "bytes_fetched", "seconds", "fetched_at", "attempts", "error"),
+    *("sample_rank", "data_release", "patched_tiles"),
+]
+FILES = r"/data/|\.svs"
+"""The requests for slides' bytes, of the GDC and of the bucket."""
+
+
+# The main job --------------------------------------------------------------------
+
+
+def test_init_and_update_mirror_the_slides(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = tmp_path / "m"
+    made_words = succeeded(
+        "--mirror", root, "init", "--slides", "4", "--mpp", "4", *addresses(small_gdc)
+    ).out
+    assert f"next: tcgamirror --mirror {root} update" in made_words
+    lines = updated(root).out.splitlines()
+    assert lines[0] == f"{RELEASE}: {len(small_gdc.files)} added"
+    assert lines[1] == "4 slides added to the sample"
+    assert lines[2].startswith("4 slides fetched, 0 failed, ")
+    assert len(images(root)) == 4
+    for path, width, height in rows(root, "select path, width, height from mirror"):
+        with Image.open(root / str(path)) as image:
+            assert image.size == (width, height)
+    assert not list((root / "work").iterdir())
+
+
+def test_a_second_update_does_nothing_and_says_so(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    updated(root)
+    before = images(root)
+    small_gdc.clear()
+    assert updated(root).out == f"nothing to fetch: 4 of 4 slides done ({RELEASE})\n"
+    assert images(root) == before
+    assert [record.path for record in small_gdc.served] == ["/status"]
+
+
+def test_the_three_steps_by_themselves_are_an_update(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    assert "18 added" in succeeded("--mirror", root, "refresh").out
+    assert succeeded("--mirror", root, "refresh").out == f"nothing new: {RELEASE}\n"
+    assert not column(root, "select * from mirror")
+    assert succeeded("--mirror", root, "sample").out == "4 slides added to the sample\n"
+    assert succeeded("--mirror", root, "sample").out == "nothing to add: 4 slides are sampled\n"
+    assert column(root, "select distinct status from mirror") == ["pending"]
+    small_gdc.clear()
+    assert "4 slides fetched" in succeeded("--mirror", root, "fetch").out
+    assert not small_gdc.requests("/status|/files")
+    assert column(root, "select distinct status from mirror") == ["done"]
+
+
+def test_a_larger_sample_keeps_what_was_there(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=3)
+    updated(root)
+    before, ranks = images(root), rows(root, "select file_name, sample_rank from mirror")
+    rewrite(root, "^slides = 3", "slides = 7")
+    small_gdc.clear()
+    assert "4 slides fetched" in updated(root).out
+    assert before.items() <= images(root).items() and len(images(root)) == 7
+    assert set(ranks) < set(rows(root, "select file_name, sample_rank from mirror"))
+    fetched = {record.path.split("/")[1] for record in small_gdc.requests(FILES)}
+    new = column(root, "select file_id from mirror where sample_rank > 3")
+    assert fetched == set(new)
+
+
+def test_a_smaller_sample_deletes_nothing(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=3)
+    updated(root)
+    before = images(root)
+    rewrite(root, "^slides = 3", "slides = 1")
+    assert "nothing to fetch: 3 of 3 slides done" in updated(root).out
+    assert images(root) == before
+
+
+def test_what_gives_no_image_is_named_and_can_be_retried(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc, "--via", "range")
+    succeeded("--mirror", root, "refresh")
+    succeeded("--mirror", root, "sample")
+    (lost,) = rows(root, "select file_name, file_id from mirror where sample_rank = 1")
+    small_gdc.faults.add(Fault(str(lost[1]), "404"))
+    failed = run("--mirror", root, "update")
+    assert failed.code == 3
+    assert failed.sentence.startswith(f"failed: {lost[0]}: range: ")
+    assert "3 slides fetched, 1 failed" in failed.out
+    assert rows(root, "select file_name, attempts from mirror where status = 'failed'") == [
+        (lost[0], 1)
+    ]
+    small_gdc.faults.clear()
+    again = succeeded("--mirror", root, "update").out
+    assert "3 of 4 slides done, 1 failed" in again and "--retry-failed" in again
+    assert "1 slide fetched, 0 failed" in succeeded("--mirror", root, "fetch", "--retry-failed").out
+    assert column(root, "select count(*) from mirror where status = 'done'") == [4]
+
+
+# What may be asked for ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "count"), [("diagnostic", 15), ("tissue", TISSUE), ("all", 18)])
+def test_kind_chooses_the_slides(tmp_path: Path, small_gdc: StandIn, kind: str, count: int) -> None:
+    root = made(tmp_path / "m", small_gdc, "--kind", kind, "--slides", "all")
+    succeeded("--mirror", root, "refresh")
+    assert f"{count} slides added" in succeeded("--mirror", root, "sample").out
+    kinds = {"diagnostic", "tissue"} if kind == "all" else {kind}
+    assert set(column(root, "select kind from mirror")) == kinds
+
+
+def test_projects_are_chosen_and_may_be_several(tmp_path: Path, small_gdc: StandIn) -> None:
+    wanted = ("--project", PROJECTS[0], "--project", PROJECTS[2])
+    root = made(tmp_path / "m", small_gdc, *wanted, "--slides", "all")
+    succeeded("--mirror", root, "refresh")
+    succeeded("--mirror", root, "sample")
+    assert set(column(root, "select project_id from mirror")) == {PROJECTS[0], PROJECTS[2]}
+
+
+def test_a_project_that_is_not_listed_among_others_is_named(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    wanted = ("--project", PROJECTS[0], "--project", "TCGA-XYZ")
+    root = made(tmp_path / "m", small_gdc, *wanted, "--slides", "all")
+    succeeded("--mirror", root, "refresh")
+    sampled = run("--mirror", root, "sample")
+    assert "no slide of TCGA-XYZ is listed: correct sample.projects" in sampled.err
+    assert set(column(root, "select project_id from mirror")) == {PROJECTS[0]}
+    assert "TCGA-XYZ" not in succeeded("--mirror", root, "sample").err
+
+
+def test_more_than_there_are_of_projects_says_which_are_not_listed(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    wanted = ("--project", PROJECTS[0], "--project", "TCGA-XYZ")
+    root = made(tmp_path / "m", small_gdc, *wanted, slides=12)
+    succeeded("--mirror", root, "refresh")
+    told = run("--mirror", root, "sample")
+    assert (told.code, told.out) == (0, "5 slides added to the sample\n")
+    assert told.err.splitlines() == [
+        "12 slides are asked for, but there are only 5: all are taken",
+        "no slide of TCGA-XYZ is listed: correct sample.projects in the settings",
+    ]
+
+
+@pytest.mark.parametrize("by", ["project_id", "primary_site"])
+def test_by_goes_round_the_strata(tmp_path: Path, small_gdc: StandIn, by: str) -> None:
+    root = made(tmp_path / "m", small_gdc, "--by", by, slides=6)
+    succeeded("--mirror", root, "refresh")
+    succeeded("--mirror", root, "sample")
+    strata = column(root, f"select {by} from mirror order by sample_rank")
+    assert strata[:3] == strata[3:] and len(set(strata)) == 3
+
+
+def test_limit_leaves_the_rest_for_the_next_run(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    assert "3 slides fetched" in succeeded("--mirror", root, "update", "--limit", "3").out
+    assert rows(root, "select status, count(*) from mirror group by 1 order by 1") == [
+        ("done", 3),
+        ("pending", 1),
+    ]
+    assert "1 slide fetched" in updated(root).out
+
+
+def test_after_the_time_limit_no_slide_begins(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, "--workers", "1", slides=12)
+    small_gdc.delay = 0.1
+    report = succeeded("--mirror", root, "update", "--time-limit", "1s").out
+    (pending,) = column(root, "select count(*) from mirror where status = 'pending'")
+    assert isinstance(pending, int) and 0 < pending < 12
+    assert f"{pending} slide{'' if pending == 1 else 's'} left for the next run" in report
+
+
+def test_rate_holds_the_whole_run_down(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    small_gdc.clear()
+    begun = time.monotonic()
+    succeeded("--mirror", root, "update", "--rate", "50k")
+    assert small_gdc.bytes_sent(FILES) / (time.monotonic() - begun) < 50_000
+
+
+@pytest.mark.parametrize(
+    ("form", "suffix", "name"),
+    [("png", ".png", "PNG"), ("jpeg", ".jpg", "JPEG"), ("tiff", ".tif", "TIFF")],
+)
+def test_images_have_the_format_asked_for(
+    tmp_path: Path, small_gdc: StandIn, form: str, suffix: str, name: str
+) -> None:
+    root = made(tmp_path / "m", small_gdc, "--format", form, slides=1)
+    updated(root)
+    (path,) = map(str, column(root, "select path from mirror"))
+    assert path.endswith(suffix)
+    with Image.open(root / path) as image:
+        assert image.format == name
+        image.load()
+
+
+def test_max_size_bounds_the_longer_side(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, "--max-size", "100", slides=2)
+    updated(root)
+    assert all(50 < int(str(width)) <= 100 for width in column(root, "select width from mirror"))
+
+
+# Where the mirror is ----------------------------------------------------------------
+
+
+def test_the_environment_names_the_mirror(mirror: Path, tmp_path: Path) -> None:
+    status = succeeded("status", env={"TCGAMIRROR": str(mirror)}, cwd=tmp_path)
+    assert "6 slides by seed 0 (stable): 6 done" in status.out
+
+
+def test_the_option_is_stronger_than_the_environment(mirror: Path, tmp_path: Path) -> None:
+    wrong = {"TCGAMIRROR": str(tmp_path)}
+    assert "6 done" in succeeded("--mirror", mirror, "status", env=wrong).out
+
+
+def test_the_option_may_stand_after_the_command(mirror: Path) -> None:
+    assert "6 done" in succeeded("status", "--mirror", mirror).out
+
+
+def test_the_nearest_mirror_above_is_taken(mirror: Path) -> None:
+    project = next((mirror / "images").iterdir())
+    assert "6 slides by seed 0 (stable): 6 done" in succeeded("status", cwd=project).out
+
+
+def test_a_mirror_may_have_any_name(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "my µ slides & 'more' ünï", small_gdc, slides=1)
+    updated(root)
+    assert "1 done" in succeeded("--mirror", root, "status").out
+    assert len(images(root)) == 1
+
+
+def test_the_next_step_can_be_copied_to_a_shell(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = tmp_path / "with spaces & more"
+    out = succeeded("--mirror", root, "init", "--mpp", "4", *addresses(small_gdc)).out
+    told = out.partition("next: ")[2]
+    assert shlex.split(told) == ["tcgamirror", "--mirror", str(root), "update"]
+
+
+def test_an_encoding_without_our_letters_is_no_bug(mirror: Path) -> None:
+    plain = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    assert (
+        "6 slides by seed 0 (stable): 6 done"
+        in succeeded("--mirror", mirror, "status", env=plain).out
+    )
+
+
+# What only looks --------------------------------------------------------------------
+
+
+def test_status_tells_the_mirror_in_numbers(mirror: Path) -> None:
+    out = succeeded("--mirror", mirror, "status").out
+    assert f"({MPP:g} µm/px, exact, png)" in out
+    assert f"listing  {RELEASE}: 18 slides" in out
+    assert "sample   6 slides by seed 0 (stable): 6 done, 0 pending, 0 failed" in out
+    for table in ("project ", "source ", "run "):
+        assert f"\n\n{table}" in out
+
+
+def test_status_as_json_is_one_object_of_the_same_numbers(mirror: Path) -> None:
+    told = succeeded("--mirror", mirror, "status", "--json").json()
+    assert (told["listed"], told["sampled"], told["done"]) == (18, 6, 6)
+    assert told["release"] == RELEASE
+    assert sum(row["sampled"] for row in told["by_project"]) == 6
+    assert told["runs"][0]["command"] == "update"
+
+
+def test_status_tells_the_images_own_target(mirror: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(mirror, tmp_path / "m")
+    rewrite(root, "^mpp = .*", "mpp = 9.0")
+    told = succeeded("--mirror", root, "status").out.splitlines()[0]
+    assert f"({MPP:g} µm/px, exact, png; tcgamirror.toml asks for 9 µm/px, exact, png," in told
+    told = succeeded("--mirror", root, "status", "--json").json()
+    assert (told["target"], told["unknown_mpp"]) == (f"{MPP:g} µm/px, exact, png", 0)
+    assert told["drawn"]["seed"] == 0
+
+
+def test_status_counts_images_of_unknown_resolution(mirror: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(mirror, tmp_path / "m")
+    with closing(sqlite3.connect(root / "catalogue.db")) as connection, connection:
+        connection.execute("UPDATE images SET mpp_x = NULL, mpp_y = NULL WHERE rowid < 3")
+    assert " moved; 2 of unknown resolution\n" in succeeded("--mirror", root, "status").out
+    assert succeeded("--mirror", root, "status", "--json").json()["unknown_mpp"] == 2
+
+
+def test_init_tells_what_was_asked_for(tmp_path: Path) -> None:
+    said = ("--by", "primary_site", "--kind", "all", "--project", "TCGA-OV", "--slides", "3")
+    told = succeeded("--mirror", tmp_path / "m", "init", "--max-size", "300", *said).out
+    assert (
+        ": 3 slides by seed 0 (stable, by primary_site, kind all, projects TCGA-OV), "
+        "each at most 300 px, exact, png\n"
+    ) in told
+
+
+@pytest.mark.parametrize("number", ["all", "5"])
+@pytest.mark.parametrize("kind", [[], ["--kind", "all"]])
+def test_a_project_that_is_not_listed(
+    tmp_path: Path, small_gdc: StandIn, number: str, kind: list[str]
+) -> None:
+    root = made(tmp_path / "m", small_gdc, "--project", "tcga-brca", "--slides", number, *kind)
+    result = run("--mirror", root, "update")
+    assert result.code == 2
+    assert (
+        "no slide of project tcga-brca is listed; there are TCGA-BRCA, TCGA-GBM, TCGA-LUAD: "
+        "correct sample.projects"
+    ) in result.sentence
+
+
+def test_a_kind_that_a_project_lacks(tmp_path: Path, small_slides: tuple[Listed, ...]) -> None:
+    others = [slide for slide in small_slides if "-TS" not in slide.file_name]
+    of_one = [slide for slide in small_slides if slide.project_id == "TCGA-GBM"]
+    with StandIn([*others, *(slide for slide in of_one if slide not in others)]) as gdc:
+        options = ("--project", "TCGA-OV", "--project", "TCGA-BRCA", "--kind", "tissue")
+        root = made(tmp_path / "m", gdc, *options)
+        result = run("--mirror", root, "update")
+        assert "no tissue slide of project TCGA-BRCA, TCGA-OV is listed" in result.sentence
+        assert "there are TCGA-GBM: " in result.sentence
+    with StandIn(others) as gdc:
+        root = made(tmp_path / "n", gdc, "--kind", "tissue", "--slides", "all")
+        assert "no tissue slide is listed" in run("--mirror", root, "update").sentence
+
+
+@pytest.mark.parametrize("name", ["file_id", "file_name", "slide_barcode", "case_barcode"])
+def test_show_finds_a_slide_by_any_of_its_names(mirror: Path, name: str) -> None:
+    called, file_name = rows(mirror, f"select {name}, file_name from mirror limit 1")[0]
+    out = succeeded("--mirror", mirror, "show", str(called)).out
+    assert str(file_name) in out and "base_mpp" in out and "\ntries\n" in out
+    told = succeeded("--mirror", mirror, "show", str(called), "--json").json()
+    assert told["file_name"] == file_name
+    assert set(COLUMNS) < set(told)
+
+
+def test_query_answers_as_a_table_csv_or_json(mirror: Path) -> None:
+    sql = "select file_name, mpp_x, error from mirror order by 1"
+    expected = rows(mirror, sql)
+    table = succeeded("--mirror", mirror, "query", sql).out.splitlines()
+    assert table[0].split() == ["file_name", "mpp_x", "error"] and len(table) == 7
+    text = succeeded("--mirror", mirror, "query", sql, "--format", "csv").out
+    read = list(csv.reader(io.StringIO(text)))
+    assert read[0] == ["file_name", "mpp_x", "error"]
+    assert [(name, float(mpp), error or None) for name, mpp, error in read[1:]] == expected
+    objects = json.loads(succeeded("--mirror", mirror, "query", sql, "--format", "json").out)
+    assert [tuple(row.values()) for row in objects] == expected
+
+
+def test_the_view_has_the_columns_that_people_rely_on(mirror: Path) -> None:
+    assert column(mirror, "select name from pragma_table_info('mirror')") == COLUMNS
+
+
+def test_every_row_of_a_done_slide_is_filled(mirror: Path) -> None:
+    for row in rows(mirror, "select * from mirror"):
+        told = dict(zip(COLUMNS, row, strict=True))
+        assert [name for name, value in told.items() if value is None] == ["error"]
+        assert (mirror / str(told["path"])).stat().st_size == told["bytes"]
+
+
+def test_looking_changes_nothing(mirror: Path) -> None:
+    before = (mirror / "catalogue.db").read_bytes()
+    for words in (["status"], ["show", "TCGA"], ["query", "select 1"], ["query", "drop view x"]):
+        run("--mirror", mirror, *words)
+    assert (mirror / "catalogue.db").read_bytes() == before
+
+
+def test_a_reader_works_while_an_update_runs(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=12)
+    small_gdc.delay = 0.05
+    seen = set()
+    with started("--mirror", root, "update") as update:
+        until(lambda: column(root, "select * from mirror"))
+        while update.poll() is None:
+            for _, count, _ in rows(
+                root, "select project_id, count(*), avg(mpp_x) from mirror group by 1"
+            ):
+                assert count
+            seen.add(column(root, "select count(*) from mirror where status = 'done'")[0])
+            time.sleep(0.02)
+        assert update.returncode == 0
+    assert len(seen) > 3
+    query = "select project_id, count(*), avg(mpp_x) from mirror group by 1"
+    for _, count, mpp in rows(root, query):
+        assert count == 4 and mpp == pytest.approx(MPP, rel=0.05)

@@ -1,0 +1,206 @@
+"""What people and scripts see."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import os
+import pty
+import select
+import struct
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.cli.output import table, write_rows
+from tcgamirror.cli.progress import Progress
+from tcgamirror.model.slide import Outcome
+from tcgamirror.model.text import in_bytes, in_time, plain
+from tests.support.catalogues import FETCHED, LOST, PICTURE, slide
+from tests.support.command import succeeded
+from tests.support.publishing import made_up
+
+GOOD = Outcome(slide("a"), (FETCHED,), PICTURE)
+BAD = Outcome(slide("b"), (FETCHED, LOST), None)
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (999_949, "999.9 kB"),
+        (999_960, "1.0 MB"),
+        (10**16, "10000.0 TB"),
+    ],
+)
+def test_bytes_are_in_powers_of_a_thousand(count: int, words: str) -> None:
+    assert in_bytes(count) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.97, "10 s"),
+        (59.4, "59 s"),
+        (59.7, "1 min 0 s"),
+        (3599.9, "1 h 0 min"),
+        (86_399.8, "1 d 0 h"),
+    ],
+)
+def test_times_never_show_sixty_of_anything(seconds: float, words: str) -> None:
+    assert in_time(seconds) == words
+
+
+def test_a_table_has_numbers_to_the_right_and_no_trailing_blanks() -> None:
+    lines = table(("name", "n", "x"), [("a", 1, None), ("bbb", 1000, 0.25)]).splitlines()
+    assert lines == ["name     n     x", "a        1", "bbb   1000  0.25"]
+
+
+def test_whole_numbers_have_separators_where_that_is_asked_for() -> None:
+    lines = table(("name", "n"), [("a", None), ("bbb", 12345)], thousands=True).splitlines()
+    assert lines == ["name       n", "a", "bbb   12,345"]
+
+
+def test_status_counts_as_all_else_does(tmp_path: Path) -> None:
+    root = made_up(tmp_path / "m", 1200)
+    told = succeeded("--mirror", root, "status").out
+    assert "1,200 done, 0 pending" in told and "1,200 of unknown resolution" in told
+    assert "range    1,200      0" in told
+
+
+def test_a_table_of_nothing_is_its_heading() -> None:
+    assert table(("a", "b"), []) == "a  b"
+
+
+def test_a_cell_stays_on_its_line_and_rules_no_terminal() -> None:
+    assert plain("one\ntwo\tthree \x1b[2J") == "one two three  [2J"
+    assert plain(b"\xff\0") == "ff00"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0.0, "0.0"),
+        (15.0, "15.0"),
+        (-0.001234567, "-0.001235"),
+        (123456789.123456, "123456789.1235"),
+        (float("inf"), "inf"),
+    ],
+)
+def test_numbers_are_rounded_for_people(value: float, words: str) -> None:
+    assert plain(value) == words
+
+
+def test_csv_and_json_keep_values_as_they_are() -> None:
+    columns, rows = ("n", "s"), [(1 / 3, 'a "b"\nc'), (None, b"\x01")]
+    out = io.StringIO()
+    write_rows(columns, rows, "csv", out)
+    assert list(csv.reader(io.StringIO(out.getvalue()))) == [
+        ["n", "s"],
+        [repr(1 / 3), 'a "b"\nc'],
+        ["", "01"],
+    ]
+    out = io.StringIO()
+    write_rows(columns, rows, "json", out)
+    assert json.loads(out.getvalue()) == [{"n": 1 / 3, "s": 'a "b"\nc'}, {"n": None, "s": "01"}]
+
+
+# Progress ---------------------------------------------------------------------------
+
+
+def test_without_a_terminal_only_failures_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress()
+    progress.listing(1, 2)
+    progress.begins(2, workers=2)
+    progress.finished(GOOD)
+    progress.finished(BAD)
+    progress.tick(1000, 0, stopping=False)
+    progress.close()
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "failed: b.svs: tiles: 404 for /tile\n")
+
+
+def test_without_a_terminal_a_line_comes_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tcgamirror.cli.progress.QUIET_SECONDS", 0.0)
+    progress = Progress()
+    progress.begins(3, workers=2)
+    progress.finished(GOOD)
+    progress.tick(2_000_000, 1, stopping=False)
+    line = capsys.readouterr().err
+    assert line.startswith("1 of 3 slides, 2.0 MB at ") and line.endswith(" left\n")
+
+
+def test_stopping_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress()
+    progress.begins(3, workers=2)
+    for _ in range(3):
+        progress.tick(0, 1, stopping=True)
+    assert capsys.readouterr().err == "finishing 1 slide; Ctrl-C again lets go of them at once\n"
+
+
+def test_quiet_means_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(quiet=True)
+    progress.begins(1, workers=2)
+    progress.finished(BAD)
+    progress.tick(0, 1, stopping=True)
+    progress.close()
+    assert capsys.readouterr().err == ""
+
+
+@contextmanager
+def _terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A terminal of 80 columns in place of stderr; what it shows can be read from the handle."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    with os.fdopen(theirs, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        yield ours
+    os.close(ours)
+
+
+def _shown(terminal: int) -> str:
+    time.sleep(0.05)
+    return os.read(terminal, 65536).decode() if select.select([terminal], [], [], 0)[0] else ""
+
+
+def test_a_terminal_shows_a_bar_that_fits_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with _terminal(monkeypatch) as terminal:
+        progress = Progress()
+        progress.listing(0, 0)
+        progress.listing(1000, 30_000)
+        assert "listing 1,000 of 30,000 slides" in _shown(terminal)
+        progress.begins(1500, workers=2)
+        progress.finished(GOOD)
+        progress.finished(BAD)
+        progress.tick(123_456_789, 2, stopping=False)
+        progress.close()
+        shown = _shown(terminal)
+    assert "failed: b.svs: tiles: 404 for /tile" in shown
+    last = shown.rstrip().rpartition("\r")[2]
+    assert "fetching 1,500 slides, up to 2 at a time" in shown
+    assert last.startswith("2 of 1,500 slides |") and "123.5 MB at " in last
+    assert "1 failed" in last and last.endswith(" left")
+    assert len(last) <= 80
+
+
+def test_what_passes_by_is_wiped_before_anything_else_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with _terminal(monkeypatch) as terminal:
+        progress = Progress()
+        progress.listing(0, 0)
+        progress.close()
+        assert _shown(terminal).endswith("asking for the listing ...\r\x1b[K")

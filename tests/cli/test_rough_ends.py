@@ -1,0 +1,163 @@
+"""What ends a run, or keeps one from beginning, told in order and to scripts too."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.gdc import Fault, StandIn
+from tests.support.command import program, run, succeeded, surroundings
+from tests.support.mirrors import addresses, column, made, says, updated
+from tests.support.publishing import WAYS, change, made_up, rest
+
+WRONG_USE, SOME_FAILED, UNREACHABLE, DAMAGED = 2, 3, 4, 7
+
+
+@pytest.mark.parametrize("folder", ["images", "work"])
+@pytest.mark.parametrize("kind", ["file", "dangling"])
+def test_a_folder_that_is_none_ends_the_run_before_anything_is_fetched(
+    tmp_path: Path, small_gdc: StandIn, folder: str, kind: str
+) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    if kind == "file":
+        (root / folder).write_text("mine")
+    else:
+        (root / folder).symlink_to(tmp_path / "not mounted")
+    says(run("--mirror", root, "update"), WRONG_USE, str(root / folder))
+    assert not small_gdc.requests(r"/data/|\.svs")
+    assert column(root, "select distinct status from mirror") == ["pending"]
+
+
+def test_an_image_folder_that_goes_meanwhile_ends_the_run(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc, "--workers", "1", slides=12)
+    (root / "images").mkdir()
+    for project in ("TCGA-BRCA", "TCGA-LUAD", "TCGA-GBM"):
+        (root / "images" / project).symlink_to(tmp_path / "not mounted")
+    says(run("--mirror", root, "update"), WRONG_USE, str(root / "images"), "mount")
+    assert column(root, "select distinct status from mirror") == ["pending"]
+
+
+def test_slides_that_fail_while_the_site_answers_do_not_end_the_run(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc, "--via", "tiles", "--workers", "1", slides=9)
+    small_gdc.faults.add(Fault("/tile/", "500"))
+    result = run("--mirror", root, "update")
+    assert result.code == SOME_FAILED, result
+    assert "9 failed" in result.out
+
+
+def test_a_run_that_ends_by_an_error_tells_it_as_json_too(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    small_gdc.faults.add(Fault("/status", "500"))
+    result = run("--mirror", root, "update", "--json")
+    told = result.json()
+    assert (result.code, told["exit_code"]) == (UNREACHABLE, UNREACHABLE)
+    assert result.sentence == f"tcgamirror: {told['error']}"
+    nowhere = run("--mirror", tmp_path / "none", "fetch", "--json")
+    assert nowhere.json()["exit_code"] == nowhere.code == WRONG_USE
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_bug(tmp_path: Path, small_gdc: StandIn, closed: str) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=1)
+    command = shlex.join([*program(), "--mirror", str(root), "update"])
+    ended = subprocess.run(
+        ["bash", "-c", f"{command} {closed}"],
+        env=surroundings(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert column(root, "select status from mirror") == ["done"]
+    assert column(root, "pragma integrity_check") == ["ok"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("--limit", "99999999999999999999"),
+        ("--limit", "9" * 5000),
+        ("--time-limit", "9" * 400),
+        ("--time-limit", "99999999999d"),
+        ("--max-bytes", "9" * 400 + "T"),
+        ("--rate", "9" * 400),
+    ],
+)
+def test_numbers_beyond_all_sense_are_refused(mirror: Path, asked: tuple[str, str]) -> None:
+    says(run("--mirror", mirror, "update", *asked), WRONG_USE, asked[0])
+
+
+def test_columns_of_one_name_are_all_in_the_json(mirror: Path) -> None:
+    sql = "select 1 as n, 2 as n, 3 as n"
+    found = json.loads(succeeded("--mirror", mirror, "query", sql, "--format", "json").out)
+    assert found == [{"n": 1, "n_2": 2, "n_3": 3}]
+
+
+def test_more_slides_than_the_manifest_has_are_told_at_init(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    manifest = tmp_path / "manifest.txt"
+    row = "{0.file_id}\t{0.file_name}\t{0.md5}\t{0.size}\treleased"
+    lines = ["id\tfilename\tmd5\tsize\tstate", *map(row.format, small_gdc.files)]
+    manifest.write_text("\n".join(lines))
+    root = tmp_path / "m"
+    init = ("init", "--mpp", "4", "--manifest", str(manifest), *addresses(small_gdc))
+    told = run("--mirror", root, *init, "--slides", "16")
+    assert told.code == 0 and "asks for 16, but there are only 15" in told.sentence
+    succeeded("--mirror", tmp_path / "n", *init, "--slides", "15")
+
+
+def test_a_run_tells_how_the_sample_stands_without_opening_the_catalogue_again(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=3)
+    assert "3 slides fetched" in updated(root).out
+    told = succeeded("--mirror", root, "update", "--json").json()
+    assert (told["standing"]["done"], told["standing"]["pending"]) == (3, 0)
+
+
+@pytest.mark.parametrize("way", ["python", "serve"])
+@pytest.mark.parametrize(
+    "fixed",
+    [
+        "at most 0 px, exact, png",
+        "at most 9999999999 px, exact, png",
+        "0 µm/px, exact, png",
+        "1e999 µm/px, exact, png",
+    ],
+)
+def test_a_source_of_images_that_no_mirror_has_makes_none(
+    tmp_path: Path, way: str, fixed: str
+) -> None:
+    source, root = made_up(tmp_path / "source", 1), tmp_path / "copy"
+    change(source, "UPDATE facts SET value = ? WHERE key = 'fixed at init'", fixed)
+    rest(source)
+    with WAYS[way](source) as published:
+        for options in (["--dry-run"], []):
+            result = run("sync", published.url, root, *options)
+            says(result, DAMAGED, fixed, "no mirror")
+            assert not root.exists()
+
+
+def test_a_pipe_in_the_place_of_the_lock_file_is_not_waited_for(
+    tmp_path: Path,
+) -> None:
+    source = made_up(tmp_path / "source", 1)
+    settings = source / "tcgamirror.toml"
+    settings.write_text(settings.read_text().replace('lock = ""', 'lock = "sample.lock"'))
+    os.mkfifo(source / "sample.lock")
+    result = run("sync", source, tmp_path / "copy", timeout=30)
+    says(result, WRONG_USE, str(source / "sample.lock"), "not a plain file")
+    assert not (tmp_path / "copy").exists()

@@ -1,0 +1,66 @@
+"""What only looks starts at once: it imports neither pixels nor the network."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.gdc import StandIn
+from tests.support.command import BINARY, ROOT, surroundings
+from tests.support.mirrors import made, updated
+
+HEAVY = {"numpy", "PIL", "openslide", "requests", "urllib3", "simplejpeg", "tqdm"}
+DECODERS = {"numpy", "PIL", "openslide", "simplejpeg", "tqdm"}
+
+pytestmark = pytest.mark.skipif(BINARY in os.environ, reason="tells of modules, not of a binary")
+
+
+def imported(*args: str | Path) -> set[str]:
+    """The packages that a command imports."""
+    told = subprocess.run(
+        [sys.executable, "-X", "importtime", ROOT / "main.py", *map(str, args)],
+        env=surroundings(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    lines = [line for line in told.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+
+
+def test_the_measure_sees_what_is_imported(tmp_path: Path, small_gdc: StandIn) -> None:
+    assert imported("--mirror", made(tmp_path / "m", small_gdc, slides=1), "update") > HEAVY - {
+        "openslide",
+        "tqdm",
+    }
+
+
+@pytest.mark.parametrize(
+    "words", [["--version"], ["--help"], ["init", "--help"], ["update", "--help"]]
+)
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    assert not imported(*words) & HEAVY
+
+
+def test_looking_imports_nothing_heavy(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=1)
+    updated(root)
+    image = next((root / "images").rglob("*.png")).name
+    for words in (
+        ["status"],
+        ["status", "--json"],
+        ["show", f"{image.removesuffix('.png')}.svs"],
+        ["query", "select 1"],
+    ):
+        assert not imported("--mirror", root, *words) & HEAVY, words
+
+
+def test_a_night_without_work_imports_no_decoder(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=1)
+    updated(root)
+    assert not imported("--mirror", root, "update") & DECODERS

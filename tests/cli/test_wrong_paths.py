@@ -1,0 +1,229 @@
+"""Paths that cannot be used as they were named: one sentence, nothing written, nothing lost."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.command import ordinary, run
+from tests.support.mirrors import contents, says
+
+WRONG_USE = 2
+
+
+@pytest.fixture
+def mirror(pattern: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(pattern, tmp_path / "m")
+
+
+# What nobody may look into ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--mirror {m} export {x}.tar",
+        "--mirror {m} export {x}",
+        "--mirror {m} export {new} --since {x}",
+        "--mirror {m} import {x}.tar",
+        "--mirror {new} import {x}",
+        "sync {x} {new}",
+        "sync {m} {x}",
+        "sync {m} {x} --dry-run",
+        "--mirror {x} status",
+        "--mirror {x} init --mpp 15",
+    ],
+)
+def test_a_path_below_a_closed_directory_is_named(mirror: Path, words: str) -> None:
+    closed = mirror.parent / "closed"
+    closed.mkdir(mode=0)
+    new, before = mirror.parent / "new", sorted(mirror.iterdir())
+    said = words.format(m=mirror, x=closed / "x", new=new).split()
+    refused = run(*said, by=ordinary())
+    closed.chmod(0o755)
+    says(refused, WRONG_USE, str(closed / "x"), "Permission denied")
+    assert sorted(mirror.iterdir()) == before and not list(closed.iterdir())
+    assert not new.exists()
+
+
+@pytest.mark.parametrize(
+    "words", ["--mirror {m} export {x}", "sync {x} {x}2", "--mirror {x} status"]
+)
+def test_a_name_longer_than_any_is_named(mirror: Path, words: str) -> None:
+    long = mirror.parent / ("x" * 300)
+    says(run(*words.format(m=mirror, x=long).split()), WRONG_USE, str(long), "name too long")
+
+
+@pytest.mark.parametrize(
+    "words", ["--mirror {x} init --mpp 15", "sync {m} {x}", "--mirror {x} import {m}"]
+)
+def test_no_mirror_is_made_within_another(mirror: Path, tmp_path: Path, words: str) -> None:
+    source = shutil.copytree(mirror, tmp_path / "source")
+    within, before = mirror / "images" / "x", contents(mirror)
+    refused = run(*words.format(m=source, x=within).split())
+    says(refused, WRONG_USE, f"{within} lies in the mirror {mirror}")
+    assert contents(mirror) == before
+
+
+@pytest.mark.parametrize(
+    ("start", "name", "within"),
+    [
+        ("m", "../beside", False),
+        ("m/images", "../../beside", False),
+        (".", "m/../beside", False),
+        (".", "beside/../m/x", True),
+        (".", "link/x", True),
+    ],
+)
+def test_what_lies_within_a_mirror_is_told_by_where_it_leads(
+    mirror: Path, tmp_path: Path, start: str, name: str, within: bool
+) -> None:
+    (tmp_path / "link").symlink_to(mirror / "images")
+    if "beside/" in name:
+        (tmp_path / "beside").mkdir()
+    result = run("--mirror", name, "init", "--mpp", "15", cwd=tmp_path / start)
+    assert result.code == (WRONG_USE if within else 0), result
+    assert ("lies in the mirror" in result.err) is within
+
+
+# A mirror that is not as it should be -----------------------------------------------
+
+
+def test_a_mirror_that_may_not_be_looked_into_is_not_called_none(mirror: Path) -> None:
+    mirror.chmod(0)
+    refused = run("--mirror", mirror, "status", by=ordinary())
+    mirror.chmod(0o755)
+    says(refused, WRONG_USE, str(mirror), "cannot be looked into", "Permission denied")
+    assert "init" not in refused.err
+
+
+@pytest.mark.parametrize("words", ["--mirror {m} status", "sync {m} {m}2"])
+def test_a_catalogue_that_may_not_be_read_is_not_said_to_be_unwritable(
+    mirror: Path, words: str
+) -> None:
+    catalogue = mirror / "catalogue.db"
+    catalogue.chmod(0)
+    refused = run(*words.format(m=mirror).split(), by=ordinary())
+    catalogue.chmod(0o644)
+    says(refused, WRONG_USE, str(catalogue), "cannot be read", "permissions")
+
+
+def test_lost_settings_are_written_again_by_init(mirror: Path) -> None:
+    (mirror / "tcgamirror.toml").unlink()
+    (mirror / "gallery").mkdir()
+    says(run("--mirror", mirror, "status"), WRONG_USE, "catalogue.db", "tcgamirror init", "again")
+    init = ["--mirror", str(mirror), "init", "--slides", "2", "--mpp"]
+    says(run(*init, "15"), WRONG_USE, str(mirror), "made for 4 µm/px, exact, png", "init")
+    assert not (mirror / "tcgamirror.toml").exists()
+    made = run(*init, "4")
+    assert (made.code, made.err) == (0, ""), made
+    assert "2 done" in run("--mirror", mirror, "status").out
+    assert run("--mirror", mirror, "verify").code == 0
+
+
+def test_lost_settings_beside_a_damaged_catalogue_have_a_way_out(mirror: Path) -> None:
+    (mirror / "tcgamirror.toml").unlink()
+    (mirror / "catalogue.db").write_bytes(b"damaged" * 1000)
+    refused = run("--mirror", mirror, "init", "--mpp", "4")
+    says(refused, WRONG_USE, "catalogue.db", "move it away", "rebuild", "another directory")
+
+
+# Directories of other people --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words", ["sync {m} {o}", "sync {m} {o} --dry-run", "--mirror {o} import {m}"]
+)
+@pytest.mark.parametrize("theirs", ["notes.txt", "gallery/index.html"])
+def test_no_mirror_is_made_among_other_things_unasked(
+    mirror: Path, words: str, theirs: str
+) -> None:
+    other = mirror.parent / "other"
+    (other / theirs).parent.mkdir(parents=True)
+    (other / theirs).write_text("mine")
+    before = contents(other)
+    refused = run(*words.format(m=mirror, o=other).split())
+    says(refused, WRONG_USE, str(other), theirs.partition("/")[0], "empty directory")
+    assert contents(other) == before and not (other / "lock").exists()
+
+
+@pytest.mark.parametrize("words", ["sync {m} {o}", "--mirror {o} import {m}"])
+def test_what_a_killed_run_or_a_new_disk_left_is_gone_on_with(mirror: Path, words: str) -> None:
+    other = mirror.parent / "other"
+    for folder in ("lost+found", "work/import", "images/TCGA-BRCA", ".Trash-1000"):
+        (other / folder).mkdir(parents=True)
+    for name in ("lock", ".sync.json", ".tcgamirror.toml.part", "catalogue.db.new", "sample.lock"):
+        (other / name).write_text("{}")
+    done = run(*words.format(m=mirror, o=other).split())
+    assert (done.code, done.err) == (0, ""), done
+    assert run("--mirror", other, "verify").code == 0
+
+
+def test_a_mirror_that_lost_its_settings_is_not_synced_over(mirror: Path) -> None:
+    other = shutil.copytree(mirror, mirror.parent / "other")
+    (other / "tcgamirror.toml").unlink()
+    says(run("sync", mirror, other), WRONG_USE, str(other), "tcgamirror init", "again")
+    says(run("--mirror", other, "import", mirror), WRONG_USE, str(other), "tcgamirror init")
+
+
+def test_an_empty_destination_is_no_directory(mirror: Path) -> None:
+    (mirror.parent / "here").mkdir()
+    refused = run("sync", mirror, "", cwd=mirror.parent / "here")
+    says(refused, WRONG_USE, "DST is empty")
+    assert not list((mirror.parent / "here").iterdir())
+
+
+def test_init_among_other_things_takes_no_gallery_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "gallery").mkdir()
+    (tmp_path / "gallery" / "index.html").write_text("mine")
+    refused = run("--mirror", tmp_path, "init", "--mpp", "4")
+    says(refused, WRONG_USE, str(tmp_path / "gallery"), "move it away")
+    assert [path.name for path in tmp_path.iterdir()] == ["gallery"]
+
+
+# Names that say something else ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "ending",
+    ["tar.gz", "tgz", "tar.bz2", "7z", "RAR", "tar.zst", "zip", "tar.gz.part001", "tar.001"],
+)
+def test_an_archive_of_another_kind_is_not_made_as_a_directory(mirror: Path, ending: str) -> None:
+    before = sorted(mirror.parent.iterdir())
+    refused = run("--mirror", mirror, "export", mirror.parent / f"x.{ending}")
+    says(refused, WRONG_USE, f"x.{ending}", "only directories and .tar archives are written")
+    assert sorted(mirror.parent.iterdir()) == before
+
+
+def test_a_directory_of_an_export_may_have_a_dot_in_its_name(mirror: Path) -> None:
+    assert run("--mirror", mirror, "export", mirror.parent / "release.45").code == 0
+    assert (mirror.parent / "release.45" / "catalogue.db").is_file()
+
+
+@pytest.mark.parametrize("source", ["ftp://x/", "s3://bucket/tcga", "HTTP://x/"])
+def test_only_http_is_synced_from(tmp_path: Path, source: str) -> None:
+    refused = run("sync", source, tmp_path / "d")
+    says(refused, WRONG_USE, source.partition("//")[0], "only http:// and https://")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_sync_that_comes_to_nothing_leaves_nothing(tmp_path: Path, there: bool) -> None:
+    root = tmp_path / "a" / "b"
+    if there:
+        root.mkdir(parents=True)
+    says(run("sync", "http://127.0.0.1:9/", root), 4, "127.0.0.1:9")
+    left = [path.name for path in tmp_path.rglob("*")]
+    assert left == (["a", "b"] if there else [])
+
+
+def test_a_lock_file_is_written_where_a_directory_is_and_nowhere_else(mirror: Path) -> None:
+    there, missing = mirror.parent / "there", mirror.parent / "missing"
+    there.mkdir()
+    says(run("--mirror", mirror, "lock", there), WRONG_USE, f"{there} is a directory")
+    refused = run("--mirror", mirror, "lock", missing / "x.lock")
+    says(refused, WRONG_USE, f"{missing} is no directory: make it")
+    assert not missing.exists() and not list(there.iterdir())
+    assert run("--mirror", mirror, "lock", there / "x.lock").code == 0

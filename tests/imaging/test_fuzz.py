@@ -1,0 +1,51 @@
+"""Every reader of what others wrote holds against spoiled inputs; more of them in the soak."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.gdc import Listed, StandIn
+from tests.support.carrying import exported, packed
+from tests.support.command import ROOT
+from tests.support.fuzz import READERS
+from tests.support.mirrors import made, updated
+from tests.support.slides import SlideSpec, make_slide
+
+SOAK = bool(os.environ.get("TCGAMIRROR_SOAK"))
+EXAMPLES = 20_000 if SOAK else 300
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory, small_slides: tuple[Listed, ...]) -> Path:
+    """What real inputs are made of."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    with StandIn(small_slides) as gdc:
+        updated(made(folder / "m", gdc, slides=2))
+    packed(exported(folder / "m", folder / "export"), folder / "export.tar")
+    spec = SlideSpec(width=300, height=200, downsamples=(1, 4), thumbnail=False, seed=1)
+    make_slide(folder / "slide.svs", spec)
+    (folder / "precious").write_text("precious")
+    return folder
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", READERS)
+def test_spoiled_inputs_are_read_or_refused(name: str, material: Path) -> None:
+    seed = random.randrange(1 << 32) if SOAK else 1
+    command = [
+        sys.executable,
+        "-m",
+        "tests.support.fuzz",
+        name,
+        str(EXAMPLES),
+        str(seed),
+        str(material),
+    ]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, f"{command}\n{ended.stdout[-3000:]}{ended.stderr[-6000:]}"

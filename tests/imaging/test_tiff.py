@@ -1,0 +1,170 @@
+"""Directories as Pillow reads them; and what is no TIFF refused soon and in little memory."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from PIL import TiffImagePlugin
+
+from tcgamirror.imaging.tiff import MOST_DIRECTORIES, Directory, Tag, Tiff
+from tcgamirror.model.byteranges import Span
+from tcgamirror.model.errors import BadSlide
+from tests.support.levels import EVERY_NAME, EVERY_SLIDE, Bytes, bounded, slide_at
+
+SHORT, LONG, RATIONAL, LONG8 = 3, 4, 5, 16
+Entry = tuple[int, int, int, int]
+"""Tag, type, count and the value or its place."""
+
+
+def classic(*directories: tuple[Sequence[Entry], int | None], order: str = "<") -> bytes:
+    """A classic TIFF of directories one after the other; with a link if that is to be another."""
+    data = {"<": b"II", ">": b"MM"}[order] + struct.pack(order + "HI", 42, 8)
+    for entries, link in directories:
+        end = len(data) + 2 + 12 * len(entries) + 4
+        data += struct.pack(order + "H", len(entries))
+        data += b"".join(struct.pack(order + "HHII", *entry) for entry in entries)
+        data += struct.pack(order + "I", end if link is None else link)
+    return data.ljust(64, b"\0")
+
+
+def first(data: bytes) -> tuple[Tiff, Directory]:
+    tiff = Tiff(Bytes(data))
+    return tiff, next(tiff.directories())
+
+
+def refused(data: bytes, words: str) -> None:
+    with bounded(seconds=10, megabytes=20), pytest.raises(BadSlide, match=words):
+        list(Tiff(Bytes(data)).directories())
+
+
+@EVERY_SLIDE
+def test_the_last_directory_is_found_in_the_files_end(
+    name: str, zoo_slides: Mapping[str, Path]
+) -> None:
+    data = slide_at(name, zoo_slides).read_bytes()
+    tiff = Tiff(Bytes(data))
+    *_, last = tiff.directories()
+    assert tiff.last_in(Span(max(0, len(data) - 300_000), len(data))) == last
+    assert tiff.last_in(Span(0, 20)) is None
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY_NAME if name != "big-and-big-endian"])
+def test_directories_and_numbers_are_those_pillow_reads(
+    name: str, zoo_slides: Mapping[str, Path]
+) -> None:
+    """But for the one kind of file that Pillow takes for a classic TIFF."""
+    data = slide_at(name, zoo_slides).read_bytes()
+    tiff, file = Tiff(Bytes(data)), io.BytesIO(data)
+    tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if tiff.layout.big else 8])
+    for directory in tiff.directories():
+        file.seek(tags.next)
+        tags.load(file)
+        assert directory.next == tags.next
+        assert directory.entries.keys() == set(tags)
+        for tag in (Tag.WIDTH, Tag.HEIGHT, Tag.COMPRESSION, Tag.PHOTOMETRIC):
+            assert tiff.number(directory, tag) == tags[tag]
+        for tag in {Tag.TILE_OFFSETS, Tag.TILE_COUNTS} & set(tags):
+            assert tuple(tiff.numbers(directory, tag, len(tags[tag]))) == tags[tag]
+        said = tiff.rational(directory, Tag.X_RESOLUTION)
+        assert said == (float(tags[Tag.X_RESOLUTION]) if Tag.X_RESOLUTION in tags else None)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_values_that_fit_lie_in_their_entry(order: str) -> None:
+    two_shorts = 0x0001_0002 if order == ">" else 0x0002_0001
+    tiff, directory = first(classic(([(324, SHORT, 2, two_shorts)], 0), order=order))
+    assert list(tiff.numbers(directory, 324, 2)) == [1, 2]
+    assert tiff.number(directory, 324) == 1
+
+
+def test_of_a_tag_that_stands_twice_the_first_holds() -> None:
+    tiff, directory = first(classic(([(256, LONG, 1, 5), (256, LONG, 1, 6)], 0)))
+    assert tiff.number(directory, 256) == 5
+
+
+def test_a_type_nobody_knows_is_passed_over() -> None:
+    _, directory = first(classic(([(256, 99, 1, 5)], 0)))
+    assert not directory.entries
+
+
+def test_a_number_that_is_not_there_is_the_default_or_refused() -> None:
+    tiff, directory = first(classic(([(256, LONG, 0, 5), (257, 2, 4, 0)], 0)))
+    assert tiff.number(directory, 300, 7) == tiff.number(directory, 256, 7) == 7
+    for tag in (256, 257, 300):
+        with pytest.raises(BadSlide, match=f"tag {tag} is missing or no number"):
+            tiff.number(directory, tag)
+
+
+def test_a_rational_over_zero_tells_nothing() -> None:
+    tiff, directory = first(classic(([(282, RATIONAL, 1, 30), (283, LONG, 1, 4)], 0)))
+    assert tiff.rational(directory, 282) is None
+    assert tiff.rational(directory, 283) is None
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"II*\0", b"\xff\xd8\xff\xe0" + bytes(60), b"<!DOCTYPE html>" * 9, bytes(64)]
+)
+def test_what_is_no_tiff_is_refused(data: bytes) -> None:
+    refused(data, "is no slide|does not begin as a TIFF")
+
+
+def test_a_version_nobody_knows_is_refused() -> None:
+    refused(struct.pack("<2sHIQ", b"II", 44, 8, 16) + bytes(64), "TIFF version 44")
+    refused(struct.pack("<2sHHHQ", b"II", 43, 4, 0, 16) + bytes(64), "TIFF version 43")
+
+
+def test_directories_in_a_loop_are_refused() -> None:
+    refused(classic(([(256, LONG, 1, 5)], 8)), "loop at byte 8")
+    two = ([(256, LONG, 1, 5)], None), ([(256, LONG, 1, 5)], 8)
+    refused(classic(*two), "loop at byte 8")
+
+
+def test_a_chain_without_end_is_refused() -> None:
+    many = [([(256, LONG, 1, 5)], None)] * (MOST_DIRECTORIES + 1)
+    refused(classic(*many), f"more than {MOST_DIRECTORIES} directories")
+
+
+@pytest.mark.parametrize("count", [0, 513, 65_535])
+def test_an_absurd_number_of_entries_is_refused(count: int) -> None:
+    data = struct.pack("<2sHIH", b"II", 42, 8, count) + bytes(1_000_000)
+    refused(data, f"has {count} entries")
+
+
+@pytest.mark.parametrize("count", [10**9, 2**63, 2**64 - 1])
+def test_a_billion_entries_are_refused(count: int) -> None:
+    data = struct.pack("<2sHHHQQ", b"II", 43, 8, 0, 16, count) + bytes(1_000_000)
+    refused(data, f"has {count} entries")
+
+
+@pytest.mark.parametrize("place", [0, 63, 10**6, 2**32 - 1])
+def test_a_directory_that_lies_elsewhere_is_refused(place: int) -> None:
+    data = struct.pack("<2sHI", b"II", 42, place) + bytes(56)
+    refused(data, "outside of the file|entries")
+
+
+@pytest.mark.parametrize("count", [10**6, 2**32 - 1])
+def test_values_beyond_the_end_are_refused_when_they_are_read(count: int) -> None:
+    tiff, directory = first(classic(([(324, LONG, count, 8), (347, 7, count, 8)], 0)))
+    with bounded(seconds=10, megabytes=5):
+        with pytest.raises(BadSlide, match="outside of the file"):
+            tiff.numbers(directory, 324, count)
+        with pytest.raises(BadSlide, match=r"tag 347 has \d+ bytes"):
+            tiff.bytes_of(directory, 347)
+
+
+def test_arrays_of_another_length_or_type_are_refused() -> None:
+    tiff, directory = first(classic(([(324, LONG, 1, 8), (325, RATIONAL, 1, 8)], 0)))
+    for tag, count in ((324, 2), (325, 1)):
+        with pytest.raises(BadSlide, match=f"tag {tag} has 1 values for {count} tiles"):
+            tiff.numbers(directory, tag, count)
+
+
+def test_nothing_is_read_outside_of_the_file() -> None:
+    tiff = Tiff(Bytes(classic(([(256, LONG, 1, 5)], 0))))
+    for span in (Span(-1, 4), Span(60, 65), Span(100, 101)):
+        with pytest.raises(BadSlide, match="outside of the file"):
+            tiff.read(span)

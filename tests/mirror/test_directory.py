@@ -1,0 +1,241 @@
+"""Where a mirror is, and what makes it one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.mirror import lockfile
+from tcgamirror.mirror.directory import CATALOGUE, FIXED, Home
+from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings
+from tcgamirror.model.errors import BadSettings, NotAMirror
+from tcgamirror.model.slide import ImageFormat, Target
+from tcgamirror.system.lock import Lock
+from tests.gdc import StandIn
+from tests.support.command import run, succeeded
+from tests.support.mirrors import addresses, made, updated
+
+SETTINGS = Settings(target=Target(15.0, None))
+
+
+def test_a_new_mirror_is_found_with_its_settings(tmp_path: Path) -> None:
+    root = tmp_path / "a" / "b"
+    Home.create(root, SETTINGS)
+    assert Home.find(root, above=False) == Home(root, SETTINGS)
+    assert sorted(path.name for path in root.iterdir()) == [CATALOGUE, FILE_NAME]
+
+
+def test_the_nearest_of_two_mirrors_is_found_from_below(tmp_path: Path) -> None:
+    inner = Home.create(tmp_path / "inner", replace(SETTINGS, seed=1))
+    Home.create(tmp_path, SETTINGS)
+    below = inner.root / "images" / "x"
+    below.mkdir(parents=True)
+    assert Home.find(below, above=True) == inner
+    assert Home.find(tmp_path / "inner" / "..", above=True).root.samefile(tmp_path)
+
+
+def test_a_mirror_that_is_named_is_not_looked_for_above(tmp_path: Path) -> None:
+    Home.create(tmp_path, SETTINGS)
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(NotAMirror, match=r"holds no tcgamirror\.toml"):
+        Home.find(tmp_path / "sub", above=False)
+
+
+@pytest.mark.parametrize("name", [FILE_NAME, CATALOGUE])
+def test_no_mirror_is_made_where_one_is_or_was(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(NotAMirror, match=name):
+        Home.create(tmp_path, SETTINGS)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_an_init_that_was_killed_before_the_settings_can_be_made_again(tmp_path: Path) -> None:
+    with Catalogue.create(tmp_path / CATALOGUE) as catalogue:
+        catalogue.set_fact(FIXED, "other images")
+    home = Home.create(tmp_path, SETTINGS)
+    with Catalogue.open(tmp_path / CATALOGUE) as catalogue:
+        home.check_target(catalogue)
+
+
+def test_a_catalogue_that_was_used_is_never_replaced(tmp_path: Path) -> None:
+    with Catalogue.create(tmp_path / CATALOGUE) as catalogue:
+        catalogue.begin_run("update", 0.0)
+    with pytest.raises(NotAMirror, match=CATALOGUE):
+        Home.create(tmp_path, SETTINGS)
+
+
+def test_no_mirror_is_made_in_place_of_a_dangling_link(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).symlink_to(tmp_path / "nowhere")
+    with pytest.raises(NotAMirror):
+        Home.create(tmp_path, SETTINGS)
+
+
+def test_a_directory_that_holds_something_else_may_become_a_mirror(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    Home.create(tmp_path, SETTINGS)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("root", ["\0", "/proc/x/y", "/dev/null", "/dev/null/x", "x" * 300])
+def test_where_there_can_be_no_directory_it_is_said(root: str) -> None:
+    with pytest.raises(NotAMirror, match="choose another"):
+        Home.create(Path(root), SETTINGS)
+
+
+@pytest.mark.parametrize("other", [Target(15.0000001, None), Target(None, 15), Target(30.0, None)])
+def test_another_target_than_the_mirrors_own_is_refused(tmp_path: Path, other: Target) -> None:
+    home = Home.create(tmp_path, SETTINGS)
+    with Catalogue.open(tmp_path / CATALOGUE) as catalogue:
+        home.check_target(catalogue)
+        for changed in (replace(SETTINGS, target=other), replace(SETTINGS, form=ImageFormat.TIFF)):
+            with pytest.raises(BadSettings, match="15 µm/px, exact, png"):
+                replace(home, settings=changed).check_target(catalogue)
+
+
+# Of a lock file --------------------------------------------------------------------
+
+
+def test_lost_settings_are_written_again_with_the_lock_that_is_given(
+    small_gdc: StandIn, tmp_path: Path
+) -> None:
+    two, four = _locks(tmp_path, small_gdc, (2, 4))
+    root = _locked(tmp_path / "m", small_gdc, two)
+    (root / FILE_NAME).unlink()
+    refused = run("--mirror", root, "init", "--lock", four, *addresses(small_gdc))
+    assert refused.code == 2 and f"{root / LOCKED} is there already and names" in refused.sentence
+    assert (root / LOCKED).read_bytes() == two.read_bytes() and not (root / FILE_NAME).exists()
+    (root / LOCKED).unlink()
+    for lock in (four, four):
+        (root / FILE_NAME).unlink(missing_ok=True)
+        again = succeeded("--mirror", root, "init", "--lock", lock, *addresses(small_gdc))
+        assert "wrote the settings again" in again.out
+        assert (root / LOCKED).read_bytes() == lock.read_bytes()
+    assert "2 slides added" in updated(root).out
+    assert "4 of 4 slides" in succeeded("--mirror", root, "lock", "--check", four).out
+
+
+def test_the_lock_that_a_killed_init_left_is_replaced(small_gdc: StandIn, tmp_path: Path) -> None:
+    two, four = _locks(tmp_path, small_gdc, (2, 4))
+    root = tmp_path / "m"
+    succeeded("--mirror", root, "init", "--lock", two, *addresses(small_gdc))
+    (root / FILE_NAME).unlink()
+    made_now = succeeded("--mirror", root, "init", "--lock", four, *addresses(small_gdc))
+    assert "made a mirror" in made_now.out
+    assert (root / LOCKED).read_bytes() == four.read_bytes()
+
+
+def test_another_lock_of_the_same_name_and_plan_fills_the_sample_up(
+    small_gdc: StandIn, tmp_path: Path
+) -> None:
+    (all_four,) = _locks(tmp_path, small_gdc, (4,))
+    names = [line for line in all_four.read_text().splitlines() if ".svs" in line]
+    parts = [tmp_path / f"{kept}.lock" for kept in (0, 1)]
+    for kept, part in enumerate(parts):
+        left = [line for line in names if names.index(line) % 2 == kept]
+        read = lockfile.read_lock(all_four)
+        slides = tuple(each for each in read.slides if any(each.file_name in line for line in left))
+        part.write_bytes(b"".join(lockfile.lines_of(replace(read, slides=slides))))
+    root = _locked(tmp_path / "m", small_gdc, parts[0])
+    for name in (FILE_NAME, LOCKED):
+        (root / name).unlink()
+    succeeded("--mirror", root, "init", "--lock", parts[1], *addresses(small_gdc))
+    assert "2 slides added" in updated(root).out
+
+
+def _locks(folder: Path, gdc: StandIn, sizes: Sequence[int]) -> list[Path]:
+    """The lock file of a mirror of each number of slides."""
+    locks = [folder / f"{slides}.lock" for slides in sizes]
+    for lock, slides in zip(locks, sizes, strict=True):
+        updated(made(folder / lock.stem, gdc, slides=slides))
+        succeeded("--mirror", folder / lock.stem, "lock", lock)
+    return locks
+
+
+def _locked(root: Path, gdc: StandIn, lock: Path) -> Path:
+    """An updated mirror of what the lock file names."""
+    succeeded("--mirror", root, "init", "--lock", lock, *addresses(gdc))
+    updated(root)
+    return root
+
+
+# Two at once -----------------------------------------------------------------------
+
+
+def test_of_two_inits_at_once_one_makes_the_mirror(tmp_path: Path, small_gdc: StandIn) -> None:
+    for number in range(6):
+        root = tmp_path / str(number)
+        with ThreadPoolExecutor(2) as pool:
+            runs = [
+                pool.submit(run, "--mirror", root, "init", "--mpp", mpp, *addresses(small_gdc))
+                for mpp in ("4", "8")
+            ]
+        codes = [each.result().code for each in runs]
+        assert sorted(codes)[0] == 0 and sorted(codes)[1] in (2, 5), [r.result() for r in runs]
+        home = Home.find(root, above=False)
+        assert home.settings.target.mpp == (4, 8)[codes.index(0)]
+        with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
+            home.check_target(catalogue)
+
+
+def test_an_init_keeps_out_of_a_mirror_that_another_run_makes(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = tmp_path / "m"
+    with Lock(root / "lock", "import"):
+        kept_out = run("--mirror", root, "init", "--mpp", "4", *addresses(small_gdc))
+    assert kept_out.code == 5 and "import" in kept_out.sentence
+    assert [path.name for path in root.iterdir()] == ["lock"]
+
+
+def test_no_mirror_is_made_within_another_by_way_of_a_link(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    (tmp_path / "big").mkdir()
+    (root / "images").symlink_to(tmp_path / "big")
+    refused = run("--mirror", root / "images" / "sub", "init", "--mpp", "4")
+    assert refused.code == 2 and f"lies in the mirror {root}" in refused.sentence
+    assert not list((tmp_path / "big").iterdir())
+
+
+def test_a_lock_that_cannot_be_written_is_named(tmp_path: Path, small_gdc: StandIn) -> None:
+    (lock,) = _locks(tmp_path, small_gdc, (2,))
+    root = tmp_path / "m"
+    (root / LOCKED).mkdir(parents=True)
+    refused = run("--mirror", root, "init", "--lock", lock, *addresses(small_gdc))
+    assert refused.code == 2 and f"{root / LOCKED} " in refused.sentence
+
+
+def test_a_directory_that_was_removed_meanwhile_is_one_sentence(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    for words in ("status", "init --mpp 4"):
+        command = f'rmdir "{gone}"; exec "$@" {words}; '
+        result = run(by=("sh", "-c", f'cd "{gone}" && {command}', "sh"))
+        gone.mkdir()
+        assert result.code == 2 and "was removed" in result.sentence
+
+
+def test_who_stands_in_a_mirror_without_settings_is_told_so(
+    small_gdc: StandIn, tmp_path: Path
+) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    (root / FILE_NAME).unlink()
+    told = run("status", cwd=root)
+    assert told.code == 2 and f"holds {CATALOGUE}, but no {FILE_NAME}" in told.sentence
+
+
+def test_an_init_that_is_refused_leaves_no_lock(small_gdc: StandIn, tmp_path: Path) -> None:
+    first = made(tmp_path / "first", small_gdc, slides=2)
+    updated(first)
+    lock = tmp_path / "sample.lock"
+    succeeded("--mirror", first, "lock", lock)
+    before = sorted(first.rglob("*"))
+    assert run("--mirror", first / "within", "init", "--lock", lock).code == 2
+    assert sorted(first.rglob("*")) == before

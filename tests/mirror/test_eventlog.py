@@ -1,0 +1,172 @@
+"""The log: a line for each thing that happened, whatever the network says and the disk does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tcgamirror.mirror.directory import Home
+from tcgamirror.mirror.eventlog import RunLog, without_secrets
+from tcgamirror.mirror.fetch import Wishes
+from tcgamirror.mirror.update import perform
+from tcgamirror.model.errors import NoRoom, NotThere, WrongUse
+from tcgamirror.model.slide import Attempt, Outcome
+from tcgamirror.system.interrupt import Brake
+from tcgamirror.system.parallel import cores
+from tests.gdc import StandIn
+from tests.gdc.faults import Fault
+from tests.support.catalogues import FETCHED, NOW, PICTURE, slide
+from tests.support.command import run, succeeded
+from tests.support.mirrors import column, made
+
+HOSTILE = "no \x1b[2J\x9b31m\u202e access\nto https://me:secret@host/data/1?token=abc#x now"
+
+
+class Nobody:
+    """Watches nothing."""
+
+    def listing(self, got: int, total: int) -> None: ...
+
+    def begins(self, slides: int, workers: int) -> None: ...
+
+    def finished(self, outcome: Outcome) -> None: ...
+
+    def note(self, message: str) -> None: ...
+
+    def tick(self, bytes_fetched: int, in_hand: int, stopping: bool) -> None: ...
+    def pauses(self, host: str, seconds: float, reason: str) -> None: ...
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
+
+
+def test_what_is_no_log_is_not_written_to(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=1)
+    succeeded("--mirror", root, "refresh")
+    catalogue = root / "catalogue.db"
+    before = catalogue.read_bytes()
+    refused = run("--mirror", root, "update", "--log", catalogue)
+    assert refused.code == 2 and "it holds something else" in refused.sentence
+    assert catalogue.read_bytes() == before
+
+
+def test_a_run_is_told_from_its_begin_to_its_end(tmp_path: Path, small_gdc: StandIn) -> None:
+    root, log = made(tmp_path / "m", small_gdc, slides=3), tmp_path / "run.jsonl"
+    succeeded("--mirror", root, "update", "--limit", "2", "--log", log)
+    told = lines(log)
+    assert [line["event"] for line in told] == ["begin", "listing", "slide", "slide", "end"]
+    begin, listing, first, _, end = told
+    assert begin["target"] == "4 µm/px, exact, png" and begin["command"] == "update"
+    assert begin["workers"] == min(16, 4 * cores())
+    assert (listing["added"], listing["data_release"]) == (
+        18,
+        "Data Release 45.0 - December 04, 2025",
+    )
+    assert (first["status"], first["source"], first["fault"]) == ("done", "range", None)
+    assert first["bytes"] > 0 and first["requests"] > 0 and first["file_name"].endswith(".svs")
+    assert (end["exit_code"], end["done"], end["failed"], end["left"]) == (0, 2, 0, 1)
+    assert end["bytes"] == sum(line["bytes"] for line in told if line["event"] == "slide")
+    assert all(line["time"].endswith("Z") for line in told)
+    succeeded("--mirror", root, "fetch", "--log", log)
+    assert [line["command"] for line in lines(log)[5:]] == ["fetch"] * 3
+
+
+def test_what_ends_a_run_is_in_its_last_line(tmp_path: Path, small_gdc: StandIn) -> None:
+    root, log = made(tmp_path / "m", small_gdc, "--via", "range", slides=2), tmp_path / "run.jsonl"
+    small_gdc.faults.add(Fault(r"/data/|\.svs", "404"))
+    assert run("--mirror", root, "update", "--log", log).code == 3
+    told = lines(log)
+    assert told[-2]["status"] == "failed" and told[-2]["fault"] == "not there"
+    assert told[-1]["exit_code"] == 3
+    small_gdc.switch("api", "refused")
+    assert run("--mirror", root, "refresh", "--log", log).code == 4
+    assert lines(log)[-1]["exit_code"] == 4 and lines(log)[-1]["error"]
+
+
+def test_nothing_from_the_network_is_obeyed_or_gives_a_secret_away(tmp_path: Path) -> None:
+    log = tmp_path / "run.jsonl"
+    attempt = Attempt("range", NOW, 1.0, 5, 1, "refused", HOSTILE)
+    with RunLog(log, "update", lambda: NOW) as told:
+        told.slide(Outcome(slide("a"), (attempt,), None))
+    text = log.read_text(encoding="ascii")
+    assert all(" " <= letter <= "~" or letter == "\n" for letter in text)
+    assert "secret" not in text and "token" not in text
+    assert "https://host/data/1 now" in lines(log)[0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("http://a:b@c.d:80/e?f=g", "http://c.d:80/e"),
+        ("two: https://u@x/y and ftp://h?q.", "two: https://x/y and ftp://h"),
+        ("'https://h/p?x=y'", "'https://h/p'"),
+        ("no address: a@b?c", "no address: a@b?c"),
+    ],
+)
+def test_addresses_are_bared(text: str, plain: str) -> None:
+    assert without_secrets(text) == plain
+
+
+def test_a_log_that_cannot_be_written_ends_the_command_before_it_begins(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=1)
+    for place in (tmp_path, tmp_path / "missing" / "log"):
+        refused = run("--mirror", root, "update", "--log", place)
+        assert refused.code == 2 and "--log" in refused.sentence
+    assert not small_gdc.served and not column(root, "select * from runs")
+
+
+def test_a_line_that_was_cut_off_spoils_no_other(tmp_path: Path) -> None:
+    log = tmp_path / "run.jsonl"
+    log.write_text('{"event": "sli')
+    with RunLog(log, "update"):
+        pass
+    assert json.loads(log.read_text().splitlines()[1])["event"] == "end"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_under_the_log_is_no_room(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=1)
+    ended = run("--mirror", root, "update", "--log", "/dev/full")
+    assert ended.code == 6 and "/dev/full" in ended.sentence
+    assert column(root, "select exit_code from runs") == [6]
+
+
+class FullAfterOne(RunLog):
+    """A log whose disk is full at the second slide."""
+
+    slides = 0
+
+    def slide(self, outcome: Outcome) -> None:
+        self.slides += 1
+        if self.slides > 1:
+            raise NoRoom(f"no room to write the log of {outcome.slide.file_name}")
+
+
+def test_a_disk_that_fills_up_ends_the_run_in_order(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, "--workers", "1", slides=6)
+    home = Home.find(root, above=False)
+    with pytest.raises(NoRoom), FullAfterOne(tmp_path / "log", "update") as log:
+        perform(home, "update", Wishes(), Nobody(), Brake(), log)
+    assert column(root, "select exit_code from runs") == [6]
+    assert column(root, "select count(*) from mirror where status = 'done'") >= [2]
+    assert not column(root, "select * from mirror where status = 'failed'")
+
+
+def test_errors_and_slides_without_an_attempt_are_told(tmp_path: Path) -> None:
+    log = tmp_path / "run.jsonl"
+    with pytest.raises(NotThere), RunLog(log, "update") as told:
+        told.slide(Outcome(slide("a"), (), None))
+        told.slide(Outcome(slide("b"), (FETCHED,), PICTURE))
+        raise NotThere("gone \x1b")
+    assert [line.get("exit_code") for line in lines(log)] == [None, None, 4]
+    with pytest.raises(ZeroDivisionError), RunLog(log, "update"):
+        raise ZeroDivisionError
+    assert lines(log)[-1]["exit_code"] == 1
+    with pytest.raises(WrongUse):
+        RunLog(tmp_path, "update")

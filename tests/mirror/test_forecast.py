@@ -1,0 +1,101 @@
+"""`update --dry-run` tells all that an update would fetch, however much, and does nothing of it."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+from subprocess import PIPE
+
+import pytest
+
+from tcgamirror.model.sampling import By, Order
+from tests.gdc import StandIn, listed_without_data
+from tests.support.command import program, run, started, succeeded
+from tests.support.mirrors import addresses, column, contents, made, updated
+
+SLIDES = 18
+IN_ORDER = "select file_name from mirror order by sample_rank"
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, small_gdc: StandIn) -> Path:
+    """Made, and never updated."""
+    root = made(tmp_path / "m", small_gdc, "--kind", "all", slides=SLIDES)
+    # What it leaves beside the settings, it leaves once.
+    succeeded("--mirror", root, "update", "--dry-run")
+    return root
+
+
+@pytest.mark.parametrize(("order", "by"), [(Order.STABLE, By.NONE), (Order.SHUFFLE, By.PROJECT)])
+def test_what_it_tells_is_what_is_fetched(
+    tmp_path: Path, small_gdc: StandIn, order: Order, by: By
+) -> None:
+    options = ("--kind", "all", "--order", order, "--by", by)
+    root = made(tmp_path / "m", small_gdc, *options, slides=SLIDES)
+    told = succeeded("--mirror", root, "update", "--dry-run", "--json").json()
+    assert told.keys() == {"source", "slides", "bytes", "seconds", "measured"}
+    assert (told["source"], told["measured"], told["bytes"] > 0) == ("range", False, True)
+    updated(root)
+    assert [slide["file_name"] for slide in told["slides"]] == column(root, IN_ORDER)
+    again = succeeded("--mirror", root, "update", "--dry-run", "--json").json()
+    assert (again["slides"], again["bytes"], again["measured"]) == ([], 0, True)
+
+
+def test_people_are_told_the_first_ones_and_the_number(mirror: Path) -> None:
+    before = contents(mirror)
+    people = succeeded("--mirror", mirror, "update", "--dry-run", "--limit", "3").out
+    names = [slide["file_name"] for slide in _told(mirror, "--limit", "3")]
+    assert [line.split()[0] for line in people.splitlines()[:3]] == names
+    assert "3 slides would be fetched by range" in people and "nothing was changed" in people
+    assert contents(mirror) == before
+
+
+def test_an_error_amid_it_leaves_no_torn_line(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, "--kind", "all", slides=SLIDES)
+    succeeded("--mirror", root, "update", "--limit", str(SLIDES - 3))
+    with closing(sqlite3.connect(root / "catalogue.db")) as catalogue, catalogue:
+        catalogue.execute(
+            "delete from slides where file_name = (select file_name from mirror "
+            "where status = 'pending' order by sample_rank limit 1)"
+        )
+    result = run("--mirror", root, "update", "--dry-run", "--json")
+    assert result.code == 7
+    assert result.json()["exit_code"] == 7
+    assert f"{root / 'catalogue.db'} says nothing of a slide" in result.err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15)])
+def test_who_does_not_read_on_cannot_keep_it(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    with StandIn(listed_without_data(3_000)) as gdc:
+        root = tmp_path / "m"
+        succeeded("--mirror", root, "init", "--slides", "all", "--mpp", "15", *addresses(gdc))
+        with started("--mirror", root, "update", "--dry-run", "--json") as process:
+            assert process.stdout is not None
+            process.stdout.read(1)
+            process.send_signal(number)
+            assert process.wait(timeout=20) == code
+
+
+def test_a_full_place_of_temporary_files_is_named(mirror: Path, tmp_path: Path) -> None:
+    words = ("--mirror", mirror, "update", "--dry-run", "--json")
+    result = run(*words, by=("prlimit", "--fsize=20"), env={"TMPDIR": str(tmp_path)})
+    assert result.code == 6 and str(tmp_path) in result.sentence
+    assert result.json()["exit_code"] == 6
+
+
+def test_a_full_place_of_the_output_is_named(mirror: Path) -> None:
+    words = (*program(), "--mirror", str(mirror), "update", "--dry-run", "--json")
+    with Path("/dev/full").open("w") as out:
+        ended = subprocess.run(words, stdout=out, stderr=PIPE, text=True, check=False)
+    assert ended.returncode == 6 and "the output" in ended.stderr
+
+
+def _told(root: Path, *options: str) -> list[dict[str, object]]:
+    slides = succeeded("--mirror", root, "update", "--dry-run", "--json", *options).json()["slides"]
+    assert isinstance(slides, list)
+    return slides

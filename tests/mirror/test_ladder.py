@@ -1,0 +1,376 @@
+"""From one source to the next, with real servers, and what is told of those that failed."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tcgamirror.imaging.decode import Opened
+from tcgamirror.imaging.store import Store
+from tcgamirror.mirror.fetch import Pool
+from tcgamirror.mirror.ladder import Ladder
+from tcgamirror.model.errors import Damaged, Interrupted, NoRoom, NotThere
+from tcgamirror.model.slide import Attempt, ImageFormat, Outcome, Picture, Slide, Target
+from tcgamirror.net.client import Transport
+from tcgamirror.net.throttle import Meter
+from tcgamirror.sources.base import Source
+from tcgamirror.sources.tiles import Tiles
+from tcgamirror.system.interrupt import Brake
+from tests.gdc import Fault, Listed, StandIn, listed, made_up_name
+from tests.gdc.faults import Kind
+from tests.gdc.listing import made_up_id
+from tests.support.fetching import SHORT, by_range, by_whole, origins_of, slide_of, workspace
+from tests.support.slides import SlideSpec, make_slide
+
+SPEC = SlideSpec(width=2203, height=1409, downsamples=(1, 4))
+COARSE = Target(mpp=8.0, max_size=None)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Listed:
+    return listed(make_slide(tmp_path_factory.mktemp("ladder") / "slide.svs", SPEC))
+
+
+@pytest.fixture
+def gdc(file: Listed) -> Iterator[StandIn]:
+    with StandIn([file]) as gdc:
+        yield gdc
+
+
+@pytest.fixture
+def transport() -> Iterator[Transport]:
+    with Transport(patience=SHORT) as transport:
+        yield transport
+
+
+def sources(gdc: StandIn, transport: Transport, work: Path, *, bucket: bool = True) -> list[Source]:
+    """All three, sharing what they learn of the origins, as in a run."""
+    ranged = by_range(gdc, transport, work, origins_of(gdc, bucket=bucket))
+    tiles = Tiles(transport, gdc.tiles, workspace(work), ranged.read_header)
+    return [ranged, tiles, by_whole(gdc, transport, work)]
+
+
+def outcome(
+    gdc: StandIn,
+    transport: Transport,
+    folder: Path,
+    target: Target = COARSE,
+    *,
+    bucket: bool = True,
+    ranged: bool = True,
+) -> Outcome:
+    """What comes of the stand-in's first slide. ranged: whether `range` is tried first."""
+    rungs = sources(gdc, transport, folder / "work", bucket=bucket)[0 if ranged else 1 :]
+    ladder = Ladder(rungs, target, Store(folder, ImageFormat.PNG), renders=2)
+    came = ladder.fetch(slide_of(gdc.files[0]))
+    assert ladder.bytes_moved == sum(attempt.bytes_fetched for attempt in came.attempts)
+    return came
+
+
+def told(attempts: Sequence[Attempt]) -> list[tuple[str, str | None]]:
+    return [(attempt.source, attempt.fault) for attempt in attempts]
+
+
+def pixels(folder: Path, came: Outcome) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    assert came.picture is not None
+    with Image.open(folder / came.picture.path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def test_the_first_source_that_works_ends_it(
+    gdc: StandIn, transport: Transport, tmp_path: Path
+) -> None:
+    came = outcome(gdc, transport, tmp_path)
+    assert told(came.attempts) == [("range", None)]
+    assert came.picture is not None
+    assert came.picture.source == "range"
+    (attempt,) = came.attempts
+    assert attempt.bytes_fetched == gdc.bytes_sent()
+    assert attempt.requests == len(gdc.served)
+    assert (attempt.message, attempt.passing) == (None, False)
+    assert {record.host for record in gdc.served} == {"bucket"}
+
+
+def test_a_bucket_that_is_down_leaves_it_to_the_gdc(
+    gdc: StandIn, transport: Transport, tmp_path: Path
+) -> None:
+    right = pixels(tmp_path / "right", outcome(gdc, transport, tmp_path / "right"))
+    gdc.switch("bucket", "refused")
+    gdc.clear()
+    came = outcome(gdc, transport, tmp_path)
+    assert told(came.attempts) == [("range", None)]
+    assert {record.path for record in gdc.served} == {f"/data/{gdc.files[0].file_id}"}
+    assert np.array_equal(pixels(tmp_path, came), right)
+
+
+class Busy(Store):
+    """Tells how many images were made at the same time, at most."""
+
+    most = now = 0
+
+    def put(self, *what: Any) -> Picture:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        time.sleep(0.1)
+        try:
+            return super().put(*what)
+        finally:
+            self.now -= 1
+
+
+def test_more_slides_wait_for_the_network_than_are_rendered(
+    file: Listed, transport: Transport, tmp_path: Path
+) -> None:
+    names = [made_up_name(f"slide {number}") for number in range(6)]
+    files = [replace(file, file_name=name, file_id=made_up_id(name)) for name in names]
+    store = Busy(tmp_path, ImageFormat.PNG)
+    with StandIn(files) as gdc, ThreadPoolExecutor(6) as workers:
+        rungs = sources(gdc, transport, tmp_path / "work")
+        ladder = Ladder(rungs, COARSE, store, renders=2)
+        came = list(workers.map(ladder.fetch, map(slide_of, files)))
+    assert [told(outcome.attempts) for outcome in came] == [[("range", None)]] * 6
+    assert store.most == 2
+
+
+def test_where_nobody_gives_parts_the_whole_file_is_next(
+    gdc: StandIn, transport: Transport, tmp_path: Path
+) -> None:
+    gdc.routes.data_ranges = False
+    came = outcome(gdc, transport, tmp_path, bucket=False)
+    ignored = "range ignored"
+    assert told(came.attempts) == [("range", ignored), ("tiles", ignored), ("whole", None)]
+    assert "whole files only" in (came.attempts[0].message or "")
+    assert "header cannot be read" in (came.attempts[1].message or "")
+    assert came.picture is not None
+    assert came.picture.source == "whole"
+    assert came.picture.mpp_x == pytest.approx(8.0, rel=0.02)
+    # Of the whole file, that came uncalled for, nothing was read.
+    assert came.attempts[0].bytes_fetched == 0
+    assert len(gdc.requests("/data/")) == 2, "for its begin and its end"
+    assert not gdc.requests("level=")
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [
+        ("404", "bad tile"),
+        ("empty", "wrong content"),
+        ("flipped", "bad tile"),
+        ("cut", "cut short"),
+        ("html", "wrong content"),
+        ("503", "server error"),
+    ],
+)
+def test_where_tiles_are_broken_the_whole_file_is_next(
+    gdc: StandIn, transport: Transport, tmp_path: Path, kind: Kind, fault: str
+) -> None:
+    right = pixels(tmp_path / "right", outcome(gdc, transport, tmp_path / "right"))
+    gdc.faults.add(Fault("level=.*x=0&y=0", kind))
+    came = outcome(gdc, transport, tmp_path, Target(8.0, None), ranged=False)
+    assert came.picture is not None
+    assert came.picture.source == "whole"
+    assert told(came.attempts) == [("tiles", fault), ("whole", None)]
+    assert "tile at column 0, row 0" in (came.attempts[0].message or "")
+    assert np.array_equal(pixels(tmp_path, came), right)
+
+
+def test_a_tile_server_that_does_not_know_the_slide_is_passed_by(
+    gdc: StandIn, transport: Transport, tmp_path: Path
+) -> None:
+    gdc.routes.data_ranges = False
+    gdc.faults.add(Fault("/tile/", "404"))
+    came = outcome(gdc, transport, tmp_path, bucket=False)
+    assert told(came.attempts) == [
+        ("range", "range ignored"),
+        ("tiles", "not there"),
+        ("whole", None),
+    ]
+
+
+def test_when_all_fail_each_tells_why_and_whether_it_may_pass(
+    gdc: StandIn, transport: Transport, tmp_path: Path
+) -> None:
+    gdc.faults.add(Fault("/tile/metadata", "404"), Fault("", "500"))
+    came = outcome(gdc, transport, tmp_path)
+    assert came.picture is None
+    assert [
+        (*pair, attempt.passing)
+        for pair, attempt in zip(told(came.attempts), came.attempts, strict=True)
+    ] == [
+        ("range", "server error", True),
+        ("tiles", "not there", False),
+        ("whole", "server error", True),
+    ]
+    assert all(attempt.seconds >= 0 and attempt.started > 1e9 for attempt in came.attempts)
+    assert not (tmp_path / "images").exists()
+
+
+def test_a_resolution_finer_than_the_slide_stops_the_ladder_at_once(
+    gdc: StandIn, transport: Transport, tmp_path: Path
+) -> None:
+    came = outcome(gdc, transport, tmp_path, Target(0.1, None))
+    assert told(came.attempts) == [("range", "too fine")]
+    assert came.picture is None
+    assert not gdc.requests("/tile/")
+    assert not list((tmp_path / "work").iterdir())
+
+
+def test_an_interruption_ends_the_slide_and_not_one_source_alone(
+    gdc: StandIn, tmp_path: Path
+) -> None:
+    stop = threading.Event()
+    stop.set()
+    with Transport(patience=SHORT, stop=stop) as transport, pytest.raises(Interrupted):
+        outcome(gdc, transport, tmp_path)
+    assert gdc.served == []
+
+
+def test_no_room_ends_the_slide_and_not_one_source_alone(
+    gdc: StandIn, transport: Transport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.pwrite", full)
+    with pytest.raises(NoRoom):
+        outcome(gdc, transport, tmp_path)
+    assert not gdc.requests("/tile/")
+
+
+def after_the_begin(_: Path) -> Callable[..., bytes]:
+    """As `os.pread`, on a disk that reads the first bytes of a file and no others."""
+    pread = os.pread
+
+    def read(handle: int, count: int, place: int) -> bytes:
+        return fails() if place else pread(handle, count, place)
+
+    return read
+
+
+def fails(*_: object, **__: object) -> bytes:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+def fails_within(name: str, suffix: str) -> Callable[[Path], Callable[..., Any]]:
+    """As the method of Path of that name, on a disk that fails for such files of the folder."""
+
+    def within(folder: Path) -> Callable[..., Any]:
+        method = getattr(Path, name)
+
+        def failing(path: Path, *args: Any, **options: Any) -> Any:
+            came = method(path, *args, **options)  # unless there is no such file
+            # With options it is an lstat, by which a folder's bytes are counted.
+            struck = folder in path.parents and path.suffix == suffix and not options
+            return fails() if struck else came
+
+        return failing
+
+    return within
+
+
+@pytest.mark.parametrize(
+    ("rung", "call", "failing"),
+    [
+        (0, "os.pread", after_the_begin),
+        (0, "pathlib.Path.read_text", fails_within("read_text", ".etag")),
+        (1, "pathlib.Path.read_bytes", fails_within("read_bytes", "")),
+        (2, "os.pread", after_the_begin),
+        (2, "pathlib.Path.stat", fails_within("stat", ".svs")),
+        (2, "tcgamirror.sources.whole.digest", lambda _: fails),
+    ],
+    ids=["range", "range's ETag", "tiles", "whole", "whole's begin", "whole's md5"],
+)
+def test_a_disk_that_fails_where_it_is_read_is_told_as_one_and_not_as_a_bug(
+    gdc: StandIn,
+    transport: Transport,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rung: int,
+    call: str,
+    failing: Callable[[Path], Callable[..., Any]],
+) -> None:
+    work = tmp_path / "work"
+    for left in ("range/bucket.etag", f"whole/{gdc.files[0].md5}.svs"):
+        path = work / gdc.files[0].file_id / left
+        path.parent.mkdir(parents=True)
+        path.write_text("an earlier run's")
+    rungs = sources(gdc, transport, work)[rung : rung + 1]
+    ladder = Ladder(rungs, COARSE, Store(tmp_path, ImageFormat.PNG), renders=2)
+    monkeypatch.setattr(call, failing(work))
+    with pytest.raises(Damaged, match=r"the disk fails at .*/work/"):
+        ladder.fetch(slide_of(gdc.files[0]))
+
+
+# What a long run keeps --------------------------------------------------------------------
+
+
+class Stub:
+    """A source that gives nothing but an error, for 1000 bytes."""
+
+    name = "stub"
+
+    def __init__(self, error: Callable[[], Exception]) -> None:
+        self._error = error
+
+    def open(self, slide: Slide, target: Target, meter: Meter) -> AbstractContextManager[Opened]:
+        del slide, target
+        meter.add(count=1000, requests=1)
+        raise self._error()
+
+
+def test_what_is_known_of_a_run_takes_no_more_memory_the_longer_it_is(tmp_path: Path) -> None:
+    stub = Stub(lambda: NotThere("no such slide"))
+    ladder = Ladder([stub, stub], COARSE, Store(tmp_path, ImageFormat.PNG), renders=2)
+    held = []
+    tracemalloc.start()
+    try:
+        for slides in (range(1000), range(1000, 3000)):
+            for number in slides:
+                ladder.fetch(Slide(str(number), f"{number}.svs"))
+            gc.collect()
+            held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert held[1] - held[0] < 2000 * 10
+    assert ladder.bytes_moved == 2 * 3000 * 1000
+
+
+def test_bytes_of_slides_in_hand_and_of_those_that_met_a_bug_are_counted(tmp_path: Path) -> None:
+    seen = []
+
+    def bug() -> Exception:
+        seen.append(ladder.bytes_moved)
+        return ZeroDivisionError("division by zero")
+
+    ladder = Ladder([Stub(bug)], COARSE, Store(tmp_path, ImageFormat.PNG), renders=2)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            ladder.fetch(Slide("1", "1.svs"))
+    assert (seen, ladder.bytes_moved) == ([1000, 2000], 2000)
+
+
+def test_a_bug_is_told_of_the_source_that_met_it(
+    gdc: StandIn, transport: Transport, tmp_path: Path
+) -> None:
+    gdc.faults.add(Fault("", "404"))
+    ranged, *_ = sources(gdc, transport, tmp_path / "work")
+    rungs = [ranged, Stub(lambda: ZeroDivisionError("division by zero"))]
+    ladder = Ladder(rungs, COARSE, Store(tmp_path, ImageFormat.PNG), renders=2)
+    pool = Pool(ladder.fetch, 1, Brake(), {}, ladder.source_of)
+    due = [slide_of(gdc.files[0])]
+    ((failed,),) = [outcomes for outcomes in pool.outcomes(due) if outcomes]
+    assert told(failed.attempts) == [("stub", "bug")]

@@ -1,0 +1,414 @@
+"""The lock file: cited beside a paper, checked, and a mirror made from it elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import tracemalloc
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.database import Journal
+from tcgamirror.mirror import lockfile, provenance
+from tcgamirror.mirror.lockfile import MOST_SLIDES, LockedSlide, LockFile, formatted, parsed
+from tcgamirror.mirror.settings import LOCKED, Settings, read_settings
+from tcgamirror.model.errors import BadLockFile, BadSettings
+from tcgamirror.model.sampling import By, Order, Plan
+from tcgamirror.model.slide import ImageFormat, Kind, Resample, Target
+from tests.gdc import Listed, StandIn
+from tests.gdc.listing import made_up_id, made_up_name
+from tests.support.catalogues import NOW, listing, slide
+from tests.support.command import run, succeeded
+from tests.support.mirrors import MPP, addresses, column, contents, images, made, rewrite, updated
+from tests.support.publishing import made_up
+
+EARLIER, LATER = "Data Release 44.0 - August 01, 2025", "Data Release 46.0 - March 04, 2026"
+SETTINGS = Settings(
+    Target(7.25, None, Resample.NATIVE),
+    slides=None,
+    seed=-3,
+    order=Order.SHUFFLE,
+    by=By.SITE,
+    kinds=frozenset(Kind),
+    projects=("TCGA-OV", "TCGA-GBM"),
+    form=ImageFormat.JPEG,
+    lock=LOCKED,
+)
+
+
+def locked(name: str, sha256: str | None = "ab" * 32, mpp: float | None = 15.1) -> LockedSlide:
+    md5 = hashlib.md5(name.encode()).hexdigest()
+    return LockedSlide(made_up_name(name), made_up_id(name), md5, sha256, mpp, mpp)
+
+
+MANY = list(map(str, range(20_000)))
+LOCK = LockFile(
+    "tcgamirror 0.1.0",
+    "Data Release 45.0 - December 04, 2025",
+    SETTINGS,
+    (locked("a", mpp=0.1 + 0.2), locked("b", None, None), locked("c", mpp=None)),
+)
+
+
+def signed(text: str) -> bytes:
+    """The text with a digest that is right, as whoever means harm would write it."""
+    head, _, body = text.partition("\n")[2].partition("\n")
+    digest = hashlib.sha256(body.encode()).hexdigest()
+    title = text.partition("\n")[0]
+    return f"{title}\n{head[:-64]}{digest}\n{body}".encode()
+
+
+# The file ------------------------------------------------------------------------
+
+
+def test_reading_gives_what_was_written() -> None:
+    assert parsed(formatted(LOCK)) == LOCK
+    whole = replace(SETTINGS, target=Target(None, 2048), slides=7, projects=())
+    assert parsed(formatted(replace(LOCK, settings=whole))).settings == whole
+
+
+def test_no_digit_of_a_resolution_is_lost() -> None:
+    assert b"\t0.30000000000000004\t" in formatted(LOCK)
+
+
+def test_the_same_lock_is_the_same_bytes() -> None:
+    assert formatted(parsed(formatted(LOCK))) == formatted(LOCK)
+
+
+def test_it_is_read_with_the_line_ends_that_mail_and_git_leave() -> None:
+    assert parsed(formatted(LOCK).replace(b"\n", b"\r\n")) == LOCK
+
+
+def test_standard_tools_verify_its_digest(tmp_path: Path) -> None:
+    path = tmp_path / "sample.lock"
+    path.write_bytes(formatted(LOCK))
+    shell = f"tail -n +3 {path} | sha256sum | cut -d' ' -f1"
+    answer = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == path.read_text().splitlines()[1].split()[-1]
+
+
+def test_any_changed_byte_is_noticed() -> None:
+    data = formatted(LOCK)
+    for place in range(0, len(data), 7):
+        changed = bytearray(data)
+        changed[place] ^= 1
+        with pytest.raises(BadLockFile):
+            parsed(bytes(changed))
+
+
+def test_any_missing_end_is_noticed() -> None:
+    data = formatted(LOCK)
+    for length in range(0, len(data), 11):
+        with pytest.raises(BadLockFile):
+            parsed(data[:length])
+
+
+HOSTILE: Sequence[tuple[str, str]] = (
+    ("made_up_name", "../../etc/passwd"),
+    ("made_up_name", "a/b.svs"),
+    ("made_up_name", "\x1b[31m.svs"),
+    ("made_up_name", made_up_name("b")),
+    ("made_up_id", "not-an-id"),
+    ("ab" * 32, "../x"),
+    ("0.30000000000000004", "nan"),
+    ("0.30000000000000004", "1e999"),
+    ("0.30000000000000004", "-1"),
+    ("0.30000000000000004", "0"),
+    ("0.30000000000000004", "-"),
+    ("seed\t-3", "seed\t" + "9" * 5000),
+    ("seed\t-3", "seed\t1_0"),
+    ("seed\t-3", "seed\t-3\nseed\t4"),
+    ("slides\tall", "slides\t0"),
+    ("slides\tall", "slides\t-1"),
+    ("mpp\t7.25", "mpp\t0"),
+    ("mpp\t7.25", "mpp\t7.25\nmax_size\t5"),
+    ("mpp\t7.25\n", ""),
+    ("format\tjpeg", "format\texe"),
+    ("format\tjpeg", "form\tjpeg"),
+    ("kind\tall", "kind\tnone"),
+    ("projects\tTCGA-OV,", "projects\t,"),
+    ("release\tData", "release\t\x1b]0;Data"),
+    ("program\t", "path\t/etc\nprogram\t"),
+    ("file_name\tfile_id", "file_id\tfile_name"),
+    ("# tcgamirror lock 1", "# tcgamirror lock 2"),
+    ("projects\tTCGA-OV,", "projects\tTCGA-\x1b[31m,"),
+)
+
+
+@pytest.mark.parametrize(("old", "new"), HOSTILE)
+def test_what_a_lock_file_cannot_say_is_refused(old: str, new: str) -> None:
+    old = {"made_up_name": made_up_name("a"), "made_up_id": made_up_id("a")}.get(old, old)
+    text = formatted(LOCK).decode()
+    assert old in text
+    with pytest.raises((BadLockFile, BadSettings)) as refusal:
+        parsed(signed(text.replace(old, new, 1)))
+    assert len(str(refusal.value)) < 400
+    assert str(refusal.value).isprintable()
+
+
+def test_a_huge_file_is_refused_without_being_read(tmp_path: Path) -> None:
+    path = tmp_path / "huge"
+    with path.open("wb") as file:
+        file.truncate(10**12)
+    with pytest.raises(BadLockFile, match="more than"):
+        lockfile.read_lock(path)
+
+
+def test_as_many_slides_as_a_mirror_may_have_fit_in_it() -> None:
+    longest = replace(locked("a", mpp=1.2345678901234567e-105), file_name="a" * 197 + ".svs")
+    lines = formatted(replace(LOCK, slides=(longest,))).splitlines(keepends=True)
+    assert len(lines[-1]) * MOST_SLIDES < lockfile.MOST_BYTES - 1_000_000
+    assert lockfile.MOST_BYTES > 38_000_000
+
+
+def test_what_could_not_be_read_again_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = tuple(f"TCGA-{number:04d}" for number in range(200))
+    projects = replace(SETTINGS, projects=many)
+    assert parsed(formatted(replace(LOCK, settings=projects))).settings == projects
+    with pytest.raises(BadLockFile, match="how this sample was drawn"):
+        formatted(replace(LOCK, settings=replace(SETTINGS, seed=10**41)))
+    monkeypatch.setattr(lockfile, "MOST_BYTES", len(formatted(LOCK)))
+    assert parsed(formatted(LOCK)) == LOCK
+    monkeypatch.setattr(lockfile, "MOST_BYTES", len(formatted(LOCK)) - 1)
+    with pytest.raises(BadLockFile, match="3 slides are more than"):
+        formatted(LOCK)
+
+
+def test_reading_takes_hardly_more_memory_than_the_slides(tmp_path: Path) -> None:
+    path = tmp_path / "l"
+    with path.open("wb") as file:
+        file.writelines(lockfile.lines_of(replace(LOCK, slides=tuple(map(locked, MANY)))))
+    tracemalloc.start()
+    lock = lockfile.read_lock(path)
+    kept, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(lock.slides) == len(MANY)
+    assert most - kept < path.stat().st_size
+
+
+def test_more_slides_than_a_mirror_may_have_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lockfile, "MOST_SLIDES", 1)
+    with pytest.raises(BadLockFile, match="more than 1 slides"):
+        lockfile.parsed(lockfile.formatted(LOCK))
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, Path.exists, Path.touch, os.mkfifo])
+def test_what_is_no_lock_file_is_one_sentence(
+    tmp_path: Path, make: Callable[[Path], object]
+) -> None:
+    make(tmp_path / "given")
+    result = run("--mirror", tmp_path / "m", "init", "--lock", tmp_path / "given")
+    assert result.code == 2
+    assert "lock file" in result.sentence
+    assert not (tmp_path / "m").exists()
+
+
+# Mirrors -------------------------------------------------------------------------
+
+
+def relocked(root: Path) -> bytes:
+    return succeeded("--mirror", root, "lock").out.encode()
+
+
+def remade(root: Path, gdc: StandIn, lock: Path, *options: str) -> Path:
+    succeeded("--mirror", root, "init", "--lock", lock, *addresses(gdc), *options)
+    return root
+
+
+def test_a_mirror_is_made_again_elsewhere(small_gdc: StandIn, tmp_path: Path) -> None:
+    first = made(tmp_path / "first", small_gdc, "--seed", "5", "--by", "project_id", slides=6)
+    updated(first)
+    lock = tmp_path / "sample.lock"
+    told = succeeded("--mirror", first, "lock", lock)
+    assert told.out == f"{lock} names 6 slides\n"
+    again = remade(tmp_path / "again", small_gdc, lock)
+    assert relocked(again) != lock.read_bytes(), "nothing is sampled yet"
+    updated(again)
+    assert images(again) == images(first)
+    assert relocked(again) == lock.read_bytes() == relocked(first)
+    told = succeeded("--mirror", again, "lock", "--check", lock)
+    assert told.out == "6 of 6 slides are as locked\n"
+
+
+def test_only_the_slides_of_the_lock_are_taken(
+    small_slides: tuple[Listed, ...], small_gdc: StandIn, tmp_path: Path
+) -> None:
+    with StandIn(small_slides[:5]) as before:
+        first = made(tmp_path / "first", before, slides=3)
+        updated(first)
+    lock = tmp_path / "sample.lock"
+    succeeded("--mirror", first, "lock", lock)
+    again = remade(tmp_path / "again", small_gdc, lock)
+    updated(again)
+    names = "SELECT file_name FROM mirror ORDER BY sample_rank"
+    assert column(again, names) == column(first, names)
+    assert updated(again).out.startswith("nothing to fetch: 3 of 3 slides done")
+
+
+def test_what_cannot_be_had_any_more_is_told(
+    small_slides: tuple[Listed, ...], small_gdc: StandIn, tmp_path: Path
+) -> None:
+    first = made(tmp_path / "first", small_gdc, "--kind", "all", slides=18)
+    updated(first)
+    lock = tmp_path / "sample.lock"
+    succeeded("--mirror", first, "lock", lock)
+    gone, changed, *same = small_slides
+    other = replace(changed, path=same[0].path, md5=same[0].md5, size=same[0].size)
+    with StandIn([other, *same], release=LATER) as later:
+        again = remade(tmp_path / "again", later, lock)
+        told = updated(again).out
+        assert f"of {LOCKED} not to be had any more (not listed): {gone.file_name}\n" in told
+        assert f"(listed with another md5): {changed.file_name}\n" in told
+        assert "nothing to fetch: 17 of 17 slides done" in updated(again).out
+        checked = run("--mirror", again, "lock", "--check", lock)
+        assert checked.code == 3
+        assert f"missing      {gone.file_name}\n" in checked.out
+        assert f"changed      {changed.file_name}\n" in checked.out
+
+
+def test_a_slide_that_is_listed_again_is_taken_then(
+    small_slides: tuple[Listed, ...], small_gdc: StandIn, tmp_path: Path
+) -> None:
+    first = made(tmp_path / "first", small_gdc, "--kind", "all", slides=18)
+    updated(first)
+    lock = tmp_path / "sample.lock"
+    succeeded("--mirror", first, "lock", lock)
+    with StandIn(small_slides[1:], release=EARLIER) as less:
+        again = remade(tmp_path / "again", less, lock)
+        updated(again)
+        less.publish(small_slides, LATER)
+        assert "1 slide added to the sample\n" in updated(again).out
+
+
+def test_a_rebuilt_catalogue_has_the_locks_slides(small_gdc: StandIn, tmp_path: Path) -> None:
+    first = made(tmp_path / "first", small_gdc, slides=4)
+    updated(first)
+    lock = tmp_path / "sample.lock"
+    succeeded("--mirror", first, "lock", lock)
+    again = remade(tmp_path / "again", small_gdc, lock)
+    updated(again)
+    rewrite(again, r"^seed = 0", "seed = 99")
+    (image,) = column(again, "SELECT path FROM mirror WHERE sample_rank = 2")
+    (again / str(image)).unlink()
+    (again / "catalogue.db").unlink()
+    succeeded("--mirror", again, "rebuild")
+    names = "SELECT file_name FROM mirror"
+    assert set(column(again, names)) == set(column(first, names))
+
+
+def test_a_manifest_tells_at_once_what_is_missing(
+    small_slides: tuple[Listed, ...], small_gdc: StandIn, tmp_path: Path
+) -> None:
+    first = made(tmp_path / "first", small_gdc, slides=15)
+    updated(first)
+    lock, manifest = tmp_path / "sample.lock", tmp_path / "manifest.txt"
+    succeeded("--mirror", first, "lock", lock)
+    lines = [
+        f"{each.file_id}\t{each.file_name}\t{each.md5}\t{each.size}\treleased"
+        for each in small_slides[1:]
+    ]
+    manifest.write_text("\n".join(["id\tfilename\tmd5\tsize\tstate", *lines]))
+    told = succeeded(
+        *("--mirror", tmp_path / "again", "init", "--lock", lock, "--manifest", manifest),
+        *addresses(small_gdc),
+    )
+    assert f"not to be had any more (not listed): {small_slides[0].file_name}" in told.out
+
+
+def test_another_image_is_told(small_gdc: StandIn, tmp_path: Path) -> None:
+    first = made(tmp_path / "first", small_gdc, slides=2)
+    updated(first)
+    data = succeeded("--mirror", first, "lock").out
+    (name, sha256) = (
+        column(first, f"SELECT {each} FROM mirror")[0] for each in ("file_name", "sha256")
+    )
+    lock = tmp_path / "sample.lock"
+    lock.write_bytes(signed(data.replace(str(sha256), "cd" * 32)))
+    again = remade(tmp_path / "again", small_gdc, lock)
+    assert f"with another image than locked (another digest): {name}" in updated(again).out
+
+
+def test_slides_and_images_are_the_locks_affair(small_gdc: StandIn, tmp_path: Path) -> None:
+    first = made(tmp_path / "first", small_gdc, slides=2)
+    updated(first)
+    lock = tmp_path / "sample.lock"
+    succeeded("--mirror", first, "lock", lock)
+    for options in (("--mpp", "3"), ("--slides", "5"), ("--project", "TCGA-OV"), ("--seed", "1")):
+        result = run("--mirror", tmp_path / "again", "init", "--lock", lock, *options)
+        assert (result.code, "--lock" in result.sentence) == (2, True)
+    again = remade(tmp_path / "again", small_gdc, lock, "--via", "whole", "--workers", "2")
+    settings = (again / "tcgamirror.toml").read_text()
+    assert f"mpp = {MPP}" in settings and 'via = ["whole"]' in settings
+
+
+def test_a_lock_file_that_is_lost_is_one_sentence(small_gdc: StandIn, tmp_path: Path) -> None:
+    first = made(tmp_path / "first", small_gdc, slides=2)
+    updated(first)
+    lock = tmp_path / "sample.lock"
+    succeeded("--mirror", first, "lock", lock)
+    again = remade(tmp_path / "again", small_gdc, lock)
+    (again / LOCKED).unlink()
+    result = run("--mirror", again, "update")
+    assert (result.code, LOCKED in result.sentence) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["tcgamirror.toml", "catalogue.db", "notes.txt", "other.lock"])
+def test_another_file_is_never_written_over(small_gdc: StandIn, tmp_path: Path, name: str) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=2)
+    updated(root)
+    (root / "notes.txt").write_text("mine")
+    updated(made(tmp_path / "other", small_gdc, slides=3))
+    succeeded("--mirror", tmp_path / "other", "lock", root / "other.lock")
+    before = contents(root)
+    refused = run("--mirror", root, "lock", root / name)
+    assert refused.code == 2 and f"{root / name} is there already" in refused.sentence
+    assert contents(root) == before
+    for _ in range(2):
+        succeeded("--mirror", root, "lock", tmp_path / "same.lock")
+
+
+def test_an_existing_mirror_keeps_its_lock_file(small_gdc: StandIn, tmp_path: Path) -> None:
+    first = made(tmp_path / "first", small_gdc, slides=2)
+    updated(first)
+    lock = tmp_path / "sample.lock"
+    succeeded("--mirror", first, "lock", lock)
+    (first / LOCKED).write_text("mine")
+    assert run("--mirror", first, "init", "--lock", lock).code == 2
+    assert (first / LOCKED).read_text() == "mine"
+
+
+def test_a_lock_is_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = made_up(tmp_path / "m", 3)
+    settings = read_settings(root / "tcgamirror.toml")
+    with Catalogue.open(root / "catalogue.db", journal=Journal.WAL) as writer:
+
+        def plan_after_an_update(catalogue: Catalogue, now: Plan) -> Plan | None:
+            writer.merge(listing(slide("a"), release="Data Release 2"), NOW, accept_shrink=True)
+            writer.add_to_sample(["a.svs"], NOW)
+            return provenance.plan_of(catalogue, now)
+
+        monkeypatch.setattr(lockfile, "plan_of", plan_after_an_update)
+        with Catalogue.open(root / "catalogue.db", read_only=True) as reader:
+            lock = lockfile.lock_of(settings, reader)
+    assert (len(lock.slides), lock.release) == (3, "Data Release 1")
+    assert lock.plan == settings.plan
+
+
+def test_a_slide_without_an_image_has_no_digest(small_gdc: StandIn, tmp_path: Path) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=3)
+    succeeded("--mirror", root, "refresh")
+    succeeded("--mirror", root, "sample")
+    told = succeeded("--mirror", root, "lock", tmp_path / "l")
+    assert told.out.endswith("names 3 slides, 3 of them without an image yet\n")
+    with Catalogue.open(root / "catalogue.db", read_only=True) as catalogue:
+        lock = lockfile.read_lock(tmp_path / "l")
+        assert len(lockfile.compare(lock, catalogue).waiting) == 3
+    rewrite(root, "^slides = .*", "slides = 5")
+    succeeded("--mirror", root, "sample")
+    checked = run("--mirror", root, "lock", "--check", tmp_path / "l")
+    assert "0 of 3 slides are as locked; 2 slides here besides are not in it" in checked.out

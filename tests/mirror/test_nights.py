@@ -1,0 +1,342 @@
+"""Nights on which the GDC is partly away, lists less, or lists what is not there yet."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.gdc import Fault, Listed, StandIn, listed, made_up_name
+from tests.gdc.listing import made_up_id
+from tests.support.catalogues import make_older
+from tests.support.command import Result, run, succeeded
+from tests.support.mirrors import DIAGNOSTIC, column, images, made, rewrite, updated
+from tests.support.publishing import change
+from tests.support.slides import SlideSpec, make_slide
+
+NEXT = "Data Release 46.0 - March 10, 2026"
+SAME = "Data Release 45.0 - December 04, 2025"
+SOME_FAILED, UNREACHABLE = 3, 4
+
+
+def night(root: Path, *more: str) -> Result:
+    return run("--mirror", root, "update", *more)
+
+
+def asked(gdc: StandIn) -> list[str]:
+    """The paths asked for since the last call."""
+    paths = [record.path for record in gdc.served]
+    gdc.clear()
+    return paths
+
+
+# The API away while the bucket is there ---------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["refused", "503"])
+def test_what_is_sampled_is_fetched_though_the_api_is_away(
+    tmp_path: Path, small_gdc: StandIn, state: str
+) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=6)
+    assert "2 slides fetched" in succeeded("--mirror", root, "update", "--limit", "2").out
+    small_gdc.switch("api", "503" if state == "503" else "refused")
+    ended = night(root)
+    assert ended.code == UNREACHABLE
+    # Before it come the pauses of a server that is busy.
+    assert ended.err.splitlines()[-1].startswith("the listing stays as it was: 127.0.0.1")
+    assert "4 slides fetched, 0 failed" in ended.out
+    assert column(root, "select count(*) from mirror where status = 'done'") == [6]
+    quiet = night(root, "--json")
+    told = quiet.json()
+    assert (quiet.code, told["exit_code"], told["fetched"]["done"]) == (4, 4, 0)
+    assert "/status" in told["error"] and told["error"] in quiet.err
+    assert column(root, "select exit_code from runs") == [0, 4, 4]
+    small_gdc.switch("api", "up")
+    assert "nothing to fetch: 6 of 6" in updated(root).out
+
+
+def test_the_log_tells_that_the_api_was_away(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=1)
+    updated(root)
+    small_gdc.switch("api", "refused")
+    assert night(root, "--log", str(tmp_path / "log")).code == UNREACHABLE
+    end = (tmp_path / "log").read_text().splitlines()[-1]
+    assert '"exit_code": 4' in end and "cannot be reached" in end
+
+
+def test_a_first_night_without_the_api_ends_at_once(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=1)
+    small_gdc.switch("api", "refused")
+    ended = night(root)
+    assert (ended.code, ended.out) == (UNREACHABLE, "")
+    assert ended.sentence.startswith("tcgamirror: 127.0.0.1")
+
+
+def test_refresh_alone_ends_where_the_api_is_away(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=1)
+    updated(root)
+    small_gdc.switch("api", "refused")
+    ended = run("--mirror", root, "refresh")
+    assert (ended.code, ended.out) == (UNREACHABLE, "")
+
+
+@contextmanager
+def _untrusted(folder: Path) -> Iterator[str]:
+    """The address of a server whose certificate nobody vouches for."""
+    pem = folder / "server.pem"
+    words = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1"
+    try:
+        subprocess.run(
+            [*words.split(), "-keyout", pem, "-out", folder / "certificate.pem"],
+            check=True,
+            capture_output=True,
+        )
+    except FileNotFoundError:
+        pytest.skip("no openssl to make a certificate with")
+    with pem.open("a") as key:
+        key.write((folder / "certificate.pem").read_text())
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"https://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_bad_certificate_of_the_api_is_told_as_that(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=3)
+    succeeded("--mirror", root, "update", "--limit", "1")
+    with _untrusted(tmp_path) as address:
+        rewrite(root, "^api = .*", f'api = "{address}"')
+        ended = night(root)
+    assert ended.code == UNREACHABLE
+    assert "certificate is not valid" in ended.sentence
+    assert "2 slides fetched, 0 failed" in ended.out
+
+
+# Less than before -------------------------------------------------------------------
+
+
+def _many(one: Listed, count: int) -> list[Listed]:
+    return [
+        replace(one, file_name=made_up_name(str(number)), file_id=made_up_id(str(number)))
+        for number in range(count)
+    ]
+
+
+def test_a_refused_shrink_keeps_the_listing_and_what_is_sampled_is_fetched(
+    tmp_path: Path, small_slides: Sequence[Listed]
+) -> None:
+    many = _many(small_slides[0], 40)
+    with StandIn(many) as gdc:
+        root = made(tmp_path / "m", gdc, slides=40)
+        succeeded("--mirror", root, "update", "--limit", "1")
+        gdc.publish(many[5:], NEXT)
+        ended = night(root, "--limit", "2")
+        assert ended.code == SOME_FAILED
+        assert "lacks 5 of the 40 slides" in ended.sentence and "--accept-shrink" in ended.sentence
+        assert "2 slides fetched, 0 failed" in ended.out
+        assert column(root, "select count(*) from releases") == [1]
+        told = night(root, "--limit", "2", "--json")
+        assert (told.code, told.json()["exit_code"]) == (SOME_FAILED, SOME_FAILED)
+        assert "--accept-shrink" in told.json()["error"]
+        alone = run("--mirror", root, "refresh")
+        assert (alone.code, alone.out) == (SOME_FAILED, "")
+        assert "5 withdrawn" in succeeded("--mirror", root, "refresh", "--accept-shrink").out
+
+
+def test_slides_that_leave_the_listing_stop_no_night(
+    tmp_path: Path, small_slides: Sequence[Listed]
+) -> None:
+    diagnostic = small_slides[:DIAGNOSTIC]
+    with StandIn(small_slides) as gdc:
+        root = made(tmp_path / "m", gdc, slides=DIAGNOSTIC)
+        updated(root)
+        gdc.publish(small_slides[1:], NEXT)
+        assert "1 withdrawn" in updated(root).out
+        rewrite(root, "^slides = .*", f"slides = {DIAGNOSTIC + 5}")
+        more = night(root)
+        assert more.code == 0
+        assert more.sentence == "20 slides are asked for, but there are only 15: all are taken"
+        assert updated(root).code == 0
+        gdc.publish(small_slides[2:], "Data Release 47.0 - June 10, 2026")
+        less = night(root)
+        assert less.code == 0 and "only 15" in less.sentence
+    assert len(images(root)) == len(diagnostic)
+
+
+# When the listing is read -----------------------------------------------------------
+
+
+def test_the_listing_is_read_again_after_a_slide_was_denied(
+    tmp_path: Path, small_slides: Sequence[Listed]
+) -> None:
+    late = small_slides[0]
+    with StandIn(small_slides) as gdc:
+        root = made(tmp_path / "m", gdc, slides=DIAGNOSTIC)
+        # A release's first day: listed, but neither open at the GDC nor in the bucket.
+        denied = [
+            Fault(late.file_id, "404", host="bucket"),
+            Fault(f"/data/{late.file_id}", "403"),
+            Fault(f"/tile/metadata/{late.file_id}", "404"),
+        ]
+        gdc.faults.add(*denied)
+        assert night(root).code == SOME_FAILED
+        asked(gdc)
+        # The same release, by now with the file that is meant.
+        mended = replace(late, file_id=made_up_id("mended"))
+        gdc.publish([mended, *small_slides[1:]], SAME)
+        again = night(root)
+        assert "1 reidentified" in again.out and "1 slide fetched, 0 failed" in again.out
+        assert again.code == 0 and "/files" in asked(gdc)
+        updated(root)
+        assert asked(gdc) == ["/status"]
+
+
+def test_a_denied_slide_has_the_listing_read_once(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=3)
+    small_gdc.faults.add(Fault(r"/data/|\.svs|/tile/", "403"))
+    assert night(root).code == SOME_FAILED
+    merges = "select count(*) from releases"
+    for expected in (True, False, False):
+        asked(small_gdc)
+        assert "3 failed" in updated(root).out
+        assert ("/files" in asked(small_gdc)) == expected
+    # Read again, and the same: that is no event.
+    assert column(root, merges) == [1]
+    assert len(succeeded("--mirror", root, "changes", "--json").json()) == 1
+
+
+def test_a_slide_that_is_not_listed_any_more_is_no_reason(
+    tmp_path: Path, small_slides: Sequence[Listed]
+) -> None:
+    with StandIn(small_slides) as gdc:
+        root = made(tmp_path / "m", gdc, slides=1)
+        succeeded("--mirror", root, "refresh")
+        succeeded("--mirror", root, "sample")
+        (name,) = column(root, "select file_name from mirror")
+        gdc.publish([file for file in small_slides if file.file_name != name], NEXT)
+        assert night(root).code == SOME_FAILED
+        asked(gdc)
+        updated(root)
+        assert asked(gdc) == ["/status"]
+
+
+@pytest.mark.parametrize(("days", "read"), [(29, False), (31, True), (-2, True), (None, True)])
+def test_the_listing_is_read_again_after_thirty_days(
+    tmp_path: Path, small_gdc: StandIn, days: int | None, read: bool
+) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=1)
+    updated(root)
+    if days is None:
+        # As an older version left it.
+        change(root, "DELETE FROM facts WHERE key = 'listing read'")
+    else:
+        then = (datetime.now(UTC) - timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        change(root, "UPDATE facts SET value = ? WHERE key = 'listing read'", f"{then} 1")
+    asked(small_gdc)
+    assert "nothing to fetch" in updated(root).out
+    assert ("/files" in asked(small_gdc)) == read
+    updated(root)
+    assert asked(small_gdc) == ["/status"]
+
+
+def test_refresh_by_force_reads_the_listing(tmp_path: Path, small_slides: Sequence[Listed]) -> None:
+    with StandIn(small_slides) as gdc:
+        root = made(tmp_path / "m", gdc, slides=1)
+        succeeded("--mirror", root, "refresh")
+        assert f"nothing new: {SAME}" in succeeded("--mirror", root, "refresh", "--force").out
+        gdc.publish(small_slides[1:], SAME)
+        assert "nothing new" in succeeded("--mirror", root, "refresh").out
+        assert "1 withdrawn" in succeeded("--mirror", root, "refresh", "--force").out
+
+
+# What is told of new images ---------------------------------------------------------
+
+
+def test_new_images_of_unknown_resolution_are_counted(tmp_path: Path) -> None:
+    specs = [
+        SlideSpec(width=500, height=400, downsamples=(1,), mpp=mpp, app_mag=None, seed=number)
+        for number, mpp in enumerate((0.25, None, None))
+    ]
+    files = [
+        listed(make_slide(tmp_path / f"{number}.svs", spec), file_name=made_up_name(str(number)))
+        for number, spec in enumerate(specs)
+    ]
+    with StandIn(files) as gdc:
+        root = made(tmp_path / "m", gdc, slides=3)
+        assert updated(root).out.endswith(" moved; 2 of unknown resolution\n")
+        other = made(tmp_path / "n", gdc, slides=3)
+        assert night(other, "--json").json()["fetched"]["unknown_mpp"] == 2
+        assert "unknown resolution" not in updated(root).out
+
+
+# Resolutions that an older version never read ---------------------------------------
+
+
+def _unread(root: Path) -> str:
+    """Make the mirror an older version's, which could not read one slide's header; name that."""
+    (name,) = column(root, "select file_name from mirror where sample_rank = 1")
+    change(
+        root,
+        "UPDATE images SET source = 'tiles', base_mpp = NULL, mpp_source = 'unknown', "
+        "mpp_x = NULL, mpp_y = NULL WHERE file_name = ?",
+        str(name),
+    )
+    make_older(root, 3)
+    return str(name)
+
+
+def test_images_of_a_resolution_nobody_read_are_fetched_again_once(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=2)
+    updated(root)
+    name = _unread(root)
+    held = images(root)
+    # A release's first days: there are tiles, but no file yet.
+    small_gdc.faults.add(Fault(name, "404", host="bucket"), Fault("/data/", "403"))
+    failed = night(root)
+    assert failed.code == SOME_FAILED
+    assert "0 slides fetched, 1 failed" in failed.out
+    assert images(root) == held
+    verified = succeeded("--mirror", root, "verify").out
+    assert "1 image besides" in verified and "resolution that nobody may have read" in verified
+    small_gdc.faults.clear()
+    assert "1 slide fetched, 0 failed" in succeeded("--mirror", root, "fetch", "--retry-failed").out
+    assert column(root, "select count(*) from mirror where mpp_x is null") == [0]
+    assert "nothing to fetch" in updated(root).out
+
+
+def test_verify_by_itself_repairs_what_nobody_read(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=2)
+    updated(root)
+    _unread(root)
+    assert "1 image fetched again" in succeeded("--mirror", root, "verify", "--repair").out
+    assert column(root, "select count(*) from mirror where mpp_x is null") == [0]
+
+
+def test_what_the_header_truly_does_not_tell_is_fetched_again_once(tmp_path: Path) -> None:
+    spec = SlideSpec(width=500, height=400, downsamples=(1,), mpp=None, app_mag=None)
+    with StandIn([listed(make_slide(tmp_path / "a.svs", spec))]) as gdc:
+        root = made(tmp_path / "m", gdc, "--via", "tiles", slides=1)
+        assert updated(root).out.endswith("; 1 of unknown resolution\n")
+        make_older(root, 3)
+        assert "1 slide fetched, 0 failed" in updated(root).out
+        assert "nothing to fetch: 1 of 1 slide" in updated(root).out
+        # Its image does not tell whether the header was read: a new catalogue asks once more.
+        (root / "catalogue.db").unlink()
+        assert "1 to fetch" in succeeded("--mirror", root, "rebuild").out
+        assert "1 slide fetched, 0 failed" in updated(root).out

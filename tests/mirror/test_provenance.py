@@ -1,0 +1,264 @@
+"""How a sample was drawn: told by what drew it, whatever the settings say by now."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.mirror import provenance
+from tcgamirror.mirror.lockfile import parsed
+from tcgamirror.model.sampling import By, Order, Plan
+from tcgamirror.model.slide import Kind
+from tests.gdc import Listed, StandIn
+from tests.support.catalogues import NOW, three_slides
+from tests.support.command import Result, run, succeeded
+from tests.support.mirrors import MPP, addresses, column, made, rewrite, updated
+from tests.support.publishing import by_serve
+
+USUAL = Plan(0, kinds=frozenset({Kind.DIAGNOSTIC}))
+EDITED = (("^seed = .*", "seed = 7"), ("^order = .*", 'order = "shuffle"'))
+
+
+def head(lock: str) -> dict[str, str]:
+    """What the lock says of how the slides were drawn."""
+    lines = [line.split("\t") for line in lock.split("\n\n")[0].splitlines()[2:]]
+    return {name: value for name, value in lines if name in provenance.facts_of(USUAL)}
+
+
+def edit(root: Path) -> None:
+    for pattern, text in EDITED:
+        rewrite(root, pattern, text)
+
+
+def unplanned(result: Result) -> None:
+    assert result.code == 0
+    assert "more than one plan" in result.sentence
+    assert set(head(result.out).values()) == {"-"}
+
+
+def forget(root: Path) -> None:
+    """Makes the catalogue one of a program that did not keep how samples were drawn."""
+    with closing(sqlite3.connect(root / "catalogue.db")) as connection, connection:
+        removed = connection.execute("DELETE FROM facts WHERE key = ?", (provenance.DRAWN,))
+        assert removed.rowcount == 1
+
+
+def test_settings_edited_after_a_full_sample_did_not_draw_it(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=4)
+    updated(root)
+    before = succeeded("--mirror", root, "lock").out
+    edit(root)
+    rewrite(root, "^kind = .*", 'kind = "tissue"')
+    updated(root)
+    assert succeeded("--mirror", root, "lock").out == before
+    assert head(before) == {
+        "seed": "0",
+        "order": "stable",
+        "by": "none",
+        "kind": "diagnostic",
+        "projects": "-",
+    }
+    assert "4 slides by seed 0 (stable): 4 done" in succeeded("--mirror", root, "status").out
+
+
+def test_a_plan_may_add_to_its_sample(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, "--seed", "5", slides=3)
+    updated(root)
+    rewrite(root, "^slides = .*", "slides = 5")
+    updated(root)
+    edit(root)
+    assert head(succeeded("--mirror", root, "lock").out)["seed"] == "5"
+
+
+def test_a_sample_of_two_plans_is_of_none(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=3)
+    updated(root)
+    edit(root)
+    rewrite(root, "^slides = .*", "slides = 5")
+    updated(root)
+    told = run("--mirror", root, "lock")
+    unplanned(told)
+    assert "5 slides by more than one plan" in succeeded("--mirror", root, "status").out
+    assert succeeded("--mirror", root, "status", "--json").json()["drawn"] is None
+
+    lock = tmp_path / "sample.lock"
+    lock.write_text(told.out)
+    again = tmp_path / "again"
+    succeeded("--mirror", again, "init", "--lock", lock, *addresses(small_gdc))
+    updated(again)
+    names = "SELECT file_name FROM mirror ORDER BY sample_rank"
+    assert column(again, names) == column(root, names)
+    relocked = run("--mirror", again, "lock")
+    unplanned(relocked)
+    assert relocked.out == told.out
+
+
+def test_a_lock_tells_no_more_of_a_plan_than_nothing_or_all(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=2)
+    updated(root)
+    lock = parsed(succeeded("--mirror", root, "lock").out.encode())
+    assert lock.plan == USUAL
+
+
+def test_a_synced_mirror_tells_what_drew_it_there(tmp_path: Path, small_gdc: StandIn) -> None:
+    plan = ("--seed", "42", "--order", "shuffle", "--project", "TCGA-GBM", "--project", "TCGA-LUAD")
+    root = made(tmp_path / "m", small_gdc, *plan, slides=3)
+    updated(root)
+    with by_serve(root) as published:
+        run("sync", published.url, tmp_path / "copy")
+    lock = succeeded("--mirror", root, "lock").out
+    assert head(lock)["projects"] == "TCGA-GBM,TCGA-LUAD"
+    assert head(succeeded("--mirror", tmp_path / "copy", "lock").out) == head(lock)
+    told = succeeded("--mirror", tmp_path / "copy", "status").out
+    assert "3 slides by seed 42 (shuffle, projects TCGA-GBM TCGA-LUAD): 3 done" in told
+    told = succeeded("--mirror", tmp_path / "copy", "status", "--json").json()["drawn"]
+    assert told == {
+        "seed": 42,
+        "order": "shuffle",
+        "by": "none",
+        "kind": "diagnostic",
+        "projects": ["TCGA-GBM", "TCGA-LUAD"],
+    }
+
+
+def test_an_imported_mirror_tells_what_drew_it_there(
+    tmp_path: Path, small_slides: tuple[Listed, ...]
+) -> None:
+    with StandIn(small_slides) as gdc:
+        root = made(tmp_path / "m", gdc, "--seed", "42", slides=6)
+        updated(root)
+        before = head(succeeded("--mirror", root, "lock").out)
+        # What is withdrawn is drawn by no plan any more, so that only what was noted can tell.
+        (name,) = column(root, "SELECT file_name FROM mirror WHERE sample_rank = 1")
+        left = [file for file in small_slides if file.file_name != name]
+        gdc.publish(left, "Data Release 46.0 - March 04, 2026")
+        updated(root)
+    succeeded("--mirror", root, "export", tmp_path / "e.tar")
+    for source in (tmp_path / "e.tar", root):
+        copy = tmp_path / f"copy of {source.name}"
+        succeeded("--mirror", copy, "import", source)
+        assert "6 slides by seed 42 (stable): 6 done" in succeeded("--mirror", copy, "status").out
+        assert head(succeeded("--mirror", copy, "lock").out) == before
+        assert before["seed"] == "42"
+
+
+def test_what_import_adds_to_slides_of_ones_own_is_of_no_plan(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root, other = (
+        made(tmp_path / seed, small_gdc, "--seed", seed, slides=3) for seed in ("1", "2")
+    )
+    updated(root)
+    updated(other)
+    noted = "SELECT value FROM facts WHERE key = 'drawn by'"
+    before = column(other, noted)
+    succeeded("--mirror", other, "import", root)
+    assert len(column(other, "SELECT file_name FROM mirror")) > 3
+    assert column(other, noted) == before
+    unplanned(run("--mirror", other, "lock"))
+
+
+@pytest.mark.parametrize("text", ["rubbish", '{"seed": 1}', "[" * 10_000])
+def test_a_fact_that_tells_nothing_is_not_imported(
+    tmp_path: Path, small_gdc: StandIn, text: str
+) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=2)
+    updated(root)
+    with closing(sqlite3.connect(root / "catalogue.db")) as connection, connection:
+        connection.execute("UPDATE facts SET value = ? WHERE key = ?", (text, provenance.DRAWN))
+    succeeded("--mirror", tmp_path / "copy", "import", root)
+    assert not column(tmp_path / "copy", "SELECT value FROM facts WHERE key = 'drawn by'")
+
+
+def test_what_sync_adds_to_slides_of_ones_own_is_of_no_plan(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root, other = (
+        made(tmp_path / seed, small_gdc, "--seed", seed, slides=3) for seed in ("1", "2")
+    )
+    updated(root)
+    updated(other)
+    succeeded("sync", root, other)
+    assert len(column(other, "SELECT file_name FROM mirror")) > 3
+    unplanned(run("--mirror", other, "lock"))
+
+
+def test_part_of_a_sample_is_of_no_plan(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=4)
+    updated(root)
+    only = ("--only", "sample_rank > 1")
+    succeeded("--mirror", root, "export", tmp_path / "part", *only)
+    unplanned(run("--mirror", tmp_path / "part", "lock"))
+    succeeded("--mirror", tmp_path / "taken", "import", tmp_path / "part")
+    unplanned(run("--mirror", tmp_path / "taken", "lock"))
+
+
+def test_an_older_catalogue_is_believed_where_the_settings_draw_the_same(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=4)
+    updated(root)
+    before = succeeded("--mirror", root, "lock").out
+    forget(root)
+    assert succeeded("--mirror", root, "lock").out == before
+    edit(root)
+    unplanned(run("--mirror", root, "lock"))
+
+
+def test_slides_and_the_plan_that_adds_them_are_one_change(tmp_path: Path) -> None:
+    plan = Plan(3, Order.SHUFFLE, By.PROJECT, frozenset(Kind), frozenset({"TCGA-OV"}))
+    with three_slides(tmp_path / "c.db") as catalogue:
+        catalogue.add_to_sample(["c.svs"], NOW, provenance.noted(catalogue, plan, 1))
+        assert provenance.plan_of(catalogue, USUAL) is None, "two were sampled before"
+    with Catalogue.create(tmp_path / "d.db") as catalogue:
+        assert provenance.plan_of(catalogue, plan) == plan, "nothing is drawn yet"
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        "",
+        "null",
+        "[1]",
+        "[" * 100_000,
+        '{"seed": 0}',
+        {"seed": None},
+        {"seed": 1e999},
+        {"order": "none"},
+        {"kind": 5},
+        {"projects": "TCGA"},
+        {"projects": ["\x1b"]},
+        {"slides": "many"},
+    ],
+)
+def test_a_fact_of_another_version_tells_nothing(
+    tmp_path: Path, spoiled: str | dict[str, object]
+) -> None:
+    with three_slides(tmp_path / "c.db") as catalogue:
+        told = {**provenance.facts_of(Plan(7)), "slides": 2}
+        catalogue.set_fact(provenance.DRAWN, json.dumps(told))
+        assert provenance.plan_of(catalogue, USUAL) == Plan(7)
+        text = spoiled if isinstance(spoiled, str) else json.dumps({**told, **spoiled})
+        catalogue.set_fact(provenance.DRAWN, text)
+        assert provenance.plan_of(catalogue, USUAL) is None
+
+
+def test_settings_that_are_written_again_say_what_is_sampled(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    succeeded("--mirror", root, "refresh")
+    succeeded("--mirror", root, "sample")
+    (root / "tcgamirror.toml").unlink()
+    told = succeeded("--mirror", root, "init", "--mpp", str(MPP), *addresses(small_gdc)).out
+    assert f"wrote the settings again of the mirror in {root}" in told
+    assert "4 slides are sampled there, and stay" in told and "100 slides by seed 0" in told

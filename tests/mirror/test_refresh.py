@@ -1,0 +1,189 @@
+"""A listing as it comes: never held, taken over whole or not at all, whatever ends it."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import itertools
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.catalogue import database
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.database import Journal
+from tcgamirror.catalogue.listing import Coming
+from tcgamirror.mirror import refresh as refreshing
+from tcgamirror.model.errors import BadManifest, NoRoom, WrongContent
+from tcgamirror.model.slide import Slide
+from tcgamirror.sources import gdc
+from tests.catalogue.test_queue import held
+from tests.gdc.listing import listed_without_data, manifest
+from tests.sources.test_gdc import API, Scripted, hit, page
+from tests.support.catalogues import LATER, NOW, listing, slide
+from tests.support.command import ROOT
+
+
+def numbered(count: int) -> Iterator[Slide]:
+    return (slide(f"s{number:06}") for number in range(count))
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """To a new catalogue."""
+    Catalogue.create(tmp_path / "catalogue.db").close()
+    with closing(database.connect(tmp_path / "catalogue.db")) as connection:
+        yield connection
+
+
+def temporary(connection: sqlite3.Connection) -> list[str]:
+    """Temporary tables that were left."""
+    return [name for (name,) in connection.execute("SELECT name FROM temp.sqlite_master")]
+
+
+def test_no_slides_of_a_listing_are_held(tmp_path: Path) -> None:
+    gc.collect()
+    before = held()
+    most = 0
+
+    def slides(count: int) -> Iterator[Slide]:
+        nonlocal most
+        for number, each in enumerate(numbered(count)):
+            if number % 2_000 == 1_999:
+                most = max(most, held() - before)
+            yield dataclasses.replace(each, size=count + number % 2)
+
+    with Catalogue.create(tmp_path / "catalogue.db") as catalogue:
+        assert catalogue.merge(Coming("1", slides(10_000)), NOW).added == 10_000
+        merged = catalogue.merge(Coming("2", slides(10_001)), LATER)
+    assert (merged.added, merged.unchanged) == (1, 10_000)
+    assert 0 < most < 10
+
+
+def test_a_listing_that_breaks_off_changes_nothing(
+    tmp_path: Path, connection: sqlite3.Connection
+) -> None:
+    def broken() -> Iterator[Slide]:
+        yield from numbered(30)
+        raise WrongContent("the rest is missing")
+
+    catalogue = Catalogue(tmp_path / "catalogue.db", connection)
+    catalogue.merge(listing(*numbered(20)), NOW)
+    with pytest.raises(WrongContent, match="the rest"):
+        catalogue.merge(Coming("2", broken()), LATER)
+    assert (catalogue.merges(), catalogue.counts().listed) == (1, 20)
+    assert temporary(connection) == []
+    assert catalogue.merge(Coming("2", numbered(30)), LATER).added == 10
+
+
+def test_a_full_disk_for_temporary_files_changes_nothing(
+    tmp_path: Path, connection: sqlite3.Connection
+) -> None:
+    catalogue = Catalogue(tmp_path / "catalogue.db", connection)
+    catalogue.merge(listing(*numbered(20)), NOW)
+    connection.execute("PRAGMA temp.max_page_count = 20")
+    with pytest.raises(NoRoom, match="SQLITE_TMPDIR"):
+        catalogue.merge(Coming("2", numbered(3_000)), LATER)
+    connection.execute("PRAGMA temp.max_page_count = 100000")
+    assert (catalogue.merges(), temporary(connection)) == (1, [])
+    assert catalogue.merge(Coming("2", numbered(3_000)), LATER).added == 2_980
+
+
+MERGING = """
+import itertools, os, sys
+from pathlib import Path
+from tcgamirror.catalogue import database
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.sources.manifest import release_of, slides_of
+from tcgamirror.catalogue.listing import Coming
+path, listing, journal, steps = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+connection = database.connect(path)
+database.use_journal(connection, database.Journal(journal))
+# So few pages are kept that changes reach the file long before they are whole.
+connection.execute("PRAGMA cache_size = 10")
+if steps:
+    connection.set_progress_handler(lambda: os.kill(os.getpid(), 9), steps)
+with Catalogue(path, connection, settles=True) as catalogue:
+    catalogue.merge(Coming(release_of(listing), slides_of(listing)), 1795353255.9)
+"""
+
+
+@pytest.mark.parametrize("journal", list(Journal))
+def test_a_merge_that_is_killed_is_whole_or_never_was(tmp_path: Path, journal: Journal) -> None:
+    files = listed_without_data(2_100)
+    old, new = tmp_path / "list.txt", tmp_path / "new" / "list.txt"
+    new.parent.mkdir()
+    old.write_text(manifest(files[:2_000]))
+    renamed = [dataclasses.replace(file, md5="0" * 32) for file in files[100:300]]
+    new.write_text(manifest([*files[300:], *renamed]))
+    path, copy = tmp_path / "catalogue.db", tmp_path / "copy.db"
+    Catalogue.create(path).close()
+    _merge(path, old, journal)
+    before = _rows(path)
+    shutil.copy(path, copy)
+    assert _merge(copy, new, journal) == 0
+    after = _rows(copy)
+    assert before != after
+    ends = []
+    for power in itertools.count(14):
+        shutil.copy(path, copy)
+        ends.append(_merge(copy, new, journal, int(2 ** (power / 1.5))))
+        with Catalogue.open(copy) as catalogue:
+            catalogue.check_whole()
+        assert _rows(copy) == (after if ends[-1] == 0 else before)
+        if ends[-1] == 0:
+            break
+    assert len(ends) > 5 and set(ends[:-1]) == {-9}
+
+
+def _merge(path: Path, manifest: Path, journal: Journal, steps: int = 0) -> int:
+    """Takes over a manifest; killed after so many steps of SQLite's. The exit code."""
+    command = [sys.executable, "-c", MERGING, str(path), str(manifest), journal, str(steps)]
+    return subprocess.run(command, cwd=ROOT, check=False, timeout=60).returncode
+
+
+def _rows(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return list(connection.iterdump())
+
+
+def test_a_gdc_listing_that_changes_meanwhile_is_merged_once(tmp_path: Path) -> None:
+    totals = iter((2, 3, 3, 3, 3))
+    server = Scripted(lambda start, _size: page([hit(start + 1)], next(totals)))
+    merged: list[object] = []
+    with Catalogue.create(tmp_path / "catalogue.db") as catalogue:
+
+        def merge(slides: Iterator[Slide]) -> None:
+            merged.append(catalogue.merge(Coming("1", slides), NOW))
+
+        gdc.given_slides(server, API, merge, page_size=1)
+        assert (len(merged), catalogue.merges(), catalogue.counts().listed) == (1, 1, 3)
+
+
+def test_an_unchanged_manifest_is_not_even_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text(manifest(listed_without_data(3)))
+    with Catalogue.create(tmp_path / "catalogue.db") as catalogue:
+        assert refresh(catalogue, path)
+        monkeypatch.setattr(refreshing, "slides_of", None)
+        assert not refresh(catalogue, path)
+        monkeypatch.undo()
+        path.write_text(manifest(listed_without_data(4)))
+        assert refresh(catalogue, path)
+        path.write_text(f"{path.read_text()}and then rubbish\n")
+        with pytest.raises(BadManifest, match="line 6"):
+            refresh(catalogue, path)
+        assert (catalogue.merges(), catalogue.counts().listed) == (2, 4)
+
+
+def refresh(catalogue: Catalogue, path: Path) -> bool:
+    merged = refreshing.from_manifest(catalogue, path, accept_shrink=False, say=print)
+    return merged is not None

@@ -1,0 +1,218 @@
+"""A new data release, command by command: what it did is told, and only what changed is fetched."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.model.slide import Slide
+from tcgamirror.sources.manifest import read_manifest
+from tests.gdc import Listed, StandIn, made_up_name
+from tests.gdc.faults import Fault
+from tests.gdc.listing import made_up_id
+from tests.support.carrying import is_clean, moved_projects, other_pixels
+from tests.support.command import run, succeeded
+from tests.support.mirrors import column, images, made, rows, updated
+from tests.support.publishing import change
+
+NEXT = "Data Release 46.0 - March 10, 2026"
+FIRST = "Data Release 45.0 - December 04, 2025"
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+FILES = r"/data/|\.svs"
+
+
+def _next_release(files: Sequence[Listed]) -> tuple[list[Listed], dict[str, list[Listed]]]:
+    """Of 18 slides: 3 that come, 2 changed, 2 re-identified, 1 superseded, 1 withdrawn."""
+    came, stay = list(files[:3]), list(files[3:])
+    changed = [
+        replace(old, path=new.path, md5=new.md5, size=new.size, version="2")
+        for old, new in zip(stay[:2], came, strict=False)
+    ]
+    renamed = [replace(old, file_id=made_up_id(old.file_id)) for old in stay[2:4]]
+    # What took its place is not open: the listing lacks it, but /files/versions names it.
+    hidden = replace(stay[4], file_id=made_up_id("hidden"), access="controlled")
+    now = [*came, *changed, *renamed, hidden, *stay[6:]]
+    return now, {"changed": changed, "re-identified": renamed, "superseded": [hidden]}
+
+
+def test_a_release_is_told_exactly_and_only_what_changed_is_fetched(
+    tmp_path: Path, small_slides: tuple[Listed, ...]
+) -> None:
+    before = small_slides[3:]
+    with StandIn(before, release=FIRST) as gdc:
+        root = made(tmp_path / "m", gdc, "--kind", "all", "--slides", "all")
+        updated(root)
+        old_images = images(root)
+        now, parts = _next_release(small_slides)
+        gdc.publish(now, NEXT)
+        gdc.clear()
+        report = updated(root).out.splitlines()
+        assert report[0] == (
+            f"{NEXT}: 3 added, 2 changed, 2 reidentified, 1 superseded, 1 withdrawn, 9 unchanged"
+        )
+        fetched = {record.path.split("/")[-1] for record in gdc.requests(FILES)}
+        news = [*parts["changed"], *small_slides[:3]]
+        assert fetched == {file.file_name for file in news}
+    assert len(images(root)) == len(old_images) + 3
+    told = succeeded("--mirror", root, "changes", "--since", "45", "--json").json()
+    assert len(told) == 1 and told[0]["release"] == NEXT
+    assert told[0]["counts"] == {
+        "added": 3, "changed": 2, "reidentified": 2, "superseded": 1, "withdrawn": 1
+    }  # fmt: skip
+    by_name = {file.file_name: file for file in before}
+    expected: set[tuple[str, str, str | None]]
+    expected = {("added", file.file_name, None) for file in small_slides[:3]}
+    for new in parts["changed"]:
+        old = by_name[new.file_name]
+        expected.add(("changed", new.file_name, f"md5 {old.md5} to {new.md5}"))
+    for new in parts["re-identified"]:
+        old = by_name[new.file_name]
+        expected.add(("re-identified", new.file_name, f"{old.file_id} to {new.file_id}"))
+    (hidden,) = parts["superseded"]
+    expected.add(("superseded", hidden.file_name, f"by {hidden.file_id}"))
+    expected.add(("withdrawn", small_slides[8].file_name, f"last listed in {FIRST}"))
+    seen = [tuple(change.values()) for change in told[0]["changes"]]
+    assert set(seen) == expected and len(seen) == len(expected)
+    lines = succeeded("--mirror", root, "changes").out.splitlines()
+    assert lines[0].startswith(FIRST) and "15 added" in lines[0]
+    assert f"superseded {hidden.file_name} by {hidden.file_id}" in lines
+    assert len(lines) == 2 + len(expected)
+    assert rows(root, "select upstream, count(*) from mirror group by 1 order by 1") == [
+        ("current", 16), ("superseded", 1), ("withdrawn", 1)
+    ]  # fmt: skip
+    for new in parts["re-identified"]:
+        old_id = by_name[new.file_name].file_id
+        shown = succeeded("--mirror", root, "show", old_id, "--json").json()
+        assert (shown["file_name"], shown["former_ids"]) == (new.file_name, [old_id])
+
+
+def test_the_successors_of_withdrawn_slides_are_asked_again_at_the_next_release(
+    tmp_path: Path, small_slides: tuple[Listed, ...]
+) -> None:
+    with StandIn(small_slides, release=FIRST) as gdc:
+        root = made(tmp_path / "m", gdc, slides=1)
+        succeeded("--mirror", root, "refresh")
+        now, _ = _next_release(small_slides)
+        gdc.publish(now, NEXT)
+        gdc.faults.add(Fault("/files/versions", "500"))
+        assert "2 withdrawn" in succeeded("--mirror", root, "refresh").out
+        gdc.faults.clear()
+        gdc.publish(now, "Data Release 47.0 - June 10, 2026")
+        assert "1 superseded" in succeeded("--mirror", root, "refresh").out
+    assert column(root, "select count(*) from slides where upstream = 'superseded'") == [1]
+
+
+def test_a_listing_that_shrank_is_refused_with_the_way_out(
+    tmp_path: Path, small_slides: tuple[Listed, ...]
+) -> None:
+    many = [replace(small_slides[0], file_name=made_up_name(str(n)), file_id=made_up_id(str(n)))
+            for n in range(40)]  # fmt: skip
+    with StandIn(many, release=FIRST) as gdc:
+        root = made(tmp_path / "m", gdc, slides=1)
+        updated(root)
+        gdc.publish(many[5:], NEXT)
+        gdc.clear()
+        refused = run("--mirror", root, "update")
+        assert refused.code == 3 and "by --accept-shrink" in refused.sentence
+        assert not gdc.requests("/files/versions")
+        assert f"listing  {FIRST}" in succeeded("--mirror", root, "status").out
+        assert "5 withdrawn" in succeeded("--mirror", root, "update", "--accept-shrink").out
+        assert f"nothing new: {NEXT}" in succeeded("--mirror", root, "refresh").out
+    assert column(root, "select count(*) from slides") == [40]
+
+
+def test_an_image_made_anew_in_another_projects_folder_leaves_no_other(
+    tmp_path: Path, small_slides: tuple[Listed, ...]
+) -> None:
+    _, root = moved_projects(tmp_path, small_slides)
+    assert set(images(root)) == set(column(root, "select path from mirror"))
+    assert is_clean(root)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_an_older_image_stays_until_there_is_a_newer_one(
+    tmp_path: Path, small_slides: tuple[Listed, ...], fails: bool
+) -> None:
+    with StandIn(small_slides, release=FIRST) as gdc:
+        root = made(tmp_path / "m", gdc, slides=1)
+        updated(root)
+        ((name, path),) = rows(root, "select file_name, path from mirror")
+        mine = root / Path(str(path)).name
+        if fails:
+            gdc.faults.add(Fault(FILES, "reset"))
+        else:
+            # What only looks like an older image is left alone.
+            shutil.copy(root / str(path), mine)
+            change(root, "UPDATE images SET path = ?", f"images/../{mine.name}")
+        files = {file.file_name: file for file in small_slides}
+        fresh = other_pixels(files[str(name)], tmp_path / "a.svs")
+        files[str(name)] = replace(fresh, project_id="TCGA-NEW")
+        gdc.publish(list(files.values()), NEXT)
+        assert run("--mirror", root, "update").code == (3 if fails else 0)
+    assert (root / str(path)).exists()
+    assert mine.exists() != fails
+
+
+def test_an_unknown_release_names_the_known_ones(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=1)
+    assert succeeded("--mirror", root, "changes").out == "no listing was merged yet\n"
+    succeeded("--mirror", root, "refresh")
+    missing = run("--mirror", root, "changes", "--since", "44")
+    assert missing.code == 2 and FIRST in missing.sentence
+    for name in ("45", "45.0", FIRST):
+        out = succeeded("--mirror", root, "changes", "--since", name).out
+        assert out == f"no listing was merged after {name}\n"
+
+
+def _luad_of_2024(target: Path) -> Path:
+    """The rows of the diagnostic manifest that belong to the project TCGA-LUAD."""
+    with gzip.open(DATA / "tables" / "idc-tcga-slides.csv.gz", "rt", encoding="utf-8") as file:
+        luad = {
+            row["PatientID"] for row in csv.DictReader(file) if row["collection_id"] == "tcga_luad"
+        }
+    first, *lines = (DATA / "manifests" / "tcga-diagnostic-2024-08.txt").read_text().splitlines()
+    kept = [line for line in lines if line.split("\t")[1][:12] in luad]
+    target.write_text("\n".join([first, *kept]))
+    return target
+
+
+def test_the_real_lung_slides_of_2020_and_2024_differ_as_the_manifests_do(tmp_path: Path) -> None:
+    if not DATA.exists():
+        pytest.skip("../shared/data holds no real manifests")
+    manifest, later = tmp_path / "luad.txt", _luad_of_2024(tmp_path / "later.txt")
+    shutil.copy(DATA / "manifests" / "tcga-luad-2020-09.txt", manifest)
+    old = {slide.file_name: slide for slide in read_manifest(manifest).slides}
+    new = {slide.file_name: slide for slide in read_manifest(later).slides}
+    assert len(old) == 530 and len(new) > 500
+    root = tmp_path / "m"
+    succeeded("--mirror", root, "init", "--mpp", "15", "--manifest", manifest)
+    succeeded("--mirror", root, "refresh")
+    shutil.copy(later, manifest)
+    succeeded("--mirror", root, "refresh")
+    told = succeeded("--mirror", root, "changes", "--json").json()
+    seen = [tuple(change.values()) for change in told[1]["changes"]]
+    assert sorted(seen) == sorted(_differences(old, new))
+    assert len([each for each in seen if each[0] == "changed"]) > 500
+    assert succeeded("--mirror", root, "refresh").out.startswith("nothing new")
+    assert len(succeeded("--mirror", root, "changes", "--json").json()) == 2
+
+
+def _differences(old: dict[str, Slide], new: dict[str, Slide]) -> list[tuple[str, str, str | None]]:
+    found: list[tuple[str, str, str | None]] = []
+    for name in old.keys() | new.keys():
+        if name not in old:
+            found.append(("added", name, None))
+        elif name not in new:
+            found.append(("withdrawn", name, "last listed in manifest luad.txt"))
+        elif old[name].md5 != new[name].md5:
+            found.append(("changed", name, f"md5 {old[name].md5} to {new[name].md5}"))
+        elif old[name].file_id != new[name].file_id:
+            ids = f"{old[name].file_id} to {new[name].file_id}"
+            found.append(("re-identified", name, ids))
+    return found

@@ -1,0 +1,294 @@
+"""Stopped by hand, by the system or by kill -9: nothing is half there, and the next run goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.gdc import Fault, StandIn, listed
+from tests.support.command import BINARY, ROOT, Result, ended, run, started, succeeded, surroundings
+from tests.support.mirrors import column, images, made, rewrite, rows, until, updated
+from tests.support.slides import SlideSpec, make_slide
+
+SLIDES = 12
+DELAY = 0.04
+"""Seconds before each answer, so that a run lasts long enough to be met in the middle."""
+FILES = r"/data/|\.svs"
+INTERRUPTED, LOCKED = 130, 5
+SAME = (
+    "file_id, file_name, project_id, primary_site, disease_type, sample_type, case_barcode, "
+    "slide_barcode, kind, upstream, status, source, level, level_downsample, base_mpp, "
+    "mpp_source, mpp_x, mpp_y, width, height, path, bytes, sha256, error, sample_rank, "
+    "data_release, patched_tiles"
+)
+"""The columns that do not tell when, how long and how often."""
+
+SOON = 20.0
+"""Seconds, on a machine with other work; what the tests let a run wait for lasts longer."""
+
+
+def stopped(root: Path, gdc: StandIn, *signals: signal.Signals, apart: float = 0.3) -> Result:
+    """An update that gets these signals, the first one once slides' bytes are moving."""
+    gdc.clear()
+    with started("--mirror", root, "update") as update:
+        until(lambda: gdc.requests(FILES))
+        _send(update, *signals, apart=apart)
+        begun = time.monotonic()
+        result = ended(update)
+    assert time.monotonic() - begun < SOON
+    return result
+
+
+def _send(update: subprocess.Popen[str], *signals: signal.Signals, apart: float) -> None:
+    for place, number in enumerate(signals):
+        if place:
+            time.sleep(apart)
+        update.send_signal(number)
+
+
+def done(root: Path) -> int:
+    return len(column(root, "select * from mirror where status = 'done'"))
+
+
+# Ctrl-C and a request to terminate ----------------------------------------------------
+
+
+def test_one_ctrl_c_finishes_the_slides_in_hand(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=SLIDES)
+    small_gdc.delay = DELAY
+    result = stopped(root, small_gdc, signal.SIGINT)
+    assert result.code == INTERRUPTED
+    said, end = result.err.splitlines()
+    in_hand = re.fullmatch(r"finishing (\d) slides?; Ctrl-C again lets go of them at once", said)
+    assert in_hand is not None and int(in_hand[1]) <= done(root) <= 4 + int(in_hand[1])
+    assert end == f"tcgamirror: stopped with {done(root)} slides done; the next run goes on"
+    assert len(images(root)) == done(root) < SLIDES
+    assert column(root, "select exit_code from runs") == [INTERRUPTED]
+    assert f"{SLIDES - done(root)} slides fetched, 0 failed" in updated(root).out
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])
+def test_a_second_ctrl_c_and_terminate_let_go_at_once(
+    tmp_path: Path, small_gdc: StandIn, signals: list[signal.Signals]
+) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=SLIDES)
+    small_gdc.faults.add(Fault(FILES, "stall", hold=60.0))
+    begun = time.monotonic()
+    with started("--mirror", root, "update") as update:
+        until(lambda: small_gdc.requests(FILES))
+        _send(update, *signals, apart=0.5)
+        begun = time.monotonic()
+        result = ended(update)
+    assert time.monotonic() - begun < SOON
+    assert result.code == INTERRUPTED
+    assert result.err.endswith("tcgamirror: stopped with 0 slides done; the next run goes on\n")
+    assert len(result.err.splitlines()) == len(signals)
+    small_gdc.faults.clear()
+    assert f"{SLIDES} slides fetched, 0 failed" in updated(root).out
+
+
+def test_terminating_does_not_wait_for_pixels(tmp_path: Path) -> None:
+    spec = SlideSpec(width=24_000, height=24_000, downsamples=(1,), thumbnail=False)
+    with StandIn([listed(make_slide(tmp_path / "large.svs", spec))]) as gdc:
+        root = made(tmp_path / "m", gdc, "--mpp", "0.3", slides=1)
+        with started("--mirror", root, "update") as update:
+            until(lambda: list(root.glob("images/*/.*.part")))
+            update.terminate()
+            begun = time.monotonic()
+            result = ended(update)
+    assert time.monotonic() - begun < SOON
+    assert result.code == INTERRUPTED
+    assert result.sentence == "tcgamirror: stopped with 0 slides done; the next run goes on"
+    assert not list(root.glob("images/*/[!.]*"))
+    assert column(root, "select exit_code from runs") == [INTERRUPTED]
+
+
+def test_ctrl_c_while_the_listing_is_awaited_ends_the_run(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    small_gdc.faults.add(Fault("/files", "stall", hold=60.0))
+    with started("--mirror", root, "update") as update:
+        until(lambda: small_gdc.requests("/files"))
+        begun = time.monotonic()
+        update.send_signal(signal.SIGINT)
+        result = ended(update)
+    assert time.monotonic() - begun < SOON
+    assert result.code == INTERRUPTED and "/files" in result.sentence
+
+
+def test_ctrl_c_ends_a_long_query(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select sum(i) from n"
+    with started("--mirror", root, "query", endless) as query:
+        time.sleep(0.7)
+        query.send_signal(signal.SIGINT)
+        begun = time.monotonic()
+        result = ended(query)
+    assert time.monotonic() - begun < SOON
+    assert (result.code, result.sentence) == (INTERRUPTED, "tcgamirror: interrupted")
+
+
+INTERRUPTING = """
+import os, signal, sys
+left = int(os.environ["INTERRUPTED_AT"])
+begun = False
+
+def interrupt(event, args):
+    global left, begun
+    if event != "import":
+        return
+    begun = begun or args[0] == os.environ["INTERRUPTED_FROM"]
+    left -= begun
+    if begun and left == 0:
+        os.kill(os.getpid(), signal.SIGINT)
+
+sys.addaudithook(interrupt)
+"""
+"""A `sitecustomize.py` that has a process get a Ctrl-C at one of its imports."""
+
+
+@pytest.mark.skipif(BINARY in os.environ, reason="an executable reads no sitecustomize")
+@pytest.mark.parametrize("words", [["status"], ["update"]])
+@pytest.mark.parametrize(
+    # Before that, Python itself is looking for the package.
+    ("way", "begins"),
+    [(["main.py"], "tcgamirror"), (["-m", "tcgamirror"], "tcgamirror.cli.main")],
+)
+def test_ctrl_c_while_modules_are_imported_prints_nothing(
+    tmp_path: Path, mirror: Path, words: list[str], way: list[str], begins: str
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTING)
+    env = {"PYTHONPATH": str(tmp_path), "INTERRUPTED_FROM": begins}
+    root = shutil.copytree(mirror, tmp_path / "m")
+    codes = set()
+    # The later ones are those that commands import by themselves, or do not come at all.
+    for moment in (1, 2, 3, 4, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377):
+        ended = subprocess.run(
+            [sys.executable, *way, "--mirror", str(root), *words],
+            cwd=ROOT,
+            env=surroundings({**env, "INTERRUPTED_AT": str(moment)}),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert "Traceback" not in ended.stderr, (moment, ended.stderr)
+        if moment <= 89:
+            assert (ended.returncode, ended.stdout, ended.stderr) == (INTERRUPTED, "", ""), moment
+        codes.add(ended.returncode)
+    assert codes - {INTERRUPTED} <= {0, 4}
+
+
+# Killed -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Undisturbed:
+    """What an update that nobody disturbs leaves. seconds: how long it takes."""
+
+    rows: list[tuple[object, ...]]
+    images: dict[str, str]
+    seconds: float
+
+
+def _undisturbed(root: Path, gdc: StandIn, via: str) -> _Undisturbed:
+    made(root, gdc, "--via", via, slides=SLIDES)
+    begun = time.monotonic()
+    updated(root)
+    return _Undisturbed(_told(root), images(root), time.monotonic() - begun)
+
+
+def _told(root: Path) -> list[tuple[object, ...]]:
+    return rows(root, f"select {SAME} from mirror order by sample_rank")
+
+
+def _kill_after(root: Path, seconds: float) -> bool:
+    """Begins an update and kills it after so many seconds; False if it had ended before."""
+    with started("--mirror", root, "update") as update:
+        try:
+            assert update.wait(timeout=seconds) == 0
+        except subprocess.TimeoutExpired:
+            update.kill()
+            return True
+    return False
+
+
+@pytest.mark.parametrize("via", ["range", "tiles", "whole"])
+def test_killed_at_any_moment_it_ends_as_if_undisturbed(
+    tmp_path: Path, small_gdc: StandIn, via: str
+) -> None:
+    """In the environment, TCGAMIRROR_KILLS says how many in all, TCGAMIRROR_SEED which moments."""
+    small_gdc.delay = DELAY
+    expected = _undisturbed(tmp_path / "undisturbed", small_gdc, via)
+    moments = random.Random(int(os.environ.get("TCGAMIRROR_SEED", "1")))
+    kills = -(-int(os.environ.get("TCGAMIRROR_KILLS", "6")) // 3)
+    for number in count():
+        if kills <= 0:
+            break
+        root = made(tmp_path / str(number), small_gdc, "--via", via, slides=SLIDES)
+        # About as many as there are slides to be lost, so that late moments are met too.
+        for _ in range(min(kills, 3)):
+            if not _kill_after(root, moments.uniform(0.1, expected.seconds)):
+                break
+            kills -= 1
+            _is_as_promised(root, expected)
+        small_gdc.clear()
+        had = _had(root)
+        updated(root)
+        assert {
+            record.path.split("/")[-2] for record in small_gdc.requests(r"\.svs")
+        } & had == set()
+        asked = small_gdc.requests("/data/|/tile/")
+        assert not [record for record in asked if any(str(name) in record.path for name in had)]
+        assert _told(root) == expected.rows
+        assert images(root) == expected.images
+        assert not list((root / "work").iterdir())
+
+
+def _had(root: Path) -> set[object]:
+    """file_ids of the slides whose image lies there whole, recorded or not."""
+    names = {Path(path).stem: path for path in images(root) if not path.endswith(".part")}
+    listed = rows(root, "select file_id, file_name from mirror")
+    return {file_id for file_id, name in listed if str(name).removesuffix(".svs") in names}
+
+
+def _is_as_promised(root: Path, expected: _Undisturbed) -> None:
+    """Right after a kill: what is in its place is whole, and what is recorded is there."""
+    # First: it rolls a cut-off change back, which read-only connections such as ours may not.
+    succeeded("--mirror", root, "status")
+    left = images(root)
+    whole = {path: digest for path, digest in left.items() if not path.endswith(".part")}
+    assert whole.items() <= expected.images.items()
+    for path, sha256 in rows(root, "select path, sha256 from mirror where status = 'done'"):
+        assert whole[str(path)] == sha256
+    assert column(root, "pragma integrity_check") == ["ok"]
+
+
+# Two at once --------------------------------------------------------------------------
+
+
+def test_a_second_run_is_told_who_holds_the_mirror(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    rewrite(root, "^first_byte = .*", "first_byte = 30.0")
+    small_gdc.faults.add(Fault("/status", "stall", "once", hold=60.0))
+    with started("--mirror", root, "update") as first:
+        until(lambda: small_gdc.requests("/status"))
+        second = run("--mirror", root, "fetch")
+        assert second.code == LOCKED
+        assert f"another run (update, pid {first.pid} on " in second.sentence
+        assert str(root) in second.sentence
+        assert "0 done" in succeeded("--mirror", root, "status").out
+        first.kill()
+    assert "4 slides fetched" in updated(root).out

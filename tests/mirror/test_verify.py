@@ -1,0 +1,419 @@
+"""`verify` finds every damage and no other, by the real program against the stand-in GDC."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.cli import progress
+from tcgamirror.system.files import YOUNG
+from tests.gdc import Fault, Listed, StandIn, listed
+from tests.support.command import Result, ended, run, started, succeeded
+from tests.support.mirrors import column, contents, images, made, rewrite, rows, until, updated
+from tests.support.publishing import change
+from tests.support.slides import SlideSpec, make_slide
+
+NEXT = "Data Release 46.0 - March 04, 2026"
+
+
+@pytest.fixture(scope="module")
+def whole(
+    tmp_path_factory: pytest.TempPathFactory, small_slides: tuple[Listed, ...]
+) -> Iterator[tuple[Path, StandIn]]:
+    """A mirror of 18 slides that is done, never to be changed, and its GDC."""
+    with StandIn(small_slides) as gdc:
+        root = made(tmp_path_factory.mktemp("whole") / "m", gdc, "--kind", "all", slides=18)
+        updated(root)
+        yield root, gdc
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, whole: tuple[Path, StandIn]) -> Path:
+    return shutil.copytree(whole[0], tmp_path / "m")
+
+
+@pytest.fixture
+def gdc(whole: tuple[Path, StandIn]) -> StandIn:
+    whole[1].clear()
+    return whole[1]
+
+
+def image_paths(root: Path) -> list[Path]:
+    """By rank."""
+    paths = column(root, "select path from mirror order by sample_rank")
+    return [root / str(path) for path in paths]
+
+
+def verified(root: Path, *options: str) -> Result:
+    return run("--mirror", root, "verify", *options)
+
+
+def opened(pid: int) -> set[str]:
+    """Paths of the files that a process has open."""
+    return {os.path.realpath(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+
+
+def alone_is_open(pid: int, image: Path) -> bool:
+    """Whether for a second it has been the only one, because all others are read."""
+    for _ in range(20):
+        images = {path for path in opened(pid) if path.startswith(f"{image.resolve().parents[1]}/")}
+        if images != {str(image.resolve())}:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def flip(path: Path, place: int = -40) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+def spoil(root: Path) -> dict[str, str]:
+    """Damages five images, each in another way; what each path will be called."""
+    flipped, cut, gone, other, folder, model = image_paths(root)[:6]
+    flip(flipped)
+    cut.write_bytes(cut.read_bytes()[:-9])
+    gone.unlink()
+    shutil.copy(model, other)
+    folder.unlink()
+    folder.mkdir()
+    words = ("changed bytes", "bytes instead of", "missing", "another image", "not a file")
+    paths = (flipped, cut, gone, other, folder)
+    return {str(path.relative_to(root)): word for path, word in zip(paths, words, strict=True)}
+
+
+# What is found -------------------------------------------------------------------
+
+
+def test_a_whole_mirror_is_clean_and_nothing_is_written(mirror: Path) -> None:
+    # But for the note of what it read, which holds no image that was written just now.
+    until(lambda: time.time() - max(path.stat().st_ctime for path in image_paths(mirror)) > YOUNG)
+    succeeded("--mirror", mirror, "verify")
+    before = contents(mirror)
+    for options in ((), ("--quick",), ("--decode", "--sample", "3")):
+        assert "all as recorded" in succeeded("--mirror", mirror, "verify", *options).out
+    assert contents(mirror) == before
+
+
+def test_every_kind_of_damage_is_found_and_named(mirror: Path) -> None:
+    expected = spoil(mirror)
+    result = verified(mirror, "--json")
+    assert (result.code, result.err) == (7, "")
+    found = {wrong["path"]: wrong["what"] for wrong in result.json()["wrong"]}
+    assert set(found) == set(expected)
+    for path, words in expected.items():
+        assert words in found[path]
+    people = verified(mirror)
+    assert people.code == 7
+    assert "18 images read: 5 damaged or missing" in people.out
+    assert all(path in people.out for path in expected)
+    assert "verify --repair" in people.out
+
+
+def test_whatever_lies_in_an_images_place_is_told_and_nobody_waits_for_it(mirror: Path) -> None:
+    paths = image_paths(mirror)[:4]
+    for path in paths:
+        path.unlink()
+    folder, pipe, nowhere, endless = paths
+    folder.mkdir()
+    os.mkfifo(pipe)
+    nowhere.symlink_to("gone")
+    endless.symlink_to("/dev/zero")
+    for options in ((), ("--quick",), ("--decode",)):
+        wrong = run("--mirror", mirror, "verify", "--json", *options, timeout=30).json()["wrong"]
+        assert {each["what"] for each in wrong} == {"a link, or not a file"}
+        assert [mirror / each["path"] for each in wrong] == paths
+
+
+def test_quick_finds_what_lacks_or_has_another_size_without_reading(mirror: Path) -> None:
+    flipped, cut, gone = image_paths(mirror)[:3]
+    flip(flipped)
+    cut.write_bytes(cut.read_bytes()[:-9])
+    gone.unlink()
+    result = verified(mirror, "--quick", "--json")
+    assert result.code == 7
+    assert len(result.json()["wrong"]) == 2 and result.json()["bytes"] == 0
+
+
+def test_a_row_that_says_other_dimensions_or_a_path_outside_is_wrong(mirror: Path) -> None:
+    with closing(sqlite3.connect(mirror / "catalogue.db")) as connection, connection:
+        connection.execute(
+            "update images set width = width + 1 where file_name = "
+            "(select file_name from sample where rank = 1)"
+        )
+        connection.execute(
+            "update images set path = 'images/../../../etc/passwd' where file_name = "
+            "(select file_name from sample where rank = 2)"
+        )
+    wrong = verified(mirror, "--json").json()["wrong"]
+    assert len(wrong) == 2
+    assert "recorded as" in wrong[0]["what"]
+    assert "etc/passwd" in wrong[1]["what"]
+
+
+def test_decode_finds_what_was_bad_when_it_was_recorded(mirror: Path) -> None:
+    bad = image_paths(mirror)[0]
+    flip(bad)
+    digest = images(mirror)[str(bad.relative_to(mirror))]
+    with closing(sqlite3.connect(mirror / "catalogue.db")) as connection, connection:
+        connection.execute(
+            "update images set sha256 = ? where path = ?", (digest, str(bad.relative_to(mirror)))
+        )
+    assert verified(mirror).code == 0
+    wrong = verified(mirror, "--decode", "--json").json()["wrong"]
+    assert len(wrong) == 1 and "as it was recorded, but" in wrong[0]["what"]
+
+
+def test_a_sample_is_the_same_all_day_and_says_so(mirror: Path) -> None:
+    result = verified(mirror, "--sample", "4", "--json").json()
+    assert (result["images"], result["of"]) == (4, 18)
+    assert result["sample_of"] in verified(mirror, "--sample", "99").out
+
+
+def test_what_nobody_knows_is_told_and_is_no_damage(mirror: Path) -> None:
+    (mirror / "images" / "notes.txt").write_text("mine")
+    (mirror / "images" / "TCGA-LUAD" / "my\x1b[31m.png").write_text("mine")
+    (mirror / "images" / "TCGA-LUAD" / "inner").mkdir()
+    path = image_paths(mirror)[0]
+    fresh = path.with_name(f".{path.name}.part")
+    fresh.write_text("half")
+    result = verified(mirror)
+    assert result.code == 0 and "\x1b" not in result.out
+    assert result.out.count("no row of the catalogue knows it") == 3
+    assert fresh.name not in result.out, "another run may be writing it"
+    os.utime(fresh, (0, 0))
+    assert "left unfinished by a run that was killed" in verified(mirror).out
+
+
+def test_a_damaged_catalogue_is_recognised_with_the_way_out(mirror: Path) -> None:
+    path = mirror / "catalogue.db"
+    data = bytearray(path.read_bytes())
+    for page in range(len(data) // 4096 - 6, len(data) // 4096):
+        data[page * 4096 : page * 4096 + 2000] = os.urandom(2000)
+    path.write_bytes(data)
+    result = verified(mirror)
+    assert result.code == 7
+    assert "catalogue.db" in result.sentence and "tcgamirror rebuild" in result.sentence
+    path.unlink()
+    assert "tcgamirror rebuild" in run("--mirror", mirror, "status").sentence
+
+
+def test_options_that_contradict_each_other_are_refused(mirror: Path) -> None:
+    assert verified(mirror, "--quick", "--decode").code == 2
+
+
+# Repairing -----------------------------------------------------------------------
+
+
+def test_repair_fetches_again_what_is_damaged_and_nothing_else(mirror: Path, gdc: StandIn) -> None:
+    before = images(mirror)
+    paths = image_paths(mirror)[:4]
+    flip(paths[0])
+    paths[1].write_bytes(b"")
+    paths[2].unlink()
+    paths[3].with_name(f".{paths[3].name}.part").write_text("half")
+    (mirror / "images" / "notes.txt").write_text("mine")
+    result = verified(mirror, "--repair", "--json")
+    assert result.code == 0, result
+    told = result.json()
+    assert (told["fetched"]["done"], len(told["wrong"])) == (3, 3)
+    assert told["removed"] == [
+        str(paths[3].with_name(f".{paths[3].name}.part").relative_to(mirror))
+    ]
+    assert (mirror / "images" / "notes.txt").read_text() == "mine"
+    (mirror / "images" / "notes.txt").unlink()
+    assert images(mirror) == before
+    names = {record.path.split("/")[-1] for record in gdc.requests(r"\.svs")}
+    assert len(names) == 3
+    assert verified(mirror).code == 0
+
+
+def test_repair_leaves_what_is_only_pending_to_update(mirror: Path) -> None:
+    with closing(sqlite3.connect(mirror / "catalogue.db")) as connection, connection:
+        connection.execute(
+            "update images set status = 'pending' where file_name = "
+            "(select file_name from sample where rank = 1)"
+        )
+        connection.execute(
+            "update slides set upstream = 'changed' where file_name = "
+            "(select file_name from sample where rank = 1)"
+        )
+    image_paths(mirror)[5].unlink()
+    assert verified(mirror, "--repair").code == 0
+    assert column(mirror, "select count(*) from mirror where status = 'pending'") == [1]
+
+
+def test_a_repair_that_was_cut_off_is_gone_on_with(mirror: Path, gdc: StandIn) -> None:
+    before = images(mirror)
+    for path in image_paths(mirror)[:5]:
+        path.unlink()
+    rewrite(mirror, "^workers = .*", "workers = 1")
+    gdc.delay = 0.3
+    with started("--mirror", mirror, "verify", "--repair") as process:
+        until(lambda: 0 < len(images(mirror)) - (len(before) - 5) < 5)
+        process.send_signal(signal.SIGINT)
+        assert ended(process).code == 130
+    gdc.delay = 0.0
+    assert len(images(mirror)) < len(before)
+    assert verified(mirror, "--repair").code == 0
+    assert images(mirror) == before
+    assert column(mirror, "select distinct status from mirror") == ["done"]
+
+
+def test_what_cannot_be_repaired_is_failed_and_exits_3(mirror: Path, gdc: StandIn) -> None:
+    rewrite(mirror, "^via = .*", 'via = ["range"]')
+    lost, found = image_paths(mirror)[:2]
+    lost.unlink()
+    found.unlink()
+    file_id = str(column(mirror, "select file_id from mirror where sample_rank = 1")[0])
+    gdc.faults.add(Fault(file_id, "404"))
+    result = verified(mirror, "--repair")
+    gdc.faults.clear()
+    assert result.code == 3
+    assert "1 image fetched again, 1 failed" in result.out
+    first_two = "select status from mirror where sample_rank < 3 order by sample_rank"
+    assert column(mirror, first_two) == ["failed", "done"]
+    # What was found wrong is not forgotten where it could not be mended.
+    again = verified(mirror)
+    assert "1 image besides" in again.out and "wait to be fetched again" in again.out
+    assert verified(mirror, "--json").json()["awaited"] == 1
+    repaired = verified(mirror, "--repair")
+    assert repaired.code == 0 and "1 image fetched again, 0 failed" in repaired.out
+    assert column(mirror, first_two) == ["done", "done"]
+
+
+def test_repair_of_a_mirror_whose_images_are_not_mounted_fetches_nothing(
+    mirror: Path, gdc: StandIn
+) -> None:
+    (mirror / "images").rename(mirror / "elsewhere")
+    result = verified(mirror, "--repair")
+    assert result.code == 7
+    assert "mount" in result.err and not gdc.served
+    assert column(mirror, "select distinct status from mirror") == ["done"]
+
+
+def test_what_reads_no_bytes_is_told_without_a_rate(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tcgamirror.cli.progress.QUIET_SECONDS", 0)
+    reading = progress.VerifyProgress(quiet=False)
+    reading.begins(20, 0)
+    reading.passed(10, 0)
+    assert capsys.readouterr().err == "10 of 20 images\n"
+
+
+# Going on, and beside an update ----------------------------------------------------
+
+
+def test_a_run_stopped_half_way_is_gone_on_with(mirror: Path) -> None:
+    paths = image_paths(mirror)
+    flip(paths[2])
+    last = paths[-1]
+    kept = last.read_bytes()
+    with last.open("r+b") as file:
+        file.truncate(200 << 30)
+    with started("--mirror", mirror, "verify") as process:
+        until(lambda: alone_is_open(process.pid, last))
+        process.send_signal(signal.SIGINT)
+        result = ended(process)
+    assert result.code == 130, result
+    assert "16 of 18 images read: 1 damaged or missing" in result.out
+    assert "stopped by Ctrl-C with 2 images left; the next verify goes on there" in result.out
+    last.write_bytes(kept)
+    again = verified(mirror)
+    assert again.code == 7, "what was found before is still told"
+    assert "3 of 18 images read, after 15 by an earlier run: 1 damaged" in again.out
+    assert not (mirror / ".verify.json").exists()
+    assert verified(mirror).out.count("18 images read") == 1
+
+
+def test_every_thread_that_reads_a_large_image_stops_at_once(mirror: Path) -> None:
+    paths = image_paths(mirror)
+    for path in paths:
+        with path.open("r+b") as file:
+            file.truncate(200 << 30)
+    names = {str(path.resolve()) for path in paths}
+    with started("--mirror", mirror, "verify") as process:
+        until(lambda: len(names & opened(process.pid)) >= 2)
+        process.send_signal(signal.SIGINT)
+        begun = time.monotonic()
+        result = ended(process)
+        assert time.monotonic() - begun < 5
+    assert result.code == 130 and "0 of 18 images read" in result.out, result
+
+
+def test_a_time_limit_keeps_what_was_done(mirror: Path) -> None:
+    last = image_paths(mirror)[-1]
+    kept = last.read_bytes()
+    with last.open("r+b") as file:
+        file.truncate(200 << 30)
+    result = verified(mirror, "--time-limit", "1s")
+    assert result.code == 0 and "stopped by --time-limit with 2 images left" in result.out
+    assert json.loads((mirror / ".verify.json").read_text())["rank"] == 16
+    last.write_bytes(kept)
+    assert "2 of 18 images read, after 16 by an earlier run" in verified(mirror).out
+
+
+def test_a_time_limit_that_ends_a_second_look_is_told_as_any_other(mirror: Path) -> None:
+    gone, slow, other = image_paths(mirror)[:3]
+    gone.unlink()
+    endless = other.with_name("endless.png")
+    for path, size in ((slow, 6 << 30), (endless, 400 << 30)):
+        with path.open("ab") as file:
+            file.truncate(size)
+    with started("--mirror", mirror, "verify", "--time-limit", "10s") as process:
+        fds = Path(f"/proc/{process.pid}/fd")
+        until(lambda: any(os.path.realpath(fd) == str(slow.resolve()) for fd in fds.iterdir()))
+        # As an update would that runs meanwhile: what was missing is recorded elsewhere now.
+        change(
+            mirror,
+            "update images set path = ? where path = ?",
+            *(str(path.relative_to(mirror)) for path in (endless, gone)),
+        )
+        result = ended(process)
+    assert (result.code, result.err) == (0, ""), result
+    assert "stopped by --time-limit with" in result.out
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"begun": "x"}', '{"begun": 1e99, "rank": 3}'])
+def test_a_spoiled_note_of_how_far_it_came_is_ignored(mirror: Path, text: str) -> None:
+    (mirror / ".verify.json").write_text(text)
+    assert verified(mirror).out.startswith("18 images read: all as recorded")
+
+
+def test_an_update_that_replaces_images_meanwhile_raises_no_alarm(
+    mirror: Path, gdc: StandIn, tmp_path: Path
+) -> None:
+    files = []
+    for number, old in enumerate(gdc.files):
+        spec = SlideSpec(width=700, height=500, downsamples=(1, 4), seed=100 + number)
+        new = listed(make_slide(tmp_path / f"{number}.svs", spec), file_name=old.file_name)
+        files.append(dataclasses.replace(new, project_id=old.project_id))
+    with StandIn(files, release=NEXT) as newer:
+        rewrite(mirror, "^api = .*", f'api = "{newer.api}"')
+        rewrite(mirror, "^tiles = .*", f'tiles = "{newer.tiles}"')
+        rewrite(mirror, "^bucket = .*", f'bucket = "{newer.bucket}"')
+        rewrite(mirror, "^workers = .*", "workers = 1")
+        before = images(mirror)
+        times = 0
+        with started("--mirror", mirror, "update") as process:
+            while process.poll() is None or not times:
+                result = verified(mirror)
+                assert (result.code, result.err) == (0, ""), result
+                assert "no row" not in result.out
+                times += 1
+            assert ended(process).code == 0
+    assert not set(before.values()) & set(images(mirror).values())
+    assert verified(mirror).code == 0
+    assert rows(mirror, "select count(*) from mirror where status = 'done'") == [(18,)]

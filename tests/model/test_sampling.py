@@ -1,0 +1,144 @@
+"""The order of slides: reproducible anywhere, stable when the listing grows, fair to strata."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise, permutations
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tcgamirror.model.sampling import By, Candidate, Order, Plan, ordered
+from tcgamirror.model.slide import Kind, Slide
+from tcgamirror.sources.manifest import read_manifest
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+PROJECTS = st.sampled_from(("TCGA-BRCA", "TCGA-LUAD", "TCGA-OV", None))
+KINDS = st.sampled_from((*Kind, None))
+CANDIDATES = st.lists(
+    st.builds(
+        Candidate,
+        file_name=st.text("abcdef", min_size=1, max_size=4),
+        kind=KINDS,
+        project_id=PROJECTS,
+        primary_site=st.sampled_from(("Breast", "Lung", None)),
+    ),
+    unique_by=lambda candidate: candidate.file_name,
+    max_size=30,
+)
+PLANS = st.builds(
+    Plan,
+    seed=st.integers(-5, 2**40),
+    order=st.sampled_from(Order),
+    by=st.sampled_from(By),
+    kinds=st.sampled_from((frozenset(Kind), *(frozenset({kind}) for kind in Kind))),
+    projects=st.sampled_from((frozenset[str](), frozenset({"TCGA-LUAD", "TCGA-OV"}))),
+)
+
+
+def named(*names: str) -> list[Candidate]:
+    return [Candidate(name, Kind.DIAGNOSTIC, None, None) for name in names]
+
+
+def candidate(slide: Slide) -> Candidate:
+    return Candidate(slide.file_name, slide.kind, slide.project_id, slide.primary_site)
+
+
+@given(CANDIDATES, PLANS)
+def test_an_order_holds_each_allowed_slide_once(candidates: list[Candidate], plan: Plan) -> None:
+    allowed = [
+        each.file_name
+        for each in candidates
+        if (each.kind in plan.kinds or (each.kind is None and plan.kinds == frozenset(Kind)))
+        and (not plan.projects or each.project_id in plan.projects)
+    ]
+    assert sorted(ordered(candidates, plan)) == sorted(allowed)
+
+
+@given(CANDIDATES, PLANS)
+def test_the_same_seed_gives_the_same_order(candidates: list[Candidate], plan: Plan) -> None:
+    assert ordered(candidates, plan) == ordered(tuple(candidates), plan)
+
+
+@given(CANDIDATES, st.integers(), st.integers(0, 30), st.sampled_from(By))
+def test_new_slides_do_not_change_the_stable_order_of_the_old_ones(
+    candidates: list[Candidate], seed: int, known: int, by: By
+) -> None:
+    plan = Plan(seed, by=by)
+    old = candidates[:known]
+    places = {each.file_name: plan.stratum(each) for each in old}
+    for stratum in set(places.values()):
+        mine = [name for name in ordered(old, plan) if places[name] == stratum]
+        later = [name for name in ordered(candidates, plan) if places.get(name, "-") == stratum]
+        assert mine == later
+
+
+def test_the_stable_order_does_not_depend_on_the_listing_order() -> None:
+    orders = {tuple(ordered(named(*names), Plan(7))) for names in permutations("abcd")}
+    assert len(orders) == 1
+
+
+@given(st.integers(), st.integers(0, 200))
+def test_shuffle_is_what_random_shuffle_makes_of_the_rows(seed: int, number: int) -> None:
+    rows = list(range(number))
+    random.seed(seed)
+    random.shuffle(rows)
+    slides = named(*map(str, range(number)))
+    assert ordered(slides, Plan(seed, Order.SHUFFLE)) == [str(row) for row in rows]
+
+
+def test_shuffle_counts_only_the_rows_that_may_be_taken() -> None:
+    wanted = [Candidate(name, Kind.TISSUE, None, None) for name in "abcde"]
+    plan = Plan(3, Order.SHUFFLE, kinds=frozenset({Kind.TISSUE}))
+    assert ordered([*named("x", "y"), *wanted], plan) == ordered(wanted, plan)
+
+
+@given(CANDIDATES, st.integers())
+def test_no_stratum_is_visited_twice_before_each_other_that_has_slides_left(
+    candidates: list[Candidate], seed: int
+) -> None:
+    plan = Plan(seed, by=By.PROJECT)
+    strata = {each.file_name: each.project_id for each in candidates}
+    rounds: list[list[str | None]] = [[]]
+    for name in ordered(candidates, plan):
+        if strata[name] in rounds[-1]:
+            rounds.append([])
+        rounds[-1].append(strata[name])
+    for round_ in rounds:
+        assert round_ == sorted(round_, key=lambda name: (name is None, name or ""))
+    for earlier, later in pairwise(rounds):
+        assert set(later) <= set(earlier)
+
+
+def test_a_slide_of_unknown_kind_is_taken_only_where_all_are() -> None:
+    unknown = [Candidate("a", None, None, None)]
+    assert ordered(unknown, Plan(1)) == ["a"]
+    assert ordered(unknown, Plan(1, kinds=frozenset({Kind.DIAGNOSTIC}))) == []
+
+
+@pytest.fixture(scope="module")
+def diagnostic() -> list[Candidate]:
+    path = DATA / "manifests" / "tcga-diagnostic-2024-08.txt"
+    if not path.exists():
+        pytest.skip("../shared/data holds no real manifests")
+    return [candidate(slide) for slide in read_manifest(path).slides]
+
+
+def test_the_published_samplers_picks_can_be_had_again(diagnostic: list[Candidate]) -> None:
+    rows = list(range(11765))
+    random.seed(42)
+    random.shuffle(rows)
+    expected = [diagnostic[row].file_name for row in rows[:100]]
+    assert ordered(diagnostic, Plan(42, Order.SHUFFLE))[:100] == expected
+
+
+def test_a_hundred_real_slides_are_the_beginning_of_a_thousand(
+    diagnostic: list[Candidate],
+) -> None:
+    half = ordered(diagnostic[::2], Plan(42))
+    kept = set(half)
+    assert [name for name in ordered(diagnostic, Plan(42)) if name in kept] == half
+    assert ordered(diagnostic, Plan(42))[:1000][:100] == ordered(diagnostic, Plan(42))[:100]

@@ -1,0 +1,381 @@
+"""The transport against a real server on loopback whose every byte and pause is scripted."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.model.errors import (
+    ChangedFile,
+    CutShort,
+    NetworkError,
+    NotThere,
+    RangeIgnored,
+    Redirected,
+    Refused,
+    ServerError,
+    TooLong,
+    TooSlow,
+    Unreachable,
+    WrongContent,
+    WrongSpan,
+    WrongTotal,
+    WrongUse,
+)
+from tcgamirror.net.client import Part, Transport
+from tcgamirror.net.throttle import Meter
+from tcgamirror.net.timeouts import Patience
+from tests.support.raw_server import (
+    BOUND,
+    CHUNKED,
+    CONTENT,
+    HTML,
+    PART,
+    QUICK,
+    RIGHT_HEAD,
+    RIGHT_RANGE,
+    SPAN,
+    Asked,
+    Close,
+    RawServer,
+    Reset,
+    Script,
+    Step,
+    dripped,
+    endless,
+    head,
+    plays,
+    ranged,
+    whole,
+    within,
+)
+
+
+def part(*lines: str, body: bytes = PART, length: int | None = None) -> Script:
+    size = len(body) if length is None else length
+    return plays(head("206 Partial Content", f"Content-Length: {size}", *lines) + body, Close())
+
+
+SPAN_FAULTS: dict[str, tuple[Script, type[NetworkError]]] = {
+    "reset before the headers": (plays(Reset()), Unreachable),
+    "closed before the headers": (plays(Close()), Unreachable),
+    "reset within the headers": (plays(RIGHT_HEAD[:40], 0.05, Reset()), Unreachable),
+    "reset after the headers": (plays(RIGHT_HEAD, 0.05, Reset()), CutShort),
+    "cut body": (plays(RIGHT_HEAD + PART[:5000], Close()), CutShort),
+    "cut body, no length": (plays(head("206 P", RIGHT_RANGE) + PART[:5000], Close()), CutShort),
+    "empty body": (plays(RIGHT_HEAD, Close()), CutShort),
+    "empty body, said so": (part(RIGHT_RANGE, body=b""), CutShort),
+    "no answer": (plays(2.0), TooSlow),
+    "stalled body": (plays(RIGHT_HEAD + PART[:5000], 2.0, PART[5000:]), TooSlow),
+    "dripped body": (dripped(PART, before=RIGHT_HEAD), TooSlow),
+    "dripped headers": (dripped(RIGHT_HEAD + PART), TooSlow),
+    "dripped interim answers": (dripped(head("100 Continue") * 20, every=0.02), TooSlow),
+    "garbage": (plays(b"\x00\xff\x17\r\n\r\n", Close()), Unreachable),
+    "closed within the headers": (plays(RIGHT_HEAD[:70], Close()), CutShort),
+    "no range": (part(), WrongSpan),
+    "unclear range": (part("Content-Range: bytes 1000-8999/*"), WrongSpan),
+    "other range": (part("Content-Range: bytes 1001-9000/200000"), WrongSpan),
+    "shorter range": (part("Content-Range: bytes 1000-8998/200000", body=PART[:-1]), WrongSpan),
+    "huge range": (part(f"Content-Range: bytes 1000-8999/{'9' * 5000}"), WrongSpan),
+    "other total": (part("Content-Range: bytes 1000-8999/200001"), WrongTotal),
+    "416": (whole(b"", "416 Range Not Satisfiable"), WrongTotal),
+    "too long, said so": (part(RIGHT_RANGE, body=PART + b"x"), TooLong),
+    "too long, no length": (plays(head("206 P", RIGHT_RANGE) + PART + b"x" * 9, Close()), TooLong),
+    "too short, said so": (part(RIGHT_RANGE, body=PART[:-1]), CutShort),
+    "other ETag": (part(RIGHT_RANGE, 'ETag: "b"'), ChangedFile),
+    "many parts": (part("Content-Type: multipart/byteranges; boundary=x"), WrongSpan),
+    "packed part": (part(RIGHT_RANGE, "Content-Encoding: gzip"), WrongContent),
+    "HTML under 200": (HTML, WrongContent),
+    "HTML under 203": (whole(b"<html>", "203 N", "Content-Type: text/html"), WrongContent),
+    "nothing under 200": (whole(b""), WrongContent),
+    "a slice under 200": (whole(PART), WrongContent),
+    "a slice under 200 that names its range": (whole(PART, "200 OK", RIGHT_RANGE), WrongContent),
+    "one byte less under 200": (whole(CONTENT[:-1]), WrongContent),
+    "200 without a length": (plays(head("200 OK") + CONTENT, Close()), WrongContent),
+    "another range under 203": (
+        whole(PART, "203 N", "Content-Range: bytes 1001-9000/200000"),
+        WrongSpan,
+    ),
+    "whole file": (whole(CONTENT), RangeIgnored),
+    "whole file under 203": (whole(CONTENT, "203 Non-Authoritative"), RangeIgnored),
+    "whole file as HTML": (whole(CONTENT, "200 OK", "Content-Type: text/html"), RangeIgnored),
+    "404": (whole(b"{}", "404 Not Found"), NotThere),
+    "410": (whole(b"", "410 Gone"), NotThere),
+    "403": (whole(b'{"message": "no"}', "403 Forbidden"), Refused),
+    "204": (plays(head("204 No Content")), WrongContent),
+    "304": (plays(head("304 Not Modified")), WrongContent),
+    "429": (whole(b"slow down", "429 Too Many Requests"), ServerError),
+    "500": (whole(b"oh", "500 Internal Server Error"), ServerError),
+    "503 at once": (whole(b"", "503 Unavailable", "Retry-After: 0"), ServerError),
+    "520": (whole(b"", "520 Odd"), ServerError),
+}
+
+
+@pytest.mark.parametrize("name", SPAN_FAULTS)
+def test_a_fault_that_lasts_is_named_within_bounded_time(name: str) -> None:
+    script, error = SPAN_FAULTS[name]
+    with RawServer(script) as server, Transport(patience=QUICK) as transport, within(BOUND):
+        with pytest.raises(error) as caught:
+            transport.span(server.url(), SPAN, total=len(CONTENT), etag='"a"')
+        assert type(caught.value) is error
+        assert f"127.0.0.1:{server.port}/data/1" in str(caught.value)
+        assert len(server.asked) == (QUICK.tries if error.passing else 1)
+
+
+@pytest.mark.parametrize("name", [name for name, fault in SPAN_FAULTS.items() if fault[1].passing])
+def test_a_fault_that_passes_leaves_the_right_bytes(name: str) -> None:
+    script, _ = SPAN_FAULTS[name]
+    with (
+        RawServer(script, ranged(CONTENT, 'ETag: "a"')) as server,
+        Transport(patience=QUICK) as transport,
+        within(BOUND),
+    ):
+        got = transport.span(server.url(), SPAN, total=len(CONTENT), etag='"a"')
+        assert got == Part(PART, '"a"', len(CONTENT))
+        assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("status", ["206 Partial Content", "203 Non-Authoritative Information"])
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/xml", ""])
+def test_a_part_is_known_by_its_range_whatever_its_type(status: str, kind: str) -> None:
+    script = whole(PART, status, RIGHT_RANGE, f"Content-Type: {kind}")
+    with RawServer(script) as server, Transport(patience=QUICK) as transport:
+        assert transport.span(server.url(), SPAN, total=len(CONTENT)).data == PART
+
+
+def test_json_under_203_is_taken() -> None:
+    script = whole(b"[1]", "203 Non-Authoritative Information")
+    with RawServer(script) as server, Transport(patience=QUICK) as transport:
+        assert transport.json(server.url()) == [1]
+
+
+def test_without_a_listed_size_no_200_tells_that_range_is_ignored() -> None:
+    with (
+        RawServer(whole(CONTENT)) as server,
+        Transport(patience=QUICK) as transport,
+        pytest.raises(WrongContent),
+    ):
+        transport.span(server.url(), SPAN, total=None)
+
+
+def test_a_span_is_asked_for_unpacked_and_without_credentials_or_cookies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    script = ranged(CONTENT, "Set-Cookie: a=b; Path=/")
+    with RawServer(script) as server, Transport(patience=QUICK) as transport:
+        for _ in range(2):
+            assert transport.span(server.url(), SPAN, total=None).data == PART
+        for asked in server.asked:
+            assert asked.headers["range"] == "bytes=1000-8999"
+            assert asked.headers["accept-encoding"] == "identity"
+            assert asked.headers["user-agent"].startswith("tcgamirror/")
+            assert not {"cookie", "authorization"} & set(asked.headers)
+
+
+def test_of_a_file_sent_whole_no_more_is_taken_than_the_sockets_hold() -> None:
+    meter = Meter()
+    size = 256 << 20
+    script = endless(head("200 OK", f"Content-Length: {size}"), bytes(65536))
+    with RawServer(script) as server, Transport(patience=QUICK) as transport, within(BOUND):
+        with pytest.raises(RangeIgnored):
+            transport.span(server.url(), SPAN, total=size, meter=meter)
+        time.sleep(0.2)
+        assert server.sent < 32 << 20
+    assert (meter.bytes, meter.requests) == (0, 1)
+
+
+def test_bytes_of_failed_tries_count_too() -> None:
+    meter = Meter()
+    cut = plays(RIGHT_HEAD + PART[:5000], Close())
+    with RawServer(cut, ranged(CONTENT)) as server, Transport(patience=QUICK) as transport:
+        transport.span(server.url(), SPAN, total=None, meter=meter)
+    assert (meter.bytes, meter.requests) == (13_000, 2)
+
+
+# Small answers ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "words"),
+    [
+        (HTML, WrongContent, "an HTML page"),
+        (whole(b"  <!DOCTYPE html><p>"), WrongContent, "an HTML page"),
+        (whole(b""), WrongContent, "an empty body"),
+        (whole(b"[1, 2"), WrongContent, "instead of JSON"),
+        (whole(b"[NaN]"), WrongContent, "instead of JSON"),
+        (whole(b"[" * 40_000), WrongContent, "instead of JSON"),
+        (whole(b'"\xff"'), WrongContent, "instead of JSON"),
+        (whole(b"[]", "200 OK", "Content-Encoding: gzip"), WrongContent, "no gzip"),
+        (whole(b"[]", "200 OK", "Content-Encoding: br"), WrongContent, "packed as br"),
+        (whole(gzip.compress(b"[1]")[:-9], "200 OK", "Content-Encoding: gzip"), CutShort, "early"),
+        (whole(b" " * 50_001), TooLong, "50,000"),
+        (plays(head("200 OK") + b" " * 50_001, Close()), TooLong, "50,000"),
+        (
+            whole(gzip.compress(bytes(50_000_000)), "200 OK", "Content-Encoding: gzip"),
+            TooLong,
+            "50,000",
+        ),
+        (
+            endless(CHUNKED, b"1000\r\n" + b" " * 4096 + b"\r\n"),
+            TooLong,
+            "50,000",
+        ),
+        (
+            dripped(b"5\r\nabcde\r\n" * 50, before=CHUNKED),
+            TooSlow,
+            "bytes/s",
+        ),
+        (
+            plays(CHUNKED + b"5\r\n[1, 2", Close()),
+            CutShort,
+            "broke",
+        ),
+        (
+            plays(CHUNKED + b"zz\r\n[", Close()),
+            CutShort,
+            "broke",
+        ),
+        (plays(head("200 OK", "Content-Length: 9") + b"[1]", Close()), CutShort, "broke"),
+        (
+            whole(b'{"message": "a\\u001b[2Jb\\n' + b"x" * 999 + b'"}', "403 F"),
+            Refused,
+            "403: a [2Jb xx",
+        ),
+        (whole(b"[1]", "401 U"), Refused, "refused (401)"),
+        (plays(head("400 B", "Content-Length: 50") + b"{", Close()), Refused, "refused (400)"),
+    ],
+)
+def test_a_listing_that_is_none_is_named(
+    script: Script, error: type[NetworkError], words: str
+) -> None:
+    with RawServer(script) as server, Transport(patience=QUICK) as transport, within(BOUND):
+        with pytest.raises(error) as caught:
+            transport.json(server.url("/files?token=secret"), limit=50_000)
+        told = str(caught.value)
+        assert words in told
+        assert f"127.0.0.1:{server.port}/files" in told
+        assert "secret" not in told
+        assert told.isprintable()
+        assert len(told) < 500
+
+
+def test_the_endless_drip_of_a_whole_answer_ends() -> None:
+    fast_enough = endless(head("200 OK"), b" " * 2_000)
+
+    def script(asked: Asked) -> Iterable[Step]:
+        for step in fast_enough(asked):
+            yield step
+            yield 0.05
+
+    patience = Patience(stall=0.4, whole=1, least_rate=10_000, tries=1)
+    with (
+        RawServer(script) as server,
+        Transport(patience=patience) as transport,
+        within(BOUND),
+        pytest.raises(TooSlow, match="not whole after 1 s"),
+    ):
+        transport.json(server.url())
+
+
+def test_json_comes_packed_or_chunked_and_goes_out_as_a_post() -> None:
+    value = {"hits": [1, "two", None]}
+    text = json.dumps(value).encode()
+    chunked = CHUNKED
+    with (
+        RawServer(
+            whole(gzip.compress(text), "200 OK", "Content-Encoding: gzip"),
+            plays(chunked + b"%x\r\n%s\r\n0\r\n\r\n" % (len(text), text)),
+            whole(text),
+        ) as server,
+        Transport(patience=QUICK) as transport,
+    ):
+        for _ in range(3):
+            assert transport.json(server.url(), payload={"ids": ["a"]}) == value
+        assert [asked.method for asked in server.asked] == ["POST"] * 3
+        assert json.loads(server.asked[0].body) == {"ids": ["a"]}
+        assert server.connections == 1
+        transport.json(server.url())
+        assert server.asked[-1].method == "GET"
+
+
+# When to ask again -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
+def test_the_time_that_a_server_asks_for_is_waited(status: str) -> None:
+    busy = whole(b"", status, "Retry-After: 1")
+    with RawServer(busy, whole(b"[]")) as server, Transport(patience=QUICK) as transport:
+        began = time.monotonic()
+        assert transport.json(server.url()) == []
+        assert 1 <= time.monotonic() - began < BOUND
+
+
+@pytest.mark.parametrize("told", ["301", "Fri, 01 Jan 2100 00:00:00 GMT"])
+def test_a_server_that_asks_for_too_long_a_wait_is_left_at_once(told: str) -> None:
+    busy = whole(b"", "503 Service Unavailable", f"Retry-After: {told}")
+    with RawServer(busy) as server, Transport(patience=QUICK) as transport, within(1):
+        with pytest.raises(ServerError, match="503"):
+            transport.json(server.url())
+        assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("url", ["ftp://host/x", "nonsense", "http://[::1/", "http://host:port/"])
+def test_what_is_no_url_is_wrong_use(url: str) -> None:
+    with Transport(patience=QUICK) as transport, pytest.raises(WrongUse):
+        transport.json(url)
+
+
+# Redirects ---------------------------------------------------------------------
+
+
+def to(location: str) -> Script:
+    return whole(b"moved", "302 Found", f"Location: {location}")
+
+
+def test_a_redirect_on_the_same_host_is_followed() -> None:
+    with RawServer(to("/there"), ranged(CONTENT)) as server, Transport(patience=QUICK) as transport:
+        assert transport.span(server.url(), SPAN, total=None).data == PART
+        assert [asked.path for asked in server.asked] == ["/data/1", "/there"]
+        assert server.asked[1].headers["range"] == "bytes=1000-8999"
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["http://elsewhere.example/x", "//elsewhere.example/", "file:///etc/passwd", "http://[/"],
+)
+def test_a_redirect_to_another_host_is_named_and_not_followed(location: str) -> None:
+    with RawServer(to(location)) as server, Transport(patience=QUICK) as transport:
+        with pytest.raises(Redirected, match="points to"):
+            transport.json(server.url())
+        assert len(server.asked) == 1
+
+
+def test_redirects_in_a_ring_end() -> None:
+    with RawServer(to("/data/1")) as server, Transport(patience=QUICK) as transport:
+        with pytest.raises(Redirected, match="more than 5"):
+            transport.json(server.url())
+        assert len(server.asked) == 6
+
+
+def test_the_body_of_a_redirect_is_not_read() -> None:
+    script = endless(head("302 Found", "Location: http://elsewhere.example/"), bytes(65536))
+    with RawServer(script) as server, Transport(patience=QUICK) as transport, within(1):
+        with pytest.raises(Redirected):
+            transport.json(server.url())
+        assert server.sent < 32 << 20
+
+
+def test_the_module_loads_neither_numpy_nor_pillow() -> None:
+    code = "import sys, tcgamirror.net.client; print({'numpy', 'PIL'} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "set()"

@@ -1,0 +1,280 @@
+"""A host that is asked too much is left alone, by all requests, and no longer than the run."""
+
+from __future__ import annotations
+
+import io
+import signal
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.cli.progress import Progress
+from tcgamirror.model.errors import Interrupted, NetworkError, NotThere, ServerError
+from tcgamirror.net.client import Transport
+from tcgamirror.net.pauses import LONGEST, RESETS
+from tests.gdc import Fault, StandIn
+from tests.support.command import ended, run, started
+from tests.support.mirrors import column, made, rewrite, until
+from tests.support.raw_server import (
+    CONTENT,
+    QUICK,
+    RIGHT_HEAD,
+    SPAN,
+    Asked,
+    RawServer,
+    Reset,
+    Script,
+    Step,
+    plays,
+    ranged,
+    whole,
+)
+
+BUSY = whole(b"", "429 Too Many Requests")
+OK = whole(b"[]")
+ONCE = replace(QUICK, tries=1)
+"""Each request is sent once, so that what it meets is one answer."""
+LONG = 300.0
+"""Seconds no test waits."""
+
+
+class Heard:
+    """The pauses that a transport told of."""
+
+    def __init__(self) -> None:
+        self.pauses: list[tuple[str, float, str]] = []
+
+    def __call__(self, host: str, seconds: float, reason: str) -> None:
+        self.pauses.append((host, seconds, reason))
+
+    @property
+    def lengths(self) -> list[float]:
+        return [seconds for _, seconds, _ in self.pauses]
+
+
+def asks(transport: Transport, server: RawServer, count: int = 1) -> None:
+    for _ in range(count):
+        with suppress(NetworkError):
+            transport.json(server.url())
+
+
+def timed(script: Script, times: list[float]) -> Script:
+    """The script, which notes when it is played."""
+
+    def play(asked: Asked) -> Iterable[Step]:
+        times.append(time.monotonic())
+        return script(asked)
+
+    return play
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        ("429 Too Many Requests", "too many requests (429)"),
+        ("503 Slow Down", "the server is busy (503)"),
+    ],
+)
+@pytest.mark.parametrize("header", [(), ("Retry-After: soon",)])
+def test_after_too_many_requests_nothing_at_all_is_asked_of_the_host_for_a_while(
+    status: str, reason: str, header: tuple[str, ...]
+) -> None:
+    heard, times = Heard(), list[float]()
+    patience = replace(ONCE, pause=0.4)
+    scripts = [timed(whole(b"", status, *header), times), timed(OK, times)]
+    with (
+        RawServer(*scripts) as server,
+        Transport(patience=patience, on_pause=heard) as transport,
+    ):
+        with pytest.raises(ServerError):
+            transport.json(server.url("/files"))
+        transport.json(server.url("/status"))
+        assert heard.pauses == [(f"127.0.0.1:{server.port}", 0.4, reason)]
+        assert times[1] - times[0] >= 0.39
+
+
+def test_a_time_that_the_server_names_is_no_pause_of_the_host() -> None:
+    heard = Heard()
+    busy = whole(b"", "503 Slow Down", "Retry-After: 0")
+    with RawServer(busy) as server, Transport(patience=ONCE, on_pause=heard) as transport:
+        asks(transport, server, 4)
+    assert heard.pauses == []
+
+
+def test_each_further_pause_is_twice_as_long_up_to_a_limit_until_an_answer_comes() -> None:
+    heard = Heard()
+    scripts = [*[BUSY] * 6, OK, BUSY, whole(b"", "404 Not Found"), BUSY]
+    with (
+        RawServer(*scripts) as server,
+        Transport(patience=replace(ONCE, pause=0.01), on_pause=heard) as transport,
+    ):
+        asks(transport, server, len(scripts))
+    doubled = [0.01, 0.02, 0.04, 0.08, LONGEST * 0.01, LONGEST * 0.01]
+    assert heard.lengths == pytest.approx([*doubled, 0.01, 0.01])
+
+
+def test_one_thing_that_is_asked_for_again_waits_for_the_pauses() -> None:
+    heard = Heard()
+    with (
+        RawServer(BUSY, BUSY, OK) as server,
+        Transport(patience=replace(QUICK, tries=3), on_pause=heard) as transport,
+    ):
+        assert transport.json(server.url()) == []
+    assert heard.lengths == pytest.approx([0.01, 0.02])
+
+
+def test_answers_to_requests_under_way_make_one_pause() -> None:
+    heard = Heard()
+    together = threading.Barrier(4)
+
+    def busy(asked: Asked) -> Iterable[Step]:
+        together.wait(timeout=10)
+        return BUSY(asked)
+
+    patience = replace(ONCE, first_byte=20, pause=0.05)
+    with (
+        RawServer(busy) as server,
+        Transport(patience=patience, on_pause=heard) as transport,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        list(pool.map(lambda _: asks(transport, server), range(4)))
+    assert heard.lengths == [0.05]
+
+
+@pytest.mark.parametrize("script", [plays(Reset()), plays(RIGHT_HEAD, 0.05, Reset())])
+def test_resets_in_a_row_make_a_pause(script: Script) -> None:
+    heard = Heard()
+
+    def ask() -> None:
+        with suppress(NetworkError):
+            transport.span(server.url(), SPAN, total=None)
+
+    with RawServer(script) as server, Transport(patience=ONCE, on_pause=heard) as transport:
+        for _ in range(RESETS - 1):
+            ask()
+        assert heard.pauses == []
+        ask()
+        ask()
+        assert heard.lengths == [0.01, 0.02]
+        assert heard.pauses[0][2] == "it resets connections"
+
+
+def test_a_download_that_advances_between_its_resets_goes_on_at_once() -> None:
+    heard = Heard()
+
+    def broken(asked: Asked) -> Iterable[Step]:
+        (answer,) = ranged(CONTENT)(asked)
+        assert isinstance(answer, bytes)
+        return [answer[: answer.index(b"\r\n\r\n") + 20_000], 0.05, Reset()]
+
+    file = io.BytesIO()
+    with RawServer(broken) as server, Transport(patience=QUICK, on_pause=heard) as transport:
+        transport.download(server.url(), file, size=len(CONTENT))
+    assert file.getvalue() == CONTENT
+    assert heard.pauses == []
+
+
+@pytest.mark.parametrize("between", [OK, whole(b"", "404 Not Found")])
+def test_resets_with_answers_between_make_none(between: Script) -> None:
+    heard = Heard()
+    scripts = [*[plays(Reset())] * (RESETS - 1), between] * 3
+    with RawServer(*scripts) as server, Transport(patience=ONCE, on_pause=heard) as transport:
+        asks(transport, server, len(scripts))
+    assert heard.pauses == []
+
+
+def test_a_host_that_takes_no_connection_is_no_reason_to_pause() -> None:
+    heard = Heard()
+    with RawServer(OK) as server:
+        pass
+    with Transport(patience=ONCE, on_pause=heard) as transport:
+        asks(transport, server, RESETS + 1)
+    assert heard.pauses == []
+
+
+def test_other_hosts_are_asked_meanwhile() -> None:
+    with (
+        RawServer(BUSY) as busy,
+        RawServer(whole(b"", "404 Not Found")) as other,
+        Transport(patience=replace(ONCE, pause=LONG)) as transport,
+    ):
+        asks(transport, busy)
+        with pytest.raises(NotThere):
+            transport.json(other.url())
+
+
+@pytest.mark.parametrize("how", ["stop", "end of the run"])
+def test_a_pause_ends_at_once_with_the_run(how: str) -> None:
+    stop, over = threading.Event(), threading.Event()
+    with (
+        RawServer(BUSY) as server,
+        Transport(patience=replace(ONCE, pause=LONG), stop=stop) as transport,
+        ThreadPoolExecutor(6) as pool,
+    ):
+        transport.pauses.end_when(over.is_set)
+        asks(transport, server)
+        # More than the host's connections: some wait for one, and some for the pause.
+        waiting = [pool.submit(transport.json, server.url()) for _ in range(6)]
+        (stop if how == "stop" else over).set()
+        for each in waiting:
+            with pytest.raises(Interrupted):
+                each.result(timeout=20)
+        assert len(server.asked) == 1
+
+
+# By the command ------------------------------------------------------------------------
+
+
+def paused(root: Path, gdc: StandIn) -> Path:
+    """A mirror of a GDC that is asked too much for slides, and that pauses for long."""
+    made(root, gdc)
+    rewrite(root, "^pause = .*", f"pause = {LONG}")
+    gdc.faults.add(Fault(r"/data/|/tile/|\.svs", "429", retry_after=None))
+    return root
+
+
+def pending(root: Path) -> list[object]:
+    return column(root, "select count(*) from mirror where status = 'pending'")
+
+
+def test_a_time_limit_ends_the_pause_and_leaves_the_slides_for_the_next_run(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = paused(tmp_path / "m", small_gdc)
+    result = run("--mirror", root, "update", "--time-limit", "2s")
+    assert result.code == 0, result
+    assert "stopped by --time-limit; 4 slides left for the next run" in result.out
+    assert "too many requests (429). All requests to it pause for 5 min 0 s" in result.err
+    assert pending(root) == [4]
+
+
+def test_one_ctrl_c_ends_the_pause(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = paused(tmp_path / "m", small_gdc)
+    with started("--mirror", root, "update") as process:
+        until(lambda: any(record.fault for record in small_gdc.served))
+        process.send_signal(signal.SIGINT)
+        result = ended(process)
+    assert result.code == 130, result
+    assert pending(root) == [4]
+
+
+def test_the_progress_line_tells_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("tcgamirror.cli.output.say", said.append)
+    monkeypatch.setattr("tcgamirror.cli.progress.QUIET_SECONDS", 0.0)
+    progress = Progress()
+    progress.begins(3, 1)
+    progress.pauses("api.gdc.cancer.gov", 90.0, "too many requests (429)")
+    progress.tick(0, 1, False)
+    progress.pauses("api.gdc.cancer.gov", 0.0, "too many requests (429)")
+    progress.tick(0, 1, False)
+    first, line, _, later = said
+    assert first.startswith("api.gdc.cancer.gov: too many requests (429). All requests to it")
+    assert "api.gdc.cancer.gov pauses for 1 min 30 s" in line
+    assert "pauses" not in later

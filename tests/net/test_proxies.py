@@ -1,0 +1,268 @@
+"""Proxies of the environment, real ones: they work, and their failures are told as theirs."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.model.errors import Interrupted, NetworkError, TooSlow, Unreachable, WrongUse
+from tcgamirror.net.client import Transport
+from tcgamirror.net.proxies import proxy_for
+from tcgamirror.net.timeouts import Patience
+from tests.gdc import StandIn
+from tests.support.command import run, succeeded
+from tests.support.mirrors import column, made
+from tests.support.proxies import HttpProxy, Socks5
+from tests.support.raw_server import BOUND, CONTENT, PART, QUICK, SPAN, RawServer, ranged, within
+
+UseProxy = Callable[[str], None]
+SECRET = "me:s3cret@"
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> UseProxy:
+    """Names a proxy for everything in the environment."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "")
+    return lambda address: monkeypatch.setenv("all_proxy", address)
+
+
+@contextmanager
+def nobody() -> Iterator[int]:
+    """A port at which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+    yield port
+
+
+@contextmanager
+def speaking(greeting: bytes) -> Iterator[int]:
+    """A port at which every connection is greeted so, and closed."""
+
+    def serve(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                sock, _ = listener.accept()
+                with sock:
+                    sock.recv(1024)
+                    sock.sendall(greeting)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        yield listener.getsockname()[1]
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+def refused(url: str, error: type[NetworkError] = Unreachable) -> str:
+    """What is told of a request that fails, without the proxy's credentials."""
+    with Transport(patience=QUICK) as transport, within(BOUND), pytest.raises(error) as caught:
+        transport.json(url)
+    assert type(caught.value) is error
+    assert "s3cret" not in str(caught.value)
+    return str(caught.value)
+
+
+# They work -----------------------------------------------------------------------------
+
+
+def test_a_socks_proxy_looks_names_up_itself(use: UseProxy) -> None:
+    with RawServer(ranged(CONTENT)) as server, Socks5() as proxy:
+        use(proxy.url())
+        with Transport(patience=QUICK) as transport:
+            url = server.url(host="nowhere.invalid")
+            for _ in range(3):
+                assert transport.span(url, SPAN, total=len(CONTENT)).data == PART
+        assert proxy.asked == [("nowhere.invalid", server.port)]
+        assert server.connections == 1
+
+
+def test_a_socks_proxy_may_be_given_addresses_only(use: UseProxy) -> None:
+    with RawServer(ranged(CONTENT)) as server, Socks5() as proxy:
+        use(proxy.url().replace("socks5h", "socks5"))
+        with Transport(patience=QUICK) as transport:
+            transport.span(server.url(host="localhost"), SPAN, total=len(CONTENT))
+        assert proxy.asked == [("127.0.0.1", server.port)]
+
+
+@pytest.mark.parametrize("kind", [Socks5, HttpProxy])
+def test_a_proxy_may_want_a_name_and_a_password(
+    use: UseProxy, kind: type[Socks5] | type[HttpProxy]
+) -> None:
+    with RawServer(ranged(CONTENT)) as server, kind("me", "s3cret") as proxy:
+        use(proxy.url(SECRET))
+        with Transport(patience=QUICK) as transport:
+            transport.span(server.url(), SPAN, total=len(CONTENT))
+        assert proxy.asked == [("127.0.0.1", server.port)]
+
+
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize("kind", [Socks5, HttpProxy])
+def test_tls_goes_through_a_proxy(
+    use: UseProxy, tls_server: tuple[str, list[int]], kind: type[Socks5] | type[HttpProxy]
+) -> None:
+    with kind() as proxy, Transport(patience=QUICK) as transport:
+        use(proxy.url())
+        assert transport.json(tls_server[0]) == []
+        assert len(proxy.asked) == 1
+
+
+# They fail -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("kind", ["http", "socks4", "socks4a", "socks5", "socks5h"])
+def test_a_proxy_that_is_down_is_named(use: UseProxy, scheme: str, kind: str) -> None:
+    with nobody() as port:
+        use(f"{kind}://{SECRET}127.0.0.1:{port}")
+        told = refused(f"{scheme}://127.0.0.1:9/status")
+    assert told.startswith(f"proxy {kind}://127.0.0.1:{port}: no connection through it to 127.0.0")
+    assert "Connection refused" in told
+    assert f"Correct {scheme}_proxy or all_proxy in the environment" in told
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_wants_another_password_is_named_and_asked_once(
+    use: UseProxy, scheme: str
+) -> None:
+    with HttpProxy("me", "other") as proxy:
+        use(proxy.url(SECRET))
+        told = refused(f"{scheme}://127.0.0.1:9/status")
+        assert told.startswith(f"proxy {proxy.url()}: ")
+        assert "407" in told
+
+
+def test_a_socks_proxy_that_wants_another_password_is_named(use: UseProxy) -> None:
+    with Socks5("me", "other") as proxy:
+        use(proxy.url(SECRET))
+        told = refused("http://127.0.0.1:9/status")
+        assert told.startswith(f"proxy {proxy.url()}: ")
+        assert "authentication failed" in told
+
+
+def test_a_proxy_that_opens_no_tunnel_is_named(use: UseProxy) -> None:
+    with HttpProxy(refusal="403 Forbidden") as proxy:
+        use(proxy.url())
+        told = refused("https://127.0.0.1:9/status")
+        assert told.startswith(f"proxy {proxy.url()}: ")
+        assert "403" in told
+
+
+def test_what_a_socks_proxy_cannot_reach_is_told_of_both(use: UseProxy) -> None:
+    with Socks5(reply=5) as proxy:
+        use(proxy.url())
+        told = refused("http://127.0.0.1:9/status")
+        assert told.startswith("127.0.0.1:9/status cannot be reached through proxy")
+        assert proxy.url() in told
+        assert "Connection refused" in told
+
+
+def test_a_name_that_only_the_proxy_may_know_is_told_how_to_look_it_up(use: UseProxy) -> None:
+    with Socks5() as proxy:
+        use(proxy.url().replace("socks5h", "socks5"))
+        told = refused("http://nowhere.invalid/status")
+    assert told.startswith("nowhere.invalid/status cannot be reached through proxy socks5://")
+    assert "socks5h://" in told
+
+
+def test_what_is_no_socks_proxy_is_named(use: UseProxy) -> None:
+    with speaking(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
+        use(f"socks5h://127.0.0.1:{port}")
+        told = refused("http://127.0.0.1:9/status")
+    assert told.startswith(f"proxy socks5h://127.0.0.1:{port}: no connection through it")
+
+
+@pytest.mark.parametrize("kind", ["http", "socks5h"])
+def test_a_proxy_that_says_nothing_is_named_and_a_stop_ends_the_wait(
+    use: UseProxy, kind: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        use(f"{kind}://127.0.0.1:{silent.getsockname()[1]}")
+        told = refused("https://127.0.0.1:9/status", TooSlow)
+        assert told.startswith(f"proxy {kind}://127.0.0.1:")
+        assert "no connection within 0.5 s" in told
+        stop = threading.Event()
+        ending = threading.Timer(0.2, stop.set)
+        ending.start()
+        with (
+            Transport(patience=Patience(), stop=stop) as transport,
+            within(BOUND),
+            pytest.raises(Interrupted),
+        ):
+            transport.json("https://127.0.0.1:9/status")
+        ending.join()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "socks9://me:s3cret@127.0.0.1:1",
+        "ftp://127.0.0.1:1",
+        "http://",
+        "http://me:s3cret@127.0.0.1:port",
+        "socks5h://[::1",
+        "http://127.0.0.1:0",
+    ],
+)
+def test_an_address_of_no_proxy_is_wrong_use(use: UseProxy, address: str) -> None:
+    use(address)
+    with Transport(patience=QUICK) as transport, pytest.raises(WrongUse) as caught:
+        transport.json("https://127.0.0.1:9/status")
+    assert str(caught.value).startswith("proxy ")
+    assert "not the address of a proxy" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_certificate_that_is_not_trusted_is_told_of_whom_it_is(
+    use: UseProxy, tls_server: tuple[str, list[int]]
+) -> None:
+    use(tls_server[0].rstrip("/"))
+    told = refused("https://127.0.0.1:9/status")
+    assert told.startswith(f"proxy {tls_server[0].rstrip('/')}: the server's certificate")
+    with Socks5() as proxy:
+        use(proxy.url())
+        told = refused(tls_server[0])
+        assert told.startswith("127.0.0.1:")
+        assert "certificate verify failed" in told
+
+
+def test_hosts_of_no_proxy_are_asked_directly(
+    use: UseProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use("socks5h://127.0.0.1:1")
+    assert proxy_for("https://api.gdc.cancer.gov/status") == "socks5h://127.0.0.1:1"
+    monkeypatch.setenv("no_proxy", "api.gdc.cancer.gov")
+    assert proxy_for("https://api.gdc.cancer.gov/status") is None
+
+
+# By the command ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Socks5, HttpProxy])
+def test_a_mirror_is_filled_through_a_proxy(
+    tmp_path: Path, small_gdc: StandIn, kind: type[Socks5] | type[HttpProxy]
+) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    with kind("me", "s3cret") as proxy:
+        env = {"all_proxy": proxy.url(SECRET), "no_proxy": ""}
+        succeeded("--mirror", root, "update", env=env)
+        asked = len(proxy.asked)
+    assert asked > 0
+    assert column(root, "select count(*) from mirror where status = 'done'") == [4]
+
+
+def test_a_proxy_that_is_down_is_told_by_the_command(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    with nobody() as port:
+        env = {"all_proxy": f"socks5h://{SECRET}127.0.0.1:{port}", "no_proxy": ""}
+        result = run("--mirror", root, "update", env=env)
+    assert result.code == 4, result
+    assert f"proxy socks5h://127.0.0.1:{port}: no connection" in result.err
+    assert "s3cret" not in result.err

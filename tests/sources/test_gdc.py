@@ -1,0 +1,245 @@
+"""The GDC's answers, as they are and as they should not be, to slides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from tcgamirror.model.errors import WrongContent
+from tcgamirror.model.slide import Kind
+from tcgamirror.sources import gdc
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "shared" / "data" / "gdc"
+API = "https://api.example"
+STATUS: object = {"data_release": "Data Release 45.0 - December 04, 2025", "status": "OK"}
+
+
+@dataclass
+class Scripted:
+    """Answers as told, and remembers what was asked."""
+
+    pages: Callable[[int, int], object]
+    status: object = field(default_factory=lambda: STATUS)
+    asked: list[Mapping[str, object]] = field(default_factory=list)
+
+    def json(self, url: str, *, payload: Mapping[str, object] | None = None, limit: int) -> object:
+        assert limit > 0
+        if url == f"{API}/status" and payload is None:
+            return self.status
+        assert payload is not None
+        self.asked.append(payload)
+        if url == f"{API}/files":
+            start, size = payload["from"], payload["size"]
+            assert isinstance(start, int) and isinstance(size, int)
+            return self.pages(start, size)
+        assert url == f"{API}/files/versions"
+        ids = payload["ids"]
+        assert isinstance(ids, list)
+        return self.pages(len(self.asked), len(ids))
+
+
+def hit(number: int, **more: object) -> dict[str, object]:
+    file_id = str(UUID(int=number))
+    name = f"TCGA-22-{number:04d}-01Z-00-DX1.{file_id}.svs"
+    return {"file_id": file_id, "file_name": name, **more}
+
+
+def page(hits: list[dict[str, object]], total: object) -> dict[str, object]:
+    return {"data": {"hits": hits, "pagination": {"total": total}}, "warnings": {}}
+
+
+def serving(hits: list[dict[str, object]], at_most: int = 10_000) -> Scripted:
+    return Scripted(lambda start, size: page(hits[start : start + min(size, at_most)], len(hits)))
+
+
+def test_all_pages_are_read_in_order() -> None:
+    server = serving([hit(number) for number in range(1, 8)])
+    progress: list[tuple[int, int]] = []
+    listing = gdc.listing(
+        server, API, page_size=3, on_page=lambda done, total: progress.append((done, total))
+    )
+    assert listing.release == "Data Release 45.0 - December 04, 2025"
+    assert [slide.file_id for slide in listing.slides] == [str(UUID(int=n)) for n in range(1, 8)]
+    assert progress == [(3, 7), (6, 7), (7, 7)]
+    assert [request["from"] for request in server.asked] == [0, 3, 6]
+    assert {request["sort"] for request in server.asked} == {"file_id:asc"}
+
+
+def test_a_server_that_gives_smaller_pages_is_followed() -> None:
+    server = serving([hit(number) for number in range(1, 8)], at_most=2)
+    assert len(gdc.listing(server, API, page_size=5).slides) == 7
+
+
+def test_the_filter_asks_for_open_slides_of_both_kinds() -> None:
+    server = serving([hit(1)])
+    gdc.listing(server, API)
+    asked = json.dumps(server.asked[0]["filters"])
+    for word in ("TCGA", "Slide Image", "Diagnostic Slide", "Tissue Slide", "open"):
+        assert f'"{word}"' in asked
+    assert "md5sum" in str(server.asked[0]["fields"]).split(",")
+
+
+def test_every_field_of_a_hit_becomes_the_slides() -> None:
+    samples = [
+        {"sample_type": "Solid Tissue Normal", "submitter_id": "TCGA-22-0001-11A"},
+        {"sample_type": " Primary\x07 Tumor ", "submitter_id": "TCGA-22-0001-01Z"},
+    ]
+    case = {
+        "submitter_id": "TCGA-22-0001",
+        "primary_site": "Bronchus and lung",
+        "disease_type": "d" * 600,
+        "project": {"project_id": "TCGA-LUSC"},
+        "samples": samples,
+    }
+    full = hit(
+        1,
+        md5sum="DE53882038934CF5103BF32A33EABFA1",
+        file_size=5,
+        state="released",
+        experimental_strategy="Tissue Slide",
+        updated_datetime="2024-01-01T00:00:00",
+        version="2",
+        data_release="32.0 - 45.0",
+        cases=[{"submitter_id": "TCGA-99-0009"}, case],
+    )
+    (slide,) = gdc.listing(serving([full]), API).slides
+    assert (slide.md5, slide.size) == ("de53882038934cf5103bf32a33eabfa1", 5)
+    assert slide.kind is Kind.TISSUE
+    assert (slide.project_id, slide.primary_site) == ("TCGA-LUSC", "Bronchus and lung")
+    assert slide.disease_type == "d" * 500
+    assert (slide.sample_type, slide.case_barcode) == ("Primary Tumor", "TCGA-22-0001")
+    assert slide.slide_barcode == "TCGA-22-0001-01Z-00-DX1"
+    assert (slide.version, slide.data_release) == ("2", "32.0 - 45.0")
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [None, [], {}, "x", [None], [{}], [{"samples": None}], [{"project": 7, "samples": [[]]}]],
+)
+def test_any_nested_part_may_be_missing(cases: object) -> None:
+    odd = hit(1, cases=cases, md5sum=7, file_size=True, state=["x"], experimental_strategy=None)
+    (slide,) = gdc.listing(serving([odd]), API).slides
+    assert (slide.md5, slide.size, slide.state, slide.project_id) == (None, None, None, None)
+    assert (slide.kind, slide.sample_type) == (Kind.DIAGNOSTIC, "Primary Tumor")
+    assert slide.case_barcode == "TCGA-22-0001"
+
+
+def test_a_slide_that_hangs_off_its_sample_is_found() -> None:
+    sample = {"sample_type": "Metastatic", "slides": [{"submitter_id": "TCGA-22-0001-01Z-00-DX1"}]}
+    cases = [{"samples": [{"sample_type": "Primary Tumor"}, sample]}]
+    (slide,) = gdc.listing(serving([hit(1, cases=cases)]), API).slides
+    assert slide.sample_type == "Metastatic"
+
+
+def test_a_project_that_could_be_a_path_is_unknown() -> None:
+    (slide,) = gdc.listing(
+        serving([hit(1, cases=[{"project": {"project_id": "../../etc"}}])]), API
+    ).slides
+    assert slide.project_id is None
+
+
+def test_a_file_of_another_type_is_left_out() -> None:
+    other = hit(9, file_name="notes.txt")
+    assert len(gdc.listing(serving([other, hit(1)]), API).slides) == 1
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"file_name": "a.svs"},
+        {"file_id": "7", "file_name": "a.svs"},
+        hit(1, file_name=None),
+        hit(1, file_name="../a.svs"),
+        hit(1, file_name="/etc/a.svs"),
+        hit(1, file_name=".svs"),
+        hit(1, file_name="a\n.svs"),
+        hit(1, file_name="a" * 300 + ".svs"),
+    ],
+)
+def test_an_unsafe_hit_is_refused(bad: dict[str, object]) -> None:
+    with pytest.raises(WrongContent) as caught:
+        gdc.listing(serving([hit(2), bad]), API)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pages", "words"),
+    [
+        (lambda _start, _size: page([], 0), "no TCGA slide at all"),
+        (lambda _start, _size: page([hit(1)], 5), "twice"),
+        (lambda start, _size: page([] if start else [hit(1)], 5), "lists 1 files, but speaks of 5"),
+        (lambda _start, _size: page([hit(1), hit(2)], 1), "more files than the 1"),
+        (lambda _start, _size: page([hit(1)], 10**9), "which cannot be"),
+        (lambda _start, _size: page([hit(1)], True), "which cannot be"),
+        (lambda _start, _size: page([hit(1)], None), "which cannot be"),
+        (lambda start, _size: page([hit(start + 1)], 5 + start), "changed twice"),
+        (lambda _start, _size: {"data": {"hits": "x"}}, "did not answer as the GDC does"),
+        (lambda _start, _size: {"data": {"hits": [7]}}, "did not answer as the GDC does"),
+        (lambda _start, _size: ["x"], "did not answer as the GDC does"),
+        (lambda _start, _size: None, "did not answer as the GDC does"),
+    ],
+)
+def test_pages_that_do_not_add_up_are_refused(
+    pages: Callable[[int, int], object], words: str
+) -> None:
+    with pytest.raises(WrongContent, match=words):
+        gdc.listing(Scripted(pages), API, page_size=1)
+
+
+def test_a_listing_that_changes_once_is_read_again() -> None:
+    totals = iter((2, 3, 3, 3, 3))
+    server = Scripted(lambda start, _size: page([hit(start + 1)], next(totals)))
+    assert len(gdc.listing(server, API, page_size=1).slides) == 3
+
+
+def test_an_old_server_without_a_release_is_named_by_its_tag() -> None:
+    server = Scripted(lambda _start, _size: None, status={"status": "OK", "tag": "1.2.0"})
+    assert gdc.release(server, API) == "API 1.2.0"
+
+
+@pytest.mark.parametrize("status", [[], "OK", None, {"name": "another"}, {"status": "OK"}])
+def test_another_sites_answer_is_no_release(status: object) -> None:
+    with pytest.raises(WrongContent, match=r"^api\.example/status "):
+        gdc.release(Scripted(lambda _start, _size: None, status=status), API)
+
+
+def test_versions_are_asked_for_500_at_once() -> None:
+    old, new = str(UUID(int=1)), str(UUID(int=2))
+    rows = [{"id": old, "latest_id": new}, {"id": "x"}, None]
+    server = Scripted(lambda _start, _size: rows)
+    assert gdc.versions(server, API, [old] * 1001) == {old: new}
+    assert [str(each["ids"]).count(old) for each in server.asked] == [500, 500, 1]
+    with pytest.raises(WrongContent, match="list of versions"):
+        gdc.versions(Scripted(lambda _start, _size: {}), API, [old])
+
+
+def test_the_documented_examples_are_understood() -> None:
+    if not EXAMPLES.exists():
+        pytest.skip("../shared/data holds no examples of the GDC's answers")
+
+    def example(name: str) -> object:
+        return json.loads((EXAMPLES / name).read_text())
+
+    status = Scripted(lambda _start, _size: None, status=example("gdc-docs-status.json"))
+    assert gdc.release(status, API) == "API 1.2.0"
+    versions = Scripted(lambda _start, _size: example("gdc-docs-array.json"))
+    assert len(gdc.versions(versions, API, ["x"])) == 2
+
+
+def test_no_sentence_tells_the_credentials_of_an_address() -> None:
+    class Other:
+        def json(self, url: str, **_: object) -> object:
+            assert url.startswith("https://me:secret@api.example/")
+            return []
+
+    api = "https://me:secret@api.example"
+    for ask in (gdc.release, gdc.listing, partial(gdc.first_slides, count=1)):
+        with pytest.raises(WrongContent) as refused:
+            ask(Other(), api)
+        assert "api.example/" in str(refused.value) and "secret" not in str(refused.value)

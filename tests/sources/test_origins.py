@@ -1,0 +1,253 @@
+"""Which origin is asked first, and what is held against one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.model.errors import (
+    ChangedFile,
+    CutShort,
+    NetworkError,
+    NotThere,
+    RangeIgnored,
+    Redirected,
+    Refused,
+    ServerError,
+    TooLong,
+    TooSlow,
+    Unreachable,
+    WrongContent,
+    WrongSpan,
+    WrongTotal,
+)
+from tcgamirror.model.slide import Slide, Target
+from tcgamirror.net.client import Transport
+from tcgamirror.sources.origins import REST, Origin, Origins
+from tests.gdc import Fault, Listed, StandIn, listed
+from tests.gdc.faults import Kind
+from tests.support.fetching import SHORT, At, by_range, made, slide_of
+from tests.support.slides import SlideSpec, make_slide
+
+BUCKET = Origin("bucket", "https://bucket.example")
+GDC = Origin("gdc", "https://gdc.example")
+SMALL = SlideSpec(width=300, height=200, downsamples=(1,), thumbnail=False)
+WHOLE = Target(mpp=None, max_size=300)
+IDS = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(4)]
+
+
+def two(clock: Callable[[], float] = lambda: 0.0) -> Origins:
+    return Origins(GDC.base, BUCKET.base, clock)
+
+
+def names(origins: Origins, *, ranged: bool = True) -> list[str]:
+    return [origin.name for origin in origins.to_try(ranged=ranged)]
+
+
+def test_the_bucket_is_asked_first_and_can_be_left_out() -> None:
+    assert list(two().to_try(ranged=True)) == [BUCKET, GDC]
+    assert list(Origins(GDC.base, None).to_try(ranged=True)) == [GDC]
+
+
+def test_each_origin_has_its_own_form_of_address_and_no_name_leads_out_of_it() -> None:
+    slide = Slide("0443c67f-0000-45d1-b61d-959d455e3a99", "TCGA ü?#.svs")
+    assert GDC.url(slide) == "https://gdc.example/data/0443c67f-0000-45d1-b61d-959d455e3a99"
+    assert BUCKET.url(slide) == (
+        "https://bucket.example/0443c67f-0000-45d1-b61d-959d455e3a99/TCGA%20%C3%BC%3F%23.svs"
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Unreachable, TooSlow, ServerError, CutShort, WrongContent, WrongSpan, TooLong, Redirected],
+)
+def test_one_that_failed_rests_and_is_asked_last_meanwhile(error: type[NetworkError]) -> None:
+    now = 1000.0
+    origins = two(lambda: now)
+    origins.failed(BUCKET, error("the bucket's own trouble"))
+    assert names(origins) == names(origins, ranged=False) == ["gdc", "bucket"]
+    assert origins.report()["bucket"] == "failed: the bucket's own trouble"
+    now += REST - 1
+    assert names(origins) == ["gdc", "bucket"]
+    now += 1
+    assert names(origins) == ["bucket", "gdc"]
+
+
+@pytest.mark.parametrize("error", [NotThere, Refused, WrongTotal, ChangedFile])
+def test_what_concerns_one_slide_is_not_held_against_the_origin(error: type[NetworkError]) -> None:
+    origins = two()
+    origins.failed(BUCKET, error("one slide's trouble"))
+    assert names(origins) == ["bucket", "gdc"]
+    assert "bucket" not in origins.report()
+
+
+def test_one_that_works_again_rests_no_longer() -> None:
+    origins = two()
+    origins.failed(BUCKET, Unreachable("down"))
+    origins.worked(BUCKET, ranged=True)
+    assert names(origins) == ["bucket", "gdc"]
+    assert origins.report()["bucket"] == "honours Range"
+
+
+def test_when_both_failed_both_are_still_asked() -> None:
+    origins = two()
+    origins.failed(BUCKET, Unreachable("down"))
+    origins.failed(GDC, Unreachable("down"))
+    assert names(origins) == ["bucket", "gdc"]
+
+
+def test_one_that_ignores_range_is_asked_for_whole_files_only() -> None:
+    origins = two()
+    origins.failed(BUCKET, RangeIgnored("200"))
+    assert names(origins) == ["gdc"]
+    assert names(origins, ranged=False) == ["bucket", "gdc"]
+    assert origins.report()["bucket"] == "ignores Range"
+
+
+def test_one_that_gave_parts_before_is_not_given_up_for_one_that_came_whole() -> None:
+    now = 0.0
+    origins = two(lambda: now)
+    origins.worked(BUCKET, ranged=True)
+    origins.failed(BUCKET, RangeIgnored("200"))
+    assert names(origins) == ["gdc", "bucket"]
+    now = REST
+    assert names(origins) == ["bucket", "gdc"]
+
+
+def test_one_that_gave_a_part_rests_all_the_same_after_a_failure() -> None:
+    origins = two()
+    origins.failed(BUCKET, Unreachable("down"))
+    origins.gave_part(BUCKET)
+    assert names(origins) == ["gdc", "bucket"]
+
+
+def test_many_threads_may_tell_and_ask_at_once() -> None:
+    origins = Origins(GDC.base, BUCKET.base, itertools.count().__next__)
+
+    def work(number: int) -> list[str]:
+        origins.failed(BUCKET, Unreachable(str(number)))
+        origins.worked(BUCKET, ranged=number % 2 == 0)
+        return sorted(names(origins))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(came == ["bucket", "gdc"] for came in pool.map(work, range(500)))
+
+
+# With real servers ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Listed]:
+    path = make_slide(tmp_path_factory.mktemp("origins") / "slide.svs", SMALL)
+    return [listed(path, file_id=file_id) for file_id in IDS]
+
+
+def fetched(gdc: StandIn, files: list[Listed], origins: Origins, work: Path) -> None:
+    with Transport(patience=SHORT) as transport:
+        for file in files:
+            made(by_range(gdc, transport, work, origins), slide_of(file), WHOLE)
+
+
+def test_that_range_is_ignored_is_learned_once_in_a_run(
+    files: list[Listed], tmp_path: Path
+) -> None:
+    with StandIn(files, bucket_ranges=False) as gdc:
+        fetched(gdc, files, Origins(gdc.api, gdc.bucket), tmp_path)
+        assert len(gdc.requests(host="bucket")) == 1
+        assert gdc.requests(host="api")
+
+
+@pytest.mark.parametrize("kind", ["empty-200", "slice-200", "html"])
+def test_no_other_200_tells_that_range_is_ignored(tmp_path: Path, kind: Kind) -> None:
+    path = make_slide(tmp_path / "slide.svs", replace(SMALL, width=900, height=600))
+    files = [listed(path, file_id=file_id) for file_id in IDS]
+    now = 0.0
+    with StandIn(files) as gdc:
+        gdc.faults.add(Fault("", kind, host="bucket"))
+        origins = Origins(gdc.api, gdc.bucket, lambda: now)
+        fetched(gdc, files[:1], origins, tmp_path)
+        assert origins.report()["bucket"].startswith("failed: ")
+        gdc.faults.clear()
+        gdc.clear()
+        now = REST
+        fetched(gdc, files[1:], origins, tmp_path)
+        assert gdc.requests(host="api") == []
+        assert {record.status for record in gdc.requests(host="bucket")} == {206}
+    assert origins.report()["bucket"] == "honours Range"
+
+
+def test_one_whole_answer_beside_a_part_does_not_turn_range_off_for_the_run(
+    tmp_path: Path,
+) -> None:
+    """A slide's begin and its end are asked for at the same time, before any slide is done."""
+    path = make_slide(tmp_path / "slide.svs", replace(SMALL, width=900, height=600))
+    files = [listed(path, file_id=file_id) for file_id in IDS]
+    with StandIn(files) as gdc:
+        gdc.faults.add(At(files[0].file_id, "range-ignored", nth=2))
+        origins = Origins(gdc.api, None)
+        with pytest.raises(RangeIgnored, match="whole files only"):
+            fetched(gdc, files[:1], origins, tmp_path)
+        assert sorted(record.status for record in gdc.served) == [200, 206]
+        fetched(gdc, files[1:], origins, tmp_path)
+        assert origins.report() == {"gdc": "honours Range"}
+
+
+def test_a_bucket_that_is_down_is_asked_once_and_then_rests(
+    files: list[Listed], tmp_path: Path
+) -> None:
+    now = 0.0
+    with StandIn(files) as gdc:
+        gdc.switch("bucket", "503")
+        origins = Origins(gdc.api, gdc.bucket, lambda: now)
+        gdc.faults.add(Fault("", "500", host="bucket"))
+        fetched(gdc, files, origins, tmp_path)
+        assert len(gdc.requests(host="bucket")) == SHORT.tries
+        assert "in trouble (500)" in origins.report()["bucket"]
+        assert origins.report()["gdc"] == "honours Range"
+        gdc.faults.clear()
+        gdc.switch("bucket", "up")
+        gdc.clear()
+        now = REST
+        fetched(gdc, files, origins, tmp_path)
+        assert gdc.requests(host="api") == []
+
+
+def test_a_bucket_that_lacks_one_slide_is_asked_first_for_the_next(
+    files: list[Listed], tmp_path: Path
+) -> None:
+    with StandIn(files) as gdc:
+        gdc.faults.add(Fault(files[0].file_id, "404", host="bucket"))
+        fetched(gdc, files, Origins(gdc.api, gdc.bucket), tmp_path)
+        assert {record.path for record in gdc.requests(host="api")} == {f"/data/{files[0].file_id}"}
+
+
+@pytest.mark.parametrize(
+    ("at_bucket", "at_gdc", "told"),
+    [
+        ("500", "404", ServerError),
+        ("404", "500", ServerError),
+        ("404", "403", Refused),
+        ("500", "range-ignored", ServerError),
+        ("range-ignored", "range-ignored", RangeIgnored),
+    ],
+)
+def test_of_two_failures_the_one_that_may_pass_is_told(
+    files: list[Listed], tmp_path: Path, at_bucket: str, at_gdc: str, told: type[NetworkError]
+) -> None:
+    with StandIn(files) as gdc:
+        gdc.faults.add(Fault("", at_bucket, host="bucket"))  # type: ignore[arg-type]
+        gdc.faults.add(Fault("", at_gdc, host="api"))  # type: ignore[arg-type]
+        with pytest.raises(told):
+            fetched(gdc, files[:1], Origins(gdc.api, gdc.bucket), tmp_path)
+
+
+def test_an_origin_that_was_not_asked_is_not_told_of() -> None:
+    origins = Origins("http://gdc", "http://bucket")
+    first = next(origins.to_try(ranged=False))
+    origins.worked(first, ranged=False)
+    assert origins.report() == {"bucket": "answers"}

@@ -1,0 +1,390 @@
+"""The source `range` cut off within a slide: what was had is kept, never mixed, never refetched."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tcgamirror.imaging.decode import Pixels
+from tcgamirror.model.byteranges import Span, SpanSet
+from tcgamirror.model.errors import (
+    BadSlide,
+    ChangedFile,
+    CutShort,
+    HoleRead,
+    Interrupted,
+    NetworkError,
+    NoRoom,
+)
+from tcgamirror.model.slide import Target
+from tcgamirror.net.client import Transport
+from tcgamirror.net.throttle import Meter
+from tcgamirror.sources.range import AT_ONCE, RemoteFile
+from tcgamirror.sources.sparse_file import PartialFile
+from tests.gdc import Listed, StandIn, listed
+from tests.support.fetching import SHORT, At, asked, by_range, made, origins_of, overlaps, slide_of
+from tests.support.raw_server import CONTENT, RawServer, Script, ranged
+from tests.support.slides import SlideSpec, make_slide
+
+# Large enough for its base to come in four parts at once.
+SPEC = SlideSpec(width=4803, height=3609, downsamples=(1, 4), offsets="shuffled")
+BASE = Target(mpp=None, max_size=4803)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Listed:
+    return listed(make_slide(tmp_path_factory.mktemp("range") / "slide.svs", SPEC))
+
+
+@pytest.fixture(scope="module")
+def right(file: Listed, tmp_path_factory: pytest.TempPathFactory) -> Pixels:
+    with StandIn([file]) as gdc, Transport(patience=SHORT) as transport:
+        source = by_range(gdc, transport, tmp_path_factory.mktemp("right"))
+        return made(source, slide_of(file), BASE).pixels
+
+
+@pytest.fixture
+def transport() -> Iterator[Transport]:
+    with Transport(patience=SHORT) as transport:
+        yield transport
+
+
+def part_of(work: Path, file: Listed) -> Path:
+    return work / file.file_id / "range" / "slide.part"
+
+
+def had(work: Path, file: Listed) -> SpanSet:
+    """What an interrupted run left."""
+    identity = f"{file.file_id} {file.md5}"
+    with PartialFile.open(part_of(work, file), identity=identity, size=file.size) as partial:
+        return partial.had
+
+
+def no_threads_of(name: str) -> bool:
+    return not [thread for thread in threading.enumerate() if thread.name.startswith(name)]
+
+
+@pytest.mark.parametrize("kind", ["cut", "stall", "reset-mid-body", "503", "403", "html"])
+@pytest.mark.parametrize("nth", [1, 2, 4, 6])
+def test_a_fetch_that_failed_is_gone_on_with_where_it_stopped(
+    tmp_path: Path, transport: Transport, file: Listed, right: Pixels, kind: str, nth: int
+) -> None:
+    with StandIn([file]) as gdc:
+        gdc.faults.add(At("/data/", kind, nth=nth, alone=False))  # type: ignore[arg-type]
+        source = by_range(gdc, transport, tmp_path, origins_of(gdc, bucket=False))
+        with pytest.raises(NetworkError):
+            made(source, slide_of(file), BASE)
+        assert no_threads_of("range")
+        kept = had(tmp_path, file)
+        gdc.faults.clear()
+        gdc.clear()
+        again = by_range(gdc, transport, tmp_path, origins_of(gdc, bucket=False))
+        assert np.array_equal(made(again, slide_of(file), BASE).pixels, right)
+        spans = asked(gdc.served)
+    assert kept.total > 0 or nth == 1
+    assert overlaps([*kept, *spans]) == []
+
+
+def test_an_interrupted_fetch_is_gone_on_with_and_ends_soon(
+    tmp_path: Path, transport: Transport, file: Listed, right: Pixels
+) -> None:
+    stop = threading.Event()
+    stopped_at = 0.0
+
+    def stop_amid(gdc: StandIn) -> None:
+        nonlocal stopped_at
+        while gdc.bytes_sent() < 150_000:
+            time.sleep(0.01)
+        stopped_at = time.monotonic()
+        stop.set()
+
+    with StandIn([file]) as gdc, Transport(patience=SHORT, stop=stop) as stopping:
+        gdc.rate = 100_000
+        stopper = threading.Thread(target=stop_amid, args=(gdc,))
+        stopper.start()
+        with pytest.raises(Interrupted):
+            made(by_range(gdc, stopping, tmp_path), slide_of(file), BASE)
+        took = time.monotonic() - stopped_at
+        stopper.join()
+        gdc.rate = None
+        kept = had(tmp_path, file)
+        gdc.clear()
+        image = made(by_range(gdc, transport, tmp_path), slide_of(file), BASE)
+        assert overlaps([*kept, *asked(gdc.served)]) == []
+    assert took < 5
+    assert no_threads_of("range")
+    assert np.array_equal(image.pixels, right)
+
+
+def test_no_room_for_the_image_keeps_what_was_fetched(
+    tmp_path: Path, transport: Transport, file: Listed
+) -> None:
+    with StandIn([file]) as gdc:
+        source = by_range(gdc, transport, tmp_path)
+        with pytest.raises(NoRoom), source.open(slide_of(file), BASE, Meter()):
+            raise NoRoom("the disk is full")
+        gdc.clear()
+        made(source, slide_of(file), BASE)
+        assert gdc.served == []
+
+
+def test_bytes_in_doubt_are_not_kept(tmp_path: Path, transport: Transport, file: Listed) -> None:
+    with StandIn([file]) as gdc:
+        source = by_range(gdc, transport, tmp_path)
+        with pytest.raises(BadSlide), source.open(slide_of(file), BASE, Meter()):
+            raise BadSlide("a tile is damaged")
+    assert not (tmp_path / file.file_id).exists()
+
+
+@pytest.mark.parametrize("of", ["other md5", "no record", "foreign bytes", "damaged bytes"])
+def test_what_was_left_of_another_file_is_begun_anew(
+    tmp_path: Path, transport: Transport, file: Listed, right: Pixels, of: str
+) -> None:
+    part = part_of(tmp_path, file)
+    with StandIn([file]) as gdc:
+        source = by_range(gdc, transport, tmp_path)
+        slide = slide_of(file)
+        earlier = replace(slide, md5="0" * 32) if of == "other md5" else slide
+        with pytest.raises(NoRoom), source.open(earlier, BASE, Meter()):
+            raise NoRoom("the disk is full")
+        if of == "no record":
+            part.with_name("slide.part.spans").unlink()
+        elif of == "foreign bytes":
+            part.write_bytes(random.Random(1).randbytes(file.size + 1))
+        elif of == "damaged bytes":
+            part.write_bytes(random.Random(1).randbytes(file.size))
+        gdc.clear()
+        assert np.array_equal(made(source, slide, BASE).pixels, right)
+        assert gdc.bytes_sent() > 300_000
+
+
+def test_a_damaged_part_alone_is_fetched_again(
+    tmp_path: Path, transport: Transport, file: Listed, right: Pixels
+) -> None:
+    with StandIn([file]) as gdc:
+        source = by_range(gdc, transport, tmp_path)
+        with pytest.raises(NoRoom), source.open(slide_of(file), BASE, Meter()):
+            raise NoRoom("the disk is full")
+        with part_of(tmp_path, file).open("r+b") as part:
+            part.seek(100)
+            part.write(b"other bytes")
+        gdc.clear()
+        assert np.array_equal(made(source, slide_of(file), BASE).pixels, right)
+        (span,) = asked(gdc.served)
+        assert span.start <= 100 < span.stop
+
+
+# Versions and origins -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("tag", [b'"another"', b"", b"\xff\xfe\x00", b"x" * 100_000])
+def test_a_file_replaced_since_the_last_run_is_begun_anew(
+    tmp_path: Path, transport: Transport, file: Listed, right: Pixels, tag: bytes
+) -> None:
+    with StandIn([file]) as gdc:
+        gdc.faults.add(At("", "503", nth=4, alone=False))
+        source = by_range(gdc, transport, tmp_path)
+        with pytest.raises(NetworkError):
+            made(source, slide_of(file), BASE)
+        gdc.faults.clear()
+        (tmp_path / file.file_id / "range" / "bucket.etag").write_bytes(tag)
+        gdc.clear()
+        image = made(by_range(gdc, transport, tmp_path), slide_of(file), BASE)
+        assert asked(gdc.requests(host="bucket"))[-1].length > 4096
+        assert Span(0, 4096) in asked(gdc.served)
+    assert np.array_equal(image.pixels, right)
+
+
+def test_a_kill_while_a_replaced_files_bytes_are_removed_leaves_none_to_go_on_with(
+    tmp_path: Path, transport: Transport, file: Listed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(folder: Path, **_: object) -> None:
+        (folder / "bucket.etag").unlink()
+        raise KeyboardInterrupt
+
+    with StandIn([file]) as gdc:
+        gdc.faults.add(At("", "503", nth=4, alone=False))
+        with pytest.raises(NetworkError):
+            made(by_range(gdc, transport, tmp_path), slide_of(file), BASE)
+        gdc.faults.clear()
+        (tmp_path / file.file_id / "range" / "bucket.etag").write_text('"another"')
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("tcgamirror.sources.workspace.shutil.rmtree", killed)
+            made(by_range(gdc, transport, tmp_path), slide_of(file), BASE)
+        assert part_of(tmp_path, file).stat().st_size == file.size
+        assert had(tmp_path, file).total == 0
+
+
+def test_a_file_that_changes_again_and_again_is_not_mixed_with_another_origins(
+    tmp_path: Path, transport: Transport, file: Listed, right: Pixels
+) -> None:
+    with StandIn([file]) as gdc:
+        # The first answer has one ETag and all later ones another, then the same once more.
+        gdc.faults.add(At("", "changed-etag", host="bucket", nth=1))
+        gdc.faults.add(At("", "changed-etag", host="bucket", nth=5, alone=False))
+        image = made(by_range(gdc, transport, tmp_path), slide_of(file), BASE)
+        from_gdc = asked(gdc.requests(host="api"))
+    assert np.array_equal(image.pixels, right)
+    assert Span(0, 4096) in from_gdc
+
+
+def late(*lines: str) -> Script:
+    """A right answer, so late that all of its neighbours are asked for by then."""
+    return lambda asked: [0.1, *ranged(CONTENT, *lines)(asked)]
+
+
+@pytest.mark.parametrize("etags", [("1", "1", "1"), ("1", "2", "2"), ("1", "1", "2")], ids=str)
+def test_etags_first_told_in_answers_at_the_same_time_have_to_agree(
+    tmp_path: Path, transport: Transport, etags: tuple[str, ...]
+) -> None:
+    scripts = [ranged(CONTENT), *(late(f'ETag: "{etag}"') for etag in etags)]
+    path = tmp_path / "slide.part"
+    tag = tmp_path / "gdc.etag"
+    with (
+        RawServer(*scripts) as server,
+        PartialFile.open(path, identity="x", size=len(CONTENT)) as partial,
+    ):
+        remote = RemoteFile(transport, server.url(), partial, tag, Meter(), lambda: None)
+        spans = [Span(start, start + 8) for start in range(0, 200_000, 50_000)]
+        if len(set(etags)) == 1:
+            remote.fetch(spans)
+            assert tag.read_text() == '"1"'
+        else:
+            with pytest.raises(ChangedFile):
+                remote.fetch(spans)
+            assert tag.read_text() in ('"1"', '"2"')
+
+
+def opened_partial(folder: Path, file: Listed) -> PartialFile:
+    return PartialFile.open(folder / "slide.part", identity=file.md5, size=file.size)
+
+
+def remote_file(
+    gdc: StandIn, transport: Transport, partial: PartialFile, tag: Path, host: str = "gdc"
+) -> RemoteFile:
+    file = gdc.files[0]
+    bucket = f"{gdc.bucket}/{file.file_id}/{file.file_name}"
+    url = bucket if host == "bucket" else f"{gdc.api}/data/{file.file_id}"
+    return RemoteFile(transport, url, partial, tag, Meter(), lambda: None)
+
+
+def test_when_the_bucket_dies_amid_a_slide_the_gdc_goes_on(
+    tmp_path: Path, transport: Transport, file: Listed, right: Pixels
+) -> None:
+    with StandIn([file]) as gdc:
+        gdc.faults.add(At("", "reset", host="bucket", nth=5, alone=False))
+        image = made(by_range(gdc, transport, tmp_path), slide_of(file), BASE)
+        whole = [record for record in gdc.served if record.status == 206]
+        assert {record.host for record in whole} == {"api", "bucket"}
+        assert overlaps(asked(whole)) == []
+    assert np.array_equal(image.pixels, right)
+
+
+# The remote file -------------------------------------------------------------------
+
+
+def test_a_hole_is_an_error_that_names_it(tmp_path: Path, file: Listed) -> None:
+    with opened_partial(tmp_path, file) as partial:
+        partial.write(0, bytes(100))
+        with pytest.raises(HoleRead, match=r"slide\.part lacks bytes 100-149 of 50-149"):
+            partial.read(Span(50, 150))
+
+
+def test_spans_outside_of_the_file_are_refused_before_anything_is_asked(
+    tmp_path: Path, transport: Transport, file: Listed
+) -> None:
+    with StandIn([file]) as gdc, opened_partial(tmp_path, file) as partial:
+        remote = remote_file(gdc, transport, partial, tmp_path / "etag")
+        for beyond in (Span(file.size - 4, file.size + 1), Span(1 << 40, (1 << 40) + 9)):
+            with pytest.raises(BadSlide, match="outside"):
+                remote.fetch([Span(0, 9), beyond])
+        assert gdc.served == []
+
+
+@settings(max_examples=40)
+@given(data=st.data())
+def test_any_spans_in_any_order_fetch_each_byte_at_most_once_and_read_it_back(
+    data: st.DataObject, loopback: tuple[StandIn, Transport, bytes]
+) -> None:
+    gdc, transport, content = loopback
+    size = len(content)
+    places = st.one_of(st.integers(0, size - 1), st.sampled_from([0, 4096, 100_000, size - 1]))
+    spans = st.tuples(places, st.sampled_from([1, 16, 4096, 5000, 70_000, 600_000])).map(
+        lambda pair: Span(pair[0], min(size, pair[0] + pair[1]))
+    )
+    gdc.clear()
+    with tempfile.TemporaryDirectory() as folder:
+        tag = Path(folder) / "etag"
+        for _ in range(data.draw(st.integers(1, 2), "runs")):
+            with opened_partial(Path(folder), gdc.files[0]) as partial:
+                remote = remote_file(gdc, transport, partial, tag, data.draw(ORIGINS, "origin"))
+                for _ in range(data.draw(st.integers(1, 4), "steps")):
+                    wanted = data.draw(st.lists(spans, min_size=1, max_size=6), "fetched")
+                    remote.fetch(wanted)
+                    for span in wanted:
+                        assert partial.read(span) == content[span.start : span.stop]
+                    span = data.draw(spans, "read")
+                    assert remote.read(span) == content[span.start : span.stop]
+    assert overlaps(asked(gdc.served)) == []
+
+
+ORIGINS = st.sampled_from(["bucket", "gdc"])
+
+
+@pytest.fixture(scope="module")
+def loopback(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[StandIn, Transport, bytes]]:
+    path = tmp_path_factory.mktemp("loopback") / "content.svs"
+    path.write_bytes(random.Random(5).randbytes(1_500_000))
+    with StandIn([listed(path)]) as gdc, Transport(patience=SHORT) as transport:
+        yield gdc, transport, path.read_bytes()
+
+
+@pytest.mark.parametrize("nth", [1, 3])
+def test_a_part_that_fails_ends_the_others_and_leaves_no_thread(
+    tmp_path: Path, transport: Transport, nth: int
+) -> None:
+    content = tmp_path / "content.svs"
+    content.write_bytes(bytes(40 << 20))
+    with StandIn([listed(content)]) as gdc, opened_partial(tmp_path, gdc.files[0]) as partial:
+        gdc.faults.add(At("/data/", "cut", nth=nth, alone=False))
+        remote = remote_file(gdc, transport, partial, tmp_path / "etag")
+        with pytest.raises(CutShort):
+            remote.fetch([Span(0, 40 << 20)])
+        # At most the four in hand were tried, twice each, and nothing after them.
+        assert len(gdc.served) <= nth - 1 + 2 * AT_ONCE
+        assert no_threads_of("range")
+        assert partial.had.total == (nth - 1) * (4 << 20)
+
+
+def test_a_level_of_many_megabytes_is_never_held_in_memory(
+    tmp_path: Path, transport: Transport
+) -> None:
+    size = 300 << 20
+    content = tmp_path / "content.svs"
+    with content.open("wb") as out:
+        out.truncate(size)
+    file = replace(listed(tmp_path / "content.svs"), size=size)
+    with StandIn([file]) as gdc, opened_partial(tmp_path, file) as partial:
+        remote = remote_file(gdc, transport, partial, tmp_path / "etag")
+        tracemalloc.start()
+        try:
+            remote.fetch([Span(0, size)])
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert partial.had.holds(Span(0, size))
+    # Four parts of 4 MB at a time, each once as pieces and once joined.
+    assert peak < 48e6

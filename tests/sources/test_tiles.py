@@ -1,0 +1,397 @@
+"""The source `tiles` against a real tile server on loopback and a slow, obvious reference."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tcgamirror.imaging.decode import Pixels
+from tcgamirror.model.errors import (
+    BadSlide,
+    BadTile,
+    CutShort,
+    Interrupted,
+    NetworkError,
+    SlideError,
+    TooLong,
+    WrongContent,
+)
+from tcgamirror.model.geometry import Size
+from tcgamirror.model.slide import MppSource, Slide, Target
+from tcgamirror.net.client import Transport
+from tcgamirror.net.throttle import Meter
+from tests.gdc import Fault, Listed, StandIn, listed, listed_without_data, made_up_name
+from tests.gdc.faults import Kind
+from tests.gdc.tiles import TileFormat
+from tests.support.fetching import (
+    SHORT,
+    Served,
+    as_openslide_reads,
+    best_shift,
+    by_ready_tiles,
+    by_tiles,
+    made,
+    slide_of,
+    stitched,
+)
+from tests.support.slides import SlideSpec, make_slide
+
+SPEC = SlideSpec(width=1403, height=1109, downsamples=(1, 4))
+WIDE = SlideSpec(width=2603, height=611, downsamples=(1, 4), mpp=0.2465)
+EXACT_4 = Target(mpp=4.0, max_size=None)
+LEVEL_OF_512 = Target(mpp=None, max_size=512)
+PATTERN = Path(__file__).parents[3] / "shared" / "data" / "dzi" / "testpattern.dzi"
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Listed:
+    return listed(make_slide(tmp_path_factory.mktemp("tiles") / "plain.svs", SPEC))
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Listed:
+    return listed(make_slide(tmp_path_factory.mktemp("tiles") / "wide.svs", WIDE))
+
+
+@pytest.fixture
+def transport() -> Iterator[Transport]:
+    with Transport(patience=SHORT) as transport:
+        yield transport
+
+
+def fetched_tiles(
+    gdc: StandIn, file: Listed, served: Served, dz_level: int
+) -> dict[tuple[int, int], bytes]:
+    grid = served.level(dz_level)
+    tiles = {}
+    for column in range(grid.columns):
+        for row in range(grid.rows):
+            url = f"{gdc.tiles}/{file.file_id}?level={dz_level}&x={column}&y={row}"
+            with urlopen(url) as answer:
+                tiles[column, row] = answer.read()
+    return tiles
+
+
+@pytest.mark.parametrize(
+    ("tile", "overlap", "form"),
+    [(512, 1, "png"), (254, 1, "png"), (510, 0, "png"), (512, 1, "jpeg"), (254, 1, "jpeg")],
+)
+def test_every_level_is_the_one_stitched_by_hand_and_aligned_with_openslide(
+    tmp_path: Path, transport: Transport, wide: Listed, tile: int, overlap: int, form: TileFormat
+) -> None:
+    assert wide.path is not None
+    served = Served(Size(WIDE.width, WIDE.height), tile, overlap)
+    with StandIn([wide], tile_size=tile, overlap=overlap, tile_format=form) as gdc:
+        source = by_tiles(gdc, transport, tmp_path)
+        for dz_level in range(13):
+            size = served.level(dz_level).size
+            target = Target(mpp=None, max_size=size.longer)
+            pixels = made(source, slide_of(wide), target).pixels
+            tiles = fetched_tiles(gdc, wide, served, dz_level)
+            assert np.array_equal(pixels, stitched(served, dz_level, tiles)), f"level {dz_level}"
+            if min(size) >= 64:
+                shift, alike = best_shift(pixels, as_openslide_reads(wide.path, size))
+                assert shift == (0, 0), f"level {dz_level}"
+                # What JPEG itself loses is seen here, too.
+                assert alike >= (40 if form == "png" else 36), f"level {dz_level}"
+
+
+@pytest.mark.skipif(not PATTERN.exists(), reason="needs ../shared/data/dzi, which is absent")
+def test_ready_made_tiles_of_another_maker_are_stitched_to_the_pixel(
+    tmp_path: Path, transport: Transport
+) -> None:
+    (file,) = listed_without_data(1, dzi=PATTERN)
+    served = Served(Size(1000, 1000), 254, 1)
+    with StandIn([file]) as gdc:
+        source = by_ready_tiles(gdc, transport, tmp_path, served.size)
+        for dz_level in range(11):
+            size = served.level(dz_level).size
+            target = Target(mpp=None, max_size=size.longer)
+            pixels = made(source, slide_of(file), target).pixels
+            tiles = fetched_tiles(gdc, file, served, dz_level)
+            assert np.array_equal(pixels, stitched(served, dz_level, tiles)), f"level {dz_level}"
+            for (column, row), data in tiles.items():
+                # The overlap, too, has to lie on the neighbours' same pixels.
+                whole = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+                left, top = max(0, column * 254 - 1), max(0, row * 254 - 1)
+                there = pixels[top : top + whole.shape[0], left : left + whole.shape[1]]
+                assert np.abs(whole - there).mean() < 1
+
+
+# The resolution ----------------------------------------------------------------
+
+
+def test_the_header_gives_the_exact_resolution(
+    tmp_path: Path, transport: Transport, wide: Listed
+) -> None:
+    with StandIn([wide]) as gdc:
+        image = made(by_tiles(gdc, transport, tmp_path), slide_of(wide), EXACT_4)
+        asked_for_parts = gdc.requests(host="bucket")
+    width, height = round(2603 * 0.2465 / 4), round(611 * 0.2465 / 4)
+    assert image.rendition.size == (width, height)
+    assert image.pixels.shape == (height, width, 3)
+    assert image.rendition.mpp_x == pytest.approx(0.2465 * 2603 / width, rel=1e-12)
+    assert image.rendition.mpp_y == pytest.approx(0.2465 * 611 / height, rel=1e-12)
+    assert len(asked_for_parts) <= 3
+    assert sum(record.bytes_sent for record in asked_for_parts) <= 16_384
+
+
+def test_the_level_at_or_above_the_target_is_read(
+    tmp_path: Path, transport: Transport, wide: Listed
+) -> None:
+    with StandIn([wide]) as gdc:
+        made(by_tiles(gdc, transport, tmp_path), slide_of(wide), EXACT_4)
+        levels = {record.path.partition("level=")[2][:2] for record in gdc.requests("level=")}
+    # 4 µm/px is 16.2 base pixels per pixel: four halvings of twelve.
+    assert levels == {"8&"}
+
+
+def test_a_header_without_resolution_leaves_it_unknown(
+    tmp_path: Path, transport: Transport
+) -> None:
+    spec = SlideSpec(width=700, height=500, downsamples=(1,), mpp=None, app_mag=None)
+    file = listed(make_slide(tmp_path / "silent.svs", spec))
+    with StandIn([file]) as gdc:
+        source = by_tiles(gdc, transport, tmp_path / "work")
+        with source.open(slide_of(file), EXACT_4, Meter()) as opened:
+            assert opened.pyramid.mpp.source is MppSource.UNKNOWN
+            assert opened.rendition.size == Size(700, 500)
+
+
+def test_tiles_of_another_size_than_the_slide_are_refused(
+    tmp_path: Path, transport: Transport, file: Listed
+) -> None:
+    dzi = tmp_path / "other.dzi"
+    dzi.write_text(
+        '<?xml version="1.0"?><Image TileSize="254" Overlap="1" Format="png" '
+        'xmlns="http://schemas.microsoft.com/deepzoom/2008"><Size Width="1404" Height="1109"/>'
+        "</Image>"
+    )
+    other = listed(file.path or Path(), dzi=dzi)
+    with StandIn([other]) as gdc:
+        with pytest.raises(BadSlide, match="1403×1109 pixels, its tiles 1404×1109"):
+            made(by_tiles(gdc, transport, tmp_path / "work"), slide_of(other), LEVEL_OF_512)
+        assert not gdc.requests("level=")
+
+
+def test_a_level_of_absurdly_many_tiles_is_refused_at_once(
+    tmp_path: Path, transport: Transport
+) -> None:
+    dzi = tmp_path / "absurd.dzi"
+    dzi.write_text(
+        '<?xml version="1.0"?><Image TileSize="16" Overlap="0" Format="png" '
+        'xmlns="http://schemas.microsoft.com/deepzoom/2008">'
+        '<Size Width="2000000" Height="2000000"/></Image>'
+    )
+    (file,) = listed_without_data(1, dzi=dzi)
+    with StandIn([file]) as gdc, pytest.raises(BadSlide, match="15625000000 tiles"):
+        target = Target(mpp=None, max_size=2_000_000)
+        source = by_ready_tiles(gdc, transport, tmp_path / "work", Size(2_000_000, 2_000_000))
+        made(source, slide_of(file), target)
+
+
+# Tiles that are no tiles -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "says"),
+    [
+        ("404", BadTile, "no such thing"),
+        ("403", BadTile, "refused"),
+        ("empty", WrongContent, "an empty body"),
+        ("flipped", BadTile, "cannot be decoded"),
+        ("truncated-json", BadTile, "cannot be decoded"),
+        ("cut", CutShort, "broke within the body"),
+        ("html", WrongContent, "an HTML page"),
+        ("length-too-small", BadTile, "cannot be decoded"),
+        ("length-too-large", CutShort, "broke within the body"),
+        ("endless-body", TooLong, "longer than"),
+        ("foreign-json", WrongContent, "application/json"),
+        ("503", NetworkError, "in trouble"),
+        ("reset", NetworkError, "reached"),
+        ("stall", NetworkError, "fewer than"),
+    ],
+)
+def test_a_tile_that_is_none_fails_the_slide_and_is_named(
+    tmp_path: Path,
+    transport: Transport,
+    file: Listed,
+    kind: Kind,
+    error: type[Exception],
+    says: str,
+) -> None:
+    with StandIn([file], tile_size=254) as gdc:
+        gdc.faults.add(Fault(r"level=11&x=3&y=2", kind))
+        target = Target(mpp=None, max_size=1403)
+        with pytest.raises(error, match=rf"tile at column 3, row 2: .*{says}") as caught:
+            made(by_tiles(gdc, transport, tmp_path), slide_of(file), target)
+    # Bytes in doubt are removed, what only did not come is gone on with.
+    assert (tmp_path / file.file_id / "tiles").exists() != isinstance(caught.value, SlideError)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("tile")]
+
+
+@pytest.mark.parametrize("kind", ["flipped", "empty", "cut", "503", "html", "reset", "stall"])
+def test_a_tile_spoiled_once_is_asked_for_again(
+    tmp_path: Path, transport: Transport, file: Listed, kind: Kind
+) -> None:
+    with StandIn([file]) as gdc:
+        right = made(by_tiles(gdc, transport, tmp_path), slide_of(file), LEVEL_OF_512).pixels
+        gdc.faults.add(Fault("level=", kind, when="once", retry_after=None))
+        again = made(by_tiles(gdc, transport, tmp_path), slide_of(file), LEVEL_OF_512).pixels
+    assert np.array_equal(right, again)
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(245, 147), (247, 149), (249, 149), (247, 1), (1, 1)]
+)
+def test_a_tile_of_the_wrong_size_fails_the_slide_and_is_named(
+    tmp_path: Path, transport: Transport, width: int, height: int
+) -> None:
+    dzi = tmp_path / "made.dzi"
+    dzi.write_text(
+        '<?xml version="1.0"?><Image TileSize="254" Overlap="1" Format="png" '
+        'xmlns="http://schemas.microsoft.com/deepzoom/2008"><Size Width="500" Height="400"/>'
+        "</Image>"
+    )
+    folder = tmp_path / "made_files" / "9"
+    folder.mkdir(parents=True)
+    sizes = {(0, 0): (255, 255), (1, 0): (247, 255), (0, 1): (255, 147), (1, 1): (247, 147)}
+    for (column, row), size in sizes.items():
+        Image.new("RGB", size, (90, 20, 60)).save(folder / f"{column}_{row}.png")
+    (file,) = listed_without_data(1, dzi=dzi)
+    target = Target(mpp=None, max_size=500)
+    with StandIn([file]) as gdc:
+        source = by_ready_tiles(gdc, transport, tmp_path / "work", Size(500, 400))
+        assert (made(source, slide_of(file), target).pixels == (90, 20, 60)).all()
+        Image.new("RGB", (width, height)).save(folder / "1_1.png")
+        with pytest.raises(BadTile, match=r"column 1, row 1: it has \d+×\d+ pixels instead of 247"):
+            made(source, slide_of(file), target)
+
+
+@pytest.mark.parametrize("kind", ["404", "html", "foreign-json", "truncated-json", "500"])
+def test_without_metadata_nothing_else_is_asked_for(
+    tmp_path: Path, transport: Transport, file: Listed, kind: str
+) -> None:
+    with StandIn([file]) as gdc:
+        gdc.faults.add(Fault("/tile/metadata/", kind))  # type: ignore[arg-type]
+        with pytest.raises(NetworkError):
+            made(by_tiles(gdc, transport, tmp_path), slide_of(file), LEVEL_OF_512)
+        assert all("metadata" in record.path for record in gdc.served)
+
+
+# What is kept -------------------------------------------------------------------
+
+
+def tile_requests(gdc: StandIn) -> list[str]:
+    return [record.path for record in gdc.requests("level=")]
+
+
+def test_after_an_interruption_only_the_missing_tiles_are_fetched(
+    tmp_path: Path, transport: Transport, file: Listed
+) -> None:
+    target = Target(mpp=None, max_size=1403)
+    with StandIn([file], tile_size=254) as gdc:
+        right = made(by_tiles(gdc, transport, tmp_path / "other"), slide_of(file), target).pixels
+        gdc.clear()
+        gdc.tile_delay = 0.05
+        stop = threading.Event()
+        with Transport(patience=SHORT, stop=stop) as stopped:
+            ending = threading.Thread(target=stop_after, args=(gdc, stop, 12))
+            ending.start()
+            with pytest.raises(Interrupted):
+                made(by_tiles(gdc, stopped, tmp_path), slide_of(file), target)
+            ending.join()
+        gdc.tile_delay = 0
+        folder = tmp_path / file.file_id / "tiles"
+        kept = {path.name for path in folder.rglob("*") if path.is_file()}
+        assert len(kept) >= 6
+        gdc.clear()
+        again = made(by_tiles(gdc, transport, tmp_path), slide_of(file), target).pixels
+        assert len(tile_requests(gdc)) == 30 - len(kept)
+    assert np.array_equal(right, again)
+    assert not (tmp_path / file.file_id / "tiles").exists()
+
+
+def stop_after(gdc: StandIn, stop: threading.Event, count: int) -> None:
+    while len(gdc.requests("level=")) < count:
+        time.sleep(0.01)
+    stop.set()
+
+
+@pytest.mark.parametrize("damage", ["emptied", "cut", "flipped"])
+def test_a_kept_tile_that_is_damaged_is_fetched_again(
+    tmp_path: Path, transport: Transport, file: Listed, damage: str
+) -> None:
+    with StandIn([file], tile_size=254) as gdc:
+        source = by_tiles(gdc, transport, tmp_path)
+        right = made(source, slide_of(file), LEVEL_OF_512).pixels
+        fault = Fault("x=1&y=1", "503")
+        gdc.faults.add(fault)
+        with pytest.raises(NetworkError):
+            made(source, slide_of(file), LEVEL_OF_512)
+        gdc.faults.clear()
+        kept = [path for path in tmp_path.rglob("*-0-0") if path.is_file()]
+        assert len(kept) == 1
+        data = kept[0].read_bytes()
+        spoiled = bytes(byte ^ 0xFF for byte in data)
+        kept[0].write_bytes({"emptied": b"", "cut": data[:99], "flipped": spoiled}[damage])
+        gdc.clear()
+        assert np.array_equal(made(source, slide_of(file), LEVEL_OF_512).pixels, right)
+        assert sum("x=0&y=0" in path for path in tile_requests(gdc)) == 1
+
+
+def test_tiles_kept_of_another_version_are_not_used(
+    tmp_path: Path, transport: Transport, file: Listed
+) -> None:
+    with StandIn([file], tile_size=254) as gdc:
+        source = by_tiles(gdc, transport, tmp_path)
+        gdc.faults.add(Fault("x=1&y=1", "503"))
+        slide = slide_of(file)
+        for md5 in ("0" * 32, "1" * 32):
+            gdc.clear()
+            with pytest.raises(NetworkError):
+                made(source, Slide(slide.file_id, slide.file_name, md5, slide.size), LEVEL_OF_512)
+            assert any("x=0&y=0" in path for path in tile_requests(gdc))
+
+
+# Connections ----------------------------------------------------------------------
+
+
+def test_several_tiles_come_at_a_time_over_connections_that_are_kept(
+    tmp_path: Path, file: Listed
+) -> None:
+    with Transport(patience=SHORT) as transport, StandIn([file], tile_size=254) as gdc:
+        gdc.tile_delay = 0.03
+        made(by_tiles(gdc, transport, tmp_path), slide_of(file), Target(mpp=None, max_size=1403))
+        tiles = gdc.requests("level=")
+        assert len(tiles) == 30
+        assert 2 <= len({record.connection for record in tiles}) <= 4
+        assert gdc.connections_open_peak["api"] <= 4
+
+
+def test_two_slides_at_once_share_the_connections(tmp_path: Path, file: Listed) -> None:
+    second = listed(file.path or Path(), file_name=made_up_name("second"))
+    files = [file, second]
+    with Transport(patience=SHORT) as transport, StandIn(files, tile_size=254) as gdc:
+        gdc.tile_delay = 0.01
+        images: dict[str, Pixels] = {}
+
+        def fetch(one: Listed) -> None:
+            source = by_tiles(gdc, transport, tmp_path)
+            images[one.file_id] = made(source, slide_of(one), EXACT_4).pixels
+
+        workers = [threading.Thread(target=fetch, args=(one,)) for one in files]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert gdc.connections_open_peak["api"] <= 4
+    assert np.array_equal(images[file.file_id], images[second.file_id])

@@ -1,0 +1,90 @@
+"""The executable under test, and the kinds of machines it has to run on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.command import BINARY, ROOT, Result
+
+PROGRAM = Path(os.environ.get(BINARY) or ROOT / "dist" / "tcgamirror")
+
+
+def _lack() -> str:
+    """Why there is nothing to test; empty if there is."""
+    if not PROGRAM.is_file():
+        return "there is no dist/tcgamirror: make build makes it"
+    made = PROGRAM.stat().st_mtime
+    source = [*(ROOT / "tcgamirror").rglob("*.py"), *(ROOT / "build").rglob("*.*")]
+    if BINARY not in os.environ and any(path.stat().st_mtime > made for path in source):
+        return "dist/tcgamirror is older than the source: make build makes it anew"
+    return ""
+
+
+needed = pytest.mark.skipif(bool(_lack()), reason=_lack() or "it is there")
+"""Marks tests of the executable itself."""
+
+SECONDS = 120
+"""For one command, unpacking on a busy machine among it."""
+
+
+def launched(
+    *words: str | Path,
+    env: Mapping[str, str],
+    program: str | Path = PROGRAM,
+    cwd: Path | None = None,
+    before: Sequence[str] = (),
+) -> Result:
+    """Runs the executable in exactly that environment. before: what to run it by."""
+    ran = subprocess.run(
+        [*before, str(program), *map(str, words)],
+        env=dict(env),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        stdin=subprocess.DEVNULL,
+        timeout=SECONDS,
+        check=False,
+    )
+    return Result(ran.returncode, ran.stdout, ran.stderr)
+
+
+def starts(result: Result) -> bool:
+    """Whether `--version` ended as it should."""
+    return result.code == 0 and result.out.startswith("tcgamirror ") and not result.err
+
+
+def privately(script: str) -> list[str]:
+    """The words that run a shell script whose mounts nobody else sees. Skips where that cannot be.
+
+    The words after them are the script's "$@".
+    """
+    words = ["unshare", "--mount", "sh", "-ec", script, "sh"]
+    allowed = os.geteuid() == 0 and shutil.which("unshare")
+    if not allowed or subprocess.run([*words[:2], "true"], check=False).returncode:
+        pytest.skip("mounts of its own need root")
+    return words
+
+
+def bare_root(root: Path) -> Path:
+    """A root file system that holds the executable and nothing else."""
+    for name in ("proc", "dev", "tmp"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    (root / "tmp").chmod(0o1777)
+    shutil.copy(PROGRAM, root / "tcgamirror")
+    return root
+
+
+def inside(root: Path) -> list[str]:
+    """The words that run a command in another root file system, on this machine's network."""
+    script = (
+        f"mount -t proc proc '{root}/proc'; mount --rbind /dev '{root}/dev'; "
+        f"exec chroot '{root}' \"$@\""
+    )
+    return privately(script)

@@ -1,0 +1,183 @@
+"""Exports made, packed by other tools, and compared with what they were made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import shutil
+import sqlite3
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.cli.main import main
+from tcgamirror.model.errors import TcgaMirrorError
+from tcgamirror.transfer.importer import import_export
+from tests.gdc import Listed, StandIn, listed
+from tests.support.command import Result, run
+from tests.support.mirrors import column, made, rows, updated
+from tests.support.slides import SlideSpec, make_slide
+
+FORMS = ("", ".tar")
+
+_SAME = (
+    "select * from mirror order by sample_rank",
+    "select * from slides order by file_name",
+    "select * from former_ids order by 1, 2",
+    "select * from releases order by merge",
+    "select * from changes order by change",
+    "select * from sample order by rank",
+    "select file_name, failures, retry_at from images order by file_name",
+    "select file_name, source, started, seconds, bytes, requests, fault, message "
+    "from attempts order by file_name, attempt",
+    "select value from facts where key = 'fixed at init'",
+)
+
+
+def inside(*args: str | Path) -> Result:
+    """As `run`, but in this process: many small commands are over before one would have begun."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main([*map(str, args)])
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def exported(root: Path, dest: Path, *options: str | Path) -> Path:
+    """An export that was made without a complaint."""
+    result = inside("--mirror", root, "export", dest, *options)
+    assert (result.code, result.err) == (0, ""), result
+    return dest
+
+
+def imported(root: Path, source: Path) -> dict[str, object]:
+    """What an import that ended well says."""
+    result = inside("--mirror", root, "import", source, "--json")
+    assert (result.code, result.err) == (0, ""), result
+    answer = result.json()
+    assert isinstance(answer, dict)
+    return answer
+
+
+def known(root: Path) -> list[list[tuple[object, ...]]]:
+    """All that a catalogue says, but for runs and which run did what."""
+    return [rows(root, sql) for sql in _SAME]
+
+
+def is_clean(root: Path) -> bool:
+    result = run("--mirror", root, "verify", "--decode", "--json")
+    return result.code == 0 and not result.json()["strays"]
+
+
+def refused(root: Path, source: Path) -> str:
+    """The sentence of an import that is refused and leaves nothing; in this process, for speed."""
+    before = sorted(root.parent.iterdir())
+    with pytest.raises(TcgaMirrorError) as caught:
+        import_export(root, source, lambda *_: None)
+    assert caught.value.exit_code == 2
+    assert sorted(root.parent.iterdir()) == before, "it left something"
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    return sentence
+
+
+def packed(folder: Path, tar: Path, *more: tuple[tarfile.TarInfo, bytes]) -> Path:
+    """A tar of an export's directory as GNU tar would make it, and whatever else."""
+    with tarfile.open(tar, "w") as out:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                out.add(path, f"x/{path.relative_to(folder)}")
+        for info, data in more:
+            info.size = len(data) or info.size
+            out.addfile(info, io.BytesIO(data) if data else None)
+    return tar
+
+
+def entry(name: str, **what: object) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    for key, value in what.items():
+        setattr(info, key, value)
+    return info
+
+
+@contextmanager
+def catalogue(folder: Path) -> Iterator[sqlite3.Connection]:
+    """The catalogue in an export's directory, to be changed; its digest is made right again."""
+    with closing(sqlite3.connect(folder / "catalogue.db")) as connection:
+        yield connection
+        connection.commit()
+    resummed(folder)
+
+
+def resummed(folder: Path) -> None:
+    """Writes SHA256SUMS anew, as whoever changes an export would."""
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n"
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "SHA256SUMS"
+    ]
+    (folder / "SHA256SUMS").write_text("".join(lines))
+
+
+def again(export: Path, folder: Path) -> Path:
+    """A copy of an export, to be changed."""
+    return shutil.copytree(export, folder)
+
+
+def other_pixels(file: Listed, path: Path) -> Listed:
+    """The same slide as another file."""
+    spec = SlideSpec(width=512, height=400, downsamples=(1, 4), thumbnail=False, seed=77)
+    fresh = listed(make_slide(path, spec), file_name=file.file_name)
+    return dataclasses.replace(file, path=fresh.path, md5=fresh.md5, size=fresh.size)
+
+
+def unpacked(export: Path, folder: Path) -> Path:
+    """What Python's own tools make of an export."""
+    if export.is_dir():
+        return export
+    with tarfile.open(export, mode="r|") as tar:
+        for member in tar:
+            place = folder / member.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            content = tar.extractfile(member)
+            assert content is not None, "it has nothing but files"
+            place.write_bytes(content.read())
+    (only,) = folder.iterdir()
+    return only
+
+
+def unpacked_by_tools(export: Path, folder: Path) -> Path:
+    """What `tar` makes of it."""
+    if export.is_dir():
+        return export
+    folder.mkdir(exist_ok=True)
+    subprocess.run(["tar", "-xf", export, "-C", folder], check=True)
+    (only,) = folder.iterdir()
+    return only
+
+
+def moved_projects(folder: Path, slides: Sequence[Listed]) -> tuple[Path, Path]:
+    """A mirror before and after a release that moved its first two slides to another project.
+
+    The second one's file changed, too: its image was made anew, where such are put now.
+    """
+    with StandIn(slides) as gdc:
+        root = made(folder / "m", gdc, slides=6)
+        updated(root)
+        before = shutil.copytree(root, folder / "before")
+        first, second = column(root, "select file_name from mirror order by sample_rank limit 2")
+        files = {file.file_name: file for file in slides}
+        files[str(second)] = other_pixels(files[str(second)], folder / "a.svs")
+        for name in (str(first), str(second)):
+            files[name] = dataclasses.replace(files[name], project_id="TCGA-NEW")
+        gdc.publish(list(files.values()), "Data Release 46.0 - March 04, 2026")
+        time.sleep(1.1)
+        updated(root)
+    projects = column(root, "select path like '%TCGA-NEW%' from mirror order by sample_rank")
+    assert projects == [0, 1, 0, 0, 0, 0]
+    return before, root

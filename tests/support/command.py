@@ -1,0 +1,136 @@
+"""The program as a person starts it: a process of its own, never waited for without end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+BINARY = "TCGAMIRROR_BINARY"
+"""Names the environment variable that names the program to test instead of `main.py`."""
+
+ALMIGHTY = ("dac_override", "dac_read_search")
+"""What lets root write what is read-only."""
+
+TIMEOUT = 60.0
+"""Seconds after which a command is taken to hang, and killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a command left: its exit code, negative for a signal, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def sentence(self) -> str:
+        """The one line on stderr. Fails if there are more, or none, or a traceback."""
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert "Traceback" not in self.err
+        return lines[0]
+
+    def json(self) -> Any:
+        """What stdout says as one line of JSON."""
+        assert self.out.count("\n") == 1 and self.out.endswith("\n"), self.out
+        return json.loads(self.out)
+
+
+def program() -> list[str]:
+    """The words that start the program."""
+    binary = os.environ.get(BINARY)
+    return shlex.split(binary) if binary else [sys.executable, str(ROOT / "main.py")]
+
+
+def surroundings(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment and `env`, but for what would lead to a mirror or a proxy."""
+    left_out = (
+        "TCGAMIRROR",
+        "TCGAMIRROR_DEBUG",
+        "HTTP_PROXY",
+        "http_proxy",
+        "ALL_PROXY",
+        "COLUMNS",
+        "LINES",
+    )
+    kept = {name: value for name, value in os.environ.items() if name not in left_out}
+    return {**kept, **(env or {})}
+
+
+def run(
+    *args: str | Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float = TIMEOUT,
+    by: Sequence[str] = (),
+) -> Result:
+    """Runs one command to its end.
+
+    env: on top of this process's own. timeout: seconds. by: words that come before the program.
+    """
+    ended = subprocess.run(
+        [*by, *program(), *map(str, args)],
+        env=surroundings(env),
+        cwd=cwd,
+        timeout=timeout,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    return Result(ended.returncode, ended.stdout, ended.stderr)
+
+
+def succeeded(*args: str | Path, **options: Any) -> Result:
+    """As `run`, for what has to end well and say nothing on stderr."""
+    result = run(*args, **options)
+    assert (result.code, result.err) == (0, ""), result
+    return result
+
+
+def ordinary() -> Sequence[str]:
+    """Words before the program that have it obey permissions, though root runs the tests."""
+    without = ",".join(f"-{power}" for power in ALMIGHTY)
+    as_root = ("setpriv", f"--bounding-set={without}", f"--inh-caps={without}")
+    return as_root if os.geteuid() == 0 else ()
+
+
+@contextmanager
+def started(*args: str | Path, cwd: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs meanwhile; killed at the end of the block if it still does."""
+    # A terminal sends Ctrl-C to a whole group: one of its own keeps it from the tests.
+    process = subprocess.Popen(
+        [*program(), *map(str, args)],
+        env=surroundings(),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def ended(process: subprocess.Popen[str], timeout: float = TIMEOUT) -> Result:
+    """What a started command leaves, after at most `timeout` seconds."""
+    out, err = process.communicate(timeout=timeout)
+    return Result(process.returncode, out, err)

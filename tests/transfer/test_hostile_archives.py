@@ -1,0 +1,314 @@
+"""What may be in an archive that comes from anybody: all of it is refused, and leaves nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.model.errors import BadExport, TcgaMirrorError
+from tcgamirror.transfer.archive import tar_reader
+from tcgamirror.transfer.archive.reader import opened
+from tests.gdc import Listed, StandIn
+from tests.support.carrying import again, catalogue, entry, exported, packed, refused, resummed
+from tests.support.command import run, succeeded
+from tests.support.fuzz import with_lock_sum
+from tests.support.mirrors import column, made, updated
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory, small_slides: tuple[Listed, ...]) -> Path:
+    """A directory with an export of three slides, never to be changed."""
+    folder = tmp_path_factory.mktemp("hostile")
+    with StandIn(small_slides) as gdc:
+        updated(made(folder / "m", gdc, slides=3))
+    return exported(folder / "m", folder / "export")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Where a mirror would be made: alone in its directory, so that what is left shows."""
+    (tmp_path / "place").mkdir()
+    return tmp_path / "place" / "m"
+
+
+def members(path: Path) -> list[str]:
+    """Goes through an archive as an import does first."""
+    return [member.name for member in opened(path).members()]
+
+
+def test_the_program_says_so_in_one_sentence(export: Path, root: Path, tmp_path: Path) -> None:
+    result = run(
+        "--mirror", root, "import", packed(export, tmp_path / "a.tar", (entry("../a"), b""))
+    )
+    assert result.code == 2 and "lead out of a directory" in result.sentence
+    assert not root.exists()
+
+
+# Names and kinds of entries --------------------------------------------------------
+
+LINK = {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}
+ENTRIES = {
+    "above": entry("../evil"),
+    "above, later": entry("x/images/../../../evil"),
+    "absolute": entry("/tmp/evil"),
+    "doubled slash": entry("x//evil"),
+    "backslash": entry("x\\..\\evil"),
+    "terminal": entry("x/\x1b[2Jevil"),
+    "long": entry("x/" + "a" * 10_000),
+    "many folders": entry("x/" + "a/" * 3000 + "b"),
+    "symbolic link": entry("x/images/link", **LINK),
+    "link to a folder": entry("x/images", type=tarfile.SYMTYPE, linkname="/tmp"),
+    "hard link": entry("x/images/hard", type=tarfile.LNKTYPE, linkname="x/catalogue.db"),
+    "character device": entry("x/null", type=tarfile.CHRTYPE, devmajor=1, devminor=3),
+    "block device": entry("x/disk", type=tarfile.BLKTYPE, devmajor=8, devminor=0),
+    "fifo": entry("x/images/fifo", type=tarfile.FIFOTYPE),
+    "contiguous": entry("x/images/contiguous", type=tarfile.CONTTYPE),
+    "sparse": entry("x/images/sparse", pax_headers={"GNU.sparse.realsize": "1000000000000"}),
+    "other size": entry("x/images/size", pax_headers={"size": "99999999999"}),
+    "twice": entry("x/catalogue.db"),
+    "twice, otherwise": entry("./x/catalogue.db"),
+}
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_an_entry_no_export_has_keeps_all_of_it_out(
+    export: Path, root: Path, tmp_path: Path, name: str
+) -> None:
+    tar = packed(export, tmp_path / "a.tar", (ENTRIES[name], b""))
+    sentence = refused(root, tar)
+    assert "cannot be imported: it has" in sentence or "in it is" in sentence
+
+
+def test_an_entry_in_a_folder_of_links_is_refused(export: Path, tmp_path: Path) -> None:
+    copy = again(export, tmp_path / "e")
+    image = next((copy / "images").rglob("*.png"))
+    secret = tmp_path / "secret"
+    secret.write_text("not yours")
+    image.unlink()
+    image.symlink_to(secret)
+    with pytest.raises(BadExport, match="link or no file"):
+        members(copy)
+    image.unlink()
+    os.mkfifo(image)
+    with pytest.raises(BadExport, match="link or no file"):
+        members(copy)
+
+
+# Bombs and lies about sizes --------------------------------------------------------
+
+
+def test_headers_of_any_length_are_not_read(root: Path, tmp_path: Path) -> None:
+    for kind in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
+        tar = tmp_path / "a.tar"
+        head = entry("x", type=kind, size=1 << 34).tobuf(tarfile.GNU_FORMAT)
+        with tar.open("wb") as file:
+            file.write(head)
+            file.truncate(1 << 34)
+        assert "a header of 17,179,869,184 bytes" in refused(root, tar)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.DIRTYPE])
+def test_headers_without_end_are_not_read(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: bytes
+) -> None:
+    monkeypatch.setattr(tar_reader, "_MOST_HEADERS", 100)
+    tar = tmp_path / "a.tar"
+    data = b"" if kind == tarfile.DIRTYPE else b"9 path=x\n".ljust(512, b"\0")[:512]
+    head = entry("x", type=kind, size=9 if data else 0).tobuf(tarfile.GNU_FORMAT)
+    tar.write_bytes((head + data) * 101)
+    assert "more than 100 headers" in refused(root, tar)
+
+
+@pytest.mark.parametrize("name", ["catalogue.db", "tcgamirror.toml", "SHA256SUMS"])
+def test_a_small_file_that_is_huge_is_not_unpacked(root: Path, tmp_path: Path, name: str) -> None:
+    tar = tmp_path / "a.tar"
+    with tar.open("wb") as file:
+        file.write(entry(f"x/{name}", size=1 << 34).tobuf(tarfile.GNU_FORMAT))
+        file.truncate((1 << 34) + 4096)
+    assert "more than any has" in refused(root, tar)
+
+
+def test_rubbish_and_what_is_cut_off_is_refused_in_one_sentence(
+    export: Path, root: Path, tmp_path: Path
+) -> None:
+    archive = exported(export.parent / "m", tmp_path / "whole.tar")
+    data = archive.read_bytes()
+    chance = random.Random(1)
+    damaged = [b"", bytes(5000), chance.randbytes(5000), data[:-100], data[: len(data) // 2]]
+    for number, text in enumerate(damaged):
+        path = tmp_path / f"{number}.tar"
+        # It is padded with zeros at its end: those are not missed.
+        path.write_bytes(text[:-20_000])
+        assert refused(root, path)
+
+
+def test_flipped_bytes_are_never_a_bug(export: Path, tmp_path: Path) -> None:
+    data = exported(export.parent / "m", tmp_path / "whole.tar").read_bytes()
+    chance = random.Random(2)
+    for _ in range(150):
+        spoiled = bytearray(data)
+        for _ in range(chance.randint(1, 8)):
+            spoiled[chance.randrange(len(data))] = chance.randrange(256)
+        path = tmp_path / "a.tar"
+        path.write_bytes(spoiled)
+        try:
+            for member in opened(path).members():
+                if chance.random() < 0.5:
+                    for _ in member.pieces():
+                        pass
+        except TcgaMirrorError:
+            pass
+
+
+# Settings and images -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('workers = "auto"', "workers = 4000"),
+        ("[gdc]", "[gdc]\nevil = 1"),
+        ("[target]", "[target"),
+        ("api = ", 'api = "file:///etc" #'),
+        ("mpp = 4.0", "mpp = 2.0"),
+    ],
+)
+def test_settings_that_are_none_are_refused(
+    export: Path, root: Path, tmp_path: Path, old: str, new: str
+) -> None:
+    copy = again(export, tmp_path / "e")
+    path = copy / "tcgamirror.toml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    resummed(copy)
+    sentence = refused(root, copy)
+    assert "tcgamirror.toml" in sentence and "/tmp/tcgamirror-import" not in sentence
+
+
+def _instead(path: Path, make: Callable[[Path], None]) -> None:
+    path.unlink()
+    make(path)
+
+
+HOSTILE_SETTINGS: dict[str, Callable[[Path], object]] = {
+    "huge": lambda path: path.write_text(path.read_text() + "#" * (200 << 20)),
+    "pipe": lambda path: _instead(path, os.mkfifo),
+    "zeros": lambda path: _instead(path, lambda path: path.symlink_to("/dev/zero")),
+    "brackets": lambda path: path.write_text("a = " + "[" * 900_000),
+    "dots": lambda path: path.write_text("a." * 400_000 + "b = 1"),
+    "digits": lambda path: path.write_text("[target]\nmpp = " + "9" * 900_000),
+    "terminal": lambda path: path.write_text('[target]\n"\\u001b[2J\\u009b31m" = 1\nmpp = 4'),
+    "keys": lambda path: path.write_text("".join(f"[a{n}]\nb = 1\n" for n in range(60_000))),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_SETTINGS)
+@pytest.mark.parametrize("command", ["status", "sync"])
+def test_hostile_settings_end_in_one_sentence_at_once(
+    export: Path, root: Path, tmp_path: Path, name: str, command: str
+) -> None:
+    copy = again(export, tmp_path / "e")
+    HOSTILE_SETTINGS[name](copy / "tcgamirror.toml")
+    status: tuple[str | Path, ...] = ("--mirror", copy, "status")
+    words = status if command == "status" else ("sync", copy, root)
+    limited = ("prlimit", f"--as={1_500_000_000}")
+    result = run(*words, by=limited, timeout=60)
+    assert result.code in (2, 7) and "a bug" not in result.sentence, result
+    assert len(result.sentence) < 1000 and result.sentence.isprintable()
+    assert not root.exists()
+
+
+HOSTILE_LOCKS: dict[str, Callable[[str], str]] = {
+    "one line": lambda text: text + "a" * (50 << 20),
+    "terminal": lambda text: text.replace("release\t", "release\t\x1b[2J"),
+    "digits": lambda text: text.replace("seed\t0", "seed\t" + "9" * 900_000),
+    "projects": lambda text: text.replace("projects\t-", "projects\t" + "\x9b," * 300_000),
+    "head": lambda text: text.replace("seed\t0", "a\tb\n" * 900_000 + "seed\t0"),
+    "names": lambda text: text + "".join(f"{n}\t{n:036}\t-\t-\t-\t-\n" for n in range(90_000)),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_LOCKS)
+def test_hostile_lock_files_end_in_one_sentence_at_once(
+    export: Path, root: Path, tmp_path: Path, name: str
+) -> None:
+    text = succeeded("--mirror", export.parent / "m", "lock").out
+    spoiled = HOSTILE_LOCKS[name](text)
+    assert spoiled != text
+    lock = tmp_path / "a.lock"
+    lock.write_bytes(with_lock_sum(spoiled.encode()))
+    limited = ("prlimit", f"--as={1_500_000_000}")
+    result = run("--mirror", root, "init", "--lock", lock, by=limited, timeout=60)
+    assert result.code == 2, result
+    assert len(result.sentence) < 1000 and result.sentence.isprintable()
+    assert not root.exists()
+
+
+def test_files_of_the_other_machine_are_not_looked_for(
+    export: Path, root: Path, tmp_path: Path
+) -> None:
+    copy = again(export, tmp_path / "e")
+    path = copy / "tcgamirror.toml"
+    path.write_text(path.read_text().replace('manifest = ""', 'manifest = "/etc/passwd"'))
+    resummed(copy)
+    result = run("--mirror", root, "import", copy)
+    assert result.code == 0 and "manifest = /etc/passwd" in result.out
+    assert 'manifest = ""' in (root / "tcgamirror.toml").read_text()
+
+
+def test_images_that_are_not_what_they_say_are_left_out(
+    export: Path, root: Path, tmp_path: Path
+) -> None:
+    copy = again(export, tmp_path / "e")
+    first, second, third = (copy / str(path) for path in column(copy, "select path from mirror"))
+    second.write_bytes(third.read_bytes())
+    first.write_bytes(os.urandom(first.stat().st_size))
+    third.write_bytes(third.read_bytes()[:-1])
+    with catalogue(copy) as connection:
+        for image in (first, second):
+            connection.execute(
+                "UPDATE images SET sha256 = ?, bytes = ?, width = 109 WHERE path = ?",
+                (
+                    hashlib.sha256(image.read_bytes()).hexdigest(),
+                    image.stat().st_size,
+                    str(image.relative_to(copy)),
+                ),
+            )
+    result = run("--mirror", root, "import", copy, "--json")
+    assert result.code == 3
+    why = {Path(stray["path"]).name: stray["what"] for stray in result.json()["refused"]}
+    assert why[first.name] == "it is no PNG"
+    assert "pixels" in why[second.name] or "another slide" in why[second.name]
+    assert "bytes instead of" in why[third.name]
+    assert not [path for path in (root / "images").rglob("*") if path.is_file()]
+    assert column(root, "select status from mirror") == ["pending"] * 3
+
+
+def test_a_gallery_is_never_taken_over(export: Path, root: Path, tmp_path: Path) -> None:
+    copy = again(export, tmp_path / "e")
+    (copy / "gallery").mkdir()
+    (copy / "gallery" / "index.html").write_text("<script>evil()</script>")
+    resummed(copy)
+    assert run("--mirror", root, "import", copy).code == 0
+    assert not (root / "gallery").exists()
+
+
+def test_an_image_of_the_mirror_is_not_written_through_a_link(
+    export: Path, root: Path, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    path = str(column(export, "select path from mirror")[0])
+    place = root / path
+    place.parent.mkdir(parents=True)
+    place.with_name(f".{place.name}.part").symlink_to(victim)
+    place.symlink_to(victim)
+    assert run("--mirror", root, "import", export).code == 0
+    assert victim.read_text() == "precious" and not place.is_symlink()

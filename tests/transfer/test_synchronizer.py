@@ -1,0 +1,382 @@
+"""sync: every way there, what moves, what is refused, and whatever moment it is killed at."""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import threading
+import time
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.database import Journal
+from tcgamirror.mirror.settings import read_settings
+from tcgamirror.model.errors import Unreachable
+from tcgamirror.net.client import Transport
+from tcgamirror.net.timeouts import Patience
+from tcgamirror.system.interrupt import Brake
+from tcgamirror.transfer.sync.remote import Web
+from tcgamirror.transfer.sync.synchronizer import synchronize
+from tests.gdc import Listed, StandIn
+from tests.support.carrying import is_clean, moved_projects
+from tests.support.command import Result, ended, run, started, succeeded
+from tests.support.mirrors import column, contents, images, made, rows, updated
+from tests.support.publishing import (
+    WAYS,
+    Silent,
+    by_python,
+    by_serve,
+    change,
+    dump,
+    made_up,
+    paths,
+    replace_image,
+    rest,
+    synced,
+    verified,
+)
+
+SLIDES = 8
+MANY = 12_000
+PROMISED, LOOSE = 1.0, 6.0
+"""Seconds of a sync without news; what a busy machine may make of them."""
+KILLS = 50 if os.environ.get("TCGAMIRROR_SOAK") else 5
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory, small_slides: tuple[object, ...]) -> Path:
+    """A mirror that nobody changes."""
+    with StandIn(small_slides) as gdc:  # type: ignore[arg-type]
+        root = made(tmp_path_factory.mktemp("original") / "m", gdc, slides=SLIDES)
+        updated(root)
+    return root
+
+
+@pytest.fixture
+def source(tmp_path: Path, original: Path) -> Path:
+    """A mirror to be synced from, at rest."""
+    root = tmp_path / "source"
+    shutil.copytree(original, root)
+    rest(root)
+    return root
+
+
+# Ways ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_mirror_is_brought_there_by_every_way(way: str, tmp_path: Path, source: Path) -> None:
+    root = tmp_path / "copy"
+    with WAYS[way](source) as published:
+        told = synced(published.url, root)
+        assert (told["fetched"], told["failed"]) == (SLIDES, [])
+        assert images(root) == images(source)
+        assert dump(root) == dump(source)
+        before = len(published.asked())
+        told = synced(published.url, root)
+        assert len(published.asked()) - before <= 2
+        assert (told["kept"], told["changed"], told["fetched"]) == (SLIDES, False, 0)
+        replace_image(source, paths(source)[3])
+        time.sleep(1.1 if way == "serve" else 0)
+        assert synced(published.url, root)["fetched"] == 1
+    verified(root)
+    verified(source)
+    assert dump(root) == dump(source)
+    assert f": {SLIDES} done, 0 pending" in succeeded("--mirror", root, "status").out
+    assert succeeded("--mirror", root, "query", "select count(*) from mirror").out
+    assert not list(root.glob(".catalogue*"))
+
+
+def test_rsync_carries_the_plain_directory_too(tmp_path: Path, source: Path) -> None:
+    if shutil.which("rsync") is None:
+        pytest.skip("there is no rsync (Debian: apt-get install rsync)")
+    root = tmp_path / "copy"
+    subprocess.run(["rsync", "-a", "--exclude=lock", f"{source}/", root], check=True)
+    verified(root)
+    assert images(root) == images(source) and dump(root) == dump(source)
+    replace_image(source, paths(source)[0])
+    assert synced(source, root)["fetched"] == 1
+    verified(root)
+
+
+def test_no_news_of_12000_images_is_told_within_a_second(tmp_path: Path) -> None:
+    source, root = made_up(tmp_path / "source", MANY), tmp_path / "copy"
+    shutil.copytree(source / "images", root / "images", copy_function=os.link)
+    shutil.copy(source / "tcgamirror.toml", root)
+    shutil.copy(source / "catalogue.db", root)
+    rest(source)
+    with by_python(source) as published:
+        assert synced(published.url, root)["kept"] == MANY
+        before = len(published.asked())
+        begun = time.monotonic()
+        told = synced(published.url, root)
+        took = time.monotonic() - begun
+        requests = published.asked()[before:]
+    assert (told["kept"], told["changed"]) == (MANY, False)
+    assert len(requests) == 2 and "304" in requests[0] and "catalogue.db-wal" in requests[1]
+    print(f"no news of {MANY:,} images: {took:.2f} s of {PROMISED} s promised, by HTTP")
+    assert took < LOOSE
+
+
+# What moves ------------------------------------------------------------------------
+
+
+def test_a_file_that_is_there_is_read_before_it_is_fetched(tmp_path: Path, source: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(source / "images", root / "images")
+    told = synced(source, root)
+    assert (told["adopted"], told["fetched"]) == (SLIDES, 0)
+    (root / paths(root)[0]).unlink()
+    assert synced(source, root)["fetched"] == 1
+    verified(root)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_was_begun_is_gone_on_with(way: str, tmp_path: Path, source: Path) -> None:
+    root = tmp_path / "copy"
+    first, second, third = paths(source)[:3]
+    for path, data in (
+        (first, (source / first).read_bytes()[:500]),
+        (second, b"of another image"),
+        (third, (source / third).read_bytes() + b"too long"),
+    ):
+        part = (root / path).with_name(f".{Path(path).name}.part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(data)
+    with WAYS[way](source) as published:
+        assert synced(published.url, root)["fetched"] == SLIDES
+        if way == "nginx":
+            rest_of_it = (source / first).stat().st_size - 500
+            assert f"GET /{first} 206 {rest_of_it}" in published.asked()
+    assert images(root) == images(source)
+
+
+def test_an_image_that_lies_elsewhere_by_now_leaves_no_other(
+    tmp_path: Path, small_slides: tuple[Listed, ...]
+) -> None:
+    root, source = moved_projects(tmp_path, small_slides)
+    place = "select path from mirror where sample_rank = 2"
+    (old,), (new,) = column(root, place), column(source, place)
+    (source / str(new)).rename(tmp_path / "away")
+    kept = shutil.copytree(root, tmp_path / "kept")
+    assert run("sync", source, kept).code == 3
+    assert (kept / str(old)).exists() and not (kept / str(new)).exists()
+    (tmp_path / "away").rename(source / str(new))
+    assert synced(source, root)["fetched"] == 1
+    assert dump(root) == dump(source) and is_clean(root)
+    assert set(images(root)) == set(paths(source))
+
+
+def test_what_the_source_lacks_stays_until_delete_is_asked_for(
+    tmp_path: Path, source: Path
+) -> None:
+    root = tmp_path / "copy"
+    synced(source, root)
+    gone = str(column(source, "select file_name from mirror where sample_rank = 3")[0])
+    path = paths(source)[2]
+    for table in ("attempts", "images", "sample"):
+        change(source, f"DELETE FROM {table} WHERE file_name = ?", gone)
+    assert synced(source, root)["others"] == 1
+    assert (root / path).exists() and len(paths(root)) == SLIDES
+    assert column(root, f"select status from mirror where file_name = '{gone}'") == ["done"]
+    verified(root)
+    before = contents(root)
+    told = synced(source, root, "--delete", "--dry-run")
+    assert (told["removed"], told["dry_run"]) == (1, True)
+    assert contents(root) == before
+    assert synced(source, root, "--delete")["removed"] == 1
+    assert not (root / path).exists() and dump(root) == dump(source)
+    verified(root)
+
+
+def test_a_dry_run_counts_slides_without_an_image_too(tmp_path: Path) -> None:
+    source, root = made_up(tmp_path / "source", 2), made_up(tmp_path / "copy", 5)
+    change(root, "UPDATE images SET status = 'pending', path = NULL, sha256 = NULL")
+    told = [synced(source, root, *options)["others"] for options in (["--dry-run"], [])]
+    assert told == [3, 3]
+
+
+def test_what_is_as_at_the_source_is_told_in_the_right_number(tmp_path: Path) -> None:
+    source, root = made_up(tmp_path / "source", 1), tmp_path / "copy"
+    synced(source, root)
+    told = succeeded("sync", source, root).out
+    assert told == "nothing new: 1 image is as at the source\n"
+
+
+def test_a_dry_run_makes_nothing(tmp_path: Path, source: Path) -> None:
+    root = tmp_path / "copy"
+    out = succeeded("sync", source, root, "--dry-run").out
+    assert out.startswith(f"would fetch {SLIDES} images (")
+    assert not root.exists()
+
+
+def test_an_image_that_is_damaged_there_is_pending_here(tmp_path: Path, source: Path) -> None:
+    root, (path, *_) = tmp_path / "copy", paths(source)
+    right = (source / path).read_bytes()
+    (source / path).write_bytes(right[:-1] + b"?")
+    result = run("sync", source, root)
+    assert result.code == 3 and path in result.sentence
+    statuses = rows(root, "select status, count(*) from mirror group by 1 order by 1")
+    assert statuses == [("done", SLIDES - 1), ("pending", 1)]
+    verified(root)
+    (source / path).write_bytes(right)
+    assert synced(source, root)["fetched"] == 1
+    assert dump(root) == dump(source)
+
+
+def test_settings_come_from_a_folder_and_else_fit_the_images(tmp_path: Path, source: Path) -> None:
+    synced(source, tmp_path / "a")
+    theirs, ours = (read_settings(root / "tcgamirror.toml") for root in (source, tmp_path / "a"))
+    assert ours == theirs
+    with by_python(source) as published:
+        synced(published.url, tmp_path / "b")
+    text = (tmp_path / "b/tcgamirror.toml").read_text()
+    assert "mpp = 4.0" in text and f"slides = {SLIDES} " in text
+
+
+def test_the_gallery_stays_where_it_is(tmp_path: Path, source: Path) -> None:
+    succeeded("--mirror", source, "gallery")
+    synced(source, tmp_path / "copy")
+    assert not (tmp_path / "copy/gallery").exists()
+
+
+# What is refused -------------------------------------------------------------------
+
+
+def test_images_of_another_target_are_refused(tmp_path: Path, source: Path) -> None:
+    root = tmp_path / "copy"
+    succeeded("--mirror", root, "init", "--mpp", "8")
+    before = contents(root)
+    result = run("sync", source, root)
+    assert result.code == 2
+    assert "4 µm/px, exact, png" in result.sentence and "8 µm/px, exact, png" in result.sentence
+    assert contents(root) == before
+
+
+def test_a_torn_catalogue_and_none_at_all_are_refused(tmp_path: Path, source: Path) -> None:
+    data = bytearray((source / "catalogue.db").read_bytes())
+    data[8192:20480] = random.Random(1).randbytes(12288)
+    (source / "catalogue.db").write_bytes(data)
+    with by_python(source) as published:
+        assert run("sync", published.url, tmp_path / "a").code == 7
+        (source / "catalogue.db").write_text("<html>")
+        assert run("sync", published.url, tmp_path / "b").code == 7
+        result = run("sync", f"{published.url}elsewhere", tmp_path / "c")
+    assert result.code == 2 and "publishes no mirror" in result.sentence
+    assert run("sync", tmp_path / "nowhere", tmp_path / "d").code == 2
+    assert run("sync", source, source).code == 2
+
+
+def test_a_source_that_is_written_meanwhile_is_copied_whole(tmp_path: Path, source: Path) -> None:
+    with Catalogue.open(source / "catalogue.db", journal=Journal.WAL) as catalogue:
+        catalogue.begin_run("update", time.time())
+        assert (source / "catalogue.db-wal").stat().st_size
+        assert synced(source, tmp_path / "a")["fetched"] == SLIDES
+        with by_serve(source) as published:
+            assert synced(published.url, tmp_path / "b")["fetched"] == SLIDES
+    assert len(column(tmp_path / "a", "select * from runs where ended is null")) == 1
+    verified(tmp_path / "b")
+
+
+class _NoImages(SimpleHTTPRequestHandler):
+    """A server whose disk of images is gone."""
+
+    def send_head(self) -> BytesIO | BinaryIO | None:
+        if not self.path.startswith("/images/"):
+            return super().send_head()
+        self.send_error(503)
+        return None
+
+
+def test_a_site_that_gives_no_image_any_more_ends_it(tmp_path: Path, source: Path) -> None:
+    stop, root = threading.Event(), tmp_path / "copy"
+    handler = functools.partial(_NoImages, directory=str(source))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with (
+            Transport(patience=Patience(tries=1, pause=0.01), stop=stop) as transport,
+            pytest.raises(Unreachable, match=r"gives no image any more; the last: .*503"),
+        ):
+            synchronize(Web(url, transport, stop), root, Silent(), Brake(), delete=False)
+        server.shutdown()
+    assert synced(source, root)["fetched"] == SLIDES
+
+
+def test_two_never_write_to_one_mirror(tmp_path: Path, source: Path) -> None:
+    with started("sync", source, tmp_path / "copy", "--rate", "1k") as first:
+        while not (tmp_path / "copy/images").exists():
+            time.sleep(0.01)
+        result = run("sync", source, tmp_path / "copy")
+        assert result.code == 5 and "another run (sync, pid" in result.sentence
+        first.send_signal(signal.SIGINT)
+        assert ended(first).code == 130
+    assert synced(source, tmp_path / "copy")["failed"] == []
+
+
+# Killed ----------------------------------------------------------------------------
+
+
+def _next(root: Path, source: Path, chance: random.Random) -> Result:
+    """What `verify` says after a sync that was killed somewhere; a mirror may not be there yet."""
+    with started("sync", source, root, "--rate", "60k") as process:
+        time.sleep(chance.uniform(0.15, 0.9))
+        process.kill()
+        process.wait()
+    if not (root / "tcgamirror.toml").exists():
+        return Result(0, "", "")
+    return run("--mirror", root, "verify")
+
+
+def test_killed_at_any_moment_the_next_one_ends_right(tmp_path: Path, source: Path) -> None:
+    root, chance = tmp_path / "copy", random.Random(7)
+    for number in range(KILLS):
+        result = _next(root, source, chance)
+        assert result.code == 0, (number, result)
+        if number % 5 == 2:
+            # The next ones have images to replace, too.
+            synced(source, root)
+            for path in paths(source)[number % SLIDES :]:
+                replace_image(source, path)
+    assert synced(source, root)["failed"] == []
+    assert images(root) == images(source) and dump(root) == dump(source)
+    verified(root)
+
+
+def test_a_row_is_never_done_without_its_image(tmp_path: Path, source: Path) -> None:
+    root = tmp_path / "copy"
+    synced(source, root)
+    for path in paths(source):
+        replace_image(source, path)
+    wrong = []
+    with started("sync", source, root, "--rate", "40k") as process:
+        while process.poll() is None:
+            wrong += _mismatches(root)
+    wrong += _mismatches(root)
+    assert wrong == [] and dump(root) == dump(source)
+
+
+def _mismatches(root: Path) -> list[object]:
+    """Images that are done and have another size than told, by one look at each."""
+    try:
+        told = rows(root, "select path, bytes from mirror where status = 'done'")
+    except sqlite3.OperationalError:
+        return []
+    odd = [path for path, size in told if (root / str(path)).stat().st_size != size]
+    # It may have been moved since the rows were read; then they are others by now.
+    return [path for path in odd if _still(root, str(path))]
+
+
+def _still(root: Path, path: str) -> bool:
+    sizes = column(root, f"select bytes from mirror where status = 'done' and path = '{path}'")
+    return bool(sizes) and (root / path).stat().st_size != sizes[0]

@@ -1,0 +1,361 @@
+"""Catalogues from elsewhere, by `import` and by `sync`: one reader takes ours, and nothing else."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import struct
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.catalogue import database
+from tcgamirror.catalogue.schema import MIGRATIONS
+from tcgamirror.model.errors import Damaged, TcgaMirrorError
+from tcgamirror.system.interrupt import Brake
+from tcgamirror.transfer import untrusted
+from tcgamirror.transfer.columns import TABLES
+from tcgamirror.transfer.sync.remote import Folder
+from tcgamirror.transfer.sync.synchronizer import synchronize
+from tests.gdc import Listed, StandIn
+from tests.support.carrying import (
+    again,
+    catalogue,
+    exported,
+    imported,
+    inside,
+    known,
+    refused,
+    resummed,
+)
+from tests.support.mirrors import contents, images, made, updated
+from tests.support.publishing import Silent, by_python, synced
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory, small_slides: tuple[Listed, ...]) -> Path:
+    """A directory with an export of three slides, never to be changed."""
+    folder = tmp_path_factory.mktemp("foreign")
+    with StandIn(small_slides) as gdc:
+        updated(made(folder / "m", gdc, slides=3))
+    return exported(folder / "m", folder / "export")
+
+
+@pytest.fixture
+def copy(export: Path, tmp_path: Path) -> Path:
+    return again(export, tmp_path / "e")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Alone in its directory, so that what is left shows."""
+    (tmp_path / "place").mkdir()
+    return tmp_path / "place"
+
+
+def refused_by_sync(root: Path, source: Path) -> str:
+    """The sentence of a sync that is refused and leaves nothing; in this process, for speed."""
+    folder = Folder(source, None, threading.Event())
+    with pytest.raises(TcgaMirrorError) as caught:
+        synchronize(folder, root, Silent(), Brake(), delete=False)
+    assert not root.exists()
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    return sentence
+
+
+def refused_by_both(place: Path, source: Path) -> str:
+    """What both say of the catalogue."""
+    ours, theirs = refused(place / "i", source), refused_by_sync(place / "s", source)
+    start = f"{source} cannot be imported: its catalogue "
+    assert ours.startswith(start)
+    assert theirs == ours.replace(start, f"the catalogue of {source} ")
+    return ours.removeprefix(start)
+
+
+# Schemas -----------------------------------------------------------------------------
+
+SCHEMAS = {
+    "trigger": "CREATE TRIGGER evil AFTER INSERT ON slides BEGIN DELETE FROM facts; END",
+    "view": "CREATE VIEW evil AS SELECT * FROM slides",
+    "view in place of a table": "ALTER TABLE facts RENAME TO f; "
+    "CREATE VIEW facts AS SELECT 'fixed at init' AS key, '4 µm/px, exact, png' AS value",
+    "other view": "DROP VIEW mirror; CREATE VIEW mirror AS SELECT load_extension('evil') AS path",
+    "no view": "DROP VIEW mirror",
+    "table": "CREATE TABLE evil (a)",
+    "column": "ALTER TABLE slides ADD COLUMN evil TEXT DEFAULT 'a'",
+    "index": "CREATE INDEX evil ON slides (hex(file_name))",
+    "no index": "DROP INDEX slides_by_file_id",
+    "virtual table": "CREATE VIRTUAL TABLE evil USING fts5(a)",
+    "no text": "PRAGMA writable_schema = ON; "
+    "UPDATE sqlite_schema SET sql = CAST(x'435245415445ff' AS TEXT) WHERE name = 'facts'",
+    "newer": "PRAGMA user_version = 999",
+    "none": "PRAGMA user_version = 0",
+    "another's": "PRAGMA application_id = 7",
+}
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_another_schema_is_refused(copy: Path, place: Path, name: str) -> None:
+    with catalogue(copy) as connection:
+        connection.executescript(SCHEMAS[name])
+    words = {"newer": "newer tcgamirror", "none": "is no catalogue", "another's": "is no catalogue"}
+    words["no text"] = "is damaged"
+    assert words.get(name, "has another schema") in refused_by_both(place, copy)
+
+
+def test_every_column_has_a_check() -> None:
+    with closing(sqlite3.connect(":memory:")) as blank:
+        database.migrate(blank)
+        tables = blank.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        assert {name for (name,) in tables} == set(TABLES)
+        for table, checks in TABLES.items():
+            columns = blank.execute(f"SELECT name FROM pragma_table_info('{table}')")
+            assert {name for (name,) in columns} == set(checks)
+
+
+def test_what_sqlite_itself_leaves_behind_is_let_be(copy: Path, tmp_path: Path) -> None:
+    with catalogue(copy) as connection:
+        connection.executescript(
+            "ANALYZE; CREATE TABLE a (b INTEGER PRIMARY KEY AUTOINCREMENT); DROP TABLE a"
+        )
+        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+        assert {"sqlite_sequence", "sqlite_stat1"} <= names
+    assert imported(tmp_path / "i", copy)["images"] == 3
+    assert synced(copy, tmp_path / "s")["fetched"] == 3
+
+
+def older(path: Path) -> None:
+    """The catalogue at `path` as the first version of this program would have made it."""
+    with closing(sqlite3.connect(path)) as now, closing(sqlite3.connect(f"{path}.1")) as then:
+        database.migrate(then, MIGRATIONS[:1])
+        for table in TABLES:
+            names = [name for _, name, *_ in then.execute(f"PRAGMA table_info({table})")]
+            found = now.execute(f"SELECT {', '.join(names)} FROM {table}")
+            then.executemany(
+                f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
+                found,
+            )
+        then.commit()
+    Path(f"{path}.1").replace(path)
+
+
+def test_an_older_version_s_is_brought_up(export: Path, copy: Path, tmp_path: Path) -> None:
+    """But for the number of patched tiles, which the first version did not count."""
+    older(copy / "catalogue.db")
+    resummed(copy)
+    before = (copy / "catalogue.db").read_bytes()
+    imported(tmp_path / "import", copy)
+    assert synced(copy, tmp_path / "folder")["fetched"] == 3
+    with by_python(copy) as published:
+        assert synced(published.url, tmp_path / "web")["fetched"] == 3
+    of_mirror, *others = known(export)
+    expected = [[(*row[:-1], None) for row in of_mirror], *others]
+    for name in ("import", "folder", "web"):
+        assert known(tmp_path / name) == expected
+        assert images(tmp_path / name) == images(export)
+    assert (copy / "catalogue.db").read_bytes() == before
+
+
+# Values ------------------------------------------------------------------------------
+
+VALUES = {
+    "path above": ("images", "path = 'images/../../evil.png'"),
+    "path absolute": ("images", "path = '/etc/passwd'"),
+    "path of another": ("images", "path = (SELECT path FROM images ORDER BY rowid LIMIT 1)"),
+    "path of no image": ("images", "path = 'images/TCGA-OV/a.png'"),
+    "day that never was": ("images", "fetched_at = '2026-02-30T00:00:00Z'"),
+    "year that never was": ("images", "fetched_at = '0000-01-01T00:00:00Z'"),
+    "second that never was": ("sample", "sampled_at = '2026-01-01T00:00:60Z'"),
+    "before there were computers": ("runs", "started = '1066-10-14T09:00:00Z'"),
+    "path in gallery": ("images", "path = 'gallery/index.html'"),
+    "path hidden": ("images", "path = 'images/TCGA-OV/.x'"),
+    "folder hidden": ("images", "path = replace(path, 'images/', 'images/.')"),
+    "folder below": ("images", "path = replace(path, 'images/', 'images/a/')"),
+    "another format": ("images", "path = replace(path, '.png', '.html')"),
+    "file name": ("slides", "file_name = '../a.svs'"),
+    "file id": ("slides", "file_id = '?a=b'"),
+    "project": ("slides", "project_id = '../../etc'"),
+    "blob": ("slides", "primary_site = x'00'"),
+    "blob for an error": ("images", "error = x'00ff'"),
+    "huge text": ("slides", "primary_site = hex(zeroblob(2000000))"),
+    "long text": ("images", "error = hex(zeroblob(400000))"),
+    "text with an end": ("images", "error = 'a' || char(0) || 'b'"),
+    "no UTF-8": ("slides", "primary_site = CAST(x'ff' AS TEXT)"),
+    "text for number": ("images", "width = 'wide'"),
+    "infinite": ("images", "mpp_x = 9e999"),
+    "no resolution": ("images", "mpp_x = NULL"),
+    "digest": ("images", "sha256 = 'A'"),
+    "no digest": ("images", "sha256 = NULL"),
+    "no path": ("images", "path = NULL"),
+    "no status": ("images", "status = 'x'"),
+    "negative": ("images", "bytes = -1"),
+    "moment": ("images", "fetched_at = '<script>'"),
+    "source": ("attempts", "source = 'rm -rf'"),
+    "run": ("runs", "exit_code = 'evil'"),
+    "sampled, no name": ("sample", "file_name = NULL"),
+    "fact": ("facts", "key = char(27) || '[2J'"),
+    "change of no release": ("changes", "merge = 77"),
+}
+ROWS = {
+    "former id of none": "INSERT INTO former_ids VALUES "
+    "('00000000-0000-0000-0000-000000000000', 'a.svs')",
+    "slide of none": "DELETE FROM slides WHERE file_name = (SELECT min(file_name) FROM images)",
+    "sampled, no image": "DELETE FROM images",
+    "image, not sampled": "DELETE FROM sample",
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_value_this_program_never_writes_keeps_all_of_it_out(
+    copy: Path, place: Path, name: str
+) -> None:
+    table, change = VALUES[name]
+    last = f"WHERE rowid = (SELECT max(rowid) FROM {table})"
+    with catalogue(copy) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        assert connection.execute(f"UPDATE {table} SET {change} {last}").rowcount == 1
+    said = refused_by_both(place, copy)
+    assert said.endswith(": nothing is taken") or said.startswith("is damaged"), said
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_that_belong_to_none_are_refused(copy: Path, place: Path, name: str) -> None:
+    with catalogue(copy) as connection:
+        connection.execute(ROWS[name])
+    said = refused_by_both(place, copy)
+    assert "belongs to no" in said or "nothing of what came of it" in said
+
+
+def test_images_of_other_settings_are_refused(copy: Path, place: Path) -> None:
+    with catalogue(copy) as connection:
+        connection.execute("UPDATE facts SET value = '1 µm/px, exact, png' WHERE key LIKE 'fixed%'")
+    assert "are of different mirrors" in refused(place / "i", copy)
+    assert "images of 1 µm/px" in refused_by_sync(place / "s", copy)
+    with catalogue(copy) as connection:
+        connection.execute("UPDATE facts SET value = '4 mm' WHERE key LIKE 'fixed%'")
+    assert "are of different mirrors" in refused(place / "i", copy)
+    assert "which no mirror is" in refused_by_sync(place / "s", copy)
+
+
+def twin(connection: sqlite3.Connection) -> tuple[str, str]:
+    """Adds a slide whose image would lie where that of the first one does; both names."""
+    (name,) = connection.execute("SELECT file_name FROM sample WHERE rank = 1").fetchone()
+    other = name.removesuffix(".svs")
+    for table in ("slides", "sample", "images"):
+        connection.execute(
+            f"CREATE TEMP TABLE twin AS SELECT * FROM {table} WHERE file_name = ?", (name,)
+        )
+        connection.execute("UPDATE twin SET file_name = ?", (other,))
+        if table == "sample":
+            connection.execute("UPDATE twin SET rank = 1000")
+        connection.execute(f"INSERT INTO {table} SELECT * FROM twin")
+        connection.execute("DROP TABLE twin")
+    return name, other
+
+
+def test_no_two_images_lie_in_one_place(export: Path, copy: Path, place: Path) -> None:
+    with catalogue(copy) as connection:
+        name, other = twin(connection)
+    assert f"has an image of {other} at" in refused_by_both(place, copy)
+    # Nor does one lie where another slide's is already.
+    with catalogue(copy) as connection:
+        for table in ("attempts", "images", "sample"):
+            connection.execute(f"DELETE FROM {table} WHERE file_name = ?", (name,))
+    root = place / "there"
+    imported(root, export)
+    before = contents(root)
+    result = inside("--mirror", root, "import", copy)
+    assert result.code == 2 and "would replace that of" in result.sentence
+    with pytest.raises(Damaged, match="which here is that of"):
+        synchronize(Folder(copy, None, threading.Event()), root, Silent(), Brake(), delete=False)
+    assert contents(root) == before
+
+
+def test_a_damaged_one_is_refused(copy: Path, place: Path) -> None:
+    data = bytearray((copy / "catalogue.db").read_bytes())
+    chance = random.Random(3)
+    for number in range(4096, len(data), 300):
+        data[number] = chance.randrange(256)
+    (copy / "catalogue.db").write_bytes(data)
+    assert "damaged on its way" in refused(place / "i", copy)
+    resummed(copy)
+    assert refused_by_both(place, copy).startswith("is damaged")
+    (copy / "catalogue.db").write_text("<html>")
+    resummed(copy)
+    assert "its catalogue is damaged, or no catalogue" in refused(place / "i", copy)
+    assert "is damaged, or no catalogue" in refused_by_sync(place / "s", copy)
+
+
+# Bombs -------------------------------------------------------------------------------
+
+
+def looped(path: Path, table: str, levels: int = 12, fan: int = 200) -> None:
+    """Gives a table of the catalogue fan ** levels rows: each page leads to the next one so often.
+
+    Source: SQLite's file format, interior pages of table b-trees.
+    """
+    with closing(sqlite3.connect(path)) as connection:
+        sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?"
+        (root,) = connection.execute(sql, (table,)).fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+        (count,) = connection.execute("PRAGMA page_count").fetchone()
+    data = path.read_bytes()
+
+    def leading_to(child: int) -> bytes:
+        starts = [size - 5 * number for number in range(1, fan + 1)]
+        head = struct.pack(f">BHHHBI{fan}H", 5, 0, fan, starts[-1], 0, child, *starts)
+        cells = b"".join(struct.pack(">IB", child, number & 127) for number in range(fan))
+        return head.ljust(size - len(cells), b"\0") + cells
+
+    at = (root - 1) * size
+    leaf = data[at : at + size]
+    chain = [leading_to(count + number) for number in range(1, levels + 1)]
+    data = data[:at] + chain[0] + data[at + size :] + b"".join([*chain[1:], leaf])
+    path.write_bytes(data[:28] + struct.pack(">I", len(data) // size) + data[32:])
+
+
+@pytest.mark.parametrize("table", ["sqlite_stat1", "slides", "facts"])
+def test_pages_that_lead_to_each_other_are_not_followed(
+    copy: Path, place: Path, table: str
+) -> None:
+    with catalogue(copy) as connection:
+        connection.execute("ANALYZE")
+    looped(copy / "catalogue.db", table)
+    resummed(copy)
+    begun = time.monotonic()
+    assert refused_by_both(place, copy).startswith("is damaged")
+    assert time.monotonic() - begun < 10
+
+
+def test_a_hundred_thousand_views_are_not_read(copy: Path, place: Path) -> None:
+    with catalogue(copy) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) "
+            "INSERT INTO sqlite_schema SELECT 'view', 'v' || i, 'v' || i, 0, "
+            "'CREATE VIEW v' || i || ' AS SELECT 1, 2, 3, 4, 5, 6, 7, 8, 9' FROM n"
+        )
+    begun = time.monotonic()
+    assert "interrupted" in refused_by_both(place, copy)
+    assert time.monotonic() - begun < 10
+
+
+def test_a_view_of_a_million_words_is_not_read(copy: Path, place: Path) -> None:
+    with catalogue(copy) as connection:
+        connection.execute(f"CREATE VIEW evil AS SELECT {', '.join('1' * 1500)}, '{'a' * 900_000}'")
+    refused_by_both(place, copy)
+
+
+@pytest.mark.parametrize(("limit", "words"), [("MOST_SLIDES", "slides"), ("MOST_ROWS", "changes")])
+def test_more_rows_than_there_can_be_are_refused(
+    copy: Path, place: Path, monkeypatch: pytest.MonkeyPatch, limit: str, words: str
+) -> None:
+    monkeypatch.setattr(untrusted, limit, 2)
+    if words == "changes":
+        with catalogue(copy) as connection:
+            connection.executescript("DELETE FROM attempts; DELETE FROM runs")
+    assert f"rows in its {words}" in refused_by_both(place, copy)

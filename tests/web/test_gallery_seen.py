@@ -1,0 +1,372 @@
+"""The gallery as Chromium shows it: from disk, and from any static web server."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tcgamirror.web.gallery.builder import build
+from tests.support.browser import Visit, needs_browser, served, started, visiting
+from tests.support.crowd import crowd
+from tests.support.mirrors import rows
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = needs_browser
+
+SLIDES = 450
+MARKUP = "<img src=x onerror=alert(1)></script><script>alert(2)</script>'\"&amp;\u202e\x07"
+
+
+def quiet(done: int, total: int) -> None:
+    """No progress is shown."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with started() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """450 slides; the first of them says hostile things, the second is of unknown resolution."""
+    root = tmp_path_factory.mktemp("shown") / "mirror"
+    home = crowd(root, SLIDES)
+    with closing(sqlite3.connect(root / "catalogue.db")) as connection, connection:
+        done = connection.execute(
+            "SELECT file_name FROM mirror WHERE status = 'done' ORDER BY sample_rank LIMIT 3"
+        ).fetchall()
+        connection.execute(
+            "UPDATE slides SET project_id = ?1, primary_site = ?1, slide_barcode = ?1, "
+            "case_barcode = ?1, disease_type = ?1, listed_in = ?1 WHERE file_name = ?2",
+            (MARKUP, done[0][0]),
+        )
+        connection.execute(
+            "UPDATE images SET mpp_x = NULL, mpp_y = NULL, base_mpp = NULL, "
+            "mpp_source = 'unknown' WHERE file_name = ?",
+            done[1],
+        )
+    build(home, quiet)
+    return root
+
+
+@pytest.fixture(params=["file", "http"])
+def base(request: pytest.FixtureRequest, mirror: Path) -> Iterator[str]:
+    if request.param == "file":
+        yield mirror.as_uri()
+    else:
+        with served(mirror) as address:
+            yield address
+
+
+@pytest.fixture
+def visit(browser: Browser, base: str) -> Iterator[Visit]:
+    """A visit that ends well only if nothing complained and nobody else was asked."""
+    with visiting(browser, base) as visit:
+        yield visit
+        visit.check()
+
+
+@pytest.fixture
+def disk(browser: Browser, mirror: Path) -> Iterator[Visit]:
+    """As `visit`, from disk alone."""
+    with visiting(browser, mirror.as_uri()) as visit:
+        yield visit
+        visit.check()
+
+
+def name_of(mirror: Path, condition: str) -> str:
+    ((name,), *_) = rows(
+        mirror, f"SELECT file_name FROM mirror WHERE {condition} ORDER BY sample_rank"
+    )
+    return str(name)
+
+
+def count_of(mirror: Path, condition: str) -> int:
+    ((count,),) = rows(mirror, f"SELECT count(*) FROM mirror WHERE {condition}")
+    return int(str(count))
+
+
+def found(visit: Visit) -> int:
+    """The number of slides that the grid says are as asked."""
+    return int(visit.page.inner_text("#count").split()[0].replace(",", ""))
+
+
+def bar(visit: Visit) -> tuple[float, float, float]:
+    """Pixels of the scale bar and of the image, and the µm that the bar says it is long."""
+    visit.page.wait_for_selector("#bar")
+    bar, image, micrometres = visit.page.evaluate(
+        "['bar', 'image'].map((id) => document.getElementById(id).getBoundingClientRect().width)"
+        ".concat(Number(document.getElementById('scale').dataset.micrometres))"
+    )
+    return bar, image, micrometres
+
+
+def assert_right(visit: Visit, width: int, mpp: float) -> None:
+    pixels, shown, micrometres = bar(visit)
+    right = micrometres / mpp * shown / width
+    assert pixels == pytest.approx(right, abs=0.1)
+    assert 1 < pixels <= shown
+    words = visit.page.inner_text("#length")
+    assert words in (f"{micrometres:g} µm", f"{micrometres / 1000:g} mm")
+    assert str(micrometres).rstrip("0.")[:1] in ("1", "2", "5")
+
+
+def test_the_grid_is_filtered(visit: Visit, mirror: Path) -> None:
+    visit.go("index.html")
+    assert found(visit) == SLIDES
+    for control, column, word in (
+        ("project", "project_id", "TCGA-LUAD"),
+        ("site", "primary_site", "Brain"),
+        ("kind", "kind", "tissue"),
+        ("status", "status", "failed"),
+    ):
+        visit.go("index.html")
+        visit.page.select_option(f"#{control}", word)
+        wanted = count_of(mirror, f"{column} = '{word}'")
+        visit.until(f"document.querySelectorAll('.card').length == {wanted}")
+        assert found(visit) == wanted
+
+
+def test_filters_are_combined_and_kept_in_the_address(visit: Visit, mirror: Path) -> None:
+    visit.go("index.html")
+    visit.page.select_option("#site", "Brain")
+    visit.page.select_option("#status", "done")
+    visit.page.fill("#text", "tcga-gbm dx1")
+    condition = "project_id = 'TCGA-GBM' AND slide_barcode LIKE '%DX1' AND status = 'done'"
+    wanted = count_of(mirror, condition)
+    visit.until(f"document.querySelectorAll('.card').length == {wanted}")
+    visit.page.reload()
+    assert found(visit) == wanted
+    assert visit.page.input_value("#text") == "tcga-gbm dx1"
+    visit.page.click("text=Clear")
+    visit.until("location.hash.length < 2")
+    assert found(visit) == SLIDES
+
+
+def test_a_slide_is_opened_and_left(visit: Visit, mirror: Path) -> None:
+    visit.go("index.html#status=done&kind=tissue")
+    visit.page.click("#grid li:nth-child(2) a")
+    visit.page.wait_for_selector("#image:not([hidden])")
+    barcode = visit.page.inner_text("#title")
+    assert count_of(mirror, f"slide_barcode = '{barcode}' AND kind = 'tissue'") == 1
+    facts = visit.page.inner_text("#facts")
+    columns = "file_id, sha256, path, mpp_x, fetched_at, case_barcode"
+    (row,) = rows(mirror, f"SELECT {columns} FROM mirror WHERE slide_barcode = '{barcode}'")
+    assert [value for value in row if str(value) not in facts] == []
+    assert f"https://portal.gdc.cancer.gov/files/{row[0]}" in [
+        link.get_attribute("href") for link in visit.page.query_selector_all("#facts a")
+    ]
+    visit.page.click("#after")
+    visit.until(f"document.getElementById('title').textContent != '{barcode}'")
+    visit.page.click("#back")
+    visit.page.wait_for_selector(".card")
+    assert found(visit) == count_of(mirror, "status = 'done' AND kind = 'tissue'")
+
+
+@pytest.mark.parametrize("window", [(1280, 800), (700, 900), (360, 640), (2400, 1300)])
+def test_the_scale_bar_is_right_at_every_size(
+    browser: Browser, mirror: Path, window: tuple[int, int]
+) -> None:
+    name = name_of(mirror, "mpp_x IS NOT NULL AND status = 'done' AND project_id LIKE 'TCGA%'")
+    ((width, mpp),) = rows(mirror, f"SELECT width, mpp_x FROM mirror WHERE file_name = '{name}'")
+    with visiting(browser, mirror.as_uri(), window=window) as visit:
+        visit.go(f"slide.html#slide={name}")
+        assert_right(visit, int(str(width)), float(str(mpp)))
+        for zoom in ("1", "2", "4", "fit"):
+            visit.page.click(f"[data-zoom='{zoom}']")
+            assert_right(visit, int(str(width)), float(str(mpp)))
+            if zoom != "fit":
+                assert bar(visit)[1] == pytest.approx(int(str(width)) * int(zoom))
+        visit.page.emulate_media(media="print")
+        assert_right(visit, int(str(width)), float(str(mpp)))
+        visit.check()
+
+
+def test_there_is_no_scale_bar_where_the_resolution_is_unknown(disk: Visit, mirror: Path) -> None:
+    name = name_of(mirror, "mpp_x IS NULL AND status = 'done'")
+    disk.go(f"slide.html#slide={name}")
+    disk.page.wait_for_selector("#image:not([hidden])")
+    assert disk.page.is_hidden("#scale")
+    assert "the resolution of this slide is unknown" in disk.page.inner_text("#said")
+
+
+def test_there_is_no_scale_bar_for_another_image_than_the_catalogue_knows(
+    browser: Browser, tmp_path: Path
+) -> None:
+    home = crowd(tmp_path / "other", 1)
+    with closing(sqlite3.connect(home.root / "catalogue.db")) as connection, connection:
+        connection.execute("UPDATE images SET width = width + 1")
+    build(home, quiet)
+    with visiting(browser, home.root.as_uri()) as visit:
+        visit.go(f"slide.html#slide={name_of(home.root, 'width > 0')}")
+        visit.page.wait_for_selector("#image:not([hidden])")
+        assert visit.page.is_hidden("#scale")
+        assert "another size" in visit.page.inner_text("#said")
+        visit.check()
+
+
+def test_a_failed_slide_says_why(disk: Visit, mirror: Path) -> None:
+    name = name_of(mirror, "status = 'failed'")
+    ((error,),) = rows(mirror, f"SELECT error FROM mirror WHERE file_name = '{name}'")
+    disk.go(f"slide.html#slide={name}")
+    disk.page.wait_for_selector("#said:not([hidden])")
+    assert str(error) in disk.page.inner_text("#said")
+
+
+def test_an_unknown_slide_is_told(disk: Visit) -> None:
+    disk.go("slide.html#slide=%3Cscript%3E")
+    assert disk.page.inner_text("#title") == "No such slide"
+
+
+def test_hostile_texts_are_only_shown(visit: Visit, mirror: Path) -> None:
+    name = name_of(mirror, "disease_type LIKE '%onerror%'")
+    shown = MARKUP.replace("\u202e\x07", "\ufffd\ufffd")
+    visit.go("index.html#text=onerror")
+    assert visit.page.text_content(".card .name") == shown
+    visit.page.wait_for_selector(".card img:not([hidden])")
+    visit.go(f"slide.html#slide={name}")
+    visit.page.wait_for_selector("#image:not([hidden])")
+    assert visit.page.text_content("#title") == shown
+    visit.go("overview.html")
+    assert MARKUP[:20] in str(visit.page.text_content("#main"))
+    assert visit.page.query_selector_all("script:not([src]), #main img") == []
+
+
+def test_keys_are_enough(disk: Visit) -> None:
+    page = disk.page
+    disk.go("index.html")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("/")
+    page.keyboard.type("tcga-luad done")
+    disk.until("/^[0-9]+ of /.test(document.getElementById('count').textContent)")
+    for _ in range(7):
+        page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "card"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#image:not([hidden])")
+    first = page.inner_text("#title")
+    page.keyboard.press("ArrowRight")
+    disk.until(f"document.getElementById('title').textContent != '{first}'")
+    page.keyboard.press("4")
+    page.wait_for_selector("[data-zoom='4'][aria-pressed='true']")
+    assert page.get_attribute("#pane", "tabindex") == "0"
+    page.keyboard.press("0")
+    page.keyboard.press("ArrowLeft")
+    disk.until(f"document.getElementById('title').textContent == '{first}'")
+
+
+@pytest.mark.parametrize("name", ["index.html", "slide.html", "overview.html"])
+def test_a_screen_reader_finds_its_way(disk: Visit, mirror: Path, name: str) -> None:
+    slide = name_of(mirror, "status = 'done'")
+    disk.go(f"{name}#slide={slide}" if name == "slide.html" else name)
+    disk.page.wait_for_timeout(300)
+    lacking = disk.page.evaluate("""() => {
+        const all = (selector) => [...document.querySelectorAll(selector)];
+        return [
+            ...["header", "nav", "main", "h1", "footer"].filter((name) => !all(name).length),
+            ...all("input, select").filter((each) => !each.labels.length).map((each) => each.id),
+            ...all("img:not([hidden])").filter((each) => !each.alt).map((each) => each.outerHTML),
+            ...all("svg").filter((each) => !each.getAttribute("aria-labelledby")).map(String),
+            ...all("button, a[href]").filter((each) => !each.textContent.trim()).map(String),
+            ...all("nav").filter((each) => !each.ariaLabel).map((each) => each.outerHTML),
+            ...(document.documentElement.lang === "en" ? [] : ["lang"]),
+        ];
+    }""")
+    assert lacking == []
+
+
+_CONTRAST = """(selectors) => {
+    const channel = (value) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+    const light = (text) => {
+        const [r, g, b] = text.match(/[0-9.]+/g).map((each) => channel(each / 255));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ground = (element) => {
+        for (let each = element; each; each = each.parentElement) {
+            const colour = getComputedStyle(each).backgroundColor;
+            if (!/, 0\\)$/.test(colour)) return colour;
+        }
+        return "rgb(255, 255, 255)";
+    };
+    return selectors.map((selector) => {
+        const element = document.querySelector(selector);
+        if (!element) return [selector, 0];
+        const pair = [getComputedStyle(element).color, ground(element)].map(light);
+        return [selector, (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05)];
+    }).filter(([, ratio]) => ratio < 4.5);
+}"""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_texts_stand_out(browser: Browser, mirror: Path, dark: bool) -> None:
+    look = "dark" if dark else "light"
+    with visiting(browser, mirror.as_uri(), dark=dark) as visit:
+        page = visit.page
+        visit.go("index.html")
+        page.wait_for_selector(".card img:not([hidden])")
+        brightness = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+        assert (int(brightness.split("(")[1].split(",")[0]) < 128) == dark
+        texts = [".brand", ".about", ".top a", "label", "#count", ".card .name", ".card .mpp"]
+        states = [".status.done", ".status.failed", ".status.pending"]
+        assert page.evaluate(_CONTRAST, [*texts, *states, "footer p", ".none"]) == []
+        visit.shoot(f"grid-{look}")
+        name = name_of(mirror, "status = 'done' AND mpp_x > 0")
+        visit.go(f"slide.html#slide={name}")
+        page.wait_for_selector("#image:not([hidden])")
+        assert page.evaluate(_CONTRAST, ["dt", "dd", "#length", ".out", "h2", "#place"]) == []
+        visit.shoot(f"slide-{look}", whole=True)
+        visit.go("overview.html")
+        assert page.evaluate(_CONTRAST, [".tile dt", ".tile small", "summary", ".key"]) == []
+        visit.shoot(f"overview-{look}", whole=True)
+        visit.check()
+
+
+def test_pages_are_turned_and_thumbnails_come_when_they_are_seen(disk: Visit) -> None:
+    page = disk.page
+    disk.go("index.html#sort=rank")
+    page.wait_for_selector(".card img:not([hidden])")
+    assert page.locator(".card").count() == 200
+    assert page.locator(".card img:not([hidden])").count() < 100
+    disk.settle(".pager.low")
+    page.click(".pager.low >> text=Next")
+    disk.until("document.querySelector('.here').textContent == '2 of 3'")
+    assert page.evaluate("window.scrollY") == 0
+    page.click("[aria-label='Last page'] >> nth=0")
+    disk.until("document.querySelector('.here').textContent == '3 of 3'")
+    assert page.locator(".card").count() == SLIDES - 400
+
+
+def test_twelve_thousand_slides_are_usable(browser: Browser, tmp_path: Path) -> None:
+    home = crowd(tmp_path / "many", 12_000)
+    begun = time.monotonic()
+    made = build(home, quiet)
+    print(f"made in {time.monotonic() - begun:.1f} s: {made}")
+    begun = time.monotonic()
+    assert build(home, quiet).files == 0
+    again = time.monotonic() - begun
+    assert again < 20
+    with visiting(browser, home.root.as_uri()) as visit:
+        begun = time.monotonic()
+        visit.go("index.html")
+        visit.page.wait_for_selector(".card img:not([hidden])")
+        shown = time.monotonic() - begun
+        begun = time.monotonic()
+        visit.page.fill("#text", "tcga-brca failed")
+        visit.until("/^[0-9,]+ of /.test(count.textContent)")
+        filtered = time.monotonic() - begun
+        print(f"again in {again:.1f} s, shown in {shown:.2f} s, filtered in {filtered:.2f} s")
+        assert shown < 10
+        assert filtered < 5
+        visit.shoot("many")
+        visit.check()
