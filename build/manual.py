@@ -101,7 +101,7 @@ def main(folder: Path) -> None:
     completions = folder / "completions"
     completions.mkdir(exist_ok=True)
     for shell in SHELLS:
-        (completions / NAMES[shell]).write_text(script(shell), encoding="utf-8")
+        (completions / NAMES[shell]).write_text(script(grammar(), shell), encoding="utf-8")
 
 
 if __name__ == "__main__":

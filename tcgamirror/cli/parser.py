@@ -114,12 +114,14 @@ def grammar() -> argparse.ArgumentParser:
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line as said. Raises WrongUse; --help and --version raise SystemExit."""
-    given, unknown = grammar().parse_known_args(arguments)
+    parser = grammar()
+    given, unknown = parser.parse_known_args(arguments)
     if unknown:
         raise WrongUse(
             f"{given.command} does not take {' '.join(map(repr, unknown))} "
             f"(see tcgamirror {given.command} --help)"
         )
+    given.parser = parser
     return given
 
 

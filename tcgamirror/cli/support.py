@@ -11,15 +11,12 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import shtab
-
 from tcgamirror import __version__
 from tcgamirror.cli.common import home_of
-from tcgamirror.cli.parser import grammar
 from tcgamirror.mirror import settings as setting
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.model import text as words
@@ -38,11 +35,8 @@ PAUSE = 1.0
 
 SHELLS = ("bash", "zsh", "fish")
 
-_PATHS = {
-    **dict.fromkeys(("DIR", "DST"), shtab.DIRECTORY),
-    **dict.fromkeys(("FILE", "SRC", "DEST"), shtab.FILE),
-}
-"""What a place-holder in the help stands for."""
+_FOLDERS, _FILES = ("DIR", "DST"), ("FILE", "SRC", "DEST")
+"""Place-holders in the help that stand for paths."""
 
 
 def doctor(given: argparse.Namespace) -> ExitCode:
@@ -192,21 +186,23 @@ def _licence_texts() -> Iterator[tuple[str, str]]:
 
 def completion(given: argparse.Namespace) -> ExitCode:
 
-    print(script(given.shell), end="")
+    print(script(given.parser, given.shell), end="")
     return ExitCode.DONE
 
 
-def script(shell: str) -> str:
+def script(parser: argparse.ArgumentParser, shell: str) -> str:
     """The text for the shell to read."""
-    parser = grammar()
-    _mark_paths(parser)
+    import shtab
+
+    folders = dict.fromkeys(_FOLDERS, shtab.DIRECTORY)
+    _mark_paths(parser, folders | dict.fromkeys(_FILES, shtab.FILE))
     return shtab.complete(parser, shell=shell, root_prefix="tcgamirror")
 
 
-def _mark_paths(parser: argparse.ArgumentParser) -> None:
+def _mark_paths(parser: argparse.ArgumentParser, paths: Mapping[str, object]) -> None:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
-                _mark_paths(command)
-        elif action.metavar in _PATHS:
-            action.complete = _PATHS[action.metavar]  # type: ignore[attr-defined]
+                _mark_paths(command, paths)
+        elif isinstance(action.metavar, str) and action.metavar in paths:
+            action.complete = paths[action.metavar]  # type: ignore[attr-defined]
