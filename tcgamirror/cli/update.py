@@ -10,6 +10,7 @@ import sys
 import tempfile
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tcgamirror.catalogue.queue import Standing
 from tcgamirror.cli import output
@@ -20,11 +21,13 @@ from tcgamirror.mirror.eventlog import RunLog
 from tcgamirror.mirror.fetch import Wishes
 from tcgamirror.mirror.forecast import Forecast
 from tcgamirror.mirror.settings import byte_rate
-from tcgamirror.mirror.update import Report, perform, rehearsed
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, TcgaMirrorError
 from tcgamirror.system.files import room
 from tcgamirror.system.interrupt import Brake
+
+if TYPE_CHECKING:
+    from tcgamirror.mirror.update import Report
 
 SHOWN = 20
 """Slides that a dry run names on the terminal."""
@@ -36,6 +39,8 @@ def update(given: argparse.Namespace) -> ExitCode:
 
 
 def _rehearse(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
+    from tcgamirror.mirror.update import rehearsed
+
     brake = Brake()
     brake.listen()
     watcher = Progress(quiet=given.json)
@@ -109,6 +114,8 @@ def _limits(given: argparse.Namespace, wishes: Wishes) -> Wishes:
 
 
 def _perform(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
+    from tcgamirror.mirror.update import perform
+
     home = home_of(given)
     if getattr(given, "rate", None):
         rate = byte_rate(given.rate, "--rate")

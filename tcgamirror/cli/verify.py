@@ -15,7 +15,6 @@ from tcgamirror.cli.progress import Progress, VerifyProgress
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.mirror.directory import CATALOGUE, Home
 from tcgamirror.mirror.orphans import Stray, image_files, remove_unfinished
-from tcgamirror.mirror.verify import Asked, Deadline, Verified, Wrong, verify_images
 from tcgamirror.model import text
 from tcgamirror.model.errors import Damaged, ExitCode, Interrupted, TcgaMirrorError, WrongUse
 from tcgamirror.system.interrupt import Brake
@@ -23,6 +22,7 @@ from tcgamirror.system.interrupt import Brake
 if TYPE_CHECKING:
     from tcgamirror.mirror.fetch import Fetched, Wishes
     from tcgamirror.mirror.rebuild import Rebuilt
+    from tcgamirror.mirror.verify import Asked, Deadline, Verified, Wrong
 
 SHOWN = 50
 """Files that are named on the terminal."""
@@ -32,6 +32,8 @@ SHOWN = 50
 
 
 def verify(given: argparse.Namespace) -> ExitCode:
+    from tcgamirror.mirror.verify import Asked, Deadline, verify_images
+
     if given.quick and given.decode:
         raise WrongUse("--quick reads no image, --decode all of them; give one of the two")
     home = home_of(given)
@@ -94,6 +96,7 @@ class _Repair:
 
     def _survey(self, catalogue: Catalogue) -> Wishes:
         from tcgamirror.mirror.fetch import Wishes
+        from tcgamirror.mirror.verify import verify_images
 
         reading = VerifyProgress(quiet=self._as_json)
         try:
