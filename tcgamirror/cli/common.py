@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import NoReturn
 
 from tcgamirror.cli import output
 from tcgamirror.mirror.directory import Home
-from tcgamirror.model.errors import TcgaMirrorError
+from tcgamirror.model.errors import TcgaMirrorError, WrongUse
 from tcgamirror.system.interrupt import Brake
 
 
@@ -28,3 +29,46 @@ def leave_if_busy(brake: Brake, error: TcgaMirrorError, *, as_json: bool) -> Non
     if brake.left_behind:
         output.fail(error, as_json=as_json)
         os._exit(error.exit_code)
+
+
+class Parser(argparse.ArgumentParser):
+    """One sentence for a mistake, instead of all that might have been said."""
+
+    def error(self, message: str) -> NoReturn:
+        raise WrongUse(f"{message} (see {self.prog} --help)")
+
+
+def add_command(
+    commands: argparse._SubParsersAction[Parser], name: str, about: str, examples: str = ""
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        help=about,
+        description=about[0].upper() + about[1:] + ".",
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    # Either place is natural. Without a default, so that what stands before is not undone.
+    command.add_argument(
+        "--mirror", type=Path, metavar="DIR", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
+    return command
+
+
+def say_addresses(command: argparse._ActionsContainer) -> None:
+    command.add_argument(
+        "--api", metavar="URL", help="another GDC (default: https://api.gdc.cancer.gov)"
+    )
+    command.add_argument("--tiles", metavar="URL", help="its tile server (default: the GDC's own)")
+    command.add_argument(
+        "--bucket",
+        metavar="URL",
+        help="the open-data bucket, or none (default: that of TCGA; none with another GDC)",
+    )
+
+
+def say_log(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--log", type=Path, metavar="FILE", help="append what is done to FILE as JSON lines"
+    )

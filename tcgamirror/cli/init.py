@@ -13,6 +13,8 @@ from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cli import output
+from tcgamirror.cli.argtypes import byte_count, number, seed, slides, whole_number, workers
+from tcgamirror.cli.common import say_addresses
 from tcgamirror.cli.lock import difference_words
 from tcgamirror.mirror import provenance
 from tcgamirror.mirror import settings as setting
@@ -24,6 +26,15 @@ from tcgamirror.model.errors import ExitCode, WrongUse
 from tcgamirror.model.sampling import By, Candidate, Order
 from tcgamirror.model.slide import SOURCES, ImageFormat
 from tcgamirror.sources.manifest import in_words, slides_of
+
+INIT = """\
+What is chosen here is kept in DIR/tcgamirror.toml and may be changed there, but for
+what images: those of another resolution belong in another mirror.
+
+examples:
+  tcgamirror --mirror tcga init --slides 100 --mpp 15
+  tcgamirror --mirror breast init --slides all --project TCGA-BRCA --max-size 2048
+  tcgamirror --mirror paper init --manifest gdc_manifest.txt --order shuffle --seed 42 --mpp 15"""
 
 
 def init(given: argparse.Namespace) -> ExitCode:
@@ -201,3 +212,92 @@ def _manifest(given: Path | None) -> str | None:
 def _sample_words(settings: Settings) -> str:
     count = "all slides" if settings.slides is None else text.slides(settings.slides)
     return f"{count} {provenance.words(settings.plan)}"
+
+
+def say_init(init: argparse.ArgumentParser) -> None:
+    size = init.add_argument_group("what images (one of --mpp and --max-size)")
+    size.add_argument(
+        "--mpp", type=number, metavar="X", help="the whole slide at exactly X µm per pixel"
+    )
+    size.add_argument(
+        "--max-size",
+        type=whole_number,
+        metavar="PX",
+        help="the whole slide, halved until its longer side has at most PX pixels",
+    )
+    size.add_argument(
+        "--resample",
+        default="exact",
+        choices=["exact", "fast", "native"],
+        help="exact (default); fast: where a JPEG level is reduced at least fourfold, in less "
+        "time, to nearly the same pixels; native: the own pixels of the nearest level that is "
+        "fine enough",
+    )
+    size.add_argument(
+        "--format", default="png", choices=["png", "jpeg", "tiff"], help="default: png"
+    )
+    sample = init.add_argument_group("which slides")
+    sample.add_argument(
+        "--slides", type=slides, default=100, metavar="N", help="how many, or all (default: 100)"
+    )
+    sample.add_argument(
+        "--seed", type=seed, default=0, metavar="S", help="another gives other slides (default: 0)"
+    )
+    sample.add_argument(
+        "--order",
+        default="stable",
+        choices=["stable", "shuffle"],
+        help="stable (default): a larger sample contains the smaller one, and a new release "
+        "shifts nothing; shuffle: random.shuffle over the listing",
+    )
+    sample.add_argument(
+        "--by",
+        default="none",
+        choices=["none", "project_id", "primary_site"],
+        help="go round the projects or sites in turn (default: none)",
+    )
+    sample.add_argument(
+        "--kind",
+        default="diagnostic",
+        choices=["diagnostic", "tissue", "all"],
+        help="fixed slides, frozen ones, or both (default: diagnostic)",
+    )
+    sample.add_argument(
+        "--project",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="only of this one, such as TCGA-BRCA; may be given again (default: any)",
+    )
+    sample.add_argument(
+        "--manifest", type=Path, metavar="FILE", help="list from a GDC manifest, without network"
+    )
+    sample.add_argument(
+        "--lock", type=Path, metavar="FILE", help="the slides and images of a lock file, no others"
+    )
+    ways = init.add_argument_group("how")
+    ways.add_argument(
+        "--via",
+        metavar="SOURCES",
+        help="ways to get a slide, in the order to try them (default: range,tiles,whole)",
+    )
+    ways.add_argument(
+        "--workers",
+        type=workers,
+        metavar="N",
+        help="slides at the same time, up to 64 (default: as many as the cores and connections "
+        "serve)",
+    )
+    ways.add_argument(
+        "--rate",
+        type=byte_count,
+        metavar="BYTES",
+        help="most per second, such as 5M (default: unlimited)",
+    )
+    ways.add_argument(
+        "--work-limit",
+        type=byte_count,
+        metavar="BYTES",
+        help="room for partial downloads, such as 20G (default: what the disk has)",
+    )
+    say_addresses(ways)

@@ -19,6 +19,12 @@ from tcgamirror.system.files import is_another, replacing
 MOST_NAMED = 5
 """Slides named in one line; `lock --check` names them all."""
 
+LOCK = """\
+examples:
+  tcgamirror --mirror tcga lock sample.lock
+  tcgamirror --mirror again init --lock sample.lock
+  tcgamirror --mirror again lock --check sample.lock"""
+
 
 def lock(given: argparse.Namespace) -> ExitCode:
     home = home_of(given)

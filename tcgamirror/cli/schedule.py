@@ -28,6 +28,14 @@ HOURS_AT_MOST = 8
 
 _UNSAFE_IN_A_UNIT = re.compile(r"[^A-Za-z0-9_-]+")
 
+SCHEDULE = """\
+Prints only: it changes nothing. What it prints says where it belongs.
+
+examples:
+  tcgamirror --mirror tcga schedule cron --time 03:30
+  tcgamirror --mirror tcga schedule systemd
+  tcgamirror --mirror tcga schedule slurm > tcga.sbatch"""
+
 
 @dataclass(frozen=True, slots=True)
 class Night:

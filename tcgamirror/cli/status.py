@@ -22,6 +22,28 @@ from tcgamirror.model.errors import ExitCode
 
 _UNKNOWN_MPP = "SELECT count(*) FROM images WHERE status = 'done' AND mpp_x IS NULL"
 
+STATUS = """\
+examples:
+  tcgamirror --mirror tcga status
+  tcgamirror --mirror tcga status --json | jq .pending"""
+
+CHANGES = """\
+The first listing is told in numbers only; --json names every slide.
+
+examples:
+  tcgamirror --mirror tcga changes
+  tcgamirror --mirror tcga changes --since 45.0"""
+
+SHOW = """\
+example:
+  tcgamirror --mirror tcga show TCGA-3C-AALI-01Z-00-DX1"""
+
+QUERY = """\
+examples:
+  tcgamirror --mirror tcga query "select project_id, count(*), avg(mpp_x) from mirror group by 1"
+  tcgamirror --mirror tcga query "select file_name, error from mirror where status = 'failed'"
+  tcgamirror --mirror tcga query "select * from mirror" --format csv > mirror.csv"""
+
 
 def status(given: argparse.Namespace) -> ExitCode:
     home = home_of(given)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcgamirror import __version__
-from tcgamirror.cli.common import home_of
+from tcgamirror.cli.common import Parser, add_command, home_of, say_addresses
 from tcgamirror.mirror import settings as setting
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.model import text as words
@@ -37,6 +37,25 @@ SHELLS = ("bash", "zsh", "fish")
 
 _FOLDERS, _FILES = ("DIR", "DST"), ("FILE", "SRC", "DEST")
 """Place-holders in the help that stand for paths."""
+
+DOCTOR = """\
+Reads a little of everything and changes nothing: in a mirror with its settings, elsewhere
+with the GDC's addresses. The report holds no secrets; send it along when you ask for help.
+
+examples:
+  tcgamirror doctor
+  tcgamirror --mirror tcga doctor --json
+  tcgamirror doctor --report report.txt"""
+
+LICENSES = """\
+example:
+  tcgamirror licenses | less"""
+
+COMPLETION = """\
+examples:
+  tcgamirror completion bash > ~/.local/share/bash-completion/completions/tcgamirror
+  tcgamirror completion zsh > ~/.zfunc/_tcgamirror
+  tcgamirror completion fish > ~/.config/fish/completions/tcgamirror.fish"""
 
 
 def doctor(given: argparse.Namespace) -> ExitCode:
@@ -206,3 +225,19 @@ def _mark_paths(parser: argparse.ArgumentParser, paths: Mapping[str, object]) ->
                 _mark_paths(command, paths)
         elif isinstance(action.metavar, str) and action.metavar in paths:
             action.complete = paths[action.metavar]  # type: ignore[attr-defined]
+
+
+def say_helping(commands: argparse._SubParsersAction[Parser]) -> None:
+    doctor = add_command(commands, "doctor", "look at this machine, mirror and network", DOCTOR)
+    doctor.add_argument("--json", action="store_true", help="as one JSON object")
+    doctor.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write the report and the servers' raw answers to a new file, to be sent to the "
+        "program's authors",
+    )
+    say_addresses(doctor)
+    add_command(commands, "licenses", "the licences of all that is inside", LICENSES)
+    completion = add_command(commands, "completion", "what a shell completes", COMPLETION)
+    completion.add_argument("shell", metavar="SHELL", choices=["bash", "zsh", "fish"])

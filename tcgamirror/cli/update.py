@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from tcgamirror.catalogue.queue import Standing
 from tcgamirror.cli import output
-from tcgamirror.cli.common import home_of, leave_if_busy
+from tcgamirror.cli.argtypes import byte_count, duration, whole_number
+from tcgamirror.cli.common import home_of, leave_if_busy, say_log
 from tcgamirror.cli.lock import difference_words
 from tcgamirror.cli.progress import Progress
 from tcgamirror.mirror.eventlog import RunLog
@@ -31,6 +32,30 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 """Slides that a dry run names on the terminal."""
+
+UPDATE = """\
+What is done is kept: run it again after any interruption, and nightly for new releases.
+Ctrl-C finishes the slides in hand; pressed again, it lets go of them.
+
+examples:
+  tcgamirror --mirror tcga update
+  tcgamirror --mirror tcga update --time-limit 2h --retry-failed
+  tcgamirror --mirror tcga update --dry-run"""
+
+REFRESH = """\
+example:
+  tcgamirror --mirror tcga refresh"""
+
+SAMPLE = """\
+To have more slides, raise sample.slides in DIR/tcgamirror.toml first; what is sampled stays.
+
+example:
+  tcgamirror --mirror tcga sample"""
+
+FETCH = """\
+examples:
+  tcgamirror --mirror tcga fetch --limit 10
+  tcgamirror --mirror tcga fetch --retry-failed"""
 
 
 def update(given: argparse.Namespace) -> ExitCode:
@@ -189,3 +214,34 @@ def _standing_words(standing: Standing) -> str:
             way = output.UNFIT
         failed = f", {standing.failed:,} failed ({way})"
     return f"{standing.done:,} of {text.slides(standing.sampled)} done{failed}"
+
+
+def say_fetching(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--limit", type=whole_number, metavar="N", help="fetch at most N slides (default: all due)"
+    )
+    command.add_argument(
+        "--time-limit",
+        type=duration,
+        metavar="TIME",
+        help="begin no slide after that time, such as 90s, 30m or 2h (default: none)",
+    )
+    command.add_argument(
+        "--rate",
+        type=byte_count,
+        metavar="BYTES",
+        help="most per second, such as 5M (default: as in the settings)",
+    )
+    command.add_argument(
+        "--max-bytes",
+        type=byte_count,
+        metavar="BYTES",
+        help="begin no slide after so many have moved, such as 20G (default: none)",
+    )
+    command.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="try failed slides again now (default: after an hour, then days, up to 30)",
+    )
+    say_log(command)
+    command.add_argument("--json", action="store_true", help="the result as one JSON line")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cli import output
+from tcgamirror.cli.argtypes import duration, whole_number
 from tcgamirror.cli.common import home_of, leave_if_busy
 from tcgamirror.cli.progress import Progress, VerifyProgress
 from tcgamirror.imaging.store import IMAGES
@@ -26,6 +27,22 @@ if TYPE_CHECKING:
 
 SHOWN = 50
 """Files that are named on the terminal."""
+
+VERIFY = """\
+Reads every image that is done and compares digest, size and dimensions. A run that was
+stopped is gone on with by the next one within a week. Takes no lock without --repair.
+
+examples:
+  tcgamirror --mirror tcga verify
+  tcgamirror --mirror tcga verify --repair
+  tcgamirror --mirror tcga verify --sample 500 --json"""
+
+REBUILD = """\
+For a catalogue.db that is damaged or gone. The old one is kept beside the new one.
+
+examples:
+  tcgamirror --mirror tcga rebuild
+  tcgamirror --mirror tcga rebuild --offline"""
 
 
 # verify ----------------------------------------------------------------------------
@@ -242,3 +259,20 @@ def _rebuilt_words(made: Rebuilt) -> list[str]:
     if made.release is None:
         lines.append("its ranks are of these images alone; the next update takes the listing")
     return lines
+
+
+def say_verify(verify: argparse.ArgumentParser) -> None:
+    verify.add_argument("--quick", action="store_true", help="only that files are there, and size")
+    verify.add_argument(
+        "--decode", action="store_true", help="decode every pixel too, also where the digest fits"
+    )
+    verify.add_argument(
+        "--sample", type=whole_number, metavar="N", help="N images, others every day (UTC)"
+    )
+    verify.add_argument(
+        "--repair", action="store_true", help="fetch again what is damaged or missing"
+    )
+    verify.add_argument(
+        "--time-limit", type=duration, metavar="TIME", help="stop after, such as 2h"
+    )
+    verify.add_argument("--json", action="store_true", help="the result as one JSON line")

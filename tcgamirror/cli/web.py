@@ -19,6 +19,13 @@ examples:
   tcgamirror --mirror tcga serve --host 0.0.0.0 --port 8080"""
 
 
+GALLERY = """\
+Open DIR/gallery/index.html in a browser; run this again after an update.
+
+example:
+  tcgamirror --mirror tcga gallery"""
+
+
 # serve -----------------------------------------------------------------------------
 
 
