@@ -67,7 +67,7 @@ build: $(BUILD_VENV)/.ready
 
 test-binary: $(READY)
 	TCGAMIRROR_BINARY=$(CURDIR)/dist/tcgamirror $(PY) -m pytest tests/build/test_binary.py tests/mirror/test_doctor.py \
-		$$(grep -l "tests.support.command" tests/test_*.py | grep -v -e test_binary -e test_doctor)
+		$$(grep -rl --include="test_*.py" "tests.support.command" tests | grep -v -e test_binary -e test_doctor)
 
 install:
 	install -D -m 755 dist/tcgamirror $(DESTDIR)$(PREFIX)/bin/tcgamirror

@@ -29,12 +29,12 @@ EVERY = 0.005
 
 MAKING = {
     "decode": "decoding tiles",
-    "raster": "reducing and resizing",
-    "encode": "packing the image",
+    "resample": "reducing and resizing",
+    "image_writer": "packing the image",
 }
 OTHERS = {
-    **dict.fromkeys(("transport", "connections", "answers", "partial", "svs", "tiff"), "network"),
-    **dict.fromkeys(("catalogue", "fetching", "merging", "database"), "catalogue"),
+    **dict.fromkeys(("client", "watchdog", "response", "sparse_file", "svs", "tiff"), "network"),
+    **dict.fromkeys(("catalogue", "queue", "listing", "database"), "catalogue"),
     **dict.fromkeys(("store", "files"), "writing files"),
 }
 REST = "start, listing and all else"
