@@ -5,10 +5,11 @@ PYTHON ?= python3
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help run test soak bench clean build test-binary install lock build-packages
+.PHONY: help run check test soak bench clean build test-binary install lock build-packages
 
 help:
 	@echo "make run    mirror 12 made-up slides from a stand-in GDC on this machine"
+	@echo "make check  what a change is held to: ruff, mypy, layers, the fast tests"
 	@echo "make test   ruff, mypy and the tests"
 	@echo "make soak   the tests that take long: hundreds of kills and nights, every fault"
 	@echo "make bench  speed, side by side with the published way"
@@ -24,7 +25,19 @@ test: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo
 	$(PY) -m pytest --numprocesses 2 --dist loadfile
+
+# What a change is held to while it is worked on: less than a minute, without the whole commands.
+FAST := tests/test_layout.py tests/model tests/system tests/net tests/catalogue tests/imaging
+
+check: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy --platform darwin
+	$(VENV)/bin/lint-imports --no-logo
+	$(PY) -m pytest --quiet --numprocesses 2 --dist loadfile $(FAST) tcgamirror
 
 soak: $(READY)
 	TCGAMIRROR_SOAK=1 TCGAMIRROR_KILLS=200 $(PY) -m pytest --timeout 7200
