@@ -203,7 +203,10 @@ class Nights:
 
     def _repair(self, copy: Copy) -> None:
         self._do(copy, "verify", "--repair", codes=(0, 3, 7))
-        offered = {name: {file.md5} for name, file in copy.listing.items()}
+        # What is not listed here, or no more, may be had again.
+        offered = self._offered()
+        for name, file in copy.listing.items():
+            offered.setdefault(name, set()).add(file.md5)
         self._check(copy, offered)
         # One that waits to be fetched for another reason is not looked at.
         assert not copy.harmed & copy.done, "damage that verify has not found"
