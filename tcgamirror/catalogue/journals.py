@@ -196,9 +196,10 @@ def copy_database(tree: Tree, name: str, folder: Path, most: int) -> Path:
 def _is_copied(tree: Tree, name: str, copy: Path, most: int) -> bool:
     """Copy all of it; whether nothing has changed meanwhile."""
     with tree.open(name) as file:
-        if not _is_locked(file.fileno()):
+        locked = _is_locked(file.fileno())
+        if locked is None:
             return False
-        before = _state(tree, name, file)
+        before = _state(tree, name, file, locked=locked)
         _copy(file, copy, most)
         # After the database: a journal holds, until its transaction ends, the pages changed.
         for suffix in (ROLLBACK, WAL):
@@ -206,14 +207,15 @@ def _is_copied(tree: Tree, name: str, copy: Path, most: int) -> bool:
             target.unlink(missing_ok=True)
             with suppress(FileNotFoundError), tree.open(name + suffix) as journal:
                 _copy(journal, target, most)
-        return _state(tree, name, file) == before
+        return _state(tree, name, file, locked=locked) == before
 
 
-def _state(tree: Tree, name: str, file: io.FileIO) -> tuple[object, ...]:
+def _state(tree: Tree, name: str, file: io.FileIO, *, locked: bool) -> tuple[object, ...]:
     """Return what a write to the database changes, other than one to the end of its WAL.
 
-    A WAL is only ever added to, until its header changes. It holds what is written
-    to the database meanwhile.
+    locked: whether no rollback journal can be of a transaction that writes to the database,
+    though one may begin. A WAL is only ever added to, until its header changes. It holds
+    what is written to the database meanwhile.
     """
     begun = [b"", b""]
     for place, (suffix, length) in enumerate(((ROLLBACK, 28), (WAL, 32))):
@@ -221,7 +223,7 @@ def _state(tree: Tree, name: str, file: io.FileIO) -> tuple[object, ...]:
             begun[place] = os.pread(journal.fileno(), length, 0)
     rollback, wal = begun
     # But for the count of records, which grows.
-    journals = (rollback[:8], rollback[12:], wal)
+    journals = (b"" if locked else rollback[:8] + rollback[12:], wal)
     # Never opened a second time: closing that would end the lock of the first.
     found = tree.stat(name)
     if wal:
@@ -247,16 +249,19 @@ def _piece(file: io.FileIO) -> bytes:
         raise Damaged(f"the catalogue cannot be read ({error.strerror})") from error
 
 
-def _is_locked(handle: int) -> bool:
-    """Take SQLite's shared lock, which ends with the handle; whether no writer has the database."""
+def _is_locked(handle: int) -> bool | None:
+    """Take SQLite's shared lock, which ends with the handle.
+
+    Return None while a writer has the database, and False where there are no locks.
+    """
     try:
         fcntl.lockf(handle, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, _PENDING)
         fcntl.lockf(handle, fcntl.LOCK_SH | fcntl.LOCK_NB, _SHARED_BYTES, _SHARED)
         fcntl.lockf(handle, fcntl.LOCK_UN, 1, _PENDING)
     except (BlockingIOError, PermissionError):
-        return False
+        return None
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-        # Without locks it counts whether anything has changed.
+        return False
     return True

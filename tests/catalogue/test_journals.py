@@ -212,3 +212,40 @@ def test_what_a_killed_run_left_is_recovered_in_place_and_in_a_copy(
         with Catalogue.open(path, read_only=True) as opened:
             kept = opened.fact("k2999")
         assert (kept is not None) == (mode == "wal")
+
+
+BUSY = """
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
+connection.execute(f"pragma journal_mode = {sys.argv[2]}")
+connection.execute("pragma cache_size = 5")
+number = 0
+while True:
+    number += 1
+    connection.execute("begin immediate")
+    for key in range(200):
+        value = str(number) * 50
+        connection.execute("insert or replace into facts values (?, ?)", (f"k{key}", value))
+    connection.execute("commit")
+    print(number, flush=True)
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_a_copy_beside_a_busy_writer_is_of_one_moment(
+    catalogue: Path, tmp_path: Path, mode: str
+) -> None:
+    command = [sys.executable, "-c", BUSY, str(catalogue), mode]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None and writer.stdout.readline()
+        for number in range(8):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            copy = copy_database(Tree(catalogue.parent), catalogue.name, folder, 1 << 30)
+            with closing(sqlite3.connect(copy)) as connection:
+                assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
+                sql = "select count(distinct value), count(*) from facts where key like 'k%'"
+                assert connection.execute(sql).fetchone() == (1, 200)
+        assert writer.poll() is None
+        writer.kill()
