@@ -8,9 +8,8 @@ from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 
 from tcgamirror.cli import output
-from tcgamirror.cli.output import say
 from tcgamirror.model import text
-from tcgamirror.model.text import in_bytes, in_time, plain, slides
+from tcgamirror.model.text import images, in_bytes, in_time, plain, slides
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -40,37 +39,43 @@ class _Rate:
         return (moved - before) / max(now - since, 0.1)
 
 
-class Progress:
-    """Tells how a run goes: a bar with rate and time left, or a line now and then."""
+class ProgressDisplay:
+    """Progress as a bar with rate and time left on a terminal, as a line a minute elsewhere."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._terminal = not quiet and sys.stderr.isatty()
         self._bar: tqdm[NoReturn] | None = None
         self._total = self._done = self._failed = 0
+        self._size = self._bytes = 0
         self._begun = self._said = time.monotonic()
         self._rate = _Rate()
         self._passing = False
         self._stopping = False
         self._pauses: dict[str, float] = {}
 
-    def listing(self, got: int, total: int) -> None:
-        """So many of the slides have been listed; of 0 if the first answer is awaited."""
-        self._pass(f"listing {got:,} of {slides(total)}" if total else "asking for the listing")
+    def listing(self, listed: int, total: int) -> None:
+        words = f"listing {listed:,} of {slides(total)}" if total else "asking for the listing"
+        if self._terminal:
+            self._passing = True
+            print(f"\r\033[K{words} ...", end="", file=sys.stderr, flush=True)
 
     def note(self, message: str) -> None:
-        """Write one line, quiet or not: it is no progress."""
+        # Quiet or not: a note is not progress.
         self._wipe()
         if self._quiet:
-            say(message)
+            output.say(message)
         else:
             self._line(message)
 
-    def begins(self, total: int, workers: int) -> None:
-        self._wipe()
-        self._total = total
-        self._begun = self._said = time.monotonic()
-        self._rate = _Rate()
+    def pause(self, host: str, seconds: float, reason: str) -> None:
+        self._pauses[host] = time.monotonic() + seconds
+        self.note(f"{host}: {reason}. All requests to it pause for {in_time(seconds)}")
+
+    # Slides that are fetched
+
+    def start_fetch(self, total: int, workers: int) -> None:
+        self._start(total)
         if total and self._terminal:
             from tqdm import tqdm
 
@@ -81,7 +86,7 @@ class Progress:
                 bar_format=f"{{n:,}} of {slides(total)} |{{bar}}| {{elapsed}}{{postfix}}",
             )
 
-    def finished(self, outcome: Outcome) -> None:
+    def add_outcome(self, outcome: Outcome) -> None:
         if outcome.picture is not None:
             self._done += 1
         else:
@@ -91,22 +96,17 @@ class Progress:
         if self._bar is not None:
             self._bar.update()
 
-    def tick(self, bytes_fetched: int, in_hand: int, stopping: bool) -> None:
-        if stopping and not self._stopping and in_hand:
+    def show_fetch(self, bytes_fetched: int, in_flight: int, stopping: bool) -> None:
+        if stopping and not self._stopping and in_flight:
             self._stopping = True
-            self._line(f"finishing {slides(in_hand)}; Ctrl-C again lets go of them at once")
-        words = self._words(bytes_fetched)
+            self._line(f"finishing {slides(in_flight)}; Ctrl-C again lets go of them at once")
+        words = self._fetch_words(bytes_fetched)
         if self._bar is not None:
             self._bar.set_postfix_str(words)
-        elif time.monotonic() - self._said >= QUIET_SECONDS:
-            self._said = time.monotonic()
+        elif self._is_due():
             self._line(f"{self._done + self._failed:,} of {slides(self._total)}, {words}")
 
-    def pauses(self, host: str, seconds: float, reason: str) -> None:
-        self._pauses[host] = time.monotonic() + seconds
-        self.note(f"{host}: {reason}. All requests to it pause for {in_time(seconds)}")
-
-    def _words(self, moved: int) -> str:
+    def _fetch_words(self, moved: int) -> str:
         words = [f"{in_bytes(moved)} at {in_bytes(self._rate.of(moved))}/s"]
         for host, end in tuple(self._pauses.items()):
             if (left := end - time.monotonic()) > 0:
@@ -119,18 +119,51 @@ class Progress:
             words.append(f"{in_time(each * (self._total - ended))} left")
         return ", ".join(words)
 
+    # Images that are read or copied
+
+    def start_images(self, total: int, size: int) -> None:
+        self._start(total)
+        self._size, self._bytes = size, 0
+        if size and self._terminal:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=size, unit="B", unit_scale=True, dynamic_ncols=True)
+
+    def add_images(self, count: int, size: int) -> None:
+        self._done += count
+        self._bytes += size
+        words = f"{self._done:,} of {images(self._total)}"
+        if self._bar is not None:
+            self._bar.set_postfix_str(words, refresh=False)
+            self._bar.update(size)
+        elif self._is_due():
+            if self._bytes:
+                seconds = time.monotonic() - self._begun
+                rest = seconds / self._bytes * (self._size - self._bytes)
+                rate = in_bytes(self._bytes / max(seconds, 0.001))
+                words += f", {in_bytes(self._bytes)} at {rate}/s, {in_time(rest)} left"
+            self._line(words)
+
     def close(self) -> None:
-        """Leaves the terminal as it was."""
+        """Leave the terminal as it was."""
         self._wipe()
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
-    def _pass(self, words: str) -> None:
-        """Shows on a terminal what the next words take the place of."""
-        if self._terminal:
-            self._passing = True
-            print(f"\r\033[K{words} ...", end="", file=sys.stderr, flush=True)
+    def _start(self, total: int) -> None:
+        self.close()
+        self._total, self._done, self._failed = total, 0, 0
+        self._begun = self._said = time.monotonic()
+        self._rate = _Rate()
+
+    def _is_due(self) -> bool:
+        """Return whether it is time for the next line where there is no terminal."""
+        now = time.monotonic()
+        if self._terminal or now - self._said < QUIET_SECONDS:
+            return False
+        self._said = now
+        return True
 
     def _wipe(self) -> None:
         if self._passing:
@@ -141,88 +174,7 @@ class Progress:
         if self._bar is not None:
             self._bar.write(plain(message), file=sys.stderr)
         elif not self._quiet:
-            say(message)
-
-
-class VerifyProgress:
-    """Tells how reading goes: a bar with rate and time left, or a line now and then."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._bar: tqdm[NoReturn] | None = None
-        self._images = self._total = self._bytes = self._size = 0
-        self._begun = self._said = time.monotonic()
-
-    def listing(self, got: int, total: int) -> None:
-        if total and not self._quiet and sys.stderr.isatty():
-            end = "\r\033[K" if got >= total else f"\rlisting {got:,} of {text.slides(total)} "
-            print(end, end="", file=sys.stderr, flush=True)
-
-    def begins(self, images: int, size: int) -> None:
-        self._total, self._size = images, size
-        self._begun = self._said = time.monotonic()
-        if size and not self._quiet and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=size, unit="B", unit_scale=True, dynamic_ncols=True)
-
-    def passed(self, images: int, size: int) -> None:
-        self._images += images
-        self._bytes += size
-        if self._bar is not None:
-            of = f"{self._images:,} of {text.images(self._total)}"
-            self._bar.set_postfix_str(of, refresh=False)
-            self._bar.update(size)
-        elif not self._quiet and time.monotonic() - self._said >= QUIET_SECONDS:
-            self._said = time.monotonic()
-            seconds = self._said - self._begun
-            read = ""
-            if self._bytes:
-                rest = seconds / self._bytes * (self._size - self._bytes)
-                read = (
-                    f", {text.in_bytes(self._bytes)} at "
-                    f"{text.in_bytes(self._bytes / seconds)}/s, {text.in_time(rest)} left"
-                )
-            output.say(f"{self._images:,} of {text.images(self._total)}{read}")
-
-    def close(self) -> None:
-        """Leaves the terminal as it was."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-
-class SyncProgress:
-    """Tells how it goes: a bar of bytes on a terminal, else a line now and then."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._bar: tqdm[NoReturn] | None = None
-        self._images = self._total = 0
-        self._said = time.monotonic()
-
-    def begins(self, images: int, size: int) -> None:
-        self.close()
-        self._images, self._total = 0, images
-        if images and not self._quiet and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=size, unit="B", unit_scale=True, dynamic_ncols=True)
-
-    def passed(self, images: int, size: int) -> None:
-        self._images += images
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"{self._images:,} of {self._total:,}", refresh=False)
-            self._bar.update(size)
-        elif not self._quiet and time.monotonic() - self._said >= QUIET_SECONDS:
-            self._said = time.monotonic()
-            output.say(f"{self._images:,} of {text.images(self._total)}")
-
-    def close(self) -> None:
-        """Leaves the terminal as it was."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+            output.say(message)
 
 
 class TransferProgress:

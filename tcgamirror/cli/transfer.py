@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tcgamirror.cli import output
 from tcgamirror.cli.argtypes import byte_count
 from tcgamirror.cli.common import home_of
-from tcgamirror.cli.progress import SyncProgress, TransferProgress
+from tcgamirror.cli.progress import ProgressDisplay, TransferProgress
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, WrongUse
 from tcgamirror.system.interrupt import Brake
@@ -174,7 +174,7 @@ def sync(given: argparse.Namespace) -> ExitCode:
     root = _destination(given.destination)
     brake = Brake()
     brake.listen()
-    moving = SyncProgress(quiet=given.json)
+    moving = ProgressDisplay(quiet=given.json)
 
     def done_from(source: Publisher) -> Synced:
         if given.dry_run:

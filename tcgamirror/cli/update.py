@@ -17,7 +17,7 @@ from tcgamirror.cli import output
 from tcgamirror.cli.argtypes import byte_count, duration, whole_number
 from tcgamirror.cli.common import home_of, leave_if_busy, say_log
 from tcgamirror.cli.lock import difference_words
-from tcgamirror.cli.progress import Progress
+from tcgamirror.cli.progress import ProgressDisplay
 from tcgamirror.mirror.eventlog import RunLog
 from tcgamirror.mirror.fetch import Wishes
 from tcgamirror.mirror.forecast import Forecast
@@ -68,10 +68,10 @@ def _rehearse(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
 
     brake = Brake()
     brake.listen()
-    watcher = Progress(quiet=given.json)
+    progress = ProgressDisplay(quiet=given.json)
     try:
-        with rehearsed(home_of(given), wishes, watcher, brake) as seen:
-            watcher.close()
+        with rehearsed(home_of(given), wishes, progress, brake) as seen:
+            progress.close()
             # Whoever reads what is printed may keep it waiting.
             brake.give_back()
             if given.json:
@@ -79,7 +79,7 @@ def _rehearse(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
             else:
                 _tell_rehearsed(seen)
     finally:
-        watcher.close()
+        progress.close()
     return ExitCode.DONE
 
 
@@ -148,7 +148,7 @@ def _perform(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
     as_json = getattr(given, "json", False)
     brake = Brake()
     brake.listen()
-    progress = Progress(quiet=as_json)
+    progress = ProgressDisplay(quiet=as_json)
     try:
         with RunLog(given.log, given.command) as log:
             report = perform(home, given.command, wishes, progress, brake, log)

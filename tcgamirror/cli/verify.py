@@ -12,7 +12,7 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cli import output
 from tcgamirror.cli.argtypes import duration, whole_number
 from tcgamirror.cli.common import home_of, leave_if_busy
-from tcgamirror.cli.progress import Progress, VerifyProgress
+from tcgamirror.cli.progress import ProgressDisplay
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.mirror.directory import CATALOGUE, Home
 from tcgamirror.mirror.orphans import Stray, image_files, remove_unfinished
@@ -60,7 +60,7 @@ def verify(given: argparse.Namespace) -> ExitCode:
     deadline = Deadline(brake.stop, asked.time_limit)
     if given.repair:
         return _Repair(home, asked, brake, deadline, as_json=given.json).run()
-    reading = VerifyProgress(quiet=given.json)
+    reading = ProgressDisplay(quiet=given.json)
     try:
         with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
             found = verify_images(home, catalogue, asked, reading, deadline)
@@ -95,7 +95,7 @@ class _Repair:
         from tcgamirror.mirror.fetch import Wishes
         from tcgamirror.mirror.update import perform
 
-        progress = Progress(quiet=self._as_json)
+        progress = ProgressDisplay(quiet=self._as_json)
         nothing = Wishes(refresh=False, sample=False, fetch=False)
         try:
             report = perform(
@@ -115,7 +115,7 @@ class _Repair:
         from tcgamirror.mirror.fetch import Wishes
         from tcgamirror.mirror.verify import verify_images
 
-        reading = VerifyProgress(quiet=self._as_json)
+        reading = ProgressDisplay(quiet=self._as_json)
         try:
             found = verify_images(self._home, catalogue, self._asked, reading, self._deadline)
         finally:
@@ -223,7 +223,7 @@ def rebuild(given: argparse.Namespace) -> ExitCode:
     home = home_of(given)
     brake = Brake()
     brake.listen()
-    reading = VerifyProgress(quiet=given.json)
+    reading = ProgressDisplay(quiet=given.json)
     try:
         made = rebuild_catalogue(home, reading, brake, offline=given.offline)
     finally:

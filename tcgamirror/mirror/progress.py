@@ -1,4 +1,4 @@
-"""The protocol by which a run reports its progress."""
+"""The protocol by which the work on a mirror reports its progress."""
 
 from __future__ import annotations
 
@@ -7,27 +7,40 @@ from typing import Protocol
 from tcgamirror.model.slide import Outcome
 
 
-class Watcher(Protocol):
-    """Who is told how a run goes. Called from the thread that runs it."""
+class Progress(Protocol):
+    """Receiver of the progress of update, verify, rebuild and sync.
 
-    def listing(self, got: int, total: int) -> None:
-        """So many of the slides have been listed; 0 of 0 before the first answer."""
+    Methods are called from the thread that runs the command, `pause` from any thread.
+    """
+
+    def listing(self, listed: int, total: int) -> None:
+        """Report slides listed so far; 0 of 0 before the first response."""
         ...
 
     def note(self, message: str) -> None:
-        """One line that the user should read."""
+        """Report one line that the user should read."""
         ...
 
-    def begins(self, slides: int, workers: int) -> None:
-        """So many slides are about to be fetched, `workers` of them at a time."""
+    def pause(self, host: str, seconds: float, reason: str) -> None:
+        """Report that all requests to a host pause."""
         ...
 
-    def finished(self, outcome: Outcome) -> None: ...
-
-    def pauses(self, host: str, seconds: float, reason: str) -> None:
-        """All requests to the host pause for so long. Called from any thread."""
+    def start_fetch(self, slides: int, workers: int) -> None:
+        """Report that slides are about to be fetched, `workers` of them at a time."""
         ...
 
-    def tick(self, bytes_fetched: int, in_hand: int, stopping: bool) -> None:
-        """Now and then: bytes moved so far, slides in hand."""
+    def add_outcome(self, outcome: Outcome) -> None:
+        """Report a slide that was fetched or failed."""
+        ...
+
+    def show_fetch(self, bytes_fetched: int, in_flight: int, stopping: bool) -> None:
+        """Report bytes fetched so far and slides in flight, several times a second."""
+        ...
+
+    def start_images(self, images: int, size: int) -> None:
+        """Report that images of `size` bytes in all are about to be read or copied."""
+        ...
+
+    def add_images(self, images: int, size: int) -> None:
+        """Report further images that were read or copied, of `size` bytes."""
         ...

@@ -16,7 +16,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Restored, fact_of
@@ -24,6 +23,7 @@ from tcgamirror.imaging.store import IMAGES
 from tcgamirror.mirror.directory import CATALOGUE, FIXED, LOCK, Home
 from tcgamirror.mirror.lockfile import order_of
 from tcgamirror.mirror.orphans import Stray, image_files
+from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.recovery import Images
 from tcgamirror.mirror.refresh import network, note_read
 from tcgamirror.mirror.verify import Deadline, checkers
@@ -42,22 +42,6 @@ LOST = "attempts, runs, changes between releases and former file_ids"
 """What stands nowhere but in a catalogue."""
 
 _JOURNALS = ("-journal", "-wal", "-shm")
-
-
-class Watcher(Protocol):
-    """Who is told how it goes. Called from the thread that began."""
-
-    def listing(self, got: int, total: int) -> None:
-        """So many of the slides have been listed."""
-        ...
-
-    def begins(self, images: int, size: int) -> None:
-        """So many files, of so many bytes in all, are about to be read."""
-        ...
-
-    def passed(self, images: int, size: int) -> None:
-        """So many more are done with."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +65,7 @@ class Rebuilt:
     kept: str | None
 
 
-def rebuild_catalogue(home: Home, watcher: Watcher, brake: Brake, *, offline: bool) -> Rebuilt:
+def rebuild_catalogue(home: Home, progress: Progress, brake: Brake, *, offline: bool) -> Rebuilt:
     """Makes the catalogue anew, holding the lock, and puts it in the old one's place.
 
     offline: from the images alone. Raises NetworkError or BadManifest if the
@@ -99,8 +83,8 @@ def rebuild_catalogue(home: Home, watcher: Watcher, brake: Brake, *, offline: bo
             _check_needed(home, place, unfinished)
         finally:
             _remove(unfinished)
-        listing = None if offline else _listing(home, watcher, brake)
-        found, refused = _Images(home, watcher, brake).read()
+        listing = None if offline else _listing(home, progress, brake)
+        found, refused = _Images(home, progress, brake).read()
         try:
             counts = _fill(home, unfinished, listing, found)
             kept = _swap(unfinished, place)
@@ -159,13 +143,13 @@ def _check_mounted(images: Path, done: int) -> None:
         )
 
 
-def _listing(home: Home, watcher: Watcher, brake: Brake) -> Listing:
+def _listing(home: Home, progress: Progress, brake: Brake) -> Listing:
     manifest = home.settings.manifest
     if manifest is not None:
         return read_manifest(Path(manifest))
-    watcher.listing(0, 0)
+    progress.listing(0, 0)
     with network(home, brake) as transport:
-        return gdc.listing(transport, home.settings.api, on_page=watcher.listing)
+        return gdc.listing(transport, home.settings.api, on_page=progress.listing)
 
 
 # The images ------------------------------------------------------------------------
@@ -174,9 +158,9 @@ def _listing(home: Home, watcher: Watcher, brake: Brake) -> Listing:
 class _Images:
     """Reads what lies in `images/`, by several threads, and tells images from the rest."""
 
-    def __init__(self, home: Home, watcher: Watcher, brake: Brake) -> None:
+    def __init__(self, home: Home, progress: Progress, brake: Brake) -> None:
         self._root = home.root
-        self._watcher = watcher
+        self._progress = progress
         self._deadline = Deadline(brake.stop, None)
         settings = home.settings
         self._images = Images(home.root, settings.form, settings.target, self._deadline.check)
@@ -184,7 +168,7 @@ class _Images:
     def read(self) -> tuple[list[Restored], list[Stray]]:
         """The images that can be taken, one for each slide, and what cannot. Raises Interrupted."""
         paths = list(image_files(self._root))
-        self._watcher.begins(len(paths), sum(map(self._size, paths)))
+        self._progress.start_images(len(paths), sum(map(self._size, paths)))
         taken: dict[str, Restored] = {}
         refused: list[Stray] = []
         batches = in_batches(
@@ -205,7 +189,7 @@ class _Images:
                 taken[image.slide.file_name] = image
                 if other is not None:
                     refused.append(Stray(other.picture.path, f"{path} is a newer one of the slide"))
-            self._watcher.passed(len(batch), sum(self._size(path) for path, _ in batch))
+            self._progress.add_images(len(batch), sum(self._size(path) for path, _ in batch))
         self._deadline.check()
         return list(taken.values()), refused
 

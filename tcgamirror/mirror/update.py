@@ -20,7 +20,7 @@ from tcgamirror.mirror.fetch import Fetched, Pool, Wishes, limits_of
 from tcgamirror.mirror.forecast import Forecast, forecast
 from tcgamirror.mirror.lockfile import Differences, compare, read_lock
 from tcgamirror.mirror.outage import SITE_DOWN_AFTER, Tally, is_away
-from tcgamirror.mirror.progress import Watcher
+from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.refresh import network
 from tcgamirror.mirror.settings import Settings, workers_of
 from tcgamirror.model.errors import (
@@ -78,7 +78,7 @@ class Run:
         home: Home,
         catalogue: Catalogue,
         transport: Transport,
-        watcher: Watcher,
+        progress: Progress,
         brake: Brake,
         log: RunLog | None = None,
     ) -> None:
@@ -86,7 +86,7 @@ class Run:
         self._home = home
         self._catalogue = catalogue
         self._transport = transport
-        self._watcher = watcher
+        self._progress = progress
         self._brake = brake
         self._log = log
 
@@ -101,17 +101,17 @@ class Run:
                 self._catalogue,
                 Path(manifest),
                 accept_shrink=wishes.accept_shrink,
-                say=self._watcher.note,
+                say=self._progress.note,
             )
         else:
-            self._watcher.listing(0, 0)
+            self._progress.listing(0, 0)
             merged = refresh.from_gdc(
                 self._catalogue,
                 self._transport,
                 self.settings.api,
                 accept_shrink=wishes.accept_shrink,
                 force=wishes.force_refresh,
-                on_page=self._watcher.listing,
+                on_page=self._progress.listing,
             )
         if merged is not None and self._log is not None:
             self._log.listing(self._catalogue.release(), merged)
@@ -128,14 +128,14 @@ class Run:
         except (NetworkError, ListingShrunk) as error:
             if not wishes.fetch or self._catalogue.release() is None:
                 raise
-            self._watcher.note(
+            self._progress.note(
                 f"the listing stays as it was: {error}. What is sampled is fetched all the same"
             )
             return None, error
 
     def sample(self) -> int:
         """Fills the sample up; how many slides were added. Raises WrongUse: see `drawing.fill`."""
-        return sample.fill(self._home, self._catalogue, self._watcher.note)
+        return sample.fill(self._home, self._catalogue, self._progress.note)
 
     def fetch(self, run: int, wishes: Wishes) -> Fetched:
         """Fetches what is pending, several slides at a time, and records each as it ends.
@@ -148,7 +148,7 @@ class Run:
             retry_failed=wishes.retry_failed, now=now, limit=wishes.limit, only=wishes.only
         )
         workers = workers_of(self.settings)
-        self._watcher.begins(len(due), workers)
+        self._progress.start_fetch(len(due), workers)
         if not due:
             if not self._catalogue.standing(now).sampled:
                 raise WrongUse("nothing is sampled yet: run tcgamirror update")
@@ -184,7 +184,9 @@ class Run:
                 for outcome in outcomes:
                     self._record(outcome, run, tally)
                     self._note(outcome, pool)
-                self._watcher.tick(ladder.bytes_moved, self._brake.in_hand, self._brake.waits)
+                self._progress.show_fetch(
+                    ladder.bytes_moved, self._brake.in_hand, self._brake.waits
+                )
                 self._end_if_away(tally, pool)
         self._check_reached(tally, pool)
         for name, words in origins.report().items():
@@ -221,7 +223,7 @@ class Run:
             with suppress(OSError):
                 older.unlink()
         tally.add(outcome)
-        self._watcher.finished(outcome)
+        self._progress.add_outcome(outcome)
 
     def _older(self, outcome: Outcome) -> Path | None:
         """Where an older image of the slide lies, of when it belonged to another project."""
@@ -254,14 +256,14 @@ class Run:
 
 
 @contextmanager
-def rehearsed(home: Home, wishes: Wishes, watcher: Watcher, brake: Brake) -> Iterator[Forecast]:
+def rehearsed(home: Home, wishes: Wishes, progress: Progress, brake: Brake) -> Iterator[Forecast]:
     """What `perform` would fetch now: asks for the listing, but changes nothing on disk."""
     with (
         Catalogue.rehearsal(home.root / CATALOGUE) as catalogue,
-        network(home, brake, watcher.pauses) as transport,
+        network(home, brake, progress.pause) as transport,
     ):
         home.check_target(catalogue)
-        steps = Run(home, catalogue, transport, watcher, brake)
+        steps = Run(home, catalogue, transport, progress, brake)
         if wishes.refresh:
             steps.refresh(wishes)
         if wishes.sample:
@@ -282,7 +284,7 @@ def perform(
     home: Home,
     command: str,
     wishes: Wishes,
-    watcher: Watcher,
+    progress: Progress,
     brake: Brake,
     log: RunLog | None = None,
     survey: Callable[[Catalogue], Wishes] | None = None,
@@ -295,10 +297,10 @@ def perform(
     with (
         Lock(home.root / LOCK, command),
         Catalogue.open(home.root / CATALOGUE) as catalogue,
-        network(home, brake, watcher.pauses) as transport,
+        network(home, brake, progress.pause) as transport,
     ):
         home.check_target(catalogue)
-        steps = Run(home, catalogue, transport, watcher, brake, log)
+        steps = Run(home, catalogue, transport, progress, brake, log)
         run = catalogue.begin_run(command, time.time())
         exit_code = ExitCode.BUG
         try:

@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Kept
@@ -36,6 +35,7 @@ from tcgamirror.imaging.verified import Compared, same, sign
 from tcgamirror.mirror.checkpoint import Round
 from tcgamirror.mirror.directory import Home
 from tcgamirror.mirror.orphans import Stray, strays_of
+from tcgamirror.mirror.progress import Progress
 from tcgamirror.model.errors import Damaged, ExitCode, Interrupted
 from tcgamirror.model.slide import ImageFormat
 from tcgamirror.system.files import YOUNG, Reader
@@ -48,18 +48,6 @@ NOT_PLAIN = "a link, or not a file"
 """What is wrong with whatever else lies in an image's place."""
 
 _RECHECKS = 5
-
-
-class Watcher(Protocol):
-    """Who is told how it goes. Called from the thread that began."""
-
-    def begins(self, images: int, size: int) -> None:
-        """So many images, of so many bytes in all, are about to be read."""
-        ...
-
-    def passed(self, images: int, size: int) -> None:
-        """So many more are done with."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +131,7 @@ def checkers() -> int:
 
 
 def verify_images(
-    home: Home, catalogue: Catalogue, asked: Asked, watcher: Watcher, deadline: Deadline
+    home: Home, catalogue: Catalogue, asked: Asked, progress: Progress, deadline: Deadline
 ) -> Verified:
     """Checks the catalogue, then every image it says is done, then what lies beside them.
 
@@ -158,7 +146,7 @@ def verify_images(
     round_ = Round.of(home.root, asked.decode, whole=not asked.quick and day is None)
     images = recorded if day is None else _sampled(recorded, asked.sample or 0, day)
     images = round_.to_check(images)
-    watcher.begins(len(images), 0 if asked.quick else sum(map(_size_of, images)))
+    progress.start_images(len(images), 0 if asked.quick else sum(map(_size_of, images)))
     checker = Checker(home.root, home.settings.form, asked, deadline)
     compared = Compared(home.root)
     if round_.fresh:
@@ -188,7 +176,7 @@ def verify_images(
         checked += len(batch)
         batch_bytes = 0 if asked.quick else sum(_size_of(image) for image, _ in batch)
         size += batch_bytes
-        watcher.passed(len(batch), batch_bytes)
+        progress.add_images(len(batch), batch_bytes)
         round_.passed([image for image, _ in batch], [each.file_name for each in wrong])
     left = len(images) - checked
     strays = () if left else tuple(strays_of(home, catalogue))

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.cli.output import table, write_rows
-from tcgamirror.cli.progress import Progress
+from tcgamirror.cli.progress import ProgressDisplay
 from tcgamirror.model.slide import Outcome
 from tcgamirror.model.text import in_bytes, in_time, plain
 from tests.support.catalogues import FETCHED, LOST, PICTURE, slide
@@ -120,12 +120,12 @@ def test_csv_and_json_keep_values_as_they_are() -> None:
 
 
 def test_without_a_terminal_only_failures_are_told(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress()
+    progress = ProgressDisplay()
     progress.listing(1, 2)
-    progress.begins(2, workers=2)
-    progress.finished(GOOD)
-    progress.finished(BAD)
-    progress.tick(1000, 0, stopping=False)
+    progress.start_fetch(2, workers=2)
+    progress.add_outcome(GOOD)
+    progress.add_outcome(BAD)
+    progress.show_fetch(1000, 0, stopping=False)
     progress.close()
     told = capsys.readouterr()
     assert (told.out, told.err) == ("", "failed: b.svs: tiles: 404 for /tile\n")
@@ -135,27 +135,27 @@ def test_without_a_terminal_a_line_comes_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tcgamirror.cli.progress.QUIET_SECONDS", 0.0)
-    progress = Progress()
-    progress.begins(3, workers=2)
-    progress.finished(GOOD)
-    progress.tick(2_000_000, 1, stopping=False)
+    progress = ProgressDisplay()
+    progress.start_fetch(3, workers=2)
+    progress.add_outcome(GOOD)
+    progress.show_fetch(2_000_000, 1, stopping=False)
     line = capsys.readouterr().err
     assert line.startswith("1 of 3 slides, 2.0 MB at ") and line.endswith(" left\n")
 
 
 def test_stopping_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress()
-    progress.begins(3, workers=2)
+    progress = ProgressDisplay()
+    progress.start_fetch(3, workers=2)
     for _ in range(3):
-        progress.tick(0, 1, stopping=True)
+        progress.show_fetch(0, 1, stopping=True)
     assert capsys.readouterr().err == "finishing 1 slide; Ctrl-C again lets go of them at once\n"
 
 
 def test_quiet_means_quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress(quiet=True)
-    progress.begins(1, workers=2)
-    progress.finished(BAD)
-    progress.tick(0, 1, stopping=True)
+    progress = ProgressDisplay(quiet=True)
+    progress.start_fetch(1, workers=2)
+    progress.add_outcome(BAD)
+    progress.show_fetch(0, 1, stopping=True)
     progress.close()
     assert capsys.readouterr().err == ""
 
@@ -178,14 +178,14 @@ def _shown(terminal: int) -> str:
 
 def test_a_terminal_shows_a_bar_that_fits_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with _terminal(monkeypatch) as terminal:
-        progress = Progress()
+        progress = ProgressDisplay()
         progress.listing(0, 0)
         progress.listing(1000, 30_000)
         assert "listing 1,000 of 30,000 slides" in _shown(terminal)
-        progress.begins(1500, workers=2)
-        progress.finished(GOOD)
-        progress.finished(BAD)
-        progress.tick(123_456_789, 2, stopping=False)
+        progress.start_fetch(1500, workers=2)
+        progress.add_outcome(GOOD)
+        progress.add_outcome(BAD)
+        progress.show_fetch(123_456_789, 2, stopping=False)
         progress.close()
         shown = _shown(terminal)
     assert "failed: b.svs: tiles: 404 for /tile" in shown
@@ -200,7 +200,7 @@ def test_what_passes_by_is_wiped_before_anything_else_is_shown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with _terminal(monkeypatch) as terminal:
-        progress = Progress()
+        progress = ProgressDisplay()
         progress.listing(0, 0)
         progress.close()
         assert _shown(terminal).endswith("asking for the listing ...\r\x1b[K")

@@ -21,23 +21,9 @@ from tests.gdc.faults import Fault
 from tests.support.catalogues import FETCHED, NOW, PICTURE, slide
 from tests.support.command import run, succeeded
 from tests.support.mirrors import column, made
+from tests.support.publishing import Silent
 
 HOSTILE = "no \x1b[2J\x9b31m\u202e access\nto https://me:secret@host/data/1?token=abc#x now"
-
-
-class Nobody:
-    """Watches nothing."""
-
-    def listing(self, got: int, total: int) -> None: ...
-
-    def begins(self, slides: int, workers: int) -> None: ...
-
-    def finished(self, outcome: Outcome) -> None: ...
-
-    def note(self, message: str) -> None: ...
-
-    def tick(self, bytes_fetched: int, in_hand: int, stopping: bool) -> None: ...
-    def pauses(self, host: str, seconds: float, reason: str) -> None: ...
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -152,7 +138,7 @@ def test_a_disk_that_fills_up_ends_the_run_in_order(tmp_path: Path, small_gdc: S
     root = made(tmp_path / "m", small_gdc, "--workers", "1", slides=6)
     home = Home.find(root, above=False)
     with pytest.raises(NoRoom), FullAfterOne(tmp_path / "log", "update") as log:
-        perform(home, "update", Wishes(), Nobody(), Brake(), log)
+        perform(home, "update", Wishes(), Silent(), Brake(), log)
     assert column(root, "select exit_code from runs") == [6]
     assert column(root, "select count(*) from mirror where status = 'done'") >= [2]
     assert not column(root, "select * from mirror where status = 'failed'")

@@ -307,9 +307,9 @@ def test_what_reads_no_bytes_is_told_without_a_rate(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tcgamirror.cli.progress.QUIET_SECONDS", 0)
-    reading = progress.VerifyProgress(quiet=False)
-    reading.begins(20, 0)
-    reading.passed(10, 0)
+    reading = progress.ProgressDisplay(quiet=False)
+    reading.start_images(20, 0)
+    reading.add_images(10, 0)
     assert capsys.readouterr().err == "10 of 20 images\n"
 
 

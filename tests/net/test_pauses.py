@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.cli.progress import Progress
+from tcgamirror.cli.progress import ProgressDisplay
 from tcgamirror.model.errors import Interrupted, NetworkError, NotThere, ServerError
 from tcgamirror.net.client import Transport
 from tcgamirror.net.pauses import LONGEST, RESETS
@@ -268,12 +268,12 @@ def test_the_progress_line_tells_the_pause(monkeypatch: pytest.MonkeyPatch) -> N
     said: list[str] = []
     monkeypatch.setattr("tcgamirror.cli.output.say", said.append)
     monkeypatch.setattr("tcgamirror.cli.progress.QUIET_SECONDS", 0.0)
-    progress = Progress()
-    progress.begins(3, 1)
-    progress.pauses("api.gdc.cancer.gov", 90.0, "too many requests (429)")
-    progress.tick(0, 1, False)
-    progress.pauses("api.gdc.cancer.gov", 0.0, "too many requests (429)")
-    progress.tick(0, 1, False)
+    progress = ProgressDisplay()
+    progress.start_fetch(3, 1)
+    progress.pause("api.gdc.cancer.gov", 90.0, "too many requests (429)")
+    progress.show_fetch(0, 1, False)
+    progress.pause("api.gdc.cancer.gov", 0.0, "too many requests (429)")
+    progress.show_fetch(0, 1, False)
     first, line, _, later = said
     assert first.startswith("api.gdc.cancer.gov: too many requests (429). All requests to it")
     assert "api.gdc.cancer.gov pauses for 1 min 30 s" in line

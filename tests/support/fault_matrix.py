@@ -19,7 +19,7 @@ from PIL import Image
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cli.output import table
-from tcgamirror.cli.progress import Progress
+from tcgamirror.cli.progress import ProgressDisplay
 from tcgamirror.mirror.directory import CATALOGUE, Home
 from tcgamirror.mirror.fetch import Wishes
 from tcgamirror.mirror.settings import Settings
@@ -103,7 +103,7 @@ def mirrored(root: Path, gdc: StandIn, source: str) -> Seen:
     Home.create(root, settings)
     home = Home(root, settings)  # with the short patience, which the file cannot hold whole
     started = time.monotonic()
-    perform(home, "update", Wishes(), Progress(quiet=True), Brake())
+    perform(home, "update", Wishes(), ProgressDisplay(quiet=True), Brake())
     seconds = time.monotonic() - started
     with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
         row = next(catalogue.query(OUTCOME).rows)

@@ -17,7 +17,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
@@ -26,6 +25,7 @@ from tcgamirror.mirror.lockfile import MOST_BYTES as MOST_LOCK
 from tcgamirror.mirror.lockfile import lines_of, read_lock
 from tcgamirror.mirror.orphans import remove_unfinished
 from tcgamirror.mirror.outage import SITE_DOWN_AFTER, Tally
+from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings, read_settings
 from tcgamirror.mirror.settings import MOST_BYTES as MOST_SETTINGS
 from tcgamirror.model.errors import (
@@ -77,20 +77,8 @@ _BEGUN = b"{}"
 """What the state says while a mirror is made for the first images."""
 
 
-class Watcher(Protocol):
-    """Who is told how it goes. Called from the thread that began."""
-
-    def begins(self, images: int, size: int) -> None:
-        """So many images, of so many bytes in all, are about to be fetched or read."""
-        ...
-
-    def passed(self, images: int, size: int) -> None:
-        """So many more are done with."""
-        ...
-
-
 def synchronize(
-    source: Publisher, root: Path, watcher: Watcher, brake: Brake, *, delete: bool
+    source: Publisher, root: Path, progress: Progress, brake: Brake, *, delete: bool
 ) -> Synced:
     """Brings the mirror at `root`, which is made if there is none, to what the source is.
 
@@ -111,7 +99,7 @@ def synchronize(
             with room(folder):
                 make_folder(folder.parent)
                 folder.mkdir(0o700)
-            return _Sync(source, root, folder, watcher, brake, delete=delete).run()
+            return _Sync(source, root, folder, progress, brake, delete=delete).run()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):
@@ -130,14 +118,14 @@ class _Sync:
         source: Publisher,
         root: Path,
         folder: Path,
-        watcher: Watcher,
+        progress: Progress,
         brake: Brake,
         *,
         delete: bool,
     ) -> None:
         self._source = source
         self._root = root
-        self._watcher = watcher
+        self._progress = progress
         self._brake = brake
         self._delete = delete
         self._folder = folder
@@ -248,13 +236,13 @@ class _Sync:
         """Have every image of the source here: in its place, or beside it if it replaces one."""
         self._failed.clear()
         todo = [*plan.check, *plan.fetch]
-        self._watcher.begins(len(todo), sum(image.bytes for image in todo))
+        self._progress.start_images(len(todo), sum(image.bytes for image in todo))
         pool = ThreadPoolExecutor(WORKERS, "sync")
         try:
             running = {pool.submit(self._have, image, plan): image for image in todo}
             for future in as_completed(running):
                 self._ended(running[future], future)
-                self._watcher.passed(1, running[future].bytes)
+                self._progress.add_images(1, running[future].bytes)
         except BaseException:
             self._brake.press_hard()
             raise
