@@ -25,7 +25,7 @@ from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, WrongUse
 from tcgamirror.model.sampling import By, Candidate, Order
 from tcgamirror.model.slide import SOURCES, ImageFormat
-from tcgamirror.sources.manifest import in_words, slides_of
+from tcgamirror.sources.manifest import describe_other_files, read_slides
 
 INIT = """\
 What is chosen here is kept in DIR/tcgamirror.toml and may be changed there, but for
@@ -95,7 +95,7 @@ def _looked_through(settings: Settings, lock: LockFile | None) -> _Manifest:
     slides = allowed = unknown = 0
     others = Counter[str]()
     locked: dict[str, str | None] = {}
-    for slide in slides_of(Path(str(settings.manifest)), others):
+    for slide in read_slides(Path(str(settings.manifest)), others):
         slides += 1
         unknown += slide.kind is None
         allowed += settings.plan.allows(
@@ -110,7 +110,7 @@ def _manifest_words(settings: Settings, manifest: _Manifest) -> Iterator[str]:
     """Yield what a manifest lists, and what of it is left out."""
     yield f"{settings.manifest} lists {text.slides(manifest.slides)}"
     if manifest.others:
-        yield in_words(manifest.others)
+        yield describe_other_files(manifest.others)
     beside = manifest.slides - manifest.allowed
     if beside and settings.lock is None:
         names = f" ({manifest.unknown:,} of unknown kind)" if manifest.unknown else ""

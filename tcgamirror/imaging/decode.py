@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tcgamirror.imaging.svs import Compression, Photometric, TiledLevel, TileTable
-from tcgamirror.imaging.tiff import ReadAt
+from tcgamirror.imaging.tiff import RandomAccess
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadTile, UnusualSlide
 from tcgamirror.model.geometry import Grid, Size, reduction
@@ -68,7 +68,7 @@ class TileReader(Protocol):
         ...
 
 
-def is_plain_jpeg(tiled: TiledLevel) -> bool:
+def is_rgb_or_ycbcr_jpeg(tiled: TiledLevel) -> bool:
     """Whether the tiles can be decoded without OpenSlide: 8-bit JPEG, RGB or YCbCr."""
     return (
         tiled.compression == Compression.JPEG
@@ -77,13 +77,14 @@ def is_plain_jpeg(tiled: TiledLevel) -> bool:
     )
 
 
-def scale_for(level: Grid, size: Size) -> int:
+def choose_jpeg_scale(level: Grid, size: Size) -> int:
     """The `scale` at which JPEG tiles can be decoded for an image of `size`: 1, 2, 4 or 8.
 
     As `reduction` does, it leaves at least a factor of 2 to the exact resize. Tiles that
     are not whole blocks are left at 1: their last pixels would be mixed with padding.
 
-    >>> [scale_for(Grid(Size(9000, 9000), Size(240, 240)), Size(w, w)) for w in (2251, 2250, 150)]
+    >>> level = Grid(Size(9000, 9000), Size(240, 240))
+    >>> [choose_jpeg_scale(level, Size(width, width)) for width in (2251, 2250, 150)]
     [1, 2, 8]
     """
     if level.tile.width % BLOCK or level.tile.height % BLOCK:
@@ -98,8 +99,10 @@ class JpegTiles:
     The decoder is strict, as OpenSlide's is: what it only could guess is BadTile.
     """
 
-    def __init__(self, source: ReadAt, tiled: TiledLevel, table: TileTable, scale: int = 1) -> None:
-        """scale: as `scale_for` gives it, or 1."""
+    def __init__(
+        self, source: RandomAccess, tiled: TiledLevel, table: TileTable, scale: int = 1
+    ) -> None:
+        """scale: as `choose_jpeg_scale` gives it, or 1."""
         self._level = tiled.level.grid
         self.size = self._level.size
         self.scale = scale
@@ -116,24 +119,24 @@ class JpegTiles:
         # Scaled, what pads a tile that the level's edge cuts off would show within the level.
         cut = size != self._level.tile
         try:
-            stream = whole_jpeg(self._source.read(span), self._table.tables, rgb=self._rgb)
+            stream = complete_jpeg(self._source.read(span), self._table.tables, rgb=self._rgb)
             colours = "RGB" if self._rgb else "YCbCr"
             pixels = _decoded(stream, self._level.tile, colours, 1 if cut else self.scale)
         except (ValueError, IndexError, struct.error) as error:
             raise BadTile(f"the tile at column {column}, row {row} is damaged: {error}") from error
         if not cut:
             return pixels
-        return averaged(pixels[: size.height, : size.width], self.scale, self.scale)
+        return area_average(pixels[: size.height, : size.width], self.scale, self.scale)
 
 
-def averaged(pixels: Pixels, fx: int, fy: int) -> Pixels:
+def area_average(pixels: Pixels, fx: int, fy: int) -> Pixels:
     """Each `fx` × `fy` pixels as their mean; the last ones may be of fewer."""
     if (fx, fy) == (1, 1):
         return pixels
     return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).reduce((fx, fy)))
 
 
-def is_bare(tiled: TiledLevel) -> bool:
+def is_uncompressed_rgb(tiled: TiledLevel) -> bool:
     """Return whether the tiles are not compressed: whole pixels of 8-bit RGB.
 
     OpenSlide's libtiff refuses those whose bytes are not a multiple of 1,024, as
@@ -146,10 +149,10 @@ def is_bare(tiled: TiledLevel) -> bool:
     )
 
 
-class BareTiles:
+class UncompressedTiles:
     """Tiles that are not compressed, read from `source`."""
 
-    def __init__(self, source: ReadAt, tiled: TiledLevel, table: TileTable) -> None:
+    def __init__(self, source: RandomAccess, tiled: TiledLevel, table: TileTable) -> None:
         self.grid = tiled.level.grid
         self.size = self.grid.size
         self.scale = 1
@@ -215,10 +218,10 @@ class OpenSlideTiles:
             self._slide.close()
             self._slide = self._opened()
             raise BadTile(f"the tiles at {box.left}, {box.top} are damaged: {error}") from error
-        return over_white(np.asarray(region))
+        return blend_over_white(np.asarray(region))
 
 
-def over_white(rgba: NDArray[np.uint8]) -> Pixels:
+def blend_over_white(rgba: NDArray[np.uint8]) -> Pixels:
     """An RGBA array, of shape (rows, columns, 4), laid over white."""
     alpha = rgba[..., 3:]
     if alpha.min(initial=WHITE) == WHITE:
@@ -238,7 +241,7 @@ _END = b"\xff\xd9"
 _IDLE_BYTES = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 
 
-def whole_jpeg(tile: bytes, tables: bytes, *, rgb: bool) -> bytes:
+def complete_jpeg(tile: bytes, tables: bytes, *, rgb: bool) -> bytes:
     """A stream any decoder takes: with the level's shared tables, and its colours stated.
 
     Whether the components are RGB or YCbCr stands in the TIFF directory, not in
@@ -322,7 +325,7 @@ def _walk(stream: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class LevelReader:
     """A slide made ready: reading `tiles`, of `pyramid`'s level, gives what `rendition` asks.
 
     patched: returns how many tiles of the level are rendered from finer ones, which reading

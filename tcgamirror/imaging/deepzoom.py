@@ -20,9 +20,9 @@ from tcgamirror.model.errors import BadTile, TooLong, WrongContent
 from tcgamirror.model.geometry import Box, Grid, Size, halved
 from tcgamirror.model.slide import Level, Mpp, Pyramid
 
-LONGEST_SIDE = 2_000_000
-LARGEST_TILE = 2048
-LARGEST_OVERLAP = 64
+MAX_SIDE = 2_000_000
+MAX_TILE_SIDE = 2048
+MAX_OVERLAP = 64
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
@@ -52,9 +52,9 @@ class DeepZoom:
             _whole_number(answer, key) for key in ("Width", "Height", "TileSize", "Overlap")
         )
         sane = (
-            1 <= min(width, height) <= max(width, height) <= LONGEST_SIDE
-            and 16 <= tile <= LARGEST_TILE
-            and 0 <= overlap <= min(tile // 2, LARGEST_OVERLAP)
+            1 <= min(width, height) <= max(width, height) <= MAX_SIDE
+            and 16 <= tile <= MAX_TILE_SIDE
+            and 0 <= overlap <= min(tile // 2, MAX_OVERLAP)
         )
         if not sane:
             raise WrongContent(
@@ -154,12 +154,12 @@ class Stream:
         yield from self._pieces
 
 
-def is_picture(start: bytes) -> bool:
+def is_png_or_jpeg(start: bytes) -> bool:
     """Return whether a file with these first eight bytes is a PNG or a JPEG."""
     return start == _PNG or start.startswith(_JPEG)
 
 
-def pixels_only(stream: Stream, most: int) -> bytes:
+def remove_ancillary_data(stream: Stream, most: int) -> bytes:
     """Return a PNG or JPEG without what its pixels do not need, such as a colour profile.
 
     A profile may be far larger than the pixels, and larger still unpacked; it is
@@ -215,7 +215,7 @@ def decoded(data: bytes, served: Box, own: Box) -> Pixels:
     """
     if not data:
         raise BadTile("it is empty")
-    data = pixels_only(Stream([data]), len(data))
+    data = remove_ancillary_data(Stream([data]), len(data))
     try:
         image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
         size = Size(*image.size)

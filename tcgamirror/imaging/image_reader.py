@@ -22,8 +22,8 @@ from typing import BinaryIO, cast
 from PIL.JpegImagePlugin import JpegImageFile
 
 from tcgamirror.imaging.image_writer import (
-    FACTS_KEY,
     JPEG_MOST_PIXELS,
+    METADATA_KEY,
     STRIP_BYTES,
     TIFF_MOST_BYTES,
 )
@@ -318,7 +318,7 @@ def _png_header(file: BinaryIO) -> Header:
         if length > MOST_FACTS:
             raise Damaged(f"its {name!r} chunk has {length:,} bytes")
         key, _, text = b"".join(chunk_pieces(file, length, name)).partition(b"\0")
-        if name == b"tEXt" and key == FACTS_KEY.encode():
+        if name == b"tEXt" and key == METADATA_KEY.encode():
             facts = text.decode("latin-1")
     raise Damaged(f"more than {MOST_SEGMENTS} chunks come before its pixels")
 

@@ -37,7 +37,7 @@ PACKING = zlib.Z_RLE
 
 On tissue the bytes are as many as at level 6, give or take 4 %, for a quarter of the time.
 """
-FACTS_KEY = "tcgamirror"
+METADATA_KEY = "tcgamirror"
 """PNG keyword of the facts; JPEG and TIFF have them in ImageDescription."""
 
 Facts = Mapping[str, object]
@@ -72,7 +72,7 @@ def _png(file: BinaryIO, size: Size, strips: Iterable[Pixels], mpp: Mpp, text: s
     _chunk(file, b"IHDR", struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0))
     if mpp is not None:
         _chunk(file, b"pHYs", struct.pack(">IIB", *(round(1e6 / side) for side in mpp), 1))
-    _chunk(file, b"tEXt", FACTS_KEY.encode() + b"\0" + text.encode("ascii"))
+    _chunk(file, b"tEXt", METADATA_KEY.encode() + b"\0" + text.encode("ascii"))
     packer = zlib.compressobj(strategy=PACKING)
     above = np.zeros((1, size.width, 3), np.uint8)
     for strip in _restriped(strips, _strip_rows(size)):

@@ -1,6 +1,6 @@
 """What an image tells of itself, as JSON inside its file: written, and read back.
 
-An image can so be understood without its catalogue, and a catalogue be rebuilt
+An image can so be parse_metadata without its catalogue, and a catalogue be rebuilt
 from the images. What is read back may come from anywhere: every value is
 checked as one from the network is.
 """
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import NoReturn
 
 from tcgamirror import __version__
-from tcgamirror.imaging.svs import MOST_TILES, MPP_PLAUSIBLE
+from tcgamirror.imaging.svs import MAX_TILES, PLAUSIBLE_MPP
 from tcgamirror.model import fields
 from tcgamirror.model.errors import Damaged
 from tcgamirror.model.slide import (
@@ -27,8 +27,8 @@ from tcgamirror.model.slide import (
     Slide,
 )
 
-MOST_LEVELS = 64
-MOST_DOWNSAMPLE = 1e6
+MAX_LEVELS = 64
+MAX_DOWNSAMPLE = 1e6
 
 _WORDS = (
     *("primary_site", "disease_type", "sample_type", "case_barcode", "slide_barcode"),
@@ -38,7 +38,7 @@ _WORDS = (
 Facts = Mapping[str, object]
 
 
-def facts_of(
+def build_metadata(
     slide: Slide, source: str, pyramid: Pyramid, rendition: Rendition, patched_tiles: int | None
 ) -> Facts:
     """All that the catalogue's view says of an image, but for what can be seen from the file.
@@ -61,7 +61,7 @@ def facts_of(
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ImageMetadata:
     """What an image tells: its slide as listed then, and how it was made.
 
     mpp: of the slide's base. mpp_x, mpp_y: µm per pixel of the image, None if unknown.
@@ -79,7 +79,7 @@ class Told:
     patched_tiles: int | None = None
 
 
-def understood(text: str) -> Told:
+def parse_metadata(text: str) -> ImageMetadata:
     """The facts in the JSON text. Raises Damaged for any that cannot be."""
     if not text:
         raise Damaged("it has no facts of this program inside")
@@ -93,11 +93,11 @@ def understood(text: str) -> Told:
     mpp_x, mpp_y = (_resolution(facts, key, mpp) for key in ("mpp_x", "mpp_y"))
     if facts.get("source") not in SOURCES:
         _refuse(facts, "source")
-    return Told(
+    return ImageMetadata(
         slide=_slide(facts),
         source=str(facts["source"]),
         level=_level(facts),
-        level_downsample=_number(facts, "level_downsample", 0.99, MOST_DOWNSAMPLE),
+        level_downsample=_number(facts, "level_downsample", 0.99, MAX_DOWNSAMPLE),
         mpp=mpp,
         mpp_x=mpp_x,
         mpp_y=mpp_y,
@@ -143,13 +143,13 @@ def _resample(facts: Facts) -> Resample | None:
 
 
 def _level(facts: Facts) -> int:
-    return _whole(facts, "level", MOST_LEVELS - 1)
+    return _whole(facts, "level", MAX_LEVELS - 1)
 
 
 def _patched_tiles(facts: Facts) -> int | None:
     if facts.get("patched_tiles") is None:
         return None
-    return _whole(facts, "patched_tiles", MOST_TILES)
+    return _whole(facts, "patched_tiles", MAX_TILES)
 
 
 def _whole(facts: Facts, key: str, most: int) -> int:
@@ -177,7 +177,7 @@ def _base(facts: Facts) -> Mpp:
         if facts.get("base_mpp") is not None:
             _refuse(facts, "base_mpp")
         return Mpp(None, MppSource.UNKNOWN)
-    return Mpp(_number(facts, "base_mpp", *MPP_PLAUSIBLE), MppSource(str(source)))
+    return Mpp(_number(facts, "base_mpp", *PLAUSIBLE_MPP), MppSource(str(source)))
 
 
 def _resolution(facts: Facts, key: str, base: Mpp) -> float | None:
@@ -186,4 +186,4 @@ def _resolution(facts: Facts, key: str, base: Mpp) -> float | None:
         if facts.get(key) is not None:
             _refuse(facts, key)
         return None
-    return _number(facts, key, base.value / 2, base.value * MOST_DOWNSAMPLE)
+    return _number(facts, key, base.value / 2, base.value * MAX_DOWNSAMPLE)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tcgamirror.imaging.decode import WHITE, Pixels, TileReader, averaged
+from tcgamirror.imaging.decode import WHITE, Pixels, TileReader, area_average
 from tcgamirror.imaging.svs import Svs, TileTable
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadTile
@@ -110,7 +110,7 @@ class PatchedTiles:
                 if not self._last:
                     raise
         pixels = self._pasted(self._last, area)
-        return None if pixels is None else averaged(pixels, self.scale, self.scale)
+        return None if pixels is None else area_average(pixels, self.scale, self.scale)
 
     def _pasted(self, depth: int, area: Box) -> Pixels | None:
         """Return whole tiles of a level, one by one; None if all are blank."""

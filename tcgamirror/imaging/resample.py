@@ -5,7 +5,7 @@ first across and then down; the latter is left a factor of at least two, as by
 Pillow's `reducing_gap=2`. (Pillow's own two passes change their order with the
 sizes and with its version, so each is asked for alone.) The image comes out in
 strips, arrays of shape (rows, width, 3), top to bottom. Held at a time are one
-reduced row of tiles, of at most MOST_HELD pixels, and the rows a kernel spans.
+reduced row of tiles, of at most MAX_PIXELS_IN_MEMORY pixels, and the rows a kernel spans.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from tcgamirror.imaging.decode import WHITE, Pixels, TileReader, averaged
+from tcgamirror.imaging.decode import WHITE, Pixels, TileReader, area_average
 from tcgamirror.model.errors import BadSlide, BadTile
 from tcgamirror.model.geometry import Grid, Size, reduction
 
@@ -26,10 +26,10 @@ CHUNK_PIXELS = 500_000
 STRIP_PIXELS = 4_000_000
 """Of a strip, at most, but for one row: to resize or encode it takes many times its bytes."""
 
-MOST_HELD = 75_000_000
+MAX_PIXELS_IN_MEMORY = 75_000_000
 """Pixels, of three bytes each, that a level may need at a time; wider ones are refused."""
 
-MOST_REDUCTION = 64
+MAX_REDUCTION = 64
 """So many rows of a level wait at most until they can be reduced to one."""
 
 LANCZOS_REACH = 3
@@ -40,19 +40,19 @@ def render(reader: TileReader, size: Size) -> Iterator[Pixels]:
     """The level at `size` pixels, in strips. Raises BadTile at the first tile that is not whole.
 
     At the level's own size the pixels are the level's, untouched. Tiles may come
-    scaled as `scale_for` allows for `size`. Raises BadSlide for a level too wide to be held.
+    scaled as `choose_jpeg_scale` allows for `size`. Raises BadSlide for one too wide to be held.
     """
     level, scale = reader.size, reader.scale
     if size == level:
         return _reduced(reader, 1, 1)
-    fx = min(MOST_REDUCTION, reduction(level.width, size.width) // scale)
-    fy = min(MOST_REDUCTION, reduction(level.height, size.height) // scale)
+    fx = min(MAX_REDUCTION, reduction(level.width, size.width) // scale)
+    fy = min(MAX_REDUCTION, reduction(level.height, size.height) // scale)
     narrow = _across(_reduced(reader, fx, fy), level.width / (scale * fx), size.width)
     return _down(narrow, level.height / (scale * fy), size)
 
 
 def _reduced(reader: TileReader, fx: int, fy: int) -> Iterator[Pixels]:
-    """The level with each `fx` × `fy` pixels averaged to one, in strips.
+    """The level with each `fx` × `fy` pixels area_average to one, in strips.
 
     A row of tiles seldom ends at a whole multiple of `fy`: the rows left over
     wait in `rest` for the next row of tiles.
@@ -69,7 +69,7 @@ def _reduced(reader: TileReader, fx: int, fy: int) -> Iterator[Pixels]:
         left = 0
         for band in _bands(reader, row, rest, later, fx):
             if usable:
-                shrunk = averaged(band[:usable], fx, fy)
+                shrunk = area_average(band[:usable], fx, fy)
                 strip[:, left : left + shrunk.shape[1]] = shrunk
                 left += shrunk.shape[1]
         rest = later
@@ -80,10 +80,10 @@ def _refuse_too_wide(grid: Grid, fx: int, fy: int) -> None:
     """Tells a level whose rows of tiles, reduced, would fill the memory, before it is read."""
     reduced = -(-grid.size.width // fx) * -(-grid.tile.height // fy)
     waiting = 2 * (fy - 1) * grid.size.width
-    if reduced + waiting > MOST_HELD:
+    if reduced + waiting > MAX_PIXELS_IN_MEMORY:
         raise BadSlide(
             f"a level of {grid.size} pixels in tiles {grid.tile.height} pixels high is too wide: "
-            f"{reduced + waiting:,} pixels at a time, and {MOST_HELD:,} are the most"
+            f"{reduced + waiting:,} pixels at a time, and {MAX_PIXELS_IN_MEMORY:,} are the most"
         )
 
 

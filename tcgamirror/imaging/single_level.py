@@ -14,7 +14,7 @@ from bisect import bisect_right
 from typing import BinaryIO
 
 from tcgamirror.imaging.svs import Svs, TileTable
-from tcgamirror.imaging.tiff import ReadAt, Tag
+from tcgamirror.imaging.tiff import RandomAccess, Tag
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.geometry import Size
 
@@ -23,9 +23,9 @@ _PIECE = 1 << 20
 """Bytes copied at once."""
 
 
-def write_alone(
+def write_single_level(
     file: BinaryIO,
-    source: ReadAt,
+    source: RandomAccess,
     slide: Svs,
     index: int,
     table: TileTable,
@@ -58,7 +58,7 @@ def write_alone(
     file.write(struct.pack(order + "Q", place))
 
 
-def _copied(file: BinaryIO, source: ReadAt, table: TileTable) -> array[int]:
+def _copied(file: BinaryIO, source: RandomAccess, table: TileTable) -> array[int]:
     """Writes the bytes of all tiles, each byte once; where the tiles lie then, 0 if blank."""
     spans = list(table.runs(gap=0))
     starts = [span.start for span in spans]

@@ -6,13 +6,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tcgamirror.imaging.metadata import facts_of
+from tcgamirror.imaging.metadata import build_metadata
 from tcgamirror.imaging.verified import Compared, same, sign
 from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat, Picture, Slide
 from tcgamirror.system.files import digest, replacing
 
 if TYPE_CHECKING:
-    from tcgamirror.imaging.decode import Opened
+    from tcgamirror.imaging.decode import LevelReader
 
 IMAGES = "images"
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -34,7 +34,7 @@ class Store:
             stem = stem[: -len(SLIDE_SUFFIX)]
         return f"{IMAGES}/{folder}/{stem}{self._form.suffix}"
 
-    def put(self, slide: Slide, source: str, opened: Opened) -> Picture:
+    def put(self, slide: Slide, source: str, opened: LevelReader) -> Picture:
         """Make the image and put it in its place in one step.
 
         An image tells inside how many tiles were patched. Where a tile turns out not to
@@ -57,7 +57,7 @@ class Store:
         with replacing(file) as out:
             while True:
                 patched = opened.patched()
-                facts = facts_of(slide, source, pyramid, rendition, patched)
+                facts = build_metadata(slide, source, pyramid, rendition, patched)
                 strips = render(opened.tiles, rendition.size)
                 write_image(out, self._form, rendition.size, strips, mpp, facts)
                 if opened.patched() == patched:

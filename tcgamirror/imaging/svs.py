@@ -15,25 +15,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tcgamirror.imaging.tiff import MOST_VALUE_BYTES, Directory, Entry, ReadAt, Tag, Tiff
+from tcgamirror.imaging.tiff import MOST_VALUE_BYTES, Directory, Entry, RandomAccess, Tag, Tiff
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadSlide
 from tcgamirror.model.geometry import Size, downsample, is_reduced
 from tcgamirror.model.slide import UNKNOWN_MPP, Level, Mpp, MppSource, Pyramid
 
-MOST_TILES = 4_000_000
+MAX_TILES = 4_000_000
 
-LONGEST_SIDE = 2_000_000
+MAX_SIDE = 2_000_000
 
 LONGEST_NUMBER = 8
 """Bytes of an offset or a count in a tile array."""
 
-LARGEST_TILE = 4096
+MAX_TILE_SIDE = 4096
 
 OTHER_IMAGES = (1, 9)
 """Values of NewSubfileType of thumbnails and labels, and of macros."""
 
-MPP_PLAUSIBLE = (0.05, 20.0)
+PLAUSIBLE_MPP = (0.05, 20.0)
 """µm per pixel: outside of it a number is no microscope's, but a screen's or a printer's."""
 
 
@@ -51,22 +51,20 @@ def aperio_properties(description: str) -> dict[str, str]:
     return properties
 
 
-def resolution_of(
-    properties: Mapping[str, str], x: float | None, y: float | None, unit: int
-) -> Mpp:
+def choose_mpp(properties: Mapping[str, str], x: float | None, y: float | None, unit: int) -> Mpp:
     """The base level's MPP, from the best place that has a plausible one.
 
     Aperio's MPP first, then the TIFF resolution (pixels per inch where `unit`
     is 2, per centimetre where it is 3) if it is the same along both sides, then
     AppMag, by the convention that 40 is 0.25 µm per pixel.
 
-    >>> resolution_of({"MPP": "0.2325", "AppMag": "20"}, None, None, 2)
+    >>> choose_mpp({"MPP": "0.2325", "AppMag": "20"}, None, None, 2)
     Mpp(value=0.2325, source=<MppSource.HEADER: 'header'>)
-    >>> resolution_of({}, 40000.0, 40000.0, 3).value
+    >>> choose_mpp({}, 40000.0, 40000.0, 3).value
     0.25
-    >>> resolution_of({}, 72.0, 72.0, 2).value is None
+    >>> choose_mpp({}, 72.0, 72.0, 2).value is None
     True
-    >>> resolution_of({"AppMag": "40.000000"}, None, None, 2)
+    >>> choose_mpp({"AppMag": "40.000000"}, None, None, 2)
     Mpp(value=0.25, source=<MppSource.APPMAG: 'appmag'>)
     """
     header = _plausible(_decimal(properties.get("MPP")))
@@ -92,7 +90,7 @@ def _decimal(text: str | None) -> float | None:
 
 
 def _plausible(mpp: float | None) -> float | None:
-    low, high = MPP_PLAUSIBLE
+    low, high = PLAUSIBLE_MPP
     return mpp if mpp is not None and low <= mpp <= high else None
 
 
@@ -161,14 +159,14 @@ class TiledLevel:
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class SlideHeader:
     """What the first directory alone tells: the slide's size in pixels and its resolution."""
 
     size: Size
     mpp: Mpp
 
 
-def read_base(source: ReadAt) -> Base:
+def read_slide_header(source: RandomAccess) -> SlideHeader:
     """Reads the header and the first directory, no more. Raises BadSlide."""
     tiff = Tiff(source)
     return _base(tiff, next(tiff.directories()))
@@ -177,7 +175,7 @@ def read_base(source: ReadAt) -> Base:
 class Svs:
     """A slide's levels; their tile arrays are read only when asked for."""
 
-    def __init__(self, source: ReadAt, directories: Sequence[Directory] = ()) -> None:
+    def __init__(self, source: RandomAccess, directories: Sequence[Directory] = ()) -> None:
         """Reads header and directories. Raises BadSlide if they are not a slide's.
 
         directories: what to take them for instead of walking the whole chain.
@@ -309,9 +307,9 @@ class Svs:
         size = _size(self._tiff, directory, Tag.WIDTH, Tag.HEIGHT)
         tile = _size(self._tiff, directory, Tag.TILE_WIDTH, Tag.TILE_HEIGHT)
         level = Level(size, tile, downsample(self.base.size, size))
-        if size.longer > LONGEST_SIDE or tile.longer > LARGEST_TILE:
+        if size.longer > MAX_SIDE or tile.longer > MAX_TILE_SIDE:
             raise BadSlide(f"a level of {size} pixels in tiles of {tile} cannot be")
-        if level.grid.columns * level.grid.rows > MOST_TILES:
+        if level.grid.columns * level.grid.rows > MAX_TILES:
             raise BadSlide(f"a level has {level.grid.columns * level.grid.rows} tiles")
         bits = directory.entries.get(Tag.BITS)
         plain = (
@@ -333,15 +331,15 @@ def _is_tiled(directory: Directory) -> bool:
     return {Tag.TILE_WIDTH, Tag.TILE_OFFSETS, Tag.TILE_COUNTS} <= directory.entries.keys()
 
 
-def _base(tiff: Tiff, directory: Directory) -> Base:
+def _base(tiff: Tiff, directory: Directory) -> SlideHeader:
     text = tiff.bytes_of(directory, Tag.DESCRIPTION).split(b"\0")[0].decode("utf-8", "replace")
-    mpp = resolution_of(
+    mpp = choose_mpp(
         aperio_properties(text),
         tiff.rational(directory, Tag.X_RESOLUTION),
         tiff.rational(directory, Tag.Y_RESOLUTION),
         tiff.number(directory, Tag.RESOLUTION_UNIT, 2),
     )
-    return Base(_size(tiff, directory, Tag.WIDTH, Tag.HEIGHT), mpp)
+    return SlideHeader(_size(tiff, directory, Tag.WIDTH, Tag.HEIGHT), mpp)
 
 
 def _size(tiff: Tiff, directory: Directory, width: int, height: int) -> Size:

@@ -17,7 +17,7 @@ from typing import Protocol
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadSlide, SlideError
 
-MOST_DIRECTORIES = 64
+MAX_DIRECTORIES = 64
 MOST_ENTRIES = 512
 MOST_VALUE_BYTES = 1 << 17
 
@@ -47,7 +47,7 @@ class Tag:
     ICC_PROFILE = 34675
 
 
-class ReadAt(Protocol):
+class RandomAccess(Protocol):
     """Bytes that can be read at any place: a file, or a remote slide's parts."""
 
     @property
@@ -105,7 +105,7 @@ class Directory:
 class Tiff:
     """Directories and their values. Raises BadSlide where the bytes are no TIFF's."""
 
-    def __init__(self, source: ReadAt) -> None:
+    def __init__(self, source: RandomAccess) -> None:
         """Reads the header."""
         self._source = source
         self.layout, self._first = self._header()
@@ -117,8 +117,8 @@ class Tiff:
         while offset or not seen:
             if offset in seen:
                 raise BadSlide(f"its directories form a loop at byte {offset}")
-            if len(seen) == MOST_DIRECTORIES:
-                raise BadSlide(f"it has more than {MOST_DIRECTORIES} directories")
+            if len(seen) == MAX_DIRECTORIES:
+                raise BadSlide(f"it has more than {MAX_DIRECTORIES} directories")
             seen.add(offset)
             directory = self._directory(offset)
             yield directory

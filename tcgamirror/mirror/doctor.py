@@ -49,7 +49,7 @@ from tcgamirror.net.client import Transport
 from tcgamirror.net.proxies import without_credentials
 from tcgamirror.sources import gdc
 from tcgamirror.sources.origins import Origin
-from tcgamirror.sources.tiles import read_tile
+from tcgamirror.sources.tiles import fetch_tile
 from tcgamirror.system import mounts
 from tcgamirror.system.files import free_bytes
 
@@ -346,11 +346,11 @@ class Servers:
         return replace(finding, what=what, seconds=time.monotonic() - began)
 
     def _status(self) -> Finding:
-        named = gdc.release(self._transport, self._settings.api)
+        named = gdc.read_release(self._transport, self._settings.api)
         return Finding("servers", "", f"{named} at {_shown(self._settings.api)}")
 
     def _listing(self) -> Finding:
-        slides, total = gdc.first_slides(self._transport, self._settings.api, SLIDES)
+        slides, total = gdc.read_first_slides(self._transport, self._settings.api, SLIDES)
         self._slide = min(slides, key=lambda slide: slide.size or 0, default=None)
         advice = None if slides else f"{_shown(self._settings.api)} lists no TCGA slide at all"
         return Finding("servers", "", f"{total:,} slides", advice)
@@ -374,7 +374,7 @@ class Servers:
         zoom = DeepZoom.of(told)
         level = zoom.finest_single
         url = f"{address}/{slide.file_id}?level={level}&x=0&y=0"
-        data = read_tile(self._transport, url, PART * 8)
+        data = fetch_tile(self._transport, url, PART * 8)
         grid = zoom.grid(level)
         rows, columns = decoded(data, zoom.served_box(grid, 0, 0), grid.box(0, 0)).shape[:2]
         form = "PNG" if data.startswith(b"\x89PNG") else "JPEG"

@@ -66,10 +66,10 @@ class Tally:
         self.last = why
 
 
-def is_away(transport: gdc.Answers, api: str) -> bool:
+def is_away(transport: gdc.JsonClient, api: str) -> bool:
     """Asks the site itself. Any answer that is one will do, also that it knows no such page."""
     try:
-        gdc.release(transport, api)
+        gdc.read_release(transport, api)
     except Interrupted:
         # Stopped meanwhile: the run ends for that reason.
         return False

@@ -36,7 +36,7 @@ def probes(settings: Settings, transport: Transport, slide: Slide | None) -> Ite
     """Yield the lines of the report: counts of the listing, then the answers about one slide."""
     yield "counts of the listing"
     try:
-        for what, count in gdc.counts(transport, settings.api):
+        for what, count in gdc.count_files(transport, settings.api):
             yield f"  {count:>9,}  {what}"
     except NetworkError as error:
         yield f"  {printable(str(error))}"

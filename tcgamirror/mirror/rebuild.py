@@ -149,7 +149,7 @@ def _listing(home: Home, progress: Progress, brake: Brake) -> Listing:
         return read_manifest(Path(manifest))
     progress.listing(0, 0)
     with network(home, brake) as transport:
-        return gdc.listing(transport, home.settings.api, on_page=progress.listing)
+        return gdc.read_listing(transport, home.settings.api, on_page=progress.listing)
 
 
 # The images ------------------------------------------------------------------------

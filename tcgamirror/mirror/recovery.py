@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from tcgamirror.catalogue.images import Restored
 from tcgamirror.imaging.image_reader import decode_all, read_header
-from tcgamirror.imaging.metadata import Told, understood
+from tcgamirror.imaging.metadata import ImageMetadata, parse_metadata
 from tcgamirror.imaging.store import Store
 from tcgamirror.model.errors import Damaged
 from tcgamirror.model.geometry import LEVEL_TOLERANCE, Size
@@ -63,7 +63,7 @@ class Images:
         file = Tree(self._root).open(path, linked_folders=True)
         with io.BufferedReader(file) as opened:
             header = read_header(opened, self._form)
-            told = understood(header.facts)
+            told = parse_metadata(header.facts)
             if self._store.path(told.slide) != path:
                 raise Damaged("its facts are those of an image that would lie elsewhere")
             if not fits(self._target, told, header.size):
@@ -140,11 +140,11 @@ class LeftOver:
         )
 
 
-def fits(target: Target, told: Told, size: Size) -> bool:
+def fits(target: Target, told: ImageMetadata, size: Size) -> bool:
     """Whether an image of that size, and so resampled, can have been made for the target.
 
     >>> from tcgamirror.model.slide import UNKNOWN_MPP, Slide
-    >>> unknown = Told(Slide("", ""), "range", 0, 1.0, UNKNOWN_MPP, None, None, None)
+    >>> unknown = ImageMetadata(Slide("", ""), "range", 0, 1.0, UNKNOWN_MPP, None, None, None)
     >>> [fits(Target(15.0, None), unknown, Size(9, height)) for height in (2048, 2049)]
     [True, False]
     """

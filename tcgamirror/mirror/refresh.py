@@ -17,7 +17,12 @@ from tcgamirror.model.text import timestamp
 from tcgamirror.net.client import Transport, host_key
 from tcgamirror.net.pauses import OnPause
 from tcgamirror.sources import gdc
-from tcgamirror.sources.manifest import identity, in_words, release_of, slides_of
+from tcgamirror.sources.manifest import (
+    describe_other_files,
+    read_identity,
+    read_slides,
+    release_name,
+)
 from tcgamirror.system.interrupt import Brake
 
 _MANIFEST = "manifest merged"
@@ -35,7 +40,7 @@ READ_AGAIN = 30 * 24 * 3600.0
 
 def from_gdc(
     catalogue: Catalogue,
-    answers: gdc.Answers,
+    answers: gdc.JsonClient,
     api: str,
     *,
     accept_shrink: bool,
@@ -49,7 +54,7 @@ def from_gdc(
 
     Raises NetworkError or ListingShrunk, before anything is changed.
     """
-    release = gdc.release(answers, api)
+    release = gdc.read_release(answers, api)
     now = time.time()
     if release == catalogue.release() and not force and not _is_due(catalogue, now):
         return None
@@ -65,7 +70,7 @@ def from_gdc(
         )
 
     before = catalogue.merges()
-    merged = gdc.given_slides(answers, api, merge, on_page=on_page)
+    merged = gdc.stream_slides(answers, api, merge, on_page=on_page)
     note_read(catalogue, now, last_attempt)
     return merged if catalogue.merges() > before else None
 
@@ -85,14 +90,14 @@ def _is_due(catalogue: Catalogue, now: float) -> bool:
         return queue.denied_since(connection, int(attempt) if attempt.isdecimal() else 0)
 
 
-def _successors(answers: gdc.Answers, api: str, lost: list[str]) -> dict[str, str]:
+def _successors(answers: gdc.JsonClient, api: str, lost: list[str]) -> dict[str, str]:
     """The newest file_id of each, as far as it can be known.
 
     Without it a slide is withdrawn rather than superseded, until a later
     release; that is no reason not to have this one.
     """
     try:
-        return gdc.versions(answers, api, lost)
+        return gdc.read_latest_versions(answers, api, lost)
     except NetworkError:
         return {}
 
@@ -109,15 +114,15 @@ def from_manifest(
     if known is not None and not path.exists():
         say(f"the manifest {path} is gone: its listing of before is kept")
         return None
-    now = identity(path)
+    now = read_identity(path)
     if now == known:
         return None
     others = Counter[str]()
-    listing = Coming(release_of(path), slides_of(path, others))
+    listing = Coming(release_name(path), read_slides(path, others))
     merged = catalogue.merge(listing, time.time(), accept_shrink=accept_shrink)
     catalogue.set_fact(_MANIFEST, now)
     if others:
-        say(f"{path}: {in_words(others)}")
+        say(f"{path}: {describe_other_files(others)}")
     return merged if merged != Merged(unchanged=merged.unchanged) else None
 
 

@@ -14,21 +14,21 @@ from typing import Protocol
 import numpy as np
 
 from tcgamirror.imaging.decode import (
-    BareTiles,
     JpegTiles,
-    Opened,
+    LevelReader,
     OpenSlideTiles,
     Pixels,
     TileReader,
-    is_bare,
-    is_plain_jpeg,
-    scale_for,
+    UncompressedTiles,
+    choose_jpeg_scale,
+    is_rgb_or_ycbcr_jpeg,
+    is_uncompressed_rgb,
 )
 from tcgamirror.imaging.patches import Fetch, PatchedTiles
 from tcgamirror.imaging.resample import render
-from tcgamirror.imaging.single_level import write_alone
+from tcgamirror.imaging.single_level import write_single_level
 from tcgamirror.imaging.svs import Compression, Svs, TileTable
-from tcgamirror.imaging.tiff import ReadAt
+from tcgamirror.imaging.tiff import RandomAccess
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadTile, UnusualSlide
 from tcgamirror.model.geometry import Grid
@@ -52,7 +52,9 @@ class Source(Protocol):
         """As in the settings and the catalogue."""
         ...
 
-    def open(self, slide: Slide, target: Target, meter: Meter) -> AbstractContextManager[Opened]:
+    def open(
+        self, slide: Slide, target: Target, meter: Meter
+    ) -> AbstractContextManager[LevelReader]:
         """Fetches what `target` needs of the slide; its network use is counted in `meter`."""
         ...
 
@@ -63,12 +65,12 @@ def nothing(_: Sequence[Span]) -> None:
 
 @contextmanager
 def opened(
-    source: ReadAt,
+    source: RandomAccess,
     target: Target,
     folder: Path,
     whole: Path | None = None,
     fetch: Fetch = nothing,
-) -> Iterator[Opened]:
+) -> Iterator[LevelReader]:
     """Open the slide in `source` for the level that `target` needs.
 
     JPEG tiles and bare ones are decoded directly. Of anything else OpenSlide is given
@@ -90,12 +92,12 @@ def opened(
     table = slide.tile_table(index)
     with _level(source, slide, rendition, table, folder, whole) as tiles:
         patched = PatchedTiles(slide, index, table, tiles, decoder, fetch)
-        yield Opened(slide.pyramid, rendition, patched, lambda: patched.patched)
+        yield LevelReader(slide.pyramid, rendition, patched, lambda: patched.patched)
 
 
 @contextmanager
 def _level(
-    source: ReadAt,
+    source: RandomAccess,
     slide: Svs,
     rendition: Rendition,
     table: TileTable,
@@ -106,7 +108,7 @@ def _level(
     index = rendition.level
     tiled = slide.levels[index]
     fast = rendition.resample is Resample.FAST
-    scale = scale_for(tiled.level.grid, rendition.size) if fast else 1
+    scale = choose_jpeg_scale(tiled.level.grid, rendition.size) if fast else 1
     direct = _direct(source, slide, index, table, scale)
     if direct is not None:
         yield direct
@@ -116,23 +118,23 @@ def _level(
         path = whole
     else:
         with room(path), path.open("wb") as file:
-            write_alone(file, source, slide, index, table)
+            write_single_level(file, source, slide, index, table)
     with OpenSlideTiles(path, tiled.level.grid) as tiles:
         yield tiles
 
 
 def _direct(
-    source: ReadAt, slide: Svs, index: int, table: TileTable, scale: int = 1
+    source: RandomAccess, slide: Svs, index: int, table: TileTable, scale: int = 1
 ) -> TileReader | None:
     """Return a reader of a level's tiles without OpenSlide; None if only OpenSlide can.
 
     Raises UnusualSlide for tiles that OpenSlide would take for damaged.
     """
     tiled = slide.levels[index]
-    if is_plain_jpeg(tiled):
+    if is_rgb_or_ycbcr_jpeg(tiled):
         return JpegTiles(source, tiled, table, scale)
-    if is_bare(tiled):
-        return BareTiles(source, tiled, table)
+    if is_uncompressed_rgb(tiled):
+        return UncompressedTiles(source, tiled, table)
     if tiled.compression == Compression.NONE:
         raise UnusualSlide("its tiles are not compressed, and not 8-bit RGB")
     return None
@@ -146,7 +148,7 @@ class _SingleTiles:
     """
 
     def __init__(
-        self, source: ReadAt, slide: Svs, index: int, table: TileTable, path: Path
+        self, source: RandomAccess, slide: Svs, index: int, table: TileTable, path: Path
     ) -> None:
         """path: where the file is written."""
         self.grid = slide.levels[index].level.grid
@@ -165,7 +167,7 @@ class _SingleTiles:
         alone = TileTable(1, array("Q", [span.start]), array("Q", [span.length]))
         side = self.grid.tile
         with room(self._path), self._path.open("wb") as file:
-            write_alone(file, self._source, self._slide, self._index, alone, side)
+            write_single_level(file, self._source, self._slide, self._index, alone, side)
         try:
             with OpenSlideTiles(self._path, Grid(side, side)) as tiles:
                 pixels = np.concatenate(list(render(tiles, side)))

@@ -55,7 +55,7 @@ Part = Mapping[str, object]
 Taken = TypeVar("Taken")
 
 
-class Answers(Protocol):
+class JsonClient(Protocol):
     """What is needed of a transport."""
 
     def json(self, url: str, *, payload: Mapping[str, object] | None = None, limit: int) -> object:
@@ -70,7 +70,7 @@ class _Moved(Exception):
     """The listing became another one between two pages."""
 
 
-def release(transport: Answers, api: str) -> str:
+def read_release(transport: JsonClient, api: str) -> str:
     """The data release in the GDC's words, as `Data Release 45.0 - December 04, 2025`.
 
     Older servers name none: then `API` and their tag. Raises WrongContent for
@@ -90,8 +90,8 @@ def release(transport: Answers, api: str) -> str:
     )
 
 
-def listing(
-    transport: Answers,
+def read_listing(
+    transport: JsonClient,
     api: str,
     page_size: int = PAGE_SIZE,
     on_page: Callable[[int, int], None] | None = None,
@@ -101,12 +101,12 @@ def listing(
     on_page: told the hits so far and in all after each page. Raises
     WrongContent for pages that do not add up and for hits that cannot be taken.
     """
-    named = release(transport, api)
-    return Listing(named, given_slides(transport, api, tuple, page_size, on_page))
+    named = read_release(transport, api)
+    return Listing(named, stream_slides(transport, api, tuple, page_size, on_page))
 
 
-def given_slides(
-    transport: Answers,
+def stream_slides(
+    transport: JsonClient,
     api: str,
     take: Callable[[Iterator[Slide]], Taken],
     page_size: int = PAGE_SIZE,
@@ -129,7 +129,7 @@ def given_slides(
             ) from None
 
 
-def first_slides(transport: Answers, api: str, count: int) -> tuple[list[Slide], int]:
+def read_first_slides(transport: JsonClient, api: str, count: int) -> tuple[list[Slide], int]:
     """The first open TCGA slides by file_id, and how many there are in all."""
     url = f"{api}/files"
     hits, total = next(_pages(transport, url, count))
@@ -138,7 +138,9 @@ def first_slides(transport: Answers, api: str, count: int) -> tuple[list[Slide],
     return [slide for slide in slides if slide is not None], total
 
 
-def versions(transport: Answers, api: str, file_ids: Sequence[str]) -> dict[str, str]:
+def read_latest_versions(
+    transport: JsonClient, api: str, file_ids: Sequence[str]
+) -> dict[str, str]:
     """The newest file_id of each file_id the GDC knows, itself if nothing is newer."""
     url = f"{api}/files/versions"
     latest: dict[str, str] = {}
@@ -156,7 +158,7 @@ def versions(transport: Answers, api: str, file_ids: Sequence[str]) -> dict[str,
 
 
 def _slides(
-    transport: Answers, api: str, page_size: int, on_page: Callable[[int, int], None] | None
+    transport: JsonClient, api: str, page_size: int, on_page: Callable[[int, int], None] | None
 ) -> Iterator[Slide]:
     url = f"{api}/files"
     none = True
@@ -179,7 +181,7 @@ def _slides(
         raise WrongContent(f"{place(url)} lists no TCGA slide at all")
 
 
-def _pages(transport: Answers, url: str, page_size: int) -> Iterator[tuple[list[Part], int]]:
+def _pages(transport: JsonClient, url: str, page_size: int) -> Iterator[tuple[list[Part], int]]:
     """Hits of one page after another and their number in all, until there are as many."""
     first_total: int | None = None
     seen = 0
@@ -199,7 +201,7 @@ def _pages(transport: Answers, url: str, page_size: int) -> Iterator[tuple[list[
         yield hits, total
 
 
-def counts(transport: Answers, api: str) -> Iterator[tuple[str, int]]:
+def count_files(transport: JsonClient, api: str) -> Iterator[tuple[str, int]]:
     """Yield what is counted and how many of it the GDC lists, one request each."""
     url = f"{api}/files"
     asked: list[tuple[str, dict[str, list[str]]]] = [("listed", {})]

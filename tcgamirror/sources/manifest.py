@@ -63,21 +63,21 @@ class _Row(NamedTuple):
 
 def read_manifest(path: Path) -> Listing:
     """Return all slides of a manifest, held in memory. Raises BadManifest."""
-    return Listing(release=release_of(path), slides=tuple(slides_of(path)))
+    return Listing(release=release_name(path), slides=tuple(read_slides(path)))
 
 
-def release_of(path: Path) -> str:
+def release_name(path: Path) -> str:
     """Return the name of a manifest's listing."""
     return f"manifest {path.name}"
 
 
-def identity(path: Path) -> str:
+def read_identity(path: Path) -> str:
     """Return what tells a manifest from every other one. Raises BadManifest."""
     with _opened(path) as file:
-        return f"{release_of(path)} {hashlib.file_digest(file, 'sha256').hexdigest()}"
+        return f"{release_name(path)} {hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-def slides_of(path: Path, others: Counter[str] | None = None) -> Iterator[Slide]:
+def read_slides(path: Path, others: Counter[str] | None = None) -> Iterator[Slide]:
     """Yield the slides of a manifest in its order, each once.
 
     Args:
@@ -119,10 +119,10 @@ def slides_of(path: Path, others: Counter[str] | None = None) -> Iterator[Slide]
         raise BadManifest(f"{path}: no slide (.svs) in it{_and_what(others)}")
 
 
-def in_words(others: Counter[str]) -> str:
+def describe_other_files(others: Counter[str]) -> str:
     """Return how many rows of which types are no slides.
 
-    >>> in_words(Counter({".txt": 3, ".bam": 1}))
+    >>> describe_other_files(Counter({".txt": 3, ".bam": 1}))
     '4 files of other types left out: 3 .txt, 1 .bam'
     """
     shown = [f"{count:,} {kind}" for kind, count in others.most_common(_NAMES_SHOWN)]
@@ -133,7 +133,7 @@ def in_words(others: Counter[str]) -> str:
 
 
 def _and_what(others: Counter[str]) -> str:
-    return f"; {in_words(others)}" if others else ""
+    return f"; {describe_other_files(others)}" if others else ""
 
 
 def _bad(path: Path, row: _Row, problem: str) -> BadManifest:

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from tcgamirror.imaging.decode import Opened, is_plain_jpeg
+from tcgamirror.imaging.decode import LevelReader, is_rgb_or_ycbcr_jpeg
 from tcgamirror.imaging.patches import Fetch
-from tcgamirror.imaging.svs import Base, Svs, read_base
+from tcgamirror.imaging.svs import SlideHeader, Svs, read_slide_header
 from tcgamirror.imaging.tiff import Tiff
 from tcgamirror.model.byteranges import Span, coalesce, split
 from tcgamirror.model.errors import (
@@ -32,7 +32,7 @@ from tcgamirror.net.client import Transport
 from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.base import opened
 from tcgamirror.sources.origins import Origin, Origins
-from tcgamirror.sources.sparse_file import PartialFile
+from tcgamirror.sources.sparse_file import SparseFile
 from tcgamirror.sources.workspace import Lease, Workspace, clear
 from tcgamirror.system.files import replacing, room
 from tcgamirror.system.parallel import each
@@ -73,7 +73,7 @@ class RemoteFile:
         self,
         transport: Transport,
         url: str,
-        partial: PartialFile,
+        partial: SparseFile,
         tag: Path,
         meter: Meter,
         on_part: Callable[[], None],
@@ -168,7 +168,7 @@ class Range:
         self._work = work
 
     @contextmanager
-    def open(self, slide: Slide, target: Target, meter: Meter) -> Iterator[Opened]:
+    def open(self, slide: Slide, target: Target, meter: Meter) -> Iterator[LevelReader]:
         with self._work.lease(slide.file_id, self.name) as lease:
 
             def fetch(file: RemoteFile) -> None:
@@ -211,7 +211,7 @@ class Range:
 
         return fetch
 
-    def read_header(self, slide: Slide, meter: Meter) -> Base:
+    def read_header(self, slide: Slide, meter: Meter) -> SlideHeader:
         """Return the slide's size and resolution, for a few small requests.
 
         Raises NetworkError if nobody lets it be read, SlideError for no slide. An
@@ -220,7 +220,7 @@ class Range:
         with self._work.held(slide.file_id, self.name) as lease:
             try:
                 slide = self._sized(slide, meter)
-                return self._from_origins(slide, lease.folder, meter, read_base)
+                return self._from_origins(slide, lease.folder, meter, read_slide_header)
             except SlideError:
                 # What the next try finds must not be the bytes that are in doubt.
                 clear(lease.folder)
@@ -238,11 +238,11 @@ class Range:
 
         return dataclasses.replace(slide, size=self._first(size_at))
 
-    def _partial(self, slide: Slide, folder: Path) -> PartialFile:
+    def _partial(self, slide: Slide, folder: Path) -> SparseFile:
         if slide.size is None:
             raise ValueError("a slide without its size")
         identity = f"{slide.file_id} {slide.md5}"
-        return PartialFile.open(folder / "slide.part", identity=identity, size=slide.size)
+        return SparseFile.open(folder / "slide.part", identity=identity, size=slide.size)
 
     def _from_origins(
         self, slide: Slide, folder: Path, meter: Meter, work: Callable[[RemoteFile], Done]
@@ -300,7 +300,7 @@ class Range:
             return work(self._remote(origin, slide, folder, partial, meter))
 
     def _remote(
-        self, origin: Origin, slide: Slide, folder: Path, partial: PartialFile, meter: Meter
+        self, origin: Origin, slide: Slide, folder: Path, partial: SparseFile, meter: Meter
     ) -> RemoteFile:
         tag = folder / f"{origin.name}.etag"
 
@@ -316,7 +316,7 @@ def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> None:
     """Has in `file` all that reading the level nearest to `target` needs."""
     tail = Span(max(0, file.size - TAIL), file.size)
     file.fetch([Span(0, min(file.size, LOOK_AHEAD)), tail])
-    read_base(file)
+    read_slide_header(file)
     # The directories are chained, so each costs a round trip: the tiles come meanwhile,
     # and what tells which tiles of the base are missing.
     file.along(_foreseen(file.partial, target, tail))
@@ -331,7 +331,7 @@ def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> None:
         file.fetch(arrays)
     table = svs.tile_table(level)
     tiles = sum(run.length for run in table.runs(gap=0))
-    plain = is_plain_jpeg(svs.levels[level])
+    plain = is_rgb_or_ycbcr_jpeg(svs.levels[level])
     # Of anything else OpenSlide is given a copy.
     lease.grow(tiles if plain else 2 * tiles)
     file.fetch(table.runs(GAP))
@@ -346,7 +346,7 @@ def _counts_of_base(file: RemoteFile) -> Span:
     return Svs(file, [first]).counts_span(0)
 
 
-def _foreseen(had: PartialFile, target: Target, tail: Span) -> Sequence[Span]:
+def _foreseen(had: SparseFile, target: Target, tail: Span) -> Sequence[Span]:
     """What the last level, whose directory ends the file, needs, if that level is likely to do.
 
     Its tiles, or else the arrays that tell where they lie; nothing if all that

@@ -20,7 +20,7 @@ RECORD = ".spans"
 """How the name ends of the record of what is had."""
 
 
-class PartialFile:
+class SparseFile:
     """A file of the slide's full size of which only some spans are had; the rest are holes.
 
     Spans are written at their own place. What is had stands beside the file in

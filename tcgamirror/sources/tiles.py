@@ -10,9 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tcgamirror.imaging.decode import Opened, Pixels
-from tcgamirror.imaging.deepzoom import DeepZoom, Stream, decoded, is_picture, pixels_only
-from tcgamirror.imaging.svs import MOST_TILES, Base
+from tcgamirror.imaging.decode import LevelReader, Pixels
+from tcgamirror.imaging.deepzoom import (
+    DeepZoom,
+    Stream,
+    decoded,
+    is_png_or_jpeg,
+    remove_ancillary_data,
+)
+from tcgamirror.imaging.svs import MAX_TILES, SlideHeader
 from tcgamirror.model.errors import (
     BadSlide,
     BadTile,
@@ -47,7 +53,7 @@ MOST_PROFILE_BYTES = 32 << 20
 """A tile's colour profile and the like, at most: 13 MB are known, and JPEG can hold 17 MB."""
 MOST_METADATA_BYTES = 1 << 20
 
-ReadHeader = Callable[[Slide, Meter], Base]
+ReadHeader = Callable[[Slide, Meter], SlideHeader]
 """Reads a slide's size and resolution from its header. Raises NetworkError, SlideError."""
 
 
@@ -66,7 +72,7 @@ class Tiles:
         self._read_header = read_header
 
     @contextmanager
-    def open(self, slide: Slide, target: Target, meter: Meter) -> Iterator[Opened]:
+    def open(self, slide: Slide, target: Target, meter: Meter) -> Iterator[LevelReader]:
         with self._work.lease(slide.file_id, self.name) as lease:
             url = f"{self._address}/metadata/{slide.file_id}"
             zoom = DeepZoom.of(self._transport.json(url, limit=MOST_METADATA_BYTES, meter=meter))
@@ -80,9 +86,9 @@ class Tiles:
             version = lease.folder / (slide.md5 or "unknown")
             level = _ServedLevel(zoom, dz_level, version, url)
             self._fetch(level, lease, meter)
-            yield Opened(pyramid, rendition, level)
+            yield LevelReader(pyramid, rendition, level)
 
-    def _header(self, slide: Slide, meter: Meter) -> Base:
+    def _header(self, slide: Slide, meter: Meter) -> SlideHeader:
         """Return what the header tells. Raises what keeps it from being read, saying so."""
         try:
             return self._read_header(slide, meter)
@@ -92,7 +98,7 @@ class Tiles:
     def _fetch(self, level: _ServedLevel, lease: Lease, meter: Meter) -> None:
         """Has every tile of the level in `work/`, several at a time; the first failure ends it."""
         tiles = level.grid.columns * level.grid.rows
-        if tiles > MOST_TILES:
+        if tiles > MAX_TILES:
             raise BadSlide(f"its Deep Zoom level has {tiles} tiles")
         lease.grow(sum(level.usual_bytes(*place) for place in level.places()))
 
@@ -106,7 +112,7 @@ class Tiles:
         for tries_left in reversed(range(TRIES)):
             try:
                 url, most = level.url(column, row), level.most_bytes(column, row)
-                level.keep(column, row, read_tile(self._transport, url, most, meter))
+                level.keep(column, row, fetch_tile(self._transport, url, most, meter))
             except BadTile:
                 if not tries_left:
                     raise
@@ -118,7 +124,7 @@ class Tiles:
                 return
 
 
-def read_tile(transport: Transport, url: str, most: int, meter: Meter | None = None) -> bytes:
+def fetch_tile(transport: Transport, url: str, most: int, meter: Meter | None = None) -> bytes:
     """Return the tile at `url`, known by its first bytes, without its colour profile.
 
     most: bytes without the profile. Raises NetworkError; WrongContent for no picture.
@@ -128,10 +134,10 @@ def read_tile(transport: Transport, url: str, most: int, meter: Meter | None = N
         answer.judge(200)
         answer.unpacked_only()
         stream = Stream(answer.small_pieces(most + MOST_PROFILE_BYTES))
-        if not is_picture(stream.peek(8)):
+        if not is_png_or_jpeg(stream.peek(8)):
             raise answer.other("a tile")
         try:
-            return pixels_only(stream, most)
+            return remove_ancillary_data(stream, most)
         except TooLong as error:
             raise TooLong(f"{answer.name}: {error}") from error
 

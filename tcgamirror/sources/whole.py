@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from tcgamirror.imaging.decode import Opened
+from tcgamirror.imaging.decode import LevelReader
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadSlide, ChecksumMismatch, NetworkError, NotThere
 from tcgamirror.model.slide import Slide, Target
@@ -17,7 +17,7 @@ from tcgamirror.net.client import Transport
 from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.base import opened
 from tcgamirror.sources.origins import Origin, Origins
-from tcgamirror.sources.workspace import Watched, Workspace
+from tcgamirror.sources.workspace import SpaceCheckedFile, Workspace
 from tcgamirror.system.files import digest, room
 
 UNNAMED = "slide"
@@ -63,7 +63,7 @@ class Whole:
         self._work = work
 
     @contextmanager
-    def open(self, slide: Slide, target: Target, meter: Meter) -> Iterator[Opened]:
+    def open(self, slide: Slide, target: Target, meter: Meter) -> Iterator[LevelReader]:
         with self._work.lease(slide.file_id, self.name) as lease:
             lease.grow(slide.size or USUAL_BYTES)
             # By its md5: another version's bytes are never gone on with.
@@ -107,7 +107,7 @@ class Whole:
 
     def _fetch(self, origin: Origin, slide: Slide, path: Path, meter: Meter) -> None:
         """Has the file, of the listed md5. Raises ChecksumMismatch, with nothing left there."""
-        with room(path), io.BufferedRandom(Watched(path, self._work)) as file:
+        with room(path), io.BufferedRandom(SpaceCheckedFile(path, self._work)) as file:
             self._transport.download(origin.url(slide), file, size=slide.size, meter=meter)
         with room(path):
             if slide.md5 is None or digest(path, "md5") == slide.md5:

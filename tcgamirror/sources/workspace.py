@@ -22,7 +22,7 @@ from tcgamirror.system.files import free_bytes, room
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-LEAST_FREE = 256 << 20
+MIN_FREE_BYTES = 256 << 20
 """Bytes that are left free on the disk whatever happens: other programs live there too."""
 CHECK_EVERY = 16 << 20
 """Bytes written between two looks at the disk's free ones."""
@@ -41,7 +41,7 @@ class Workspace:
         root: Path,
         limit: int | None,
         stop: threading.Event,
-        least_free: int = LEAST_FREE,
+        least_free: int = MIN_FREE_BYTES,
     ) -> None:
         self._root = root
         self._limit = limit
@@ -202,7 +202,7 @@ class Lease:
         self._workspace.grant(self, need)
 
 
-class Watched(io.FileIO):
+class SpaceCheckedFile(io.FileIO):
     """A file in `work/` that looks for room on the disk while it is written."""
 
     def __init__(self, path: Path, workspace: Workspace) -> None:

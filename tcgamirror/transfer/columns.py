@@ -15,8 +15,8 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from tcgamirror.catalogue.rows import Value
-from tcgamirror.imaging.metadata import MOST_DOWNSAMPLE, MOST_LEVELS
-from tcgamirror.imaging.svs import MOST_TILES, MPP_PLAUSIBLE
+from tcgamirror.imaging.metadata import MAX_DOWNSAMPLE, MAX_LEVELS
+from tcgamirror.imaging.svs import MAX_TILES, PLAUSIBLE_MPP
 from tcgamirror.model import fields
 from tcgamirror.model.slide import SOURCES, Kind, MppSource, Status, Upstream
 
@@ -172,9 +172,9 @@ _IMAGES: Mapping[str, Check] = {
     "failures": _COUNT,
     "retry_at": _or_none(_moment),
     "source": _or_none(_one_of(SOURCES)),
-    "level": _or_none(_whole(0, MOST_LEVELS)),
-    "level_downsample": _or_none(_number(0.99, MOST_DOWNSAMPLE)),
-    "base_mpp": _or_none(_number(*MPP_PLAUSIBLE)),
+    "level": _or_none(_whole(0, MAX_LEVELS)),
+    "level_downsample": _or_none(_number(0.99, MAX_DOWNSAMPLE)),
+    "base_mpp": _or_none(_number(*PLAUSIBLE_MPP)),
     "mpp_source": _or_none(_one_of(MppSource)),
     "mpp_x": _or_none(_number(1e-3, 1e9)),
     "mpp_y": _or_none(_number(1e-3, 1e9)),
@@ -184,7 +184,7 @@ _IMAGES: Mapping[str, Check] = {
     "bytes": _or_none(_whole(1, 1 << 44)),
     "sha256": _or_none(_matching(_SHA256)),
     "fetched_at": _or_none(_moment),
-    "patched_tiles": _or_none(_whole(0, MOST_TILES)),
+    "patched_tiles": _or_none(_whole(0, MAX_TILES)),
 }
 _RUNS: Mapping[str, Check] = {
     "run": _NUMBER,

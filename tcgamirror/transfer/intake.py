@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tcgamirror.catalogue.rows import Row
 from tcgamirror.imaging.image_reader import decode_all, read_header
-from tcgamirror.imaging.metadata import understood
+from tcgamirror.imaging.metadata import parse_metadata
 from tcgamirror.mirror.directory import Home
 from tcgamirror.mirror.orphans import Stray
 from tcgamirror.mirror.recovery import fits
@@ -144,7 +144,7 @@ class Arrivals:
             header = read_header(file, form)
             if header.size != Size(int(row["width"] or 0), int(row["height"] or 0)):
                 raise Damaged(f"it has {header.size} pixels, not as many as the catalogue says")
-            told = understood(header.facts)
+            told = parse_metadata(header.facts)
             if (told.slide.file_name, told.mpp_x, told.mpp_y) != (
                 wanted.file_name,
                 row["mpp_x"],

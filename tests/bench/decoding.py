@@ -16,7 +16,13 @@ import numpy as np
 import openslide
 from PIL import Image
 
-from tcgamirror.imaging.decode import JpegTiles, Pixels, TileReader, scale_for, whole_jpeg
+from tcgamirror.imaging.decode import (
+    JpegTiles,
+    Pixels,
+    TileReader,
+    choose_jpeg_scale,
+    complete_jpeg,
+)
 from tcgamirror.imaging.resample import render
 from tcgamirror.imaging.svs import Photometric
 from tcgamirror.model.geometry import Grid, Size, at_mpp
@@ -69,9 +75,11 @@ def decoding(kind: Kind, repetitions: int) -> Decoding:
         tiled, table = slide.levels[0], slide.tile_table(0)
         grid = tiled.level.grid
         size = at_mpp(grid.size, slide.base.mpp.value or MPP, MPP)
-        scale = scale_for(grid, size)
+        scale = choose_jpeg_scale(grid, size)
         rgb = tiled.photometric == Photometric.RGB
-        streams = [whole_jpeg(file.read(span), table.tables, rgb=rgb) for span in tile_spans(table)]
+        streams = [
+            complete_jpeg(file.read(span), table.tables, rgb=rgb) for span in tile_spans(table)
+        ]
 
         def decoded() -> None:
             for stream in streams:

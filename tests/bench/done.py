@@ -18,8 +18,8 @@ import numpy as np
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.imaging.image_reader import SIGNATURE
-from tcgamirror.imaging.image_writer import FACTS_KEY
-from tcgamirror.imaging.metadata import facts_of
+from tcgamirror.imaging.image_writer import METADATA_KEY
+from tcgamirror.imaging.metadata import build_metadata
 from tcgamirror.imaging.store import Store
 from tcgamirror.mirror.directory import CATALOGUE, Home
 from tcgamirror.mirror.settings import Settings
@@ -96,12 +96,12 @@ def _put(home: Home, slide: Slide, size: Size, pixels: bytes) -> Picture:
     tile = Size(240, 240)
     pyramid = Pyramid((Level(levels[0], tile, 1.0), Level(levels[1], tile, 20.0)), mpp)
     rendition = TARGET.rendition(pyramid)
-    facts = json.dumps(facts_of(slide, "range", pyramid, rendition, 0))
+    facts = json.dumps(build_metadata(slide, "range", pyramid, rendition, 0))
     data = SIGNATURE + b"".join(
         struct.pack(">I", len(chunk)) + name + chunk + struct.pack(">I", zlib.crc32(name + chunk))
         for name, chunk in (
             (b"IHDR", struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0)),
-            (b"tEXt", f"{FACTS_KEY}\0{facts}".encode("ascii")),
+            (b"tEXt", f"{METADATA_KEY}\0{facts}".encode("ascii")),
             (b"IDAT", pixels),
             (b"IEND", b""),
         )

@@ -34,14 +34,14 @@ import sys
 from pathlib import Path
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.sources.manifest import release_of, slides_of
+from tcgamirror.sources.manifest import release_name, read_slides
 from tcgamirror.catalogue.listing import Coming
 # As small as they are beside a catalogue of a million.
 database.TEMPORARY_BYTES = database.CACHE_BYTES = 2_000_000
 path, manifest = map(Path, sys.argv[2:])
 with Catalogue.open(path, read_only=sys.argv[1].startswith("fetch")) as catalogue:
     if sys.argv[1] == "merge":
-        catalogue.merge(Coming(release_of(manifest), slides_of(manifest)), 1.0)
+        catalogue.merge(Coming(release_name(manifest), read_slides(manifest)), 1.0)
     elif sys.argv[1] == "due":
         assert sum(1 for _ in catalogue.due(retry_failed=True)) == 50_000
     elif sys.argv[1].startswith("fetch"):

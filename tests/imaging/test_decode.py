@@ -15,9 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tcgamirror.imaging.decode import JpegTiles, OpenSlideTiles, Pixels, is_plain_jpeg, over_white
+from tcgamirror.imaging.decode import (
+    JpegTiles,
+    OpenSlideTiles,
+    Pixels,
+    blend_over_white,
+    is_rgb_or_ycbcr_jpeg,
+)
 from tcgamirror.imaging.resample import render
-from tcgamirror.imaging.single_level import write_alone
+from tcgamirror.imaging.single_level import write_single_level
 from tcgamirror.imaging.svs import Svs
 from tcgamirror.model.errors import BadTile, SlideError, UnusualSlide
 from tcgamirror.model.geometry import Grid, Size
@@ -103,7 +109,7 @@ def decoded(path: Path, level: int = 0, size: Size | None = None, scale: int = 1
     with LocalFile(path) as file:
         slide = Svs(file)
         tiled = slide.levels[level]
-        assert is_plain_jpeg(tiled)
+        assert is_rgb_or_ycbcr_jpeg(tiled)
         tiles = JpegTiles(file, tiled, slide.tile_table(level), scale)
         return np.concatenate(list(render(tiles, size or tiled.level.size)))
 
@@ -264,7 +270,7 @@ def through_openslide(path: Path) -> Pixels:
     alone = path.with_suffix(".alone")
     with LocalFile(path) as source, alone.open("wb") as file:
         slide = Svs(source)
-        write_alone(file, source, slide, 0, slide.tile_table(0))
+        write_single_level(file, source, slide, 0, slide.tile_table(0))
     level = slide.levels[0].level
     with OpenSlideTiles(alone, level.grid) as tiles:
         return np.concatenate(list(render(tiles, level.size)))
@@ -363,12 +369,12 @@ def test_laying_over_white_mixes_by_alpha_and_rounds() -> None:
         [round((colour * alpha + 255 * (255 - alpha)) / 255) for colour in (0, 100, 255)]
         for alpha in range(256)
     ]
-    assert over_white(rgba)[0].tolist() == expected
+    assert blend_over_white(rgba)[0].tolist() == expected
 
 
 def test_nothing_is_white_and_opaque_pixels_stay() -> None:
     rng = np.random.default_rng(0)
     rgba = rng.integers(0, 256, (5, 7, 4), dtype=np.uint8)
-    assert (over_white(rgba * np.array([1, 1, 1, 0], np.uint8)) == 255).all()
+    assert (blend_over_white(rgba * np.array([1, 1, 1, 0], np.uint8)) == 255).all()
     rgba[..., 3] = 255
-    assert np.array_equal(over_white(rgba), rgba[..., :3])
+    assert np.array_equal(blend_over_white(rgba), rgba[..., :3])

@@ -15,7 +15,7 @@ import simplejpeg
 from PIL import Image
 
 from tcgamirror.imaging.decode import Pixels
-from tcgamirror.imaging.deepzoom import DeepZoom, Stream, decoded, pixels_only
+from tcgamirror.imaging.deepzoom import DeepZoom, Stream, decoded, remove_ancillary_data
 from tcgamirror.model.errors import BadTile, TooLong, WrongContent
 from tcgamirror.model.geometry import Box, Size
 from tcgamirror.model.slide import UNKNOWN_MPP
@@ -292,7 +292,7 @@ def test_a_colour_profile_changes_nothing(form: str, size: int) -> None:
     assert len(data) > size
     plain = packed(picture(), form)
     assert np.array_equal(decoded(data, SERVED, OWN), decoded(plain, SERVED, OWN))
-    assert len(pixels_only(Stream([data]), 1 << 20)) <= len(plain)
+    assert len(remove_ancillary_data(Stream([data]), 1 << 20)) <= len(plain)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
@@ -301,7 +301,9 @@ def test_a_profile_is_passed_over_however_the_bytes_come(form: str, length: int)
     profile = random.Random(2).randbytes(70_000)
     data = packed(picture(), form, icc_profile=profile)
     pieces = (data[start : start + length] for start in range(0, len(data), length))
-    assert pixels_only(Stream(pieces), len(data)) == pixels_only(Stream([data]), len(data))
+    assert remove_ancillary_data(Stream(pieces), len(data)) == remove_ancillary_data(
+        Stream([data]), len(data)
+    )
 
 
 def test_the_colour_transform_of_a_jpeg_is_kept() -> None:
@@ -309,21 +311,21 @@ def test_the_colour_transform_of_a_jpeg_is_kept() -> None:
     data = simplejpeg.encode_jpeg(np.asarray(red), colorspace="RGB")
     adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
     marked = data[:2] + adobe + data[2:]
-    assert pixels_only(Stream([marked]), len(marked)).count(b"Adobe") == 1
+    assert remove_ancillary_data(Stream([marked]), len(marked)).count(b"Adobe") == 1
 
 
 def test_fill_bytes_before_a_profile_do_no_harm() -> None:
     data = packed(picture(), "JPEG", icc_profile=random.Random(3).randbytes(70_000))
     place = data.index(b"\xff\xe2")
     filled = data[:place] + b"\xff\xff" + data[place:]
-    assert len(pixels_only(Stream([filled]), len(filled))) < len(filled) - 70_000
+    assert len(remove_ancillary_data(Stream([filled]), len(filled))) < len(filled) - 70_000
     assert np.array_equal(decoded(filled, SERVED, OWN), decoded(data, SERVED, OWN))
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
 def test_more_bytes_of_pixels_than_there_can_be_are_refused(form: str) -> None:
     data = packed(picture(), form, icc_profile=bytes(100_000))
-    most = len(pixels_only(Stream([data]), len(data)))
-    pixels_only(Stream([data]), most)
+    most = len(remove_ancillary_data(Stream([data]), len(data)))
+    remove_ancillary_data(Stream([data]), most)
     with pytest.raises(TooLong, match=f"{most - 1:,} bytes without its colour profile"):
-        pixels_only(Stream([data]), most - 1)
+        remove_ancillary_data(Stream([data]), most - 1)

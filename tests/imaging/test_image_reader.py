@@ -16,7 +16,7 @@ from tcgamirror.imaging import image_reader
 from tcgamirror.imaging.decode import Pixels
 from tcgamirror.imaging.image_reader import decode_all, read_header
 from tcgamirror.imaging.image_writer import _tiff_directory, write_image
-from tcgamirror.imaging.metadata import understood
+from tcgamirror.imaging.metadata import parse_metadata
 from tcgamirror.model.errors import Damaged, Interrupted
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat
@@ -246,4 +246,4 @@ def test_facts_with_a_number_of_a_thousand_digits_are_damaged() -> None:
         text = FACTS_TEXT.replace('"level_downsample": 4.0', f'"level_downsample": {number}')
         assert text != FACTS_TEXT
         with pytest.raises(Damaged):
-            understood(text)
+            parse_metadata(text)

@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.ExifTags import Base
 
 from tcgamirror.imaging.decode import Pixels
-from tcgamirror.imaging.image_writer import FACTS_KEY, write_image
+from tcgamirror.imaging.image_writer import METADATA_KEY, write_image
 from tcgamirror.model.errors import TooLarge
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat
@@ -64,7 +64,7 @@ def test_a_jpeg_is_close() -> None:
 def test_a_png_tells_pixels_per_metre_and_the_facts() -> None:
     image = Image.open(io.BytesIO(encoded(ImageFormat.PNG, picture(9, 9), 4, (15.0, 14.5))))
     assert image.info["dpi"] == pytest.approx((66667 * 0.0254, 68966 * 0.0254))
-    assert json.loads(image.info[FACTS_KEY]) == FACTS
+    assert json.loads(image.info[METADATA_KEY]) == FACTS
 
 
 @pytest.mark.parametrize("form", [ImageFormat.TIFF, ImageFormat.JPEG])

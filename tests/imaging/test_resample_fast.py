@@ -17,7 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tcgamirror.imaging.decode import JpegTiles, Pixels, TileReader, is_plain_jpeg, scale_for
+from tcgamirror.imaging.decode import (
+    JpegTiles,
+    Pixels,
+    TileReader,
+    choose_jpeg_scale,
+    is_rgb_or_ycbcr_jpeg,
+)
 from tcgamirror.imaging.image_reader import read_header
 from tcgamirror.imaging.resample import render
 from tcgamirror.imaging.svs import Svs
@@ -66,8 +72,8 @@ def image_at(path: Path, size: Size, *, fast: bool) -> tuple[int, Pixels]:
     with LocalFile(path) as file:
         slide = Svs(file)
         tiled = slide.levels[0]
-        assert is_plain_jpeg(tiled)
-        scale = scale_for(tiled.level.grid, size) if fast else 1
+        assert is_rgb_or_ycbcr_jpeg(tiled)
+        scale = choose_jpeg_scale(tiled.level.grid, size) if fast else 1
         tiles = JpegTiles(file, tiled, slide.tile_table(0), scale)
         return scale, np.concatenate(list(render(tiles, size)))
 
@@ -173,7 +179,7 @@ def test_every_stream_that_is_taken_is_taken_scaled(kind: str, scale: int, tmp_p
 def test_at_least_a_factor_of_two_is_left_to_the_exact_resize(
     level: Size, tile: Size, size: Size
 ) -> None:
-    scale = scale_for(Grid(level, tile), size)
+    scale = choose_jpeg_scale(Grid(level, tile), size)
     assert scale in (1, 2, 4, 8)
     if scale > 1:
         assert min(side / scale / wanted for side, wanted in zip(level, size, strict=True)) >= 2
@@ -183,7 +189,7 @@ def test_at_least_a_factor_of_two_is_left_to_the_exact_resize(
 
 @pytest.mark.parametrize("tile", [Size(250, 250), Size(256, 100), Size(24, 24)], ids=str)
 def test_tiles_that_are_no_whole_blocks_are_not_scaled(tile: Size) -> None:
-    assert scale_for(Grid(Size(9000, 9000), tile), Size(90, 90)) == 1
+    assert choose_jpeg_scale(Grid(Size(9000, 9000), tile), Size(90, 90)) == 1
 
 
 def test_tiles_may_come_scaled_from_any_reader(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tcgamirror.imaging.svs import Svs, TileTable, read_base
+from tcgamirror.imaging.svs import Svs, TileTable, read_slide_header
 from tcgamirror.imaging.tiff import Tag, Tiff
 from tcgamirror.model.byteranges import Span, coalesce
 from tcgamirror.model.errors import BadSlide
@@ -39,7 +39,7 @@ def test_the_structure_is_the_one_openslide_sees(name: str, zoo_slides: Mapping[
         said = oracle.properties.get("openslide.mpp-x")
         if said is not None:
             assert (slide.pyramid.mpp.value, slide.pyramid.mpp.source) == (float(said), "header")
-        assert read_base(file) == slide.base
+        assert read_slide_header(file) == slide.base
 
 
 @pytest.mark.parametrize(
@@ -62,14 +62,14 @@ def test_the_resolution_comes_from_where_it_stands(
     name: str, mpp: float | None, source: MppSource, zoo_slides: Mapping[str, Path]
 ) -> None:
     with LocalFile(zoo_slides[name]) as file:
-        found = read_base(file).mpp
+        found = read_slide_header(file).mpp
     assert found.source is source
     assert found.value == (None if mpp is None else pytest.approx(mpp, rel=1e-6))
 
 
 def test_a_real_slide_without_a_resolution_is_said_to_have_none() -> None:
     with LocalFile(real_slide("tcga-cr-7395-ts1.svs")) as file:
-        assert read_base(file).mpp.value is None
+        assert read_slide_header(file).mpp.value is None
 
 
 @EVERY_SLIDE
@@ -139,7 +139,7 @@ def strips(data: bytes) -> list[Span]:
 def test_the_base_is_known_from_the_first_directory_alone(zoo_slides: Mapping[str, Path]) -> None:
     data = zoo_slides["everything"].read_bytes()
     source = Bytes(data)
-    read_base(source)
+    read_slide_header(source)
     start = next(Tiff(Bytes(data)).directories()).entries[Tag.WIDTH].span.start
     assert sum(span.length for span in source.asked) < 2000
     assert all(span.stop <= 16 or start - 100 < span.start < start + 4000 for span in source.asked)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import TiffImagePlugin
 
-from tcgamirror.imaging.tiff import MOST_DIRECTORIES, Directory, Tag, Tiff
+from tcgamirror.imaging.tiff import MAX_DIRECTORIES, Directory, Tag, Tiff
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadSlide
 from tests.support.levels import EVERY_NAME, EVERY_SLIDE, Bytes, bounded, slide_at
@@ -124,8 +124,8 @@ def test_directories_in_a_loop_are_refused() -> None:
 
 
 def test_a_chain_without_end_is_refused() -> None:
-    many = [([(256, LONG, 1, 5)], None)] * (MOST_DIRECTORIES + 1)
-    refused(classic(*many), f"more than {MOST_DIRECTORIES} directories")
+    many = [([(256, LONG, 1, 5)], None)] * (MAX_DIRECTORIES + 1)
+    refused(classic(*many), f"more than {MAX_DIRECTORIES} directories")
 
 
 @pytest.mark.parametrize("count", [0, 513, 65_535])

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tcgamirror.imaging.decode import Opened
+from tcgamirror.imaging.decode import LevelReader
 from tcgamirror.imaging.store import Store
 from tcgamirror.mirror.fetch import Pool
 from tcgamirror.mirror.ladder import Ladder
@@ -326,7 +326,9 @@ class Stub:
     def __init__(self, error: Callable[[], Exception]) -> None:
         self._error = error
 
-    def open(self, slide: Slide, target: Target, meter: Meter) -> AbstractContextManager[Opened]:
+    def open(
+        self, slide: Slide, target: Target, meter: Meter
+    ) -> AbstractContextManager[LevelReader]:
         del slide, target
         meter.add(count=1000, requests=1)
         raise self._error()

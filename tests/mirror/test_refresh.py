@@ -100,7 +100,7 @@ import itertools, os, sys
 from pathlib import Path
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.sources.manifest import release_of, slides_of
+from tcgamirror.sources.manifest import release_name, read_slides
 from tcgamirror.catalogue.listing import Coming
 path, listing, journal, steps = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 connection = database.connect(path)
@@ -110,7 +110,7 @@ connection.execute("PRAGMA cache_size = 10")
 if steps:
     connection.set_progress_handler(lambda: os.kill(os.getpid(), 9), steps)
 with Catalogue(path, connection, settles=True) as catalogue:
-    catalogue.merge(Coming(release_of(listing), slides_of(listing)), 1795353255.9)
+    catalogue.merge(Coming(release_name(listing), read_slides(listing)), 1795353255.9)
 """
 
 
@@ -162,7 +162,7 @@ def test_a_gdc_listing_that_changes_meanwhile_is_merged_once(tmp_path: Path) -> 
         def merge(slides: Iterator[Slide]) -> None:
             merged.append(catalogue.merge(Coming("1", slides), NOW))
 
-        gdc.given_slides(server, API, merge, page_size=1)
+        gdc.stream_slides(server, API, merge, page_size=1)
         assert (len(merged), catalogue.merges(), catalogue.counts().listed) == (1, 1, 3)
 
 
@@ -173,7 +173,7 @@ def test_an_unchanged_manifest_is_not_even_read(
     path.write_text(manifest(listed_without_data(3)))
     with Catalogue.create(tmp_path / "catalogue.db") as catalogue:
         assert refresh(catalogue, path)
-        monkeypatch.setattr(refreshing, "slides_of", None)
+        monkeypatch.setattr(refreshing, "read_slides", None)
         assert not refresh(catalogue, path)
         monkeypatch.undo()
         path.write_text(manifest(listed_without_data(4)))

@@ -61,7 +61,7 @@ def serving(hits: list[dict[str, object]], at_most: int = 10_000) -> Scripted:
 def test_all_pages_are_read_in_order() -> None:
     server = serving([hit(number) for number in range(1, 8)])
     progress: list[tuple[int, int]] = []
-    listing = gdc.listing(
+    listing = gdc.read_listing(
         server, API, page_size=3, on_page=lambda done, total: progress.append((done, total))
     )
     assert listing.release == "Data Release 45.0 - December 04, 2025"
@@ -73,12 +73,12 @@ def test_all_pages_are_read_in_order() -> None:
 
 def test_a_server_that_gives_smaller_pages_is_followed() -> None:
     server = serving([hit(number) for number in range(1, 8)], at_most=2)
-    assert len(gdc.listing(server, API, page_size=5).slides) == 7
+    assert len(gdc.read_listing(server, API, page_size=5).slides) == 7
 
 
 def test_the_filter_asks_for_open_slides_of_both_kinds() -> None:
     server = serving([hit(1)])
-    gdc.listing(server, API)
+    gdc.read_listing(server, API)
     asked = json.dumps(server.asked[0]["filters"])
     for word in ("TCGA", "Slide Image", "Diagnostic Slide", "Tissue Slide", "open"):
         assert f'"{word}"' in asked
@@ -108,7 +108,7 @@ def test_every_field_of_a_hit_becomes_the_slides() -> None:
         data_release="32.0 - 45.0",
         cases=[{"submitter_id": "TCGA-99-0009"}, case],
     )
-    (slide,) = gdc.listing(serving([full]), API).slides
+    (slide,) = gdc.read_listing(serving([full]), API).slides
     assert (slide.md5, slide.size) == ("de53882038934cf5103bf32a33eabfa1", 5)
     assert slide.kind is Kind.TISSUE
     assert (slide.project_id, slide.primary_site) == ("TCGA-LUSC", "Bronchus and lung")
@@ -124,7 +124,7 @@ def test_every_field_of_a_hit_becomes_the_slides() -> None:
 )
 def test_any_nested_part_may_be_missing(cases: object) -> None:
     odd = hit(1, cases=cases, md5sum=7, file_size=True, state=["x"], experimental_strategy=None)
-    (slide,) = gdc.listing(serving([odd]), API).slides
+    (slide,) = gdc.read_listing(serving([odd]), API).slides
     assert (slide.md5, slide.size, slide.state, slide.project_id) == (None, None, None, None)
     assert (slide.kind, slide.sample_type) == (Kind.DIAGNOSTIC, "Primary Tumor")
     assert slide.case_barcode == "TCGA-22-0001"
@@ -133,12 +133,12 @@ def test_any_nested_part_may_be_missing(cases: object) -> None:
 def test_a_slide_that_hangs_off_its_sample_is_found() -> None:
     sample = {"sample_type": "Metastatic", "slides": [{"submitter_id": "TCGA-22-0001-01Z-00-DX1"}]}
     cases = [{"samples": [{"sample_type": "Primary Tumor"}, sample]}]
-    (slide,) = gdc.listing(serving([hit(1, cases=cases)]), API).slides
+    (slide,) = gdc.read_listing(serving([hit(1, cases=cases)]), API).slides
     assert slide.sample_type == "Metastatic"
 
 
 def test_a_project_that_could_be_a_path_is_unknown() -> None:
-    (slide,) = gdc.listing(
+    (slide,) = gdc.read_listing(
         serving([hit(1, cases=[{"project": {"project_id": "../../etc"}}])]), API
     ).slides
     assert slide.project_id is None
@@ -146,7 +146,7 @@ def test_a_project_that_could_be_a_path_is_unknown() -> None:
 
 def test_a_file_of_another_type_is_left_out() -> None:
     other = hit(9, file_name="notes.txt")
-    assert len(gdc.listing(serving([other, hit(1)]), API).slides) == 1
+    assert len(gdc.read_listing(serving([other, hit(1)]), API).slides) == 1
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_file_of_another_type_is_left_out() -> None:
 )
 def test_an_unsafe_hit_is_refused(bad: dict[str, object]) -> None:
     with pytest.raises(WrongContent) as caught:
-        gdc.listing(serving([hit(2), bad]), API)
+        gdc.read_listing(serving([hit(2), bad]), API)
     assert "\n" not in str(caught.value)
 
 
@@ -189,34 +189,34 @@ def test_pages_that_do_not_add_up_are_refused(
     pages: Callable[[int, int], object], words: str
 ) -> None:
     with pytest.raises(WrongContent, match=words):
-        gdc.listing(Scripted(pages), API, page_size=1)
+        gdc.read_listing(Scripted(pages), API, page_size=1)
 
 
 def test_a_listing_that_changes_once_is_read_again() -> None:
     totals = iter((2, 3, 3, 3, 3))
     server = Scripted(lambda start, _size: page([hit(start + 1)], next(totals)))
-    assert len(gdc.listing(server, API, page_size=1).slides) == 3
+    assert len(gdc.read_listing(server, API, page_size=1).slides) == 3
 
 
 def test_an_old_server_without_a_release_is_named_by_its_tag() -> None:
     server = Scripted(lambda _start, _size: None, status={"status": "OK", "tag": "1.2.0"})
-    assert gdc.release(server, API) == "API 1.2.0"
+    assert gdc.read_release(server, API) == "API 1.2.0"
 
 
 @pytest.mark.parametrize("status", [[], "OK", None, {"name": "another"}, {"status": "OK"}])
 def test_another_sites_answer_is_no_release(status: object) -> None:
     with pytest.raises(WrongContent, match=r"^api\.example/status "):
-        gdc.release(Scripted(lambda _start, _size: None, status=status), API)
+        gdc.read_release(Scripted(lambda _start, _size: None, status=status), API)
 
 
 def test_versions_are_asked_for_500_at_once() -> None:
     old, new = str(UUID(int=1)), str(UUID(int=2))
     rows = [{"id": old, "latest_id": new}, {"id": "x"}, None]
     server = Scripted(lambda _start, _size: rows)
-    assert gdc.versions(server, API, [old] * 1001) == {old: new}
+    assert gdc.read_latest_versions(server, API, [old] * 1001) == {old: new}
     assert [str(each["ids"]).count(old) for each in server.asked] == [500, 500, 1]
     with pytest.raises(WrongContent, match="list of versions"):
-        gdc.versions(Scripted(lambda _start, _size: {}), API, [old])
+        gdc.read_latest_versions(Scripted(lambda _start, _size: {}), API, [old])
 
 
 def test_the_documented_examples_are_understood() -> None:
@@ -227,9 +227,9 @@ def test_the_documented_examples_are_understood() -> None:
         return json.loads((EXAMPLES / name).read_text())
 
     status = Scripted(lambda _start, _size: None, status=example("gdc-docs-status.json"))
-    assert gdc.release(status, API) == "API 1.2.0"
+    assert gdc.read_release(status, API) == "API 1.2.0"
     versions = Scripted(lambda _start, _size: example("gdc-docs-array.json"))
-    assert len(gdc.versions(versions, API, ["x"])) == 2
+    assert len(gdc.read_latest_versions(versions, API, ["x"])) == 2
 
 
 def test_no_sentence_tells_the_credentials_of_an_address() -> None:
@@ -239,7 +239,7 @@ def test_no_sentence_tells_the_credentials_of_an_address() -> None:
             return []
 
     api = "https://me:secret@api.example"
-    for ask in (gdc.release, gdc.listing, partial(gdc.first_slides, count=1)):
+    for ask in (gdc.read_release, gdc.read_listing, partial(gdc.read_first_slides, count=1)):
         with pytest.raises(WrongContent) as refused:
             ask(Other(), api)
         assert "api.example/" in str(refused.value) and "secret" not in str(refused.value)

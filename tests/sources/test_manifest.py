@@ -11,7 +11,7 @@ import pytest
 
 from tcgamirror.model.errors import BadManifest
 from tcgamirror.model.slide import Kind
-from tcgamirror.sources.manifest import read_manifest, slides_of
+from tcgamirror.sources.manifest import read_manifest, read_slides
 from tests.gdc import StandIn, listed
 from tests.support.command import run, succeeded
 from tests.support.mirrors import addresses, impatient, rows
@@ -126,7 +126,7 @@ def test_files_of_other_types_are_counted(tmp_path: Path) -> None:
     names = ("C_p_TCGASNP (1).seg.txt", "C:\\a.TXT", "../b.vcf.gz", "no type")
     others = Counter[str]()
     rows = (f"nothing\t{name}" for name in names)
-    (slide,) = slides_of(written(tmp_path, HEADER, *rows, row()), others)
+    (slide,) = read_slides(written(tmp_path, HEADER, *rows, row()), others)
     assert slide.file_name == NAME
     assert others == {".txt": 2, ".vcf.gz": 1, "without a type": 1}
 

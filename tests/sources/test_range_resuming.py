@@ -31,7 +31,7 @@ from tcgamirror.model.slide import Target
 from tcgamirror.net.client import Transport
 from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.range import AT_ONCE, RemoteFile
-from tcgamirror.sources.sparse_file import PartialFile
+from tcgamirror.sources.sparse_file import SparseFile
 from tests.gdc import Listed, StandIn, listed
 from tests.support.fetching import SHORT, At, asked, by_range, made, origins_of, overlaps, slide_of
 from tests.support.raw_server import CONTENT, RawServer, Script, ranged
@@ -67,7 +67,7 @@ def part_of(work: Path, file: Listed) -> Path:
 def had(work: Path, file: Listed) -> SpanSet:
     """What an interrupted run left."""
     identity = f"{file.file_id} {file.md5}"
-    with PartialFile.open(part_of(work, file), identity=identity, size=file.size) as partial:
+    with SparseFile.open(part_of(work, file), identity=identity, size=file.size) as partial:
         return partial.had
 
 
@@ -253,7 +253,7 @@ def test_etags_first_told_in_answers_at_the_same_time_have_to_agree(
     tag = tmp_path / "gdc.etag"
     with (
         RawServer(*scripts) as server,
-        PartialFile.open(path, identity="x", size=len(CONTENT)) as partial,
+        SparseFile.open(path, identity="x", size=len(CONTENT)) as partial,
     ):
         remote = RemoteFile(transport, server.url(), partial, tag, Meter(), lambda: None)
         spans = [Span(start, start + 8) for start in range(0, 200_000, 50_000)]
@@ -266,12 +266,12 @@ def test_etags_first_told_in_answers_at_the_same_time_have_to_agree(
             assert tag.read_text() in ('"1"', '"2"')
 
 
-def opened_partial(folder: Path, file: Listed) -> PartialFile:
-    return PartialFile.open(folder / "slide.part", identity=file.md5, size=file.size)
+def opened_partial(folder: Path, file: Listed) -> SparseFile:
+    return SparseFile.open(folder / "slide.part", identity=file.md5, size=file.size)
 
 
 def remote_file(
-    gdc: StandIn, transport: Transport, partial: PartialFile, tag: Path, host: str = "gdc"
+    gdc: StandIn, transport: Transport, partial: SparseFile, tag: Path, host: str = "gdc"
 ) -> RemoteFile:
     file = gdc.files[0]
     bucket = f"{gdc.bucket}/{file.file_id}/{file.file_name}"

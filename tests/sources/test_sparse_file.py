@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tcgamirror.model.byteranges import Span, SpanSet
 from tcgamirror.model.errors import HoleRead
-from tcgamirror.sources.sparse_file import PartialFile
+from tcgamirror.sources.sparse_file import SparseFile
 
 SIZE = 300
 CONTENT = random.Random(7).randbytes(SIZE)
@@ -46,8 +46,8 @@ def folder() -> Iterator[Path]:
         shutil.rmtree(path)
 
 
-def opened(path: Path, identity: str = "file_id md5", size: int = SIZE) -> PartialFile:
-    return PartialFile.open(path, identity=identity, size=size)
+def opened(path: Path, identity: str = "file_id md5", size: int = SIZE) -> SparseFile:
+    return SparseFile.open(path, identity=identity, size=size)
 
 
 def record(path: Path) -> Path:
@@ -211,11 +211,11 @@ def test_many_threads_write_and_read_at_once(tmp_path: Path) -> None:
 WRITE = """
     import pathlib, resource, sys
     from tcgamirror.model.errors import NoRoom
-    from tcgamirror.sources.sparse_file import PartialFile
+    from tcgamirror.sources.sparse_file import SparseFile
     limit = int(sys.argv[2])
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    partial = PartialFile.open(pathlib.Path(sys.argv[1]), identity="x", size=1 << 20)
+    partial = SparseFile.open(pathlib.Path(sys.argv[1]), identity="x", size=1 << 20)
     for start in range(0, 1 << 20, 64):
         try:
             partial.write(start, bytes([start // 64 % 255 + 1]) * 64)

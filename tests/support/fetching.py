@@ -13,9 +13,9 @@ import numpy as np
 import openslide
 from PIL import Image
 
-from tcgamirror.imaging.decode import Pixels, over_white
+from tcgamirror.imaging.decode import Pixels, blend_over_white
 from tcgamirror.imaging.resample import render
-from tcgamirror.imaging.svs import Base, Svs
+from tcgamirror.imaging.svs import SlideHeader, Svs
 from tcgamirror.imaging.tiff import Tiff
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.geometry import Grid, Size, halved
@@ -108,7 +108,7 @@ def by_tiles(gdc: StandIn, transport: Transport, work: Path, *, bucket: bool = T
 
 def by_ready_tiles(gdc: StandIn, transport: Transport, work: Path, size: Size) -> Tiles:
     """Tiles of a slide of that many pixels which nobody has, and which tells no resolution."""
-    return Tiles(transport, gdc.tiles, workspace(work), lambda *_: Base(size, UNKNOWN_MPP))
+    return Tiles(transport, gdc.tiles, workspace(work), lambda *_: SlideHeader(size, UNKNOWN_MPP))
 
 
 def level_sizes(path: Path) -> tuple[Size, ...]:
@@ -176,7 +176,7 @@ def as_openslide_reads(path: Path, size: Size) -> Pixels:
     with openslide.OpenSlide(path) as slide:
         level = slide.get_best_level_for_downsample(slide.dimensions[0] / size.width)
         whole = slide.read_region((0, 0), level, slide.level_dimensions[level])
-    pixels = over_white(np.asarray(whole))
+    pixels = blend_over_white(np.asarray(whole))
     if pixels.shape[:2] == (size.height, size.width):
         return pixels
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))

@@ -33,11 +33,11 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.imaging.decode import JpegTiles, is_plain_jpeg
+from tcgamirror.imaging.decode import JpegTiles, is_rgb_or_ycbcr_jpeg
 from tcgamirror.imaging.deepzoom import DeepZoom, decoded
 from tcgamirror.imaging.image_reader import Bytes, decode_all, read_header
 from tcgamirror.imaging.image_writer import write_image
-from tcgamirror.imaging.metadata import understood
+from tcgamirror.imaging.metadata import parse_metadata
 from tcgamirror.imaging.svs import Svs
 from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.mirror.lockfile import formatted
@@ -48,7 +48,7 @@ from tcgamirror.model.geometry import Box, Size
 from tcgamirror.model.slide import ImageFormat
 from tcgamirror.net.response import parsed as parsed_json
 from tcgamirror.sources import gdc
-from tcgamirror.sources.manifest import slides_of
+from tcgamirror.sources.manifest import read_slides
 from tcgamirror.transfer.archive.reader import check_sums, scanned
 from tcgamirror.transfer.sync.remote import Folder
 from tcgamirror.transfer.untrusted import Foreign
@@ -169,7 +169,7 @@ def written(data: bytes, path: Path) -> Path:
     return path
 
 
-def facts_of(material: Path) -> str:
+def build_metadata(material: Path) -> str:
     image = next((material / "export" / "images").rglob("*.png"))
     with image.open("rb") as file:
         return read_header(file, ImageFormat.PNG).facts
@@ -181,7 +181,7 @@ def images(form: ImageFormat) -> Callable[[Path], Sequence[bytes]]:
         for size in (Size(40, 30), Size(700, 90)):
             pixels = np.random.default_rng(1).integers(0, 255, (size.height, size.width, 3))
             file = io.BytesIO()
-            facts = json.loads(facts_of(material))
+            facts = json.loads(build_metadata(material))
             write_image(file, form, size, iter([pixels.astype(np.uint8) // 16]), (4.0, 4.0), facts)
             made.append(file.getvalue())
         return made
@@ -195,7 +195,7 @@ def image(form: ImageFormat) -> Reader:
         Thumbnails().of(path)
         with path.open("rb") as file:
             decode_all(file, form)
-            understood(read_header(file, form).facts)
+            parse_metadata(read_header(file, form).facts)
 
     return Reader(images(form), read, with_png_sums if form is ImageFormat.PNG else bytes)
 
@@ -209,7 +209,7 @@ def read_slide(data: bytes, _: Path) -> None:
         list(slide.values(number))
         table = slide.tile_table(number)
         list(table.runs(1000))
-        if is_plain_jpeg(tiled):
+        if is_rgb_or_ycbcr_jpeg(tiled):
             tiles = JpegTiles(source, tiled, table)
             for column in range(min(tiles.grid.columns, 2)):
                 tiles.tile(column, 0)
@@ -286,10 +286,14 @@ def manifests(_: Path) -> Sequence[bytes]:
 def read_answers(data: bytes, _: Path) -> None:
     answer = parsed_json("it", "application/json", data)
     for server in (Scripted(lambda *_: answer), Scripted(lambda *_: answer, status=answer)):
-        for ask in (gdc.listing, gdc.release, lambda s, a: gdc.first_slides(s, a, 3)):
+        for ask in (
+            gdc.read_listing,
+            gdc.read_release,
+            lambda s, a: gdc.read_first_slides(s, a, 3),
+        ):
             with suppress(TcgaMirrorError):
                 ask(server, API)
-    gdc.versions(Scripted(lambda *_: answer), API, [str(hit(1)["file_id"])])
+    gdc.read_latest_versions(Scripted(lambda *_: answer), API, [str(hit(1)["file_id"])])
 
 
 def answers(_: Path) -> Sequence[bytes]:
@@ -322,13 +326,13 @@ READERS = {
     "slides": Reader(lines("slide.svs"), read_slide),
     **{f"{form} images": image(form) for form in ImageFormat},
     "facts": Reader(
-        lambda material: [facts_of(material).encode()],
-        lambda data, _: understood(data.decode("latin-1")),
+        lambda material: [build_metadata(material).encode()],
+        lambda data, _: parse_metadata(data.decode("latin-1")),
     ),
     "archives": Reader(lines("export.tar"), read_archive, with_tar_sums),
     "catalogues": Reader(catalogues, read_catalogue),
     "manifests": Reader(
-        manifests, lambda data, folder: list(slides_of(written(data, folder / "a.txt")))
+        manifests, lambda data, folder: list(read_slides(written(data, folder / "a.txt")))
     ),
     "tile metadata": Reader(zooms, read_zoom),
     "tiles": Reader(
