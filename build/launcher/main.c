@@ -22,7 +22,7 @@
 #define LOADER "ld-tcgamirror.so.2"
 #define PROGRAM "tcgamirror-program"
 
-enum { WRONG_USE = 2, NO_ROOM = 6, INTERRUPTED = 130 }; /* as in tcgamirror/model/errors.py */
+enum { USAGE_ERROR = 2, DISK_FULL = 6, INTERRUPTED = 130 }; /* as in tcgamirror/model/errors.py */
 
 struct place {
     const char *variable; /* names a directory; NULL: `path` is one */
@@ -164,5 +164,5 @@ int main(int argc, char **argv) {
             "tcgamirror: no place to unpack to (%s): name by TCGAMIRROR_CACHE a directory with "
             "100 MB of room from which programs may run\n",
             reasons);
-    return full ? NO_ROOM : WRONG_USE;
+    return full ? DISK_FULL : USAGE_ERROR;
 }

@@ -23,7 +23,7 @@ from tcgamirror.catalogue.listing import Coming, Merged
 from tcgamirror.catalogue.queue import Due, Standing
 from tcgamirror.catalogue.reports import Change, Counts, Merge, Rows
 from tcgamirror.catalogue.rows import Having, SlideRows, Taken, Theirs
-from tcgamirror.model.errors import Damaged, NotAMirror, WrongUse
+from tcgamirror.model.errors import Damaged, NotAMirror, UsageError
 from tcgamirror.model.sampling import Candidate, Plan
 from tcgamirror.model.slide import Listing, Outcome, Slide, Upstream
 from tcgamirror.model.text import timestamp
@@ -35,7 +35,7 @@ _NO_FACTS: Mapping[str, str] = MappingProxyType({})
 class Catalogue:
     """An open catalogue. To be closed, and used from the thread that opened it.
 
-    Every method may raise Damaged, Locked, NoRoom or WrongUse for the file's
+    Every method may raise Damaged, Locked, DiskFull or UsageError for the file's
     state. now: seconds since the epoch; the catalogue keeps ISO 8601 text, UTC.
     """
 
@@ -56,7 +56,7 @@ class Catalogue:
             with database.translated(path):
                 database.create(path)
         except OSError as error:
-            raise WrongUse(f"{path} cannot be made: {error.strerror or error}") from error
+            raise UsageError(f"{path} cannot be made: {error.strerror or error}") from error
         return cls.open(path)
 
     @classmethod
@@ -67,7 +67,7 @@ class Catalogue:
         file system. When a writer is closed, one file is left that any reader
         can open, on read-only media too.
 
-        Raises Damaged if it is missing, cut off or something else, WrongUse if
+        Raises Damaged if it is missing, cut off or something else, UsageError if
         it is another version's or cannot be written.
         """
         if not path.is_file():
@@ -180,7 +180,7 @@ class Catalogue:
     def history(self, since: str | None = None) -> list[Merge]:
         """The listings merged, the oldest first; `since`: after that release.
 
-        Raises WrongUse for a release that was never merged.
+        Raises UsageError for a release that was never merged.
         """
         with self._reading() as connection:
             return reports.merges(connection, since)
@@ -401,7 +401,7 @@ class Catalogue:
     def show(self, name: str) -> dict[str, object]:
         """All that is known of one slide, by file_id (a former one too), file name or barcode.
 
-        Raises WrongUse if no slide is called so, or several are.
+        Raises UsageError if no slide is called so, or several are.
         """
         with self._reading() as connection:
             return reports.show(connection, name)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tcgamirror.catalogue.journals import JOURNALS, check_journals
 from tcgamirror.catalogue.schema import APPLICATION_ID, MIGRATIONS
-from tcgamirror.model.errors import Damaged, Locked, NoRoom, TcgaMirrorError, WrongUse
+from tcgamirror.model.errors import Damaged, DiskFull, Locked, TcgaMirrorError, UsageError
 from tcgamirror.system import mounts
 
 BUSY_SECONDS = 30.0
@@ -49,7 +49,7 @@ WAY_OUT = "put a copy back, or make it anew from the images by tcgamirror rebuil
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Raises SQLite's errors about the file at `path` as Damaged, NoRoom, Locked or WrongUse.
+    """Raises SQLite's errors about the file at `path` as Damaged, DiskFull, Locked or UsageError.
 
     What is left as it is tells of a mistake in this program.
     """
@@ -86,17 +86,17 @@ def translation(path: Path, error: Exception, code: int) -> TcgaMirrorError | No
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return damaged(path, error)
         case sqlite3.SQLITE_FULL:
-            return NoRoom(
+            return DiskFull(
                 f"{path} cannot grow: the disk or the quota is full, "
                 "or that of temporary files (SQLITE_TMPDIR says where they lie)"
             )
         case sqlite3.SQLITE_IOERR:
-            return NoRoom(
+            return DiskFull(
                 f"{path} could not be read or written ({error}): "
                 "the quota may be used up or the disk failing"
             )
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN:
-            return WrongUse(f"{path} or its directory cannot be written ({error})")
+            return UsageError(f"{path} or its directory cannot be written ({error})")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return Locked(f"{path} is being written by another process; wait for it to end")
         case _:
@@ -277,7 +277,7 @@ def check(
 ) -> None:
     """Makes sure that this is a catalogue which this program knows and, if it is to, can write.
 
-    Raises Damaged for another file, WrongUse for one of another version.
+    Raises Damaged for another file, UsageError for one of another version.
     """
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     if application_id != APPLICATION_ID:
@@ -285,7 +285,7 @@ def check(
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     known = len(scripts)
     if version > known:
-        raise WrongUse(
+        raise UsageError(
             f"{path} was made by a newer tcgamirror (schema {version}, this one knows {known}); "
             "upgrade"
         )
@@ -293,7 +293,7 @@ def check(
         _check_writable(path)
         migrate(connection, scripts)
     elif version < known:
-        raise WrongUse(
+        raise UsageError(
             f"{path} was made by an older tcgamirror (schema {version}, this one reads {known}); "
             "run any writing command first, such as update"
         )
@@ -304,7 +304,7 @@ def _check_writable(path: Path) -> None:
     """SQLite would only say so at the first change, and a directory's fault unclearly."""
     for place in (path, path.parent):
         if not os.access(place, os.W_OK):
-            raise WrongUse(f"{place} cannot be written by this user; change its permissions")
+            raise UsageError(f"{place} cannot be written by this user; change its permissions")
 
 
 def _check_complete(connection: sqlite3.Connection, path: Path, scripts: Sequence[str]) -> None:

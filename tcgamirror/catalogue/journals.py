@@ -181,7 +181,7 @@ def copy_database(tree: Tree, name: str, folder: Path, most: int) -> Path:
         OSError: as `Tree.open` does.
         Damaged: for what is too large, and as `check_journals` does.
         Locked: if it is written all the time.
-        NoRoom: if the folder has no room for it.
+        DiskFull: if the folder has no room for it.
     """
     copy = folder / "copied.db"
     end = time.monotonic() + _WAIT_SECONDS

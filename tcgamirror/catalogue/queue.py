@@ -20,11 +20,11 @@ from tcgamirror.catalogue.listing import SLIDE_COLUMNS
 from tcgamirror.model.errors import (
     BadSlide,
     Damaged,
-    NotThere,
+    NotFound,
     Refused,
     TooFine,
     TooLarge,
-    UnusualSlide,
+    UnsupportedSlide,
 )
 from tcgamirror.model.slide import Attempt, Kind, Outcome, Picture, Slide, Status
 from tcgamirror.model.text import timestamp
@@ -45,9 +45,9 @@ EARLIER = 4 * HOUR
 DISTANCES = (HOUR, *(days * DAY - EARLIER for days in (1, 3, 7, 30)))
 """Seconds after the first failure in a row, the second, and so on; then always the last."""
 
-_SAME_FOR_ALL = frozenset(error("").fault for error in (TooFine, TooLarge))
+_SAME_FOR_ALL = frozenset(error.fault for error in (TooFine, TooLarge))
 
-_SAME_FOR_EVER = frozenset(error("").fault for error in (BadSlide, UnusualSlide))
+_SAME_FOR_EVER = frozenset(error.fault for error in (BadSlide, UnsupportedSlide))
 
 
 def retry_time(outcome: Outcome, failures: int, now: float) -> float | None:
@@ -238,7 +238,7 @@ def denied_since(connection: sqlite3.Connection, attempt: int) -> bool:
         # Crossed, so that SQLite goes through the later tries alone.
         "SELECT EXISTS (SELECT 1 FROM attempts CROSS JOIN slides USING (file_name) "
         "WHERE attempt > ? AND fault IN (?, ?) AND +upstream IN ('current', 'changed'))",
-        (attempt, Refused("").fault, NotThere("").fault),
+        (attempt, Refused.fault, NotFound.fault),
     ).fetchone()
     return bool(found)
 

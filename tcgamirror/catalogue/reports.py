@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from tcgamirror.catalogue.database import connect, translated, translation
-from tcgamirror.model.errors import BadQuery, NoMemory, WrongUse
+from tcgamirror.model.errors import BadQuery, NoMemory, UsageError
 from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat
 
 Value = str | int | float | bytes | None
@@ -200,7 +200,7 @@ def show(connection: sqlite3.Connection, name: str) -> dict[str, object]:
 
     The columns of the view `mirror` if it is sampled, of `slides` if not, then
     `former_ids` and, as lists of rows, `changes` and `tries`, the oldest first.
-    Raises WrongUse if there is no such slide, or several.
+    Raises UsageError if there is no such slide, or several.
     """
     file_name = _named(connection, _slide_of(connection, name.strip()))
     listed = _dicts(connection, "SELECT * FROM slides WHERE file_name = ?", file_name)[0]
@@ -254,10 +254,10 @@ def _named(connection: sqlite3.Connection, name: str) -> str:
             return str(found[0])
         if found:
             more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
-            raise WrongUse(
+            raise UsageError(
                 f"{name} has {len(found)} slides; name one of {', '.join(found[:MOST_NAMED])}{more}"
             )
-    raise WrongUse(f"no slide called {name!r}; name a file_id, barcode, file name or image")
+    raise UsageError(f"no slide called {name!r}; name a file_id, barcode, file name or image")
 
 
 def _dicts(connection: sqlite3.Connection, sql: str, file_name: str) -> list[dict[str, object]]:
@@ -386,7 +386,7 @@ def _number(connection: sqlite3.Connection, since: str) -> int:
         if is_called(str(release), since):
             return int(merge)
     names = ", ".join(dict.fromkeys(str(release) for _, release in known)) or "none yet"
-    raise WrongUse(f"no release called {since} was merged; there are: {names}")
+    raise UsageError(f"no release called {since} was merged; there are: {names}")
 
 
 def is_called(release: str, name: str) -> bool:

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from tcgamirror.cli import output
 from tcgamirror.mirror.directory import Home
-from tcgamirror.model.errors import TcgaMirrorError, WrongUse
+from tcgamirror.model.errors import TcgaMirrorError, UsageError
 from tcgamirror.system.interrupt import Brake
 
 
@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
     """One sentence for a mistake, instead of all that might have been said."""
 
     def error(self, message: str) -> NoReturn:
-        raise WrongUse(f"{message} (see {self.prog} --help)")
+        raise UsageError(f"{message} (see {self.prog} --help)")
 
 
 def add_command(

@@ -22,7 +22,7 @@ from tcgamirror.mirror.directory import CATALOGUE, Home
 from tcgamirror.mirror.lockfile import LockFile, compare_listing, lines_of, read_lock
 from tcgamirror.mirror.settings import FILE_NAME, Settings
 from tcgamirror.model import text
-from tcgamirror.model.errors import ExitCode, WrongUse
+from tcgamirror.model.errors import ExitCode, UsageError
 from tcgamirror.model.sampling import By, Candidate, Order
 from tcgamirror.model.slide import SOURCES, ImageFormat
 from tcgamirror.sources.manifest import describe_other_files, read_slides
@@ -121,9 +121,9 @@ def _manifest_words(settings: Settings, manifest: _Manifest) -> Iterator[str]:
 
 
 def _check_choice(settings: Settings, manifest: _Manifest) -> None:
-    """Raise WrongUse if the manifest has none of the slides asked for; tell if it has fewer."""
+    """Raise UsageError if the manifest has none of the slides asked for; tell if it has fewer."""
     if settings.projects:
-        raise WrongUse(
+        raise UsageError(
             "a manifest tells no projects, so that --project would match none of its slides: "
             "leave out --project, or --manifest"
         )
@@ -131,7 +131,7 @@ def _check_choice(settings: Settings, manifest: _Manifest) -> None:
         output.say(f"--by {settings.by} makes no difference: a manifest tells no projects or sites")
     there = manifest.allowed
     if not there:
-        raise WrongUse(
+        raise UsageError(
             f"none of the {text.slides(manifest.slides)} in {settings.manifest} is of the "
             "--kind asked for: ask for another"
         )
@@ -186,7 +186,7 @@ def _locked_settings(given: argparse.Namespace, locked: Settings) -> Settings:
     usual |= {"project": []}
     for name, value in usual.items():
         if getattr(given, name) != value:
-            raise WrongUse(
+            raise UsageError(
                 f"--{name.replace('_', '-')} cannot be given with --lock, which says what slides "
                 "and images there are"
             )

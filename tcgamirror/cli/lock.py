@@ -13,7 +13,7 @@ from tcgamirror.cli.common import home_of
 from tcgamirror.mirror.directory import CATALOGUE, Home
 from tcgamirror.mirror.lockfile import Differences, compare, lines_of, lock_of, read_lock
 from tcgamirror.model import text
-from tcgamirror.model.errors import ExitCode, WrongUse
+from tcgamirror.model.errors import ExitCode, UsageError
 from tcgamirror.system.files import is_another, replacing
 
 MOST_NAMED = 5
@@ -49,26 +49,28 @@ def lock(given: argparse.Namespace) -> ExitCode:
 
 def _write(path: Path, lines: Iterable[bytes]) -> None:
     if path.is_dir():
-        raise WrongUse(f"{path} is a directory; name a file in it")
+        raise UsageError(f"{path} is a directory; name a file in it")
     if not path.absolute().parent.is_dir():
-        raise WrongUse(f"{path.absolute().parent} is no directory: make it, or name another place")
+        raise UsageError(
+            f"{path.absolute().parent}: not a directory. Make it, or name another place"
+        )
     try:
         with replacing(path) as file:
             file.writelines(lines)
             if is_another(path, file):
-                raise WrongUse(
+                raise UsageError(
                     f"{path} is there already and is not this lock: name another file, or remove "
                     "it first (lock --check compares a lock file with the mirror)"
                 )
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise WrongUse(f"{path} cannot be written ({why}); name another file") from error
+        raise UsageError(f"{path} cannot be written ({why}); name another file") from error
 
 
 def _check(home: Home, path: Path | None) -> ExitCode:
     """Names every slide that is not as locked, one a line."""
     if path is None:
-        raise WrongUse("lock --check needs the lock file to compare with: lock --check FILE")
+        raise UsageError("lock --check needs the lock file to compare with: lock --check FILE")
     locked = read_lock(path)
     with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
         found = compare(locked, catalogue)

@@ -15,9 +15,9 @@ from tcgamirror import __version__
 from tcgamirror.cli import output, parser
 from tcgamirror.model.errors import (
     Bug,
+    DiskFull,
     ExitCode,
     Interrupted,
-    NoRoom,
     TcgaMirrorError,
     lack_of_memory,
 )
@@ -125,7 +125,7 @@ def _refusal(error: OSError) -> TcgaMirrorError:
         # Nothing that knows a name for it was writing: in general it is the output itself.
         _close_stdout()
         place = error.filename or "the output"
-        return NoRoom(f"no room to write {place} ({error.strerror})")
+        return DiskFull(f"no room to write {place} ({error.strerror})")
     # Only now: help and version need no files.
     from tcgamirror.system.files import refusal
 

@@ -17,7 +17,7 @@ from tcgamirror.cli.transfer import EXPORT, IMPORT, SYNC, say_export, say_import
 from tcgamirror.cli.update import FETCH, REFRESH, SAMPLE, UPDATE, say_fetching
 from tcgamirror.cli.verify import REBUILD, VERIFY, say_verify
 from tcgamirror.cli.web import GALLERY, SERVE, say_serve
-from tcgamirror.model.errors import WrongUse
+from tcgamirror.model.errors import UsageError
 
 ABOUT = """\
 An offline mirror of TCGA whole-slide images at a low, known resolution."""
@@ -104,11 +104,11 @@ def grammar() -> argparse.ArgumentParser:
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line as said. Raises WrongUse; --help and --version raise SystemExit."""
+    """The command line as said. Raises UsageError; --help and --version raise SystemExit."""
     parser = grammar()
     given, unknown = parser.parse_known_args(arguments)
     if unknown:
-        raise WrongUse(
+        raise UsageError(
             f"{given.command} does not take {' '.join(map(repr, unknown))} "
             f"(see tcgamirror {given.command} --help)"
         )

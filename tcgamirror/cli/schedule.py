@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tcgamirror.cli.common import home_of
-from tcgamirror.model.errors import ExitCode, WrongUse
+from tcgamirror.model.errors import ExitCode, UsageError
 
 LONGEST_CRON_COMMAND = 990
 """Characters; Debian's and Vixie's cron cut what is longer."""
@@ -49,7 +49,7 @@ class Night:
     def __post_init__(self) -> None:
         for word in (*self.program, self.mirror):
             if not word.isprintable():
-                raise WrongUse(
+                raise UsageError(
                     f"{word!r} has a line end or another sign that no schedule can hold; "
                     "rename the directory"
                 )
@@ -88,11 +88,11 @@ def time_of_day(text: str) -> tuple[int, int]:
 
 
 def cron(night: Night) -> str:
-    """Lines for `crontab -e`. Raises WrongUse for paths that are too long for cron."""
+    """Lines for `crontab -e`. Raises UsageError for paths that are too long for cron."""
     command = f"{shlex.join(night.words())} >> {shlex.quote(night.output)} 2>&1"
     line = in_cron(command)
     if len(line.encode()) > LONGEST_CRON_COMMAND:
-        raise WrongUse(
+        raise UsageError(
             f"cron takes commands of {LONGEST_CRON_COMMAND} bytes, and this one has "
             f"{len(line.encode())}: use schedule systemd, or shorter paths"
         )
@@ -211,7 +211,7 @@ def schedule(given: argparse.Namespace) -> ExitCode:
     try:
         hour, minute = time_of_day(given.time)
     except ValueError as error:
-        raise WrongUse(f"--time: {error}") from None
+        raise UsageError(f"--time: {error}") from None
     mirror = os.path.normpath(home_of(given).root.absolute())
     night = Night(_program(), mirror, hour, minute)
     write = {"cron": cron, "systemd": systemd, "slurm": slurm}[given.system]

@@ -20,7 +20,7 @@ from tcgamirror.cli.common import Parser, add_command, home_of, say_addresses
 from tcgamirror.mirror import settings as setting
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.model import text as words
-from tcgamirror.model.errors import ExitCode, NotAMirror, WrongUse
+from tcgamirror.model.errors import ExitCode, NotAMirror, UsageError
 from tcgamirror.model.slide import Target
 
 if TYPE_CHECKING:
@@ -100,11 +100,11 @@ def _home(given: argparse.Namespace) -> Home | None:
 
 
 def _check_new(path: Path) -> None:
-    """Raise WrongUse for a report that would overwrite a file, or has no directory to lie in."""
+    """Raise UsageError for a report that would overwrite a file, or has no directory to lie in."""
     if path.exists() or path.is_symlink():
-        raise WrongUse(f"--report {path}: it exists. Name a new file")
+        raise UsageError(f"--report {path}: it exists. Name a new file")
     if not path.absolute().parent.is_dir():
-        raise WrongUse(f"--report {path}: its directory is missing. Make it first")
+        raise UsageError(f"--report {path}: its directory is missing. Make it first")
 
 
 def _write_report(path: Path, lines: Sequence[str]) -> None:

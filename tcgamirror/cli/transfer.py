@@ -17,7 +17,7 @@ from tcgamirror.cli.argtypes import byte_count
 from tcgamirror.cli.common import home_of
 from tcgamirror.cli.progress import ProgressDisplay, TransferProgress
 from tcgamirror.model import text
-from tcgamirror.model.errors import ExitCode, WrongUse
+from tcgamirror.model.errors import ExitCode, UsageError
 from tcgamirror.system.interrupt import Brake
 from tcgamirror.transfer.archive.format import check_ending
 from tcgamirror.transfer.exporter import Asked, Exported, export
@@ -169,7 +169,7 @@ def sync(given: argparse.Namespace) -> ExitCode:
     from tcgamirror.transfer.sync.synchronizer import synchronize
 
     if given.mirror is not None:
-        raise WrongUse("sync takes the two mirrors as SRC and DST, not by --mirror")
+        raise UsageError("sync takes the two mirrors as SRC and DST, not by --mirror")
     rate = None if given.rate is None else byte_rate(given.rate, "--rate")
     root = _destination(given.destination)
     brake = Brake()
@@ -201,24 +201,24 @@ def sync(given: argparse.Namespace) -> ExitCode:
 
 
 def _is_address(source: str) -> bool:
-    """Whether it is no directory. Raises WrongUse for an address that is not of the web."""
+    """Whether it is no directory. Raises UsageError for an address that is not of the web."""
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", source)
     if scheme is not None and scheme[1] not in ("http", "https"):
-        raise WrongUse(
+        raise UsageError(
             f"SRC is an address that begins with {scheme[0]}; only http:// and https:// are known"
         )
     return scheme is not None
 
 
 def _destination(named: str) -> Path:
-    """Where to sync to. Raises WrongUse for what is neither a mirror nor free to become one."""
+    """Where to sync to. Raises UsageError for what is neither a mirror nor free to become one."""
     from tcgamirror.mirror.directory import check_place
 
     if not named:
-        raise WrongUse("DST is empty, as a variable that was never set is; name a directory")
+        raise UsageError("DST is empty, as a variable that was never set is; name a directory")
     root = Path(named)
     if root.exists() and not root.is_dir():
-        raise WrongUse(f"{root} is no directory; name another place to sync to")
+        raise UsageError(f"{root} is no directory; name another place to sync to")
     check_place(root)
     return root
 

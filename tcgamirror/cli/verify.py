@@ -17,7 +17,7 @@ from tcgamirror.imaging.store import IMAGES
 from tcgamirror.mirror.directory import CATALOGUE, Home
 from tcgamirror.mirror.orphans import Stray, image_files, remove_unfinished
 from tcgamirror.model import text
-from tcgamirror.model.errors import Damaged, ExitCode, Interrupted, TcgaMirrorError, WrongUse
+from tcgamirror.model.errors import Damaged, ExitCode, Interrupted, TcgaMirrorError, UsageError
 from tcgamirror.system.interrupt import Brake
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def verify(given: argparse.Namespace) -> ExitCode:
     from tcgamirror.mirror.verify import Asked, Deadline, verify_images
 
     if given.quick and given.decode:
-        raise WrongUse("--quick reads no image, --decode all of them; give one of the two")
+        raise UsageError("--quick reads no image, --decode all of them; give one of the two")
     home = home_of(given)
     asked = Asked(given.quick, given.decode, given.sample, given.time_limit)
     brake = Brake()

@@ -28,7 +28,7 @@ from PIL import Image
 from tcgamirror.imaging.svs import Compression, Photometric, TiledLevel, TileTable
 from tcgamirror.imaging.tiff import RandomAccess
 from tcgamirror.model.byteranges import Span
-from tcgamirror.model.errors import BadTile, UnusualSlide
+from tcgamirror.model.errors import BadTile, UnsupportedSlide
 from tcgamirror.model.geometry import Grid, Size, reduction
 from tcgamirror.model.slide import Pyramid, Rendition
 
@@ -182,13 +182,13 @@ class OpenSlideTiles:
     """
 
     def __init__(self, path: Path, level: Grid) -> None:
-        """Raises UnusualSlide if OpenSlide does not take the file or sees another level in it."""
+        """Raise UnsupportedSlide if OpenSlide refuses the file or sees another level in it."""
         self._path = path
         self._slide = self._opened()
         seen = Size(*self._slide.dimensions)
         if seen != level.size:
             self._slide.close()
-            raise UnusualSlide(f"OpenSlide sees {seen} pixels in the level, not {level.size}")
+            raise UnsupportedSlide(f"OpenSlide sees {seen} pixels in the level, not {level.size}")
         tiles = max(1, REGION_WIDTH // level.tile.width)
         self.size = level.size
         self.scale = 1
@@ -204,7 +204,7 @@ class OpenSlideTiles:
         try:
             slide = openslide.OpenSlide(self._path)
         except openslide.OpenSlideError as error:
-            raise UnusualSlide(f"OpenSlide cannot read the level: {error}") from error
+            raise UnsupportedSlide(f"OpenSlide cannot read the level: {error}") from error
         # Regions are whole tiles, each read once: what OpenSlide would keep is never asked again.
         slide.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
         return slide

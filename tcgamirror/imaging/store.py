@@ -41,7 +41,7 @@ class Store:
         decode while the image is made, it is made again, because that number comes first.
 
         Raises SlideError if a tile is not whole or the format cannot hold the
-        image, NoRoom if the disk cannot; nothing is left in its place then.
+        image, DiskFull if the disk cannot; nothing is left in its place then.
         """
         # Only now: most who ask where an image lies make none.
         from tcgamirror.imaging.image_writer import write_image

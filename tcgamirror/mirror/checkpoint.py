@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from tcgamirror.catalogue.images import Kept
-from tcgamirror.model.errors import Damaged, NoRoom, WrongUse
+from tcgamirror.model.errors import Damaged, DiskFull, UsageError
 from tcgamirror.system.files import replacing
 
 FILE = ".verify.json"
@@ -104,5 +104,5 @@ class Round:
             "wrong": wrong,
         }
         # A mirror that cannot be written can be verified all the same, in one go.
-        with suppress(OSError, NoRoom, WrongUse, Damaged), replacing(self.path) as file:
+        with suppress(OSError, DiskFull, UsageError, Damaged), replacing(self.path) as file:
             file.write(json.dumps(kept).encode())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings, format_settings, read_settings
-from tcgamirror.model.errors import BadSettings, NotAMirror, TcgaMirrorError, WrongUse
+from tcgamirror.model.errors import BadSettings, NotAMirror, TcgaMirrorError, UsageError
 from tcgamirror.system.files import FORBIDDEN, is_another, make_folder, replacing, room
 from tcgamirror.system.lock import Lock
 from tcgamirror.system.mounts import check_locks
@@ -37,7 +37,7 @@ class Home:
     def find(cls, start: Path, *, above: bool) -> Home:
         """The mirror at `start`, or, if `above`, in the nearest directory above it.
 
-        Raises NotAMirror, BadSettings for settings that cannot be read, and WrongUse
+        Raises NotAMirror, BadSettings for settings that cannot be read, and UsageError
         for a catalogue that may not be.
         """
         for root in [start, *(start.absolute().parents if above else [])]:
@@ -153,9 +153,9 @@ class Home:
 
 
 def check_readable(catalogue: Path) -> None:
-    """Raises WrongUse for a catalogue of which SQLite would say that it cannot be written."""
+    """Raises UsageError for a catalogue of which SQLite would say that it cannot be written."""
     if catalogue.exists() and not os.access(catalogue, os.R_OK):
-        raise WrongUse(f"{catalogue} cannot be read by this user; change its permissions")
+        raise UsageError(f"{catalogue} cannot be read by this user; change its permissions")
 
 
 def check_place(root: Path) -> None:
@@ -233,7 +233,7 @@ def _make(root: Path) -> None:
     try:
         with room(root):
             make_folder(root)
-    except (WrongUse, OSError, ValueError) as error:
+    except (UsageError, OSError, ValueError) as error:
         cause = error.__cause__ or error
         if getattr(cause, "errno", None) in FORBIDDEN:
             raise

@@ -38,9 +38,9 @@ from tcgamirror.model.errors import (
     Damaged,
     ExitCode,
     NetworkError,
-    RangeIgnored,
+    RangeUnsupported,
     TcgaMirrorError,
-    WrongUse,
+    UsageError,
 )
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Slide
@@ -242,7 +242,7 @@ def _file_system(what: str, path: Path) -> Finding:
         )
     try:
         mounts.check_locks(path)
-    except WrongUse as error:
+    except UsageError as error:
         return Finding("mirror", what, f"{kind}, without locks", str(error))
     return Finding("mirror", what, f"{kind}, with locks")
 
@@ -337,7 +337,7 @@ class Servers:
         began = time.monotonic()
         try:
             finding = look()
-        except RangeIgnored:
+        except RangeUnsupported:
             finding = Finding("servers", what, "ignores Range", way_out)
         except TcgaMirrorError as error:
             needed = what in ("status", "listing")

@@ -20,11 +20,11 @@ from tcgamirror import __version__
 from tcgamirror.catalogue.listing import Merged
 from tcgamirror.model.errors import (
     Damaged,
+    DiskFull,
     ExitCode,
     Interrupted,
-    NoRoom,
     TcgaMirrorError,
-    WrongUse,
+    UsageError,
 )
 from tcgamirror.model.slide import Outcome
 from tcgamirror.model.text import timestamp
@@ -52,14 +52,14 @@ class RunLog:
     """The log of one run. Without a file it writes nothing.
 
     A context manager: at its end the run's end is written, with the exit code
-    of what ended it. Writing raises NoRoom for a full disk, once; nothing more
+    of what ended it. Writing raises DiskFull for a full disk, once; nothing more
     is written after that.
     """
 
     def __init__(
         self, path: Path | None, command: str, clock: Callable[[], float] = time.time
     ) -> None:
-        """Opens the file for appending. Raises WrongUse or NoRoom if it cannot be."""
+        """Opens the file for appending. Raises UsageError or DiskFull if it cannot be."""
         self._path = path
         self._command = command
         self._clock = clock
@@ -148,7 +148,7 @@ class RunLog:
                 seconds=round(self._clock() - self._begun, 3),
                 error=None if error is None else str(error),
             )
-        except NoRoom:
+        except DiskFull:
             # What ended the run comes first; without it, the full disk does.
             if error is None:
                 raise
@@ -179,13 +179,13 @@ def _opened(path: Path) -> BinaryIO:
             file = path.open("ab", buffering=0)
             if file.tell() and not _is_log(path):
                 file.close()
-                raise WrongUse("it holds something else")
+                raise UsageError("it holds something else")
             if file.tell() and not _ends_a_line(path):
                 file.write(b"\n")
             return file
-    except (WrongUse, Damaged, OSError) as error:
+    except (UsageError, Damaged, OSError) as error:
         why = getattr(error.__cause__ or error, "strerror", None) or error
-        raise WrongUse(
+        raise UsageError(
             f"{path} cannot be written as a log ({why}); name another file by --log"
         ) from error
 

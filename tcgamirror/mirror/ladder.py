@@ -60,7 +60,7 @@ class Ladder:
     def fetch(self, slide: Slide) -> Outcome:
         """The slide's image, or why no source could give it.
 
-        Raises only what would end the whole run: NoRoom, WrongUse, Damaged, Interrupted.
+        Raises only what would end the whole run: DiskFull, UsageError, Damaged, Interrupted.
         """
         attempts: list[Attempt] = []
         picture: Picture | None = None
@@ -83,10 +83,10 @@ class Ladder:
                     requests=meter.requests,
                     fault=failure.fault if failure else None,
                     message=str(failure) if failure else None,
-                    passing=failure.passing if failure else False,
+                    retryable=failure.retryable if failure else False,
                 )
             )
-            if failure is None or (isinstance(failure, SlideError) and not failure.elsewhere):
+            if failure is None or (isinstance(failure, SlideError) and not failure.try_next):
                 break
         # Not where a bug ended it: who had the slide in hand is asked for afterwards.
         self._in_hand.pop(slide.file_name, None)

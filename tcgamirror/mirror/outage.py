@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tcgamirror.model.errors import (
-    CutShort,
     Interrupted,
     NetworkError,
     ServerError,
-    TooSlow,
+    Timeout,
+    Truncated,
     Unreachable,
     WrongContent,
 )
@@ -17,7 +17,7 @@ from tcgamirror.model.slide import Outcome
 from tcgamirror.sources import gdc
 
 _AWAY = frozenset(
-    error("").fault for error in (Unreachable, TooSlow, CutShort, ServerError, WrongContent)
+    error.fault for error in (Unreachable, Timeout, Truncated, ServerError, WrongContent)
 )
 """The faults of a site that is down, or behind a page to log in at."""
 
@@ -74,5 +74,5 @@ def is_away(transport: gdc.JsonClient, api: str) -> bool:
         # Stopped meanwhile: the run ends for that reason.
         return False
     except NetworkError as error:
-        return error.passing
+        return error.retryable
     return False

@@ -27,7 +27,7 @@ from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.recovery import Images
 from tcgamirror.mirror.refresh import network, note_read
 from tcgamirror.mirror.verify import Deadline, checkers
-from tcgamirror.model.errors import BadSettings, Damaged, ExitCode, NoRoom, WrongUse
+from tcgamirror.model.errors import BadSettings, Damaged, DiskFull, ExitCode, UsageError
 from tcgamirror.model.slide import Listing, Upstream
 from tcgamirror.sources import gdc
 from tcgamirror.sources.manifest import read_manifest
@@ -70,7 +70,7 @@ def rebuild_catalogue(home: Home, progress: Progress, brake: Brake, *, offline: 
 
     offline: from the images alone. Raises NetworkError or BadManifest if the
     listing cannot be had, BadSettings if the old catalogue says that the mirror
-    was made for other images, WrongUse if it is whole or `images/` is not there,
+    was made for other images, UsageError if it is whole or `images/` is not there,
     Interrupted; nothing has changed then.
     """
     # Where the catalogue is a link to another disk, that is where it stays.
@@ -107,7 +107,7 @@ def _check_target(home: Home, place: Path) -> None:
 
 
 def _check_needed(home: Home, place: Path, copy: Path) -> None:
-    """Raises WrongUse for a catalogue that is whole, and for images that are not there to read.
+    """Raises UsageError for a catalogue that is whole, and for images that are not there to read.
 
     A copy is looked at: opening it plays a journal back, into what may be damaged already.
     """
@@ -125,19 +125,19 @@ def _check_needed(home: Home, place: Path, copy: Path) -> None:
         with Catalogue.open(copy, read_only=True) as catalogue:
             done = catalogue.counts().done
             catalogue.check_whole()
-    except (Damaged, NoRoom):
+    except (Damaged, DiskFull):
         _check_mounted(home.root / IMAGES, done)
         return
-    raise WrongUse(
+    raise UsageError(
         f"{place} is whole, and a new one would know less ({LOST}): leave it as it is, or, to have "
         "it made anew all the same, move it away and run tcgamirror rebuild again"
     )
 
 
 def _check_mounted(images: Path, done: int) -> None:
-    """Raises WrongUse where a disk may be missing: a new catalogue would know none of `done`."""
+    """Raises UsageError where a disk may be missing: a new catalogue would know none of `done`."""
     if not images.is_dir() and (done or os.path.lexists(images)):
-        raise WrongUse(
+        raise UsageError(
             f"{images} is no directory: mount the disk the images lie on, or, if they are lost, "
             "make an empty directory there"
         )

@@ -10,7 +10,7 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror.directory import Home
 from tcgamirror.mirror.lockfile import read_lock
 from tcgamirror.mirror.provenance import noted
-from tcgamirror.model.errors import WrongUse
+from tcgamirror.model.errors import UsageError
 from tcgamirror.model.sampling import Candidate, Plan
 from tcgamirror.model.slide import Kind
 from tcgamirror.system.files import digest
@@ -27,10 +27,10 @@ def fill(home: Home, catalogue: Catalogue, say: Callable[[str], None]) -> int:
 
     What is sampled stays, whatever the settings say now. Where more is asked for
     than there is, all there is is taken. say: called with that, and with projects
-    asked for of which nothing is listed. Raises WrongUse if there is nothing at all.
+    asked for of which nothing is listed. Raises UsageError if there is nothing at all.
     """
     if catalogue.release() is None:
-        raise WrongUse("nothing is listed yet: run tcgamirror refresh first, or update")
+        raise UsageError("nothing is listed yet: run tcgamirror refresh first, or update")
     settings, plan = home.settings, home.settings.plan
     asked = (
         f"{settings.slides} of listing {catalogue.merges()} by seed {plan.seed}, "
@@ -60,7 +60,7 @@ def _fill_planned(
     # What is sampled counts, though it be withdrawn since.
     there = sampled + len(fresh)
     if not there:
-        raise WrongUse(_why_none(catalogue.candidates(), plan))
+        raise UsageError(_why_none(catalogue.candidates(), plan))
     if slides is not None and slides > there:
         say(f"{slides:,} slides are asked for, but there are only {there:,}: all are taken")
     _add(catalogue, fresh, plan)

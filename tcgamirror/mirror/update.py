@@ -24,14 +24,14 @@ from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.refresh import network
 from tcgamirror.mirror.settings import Settings, workers_of
 from tcgamirror.model.errors import (
+    DiskFull,
     ExitCode,
     Interrupted,
     ListingShrunk,
     NetworkError,
-    NoRoom,
     TcgaMirrorError,
     Unreachable,
-    WrongUse,
+    UsageError,
 )
 from tcgamirror.model.slide import Outcome
 from tcgamirror.net.client import Transport
@@ -134,14 +134,14 @@ class Run:
             return None, error
 
     def sample(self) -> int:
-        """Fills the sample up; how many slides were added. Raises WrongUse: see `drawing.fill`."""
+        """Fill the sample and return the number of slides added. Raises UsageError: see `fill`."""
         return sample.fill(self._home, self._catalogue, self._progress.note)
 
     def fetch(self, run: int, wishes: Wishes) -> Fetched:
         """Fetches what is pending, several slides at a time, and records each as it ends.
 
         Raises Interrupted after the slides in hand are recorded, Unreachable if
-        no slide can be had of anyone, and what would end every slide (NoRoom).
+        no slide can be had of anyone, and what would end every slide (DiskFull).
         """
         now = time.time()
         due = self._catalogue.due(
@@ -151,7 +151,7 @@ class Run:
         self._progress.start_fetch(len(due), workers)
         if not due:
             if not self._catalogue.standing(now).sampled:
-                raise WrongUse("nothing is sampled yet: run tcgamirror update")
+                raise UsageError("nothing is sampled yet: run tcgamirror update")
             return Fetched()
         # Only now: a night without work is over before these would be imported.
         from tcgamirror.mirror.ladder import ladder_of
@@ -251,7 +251,7 @@ class Run:
         try:
             if self._log is not None:
                 self._log.slide(outcome)
-        except NoRoom as error:
+        except DiskFull as error:
             pool.end(error)
 
 

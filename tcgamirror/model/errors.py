@@ -1,9 +1,9 @@
 """Every error a user can meet, in one tree.
 
-Each class says with which exit code a command ends if nobody handles it, and
-whether the same request may succeed when it is made again (`passing`). The
-message is one sentence that names the thing and, where there is one, the way
-out. `fault` is the class's name in words: it is what the catalogue keeps.
+Each class has the exit code with which a command ends if nobody handles the
+error, and says whether a retry may succeed (`retryable`). The message is one
+sentence: `<thing>: <problem>. <remedy>`. `fault` names the class in the
+catalogue and the log.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import ClassVar
 
 
 class ExitCode(IntEnum):
-    """What a command's exit code tells a script."""
+    """A command's exit code, as scripts read it."""
 
     DONE = 0
     BUG = 1
-    WRONG_USE = 2
+    USAGE_ERROR = 2
     SOME_FAILED = 3
     UNREACHABLE = 4
     LOCKED = 5
-    NO_ROOM = 6
+    DISK_FULL = 6
     DAMAGED = 7
     INTERRUPTED = 130
 
@@ -33,54 +33,53 @@ class ExitCode(IntEnum):
 class TcgaMirrorError(Exception):
     """The root of the tree; only its descendants are raised.
 
-    found: what the command had found before, as members of the JSON object that tells the error.
+    fault: The class's name in words. Catalogues keep it, so a renamed class keeps its old one.
+    found: What the command found before, as members of the JSON object that reports the error.
+
+    >>> ServerError.fault, Timeout("...").fault
+    ('server error', 'too slow')
     """
 
     exit_code: ClassVar[ExitCode] = ExitCode.BUG
-    passing: ClassVar[bool] = False
+    retryable: ClassVar[bool] = False
+    fault: ClassVar[str] = "error"
     found: Mapping[str, object] = MappingProxyType({})
 
-    @property
-    def fault(self) -> str:
-        """The error's name in words, as the catalogue and the log show it.
-
-        >>> WrongSpan("…").fault
-        'wrong span'
-        """
-        return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(self).__name__).lower()
+    def __init_subclass__(cls, *, fault: str | None = None) -> None:
+        cls.fault = fault or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cls.__name__).lower()
 
 
 # What the user asked for -----------------------------------------------------
 
 
-class WrongUse(TcgaMirrorError):
-    """The command line, the settings or an input file ask for what cannot be."""
+class UsageError(TcgaMirrorError, fault="wrong use"):
+    """The command line, the settings or an input file are invalid."""
 
-    exit_code = ExitCode.WRONG_USE
-
-
-class NotAMirror(WrongUse):
-    """The directory named holds no mirror, or holds one where none may be."""
+    exit_code = ExitCode.USAGE_ERROR
 
 
-class BadSettings(WrongUse):
+class NotAMirror(UsageError):
+    """The given directory is not a mirror, or is one where none may be."""
+
+
+class BadSettings(UsageError):
     """`tcgamirror.toml` cannot be read, or changes what was fixed at `init`."""
 
 
-class BadManifest(WrongUse):
-    """The file given is no GDC manifest, or has a row that cannot be taken."""
+class BadManifest(UsageError):
+    """The given file is not a GDC manifest, or has an invalid row."""
 
 
-class BadLockFile(WrongUse):
-    """The file given names no sample: it is another file, or was changed since it was made."""
+class BadLockFile(UsageError):
+    """The given file is not a lock file, or was changed since it was written."""
 
 
-class BadExport(WrongUse):
-    """The thing given to `import` is no export, or holds what no export holds."""
+class BadExport(UsageError):
+    """The given source of an import is not an export, or holds what no export holds."""
 
 
-class BadQuery(WrongUse):
-    """The SQL given to `query` is wrong or would write."""
+class BadQuery(UsageError):
+    """The SQL given to `query` is invalid or would write."""
 
 
 # The machine -----------------------------------------------------------------
@@ -92,32 +91,32 @@ class Locked(TcgaMirrorError):
     exit_code = ExitCode.LOCKED
 
 
-class NoRoom(TcgaMirrorError):
+class DiskFull(TcgaMirrorError, fault="no room"):
     """The disk or the quota is full."""
 
-    exit_code = ExitCode.NO_ROOM
+    exit_code = ExitCode.DISK_FULL
 
 
 class NoMemory(TcgaMirrorError):
     """The system gives the process no more memory."""
 
-    exit_code = ExitCode.NO_ROOM
+    exit_code = ExitCode.DISK_FULL
 
 
 class Damaged(TcgaMirrorError):
-    """The catalogue or the mirror's files are not as this program leaves them."""
+    """The catalogue or a file of the mirror is not as this program writes it."""
 
     exit_code = ExitCode.DAMAGED
 
 
 class Interrupted(TcgaMirrorError):
-    """The user, or the machine going down, stopped the run."""
+    """The user, or the system shutting down, stopped the run."""
 
     exit_code = ExitCode.INTERRUPTED
 
 
 class Bug(TcgaMirrorError):
-    """Slide after slide met what the program was not written for."""
+    """Several slides in a row failed by an unforeseen exception."""
 
     exit_code = ExitCode.BUG
 
@@ -134,71 +133,71 @@ class NetworkError(TcgaMirrorError):
 class Unreachable(NetworkError):
     """No connection: refused, reset before an answer, no such host, bad certificate."""
 
-    passing = True
+    retryable = True
 
 
-class TooSlow(NetworkError):
-    """A wait reached its limit: to connect, for the first byte, between bytes, in all."""
+class Timeout(NetworkError, fault="too slow"):
+    """A time limit was reached: to connect, for the first byte, between bytes, or in all."""
 
-    passing = True
+    retryable = True
 
 
-class CutShort(NetworkError):
-    """The body ended, or the connection broke, before what was promised had come."""
+class Truncated(NetworkError, fault="cut short"):
+    """The body ended, or the connection broke, before the announced length."""
 
-    passing = True
+    retryable = True
 
 
 class ServerError(NetworkError):
-    """A status that tells of the server's trouble, not of the request: 429 and 5xx."""
+    """A status of the server's own trouble: 429 and 5xx."""
 
-    passing = True
+    retryable = True
 
 
 class Refused(NetworkError):
-    """A status that will not change: 400, 401, 403, 416 and the like."""
+    """A status that a retry does not change: 400, 401, 403, 416 and the like."""
 
 
-class NotThere(NetworkError):
-    """404 or 410: the server has no such thing."""
+class NotFound(NetworkError, fault="not there"):
+    """404 or 410: the server does not have the file."""
 
 
 class Redirected(NetworkError):
-    """The answer points to another host, which is not followed."""
+    """A redirect to another host, which is not followed."""
 
 
 class WrongContent(NetworkError):
-    """The body is not what was asked for: HTML, another site's JSON, absurd values."""
+    """The body is not what was requested: HTML, another site's JSON, absurd values."""
 
-    passing = True
+    retryable = True
 
 
 class TooLong(NetworkError):
-    """The body is longer than the thing asked for can be."""
+    """The body is longer than the requested file can be."""
 
 
-class RangeIgnored(NetworkError):
-    """200 and the whole file, where a part was asked for."""
+class RangeUnsupported(NetworkError, fault="range ignored"):
+    """200 and the whole file in answer to a Range request."""
 
 
-class WrongSpan(NetworkError):
-    """206 with another `Content-Range` than asked for."""
+class RangeMismatch(NetworkError, fault="wrong span"):
+    """206 with another `Content-Range` than requested."""
 
-    passing = True
+    retryable = True
 
 
-class WrongTotal(NetworkError):
-    """The server's file has another size than the listing says."""
+class SizeMismatch(NetworkError, fault="wrong total"):
+    """The server's file does not have the listed size."""
 
 
 class ChangedFile(NetworkError):
     """The ETag changed from one answer to the next: the file was replaced meanwhile."""
 
-    passing = True
+    retryable = True
 
 
 class ListingShrunk(TcgaMirrorError):
-    """A new listing lacks so many slides that it is not taken over unasked."""
+    """A new listing lacks so many slides that `--accept-shrink` is needed."""
 
     exit_code = ExitCode.SOME_FAILED
 
@@ -207,45 +206,45 @@ class ListingShrunk(TcgaMirrorError):
 
 
 class SlideError(TcgaMirrorError):
-    """One slide cannot be had in one way.
+    """One slide cannot be read from one source.
 
-    elsewhere: whether another source of the ladder may do better.
+    try_next: The next source may succeed.
     """
 
     exit_code = ExitCode.SOME_FAILED
-    elsewhere: ClassVar[bool] = True
+    try_next: ClassVar[bool] = True
 
 
 class ChecksumMismatch(SlideError):
-    """The file has its size but not its md5."""
+    """The file has the listed size but another md5."""
 
 
 class BadSlide(SlideError):
-    """The file is no slide that can be read: not TIFF, damaged, or absurd."""
+    """The file is not a readable slide: not TIFF, damaged, or absurd."""
 
 
-class UnusualSlide(SlideError):
-    """A slide this source cannot read, though another may."""
+class UnsupportedSlide(SlideError, fault="unusual slide"):
+    """A slide that this source cannot read, though another may."""
 
 
 class BadTile(SlideError):
     """A tile is missing, short, of the wrong size or not decodable."""
 
 
-class HoleRead(SlideError):
-    """Bytes were asked of a partial file that were never fetched."""
+class NotFetched(SlideError, fault="hole read"):
+    """Bytes of a partial file were read that were never fetched."""
 
 
 class TooFine(SlideError):
-    """The resolution asked for is finer than the slide's base level."""
+    """The requested resolution is finer than the slide's base level."""
 
-    elsewhere = False
+    try_next = False
 
 
 class TooLarge(SlideError):
-    """The image asked for does not fit its format."""
+    """The requested image does not fit its format."""
 
-    elsewhere = False
+    try_next = False
 
 
 # What Python and the system raise ------------------------------------------------

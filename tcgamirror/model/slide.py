@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tcgamirror.model.errors import TooFine, UnusualSlide
+from tcgamirror.model.errors import TooFine, UnsupportedSlide
 from tcgamirror.model.geometry import Grid, Size, at_mpp, coarsest_serving, halved, halvings_to_fit
 
 FALLBACK_MAX_SIZE = 2048
@@ -224,7 +224,7 @@ class Target:
     def rendition(self, pyramid: Pyramid) -> Rendition:
         """The level to read and the size to make of it.
 
-        Raises TooFine where the base is coarser than `mpp`, and UnusualSlide
+        Raises TooFine where the base is coarser than `mpp`, and UnsupportedSlide
         where no level's own pixels fit in `max_size`.
         """
         base = pyramid.levels[0].size
@@ -255,7 +255,7 @@ class Target:
             for index, level in enumerate(pyramid.levels):
                 if level.size.longer <= self.max_size:
                     return index
-            raise UnusualSlide(
+            raise UnsupportedSlide(
                 f"no level fits in {self.max_size} px: the coarsest is "
                 f"{pyramid.levels[-1].size}; use --resample exact"
             )
@@ -267,7 +267,7 @@ class Attempt:
     """One source's try at one slide. fault and message are None if it went well.
 
     started: seconds since the epoch. seconds: duration. bytes_fetched: from the
-    network. passing: the same may go well at another time.
+    network. retryable: the same try may succeed later.
     """
 
     source: str
@@ -277,7 +277,7 @@ class Attempt:
     requests: int
     fault: str | None = None
     message: str | None = None
-    passing: bool = False
+    retryable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

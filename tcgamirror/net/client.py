@@ -23,16 +23,16 @@ from urllib3.exceptions import HTTPError
 from tcgamirror import __version__
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import (
-    CutShort,
     Interrupted,
     NetworkError,
-    RangeIgnored,
+    RangeMismatch,
+    RangeUnsupported,
     Redirected,
-    TooSlow,
+    SizeMismatch,
+    Timeout,
+    Truncated,
     Unreachable,
-    WrongSpan,
-    WrongTotal,
-    WrongUse,
+    UsageError,
 )
 from tcgamirror.model.text import place, printable
 from tcgamirror.net.download import Rest, same_etag
@@ -165,9 +165,9 @@ class Transport:
         """Exactly the bytes of `span` of the file at `url`, in one request.
 
         total: the file's size in bytes as listed, None if it is not known.
-        etag: what an earlier answer told, None at first. Raises RangeIgnored if
+        etag: what an earlier answer told, None at first. Raises RangeUnsupported if
         the server sends the whole file by its length, of which nothing is read;
-        WrongContent for any other 200; WrongTotal if the file's size is not
+        WrongContent for any other 200; SizeMismatch if the file's size is not
         `total`; ChangedFile if its ETag is not `etag`.
         """
         if span.length <= 0 or span.start < 0:
@@ -177,7 +177,7 @@ class Transport:
             answer.judge(200, 206)
             answer.unpacked_only()
             if answer.status == 200 and answer.length is not None and answer.length == total:
-                raise RangeIgnored(f"{answer.name}: sends whole files only; use another source")
+                raise RangeUnsupported(f"{answer.name}: sends whole files only; use another source")
             if answer.status == 200:
                 raise answer.other("a part of the file")
             return _part(answer, span, total, etag)
@@ -199,7 +199,7 @@ class Transport:
         size: bytes as listed; None to believe the server. etag: what an earlier
         answer told. A connection that breaks is gone on with by Range, as often
         as needed while bytes advance; a server that knows no Range starts the
-        file again. Raises WrongTotal before reading if the sizes differ.
+        file again. Raises SizeMismatch before reading if the sizes differ.
         """
         rest = Rest(file, size, etag)
         counted = meter or Meter()
@@ -227,7 +227,7 @@ class Transport:
                 error = failure
             advanced = reached() - before >= self._worth
             failed, before = (0, reached()) if advanced else (failed + 1, before)
-            if not error.passing or pause is None or failed >= self._patience.tries:
+            if not error.retryable or pause is None or failed >= self._patience.tries:
                 raise error
             longest = min(_LONGEST_BACKOFF, self._patience.backoff * 2 ** max(0, failed - 1))
             if self._stop.wait(max(pause, self._random.uniform(0, longest))):
@@ -270,7 +270,7 @@ class Transport:
         except NetworkError as error:
             if is_reset(error) and exchange.received < self._worth:
                 self.pauses.reset(host, exchange.began)
-            elif is_reset(error) or not error.passing:
+            elif is_reset(error) or not error.retryable:
                 self.pauses.answered(host, exchange.began)
             raise
         self.pauses.answered(host, exchange.began)
@@ -324,10 +324,10 @@ class Transport:
                 timeout=(patience.connect + 1, max(patience.first_byte, patience.stall) + 1),
             )
         except (InvalidHeader, InvalidSchema, InvalidURL, MissingSchema) as error:
-            raise WrongUse(f"{name} cannot be asked ({why(error)}): correct the URL") from error
+            raise UsageError(f"{name} cannot be asked ({why(error)}): correct the URL") from error
         except requests.Timeout as error:
             exchange.check()
-            raise TooSlow(f"{name}: no answer in time ({why(error)})") from error
+            raise Timeout(f"{name}: no answer in time ({why(error)})") from error
         except (requests.RequestException, HTTPError, HTTPException) as error:
             exchange.check()
             by_proxy = exchange.proxy is not None and is_by_proxy(error)
@@ -339,21 +339,21 @@ class Transport:
             through = f" through proxy {exchange.proxy}" if exchange.proxy else ""
             raise Unreachable(f"{name} cannot be reached{through} ({why(error)})") from error
         except OSError as error:
-            raise WrongUse(f"{name} cannot be asked ({why(error)}): see the settings") from error
+            raise UsageError(f"{name} cannot be asked ({why(error)}): see the settings") from error
         try:
             # Headers that the watcher cut look like whole ones to http.client.
             exchange.check()
             if response.status_code == 407 and exchange.proxy:
                 reason = f"407 {printable(response.reason or '', 60)}"
                 raise Again(proxy_failure(url, name, exchange.proxy, reason), None)
-        except (Interrupted, TooSlow, Again):
+        except (Interrupted, Timeout, Again):
             response.close()
             raise
         return response
 
 
 def host_key(url: str) -> str:
-    """Host and port that the URL leads to, however it is written. Raises WrongUse if it cannot be.
+    """Return host and port of the URL, however it is written. Raises UsageError if it is invalid.
 
     >>> host_key("https://me:secret@API.gdc.cancer.gov/status"), host_key("http://[::1]:8080")
     ('api.gdc.cancer.gov:443', '::1:8080')
@@ -362,7 +362,7 @@ def host_key(url: str) -> str:
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError as error:
-        raise WrongUse(f"{place(url)} cannot be asked ({error}): correct the URL") from error
+        raise UsageError(f"{place(url)} cannot be asked ({error}): correct the URL") from error
     return f"{parts.hostname or ''}:{port}"
 
 
@@ -375,7 +375,7 @@ def _untrusted(name: str, error: Exception) -> Unreachable:
 
 def is_reset(error: NetworkError) -> bool:
     """Return whether the other side ended the connection in the middle of an exchange."""
-    inner: BaseException | None = error if isinstance(error, Unreachable | CutShort) else None
+    inner: BaseException | None = error if isinstance(error, Unreachable | Truncated) else None
     while inner is not None and not isinstance(inner, ConnectionResetError):
         inner = inner.__cause__ or inner.__context__
     return inner is not None
@@ -401,12 +401,12 @@ def _part(answer: Answer, span: Span, total: int | None, etag: str | None) -> Pa
     same_etag(answer, etag)
     came, whole = answer.content_range()
     if total is not None and whole != total:
-        raise WrongTotal(f"{answer.name}: has {whole:,} bytes, but {total:,} are listed")
+        raise SizeMismatch(f"{answer.name}: has {whole:,} bytes, but {total:,} are listed")
     if came != span:
-        raise WrongSpan(f"{answer.name}: bytes {came} came, but {span} were asked for")
+        raise RangeMismatch(f"{answer.name}: bytes {came} came, but {span} were asked for")
     if answer.length is not None and answer.length < span.length:
-        raise CutShort(f"{answer.name}: {answer.length:,} bytes came of {span.length:,}")
+        raise Truncated(f"{answer.name}: {answer.length:,} bytes came of {span.length:,}")
     data = answer.body(span.length, None)
     if len(data) < span.length:
-        raise CutShort(f"{answer.name}: {len(data):,} bytes came of {span.length:,}")
+        raise Truncated(f"{answer.name}: {len(data):,} bytes came of {span.length:,}")
     return Part(data, answer.etag, whole)

@@ -7,11 +7,11 @@ from typing import BinaryIO
 
 from tcgamirror.model.errors import (
     ChangedFile,
-    CutShort,
+    RangeMismatch,
+    SizeMismatch,
     TooLong,
+    Truncated,
     WrongContent,
-    WrongSpan,
-    WrongTotal,
 )
 from tcgamirror.net.response import Answer
 
@@ -65,7 +65,7 @@ class Rest:
             self._place += len(piece)
             self.furthest = max(self.furthest, self._place)
         if self._place < total:
-            raise CutShort(f"{answer.name}: ended after {self._place:,} bytes of {total:,}")
+            raise Truncated(f"{answer.name}: ended after {self._place:,} bytes of {total:,}")
         return None
 
     def _refuse_other(self, answer: Answer) -> None:
@@ -89,7 +89,7 @@ class Rest:
         if answer.status == 206:
             came, total = answer.content_range()
             if came.start != self._place or came.stop != total:
-                raise WrongSpan(f"{answer.name}: bytes {came} came, not those from {self._place}")
+                raise RangeMismatch(f"{answer.name}: expected bytes from {self._place}, got {came}")
             promised = total if length is None else self._place + length
         else:
             if self._place:
@@ -100,7 +100,7 @@ class Rest:
             total = promised = known
         for size in (total, promised):
             if self._size is not None and size != self._size:
-                raise WrongTotal(f"{answer.name}: has {size:,} bytes, {self._size:,} are listed")
+                raise SizeMismatch(f"{answer.name}: has {size:,} bytes, {self._size:,} are listed")
         return total
 
     def _unchanged(self, answer: Answer) -> None:

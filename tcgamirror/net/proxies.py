@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from requests.exceptions import ProxyError
 from requests.utils import get_environ_proxies, select_proxy
 
-from tcgamirror.model.errors import Unreachable, WrongUse
+from tcgamirror.model.errors import Unreachable, UsageError
 
 SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
@@ -30,7 +30,7 @@ def without_credentials(address: str) -> str:
 def proxy_for(url: str) -> str | None:
     """Return the address, without credentials, of the proxy that the environment names for a URL.
 
-    Raises WrongUse for an address that no proxy can have.
+    Raises UsageError for an address that no proxy can have.
     """
     address = select_proxy(url, get_environ_proxies(url))
     if not address:
@@ -42,7 +42,7 @@ def proxy_for(url: str) -> str | None:
     except ValueError:
         right = False
     if not right:
-        raise WrongUse(
+        raise UsageError(
             f"proxy {shown}: not the address of a proxy, such as http://HOST:PORT or "
             f"socks5h://HOST:PORT. {_advice(url)}"
         )

@@ -16,16 +16,16 @@ from urllib3.exceptions import HTTPError
 
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import (
-    CutShort,
     Interrupted,
     NetworkError,
-    NotThere,
+    NotFound,
+    RangeMismatch,
     Refused,
     ServerError,
+    SizeMismatch,
     TooLong,
+    Truncated,
     WrongContent,
-    WrongSpan,
-    WrongTotal,
 )
 from tcgamirror.model.text import printable
 from tcgamirror.net.throttle import Meter, Pace
@@ -97,7 +97,7 @@ class Answer:
 
         whole: seconds from the request's start to the body's end. The time the
         caller and the rate limit take between pieces does not count. Raises
-        TooSlow, CutShort or Interrupted.
+        Timeout, Truncated or Interrupted.
         """
         patience, exchange = self._patience, self._exchange
         slow = f"fewer than {patience.least_rate:g} bytes/s came for {patience.stall:g} s"
@@ -127,7 +127,7 @@ class Answer:
             piece: bytes = self._raw.read1(self._pace.piece, decode_content=False)
         except (HTTPError, HTTPException, OSError, ValueError) as error:
             self._exchange.check()
-            raise CutShort(
+            raise Truncated(
                 f"{self.name}: the connection broke within the body ({why(error)})"
             ) from error
         if not piece:
@@ -144,7 +144,7 @@ class Answer:
         return self.bounded(limit, self._patience.whole)
 
     def bounded(self, limit: int, whole: float | None) -> Iterator[bytes]:
-        """Yield what `pieces` does. Raises TooLong beyond `limit` bytes, CutShort for nothing."""
+        """Yield what `pieces` does. Raises TooLong beyond `limit` bytes, Truncated for nothing."""
         self._bound(self.length or 0, limit)
         count = 0
         for piece in self.pieces(whole):
@@ -153,7 +153,7 @@ class Answer:
             yield piece
         if not count and self.length is None:
             # So it looks, too, when the connection ends within the headers.
-            raise CutShort(f"{self.name}: nothing came, neither a body nor its length")
+            raise Truncated(f"{self.name}: nothing came, neither a body nor its length")
 
     def inflated(self, limit: int, whole: float | None) -> bytes:
         """The whole body, unpacked if it is gzip; `limit` holds packed and unpacked."""
@@ -170,7 +170,7 @@ class Answer:
             raise WrongContent(f"{self.name}: the body is no gzip, though it says so") from error
         self._bound(len(content), limit)
         if not unpacker.eof:
-            raise CutShort(f"{self.name}: the packed body ends too early")
+            raise Truncated(f"{self.name}: the packed body ends too early")
         return content
 
     def _bound(self, count: int, limit: int) -> None:
@@ -195,25 +195,25 @@ class Answer:
             raise WrongContent(f"{self.name}: came packed as {printable(packed, 40)}")
 
     def content_range(self) -> tuple[Span, int]:
-        """The span of the file that the body is, and the file's size. Raises WrongSpan."""
+        """The span of the file that the body is, and the file's size. Raises RangeMismatch."""
         told = self.headers.get("Content-Range", "")
         match = _CONTENT_RANGE.fullmatch(told.strip())
         if match is None:
             shown = printable(told, 60) or "no Content-Range"
-            raise WrongSpan(f"{self.name}: came a part, but which is not clear ({shown})")
+            raise RangeMismatch(f"{self.name}: came a part, but which is not clear ({shown})")
         return Span(int(match[1]), int(match[2]) + 1), int(match[3])
 
     def judge(self, *accepted: int) -> None:
         """Raises what the status means, unless it is one of those accepted.
 
-        NotThere, ServerError (in an Again, if the server names a time),
-        Refused, WrongTotal for a range beyond the end, else WrongContent.
+        NotFound, ServerError (in an Again, if the server names a time),
+        Refused, SizeMismatch for a range beyond the end, else WrongContent.
         """
         status = self.status
         if status in accepted:
             return
         if status in (404, 410):
-            raise NotThere(f"{self.name}: the server has no such thing ({status})")
+            raise NotFound(f"{self.name}: the server has no such thing ({status})")
         if status == 429 or status >= 500:
             error = ServerError(f"{self.name}: the server is in trouble ({status})")
             pause = retry_after(self.headers.get("Retry-After"))
@@ -221,7 +221,7 @@ class Answer:
                 raise error
             raise Again(error, pause if pause <= self._patience.retry_after_limit else None)
         if status == 416:
-            raise WrongTotal(f"{self.name}: the file ends before the bytes asked for (416)")
+            raise SizeMismatch(f"{self.name}: the file ends before the bytes asked for (416)")
         if 400 <= status < 500:
             raise Refused(f"{self.name}: refused ({status}{self._message()})")
         raise WrongContent(f"{self.name}: answered with status {status}, which is none of use")

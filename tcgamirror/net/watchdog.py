@@ -37,7 +37,7 @@ from urllib3.exceptions import (
 )
 from urllib3.util.wait import wait_for_write
 
-from tcgamirror.model.errors import Interrupted, TooSlow
+from tcgamirror.model.errors import Interrupted, Timeout
 
 POLL = 0.1
 """Seconds between two looks at the clock and at `stop`."""
@@ -108,11 +108,11 @@ class Exchange:
             self._shut()
 
     def check(self) -> None:
-        """Raises Interrupted or TooSlow if that is why, or when, the wait ended."""
+        """Raises Interrupted or Timeout if that is why, or when, the wait ended."""
         if self._over.is_set():
             raise Interrupted(f"stopped while asking {self.name}")
         if self._late or self.left() < 0:
-            raise TooSlow(f"{self._subject}: {self._complaint}")
+            raise Timeout(f"{self._subject}: {self._complaint}")
 
     def look(self, now: float) -> None:
         """Called by the watcher: cuts the connection if time is up."""

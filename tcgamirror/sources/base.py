@@ -30,7 +30,7 @@ from tcgamirror.imaging.single_level import write_single_level
 from tcgamirror.imaging.svs import Compression, Svs, TileTable
 from tcgamirror.imaging.tiff import RandomAccess
 from tcgamirror.model.byteranges import Span
-from tcgamirror.model.errors import BadTile, UnusualSlide
+from tcgamirror.model.errors import BadTile, UnsupportedSlide
 from tcgamirror.model.geometry import Grid
 from tcgamirror.model.slide import Rendition, Resample, Slide, Target
 from tcgamirror.net.throttle import Meter
@@ -42,7 +42,7 @@ class Source(Protocol):
 
     Opening is idempotent: what an earlier, cut-off try left in `work/` is gone
     on with. It raises SlideError or NetworkError where this way fails (another
-    may do better), and NoRoom, WrongUse or Interrupted where all would. Leaving
+    may do better), and DiskFull, UsageError or Interrupted where all would. Leaving
     the context well removes what lies in `work/`; leaving it by a SlideError
     does too, for the bytes are then in doubt; any other end keeps it.
     """
@@ -128,7 +128,7 @@ def _direct(
 ) -> TileReader | None:
     """Return a reader of a level's tiles without OpenSlide; None if only OpenSlide can.
 
-    Raises UnusualSlide for tiles that OpenSlide would take for damaged.
+    Raises UnsupportedSlide for tiles that OpenSlide would take for damaged.
     """
     tiled = slide.levels[index]
     if is_rgb_or_ycbcr_jpeg(tiled):
@@ -136,7 +136,7 @@ def _direct(
     if is_uncompressed_rgb(tiled):
         return UncompressedTiles(source, tiled, table)
     if tiled.compression == Compression.NONE:
-        raise UnusualSlide("its tiles are not compressed, and not 8-bit RGB")
+        raise UnsupportedSlide("its tiles are not compressed, and not 8-bit RGB")
     return None
 
 

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from tcgamirror.model.errors import (
-    CutShort,
     NetworkError,
-    RangeIgnored,
+    RangeMismatch,
+    RangeUnsupported,
     Redirected,
     ServerError,
+    Timeout,
     TooLong,
-    TooSlow,
+    Truncated,
     Unreachable,
     WrongContent,
-    WrongSpan,
 )
 from tcgamirror.model.slide import Slide
 
@@ -31,14 +31,14 @@ REST = 300.0
 
 _ITS_OWN_FAULT = (
     Unreachable,
-    TooSlow,
+    Timeout,
     ServerError,
-    CutShort,
+    Truncated,
     WrongContent,
-    WrongSpan,
+    RangeMismatch,
     TooLong,
     Redirected,
-    RangeIgnored,
+    RangeUnsupported,
 )
 
 
@@ -111,7 +111,7 @@ class Origins:
         """
         with self._lock:
             standing = self._standing[origin.name]
-            if isinstance(error, RangeIgnored) and not standing.honours_range:
+            if isinstance(error, RangeUnsupported) and not standing.honours_range:
                 standing.honours_range = False
             elif isinstance(error, _ITS_OWN_FAULT):
                 standing.failed = self._clock()

@@ -22,9 +22,9 @@ from tcgamirror.model.errors import (
     BadSlide,
     ChangedFile,
     NetworkError,
-    RangeIgnored,
+    RangeUnsupported,
     SlideError,
-    UnusualSlide,
+    UnsupportedSlide,
 )
 from tcgamirror.model.slide import Resample, Slide, Target
 from tcgamirror.model.text import place
@@ -189,7 +189,7 @@ class Range:
     def _fetching_finer(self, origin: Origin, file: RemoteFile) -> Fetch:
         """Return what fetches from finer levels, from the origin that gave the level itself.
 
-        It raises UnusualSlide, before anything is asked for, where so much would be
+        It raises UnsupportedSlide, before anything is asked for, where so much would be
         moved that another source is cheaper. `work/` may so hold more than was granted.
         """
         share = max(file.size // SHARE_FOR_PATCHES, ALWAYS_FOR_PATCHES)
@@ -199,7 +199,7 @@ class Range:
             nonlocal moved
             moved += file.lacks(spans)
             if moved > most:
-                raise UnusualSlide(
+                raise UnsupportedSlide(
                     f"the level lacks tiles whose place takes {moved:,} bytes of finer levels, "
                     f"and {most:,} are the most"
                 )
@@ -265,8 +265,8 @@ class Range:
             else:
                 self._origins.worked(origin, ranged=True)
                 return done
-        lasting = failures[-1] if failures else RangeIgnored("no origin gives parts of files")
-        raise next((failure for failure in failures if failure.passing), lasting)
+        lasting = failures[-1] if failures else RangeUnsupported("no origin gives parts of files")
+        raise next((failure for failure in failures if failure.retryable), lasting)
 
     def _at_one_version(
         self,

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from tcgamirror.model.byteranges import Span, SpanSet
-from tcgamirror.model.errors import HoleRead
+from tcgamirror.model.errors import NotFetched
 from tcgamirror.system.files import make_folder, room
 
 _CHUNK = 1 << 20
@@ -46,7 +46,7 @@ class SparseFile:
         identity: what tells this file from any other and from its own other
         versions (file_id and md5, say). Another identity, another size or a
         missing record begin anew; a span whose CRC32 is not the recorded one is
-        forgotten. Raises NoRoom or WrongUse as `files.room` does.
+        forgotten. Raises DiskFull or UsageError as `files.room` does.
         """
         with room(path):
             make_folder(path.parent)
@@ -72,7 +72,7 @@ class SparseFile:
     def write(self, start: int, data: bytes) -> None:
         """Puts `data` at byte `start` and records it.
 
-        Raises ValueError outside the file, NoRoom or WrongUse as `files.room` does.
+        Raises ValueError outside the file, DiskFull or UsageError as `files.room` does.
         """
         span = Span(start, start + len(data))
         if start < 0 or span.stop > self.size:
@@ -87,7 +87,7 @@ class SparseFile:
                 self._had.add(span)
 
     def read(self, span: Span) -> bytes:
-        """The bytes of `span`. Raises HoleRead if any of them was never written.
+        """The bytes of `span`. Raises NotFetched if any of them was never written.
 
         Raises Damaged where the disk fails, as `files.room` does.
         """
@@ -95,14 +95,16 @@ class SparseFile:
             missing = self._had.gaps(span)
         if missing or span.start < 0:
             named = ", ".join(map(str, missing[:4])) + (", …" if len(missing) > 4 else "")
-            raise HoleRead(f"{self.path.name} lacks bytes {named or span} of {span}: fetch them")
+            raise NotFetched(f"{self.path.name} lacks bytes {named or span} of {span}: fetch them")
         pieces = []
         place = span.start
         while place < span.stop:
             with room(self.path):
                 piece = os.pread(self._handle, span.stop - place, place)
             if not piece:
-                raise HoleRead(f"{self.path.name} ends at byte {place}: it was cut by another hand")
+                raise NotFetched(
+                    f"{self.path.name} ends at byte {place}: another program truncated it"
+                )
             pieces.append(piece)
             place += len(piece)
         return b"".join(pieces)

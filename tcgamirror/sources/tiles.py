@@ -23,7 +23,7 @@ from tcgamirror.model.errors import (
     BadSlide,
     BadTile,
     NetworkError,
-    NotThere,
+    NotFound,
     Refused,
     SlideError,
     TooLong,
@@ -118,7 +118,7 @@ class Tiles:
                     raise
             except NetworkError as error:
                 named = f"the tile at column {column}, row {row}: {error}"
-                kind = BadTile if isinstance(error, NotThere | Refused) else type(error)
+                kind = BadTile if isinstance(error, NotFound | Refused) else type(error)
                 raise kind(named) from error
             else:
                 return

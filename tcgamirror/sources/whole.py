@@ -11,7 +11,7 @@ from typing import Self
 
 from tcgamirror.imaging.decode import LevelReader
 from tcgamirror.model.byteranges import Span
-from tcgamirror.model.errors import BadSlide, ChecksumMismatch, NetworkError, NotThere
+from tcgamirror.model.errors import BadSlide, ChecksumMismatch, NetworkError, NotFound
 from tcgamirror.model.slide import Slide, Target
 from tcgamirror.net.client import Transport
 from tcgamirror.net.throttle import Meter
@@ -79,7 +79,7 @@ class Whole:
 
     def _download(self, slide: Slide, path: Path, meter: Meter) -> None:
         """Has the listed file at `path`; another file is removed and the next origin asked."""
-        failure: NetworkError | ChecksumMismatch = NotThere("no origin is left to ask")
+        failure: NetworkError | ChecksumMismatch = NotFound("no origin is left to ask")
         for origin in self._origins.to_try(ranged=False):
             try:
                 self._download_from(origin, slide, path, meter)

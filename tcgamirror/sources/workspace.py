@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tcgamirror.model.errors import Interrupted, NoRoom, SlideError, UnusualSlide
+from tcgamirror.model.errors import DiskFull, Interrupted, SlideError, UnsupportedSlide
 from tcgamirror.sources.sparse_file import RECORD
 from tcgamirror.system.files import free_bytes, room
 
@@ -104,12 +104,12 @@ class Workspace:
         """Waits until `need` bytes in all may lie in the lease's folder.
 
         Who asks first is served first. Leftovers that nobody has in hand go,
-        the oldest first, where there is no room otherwise. Raises UnusualSlide
-        if the limit is less than the need, and NoRoom if the disk has not as
+        the oldest first, where there is no room otherwise. Raises UnsupportedSlide
+        if the limit is less than the need, and DiskFull if the disk has not as
         much and no other slide would give some back.
         """
         if self._limit is not None and need > self._limit:
-            raise UnusualSlide(
+            raise UnsupportedSlide(
                 f"it needs {need:,} bytes in work/, whose limit is {self._limit:,}: "
                 "raise fetch.work_limit in the settings"
             )
@@ -125,14 +125,14 @@ class Workspace:
             raise
 
     def check(self, about_to_write: int = 0) -> None:
-        """Raises NoRoom if so many more bytes would leave the disk too little.
+        """Raises DiskFull if so many more bytes would leave the disk too little.
 
         Raises Damaged where the disk fails, as `files.room` does.
         """
         with room(self._root):
             free = free_bytes(self._root)
         if free - about_to_write < self._least_free:
-            raise NoRoom(
+            raise DiskFull(
                 f"no room in {self._root}: {free:,} bytes are free and {about_to_write:,} needed, "
                 f"and {self._least_free:,} are left to others; free some, or lower fetch.workers "
                 "in the settings"
@@ -212,7 +212,7 @@ class SpaceCheckedFile(io.FileIO):
         self._unchecked = 0
 
     def write(self, data: ReadableBuffer) -> int:
-        """Raises NoRoom, before the disk is full, beside what a file raises."""
+        """Raises DiskFull, before the disk is full, beside what a file raises."""
         written = super().write(data) or 0
         self._unchecked += written
         if self._unchecked >= CHECK_EVERY:

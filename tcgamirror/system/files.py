@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from tcgamirror.model.errors import Damaged, NoRoom, WrongUse
+from tcgamirror.model.errors import Damaged, DiskFull, UsageError
 
 PIECE = 1 << 17
 """Bytes read at once: so few that they are in the processor's cache still when they are used."""
@@ -48,7 +48,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Until then it lies beside it as `.{name}.part`. If the block raises, it is
     removed and the old file stays as it was. Folders missing above are made.
     A crash at any instant leaves either the old file or the whole new one.
-    Raises NoRoom or WrongUse as `room` does.
+    Raises DiskFull or UsageError as `room` does.
     """
     part = path.with_name(f".{path.name}.part")
     with room(path):
@@ -181,8 +181,8 @@ def free_bytes(path: Path) -> int:
 def room(path: Path) -> Iterator[None]:
     """Turns the system's refusals to write at `path` into errors that name it.
 
-    Raises NoRoom for a full disk, a full quota or a file too large for the file
-    system, WrongUse where the place is read-only, not permitted or not there at
+    Raises DiskFull for a full disk, a full quota or a file too large for the file
+    system, UsageError where the place is read-only, not permitted or not there at
     all, and Damaged where the disk fails. Where the system names a file, the
     sentence does too; else it names `path`.
     """
@@ -193,14 +193,14 @@ def room(path: Path) -> Iterator[None]:
         place = error.filename2 or error.filename
         place = place if isinstance(place, str) else path
         if error.errno in _FULL:
-            raise NoRoom(
+            raise DiskFull(
                 f"no room to write {place} ({error.strerror}; {_free(path)}): "
                 "free some, or move the mirror to a larger disk"
             ) from error
         if error.errno in FORBIDDEN:
             raise _forbidden(place, error) from error
         if error.errno in _IN_THE_WAY:
-            raise WrongUse(
+            raise UsageError(
                 f"nothing can be written at {place} ({error.strerror}): mount the disk it lies "
                 "on, or remove what is in its way"
             ) from error
@@ -212,19 +212,19 @@ def room(path: Path) -> Iterator[None]:
         raise
 
 
-def refusal(error: OSError) -> WrongUse | None:
+def refusal(error: OSError) -> UsageError | None:
     """What to tell of a path that the system lets nobody look at or into.
 
     None for any other error, and where the system names no file.
     """
     if not isinstance(error.filename, str):
         if isinstance(error, FileNotFoundError) and not _here_is():
-            return WrongUse("the directory this runs in was removed: change to another")
+            return UsageError("the directory this runs in was removed: change to another")
         return None
     if error.errno in FORBIDDEN:
         return _forbidden(error.filename, error)
     if error.errno in _NO_PATH:
-        return WrongUse(f"{error.filename} leads nowhere ({error.strerror}): name another path")
+        return UsageError(f"{error.filename} leads nowhere ({error.strerror}): name another path")
     return None
 
 
@@ -236,8 +236,8 @@ def _here_is() -> bool:
         return False
 
 
-def _forbidden(place: Path | str, error: OSError) -> WrongUse:
-    return WrongUse(
+def _forbidden(place: Path | str, error: OSError) -> UsageError:
+    return UsageError(
         f"the system refuses access to {place} ({error.strerror}): "
         "change its permissions or name another place"
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tcgamirror.model.errors import Locked, WrongUse
+from tcgamirror.model.errors import Locked, UsageError
 from tcgamirror.system.files import make_folder, room
 from tcgamirror.system.mounts import NO_LOCKS, check_locks, no_locks
 
@@ -27,7 +27,7 @@ class Lock:
     path: the lock's file, made if missing and left behind. command: what the
     holder does, told to whoever is kept out. The system frees the lock when the
     process ends, however it ends. Entering raises Locked at once if another run
-    holds it, NoRoom or WrongUse as `room` does, and WrongUse, before anything is
+    holds it, DiskFull or UsageError as `room` does, and UsageError, before anything is
     made, where the file system has no locks.
     """
 
@@ -58,7 +58,7 @@ class Lock:
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise WrongUse(f"{self._path} is no plain file, so that no run can lock it")
+                raise UsageError(f"{self._path} is no plain file, so that no run can lock it")
             if not _try_lock(self._path, handle):
                 raise Locked(f"another run ({self._holder(handle)}) holds {self._path.parent}")
             if _is_at(self._path, handle):
@@ -110,7 +110,7 @@ def _is_at(path: Path, handle: int) -> bool:
 
 
 def _try_lock(path: Path, handle: int) -> bool:
-    """Whether this process now holds the lock; False if another does. Raises WrongUse."""
+    """Whether this process now holds the lock; False if another does. Raises UsageError."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

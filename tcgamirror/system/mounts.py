@@ -13,7 +13,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from tcgamirror.model.errors import WrongUse
+from tcgamirror.model.errors import UsageError
 
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL})
 """Errors of a file system that does not know the kind of lock asked for."""
@@ -44,7 +44,7 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 def check_locks(path: Path) -> None:
-    """Raise WrongUse if files cannot be locked where `path` lies or would lie.
+    """Raise UsageError if files cannot be locked where `path` lies or would lie.
 
     A file without a name is locked, so that nothing is left. What keeps it from
     being made is for others to tell.
@@ -61,9 +61,9 @@ def check_locks(path: Path) -> None:
                     raise no_locks(place, error) from error
 
 
-def no_locks(place: Path, error: OSError) -> WrongUse:
+def no_locks(place: Path, error: OSError) -> UsageError:
     """Return what to tell of a file system that refused a lock with `error`."""
-    return WrongUse(
+    return UsageError(
         f"{place}: files cannot be locked on this file system ({error.strerror}). Have it mounted "
         "with locks (Lustre: -o flock; NFS: with its lock service), or use another file system"
     )

@@ -13,7 +13,7 @@ from tcgamirror.catalogue.images import Image, complaints, images_of
 from tcgamirror.catalogue.reports import last_release
 from tcgamirror.catalogue.rows import PICTURE, SlideRows, put_rows, reading_copy
 from tcgamirror.imaging.store import IMAGES
-from tcgamirror.model.errors import BadExport, Damaged, WrongUse
+from tcgamirror.model.errors import BadExport, Damaged, UsageError
 from tcgamirror.model.slide import Status
 from tcgamirror.transfer.archive.format import checked_name
 
@@ -37,13 +37,13 @@ def image_of(rows: SlideRows) -> Image | None:
 def meeting(live: Catalogue, condition: str) -> frozenset[str]:
     """File names of the sampled slides that meet the condition, which is SQL on the view.
 
-    Raises BadQuery for a condition that is none or would write, WrongUse if no slide meets it.
+    Raises BadQuery for a condition that is none or would write, UsageError if no slide meets it.
     """
     # The bracket on a line of its own: a comment may end the condition.
     answer = live.query(f"SELECT file_name FROM mirror WHERE ({condition}\n)")
     names = frozenset(str(name) for name, *_ in answer.rows)
     if not names:
-        raise WrongUse(f"no sampled slide meets the condition of --only, {condition}")
+        raise UsageError(f"no sampled slide meets the condition of --only, {condition}")
     return names
 
 
@@ -58,7 +58,7 @@ def _placed(image: Image) -> Image:
 class Snapshot:
     """An open copy of a catalogue, which nobody else sees yet; to be closed.
 
-    Every method may raise Damaged, for what was copied, and NoRoom for the copy.
+    Every method may raise Damaged, for what was copied, and DiskFull for the copy.
     """
 
     def __init__(self, live: Catalogue, source: Path, path: Path) -> None:

@@ -18,7 +18,7 @@ from tcgamirror.catalogue.images import Image
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.imaging.verified import Compared
 from tcgamirror.mirror.directory import CATALOGUE, LOCK
-from tcgamirror.model.errors import WrongUse
+from tcgamirror.model.errors import UsageError
 from tcgamirror.system.files import make_folder, room, sync_disk, sync_folder
 from tcgamirror.system.lock import Lock
 from tcgamirror.system.parallel import in_batches, threads
@@ -203,7 +203,7 @@ def _writing(path: Path | None) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError as error:
-        raise WrongUse(
+        raise UsageError(
             "standard output: closed before the export was complete. See what the command "
             "after the pipe says, and run both again"
         ) from error
@@ -228,24 +228,26 @@ def _abreast(
 
 
 def check_dest(root: Path, dest: Path | None) -> None:
-    """Raise WrongUse where no export of the mirror at `root` can be made; None: standard output."""
+    """Raise UsageError where the mirror at `root` cannot be exported to. None: standard output."""
     if dest is None:
         if sys.stdout.isatty():
-            raise WrongUse("standard output is a terminal: pipe the archive, or name a file")
+            raise UsageError("standard output is a terminal: pipe the archive, or name a file")
         return
     if dest.resolve().is_relative_to(root.resolve()):
-        raise WrongUse(f"{dest} is in the mirror itself: name a place outside")
+        raise UsageError(f"{dest} is in the mirror itself: name a place outside")
     if not dest.name or dest.is_mount():
-        raise WrongUse(f"{dest} is no place of its own: name a directory or an archive in it")
+        raise UsageError(f"{dest} is no place of its own: name a directory or an archive in it")
     if not dest.absolute().parent.is_dir():
-        raise WrongUse(f"{dest.absolute().parent} is no directory: make it, or name another place")
+        raise UsageError(
+            f"{dest.absolute().parent}: not a directory. Make it, or name another place"
+        )
     _check_free(dest)
 
 
 def _check_free(dest: Path) -> None:
     empty = dest.is_dir() and not dest.is_symlink() and not any(dest.iterdir())
     if os.path.lexists(dest) and not empty:
-        raise WrongUse(f"{dest} is there already: name another place, or remove it first")
+        raise UsageError(f"{dest} is there already: name another place, or remove it first")
 
 
 def are_apart(work: Path, root: Path) -> bool:
@@ -291,7 +293,7 @@ def _remove_if_empty(work: Path) -> None:
 
 
 def _check_ours(work: Path, dest: Path, form: Form) -> None:
-    """Raises WrongUse for what no killed export left: it may be a mirror, or anybody's."""
+    """Raises UsageError for what no killed export left: it may be a mirror, or anybody's."""
     if not os.path.lexists(work):
         return
     # Whoever else made it may have put links there.
@@ -302,7 +304,7 @@ def _check_ours(work: Path, dest: Path, form: Form) -> None:
         ours = HELD in there and LOCK not in there and (form is Form.DIRECTORY or not others)
         if ours or not there:
             return
-    raise WrongUse(
+    raise UsageError(
         f"{work} is in the way, where the export would be made: move it, or remove it if it is "
         "what an older tcgamirror left of an export that was killed"
     )

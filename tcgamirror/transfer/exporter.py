@@ -22,7 +22,7 @@ from tcgamirror.catalogue.images import Image
 from tcgamirror.imaging.verified import Compared
 from tcgamirror.mirror.directory import CATALOGUE, GALLERY, Home
 from tcgamirror.mirror.settings import FILE_NAME, format_settings
-from tcgamirror.model.errors import BadExport, NoRoom, WrongUse
+from tcgamirror.model.errors import BadExport, DiskFull, UsageError
 from tcgamirror.system.files import free_bytes
 from tcgamirror.transfer.archive.format import (
     EARLIER,
@@ -94,8 +94,8 @@ class Exported:
 def export(home: Home, dest: Path | None, asked: Asked, on_progress: Progress) -> Exported:
     """Make an export at `dest`: an archive by its ending, else a directory; None: standard output.
 
-    Raises WrongUse or BadQuery for what cannot be asked for, Locked if the same
-    export is being made by another run, NoRoom, Damaged for the catalogue.
+    Raises UsageError or BadQuery for what cannot be asked for, Locked if the same
+    export is being made by another run, DiskFull, Damaged for the catalogue.
     """
     begun = time.monotonic()
     form = Form.TAR if dest is None else Form.of(dest)
@@ -200,10 +200,10 @@ class _Export:
         self._snapshot.forget(self._missing)
 
     def _check_count(self, images: int) -> None:
-        """Raises WrongUse for so many files that nobody could import them."""
+        """Raises UsageError for so many files that nobody could import them."""
         count = images + sum(1 for _ in _shown(self._home.root)) + _FEW
         if count > MOST_ENTRIES:
-            raise WrongUse(
+            raise UsageError(
                 f"the export would have {count:,} files, and no more than {MOST_ENTRIES:,} can be "
                 "imported: make several by --only, or bring the other mirror in step by sync"
             )
@@ -291,7 +291,7 @@ class _Export:
             # Of a gallery that is being made anew.
             if shown:
                 return
-            raise WrongUse(
+            raise UsageError(
                 f"{path} is gone or cannot be read, without which the export would be another "
                 f"mirror's: put it back, or name no such file in {FILE_NAME}"
             )
@@ -308,11 +308,11 @@ class _Export:
         self._write(name, file)
 
     def _write(self, name: str, file: Loaded) -> None:
-        """Raises WrongUse for a file that nobody could import."""
+        """Raises UsageError for a file that nobody could import."""
         unbounded = MOST_LOCK if name == self._home.settings.lock else file.size
         most = MOST_BYTES.get(name, unbounded)
         if file.size > most:
-            raise WrongUse(
+            raise UsageError(
                 f"{name} would have {file.size:,} bytes, and no more than {most:,} can "
                 "be imported: make several exports by --only"
             )
@@ -323,7 +323,7 @@ def _check_room(work: Path, size: int) -> None:
     free = free_bytes(work)
     held = sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
     if size > free + held:
-        raise NoRoom(f"{work.parent} has {free:,} bytes free, the images need {size:,}")
+        raise DiskFull(f"{work.parent} has {free:,} bytes free, the images need {size:,}")
 
 
 def _shown(root: Path) -> Iterator[str]:

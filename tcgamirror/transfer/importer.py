@@ -31,10 +31,10 @@ from tcgamirror.model.errors import (
     BadLockFile,
     BadSettings,
     Damaged,
+    DiskFull,
     ExitCode,
-    NoRoom,
     TcgaMirrorError,
-    WrongUse,
+    UsageError,
 )
 from tcgamirror.model.slide import Status
 from tcgamirror.model.text import timestamp
@@ -89,7 +89,7 @@ def import_export(root: Path, source: Path | None, on_progress: Progress) -> Imp
 
     Raises BadExport or BadSettings for what cannot be taken over, BadSettings
     for images of another target, NotAMirror for a directory of something else;
-    nothing has changed then. Raises Locked, NoRoom.
+    nothing has changed then. Raises Locked, DiskFull.
     """
     begun = time.monotonic()
     check_place(root)
@@ -191,7 +191,7 @@ class _Offer:
             if catalogue.fixed != settings.fixed:
                 raise Damaged(f"its {FILE_NAME} and {CATALOGUE} are of different mirrors")
             catalogue.check(settings.form)
-        except (Damaged, WrongUse) as error:
+        except (Damaged, UsageError) as error:
             raise BadExport(str(error)) from error
         return cls(scan, settings, catalogue, lock, dropped)
 
@@ -263,7 +263,7 @@ def _check_places(name: str, offer: _Offer, having: Mapping[str, Having]) -> Non
 
 
 def _check_room(root: Path, offer: _Offer, having: Mapping[str, Having]) -> None:
-    """Raise NoRoom if the images that are not here yet do not fit.
+    """Raise DiskFull if the images that are not here yet do not fit.
 
     By the sizes that the export's files have: what its catalogue says of them may be a lie.
     """
@@ -273,7 +273,7 @@ def _check_room(root: Path, offer: _Offer, having: Mapping[str, Having]) -> None
             size += offer.scan.sizes.get(str(row["path"]), 0)
     free = free_bytes(root)
     if size > free:
-        raise NoRoom(f"{root} has {free:,} bytes free, the images need {size:,}")
+        raise DiskFull(f"{root} has {free:,} bytes free, the images need {size:,}")
 
 
 # Taking over ---------------------------------------------------------------------

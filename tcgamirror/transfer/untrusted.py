@@ -24,7 +24,7 @@ from tcgamirror.imaging.store import Store
 from tcgamirror.mirror import provenance
 from tcgamirror.mirror.directory import FIXED
 from tcgamirror.mirror.lockfile import MOST_SLIDES
-from tcgamirror.model.errors import Damaged, NoRoom, WrongUse
+from tcgamirror.model.errors import Damaged, DiskFull, UsageError
 from tcgamirror.model.slide import ImageFormat, MppSource, Slide, Status
 from tcgamirror.transfer.columns import SAMPLED, TABLES, Check
 
@@ -80,7 +80,7 @@ class Foreign:
     """
 
     def __init__(self, path: Path, name: str) -> None:
-        """Raises Damaged for what is no whole catalogue of ours, WrongUse for a newer version's.
+        """Raises Damaged for what is no whole catalogue of ours, UsageError for a newer version's.
 
         What an older version made is brought up to this one's schema, in a copy.
         """
@@ -219,7 +219,7 @@ class Foreign:
         if mark != APPLICATION_ID or version < 1:
             raise Damaged(f"{self._name} is no catalogue of tcgamirror")
         if version > len(MIGRATIONS):
-            raise WrongUse(
+            raise UsageError(
                 f"{self._name} was made by a newer tcgamirror (schema {version}, this one knows "
                 f"{len(MIGRATIONS)}): upgrade this one"
             )
@@ -259,7 +259,7 @@ class Foreign:
         except (sqlite3.Error, ValueError) as error:
             # The latter of bytes in it that are no text.
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
-                raise NoRoom(f"no room for a copy of {self._name}: free some") from error
+                raise DiskFull(f"no room for a copy of {self._name}: free some") from error
             raise Damaged(f"{self._name} is damaged, or no catalogue ({error})") from error
 
 

@@ -22,7 +22,7 @@ from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
 
-from tcgamirror.model.errors import ExitCode, WrongUse
+from tcgamirror.model.errors import ExitCode, UsageError
 from tcgamirror.web.app import Site
 from tcgamirror.web.snapshot import Snapshots
 
@@ -142,7 +142,7 @@ def serve(root: Path, host: str, port: int, announce: Callable[[str, bool], None
     """Serves the mirror until a signal ends it: DONE for SIGTERM, INTERRUPTED for Ctrl-C.
 
     announce: told the address, and whether other machines can reach it. Raises
-    WrongUse for an address that cannot be had, and what `Catalogue.open` does.
+    UsageError for an address that cannot be had, and what `Catalogue.open` does.
     """
     logging.getLogger("waitress").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="tcgamirror-") as folder:
@@ -152,7 +152,7 @@ def serve(root: Path, host: str, port: int, announce: Callable[[str, bool], None
             server = Server(Site(root, snapshots), host, port)
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
-            raise WrongUse(
+            raise UsageError(
                 f"{host}:{port} cannot be served at ({why}): name another by --host and --port"
             ) from error
         asked = _Asked()

@@ -16,7 +16,14 @@ import pytest
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.schema import MIGRATIONS
-from tcgamirror.model.errors import Damaged, Locked, NoRoom, NotAMirror, TcgaMirrorError, WrongUse
+from tcgamirror.model.errors import (
+    Damaged,
+    DiskFull,
+    Locked,
+    NotAMirror,
+    TcgaMirrorError,
+    UsageError,
+)
 from tests.support.catalogues import NOW, done, listing, slide, three_slides
 
 
@@ -98,7 +105,7 @@ def test_damage_found_later_is_told_too(path: Path, three: Catalogue) -> None:
 def test_one_of_a_newer_program_is_left_alone(path: Path, three: Catalogue) -> None:
     three.close()
     sqlite3.connect(path).executescript("pragma user_version = 9").connection.close()
-    with pytest.raises(WrongUse, match=rf"schema 9, this one knows {len(MIGRATIONS)}\); upgrade"):
+    with pytest.raises(UsageError, match=rf"schema 9, this one knows {len(MIGRATIONS)}\); upgrade"):
         Catalogue.open(path)
 
 
@@ -106,7 +113,7 @@ def test_one_of_an_older_program_is_migrated_by_a_writer_only(path: Path, three:
     three.close()
     scripts = (*MIGRATIONS, "CREATE TABLE more (a);")
     connection = database.connect(path)
-    with pytest.raises(WrongUse, match="run any writing command first"):
+    with pytest.raises(UsageError, match="run any writing command first"):
         database.check(connection, path, read_only=True, scripts=scripts)
     database.check(connection, path, read_only=False, scripts=scripts)
     database.check(connection, path, read_only=True, scripts=scripts)
@@ -174,7 +181,7 @@ def test_a_full_disk_undoes_the_change(path: Path, three: Catalogue) -> None:
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")
     with Catalogue(path, connection) as catalogue:
-        with pytest.raises(NoRoom, match="full"):
+        with pytest.raises(DiskFull, match="full"):
             catalogue.set_fact("long", "x" * 100_000)
         assert catalogue.fact("long") is None
         assert catalogue.release() == "Data Release 1"
@@ -182,7 +189,7 @@ def test_a_full_disk_undoes_the_change(path: Path, three: Catalogue) -> None:
 
 def test_one_that_cannot_be_made_says_so(path: Path) -> None:
     path.touch()
-    with pytest.raises(WrongUse, match="cannot be made"):
+    with pytest.raises(UsageError, match="cannot be made"):
         Catalogue.create(path / "below.db")
 
 

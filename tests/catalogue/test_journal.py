@@ -16,7 +16,7 @@ from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Journal
 from tcgamirror.catalogue.schema import MIGRATIONS
-from tcgamirror.model.errors import WrongUse
+from tcgamirror.model.errors import UsageError
 from tests.catalogue.test_database import as_nobody
 from tests.gdc import StandIn
 from tests.support.catalogues import NOW, done, three_slides
@@ -129,7 +129,7 @@ def test_readers_work_while_a_writer_writes(path: Path, journal: Journal) -> Non
                 with closing(sqlite3.connect(path)) as plain:
                     plain.execute("select count(*) from mirror").fetchone()
                 seen[0] += 1
-            except (sqlite3.Error, WrongUse) as error:
+            except (sqlite3.Error, UsageError) as error:
                 wrong.append(error)
 
     reader = threading.Thread(target=read)

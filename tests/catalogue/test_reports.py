@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.model.errors import BadQuery, WrongUse
+from tcgamirror.model.errors import BadQuery, UsageError
 from tests.gdc import StandIn
 from tests.support.catalogues import LATER, NOW, done, listing, slide, three_slides
 from tests.support.command import run, started, succeeded
@@ -63,14 +63,14 @@ def test_a_slide_is_shown_by_any_of_its_names(three: Catalogue) -> None:
     tries = shown["tries"]
     assert isinstance(tries, list) and [each["source"] for each in tries] == ["tiles", "range"]
     assert three.show("c.svs")["upstream"] == "current"
-    with pytest.raises(WrongUse, match="no slide called 'nobody'"):
+    with pytest.raises(UsageError, match="no slide called 'nobody'"):
         three.show("nobody")
 
 
 def test_a_case_with_several_slides_is_asked_about_again(path: Path) -> None:
     with Catalogue.create(path) as catalogue:
         catalogue.merge(listing(slide("xa"), slide("xb")), NOW)
-        with pytest.raises(WrongUse, match=r"2 slides; name one of xa\.svs, xb\.svs"):
+        with pytest.raises(UsageError, match=r"2 slides; name one of xa\.svs, xb\.svs"):
             catalogue.show("TCGA-X")
 
 

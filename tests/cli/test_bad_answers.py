@@ -11,7 +11,7 @@ from tests.gdc import Fault, StandIn
 from tests.support.command import run, succeeded
 from tests.support.mirrors import addresses, changes_nothing, column, contents, made, rewrite, says
 
-WRONG_USE, SOME_FAILED, UNREACHABLE = 2, 3, 4
+USAGE_ERROR, SOME_FAILED, UNREACHABLE = 2, 3, 4
 NOTHING = "nothing to fetch: 2 of 2 slides done (Data Release 45.0 - December 04, 2025)\n"
 
 
@@ -121,8 +121,8 @@ def test_slides_that_nobody_gives_of_a_site_that_answers(
 
 def test_steps_out_of_order_are_told_what_comes_first(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc)
-    says(run("--mirror", root, "sample"), WRONG_USE, "nothing is listed", "refresh")
-    says(run("--mirror", root, "fetch"), WRONG_USE, "nothing is sampled", "update")
+    says(run("--mirror", root, "sample"), USAGE_ERROR, "nothing is listed", "refresh")
+    says(run("--mirror", root, "fetch"), USAGE_ERROR, "nothing is sampled", "update")
 
 
 def test_addresses_are_kept_as_they_were_given(tmp_path: Path, small_gdc: StandIn) -> None:

@@ -16,7 +16,7 @@ from tests.support.command import Result, ordinary, program, run, succeeded
 from tests.support.mirrors import changes_nothing, column, contents, made, rewrite, says, updated
 from tests.support.slides import SlideSpec, make_slide
 
-WRONG_USE, SOME_FAILED, UNREACHABLE, NO_ROOM, DAMAGED = 2, 3, 4, 6, 7
+USAGE_ERROR, SOME_FAILED, UNREACHABLE, DISK_FULL, DAMAGED = 2, 3, 4, 6, 7
 ROW = "7ab52949-b902-4a79-a9f4-65379e221444\t{name}\t%s\t449310\treleased" % ("0" * 32)
 NAME = made_up_name("manifest")
 
@@ -72,7 +72,7 @@ def mirror(pattern: Path, tmp_path: Path) -> Path:
     ],
 )
 def test_a_wrong_command_line(tmp_path: Path, said: str, words: list[str]) -> None:
-    says(run(*(word for word in said.split(" ") if said), cwd=tmp_path), WRONG_USE, *words)
+    says(run(*(word for word in said.split(" ") if said), cwd=tmp_path), USAGE_ERROR, *words)
     assert not list(tmp_path.iterdir())
 
 
@@ -112,12 +112,12 @@ def test_a_slide_coarser_than_the_mpp_fails_and_is_named(tmp_path: Path) -> None
 )
 def test_sql_that_does_not_read(mirror: Path, sql: str) -> None:
     before = contents(mirror)
-    says(run("--mirror", mirror, "query", sql), WRONG_USE, "query")
+    says(run("--mirror", mirror, "query", sql), USAGE_ERROR, "query")
     assert contents(mirror) == before
 
 
 def test_a_slide_that_nobody_knows(mirror: Path) -> None:
-    says(run("--mirror", mirror, "show", "TCGA-XX-XXXX"), WRONG_USE, "TCGA-XX-XXXX", "barcode")
+    says(run("--mirror", mirror, "show", "TCGA-XX-XXXX"), USAGE_ERROR, "TCGA-XX-XXXX", "barcode")
 
 
 # The directory ----------------------------------------------------------------------
@@ -125,16 +125,16 @@ def test_a_slide_that_nobody_knows(mirror: Path) -> None:
 
 @pytest.mark.parametrize("command", ["update", "refresh", "sample", "fetch", "status"])
 def test_a_directory_that_is_no_mirror(tmp_path: Path, command: str) -> None:
-    says(run("--mirror", tmp_path, command), WRONG_USE, str(tmp_path), "no mirror", "init")
+    says(run("--mirror", tmp_path, command), USAGE_ERROR, str(tmp_path), "no mirror", "init")
     missing = tmp_path / "none"
-    says(run("--mirror", missing, command), WRONG_USE, str(missing), "no directory", "init")
-    says(run(command, cwd=tmp_path), WRONG_USE, str(tmp_path), "init", "--mirror")
+    says(run("--mirror", missing, command), USAGE_ERROR, str(missing), "no directory", "init")
+    says(run(command, cwd=tmp_path), USAGE_ERROR, str(tmp_path), "init", "--mirror")
     assert not list(tmp_path.iterdir())
 
 
 def test_init_where_a_mirror_is_already(mirror: Path) -> None:
     command = "init --mpp 15 --slides 3"
-    changes_nothing(mirror, WRONG_USE, str(mirror), "already", "another", command=command)
+    changes_nothing(mirror, USAGE_ERROR, str(mirror), "already", "another", command=command)
 
 
 @pytest.mark.parametrize("below", [".", "m", "a/b"])
@@ -142,7 +142,7 @@ def test_init_where_no_directory_can_be(tmp_path: Path, below: str) -> None:
     file = tmp_path / "file"
     file.write_text("mine")
     root = file / below
-    says(run("--mirror", root, "init", "--mpp", "15"), WRONG_USE, str(root), "choose another")
+    says(run("--mirror", root, "init", "--mpp", "15"), USAGE_ERROR, str(root), "choose another")
     assert file.read_text() == "mine"
 
 
@@ -196,19 +196,19 @@ def _set_version(mirror: Path, version: int) -> None:
 @pytest.mark.parametrize("command", ["update", "status"])
 def test_a_catalogue_of_a_newer_program(mirror: Path, command: str) -> None:
     _set_version(mirror, 1000)
-    changes_nothing(mirror, WRONG_USE, "catalogue.db", "newer", "upgrade", command=command)
+    changes_nothing(mirror, USAGE_ERROR, "catalogue.db", "newer", "upgrade", command=command)
 
 
 def test_a_catalogue_of_an_older_program_is_not_changed_by_looking(mirror: Path) -> None:
     _set_version(mirror, 0)
-    changes_nothing(mirror, WRONG_USE, "catalogue.db", "older", "update", command="status")
+    changes_nothing(mirror, USAGE_ERROR, "catalogue.db", "older", "update", command="status")
 
 
 def test_a_catalogue_that_cannot_be_written(mirror: Path) -> None:
     before = contents(mirror)
     (mirror / "catalogue.db").chmod(0o444)
     refused = run("--mirror", mirror, "update", by=ordinary())
-    says(refused, WRONG_USE, "catalogue.db", "permissions")
+    says(refused, USAGE_ERROR, "catalogue.db", "permissions")
     assert "2 done" in succeeded("--mirror", mirror, "status", by=ordinary()).out
     assert contents(mirror) == before
 
@@ -218,7 +218,7 @@ def test_a_mirror_that_cannot_be_written(mirror: Path) -> None:
     refused = run("--mirror", mirror, "update", by=ordinary())
     assert "2 done" in succeeded("--mirror", mirror, "status", by=ordinary()).out
     mirror.chmod(0o755)
-    says(refused, WRONG_USE, str(mirror), "permissions")
+    says(refused, USAGE_ERROR, str(mirror), "permissions")
 
 
 def test_files_that_may_not_be_read(mirror: Path) -> None:
@@ -226,11 +226,11 @@ def test_files_that_may_not_be_read(mirror: Path) -> None:
         (mirror / name).chmod(0)
         refused = run("--mirror", mirror, "status", by=ordinary())
         (mirror / name).chmod(0o644)
-        says(refused, WRONG_USE, name)
+        says(refused, USAGE_ERROR, name)
     mirror.chmod(0)
     refused = run("--mirror", mirror, "status", by=ordinary())
     mirror.chmod(0o755)
-    says(refused, WRONG_USE, str(mirror))
+    says(refused, USAGE_ERROR, str(mirror))
 
 
 def test_init_where_nothing_may_be_written(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_init_where_nothing_may_be_written(tmp_path: Path) -> None:
     root = tmp_path / "m"
     refused = run("--mirror", root, "init", "--mpp", "15", by=ordinary())
     tmp_path.chmod(0o755)
-    says(refused, WRONG_USE, str(root), "permissions")
+    says(refused, USAGE_ERROR, str(root), "permissions")
 
 
 def test_output_that_finds_no_room(mirror: Path) -> None:
@@ -251,7 +251,7 @@ def test_output_that_finds_no_room(mirror: Path) -> None:
             timeout=30,
             check=False,
         )
-    says(Result(said.returncode, "", said.stderr), NO_ROOM, "no room", "output")
+    says(Result(said.returncode, "", said.stderr), DISK_FULL, "no room", "output")
 
 
 # The settings -----------------------------------------------------------------------
@@ -292,16 +292,16 @@ BROKEN: dict[str, tuple[str, str, list[str]]] = {
 def test_broken_settings(mirror: Path, name: str) -> None:
     pattern, text, words = BROKEN[name]
     rewrite(mirror, pattern, text)
-    changes_nothing(mirror, WRONG_USE, "tcgamirror.toml", *words)
+    changes_nothing(mirror, USAGE_ERROR, "tcgamirror.toml", *words)
 
 
 def test_settings_that_cannot_be_read(mirror: Path) -> None:
     path = mirror / "tcgamirror.toml"
     path.write_bytes(b"\xff\x00\xfe" * 100)
-    changes_nothing(mirror, WRONG_USE, "tcgamirror.toml", "TOML")
+    changes_nothing(mirror, USAGE_ERROR, "tcgamirror.toml", "TOML")
     path.unlink()
     path.mkdir()
-    changes_nothing(mirror, WRONG_USE, "tcgamirror.toml", "cannot be read")
+    changes_nothing(mirror, USAGE_ERROR, "tcgamirror.toml", "cannot be read")
 
 
 # The manifest -----------------------------------------------------------------------
@@ -334,7 +334,7 @@ MANIFESTS: dict[str, tuple[str, list[str]]] = {
 def test_what_no_slide_of_a_manifest_can_be(tmp_path: Path, said: str, words: list[str]) -> None:
     (tmp_path / "list.txt").write_text(f"{HEADER}\n{ROW.format(name=NAME)}\n")
     options = ("--mpp", "15", "--slides", "1", "--manifest", tmp_path / "list.txt")
-    says(run("--mirror", tmp_path / "m", "init", *options, *said.split()), WRONG_USE, *words)
+    says(run("--mirror", tmp_path / "m", "init", *options, *said.split()), USAGE_ERROR, *words)
     assert not (tmp_path / "m").exists()
 
 
@@ -345,7 +345,7 @@ def test_projects_of_a_manifest_cannot_be_gone_round(tmp_path: Path) -> None:
     result = run("--mirror", root, "init", *options, "--by", "project_id")
     assert (result.code, "--by project_id makes no difference" in result.sentence) == (0, True)
     rewrite(root, "^projects = .*", 'projects = ["TCGA-OV"]')
-    says(run("--mirror", root, "update"), WRONG_USE, "tells no projects", "projects")
+    says(run("--mirror", root, "update"), USAGE_ERROR, "tells no projects", "projects")
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
@@ -354,7 +354,7 @@ def test_a_manifest_that_is_none(tmp_path: Path, name: str) -> None:
     (tmp_path / "list.txt").write_text(text)
     root = tmp_path / "m"
     options = ("--mpp", "15", "--manifest", tmp_path / "list.txt")
-    says(run("--mirror", root, "init", *options), WRONG_USE, "list.txt", *words)
+    says(run("--mirror", root, "init", *options), USAGE_ERROR, "list.txt", *words)
     assert not root.exists()
 
 
@@ -365,4 +365,4 @@ def test_a_manifest_that_is_spoiled_later(tmp_path: Path, small_gdc: StandIn) ->
     succeeded("--mirror", root, "sample", "--help")
     succeeded("--mirror", root, "refresh")
     manifest.write_text(f"{HEADER}\n{ROW.format(name='../x.svs')}\n")
-    changes_nothing(root, WRONG_USE, "list.txt", "line 2", "../x.svs")
+    changes_nothing(root, USAGE_ERROR, "list.txt", "line 2", "../x.svs")

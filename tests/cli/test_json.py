@@ -16,8 +16,8 @@ from tests.support.command import ROOT, Result, ended, ordinary, run, started
 from tests.support.mirrors import made, rewrite, until, updated
 from tests.support.publishing import change
 
-DONE, BUG, WRONG_USE, SOME_FAILED, UNREACHABLE, LOCKED = 0, 1, 2, 3, 4, 5
-NO_ROOM, DAMAGED, INTERRUPTED = 6, 7, 130
+DONE, BUG, USAGE_ERROR, SOME_FAILED, UNREACHABLE, LOCKED = 0, 1, 2, 3, 4, 5
+DISK_FULL, DAMAGED, INTERRUPTED = 6, 7, 130
 
 IN_A_MIRROR = {
     "update": ["update"],
@@ -110,13 +110,13 @@ def test_all_done(place: _Place, name: str) -> None:
 
 @pytest.mark.parametrize("name", [*IN_A_MIRROR, *FROM_ANOTHER])
 def test_what_the_command_line_cannot_mean(place: _Place, name: str) -> None:
-    assert "--nonsense" in fails(place.run(name, "--nonsense"), WRONG_USE)
+    assert "--nonsense" in fails(place.run(name, "--nonsense"), USAGE_ERROR)
 
 
 @pytest.mark.parametrize("name", [*IN_A_MIRROR, *FROM_ANOTHER])
 def test_a_mirror_that_is_none(place: _Place, name: str) -> None:
     shutil.rmtree(place.root)
-    assert fails(place.run(name), WRONG_USE)
+    assert fails(place.run(name), USAGE_ERROR)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_damaged_catalogue(place: _Place, name: str) -> None:
     catalogue = place.root / "catalogue.db"
     catalogue.write_bytes(b"no catalogue" * 1000)
     # An import's source is what the user named.
-    assert fails(place.run(name), WRONG_USE if name == "import" else DAMAGED)
+    assert fails(place.run(name), USAGE_ERROR if name == "import" else DAMAGED)
 
 
 @pytest.mark.parametrize("name", ["update", "fetch", "repair", "rebuild"])
@@ -189,7 +189,7 @@ def test_a_disk_that_is_full(place: _Place, name: str) -> None:
     with mounted(*small_disk(place.root / "images", "16k")) as full:
         (full / "filler.png").write_bytes(b"\0" * 15_000)
         result = run(*place.words(name), "--json")
-    assert fails(result, NO_ROOM)
+    assert fails(result, DISK_FULL)
 
 
 @pytest.mark.parametrize("name", ["update", "dry run", "fetch", "repair", "rebuild", "doctor"])

@@ -15,7 +15,7 @@ from tests.support.command import program, run, succeeded, surroundings
 from tests.support.mirrors import addresses, column, made, says, updated
 from tests.support.publishing import WAYS, change, made_up, rest
 
-WRONG_USE, SOME_FAILED, UNREACHABLE, DAMAGED = 2, 3, 4, 7
+USAGE_ERROR, SOME_FAILED, UNREACHABLE, DAMAGED = 2, 3, 4, 7
 
 
 @pytest.mark.parametrize("folder", ["images", "work"])
@@ -28,7 +28,7 @@ def test_a_folder_that_is_none_ends_the_run_before_anything_is_fetched(
         (root / folder).write_text("mine")
     else:
         (root / folder).symlink_to(tmp_path / "not mounted")
-    says(run("--mirror", root, "update"), WRONG_USE, str(root / folder))
+    says(run("--mirror", root, "update"), USAGE_ERROR, str(root / folder))
     assert not small_gdc.requests(r"/data/|\.svs")
     assert column(root, "select distinct status from mirror") == ["pending"]
 
@@ -40,7 +40,7 @@ def test_an_image_folder_that_goes_meanwhile_ends_the_run(
     (root / "images").mkdir()
     for project in ("TCGA-BRCA", "TCGA-LUAD", "TCGA-GBM"):
         (root / "images" / project).symlink_to(tmp_path / "not mounted")
-    says(run("--mirror", root, "update"), WRONG_USE, str(root / "images"), "mount")
+    says(run("--mirror", root, "update"), USAGE_ERROR, str(root / "images"), "mount")
     assert column(root, "select distinct status from mirror") == ["pending"]
 
 
@@ -64,7 +64,7 @@ def test_a_run_that_ends_by_an_error_tells_it_as_json_too(
     assert (result.code, told["exit_code"]) == (UNREACHABLE, UNREACHABLE)
     assert result.sentence == f"tcgamirror: {told['error']}"
     nowhere = run("--mirror", tmp_path / "none", "fetch", "--json")
-    assert nowhere.json()["exit_code"] == nowhere.code == WRONG_USE
+    assert nowhere.json()["exit_code"] == nowhere.code == USAGE_ERROR
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
@@ -96,7 +96,7 @@ def test_closed_streams_are_no_bug(tmp_path: Path, small_gdc: StandIn, closed: s
     ],
 )
 def test_numbers_beyond_all_sense_are_refused(mirror: Path, asked: tuple[str, str]) -> None:
-    says(run("--mirror", mirror, "update", *asked), WRONG_USE, asked[0])
+    says(run("--mirror", mirror, "update", *asked), USAGE_ERROR, asked[0])
 
 
 def test_columns_of_one_name_are_all_in_the_json(mirror: Path) -> None:
@@ -159,5 +159,5 @@ def test_a_pipe_in_the_place_of_the_lock_file_is_not_waited_for(
     settings.write_text(settings.read_text().replace('lock = ""', 'lock = "sample.lock"'))
     os.mkfifo(source / "sample.lock")
     result = run("sync", source, tmp_path / "copy", timeout=30)
-    says(result, WRONG_USE, str(source / "sample.lock"), "not a plain file")
+    says(result, USAGE_ERROR, str(source / "sample.lock"), "not a plain file")
     assert not (tmp_path / "copy").exists()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.cli.schedule import Night, cron, in_cron, slurm, systemd, time_of_day
-from tcgamirror.model.errors import WrongUse
+from tcgamirror.model.errors import UsageError
 from tests.gdc import StandIn
 from tests.support.command import program, run, succeeded, surroundings
 from tests.support.mirrors import column, made
@@ -83,9 +83,9 @@ def test_what_is_no_time_of_day_is_refused(text: str) -> None:
 
 
 def test_what_no_schedule_can_hold_is_refused() -> None:
-    with pytest.raises(WrongUse, match="line end"):
+    with pytest.raises(UsageError, match="line end"):
         Night(("a",), "/data/two\nlines", 2, 15)
-    with pytest.raises(WrongUse, match="cron takes commands"):
+    with pytest.raises(UsageError, match="cron takes commands"):
         cron(Night(("a",), "/data/" + "long/" * 200, 2, 15))
 
 

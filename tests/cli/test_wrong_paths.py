@@ -10,7 +10,7 @@ import pytest
 from tests.support.command import ordinary, run
 from tests.support.mirrors import contents, says
 
-WRONG_USE = 2
+USAGE_ERROR = 2
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_path_below_a_closed_directory_is_named(mirror: Path, words: str) -> N
     said = words.format(m=mirror, x=closed / "x", new=new).split()
     refused = run(*said, by=ordinary())
     closed.chmod(0o755)
-    says(refused, WRONG_USE, str(closed / "x"), "Permission denied")
+    says(refused, USAGE_ERROR, str(closed / "x"), "Permission denied")
     assert sorted(mirror.iterdir()) == before and not list(closed.iterdir())
     assert not new.exists()
 
@@ -53,7 +53,7 @@ def test_a_path_below_a_closed_directory_is_named(mirror: Path, words: str) -> N
 )
 def test_a_name_longer_than_any_is_named(mirror: Path, words: str) -> None:
     long = mirror.parent / ("x" * 300)
-    says(run(*words.format(m=mirror, x=long).split()), WRONG_USE, str(long), "name too long")
+    says(run(*words.format(m=mirror, x=long).split()), USAGE_ERROR, str(long), "name too long")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_no_mirror_is_made_within_another(mirror: Path, tmp_path: Path, words: s
     source = shutil.copytree(mirror, tmp_path / "source")
     within, before = mirror / "images" / "x", contents(mirror)
     refused = run(*words.format(m=source, x=within).split())
-    says(refused, WRONG_USE, f"{within} lies in the mirror {mirror}")
+    says(refused, USAGE_ERROR, f"{within} lies in the mirror {mirror}")
     assert contents(mirror) == before
 
 
@@ -84,7 +84,7 @@ def test_what_lies_within_a_mirror_is_told_by_where_it_leads(
     if "beside/" in name:
         (tmp_path / "beside").mkdir()
     result = run("--mirror", name, "init", "--mpp", "15", cwd=tmp_path / start)
-    assert result.code == (WRONG_USE if within else 0), result
+    assert result.code == (USAGE_ERROR if within else 0), result
     assert ("lies in the mirror" in result.err) is within
 
 
@@ -95,7 +95,7 @@ def test_a_mirror_that_may_not_be_looked_into_is_not_called_none(mirror: Path) -
     mirror.chmod(0)
     refused = run("--mirror", mirror, "status", by=ordinary())
     mirror.chmod(0o755)
-    says(refused, WRONG_USE, str(mirror), "cannot be looked into", "Permission denied")
+    says(refused, USAGE_ERROR, str(mirror), "cannot be looked into", "Permission denied")
     assert "init" not in refused.err
 
 
@@ -107,15 +107,15 @@ def test_a_catalogue_that_may_not_be_read_is_not_said_to_be_unwritable(
     catalogue.chmod(0)
     refused = run(*words.format(m=mirror).split(), by=ordinary())
     catalogue.chmod(0o644)
-    says(refused, WRONG_USE, str(catalogue), "cannot be read", "permissions")
+    says(refused, USAGE_ERROR, str(catalogue), "cannot be read", "permissions")
 
 
 def test_lost_settings_are_written_again_by_init(mirror: Path) -> None:
     (mirror / "tcgamirror.toml").unlink()
     (mirror / "gallery").mkdir()
-    says(run("--mirror", mirror, "status"), WRONG_USE, "catalogue.db", "tcgamirror init", "again")
+    says(run("--mirror", mirror, "status"), USAGE_ERROR, "catalogue.db", "tcgamirror init", "again")
     init = ["--mirror", str(mirror), "init", "--slides", "2", "--mpp"]
-    says(run(*init, "15"), WRONG_USE, str(mirror), "made for 4 µm/px, exact, png", "init")
+    says(run(*init, "15"), USAGE_ERROR, str(mirror), "made for 4 µm/px, exact, png", "init")
     assert not (mirror / "tcgamirror.toml").exists()
     made = run(*init, "4")
     assert (made.code, made.err) == (0, ""), made
@@ -127,7 +127,7 @@ def test_lost_settings_beside_a_damaged_catalogue_have_a_way_out(mirror: Path) -
     (mirror / "tcgamirror.toml").unlink()
     (mirror / "catalogue.db").write_bytes(b"damaged" * 1000)
     refused = run("--mirror", mirror, "init", "--mpp", "4")
-    says(refused, WRONG_USE, "catalogue.db", "move it away", "rebuild", "another directory")
+    says(refused, USAGE_ERROR, "catalogue.db", "move it away", "rebuild", "another directory")
 
 
 # Directories of other people --------------------------------------------------------
@@ -145,7 +145,7 @@ def test_no_mirror_is_made_among_other_things_unasked(
     (other / theirs).write_text("mine")
     before = contents(other)
     refused = run(*words.format(m=mirror, o=other).split())
-    says(refused, WRONG_USE, str(other), theirs.partition("/")[0], "empty directory")
+    says(refused, USAGE_ERROR, str(other), theirs.partition("/")[0], "empty directory")
     assert contents(other) == before and not (other / "lock").exists()
 
 
@@ -164,14 +164,14 @@ def test_what_a_killed_run_or_a_new_disk_left_is_gone_on_with(mirror: Path, word
 def test_a_mirror_that_lost_its_settings_is_not_synced_over(mirror: Path) -> None:
     other = shutil.copytree(mirror, mirror.parent / "other")
     (other / "tcgamirror.toml").unlink()
-    says(run("sync", mirror, other), WRONG_USE, str(other), "tcgamirror init", "again")
-    says(run("--mirror", other, "import", mirror), WRONG_USE, str(other), "tcgamirror init")
+    says(run("sync", mirror, other), USAGE_ERROR, str(other), "tcgamirror init", "again")
+    says(run("--mirror", other, "import", mirror), USAGE_ERROR, str(other), "tcgamirror init")
 
 
 def test_an_empty_destination_is_no_directory(mirror: Path) -> None:
     (mirror.parent / "here").mkdir()
     refused = run("sync", mirror, "", cwd=mirror.parent / "here")
-    says(refused, WRONG_USE, "DST is empty")
+    says(refused, USAGE_ERROR, "DST is empty")
     assert not list((mirror.parent / "here").iterdir())
 
 
@@ -179,7 +179,7 @@ def test_init_among_other_things_takes_no_gallery_that_is_there(tmp_path: Path) 
     (tmp_path / "gallery").mkdir()
     (tmp_path / "gallery" / "index.html").write_text("mine")
     refused = run("--mirror", tmp_path, "init", "--mpp", "4")
-    says(refused, WRONG_USE, str(tmp_path / "gallery"), "move it away")
+    says(refused, USAGE_ERROR, str(tmp_path / "gallery"), "move it away")
     assert [path.name for path in tmp_path.iterdir()] == ["gallery"]
 
 
@@ -193,7 +193,7 @@ def test_init_among_other_things_takes_no_gallery_that_is_there(tmp_path: Path) 
 def test_an_archive_of_another_kind_is_not_made_as_a_directory(mirror: Path, ending: str) -> None:
     before = sorted(mirror.parent.iterdir())
     refused = run("--mirror", mirror, "export", mirror.parent / f"x.{ending}")
-    says(refused, WRONG_USE, f"x.{ending}", "only directories and .tar archives are written")
+    says(refused, USAGE_ERROR, f"x.{ending}", "only directories and .tar archives are written")
     assert sorted(mirror.parent.iterdir()) == before
 
 
@@ -205,7 +205,7 @@ def test_a_directory_of_an_export_may_have_a_dot_in_its_name(mirror: Path) -> No
 @pytest.mark.parametrize("source", ["ftp://x/", "s3://bucket/tcga", "HTTP://x/"])
 def test_only_http_is_synced_from(tmp_path: Path, source: str) -> None:
     refused = run("sync", source, tmp_path / "d")
-    says(refused, WRONG_USE, source.partition("//")[0], "only http:// and https://")
+    says(refused, USAGE_ERROR, source.partition("//")[0], "only http:// and https://")
     assert not list(tmp_path.iterdir())
 
 
@@ -222,8 +222,8 @@ def test_a_sync_that_comes_to_nothing_leaves_nothing(tmp_path: Path, there: bool
 def test_a_lock_file_is_written_where_a_directory_is_and_nowhere_else(mirror: Path) -> None:
     there, missing = mirror.parent / "there", mirror.parent / "missing"
     there.mkdir()
-    says(run("--mirror", mirror, "lock", there), WRONG_USE, f"{there} is a directory")
+    says(run("--mirror", mirror, "lock", there), USAGE_ERROR, f"{there} is a directory")
     refused = run("--mirror", mirror, "lock", missing / "x.lock")
-    says(refused, WRONG_USE, f"{missing} is no directory: make it")
+    says(refused, USAGE_ERROR, f"{missing}: not a directory. Make it")
     assert not missing.exists() and not list(there.iterdir())
     assert run("--mirror", mirror, "lock", there / "x.lock").code == 0

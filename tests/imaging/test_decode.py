@@ -25,7 +25,7 @@ from tcgamirror.imaging.decode import (
 from tcgamirror.imaging.resample import render
 from tcgamirror.imaging.single_level import write_single_level
 from tcgamirror.imaging.svs import Svs
-from tcgamirror.model.errors import BadTile, SlideError, UnusualSlide
+from tcgamirror.model.errors import BadTile, SlideError, UnsupportedSlide
 from tcgamirror.model.geometry import Grid, Size
 from tcgamirror.model.slide import Resample, Target
 from tcgamirror.sources.base import opened
@@ -308,13 +308,13 @@ def test_a_jpeg_2000_tile_of_another_size_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_openslide_does_not_take_is_unusual(tmp_path: Path) -> None:
     path = tmp_path / "level.svs"
     path.write_bytes(b"II*\0" + bytes(100))
-    with pytest.raises(UnusualSlide, match="OpenSlide cannot read the level"):
+    with pytest.raises(UnsupportedSlide, match="OpenSlide cannot read the level"):
         OpenSlideTiles(path, Grid(Size(64, 64), Size(64, 64)))
 
 
 def test_a_level_of_another_size_is_unusual(tmp_path: Path) -> None:
     path = slide_of(tmp_path / "s.svs", [GOOD])
-    with pytest.raises(UnusualSlide, match="OpenSlide sees 64×64 pixels"):
+    with pytest.raises(UnsupportedSlide, match="OpenSlide sees 64×64 pixels"):
         OpenSlideTiles(path, Grid(Size(65, 64), Size(64, 64)))
 
 

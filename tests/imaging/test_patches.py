@@ -21,7 +21,7 @@ from tcgamirror.imaging.resample import render
 from tcgamirror.imaging.svs import Svs
 from tcgamirror.imaging.tiff import Tag
 from tcgamirror.model.byteranges import SpanSet
-from tcgamirror.model.errors import BadTile, ServerError, UnusualSlide
+from tcgamirror.model.errors import BadTile, ServerError, UnsupportedSlide
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat, Resample, Target
 from tcgamirror.net.client import Transport
@@ -126,7 +126,7 @@ def test_range_and_whole_make_the_image_that_the_base_shows(
             assert worst_block(whole.pixels, from_base(base, whole.rendition.size)) >= least
             try:
                 ranged = made(by_range(gdc, transport, tmp_path / "r"), slide_of(file), target)
-            except UnusualSlide as refusal:
+            except UnsupportedSlide as refusal:
                 assert file.size > ALWAYS_FOR_PATCHES, refusal
                 continue
             assert np.array_equal(ranged.pixels, whole.pixels)
@@ -436,7 +436,7 @@ def test_bare_tiles_of_other_pixels_are_said_to_be_unsupported(tmp_path: Path) -
     path.write_bytes(data)
     with (
         LocalFile(path) as local,
-        pytest.raises(UnusualSlide, match="not compressed, and not 8-bit RGB"),
+        pytest.raises(UnsupportedSlide, match="not compressed, and not 8-bit RGB"),
         opened(local, Target(0.252, None), tmp_path),
     ):
         pass

@@ -12,7 +12,7 @@ from tcgamirror.mirror.directory import Home
 from tcgamirror.mirror.eventlog import RunLog, without_secrets
 from tcgamirror.mirror.fetch import Wishes
 from tcgamirror.mirror.update import perform
-from tcgamirror.model.errors import NoRoom, NotThere, WrongUse
+from tcgamirror.model.errors import DiskFull, NotFound, UsageError
 from tcgamirror.model.slide import Attempt, Outcome
 from tcgamirror.system.interrupt import Brake
 from tcgamirror.system.parallel import cores
@@ -131,13 +131,13 @@ class FullAfterOne(RunLog):
     def slide(self, outcome: Outcome) -> None:
         self.slides += 1
         if self.slides > 1:
-            raise NoRoom(f"no room to write the log of {outcome.slide.file_name}")
+            raise DiskFull(f"no room to write the log of {outcome.slide.file_name}")
 
 
 def test_a_disk_that_fills_up_ends_the_run_in_order(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, "--workers", "1", slides=6)
     home = Home.find(root, above=False)
-    with pytest.raises(NoRoom), FullAfterOne(tmp_path / "log", "update") as log:
+    with pytest.raises(DiskFull), FullAfterOne(tmp_path / "log", "update") as log:
         perform(home, "update", Wishes(), Silent(), Brake(), log)
     assert column(root, "select exit_code from runs") == [6]
     assert column(root, "select count(*) from mirror where status = 'done'") >= [2]
@@ -146,13 +146,13 @@ def test_a_disk_that_fills_up_ends_the_run_in_order(tmp_path: Path, small_gdc: S
 
 def test_errors_and_slides_without_an_attempt_are_told(tmp_path: Path) -> None:
     log = tmp_path / "run.jsonl"
-    with pytest.raises(NotThere), RunLog(log, "update") as told:
+    with pytest.raises(NotFound), RunLog(log, "update") as told:
         told.slide(Outcome(slide("a"), (), None))
         told.slide(Outcome(slide("b"), (FETCHED,), PICTURE))
-        raise NotThere("gone \x1b")
+        raise NotFound("gone \x1b")
     assert [line.get("exit_code") for line in lines(log)] == [None, None, 4]
     with pytest.raises(ZeroDivisionError), RunLog(log, "update"):
         raise ZeroDivisionError
     assert lines(log)[-1]["exit_code"] == 1
-    with pytest.raises(WrongUse):
+    with pytest.raises(UsageError):
         RunLog(tmp_path, "update")

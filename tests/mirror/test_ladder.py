@@ -23,7 +23,7 @@ from tcgamirror.imaging.decode import LevelReader
 from tcgamirror.imaging.store import Store
 from tcgamirror.mirror.fetch import Pool
 from tcgamirror.mirror.ladder import Ladder
-from tcgamirror.model.errors import Damaged, Interrupted, NoRoom, NotThere
+from tcgamirror.model.errors import Damaged, DiskFull, Interrupted, NotFound
 from tcgamirror.model.slide import Attempt, ImageFormat, Outcome, Picture, Slide, Target
 from tcgamirror.net.client import Transport
 from tcgamirror.net.throttle import Meter
@@ -101,7 +101,7 @@ def test_the_first_source_that_works_ends_it(
     (attempt,) = came.attempts
     assert attempt.bytes_fetched == gdc.bytes_sent()
     assert attempt.requests == len(gdc.served)
-    assert (attempt.message, attempt.passing) == (None, False)
+    assert (attempt.message, attempt.retryable) == (None, False)
     assert {record.host for record in gdc.served} == {"bucket"}
 
 
@@ -208,7 +208,7 @@ def test_when_all_fail_each_tells_why_and_whether_it_may_pass(
     came = outcome(gdc, transport, tmp_path)
     assert came.picture is None
     assert [
-        (*pair, attempt.passing)
+        (*pair, attempt.retryable)
         for pair, attempt in zip(told(came.attempts), came.attempts, strict=True)
     ] == [
         ("range", "server error", True),
@@ -246,7 +246,7 @@ def test_no_room_ends_the_slide_and_not_one_source_alone(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.pwrite", full)
-    with pytest.raises(NoRoom):
+    with pytest.raises(DiskFull):
         outcome(gdc, transport, tmp_path)
     assert not gdc.requests("/tile/")
 
@@ -335,7 +335,7 @@ class Stub:
 
 
 def test_what_is_known_of_a_run_takes_no_more_memory_the_longer_it_is(tmp_path: Path) -> None:
-    stub = Stub(lambda: NotThere("no such slide"))
+    stub = Stub(lambda: NotFound("no such slide"))
     ladder = Ladder([stub, stub], COARSE, Store(tmp_path, ImageFormat.PNG), renders=2)
     held = []
     tracemalloc.start()

@@ -20,7 +20,7 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Journal
 from tcgamirror.catalogue.listing import Coming
 from tcgamirror.mirror import refresh as refreshing
-from tcgamirror.model.errors import BadManifest, NoRoom, WrongContent
+from tcgamirror.model.errors import BadManifest, DiskFull, WrongContent
 from tcgamirror.model.slide import Slide
 from tcgamirror.sources import gdc
 from tests.catalogue.test_queue import held
@@ -88,7 +88,7 @@ def test_a_full_disk_for_temporary_files_changes_nothing(
     catalogue = Catalogue(tmp_path / "catalogue.db", connection)
     catalogue.merge(listing(*numbered(20)), NOW)
     connection.execute("PRAGMA temp.max_page_count = 20")
-    with pytest.raises(NoRoom, match="SQLITE_TMPDIR"):
+    with pytest.raises(DiskFull, match="SQLITE_TMPDIR"):
         catalogue.merge(Coming("2", numbered(3_000)), LATER)
     connection.execute("PRAGMA temp.max_page_count = 100000")
     assert (catalogue.merges(), temporary(connection)) == (1, [])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.model.errors import TooFine, UnusualSlide
+from tcgamirror.model.errors import TooFine, UnsupportedSlide
 from tcgamirror.model.geometry import Size, downsample
 from tcgamirror.model.slide import (
     FALLBACK_MAX_SIZE,
@@ -83,7 +83,9 @@ def test_native_takes_the_finest_level_that_fits(max_size: int, level: int) -> N
 
 
 def test_native_without_a_level_that_fits_is_unusual() -> None:
-    with pytest.raises(UnusualSlide, match="no level fits in 1000 px: the coarsest is 1437×1028"):
+    with pytest.raises(
+        UnsupportedSlide, match="no level fits in 1000 px: the coarsest is 1437×1028"
+    ):
         Target(None, 1000, Resample.NATIVE).rendition(pyramid(0.25, *LUNG))
 
 
@@ -155,7 +157,6 @@ def test_the_kind_stands_in_the_name(kind: str, found: Kind) -> None:
     [
         "",
         "CMU-1.svs",
-        "TCGA-A8-A06N-01Z-00-DX1.svs",
         "TCGA-A8-A06N-01Z-00-XX1.5f1b5c33-4a9b-4b56-9f57-3f9e7c0f5c6d.svs",
         "TCGA-A8-A06N-01Z-00-DX1.5f1b5c33-4a9b-4b56-9f57-3f9e7c0f5c6d.svs.gz",
         "../TCGA-A8-A06N-01Z-00-DX1.5f1b5c33-4a9b-4b56-9f57-3f9e7c0f5c6d.svs",

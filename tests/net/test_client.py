@@ -14,20 +14,20 @@ import pytest
 
 from tcgamirror.model.errors import (
     ChangedFile,
-    CutShort,
     NetworkError,
-    NotThere,
-    RangeIgnored,
+    NotFound,
+    RangeMismatch,
+    RangeUnsupported,
     Redirected,
     Refused,
     ServerError,
+    SizeMismatch,
+    Timeout,
     TooLong,
-    TooSlow,
+    Truncated,
     Unreachable,
+    UsageError,
     WrongContent,
-    WrongSpan,
-    WrongTotal,
-    WrongUse,
 )
 from tcgamirror.net.client import Part, Transport
 from tcgamirror.net.throttle import Meter
@@ -67,30 +67,30 @@ SPAN_FAULTS: dict[str, tuple[Script, type[NetworkError]]] = {
     "reset before the headers": (plays(Reset()), Unreachable),
     "closed before the headers": (plays(Close()), Unreachable),
     "reset within the headers": (plays(RIGHT_HEAD[:40], 0.05, Reset()), Unreachable),
-    "reset after the headers": (plays(RIGHT_HEAD, 0.05, Reset()), CutShort),
-    "cut body": (plays(RIGHT_HEAD + PART[:5000], Close()), CutShort),
-    "cut body, no length": (plays(head("206 P", RIGHT_RANGE) + PART[:5000], Close()), CutShort),
-    "empty body": (plays(RIGHT_HEAD, Close()), CutShort),
-    "empty body, said so": (part(RIGHT_RANGE, body=b""), CutShort),
-    "no answer": (plays(2.0), TooSlow),
-    "stalled body": (plays(RIGHT_HEAD + PART[:5000], 2.0, PART[5000:]), TooSlow),
-    "dripped body": (dripped(PART, before=RIGHT_HEAD), TooSlow),
-    "dripped headers": (dripped(RIGHT_HEAD + PART), TooSlow),
-    "dripped interim answers": (dripped(head("100 Continue") * 20, every=0.02), TooSlow),
+    "reset after the headers": (plays(RIGHT_HEAD, 0.05, Reset()), Truncated),
+    "cut body": (plays(RIGHT_HEAD + PART[:5000], Close()), Truncated),
+    "cut body, no length": (plays(head("206 P", RIGHT_RANGE) + PART[:5000], Close()), Truncated),
+    "empty body": (plays(RIGHT_HEAD, Close()), Truncated),
+    "empty body, said so": (part(RIGHT_RANGE, body=b""), Truncated),
+    "no answer": (plays(2.0), Timeout),
+    "stalled body": (plays(RIGHT_HEAD + PART[:5000], 2.0, PART[5000:]), Timeout),
+    "dripped body": (dripped(PART, before=RIGHT_HEAD), Timeout),
+    "dripped headers": (dripped(RIGHT_HEAD + PART), Timeout),
+    "dripped interim answers": (dripped(head("100 Continue") * 20, every=0.02), Timeout),
     "garbage": (plays(b"\x00\xff\x17\r\n\r\n", Close()), Unreachable),
-    "closed within the headers": (plays(RIGHT_HEAD[:70], Close()), CutShort),
-    "no range": (part(), WrongSpan),
-    "unclear range": (part("Content-Range: bytes 1000-8999/*"), WrongSpan),
-    "other range": (part("Content-Range: bytes 1001-9000/200000"), WrongSpan),
-    "shorter range": (part("Content-Range: bytes 1000-8998/200000", body=PART[:-1]), WrongSpan),
-    "huge range": (part(f"Content-Range: bytes 1000-8999/{'9' * 5000}"), WrongSpan),
-    "other total": (part("Content-Range: bytes 1000-8999/200001"), WrongTotal),
-    "416": (whole(b"", "416 Range Not Satisfiable"), WrongTotal),
+    "closed within the headers": (plays(RIGHT_HEAD[:70], Close()), Truncated),
+    "no range": (part(), RangeMismatch),
+    "unclear range": (part("Content-Range: bytes 1000-8999/*"), RangeMismatch),
+    "other range": (part("Content-Range: bytes 1001-9000/200000"), RangeMismatch),
+    "shorter range": (part("Content-Range: bytes 1000-8998/200000", body=PART[:-1]), RangeMismatch),
+    "huge range": (part(f"Content-Range: bytes 1000-8999/{'9' * 5000}"), RangeMismatch),
+    "other total": (part("Content-Range: bytes 1000-8999/200001"), SizeMismatch),
+    "416": (whole(b"", "416 Range Not Satisfiable"), SizeMismatch),
     "too long, said so": (part(RIGHT_RANGE, body=PART + b"x"), TooLong),
     "too long, no length": (plays(head("206 P", RIGHT_RANGE) + PART + b"x" * 9, Close()), TooLong),
-    "too short, said so": (part(RIGHT_RANGE, body=PART[:-1]), CutShort),
+    "too short, said so": (part(RIGHT_RANGE, body=PART[:-1]), Truncated),
     "other ETag": (part(RIGHT_RANGE, 'ETag: "b"'), ChangedFile),
-    "many parts": (part("Content-Type: multipart/byteranges; boundary=x"), WrongSpan),
+    "many parts": (part("Content-Type: multipart/byteranges; boundary=x"), RangeMismatch),
     "packed part": (part(RIGHT_RANGE, "Content-Encoding: gzip"), WrongContent),
     "HTML under 200": (HTML, WrongContent),
     "HTML under 203": (whole(b"<html>", "203 N", "Content-Type: text/html"), WrongContent),
@@ -101,13 +101,13 @@ SPAN_FAULTS: dict[str, tuple[Script, type[NetworkError]]] = {
     "200 without a length": (plays(head("200 OK") + CONTENT, Close()), WrongContent),
     "another range under 203": (
         whole(PART, "203 N", "Content-Range: bytes 1001-9000/200000"),
-        WrongSpan,
+        RangeMismatch,
     ),
-    "whole file": (whole(CONTENT), RangeIgnored),
-    "whole file under 203": (whole(CONTENT, "203 Non-Authoritative"), RangeIgnored),
-    "whole file as HTML": (whole(CONTENT, "200 OK", "Content-Type: text/html"), RangeIgnored),
-    "404": (whole(b"{}", "404 Not Found"), NotThere),
-    "410": (whole(b"", "410 Gone"), NotThere),
+    "whole file": (whole(CONTENT), RangeUnsupported),
+    "whole file under 203": (whole(CONTENT, "203 Non-Authoritative"), RangeUnsupported),
+    "whole file as HTML": (whole(CONTENT, "200 OK", "Content-Type: text/html"), RangeUnsupported),
+    "404": (whole(b"{}", "404 Not Found"), NotFound),
+    "410": (whole(b"", "410 Gone"), NotFound),
     "403": (whole(b'{"message": "no"}', "403 Forbidden"), Refused),
     "204": (plays(head("204 No Content")), WrongContent),
     "304": (plays(head("304 Not Modified")), WrongContent),
@@ -126,10 +126,12 @@ def test_a_fault_that_lasts_is_named_within_bounded_time(name: str) -> None:
             transport.span(server.url(), SPAN, total=len(CONTENT), etag='"a"')
         assert type(caught.value) is error
         assert f"127.0.0.1:{server.port}/data/1" in str(caught.value)
-        assert len(server.asked) == (QUICK.tries if error.passing else 1)
+        assert len(server.asked) == (QUICK.tries if error.retryable else 1)
 
 
-@pytest.mark.parametrize("name", [name for name, fault in SPAN_FAULTS.items() if fault[1].passing])
+@pytest.mark.parametrize(
+    "name", [name for name, fault in SPAN_FAULTS.items() if fault[1].retryable]
+)
 def test_a_fault_that_passes_leaves_the_right_bytes(name: str) -> None:
     script, _ = SPAN_FAULTS[name]
     with (
@@ -187,7 +189,7 @@ def test_of_a_file_sent_whole_no_more_is_taken_than_the_sockets_hold() -> None:
     size = 256 << 20
     script = endless(head("200 OK", f"Content-Length: {size}"), bytes(65536))
     with RawServer(script) as server, Transport(patience=QUICK) as transport, within(BOUND):
-        with pytest.raises(RangeIgnored):
+        with pytest.raises(RangeUnsupported):
             transport.span(server.url(), SPAN, total=size, meter=meter)
         time.sleep(0.2)
         assert server.sent < 32 << 20
@@ -217,7 +219,7 @@ def test_bytes_of_failed_tries_count_too() -> None:
         (whole(b'"\xff"'), WrongContent, "instead of JSON"),
         (whole(b"[]", "200 OK", "Content-Encoding: gzip"), WrongContent, "no gzip"),
         (whole(b"[]", "200 OK", "Content-Encoding: br"), WrongContent, "packed as br"),
-        (whole(gzip.compress(b"[1]")[:-9], "200 OK", "Content-Encoding: gzip"), CutShort, "early"),
+        (whole(gzip.compress(b"[1]")[:-9], "200 OK", "Content-Encoding: gzip"), Truncated, "early"),
         (whole(b" " * 50_001), TooLong, "50,000"),
         (plays(head("200 OK") + b" " * 50_001, Close()), TooLong, "50,000"),
         (
@@ -232,20 +234,20 @@ def test_bytes_of_failed_tries_count_too() -> None:
         ),
         (
             dripped(b"5\r\nabcde\r\n" * 50, before=CHUNKED),
-            TooSlow,
+            Timeout,
             "bytes/s",
         ),
         (
             plays(CHUNKED + b"5\r\n[1, 2", Close()),
-            CutShort,
+            Truncated,
             "broke",
         ),
         (
             plays(CHUNKED + b"zz\r\n[", Close()),
-            CutShort,
+            Truncated,
             "broke",
         ),
-        (plays(head("200 OK", "Content-Length: 9") + b"[1]", Close()), CutShort, "broke"),
+        (plays(head("200 OK", "Content-Length: 9") + b"[1]", Close()), Truncated, "broke"),
         (
             whole(b'{"message": "a\\u001b[2Jb\\n' + b"x" * 999 + b'"}', "403 F"),
             Refused,
@@ -282,7 +284,7 @@ def test_the_endless_drip_of_a_whole_answer_ends() -> None:
         RawServer(script) as server,
         Transport(patience=patience) as transport,
         within(BOUND),
-        pytest.raises(TooSlow, match="not whole after 1 s"),
+        pytest.raises(Timeout, match="not whole after 1 s"),
     ):
         transport.json(server.url())
 
@@ -331,7 +333,7 @@ def test_a_server_that_asks_for_too_long_a_wait_is_left_at_once(told: str) -> No
 
 @pytest.mark.parametrize("url", ["ftp://host/x", "nonsense", "http://[::1/", "http://host:port/"])
 def test_what_is_no_url_is_wrong_use(url: str) -> None:
-    with Transport(patience=QUICK) as transport, pytest.raises(WrongUse):
+    with Transport(patience=QUICK) as transport, pytest.raises(UsageError):
         transport.json(url)
 
 

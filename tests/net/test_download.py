@@ -9,13 +9,13 @@ import pytest
 
 from tcgamirror.model.errors import (
     ChangedFile,
-    CutShort,
     NetworkError,
-    NotThere,
+    NotFound,
+    SizeMismatch,
+    Timeout,
     TooLong,
-    TooSlow,
+    Truncated,
     WrongContent,
-    WrongTotal,
 )
 from tcgamirror.net.client import Transport
 from tests.support.raw_server import (
@@ -92,16 +92,16 @@ def test_a_download_outlasts_a_fault_that_passes(script: Script) -> None:
 @pytest.mark.parametrize(
     ("script", "error"),
     [
-        (first(0, Close()), CutShort),
-        (first(10, 2.0), TooSlow),
+        (first(0, Close()), Truncated),
+        (first(10, 2.0), Timeout),
         (HTML, WrongContent),
-        (whole(CONTENT + b"x"), WrongTotal),
-        (whole(CONTENT[:-1]), WrongTotal),
+        (whole(CONTENT + b"x"), SizeMismatch),
+        (whole(CONTENT[:-1]), SizeMismatch),
         (plays(head("200 OK") + CONTENT + b"x", Close()), TooLong),
-        (plays(head("200 OK") + CONTENT[:-1], Close()), CutShort),
-        (whole(b"", "404 Not Found"), NotThere),
+        (plays(head("200 OK") + CONTENT[:-1], Close()), Truncated),
+        (whole(b"", "404 Not Found"), NotFound),
         (whole(b"", "206 Partial Content", "Content-Range: bytes 9-199999/200000"), WrongContent),
-        (dripped(CONTENT, before=head("200 OK", "Content-Length: 200000"), every=0.02), TooSlow),
+        (dripped(CONTENT, before=head("200 OK", "Content-Length: 200000"), every=0.02), Timeout),
         (whole(CONTENT, "200 OK", "Content-Encoding: gzip"), WrongContent),
     ],
 )
@@ -153,7 +153,7 @@ def test_a_server_without_range_and_length_starts_the_file_again(size: int | Non
 
 def test_a_server_without_range_that_always_breaks_is_given_up() -> None:
     cut = plays(head("200 OK", "Content-Length: 200000") + CONTENT[:150_000], Close())
-    with pytest.raises(CutShort):
+    with pytest.raises(Truncated):
         downloaded(cut)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.mirror.directory import CATALOGUE
-from tcgamirror.model.errors import NetworkError, TooLong, TooSlow
+from tcgamirror.model.errors import NetworkError, Timeout, TooLong
 from tcgamirror.net.client import Transport
 from tcgamirror.system.interrupt import Brake
 from tcgamirror.transfer.sync import remote
@@ -61,7 +61,7 @@ def synced(root: Path, script: Script) -> object:
         return synchronize(web, root, Silent(), Brake(), delete=False)
 
 
-@pytest.mark.parametrize(("answer", "error"), [(ENDLESS, TooLong), (DRIP, TooSlow)])
+@pytest.mark.parametrize(("answer", "error"), [(ENDLESS, TooLong), (DRIP, Timeout)])
 def test_a_catalogue_without_end_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Script, error: type[NetworkError]
 ) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.cli.progress import ProgressDisplay
-from tcgamirror.model.errors import Interrupted, NetworkError, NotThere, ServerError
+from tcgamirror.model.errors import Interrupted, NetworkError, NotFound, ServerError
 from tcgamirror.net.client import Transport
 from tcgamirror.net.pauses import LONGEST, RESETS
 from tests.gdc import Fault, StandIn
@@ -205,7 +205,7 @@ def test_other_hosts_are_asked_meanwhile() -> None:
         Transport(patience=replace(ONCE, pause=LONG)) as transport,
     ):
         asks(transport, busy)
-        with pytest.raises(NotThere):
+        with pytest.raises(NotFound):
             transport.json(other.url())
 
 

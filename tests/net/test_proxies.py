@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.model.errors import Interrupted, NetworkError, TooSlow, Unreachable, WrongUse
+from tcgamirror.model.errors import Interrupted, NetworkError, Timeout, Unreachable, UsageError
 from tcgamirror.net.client import Transport
 from tcgamirror.net.proxies import proxy_for
 from tcgamirror.net.timeouts import Patience
@@ -185,7 +185,7 @@ def test_a_proxy_that_says_nothing_is_named_and_a_stop_ends_the_wait(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         use(f"{kind}://127.0.0.1:{silent.getsockname()[1]}")
-        told = refused("https://127.0.0.1:9/status", TooSlow)
+        told = refused("https://127.0.0.1:9/status", Timeout)
         assert told.startswith(f"proxy {kind}://127.0.0.1:")
         assert "no connection within 0.5 s" in told
         stop = threading.Event()
@@ -213,7 +213,7 @@ def test_a_proxy_that_says_nothing_is_named_and_a_stop_ends_the_wait(
 )
 def test_an_address_of_no_proxy_is_wrong_use(use: UseProxy, address: str) -> None:
     use(address)
-    with Transport(patience=QUICK) as transport, pytest.raises(WrongUse) as caught:
+    with Transport(patience=QUICK) as transport, pytest.raises(UsageError) as caught:
         transport.json("https://127.0.0.1:9/status")
     assert str(caught.value).startswith("proxy ")
     assert "not the address of a proxy" in str(caught.value)

@@ -18,7 +18,7 @@ from tcgamirror.mirror.directory import Home
 from tcgamirror.mirror.refresh import network
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.byteranges import Span
-from tcgamirror.model.errors import Interrupted, TooSlow, Unreachable, WrongUse
+from tcgamirror.model.errors import Interrupted, Timeout, Unreachable, UsageError
 from tcgamirror.model.slide import Target
 from tcgamirror.net.client import Transport
 from tcgamirror.net.timeouts import Patience
@@ -55,7 +55,7 @@ def test_the_certificate_named_in_the_environment_is_trusted(
 @pytest.mark.usefixtures("trusted")
 def test_a_body_that_stalls_under_tls_is_too_slow(tls_server: tuple[str, list[int]]) -> None:
     patience = replace(QUICK, tries=1)
-    with Transport(patience=patience) as transport, within(BOUND), pytest.raises(TooSlow):
+    with Transport(patience=patience) as transport, within(BOUND), pytest.raises(Timeout):
         transport.json(tls_server[0] + "stall")
 
 
@@ -64,7 +64,7 @@ def test_a_handshake_that_is_never_answered_is_too_slow() -> None:
         RawServer(plays()) as server,
         Transport(patience=QUICK) as transport,
         within(BOUND),
-        pytest.raises(TooSlow, match="no connection within"),
+        pytest.raises(Timeout, match="no connection within"),
     ):
         transport.json(server.url().replace("http:", "https:"))
 
@@ -79,7 +79,10 @@ def test_a_proxy_named_in_the_environment_is_asked(monkeypatch: pytest.MonkeyPat
 
 def test_a_missing_bundle_is_wrong_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
-    with Transport(patience=QUICK) as transport, pytest.raises(WrongUse, match=r"/nowhere/ca\.pem"):
+    with (
+        Transport(patience=QUICK) as transport,
+        pytest.raises(UsageError, match=r"/nowhere/ca\.pem"),
+    ):
         transport.json("https://127.0.0.1:9/")
 
 
@@ -124,7 +127,7 @@ def test_a_host_that_takes_no_connection_is_too_slow() -> None:
         deaf() as url,
         Transport(patience=QUICK) as transport,
         within(BOUND),
-        pytest.raises(TooSlow, match=r"no connection within 0\.5 s"),
+        pytest.raises(Timeout, match=r"no connection within 0\.5 s"),
     ):
         transport.json(url)
 
@@ -133,7 +136,7 @@ def test_a_host_without_an_address_is_unreachable() -> None:
     with (
         Transport(patience=QUICK) as transport,
         within(BOUND),
-        pytest.raises((Unreachable, TooSlow), match=r"nowhere\.invalid"),
+        pytest.raises((Unreachable, Timeout), match=r"nowhere\.invalid"),
     ):
         transport.json("http://nowhere.invalid/")
 

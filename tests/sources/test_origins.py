@@ -12,19 +12,19 @@ import pytest
 
 from tcgamirror.model.errors import (
     ChangedFile,
-    CutShort,
     NetworkError,
-    NotThere,
-    RangeIgnored,
+    NotFound,
+    RangeMismatch,
+    RangeUnsupported,
     Redirected,
     Refused,
     ServerError,
+    SizeMismatch,
+    Timeout,
     TooLong,
-    TooSlow,
+    Truncated,
     Unreachable,
     WrongContent,
-    WrongSpan,
-    WrongTotal,
 )
 from tcgamirror.model.slide import Slide, Target
 from tcgamirror.net.client import Transport
@@ -64,7 +64,16 @@ def test_each_origin_has_its_own_form_of_address_and_no_name_leads_out_of_it() -
 
 @pytest.mark.parametrize(
     "error",
-    [Unreachable, TooSlow, ServerError, CutShort, WrongContent, WrongSpan, TooLong, Redirected],
+    [
+        Unreachable,
+        Timeout,
+        ServerError,
+        Truncated,
+        WrongContent,
+        RangeMismatch,
+        TooLong,
+        Redirected,
+    ],
 )
 def test_one_that_failed_rests_and_is_asked_last_meanwhile(error: type[NetworkError]) -> None:
     now = 1000.0
@@ -78,7 +87,7 @@ def test_one_that_failed_rests_and_is_asked_last_meanwhile(error: type[NetworkEr
     assert names(origins) == ["bucket", "gdc"]
 
 
-@pytest.mark.parametrize("error", [NotThere, Refused, WrongTotal, ChangedFile])
+@pytest.mark.parametrize("error", [NotFound, Refused, SizeMismatch, ChangedFile])
 def test_what_concerns_one_slide_is_not_held_against_the_origin(error: type[NetworkError]) -> None:
     origins = two()
     origins.failed(BUCKET, error("one slide's trouble"))
@@ -103,7 +112,7 @@ def test_when_both_failed_both_are_still_asked() -> None:
 
 def test_one_that_ignores_range_is_asked_for_whole_files_only() -> None:
     origins = two()
-    origins.failed(BUCKET, RangeIgnored("200"))
+    origins.failed(BUCKET, RangeUnsupported("200"))
     assert names(origins) == ["gdc"]
     assert names(origins, ranged=False) == ["bucket", "gdc"]
     assert origins.report()["bucket"] == "ignores Range"
@@ -113,7 +122,7 @@ def test_one_that_gave_parts_before_is_not_given_up_for_one_that_came_whole() ->
     now = 0.0
     origins = two(lambda: now)
     origins.worked(BUCKET, ranged=True)
-    origins.failed(BUCKET, RangeIgnored("200"))
+    origins.failed(BUCKET, RangeUnsupported("200"))
     assert names(origins) == ["gdc", "bucket"]
     now = REST
     assert names(origins) == ["bucket", "gdc"]
@@ -190,7 +199,7 @@ def test_one_whole_answer_beside_a_part_does_not_turn_range_off_for_the_run(
     with StandIn(files) as gdc:
         gdc.faults.add(At(files[0].file_id, "range-ignored", nth=2))
         origins = Origins(gdc.api, None)
-        with pytest.raises(RangeIgnored, match="whole files only"):
+        with pytest.raises(RangeUnsupported, match="whole files only"):
             fetched(gdc, files[:1], origins, tmp_path)
         assert sorted(record.status for record in gdc.served) == [200, 206]
         fetched(gdc, files[1:], origins, tmp_path)
@@ -233,7 +242,7 @@ def test_a_bucket_that_lacks_one_slide_is_asked_first_for_the_next(
         ("404", "500", ServerError),
         ("404", "403", Refused),
         ("500", "range-ignored", ServerError),
-        ("range-ignored", "range-ignored", RangeIgnored),
+        ("range-ignored", "range-ignored", RangeUnsupported),
     ],
 )
 def test_of_two_failures_the_one_that_may_pass_is_told(

@@ -21,11 +21,11 @@ from tcgamirror.model.byteranges import Span, SpanSet
 from tcgamirror.model.errors import (
     BadSlide,
     ChangedFile,
-    CutShort,
-    HoleRead,
+    DiskFull,
     Interrupted,
     NetworkError,
-    NoRoom,
+    NotFetched,
+    Truncated,
 )
 from tcgamirror.model.slide import Target
 from tcgamirror.net.client import Transport
@@ -132,8 +132,8 @@ def test_no_room_for_the_image_keeps_what_was_fetched(
 ) -> None:
     with StandIn([file]) as gdc:
         source = by_range(gdc, transport, tmp_path)
-        with pytest.raises(NoRoom), source.open(slide_of(file), BASE, Meter()):
-            raise NoRoom("the disk is full")
+        with pytest.raises(DiskFull), source.open(slide_of(file), BASE, Meter()):
+            raise DiskFull("the disk is full")
         gdc.clear()
         made(source, slide_of(file), BASE)
         assert gdc.served == []
@@ -156,8 +156,8 @@ def test_what_was_left_of_another_file_is_begun_anew(
         source = by_range(gdc, transport, tmp_path)
         slide = slide_of(file)
         earlier = replace(slide, md5="0" * 32) if of == "other md5" else slide
-        with pytest.raises(NoRoom), source.open(earlier, BASE, Meter()):
-            raise NoRoom("the disk is full")
+        with pytest.raises(DiskFull), source.open(earlier, BASE, Meter()):
+            raise DiskFull("the disk is full")
         if of == "no record":
             part.with_name("slide.part.spans").unlink()
         elif of == "foreign bytes":
@@ -174,8 +174,8 @@ def test_a_damaged_part_alone_is_fetched_again(
 ) -> None:
     with StandIn([file]) as gdc:
         source = by_range(gdc, transport, tmp_path)
-        with pytest.raises(NoRoom), source.open(slide_of(file), BASE, Meter()):
-            raise NoRoom("the disk is full")
+        with pytest.raises(DiskFull), source.open(slide_of(file), BASE, Meter()):
+            raise DiskFull("the disk is full")
         with part_of(tmp_path, file).open("r+b") as part:
             part.seek(100)
             part.write(b"other bytes")
@@ -297,7 +297,7 @@ def test_when_the_bucket_dies_amid_a_slide_the_gdc_goes_on(
 def test_a_hole_is_an_error_that_names_it(tmp_path: Path, file: Listed) -> None:
     with opened_partial(tmp_path, file) as partial:
         partial.write(0, bytes(100))
-        with pytest.raises(HoleRead, match=r"slide\.part lacks bytes 100-149 of 50-149"):
+        with pytest.raises(NotFetched, match=r"slide\.part lacks bytes 100-149 of 50-149"):
             partial.read(Span(50, 150))
 
 
@@ -361,7 +361,7 @@ def test_a_part_that_fails_ends_the_others_and_leaves_no_thread(
     with StandIn([listed(content)]) as gdc, opened_partial(tmp_path, gdc.files[0]) as partial:
         gdc.faults.add(At("/data/", "cut", nth=nth, alone=False))
         remote = remote_file(gdc, transport, partial, tmp_path / "etag")
-        with pytest.raises(CutShort):
+        with pytest.raises(Truncated):
             remote.fetch([Span(0, 40 << 20)])
         # At most the four in hand were tried, twice each, and nothing after them.
         assert len(gdc.served) <= nth - 1 + 2 * AT_ONCE

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tcgamirror.model.byteranges import Span, SpanSet
-from tcgamirror.model.errors import HoleRead
+from tcgamirror.model.errors import NotFetched
 from tcgamirror.sources.sparse_file import SparseFile
 
 SIZE = 300
@@ -81,7 +81,7 @@ def test_it_holds_what_was_written_whatever_is_reopened_or_torn(
             if model >= set(range(asked.start, asked.stop)):
                 assert partial.read(asked) == CONTENT[asked.start : asked.stop]
             else:
-                with pytest.raises(HoleRead):
+                with pytest.raises(NotFetched):
                     partial.read(asked)
 
 
@@ -108,10 +108,10 @@ def test_a_record_with_any_bytes_in_it_never_vouches_for_wrong_ones(
 def test_a_read_names_the_bytes_it_lacks(tmp_path: Path) -> None:
     with opened(tmp_path / "slide.svs") as partial:
         partial.write(10, CONTENT[10:20])
-        with pytest.raises(HoleRead, match=r"slide\.svs lacks bytes 5-9, 20-24 of 5-24"):
+        with pytest.raises(NotFetched, match=r"slide\.svs lacks bytes 5-9, 20-24 of 5-24"):
             partial.read(Span(5, 25))
         for outside in (Span(-1, 4), Span(SIZE - 1, SIZE + 1), Span(SIZE, SIZE + 9)):
-            with pytest.raises(HoleRead):
+            with pytest.raises(NotFetched):
                 partial.read(outside)
 
 
@@ -210,7 +210,7 @@ def test_many_threads_write_and_read_at_once(tmp_path: Path) -> None:
 
 WRITE = """
     import pathlib, resource, sys
-    from tcgamirror.model.errors import NoRoom
+    from tcgamirror.model.errors import DiskFull
     from tcgamirror.sources.sparse_file import SparseFile
     limit = int(sys.argv[2])
     if limit:
@@ -219,7 +219,7 @@ WRITE = """
     for start in range(0, 1 << 20, 64):
         try:
             partial.write(start, bytes([start // 64 % 255 + 1]) * 64)
-        except NoRoom as error:
+        except DiskFull as error:
             sys.exit(str(error))
         print(start, flush=True)
 """

@@ -17,11 +17,11 @@ from tcgamirror.imaging.decode import Pixels
 from tcgamirror.model.errors import (
     BadSlide,
     BadTile,
-    CutShort,
     Interrupted,
     NetworkError,
     SlideError,
     TooLong,
+    Truncated,
     WrongContent,
 )
 from tcgamirror.model.geometry import Size
@@ -209,10 +209,10 @@ def test_a_level_of_absurdly_many_tiles_is_refused_at_once(
         ("empty", WrongContent, "an empty body"),
         ("flipped", BadTile, "cannot be decoded"),
         ("truncated-json", BadTile, "cannot be decoded"),
-        ("cut", CutShort, "broke within the body"),
+        ("cut", Truncated, "broke within the body"),
         ("html", WrongContent, "an HTML page"),
         ("length-too-small", BadTile, "cannot be decoded"),
-        ("length-too-large", CutShort, "broke within the body"),
+        ("length-too-large", Truncated, "broke within the body"),
         ("endless-body", TooLong, "longer than"),
         ("foreign-json", WrongContent, "application/json"),
         ("503", NetworkError, "in trouble"),

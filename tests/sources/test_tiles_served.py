@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tcgamirror.mirror.settings import LEAST_WORK
-from tcgamirror.model.errors import BadSlide, NetworkError, RangeIgnored, Refused
+from tcgamirror.model.errors import BadSlide, NetworkError, RangeUnsupported, Refused
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Target
 from tcgamirror.net.client import Transport
@@ -57,7 +57,7 @@ def test_without_a_ranged_origin_there_is_no_image(
 ) -> None:
     with StandIn([file], data_ranges=False) as gdc:
         source = by_tiles(gdc, transport, tmp_path, bucket=False)
-        with pytest.raises(RangeIgnored, match="header cannot be read"):
+        with pytest.raises(RangeUnsupported, match="header cannot be read"):
             made(source, slide_of(file), TARGET)
         assert not gdc.requests("level=")
 

@@ -19,14 +19,14 @@ from tcgamirror.model.errors import (
     BadSlide,
     BadTile,
     ChecksumMismatch,
-    CutShort,
     Interrupted,
     NetworkError,
     ServerError,
+    SizeMismatch,
     SlideError,
     TooFine,
-    UnusualSlide,
-    WrongTotal,
+    Truncated,
+    UnsupportedSlide,
 )
 from tcgamirror.model.slide import Resample, Slide, Target
 from tcgamirror.net.client import Transport
@@ -155,7 +155,7 @@ def test_a_slide_of_unknown_resolution_is_made_in_the_fallback_size(
     [
         ("not-a-tiff.svs", BadSlide, "does not begin as a TIFF"),
         ("unreadable.svs", BadTile, "column 0, row 0 is damaged"),
-        ("unopenable.tiff", UnusualSlide, "OpenSlide cannot read the level"),
+        ("unopenable.tiff", UnsupportedSlide, "OpenSlide cannot read the level"),
     ],
 )
 def test_a_broken_slide_is_refused_and_not_kept(
@@ -230,7 +230,7 @@ def test_a_file_of_another_size_is_refused_unread(
     gdc: StandIn, plain: Listed, transport: Transport, tmp_path: Path
 ) -> None:
     slide = replace(slide_of(plain), size=plain.size + 1)
-    with pytest.raises(WrongTotal):
+    with pytest.raises(SizeMismatch):
         made(by_whole(gdc, transport, tmp_path), slide, FAR)
 
 
@@ -286,7 +286,7 @@ def test_a_download_that_broke_off_is_gone_on_with_by_the_next_run(
     assert left_in(tmp_path) == []
 
 
-@pytest.mark.parametrize("end", [Interrupted, CutShort, KeyboardInterrupt])
+@pytest.mark.parametrize("end", [Interrupted, Truncated, KeyboardInterrupt])
 def test_a_file_is_kept_when_the_work_on_it_is_broken_off(
     end: type[BaseException],
     gdc: StandIn,

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.model.errors import BadTile, Damaged, Interrupted, NoRoom, Unreachable, UnusualSlide
+from tcgamirror.model.errors import (
+    BadTile,
+    Damaged,
+    DiskFull,
+    Interrupted,
+    Unreachable,
+    UnsupportedSlide,
+)
 from tcgamirror.sources.workspace import Workspace
 
 MB = 1 << 20
@@ -38,7 +45,7 @@ def test_bytes_in_doubt_are_removed_and_those_of_another_source_kept(tmp_path: P
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["range"]
 
 
-@pytest.mark.parametrize("error", [Unreachable, NoRoom, Interrupted, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [Unreachable, DiskFull, Interrupted, KeyboardInterrupt])
 def test_what_was_cut_off_is_kept(tmp_path: Path, error: type[BaseException]) -> None:
     with pytest.raises(error), workspace(tmp_path).lease("one", "whole") as lease:
         fill(lease.folder / "slide.svs", 100)
@@ -58,7 +65,7 @@ def test_what_belongs_to_no_slide_that_is_due_is_removed(tmp_path: Path) -> None
 
 def test_a_slide_that_needs_more_than_the_limit_goes_another_way(tmp_path: Path) -> None:
     work = workspace(tmp_path, limit=5 * MB)
-    with pytest.raises(UnusualSlide, match="work_limit"), work.lease("one", "whole") as lease:
+    with pytest.raises(UnsupportedSlide, match="work_limit"), work.lease("one", "whole") as lease:
         lease.grow(6 * MB)
 
 
@@ -101,7 +108,7 @@ def test_the_oldest_leftover_makes_room_and_the_younger_stays(tmp_path: Path) ->
 
 def test_a_disk_that_is_nearly_full_ends_the_run(tmp_path: Path) -> None:
     work = workspace(tmp_path, least_free=1 << 60)
-    with pytest.raises(NoRoom, match="bytes are free"), work.lease("one", "whole") as lease:
+    with pytest.raises(DiskFull, match="bytes are free"), work.lease("one", "whole") as lease:
         lease.grow(1)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.model.errors import Damaged, Locked, NoRoom, WrongUse
+from tcgamirror.model.errors import Damaged, DiskFull, Locked, UsageError
 from tcgamirror.system import lock
 from tcgamirror.system.files import PIECE, Reader, digest, free_bytes, replacing, room, sync_disk
 from tcgamirror.system.lock import Lock
@@ -96,13 +96,13 @@ def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path) -> None:
     path.write_bytes(b"old")
     code = """
         import pathlib, resource, sys
-        from tcgamirror.model.errors import NoRoom
+        from tcgamirror.model.errors import DiskFull
         from tcgamirror.system.files import replacing
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         try:
             with replacing(pathlib.Path(sys.argv[1])) as file:
                 file.write(bytes(1 << 20))
-        except NoRoom as error:
+        except DiskFull as error:
             print(error)
     """
     told = python(code, path)
@@ -115,13 +115,13 @@ def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_lack_of_room_names_path_and_free_bytes(tmp_path: Path, number: int) -> None:
-    with pytest.raises(NoRoom, match=r"/x \(.*bytes free\)"), room(tmp_path / "x"):
+    with pytest.raises(DiskFull, match=r"/x \(.*bytes free\)"), room(tmp_path / "x"):
         raise OSError(number, os.strerror(number))
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
 def test_a_place_that_may_not_be_written_is_wrong_use(tmp_path: Path, number: int) -> None:
-    with pytest.raises(WrongUse, match="refuses access to"), room(tmp_path / "x"):
+    with pytest.raises(UsageError, match="refuses access to"), room(tmp_path / "x"):
         raise OSError(number, os.strerror(number))
 
 
@@ -129,7 +129,7 @@ def test_a_place_that_may_not_be_written_is_wrong_use(tmp_path: Path, number: in
     "number", [errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.EBUSY]
 )
 def test_a_place_that_is_not_there_is_wrong_use(tmp_path: Path, number: int) -> None:
-    with pytest.raises(WrongUse, match=f"{tmp_path}/x .*mount the disk"), room(tmp_path / "x"):
+    with pytest.raises(UsageError, match=f"{tmp_path}/x .*mount the disk"), room(tmp_path / "x"):
         raise OSError(number, os.strerror(number))
 
 
@@ -320,5 +320,5 @@ def test_what_is_no_plain_file_is_no_lock(tmp_path: Path, kind: str) -> None:
         path.symlink_to("/dev/null")
     else:
         path.mkdir()
-    with pytest.raises(WrongUse, match=str(path)), Lock(path, "update"):
+    with pytest.raises(UsageError, match=str(path)), Lock(path, "update"):
         pass

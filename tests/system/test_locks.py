@@ -14,7 +14,7 @@ import pytest
 from tests.support.command import Result, run, succeeded
 from tests.support.mirrors import contents, says
 
-WRONG_USE = 2
+USAGE_ERROR = 2
 
 LAUNCHER = r"""
 #include <errno.h>
@@ -76,7 +76,7 @@ def archive(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def refused(result: Result, place: Path) -> None:
-    says(result, WRONG_USE, f"{place}: files cannot be locked", "-o flock", "another file system")
+    says(result, USAGE_ERROR, f"{place}: files cannot be locked", "-o flock", "another file system")
 
 
 @pytest.mark.parametrize(

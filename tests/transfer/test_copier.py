@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.imaging.verified import sign
-from tcgamirror.model.errors import Damaged, WrongUse
+from tcgamirror.model.errors import Damaged, UsageError
 from tcgamirror.system.files import PIECE
 from tcgamirror.transfer.copier import WHOLE, Copier, loaded, writing_early
 
@@ -129,7 +129,7 @@ def test_a_disk_that_fails_meanwhile_is_told(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     gone = threading.Event()
-    with pytest.raises(WrongUse, match="mount the disk"), writing_early(disk):
+    with pytest.raises(UsageError, match="mount the disk"), writing_early(disk):
         disk.rmdir()
         gone.wait(0.5)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.model.errors import WrongUse
+from tcgamirror.model.errors import UsageError
 from tcgamirror.transfer import exporter as exporting
 from tcgamirror.transfer.archive import members
 from tcgamirror.transfer.archive.format import HELD, MOST_BYTES, SUMS, Form
@@ -83,7 +83,10 @@ def test_where_nothing_was_made_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "e.part" / HELD).touch()
     (tmp_path / "e").mkdir()
     (tmp_path / "e" / "mine").touch()
-    with pytest.raises(WrongUse, match="there already"), workplace(tmp_path / "e", Form.DIRECTORY):
+    with (
+        pytest.raises(UsageError, match="there already"),
+        workplace(tmp_path / "e", Form.DIRECTORY),
+    ):
         pass
     assert not (tmp_path / "e.part").exists()
 

@@ -184,7 +184,7 @@ def test_what_cannot_be_asked_for_is_refused_before_anything_is_written(
     asked: list[tuple[Path, tuple[str, ...], str]] = [
         (tmp_path / "there", (), "is there already"),
         (tmp_path / "way", (), "is in the way"),
-        (tmp_path / "no" / "e", (), "is no directory"),
+        (tmp_path / "no" / "e", (), "not a directory"),
         (whole[0] / "e", (), "in the mirror itself"),
         (tmp_path / "e.tar", ("--since", str(tmp_path / "june.zip")), "is not there"),
         (tmp_path / "e.tar", ("--since", str(tmp_path / "there")), "no export to go on from"),

@@ -24,7 +24,7 @@ from PIL import Image
 from tcgamirror.imaging.image_reader import read_header
 from tcgamirror.imaging.image_writer import write_image
 from tcgamirror.mirror.directory import Home
-from tcgamirror.model.errors import Locked, WrongUse
+from tcgamirror.model.errors import Locked, UsageError
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat
 from tcgamirror.system.lock import Lock
@@ -362,7 +362,7 @@ def test_two_runs_do_not_meet(home: Home) -> None:
 def test_a_gallery_that_leads_elsewhere_is_refused(home: Home, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (home.root / "gallery").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(WrongUse):
+    with pytest.raises(UsageError):
         build(home, quiet)
     (home.root / "gallery").unlink()
     (home.root / "gallery").write_text("a file")

@@ -14,7 +14,7 @@ from tcgamirror import __version__
 from tcgamirror.mirror import settings
 from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.mirror.settings import FILE_NAME, Settings
-from tcgamirror.model.errors import BadExport, WrongUse
+from tcgamirror.model.errors import BadExport, UsageError
 from tcgamirror.transfer import untrusted
 
 README = "README.txt"
@@ -114,29 +114,29 @@ class Form(StrEnum):
 
 
 def check_ending(path: Path) -> None:
-    """Raise WrongUse for the name of an archive that is not made."""
+    """Raise UsageError for the name of an archive that is not made."""
     if _is_other_archive(path):
-        raise WrongUse(
+        raise UsageError(
             f"{path}: only directories and .tar archives are written. To compress or to split "
             "an archive, export to - and pipe it to zstd or split"
         )
 
 
-def refusal(path: Path) -> WrongUse:
+def refusal(path: Path) -> UsageError:
     """Return the error for a file that is not a directory or a .tar, with what to do about it."""
     if not path.is_file():
-        return WrongUse(f"{path} is not there: name a directory or a .tar archive")
+        return UsageError(f"{path} is not there: name a directory or a .tar archive")
     if _PIECE_OF_ARCHIVE.fullmatch(path.suffix):
-        return WrongUse(
+        return UsageError(
             f"{path}: a part of an archive cannot be read. Join the parts with cat and pipe them "
             "to tcgamirror import -"
         )
     if _is_other_archive(path):
-        return WrongUse(
+        return UsageError(
             f"{path}: only directories and .tar archives are read. Unpack it and name the "
             "directory, or pipe the unpacked tar to tcgamirror import -"
         )
-    return WrongUse(f"{path} is no directory and no .tar")
+    return UsageError(f"{path} is no directory and no .tar")
 
 
 def _is_other_archive(path: Path) -> bool:

@@ -24,7 +24,7 @@ from typing import Protocol, TypeVar
 from tcgamirror.catalogue.journals import ROLLBACK, WAL
 from tcgamirror.mirror.directory import CATALOGUE, WORK
 from tcgamirror.mirror.settings import FILE_NAME
-from tcgamirror.model.errors import BadExport, WrongUse
+from tcgamirror.model.errors import BadExport, UsageError
 from tcgamirror.system.files import room
 from tcgamirror.system.openat import Tree
 from tcgamirror.transfer.archive.format import (
@@ -59,7 +59,7 @@ class Archive(Protocol):
 
 
 def opened(path: Path) -> Archive:
-    """Return a reader of the export at `path`. Raises WrongUse if there is none."""
+    """Return a reader of the export at `path`. Raises UsageError if there is none."""
     if path.is_dir():
         return _Folder(path)
     if Form.of(path) is Form.TAR and path.is_file():
@@ -93,8 +93,8 @@ class _Folder:
         if _state(self._tree) is None:
             raise self._in_use()
 
-    def _in_use(self) -> WrongUse:
-        return WrongUse(f"{self._root} is a mirror in use: make an export of it and import that")
+    def _in_use(self) -> UsageError:
+        return UsageError(f"{self._root} is a mirror in use: make an export of it and import that")
 
     def members(self) -> Iterator[Member]:
         yield from self._within("", Names(), depth=0)
@@ -224,7 +224,7 @@ def scanned(path: Path | None, folder: Path, needed: str = FILE_NAME) -> Scan:
 def _received(folder: Path) -> Path:
     """Write standard input to a file, as an archive is read twice: first all that is in it."""
     if sys.stdin.isatty():
-        raise WrongUse("standard input is a terminal: pipe a tar archive to import -")
+        raise UsageError("standard input is a terminal: pipe a tar archive to import -")
     path = folder / "stdin.tar"
     with room(path), path.open("xb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)

@@ -18,7 +18,7 @@ from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.rows import are_different
 from tcgamirror.mirror.directory import CATALOGUE, FIXED, Home
 from tcgamirror.mirror.settings import FILE_NAME, Settings, target
-from tcgamirror.model.errors import BadSettings, Damaged, ExitCode, WrongUse
+from tcgamirror.model.errors import BadSettings, Damaged, ExitCode, UsageError
 from tcgamirror.model.slide import ImageFormat, Resample, Status
 from tcgamirror.system.files import digest, replacing
 from tcgamirror.transfer.sync.remote import Folder, Publisher, Seen
@@ -254,7 +254,7 @@ def rehearse(source: Publisher, root: Path, *, delete: bool) -> Synced:
 
 def refuse_itself(source: Publisher, root: Path) -> None:
     if isinstance(source, Folder) and source.root.resolve() == root.resolve():
-        raise WrongUse(f"{root} cannot be brought to what itself is; name another directory")
+        raise UsageError(f"{root} cannot be brought to what itself is; name another directory")
 
 
 def check_target(source: Publisher, root: Path, fixed: str) -> bool:

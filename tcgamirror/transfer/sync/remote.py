@@ -28,14 +28,14 @@ from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.mirror.settings import FILE_NAME
 from tcgamirror.model.errors import (
     ChangedFile,
-    CutShort,
     Damaged,
     Interrupted,
     Locked,
     NotAMirror,
-    NotThere,
+    NotFound,
     TooLong,
-    WrongUse,
+    Truncated,
+    UsageError,
 )
 from tcgamirror.model.text import place
 from tcgamirror.net.client import Transport
@@ -99,7 +99,7 @@ class Publisher(Protocol):
     def fetch(self, image: Image, file: BinaryIO) -> None:
         """Appends to `file` what it lacks of the image; may begin it anew.
 
-        Raises NotThere, WrongTotal and other NetworkErrors, Damaged, Interrupted.
+        Raises NotFound, SizeMismatch and other NetworkErrors, Damaged, Interrupted.
         """
         ...
 
@@ -135,7 +135,9 @@ class Folder:
         except FileNotFoundError as error:
             raise Damaged(f"{path} is missing; {database.WAY_OUT}") from error
         except PermissionError as error:
-            raise WrongUse(f"{path} cannot be read by this user; change its permissions") from error
+            raise UsageError(
+                f"{path} cannot be read by this user; change its permissions"
+            ) from error
         except OSError as error:
             raise Damaged(f"{path} cannot be read ({error.strerror})") from error
         return Seen.of(_settled(copy, folder), folder)
@@ -143,13 +145,13 @@ class Folder:
     def small(self, name: str, folder: Path, most: int) -> Path:
         """Copy settings or a lock file of at most so many bytes into a folder; where it is then.
 
-        Raises WrongUse if it cannot be read.
+        Raises UsageError if it cannot be read.
         """
         copy = folder / name
         try:
             opened = self._tree.open(name)
         except OSError as error:
-            raise WrongUse(f"{self.root / name} cannot be read: {error.strerror}") from error
+            raise UsageError(f"{self.root / name} cannot be read: {error.strerror}") from error
         with opened as source, room(copy), copy.open("xb") as file:
             while piece := self._piece(source, name):
                 file.write(piece)
@@ -179,7 +181,7 @@ class Folder:
         try:
             return self._tree.open(path)
         except FileNotFoundError as error:
-            raise NotThere(f"{self.root / path} is missing") from error
+            raise NotFound(f"{self.root / path} is missing") from error
         except OSError as error:
             raise Damaged(f"{self.root / path} cannot be read ({error.strerror})") from error
 
@@ -262,7 +264,7 @@ class Web:
 
         try:
             return self._ask(CATALOGUE, taken, {} if known is None else _unless(known))
-        except NotThere as error:
+        except NotFound as error:
             raise NotAMirror(
                 f"{self.name} publishes no mirror, it has no {CATALOGUE}; correct the address"
             ) from error
@@ -293,7 +295,7 @@ def _has_bytes(answer: Answer) -> bool:
 
 
 def _written(answer: Answer, folder: Path) -> Seen:
-    """Put the body into the folder. Raises TooLong, CutShort, and NoRoom as `files.room` does."""
+    """Put the body into the folder. Raises TooLong, Truncated and DiskFull."""
     if (answer.length or 0) > MOST_BYTES:
         raise TooLong(f"{answer.name}: a catalogue of {answer.length:,} bytes is none")
     arriving = folder / "arriving.db"
@@ -305,7 +307,7 @@ def _written(answer: Answer, folder: Path) -> Seen:
                 raise TooLong(f"{answer.name}: longer than {MOST_BYTES:,} bytes")
             file.write(piece)
     if answer.length and count != answer.length:
-        raise CutShort(f"{answer.name}: ended after {count:,} bytes of {answer.length:,}")
+        raise Truncated(f"{answer.name}: ended after {count:,} bytes of {answer.length:,}")
     modified = answer.headers.get("Last-Modified")
     seen = replace(
         Seen.of(arriving, folder), etag=answer.etag, modified=modified, lasting=_is_lasting(answer)

@@ -33,13 +33,13 @@ from tcgamirror.model.errors import (
     BadSettings,
     ChecksumMismatch,
     Damaged,
+    DiskFull,
     Interrupted,
     NetworkError,
-    NoRoom,
-    NotThere,
+    NotFound,
     TcgaMirrorError,
     Unreachable,
-    WrongUse,
+    UsageError,
 )
 from tcgamirror.system.files import digest, free_bytes, make_folder, replacing, room, sync_folder
 from tcgamirror.system.interrupt import Brake
@@ -84,7 +84,7 @@ def synchronize(
 
     delete: whether images and rows go that the source lacks. Raises Locked,
     BadSettings for a source of other images, Damaged for one that cannot be
-    believed, NetworkError, NoRoom, Interrupted. What was fetched stays, and the
+    believed, NetworkError, DiskFull, Interrupted. What was fetched stays, and the
     next run goes on with it.
     """
     refuse_itself(source, root)
@@ -253,7 +253,7 @@ class _Sync:
         begun = sum(size_at(_part(self._root / image.path)) or 0 for image in plan.fetch)
         free = free_bytes(self._root)
         if plan.bytes - begun > free:
-            raise NoRoom(
+            raise DiskFull(
                 f"{self._root} has {free:,} bytes free, but {plan.bytes - begun:,} are to be "
                 "fetched: free some, or name a larger disk"
             )
@@ -262,7 +262,7 @@ class _Sync:
         """Counts what came of one image. Raises what would end every other one, too."""
         try:
             fetched = future.result()
-        except (NoRoom, Interrupted, Unreachable, WrongUse):
+        except (DiskFull, Interrupted, Unreachable, UsageError):
             raise
         except (NetworkError, Damaged, ChecksumMismatch) as error:
             self._lose(image, error)
@@ -294,7 +294,7 @@ class _Sync:
                     _part(place).replace(place)
                     self._found[image.path] = image.sha256
         except OSError as error:
-            raise WrongUse(
+            raise UsageError(
                 f"{place} cannot be written ({error.strerror}): move away what is in its place"
             ) from error
         return True
@@ -378,7 +378,7 @@ def _without_remains(part: Path) -> Iterator[None]:
     """Removes what was begun of an image that the source cannot give."""
     try:
         yield
-    except (NotThere, Damaged, ChecksumMismatch):
+    except (NotFound, Damaged, ChecksumMismatch):
         part.unlink(missing_ok=True)
         raise
 

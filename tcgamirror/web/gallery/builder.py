@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror.directory import CATALOGUE, GALLERY, Home
-from tcgamirror.model.errors import WrongUse
+from tcgamirror.model.errors import UsageError
 from tcgamirror.system import files, lock
 from tcgamirror.system.parallel import cores, in_batches
 from tcgamirror.web.gallery import packs, pages
@@ -41,12 +41,12 @@ def build(home: Home, on_progress: Callable[[int, int], None]) -> Made:
     """Makes the gallery of a mirror, each of its files in one step.
 
     on_progress: told how many of how many thumbnails there are. Raises Locked
-    if another run makes it, WrongUse where `gallery` is no directory of its own,
-    NoRoom, Damaged.
+    if another run makes it, UsageError where `gallery` is no directory of its own,
+    DiskFull, Damaged.
     """
     folder = home.root / GALLERY
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise WrongUse(f"{folder} is no directory of the mirror: move it away first")
+        raise UsageError(f"{folder} is no directory of the mirror: move it away first")
     with lock.Lock(folder / LOCK, GALLERY):
         with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
             entries = read_entries(catalogue)
