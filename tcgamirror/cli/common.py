@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import NoReturn
 
 from tcgamirror.cli import output
-from tcgamirror.mirror.directory import Home
+from tcgamirror.mirror.directory import Mirror
 from tcgamirror.model.errors import TcgaMirrorError, UsageError
 from tcgamirror.system.interrupt import Brake
 
 
-def home_of(given: argparse.Namespace) -> Home:
+def home_of(given: argparse.Namespace) -> Mirror:
     """The mirror named, or that of the environment, or the nearest above the current directory."""
     named = given.mirror or os.environ.get("TCGAMIRROR")
     if named:
-        return Home.find(Path(named), above=False)
-    return Home.find(Path(), above=True)
+        return Mirror.find(Path(named), above=False)
+    return Mirror.find(Path(), above=True)
 
 
 def leave_if_busy(brake: Brake, error: TcgaMirrorError, *, as_json: bool) -> None:

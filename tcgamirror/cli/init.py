@@ -18,8 +18,8 @@ from tcgamirror.cli.common import say_addresses
 from tcgamirror.cli.lock import difference_words
 from tcgamirror.mirror import provenance
 from tcgamirror.mirror import settings as setting
-from tcgamirror.mirror.directory import CATALOGUE, Home
-from tcgamirror.mirror.lockfile import LockFile, compare_listing, lines_of, read_lock
+from tcgamirror.mirror.directory import CATALOGUE, Mirror
+from tcgamirror.mirror.lockfile import LockFile, compare_listing, lock_lines, read_lock
 from tcgamirror.mirror.settings import FILE_NAME, Settings
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, UsageError
@@ -45,13 +45,13 @@ def init(given: argparse.Namespace) -> ExitCode:
     manifest = None if settings.manifest is None else _looked_through(settings, lock)
     if manifest is not None and lock is None:
         _check_choice(settings, manifest)
-    home = Home.begin(root, settings, () if lock is None else lines_of(lock))
+    mirror = Mirror.begin(root, settings, () if lock is None else lock_lines(lock))
     words = _sample_words(settings)
     if lock is not None:
         words = f"the {text.slides(len(lock.slides))} of {given.lock}"
-    sampled = _sampled_already(home)
+    sampled = _sampled_already(mirror)
     did = "wrote the settings again of the mirror" if sampled else "made a mirror"
-    print(f"{did} in {home.root}: {words}, each {settings.fixed}")
+    print(f"{did} in {mirror.root}: {words}, each {settings.fixed}")
     if sampled:
         print(
             f"{text.slides(sampled)} {text.is_or_are(sampled)} sampled there, and stay; what these "
@@ -63,13 +63,13 @@ def init(given: argparse.Namespace) -> ExitCode:
     if lock is not None and manifest is not None:
         for line in difference_words(compare_listing(lock, manifest.locked), str(given.lock)):
             print(line)
-    print(f"next: {_next(home.root)}")
+    print(f"next: {_next(mirror.root)}")
     return ExitCode.DONE
 
 
-def _sampled_already(home: Home) -> int:
+def _sampled_already(mirror: Mirror) -> int:
     """How many slides the catalogue holds of a mirror whose settings were lost."""
-    with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
+    with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
         return catalogue.sampled_count()
 
 

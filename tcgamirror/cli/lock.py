@@ -10,8 +10,8 @@ from pathlib import Path
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cli import output
 from tcgamirror.cli.common import home_of
-from tcgamirror.mirror.directory import CATALOGUE, Home
-from tcgamirror.mirror.lockfile import Differences, compare, lines_of, lock_of, read_lock
+from tcgamirror.mirror.directory import CATALOGUE, Mirror
+from tcgamirror.mirror.lockfile import Differences, compare, lock_lines, make_lock, read_lock
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, UsageError
 from tcgamirror.system.files import is_another, replacing
@@ -27,20 +27,20 @@ examples:
 
 
 def lock(given: argparse.Namespace) -> ExitCode:
-    home = home_of(given)
+    mirror = home_of(given)
     if given.check:
-        return _check(home, given.file)
-    with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
-        made = lock_of(home.settings, catalogue)
+        return _check(mirror, given.file)
+    with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
+        made = make_lock(mirror.settings, catalogue)
     if not made.planned:
         output.say(
             "the sample was drawn by more than one plan, or it is not known by which: the lock "
             "names its slides, and neither seed, order, by, kind nor projects"
         )
     if given.file is None:
-        sys.stdout.buffer.writelines(lines_of(made))
+        sys.stdout.buffer.writelines(lock_lines(made))
         return ExitCode.DONE
-    _write(given.file, lines_of(made))
+    _write(given.file, lock_lines(made))
     waiting = sum(slide.sha256 is None for slide in made.slides)
     without = f", {waiting:,} of them without an image yet" if waiting else ""
     print(f"{given.file} names {text.slides(len(made.slides))}{without}")
@@ -67,12 +67,12 @@ def _write(path: Path, lines: Iterable[bytes]) -> None:
         raise UsageError(f"{path} cannot be written ({why}); name another file") from error
 
 
-def _check(home: Home, path: Path | None) -> ExitCode:
+def _check(mirror: Mirror, path: Path | None) -> ExitCode:
     """Names every slide that is not as locked, one a line."""
     if path is None:
         raise UsageError("lock --check needs the lock file to compare with: lock --check FILE")
     locked = read_lock(path)
-    with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
+    with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
         found = compare(locked, catalogue)
         more = len(set(catalogue.sampled()).difference(locked.names))
     for names, word in (

@@ -46,13 +46,13 @@ examples:
 
 
 def status(given: argparse.Namespace) -> ExitCode:
-    home = home_of(given)
-    with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
+    mirror = home_of(given)
+    with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
         counts = catalogue.counts()
         standing = catalogue.standing(time.time())
         origins = {name: catalogue.fact(f"origin {name}") for name in ("bucket", "gdc")}
-        fixed = catalogue.fact(FIXED) or home.settings.fixed
-        plan = provenance.plan_of(catalogue, home.settings.plan)
+        fixed = catalogue.fact(FIXED) or mirror.settings.fixed
+        plan = provenance.plan_of(catalogue, mirror.settings.plan)
         ((unknown,),) = catalogue.query(_UNKNOWN_MPP).rows
     origins = {name: words for name, words in origins.items() if words}
     if given.json:
@@ -60,9 +60,9 @@ def status(given: argparse.Namespace) -> ExitCode:
         told["drawn"] = None if plan is None else provenance.facts_of(plan)
         print(json.dumps(dataclasses.asdict(counts) | told | _retries(standing)))
         return ExitCode.DONE
-    asked = home.settings.fixed
+    asked = mirror.settings.fixed
     other = "" if asked == fixed else f"; {FILE_NAME} asks for {asked}, which update refuses"
-    print(f"mirror   {home.root.absolute()} ({text.plain(fixed)}{other})")
+    print(f"mirror   {mirror.root.absolute()} ({text.plain(fixed)}{other})")
     print(f"listing  {text.plain(counts.release or 'none yet')}: {text.slides(counts.listed)}")
     by = provenance.words(plan) if plan else "by more than one plan, or one not known"
     print(
@@ -101,8 +101,8 @@ def _retry_words(standing: Standing) -> str:
 
 
 def changes(given: argparse.Namespace) -> ExitCode:
-    home = home_of(given)
-    with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
+    mirror = home_of(given)
+    with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
         merges = catalogue.history(given.since)
         if given.json:
             print(json.dumps([_with_changes(catalogue, merge) for merge in merges]))
@@ -179,8 +179,8 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def show(given: argparse.Namespace) -> ExitCode:
-    home = home_of(given)
-    with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
+    mirror = home_of(given)
+    with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
         facts = catalogue.show(given.slide)
     if given.json:
         print(json.dumps(facts, ensure_ascii=False))
@@ -204,8 +204,8 @@ def _show_list(name: str, rows: Sequence[object]) -> None:
 
 
 def query(given: argparse.Namespace) -> ExitCode:
-    home = home_of(given)
-    with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
+    mirror = home_of(given)
+    with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
         found = catalogue.query(given.sql)
         output.write_rows(found.columns, found.rows, given.format, sys.stdout)
     return ExitCode.DONE

@@ -24,7 +24,7 @@ from tcgamirror.model.errors import ExitCode, NotAMirror, UsageError
 from tcgamirror.model.slide import Target
 
 if TYPE_CHECKING:
-    from tcgamirror.mirror.directory import Home
+    from tcgamirror.mirror.directory import Mirror
     from tcgamirror.mirror.doctor import Finding
 
 TRIES = 2
@@ -61,7 +61,7 @@ examples:
 def doctor(given: argparse.Namespace) -> ExitCode:
     from tcgamirror.mirror.doctor import exit_code
 
-    home = _home(given)
+    mirror = _mirror(given)
     if given.report is not None:
         _check_new(given.report)
     began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
@@ -70,7 +70,7 @@ def doctor(given: argparse.Namespace) -> ExitCode:
         print(head, flush=True)
     seen: list[Finding] = []
     lines, answers = [head], list[str]()
-    for finding in _findings(given, home, answers):
+    for finding in _findings(given, mirror, answers):
         words = list(_lines(finding, seen[-1] if seen else None))
         if not given.json:
             print("\n".join(words), flush=True)
@@ -89,7 +89,7 @@ def doctor(given: argparse.Namespace) -> ExitCode:
     return code
 
 
-def _home(given: argparse.Namespace) -> Home | None:
+def _mirror(given: argparse.Namespace) -> Mirror | None:
     """The mirror; none is needed where none was named."""
     try:
         return home_of(given)
@@ -121,17 +121,17 @@ def _write_report(path: Path, lines: Sequence[str]) -> None:
 
 
 def _findings(
-    given: argparse.Namespace, home: Home | None, answers: list[str]
+    given: argparse.Namespace, mirror: Mirror | None, answers: list[str]
 ) -> Iterator[Finding]:
     """Yield what is found, and add the servers' raw answers if there is to be a report."""
     from tcgamirror.mirror import doctor
     from tcgamirror.net.client import Transport
 
     yield from doctor.findings()
-    if home is not None:
-        yield from doctor.mirror_findings(home)
+    if mirror is not None:
+        yield from doctor.mirror_findings(mirror)
     # Without a mirror the target plays no part.
-    settings = home.settings if home is not None else Settings(Target(mpp=None, max_size=2048))
+    settings = mirror.settings if mirror is not None else Settings(Target(mpp=None, max_size=2048))
     settings = _led(settings, given)
     patience = dataclasses.replace(settings.patience, tries=TRIES, pause=PAUSE)
     with Transport(patience=patience) as transport:

@@ -61,11 +61,11 @@ examples:
 
 
 def export_mirror(given: argparse.Namespace) -> ExitCode:
-    home = home_of(given)
+    mirror = home_of(given)
     if given.dest is not None:
         check_ending(given.dest)
     asked = Asked(given.only, given.since)
-    made = export(home, given.dest, asked, TransferProgress("exported", quiet=given.json))
+    made = export(mirror, given.dest, asked, TransferProgress("exported", quiet=given.json))
     code = ExitCode.DAMAGED if made.lacking else ExitCode.DONE
     # Standard output may be the archive itself.
     with redirect_stdout(sys.stderr) if given.dest is None else nullcontext():

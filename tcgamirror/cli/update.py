@@ -18,7 +18,7 @@ from tcgamirror.cli.argtypes import byte_count, duration, whole_number
 from tcgamirror.cli.common import home_of, leave_if_busy, say_log
 from tcgamirror.cli.lock import difference_words
 from tcgamirror.cli.progress import ProgressDisplay
-from tcgamirror.mirror.eventlog import RunLog
+from tcgamirror.mirror.eventlog import EventLog
 from tcgamirror.mirror.fetch import Wishes
 from tcgamirror.mirror.forecast import Forecast
 from tcgamirror.mirror.settings import byte_rate
@@ -64,13 +64,13 @@ def update(given: argparse.Namespace) -> ExitCode:
 
 
 def _rehearse(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
-    from tcgamirror.mirror.update import rehearsed
+    from tcgamirror.mirror.update import dry_run
 
     brake = Brake()
     brake.listen()
     progress = ProgressDisplay(quiet=given.json)
     try:
-        with rehearsed(home_of(given), wishes, progress, brake) as seen:
+        with dry_run(home_of(given), wishes, progress, brake) as seen:
             progress.close()
             # Whoever reads what is printed may keep it waiting.
             brake.give_back()
@@ -139,19 +139,21 @@ def _limits(given: argparse.Namespace, wishes: Wishes) -> Wishes:
 
 
 def _perform(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
-    from tcgamirror.mirror.update import perform
+    from tcgamirror.mirror.update import run_update
 
-    home = home_of(given)
+    mirror = home_of(given)
     if getattr(given, "rate", None):
         rate = byte_rate(given.rate, "--rate")
-        home = dataclasses.replace(home, settings=dataclasses.replace(home.settings, rate=rate))
+        mirror = dataclasses.replace(
+            mirror, settings=dataclasses.replace(mirror.settings, rate=rate)
+        )
     as_json = getattr(given, "json", False)
     brake = Brake()
     brake.listen()
     progress = ProgressDisplay(quiet=as_json)
     try:
-        with RunLog(given.log, given.command) as log:
-            report = perform(home, given.command, wishes, progress, brake, log)
+        with EventLog(given.log, given.command) as log:
+            report = run_update(mirror, given.command, wishes, progress, brake, log)
     except TcgaMirrorError as error:
         progress.close()
         leave_if_busy(brake, error, as_json=as_json)
@@ -164,7 +166,7 @@ def _perform(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
         for line in _report_words(report, wishes):
             print(text.plain(line))
         if report.locked is not None:
-            for line in difference_words(report.locked, str(home.settings.lock)):
+            for line in difference_words(report.locked, str(mirror.settings.lock)):
                 print(line)
     return report.exit_code
 

@@ -14,16 +14,16 @@ from tcgamirror.cli.argtypes import duration, whole_number
 from tcgamirror.cli.common import home_of, leave_if_busy
 from tcgamirror.cli.progress import ProgressDisplay
 from tcgamirror.imaging.store import IMAGES
-from tcgamirror.mirror.directory import CATALOGUE, Home
-from tcgamirror.mirror.orphans import Stray, image_files, remove_unfinished
+from tcgamirror.mirror.directory import CATALOGUE, Mirror
+from tcgamirror.mirror.orphans import Orphan, image_files, remove_partial_files
 from tcgamirror.model import text
 from tcgamirror.model.errors import Damaged, ExitCode, Interrupted, TcgaMirrorError, UsageError
 from tcgamirror.system.interrupt import Brake
 
 if TYPE_CHECKING:
-    from tcgamirror.mirror.fetch import Fetched, Wishes
-    from tcgamirror.mirror.rebuild import Rebuilt
-    from tcgamirror.mirror.verify import Asked, Deadline, Verified, Wrong
+    from tcgamirror.mirror.fetch import FetchReport, Wishes
+    from tcgamirror.mirror.rebuild import RebuildReport
+    from tcgamirror.mirror.verify import BadImage, Deadline, VerifyOptions, VerifyReport
 
 SHOWN = 50
 """Files that are named on the terminal."""
@@ -49,21 +49,21 @@ examples:
 
 
 def verify(given: argparse.Namespace) -> ExitCode:
-    from tcgamirror.mirror.verify import Asked, Deadline, verify_images
+    from tcgamirror.mirror.verify import Deadline, VerifyOptions, verify_images
 
     if given.quick and given.decode:
         raise UsageError("--quick reads no image, --decode all of them; give one of the two")
-    home = home_of(given)
-    asked = Asked(given.quick, given.decode, given.sample, given.time_limit)
+    mirror = home_of(given)
+    asked = VerifyOptions(given.quick, given.decode, given.sample, given.time_limit)
     brake = Brake()
     brake.listen()
     deadline = Deadline(brake.stop, asked.time_limit)
     if given.repair:
-        return _Repair(home, asked, brake, deadline, as_json=given.json).run()
+        return _Repair(mirror, asked, brake, deadline, as_json=given.json).run()
     reading = ProgressDisplay(quiet=given.json)
     try:
-        with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
-            found = verify_images(home, catalogue, asked, reading, deadline)
+        with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
+            found = verify_images(mirror, catalogue, asked, reading, deadline)
     finally:
         reading.close()
     if given.json:
@@ -79,27 +79,33 @@ class _Repair:
     """`verify --repair`: everything that is found wrong is put back and fetched again."""
 
     def __init__(
-        self, home: Home, asked: Asked, brake: Brake, deadline: Deadline, *, as_json: bool
+        self,
+        mirror: Mirror,
+        asked: VerifyOptions,
+        brake: Brake,
+        deadline: Deadline,
+        *,
+        as_json: bool,
     ) -> None:
-        self._home = home
+        self._mirror = mirror
         self._asked = asked
         self._brake = brake
         self._deadline = deadline
         self._as_json = as_json
-        self._found: Verified | None = None
+        self._found: VerifyReport | None = None
         self._removed: list[str] = []
         self._asked_for = 0
 
     def run(self) -> ExitCode:
         # Here and below: what only reads the mirror needs neither network nor decoders.
         from tcgamirror.mirror.fetch import Wishes
-        from tcgamirror.mirror.update import perform
+        from tcgamirror.mirror.update import run_update
 
         progress = ProgressDisplay(quiet=self._as_json)
         nothing = Wishes(refresh=False, sample=False, fetch=False)
         try:
-            report = perform(
-                self._home, "verify", nothing, progress, self._brake, survey=self._survey
+            report = run_update(
+                self._mirror, "verify", nothing, progress, self._brake, survey=self._survey
             )
         except TcgaMirrorError as error:
             progress.close()
@@ -117,7 +123,7 @@ class _Repair:
 
         reading = ProgressDisplay(quiet=self._as_json)
         try:
-            found = verify_images(self._home, catalogue, self._asked, reading, self._deadline)
+            found = verify_images(self._mirror, catalogue, self._asked, reading, self._deadline)
         finally:
             reading.close()
         self._found = found
@@ -125,12 +131,12 @@ class _Repair:
             _tell(found, self._asked)
         if found.interrupted:
             raise Interrupted("stopped; nothing was repaired yet, and the next verify goes on")
-        if found.wrong and next(image_files(self._home.root), None) is None:
+        if found.wrong and next(image_files(self._mirror.root), None) is None:
             raise Damaged(
-                f"{self._home.root / IMAGES} holds nothing at all: mount the disk it lies on, or, "
-                "if it is lost, run tcgamirror rebuild and update"
+                f"{self._mirror.root / IMAGES} holds nothing at all: mount the disk it lies "
+                "on, or, if it is lost, run tcgamirror rebuild and update"
             )
-        self._removed = remove_unfinished(self._home, catalogue)
+        self._removed = remove_partial_files(self._mirror, catalogue)
         # What an earlier repair could not have is asked for again, too.
         names = [*(wrong.file_name for wrong in found.wrong), *catalogue.unrepaired()]
         catalogue.put_back(names)
@@ -143,7 +149,7 @@ class _Repair:
             only=frozenset(names),
         )
 
-    def _end(self, fetched: Fetched) -> ExitCode:
+    def _end(self, fetched: FetchReport) -> ExitCode:
         assert self._found is not None
         unrepaired = self._asked_for - fetched.done
         code = ExitCode.DAMAGED if unrepaired else ExitCode.DONE
@@ -165,11 +171,13 @@ class _Repair:
         return code
 
 
-def _print_json(found: Verified, code: ExitCode, more: Mapping[str, object] | None = None) -> None:
+def _print_json(
+    found: VerifyReport, code: ExitCode, more: Mapping[str, object] | None = None
+) -> None:
     print(json.dumps({**dataclasses.asdict(found), **(more or {}), "exit_code": int(code)}))
 
 
-def _tell(found: Verified, asked: Asked) -> None:
+def _tell(found: VerifyReport, asked: VerifyOptions) -> None:
     _table("wrong", found.wrong)
     _table("not in the catalogue", found.strays)
     print(_sentence(found, asked))
@@ -188,7 +196,7 @@ def _tell(found: Verified, asked: Asked) -> None:
         )
 
 
-def _table(title: str, rows: Sequence[Wrong] | Sequence[Stray]) -> None:
+def _table(title: str, rows: Sequence[BadImage] | Sequence[Orphan]) -> None:
     if not rows:
         return
     shown = [(text.plain(row.path), text.plain(row.what)) for row in rows[:SHOWN]]
@@ -198,7 +206,7 @@ def _table(title: str, rows: Sequence[Wrong] | Sequence[Stray]) -> None:
     print()
 
 
-def _sentence(found: Verified, asked: Asked) -> str:
+def _sentence(found: VerifyReport, asked: VerifyOptions) -> str:
     did = "looked at" if asked.quick else "decoded" if asked.decode else "read"
     of = f" of {found.of:,}" if found.images != found.of else ""
     how = f", chosen by the day ({found.sample_of})" if found.sample_of else ""
@@ -220,12 +228,12 @@ def _sentence(found: Verified, asked: Asked) -> str:
 def rebuild(given: argparse.Namespace) -> ExitCode:
     from tcgamirror.mirror.rebuild import rebuild_catalogue
 
-    home = home_of(given)
+    mirror = home_of(given)
     brake = Brake()
     brake.listen()
     reading = ProgressDisplay(quiet=given.json)
     try:
-        made = rebuild_catalogue(home, reading, brake, offline=given.offline)
+        made = rebuild_catalogue(mirror, reading, brake, offline=given.offline)
     finally:
         reading.close()
     if given.json:
@@ -236,7 +244,7 @@ def rebuild(given: argparse.Namespace) -> ExitCode:
     return ExitCode.DONE
 
 
-def _rebuilt_words(made: Rebuilt) -> list[str]:
+def _rebuilt_words(made: RebuildReport) -> list[str]:
     from tcgamirror.mirror.rebuild import LOST
 
     _table("not taken", made.refused)

@@ -32,23 +32,23 @@ example:
 def serve(given: argparse.Namespace) -> ExitCode:
     from tcgamirror.web.server import serve as serve_at
 
-    home = home_of(given)
+    mirror = home_of(given)
 
     def announce(address: str, reachable: bool) -> None:
-        print(f"{home.root} is at {address} until Ctrl-C", flush=True)
+        print(f"{mirror.root} is at {address} until Ctrl-C", flush=True)
         if reachable:
             output.say(
                 f"everyone who can reach {given.host} can read this mirror: there is no password; "
                 "leave out --host to keep it to this machine"
             )
 
-    return serve_at(home.root, given.host, given.port, announce)
+    return serve_at(mirror.root, given.host, given.port, announce)
 
 
 def gallery(given: argparse.Namespace) -> ExitCode:
     from tcgamirror.web.gallery.builder import build
 
-    home = home_of(given)
+    mirror = home_of(given)
     terminal = sys.stderr.isatty()
 
     def tell(done: int, total: int) -> None:
@@ -56,7 +56,7 @@ def gallery(given: argparse.Namespace) -> ExitCode:
             end = "\r\033[K" if done >= total else f"\rthumbnails: {done:,} of {total:,} "
             print(end, end="", file=sys.stderr, flush=True)
 
-    made = build(home, tell)
+    made = build(mirror, tell)
     print(
         f"{text.slides(made.slides)} in {made.page}: {made.thumbnails:,} new thumbnails, "
         f"{made.files:,} files written"

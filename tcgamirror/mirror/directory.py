@@ -27,14 +27,14 @@ _BEGUN = frozenset({LOCK, "images", WORK, LOCKED, "lost+found"})
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class Mirror:
     """A mirror's directory and its settings."""
 
     root: Path
     settings: Settings
 
     @classmethod
-    def find(cls, start: Path, *, above: bool) -> Home:
+    def find(cls, start: Path, *, above: bool) -> Mirror:
         """The mirror at `start`, or, if `above`, in the nearest directory above it.
 
         Raises NotAMirror, BadSettings for settings that cannot be read, and UsageError
@@ -58,7 +58,7 @@ class Home:
         )
 
     @classmethod
-    def begin(cls, root: Path, settings: Settings, lock: Iterable[bytes] = ()) -> Home:
+    def begin(cls, root: Path, settings: Settings, lock: Iterable[bytes] = ()) -> Mirror:
         """`create` under the mirror's lock. Raises Locked if another run makes one there."""
         # Before the lock's file is made: what is refused is left as it was.
         cls(root, settings)._check_place()
@@ -66,7 +66,7 @@ class Home:
             return cls.create(root, settings, lock)
 
     @classmethod
-    def create(cls, root: Path, settings: Settings, lock: Iterable[bytes] = ()) -> Home:
+    def create(cls, root: Path, settings: Settings, lock: Iterable[bytes] = ()) -> Mirror:
         """A new mirror, for who holds its lock. Settings are written last: what lacks them is none.
 
         lock: the lines of its lock file, if the settings name one. A catalogue that an
@@ -74,20 +74,20 @@ class Home:
         that of a mirror whose settings were lost. Raises NotAMirror if `root` holds a
         mirror, a catalogue of other images or none, or the lock file of another sample.
         """
-        home = cls(root, settings)
-        if home._check_place():
-            home._write_settings(lock, others=True)
-            return home
+        mirror = cls(root, settings)
+        if mirror._check_place():
+            mirror._write_settings(lock, others=True)
+            return mirror
         (root / CATALOGUE).unlink(missing_ok=True)
         with Catalogue.create(root / CATALOGUE) as catalogue:
             catalogue.set_fact(FIXED, settings.fixed)
         try:
-            home._write_settings(lock)
+            mirror._write_settings(lock)
         except BaseException:
             # Left alone it would keep an init for other images from this directory.
             (root / CATALOGUE).unlink(missing_ok=True)
             raise
-        return home
+        return mirror
 
     def _check_place(self) -> bool:
         """Makes the directory; whether the catalogue of a mirror without settings lies there."""

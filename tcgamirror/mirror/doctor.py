@@ -30,7 +30,7 @@ from tcgamirror import __version__
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.imaging.deepzoom import DeepZoom, decoded
-from tcgamirror.mirror.directory import CATALOGUE, WORK, Home
+from tcgamirror.mirror.directory import CATALOGUE, WORK, Mirror
 from tcgamirror.mirror.probes import probes
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.byteranges import Span
@@ -219,19 +219,19 @@ def exit_code(findings: list[Finding]) -> ExitCode:
 # The mirror ----------------------------------------------------------------------
 
 
-def mirror_findings(home: Home) -> Iterator[Finding]:
+def mirror_findings(mirror: Mirror) -> Iterator[Finding]:
     """The mirror's file systems and its catalogue."""
-    yield Finding("mirror", "directory", str(home.root.absolute()))
-    yield Finding("mirror", "images", home.settings.fixed)
-    yield _file_system("file system", home.root)
-    work = home.root / WORK
+    yield Finding("mirror", "directory", str(mirror.root.absolute()))
+    yield Finding("mirror", "images", mirror.settings.fixed)
+    yield _file_system("file system", mirror.root)
+    work = mirror.root / WORK
     # The work folder may be a link to a faster disk.
-    if work.exists() and work.stat().st_dev != home.root.stat().st_dev:
+    if work.exists() and work.stat().st_dev != mirror.root.stat().st_dev:
         yield _file_system("work's", work)
-    whole = "whole" in home.settings.via
-    yield _room(work if work.exists() else home.root, ROOM if whole else PART)
-    yield _inodes(home.root)
-    yield _catalogue(home)
+    whole = "whole" in mirror.settings.via
+    yield _room(work if work.exists() else mirror.root, ROOM if whole else PART)
+    yield _inodes(mirror.root)
+    yield _catalogue(mirror)
 
 
 def _file_system(what: str, path: Path) -> Finding:
@@ -266,8 +266,8 @@ def _inodes(path: Path) -> Finding:
     return Finding("mirror", "files", f"{told.f_favail:,} more", advice)
 
 
-def _catalogue(home: Home) -> Finding:
-    path = home.root / CATALOGUE
+def _catalogue(mirror: Mirror) -> Finding:
+    path = mirror.root / CATALOGUE
     try:
         with Catalogue.open(path, read_only=True) as catalogue:
             counts = catalogue.counts()

@@ -48,7 +48,7 @@ def _bare(match: re.Match[str]) -> str:
     return match["scheme"] + plain
 
 
-class RunLog:
+class EventLog:
     """The log of one run. Without a file it writes nothing.
 
     A context manager: at its end the run's end is written, with the exit code

@@ -18,7 +18,7 @@ BUGS_IN_A_ROW = 3
 """Slides that met a bug one after the other; then it is not they that are unusual."""
 
 
-def limits_of(
+def stop_conditions(
     time_limit: float | None, max_bytes: float | None, moved: Callable[[], int]
 ) -> dict[str, Callable[[], bool]]:
     """By the option's name, what tells whether it keeps further slides from beginning.
@@ -153,7 +153,7 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class FetchReport:
     """What one run fetched.
 
     bytes: from the network. left: due, but not begun. stopped_by: the option

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tcgamirror.imaging.store import Store
-from tcgamirror.mirror.directory import Home
+from tcgamirror.mirror.directory import Mirror
 from tcgamirror.model.errors import NetworkError, SlideError
 from tcgamirror.model.slide import Attempt, Outcome, Picture, Slide, Target
 from tcgamirror.net.client import Transport
@@ -106,9 +106,9 @@ class Ladder:
                 self._bytes_ended += meter.bytes
 
 
-def ladder_of(home: Home, transport: Transport, origins: Origins, work: Workspace) -> Ladder:
+def build_ladder(mirror: Mirror, transport: Transport, origins: Origins, work: Workspace) -> Ladder:
     """The sources that the settings name, in their order."""
-    settings = home.settings
+    settings = mirror.settings
     ranged = Range(transport, origins, work)
     known: dict[str, Source] = {
         "range": ranged,
@@ -116,5 +116,5 @@ def ladder_of(home: Home, transport: Transport, origins: Origins, work: Workspac
         "whole": Whole(transport, origins, work),
     }
     sources = [known[name] for name in settings.via]
-    store = Store(home.root, settings.form)
+    store = Store(mirror.root, settings.form)
     return Ladder(sources, settings.target, store, renders=max(2, cores()))

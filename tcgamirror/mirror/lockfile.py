@@ -24,7 +24,7 @@ from typing import BinaryIO
 from tcgamirror import __version__
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror import settings as setting
-from tcgamirror.mirror.directory import Home
+from tcgamirror.mirror.directory import Mirror
 from tcgamirror.mirror.provenance import plan_of
 from tcgamirror.mirror.settings import LOCKED, Settings
 from tcgamirror.model import fields as values
@@ -121,7 +121,7 @@ class LockFile:
 # Writing -------------------------------------------------------------------------
 
 
-def lock_of(settings: Settings, catalogue: Catalogue) -> LockFile:
+def make_lock(settings: Settings, catalogue: Catalogue) -> LockFile:
     """The sample as it is now, with the plan that drew it, whatever the settings ask for now.
 
     Raises BadLockFile for a slide that no lock file could name.
@@ -143,11 +143,11 @@ def lock_of(settings: Settings, catalogue: Catalogue) -> LockFile:
 
 
 def formatted(lock: LockFile) -> bytes:
-    """The file, as `lines_of` gives it."""
-    return b"".join(lines_of(lock))
+    """The file, as `lock_lines` gives it."""
+    return b"".join(lock_lines(lock))
 
 
-def lines_of(lock: LockFile) -> Iterator[bytes]:
+def lock_lines(lock: LockFile) -> Iterator[bytes]:
     """The file, line by line: of a million slides it takes memory. Reading it gives the same lock.
 
     Raises BadLockFile, before the first line, for what could not be read again.
@@ -347,14 +347,14 @@ def _slide(fields: Sequence[str]) -> LockedSlide:
     return LockedSlide(file_name, file_id, md5, sha256, mpp_x, mpp_y)
 
 
-def order_of(home: Home, candidates: Sequence[Candidate]) -> list[str]:
+def sample_order(mirror: Mirror, candidates: Sequence[Candidate]) -> list[str]:
     """File names of what a mirror may sample, the first to be taken first.
 
     Those of its lock file, whatever else is listed, if it was made from one.
     """
-    if home.settings.lock is None:
-        return ordered(candidates, home.settings.plan)
-    return read_lock(home.root / home.settings.lock).among(candidates)
+    if mirror.settings.lock is None:
+        return ordered(candidates, mirror.settings.plan)
+    return read_lock(mirror.root / mirror.settings.lock).among(candidates)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.imaging.store import IMAGES, Store
-from tcgamirror.mirror.directory import Home
+from tcgamirror.mirror.directory import Mirror
 from tcgamirror.system.files import part_of
 
 STALE_SECONDS = 3600.0
@@ -18,7 +18,7 @@ STALE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Stray:
+class Orphan:
     """A file in `images/` that no row knows. unfinished: a killed run of ours left it."""
 
     path: str
@@ -49,28 +49,28 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def strays_of(home: Home, catalogue: Catalogue, *, held: bool = False) -> Iterator[Stray]:
+def find_orphans(mirror: Mirror, catalogue: Catalogue, *, held: bool = False) -> Iterator[Orphan]:
     """What lies in `images/` that no row of the catalogue knows.
 
     held: whether this run holds the lock; else an unfinished file is told only
     if it is old, for another run may be writing it. The place of any sampled
     slide is known, whatever has become of it: an update may just fill it.
     """
-    found = list(image_files(home.root))
+    found = list(image_files(mirror.root))
     # Only now: what a run has put there meanwhile, the catalogue knew before.
     recorded = catalogue.recorded_paths()
     found = [path for path in found if path not in recorded]
     if not found:
         return
-    store = Store(home.root, home.settings.form)
+    store = Store(mirror.root, mirror.settings.form)
     known = recorded | {store.path(slide) for slide in catalogue.sampled_slides()}
     unfinished = {part_of(path) for path in known}
     for path in found:
         if path in unfinished:
-            if held or _is_stale(home.root / path):
-                yield Stray(path, "left unfinished by a run that was killed", unfinished=True)
+            if held or _is_stale(mirror.root / path):
+                yield Orphan(path, "left unfinished by a run that was killed", unfinished=True)
         elif path not in known:
-            yield Stray(path, "no row of the catalogue knows it")
+            yield Orphan(path, "no row of the catalogue knows it")
 
 
 def _is_stale(path: Path) -> bool:
@@ -80,11 +80,11 @@ def _is_stale(path: Path) -> bool:
         return False
 
 
-def remove_unfinished(home: Home, catalogue: Catalogue) -> list[str]:
+def remove_partial_files(mirror: Mirror, catalogue: Catalogue) -> list[str]:
     """Removes what killed runs left half-written, and nothing else; for who holds the lock."""
     removed = []
-    for stray in strays_of(home, catalogue, held=True):
-        path = home.root / stray.path
+    for stray in find_orphans(mirror, catalogue, held=True):
+        path = mirror.root / stray.path
         if stray.unfinished and path.is_file() and not path.is_symlink():
             path.unlink(missing_ok=True)
             removed.append(stray.path)

@@ -25,7 +25,7 @@ SITE_DOWN_AFTER = 6
 """Slides in a row that no source could reach; then the site is asked whether it is down."""
 
 
-class Tally:
+class OutcomeCounts:
     """What came of the slides so far.
 
     unreached: how many slides in a row nobody could give. last: why not the last

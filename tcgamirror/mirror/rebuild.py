@@ -20,13 +20,13 @@ from pathlib import Path
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Restored, fact_of
 from tcgamirror.imaging.store import IMAGES
-from tcgamirror.mirror.directory import CATALOGUE, FIXED, LOCK, Home
-from tcgamirror.mirror.lockfile import order_of
-from tcgamirror.mirror.orphans import Stray, image_files
+from tcgamirror.mirror.directory import CATALOGUE, FIXED, LOCK, Mirror
+from tcgamirror.mirror.lockfile import sample_order
+from tcgamirror.mirror.orphans import Orphan, image_files
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.recovery import Images
 from tcgamirror.mirror.refresh import network, note_read
-from tcgamirror.mirror.verify import Deadline, checkers
+from tcgamirror.mirror.verify import Deadline, reader_threads
 from tcgamirror.model.errors import BadSettings, Damaged, DiskFull, ExitCode, UsageError
 from tcgamirror.model.slide import Listing, Upstream
 from tcgamirror.sources import gdc
@@ -45,7 +45,7 @@ _JOURNALS = ("-journal", "-wal", "-shm")
 
 
 @dataclass(frozen=True, slots=True)
-class Rebuilt:
+class RebuildReport:
     """What the new catalogue holds.
 
     release: of the listing; None if it was made from the images alone. images:
@@ -61,11 +61,13 @@ class Rebuilt:
     images: int
     changed: int
     unlisted: int
-    refused: tuple[Stray, ...]
+    refused: tuple[Orphan, ...]
     kept: str | None
 
 
-def rebuild_catalogue(home: Home, progress: Progress, brake: Brake, *, offline: bool) -> Rebuilt:
+def rebuild_catalogue(
+    mirror: Mirror, progress: Progress, brake: Brake, *, offline: bool
+) -> RebuildReport:
     """Makes the catalogue anew, holding the lock, and puts it in the old one's place.
 
     offline: from the images alone. Raises NetworkError or BadManifest if the
@@ -74,39 +76,39 @@ def rebuild_catalogue(home: Home, progress: Progress, brake: Brake, *, offline: 
     Interrupted; nothing has changed then.
     """
     # Where the catalogue is a link to another disk, that is where it stays.
-    place = Path(os.path.realpath(home.root / CATALOGUE))
-    with Lock(home.root / LOCK, "rebuild"):
-        _check_target(home, place)
+    place = Path(os.path.realpath(mirror.root / CATALOGUE))
+    with Lock(mirror.root / LOCK, "rebuild"):
+        _check_target(mirror, place)
         unfinished = place.with_name(UNFINISHED)
         _remove(unfinished)
         try:
-            _check_needed(home, place, unfinished)
+            _check_needed(mirror, place, unfinished)
         finally:
             _remove(unfinished)
-        listing = None if offline else _listing(home, progress, brake)
-        found, refused = _Images(home, progress, brake).read()
+        listing = None if offline else _listing(mirror, progress, brake)
+        found, refused = _Images(mirror, progress, brake).read()
         try:
-            counts = _fill(home, unfinished, listing, found)
+            counts = _fill(mirror, unfinished, listing, found)
             kept = _swap(unfinished, place)
         finally:
             _remove(unfinished)
     listed = 0 if listing is None else len(listing.slides)
     release = None if listing is None else listing.release
     name = None if kept is None else kept.name
-    return Rebuilt(release, listed, *counts, refused=tuple(refused), kept=name)
+    return RebuildReport(release, listed, *counts, refused=tuple(refused), kept=name)
 
 
-def _check_target(home: Home, place: Path) -> None:
+def _check_target(mirror: Mirror, place: Path) -> None:
     """As far as the old catalogue can still tell."""
     fixed = fact_of(place, FIXED) if place.is_file() else None
-    if fixed is not None and fixed != home.settings.fixed:
+    if fixed is not None and fixed != mirror.settings.fixed:
         raise BadSettings(
-            f"the settings ask for images of {home.settings.fixed}, but the mirror was made for "
+            f"the settings ask for images of {mirror.settings.fixed}, but the mirror was made for "
             f"{fixed}: change [target] back, then rebuild"
         )
 
 
-def _check_needed(home: Home, place: Path, copy: Path) -> None:
+def _check_needed(mirror: Mirror, place: Path, copy: Path) -> None:
     """Raises UsageError for a catalogue that is whole, and for images that are not there to read.
 
     A copy is looked at: opening it plays a journal back, into what may be damaged already.
@@ -126,7 +128,7 @@ def _check_needed(home: Home, place: Path, copy: Path) -> None:
             done = catalogue.counts().done
             catalogue.check_whole()
     except (Damaged, DiskFull):
-        _check_mounted(home.root / IMAGES, done)
+        _check_mounted(mirror.root / IMAGES, done)
         return
     raise UsageError(
         f"{place} is whole, and a new one would know less ({LOST}): leave it as it is, or, to have "
@@ -143,13 +145,13 @@ def _check_mounted(images: Path, done: int) -> None:
         )
 
 
-def _listing(home: Home, progress: Progress, brake: Brake) -> Listing:
-    manifest = home.settings.manifest
+def _listing(mirror: Mirror, progress: Progress, brake: Brake) -> Listing:
+    manifest = mirror.settings.manifest
     if manifest is not None:
         return read_manifest(Path(manifest))
     progress.listing(0, 0)
-    with network(home, brake) as transport:
-        return gdc.read_listing(transport, home.settings.api, on_page=progress.listing)
+    with network(mirror, brake) as transport:
+        return gdc.read_listing(transport, mirror.settings.api, on_page=progress.listing)
 
 
 # The images ------------------------------------------------------------------------
@@ -158,29 +160,29 @@ def _listing(home: Home, progress: Progress, brake: Brake) -> Listing:
 class _Images:
     """Reads what lies in `images/`, by several threads, and tells images from the rest."""
 
-    def __init__(self, home: Home, progress: Progress, brake: Brake) -> None:
-        self._root = home.root
+    def __init__(self, mirror: Mirror, progress: Progress, brake: Brake) -> None:
+        self._root = mirror.root
         self._progress = progress
         self._deadline = Deadline(brake.stop, None)
-        settings = home.settings
-        self._images = Images(home.root, settings.form, settings.target, self._deadline.check)
+        settings = mirror.settings
+        self._images = Images(mirror.root, settings.form, settings.target, self._deadline.check)
 
-    def read(self) -> tuple[list[Restored], list[Stray]]:
+    def read(self) -> tuple[list[Restored], list[Orphan]]:
         """The images that can be taken, one for each slide, and what cannot. Raises Interrupted."""
         paths = list(image_files(self._root))
         self._progress.start_images(len(paths), sum(map(self._size, paths)))
         taken: dict[str, Restored] = {}
-        refused: list[Stray] = []
+        refused: list[Orphan] = []
         batches = in_batches(
             self._taken,
             paths,
-            at_once=checkers(),
+            at_once=reader_threads(),
             size_of=self._size,
             stopped=lambda: self._deadline.reached,
         )
         for batch in batches:
             for path, image in batch:
-                if isinstance(image, Stray):
+                if isinstance(image, Orphan):
                     refused.append(image)
                     continue
                 other = taken.get(image.slide.file_name)
@@ -188,7 +190,9 @@ class _Images:
                     image, other = other, image
                 taken[image.slide.file_name] = image
                 if other is not None:
-                    refused.append(Stray(other.picture.path, f"{path} is a newer one of the slide"))
+                    refused.append(
+                        Orphan(other.picture.path, f"{path} is a newer one of the slide")
+                    )
             self._progress.add_images(len(batch), sum(self._size(path) for path, _ in batch))
         self._deadline.check()
         return list(taken.values()), refused
@@ -199,24 +203,24 @@ class _Images:
         except OSError:
             return 0
 
-    def _taken(self, path: str) -> Restored | Stray:
+    def _taken(self, path: str) -> Restored | Orphan:
         try:
             return self._images.read(path)
         except Damaged as error:
-            return Stray(path, str(error))
+            return Orphan(path, str(error))
         except OSError as error:
-            return Stray(path, f"cannot be read ({error.strerror or error})")
+            return Orphan(path, f"cannot be read ({error.strerror or error})")
 
 
 # The new catalogue -----------------------------------------------------------------
 
 
 def _fill(
-    home: Home, path: Path, listing: Listing | None, images: Sequence[Restored]
+    mirror: Mirror, path: Path, listing: Listing | None, images: Sequence[Restored]
 ) -> tuple[int, int, int, int]:
     """Makes it at `path`: how many are sampled, images, changed, unlisted."""
     with Catalogue.create(path) as catalogue:
-        catalogue.set_fact(FIXED, home.settings.fixed)
+        catalogue.set_fact(FIXED, mirror.settings.fixed)
         run = catalogue.begin_run("rebuild", time.time())
         if listing is not None:
             catalogue.merge(listing, time.time())
@@ -224,8 +228,8 @@ def _fill(
         slides = sorted((image.slide for image in images), key=lambda slide: slide.file_id)
         catalogue.adopt(slides, Upstream.CURRENT if listing is None else Upstream.WITHDRAWN)
         names = {slide.file_name for slide in slides}
-        order = order_of(home, catalogue.candidates())
-        asked = home.settings.slides if home.settings.lock is None else None
+        order = sample_order(mirror, catalogue.candidates())
+        asked = mirror.settings.slides if mirror.settings.lock is None else None
         wanted = len(names) if listing is None else asked
         catalogue.add_to_sample(sample_of(order, names, wanted), time.time())
         changed = catalogue.restore(images)

@@ -10,7 +10,7 @@ from pathlib import Path
 from tcgamirror.catalogue import queue
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.listing import Coming, Merged
-from tcgamirror.mirror.directory import Home
+from tcgamirror.mirror.directory import Mirror
 from tcgamirror.model.errors import NetworkError
 from tcgamirror.model.slide import Slide
 from tcgamirror.model.text import timestamp
@@ -126,9 +126,9 @@ def from_manifest(
     return merged if merged != Merged(unchanged=merged.unchanged) else None
 
 
-def network(home: Home, brake: Brake, on_pause: OnPause = lambda *_: None) -> Transport:
+def network(mirror: Mirror, brake: Brake, on_pause: OnPause = lambda *_: None) -> Transport:
     """The mirror's connections, as many for each host as its settings allow."""
-    settings = home.settings
+    settings = mirror.settings
     limits = {
         host_key(settings.api): settings.api_connections,
         host_key(settings.tiles): settings.api_connections,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.mirror.directory import Home
+from tcgamirror.mirror.directory import Mirror
 from tcgamirror.mirror.lockfile import read_lock
 from tcgamirror.mirror.provenance import noted
 from tcgamirror.model.errors import UsageError
@@ -22,7 +22,7 @@ MOST_NAMED = 10
 """Projects named where none of those asked for is listed."""
 
 
-def fill(home: Home, catalogue: Catalogue, say: Callable[[str], None]) -> int:
+def fill(mirror: Mirror, catalogue: Catalogue, say: Callable[[str], None]) -> int:
     """Fills the sample up to what the settings ask for; how many slides were added.
 
     What is sampled stays, whatever the settings say now. Where more is asked for
@@ -31,17 +31,17 @@ def fill(home: Home, catalogue: Catalogue, say: Callable[[str], None]) -> int:
     """
     if catalogue.release() is None:
         raise UsageError("nothing is listed yet: run tcgamirror refresh first, or update")
-    settings, plan = home.settings, home.settings.plan
+    settings, plan = mirror.settings, mirror.settings.plan
     asked = (
         f"{settings.slides} of listing {catalogue.merges()} by seed {plan.seed}, "
         f"{plan.order}, {plan.by}, {sorted(plan.kinds)}, {sorted(plan.projects)}"
     )
     if settings.lock is not None:
-        asked = f"{asked}, {settings.lock} {_digest(home)}"
+        asked = f"{asked}, {settings.lock} {_digest(mirror)}"
     if catalogue.fact(SAMPLED) == asked:
         return 0
     if settings.lock is not None:
-        added = _fill_locked(home, catalogue)
+        added = _fill_locked(mirror, catalogue)
     else:
         added = _fill_planned(settings.slides, plan, catalogue, say)
         if lacking := catalogue.unlisted_projects(plan.projects):
@@ -67,18 +67,18 @@ def _fill_planned(
     return len(fresh)
 
 
-def _digest(home: Home) -> str:
+def _digest(mirror: Mirror) -> str:
     """Of the lock file: another one may have the same name. Nothing if it cannot be read."""
     try:
-        return digest(home.root / str(home.settings.lock), "sha256")
+        return digest(mirror.root / str(mirror.settings.lock), "sha256")
     except OSError:
         return ""
 
 
-def _fill_locked(home: Home, catalogue: Catalogue) -> int:
+def _fill_locked(mirror: Mirror, catalogue: Catalogue) -> int:
     """Adds those of the lock's slides that are listed; the others are told by the report."""
     sampled = set(catalogue.sampled())
-    lock = read_lock(home.root / str(home.settings.lock))
+    lock = read_lock(mirror.root / str(mirror.settings.lock))
     fresh = [name for name in lock.among(catalogue.candidates()) if name not in sampled]
     _add(catalogue, fresh, lock.plan)
     return len(fresh)

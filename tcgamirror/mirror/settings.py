@@ -427,7 +427,7 @@ def _list(values: tuple[str, ...]) -> str:
     return f"[{', '.join(map(_text, values))}]"
 
 
-def workers_of(settings: Settings) -> int:
+def worker_count(settings: Settings) -> int:
     """Slides at a time: as many as are asked for, or else as keep the cores at work.
 
     No more then than there are connections for that: `whole`, though it asks the

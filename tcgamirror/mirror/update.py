@@ -14,15 +14,15 @@ from tcgamirror.catalogue.listing import Merged
 from tcgamirror.catalogue.queue import Standing
 from tcgamirror.imaging.store import IMAGES, Store
 from tcgamirror.mirror import refresh, sample
-from tcgamirror.mirror.directory import CATALOGUE, LOCK, WORK, Home
-from tcgamirror.mirror.eventlog import RunLog
-from tcgamirror.mirror.fetch import Fetched, Pool, Wishes, limits_of
+from tcgamirror.mirror.directory import CATALOGUE, LOCK, WORK, Mirror
+from tcgamirror.mirror.eventlog import EventLog
+from tcgamirror.mirror.fetch import FetchReport, Pool, Wishes, stop_conditions
 from tcgamirror.mirror.forecast import Forecast, forecast
 from tcgamirror.mirror.lockfile import Differences, compare, read_lock
-from tcgamirror.mirror.outage import SITE_DOWN_AFTER, Tally, is_away
+from tcgamirror.mirror.outage import SITE_DOWN_AFTER, OutcomeCounts, is_away
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.refresh import network
-from tcgamirror.mirror.settings import Settings, workers_of
+from tcgamirror.mirror.settings import Settings, worker_count
 from tcgamirror.model.errors import (
     DiskFull,
     ExitCode,
@@ -58,7 +58,7 @@ class Report:
     release: str | None
     merged: Merged | None
     added: int
-    fetched: Fetched
+    fetched: FetchReport
     standing: Standing
     locked: Differences | None = None
     error: TcgaMirrorError | None = None
@@ -75,15 +75,15 @@ class Run:
 
     def __init__(
         self,
-        home: Home,
+        mirror: Mirror,
         catalogue: Catalogue,
         transport: Transport,
         progress: Progress,
         brake: Brake,
-        log: RunLog | None = None,
+        log: EventLog | None = None,
     ) -> None:
-        self.settings: Settings = home.settings
-        self._home = home
+        self.settings: Settings = mirror.settings
+        self._mirror = mirror
         self._catalogue = catalogue
         self._transport = transport
         self._progress = progress
@@ -135,9 +135,9 @@ class Run:
 
     def sample(self) -> int:
         """Fill the sample and return the number of slides added. Raises UsageError: see `fill`."""
-        return sample.fill(self._home, self._catalogue, self._progress.note)
+        return sample.fill(self._mirror, self._catalogue, self._progress.note)
 
-    def fetch(self, run: int, wishes: Wishes) -> Fetched:
+    def fetch(self, run: int, wishes: Wishes) -> FetchReport:
         """Fetches what is pending, several slides at a time, and records each as it ends.
 
         Raises Interrupted after the slides in hand are recorded, Unreachable if
@@ -147,27 +147,27 @@ class Run:
         due = self._catalogue.due(
             retry_failed=wishes.retry_failed, now=now, limit=wishes.limit, only=wishes.only
         )
-        workers = workers_of(self.settings)
+        workers = worker_count(self.settings)
         self._progress.start_fetch(len(due), workers)
         if not due:
             if not self._catalogue.standing(now).sampled:
                 raise UsageError("nothing is sampled yet: run tcgamirror update")
-            return Fetched()
+            return FetchReport()
         # Only now: a night without work is over before these would be imported.
-        from tcgamirror.mirror.ladder import ladder_of
+        from tcgamirror.mirror.ladder import build_ladder
 
         for folder in (IMAGES, WORK):
-            check_writable(self._home.root / folder)
-        tally = Tally()
+            check_writable(self._mirror.root / folder)
+        tally = OutcomeCounts()
         origins = Origins(self.settings.api, self.settings.bucket)
-        work = Workspace(self._home.root / WORK, self.settings.work_limit, self._brake.stop)
+        work = Workspace(self._mirror.root / WORK, self.settings.work_limit, self._brake.stop)
         work.tidy(self._catalogue.unfinished(work.names()))
-        ladder = ladder_of(self._home, self._transport, origins, work)
+        ladder = build_ladder(self._mirror, self._transport, origins, work)
         beyond = 0
         if wishes.limit is not None:
             all_due = self._catalogue.due_count(retry_failed=wishes.retry_failed, now=now)
             beyond = all_due - len(due)
-        limits = limits_of(wishes.time_limit, wishes.max_bytes, lambda: ladder.bytes_moved)
+        limits = stop_conditions(wishes.time_limit, wishes.max_bytes, lambda: ladder.bytes_moved)
         self._transport.pauses.end_when(
             lambda: self._brake.pressed or any(met() for met in limits.values())
         )
@@ -197,11 +197,11 @@ class Run:
             raise Interrupted(f"stopped with {tally.done} slides done; the next run goes on")
         left = len(due) - tally.done - tally.failed + beyond
         stopped_by = pool.limit or ("--limit" if left else None)
-        return Fetched(
+        return FetchReport(
             tally.done, tally.failed, ladder.bytes_moved, left, stopped_by, tally.unknown_mpp
         )
 
-    def _end_if_away(self, tally: Tally, pool: Pool) -> None:
+    def _end_if_away(self, tally: OutcomeCounts, pool: Pool) -> None:
         """After several slides in a row that nobody could give, the site itself is asked."""
         if tally.unreached >= SITE_DOWN_AFTER and pool.reason is None:
             tally.unreached = 0
@@ -209,13 +209,13 @@ class Run:
                 words = f"no slide can be reached any more; the last: {tally.last}"
                 pool.end(Unreachable(words))
 
-    def _check_reached(self, tally: Tally, pool: Pool) -> None:
+    def _check_reached(self, tally: OutcomeCounts, pool: Pool) -> None:
         """However few the slides were: if none of them could be reached, the run says so."""
         may_be_away = tally.none_reached and pool.reason is None and not self._brake.pressed
         if may_be_away and is_away(self._transport, self.settings.api):
             pool.reason = Unreachable(f"no slide can be reached: {tally.last}")
 
-    def _record(self, outcome: Outcome, run: int, tally: Tally) -> None:
+    def _record(self, outcome: Outcome, run: int, tally: OutcomeCounts) -> None:
         older = self._older(outcome)
         self._catalogue.record(outcome, run, time.time())
         if older is not None:
@@ -233,12 +233,12 @@ class Run:
         place, older = Path(outcome.picture.path), Path(path)
         images, name = place.parent.parent, place.name
         beside = older.parent.parent == images and older.name == name and ".." not in older.parts
-        return self._home.root / older if beside and older != place else None
+        return self._mirror.root / older if beside and older != place else None
 
     def _left_over(self, work: Workspace) -> LeftOver:
         from tcgamirror.mirror.recovery import Images, LeftOver
 
-        settings, root = self.settings, self._home.root
+        settings, root = self.settings, self._mirror.root
         images = Images(root, settings.form, settings.target, self._check_stop)
         return LeftOver(root, images, Store(root, settings.form), work)
 
@@ -256,37 +256,37 @@ class Run:
 
 
 @contextmanager
-def rehearsed(home: Home, wishes: Wishes, progress: Progress, brake: Brake) -> Iterator[Forecast]:
-    """What `perform` would fetch now: asks for the listing, but changes nothing on disk."""
+def dry_run(mirror: Mirror, wishes: Wishes, progress: Progress, brake: Brake) -> Iterator[Forecast]:
+    """What `run_update` would fetch now: asks for the listing, but changes nothing on disk."""
     with (
-        Catalogue.rehearsal(home.root / CATALOGUE) as catalogue,
-        network(home, brake, progress.pause) as transport,
+        Catalogue.rehearsal(mirror.root / CATALOGUE) as catalogue,
+        network(mirror, brake, progress.pause) as transport,
     ):
-        home.check_target(catalogue)
-        steps = Run(home, catalogue, transport, progress, brake)
+        mirror.check_target(catalogue)
+        steps = Run(mirror, catalogue, transport, progress, brake)
         if wishes.refresh:
             steps.refresh(wishes)
         if wishes.sample:
             steps.sample()
         due = catalogue.due(retry_failed=wishes.retry_failed, now=time.time(), limit=wishes.limit)
         past = {row.source: row for row in catalogue.counts().by_source}
-        settings = home.settings
-        yield forecast(due, settings.via[0], settings.target, workers_of(settings), past)
+        settings = mirror.settings
+        yield forecast(due, settings.via[0], settings.target, worker_count(settings), past)
 
 
-def _locked(home: Home, catalogue: Catalogue) -> Differences | None:
-    if home.settings.lock is None:
+def _locked(mirror: Mirror, catalogue: Catalogue) -> Differences | None:
+    if mirror.settings.lock is None:
         return None
-    return compare(read_lock(home.root / home.settings.lock), catalogue)
+    return compare(read_lock(mirror.root / mirror.settings.lock), catalogue)
 
 
-def perform(
-    home: Home,
+def run_update(
+    mirror: Mirror,
     command: str,
     wishes: Wishes,
     progress: Progress,
     brake: Brake,
-    log: RunLog | None = None,
+    log: EventLog | None = None,
     survey: Callable[[Catalogue], Wishes] | None = None,
 ) -> Report:
     """Does on one mirror what is wished, holding its lock, and notes the run in the catalogue.
@@ -295,26 +295,28 @@ def perform(
     Raises Locked at once if another run holds it; else see the steps of Run.
     """
     with (
-        Lock(home.root / LOCK, command),
-        Catalogue.open(home.root / CATALOGUE) as catalogue,
-        network(home, brake, progress.pause) as transport,
+        Lock(mirror.root / LOCK, command),
+        Catalogue.open(mirror.root / CATALOGUE) as catalogue,
+        network(mirror, brake, progress.pause) as transport,
     ):
-        home.check_target(catalogue)
-        steps = Run(home, catalogue, transport, progress, brake, log)
+        mirror.check_target(catalogue)
+        steps = Run(mirror, catalogue, transport, progress, brake, log)
         run = catalogue.begin_run(command, time.time())
         exit_code = ExitCode.BUG
         try:
             if log is not None:
-                log.begins(home.settings.fixed, workers_of(home.settings), catalogue.release())
+                log.begins(
+                    mirror.settings.fixed, worker_count(mirror.settings), catalogue.release()
+                )
             if survey is not None:
                 wishes = survey(catalogue)
             merged, error = steps.refresh_or_keep(wishes) if wishes.refresh else (None, None)
             added = steps.sample() if wishes.sample else 0
-            fetched = steps.fetch(run, wishes) if wishes.fetch else Fetched()
+            fetched = steps.fetch(run, wishes) if wishes.fetch else FetchReport()
             if log is not None:
                 log.ends(fetched.left, error)
             # Now, with the lock held: another run may write a moment later.
-            standing, locked = catalogue.standing(time.time()), _locked(home, catalogue)
+            standing, locked = catalogue.standing(time.time()), _locked(mirror, catalogue)
             report = Report(catalogue.release(), merged, added, fetched, standing, locked, error)
             exit_code = report.exit_code
         except TcgaMirrorError as ending:

@@ -33,8 +33,8 @@ from tcgamirror.imaging.image_reader import read_size
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.imaging.verified import Compared, same, sign
 from tcgamirror.mirror.checkpoint import Round
-from tcgamirror.mirror.directory import Home
-from tcgamirror.mirror.orphans import Stray, strays_of
+from tcgamirror.mirror.directory import Mirror
+from tcgamirror.mirror.orphans import Orphan, find_orphans
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.model.errors import Damaged, ExitCode, Interrupted
 from tcgamirror.model.slide import ImageFormat
@@ -51,7 +51,7 @@ _RECHECKS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class VerifyOptions:
     """What the command line asks for.
 
     quick: only that the files are there and have their size. decode: every
@@ -65,7 +65,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Wrong:
+class BadImage:
     """An image that is not as it was recorded."""
 
     path: str
@@ -74,7 +74,7 @@ class Wrong:
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class VerifyReport:
     """What was found.
 
     images, bytes, seconds: checked by this run. earlier: images checked by the
@@ -91,8 +91,8 @@ class Verified:
     awaited: int
     bytes: int
     seconds: float
-    wrong: tuple[Wrong, ...]
-    strays: tuple[Stray, ...]
+    wrong: tuple[BadImage, ...]
+    strays: tuple[Orphan, ...]
     sample_of: str | None
     interrupted: bool
 
@@ -125,14 +125,18 @@ class Deadline:
             raise Interrupted("stopped before the end")
 
 
-def checkers() -> int:
+def reader_threads() -> int:
     """Threads that read images: hashing and unpacking leave the interpreter to others."""
     return threads(MOST_CHECKERS)
 
 
 def verify_images(
-    home: Home, catalogue: Catalogue, asked: Asked, progress: Progress, deadline: Deadline
-) -> Verified:
+    mirror: Mirror,
+    catalogue: Catalogue,
+    asked: VerifyOptions,
+    progress: Progress,
+    deadline: Deadline,
+) -> VerifyReport:
     """Checks the catalogue, then every image it says is done, then what lies beside them.
 
     A run over all images that was stopped is gone on with. Raises Damaged for
@@ -140,24 +144,24 @@ def verify_images(
     """
     begun = time.monotonic()
     catalogue.check_whole()
-    home.check_target(catalogue)
+    mirror.check_target(catalogue)
     recorded = catalogue.kept()
     day = None if asked.sample is None else datetime.now(UTC).strftime("%Y-%m-%d")
-    round_ = Round.of(home.root, asked.decode, whole=not asked.quick and day is None)
+    round_ = Round.of(mirror.root, asked.decode, whole=not asked.quick and day is None)
     images = recorded if day is None else _sampled(recorded, asked.sample or 0, day)
     images = round_.to_check(images)
     progress.start_images(len(images), 0 if asked.quick else sum(map(_size_of, images)))
-    checker = Checker(home.root, home.settings.form, asked, deadline)
-    compared = Compared(home.root)
+    checker = Checker(mirror.root, mirror.settings.form, asked, deadline)
+    compared = Compared(mirror.root)
     if round_.fresh:
         compared.trim(len(recorded))
     signs = frozenset[str]() if asked.quick else compared.signs()
-    wrong: list[Wrong] = []
+    wrong: list[BadImage] = []
     checked = size = 0
     batches = in_batches(
         checker.fault,
         images,
-        at_once=checkers(),
+        at_once=reader_threads(),
         size_of=_size_of,
         stopped=lambda: deadline.reached,
     )
@@ -179,9 +183,9 @@ def verify_images(
         progress.add_images(len(batch), batch_bytes)
         round_.passed([image for image, _ in batch], [each.file_name for each in wrong])
     left = len(images) - checked
-    strays = () if left else tuple(strays_of(home, catalogue))
+    strays = () if left else tuple(find_orphans(mirror, catalogue))
     round_.end(complete=not left)
-    return Verified(
+    return VerifyReport(
         images=checked,
         earlier=round_.earlier,
         of=len(recorded),
@@ -208,33 +212,35 @@ def _sampled(images: Sequence[Kept], count: int, day: str) -> list[Kept]:
 
 def _all_confirmed(
     catalogue: Catalogue, checker: Checker, batch: Iterable[tuple[Kept, str | None]]
-) -> list[Wrong]:
+) -> list[BadImage]:
     """Those of a batch that are wrong by what the catalogue says now. Raises Interrupted."""
     faults = ((image, fault) for image, fault in batch if fault is not None)
     sure = (_confirmed(catalogue, checker, image, fault) for image, fault in faults)
     return [wrong for wrong in sure if wrong is not None]
 
 
-def _confirmed(catalogue: Catalogue, checker: Checker, image: Kept, fault: str) -> Wrong | None:
+def _confirmed(catalogue: Catalogue, checker: Checker, image: Kept, fault: str) -> BadImage | None:
     """The fault, if it is one still by what the catalogue says now. Raises Interrupted."""
     for _ in range(_RECHECKS):
         now = catalogue.kept(image.file_name)
         if not now:
             return None
         if now[0] == image:
-            return Wrong(image.path or "", fault, image.file_name)
+            return BadImage(image.path or "", fault, image.file_name)
         image = now[0]
         again = checker.fault(image)
         if again is None:
             return None
         fault = again
-    return Wrong(image.path or "", fault, image.file_name)
+    return BadImage(image.path or "", fault, image.file_name)
 
 
 class Checker:
     """Compares image files with what was recorded of them; for any number of threads."""
 
-    def __init__(self, root: Path, form: ImageFormat, asked: Asked, deadline: Deadline) -> None:
+    def __init__(
+        self, root: Path, form: ImageFormat, asked: VerifyOptions, deadline: Deadline
+    ) -> None:
         self._tree = Tree(root)
         self._form = form
         self._asked = asked

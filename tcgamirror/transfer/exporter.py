@@ -20,7 +20,7 @@ from pathlib import Path
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
 from tcgamirror.imaging.verified import Compared
-from tcgamirror.mirror.directory import CATALOGUE, GALLERY, Home
+from tcgamirror.mirror.directory import CATALOGUE, GALLERY, Mirror
 from tcgamirror.mirror.settings import FILE_NAME, format_settings
 from tcgamirror.model.errors import BadExport, DiskFull, UsageError
 from tcgamirror.system.files import free_bytes
@@ -91,7 +91,7 @@ class Exported:
     seconds: float
 
 
-def export(home: Home, dest: Path | None, asked: Asked, on_progress: Progress) -> Exported:
+def export(mirror: Mirror, dest: Path | None, asked: Asked, on_progress: Progress) -> Exported:
     """Make an export at `dest`: an archive by its ending, else a directory; None: standard output.
 
     Raises UsageError or BadQuery for what cannot be asked for, Locked if the same
@@ -99,31 +99,31 @@ def export(home: Home, dest: Path | None, asked: Asked, on_progress: Progress) -
     """
     begun = time.monotonic()
     form = Form.TAR if dest is None else Form.of(dest)
-    check_dest(home.root, dest)
+    check_dest(mirror.root, dest)
     earlier = {} if asked.since is None else _earlier(asked.since)
     with ExitStack() as stack:
-        with Catalogue.open(home.root / CATALOGUE, read_only=True) as live:
-            home.check_target(live)
+        with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as live:
+            mirror.check_target(live)
             # Both before anything is made: they may be refused.
             names = None if asked.only is None else meeting(live, asked.only)
             work = stack.enter_context(workplace(dest, form))
-            copying = Snapshot(live, home.root / CATALOGUE, work / CATALOGUE)
+            copying = Snapshot(live, mirror.root / CATALOGUE, work / CATALOGUE)
             snapshot = stack.enter_context(closing(copying))
         release = snapshot.release()
         if names is not None:
             snapshot.keep_only(names)
         # Another disk is about to be pulled out. On the mirror's own an export into a directory
         # is as safe from a power cut as what `cp` leaves: whoever takes it in compares it.
-        settles = dest is not None and (form is Form.TAR or are_apart(work, home.root))
+        settles = dest is not None and (form is Form.TAR or are_apart(work, mirror.root))
         place: Place
         if form is Form.DIRECTORY:
-            place = DirectoryPlace(home.root, work, settles=settles)
+            place = DirectoryPlace(mirror.root, work, settles=settles)
         elif dest is None:
-            place = ArchivePlace(home.root, None, _TOP)
+            place = ArchivePlace(mirror.root, None, _TOP)
         else:
-            place = ArchivePlace(home.root, work / dest.name, _plain(dest.stem))
+            place = ArchivePlace(mirror.root, work / dest.name, _plain(dest.stem))
         stack.callback(place.close)
-        made = _Export(home, snapshot, place, earlier, on_progress)
+        made = _Export(mirror, snapshot, place, earlier, on_progress)
         with writing_early(work) if settles else nullcontext():
             made.put_images(None if dest is None else work)
             made.put_rest(work, asked, release)
@@ -131,7 +131,7 @@ def export(home: Home, dest: Path | None, asked: Asked, on_progress: Progress) -
     return Exported(
         dest="-" if dest is None else str(dest),
         release=release,
-        target=home.settings.fixed,
+        target=mirror.settings.fixed,
         slides=made.slides,
         images=made.images,
         bytes=made.bytes,
@@ -159,13 +159,13 @@ class _Export:
 
     def __init__(
         self,
-        home: Home,
+        mirror: Mirror,
         snapshot: Snapshot,
         place: Place,
         earlier: dict[str, str],
         on_progress: Progress,
     ) -> None:
-        self._home = home
+        self._mirror = mirror
         self._snapshot = snapshot
         self._place = place
         self._earlier = earlier
@@ -201,7 +201,7 @@ class _Export:
 
     def _check_count(self, images: int) -> None:
         """Raises UsageError for so many files that nobody could import them."""
-        count = images + sum(1 for _ in _shown(self._home.root)) + _FEW
+        count = images + sum(1 for _ in _shown(self._mirror.root)) + _FEW
         if count > MOST_ENTRIES:
             raise UsageError(
                 f"the export would have {count:,} files, and no more than {MOST_ENTRIES:,} can be "
@@ -229,7 +229,7 @@ class _Export:
         for _ in range(_TRIES):
             if not images:
                 return
-            with Catalogue.open(self._home.root / CATALOGUE, read_only=True) as live:
+            with Catalogue.open(self._mirror.root / CATALOGUE, read_only=True) as live:
                 looked = [self._looked_again(live, image) for image in images]
             images = [image for image in looked if image is not None]
             if images:
@@ -248,7 +248,7 @@ class _Export:
             if not now.done or now.sha256 != image.sha256:
                 return now
             self.lacking.append(image.path)
-            Compared(self._home.root).take_back([image.sha256])
+            Compared(self._mirror.root).take_back([image.sha256])
         self._missing.append(image.file_name)
         return None
 
@@ -266,23 +266,23 @@ class _Export:
         self._put_file(CATALOGUE, work / CATALOGUE)
         if self._earlier:
             self._put_text(EARLIER, formatted_sums(self._left_out))
-        text = readme(self._home.settings, release, self.slides, self.images, self.earlier)
+        text = readme(self._mirror.settings, release, self.slides, self.images, self.earlier)
         self._put_text(README, text)
         self._write(SUMS, Loaded.of_text(formatted_sums(self._sums)))
 
     def _put_settings(self, *, part: bool) -> None:
-        settings = self._home.settings
+        settings = self._mirror.settings
         if part:
             # Else the first update elsewhere would add what was left out.
             settings = replace(settings, slides=sum(self.slides.values()), lock=None)
             self._put_text(FILE_NAME, format_settings(settings))
             return
         for name in (FILE_NAME, *([settings.lock] if settings.lock else [])):
-            self._put_file(name, self._home.root / name)
+            self._put_file(name, self._mirror.root / name)
 
     def _put_gallery(self) -> None:
-        for name in sorted(_shown(self._home.root)):
-            self._put_file(name, self._home.root / name)
+        for name in sorted(_shown(self._mirror.root)):
+            self._put_file(name, self._mirror.root / name)
 
     def _put_file(self, name: str, path: Path) -> None:
         file = loaded(path)
@@ -309,7 +309,7 @@ class _Export:
 
     def _write(self, name: str, file: Loaded) -> None:
         """Raises UsageError for a file that nobody could import."""
-        unbounded = MOST_LOCK if name == self._home.settings.lock else file.size
+        unbounded = MOST_LOCK if name == self._mirror.settings.lock else file.size
         most = MOST_BYTES.get(name, unbounded)
         if file.size > most:
             raise UsageError(

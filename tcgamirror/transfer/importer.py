@@ -22,9 +22,9 @@ from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.rows import Having, Row, Taken, are_different, replaces
-from tcgamirror.mirror.directory import CATALOGUE, FIXED, LOCK, WORK, Home, check_place
+from tcgamirror.mirror.directory import CATALOGUE, FIXED, LOCK, WORK, Mirror, check_place
 from tcgamirror.mirror.lockfile import formatted, parsed
-from tcgamirror.mirror.orphans import Stray
+from tcgamirror.mirror.orphans import Orphan
 from tcgamirror.mirror.settings import FILE_NAME, Settings, read_settings
 from tcgamirror.model.errors import (
     BadExport,
@@ -73,7 +73,7 @@ class Imported:
     same: int
     older: int
     lacking: int
-    refused: tuple[Stray, ...]
+    refused: tuple[Orphan, ...]
     dropped: tuple[str, ...]
     seconds: float
 
@@ -100,16 +100,16 @@ def import_export(root: Path, source: Path | None, on_progress: Progress) -> Imp
             offer = _Offer.of(source, folder, stack)
         except BadExport as error:
             raise BadExport(f"{name} cannot be imported: {error}") from error
-        home, new = _home(root, offer)
-        with Catalogue.open(home.root / CATALOGUE) as catalogue:
-            home.check_target(catalogue)
+        mirror, new = _target_mirror(root, offer)
+        with Catalogue.open(mirror.root / CATALOGUE) as catalogue:
+            mirror.check_target(catalogue)
             having = catalogue.having()
             _check_places(name, offer, having)
             _check_room(root, offer, having)
             run = catalogue.begin_run("import", time.time())
             exit_code = ExitCode.BUG
             try:
-                taking = _Taking(home, catalogue, offer, run, on_progress)
+                taking = _Taking(mirror, catalogue, offer, run, on_progress)
                 taking.take()
                 exit_code = ExitCode.SOME_FAILED if taking.refused else ExitCode.DONE
             except BadExport as error:
@@ -124,7 +124,7 @@ def import_export(root: Path, source: Path | None, on_progress: Progress) -> Imp
             finally:
                 catalogue.end_run(run, exit_code=exit_code, now=time.time())
     return Imported(
-        root=str(home.root),
+        root=str(mirror.root),
         new=new,
         slides=taking.slides,
         images=taking.images,
@@ -220,19 +220,19 @@ def _lock(scan: Scan, settings: Settings) -> bytes | None:
 # The mirror ----------------------------------------------------------------------
 
 
-def _home(root: Path, offer: _Offer) -> tuple[Home, bool]:
+def _target_mirror(root: Path, offer: _Offer) -> tuple[Mirror, bool]:
     """The mirror to import into, and whether it was made. Raises BadSettings for other images."""
     if not os.path.lexists(root / FILE_NAME):
         _check_room(root, offer, {})
         _remove_begun(root, offer.settings)
-        return Home.create(root, offer.settings, [offer.lock or b""]), True
-    home = Home.find(root, above=False)
-    if home.settings.fixed != offer.settings.fixed:
+        return Mirror.create(root, offer.settings, [offer.lock or b""]), True
+    mirror = Mirror.find(root, above=False)
+    if mirror.settings.fixed != offer.settings.fixed:
         raise BadSettings(
-            f"the export has images of {offer.settings.fixed}, but {home.root} was made for "
-            f"{home.settings.fixed}: import it into another mirror"
+            f"the export has images of {offer.settings.fixed}, but {mirror.root} was made for "
+            f"{mirror.settings.fixed}: import it into another mirror"
         )
-    return home, False
+    return mirror, False
 
 
 def _remove_begun(root: Path, settings: Settings) -> None:
@@ -294,14 +294,14 @@ class _Taking:
     """One import at work on a mirror that it holds the lock of."""
 
     def __init__(
-        self, home: Home, catalogue: Catalogue, offer: _Offer, run: int, on_progress: Progress
+        self, mirror: Mirror, catalogue: Catalogue, offer: _Offer, run: int, on_progress: Progress
     ) -> None:
-        self._home = home
+        self._mirror = mirror
         self._catalogue = catalogue
         self._offer = offer
         self._run = run
         self._on_progress = on_progress
-        self.refused: list[Stray] = []
+        self.refused: list[Orphan] = []
         self.slides = self.images = self.bytes = self.same = self.older = self.lacking = 0
 
     def take(self) -> None:
@@ -309,7 +309,7 @@ class _Taking:
         self._catalogue.take(self._offer.catalogue)
         self.slides = len(self._catalogue.sampled()) - before
         wanted = self._wanted(self._catalogue.having())
-        arrivals = Arrivals(self._home, wanted, self._record)
+        arrivals = Arrivals(self._mirror, wanted, self._record)
         with closing(arrivals):
             for member in self._offer.scan.members() if wanted else ():
                 if member.name in wanted:

@@ -15,10 +15,10 @@ from pathlib import Path
 from tcgamirror.catalogue.rows import Row
 from tcgamirror.imaging.image_reader import decode_all, read_header
 from tcgamirror.imaging.metadata import parse_metadata
-from tcgamirror.mirror.directory import Home
-from tcgamirror.mirror.orphans import Stray
+from tcgamirror.mirror.directory import Mirror
+from tcgamirror.mirror.orphans import Orphan
 from tcgamirror.mirror.recovery import fits
-from tcgamirror.mirror.verify import checkers
+from tcgamirror.mirror.verify import reader_threads
 from tcgamirror.model.errors import BadExport, Damaged, Interrupted
 from tcgamirror.model.geometry import Size
 from tcgamirror.system.files import digest, make_folder, part_of, room, sync_folder
@@ -64,18 +64,18 @@ class Arrivals:
 
     def __init__(
         self,
-        home: Home,
+        mirror: Mirror,
         wanted: Mapping[str, Wanted],
         record: Callable[[list[Wanted], Callable[[], None]], None],
     ) -> None:
-        self._home = home
+        self._mirror = mirror
         self._wanted = wanted
         self._record = record
-        self._pool = ThreadPoolExecutor(checkers(), "import")
+        self._pool = ThreadPoolExecutor(reader_threads(), "import")
         self._stopped = threading.Event()
         self._batch: list[tuple[Wanted, Path, Future[None]]] = []
         self._batch_bytes = 0
-        self.refused: list[Stray] = []
+        self.refused: list[Orphan] = []
         self.seen = self.images = self.bytes = 0
 
     def add(self, member: Member) -> None:
@@ -102,21 +102,21 @@ class Arrivals:
         self._stopped.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
         for wanted, written, _ in self._batch:
-            if written != self._home.root / wanted.place:
+            if written != self._mirror.root / wanted.place:
                 written.unlink(missing_ok=True)
 
     def _written(self, member: Member, wanted: Wanted) -> Path:
         """Where the image lies now: in its place, left by a killed import, or beside it."""
         if member.size != wanted.bytes:
             raise Damaged(f"{member.size:,} bytes instead of {wanted.bytes:,}")
-        place = self._home.root / wanted.place
+        place = self._mirror.root / wanted.place
         with suppress(OSError):
             if (
                 place.stat().st_size == member.size
                 and digest(place, "sha256") == wanted.row["sha256"]
             ):
                 return place
-        part = self._home.root / part_of(wanted.place)
+        part = self._mirror.root / part_of(wanted.place)
         taken = hashlib.sha256()
         try:
             with room(part):
@@ -139,7 +139,7 @@ class Arrivals:
 
     def _check(self, written: Path, wanted: Wanted) -> None:
         """Raises Damaged if it is no image as its row says; has it reach the disk if it is."""
-        row, form = wanted.row, self._home.settings.form
+        row, form = wanted.row, self._mirror.settings.form
         with written.open("rb+") as file:
             header = read_header(file, form)
             if header.size != Size(int(row["width"] or 0), int(row["height"] or 0)):
@@ -151,8 +151,8 @@ class Arrivals:
                 row["mpp_y"],
             ):
                 raise Damaged("it tells of another slide or resolution than the catalogue")
-            if not fits(self._home.settings.target, told, header.size):
-                raise Damaged(f"it is not of {self._home.settings.target}")
+            if not fits(self._mirror.settings.target, told, header.size):
+                raise Damaged(f"it is not of {self._mirror.settings.target}")
             decode_all(file, form, self._check_stopped)
             with room(written):
                 moment = datetime.fromisoformat(str(row["fetched_at"])).timestamp()
@@ -171,7 +171,7 @@ class Arrivals:
                 check.result()
             except Damaged as error:
                 self._refuse(wanted, str(error))
-                if written != self._home.root / wanted.place:
+                if written != self._mirror.root / wanted.place:
                     written.unlink(missing_ok=True)
             else:
                 right.append((wanted, written))
@@ -179,12 +179,12 @@ class Arrivals:
         def put() -> None:
             folders = set()
             for wanted, written in right:
-                place = self._home.root / wanted.place
+                place = self._mirror.root / wanted.place
                 with room(place):
                     if written != place:
                         written.replace(place)
                     if wanted.older is not None:
-                        (self._home.root / wanted.older).unlink(missing_ok=True)
+                        (self._mirror.root / wanted.older).unlink(missing_ok=True)
                 folders.add(place.parent)
             for folder in folders:
                 sync_folder(folder)
@@ -196,4 +196,4 @@ class Arrivals:
         self.bytes += sum(wanted.bytes for wanted, _ in right)
 
     def _refuse(self, wanted: Wanted, why: str) -> None:
-        self.refused.append(Stray(wanted.place, why))
+        self.refused.append(Orphan(wanted.place, why))

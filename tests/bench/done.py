@@ -21,7 +21,7 @@ from tcgamirror.imaging.image_reader import SIGNATURE
 from tcgamirror.imaging.image_writer import METADATA_KEY
 from tcgamirror.imaging.metadata import build_metadata
 from tcgamirror.imaging.store import Store
-from tcgamirror.mirror.directory import CATALOGUE, Home
+from tcgamirror.mirror.directory import CATALOGUE, Mirror
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Kind, Level, Listing, Mpp, MppSource, Pyramid, Slide, Target
@@ -46,13 +46,13 @@ def mirror(root: Path, images: int, sizes: Sequence[Size]) -> Made:
 
     Its catalogue is filled by SQL, because going through `record` takes a transaction each.
     """
-    home = Home.create(root, Settings(TARGET, slides=images))
+    mirror = Mirror.create(root, Settings(TARGET, slides=images))
     slides = [_slide(number) for number in range(images)]
     with Catalogue.open(root / CATALOGUE) as catalogue:
         catalogue.merge(Listing("Data Release 45.0 - December 04, 2025", tuple(slides)), NOW)
         catalogue.add_to_sample([slide.file_name for slide in slides], NOW)
     pixels = [(size, _noise(size)) for size in sizes]
-    pictures = [_put(home, slide, *of) for slide, of in zip(slides, cycle(pixels), strict=False)]
+    pictures = [_put(mirror, slide, *of) for slide, of in zip(slides, cycle(pixels), strict=False)]
     columns = ("path", "bytes", "sha256", "width", "height", "mpp_x", "mpp_y")
     with closing(sqlite3.connect(root / CATALOGUE)) as connection, connection:
         connection.executemany(
@@ -89,7 +89,7 @@ def _noise(size: Size) -> bytes:
     return zlib.compress(lines.tobytes(), 1)
 
 
-def _put(home: Home, slide: Slide, size: Size, pixels: bytes) -> Picture:
+def _put(mirror: Mirror, slide: Slide, size: Size, pixels: bytes) -> Picture:
     """Writes the slide's image; what its row says of it."""
     levels = [Size(size.width * times, size.height * times) for times in (60, 3)]
     mpp = Mpp(BASE, MppSource.HEADER)
@@ -106,8 +106,8 @@ def _put(home: Home, slide: Slide, size: Size, pixels: bytes) -> Picture:
             (b"IEND", b""),
         )
     )
-    path = Store(home.root, home.settings.form).path(slide)
-    (home.root / path).parent.mkdir(parents=True, exist_ok=True)
-    (home.root / path).write_bytes(data)
+    path = Store(mirror.root, mirror.settings.form).path(slide)
+    (mirror.root / path).parent.mkdir(parents=True, exist_ok=True)
+    (mirror.root / path).write_bytes(data)
     sha256 = hashlib.sha256(data).hexdigest()
     return path, len(data), sha256, *size, rendition.mpp_x, rendition.mpp_y

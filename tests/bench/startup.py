@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.mirror.directory import CATALOGUE, Home
+from tcgamirror.mirror.directory import CATALOGUE, Mirror
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.slide import Kind, Listing, Slide, Target
 from tests.gdc import StandIn
@@ -110,7 +110,7 @@ def _seconds(
 
 def _large_mirror(root: Path) -> None:
     """A mirror with as many sampled slides as the GDC has diagnostic ones."""
-    home = Home.create(root, Settings(Target(mpp=15.0, max_size=None), slides=None))
+    mirror = Mirror.create(root, Settings(Target(mpp=15.0, max_size=None), slides=None))
     slides = tuple(
         Slide(
             file_id=f"00000000-0000-0000-0000-{number:012}",
@@ -131,7 +131,7 @@ def _large_mirror(root: Path) -> None:
         )
         for number in range(SLIDES)
     )
-    with Catalogue.open(home.root / CATALOGUE) as catalogue:
+    with Catalogue.open(mirror.root / CATALOGUE) as catalogue:
         catalogue.merge(Listing("Data Release 45.0", slides), NOW)
         catalogue.add_to_sample([slide.file_name for slide in slides], NOW)
 

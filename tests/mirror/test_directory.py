@@ -11,7 +11,7 @@ import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror import lockfile
-from tcgamirror.mirror.directory import CATALOGUE, FIXED, Home
+from tcgamirror.mirror.directory import CATALOGUE, FIXED, Mirror
 from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings
 from tcgamirror.model.errors import BadSettings, NotAMirror
 from tcgamirror.model.slide import ImageFormat, Target
@@ -25,32 +25,32 @@ SETTINGS = Settings(target=Target(15.0, None))
 
 def test_a_new_mirror_is_found_with_its_settings(tmp_path: Path) -> None:
     root = tmp_path / "a" / "b"
-    Home.create(root, SETTINGS)
-    assert Home.find(root, above=False) == Home(root, SETTINGS)
+    Mirror.create(root, SETTINGS)
+    assert Mirror.find(root, above=False) == Mirror(root, SETTINGS)
     assert sorted(path.name for path in root.iterdir()) == [CATALOGUE, FILE_NAME]
 
 
 def test_the_nearest_of_two_mirrors_is_found_from_below(tmp_path: Path) -> None:
-    inner = Home.create(tmp_path / "inner", replace(SETTINGS, seed=1))
-    Home.create(tmp_path, SETTINGS)
+    inner = Mirror.create(tmp_path / "inner", replace(SETTINGS, seed=1))
+    Mirror.create(tmp_path, SETTINGS)
     below = inner.root / "images" / "x"
     below.mkdir(parents=True)
-    assert Home.find(below, above=True) == inner
-    assert Home.find(tmp_path / "inner" / "..", above=True).root.samefile(tmp_path)
+    assert Mirror.find(below, above=True) == inner
+    assert Mirror.find(tmp_path / "inner" / "..", above=True).root.samefile(tmp_path)
 
 
 def test_a_mirror_that_is_named_is_not_looked_for_above(tmp_path: Path) -> None:
-    Home.create(tmp_path, SETTINGS)
+    Mirror.create(tmp_path, SETTINGS)
     (tmp_path / "sub").mkdir()
     with pytest.raises(NotAMirror, match=r"holds no tcgamirror\.toml"):
-        Home.find(tmp_path / "sub", above=False)
+        Mirror.find(tmp_path / "sub", above=False)
 
 
 @pytest.mark.parametrize("name", [FILE_NAME, CATALOGUE])
 def test_no_mirror_is_made_where_one_is_or_was(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
     with pytest.raises(NotAMirror, match=name):
-        Home.create(tmp_path, SETTINGS)
+        Mirror.create(tmp_path, SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "mine"
 
@@ -58,44 +58,44 @@ def test_no_mirror_is_made_where_one_is_or_was(tmp_path: Path, name: str) -> Non
 def test_an_init_that_was_killed_before_the_settings_can_be_made_again(tmp_path: Path) -> None:
     with Catalogue.create(tmp_path / CATALOGUE) as catalogue:
         catalogue.set_fact(FIXED, "other images")
-    home = Home.create(tmp_path, SETTINGS)
+    mirror = Mirror.create(tmp_path, SETTINGS)
     with Catalogue.open(tmp_path / CATALOGUE) as catalogue:
-        home.check_target(catalogue)
+        mirror.check_target(catalogue)
 
 
 def test_a_catalogue_that_was_used_is_never_replaced(tmp_path: Path) -> None:
     with Catalogue.create(tmp_path / CATALOGUE) as catalogue:
         catalogue.begin_run("update", 0.0)
     with pytest.raises(NotAMirror, match=CATALOGUE):
-        Home.create(tmp_path, SETTINGS)
+        Mirror.create(tmp_path, SETTINGS)
 
 
 def test_no_mirror_is_made_in_place_of_a_dangling_link(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).symlink_to(tmp_path / "nowhere")
     with pytest.raises(NotAMirror):
-        Home.create(tmp_path, SETTINGS)
+        Mirror.create(tmp_path, SETTINGS)
 
 
 def test_a_directory_that_holds_something_else_may_become_a_mirror(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    Home.create(tmp_path, SETTINGS)
+    Mirror.create(tmp_path, SETTINGS)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("root", ["\0", "/proc/x/y", "/dev/null", "/dev/null/x", "x" * 300])
 def test_where_there_can_be_no_directory_it_is_said(root: str) -> None:
     with pytest.raises(NotAMirror, match="choose another"):
-        Home.create(Path(root), SETTINGS)
+        Mirror.create(Path(root), SETTINGS)
 
 
 @pytest.mark.parametrize("other", [Target(15.0000001, None), Target(None, 15), Target(30.0, None)])
 def test_another_target_than_the_mirrors_own_is_refused(tmp_path: Path, other: Target) -> None:
-    home = Home.create(tmp_path, SETTINGS)
+    mirror = Mirror.create(tmp_path, SETTINGS)
     with Catalogue.open(tmp_path / CATALOGUE) as catalogue:
-        home.check_target(catalogue)
+        mirror.check_target(catalogue)
         for changed in (replace(SETTINGS, target=other), replace(SETTINGS, form=ImageFormat.TIFF)):
             with pytest.raises(BadSettings, match="15 µm/px, exact, png"):
-                replace(home, settings=changed).check_target(catalogue)
+                replace(mirror, settings=changed).check_target(catalogue)
 
 
 # Of a lock file --------------------------------------------------------------------
@@ -140,7 +140,7 @@ def test_another_lock_of_the_same_name_and_plan_fills_the_sample_up(
         left = [line for line in names if names.index(line) % 2 == kept]
         read = lockfile.read_lock(all_four)
         slides = tuple(each for each in read.slides if any(each.file_name in line for line in left))
-        part.write_bytes(b"".join(lockfile.lines_of(replace(read, slides=slides))))
+        part.write_bytes(b"".join(lockfile.lock_lines(replace(read, slides=slides))))
     root = _locked(tmp_path / "m", small_gdc, parts[0])
     for name in (FILE_NAME, LOCKED):
         (root / name).unlink()
@@ -177,10 +177,10 @@ def test_of_two_inits_at_once_one_makes_the_mirror(tmp_path: Path, small_gdc: St
             ]
         codes = [each.result().code for each in runs]
         assert sorted(codes)[0] == 0 and sorted(codes)[1] in (2, 5), [r.result() for r in runs]
-        home = Home.find(root, above=False)
-        assert home.settings.target.mpp == (4, 8)[codes.index(0)]
+        mirror = Mirror.find(root, above=False)
+        assert mirror.settings.target.mpp == (4, 8)[codes.index(0)]
         with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
-            home.check_target(catalogue)
+            mirror.check_target(catalogue)
 
 
 def test_an_init_keeps_out_of_a_mirror_that_another_run_makes(

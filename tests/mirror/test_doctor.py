@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tcgamirror.mirror.directory import Home
+from tcgamirror.mirror.directory import Mirror
 from tcgamirror.mirror.doctor import mirror_findings
 from tcgamirror.mirror.probes import probes
 from tcgamirror.mirror.settings import Settings
@@ -169,7 +169,7 @@ def test_a_check_that_takes_too_long_is_cut_off_and_told(
     mirror: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def told() -> str:
-        home = Home.find(mirror, above=False)
+        home = Mirror.find(mirror, above=False)
         (finding,) = (each for each in mirror_findings(home) if each.what == "catalogue")
         return finding.found
 

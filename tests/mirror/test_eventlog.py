@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tcgamirror.mirror.directory import Home
-from tcgamirror.mirror.eventlog import RunLog, without_secrets
+from tcgamirror.mirror.directory import Mirror
+from tcgamirror.mirror.eventlog import EventLog, without_secrets
 from tcgamirror.mirror.fetch import Wishes
-from tcgamirror.mirror.update import perform
+from tcgamirror.mirror.update import run_update
 from tcgamirror.model.errors import DiskFull, NotFound, UsageError
 from tcgamirror.model.slide import Attempt, Outcome
 from tcgamirror.system.interrupt import Brake
@@ -76,7 +76,7 @@ def test_what_ends_a_run_is_in_its_last_line(tmp_path: Path, small_gdc: StandIn)
 def test_nothing_from_the_network_is_obeyed_or_gives_a_secret_away(tmp_path: Path) -> None:
     log = tmp_path / "run.jsonl"
     attempt = Attempt("range", NOW, 1.0, 5, 1, "refused", HOSTILE)
-    with RunLog(log, "update", lambda: NOW) as told:
+    with EventLog(log, "update", lambda: NOW) as told:
         told.slide(Outcome(slide("a"), (attempt,), None))
     text = log.read_text(encoding="ascii")
     assert all(" " <= letter <= "~" or letter == "\n" for letter in text)
@@ -110,7 +110,7 @@ def test_a_log_that_cannot_be_written_ends_the_command_before_it_begins(
 def test_a_line_that_was_cut_off_spoils_no_other(tmp_path: Path) -> None:
     log = tmp_path / "run.jsonl"
     log.write_text('{"event": "sli')
-    with RunLog(log, "update"):
+    with EventLog(log, "update"):
         pass
     assert json.loads(log.read_text().splitlines()[1])["event"] == "end"
 
@@ -123,7 +123,7 @@ def test_a_full_disk_under_the_log_is_no_room(tmp_path: Path, small_gdc: StandIn
     assert column(root, "select exit_code from runs") == [6]
 
 
-class FullAfterOne(RunLog):
+class FullAfterOne(EventLog):
     """A log whose disk is full at the second slide."""
 
     slides = 0
@@ -136,9 +136,9 @@ class FullAfterOne(RunLog):
 
 def test_a_disk_that_fills_up_ends_the_run_in_order(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, "--workers", "1", slides=6)
-    home = Home.find(root, above=False)
+    mirror = Mirror.find(root, above=False)
     with pytest.raises(DiskFull), FullAfterOne(tmp_path / "log", "update") as log:
-        perform(home, "update", Wishes(), Silent(), Brake(), log)
+        run_update(mirror, "update", Wishes(), Silent(), Brake(), log)
     assert column(root, "select exit_code from runs") == [6]
     assert column(root, "select count(*) from mirror where status = 'done'") >= [2]
     assert not column(root, "select * from mirror where status = 'failed'")
@@ -146,13 +146,13 @@ def test_a_disk_that_fills_up_ends_the_run_in_order(tmp_path: Path, small_gdc: S
 
 def test_errors_and_slides_without_an_attempt_are_told(tmp_path: Path) -> None:
     log = tmp_path / "run.jsonl"
-    with pytest.raises(NotFound), RunLog(log, "update") as told:
+    with pytest.raises(NotFound), EventLog(log, "update") as told:
         told.slide(Outcome(slide("a"), (), None))
         told.slide(Outcome(slide("b"), (FETCHED,), PICTURE))
         raise NotFound("gone \x1b")
     assert [line.get("exit_code") for line in lines(log)] == [None, None, 4]
-    with pytest.raises(ZeroDivisionError), RunLog(log, "update"):
+    with pytest.raises(ZeroDivisionError), EventLog(log, "update"):
         raise ZeroDivisionError
     assert lines(log)[-1]["exit_code"] == 1
     with pytest.raises(UsageError):
-        RunLog(tmp_path, "update")
+        EventLog(tmp_path, "update")

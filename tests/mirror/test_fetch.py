@@ -10,7 +10,7 @@ import pytest
 
 from tcgamirror.mirror import fetch as pools
 from tcgamirror.mirror.fetch import Pool
-from tcgamirror.mirror.settings import Settings, workers_of
+from tcgamirror.mirror.settings import Settings, worker_count
 from tcgamirror.model.errors import Bug
 from tcgamirror.model.slide import Outcome, Slide, Target
 from tcgamirror.system.interrupt import Brake
@@ -61,7 +61,7 @@ def test_bugs_in_a_row_end_the_run() -> None:
 def test_as_many_slides_at_a_time_as_cores_and_connections_serve(
     chosen: dict[str, Any], slides: int
 ) -> None:
-    assert workers_of(Settings(Target(15.0, None), **chosen)) == slides
+    assert worker_count(Settings(Target(15.0, None), **chosen)) == slides
 
 
 def test_what_ends_while_others_are_recorded_is_not_lost() -> None:

@@ -182,7 +182,7 @@ def test_what_could_not_be_read_again_is_not_written(monkeypatch: pytest.MonkeyP
 def test_reading_takes_hardly_more_memory_than_the_slides(tmp_path: Path) -> None:
     path = tmp_path / "l"
     with path.open("wb") as file:
-        file.writelines(lockfile.lines_of(replace(LOCK, slides=tuple(map(locked, MANY)))))
+        file.writelines(lockfile.lock_lines(replace(LOCK, slides=tuple(map(locked, MANY)))))
     tracemalloc.start()
     lock = lockfile.read_lock(path)
     kept, most = tracemalloc.get_traced_memory()
@@ -394,7 +394,7 @@ def test_a_lock_is_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
         monkeypatch.setattr(lockfile, "plan_of", plan_after_an_update)
         with Catalogue.open(root / "catalogue.db", read_only=True) as reader:
-            lock = lockfile.lock_of(settings, reader)
+            lock = lockfile.make_lock(settings, reader)
     assert (len(lock.slides), lock.release) == (3, "Data Release 1")
     assert lock.plan == settings.plan
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.mirror.directory import Home
+from tcgamirror.mirror.directory import Mirror
 from tcgamirror.mirror.refresh import network
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.byteranges import Span
@@ -174,8 +174,8 @@ def test_a_limit_of_the_settings_holds_for_an_address_with_credentials(tmp_path:
     with RawServer(slow) as server:
         api = f"http://me:secret@127.0.0.1:{server.port}"
         settings = Settings(Target(None, 100), api=api, tiles=api, bucket=None, api_connections=2)
-        home = Home(tmp_path, settings)
-        with network(home, Brake()) as transport, ThreadPoolExecutor(8) as pool:
+        mirror = Mirror(tmp_path, settings)
+        with network(mirror, Brake()) as transport, ThreadPoolExecutor(8) as pool:
             asks = [pool.submit(transport.span, f"{api}/x", SPAN, total=None) for _ in range(16)]
             assert all(ask.result().data == PART for ask in asks)
         assert server.peak == 2

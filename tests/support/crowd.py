@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tcgamirror.mirror.directory import CATALOGUE, Home
+from tcgamirror.mirror.directory import CATALOGUE, Mirror
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.slide import Target
 
@@ -31,9 +31,9 @@ PICTURES = 40
 RELEASE = "Data Release 45.0 - December 04, 2025"
 
 
-def crowd(root: Path, slides: int) -> Home:
+def crowd(root: Path, slides: int) -> Mirror:
     """A mirror at `root` in which nine of ten slides are done, and some failed."""
-    home = Home.create(root, Settings(Target(15.0, None), slides=slides))
+    mirror = Mirror.create(root, Settings(Target(15.0, None), slides=slides))
     pictures = list(_pictures(root))
     chance = random.Random(0)
     with closing(sqlite3.connect(root / CATALOGUE)) as connection, connection:
@@ -47,7 +47,7 @@ def crowd(root: Path, slides: int) -> Home:
         )
         for number in range(1, slides + 1):
             _add(connection, root, number, chance, pictures[number % PICTURES])
-    return home
+    return mirror
 
 
 def _pictures(root: Path) -> Iterator[tuple[Path, str]]:

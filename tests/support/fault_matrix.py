@@ -20,10 +20,10 @@ from PIL import Image
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cli.output import table
 from tcgamirror.cli.progress import ProgressDisplay
-from tcgamirror.mirror.directory import CATALOGUE, Home
+from tcgamirror.mirror.directory import CATALOGUE, Mirror
 from tcgamirror.mirror.fetch import Wishes
 from tcgamirror.mirror.settings import Settings
-from tcgamirror.mirror.update import perform
+from tcgamirror.mirror.update import run_update
 from tcgamirror.model.slide import Target
 from tcgamirror.net.timeouts import Patience
 from tcgamirror.system.interrupt import Brake
@@ -100,10 +100,10 @@ def mirrored(root: Path, gdc: StandIn, source: str) -> Seen:
         bucket=gdc.bucket,
         patience=PATIENCE,
     )
-    Home.create(root, settings)
-    home = Home(root, settings)  # with the short patience, which the file cannot hold whole
+    Mirror.create(root, settings)
+    mirror = Mirror(root, settings)  # with the short patience, which the file cannot hold whole
     started = time.monotonic()
-    perform(home, "update", Wishes(), ProgressDisplay(quiet=True), Brake())
+    run_update(mirror, "update", Wishes(), ProgressDisplay(quiet=True), Brake())
     seconds = time.monotonic() - started
     with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
         row = next(catalogue.query(OUTCOME).rows)

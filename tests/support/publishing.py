@@ -21,7 +21,7 @@ from urllib.request import urlopen
 import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.mirror.directory import CATALOGUE, Home
+from tcgamirror.mirror.directory import CATALOGUE, Mirror
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.slide import Kind, Listing, Outcome, Slide, Target
 from tests.gdc import made_up_name
@@ -166,7 +166,7 @@ def rest(root: Path, seconds: float = 10.0) -> None:
 
 def made_up(root: Path, count: int) -> Path:
     """A mirror of so many tiny files that are no images, but have the digests it tells."""
-    home = Home.create(root, Settings(target=Target(15.0, None)))
+    mirror = Mirror.create(root, Settings(target=Target(15.0, None)))
     slides = [
         Slide(
             file_id=str(uuid.UUID(int=number)),
@@ -176,7 +176,7 @@ def made_up(root: Path, count: int) -> Path:
         )
         for number in range(count)
     ]
-    with Catalogue.open(home.root / CATALOGUE) as catalogue:
+    with Catalogue.open(mirror.root / CATALOGUE) as catalogue:
         catalogue.merge(Listing("Data Release 1", tuple(slides)), NOW)
         catalogue.add_to_sample([slide.file_name for slide in slides], NOW)
     with closing(sqlite3.connect(root / CATALOGUE)) as connection, connection:

@@ -23,7 +23,7 @@ from PIL import Image
 
 from tcgamirror.imaging.image_reader import read_header
 from tcgamirror.imaging.image_writer import write_image
-from tcgamirror.mirror.directory import Home
+from tcgamirror.mirror.directory import Mirror
 from tcgamirror.model.errors import Locked, UsageError
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat
@@ -46,18 +46,18 @@ def quiet(done: int, total: int) -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
+def mirror(tmp_path: Path) -> Mirror:
     return crowd(tmp_path / "mirror", SLIDES)
 
 
-def change(home: Home, sql: str, *values: object) -> None:
-    with closing(sqlite3.connect(home.root / "catalogue.db")) as connection, connection:
+def change(mirror: Mirror, sql: str, *values: object) -> None:
+    with closing(sqlite3.connect(mirror.root / "catalogue.db")) as connection, connection:
         connection.execute(sql, values)
 
 
-def files(home: Home) -> dict[str, tuple[bytes, int]]:
+def files(mirror: Mirror) -> dict[str, tuple[bytes, int]]:
     """Content and time of every file of the gallery."""
-    folder = home.root / "gallery"
+    folder = mirror.root / "gallery"
     return {
         str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
         for path in sorted(folder.rglob("*"))
@@ -76,11 +76,11 @@ def handed(text: bytes) -> list[Any]:
     return list(json.loads(b"[" + match[1] + b"]"))
 
 
-def shown(home: Home, kind: str) -> dict[str, Any]:
+def shown(mirror: Mirror, kind: str) -> dict[str, Any]:
     """Every slide in the packs of that kind, by name."""
     place = 0 if kind == "thumbnails" else 1
     found: dict[str, Any] = {}
-    for path in (home.root / "gallery" / kind).iterdir():
+    for path in (mirror.root / "gallery" / kind).iterdir():
         for row in handed(path.read_bytes())[-1]:
             found[row[place]] = row
     return found
@@ -89,24 +89,24 @@ def shown(home: Home, kind: str) -> dict[str, Any]:
 # What is in it -------------------------------------------------------------------
 
 
-def test_every_slide_is_in_the_index_and_in_the_packs(home: Home) -> None:
-    made = build(home, quiet)
-    (index,) = handed((home.root / "gallery" / "index.js").read_bytes())
-    names = column(home.root, "SELECT file_name FROM mirror")
+def test_every_slide_is_in_the_index_and_in_the_packs(mirror: Mirror) -> None:
+    made = build(mirror, quiet)
+    (index,) = handed((mirror.root / "gallery" / "index.js").read_bytes())
+    names = column(mirror.root, "SELECT file_name FROM mirror")
     assert sorted(index["columns"]["file_name"]) == sorted(map(str, names))
     assert made.slides == SLIDES
-    done = column(home.root, "SELECT file_name FROM mirror WHERE status = 'done'")
-    assert set(shown(home, "thumbnails")) == set(done)
-    assert len(shown(home, "facts")) == SLIDES
+    done = column(mirror.root, "SELECT file_name FROM mirror WHERE status = 'done'")
+    assert set(shown(mirror, "thumbnails")) == set(done)
+    assert len(shown(mirror, "facts")) == SLIDES
     assert sum(size for _, size in index["packs"]) == SLIDES
     assert max(size for _, size in index["packs"]) <= PACK
 
 
-def test_a_thumbnail_is_the_image_made_small(home: Home) -> None:
-    build(home, quiet)
-    (name, path), *_ = rows(home.root, "SELECT file_name, path FROM mirror WHERE status = 'done'")
-    thumbnail = Image.open(BytesIO(b64decode(shown(home, "thumbnails")[str(name)][2])))
-    image = Image.open(home.root / str(path))
+def test_a_thumbnail_is_the_image_made_small(mirror: Mirror) -> None:
+    build(mirror, quiet)
+    (name, path), *_ = rows(mirror.root, "SELECT file_name, path FROM mirror WHERE status = 'done'")
+    thumbnail = Image.open(BytesIO(b64decode(shown(mirror, "thumbnails")[str(name)][2])))
+    image = Image.open(mirror.root / str(path))
     assert thumbnail.format == "JPEG"
     assert max(thumbnail.size) <= LONGEST
     assert thumbnail.size == image.size, "an image that is small already stays as it is"
@@ -161,19 +161,19 @@ def test_nobody_waits_for_what_is_no_file(tmp_path: Path) -> None:
         assert Thumbnails().of(tmp_path / name) is None
 
 
-def test_each_slide_has_its_own_thumbnail_though_others_have_none(home: Home) -> None:
-    done = rows(home.root, "SELECT file_name, path FROM mirror WHERE status = 'done'")
+def test_each_slide_has_its_own_thumbnail_though_others_have_none(mirror: Mirror) -> None:
+    done = rows(mirror.root, "SELECT file_name, path FROM mirror WHERE status = 'done'")
     colours = {}
     for number, (name, path) in enumerate(done):
-        file = home.root / str(path)
+        file = mirror.root / str(path)
         file.unlink()
         if number % 3:
             colours[name] = (number, 255 - number, 100)
             Image.new("RGB", (40, 30), colours[name]).save(file)
-        change(home, "UPDATE images SET sha256 = ? WHERE path = ?", f"{number:064x}", path)
-    made = build(home, quiet)
+        change(mirror, "UPDATE images SET sha256 = ? WHERE path = ?", f"{number:064x}", path)
+    made = build(mirror, quiet)
     assert (made.thumbnails, made.unreadable) == (len(colours), len(done) - len(colours))
-    thumbnails = shown(home, "thumbnails")
+    thumbnails = shown(mirror, "thumbnails")
     assert set(thumbnails) == set(colours)
     for name, colour in colours.items():
         seen = Image.open(BytesIO(b64decode(thumbnails[str(name)][2]))).getpixel((20, 15))
@@ -181,21 +181,21 @@ def test_each_slide_has_its_own_thumbnail_though_others_have_none(home: Home) ->
         assert all(abs(a - b) < 6 for a, b in zip(seen, colour, strict=True))
 
 
-def test_progress_goes_from_none_to_all(home: Home) -> None:
+def test_progress_goes_from_none_to_all(mirror: Mirror) -> None:
     told: list[tuple[int, int]] = []
-    build(home, lambda got, total: told.append((got, total)))
-    images = len(column(home.root, "SELECT 1 FROM mirror WHERE status = 'done'"))
+    build(mirror, lambda got, total: told.append((got, total)))
+    images = len(column(mirror.root, "SELECT 1 FROM mirror WHERE status = 'done'"))
     assert (told[0], told[-1]) == ((0, images), (images, images))
     assert told == sorted(told)
 
 
-def test_nothing_hostile_leaves_the_catalogue(home: Home) -> None:
+def test_nothing_hostile_leaves_the_catalogue(mirror: Mirror) -> None:
     hostile = "</script><script>alert(1)</script>\u2028\u202e\x00\"'&"
-    change(home, "UPDATE slides SET project_id = ?, primary_site = ?", hostile, hostile)
-    change(home, "UPDATE images SET error = ?, source = ?, mpp_x = 9e999", "x" * 10**6, hostile)
-    change(home, "UPDATE releases SET release = ?", hostile)
-    build(home, quiet)
-    for name, (content, _) in files(home).items():
+    change(mirror, "UPDATE slides SET project_id = ?, primary_site = ?", hostile, hostile)
+    change(mirror, "UPDATE images SET error = ?, source = ?, mpp_x = 9e999", "x" * 10**6, hostile)
+    change(mirror, "UPDATE releases SET release = ?", hostile)
+    build(mirror, quiet)
+    for name, (content, _) in files(mirror).items():
         assert content.isascii() or name.endswith(".html") or "data" not in name
         assert b"<script>alert" not in content
         assert "\u202e".encode() not in content and b"\x00" not in content
@@ -206,11 +206,11 @@ def test_nothing_hostile_leaves_the_catalogue(home: Home) -> None:
 @pytest.mark.parametrize(
     "path", ["../a.png", "images/../../a.png", "/etc/a.png", "https://x.org/a.png", "images", "a"]
 )
-def test_no_path_leads_out_of_the_images(home: Home, path: str) -> None:
+def test_no_path_leads_out_of_the_images(mirror: Mirror, path: str) -> None:
     assert not is_inside(path)
-    (home.root.parent / "a.png").write_bytes(b"secret")
-    change(home, "UPDATE images SET path = ?", path)
-    assert build(home, quiet).thumbnails == 0
+    (mirror.root.parent / "a.png").write_bytes(b"secret")
+    change(mirror, "UPDATE images SET path = ?", path)
+    assert build(mirror, quiet).thumbnails == 0
 
 
 def test_texts_that_no_browser_could_hold_are_made_harmless() -> None:
@@ -225,14 +225,14 @@ def test_projects_have_files_of_their_own() -> None:
 
 
 def test_an_empty_mirror_has_a_gallery(tmp_path: Path) -> None:
-    home = crowd(tmp_path / "empty", 0)
-    assert build(home, quiet).slides == 0
-    assert b"No slide has failed" in files(home)["overview.html"][0]
+    mirror = crowd(tmp_path / "empty", 0)
+    assert build(mirror, quiet).slides == 0
+    assert b"No slide has failed" in files(mirror)["overview.html"][0]
 
 
-def test_only_its_own_scripts_may_run(home: Home) -> None:
-    build(home, quiet)
-    for name, (content, _) in files(home).items():
+def test_only_its_own_scripts_may_run(mirror: Mirror) -> None:
+    build(mirror, quiet)
+    for name, (content, _) in files(mirror).items():
         if name.endswith(".html"):
             text = content.decode()
             assert "default-src 'none'; script-src 'self' file:;" in text
@@ -243,57 +243,57 @@ def test_only_its_own_scripts_may_run(home: Home) -> None:
 # What is made again --------------------------------------------------------------
 
 
-def test_nothing_is_made_again_without_need(home: Home) -> None:
-    build(home, quiet)
-    before = files(home)
-    made = build(home, quiet)
+def test_nothing_is_made_again_without_need(mirror: Mirror) -> None:
+    build(mirror, quiet)
+    before = files(mirror)
+    made = build(mirror, quiet)
     assert (made.files, made.thumbnails) == (0, 0)
-    assert files(home) == before
+    assert files(mirror) == before
 
 
-def test_only_the_pack_of_a_changed_image_is_made_again(home: Home) -> None:
-    build(home, quiet)
-    before = files(home)
+def test_only_the_pack_of_a_changed_image_is_made_again(mirror: Mirror) -> None:
+    build(mirror, quiet)
+    before = files(mirror)
     ((name, project, path), *_) = rows(
-        home.root, "SELECT file_name, project_id, path FROM mirror WHERE status = 'done'"
+        mirror.root, "SELECT file_name, project_id, path FROM mirror WHERE status = 'done'"
     )
-    (home.root / str(path)).unlink()
-    Image.new("RGB", (50, 50), "red").save(home.root / str(path))
-    change(home, "UPDATE images SET sha256 = ? WHERE file_name = ?", "cd" * 32, name)
-    made = build(home, quiet)
+    (mirror.root / str(path)).unlink()
+    Image.new("RGB", (50, 50), "red").save(mirror.root / str(path))
+    change(mirror, "UPDATE images SET sha256 = ? WHERE file_name = ?", "cd" * 32, name)
+    made = build(mirror, quiet)
     assert made.thumbnails == 1
-    changed = written(before, files(home))
+    changed = written(before, files(mirror))
     assert {each.split("/")[0] for each in changed} == {"thumbnails", "facts"}
     assert len(changed) == 2
     assert all(str(project) in each for each in changed)
 
 
-def test_slides_added_to_the_sample_leave_older_packs_alone(home: Home) -> None:
-    change(home, "UPDATE slides SET project_id = 'TCGA-OV'")
+def test_slides_added_to_the_sample_leave_older_packs_alone(mirror: Mirror) -> None:
+    change(mirror, "UPDATE slides SET project_id = 'TCGA-OV'")
     change(
-        home,
+        mirror,
         "DELETE FROM images WHERE file_name IN (SELECT file_name FROM sample WHERE rank > 120)",
     )
-    build(home, quiet)
-    before = files(home)
-    change(home, "INSERT INTO images (file_name) SELECT file_name FROM sample WHERE rank > 120")
-    build(home, quiet)
-    packs = {name for name in written(before, files(home)) if "/" in name}
+    build(mirror, quiet)
+    before = files(mirror)
+    change(mirror, "INSERT INTO images (file_name) SELECT file_name FROM sample WHERE rank > 120")
+    build(mirror, quiet)
+    packs = {name for name in written(before, files(mirror)) if "/" in name}
     assert packs == {"facts/TCGA-OV-2.js"}
 
 
-def test_an_image_that_cannot_be_read_is_tried_again(home: Home) -> None:
-    ((path,), *_) = rows(home.root, "SELECT path FROM mirror WHERE status = 'done'")
+def test_an_image_that_cannot_be_read_is_tried_again(mirror: Mirror) -> None:
+    ((path,), *_) = rows(mirror.root, "SELECT path FROM mirror WHERE status = 'done'")
     # Of its own, so that no other slide's thumbnail does as well.
-    change(home, "UPDATE images SET sha256 = ? WHERE path = ?", "cd" * 32, path)
-    there = home.root / str(path)
+    change(mirror, "UPDATE images SET sha256 = ? WHERE path = ?", "cd" * 32, path)
+    there = mirror.root / str(path)
     there.rename(there.with_suffix(".away"))
-    assert build(home, quiet).unreadable == 1
-    assert build(home, quiet).unreadable == 1
+    assert build(mirror, quiet).unreadable == 1
+    assert build(mirror, quiet).unreadable == 1
     there.with_suffix(".away").rename(there)
-    made = build(home, quiet)
+    made = build(mirror, quiet)
     assert (made.thumbnails, made.unreadable) == (1, 0)
-    assert build(home, quiet).files == 0
+    assert build(mirror, quiet).files == 0
 
 
 HEAD = "// made of unfinished\n"
@@ -310,63 +310,63 @@ HEAD = "// made of unfinished\n"
         f"{HEAD},{'[' * 100_000});",
     ],
 )
-def test_a_pack_that_is_not_ours_is_made_anew(home: Home, text: str) -> None:
-    build(home, quiet)
-    before = files(home)
-    for path in (home.root / "gallery" / "thumbnails").iterdir():
+def test_a_pack_that_is_not_ours_is_made_anew(mirror: Mirror, text: str) -> None:
+    build(mirror, quiet)
+    before = files(mirror)
+    for path in (mirror.root / "gallery" / "thumbnails").iterdir():
         path.write_text(text)
-    build(home, quiet)
-    assert {name: content for name, (content, _) in files(home).items()} == {
+    build(mirror, quiet)
+    assert {name: content for name, (content, _) in files(mirror).items()} == {
         name: content for name, (content, _) in before.items()
     }
 
 
-def test_packs_that_no_slide_is_in_any_more_are_removed(home: Home) -> None:
-    build(home, quiet)
-    stray = home.root / "gallery" / "facts" / ".TCGA-OV-0.js.part"
+def test_packs_that_no_slide_is_in_any_more_are_removed(mirror: Mirror) -> None:
+    build(mirror, quiet)
+    stray = mirror.root / "gallery" / "facts" / ".TCGA-OV-0.js.part"
     stray.write_text("half")
-    (home.root / "gallery" / "mine.txt").write_text("kept")
-    change(home, "UPDATE slides SET project_id = 'TCGA-UVM' WHERE project_id = 'TCGA-OV'")
-    build(home, quiet)
-    names = set(files(home))
+    (mirror.root / "gallery" / "mine.txt").write_text("kept")
+    change(mirror, "UPDATE slides SET project_id = 'TCGA-UVM' WHERE project_id = 'TCGA-OV'")
+    build(mirror, quiet)
+    names = set(files(mirror))
     assert not [name for name in names if "TCGA-OV" in name]
     assert {"facts/TCGA-UVM-0.js", "mine.txt"} <= names
 
 
 def test_a_gallery_killed_at_any_moment_has_no_half_file(tmp_path: Path) -> None:
-    home = crowd(tmp_path / "mirror", 400)
+    mirror = crowd(tmp_path / "mirror", 400)
     for delay in (0.2, 0.35, 0.5, 0.7, 0.9):
-        with started("--mirror", home.root, "gallery") as process:
+        with started("--mirror", mirror.root, "gallery") as process:
             time.sleep(delay)
             process.send_signal(signal.SIGKILL)
-        folder = home.root / "gallery"
+        folder = mirror.root / "gallery"
         for path in folder.rglob("*.js") if folder.exists() else ():
             text = path.read_bytes()
             assert text.endswith(b"\n"), path
             if text.startswith(b"// made of"):
                 handed(text)
-    result: Made = build(home, quiet)
+    result: Made = build(mirror, quiet)
     assert result.slides == 400
-    assert not list((home.root / "gallery").rglob("*.part"))
-    assert len(shown(home, "thumbnails")) == len(
-        column(home.root, "SELECT 1 FROM mirror WHERE status = 'done'")
+    assert not list((mirror.root / "gallery").rglob("*.part"))
+    assert len(shown(mirror, "thumbnails")) == len(
+        column(mirror.root, "SELECT 1 FROM mirror WHERE status = 'done'")
     )
 
 
-def test_two_runs_do_not_meet(home: Home) -> None:
-    build(home, quiet)
-    with Lock(home.root / "gallery" / ".lock", "gallery"), pytest.raises(Locked):
-        build(home, quiet)
+def test_two_runs_do_not_meet(mirror: Mirror) -> None:
+    build(mirror, quiet)
+    with Lock(mirror.root / "gallery" / ".lock", "gallery"), pytest.raises(Locked):
+        build(mirror, quiet)
 
 
-def test_a_gallery_that_leads_elsewhere_is_refused(home: Home, tmp_path: Path) -> None:
+def test_a_gallery_that_leads_elsewhere_is_refused(mirror: Mirror, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
-    (home.root / "gallery").symlink_to(tmp_path / "elsewhere")
+    (mirror.root / "gallery").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UsageError):
-        build(home, quiet)
-    (home.root / "gallery").unlink()
-    (home.root / "gallery").write_text("a file")
-    assert run("--mirror", home.root, "gallery").code == 2
+        build(mirror, quiet)
+    (mirror.root / "gallery").unlink()
+    (mirror.root / "gallery").write_text("a file")
+    assert run("--mirror", mirror.root, "gallery").code == 2
 
 
 # The command ---------------------------------------------------------------------
@@ -384,9 +384,9 @@ def test_it_is_made_while_an_update_runs(small_gdc: StandIn, tmp_path: Path) -> 
     assert told.startswith(f"12 slides in {root / 'gallery' / 'index.html'}: ")
 
 
-def test_images_without_a_thumbnail_are_told(home: Home) -> None:
-    ((path,), *_) = rows(home.root, "SELECT path FROM mirror WHERE status = 'done'")
-    (home.root / str(path)).unlink()
-    result = run("--mirror", home.root, "gallery")
+def test_images_without_a_thumbnail_are_told(mirror: Mirror) -> None:
+    ((path,), *_) = rows(mirror.root, "SELECT path FROM mirror WHERE status = 'done'")
+    (mirror.root / str(path)).unlink()
+    result = run("--mirror", mirror.root, "gallery")
     assert result.code == 0
     assert result.sentence.startswith("1 image ") and "verify" in result.sentence

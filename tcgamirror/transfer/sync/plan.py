@@ -16,7 +16,7 @@ from typing import Self
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.rows import are_different
-from tcgamirror.mirror.directory import CATALOGUE, FIXED, Home
+from tcgamirror.mirror.directory import CATALOGUE, FIXED, Mirror
 from tcgamirror.mirror.settings import FILE_NAME, Settings, target
 from tcgamirror.model.errors import BadSettings, Damaged, ExitCode, UsageError
 from tcgamirror.model.slide import ImageFormat, Resample, Status
@@ -261,9 +261,9 @@ def check_target(source: Publisher, root: Path, fixed: str) -> bool:
     """Whether there is a mirror, of the same images. Raises BadSettings for one of others."""
     if not (root / FILE_NAME).exists():
         return False
-    home = Home.find(root, above=False)
+    mirror = Mirror.find(root, above=False)
     with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
-        same_target(fixed, catalogue.fact(FIXED) or home.settings.fixed, source.name, root)
+        same_target(fixed, catalogue.fact(FIXED) or mirror.settings.fixed, source.name, root)
     return True
 
 

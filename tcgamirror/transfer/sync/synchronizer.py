@@ -20,11 +20,11 @@ from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
-from tcgamirror.mirror.directory import CATALOGUE, LOCK, WORK, Home
+from tcgamirror.mirror.directory import CATALOGUE, LOCK, WORK, Mirror
 from tcgamirror.mirror.lockfile import MOST_BYTES as MOST_LOCK
-from tcgamirror.mirror.lockfile import lines_of, read_lock
-from tcgamirror.mirror.orphans import remove_unfinished
-from tcgamirror.mirror.outage import SITE_DOWN_AFTER, Tally
+from tcgamirror.mirror.lockfile import lock_lines, read_lock
+from tcgamirror.mirror.orphans import remove_partial_files
+from tcgamirror.mirror.outage import SITE_DOWN_AFTER, OutcomeCounts
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings, read_settings
 from tcgamirror.mirror.settings import MOST_BYTES as MOST_SETTINGS
@@ -133,7 +133,7 @@ class _Sync:
         self._found: dict[str, str] = {}
         self._kept: int | None = None
         self._adopted = self._fetched = self._bytes = 0
-        self._tally = Tally()
+        self._tally = OutcomeCounts()
         self._failed: dict[str, Failure] = {}
 
     def run(self) -> Synced:
@@ -204,7 +204,7 @@ class _Sync:
             (self._root / CATALOGUE).unlink(missing_ok=True)
         with replacing(begun) as file:
             file.write(_BEGUN)
-        Home.create(self._root, settings, lock)
+        Mirror.create(self._root, settings, lock)
         begun.unlink()
 
     def _settings_there(self, source: Folder, fixed: str) -> tuple[Settings, Iterable[bytes]]:
@@ -215,7 +215,7 @@ class _Sync:
             if settings.lock is None:
                 return settings, ()
             lock = read_lock(source.small(settings.lock, self._folder, MOST_LOCK))
-            return replace(settings, lock=LOCKED), lines_of(lock)
+            return replace(settings, lock=LOCKED), lock_lines(lock)
         except (BadSettings, BadLockFile) as error:
             # They name the copy, which is soon gone.
             told = str(error).replace(str(self._folder), source.name)
@@ -353,7 +353,7 @@ class _Sync:
         )
         if not self._failed:
             with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
-                remove_unfinished(Home.find(root, above=False), catalogue)
+                remove_partial_files(Mirror.find(root, above=False), catalogue)
             State(self._source.name, seen, digest(root / CATALOGUE, "sha256"), others).keep(root)
         return Synced(
             dry_run=False,

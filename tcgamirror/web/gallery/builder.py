@@ -8,7 +8,7 @@ from importlib.resources import files as resources
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.mirror.directory import CATALOGUE, GALLERY, Home
+from tcgamirror.mirror.directory import CATALOGUE, GALLERY, Mirror
 from tcgamirror.model.errors import UsageError
 from tcgamirror.system import files, lock
 from tcgamirror.system.parallel import cores, in_batches
@@ -37,40 +37,40 @@ class Made:
     files: int
 
 
-def build(home: Home, on_progress: Callable[[int, int], None]) -> Made:
+def build(mirror: Mirror, on_progress: Callable[[int, int], None]) -> Made:
     """Makes the gallery of a mirror, each of its files in one step.
 
     on_progress: told how many of how many thumbnails there are. Raises Locked
     if another run makes it, UsageError where `gallery` is no directory of its own,
     DiskFull, Damaged.
     """
-    folder = home.root / GALLERY
+    folder = mirror.root / GALLERY
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise UsageError(f"{folder} is no directory of the mirror: move it away first")
     with lock.Lock(folder / LOCK, GALLERY):
-        with Catalogue.open(home.root / CATALOGUE, read_only=True) as catalogue:
+        with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
             entries = read_entries(catalogue)
             figures = read_figures(catalogue, entries)
-        return _Gallery(home, folder, entries).build(figures, on_progress)
+        return _Gallery(mirror, folder, entries).build(figures, on_progress)
 
 
 class _Gallery:
     """One run of `build`."""
 
-    def __init__(self, home: Home, folder: Path, entries: Entries) -> None:
-        self._home = home
+    def __init__(self, mirror: Mirror, folder: Path, entries: Entries) -> None:
+        self._mirror = mirror
         self._folder = folder
         self._entries = entries
         self._packs = packs.packs(entries)
         self._written = self._thumbnails = self._unreadable = 0
 
     def build(self, figures: Figures, on_progress: Callable[[int, int], None]) -> Made:
-        about = {"target": self._home.settings.fixed, "release": figures.counts.release}
+        about = {"target": self._mirror.settings.fixed, "release": figures.counts.release}
         self._write(self._facts())
         self._write(self._thumbnail_packs(on_progress))
         index = packs.index_script(self._entries, self._packs, about)
         self._write(_changed([Script.of(self._folder / "index.js", index)]))
-        self._put_pages(pages.all_pages(self._home.settings.fixed, figures))
+        self._put_pages(pages.all_pages(self._mirror.settings.fixed, figures))
         # Last: a page that is open still asks for the packs its index names.
         self._remove_others()
         return Made(
@@ -120,7 +120,7 @@ class _Gallery:
 
         def made(step: _Step) -> str | None:
             _, image = step
-            return None if image is None else maker.of(self._home.root / image.path)
+            return None if image is None else maker.of(self._mirror.root / image.path)
 
         total, got = sum(len(pack.images) for pack in due), 0
         on_progress(got, total)
