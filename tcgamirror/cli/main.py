@@ -42,6 +42,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "sync": ("transfer", "sync"),
     "serve": ("web", "serve"),
     "doctor": ("support", "doctor"),
+    "help": ("help", "help_topic"),
     "licenses": ("support", "licenses"),
     "completion": ("support", "completion"),
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tcgamirror import __version__
 from tcgamirror.cli.common import Parser, add_command, say_log
+from tcgamirror.cli.help import HELP
 from tcgamirror.cli.init import INIT, say_init
 from tcgamirror.cli.lock import LOCK
 from tcgamirror.cli.schedule import SCHEDULE
@@ -100,6 +101,8 @@ def grammar() -> argparse.ArgumentParser:
         "--time", default="02:15", metavar="HH:MM", help="local time of day (default: 02:15)"
     )
     say_helping(commands)
+    show_help = add_command(commands, "help", "the manual, or a command's --help", HELP)
+    show_help.add_argument("topic", nargs="?", metavar="TOPIC", help="default: list the pages")
     return parser
 
 

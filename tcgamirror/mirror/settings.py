@@ -283,7 +283,7 @@ class _Table:
 
     def end(self) -> None:
         for key in self._left:
-            raise BadSettings(f"{self._name}.{key:.80} is no setting; see the list in README")
+            raise BadSettings(f"{self._name}.{key:.80} is no setting; see tcgamirror help settings")
 
 
 def read_settings(path: Path) -> Settings:
@@ -308,7 +308,7 @@ def read_settings(path: Path) -> Settings:
 def _parsed(file: Mapping[str, object]) -> Settings:
     for name in file:
         if name not in ("target", "sample", "fetch", "gdc", "network"):
-            raise BadSettings(f"[{name:.80}] is no table of settings; see the list in README")
+            raise BadSettings(f"[{name:.80}] is no table of settings; see tcgamirror help settings")
     wanted, sample, fetch, gdc, network = (
         _Table(file, name) for name in ("target", "sample", "fetch", "gdc", "network")
     )

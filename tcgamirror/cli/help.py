@@ -1,0 +1,86 @@
+"""`help`: the pages of the manual, and the --help of each command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib.resources import files
+
+from tcgamirror.model.errors import ExitCode, UsageError
+
+HELP = """\
+Without TOPIC, lists the manual's pages. TOPIC is a page or a command.
+
+examples:
+  tcgamirror help
+  tcgamirror help settings
+  tcgamirror help update"""
+
+TOPICS = (
+    *("usage", "settings", "catalogue", "operations", "transfer", "cluster"),
+    "development",
+)
+"""Pages of the manual, in the order of the list."""
+
+_PAGER = "less"
+_LESS = "FRX"
+"""Options of `less`: end on a text of one screen, and leave it there (as git does)."""
+
+
+def help_topic(args: argparse.Namespace) -> ExitCode:
+    """Show the list of pages, one page, or a command's --help."""
+    _show(_text(args.topic, _commands(args.parser)))
+    return ExitCode.DONE
+
+
+def page(topic: str) -> str:
+    """Return the Markdown text of a page."""
+    return (files("tcgamirror") / "manual" / f"{topic}.md").read_text(encoding="utf-8")
+
+
+def summary(topic: str) -> str:
+    """Return the sentence below the title of a page."""
+    return page(topic).splitlines()[2]
+
+
+def _text(topic: str | None, commands: Mapping[str, argparse.ArgumentParser]) -> str:
+    if topic is None:
+        width = max(map(len, TOPICS))
+        lines = [f"  {name:{width}}  {summary(name)}\n" for name in TOPICS]
+        return f"Pages of the manual:\n{''.join(lines)}\ntcgamirror help TOPIC shows one.\n"
+    if topic in TOPICS:
+        return page(topic)
+    if topic in commands:
+        return commands[topic].format_help()
+    near = get_close_matches(topic, [*TOPICS, *commands], n=1)
+    remedy = f"Did you mean {near[0]}?" if near else "See tcgamirror help for the pages."
+    raise UsageError(f"help: no page or command {topic!r}. {remedy}")
+
+
+def _commands(parser: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
+    """Return the parser of each command."""
+    (action,) = (each for each in parser._actions if isinstance(each, argparse._SubParsersAction))
+    return action.choices
+
+
+def _show(text: str) -> None:
+    """Show text by the pager on a terminal; write it to stdout elsewhere."""
+    pager = shlex.split(os.environ.get("PAGER") or _PAGER)
+    if sys.stdout.isatty() and pager:
+        # Ctrl-C belongs to the pager.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            environment = {"LESS": _LESS, **os.environ}
+            subprocess.run(pager, input=text.encode(), env=environment, check=False)
+            return
+        except OSError:
+            pass  # No such program.
+        finally:
+            signal.signal(signal.SIGINT, before)
+    print(text, end="")

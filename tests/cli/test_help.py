@@ -1,0 +1,257 @@
+"""Hold the manual to the code: its lists are complete, its examples run, `help` shows it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pty
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.cli.help import TOPICS
+from tcgamirror.cli.parser import grammar
+from tcgamirror.mirror.settings import Settings, format_settings
+from tcgamirror.model.errors import ExitCode
+from tcgamirror.model.slide import Target
+from tests.gdc import StandIn, listed, made_up_name
+from tests.support import documents
+from tests.support.command import program, run, succeeded, surroundings
+from tests.support.documents import MANUAL, PAGES, README, Example, Shell, examples, table
+from tests.support.mirrors import PROJECTS, SITES, made, rows, updated
+from tests.support.slides import SlideSpec, make_slide
+
+SHELL, PYTHON, CONSOLE, PLAIN = "sh", "python", "console", ""
+FRESH = ("README", "usage")
+"""Pages whose examples begin in an empty folder."""
+
+NOT_RUN = {
+    "README": ["install"],
+    "catalogue": ["datasette"],
+    "development": ["checkout", "checkout"],
+    "transfer": ["ssh", "server"],
+}
+"""Reasons for which examples are not run, by page, so that another one is seen."""
+
+DOCUMENTS = {"README": README, **PAGES}
+README_LINES = 150
+SUMMARY_CHARACTERS = 72
+LISTED, UNKNOWN = 13, 11
+"""Slides of the README's GDC, and the number of the one that does not state its resolution."""
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    (action,) = (
+        each for each in grammar()._actions if isinstance(each, argparse._SubParsersAction)
+    )
+    return dict(action.choices)
+
+
+def names(cells: list[list[str]]) -> list[str]:
+    """Return the names in backticks of a table's first column."""
+    return [name for row in cells for name in re.findall(r"`([^`]+)`", row[0])]
+
+
+# The lists -------------------------------------------------------------------
+
+
+def test_the_pages_are_those_that_help_lists() -> None:
+    assert set(TOPICS) == set(PAGES)
+
+
+@pytest.mark.parametrize("name", TOPICS)
+def test_a_page_begins_with_its_title_and_one_sentence(name: str) -> None:
+    title, blank, sentence, end, *_ = PAGES[name].read_text(encoding="utf-8").splitlines()
+    assert title.lower() == f"# {name}"
+    assert (blank, end) == ("", "")
+    assert sentence.endswith(".") and len(sentence) <= SUMMARY_CHARACTERS, sentence
+
+
+def test_readme_is_short() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= README_LINES
+
+
+@pytest.mark.parametrize("page", [README, MANUAL / "usage.md"], ids=["README", "usage"])
+def test_every_command_is_listed(page: Path) -> None:
+    assert sorted(names(table(page, "Commands"))) == sorted(commands())
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [("mpp", Target(mpp=15.0, max_size=None)), ("max_size", Target(mpp=None, max_size=2048))],
+)
+def test_every_setting_is_listed_with_its_default(name: str, target: Target) -> None:
+    defaults = tomllib.loads(format_settings(Settings(target)))
+    del defaults["target"][name]
+    for heading, settings in defaults.items():
+        cells = table(MANUAL / "settings.md", f"[{heading}]")
+        written = {key.strip("`"): default for key, _, default in cells}
+        sizes = {"mpp", "max_size"} & set(written)
+        assert sizes == ({"mpp", "max_size"} if heading == "target" else set())
+        assert set(written) - sizes == set(settings)
+        for key, value in settings.items():
+            assert tomllib.loads(f"is = {written[key].strip('`')}") == {"is": value}, key
+
+
+def test_every_column_of_the_view_is_listed_in_its_order(tmp_path: Path) -> None:
+    with Catalogue.create(tmp_path / "catalogue.db"):
+        pass
+    columns = [name for (name,) in rows(tmp_path, "select name from pragma_table_info('mirror')")]
+    assert names(table(MANUAL / "catalogue.md", "The view `mirror`")) == columns
+
+
+def test_every_table_is_listed(tmp_path: Path) -> None:
+    with Catalogue.create(tmp_path / "catalogue.db"):
+        pass
+    tables = {
+        name for (name,) in rows(tmp_path, "select name from sqlite_schema where type = 'table'")
+    }
+    assert set(names(table(MANUAL / "catalogue.md", "Tables"))) == tables
+
+
+def test_every_exit_code_is_listed() -> None:
+    codes = [int(row[0]) for row in table(MANUAL / "usage.md", "Exit codes")]
+    assert codes == [int(code) for code in ExitCode]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_to_files(name: str) -> None:
+    path = DOCUMENTS[name]
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (path.parent / target).exists(), target
+
+
+# The examples ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def gdc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
+    """A stand-in with 13 small slides of three projects, one of unknown resolution."""
+    folder = tmp_path_factory.mktemp("listed")
+    files = []
+    for number in range(LISTED):
+        mpp = None if number == UNKNOWN else 0.252
+        spec = SlideSpec(
+            width=500 + 8 * number,
+            height=400,
+            downsamples=(1, 4),
+            thumbnail=False,
+            mpp=mpp,
+            app_mag=None,
+        )
+        files.append(
+            listed(
+                make_slide(folder / f"{number}.svs", spec),
+                file_name=made_up_name(str(number)),
+                project_id=PROJECTS[number % len(PROJECTS)],
+                primary_site=SITES[number % len(SITES)],
+            )
+        )
+    with StandIn(files) as gdc:
+        yield gdc
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, gdc: StandIn) -> Path:
+    """A mirror that is done."""
+    root = made(tmp_path_factory.mktemp("finished") / "tcga", gdc, slides=6)
+    updated(root)
+    return root
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_examples_run(tmp_path: Path, gdc: StandIn, finished: Path, name: str) -> None:
+    shell = Shell(tmp_path, gdc)
+    if name not in FRESH:
+        shutil.copytree(finished, shell.folder / "tcga")
+    missing = []
+    for example in examples(DOCUMENTS[name]):
+        if example.language == PLAIN or example.not_run is not None:
+            continue
+        if documents.is_missing(example):
+            missing.append(example.needs)
+        elif example.language == CONSOLE:
+            compare(shell, example)
+        else:
+            shell.perform(example)
+    if missing:
+        pytest.skip(f"examples not run: there is no {', '.join(map(str, missing))}")
+
+
+def compare(shell: Shell, example: Example) -> None:
+    """Fail unless the commands print what the page shows, but for sizes, times and paths."""
+    for command, shown in documents.sessions(example):
+        assert masked(shell.run(command)) == masked(shown), command
+
+
+def masked(text: str) -> list[str]:
+    """Return the lines without what differs from run to run."""
+    text = re.sub(r"[0-9-]+T[0-9:]+Z", "TIME", text)
+    text = re.sub(r"\d+(\.\d+)? (B|kB|MB|s)\b", "AMOUNT", text)
+    text = re.sub(r"/\S+/", "/", text)
+    return [" ".join(line.split()) for line in text.strip().splitlines()]
+
+
+def test_examples_that_are_not_run_are_counted() -> None:
+    reasons = {
+        name: [example.not_run for example in examples(path) if example.not_run]
+        for name, path in DOCUMENTS.items()
+    }
+    assert {name: found for name, found in reasons.items() if found} == NOT_RUN
+
+
+def test_every_example_is_of_a_kind_that_is_run() -> None:
+    kinds = {each.language for path in DOCUMENTS.values() for each in examples(path)}
+    assert kinds <= {SHELL, PYTHON, CONSOLE, PLAIN}
+
+
+# The command -----------------------------------------------------------------
+
+
+def test_help_lists_the_pages() -> None:
+    told = succeeded("help").out
+    assert all(f"  {name}" in told for name in TOPICS)
+
+
+@pytest.mark.parametrize("name", TOPICS)
+def test_help_shows_a_page(name: str) -> None:
+    assert succeeded("help", name).out == PAGES[name].read_text(encoding="utf-8")
+
+
+def test_help_shows_the_help_of_a_command() -> None:
+    assert succeeded("help", "verify").out == succeeded("verify", "--help").out
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("setings", "settings"), ("verfy", "verify"), ("qqqqq", "tcgamirror help")]
+)
+def test_a_misspelt_topic_is_answered_with_the_nearest_one(typed: str, meant: str) -> None:
+    result = run("help", typed)
+    assert result.code == int(ExitCode.USAGE_ERROR)
+    assert repr(typed) in result.sentence and meant in result.sentence
+
+
+@pytest.mark.parametrize(
+    ("pager", "begin"), [("sed s/^/PAGED:/", "PAGED:# Cluster"), ("no-such-pager", "# Cluster")]
+)
+def test_help_shows_a_page_by_the_pager_on_a_terminal(pager: str, begin: str) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*program(), "help", "cluster"], stdout=theirs, env=surroundings({"PAGER": pager})
+    )
+    os.close(theirs)
+    with open(ours, "rb", buffering=0) as terminal:  # noqa: PTH123
+        shown = b""
+        try:
+            while piece := terminal.read(65536):
+                shown += piece
+        except OSError:
+            pass  # Linux says by EIO that the other end is closed.
+    assert process.wait(timeout=30) == 0
+    assert shown.decode().replace("\r", "").startswith(begin)
