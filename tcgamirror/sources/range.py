@@ -106,27 +106,17 @@ class RemoteFile:
             self.fetch([Span(span.start, ahead)])
         return self.partial.read(span)
 
-    def lacks(self, spans: Iterable[Span]) -> int:
-        """Return the bytes that `fetch` would move for `spans`."""
-        return sum(span.length for span in self._missing(spans))
-
     def fetch(self, spans: Iterable[Span]) -> None:
         """Has all of `spans`, in as few requests as is cheap, several at a time.
 
         Raises BadSlide, before anything is asked for, if one does not lie in the file.
         """
-        missing = self._missing([*spans, *self._along])
+        missing = _missing(self.partial, [*spans, *self._along])
         self._along = ()
         if missing and missing[-1].stop > self.size:
             raise BadSlide(f"bytes {missing[-1]} are outside of the file ({self.size} bytes)")
         parts = (part for span in missing for part in _parts(span))
         each(self._fetch_part, parts, AT_ONCE, "range")
-
-    def _missing(self, spans: Iterable[Span]) -> list[Span]:
-        """Return what is to be fetched for `spans`: small gaps come along, nothing comes twice."""
-        had = self.partial.had
-        wanted = coalesce((gap for span in spans for gap in had.gaps(span)), GAP)
-        return [gap for span in wanted for gap in had.gaps(span)]
 
     def _fetch_part(self, span: Span) -> None:
         part = self._transport.span(
@@ -146,6 +136,13 @@ class RemoteFile:
                 self._etag = etag
             elif etag != self._etag:
                 raise ChangedFile(f"{place(self._url)}: the file was replaced meanwhile")
+
+
+def _missing(partial: SparseFile, spans: Iterable[Span]) -> list[Span]:
+    """Return what is to be fetched for `spans`: small gaps come along, nothing comes twice."""
+    had = partial.had
+    wanted = coalesce((gap for span in spans for gap in had.gaps(span)), GAP)
+    return [gap for span in wanted for gap in had.gaps(span)]
 
 
 def _parts(span: Span) -> list[Span]:
@@ -174,40 +171,49 @@ class Range:
             def fetch(file: RemoteFile) -> None:
                 _fetch_level(file, target, lease)
 
-            def fetched_from(origin: Origin) -> Origin:
-                self._at_one_version(origin, sized, lease.folder, meter, fetch)
-                return origin
-
             sized = self._sized(slide, meter)
-            origin = self._first(fetched_from)
-            with self._partial(sized, lease.folder) as partial:
-                file = self._remote(origin, sized, lease.folder, partial, meter)
-                finer = self._fetching_finer(origin, file)
-                with opened(partial, target, lease.folder, fetch=finer) as ready:
-                    yield ready
+            self._from_origins(sized, lease.folder, meter, fetch)
+            try:
+                with self._partial(sized, lease.folder) as partial:
+                    finer = self._fetching_finer(sized, lease.folder, partial, meter)
+                    with opened(partial, target, lease.folder, fetch=finer) as ready:
+                        yield ready
+            except ChangedFile:
+                # The next try begins anew: what is there is of the file before.
+                clear(lease.folder)
+                raise
 
-    def _fetching_finer(self, origin: Origin, file: RemoteFile) -> Fetch:
-        """Return what fetches from finer levels, from the origin that gave the level itself.
+    def _fetching_finer(
+        self, slide: Slide, folder: Path, partial: SparseFile, meter: Meter
+    ) -> Fetch:
+        """Return what fetches from finer levels, from the first origin that gives them.
 
         It raises UnsupportedSlide, before anything is asked for, where so much would be
         moved that another source is cheaper. `work/` may so hold more than was granted.
         """
-        share = max(file.size // SHARE_FOR_PATCHES, ALWAYS_FOR_PATCHES)
+        share = max(partial.size // SHARE_FOR_PATCHES, ALWAYS_FOR_PATCHES)
         most, moved = min(MOST_FOR_PATCHES, share), 0
 
         def fetch(spans: Sequence[Span]) -> None:
             nonlocal moved
-            moved += file.lacks(spans)
+            moved += sum(span.length for span in _missing(partial, spans))
             if moved > most:
                 raise UnsupportedSlide(
                     f"the level lacks tiles whose place takes {moved:,} bytes of finer levels, "
                     f"and {most:,} are the most"
                 )
-            try:
-                file.fetch(spans)
-            except NetworkError as error:
-                self._origins.failed(origin, error)
-                raise
+
+            def fetched_from(origin: Origin) -> ChangedFile | None:
+                try:
+                    self._remote(origin, slide, folder, partial, meter).fetch(spans)
+                except ChangedFile as error:
+                    # No other origin's bytes make the file before whole.
+                    return error
+                return None
+
+            changed = self._first(fetched_from)
+            if changed is not None:
+                raise changed
 
         return fetch
 

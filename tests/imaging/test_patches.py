@@ -21,15 +21,15 @@ from tcgamirror.imaging.resample import render
 from tcgamirror.imaging.svs import Svs
 from tcgamirror.imaging.tiff import Tag
 from tcgamirror.model.byteranges import SpanSet
-from tcgamirror.model.errors import BadTile, ServerError, UnsupportedSlide
+from tcgamirror.model.errors import BadTile, ChangedFile, ServerError, UnsupportedSlide
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat, Resample, Target
 from tcgamirror.net.client import Transport
 from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.base import opened
-from tcgamirror.sources.range import ALWAYS_FOR_PATCHES
+from tcgamirror.sources.range import ALWAYS_FOR_PATCHES, Range
 from tcgamirror.sources.whole import LocalFile
-from tests.gdc import Fault, StandIn, listed
+from tests.gdc import Fault, Listed, StandIn, listed
 from tests.support.command import run, succeeded
 from tests.support.fetching import SHORT, asked, by_range, by_whole, level_target, made, slide_of
 from tests.support.levels import by_openslide, fault, from_base, slide_at, tile_spans, worst_block
@@ -270,6 +270,16 @@ def test_the_bases_counts_take_no_round_trip_of_their_own(
     assert min(abs(own - other) for other in others) < gdc.delay / 2
 
 
+def fail_while_tiles_are_read(gdc: StandIn, source: Range, file: Listed) -> None:
+    """Leave a slide whose level is there, and nothing of what its tiles are to be rendered from."""
+    with (
+        pytest.raises(ServerError),
+        source.open(slide_of(file), FINE, Meter()) as ready,
+    ):
+        gdc.faults.add(Fault(file.file_id, "503", retry_after=None))
+        list(render(ready.tiles, ready.rendition.size))
+
+
 def test_a_failure_while_tiles_are_read_keeps_what_was_fetched(
     transport: Transport, tmp_path: Path
 ) -> None:
@@ -279,12 +289,7 @@ def test_a_failure_while_tiles_are_read_keeps_what_was_fetched(
     file = listed(path)
     with StandIn([file]) as gdc:
         source = by_range(gdc, transport, tmp_path / "w")
-        with (
-            pytest.raises(ServerError),
-            source.open(slide_of(file), FINE, Meter()) as ready,
-        ):
-            gdc.faults.add(Fault(file.file_id, "503", retry_after=None))
-            list(render(ready.tiles, ready.rendition.size))
+        fail_while_tiles_are_read(gdc, source, file)
         before = SpanSet(asked(record for record in gdc.served if record.status == 206))
         gdc.faults.clear()
         gdc.clear()
@@ -294,6 +299,38 @@ def test_a_failure_while_tiles_are_read_keeps_what_was_fetched(
     assert worst_block(image.pixels, from_base(path, image.rendition.size)) >= LEAST[1.2]
     again = sum(span.length - sum(gap.length for gap in before.gaps(span)) for span in after)
     assert after and not again
+
+
+def test_finer_tiles_come_from_the_other_origin_where_the_first_fails(
+    transport: Transport, tmp_path: Path
+) -> None:
+    """The level itself is there by then, so that no request has told which origin answers."""
+    spec = replace(PLAIN, overwritten=frozenset({(1, 1, 1)}))
+    file = listed(make_slide(tmp_path / "slide.svs", spec))
+    with StandIn([file]) as gdc:
+        source = by_range(gdc, transport, tmp_path / "w")
+        fail_while_tiles_are_read(gdc, source, file)
+        gdc.faults.clear()
+        gdc.faults.add(Fault(file.file_id, "503", host="bucket", retry_after=None))
+        again = by_range(gdc, transport, tmp_path / "w")
+        image = made(again, slide_of(file), FINE)
+    assert image.patched == 1
+
+
+def test_a_file_replaced_before_its_finer_tiles_came_is_begun_anew(
+    transport: Transport, tmp_path: Path
+) -> None:
+    spec = replace(PLAIN, overwritten=frozenset({(1, 1, 1)}))
+    file = listed(make_slide(tmp_path / "slide.svs", spec))
+    with StandIn([file]) as gdc:
+        source = by_range(gdc, transport, tmp_path / "w")
+        fail_while_tiles_are_read(gdc, source, file)
+        gdc.faults.clear()
+        gdc.faults.add(Fault(file.file_id, "changed-etag", host="bucket"))
+        with pytest.raises(ChangedFile):
+            made(source, slide_of(file), FINE)
+        image = made(source, slide_of(file), FINE)
+    assert image.patched == 1
 
 
 def test_what_would_move_too_much_is_left_to_the_next_source(tmp_path: Path) -> None:
