@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,6 +151,43 @@ class Mirror:
                 f"{self.root / FILE_NAME} asks for images of {self.settings.fixed}, but the mirror "
                 f"was made for {fixed}: change [target] back, or make another mirror by init"
             )
+
+
+def check_work(root: Path) -> None:
+    """Raise UsageError if the mirror's `work/` is a link: what no run knows in it is removed."""
+    work = root / WORK
+    if work.is_symlink():
+        raise UsageError(
+            f"{work}: it is a link, and what it leads to would be removed. Remove the link; to "
+            "have it on another disk, mount that there"
+        )
+
+
+@contextmanager
+def scratch(root: Path, command: str) -> Iterator[Path]:
+    """Yield a folder of this run's own in the mirror's `work/`, while it holds the mirror's lock.
+
+    What a killed run left there is removed. Where no mirror comes of it, nothing is left.
+    Raises Locked, DiskFull, UsageError.
+    """
+    folder = root / WORK / command
+    made = [path for path in (root / WORK, root, *root.absolute().parents) if not path.exists()]
+    with Lock(root / LOCK, command):
+        check_work(root)
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            with room(folder):
+                make_folder(folder.parent)
+                folder.mkdir(0o700)
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                if not os.path.lexists(root / FILE_NAME):
+                    (root / LOCK).unlink()
+                for path in made:
+                    # Only what is empty goes.
+                    path.rmdir()
 
 
 def check_readable(catalogue: Path) -> None:

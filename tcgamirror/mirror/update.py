@@ -14,7 +14,7 @@ from tcgamirror.catalogue.listing import Merged
 from tcgamirror.catalogue.queue import Standing
 from tcgamirror.imaging.store import IMAGES, Store
 from tcgamirror.mirror import refresh, sample
-from tcgamirror.mirror.directory import CATALOGUE, LOCK, WORK, Mirror
+from tcgamirror.mirror.directory import CATALOGUE, LOCK, WORK, Mirror, check_work
 from tcgamirror.mirror.eventlog import EventLog
 from tcgamirror.mirror.fetch import FetchReport, Pool, Wishes, stop_conditions
 from tcgamirror.mirror.forecast import Forecast, forecast
@@ -156,6 +156,7 @@ class Run:
         # Only now: a night without work is over before these would be imported.
         from tcgamirror.mirror.ladder import build_ladder
 
+        check_work(self._mirror.root)
         for folder in (IMAGES, WORK):
             check_writable(self._mirror.root / folder)
         tally = OutcomeCounts()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -16,6 +17,9 @@ from typing import Self
 from tcgamirror.model.errors import Locked, UsageError
 from tcgamirror.system.files import make_folder, room
 from tcgamirror.system.mounts import NO_LOCKS, check_locks, no_locks
+
+_BEGINS = b'{"command":'
+"""First bytes of a lock's file, unless it is empty."""
 
 _OPENED_AT_MOST = 5
 """Times that a lock's file is opened anew because its last holder removed it meanwhile."""
@@ -55,10 +59,14 @@ class Lock:
     def _taken(self) -> int | None:
         """The lock's handle; None if the last holder has removed its file just now."""
         make_folder(self._path.parent)
-        handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = self._opened()
         try:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
                 raise UsageError(f"{self._path} is no plain file, so that no run can lock it")
+            if found.st_nlink > 1 and not _BEGINS.startswith(os.pread(handle, len(_BEGINS), 0)):
+                # A power cut may leave nonsense in a lock, but does not give it a second name.
+                raise UsageError(f"{self._path}: it is another file's second name. Remove it")
             if not _try_lock(self._path, handle):
                 raise Locked(f"another run ({self._holder(handle)}) holds {self._path.parent}")
             if _is_at(self._path, handle):
@@ -69,6 +77,17 @@ class Lock:
             raise
         os.close(handle)
         return None
+
+    def _opened(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            return os.open(self._path, flags, 0o644)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise UsageError(
+                f"{self._path}: it is a link, which a lock is not written through. Remove it"
+            ) from error
 
     def __exit__(
         self,
@@ -105,7 +124,7 @@ class Lock:
 def _is_at(path: Path, handle: int) -> bool:
     """Whether that file is the one at `path`."""
     with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(handle), path.stat())
+        return os.path.samestat(os.fstat(handle), path.lstat())
     return False
 
 

@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.rows import Having, Row, Taken, are_different, replaces
-from tcgamirror.mirror.directory import CATALOGUE, FIXED, LOCK, WORK, Mirror, check_place
+from tcgamirror.mirror.directory import CATALOGUE, FIXED, Mirror, check_place, scratch
 from tcgamirror.mirror.lockfile import formatted, parsed
 from tcgamirror.mirror.orphans import Orphan
 from tcgamirror.mirror.settings import FILE_NAME, Settings, read_settings
@@ -38,14 +37,10 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.slide import Status
 from tcgamirror.model.text import timestamp
-from tcgamirror.system.files import free_bytes, make_folder, room
-from tcgamirror.system.lock import Lock
+from tcgamirror.system.files import free_bytes
 from tcgamirror.transfer.archive.reader import Scan, check_sums, scanned
 from tcgamirror.transfer.intake import Arrivals, Wanted
 from tcgamirror.transfer.untrusted import Foreign
-
-SCRATCH = "import"
-"""In `work/`: what is looked at before anything is taken over."""
 
 _AHEAD = 86_400
 """Seconds by which another machine's clock may be ahead of this one's."""
@@ -95,7 +90,7 @@ def import_export(root: Path, source: Path | None, on_progress: Progress) -> Imp
     check_place(root)
     name = "standard input" if source is None else str(source)
     with ExitStack() as stack:
-        folder = stack.enter_context(_workplace(root))
+        folder = stack.enter_context(scratch(root, "import"))
         try:
             offer = _Offer.of(source, folder, stack)
         except BadExport as error:
@@ -136,30 +131,6 @@ def import_export(root: Path, source: Path | None, on_progress: Progress) -> Imp
         dropped=offer.dropped if new else (),
         seconds=time.monotonic() - begun,
     )
-
-
-@contextmanager
-def _workplace(root: Path) -> Iterator[Path]:
-    """A folder of this run's own in the mirror's `work/`, while it holds the mirror's lock.
-
-    What a killed import left there is removed. Where no mirror comes of it, nothing is left.
-    """
-    folder = root / WORK / SCRATCH
-    made = [path for path in (root / WORK, root, *root.absolute().parents) if not path.exists()]
-    with Lock(root / LOCK, "import"):
-        try:
-            shutil.rmtree(folder, ignore_errors=True)
-            with room(folder):
-                make_folder(folder)
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):
-                if not os.path.lexists(root / FILE_NAME):
-                    (root / LOCK).unlink()
-                for path in made:
-                    # Only what is empty goes.
-                    path.rmdir()
 
 
 @dataclass(frozen=True, slots=True)

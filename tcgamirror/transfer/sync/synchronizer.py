@@ -11,7 +11,6 @@ image, whenever this is killed.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
-from tcgamirror.mirror.directory import CATALOGUE, LOCK, WORK, Mirror
+from tcgamirror.mirror.directory import CATALOGUE, Mirror, scratch
 from tcgamirror.mirror.lockfile import MOST_BYTES as MOST_LOCK
 from tcgamirror.mirror.lockfile import lock_lines, read_lock
 from tcgamirror.mirror.orphans import remove_partial_files
@@ -43,8 +42,6 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.system.files import digest, free_bytes, make_folder, replacing, room, sync_folder
 from tcgamirror.system.interrupt import Brake
-from tcgamirror.system.lock import Lock
-from tcgamirror.system.mounts import check_locks
 from tcgamirror.transfer.sync.commit import take_over
 from tcgamirror.transfer.sync.plan import (
     STATE,
@@ -70,9 +67,6 @@ WORKERS = 4
 ROUNDS = 3
 """How often a source that changes meanwhile is followed."""
 
-SCRATCH = "sync"
-"""In `work/`: the source's catalogue while it is looked at."""
-
 _BEGUN = b"{}"
 """What the state says while a mirror is made for the first images."""
 
@@ -88,26 +82,8 @@ def synchronize(
     next run goes on with it.
     """
     refuse_itself(source, root)
-    check_locks(root)
-    folder = root / WORK / SCRATCH
-    made = [path for path in (root / WORK, root, *root.absolute().parents) if not path.exists()]
-    with room(root):
-        make_folder(root)
-    with Lock(root / LOCK, "sync"):
-        try:
-            shutil.rmtree(folder, ignore_errors=True)
-            with room(folder):
-                make_folder(folder.parent)
-                folder.mkdir(0o700)
-            return _Sync(source, root, folder, progress, brake, delete=delete).run()
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):
-                if not os.path.lexists(root / FILE_NAME):
-                    (root / LOCK).unlink()
-                for path in made:
-                    # Only what is empty goes.
-                    path.rmdir()
+    with scratch(root, "sync") as folder:
+        return _Sync(source, root, folder, progress, brake, delete=delete).run()
 
 
 class _Sync:
