@@ -29,8 +29,8 @@ SHOWN = 50
 """Files that are named on the terminal."""
 
 VERIFY = """\
-Reads every image that is done and compares digest, size and dimensions. A run that was
-stopped is gone on with by the next one within a week. Takes no lock without --repair.
+Reads every image that is done and compares digest, size and dimensions. Always starts
+from the beginning; --sample N bounds it. Takes no lock without --repair.
 
 examples:
   tcgamirror --mirror tcga verify
@@ -130,7 +130,7 @@ class _Repair:
         if not self._as_json:
             _tell(found, self._asked)
         if found.interrupted:
-            raise Interrupted("stopped; nothing was repaired yet, and the next verify goes on")
+            raise Interrupted("stopped; nothing was repaired yet")
         if found.wrong and next(image_files(self._mirror.root), None) is None:
             raise Damaged(
                 f"{self._mirror.root / IMAGES} holds nothing at all: mount the disk it lies "
@@ -189,11 +189,7 @@ def _tell(found: VerifyReport, asked: VerifyOptions) -> None:
         )
     if found.left:
         stopped = "Ctrl-C" if found.interrupted else "--time-limit"
-        kept = not (asked.quick or asked.sample)
-        print(
-            f"stopped by {stopped} with {text.images(found.left)} left"
-            + ("; the next verify goes on there" if kept else "")
-        )
+        print(f"stopped by {stopped} with {text.images(found.left)} left")
 
 
 def _table(title: str, rows: Sequence[BadImage] | Sequence[Orphan]) -> None:
@@ -210,14 +206,13 @@ def _sentence(found: VerifyReport, asked: VerifyOptions) -> str:
     did = "looked at" if asked.quick else "decoded" if asked.decode else "read"
     of = f" of {found.of:,}" if found.images != found.of else ""
     how = f", chosen by the day ({found.sample_of})" if found.sample_of else ""
-    before = f", after {found.earlier:,} by an earlier run" if found.earlier else ""
     rate = ""
     if not asked.quick:
         speed = text.in_bytes(found.bytes / max(found.seconds, 0.001))
         rate = f", {text.in_bytes(found.bytes)} at {speed}/s"
     wrong = f"{len(found.wrong):,} damaged or missing" if found.wrong else "all as recorded"
     return (
-        f"{found.images:,}{of} image{'' if found.of == 1 else 's'} {did}{how}{before}: {wrong}"
+        f"{found.images:,}{of} image{'' if found.of == 1 else 's'} {did}{how}: {wrong}"
         f"{rate} in {text.in_time(found.seconds)}"
     )
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcgamirror.imaging.metadata import build_metadata
-from tcgamirror.imaging.verified import Compared, same, sign
 from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat, Picture, Slide
 from tcgamirror.system.files import digest, replacing
 
@@ -64,7 +63,6 @@ class Store:
                     break
                 out.seek(0)
                 out.truncate()
-        sha256 = self._digest(file)
         return Picture(
             source=source,
             level=rendition.level,
@@ -75,14 +73,6 @@ class Store:
             size=rendition.size,
             path=path,
             bytes=file.stat().st_size,
-            sha256=sha256,
+            sha256=digest(file, "sha256"),
             patched_tiles=patched,
         )
-
-    def _digest(self, file: Path) -> str:
-        """The SHA-256 of an image that was just put there, which is noted."""
-        before = file.stat()
-        sha256 = digest(file, "sha256")
-        if same(before, file.stat()) and (known := sign(before, sha256)):
-            Compared(self._mirror).add([known])
-        return sha256

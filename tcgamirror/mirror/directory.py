@@ -26,6 +26,9 @@ LOCK = "lock"
 _BEGUN = frozenset({LOCK, "images", WORK, LOCKED, "lost+found"})
 """What a killed import or sync may leave before there are settings, or a new disk brings along."""
 
+_OBSOLETE = (".verify.json", ".compared.txt")
+"""Files of older versions: how far verify came, and which images it found good."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
@@ -151,6 +154,12 @@ class Mirror:
                 f"{self.root / FILE_NAME} asks for images of {self.settings.fixed}, but the mirror "
                 f"was made for {fixed}: change [target] back, or make another mirror by init"
             )
+
+    def remove_obsolete(self) -> None:
+        """Remove notes that older versions kept beside the catalogue, where that is allowed."""
+        for name in _OBSOLETE:
+            with suppress(OSError):
+                (self.root / name).unlink(missing_ok=True)
 
 
 def check_work(root: Path) -> None:

@@ -301,6 +301,7 @@ def run_update(
         network(mirror, brake, progress.pause) as transport,
     ):
         mirror.check_target(catalogue)
+        mirror.remove_obsolete()
         steps = Run(mirror, catalogue, transport, progress, brake, log)
         run = catalogue.begin_run(command, time.time())
         exit_code = ExitCode.BUG

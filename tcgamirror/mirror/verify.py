@@ -1,13 +1,12 @@
-"""Whether a mirror's images are still what the catalogue says, and what lies there beside them.
+"""Verification of a mirror's images against the catalogue.
 
-An image whose bytes have the digest that was recorded is the one that was
-written, and it was whole then: it is read once and its header compared, but its
-pixels are decoded only where that is asked for, or where the digest differs and
-a person will want to know what became of it.
+An image is read once, and its digest and header are compared with its row. An
+image with the recorded digest is the one that was written, and was whole then.
+Its pixels are decoded only by request, or to describe damage.
 
-No lock is taken: before an image is reported its row is read again, and the
-image checked again if the row has changed. A run that replaces an image makes
-its row pending first.
+No lock is taken. Before an image is reported its row is read again, and the
+image is checked again if the row has changed: a run that replaces an image
+makes its row pending first.
 """
 
 from __future__ import annotations
@@ -15,47 +14,43 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import os
 import random
 import stat
 import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Kept
 from tcgamirror.imaging.image_reader import read_size
 from tcgamirror.imaging.store import IMAGES
-from tcgamirror.imaging.verified import Compared, same, sign
-from tcgamirror.mirror.checkpoint import Round
 from tcgamirror.mirror.directory import Mirror
 from tcgamirror.mirror.orphans import Orphan, find_orphans
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.model.errors import Damaged, ExitCode, Interrupted
 from tcgamirror.model.slide import ImageFormat
-from tcgamirror.system.files import YOUNG, Reader
+from tcgamirror.system.files import Reader
 from tcgamirror.system.openat import Tree
 from tcgamirror.system.parallel import in_batches, threads
 
-MOST_CHECKERS = 8
+MOST_THREADS = 8
 
-NOT_PLAIN = "a link, or not a file"
-"""What is wrong with whatever else lies in an image's place."""
+NOT_REGULAR = "a link, or not a file"
+"""The fault of anything else in an image's place."""
 
 _RECHECKS = 5
+"""Times that an image is checked again because its row has changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyOptions:
-    """What the command line asks for.
+    """Options of one verification.
 
-    quick: only that the files are there and have their size. decode: every
-    pixel too. sample: so many images, chosen by the day. time_limit: seconds.
+    quick: compare the size of the files alone. decode: decode every pixel.
+    sample: number of images, chosen by the day; None for all. time_limit: seconds.
     """
 
     quick: bool = False
@@ -66,7 +61,7 @@ class VerifyOptions:
 
 @dataclass(frozen=True, slots=True)
 class BadImage:
-    """An image that is not as it was recorded."""
+    """An image that differs from its row."""
 
     path: str
     what: str
@@ -75,17 +70,15 @@ class BadImage:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What was found.
+    """Result of one verification.
 
-    images, bytes, seconds: checked by this run. earlier: images checked by the
-    run that this one went on with. of: images recorded as done. left: not
-    checked for want of time. awaited: older images whose slides are to be fetched
-    again, and which are therefore not checked. strays: files that no row knows. sample_of: the
-    day that chose the sample.
+    images, bytes: checked. of: images recorded as done. left: images not reached.
+    awaited: older images whose slides wait to be fetched again; these are not
+    checked. wrong: damaged or missing images. strays: files without a row.
+    sample_of: day that chose the sample.
     """
 
     images: int
-    earlier: int
     of: int
     left: int
     awaited: int
@@ -104,7 +97,7 @@ class VerifyReport:
 
 
 class Deadline:
-    """When to stop: at once if the event is set, or after so many seconds."""
+    """End of the time for reading: when an event is set, or after some seconds."""
 
     def __init__(self, stop: threading.Event, seconds: float | None) -> None:
         self.stop = stop
@@ -112,54 +105,53 @@ class Deadline:
 
     @property
     def left(self) -> float | None:
-        """Seconds; None for any number."""
+        """Seconds left; None without a limit."""
         return None if self._end is None else max(0.0, self._end - time.monotonic())
 
     @property
     def reached(self) -> bool:
-        return self.stop.is_set() or (self._end is not None and time.monotonic() >= self._end)
+        return self.stop.is_set() or self.left == 0
 
     def check(self) -> None:
-        """Raises Interrupted if it is reached."""
+        """Raise Interrupted if the end is reached."""
         if self.reached:
             raise Interrupted("stopped before the end")
 
 
 def reader_threads() -> int:
-    """Threads that read images: hashing and unpacking leave the interpreter to others."""
-    return threads(MOST_CHECKERS)
+    """Return the number of threads that read images.
+
+    Hashing and decompression release the interpreter's lock.
+    """
+    return threads(MOST_THREADS)
 
 
 def verify_images(
     mirror: Mirror,
     catalogue: Catalogue,
-    asked: VerifyOptions,
+    options: VerifyOptions,
     progress: Progress,
     deadline: Deadline,
 ) -> VerifyReport:
-    """Checks the catalogue, then every image it says is done, then what lies beside them.
+    """Check the catalogue, then every image that is done, then look for files without a row.
 
-    A run over all images that was stopped is gone on with. Raises Damaged for
-    the catalogue itself, BadSettings if they ask for other images than these.
+    Raises:
+        Damaged: the catalogue itself is damaged.
+        BadSettings: the settings ask for other images than these.
     """
     begun = time.monotonic()
     catalogue.check_whole()
     mirror.check_target(catalogue)
+    mirror.remove_obsolete()
     recorded = catalogue.kept()
-    day = None if asked.sample is None else datetime.now(UTC).strftime("%Y-%m-%d")
-    round_ = Round.of(mirror.root, asked.decode, whole=not asked.quick and day is None)
-    images = recorded if day is None else _sampled(recorded, asked.sample or 0, day)
-    images = round_.to_check(images)
-    progress.start_images(len(images), 0 if asked.quick else sum(map(_size_of, images)))
-    checker = Checker(mirror.root, mirror.settings.form, asked, deadline)
-    compared = Compared(mirror.root)
-    if round_.fresh:
-        compared.trim(len(recorded))
-    signs = frozenset[str]() if asked.quick else compared.signs()
+    day = None if options.sample is None else datetime.now(UTC).strftime("%Y-%m-%d")
+    images = recorded if day is None else _sample(recorded, options.sample or 0, day)
+    progress.start_images(len(images), 0 if options.quick else sum(map(_size_of, images)))
+    checker = ImageChecker(mirror.root, mirror.settings.form, options, deadline)
     wrong: list[BadImage] = []
     checked = size = 0
     batches = in_batches(
-        checker.fault,
+        checker.find_fault,
         images,
         at_once=reader_threads(),
         size_of=_size_of,
@@ -167,34 +159,24 @@ def verify_images(
     )
     for batch in batches:
         try:
-            found = _all_confirmed(catalogue, checker, batch)
+            wrong += _confirm(catalogue, checker, batch)
         except Interrupted:
-            # None of this batch counts as checked: the next run goes on with it.
+            # None of this batch counts as checked.
             break
-        compared.add(each for each in checker.signs() if each not in signs)
-        if found:
-            # A disk may have changed its bytes and said nothing.
-            now = chain.from_iterable(catalogue.kept(each.file_name) for each in found)
-            compared.take_back({image.sha256 for image in now})
-        wrong += found
         checked += len(batch)
-        batch_bytes = 0 if asked.quick else sum(_size_of(image) for image, _ in batch)
+        batch_bytes = 0 if options.quick else sum(_size_of(image) for image, _ in batch)
         size += batch_bytes
         progress.add_images(len(batch), batch_bytes)
-        round_.passed([image for image, _ in batch], [each.file_name for each in wrong])
     left = len(images) - checked
-    strays = () if left else tuple(find_orphans(mirror, catalogue))
-    round_.end(complete=not left)
     return VerifyReport(
         images=checked,
-        earlier=round_.earlier,
         of=len(recorded),
         left=left,
         awaited=catalogue.awaited(),
         bytes=size,
         seconds=time.monotonic() - begun,
         wrong=tuple(wrong),
-        strays=strays,
+        strays=() if left else tuple(find_orphans(mirror, catalogue)),
         sample_of=day,
         interrupted=deadline.stop.is_set(),
     )
@@ -204,123 +186,114 @@ def _size_of(image: Kept) -> int:
     return image.bytes or 0
 
 
-def _sampled(images: Sequence[Kept], count: int, day: str) -> list[Kept]:
-    """The same ones all day, others the next: in time every image has its turn."""
+def _sample(images: Sequence[Kept], count: int, day: str) -> list[Kept]:
+    """Return the images of one day; over the days every image is chosen."""
     chosen = random.Random(day).sample(range(len(images)), min(count, len(images)))
     return [images[place] for place in sorted(chosen)]
 
 
-def _all_confirmed(
-    catalogue: Catalogue, checker: Checker, batch: Iterable[tuple[Kept, str | None]]
+def _confirm(
+    catalogue: Catalogue, checker: ImageChecker, batch: Iterable[tuple[Kept, str | None]]
 ) -> list[BadImage]:
-    """Those of a batch that are wrong by what the catalogue says now. Raises Interrupted."""
-    faults = ((image, fault) for image, fault in batch if fault is not None)
-    sure = (_confirmed(catalogue, checker, image, fault) for image, fault in faults)
-    return [wrong for wrong in sure if wrong is not None]
+    """Return the bad images of a batch by what the catalogue says now. Raises Interrupted."""
+    checked = (_check_again(catalogue, checker, image, fault) for image, fault in batch if fault)
+    return [bad for bad in checked if bad is not None]
 
 
-def _confirmed(catalogue: Catalogue, checker: Checker, image: Kept, fault: str) -> BadImage | None:
-    """The fault, if it is one still by what the catalogue says now. Raises Interrupted."""
+def _check_again(
+    catalogue: Catalogue, checker: ImageChecker, image: Kept, fault: str
+) -> BadImage | None:
+    """Return the image's fault if it persists with the row as it is now. Raises Interrupted."""
     for _ in range(_RECHECKS):
-        now = catalogue.kept(image.file_name)
-        if not now:
+        rows = catalogue.kept(image.file_name)
+        if not rows:
             return None
-        if now[0] == image:
-            return BadImage(image.path or "", fault, image.file_name)
-        image = now[0]
-        again = checker.fault(image)
+        if rows[0] == image:
+            break
+        image = rows[0]
+        again = checker.find_fault(image)
         if again is None:
             return None
         fault = again
     return BadImage(image.path or "", fault, image.file_name)
 
 
-class Checker:
-    """Compares image files with what was recorded of them; for any number of threads."""
+class ImageChecker:
+    """Comparison of image files with their rows. Safe for any number of threads."""
 
     def __init__(
-        self, root: Path, form: ImageFormat, asked: VerifyOptions, deadline: Deadline
+        self, root: Path, form: ImageFormat, options: VerifyOptions, deadline: Deadline
     ) -> None:
         self._tree = Tree(root)
         self._form = form
-        self._asked = asked
+        self._options = options
         self._deadline = deadline
         self._reader = Reader()
-        self._signs: deque[str] = deque()
 
-    def signs(self) -> Iterator[str]:
-        """Of the images found to have their digests since this was asked last."""
-        while self._signs:
-            yield self._signs.popleft()
-
-    def fault(self, image: Kept) -> str | None:
-        """What is wrong with it, in words; None if nothing is. Raises Interrupted."""
+    def find_fault(self, image: Kept) -> str | None:
+        """Return the fault of an image in words, None for a good one. Raises Interrupted."""
         self._deadline.check()
         if image.path is None or image.sha256 is None or not _is_inside(image.path):
             return f"the catalogue says that it lies at {image.path!r}"
         try:
             # A folder may be a link to another disk, an image may not.
-            if self._asked.quick:
-                return _wrong_look(self._tree.stat(image.path, linked_folders=True), image)
+            if self._options.quick:
+                found = self._tree.stat(image.path, linked_folders=True)
+                if not stat.S_ISREG(found.st_mode):
+                    return NOT_REGULAR
+                return _size_fault(found.st_size, image)
             with self._tree.open(image.path, linked_folders=True) as file:
-                return self._fault_of(file, image)
+                return self._content_fault(file, image)
         except (FileNotFoundError, NotADirectoryError):
             return "missing"
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENXIO):
-                return NOT_PLAIN
+                return NOT_REGULAR
             return f"cannot be read ({error.strerror or error})"
 
-    def _fault_of(self, file: io.FileIO, image: Kept) -> str | None:
-        before = os.fstat(file.fileno())
+    def _content_fault(self, file: io.FileIO, image: Kept) -> str | None:
         size, digest = self._digest(file)
         if (size, digest) != (image.bytes, image.sha256):
-            return self._difference(file, size, image)
-        ripe = time.time() - before.st_ctime > YOUNG
-        if ripe and same(before, os.fstat(file.fileno())) and (known := sign(before, digest)):
-            self._signs.append(known)
+            return self._describe(file, size, image)
         try:
             pixels = read_size(file, self._form)
             if pixels != image.size:
                 return f"{pixels} pixels, recorded as {image.size}"
-            if self._asked.decode:
+            if self._options.decode:
                 self._decode(file)
         except Damaged as error:
             return f"as it was recorded, but {error}"
         return None
 
     def _digest(self, file: io.FileIO) -> tuple[int, str]:
-        taken = hashlib.sha256(usedforsecurity=False)
+        """Return the size and the SHA-256 of a file."""
+        sha256 = hashlib.sha256(usedforsecurity=False)
         size = 0
         for piece in self._reader.pieces(file.fileno()):
             self._deadline.check()
-            taken.update(piece)
+            sha256.update(piece)
             size += len(piece)
-        return size, taken.hexdigest()
+        return size, sha256.hexdigest()
 
-    def _difference(self, file: io.FileIO, size: int, image: Kept) -> str:
-        """Why the digest is another one, as far as the file tells."""
+    def _describe(self, file: io.FileIO, size: int, image: Kept) -> str:
+        """Return why the digest of a file differs, as far as the file tells."""
         try:
             pixels = read_size(file, self._form)
             self._decode(file)
         except Damaged as error:
-            return f"{_wrong_size(size, image) or 'changed bytes'}: {error}"
+            return f"{_size_fault(size, image) or 'changed bytes'}: {error}"
         if pixels == image.size:
             return "another image than was recorded"
         return f"another image than was recorded, {pixels} pixels instead of {image.size}"
 
     def _decode(self, file: io.FileIO) -> None:
-        # Only now: to read images that are as they were needs no decoder.
+        # Imported late: the decoders take longer to load than most checks take.
         from tcgamirror.imaging.image_reader import decode_all
 
         decode_all(file, self._form, self._deadline.check)
 
 
-def _wrong_look(found: os.stat_result, image: Kept) -> str | None:
-    return _wrong_size(found.st_size, image) if stat.S_ISREG(found.st_mode) else NOT_PLAIN
-
-
-def _wrong_size(size: int, image: Kept) -> str | None:
+def _size_fault(size: int, image: Kept) -> str | None:
     return None if size == image.bytes else f"{size:,} bytes instead of {image.bytes or 0:,}"
 
 

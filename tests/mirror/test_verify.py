@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 import signal
@@ -16,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.cli import progress
-from tcgamirror.system.files import YOUNG
 from tests.gdc import Fault, Listed, StandIn, listed
 from tests.support.command import Result, ended, run, started, succeeded
 from tests.support.mirrors import column, contents, images, made, rewrite, rows, until, updated
@@ -97,9 +95,6 @@ def spoil(root: Path) -> dict[str, str]:
 
 
 def test_a_whole_mirror_is_clean_and_nothing_is_written(mirror: Path) -> None:
-    # But for the note of what it read, which holds no image that was written just now.
-    until(lambda: time.time() - max(path.stat().st_ctime for path in image_paths(mirror)) > YOUNG)
-    succeeded("--mirror", mirror, "verify")
     before = contents(mirror)
     for options in ((), ("--quick",), ("--decode", "--sample", "3")):
         assert "all as recorded" in succeeded("--mirror", mirror, "verify", *options).out
@@ -313,10 +308,10 @@ def test_what_reads_no_bytes_is_told_without_a_rate(
     assert capsys.readouterr().err == "10 of 20 images\n"
 
 
-# Going on, and beside an update ----------------------------------------------------
+# Stopped, and beside an update ------------------------------------------------------
 
 
-def test_a_run_stopped_half_way_is_gone_on_with(mirror: Path) -> None:
+def test_a_run_stopped_half_way_tells_what_it_found(mirror: Path) -> None:
     paths = image_paths(mirror)
     flip(paths[2])
     last = paths[-1]
@@ -329,13 +324,9 @@ def test_a_run_stopped_half_way_is_gone_on_with(mirror: Path) -> None:
         result = ended(process)
     assert result.code == 130, result
     assert "16 of 18 images read: 1 damaged or missing" in result.out
-    assert "stopped by Ctrl-C with 2 images left; the next verify goes on there" in result.out
+    assert "stopped by Ctrl-C with 2 images left\n" in result.out
     last.write_bytes(kept)
-    again = verified(mirror)
-    assert again.code == 7, "what was found before is still told"
-    assert "3 of 18 images read, after 15 by an earlier run: 1 damaged" in again.out
-    assert not (mirror / ".verify.json").exists()
-    assert verified(mirror).out.count("18 images read") == 1
+    assert "18 images read: 1 damaged" in verified(mirror).out, "it starts from the beginning"
 
 
 def test_every_thread_that_reads_a_large_image_stops_at_once(mirror: Path) -> None:
@@ -353,16 +344,11 @@ def test_every_thread_that_reads_a_large_image_stops_at_once(mirror: Path) -> No
     assert result.code == 130 and "0 of 18 images read" in result.out, result
 
 
-def test_a_time_limit_keeps_what_was_done(mirror: Path) -> None:
-    last = image_paths(mirror)[-1]
-    kept = last.read_bytes()
-    with last.open("r+b") as file:
+def test_a_time_limit_stops_before_an_endless_image(mirror: Path) -> None:
+    with image_paths(mirror)[-1].open("r+b") as file:
         file.truncate(200 << 30)
     result = verified(mirror, "--time-limit", "1s")
     assert result.code == 0 and "stopped by --time-limit with 2 images left" in result.out
-    assert json.loads((mirror / ".verify.json").read_text())["rank"] == 16
-    last.write_bytes(kept)
-    assert "2 of 18 images read, after 16 by an earlier run" in verified(mirror).out
 
 
 def test_a_time_limit_that_ends_a_second_look_is_told_as_any_other(mirror: Path) -> None:
@@ -386,10 +372,14 @@ def test_a_time_limit_that_ends_a_second_look_is_told_as_any_other(mirror: Path)
     assert "stopped by --time-limit with" in result.out
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"begun": "x"}', '{"begun": 1e99, "rank": 3}'])
-def test_a_spoiled_note_of_how_far_it_came_is_ignored(mirror: Path, text: str) -> None:
-    (mirror / ".verify.json").write_text(text)
-    assert verified(mirror).out.startswith("18 images read: all as recorded")
+@pytest.mark.parametrize("command", ["verify", "update"])
+def test_notes_of_an_older_version_are_removed(mirror: Path, gdc: StandIn, command: str) -> None:
+    assert gdc.files
+    notes = [mirror / ".verify.json", mirror / ".compared.txt"]
+    for note in notes:
+        note.write_text('{"rank": 16}')
+    succeeded("--mirror", mirror, command)
+    assert not any(note.exists() for note in notes)
 
 
 def test_an_update_that_replaces_images_meanwhile_raises_no_alarm(
