@@ -193,7 +193,7 @@ def use_journal(connection: sqlite3.Connection, journal: Journal) -> None:
     (now,) = connection.execute("PRAGMA journal_mode").fetchone()
     if now == journal:
         return
-    (patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    (timeouts,) = connection.execute("PRAGMA busy_timeout").fetchone()
     if journal is Journal.WAL:
         connection.execute(f"PRAGMA busy_timeout = {SWITCH_SECONDS * 1000:.0f}")
     try:
@@ -203,7 +203,7 @@ def use_journal(connection: sqlite3.Connection, journal: Journal) -> None:
         if not busy or journal is not Journal.WAL:
             raise
     finally:
-        connection.execute(f"PRAGMA busy_timeout = {patience}")
+        connection.execute(f"PRAGMA busy_timeout = {timeouts}")
 
 
 def settle(connection: sqlite3.Connection) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tcgamirror.catalogue.schema import APPLICATION_ID
 from tcgamirror.model.errors import Damaged, Locked
-from tcgamirror.system.files import room
+from tcgamirror.system.files import disk_errors
 from tcgamirror.system.mounts import NO_LOCKS
 from tcgamirror.system.openat import Tree
 
@@ -234,7 +234,7 @@ def _state(tree: Tree, name: str, file: io.FileIO, *, locked: bool) -> tuple[obj
 
 def _copy(file: io.FileIO, target: Path, most: int) -> None:
     left = most
-    with room(target), target.open("wb") as out:
+    with disk_errors(target), target.open("wb") as out:
         while piece := _piece(file):
             left -= len(piece)
             if left < 0:

@@ -10,7 +10,7 @@ from typing import NoReturn
 from tcgamirror.cli import output
 from tcgamirror.mirror.directory import Mirror
 from tcgamirror.model.errors import TcgaMirrorError, UsageError
-from tcgamirror.system.interrupt import Brake
+from tcgamirror.system.interrupt import Shutdown
 
 
 def home_of(given: argparse.Namespace) -> Mirror:
@@ -21,12 +21,12 @@ def home_of(given: argparse.Namespace) -> Mirror:
     return Mirror.find(Path(), above=True)
 
 
-def leave_if_busy(brake: Brake, error: TcgaMirrorError, *, as_json: bool) -> None:
+def leave_if_busy(shutdown: Shutdown, error: TcgaMirrorError, *, as_json: bool) -> None:
     """End the program for that reason where workers were left behind; else do nothing.
 
     Python itself would wait for the threads that are still at work.
     """
-    if brake.left_behind:
+    if shutdown.workers_abandoned:
         output.fail(error, as_json=as_json)
         os._exit(error.exit_code)
 

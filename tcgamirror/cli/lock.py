@@ -14,7 +14,7 @@ from tcgamirror.mirror.directory import CATALOGUE, Mirror
 from tcgamirror.mirror.lockfile import Differences, compare, lock_lines, make_lock, read_lock
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, UsageError
-from tcgamirror.system.files import is_another, replacing
+from tcgamirror.system.files import atomic_write, differs
 
 MOST_NAMED = 5
 """Slides named in one line; `lock --check` names them all."""
@@ -55,9 +55,9 @@ def _write(path: Path, lines: Iterable[bytes]) -> None:
             f"{path.absolute().parent}: not a directory. Make it, or name another place"
         )
     try:
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.writelines(lines)
-            if is_another(path, file):
+            if differs(path, file):
                 raise UsageError(
                     f"{path} is there already and is not this lock: name another file, or remove "
                     "it first (lock --check compares a lock file with the mirror)"

@@ -128,9 +128,9 @@ def _refusal(error: OSError) -> TcgaMirrorError:
         place = error.filename or "the output"
         return DiskFull(f"no room to write {place} ({error.strerror})")
     # Only now: help and version need no files.
-    from tcgamirror.system.files import refusal
+    from tcgamirror.system.files import path_error
 
-    return refusal(error) or _bug(error)
+    return path_error(error) or _bug(error)
 
 
 def _bug(error: Exception) -> Bug:

@@ -109,14 +109,14 @@ def _check_new(path: Path) -> None:
 
 def _write_report(path: Path, lines: Sequence[str]) -> None:
     """Write the report, in which the user's home is called ~."""
-    from tcgamirror.system.files import replacing
+    from tcgamirror.system.files import atomic_write
 
     report = "\n".join(lines) + "\n"
     user = Path("~").expanduser()
     for home in sorted({str(user), str(user.resolve())}, key=len, reverse=True):
         if home != "/":
             report = re.sub(rf"{re.escape(home)}(?![\w.-])", "~", report)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(report.encode("utf-8", "backslashreplace"))
 
 
@@ -125,7 +125,7 @@ def _findings(
 ) -> Iterator[Finding]:
     """Yield what is found, and add the servers' raw answers if there is to be a report."""
     from tcgamirror.mirror import doctor
-    from tcgamirror.net.client import Transport
+    from tcgamirror.net.client import HttpClient
 
     yield from doctor.findings()
     if mirror is not None:
@@ -133,9 +133,9 @@ def _findings(
     # Without a mirror the target plays no part.
     settings = mirror.settings if mirror is not None else Settings(Target(mpp=None, max_size=2048))
     settings = _led(settings, given)
-    patience = dataclasses.replace(settings.patience, tries=TRIES, pause=PAUSE)
-    with Transport(patience=patience) as transport:
-        servers = doctor.Servers(settings, transport)
+    timeouts = dataclasses.replace(settings.timeouts, tries=TRIES, pause=PAUSE)
+    with HttpClient(timeouts=timeouts) as client:
+        servers = doctor.Servers(settings, client)
         yield from servers.looks()
         if given.report is not None:
             answers.extend(servers.report())

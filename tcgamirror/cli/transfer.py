@@ -18,7 +18,7 @@ from tcgamirror.cli.common import home_of
 from tcgamirror.cli.progress import ProgressDisplay, TransferProgress
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, UsageError
-from tcgamirror.system.interrupt import Brake
+from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.transfer.archive.format import check_ending
 from tcgamirror.transfer.exporter import Asked, Exported, export
 
@@ -172,25 +172,25 @@ def sync(given: argparse.Namespace) -> ExitCode:
         raise UsageError("sync takes the two mirrors as SRC and DST, not by --mirror")
     rate = None if given.rate is None else byte_rate(given.rate, "--rate")
     root = _destination(given.destination)
-    brake = Brake()
-    brake.listen()
+    shutdown = Shutdown()
+    shutdown.install_handlers()
     moving = ProgressDisplay(quiet=given.json)
 
     def done_from(source: Publisher) -> Synced:
         if given.dry_run:
             return rehearse(source, root, delete=given.delete)
-        return synchronize(source, root, moving, brake, delete=given.delete)
+        return synchronize(source, root, moving, shutdown, delete=given.delete)
 
-    from tcgamirror.net.client import Transport
+    from tcgamirror.net.client import HttpClient
     from tcgamirror.transfer.sync.remote import Folder, Web
 
     try:
         if _is_address(given.source):
             url = address(given.source, "SRC")
-            with Transport(rate=rate, stop=brake.stop) as transport:
-                found = done_from(Web(url, transport, brake.stop))
+            with HttpClient(rate=rate, stop=shutdown.stop) as client:
+                found = done_from(Web(url, client, shutdown.stop))
         else:
-            found = done_from(Folder(Path(given.source), rate, brake.stop))
+            found = done_from(Folder(Path(given.source), rate, shutdown.stop))
     finally:
         moving.close()
     if given.json:

@@ -24,8 +24,8 @@ from tcgamirror.mirror.forecast import Forecast
 from tcgamirror.mirror.settings import byte_rate
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, TcgaMirrorError
-from tcgamirror.system.files import room
-from tcgamirror.system.interrupt import Brake
+from tcgamirror.system.files import disk_errors
+from tcgamirror.system.interrupt import Shutdown
 
 if TYPE_CHECKING:
     from tcgamirror.mirror.update import Report
@@ -66,14 +66,14 @@ def update(given: argparse.Namespace) -> ExitCode:
 def _rehearse(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
     from tcgamirror.mirror.update import dry_run
 
-    brake = Brake()
-    brake.listen()
+    shutdown = Shutdown()
+    shutdown.install_handlers()
     progress = ProgressDisplay(quiet=given.json)
     try:
-        with dry_run(home_of(given), wishes, progress, brake) as seen:
+        with dry_run(home_of(given), wishes, progress, shutdown) as seen:
             progress.close()
             # Whoever reads what is printed may keep it waiting.
-            brake.give_back()
+            shutdown.restore_handlers()
             if given.json:
                 _print_rehearsed(seen)
             else:
@@ -88,7 +88,7 @@ def _print_rehearsed(seen: Forecast) -> None:
     told = {"source": seen.source, "slides": []}
     rest = {"bytes": seen.bytes, "seconds": seen.seconds, "measured": seen.measured}
     with (
-        room(Path(tempfile.gettempdir())),
+        disk_errors(Path(tempfile.gettempdir())),
         tempfile.TemporaryFile("w+", encoding="ascii") as line,
     ):
         line.write(json.dumps(told)[: -len("]}")])
@@ -98,7 +98,7 @@ def _print_rehearsed(seen: Forecast) -> None:
             between = ", "
         line.write(f"], {json.dumps(rest)[1:]}\n")
         line.seek(0)
-        with room(Path("/dev/stdout")):
+        with disk_errors(Path("/dev/stdout")):
             shutil.copyfileobj(line, sys.stdout)
             sys.stdout.flush()
 
@@ -148,15 +148,15 @@ def _perform(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
             mirror, settings=dataclasses.replace(mirror.settings, rate=rate)
         )
     as_json = getattr(given, "json", False)
-    brake = Brake()
-    brake.listen()
+    shutdown = Shutdown()
+    shutdown.install_handlers()
     progress = ProgressDisplay(quiet=as_json)
     try:
         with EventLog(given.log, given.command) as log:
-            report = run_update(mirror, given.command, wishes, progress, brake, log)
+            report = run_update(mirror, given.command, wishes, progress, shutdown, log)
     except TcgaMirrorError as error:
         progress.close()
-        leave_if_busy(brake, error, as_json=as_json)
+        leave_if_busy(shutdown, error, as_json=as_json)
         raise
     finally:
         progress.close()

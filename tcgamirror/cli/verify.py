@@ -18,7 +18,7 @@ from tcgamirror.mirror.directory import CATALOGUE, Mirror
 from tcgamirror.mirror.orphans import Orphan, image_files, remove_partial_files
 from tcgamirror.model import text
 from tcgamirror.model.errors import Damaged, ExitCode, Interrupted, TcgaMirrorError, UsageError
-from tcgamirror.system.interrupt import Brake
+from tcgamirror.system.interrupt import Shutdown
 
 if TYPE_CHECKING:
     from tcgamirror.mirror.fetch import FetchReport, Wishes
@@ -55,11 +55,11 @@ def verify(given: argparse.Namespace) -> ExitCode:
         raise UsageError("--quick reads no image, --decode all of them; give one of the two")
     mirror = home_of(given)
     asked = VerifyOptions(given.quick, given.decode, given.sample, given.time_limit)
-    brake = Brake()
-    brake.listen()
-    deadline = Deadline(brake.stop, asked.time_limit)
+    shutdown = Shutdown()
+    shutdown.install_handlers()
+    deadline = Deadline(shutdown.stop, asked.time_limit)
     if given.repair:
-        return _Repair(mirror, asked, brake, deadline, as_json=given.json).run()
+        return _Repair(mirror, asked, shutdown, deadline, as_json=given.json).run()
     reading = ProgressDisplay(quiet=given.json)
     try:
         with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
@@ -82,14 +82,14 @@ class _Repair:
         self,
         mirror: Mirror,
         asked: VerifyOptions,
-        brake: Brake,
+        shutdown: Shutdown,
         deadline: Deadline,
         *,
         as_json: bool,
     ) -> None:
         self._mirror = mirror
         self._asked = asked
-        self._brake = brake
+        self._shutdown = shutdown
         self._deadline = deadline
         self._as_json = as_json
         self._found: VerifyReport | None = None
@@ -105,13 +105,13 @@ class _Repair:
         nothing = Wishes(refresh=False, sample=False, fetch=False)
         try:
             report = run_update(
-                self._mirror, "verify", nothing, progress, self._brake, survey=self._survey
+                self._mirror, "verify", nothing, progress, self._shutdown, survey=self._survey
             )
         except TcgaMirrorError as error:
             progress.close()
             if self._found is not None:
                 error.found = {**dataclasses.asdict(self._found), "removed": self._removed}
-            leave_if_busy(self._brake, error, as_json=self._as_json)
+            leave_if_busy(self._shutdown, error, as_json=self._as_json)
             raise
         finally:
             progress.close()
@@ -224,11 +224,11 @@ def rebuild(given: argparse.Namespace) -> ExitCode:
     from tcgamirror.mirror.rebuild import rebuild_catalogue
 
     mirror = home_of(given)
-    brake = Brake()
-    brake.listen()
+    shutdown = Shutdown()
+    shutdown.install_handlers()
     reading = ProgressDisplay(quiet=given.json)
     try:
-        made = rebuild_catalogue(mirror, reading, brake, offline=given.offline)
+        made = rebuild_catalogue(mirror, reading, shutdown, offline=given.offline)
     finally:
         reading.close()
     if given.json:

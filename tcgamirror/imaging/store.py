@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tcgamirror.imaging.metadata import build_metadata
 from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat, Picture, Slide
-from tcgamirror.system.files import digest, replacing
+from tcgamirror.system.files import atomic_write, file_digest
 
 if TYPE_CHECKING:
     from tcgamirror.imaging.decode import LevelReader
@@ -53,7 +53,7 @@ class Store:
         mpp = None
         if rendition.mpp_x is not None and rendition.mpp_y is not None:
             mpp = (rendition.mpp_x, rendition.mpp_y)
-        with replacing(file) as out:
+        with atomic_write(file) as out:
             while True:
                 patched = opened.patched()
                 facts = build_metadata(slide, source, pyramid, rendition, patched)
@@ -73,6 +73,6 @@ class Store:
             size=rendition.size,
             path=path,
             bytes=file.stat().st_size,
-            sha256=digest(file, "sha256"),
+            sha256=file_digest(file, "sha256"),
             patched_tiles=patched,
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings, format_settings, read_settings
 from tcgamirror.model.errors import BadSettings, NotAMirror, TcgaMirrorError, UsageError
-from tcgamirror.system.files import FORBIDDEN, is_another, make_folder, replacing, room
+from tcgamirror.system.files import FORBIDDEN, atomic_write, differs, disk_errors, make_folder
 from tcgamirror.system.lock import Lock
 from tcgamirror.system.mounts import check_locks
 
@@ -118,14 +118,14 @@ class Mirror:
         """others: whether a lock file that is there already may be of what is sampled there."""
         if self.settings.lock is not None:
             path = self.root / self.settings.lock
-            with replacing(path) as file:
+            with atomic_write(path) as file:
                 file.writelines(lock)
-                if others and is_another(path, file):
+                if others and differs(path, file):
                     raise NotAMirror(
                         f"{path} is there already and names another sample: give that one as "
                         "--lock, or move it away"
                     )
-        with replacing(self.root / FILE_NAME) as file:
+        with atomic_write(self.root / FILE_NAME) as file:
             file.write(format_settings(self.settings).encode())
 
     def _check_own_catalogue(self) -> None:
@@ -185,7 +185,7 @@ def scratch(root: Path, command: str) -> Iterator[Path]:
         check_work(root)
         try:
             shutil.rmtree(folder, ignore_errors=True)
-            with room(folder):
+            with disk_errors(folder):
                 make_folder(folder.parent)
                 folder.mkdir(0o700)
             yield folder
@@ -278,7 +278,7 @@ def _is_unfinished(path: Path) -> bool:
 def _make(root: Path) -> None:
     """The directory and those above it. Raises NotAMirror where there can be none."""
     try:
-        with room(root):
+        with disk_errors(root):
             make_folder(root)
     except (UsageError, OSError, ValueError) as error:
         cause = error.__cause__ or error

@@ -45,7 +45,7 @@ from tcgamirror.model.errors import (
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Slide
 from tcgamirror.model.text import place
-from tcgamirror.net.client import Transport
+from tcgamirror.net.client import HttpClient
 from tcgamirror.net.proxies import without_credentials
 from tcgamirror.sources import gdc
 from tcgamirror.sources.origins import Origin
@@ -305,14 +305,14 @@ def _is_checked(path: Path) -> bool:
 class Servers:
     """The servers of some settings, each tried once as the main job would."""
 
-    def __init__(self, settings: Settings, transport: Transport) -> None:
+    def __init__(self, settings: Settings, client: HttpClient) -> None:
         self._settings = settings
-        self._transport = transport
+        self._client = client
         self._slide: Slide | None = None
 
     def report(self) -> Iterator[str]:
         """Yield lines with the servers' raw answers, about the slide that `looks` chose."""
-        return probes(self._settings, self._transport, self._slide)
+        return probes(self._settings, self._client, self._slide)
 
     def looks(self) -> Iterator[Finding]:
         """What each origin honours. After a listing that does not come there is nothing to ask."""
@@ -346,11 +346,11 @@ class Servers:
         return replace(finding, what=what, seconds=time.monotonic() - began)
 
     def _status(self) -> Finding:
-        named = gdc.read_release(self._transport, self._settings.api)
+        named = gdc.read_release(self._client, self._settings.api)
         return Finding("servers", "", f"{named} at {_shown(self._settings.api)}")
 
     def _listing(self) -> Finding:
-        slides, total = gdc.read_first_slides(self._transport, self._settings.api, SLIDES)
+        slides, total = gdc.read_first_slides(self._client, self._settings.api, SLIDES)
         self._slide = min(slides, key=lambda slide: slide.size or 0, default=None)
         advice = None if slides else f"{_shown(self._settings.api)} lists no TCGA slide at all"
         return Finding("servers", "", f"{total:,} slides", advice)
@@ -360,7 +360,7 @@ class Servers:
         slide = self._chosen()
         stop = min(PART, slide.size or PART)
         began = time.monotonic()
-        part = self._transport.span(origin.url(slide), Span(0, stop), total=slide.size)
+        part = self._client.span(origin.url(slide), Span(0, stop), total=slide.size)
         seconds = max(time.monotonic() - began, 1e-3)
         told = f"{stop / 1e6:.1f} MB at {stop / 1e6 / seconds:.1f} MB/s"
         etag = "an ETag" if part.etag else "no ETag"
@@ -370,11 +370,11 @@ class Servers:
 
     def _tiles(self) -> Finding:
         slide, address = self._chosen(), self._settings.tiles
-        told = self._transport.json(f"{address}/metadata/{slide.file_id}", limit=PART)
+        told = self._client.json(f"{address}/metadata/{slide.file_id}", limit=PART)
         zoom = DeepZoom.of(told)
         level = zoom.finest_single
         url = f"{address}/{slide.file_id}?level={level}&x=0&y=0"
-        data = fetch_tile(self._transport, url, PART * 8)
+        data = fetch_tile(self._client, url, PART * 8)
         grid = zoom.grid(level)
         rows, columns = decoded(data, zoom.served_box(grid, 0, 0), grid.box(0, 0)).shape[:2]
         form = "PNG" if data.startswith(b"\x89PNG") else "JPEG"

@@ -28,7 +28,7 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.slide import Outcome
 from tcgamirror.model.text import timestamp
-from tcgamirror.system.files import room
+from tcgamirror.system.files import disk_errors
 
 _ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<rest>[^\s'\"<>]*)", re.IGNORECASE)
 
@@ -164,7 +164,7 @@ class EventLog:
         # ASCII: what a terminal would obey, or takes for another direction of text, is escaped.
         line = json.dumps({**head, **told}, ensure_ascii=True).encode() + b"\n"
         try:
-            with room(self._path):
+            with disk_errors(self._path):
                 self._file.write(line)
         except BaseException:
             self._file.close()
@@ -175,7 +175,7 @@ class EventLog:
 def _opened(path: Path) -> BinaryIO:
     """The file at its end, where a line begins: a full disk or a kill may have cut the last one."""
     try:
-        with room(path):
+        with disk_errors(path):
             file = path.open("ab", buffering=0)
             if file.tell() and not _is_log(path):
                 file.close()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tcgamirror.model.errors import Bug, Interrupted, TcgaMirrorError, lack_of_memory
 from tcgamirror.model.slide import Attempt, Outcome, Slide
-from tcgamirror.system.interrupt import Brake
+from tcgamirror.system.interrupt import Shutdown
 
 GRACE = 1.0
 """Seconds for slides that are let go of to end; what takes longer is left behind."""
@@ -47,13 +47,13 @@ class Pool:
         self,
         fetch: Callable[[Slide], Outcome],
         workers: int,
-        brake: Brake,
+        shutdown: Shutdown,
         limits: Mapping[str, Callable[[], bool]],
         source_of: Callable[[Slide], str],
     ) -> None:
         self._fetch = fetch
         self._workers = workers
-        self._brake = brake
+        self._shutdown = shutdown
         self._limits = limits
         self._source_of = source_of
         self._bugs = 0
@@ -63,12 +63,12 @@ class Pool:
     def end(self, reason: TcgaMirrorError) -> None:
         """Begins no further slide and lets go of those in hand."""
         self.reason = self.reason or reason
-        self._brake.press_hard()
+        self._shutdown.force()
 
     def _may_begin(self) -> bool:
         if self.limit is None:
             self.limit = next((name for name, met in self._limits.items() if met()), None)
-        return self.limit is None and not self._brake.pressed
+        return self.limit is None and not self._shutdown.requested
 
     def outcomes(self, due: Iterable[Slide]) -> Generator[list[Outcome], None, None]:
         """Lists of what ended since the last one, some of them empty: a few times a second.
@@ -91,30 +91,30 @@ class Pool:
                     slide = next(waiting, None)
                     if slide is None:
                         break
-                    # Told before it begins, so that no press of the brake finds none in hand.
-                    self._brake.in_hand += 1
+                    # Told before it begins, so that no press of the shutdown finds none in hand.
+                    self._shutdown.in_flight += 1
                     future = pool.submit(self._fetch, slide)
                     slides[future] = slide
                     running.add(future)
-                self._brake.in_hand = len(running)
+                self._shutdown.in_flight = len(running)
                 if not running:
                     return
                 ended, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
                 # Also what ended while the last ones were recorded: it is finished work.
                 yield results(ended)
-                if self._brake.seconds_stopped > GRACE:
+                if self._shutdown.seconds_since_stop > GRACE:
                     ended, running = wait(running, timeout=0)
                     yield results(ended)
                     return
         finally:
             self._let_go(running)
-            pool.shutdown(wait=not self._brake.left_behind)
+            pool.shutdown(wait=not self._shutdown.workers_abandoned)
 
     def _let_go(self, running: set[Future[Outcome]]) -> None:
         if running:
-            self._brake.press_hard()
-            left = max(0.0, GRACE - self._brake.seconds_stopped)
-            self._brake.left_behind = bool(wait(running, timeout=left).not_done)
+            self._shutdown.force()
+            left = max(0.0, GRACE - self._shutdown.seconds_since_stop)
+            self._shutdown.workers_abandoned = bool(wait(running, timeout=left).not_done)
 
     def _result(self, future: Future[Outcome], slide: Slide) -> Outcome | None:
         """Return what came of a slide; a bug or a lack of memory fails this slide alone.

@@ -17,7 +17,7 @@ from tcgamirror.imaging.store import Store
 from tcgamirror.mirror.directory import Mirror
 from tcgamirror.model.errors import NetworkError, SlideError
 from tcgamirror.model.slide import Attempt, Outcome, Picture, Slide, Target
-from tcgamirror.net.client import Transport
+from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.base import Source
 from tcgamirror.sources.origins import Origins
@@ -25,7 +25,7 @@ from tcgamirror.sources.range import Range
 from tcgamirror.sources.tiles import Tiles
 from tcgamirror.sources.whole import Whole
 from tcgamirror.sources.workspace import Workspace
-from tcgamirror.system.parallel import cores
+from tcgamirror.system.parallel import usable_cores
 
 
 class Ladder:
@@ -106,15 +106,15 @@ class Ladder:
                 self._bytes_ended += meter.bytes
 
 
-def build_ladder(mirror: Mirror, transport: Transport, origins: Origins, work: Workspace) -> Ladder:
+def build_ladder(mirror: Mirror, client: HttpClient, origins: Origins, work: Workspace) -> Ladder:
     """The sources that the settings name, in their order."""
     settings = mirror.settings
-    ranged = Range(transport, origins, work)
+    ranged = Range(client, origins, work)
     known: dict[str, Source] = {
         "range": ranged,
-        "tiles": Tiles(transport, settings.tiles, work, ranged.read_header),
-        "whole": Whole(transport, origins, work),
+        "tiles": Tiles(client, settings.tiles, work, ranged.read_header),
+        "whole": Whole(client, origins, work),
     }
     sources = [known[name] for name in settings.via]
     store = Store(mirror.root, settings.form)
-    return Ladder(sources, settings.target, store, renders=max(2, cores()))
+    return Ladder(sources, settings.target, store, renders=max(2, usable_cores()))

@@ -11,7 +11,7 @@ from pathlib import Path
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.imaging.store import IMAGES, Store
 from tcgamirror.mirror.directory import Mirror
-from tcgamirror.system.files import part_of
+from tcgamirror.system.files import partial_path
 
 STALE_SECONDS = 3600.0
 """An unfinished file untouched for so long is a killed run's, not one that is being written."""
@@ -64,7 +64,7 @@ def find_orphans(mirror: Mirror, catalogue: Catalogue, *, held: bool = False) ->
         return
     store = Store(mirror.root, mirror.settings.form)
     known = recorded | {store.path(slide) for slide in catalogue.sampled_slides()}
-    unfinished = {part_of(path) for path in known}
+    unfinished = {partial_path(path) for path in known}
     for path in found:
         if path in unfinished:
             if held or _is_stale(mirror.root / path):

@@ -66,10 +66,10 @@ class OutcomeCounts:
         self.last = why
 
 
-def is_away(transport: gdc.JsonClient, api: str) -> bool:
+def is_away(client: gdc.JsonClient, api: str) -> bool:
     """Asks the site itself. Any answer that is one will do, also that it knows no such page."""
     try:
-        gdc.read_release(transport, api)
+        gdc.read_release(client, api)
     except Interrupted:
         # Stopped meanwhile: the run ends for that reason.
         return False

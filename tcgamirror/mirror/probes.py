@@ -14,8 +14,8 @@ from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.errors import NetworkError
 from tcgamirror.model.slide import Slide
 from tcgamirror.model.text import place, printable
-from tcgamirror.net.client import Transport
-from tcgamirror.net.response import Answer
+from tcgamirror.net.client import HttpClient
+from tcgamirror.net.response import HttpResponse
 from tcgamirror.sources import gdc
 from tcgamirror.sources.origins import Origin
 
@@ -32,11 +32,11 @@ _TILES_WITHOUT_METADATA = 8
 """The level that is asked for where the metadata does not come."""
 
 
-def probes(settings: Settings, transport: Transport, slide: Slide | None) -> Iterator[str]:
+def probes(settings: Settings, client: HttpClient, slide: Slide | None) -> Iterator[str]:
     """Yield the lines of the report: counts of the listing, then the answers about one slide."""
     yield "counts of the listing"
     try:
-        for what, count in gdc.count_files(transport, settings.api):
+        for what, count in gdc.count_files(client, settings.api):
             yield f"  {count:>9,}  {what}"
     except NetworkError as error:
         yield f"  {printable(str(error))}"
@@ -51,16 +51,16 @@ def probes(settings: Settings, transport: Transport, slide: Slide | None) -> Ite
         for what, start in (("first bytes", 0), ("beyond the end", slide.size)):
             if start is not None:
                 headers = {"Range": f"bytes={start}-{start + PART - 1}"}
-                yield from _answer(transport, f"{name}, {what}", origin.url(slide), headers)
-    yield from _tiles(settings.tiles, transport, slide)
+                yield from _answer(client, f"{name}, {what}", origin.url(slide), headers)
+    yield from _tiles(settings.tiles, client, slide)
 
 
-def _tiles(address: str, transport: Transport, slide: Slide) -> Iterator[str]:
+def _tiles(address: str, client: HttpClient, slide: Slide) -> Iterator[str]:
     url = f"{address}/metadata/{slide.file_id}"
-    yield from _answer(transport, "tiles, metadata", url, {}, text=True)
+    yield from _answer(client, "tiles, metadata", url, {}, text=True)
     level, columns, rows = _TILES_WITHOUT_METADATA, 1 << 20, 1 << 20
     try:
-        zoom = DeepZoom.of(transport.json(url, limit=PART))
+        zoom = DeepZoom.of(client.json(url, limit=PART))
     except NetworkError as error:
         yield f"  {printable(str(error))}"
     else:
@@ -69,15 +69,15 @@ def _tiles(address: str, transport: Transport, slide: Slide) -> Iterator[str]:
     for what, x, y in (("inside the grid", 0, 0), ("outside the grid", columns, rows)):
         query = f"level={level}&x={x}&y={y}"
         url = f"{address}/{slide.file_id}?{query}"
-        yield from _answer(transport, f"tiles, {what} ({query})", url, {})
+        yield from _answer(client, f"tiles, {what} ({query})", url, {})
 
 
 def _answer(
-    transport: Transport, what: str, url: str, headers: Mapping[str, str], *, text: bool = False
+    client: HttpClient, what: str, url: str, headers: Mapping[str, str], *, text: bool = False
 ) -> Iterator[str]:
     """Yield status line, headers and the body's first bytes. text: whether to show the body."""
 
-    def taken(answer: Answer) -> list[str]:
+    def taken(answer: HttpResponse) -> list[str]:
         lines = [f"  {answer.line}"]
         lines += [f"  {name}: {_value(name, value)}" for name, value in answer.headers.items()]
         body = _beginning(answer)
@@ -90,12 +90,12 @@ def _answer(
     asked = "".join(f", {name}: {value}" for name, value in headers.items())
     yield f"\n{what}\n  GET {place(url)}{asked}"
     try:
-        yield from transport.ask(url, taken, {"Accept-Encoding": "identity", **headers})
+        yield from client.ask(url, taken, {"Accept-Encoding": "identity", **headers})
     except NetworkError as error:
         yield f"  {printable(str(error))}"
 
 
-def _beginning(answer: Answer) -> bytes:
+def _beginning(answer: HttpResponse) -> bytes:
     """Return the body up to PART bytes; of a whole file no more is read."""
     body = b""
     for piece in answer.pieces():

@@ -31,8 +31,8 @@ from tcgamirror.model.errors import BadSettings, Damaged, DiskFull, ExitCode, Us
 from tcgamirror.model.slide import Listing, Upstream
 from tcgamirror.sources import gdc
 from tcgamirror.sources.manifest import read_manifest
-from tcgamirror.system.files import room, sync_folder
-from tcgamirror.system.interrupt import Brake
+from tcgamirror.system.files import disk_errors, sync_folder
+from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.system.lock import Lock
 from tcgamirror.system.openat import Tree
 from tcgamirror.system.parallel import in_batches
@@ -66,7 +66,7 @@ class RebuildReport:
 
 
 def rebuild_catalogue(
-    mirror: Mirror, progress: Progress, brake: Brake, *, offline: bool
+    mirror: Mirror, progress: Progress, shutdown: Shutdown, *, offline: bool
 ) -> RebuildReport:
     """Makes the catalogue anew, holding the lock, and puts it in the old one's place.
 
@@ -85,8 +85,8 @@ def rebuild_catalogue(
             _check_needed(mirror, place, unfinished)
         finally:
             _remove(unfinished)
-        listing = None if offline else _listing(mirror, progress, brake)
-        found, refused = _Images(mirror, progress, brake).read()
+        listing = None if offline else _listing(mirror, progress, shutdown)
+        found, refused = _Images(mirror, progress, shutdown).read()
         try:
             counts = _fill(mirror, unfinished, listing, found)
             kept = _swap(unfinished, place)
@@ -115,7 +115,7 @@ def _check_needed(mirror: Mirror, place: Path, copy: Path) -> None:
     """
     done = 0
     # What a failing disk does not give is missing in the copy, which then is not whole.
-    with suppress(Damaged), room(copy):
+    with suppress(Damaged), disk_errors(copy):
         tree = Tree(place.parent)
         for end in ("", "-journal", "-wal"):
             beside = place.with_name(place.name + end)
@@ -145,13 +145,13 @@ def _check_mounted(images: Path, done: int) -> None:
         )
 
 
-def _listing(mirror: Mirror, progress: Progress, brake: Brake) -> Listing:
+def _listing(mirror: Mirror, progress: Progress, shutdown: Shutdown) -> Listing:
     manifest = mirror.settings.manifest
     if manifest is not None:
         return read_manifest(Path(manifest))
     progress.listing(0, 0)
-    with network(mirror, brake) as transport:
-        return gdc.read_listing(transport, mirror.settings.api, on_page=progress.listing)
+    with network(mirror, shutdown) as client:
+        return gdc.read_listing(client, mirror.settings.api, on_page=progress.listing)
 
 
 # The images ------------------------------------------------------------------------
@@ -160,10 +160,10 @@ def _listing(mirror: Mirror, progress: Progress, brake: Brake) -> Listing:
 class _Images:
     """Reads what lies in `images/`, by several threads, and tells images from the rest."""
 
-    def __init__(self, mirror: Mirror, progress: Progress, brake: Brake) -> None:
+    def __init__(self, mirror: Mirror, progress: Progress, shutdown: Shutdown) -> None:
         self._root = mirror.root
         self._progress = progress
-        self._deadline = Deadline(brake.stop, None)
+        self._deadline = Deadline(shutdown.stop, None)
         settings = mirror.settings
         self._images = Images(mirror.root, settings.form, settings.target, self._deadline.check)
 
@@ -263,7 +263,7 @@ def _swap(new: Path, place: Path) -> Path | None:
     The old one's journals go with it: SQLite would play them into the new one.
     """
     kept = None
-    with room(place):
+    with disk_errors(place):
         if os.path.lexists(place):
             kept = _free_name(place)
             for end in _JOURNALS:

@@ -14,7 +14,7 @@ from tcgamirror.mirror.directory import Mirror
 from tcgamirror.model.errors import NetworkError
 from tcgamirror.model.slide import Slide
 from tcgamirror.model.text import timestamp
-from tcgamirror.net.client import Transport, host_key
+from tcgamirror.net.client import HttpClient, host_key
 from tcgamirror.net.pauses import OnPause
 from tcgamirror.sources import gdc
 from tcgamirror.sources.manifest import (
@@ -23,7 +23,7 @@ from tcgamirror.sources.manifest import (
     read_slides,
     release_name,
 )
-from tcgamirror.system.interrupt import Brake
+from tcgamirror.system.interrupt import Shutdown
 
 _MANIFEST = "manifest merged"
 """The catalogue's fact under which the digest of the manifest merged last stands."""
@@ -126,7 +126,7 @@ def from_manifest(
     return merged if merged != Merged(unchanged=merged.unchanged) else None
 
 
-def network(mirror: Mirror, brake: Brake, on_pause: OnPause = lambda *_: None) -> Transport:
+def network(mirror: Mirror, shutdown: Shutdown, on_pause: OnPause = lambda *_: None) -> HttpClient:
     """The mirror's connections, as many for each host as its settings allow."""
     settings = mirror.settings
     limits = {
@@ -135,10 +135,10 @@ def network(mirror: Mirror, brake: Brake, on_pause: OnPause = lambda *_: None) -
     }
     if settings.bucket is not None:
         limits[host_key(settings.bucket)] = settings.bucket_connections
-    return Transport(
-        patience=settings.patience,
+    return HttpClient(
+        timeouts=settings.timeouts,
         limits=limits,
         rate=settings.rate,
-        stop=brake.stop,
+        stop=shutdown.stop,
         on_pause=on_pause,
     )

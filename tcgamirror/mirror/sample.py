@@ -13,7 +13,7 @@ from tcgamirror.mirror.provenance import noted
 from tcgamirror.model.errors import UsageError
 from tcgamirror.model.sampling import Candidate, Plan
 from tcgamirror.model.slide import Kind
-from tcgamirror.system.files import digest
+from tcgamirror.system.files import file_digest
 
 SAMPLED = "sampled"
 """The catalogue's fact that tells for which settings and listing the sample is filled up."""
@@ -70,7 +70,7 @@ def _fill_planned(
 def _digest(mirror: Mirror) -> str:
     """Of the lock file: another one may have the same name. Nothing if it cannot be read."""
     try:
-        return digest(mirror.root / str(mirror.settings.lock), "sha256")
+        return file_digest(mirror.root / str(mirror.settings.lock), "sha256")
     except OSError:
         return ""
 

@@ -20,9 +20,9 @@ from tcgamirror.model import fields
 from tcgamirror.model.errors import BadSettings
 from tcgamirror.model.sampling import By, Order, Plan
 from tcgamirror.model.slide import SOURCES, ImageFormat, Kind, Resample, Target
-from tcgamirror.net.timeouts import Patience
+from tcgamirror.net.timeouts import Timeouts
 from tcgamirror.system.files import open_regular
-from tcgamirror.system.parallel import cores
+from tcgamirror.system.parallel import usable_cores
 
 FILE_NAME = "tcgamirror.toml"
 
@@ -95,7 +95,7 @@ class Settings:
     bucket: str | None = BUCKET
     api_connections: int = 4
     bucket_connections: int = 16
-    patience: Patience = field(default_factory=Patience)
+    timeouts: Timeouts = field(default_factory=Timeouts)
 
     @property
     def plan(self) -> Plan:
@@ -340,7 +340,7 @@ def _parsed(file: Mapping[str, object]) -> Settings:
         bucket=gdc.optional("bucket", address, usual.bucket, none="none"),
         api_connections=gdc.take("api_connections", connections, usual.api_connections),
         bucket_connections=gdc.take("bucket_connections", connections, usual.bucket_connections),
-        patience=_patience(network, usual.patience),
+        timeouts=_timeouts(network, usual.timeouts),
     )
     for table in (wanted, sample, fetch, gdc, network):
         table.end()
@@ -361,8 +361,8 @@ def _up_to(most: int) -> Callable[[object, str], int]:
     return lambda value, name: count(value, name, most)
 
 
-def _patience(network: _Table, usual: Patience) -> Patience:
-    return Patience(
+def _timeouts(network: _Table, usual: Timeouts) -> Timeouts:
+    return Timeouts(
         connect=network.take("connect", seconds, usual.connect),
         first_byte=network.take("first_byte", seconds, usual.first_byte),
         stall=network.take("stall", seconds, usual.stall),
@@ -409,12 +409,12 @@ api_connections = {settings.api_connections}  # at once
 bucket_connections = {settings.bucket_connections}
 
 [network]  # limits of waits in seconds
-connect = {settings.patience.connect}
-first_byte = {settings.patience.first_byte}
-stall = {settings.patience.stall}
-tries = {settings.patience.tries}
-backoff = {settings.patience.backoff}  # before the second try; doubled before each further one
-pause = {settings.patience.pause}  # of all requests to a busy host; doubled up to ten times that
+connect = {settings.timeouts.connect}
+first_byte = {settings.timeouts.first_byte}
+stall = {settings.timeouts.stall}
+tries = {settings.timeouts.tries}
+backoff = {settings.timeouts.backoff}  # before the second try; doubled before each further one
+pause = {settings.timeouts.pause}  # of all requests to a busy host; doubled up to ten times that
 """
 
 
@@ -435,4 +435,4 @@ def worker_count(settings: Settings) -> int:
     """
     by_bucket = settings.via[0] == "range" and settings.bucket is not None
     connections = settings.bucket_connections if by_bucket else settings.api_connections
-    return settings.workers or min(connections, WORKERS_A_CORE * cores())
+    return settings.workers or min(connections, WORKERS_A_CORE * usable_cores())

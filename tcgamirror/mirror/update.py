@@ -34,11 +34,11 @@ from tcgamirror.model.errors import (
     UsageError,
 )
 from tcgamirror.model.slide import Outcome
-from tcgamirror.net.client import Transport
+from tcgamirror.net.client import HttpClient
 from tcgamirror.sources.origins import Origins
 from tcgamirror.sources.workspace import Workspace
 from tcgamirror.system.files import check_writable
-from tcgamirror.system.interrupt import Brake
+from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.system.lock import Lock
 
 if TYPE_CHECKING:
@@ -77,17 +77,17 @@ class Run:
         self,
         mirror: Mirror,
         catalogue: Catalogue,
-        transport: Transport,
+        client: HttpClient,
         progress: Progress,
-        brake: Brake,
+        shutdown: Shutdown,
         log: EventLog | None = None,
     ) -> None:
         self.settings: Settings = mirror.settings
         self._mirror = mirror
         self._catalogue = catalogue
-        self._transport = transport
+        self._client = client
         self._progress = progress
-        self._brake = brake
+        self._shutdown = shutdown
         self._log = log
 
     def refresh(self, wishes: Wishes) -> Merged | None:
@@ -107,7 +107,7 @@ class Run:
             self._progress.listing(0, 0)
             merged = refresh.from_gdc(
                 self._catalogue,
-                self._transport,
+                self._client,
                 self.settings.api,
                 accept_shrink=wishes.accept_shrink,
                 force=wishes.force_refresh,
@@ -161,22 +161,22 @@ class Run:
             check_writable(self._mirror.root / folder)
         tally = OutcomeCounts()
         origins = Origins(self.settings.api, self.settings.bucket)
-        work = Workspace(self._mirror.root / WORK, self.settings.work_limit, self._brake.stop)
+        work = Workspace(self._mirror.root / WORK, self.settings.work_limit, self._shutdown.stop)
         work.tidy(self._catalogue.unfinished(work.names()))
-        ladder = build_ladder(self._mirror, self._transport, origins, work)
+        ladder = build_ladder(self._mirror, self._client, origins, work)
         beyond = 0
         if wishes.limit is not None:
             all_due = self._catalogue.due_count(retry_failed=wishes.retry_failed, now=now)
             beyond = all_due - len(due)
         limits = stop_conditions(wishes.time_limit, wishes.max_bytes, lambda: ladder.bytes_moved)
-        self._transport.pauses.end_when(
-            lambda: self._brake.pressed or any(met() for met in limits.values())
+        self._client.pauses.end_when(
+            lambda: self._shutdown.requested or any(met() for met in limits.values())
         )
         left_over = self._left_over(work)
         pool = Pool(
             lambda slide: left_over.outcome(slide) or ladder.fetch(slide),
             workers,
-            self._brake,
+            self._shutdown,
             limits,
             ladder.source_of,
         )
@@ -186,7 +186,7 @@ class Run:
                     self._record(outcome, run, tally)
                     self._note(outcome, pool)
                 self._progress.show_fetch(
-                    ladder.bytes_moved, self._brake.in_hand, self._brake.waits
+                    ladder.bytes_moved, self._shutdown.in_flight, self._shutdown.draining
                 )
                 self._end_if_away(tally, pool)
         self._check_reached(tally, pool)
@@ -194,7 +194,7 @@ class Run:
             self._catalogue.set_fact(f"origin {name}", words)
         if pool.reason is not None:
             raise pool.reason
-        if self._brake.pressed:
+        if self._shutdown.requested:
             raise Interrupted(f"stopped with {tally.done} slides done; the next run goes on")
         left = len(due) - tally.done - tally.failed + beyond
         stopped_by = pool.limit or ("--limit" if left else None)
@@ -206,14 +206,14 @@ class Run:
         """After several slides in a row that nobody could give, the site itself is asked."""
         if tally.unreached >= SITE_DOWN_AFTER and pool.reason is None:
             tally.unreached = 0
-            if is_away(self._transport, self.settings.api):
+            if is_away(self._client, self.settings.api):
                 words = f"no slide can be reached any more; the last: {tally.last}"
                 pool.end(Unreachable(words))
 
     def _check_reached(self, tally: OutcomeCounts, pool: Pool) -> None:
         """However few the slides were: if none of them could be reached, the run says so."""
-        may_be_away = tally.none_reached and pool.reason is None and not self._brake.pressed
-        if may_be_away and is_away(self._transport, self.settings.api):
+        may_be_away = tally.none_reached and pool.reason is None and not self._shutdown.requested
+        if may_be_away and is_away(self._client, self.settings.api):
             pool.reason = Unreachable(f"no slide can be reached: {tally.last}")
 
     def _record(self, outcome: Outcome, run: int, tally: OutcomeCounts) -> None:
@@ -244,7 +244,7 @@ class Run:
         return LeftOver(root, images, Store(root, settings.form), work)
 
     def _check_stop(self) -> None:
-        if self._brake.stop.is_set():
+        if self._shutdown.stop.is_set():
             raise Interrupted("stopped while a finished image was read; the next run goes on")
 
     def _note(self, outcome: Outcome, pool: Pool) -> None:
@@ -257,14 +257,16 @@ class Run:
 
 
 @contextmanager
-def dry_run(mirror: Mirror, wishes: Wishes, progress: Progress, brake: Brake) -> Iterator[Forecast]:
+def dry_run(
+    mirror: Mirror, wishes: Wishes, progress: Progress, shutdown: Shutdown
+) -> Iterator[Forecast]:
     """What `run_update` would fetch now: asks for the listing, but changes nothing on disk."""
     with (
         Catalogue.rehearsal(mirror.root / CATALOGUE) as catalogue,
-        network(mirror, brake, progress.pause) as transport,
+        network(mirror, shutdown, progress.pause) as client,
     ):
         mirror.check_target(catalogue)
-        steps = Run(mirror, catalogue, transport, progress, brake)
+        steps = Run(mirror, catalogue, client, progress, shutdown)
         if wishes.refresh:
             steps.refresh(wishes)
         if wishes.sample:
@@ -286,7 +288,7 @@ def run_update(
     command: str,
     wishes: Wishes,
     progress: Progress,
-    brake: Brake,
+    shutdown: Shutdown,
     log: EventLog | None = None,
     survey: Callable[[Catalogue], Wishes] | None = None,
 ) -> Report:
@@ -298,11 +300,11 @@ def run_update(
     with (
         Lock(mirror.root / LOCK, command),
         Catalogue.open(mirror.root / CATALOGUE) as catalogue,
-        network(mirror, brake, progress.pause) as transport,
+        network(mirror, shutdown, progress.pause) as client,
     ):
         mirror.check_target(catalogue)
         mirror.remove_obsolete()
-        steps = Run(mirror, catalogue, transport, progress, brake, log)
+        steps = Run(mirror, catalogue, client, progress, shutdown, log)
         run = catalogue.begin_run(command, time.time())
         exit_code = ExitCode.BUG
         try:

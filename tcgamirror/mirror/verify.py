@@ -34,7 +34,7 @@ from tcgamirror.model.errors import Damaged, ExitCode, Interrupted
 from tcgamirror.model.slide import ImageFormat
 from tcgamirror.system.files import Reader
 from tcgamirror.system.openat import Tree
-from tcgamirror.system.parallel import in_batches, threads
+from tcgamirror.system.parallel import in_batches, thread_count
 
 MOST_THREADS = 8
 
@@ -123,7 +123,7 @@ def reader_threads() -> int:
 
     Hashing and decompression release the interpreter's lock.
     """
-    return threads(MOST_THREADS)
+    return thread_count(MOST_THREADS)
 
 
 def verify_images(

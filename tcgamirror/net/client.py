@@ -35,15 +35,15 @@ from tcgamirror.model.errors import (
     UsageError,
 )
 from tcgamirror.model.text import place, printable
-from tcgamirror.net.download import Rest, same_etag
+from tcgamirror.net.download import Download, same_etag
 from tcgamirror.net.pauses import OnPause, Pauses
 from tcgamirror.net.proxies import is_by_proxy, proxy_failure, proxy_for
-from tcgamirror.net.response import Again, Answer, parsed, retry_after, why
-from tcgamirror.net.throttle import Meter, Pace
-from tcgamirror.net.timeouts import Patience
-from tcgamirror.net.watchdog import POLL, Exchange, Watch, session
+from tcgamirror.net.response import HttpResponse, RetryAfter, parsed, retry_after, why
+from tcgamirror.net.throttle import Meter, RateLimit
+from tcgamirror.net.timeouts import Timeouts
+from tcgamirror.net.watchdog import POLL, Exchange, Watchdog, session
 
-__all__ = ["Meter", "Part", "Transport", "host_key"]
+__all__ = ["HttpClient", "Meter", "Part", "host_key"]
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ class _Request:
     payload: Mapping[str, object] | None = None
 
 
-class Transport:
+class HttpClient:
     """Asks servers by HTTP, from any number of threads at once.
 
     limits: connections at once, by host_key or its host alone; 4 for others.
@@ -82,21 +82,21 @@ class Transport:
     def __init__(
         self,
         *,
-        patience: Patience | None = None,
+        timeouts: Timeouts | None = None,
         limits: Mapping[str, int] | None = None,
         rate: float | None = None,
         stop: threading.Event | None = None,
         on_pause: OnPause = lambda *_: None,
     ) -> None:
-        self._patience = patience or Patience()
+        self._timeouts = timeouts or Timeouts()
         self._limits = dict(limits or {})
         self._stop = stop or threading.Event()
-        self.pauses = Pauses(self._patience.pause, self._stop, on_pause)
-        self._pace = Pace(rate, self._stop)
+        self.pauses = Pauses(self._timeouts.pause, self._stop, on_pause)
+        self._rate = RateLimit(rate, self._stop)
         self._random = random.Random()
         self._lock = threading.Lock()
         self._slots: dict[str, threading.Semaphore] = {}
-        self._watch = Watch(self._stop)
+        self._watch = Watchdog(self._stop)
         size = max([_CONNECTIONS, *self._limits.values()])
         self._session = session(self._watch, size, f"tcgamirror/{__version__}")
 
@@ -119,7 +119,7 @@ class Transport:
     def ask(
         self,
         url: str,
-        take: Callable[[Answer], T],
+        take: Callable[[HttpResponse], T],
         headers: Mapping[str, str],
         *,
         payload: Mapping[str, object] | None = None,
@@ -146,9 +146,9 @@ class Transport:
         """
         headers = {"Accept": "application/json", "Accept-Encoding": "gzip"}
 
-        def taken(answer: Answer) -> object:
+        def taken(answer: HttpResponse) -> object:
             answer.judge(200)
-            content = answer.inflated(limit, self._patience.whole)
+            content = answer.inflated(limit, self._timeouts.whole)
             return parsed(answer.name, answer.kind, content)
 
         return self.ask(url, taken, headers, payload=payload, meter=meter)
@@ -173,7 +173,7 @@ class Transport:
         if span.length <= 0 or span.start < 0:
             raise ValueError(f"{span.start} to {span.stop} is no span of bytes")
 
-        def taken(answer: Answer) -> Part:
+        def taken(answer: HttpResponse) -> Part:
             answer.judge(200, 206)
             answer.unpacked_only()
             if answer.status == 200 and answer.length is not None and answer.length == total:
@@ -201,7 +201,7 @@ class Transport:
         as needed while bytes advance; a server that knows no Range starts the
         file again. Raises SizeMismatch before reading if the sizes differ.
         """
-        rest = Rest(file, size, etag)
+        rest = Download(file, size, etag)
         counted = meter or Meter()
 
         def ask() -> None:
@@ -221,19 +221,19 @@ class Transport:
             pause: float | None = 0
             try:
                 return ask()
-            except Again as again:
+            except RetryAfter as again:
                 error, pause = again.error, again.pause
             except NetworkError as failure:
                 error = failure
             advanced = reached() - before >= self._worth
             failed, before = (0, reached()) if advanced else (failed + 1, before)
-            if not error.retryable or pause is None or failed >= self._patience.tries:
+            if not error.retryable or pause is None or failed >= self._timeouts.tries:
                 raise error
-            longest = min(_LONGEST_BACKOFF, self._patience.backoff * 2 ** max(0, failed - 1))
+            longest = min(_LONGEST_BACKOFF, self._timeouts.backoff * 2 ** max(0, failed - 1))
             if self._stop.wait(max(pause, self._random.uniform(0, longest))):
                 raise Interrupted("stopped while waiting to ask again") from error
 
-    def _asked(self, request: _Request, take: Callable[[Answer], T]) -> T:
+    def _asked(self, request: _Request, take: Callable[[HttpResponse], T]) -> T:
         """What `take` makes of the answer, after the redirects on the same host."""
         url = request.url
         for _ in range(_REDIRECTS + 1):
@@ -251,7 +251,9 @@ class Transport:
                     target = _redirect(url, response)
                     if target is None:
                         return take(
-                            Answer(response, exchange, self._patience, self._pace, request.meter)
+                            HttpResponse(
+                                response, exchange, self._timeouts, self._rate, request.meter
+                            )
                         )
                 finally:
                     # Closes the connection if the body was not read to its end.
@@ -278,7 +280,7 @@ class Transport:
     @property
     def _worth(self) -> float:
         """The bytes that the least rate demands of one window."""
-        return max(1, self._patience.least_rate * self._patience.stall)
+        return max(1, self._timeouts.least_rate * self._timeouts.stall)
 
     @contextmanager
     def _slot(self, url: str) -> Iterator[str]:
@@ -302,15 +304,15 @@ class Transport:
     def _exchange(self, url: str) -> Iterator[Exchange]:
         if self._stop.is_set():
             raise Interrupted(f"stopped before asking {place(url)}")
-        patience = self._patience
+        timeouts = self._timeouts
         with self._watch.exchange(
-            place(url), proxy_for(url), patience.connect, patience.first_byte
+            place(url), proxy_for(url), timeouts.connect, timeouts.first_byte
         ) as exchange:
             yield exchange
 
     def _sent(self, url: str, request: _Request, exchange: Exchange) -> requests.Response:
         """Sends the request and waits for the headers."""
-        patience = self._patience
+        timeouts = self._timeouts
         name = exchange.name
         try:
             response = self._session.request(
@@ -321,7 +323,7 @@ class Transport:
                 stream=True,
                 allow_redirects=False,
                 # The watcher's limits come first; these are for connections it cannot watch.
-                timeout=(patience.connect + 1, max(patience.first_byte, patience.stall) + 1),
+                timeout=(timeouts.connect + 1, max(timeouts.first_byte, timeouts.stall) + 1),
             )
         except (InvalidHeader, InvalidSchema, InvalidURL, MissingSchema) as error:
             raise UsageError(f"{name} cannot be asked ({why(error)}): correct the URL") from error
@@ -333,7 +335,7 @@ class Transport:
             by_proxy = exchange.proxy is not None and is_by_proxy(error)
             if "certificate verify failed" in str(error).lower():
                 whose = f"proxy {exchange.proxy}" if by_proxy else name
-                raise Again(_untrusted(whose, error), None) from error
+                raise RetryAfter(_untrusted(whose, error), None) from error
             if exchange.proxy and by_proxy:
                 raise proxy_failure(url, name, exchange.proxy, why(error)) from error
             through = f" through proxy {exchange.proxy}" if exchange.proxy else ""
@@ -345,8 +347,8 @@ class Transport:
             exchange.check()
             if response.status_code == 407 and exchange.proxy:
                 reason = f"407 {printable(response.reason or '', 60)}"
-                raise Again(proxy_failure(url, name, exchange.proxy, reason), None)
-        except (Interrupted, Timeout, Again):
+                raise RetryAfter(proxy_failure(url, name, exchange.proxy, reason), None)
+        except (Interrupted, Timeout, RetryAfter):
             response.close()
             raise
         return response
@@ -396,7 +398,7 @@ def _redirect(url: str, response: requests.Response) -> str | None:
     return target
 
 
-def _part(answer: Answer, span: Span, total: int | None, etag: str | None) -> Part:
+def _part(answer: HttpResponse, span: Span, total: int | None, etag: str | None) -> Part:
     """The body of a 206, if it is what was asked for in every respect."""
     same_etag(answer, etag)
     came, whole = answer.content_range()

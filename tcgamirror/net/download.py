@@ -13,15 +13,15 @@ from tcgamirror.model.errors import (
     Truncated,
     WrongContent,
 )
-from tcgamirror.net.response import Answer
+from tcgamirror.net.response import HttpResponse
 
 
-def same_etag(answer: Answer, etag: str | None) -> None:
+def same_etag(answer: HttpResponse, etag: str | None) -> None:
     if etag is not None and answer.etag is not None and answer.etag != etag:
         raise ChangedFile(f"{answer.name}: the file was replaced meanwhile; fetch it anew")
 
 
-class Rest:
+class Download:
     """What a file being downloaded still lacks. furthest: most bytes it ever had."""
 
     def __init__(self, file: BinaryIO, size: int | None, etag: str | None) -> None:
@@ -48,7 +48,7 @@ class Rest:
         ranged = {"Range": f"bytes={self._place}-"} if self._resumes else {}
         return {"Accept-Encoding": "identity", **ranged}
 
-    def take(self, answer: Answer) -> None:
+    def take(self, answer: HttpResponse) -> None:
         """Appends the answer's body, once its headers are found to continue the file."""
         if answer.status == 416 and self._place and self._size is None:
             return self._ended(answer)
@@ -68,7 +68,7 @@ class Rest:
             raise Truncated(f"{answer.name}: ended after {self._place:,} bytes of {total:,}")
         return None
 
-    def _refuse_other(self, answer: Answer) -> None:
+    def _refuse_other(self, answer: HttpResponse) -> None:
         """Raise WrongContent for a 200 without the whole file, before anything is overwritten.
 
         A 200 whose length is the listed size is the whole file, whatever its type.
@@ -83,7 +83,7 @@ class Rest:
         if length == 0 or answer.is_page:
             raise answer.other("the file")
 
-    def _total(self, answer: Answer) -> int:
+    def _total(self, answer: HttpResponse) -> int:
         """The file's size in bytes; puts the file back to its start if the body starts there."""
         length = answer.length
         if answer.status == 206:
@@ -103,7 +103,7 @@ class Rest:
                 raise SizeMismatch(f"{answer.name}: has {size:,} bytes, {self._size:,} are listed")
         return total
 
-    def _unchanged(self, answer: Answer) -> None:
+    def _unchanged(self, answer: HttpResponse) -> None:
         """Keeps the first ETag seen, and lets no bytes of two versions into one file."""
         if answer.status == 200 and self._given is None:
             self._etag = None
@@ -115,7 +115,7 @@ class Rest:
             raise
         self._etag = self._etag or answer.etag
 
-    def _ended(self, answer: Answer) -> None:
+    def _ended(self, answer: HttpResponse) -> None:
         """416 to a file of unknown size: it is whole already, or another by now."""
         if answer.headers.get("Content-Range", "").strip() != f"bytes */{self._place}":
             self._begin_anew()

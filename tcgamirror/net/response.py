@@ -28,8 +28,8 @@ from tcgamirror.model.errors import (
     WrongContent,
 )
 from tcgamirror.model.text import printable
-from tcgamirror.net.throttle import Meter, Pace
-from tcgamirror.net.timeouts import Patience
+from tcgamirror.net.throttle import Meter, RateLimit
+from tcgamirror.net.timeouts import Timeouts
 from tcgamirror.net.watchdog import Exchange
 
 _MESSAGE = 64 << 10
@@ -37,7 +37,7 @@ _MESSAGE = 64 << 10
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
 
 
-class Again(Exception):
+class RetryAfter(Exception):
     """A failed try of which more is known than its error tells.
 
     pause: seconds the server asks to wait; None if asking again is no use.
@@ -49,7 +49,7 @@ class Again(Exception):
         self.pause = pause
 
 
-class Answer:
+class HttpResponse:
     """Status and headers of one answer, and its body as it comes.
 
     line: the status line as sent. status: as it is to be understood: 203 is 200,
@@ -60,8 +60,8 @@ class Answer:
         self,
         response: requests.Response,
         exchange: Exchange,
-        patience: Patience,
-        pace: Pace,
+        timeouts: Timeouts,
+        rate: RateLimit,
         meter: Meter,
     ) -> None:
         self.name = exchange.name
@@ -74,8 +74,8 @@ class Answer:
         self._raw = response.raw
         self._length: int | None = response.raw.length_remaining
         self._exchange = exchange
-        self._patience = patience
-        self._pace = pace
+        self._timeouts = timeouts
+        self._rate = rate
         self._meter = meter
 
     @property
@@ -99,13 +99,13 @@ class Answer:
         caller and the rate limit take between pieces does not count. Raises
         Timeout, Truncated or Interrupted.
         """
-        patience, exchange = self._patience, self._exchange
-        slow = f"fewer than {patience.least_rate:g} bytes/s came for {patience.stall:g} s"
+        timeouts, exchange = self._timeouts, self._exchange
+        slow = f"fewer than {timeouts.least_rate:g} bytes/s came for {timeouts.stall:g} s"
         long = f"the answer was not whole after {whole:g} s" if whole is not None else slow
         end = exchange.began + whole if whole is not None else float("inf")
         since, got = time.monotonic(), 0
         while True:
-            window = since + patience.stall
+            window = since + timeouts.stall
             exchange.expect(slow if window < end else long, min(window, end))
             piece = self._piece()
             if not piece:
@@ -114,17 +114,17 @@ class Answer:
             exchange.rest()
             exchange.received += len(piece)
             self._meter.add(count=len(piece))
-            self._pace.keep(len(piece))
+            self._rate.wait_for(len(piece))
             exchange.check()
             yield piece
             now = time.monotonic()
             since, end, got = since + now - paused, end + now - paused, got + len(piece)
-            if got >= patience.least_rate * patience.stall:
+            if got >= timeouts.least_rate * timeouts.stall:
                 since, got = now, 0
 
     def _piece(self) -> bytes:
         try:
-            piece: bytes = self._raw.read1(self._pace.piece, decode_content=False)
+            piece: bytes = self._raw.read1(self._rate.piece, decode_content=False)
         except (HTTPError, HTTPException, OSError, ValueError) as error:
             self._exchange.check()
             raise Truncated(
@@ -141,7 +141,7 @@ class Answer:
 
     def small_pieces(self, limit: int) -> Iterator[bytes]:
         """Yield the body of a small answer, which has to end in time, within `limit` bytes."""
-        return self.bounded(limit, self._patience.whole)
+        return self.bounded(limit, self._timeouts.whole)
 
     def bounded(self, limit: int, whole: float | None) -> Iterator[bytes]:
         """Yield what `pieces` does. Raises TooLong beyond `limit` bytes, Truncated for nothing."""
@@ -206,7 +206,7 @@ class Answer:
     def judge(self, *accepted: int) -> None:
         """Raises what the status means, unless it is one of those accepted.
 
-        NotFound, ServerError (in an Again, if the server names a time),
+        NotFound, ServerError (in an RetryAfter, if the server names a time),
         Refused, SizeMismatch for a range beyond the end, else WrongContent.
         """
         status = self.status
@@ -219,7 +219,7 @@ class Answer:
             pause = retry_after(self.headers.get("Retry-After"))
             if pause is None:
                 raise error
-            raise Again(error, pause if pause <= self._patience.retry_after_limit else None)
+            raise RetryAfter(error, pause if pause <= self._timeouts.retry_after_limit else None)
         if status == 416:
             raise SizeMismatch(f"{self.name}: the file ends before the bytes asked for (416)")
         if 400 <= status < 500:
@@ -228,7 +228,7 @@ class Answer:
 
     def _message(self) -> str:
         with suppress(NetworkError, Interrupted, ValueError, RecursionError):
-            told = json.loads(self.body(_MESSAGE, self._patience.stall))
+            told = json.loads(self.body(_MESSAGE, self._timeouts.stall))
             if isinstance(told, dict) and isinstance(told.get("message"), str):
                 return f": {printable(told['message'])}"
         return ""

@@ -1,4 +1,4 @@
-"""Counting and limiting of the bytes that a transfer moves."""
+"""Count and limit the bytes that transfers move."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _PIECE = 256 << 10
 
 
 class Meter:
-    """Body bytes and requests of one slide, failed ones too, counted by any number of threads."""
+    """Count of one slide's body bytes and requests, failed ones included. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -17,14 +17,14 @@ class Meter:
         self.requests = 0
 
     def add(self, *, count: int = 0, requests: int = 0) -> None:
-        """Counts `count` bytes and `requests` requests more."""
+        """Add `count` bytes and `requests` requests."""
         with self._lock:
             self.bytes += count
             self.requests += requests
 
 
-class Pace:
-    """Holds all connections together to `rate` bytes per second; None for no limit."""
+class RateLimit:
+    """Limit of all connections together to `rate` bytes per second; None for no limit."""
 
     def __init__(self, rate: float | None, stop: threading.Event) -> None:
         self._rate = rate
@@ -34,11 +34,11 @@ class Pace:
 
     @property
     def piece(self) -> int:
-        """Bytes to read at once, small enough that no wait after them is long."""
+        """Return the bytes to read at once: few enough that no wait after them is long."""
         return _PIECE if self._rate is None else int(min(_PIECE, max(1024, self._rate / 10)))
 
-    def keep(self, count: int) -> None:
-        """Waits as long as `count` bytes more take at the rate, or until stopped."""
+    def wait_for(self, count: int) -> None:
+        """Wait as long as `count` more bytes take at the rate, or until stopped."""
         if self._rate is None:
             return
         with self._lock:

@@ -1,4 +1,4 @@
-"""How long to wait for a server. Apart, so that settings can name it without the network."""
+"""Limits of time and of retries for requests; settings use them without importing the network."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long to wait for a server, and how often to ask it again.
+class Timeouts:
+    """Limits of time and of retries for the requests of one client.
 
-    connect, first_byte: seconds until there is a connection, and until the
-    headers are there. stall, least_rate: in any `stall` seconds fewer than
-    `least_rate` bytes a second are too slow. whole: seconds for a whole small
-    answer (`json`, `read`); None for no limit. tries: requests in all for one
-    thing. backoff: seconds of the first wait between two, doubled each time up
-    to 60, of which a random part is waited. pause: seconds for which nothing is
-    asked of a host that answers 429 or 503 without Retry-After, or resets
-    connections in a row; doubled each time, up to ten times as long.
-    retry_after_limit: seconds a server may ask to wait.
+    Attributes:
+        connect: Seconds until there is a connection.
+        first_byte: Seconds until the headers are there.
+        stall: Seconds of the window in which `least_rate` is measured.
+        least_rate: Bytes per second below which a body is too slow.
+        whole: Seconds for a whole small answer; None for no limit.
+        tries: Requests in all for one thing.
+        backoff: Seconds of the first wait between two tries. It doubles up to 60; a random
+            part of it is waited.
+        pause: Seconds without requests to a host that answers 429 or 503 without Retry-After,
+            or resets connections in a row. It doubles up to ten times as long.
+        retry_after_limit: The longest Retry-After that is obeyed, in seconds.
     """
 
     connect: float = 15

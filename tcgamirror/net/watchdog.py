@@ -135,8 +135,8 @@ class Exchange:
                 self._handle.shutdown(socket.SHUT_RDWR)
 
 
-class Watch:
-    """The watcher of all exchanges of one transport; it is told to end by `close`."""
+class Watchdog:
+    """The watcher of all exchanges of one client; it is told to end by `close`."""
 
     def __init__(self, stop: threading.Event) -> None:
         self.stop = stop
@@ -195,7 +195,7 @@ class Watch:
 class WatchedConnection(HTTPConnection):
     """Tells the calling thread's exchange which socket it uses, and when."""
 
-    def __init__(self, *args: Any, watch: Watch, **options: Any) -> None:
+    def __init__(self, *args: Any, watch: Watchdog, **options: Any) -> None:
         super().__init__(*args, **options)
         self._watch = watch
 
@@ -377,7 +377,7 @@ _WATCHED: Mapping[type[HTTPConnectionPool], type[WatchedConnection]] = MappingPr
 class _Adapter(HTTPAdapter):
     """Makes watched connections, `size` of them kept alive for each host."""
 
-    def __init__(self, watch: Watch, size: int) -> None:
+    def __init__(self, watch: Watchdog, size: int) -> None:
         self._watch = watch
         super().__init__(pool_connections=16, pool_maxsize=size, max_retries=0)
 
@@ -400,7 +400,7 @@ class _Session(requests.Session):
         """None: requests would read the whole body of a redirect, however long it is."""
 
 
-def session(watch: Watch, size: int, agent: str) -> requests.Session:
+def session(watch: Watchdog, size: int, agent: str) -> requests.Session:
     """A session for many threads, without credentials, cookies or redirects of its own.
 
     Proxies and CA bundle come from the environment. size: connections kept for

@@ -34,7 +34,7 @@ from tcgamirror.model.errors import BadTile, UnsupportedSlide
 from tcgamirror.model.geometry import Grid
 from tcgamirror.model.slide import Rendition, Resample, Slide, Target
 from tcgamirror.net.throttle import Meter
-from tcgamirror.system.files import room
+from tcgamirror.system.files import disk_errors
 
 
 class Source(Protocol):
@@ -117,7 +117,7 @@ def _level(
     if whole is not None and not index and slide.descends:
         path = whole
     else:
-        with room(path), path.open("wb") as file:
+        with disk_errors(path), path.open("wb") as file:
             write_single_level(file, source, slide, index, table)
     with OpenSlideTiles(path, tiled.level.grid) as tiles:
         yield tiles
@@ -166,7 +166,7 @@ class _SingleTiles:
             return None
         alone = TileTable(1, array("Q", [span.start]), array("Q", [span.length]))
         side = self.grid.tile
-        with room(self._path), self._path.open("wb") as file:
+        with disk_errors(self._path), self._path.open("wb") as file:
             write_single_level(file, self._source, self._slide, self._index, alone, side)
         try:
             with OpenSlideTiles(self._path, Grid(side, side)) as tiles:

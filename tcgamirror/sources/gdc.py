@@ -1,4 +1,4 @@
-"""The GDC's answers to model objects. All HTTP is the transport's.
+"""The GDC's answers to model objects. All HTTP is the client's.
 
 Source: the GDC API's endpoints `/status`, `/files` and `/files/versions`.
 Nothing in an answer is taken on trust: every nested part may be missing or of
@@ -56,7 +56,7 @@ Taken = TypeVar("Taken")
 
 
 class JsonClient(Protocol):
-    """What is needed of a transport."""
+    """What is needed of a client."""
 
     def json(self, url: str, *, payload: Mapping[str, object] | None = None, limit: int) -> object:
         """The parsed body of a GET, or of a POST where there is a payload.
@@ -70,14 +70,14 @@ class _Moved(Exception):
     """The listing became another one between two pages."""
 
 
-def read_release(transport: JsonClient, api: str) -> str:
+def read_release(client: JsonClient, api: str) -> str:
     """The data release in the GDC's words, as `Data Release 45.0 - December 04, 2025`.
 
     Older servers name none: then `API` and their tag. Raises WrongContent for
     an answer that is not the GDC's.
     """
     url = f"{api}/status"
-    answer = _part(transport.json(url, limit=_STATUS_LIMIT))
+    answer = _part(client.json(url, limit=_STATUS_LIMIT))
     if "data_release" in answer or "status" in answer:
         named = fields.text(answer.get("data_release"))
         tag = fields.text(answer.get("tag"))
@@ -91,7 +91,7 @@ def read_release(transport: JsonClient, api: str) -> str:
 
 
 def read_listing(
-    transport: JsonClient,
+    client: JsonClient,
     api: str,
     page_size: int = PAGE_SIZE,
     on_page: Callable[[int, int], None] | None = None,
@@ -101,12 +101,12 @@ def read_listing(
     on_page: told the hits so far and in all after each page. Raises
     WrongContent for pages that do not add up and for hits that cannot be taken.
     """
-    named = read_release(transport, api)
-    return Listing(named, stream_slides(transport, api, tuple, page_size, on_page))
+    named = read_release(client, api)
+    return Listing(named, stream_slides(client, api, tuple, page_size, on_page))
 
 
 def stream_slides(
-    transport: JsonClient,
+    client: JsonClient,
     api: str,
     take: Callable[[Iterator[Slide]], Taken],
     page_size: int = PAGE_SIZE,
@@ -118,10 +118,10 @@ def stream_slides(
     another one meanwhile. Raises WrongContent as `listing` does, out of `take`.
     """
     try:
-        return take(_slides(transport, api, page_size, on_page))
+        return take(_slides(client, api, page_size, on_page))
     except _Moved:
         try:
-            return take(_slides(transport, api, page_size, on_page))
+            return take(_slides(client, api, page_size, on_page))
         except _Moved as moved:
             raise WrongContent(
                 f"the listing of {place(api)}/files changed twice while it was read ({moved}); "
@@ -129,25 +129,23 @@ def stream_slides(
             ) from None
 
 
-def read_first_slides(transport: JsonClient, api: str, count: int) -> tuple[list[Slide], int]:
+def read_first_slides(client: JsonClient, api: str, count: int) -> tuple[list[Slide], int]:
     """The first open TCGA slides by file_id, and how many there are in all."""
     url = f"{api}/files"
-    hits, total = next(_pages(transport, url, count))
+    hits, total = next(_pages(client, url, count))
     named = [(fields.file_id(hit.get("file_id")), hit) for hit in hits]
     slides = [_slide(url, file_id, hit) for file_id, hit in named if file_id is not None]
     return [slide for slide in slides if slide is not None], total
 
 
-def read_latest_versions(
-    transport: JsonClient, api: str, file_ids: Sequence[str]
-) -> dict[str, str]:
+def read_latest_versions(client: JsonClient, api: str, file_ids: Sequence[str]) -> dict[str, str]:
     """The newest file_id of each file_id the GDC knows, itself if nothing is newer."""
     url = f"{api}/files/versions"
     latest: dict[str, str] = {}
     for start in range(0, len(file_ids), VERSIONS_AT_ONCE):
         asked = list(file_ids[start : start + VERSIONS_AT_ONCE])
         limit = _PAGE_LIMIT + len(asked) * _HIT_LIMIT
-        answer = transport.json(url, payload={"ids": asked}, limit=limit)
+        answer = client.json(url, payload={"ids": asked}, limit=limit)
         if not isinstance(answer, list):
             raise WrongContent(f"{place(url)} answered something other than a list of versions")
         for row in map(_part, answer):
@@ -158,12 +156,12 @@ def read_latest_versions(
 
 
 def _slides(
-    transport: JsonClient, api: str, page_size: int, on_page: Callable[[int, int], None] | None
+    client: JsonClient, api: str, page_size: int, on_page: Callable[[int, int], None] | None
 ) -> Iterator[Slide]:
     url = f"{api}/files"
     none = True
     seen: set[str] = set()
-    for hits, total in _pages(transport, url, page_size):
+    for hits, total in _pages(client, url, page_size):
         for hit in hits:
             file_id = fields.file_id(hit.get("file_id"))
             if file_id is None:
@@ -181,13 +179,13 @@ def _slides(
         raise WrongContent(f"{place(url)} lists no TCGA slide at all")
 
 
-def _pages(transport: JsonClient, url: str, page_size: int) -> Iterator[tuple[list[Part], int]]:
+def _pages(client: JsonClient, url: str, page_size: int) -> Iterator[tuple[list[Part], int]]:
     """Hits of one page after another and their number in all, until there are as many."""
     first_total: int | None = None
     seen = 0
     while first_total is None or seen < first_total:
         request = _request(page_size, seen)
-        answer = transport.json(url, payload=request, limit=_PAGE_LIMIT + page_size * _HIT_LIMIT)
+        answer = client.json(url, payload=request, limit=_PAGE_LIMIT + page_size * _HIT_LIMIT)
         hits, total = _page(url, answer)
         if first_total is None:
             first_total = total
@@ -201,7 +199,7 @@ def _pages(transport: JsonClient, url: str, page_size: int) -> Iterator[tuple[li
         yield hits, total
 
 
-def count_files(transport: JsonClient, api: str) -> Iterator[tuple[str, int]]:
+def count_files(client: JsonClient, api: str) -> Iterator[tuple[str, int]]:
     """Yield what is counted and how many of it the GDC lists, one request each."""
     url = f"{api}/files"
     asked: list[tuple[str, dict[str, list[str]]]] = [("listed", {})]
@@ -212,7 +210,7 @@ def count_files(transport: JsonClient, api: str) -> Iterator[tuple[str, int]]:
     anything: dict[str, list[str]] = {"experimental_strategy": [], "access": []}
     asked.append(("Slide Image, of any strategy and access", anything))
     for what, changes in asked:
-        answer = transport.json(url, payload=_request(1, 0, changes), limit=_PAGE_LIMIT)
+        answer = client.json(url, payload=_request(1, 0, changes), limit=_PAGE_LIMIT)
         yield what, _page(url, answer)[1]
 
 

@@ -28,14 +28,14 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.slide import Resample, Slide, Target
 from tcgamirror.model.text import place
-from tcgamirror.net.client import Transport
+from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.base import opened
 from tcgamirror.sources.origins import Origin, Origins
 from tcgamirror.sources.sparse_file import SparseFile
 from tcgamirror.sources.workspace import Lease, Workspace, clear
-from tcgamirror.system.files import replacing, room
-from tcgamirror.system.parallel import each
+from tcgamirror.system.files import atomic_write, disk_errors
+from tcgamirror.system.parallel import for_each
 
 LOOK_AHEAD = 4096
 """Bytes read at least: a directory with its description, but not its tile arrays."""
@@ -71,7 +71,7 @@ class RemoteFile:
 
     def __init__(
         self,
-        transport: Transport,
+        client: HttpClient,
         url: str,
         partial: SparseFile,
         tag: Path,
@@ -84,14 +84,14 @@ class RemoteFile:
         no room for it.
         """
         self.size = partial.size
-        self._transport = transport
+        self._client = client
         self._url = url
         self.partial = partial
         self._tag = tag
         self._on_part = on_part
         self._meter = meter
         self._lock = threading.Lock()
-        with room(tag):
+        with disk_errors(tag):
             self._etag = tag.read_text("utf-8", "replace") if tag.exists() else None
         self._along: Sequence[Span] = ()
 
@@ -116,10 +116,10 @@ class RemoteFile:
         if missing and missing[-1].stop > self.size:
             raise BadSlide(f"bytes {missing[-1]} are outside of the file ({self.size} bytes)")
         parts = (part for span in missing for part in _parts(span))
-        each(self._fetch_part, parts, AT_ONCE, "range")
+        for_each(self._fetch_part, parts, AT_ONCE, "range")
 
     def _fetch_part(self, span: Span) -> None:
-        part = self._transport.span(
+        part = self._client.span(
             self._url, span, total=self.size, etag=self._etag, meter=self._meter
         )
         self._on_part()
@@ -131,7 +131,7 @@ class RemoteFile:
         """Keeps the first ETag told; no bytes of two versions get into one file."""
         with self._lock:
             if self._etag is None:
-                with replacing(self._tag) as file:
+                with atomic_write(self._tag) as file:
                     file.write(etag.encode())
                 self._etag = etag
             elif etag != self._etag:
@@ -159,8 +159,8 @@ class Range:
 
     name = "range"
 
-    def __init__(self, transport: Transport, origins: Origins, work: Workspace) -> None:
-        self._transport = transport
+    def __init__(self, client: HttpClient, origins: Origins, work: Workspace) -> None:
+        self._client = client
         self._origins = origins
         self._work = work
 
@@ -238,7 +238,7 @@ class Range:
             return slide
 
         def size_at(origin: Origin) -> int:
-            part = self._transport.span(origin.url(slide), HEADER, total=None, meter=meter)
+            part = self._client.span(origin.url(slide), HEADER, total=None, meter=meter)
             self._origins.gave_part(origin)
             return part.total
 
@@ -315,7 +315,7 @@ class Range:
             self._origins.gave_part(origin)
             self._work.check()
 
-        return RemoteFile(self._transport, origin.url(slide), partial, tag, meter, on_part)
+        return RemoteFile(self._client, origin.url(slide), partial, tag, meter, on_part)
 
 
 def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> None:

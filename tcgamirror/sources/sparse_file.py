@@ -13,7 +13,7 @@ from typing import Self
 
 from tcgamirror.model.byteranges import Span, SpanSet
 from tcgamirror.model.errors import NotFetched
-from tcgamirror.system.files import make_folder, room
+from tcgamirror.system.files import disk_errors, make_folder
 
 _CHUNK = 1 << 20
 RECORD = ".spans"
@@ -46,9 +46,9 @@ class SparseFile:
         identity: what tells this file from any other and from its own other
         versions (file_id and md5, say). Another identity, another size or a
         missing record begin anew; a span whose CRC32 is not the recorded one is
-        forgotten. Raises DiskFull or UsageError as `files.room` does.
+        forgotten. Raises DiskFull or UsageError as `files.disk_errors` does.
         """
-        with room(path):
+        with disk_errors(path):
             make_folder(path.parent)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
@@ -72,14 +72,14 @@ class SparseFile:
     def write(self, start: int, data: bytes) -> None:
         """Puts `data` at byte `start` and records it.
 
-        Raises ValueError outside the file, DiskFull or UsageError as `files.room` does.
+        Raises ValueError outside the file, DiskFull or UsageError as `files.disk_errors` does.
         """
         span = Span(start, start + len(data))
         if start < 0 or span.stop > self.size:
             raise ValueError(f"bytes {span} do not lie in {self.path.name} of {self.size} bytes")
         if not data:
             return
-        with room(self.path):
+        with disk_errors(self.path):
             _write_at(self._handle, data, start)
             line = f"{span.start} {span.stop} {zlib.crc32(data):08x}\n".encode()
             with self._lock:
@@ -89,7 +89,7 @@ class SparseFile:
     def read(self, span: Span) -> bytes:
         """The bytes of `span`. Raises NotFetched if any of them was never written.
 
-        Raises Damaged where the disk fails, as `files.room` does.
+        Raises Damaged where the disk fails, as `files.disk_errors` does.
         """
         with self._lock:
             missing = self._had.gaps(span)
@@ -99,7 +99,7 @@ class SparseFile:
         pieces = []
         place = span.start
         while place < span.stop:
-            with room(self.path):
+            with disk_errors(self.path):
                 piece = os.pread(self._handle, span.stop - place, place)
             if not piece:
                 raise NotFetched(

@@ -30,12 +30,12 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.geometry import Grid
 from tcgamirror.model.slide import Slide, Target
-from tcgamirror.net.client import Transport
-from tcgamirror.net.response import Answer
+from tcgamirror.net.client import HttpClient
+from tcgamirror.net.response import HttpResponse
 from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.workspace import Lease, Workspace
-from tcgamirror.system.files import room
-from tcgamirror.system.parallel import each
+from tcgamirror.system.files import disk_errors
+from tcgamirror.system.parallel import for_each
 
 AT_ONCE = 4
 """Tiles of one slide that are asked for at the same time."""
@@ -63,10 +63,10 @@ class Tiles:
     name = "tiles"
 
     def __init__(
-        self, transport: Transport, address: str, work: Workspace, read_header: ReadHeader
+        self, client: HttpClient, address: str, work: Workspace, read_header: ReadHeader
     ) -> None:
         """address: of the tile server, without a final slash."""
-        self._transport = transport
+        self._client = client
         self._address = address
         self._work = work
         self._read_header = read_header
@@ -75,7 +75,7 @@ class Tiles:
     def open(self, slide: Slide, target: Target, meter: Meter) -> Iterator[LevelReader]:
         with self._work.lease(slide.file_id, self.name) as lease:
             url = f"{self._address}/metadata/{slide.file_id}"
-            zoom = DeepZoom.of(self._transport.json(url, limit=MOST_METADATA_BYTES, meter=meter))
+            zoom = DeepZoom.of(self._client.json(url, limit=MOST_METADATA_BYTES, meter=meter))
             base = self._header(slide, meter)
             if base.size != zoom.size:
                 raise BadSlide(f"the slide has {base.size} pixels, its tiles {zoom.size}")
@@ -106,13 +106,13 @@ class Tiles:
             if not level.has(*place):
                 self._fetch_tile(level, *place, meter)
 
-        each(fetch, level.places(), AT_ONCE, "tile")
+        for_each(fetch, level.places(), AT_ONCE, "tile")
 
     def _fetch_tile(self, level: _ServedLevel, column: int, row: int, meter: Meter) -> None:
         for tries_left in reversed(range(TRIES)):
             try:
                 url, most = level.url(column, row), level.most_bytes(column, row)
-                level.keep(column, row, fetch_tile(self._transport, url, most, meter))
+                level.keep(column, row, fetch_tile(self._client, url, most, meter))
             except BadTile:
                 if not tries_left:
                     raise
@@ -124,13 +124,13 @@ class Tiles:
                 return
 
 
-def fetch_tile(transport: Transport, url: str, most: int, meter: Meter | None = None) -> bytes:
+def fetch_tile(client: HttpClient, url: str, most: int, meter: Meter | None = None) -> bytes:
     """Return the tile at `url`, known by its first bytes, without its colour profile.
 
     most: bytes without the profile. Raises NetworkError; WrongContent for no picture.
     """
 
-    def taken(answer: Answer) -> bytes:
+    def taken(answer: HttpResponse) -> bytes:
         answer.judge(200)
         answer.unpacked_only()
         stream = Stream(answer.small_pieces(most + MOST_PROFILE_BYTES))
@@ -141,7 +141,7 @@ def fetch_tile(transport: Transport, url: str, most: int, meter: Meter | None = 
         except TooLong as error:
             raise TooLong(f"{answer.name}: {error}") from error
 
-    return transport.ask(url, taken, {"Accept-Encoding": "identity"}, meter=meter)
+    return client.ask(url, taken, {"Accept-Encoding": "identity"}, meter=meter)
 
 
 class _ServedLevel:
@@ -198,14 +198,14 @@ class _ServedLevel:
         self._decoded(data, column, row)
         path = self.path(column, row)
         part = path.with_suffix(".part")
-        with room(path):
+        with disk_errors(path):
             part.write_bytes(data)
             part.replace(path)
 
     def tile(self, column: int, row: int) -> Pixels:
-        """The tile's pixels. Raises BadTile if it is not there whole, Damaged as `room` does."""
+        """Return the tile's pixels. Raises BadTile if not whole, Damaged by a bad disk."""
         path, data = self.path(column, row), b""
-        with room(path), suppress(FileNotFoundError):
+        with disk_errors(path), suppress(FileNotFoundError):
             data = path.read_bytes()
         return self._decoded(data, column, row)
 

@@ -13,12 +13,12 @@ from tcgamirror.imaging.decode import LevelReader
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadSlide, ChecksumMismatch, NetworkError, NotFound
 from tcgamirror.model.slide import Slide, Target
-from tcgamirror.net.client import Transport
+from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.base import opened
 from tcgamirror.sources.origins import Origin, Origins
 from tcgamirror.sources.workspace import SpaceCheckedFile, Workspace
-from tcgamirror.system.files import digest, room
+from tcgamirror.system.files import disk_errors, file_digest
 
 UNNAMED = "slide"
 USUAL_BYTES = 1_000_000_000
@@ -28,12 +28,12 @@ USUAL_BYTES = 1_000_000_000
 class LocalFile:
     """A file's bytes at any place; any number of threads may read. size: bytes.
 
-    Raises Damaged where the disk fails, as `files.room` does.
+    Raises Damaged where the disk fails, as `files.disk_errors` does.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with room(path):
+        with disk_errors(path):
             self._handle = os.open(path, os.O_RDONLY)
             self.size = os.fstat(self._handle).st_size
 
@@ -45,7 +45,7 @@ class LocalFile:
 
     def read(self, span: Span) -> bytes:
         """The bytes of `span`. Raises BadSlide if the file ends before."""
-        with room(self._path):
+        with disk_errors(self._path):
             data = os.pread(self._handle, span.length, span.start)
         if len(data) != span.length:
             raise BadSlide(f"the file ends within bytes {span}")
@@ -57,8 +57,8 @@ class Whole:
 
     name = "whole"
 
-    def __init__(self, transport: Transport, origins: Origins, work: Workspace) -> None:
-        self._transport = transport
+    def __init__(self, client: HttpClient, origins: Origins, work: Workspace) -> None:
+        self._client = client
         self._origins = origins
         self._work = work
 
@@ -96,7 +96,7 @@ class Whole:
 
     def _download_from(self, origin: Origin, slide: Slide, path: Path, meter: Meter) -> None:
         """Goes on with what is there; if that turns out wrong, begins anew, once."""
-        with room(path):
+        with disk_errors(path):
             begun = path.exists() and path.stat().st_size > 0
         try:
             self._fetch(origin, slide, path, meter)
@@ -107,10 +107,10 @@ class Whole:
 
     def _fetch(self, origin: Origin, slide: Slide, path: Path, meter: Meter) -> None:
         """Has the file, of the listed md5. Raises ChecksumMismatch, with nothing left there."""
-        with room(path), io.BufferedRandom(SpaceCheckedFile(path, self._work)) as file:
-            self._transport.download(origin.url(slide), file, size=slide.size, meter=meter)
-        with room(path):
-            if slide.md5 is None or digest(path, "md5") == slide.md5:
+        with disk_errors(path), io.BufferedRandom(SpaceCheckedFile(path, self._work)) as file:
+            self._client.download(origin.url(slide), file, size=slide.size, meter=meter)
+        with disk_errors(path):
+            if slide.md5 is None or file_digest(path, "md5") == slide.md5:
                 return
             path.unlink()
         raise ChecksumMismatch("the file's md5 is not the listed one")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from tcgamirror.model.errors import DiskFull, Interrupted, SlideError, UnsupportedSlide
 from tcgamirror.sources.sparse_file import RECORD
-from tcgamirror.system.files import free_bytes, room
+from tcgamirror.system.files import disk_errors, free_bytes
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -79,7 +79,7 @@ class Workspace:
         """
         with self.held(file_id, source) as lease:
             try:
-                with room(lease.folder):
+                with disk_errors(lease.folder):
                     lease.folder.mkdir(parents=True, exist_ok=True)
                 yield lease
             except SlideError:
@@ -127,9 +127,9 @@ class Workspace:
     def check(self, about_to_write: int = 0) -> None:
         """Raises DiskFull if so many more bytes would leave the disk too little.
 
-        Raises Damaged where the disk fails, as `files.room` does.
+        Raises Damaged where the disk fails, as `files.disk_errors` does.
         """
-        with room(self._root):
+        with disk_errors(self._root):
             free = free_bytes(self._root)
         if free - about_to_write < self._least_free:
             raise DiskFull(
@@ -139,7 +139,7 @@ class Workspace:
             )
 
     def _granted(self, lease: Lease, need: int) -> bool:
-        with room(self._root), self._lock:
+        with disk_errors(self._root), self._lock:
             if self._waiting[0] is not lease:
                 return False
             others = [other for other in self._leases if other.need and other is not lease]
@@ -171,7 +171,7 @@ class Workspace:
 
     def _leftovers(self) -> list[Path]:
         """Sources' folders that nobody has in hand, the oldest first."""
-        in_hand = {lease.folder for lease in self._leases}
+        in_flight = {lease.folder for lease in self._leases}
         ages: dict[Path, float] = {}
         for slide in map(self._root.joinpath, self.names()):
             # A slide in hand may end, and its folder go, at any moment.
@@ -179,7 +179,7 @@ class Workspace:
                 ages |= {
                     source: source.stat().st_mtime
                     for source in slide.iterdir()
-                    if source not in in_hand
+                    if source not in in_flight
                 }
         return sorted(ages, key=ages.__getitem__)
 

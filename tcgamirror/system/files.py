@@ -42,16 +42,16 @@ _BROKEN = frozenset({errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EREMOTEIO, e
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes the place of `path` when the block ends well.
 
     Until then it lies beside it as `.{name}.part`. If the block raises, it is
     removed and the old file stays as it was. Folders missing above are made.
     A crash at any instant leaves either the old file or the whole new one.
-    Raises DiskFull or UsageError as `room` does.
+    Raises DiskFull or UsageError as `disk_errors` does.
     """
     part = path.with_name(f".{path.name}.part")
-    with room(path):
+    with disk_errors(path):
         make_folder(path.parent)
         # What a killed run left, or anybody else: a pipe would be waited for, a link followed.
         part.unlink(missing_ok=True)
@@ -68,7 +68,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         sync_folder(path.parent)
 
 
-def is_another(path: Path, file: BinaryIO) -> bool:
+def differs(path: Path, file: BinaryIO) -> bool:
     """Whether something lies at `path` that is not byte for byte what was written to `file`."""
     file.flush()
     return os.path.lexists(path) and not filecmp.cmp(path, file.name, shallow=False)
@@ -77,9 +77,9 @@ def is_another(path: Path, file: BinaryIO) -> bool:
 def check_writable(folder: Path) -> None:
     """Makes the folder if it is not there, and writes in it what leaves no trace.
 
-    Raises as `room` does.
+    Raises as `disk_errors` does.
     """
-    with room(folder):
+    with disk_errors(folder):
         make_folder(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -154,7 +154,7 @@ class Reader(threading.local):
             yield self._memory[:count]
 
 
-def digest(
+def file_digest(
     path: Path,
     algorithm: Literal["md5", "sha256"],
     on_bytes: Callable[[int], None] | None = None,
@@ -178,7 +178,7 @@ def free_bytes(path: Path) -> int:
 
 
 @contextmanager
-def room(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """Turns the system's refusals to write at `path` into errors that name it.
 
     Raises DiskFull for a full disk, a full quota or a file too large for the file
@@ -212,7 +212,7 @@ def room(path: Path) -> Iterator[None]:
         raise
 
 
-def refusal(error: OSError) -> UsageError | None:
+def path_error(error: OSError) -> UsageError | None:
     """What to tell of a path that the system lets nobody look at or into.
 
     None for any other error, and where the system names no file.
@@ -250,10 +250,10 @@ def _free(path: Path) -> str:
         return "free bytes unknown"
 
 
-def part_of(path: str) -> str:
+def partial_path(path: str) -> str:
     """What an image is called while it is written.
 
-    >>> part_of("images/TCGA-OV/a.png")
+    >>> partial_path("images/TCGA-OV/a.png")
     'images/TCGA-OV/.a.png.part'
     """
     folder, _, name = path.rpartition("/")

@@ -1,4 +1,8 @@
-"""How a run is stopped in order: by Ctrl-C, by a signal, by what ends every slide."""
+"""Ordered shutdown: by Ctrl-C, by a signal, or by an error that would fail every slide.
+
+A first request ends the run once the slides in flight are done. A second one, a termination
+signal, or a first one while nothing is in flight stops every wait and transfer at once.
+"""
 
 from __future__ import annotations
 
@@ -11,74 +15,76 @@ from types import FrameType
 from tcgamirror.model.errors import Interrupted
 
 
-class Brake:
-    """Pressed once, no further slide begins; pressed again, those in hand are let go.
+class Shutdown:
+    """The state of a run's shutdown, shared by all of its threads.
 
-    stop: set when waits and transfers are to end at once. in_hand: slides being
-    fetched; while there are none the first press ends the run at once.
-    left_behind: set if workers were still busy a moment after that, with
-    pixels, a checksum or a slow disk; the process then ends without them,
-    which harms nothing: they are where a kill might have met them.
+    Attributes:
+        stop: Set when waits and transfers have to end at once.
+        in_flight: Slides being fetched, counted by the run.
+        workers_abandoned: Workers were still busy shortly after the stop. The process
+            then ends without them, which is as safe as a kill.
     """
 
     def __init__(self) -> None:
         self.stop = threading.Event()
-        self.in_hand = 0
-        self.left_behind = False
-        self._pressed = False
-        self._stopped: float | None = None
-        self._bell: SimpleQueue[None] = SimpleQueue()
+        self.in_flight = 0
+        self.workers_abandoned = False
+        self._requested = False
+        self._stopped_at: float | None = None
+        self._signals: SimpleQueue[None] = SimpleQueue()
 
     @property
-    def pressed(self) -> bool:
-        return self._pressed
+    def requested(self) -> bool:
+        """Return whether a shutdown was requested."""
+        return self._requested
 
     @property
-    def waits(self) -> bool:
-        """Pressed once: the slides in hand are waited for."""
-        return self._pressed and self._stopped is None
+    def draining(self) -> bool:
+        """Return whether the run only waits for the slides in flight."""
+        return self._requested and self._stopped_at is None
 
-    def press(self) -> None:
-        if self._note(hard=False):
+    @property
+    def seconds_since_stop(self) -> float:
+        """Return the seconds since `stop` was due; 0 if it is not."""
+        return 0.0 if self._stopped_at is None else time.monotonic() - self._stopped_at
+
+    def request(self) -> None:
+        """Begin no further slide; stop at once if it is the second request."""
+        if self._register(force=False):
             self.stop.set()
 
-    def press_hard(self) -> None:
-        """Lets go of the slides in hand, too."""
-        self._note(hard=True)
+    def force(self) -> None:
+        """Stop at once, whatever is in flight."""
+        self._register(force=True)
         self.stop.set()
 
-    @property
-    def seconds_stopped(self) -> float:
-        """Since when waits and transfers are to end; 0 if they are not."""
-        return 0.0 if self._stopped is None else time.monotonic() - self._stopped
+    def install_handlers(self) -> None:
+        """Have SIGINT request a shutdown and SIGTERM force one. For the main thread."""
+        threading.Thread(target=self._set_stop_on_signal, name="shutdown", daemon=True).start()
+        signal.signal(signal.SIGINT, self._handle)
+        signal.signal(signal.SIGTERM, self._handle)
 
-    def _note(self, *, hard: bool) -> bool:
-        """Notes a press; whether all is to stop."""
-        stops = hard or self._pressed or not self.in_hand
-        if stops:
-            self._stopped = self._stopped or time.monotonic()
-        self._pressed = True
-        return stops
-
-    def listen(self) -> None:
-        """Has Ctrl-C press, and a request to terminate press hard. For the main thread."""
-        threading.Thread(target=self._answer_bell, name="brake", daemon=True).start()
-        signal.signal(signal.SIGINT, self._interrupted)
-        signal.signal(signal.SIGTERM, self._interrupted)
-
-    def give_back(self) -> None:
-        """Has both do what they do by themselves. Raises Interrupted if it was pressed before."""
+    def restore_handlers(self) -> None:
+        """Give both signals their default handlers. Raises Interrupted if one came before."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if self._pressed:
+        if self._requested:
             raise Interrupted("interrupted")
 
-    def _interrupted(self, number: int, _frame: FrameType | None) -> None:
-        # No lock may be taken here: the main thread, which this interrupts, may be inside
-        # stop.wait and hold the one that stop.set needs. SimpleQueue.put may be called anywhere.
-        if self._note(hard=number != signal.SIGINT):
-            self._bell.put(None)
+    def _register(self, *, force: bool) -> bool:
+        """Register a request and return whether everything has to stop."""
+        stops = force or self._requested or not self.in_flight
+        if stops:
+            self._stopped_at = self._stopped_at or time.monotonic()
+        self._requested = True
+        return stops
 
-    def _answer_bell(self) -> None:
-        self._bell.get()
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        # No lock may be taken here: the interrupted main thread may be inside stop.wait and hold
+        # the one that stop.set needs. SimpleQueue.put is reentrant.
+        if self._register(force=number != signal.SIGINT):
+            self._signals.put(None)
+
+    def _set_stop_on_signal(self) -> None:
+        self._signals.get()
         self.stop.set()

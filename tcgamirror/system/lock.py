@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from tcgamirror.model.errors import Locked, UsageError
-from tcgamirror.system.files import make_folder, room
+from tcgamirror.system.files import disk_errors, make_folder
 from tcgamirror.system.mounts import NO_LOCKS, check_locks, no_locks
 
 _BEGINS = b'{"command":'
@@ -31,7 +31,7 @@ class Lock:
     path: the lock's file, made if missing and left behind. command: what the
     holder does, told to whoever is kept out. The system frees the lock when the
     process ends, however it ends. Entering raises Locked at once if another run
-    holds it, DiskFull or UsageError as `room` does, and UsageError, before anything is
+    holds it, DiskFull or UsageError as `disk_errors` does, and UsageError, before anything is
     made, where the file system has no locks.
     """
 
@@ -49,7 +49,7 @@ class Lock:
 
     def __enter__(self) -> Self:
         check_locks(self._path.parent)
-        with room(self._path):
+        with disk_errors(self._path):
             for _ in range(_OPENED_AT_MOST):
                 self._handle = self._taken()
                 if self._handle is not None:

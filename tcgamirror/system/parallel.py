@@ -1,7 +1,4 @@
-"""Work on many things by several threads: in batches, only a few ahead, and told in order.
-
-The same work on many things, a few of them at the same time.
-"""
+"""The same work on many items by several threads, with few items in memory at a time."""
 
 from __future__ import annotations
 
@@ -18,31 +15,28 @@ from tcgamirror.model.errors import Interrupted
 _MOST_BYTES = 8 << 20
 
 Item = TypeVar("Item")
-
 Result = TypeVar("Result")
 
-Thing = TypeVar("Thing")
 
-
-def cores() -> int:
-    """Of the processor, those that this process may use; a cluster's job has few of many."""
+def usable_cores() -> int:
+    """Return the number of cores that this process may use; a batch job often has few of many."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def threads(most: int) -> int:
-    """As many as keep the cores at work, two at least: one works while another waits."""
-    return min(most, max(2, cores()))
+def thread_count(most: int) -> int:
+    """Return a thread for each core: at least two, as one works while another waits."""
+    return min(most, max(2, usable_cores()))
 
 
 def never() -> bool:
-    """For `in_batches`: nothing stops it."""
+    """Return False: nothing stops `in_batches`."""
     return False
 
 
 def weightless(_: object) -> int:
-    """For `in_batches`: no item is large."""
+    """Return 0: no item of `in_batches` is large."""
     return 0
 
 
@@ -55,17 +49,20 @@ def in_batches(
     size_of: Callable[[Item], int] = weightless,
     stopped: Callable[[], bool] = never,
 ) -> Iterator[list[tuple[Item, Result]]]:
-    """Each item with what `work` gives for it, in order, by `at_once` threads.
+    """Yield batches of items with their results, in order, made by `at_once` threads.
 
-    together: items of a batch, fewer if they are large. size_of: bytes of an
-    item. Ends early, after a whole batch, once `stopped` says so: `work` may
-    raise Interrupted then. `items` may be made while others are worked on.
+    Ends early, after a whole batch, once `stopped` returns True; `work` may raise
+    Interrupted then. `items` are read as they are needed.
+
+    Args:
+        together: Items in a batch, fewer if they are large.
+        size_of: The bytes of an item.
     """
 
     def all_of(batch: Sequence[Item]) -> list[tuple[Item, Result]]:
         return [(item, work(item)) for item in batch]
 
-    with ThreadPoolExecutor(at_once, "abreast") as pool:
+    with ThreadPoolExecutor(at_once, "batch") as pool:
         waiting: deque[Future[list[tuple[Item, Result]]]] = deque()
         batches = _batches(items, size_of, together)
         try:
@@ -84,7 +81,7 @@ def in_batches(
 def _batches(
     items: Iterable[Item], size_of: Callable[[Item], int], together: int
 ) -> Iterator[list[Item]]:
-    """So many that handing them over costs little, so few that progress is seen."""
+    """Yield batches large enough to cost little, and small enough to show progress."""
     batch: list[Item] = []
     size = 0
     for item in items:
@@ -97,18 +94,20 @@ def _batches(
         yield batch
 
 
-def each(work: Callable[[Thing], None], things: Iterable[Thing], at_once: int, name: str) -> None:
-    """Does `work` on every thing, `at_once` of them at a time; the first failure ends it.
+def for_each(work: Callable[[Item], None], items: Iterable[Item], at_once: int, name: str) -> None:
+    """Call `work` for every item, `at_once` of them at a time; raise the first failure.
 
-    Nothing further is begun then, and what is under way is waited for: no
-    thread outlives the call. Only the things in hand are held in memory.
-    name: of the threads.
+    After a failure no further item is begun, and those under way are waited for: no
+    thread outlives the call. Only the items under way are held in memory.
+
+    Args:
+        name: The threads' name.
     """
-    left = iter(things)
+    left = iter(items)
     with ThreadPoolExecutor(at_once, name) as pool:
-        running = {pool.submit(work, thing) for thing in islice(left, at_once)}
+        running = {pool.submit(work, item) for item in islice(left, at_once)}
         while running:
             ended, running = wait(running, return_when=FIRST_COMPLETED)
             for one in ended:
                 one.result()
-            running |= {pool.submit(work, thing) for thing in islice(left, len(ended))}
+            running |= {pool.submit(work, item) for item in islice(left, len(ended))}

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from tcgamirror.imaging.verified import same, sign
 from tcgamirror.model.errors import Damaged
-from tcgamirror.system.files import PIECE, Reader, room, sync_disk
+from tcgamirror.system.files import PIECE, Reader, disk_errors, sync_disk
 
 WHOLE = 16 << 20
 """Bytes of an image that is kept in memory between being read and being written."""
@@ -203,7 +203,7 @@ def _handed_over(reading: int, writing: int, size: int) -> bool:
 def writing_early(path: Path) -> Iterator[None]:
     """Has the disk begin with what the block writes to it, so that little is left for the end.
 
-    `sync_disk` or fsync have to follow all the same. Raises as `room` does.
+    `sync_disk` or fsync have to follow all the same. Raises as `disk_errors` does.
     """
     ended = threading.Event()
 
@@ -217,5 +217,5 @@ def writing_early(path: Path) -> Iterator[None]:
             yield
         finally:
             ended.set()
-    with room(path):
+    with disk_errors(path):
         work.result()

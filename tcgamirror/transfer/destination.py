@@ -19,9 +19,9 @@ from tcgamirror.imaging.store import IMAGES
 from tcgamirror.imaging.verified import Compared
 from tcgamirror.mirror.directory import CATALOGUE, LOCK
 from tcgamirror.model.errors import UsageError
-from tcgamirror.system.files import make_folder, room, sync_disk, sync_folder
+from tcgamirror.system.files import disk_errors, make_folder, sync_disk, sync_folder
 from tcgamirror.system.lock import Lock
-from tcgamirror.system.parallel import in_batches, threads
+from tcgamirror.system.parallel import in_batches, thread_count
 from tcgamirror.transfer.archive.format import HELD, UNFINISHED, Form
 from tcgamirror.transfer.archive.writer import TarWriter
 from tcgamirror.transfer.copier import Copier, Loaded, loaded
@@ -75,7 +75,7 @@ class DirectoryPlace:
         def put(image: Image) -> bool:
             return copy(*self._ends(image), image.sha256)
 
-        with room(self._work):
+        with disk_errors(self._work):
             for folder in {image.path.rpartition("/")[0] for image in images}:
                 (self._work / folder).mkdir(parents=True, exist_ok=True)
             for image, right in _abreast(put, images):
@@ -83,7 +83,7 @@ class DirectoryPlace:
 
     def put(self, image: Image) -> bool:
         source, target = self._ends(image)
-        with room(Path(target)):
+        with disk_errors(Path(target)):
             make_folder(Path(target).parent)
             return self._noted(image, self._copier.copied(source, target, image.sha256))
 
@@ -98,7 +98,7 @@ class DirectoryPlace:
     def write(self, name: str, file: Loaded) -> None:
         self._names.add(name)
         target = self._work / name
-        with file.file, room(target):
+        with file.file, disk_errors(target):
             if _is_at(target, file):
                 return
             make_folder(target.parent)
@@ -112,7 +112,7 @@ class DirectoryPlace:
 
     def end(self, dest: Path | None) -> None:
         assert dest is not None
-        with room(dest):
+        with disk_errors(dest):
             self._remove_others()
             if self._settles:
                 sync_disk(self._work)
@@ -197,7 +197,7 @@ class ArchivePlace:
 def _writing(path: Path | None) -> Iterator[None]:
     """Turn refusals to write at `path`, or to standard output, into errors that name it."""
     if path is not None:
-        with room(path):
+        with disk_errors(path):
             yield
         return
     try:
@@ -222,7 +222,7 @@ def _abreast(
     work: Callable[[Image], Result], images: Sequence[Image]
 ) -> Iterator[tuple[Image, Result]]:
     """Each with what `work` gives for it, in order, by a few threads a little ahead."""
-    at_once = threads(MOST_THREADS)
+    at_once = thread_count(MOST_THREADS)
     for batch in in_batches(work, images, at_once=at_once, size_of=lambda image: image.bytes):
         yield from batch
 

@@ -21,7 +21,7 @@ from tcgamirror.mirror.recovery import fits
 from tcgamirror.mirror.verify import reader_threads
 from tcgamirror.model.errors import BadExport, Damaged, Interrupted
 from tcgamirror.model.geometry import Size
-from tcgamirror.system.files import digest, make_folder, part_of, room, sync_folder
+from tcgamirror.system.files import disk_errors, file_digest, make_folder, partial_path, sync_folder
 from tcgamirror.transfer.archive.members import Member
 
 _BATCH_IMAGES, _BATCH_BYTES = 32, 64 << 20
@@ -113,13 +113,13 @@ class Arrivals:
         with suppress(OSError):
             if (
                 place.stat().st_size == member.size
-                and digest(place, "sha256") == wanted.row["sha256"]
+                and file_digest(place, "sha256") == wanted.row["sha256"]
             ):
                 return place
-        part = self._mirror.root / part_of(wanted.place)
+        part = self._mirror.root / partial_path(wanted.place)
         taken = hashlib.sha256()
         try:
-            with room(part):
+            with disk_errors(part):
                 make_folder(part.parent)
                 # Whatever lies there, be it a link, is not written through.
                 part.unlink(missing_ok=True)
@@ -154,7 +154,7 @@ class Arrivals:
             if not fits(self._mirror.settings.target, told, header.size):
                 raise Damaged(f"it is not of {self._mirror.settings.target}")
             decode_all(file, form, self._check_stopped)
-            with room(written):
+            with disk_errors(written):
                 moment = datetime.fromisoformat(str(row["fetched_at"])).timestamp()
                 os.utime(file.fileno(), (moment, moment))
                 os.fsync(file.fileno())
@@ -180,7 +180,7 @@ class Arrivals:
             folders = set()
             for wanted, written in right:
                 place = self._mirror.root / wanted.place
-                with room(place):
+                with disk_errors(place):
                     if written != place:
                         written.replace(place)
                     if wanted.older is not None:

@@ -17,7 +17,7 @@ from tcgamirror.catalogue.reports import Counts
 from tcgamirror.catalogue.rows import reading_copy
 from tcgamirror.mirror.directory import CATALOGUE, FIXED
 from tcgamirror.model.errors import Damaged, TcgaMirrorError
-from tcgamirror.system.files import YOUNG, digest
+from tcgamirror.system.files import YOUNG, file_digest
 
 _LOG = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class Snapshots:
             with Catalogue(self._source, connection) as copy:
                 counts, fixed = copy.counts(), copy.fact(FIXED) or ""
                 images = {image.path: image for image in images_of(connection)}
-        return Snapshot(path, digest(path, "sha256"), images, counts, fixed)
+        return Snapshot(path, file_digest(path, "sha256"), images, counts, fixed)
 
 
 def _stamp(path: Path) -> Stamp:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from statistics import median_low
 
-from tcgamirror.system.parallel import cores
+from tcgamirror.system.parallel import usable_cores
 from tests.bench import ours
 from tests.bench.material import Kind
 from tests.bench.network import DELAY, traffic
@@ -65,5 +65,5 @@ def _once(kind: Kind, slides: int, rate: float | None) -> Shared:
         moved = traffic(gdc)
         bare, _ = bare_download(gdc, kind)
     busy = None if rate is None else moved.bytes / rate / moved.seconds
-    cpu, serving = (spent / cost.seconds / cores() for spent in (cost.cpu, served))
+    cpu, serving = (spent / cost.seconds / usable_cores() for spent in (cost.cpu, served))
     return Shared(kind, rate, slides, cost.seconds, bare, busy, cpu, serving)

@@ -24,7 +24,7 @@ from tcgamirror.model.byteranges import SpanSet
 from tcgamirror.model.errors import BadTile, ChangedFile, ServerError, UnsupportedSlide
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat, Resample, Target
-from tcgamirror.net.client import Transport
+from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.base import opened
 from tcgamirror.sources.range import ALWAYS_FOR_PATCHES, Range
@@ -48,9 +48,9 @@ Place = tuple[int, int, int]
 
 
 @pytest.fixture
-def transport() -> Iterator[Transport]:
-    with Transport(patience=SHORT) as transport:
-        yield transport
+def client() -> Iterator[HttpClient]:
+    with HttpClient(timeouts=SHORT) as client:
+        yield client
 
 
 # The images, against the base alone ---------------------------------------------------
@@ -115,17 +115,17 @@ def _edge(spec: SlideSpec, level: int, side: str) -> set[Place]:
 @example(spec=replace(PLAIN, overwritten=frozenset({(1, 0, 0), (2, 0, 0)})))
 @example(spec=replace(PLAIN, downsamples=(1, 4), tiled_macro=0))
 def test_range_and_whole_make_the_image_that_the_base_shows(
-    spec: SlideSpec, transport: Transport, tmp_path: Path
+    spec: SlideSpec, client: HttpClient, tmp_path: Path
 ) -> None:
     path = make_slide(tmp_path / "slide.svs", spec)
     file, base = listed(path), base_of(path, spec)
     with StandIn([file]) as gdc:
         for mpp, least in LEAST.items():
             target = Target(mpp, None)
-            whole = made(by_whole(gdc, transport, tmp_path / "w"), slide_of(file), target)
+            whole = made(by_whole(gdc, client, tmp_path / "w"), slide_of(file), target)
             assert worst_block(whole.pixels, from_base(base, whole.rendition.size)) >= least
             try:
-                ranged = made(by_range(gdc, transport, tmp_path / "r"), slide_of(file), target)
+                ranged = made(by_range(gdc, client, tmp_path / "r"), slide_of(file), target)
             except UnsupportedSlide as refusal:
                 assert file.size > ALWAYS_FOR_PATCHES, refusal
                 continue
@@ -135,7 +135,7 @@ def test_range_and_whole_make_the_image_that_the_base_shows(
 
 @pytest.mark.parametrize("compression", CODECS)
 def test_every_fault_in_every_codec_is_counted(
-    compression: Compression, transport: Transport, tmp_path: Path
+    compression: Compression, client: HttpClient, tmp_path: Path
 ) -> None:
     """Level 1 has 2 × 2 tiles: one over a blank base tile, one missing, one overwritten."""
     spec = replace(
@@ -152,7 +152,7 @@ def test_every_fault_in_every_codec_is_counted(
     path = make_slide(tmp_path / "slide.svs", spec)
     file = listed(path)
     with StandIn([file]) as gdc:
-        image = made(by_whole(gdc, transport, tmp_path / "w"), slide_of(file), FINE)
+        image = made(by_whole(gdc, client, tmp_path / "w"), slide_of(file), FINE)
     assert (image.rendition.level, image.patched) == (1, 3)
     base = base_of(path, spec)
     assert worst_block(image.pixels, from_base(base, image.rendition.size)) >= LEAST[1.2]
@@ -160,7 +160,7 @@ def test_every_fault_in_every_codec_is_counted(
 
 @pytest.mark.parametrize("resample", [Resample.FAST, Resample.NATIVE])
 def test_every_way_of_resampling_is_patched(
-    resample: Resample, transport: Transport, tmp_path: Path
+    resample: Resample, client: HttpClient, tmp_path: Path
 ) -> None:
     spec = replace(
         PLAIN,
@@ -175,22 +175,20 @@ def test_every_way_of_resampling_is_patched(
     file = listed(path)
     target = Target(5.0, None, resample)
     with StandIn([file]) as gdc:
-        ranged = made(by_range(gdc, transport, tmp_path / "r"), slide_of(file), target)
-        whole = made(by_whole(gdc, transport, tmp_path / "w"), slide_of(file), target)
+        ranged = made(by_range(gdc, client, tmp_path / "r"), slide_of(file), target)
+        whole = made(by_whole(gdc, client, tmp_path / "w"), slide_of(file), target)
     assert np.array_equal(ranged.pixels, whole.pixels)
     assert ranged.patched == whole.patched == 3
     assert worst_block(whole.pixels, from_base(path, whole.rendition.size)) >= LEAST[5.0]
 
 
-def test_a_tile_above_nothing_is_white_and_not_counted(
-    transport: Transport, tmp_path: Path
-) -> None:
+def test_a_tile_above_nothing_is_white_and_not_counted(client: HttpClient, tmp_path: Path) -> None:
     nothing = frozenset((0, column, row) for column in range(5) for row in range(5))
     spec = replace(PLAIN, blank=nothing, scrambled=True, downsamples=(1, 4))
     path = make_slide(tmp_path / "slide.svs", spec)
     file = listed(path)
     with StandIn([file]) as gdc:
-        image = made(by_range(gdc, transport, tmp_path / "r"), slide_of(file), own_pixels(path, 1))
+        image = made(by_range(gdc, client, tmp_path / "r"), slide_of(file), own_pixels(path, 1))
     assert (image.pixels[:240, :240] == 255).all()
     assert image.patched == 3, "those beside it"
 
@@ -200,11 +198,11 @@ def own_pixels(path: Path, level: int) -> Target:
         return level_target(Svs(local).pyramid.levels[level].size)
 
 
-def test_a_damaged_tile_of_the_base_fails_the_slide(transport: Transport, tmp_path: Path) -> None:
+def test_a_damaged_tile_of_the_base_fails_the_slide(client: HttpClient, tmp_path: Path) -> None:
     broken = frozenset({(1, 0, 0), (0, 1, 0)})
     file = listed(make_slide(tmp_path / "slide.svs", replace(PLAIN, overwritten=broken)))
     with StandIn([file]) as gdc:
-        for source in (by_range(gdc, transport, tmp_path), by_whole(gdc, transport, tmp_path)):
+        for source in (by_range(gdc, client, tmp_path), by_whole(gdc, client, tmp_path)):
             with pytest.raises(BadTile, match="at the base, the tile at column 1, row 0"):
                 made(source, slide_of(file), FINE)
 
@@ -221,14 +219,14 @@ def test_a_tile_said_to_lie_outside_of_the_file_is_rendered_from_the_base(tmp_pa
 
 
 def test_openslide_is_not_given_a_slide_on_which_it_divides_by_zero(
-    transport: Transport, tmp_path: Path
+    client: HttpClient, tmp_path: Path
 ) -> None:
     """A tiled macro follows, larger than the level before it, and a tile of the base is missing."""
     spec = replace(PLAIN, compression="j2k-rgb", tiled_macro=9, blank=frozenset({(0, 1, 1)}))
     path = make_slide(tmp_path / "slide.svs", spec)
     file, base = listed(path), base_of(path, spec)
     with StandIn([file]) as gdc:
-        image = made(by_whole(gdc, transport, tmp_path / "w"), slide_of(file), own_pixels(path, 0))
+        image = made(by_whole(gdc, client, tmp_path / "w"), slide_of(file), own_pixels(path, 0))
     assert np.array_equal(image.pixels, by_openslide(base, 0))
 
 
@@ -237,7 +235,7 @@ def test_openslide_is_not_given_a_slide_on_which_it_divides_by_zero(
 
 @pytest.mark.parametrize("name", ["plain", "big-j2k", "four-levels-to-32", "big-shuffled-ycbcr"])
 def test_a_whole_slide_takes_the_level_and_the_bases_counts(
-    name: str, zoo_slides: Mapping[str, Path], transport: Transport, tmp_path: Path
+    name: str, zoo_slides: Mapping[str, Path], client: HttpClient, tmp_path: Path
 ) -> None:
     path = slide_at(name, zoo_slides)
     file = listed(path)
@@ -246,13 +244,13 @@ def test_a_whole_slide_takes_the_level_and_the_bases_counts(
         counts = slide.counts_span(0)
         tiles = SpanSet(tile_spans(slide.tile_table(1))).total
     with StandIn([file]) as gdc:
-        image = made(by_range(gdc, transport, tmp_path), slide_of(file), own_pixels(path, 1))
+        image = made(by_range(gdc, client, tmp_path), slide_of(file), own_pixels(path, 1))
     assert image.patched == 0
     assert image.meter.bytes <= 1.10 * tiles + 100_000 + counts.length
 
 
 def test_the_bases_counts_take_no_round_trip_of_their_own(
-    transport: Transport, tmp_path: Path
+    client: HttpClient, tmp_path: Path
 ) -> None:
     """The base has so many tiles that its counts lie far from all else."""
     spec = SlideSpec(2403, 1809, (1, 2, 16), (32, 32))
@@ -263,7 +261,7 @@ def test_the_bases_counts_take_no_round_trip_of_their_own(
     assert counts.length > 16_000
     with StandIn([file]) as gdc:
         gdc.delay = 0.3
-        made(by_range(gdc, transport, tmp_path / "w"), slide_of(file), own_pixels(path, 2))
+        made(by_range(gdc, client, tmp_path / "w"), slide_of(file), own_pixels(path, 2))
         served = list(zip(gdc.served, asked(gdc.served), strict=True))
     (own,) = [record.time for record, span in served if span.start <= counts.start < span.stop]
     others = [record.time for record, span in served if not span.start <= counts.start < span.stop]
@@ -281,14 +279,14 @@ def fail_while_tiles_are_read(gdc: StandIn, source: Range, file: Listed) -> None
 
 
 def test_a_failure_while_tiles_are_read_keeps_what_was_fetched(
-    transport: Transport, tmp_path: Path
+    client: HttpClient, tmp_path: Path
 ) -> None:
     """A tile that does not decode is met only then, and the finer ones are fetched."""
     spec = replace(PLAIN, overwritten=frozenset({(1, 1, 1)}))
     path = make_slide(tmp_path / "slide.svs", spec)
     file = listed(path)
     with StandIn([file]) as gdc:
-        source = by_range(gdc, transport, tmp_path / "w")
+        source = by_range(gdc, client, tmp_path / "w")
         fail_while_tiles_are_read(gdc, source, file)
         before = SpanSet(asked(record for record in gdc.served if record.status == 206))
         gdc.faults.clear()
@@ -302,28 +300,28 @@ def test_a_failure_while_tiles_are_read_keeps_what_was_fetched(
 
 
 def test_finer_tiles_come_from_the_other_origin_where_the_first_fails(
-    transport: Transport, tmp_path: Path
+    client: HttpClient, tmp_path: Path
 ) -> None:
     """The level itself is there by then, so that no request has told which origin answers."""
     spec = replace(PLAIN, overwritten=frozenset({(1, 1, 1)}))
     file = listed(make_slide(tmp_path / "slide.svs", spec))
     with StandIn([file]) as gdc:
-        source = by_range(gdc, transport, tmp_path / "w")
+        source = by_range(gdc, client, tmp_path / "w")
         fail_while_tiles_are_read(gdc, source, file)
         gdc.faults.clear()
         gdc.faults.add(Fault(file.file_id, "503", host="bucket", retry_after=None))
-        again = by_range(gdc, transport, tmp_path / "w")
+        again = by_range(gdc, client, tmp_path / "w")
         image = made(again, slide_of(file), FINE)
     assert image.patched == 1
 
 
 def test_a_file_replaced_before_its_finer_tiles_came_is_begun_anew(
-    transport: Transport, tmp_path: Path
+    client: HttpClient, tmp_path: Path
 ) -> None:
     spec = replace(PLAIN, overwritten=frozenset({(1, 1, 1)}))
     file = listed(make_slide(tmp_path / "slide.svs", spec))
     with StandIn([file]) as gdc:
-        source = by_range(gdc, transport, tmp_path / "w")
+        source = by_range(gdc, client, tmp_path / "w")
         fail_while_tiles_are_read(gdc, source, file)
         gdc.faults.clear()
         gdc.faults.add(Fault(file.file_id, "changed-etag", host="bucket"))
@@ -398,12 +396,12 @@ def test_real_faults_are_mended_by_every_source(name: str, patched: int, tmp_pat
 
 @pytest.mark.parametrize("name", ["edge-of-level-1", "scrambled", "overwritten-level-1", "macro"])
 def test_real_faults_do_not_show_at_five_micrometres(
-    name: str, transport: Transport, tmp_path: Path
+    name: str, client: HttpClient, tmp_path: Path
 ) -> None:
     path = fault(name)
     file = listed(path)
     with StandIn([file]) as gdc:
-        for source in (by_range(gdc, transport, tmp_path), by_whole(gdc, transport, tmp_path)):
+        for source in (by_range(gdc, client, tmp_path), by_whole(gdc, client, tmp_path)):
             image = made(source, slide_of(file), Target(5.0, None))
             assert worst_block(image.pixels, from_base(path, image.rendition.size)) >= LEAST[5.0]
 

@@ -30,7 +30,7 @@ from tcgamirror.imaging.svs import Svs
 from tcgamirror.model.errors import BadTile
 from tcgamirror.model.geometry import Grid, Size, reduction
 from tcgamirror.model.slide import ImageFormat, Resample, Target
-from tcgamirror.net.client import Transport
+from tcgamirror.net.client import HttpClient
 from tcgamirror.sources.whole import LocalFile
 from tests.gdc import Listed, StandIn, listed
 from tests.imaging.test_decode import (
@@ -62,9 +62,9 @@ MOST_DRIFT = 0.03
 
 
 @pytest.fixture
-def transport() -> Iterator[Transport]:
-    with Transport(patience=SHORT) as transport:
-        yield transport
+def client() -> Iterator[HttpClient]:
+    with HttpClient(timeouts=SHORT) as client:
+        yield client
 
 
 def image_at(path: Path, size: Size, *, fast: bool) -> tuple[int, Pixels]:
@@ -286,26 +286,26 @@ def digests(path: Path) -> Iterator[str]:
     ("name", "scaled"), [("base-only", True), ("everything", False), ("j2k-rgb", False)]
 )
 def test_range_and_whole_make_the_same_fast_image(
-    name: str, scaled: bool, zoo_slides: Mapping[str, Path], transport: Transport, tmp_path: Path
+    name: str, scaled: bool, zoo_slides: Mapping[str, Path], client: HttpClient, tmp_path: Path
 ) -> None:
     """It is the exact one where the level is less than four times as large, or not JPEG."""
     file = listed(zoo_slides[name])
     with StandIn([file]) as gdc:
-        ranged = made(by_range(gdc, transport, tmp_path / "r"), slide_of(file), FAST)
-        whole = made(by_whole(gdc, transport, tmp_path / "w"), slide_of(file), FAST)
-        exact = made(by_range(gdc, transport, tmp_path / "e"), slide_of(file), EXACT)
+        ranged = made(by_range(gdc, client, tmp_path / "r"), slide_of(file), FAST)
+        whole = made(by_whole(gdc, client, tmp_path / "w"), slide_of(file), FAST)
+        exact = made(by_range(gdc, client, tmp_path / "e"), slide_of(file), EXACT)
     assert np.array_equal(ranged.pixels, whole.pixels)
     assert ranged.rendition == replace(exact.rendition, resample=Resample.FAST)
     assert np.array_equal(ranged.pixels, exact.pixels) != scaled
     assert np.abs(ranged.pixels.astype(int) - exact.pixels).mean() <= MOST_DIFFERENCE
 
 
-def test_tiles_of_the_server_have_no_use_for_it(transport: Transport, tmp_path: Path) -> None:
+def test_tiles_of_the_server_have_no_use_for_it(client: HttpClient, tmp_path: Path) -> None:
     spec = SlideSpec(width=1403, height=1109, downsamples=(1,))
     file = listed(make_slide(tmp_path / "s.svs", spec))
     with StandIn([file]) as gdc:
         fast, exact = (
-            made(by_tiles(gdc, transport, tmp_path / name), slide_of(file), target)
+            made(by_tiles(gdc, client, tmp_path / name), slide_of(file), target)
             for name, target in (("f", FAST), ("e", EXACT))
         )
     assert np.array_equal(fast.pixels, exact.pixels)

@@ -14,7 +14,7 @@ from tcgamirror.mirror.doctor import mirror_findings
 from tcgamirror.mirror.probes import probes
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.slide import Target
-from tcgamirror.net.client import Transport
+from tcgamirror.net.client import HttpClient
 from tcgamirror.net.proxies import without_credentials
 from tests.gdc import Fault, StandIn
 from tests.gdc.faults import Kind
@@ -263,11 +263,11 @@ def test_headers_that_may_hold_secrets_are_named_without_them(small_slides: Any)
     with (
         StandIn(small_slides) as gdc,
         RawServer(told) as bucket,
-        Transport(patience=QUICK) as transport,
+        HttpClient(timeouts=QUICK) as client,
     ):
         target = Target(mpp=None, max_size=1)
         settings = Settings(target, api=gdc.api, tiles=gdc.tiles, bucket=bucket.url(""))
-        report = "\n".join(probes(settings, transport, slide_of(small_slides[0])))
+        report = "\n".join(probes(settings, client, slide_of(small_slides[0])))
     assert "s3cret" not in report and "10.1.2.3" not in report
     assert "Set-Cookie: (left out)" in section(report, "bucket, first bytes")
     assert "Location: h/x\n" in section(report, "bucket, first bytes")

@@ -14,8 +14,8 @@ from tcgamirror.mirror.fetch import Wishes
 from tcgamirror.mirror.update import run_update
 from tcgamirror.model.errors import DiskFull, NotFound, UsageError
 from tcgamirror.model.slide import Attempt, Outcome
-from tcgamirror.system.interrupt import Brake
-from tcgamirror.system.parallel import cores
+from tcgamirror.system.interrupt import Shutdown
+from tcgamirror.system.parallel import usable_cores
 from tests.gdc import StandIn
 from tests.gdc.faults import Fault
 from tests.support.catalogues import FETCHED, NOW, PICTURE, slide
@@ -47,7 +47,7 @@ def test_a_run_is_told_from_its_begin_to_its_end(tmp_path: Path, small_gdc: Stan
     assert [line["event"] for line in told] == ["begin", "listing", "slide", "slide", "end"]
     begin, listing, first, _, end = told
     assert begin["target"] == "4 µm/px, exact, png" and begin["command"] == "update"
-    assert begin["workers"] == min(16, 4 * cores())
+    assert begin["workers"] == min(16, 4 * usable_cores())
     assert (listing["added"], listing["data_release"]) == (
         18,
         "Data Release 45.0 - December 04, 2025",
@@ -138,7 +138,7 @@ def test_a_disk_that_fills_up_ends_the_run_in_order(tmp_path: Path, small_gdc: S
     root = made(tmp_path / "m", small_gdc, "--workers", "1", slides=6)
     mirror = Mirror.find(root, above=False)
     with pytest.raises(DiskFull), FullAfterOne(tmp_path / "log", "update") as log:
-        run_update(mirror, "update", Wishes(), Silent(), Brake(), log)
+        run_update(mirror, "update", Wishes(), Silent(), Shutdown(), log)
     assert column(root, "select exit_code from runs") == [6]
     assert column(root, "select count(*) from mirror where status = 'done'") >= [2]
     assert not column(root, "select * from mirror where status = 'failed'")

@@ -13,8 +13,8 @@ from tcgamirror.mirror.fetch import Pool
 from tcgamirror.mirror.settings import Settings, worker_count
 from tcgamirror.model.errors import Bug
 from tcgamirror.model.slide import Outcome, Slide, Target
-from tcgamirror.system.interrupt import Brake
-from tcgamirror.system.parallel import cores
+from tcgamirror.system.interrupt import Shutdown
+from tcgamirror.system.parallel import usable_cores
 
 
 def test_a_bug_met_by_one_slide_is_its_failure_and_the_others_go_on() -> None:
@@ -25,7 +25,7 @@ def test_a_bug_met_by_one_slide_is_its_failure_and_the_others_go_on() -> None:
             raise ZeroDivisionError("division by zero")
         return Outcome(slide, (), None)
 
-    pool = Pool(fetch, 2, Brake(), {}, lambda slide: f"source of {slide.file_id}")
+    pool = Pool(fetch, 2, Shutdown(), {}, lambda slide: f"source of {slide.file_id}")
     ended = [outcome for outcomes in pool.outcomes(slides) for outcome in outcomes]
     assert sorted(outcome.slide.file_id for outcome in ended) == sorted("01234567")
     (failed,) = [outcome for outcome in ended if outcome.attempts]
@@ -40,7 +40,7 @@ def test_bugs_in_a_row_end_the_run() -> None:
         begun.append(slide)
         raise ZeroDivisionError("division by zero")
 
-    pool = Pool(fetch, 1, Brake(), {}, lambda _: "range")
+    pool = Pool(fetch, 1, Shutdown(), {}, lambda _: "range")
     due = [Slide(str(number), f"{number}.svs") for number in range(8)]
     ended = [outcome for outcomes in pool.outcomes(due) for outcome in outcomes]
     assert len(ended) == len(begun) == pools.BUGS_IN_A_ROW
@@ -51,9 +51,9 @@ def test_bugs_in_a_row_end_the_run() -> None:
 @pytest.mark.parametrize(
     ("chosen", "slides"),
     [
-        ({}, min(16, 4 * cores())),
-        ({"bucket": None}, min(4, 4 * cores())),
-        ({"via": ("tiles", "range")}, min(4, 4 * cores())),
+        ({}, min(16, 4 * usable_cores())),
+        ({"bucket": None}, min(4, 4 * usable_cores())),
+        ({"via": ("tiles", "range")}, min(4, 4 * usable_cores())),
         ({"bucket_connections": 1}, 1),
         ({"workers": 37}, 37),
     ],
@@ -65,20 +65,20 @@ def test_as_many_slides_at_a_time_as_cores_and_connections_serve(
 
 
 def test_what_ends_while_others_are_recorded_is_not_lost() -> None:
-    brake, may_end = Brake(), threading.Event()
+    shutdown, may_end = Shutdown(), threading.Event()
 
     def fetch(slide: Slide) -> Outcome:
         if slide.file_id != "0":
             assert may_end.wait(10)
         return Outcome(slide, (), None)
 
-    pool = Pool(fetch, 2, brake, {}, lambda _: "range")
+    pool = Pool(fetch, 2, shutdown, {}, lambda _: "range")
     ended = []
     for outcomes in pool.outcomes([Slide("0", "0.svs"), Slide("1", "1.svs")]):
         ended += [outcome.slide.file_id for outcome in outcomes]
-        if ended and not brake.pressed:
+        if ended and not shutdown.requested:
             # Recording the first one takes longer than the grace of those that are let go of.
-            brake.press_hard()
+            shutdown.force()
             may_end.set()
             time.sleep(pools.GRACE + 0.1)
     assert ended == ["0", "1"]

@@ -25,11 +25,11 @@ from tcgamirror.mirror.fetch import Pool
 from tcgamirror.mirror.ladder import Ladder
 from tcgamirror.model.errors import Damaged, DiskFull, Interrupted, NotFound
 from tcgamirror.model.slide import Attempt, ImageFormat, Outcome, Picture, Slide, Target
-from tcgamirror.net.client import Transport
+from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.base import Source
 from tcgamirror.sources.tiles import Tiles
-from tcgamirror.system.interrupt import Brake
+from tcgamirror.system.interrupt import Shutdown
 from tests.gdc import Fault, Listed, StandIn, listed, made_up_name
 from tests.gdc.faults import Kind
 from tests.gdc.listing import made_up_id
@@ -52,21 +52,21 @@ def gdc(file: Listed) -> Iterator[StandIn]:
 
 
 @pytest.fixture
-def transport() -> Iterator[Transport]:
-    with Transport(patience=SHORT) as transport:
-        yield transport
+def client() -> Iterator[HttpClient]:
+    with HttpClient(timeouts=SHORT) as client:
+        yield client
 
 
-def sources(gdc: StandIn, transport: Transport, work: Path, *, bucket: bool = True) -> list[Source]:
+def sources(gdc: StandIn, client: HttpClient, work: Path, *, bucket: bool = True) -> list[Source]:
     """All three, sharing what they learn of the origins, as in a run."""
-    ranged = by_range(gdc, transport, work, origins_of(gdc, bucket=bucket))
-    tiles = Tiles(transport, gdc.tiles, workspace(work), ranged.read_header)
-    return [ranged, tiles, by_whole(gdc, transport, work)]
+    ranged = by_range(gdc, client, work, origins_of(gdc, bucket=bucket))
+    tiles = Tiles(client, gdc.tiles, workspace(work), ranged.read_header)
+    return [ranged, tiles, by_whole(gdc, client, work)]
 
 
 def outcome(
     gdc: StandIn,
-    transport: Transport,
+    client: HttpClient,
     folder: Path,
     target: Target = COARSE,
     *,
@@ -74,7 +74,7 @@ def outcome(
     ranged: bool = True,
 ) -> Outcome:
     """What comes of the stand-in's first slide. ranged: whether `range` is tried first."""
-    rungs = sources(gdc, transport, folder / "work", bucket=bucket)[0 if ranged else 1 :]
+    rungs = sources(gdc, client, folder / "work", bucket=bucket)[0 if ranged else 1 :]
     ladder = Ladder(rungs, target, Store(folder, ImageFormat.PNG), renders=2)
     came = ladder.fetch(slide_of(gdc.files[0]))
     assert ladder.bytes_moved == sum(attempt.bytes_fetched for attempt in came.attempts)
@@ -92,9 +92,9 @@ def pixels(folder: Path, came: Outcome) -> np.ndarray[tuple[int, ...], np.dtype[
 
 
 def test_the_first_source_that_works_ends_it(
-    gdc: StandIn, transport: Transport, tmp_path: Path
+    gdc: StandIn, client: HttpClient, tmp_path: Path
 ) -> None:
-    came = outcome(gdc, transport, tmp_path)
+    came = outcome(gdc, client, tmp_path)
     assert told(came.attempts) == [("range", None)]
     assert came.picture is not None
     assert came.picture.source == "range"
@@ -106,12 +106,12 @@ def test_the_first_source_that_works_ends_it(
 
 
 def test_a_bucket_that_is_down_leaves_it_to_the_gdc(
-    gdc: StandIn, transport: Transport, tmp_path: Path
+    gdc: StandIn, client: HttpClient, tmp_path: Path
 ) -> None:
-    right = pixels(tmp_path / "right", outcome(gdc, transport, tmp_path / "right"))
+    right = pixels(tmp_path / "right", outcome(gdc, client, tmp_path / "right"))
     gdc.switch("bucket", "refused")
     gdc.clear()
-    came = outcome(gdc, transport, tmp_path)
+    came = outcome(gdc, client, tmp_path)
     assert told(came.attempts) == [("range", None)]
     assert {record.path for record in gdc.served} == {f"/data/{gdc.files[0].file_id}"}
     assert np.array_equal(pixels(tmp_path, came), right)
@@ -133,13 +133,13 @@ class Busy(Store):
 
 
 def test_more_slides_wait_for_the_network_than_are_rendered(
-    file: Listed, transport: Transport, tmp_path: Path
+    file: Listed, client: HttpClient, tmp_path: Path
 ) -> None:
     names = [made_up_name(f"slide {number}") for number in range(6)]
     files = [replace(file, file_name=name, file_id=made_up_id(name)) for name in names]
     store = Busy(tmp_path, ImageFormat.PNG)
     with StandIn(files) as gdc, ThreadPoolExecutor(6) as workers:
-        rungs = sources(gdc, transport, tmp_path / "work")
+        rungs = sources(gdc, client, tmp_path / "work")
         ladder = Ladder(rungs, COARSE, store, renders=2)
         came = list(workers.map(ladder.fetch, map(slide_of, files)))
     assert [told(outcome.attempts) for outcome in came] == [[("range", None)]] * 6
@@ -147,10 +147,10 @@ def test_more_slides_wait_for_the_network_than_are_rendered(
 
 
 def test_where_nobody_gives_parts_the_whole_file_is_next(
-    gdc: StandIn, transport: Transport, tmp_path: Path
+    gdc: StandIn, client: HttpClient, tmp_path: Path
 ) -> None:
     gdc.routes.data_ranges = False
-    came = outcome(gdc, transport, tmp_path, bucket=False)
+    came = outcome(gdc, client, tmp_path, bucket=False)
     ignored = "range ignored"
     assert told(came.attempts) == [("range", ignored), ("tiles", ignored), ("whole", None)]
     assert "whole files only" in (came.attempts[0].message or "")
@@ -176,11 +176,11 @@ def test_where_nobody_gives_parts_the_whole_file_is_next(
     ],
 )
 def test_where_tiles_are_broken_the_whole_file_is_next(
-    gdc: StandIn, transport: Transport, tmp_path: Path, kind: Kind, fault: str
+    gdc: StandIn, client: HttpClient, tmp_path: Path, kind: Kind, fault: str
 ) -> None:
-    right = pixels(tmp_path / "right", outcome(gdc, transport, tmp_path / "right"))
+    right = pixels(tmp_path / "right", outcome(gdc, client, tmp_path / "right"))
     gdc.faults.add(Fault("level=.*x=0&y=0", kind))
-    came = outcome(gdc, transport, tmp_path, Target(8.0, None), ranged=False)
+    came = outcome(gdc, client, tmp_path, Target(8.0, None), ranged=False)
     assert came.picture is not None
     assert came.picture.source == "whole"
     assert told(came.attempts) == [("tiles", fault), ("whole", None)]
@@ -189,11 +189,11 @@ def test_where_tiles_are_broken_the_whole_file_is_next(
 
 
 def test_a_tile_server_that_does_not_know_the_slide_is_passed_by(
-    gdc: StandIn, transport: Transport, tmp_path: Path
+    gdc: StandIn, client: HttpClient, tmp_path: Path
 ) -> None:
     gdc.routes.data_ranges = False
     gdc.faults.add(Fault("/tile/", "404"))
-    came = outcome(gdc, transport, tmp_path, bucket=False)
+    came = outcome(gdc, client, tmp_path, bucket=False)
     assert told(came.attempts) == [
         ("range", "range ignored"),
         ("tiles", "not there"),
@@ -202,10 +202,10 @@ def test_a_tile_server_that_does_not_know_the_slide_is_passed_by(
 
 
 def test_when_all_fail_each_tells_why_and_whether_it_may_pass(
-    gdc: StandIn, transport: Transport, tmp_path: Path
+    gdc: StandIn, client: HttpClient, tmp_path: Path
 ) -> None:
     gdc.faults.add(Fault("/tile/metadata", "404"), Fault("", "500"))
-    came = outcome(gdc, transport, tmp_path)
+    came = outcome(gdc, client, tmp_path)
     assert came.picture is None
     assert [
         (*pair, attempt.retryable)
@@ -220,9 +220,9 @@ def test_when_all_fail_each_tells_why_and_whether_it_may_pass(
 
 
 def test_a_resolution_finer_than_the_slide_stops_the_ladder_at_once(
-    gdc: StandIn, transport: Transport, tmp_path: Path
+    gdc: StandIn, client: HttpClient, tmp_path: Path
 ) -> None:
-    came = outcome(gdc, transport, tmp_path, Target(0.1, None))
+    came = outcome(gdc, client, tmp_path, Target(0.1, None))
     assert told(came.attempts) == [("range", "too fine")]
     assert came.picture is None
     assert not gdc.requests("/tile/")
@@ -234,20 +234,20 @@ def test_an_interruption_ends_the_slide_and_not_one_source_alone(
 ) -> None:
     stop = threading.Event()
     stop.set()
-    with Transport(patience=SHORT, stop=stop) as transport, pytest.raises(Interrupted):
-        outcome(gdc, transport, tmp_path)
+    with HttpClient(timeouts=SHORT, stop=stop) as client, pytest.raises(Interrupted):
+        outcome(gdc, client, tmp_path)
     assert gdc.served == []
 
 
 def test_no_room_ends_the_slide_and_not_one_source_alone(
-    gdc: StandIn, transport: Transport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gdc: StandIn, client: HttpClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.pwrite", full)
     with pytest.raises(DiskFull):
-        outcome(gdc, transport, tmp_path)
+        outcome(gdc, client, tmp_path)
     assert not gdc.requests("/tile/")
 
 
@@ -290,13 +290,13 @@ def fails_within(name: str, suffix: str) -> Callable[[Path], Callable[..., Any]]
         (1, "pathlib.Path.read_bytes", fails_within("read_bytes", "")),
         (2, "os.pread", after_the_begin),
         (2, "pathlib.Path.stat", fails_within("stat", ".svs")),
-        (2, "tcgamirror.sources.whole.digest", lambda _: fails),
+        (2, "tcgamirror.sources.whole.file_digest", lambda _: fails),
     ],
     ids=["range", "range's ETag", "tiles", "whole", "whole's begin", "whole's md5"],
 )
 def test_a_disk_that_fails_where_it_is_read_is_told_as_one_and_not_as_a_bug(
     gdc: StandIn,
-    transport: Transport,
+    client: HttpClient,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     rung: int,
@@ -308,7 +308,7 @@ def test_a_disk_that_fails_where_it_is_read_is_told_as_one_and_not_as_a_bug(
         path = work / gdc.files[0].file_id / left
         path.parent.mkdir(parents=True)
         path.write_text("an earlier run's")
-    rungs = sources(gdc, transport, work)[rung : rung + 1]
+    rungs = sources(gdc, client, work)[rung : rung + 1]
     ladder = Ladder(rungs, COARSE, Store(tmp_path, ImageFormat.PNG), renders=2)
     monkeypatch.setattr(call, failing(work))
     with pytest.raises(Damaged, match=r"the disk fails at .*/work/"):
@@ -366,13 +366,13 @@ def test_bytes_of_slides_in_hand_and_of_those_that_met_a_bug_are_counted(tmp_pat
 
 
 def test_a_bug_is_told_of_the_source_that_met_it(
-    gdc: StandIn, transport: Transport, tmp_path: Path
+    gdc: StandIn, client: HttpClient, tmp_path: Path
 ) -> None:
     gdc.faults.add(Fault("", "404"))
-    ranged, *_ = sources(gdc, transport, tmp_path / "work")
+    ranged, *_ = sources(gdc, client, tmp_path / "work")
     rungs = [ranged, Stub(lambda: ZeroDivisionError("division by zero"))]
     ladder = Ladder(rungs, COARSE, Store(tmp_path, ImageFormat.PNG), renders=2)
-    pool = Pool(ladder.fetch, 1, Brake(), {}, ladder.source_of)
+    pool = Pool(ladder.fetch, 1, Shutdown(), {}, ladder.source_of)
     due = [slide_of(gdc.files[0])]
     ((failed,),) = [outcomes for outcomes in pool.outcomes(due) if outcomes]
     assert told(failed.attempts) == [("stub", "bug")]

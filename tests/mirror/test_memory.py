@@ -17,7 +17,7 @@ from tcgamirror.cli import status as looking
 from tcgamirror.mirror.fetch import Pool
 from tcgamirror.model.errors import NoMemory
 from tcgamirror.model.slide import Outcome, Slide
-from tcgamirror.system.interrupt import Brake
+from tcgamirror.system.interrupt import Shutdown
 from tests.bench.memory import peak
 from tests.bench.plan import FULL, LARGEST
 from tests.gdc import StandIn
@@ -72,7 +72,7 @@ def test_slides_that_need_too_much_memory_fail_and_the_others_go_on() -> None:
             bytearray(1 << 62)
         return Outcome(slide, (), None)
 
-    pool = Pool(fetch, 1, Brake(), {}, lambda _: "range")
+    pool = Pool(fetch, 1, Shutdown(), {}, lambda _: "range")
     ended = [outcome for outcomes in pool.outcomes(slides) for outcome in outcomes]
     assert len(ended) == len(slides)
     (attempt,) = [attempt for outcome in ended for attempt in outcome.attempts]

@@ -16,7 +16,7 @@ from tcgamirror.mirror.settings import MOST_WORKERS, Settings, format_settings, 
 from tcgamirror.model.errors import BadSettings
 from tcgamirror.model.sampling import By, Order
 from tcgamirror.model.slide import SOURCES, ImageFormat, Kind, Resample, Target
-from tcgamirror.net.timeouts import Patience
+from tcgamirror.net.timeouts import Timeouts
 
 PLAIN = Settings(target=Target(15.0, None))
 
@@ -53,8 +53,8 @@ SETTINGS = st.builds(
     bucket=st.none() | ADDRESS,
     api_connections=st.integers(1, setting.MOST_CONNECTIONS),
     bucket_connections=st.integers(1, setting.MOST_CONNECTIONS),
-    patience=st.builds(
-        Patience,
+    timeouts=st.builds(
+        Timeouts,
         connect=SECONDS,
         first_byte=SECONDS,
         stall=SECONDS,

@@ -70,8 +70,8 @@ def test_one_ctrl_c_finishes_the_slides_in_hand(tmp_path: Path, small_gdc: Stand
     result = stopped(root, small_gdc, signal.SIGINT)
     assert result.code == INTERRUPTED
     said, end = result.err.splitlines()
-    in_hand = re.fullmatch(r"finishing (\d) slides?; Ctrl-C again lets go of them at once", said)
-    assert in_hand is not None and int(in_hand[1]) <= done(root) <= 4 + int(in_hand[1])
+    in_flight = re.fullmatch(r"finishing (\d) slides?; Ctrl-C again lets go of them at once", said)
+    assert in_flight is not None and int(in_flight[1]) <= done(root) <= 4 + int(in_flight[1])
     assert end == f"tcgamirror: stopped with {done(root)} slides done; the next run goes on"
     assert len(images(root)) == done(root) < SLIDES
     assert column(root, "select exit_code from runs") == [INTERRUPTED]

@@ -1,4 +1,4 @@
-"""The transport against a real server on loopback whose every byte and pause is scripted."""
+"""The client against a real server on loopback whose every byte and pause is scripted."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from tcgamirror.model.errors import (
     UsageError,
     WrongContent,
 )
-from tcgamirror.net.client import Part, Transport
+from tcgamirror.net.client import HttpClient, Part
 from tcgamirror.net.throttle import Meter
-from tcgamirror.net.timeouts import Patience
+from tcgamirror.net.timeouts import Timeouts
 from tests.support.raw_server import (
     BOUND,
     CHUNKED,
@@ -121,9 +121,9 @@ SPAN_FAULTS: dict[str, tuple[Script, type[NetworkError]]] = {
 @pytest.mark.parametrize("name", SPAN_FAULTS)
 def test_a_fault_that_lasts_is_named_within_bounded_time(name: str) -> None:
     script, error = SPAN_FAULTS[name]
-    with RawServer(script) as server, Transport(patience=QUICK) as transport, within(BOUND):
+    with RawServer(script) as server, HttpClient(timeouts=QUICK) as client, within(BOUND):
         with pytest.raises(error) as caught:
-            transport.span(server.url(), SPAN, total=len(CONTENT), etag='"a"')
+            client.span(server.url(), SPAN, total=len(CONTENT), etag='"a"')
         assert type(caught.value) is error
         assert f"127.0.0.1:{server.port}/data/1" in str(caught.value)
         assert len(server.asked) == (QUICK.tries if error.retryable else 1)
@@ -136,10 +136,10 @@ def test_a_fault_that_passes_leaves_the_right_bytes(name: str) -> None:
     script, _ = SPAN_FAULTS[name]
     with (
         RawServer(script, ranged(CONTENT, 'ETag: "a"')) as server,
-        Transport(patience=QUICK) as transport,
+        HttpClient(timeouts=QUICK) as client,
         within(BOUND),
     ):
-        got = transport.span(server.url(), SPAN, total=len(CONTENT), etag='"a"')
+        got = client.span(server.url(), SPAN, total=len(CONTENT), etag='"a"')
         assert got == Part(PART, '"a"', len(CONTENT))
         assert len(server.asked) == 2
 
@@ -148,23 +148,23 @@ def test_a_fault_that_passes_leaves_the_right_bytes(name: str) -> None:
 @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/xml", ""])
 def test_a_part_is_known_by_its_range_whatever_its_type(status: str, kind: str) -> None:
     script = whole(PART, status, RIGHT_RANGE, f"Content-Type: {kind}")
-    with RawServer(script) as server, Transport(patience=QUICK) as transport:
-        assert transport.span(server.url(), SPAN, total=len(CONTENT)).data == PART
+    with RawServer(script) as server, HttpClient(timeouts=QUICK) as client:
+        assert client.span(server.url(), SPAN, total=len(CONTENT)).data == PART
 
 
 def test_json_under_203_is_taken() -> None:
     script = whole(b"[1]", "203 Non-Authoritative Information")
-    with RawServer(script) as server, Transport(patience=QUICK) as transport:
-        assert transport.json(server.url()) == [1]
+    with RawServer(script) as server, HttpClient(timeouts=QUICK) as client:
+        assert client.json(server.url()) == [1]
 
 
 def test_without_a_listed_size_no_200_tells_that_range_is_ignored() -> None:
     with (
         RawServer(whole(CONTENT)) as server,
-        Transport(patience=QUICK) as transport,
+        HttpClient(timeouts=QUICK) as client,
         pytest.raises(WrongContent),
     ):
-        transport.span(server.url(), SPAN, total=None)
+        client.span(server.url(), SPAN, total=None)
 
 
 def test_a_span_is_asked_for_unpacked_and_without_credentials_or_cookies(
@@ -174,9 +174,9 @@ def test_a_span_is_asked_for_unpacked_and_without_credentials_or_cookies(
     netrc.write_text("machine 127.0.0.1 login me password secret\n")
     monkeypatch.setenv("NETRC", str(netrc))
     script = ranged(CONTENT, "Set-Cookie: a=b; Path=/")
-    with RawServer(script) as server, Transport(patience=QUICK) as transport:
+    with RawServer(script) as server, HttpClient(timeouts=QUICK) as client:
         for _ in range(2):
-            assert transport.span(server.url(), SPAN, total=None).data == PART
+            assert client.span(server.url(), SPAN, total=None).data == PART
         for asked in server.asked:
             assert asked.headers["range"] == "bytes=1000-8999"
             assert asked.headers["accept-encoding"] == "identity"
@@ -188,9 +188,9 @@ def test_of_a_file_sent_whole_no_more_is_taken_than_the_sockets_hold() -> None:
     meter = Meter()
     size = 256 << 20
     script = endless(head("200 OK", f"Content-Length: {size}"), bytes(65536))
-    with RawServer(script) as server, Transport(patience=QUICK) as transport, within(BOUND):
+    with RawServer(script) as server, HttpClient(timeouts=QUICK) as client, within(BOUND):
         with pytest.raises(RangeUnsupported):
-            transport.span(server.url(), SPAN, total=size, meter=meter)
+            client.span(server.url(), SPAN, total=size, meter=meter)
         time.sleep(0.2)
         assert server.sent < 32 << 20
     assert (meter.bytes, meter.requests) == (0, 1)
@@ -199,8 +199,8 @@ def test_of_a_file_sent_whole_no_more_is_taken_than_the_sockets_hold() -> None:
 def test_bytes_of_failed_tries_count_too() -> None:
     meter = Meter()
     cut = plays(RIGHT_HEAD + PART[:5000], Close())
-    with RawServer(cut, ranged(CONTENT)) as server, Transport(patience=QUICK) as transport:
-        transport.span(server.url(), SPAN, total=None, meter=meter)
+    with RawServer(cut, ranged(CONTENT)) as server, HttpClient(timeouts=QUICK) as client:
+        client.span(server.url(), SPAN, total=None, meter=meter)
     assert (meter.bytes, meter.requests) == (13_000, 2)
 
 
@@ -260,9 +260,9 @@ def test_bytes_of_failed_tries_count_too() -> None:
 def test_a_listing_that_is_none_is_named(
     script: Script, error: type[NetworkError], words: str
 ) -> None:
-    with RawServer(script) as server, Transport(patience=QUICK) as transport, within(BOUND):
+    with RawServer(script) as server, HttpClient(timeouts=QUICK) as client, within(BOUND):
         with pytest.raises(error) as caught:
-            transport.json(server.url("/files?token=secret"), limit=50_000)
+            client.json(server.url("/files?token=secret"), limit=50_000)
         told = str(caught.value)
         assert words in told
         assert f"127.0.0.1:{server.port}/files" in told
@@ -279,14 +279,14 @@ def test_the_endless_drip_of_a_whole_answer_ends() -> None:
             yield step
             yield 0.05
 
-    patience = Patience(stall=0.4, whole=1, least_rate=10_000, tries=1)
+    timeouts = Timeouts(stall=0.4, whole=1, least_rate=10_000, tries=1)
     with (
         RawServer(script) as server,
-        Transport(patience=patience) as transport,
+        HttpClient(timeouts=timeouts) as client,
         within(BOUND),
         pytest.raises(Timeout, match="not whole after 1 s"),
     ):
-        transport.json(server.url())
+        client.json(server.url())
 
 
 def test_json_comes_packed_or_chunked_and_goes_out_as_a_post() -> None:
@@ -299,14 +299,14 @@ def test_json_comes_packed_or_chunked_and_goes_out_as_a_post() -> None:
             plays(chunked + b"%x\r\n%s\r\n0\r\n\r\n" % (len(text), text)),
             whole(text),
         ) as server,
-        Transport(patience=QUICK) as transport,
+        HttpClient(timeouts=QUICK) as client,
     ):
         for _ in range(3):
-            assert transport.json(server.url(), payload={"ids": ["a"]}) == value
+            assert client.json(server.url(), payload={"ids": ["a"]}) == value
         assert [asked.method for asked in server.asked] == ["POST"] * 3
         assert json.loads(server.asked[0].body) == {"ids": ["a"]}
         assert server.connections == 1
-        transport.json(server.url())
+        client.json(server.url())
         assert server.asked[-1].method == "GET"
 
 
@@ -316,25 +316,25 @@ def test_json_comes_packed_or_chunked_and_goes_out_as_a_post() -> None:
 @pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
 def test_the_time_that_a_server_asks_for_is_waited(status: str) -> None:
     busy = whole(b"", status, "Retry-After: 1")
-    with RawServer(busy, whole(b"[]")) as server, Transport(patience=QUICK) as transport:
+    with RawServer(busy, whole(b"[]")) as server, HttpClient(timeouts=QUICK) as client:
         began = time.monotonic()
-        assert transport.json(server.url()) == []
+        assert client.json(server.url()) == []
         assert 1 <= time.monotonic() - began < BOUND
 
 
 @pytest.mark.parametrize("told", ["301", "Fri, 01 Jan 2100 00:00:00 GMT"])
 def test_a_server_that_asks_for_too_long_a_wait_is_left_at_once(told: str) -> None:
     busy = whole(b"", "503 Service Unavailable", f"Retry-After: {told}")
-    with RawServer(busy) as server, Transport(patience=QUICK) as transport, within(1):
+    with RawServer(busy) as server, HttpClient(timeouts=QUICK) as client, within(1):
         with pytest.raises(ServerError, match="503"):
-            transport.json(server.url())
+            client.json(server.url())
         assert len(server.asked) == 1
 
 
 @pytest.mark.parametrize("url", ["ftp://host/x", "nonsense", "http://[::1/", "http://host:port/"])
 def test_what_is_no_url_is_wrong_use(url: str) -> None:
-    with Transport(patience=QUICK) as transport, pytest.raises(UsageError):
-        transport.json(url)
+    with HttpClient(timeouts=QUICK) as client, pytest.raises(UsageError):
+        client.json(url)
 
 
 # Redirects ---------------------------------------------------------------------
@@ -345,8 +345,8 @@ def to(location: str) -> Script:
 
 
 def test_a_redirect_on_the_same_host_is_followed() -> None:
-    with RawServer(to("/there"), ranged(CONTENT)) as server, Transport(patience=QUICK) as transport:
-        assert transport.span(server.url(), SPAN, total=None).data == PART
+    with RawServer(to("/there"), ranged(CONTENT)) as server, HttpClient(timeouts=QUICK) as client:
+        assert client.span(server.url(), SPAN, total=None).data == PART
         assert [asked.path for asked in server.asked] == ["/data/1", "/there"]
         assert server.asked[1].headers["range"] == "bytes=1000-8999"
 
@@ -356,24 +356,24 @@ def test_a_redirect_on_the_same_host_is_followed() -> None:
     ["http://elsewhere.example/x", "//elsewhere.example/", "file:///etc/passwd", "http://[/"],
 )
 def test_a_redirect_to_another_host_is_named_and_not_followed(location: str) -> None:
-    with RawServer(to(location)) as server, Transport(patience=QUICK) as transport:
+    with RawServer(to(location)) as server, HttpClient(timeouts=QUICK) as client:
         with pytest.raises(Redirected, match="points to"):
-            transport.json(server.url())
+            client.json(server.url())
         assert len(server.asked) == 1
 
 
 def test_redirects_in_a_ring_end() -> None:
-    with RawServer(to("/data/1")) as server, Transport(patience=QUICK) as transport:
+    with RawServer(to("/data/1")) as server, HttpClient(timeouts=QUICK) as client:
         with pytest.raises(Redirected, match="more than 5"):
-            transport.json(server.url())
+            client.json(server.url())
         assert len(server.asked) == 6
 
 
 def test_the_body_of_a_redirect_is_not_read() -> None:
     script = endless(head("302 Found", "Location: http://elsewhere.example/"), bytes(65536))
-    with RawServer(script) as server, Transport(patience=QUICK) as transport, within(1):
+    with RawServer(script) as server, HttpClient(timeouts=QUICK) as client, within(1):
         with pytest.raises(Redirected):
-            transport.json(server.url())
+            client.json(server.url())
         assert server.sent < 32 << 20
 
 

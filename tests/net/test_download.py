@@ -17,7 +17,7 @@ from tcgamirror.model.errors import (
     Truncated,
     WrongContent,
 )
-from tcgamirror.net.client import Transport
+from tcgamirror.net.client import HttpClient
 from tests.support.raw_server import (
     BOUND,
     CONTENT,
@@ -53,8 +53,8 @@ def first(count: int, end: Step, *lines: str) -> Script:
 
 def downloaded(*scripts: Script, had: bytes = b"", size: int | None = len(CONTENT)) -> bytes:
     file = io.BytesIO(had)
-    with RawServer(*scripts) as server, Transport(patience=QUICK) as transport, within(BOUND):
-        transport.download(server.url(), file, size=size)
+    with RawServer(*scripts) as server, HttpClient(timeouts=QUICK) as client, within(BOUND):
+        client.download(server.url(), file, size=size)
     return file.getvalue()
 
 
@@ -137,8 +137,8 @@ def test_a_file_of_the_listed_size_is_taken_whatever_its_type(kind: str, status:
 def test_a_wrong_200_costs_nothing_that_was_had(wrong: Script) -> None:
     file = io.BytesIO()
     scripts = [first(100_000, Close(), 'ETag: "a"'), wrong, ranged(CONTENT, 'ETag: "a"')]
-    with RawServer(*scripts) as server, Transport(patience=QUICK) as transport:
-        transport.download(server.url(), file, size=len(CONTENT))
+    with RawServer(*scripts) as server, HttpClient(timeouts=QUICK) as client:
+        client.download(server.url(), file, size=len(CONTENT))
         assert file.getvalue() == CONTENT
         assert len(server.asked) == 3
         assert server.asked[1].headers["range"] == "bytes=100000-"
@@ -167,10 +167,10 @@ def test_a_version_other_than_the_one_named_is_refused() -> None:
     file = io.BytesIO(b"old")
     with (
         RawServer(ranged(CONTENT, 'ETag: "new"')) as server,
-        Transport(patience=QUICK) as transport,
+        HttpClient(timeouts=QUICK) as client,
         pytest.raises(ChangedFile),
     ):
-        transport.download(server.url(), file, size=len(CONTENT), etag='"old"')
+        client.download(server.url(), file, size=len(CONTENT), etag='"old"')
     assert file.getvalue() == b""
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.model.errors import NetworkError, Timeout, TooLong
-from tcgamirror.net.client import Transport
-from tcgamirror.system.interrupt import Brake
+from tcgamirror.net.client import HttpClient
+from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.transfer.sync import remote
 from tcgamirror.transfer.sync.remote import Web
 from tcgamirror.transfer.sync.synchronizer import synchronize
@@ -56,9 +56,9 @@ def publishing(catalogue: Script, image: Script) -> Script:
 
 
 def synced(root: Path, script: Script) -> object:
-    with RawServer(script) as server, Transport(patience=QUICK) as transport:
-        web = Web(server.url("/m"), transport, threading.Event())
-        return synchronize(web, root, Silent(), Brake(), delete=False)
+    with RawServer(script) as server, HttpClient(timeouts=QUICK) as client:
+        web = Web(server.url("/m"), client, threading.Event())
+        return synchronize(web, root, Silent(), Shutdown(), delete=False)
 
 
 @pytest.mark.parametrize(("answer", "error"), [(ENDLESS, TooLong), (DRIP, Timeout)])

@@ -16,7 +16,7 @@ import pytest
 
 from tcgamirror.cli.progress import ProgressDisplay
 from tcgamirror.model.errors import Interrupted, NetworkError, NotFound, ServerError
-from tcgamirror.net.client import Transport
+from tcgamirror.net.client import HttpClient
 from tcgamirror.net.pauses import LONGEST, RESETS
 from tests.gdc import Fault, StandIn
 from tests.support.command import ended, run, started
@@ -45,7 +45,7 @@ LONG = 300.0
 
 
 class Heard:
-    """The pauses that a transport told of."""
+    """The pauses that a client told of."""
 
     def __init__(self) -> None:
         self.pauses: list[tuple[str, float, str]] = []
@@ -58,10 +58,10 @@ class Heard:
         return [seconds for _, seconds, _ in self.pauses]
 
 
-def asks(transport: Transport, server: RawServer, count: int = 1) -> None:
+def asks(client: HttpClient, server: RawServer, count: int = 1) -> None:
     for _ in range(count):
         with suppress(NetworkError):
-            transport.json(server.url())
+            client.json(server.url())
 
 
 def timed(script: Script, times: list[float]) -> Script:
@@ -86,15 +86,15 @@ def test_after_too_many_requests_nothing_at_all_is_asked_of_the_host_for_a_while
     status: str, reason: str, header: tuple[str, ...]
 ) -> None:
     heard, times = Heard(), list[float]()
-    patience = replace(ONCE, pause=0.4)
+    timeouts = replace(ONCE, pause=0.4)
     scripts = [timed(whole(b"", status, *header), times), timed(OK, times)]
     with (
         RawServer(*scripts) as server,
-        Transport(patience=patience, on_pause=heard) as transport,
+        HttpClient(timeouts=timeouts, on_pause=heard) as client,
     ):
         with pytest.raises(ServerError):
-            transport.json(server.url("/files"))
-        transport.json(server.url("/status"))
+            client.json(server.url("/files"))
+        client.json(server.url("/status"))
         assert heard.pauses == [(f"127.0.0.1:{server.port}", 0.4, reason)]
         assert times[1] - times[0] >= 0.39
 
@@ -102,8 +102,8 @@ def test_after_too_many_requests_nothing_at_all_is_asked_of_the_host_for_a_while
 def test_a_time_that_the_server_names_is_no_pause_of_the_host() -> None:
     heard = Heard()
     busy = whole(b"", "503 Slow Down", "Retry-After: 0")
-    with RawServer(busy) as server, Transport(patience=ONCE, on_pause=heard) as transport:
-        asks(transport, server, 4)
+    with RawServer(busy) as server, HttpClient(timeouts=ONCE, on_pause=heard) as client:
+        asks(client, server, 4)
     assert heard.pauses == []
 
 
@@ -112,9 +112,9 @@ def test_each_further_pause_is_twice_as_long_up_to_a_limit_until_an_answer_comes
     scripts = [*[BUSY] * 6, OK, BUSY, whole(b"", "404 Not Found"), BUSY]
     with (
         RawServer(*scripts) as server,
-        Transport(patience=replace(ONCE, pause=0.01), on_pause=heard) as transport,
+        HttpClient(timeouts=replace(ONCE, pause=0.01), on_pause=heard) as client,
     ):
-        asks(transport, server, len(scripts))
+        asks(client, server, len(scripts))
     doubled = [0.01, 0.02, 0.04, 0.08, LONGEST * 0.01, LONGEST * 0.01]
     assert heard.lengths == pytest.approx([*doubled, 0.01, 0.01])
 
@@ -123,9 +123,9 @@ def test_one_thing_that_is_asked_for_again_waits_for_the_pauses() -> None:
     heard = Heard()
     with (
         RawServer(BUSY, BUSY, OK) as server,
-        Transport(patience=replace(QUICK, tries=3), on_pause=heard) as transport,
+        HttpClient(timeouts=replace(QUICK, tries=3), on_pause=heard) as client,
     ):
-        assert transport.json(server.url()) == []
+        assert client.json(server.url()) == []
     assert heard.lengths == pytest.approx([0.01, 0.02])
 
 
@@ -137,13 +137,13 @@ def test_answers_to_requests_under_way_make_one_pause() -> None:
         together.wait(timeout=10)
         return BUSY(asked)
 
-    patience = replace(ONCE, first_byte=20, pause=0.05)
+    timeouts = replace(ONCE, first_byte=20, pause=0.05)
     with (
         RawServer(busy) as server,
-        Transport(patience=patience, on_pause=heard) as transport,
+        HttpClient(timeouts=timeouts, on_pause=heard) as client,
         ThreadPoolExecutor(4) as pool,
     ):
-        list(pool.map(lambda _: asks(transport, server), range(4)))
+        list(pool.map(lambda _: asks(client, server), range(4)))
     assert heard.lengths == [0.05]
 
 
@@ -153,9 +153,9 @@ def test_resets_in_a_row_make_a_pause(script: Script) -> None:
 
     def ask() -> None:
         with suppress(NetworkError):
-            transport.span(server.url(), SPAN, total=None)
+            client.span(server.url(), SPAN, total=None)
 
-    with RawServer(script) as server, Transport(patience=ONCE, on_pause=heard) as transport:
+    with RawServer(script) as server, HttpClient(timeouts=ONCE, on_pause=heard) as client:
         for _ in range(RESETS - 1):
             ask()
         assert heard.pauses == []
@@ -174,8 +174,8 @@ def test_a_download_that_advances_between_its_resets_goes_on_at_once() -> None:
         return [answer[: answer.index(b"\r\n\r\n") + 20_000], 0.05, Reset()]
 
     file = io.BytesIO()
-    with RawServer(broken) as server, Transport(patience=QUICK, on_pause=heard) as transport:
-        transport.download(server.url(), file, size=len(CONTENT))
+    with RawServer(broken) as server, HttpClient(timeouts=QUICK, on_pause=heard) as client:
+        client.download(server.url(), file, size=len(CONTENT))
     assert file.getvalue() == CONTENT
     assert heard.pauses == []
 
@@ -184,8 +184,8 @@ def test_a_download_that_advances_between_its_resets_goes_on_at_once() -> None:
 def test_resets_with_answers_between_make_none(between: Script) -> None:
     heard = Heard()
     scripts = [*[plays(Reset())] * (RESETS - 1), between] * 3
-    with RawServer(*scripts) as server, Transport(patience=ONCE, on_pause=heard) as transport:
-        asks(transport, server, len(scripts))
+    with RawServer(*scripts) as server, HttpClient(timeouts=ONCE, on_pause=heard) as client:
+        asks(client, server, len(scripts))
     assert heard.pauses == []
 
 
@@ -193,8 +193,8 @@ def test_a_host_that_takes_no_connection_is_no_reason_to_pause() -> None:
     heard = Heard()
     with RawServer(OK) as server:
         pass
-    with Transport(patience=ONCE, on_pause=heard) as transport:
-        asks(transport, server, RESETS + 1)
+    with HttpClient(timeouts=ONCE, on_pause=heard) as client:
+        asks(client, server, RESETS + 1)
     assert heard.pauses == []
 
 
@@ -202,11 +202,11 @@ def test_other_hosts_are_asked_meanwhile() -> None:
     with (
         RawServer(BUSY) as busy,
         RawServer(whole(b"", "404 Not Found")) as other,
-        Transport(patience=replace(ONCE, pause=LONG)) as transport,
+        HttpClient(timeouts=replace(ONCE, pause=LONG)) as client,
     ):
-        asks(transport, busy)
+        asks(client, busy)
         with pytest.raises(NotFound):
-            transport.json(other.url())
+            client.json(other.url())
 
 
 @pytest.mark.parametrize("how", ["stop", "end of the run"])
@@ -214,13 +214,13 @@ def test_a_pause_ends_at_once_with_the_run(how: str) -> None:
     stop, over = threading.Event(), threading.Event()
     with (
         RawServer(BUSY) as server,
-        Transport(patience=replace(ONCE, pause=LONG), stop=stop) as transport,
+        HttpClient(timeouts=replace(ONCE, pause=LONG), stop=stop) as client,
         ThreadPoolExecutor(6) as pool,
     ):
-        transport.pauses.end_when(over.is_set)
-        asks(transport, server)
+        client.pauses.end_when(over.is_set)
+        asks(client, server)
         # More than the host's connections: some wait for one, and some for the pause.
-        waiting = [pool.submit(transport.json, server.url()) for _ in range(6)]
+        waiting = [pool.submit(client.json, server.url()) for _ in range(6)]
         (stop if how == "stop" else over).set()
         for each in waiting:
             with pytest.raises(Interrupted):

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.model.errors import Interrupted, NetworkError, Timeout, Unreachable, UsageError
-from tcgamirror.net.client import Transport
+from tcgamirror.net.client import HttpClient
 from tcgamirror.net.proxies import proxy_for
-from tcgamirror.net.timeouts import Patience
+from tcgamirror.net.timeouts import Timeouts
 from tests.gdc import StandIn
 from tests.support.command import run, succeeded
 from tests.support.mirrors import column, made
@@ -63,8 +63,8 @@ def speaking(greeting: bytes) -> Iterator[int]:
 
 def refused(url: str, error: type[NetworkError] = Unreachable) -> str:
     """What is told of a request that fails, without the proxy's credentials."""
-    with Transport(patience=QUICK) as transport, within(BOUND), pytest.raises(error) as caught:
-        transport.json(url)
+    with HttpClient(timeouts=QUICK) as client, within(BOUND), pytest.raises(error) as caught:
+        client.json(url)
     assert type(caught.value) is error
     assert "s3cret" not in str(caught.value)
     return str(caught.value)
@@ -76,10 +76,10 @@ def refused(url: str, error: type[NetworkError] = Unreachable) -> str:
 def test_a_socks_proxy_looks_names_up_itself(use: UseProxy) -> None:
     with RawServer(ranged(CONTENT)) as server, Socks5() as proxy:
         use(proxy.url())
-        with Transport(patience=QUICK) as transport:
+        with HttpClient(timeouts=QUICK) as client:
             url = server.url(host="nowhere.invalid")
             for _ in range(3):
-                assert transport.span(url, SPAN, total=len(CONTENT)).data == PART
+                assert client.span(url, SPAN, total=len(CONTENT)).data == PART
         assert proxy.asked == [("nowhere.invalid", server.port)]
         assert server.connections == 1
 
@@ -87,8 +87,8 @@ def test_a_socks_proxy_looks_names_up_itself(use: UseProxy) -> None:
 def test_a_socks_proxy_may_be_given_addresses_only(use: UseProxy) -> None:
     with RawServer(ranged(CONTENT)) as server, Socks5() as proxy:
         use(proxy.url().replace("socks5h", "socks5"))
-        with Transport(patience=QUICK) as transport:
-            transport.span(server.url(host="localhost"), SPAN, total=len(CONTENT))
+        with HttpClient(timeouts=QUICK) as client:
+            client.span(server.url(host="localhost"), SPAN, total=len(CONTENT))
         assert proxy.asked == [("127.0.0.1", server.port)]
 
 
@@ -98,8 +98,8 @@ def test_a_proxy_may_want_a_name_and_a_password(
 ) -> None:
     with RawServer(ranged(CONTENT)) as server, kind("me", "s3cret") as proxy:
         use(proxy.url(SECRET))
-        with Transport(patience=QUICK) as transport:
-            transport.span(server.url(), SPAN, total=len(CONTENT))
+        with HttpClient(timeouts=QUICK) as client:
+            client.span(server.url(), SPAN, total=len(CONTENT))
         assert proxy.asked == [("127.0.0.1", server.port)]
 
 
@@ -108,9 +108,9 @@ def test_a_proxy_may_want_a_name_and_a_password(
 def test_tls_goes_through_a_proxy(
     use: UseProxy, tls_server: tuple[str, list[int]], kind: type[Socks5] | type[HttpProxy]
 ) -> None:
-    with kind() as proxy, Transport(patience=QUICK) as transport:
+    with kind() as proxy, HttpClient(timeouts=QUICK) as client:
         use(proxy.url())
-        assert transport.json(tls_server[0]) == []
+        assert client.json(tls_server[0]) == []
         assert len(proxy.asked) == 1
 
 
@@ -192,11 +192,11 @@ def test_a_proxy_that_says_nothing_is_named_and_a_stop_ends_the_wait(
         ending = threading.Timer(0.2, stop.set)
         ending.start()
         with (
-            Transport(patience=Patience(), stop=stop) as transport,
+            HttpClient(timeouts=Timeouts(), stop=stop) as client,
             within(BOUND),
             pytest.raises(Interrupted),
         ):
-            transport.json("https://127.0.0.1:9/status")
+            client.json("https://127.0.0.1:9/status")
         ending.join()
 
 
@@ -213,8 +213,8 @@ def test_a_proxy_that_says_nothing_is_named_and_a_stop_ends_the_wait(
 )
 def test_an_address_of_no_proxy_is_wrong_use(use: UseProxy, address: str) -> None:
     use(address)
-    with Transport(patience=QUICK) as transport, pytest.raises(UsageError) as caught:
-        transport.json("https://127.0.0.1:9/status")
+    with HttpClient(timeouts=QUICK) as client, pytest.raises(UsageError) as caught:
+        client.json("https://127.0.0.1:9/status")
     assert str(caught.value).startswith("proxy ")
     assert "not the address of a proxy" in str(caught.value)
     assert "s3cret" not in str(caught.value)

@@ -20,9 +20,9 @@ from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import Interrupted, Timeout, Unreachable, UsageError
 from tcgamirror.model.slide import Target
-from tcgamirror.net.client import Transport
-from tcgamirror.net.timeouts import Patience
-from tcgamirror.system.interrupt import Brake
+from tcgamirror.net.client import HttpClient
+from tcgamirror.net.timeouts import Timeouts
+from tcgamirror.system.interrupt import Shutdown
 from tests.support.raw_server import (
     BOUND,
     CONTENT,
@@ -48,52 +48,52 @@ from tests.support.raw_server import (
 def test_the_certificate_named_in_the_environment_is_trusted(
     tls_server: tuple[str, list[int]],
 ) -> None:
-    with Transport(patience=QUICK) as transport:
-        assert transport.json(tls_server[0]) == []
+    with HttpClient(timeouts=QUICK) as client:
+        assert client.json(tls_server[0]) == []
 
 
 @pytest.mark.usefixtures("trusted")
 def test_a_body_that_stalls_under_tls_is_too_slow(tls_server: tuple[str, list[int]]) -> None:
-    patience = replace(QUICK, tries=1)
-    with Transport(patience=patience) as transport, within(BOUND), pytest.raises(Timeout):
-        transport.json(tls_server[0] + "stall")
+    timeouts = replace(QUICK, tries=1)
+    with HttpClient(timeouts=timeouts) as client, within(BOUND), pytest.raises(Timeout):
+        client.json(tls_server[0] + "stall")
 
 
 def test_a_handshake_that_is_never_answered_is_too_slow() -> None:
     with (
         RawServer(plays()) as server,
-        Transport(patience=QUICK) as transport,
+        HttpClient(timeouts=QUICK) as client,
         within(BOUND),
         pytest.raises(Timeout, match="no connection within"),
     ):
-        transport.json(server.url().replace("http:", "https:"))
+        client.json(server.url().replace("http:", "https:"))
 
 
 def test_a_proxy_named_in_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    with RawServer(whole(b"[]")) as proxy, Transport(patience=QUICK) as transport:
+    with RawServer(whole(b"[]")) as proxy, HttpClient(timeouts=QUICK) as client:
         monkeypatch.setenv("http_proxy", proxy.url(""))
         monkeypatch.setenv("no_proxy", "")
-        assert transport.json("http://nowhere.invalid/files") == []
+        assert client.json("http://nowhere.invalid/files") == []
         assert proxy.asked[0].path == "http://nowhere.invalid/files"
 
 
 def test_a_missing_bundle_is_wrong_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
     with (
-        Transport(patience=QUICK) as transport,
+        HttpClient(timeouts=QUICK) as client,
         pytest.raises(UsageError, match=r"/nowhere/ca\.pem"),
     ):
-        transport.json("https://127.0.0.1:9/")
+        client.json("https://127.0.0.1:9/")
 
 
 def test_a_certificate_of_nobody_is_refused_once(tls_server: tuple[str, list[int]]) -> None:
     url, handshakes = tls_server
     with (
-        Transport(patience=QUICK) as transport,
+        HttpClient(timeouts=QUICK) as client,
         within(BOUND),
         pytest.raises(Unreachable, match=r"certificate verify failed|self.signed"),
     ):
-        transport.json(url)
+        client.json(url)
     assert len(handshakes) == 1
 
 
@@ -101,11 +101,11 @@ def test_a_port_where_nobody_listens_is_unreachable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with (
-        Transport(patience=QUICK) as transport,
+        HttpClient(timeouts=QUICK) as client,
         within(BOUND),
         pytest.raises(Unreachable, match="refused"),
     ):
-        transport.json(f"http://127.0.0.1:{port}/")
+        client.json(f"http://127.0.0.1:{port}/")
 
 
 @contextmanager
@@ -125,26 +125,26 @@ def deaf() -> Iterator[str]:
 def test_a_host_that_takes_no_connection_is_too_slow() -> None:
     with (
         deaf() as url,
-        Transport(patience=QUICK) as transport,
+        HttpClient(timeouts=QUICK) as client,
         within(BOUND),
         pytest.raises(Timeout, match=r"no connection within 0\.5 s"),
     ):
-        transport.json(url)
+        client.json(url)
 
 
 def test_a_host_without_an_address_is_unreachable() -> None:
     with (
-        Transport(patience=QUICK) as transport,
+        HttpClient(timeouts=QUICK) as client,
         within(BOUND),
         pytest.raises((Unreachable, Timeout), match=r"nowhere\.invalid"),
     ):
-        transport.json("http://nowhere.invalid/")
+        client.json("http://nowhere.invalid/")
 
 
 def test_a_connection_is_used_again() -> None:
-    with RawServer(ranged(CONTENT)) as server, Transport(patience=QUICK) as transport:
+    with RawServer(ranged(CONTENT)) as server, HttpClient(timeouts=QUICK) as client:
         for _ in range(20):
-            transport.span(server.url(), SPAN, total=None)
+            client.span(server.url(), SPAN, total=None)
         assert (server.connections, len(server.asked)) == (1, 20)
 
 
@@ -160,8 +160,8 @@ def test_a_host_has_no_more_connections_than_its_limit(named: str) -> None:
             "host and port": {"127.0.0.1": 9, f"127.0.0.1:{server.port}": 2},
             "default": {},
         }[named]
-        with Transport(patience=QUICK, limits=limits) as transport, ThreadPoolExecutor(12) as pool:
-            asks = [pool.submit(transport.span, server.url(), SPAN, total=None) for _ in range(24)]
+        with HttpClient(timeouts=QUICK, limits=limits) as client, ThreadPoolExecutor(12) as pool:
+            asks = [pool.submit(client.span, server.url(), SPAN, total=None) for _ in range(24)]
             assert all(ask.result().data == PART for ask in asks)
         assert server.peak == server.connections == (4 if named == "default" else 2)
 
@@ -175,8 +175,8 @@ def test_a_limit_of_the_settings_holds_for_an_address_with_credentials(tmp_path:
         api = f"http://me:secret@127.0.0.1:{server.port}"
         settings = Settings(Target(None, 100), api=api, tiles=api, bucket=None, api_connections=2)
         mirror = Mirror(tmp_path, settings)
-        with network(mirror, Brake()) as transport, ThreadPoolExecutor(8) as pool:
-            asks = [pool.submit(transport.span, f"{api}/x", SPAN, total=None) for _ in range(16)]
+        with network(mirror, Shutdown()) as client, ThreadPoolExecutor(8) as pool:
+            asks = [pool.submit(client.span, f"{api}/x", SPAN, total=None) for _ in range(16)]
             assert all(ask.result().data == PART for ask in asks)
         assert server.peak == 2
 
@@ -185,19 +185,17 @@ def test_all_connections_together_keep_the_rate() -> None:
     rate = 100_000.0
     with (
         RawServer(ranged(CONTENT)) as server,
-        Transport(patience=QUICK, rate=rate) as transport,
+        HttpClient(timeouts=QUICK, rate=rate) as client,
         ThreadPoolExecutor(4) as pool,
     ):
         began = time.monotonic()
-        list(
-            pool.map(lambda _: transport.span(server.url(), Span(0, 20_000), total=None), range(4))
-        )
+        list(pool.map(lambda _: client.span(server.url(), Span(0, 20_000), total=None), range(4)))
         assert time.monotonic() - began > 0.7
 
 
 def test_a_slow_rate_of_ones_own_is_not_the_servers_fault() -> None:
-    with RawServer(ranged(CONTENT)) as server, Transport(patience=QUICK, rate=6_000) as transport:
-        assert transport.span(server.url(), SPAN, total=None).data == PART
+    with RawServer(ranged(CONTENT)) as server, HttpClient(timeouts=QUICK, rate=6_000) as client:
+        assert client.span(server.url(), SPAN, total=None).data == PART
 
 
 STOPS: dict[str, Script] = {
@@ -210,63 +208,63 @@ STOPS: dict[str, Script] = {
 
 @pytest.mark.parametrize("where", STOPS)
 def test_a_stop_is_seen_soon(where: str) -> None:
-    def ask(transport: Transport, server: RawServer) -> object:
-        return transport.span(server.url(), SPAN, total=None)
+    def ask(client: HttpClient, server: RawServer) -> object:
+        return client.span(server.url(), SPAN, total=None)
 
-    assert_stops(STOPS[where], ask, Patience())
+    assert_stops(STOPS[where], ask, Timeouts())
 
 
 def test_a_stop_is_seen_within_a_body_that_comes_fast() -> None:
-    def ask(transport: Transport, server: RawServer) -> None:
+    def ask(client: HttpClient, server: RawServer) -> None:
         with Path(os.devnull).open("r+b") as nowhere:
-            transport.download(server.url(), nowhere, size=1 << 40)
+            client.download(server.url(), nowhere, size=1 << 40)
 
-    assert_stops(endless(head("200 OK"), bytes(65536)), ask, Patience())
+    assert_stops(endless(head("200 OK"), bytes(65536)), ask, Timeouts())
 
 
 def test_a_stop_is_seen_while_connecting() -> None:
-    def handshake(transport: Transport, server: RawServer) -> object:
-        return transport.json(server.url().replace("http:", "https:"))
+    def handshake(client: HttpClient, server: RawServer) -> object:
+        return client.json(server.url().replace("http:", "https:"))
 
-    assert_stops(plays(), handshake, Patience())
+    assert_stops(plays(), handshake, Timeouts())
     with deaf() as url:
-        assert_stops(plays(), lambda transport, _: transport.json(url), Patience())
+        assert_stops(plays(), lambda client, _: client.json(url), Timeouts())
 
 
 def test_a_stop_is_seen_while_waiting_for_a_connection_or_the_rate() -> None:
-    def all_at_once(transport: Transport, server: RawServer) -> None:
+    def all_at_once(client: HttpClient, server: RawServer) -> None:
         with ThreadPoolExecutor(8) as pool:
-            asks = [pool.submit(transport.span, server.url(), SPAN, total=None) for _ in range(8)]
+            asks = [pool.submit(client.span, server.url(), SPAN, total=None) for _ in range(8)]
         for ask in asks:
             assert isinstance(ask.exception(), Interrupted)
         raise Interrupted("all of them")
 
-    assert_stops(plays(30.0), all_at_once, Patience())
-    assert_stops(ranged(CONTENT), all_at_once, Patience(), rate=100)
+    assert_stops(plays(30.0), all_at_once, Timeouts())
+    assert_stops(ranged(CONTENT), all_at_once, Timeouts(), rate=100)
 
 
 def test_after_a_stop_nothing_more_is_asked() -> None:
     stop = threading.Event()
     stop.set()
-    with RawServer(whole(b"[]")) as server, Transport(stop=stop) as transport:
+    with RawServer(whole(b"[]")) as server, HttpClient(stop=stop) as client:
         with pytest.raises(Interrupted):
-            transport.json(server.url())
+            client.json(server.url())
         assert server.connections == 0
 
 
 def assert_stops(
     script: Script,
-    ask: Callable[[Transport, RawServer], object],
-    patience: Patience,
+    ask: Callable[[HttpClient, RawServer], object],
+    timeouts: Timeouts,
     rate: float | None = None,
 ) -> None:
     stop = threading.Event()
     with (
         RawServer(script) as server,
-        Transport(patience=patience, stop=stop, rate=rate) as transport,
+        HttpClient(timeouts=timeouts, stop=stop, rate=rate) as client,
         ThreadPoolExecutor(1) as pool,
     ):
-        asking = pool.submit(ask, transport, server)
+        asking = pool.submit(ask, client, server)
         time.sleep(0.25)
         assert not asking.done()
         stop.set()

@@ -27,7 +27,7 @@ from tcgamirror.model.errors import (
     WrongContent,
 )
 from tcgamirror.model.slide import Slide, Target
-from tcgamirror.net.client import Transport
+from tcgamirror.net.client import HttpClient
 from tcgamirror.sources.origins import REST, Origin, Origins
 from tests.gdc import Fault, Listed, StandIn, listed
 from tests.gdc.faults import Kind
@@ -157,9 +157,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Listed]:
 
 
 def fetched(gdc: StandIn, files: list[Listed], origins: Origins, work: Path) -> None:
-    with Transport(patience=SHORT) as transport:
+    with HttpClient(timeouts=SHORT) as client:
         for file in files:
-            made(by_range(gdc, transport, work, origins), slide_of(file), WHOLE)
+            made(by_range(gdc, client, work, origins), slide_of(file), WHOLE)
 
 
 def test_that_range_is_ignored_is_learned_once_in_a_run(

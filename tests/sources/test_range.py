@@ -15,7 +15,7 @@ from tcgamirror.model.byteranges import Span, SpanSet
 from tcgamirror.model.errors import TooFine
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Slide, Target
-from tcgamirror.net.client import Transport
+from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.range import GAP, LOOK_AHEAD, MOST_FORESEEN, TAIL
 from tcgamirror.sources.whole import LocalFile
@@ -42,9 +42,9 @@ COARSE = Target(mpp=8.5, max_size=None)
 
 
 @pytest.fixture
-def transport() -> Iterator[Transport]:
-    with Transport(patience=SHORT) as transport:
-        yield transport
+def client() -> Iterator[HttpClient]:
+    with HttpClient(timeouts=SHORT) as client:
+        yield client
 
 
 def tile_bytes(path: Path, level: int) -> int:
@@ -84,16 +84,16 @@ def not_to_be_fetched(path: Path, level: int) -> SpanSet:
 
 @EVERY_SLIDE
 def test_at_every_level_it_is_what_the_whole_file_gives_for_few_bytes_and_requests(
-    name: str, zoo_slides: Mapping[str, Path], tmp_path: Path, transport: Transport
+    name: str, zoo_slides: Mapping[str, Path], tmp_path: Path, client: HttpClient
 ) -> None:
     path = slide_at(name, zoo_slides)
     file = listed(path)
     with StandIn([file]) as gdc:
         for level, size in enumerate(level_sizes(path)):
             gdc.clear()
-            image = made(by_range(gdc, transport, tmp_path), slide_of(file), level_target(size))
+            image = made(by_range(gdc, client, tmp_path), slide_of(file), level_target(size))
             records, spans = gdc.served, asked(gdc.served)
-            whole = made(by_whole(gdc, transport, tmp_path), slide_of(file), level_target(size))
+            whole = made(by_whole(gdc, client, tmp_path), slide_of(file), level_target(size))
             assert np.array_equal(image.pixels, whole.pixels)
             assert image.rendition == whole.rendition
             assert image.rendition.level == level
@@ -130,24 +130,24 @@ def test_at_every_level_it_is_what_the_whole_file_gives_for_few_bytes_and_reques
     ],
 )
 def test_at_every_level_it_is_what_openslide_reads_from_the_whole_file(
-    name: str, zoo_slides: Mapping[str, Path], tmp_path: Path, transport: Transport
+    name: str, zoo_slides: Mapping[str, Path], tmp_path: Path, client: HttpClient
 ) -> None:
     file = listed(zoo_slides[name])
     with StandIn([file]) as gdc:
         for level, size in enumerate(level_sizes(zoo_slides[name])):
-            image = made(by_range(gdc, transport, tmp_path), slide_of(file), level_target(size))
+            image = made(by_range(gdc, client, tmp_path), slide_of(file), level_target(size))
             assert np.array_equal(image.pixels, by_openslide(zoo_slides[name], level))
 
 
 @pytest.mark.parametrize("name", [name for name, spec in ZOO.items() if spec.blank])
 def test_the_image_is_white_where_the_base_has_no_tile_and_nowhere_else(
-    name: str, zoo_slides: Mapping[str, Path], tmp_path: Path, transport: Transport
+    name: str, zoo_slides: Mapping[str, Path], tmp_path: Path, client: HttpClient
 ) -> None:
     """But for two pixels at the edges of those tiles, which show both."""
     spec, file = ZOO[name], listed(zoo_slides[name])
     with StandIn([file]) as gdc:
         for size in level_sizes(zoo_slides[name]):
-            image = made(by_range(gdc, transport, tmp_path), slide_of(file), level_target(size))
+            image = made(by_range(gdc, client, tmp_path), slide_of(file), level_target(size))
             white = (image.pixels == 255).all(axis=2)
             blank = np.zeros(white.shape, bool)
             step = np.array((spec.width / size.width, spec.height / size.height) * 2)
@@ -161,24 +161,24 @@ def test_the_image_is_white_where_the_base_has_no_tile_and_nowhere_else(
 
 
 def test_the_exact_resolution_is_made_of_the_level_above(
-    zoo_slides: Mapping[str, Path], tmp_path: Path, transport: Transport
+    zoo_slides: Mapping[str, Path], tmp_path: Path, client: HttpClient
 ) -> None:
     file = listed(zoo_slides["four-levels-to-32"])
     with StandIn([file]) as gdc:
-        image = made(by_range(gdc, transport, tmp_path), slide_of(file), Target(2.0, None))
+        image = made(by_range(gdc, client, tmp_path), slide_of(file), Target(2.0, None))
         assert image.rendition.level == 1
         assert image.pixels.shape[1::-1] == (round(2403 * 0.252 / 2), round(1809 * 0.252 / 2))
         assert image.rendition.mpp_x == pytest.approx(0.252 * 2403 / image.pixels.shape[1])
         with pytest.raises(TooFine):
-            made(by_range(gdc, transport, tmp_path), slide_of(file), Target(0.1, None))
+            made(by_range(gdc, client, tmp_path), slide_of(file), Target(0.1, None))
     assert not (tmp_path / file.file_id).exists()
 
 
-def test_a_colour_profile_of_megabytes_is_not_fetched(tmp_path: Path, transport: Transport) -> None:
+def test_a_colour_profile_of_megabytes_is_not_fetched(tmp_path: Path, client: HttpClient) -> None:
     spec = SlideSpec(width=1203, height=809, downsamples=(1, 4), icc_bytes=9_000_000)
     file = listed(make_slide(tmp_path / "profile.svs", spec))
     with StandIn([file]) as gdc:
-        image = made(by_range(gdc, transport, tmp_path), slide_of(file), Target(None, 301))
+        image = made(by_range(gdc, client, tmp_path), slide_of(file), Target(None, 301))
         assert image.rendition.level == 1
         assert gdc.bytes_sent() < 200_000
 
@@ -191,14 +191,14 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_last_levels_tiles_come_while_the_directories_are_walked(
-    deep: Path, tmp_path: Path, transport: Transport
+    deep: Path, tmp_path: Path, client: HttpClient
 ) -> None:
     file = listed(deep)
     with LocalFile(deep) as local:
         tiles = SpanSet(tile_spans(Svs(local).tile_table(3)))
         _, _, first, *_ = Tiff(local).directories()
     with StandIn([file]) as gdc:
-        image = made(by_range(gdc, transport, tmp_path), slide_of(file), COARSE)
+        image = made(by_range(gdc, client, tmp_path), slide_of(file), COARSE)
         assert image.rendition.level == 3
         order = asked(gdc.served)
     for_tiles = [index for index, span in enumerate(order) if tiles.gaps(span) != [span]]
@@ -207,7 +207,7 @@ def test_the_last_levels_tiles_come_while_the_directories_are_walked(
 
 
 def test_tiles_come_together_with_the_arrays_that_tell_where_they_lie(
-    tmp_path: Path, transport: Transport
+    tmp_path: Path, client: HttpClient
 ) -> None:
     spec = SlideSpec(width=4003, height=3001, downsamples=(1, 2, 16), tile=(64, 64))
     path = make_slide(tmp_path / "slide.svs", spec)
@@ -217,7 +217,7 @@ def test_tiles_come_together_with_the_arrays_that_tell_where_they_lie(
     with StandIn([file]) as gdc:
         gdc.delay = 0.3
         made(
-            by_range(gdc, transport, tmp_path / "work"),
+            by_range(gdc, client, tmp_path / "work"),
             slide_of(file),
             level_target(Size(2002, 1501)),
         )
@@ -248,19 +248,19 @@ def with_decoy(
     return listed(path)
 
 
-def spans_for_the_right_image(file: Listed, work: Path, transport: Transport) -> SpanSet:
+def spans_for_the_right_image(file: Listed, work: Path, client: HttpClient) -> SpanSet:
     """What `range` asks for, to make the same image as of the whole file."""
     with StandIn([file]) as gdc:
-        image = made(by_range(gdc, transport, work), slide_of(file), COARSE)
+        image = made(by_range(gdc, client, work), slide_of(file), COARSE)
         spans = SpanSet(asked(gdc.served))
-        whole = made(by_whole(gdc, transport, work), slide_of(file), COARSE)
+        whole = made(by_whole(gdc, client, work), slide_of(file), COARSE)
     assert np.array_equal(image.pixels, whole.pixels)
     assert image.rendition == whole.rendition
     return spans
 
 
 def test_a_directory_at_the_files_end_that_is_not_in_the_chain_is_not_believed(
-    deep: Path, tmp_path: Path, transport: Transport
+    deep: Path, tmp_path: Path, client: HttpClient
 ) -> None:
     """Its tiles are said to lie where the base's do."""
     with LocalFile(deep) as local:
@@ -270,22 +270,22 @@ def test_a_directory_at_the_files_end_that_is_not_in_the_chain_is_not_believed(
     counts = struct.pack(f"<{count}I", *[1000] * count)
     tags = {Tag.TILE_OFFSETS: (count, place), Tag.TILE_COUNTS: (count, place + 4 * count)}
     file = with_decoy(deep, tmp_path / "slide.svs", tags, bytes(TAIL) + offsets + counts)
-    spans = spans_for_the_right_image(file, tmp_path / "work", transport)
+    spans = spans_for_the_right_image(file, tmp_path / "work", client)
     assert not spans.gaps(Span(20_000, 21_000)), "for a moment, and tried"
 
 
 def test_a_directory_that_is_not_in_the_chain_fails_no_slide_by_pointing_past_the_end(
-    deep: Path, tmp_path: Path, transport: Transport
+    deep: Path, tmp_path: Path, client: HttpClient
 ) -> None:
     with LocalFile(deep) as local:
         count = len(Svs(local).tile_table(3).offsets)
     tags = dict.fromkeys((Tag.TILE_OFFSETS, Tag.TILE_COUNTS), (count, 0xFFFFFFF0))
     file = with_decoy(deep, tmp_path / "slide.svs", tags, bytes(20_000))
-    spans_for_the_right_image(file, tmp_path / "work", transport)
+    spans_for_the_right_image(file, tmp_path / "work", client)
 
 
 def test_a_directory_that_is_not_in_the_chain_moves_no_more_than_may_be_foreseen(
-    deep: Path, tmp_path: Path, transport: Transport
+    deep: Path, tmp_path: Path, client: HttpClient
 ) -> None:
     """Its level has three million tiles, and an array of 12 MB for where they lie."""
     tiles, place = 3_000_000, deep.stat().st_size
@@ -299,18 +299,18 @@ def test_a_directory_that_is_not_in_the_chain_moves_no_more_than_may_be_foreseen
     }
     assert 4 * tiles > MOST_FORESEEN
     file = with_decoy(deep, tmp_path / "slide.svs", tags, bytes(8 * tiles + TAIL))
-    spans = spans_for_the_right_image(file, tmp_path / "work", transport)
+    spans = spans_for_the_right_image(file, tmp_path / "work", client)
     assert spans.total < MOST_FORESEEN
 
 
 def test_a_large_level_comes_over_a_few_connections_at_once(
-    tmp_path: Path, transport: Transport
+    tmp_path: Path, client: HttpClient
 ) -> None:
     spec = SlideSpec(width=4803, height=4009, downsamples=(1, 4), tile=(256, 256))
     file = listed(make_slide(tmp_path / "large.svs", spec))
     with StandIn([file]) as gdc:
         gdc.rate = 8e6
-        made(by_range(gdc, transport, tmp_path), slide_of(file), Target(None, 4803))
+        made(by_range(gdc, client, tmp_path), slide_of(file), Target(None, 4803))
         large = [span for span in asked(gdc.served) if span.length > 100_000]
         assert len(large) == 4
         assert max(large, key=len).length <= 1.01 * min(span.length for span in large) + GAP
@@ -319,24 +319,24 @@ def test_a_large_level_comes_over_a_few_connections_at_once(
 
 
 def test_a_size_that_is_not_listed_comes_from_the_server(
-    zoo_slides: Mapping[str, Path], tmp_path: Path, transport: Transport
+    zoo_slides: Mapping[str, Path], tmp_path: Path, client: HttpClient
 ) -> None:
     file = listed(zoo_slides["everything"])
     with StandIn([file]) as gdc:
         slide = Slide(file.file_id, file.file_name)
-        base = by_range(gdc, transport, tmp_path).read_header(slide, Meter())
-        found = made(by_range(gdc, transport, tmp_path), slide, COARSE)
-        told = made(by_range(gdc, transport, tmp_path), slide_of(file), COARSE)
+        base = by_range(gdc, client, tmp_path).read_header(slide, Meter())
+        found = made(by_range(gdc, client, tmp_path), slide, COARSE)
+        told = made(by_range(gdc, client, tmp_path), slide_of(file), COARSE)
     assert base is not None and base.mpp.value is not None
     assert np.array_equal(found.pixels, told.pixels)
 
 
 def test_the_header_is_read_for_two_small_requests_and_not_fetched_again(
-    zoo_slides: Mapping[str, Path], tmp_path: Path, transport: Transport
+    zoo_slides: Mapping[str, Path], tmp_path: Path, client: HttpClient
 ) -> None:
     file = listed(zoo_slides["everything"])
     with StandIn([file]) as gdc:
-        source, meter = by_range(gdc, transport, tmp_path), Meter()
+        source, meter = by_range(gdc, client, tmp_path), Meter()
         base = source.read_header(slide_of(file), meter)
         assert (base.size, base.mpp.value) == ((2403, 1809), 0.252)
         assert meter.requests == len(gdc.served) == 2

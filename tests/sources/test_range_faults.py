@@ -45,7 +45,7 @@ from tcgamirror.model.errors import (
     WrongContent,
 )
 from tcgamirror.model.slide import Target
-from tcgamirror.net.client import Transport
+from tcgamirror.net.client import HttpClient
 from tests.gdc import Listed, StandIn, listed
 from tests.gdc.faults import Kind
 from tests.support.fetching import SHORT, At, by_range, made, origins_of, slide_of
@@ -112,8 +112,8 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
 
 @pytest.fixture(scope="module")
 def right(cases: list[Case], tmp_path_factory: pytest.TempPathFactory) -> Pixels:
-    with StandIn([cases[0].file]) as gdc, Transport(patience=SHORT) as transport:
-        source = by_range(gdc, transport, tmp_path_factory.mktemp("right"))
+    with StandIn([cases[0].file]) as gdc, HttpClient(timeouts=SHORT) as client:
+        source = by_range(gdc, client, tmp_path_factory.mktemp("right"))
         image = made(source, slide_of(cases[0].file), BASE)
         assert len(gdc.served) == REQUESTS
         return image.pixels
@@ -125,7 +125,7 @@ def outcomes(
     """What came of each case; all of them at the same time, as most only wait."""
     with StandIn([case.file for case in cases]) as gdc:
         limits = {"127.0.0.1": 64}
-        with Transport(patience=HASTY, limits=limits) as transport:
+        with HttpClient(timeouts=HASTY, limits=limits) as client:
 
             def outcome(case: Case) -> Pixels | NetworkError | SlideError:
                 gdc.faults.add(
@@ -140,7 +140,7 @@ def outcomes(
                 )
                 origins = origins_of(gdc, bucket=bucket)
                 try:
-                    image = made(by_range(gdc, transport, work, origins), slide_of(case.file), BASE)
+                    image = made(by_range(gdc, client, work, origins), slide_of(case.file), BASE)
                 except (NetworkError, SlideError) as error:
                     return error
                 assert image.rendition.mpp_x == 0.252
@@ -203,9 +203,9 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def transport() -> Iterator[Transport]:
-    with Transport(patience=SHORT) as transport:
-        yield transport
+def client() -> Iterator[HttpClient]:
+    with HttpClient(timeouts=SHORT) as client:
+        yield client
 
 
 def directory_places(data: bytes) -> list[int]:
@@ -244,9 +244,9 @@ def test_any_change_to_directories_ends_soon_in_an_image_or_a_named_error(
     damaged.write_bytes(data)
     file = listed(damaged)
     began = time.monotonic()
-    with StandIn([file]) as gdc, Transport(patience=SHORT) as transport:
+    with StandIn([file]) as gdc, HttpClient(timeouts=SHORT) as client:
         with suppress(NetworkError, SlideError):
-            made(by_range(gdc, transport, folder / "work"), slide_of(file), COARSE)
+            made(by_range(gdc, client, folder / "work"), slide_of(file), COARSE)
         # Each of two origins may be asked for each byte once.
         assert gdc.bytes_sent() <= 2 * len(data)
     assert time.monotonic() - began < 20
@@ -255,7 +255,7 @@ def test_any_change_to_directories_ends_soon_in_an_image_or_a_named_error(
 @pytest.mark.parametrize("tag", [Tag.TILE_OFFSETS, Tag.TILE_COUNTS])
 @pytest.mark.parametrize("count", [0, 5, 100_000, 500_000_000, 0xFFFFFFFF])
 def test_an_absurd_count_of_tiles_is_refused_without_fetching_it(
-    slide: Path, tmp_path: Path, transport: Transport, tag: int, count: int
+    slide: Path, tmp_path: Path, client: HttpClient, tag: int, count: int
 ) -> None:
     data = bytearray(slide.read_bytes())
     directory = directory_places(bytes(data))[0]
@@ -267,7 +267,7 @@ def test_an_absurd_count_of_tiles_is_refused_without_fetching_it(
     file = Listed(damaged, "a.svs", "00000000-0000-4000-8000-000000000000", "0" * 32, 3 << 30)
     with StandIn([file]) as gdc:
         with pytest.raises(BadSlide):
-            made(by_range(gdc, transport, tmp_path), slide_of(file), Target(None, 1203))
+            made(by_range(gdc, client, tmp_path), slide_of(file), Target(None, 1203))
         assert gdc.bytes_sent() < 64_000
         assert {record.host for record in gdc.served} == {"bucket"}
     assert not (tmp_path / file.file_id).exists()
@@ -275,7 +275,7 @@ def test_an_absurd_count_of_tiles_is_refused_without_fetching_it(
 
 @pytest.mark.parametrize("where", ["first", "next", "array"])
 def test_an_offset_beyond_the_end_is_refused(
-    slide: Path, tmp_path: Path, transport: Transport, where: str
+    slide: Path, tmp_path: Path, client: HttpClient, where: str
 ) -> None:
     data = bytearray(slide.read_bytes())
     first = directory_places(bytes(data))[0]
@@ -288,14 +288,12 @@ def test_an_offset_beyond_the_end_is_refused(
     file = listed(damaged)
     with StandIn([file]) as gdc:
         with pytest.raises(BadSlide, match="outside"):
-            made(by_range(gdc, transport, tmp_path / "work"), slide_of(file), Target(None, 1203))
+            made(by_range(gdc, client, tmp_path / "work"), slide_of(file), Target(None, 1203))
         beyond = [record for record in gdc.served if record.status == 416]
     assert beyond == []
 
 
-def test_a_loop_of_directories_is_refused(
-    slide: Path, tmp_path: Path, transport: Transport
-) -> None:
+def test_a_loop_of_directories_is_refused(slide: Path, tmp_path: Path, client: HttpClient) -> None:
     data = bytearray(slide.read_bytes())
     places = directory_places(bytes(data))
     (count,) = struct.unpack_from("<H", data, places[2])
@@ -305,5 +303,5 @@ def test_a_loop_of_directories_is_refused(
     file = listed(damaged)
     with StandIn([file]) as gdc:
         with pytest.raises(BadSlide, match="loop"):
-            made(by_range(gdc, transport, tmp_path / "work"), slide_of(file), COARSE)
+            made(by_range(gdc, client, tmp_path / "work"), slide_of(file), COARSE)
         assert len(gdc.served) <= 5

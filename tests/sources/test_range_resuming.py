@@ -28,7 +28,7 @@ from tcgamirror.model.errors import (
     Truncated,
 )
 from tcgamirror.model.slide import Target
-from tcgamirror.net.client import Transport
+from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.range import AT_ONCE, RemoteFile
 from tcgamirror.sources.sparse_file import SparseFile
@@ -49,15 +49,15 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Listed:
 
 @pytest.fixture(scope="module")
 def right(file: Listed, tmp_path_factory: pytest.TempPathFactory) -> Pixels:
-    with StandIn([file]) as gdc, Transport(patience=SHORT) as transport:
-        source = by_range(gdc, transport, tmp_path_factory.mktemp("right"))
+    with StandIn([file]) as gdc, HttpClient(timeouts=SHORT) as client:
+        source = by_range(gdc, client, tmp_path_factory.mktemp("right"))
         return made(source, slide_of(file), BASE).pixels
 
 
 @pytest.fixture
-def transport() -> Iterator[Transport]:
-    with Transport(patience=SHORT) as transport:
-        yield transport
+def client() -> Iterator[HttpClient]:
+    with HttpClient(timeouts=SHORT) as client:
+        yield client
 
 
 def part_of(work: Path, file: Listed) -> Path:
@@ -78,18 +78,18 @@ def no_threads_of(name: str) -> bool:
 @pytest.mark.parametrize("kind", ["cut", "stall", "reset-mid-body", "503", "403", "html"])
 @pytest.mark.parametrize("nth", [1, 2, 4, 6])
 def test_a_fetch_that_failed_is_gone_on_with_where_it_stopped(
-    tmp_path: Path, transport: Transport, file: Listed, right: Pixels, kind: str, nth: int
+    tmp_path: Path, client: HttpClient, file: Listed, right: Pixels, kind: str, nth: int
 ) -> None:
     with StandIn([file]) as gdc:
         gdc.faults.add(At("/data/", kind, nth=nth, alone=False))  # type: ignore[arg-type]
-        source = by_range(gdc, transport, tmp_path, origins_of(gdc, bucket=False))
+        source = by_range(gdc, client, tmp_path, origins_of(gdc, bucket=False))
         with pytest.raises(NetworkError):
             made(source, slide_of(file), BASE)
         assert no_threads_of("range")
         kept = had(tmp_path, file)
         gdc.faults.clear()
         gdc.clear()
-        again = by_range(gdc, transport, tmp_path, origins_of(gdc, bucket=False))
+        again = by_range(gdc, client, tmp_path, origins_of(gdc, bucket=False))
         assert np.array_equal(made(again, slide_of(file), BASE).pixels, right)
         spans = asked(gdc.served)
     assert kept.total > 0 or nth == 1
@@ -97,7 +97,7 @@ def test_a_fetch_that_failed_is_gone_on_with_where_it_stopped(
 
 
 def test_an_interrupted_fetch_is_gone_on_with_and_ends_soon(
-    tmp_path: Path, transport: Transport, file: Listed, right: Pixels
+    tmp_path: Path, client: HttpClient, file: Listed, right: Pixels
 ) -> None:
     stop = threading.Event()
     stopped_at = 0.0
@@ -109,7 +109,7 @@ def test_an_interrupted_fetch_is_gone_on_with_and_ends_soon(
         stopped_at = time.monotonic()
         stop.set()
 
-    with StandIn([file]) as gdc, Transport(patience=SHORT, stop=stop) as stopping:
+    with StandIn([file]) as gdc, HttpClient(timeouts=SHORT, stop=stop) as stopping:
         gdc.rate = 100_000
         stopper = threading.Thread(target=stop_amid, args=(gdc,))
         stopper.start()
@@ -120,7 +120,7 @@ def test_an_interrupted_fetch_is_gone_on_with_and_ends_soon(
         gdc.rate = None
         kept = had(tmp_path, file)
         gdc.clear()
-        image = made(by_range(gdc, transport, tmp_path), slide_of(file), BASE)
+        image = made(by_range(gdc, client, tmp_path), slide_of(file), BASE)
         assert overlaps([*kept, *asked(gdc.served)]) == []
     assert took < 5
     assert no_threads_of("range")
@@ -128,10 +128,10 @@ def test_an_interrupted_fetch_is_gone_on_with_and_ends_soon(
 
 
 def test_no_room_for_the_image_keeps_what_was_fetched(
-    tmp_path: Path, transport: Transport, file: Listed
+    tmp_path: Path, client: HttpClient, file: Listed
 ) -> None:
     with StandIn([file]) as gdc:
-        source = by_range(gdc, transport, tmp_path)
+        source = by_range(gdc, client, tmp_path)
         with pytest.raises(DiskFull), source.open(slide_of(file), BASE, Meter()):
             raise DiskFull("the disk is full")
         gdc.clear()
@@ -139,9 +139,9 @@ def test_no_room_for_the_image_keeps_what_was_fetched(
         assert gdc.served == []
 
 
-def test_bytes_in_doubt_are_not_kept(tmp_path: Path, transport: Transport, file: Listed) -> None:
+def test_bytes_in_doubt_are_not_kept(tmp_path: Path, client: HttpClient, file: Listed) -> None:
     with StandIn([file]) as gdc:
-        source = by_range(gdc, transport, tmp_path)
+        source = by_range(gdc, client, tmp_path)
         with pytest.raises(BadSlide), source.open(slide_of(file), BASE, Meter()):
             raise BadSlide("a tile is damaged")
     assert not (tmp_path / file.file_id).exists()
@@ -149,11 +149,11 @@ def test_bytes_in_doubt_are_not_kept(tmp_path: Path, transport: Transport, file:
 
 @pytest.mark.parametrize("of", ["other md5", "no record", "foreign bytes", "damaged bytes"])
 def test_what_was_left_of_another_file_is_begun_anew(
-    tmp_path: Path, transport: Transport, file: Listed, right: Pixels, of: str
+    tmp_path: Path, client: HttpClient, file: Listed, right: Pixels, of: str
 ) -> None:
     part = part_of(tmp_path, file)
     with StandIn([file]) as gdc:
-        source = by_range(gdc, transport, tmp_path)
+        source = by_range(gdc, client, tmp_path)
         slide = slide_of(file)
         earlier = replace(slide, md5="0" * 32) if of == "other md5" else slide
         with pytest.raises(DiskFull), source.open(earlier, BASE, Meter()):
@@ -170,10 +170,10 @@ def test_what_was_left_of_another_file_is_begun_anew(
 
 
 def test_a_damaged_part_alone_is_fetched_again(
-    tmp_path: Path, transport: Transport, file: Listed, right: Pixels
+    tmp_path: Path, client: HttpClient, file: Listed, right: Pixels
 ) -> None:
     with StandIn([file]) as gdc:
-        source = by_range(gdc, transport, tmp_path)
+        source = by_range(gdc, client, tmp_path)
         with pytest.raises(DiskFull), source.open(slide_of(file), BASE, Meter()):
             raise DiskFull("the disk is full")
         with part_of(tmp_path, file).open("r+b") as part:
@@ -190,24 +190,24 @@ def test_a_damaged_part_alone_is_fetched_again(
 
 @pytest.mark.parametrize("tag", [b'"another"', b"", b"\xff\xfe\x00", b"x" * 100_000])
 def test_a_file_replaced_since_the_last_run_is_begun_anew(
-    tmp_path: Path, transport: Transport, file: Listed, right: Pixels, tag: bytes
+    tmp_path: Path, client: HttpClient, file: Listed, right: Pixels, tag: bytes
 ) -> None:
     with StandIn([file]) as gdc:
         gdc.faults.add(At("", "503", nth=4, alone=False))
-        source = by_range(gdc, transport, tmp_path)
+        source = by_range(gdc, client, tmp_path)
         with pytest.raises(NetworkError):
             made(source, slide_of(file), BASE)
         gdc.faults.clear()
         (tmp_path / file.file_id / "range" / "bucket.etag").write_bytes(tag)
         gdc.clear()
-        image = made(by_range(gdc, transport, tmp_path), slide_of(file), BASE)
+        image = made(by_range(gdc, client, tmp_path), slide_of(file), BASE)
         assert asked(gdc.requests(host="bucket"))[-1].length > 4096
         assert Span(0, 4096) in asked(gdc.served)
     assert np.array_equal(image.pixels, right)
 
 
 def test_a_kill_while_a_replaced_files_bytes_are_removed_leaves_none_to_go_on_with(
-    tmp_path: Path, transport: Transport, file: Listed, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, client: HttpClient, file: Listed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(folder: Path, **_: object) -> None:
         (folder / "bucket.etag").unlink()
@@ -216,24 +216,24 @@ def test_a_kill_while_a_replaced_files_bytes_are_removed_leaves_none_to_go_on_wi
     with StandIn([file]) as gdc:
         gdc.faults.add(At("", "503", nth=4, alone=False))
         with pytest.raises(NetworkError):
-            made(by_range(gdc, transport, tmp_path), slide_of(file), BASE)
+            made(by_range(gdc, client, tmp_path), slide_of(file), BASE)
         gdc.faults.clear()
         (tmp_path / file.file_id / "range" / "bucket.etag").write_text('"another"')
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr("tcgamirror.sources.workspace.shutil.rmtree", killed)
-            made(by_range(gdc, transport, tmp_path), slide_of(file), BASE)
+            made(by_range(gdc, client, tmp_path), slide_of(file), BASE)
         assert part_of(tmp_path, file).stat().st_size == file.size
         assert had(tmp_path, file).total == 0
 
 
 def test_a_file_that_changes_again_and_again_is_not_mixed_with_another_origins(
-    tmp_path: Path, transport: Transport, file: Listed, right: Pixels
+    tmp_path: Path, client: HttpClient, file: Listed, right: Pixels
 ) -> None:
     with StandIn([file]) as gdc:
         # The first answer has one ETag and all later ones another, then the same once more.
         gdc.faults.add(At("", "changed-etag", host="bucket", nth=1))
         gdc.faults.add(At("", "changed-etag", host="bucket", nth=5, alone=False))
-        image = made(by_range(gdc, transport, tmp_path), slide_of(file), BASE)
+        image = made(by_range(gdc, client, tmp_path), slide_of(file), BASE)
         from_gdc = asked(gdc.requests(host="api"))
     assert np.array_equal(image.pixels, right)
     assert Span(0, 4096) in from_gdc
@@ -246,7 +246,7 @@ def late(*lines: str) -> Script:
 
 @pytest.mark.parametrize("etags", [("1", "1", "1"), ("1", "2", "2"), ("1", "1", "2")], ids=str)
 def test_etags_first_told_in_answers_at_the_same_time_have_to_agree(
-    tmp_path: Path, transport: Transport, etags: tuple[str, ...]
+    tmp_path: Path, client: HttpClient, etags: tuple[str, ...]
 ) -> None:
     scripts = [ranged(CONTENT), *(late(f'ETag: "{etag}"') for etag in etags)]
     path = tmp_path / "slide.part"
@@ -255,7 +255,7 @@ def test_etags_first_told_in_answers_at_the_same_time_have_to_agree(
         RawServer(*scripts) as server,
         SparseFile.open(path, identity="x", size=len(CONTENT)) as partial,
     ):
-        remote = RemoteFile(transport, server.url(), partial, tag, Meter(), lambda: None)
+        remote = RemoteFile(client, server.url(), partial, tag, Meter(), lambda: None)
         spans = [Span(start, start + 8) for start in range(0, 200_000, 50_000)]
         if len(set(etags)) == 1:
             remote.fetch(spans)
@@ -271,20 +271,20 @@ def opened_partial(folder: Path, file: Listed) -> SparseFile:
 
 
 def remote_file(
-    gdc: StandIn, transport: Transport, partial: SparseFile, tag: Path, host: str = "gdc"
+    gdc: StandIn, client: HttpClient, partial: SparseFile, tag: Path, host: str = "gdc"
 ) -> RemoteFile:
     file = gdc.files[0]
     bucket = f"{gdc.bucket}/{file.file_id}/{file.file_name}"
     url = bucket if host == "bucket" else f"{gdc.api}/data/{file.file_id}"
-    return RemoteFile(transport, url, partial, tag, Meter(), lambda: None)
+    return RemoteFile(client, url, partial, tag, Meter(), lambda: None)
 
 
 def test_when_the_bucket_dies_amid_a_slide_the_gdc_goes_on(
-    tmp_path: Path, transport: Transport, file: Listed, right: Pixels
+    tmp_path: Path, client: HttpClient, file: Listed, right: Pixels
 ) -> None:
     with StandIn([file]) as gdc:
         gdc.faults.add(At("", "reset", host="bucket", nth=5, alone=False))
-        image = made(by_range(gdc, transport, tmp_path), slide_of(file), BASE)
+        image = made(by_range(gdc, client, tmp_path), slide_of(file), BASE)
         whole = [record for record in gdc.served if record.status == 206]
         assert {record.host for record in whole} == {"api", "bucket"}
         assert overlaps(asked(whole)) == []
@@ -302,10 +302,10 @@ def test_a_hole_is_an_error_that_names_it(tmp_path: Path, file: Listed) -> None:
 
 
 def test_spans_outside_of_the_file_are_refused_before_anything_is_asked(
-    tmp_path: Path, transport: Transport, file: Listed
+    tmp_path: Path, client: HttpClient, file: Listed
 ) -> None:
     with StandIn([file]) as gdc, opened_partial(tmp_path, file) as partial:
-        remote = remote_file(gdc, transport, partial, tmp_path / "etag")
+        remote = remote_file(gdc, client, partial, tmp_path / "etag")
         for beyond in (Span(file.size - 4, file.size + 1), Span(1 << 40, (1 << 40) + 9)):
             with pytest.raises(BadSlide, match="outside"):
                 remote.fetch([Span(0, 9), beyond])
@@ -315,9 +315,9 @@ def test_spans_outside_of_the_file_are_refused_before_anything_is_asked(
 @settings(max_examples=40)
 @given(data=st.data())
 def test_any_spans_in_any_order_fetch_each_byte_at_most_once_and_read_it_back(
-    data: st.DataObject, loopback: tuple[StandIn, Transport, bytes]
+    data: st.DataObject, loopback: tuple[StandIn, HttpClient, bytes]
 ) -> None:
-    gdc, transport, content = loopback
+    gdc, client, content = loopback
     size = len(content)
     places = st.one_of(st.integers(0, size - 1), st.sampled_from([0, 4096, 100_000, size - 1]))
     spans = st.tuples(places, st.sampled_from([1, 16, 4096, 5000, 70_000, 600_000])).map(
@@ -328,7 +328,7 @@ def test_any_spans_in_any_order_fetch_each_byte_at_most_once_and_read_it_back(
         tag = Path(folder) / "etag"
         for _ in range(data.draw(st.integers(1, 2), "runs")):
             with opened_partial(Path(folder), gdc.files[0]) as partial:
-                remote = remote_file(gdc, transport, partial, tag, data.draw(ORIGINS, "origin"))
+                remote = remote_file(gdc, client, partial, tag, data.draw(ORIGINS, "origin"))
                 for _ in range(data.draw(st.integers(1, 4), "steps")):
                     wanted = data.draw(st.lists(spans, min_size=1, max_size=6), "fetched")
                     remote.fetch(wanted)
@@ -345,22 +345,22 @@ ORIGINS = st.sampled_from(["bucket", "gdc"])
 @pytest.fixture(scope="module")
 def loopback(
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[StandIn, Transport, bytes]]:
+) -> Iterator[tuple[StandIn, HttpClient, bytes]]:
     path = tmp_path_factory.mktemp("loopback") / "content.svs"
     path.write_bytes(random.Random(5).randbytes(1_500_000))
-    with StandIn([listed(path)]) as gdc, Transport(patience=SHORT) as transport:
-        yield gdc, transport, path.read_bytes()
+    with StandIn([listed(path)]) as gdc, HttpClient(timeouts=SHORT) as client:
+        yield gdc, client, path.read_bytes()
 
 
 @pytest.mark.parametrize("nth", [1, 3])
 def test_a_part_that_fails_ends_the_others_and_leaves_no_thread(
-    tmp_path: Path, transport: Transport, nth: int
+    tmp_path: Path, client: HttpClient, nth: int
 ) -> None:
     content = tmp_path / "content.svs"
     content.write_bytes(bytes(40 << 20))
     with StandIn([listed(content)]) as gdc, opened_partial(tmp_path, gdc.files[0]) as partial:
         gdc.faults.add(At("/data/", "cut", nth=nth, alone=False))
-        remote = remote_file(gdc, transport, partial, tmp_path / "etag")
+        remote = remote_file(gdc, client, partial, tmp_path / "etag")
         with pytest.raises(Truncated):
             remote.fetch([Span(0, 40 << 20)])
         # At most the four in hand were tried, twice each, and nothing after them.
@@ -370,7 +370,7 @@ def test_a_part_that_fails_ends_the_others_and_leaves_no_thread(
 
 
 def test_a_level_of_many_megabytes_is_never_held_in_memory(
-    tmp_path: Path, transport: Transport
+    tmp_path: Path, client: HttpClient
 ) -> None:
     size = 300 << 20
     content = tmp_path / "content.svs"
@@ -378,7 +378,7 @@ def test_a_level_of_many_megabytes_is_never_held_in_memory(
         out.truncate(size)
     file = replace(listed(tmp_path / "content.svs"), size=size)
     with StandIn([file]) as gdc, opened_partial(tmp_path, file) as partial:
-        remote = remote_file(gdc, transport, partial, tmp_path / "etag")
+        remote = remote_file(gdc, client, partial, tmp_path / "etag")
         tracemalloc.start()
         try:
             remote.fetch([Span(0, size)])

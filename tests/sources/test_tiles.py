@@ -26,7 +26,7 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import MppSource, Slide, Target
-from tcgamirror.net.client import Transport
+from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
 from tests.gdc import Fault, Listed, StandIn, listed, listed_without_data, made_up_name
 from tests.gdc.faults import Kind
@@ -62,9 +62,9 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Listed:
 
 
 @pytest.fixture
-def transport() -> Iterator[Transport]:
-    with Transport(patience=SHORT) as transport:
-        yield transport
+def client() -> Iterator[HttpClient]:
+    with HttpClient(timeouts=SHORT) as client:
+        yield client
 
 
 def fetched_tiles(
@@ -85,12 +85,12 @@ def fetched_tiles(
     [(512, 1, "png"), (254, 1, "png"), (510, 0, "png"), (512, 1, "jpeg"), (254, 1, "jpeg")],
 )
 def test_every_level_is_the_one_stitched_by_hand_and_aligned_with_openslide(
-    tmp_path: Path, transport: Transport, wide: Listed, tile: int, overlap: int, form: TileFormat
+    tmp_path: Path, client: HttpClient, wide: Listed, tile: int, overlap: int, form: TileFormat
 ) -> None:
     assert wide.path is not None
     served = Served(Size(WIDE.width, WIDE.height), tile, overlap)
     with StandIn([wide], tile_size=tile, overlap=overlap, tile_format=form) as gdc:
-        source = by_tiles(gdc, transport, tmp_path)
+        source = by_tiles(gdc, client, tmp_path)
         for dz_level in range(13):
             size = served.level(dz_level).size
             target = Target(mpp=None, max_size=size.longer)
@@ -106,12 +106,12 @@ def test_every_level_is_the_one_stitched_by_hand_and_aligned_with_openslide(
 
 @pytest.mark.skipif(not PATTERN.exists(), reason="needs ../shared/data/dzi, which is absent")
 def test_ready_made_tiles_of_another_maker_are_stitched_to_the_pixel(
-    tmp_path: Path, transport: Transport
+    tmp_path: Path, client: HttpClient
 ) -> None:
     (file,) = listed_without_data(1, dzi=PATTERN)
     served = Served(Size(1000, 1000), 254, 1)
     with StandIn([file]) as gdc:
-        source = by_ready_tiles(gdc, transport, tmp_path, served.size)
+        source = by_ready_tiles(gdc, client, tmp_path, served.size)
         for dz_level in range(11):
             size = served.level(dz_level).size
             target = Target(mpp=None, max_size=size.longer)
@@ -130,10 +130,10 @@ def test_ready_made_tiles_of_another_maker_are_stitched_to_the_pixel(
 
 
 def test_the_header_gives_the_exact_resolution(
-    tmp_path: Path, transport: Transport, wide: Listed
+    tmp_path: Path, client: HttpClient, wide: Listed
 ) -> None:
     with StandIn([wide]) as gdc:
-        image = made(by_tiles(gdc, transport, tmp_path), slide_of(wide), EXACT_4)
+        image = made(by_tiles(gdc, client, tmp_path), slide_of(wide), EXACT_4)
         asked_for_parts = gdc.requests(host="bucket")
     width, height = round(2603 * 0.2465 / 4), round(611 * 0.2465 / 4)
     assert image.rendition.size == (width, height)
@@ -145,29 +145,27 @@ def test_the_header_gives_the_exact_resolution(
 
 
 def test_the_level_at_or_above_the_target_is_read(
-    tmp_path: Path, transport: Transport, wide: Listed
+    tmp_path: Path, client: HttpClient, wide: Listed
 ) -> None:
     with StandIn([wide]) as gdc:
-        made(by_tiles(gdc, transport, tmp_path), slide_of(wide), EXACT_4)
+        made(by_tiles(gdc, client, tmp_path), slide_of(wide), EXACT_4)
         levels = {record.path.partition("level=")[2][:2] for record in gdc.requests("level=")}
     # 4 µm/px is 16.2 base pixels per pixel: four halvings of twelve.
     assert levels == {"8&"}
 
 
-def test_a_header_without_resolution_leaves_it_unknown(
-    tmp_path: Path, transport: Transport
-) -> None:
+def test_a_header_without_resolution_leaves_it_unknown(tmp_path: Path, client: HttpClient) -> None:
     spec = SlideSpec(width=700, height=500, downsamples=(1,), mpp=None, app_mag=None)
     file = listed(make_slide(tmp_path / "silent.svs", spec))
     with StandIn([file]) as gdc:
-        source = by_tiles(gdc, transport, tmp_path / "work")
+        source = by_tiles(gdc, client, tmp_path / "work")
         with source.open(slide_of(file), EXACT_4, Meter()) as opened:
             assert opened.pyramid.mpp.source is MppSource.UNKNOWN
             assert opened.rendition.size == Size(700, 500)
 
 
 def test_tiles_of_another_size_than_the_slide_are_refused(
-    tmp_path: Path, transport: Transport, file: Listed
+    tmp_path: Path, client: HttpClient, file: Listed
 ) -> None:
     dzi = tmp_path / "other.dzi"
     dzi.write_text(
@@ -178,12 +176,12 @@ def test_tiles_of_another_size_than_the_slide_are_refused(
     other = listed(file.path or Path(), dzi=dzi)
     with StandIn([other]) as gdc:
         with pytest.raises(BadSlide, match="1403×1109 pixels, its tiles 1404×1109"):
-            made(by_tiles(gdc, transport, tmp_path / "work"), slide_of(other), LEVEL_OF_512)
+            made(by_tiles(gdc, client, tmp_path / "work"), slide_of(other), LEVEL_OF_512)
         assert not gdc.requests("level=")
 
 
 def test_a_level_of_absurdly_many_tiles_is_refused_at_once(
-    tmp_path: Path, transport: Transport
+    tmp_path: Path, client: HttpClient
 ) -> None:
     dzi = tmp_path / "absurd.dzi"
     dzi.write_text(
@@ -194,7 +192,7 @@ def test_a_level_of_absurdly_many_tiles_is_refused_at_once(
     (file,) = listed_without_data(1, dzi=dzi)
     with StandIn([file]) as gdc, pytest.raises(BadSlide, match="15625000000 tiles"):
         target = Target(mpp=None, max_size=2_000_000)
-        source = by_ready_tiles(gdc, transport, tmp_path / "work", Size(2_000_000, 2_000_000))
+        source = by_ready_tiles(gdc, client, tmp_path / "work", Size(2_000_000, 2_000_000))
         made(source, slide_of(file), target)
 
 
@@ -222,7 +220,7 @@ def test_a_level_of_absurdly_many_tiles_is_refused_at_once(
 )
 def test_a_tile_that_is_none_fails_the_slide_and_is_named(
     tmp_path: Path,
-    transport: Transport,
+    client: HttpClient,
     file: Listed,
     kind: Kind,
     error: type[Exception],
@@ -232,7 +230,7 @@ def test_a_tile_that_is_none_fails_the_slide_and_is_named(
         gdc.faults.add(Fault(r"level=11&x=3&y=2", kind))
         target = Target(mpp=None, max_size=1403)
         with pytest.raises(error, match=rf"tile at column 3, row 2: .*{says}") as caught:
-            made(by_tiles(gdc, transport, tmp_path), slide_of(file), target)
+            made(by_tiles(gdc, client, tmp_path), slide_of(file), target)
     # Bytes in doubt are removed, what only did not come is gone on with.
     assert (tmp_path / file.file_id / "tiles").exists() != isinstance(caught.value, SlideError)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("tile")]
@@ -240,12 +238,12 @@ def test_a_tile_that_is_none_fails_the_slide_and_is_named(
 
 @pytest.mark.parametrize("kind", ["flipped", "empty", "cut", "503", "html", "reset", "stall"])
 def test_a_tile_spoiled_once_is_asked_for_again(
-    tmp_path: Path, transport: Transport, file: Listed, kind: Kind
+    tmp_path: Path, client: HttpClient, file: Listed, kind: Kind
 ) -> None:
     with StandIn([file]) as gdc:
-        right = made(by_tiles(gdc, transport, tmp_path), slide_of(file), LEVEL_OF_512).pixels
+        right = made(by_tiles(gdc, client, tmp_path), slide_of(file), LEVEL_OF_512).pixels
         gdc.faults.add(Fault("level=", kind, when="once", retry_after=None))
-        again = made(by_tiles(gdc, transport, tmp_path), slide_of(file), LEVEL_OF_512).pixels
+        again = made(by_tiles(gdc, client, tmp_path), slide_of(file), LEVEL_OF_512).pixels
     assert np.array_equal(right, again)
 
 
@@ -253,7 +251,7 @@ def test_a_tile_spoiled_once_is_asked_for_again(
     ("width", "height"), [(245, 147), (247, 149), (249, 149), (247, 1), (1, 1)]
 )
 def test_a_tile_of_the_wrong_size_fails_the_slide_and_is_named(
-    tmp_path: Path, transport: Transport, width: int, height: int
+    tmp_path: Path, client: HttpClient, width: int, height: int
 ) -> None:
     dzi = tmp_path / "made.dzi"
     dzi.write_text(
@@ -269,7 +267,7 @@ def test_a_tile_of_the_wrong_size_fails_the_slide_and_is_named(
     (file,) = listed_without_data(1, dzi=dzi)
     target = Target(mpp=None, max_size=500)
     with StandIn([file]) as gdc:
-        source = by_ready_tiles(gdc, transport, tmp_path / "work", Size(500, 400))
+        source = by_ready_tiles(gdc, client, tmp_path / "work", Size(500, 400))
         assert (made(source, slide_of(file), target).pixels == (90, 20, 60)).all()
         Image.new("RGB", (width, height)).save(folder / "1_1.png")
         with pytest.raises(BadTile, match=r"column 1, row 1: it has \d+×\d+ pixels instead of 247"):
@@ -278,12 +276,12 @@ def test_a_tile_of_the_wrong_size_fails_the_slide_and_is_named(
 
 @pytest.mark.parametrize("kind", ["404", "html", "foreign-json", "truncated-json", "500"])
 def test_without_metadata_nothing_else_is_asked_for(
-    tmp_path: Path, transport: Transport, file: Listed, kind: str
+    tmp_path: Path, client: HttpClient, file: Listed, kind: str
 ) -> None:
     with StandIn([file]) as gdc:
         gdc.faults.add(Fault("/tile/metadata/", kind))  # type: ignore[arg-type]
         with pytest.raises(NetworkError):
-            made(by_tiles(gdc, transport, tmp_path), slide_of(file), LEVEL_OF_512)
+            made(by_tiles(gdc, client, tmp_path), slide_of(file), LEVEL_OF_512)
         assert all("metadata" in record.path for record in gdc.served)
 
 
@@ -295,15 +293,15 @@ def tile_requests(gdc: StandIn) -> list[str]:
 
 
 def test_after_an_interruption_only_the_missing_tiles_are_fetched(
-    tmp_path: Path, transport: Transport, file: Listed
+    tmp_path: Path, client: HttpClient, file: Listed
 ) -> None:
     target = Target(mpp=None, max_size=1403)
     with StandIn([file], tile_size=254) as gdc:
-        right = made(by_tiles(gdc, transport, tmp_path / "other"), slide_of(file), target).pixels
+        right = made(by_tiles(gdc, client, tmp_path / "other"), slide_of(file), target).pixels
         gdc.clear()
         gdc.tile_delay = 0.05
         stop = threading.Event()
-        with Transport(patience=SHORT, stop=stop) as stopped:
+        with HttpClient(timeouts=SHORT, stop=stop) as stopped:
             ending = threading.Thread(target=stop_after, args=(gdc, stop, 12))
             ending.start()
             with pytest.raises(Interrupted):
@@ -314,7 +312,7 @@ def test_after_an_interruption_only_the_missing_tiles_are_fetched(
         kept = {path.name for path in folder.rglob("*") if path.is_file()}
         assert len(kept) >= 6
         gdc.clear()
-        again = made(by_tiles(gdc, transport, tmp_path), slide_of(file), target).pixels
+        again = made(by_tiles(gdc, client, tmp_path), slide_of(file), target).pixels
         assert len(tile_requests(gdc)) == 30 - len(kept)
     assert np.array_equal(right, again)
     assert not (tmp_path / file.file_id / "tiles").exists()
@@ -328,10 +326,10 @@ def stop_after(gdc: StandIn, stop: threading.Event, count: int) -> None:
 
 @pytest.mark.parametrize("damage", ["emptied", "cut", "flipped"])
 def test_a_kept_tile_that_is_damaged_is_fetched_again(
-    tmp_path: Path, transport: Transport, file: Listed, damage: str
+    tmp_path: Path, client: HttpClient, file: Listed, damage: str
 ) -> None:
     with StandIn([file], tile_size=254) as gdc:
-        source = by_tiles(gdc, transport, tmp_path)
+        source = by_tiles(gdc, client, tmp_path)
         right = made(source, slide_of(file), LEVEL_OF_512).pixels
         fault = Fault("x=1&y=1", "503")
         gdc.faults.add(fault)
@@ -349,10 +347,10 @@ def test_a_kept_tile_that_is_damaged_is_fetched_again(
 
 
 def test_tiles_kept_of_another_version_are_not_used(
-    tmp_path: Path, transport: Transport, file: Listed
+    tmp_path: Path, client: HttpClient, file: Listed
 ) -> None:
     with StandIn([file], tile_size=254) as gdc:
-        source = by_tiles(gdc, transport, tmp_path)
+        source = by_tiles(gdc, client, tmp_path)
         gdc.faults.add(Fault("x=1&y=1", "503"))
         slide = slide_of(file)
         for md5 in ("0" * 32, "1" * 32):
@@ -368,9 +366,9 @@ def test_tiles_kept_of_another_version_are_not_used(
 def test_several_tiles_come_at_a_time_over_connections_that_are_kept(
     tmp_path: Path, file: Listed
 ) -> None:
-    with Transport(patience=SHORT) as transport, StandIn([file], tile_size=254) as gdc:
+    with HttpClient(timeouts=SHORT) as client, StandIn([file], tile_size=254) as gdc:
         gdc.tile_delay = 0.03
-        made(by_tiles(gdc, transport, tmp_path), slide_of(file), Target(mpp=None, max_size=1403))
+        made(by_tiles(gdc, client, tmp_path), slide_of(file), Target(mpp=None, max_size=1403))
         tiles = gdc.requests("level=")
         assert len(tiles) == 30
         assert 2 <= len({record.connection for record in tiles}) <= 4
@@ -380,12 +378,12 @@ def test_several_tiles_come_at_a_time_over_connections_that_are_kept(
 def test_two_slides_at_once_share_the_connections(tmp_path: Path, file: Listed) -> None:
     second = listed(file.path or Path(), file_name=made_up_name("second"))
     files = [file, second]
-    with Transport(patience=SHORT) as transport, StandIn(files, tile_size=254) as gdc:
+    with HttpClient(timeouts=SHORT) as client, StandIn(files, tile_size=254) as gdc:
         gdc.tile_delay = 0.01
         images: dict[str, Pixels] = {}
 
         def fetch(one: Listed) -> None:
-            source = by_tiles(gdc, transport, tmp_path)
+            source = by_tiles(gdc, client, tmp_path)
             images[one.file_id] = made(source, slide_of(one), EXACT_4).pixels
 
         workers = [threading.Thread(target=fetch, args=(one,)) for one in files]

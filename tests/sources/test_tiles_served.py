@@ -14,7 +14,7 @@ from tcgamirror.mirror.settings import LEAST_WORK
 from tcgamirror.model.errors import BadSlide, NetworkError, RangeUnsupported, Refused
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Target
-from tcgamirror.net.client import Transport
+from tcgamirror.net.client import HttpClient
 from tcgamirror.sources.tiles import Tiles
 from tcgamirror.sources.workspace import Workspace
 from tests.gdc import Fault, Listed, StandIn, listed
@@ -44,30 +44,30 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Listed:
 
 
 @pytest.fixture
-def transport() -> Iterator[Transport]:
-    with Transport(patience=SHORT) as transport:
-        yield transport
+def client() -> Iterator[HttpClient]:
+    with HttpClient(timeouts=SHORT) as client:
+        yield client
 
 
 # The header ---------------------------------------------------------------------
 
 
 def test_without_a_ranged_origin_there_is_no_image(
-    tmp_path: Path, transport: Transport, file: Listed
+    tmp_path: Path, client: HttpClient, file: Listed
 ) -> None:
     with StandIn([file], data_ranges=False) as gdc:
-        source = by_tiles(gdc, transport, tmp_path, bucket=False)
+        source = by_tiles(gdc, client, tmp_path, bucket=False)
         with pytest.raises(RangeUnsupported, match="header cannot be read"):
             made(source, slide_of(file), TARGET)
         assert not gdc.requests("level=")
 
 
 def test_on_a_releases_first_day_there_is_no_image_and_later_the_right_one(
-    tmp_path: Path, transport: Transport, file: Listed
+    tmp_path: Path, client: HttpClient, file: Listed
 ) -> None:
     with StandIn([file]) as gdc:
         gdc.withhold(file.file_id)
-        source = by_tiles(gdc, transport, tmp_path)
+        source = by_tiles(gdc, client, tmp_path)
         with pytest.raises(Refused, match=r"header cannot be read: .*does not allow read access"):
             made(source, slide_of(file), TARGET)
         assert not gdc.requests("level=")
@@ -78,23 +78,23 @@ def test_on_a_releases_first_day_there_is_no_image_and_later_the_right_one(
 
 @pytest.mark.parametrize("kind", ["404", "403", "500", "reset", "range-ignored", "empty-200"])
 def test_a_header_that_cannot_be_read_fails_the_slide(
-    tmp_path: Path, transport: Transport, file: Listed, kind: Kind
+    tmp_path: Path, client: HttpClient, file: Listed, kind: Kind
 ) -> None:
     with StandIn([file]) as gdc:
         gdc.faults.add(Fault(r"/data/|\.svs", kind, retry_after=0))
         with pytest.raises(NetworkError, match="header cannot be read"):
-            made(by_tiles(gdc, transport, tmp_path), slide_of(file), TARGET)
+            made(by_tiles(gdc, client, tmp_path), slide_of(file), TARGET)
 
 
 def test_what_is_no_slide_fails_it_too_and_is_not_kept(
-    tmp_path: Path, transport: Transport, file: Listed
+    tmp_path: Path, client: HttpClient, file: Listed
 ) -> None:
     broken = tmp_path / "broken.svs"
     broken.write_bytes(b"no slide at all" * 1000)
     other = listed(broken, file_id=file.file_id, file_name=file.file_name)
     with StandIn([file]) as gdc, StandIn([other]) as elsewhere:
-        header = by_range(elsewhere, transport, tmp_path / "work").read_header
-        source = Tiles(transport, gdc.tiles, workspace(tmp_path / "work"), header)
+        header = by_range(elsewhere, client, tmp_path / "work").read_header
+        source = Tiles(client, gdc.tiles, workspace(tmp_path / "work"), header)
         with pytest.raises(BadSlide, match="header cannot be read"):
             made(source, slide_of(other), TARGET)
     assert not list((tmp_path / "work").rglob("*.part"))
@@ -106,10 +106,10 @@ def test_what_is_no_slide_fails_it_too_and_is_not_kept(
 @pytest.mark.parametrize("form", ["png", "jpeg"])
 @pytest.mark.parametrize("fault", ["as-html", "203"])
 def test_a_tile_is_known_by_its_first_bytes(
-    tmp_path: Path, transport: Transport, file: Listed, form: TileFormat, fault: Kind
+    tmp_path: Path, client: HttpClient, file: Listed, form: TileFormat, fault: Kind
 ) -> None:
     with StandIn([file], tile_format=form) as gdc:
-        source = by_tiles(gdc, transport, tmp_path)
+        source = by_tiles(gdc, client, tmp_path)
         right = made(source, slide_of(file), LEVEL_OF_512).pixels
         gdc.faults.add(Fault("level=", fault), Fault(r"\.svs", fault))
         assert np.array_equal(made(source, slide_of(file), LEVEL_OF_512).pixels, right)
@@ -118,19 +118,19 @@ def test_a_tile_is_known_by_its_first_bytes(
 @pytest.mark.parametrize("form", ["png", "jpeg"])
 @pytest.mark.parametrize("profile", [140_612, 1_200_001, 13_000_000])
 def test_tiles_may_carry_a_profile_larger_than_their_pixels(
-    tmp_path: Path, transport: Transport, form: TileFormat, profile: int
+    tmp_path: Path, client: HttpClient, form: TileFormat, profile: int
 ) -> None:
     spec = SlideSpec(width=700, height=500, downsamples=(1,), thumbnail=False)
     plain = listed(make_slide(tmp_path / "plain.svs", spec))
     heavy = listed(make_slide(tmp_path / "heavy.svs", replace(spec, icc_bytes=profile)))
     target = Target(mpp=None, max_size=350)
     with StandIn([plain, heavy], tile_format=form) as gdc:
-        source = by_tiles(gdc, transport, tmp_path / "work")
+        source = by_tiles(gdc, client, tmp_path / "work")
         right = made(source, slide_of(plain), target)
         # Nothing of the profile gets into `work/`, whose limit is that of any slide.
         limited = Workspace(tmp_path / "work", LEAST_WORK, threading.Event(), least_free=0)
-        header = by_range(gdc, transport, tmp_path / "work").read_header
-        got = made(Tiles(transport, gdc.tiles, limited, header), slide_of(heavy), target)
+        header = by_range(gdc, client, tmp_path / "work").read_header
+        got = made(Tiles(client, gdc.tiles, limited, header), slide_of(heavy), target)
     assert np.array_equal(got.pixels, right.pixels)
     assert got.meter.bytes > profile
 
@@ -138,11 +138,11 @@ def test_tiles_may_carry_a_profile_larger_than_their_pixels(
 @pytest.mark.skipif(not ICC.exists(), reason="needs ../shared/data/faults, which is absent")
 @pytest.mark.parametrize("form", ["png", "jpeg"])
 def test_the_real_profile_and_the_narrow_edge_are_taken(
-    tmp_path: Path, transport: Transport, form: TileFormat
+    tmp_path: Path, client: HttpClient, form: TileFormat
 ) -> None:
     file = listed(ICC)
     with StandIn([file], tile_format=form) as gdc:
-        source = by_tiles(gdc, transport, tmp_path)
+        source = by_tiles(gdc, client, tmp_path)
         for size in (Size(517, 250), Size(1034, 500), Size(2068, 1000)):
             target = Target(mpp=None, max_size=size.width)
             pixels = made(source, slide_of(file), target).pixels

@@ -29,7 +29,7 @@ from tcgamirror.model.errors import (
     UnsupportedSlide,
 )
 from tcgamirror.model.slide import Resample, Slide, Target
-from tcgamirror.net.client import Transport
+from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.whole import LocalFile
 from tests.gdc import Fault, Listed, StandIn, listed
@@ -52,9 +52,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def transport() -> Iterator[Transport]:
-    with Transport(patience=SHORT) as transport:
-        yield transport
+def client() -> Iterator[HttpClient]:
+    with HttpClient(timeouts=SHORT) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +69,11 @@ def gdc(plain: Listed) -> Iterator[StandIn]:
         yield gdc
 
 
-def image(path: Path, target: Target, transport: Transport, work: Path) -> Pixels:
+def image(path: Path, target: Target, client: HttpClient, work: Path) -> Pixels:
     """What `whole` makes of a file that the GDC lists."""
     file = listed(path)
     with StandIn([file]) as gdc:
-        pixels = made(by_whole(gdc, transport, work), slide_of(file), target).pixels
+        pixels = made(by_whole(gdc, client, work), slide_of(file), target).pixels
     assert left_in(work) == []
     return pixels
 
@@ -87,14 +87,14 @@ def left_in(work: Path) -> list[Path]:
 
 @EVERY_SLIDE
 def test_every_level_is_what_openslide_reads(
-    name: str, zoo_slides: Mapping[str, Path], transport: Transport, tmp_path: Path
+    name: str, zoo_slides: Mapping[str, Path], client: HttpClient, tmp_path: Path
 ) -> None:
     """But for tiles that are missing or above missing ones, which OpenSlide renders its own way."""
     path = slide_at(name, zoo_slides)
     file = listed(path)
     with StandIn([file]) as gdc:
         for level, size in enumerate(level_sizes(path)):
-            source = by_whole(gdc, transport, tmp_path)
+            source = by_whole(gdc, client, tmp_path)
             found = made(source, slide_of(file), level_target(size))
             assert found.rendition.level == level
             here, there = found.pixels.copy(), by_openslide(path, level).copy()
@@ -108,10 +108,10 @@ def test_every_level_is_what_openslide_reads(
 @pytest.mark.parametrize("mpp", [0.2520, 0.9, 1.01, 4.0, 15.0, 100.0])
 @pytest.mark.parametrize("name", ["plain", "j2k-rgb", "one-four-eight", "base-only", "upright"])
 def test_an_mpp_gives_the_slides_extent_at_that_mpp(
-    name: str, mpp: float, zoo_slides: Mapping[str, Path], transport: Transport, tmp_path: Path
+    name: str, mpp: float, zoo_slides: Mapping[str, Path], client: HttpClient, tmp_path: Path
 ) -> None:
     spec = ZOO[name]
-    found = image(zoo_slides[name], Target(mpp, None), transport, tmp_path)
+    found = image(zoo_slides[name], Target(mpp, None), client, tmp_path)
     assert spec.mpp is not None
     height, width, _ = found.shape
     assert width == round(spec.width * spec.mpp / mpp)
@@ -120,10 +120,10 @@ def test_an_mpp_gives_the_slides_extent_at_that_mpp(
 
 @pytest.mark.parametrize("name", ["plain", "j2k-rgb", "base-only", "everything"])
 def test_an_image_at_an_mpp_shows_the_slide_where_it_is(
-    name: str, zoo_slides: Mapping[str, Path], transport: Transport, tmp_path: Path
+    name: str, zoo_slides: Mapping[str, Path], client: HttpClient, tmp_path: Path
 ) -> None:
     """Against the base level shrunk at once, which is blurred alike but knows of no levels."""
-    found = image(zoo_slides[name], Target(5.0, None), transport, tmp_path)
+    found = image(zoo_slides[name], Target(5.0, None), client, tmp_path)
     height, width, _ = found.shape
     base = Image.fromarray(by_openslide(zoo_slides[name], 0))
     shrunk = np.asarray(base.resize((width, height), Image.Resampling.BOX))
@@ -133,17 +133,17 @@ def test_an_image_at_an_mpp_shows_the_slide_where_it_is(
 
 
 def test_native_at_an_mpp_keeps_the_levels_own_pixels(
-    zoo_slides: Mapping[str, Path], transport: Transport, tmp_path: Path
+    zoo_slides: Mapping[str, Path], client: HttpClient, tmp_path: Path
 ) -> None:
     path = zoo_slides["plain"]
-    found = image(path, Target(2.0, None, Resample.NATIVE), transport, tmp_path)
+    found = image(path, Target(2.0, None, Resample.NATIVE), client, tmp_path)
     assert np.array_equal(found, by_openslide(path, 1))
 
 
 def test_a_slide_of_unknown_resolution_is_made_in_the_fallback_size(
-    zoo_slides: Mapping[str, Path], transport: Transport, tmp_path: Path
+    zoo_slides: Mapping[str, Path], client: HttpClient, tmp_path: Path
 ) -> None:
-    found = image(zoo_slides["no-resolution"], FAR, transport, tmp_path)
+    found = image(zoo_slides["no-resolution"], FAR, client, tmp_path)
     assert found.shape == (905, 1202, 3)
 
 
@@ -159,31 +159,31 @@ def test_a_slide_of_unknown_resolution_is_made_in_the_fallback_size(
     ],
 )
 def test_a_broken_slide_is_refused_and_not_kept(
-    name: str, error: type[SlideError], words: str, transport: Transport, tmp_path: Path
+    name: str, error: type[SlideError], words: str, client: HttpClient, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=words):
-        image(real_slide(name), Target(None, 16), transport, tmp_path)
+        image(real_slide(name), Target(None, 16), client, tmp_path)
     assert left_in(tmp_path) == []
 
 
 @pytest.mark.parametrize("kept", [0.02, 0.5, 0.98])
 @pytest.mark.parametrize("name", ["plain", "big-j2k"])
 def test_a_slide_that_was_cut_off_before_it_was_listed_is_refused(
-    name: str, kept: float, zoo_slides: Mapping[str, Path], transport: Transport, tmp_path: Path
+    name: str, kept: float, zoo_slides: Mapping[str, Path], client: HttpClient, tmp_path: Path
 ) -> None:
     data = zoo_slides[name].read_bytes()
     cut = tmp_path / "cut.svs"
     cut.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(BadSlide):
-        image(cut, FAR, transport, tmp_path / "work")
+        image(cut, FAR, client, tmp_path / "work")
     assert left_in(tmp_path / "work") == []
 
 
 def test_asking_too_fine_leaves_nothing(
-    gdc: StandIn, plain: Listed, transport: Transport, tmp_path: Path
+    gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
 ) -> None:
     with pytest.raises(TooFine):
-        made(by_whole(gdc, transport, tmp_path), slide_of(plain), Target(0.1, None))
+        made(by_whole(gdc, client, tmp_path), slide_of(plain), Target(0.1, None))
     assert left_in(tmp_path) == []
 
 
@@ -200,87 +200,87 @@ def test_a_file_that_is_shorter_than_asked_is_no_slide(tmp_path: Path) -> None:
 
 
 def test_bytes_changed_on_the_way_are_noticed_and_not_kept(
-    gdc: StandIn, plain: Listed, transport: Transport, tmp_path: Path
+    gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
 ) -> None:
     gdc.faults.add(Fault(plain.file_id, "flipped"))
     with pytest.raises(ChecksumMismatch, match="md5 is not the listed one"):
-        made(by_whole(gdc, transport, tmp_path), slide_of(plain), FAR)
+        made(by_whole(gdc, client, tmp_path), slide_of(plain), FAR)
     assert left_in(tmp_path) == []
 
 
 def test_an_origin_with_another_file_is_passed_over_for_the_next(
-    gdc: StandIn, plain: Listed, transport: Transport, tmp_path: Path
+    gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
 ) -> None:
     gdc.faults.add(Fault(plain.file_id, "flipped", host="bucket"))
-    made(by_whole(gdc, transport, tmp_path), slide_of(plain), FAR)
+    made(by_whole(gdc, client, tmp_path), slide_of(plain), FAR)
     assert [record.host for record in gdc.requests(plain.file_id)] == ["bucket", "api"]
     assert left_in(tmp_path) == []
 
 
 def test_a_mismatch_is_what_is_told_when_the_other_origin_has_no_file(
-    gdc: StandIn, plain: Listed, transport: Transport, tmp_path: Path
+    gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
 ) -> None:
     gdc.faults.add(Fault(plain.file_id, "flipped", host="bucket"))
     gdc.faults.add(Fault(plain.file_id, "404", host="api"))
     with pytest.raises(ChecksumMismatch):
-        made(by_whole(gdc, transport, tmp_path), slide_of(plain), FAR)
+        made(by_whole(gdc, client, tmp_path), slide_of(plain), FAR)
 
 
 def test_a_file_of_another_size_is_refused_unread(
-    gdc: StandIn, plain: Listed, transport: Transport, tmp_path: Path
+    gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
 ) -> None:
     slide = replace(slide_of(plain), size=plain.size + 1)
     with pytest.raises(SizeMismatch):
-        made(by_whole(gdc, transport, tmp_path), slide, FAR)
+        made(by_whole(gdc, client, tmp_path), slide, FAR)
 
 
 @pytest.mark.parametrize("kind", ["html", "foreign-json", "empty"])
 def test_something_else_in_place_of_the_file_is_no_slide(
-    kind: str, gdc: StandIn, plain: Listed, transport: Transport, tmp_path: Path
+    kind: str, gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
 ) -> None:
     gdc.faults.add(Fault(plain.file_id, kind))  # type: ignore[arg-type]
     with pytest.raises(NetworkError):
-        made(by_whole(gdc, transport, tmp_path), slide_of(plain), FAR)
+        made(by_whole(gdc, client, tmp_path), slide_of(plain), FAR)
     assert not [path for path in left_in(tmp_path) if path.is_file() and path.stat().st_size]
 
 
 def test_html_is_no_slide_even_if_nothing_is_known_of_the_file(
-    gdc: StandIn, plain: Listed, transport: Transport, tmp_path: Path
+    gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
 ) -> None:
     gdc.faults.add(Fault(plain.file_id, "html"))
     with pytest.raises((NetworkError, BadSlide)):
-        made(by_whole(gdc, transport, tmp_path), Slide(plain.file_id, plain.file_name), FAR)
+        made(by_whole(gdc, client, tmp_path), Slide(plain.file_id, plain.file_name), FAR)
 
 
 def test_a_slide_of_which_only_the_name_is_known_is_made(
-    gdc: StandIn, plain: Listed, transport: Transport, tmp_path: Path
+    gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
 ) -> None:
-    made(by_whole(gdc, transport, tmp_path), Slide(plain.file_id, plain.file_name), FAR)
+    made(by_whole(gdc, client, tmp_path), Slide(plain.file_id, plain.file_name), FAR)
     assert left_in(tmp_path) == []
 
 
 def test_a_body_cut_off_is_gone_on_with_where_it_ended(
-    gdc: StandIn, plain: Listed, transport: Transport, tmp_path: Path
+    gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
 ) -> None:
     gdc.faults.add(Fault(plain.file_id, "cut", when="once", after=PIECE))
-    found = made(by_whole(gdc, transport, tmp_path), slide_of(plain), FAR)
+    found = made(by_whole(gdc, client, tmp_path), slide_of(plain), FAR)
     assert [record.range for record in gdc.requests(plain.file_id)] == [None, f"bytes={PIECE}-"]
     assert found.meter.bytes == plain.size
 
 
 def test_a_download_that_broke_off_is_gone_on_with_by_the_next_run(
-    gdc: StandIn, plain: Listed, transport: Transport, tmp_path: Path
+    gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
 ) -> None:
     gdc.faults.add(Fault(plain.file_id, "cut", when="once", after=PIECE))
     gdc.faults.add(Fault(plain.file_id, "503", retry_after=None))
     with pytest.raises(ServerError):
-        made(by_whole(gdc, transport, tmp_path), slide_of(plain), FAR)
+        made(by_whole(gdc, client, tmp_path), slide_of(plain), FAR)
     (kept,) = (path for path in left_in(tmp_path) if path.is_file())
     had = kept.stat().st_size
     assert had == PIECE
     gdc.faults.clear()
     gdc.clear()
-    found = made(by_whole(gdc, transport, tmp_path), slide_of(plain), FAR)
+    found = made(by_whole(gdc, client, tmp_path), slide_of(plain), FAR)
     assert gdc.requests(plain.file_id)[0].range == f"bytes={had}-"
     assert found.meter.bytes == plain.size - had
     assert left_in(tmp_path) == []
@@ -291,38 +291,38 @@ def test_a_file_is_kept_when_the_work_on_it_is_broken_off(
     end: type[BaseException],
     gdc: StandIn,
     plain: Listed,
-    transport: Transport,
+    client: HttpClient,
     tmp_path: Path,
 ) -> None:
     with (
         pytest.raises(end),
-        by_whole(gdc, transport, tmp_path).open(slide_of(plain), FAR, Meter()),
+        by_whole(gdc, client, tmp_path).open(slide_of(plain), FAR, Meter()),
     ):
         raise end("stopped")
     gdc.clear()
-    made(by_whole(gdc, transport, tmp_path), slide_of(plain), FAR)
+    made(by_whole(gdc, client, tmp_path), slide_of(plain), FAR)
     assert gdc.requests(plain.file_id) == []
     assert left_in(tmp_path) == []
 
 
 def test_a_file_whose_tile_is_damaged_is_not_kept(
-    gdc: StandIn, plain: Listed, transport: Transport, tmp_path: Path
+    gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
 ) -> None:
     with (
         pytest.raises(BadTile),
-        by_whole(gdc, transport, tmp_path).open(slide_of(plain), FAR, Meter()),
+        by_whole(gdc, client, tmp_path).open(slide_of(plain), FAR, Meter()),
     ):
         raise BadTile("the tile at column 0, row 0 is damaged")
     assert left_in(tmp_path) == []
 
 
 def test_a_leftover_that_is_another_file_is_replaced(
-    gdc: StandIn, plain: Listed, transport: Transport, tmp_path: Path
+    gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
 ) -> None:
     leftover = tmp_path / plain.file_id / "whole" / "slide.svs"
     leftover.parent.mkdir(parents=True)
     leftover.write_bytes(b"x" * plain.size)
-    found = made(by_whole(gdc, transport, tmp_path), slide_of(plain), FAR)
+    found = made(by_whole(gdc, client, tmp_path), slide_of(plain), FAR)
     assert found.meter.bytes == plain.size
 
 

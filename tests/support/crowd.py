@@ -1,7 +1,7 @@
 """A mirror of many made-up slides with tiny images: `python -m tests.support.crowd DIR 12000`.
 
 For what has to stay quick. Its catalogue is filled by SQL, because going through `record` takes a
-transaction, and a disk's patience, for each slide.
+transaction, and a disk's timeouts, for each slide.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ from tcgamirror.mirror.fetch import Wishes
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.mirror.update import run_update
 from tcgamirror.model.slide import Target
-from tcgamirror.net.timeouts import Patience
-from tcgamirror.system.interrupt import Brake
+from tcgamirror.net.timeouts import Timeouts
+from tcgamirror.system.interrupt import Shutdown
 from tests.gdc import Fault, Listed, StandIn
 from tests.gdc.faults import Kind
 
@@ -39,7 +39,7 @@ KINDS: tuple[Kind, ...] = tuple(
     for kind in get_args(Kind)
     if kind not in ("endless-page", "truncated-json", "foreign-json", "504")
 )
-PATIENCE = Patience(
+PATIENCE = Timeouts(
     connect=1.0,
     first_byte=0.6,
     stall=0.5,
@@ -98,12 +98,12 @@ def mirrored(root: Path, gdc: StandIn, source: str) -> Seen:
         api=gdc.api,
         tiles=gdc.tiles,
         bucket=gdc.bucket,
-        patience=PATIENCE,
+        timeouts=PATIENCE,
     )
     Mirror.create(root, settings)
-    mirror = Mirror(root, settings)  # with the short patience, which the file cannot hold whole
+    mirror = Mirror(root, settings)  # with the short timeouts, which the file cannot hold whole
     started = time.monotonic()
-    run_update(mirror, "update", Wishes(), ProgressDisplay(quiet=True), Brake())
+    run_update(mirror, "update", Wishes(), ProgressDisplay(quiet=True), Shutdown())
     seconds = time.monotonic() - started
     with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
         row = next(catalogue.query(OUTCOME).rows)

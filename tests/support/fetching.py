@@ -20,9 +20,9 @@ from tcgamirror.imaging.tiff import Tiff
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.geometry import Grid, Size, halved
 from tcgamirror.model.slide import UNKNOWN_MPP, Rendition, Resample, Slide, Target
-from tcgamirror.net.client import Transport
+from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
-from tcgamirror.net.timeouts import Patience
+from tcgamirror.net.timeouts import Timeouts
 from tcgamirror.sources.base import Source
 from tcgamirror.sources.origins import Origins
 from tcgamirror.sources.range import Range
@@ -33,7 +33,7 @@ from tests.gdc import Listed, Record, StandIn
 from tests.gdc.faults import Fault
 
 # Long enough for a busy machine, so that nothing is late but what is meant to be.
-SHORT = Patience(
+SHORT = Timeouts(
     connect=5,
     first_byte=5,
     stall=1,
@@ -91,24 +91,22 @@ def workspace(work: Path) -> Workspace:
     return Workspace(work, None, threading.Event(), least_free=0)
 
 
-def by_range(
-    gdc: StandIn, transport: Transport, work: Path, origins: Origins | None = None
-) -> Range:
-    return Range(transport, origins or origins_of(gdc), workspace(work))
+def by_range(gdc: StandIn, client: HttpClient, work: Path, origins: Origins | None = None) -> Range:
+    return Range(client, origins or origins_of(gdc), workspace(work))
 
 
-def by_whole(gdc: StandIn, transport: Transport, work: Path) -> Whole:
-    return Whole(transport, origins_of(gdc), workspace(work))
+def by_whole(gdc: StandIn, client: HttpClient, work: Path) -> Whole:
+    return Whole(client, origins_of(gdc), workspace(work))
 
 
-def by_tiles(gdc: StandIn, transport: Transport, work: Path, *, bucket: bool = True) -> Tiles:
-    ranged = by_range(gdc, transport, work, origins_of(gdc, bucket=bucket))
-    return Tiles(transport, gdc.tiles, workspace(work), ranged.read_header)
+def by_tiles(gdc: StandIn, client: HttpClient, work: Path, *, bucket: bool = True) -> Tiles:
+    ranged = by_range(gdc, client, work, origins_of(gdc, bucket=bucket))
+    return Tiles(client, gdc.tiles, workspace(work), ranged.read_header)
 
 
-def by_ready_tiles(gdc: StandIn, transport: Transport, work: Path, size: Size) -> Tiles:
+def by_ready_tiles(gdc: StandIn, client: HttpClient, work: Path, size: Size) -> Tiles:
     """Tiles of a slide of that many pixels which nobody has, and which tells no resolution."""
-    return Tiles(transport, gdc.tiles, workspace(work), lambda *_: SlideHeader(size, UNKNOWN_MPP))
+    return Tiles(client, gdc.tiles, workspace(work), lambda *_: SlideHeader(size, UNKNOWN_MPP))
 
 
 def level_sizes(path: Path) -> tuple[Size, ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tcgamirror.imaging.store import Store
 from tcgamirror.model.slide import ImageFormat, Slide, Target
-from tcgamirror.net.client import Transport
+from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.origins import Origins
 from tcgamirror.sources.whole import Whole
@@ -21,8 +21,8 @@ from tests.support.fetching import workspace
 def main(api: str, mirror: str, mpp: str, file_id: str, name: str, md5: str, size: str) -> None:
     slide = Slide(file_id, name, md5, int(size))
     store = Store(Path(mirror), ImageFormat.PNG)
-    with Transport() as transport:
-        source = Whole(transport, Origins(api, None), workspace(Path(mirror) / "work"))
+    with HttpClient() as client:
+        source = Whole(client, Origins(api, None), workspace(Path(mirror) / "work"))
         with source.open(slide, Target(float(mpp), None), Meter()) as opened:
             picture = store.put(slide, source.name, opened)
     print(json.dumps({"size": picture.size, "path": picture.path, "peak": peak_megabytes()}))

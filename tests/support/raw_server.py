@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from tcgamirror.model.byteranges import Span
-from tcgamirror.net.timeouts import Patience
+from tcgamirror.net.timeouts import Timeouts
 
 
 class Reset:
@@ -199,7 +199,7 @@ def endless(before: bytes, piece: bytes) -> Script:
     return script
 
 
-QUICK = Patience(
+QUICK = Timeouts(
     connect=0.5,
     first_byte=0.4,
     stall=0.3,

@@ -17,7 +17,15 @@ import pytest
 
 from tcgamirror.model.errors import Damaged, DiskFull, Locked, UsageError
 from tcgamirror.system import lock
-from tcgamirror.system.files import PIECE, Reader, digest, free_bytes, replacing, room, sync_disk
+from tcgamirror.system.files import (
+    PIECE,
+    Reader,
+    atomic_write,
+    disk_errors,
+    file_digest,
+    free_bytes,
+    sync_disk,
+)
 from tcgamirror.system.lock import Lock
 
 OTHER_ERROR = OSError(errno.EBADF, "bad file descriptor")
@@ -35,7 +43,7 @@ def entries(folder: Path) -> list[str]:
 def test_a_file_takes_the_place_of_the_old_one_only_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "image.png"
     for content in (b"old", b"new"):
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(content)
             assert path.exists() is (content == b"new")
             assert entries(path.parent)[0] == ".image.png.part"
@@ -49,7 +57,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(
 ) -> None:
     path = tmp_path / "image.png"
     path.write_bytes(b"old")
-    with pytest.raises(type(error)), replacing(path) as file:
+    with pytest.raises(type(error)), atomic_write(path) as file:
         file.write(b"half")
         raise error
     assert path.read_bytes() == b"old"
@@ -66,7 +74,7 @@ def test_what_lies_where_it_is_written_first_is_not_written_to(tmp_path: Path, t
         part.symlink_to(other)
     else:
         part.write_bytes(b"left by a killed run, and longer")
-    with replacing(tmp_path / "image.png") as file:
+    with atomic_write(tmp_path / "image.png") as file:
         file.write(b"new")
     assert (tmp_path / "image.png").read_bytes() == b"new"
     assert entries(tmp_path) == ["image.png", "other"] and other.read_bytes() == b"mine"
@@ -77,15 +85,15 @@ def test_a_kill_leaves_the_old_file_and_the_next_write_goes_well(tmp_path: Path)
     path.write_bytes(b"old")
     code = """
         import os, pathlib, signal, sys
-        from tcgamirror.system.files import replacing
-        with replacing(pathlib.Path(sys.argv[1])) as file:
+        from tcgamirror.system.files import atomic_write
+        with atomic_write(pathlib.Path(sys.argv[1])) as file:
             file.write(b"half")
             file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
     """
     assert python(code, path).returncode == -signal.SIGKILL
     assert path.read_bytes() == b"old"
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(b"new")
     assert path.read_bytes() == b"new"
     assert entries(tmp_path) == ["image.png"]
@@ -97,10 +105,10 @@ def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path) -> None:
     code = """
         import pathlib, resource, sys
         from tcgamirror.model.errors import DiskFull
-        from tcgamirror.system.files import replacing
+        from tcgamirror.system.files import atomic_write
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         try:
-            with replacing(pathlib.Path(sys.argv[1])) as file:
+            with atomic_write(pathlib.Path(sys.argv[1])) as file:
                 file.write(bytes(1 << 20))
         except DiskFull as error:
             print(error)
@@ -115,13 +123,13 @@ def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_lack_of_room_names_path_and_free_bytes(tmp_path: Path, number: int) -> None:
-    with pytest.raises(DiskFull, match=r"/x \(.*bytes free\)"), room(tmp_path / "x"):
+    with pytest.raises(DiskFull, match=r"/x \(.*bytes free\)"), disk_errors(tmp_path / "x"):
         raise OSError(number, os.strerror(number))
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
 def test_a_place_that_may_not_be_written_is_wrong_use(tmp_path: Path, number: int) -> None:
-    with pytest.raises(UsageError, match="refuses access to"), room(tmp_path / "x"):
+    with pytest.raises(UsageError, match="refuses access to"), disk_errors(tmp_path / "x"):
         raise OSError(number, os.strerror(number))
 
 
@@ -129,33 +137,39 @@ def test_a_place_that_may_not_be_written_is_wrong_use(tmp_path: Path, number: in
     "number", [errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.EBUSY]
 )
 def test_a_place_that_is_not_there_is_wrong_use(tmp_path: Path, number: int) -> None:
-    with pytest.raises(UsageError, match=f"{tmp_path}/x .*mount the disk"), room(tmp_path / "x"):
+    with (
+        pytest.raises(UsageError, match=f"{tmp_path}/x .*mount the disk"),
+        disk_errors(tmp_path / "x"),
+    ):
         raise OSError(number, os.strerror(number))
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
 def test_a_disk_that_fails_is_damage(tmp_path: Path, number: int) -> None:
-    with pytest.raises(Damaged, match=f"the disk fails at {tmp_path}/x"), room(tmp_path / "x"):
+    with (
+        pytest.raises(Damaged, match=f"the disk fails at {tmp_path}/x"),
+        disk_errors(tmp_path / "x"),
+    ):
         raise OSError(number, os.strerror(number))
 
 
 def test_any_other_error_stays_what_it_is(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="descriptor"), room(tmp_path):
+    with pytest.raises(OSError, match="descriptor"), disk_errors(tmp_path):
         raise OTHER_ERROR
 
 
 def test_digests_are_those_everybody_knows(tmp_path: Path) -> None:
     path = tmp_path / "abc"
     path.write_bytes(b"abc")
-    assert digest(path, "md5") == "900150983cd24fb0d6963f7d28e17f72"
-    assert digest(path, "sha256").startswith("ba7816bf8f01cfea414140de5dae2223")
+    assert file_digest(path, "md5") == "900150983cd24fb0d6963f7d28e17f72"
+    assert file_digest(path, "sha256").startswith("ba7816bf8f01cfea414140de5dae2223")
 
 
 def test_a_digest_tells_how_far_it_is(tmp_path: Path) -> None:
     path = tmp_path / "big"
     path.write_bytes(bytes(2_500_000))
     told: list[int] = []
-    digest(path, "md5", told.append)
+    file_digest(path, "md5", told.append)
     assert sum(told) == 2_500_000
     assert len(told) > 1
 

@@ -7,21 +7,21 @@ import sys
 
 import pytest
 
-from tcgamirror.system.interrupt import Brake
+from tcgamirror.system.interrupt import Shutdown
 
 SIGNALLED_INSIDE_THE_LOCK = """
 import os, signal, sys
-from tcgamirror.system.interrupt import Brake
-brake = Brake()
-brake.in_hand = 1
-brake.listen()
-with brake.stop._cond:
+from tcgamirror.system.interrupt import Shutdown
+shutdown = Shutdown()
+shutdown.in_flight = 1
+shutdown.install_handlers()
+with shutdown.stop._cond:
     for number in sys.argv[1:]:
         os.kill(os.getpid(), int(number))
         # Bytecodes, between which the handler runs.
         sum(range(1000))
-assert brake.stop.wait(10)
-assert brake.pressed and not brake.waits
+assert shutdown.stop.wait(10)
+assert shutdown.requested and not shutdown.draining
 """
 
 
@@ -32,15 +32,15 @@ def test_a_signal_inside_the_events_lock_blocks_nothing(signals: list[str]) -> N
 
 
 def test_a_press_waits_for_what_is_in_hand_and_the_next_one_does_not() -> None:
-    brake = Brake()
-    brake.in_hand = 1
-    brake.press()
-    assert brake.pressed and brake.waits and not brake.stop.is_set()
-    brake.press()
-    assert not brake.waits and brake.stop.is_set()
+    shutdown = Shutdown()
+    shutdown.in_flight = 1
+    shutdown.request()
+    assert shutdown.requested and shutdown.draining and not shutdown.stop.is_set()
+    shutdown.request()
+    assert not shutdown.draining and shutdown.stop.is_set()
 
 
 def test_a_press_while_nothing_is_in_hand_stops_at_once() -> None:
-    brake = Brake()
-    brake.press()
-    assert brake.stop.is_set() and not brake.waits
+    shutdown = Shutdown()
+    shutdown.request()
+    assert shutdown.stop.is_set() and not shutdown.draining

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tcgamirror.model.errors import Interrupted
-from tcgamirror.system.parallel import cores, in_batches, threads
+from tcgamirror.system.parallel import in_batches, thread_count, usable_cores
 
 ITEMS = range(1000)
 
@@ -90,5 +90,5 @@ def test_it_ends_after_a_whole_batch_once_it_is_to_stop() -> None:
 
 
 def test_there_are_two_threads_at_least_and_no_more_than_wanted() -> None:
-    assert threads(1000) == max(2, cores())
-    assert threads(2) == 2
+    assert thread_count(1000) == max(2, usable_cores())
+    assert thread_count(2) == 2

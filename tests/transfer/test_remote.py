@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.model.errors import Damaged, Locked, TooLong
-from tcgamirror.net.client import Transport
+from tcgamirror.net.client import HttpClient
 from tcgamirror.transfer.sync import remote
 from tcgamirror.transfer.sync.remote import Folder, Seen, Web
 from tcgamirror.transfer.untrusted import Foreign
@@ -32,8 +32,8 @@ def test_a_catalogue_that_is_being_changed_is_waited_for(
     wal = source / "catalogue.db-wal"
     wal.write_bytes(b"changes")
     stop = threading.Event()
-    with by_python(source) as published, Transport(stop=stop) as transport:
-        web = Web(published.url, transport, stop)
+    with by_python(source) as published, HttpClient(stop=stop) as client:
+        web = Web(published.url, client, stop)
         with pytest.raises(Locked, match="-wal is not empty"):
             web.catalogue(tmp_path, None)
         wal.write_bytes(b"")
@@ -49,8 +49,8 @@ def test_a_catalogue_that_changes_during_its_download_is_fetched_again(
     scripts = [whole(b"torn", "200 OK", tag.format(1)), none, none, whole(b"now", "200 OK")]
     scripts += [whole(b"now", "200 OK", tag.format(2)), none, none]
     scripts += [whole(b"", "304 Not Modified")]
-    with RawServer(*scripts) as server, Transport(stop=stop) as transport:
-        seen = Web(server.url("/m"), transport, stop).catalogue(tmp_path, None)
+    with RawServer(*scripts) as server, HttpClient(stop=stop) as client:
+        seen = Web(server.url("/m"), client, stop).catalogue(tmp_path, None)
         assert isinstance(seen, Seen) and seen.etag == '"2"'
         assert seen.path(tmp_path).read_bytes() == b"now"
         assert server.asked[3].headers["if-none-match"] == '"1"'
@@ -63,8 +63,8 @@ def test_a_file_longer_than_any_is_not_copied(
     stop = threading.Event()
     with pytest.raises(Damaged, match="as no catalogue has"):
         Folder(source, None, stop).catalogue(tmp_path, None)
-    with by_python(source) as published, Transport(stop=stop) as transport, pytest.raises(TooLong):
-        Web(published.url, transport, stop).catalogue(tmp_path, None)
+    with by_python(source) as published, HttpClient(stop=stop) as client, pytest.raises(TooLong):
+        Web(published.url, client, stop).catalogue(tmp_path, None)
     assert not [path for path in tmp_path.glob("*.db") if len(path.name) > 60]
 
 

@@ -22,9 +22,9 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Journal
 from tcgamirror.mirror.settings import read_settings
 from tcgamirror.model.errors import Unreachable
-from tcgamirror.net.client import Transport
-from tcgamirror.net.timeouts import Patience
-from tcgamirror.system.interrupt import Brake
+from tcgamirror.net.client import HttpClient
+from tcgamirror.net.timeouts import Timeouts
+from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.transfer.sync.remote import Web
 from tcgamirror.transfer.sync.synchronizer import synchronize
 from tests.gdc import Listed, StandIn
@@ -305,10 +305,10 @@ def test_a_site_that_gives_no_image_any_more_ends_it(tmp_path: Path, source: Pat
         threading.Thread(target=server.serve_forever).start()
         url = f"http://127.0.0.1:{server.server_port}"
         with (
-            Transport(patience=Patience(tries=1, pause=0.01), stop=stop) as transport,
+            HttpClient(timeouts=Timeouts(tries=1, pause=0.01), stop=stop) as client,
             pytest.raises(Unreachable, match=r"gives no image any more; the last: .*503"),
         ):
-            synchronize(Web(url, transport, stop), root, Silent(), Brake(), delete=False)
+            synchronize(Web(url, client, stop), root, Silent(), Shutdown(), delete=False)
         server.shutdown()
     assert synced(source, root)["fetched"] == SLIDES
 

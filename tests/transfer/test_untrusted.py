@@ -15,7 +15,7 @@ import pytest
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.schema import MIGRATIONS
 from tcgamirror.model.errors import Damaged, TcgaMirrorError
-from tcgamirror.system.interrupt import Brake
+from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.transfer import untrusted
 from tcgamirror.transfer.columns import TABLES
 from tcgamirror.transfer.sync.remote import Folder
@@ -60,7 +60,7 @@ def refused_by_sync(root: Path, source: Path) -> str:
     """The sentence of a sync that is refused and leaves nothing; in this process, for speed."""
     folder = Folder(source, None, threading.Event())
     with pytest.raises(TcgaMirrorError) as caught:
-        synchronize(folder, root, Silent(), Brake(), delete=False)
+        synchronize(folder, root, Silent(), Shutdown(), delete=False)
     assert not root.exists()
     sentence = str(caught.value)
     assert "\n" not in sentence
@@ -271,7 +271,7 @@ def test_no_two_images_lie_in_one_place(export: Path, copy: Path, place: Path) -
     result = inside("--mirror", root, "import", copy)
     assert result.code == 2 and "would replace that of" in result.sentence
     with pytest.raises(Damaged, match="which here is that of"):
-        synchronize(Folder(copy, None, threading.Event()), root, Silent(), Brake(), delete=False)
+        synchronize(Folder(copy, None, threading.Event()), root, Silent(), Shutdown(), delete=False)
     assert contents(root) == before
 
 

@@ -25,7 +25,7 @@ from tcgamirror.catalogue.journals import ROLLBACK, WAL
 from tcgamirror.mirror.directory import CATALOGUE, WORK
 from tcgamirror.mirror.settings import FILE_NAME
 from tcgamirror.model.errors import BadExport, UsageError
-from tcgamirror.system.files import room
+from tcgamirror.system.files import disk_errors
 from tcgamirror.system.openat import Tree
 from tcgamirror.transfer.archive.format import (
     EARLIER,
@@ -226,7 +226,7 @@ def _received(folder: Path) -> Path:
     if sys.stdin.isatty():
         raise UsageError("standard input is a terminal: pipe a tar archive to import -")
     path = folder / "stdin.tar"
-    with room(path), path.open("xb") as file:
+    with disk_errors(path), path.open("xb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
     return path
 
@@ -255,7 +255,7 @@ def _keep(member: Member, path: Path) -> None:
     most = MOST_BYTES.get(member.name.split("/")[-1], MOST_LOCK)
     if member.size > most:
         raise BadExport(f"{member.name} in it has {member.size:,} bytes, more than any has")
-    with room(path), path.open("wb") as file:
+    with disk_errors(path), path.open("wb") as file:
         for piece in member.pieces():
             file.write(piece)
 

@@ -20,7 +20,7 @@ from tcgamirror.mirror.directory import CATALOGUE, FIXED, Mirror
 from tcgamirror.mirror.settings import FILE_NAME, Settings, target
 from tcgamirror.model.errors import BadSettings, Damaged, ExitCode, UsageError
 from tcgamirror.model.slide import ImageFormat, Resample, Status
-from tcgamirror.system.files import digest, replacing
+from tcgamirror.system.files import atomic_write, file_digest
 from tcgamirror.transfer.sync.remote import Folder, Publisher, Seen
 from tcgamirror.transfer.untrusted import Foreign
 
@@ -178,7 +178,7 @@ class State:
             with (root / STATE).open("rb") as file:
                 kept = json.loads(file.read(_MOST_STATE))
             state = cls(kept["source"], Seen(**kept["seen"]), kept["here"], int(kept["others"]))
-            if digest(root / CATALOGUE, "sha256") == state.here:
+            if file_digest(root / CATALOGUE, "sha256") == state.here:
                 return state
         return None
 
@@ -187,7 +187,7 @@ class State:
         kept = asdict(self)
         if not self.seen.lasting:
             kept["seen"] = asdict(Seen(self.seen.digest))
-        with replacing(root / STATE) as file:
+        with atomic_write(root / STATE) as file:
             file.write(json.dumps(kept).encode())
 
 

@@ -38,10 +38,10 @@ from tcgamirror.model.errors import (
     UsageError,
 )
 from tcgamirror.model.text import place
-from tcgamirror.net.client import Transport
-from tcgamirror.net.response import Answer
-from tcgamirror.net.throttle import Meter, Pace
-from tcgamirror.system.files import YOUNG, digest, room
+from tcgamirror.net.client import HttpClient
+from tcgamirror.net.response import HttpResponse
+from tcgamirror.net.throttle import Meter, RateLimit
+from tcgamirror.system.files import YOUNG, disk_errors, file_digest
 from tcgamirror.system.openat import Tree
 from tcgamirror.transfer.untrusted import MOST_BYTES
 
@@ -71,7 +71,7 @@ class Seen:
     @classmethod
     def of(cls, path: Path, folder: Path) -> Self:
         """Give a copy that was written to its end its name in the folder."""
-        seen = cls(digest(path, "sha256"))
+        seen = cls(file_digest(path, "sha256"))
         path.replace(seen.path(folder))
         return seen
 
@@ -121,7 +121,7 @@ class Folder:
             ) from error
         self.root = root
         self._stop = stop
-        self._pace = Pace(rate, stop)
+        self._pace = RateLimit(rate, stop)
 
     @property
     def name(self) -> str:
@@ -152,7 +152,7 @@ class Folder:
             opened = self._tree.open(name)
         except OSError as error:
             raise UsageError(f"{self.root / name} cannot be read: {error.strerror}") from error
-        with opened as source, room(copy), copy.open("xb") as file:
+        with opened as source, disk_errors(copy), copy.open("xb") as file:
             while piece := self._piece(source, name):
                 file.write(piece)
                 if file.tell() > most:
@@ -169,7 +169,7 @@ class Folder:
                 if self._stop.is_set():
                     raise Interrupted("stopped while copying; the next sync goes on")
                 file.write(piece)
-                self._pace.keep(len(piece))
+                self._pace.wait_for(len(piece))
 
     def _piece(self, source: io.FileIO, path: str) -> bytes:
         try:
@@ -210,9 +210,9 @@ def _settled(copy: Path, folder: Path) -> Path:
 class Web:
     """A mirror's directory as a web server publishes it, whether or not it knows Range."""
 
-    def __init__(self, address: str, transport: Transport, stop: threading.Event) -> None:
+    def __init__(self, address: str, client: HttpClient, stop: threading.Event) -> None:
         self._address = address.rstrip("/")
-        self._transport = transport
+        self._client = client
         self._stop = stop
         self.meter = Meter()
 
@@ -223,12 +223,12 @@ class Web:
     def _url(self, path: str) -> str:
         return f"{self._address}/{quote(path)}"
 
-    def _ask(self, path: str, take: Callable[[Answer], T], headers: Mapping[str, str]) -> T:
+    def _ask(self, path: str, take: Callable[[HttpResponse], T], headers: Mapping[str, str]) -> T:
         plain = {"Accept-Encoding": "identity", **headers}
-        return self._transport.ask(self._url(path), take, plain, meter=self.meter)
+        return self._client.ask(self._url(path), take, plain, meter=self.meter)
 
     def fetch(self, image: Image, file: BinaryIO) -> None:
-        self._transport.download(self._url(image.path), file, size=image.bytes, meter=self.meter)
+        self._client.download(self._url(image.path), file, size=image.bytes, meter=self.meter)
 
     def catalogue(self, folder: Path, known: Seen | None) -> Seen | None:
         for pause in (*AGAIN_AFTER, None):
@@ -253,7 +253,7 @@ class Web:
     def _copied(self, folder: Path, known: Seen | None) -> Seen | None:
         """The catalogue as it lies there, whole or not; None if it is still what is known."""
 
-        def taken(answer: Answer) -> Seen | None:
+        def taken(answer: HttpResponse) -> Seen | None:
             if answer.status == 304:
                 return None
             answer.judge(200)
@@ -287,20 +287,20 @@ def _unless(seen: Seen) -> dict[str, str]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _has_bytes(answer: Answer) -> bool:
+def _has_bytes(answer: HttpResponse) -> bool:
     if answer.status in (403, 404, 410, 416):
         return False
     answer.judge(200, 206)
     return answer.length != 0
 
 
-def _written(answer: Answer, folder: Path) -> Seen:
+def _written(answer: HttpResponse, folder: Path) -> Seen:
     """Put the body into the folder. Raises TooLong, Truncated and DiskFull."""
     if (answer.length or 0) > MOST_BYTES:
         raise TooLong(f"{answer.name}: a catalogue of {answer.length:,} bytes is none")
     arriving = folder / "arriving.db"
     count = 0
-    with room(arriving), arriving.open("wb") as file:
+    with disk_errors(arriving), arriving.open("wb") as file:
         for piece in answer.pieces():
             count += len(piece)
             if count > MOST_BYTES:
@@ -321,7 +321,7 @@ def _named_by_digest(seen: Seen) -> bool:
     return seen.etag == f'{BY_DIGEST}{seen.digest}"'
 
 
-def _is_lasting(answer: Answer) -> bool:
+def _is_lasting(answer: HttpResponse) -> bool:
     """Whether the file had been left alone for a while, by the server's own clock.
 
     Servers make their tags of the file's time, and file systems tell that to a second or two.

@@ -40,8 +40,15 @@ from tcgamirror.model.errors import (
     Unreachable,
     UsageError,
 )
-from tcgamirror.system.files import digest, free_bytes, make_folder, replacing, room, sync_folder
-from tcgamirror.system.interrupt import Brake
+from tcgamirror.system.files import (
+    atomic_write,
+    disk_errors,
+    file_digest,
+    free_bytes,
+    make_folder,
+    sync_folder,
+)
+from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.transfer.sync.commit import take_over
 from tcgamirror.transfer.sync.plan import (
     STATE,
@@ -72,7 +79,7 @@ _BEGUN = b"{}"
 
 
 def synchronize(
-    source: Publisher, root: Path, progress: Progress, brake: Brake, *, delete: bool
+    source: Publisher, root: Path, progress: Progress, shutdown: Shutdown, *, delete: bool
 ) -> Synced:
     """Brings the mirror at `root`, which is made if there is none, to what the source is.
 
@@ -83,7 +90,7 @@ def synchronize(
     """
     refuse_itself(source, root)
     with scratch(root, "sync") as folder:
-        return _Sync(source, root, folder, progress, brake, delete=delete).run()
+        return _Sync(source, root, folder, progress, shutdown, delete=delete).run()
 
 
 class _Sync:
@@ -95,14 +102,14 @@ class _Sync:
         root: Path,
         folder: Path,
         progress: Progress,
-        brake: Brake,
+        shutdown: Shutdown,
         *,
         delete: bool,
     ) -> None:
         self._source = source
         self._root = root
         self._progress = progress
-        self._brake = brake
+        self._shutdown = shutdown
         self._delete = delete
         self._folder = folder
         self._checked: set[str] = set()
@@ -178,7 +185,7 @@ class _Sync:
         if begun.is_file() and begun.read_bytes() == _BEGUN:
             # A run that was killed here had begun to make one: its catalogue is empty.
             (self._root / CATALOGUE).unlink(missing_ok=True)
-        with replacing(begun) as file:
+        with atomic_write(begun) as file:
             file.write(_BEGUN)
         Mirror.create(self._root, settings, lock)
         begun.unlink()
@@ -220,7 +227,7 @@ class _Sync:
                 self._ended(running[future], future)
                 self._progress.add_images(1, running[future].bytes)
         except BaseException:
-            self._brake.press_hard()
+            self._shutdown.force()
             raise
         finally:
             pool.shutdown(cancel_futures=True)
@@ -256,14 +263,14 @@ class _Sync:
 
     def _have(self, image: Image, plan: Plan) -> bool:
         """Has one image here; whether it had to be fetched."""
-        if self._brake.stop.is_set():
+        if self._shutdown.stop.is_set():
             raise Interrupted("stopped; the next sync goes on")
         place = self._root / image.path
-        if size_at(place) == image.bytes and digest(place, "sha256") == image.sha256:
+        if size_at(place) == image.bytes and file_digest(place, "sha256") == image.sha256:
             self._found[image.path] = image.sha256
             return False
         try:
-            with room(place):
+            with disk_errors(place):
                 make_folder(place.parent)
                 self._fetch(image, _part(place))
                 if image.path not in plan.replaced:
@@ -280,12 +287,12 @@ class _Sync:
         handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         with _without_remains(part), os.fdopen(handle, "r+b") as file:
             begun = file.seek(0, os.SEEK_END)
-            if begun >= image.bytes and digest(part, "sha256") != image.sha256:
+            if begun >= image.bytes and file_digest(part, "sha256") != image.sha256:
                 begun = file.truncate(0)
             for _ in range(2 if begun else 1):
                 self._source.fetch(image, file)
                 file.flush()
-                if digest(part, "sha256") == image.sha256:
+                if file_digest(part, "sha256") == image.sha256:
                     os.fsync(handle)
                     return
                 # What was there of it may have been of an older image.
@@ -313,7 +320,7 @@ class _Sync:
         if gone:
             with Catalogue.open(root / CATALOGUE) as catalogue:
                 catalogue.put_back([each.file_name for each in gone])
-        with room(root):
+        with disk_errors(root):
             for image in moved:
                 with suppress(FileNotFoundError):
                     _part(root / image.path).replace(root / image.path)
@@ -330,7 +337,9 @@ class _Sync:
         if not self._failed:
             with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
                 remove_partial_files(Mirror.find(root, above=False), catalogue)
-            State(self._source.name, seen, digest(root / CATALOGUE, "sha256"), others).keep(root)
+            State(self._source.name, seen, file_digest(root / CATALOGUE, "sha256"), others).keep(
+                root
+            )
         return Synced(
             dry_run=False,
             kept=self._kept or 0,
@@ -345,7 +354,7 @@ class _Sync:
 
 
 def _part(path: Path) -> Path:
-    """What an image is called until it is whole, as `files.replacing` calls it."""
+    """What an image is called until it is whole, as `files.atomic_write` calls it."""
     return path.with_name(f".{path.name}.part")
 
 

@@ -11,7 +11,7 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror.directory import CATALOGUE, GALLERY, Mirror
 from tcgamirror.model.errors import UsageError
 from tcgamirror.system import files, lock
-from tcgamirror.system.parallel import cores, in_batches
+from tcgamirror.system.parallel import in_batches, usable_cores
 from tcgamirror.web.gallery import packs, pages
 from tcgamirror.web.gallery.entries import Entries, Image, read_entries
 from tcgamirror.web.gallery.packs import Pack, Script
@@ -103,7 +103,7 @@ class _Gallery:
         for name, data in wanted:
             path = self._folder / name
             if not path.is_file() or path.read_bytes() != data:
-                with files.replacing(path) as file:
+                with files.atomic_write(path) as file:
                     file.write(data)
                 self._written += 1
 
@@ -125,7 +125,7 @@ class _Gallery:
         total, got = sum(len(pack.images) for pack in due), 0
         on_progress(got, total)
         steps = (step for pack in due for step in self._growing(pack).steps())
-        at_once = min(MOST_DECODERS, cores())
+        at_once = min(MOST_DECODERS, usable_cores())
         for batch in in_batches(made, steps, at_once=at_once, together=4):
             for (growing, image), thumbnail in batch:
                 if image is not None:

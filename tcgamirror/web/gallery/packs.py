@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tcgamirror.system.files import replacing
+from tcgamirror.system.files import atomic_write
 from tcgamirror.web.gallery.entries import Entries, Entry
 
 PACK = 50
@@ -93,7 +93,7 @@ class Script:
 
     def write(self) -> None:
         """Puts it in its place in one step."""
-        with replacing(self.path) as file:
+        with atomic_write(self.path) as file:
             file.write(f"// made of {self.made_of}\n".encode())
             file.write(self.data)
 
