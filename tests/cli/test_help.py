@@ -42,6 +42,7 @@ NOT_RUN = {
 DOCUMENTS = {"README": README, **PAGES}
 README_LINES = 150
 SUMMARY_CHARACTERS = 72
+SENTENCE_WORDS = 25
 LISTED, UNKNOWN = 13, 11
 """Slides of the README's GDC, and the number of the one that does not state its resolution."""
 
@@ -75,6 +76,14 @@ def test_a_page_begins_with_its_title_and_one_sentence(name: str) -> None:
 
 def test_readme_is_short() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) <= README_LINES
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_sentences_are_short(name: str) -> None:
+    long = [
+        each for each in documents.sentences(DOCUMENTS[name]) if len(each.split()) > SENTENCE_WORDS
+    ]
+    assert not long
 
 
 @pytest.mark.parametrize("page", [README, MANUAL / "usage.md"], ids=["README", "usage"])

@@ -76,6 +76,13 @@ def table(path: Path, heading: str) -> list[list[str]]:
     return rows
 
 
+def sentences(path: Path) -> Iterator[str]:
+    """Yield the sentences of a page, those of items too; not those of tables and examples."""
+    text = re.sub(r"^(\||#).*$", "", _FENCE.sub("", path.read_text(encoding="utf-8")), flags=re.M)
+    for paragraph in re.split(r"\n\s*\n|\n(?=\s*(?:-|\d+\.) )", text):
+        yield from re.split(r"(?<=[.:!?;])\s+(?=[A-Z`])", " ".join(paragraph.split()))
+
+
 def sessions(example: Example) -> Iterator[tuple[str, str]]:
     """Yield each command of a console example with the output that the page shows."""
     for part in re.split(r"^\$ ", example.text, flags=re.MULTILINE)[1:]:
