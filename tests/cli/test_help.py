@@ -22,7 +22,7 @@ from tcgamirror.model.errors import ExitCode
 from tcgamirror.model.slide import Target
 from tests.gdc import StandIn, listed, made_up_name
 from tests.support import documents
-from tests.support.command import program, run, succeeded, surroundings
+from tests.support.command import ROOT, program, run, succeeded, surroundings
 from tests.support.documents import MANUAL, PAGES, README, Example, Shell, examples, table
 from tests.support.mirrors import PROJECTS, SITES, made, rows, updated
 from tests.support.slides import SlideSpec, make_slide
@@ -40,6 +40,7 @@ NOT_RUN = {
 """Reasons for which examples are not run, by page, so that another one is seen."""
 
 DOCUMENTS = {"README": README, **PAGES}
+PROSE = {**DOCUMENTS, "build": ROOT / "build" / "README.md"}
 README_LINES = 150
 SUMMARY_CHARACTERS = 72
 SENTENCE_WORDS = 25
@@ -78,11 +79,9 @@ def test_readme_is_short() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) <= README_LINES
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("name", PROSE)
 def test_sentences_are_short(name: str) -> None:
-    long = [
-        each for each in documents.sentences(DOCUMENTS[name]) if len(each.split()) > SENTENCE_WORDS
-    ]
+    long = [each for each in documents.sentences(PROSE[name]) if len(each.split()) > SENTENCE_WORDS]
     assert not long
 
 
@@ -129,9 +128,9 @@ def test_every_exit_code_is_listed() -> None:
     assert codes == [int(code) for code in ExitCode]
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("name", PROSE)
 def test_links_lead_to_files(name: str) -> None:
-    path = DOCUMENTS[name]
+    path = PROSE[name]
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
         assert target.startswith("https://") or (path.parent / target).exists(), target
 
