@@ -1,24 +1,28 @@
-"""Connections to the catalogue's file, and SQLite's errors in this program's words.
+"""SQLite connections to a catalogue's file, with SQLite's errors in this program's words.
 
-While a writer has it open, changes go through SQLite's WAL, which no reader ever
-waits for, or, where the file system is not known to bear that (WAL breaks on
-Lustre and GPFS, where mirrors live), through its rollback journal. At rest it
-is one file with no journal beside it, which can be copied and read anywhere.
+A writer's changes go through SQLite's write-ahead log (WAL), which no reader waits for.
+WAL breaks on network file systems such as Lustre and GPFS. Wherever the file system is not
+known to support WAL, changes go through SQLite's rollback journal instead.
+A closed catalogue is one file without a journal, which can be copied and read anywhere.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 from tcgamirror.catalogue.journals import JOURNALS, check_journals
 from tcgamirror.catalogue.schema import APPLICATION_ID, MIGRATIONS
 from tcgamirror.model.errors import Damaged, DiskFull, Locked, TcgaMirrorError, UsageError
 from tcgamirror.system import mounts
+
+if TYPE_CHECKING:
+    import sqlite_utils
 
 BUSY_SECONDS = 30.0
 """How long to wait for another process that is writing."""
@@ -27,10 +31,10 @@ SWITCH_SECONDS = 2.0
 """How long to wait for readers to end before the journal is changed."""
 
 CACHE_BYTES = 16_000_000
-"""Of the file, kept in memory."""
+"""Memory for pages of the file."""
 
 TEMPORARY_BYTES = 64_000_000
-"""Of temporary tables, kept in memory; what is more than any listing of TCGA takes is on disk."""
+"""Memory for temporary tables. A listing of TCGA fits in; what exceeds it goes to disk."""
 
 
 class Journal(StrEnum):
@@ -40,24 +44,163 @@ class Journal(StrEnum):
     DELETE = "delete"
 
 
-_ODD = ("no such ", "cannot join using ", "unsupported file format", "Could not decode ")
-"""How SQLite begins to tell of a schema that has not what its version has, or of no text."""
+_SCHEMA_ERRORS = (
+    "no such ",
+    "cannot join using ",
+    "unsupported file format",
+    "Could not decode ",
+)
+"""First words of SQLite's messages about a schema that lacks something, or is not text."""
 
-WAY_OUT = "put a copy back, or make it anew from the images by tcgamirror rebuild"
+REMEDY = "put a copy back, or make it anew from the images by tcgamirror rebuild"
 """What to do about a damaged catalogue."""
 
 
-@contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """Raises SQLite's errors about the file at `path` as Damaged, DiskFull, Locked or UsageError.
+class Database:
+    """An open SQLite file, used from the thread that opened it.
 
-    What is left as it is tells of a mistake in this program.
+    All parts of a catalogue share it: each of their methods is one `reading` or one `change`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        *,
+        source: Path | None = None,
+        writes: bool = False,
+    ) -> None:
+        """Wrap an open connection.
+
+        Args:
+            source: the catalogue that the file is a copy of, named where the copy is damaged.
+            writes: whether to fold the journal into the file when it is closed.
+        """
+        self.path = path
+        self._connection = connection
+        self._source = source or path
+        self._writes = writes
+
+    @classmethod
+    def create(cls, path: Path) -> None:
+        """Make an empty catalogue, whole or not at all, in place of whatever is at `path`."""
+        unfinished = path.with_name(f"{path.name}.new")
+        with translate_errors(path):
+            unfinished.unlink(missing_ok=True)
+            for place in (unfinished, path):
+                # SQLite would play a deleted catalogue's journal into the new one.
+                for suffix in JOURNALS:
+                    place.with_name(place.name + suffix).unlink(missing_ok=True)
+            with closing(connect(unfinished)) as connection:
+                migrate(connection)
+            unfinished.replace(path)
+
+    @classmethod
+    def open(cls, path: Path, *, read_only: bool = False, journal: Journal | None = None) -> Self:
+        """Open a catalogue, migrated to the newest schema unless read_only.
+
+        Args:
+            journal: what changes go through; None for what suits the file system.
+
+        Raises:
+            Damaged: if the file is missing, truncated or not a catalogue.
+            UsageError: if it has another version's schema or cannot be written.
+        """
+        if not path.is_file():
+            raise Damaged(f"{path} is missing; {REMEDY}")
+        with translate_errors(path):
+            connection = connect(path, read_only=read_only)
+            try:
+                check(connection, path, read_only=read_only)
+                if not read_only:
+                    _set_journal(connection, journal or journal_for(path))
+            except BaseException:
+                connection.close()
+                raise
+        return cls(path, connection, writes=not read_only)
+
+    def copy_to(self, path: Path | None) -> Self:
+        """Return a consistent copy, whatever another process writes meanwhile.
+
+        Args:
+            path: where nothing is yet; None for a temporary file that is gone when it is closed.
+        """
+        place = path or self.path
+        with translate_errors(place, self._source):
+            copy = sqlite3.connect(path or "", isolation_level=None)
+            try:
+                self._connection.backup(copy)
+                if path:
+                    copy.execute(f"PRAGMA journal_mode = {Journal.DELETE}").fetchone()
+                _configure(copy)
+            except BaseException:
+                copy.close()
+                raise
+        return type(self)(place, copy, source=self._source)
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        if self._writes:
+            self._writes = False
+            _fold_journal(self._connection)
+        self._connection.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Yield the connection, outside of any transaction of its own."""
+        with translate_errors(self.path, self._source):
+            yield self._connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """Yield the connection; all that is read within, by other parts too, is of one state."""
+        with self.reading() as connection, transaction(connection, writes=False):
+            yield connection
+
+    @contextmanager
+    def change(self) -> Iterator[sqlite3.Connection]:
+        """Yield the connection within one transaction, which any exception rolls back."""
+        with self.reading() as connection, transaction(connection):
+            yield connection
+
+
+class Part:
+    """One concern of a catalogue, which shares the catalogue's database with all others."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+
+def set_facts(connection: sqlite3.Connection, facts: Mapping[str, str]) -> None:
+    """Keep values under their keys, in place of others, within the open transaction."""
+    sql = "INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)"
+    connection.executemany(sql, facts.items())
+
+
+def tables(connection: sqlite3.Connection) -> sqlite_utils.Database:
+    """Return the connection's tables, to write rows by sqlite-utils within a transaction.
+
+    sqlite-utils imports numpy. Commands that only look, and nights without work, do without.
+    """
+    from sqlite_utils import Database as Tables
+
+    return Tables(connection, recursive_triggers=False, execute_plugins=False)
+
+
+@contextmanager
+def translate_errors(path: Path, source: Path | None = None) -> Iterator[None]:
+    """Raise SQLite's errors about the file at `path` as Damaged, DiskFull, Locked or UsageError.
+
+    Errors without such a counterpart are mistakes in this program, and stay as they are.
+
+    Args:
+        source: the catalogue that the file is a copy of: it is damaged if the copy is.
     """
     try:
         yield
     except (sqlite3.Error, UnicodeDecodeError) as error:
-        if tells_of_damage(error):
-            raise damaged(path, error) from error
+        if _is_damage(error):
+            raise _damage(source or path, error) from error
         # Errors of the sqlite3 module itself carry no code.
         own = translation(path, error, getattr(error, "sqlite_errorcode", 0))
         if own is None:
@@ -65,26 +208,28 @@ def translated(path: Path) -> Iterator[None]:
         raise own from error
 
 
-def tells_of_damage(error: Exception) -> bool:
-    """Whether no whole catalogue of a known version could be the reason for it.
+def _is_damage(error: Exception) -> bool:
+    """Return whether only a damaged catalogue can cause the error.
 
-    What SQLite says of a damaged schema need not even be text.
+    What SQLite says of a damaged schema need not even be text. DataError: see `images_of`.
     """
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    corrupt = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-    return corrupt or isinstance(error, UnicodeDecodeError) or str(error).startswith(_ODD)
+    return (
+        code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        or isinstance(error, UnicodeDecodeError | sqlite3.DataError)
+        or str(error).startswith(_SCHEMA_ERRORS)
+    )
 
 
-def damaged(path: Path, error: Exception) -> Damaged:
-    """What to tell of the catalogue at `path`."""
-    return Damaged(f"{path} is damaged ({error}); {WAY_OUT}")
+def _damage(path: Path, error: Exception) -> Damaged:
+    return Damaged(f"{path} is damaged ({error}); {REMEDY}")
 
 
 def translation(path: Path, error: Exception, code: int) -> TcgaMirrorError | None:
-    """This program's error for SQLite's (extended) result code, if there is one."""
+    """Return this program's error for SQLite's (extended) result code, if there is one."""
     match code & 0xFF:
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return damaged(path, error)
+            return _damage(path, error)
         case sqlite3.SQLITE_FULL:
             return DiskFull(
                 f"{path} cannot grow: the disk or the quota is full, "
@@ -103,62 +248,53 @@ def translation(path: Path, error: Exception, code: int) -> TcgaMirrorError | No
             return None
 
 
-def copied(connection: sqlite3.Connection) -> sqlite3.Connection:
-    """A copy without a name, consistent whatever another process writes meanwhile.
-
-    It is gone when it is closed. A large one lies on disk, among the temporary files.
-    """
-    copy = sqlite3.connect("", isolation_level=None)
-    connection.backup(copy)
-    _set_up(copy)
-    return copy
-
-
 def connect(
     path: Path, *, read_only: bool = False, busy_seconds: float = BUSY_SECONDS
 ) -> sqlite3.Connection:
-    """A connection in autocommit mode; raises sqlite3.Error, to be used within `translated`.
+    """Return a connection in autocommit mode, to be opened within `translate_errors`.
 
-    Raises Damaged for a journal that SQLite must not see. A reader may find one that a
-    killed writer left: then the file is opened once for writing, which finishes or rolls
-    back what was cut off.
-    Where that cannot be, as on a read-only medium, a file without any journal
-    is read as one that nobody changes.
+    A reader may find a journal that a killed writer left. The file is then opened once
+    for writing, which completes or rolls back the interrupted change. Where that cannot be
+    done, as on a read-only medium, a file without any journal is read as one that never changes.
+
+    Raises:
+        Damaged: for a journal that SQLite must not see.
+        sqlite3.Error: if SQLite cannot open the file.
     """
     check_journals(path)
     try:
-        return _connected(path, "ro" if read_only else "rwc", busy_seconds)
+        return _connect(path, "ro" if read_only else "rwc", busy_seconds)
     except sqlite3.OperationalError as error:
         unwritable = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
         if not read_only or error.sqlite_errorcode & 0xFF not in unwritable:
             raise
-        return _recovered(path, busy_seconds)
+        return _recover(path, busy_seconds)
 
 
-def _recovered(path: Path, busy_seconds: float) -> sqlite3.Connection:
-    """A reader's connection to a file that has to be written before it can be read."""
+def _recover(path: Path, busy_seconds: float) -> sqlite3.Connection:
+    """Return a reader's connection to a file that has to be written before it can be read."""
     try:
         connect(path, busy_seconds=busy_seconds).close()
     except sqlite3.OperationalError:
         if any(path.with_name(path.name + suffix).exists() for suffix in ("-wal", "-journal")):
             raise
-        return _connected(path, "ro&immutable=1", busy_seconds)
-    return _connected(path, "ro", busy_seconds)
+        return _connect(path, "ro&immutable=1", busy_seconds)
+    return _connect(path, "ro", busy_seconds)
 
 
-def _connected(path: Path, mode: str, busy_seconds: float) -> sqlite3.Connection:
+def _connect(path: Path, mode: str, busy_seconds: float) -> sqlite3.Connection:
     address = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(address, uri=True, timeout=0, isolation_level=None)
     try:
         try:
-            _begin(connection)
+            _read_header(connection)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR):
                 raise
-            # SQLite says the same of a file system without locks, and would wait in vain.
+            # SQLite reports a file system without locks as busy, and would wait in vain.
             mounts.check_locks(path.parent)
             connection.execute(f"PRAGMA busy_timeout = {busy_seconds * 1000:.0f}")
-            _begin(connection)
+            _read_header(connection)
         connection.execute(f"PRAGMA busy_timeout = {busy_seconds * 1000:.0f}")
     except BaseException:
         connection.close()
@@ -166,13 +302,13 @@ def _connected(path: Path, mode: str, busy_seconds: float) -> sqlite3.Connection
     return connection
 
 
-def _begin(connection: sqlite3.Connection) -> None:
-    _set_up(connection)
+def _read_header(connection: sqlite3.Connection) -> None:
+    _configure(connection)
     connection.execute("PRAGMA schema_version").fetchone()
 
 
-def _set_up(connection: sqlite3.Connection) -> None:
-    """Has it hold references, and bounds its memory: what sorting takes too goes to disk."""
+def _configure(connection: sqlite3.Connection) -> None:
+    """Enforce foreign keys, and bound memory: larger sorts and temporary tables go to disk."""
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA temp_store = FILE")
     connection.execute(f"PRAGMA main.cache_size = -{CACHE_BYTES // 1024}")
@@ -180,20 +316,19 @@ def _set_up(connection: sqlite3.Connection) -> None:
 
 
 def journal_for(path: Path) -> Journal:
-    """WAL where the file system is known to bear it."""
+    """Return WAL where the file system is known to support it, else the rollback journal."""
     return Journal.WAL if mounts.knows_wal(mounts.kind_at(path)) else Journal.DELETE
 
 
-def use_journal(connection: sqlite3.Connection, journal: Journal) -> None:
-    """Has a writer's changes go through `journal` from now on.
+def _set_journal(connection: sqlite3.Connection, journal: Journal) -> None:
+    """Have a writer's changes go through `journal`.
 
-    WAL is not insisted on: while somebody reads, the change cannot be made,
-    and the rollback journal does as well.
+    SQLite cannot switch to WAL while another process reads. The rollback journal stays then.
     """
     (now,) = connection.execute("PRAGMA journal_mode").fetchone()
     if now == journal:
         return
-    (timeouts,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    (timeout,) = connection.execute("PRAGMA busy_timeout").fetchone()
     if journal is Journal.WAL:
         connection.execute(f"PRAGMA busy_timeout = {SWITCH_SECONDS * 1000:.0f}")
     try:
@@ -203,15 +338,14 @@ def use_journal(connection: sqlite3.Connection, journal: Journal) -> None:
         if not busy or journal is not Journal.WAL:
             raise
     finally:
-        connection.execute(f"PRAGMA busy_timeout = {timeouts}")
+        connection.execute(f"PRAGMA busy_timeout = {timeout}")
 
 
-def settle(connection: sqlite3.Connection) -> None:
-    """Folds a writer's journal into the file before it is closed.
+def _fold_journal(connection: sqlite3.Connection) -> None:
+    """Write a writer's journal into the file before it is closed.
 
-    While somebody reads, the empty journal and the file's mode stay as they are
-    for the next writer. A disk that is full now loses nothing: the journal is
-    read by whoever comes next.
+    While another process reads, an empty journal and the file's mode stay for the next
+    writer. A full disk loses nothing: whoever opens the file next reads the journal.
     """
     with suppress(sqlite3.Error):
         connection.execute(f"PRAGMA busy_timeout = {SWITCH_SECONDS * 1000:.0f}")
@@ -223,9 +357,10 @@ def settle(connection: sqlite3.Connection) -> None:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection, *, writes: bool = True) -> Iterator[None]:
-    """One change, whole or not at all; whatever interrupts it undoes it.
+    """Run one transaction, which any exception rolls back.
 
-    writes: whether the file is written, and not temporary tables alone.
+    Args:
+        writes: whether it changes the file, and not temporary tables alone.
     """
     connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
     try:
@@ -238,7 +373,7 @@ def transaction(connection: sqlite3.Connection, *, writes: bool = True) -> Itera
 
 
 def migrate(connection: sqlite3.Connection, scripts: Sequence[str] = MIGRATIONS) -> None:
-    """Brings the schema up to the newest, one transaction a step."""
+    """Bring the schema up to the newest, one transaction for each step."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     for number, script in enumerate(scripts[version:], start=version + 1):
         try:
@@ -252,22 +387,6 @@ def migrate(connection: sqlite3.Connection, scripts: Sequence[str] = MIGRATIONS)
             raise
 
 
-def create(path: Path) -> None:
-    """Make an empty catalogue, whole or not at all, in place of whatever is at `path`."""
-    unfinished = path.with_name(f"{path.name}.new")
-    unfinished.unlink(missing_ok=True)
-    for place in (unfinished, path):
-        # Of a catalogue that is no more: SQLite would play them into the new one.
-        for suffix in JOURNALS:
-            place.with_name(place.name + suffix).unlink(missing_ok=True)
-    connection = connect(unfinished)
-    try:
-        migrate(connection)
-    finally:
-        connection.close()
-    unfinished.replace(path)
-
-
 def check(
     connection: sqlite3.Connection,
     path: Path,
@@ -275,13 +394,16 @@ def check(
     read_only: bool,
     scripts: Sequence[str] = MIGRATIONS,
 ) -> None:
-    """Makes sure that this is a catalogue which this program knows and, if it is to, can write.
+    """Raise unless this is a catalogue of a known version; migrate it unless read_only.
 
-    Raises Damaged for another file, UsageError for one of another version.
+    Raises:
+        Damaged: for another file, or a catalogue that lacks tables.
+        UsageError: for a newer version's catalogue, an older one's if read_only, or one that
+            this user cannot write.
     """
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     if application_id != APPLICATION_ID:
-        raise Damaged(f"{path} is no catalogue of tcgamirror; {WAY_OUT}")
+        raise Damaged(f"{path} is not a catalogue of tcgamirror; {REMEDY}")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     known = len(scripts)
     if version > known:
@@ -301,23 +423,20 @@ def check(
 
 
 def _check_writable(path: Path) -> None:
-    """SQLite would only say so at the first change, and a directory's fault unclearly."""
+    """Raise UsageError now, since SQLite reports it only at the first change."""
     for place in (path, path.parent):
         if not os.access(place, os.W_OK):
             raise UsageError(f"{place} cannot be written by this user; change its permissions")
 
 
 def _check_complete(connection: sqlite3.Connection, path: Path, scripts: Sequence[str]) -> None:
-    blank = sqlite3.connect(":memory:", isolation_level=None)
-    try:
-        migrate(blank, scripts)
-        missing = _names(blank) - _names(connection)
-    finally:
-        blank.close()
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as empty:
+        migrate(empty, scripts)
+        missing = _schema_names(empty) - _schema_names(connection)
     if missing:
-        raise Damaged(f"{path} has lost its {', '.join(sorted(missing))}; {WAY_OUT}")
+        raise Damaged(f"{path} has lost its {', '.join(sorted(missing))}; {REMEDY}")
 
 
-def _names(connection: sqlite3.Connection) -> set[str]:
-    """Of its tables, views and indexes."""
+def _schema_names(connection: sqlite3.Connection) -> set[str]:
+    """Return the names of tables, views and indexes."""
     return {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}

@@ -1,25 +1,49 @@
-"""The catalogue's SQL for its upkeep: what `verify` compares with, what `rebuild` puts back."""
+"""Images of sampled slides: what is recorded of them, checked against it, and restored."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from tcgamirror.catalogue.listing import SLIDE_COLUMNS
+from tcgamirror.catalogue.database import Part, tables
 from tcgamirror.model.geometry import Size
-from tcgamirror.model.slide import Picture, Slide, Status, Upstream
+from tcgamirror.model.slide import Picture, Slide, Status
 from tcgamirror.model.text import timestamp
+
+Value = str | int | float | None
+Row = Mapping[str, Value]
+"""One row of a table, by column names."""
+
+PICTURE_COLUMNS = (
+    *("source", "level", "level_downsample", "base_mpp", "mpp_source", "mpp_x", "mpp_y"),
+    *("width", "height", "path", "bytes", "sha256", "fetched_at", "patched_tiles"),
+)
+"""Columns of `images` that describe an image, and stay while its slide is pending again."""
+
+STATUS_COLUMNS = (
+    *("status", "attempts", "bytes_fetched", "seconds", "error", "failures", "retry_at"),
+)
+"""Columns of `images` that tell how fetching went."""
+
+_COLUMNS = ("file_name", *STATUS_COLUMNS, *PICTURE_COLUMNS)
+
+REQUEUE = "UPDATE images SET status = 'pending', error = NULL, failures = 0, retry_at = NULL WHERE "
+"""SQL that makes slides pending; the condition has to be added."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """An image that is done, as the catalogue has it.
+class DoneImage:
+    """An image that is done, as recorded; None, or zeros, for what was never recorded.
 
-    rank: of its slide in the sample. path: relative to the mirror. bytes,
-    sha256: of the file. size: pixels. None, or zeros, if it was never recorded.
+    Attributes:
+        rank: of the slide in the sample.
+        path: relative to the mirror.
+        bytes: size of the file.
+        sha256: digest of the file.
+        size: pixels.
     """
 
     rank: int
@@ -31,172 +55,26 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Restored:
-    """An image found in the mirror. slide: as it was listed then. made: seconds since the epoch."""
+class FoundImage:
+    """An image file found in a mirror.
+
+    Attributes:
+        slide: as it was listed when the image was made.
+        made: seconds since the epoch.
+    """
 
     slide: Slide
     picture: Picture
     made: float
 
 
-def kept(connection: sqlite3.Connection, name: str | None = None) -> list[Kept]:
-    """What is done, by rank; with a name, that slide alone."""
-    # Said only where one is given: SQLite would go through all of them to find it.
-    of_name, names = ("", ()) if name is None else ("AND file_name = ?", (name,))
-    rows = connection.execute(
-        "SELECT rank, file_name, path, bytes, sha256, coalesce(width, 0), coalesce(height, 0) "
-        f"FROM images JOIN sample USING (file_name) WHERE status = 'done' {of_name} ORDER BY rank",
-        names,
-    )
-    return [
-        Kept(rank, file_name, path, size, sha256, Size(width, height))
-        for rank, file_name, path, size, sha256, width, height in rows
-    ]
-
-
-def awaited(connection: sqlite3.Connection) -> int:
-    """How many images there were once whose slides are to be fetched again."""
-    sql = "SELECT count(*) FROM images WHERE status <> 'done' AND path IS NOT NULL"
-    (count,) = connection.execute(sql).fetchone()
-    return int(count)
-
-
-def unrepaired(connection: sqlite3.Connection) -> list[str]:
-    """File names of slides of which there was an image once, and that were to be fetched again.
-
-    Those that an update has had fetched again, because there is another file, count
-    only once that has failed.
-    """
-    sql = (
-        "SELECT file_name FROM images JOIN slides USING (file_name) WHERE path IS NOT NULL "
-        "AND (status = 'failed' OR (status = 'pending' AND upstream <> 'changed'))"
-    )
-    return [name for (name,) in connection.execute(sql)]
-
-
-def path_of(connection: sqlite3.Connection, name: str) -> str | None:
-    """Where that slide's image lies, if it ever had one."""
-    row = connection.execute("SELECT path FROM images WHERE file_name = ?", (name,)).fetchone()
-    return None if row is None else row[0]
-
-
-def recorded_paths(connection: sqlite3.Connection) -> set[str]:
-    """Where images lie, also those of slides that are to be fetched again."""
-    rows = connection.execute("SELECT path FROM images WHERE path IS NOT NULL")
-    return {path for (path,) in rows}
-
-
-def sampled_slides(connection: sqlite3.Connection) -> list[Slide]:
-    """The slides of the sample by rank, with what says where their images lie."""
-    rows = connection.execute(
-        "SELECT file_id, file_name, project_id FROM slides JOIN sample USING (file_name) "
-        "ORDER BY rank"
-    )
-    return [
-        Slide(file_id=file_id, file_name=name, project_id=project_id)
-        for file_id, name, project_id in rows
-    ]
-
-
-def complaints(connection: sqlite3.Connection) -> list[str]:
-    """What SQLite finds wrong inside the file, the first few; nothing if it is whole."""
-    rows = connection.execute("PRAGMA integrity_check(10)").fetchall()
-    found = [str(row[0]) for row in rows if row[0] != "ok"]
-    strays = connection.execute("PRAGMA foreign_key_check").fetchmany(10)
-    return [*found, *(f"{table}: row {row} belongs to no {of}" for table, row, of, _ in strays)]
-
-
-def fact_of(path: Path, key: str) -> str | None:
-    """What a catalogue in any state says under the key; None if it cannot say.
-
-    The file and its journals are left as they are, byte for byte: any other way
-    to open it would play a journal back, into what may be damaged already.
-    """
-    address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
-    try:
-        with closing(sqlite3.connect(address, uri=True)) as connection:
-            row = connection.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
-    except sqlite3.Error:
-        return None
-    return None if row is None else str(row[0])
-
-
-def adopt(connection: sqlite3.Connection, slides: Sequence[Slide], upstream: Upstream) -> None:
-    """Adds slides that images tell of and no listing does, after those that are listed."""
-    (last,) = connection.execute("SELECT coalesce(max(position), 0) FROM slides").fetchone()
-    columns = ", ".join(SLIDE_COLUMNS)
-    marks = ", ".join("?" * (len(SLIDE_COLUMNS) + 3))
-    connection.executemany(
-        f"INSERT INTO slides ({columns}, position, upstream, listed_in) VALUES ({marks}) "
-        "ON CONFLICT (file_name) DO NOTHING",
-        (
-            (*astuple(slide), position, upstream, slide.data_release or "unknown")
-            for position, slide in enumerate(slides, start=last + 1)
-        ),
-    )
-
-
-def restore(connection: sqlite3.Connection, images: Sequence[Restored]) -> int:
-    """Give sampled slides their images back; return how many are to be fetched again.
-
-    Those are of a file that has changed since, or their slide's header may never have
-    been read. They stay in their place until then.
-    """
-    again = 0
-    for image in images:
-        slide, name = image.slide, image.slide.file_name
-        differs, file_id = connection.execute(
-            "SELECT coalesce(md5 <> ?, size <> ?, 0), file_id FROM slides WHERE file_name = ?",
-            (slide.md5, slide.size, name),
-        ).fetchone()
-        stale = bool(differs or image.picture.in_doubt)
-        again += stale
-        _put(connection, image, Status.PENDING if stale else Status.DONE)
-        if differs:
-            connection.execute(
-                "UPDATE slides SET upstream = 'changed' "
-                "WHERE file_name = ? AND upstream = 'current'",
-                (name,),
-            )
-        if file_id != slide.file_id:
-            connection.execute(
-                "INSERT OR IGNORE INTO former_ids (file_id, file_name) VALUES (?, ?)",
-                (slide.file_id, name),
-            )
-    return again
-
-
-def _put(connection: sqlite3.Connection, image: Restored, status: Status) -> None:
-    picture = image.picture
-    connection.execute(
-        "UPDATE images SET status = ?, source = ?, level = ?, level_downsample = ?, base_mpp = ?, "
-        "mpp_source = ?, mpp_x = ?, mpp_y = ?, width = ?, height = ?, path = ?, bytes = ?, "
-        "sha256 = ?, fetched_at = ?, patched_tiles = ? WHERE file_name = ?",
-        (
-            status,
-            picture.source,
-            picture.level,
-            picture.level_downsample,
-            picture.mpp.value,
-            picture.mpp.source,
-            picture.mpp_x,
-            picture.mpp_y,
-            *picture.size,
-            picture.path,
-            picture.bytes,
-            picture.sha256,
-            timestamp(image.made),
-            picture.patched_tiles,
-            image.slide.file_name,
-        ),
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image the catalogue tells of.
+    """An image file that the catalogue records.
 
-    path: relative to the mirror. done: whether it must be there.
+    Attributes:
+        path: relative to the mirror.
+        done: whether the file must exist; else its slide is to be fetched again.
     """
 
     file_name: str
@@ -206,10 +84,133 @@ class Image:
     done: bool
 
 
-def images_of(connection: sqlite3.Connection) -> list[Image]:
-    """Every image that is recorded, by rank; also those that are to be fetched again.
+class Images(Part):
+    """The image of each sampled slide."""
 
-    Raises ValueError for values that tell of none.
+    def done(self, name: str | None = None) -> list[DoneImage]:
+        """Return the images that are done, by rank; with a file name, that slide's alone."""
+        # No condition that is always true: SQLite would go through all slides to find one.
+        of_name, names = ("", ()) if name is None else ("AND file_name = ?", (name,))
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT rank, file_name, path, bytes, sha256, "
+                "coalesce(width, 0), coalesce(height, 0) FROM images JOIN sample USING (file_name) "
+                f"WHERE status = 'done' {of_name} ORDER BY rank",
+                names,
+            )
+            return [
+                DoneImage(rank, file_name, path, size, sha256, Size(width, height))
+                for rank, file_name, path, size, sha256, width, height in rows
+            ]
+
+    def recorded(self) -> list[Image]:
+        """Return every image that has a file, by rank; also those to be fetched again."""
+        with self._database.reading() as connection:
+            return images_of(connection)
+
+    def count_outdated(self) -> int:
+        """Return how many images exist of slides that are to be fetched again."""
+        sql = "SELECT count(*) FROM images WHERE status <> 'done' AND path IS NOT NULL"
+        with self._database.reading() as connection:
+            (count,) = connection.execute(sql).fetchone()
+        return int(count)
+
+    def to_repair(self) -> list[str]:
+        """Return file names of slides whose recorded image is to be fetched again.
+
+        A slide whose file changed upstream is left to `update` until that fails.
+        """
+        sql = (
+            "SELECT file_name FROM images JOIN slides USING (file_name) WHERE path IS NOT NULL "
+            "AND (status = 'failed' OR (status = 'pending' AND upstream <> 'changed'))"
+        )
+        with self._database.reading() as connection:
+            return [name for (name,) in connection.execute(sql)]
+
+    def path_of(self, name: str) -> str | None:
+        """Return the path of a sampled slide's image, also if it is to be fetched again."""
+        with self._database.reading() as connection:
+            row = connection.execute(
+                "SELECT path FROM images WHERE file_name = ?", (name,)
+            ).fetchone()
+        return None if row is None else row[0]
+
+    def paths(self) -> set[str]:
+        """Return the paths of all images, also of those that are to be fetched again."""
+        with self._database.reading() as connection:
+            rows = connection.execute("SELECT path FROM images WHERE path IS NOT NULL")
+            return {path for (path,) in rows}
+
+    def restore(self, images: Sequence[FoundImage]) -> int:
+        """Record images found of sampled slides; return how many are to be fetched again.
+
+        Those show a file that has changed since, or a slide whose header may never have
+        been read. They stay in their place until then.
+        """
+        rows: list[Row] = []
+        with self._database.change() as connection:
+            for image in images:
+                slide, name = image.slide, image.slide.file_name
+                differs, file_id = connection.execute(
+                    "SELECT coalesce(md5 <> ?, size <> ?, 0), file_id FROM slides "
+                    "WHERE file_name = ?",
+                    (slide.md5, slide.size, name),
+                ).fetchone()
+                stale = differs or image.picture.in_doubt
+                status = Status.PENDING if stale else Status.DONE
+                rows.append({**picture_row(name, image.picture, image.made), "status": status})
+                if differs:
+                    connection.execute(
+                        "UPDATE slides SET upstream = 'changed' "
+                        "WHERE file_name = ? AND upstream = 'current'",
+                        (name,),
+                    )
+                if file_id != slide.file_id:
+                    connection.execute(
+                        "INSERT OR IGNORE INTO former_ids (file_id, file_name) VALUES (?, ?)",
+                        (slide.file_id, name),
+                    )
+            write_images(connection, rows)
+        return sum(row["status"] == Status.PENDING for row in rows)
+
+
+def picture_row(file_name: str, picture: Picture, made: float) -> dict[str, Value]:
+    """Return the columns that describe an image. made: seconds since the epoch."""
+    return {
+        "file_name": file_name,
+        "source": picture.source,
+        "level": picture.level,
+        "level_downsample": picture.level_downsample,
+        "base_mpp": picture.mpp.value,
+        "mpp_source": picture.mpp.source,
+        "mpp_x": picture.mpp_x,
+        "mpp_y": picture.mpp_y,
+        "width": picture.size.width,
+        "height": picture.size.height,
+        "path": picture.path,
+        "bytes": picture.bytes,
+        "sha256": picture.sha256,
+        "fetched_at": timestamp(made),
+        "patched_tiles": picture.patched_tiles,
+    }
+
+
+def write_images(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
+    """Set columns of sampled slides' images, within the open transaction.
+
+    Args:
+        rows: each with `file_name`, and all with the same columns. Other tables' are left out.
+    """
+    tables(connection).table("images").upsert_all(
+        ({name: row[name] for name in _COLUMNS if name in row} for row in rows), pk="file_name"
+    )
+
+
+def images_of(connection: sqlite3.Connection) -> list[Image]:
+    """Return every image that has a file, by rank; also those to be fetched again.
+
+    Raises:
+        sqlite3.DataError: for values that cannot describe an image.
     """
     rows = connection.execute(
         "SELECT file_name, path, images.bytes, sha256, status = 'done' "
@@ -222,5 +223,20 @@ def images_of(connection: sqlite3.Connection) -> list[Image]:
 def _image(name: object, path: object, size: object, sha256: object, done: object) -> Image:
     texts = isinstance(name, str) and isinstance(path, str) and isinstance(sha256, str)
     if not texts or not isinstance(size, int) or size < 0:
-        raise ValueError(f"{path!r:.80} of {size!r:.80} bytes is no image")
+        raise sqlite3.DataError(f"{path!r:.80} of {size!r:.80} bytes is not an image")
     return Image(str(name), str(path), size, str(sha256), bool(done))
+
+
+def fact_of(path: Path, key: str) -> str | None:
+    """Return a fact of a catalogue in any state; None if it cannot be read.
+
+    The file and its journals stay byte for byte as they are. Opening a damaged file
+    otherwise would play a journal into it.
+    """
+    address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    try:
+        with closing(sqlite3.connect(address, uri=True)) as connection:
+            row = connection.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
+    except sqlite3.Error:
+        return None
+    return None if row is None else str(row[0])

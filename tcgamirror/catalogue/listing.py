@@ -11,16 +11,16 @@ page, and only what differs is written in full.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from tcgamirror.catalogue.database import transaction
-from tcgamirror.catalogue.reports import last_release
+from tcgamirror.catalogue.database import Part, transaction
+from tcgamirror.catalogue.images import REQUEUE
 from tcgamirror.model.errors import ListingShrunk
-from tcgamirror.model.slide import Slide
+from tcgamirror.model.slide import Kind, Listing, Slide, Upstream
 from tcgamirror.model.text import timestamp
 
 SLIDE_COLUMNS = tuple(field.name for field in fields(Slide))
@@ -66,11 +66,85 @@ class Merged:
 
 
 @dataclass(frozen=True, slots=True)
-class Coming:
+class ListingStream:
     """A listing that is read as it comes. slides: in its order, to be gone through once."""
 
     release: str
     slides: Iterable[Slide]
+
+
+class SlideListing(Part):
+    """The slides that were ever listed, and what each new listing changes."""
+
+    def release(self) -> str | None:
+        """Return the data release of the listing merged last."""
+        with self._database.reading() as connection:
+            return last_release(connection)
+
+    def count_merges(self) -> int:
+        """Return how many listings have been merged so far."""
+        with self._database.reading() as connection:
+            (count,) = connection.execute("SELECT coalesce(max(merge), 0) FROM releases").fetchone()
+        return int(count)
+
+    def merge(
+        self,
+        listing: Listing | ListingStream,
+        now: float,
+        *,
+        accept_shrink: bool = False,
+        successors_of: Callable[[list[str]], Mapping[str, str]] | None = None,
+    ) -> Merged:
+        """Merge a new listing once all of it has been read, and return what it changed.
+
+        A slide whose file changed becomes pending again. A listing of the release merged
+        last that changes nothing is not recorded.
+
+        Args:
+            now: seconds since the epoch.
+            successors_of: returns the newest file_ids, as far as they are known, of old ones
+                that are no longer listed.
+
+        Raises:
+            ListingShrunk: if it lacks too many slides, unless accept_shrink.
+        """
+        with (
+            self._database.reading() as connection,
+            arriving(connection, listing.release, listing.slides) as arrived,
+        ):
+            if not accept_shrink:
+                arrived.refuse_if_shrunken()
+            lost = [] if successors_of is None else arrived.lost()
+            successors = successors_of(lost) if successors_of and lost else {}
+            with transaction(connection):
+                return arrived.merge(now, successors)
+
+    def adopt(self, slides: Sequence[Slide], upstream: Upstream) -> None:
+        """Add slides that no listing has, after those that are listed."""
+        columns = ", ".join(SLIDE_COLUMNS)
+        marks = ", ".join("?" * (len(SLIDE_COLUMNS) + 3))
+        with self._database.change() as connection:
+            (last,) = connection.execute("SELECT coalesce(max(position), 0) FROM slides").fetchone()
+            connection.executemany(
+                f"INSERT INTO slides ({columns}, position, upstream, listed_in) VALUES ({marks}) "
+                "ON CONFLICT (file_name) DO NOTHING",
+                (
+                    (*astuple(slide), position, upstream, slide.data_release or "unknown")
+                    for position, slide in enumerate(slides, start=last + 1)
+                ),
+            )
+
+
+def last_release(connection: sqlite3.Connection) -> str | None:
+    """Return the release of the listing merged last."""
+    row = connection.execute("SELECT release FROM releases ORDER BY merge DESC LIMIT 1").fetchone()
+    return None if row is None else str(row[0])
+
+
+def slide_of(values: Iterable[Any]) -> Slide:
+    """Return the slide of a row of SLIDE_COLUMNS."""
+    row = dict(zip(SLIDE_COLUMNS, values, strict=True))
+    return Slide(**{**row, "kind": None if row["kind"] is None else Kind(row["kind"])})
 
 
 class _Twin(NamedTuple):
@@ -365,14 +439,12 @@ def _note(notes: _Notes) -> None:
 def _put_back(connection: sqlite3.Connection) -> None:
     """Has images fetched again whose slides changed, and says when failed ones are tried again."""
     connection.execute(
-        "UPDATE images SET status = 'pending', error = NULL, failures = 0, retry_at = NULL "
-        "WHERE file_name IN (SELECT file_name FROM temp.compared WHERE changed)"
+        f"{REQUEUE} file_name IN (SELECT file_name FROM temp.compared WHERE changed)"
     )
     # What could not be had under its old file_id, or while it was withdrawn, may be had now;
     # what is no longer listed is probably gone.
     connection.execute(
-        "UPDATE images SET status = 'pending', error = NULL, failures = 0, retry_at = NULL "
-        "WHERE +status = 'failed' AND file_name IN "
+        f"{REQUEUE} +status = 'failed' AND file_name IN "
         "(SELECT file_name FROM temp.compared WHERE reidentified OR returned)"
     )
     connection.execute(

@@ -1,22 +1,18 @@
-"""What is to be fetched, and what came of it, as SQL on an open catalogue.
+"""The slides to fetch, the outcome of each, and when a failed one is retried.
 
-The slides that are due to be fetched: found by way of an index, and read a few at a time.
-
-When a slide that failed is tried again by itself: at a distance that grows.
+A failed slide is retried by itself after a delay that grows with each failure.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from tcgamirror.catalogue.database import WAY_OUT
-from tcgamirror.catalogue.listing import SLIDE_COLUMNS
+from tcgamirror.catalogue.database import REMEDY, Part, tables
+from tcgamirror.catalogue.images import REQUEUE, picture_row, write_images
+from tcgamirror.catalogue.listing import SLIDE_COLUMNS, slide_of
 from tcgamirror.model.errors import (
     BadSlide,
     Damaged,
@@ -26,157 +22,94 @@ from tcgamirror.model.errors import (
     TooLarge,
     UnsupportedSlide,
 )
-from tcgamirror.model.slide import Attempt, Kind, Outcome, Picture, Slide, Status
+from tcgamirror.model.slide import Attempt, Outcome, Slide, Status
 from tcgamirror.model.text import timestamp
 
-READY = "(retry_at <= :now OR retry_at > :absurd)"
-"""Of a failed slide: its time has come. One beyond every distance was set by a fast clock."""
+_READY = "(retry_at <= :now OR retry_at > :absurd)"
+"""Condition of a failed slide that is due. A time beyond every delay was set by a fast clock."""
 
-_AT_ONCE = 500
+_BATCH = 500
 """Slides that are read at a time."""
 
 HOUR = 3600.0
-
 DAY = 24 * HOUR
 
 EARLIER = 4 * HOUR
-"""Taken off each distance in days: a nightly run never begins at quite the same time."""
+"""Taken off each delay in days: a nightly run never begins at quite the same time."""
 
-DISTANCES = (HOUR, *(days * DAY - EARLIER for days in (1, 3, 7, 30)))
+DELAYS = (HOUR, *(days * DAY - EARLIER for days in (1, 3, 7, 30)))
 """Seconds after the first failure in a row, the second, and so on; then always the last."""
 
-_SAME_FOR_ALL = frozenset(error.fault for error in (TooFine, TooLarge))
+_UNFIT_FAULTS = frozenset(error("").fault for error in (TooFine, TooLarge))
+"""Faults of an image that the target does not allow for."""
 
-_SAME_FOR_EVER = frozenset(error.fault for error in (BadSlide, UnsupportedSlide))
+_SLIDE_FAULTS = frozenset(error("").fault for error in (BadSlide, UnsupportedSlide))
+"""Faults of a file that is not a readable slide."""
 
 
 def retry_time(outcome: Outcome, failures: int, now: float) -> float | None:
-    """When a slide that failed is due again, in seconds since the epoch; None: only if asked for.
+    """Return when a failed slide is due again, in seconds since the epoch; None for never.
 
-    failures: how many runs in a row it has failed in, this one too.
+    Args:
+        failures: runs in a row in which it failed, this one included.
     """
-    if lasting(outcome):
+    if is_permanent(outcome):
         return None
-    return now + DISTANCES[min(max(failures, 1), len(DISTANCES)) - 1]
+    return now + DELAYS[min(max(failures, 1), len(DELAYS)) - 1]
 
 
-def lasting(outcome: Outcome) -> bool:
-    """Whether the slide itself is at fault, so that no later try can go better.
+def is_permanent(outcome: Outcome) -> bool:
+    """Return whether the slide itself is at fault, so that no retry can succeed.
 
-    That is so for an image that cannot be as asked for, and for a whole file
-    which is the one listed, by its md5, and yet no slide that can be read.
+    This holds for an image that the target does not allow for. It holds also for a whole
+    file that has the md5 listed, and yet is not a readable slide.
     """
     return any(
-        attempt.fault in _SAME_FOR_ALL
+        attempt.fault in _UNFIT_FAULTS
         or (
             attempt.source == "whole"
-            and attempt.fault in _SAME_FOR_EVER
+            and attempt.fault in _SLIDE_FAULTS
             and outcome.slide.md5 is not None
         )
         for attempt in outcome.attempts
     )
 
 
-def moments(now: float | None) -> dict[str, str | None]:
-    """The parameters of READY; without a time no slide is ready."""
+def _ready_values(now: float | None) -> dict[str, str | None]:
+    """Return the parameters of _READY; without a time no slide is ready."""
     return {
         "now": None if now is None else timestamp(now),
-        "absurd": None if now is None else timestamp(now + max(DISTANCES)),
+        "absurd": None if now is None else timestamp(now + max(DELAYS)),
     }
 
 
-class Due(Iterable[Slide]):
-    """Slides that were due at one moment, each read when it comes to it.
+class DueSlides(Iterable[Slide]):
+    """Slides that were due at one moment, by rank, each batch read when it is reached.
 
-    Between two of them all may be written; all may be gone through again.
+    The catalogue may be written meanwhile. The slides may be iterated over again.
     """
 
-    def __init__(self, ranks: array[int], slides: Callable[[array[int]], Iterator[Slide]]) -> None:
+    def __init__(self, ranks: array[int], read: Callable[[array[int]], Iterator[Slide]]) -> None:
         self._ranks = ranks
-        self._slides = slides
+        self._read = read
 
     def __len__(self) -> int:
         return len(self._ranks)
 
     def __iter__(self) -> Iterator[Slide]:
-        return self._slides(self._ranks)
-
-
-def ranks(
-    connection: sqlite3.Connection,
-    *,
-    retry_failed: bool,
-    now: float | None,
-    limit: int | None,
-    only: Collection[str] | None,
-) -> array[int]:
-    """Ranks of the slides to fetch: of the pending ones, then of the failed ones whose time is.
-
-    only: file names, of which alone they are. Eight bytes each, so that all of a
-    large sample may be due. Goes by status, not by rank, which would have it look
-    at every slide that is done.
-    """
-    named = "" if only is None else "AND file_name IN (SELECT value FROM json_each(:names))"
-    found = array("q")
-    for status, condition in (("pending", ""), ("failed", f"AND (:all OR {READY})")):
-        rows = connection.execute(
-            "SELECT rank FROM images CROSS JOIN sample USING (file_name) "
-            f"WHERE status = :status {condition} {named} ORDER BY rank LIMIT :left",
-            {
-                "status": status,
-                "all": retry_failed,
-                "left": -1 if limit is None else limit - len(found),
-                "names": None if only is None else json.dumps([*only]),
-                **moments(now),
-            },
-        )
-        found.extend(rank for (rank,) in rows)
-    return found
-
-
-def count(connection: sqlite3.Connection, *, retry_failed: bool, now: float | None) -> int:
-    """How many slides have such ranks, without a limit."""
-    sql = (
-        "SELECT count(*) FROM images WHERE status = 'pending' "
-        f"OR (status = 'failed' AND (:all OR {READY}))"
-    )
-    (found,) = connection.execute(sql, {"all": retry_failed, **moments(now)}).fetchone()
-    return int(found)
-
-
-def slides(connection: sqlite3.Connection, wanted: array[int], path: Path) -> Iterator[Slide]:
-    """The sampled slides of these ranks, in this order. Between two of them all may be written.
-
-    Raises Damaged, of the catalogue at `path`, if there is none of a rank.
-    """
-    columns = ", ".join(SLIDE_COLUMNS)
-    for start in range(0, len(wanted), _AT_ONCE):
-        batch = wanted[start : start + _AT_ONCE]
-        rows = connection.execute(
-            f"SELECT rank, {columns} FROM sample CROSS JOIN slides USING (file_name) "
-            f"WHERE rank IN ({', '.join('?' * len(batch))})",
-            batch,
-        )
-        found = {rank: _slide(row) for rank, *row in rows}
-        if len(found) < len(batch):
-            raise Damaged(f"{path} says nothing of a slide that is sampled; {WAY_OUT}")
-        yield from (found[rank] for rank in batch)
-
-
-def _slide(row: Iterable[Any]) -> Slide:
-    values = dict(zip(SLIDE_COLUMNS, row, strict=True))
-    if values["kind"] is not None:
-        values["kind"] = Kind(values["kind"])
-    return Slide(**values)
+        return self._read(self._ranks)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """The sample in numbers, those of the failed slides by when they are tried again.
+class StatusCounts:
+    """Sampled slides by status, the failed ones by when they are retried.
 
-    due: by the next run. later: not yet; next: when the first of them is due
-    (ISO 8601, UTC). never: only with --retry-failed. unfit: of these, those that
-    cannot be had as they are asked for, but at another resolution.
+    Attributes:
+        due: failed slides that the next run retries.
+        later: failed slides that are retried later.
+        next: when the first of those is due; ISO 8601, UTC.
+        never: failed slides that only --retry-failed retries.
+        unfit: those of them that another target might allow for.
     """
 
     pending: int
@@ -196,95 +129,175 @@ class Standing:
         return self.pending + self.done + self.failed
 
 
-_UNFIT = """(
+_IS_UNFIT = """(
     SELECT fault FROM attempts WHERE attempts.file_name = images.file_name
     ORDER BY attempt DESC LIMIT 1
 ) = 'too fine'"""
 
 
-def unfinished(connection: sqlite3.Connection, file_ids: Iterable[str]) -> set[str]:
-    """Those of the ids whose slides are pending, or failed and to be tried again by itself."""
-    sql = (
-        "SELECT count(*) FROM slides JOIN images USING (file_name) WHERE file_id = ? "
-        "AND (status = 'pending' OR (status = 'failed' AND retry_at IS NOT NULL))"
-    )
-    return {name for name in file_ids if connection.execute(sql, (name,)).fetchone()[0]}
+class Queue(Part):
+    """The slides to fetch, and the outcome of fetching them."""
 
+    def due(
+        self,
+        *,
+        retry_failed: bool,
+        now: float | None = None,
+        limit: int | None = None,
+        only: Collection[str] | None = None,
+    ) -> DueSlides:
+        """Return the slides to fetch: pending ones by rank, then failed ones to retry by rank.
 
-def standing(connection: sqlite3.Connection, now: float) -> Standing:
-    """Counts the sample, quickly however large it is."""
-    by_status = dict(
-        connection.execute("SELECT status, count(*) FROM images GROUP BY status").fetchall()
-    )
-    row = connection.execute(
-        f"SELECT count(*) FILTER (WHERE {READY}), count(*) FILTER (WHERE NOT {READY}), "
-        f"min(retry_at) FILTER (WHERE NOT {READY}), count(*) FILTER (WHERE retry_at IS NULL), "
-        f"count(*) FILTER (WHERE retry_at IS NULL AND {_UNFIT}) "
-        "FROM images WHERE status = 'failed'",
-        moments(now),
-    ).fetchone()
-    return Standing(by_status.get("pending", 0), by_status.get("done", 0), *row)
+        Withdrawn and superseded slides that were never tried are included, since their
+        files are often still available. The ranks take eight bytes for each slide.
 
+        Args:
+            retry_failed: whether to include all failed slides.
+            now: the time by which other failed slides must be due; None for none of them.
+            only: file names to choose from.
+        """
+        named = "" if only is None else "AND file_name IN (SELECT value FROM json_each(:names))"
+        found = array("q")
+        with self._database.reading() as connection:
+            for status, condition in (("pending", ""), ("failed", f"AND (:all OR {_READY})")):
+                # By status, not by rank: that would go through every slide that is done.
+                rows = connection.execute(
+                    "SELECT rank FROM images CROSS JOIN sample USING (file_name) "
+                    f"WHERE status = :status {condition} {named} ORDER BY rank LIMIT :left",
+                    {
+                        "status": status,
+                        "all": retry_failed,
+                        "left": -1 if limit is None else limit - len(found),
+                        "names": None if only is None else json.dumps([*only]),
+                        **_ready_values(now),
+                    },
+                )
+                found.extend(rank for (rank,) in rows)
+        return DueSlides(found, self._slides)
 
-def last_attempt(connection: sqlite3.Connection) -> int:
-    """Return the number of the last try, 0 if there was none."""
-    (last,) = connection.execute("SELECT coalesce(max(attempt), 0) FROM attempts").fetchone()
-    return int(last)
+    def _slides(self, ranks: array[int]) -> Iterator[Slide]:
+        """Yield the sampled slides of these ranks. Raises Damaged if one is missing."""
+        columns = ", ".join(SLIDE_COLUMNS)
+        for start in range(0, len(ranks), _BATCH):
+            batch = ranks[start : start + _BATCH]
+            with self._database.reading() as connection:
+                rows = connection.execute(
+                    f"SELECT rank, {columns} FROM sample CROSS JOIN slides USING (file_name) "
+                    f"WHERE rank IN ({', '.join('?' * len(batch))})",
+                    batch,
+                )
+                found = {rank: slide_of(row) for rank, *row in rows}
+            if len(found) < len(batch):
+                raise Damaged(f"{self._database.path} lacks a slide that is sampled; {REMEDY}")
+            yield from (found[rank] for rank in batch)
 
+    def count(self, *, retry_failed: bool, now: float | None = None) -> int:
+        """Return how many slides are due, without reading which."""
+        sql = (
+            "SELECT count(*) FROM images WHERE status = 'pending' "
+            f"OR (status = 'failed' AND (:all OR {_READY}))"
+        )
+        with self._database.reading() as connection:
+            values = {"all": retry_failed, **_ready_values(now)}
+            (found,) = connection.execute(sql, values).fetchone()
+        return int(found)
 
-def denied_since(connection: sqlite3.Connection, attempt: int) -> bool:
-    """Return whether a later try met a 403 or 404 for a slide that is listed."""
-    (found,) = connection.execute(
-        # Crossed, so that SQLite goes through the later tries alone.
-        "SELECT EXISTS (SELECT 1 FROM attempts CROSS JOIN slides USING (file_name) "
-        "WHERE attempt > ? AND fault IN (?, ?) AND +upstream IN ('current', 'changed'))",
-        (attempt, Refused.fault, NotFound.fault),
-    ).fetchone()
-    return bool(found)
+    def unfinished(self, file_ids: Iterable[str]) -> set[str]:
+        """Return those of the file_ids whose slides are pending, or failed and to be retried."""
+        sql = (
+            "SELECT count(*) FROM slides JOIN images USING (file_name) WHERE file_id = ? "
+            "AND (status = 'pending' OR (status = 'failed' AND retry_at IS NOT NULL))"
+        )
+        with self._database.reading() as connection:
+            return {name for name in file_ids if connection.execute(sql, (name,)).fetchone()[0]}
 
+    def status_counts(self, now: float) -> StatusCounts:
+        """Return the sample in numbers, quickly however large it is."""
+        with self._database.reading() as connection:
+            by_status = dict(
+                connection.execute("SELECT status, count(*) FROM images GROUP BY status").fetchall()
+            )
+            row = connection.execute(
+                f"SELECT count(*) FILTER (WHERE {_READY}), count(*) FILTER (WHERE NOT {_READY}), "
+                f"min(retry_at) FILTER (WHERE NOT {_READY}), "
+                "count(*) FILTER (WHERE retry_at IS NULL), "
+                f"count(*) FILTER (WHERE retry_at IS NULL AND {_IS_UNFIT}) "
+                "FROM images WHERE status = 'failed'",
+                _ready_values(now),
+            ).fetchone()
+        return StatusCounts(by_status.get("pending", 0), by_status.get("done", 0), *row)
 
-def record(connection: sqlite3.Connection, outcome: Outcome, run: int, now: float) -> None:
-    """Notes attempts, result and the run's sums within the transaction that is open."""
-    name = outcome.slide.file_name
-    fetched = sum(attempt.bytes_fetched for attempt in outcome.attempts)
-    _add_attempts(connection, name, run, outcome.attempts)
-    connection.execute(
-        "UPDATE images SET attempts = attempts + 1, bytes_fetched = ?, seconds = ? "
-        "WHERE file_name = ?",
-        (fetched, sum(attempt.seconds for attempt in outcome.attempts), name),
-    )
-    if outcome.picture is None:
-        _set_failed(connection, outcome, now)
-    else:
-        _set_picture(connection, name, outcome.picture, now)
-    column = "failed" if outcome.picture is None else "done"
-    connection.execute(
-        f"UPDATE runs SET {column} = {column} + 1, bytes = bytes + ? WHERE run = ?",
-        (fetched, run),
-    )
+    def last_attempt(self) -> int:
+        """Return the number of the last attempt, 0 if there was none."""
+        with self._database.reading() as connection:
+            (last,) = connection.execute(
+                "SELECT coalesce(max(attempt), 0) FROM attempts"
+            ).fetchone()
+        return int(last)
 
+    def was_denied_since(self, attempt: int) -> bool:
+        """Return whether a later attempt met a 403 or 404 for a slide that is listed."""
+        with self._database.reading() as connection:
+            (found,) = connection.execute(
+                # Crossed, so that SQLite goes through the later attempts alone.
+                "SELECT EXISTS (SELECT 1 FROM attempts CROSS JOIN slides USING (file_name) "
+                "WHERE attempt > ? AND fault IN (?, ?) AND +upstream IN ('current', 'changed'))",
+                (attempt, Refused("").fault, NotFound("").fault),
+            ).fetchone()
+        return bool(found)
 
-def _set_failed(connection: sqlite3.Connection, outcome: Outcome, now: float) -> None:
-    """What the GDC no longer lists is probably gone: it is not tried again by itself."""
-    name = outcome.slide.file_name
-    failures, upstream = connection.execute(
-        "SELECT failures + 1, upstream FROM images JOIN slides USING (file_name) "
-        "WHERE file_name = ?",
-        (name,),
-    ).fetchone()
-    again = retry_time(outcome, failures, now)
-    if again is not None and upstream in ("superseded", "withdrawn"):
-        again = None
-    connection.execute(
-        "UPDATE images SET status = ?, error = ?, failures = ?, retry_at = ? WHERE file_name = ?",
-        (
-            Status.FAILED,
-            _error(outcome.attempts),
-            failures,
-            None if again is None else timestamp(again),
-            name,
-        ),
-    )
+    def record(self, outcome: Outcome, run: int, now: float) -> None:
+        """Record the outcome of a sampled slide, its attempts and the run's sums.
+
+        A picture makes the slide done. Without one it is failed, and an older picture's
+        columns stay.
+        """
+        name, picture = outcome.slide.file_name, outcome.picture
+        fetched = sum(attempt.bytes_fetched for attempt in outcome.attempts)
+        with self._database.change() as connection:
+            attempts, failures, upstream = connection.execute(
+                "SELECT attempts + 1, failures + 1, upstream "
+                "FROM images JOIN slides USING (file_name) WHERE file_name = ?",
+                (name,),
+            ).fetchone()
+            tables(connection).table("attempts").insert_all(
+                _attempt_row(name, run, attempt) for attempt in outcome.attempts
+            )
+            row = {
+                "file_name": name,
+                "attempts": attempts,
+                "bytes_fetched": fetched,
+                "seconds": sum(attempt.seconds for attempt in outcome.attempts),
+            }
+            if picture is None:
+                # A slide that is no longer listed is probably gone.
+                listed = upstream not in ("superseded", "withdrawn")
+                again = retry_time(outcome, failures, now) if listed else None
+                row |= {
+                    "status": Status.FAILED,
+                    "error": _error(outcome.attempts),
+                    "failures": failures,
+                    "retry_at": None if again is None else timestamp(again),
+                }
+            else:
+                row |= {"status": Status.DONE, "error": None, "failures": 0, "retry_at": None}
+                row |= picture_row(name, picture, now)
+                connection.execute(
+                    "UPDATE slides SET upstream = 'current' "
+                    "WHERE file_name = ? AND upstream = 'changed'",
+                    (name,),
+                )
+            write_images(connection, [row])
+            column = "failed" if picture is None else "done"
+            connection.execute(
+                f"UPDATE runs SET {column} = {column} + 1, bytes = bytes + ? WHERE run = ?",
+                (fetched, run),
+            )
+
+    def requeue(self, names: Sequence[str]) -> None:
+        """Make sampled slides pending again, as their images are lost or damaged."""
+        with self._database.change() as connection:
+            connection.executemany(f"{REQUEUE} file_name = ?", ((name,) for name in names))
 
 
 def _error(attempts: Sequence[Attempt]) -> str:
@@ -292,55 +305,15 @@ def _error(attempts: Sequence[Attempt]) -> str:
     return "; ".join(faults) or "no source was tried"
 
 
-def _add_attempts(
-    connection: sqlite3.Connection, name: str, run: int, attempts: Sequence[Attempt]
-) -> None:
-    connection.executemany(
-        "INSERT INTO attempts (run, file_name, source, started, seconds, bytes, requests, "
-        "fault, message) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            (
-                run,
-                name,
-                attempt.source,
-                timestamp(attempt.started),
-                attempt.seconds,
-                attempt.bytes_fetched,
-                attempt.requests,
-                attempt.fault,
-                attempt.message,
-            )
-            for attempt in attempts
-        ),
-    )
-
-
-def _set_picture(connection: sqlite3.Connection, name: str, picture: Picture, now: float) -> None:
-    values = {
-        "status": Status.DONE,
-        "error": None,
-        "failures": 0,
-        "retry_at": None,
-        "source": picture.source,
-        "level": picture.level,
-        "level_downsample": picture.level_downsample,
-        "base_mpp": picture.mpp.value,
-        "mpp_source": picture.mpp.source,
-        "mpp_x": picture.mpp_x,
-        "mpp_y": picture.mpp_y,
-        "width": picture.size.width,
-        "height": picture.size.height,
-        "path": picture.path,
-        "bytes": picture.bytes,
-        "sha256": picture.sha256,
-        "fetched_at": timestamp(now),
-        "patched_tiles": picture.patched_tiles,
+def _attempt_row(name: str, run: int, attempt: Attempt) -> dict[str, object]:
+    return {
+        "run": run,
+        "file_name": name,
+        "source": attempt.source,
+        "started": timestamp(attempt.started),
+        "seconds": attempt.seconds,
+        "bytes": attempt.bytes_fetched,
+        "requests": attempt.requests,
+        "fault": attempt.fault,
+        "message": attempt.message,
     }
-    connection.execute(
-        f"UPDATE images SET {', '.join(f'{column} = ?' for column in values)} WHERE file_name = ?",
-        (*values.values(), name),
-    )
-    connection.execute(
-        "UPDATE slides SET upstream = 'current' WHERE file_name = ? AND upstream = 'changed'",
-        (name,),
-    )

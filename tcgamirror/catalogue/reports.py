@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from tcgamirror.catalogue.database import connect, translated, translation
+from tcgamirror.catalogue.database import Part, connect, translate_errors, translation
+from tcgamirror.catalogue.images import Value
+from tcgamirror.catalogue.listing import last_release
 from tcgamirror.model.errors import BadQuery, NoMemory, UsageError
 from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat
 
-Value = str | int | float | bytes | None
+Cell = Value | bytes
+"""One value of a query's answer."""
 
 LAST_RUNS = 5
 
@@ -117,21 +120,104 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class QueryResult:
     """The answer to a query; rows can be read once."""
 
     columns: tuple[str, ...]
-    rows: Iterator[tuple[Value, ...]] = field(repr=False)
+    rows: Iterator[tuple[Cell, ...]] = field(repr=False)
 
 
-def last_release(connection: sqlite3.Connection) -> str | None:
-    """The release of the listing merged last."""
-    row = connection.execute("SELECT release FROM releases ORDER BY merge DESC LIMIT 1").fetchone()
-    return None if row is None else str(row[0])
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that one listing changed about one slide. detail: what from and to, if known."""
+
+    what: str
+    file_name: str
+    detail: str | None
 
 
-def counts(connection: sqlite3.Connection) -> Counts:
-    """All that `status` tells."""
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """One listing that was merged.
+
+    merge: its number, from 1. merged_at: ISO 8601, UTC. listed: slides in it.
+    counts: by what it did, without what it did not.
+    """
+
+    merge: int
+    release: str
+    merged_at: str
+    listed: int
+    counts: dict[str, int]
+
+
+class Reports(Part):
+    """What people and commands read of a catalogue."""
+
+    def counts(self) -> Counts:
+        """Return the mirror in numbers."""
+        with self._database.reading() as connection:
+            return _counts(connection)
+
+    def show(self, name: str) -> dict[str, object]:
+        """Return all that is known of one slide and its image.
+
+        The columns are those of the view `mirror` for a sampled slide, else of `slides`.
+        `former_ids`, `changes` and `tries` follow, as lists, the oldest first.
+
+        Args:
+            name: a file_id (also a former one), file name, barcode, or image's name or path.
+
+        Raises:
+            UsageError: if no slide has that name, or several have.
+        """
+        with self._database.reading() as connection:
+            return _show(connection, name)
+
+    def query(self, sql: str) -> QueryResult:
+        """Run one reading statement on a connection of its own, closed after the last row.
+
+        Raises:
+            BadQuery: SQL that is wrong or would write. Iterating may raise it too.
+            NoMemory: the query needs more than MOST_QUERY_BYTES. Iterating may raise it too.
+        """
+        return _query(self._database.path, sql)
+
+    def merges(self, since: str | None = None) -> list[Merge]:
+        """Return the listings merged, the oldest first.
+
+        Args:
+            since: a release; only listings merged after the first of that release are returned.
+
+        Raises:
+            UsageError: for a release that was never merged.
+        """
+        with self._database.reading() as connection:
+            after = 0 if since is None else _number(connection, since)
+            rows = connection.execute(
+                f"SELECT merge, release, merged_at, listed, {', '.join(COUNTED)} FROM releases "
+                "WHERE merge > ? ORDER BY merge",
+                (after,),
+            )
+            return [
+                Merge(
+                    merge,
+                    release,
+                    merged_at,
+                    listed,
+                    {what: count for what, count in zip(COUNTED, counts, strict=True) if count},
+                )
+                for merge, release, merged_at, listed, *counts in rows
+            ]
+
+    def changes(self, merge: int) -> list[Change]:
+        """Return what the listing of that number changed, in its order."""
+        sql = "SELECT what, file_name, detail FROM changes WHERE merge = ? ORDER BY change"
+        with self._database.reading() as connection:
+            return [Change(*row) for row in connection.execute(sql, (merge,))]
+
+
+def _counts(connection: sqlite3.Connection) -> Counts:
     # Nearly all are listed: those that are not are counted, and SQLite counts all by pages.
     (known,) = connection.execute("SELECT count(*) FROM slides").fetchone()
     (gone,) = connection.execute(
@@ -195,7 +281,7 @@ def _by_project(connection: sqlite3.Connection) -> Iterator[ProjectCount]:
     yield from (count for count in counts if count.project is None)
 
 
-def show(connection: sqlite3.Connection, name: str) -> dict[str, object]:
+def _show(connection: sqlite3.Connection, name: str) -> dict[str, object]:
     """All that is known of the slide of that file_id, barcode or file name, also of its image.
 
     The columns of the view `mirror` if it is sampled, of `slides` if not, then
@@ -266,14 +352,14 @@ def _dicts(connection: sqlite3.Connection, sql: str, file_name: str) -> list[dic
     return [dict(zip(columns, row, strict=True)) for row in cursor]
 
 
-def query(path: Path, sql: str) -> Rows:
+def _query(path: Path, sql: str) -> QueryResult:
     """Run one reading statement on a connection of its own, closed after the last row.
 
     Raises:
         BadQuery: SQL that is wrong or would write. Iterating may raise it too.
         NoMemory: the query needs more than MOST_QUERY_BYTES; iterating may raise it too.
     """
-    with translated(path):
+    with translate_errors(path):
         connection = connect(path, read_only=True)
     connection.execute("PRAGMA query_only = 1")
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_VALUE_BYTES)
@@ -283,10 +369,10 @@ def query(path: Path, sql: str) -> Rows:
     connection.set_progress_handler(lambda: 0, _STEPS_BETWEEN_SIGNALS)
     rows = _run(path, connection, sql)
     columns = next(rows)
-    return Rows(columns=tuple(map(str, columns)), rows=rows)
+    return QueryResult(columns=tuple(map(str, columns)), rows=rows)
 
 
-def _run(path: Path, connection: sqlite3.Connection, sql: str) -> Iterator[tuple[Value, ...]]:
+def _run(path: Path, connection: sqlite3.Connection, sql: str) -> Iterator[tuple[Cell, ...]]:
     """The columns' names first, then the rows."""
     try:
         cursor = connection.execute(sql)
@@ -326,58 +412,6 @@ def _authorized(
     if action == sqlite3.SQLITE_PRAGMA and (first or "").lower() in _READING_PRAGMAS:
         return sqlite3.SQLITE_OK
     return sqlite3.SQLITE_DENY
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One thing that one listing changed about one slide. detail: what from and to, if known."""
-
-    what: str
-    file_name: str
-    detail: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Merge:
-    """One listing that was merged.
-
-    merge: its number, from 1. merged_at: ISO 8601, UTC. listed: slides in it.
-    counts: by what it did, without what it did not.
-    """
-
-    merge: int
-    release: str
-    merged_at: str
-    listed: int
-    counts: dict[str, int]
-
-
-def merges(connection: sqlite3.Connection, since: str | None) -> list[Merge]:
-    """The listings merged, the oldest first; only those after the first of release `since`."""
-    after = 0 if since is None else _number(connection, since)
-    rows = connection.execute(
-        f"SELECT merge, release, merged_at, listed, {', '.join(COUNTED)} FROM releases "
-        "WHERE merge > ? ORDER BY merge",
-        (after,),
-    )
-    return [
-        Merge(
-            merge,
-            release,
-            merged_at,
-            listed,
-            {what: count for what, count in zip(COUNTED, counts, strict=True) if count},
-        )
-        for merge, release, merged_at, listed, *counts in rows
-    ]
-
-
-def changes(connection: sqlite3.Connection, merge: int) -> list[Change]:
-    """What the listing of that number changed, in its order."""
-    rows = connection.execute(
-        "SELECT what, file_name, detail FROM changes WHERE merge = ? ORDER BY change", (merge,)
-    )
-    return [Change(*row) for row in rows]
 
 
 def _number(connection: sqlite3.Connection, since: str) -> int:

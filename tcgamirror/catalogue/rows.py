@@ -1,33 +1,20 @@
-"""The catalogue's SQL for carrying it elsewhere: a slide's rows out of it, others' rows into it."""
+"""Rows of one catalogue in another: one slide's out of it, a whole mirror's into it."""
 
 from __future__ import annotations
 
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Protocol, cast
+from operator import itemgetter
+from typing import Protocol
 
-from tcgamirror.catalogue import database, listing
-from tcgamirror.catalogue.database import Journal, transaction
+from tcgamirror.catalogue import listing
+from tcgamirror.catalogue.database import Part, set_facts, transaction
+from tcgamirror.catalogue.images import STATUS_COLUMNS, Row, Value, write_images
 from tcgamirror.model.errors import ListingShrunk
-from tcgamirror.model.slide import Kind, Slide, Status, Upstream
-
-Value = str | int | float | None
-Row = Mapping[str, Value]
-"""One row by column names."""
-
-PICTURE = (
-    *("source", "level", "level_downsample", "base_mpp", "mpp_source", "mpp_x", "mpp_y"),
-    *("width", "height", "path", "bytes", "sha256", "fetched_at", "patched_tiles"),
-)
-"""Columns of `images` that tell of an image and stay while its slide is pending again."""
-
-COURSE = ("status", "attempts", "bytes_fetched", "seconds", "error", "failures", "retry_at")
-"""Columns of `images` that tell what came of the slide."""
+from tcgamirror.model.slide import Status, Upstream
 
 SLIDE = (
     *("file_name", "file_id", "md5", "size", "kind", "project_id", "primary_site"),
@@ -45,16 +32,20 @@ _DATA_RELEASE = re.compile(r"Data Release ([0-9]{1,6})\.([0-9]{1,6})\b")
 
 CHANGE = ("release", "file_name", "what", "detail", "merge")
 _SAMPLED = ("file_name", "rank", "sampled_at", "release")
-_FRESH: Row = {**dict.fromkeys(COURSE), "status": Status.PENDING, "attempts": 0, "failures": 0}
+_FRESH: Row = {
+    **dict.fromkeys(STATUS_COLUMNS),
+    **{"status": Status.PENDING, "attempts": 0, "failures": 0},
+}
 ATTEMPT = ("source", "started", "seconds", "bytes", "requests", "fault", "message")
 
 
 @dataclass(frozen=True, slots=True)
-class Having:
-    """What a mirror has of a sampled slide.
+class ImageState:
+    """What is recorded of a sampled slide and its image.
 
-    md5: of the slide as it is listed. path, sha256, fetched_at: of its image,
-    None if it never had one.
+    Attributes:
+        md5: of the slide, as it is listed.
+        path: of the image; None, as sha256 and fetched_at, if there never was one.
     """
 
     md5: str | None
@@ -65,110 +56,115 @@ class Having:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """An image from elsewhere and its row. differs: of another file than is listed here."""
+class ReceivedImage:
+    """An image of another mirror, and its row there.
+
+    Attributes:
+        differs: whether it shows another file than the one listed here.
+        attempts: rows of the attempts made there.
+    """
 
     row: Row
     differs: bool
     attempts: Iterable[Row]
 
 
-class Theirs(Protocol):
-    """Another catalogue, row by row, every value of it checked."""
+class RemoteCatalogue(Protocol):
+    """Another mirror's catalogue, row by row, with every value validated."""
 
     def rows(self, table: str) -> Iterator[Row]:
-        """All of a table, in the order in which they were written."""
+        """Yield all rows of a table, in the order in which they were written."""
 
     def listed(self) -> Iterator[Row]:
-        """Every slide that the last listing has, in its order."""
+        """Yield every slide of the last listing, in its order."""
 
     def sampled(self) -> Iterator[Row]:
-        """Columns of `sample` and `images` of each sampled slide, by rank."""
+        """Yield columns of `sample` and `images` of each sampled slide, by rank."""
 
     def told_of_sample(self) -> Mapping[str, str]:
-        """Facts that are true of exactly this sample."""
+        """Return facts that are true of exactly this sample."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlideRows:
-    """All that a catalogue says of one slide and its image, but for its history."""
+    """All that a catalogue records of one slide and its image, but for its history."""
 
     slide: Row
     former_ids: tuple[str, ...]
     image: Row
 
 
-# Out of a catalogue ----------------------------------------------------------------
+class Rows(Part):
+    """Rows exchanged with other catalogues."""
 
+    def slide(self, name: str) -> SlideRows | None:
+        """Return a sampled slide's rows; None if it is not sampled."""
+        with self._database.reading() as connection:
+            slides = dicts(connection, "SELECT * FROM slides WHERE file_name = ?", name)
+            images = dicts(connection, "SELECT * FROM images WHERE file_name = ?", name)
+            if not slides or not images:
+                return None
+            sql = "SELECT file_id FROM former_ids WHERE file_name = ?"
+            former = tuple(file_id for (file_id,) in connection.execute(sql, (name,)))
+        return SlideRows(slides[0], former, images[0])
 
-@contextmanager
-def reading_copy(source: Path, copy: Path) -> Iterator[None]:
-    """As `database.translated`, where the catalogue at `source` is read in a copy of it.
+    def replace(self, rows: SlideRows) -> None:
+        """Replace what is recorded of one slide."""
+        with self._database.change() as connection:
+            put_slides(connection, [rows.slide])
+            put_former_ids(
+                connection, [(file_id, str(rows.slide["file_name"])) for file_id in rows.former_ids]
+            )
+            write_images(connection, [rows.image])
 
-    What is damaged in the copy is so in the source. Raises Damaged for values that are none, too.
-    """
-    try:
-        yield
-    except (sqlite3.Error, ValueError) as error:
-        if isinstance(error, ValueError) or database.tells_of_damage(error):
-            raise database.damaged(source, error) from error
-        own = database.translation(copy, error, getattr(error, "sqlite_errorcode", 0))
-        if own is None:
-            raise
-        raise own from error
+    def merge(self, remote: RemoteCatalogue) -> None:
+        """Merge another catalogue's listing and sample; no image is recorded yet.
 
+        A listing that continues the one here is taken over with its history. A listing of
+        another history, as a rebuilt catalogue has, is merged as a refresh would merge it, if
+        it is newer. Otherwise the listing here stays, and sampled slides that it lacks are
+        added as unlisted. An empty sample takes over the other's facts about its sample.
+        """
+        with self._database.reading() as connection:
+            _merge(connection, remote)
 
-def copy_to(connection: sqlite3.Connection, source: Path, path: Path) -> None:
-    """Make a consistent copy at `path`, one file without a journal, whatever others write.
+    def image_states(self) -> dict[str, ImageState]:
+        """Return what is recorded of each sampled slide's image, by file name."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT file_name, md5, status, path, sha256, fetched_at "
+                "FROM images JOIN slides USING (file_name)"
+            )
+            return {
+                name: ImageState(md5, Status(status), *image) for name, md5, status, *image in rows
+            }
 
-    Raises Damaged, which names `source`, the connection's file, if SQLite cannot read it.
-    """
-    with (
-        reading_copy(source, path),
-        closing(sqlite3.connect(path, isolation_level=None)) as copy,
-    ):
-        connection.backup(copy)
-        copy.execute(f"PRAGMA journal_mode = {Journal.DELETE}").fetchone()
+    def add_images(self, images: Iterable[ReceivedImage], run: int) -> None:
+        """Record images that lie in their places now.
 
-
-def rows_of(connection: sqlite3.Connection, name: str) -> SlideRows | None:
-    """A sampled slide's rows; None if it is not sampled."""
-    slides = dicts(connection, "SELECT * FROM slides WHERE file_name = ?", name)
-    images = dicts(connection, "SELECT * FROM images WHERE file_name = ?", name)
-    if not slides or not images:
-        return None
-    former = connection.execute("SELECT file_id FROM former_ids WHERE file_name = ?", (name,))
-    return SlideRows(slides[0], tuple(file_id for (file_id,) in former), images[0])
+        An image of another file than the one listed leaves its slide pending.
+        """
+        with self._database.change() as connection:
+            for image in images:
+                name = str(image.row["file_name"])
+                row = {**image.row, "status": Status.PENDING} if image.differs else image.row
+                write_images(connection, [row])
+                _add_attempts(connection, name, run, image.attempts)
+                if image.differs:
+                    set_upstream(connection, name, Upstream.CHANGED)
+                elif row["status"] == Status.DONE:
+                    set_upstream(connection, name, Upstream.CURRENT)
+                connection.execute("UPDATE runs SET done = done + 1 WHERE run = ?", (run,))
 
 
 def dicts(connection: sqlite3.Connection, sql: str, *values: Value) -> list[dict[str, Value]]:
-    """The rows of an answer by column names."""
+    """Return the rows of an answer by column names."""
     cursor = connection.execute(sql, values)
     columns = [column[0] for column in cursor.description]
     return [dict(zip(columns, row, strict=True)) for row in cursor]
 
 
-def put_rows(connection: sqlite3.Connection, rows: SlideRows) -> None:
-    """Replaces what a copy of the catalogue says of one slide."""
-    put_slides(connection, [rows.slide])
-    put_former_ids(
-        connection, [(file_id, str(rows.slide["file_name"])) for file_id in rows.former_ids]
-    )
-    set_image(connection, rows.image, (*COURSE, *PICTURE))
-
-
-# Into a catalogue ------------------------------------------------------------------
-
-
-def take(connection: sqlite3.Connection, theirs: Theirs) -> None:
-    """Takes over another catalogue's listing and sample, and leaves all images to come.
-
-    A listing that goes on from the one here is taken over with its history. One of
-    another history, as a catalogue made anew has, is merged as a refresh would merge
-    it, if it is newer. Else the listing here stays, and only the sampled slides that
-    it lacks are added, as ones not listed. Where nothing was sampled here, the sample
-    is theirs, and what is told of theirs is told of it.
-    """
+def _merge(connection: sqlite3.Connection, theirs: RemoteCatalogue) -> None:
     ours = dicts(connection, "SELECT * FROM releases ORDER BY merge DESC LIMIT 1")
     merged = list(theirs.rows("releases"))
     ids = [_identity(row) for row in merged]
@@ -179,7 +175,11 @@ def take(connection: sqlite3.Connection, theirs: Theirs) -> None:
             _put_history(connection, theirs, merged[last:])
             _take_sample(connection, theirs)
         return
-    if merged and is_newer_listing(merged[-1], ours[0]) and _merge(connection, theirs, merged[-1]):
+    if (
+        merged
+        and is_newer_listing(merged[-1], ours[0])
+        and _merge_listing(connection, theirs, merged[-1])
+    ):
         return
     with transaction(connection):
         _take_sample(connection, theirs)
@@ -209,9 +209,9 @@ def is_newer_listing(theirs: Row, ours: Row) -> bool:
     return bool(numbers[1] and numbers[0] > numbers[1])
 
 
-def _merge(connection: sqlite3.Connection, theirs: Theirs, release: Row) -> bool:
+def _merge_listing(connection: sqlite3.Connection, theirs: RemoteCatalogue, release: Row) -> bool:
     """Merges the listing of another history; False for a manifest's of other slides."""
-    listed = map(_slide, theirs.listed())
+    listed = map(listing.slide_of, map(itemgetter(*listing.SLIDE_COLUMNS), theirs.listed()))
     with listing.arriving(connection, str(release["release"]), listed) as arrived:
         try:
             if not _DATA_RELEASE.match(str(release["release"])):
@@ -225,12 +225,7 @@ def _merge(connection: sqlite3.Connection, theirs: Theirs, release: Row) -> bool
     return True
 
 
-def _slide(row: Row) -> Slide:
-    values = cast(dict[str, Any], {name: row[name] for name in listing.SLIDE_COLUMNS})
-    return Slide(**{**values, "kind": None if values["kind"] is None else Kind(values["kind"])})
-
-
-def _take_sample(connection: sqlite3.Connection, theirs: Theirs) -> None:
+def _take_sample(connection: sqlite3.Connection, theirs: RemoteCatalogue) -> None:
     """Adds the sampled slides of another catalogue, also those that are not listed here."""
     sampled = {row["file_name"] for row in theirs.sampled()}
     _add_unlisted(connection, (row for row in theirs.rows("slides") if row["file_name"] in sampled))
@@ -240,8 +235,7 @@ def _take_sample(connection: sqlite3.Connection, theirs: Theirs) -> None:
     )
     there = {name for (name,) in connection.execute("SELECT file_name FROM sample")}
     if not there:
-        facts = [{"key": key, "value": value} for key, value in theirs.told_of_sample().items()]
-        insert(connection, "facts", ("key", "value"), facts, or_replace=True)
+        set_facts(connection, theirs.told_of_sample())
     _add_sampled(connection, (row for row in theirs.sampled() if row["file_name"] not in there))
 
 
@@ -281,7 +275,9 @@ def put_former_ids(connection: sqlite3.Connection, pairs: Iterable[tuple[str, st
     )
 
 
-def _put_history(connection: sqlite3.Connection, theirs: Theirs, releases: Sequence[Row]) -> None:
+def _put_history(
+    connection: sqlite3.Connection, theirs: RemoteCatalogue, releases: Sequence[Row]
+) -> None:
     """Adds listings merged elsewhere after those merged here, and what each changed."""
     (last,) = connection.execute("SELECT coalesce(max(merge), 0) FROM releases").fetchone()
     numbers = {row["merge"]: number for number, row in enumerate(releases, start=last + 1)}
@@ -307,16 +303,7 @@ def _add_unlisted(connection: sqlite3.Connection, slides: Iterable[Row]) -> None
     insert(connection, "slides", SLIDE, rows, or_ignore=True)
 
 
-def having(connection: sqlite3.Connection) -> dict[str, Having]:
-    """What there is of each sampled slide, by file name."""
-    rows = connection.execute(
-        "SELECT file_name, md5, status, path, sha256, fetched_at "
-        "FROM images JOIN slides USING (file_name)"
-    )
-    return {name: Having(md5, Status(status), *image) for name, md5, status, *image in rows}
-
-
-def replaces(theirs: Row, ours: Having | None) -> bool:
+def replaces(theirs: Row, ours: ImageState | None) -> bool:
     """Whether an image from elsewhere takes the place of what is here of its slide.
 
     Any image is better than none. One whose slide is to be fetched again replaces no
@@ -332,20 +319,6 @@ def replaces(theirs: Row, ours: Having | None) -> bool:
 def are_different(md5: Value, other: Value) -> bool:
     """Whether two files are known to differ."""
     return None not in (md5, other) and md5 != other
-
-
-def take_images(connection: sqlite3.Connection, images: Iterable[Taken], run: int) -> None:
-    """Notes images that have come. One of another file than the one listed stays pending."""
-    for image in images:
-        name = str(image.row["file_name"])
-        row = {**image.row, "status": Status.PENDING} if image.differs else image.row
-        set_image(connection, row, (*COURSE, *PICTURE))
-        _add_attempts(connection, name, run, image.attempts)
-        if image.differs:
-            set_upstream(connection, name, Upstream.CHANGED)
-        elif row["status"] == Status.DONE:
-            set_upstream(connection, name, Upstream.CURRENT)
-        connection.execute("UPDATE runs SET done = done + 1 WHERE run = ?", (run,))
 
 
 def _add_sampled(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
@@ -364,16 +337,7 @@ def _add_sampled(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
         waits = row["status"] == Status.DONE
         course = {**row, **_FRESH} if waits else row
         insert(connection, "sample", _SAMPLED, [{**row, "rank": rank}])
-        insert(connection, "images", ("file_name", *COURSE), [course])
-
-
-def set_image(connection: sqlite3.Connection, row: Row, columns: Sequence[str]) -> None:
-    """Sets columns of one slide's image."""
-    connection.execute(
-        f"UPDATE images SET {', '.join(f'{name} = :{name}' for name in columns)} "
-        "WHERE file_name = :file_name",
-        row,
-    )
+        insert(connection, "images", ("file_name", *STATUS_COLUMNS), [course])
 
 
 def set_upstream(connection: sqlite3.Connection, name: str, upstream: Upstream) -> None:
@@ -404,13 +368,13 @@ def insert(
     rows: Iterable[Row],
     *,
     or_ignore: bool = False,
-    or_replace: bool = False,
 ) -> None:
-    """Adds these columns of rows to a table.
+    """Insert these columns of rows into a table.
 
-    or_ignore: leaves alone what is there already. or_replace: removes it first.
+    Args:
+        or_ignore: whether to skip rows whose key is present.
     """
-    verb = "INSERT OR IGNORE" if or_ignore else "INSERT OR REPLACE" if or_replace else "INSERT"
+    verb = "INSERT OR IGNORE" if or_ignore else "INSERT"
     connection.executemany(
         f"{verb} INTO {table} ({', '.join(columns)}) VALUES ({_marks(columns)})", rows
     )

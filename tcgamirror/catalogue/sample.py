@@ -1,64 +1,129 @@
-"""The catalogue's SQL for the sample: what may be taken, and what was."""
+"""The sample: which slides may be sampled, in which order, and which are."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import filterfalse, islice
+from types import MappingProxyType
 
-from tcgamirror.catalogue.reports import last_release
+from tcgamirror.catalogue.database import Part, set_facts
+from tcgamirror.catalogue.listing import last_release
 from tcgamirror.model.sampling import By, Candidate, Order, Plan, arranged
-from tcgamirror.model.slide import Kind
+from tcgamirror.model.slide import Kind, Slide
 from tcgamirror.model.text import timestamp
+
+_NO_FACTS: Mapping[str, str] = MappingProxyType({})
 
 # Without the pluses SQLite would look up nearly every slide by way of an index.
 _LISTED = "FROM slides WHERE +upstream IN ('current', 'changed')"
 _IN_LISTING_ORDER = "ORDER BY +position"
 
 
-def candidates(connection: sqlite3.Connection) -> list[Candidate]:
-    """What the GDC lists now, in listing order."""
-    rows = connection.execute(
-        f"SELECT file_name, kind, project_id, primary_site {_LISTED} {_IN_LISTING_ORDER}"
-    )
-    return [
-        Candidate(name, None if kind is None else Kind(kind), project_id, site)
-        for name, kind, project_id, site in rows
-    ]
+class Sample(Part):
+    """The sampled slides, each with a rank that it keeps."""
+
+    def candidates(self) -> list[Candidate]:
+        """Return the slides that are listed now, in listing order."""
+        sql = f"SELECT file_name, kind, project_id, primary_site {_LISTED} {_IN_LISTING_ORDER}"
+        with self._database.reading() as connection:
+            return [
+                Candidate(name, None if kind is None else Kind(kind), project_id, site)
+                for name, kind, project_id, site in connection.execute(sql)
+            ]
+
+    def unlisted_projects(self, projects: Iterable[str]) -> list[str]:
+        """Return those of the projects that have no listed slide."""
+        sql = f"SELECT 1 {_LISTED} AND project_id = ? LIMIT 1"
+        with self._database.reading() as connection:
+            return [
+                name
+                for name in sorted(projects)
+                if connection.execute(sql, (name,)).fetchone() is None
+            ]
+
+    def order(self, plan: Plan, limit: int | None = None) -> list[str]:
+        """Return file names of candidates in the plan's order, see `sampling.ordered`."""
+        with self._database.reading() as connection:
+            return list(islice(_ordered(connection, plan, _LISTED), limit))
+
+    def unsampled(self, plan: Plan, limit: int | None = None) -> list[str]:
+        """Return file names of candidates that are not sampled yet, in the plan's order."""
+        with self._database.reading() as connection:
+            if plan.order is Order.STABLE and plan.by is By.NONE:
+                # A slide's place depends on no other slide, so sampled ones need no place.
+                others = f"{_LISTED} AND file_name NOT IN (SELECT file_name FROM sample)"
+                return list(islice(_ordered(connection, plan, others), limit))
+            sampled = {name for (name,) in connection.execute("SELECT file_name FROM sample")}
+            ordered = _ordered(connection, plan, _LISTED)
+            return list(islice(filterfalse(sampled.__contains__, ordered), limit))
+
+    def names(self) -> list[str]:
+        """Return file names of the sampled slides, by rank."""
+        with self._database.reading() as connection:
+            # Sorted: by the index of ranks, each slide would be read from another place.
+            rows = connection.execute("SELECT file_name FROM sample ORDER BY +rank")
+            return [file_name for (file_name,) in rows]
+
+    def slides(self) -> list[Slide]:
+        """Return the sampled slides by rank, with no more than names their images' paths."""
+        sql = (
+            "SELECT file_id, file_name, project_id FROM slides JOIN sample USING (file_name) "
+            "ORDER BY rank"
+        )
+        with self._database.reading() as connection:
+            return [
+                Slide(file_id=file_id, file_name=name, project_id=project_id)
+                for file_id, name, project_id in connection.execute(sql)
+            ]
+
+    def count(self) -> int:
+        """Return how many slides are sampled."""
+        with self._database.reading() as connection:
+            (count,) = connection.execute("SELECT count(*) FROM sample").fetchone()
+        return int(count)
+
+    def add(self, names: Sequence[str], now: float, facts: Mapping[str, str] = _NO_FACTS) -> None:
+        """Give known slides the next ranks, in this order; sampled ones keep their rank.
+
+        Rows are written by name, whatever their ranks. Every index but one then grows at
+        its end, and rows that are joined by name lie side by side.
+
+        Args:
+            now: seconds since the epoch.
+            facts: kept in the same transaction, in place of others of the same keys.
+        """
+        with self._database.change() as connection:
+            connection.execute("CREATE TEMP TABLE picked (place INTEGER PRIMARY KEY, file_name)")
+            connection.executemany(
+                "INSERT INTO temp.picked (file_name) SELECT ?1 "
+                "WHERE NOT EXISTS (SELECT 1 FROM sample WHERE file_name = ?1)",
+                ((name,) for name in dict.fromkeys(names)),
+            )
+            connection.execute("CREATE INDEX temp.picked_by_name ON picked (file_name)")
+            (last,) = connection.execute("SELECT coalesce(max(rank), 0) FROM sample").fetchone()
+            connection.execute(
+                "INSERT INTO sample (file_name, rank, sampled_at, release) "
+                "SELECT file_name, ? + place, ?, ? FROM temp.picked ORDER BY file_name",
+                (last, timestamp(now), last_release(connection)),
+            )
+            connection.execute(
+                "INSERT INTO images (file_name) "
+                "SELECT file_name FROM temp.picked ORDER BY file_name"
+            )
+            connection.execute("DROP TABLE temp.picked")
+            set_facts(connection, facts)
 
 
-def unlisted_projects(connection: sqlite3.Connection, projects: Iterable[str]) -> list[str]:
-    """Those of which the GDC lists no slide now."""
-    sql = f"SELECT 1 {_LISTED} AND project_id = ? LIMIT 1"
-    return [
-        name for name in sorted(projects) if connection.execute(sql, (name,)).fetchone() is None
-    ]
+def _ordered(connection: sqlite3.Connection, plan: Plan, listed: str) -> Iterator[str]:
+    """Yield file names in the plan's order.
 
-
-def order(connection: sqlite3.Connection, plan: Plan, most: int | None = None) -> list[str]:
-    """File names of what is listed and may be taken, the first to be taken first.
-
-    most: so many of them; None for all.
+    Args:
+        listed: SQL from FROM on, to which the plan's kinds and projects are added.
     """
-    return list(islice(_order(connection, plan, _LISTED), most))
-
-
-def fresh(connection: sqlite3.Connection, plan: Plan, most: int | None = None) -> list[str]:
-    """The same, without what is sampled already."""
-    if plan.order is Order.STABLE and plan.by is By.NONE:
-        # Each slide's place is its own there, so that what is sampled need not be placed.
-        unsampled = "file_name NOT IN (SELECT file_name FROM sample)"
-        return list(islice(_order(connection, plan, f"{_LISTED} AND {unsampled}"), most))
-    sampled = {name for (name,) in connection.execute("SELECT file_name FROM sample")}
-    unsampled_first = filterfalse(sampled.__contains__, _order(connection, plan, _LISTED))
-    return list(islice(unsampled_first, most))
-
-
-def _order(connection: sqlite3.Connection, plan: Plan, listed: str) -> Iterator[str]:
-    """listed: SQL from FROM on, which gives what may be taken but for the plan's own wishes."""
     values = list[str]()
     for column, wanted in (
-        # A slide of unknown kind may be taken only where all may.
+        # A slide of unknown kind may be sampled only where every kind may.
         ("kind", plan.kinds if len(plan.kinds) < len(Kind) else ()),
         ("project_id", plan.projects),
     ):
@@ -68,28 +133,3 @@ def _order(connection: sqlite3.Connection, plan: Plan, listed: str) -> Iterator[
     stratum = "NULL" if plan.by is By.NONE else plan.by
     slides = connection.execute(f"SELECT file_name, {stratum}, position {listed}", values)
     return arranged(slides, plan)
-
-
-def add(connection: sqlite3.Connection, names: Sequence[str], now: float) -> None:
-    """Gives slides the next ranks, within the transaction that is open.
-
-    They are written by name, whatever their ranks: every index but one then
-    grows at its end, and what is joined by name lies side by side.
-    """
-    connection.execute("CREATE TEMP TABLE picked (place INTEGER PRIMARY KEY, file_name)")
-    connection.executemany(
-        "INSERT INTO temp.picked (file_name) SELECT ?1 "
-        "WHERE NOT EXISTS (SELECT 1 FROM sample WHERE file_name = ?1)",
-        ((name,) for name in dict.fromkeys(names)),
-    )
-    connection.execute("CREATE INDEX temp.picked_by_name ON picked (file_name)")
-    (last,) = connection.execute("SELECT coalesce(max(rank), 0) FROM sample").fetchone()
-    connection.execute(
-        "INSERT INTO sample (file_name, rank, sampled_at, release) "
-        "SELECT file_name, ? + place, ?, ? FROM temp.picked ORDER BY file_name",
-        (last, timestamp(now), last_release(connection)),
-    )
-    connection.execute(
-        "INSERT INTO images (file_name) SELECT file_name FROM temp.picked ORDER BY file_name"
-    )
-    connection.execute("DROP TABLE temp.picked")

@@ -70,7 +70,7 @@ def init(given: argparse.Namespace) -> ExitCode:
 def _sampled_already(mirror: Mirror) -> int:
     """How many slides the catalogue holds of a mirror whose settings were lost."""
     with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
-        return catalogue.sampled_count()
+        return catalogue.sample.count()
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ def _check(mirror: Mirror, path: Path | None) -> ExitCode:
     locked = read_lock(path)
     with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
         found = compare(locked, catalogue)
-        more = len(set(catalogue.sampled()).difference(locked.names))
+        more = len(set(catalogue.sample.names()).difference(locked.names))
     for names, word in (
         (found.missing, "missing"),
         (found.changed, "changed"),

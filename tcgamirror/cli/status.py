@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.queue import Standing
+from tcgamirror.catalogue.queue import StatusCounts
 from tcgamirror.catalogue.reports import Counts, Merge
 from tcgamirror.cli import output
 from tcgamirror.cli.common import home_of
@@ -48,12 +48,12 @@ examples:
 def status(given: argparse.Namespace) -> ExitCode:
     mirror = home_of(given)
     with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
-        counts = catalogue.counts()
-        standing = catalogue.standing(time.time())
+        counts = catalogue.reports.counts()
+        standing = catalogue.queue.status_counts(time.time())
         origins = {name: catalogue.fact(f"origin {name}") for name in ("bucket", "gdc")}
         fixed = catalogue.fact(FIXED) or mirror.settings.fixed
         plan = provenance.plan_of(catalogue, mirror.settings.plan)
-        ((unknown,),) = catalogue.query(_UNKNOWN_MPP).rows
+        ((unknown,),) = catalogue.reports.query(_UNKNOWN_MPP).rows
     origins = {name: words for name, words in origins.items() if words}
     if given.json:
         told: dict[str, object] = {"target": fixed, "unknown_mpp": unknown, "origins": origins}
@@ -81,13 +81,13 @@ def status(given: argparse.Namespace) -> ExitCode:
     return ExitCode.DONE
 
 
-def _retries(standing: Standing) -> dict[str, object]:
+def _retries(standing: StatusCounts) -> dict[str, object]:
     """Of the failed slides, how many are tried again when."""
     names = ("due", "later", "next", "never", "unfit")
     return {"retries": {name: getattr(standing, name) for name in names}}
 
 
-def _retry_words(standing: Standing) -> str:
+def _retry_words(standing: StatusCounts) -> str:
     words = []
     if standing.due:
         words.append(f"{standing.due:,} due again at the next run")
@@ -103,7 +103,7 @@ def _retry_words(standing: Standing) -> str:
 def changes(given: argparse.Namespace) -> ExitCode:
     mirror = home_of(given)
     with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
-        merges = catalogue.history(given.since)
+        merges = catalogue.reports.merges(given.since)
         if given.json:
             print(json.dumps([_with_changes(catalogue, merge) for merge in merges]))
             return ExitCode.DONE
@@ -115,7 +115,7 @@ def changes(given: argparse.Namespace) -> ExitCode:
 
 
 def _with_changes(catalogue: Catalogue, merge: Merge) -> dict[str, object]:
-    changes = [dataclasses.asdict(change) for change in catalogue.changes(merge.merge)]
+    changes = [dataclasses.asdict(change) for change in catalogue.reports.changes(merge.merge)]
     return dataclasses.asdict(merge) | {"changes": changes}
 
 
@@ -126,7 +126,7 @@ def _show_merge(catalogue: Catalogue, merge: Merge) -> None:
         f" ({text.slides(merge.listed)} listed)"
     )
     # The first one is all new: the names of everything would bury what changed since.
-    for change in catalogue.changes(merge.merge) if merge.merge > 1 else ():
+    for change in catalogue.reports.changes(merge.merge) if merge.merge > 1 else ():
         print(text.plain(f"{change.what} {change.file_name} {change.detail or ''}").rstrip())
 
 
@@ -181,7 +181,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def show(given: argparse.Namespace) -> ExitCode:
     mirror = home_of(given)
     with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
-        facts = catalogue.show(given.slide)
+        facts = catalogue.reports.show(given.slide)
     if given.json:
         print(json.dumps(facts, ensure_ascii=False))
         return ExitCode.DONE
@@ -206,6 +206,6 @@ def _show_list(name: str, rows: Sequence[object]) -> None:
 def query(given: argparse.Namespace) -> ExitCode:
     mirror = home_of(given)
     with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
-        found = catalogue.query(given.sql)
+        found = catalogue.reports.query(given.sql)
         output.write_rows(found.columns, found.rows, given.format, sys.stdout)
     return ExitCode.DONE

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tcgamirror.catalogue.queue import Standing
+from tcgamirror.catalogue.queue import StatusCounts
 from tcgamirror.cli import output
 from tcgamirror.cli.argtypes import byte_count, duration, whole_number
 from tcgamirror.cli.common import home_of, leave_if_busy, say_log
@@ -207,7 +207,7 @@ def _report_words(report: Report, wishes: Wishes) -> list[str]:
     return lines
 
 
-def _standing_words(standing: Standing) -> str:
+def _standing_words(standing: StatusCounts) -> str:
     failed = ""
     if standing.failed:
         again = f"again from {standing.next}, " if standing.next else ""

@@ -138,8 +138,8 @@ class _Repair:
             )
         self._removed = remove_partial_files(self._mirror, catalogue)
         # What an earlier repair could not have is asked for again, too.
-        names = [*(wrong.file_name for wrong in found.wrong), *catalogue.unrepaired()]
-        catalogue.put_back(names)
+        names = [*(wrong.file_name for wrong in found.wrong), *catalogue.images.to_repair()]
+        catalogue.queue.requeue(names)
         self._asked_for = len(names)
         return Wishes(
             refresh=False,

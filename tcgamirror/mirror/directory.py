@@ -270,7 +270,11 @@ def _is_unfinished(path: Path) -> bool:
         return False
     try:
         with Catalogue.open(path, read_only=True) as catalogue:
-            return not (catalogue.merges() or catalogue.sampled() or catalogue.counts().runs)
+            return not (
+                catalogue.listing.count_merges()
+                or catalogue.sample.names()
+                or catalogue.reports.counts().runs
+            )
     except TcgaMirrorError:
         return False
 

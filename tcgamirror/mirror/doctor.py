@@ -270,7 +270,7 @@ def _catalogue(mirror: Mirror) -> Finding:
     path = mirror.root / CATALOGUE
     try:
         with Catalogue.open(path, read_only=True) as catalogue:
-            counts = catalogue.counts()
+            counts = catalogue.reports.counts()
         to_its_end = _is_checked(path)
     except TcgaMirrorError as error:
         return Finding("mirror", "catalogue", "cannot be read", str(error))
@@ -284,7 +284,7 @@ def _is_checked(path: Path) -> bool:
     """Whether SQLite came to the end of its check in time. Raises Damaged for what it found."""
     end = time.monotonic() + CHECK_SECONDS
     with (
-        database.translated(path),
+        database.translate_errors(path),
         closing(database.connect(path, read_only=True)) as connection,
     ):
         connection.set_progress_handler(lambda: time.monotonic() > end, _CHECK_STEPS)
@@ -295,7 +295,7 @@ def _is_checked(path: Path) -> bool:
                 raise
             return False
     if found != "ok":
-        raise Damaged(f"{path} is damaged ({' '.join(found.split())}); {database.WAY_OUT}")
+        raise Damaged(f"{path} is damaged ({' '.join(found.split())}); {database.REMEDY}")
     return True
 
 

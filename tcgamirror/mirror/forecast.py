@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tcgamirror.catalogue.queue import Due
+from tcgamirror.catalogue.queue import DueSlides
 from tcgamirror.catalogue.reports import SourceCount
 from tcgamirror.model.slide import Target
 
@@ -38,14 +38,14 @@ class Forecast:
     """
 
     source: str
-    slides: Due
+    slides: DueSlides
     bytes: int
     seconds: float
     measured: bool
 
 
 def forecast(
-    slides: Due,
+    slides: DueSlides,
     source: str,
     target: Target,
     workers: int,

@@ -126,10 +126,10 @@ def make_lock(settings: Settings, catalogue: Catalogue) -> LockFile:
 
     Raises BadLockFile for a slide that no lock file could name.
     """
-    with catalogue.at_one_moment() as connection:
+    with catalogue.snapshot() as connection:
         rows = connection.execute(_SAMPLE)
         slides = tuple(_slide([_text(value) for value in row]) for row in rows)
-        plan, release = plan_of(catalogue, settings.plan), catalogue.release()
+        plan, release = plan_of(catalogue, settings.plan), catalogue.listing.release()
     if plan is not None and plan != settings.plan:
         settings = replace(
             settings,
@@ -384,7 +384,7 @@ class Differences:
 def compare(lock: LockFile, catalogue: Catalogue) -> Differences:
     """Which slides of the lock the mirror does not have as they were locked."""
     wanted = set(lock.names)
-    now = {name: known for name, *known in catalogue.query(_NOW).rows if name in wanted}
+    now = {name: known for name, *known in catalogue.reports.query(_NOW).rows if name in wanted}
     found: dict[str, list[str]] = {}
     for slide in lock.slides:
         if way := _difference(slide, *now.get(slide.file_name, (False, None, None))):

@@ -58,12 +58,12 @@ def find_orphans(mirror: Mirror, catalogue: Catalogue, *, held: bool = False) ->
     """
     found = list(image_files(mirror.root))
     # Only now: what a run has put there meanwhile, the catalogue knew before.
-    recorded = catalogue.recorded_paths()
+    recorded = catalogue.images.paths()
     found = [path for path in found if path not in recorded]
     if not found:
         return
     store = Store(mirror.root, mirror.settings.form)
-    known = recorded | {store.path(slide) for slide in catalogue.sampled_slides()}
+    known = recorded | {store.path(slide) for slide in catalogue.sample.slides()}
     unfinished = {partial_path(path) for path in known}
     for path in found:
         if path in unfinished:

@@ -37,10 +37,10 @@ def plan_of(catalogue: Catalogue, now: Plan) -> Plan | None:
     whatever was noted.
     """
     told = _told(catalogue.fact(DRAWN))
-    if told is not None and told[1] == catalogue.sampled_count():
+    if told is not None and told[1] == catalogue.sample.count():
         return told[0]
-    sampled = catalogue.sampled()
-    if not sampled or catalogue.order(now, len(sampled)) == sampled:
+    sampled = catalogue.sample.names()
+    if not sampled or catalogue.sample.order(now, len(sampled)) == sampled:
         return now
     return None
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.images import Restored, fact_of
+from tcgamirror.catalogue.images import FoundImage, fact_of
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.mirror.directory import CATALOGUE, FIXED, LOCK, Mirror
 from tcgamirror.mirror.lockfile import sample_order
@@ -125,8 +125,8 @@ def _check_needed(mirror: Mirror, place: Path, copy: Path) -> None:
                     shutil.copyfileobj(file, out)
     try:
         with Catalogue.open(copy, read_only=True) as catalogue:
-            done = catalogue.counts().done
-            catalogue.check_whole()
+            done = catalogue.reports.counts().done
+            catalogue.check_integrity()
     except (Damaged, DiskFull):
         _check_mounted(mirror.root / IMAGES, done)
         return
@@ -167,11 +167,11 @@ class _Images:
         settings = mirror.settings
         self._images = Images(mirror.root, settings.form, settings.target, self._deadline.check)
 
-    def read(self) -> tuple[list[Restored], list[Orphan]]:
+    def read(self) -> tuple[list[FoundImage], list[Orphan]]:
         """The images that can be taken, one for each slide, and what cannot. Raises Interrupted."""
         paths = list(image_files(self._root))
         self._progress.start_images(len(paths), sum(map(self._size, paths)))
-        taken: dict[str, Restored] = {}
+        taken: dict[str, FoundImage] = {}
         refused: list[Orphan] = []
         batches = in_batches(
             self._taken,
@@ -203,7 +203,7 @@ class _Images:
         except OSError:
             return 0
 
-    def _taken(self, path: str) -> Restored | Orphan:
+    def _taken(self, path: str) -> FoundImage | Orphan:
         try:
             return self._images.read(path)
         except Damaged as error:
@@ -216,27 +216,27 @@ class _Images:
 
 
 def _fill(
-    mirror: Mirror, path: Path, listing: Listing | None, images: Sequence[Restored]
+    mirror: Mirror, path: Path, listing: Listing | None, images: Sequence[FoundImage]
 ) -> tuple[int, int, int, int]:
     """Makes it at `path`: how many are sampled, images, changed, unlisted."""
     with Catalogue.create(path) as catalogue:
         catalogue.set_fact(FIXED, mirror.settings.fixed)
         run = catalogue.begin_run("rebuild", time.time())
         if listing is not None:
-            catalogue.merge(listing, time.time())
+            catalogue.listing.merge(listing, time.time())
             note_read(catalogue, time.time(), 0)
         slides = sorted((image.slide for image in images), key=lambda slide: slide.file_id)
-        catalogue.adopt(slides, Upstream.CURRENT if listing is None else Upstream.WITHDRAWN)
+        catalogue.listing.adopt(slides, Upstream.CURRENT if listing is None else Upstream.WITHDRAWN)
         names = {slide.file_name for slide in slides}
-        order = sample_order(mirror, catalogue.candidates())
+        order = sample_order(mirror, catalogue.sample.candidates())
         asked = mirror.settings.slides if mirror.settings.lock is None else None
         wanted = len(names) if listing is None else asked
-        catalogue.add_to_sample(sample_of(order, names, wanted), time.time())
-        changed = catalogue.restore(images)
+        catalogue.sample.add(sample_of(order, names, wanted), time.time())
+        changed = catalogue.images.restore(images)
         listed = names if listing is None else {slide.file_name for slide in listing.slides}
-        sampled = len(catalogue.sampled())
+        sampled = len(catalogue.sample.names())
         catalogue.end_run(run, exit_code=ExitCode.DONE, now=time.time())
-        catalogue.check_whole()
+        catalogue.check_integrity()
     return sampled, len(images), changed, len(names - listed)
 
 

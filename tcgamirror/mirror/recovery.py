@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tcgamirror.catalogue.images import Restored
+from tcgamirror.catalogue.images import FoundImage
 from tcgamirror.imaging.image_reader import decode_all, read_header
 from tcgamirror.imaging.metadata import ImageMetadata, parse_metadata
 from tcgamirror.imaging.store import Store
@@ -51,7 +51,7 @@ class Images:
         self._store = Store(root, form)
         self._check = check
 
-    def read(self, path: str) -> Restored:
+    def read(self, path: str) -> FoundImage:
         """The image at `path`, relative to the mirror; all of it is decoded.
 
         Raises Damaged if it is not one that this program would have put there,
@@ -84,7 +84,7 @@ class Images:
             sha256=sha256,
             patched_tiles=told.patched_tiles,
         )
-        return Restored(told.slide, picture, min(max(made, 0.0), time.time()))
+        return FoundImage(told.slide, picture, min(max(made, 0.0), time.time()))
 
     def _digest(self, file: BinaryIO) -> tuple[int, str]:
         taken = hashlib.sha256(usedforsecurity=False)

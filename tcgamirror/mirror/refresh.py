@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tcgamirror.catalogue import queue
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.listing import Coming, Merged
+from tcgamirror.catalogue.listing import ListingStream, Merged
 from tcgamirror.mirror.directory import Mirror
 from tcgamirror.model.errors import NetworkError
 from tcgamirror.model.slide import Slide
@@ -56,23 +55,22 @@ def from_gdc(
     """
     release = gdc.read_release(answers, api)
     now = time.time()
-    if release == catalogue.release() and not force and not _is_due(catalogue, now):
+    if release == catalogue.listing.release() and not force and not _is_due(catalogue, now):
         return None
-    with catalogue.at_one_moment() as connection:
-        last_attempt = queue.last_attempt(connection)
+    last_attempt = catalogue.queue.last_attempt()
 
     def merge(slides: Iterator[Slide]) -> Merged:
-        return catalogue.merge(
-            Coming(release, slides),
+        return catalogue.listing.merge(
+            ListingStream(release, slides),
             now,
             accept_shrink=accept_shrink,
             successors_of=lambda lost: _successors(answers, api, lost),
         )
 
-    before = catalogue.merges()
+    before = catalogue.listing.count_merges()
     merged = gdc.stream_slides(answers, api, merge, on_page=on_page)
     note_read(catalogue, now, last_attempt)
-    return merged if catalogue.merges() > before else None
+    return merged if catalogue.listing.count_merges() > before else None
 
 
 def note_read(catalogue: Catalogue, now: float, last_attempt: int) -> None:
@@ -86,8 +84,7 @@ def _is_due(catalogue: Catalogue, now: float) -> bool:
     # A time in the future was set by a fast clock.
     if not timestamp(now - READ_AGAIN) <= read <= timestamp(now):
         return True
-    with catalogue.at_one_moment() as connection:
-        return queue.denied_since(connection, int(attempt) if attempt.isdecimal() else 0)
+    return catalogue.queue.was_denied_since(int(attempt) if attempt.isdecimal() else 0)
 
 
 def _successors(answers: gdc.JsonClient, api: str, lost: list[str]) -> dict[str, str]:
@@ -118,8 +115,8 @@ def from_manifest(
     if now == known:
         return None
     others = Counter[str]()
-    listing = Coming(release_name(path), read_slides(path, others))
-    merged = catalogue.merge(listing, time.time(), accept_shrink=accept_shrink)
+    listing = ListingStream(release_name(path), read_slides(path, others))
+    merged = catalogue.listing.merge(listing, time.time(), accept_shrink=accept_shrink)
     catalogue.set_fact(_MANIFEST, now)
     if others:
         say(f"{path}: {describe_other_files(others)}")

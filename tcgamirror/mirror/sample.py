@@ -29,11 +29,11 @@ def fill(mirror: Mirror, catalogue: Catalogue, say: Callable[[str], None]) -> in
     than there is, all there is is taken. say: called with that, and with projects
     asked for of which nothing is listed. Raises UsageError if there is nothing at all.
     """
-    if catalogue.release() is None:
+    if catalogue.listing.release() is None:
         raise UsageError("nothing is listed yet: run tcgamirror refresh first, or update")
     settings, plan = mirror.settings, mirror.settings.plan
     asked = (
-        f"{settings.slides} of listing {catalogue.merges()} by seed {plan.seed}, "
+        f"{settings.slides} of listing {catalogue.listing.count_merges()} by seed {plan.seed}, "
         f"{plan.order}, {plan.by}, {sorted(plan.kinds)}, {sorted(plan.projects)}"
     )
     if settings.lock is not None:
@@ -44,7 +44,7 @@ def fill(mirror: Mirror, catalogue: Catalogue, say: Callable[[str], None]) -> in
         added = _fill_locked(mirror, catalogue)
     else:
         added = _fill_planned(settings.slides, plan, catalogue, say)
-        if lacking := catalogue.unlisted_projects(plan.projects):
+        if lacking := catalogue.sample.unlisted_projects(plan.projects):
             say(f"no slide of {_named(lacking)} is listed: correct sample.projects in the settings")
     catalogue.set_fact(SAMPLED, asked)
     return added
@@ -53,14 +53,14 @@ def fill(mirror: Mirror, catalogue: Catalogue, say: Callable[[str], None]) -> in
 def _fill_planned(
     slides: int | None, plan: Plan, catalogue: Catalogue, say: Callable[[str], None]
 ) -> int:
-    sampled = catalogue.sampled_count()
+    sampled = catalogue.sample.count()
     if slides is not None and sampled >= slides:
         return 0
-    fresh = catalogue.fresh(plan, None if slides is None else slides - sampled)
+    fresh = catalogue.sample.unsampled(plan, None if slides is None else slides - sampled)
     # What is sampled counts, though it be withdrawn since.
     there = sampled + len(fresh)
     if not there:
-        raise UsageError(_why_none(catalogue.candidates(), plan))
+        raise UsageError(_why_none(catalogue.sample.candidates(), plan))
     if slides is not None and slides > there:
         say(f"{slides:,} slides are asked for, but there are only {there:,}: all are taken")
     _add(catalogue, fresh, plan)
@@ -77,9 +77,9 @@ def _digest(mirror: Mirror) -> str:
 
 def _fill_locked(mirror: Mirror, catalogue: Catalogue) -> int:
     """Adds those of the lock's slides that are listed; the others are told by the report."""
-    sampled = set(catalogue.sampled())
+    sampled = set(catalogue.sample.names())
     lock = read_lock(mirror.root / str(mirror.settings.lock))
-    fresh = [name for name in lock.among(catalogue.candidates()) if name not in sampled]
+    fresh = [name for name in lock.among(catalogue.sample.candidates()) if name not in sampled]
     _add(catalogue, fresh, lock.plan)
     return len(fresh)
 
@@ -87,7 +87,7 @@ def _fill_locked(mirror: Mirror, catalogue: Catalogue) -> int:
 def _add(catalogue: Catalogue, names: Sequence[str], plan: Plan | None) -> None:
     if names:
         facts = {} if plan is None else noted(catalogue, plan, len(names))
-        catalogue.add_to_sample(names, time.time(), facts)
+        catalogue.sample.add(names, time.time(), facts)
 
 
 def _why_none(candidates: Sequence[Candidate], plan: Plan) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.listing import Merged
-from tcgamirror.catalogue.queue import Standing
+from tcgamirror.catalogue.queue import StatusCounts
 from tcgamirror.imaging.store import IMAGES, Store
 from tcgamirror.mirror import refresh, sample
 from tcgamirror.mirror.directory import CATALOGUE, LOCK, WORK, Mirror, check_work
@@ -59,7 +59,7 @@ class Report:
     merged: Merged | None
     added: int
     fetched: FetchReport
-    standing: Standing
+    standing: StatusCounts
     locked: Differences | None = None
     error: TcgaMirrorError | None = None
 
@@ -114,7 +114,7 @@ class Run:
                 on_page=self._progress.listing,
             )
         if merged is not None and self._log is not None:
-            self._log.listing(self._catalogue.release(), merged)
+            self._log.listing(self._catalogue.listing.release(), merged)
         return merged
 
     def refresh_or_keep(self, wishes: Wishes) -> tuple[Merged | None, TcgaMirrorError | None]:
@@ -126,7 +126,7 @@ class Run:
         try:
             return self.refresh(wishes), None
         except (NetworkError, ListingShrunk) as error:
-            if not wishes.fetch or self._catalogue.release() is None:
+            if not wishes.fetch or self._catalogue.listing.release() is None:
                 raise
             self._progress.note(
                 f"the listing stays as it was: {error}. What is sampled is fetched all the same"
@@ -144,13 +144,13 @@ class Run:
         no slide can be had of anyone, and what would end every slide (DiskFull).
         """
         now = time.time()
-        due = self._catalogue.due(
+        due = self._catalogue.queue.due(
             retry_failed=wishes.retry_failed, now=now, limit=wishes.limit, only=wishes.only
         )
         workers = worker_count(self.settings)
         self._progress.start_fetch(len(due), workers)
         if not due:
-            if not self._catalogue.standing(now).sampled:
+            if not self._catalogue.queue.status_counts(now).sampled:
                 raise UsageError("nothing is sampled yet: run tcgamirror update")
             return FetchReport()
         # Only now: a night without work is over before these would be imported.
@@ -162,11 +162,11 @@ class Run:
         tally = OutcomeCounts()
         origins = Origins(self.settings.api, self.settings.bucket)
         work = Workspace(self._mirror.root / WORK, self.settings.work_limit, self._shutdown.stop)
-        work.tidy(self._catalogue.unfinished(work.names()))
+        work.tidy(self._catalogue.queue.unfinished(work.names()))
         ladder = build_ladder(self._mirror, self._client, origins, work)
         beyond = 0
         if wishes.limit is not None:
-            all_due = self._catalogue.due_count(retry_failed=wishes.retry_failed, now=now)
+            all_due = self._catalogue.queue.count(retry_failed=wishes.retry_failed, now=now)
             beyond = all_due - len(due)
         limits = stop_conditions(wishes.time_limit, wishes.max_bytes, lambda: ladder.bytes_moved)
         self._client.pauses.end_when(
@@ -180,7 +180,7 @@ class Run:
             limits,
             ladder.source_of,
         )
-        with closing(pool.outcomes(left_over.seen(due, self._catalogue.path_of))) as ended:
+        with closing(pool.outcomes(left_over.seen(due, self._catalogue.images.path_of))) as ended:
             for outcomes in ended:
                 for outcome in outcomes:
                     self._record(outcome, run, tally)
@@ -218,7 +218,7 @@ class Run:
 
     def _record(self, outcome: Outcome, run: int, tally: OutcomeCounts) -> None:
         older = self._older(outcome)
-        self._catalogue.record(outcome, run, time.time())
+        self._catalogue.queue.record(outcome, run, time.time())
         if older is not None:
             # Only now that no row knows it; what stays in spite of it is a stray, which harms none.
             with suppress(OSError):
@@ -228,7 +228,7 @@ class Run:
 
     def _older(self, outcome: Outcome) -> Path | None:
         """Where an older image of the slide lies, of when it belonged to another project."""
-        path = self._catalogue.path_of(outcome.slide.file_name) if outcome.picture else None
+        path = self._catalogue.images.path_of(outcome.slide.file_name) if outcome.picture else None
         if outcome.picture is None or path is None:
             return None
         place, older = Path(outcome.picture.path), Path(path)
@@ -262,7 +262,7 @@ def dry_run(
 ) -> Iterator[Forecast]:
     """What `run_update` would fetch now: asks for the listing, but changes nothing on disk."""
     with (
-        Catalogue.rehearsal(mirror.root / CATALOGUE) as catalogue,
+        Catalogue.open_temporary(mirror.root / CATALOGUE) as catalogue,
         network(mirror, shutdown, progress.pause) as client,
     ):
         mirror.check_target(catalogue)
@@ -271,8 +271,10 @@ def dry_run(
             steps.refresh(wishes)
         if wishes.sample:
             steps.sample()
-        due = catalogue.due(retry_failed=wishes.retry_failed, now=time.time(), limit=wishes.limit)
-        past = {row.source: row for row in catalogue.counts().by_source}
+        due = catalogue.queue.due(
+            retry_failed=wishes.retry_failed, now=time.time(), limit=wishes.limit
+        )
+        past = {row.source: row for row in catalogue.reports.counts().by_source}
         settings = mirror.settings
         yield forecast(due, settings.via[0], settings.target, worker_count(settings), past)
 
@@ -310,7 +312,9 @@ def run_update(
         try:
             if log is not None:
                 log.begins(
-                    mirror.settings.fixed, worker_count(mirror.settings), catalogue.release()
+                    mirror.settings.fixed,
+                    worker_count(mirror.settings),
+                    catalogue.listing.release(),
                 )
             if survey is not None:
                 wishes = survey(catalogue)
@@ -320,8 +324,13 @@ def run_update(
             if log is not None:
                 log.ends(fetched.left, error)
             # Now, with the lock held: another run may write a moment later.
-            standing, locked = catalogue.standing(time.time()), _locked(mirror, catalogue)
-            report = Report(catalogue.release(), merged, added, fetched, standing, locked, error)
+            standing, locked = (
+                catalogue.queue.status_counts(time.time()),
+                _locked(mirror, catalogue),
+            )
+            report = Report(
+                catalogue.listing.release(), merged, added, fetched, standing, locked, error
+            )
             exit_code = report.exit_code
         except TcgaMirrorError as ending:
             exit_code = ending.exit_code

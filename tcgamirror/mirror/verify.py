@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.images import Kept
+from tcgamirror.catalogue.images import DoneImage
 from tcgamirror.imaging.image_reader import read_size
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.mirror.directory import Mirror
@@ -140,10 +140,10 @@ def verify_images(
         BadSettings: the settings ask for other images than these.
     """
     begun = time.monotonic()
-    catalogue.check_whole()
+    catalogue.check_integrity()
     mirror.check_target(catalogue)
     mirror.remove_obsolete()
-    recorded = catalogue.kept()
+    recorded = catalogue.images.done()
     day = None if options.sample is None else datetime.now(UTC).strftime("%Y-%m-%d")
     images = recorded if day is None else _sample(recorded, options.sample or 0, day)
     progress.start_images(len(images), 0 if options.quick else sum(map(_size_of, images)))
@@ -172,7 +172,7 @@ def verify_images(
         images=checked,
         of=len(recorded),
         left=left,
-        awaited=catalogue.awaited(),
+        awaited=catalogue.images.count_outdated(),
         bytes=size,
         seconds=time.monotonic() - begun,
         wrong=tuple(wrong),
@@ -182,18 +182,18 @@ def verify_images(
     )
 
 
-def _size_of(image: Kept) -> int:
+def _size_of(image: DoneImage) -> int:
     return image.bytes or 0
 
 
-def _sample(images: Sequence[Kept], count: int, day: str) -> list[Kept]:
+def _sample(images: Sequence[DoneImage], count: int, day: str) -> list[DoneImage]:
     """Return the images of one day; over the days every image is chosen."""
     chosen = random.Random(day).sample(range(len(images)), min(count, len(images)))
     return [images[place] for place in sorted(chosen)]
 
 
 def _confirm(
-    catalogue: Catalogue, checker: ImageChecker, batch: Iterable[tuple[Kept, str | None]]
+    catalogue: Catalogue, checker: ImageChecker, batch: Iterable[tuple[DoneImage, str | None]]
 ) -> list[BadImage]:
     """Return the bad images of a batch by what the catalogue says now. Raises Interrupted."""
     checked = (_check_again(catalogue, checker, image, fault) for image, fault in batch if fault)
@@ -201,11 +201,11 @@ def _confirm(
 
 
 def _check_again(
-    catalogue: Catalogue, checker: ImageChecker, image: Kept, fault: str
+    catalogue: Catalogue, checker: ImageChecker, image: DoneImage, fault: str
 ) -> BadImage | None:
     """Return the image's fault if it persists with the row as it is now. Raises Interrupted."""
     for _ in range(_RECHECKS):
-        rows = catalogue.kept(image.file_name)
+        rows = catalogue.images.done(image.file_name)
         if not rows:
             return None
         if rows[0] == image:
@@ -230,7 +230,7 @@ class ImageChecker:
         self._deadline = deadline
         self._reader = Reader()
 
-    def find_fault(self, image: Kept) -> str | None:
+    def find_fault(self, image: DoneImage) -> str | None:
         """Return the fault of an image in words, None for a good one. Raises Interrupted."""
         self._deadline.check()
         if image.path is None or image.sha256 is None or not _is_inside(image.path):
@@ -251,7 +251,7 @@ class ImageChecker:
                 return NOT_REGULAR
             return f"cannot be read ({error.strerror or error})"
 
-    def _content_fault(self, file: io.FileIO, image: Kept) -> str | None:
+    def _content_fault(self, file: io.FileIO, image: DoneImage) -> str | None:
         size, digest = self._digest(file)
         if (size, digest) != (image.bytes, image.sha256):
             return self._describe(file, size, image)
@@ -275,7 +275,7 @@ class ImageChecker:
             size += len(piece)
         return size, sha256.hexdigest()
 
-    def _describe(self, file: io.FileIO, size: int, image: Kept) -> str:
+    def _describe(self, file: io.FileIO, size: int, image: DoneImage) -> str:
         """Return why the digest of a file differs, as far as the file tells."""
         try:
             pixels = read_size(file, self._form)
@@ -293,7 +293,7 @@ class ImageChecker:
         decode_all(file, self._form, self._deadline.check)
 
 
-def _size_fault(size: int, image: Kept) -> str | None:
+def _size_fault(size: int, image: DoneImage) -> str | None:
     return None if size == image.bytes else f"{size:,} bytes instead of {image.bytes or 0:,}"
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.images import Image, complaints, images_of
-from tcgamirror.catalogue.reports import last_release
-from tcgamirror.catalogue.rows import PICTURE, SlideRows, put_rows, reading_copy
+from tcgamirror.catalogue.images import PICTURE_COLUMNS, Image
+from tcgamirror.catalogue.rows import SlideRows
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.model.errors import BadExport, Damaged, UsageError
 from tcgamirror.model.slide import Status
@@ -40,7 +39,7 @@ def meeting(live: Catalogue, condition: str) -> frozenset[str]:
     Raises BadQuery for a condition that is none or would write, UsageError if no slide meets it.
     """
     # The bracket on a line of its own: a comment may end the condition.
-    answer = live.query(f"SELECT file_name FROM mirror WHERE ({condition}\n)")
+    answer = live.reports.query(f"SELECT file_name FROM mirror WHERE ({condition}\n)")
     names = frozenset(str(name) for name, *_ in answer.rows)
     if not names:
         raise UsageError(f"no sampled slide meets the condition of --only, {condition}")
@@ -52,7 +51,7 @@ def _placed(image: Image) -> Image:
     with suppress(BadExport):
         if checked_name(image.path) == image.path and image.path.startswith(f"{IMAGES}/"):
             return image
-    raise Damaged(f"the catalogue says that an image lies at {image.path!r}; {database.WAY_OUT}")
+    raise Damaged(f"the catalogue says that an image lies at {image.path!r}; {database.REMEDY}")
 
 
 class Snapshot:
@@ -61,56 +60,44 @@ class Snapshot:
     Every method may raise Damaged, for what was copied, and DiskFull for the copy.
     """
 
-    def __init__(self, live: Catalogue, source: Path, path: Path) -> None:
-        """Copies the catalogue at `source` to `path`, in place of what a killed export left there.
-
-        live: it, open.
-        """
+    def __init__(self, live: Catalogue, path: Path) -> None:
+        """Copy an open catalogue to `path`, in place of what a killed export left there."""
         for end in ("", "-journal", "-wal", "-shm"):
             path.with_name(path.name + end).unlink(missing_ok=True)
-        live.copy_to(path)
-        self._source = source
-        self._path = path
-        with self._told():
-            self._connection = database.connect(path)
+        self._copy = live.copy_to(path)
+        with self._copy.reading() as connection:
             # Should the machine stop, it is made anew: no need to wait for the disk at each change.
-            self._connection.execute("PRAGMA synchronous = OFF")
+            connection.execute("PRAGMA synchronous = OFF")
 
     def close(self) -> None:
-        self._connection.close()
-
-    def _told(self) -> AbstractContextManager[None]:
-        return reading_copy(self._source, self._path)
+        self._copy.close()
 
     def release(self) -> str | None:
         """The data release of the listing merged last."""
-        with self._told():
-            return last_release(self._connection)
+        return self._copy.listing.release()
 
     def keep_only(self, names: Collection[str]) -> None:
         """Takes all other slides out of the sample."""
-        with self._told(), database.transaction(self._connection):
-            sampled = {name for (name,) in self._connection.execute("SELECT file_name FROM sample")}
+        with self._copy.change() as connection:
+            sampled = {name for (name,) in connection.execute("SELECT file_name FROM sample")}
             others = [(name,) for name in sampled.difference(names)]
             for table in ("attempts", "images", "sample"):
-                self._connection.executemany(f"DELETE FROM {table} WHERE file_name = ?", others)
-            self._connection.execute("DELETE FROM facts WHERE key IN ('sampled', 'drawn by')")
+                connection.executemany(f"DELETE FROM {table} WHERE file_name = ?", others)
+            connection.execute("DELETE FROM facts WHERE key IN ('sampled', 'drawn by')")
 
     def images(self) -> list[Image]:
         """By rank."""
-        with self._told():
-            return [_placed(image) for image in images_of(self._connection)]
+        return [_placed(image) for image in self._copy.images.recorded()]
 
     def set_rows(self, rows: SlideRows) -> None:
         """Has it say of one slide what these rows of a newer copy do."""
-        with self._told(), database.transaction(self._connection):
-            put_rows(self._connection, rows)
+        self._copy.rows.replace(rows)
 
     def forget(self, names: Collection[str]) -> None:
         """Has it say that it has no images of these slides; what was done is pending."""
-        empty = ", ".join(f"{column} = NULL" for column in PICTURE)
-        with self._told(), database.transaction(self._connection):
-            self._connection.executemany(
+        empty = ", ".join(f"{column} = NULL" for column in PICTURE_COLUMNS)
+        with self._copy.change() as connection:
+            connection.executemany(
                 f"UPDATE images SET {empty}, "
                 "status = CASE status WHEN 'done' THEN 'pending' ELSE status END "
                 "WHERE file_name = ?",
@@ -119,31 +106,30 @@ class Snapshot:
 
     def finish(self) -> None:
         """Leaves nothing in it but what a catalogue has."""
-        with self._told():
-            with database.transaction(self._connection):
-                self._drop_others()
-            (empty,) = self._connection.execute("PRAGMA freelist_count").fetchone()
+        with self._copy.change() as connection:
+            _drop_others(connection)
+        with self._copy.reading() as connection:
+            (empty,) = connection.execute("PRAGMA freelist_count").fetchone()
             if empty:
-                self._connection.execute("VACUUM")
-            found = complaints(self._connection)
-        if found:
-            raise Damaged(f"the catalogue is damaged ({found[0]}); {database.WAY_OUT}")
-
-    def _drop_others(self) -> None:
-        """A person's own views and indexes are not for others, who would refuse them."""
-        with closing(sqlite3.connect(":memory:", isolation_level=None)) as blank:
-            database.migrate(blank)
-            ours = set(blank.execute("SELECT type, name FROM sqlite_schema"))
-        there = self._connection.execute("SELECT type, name FROM sqlite_schema").fetchall()
-        order = ("trigger", "view", "index", "table")
-        for kind, name in sorted(set(there) - ours, key=lambda found: order.index(found[0])):
-            # SQLite's own: the former goes with its table, the latter cannot be dropped.
-            if not name.startswith(("sqlite_autoindex", "sqlite_sequence")):
-                quoted = name.replace('"', '""')
-                self._connection.execute(f'DROP {kind} IF EXISTS "{quoted}"')
+                connection.execute("VACUUM")
+        self._copy.check_integrity()
 
     def summary(self) -> dict[str, int]:
         """How many slides of the sample there are of each status."""
-        with self._told():
-            rows = self._connection.execute("SELECT status, count(*) FROM images GROUP BY status")
+        with self._copy.reading() as connection:
+            rows = connection.execute("SELECT status, count(*) FROM images GROUP BY status")
             return dict(rows.fetchall())
+
+
+def _drop_others(connection: sqlite3.Connection) -> None:
+    """A person's own views and indexes are not for others, who would refuse them."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as blank:
+        database.migrate(blank)
+        ours = set(blank.execute("SELECT type, name FROM sqlite_schema"))
+    there = connection.execute("SELECT type, name FROM sqlite_schema").fetchall()
+    order = ("trigger", "view", "index", "table")
+    for kind, name in sorted(set(there) - ours, key=lambda found: order.index(found[0])):
+        # SQLite's own: the former goes with its table, the latter cannot be dropped.
+        if not name.startswith(("sqlite_autoindex", "sqlite_sequence")):
+            quoted = name.replace('"', '""')
+            connection.execute(f'DROP {kind} IF EXISTS "{quoted}"')

@@ -107,7 +107,7 @@ def export(mirror: Mirror, dest: Path | None, asked: Asked, on_progress: Progres
             # Both before anything is made: they may be refused.
             names = None if asked.only is None else meeting(live, asked.only)
             work = stack.enter_context(workplace(dest, form))
-            copying = Snapshot(live, mirror.root / CATALOGUE, work / CATALOGUE)
+            copying = Snapshot(live, work / CATALOGUE)
             snapshot = stack.enter_context(closing(copying))
         release = snapshot.release()
         if names is not None:
@@ -238,7 +238,7 @@ class _Export:
 
     def _looked_again(self, live: Catalogue, image: Image) -> Image | None:
         """What may come yet in place of an image; None if it is put now, or known to be missing."""
-        rows = live.rows_of(image.file_name)
+        rows = live.rows.slide(image.file_name)
         now = None if rows is None else image_of(rows)
         if rows is not None and now is not None:
             if self._place.put(now):

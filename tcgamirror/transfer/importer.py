@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.rows import Having, Row, Taken, are_different, replaces
+from tcgamirror.catalogue.images import Row
+from tcgamirror.catalogue.rows import ImageState, ReceivedImage, are_different, replaces
 from tcgamirror.mirror.directory import CATALOGUE, FIXED, Mirror, check_place, scratch
 from tcgamirror.mirror.lockfile import formatted, parsed
 from tcgamirror.mirror.orphans import Orphan
@@ -98,7 +99,7 @@ def import_export(root: Path, source: Path | None, on_progress: Progress) -> Imp
         mirror, new = _target_mirror(root, offer)
         with Catalogue.open(mirror.root / CATALOGUE) as catalogue:
             mirror.check_target(catalogue)
-            having = catalogue.having()
+            having = catalogue.rows.image_states()
             _check_places(name, offer, having)
             _check_room(root, offer, having)
             run = catalogue.begin_run("import", time.time())
@@ -214,14 +215,14 @@ def _remove_begun(root: Path, settings: Settings) -> None:
     try:
         with Catalogue.open(path, read_only=True) as catalogue:
             begun = catalogue.fact(FIXED) in (None, settings.fixed)
-            empty = not catalogue.counts().sampled and catalogue.release() is None
+            empty = not catalogue.reports.counts().sampled and catalogue.listing.release() is None
     except TcgaMirrorError:
         return
     if begun and empty:
         path.unlink()
 
 
-def _check_places(name: str, offer: _Offer, having: Mapping[str, Having]) -> None:
+def _check_places(name: str, offer: _Offer, having: Mapping[str, ImageState]) -> None:
     """Raise BadExport for an image in the place of another slide's."""
     owners = {have.path: name for name, have in having.items()}
     for row in offer.catalogue.sampled():
@@ -233,7 +234,7 @@ def _check_places(name: str, offer: _Offer, having: Mapping[str, Having]) -> Non
             )
 
 
-def _check_room(root: Path, offer: _Offer, having: Mapping[str, Having]) -> None:
+def _check_room(root: Path, offer: _Offer, having: Mapping[str, ImageState]) -> None:
     """Raise DiskFull if the images that are not here yet do not fit.
 
     By the sizes that the export's files have: what its catalogue says of them may be a lie.
@@ -276,10 +277,10 @@ class _Taking:
         self.slides = self.images = self.bytes = self.same = self.older = self.lacking = 0
 
     def take(self) -> None:
-        before = len(self._catalogue.sampled())
-        self._catalogue.take(self._offer.catalogue)
-        self.slides = len(self._catalogue.sampled()) - before
-        wanted = self._wanted(self._catalogue.having())
+        before = len(self._catalogue.sample.names())
+        self._catalogue.rows.merge(self._offer.catalogue)
+        self.slides = len(self._catalogue.sample.names()) - before
+        wanted = self._wanted(self._catalogue.rows.image_states())
         arrivals = Arrivals(self._mirror, wanted, self._record)
         with closing(arrivals):
             for member in self._offer.scan.members() if wanted else ():
@@ -289,7 +290,7 @@ class _Taking:
             arrivals.end()
         self.images, self.bytes, self.refused = arrivals.images, arrivals.bytes, arrivals.refused
 
-    def _wanted(self, having: Mapping[str, Having]) -> dict[str, Wanted]:
+    def _wanted(self, having: Mapping[str, ImageState]) -> dict[str, Wanted]:
         """The images to take in, by their paths in the export."""
         wanted = {}
         now = time.time()
@@ -312,12 +313,12 @@ class _Taking:
         """Rows of what is replaced, then the files, then their rows: as an update does."""
         replaced = [wanted.file_name for wanted in batch if wanted.replaces]
         if replaced:
-            self._catalogue.put_back(replaced)
+            self._catalogue.queue.requeue(replaced)
         put()
         theirs = self._offer.catalogue
-        self._catalogue.take_images(
+        self._catalogue.rows.add_images(
             [
-                Taken(wanted.row, wanted.differs, theirs.attempts(wanted.file_name))
+                ReceivedImage(wanted.row, wanted.differs, theirs.attempts(wanted.file_name))
                 for wanted in batch
             ],
             self._run,

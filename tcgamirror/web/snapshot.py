@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.images import Image, images_of
+from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.reports import Counts
-from tcgamirror.catalogue.rows import reading_copy
 from tcgamirror.mirror.directory import CATALOGUE, FIXED
 from tcgamirror.model.errors import Damaged, TcgaMirrorError
 from tcgamirror.system.files import YOUNG, file_digest
@@ -113,14 +111,12 @@ class Snapshots:
         return self._now
 
     def _copied(self, path: Path) -> Snapshot:
-        with reading_copy(self._source, path):
-            with Catalogue.open(self._source, read_only=True) as catalogue:
-                catalogue.copy_to(path)
-            connection = database.connect(path, read_only=True)
-            # By the name of what was copied: nobody knows the copy, which is soon gone.
-            with Catalogue(self._source, connection) as copy:
-                counts, fixed = copy.counts(), copy.fact(FIXED) or ""
-                images = {image.path: image for image in images_of(connection)}
+        with (
+            Catalogue.open(self._source, read_only=True) as catalogue,
+            catalogue.copy_to(path) as copy,
+        ):
+            counts, fixed = copy.reports.counts(), copy.fact(FIXED) or ""
+            images = {image.path: image for image in copy.images.recorded()}
         return Snapshot(path, file_digest(path, "sha256"), images, counts, fixed)
 
 

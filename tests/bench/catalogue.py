@@ -46,7 +46,7 @@ import sys, time
 from pathlib import Path
 from tcgamirror.catalogue.catalogue import Catalogue
 with Catalogue.open(Path(sys.argv[1]), read_only=True) as catalogue:
-    assert len(catalogue.due(retry_failed=False, now=time.time(), limit=int(sys.argv[2])))
+    assert len(catalogue.queue.due(retry_failed=False, now=time.time(), limit=int(sys.argv[2])))
 """
 
 # What a listing of the GDC would tell besides, a project for each source of tissue.

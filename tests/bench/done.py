@@ -49,8 +49,10 @@ def mirror(root: Path, images: int, sizes: Sequence[Size]) -> Made:
     mirror = Mirror.create(root, Settings(TARGET, slides=images))
     slides = [_slide(number) for number in range(images)]
     with Catalogue.open(root / CATALOGUE) as catalogue:
-        catalogue.merge(Listing("Data Release 45.0 - December 04, 2025", tuple(slides)), NOW)
-        catalogue.add_to_sample([slide.file_name for slide in slides], NOW)
+        catalogue.listing.merge(
+            Listing("Data Release 45.0 - December 04, 2025", tuple(slides)), NOW
+        )
+        catalogue.sample.add([slide.file_name for slide in slides], NOW)
     pixels = [(size, _noise(size)) for size in sizes]
     pictures = [_put(mirror, slide, *of) for slide, of in zip(slides, cycle(pixels), strict=False)]
     columns = ("path", "bytes", "sha256", "width", "height", "mpp_x", "mpp_y")

@@ -132,8 +132,8 @@ def _large_mirror(root: Path) -> None:
         for number in range(SLIDES)
     )
     with Catalogue.open(mirror.root / CATALOGUE) as catalogue:
-        catalogue.merge(Listing("Data Release 45.0", slides), NOW)
-        catalogue.add_to_sample([slide.file_name for slide in slides], NOW)
+        catalogue.listing.merge(Listing("Data Release 45.0", slides), NOW)
+        catalogue.sample.add([slide.file_name for slide in slides], NOW)
 
 
 def _small_gdc(folder: Path) -> StandIn:

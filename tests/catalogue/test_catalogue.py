@@ -65,16 +65,16 @@ def three(path: Path) -> Catalogue:
 
 
 def test_candidates_are_in_listing_order_and_the_sample_in_its_own(three: Catalogue) -> None:
-    assert [each.file_name for each in three.candidates()] == ["a.svs", "b.svs", "c.svs"]
-    assert three.sampled() == ["b.svs", "a.svs"]
-    three.add_to_sample(["a.svs", "c.svs", "c.svs"], LATER)
-    assert three.sampled() == ["b.svs", "a.svs", "c.svs"]
-    assert [each.file_name for each in three.due(retry_failed=False)] == three.sampled()
-    assert list(three.due(retry_failed=False, limit=1)) == [slide("b", project_id=None)]
+    assert [each.file_name for each in three.sample.candidates()] == ["a.svs", "b.svs", "c.svs"]
+    assert three.sample.names() == ["b.svs", "a.svs"]
+    three.sample.add(["a.svs", "c.svs", "c.svs"], LATER)
+    assert three.sample.names() == ["b.svs", "a.svs", "c.svs"]
+    assert [each.file_name for each in three.queue.due(retry_failed=False)] == three.sample.names()
+    assert list(three.queue.due(retry_failed=False, limit=1)) == [slide("b", project_id=None)]
 
 
 def test_the_view_has_its_columns_in_their_order(three: Catalogue) -> None:
-    answer = three.query("select * from mirror")
+    answer = three.reports.query("select * from mirror")
     assert list(answer.columns) == COLUMNS
     assert len(list(answer.rows)) == 2
 
@@ -93,26 +93,26 @@ def test_a_finished_slide_shows_its_picture(three: Catalogue) -> None:
     assert (row["width"], row["height"], row["path"]) == (400, 300, PICTURE.path)
     assert (row["fetched_at"], row["data_release"]) == ("2026-11-22T13:14:15Z", "Data Release 1")
     assert (row["bytes"], row["sha256"]) == (1234, PICTURE.sha256)
-    assert [each.file_name for each in three.due(retry_failed=True)] == ["b.svs"]
+    assert [each.file_name for each in three.queue.due(retry_failed=True)] == ["b.svs"]
 
 
 def test_a_failed_slide_says_why_and_comes_last_when_retried(three: Catalogue) -> None:
     run = three.begin_run("fetch", NOW)
     cut = Attempt("range", NOW, 1.0, 5, 2, "cut short", "5 of 9 bytes")
-    three.record(Outcome(slide("b"), (LOST, cut), None), run, NOW)
-    three.record(Outcome(slide("b"), (cut, LOST), None), run, NOW)
+    three.queue.record(Outcome(slide("b"), (LOST, cut), None), run, NOW)
+    three.queue.record(Outcome(slide("b"), (cut, LOST), None), run, NOW)
     row = mirror_row(three, "b.svs")
     assert row["error"] == "range: 5 of 9 bytes; tiles: 404 for /tile"
     assert (row["status"], row["attempts"], row["source"]) == ("failed", 2, None)
-    assert [each.file_name for each in three.due(retry_failed=False)] == ["a.svs"]
-    assert [each.file_name for each in three.due(retry_failed=True)] == ["a.svs", "b.svs"]
+    assert [each.file_name for each in three.queue.due(retry_failed=False)] == ["a.svs"]
+    assert [each.file_name for each in three.queue.due(retry_failed=True)] == ["a.svs", "b.svs"]
 
 
 def test_a_damaged_image_can_be_put_back(three: Catalogue) -> None:
     done(three, "a")
-    three.put_back(["a.svs"])
+    three.queue.requeue(["a.svs"])
     assert mirror_row(three, "a.svs")["status"] == "pending"
-    assert [each.file_name for each in three.due(retry_failed=False)] == ["b.svs", "a.svs"]
+    assert [each.file_name for each in three.queue.due(retry_failed=False)] == ["b.svs", "a.svs"]
 
 
 def test_facts_and_runs_are_kept(three: Catalogue, path: Path) -> None:
@@ -122,6 +122,6 @@ def test_facts_and_runs_are_kept(three: Catalogue, path: Path) -> None:
     three.close()
     with Catalogue.open(path, read_only=True) as again:
         assert (again.fact("target"), again.fact("none")) == ("15 µm/px", None)
-        assert again.release() == "Data Release 1"
-        (last,) = again.counts().runs
+        assert again.listing.release() == "Data Release 1"
+        (last,) = again.reports.counts().runs
         assert (last.run, last.command, last.ended) == (run, "update", None)

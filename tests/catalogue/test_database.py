@@ -15,6 +15,7 @@ import pytest
 
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.database import Database
 from tcgamirror.catalogue.schema import MIGRATIONS
 from tcgamirror.model.errors import (
     Damaged,
@@ -67,7 +68,7 @@ def test_a_missing_one_or_a_directory_is_damaged(path: Path) -> None:
 
 def test_a_foreign_database_is_not_taken(path: Path) -> None:
     sqlite3.connect(path).executescript("create table a (b)").connection.close()
-    with pytest.raises(Damaged, match="no catalogue of tcgamirror"):
+    with pytest.raises(Damaged, match="not a catalogue of tcgamirror"):
         Catalogue.open(path)
 
 
@@ -97,9 +98,9 @@ def test_damage_found_later_is_told_too(path: Path, three: Catalogue) -> None:
         file.write(b"\xff" * size)
     with Catalogue.open(path) as catalogue:
         with pytest.raises(Damaged, match="is damaged"):
-            catalogue.candidates()
+            catalogue.sample.candidates()
         with pytest.raises(Damaged, match="is damaged"):
-            list(catalogue.query("select * from slides").rows)
+            list(catalogue.reports.query("select * from slides").rows)
 
 
 def test_one_of_a_newer_program_is_left_alone(path: Path, three: Catalogue) -> None:
@@ -124,7 +125,7 @@ def test_one_of_an_older_program_is_migrated_by_a_writer_only(path: Path, three:
 
 def test_one_of_the_second_schema_keeps_all_that_it_has(path: Path, three: Catalogue) -> None:
     done(three, "a")
-    three.merge(listing(slide("a", md5="new"), slide("b"), slide("d"), release="2"), NOW)
+    three.listing.merge(listing(slide("a", md5="new"), slide("b"), slide("d"), release="2"), NOW)
     three.close()
     older = path.with_name("older.db")
     with closing(database.connect(older)) as connection:
@@ -138,11 +139,14 @@ def test_one_of_the_second_schema_keeps_all_that_it_has(path: Path, three: Catal
             connection.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM newer.{table}")
         connection.execute("DETACH newer")
     with Catalogue.open(older) as migrated, Catalogue.open(path, read_only=True) as made:
-        assert migrated.counts() == made.counts() and migrated.history() == made.history()
-        assert migrated.changes(2) == made.changes(2)
-        assert [*migrated.due(retry_failed=True)] == [*made.due(retry_failed=True)]
-        assert migrated.show("a.svs") == made.show("a.svs")
-        migrated.check_whole()
+        assert (
+            migrated.reports.counts() == made.reports.counts()
+            and migrated.reports.merges() == made.reports.merges()
+        )
+        assert migrated.reports.changes(2) == made.reports.changes(2)
+        assert [*migrated.queue.due(retry_failed=True)] == [*made.queue.due(retry_failed=True)]
+        assert migrated.reports.show("a.svs") == made.reports.show("a.svs")
+        migrated.check_integrity()
     assert _dump(older) == _dump(path)
 
 
@@ -167,7 +171,7 @@ def test_another_writer_is_waited_for_and_then_told_of(path: Path, three: Catalo
     with (
         database.transaction(first),
         pytest.raises(Locked, match="another process"),
-        database.translated(path),
+        database.translate_errors(path),
         database.transaction(second),
     ):
         pass
@@ -180,11 +184,11 @@ def test_a_full_disk_undoes_the_change(path: Path, three: Catalogue) -> None:
     connection = database.connect(path)
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")
-    with Catalogue(path, connection) as catalogue:
+    with Catalogue(Database(path, connection)) as catalogue:
         with pytest.raises(DiskFull, match="full"):
             catalogue.set_fact("long", "x" * 100_000)
         assert catalogue.fact("long") is None
-        assert catalogue.release() == "Data Release 1"
+        assert catalogue.listing.release() == "Data Release 1"
 
 
 def test_one_that_cannot_be_made_says_so(path: Path) -> None:
@@ -223,7 +227,7 @@ def test_one_that_cannot_be_written_can_be_read() -> None:
         folder.chmod(0o555)
         refused = as_nobody(lambda: Catalogue.open(path))
         assert refused.startswith(f"wrong use: {path} cannot be written")
-        assert as_nobody(lambda: Catalogue.open(path, read_only=True).counts()) == "nothing"
+        assert as_nobody(lambda: Catalogue.open(path, read_only=True).reports.counts()) == "nothing"
         path.chmod(0o666)
         refused = as_nobody(lambda: Catalogue.open(path))
         assert refused.startswith(f"wrong use: {folder} cannot be written")
@@ -247,5 +251,5 @@ def test_a_killed_change_is_rolled_back_even_by_a_reader(path: Path, three: Cata
     assert subprocess.run([sys.executable, "-c", code, path], check=False).returncode == -9
     assert path.with_name("catalogue.db-journal").stat().st_size > 0
     with Catalogue.open(path, read_only=True) as catalogue:
-        assert catalogue.sampled() == ["b.svs", "a.svs"]
+        assert catalogue.sample.names() == ["b.svs", "a.svs"]
         assert catalogue.fact("1") is None

@@ -106,12 +106,12 @@ def test_a_copy_in_wal_mode_is_read_where_nothing_can_be_written(path: Path) -> 
         copy.write_bytes(content)
         copy.chmod(0o444)
         folder.chmod(0o555)
-        assert as_nobody(lambda: Catalogue.open(copy, read_only=True).counts()) == "nothing"
+        assert as_nobody(lambda: Catalogue.open(copy, read_only=True).reports.counts()) == "nothing"
         folder.chmod(0o755)
         (folder / "catalogue.db-wal").write_bytes(b"something of a run that was killed")
         (folder / "catalogue.db-wal").chmod(0o000)
         folder.chmod(0o555)
-        told = as_nobody(lambda: Catalogue.open(copy, read_only=True).counts())
+        told = as_nobody(lambda: Catalogue.open(copy, read_only=True).reports.counts())
         assert told.startswith("wrong use")
         folder.chmod(0o755)
 
@@ -124,8 +124,12 @@ def test_readers_work_while_a_writer_writes(path: Path, journal: Journal) -> Non
         while not stop.is_set():
             try:
                 with Catalogue.open(path, read_only=True) as catalogue:
-                    catalogue.counts()
-                    list(catalogue.query("select status, count(*) from mirror group by 1").rows)
+                    catalogue.reports.counts()
+                    list(
+                        catalogue.reports.query(
+                            "select status, count(*) from mirror group by 1"
+                        ).rows
+                    )
                 with closing(sqlite3.connect(path)) as plain:
                     plain.execute("select count(*) from mirror").fetchone()
                 seen[0] += 1
@@ -175,8 +179,10 @@ def test_a_catalogue_of_the_first_schema_is_migrated(tmp_path: Path) -> None:
     )
     connection.close()
     with Catalogue.open(path) as catalogue:
-        assert [each.file_name for each in catalogue.due(retry_failed=False, now=NOW)] == ["a.svs"]
-        (merge,) = catalogue.history()
-        assert [change.what for change in catalogue.changes(merge.merge)] == ["added"]
+        assert [each.file_name for each in catalogue.queue.due(retry_failed=False, now=NOW)] == [
+            "a.svs"
+        ]
+        (merge,) = catalogue.reports.merges()
+        assert [change.what for change in catalogue.reports.changes(merge.merge)] == ["added"]
         assert merge.counts == {"added": 1}
         catalogue.set_fact("still", "written")

@@ -116,13 +116,13 @@ def test_any_listings_give_what_the_plain_model_gives(listings: list[list[Slide]
         Catalogue.create(Path(folder) / "catalogue.db") as catalogue,
     ):
         for slides in listings:
-            merged = catalogue.merge(Listing("R", tuple(slides)), NOW, accept_shrink=True)
+            merged = catalogue.listing.merge(Listing("R", tuple(slides)), NOW, accept_shrink=True)
             assert merged == model.merge(slides)
             fresh = sorted(model.slides.keys() - model.status.keys())
-            catalogue.add_to_sample(fresh, NOW)
+            catalogue.sample.add(fresh, NOW)
             model.status.update(dict.fromkeys(fresh, "pending"))
             rows = list(
-                catalogue.query(
+                catalogue.reports.query(
                     "select file_name, file_id, md5, size, mirror.upstream, status "
                     "from mirror join slides using (file_name, file_id)"
                 ).rows
@@ -132,11 +132,11 @@ def test_any_listings_give_what_the_plain_model_gives(listings: list[list[Slide]
                 for name, each in model.slides.items()
             }
             for name, former in model.former.items():
-                shown = catalogue.show(name)["former_ids"]
+                shown = catalogue.reports.show(name)["former_ids"]
                 assert isinstance(shown, list) and set(shown) == former
             first = sorted(model.slides)[0]
             run = catalogue.begin_run("fetch", NOW)
-            catalogue.record(Outcome(model.slides[first], (), PICTURE), run, NOW)
+            catalogue.queue.record(Outcome(model.slides[first], (), PICTURE), run, NOW)
             model.status[first] = "done"
             if model.upstream[first] == "changed":
                 model.upstream[first] = "current"
@@ -158,20 +158,20 @@ def knowing(
 def catalogue(tmp_path: Path) -> Catalogue:
     """Slides a and b, both sampled and done."""
     made = Catalogue.create(tmp_path / "catalogue.db")
-    made.merge(listing(slide("a"), slide("b")), NOW)
-    made.add_to_sample(["a.svs", "b.svs"], NOW)
+    made.listing.merge(listing(slide("a"), slide("b")), NOW)
+    made.sample.add(["a.svs", "b.svs"], NOW)
     done(made, "a")
     done(made, "b")
     return made
 
 
 def test_a_changed_file_is_pending_again_but_keeps_its_picture(catalogue: Catalogue) -> None:
-    merged = catalogue.merge(listing(slide("a", md5="other"), slide("b"), release="2"), NOW)
+    merged = catalogue.listing.merge(listing(slide("a", md5="other"), slide("b"), release="2"), NOW)
     assert (merged.changed, merged.unchanged) == (1, 1)
     row = mirror_row(catalogue, "a.svs")
     assert (row["status"], row["upstream"], row["path"]) == ("pending", "changed", PICTURE.path)
     assert row["data_release"] == "2"
-    assert [each.md5 for each in catalogue.due(retry_failed=False)] == ["other"]
+    assert [each.md5 for each in catalogue.queue.due(retry_failed=False)] == ["other"]
     done(catalogue, "a")
     row = mirror_row(catalogue, "a.svs")
     assert (row["status"], row["upstream"], row["attempts"]) == ("done", "current", 2)
@@ -179,22 +179,22 @@ def test_a_changed_file_is_pending_again_but_keeps_its_picture(catalogue: Catalo
 
 @pytest.mark.parametrize("md5", ["", None])
 def test_a_new_file_id_alone_makes_nothing_pending(catalogue: Catalogue, md5: str | None) -> None:
-    merged = catalogue.merge(listing(slide("a", file_id="new", md5=md5), slide("b")), NOW)
+    merged = catalogue.listing.merge(listing(slide("a", file_id="new", md5=md5), slide("b")), NOW)
     assert (merged.reidentified, merged.changed) == (1, 0)
     row = mirror_row(catalogue, "a.svs")
     assert (row["status"], row["upstream"], row["file_id"]) == ("done", "current", "new")
-    shown = catalogue.show("id-a")
+    shown = catalogue.reports.show("id-a")
     assert (shown["former_ids"], shown["md5"]) == (["id-a"], "md5-a")
 
 
 def test_a_withdrawn_slide_is_kept_and_may_return(catalogue: Catalogue) -> None:
-    assert catalogue.merge(listing(slide("a")), NOW, accept_shrink=True).withdrawn == 1
+    assert catalogue.listing.merge(listing(slide("a")), NOW, accept_shrink=True).withdrawn == 1
     row = mirror_row(catalogue, "b.svs")
     assert (row["status"], row["upstream"]) == ("done", "withdrawn")
-    assert [each.file_name for each in catalogue.candidates()] == ["a.svs"]
-    assert catalogue.merge(listing(slide("a"), slide("b")), NOW).returned == 1
+    assert [each.file_name for each in catalogue.sample.candidates()] == ["a.svs"]
+    assert catalogue.listing.merge(listing(slide("a"), slide("b")), NOW).returned == 1
     assert mirror_row(catalogue, "b.svs")["upstream"] == "current"
-    changes = catalogue.show("b.svs")["changes"]
+    changes = catalogue.reports.show("b.svs")["changes"]
     assert isinstance(changes, list)
     assert [each["what"] for each in changes] == ["added", "withdrawn", "returned"]
 
@@ -206,39 +206,44 @@ def test_of_two_files_of_one_name_the_newest_counts_and_is_noted_once(
         slide("a", file_id="newer", updated="2025"), slide("a", updated="2024"), slide("b")
     )
     for _ in range(2):
-        assert catalogue.merge(both, NOW).duplicates == 1
+        assert catalogue.listing.merge(both, NOW).duplicates == 1
     assert mirror_row(catalogue, "a.svs")["file_id"] == "newer"
-    changes = catalogue.show("a.svs")["changes"]
+    changes = catalogue.reports.show("a.svs")["changes"]
     assert isinstance(changes, list) and len(changes) == 2
 
 
 def test_a_manifest_does_not_make_known_things_unknown(catalogue: Catalogue) -> None:
-    catalogue.merge(listing(Slide("id-a", "a.svs"), Slide("id-b", "b.svs")), NOW)
-    shown = catalogue.show("a.svs")
+    catalogue.listing.merge(listing(Slide("id-a", "a.svs"), Slide("id-b", "b.svs")), NOW)
+    shown = catalogue.reports.show("a.svs")
     assert (shown["project_id"], shown["md5"], shown["status"]) == ("TCGA-OV", "md5-a", "done")
 
 
 def test_a_listing_that_lost_a_tenth_and_more_is_not_believed(tmp_path: Path) -> None:
     slides = [slide(f"s{number}") for number in range(20)]
     with Catalogue.create(tmp_path / "catalogue.db") as catalogue:
-        catalogue.merge(listing(*slides), NOW)
+        catalogue.listing.merge(listing(*slides), NOW)
         with pytest.raises(ListingShrunk, match="lacks 3 of the 20 slides"):
-            catalogue.merge(listing(*slides[3:], release="half"), LATER)
-        assert (catalogue.release(), catalogue.counts().listed) == ("Data Release 1", 20)
-        assert catalogue.merge(listing(*slides[2:]), LATER).withdrawn == 2
-        assert catalogue.merge(listing(*slides[9:]), LATER, accept_shrink=True).withdrawn == 7
+            catalogue.listing.merge(listing(*slides[3:], release="half"), LATER)
+        assert (catalogue.listing.release(), catalogue.reports.counts().listed) == (
+            "Data Release 1",
+            20,
+        )
+        assert catalogue.listing.merge(listing(*slides[2:]), LATER).withdrawn == 2
+        assert (
+            catalogue.listing.merge(listing(*slides[9:]), LATER, accept_shrink=True).withdrawn == 7
+        )
 
 
 def test_of_few_slides_up_to_half_may_be_left_out(tmp_path: Path) -> None:
     slides = [slide(letter) for letter in "abcd"]
     with Catalogue.create(tmp_path / "catalogue.db") as catalogue:
-        catalogue.merge(listing(*slides), NOW)
+        catalogue.listing.merge(listing(*slides), NOW)
         asked: list[list[str]] = []
         with pytest.raises(ListingShrunk, match="lacks 3 of the 4 slides"):
-            catalogue.merge(listing(slides[0]), LATER, successors_of=knowing({}, asked))
+            catalogue.listing.merge(listing(slides[0]), LATER, successors_of=knowing({}, asked))
         assert asked == []
         two = listing(*slides[:2])
-        assert catalogue.merge(two, LATER, successors_of=knowing({}, asked)).withdrawn == 2
+        assert catalogue.listing.merge(two, LATER, successors_of=knowing({}, asked)).withdrawn == 2
         assert asked == [["id-c", "id-d"]]
 
 
@@ -246,18 +251,18 @@ def test_a_superseded_slide_names_what_stands_for_it_and_may_return(catalogue: C
     two = listing(slide("a"), slide("c"), release="2")
     asked: list[list[str]] = []
     successors_of = knowing({"id-b": "id-c", "id-a": "id-a"}, asked)
-    merged = catalogue.merge(two, NOW, successors_of=successors_of)
+    merged = catalogue.listing.merge(two, NOW, successors_of=successors_of)
     assert (merged.superseded, merged.withdrawn, merged.added) == (1, 0, 1)
     assert mirror_row(catalogue, "b.svs")["upstream"] == "superseded"
-    again = catalogue.merge(two, NOW, successors_of=successors_of)
+    again = catalogue.listing.merge(two, NOW, successors_of=successors_of)
     assert (again.superseded, again.withdrawn) == (0, 0)
     assert asked == [["id-b"]]
     back = listing(slide("a"), slide("b"), slide("c"), release="3")
-    assert catalogue.merge(back, NOW).returned == 1
+    assert catalogue.listing.merge(back, NOW).returned == 1
     noted = [
         (change.what, change.detail)
-        for merge in catalogue.history("Data Release 1")
-        for change in catalogue.changes(merge.merge)
+        for merge in catalogue.reports.merges("Data Release 1")
+        for change in catalogue.reports.changes(merge.merge)
         if change.file_name == "b.svs"
     ]
     assert noted == [("superseded", "by id-c c.svs"), ("returned", None)]
@@ -269,8 +274,8 @@ def test_two_real_years_differ_in_ids_and_md5_but_not_in_names(tmp_path: Path) -
     old = read_manifest(MANIFESTS / "tcga-luad-2020-09.txt")
     new = read_manifest(MANIFESTS / "tcga-diagnostic-2024-08.txt")
     with Catalogue.create(tmp_path / "catalogue.db") as catalogue:
-        assert catalogue.merge(old, NOW).added == 530
-        merged = catalogue.merge(new, NOW)
+        assert catalogue.listing.merge(old, NOW).added == 530
+        merged = catalogue.listing.merge(new, NOW)
         assert merged.added + merged.changed + merged.reidentified + merged.unchanged == 11765
         assert merged.changed > 400
         assert merged.withdrawn <= 53

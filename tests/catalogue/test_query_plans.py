@@ -13,6 +13,7 @@ import pytest
 
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.database import Database
 from tcgamirror.model.errors import Damaged
 from tcgamirror.model.sampling import By, Order, Plan
 from tcgamirror.model.slide import Outcome
@@ -48,11 +49,11 @@ def connection(tmp_path: Path) -> Iterator[Explaining]:
     """A catalogue in which a little of everything has happened."""
     path = tmp_path / "catalogue.db"
     with Catalogue.create(path) as catalogue:
-        catalogue.merge(listing(*map(slide, ("a", "b", "c", "d", "e", "xy"))), NOW)
-        catalogue.add_to_sample([f"{letter}.svs" for letter in "abcd"], NOW)
+        catalogue.listing.merge(listing(*map(slide, ("a", "b", "c", "d", "e", "xy"))), NOW)
+        catalogue.sample.add([f"{letter}.svs" for letter in "abcd"], NOW)
         done(catalogue, "a")
         run = catalogue.begin_run("fetch", NOW)
-        catalogue.record(Outcome(slide("b"), (LOST,), None), run, NOW)
+        catalogue.queue.record(Outcome(slide("b"), (LOST,), None), run, NOW)
     # Without a cache, in which an explanation outlives the index it speaks of.
     with closing(
         sqlite3.connect(path, isolation_level=None, factory=Explaining, cached_statements=0)
@@ -63,7 +64,7 @@ def connection(tmp_path: Path) -> Iterator[Explaining]:
 
 @pytest.fixture
 def catalogue(connection: Explaining, tmp_path: Path) -> Catalogue:
-    return Catalogue(tmp_path / "catalogue.db", connection)
+    return Catalogue(Database(tmp_path / "catalogue.db", connection))
 
 
 def scanned(plan: list[tuple[str, list[str]]]) -> set[str]:
@@ -90,14 +91,14 @@ def sorts(plan: list[tuple[str, list[str]]]) -> list[str]:
 
 def look(catalogue: Catalogue) -> None:
     """All that is told of a catalogue without reading rows by the thousand."""
-    catalogue.counts()
-    catalogue.standing(NOW)
-    catalogue.due_count(retry_failed=False, now=NOW)
-    for merge in catalogue.history():
-        catalogue.changes(merge.merge)
-    catalogue.unfinished(["id-a"])
+    catalogue.reports.counts()
+    catalogue.queue.status_counts(NOW)
+    catalogue.queue.count(retry_failed=False, now=NOW)
+    for merge in catalogue.reports.merges():
+        catalogue.reports.changes(merge.merge)
+    catalogue.queue.unfinished(["id-a"])
     for name in ("a.svs", "ID-A", "tcga-a", "tcga-x"):
-        catalogue.show(name)
+        catalogue.reports.show(name)
 
 
 def test_looking_reads_no_table_in_full_and_sorts_nothing(
@@ -110,7 +111,7 @@ def test_looking_reads_no_table_in_full_and_sorts_nothing(
 def test_what_is_due_is_found_by_status_and_only_ranks_are_sorted(
     connection: Explaining, catalogue: Catalogue
 ) -> None:
-    plan = connection.plan(lambda: catalogue.due(retry_failed=False, now=LATER, limit=1))
+    plan = connection.plan(lambda: catalogue.queue.due(retry_failed=False, now=LATER, limit=1))
     assert scanned(plan) == set()
     assert {"images_by_status", "sqlite_autoindex_sample_1"} <= used(plan)
     assert all(sql.startswith("SELECT rank FROM images") for sql in sorts(plan))
@@ -119,7 +120,7 @@ def test_what_is_due_is_found_by_status_and_only_ranks_are_sorted(
 def test_what_is_recorded_of_one_image_is_found_by_its_name(
     connection: Explaining, catalogue: Catalogue
 ) -> None:
-    plan = connection.plan(lambda: catalogue.kept("a.svs"))
+    plan = connection.plan(lambda: catalogue.images.done("a.svs"))
     assert scanned(plan) == set() and "images_by_status" not in used(plan)
 
 
@@ -128,20 +129,20 @@ def test_what_is_recorded_of_one_image_is_found_by_its_name(
 def test_an_order_reads_the_slides_once_and_page_by_page(
     connection: Explaining, catalogue: Catalogue, order: Order, by: By
 ) -> None:
-    plan = connection.plan(lambda: catalogue.order(Plan(1, order, by)))
+    plan = connection.plan(lambda: catalogue.sample.order(Plan(1, order, by)))
     assert [steps for _, steps in plan] == [["SCAN slides"]]
 
 
 def test_what_is_fresh_is_told_from_the_sample_by_an_index(
     connection: Explaining, catalogue: Catalogue
 ) -> None:
-    plan = connection.plan(lambda: catalogue.fresh(Plan(1)))
+    plan = connection.plan(lambda: catalogue.sample.unsampled(Plan(1)))
     assert scanned(plan) == {"slides"} and sorts(plan) == []
     assert "sqlite_autoindex_sample_1" in used(plan)
 
 
 def test_adding_to_the_sample_goes_by_name(connection: Explaining, catalogue: Catalogue) -> None:
-    plan = connection.plan(lambda: catalogue.add_to_sample(["e.svs"], NOW))
+    plan = connection.plan(lambda: catalogue.sample.add(["e.svs"], NOW))
     assert scanned(plan) == set() and sorts(plan) == []
 
 
@@ -151,7 +152,7 @@ def test_a_merge_reads_the_slides_once_and_looks_up_what_changed(
     changed = listing(slide("a", md5="new"), slide("b", file_id="new"), slide("f"), slide("c"))
     successors = {"id-d": "id-f", "id-e": "id-e"}
     plan = connection.plan(
-        lambda: catalogue.merge(changed, LATER, successors_of=lambda _: successors)
+        lambda: catalogue.listing.merge(changed, LATER, successors_of=lambda _: successors)
     )
     whole = [sql for sql, steps in plan if scanned([(sql, steps)])]
     assert len(whole) == 1 and whole[0].startswith("UPDATE slides SET listed_in = ?")
@@ -170,7 +171,7 @@ def test_recording_looks_nothing_up_but_by_name(
 ) -> None:
     run = catalogue.begin_run("fetch", NOW)
     outcome = Outcome(slide("b"), (LOST,), None)
-    plan = connection.plan(lambda: catalogue.record(outcome, run, NOW))
+    plan = connection.plan(lambda: catalogue.queue.record(outcome, run, NOW))
     assert scanned(plan) == set() and sorts(plan) == []
 
 

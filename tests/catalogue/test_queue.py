@@ -23,26 +23,26 @@ def catalogue(tmp_path: Path) -> Catalogue:
     """Slides of which every seventh has failed, every fifth is done, in an order of their own."""
     made = Catalogue.create(tmp_path / "catalogue.db")
     slides = [slide(f"s{number * 7919 % MANY:04}") for number in range(MANY)]
-    made.merge(listing(*slides), NOW)
-    made.add_to_sample([each.file_name for each in slides], NOW)
+    made.listing.merge(listing(*slides), NOW)
+    made.sample.add([each.file_name for each in slides], NOW)
     run = made.begin_run("fetch", NOW)
     for number, each in enumerate(slides):
         if number % 5 == 0:
-            made.record(Outcome(each, (), PICTURE), run, NOW)
+            made.queue.record(Outcome(each, (), PICTURE), run, NOW)
         elif number % 7 == 0:
-            made.record(Outcome(each, (LOST,), None), run, NOW)
+            made.queue.record(Outcome(each, (LOST,), None), run, NOW)
     return made
 
 
 def test_the_pending_come_before_the_failed_and_both_by_rank(catalogue: Catalogue) -> None:
-    names = catalogue.sampled()
+    names = catalogue.sample.names()
     pending = [name for place, name in enumerate(names) if place % 5 and place % 7]
     failed = [name for place, name in enumerate(names) if place % 5 and place % 7 == 0]
-    due = [each.file_name for each in catalogue.due(retry_failed=True)]
+    due = [each.file_name for each in catalogue.queue.due(retry_failed=True)]
     assert due == pending + failed
-    assert [each.file_name for each in catalogue.due(retry_failed=False)] == pending
+    assert [each.file_name for each in catalogue.queue.due(retry_failed=False)] == pending
     for limit in (0, 1, len(pending), len(pending) + 3, MANY):
-        some = catalogue.due(retry_failed=True, limit=limit)
+        some = catalogue.queue.due(retry_failed=True, limit=limit)
         assert [each.file_name for each in some] == due[:limit]
 
 
@@ -50,7 +50,7 @@ def test_no_more_slides_are_held_than_are_read_at_a_time(catalogue: Catalogue) -
     gc.collect()
     before = held()
     most = 0
-    for number, _ in enumerate(catalogue.due(retry_failed=True)):
+    for number, _ in enumerate(catalogue.queue.due(retry_failed=True)):
         if number % 100 == 0:
             most = max(most, held() - before)
     assert 0 < most <= 501
@@ -63,19 +63,19 @@ def held() -> int:
 def test_a_sampled_slide_of_which_nothing_is_said_is_damage(
     catalogue: Catalogue, tmp_path: Path
 ) -> None:
-    first = next(iter(catalogue.due(retry_failed=False)))
+    first = next(iter(catalogue.queue.due(retry_failed=False)))
     # As another program can, for which references are not on.
     with closing(sqlite3.connect(tmp_path / "catalogue.db")) as other, other:
         other.execute("DELETE FROM slides WHERE file_name = ?", (first.file_name,))
     with pytest.raises(Damaged, match="rebuild"):
-        list(catalogue.due(retry_failed=False))
+        list(catalogue.queue.due(retry_failed=False))
 
 
 def test_between_two_of_them_all_may_be_written(catalogue: Catalogue) -> None:
     run = catalogue.begin_run("fetch", NOW)
-    due = [each.file_name for each in catalogue.due(retry_failed=False)]
-    for number, each in enumerate(catalogue.due(retry_failed=False)):
+    due = [each.file_name for each in catalogue.queue.due(retry_failed=False)]
+    for number, each in enumerate(catalogue.queue.due(retry_failed=False)):
         assert each.file_name == due[number]
         if number % 10 == 0:
-            catalogue.record(Outcome(each, (), PICTURE), run, NOW)
-    assert catalogue.due_count(retry_failed=False) == len(due) - len(due[::10])
+            catalogue.queue.record(Outcome(each, (), PICTURE), run, NOW)
+    assert catalogue.queue.count(retry_failed=False) == len(due) - len(due[::10])

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import sqlite_utils
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.model.errors import BadQuery, UsageError
@@ -31,7 +32,7 @@ def three(path: Path) -> Catalogue:
 
 def test_the_counts_add_up(three: Catalogue) -> None:
     done(three, "a")
-    counts = three.counts()
+    counts = three.reports.counts()
     assert (counts.listed, counts.sampled, counts.pending, counts.done) == (3, 2, 1, 1)
     assert (counts.bytes, counts.bytes_fetched, counts.release) == (1234, 1010, "Data Release 1")
     assert [(each.project, each.done) for each in counts.by_project] == [("TCGA-OV", 1), (None, 0)]
@@ -55,28 +56,30 @@ def test_status_tells_sources_of_images_whose_tries_are_not_known(tmp_path: Path
 
 def test_a_slide_is_shown_by_any_of_its_names(three: Catalogue) -> None:
     done(three, "a")
-    three.merge(listing(slide("a", file_id="new"), slide("b"), slide("c"), slide("ab")), LATER)
+    three.listing.merge(
+        listing(slide("a", file_id="new"), slide("b"), slide("c"), slide("ab")), LATER
+    )
     for name in ("new", "NEW", "id-a", "a.svs", " tcga-a "):
-        shown = three.show(name)
+        shown = three.reports.show(name)
         assert shown["file_name"] == "a.svs"
     assert (shown["former_ids"], shown["status"], shown["md5"]) == (["id-a"], "done", "md5-a")
     tries = shown["tries"]
     assert isinstance(tries, list) and [each["source"] for each in tries] == ["tiles", "range"]
-    assert three.show("c.svs")["upstream"] == "current"
+    assert three.reports.show("c.svs")["upstream"] == "current"
     with pytest.raises(UsageError, match="no slide called 'nobody'"):
-        three.show("nobody")
+        three.reports.show("nobody")
 
 
 def test_a_case_with_several_slides_is_asked_about_again(path: Path) -> None:
     with Catalogue.create(path) as catalogue:
-        catalogue.merge(listing(slide("xa"), slide("xb")), NOW)
+        catalogue.listing.merge(listing(slide("xa"), slide("xb")), NOW)
         with pytest.raises(UsageError, match=r"2 slides; name one of xa\.svs, xb\.svs"):
-            catalogue.show("TCGA-X")
+            catalogue.reports.show("TCGA-X")
 
 
 def test_a_query_groups_and_counts(three: Catalogue) -> None:
     done(three, "a")
-    answer = three.query("select project_id, count(*), avg(mpp_x) from mirror group by 1")
+    answer = three.reports.query("select project_id, count(*), avg(mpp_x) from mirror group by 1")
     assert answer.columns == ("project_id", "count(*)", "avg(mpp_x)")
     assert list(answer.rows) == [(None, 1, None), ("TCGA-OV", 1, 8.001)]
 
@@ -101,8 +104,8 @@ def test_a_query_groups_and_counts(three: Catalogue) -> None:
 )
 def test_a_query_only_reads(three: Catalogue, sql: str) -> None:
     with pytest.raises(BadQuery):
-        three.query(sql)
-    assert len(three.candidates()) == 3
+        three.reports.query(sql)
+    assert len(three.sample.candidates()) == 3
 
 
 @pytest.mark.parametrize(
@@ -121,11 +124,11 @@ def test_a_query_only_reads(three: Catalogue, sql: str) -> None:
 )
 def test_a_wrong_query_is_told_in_sqlites_words(three: Catalogue, sql: str, words: str) -> None:
     with pytest.raises(BadQuery, match=words):
-        three.query(sql)
+        three.reports.query(sql)
 
 
 def test_a_query_that_fails_half_way_says_so(three: Catalogue) -> None:
-    answer = three.query("select 1 union all select cast(x'ff' as text)")
+    answer = three.reports.query("select 1 union all select cast(x'ff' as text)")
     with pytest.raises(BadQuery, match="UTF-8"):
         list(answer.rows)
 
@@ -138,7 +141,7 @@ def test_a_query_that_never_ends_can_be_interrupted(path: Path, three: Catalogue
         "from tcgamirror.catalogue.catalogue import Catalogue\n"
         "catalogue = Catalogue.open(Path(sys.argv[1]), read_only=True)\n"
         "print('asking', flush=True)\n"
-        "try: catalogue.query(sys.argv[2])\n"
+        "try: catalogue.reports.query(sys.argv[2])\n"
         "except KeyboardInterrupt: print('interrupted')\n"
     )
     process = subprocess.Popen(
@@ -153,12 +156,11 @@ def test_a_query_that_never_ends_can_be_interrupted(path: Path, three: Catalogue
 
 
 def test_the_catalogue_opens_with_other_tools(path: Path, three: Catalogue) -> None:
-    sqlite_utils = pytest.importorskip("sqlite_utils")
     done(three, "a")
     three.close()
     rows = list(sqlite_utils.Database(path).query("select file_name from mirror order by 1"))
     assert rows == [{"file_name": "a.svs"}, {"file_name": "b.svs"}]
-    assert len(sqlite_utils.Database(path)["mirror"].columns_dict) == 30
+    assert len(sqlite_utils.Database(path)["mirror"].columns_dict) == 31
 
 
 def test_a_slide_is_shown_by_its_images_name(tmp_path: Path, small_gdc: StandIn) -> None:

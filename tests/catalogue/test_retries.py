@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.queue import DAY, DISTANCES, HOUR, lasting, retry_time
+from tcgamirror.catalogue.queue import DAY, DELAYS, HOUR, is_permanent, retry_time
 from tcgamirror.model.slide import Attempt, Outcome
 from tcgamirror.model.text import timestamp
 from tests.gdc import StandIn
@@ -26,32 +26,32 @@ PAST_ALL = NOW + 40 * DAY
 def catalogue(tmp_path: Path) -> Catalogue:
     """Slides a and b, sampled; a done."""
     made_one = Catalogue.create(tmp_path / "catalogue.db")
-    made_one.merge(listing(slide("a"), slide("b")), NOW)
-    made_one.add_to_sample(["a.svs", "b.svs"], NOW)
+    made_one.listing.merge(listing(slide("a"), slide("b")), NOW)
+    made_one.sample.add(["a.svs", "b.svs"], NOW)
     done(made_one, "a")
     return made_one
 
 
 def fail(catalogue: Catalogue, now: float, attempt: Attempt = LOST) -> None:
     run_number = catalogue.begin_run("fetch", now)
-    catalogue.record(Outcome(slide("b"), (attempt,), None), run_number, now)
+    catalogue.queue.record(Outcome(slide("b"), (attempt,), None), run_number, now)
 
 
 def due(catalogue: Catalogue, now: float) -> list[str]:
-    names = [each.file_name for each in catalogue.due(retry_failed=False, now=now)]
-    assert catalogue.due_count(retry_failed=False, now=now) == len(names)
+    names = [each.file_name for each in catalogue.queue.due(retry_failed=False, now=now)]
+    assert catalogue.queue.count(retry_failed=False, now=now) == len(names)
     return names
 
 
 def test_the_distance_grows_up_to_a_month(catalogue: Catalogue) -> None:
     now = NOW
-    for distance in (*DISTANCES, DISTANCES[-1]):
+    for distance in (*DELAYS, DELAYS[-1]):
         fail(catalogue, now)
         assert due(catalogue, now + distance - 2) == []
         assert due(catalogue, now + distance + 1) == ["b.svs"]
-        assert catalogue.standing(now).next == timestamp(now + distance)
+        assert catalogue.queue.status_counts(now).next == timestamp(now + distance)
         now += distance + 1
-    assert DISTANCES[0] == HOUR and 29 * DAY < DISTANCES[-1] < 30 * DAY
+    assert DELAYS[0] == HOUR and 29 * DAY < DELAYS[-1] < 30 * DAY
 
 
 def test_a_nightly_run_that_begins_a_little_earlier_still_takes_it(catalogue: Catalogue) -> None:
@@ -64,7 +64,7 @@ def test_a_success_begins_the_distances_anew(catalogue: Catalogue) -> None:
     for days in range(4):
         fail(catalogue, NOW + days * DAY)
     done(catalogue, "b")
-    catalogue.merge(listing(slide("a"), slide("b", md5="new"), release="2"), NOW)
+    catalogue.listing.merge(listing(slide("a"), slide("b", md5="new"), release="2"), NOW)
     fail(catalogue, NOW)
     assert due(catalogue, NOW + HOUR + 1) == ["b.svs"]
 
@@ -77,8 +77,11 @@ def test_a_clock_that_ran_ahead_blocks_nothing(catalogue: Catalogue) -> None:
 def test_a_slide_that_cannot_be_is_tried_again_only_if_asked_for(catalogue: Catalogue) -> None:
     fail(catalogue, NOW, dataclasses.replace(LOST, fault="too fine"))
     assert due(catalogue, PAST_ALL) == []
-    assert (catalogue.standing(NOW).never, catalogue.standing(NOW).failed) == (1, 1)
-    assert catalogue.due_count(retry_failed=True) == 1
+    assert (
+        catalogue.queue.status_counts(NOW).never,
+        catalogue.queue.status_counts(NOW).failed,
+    ) == (1, 1)
+    assert catalogue.queue.count(retry_failed=True) == 1
 
 
 @pytest.mark.parametrize(
@@ -94,24 +97,24 @@ def test_a_slide_that_cannot_be_is_tried_again_only_if_asked_for(catalogue: Cata
 def test_what_lasts(source: str, fault: str, md5: str | None, final: bool) -> None:
     attempt = dataclasses.replace(LOST, source=source, fault=fault)
     outcome = Outcome(slide("b", md5=md5), (attempt,), None)
-    assert lasting(outcome) is final
+    assert is_permanent(outcome) is final
     assert (retry_time(outcome, 1, NOW) is None) is final
 
 
 def test_what_is_withdrawn_waits_until_it_is_asked_for_or_returns(catalogue: Catalogue) -> None:
     fail(catalogue, NOW)
-    catalogue.merge(listing(slide("a"), release="2"), NOW)
+    catalogue.listing.merge(listing(slide("a"), release="2"), NOW)
     assert due(catalogue, PAST_ALL) == []
     fail(catalogue, NOW)
     assert due(catalogue, PAST_ALL) == []
-    catalogue.merge(listing(slide("a"), slide("b"), release="3"), NOW)
+    catalogue.listing.merge(listing(slide("a"), slide("b"), release="3"), NOW)
     assert due(catalogue, NOW) == ["b.svs"]
 
 
 def test_a_new_file_id_is_a_new_chance(catalogue: Catalogue) -> None:
     fail(catalogue, NOW)
-    catalogue.merge(listing(slide("a"), slide("b", file_id="other"), release="2"), NOW)
-    assert [each.file_id for each in catalogue.due(retry_failed=False)] == ["other"]
+    catalogue.listing.merge(listing(slide("a"), slide("b", file_id="other"), release="2"), NOW)
+    assert [each.file_id for each in catalogue.queue.due(retry_failed=False)] == ["other"]
 
 
 def test_an_update_waits_and_then_tries_again(tmp_path: Path, small_gdc: StandIn) -> None:

@@ -40,49 +40,49 @@ def test_the_order_of_the_listed_is_that_of_the_plain_function(
     path = tmp_path_factory.mktemp("picking") / "catalogue.db"
     with Catalogue.create(path) as catalogue:
         for now in (slides, left):
-            catalogue.merge(Listing("R", tuple(now)), NOW, accept_shrink=True)
-            listed = catalogue.candidates()
+            catalogue.listing.merge(Listing("R", tuple(now)), NOW, accept_shrink=True)
+            listed = catalogue.sample.candidates()
             assert [each.file_name for each in listed] == [each.file_name for each in now]
-            assert catalogue.order(plan) == ordered(listed, plan)
-            sampled = set(catalogue.sampled())
+            assert catalogue.sample.order(plan) == ordered(listed, plan)
+            sampled = set(catalogue.sample.names())
             unsampled = [name for name in ordered(listed, plan) if name not in sampled]
-            assert catalogue.fresh(plan) == unsampled
-            assert catalogue.order(plan, 3) == ordered(listed, plan)[:3]
-            assert catalogue.fresh(plan, 3) == unsampled[:3]
-            catalogue.add_to_sample(unsampled[:5], NOW)
+            assert catalogue.sample.unsampled(plan) == unsampled
+            assert catalogue.sample.order(plan, 3) == ordered(listed, plan)[:3]
+            assert catalogue.sample.unsampled(plan, 3) == unsampled[:3]
+            catalogue.sample.add(unsampled[:5], NOW)
 
 
 @pytest.fixture
 def catalogue(tmp_path: Path) -> Catalogue:
     made = Catalogue.create(tmp_path / "catalogue.db")
-    made.merge(listing(*(slide(f"s{number:03}") for number in range(100))), NOW)
+    made.listing.merge(listing(*(slide(f"s{number:03}") for number in range(100))), NOW)
     return made
 
 
 def test_ranks_are_given_in_the_order_told_and_stay(catalogue: Catalogue) -> None:
-    names = [each.file_name for each in catalogue.candidates()]
+    names = [each.file_name for each in catalogue.sample.candidates()]
     random.Random(7).shuffle(names)
-    catalogue.add_to_sample(names[:10], NOW)
-    catalogue.add_to_sample(names[5:40] + names[8:9], LATER)
-    catalogue.add_to_sample([], LATER)
-    catalogue.add_to_sample(names[::-1], LATER)
-    assert catalogue.sampled() == names[:40] + names[:39:-1]
+    catalogue.sample.add(names[:10], NOW)
+    catalogue.sample.add(names[5:40] + names[8:9], LATER)
+    catalogue.sample.add([], LATER)
+    catalogue.sample.add(names[::-1], LATER)
+    assert catalogue.sample.names() == names[:40] + names[:39:-1]
     assert mirror_row(catalogue, names[39])["sample_rank"] == 40
-    assert (catalogue.sampled_count(), catalogue.standing(NOW).pending) == (100, 100)
+    assert (catalogue.sample.count(), catalogue.queue.status_counts(NOW).pending) == (100, 100)
 
 
 def test_what_lies_side_by_side_is_what_is_joined(catalogue: Catalogue) -> None:
-    names = [each.file_name for each in catalogue.candidates()]
+    names = [each.file_name for each in catalogue.sample.candidates()]
     random.Random(7).shuffle(names)
-    catalogue.add_to_sample(names, NOW)
+    catalogue.sample.add(names, NOW)
     for table in ("slides", "sample", "images"):
-        rows = catalogue.query(f"select file_name from {table} order by rowid").rows
+        rows = catalogue.reports.query(f"select file_name from {table} order by rowid").rows
         assert [name for (name,) in rows] == sorted(names)
 
 
 def test_a_slide_that_is_not_listed_is_not_sampled(catalogue: Catalogue) -> None:
     with pytest.raises(sqlite3.IntegrityError):
-        catalogue.add_to_sample(["s001.svs", "nobody.svs"], NOW)
-    assert catalogue.sampled() == []
-    catalogue.add_to_sample(["s001.svs"], NOW)
-    assert catalogue.sampled() == ["s001.svs"]
+        catalogue.sample.add(["s001.svs", "nobody.svs"], NOW)
+    assert catalogue.sample.names() == []
+    catalogue.sample.add(["s001.svs"], NOW)
+    assert catalogue.sample.names() == ["s001.svs"]

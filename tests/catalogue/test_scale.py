@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.database import Database
 from tcgamirror.model.sampling import Plan
 from tcgamirror.sources.manifest import read_manifest
 from tests.bench.catalogue import COLUMNS, MILLION, MOST_MB, cells, measured
@@ -35,20 +36,20 @@ from pathlib import Path
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.sources.manifest import release_name, read_slides
-from tcgamirror.catalogue.listing import Coming
+from tcgamirror.catalogue.listing import ListingStream
 # As small as they are beside a catalogue of a million.
 database.TEMPORARY_BYTES = database.CACHE_BYTES = 2_000_000
 path, manifest = map(Path, sys.argv[2:])
 with Catalogue.open(path, read_only=sys.argv[1].startswith("fetch")) as catalogue:
     if sys.argv[1] == "merge":
-        catalogue.merge(Coming(release_name(manifest), read_slides(manifest)), 1.0)
+        catalogue.listing.merge(ListingStream(release_name(manifest), read_slides(manifest)), 1.0)
     elif sys.argv[1] == "due":
-        assert sum(1 for _ in catalogue.due(retry_failed=True)) == 50_000
+        assert sum(1 for _ in catalogue.queue.due(retry_failed=True)) == 50_000
     elif sys.argv[1].startswith("fetch"):
         from tcgamirror.cli.main import main
         main(["--mirror", str(path.parent), *sys.argv[1].split()])
     elif sys.argv[1] == "look":
-        catalogue.counts(), catalogue.standing(1.0)
+        catalogue.reports.counts(), catalogue.queue.status_counts(1.0)
 """
 
 
@@ -60,8 +61,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     path, changed = folder / "catalogue.db", folder / "list.txt"
     changed.write_text(manifest(files))
     with Catalogue.create(path) as catalogue:
-        catalogue.merge(read_manifest(changed), NOW)
-        catalogue.add_to_sample(catalogue.order(Plan(0)), NOW)
+        catalogue.listing.merge(read_manifest(changed), NOW)
+        catalogue.sample.add(catalogue.sample.order(Plan(0)), NOW)
     changed.write_text(manifest(replace(file, md5="0" * 32) for file in files))
     return path, changed
 
@@ -110,8 +111,8 @@ def test_as_many_questions_are_asked_of_many_slides_as_of_few(
 ) -> None:
     few = tmp_path / "few.db"
     with Catalogue.create(few) as catalogue:
-        catalogue.merge(listing(slide("a"), slide("b")), NOW)
-        catalogue.add_to_sample(["a.svs"], NOW)
+        catalogue.listing.merge(listing(slide("a"), slide("b")), NOW)
+        catalogue.sample.add(["a.svs"], NOW)
     assert _questions(few) == _questions(made[0]) <= 12
 
 
@@ -120,11 +121,11 @@ def _questions(path: Path) -> int:
     asked: list[str] = []
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
         connection.set_trace_callback(asked.append)
-        catalogue = Catalogue(path, connection)
-        catalogue.counts()
-        catalogue.standing(NOW)
-        assert len(catalogue.due(retry_failed=False, limit=1)) == 1
-        assert catalogue.order(Plan(0))
+        catalogue = Catalogue(Database(path, connection))
+        catalogue.reports.counts()
+        catalogue.queue.status_counts(NOW)
+        assert len(catalogue.queue.due(retry_failed=False, limit=1)) == 1
+        assert catalogue.sample.order(Plan(0))
     return len(asked)
 
 

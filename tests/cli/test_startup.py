@@ -13,8 +13,8 @@ from tests.gdc import StandIn
 from tests.support.command import BINARY, ROOT, surroundings
 from tests.support.mirrors import made, updated
 
-HEAVY = {"numpy", "PIL", "openslide", "requests", "urllib3", "simplejpeg", "tqdm"}
-DECODERS = {"numpy", "PIL", "openslide", "simplejpeg", "tqdm"}
+HEAVY = {"numpy", "PIL", "openslide", "requests", "urllib3", "simplejpeg", "tqdm", "sqlite_utils"}
+DECODERS = HEAVY - {"requests", "urllib3"}
 
 pytestmark = pytest.mark.skipif(BINARY in os.environ, reason="tells of modules, not of a binary")
 

@@ -388,8 +388,10 @@ def test_a_lock_is_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with Catalogue.open(root / "catalogue.db", journal=Journal.WAL) as writer:
 
         def plan_after_an_update(catalogue: Catalogue, now: Plan) -> Plan | None:
-            writer.merge(listing(slide("a"), release="Data Release 2"), NOW, accept_shrink=True)
-            writer.add_to_sample(["a.svs"], NOW)
+            writer.listing.merge(
+                listing(slide("a"), release="Data Release 2"), NOW, accept_shrink=True
+            )
+            writer.sample.add(["a.svs"], NOW)
             return provenance.plan_of(catalogue, now)
 
         monkeypatch.setattr(lockfile, "plan_of", plan_after_an_update)

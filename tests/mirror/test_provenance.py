@@ -217,7 +217,7 @@ def test_an_older_catalogue_is_believed_where_the_settings_draw_the_same(
 def test_slides_and_the_plan_that_adds_them_are_one_change(tmp_path: Path) -> None:
     plan = Plan(3, Order.SHUFFLE, By.PROJECT, frozenset(Kind), frozenset({"TCGA-OV"}))
     with three_slides(tmp_path / "c.db") as catalogue:
-        catalogue.add_to_sample(["c.svs"], NOW, provenance.noted(catalogue, plan, 1))
+        catalogue.sample.add(["c.svs"], NOW, provenance.noted(catalogue, plan, 1))
         assert provenance.plan_of(catalogue, USUAL) is None, "two were sampled before"
     with Catalogue.create(tmp_path / "d.db") as catalogue:
         assert provenance.plan_of(catalogue, plan) == plan, "nothing is drawn yet"

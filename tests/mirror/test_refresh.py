@@ -17,8 +17,8 @@ import pytest
 
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.database import Journal
-from tcgamirror.catalogue.listing import Coming
+from tcgamirror.catalogue.database import Database, Journal
+from tcgamirror.catalogue.listing import ListingStream
 from tcgamirror.mirror import refresh as refreshing
 from tcgamirror.model.errors import BadManifest, DiskFull, WrongContent
 from tcgamirror.model.slide import Slide
@@ -60,8 +60,8 @@ def test_no_slides_of_a_listing_are_held(tmp_path: Path) -> None:
             yield dataclasses.replace(each, size=count + number % 2)
 
     with Catalogue.create(tmp_path / "catalogue.db") as catalogue:
-        assert catalogue.merge(Coming("1", slides(10_000)), NOW).added == 10_000
-        merged = catalogue.merge(Coming("2", slides(10_001)), LATER)
+        assert catalogue.listing.merge(ListingStream("1", slides(10_000)), NOW).added == 10_000
+        merged = catalogue.listing.merge(ListingStream("2", slides(10_001)), LATER)
     assert (merged.added, merged.unchanged) == (1, 10_000)
     assert 0 < most < 10
 
@@ -73,26 +73,26 @@ def test_a_listing_that_breaks_off_changes_nothing(
         yield from numbered(30)
         raise WrongContent("the rest is missing")
 
-    catalogue = Catalogue(tmp_path / "catalogue.db", connection)
-    catalogue.merge(listing(*numbered(20)), NOW)
+    catalogue = Catalogue(Database(tmp_path / "catalogue.db", connection))
+    catalogue.listing.merge(listing(*numbered(20)), NOW)
     with pytest.raises(WrongContent, match="the rest"):
-        catalogue.merge(Coming("2", broken()), LATER)
-    assert (catalogue.merges(), catalogue.counts().listed) == (1, 20)
+        catalogue.listing.merge(ListingStream("2", broken()), LATER)
+    assert (catalogue.listing.count_merges(), catalogue.reports.counts().listed) == (1, 20)
     assert temporary(connection) == []
-    assert catalogue.merge(Coming("2", numbered(30)), LATER).added == 10
+    assert catalogue.listing.merge(ListingStream("2", numbered(30)), LATER).added == 10
 
 
 def test_a_full_disk_for_temporary_files_changes_nothing(
     tmp_path: Path, connection: sqlite3.Connection
 ) -> None:
-    catalogue = Catalogue(tmp_path / "catalogue.db", connection)
-    catalogue.merge(listing(*numbered(20)), NOW)
+    catalogue = Catalogue(Database(tmp_path / "catalogue.db", connection))
+    catalogue.listing.merge(listing(*numbered(20)), NOW)
     connection.execute("PRAGMA temp.max_page_count = 20")
     with pytest.raises(DiskFull, match="SQLITE_TMPDIR"):
-        catalogue.merge(Coming("2", numbered(3_000)), LATER)
+        catalogue.listing.merge(ListingStream("2", numbered(3_000)), LATER)
     connection.execute("PRAGMA temp.max_page_count = 100000")
-    assert (catalogue.merges(), temporary(connection)) == (1, [])
-    assert catalogue.merge(Coming("2", numbered(3_000)), LATER).added == 2_980
+    assert (catalogue.listing.count_merges(), temporary(connection)) == (1, [])
+    assert catalogue.listing.merge(ListingStream("2", numbered(3_000)), LATER).added == 2_980
 
 
 MERGING = """
@@ -101,16 +101,16 @@ from pathlib import Path
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.sources.manifest import release_name, read_slides
-from tcgamirror.catalogue.listing import Coming
+from tcgamirror.catalogue.listing import ListingStream
 path, listing, journal, steps = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-connection = database.connect(path)
-database.use_journal(connection, database.Journal(journal))
-# So few pages are kept that changes reach the file long before they are whole.
-connection.execute("PRAGMA cache_size = 10")
-if steps:
-    connection.set_progress_handler(lambda: os.kill(os.getpid(), 9), steps)
-with Catalogue(path, connection, settles=True) as catalogue:
-    catalogue.merge(Coming(release_name(listing), read_slides(listing)), 1795353255.9)
+with Catalogue.open(path, journal=database.Journal(journal)) as catalogue:
+    with catalogue.reading() as connection:
+        # So few pages are kept that changes reach the file long before they are whole.
+        connection.execute("PRAGMA cache_size = 10")
+        if steps:
+            connection.set_progress_handler(lambda: os.kill(os.getpid(), 9), steps)
+    stream = ListingStream(release_name(listing), read_slides(listing))
+    catalogue.listing.merge(stream, 1795353255.9)
 """
 
 
@@ -135,7 +135,7 @@ def test_a_merge_that_is_killed_is_whole_or_never_was(tmp_path: Path, journal: J
         shutil.copy(path, copy)
         ends.append(_merge(copy, new, journal, int(2 ** (power / 1.5))))
         with Catalogue.open(copy) as catalogue:
-            catalogue.check_whole()
+            catalogue.check_integrity()
         assert _rows(copy) == (after if ends[-1] == 0 else before)
         if ends[-1] == 0:
             break
@@ -160,10 +160,14 @@ def test_a_gdc_listing_that_changes_meanwhile_is_merged_once(tmp_path: Path) -> 
     with Catalogue.create(tmp_path / "catalogue.db") as catalogue:
 
         def merge(slides: Iterator[Slide]) -> None:
-            merged.append(catalogue.merge(Coming("1", slides), NOW))
+            merged.append(catalogue.listing.merge(ListingStream("1", slides), NOW))
 
         gdc.stream_slides(server, API, merge, page_size=1)
-        assert (len(merged), catalogue.merges(), catalogue.counts().listed) == (1, 1, 3)
+        assert (
+            len(merged),
+            catalogue.listing.count_merges(),
+            catalogue.reports.counts().listed,
+        ) == (1, 1, 3)
 
 
 def test_an_unchanged_manifest_is_not_even_read(
@@ -181,7 +185,7 @@ def test_an_unchanged_manifest_is_not_even_read(
         path.write_text(f"{path.read_text()}and then rubbish\n")
         with pytest.raises(BadManifest, match="line 6"):
             refresh(catalogue, path)
-        assert (catalogue.merges(), catalogue.counts().listed) == (2, 4)
+        assert (catalogue.listing.count_merges(), catalogue.reports.counts().listed) == (2, 4)
 
 
 def refresh(catalogue: Catalogue, path: Path) -> bool:

@@ -74,19 +74,19 @@ def listing(*slides: Slide, release: str = "Data Release 1") -> Listing:
 
 
 def mirror_row(catalogue: Catalogue, name: str) -> dict[str, object]:
-    answer = catalogue.query(f"select * from mirror where file_name = '{name}'")
+    answer = catalogue.reports.query(f"select * from mirror where file_name = '{name}'")
     return dict(zip(answer.columns, next(answer.rows), strict=True))
 
 
 def done(catalogue: Catalogue, letter: str) -> None:
     run = catalogue.begin_run("fetch", NOW)
-    catalogue.record(Outcome(slide(letter), (LOST, FETCHED), PICTURE), run, NOW)
+    catalogue.queue.record(Outcome(slide(letter), (LOST, FETCHED), PICTURE), run, NOW)
     catalogue.end_run(run, exit_code=0, now=LATER)
 
 
 def three_slides(path: Path) -> Catalogue:
     """Slides a, b and c, of which b and a are sampled, in that order."""
     catalogue = Catalogue.create(path)
-    catalogue.merge(listing(slide("a"), slide("b", project_id=None), slide("c")), NOW)
-    catalogue.add_to_sample(["b.svs", "a.svs"], NOW)
+    catalogue.listing.merge(listing(slide("a"), slide("b", project_id=None), slide("c")), NOW)
+    catalogue.sample.add(["b.svs", "a.svs"], NOW)
     return catalogue

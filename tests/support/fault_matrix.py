@@ -106,7 +106,7 @@ def mirrored(root: Path, gdc: StandIn, source: str) -> Seen:
     run_update(mirror, "update", Wishes(), ProgressDisplay(quiet=True), Shutdown())
     seconds = time.monotonic() - started
     with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
-        row = next(catalogue.query(OUTCOME).rows)
+        row = next(catalogue.reports.query(OUTCOME).rows)
     status, fault, path = (None if value is None else str(value) for value in row)
     pixels = np.asarray(Image.open(root / path)) if path else None
     return Seen(status or "", fault, pixels, seconds)

@@ -232,7 +232,7 @@ def read_catalogue(data: bytes, folder: Path) -> None:
         written(part, root / f"{CATALOGUE}{end}")
     written(b"", root / FILE_NAME)
     with suppress(TcgaMirrorError), Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
-        catalogue.counts()
+        catalogue.reports.counts()
     seen = Folder(root, None, threading.Event()).catalogue(copies, None)
     assert seen is not None
     with Foreign(seen.path(copies), "it") as foreign:

@@ -177,8 +177,8 @@ def made_up(root: Path, count: int) -> Path:
         for number in range(count)
     ]
     with Catalogue.open(mirror.root / CATALOGUE) as catalogue:
-        catalogue.merge(Listing("Data Release 1", tuple(slides)), NOW)
-        catalogue.add_to_sample([slide.file_name for slide in slides], NOW)
+        catalogue.listing.merge(Listing("Data Release 1", tuple(slides)), NOW)
+        catalogue.sample.add([slide.file_name for slide in slides], NOW)
     with closing(sqlite3.connect(root / CATALOGUE)) as connection, connection:
         connection.executemany(
             "UPDATE images SET status = 'done', path = ?, bytes = ?, sha256 = ?, width = 1, "

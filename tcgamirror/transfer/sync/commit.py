@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from tcgamirror.catalogue import database
-from tcgamirror.catalogue.rows import (
-    COURSE,
-    PICTURE,
-    Row,
-    Value,
-    are_different,
-    dicts,
-    insert,
-    set_image,
-    set_upstream,
-)
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.images import PICTURE_COLUMNS, Row, Value, write_images
+from tcgamirror.catalogue.rows import are_different, dicts, insert, set_upstream
 from tcgamirror.model.slide import Status, Upstream
 from tcgamirror.transfer.columns import TABLES
 from tcgamirror.transfer.untrusted import Foreign
@@ -45,29 +35,25 @@ def take_over(
     those whose images of before are here.
     Whoever reads meanwhile sees all of the old rows or all of the new ones.
     """
-    with database.translated(path), closing(database.connect(path)) as connection:
-        database.check(connection, path, read_only=False)
-        database.use_journal(connection, database.journal_for(path))
-        with database.transaction(connection):
-            connection.execute("PRAGMA defer_foreign_keys = ON")
-            kept = _own_rows(connection, source) if others else {}
-            left = _left_rows(connection, source, arrived, whole, others=others)
-            for table in reversed(list(TABLES)):
-                connection.execute(f"DELETE FROM {table}")
-            for table, columns in TABLES.items():
-                insert(connection, table, list(columns), source.rows(table))
-            for table, own in kept.items():
-                # A former file_id may be known to both sides.
-                rows = _ranked(connection, own) if table == "sample" else own
-                twice = table == "former_ids"
-                insert(connection, table, list(TABLES[table]), rows, or_ignore=twice)
-            for row in kept.get("slides", ()):
-                set_upstream(connection, str(row["file_name"]), Upstream.WITHDRAWN)
-            for each in left:
-                set_image(connection, each.row, (*COURSE, *PICTURE))
-                if each.upstream is not None:
-                    set_upstream(connection, str(each.row["file_name"]), each.upstream)
-        database.settle(connection)
+    with Catalogue.open(path) as catalogue, catalogue.change() as connection:
+        connection.execute("PRAGMA defer_foreign_keys = ON")
+        kept = _own_rows(connection, source) if others else {}
+        left = _left_rows(connection, source, arrived, whole, others=others)
+        for table in reversed(list(TABLES)):
+            connection.execute(f"DELETE FROM {table}")
+        for table, columns in TABLES.items():
+            insert(connection, table, list(columns), source.rows(table))
+        for table, own in kept.items():
+            # A former file_id may be known to both sides.
+            rows = _ranked(connection, own) if table == "sample" else own
+            twice = table == "former_ids"
+            insert(connection, table, list(TABLES[table]), rows, or_ignore=twice)
+        for row in kept.get("slides", ()):
+            set_upstream(connection, str(row["file_name"]), Upstream.WITHDRAWN)
+        write_images(connection, (each.row for each in left))
+        for each in left:
+            if each.upstream is not None:
+                set_upstream(connection, str(each.row["file_name"]), each.upstream)
     return len(kept.get("sample", ())) + sum(each.is_ours_alone for each in left)
 
 
@@ -110,10 +96,14 @@ def _left_rows(
             if name not in arrived or mine["path"] == theirs["path"]:
                 left.append(_Left(mine, Upstream.CURRENT, bare))
         elif name not in arrived:
-            image = mine or dict.fromkeys(PICTURE)
+            image = mine or dict.fromkeys(PICTURE_COLUMNS)
             waits = theirs["status"] == Status.DONE
             status = Status.PENDING if waits else theirs["status"]
-            row = {**theirs, **{column: image[column] for column in PICTURE}, "status": status}
+            row = {
+                **theirs,
+                **{column: image[column] for column in PICTURE_COLUMNS},
+                "status": status,
+            }
             changed = mine is not None and (not right or mine["upstream"] == Upstream.CHANGED)
             left.append(_Left(row, Upstream.CHANGED if changed else None, bare))
     return left

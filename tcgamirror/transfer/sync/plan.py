@@ -129,7 +129,7 @@ def right_here(root: Path, foreign: Foreign) -> set[str]:
     if not (root / CATALOGUE).exists():
         return set()
     with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
-        having = catalogue.having()
+        having = catalogue.rows.image_states()
     done = {name: have.md5 for name, have in having.items() if have.status is Status.DONE}
     names = ((str(row["file_name"]), row["md5"]) for row in foreign.sampled())
     return {name for name, md5 in names if name in done and not are_different(md5, done[name])}
@@ -140,7 +140,7 @@ def images_here(root: Path) -> list[Image]:
     if not (root / CATALOGUE).exists():
         return []
     with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
-        rows = catalogue.query(
+        rows = catalogue.reports.query(
             "SELECT file_name, path, bytes, sha256, status FROM mirror WHERE path IS NOT NULL "
             "AND bytes IS NOT NULL AND sha256 IS NOT NULL ORDER BY sample_rank"
         ).rows
@@ -155,7 +155,7 @@ def sampled_here(root: Path) -> set[str]:
     if not (root / CATALOGUE).exists():
         return set()
     with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
-        return set(catalogue.sampled())
+        return set(catalogue.sample.names())
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,7 @@ class Folder:
         try:
             copy = copy_database(self._tree, CATALOGUE, folder, MOST_BYTES)
         except FileNotFoundError as error:
-            raise Damaged(f"{path} is missing; {database.WAY_OUT}") from error
+            raise Damaged(f"{path} is missing; {database.REMEDY}") from error
         except PermissionError as error:
             raise UsageError(
                 f"{path} cannot be read by this user; change its permissions"
@@ -197,7 +197,7 @@ def _settled(copy: Path, folder: Path) -> Path:
     target = folder / "settled.db"
     target.unlink(missing_ok=True)
     with (
-        database.translated(copy),
+        database.translate_errors(copy),
         closing(sqlite3.connect(copy)) as source,
         closing(sqlite3.connect(target)) as settled,
     ):

@@ -319,7 +319,7 @@ class _Sync:
         (root / STATE).unlink(missing_ok=True)
         if gone:
             with Catalogue.open(root / CATALOGUE) as catalogue:
-                catalogue.put_back([each.file_name for each in gone])
+                catalogue.queue.requeue([each.file_name for each in gone])
         with disk_errors(root):
             for image in moved:
                 with suppress(FileNotFoundError):

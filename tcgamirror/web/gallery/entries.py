@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.reports import Value
+from tcgamirror.catalogue.reports import Cell
 from tcgamirror.imaging.store import IMAGES
 
 MOST_TEXT = 2000
@@ -58,12 +58,12 @@ class Entries:
 
 def read_entries(catalogue: Catalogue) -> Entries:
     """Reads them at one go, so that no writer waits for as long as thumbnails take."""
-    answer = catalogue.query(_SQL)
+    answer = catalogue.reports.query(_SQL)
     name, project, path, sha256 = map(
         answer.columns.index, ("file_name", "project_id", "path", "sha256")
     )
 
-    def entry(row: Sequence[Value]) -> Entry:
+    def entry(row: Sequence[Cell]) -> Entry:
         facts = tuple(map(harmless, row))
         return Entry(
             name=str(facts[name]),
@@ -75,7 +75,7 @@ def read_entries(catalogue: Catalogue) -> Entries:
     return Entries(answer.columns, [entry(row) for row in answer.rows])
 
 
-def _image(path: Value, sha256: Value) -> Image | None:
+def _image(path: Cell, sha256: Cell) -> Image | None:
     if isinstance(path, str) and isinstance(sha256, str) and is_inside(path):
         return Image(path, sha256)
     return None
@@ -92,7 +92,7 @@ def is_inside(path: str) -> bool:
     return plain and len(parts) > 1 and parts[0] == IMAGES
 
 
-def harmless(value: Value) -> Fact:
+def harmless(value: Cell) -> Fact:
     r"""A value that JSON and a browser can hold, in one line.
 
     What does not print (controls, marks that turn the direction of text, halves

@@ -56,13 +56,13 @@ class Figures:
 
 def read_figures(catalogue: Catalogue, entries: Entries) -> Figures:
     """Counts what there is."""
-    rows = catalogue.query(_FAILURES).rows
+    rows = catalogue.reports.query(_FAILURES).rows
     statuses = Counter(
         (status, mpp is None)
         for status, mpp in zip(entries.column("status"), entries.column("mpp_x"), strict=True)
     )
     return Figures(
-        counts=catalogue.counts(),
+        counts=catalogue.reports.counts(),
         bases=histogram(_numbers(entries.column("base_mpp"))),
         images=histogram(_numbers(entries.column("mpp_x"))),
         unknown=statuses["done", True],
