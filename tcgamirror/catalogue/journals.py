@@ -35,6 +35,8 @@ _WAL_MAGIC = (0x377F0682, 0x377F0683)
 _UNKNOWN = 0xFFFFFFFF
 """Count of a journal's records that is told by its size."""
 
+_SECOND_NAME = "another file's second name, which SQLite would write to"
+
 _PENDING, _SHARED, _SHARED_BYTES = 0x40000000, 0x40000002, 510
 """The bytes of a database that SQLite locks. Source: `os.h`."""
 
@@ -79,11 +81,18 @@ def _check_plain(journal: Path) -> None:
         return
     if not stat.S_ISREG(found.st_mode):
         what = "a link" if stat.S_ISLNK(found.st_mode) else "not a plain file"
-        raise Damaged(f"{journal}: it is {what}. Nothing was opened; move it away")
+    elif found.st_nlink > 1 and journal.name.endswith(SHARED_MEMORY):
+        # Whatever it holds is overwritten. To read it here would end SQLite's locks on it.
+        what = _SECOND_NAME
+    else:
+        return
+    raise Damaged(f"{journal}: it is {what}. Nothing was opened; if no run has it, move it away")
 
 
 def _rollback_fault(journal: io.FileIO, path: Path) -> str | None:
     size = os.fstat(journal.fileno()).st_size
+    if size and _is_of_others(journal, _MAGIC):
+        return f"it is {_SECOND_NAME}"
     if size >= 16 and os.pread(journal.fileno(), 8, size - 8) == _MAGIC:
         return "it names another file, which SQLite would delete, as its super-journal"
     head = os.pread(journal.fileno(), 28, 0)
@@ -91,13 +100,32 @@ def _rollback_fault(journal: io.FileIO, path: Path) -> str | None:
         # SQLite plays nothing of it back.
         return None
     count, nonce, pages, sector, page_size = struct.unpack(">5I", head[8:28])
-    fault = _size_fault(path, page_size, [pages], size)
+    fault = _database_fault(path) or _size_fault(path, page_size, [pages], size)
     first = _first_page(journal, sector, page_size, count, nonce)
     if fault is None and first is not None:
         (mark,) = struct.unpack(">I", first[68:72])
         if not first.startswith(_DATABASE) or mark != APPLICATION_ID:
             return "it is of another database"
     return fault
+
+
+def _is_of_others(file: io.FileIO, *begins: bytes) -> bool:
+    """Return whether it is a file with a second name that does not begin as a journal does."""
+    found = os.fstat(file.fileno())
+    return found.st_nlink > 1 and not os.pread(file.fileno(), 8, 0).startswith(begins)
+
+
+def _database_fault(path: Path) -> str | None:
+    """Return what is wrong with a database of two names, into which a journal would be played."""
+    if path.stat().st_nlink == 1:
+        return None
+    address = f"{path.as_uri()}?mode=ro&immutable=1"
+    try:
+        with closing(sqlite3.connect(address, uri=True, isolation_level=None)) as connection:
+            (mark,) = connection.execute("PRAGMA application_id").fetchone()
+    except sqlite3.Error:
+        mark = None
+    return None if mark == APPLICATION_ID else f"{path.name} is {_SECOND_NAME}"
 
 
 def _size_fault(path: Path, page_size: int, counts: Iterable[int], size: int) -> str | None:
@@ -146,13 +174,16 @@ def _first_page(
 
 
 def _wal_fault(wal: io.FileIO, path: Path) -> str | None:
+    size = os.fstat(wal.fileno()).st_size
+    if size and _is_of_others(wal, *(struct.pack(">I", magic) for magic in _WAL_MAGIC)):
+        return f"it is {_SECOND_NAME}"
     head = os.pread(wal.fileno(), 32, 0)
     if len(head) < 32 or struct.unpack(">I", head[:4])[0] not in _WAL_MAGIC:
         # SQLite takes nothing over from it.
         return None
     (page_size,) = struct.unpack(">I", head[8:12])
     counts = _sizes(wal, head[16:24], page_size)
-    return _size_fault(path, page_size, counts, os.fstat(wal.fileno()).st_size)
+    return _database_fault(path) or _size_fault(path, page_size, counts, size)
 
 
 def _sizes(wal: io.FileIO, salt: bytes, page_size: int) -> Iterator[int]:
@@ -233,13 +264,14 @@ def _state(tree: Tree, name: str, file: io.FileIO, *, locked: bool) -> tuple[obj
 
 
 def _copy(file: io.FileIO, target: Path, most: int) -> None:
-    left = most
+    # Looked at first: to copy the beginning of what is too large takes long, and room.
+    size = os.fstat(file.fileno()).st_size
     with disk_errors(target), target.open("wb") as out:
-        while piece := _piece(file):
-            left -= len(piece)
-            if left < 0:
-                raise Damaged(f"the catalogue has more than {most:,} bytes, as no catalogue has")
+        while size <= most and (piece := _piece(file)):
             out.write(piece)
+            size = max(size, out.tell())
+    if size > most:
+        raise Damaged(f"the catalogue has more than {most:,} bytes, as no catalogue has")
 
 
 def _piece(file: io.FileIO) -> bytes:

@@ -8,6 +8,7 @@ have put it.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import FoundImage, fact_of
+from tcgamirror.catalogue.journals import JOURNALS, ROLLBACK, WAL
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.mirror.directory import CATALOGUE, FIXED, LOCK, Mirror
 from tcgamirror.mirror.lockfile import sample_order
@@ -31,7 +33,7 @@ from tcgamirror.model.errors import BadSettings, Damaged, DiskFull, ExitCode, Us
 from tcgamirror.model.slide import Listing, Upstream
 from tcgamirror.sources import gdc
 from tcgamirror.sources.manifest import read_manifest
-from tcgamirror.system.files import disk_errors, sync_folder
+from tcgamirror.system.files import disk_errors, free_bytes, sync_folder
 from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.system.lock import Lock
 from tcgamirror.system.openat import Tree
@@ -40,8 +42,6 @@ from tcgamirror.system.parallel import in_batches
 UNFINISHED = f"{CATALOGUE}.rebuilt"
 LOST = "attempts, runs, changes between releases and former file_ids"
 """What stands nowhere but in a catalogue."""
-
-_JOURNALS = ("-journal", "-wal", "-shm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +117,13 @@ def _check_needed(mirror: Mirror, place: Path, copy: Path) -> None:
     # What a failing disk does not give is missing in the copy, which then is not whole.
     with suppress(Damaged), disk_errors(copy):
         tree = Tree(place.parent)
-        for end in ("", "-journal", "-wal"):
+        for end in ("", ROLLBACK, WAL):
             beside = place.with_name(place.name + end)
             if beside.is_file() and not beside.is_symlink():
                 target = copy.with_name(copy.name + end)
                 with tree.open(beside.name) as file, target.open("xb") as out:
+                    if os.fstat(file.fileno()).st_size > free_bytes(target):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
                     shutil.copyfileobj(file, out)
     try:
         with Catalogue.open(copy, read_only=True) as catalogue:
@@ -266,7 +268,7 @@ def _swap(new: Path, place: Path) -> Path | None:
     with disk_errors(place):
         if os.path.lexists(place):
             kept = _free_name(place)
-            for end in _JOURNALS:
+            for end in JOURNALS:
                 with suppress(FileNotFoundError):
                     place.with_name(place.name + end).rename(kept.with_name(kept.name + end))
             try:
@@ -275,7 +277,7 @@ def _swap(new: Path, place: Path) -> Path | None:
                 # No second names on this file system, or no file.
                 place.rename(kept)
         else:
-            _remove_all(place.with_name(place.name + end) for end in _JOURNALS)
+            _remove_all(place.with_name(place.name + end) for end in JOURNALS)
         new.replace(place)
         sync_folder(place.parent)
     return kept
@@ -293,7 +295,7 @@ def _free_name(place: Path) -> Path:
 
 
 def _remove(unfinished: Path) -> None:
-    ends = ("", ".new", *_JOURNALS)
+    ends = ("", ".new", *JOURNALS)
     _remove_all(unfinished.with_name(unfinished.name + end) for end in ends)
 
 

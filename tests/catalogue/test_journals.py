@@ -177,6 +177,37 @@ def test_a_new_catalogue_takes_no_journal_that_was_there(tmp_path: Path, victim:
     assert not list(tmp_path.glob("catalogue.db?*"))
 
 
+def test_a_second_name_of_another_file_is_not_written_to(catalogue: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    for suffix in ("-journal", "-wal", "-shm"):
+        victim.write_bytes(bytes(40) + b"precious")
+        os.link(victim, beside := catalogue.with_name(catalogue.name + suffix))
+        refused(catalogue, "another file's second name")
+        beside.unlink()
+    journal = rollback(catalogue)
+    catalogue.unlink()
+    os.link(victim, catalogue)
+    catalogue.with_name("catalogue.db-journal").write_bytes(journal)
+    refused(catalogue, "catalogue.db is another file's second name")
+    assert victim.read_bytes() == bytes(40) + b"precious"
+
+
+def test_a_killed_run_of_which_links_were_kept_is_recovered(catalogue: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(catalogue), "wal"], check=False)
+    for name in ("catalogue.db", "catalogue.db-wal"):
+        os.link(catalogue.with_name(name), catalogue.with_name(f"{name}.kept"))
+    with Catalogue.open(catalogue, read_only=True) as opened:
+        assert opened.fact("k2999") == "x" * 500
+
+
+def test_of_a_catalogue_that_is_too_large_nothing_is_copied(tmp_path: Path) -> None:
+    (tmp_path / "a.db").touch()
+    os.truncate(tmp_path / "a.db", 1 << 40)
+    with pytest.raises(Damaged, match="more than 5,000 bytes"):
+        copy_database(Tree(tmp_path), "a.db", tmp_path, 5000)
+    assert (tmp_path / "copied.db").stat().st_size == 0
+
+
 # Honest ones ----------------------------------------------------------------------------
 
 KILLED = """
