@@ -133,13 +133,27 @@ def write_rows(
         for row in rows:
             one = dict(zip(names, row, strict=True))
             # As one list with an indent of 1 is written.
-            lines = json.dumps(one, indent=1, ensure_ascii=False, default=_plain).split("\n")
+            lines = as_json(one, indent=1).split("\n")
             out.write(f"{written}\n " + "\n ".join(lines))
             written = ","
         out.write("[]\n" if written == "[" else "\n]\n")
     else:
         for line in _table_lines(columns, rows, plain):
             print(line, file=out)
+
+
+def as_json(value: object, indent: int | None = None) -> str:
+    r"""Return JSON in which letters stay readable, and whatever a terminal obeys is escaped.
+
+    >>> print(as_json({"µm": "a\x9b31m\u202e"}))
+    {"µm": "a\u009b31m\u202e"}
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False, default=_plain)
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text
+    )
 
 
 def distinct(names: Sequence[str]) -> list[str]:

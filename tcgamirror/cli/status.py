@@ -183,7 +183,7 @@ def show(given: argparse.Namespace) -> ExitCode:
     with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
         facts = catalogue.reports.show(given.slide)
     if given.json:
-        print(json.dumps(facts, ensure_ascii=False))
+        print(output.as_json(facts))
         return ExitCode.DONE
     width = max(map(len, facts))
     for name, value in facts.items():

@@ -119,6 +119,14 @@ def test_csv_and_json_keep_values_as_they_are() -> None:
 # Progress ---------------------------------------------------------------------------
 
 
+def test_json_escapes_what_a_terminal_obeys() -> None:
+    out = io.StringIO()
+    signs = "\x1b[31m\x9b2K\u202eµ\u2066\x7f"
+    write_rows(["a"], [(signs,)], "json", out)
+    assert out.getvalue() == ('[\n {\n  "a": "\\u001b[31m\\u009b2K\\u202eµ\\u2066\\u007f"\n }\n]\n')
+    assert json.loads(out.getvalue()) == [{"a": signs}]
+
+
 def test_without_a_terminal_only_failures_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     progress = ProgressDisplay()
     progress.listing(1, 2)
