@@ -19,8 +19,8 @@ from tcgamirror.cli.progress import ProgressDisplay, TransferProgress
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, UsageError
 from tcgamirror.system.interrupt import Shutdown
-from tcgamirror.transfer.archive.format import check_ending
-from tcgamirror.transfer.exporter import Asked, Exported, export
+from tcgamirror.transfer.archive.format import check_suffix
+from tcgamirror.transfer.exporter import ExportResult, export
 
 if TYPE_CHECKING:
     from tcgamirror.transfer.importer import Imported
@@ -63,9 +63,9 @@ examples:
 def export_mirror(given: argparse.Namespace) -> ExitCode:
     mirror = home_of(given)
     if given.dest is not None:
-        check_ending(given.dest)
-    asked = Asked(given.only, given.since)
-    made = export(mirror, given.dest, asked, TransferProgress("exported", quiet=given.json))
+        check_suffix(given.dest)
+    progress = TransferProgress("exported", quiet=given.json)
+    made = export(mirror, given.dest, progress, only=given.only, since=given.since)
     code = ExitCode.DAMAGED if made.lacking else ExitCode.DONE
     # Standard output may be the archive itself.
     with redirect_stdout(sys.stderr) if given.dest is None else nullcontext():
@@ -76,7 +76,7 @@ def export_mirror(given: argparse.Namespace) -> ExitCode:
     return code
 
 
-def _tell_exported(made: Exported) -> None:
+def _tell_exported(made: ExportResult) -> None:
     where = "standard output" if made.dest == "-" else made.dest
     rate = text.in_bytes(made.bytes / max(made.seconds, 0.001))
     print(

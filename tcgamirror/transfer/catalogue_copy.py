@@ -1,4 +1,4 @@
-"""The catalogue of an export: a consistent copy, made to say what the export holds."""
+"""The catalogue of an export: a consistent copy that records what the export holds."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import PICTURE_COLUMNS, Image
+from tcgamirror.catalogue.journals import JOURNALS
 from tcgamirror.catalogue.rows import SlideRows
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.model.errors import BadExport, Damaged, UsageError
@@ -18,11 +19,11 @@ from tcgamirror.transfer.archive.format import checked_name
 
 
 def image_of(rows: SlideRows) -> Image | None:
-    """The image that these rows tell of; None if they tell of none. Raises Damaged."""
+    """Return the image that a slide's rows record, if there is one. Raises Damaged."""
     row = rows.image
     if row["path"] is None or row["sha256"] is None:
         return None
-    return _placed(
+    return _checked(
         Image(
             file_name=str(row["file_name"]),
             path=str(row["path"]),
@@ -33,51 +34,53 @@ def image_of(rows: SlideRows) -> Image | None:
     )
 
 
-def meeting(live: Catalogue, condition: str) -> frozenset[str]:
-    """File names of the sampled slides that meet the condition, which is SQL on the view.
+def matching_slides(live: Catalogue, condition: str) -> frozenset[str]:
+    """Return file names of the sampled slides that meet a condition on the view, in SQL.
 
-    Raises BadQuery for a condition that is none or would write, UsageError if no slide meets it.
+    Raises:
+        BadQuery: for an invalid condition and for one that would write.
+        UsageError: if no slide meets it.
     """
-    # The bracket on a line of its own: a comment may end the condition.
+    # The bracket is on a line of its own, as a comment may end the condition.
     answer = live.reports.query(f"SELECT file_name FROM mirror WHERE ({condition}\n)")
     names = frozenset(str(name) for name, *_ in answer.rows)
     if not names:
-        raise UsageError(f"no sampled slide meets the condition of --only, {condition}")
+        raise UsageError(f"--only {condition}: no sampled slide meets the condition. Change it")
     return names
 
 
-def _placed(image: Image) -> Image:
-    """An image whose path leads to one in any directory. Raises Damaged for another."""
+def _checked(image: Image) -> Image:
+    """Return the image. Raises Damaged if its path leads out of the images."""
     with suppress(BadExport):
         if checked_name(image.path) == image.path and image.path.startswith(f"{IMAGES}/"):
             return image
-    raise Damaged(f"the catalogue says that an image lies at {image.path!r}; {database.REMEDY}")
+    raise Damaged(f"the catalogue records an image at {image.path!r}; {database.REMEDY}")
 
 
-class Snapshot:
-    """An open copy of a catalogue, which nobody else sees yet; to be closed.
+class CatalogueCopy:
+    """A copy of a catalogue that nobody else sees yet.
 
-    Every method may raise Damaged, for what was copied, and DiskFull for the copy.
+    Every method may raise Damaged, which names the original, and DiskFull for the copy.
     """
 
     def __init__(self, live: Catalogue, path: Path) -> None:
-        """Copy an open catalogue to `path`, in place of what a killed export left there."""
-        for end in ("", "-journal", "-wal", "-shm"):
-            path.with_name(path.name + end).unlink(missing_ok=True)
+        """Copy an open catalogue to `path`, and replace what a killed export left there."""
+        for suffix in ("", *JOURNALS):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
         self._copy = live.copy_to(path)
         with self._copy.reading() as connection:
-            # Should the machine stop, it is made anew: no need to wait for the disk at each change.
+            # After a power cut it is made anew, so no change waits for the disk.
             connection.execute("PRAGMA synchronous = OFF")
 
     def close(self) -> None:
         self._copy.close()
 
     def release(self) -> str | None:
-        """The data release of the listing merged last."""
+        """Return the data release that was merged last."""
         return self._copy.listing.release()
 
     def keep_only(self, names: Collection[str]) -> None:
-        """Takes all other slides out of the sample."""
+        """Remove all other slides from the sample."""
         with self._copy.change() as connection:
             sampled = {name for (name,) in connection.execute("SELECT file_name FROM sample")}
             others = [(name,) for name in sampled.difference(names)]
@@ -86,15 +89,15 @@ class Snapshot:
             connection.execute("DELETE FROM facts WHERE key IN ('sampled', 'drawn by')")
 
     def images(self) -> list[Image]:
-        """By rank."""
-        return [_placed(image) for image in self._copy.images.recorded()]
+        """Return every recorded image, by rank."""
+        return [_checked(image) for image in self._copy.images.recorded()]
 
     def set_rows(self, rows: SlideRows) -> None:
-        """Has it say of one slide what these rows of a newer copy do."""
+        """Replace the rows of one slide."""
         self._copy.rows.replace(rows)
 
     def forget(self, names: Collection[str]) -> None:
-        """Has it say that it has no images of these slides; what was done is pending."""
+        """Record no images for these slides. Those that are done become pending."""
         empty = ", ".join(f"{column} = NULL" for column in PICTURE_COLUMNS)
         with self._copy.change() as connection:
             connection.executemany(
@@ -105,31 +108,31 @@ class Snapshot:
             )
 
     def finish(self) -> None:
-        """Leaves nothing in it but what a catalogue has."""
+        """Leave only a catalogue's own schema in it, and check it."""
         with self._copy.change() as connection:
             _drop_others(connection)
         with self._copy.reading() as connection:
-            (empty,) = connection.execute("PRAGMA freelist_count").fetchone()
-            if empty:
+            (free_pages,) = connection.execute("PRAGMA freelist_count").fetchone()
+            if free_pages:
                 connection.execute("VACUUM")
         self._copy.check_integrity()
 
-    def summary(self) -> dict[str, int]:
-        """How many slides of the sample there are of each status."""
+    def slides_by_status(self) -> dict[str, int]:
+        """Return how many slides of the sample there are of each status."""
         with self._copy.reading() as connection:
             rows = connection.execute("SELECT status, count(*) FROM images GROUP BY status")
             return dict(rows.fetchall())
 
 
 def _drop_others(connection: sqlite3.Connection) -> None:
-    """A person's own views and indexes are not for others, who would refuse them."""
+    """Drop a person's own views, indexes and tables, which an import would refuse."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as blank:
         database.migrate(blank)
         ours = set(blank.execute("SELECT type, name FROM sqlite_schema"))
-    there = connection.execute("SELECT type, name FROM sqlite_schema").fetchall()
+    found = connection.execute("SELECT type, name FROM sqlite_schema").fetchall()
     order = ("trigger", "view", "index", "table")
-    for kind, name in sorted(set(there) - ours, key=lambda found: order.index(found[0])):
-        # SQLite's own: the former goes with its table, the latter cannot be dropped.
+    for kind, name in sorted(set(found) - ours, key=lambda entry: order.index(entry[0])):
+        # SQLite drops the former with its table, and never the latter.
         if not name.startswith(("sqlite_autoindex", "sqlite_sequence")):
             quoted = name.replace('"', '""')
             connection.execute(f'DROP {kind} IF EXISTS "{quoted}"')

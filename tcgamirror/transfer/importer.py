@@ -39,7 +39,7 @@ from tcgamirror.model.errors import (
 from tcgamirror.model.slide import Status
 from tcgamirror.model.text import timestamp
 from tcgamirror.system.files import free_bytes
-from tcgamirror.transfer.archive.reader import Scan, check_sums, scanned
+from tcgamirror.transfer.archive.reader import Scan, check_sums, scan_export
 from tcgamirror.transfer.intake import Arrivals, Wanted
 from tcgamirror.transfer.untrusted import Foreign
 
@@ -147,7 +147,7 @@ class _Offer:
     @classmethod
     def of(cls, source: Path | None, folder: Path, stack: ExitStack) -> _Offer:
         """The export at `source`; folder: an empty one. stack: is to close its catalogue."""
-        scan = scanned(source, folder)
+        scan = scan_export(source, folder)
         check_sums(scan)
         settings = _settings(scan)
         lock = _lock(scan, settings)

@@ -22,7 +22,7 @@ from tcgamirror.mirror.verify import reader_threads
 from tcgamirror.model.errors import BadExport, Damaged, Interrupted
 from tcgamirror.model.geometry import Size
 from tcgamirror.system.files import disk_errors, file_digest, make_folder, partial_path, sync_folder
-from tcgamirror.transfer.archive.members import Member
+from tcgamirror.transfer.archive.format import Member
 
 _BATCH_IMAGES, _BATCH_BYTES = 32, 64 << 20
 

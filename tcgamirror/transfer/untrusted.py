@@ -27,7 +27,7 @@ from tcgamirror.model.errors import Damaged, DiskFull, UsageError
 from tcgamirror.model.slide import ImageFormat, MppSource, Slide, Status
 from tcgamirror.transfer.columns import SAMPLED, TABLES, Check
 
-MOST_BYTES = 4 << 30
+MAX_BYTES = 4 << 30
 """Of the whole file; a catalogue of every TCGA slide has about 50 MB, of a million 2 GB."""
 
 MOST_ROWS = 20_000_000

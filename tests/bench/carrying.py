@@ -26,7 +26,6 @@ from pathlib import Path
 from shutil import rmtree, which
 from tempfile import TemporaryDirectory
 
-from tcgamirror.imaging.verified import FILE
 from tcgamirror.model.geometry import Size
 from tcgamirror.system.files import free_bytes
 from tests.bench.aims import number
@@ -45,10 +44,8 @@ COLUMNS = ("what", "images", "MB", "s", "beside", "its s", "ratio", "aim", "reac
 
 HEADING = """## Looking after a mirror and carrying it, beside the usual tools
 
-Ratios are of speeds. An export into a directory hands over unread what nothing touched since it
-was fetched or verified, and reads all else against its digests: "nothing known" is an export whose
-images are all read. Archives and the first sync read every image; `cp -r`, `tar` and `rsync`
-compare none. Nobody waits for the disk but archives and sync."""
+Ratios are of speeds. Exports and the first sync compare every image with its digest; `cp -r`,
+`tar` and `rsync` compare none. Only archives and sync wait for the disk."""
 NEEDED = 20e9
 AS_FAST = 0.8
 DOUBLED = 2.1
@@ -136,11 +133,6 @@ def _list(made: Made) -> Path:
     return path
 
 
-def _export_of_unknown(made: Made, place: Path) -> Sequence[str]:
-    forgotten = 'rm -f "$0" && exec "$@"'
-    return ["sh", "-c", forgotten, str(made.root / FILE), *_export()(made, place)]
-
-
 def _gallery_anew(made: Made, place: Path) -> Sequence[str]:
     anew = 'rm -rf "$0/gallery" && exec "$@"'
     return ["sh", "-c", anew, str(made.root), *_ours("gallery")(made, place)]
@@ -164,7 +156,6 @@ VERIFY = Contest(
 )
 _SYNC, _RSYNC = _to_place(*PROGRAM, "sync"), _to_place("rsync", "-a")
 _COPY = _to_place("cp", "-r")
-_COPY_AND_WAIT = _to_place("sh", "-c", 'cp -r "$0" "$1" && sync -f "$1"')
 _DIGEST_BESIDE = 'xargs -a "$2" -P 1 openssl dgst -sha256 & cp -r "$0" "$1" && wait'
 
 
@@ -176,20 +167,11 @@ def _copy_and_digest(made: Made, place: Path) -> Sequence[str]:
 EXPORT = Contest(
     "export",
     _export(),
-    {
-        "cp -r": _COPY,
-        "cp -r; sync -f": _COPY_AND_WAIT,
-    },
-    aim=AS_FAST,
-)
-EXPORT_OF_UNKNOWN = Contest(
-    "export, nothing known",
-    _export_of_unknown,
     {"cp -r": _COPY, "cp -r, and openssl dgst -sha256": _copy_and_digest},
 )
 SYNC = Contest("sync, the first", _SYNC, {"rsync -a": _RSYNC, "cp -r": _COPY})
 GALLERY = Contest("gallery, the first", _gallery_anew)
-FOR_LARGE = (VERIFY, EXPORT, EXPORT_OF_UNKNOWN)
+FOR_LARGE = (VERIFY, EXPORT)
 FOR_SMALL = (
     *FOR_LARGE,
     Contest("export .tar", _export(".tar"), {"tar cf": _tar("cf", ".tar")}),

@@ -49,7 +49,7 @@ from tcgamirror.model.slide import ImageFormat
 from tcgamirror.net.response import parsed as parsed_json
 from tcgamirror.sources import gdc
 from tcgamirror.sources.manifest import read_slides
-from tcgamirror.transfer.archive.reader import check_sums, scanned
+from tcgamirror.transfer.archive.reader import check_sums, scan_export
 from tcgamirror.transfer.sync.remote import Folder
 from tcgamirror.transfer.untrusted import Foreign
 from tcgamirror.web.gallery.thumbnails import Thumbnails
@@ -216,7 +216,7 @@ def read_slide(data: bytes, _: Path) -> None:
 
 
 def read_archive(data: bytes, folder: Path) -> None:
-    scan = scanned(written(data, folder / "a.tar"), folder)
+    scan = scan_export(written(data, folder / "a.tar"), folder)
     check_sums(scan)
     for member in scan.members():
         for _ in member.pieces():

@@ -13,9 +13,9 @@ import pytest
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.model.errors import UsageError
 from tcgamirror.transfer import exporter as exporting
-from tcgamirror.transfer.archive import members
-from tcgamirror.transfer.archive.format import HELD, MOST_BYTES, SUMS, Form
-from tcgamirror.transfer.destination import workplace
+from tcgamirror.transfer.archive import format as layout
+from tcgamirror.transfer.archive.format import EXPORT_LOCK, MAX_BYTES, SUMS, Form
+from tcgamirror.transfer.destination import unfinished_folder
 from tests.support.carrying import FORMS, exported, imported, inside
 from tests.support.catalogues import LATER, listing, slide
 from tests.support.command import run, succeeded
@@ -34,7 +34,7 @@ def in_the_way(root: Path, dest: Path) -> str:
     work = dest.with_name(f"{dest.name}.part")
     before = contents(work)
     result = inside("--mirror", root, "export", dest)
-    assert result.code == 2 and f"{work} is in the way" in result.sentence, result
+    assert result.code == 2 and f"{work}: is in the way" in result.sentence, result
     assert contents(work) == before and not dest.exists()
     return result.sentence
 
@@ -50,7 +50,7 @@ def test_another_mirror_is_never_taken_for_a_killed_export(
     assert (other / "lock").is_file()
     assert "older tcgamirror" in in_the_way(root, tmp_path / f"e{ending}")
     # Nor is one that was made of what a killed export left.
-    (other / HELD).touch()
+    (other / EXPORT_LOCK).touch()
     in_the_way(root, tmp_path / f"e{ending}")
 
 
@@ -59,7 +59,7 @@ def test_of_a_killed_archive_nothing_but_its_own_files_is_removed(
 ) -> None:
     work = tmp_path / "e.tar.part"
     work.mkdir()
-    for name in (HELD, "catalogue.db", "catalogue.db-journal", "e.tar"):
+    for name in (EXPORT_LOCK, "catalogue.db", "catalogue.db-journal", "e.tar"):
         (work / name).write_text("left")
     shutil.copytree(work, tmp_path / "again")
     (work / "notes").mkdir()
@@ -75,17 +75,17 @@ def test_an_empty_directory_is_in_nobodys_way(root: Path, tmp_path: Path) -> Non
         (tmp_path / f"{name}.part").mkdir()
         exported(root, tmp_path / name)
         assert not (tmp_path / f"{name}.part").exists()
-    assert not (tmp_path / "e" / HELD).exists()
+    assert not (tmp_path / "e" / EXPORT_LOCK).exists()
 
 
 def test_where_nothing_was_made_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "e.part").mkdir()
-    (tmp_path / "e.part" / HELD).touch()
+    (tmp_path / "e.part" / EXPORT_LOCK).touch()
     (tmp_path / "e").mkdir()
     (tmp_path / "e" / "mine").touch()
     with (
-        pytest.raises(UsageError, match="there already"),
-        workplace(tmp_path / "e", Form.DIRECTORY),
+        pytest.raises(UsageError, match="exists already"),
+        unfinished_folder(tmp_path / "e", Form.DIRECTORY),
     ):
         pass
     assert not (tmp_path / "e.part").exists()
@@ -96,16 +96,16 @@ def test_a_lock_that_could_not_be_imported_is_not_exported(
 ) -> None:
     succeeded("--mirror", root, "lock", root / "sample.lock")
     rewrite(root, "^lock = .*", 'lock = "sample.lock"')
-    monkeypatch.setattr(exporting, "MOST_LOCK", 100)
+    monkeypatch.setattr(exporting, "MAX_LOCK_BYTES", 100)
     result = inside("--mirror", root, "export", tmp_path / "e")
-    assert result.code == 2 and "sample.lock would have" in result.sentence
+    assert result.code == 2 and "sample.lock: would have" in result.sentence
 
 
 @pytest.mark.parametrize("ending", FORMS)
 def test_a_lock_file_that_is_lost_is_told(root: Path, tmp_path: Path, ending: str) -> None:
     rewrite(root, r"lock = .*", 'lock = "s.lock"')
     refused = inside("--mirror", root, "export", tmp_path / f"e{ending}")
-    assert refused.code == 2 and f"{root / 's.lock'} is gone" in refused.sentence
+    assert refused.code == 2 and f"{root / 's.lock'}: is missing" in refused.sentence
     assert not (tmp_path / f"e{ending}").exists()
 
 
@@ -116,7 +116,7 @@ def test_a_link_in_what_a_killed_export_left_is_not_followed(root: Path, tmp_pat
         path = work / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to(other)
-    (work / HELD).touch()
+    (work / EXPORT_LOCK).touch()
     exported(root, tmp_path / "e")
     assert other.read_bytes() == b"mine"
     assert not [path for path in (tmp_path / "e").rglob("*") if path.is_symlink()]
@@ -128,7 +128,7 @@ def test_what_another_user_made_is_in_the_way(root: Path, tmp_path: Path) -> Non
         pytest.skip("only root can give a directory away")
     work = tmp_path / "e.part"
     work.mkdir()
-    (work / HELD).touch()
+    (work / EXPORT_LOCK).touch()
     os.chown(work, 12_345, 12_345)
     in_the_way(root, tmp_path / "e")
 
@@ -213,8 +213,8 @@ def test_since_a_file_that_is_no_text(root: Path, tmp_path: Path) -> None:
     (tmp_path / "SHA256SUMS.earlier").write_bytes(b"\xff")
     for since in (tmp_path / "program", tmp_path / "SHA256SUMS"):
         result = inside("--mirror", root, "export", tmp_path / "e", "--since", since)
-        assert result.code == 2 and "is no text" in result.sentence, result
-        assert f"{since} is no export to go on from" in result.sentence
+        assert result.code == 2 and "is not text" in result.sentence, result
+        assert f"{since}: is not an export that --since can continue" in result.sentence
 
 
 def test_a_gallery_may_be_as_deep_as_it_will(root: Path, tmp_path: Path) -> None:
@@ -241,8 +241,8 @@ def test_no_more_files_are_exported_than_can_be_imported(
     for number in range(3):
         (root / "gallery" / f"{number}.html").write_text("a page")
     for most in (6 + 3, 30):
-        for module in (exporting, members):
-            monkeypatch.setattr(module, "MOST_ENTRIES", most)
+        for module in (exporting, layout):
+            monkeypatch.setattr(module, "MAX_FILES", most)
         dest = tmp_path / f"{most}.tar"
         result = inside("--mirror", root, "export", dest)
         if result.code == 0:
@@ -256,7 +256,7 @@ def test_no_more_files_are_exported_than_can_be_imported(
 def test_no_larger_list_is_exported_than_can_be_imported(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(MOST_BYTES, SUMS, 100)
+    monkeypatch.setitem(MAX_BYTES, SUMS, 100)
     result = inside("--mirror", root, "export", tmp_path / "e.tar")
     assert result.code == 2 and "no more than 100 can be imported" in result.sentence
     assert not list(tmp_path.glob("e.tar*"))

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import pytest
 
+from tcgamirror.system.files import sync_disk
 from tcgamirror.system.lock import Lock
-from tcgamirror.transfer.archive.format import HELD
+from tcgamirror.transfer.archive.format import EXPORT_LOCK, UNFINISHED
 from tests.gdc import Listed, StandIn, listed
 from tests.support.carrying import (
     FORMS,
@@ -40,6 +41,7 @@ from tests.support.slides import SlideSpec, make_slide
 SOAK = bool(os.environ.get("TCGAMIRROR_SOAK"))
 BOUNDED = ("prlimit", "--fsize=2000000", "--as=4000000000")
 """Words before a program that keep it from filling disk or memory."""
+OTHER_DISK = Path("/dev/shm")
 SEED = int(os.environ.get("TCGAMIRROR_SEED", "5"))
 
 
@@ -182,13 +184,17 @@ def test_what_cannot_be_asked_for_is_refused_before_anything_is_written(
     (tmp_path / "way.part").mkdir()
     (tmp_path / "way.part" / "file").write_text("a person's")
     asked: list[tuple[Path, tuple[str, ...], str]] = [
-        (tmp_path / "there", (), "is there already"),
+        (tmp_path / "there", (), "exists already"),
         (tmp_path / "way", (), "is in the way"),
-        (tmp_path / "no" / "e", (), "not a directory"),
-        (whole[0] / "e", (), "in the mirror itself"),
-        (tmp_path / "e.tar", ("--since", str(tmp_path / "june.zip")), "is not there"),
-        (tmp_path / "e.tar", ("--since", str(tmp_path / "there")), "no export to go on from"),
-        (Path("/dev/shm"), (), "name a directory or an archive in it"),
+        (tmp_path / "no" / "e", (), "is not a directory"),
+        (whole[0] / "e", (), "inside the mirror"),
+        (tmp_path / "e.tar", ("--since", str(tmp_path / "june.zip")), "does not exist"),
+        (
+            tmp_path / "e.tar",
+            ("--since", str(tmp_path / "there")),
+            "is not an export",
+        ),
+        (Path("/dev/shm"), (), "Name a directory or an archive in it"),
     ]
     before = sorted(tmp_path.rglob("*"))
     for dest, options, words in asked:
@@ -269,7 +275,7 @@ def test_a_damaged_image_does_not_stay_in_an_export_that_is_gone_on_with(
     mirror: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(exported(mirror, tmp_path / "done"), tmp_path / "e.part")
-    (tmp_path / "e.part" / HELD).touch()
+    (tmp_path / "e.part" / EXPORT_LOCK).touch()
     path = next(iter(images(mirror)))
     for root in (mirror, tmp_path / "e.part"):
         (root / path).write_bytes(b"damaged")
@@ -309,6 +315,32 @@ def test_a_persons_own_views_and_indexes_stay_at_home(mirror: Path, tmp_path: Pa
     assert b"secret" not in (export / "catalogue.db").read_bytes()
     imported(tmp_path / "i", export)
     assert known(tmp_path / "i") == known(mirror)
+
+
+# Which disk is waited for ---------------------------------------------------------------
+
+
+def test_only_another_disk_is_waited_for(
+    whole: tuple[Path, StandIn], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not OTHER_DISK.is_dir() or OTHER_DISK.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip(f"{OTHER_DISK} is no other disk here")
+    waited: list[Path] = []
+
+    def seen(path: Path) -> None:
+        waited.append(path)
+        sync_disk(path)
+
+    monkeypatch.setattr("tcgamirror.transfer.destination.sync_disk", seen)
+    exported(whole[0], tmp_path / "e")
+    assert not waited
+    away = OTHER_DISK / f"tcgamirror-{os.getpid()}"
+    try:
+        exported(whole[0], away)
+        assert waited == [away.with_name(f"{away.name}{UNFINISHED}")]
+        assert images(away) == images(whole[0])
+    finally:
+        shutil.rmtree(away, ignore_errors=True)
 
 
 # While an update runs ----------------------------------------------------------------
@@ -389,7 +421,7 @@ def test_a_directory_goes_on_from_what_lies_there(
     done = exported(whole[0], tmp_path / "done")
     work = tmp_path / "e.part"
     shutil.copytree(done, work)
-    (work / HELD).touch()
+    (work / EXPORT_LOCK).touch()
     kept, spoiled, *_ = sorted((work / "images").rglob("*.png"))
     spoiled.write_bytes(b"half")
     (work / "images" / "left.png").write_text("of another export")
@@ -401,5 +433,5 @@ def test_a_directory_goes_on_from_what_lies_there(
 
 
 def test_two_runs_do_not_make_the_same_export(whole: tuple[Path, StandIn], tmp_path: Path) -> None:
-    with Lock(tmp_path / "e.tar.part" / HELD, "export"):
+    with Lock(tmp_path / "e.tar.part" / EXPORT_LOCK, "export"):
         assert inside("--mirror", whole[0], "export", tmp_path / "e.tar").code == 5

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.model.errors import BadExport, TcgaMirrorError
-from tcgamirror.transfer.archive import tar_reader
-from tcgamirror.transfer.archive.reader import opened
+from tcgamirror.transfer.archive import tar as tar_module
+from tcgamirror.transfer.archive.reader import open_export
 from tests.gdc import Listed, StandIn
 from tests.support.carrying import again, catalogue, entry, exported, packed, refused, resummed
 from tests.support.command import run, succeeded
@@ -39,7 +39,7 @@ def root(tmp_path: Path) -> Path:
 
 def members(path: Path) -> list[str]:
     """Goes through an archive as an import does first."""
-    return [member.name for member in opened(path).members()]
+    return [member.name for member in open_export(path).members()]
 
 
 def test_the_program_says_so_in_one_sentence(export: Path, root: Path, tmp_path: Path) -> None:
@@ -92,11 +92,11 @@ def test_an_entry_in_a_folder_of_links_is_refused(export: Path, tmp_path: Path) 
     secret.write_text("not yours")
     image.unlink()
     image.symlink_to(secret)
-    with pytest.raises(BadExport, match="link or no file"):
+    with pytest.raises(BadExport, match="link or not a plain file"):
         members(copy)
     image.unlink()
     os.mkfifo(image)
-    with pytest.raises(BadExport, match="link or no file"):
+    with pytest.raises(BadExport, match="link or not a plain file"):
         members(copy)
 
 
@@ -117,7 +117,7 @@ def test_headers_of_any_length_are_not_read(root: Path, tmp_path: Path) -> None:
 def test_headers_without_end_are_not_read(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: bytes
 ) -> None:
-    monkeypatch.setattr(tar_reader, "_MOST_HEADERS", 100)
+    monkeypatch.setattr(tar_module, "_MAX_HEADERS", 100)
     tar = tmp_path / "a.tar"
     data = b"" if kind == tarfile.DIRTYPE else b"9 path=x\n".ljust(512, b"\0")[:512]
     head = entry("x", type=kind, size=9 if data else 0).tobuf(tarfile.GNU_FORMAT)
@@ -158,7 +158,7 @@ def test_flipped_bytes_are_never_a_bug(export: Path, tmp_path: Path) -> None:
         path = tmp_path / "a.tar"
         path.write_bytes(spoiled)
         try:
-            for member in opened(path).members():
+            for member in open_export(path).members():
                 if chance.random() < 0.5:
                     for _ in member.pieces():
                         pass

@@ -15,7 +15,7 @@ import pytest
 from tcgamirror.model.text import timestamp
 from tcgamirror.system.lock import Lock
 from tcgamirror.transfer.archive import reader
-from tcgamirror.transfer.archive.members import Member
+from tcgamirror.transfer.archive.format import Member
 from tests.gdc import Listed, StandIn
 from tests.support.carrying import (
     FORMS,
@@ -209,12 +209,12 @@ def test_a_catalogue_that_is_written_while_it_is_read_is_not_taken(
     whole: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = shutil.copytree(whole[0], tmp_path / "m")
-    keep = reader._keep
+    copy = reader._copy
     ways = {"at once": "images", "in the same tick": "sample", "in a journal": "facts"}
     way = ""
 
-    def kept(member: Member, path: Path) -> None:
-        keep(member, path)
+    def copied(member: Member, path: Path) -> None:
+        copy(member, path)
         if member.name != "catalogue.db":
             return
         found = (source / "catalogue.db").stat()
@@ -227,7 +227,7 @@ def test_a_catalogue_that_is_written_while_it_is_read_is_not_taken(
 
     for way in ways:
         with monkeypatch.context() as patched:
-            patched.setattr(reader, "_keep", kept)
+            patched.setattr(reader, "_copy", copied)
             result = inside("--mirror", tmp_path / "i", "import", source)
         assert result.code == 2 and "is a mirror in use" in result.sentence, (way, result)
         assert not (tmp_path / "i").exists()
@@ -290,8 +290,8 @@ def test_what_is_no_export_is_told(tmp_path: Path, export: Path) -> None:
         (tmp_path / name).write_text("a")
     (tmp_path / "empty").mkdir()
     for source, words in (
-        (tmp_path / "none.tar", "is not there"),
-        (tmp_path / "text", "is no directory and no .tar"),
+        (tmp_path / "none.tar", "does not exist"),
+        (tmp_path / "text", "is not a directory or a .tar"),
         (tmp_path / "a.zip", "Unpack it and name the directory"),
         (tmp_path / "a.tar.zst", "pipe the unpacked tar to tcgamirror import -"),
         (tmp_path / "a.tar.part001", "Join the parts with cat"),

@@ -59,7 +59,7 @@ def test_a_catalogue_that_changes_during_its_download_is_fetched_again(
 def test_a_file_longer_than_any_is_not_copied(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "MOST_BYTES", 5000)
+    monkeypatch.setattr(remote, "MAX_BYTES", 5000)
     stop = threading.Event()
     with pytest.raises(Damaged, match="as no catalogue has"):
         Folder(source, None, stop).catalogue(tmp_path, None)

@@ -281,7 +281,7 @@ def test_a_damaged_one_is_refused(copy: Path, place: Path) -> None:
     for number in range(4096, len(data), 300):
         data[number] = chance.randrange(256)
     (copy / "catalogue.db").write_bytes(data)
-    assert "damaged on its way" in refused(place / "i", copy)
+    assert "does not have its digest" in refused(place / "i", copy)
     resummed(copy)
     assert refused_by_both(place, copy).startswith("is damaged")
     (copy / "catalogue.db").write_text("<html>")

@@ -1,12 +1,10 @@
-"""What an export is called and holds, and how large anything in it may be.
-
-The page that lies in an export, for whoever finds it.
-"""
+"""The layout of an export: its files, their names and largest sizes, its digests and its page."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
@@ -22,45 +20,46 @@ README = "README.txt"
 SUMS = "SHA256SUMS"
 
 EARLIER = "SHA256SUMS.earlier"
-"""Of what an export since another one leaves out, because an earlier one holds it."""
+"""Digests of the files that an export leaves out because an earlier one has them."""
 
 UNFINISHED = ".part"
-"""Ends the name of the directory in which an export is made."""
+"""Suffix of the folder in which an export is made."""
 
-HELD = ".export.lock"
-"""The lock in that directory. No mirror has a file of that name, by which it is told from one."""
+EXPORT_LOCK = ".export.lock"
+"""The lock in that folder. No mirror has a file of that name."""
 
-MOST_NAME = 300
+MAX_NAME_LENGTH = 300
 
-MOST_ENTRIES = 500_000
-"""Files in an export: all of TCGA has 30,000 slides. A larger mirror takes several, or a sync.
+MAX_FILES = 500_000
+"""Files in an export. All of TCGA has 30,000 slides; a larger mirror takes several, or a sync.
 
-Each of their names is held while an export is read.
+The names of all of them are held in memory while an export is read.
 """
 
-MOST_BYTES = {
+MAX_BYTES = {
     README: 1 << 20,
     FILE_NAME: settings.MOST_BYTES,
-    CATALOGUE: untrusted.MOST_BYTES,
+    CATALOGUE: untrusted.MAX_BYTES,
     SUMS: 1 << 27,
     EARLIER: 1 << 27,
 }
-"""Of each file but the images, whose sizes the catalogue tells."""
+"""Size of each file but the images, whose sizes the catalogue has."""
 
-MOST_LOCK = 400 * MOST_ENTRIES
-"""Bytes; `lockfile` tells how many a slide takes."""
+MAX_LOCK_BYTES = 400 * MAX_FILES
+"""Size of a lock file; `mirror.lockfile` has the bytes for each slide."""
+
+_PIECE = 1 << 20
 
 _SUM = re.compile(r"(?P<sha256>[0-9a-f]{64})[ ][ *](?P<path>[ -~]+)")
-
 
 _OTHER_PACKERS = frozenset(
     {".7z", ".br", ".bz2", ".gz", ".lz", ".lz4", ".lzma", ".rar", ".tb2", ".tbz", ".tbz2"}
     | {".tgz", ".tlz", ".txz", ".tzst", ".xz", ".z", ".zip", ".zipx", ".zst"}
 )
-"""Endings of archives of other kinds."""
+"""Suffixes of archives of other kinds."""
 
-_PIECE_OF_ARCHIVE = re.compile(r"\.(?:part)?[0-9]{2,4}")
-"""Ending of one of several files into which an archive was cut."""
+_ARCHIVE_PART = re.compile(r"\.(?:part)?[0-9]{2,4}")
+"""Suffix of one of several files into which an archive was split."""
 
 _PAGE = """\
 TCGA whole-slide images at a known resolution
@@ -72,17 +71,17 @@ This is an export of a mirror made by tcgamirror {version}.
   sample     {sample}
   in here    {images} images
 
-images/          one image a slide; each tells its resolution and slide inside
+images/          one image for each slide, with its resolution and slide inside
 catalogue.db     SQLite; its view `mirror` has a row for each slide of the sample
 tcgamirror.toml  the settings of the mirror
-gallery/         pages to look at, if they were made: open gallery/index.html
+gallery/         pages for a browser, if they were made: open gallery/index.html
 {sums:16} digests of all of these files
 {earlier}
-To check that all is as it was made, in this directory (Linux; `shasum -a 256 -c` on a Mac):
+To compare all files with their digests, in this directory (Linux; on a Mac `shasum -a 256 -c`):
 
   sha256sum -c {sums}
 
-To make a mirror of it, or add it to one (of the archive, too, without unpacking it):
+To make a mirror of it, or add it to one (an archive need not be unpacked):
 
   tcgamirror --mirror DIR import THIS
 
@@ -98,7 +97,7 @@ import that one first. {name} names them.
 
 
 class Form(StrEnum):
-    """What an export is made as, by the ending of its name."""
+    """A form of export, by the suffix of its name."""
 
     DIRECTORY = ""
     TAR = ".tar"
@@ -113,8 +112,8 @@ class Form(StrEnum):
         return cls.TAR if path.suffix.lower() == cls.TAR else cls.DIRECTORY
 
 
-def check_ending(path: Path) -> None:
-    """Raise UsageError for the name of an archive that is not made."""
+def check_suffix(path: Path) -> None:
+    """Raise UsageError for the name of an archive that cannot be written."""
     if _is_other_archive(path):
         raise UsageError(
             f"{path}: only directories and .tar archives are written. To compress or to split "
@@ -123,10 +122,10 @@ def check_ending(path: Path) -> None:
 
 
 def refusal(path: Path) -> UsageError:
-    """Return the error for a file that is not a directory or a .tar, with what to do about it."""
+    """Return the error for a path that is not a directory or a .tar archive."""
     if not path.is_file():
-        return UsageError(f"{path} is not there: name a directory or a .tar archive")
-    if _PIECE_OF_ARCHIVE.fullmatch(path.suffix):
+        return UsageError(f"{path}: does not exist. Name a directory or a .tar archive")
+    if _ARCHIVE_PART.fullmatch(path.suffix):
         return UsageError(
             f"{path}: a part of an archive cannot be read. Join the parts with cat and pipe them "
             "to tcgamirror import -"
@@ -136,23 +135,65 @@ def refusal(path: Path) -> UsageError:
             f"{path}: only directories and .tar archives are read. Unpack it and name the "
             "directory, or pipe the unpacked tar to tcgamirror import -"
         )
-    return UsageError(f"{path} is no directory and no .tar")
+    return UsageError(f"{path}: is not a directory or a .tar archive")
 
 
 def _is_other_archive(path: Path) -> bool:
-    endings = [suffix.lower() for suffix in path.suffixes]
-    if endings and _PIECE_OF_ARCHIVE.fullmatch(endings[-1]):
-        return bool({Form.TAR, *_OTHER_PACKERS}.intersection(endings[:-1]))
-    return bool(endings) and endings[-1] in _OTHER_PACKERS
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and _ARCHIVE_PART.fullmatch(suffixes[-1]):
+        return bool({Form.TAR, *_OTHER_PACKERS}.intersection(suffixes[:-1]))
+    return bool(suffixes) and suffixes[-1] in _OTHER_PACKERS
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A plain file in an export. read: returns its next bytes, until the next member is taken."""
+
+    name: str
+    size: int
+    read: Callable[[int], bytes]
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield all of it. Raises BadExport if it is shorter than `size`."""
+        left = self.size
+        while left:
+            try:
+                piece = self.read(min(left, _PIECE))
+            except OSError as error:
+                raise BadExport(f"{self.name} cannot be read ({error.strerror})") from error
+            if not piece:
+                raise BadExport(f"{self.name} is cut off")
+            left -= len(piece)
+            yield piece
+
+
+class Names:
+    """The names in one export."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+
+    def checked(self, name: str) -> str:
+        """Return the name as `checked_name` does. Raises BadExport if it comes twice."""
+        name = checked_name(name)
+        if name in self._seen:
+            raise BadExport(f"it has {name} twice")
+        self._seen.add(name)
+        if len(self._seen) > MAX_FILES:
+            raise BadExport(f"it has more than {MAX_FILES:,} files")
+        return name
 
 
 def checked_name(name: str) -> str:
-    """An entry's name as a relative path, or BadExport for what no export has.
+    """Return the name of a file in an export as a relative path.
+
+    Raises:
+        BadExport: for a name that no export has.
 
     >>> checked_name("./tcga/images/TCGA-OV/a b.png")
     'tcga/images/TCGA-OV/a b.png'
     """
-    if len(name) > MOST_NAME:
+    if len(name) > MAX_NAME_LENGTH:
         raise BadExport(f"it has a name of {len(name):,} characters, {name[:40]!r} and so on")
     if not name.isprintable() or "\\" in name:
         raise BadExport(f"it has the name {name!r}, which no export has")
@@ -162,18 +203,18 @@ def checked_name(name: str) -> str:
     return "/".join(parts)
 
 
-def formatted_sums(sums: dict[str, str]) -> str:
-    """The text of SHA256SUMS: digests by path."""
+def format_sums(sums: Mapping[str, str]) -> str:
+    """Return the text of SHA256SUMS. sums: digests by path."""
     return "".join(f"{sums[path]}  {path}\n" for path in sorted(sums))
 
 
-def parsed_sums(text: str, called: str) -> dict[str, str]:
-    """Digests by path, of a file `called` so. Raises BadExport for what is no such list."""
+def parse_sums(text: str, name: str) -> dict[str, str]:
+    """Return digests by path. Raises BadExport, which has the file's `name`, for other text."""
     sums = {}
     for line in text.splitlines():
         match = _SUM.fullmatch(line)
         if match is None:
-            raise BadExport(f"{called} is no list of digests as sha256sum makes it")
+            raise BadExport(f"{name} is not a list of digests as sha256sum makes it")
         sums[match["path"].removeprefix("./")] = match["sha256"]
     return sums
 
@@ -183,10 +224,16 @@ def readme(
     release: str | None,
     slides: Mapping[str, int],
     images: int,
-    left_out: int,
+    images_left_out: int,
 ) -> str:
-    """The page. slides: by status. left_out: images that an earlier export holds."""
+    """Return the page for people who find an export.
+
+    Args:
+        slides: how many there are, by status.
+        images_left_out: those that an earlier export has.
+    """
     counts = ", ".join(f"{count:,} {status}" for status, count in sorted(slides.items()))
+    earlier = _EARLIER.format(count=f"{images_left_out:,}", name=EARLIER)
     return _PAGE.format(
         version=__version__,
         target=settings.fixed,
@@ -194,5 +241,5 @@ def readme(
         sample=f"{sum(slides.values()):,} slides: {counts or 'none'}",
         images=f"{images:,}",
         sums=SUMS,
-        earlier=_EARLIER.format(count=f"{left_out:,}", name=EARLIER) if left_out else "",
+        earlier=earlier if images_left_out else "",
     )

@@ -1,14 +1,11 @@
 """Exports read, of which nothing is believed.
 
-A reader gives an archive's plain files one after another and refuses all else
-that an archive can hold. Nothing is ever unpacked by name: no name leads anywhere.
-
-What an export holds, seen by going through it once: names, sizes, and its few small files.
+A reader yields an export's plain files one after another and refuses all else. Nothing is ever
+unpacked by its name, so no name leads anywhere. The first pass keeps the few small files.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import shutil
@@ -25,51 +22,54 @@ from tcgamirror.catalogue.journals import ROLLBACK, WAL
 from tcgamirror.mirror.directory import CATALOGUE, WORK
 from tcgamirror.mirror.settings import FILE_NAME
 from tcgamirror.model.errors import BadExport, UsageError
-from tcgamirror.system.files import disk_errors
+from tcgamirror.system.files import disk_errors, file_digest
 from tcgamirror.system.openat import Tree
 from tcgamirror.transfer.archive.format import (
     EARLIER,
-    MOST_BYTES,
-    MOST_LOCK,
+    MAX_BYTES,
+    MAX_LOCK_BYTES,
     SUMS,
     Form,
-    parsed_sums,
+    Member,
+    Names,
+    parse_sums,
     refusal,
 )
-from tcgamirror.transfer.archive.members import Member, Names
-from tcgamirror.transfer.archive.tar_reader import Tar
+from tcgamirror.transfer.archive.tar import TarReader
 
 _HEADER = 100
-"""Bytes at a catalogue's beginning that tell of its changes."""
+"""Bytes of a catalogue's header, which any change changes."""
 
-Kept = TypeVar("Kept")
+_KEPT = (FILE_NAME, CATALOGUE, SUMS, EARLIER)
 
-KEPT = (FILE_NAME, CATALOGUE, SUMS, EARLIER)
+_MAX_KEPT = 16
+"""Small files at an export's top, or beside it. An export has five."""
 
-_MOST_SMALL = 16
-"""Files at an export's top, or beside it: there are five."""
+_MAX_DEPTH = 3
+
+Value = TypeVar("Value")
 
 
-class Archive(Protocol):
-    """Something that holds files. `members` may be gone through again and again."""
+class Reader(Protocol):
+    """An export in any form. `members` can be called again and again."""
 
     def members(self) -> Iterator[Member]:
-        """Every file, each name once. Raises BadExport for all that is no plain file."""
+        """Yield every file, each name once. Raises BadExport for all that is not a plain file."""
         ...
 
 
-def opened(path: Path) -> Archive:
+def open_export(path: Path) -> Reader:
     """Return a reader of the export at `path`. Raises UsageError if there is none."""
     if path.is_dir():
-        return _Folder(path)
+        return _DirectoryReader(path)
     if Form.of(path) is Form.TAR and path.is_file():
-        return Tar(path)
+        return TarReader(path)
     raise refusal(path)
 
 
-def read_through(archive: Archive) -> Iterator[Member]:
-    """All members. Raises BadExport where the disk or its permissions keep one from being read."""
-    members = archive.members()
+def _members(reader: Reader) -> Iterator[Member]:
+    """Yield all members. Raises BadExport where the system lets one not be read."""
+    members = reader.members()
     while True:
         try:
             member = next(members, None)
@@ -84,208 +84,206 @@ def read_through(archive: Archive) -> Iterator[Member]:
 # Directories -----------------------------------------------------------------------
 
 
-class _Folder:
-    """A directory: an export, one that was unpacked, or a mirror itself."""
+class _DirectoryReader:
+    """A directory: an export, an unpacked one, or a mirror."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._tree = Tree(root)
-        if _state(self._tree) is None:
+        if _state(self._tree, CATALOGUE) is None:
             raise self._in_use()
 
     def _in_use(self) -> UsageError:
-        return UsageError(f"{self._root} is a mirror in use: make an export of it and import that")
+        return UsageError(f"{self._root}: is a mirror in use. Export it, and import the export")
 
     def members(self) -> Iterator[Member]:
-        yield from self._within("", Names(), depth=0)
-
-    def _within(self, folder: str, names: Names, depth: int) -> Iterator[Member]:
-        for entry, found in self._tree.entries(folder):
-            path = f"{folder}/{entry}" if folder else entry
-            # What a file manager or a run leaves beside the export is nobody's harm.
-            if entry.startswith(".") or path == WORK:
-                continue
-            if stat.S_ISDIR(found.st_mode):
-                if depth < 3:
-                    yield from self._within(path, names, depth + 1)
-                continue
-            if not stat.S_ISREG(found.st_mode):
-                raise BadExport(f"{path} in it is a link or no file")
+        names = Names()
+        for path, size in self._files("", depth=0):
             name = names.checked(path)
+            before = _state(self._tree, path)
             with closing(_File(self._tree, path)) as file:
-                yield Member(name, found.st_size, file.read)
-                if file.is_torn():
+                yield Member(name, size, file.read)
+                if file.is_read and (before is None or _state(self._tree, path) != before):
                     raise self._in_use()
 
+    def _files(self, folder: str, depth: int) -> Iterator[tuple[str, int]]:
+        """Yield path and size of every plain file. Raises BadExport for links and the like."""
+        for entry, status in self._tree.entries(folder):
+            path = f"{folder}/{entry}" if folder else entry
+            # File managers and runs leave such beside an export.
+            if entry.startswith(".") or path == WORK:
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                if depth < _MAX_DEPTH:
+                    yield from self._files(path, depth + 1)
+            elif stat.S_ISREG(status.st_mode):
+                yield path, status.st_size
+            else:
+                raise BadExport(f"{path} in it is a link or not a plain file")
 
-def _state(tree: Tree, path: str = CATALOGUE) -> tuple[object, ...] | None:
-    """Return what is another one after any change of the catalogue; None during one.
 
-    A change counts up in the file's first bytes, or lies in a journal, or at least sets the
-    file's time: so what has the same state before and after it was read was read whole.
-    Source: SQLite's file format, the database header.
+def _state(tree: Tree, path: str) -> tuple[object, ...] | None:
+    """Return a value that differs after any change of a catalogue; None during a change.
+
+    It is empty for any other file. A change counts up in the file's header, or lies in a
+    journal, or at least sets the file's time. Source: SQLite's file format, the database header.
     """
+    if path.split("/")[-1] != CATALOGUE:
+        return ()
     for suffix in (WAL, ROLLBACK):
         with suppress(OSError):
             if tree.stat(path + suffix).st_size:
                 return None
     with suppress(OSError), tree.open(path) as file:
-        found = os.fstat(file.fileno())
-        return found.st_ino, found.st_size, found.st_mtime_ns, file.read(_HEADER)
+        status = os.fstat(file.fileno())
+        return status.st_ino, status.st_size, status.st_mtime_ns, file.read(_HEADER)
     return ()
 
 
 class _File:
-    """One file of a directory, opened when it is first read: of most only the size is asked for."""
+    """A file in a directory that is opened when it is first read. Most are not read."""
 
     def __init__(self, tree: Tree, path: str) -> None:
         self._tree = tree
         self._path = path
-        self._is_catalogue = path.split("/")[-1] == CATALOGUE
-        self._opened: io.FileIO | None = None
-        self._before: tuple[object, ...] | None = ()
+        self._file: io.FileIO | None = None
+
+    @property
+    def is_read(self) -> bool:
+        return self._file is not None
 
     def read(self, count: int) -> bytes:
-        if self._opened is None:
-            if self._is_catalogue:
-                self._before = _state(self._tree, self._path)
-            self._opened = self._tree.open(self._path)
-        return self._opened.read(count)
-
-    def is_torn(self) -> bool:
-        """Return whether it is a catalogue that was written while it was read."""
-        if self._opened is None or not self._is_catalogue:
-            return False
-        return self._before is None or _state(self._tree, self._path) != self._before
+        if self._file is None:
+            self._file = self._tree.open(self._path)
+        return self._file.read(count)
 
     def close(self) -> None:
-        if self._opened is not None:
-            self._opened.close()
+        if self._file is not None:
+            self._file.close()
+
+
+# All of an export ------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What was seen.
+    """The content of an export, by paths in the mirror.
 
-    top: begins every name; empty, or ends in a slash. sizes, small: of all
-    files and where the small ones are kept, by path after it.
+    top: prefix of every name; empty, or ends in a slash. sizes: of all files.
+    small: copies of the small files.
     """
 
-    archive: Archive
+    reader: Reader
     top: str
     sizes: dict[str, int]
     small: dict[str, Path]
 
     def members(self) -> Iterator[Member]:
-        """What is in the export, by its paths in the mirror."""
-        for member in read_through(self.archive):
+        """Yield every file."""
+        for member in _members(self.reader):
             if member.name.startswith(self.top):
                 name = member.name.removeprefix(self.top)
                 yield Member(name, member.size, member.read)
 
     def text(self, path: str) -> str:
-        """A small file that was kept, empty if there is none."""
-        if path not in self.small:
-            return ""
-        return _text(self.small[path], f"{path} in it")
+        """Return a small file's text, empty if there is none."""
+        return _text(self.small[path], f"{path} in it") if path in self.small else ""
 
 
-def scanned(path: Path | None, folder: Path, needed: str = FILE_NAME) -> Scan:
-    """Go through all of the export at `path` and keep its small files in the empty `folder`.
+def scan_export(path: Path | None, folder: Path, required: str = FILE_NAME) -> Scan:
+    """Read all of the export at `path`, and copy its small files to the empty `folder`.
 
-    path: None for a tar archive on standard input, which is kept in the folder, too.
-    needed: what lies at an export's top, which may be a directory in it that is all it
-    holds. Raises BadExport for what is in no export, or if one has no such file.
+    Args:
+        path: None for a tar archive on standard input, which is copied to the folder, too.
+        required: a file at an export's top. The top may be a directory that holds all else.
+
+    Raises:
+        BadExport: for what is in no export, and for one without the required file.
     """
-    archive = opened(_received(folder) if path is None else path)
+    reader = open_export(_copy_stdin(folder) if path is None else path)
     sizes: dict[str, int] = {}
     small: dict[str, Path] = {}
-    for member in read_through(archive):
+    for member in _members(reader):
         sizes[member.name] = member.size
         if _is_small(member.name):
-            if len(small) >= _MOST_SMALL:
-                raise BadExport(f"it has too many files called {' or '.join(KEPT)}")
+            if len(small) >= _MAX_KEPT:
+                raise BadExport(f"it has too many files called {' or '.join(_KEPT)}")
             small[member.name] = folder / str(len(small))
-            _keep(member, small[member.name])
-    tops = [name.removesuffix(needed) for name in sizes if name.split("/")[-1] == needed]
+            _copy(member, small[member.name])
+    tops = [name.removesuffix(required) for name in sizes if name.split("/")[-1] == required]
     tops = [top for top in tops if top.count("/") <= 1]
     if len(tops) != 1 and "" not in tops:
-        raise BadExport(f"it has no {needed}" if not tops else f"it has {needed} more than once")
+        raise BadExport(f"it has {required} more than once" if tops else f"it has no {required}")
     top = "" if "" in tops else tops[0]
-    if (
-        path is not None
-        and path.is_dir()
-        and not all(name.startswith((top, ".")) for name in sizes)
-    ):
+    is_alone = all(name.startswith((top, ".")) for name in sizes)
+    if path is not None and path.is_dir() and not is_alone:
         raise BadExport(f"it holds other things beside {top}: name that directory itself")
-    return Scan(archive, top, _below(top, sizes), _below(top, small))
+    return Scan(reader, top, _below(top, sizes), _below(top, small))
 
 
-def _received(folder: Path) -> Path:
-    """Write standard input to a file, as an archive is read twice: first all that is in it."""
+def _copy_stdin(folder: Path) -> Path:
+    """Write standard input to a file, because an archive is read twice."""
     if sys.stdin.isatty():
-        raise UsageError("standard input is a terminal: pipe a tar archive to import -")
+        raise UsageError("standard input: is a terminal. Pipe a tar archive to import -")
     path = folder / "stdin.tar"
     with disk_errors(path), path.open("xb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
     return path
 
 
-def _text(path: Path, called: str) -> str:
-    """A small file. Raises BadExport for one that is no text, or too large to be what it is for."""
-    most = max(MOST_BYTES[SUMS], MOST_LOCK)
-    if path.stat().st_size > most:
-        raise BadExport(f"{called} has {path.stat().st_size:,} bytes, more than any has")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise BadExport(f"{called} is no text") from error
-
-
-def _below(top: str, named: dict[str, Kept]) -> dict[str, Kept]:
-    return {name.removeprefix(top): value for name, value in named.items() if name.startswith(top)}
+def _below(top: str, values: dict[str, Value]) -> dict[str, Value]:
+    return {name.removeprefix(top): value for name, value in values.items() if name.startswith(top)}
 
 
 def _is_small(name: str) -> bool:
     parts = name.split("/")
-    return len(parts) <= 2 and (parts[-1] in KEPT or parts[-1].endswith(".lock"))
+    return len(parts) <= 2 and (parts[-1] in _KEPT or parts[-1].endswith(".lock"))
 
 
-def _keep(member: Member, path: Path) -> None:
-    most = MOST_BYTES.get(member.name.split("/")[-1], MOST_LOCK)
-    if member.size > most:
+def _copy(member: Member, path: Path) -> None:
+    largest = MAX_BYTES.get(member.name.split("/")[-1], MAX_LOCK_BYTES)
+    if member.size > largest:
         raise BadExport(f"{member.name} in it has {member.size:,} bytes, more than any has")
     with disk_errors(path), path.open("wb") as file:
-        for piece in member.pieces():
-            file.write(piece)
+        file.writelines(member.pieces())
+
+
+def _text(path: Path, name: str) -> str:
+    """Return a small file's text. Raises BadExport, which has `name`, for one that has none."""
+    size = path.stat().st_size
+    if size > max(MAX_BYTES[SUMS], MAX_LOCK_BYTES):
+        raise BadExport(f"{name} has {size:,} bytes, more than any has")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadExport(f"{name} is not text") from error
+
+
+# Digests ---------------------------------------------------------------------------
 
 
 def check_sums(scan: Scan) -> None:
-    """Compares the small files with SHA256SUMS, if the export has it, as a mirror has not."""
-    sums = parsed_sums(scan.text(SUMS), SUMS)
+    """Compare the small files with SHA256SUMS, which a mirror does not have."""
+    sums = parse_sums(scan.text(SUMS), SUMS)
     for name, path in scan.small.items():
-        taken = hashlib.sha256()
-        with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                taken.update(piece)
-        told = name in sums or (sums and name in KEPT and name != SUMS)
-        if told and sums.get(name) != taken.hexdigest():
-            raise BadExport(f"{name} in it is not what {SUMS} says: it was damaged on its way")
+        is_listed = name in sums or (sums and name in _KEPT and name != SUMS)
+        if is_listed and sums.get(name) != file_digest(path, "sha256"):
+            raise BadExport(f"{name} in it does not have its digest in {SUMS}: it was damaged")
 
 
 def sums_of(path: Path) -> dict[str, str]:
-    """Digests by path of all that an export and those before it hold.
+    """Return digests by path of all files in an export and those before it.
 
-    path: of a directory, an archive, or a SHA256SUMS beside which lies what it was made since.
+    path: of a directory, an archive, or a SHA256SUMS.
     """
     if path.is_file() and Form.of(path) is Form.DIRECTORY:
-        earlier = path.with_name(EARLIER)
-        texts = [_text(file, str(file)) for file in (earlier, path) if file.is_file()]
+        files = (path.with_name(EARLIER), path)
+        texts = [_text(file, str(file)) for file in files if file.is_file()]
     else:
         with TemporaryDirectory() as folder:
-            scan = scanned(path, Path(folder), needed=SUMS)
+            scan = scan_export(path, Path(folder), required=SUMS)
             texts = [scan.text(EARLIER), scan.text(SUMS)]
     sums: dict[str, str] = {}
     for text in texts:
-        sums.update(parsed_sums(text, f"{SUMS} of {path}"))
+        sums.update(parse_sums(text, f"{SUMS} of {path}"))
     return sums

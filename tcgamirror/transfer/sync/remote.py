@@ -43,7 +43,7 @@ from tcgamirror.net.response import HttpResponse
 from tcgamirror.net.throttle import Meter, RateLimit
 from tcgamirror.system.files import YOUNG, disk_errors, file_digest
 from tcgamirror.system.openat import Tree
-from tcgamirror.transfer.untrusted import MOST_BYTES
+from tcgamirror.transfer.untrusted import MAX_BYTES
 
 AGAIN_AFTER = (1.0, 4.0)
 """Seconds to wait before a catalogue that is being changed is asked for again."""
@@ -131,7 +131,7 @@ class Folder:
         del known  # A copy costs less than to find out whether it is needed.
         path = self.root / CATALOGUE
         try:
-            copy = copy_database(self._tree, CATALOGUE, folder, MOST_BYTES)
+            copy = copy_database(self._tree, CATALOGUE, folder, MAX_BYTES)
         except FileNotFoundError as error:
             raise Damaged(f"{path} is missing; {database.REMEDY}") from error
         except PermissionError as error:
@@ -296,15 +296,15 @@ def _has_bytes(answer: HttpResponse) -> bool:
 
 def _written(answer: HttpResponse, folder: Path) -> Seen:
     """Put the body into the folder. Raises TooLong, Truncated and DiskFull."""
-    if (answer.length or 0) > MOST_BYTES:
+    if (answer.length or 0) > MAX_BYTES:
         raise TooLong(f"{answer.name}: a catalogue of {answer.length:,} bytes is none")
     arriving = folder / "arriving.db"
     count = 0
     with disk_errors(arriving), arriving.open("wb") as file:
         for piece in answer.pieces():
             count += len(piece)
-            if count > MOST_BYTES:
-                raise TooLong(f"{answer.name}: longer than {MOST_BYTES:,} bytes")
+            if count > MAX_BYTES:
+                raise TooLong(f"{answer.name}: longer than {MAX_BYTES:,} bytes")
             file.write(piece)
     if answer.length and count != answer.length:
         raise Truncated(f"{answer.name}: ended after {count:,} bytes of {answer.length:,}")

@@ -1,0 +1,183 @@
+"""Tar archives read and written. Source: POSIX.1-2001, pax.
+
+`tarfile` reads headers of any length into memory, and knows links, devices and sparse files.
+So this program reads archives itself, and refuses all that is not a plain file or a directory.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from tcgamirror.model.errors import BadExport
+from tcgamirror.transfer.archive.format import MAX_FILES, Member, Names
+
+_BLOCK, _RECORD = 512, 10240
+_MODE = 0o644
+
+_MAX_EXTENDED = 1 << 14
+"""Bytes of one extended header: a name and little else."""
+
+_MAX_HEADERS = 4 * MAX_FILES
+"""Headers of all kinds. A file has one or two, and there are directories."""
+
+_MAX_BYTES = 1 << 50
+
+
+# Reading ---------------------------------------------------------------------------
+
+
+class TarReader:
+    """The plain files in a tar archive."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def members(self) -> Iterator[Member]:
+        """Yield every file. Raises BadExport for anything else, and for a name that comes twice."""
+        with self._path.open("rb") as file:
+            yield from _members(_Stream(file))
+
+
+class _Stream:
+    """An archive's bytes, read forwards."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+
+    def read(self, count: int) -> bytes:
+        return self._file.read(count)
+
+    def read_exactly(self, count: int) -> bytes:
+        data = self._file.read(count)
+        if len(data) < count:
+            raise BadExport("it is cut off")
+        return data
+
+    def skip(self, count: int) -> None:
+        if self._file.seek(count, os.SEEK_CUR) > self._size:
+            raise BadExport("it is cut off")
+
+
+class _Data:
+    """The data of one member."""
+
+    def __init__(self, stream: _Stream, size: int) -> None:
+        self._stream = stream
+        self._size = self._left = size
+
+    def read(self, count: int) -> bytes:
+        data = self._stream.read(min(count, self._left)) if self._left else b""
+        self._left -= len(data)
+        return data
+
+    def skip_rest(self) -> None:
+        self._stream.skip(self._left + -self._size % _BLOCK)
+
+
+def _members(stream: _Stream) -> Iterator[Member]:
+    names = Names()
+    long_name: str | None = None
+    for _ in range(_MAX_HEADERS):
+        header = _header(stream)
+        if header is None:
+            return
+        if header.type in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
+            text = _extended(stream, header.size)
+            found = _pax_path(text) if header.type == tarfile.XHDTYPE else _c_text(text)
+            long_name = found or long_name
+            continue
+        name, long_name = long_name or header.name, None
+        if header.type == tarfile.DIRTYPE:
+            continue
+        if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+            raise BadExport(f"{name[:80]!r} in it is a link, a device or nothing for an export")
+        data = _Data(stream, header.size)
+        yield Member(names.checked(name), header.size, data.read)
+        data.skip_rest()
+    raise BadExport(f"it has more than {_MAX_HEADERS:,} headers")
+
+
+def _header(stream: _Stream) -> tarfile.TarInfo | None:
+    """Return the next header; None at the archive's end."""
+    block = stream.read_exactly(_BLOCK)
+    if block == bytes(_BLOCK):
+        return None
+    try:
+        header = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
+    except (tarfile.HeaderError, ValueError, struct.error) as error:
+        raise BadExport(f"it is not a tar archive, or damaged ({error})") from error
+    if header.size < 0 or header.size > _MAX_BYTES:
+        raise BadExport(f"{header.name[:80]!r} in it says that it has {header.size} bytes")
+    return header
+
+
+def _extended(stream: _Stream, size: int) -> bytes:
+    if size > _MAX_EXTENDED:
+        raise BadExport(f"it has a header of {size:,} bytes")
+    return stream.read_exactly(size + -size % _BLOCK)[:size]
+
+
+def _c_text(data: bytes) -> str:
+    try:
+        return data.partition(b"\0")[0].decode()
+    except UnicodeDecodeError as error:
+        raise BadExport("it has a name that is not UTF-8") from error
+
+
+def _pax_path(data: bytes) -> str | None:
+    """Return the path in an extended header, if there is one.
+
+    A header that tells a size is refused: only files of 8 GB and more need it.
+    """
+    path = None
+    while data:
+        length, blank, _ = data.partition(b" ")
+        count = int(length) if len(length) < 6 and length.isdigit() else 0
+        record = data[len(length) + len(blank) : count]
+        key, equals, value = record.partition(b"=")
+        if not equals or not record.endswith(b"\n") or key in (b"size", b"linkpath"):
+            raise BadExport("it has an extended header that no export has")
+        if key.startswith(b"GNU.sparse"):
+            raise BadExport("it has a sparse file")
+        if key == b"path":
+            path = _c_text(value[:-1])
+        data = data[count:]
+    return path
+
+
+# Writing ---------------------------------------------------------------------------
+
+
+class TarWriter:
+    """A tar archive that is written forwards, so that it may go through a pipe."""
+
+    def __init__(self, sink: Callable[[bytes], object], top: str) -> None:
+        """Write to `sink`, with all files in the directory `top`."""
+        self._sink = sink
+        self._top = top
+        self._length = 0
+
+    def put(self, name: str, size: int, mtime: int, pieces: Iterable[bytes]) -> None:
+        """Write one file of `size` bytes. mtime: seconds since the epoch."""
+        header = tarfile.TarInfo(f"{self._top}/{name}")
+        header.size, header.mtime, header.mode = size, mtime, _MODE
+        self._write(header.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict"))
+        for piece in pieces:
+            self._write(piece)
+        self._write(bytes(-self._length % _BLOCK))
+
+    def finish(self) -> None:
+        """Write the archive's end."""
+        self._write(bytes(2 * _BLOCK))
+        self._write(bytes(-self._length % _RECORD))
+
+    def _write(self, data: bytes) -> None:
+        self._sink(data)
+        self._length += len(data)
