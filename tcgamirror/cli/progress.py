@@ -8,7 +8,6 @@ from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 
 from tcgamirror.cli import output
-from tcgamirror.model import text
 from tcgamirror.model.text import images, in_bytes, in_time, plain, slides
 
 if TYPE_CHECKING:
@@ -175,26 +174,3 @@ class ProgressDisplay:
             self._bar.write(plain(message), file=sys.stderr)
         elif not self._quiet:
             output.say(message)
-
-
-class TransferProgress:
-    """Tells how it goes: over and over on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, word: str, *, quiet: bool) -> None:
-        self._word = word
-        self._quiet = quiet
-        self._terminal = sys.stderr.isatty()
-        self._said = time.monotonic()
-
-    def __call__(self, got: int, total: int, size: int) -> None:
-        every = 0.2 if self._terminal else QUIET_SECONDS
-        now = time.monotonic()
-        if self._quiet or (now - self._said < every and got < total):
-            return
-        words = f"{self._word} {got:,} of {total:,} images, {text.in_bytes(size)}"
-        if self._terminal:
-            end = "\r\033[K" if got >= total else f"\r\033[K{words} "
-            print(end, end="", file=sys.stderr, flush=True)
-        elif now - self._said >= every:
-            output.say(words)
-        self._said = now

@@ -8,14 +8,14 @@ import json
 import os
 import re
 import sys
-from contextlib import nullcontext, redirect_stdout
+from contextlib import closing, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcgamirror.cli import output
 from tcgamirror.cli.argtypes import byte_count
 from tcgamirror.cli.common import home_of
-from tcgamirror.cli.progress import ProgressDisplay, TransferProgress
+from tcgamirror.cli.progress import ProgressDisplay
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, UsageError
 from tcgamirror.system.interrupt import Shutdown
@@ -23,7 +23,7 @@ from tcgamirror.transfer.archive.format import check_suffix
 from tcgamirror.transfer.exporter import ExportResult, export
 
 if TYPE_CHECKING:
-    from tcgamirror.transfer.importer import Imported
+    from tcgamirror.transfer.importer import ImportResult
     from tcgamirror.transfer.sync.plan import Synced
     from tcgamirror.transfer.sync.remote import Publisher
 
@@ -64,8 +64,8 @@ def export_mirror(given: argparse.Namespace) -> ExitCode:
     mirror = home_of(given)
     if given.dest is not None:
         check_suffix(given.dest)
-    progress = TransferProgress("exported", quiet=given.json)
-    made = export(mirror, given.dest, progress, only=given.only, since=given.since)
+    with closing(ProgressDisplay(quiet=given.json)) as progress:
+        made = export(mirror, given.dest, progress, only=given.only, since=given.since)
     code = ExitCode.DAMAGED if made.lacking else ExitCode.DONE
     # Standard output may be the archive itself.
     with redirect_stdout(sys.stderr) if given.dest is None else nullcontext():
@@ -97,7 +97,8 @@ def import_into(given: argparse.Namespace) -> ExitCode:
     # A new mirror is made where it is named, as init does; one that is there may be above.
     named = given.mirror or os.environ.get("TCGAMIRROR")
     root = Path(named) if named else home_of(given).root
-    made = import_export(root, given.source, TransferProgress("imported", quiet=given.json))
+    with closing(ProgressDisplay(quiet=given.json)) as progress:
+        made = import_export(root, given.source, progress)
     if given.json:
         print(json.dumps({**dataclasses.asdict(made), "exit_code": int(made.exit_code)}))
     else:
@@ -105,7 +106,7 @@ def import_into(given: argparse.Namespace) -> ExitCode:
     return made.exit_code
 
 
-def _tell_imported(made: Imported) -> None:
+def _tell_imported(made: ImportResult) -> None:
     print(
         f"{'made a mirror in ' if made.new else ''}{made.root}: {text.slides(made.slides)} "
         f"added, {text.images(made.images)} taken in ({text.in_bytes(made.bytes)}), "

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from pathlib import Path
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
 from tcgamirror.mirror.directory import CATALOGUE, GALLERY, Mirror
+from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.settings import FILE_NAME, format_settings
 from tcgamirror.model.errors import BadExport, DiskFull, UsageError
 from tcgamirror.system.files import free_bytes
@@ -55,9 +56,6 @@ _TOP = "tcgamirror"
 _OTHER_FILES = 10
 """Files in an export beside images and gallery: seven, and a few to spare."""
 
-Progress = Callable[[int, int, int], None]
-"""Called with the images done, all images, and the bytes done."""
-
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
@@ -83,7 +81,7 @@ class ExportResult:
 def export(
     mirror: Mirror,
     dest: Path | None,
-    on_progress: Progress,
+    progress: Progress,
     *,
     only: str | None = None,
     since: Path | None = None,
@@ -128,7 +126,7 @@ def export(
         else:
             destination = DirectoryDestination(mirror.root, work, dest, durable=durable)
         stack.callback(destination.close)
-        export = _Export(mirror, copy, destination, earlier, on_progress)
+        export = _Export(mirror, copy, destination, earlier, progress)
         with flushing_early(work) if durable else nullcontext():
             export.put_images(None if dest is None else work)
             export.put_rest(work / CATALOGUE, release, is_part=only is not None)
@@ -170,13 +168,13 @@ class _Export:
         copy: CatalogueCopy,
         destination: Destination,
         earlier: dict[str, str],
-        on_progress: Progress,
+        progress: Progress,
     ) -> None:
         self._mirror = mirror
         self._copy = copy
         self._destination = destination
         self._earlier = earlier
-        self._on_progress = on_progress
+        self._progress = progress
         self._sums: dict[str, str] = {}
         self._left_out: dict[str, str] = {}
         self._missing: list[str] = []
@@ -193,16 +191,17 @@ class _Export:
         """
         wanted = [image for image in self._copy.images() if not self._is_earlier(image)]
         self._check_count(len(wanted))
+        size = sum(image.bytes for image in wanted)
         if folder is not None:
-            _check_room(folder, sum(image.bytes for image in wanted))
+            _check_room(folder, size)
+        self._progress.start_images(len(wanted), size)
         retry = []
-        images = self._destination.put_images(wanted)
-        for number, (image, is_put) in enumerate(images, start=1):
+        for image, is_put in self._destination.put_images(wanted):
             if is_put:
                 self._count(image)
             else:
                 retry.append(image)
-            self._on_progress(number, len(wanted), self.bytes)
+            self._progress.add_images(1, image.bytes)
         self._put_again(retry)
         self._copy.forget(self._missing)
 

@@ -1,12 +1,10 @@
-"""`import`: an export into a new or an existing mirror, of which nothing is believed.
+"""Merge an export into a new or an existing mirror, and believe nothing of it.
 
-First all of it is looked through, and its catalogue read to the end: what is
-wrong anywhere keeps all of it out. Then listing and sample are taken over in one
-step, and the images in small batches: each is written beside its place, compared
-with its digest, decoded, and only then put there, its row after it. An image
-that replaces another one has its row made pending first, as an update does. Its
-place is the one that the export's catalogue tells, whose folder is that of the
-project which the slide had when the image was made: so the image's own facts say.
+First all of the export is read, and every value of its catalogue is checked. A fault anywhere
+keeps all of it out. Then listing and sample are merged in one step, and the images in small
+batches. An image gets its place after its digest and pixels were checked, and its row after
+that. If it replaces another one, the row is made pending first, as by an update. Its place is
+the one in the export's catalogue: the folder of the project that the slide had at the time.
 """
 
 from __future__ import annotations
@@ -22,9 +20,10 @@ from pathlib import Path
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Row
 from tcgamirror.catalogue.rows import ImageState, ReceivedImage, are_different, replaces
-from tcgamirror.mirror.directory import CATALOGUE, FIXED, Mirror, check_place, scratch
+from tcgamirror.mirror.directory import CATALOGUE, Mirror, check_place, scratch
 from tcgamirror.mirror.lockfile import formatted, parsed
 from tcgamirror.mirror.orphans import Orphan
+from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.settings import FILE_NAME, Settings, read_settings
 from tcgamirror.model.errors import (
     BadExport,
@@ -40,25 +39,21 @@ from tcgamirror.model.slide import Status
 from tcgamirror.model.text import timestamp
 from tcgamirror.system.files import free_bytes
 from tcgamirror.transfer.archive.reader import Scan, check_sums, scan_export
-from tcgamirror.transfer.intake import Arrivals, Wanted
-from tcgamirror.transfer.untrusted import Foreign
+from tcgamirror.transfer.intake import IncomingImage, Intake
+from tcgamirror.transfer.untrusted import UntrustedCatalogue
 
-_AHEAD = 86_400
+_CLOCK_TOLERANCE = 86_400
 """Seconds by which another machine's clock may be ahead of this one's."""
-
-Progress = Callable[[int, int, int], None]
-"""Told how many of how many images have been seen to, and their bytes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
-    """What was taken over.
+class ImportResult:
+    """What an import added.
 
-    new: whether the mirror was made. slides: of the sample, added here. images,
-    bytes: taken in. same: images that were here already. older: left as they
-    are, because the image here is a newer one. lacking: images of rows that are
-    done there, which the export does not hold. refused: images that are not
-    what they say. dropped: settings of the other machine that are not taken over.
+    new: whether the mirror was made. slides: added to the sample. images, bytes: added.
+    same: images that were here already. older: images left out because the one here is
+    newer. lacking: images that are done there and not in the export. refused: images that
+    differ from their rows. dropped: settings that name files of the other machine.
     """
 
     root: str
@@ -78,14 +73,16 @@ class Imported:
         return ExitCode.SOME_FAILED if self.refused else ExitCode.DONE
 
 
-def import_export(root: Path, source: Path | None, on_progress: Progress) -> Imported:
-    """Take the export at `source` into the mirror at `root`, which is made if it is none.
+def import_export(root: Path, source: Path | None, progress: Progress) -> ImportResult:
+    """Merge the export at `source` into the mirror at `root`, which is made if there is none.
 
-    source: None for a tar archive on standard input.
+    Args:
+        source: None for a tar archive on standard input.
 
-    Raises BadExport or BadSettings for what cannot be taken over, BadSettings
-    for images of another target, NotAMirror for a directory of something else;
-    nothing has changed then. Raises Locked, DiskFull.
+    Raises:
+        BadExport, BadSettings: for an export that cannot be merged. Nothing has changed then.
+        NotAMirror: for a directory of something else.
+        Locked, DiskFull.
     """
     begun = time.monotonic()
     check_place(root)
@@ -93,73 +90,72 @@ def import_export(root: Path, source: Path | None, on_progress: Progress) -> Imp
     with ExitStack() as stack:
         folder = stack.enter_context(scratch(root, "import"))
         try:
-            offer = _Offer.of(source, folder, stack)
+            export = _Export.read(source, folder, stack)
         except BadExport as error:
             raise BadExport(f"{name} cannot be imported: {error}") from error
-        mirror, new = _target_mirror(root, offer)
+        mirror, is_new = _target_mirror(root, export)
         with Catalogue.open(mirror.root / CATALOGUE) as catalogue:
             mirror.check_target(catalogue)
-            having = catalogue.rows.image_states()
-            _check_places(name, offer, having)
-            _check_room(root, offer, having)
+            mirror.remove_obsolete()
+            here = catalogue.rows.image_states()
+            _check_places(name, export, here)
+            _check_room(root, export, here)
             run = catalogue.begin_run("import", time.time())
             exit_code = ExitCode.BUG
             try:
-                taking = _Taking(mirror, catalogue, offer, run, on_progress)
-                taking.take()
-                exit_code = ExitCode.SOME_FAILED if taking.refused else ExitCode.DONE
+                merge = _Merge(mirror, catalogue, export, run, progress)
+                merge.run()
+                exit_code = ExitCode.SOME_FAILED if merge.refused else ExitCode.DONE
             except BadExport as error:
                 exit_code = error.exit_code
                 raise BadExport(f"{name} cannot be imported to its end: {error}") from error
-            except TcgaMirrorError as error:
-                exit_code = error.exit_code
-                raise
-            except KeyboardInterrupt:
-                exit_code = ExitCode.INTERRUPTED
+            except (TcgaMirrorError, KeyboardInterrupt) as error:
+                exit_code = getattr(error, "exit_code", ExitCode.INTERRUPTED)
                 raise
             finally:
                 catalogue.end_run(run, exit_code=exit_code, now=time.time())
-    return Imported(
+    return ImportResult(
         root=str(mirror.root),
-        new=new,
-        slides=taking.slides,
-        images=taking.images,
-        bytes=taking.bytes,
-        same=taking.same,
-        older=taking.older,
-        lacking=taking.lacking,
-        refused=tuple(taking.refused),
-        dropped=offer.dropped if new else (),
+        new=is_new,
+        slides=merge.slides,
+        images=merge.images,
+        bytes=merge.bytes,
+        same=merge.same,
+        older=merge.older,
+        lacking=merge.lacking,
+        refused=tuple(merge.refused),
+        dropped=export.dropped if is_new else (),
         seconds=time.monotonic() - begun,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Offer:
-    """An export, looked through. lock: the bytes of its lock file, checked; None without one."""
+class _Export:
+    """An export that was read and checked. lock: the bytes of its lock file, if it has one."""
 
     scan: Scan
     settings: Settings
-    catalogue: Foreign
+    catalogue: UntrustedCatalogue
     lock: bytes | None
     dropped: tuple[str, ...]
 
     @classmethod
-    def of(cls, source: Path | None, folder: Path, stack: ExitStack) -> _Offer:
-        """The export at `source`; folder: an empty one. stack: is to close its catalogue."""
+    def read(cls, source: Path | None, folder: Path, stack: ExitStack) -> _Export:
+        """Read the export at `source`. folder: an empty one. stack: closes its catalogue."""
         scan = scan_export(source, folder)
         check_sums(scan)
         settings = _settings(scan)
         lock = _lock(scan, settings)
-        theirs = {"manifest": settings.manifest, "lock": None if lock else settings.lock}
-        dropped = tuple(f"{name} = {value}" for name, value in theirs.items() if value)
+        files = {"manifest": settings.manifest, "lock": None if lock else settings.lock}
+        dropped = tuple(f"{name} = {value}" for name, value in files.items() if value)
         settings = dataclasses.replace(
             settings, manifest=None, lock=settings.lock if lock else None
         )
         if CATALOGUE not in scan.small:
             raise BadExport(f"it has no {CATALOGUE}")
         try:
-            catalogue = stack.enter_context(Foreign(scan.small[CATALOGUE], "its catalogue"))
+            path = scan.small[CATALOGUE]
+            catalogue = stack.enter_context(UntrustedCatalogue(path, "its catalogue"))
             if catalogue.fixed != settings.fixed:
                 raise Damaged(f"its {FILE_NAME} and {CATALOGUE} are of different mirrors")
             catalogue.check(settings.form)
@@ -175,57 +171,45 @@ def _settings(scan: Scan) -> Settings:
     try:
         return read_settings(path)
     except BadSettings as error:
-        said = str(error).replace(str(path), f"{FILE_NAME} of the export")
-        raise BadSettings(said) from error
+        message = str(error).replace(str(path), f"{FILE_NAME} of the export")
+        raise BadSettings(message) from error
 
 
 def _lock(scan: Scan, settings: Settings) -> bytes | None:
-    """The lock file that names the sample, read and written anew, if it is one."""
+    """Return the lock file, parsed and formatted again, if the export has one."""
     if settings.lock is None or settings.lock not in scan.small:
         return None
     try:
         return formatted(parsed(scan.small[settings.lock].read_bytes()))
     except (BadLockFile, BadSettings) as error:
-        raise BadExport(f"{settings.lock} in it is no lock file: {error}") from error
+        raise BadExport(f"{settings.lock} in it is not a lock file: {error}") from error
 
 
-# The mirror ----------------------------------------------------------------------
+# The mirror ------------------------------------------------------------------------
 
 
-def _target_mirror(root: Path, offer: _Offer) -> tuple[Mirror, bool]:
-    """The mirror to import into, and whether it was made. Raises BadSettings for other images."""
+def _target_mirror(root: Path, export: _Export) -> tuple[Mirror, bool]:
+    """Return the mirror at `root`, and whether it was made.
+
+    Raises:
+        BadSettings: if its images have another target.
+    """
     if not os.path.lexists(root / FILE_NAME):
-        _check_room(root, offer, {})
-        _remove_begun(root, offer.settings)
-        return Mirror.create(root, offer.settings, [offer.lock or b""]), True
+        _check_room(root, export, {})
+        return Mirror.create(root, export.settings, [export.lock or b""]), True
     mirror = Mirror.find(root, above=False)
-    if mirror.settings.fixed != offer.settings.fixed:
+    if mirror.settings.fixed != export.settings.fixed:
         raise BadSettings(
-            f"the export has images of {offer.settings.fixed}, but {mirror.root} was made for "
+            f"the export has images of {export.settings.fixed}, but {mirror.root} was made for "
             f"{mirror.settings.fixed}: import it into another mirror"
         )
     return mirror, False
 
 
-def _remove_begun(root: Path, settings: Settings) -> None:
-    """What is left of a mirror that an import was making when it was killed."""
-    path = root / CATALOGUE
-    if not path.is_file() or (root / "images").exists():
-        return
-    try:
-        with Catalogue.open(path, read_only=True) as catalogue:
-            begun = catalogue.fact(FIXED) in (None, settings.fixed)
-            empty = not catalogue.reports.counts().sampled and catalogue.listing.release() is None
-    except TcgaMirrorError:
-        return
-    if begun and empty:
-        path.unlink()
-
-
-def _check_places(name: str, offer: _Offer, having: Mapping[str, ImageState]) -> None:
+def _check_places(name: str, export: _Export, here: Mapping[str, ImageState]) -> None:
     """Raise BadExport for an image in the place of another slide's."""
-    owners = {have.path: name for name, have in having.items()}
-    for row in offer.catalogue.sampled():
+    owners = {state.path: slide for slide, state in here.items()}
+    for row in export.catalogue.sampled():
         path, slide = row["path"], str(row["file_name"])
         if path is not None and owners.get(str(path), slide) != slide:
             raise BadExport(
@@ -234,92 +218,90 @@ def _check_places(name: str, offer: _Offer, having: Mapping[str, ImageState]) ->
             )
 
 
-def _check_room(root: Path, offer: _Offer, having: Mapping[str, ImageState]) -> None:
-    """Raise DiskFull if the images that are not here yet do not fit.
-
-    By the sizes that the export's files have: what its catalogue says of them may be a lie.
-    """
+def _check_room(root: Path, export: _Export, here: Mapping[str, ImageState]) -> None:
+    """Raise DiskFull if the images to add do not fit, by the sizes of the export's files."""
     size = 0
-    for row in offer.catalogue.sampled():
-        if replaces(row, having.get(str(row["file_name"]))):
-            size += offer.scan.sizes.get(str(row["path"]), 0)
+    for row in export.catalogue.sampled():
+        if replaces(row, here.get(str(row["file_name"]))):
+            size += export.scan.sizes.get(str(row["path"]), 0)
     free = free_bytes(root)
     if size > free:
-        raise DiskFull(f"{root} has {free:,} bytes free, the images need {size:,}")
+        raise DiskFull(f"{root}: {free:,} bytes free, the images need {size:,}. Free some")
 
 
-# Taking over ---------------------------------------------------------------------
+# Merging ---------------------------------------------------------------------------
 
 
-def _made_by(now: float, row: Row) -> Row:
-    """The row, with a moment that is still to come counted as now: seconds since the epoch.
+def _without_future(row: Row, now: float) -> Row:
+    """Return the row; a `fetched_at` in the future becomes `now`, in seconds since the epoch.
 
-    Else the image of a machine whose clock was wrong would be newer than every later one.
-    It is not refused, as nothing is wrong with the image, and the wrong clock may be ours.
+    Otherwise an image by a machine whose clock was wrong would be newer than all later ones.
+    It is not refused, because this machine's clock may be the wrong one.
     """
-    if str(row["fetched_at"] or "") <= timestamp(now + _AHEAD):
+    if str(row["fetched_at"] or "") <= timestamp(now + _CLOCK_TOLERANCE):
         return row
     return {**row, "fetched_at": timestamp(now)}
 
 
-class _Taking:
-    """One import at work on a mirror that it holds the lock of."""
+class _Merge:
+    """One import into a mirror whose lock is held."""
 
     def __init__(
-        self, mirror: Mirror, catalogue: Catalogue, offer: _Offer, run: int, on_progress: Progress
+        self, mirror: Mirror, catalogue: Catalogue, export: _Export, run: int, progress: Progress
     ) -> None:
         self._mirror = mirror
         self._catalogue = catalogue
-        self._offer = offer
+        self._export = export
         self._run = run
-        self._on_progress = on_progress
+        self._progress = progress
         self.refused: list[Orphan] = []
         self.slides = self.images = self.bytes = self.same = self.older = self.lacking = 0
 
-    def take(self) -> None:
-        before = len(self._catalogue.sample.names())
-        self._catalogue.rows.merge(self._offer.catalogue)
-        self.slides = len(self._catalogue.sample.names()) - before
-        wanted = self._wanted(self._catalogue.rows.image_states())
-        arrivals = Arrivals(self._mirror, wanted, self._record)
-        with closing(arrivals):
-            for member in self._offer.scan.members() if wanted else ():
-                if member.name in wanted:
-                    arrivals.add(member)
-                    self._on_progress(arrivals.seen, len(wanted), arrivals.bytes)
-            arrivals.end()
-        self.images, self.bytes, self.refused = arrivals.images, arrivals.bytes, arrivals.refused
+    def run(self) -> None:
+        """Merge listing and sample, then the images."""
+        before = self._catalogue.sample.count()
+        self._catalogue.rows.merge(self._export.catalogue)
+        self.slides = self._catalogue.sample.count() - before
+        incoming = self._incoming(self._catalogue.rows.image_states())
+        self._progress.start_images(len(incoming), sum(each.bytes for each in incoming.values()))
+        with closing(Intake(self._mirror, self._record)) as intake:
+            for member in self._export.scan.members() if incoming else ():
+                if member.name in incoming:
+                    intake.add(incoming[member.name], member)
+                    self._progress.add_images(1, incoming[member.name].bytes)
+            intake.finish()
+        self.images, self.bytes, self.refused = intake.images, intake.bytes, intake.refused
 
-    def _wanted(self, having: Mapping[str, ImageState]) -> dict[str, Wanted]:
-        """The images to take in, by their paths in the export."""
-        wanted = {}
+    def _incoming(self, here: Mapping[str, ImageState]) -> dict[str, IncomingImage]:
+        """Return the images to add, by their paths in the export."""
+        incoming = {}
         now = time.time()
-        for row in (_made_by(now, row) for row in self._offer.catalogue.sampled()):
-            name, path = str(row["file_name"]), str(row["path"])
-            have = having[name]
-            if have.sha256 == row["sha256"] and have.status is Status.DONE:
+        for row in self._export.catalogue.sampled():
+            row = _without_future(row, now)
+            path, state = str(row["path"]), here[str(row["file_name"])]
+            if state.sha256 == row["sha256"] and state.status is Status.DONE:
                 self.same += 1
-            elif not replaces(row, have):
+            elif not replaces(row, state):
                 self.older += row["status"] == Status.DONE
-            elif path in self._offer.scan.sizes:
-                differs = are_different(row["md5"], have.md5)
-                older = None if have.path == path else have.path
-                wanted[path] = Wanted(row, differs, have.status is Status.DONE, older)
+            elif path in self._export.scan.sizes:
+                incoming[path] = IncomingImage(
+                    row,
+                    differs=are_different(row["md5"], state.md5),
+                    replaces=state.status is Status.DONE,
+                    old_path=None if state.path == path else state.path,
+                )
             else:
                 self.lacking += row["status"] == Status.DONE
-        return wanted
+        return incoming
 
-    def _record(self, batch: list[Wanted], put: Callable[[], None]) -> None:
-        """Rows of what is replaced, then the files, then their rows: as an update does."""
-        replaced = [wanted.file_name for wanted in batch if wanted.replaces]
+    def _record(self, batch: list[IncomingImage], put: Callable[[], None]) -> None:
+        """Make rows of replaced images pending, put the files, then record them."""
+        replaced = [image.file_name for image in batch if image.replaces]
         if replaced:
             self._catalogue.queue.requeue(replaced)
         put()
-        theirs = self._offer.catalogue
+        attempts = self._export.catalogue.attempts
         self._catalogue.rows.add_images(
-            [
-                ReceivedImage(wanted.row, wanted.differs, theirs.attempts(wanted.file_name))
-                for wanted in batch
-            ],
+            [ReceivedImage(each.row, each.differs, attempts(each.file_name)) for each in batch],
             self._run,
         )

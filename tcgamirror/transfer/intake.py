@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,29 +21,38 @@ from tcgamirror.mirror.recovery import fits
 from tcgamirror.mirror.verify import reader_threads
 from tcgamirror.model.errors import BadExport, Damaged, Interrupted
 from tcgamirror.model.geometry import Size
-from tcgamirror.system.files import disk_errors, file_digest, make_folder, partial_path, sync_folder
+from tcgamirror.system.files import (
+    disk_errors,
+    file_digest,
+    make_folder,
+    partial_path,
+    sync_folder,
+)
 from tcgamirror.transfer.archive.format import Member
 
 _BATCH_IMAGES, _BATCH_BYTES = 32, 64 << 20
 
+Record = Callable[[list["IncomingImage"], Callable[[], None]], None]
+"""Record a batch of images. The function that it is given puts their files in place."""
+
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """An image that is to be taken in.
+class IncomingImage:
+    """An image to add to a mirror.
 
-    row: as the export's catalogue has it. differs: it is of another file than the
-    one listed here. replaces: whether its slide is done. older: where another
-    image of the slide lies, if not in its place.
+    row: in the export's catalogue. differs: whether it shows another file than the one
+    listed here. replaces: whether its slide is done here. old_path: of the image that it
+    replaces, if that lies elsewhere.
     """
 
     row: Row
     differs: bool
     replaces: bool
-    older: str | None
+    old_path: str | None
 
     @property
-    def place(self) -> str:
-        """Relative to the mirror, as in the export."""
+    def path(self) -> str:
+        """Path relative to the mirror, as in the export."""
         return str(self.row["path"])
 
     @property
@@ -55,80 +64,86 @@ class Wanted:
         return int(self.row["bytes"] or 0)
 
 
-class Arrivals:
-    """Takes images in, one thread reading, several checking.
+class Intake:
+    """Images are added by one thread that reads and several that check."""
 
-    record: called with a batch of images that are about to lie in their places
-    and a function that puts them there: what is noted before and after is its affair.
-    """
-
-    def __init__(
-        self,
-        mirror: Mirror,
-        wanted: Mapping[str, Wanted],
-        record: Callable[[list[Wanted], Callable[[], None]], None],
-    ) -> None:
+    def __init__(self, mirror: Mirror, record: Record) -> None:
         self._mirror = mirror
-        self._wanted = wanted
         self._record = record
         self._pool = ThreadPoolExecutor(reader_threads(), "import")
         self._stopped = threading.Event()
-        self._batch: list[tuple[Wanted, Path, Future[None]]] = []
+        self._batch: list[tuple[IncomingImage, Path, Future[None]]] = []
         self._batch_bytes = 0
         self.refused: list[Orphan] = []
-        self.seen = self.images = self.bytes = 0
+        self.images = self.bytes = 0
 
-    def add(self, member: Member) -> None:
-        """Reads one image that is wanted."""
-        wanted = self._wanted[member.name]
-        self.seen += 1
+    def add(self, image: IncomingImage, member: Member) -> None:
+        """Read one image of the export."""
         try:
-            written = self._written(member, wanted)
+            file = self._write(image, member)
         except Damaged as error:
-            self._refuse(wanted, str(error))
+            self._refuse(image, error)
             return
-        check = self._pool.submit(self._check, written, wanted)
-        self._batch.append((wanted, written, check))
-        self._batch_bytes += wanted.bytes
+        self._batch.append((image, file, self._pool.submit(self._check, image, file)))
+        self._batch_bytes += image.bytes
         if len(self._batch) >= _BATCH_IMAGES or self._batch_bytes >= _BATCH_BYTES:
-            self._put()
+            self.finish()
 
-    def end(self) -> None:
-        """Puts what is left."""
-        self._put()
+    def finish(self) -> None:
+        """Record every image that was read and is right."""
+        good: list[tuple[IncomingImage, Path]] = []
+        for image, file, check in self._batch:
+            try:
+                check.result()
+            except Damaged as error:
+                self._refuse(image, error)
+                self._discard(image, file)
+            else:
+                good.append((image, file))
+        if good:
+            self._record([image for image, _ in good], lambda: self._put(good))
+        self._batch, self._batch_bytes = [], 0
+        self.images += len(good)
+        self.bytes += sum(image.bytes for image, _ in good)
 
     def close(self) -> None:
-        """End the threads, within a second, and remove what was not put."""
+        """End the threads, within a second, and remove what was not recorded."""
         self._stopped.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
-        for wanted, written, _ in self._batch:
-            if written != self._mirror.root / wanted.place:
-                written.unlink(missing_ok=True)
+        for image, file, _ in self._batch:
+            self._discard(image, file)
 
-    def _written(self, member: Member, wanted: Wanted) -> Path:
-        """Where the image lies now: in its place, left by a killed import, or beside it."""
-        if member.size != wanted.bytes:
-            raise Damaged(f"{member.size:,} bytes instead of {wanted.bytes:,}")
-        place = self._mirror.root / wanted.place
+    def _place(self, image: IncomingImage) -> Path:
+        return self._mirror.root / image.path
+
+    def _discard(self, image: IncomingImage, file: Path) -> None:
+        if file != self._place(image):
+            file.unlink(missing_ok=True)
+
+    def _refuse(self, image: IncomingImage, error: Damaged) -> None:
+        self.refused.append(Orphan(image.path, str(error)))
+
+    def _write(self, image: IncomingImage, member: Member) -> Path:
+        """Return where the image is now: beside its place, or there if a killed import put it."""
+        if member.size != image.bytes:
+            raise Damaged(f"{member.size:,} bytes instead of {image.bytes:,}")
+        place, expected = self._place(image), image.row["sha256"]
         with suppress(OSError):
-            if (
-                place.stat().st_size == member.size
-                and file_digest(place, "sha256") == wanted.row["sha256"]
-            ):
+            if place.stat().st_size == member.size and file_digest(place, "sha256") == expected:
                 return place
-        part = self._mirror.root / partial_path(wanted.place)
-        taken = hashlib.sha256()
+        part = self._mirror.root / partial_path(image.path)
+        sha256 = hashlib.sha256()
         try:
             with disk_errors(part):
                 make_folder(part.parent)
-                # Whatever lies there, be it a link, is not written through.
+                # A link there would be followed.
                 part.unlink(missing_ok=True)
                 with part.open("xb") as file:
                     for piece in member.pieces():
-                        taken.update(piece)
+                        sha256.update(piece)
                         file.write(piece)
-            if taken.hexdigest() != wanted.row["sha256"]:
-                raise Damaged("its digest is another one than the catalogue says")
+            if sha256.hexdigest() != expected:
+                raise Damaged("its digest differs from the catalogue's")
         except BadExport as error:
             part.unlink(missing_ok=True)
             raise Damaged(str(error)) from error
@@ -137,63 +152,37 @@ class Arrivals:
             raise
         return part
 
-    def _check(self, written: Path, wanted: Wanted) -> None:
-        """Raises Damaged if it is no image as its row says; has it reach the disk if it is."""
-        row, form = wanted.row, self._mirror.settings.form
-        with written.open("rb+") as file:
-            header = read_header(file, form)
+    def _check(self, image: IncomingImage, path: Path) -> None:
+        """Decode the image, and have it reach the disk. Raises Damaged if its row differs."""
+        row, settings = image.row, self._mirror.settings
+        with path.open("rb+") as file:
+            header = read_header(file, settings.form)
             if header.size != Size(int(row["width"] or 0), int(row["height"] or 0)):
                 raise Damaged(f"it has {header.size} pixels, not as many as the catalogue says")
-            told = parse_metadata(header.facts)
-            if (told.slide.file_name, told.mpp_x, told.mpp_y) != (
-                wanted.file_name,
-                row["mpp_x"],
-                row["mpp_y"],
-            ):
-                raise Damaged("it tells of another slide or resolution than the catalogue")
-            if not fits(self._mirror.settings.target, told, header.size):
-                raise Damaged(f"it is not of {self._mirror.settings.target}")
-            decode_all(file, form, self._check_stopped)
-            with disk_errors(written):
-                moment = datetime.fromisoformat(str(row["fetched_at"])).timestamp()
-                os.utime(file.fileno(), (moment, moment))
+            metadata = parse_metadata(header.facts)
+            found = (metadata.slide.file_name, metadata.mpp_x, metadata.mpp_y)
+            if found != (image.file_name, row["mpp_x"], row["mpp_y"]):
+                raise Damaged("it has another slide or resolution than the catalogue says")
+            if not fits(settings.target, metadata, header.size):
+                raise Damaged(f"it is not of {settings.target}")
+            decode_all(file, settings.form, self._check_stopped)
+            with disk_errors(path):
+                fetched_at = datetime.fromisoformat(str(row["fetched_at"])).timestamp()
+                os.utime(file.fileno(), (fetched_at, fetched_at))
                 os.fsync(file.fileno())
 
     def _check_stopped(self) -> None:
         if self._stopped.is_set():
             raise Interrupted("stopped while an image was decoded")
 
-    def _put(self) -> None:
-        """Puts those of the batch that are right."""
-        right: list[tuple[Wanted, Path]] = []
-        for wanted, written, check in self._batch:
-            try:
-                check.result()
-            except Damaged as error:
-                self._refuse(wanted, str(error))
-                if written != self._mirror.root / wanted.place:
-                    written.unlink(missing_ok=True)
-            else:
-                right.append((wanted, written))
-
-        def put() -> None:
-            folders = set()
-            for wanted, written in right:
-                place = self._mirror.root / wanted.place
-                with disk_errors(place):
-                    if written != place:
-                        written.replace(place)
-                    if wanted.older is not None:
-                        (self._mirror.root / wanted.older).unlink(missing_ok=True)
-                folders.add(place.parent)
-            for folder in folders:
-                sync_folder(folder)
-
-        if right:
-            self._record([wanted for wanted, _ in right], put)
-        self._batch, self._batch_bytes = [], 0
-        self.images += len(right)
-        self.bytes += sum(wanted.bytes for wanted, _ in right)
-
-    def _refuse(self, wanted: Wanted, why: str) -> None:
-        self.refused.append(Orphan(wanted.place, why))
+    def _put(self, images: list[tuple[IncomingImage, Path]]) -> None:
+        """Move images to their places, and remove those that they replace elsewhere."""
+        for image, file in images:
+            place = self._place(image)
+            with disk_errors(place):
+                if file != place:
+                    file.replace(place)
+                if image.old_path is not None:
+                    (self._mirror.root / image.old_path).unlink(missing_ok=True)
+        for folder in {self._place(image).parent for image, _ in images}:
+            sync_folder(folder)

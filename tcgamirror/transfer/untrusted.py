@@ -71,7 +71,7 @@ _TOLD = (
 """Columns that are there for every image, or there is none."""
 
 
-class Foreign:
+class UntrustedCatalogue:
     """An open catalogue from elsewhere, of which nothing is believed. To be closed.
 
     path: of a copy that nobody else writes. name: what it is called in errors.

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.cli.main import main
+from tcgamirror.cli.progress import ProgressDisplay
 from tcgamirror.model.errors import TcgaMirrorError
 from tcgamirror.transfer.importer import import_export
 from tests.gdc import Listed, StandIn, listed
@@ -78,7 +79,7 @@ def refused(root: Path, source: Path) -> str:
     """The sentence of an import that is refused and leaves nothing; in this process, for speed."""
     before = sorted(root.parent.iterdir())
     with pytest.raises(TcgaMirrorError) as caught:
-        import_export(root, source, lambda *_: None)
+        import_export(root, source, ProgressDisplay(quiet=True))
     assert caught.value.exit_code == 2
     assert sorted(root.parent.iterdir()) == before, "it left something"
     sentence = str(caught.value)

@@ -51,7 +51,7 @@ from tcgamirror.sources import gdc
 from tcgamirror.sources.manifest import read_slides
 from tcgamirror.transfer.archive.reader import check_sums, scan_export
 from tcgamirror.transfer.sync.remote import Folder
-from tcgamirror.transfer.untrusted import Foreign
+from tcgamirror.transfer.untrusted import UntrustedCatalogue
 from tcgamirror.web.gallery.thumbnails import Thumbnails
 from tests.mirror.test_lockfile import LOCK
 from tests.sources.test_gdc import API, STATUS, Scripted, hit, page
@@ -235,7 +235,7 @@ def read_catalogue(data: bytes, folder: Path) -> None:
         catalogue.reports.counts()
     seen = Folder(root, None, threading.Event()).catalogue(copies, None)
     assert seen is not None
-    with Foreign(seen.path(copies), "it") as foreign:
+    with UntrustedCatalogue(seen.path(copies), "it") as foreign:
         foreign.check(ImageFormat.PNG)
         foreign.images()
         foreign.told_of_sample()

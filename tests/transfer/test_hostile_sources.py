@@ -18,7 +18,7 @@ import pytest
 from tcgamirror.mirror.settings import read_settings
 from tcgamirror.model.errors import Damaged
 from tcgamirror.transfer import untrusted
-from tcgamirror.transfer.untrusted import Foreign
+from tcgamirror.transfer.untrusted import UntrustedCatalogue
 from tests.support.carrying import again, catalogue, exported, imported, inside, is_clean
 from tests.support.command import run
 from tests.support.levels import bounded
@@ -96,7 +96,7 @@ def copy(mirror: Path, tmp_path: Path) -> Path:
 
 
 def checked(copy: Path) -> None:
-    with Foreign(copy / "catalogue.db", "it") as opened:
+    with UntrustedCatalogue(copy / "catalogue.db", "it") as opened:
         opened.check(read_settings(copy / "tcgamirror.toml").form)
 
 

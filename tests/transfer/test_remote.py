@@ -14,7 +14,7 @@ from tcgamirror.model.errors import Damaged, Locked, TooLong
 from tcgamirror.net.client import HttpClient
 from tcgamirror.transfer.sync import remote
 from tcgamirror.transfer.sync.remote import Folder, Seen, Web
-from tcgamirror.transfer.untrusted import Foreign
+from tcgamirror.transfer.untrusted import UntrustedCatalogue
 from tests.support.command import ordinary, run
 from tests.support.publishing import by_python, made_up
 from tests.support.raw_server import RawServer, whole
@@ -87,7 +87,7 @@ def test_what_a_killed_writer_left_in_a_journal_is_finished_or_rolled_back(
     seen = Folder(left, None, threading.Event()).catalogue(tmp_path, None)
     assert {path.name: path.read_bytes() for path in left.glob("catalogue.db*")} == before
     assert seen is not None
-    with Foreign(seen.path(tmp_path), "it") as foreign:
+    with UntrustedCatalogue(seen.path(tmp_path), "it") as foreign:
         facts = {row["key"] for row in foreign.rows("facts")}
         assert "whole" in facts and "half" not in facts
         assert {row["primary_site"] for row in foreign.rows("slides")} == {None}

@@ -12,7 +12,7 @@ from tcgamirror.catalogue.images import PICTURE_COLUMNS, Row, Value, write_image
 from tcgamirror.catalogue.rows import are_different, dicts, insert, set_upstream
 from tcgamirror.model.slide import Status, Upstream
 from tcgamirror.transfer.columns import TABLES
-from tcgamirror.transfer.untrusted import Foreign
+from tcgamirror.transfer.untrusted import UntrustedCatalogue
 
 _KEPT = ("slides", "former_ids", "sample", "images")
 """Tables of which rows may be kept that the source lacks, in the order to write them."""
@@ -20,7 +20,7 @@ _KEPT = ("slides", "former_ids", "sample", "images")
 
 def take_over(
     path: Path,
-    source: Foreign,
+    source: UntrustedCatalogue,
     *,
     others: bool,
     arrived: Collection[str],
@@ -71,7 +71,7 @@ class _Left(NamedTuple):
 
 def _left_rows(
     connection: sqlite3.Connection,
-    source: Foreign,
+    source: UntrustedCatalogue,
     arrived: Collection[str],
     whole: Collection[str],
     *,
@@ -109,7 +109,7 @@ def _left_rows(
     return left
 
 
-def _of_others(ours: Mapping[Value, Row], source: Foreign) -> Iterator[_Left]:
+def _of_others(ours: Mapping[Value, Row], source: UntrustedCatalogue) -> Iterator[_Left]:
     """The images of slides that the source lists and has not sampled."""
     sampled = {row["file_name"] for row in source.rows("sample")}
     for slide in source.rows("slides"):
@@ -124,7 +124,9 @@ def _of_others(ours: Mapping[Value, Row], source: Foreign) -> Iterator[_Left]:
             yield _Left(mine, Upstream.CURRENT, is_ours_alone=False)
 
 
-def _own_rows(connection: sqlite3.Connection, source: Foreign) -> Mapping[str, Sequence[Row]]:
+def _own_rows(
+    connection: sqlite3.Connection, source: UntrustedCatalogue
+) -> Mapping[str, Sequence[Row]]:
     """What this catalogue has of slides that the source has not sampled, or not even listed."""
     sampled = {row["file_name"] for row in source.rows("sample")}
     listed = {row["file_name"] for row in source.rows("slides")}

@@ -22,7 +22,7 @@ from tcgamirror.model.errors import BadSettings, Damaged, ExitCode, UsageError
 from tcgamirror.model.slide import ImageFormat, Resample, Status
 from tcgamirror.system.files import atomic_write, file_digest
 from tcgamirror.transfer.sync.remote import Folder, Publisher, Seen
-from tcgamirror.transfer.untrusted import Foreign
+from tcgamirror.transfer.untrusted import UntrustedCatalogue
 
 STATE = ".sync.json"
 """Beside the catalogue: what of it is known to be as it was at the source."""
@@ -124,7 +124,7 @@ def is_there(root: Path, image: Image) -> bool:
     return size_at(root / image.path) == image.bytes
 
 
-def right_here(root: Path, foreign: Foreign) -> set[str]:
+def right_here(root: Path, foreign: UntrustedCatalogue) -> set[str]:
     """File names of slides that are done here, of the files that the source lists."""
     if not (root / CATALOGUE).exists():
         return set()
@@ -232,7 +232,9 @@ def rehearse(source: Publisher, root: Path, *, delete: bool) -> Synced:
         seen = source.catalogue(Path(folder), None)
         if seen is None:
             raise Damaged(f"{source.name} gives no catalogue, though it was asked for one")
-        with Foreign(seen.path(Path(folder)), f"the catalogue of {source.name}") as foreign:
+        with UntrustedCatalogue(
+            seen.path(Path(folder)), f"the catalogue of {source.name}"
+        ) as foreign:
             foreign.check(settings_of(foreign.fixed).form)
             check_target(source, root, foreign.fixed)
             right = right_here(root, foreign)
@@ -302,5 +304,5 @@ def same_target(theirs: str, ours: str, source: str, here: Path) -> None:
         )
 
 
-def sampled_by(foreign: Foreign) -> set[object]:
+def sampled_by(foreign: UntrustedCatalogue) -> set[object]:
     return {row["file_name"] for row in foreign.rows("sample")}

@@ -68,7 +68,7 @@ from tcgamirror.transfer.sync.plan import (
     size_at,
 )
 from tcgamirror.transfer.sync.remote import Folder, Publisher, Seen
-from tcgamirror.transfer.untrusted import Foreign
+from tcgamirror.transfer.untrusted import UntrustedCatalogue
 
 WORKERS = 4
 ROUNDS = 3
@@ -146,9 +146,11 @@ class _Sync:
             return self._finished(foreign, plan, seen)
 
     @contextmanager
-    def _opened(self, seen: Seen) -> Iterator[Foreign]:
+    def _opened(self, seen: Seen) -> Iterator[UntrustedCatalogue]:
         """Open a copy of the source's catalogue, all of which has been checked."""
-        with Foreign(seen.path(self._folder), f"the catalogue of {self._source.name}") as foreign:
+        with UntrustedCatalogue(
+            seen.path(self._folder), f"the catalogue of {self._source.name}"
+        ) as foreign:
             if seen.digest not in self._checked:
                 foreign.check(settings_of(foreign.fixed).form)
                 self._checked.add(seen.digest)
@@ -174,7 +176,7 @@ class _Sync:
 
     # The mirror that is brought there --------------------------------------------------
 
-    def _make_home(self, foreign: Foreign) -> None:
+    def _make_home(self, foreign: UntrustedCatalogue) -> None:
         """Make a mirror without images: so it can be verified at any moment."""
         fixed = foreign.fixed
         settings = replace(settings_of(fixed), slides=max(1, len(sampled_by(foreign))))
@@ -206,7 +208,7 @@ class _Sync:
 
     # Images ----------------------------------------------------------------------------
 
-    def _planned(self, foreign: Foreign) -> Plan:
+    def _planned(self, foreign: UntrustedCatalogue) -> Plan:
         """Return what is to be done, for which there is room. Nothing is changed yet."""
         right = right_here(self._root, foreign)
         plan = plan_of(self._root, foreign.images(), images_here(self._root), right, self._found)
@@ -304,7 +306,7 @@ class _Sync:
 
     # The catalogue ---------------------------------------------------------------------
 
-    def _finished(self, foreign: Foreign, plan: Plan, seen: Seen) -> Synced:
+    def _finished(self, foreign: UntrustedCatalogue, plan: Plan, seen: Seen) -> Synced:
         """Moves the images that replace others, then takes over the rows."""
         root, theirs = self._root, foreign.images()
         moved = [
