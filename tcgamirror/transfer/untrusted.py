@@ -284,6 +284,7 @@ def _migrated(older: sqlite3.Connection) -> sqlite3.Connection:
     """A copy with the newest schema, which has no name and is gone when it is closed."""
     with closing(older):
         copy = sqlite3.connect("", isolation_level=None)
+        copy.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_VALUE)
         older.backup(copy)
     database.migrate(copy)
     return copy

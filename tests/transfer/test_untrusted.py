@@ -143,6 +143,15 @@ def older(path: Path) -> None:
     Path(f"{path}.1").replace(path)
 
 
+def test_long_values_of_an_older_version_s_are_never_read(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        database.migrate(connection, MIGRATIONS[:1])
+        connection.execute("insert into facts values ('long', printf('%.*c', 2000000, 'x'))")
+    with untrusted.Foreign(path, "it") as foreign, pytest.raises(Damaged, match="too big"):
+        list(foreign.rows("facts"))
+
+
 def test_an_older_version_s_is_brought_up(export: Path, copy: Path, tmp_path: Path) -> None:
     """But for the number of patched tiles, which the first version did not count."""
     older(copy / "catalogue.db")
