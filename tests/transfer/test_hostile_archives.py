@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shlex
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,7 @@ from tcgamirror.transfer.archive import tar as tar_module
 from tcgamirror.transfer.archive.reader import open_export
 from tests.gdc import Listed, StandIn
 from tests.support.carrying import again, catalogue, entry, exported, packed, refused, resummed
-from tests.support.command import run, succeeded
+from tests.support.command import program, run, succeeded
 from tests.support.fuzz import with_lock_sum
 from tests.support.mirrors import column, made, updated
 
@@ -42,7 +44,7 @@ def members(path: Path) -> list[str]:
     return [member.name for member in open_export(path).members()]
 
 
-def test_the_program_says_so_in_one_sentence(export: Path, root: Path, tmp_path: Path) -> None:
+def test_the_importingsays_so_in_one_sentence(export: Path, root: Path, tmp_path: Path) -> None:
     result = run(
         "--mirror", root, "import", packed(export, tmp_path / "a.tar", (entry("../a"), b""))
     )
@@ -123,6 +125,19 @@ def test_headers_without_end_are_not_read(
     head = entry("x", type=kind, size=9 if data else 0).tobuf(tarfile.GNU_FORMAT)
     tar.write_bytes((head + data) * 101)
     assert "more than 100 headers" in refused(root, tar)
+
+
+@pytest.mark.parametrize("size", [0, 1 << 49])
+def test_a_pipe_without_end_does_not_fill_the_disk(root: Path, tmp_path: Path, size: int) -> None:
+    head = tmp_path / "head"
+    head.write_bytes(entry("x/a", size=size).tobuf(tarfile.GNU_FORMAT) if size else b"")
+    importing = f"{shlex.join(program())} --mirror {root} import -"
+    script = f"cat {head} <(yes) | head -c 200000000 | {importing}; echo ${{PIPESTATUS[@]:1}}"
+    ended = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    # 141: its reader has gone.
+    assert ended.stdout == ("141 6\n" if size else "141 2\n"), ended
+    assert ("no room" if size else "not a tar archive") in ended.stderr
+    assert list(root.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["catalogue.db", "tcgamirror.toml", "SHA256SUMS"])

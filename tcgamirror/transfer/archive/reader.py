@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import stat
 import sys
 from collections.abc import Iterator
@@ -35,7 +34,7 @@ from tcgamirror.transfer.archive.format import (
     parse_sums,
     refusal,
 )
-from tcgamirror.transfer.archive.tar import TarReader
+from tcgamirror.transfer.archive.tar import TarReader, receive
 
 _HEADER = 100
 """Bytes of a catalogue's header, which any change changes."""
@@ -226,8 +225,7 @@ def _copy_stdin(folder: Path) -> Path:
     if sys.stdin.isatty():
         raise UsageError("standard input: is a terminal. Pipe a tar archive to import -")
     path = folder / "stdin.tar"
-    with disk_errors(path), path.open("xb") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+    receive(sys.stdin.buffer, path)
     return path
 
 

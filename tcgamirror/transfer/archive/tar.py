@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tcgamirror.model.errors import BadExport
+from tcgamirror.model.errors import BadExport, DiskFull
+from tcgamirror.system.files import disk_errors, free_bytes
 from tcgamirror.transfer.archive.format import MAX_FILES, Member, Names
 
 _BLOCK, _RECORD = 512, 10240
@@ -26,6 +27,11 @@ _MAX_HEADERS = 4 * MAX_FILES
 """Headers of all kinds. A file has one or two, and there are directories."""
 
 _MAX_BYTES = 1 << 50
+
+_PIECE = 1 << 20
+
+_MAX_FILLING = 16 << 20
+"""Bytes read after an archive's end. Records have 10 kB, unless `tar` was told otherwise."""
 
 
 # Reading ---------------------------------------------------------------------------
@@ -55,7 +61,7 @@ class _Stream:
         return self._file.read(count)
 
     def read_exactly(self, count: int) -> bytes:
-        data = self._file.read(count)
+        data = self.read(count)
         if len(data) < count:
             raise BadExport("it is cut off")
         return data
@@ -63,6 +69,47 @@ class _Stream:
     def skip(self, count: int) -> None:
         if self._file.seek(count, os.SEEK_CUR) > self._size:
             raise BadExport("it is cut off")
+
+
+class _Received(_Stream):
+    """The bytes of an archive that comes from a pipe, each written to a file."""
+
+    def __init__(self, pipe: BinaryIO, path: Path, file: BinaryIO) -> None:
+        self._pipe = pipe
+        self._path = path
+        self._file = file
+
+    def read(self, count: int) -> bytes:
+        data = self._pipe.read(count)
+        self._file.write(data)
+        return data
+
+    def skip(self, count: int) -> None:
+        if count > free_bytes(self._path):
+            raise DiskFull(
+                f"{self._path.parent}: no room for a file of {count:,} bytes in the archive. "
+                "Free some"
+            )
+        while count:
+            count -= len(self.read_exactly(min(count, _PIECE)))
+
+
+def receive(pipe: BinaryIO, path: Path) -> None:
+    """Write a tar archive that comes from a pipe to a new file, up to the archive's end.
+
+    What is not an archive, or has no end, is refused before it fills the disk.
+
+    Raises:
+        BadExport: as TarReader.members does.
+        DiskFull: if a file in it is larger than what is free.
+    """
+    with disk_errors(path), path.open("xb") as file:
+        for _ in _members(_Received(pipe, path, file)):
+            pass
+    # The process that writes to the pipe fills up the last record, and should not fail at that.
+    for _ in range(_MAX_FILLING // _PIECE):
+        if not pipe.read(_PIECE):
+            return
 
 
 class _Data:
