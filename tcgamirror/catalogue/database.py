@@ -24,6 +24,10 @@ from tcgamirror.system import mounts
 if TYPE_CHECKING:
     import sqlite_utils
 
+Value = str | int | float | None
+Row = Mapping[str, Value]
+"""One row of a table, by column names."""
+
 BUSY_SECONDS = 30.0
 """How long to wait for another process that is writing."""
 
@@ -169,6 +173,13 @@ class Part:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+
+def dicts(connection: sqlite3.Connection, sql: str, *values: Value) -> list[dict[str, Value]]:
+    """Return the rows of an answer by column names."""
+    cursor = connection.execute(sql, values)
+    columns = [column[0] for column in cursor.description]
+    return [dict(zip(columns, row, strict=True)) for row in cursor]
 
 
 def set_facts(connection: sqlite3.Connection, facts: Mapping[str, str]) -> None:

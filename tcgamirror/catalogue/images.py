@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from tcgamirror.catalogue.database import Part, tables
+from tcgamirror.catalogue.database import Part, Row, Value, tables
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Picture, Slide, Status
 from tcgamirror.model.text import timestamp
-
-Value = str | int | float | None
-Row = Mapping[str, Value]
-"""One row of a table, by column names."""
 
 PICTURE_COLUMNS = (
     *("source", "level", "level_downsample", "base_mpp", "mpp_source", "mpp_x", "mpp_y"),

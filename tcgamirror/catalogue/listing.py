@@ -1,11 +1,11 @@
-"""A new listing into the catalogue: what was added, changed, renamed, withdrawn.
+"""The listing of slides, and the merge of a newer one: added, changed, withdrawn slides.
 
-Whole listings are compared, by file name and md5, because file_ids and md5
-change between data releases while the name stays. Nothing is ever deleted.
+Whole listings are compared by file name and md5. The name of a slide stays, while its
+file_id and md5 may change with a data release. No slide is ever deleted.
 
-No listing is held in memory: it goes to a temporary table as it comes. There it
-is sorted by name, as the catalogue is written, so that both are compared page by
-page, and only what differs is written in full.
+A new listing is streamed to a temporary table and sorted there by file name, which is the
+order of the catalogue's rows. Both are then compared page by page, and only the rows that
+differ are written in full.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from tcgamirror.catalogue.database import Part, transaction
+from tcgamirror.catalogue.database import Part, tables, transaction
 from tcgamirror.catalogue.images import REQUEUE
 from tcgamirror.model.errors import ListingShrunk
 from tcgamirror.model.slide import Kind, Listing, Slide, Upstream
@@ -26,33 +26,36 @@ from tcgamirror.model.text import timestamp
 SLIDE_COLUMNS = tuple(field.name for field in fields(Slide))
 
 MOST_LOST_PERCENT = 10
-"""A listing that lacks more of the slides listed before is not believed."""
+"""A listing that lacks more of the slides listed before is refused as incomplete."""
 
 FEW = 20
 MOST_LOST_PERCENT_OF_FEW = 50
-"""Of fewer slides than that, a tenth is one or two, which anyone may leave out of a manifest."""
+"""The same for fewer than FEW slides, of which a manifest may well drop one or two."""
 
 _OTHERS = tuple(name for name in SLIDE_COLUMNS if name != "file_name")
 _COLUMNS = ", ".join(("file_name", *_OTHERS))
-_LASTING = tuple(name for name in _OTHERS if name not in ("file_id", "md5", "size"))
-"""What stays known of a slide though a later listing does not tell it."""
+_KEPT_COLUMNS = tuple(name for name in _OTHERS if name not in ("file_id", "md5", "size"))
+"""Columns that keep their value if a later listing has none."""
 
-# Both md5 known: they decide. Otherwise both sizes known: they do. Otherwise nothing
-# says that the file is another one.
+# Two known md5 decide whether a file changed, else two known sizes. Otherwise it is the same.
 _DIFFERS = "coalesce({old}.md5 <> {new}.md5, {old}.size <> {new}.size, 0)"
 _LISTED = "upstream IN ('current', 'changed')"
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
-    """What a listing brought, in slides.
+class MergeCounts:
+    """What the merge of one listing changed, in slides.
 
-    added: listed for the first time. changed: another file under the same
-    name. reidentified: the same file under another file_id. superseded: no
-    longer listed, and the GDC names another file in its place. withdrawn: no
-    longer listed. returned: listed again after either (and counted as changed
-    or reidentified too where it came back so). unchanged: none of these.
-    duplicates: file_ids left out because a newer one has the same name.
+    Attributes:
+        added: listed for the first time.
+        changed: another file under the same name.
+        reidentified: the same file under another file_id.
+        superseded: no longer listed, and the GDC names another file in its place.
+        withdrawn: no longer listed, and no other file is named.
+        returned: superseded or withdrawn, and listed again; also counted as changed or
+            reidentified where that holds.
+        unchanged: none of these.
+        duplicates: file_ids left out because a newer one has the same name.
     """
 
     added: int = 0
@@ -65,9 +68,13 @@ class Merged:
     duplicates: int = 0
 
 
+COUNTED = tuple(field.name for field in fields(MergeCounts) if field.name != "unchanged")
+"""Counts that the table `releases` keeps."""
+
+
 @dataclass(frozen=True, slots=True)
 class ListingStream:
-    """A listing that is read as it comes. slides: in its order, to be gone through once."""
+    """A listing whose slides, in its order, can be iterated over once."""
 
     release: str
     slides: Iterable[Slide]
@@ -94,7 +101,7 @@ class SlideListing(Part):
         *,
         accept_shrink: bool = False,
         successors_of: Callable[[list[str]], Mapping[str, str]] | None = None,
-    ) -> Merged:
+    ) -> MergeCounts:
         """Merge a new listing once all of it has been read, and return what it changed.
 
         A slide whose file changed becomes pending again. A listing of the release merged
@@ -110,29 +117,28 @@ class SlideListing(Part):
         """
         with (
             self._database.reading() as connection,
-            arriving(connection, listing.release, listing.slides) as arrived,
+            stage_listing(connection, listing.release, listing.slides) as staged,
         ):
             if not accept_shrink:
-                arrived.refuse_if_shrunken()
-            lost = [] if successors_of is None else arrived.lost()
+                staged.check_size()
+            lost = [] if successors_of is None else staged.lost_ids()
             successors = successors_of(lost) if successors_of and lost else {}
             with transaction(connection):
-                return arrived.merge(now, successors)
+                return staged.merge(now, successors)
 
     def adopt(self, slides: Sequence[Slide], upstream: Upstream) -> None:
         """Add slides that no listing has, after those that are listed."""
-        columns = ", ".join(SLIDE_COLUMNS)
-        marks = ", ".join("?" * (len(SLIDE_COLUMNS) + 3))
         with self._database.change() as connection:
             (last,) = connection.execute("SELECT coalesce(max(position), 0) FROM slides").fetchone()
-            connection.executemany(
-                f"INSERT INTO slides ({columns}, position, upstream, listed_in) VALUES ({marks}) "
-                "ON CONFLICT (file_name) DO NOTHING",
-                (
-                    (*astuple(slide), position, upstream, slide.data_release or "unknown")
-                    for position, slide in enumerate(slides, start=last + 1)
-                ),
+            rows = (
+                {
+                    **asdict(slide),
+                    **{"position": position, "upstream": upstream},
+                    "listed_in": slide.data_release or "unknown",
+                }
+                for position, slide in enumerate(slides, start=last + 1)
             )
+            tables(connection).table("slides").insert_all(rows, ignore=True)
 
 
 def last_release(connection: sqlite3.Connection) -> str | None:
@@ -147,8 +153,8 @@ def slide_of(values: Iterable[Any]) -> Slide:
     return Slide(**{**row, "kind": None if row["kind"] is None else Kind(row["kind"])})
 
 
-class _Twin(NamedTuple):
-    """One of several slides of one name. position: its place in the listing."""
+class _Duplicate(NamedTuple):
+    """One of several slides with the same file name. position: its place in the listing."""
 
     position: int
     file_name: str
@@ -163,20 +169,22 @@ class _Twin(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
-    """A whole listing in temporary tables, ready to be taken over.
+class StagedListing:
+    """A whole listing in temporary tables, ready to be merged.
 
-    older: the slides that a newer one of the same name stands for; its table
-    `incoming` has the others. `unlisted` has the names of the catalogue's slides
-    that it lacks, and `compared` what is new about those that differ, both by name.
+    `incoming` has its slides. `unlisted` has the names of the catalogue's slides that it
+    lacks. `compared` has a row for each slide that differs.
+
+    Attributes:
+        older: slides left out because a newer one has the same name.
     """
 
     connection: sqlite3.Connection
     release: str
-    older: tuple[_Twin, ...]
+    older: tuple[_Duplicate, ...]
 
-    def refuse_if_shrunken(self) -> None:
-        """Raises ListingShrunk if it lacks too many of the slides listed before."""
+    def check_size(self) -> None:
+        """Raise ListingShrunk if it lacks too many of the slides listed before."""
         (listed,) = self.connection.execute(
             f"SELECT count(*) FROM slides WHERE {_LISTED}"
         ).fetchone()
@@ -187,15 +195,14 @@ class Arrived:
         most = MOST_LOST_PERCENT if listed >= FEW else MOST_LOST_PERCENT_OF_FEW
         if lost * 100 > listed * most:
             raise ListingShrunk(
-                f"{self.release} lacks {lost} of the {listed} slides listed so far, which looks "
-                "like a part of it alone; if it is all there is, take it as it is by "
-                "--accept-shrink"
+                f"{self.release}: it lacks {lost} of the {listed} slides listed so far, as an "
+                "incomplete listing does. If it is complete, accept it by --accept-shrink"
             )
 
-    def lost(self) -> list[str]:
-        """Last file_ids of the slides it lacks, but for those known to be superseded.
+    def lost_ids(self) -> list[str]:
+        """Return the last file_ids of the slides it lacks, without superseded ones.
 
-        Slides withdrawn earlier are among them: what stands for them may have come later.
+        Slides withdrawn earlier are included: their successors may be listed only now.
         """
         rows = self.connection.execute(
             "SELECT file_id FROM temp.unlisted CROSS JOIN slides USING (file_name) "
@@ -203,10 +210,12 @@ class Arrived:
         )
         return [file_id for (file_id,) in rows]
 
-    def merge(self, now: float, successors: Mapping[str, str]) -> Merged:
-        """Takes it over within the transaction that is open.
+    def merge(self, now: float, successors: Mapping[str, str]) -> MergeCounts:
+        """Merge it within the open transaction.
 
-        now: seconds since the epoch. successors: the newest file_id of old ones.
+        Args:
+            now: seconds since the epoch.
+            successors: the newest file_id by the old one.
         """
         connection = self.connection
         _compare(connection)
@@ -216,15 +225,15 @@ class Arrived:
         ).fetchone()
         (listed,) = connection.execute("SELECT count(*) FROM temp.incoming").fetchone()
         _apply(connection, self.release)
-        notes = _Notes(connection, self.release)
-        superseded = _supersede(notes, successors)
-        withdrawn = _withdraw(notes)
-        _note(notes)
-        _note_duplicates(notes, self.older)
-        # Quicker for every row than for those that were the same.
+        log = _ChangeLog(connection, self.release)
+        superseded = _supersede(log, successors)
+        withdrawn = _withdraw(log)
+        _log_listed(log)
+        _log_duplicates(log, self.older)
+        # Updating every row is faster than finding the rows that stayed the same.
         connection.execute(f"UPDATE slides SET listed_in = ? WHERE +{_LISTED}", (self.release,))
-        _put_back(connection)
-        merged = Merged(
+        _requeue(connection)
+        merged = MergeCounts(
             added=int(added),
             changed=int(changed),
             reidentified=int(reidentified),
@@ -234,38 +243,39 @@ class Arrived:
             unchanged=listed - int(differing),
             duplicates=len(self.older),
         )
-        # The same listing read again is no event.
-        if notes.count or notes.is_new_release:
-            _record(notes, now, listed, merged)
+        # The same listing read again is not recorded.
+        if log.count or log.is_new_release:
+            _record(log, now, listed, merged)
         return merged
 
 
 @contextmanager
-def arriving(
+def stage_listing(
     connection: sqlite3.Connection, release: str, slides: Iterable[Slide]
-) -> Iterator[Arrived]:
-    """The listing, once all of it has come; outside of any transaction, as that may take long.
+) -> Iterator[StagedListing]:
+    """Yield a listing once all of it has been read, outside of any transaction.
 
-    slides: in listing order, gone through once. What that raises is passed on.
+    Args:
+        slides: in listing order. What reading them raises is passed on.
     """
     try:
         _load(connection, slides)
         with transaction(connection, writes=False):
-            older = _without_twins(connection)
+            older = _remove_duplicates(connection)
             connection.execute("CREATE TEMP TABLE unlisted (file_name PRIMARY KEY) WITHOUT ROWID")
-            # Two indexes side by side: no name is looked up.
+            # SQLite merges two indexes here, and looks up no name.
             connection.execute(
                 "INSERT INTO temp.unlisted "
                 "SELECT file_name FROM slides EXCEPT SELECT file_name FROM temp.incoming ORDER BY 1"
             )
-        yield Arrived(connection, release, tuple(older))
+        yield StagedListing(connection, release, tuple(older))
     finally:
         for table in ("incoming", "unlisted", "compared"):
             connection.execute(f"DROP TABLE IF EXISTS temp.{table}")
 
 
 def _load(connection: sqlite3.Connection, slides: Iterable[Slide]) -> None:
-    """Fills the table `incoming`, which has all that it holds in its index by name too."""
+    """Fill the table `incoming`, and an index by file name that covers all its columns."""
     marks = ", ".join("?" * len(SLIDE_COLUMNS))
     connection.execute(f"CREATE TEMP TABLE incoming (position INTEGER PRIMARY KEY, {_COLUMNS})")
     with transaction(connection, writes=False):
@@ -276,38 +286,40 @@ def _load(connection: sqlite3.Connection, slides: Iterable[Slide]) -> None:
         connection.execute(f"CREATE INDEX temp.incoming_by_name ON incoming ({_COLUMNS})")
 
 
-def _without_twins(connection: sqlite3.Connection) -> list[_Twin]:
-    """Leaves the newest slide of each name, at the place of the first; the others, as they came."""
+def _remove_duplicates(connection: sqlite3.Connection) -> list[_Duplicate]:
+    """Keep the newest slide of each file name, at the first one's place; return the others."""
     rows = connection.execute(
         "SELECT position, file_name, file_id, updated, version FROM temp.incoming WHERE file_name "
         "IN (SELECT file_name FROM temp.incoming GROUP BY file_name HAVING count(*) > 1) "
         "ORDER BY position"
     )
     first: dict[str, int] = {}
-    newest: dict[str, _Twin] = {}
-    older: list[_Twin] = []
-    for twin in map(_Twin._make, rows):
-        first.setdefault(twin.file_name, twin.position)
-        other = newest.setdefault(twin.file_name, twin)
-        if other is twin:
+    newest: dict[str, _Duplicate] = {}
+    older: list[_Duplicate] = []
+    for slide in map(_Duplicate._make, rows):
+        first.setdefault(slide.file_name, slide.position)
+        other = newest.setdefault(slide.file_name, slide)
+        if other is slide:
             continue
-        if twin.age >= other.age:
-            newest[twin.file_name], twin = twin, other
-        older.append(twin)
+        if slide.age >= other.age:
+            newest[slide.file_name], slide = slide, other
+        older.append(slide)
     connection.executemany(
-        "DELETE FROM temp.incoming WHERE position = ?", ((twin.position,) for twin in older)
+        "DELETE FROM temp.incoming WHERE position = ?", ((slide.position,) for slide in older)
     )
     connection.executemany(
         "UPDATE temp.incoming SET position = ? WHERE position = ?",
-        ((first[name], twin.position) for name, twin in newest.items()),
+        ((first[name], slide.position) for name, slide in newest.items()),
     )
     return older
 
 
-class _Notes:
-    """The changes of one merge, each noted with its number and release.
+class _ChangeLog:
+    """The changes of one merge, as rows of the table `changes`.
 
-    count: of those noted so far. is_new_release: whether another one was merged before it.
+    Attributes:
+        count: rows added so far.
+        is_new_release: whether the listing merged last is of another release.
     """
 
     def __init__(self, connection: sqlite3.Connection, release: str) -> None:
@@ -318,19 +330,19 @@ class _Notes:
         self.is_new_release = release != last_release(connection)
         self.count = 0
 
-    def note(self, what: str, rows: str, detail: str = "NULL", **parameters: object) -> int:
-        """A change for each of `rows`, which is SQL from FROM on; how many there were."""
-        noted = self.connection.execute(
+    def add(self, what: str, rows: str, detail: str = "NULL", **parameters: object) -> int:
+        """Add a change for each of `rows`, which is SQL from FROM on; return how many."""
+        added = self.connection.execute(
             "INSERT INTO changes (merge, release, what, file_name, detail) "
             f"SELECT :merge, :release, :what, file_name, {detail} {rows} ORDER BY position",
             {"merge": self.merge, "release": self.release, "what": what, **parameters},
         )
-        self.count += noted.rowcount
-        return noted.rowcount
+        self.count += added.rowcount
+        return added.rowcount
 
 
 def _compare(connection: sqlite3.Connection) -> None:
-    """Tells what is new about each slide that differs at all, before anything is applied."""
+    """Fill the table `compared`, before any row of the catalogue is changed."""
     differs = _DIFFERS.format(old="old", new="new")
     same = " AND ".join(f"+old.{name} IS coalesce(new.{name}, old.{name})" for name in _OTHERS)
     connection.execute(
@@ -358,9 +370,9 @@ def _compare(connection: sqlite3.Connection) -> None:
 
 
 def _apply(connection: sqlite3.Connection, release: str) -> None:
-    """Has the catalogue list what the listing does, but for the release of what is the same."""
+    """Write the slides that differ, and the positions of all."""
     differs = _DIFFERS.format(old="slides", new="excluded")
-    # What a manifest does not tell stays as an earlier listing told it, except of a changed file.
+    # A manifest lacks most columns: they keep their values, md5 and size unless the file changed.
     connection.execute(
         f"""
         INSERT INTO slides ({_COLUMNS}, position, listed_in)
@@ -368,7 +380,7 @@ def _apply(connection: sqlite3.Connection, release: str) -> None:
         CROSS JOIN temp.incoming AS new INDEXED BY incoming_by_name USING (file_name)
         WHERE true ORDER BY file_name
         ON CONFLICT (file_name) DO UPDATE SET
-            {", ".join(f"{name} = coalesce(excluded.{name}, {name})" for name in _LASTING)},
+            {", ".join(f"{name} = coalesce(excluded.{name}, {name})" for name in _KEPT_COLUMNS)},
             md5 = CASE WHEN {differs} THEN excluded.md5 ELSE coalesce(excluded.md5, md5) END,
             size = CASE WHEN {differs} THEN excluded.size ELSE coalesce(excluded.size, size) END,
             file_id = excluded.file_id,
@@ -393,9 +405,9 @@ def _apply(connection: sqlite3.Connection, release: str) -> None:
     )
 
 
-def _supersede(notes: _Notes, successors: Mapping[str, str]) -> int:
-    """Marks slides in whose place the GDC names another file, also if they were withdrawn."""
-    connection = notes.connection
+def _supersede(log: _ChangeLog, successors: Mapping[str, str]) -> int:
+    """Mark slides in whose place the GDC names another file, also withdrawn ones."""
+    connection = log.connection
     connection.execute("CREATE TEMP TABLE successors (old_id PRIMARY KEY, new_id)")
     connection.executemany(
         "INSERT INTO temp.successors VALUES (?, ?)",
@@ -406,7 +418,7 @@ def _supersede(notes: _Notes, successors: Mapping[str, str]) -> int:
         "SELECT newer.file_name FROM slides AS newer "
         "WHERE newer.file_id = new_id AND newer.file_name NOT IN temp.unlisted"
     )
-    count = notes.note(
+    count = log.add(
         "superseded",
         f"FROM temp.successors CROSS JOIN slides ON slides.file_id = old_id WHERE {gone}",
         f"'by ' || new_id || coalesce(' ' || ({name}), '')",
@@ -419,34 +431,34 @@ def _supersede(notes: _Notes, successors: Mapping[str, str]) -> int:
     return count
 
 
-def _withdraw(notes: _Notes) -> int:
-    """Marks all other slides that are no longer listed."""
+def _withdraw(log: _ChangeLog) -> int:
+    """Mark all other slides that are no longer listed."""
     gone = f"file_name IN temp.unlisted AND +{_LISTED}"
-    count = notes.note("withdrawn", f"FROM slides WHERE {gone}", "'last listed in ' || listed_in")
-    notes.connection.execute(f"UPDATE slides SET upstream = 'withdrawn' WHERE {gone}")
+    count = log.add("withdrawn", f"FROM slides WHERE {gone}", "'last listed in ' || listed_in")
+    log.connection.execute(f"UPDATE slides SET upstream = 'withdrawn' WHERE {gone}")
     return count
 
 
-def _note(notes: _Notes) -> None:
-    """Notes what came of the slides that are listed."""
+def _log_listed(log: _ChangeLog) -> None:
+    """Log the changes of the slides that are listed."""
     compared = "FROM temp.compared WHERE"
-    notes.note("returned", f"{compared} returned")
-    notes.note("changed", f"{compared} changed", "difference")
-    notes.note("re-identified", f"{compared} reidentified", "old_id || ' to ' || new_id")
-    notes.note("added", f"{compared} added")
+    log.add("returned", f"{compared} returned")
+    log.add("changed", f"{compared} changed", "difference")
+    log.add("re-identified", f"{compared} reidentified", "old_id || ' to ' || new_id")
+    log.add("added", f"{compared} added")
 
 
-def _put_back(connection: sqlite3.Connection) -> None:
-    """Has images fetched again whose slides changed, and says when failed ones are tried again."""
+def _requeue(connection: sqlite3.Connection) -> None:
+    """Queue changed slides again, and failed ones that may be available now."""
     connection.execute(
         f"{REQUEUE} file_name IN (SELECT file_name FROM temp.compared WHERE changed)"
     )
-    # What could not be had under its old file_id, or while it was withdrawn, may be had now;
-    # what is no longer listed is probably gone.
+    # A slide that failed under its old file_id, or while it was withdrawn, may be available now.
     connection.execute(
         f"{REQUEUE} +status = 'failed' AND file_name IN "
         "(SELECT file_name FROM temp.compared WHERE reidentified OR returned)"
     )
+    # A slide that is no longer listed is probably gone.
     connection.execute(
         "UPDATE images SET retry_at = NULL "
         "WHERE +status = 'failed' AND file_name IN temp.unlisted AND file_name IN "
@@ -454,15 +466,15 @@ def _put_back(connection: sqlite3.Connection) -> None:
     )
 
 
-def _note_duplicates(notes: _Notes, older: Iterable[_Twin]) -> None:
-    """Notes each file_id that a newer one stands for, once, however often it is listed."""
+def _log_duplicates(log: _ChangeLog, older: Iterable[_Duplicate]) -> None:
+    """Log each file_id that a newer one replaces, once, however often it is listed."""
     for slide in older:
-        new = notes.connection.execute(
+        new = log.connection.execute(
             "INSERT OR IGNORE INTO former_ids (file_id, file_name) VALUES (?, ?)",
             (slide.file_id, slide.file_name),
         )
         if new.rowcount:
-            notes.note(
+            log.add(
                 "duplicate",
                 "FROM slides WHERE file_name = :name",
                 ":file_id || ' left out for a newer one'",
@@ -471,11 +483,11 @@ def _note_duplicates(notes: _Notes, older: Iterable[_Twin]) -> None:
             )
 
 
-def _record(notes: _Notes, now: float, listed: int, merged: Merged) -> None:
-    counts = asdict(merged)
-    del counts["unchanged"]
-    notes.connection.execute(
-        f"INSERT INTO releases (merge, release, merged_at, listed, {', '.join(counts)}) "
-        f"VALUES (?, ?, ?, ?, {', '.join('?' * len(counts))})",
-        (notes.merge, notes.release, timestamp(now), listed, *counts.values()),
+def _record(log: _ChangeLog, now: float, listed: int, merged: MergeCounts) -> None:
+    tables(log.connection).table("releases").insert(
+        {
+            **{"merge": log.merge, "release": log.release},
+            **{"merged_at": timestamp(now), "listed": listed},
+            **{name: getattr(merged, name) for name in COUNTED},
+        }
     )

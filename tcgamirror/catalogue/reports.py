@@ -1,7 +1,4 @@
-"""The catalogue as people read it: counts, one slide, and their own SQL.
-
-What each listing merged has changed, as `changes` tells it.
-"""
+"""Reports on a catalogue: its counts, one slide, a person's own SQL, and what merges changed."""
 
 from __future__ import annotations
 
@@ -11,9 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from tcgamirror.catalogue.database import Part, connect, translate_errors, translation
-from tcgamirror.catalogue.images import Value
-from tcgamirror.catalogue.listing import last_release
+from tcgamirror.catalogue.database import (
+    Part,
+    Value,
+    connect,
+    dicts,
+    translate_errors,
+    translation,
+)
+from tcgamirror.catalogue.listing import COUNTED, last_release
 from tcgamirror.model.errors import BadQuery, NoMemory, UsageError
 from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat
 
@@ -21,11 +24,12 @@ Cell = Value | bytes
 """One value of a query's answer."""
 
 LAST_RUNS = 5
+"""Runs that `counts` returns."""
 
 MOST_NAMED = 20
-"""Slides listed when a name given means several."""
+"""Slides listed for a name that several have."""
 
-_READING = frozenset(
+_ACTIONS = frozenset(
     (
         sqlite3.SQLITE_SELECT,
         sqlite3.SQLITE_READ,
@@ -34,33 +38,23 @@ _READING = frozenset(
     )
 )
 
-_READING_PRAGMAS = frozenset(
+_PRAGMAS = frozenset(
     ("table_info", "table_xinfo", "table_list", "index_list", "index_info", "foreign_key_list")
 )
 
 _STEPS_BETWEEN_SIGNALS = 100_000
 
 MOST_VALUE_BYTES = 16_000_000
-"""Of one value of a query: the names of all slides of TCGA, joined, have 2 MB."""
+"""Limit of one value of a query; the names of all slides of TCGA, joined, have 2 MB."""
 
 MOST_QUERY_BYTES = 256_000_000
-"""Of memory that SQLite may take once a query was asked in this process."""
-
-COUNTED = (
-    "added",
-    "changed",
-    "reidentified",
-    "superseded",
-    "withdrawn",
-    "returned",
-    "duplicates",
-)
+"""Limit of SQLite's memory once a query runs in this process."""
 
 _NUMBER = re.compile(r"(?:Data Release |Release |v)?(\d+(?:\.\d+)*)(?: - .*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class ProjectCount:
+class ProjectCounts:
     """Sampled slides of one project. bytes: of its images."""
 
     project: str | None
@@ -71,8 +65,8 @@ class ProjectCount:
 
 
 @dataclass(frozen=True, slots=True)
-class SourceCount:
-    """What came through one source: images held, bytes moved in all tries, seconds spent."""
+class SourceCounts:
+    """Images that one source made, and bytes and seconds of all its attempts."""
 
     source: str
     images: int
@@ -83,7 +77,12 @@ class SourceCount:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One command that wrote. started, ended: ISO 8601, UTC; ended is None if it was cut off."""
+    """One command that wrote.
+
+    Attributes:
+        started: ISO 8601, UTC.
+        ended: the same; None while it runs, or if it was killed.
+    """
 
     run: int
     command: str
@@ -100,9 +99,12 @@ class Run:
 class Counts:
     """The mirror in numbers.
 
-    listed: slides the GDC lists now. withdrawn: those it no longer does.
-    bytes: of the images held. bytes_fetched: moved over the network, in all
-    tries. runs: the last ones, the latest first.
+    Attributes:
+        listed: slides that are listed now.
+        withdrawn: slides that no longer are.
+        bytes: of the images.
+        bytes_fetched: transferred by all attempts.
+        runs: the last LAST_RUNS, the latest first.
     """
 
     listed: int
@@ -114,14 +116,14 @@ class Counts:
     bytes: int
     bytes_fetched: int
     release: str | None
-    by_project: tuple[ProjectCount, ...]
-    by_source: tuple[SourceCount, ...]
+    by_project: tuple[ProjectCounts, ...]
+    by_source: tuple[SourceCounts, ...]
     runs: tuple[Run, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class QueryResult:
-    """The answer to a query; rows can be read once."""
+    """The answer to a query. Its rows can be iterated over once."""
 
     columns: tuple[str, ...]
     rows: Iterator[tuple[Cell, ...]] = field(repr=False)
@@ -129,7 +131,7 @@ class QueryResult:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing that one listing changed about one slide. detail: what from and to, if known."""
+    """One change of one slide by one merge. detail: the values before and after, if known."""
 
     what: str
     file_name: str
@@ -137,11 +139,14 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Merge:
+class MergedListing:
     """One listing that was merged.
 
-    merge: its number, from 1. merged_at: ISO 8601, UTC. listed: slides in it.
-    counts: by what it did, without what it did not.
+    Attributes:
+        merge: its number, from 1.
+        merged_at: ISO 8601, UTC.
+        listed: slides in it.
+        counts: slides by what it changed, without zeros.
     """
 
     merge: int
@@ -172,7 +177,30 @@ class Reports(Part):
             UsageError: if no slide has that name, or several have.
         """
         with self._database.reading() as connection:
-            return _show(connection, name)
+            file_name = _file_name(connection, _slide_of(connection, name.strip()))
+            listed = dicts(connection, "SELECT * FROM slides WHERE file_name = ?", file_name)[0]
+            sampled = dicts(connection, "SELECT * FROM mirror WHERE file_name = ?", file_name)
+            known = (
+                {**sampled[0], "md5": listed["md5"], "size": listed["size"]} if sampled else listed
+            )
+            former = connection.execute(
+                "SELECT file_id FROM former_ids WHERE file_name = ? ORDER BY rowid", (file_name,)
+            )
+            return {
+                **known,
+                "former_ids": [file_id for (file_id,) in former],
+                "changes": dicts(
+                    connection,
+                    "SELECT release, what, detail FROM changes WHERE file_name = ? ORDER BY change",
+                    file_name,
+                ),
+                "tries": dicts(
+                    connection,
+                    "SELECT run, source, started, seconds, bytes, requests, fault, message "
+                    "FROM attempts WHERE file_name = ? ORDER BY attempt",
+                    file_name,
+                ),
+            }
 
     def query(self, sql: str) -> QueryResult:
         """Run one reading statement on a connection of its own, closed after the last row.
@@ -181,9 +209,20 @@ class Reports(Part):
             BadQuery: SQL that is wrong or would write. Iterating may raise it too.
             NoMemory: the query needs more than MOST_QUERY_BYTES. Iterating may raise it too.
         """
-        return _query(self._database.path, sql)
+        path = self._database.path
+        with translate_errors(path):
+            connection = connect(path, read_only=True)
+        connection.execute("PRAGMA query_only = 1")
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_VALUE_BYTES)
+        connection.execute(f"PRAGMA hard_heap_limit = {MOST_QUERY_BYTES}")
+        connection.set_authorizer(_authorize)
+        # Python handles Ctrl-C only between its own instructions. A long query runs no others.
+        connection.set_progress_handler(lambda: 0, _STEPS_BETWEEN_SIGNALS)
+        rows = _run(path, connection, sql)
+        columns = next(rows)
+        return QueryResult(columns=tuple(map(str, columns)), rows=rows)
 
-    def merges(self, since: str | None = None) -> list[Merge]:
+    def merges(self, since: str | None = None) -> list[MergedListing]:
         """Return the listings merged, the oldest first.
 
         Args:
@@ -193,14 +232,14 @@ class Reports(Part):
             UsageError: for a release that was never merged.
         """
         with self._database.reading() as connection:
-            after = 0 if since is None else _number(connection, since)
+            after = 0 if since is None else _merge_number(connection, since)
             rows = connection.execute(
                 f"SELECT merge, release, merged_at, listed, {', '.join(COUNTED)} FROM releases "
                 "WHERE merge > ? ORDER BY merge",
                 (after,),
             )
             return [
-                Merge(
+                MergedListing(
                     merge,
                     release,
                     merged_at,
@@ -218,7 +257,7 @@ class Reports(Part):
 
 
 def _counts(connection: sqlite3.Connection) -> Counts:
-    # Nearly all are listed: those that are not are counted, and SQLite counts all by pages.
+    # Nearly all slides are listed, so the others are counted. SQLite counts all rows by pages.
     (known,) = connection.execute("SELECT count(*) FROM slides").fetchone()
     (gone,) = connection.execute(
         "SELECT count(*) FROM slides WHERE upstream IN ('withdrawn', 'superseded')"
@@ -254,20 +293,19 @@ def _counts(connection: sqlite3.Connection) -> Counts:
         bytes_fetched=sum(moved for _, moved, _ in tries.values()),
         release=last_release(connection),
         by_project=by_project,
-        # Of images that a rebuild has found here no tries are known.
+        # Images that `rebuild` found have no attempts.
         by_source=tuple(
-            SourceCount(source, held.get(source, 0), *tries.get(source, (0, 0, 0.0)))
+            SourceCounts(source, held.get(source, 0), *tries.get(source, (0, 0, 0.0)))
             for source in sorted({*held, *tries})
         ),
         runs=tuple(Run(*row) for row in runs),
     )
 
 
-def _by_project(connection: sqlite3.Connection) -> Iterator[ProjectCount]:
-    """The sample by project, slides of no known project last.
+def _by_project(connection: sqlite3.Connection) -> Iterator[ProjectCounts]:
+    """Yield the sample by project, slides without one last.
 
-    Goes through both indexes in their own order, which is several times faster
-    than what SQLite would choose for the view.
+    Reading both indexes in their own order is several times faster than SQLite's own plan.
     """
     rows = connection.execute(
         "SELECT project_id, count(*), count(*) FILTER (WHERE status = 'done'), "
@@ -276,40 +314,9 @@ def _by_project(connection: sqlite3.Connection) -> Iterator[ProjectCount]:
         "CROSS JOIN images INDEXED BY images_by_name USING (file_name) "
         "GROUP BY project_id"
     )
-    counts = [ProjectCount(*row) for row in rows]
+    counts = [ProjectCounts(*row) for row in rows]
     yield from (count for count in counts if count.project is not None)
     yield from (count for count in counts if count.project is None)
-
-
-def _show(connection: sqlite3.Connection, name: str) -> dict[str, object]:
-    """All that is known of the slide of that file_id, barcode or file name, also of its image.
-
-    The columns of the view `mirror` if it is sampled, of `slides` if not, then
-    `former_ids` and, as lists of rows, `changes` and `tries`, the oldest first.
-    Raises UsageError if there is no such slide, or several.
-    """
-    file_name = _named(connection, _slide_of(connection, name.strip()))
-    listed = _dicts(connection, "SELECT * FROM slides WHERE file_name = ?", file_name)[0]
-    sampled = _dicts(connection, "SELECT * FROM mirror WHERE file_name = ?", file_name)
-    known = {**sampled[0], "md5": listed["md5"], "size": listed["size"]} if sampled else listed
-    former = connection.execute(
-        "SELECT file_id FROM former_ids WHERE file_name = ? ORDER BY rowid", (file_name,)
-    )
-    return {
-        **known,
-        "former_ids": [file_id for (file_id,) in former],
-        "changes": _dicts(
-            connection,
-            "SELECT release, what, detail FROM changes WHERE file_name = ? ORDER BY change",
-            file_name,
-        ),
-        "tries": _dicts(
-            connection,
-            "SELECT run, source, started, seconds, bytes, requests, fault, message "
-            "FROM attempts WHERE file_name = ? ORDER BY attempt",
-            file_name,
-        ),
-    }
 
 
 def _slide_of(connection: sqlite3.Connection, name: str) -> str:
@@ -327,7 +334,7 @@ def _slide_of(connection: sqlite3.Connection, name: str) -> str:
     return str(found[0]) if found else usual
 
 
-def _named(connection: sqlite3.Connection, name: str) -> str:
+def _file_name(connection: sqlite3.Connection, name: str) -> str:
     for sql in (
         "SELECT file_name FROM slides WHERE file_name = ?",
         "SELECT file_name FROM slides WHERE file_id = lower(?)",
@@ -346,34 +353,8 @@ def _named(connection: sqlite3.Connection, name: str) -> str:
     raise UsageError(f"no slide called {name!r}; name a file_id, barcode, file name or image")
 
 
-def _dicts(connection: sqlite3.Connection, sql: str, file_name: str) -> list[dict[str, object]]:
-    cursor = connection.execute(sql, (file_name,))
-    columns = [column[0] for column in cursor.description]
-    return [dict(zip(columns, row, strict=True)) for row in cursor]
-
-
-def _query(path: Path, sql: str) -> QueryResult:
-    """Run one reading statement on a connection of its own, closed after the last row.
-
-    Raises:
-        BadQuery: SQL that is wrong or would write. Iterating may raise it too.
-        NoMemory: the query needs more than MOST_QUERY_BYTES; iterating may raise it too.
-    """
-    with translate_errors(path):
-        connection = connect(path, read_only=True)
-    connection.execute("PRAGMA query_only = 1")
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_VALUE_BYTES)
-    connection.execute(f"PRAGMA hard_heap_limit = {MOST_QUERY_BYTES}")
-    connection.set_authorizer(_authorized)
-    # Python handles Ctrl-C only between its own instructions; a long query has none but these.
-    connection.set_progress_handler(lambda: 0, _STEPS_BETWEEN_SIGNALS)
-    rows = _run(path, connection, sql)
-    columns = next(rows)
-    return QueryResult(columns=tuple(map(str, columns)), rows=rows)
-
-
 def _run(path: Path, connection: sqlite3.Connection, sql: str) -> Iterator[tuple[Cell, ...]]:
-    """The columns' names first, then the rows."""
+    """Yield the columns' names, then the rows."""
     try:
         cursor = connection.execute(sql)
         if cursor.description is None:
@@ -404,17 +385,17 @@ def _refusal(path: Path, error: Exception) -> BaseException:
     return own or BadQuery(f"SQLite cannot run this query: {error}")
 
 
-def _authorized(
+def _authorize(
     action: int, first: str | None, second: str | None, _database: str | None, _by: str | None
 ) -> int:
-    if action in _READING and second != "load_extension":
+    if action in _ACTIONS and second != "load_extension":
         return sqlite3.SQLITE_OK
-    if action == sqlite3.SQLITE_PRAGMA and (first or "").lower() in _READING_PRAGMAS:
+    if action == sqlite3.SQLITE_PRAGMA and (first or "").lower() in _PRAGMAS:
         return sqlite3.SQLITE_OK
     return sqlite3.SQLITE_DENY
 
 
-def _number(connection: sqlite3.Connection, since: str) -> int:
+def _merge_number(connection: sqlite3.Connection, since: str) -> int:
     known = connection.execute("SELECT merge, release FROM releases ORDER BY merge").fetchall()
     for merge, release in known:
         if is_called(str(release), since):
@@ -424,7 +405,7 @@ def _number(connection: sqlite3.Connection, since: str) -> int:
 
 
 def is_called(release: str, name: str) -> bool:
-    """Whether a person who says `name` means that release.
+    """Return whether `name`, as a person writes it, means that release.
 
     >>> full = "Data Release 45.0 - December 04, 2025"
     >>> [is_called(full, name) for name in ("45", "45.0", "release 45", full, "4", "45.1")]
@@ -440,5 +421,5 @@ def is_called(release: str, name: str) -> bool:
 
 
 def _plain(match: re.Match[str] | None) -> str:
-    """The number without zeros at its end: 45 and 45.0 are the same release."""
+    """Return a release's number without trailing zeros: 45 and 45.0 are the same release."""
     return "" if match is None else re.sub(r"(\.0)+$", "", match[1])

@@ -10,33 +10,34 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Protocol
 
-from tcgamirror.catalogue import listing
-from tcgamirror.catalogue.database import Part, set_facts, transaction
-from tcgamirror.catalogue.images import STATUS_COLUMNS, Row, Value, write_images
+from tcgamirror.catalogue.database import (
+    Part,
+    Row,
+    Value,
+    dicts,
+    set_facts,
+    tables,
+    transaction,
+)
+from tcgamirror.catalogue.images import STATUS_COLUMNS, write_images
+from tcgamirror.catalogue.listing import COUNTED, SLIDE_COLUMNS, slide_of, stage_listing
 from tcgamirror.model.errors import ListingShrunk
 from tcgamirror.model.slide import Status, Upstream
 
-SLIDE = (
-    *("file_name", "file_id", "md5", "size", "kind", "project_id", "primary_site"),
-    *("disease_type", "sample_type", "case_barcode", "slide_barcode", "state", "version"),
-    *("data_release", "updated", "position", "upstream", "listed_in"),
-)
-RELEASE = (
-    *("merge", "release", "merged_at", "listed", "added", "changed", "reidentified"),
-    *("superseded", "withdrawn", "returned", "duplicates"),
-)
-_MERGED = ("release", "merged_at", "listed")
-"""What no two listings merged share, unless one catalogue is made from the other."""
+_SLIDES = (*SLIDE_COLUMNS, "position", "upstream", "listed_in")
+_RELEASES = ("merge", "release", "merged_at", "listed", *COUNTED)
+_IDENTITY = ("release", "merged_at", "listed")
+"""Columns of `releases` that two catalogues share only if one was made from the other."""
 
 _DATA_RELEASE = re.compile(r"Data Release ([0-9]{1,6})\.([0-9]{1,6})\b")
 
-CHANGE = ("release", "file_name", "what", "detail", "merge")
-_SAMPLED = ("file_name", "rank", "sampled_at", "release")
-_FRESH: Row = {
+_CHANGES = ("release", "file_name", "what", "detail", "merge")
+_SAMPLE = ("file_name", "rank", "sampled_at", "release")
+_NOT_FETCHED: Row = {
     **dict.fromkeys(STATUS_COLUMNS),
     **{"status": Status.PENDING, "attempts": 0, "failures": 0},
 }
-ATTEMPT = ("source", "started", "seconds", "bytes", "requests", "fault", "message")
+_ATTEMPTS = ("source", "started", "seconds", "bytes", "requests", "fault", "message")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +158,6 @@ class Rows(Part):
                 connection.execute("UPDATE runs SET done = done + 1 WHERE run = ?", (run,))
 
 
-def dicts(connection: sqlite3.Connection, sql: str, *values: Value) -> list[dict[str, Value]]:
-    """Return the rows of an answer by column names."""
-    cursor = connection.execute(sql, values)
-    columns = [column[0] for column in cursor.description]
-    return [dict(zip(columns, row, strict=True)) for row in cursor]
-
-
 def _merge(connection: sqlite3.Connection, theirs: RemoteCatalogue) -> None:
     ours = dicts(connection, "SELECT * FROM releases ORDER BY merge DESC LIMIT 1")
     merged = list(theirs.rows("releases"))
@@ -186,13 +180,13 @@ def _merge(connection: sqlite3.Connection, theirs: RemoteCatalogue) -> None:
 
 
 def _identity(release: Row) -> tuple[Value, ...]:
-    return tuple(release[name] for name in _MERGED)
+    return tuple(release[name] for name in _IDENTITY)
 
 
 def is_newer_listing(theirs: Row, ours: Row) -> bool:
-    """Whether a listing is of a later data release, or of the same one and merged later.
+    """Return whether a listing is of a later data release, or of the same and merged later.
 
-    Listings of different manifests cannot be compared: none is newer.
+    Of two listings of different manifests, neither is newer.
 
     >>> old = {"release": "Data Release 9.2 - May 1, 2025", "merged_at": "2025-06-01T00:00:00Z"}
     >>> new = {"release": "Data Release 10.0 - May 9, 2025", "merged_at": "2025-05-10T00:00:00Z"}
@@ -210,23 +204,23 @@ def is_newer_listing(theirs: Row, ours: Row) -> bool:
 
 
 def _merge_listing(connection: sqlite3.Connection, theirs: RemoteCatalogue, release: Row) -> bool:
-    """Merges the listing of another history; False for a manifest's of other slides."""
-    listed = map(listing.slide_of, map(itemgetter(*listing.SLIDE_COLUMNS), theirs.listed()))
-    with listing.arriving(connection, str(release["release"]), listed) as arrived:
+    """Merge the listing of another history; return False for a manifest of other slides."""
+    listed = map(slide_of, map(itemgetter(*SLIDE_COLUMNS), theirs.listed()))
+    with stage_listing(connection, str(release["release"]), listed) as staged:
         try:
             if not _DATA_RELEASE.match(str(release["release"])):
-                arrived.refuse_if_shrunken()
+                staged.check_size()
         except ListingShrunk:
             return False
         with transaction(connection):
-            # By its own moment, so that what follows there is known to go on from here.
-            arrived.merge(datetime.fromisoformat(str(release["merged_at"])).timestamp(), {})
+            # With its own time, so that listings merged there later continue this one.
+            staged.merge(datetime.fromisoformat(str(release["merged_at"])).timestamp(), {})
             _take_sample(connection, theirs)
     return True
 
 
 def _take_sample(connection: sqlite3.Connection, theirs: RemoteCatalogue) -> None:
-    """Adds the sampled slides of another catalogue, also those that are not listed here."""
+    """Add the sampled slides of another catalogue, also those that are not listed here."""
     sampled = {row["file_name"] for row in theirs.sampled()}
     _add_unlisted(connection, (row for row in theirs.rows("slides") if row["file_name"] in sampled))
     put_former_ids(
@@ -240,11 +234,11 @@ def _take_sample(connection: sqlite3.Connection, theirs: RemoteCatalogue) -> Non
 
 
 def put_slides(connection: sqlite3.Connection, slides: Iterable[Row]) -> None:
-    """Lists slides as these rows do. An image of a file that is another one now is pending.
+    """Write rows of `slides`. A slide whose file differs from its image becomes pending.
 
-    Whether a slide has changed since is told of its image here, where there is one.
+    `upstream` says whether the file changed since the image here was made, if there is one.
     """
-    others = [name for name in SLIDE if name not in ("file_name", "upstream")]
+    others = [name for name in _SLIDES if name not in ("file_name", "upstream")]
     changed = (
         "UPDATE images SET status = 'pending' WHERE file_name = :file_name AND status = 'done' "
         "AND EXISTS (SELECT 1 FROM slides WHERE slides.file_name = :file_name AND md5 <> :md5)"
@@ -255,7 +249,7 @@ def put_slides(connection: sqlite3.Connection, slides: Iterable[Row]) -> None:
         "FROM images WHERE images.file_name = excluded.file_name AND path IS NOT NULL"
     )
     put = (
-        f"INSERT INTO slides ({', '.join(SLIDE)}) VALUES ({_marks(SLIDE)}) "
+        f"INSERT INTO slides ({', '.join(_SLIDES)}) VALUES ({_marks(_SLIDES)}) "
         "ON CONFLICT (file_name) DO UPDATE SET "
         + "".join(f"{name} = excluded.{name}, " for name in others)
         + "upstream = CASE WHEN excluded.upstream IN ('current', 'changed') "
@@ -267,7 +261,7 @@ def put_slides(connection: sqlite3.Connection, slides: Iterable[Row]) -> None:
 
 
 def put_former_ids(connection: sqlite3.Connection, pairs: Iterable[tuple[str, str]]) -> None:
-    """Adds (file_id, file_name) of ids that listed slides had before."""
+    """Add pairs (file_id, file_name) of ids that slides had before."""
     connection.executemany(
         "INSERT OR IGNORE INTO former_ids (file_id, file_name) SELECT ?1, ?2 "
         "WHERE EXISTS (SELECT 1 FROM slides WHERE file_name = ?2 AND file_id <> ?1)",
@@ -278,12 +272,12 @@ def put_former_ids(connection: sqlite3.Connection, pairs: Iterable[tuple[str, st
 def _put_history(
     connection: sqlite3.Connection, theirs: RemoteCatalogue, releases: Sequence[Row]
 ) -> None:
-    """Adds listings merged elsewhere after those merged here, and what each changed."""
+    """Add listings merged there, after those merged here, and what each changed."""
     (last,) = connection.execute("SELECT coalesce(max(merge), 0) FROM releases").fetchone()
     numbers = {row["merge"]: number for number, row in enumerate(releases, start=last + 1)}
     for table, columns, rows in (
-        ("releases", RELEASE, releases),
-        ("changes", CHANGE, theirs.rows("changes")),
+        ("releases", _RELEASES, releases),
+        ("changes", _CHANGES, theirs.rows("changes")),
     ):
         insert(
             connection,
@@ -294,20 +288,20 @@ def _put_history(
 
 
 def _add_unlisted(connection: sqlite3.Connection, slides: Iterable[Row]) -> None:
-    """Adds slides that the listing here does not know, and keeps what it says of those it does."""
+    """Add slides that are not known here, as withdrawn."""
     (last,) = connection.execute("SELECT coalesce(max(position), 0) FROM slides").fetchone()
     rows = (
         {**slide, "position": last + int(slide["position"] or 0), "upstream": "withdrawn"}
         for slide in slides
     )
-    insert(connection, "slides", SLIDE, rows, or_ignore=True)
+    insert(connection, "slides", _SLIDES, rows, or_ignore=True)
 
 
 def replaces(theirs: Row, ours: ImageState | None) -> bool:
-    """Whether an image from elsewhere takes the place of what is here of its slide.
+    """Return whether another mirror's image replaces the image here.
 
-    Any image is better than none. One whose slide is to be fetched again replaces no
-    other, nor does one of another file than the one listed here, nor an older one.
+    Any image replaces none. An image replaces another only if it is done, newer, and of the
+    file that is listed here.
     """
     if theirs["path"] is None or ours is None or ours.sha256 is None:
         return theirs["path"] is not None
@@ -317,14 +311,16 @@ def replaces(theirs: Row, ours: ImageState | None) -> bool:
 
 
 def are_different(md5: Value, other: Value) -> bool:
-    """Whether two files are known to differ."""
+    """Return whether two md5 are known and differ."""
     return None not in (md5, other) and md5 != other
 
 
 def _add_sampled(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
-    """Samples slides as elsewhere. A rank that is taken here becomes the next free one.
+    """Add slides to the sample with the ranks that they have there, or the next free ones.
 
-    rows: of `sample` and `images`. What is done there is pending here until its image has come.
+    Args:
+        rows: columns of `sample` and `images`. A slide that is done there is pending here
+            until its image is received.
     """
     ranks = {rank for (rank,) in connection.execute("SELECT rank FROM sample")}
     last = max(ranks, default=0)
@@ -334,14 +330,13 @@ def _add_sampled(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
             rank = last + 1
         last = max(last, rank)
         ranks.add(rank)
-        waits = row["status"] == Status.DONE
-        course = {**row, **_FRESH} if waits else row
-        insert(connection, "sample", _SAMPLED, [{**row, "rank": rank}])
-        insert(connection, "images", ("file_name", *STATUS_COLUMNS), [course])
+        image = {**row, **_NOT_FETCHED} if row["status"] == Status.DONE else row
+        insert(connection, "sample", _SAMPLE, [{**row, "rank": rank}])
+        insert(connection, "images", ("file_name", *STATUS_COLUMNS), [image])
 
 
 def set_upstream(connection: sqlite3.Connection, name: str, upstream: Upstream) -> None:
-    """Notes what has become of a slide that was listed so far."""
+    """Set the upstream state of a slide that was listed until now."""
     connection.execute(
         "UPDATE slides SET upstream = ? WHERE file_name = ? AND upstream IN ('current', 'changed')",
         (upstream, name),
@@ -349,16 +344,14 @@ def set_upstream(connection: sqlite3.Connection, name: str, upstream: Upstream) 
 
 
 def _add_attempts(connection: sqlite3.Connection, name: str, run: int, rows: Iterable[Row]) -> None:
-    """Adds what was tried elsewhere for a slide, but for what came along before."""
-    known = set(
-        connection.execute("SELECT source, started FROM attempts WHERE file_name = ?", (name,))
-    )
-    new = (
-        {**row, "file_name": name, "run": run}
+    """Add attempts made elsewhere for a slide, without those that an earlier run added."""
+    sql = "SELECT source, started FROM attempts WHERE file_name = ?"
+    known = set(connection.execute(sql, (name,)))
+    tables(connection).table("attempts").insert_all(
+        {"run": run, "file_name": name, **{column: row[column] for column in _ATTEMPTS}}
         for row in rows
         if (row["source"], row["started"]) not in known
     )
-    insert(connection, "attempts", ("run", "file_name", *ATTEMPT), new)
 
 
 def insert(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.queue import StatusCounts
-from tcgamirror.catalogue.reports import Counts, Merge
+from tcgamirror.catalogue.reports import Counts, MergedListing
 from tcgamirror.cli import output
 from tcgamirror.cli.common import home_of
 from tcgamirror.mirror import provenance
@@ -114,12 +114,12 @@ def changes(given: argparse.Namespace) -> ExitCode:
     return ExitCode.DONE
 
 
-def _with_changes(catalogue: Catalogue, merge: Merge) -> dict[str, object]:
+def _with_changes(catalogue: Catalogue, merge: MergedListing) -> dict[str, object]:
     changes = [dataclasses.asdict(change) for change in catalogue.reports.changes(merge.merge)]
     return dataclasses.asdict(merge) | {"changes": changes}
 
 
-def _show_merge(catalogue: Catalogue, merge: Merge) -> None:
+def _show_merge(catalogue: Catalogue, merge: MergedListing) -> None:
     counts = [f"{count:,} {what}" for what, count in merge.counts.items()]
     print(
         f"{text.plain(merge.release)} ({merge.merged_at}): {', '.join(counts) or 'no change'}"

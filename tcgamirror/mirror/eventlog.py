@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from tcgamirror import __version__
-from tcgamirror.catalogue.listing import Merged
+from tcgamirror.catalogue.listing import MergeCounts
 from tcgamirror.model.errors import (
     Damaged,
     DiskFull,
@@ -97,7 +97,7 @@ class EventLog:
             data_release=release,
         )
 
-    def listing(self, release: str | None, merged: Merged) -> None:
+    def listing(self, release: str | None, merged: MergeCounts) -> None:
         """A new listing was merged."""
         self._write("listing", data_release=release, **dataclasses.asdict(merged))
 

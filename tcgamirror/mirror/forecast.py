@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tcgamirror.catalogue.queue import DueSlides
-from tcgamirror.catalogue.reports import SourceCount
+from tcgamirror.catalogue.reports import SourceCounts
 from tcgamirror.model.slide import Target
 
 ENOUGH = 5
@@ -49,7 +49,7 @@ def forecast(
     source: str,
     target: Target,
     workers: int,
-    past: Mapping[str, SourceCount],
+    past: Mapping[str, SourceCounts],
 ) -> Forecast:
     """What fetching `slides` by `source` would take, as far as that can be known before."""
     known = past.get(source)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.listing import ListingStream, Merged
+from tcgamirror.catalogue.listing import ListingStream, MergeCounts
 from tcgamirror.mirror.directory import Mirror
 from tcgamirror.model.errors import NetworkError
 from tcgamirror.model.slide import Slide
@@ -45,7 +45,7 @@ def from_gdc(
     accept_shrink: bool,
     force: bool = False,
     on_page: Callable[[int, int], None] | None = None,
-) -> Merged | None:
+) -> MergeCounts | None:
     """Merge the GDC's listing; None if it brings nothing, in general after one request.
 
     An equal release does not prove an equal listing. So that of the same release is
@@ -59,7 +59,7 @@ def from_gdc(
         return None
     last_attempt = catalogue.queue.last_attempt()
 
-    def merge(slides: Iterator[Slide]) -> Merged:
+    def merge(slides: Iterator[Slide]) -> MergeCounts:
         return catalogue.listing.merge(
             ListingStream(release, slides),
             now,
@@ -101,7 +101,7 @@ def _successors(answers: gdc.JsonClient, api: str, lost: list[str]) -> dict[str,
 
 def from_manifest(
     catalogue: Catalogue, path: Path, *, accept_shrink: bool, say: Callable[[str], None]
-) -> Merged | None:
+) -> MergeCounts | None:
     """Merges the manifest if it is another than the last time, or there was none; else None.
 
     One that is gone is as good as unchanged. say: called with that, and with what
@@ -120,7 +120,7 @@ def from_manifest(
     catalogue.set_fact(_MANIFEST, now)
     if others:
         say(f"{path}: {describe_other_files(others)}")
-    return merged if merged != Merged(unchanged=merged.unchanged) else None
+    return merged if merged != MergeCounts(unchanged=merged.unchanged) else None
 
 
 def network(mirror: Mirror, shutdown: Shutdown, on_pause: OnPause = lambda *_: None) -> HttpClient:

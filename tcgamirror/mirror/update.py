@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.listing import Merged
+from tcgamirror.catalogue.listing import MergeCounts
 from tcgamirror.catalogue.queue import StatusCounts
 from tcgamirror.imaging.store import IMAGES, Store
 from tcgamirror.mirror import refresh, sample
@@ -56,7 +56,7 @@ class Report:
     """
 
     release: str | None
-    merged: Merged | None
+    merged: MergeCounts | None
     added: int
     fetched: FetchReport
     standing: StatusCounts
@@ -90,7 +90,7 @@ class Run:
         self._shutdown = shutdown
         self._log = log
 
-    def refresh(self, wishes: Wishes) -> Merged | None:
+    def refresh(self, wishes: Wishes) -> MergeCounts | None:
         """Take over the listing of the GDC, or of the manifest; None if nothing is new there.
 
         Raises NetworkError, BadManifest or ListingShrunk.
@@ -117,7 +117,7 @@ class Run:
             self._log.listing(self._catalogue.listing.release(), merged)
         return merged
 
-    def refresh_or_keep(self, wishes: Wishes) -> tuple[Merged | None, TcgaMirrorError | None]:
+    def refresh_or_keep(self, wishes: Wishes) -> tuple[MergeCounts | None, TcgaMirrorError | None]:
         """Do as `refresh`; keep the listing there is if none can be taken over, and return why.
 
         What is sampled can be fetched all the same: the bucket is another server.

@@ -14,7 +14,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import TypeVar
 
-from tcgamirror.catalogue.images import Value
+from tcgamirror.catalogue.database import Value
 from tcgamirror.imaging.metadata import MAX_DOWNSAMPLE, MAX_LEVELS
 from tcgamirror.imaging.svs import MAX_TILES, PLAUSIBLE_MPP
 from tcgamirror.model import fields

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.images import Row
+from tcgamirror.catalogue.database import Row
 from tcgamirror.catalogue.rows import ImageState, ReceivedImage, are_different, replaces
 from tcgamirror.mirror.directory import CATALOGUE, Mirror, check_place, scratch
 from tcgamirror.mirror.lockfile import formatted, parsed

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from tcgamirror.catalogue.images import Row
+from tcgamirror.catalogue.database import Row
 from tcgamirror.imaging.image_reader import decode_all, read_header
 from tcgamirror.imaging.metadata import parse_metadata
 from tcgamirror.mirror.directory import Mirror

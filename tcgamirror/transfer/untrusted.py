@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import Self
 
 from tcgamirror.catalogue import database
-from tcgamirror.catalogue.images import Image, Row, Value, images_of
+from tcgamirror.catalogue.database import Row, Value
+from tcgamirror.catalogue.images import Image, images_of
 from tcgamirror.catalogue.schema import APPLICATION_ID, MIGRATIONS
 from tcgamirror.imaging.store import Store
 from tcgamirror.mirror import provenance

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.listing import Merged
+from tcgamirror.catalogue.listing import MergeCounts
 from tcgamirror.model.errors import ListingShrunk
 from tcgamirror.model.slide import Listing, Outcome, Slide
 from tcgamirror.sources.manifest import read_manifest
@@ -46,8 +46,8 @@ class Model:
     former: dict[str, set[str]] = field(default_factory=dict)
     status: dict[str, str] = field(default_factory=dict)
 
-    def merge(self, slides: list[Slide]) -> Merged:
-        counts = dict.fromkeys(Merged.__dataclass_fields__, 0)
+    def merge(self, slides: list[Slide]) -> MergeCounts:
+        counts = dict.fromkeys(MergeCounts.__dataclass_fields__, 0)
         chosen: dict[str, Slide] = {}
         for each in slides:
             self.former.setdefault(each.file_name, set())
@@ -67,7 +67,7 @@ class Model:
                 self.former[each.file_name].add(each.file_id)
         for name, each in self.slides.items():
             self.former[name].discard(each.file_id)
-        return Merged(**counts)
+        return MergeCounts(**counts)
 
     def take(self, name: str, new: Slide) -> list[str]:
         old = self.slides.get(name)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.images import PICTURE_COLUMNS, Row, Value, write_images
-from tcgamirror.catalogue.rows import are_different, dicts, insert, set_upstream
+from tcgamirror.catalogue.database import Row, Value, dicts
+from tcgamirror.catalogue.images import PICTURE_COLUMNS, write_images
+from tcgamirror.catalogue.rows import are_different, insert, set_upstream
 from tcgamirror.model.slide import Status, Upstream
 from tcgamirror.transfer.columns import TABLES
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
