@@ -80,13 +80,19 @@ def _rehearse(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
                 _tell_rehearsed(seen)
     finally:
         progress.close()
-    return ExitCode.DONE
+    return ExitCode.DONE if seen.error is None else seen.error.exit_code
 
 
 def _print_rehearsed(seen: Forecast) -> None:
     """One line, whole or not at all, of which a slide is held at a time: there may be a million."""
     told = {"source": seen.source, "slides": []}
-    rest = {"bytes": seen.bytes, "seconds": seen.seconds, "measured": seen.measured}
+    rest: dict[str, object] = {
+        "bytes": seen.bytes,
+        "seconds": seen.seconds,
+        "measured": seen.measured,
+    }
+    if seen.error is not None:
+        rest |= {"exit_code": int(seen.error.exit_code), "error": str(seen.error)}
     with (
         disk_errors(Path(tempfile.gettempdir())),
         tempfile.TemporaryFile("w+", encoding="ascii") as line,

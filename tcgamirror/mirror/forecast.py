@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from tcgamirror.catalogue.queue import DueSlides
 from tcgamirror.catalogue.reports import SourceCounts
+from tcgamirror.model.errors import TcgaMirrorError
 from tcgamirror.model.slide import Target
 
 ENOUGH = 5
@@ -34,7 +35,7 @@ class Forecast:
 
     slides: in the order they would be fetched, each read when it comes to it.
     bytes: over the network. seconds: in all. measured: whether earlier runs tell,
-    not rules.
+    not rules. error: why the listing could not be taken over, if it could not.
     """
 
     source: str
@@ -42,6 +43,7 @@ class Forecast:
     bytes: int
     seconds: float
     measured: bool
+    error: TcgaMirrorError | None = None
 
 
 def forecast(

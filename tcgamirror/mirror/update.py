@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -267,8 +267,7 @@ def dry_run(
     ):
         mirror.check_target(catalogue)
         steps = Run(mirror, catalogue, client, progress, shutdown)
-        if wishes.refresh:
-            steps.refresh(wishes)
+        _, error = steps.refresh_or_keep(wishes) if wishes.refresh else (None, None)
         if wishes.sample:
             steps.sample()
         due = catalogue.queue.due(
@@ -276,7 +275,8 @@ def dry_run(
         )
         past = {row.source: row for row in catalogue.reports.counts().by_source}
         settings = mirror.settings
-        yield forecast(due, settings.via[0], settings.target, worker_count(settings), past)
+        seen = forecast(due, settings.via[0], settings.target, worker_count(settings), past)
+        yield replace(seen, error=error)
 
 
 def _locked(mirror: Mirror, catalogue: Catalogue) -> Differences | None:

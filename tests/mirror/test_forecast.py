@@ -53,6 +53,24 @@ def test_people_are_told_the_first_ones_and_the_number(mirror: Path) -> None:
     assert contents(mirror) == before
 
 
+def test_where_the_api_is_away_it_tells_what_of_the_sample_would_be_fetched(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc, "--kind", "all", slides=SLIDES)
+    succeeded("--mirror", root, "update", "--limit", str(SLIDES - 2))
+    small_gdc.switch("api", "refused")
+    try:
+        words = ("--mirror", root, "update", "--dry-run")
+        told, people = run(*words, "--json"), run(*words)
+    finally:
+        small_gdc.switch("api", "up")
+    assert (told.code, people.code) == (4, 4)
+    assert len(told.json()["slides"]) == 2
+    assert told.json()["exit_code"] == 4 and "cannot be reached" in told.json()["error"]
+    assert "2 slides would be fetched by range" in people.out
+    assert "the listing stays as it was" in people.err
+
+
 def test_an_error_amid_it_leaves_no_torn_line(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, "--kind", "all", slides=SLIDES)
     succeeded("--mirror", root, "update", "--limit", str(SLIDES - 3))
