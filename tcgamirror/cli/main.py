@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import select
 import sys
 import traceback
 import warnings
@@ -84,7 +85,14 @@ def main(
             told = lack_of_memory(error) or _refusal(error)
         except Exception as error:  # noqa: BLE001
             told = lack_of_memory(error) or _bug(error)
-        output.fail(told, as_json=as_json)
+        try:
+            output.fail(told, as_json=as_json)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            # The output itself may be what is full.
+            _close_stdout()
+            output.fail(told, as_json=False)
         return int(told.exit_code)
     except BrokenPipeError:
         # Whoever read our output has had enough, as `head` does.
@@ -99,6 +107,11 @@ def _ended(words: Sequence[str], begins: Callable[[], None]) -> int:
         command = getattr(import_module(f"tcgamirror.cli.{module}"), function)
         begins()
         return int(command(given))
+    except KeyboardInterrupt:
+        # A reader that does not read on would keep the flush below waiting.
+        if not select.select([], [sys.stdout], [], 0)[1]:
+            _close_stdout()
+        raise
     finally:
         # Here, where a reader that has gone is no traceback yet; --help comes by too.
         sys.stdout.flush()

@@ -110,7 +110,7 @@ def test_a_full_place_of_the_output_is_named(mirror: Path) -> None:
     words = (*program(), "--mirror", str(mirror), "update", "--dry-run", "--json")
     with Path("/dev/full").open("w") as out:
         ended = subprocess.run(words, stdout=out, stderr=PIPE, text=True, check=False)
-    assert ended.returncode == 6 and "the output" in ended.stderr
+    assert ended.returncode == 6 and "no room to write /dev/stdout" in ended.stderr
 
 
 def _told(root: Path, *options: str) -> list[dict[str, object]]:
