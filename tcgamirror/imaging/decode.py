@@ -1,21 +1,19 @@
-"""Readers of one level's tiles: JPEG ones directly, all others through OpenSlide.
+"""Read a level's tiles: JPEG and uncompressed ones directly, all others through OpenSlide.
 
-A tile is an array of shape (rows, columns, 3), uint8 RGB, cut off at the
-level's edge; None is a blank area. A tile that cannot be had whole is an
-error, never a black square.
+`TileReader.read_tile` is the only source of pixels; every image is derived from it.
+A tile is an array of shape (rows, columns, 3), uint8 RGB, cut off at the level's edge.
+None stands for a blank tile. A tile that cannot be read whole raises BadTile.
 
-JPEG tiles can also be had at a half, a quarter or an eighth of their width and
-height: of each block of 8 × 8 pixels only the lowest frequencies are then made
-into pixels (ITU-T T.81 keeps blocks as frequencies), which lies close to the mean
-of each square of pixels and takes less time than all of them.
+JPEG tiles can be decoded at 1/2, 1/4 or 1/8 of their width and height. JPEG stores blocks
+of 8 × 8 pixels as frequencies (ITU-T T.81), of which only the lowest are used then. The
+result is close to the mean of each square of pixels, and is faster than decoding all.
 """
 
 from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -30,7 +28,6 @@ from tcgamirror.imaging.tiff import RandomAccess
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadTile, UnsupportedSlide
 from tcgamirror.model.geometry import Grid, Size, reduction
-from tcgamirror.model.slide import Pyramid, Rendition
 
 Pixels = NDArray[np.uint8]
 """RGB, of shape (rows, columns, 3)."""
@@ -40,18 +37,19 @@ WHITE = 255
 REGION_WIDTH = 1024
 """Pixels of a row of tiles read from OpenSlide at once: a call costs more than a tile."""
 
-BLOCK = 16
-"""Pixels a side of the largest squares that JPEG keeps together, those of 4:2:0."""
+JPEG_BLOCK = 16
+"""Pixels a side of the largest blocks of a JPEG, those of 4:2:0 subsampling."""
 
-CACHE_BYTES = 1 << 20
-"""That OpenSlide may keep of decoded tiles; by itself it keeps 32 MB a slide."""
+OPENSLIDE_CACHE_BYTES = 1 << 20
+"""Decoded tiles that OpenSlide keeps; its own default is 32 MB a slide."""
 
 
 class TileReader(Protocol):
-    """One level as a grid of tiles, each of which can be had alone, in any order.
+    """One level as a grid of tiles, readable one by one in any order.
 
-    size: the level's own, in its pixels. scale: so many of them, across and down, become
-    one of `grid`, of which the last ones may cover the level in part; in general 1.
+    size: pixels of the level. scale: pixels of the level, across and down, that become one
+    pixel of `grid`; 1 unless the tiles are decoded smaller. The last pixels of `grid` may
+    stand for fewer.
     """
 
     @property
@@ -63,46 +61,55 @@ class TileReader(Protocol):
     @property
     def grid(self) -> Grid: ...
 
-    def tile(self, column: int, row: int) -> Pixels | None:
-        """The tile's pixels, of the size of `grid.box(column, row)`; None where blank."""
+    def read_tile(self, column: int, row: int) -> Pixels | None:
+        """Return pixels of the size of `grid.box(column, row)`; None for a blank tile."""
         ...
 
 
 def is_rgb_or_ycbcr_jpeg(tiled: TiledLevel) -> bool:
-    """Whether the tiles can be decoded without OpenSlide: 8-bit JPEG, RGB or YCbCr."""
+    """Return whether simplejpeg can decode the tiles: JPEG of three 8-bit channels."""
     return (
         tiled.compression == Compression.JPEG
         and tiled.photometric in (Photometric.RGB, Photometric.YCBCR)
-        and tiled.plain_rgb
+        and tiled.has_three_bytes
+    )
+
+
+def is_uncompressed_rgb(tiled: TiledLevel) -> bool:
+    """Return whether the tiles are plain 8-bit RGB.
+
+    OpenSlide's libtiff refuses such tiles if their bytes are not a multiple of 1,024,
+    as those of 240 × 240 pixels are not.
+    """
+    return (
+        tiled.compression == Compression.NONE
+        and tiled.photometric == Photometric.RGB
+        and tiled.has_three_bytes
     )
 
 
 def choose_jpeg_scale(level: Grid, size: Size) -> int:
-    """The `scale` at which JPEG tiles can be decoded for an image of `size`: 1, 2, 4 or 8.
+    """Return the `scale` at which JPEG tiles are decoded for an image of `size`: 1, 2, 4 or 8.
 
-    As `reduction` does, it leaves at least a factor of 2 to the exact resize. Tiles that
-    are not whole blocks are left at 1: their last pixels would be mixed with padding.
+    Like `reduction`, it leaves at least a factor of 2 to the exact resize. Tiles that
+    are not whole blocks get 1, since their last pixels would be mixed with padding.
 
     >>> level = Grid(Size(9000, 9000), Size(240, 240))
     >>> [choose_jpeg_scale(level, Size(width, width)) for width in (2251, 2250, 150)]
     [1, 2, 8]
     """
-    if level.tile.width % BLOCK or level.tile.height % BLOCK:
+    if level.tile.width % JPEG_BLOCK or level.tile.height % JPEG_BLOCK:
         return 1
-    most = min(map(reduction, level.size, size))
-    return max(scale for scale in (1, 2, 4, 8) if scale <= most)
+    largest = min(map(reduction, level.size, size))
+    return max(scale for scale in (1, 2, 4, 8) if scale <= largest)
 
 
 class JpegTiles:
-    """JPEG tiles read from `source` and decoded one by one.
-
-    The decoder is strict, as OpenSlide's is: what it only could guess is BadTile.
-    """
+    """JPEG tiles, decoded as strictly as OpenSlide does: a guess at pixels is BadTile."""
 
     def __init__(
         self, source: RandomAccess, tiled: TiledLevel, table: TileTable, scale: int = 1
     ) -> None:
-        """scale: as `choose_jpeg_scale` gives it, or 1."""
         self._level = tiled.level.grid
         self.size = self._level.size
         self.scale = scale
@@ -111,46 +118,33 @@ class JpegTiles:
         self._table = table
         self._rgb = tiled.photometric == Photometric.RGB
 
-    def tile(self, column: int, row: int) -> Pixels | None:
+    def read_tile(self, column: int, row: int) -> Pixels | None:
         span = self._table.span(column, row)
         if span is None:
             return None
         size = self._level.box(column, row).size
-        # Scaled, what pads a tile that the level's edge cuts off would show within the level.
-        cut = size != self._level.tile
+        # The padding of a tile at the level's edge would be mixed into a scaled one.
+        cut_off = size != self._level.tile
         try:
             stream = complete_jpeg(self._source.read(span), self._table.tables, rgb=self._rgb)
             colours = "RGB" if self._rgb else "YCbCr"
-            pixels = _decoded(stream, self._level.tile, colours, 1 if cut else self.scale)
+            pixels = _decode_jpeg(stream, self._level.tile, colours, 1 if cut_off else self.scale)
         except (ValueError, IndexError, struct.error) as error:
             raise BadTile(f"the tile at column {column}, row {row} is damaged: {error}") from error
-        if not cut:
+        if not cut_off:
             return pixels
         return area_average(pixels[: size.height, : size.width], self.scale, self.scale)
 
 
 def area_average(pixels: Pixels, fx: int, fy: int) -> Pixels:
-    """Each `fx` × `fy` pixels as their mean; the last ones may be of fewer."""
+    """Return the mean of each `fx` × `fy` pixels; the last ones may be of fewer."""
     if (fx, fy) == (1, 1):
         return pixels
     return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).reduce((fx, fy)))
 
 
-def is_uncompressed_rgb(tiled: TiledLevel) -> bool:
-    """Return whether the tiles are not compressed: whole pixels of 8-bit RGB.
-
-    OpenSlide's libtiff refuses those whose bytes are not a multiple of 1,024, as
-    those of 240 × 240 pixels are not.
-    """
-    return (
-        tiled.compression == Compression.NONE
-        and tiled.photometric == Photometric.RGB
-        and tiled.plain_rgb
-    )
-
-
 class UncompressedTiles:
-    """Tiles that are not compressed, read from `source`."""
+    """Tiles of plain 8-bit RGB."""
 
     def __init__(self, source: RandomAccess, tiled: TiledLevel, table: TileTable) -> None:
         self.grid = tiled.level.grid
@@ -159,7 +153,7 @@ class UncompressedTiles:
         self._source = source
         self._table = table
 
-    def tile(self, column: int, row: int) -> Pixels | None:
+    def read_tile(self, column: int, row: int) -> Pixels | None:
         span = self._table.span(column, row)
         if span is None:
             return None
@@ -175,20 +169,20 @@ class UncompressedTiles:
 
 
 class OpenSlideTiles:
-    """The tiles of a file that holds one level alone, through OpenSlide.
+    """Tiles of a file with a single level, read through OpenSlide.
 
-    Alone, because a level's pixels lie at whole coordinates only if no
-    downsample of 4.0003 stands between them and the caller.
+    In a file with several levels a downsample of 4.0003 would stand between the level's
+    pixels and the coordinates that OpenSlide takes.
     """
 
     def __init__(self, path: Path, level: Grid) -> None:
-        """Raise UnsupportedSlide if OpenSlide refuses the file or sees another level in it."""
+        """Raise UnsupportedSlide if OpenSlide refuses the file or finds another size in it."""
         self._path = path
-        self._slide = self._opened()
-        seen = Size(*self._slide.dimensions)
-        if seen != level.size:
+        self._slide = self._open()
+        size = Size(*self._slide.dimensions)
+        if size != level.size:
             self._slide.close()
-            raise UnsupportedSlide(f"OpenSlide sees {seen} pixels in the level, not {level.size}")
+            raise UnsupportedSlide(f"OpenSlide sees {size} pixels in the level, not {level.size}")
         tiles = max(1, REGION_WIDTH // level.tile.width)
         self.size = level.size
         self.scale = 1
@@ -200,29 +194,29 @@ class OpenSlideTiles:
     def __exit__(self, *_: object) -> None:
         self._slide.close()
 
-    def _opened(self) -> openslide.OpenSlide:
+    def _open(self) -> openslide.OpenSlide:
         try:
             slide = openslide.OpenSlide(self._path)
         except openslide.OpenSlideError as error:
             raise UnsupportedSlide(f"OpenSlide cannot read the level: {error}") from error
-        # Regions are whole tiles, each read once: what OpenSlide would keep is never asked again.
-        slide.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
+        # Regions are whole tiles and each is read once, so a larger cache is never used.
+        slide.set_cache(openslide.OpenSlideCache(OPENSLIDE_CACHE_BYTES))
         return slide
 
-    def tile(self, column: int, row: int) -> Pixels | None:
+    def read_tile(self, column: int, row: int) -> Pixels | None:
         box = self.grid.box(column, row)
         try:
             region = self._slide.read_region((box.left, box.top), 0, box.size)
         except openslide.OpenSlideError as error:
-            # OpenSlide refuses all that is asked of a slide after its first error.
+            # After its first error OpenSlide fails every call for this slide.
             self._slide.close()
-            self._slide = self._opened()
+            self._slide = self._open()
             raise BadTile(f"the tiles at {box.left}, {box.top} are damaged: {error}") from error
         return blend_over_white(np.asarray(region))
 
 
 def blend_over_white(rgba: NDArray[np.uint8]) -> Pixels:
-    """An RGBA array, of shape (rows, columns, 4), laid over white."""
+    """Return an RGBA array of shape (rows, columns, 4) laid over white."""
     alpha = rgba[..., 3:]
     if alpha.min(initial=WHITE) == WHITE:
         return rgba[..., :3]
@@ -242,27 +236,26 @@ _IDLE_BYTES = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 
 
 def complete_jpeg(tile: bytes, tables: bytes, *, rgb: bool) -> bytes:
-    """A stream any decoder takes: with the level's shared tables, and its colours stated.
+    """Return a stream that any decoder takes, with shared tables and colours in it.
 
-    Whether the components are RGB or YCbCr stands in the TIFF directory, not in
-    the tile, so JFIF and Adobe segments are replaced by an Adobe one that says
-    so (Adobe TN 5116). Raises ValueError if the tile is no JPEG stream.
+    The TIFF directory, not the tile, tells RGB from YCbCr. JFIF and Adobe segments are
+    therefore replaced by an Adobe one that says it (Adobe TN 5116). Raises ValueError
+    if the tile is no JPEG stream.
     """
     adobe = struct.pack(">BBH5sHHHB", 0xFF, _APP14, 14, b"Adobe", 100, 0, 0, 0 if rgb else 1)
-    shared, _ = _segments(tables) if tables else (b"", b"")
-    own, scan = _segments(tile)
+    shared, _ = _split_at_scan(tables) if tables else (b"", b"")
+    own, scan = _split_at_scan(tile)
     return b"\xff\xd8" + adobe + shared + own + scan
 
 
-def _decoded(stream: bytes, size: Size, colours: str, scale: int) -> Pixels:
-    """The pixels of a stream of `size` and `colours`, as libjpeg itself reads its header.
+def _decode_jpeg(stream: bytes, size: Size, colours: str, scale: int) -> Pixels:
+    """Return the pixels of a stream that must have this size and these colours.
 
-    The header comes first: nothing is allocated for a tile of another size.
-    Bytes between the last block and the end do no harm, and OpenSlide does not
-    look at them: they are cut out, and all the rest judged as strictly as ever.
-    Scaled or not, all of the stream is read and judged.
+    libjpeg reads the header first, so nothing is allocated for a tile of another size.
+    Bytes between the last block and the end do no harm and OpenSlide ignores them: they
+    are cut out, and the rest is decoded strictly. Scaled or not, the whole stream is read.
     """
-    wanted = _scaled(size, scale)
+    scaled = _scaled(size, scale)
     try:
         height, width, found, _ = simplejpeg.decode_jpeg_header(stream)
     except KeyError as error:
@@ -272,31 +265,31 @@ def _decoded(stream: bytes, size: Size, colours: str, scale: int) -> Pixels:
     if found != colours:
         raise ValueError(f"its colours are {found} instead of {colours}")
     try:
-        return _strictly(stream, wanted)
+        return _decode_strictly(stream, scaled)
     except ValueError as error:
         idle = _IDLE_BYTES.search(str(error))
         if idle is None:
             raise
         end = stream.rindex(_END)
-        return _strictly(stream[: end - int(idle[1])] + _END, wanted)
+        return _decode_strictly(stream[: end - int(idle[1])] + _END, scaled)
 
 
 def _scaled(size: Size, scale: int) -> Size:
     return Size(-(-size.width // scale), -(-size.height // scale))
 
 
-def _strictly(stream: bytes, size: Size) -> Pixels:
-    """The pixels, at the scale that gives so many of them."""
+def _decode_strictly(stream: bytes, size: Size) -> Pixels:
+    """Return the pixels at the scale that gives `size`."""
     pixels: Pixels = simplejpeg.decode_jpeg(
         stream, colorspace="RGB", strict=True, min_width=size.width, min_height=size.height
     )
     return pixels
 
 
-def _segments(stream: bytes) -> tuple[bytes, bytes]:
-    """The segments before the scan, but for JFIF's and Adobe's, and all from the scan on."""
+def _split_at_scan(stream: bytes) -> tuple[bytes, bytes]:
+    """Return the segments before the scan, without JFIF's and Adobe's, and the scan."""
     kept: list[bytes] = []
-    for marker, segment in _walk(stream):
+    for marker, segment in _segments(stream):
         if marker in (_SOS, _EOI):
             return b"".join(kept), segment
         if marker not in (_APP0, _APP14):
@@ -304,35 +297,21 @@ def _segments(stream: bytes) -> tuple[bytes, bytes]:
     return b"".join(kept), b""
 
 
-def _walk(stream: bytes) -> Iterator[tuple[int, bytes]]:
-    """Markers with their segments; the scan's, or the end's, is all the rest."""
+def _segments(stream: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield each marker with its segment; that of the scan or the end is all the rest."""
     if stream[:2] != b"\xff\xd8":
         raise ValueError("it does not begin as a JPEG does")
-    place = 2
-    while place + 4 <= len(stream):
-        if stream[place] != 0xFF:
-            raise ValueError(f"byte {place} of its header is no marker")
-        marker = stream[place + 1]
+    offset = 2
+    while offset + 4 <= len(stream):
+        if stream[offset] != 0xFF:
+            raise ValueError(f"byte {offset} of its header is no marker")
+        marker = stream[offset + 1]
         if marker == 0xFF:
-            place += 1
+            offset += 1
             continue
         if marker in (_SOS, _EOI):
-            yield marker, stream[place:]
+            yield marker, stream[offset:]
             return
-        (length,) = struct.unpack_from(">H", stream, place + 2)
-        yield marker, stream[place : place + 2 + length]
-        place += 2 + length
-
-
-@dataclass(frozen=True, slots=True)
-class LevelReader:
-    """A slide made ready: reading `tiles`, of `pyramid`'s level, gives what `rendition` asks.
-
-    patched: returns how many tiles of the level are rendered from finer ones, which reading
-    all of them tells for sure; None from a source that knows no tiles of a level.
-    """
-
-    pyramid: Pyramid
-    rendition: Rendition
-    tiles: TileReader
-    patched: Callable[[], int | None] = lambda: None
+        (length,) = struct.unpack_from(">H", stream, offset + 2)
+        yield marker, stream[offset : offset + 2 + length]
+        offset += 2 + length

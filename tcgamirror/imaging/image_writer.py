@@ -1,8 +1,8 @@
-"""Image files written strip by strip, with their resolution and their facts inside.
+"""Write image files strip by strip, with their resolution and metadata inside.
 
-A strip is an array of shape (rows, width, 3), uint8 RGB. PNG and TIFF are
-written as the strips come, so a level of any size fits in memory; JPEG needs
-the whole image. Sources: PNG (third edition), TIFF 6.0, the JFIF and Exif tags.
+A strip is an array of shape (rows, width, 3), uint8 RGB. PNG and TIFF are written as the
+strips come, so that an image of any size fits in memory. JPEG needs the whole image.
+Sources: PNG (third edition), TIFF 6.0, Exif.
 """
 
 from __future__ import annotations
@@ -24,74 +24,82 @@ from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat
 
 JPEG_QUALITY = 90
-JPEG_LONGEST = 65_500
-JPEG_MOST_PIXELS = 200_000_000
-"""A JPEG is held whole while it is written, at four bytes a pixel: 800 MB at most."""
-PNG_LONGEST = 2**31 - 1
-TIFF_MOST_BYTES = 4_000_000_000
-"""Raw bytes that a classic TIFF's 32-bit offsets can surely address."""
+JPEG_MAX_SIDE = 65_500
+JPEG_MAX_PIXELS = 200_000_000
+"""A JPEG is held in memory at four bytes a pixel: 800 MB at most."""
+PNG_MAX_SIDE = 2**31 - 1
+TIFF_MAX_BYTES = 4_000_000_000
+"""Raw bytes that 32-bit offsets of a classic TIFF can address, even if they do not compress."""
 STRIP_BYTES = 1 << 17
-"""Raw bytes that are packed at once: few enough that their differences stay in the cache."""
-PACKING = zlib.Z_RLE
-"""Deflate that seeks runs of one byte alone: differences of pixels seldom repeat otherwise.
+"""Raw bytes compressed at once, few enough to stay in the processor's cache."""
+DEFLATE_STRATEGY = zlib.Z_RLE
+"""Deflate that finds runs of one byte only, since other repetitions of differences are rare.
 
-On tissue the bytes are as many as at level 6, give or take 4 %, for a quarter of the time.
+On tissue it takes a quarter of level 6's time, for the same bytes within 4 %.
 """
 METADATA_KEY = "tcgamirror"
-"""PNG keyword of the facts; JPEG and TIFF have them in ImageDescription."""
+"""PNG keyword of the metadata; JPEG and TIFF have them in ImageDescription."""
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+"""The first bytes of a PNG."""
 
-Facts = Mapping[str, object]
-Mpp = tuple[float, float] | None
+PixelSize = tuple[float, float] | None
 """µm per pixel along x and y, or unknown."""
 
 
 def write_image(
-    file: BinaryIO, form: ImageFormat, size: Size, strips: Iterable[Pixels], mpp: Mpp, facts: Facts
+    file: BinaryIO,
+    form: ImageFormat,
+    size: Size,
+    strips: Iterable[Pixels],
+    mpp: PixelSize,
+    metadata: Mapping[str, object],
 ) -> None:
-    """Writes the image to `file`, from its present place on.
+    """Write an image to `file` from its current position.
 
-    Raises TooLarge before anything is written if the format cannot hold it.
+    Raises TooLarge, before anything is written, if the format cannot hold the image.
     """
-    text = json.dumps(facts, sort_keys=True)
+    text = json.dumps(metadata, sort_keys=True)
     match form:
         case ImageFormat.PNG:
-            _png(file, size, strips, mpp, text)
+            _write_png(file, size, strips, mpp, text)
         case ImageFormat.TIFF:
-            _tiff(file, size, strips, mpp, text)
+            _write_tiff(file, size, strips, mpp, text)
         case ImageFormat.JPEG:
-            _jpeg(file, size, strips, mpp, text)
+            _write_jpeg(file, size, strips, mpp, text)
 
 
 # PNG -------------------------------------------------------------------------
 
 
-def _png(file: BinaryIO, size: Size, strips: Iterable[Pixels], mpp: Mpp, text: str) -> None:
-    if size.longer > PNG_LONGEST:
+def _write_png(
+    file: BinaryIO, size: Size, strips: Iterable[Pixels], mpp: PixelSize, text: str
+) -> None:
+    if size.longer > PNG_MAX_SIDE:
         raise TooLarge(f"an image of {size} pixels does not fit in a PNG")
-    file.write(b"\x89PNG\r\n\x1a\n")
-    _chunk(file, b"IHDR", struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0))
+    file.write(PNG_SIGNATURE)
+    _write_chunk(file, b"IHDR", struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0))
     if mpp is not None:
-        _chunk(file, b"pHYs", struct.pack(">IIB", *(round(1e6 / side) for side in mpp), 1))
-    _chunk(file, b"tEXt", METADATA_KEY.encode() + b"\0" + text.encode("ascii"))
-    packer = zlib.compressobj(strategy=PACKING)
+        _write_chunk(file, b"pHYs", struct.pack(">IIB", *(round(1e6 / side) for side in mpp), 1))
+    _write_chunk(file, b"tEXt", METADATA_KEY.encode() + b"\0" + text.encode("ascii"))
+    packer = zlib.compressobj(strategy=DEFLATE_STRATEGY)
     above = np.zeros((1, size.width, 3), np.uint8)
     for strip in _restriped(strips, _strip_rows(size)):
-        _chunk(file, b"IDAT", packer.compress(_filtered(strip, above).tobytes()))
+        _write_chunk(file, b"IDAT", packer.compress(_filter(strip, above).tobytes()))
         above = strip[-1:]
-    _chunk(file, b"IDAT", packer.flush())
-    _chunk(file, b"IEND", b"")
+    _write_chunk(file, b"IDAT", packer.flush())
+    _write_chunk(file, b"IEND", b"")
 
 
-def _chunk(file: BinaryIO, name: bytes, data: bytes) -> None:
+def _write_chunk(file: BinaryIO, name: bytes, data: bytes) -> None:
     if data or name == b"IEND":
         crc = zlib.crc32(data, zlib.crc32(name))
         file.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", crc))
 
 
-def _filtered(strip: Pixels, above: Pixels) -> NDArray[np.uint8]:
-    """PNG scanlines: a filter byte and the differences to Paeth's prediction.
+def _filter(strip: Pixels, above: Pixels) -> NDArray[np.uint8]:
+    """Return PNG scanlines: a filter byte and the differences from Paeth's prediction.
 
-    above: the row over the strip's first, of shape (1, width, 3).
+    above: the row before the strip, of shape (1, width, 3).
     """
     height, width, _ = strip.shape
     edge = np.zeros((height, 1, 3), np.int16)
@@ -111,9 +119,11 @@ def _filtered(strip: Pixels, above: Pixels) -> NDArray[np.uint8]:
 # TIFF ------------------------------------------------------------------------
 
 
-def _tiff(file: BinaryIO, size: Size, strips: Iterable[Pixels], mpp: Mpp, text: str) -> None:
-    """Classic TIFF: Deflate with horizontal differencing, one TIFF strip for so many rows."""
-    if size.width * size.height * 3 > TIFF_MOST_BYTES:
+def _write_tiff(
+    file: BinaryIO, size: Size, strips: Iterable[Pixels], mpp: PixelSize, text: str
+) -> None:
+    """Write a classic TIFF: Deflate with horizontal differencing, in TIFF strips."""
+    if size.width * size.height * 3 > TIFF_MAX_BYTES:
         raise TooLarge(f"an image of {size} pixels does not fit in a TIFF; use --format png")
     start = file.tell()
     file.write(b"II" + struct.pack("<HI", 42, 0))
@@ -122,16 +132,16 @@ def _tiff(file: BinaryIO, size: Size, strips: Iterable[Pixels], mpp: Mpp, text: 
     for strip in _restriped(strips, rows):
         differences = strip.copy()
         differences[:, 1:] -= strip[:, :-1]
-        packer = zlib.compressobj(strategy=PACKING)
+        packer = zlib.compressobj(strategy=DEFLATE_STRATEGY)
         data = packer.compress(differences.tobytes()) + packer.flush()
         offsets.append(file.tell() - start)
         counts.append(len(data))
         file.write(data)
     file.write(b"\0" * ((file.tell() - start) % 2))
-    place = file.tell() - start
-    file.write(_tiff_directory(place, size, rows, offsets, counts, mpp, text))
+    offset = file.tell() - start
+    file.write(_tiff_directory(offset, size, rows, offsets, counts, mpp, text))
     file.seek(start + 4)
-    file.write(struct.pack("<I", place))
+    file.write(struct.pack("<I", offset))
     file.seek(0, 2)
 
 
@@ -140,7 +150,7 @@ def _strip_rows(size: Size) -> int:
 
 
 def _restriped(strips: Iterable[Pixels], rows: int) -> Iterator[Pixels]:
-    """The same rows in strips of `rows` each, the last one smaller."""
+    """Yield the same rows in strips of `rows` each, the last one smaller."""
     held: list[Pixels] = []
     for strip in strips:
         held.append(strip)
@@ -155,9 +165,15 @@ def _restriped(strips: Iterable[Pixels], rows: int) -> Iterator[Pixels]:
 
 
 def _tiff_directory(
-    place: int, size: Size, rows: int, offsets: list[int], counts: list[int], mpp: Mpp, text: str
+    offset: int,
+    size: Size,
+    rows: int,
+    offsets: list[int],
+    counts: list[int],
+    mpp: PixelSize,
+    text: str,
 ) -> bytes:
-    """The directory's bytes and its long values, to lie at `place`."""
+    """Return a directory and its long values, to lie at `offset`."""
     short, long, rational, ascii_ = 3, 4, 5, 2
     words = text.encode("ascii") + b"\0"
     tags: list[tuple[int, int, int, bytes]] = [
@@ -180,7 +196,7 @@ def _tiff_directory(
         tags += [(296, short, 1, struct.pack("<H", 3))]
     tags.sort()
     entries, values = b"", b""
-    free = place + 2 + 12 * len(tags) + 4
+    free = offset + 2 + 12 * len(tags) + 4
     for tag, kind, count, data in tags:
         if len(data) > 4:
             field = struct.pack("<I", free + len(values))
@@ -192,7 +208,7 @@ def _tiff_directory(
 
 
 def _rational(value: float) -> tuple[int, int]:
-    """The value as TIFF has it, which is two numbers of 32 bits."""
+    """Return the value as TIFF encodes it, a fraction of two 32-bit numbers."""
     exact = Fraction(value).limit_denominator(min(100_000, int((2**32 - 1) / value)))
     return exact.numerator, exact.denominator
 
@@ -200,8 +216,10 @@ def _rational(value: float) -> tuple[int, int]:
 # JPEG ------------------------------------------------------------------------
 
 
-def _jpeg(file: BinaryIO, size: Size, strips: Iterable[Pixels], mpp: Mpp, text: str) -> None:
-    if size.longer > JPEG_LONGEST or size.width * size.height > JPEG_MOST_PIXELS:
+def _write_jpeg(
+    file: BinaryIO, size: Size, strips: Iterable[Pixels], mpp: PixelSize, text: str
+) -> None:
+    if size.longer > JPEG_MAX_SIDE or size.width * size.height > JPEG_MAX_PIXELS:
         raise TooLarge(f"an image of {size} pixels does not fit in a JPEG; use --format png")
     image = Image.new("RGB", size)
     top = 0

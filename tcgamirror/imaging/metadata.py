@@ -1,8 +1,7 @@
-"""What an image tells of itself, as JSON inside its file: written, and read back.
+"""Build and parse an image's metadata, the JSON text inside its file.
 
-An image can so be parse_metadata without its catalogue, and a catalogue be rebuilt
-from the images. What is read back may come from anywhere: every value is
-checked as one from the network is.
+The metadata explain an image without its catalogue, and rebuild a catalogue from the
+images. They may come from anywhere, so every value is checked like one from the network.
 """
 
 from __future__ import annotations
@@ -30,20 +29,20 @@ from tcgamirror.model.slide import (
 MAX_LEVELS = 64
 MAX_DOWNSAMPLE = 1e6
 
-_WORDS = (
+_TEXT_FIELDS = (
     *("primary_site", "disease_type", "sample_type", "case_barcode", "slide_barcode"),
     *("state", "version", "data_release", "updated"),
 )
 
-Facts = Mapping[str, object]
+Json = Mapping[str, object]
 
 
 def build_metadata(
     slide: Slide, source: str, pyramid: Pyramid, rendition: Rendition, patched_tiles: int | None
-) -> Facts:
-    """All that the catalogue's view says of an image, but for what can be seen from the file.
+) -> Json:
+    """Return what the catalogue's view has of an image, and how it was resampled.
 
-    And, as the settings do, how it was resampled.
+    The file itself shows the rest, such as size and digest.
     """
     return {
         **asdict(slide),
@@ -62,10 +61,10 @@ def build_metadata(
 
 @dataclass(frozen=True, slots=True)
 class ImageMetadata:
-    """What an image tells: its slide as listed then, and how it was made.
+    """An image's slide as listed at the time, and how the image was made.
 
     mpp: of the slide's base. mpp_x, mpp_y: µm per pixel of the image, None if unknown.
-    resample, patched_tiles: None in images of before it was told.
+    resample, patched_tiles: None in images of older versions.
     """
 
     slide: Slide
@@ -80,110 +79,106 @@ class ImageMetadata:
 
 
 def parse_metadata(text: str) -> ImageMetadata:
-    """The facts in the JSON text. Raises Damaged for any that cannot be."""
+    """Parse the JSON text. Raises Damaged for an invalid value."""
     if not text:
-        raise Damaged("it has no facts of this program inside")
+        raise Damaged("it has no metadata of this program inside")
     try:
-        facts = json.loads(text, parse_constant=_no_number)
+        metadata = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise Damaged("the facts inside are no JSON") from error
-    if not isinstance(facts, dict):
-        raise Damaged("the facts inside are no JSON object")
-    mpp = _base(facts)
-    mpp_x, mpp_y = (_resolution(facts, key, mpp) for key in ("mpp_x", "mpp_y"))
-    if facts.get("source") not in SOURCES:
-        _refuse(facts, "source")
+        raise Damaged("its metadata are not JSON") from error
+    if not isinstance(metadata, dict):
+        raise Damaged("its metadata are not a JSON object")
+    mpp = _base_mpp(metadata)
+    mpp_x, mpp_y = (_resolution(metadata, key, mpp) for key in ("mpp_x", "mpp_y"))
+    if metadata.get("source") not in SOURCES:
+        _refuse(metadata, "source")
     return ImageMetadata(
-        slide=_slide(facts),
-        source=str(facts["source"]),
-        level=_level(facts),
-        level_downsample=_number(facts, "level_downsample", 0.99, MAX_DOWNSAMPLE),
+        slide=_slide(metadata),
+        source=str(metadata["source"]),
+        level=_whole(metadata, "level", MAX_LEVELS - 1),
+        level_downsample=_number(metadata, "level_downsample", 0.99, MAX_DOWNSAMPLE),
         mpp=mpp,
         mpp_x=mpp_x,
         mpp_y=mpp_y,
-        resample=_resample(facts),
-        patched_tiles=_patched_tiles(facts),
+        resample=_resample(metadata),
+        patched_tiles=_patched_tiles(metadata),
     )
 
 
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
 
 
-def _refuse(facts: Facts, key: str) -> NoReturn:
-    raise Damaged(f"the facts inside say that {key} is {str(facts.get(key))[:80]!r}")
+def _refuse(metadata: Json, key: str) -> NoReturn:
+    raise Damaged(f"its metadata have an invalid {key}: {str(metadata.get(key))[:80]!r}")
 
 
-def _slide(facts: Facts) -> Slide:
+def _slide(metadata: Json) -> Slide:
     file_id, file_name = (
-        fields.file_id(facts.get("file_id")),
-        fields.file_name(facts.get("file_name")),
+        fields.file_id(metadata.get("file_id")),
+        fields.file_name(metadata.get("file_name")),
     )
     if file_id is None or file_name is None:
-        _refuse(facts, "file_id" if file_id is None else "file_name")
-    kind = facts.get("kind")
+        _refuse(metadata, "file_id" if file_id is None else "file_name")
+    kind = metadata.get("kind")
     if kind not in (*Kind, None):
-        _refuse(facts, "kind")
+        _refuse(metadata, "kind")
     return Slide(
         file_id=file_id,
         file_name=file_name,
-        md5=fields.md5(facts.get("md5")),
-        size=fields.size(facts.get("size")),
+        md5=fields.md5(metadata.get("md5")),
+        size=fields.size(metadata.get("size")),
         kind=None if kind is None else Kind(str(kind)),
-        project_id=fields.project_id(facts.get("project_id")),
-        **{key: fields.text(facts.get(key)) for key in _WORDS},
+        project_id=fields.project_id(metadata.get("project_id")),
+        **{key: fields.text(metadata.get(key)) for key in _TEXT_FIELDS},
     )
 
 
-def _resample(facts: Facts) -> Resample | None:
-    told = facts.get("resample")
-    if told not in (*Resample, None):
-        _refuse(facts, "resample")
-    return None if told is None else Resample(str(told))
+def _resample(metadata: Json) -> Resample | None:
+    resample = metadata.get("resample")
+    if resample not in (*Resample, None):
+        _refuse(metadata, "resample")
+    return None if resample is None else Resample(str(resample))
 
 
-def _level(facts: Facts) -> int:
-    return _whole(facts, "level", MAX_LEVELS - 1)
-
-
-def _patched_tiles(facts: Facts) -> int | None:
-    if facts.get("patched_tiles") is None:
+def _patched_tiles(metadata: Json) -> int | None:
+    if metadata.get("patched_tiles") is None:
         return None
-    return _whole(facts, "patched_tiles", MAX_TILES)
+    return _whole(metadata, "patched_tiles", MAX_TILES)
 
 
-def _whole(facts: Facts, key: str, most: int) -> int:
-    value = facts.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-        _refuse(facts, key)
+def _whole(metadata: Json, key: str, maximum: int) -> int:
+    value = metadata.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= maximum:
+        _refuse(metadata, key)
     return value
 
 
-def _number(facts: Facts, key: str, least: float, most: float) -> float:
-    value = facts.get(key)
+def _number(metadata: Json, key: str, minimum: float, maximum: float) -> float:
+    value = metadata.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        _refuse(facts, key)
-    if not least <= value <= most:
-        _refuse(facts, key)
+        _refuse(metadata, key)
+    if not minimum <= value <= maximum:
+        _refuse(metadata, key)
     return float(value)
 
 
-def _base(facts: Facts) -> Mpp:
-    """Known together with where it is from, or neither."""
-    source = facts.get("mpp_source")
+def _base_mpp(metadata: Json) -> Mpp:
+    """Return the base's resolution, whose value is None exactly if its source is unknown."""
+    source = metadata.get("mpp_source")
     if source not in tuple(MppSource):
-        _refuse(facts, "mpp_source")
+        _refuse(metadata, "mpp_source")
     if source == MppSource.UNKNOWN:
-        if facts.get("base_mpp") is not None:
-            _refuse(facts, "base_mpp")
+        if metadata.get("base_mpp") is not None:
+            _refuse(metadata, "base_mpp")
         return Mpp(None, MppSource.UNKNOWN)
-    return Mpp(_number(facts, "base_mpp", *PLAUSIBLE_MPP), MppSource(str(source)))
+    return Mpp(_number(metadata, "base_mpp", *PLAUSIBLE_MPP), MppSource(str(source)))
 
 
-def _resolution(facts: Facts, key: str, base: Mpp) -> float | None:
-    """An image is never finer than its slide, by more than its size was rounded."""
+def _resolution(metadata: Json, key: str, base: Mpp) -> float | None:
+    """Return an image's resolution. It is never finer than its slide's, but for rounding."""
     if base.value is None:
-        if facts.get(key) is not None:
-            _refuse(facts, key)
+        if metadata.get(key) is not None:
+            _refuse(metadata, key)
         return None
-    return _number(facts, key, base.value / 2, base.value * MAX_DOWNSAMPLE)
+    return _number(metadata, key, base.value / 2, base.value * MAX_DOWNSAMPLE)

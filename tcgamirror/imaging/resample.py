@@ -1,11 +1,10 @@
-"""From a level's tiles to the image, in memory bounded by rows of tiles.
+"""Resample a level to the image, in memory bounded by rows of tiles.
 
-The whole level is reduced by a whole factor, then resized exactly by Lanczos,
-first across and then down; the latter is left a factor of at least two, as by
-Pillow's `reducing_gap=2`. (Pillow's own two passes change their order with the
-sizes and with its version, so each is asked for alone.) The image comes out in
-strips, arrays of shape (rows, width, 3), top to bottom. Held at a time are one
-reduced row of tiles, of at most MAX_PIXELS_IN_MEMORY pixels, and the rows a kernel spans.
+The level is reduced by a whole factor, then resized exactly by Lanczos, across and then
+down. The factor left to Lanczos is at least 2, as with Pillow's `reducing_gap=2`. Pillow
+does both passes in an order that depends on sizes and version, so each is a call of its
+own. The image comes in strips from top to bottom, arrays of shape (rows, width, 3).
+Memory holds one reduced row of tiles and the rows that a Lanczos kernel spans.
 """
 
 from __future__ import annotations
@@ -21,26 +20,29 @@ from tcgamirror.model.errors import BadSlide, BadTile
 from tcgamirror.model.geometry import Grid, Size, reduction
 
 CHUNK_PIXELS = 500_000
-"""Of a row of tiles, that are assembled at once, more or less; one tile at least."""
+"""Pixels of a row of tiles assembled at once, about; at least one tile."""
 
 STRIP_PIXELS = 4_000_000
-"""Of a strip, at most, but for one row: to resize or encode it takes many times its bytes."""
+"""Pixels of a strip of several rows: resizing and encoding take many times its bytes."""
 
 MAX_PIXELS_IN_MEMORY = 75_000_000
-"""Pixels, of three bytes each, that a level may need at a time; wider ones are refused."""
+"""Pixels, of three bytes each, that a level may need at once."""
 
 MAX_REDUCTION = 64
-"""So many rows of a level wait at most until they can be reduced to one."""
+"""Rows of a level that are reduced to one."""
 
 LANCZOS_REACH = 3
-"""Source pixels a Lanczos kernel spans on either side, per pixel of downsample."""
+"""Source pixels that a Lanczos kernel spans on each side, per unit of downsample."""
 
 
 def render(reader: TileReader, size: Size) -> Iterator[Pixels]:
-    """The level at `size` pixels, in strips. Raises BadTile at the first tile that is not whole.
+    """Yield the level at `size` pixels, in strips. At the level's own size they are its pixels.
 
-    At the level's own size the pixels are the level's, untouched. Tiles may come
-    scaled as `choose_jpeg_scale` allows for `size`. Raises BadSlide for one too wide to be held.
+    Raises BadTile at the first tile that is not whole, and BadSlide for a level too wide
+    for memory.
+
+    Args:
+        reader: its scale is 1 or what `choose_jpeg_scale` returns for `size`.
     """
     level, scale = reader.size, reader.scale
     if size == level:
@@ -52,19 +54,19 @@ def render(reader: TileReader, size: Size) -> Iterator[Pixels]:
 
 
 def _reduced(reader: TileReader, fx: int, fy: int) -> Iterator[Pixels]:
-    """The level with each `fx` × `fy` pixels area_average to one, in strips.
+    """Yield strips of the level with each `fx` × `fy` pixels averaged to one.
 
-    A row of tiles seldom ends at a whole multiple of `fy`: the rows left over
-    wait in `rest` for the next row of tiles.
+    A row of tiles seldom ends at a multiple of `fy`: `rest` keeps the rows left over for
+    the next row of tiles.
     """
     grid = reader.grid
-    _refuse_too_wide(grid, fx, fy)
+    _check_width(grid, fx, fy)
     rest: Pixels = np.empty((0, grid.size.width, 3), np.uint8)
     for row in range(grid.rows):
         height = len(rest) + grid.box(0, row).size.height
         usable = height if row == grid.rows - 1 else height // fy * fy
         later: Pixels = np.empty((height - usable, grid.size.width, 3), np.uint8)
-        # One array to paste into: to join the bands in the end would need twice the room.
+        # Pasting into one array takes half the memory of joining the bands in the end.
         strip: Pixels = np.empty((-(-usable // fy), -(-grid.size.width // fx), 3), np.uint8)
         left = 0
         for band in _bands(reader, row, rest, later, fx):
@@ -73,11 +75,11 @@ def _reduced(reader: TileReader, fx: int, fy: int) -> Iterator[Pixels]:
                 strip[:, left : left + shrunk.shape[1]] = shrunk
                 left += shrunk.shape[1]
         rest = later
-        yield from _cut(strip)
+        yield from _split(strip)
 
 
-def _refuse_too_wide(grid: Grid, fx: int, fy: int) -> None:
-    """Tells a level whose rows of tiles, reduced, would fill the memory, before it is read."""
+def _check_width(grid: Grid, fx: int, fy: int) -> None:
+    """Raise BadSlide for a level whose reduced rows of tiles would fill the memory."""
     reduced = -(-grid.size.width // fx) * -(-grid.tile.height // fy)
     waiting = 2 * (fy - 1) * grid.size.width
     if reduced + waiting > MAX_PIXELS_IN_MEMORY:
@@ -87,10 +89,10 @@ def _refuse_too_wide(grid: Grid, fx: int, fy: int) -> None:
         )
 
 
-def _cut(strip: Pixels) -> Iterator[Pixels]:
-    """The strip, in parts of at most STRIP_PIXELS if it is larger.
+def _split(strip: Pixels) -> Iterator[Pixels]:
+    """Yield the strip in parts of at most STRIP_PIXELS.
 
-    These are copies, so that who still has the last does not hold all of the strip.
+    Parts are copies, so that a reference to the last one does not keep the whole strip.
     """
     rows = max(1, STRIP_PIXELS // strip.shape[1])
     if 0 < len(strip) <= rows:
@@ -100,9 +102,9 @@ def _cut(strip: Pixels) -> Iterator[Pixels]:
 
 
 def _bands(reader: TileReader, row: int, rest: Pixels, later: Pixels, fx: int) -> Iterator[Pixels]:
-    """One row of tiles below the rows of `rest`, in chunks of whole multiples of `fx` columns.
+    """Yield one row of tiles below the rows of `rest`, in chunks of multiples of `fx` columns.
 
-    Fills `later` with the lowest rows, as many as it has.
+    The lowest rows are copied to `later`, as many as it has.
     """
     grid = reader.grid
     step = max(1, CHUNK_PIXELS // (grid.tile.width * grid.tile.height))
@@ -127,7 +129,7 @@ def _bands(reader: TileReader, row: int, rest: Pixels, later: Pixels, fx: int) -
 
 
 def _paste(reader: TileReader, column: int, row: int, band: Pixels, left: int) -> None:
-    pixels = reader.tile(column, row)
+    pixels = reader.read_tile(column, row)
     if pixels is None:
         return
     box = reader.grid.box(column, row)
@@ -140,7 +142,7 @@ def _paste(reader: TileReader, column: int, row: int, band: Pixels, left: int) -
 
 
 def _across(strips: Iterator[Pixels], span: float, width: int) -> Iterator[Pixels]:
-    """Each strip resized to `width`; `span` is how much of it, in pixels, the image covers."""
+    """Yield each strip resized to `width`. span: pixels of a strip that the image covers."""
     for strip in strips:
         image = Image.fromarray(strip)
         box = (0.0, 0.0, span, float(len(strip)))
@@ -148,7 +150,7 @@ def _across(strips: Iterator[Pixels], span: float, width: int) -> Iterator[Pixel
 
 
 def _down(strips: Iterator[Pixels], span: float, size: Size) -> Iterator[Pixels]:
-    """The strips resized to `size.height` rows; `span` is how many rows the image covers."""
+    """Yield the strips resized to `size.height` rows. span: rows that the image covers."""
     scale = span / size.height
     reach = math.ceil(LANCZOS_REACH * max(scale, 1.0)) + 1
     held: Pixels = np.empty((0, size.width, 3), np.uint8)

@@ -1,8 +1,7 @@
-"""One level of a slide written out as a small slide of its own.
+"""Write one level of a slide as a slide of its own.
 
-OpenSlide reads such a file at whole pixels, where in the slide itself a
-downsample of 4.0003 stands in between; and of a remote slide nothing but this
-level has to be there.
+OpenSlide reads such a file at whole pixels, without the slide's downsample of 4.0003.
+Of a remote slide, only this level has to be fetched.
 """
 
 from __future__ import annotations
@@ -17,72 +16,66 @@ from tcgamirror.imaging.svs import Svs, TileTable
 from tcgamirror.imaging.tiff import RandomAccess, Tag
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.geometry import Size
+from tcgamirror.system.files import PIECE
 
 _LONG8 = 16
-_PIECE = 1 << 20
-"""Bytes copied at once."""
 
 
 def write_single_level(
-    file: BinaryIO,
-    source: RandomAccess,
-    slide: Svs,
-    index: int,
-    table: TileTable,
-    size: Size | None = None,
+    file: BinaryIO, slide: Svs, index: int, table: TileTable, size: Size | None = None
 ) -> None:
-    """Write level `index` of `slide` as a BigTIFF of one directory, at the start of `file`.
+    """Write tiles of level `index` as a BigTIFF of one directory, at the start of `file`.
 
-    Tiles are copied as they are; blank ones stay blank, and bytes that several
-    tiles share stay shared. The level's tags are kept but for large ones, such
-    as a colour profile.
+    Tiles are copied unchanged. Blank tiles stay blank, and bytes shared by several tiles
+    stay shared. The level's tags are kept, except large ones such as a colour profile.
 
     Args:
-        size: pixels of the image that `table` is of, where that is a part of the level.
+        table: the tiles to write.
+        size: pixels of their image, if they are not the whole level.
     """
     order = slide.layout.order
     begin = {"<": b"II", ">": b"MM"}[order]
     file.write(begin + struct.pack(order + "HHHQ", 43, 8, 0, 0))
-    offsets = _copied(file, source, table)
-    tags = list(slide.values(index))
+    offsets = _copy_tiles(file, slide.source, table)
+    tags = list(slide.tags(index))
     if size is not None:
         tags = [tag for tag in tags if tag[0] not in (Tag.WIDTH, Tag.HEIGHT)]
         for tag, side in zip((Tag.WIDTH, Tag.HEIGHT), size, strict=True):
             tags.append((tag, _LONG8, 1, struct.pack(order + "Q", side)))
-    tags.append((Tag.TILE_OFFSETS, _LONG8, len(offsets), _packed(order, offsets)))
-    tags.append((Tag.TILE_COUNTS, _LONG8, len(offsets), _packed(order, array("Q", table.counts))))
-    place = file.tell() + -file.tell() % 8
-    file.write(b"\0" * (place - file.tell()))
-    file.write(_directory(place, order, sorted(tags)))
+    tags.append((Tag.TILE_OFFSETS, _LONG8, len(offsets), _pack(order, offsets)))
+    tags.append((Tag.TILE_COUNTS, _LONG8, len(offsets), _pack(order, array("Q", table.counts))))
+    start = file.tell() + -file.tell() % 8
+    file.write(b"\0" * (start - file.tell()))
+    file.write(_pack_directory(start, order, sorted(tags)))
     file.seek(8)
-    file.write(struct.pack(order + "Q", place))
+    file.write(struct.pack(order + "Q", start))
 
 
-def _copied(file: BinaryIO, source: RandomAccess, table: TileTable) -> array[int]:
-    """Writes the bytes of all tiles, each byte once; where the tiles lie then, 0 if blank."""
+def _copy_tiles(file: BinaryIO, source: RandomAccess, table: TileTable) -> array[int]:
+    """Write the bytes of all tiles, each byte once. Return the tiles' offsets, 0 if blank."""
     spans = list(table.runs(gap=0))
     starts = [span.start for span in spans]
-    places = []
+    copies = []
     for span in spans:
-        places.append(file.tell())
-        for start in range(span.start, span.stop, _PIECE):
-            file.write(source.read(Span(start, min(start + _PIECE, span.stop))))
+        copies.append(file.tell())
+        for start in range(span.start, span.stop, PIECE):
+            file.write(source.read(Span(start, min(start + PIECE, span.stop))))
     offsets: array[int] = array("Q")
     for start, length in zip(table.offsets, table.counts, strict=True):
         index = bisect_right(starts, start) - 1
-        offsets.append(places[index] + start - starts[index] if length else 0)
+        offsets.append(copies[index] + start - starts[index] if length else 0)
     return offsets
 
 
-def _packed(order: str, values: array[int]) -> bytes:
+def _pack(order: str, values: array[int]) -> bytes:
     if (order == "<") != (sys.byteorder == "little"):
         values.byteswap()
     return values.tobytes()
 
 
-def _directory(place: int, order: str, tags: list[tuple[int, int, int, bytes]]) -> bytes:
-    """A BigTIFF directory, the last of its chain, and its values, to lie at `place`."""
-    free = place + 8 + 20 * len(tags) + 8
+def _pack_directory(start: int, order: str, tags: list[tuple[int, int, int, bytes]]) -> bytes:
+    """Return a BigTIFF directory, the last of its chain, and its values, to lie at `start`."""
+    free = start + 8 + 20 * len(tags) + 8
     entries, values = [], []
     for tag, kind, count, data in tags:
         if len(data) > 8:

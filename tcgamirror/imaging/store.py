@@ -1,4 +1,4 @@
-"""Where images lie in a mirror, and how one gets there whole or not at all."""
+"""Write a mirror's image files, each of them whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat, Picture, Slide
 from tcgamirror.system.files import atomic_write, file_digest
 
 if TYPE_CHECKING:
-    from tcgamirror.imaging.decode import LevelReader
+    from tcgamirror.imaging.level_reader import LevelReader
 
 IMAGES = "images"
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -25,7 +25,7 @@ class Store:
         self._form = form
 
     def path(self, slide: Slide) -> str:
-        """The slide's image, relative to the mirror, with slashes."""
+        """Return the path of the slide's image, relative to the mirror, with slashes."""
         project = slide.project_id or ""
         folder = project if _PLAIN.fullmatch(project) else "unknown"
         stem = slide.file_name
@@ -33,40 +33,39 @@ class Store:
             stem = stem[: -len(SLIDE_SUFFIX)]
         return f"{IMAGES}/{folder}/{stem}{self._form.suffix}"
 
-    def put(self, slide: Slide, source: str, opened: LevelReader) -> Picture:
-        """Make the image and put it in its place in one step.
+    def write(self, slide: Slide, source: str, reader: LevelReader) -> Picture:
+        """Write the slide's image, which replaces an older one in one step.
 
-        An image tells inside how many tiles were patched. Where a tile turns out not to
-        decode while the image is made, it is made again, because that number comes first.
+        The metadata, which come first in the file, have the number of patched tiles. If a
+        tile turns out not to decode, that number was too low, and the image is written again.
 
-        Raises SlideError if a tile is not whole or the format cannot hold the
-        image, DiskFull if the disk cannot; nothing is left in its place then.
+        Raises SlideError if a tile is not whole or the format cannot hold the image, and
+        DiskFull if the disk cannot. An older image is kept then.
         """
-        # Only now: most who ask where an image lies make none.
+        # Imported late, because most commands use only `path`.
         from tcgamirror.imaging.image_writer import write_image
         from tcgamirror.imaging.resample import render
 
         path = self.path(slide)
         file = self._mirror / path
-        pyramid, rendition = opened.pyramid, opened.rendition
-        level = pyramid.levels[rendition.level]
+        pyramid, rendition = reader.pyramid, reader.rendition
         mpp = None
         if rendition.mpp_x is not None and rendition.mpp_y is not None:
             mpp = (rendition.mpp_x, rendition.mpp_y)
         with atomic_write(file) as out:
             while True:
-                patched = opened.patched()
-                facts = build_metadata(slide, source, pyramid, rendition, patched)
-                strips = render(opened.tiles, rendition.size)
-                write_image(out, self._form, rendition.size, strips, mpp, facts)
-                if opened.patched() == patched:
+                patched = reader.count_patched()
+                metadata = build_metadata(slide, source, pyramid, rendition, patched)
+                strips = render(reader.tiles, rendition.size)
+                write_image(out, self._form, rendition.size, strips, mpp, metadata)
+                if reader.count_patched() == patched:
                     break
                 out.seek(0)
                 out.truncate()
         return Picture(
             source=source,
             level=rendition.level,
-            level_downsample=level.downsample,
+            level_downsample=pyramid.levels[rendition.level].downsample,
             mpp=pyramid.mpp,
             mpp_x=rendition.mpp_x,
             mpp_y=rendition.mpp_y,

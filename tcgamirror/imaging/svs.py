@@ -1,10 +1,8 @@
-"""A slide's pyramid as its TIFF directories tell it. Nothing here decodes pixels.
+"""Read a slide's pyramid from its TIFF directories, without decoding pixels.
 
-The first directory is the base. Every further tiled directory of the same shape
-is a level, in the order of the file, unless it says that it is something else:
-labels, macros and thumbnails of some writers are tiled, too.
-
-What a slide's resolution is, and how far that can be trusted.
+The first directory is the base. Every later tiled directory of the same shape is a level,
+in the order of the file. One that NewSubfileType declares to be another image is not a
+level: some writers tile labels, macros and thumbnails too.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tcgamirror.imaging.tiff import MOST_VALUE_BYTES, Directory, Entry, RandomAccess, Tag, Tiff
+from tcgamirror.imaging.tiff import MAX_VALUE_BYTES, Directory, Entry, RandomAccess, Tag, Tiff
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadSlide
 from tcgamirror.model.geometry import Size, downsample, is_reduced
@@ -25,20 +23,20 @@ MAX_TILES = 4_000_000
 
 MAX_SIDE = 2_000_000
 
-LONGEST_NUMBER = 8
+MAX_NUMBER_BYTES = 8
 """Bytes of an offset or a count in a tile array."""
 
 MAX_TILE_SIDE = 4096
 
-OTHER_IMAGES = (1, 9)
-"""Values of NewSubfileType of thumbnails and labels, and of macros."""
+NON_LEVEL_SUBFILES = (1, 9)
+"""NewSubfileType of thumbnails and labels (1), and of macros (9)."""
 
 PLAUSIBLE_MPP = (0.05, 20.0)
-"""µm per pixel: outside of it a number is no microscope's, but a screen's or a printer's."""
+"""µm per pixel of microscopes; a value outside is that of a screen or a printer."""
 
 
 def aperio_properties(description: str) -> dict[str, str]:
-    """The `key = value` pairs of an Aperio ImageDescription; of a key given twice the last one.
+    """Return the `key = value` pairs of an Aperio ImageDescription; the last one of a key wins.
 
     >>> aperio_properties("Aperio Image Library v10|AppMag = 40|MPP = 0.2520")
     {'AppMag': '40', 'MPP': '0.2520'}
@@ -52,11 +50,11 @@ def aperio_properties(description: str) -> dict[str, str]:
 
 
 def choose_mpp(properties: Mapping[str, str], x: float | None, y: float | None, unit: int) -> Mpp:
-    """The base level's MPP, from the best place that has a plausible one.
+    """Return the base's resolution from the first of three places with a plausible one.
 
-    Aperio's MPP first, then the TIFF resolution (pixels per inch where `unit`
-    is 2, per centimetre where it is 3) if it is the same along both sides, then
-    AppMag, by the convention that 40 is 0.25 µm per pixel.
+    Aperio's MPP comes first. The TIFF resolution is next, if it is equal along both sides:
+    pixels per inch where `unit` is 2, per centimetre where it is 3. AppMag is last, by the
+    convention that 40 means 0.25 µm per pixel.
 
     >>> choose_mpp({"MPP": "0.2325", "AppMag": "20"}, None, None, 2)
     Mpp(value=0.2325, source=<MppSource.HEADER: 'header'>)
@@ -95,7 +93,7 @@ def _plausible(mpp: float | None) -> float | None:
 
 
 class Compression:
-    """Values of the compression tag seen in TCGA's slides, and that of bare pixels."""
+    """Values of TIFF's compression tag."""
 
     NONE = 1
     JPEG = 7
@@ -104,15 +102,17 @@ class Compression:
 
 
 class Photometric:
+    """Values of TIFF's photometric interpretation tag."""
+
     RGB = 2
     YCBCR = 6
 
 
 @dataclass(frozen=True, slots=True)
 class TileTable:
-    """Where a level's tiles lie, row after row; a tile of no bytes is a blank area.
+    """Offsets and byte counts of a level's tiles, row by row.
 
-    tables: the JPEG tables that the tiles share, tag 347; empty if each has its own.
+    tables: the JPEG tables that the tiles share (tag 347), empty if each has its own.
     """
 
     columns: int
@@ -121,16 +121,16 @@ class TileTable:
     tables: bytes = b""
 
     def span(self, column: int, row: int) -> Span | None:
-        """The tile's bytes; None where the slide is blank."""
+        """Return where the tile's bytes are; None for a tile without bytes."""
         index = row * self.columns + column
         if not self.counts[index]:
             return None
         return Span(self.offsets[index], self.offsets[index] + self.counts[index])
 
     def runs(self, gap: int) -> Iterator[Span]:
-        """Ascending spans of all tiles' bytes, joined where `gap` bytes or fewer lie between.
+        """Yield ascending spans of all tiles' bytes, joined across gaps of up to `gap` bytes.
 
-        As `coalesce` of each tile's span, without a list of 100,000 of them.
+        It is `coalesce` of the tiles' spans, without a list of 100,000 of them.
         """
         run: Span | None = None
         for index in sorted(range(len(self.offsets)), key=self.offsets.__getitem__):
@@ -149,50 +149,54 @@ class TileTable:
 
 @dataclass(frozen=True, slots=True)
 class TiledLevel:
-    """A level and how its tiles are stored."""
+    """A level and how its tiles are stored.
+
+    has_three_bytes: a pixel is three interleaved samples of 8 bits.
+    """
 
     level: Level
     directory: Directory
     compression: int
     photometric: int
-    plain_rgb: bool
+    has_three_bytes: bool
 
 
 @dataclass(frozen=True, slots=True)
 class SlideHeader:
-    """What the first directory alone tells: the slide's size in pixels and its resolution."""
+    """Size and resolution of a slide's base, as the first directory tells them."""
 
     size: Size
     mpp: Mpp
 
 
 def read_slide_header(source: RandomAccess) -> SlideHeader:
-    """Reads the header and the first directory, no more. Raises BadSlide."""
+    """Return what the first directory tells; read nothing after it. Raises BadSlide."""
     tiff = Tiff(source)
-    return _base(tiff, next(tiff.directories()))
+    return _slide_header(tiff, next(tiff.directories()))
 
 
 class Svs:
-    """A slide's levels; their tile arrays are read only when asked for."""
+    """A slide's levels. Their tile arrays are read at their first use."""
 
     def __init__(self, source: RandomAccess, directories: Sequence[Directory] = ()) -> None:
-        """Reads header and directories. Raises BadSlide if they are not a slide's.
+        """Read the directories. Raises BadSlide if they are not a slide's.
 
-        directories: what to take them for instead of walking the whole chain.
+        directories: those of the slide, if they were read before.
         """
-        self._source = source
+        self.source = source
+        self._tile_tables: dict[int, TileTable] = {}
         self._tiff = Tiff(source)
         self.layout = self._tiff.layout
         self._directories = directories or list(self._tiff.directories())
-        self.base = _base(self._tiff, self._directories[0])
+        self.header = _slide_header(self._tiff, self._directories[0])
         self.levels = self._tiled_levels(self._directories)
-        self.pyramid = Pyramid(tuple(tiled.level for tiled in self.levels), self.base.mpp)
+        self.pyramid = Pyramid(tuple(tiled.level for tiled in self.levels), self.header.mpp)
 
     @property
-    def descends(self) -> bool:
+    def has_descending_sizes(self) -> bool:
         """Whether no tiled image, level or not, is larger than the one before it.
 
-        OpenSlide divides by the rounded ratio of two successive ones, which must not be 0.
+        OpenSlide divides by the rounded ratio of two successive ones, which is 0 otherwise.
         """
         sizes = [
             _size(self._tiff, directory, Tag.WIDTH, Tag.HEIGHT)
@@ -205,25 +209,28 @@ class Svs:
         )
 
     def tile_table(self, index: int) -> TileTable:
-        """Return where the tiles of level `index` lie.
+        """Return where the tiles of level `index` are. Raises BadSlide for an invalid base tile.
 
-        Raises BadSlide for a tile of the base that cannot lie there; one of a coarser
-        level counts as a tile without bytes, because the base has its pixels too.
+        An invalid tile of a coarser level counts as one without bytes: the base has its pixels.
         """
+        if index not in self._tile_tables:
+            self._tile_tables[index] = self._read_tile_table(index)
+        return self._tile_tables[index]
+
+    def _read_tile_table(self, index: int) -> TileTable:
         tiled = self.levels[index]
-        grid = tiled.level.grid
         offsets, counts = self._numbers(index, Tag.TILE_OFFSETS), self.tile_counts(index)
-        most = 1024 + 8 * tiled.level.tile.width * tiled.level.tile.height
-        for place, (start, length) in enumerate(zip(offsets, counts, strict=True)):
-            outside = length and not 8 <= start <= self._source.size - length
-            if index and (outside or length > most):
-                counts[place] = 0
+        max_bytes = 1024 + 8 * tiled.level.tile.width * tiled.level.tile.height
+        for tile, (start, length) in enumerate(zip(offsets, counts, strict=True)):
+            outside = length and not 8 <= start <= self.source.size - length
+            if index and (outside or length > max_bytes):
+                counts[tile] = 0
             elif outside:
                 raise BadSlide(f"a tile lies at byte {start}, outside of the file")
-            elif length > most:
+            elif length > max_bytes:
                 raise BadSlide(f"a tile of {length} bytes is more than its pixels can need")
-        tables = self._tiff.bytes_of(tiled.directory, Tag.JPEG_TABLES)
-        return TileTable(grid.columns, offsets, counts, tables)
+        tables = self._tiff.read_bytes(tiled.directory, Tag.JPEG_TABLES)
+        return TileTable(tiled.level.grid.columns, offsets, counts, tables)
 
     def tile_counts(self, index: int) -> array[int]:
         """Return the bytes of each tile of level `index`, 0 where it has none. Raises BadSlide."""
@@ -232,13 +239,13 @@ class Svs:
     def _numbers(self, index: int, tag: int) -> array[int]:
         tiled = self.levels[index]
         grid = tiled.level.grid
-        return self._tiff.numbers(tiled.directory, tag, grid.columns * grid.rows)
+        return self._tiff.read_numbers(tiled.directory, tag, grid.columns * grid.rows)
 
     def array_spans(self, index: int) -> list[Span]:
-        """The bytes that `tile_table` reads. Raises BadSlide if they are more than it can need."""
+        """Return the bytes that `tile_table` reads. Raises BadSlide if they are too many."""
         arrays = [self._array_span(index, tag) for tag in (Tag.TILE_OFFSETS, Tag.TILE_COUNTS)]
         tables = self.levels[index].directory.entries.get(Tag.JPEG_TABLES)
-        small = tables is not None and tables.span.length <= MOST_VALUE_BYTES
+        small = tables is not None and tables.span.length <= MAX_VALUE_BYTES
         return [*arrays, tables.span] if tables is not None and small else arrays
 
     def counts_span(self, index: int) -> Span:
@@ -248,33 +255,32 @@ class Svs:
     def _array_span(self, index: int, tag: int) -> Span:
         tiled = self.levels[index]
         span = tiled.directory.entries[tag].span
-        if span.length > LONGEST_NUMBER * tiled.level.grid.columns * tiled.level.grid.rows:
+        if span.length > MAX_NUMBER_BYTES * tiled.level.grid.columns * tiled.level.grid.rows:
             raise BadSlide(f"the array at bytes {span} is too long for its level's tiles")
         return span
 
     def data_before(self, index: int) -> Span | None:
-        """The bytes between the directory before level `index`'s and its own.
+        """Return the bytes between the previous directory and that of level `index`.
 
-        There its tiles lie in a file that was written from begin to end; None
-        for the base, which has no directory before its own.
+        Sequential writers put the level's tiles there. None for the base, which is first.
         """
-        place = self._directories.index(self.levels[index].directory)
-        if not place:
+        position = self._directories.index(self.levels[index].directory)
+        if not position:
             return None
-        before = self._directories[place - 1]
+        before = self._directories[position - 1]
         stops = [entry.span.stop for entry in before.entries.values()]
         return Span(max((stop for stop in stops if stop <= before.next), default=0), before.next)
 
-    def values(self, index: int) -> Iterator[tuple[int, int, int, bytes]]:
-        """Tag, type, count and bytes of a level's tags, but for tile arrays and large ones.
+    def tags(self, index: int) -> Iterator[tuple[int, int, int, bytes]]:
+        """Yield tag, type, count and bytes of a level's tags, without tile arrays and large ones.
 
-        The description is the base's, which alone says whose slide it is.
+        The description is the base's, the only one that names the vendor.
         """
         for tag, entry in self._small_entries(index):
             yield tag, entry.type, entry.count, self._tiff.read(entry.span)
 
-    def value_spans(self, index: int) -> list[Span]:
-        """Return the bytes that `values` reads."""
+    def tag_spans(self, index: int) -> list[Span]:
+        """Return the bytes that `tags` reads."""
         return [entry.span for _, entry in self._small_entries(index)]
 
     def _small_entries(self, index: int) -> Iterator[tuple[int, Entry]]:
@@ -282,10 +288,10 @@ class Svs:
             **self.levels[index].directory.entries,
             Tag.DESCRIPTION: self.levels[0].directory.entries.get(Tag.DESCRIPTION),
         }
-        left_out = (Tag.TILE_OFFSETS, Tag.TILE_COUNTS, Tag.ICC_PROFILE, Tag.SUB_DIRECTORIES)
+        excluded = (Tag.TILE_OFFSETS, Tag.TILE_COUNTS, Tag.ICC_PROFILE, Tag.SUB_DIRECTORIES)
         for tag, entry in entries.items():
-            small = entry is not None and entry.span.length <= MOST_VALUE_BYTES
-            if entry is not None and small and tag not in left_out:
+            small = entry is not None and entry.span.length <= MAX_VALUE_BYTES
+            if entry is not None and small and tag not in excluded:
                 yield tag, entry
 
     def _tiled_levels(self, directories: Sequence[Directory]) -> tuple[TiledLevel, ...]:
@@ -299,31 +305,31 @@ class Svs:
         """Return whether a directory after the base is another level of it."""
         return (
             _is_tiled(directory)
-            and self._tiff.number(directory, Tag.SUBFILE, 0) not in OTHER_IMAGES
-            and is_reduced(self.base.size, _size(self._tiff, directory, Tag.WIDTH, Tag.HEIGHT))
+            and self._tiff.read_number(directory, Tag.SUBFILE, 0) not in NON_LEVEL_SUBFILES
+            and is_reduced(self.header.size, _size(self._tiff, directory, Tag.WIDTH, Tag.HEIGHT))
         )
 
     def _tiled_level(self, directory: Directory) -> TiledLevel:
         size = _size(self._tiff, directory, Tag.WIDTH, Tag.HEIGHT)
         tile = _size(self._tiff, directory, Tag.TILE_WIDTH, Tag.TILE_HEIGHT)
-        level = Level(size, tile, downsample(self.base.size, size))
+        level = Level(size, tile, downsample(self.header.size, size))
         if size.longer > MAX_SIDE or tile.longer > MAX_TILE_SIDE:
-            raise BadSlide(f"a level of {size} pixels in tiles of {tile} cannot be")
+            raise BadSlide(f"invalid level of {size} pixels in tiles of {tile}")
         if level.grid.columns * level.grid.rows > MAX_TILES:
             raise BadSlide(f"a level has {level.grid.columns * level.grid.rows} tiles")
         bits = directory.entries.get(Tag.BITS)
-        plain = (
-            self._tiff.number(directory, Tag.SAMPLES, 1) == 3
-            and self._tiff.number(directory, Tag.PLANAR, 1) == 1
+        has_three_bytes = (
+            self._tiff.read_number(directory, Tag.SAMPLES, 1) == 3
+            and self._tiff.read_number(directory, Tag.PLANAR, 1) == 1
             and bits is not None
-            and self._tiff.number(directory, Tag.BITS) == 8
+            and self._tiff.read_number(directory, Tag.BITS) == 8
         )
         return TiledLevel(
             level=level,
             directory=directory,
-            compression=self._tiff.number(directory, Tag.COMPRESSION, 1),
-            photometric=self._tiff.number(directory, Tag.PHOTOMETRIC, 0),
-            plain_rgb=plain,
+            compression=self._tiff.read_number(directory, Tag.COMPRESSION, 1),
+            photometric=self._tiff.read_number(directory, Tag.PHOTOMETRIC, 0),
+            has_three_bytes=has_three_bytes,
         )
 
 
@@ -331,19 +337,19 @@ def _is_tiled(directory: Directory) -> bool:
     return {Tag.TILE_WIDTH, Tag.TILE_OFFSETS, Tag.TILE_COUNTS} <= directory.entries.keys()
 
 
-def _base(tiff: Tiff, directory: Directory) -> SlideHeader:
-    text = tiff.bytes_of(directory, Tag.DESCRIPTION).split(b"\0")[0].decode("utf-8", "replace")
+def _slide_header(tiff: Tiff, directory: Directory) -> SlideHeader:
+    text = tiff.read_bytes(directory, Tag.DESCRIPTION).split(b"\0")[0].decode("utf-8", "replace")
     mpp = choose_mpp(
         aperio_properties(text),
-        tiff.rational(directory, Tag.X_RESOLUTION),
-        tiff.rational(directory, Tag.Y_RESOLUTION),
-        tiff.number(directory, Tag.RESOLUTION_UNIT, 2),
+        tiff.read_rational(directory, Tag.X_RESOLUTION),
+        tiff.read_rational(directory, Tag.Y_RESOLUTION),
+        tiff.read_number(directory, Tag.RESOLUTION_UNIT, 2),
     )
     return SlideHeader(_size(tiff, directory, Tag.WIDTH, Tag.HEIGHT), mpp)
 
 
 def _size(tiff: Tiff, directory: Directory, width: int, height: int) -> Size:
-    size = Size(tiff.number(directory, width), tiff.number(directory, height))
+    size = Size(tiff.read_number(directory, width), tiff.read_number(directory, height))
     if min(size) < 1:
-        raise BadSlide(f"a level or tile of {size} pixels cannot be")
+        raise BadSlide(f"invalid level or tile of {size} pixels")
     return size

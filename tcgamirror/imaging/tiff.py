@@ -1,7 +1,7 @@
-"""The directories of a TIFF file, read from any bytes: a file's or a server's.
+"""Read the directories of a TIFF file, local or remote.
 
-What is read is little and bounded, whatever the bytes say. Sources: TIFF 6.0
-and the BigTIFF extension.
+Every read is small and bounded, whatever the bytes say. Sources: TIFF 6.0 and the
+BigTIFF extension.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadSlide, SlideError
 
 MAX_DIRECTORIES = 64
-MOST_ENTRIES = 512
-MOST_VALUE_BYTES = 1 << 17
+MAX_ENTRIES = 512
+MAX_VALUE_BYTES = 1 << 17
+"""Bytes of one tag's values, tile arrays excepted."""
 
 
 class Tag:
-    """The numbers of the TIFF tags that are read."""
+    """Numbers of TIFF tags."""
 
     SUBFILE = 254
     WIDTH = 256
@@ -48,21 +49,21 @@ class Tag:
 
 
 class RandomAccess(Protocol):
-    """Bytes that can be read at any place: a file, or a remote slide's parts."""
+    """Bytes that can be read at any offset: of a file, or of a remote slide."""
 
     @property
     def size(self) -> int:
-        """Bytes in all."""
+        """Total bytes."""
         ...
 
     def read(self, span: Span) -> bytes:
-        """Exactly the bytes of `span`, which lies within `size`."""
+        """Return exactly the bytes of `span`, which lies within `size`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the file writes numbers: `order` is "<" or ">"; `big` is BigTIFF."""
+    """How a file encodes numbers. order: "<" or ">". big: BigTIFF."""
 
     order: str
     big: bool
@@ -81,13 +82,13 @@ class Layout:
 
 _TYPE_CODES = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "s", 8: "h", 9: "i", 10: "ii"}
 _TYPE_CODES |= {11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
-_FIRST_ENTRIES = ((254, 4), (256, 3), (256, 4))
-"""Tag and type of what directories begin with: NewSubfileType or ImageWidth."""
+_FIRST_ENTRIES = ((Tag.SUBFILE, 4), (Tag.WIDTH, 3), (Tag.WIDTH, 4))
+"""Tag and type of the entries that directories begin with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One tag of a directory: its type, how many values, and the bytes they lie in."""
+    """One tag of a directory. count: values. span: the bytes that hold them."""
 
     type: int
     count: int
@@ -96,22 +97,22 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """One TIFF directory. next: where the next one begins, 0 at the end of the chain."""
+    """One TIFF directory. next: offset of the next one, 0 at the end of the chain."""
 
     entries: Mapping[int, Entry]
     next: int
 
 
 class Tiff:
-    """Directories and their values. Raises BadSlide where the bytes are no TIFF's."""
+    """The directories of a TIFF file and their values. Raises BadSlide for invalid bytes."""
 
     def __init__(self, source: RandomAccess) -> None:
-        """Reads the header."""
+        """Read the header."""
         self._source = source
         self.layout, self._first = self._header()
 
     def directories(self) -> Iterator[Directory]:
-        """The chain from the header on, each read when it is asked for."""
+        """Yield the chain of directories; each is read when the iterator reaches it."""
         seen: set[int] = set()
         offset = self._first
         while offset or not seen:
@@ -124,22 +125,23 @@ class Tiff:
             yield directory
             offset = directory.next
 
-    def last_in(self, tail: Span) -> Directory | None:
-        """The directory in `tail` that seems to end the chain, to be believed only if it does.
+    def guess_last_directory(self, tail: Span) -> Directory | None:
+        """Return the directory in `tail` that seems to end the chain.
 
-        The chain alone tells where directories begin; this one is known by its looks.
+        Only the chain tells for sure where directories begin. This one is recognized by
+        its first bytes, and must be confirmed by the chain.
         """
         data = self.read(tail)
         head = 8 if self.layout.big else 2
         for tag, kind in _FIRST_ENTRIES:
-            looks = struct.pack(self.layout.order + "HH", tag, kind)
-            place = data.find(looks, head)
-            while place >= 0:
+            begin = struct.pack(self.layout.order + "HH", tag, kind)
+            offset = data.find(begin, head)
+            while offset >= 0:
                 with suppress(SlideError):
-                    directory = self._directory(tail.start + place - head)
+                    directory = self._directory(tail.start + offset - head)
                     if not directory.next:
                         return directory
-                place = data.find(looks, place + 1)
+                offset = data.find(begin, offset + 1)
         return None
 
     def read(self, span: Span) -> bytes:
@@ -147,15 +149,15 @@ class Tiff:
             raise BadSlide(f"bytes {span} are outside of the file ({self._source.size} bytes)")
         return self._source.read(span)
 
-    def bytes_of(self, directory: Directory, tag: int) -> bytes:
+    def read_bytes(self, directory: Directory, tag: int) -> bytes:
         entry = directory.entries.get(tag)
         if entry is None:
             return b""
-        if entry.span.length > MOST_VALUE_BYTES:
+        if entry.span.length > MAX_VALUE_BYTES:
             raise BadSlide(f"its tag {tag} has {entry.span.length} bytes")
         return self.read(entry.span)
 
-    def number(self, directory: Directory, tag: int, default: int | None = None) -> int:
+    def read_number(self, directory: Directory, tag: int, default: int | None = None) -> int:
         entry = directory.entries.get(tag)
         if entry is None or not entry.count or _TYPE_CODES[entry.type] not in "BHIQ":
             if default is None:
@@ -165,7 +167,7 @@ class Tiff:
         first = Span(entry.span.start, entry.span.start + struct.calcsize("=" + code))
         return self.layout.unpack(code, self.read(first))[0]
 
-    def numbers(self, directory: Directory, tag: int, count: int) -> array[int]:
+    def read_numbers(self, directory: Directory, tag: int, count: int) -> array[int]:
         entry = directory.entries[tag]
         code = _TYPE_CODES[entry.type]
         if entry.count != count or code not in "HIQ":
@@ -175,7 +177,7 @@ class Tiff:
             values.byteswap()
         return values
 
-    def rational(self, directory: Directory, tag: int) -> float | None:
+    def read_rational(self, directory: Directory, tag: int) -> float | None:
         entry = directory.entries.get(tag)
         if entry is None or entry.type != 5 or entry.count != 1:
             return None
@@ -184,7 +186,7 @@ class Tiff:
 
     def _header(self) -> tuple[Layout, int]:
         if self._source.size < 16:
-            raise BadSlide(f"a file of {self._source.size} bytes is no slide")
+            raise BadSlide(f"a file of {self._source.size} bytes is not a slide")
         head = self._source.read(Span(0, 16))
         order = {b"II": "<", b"MM": ">"}.get(head[:2])
         if order is None:
@@ -200,20 +202,21 @@ class Tiff:
         layout = self.layout
         head = 8 if layout.big else 2
         (count,) = layout.unpack("Q" if layout.big else "H", self.read(Span(offset, offset + head)))
-        if not 0 < count <= MOST_ENTRIES:
+        if not 0 < count <= MAX_ENTRIES:
             raise BadSlide(f"the directory at byte {offset} has {count} entries")
         start = offset + head
         pointer = start + count * layout.entry_bytes
         data = self.read(Span(start, pointer + (8 if layout.big else 4)))
         entries: dict[int, Entry] = {}
-        for place in range(0, count * layout.entry_bytes, layout.entry_bytes):
-            tag, entry = self._entry(data[place : place + layout.entry_bytes], start + place)
+        for at in range(0, count * layout.entry_bytes, layout.entry_bytes):
+            tag, entry = self._entry(data[at : at + layout.entry_bytes], start + at)
             if entry is not None:
                 entries.setdefault(tag, entry)
-        (following,) = layout.unpack(layout.offset_code, data[count * layout.entry_bytes :])
-        return Directory(entries, following)
+        (next_,) = layout.unpack(layout.offset_code, data[count * layout.entry_bytes :])
+        return Directory(entries, next_)
 
-    def _entry(self, data: bytes, place: int) -> tuple[int, Entry | None]:
+    def _entry(self, data: bytes, offset: int) -> tuple[int, Entry | None]:
+        """Return tag and entry of `data`, which lies at `offset`; no entry of an unknown type."""
         code = self.layout.offset_code
         tag, kind = self.layout.unpack("HH", data[:4])
         inline = 4 + struct.calcsize("=" + code)
@@ -222,6 +225,6 @@ class Tiff:
             return tag, None
         length = count * struct.calcsize("=" + _TYPE_CODES[kind])
         if length <= len(data) - inline:
-            return tag, Entry(kind, count, Span(place + inline, place + inline + length))
+            return tag, Entry(kind, count, Span(offset + inline, offset + inline + length))
         (start,) = self.layout.unpack(code, data[inline:])
         return tag, Entry(kind, count, Span(start, start + length))

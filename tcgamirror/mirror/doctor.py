@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 from tcgamirror import __version__
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.imaging.deepzoom import DeepZoom, decoded
+from tcgamirror.imaging.deepzoom import DeepZoom, decode_tile
 from tcgamirror.mirror.directory import CATALOGUE, WORK, Mirror
 from tcgamirror.mirror.probes import probes
 from tcgamirror.mirror.settings import Settings
@@ -371,12 +371,12 @@ class Servers:
     def _tiles(self) -> Finding:
         slide, address = self._chosen(), self._settings.tiles
         told = self._client.json(f"{address}/metadata/{slide.file_id}", limit=PART)
-        zoom = DeepZoom.of(told)
-        level = zoom.finest_single
+        zoom = DeepZoom.from_metadata(told)
+        level = zoom.finest_one_tile_dz_level
         url = f"{address}/{slide.file_id}?level={level}&x=0&y=0"
         data = fetch_tile(self._client, url, PART * 8)
         grid = zoom.grid(level)
-        rows, columns = decoded(data, zoom.served_box(grid, 0, 0), grid.box(0, 0)).shape[:2]
+        rows, columns = decode_tile(data, zoom.served_box(grid, 0, 0), grid.box(0, 0)).shape[:2]
         form = "PNG" if data.startswith(b"\x89PNG") else "JPEG"
         found = f"{form} of {zoom.tile} pixels and an overlap of {zoom.overlap}"
         return Finding(

@@ -70,8 +70,8 @@ class Ladder:
             failure: NetworkError | SlideError | None = None
             with self._metered() as meter:
                 try:
-                    with source.open(slide, self._target, meter) as opened, self._renders:
-                        picture = self._store.put(slide, source.name, opened)
+                    with source.open(slide, self._target, meter) as reader, self._renders:
+                        picture = self._store.write(slide, source.name, reader)
                 except (NetworkError, SlideError) as error:
                     failure, picture = error, None
             attempts.append(

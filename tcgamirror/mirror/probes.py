@@ -60,11 +60,11 @@ def _tiles(address: str, client: HttpClient, slide: Slide) -> Iterator[str]:
     yield from _answer(client, "tiles, metadata", url, {}, text=True)
     level, columns, rows = _TILES_WITHOUT_METADATA, 1 << 20, 1 << 20
     try:
-        zoom = DeepZoom.of(client.json(url, limit=PART))
+        zoom = DeepZoom.from_metadata(client.json(url, limit=PART))
     except NetworkError as error:
         yield f"  {printable(str(error))}"
     else:
-        level = zoom.finest_single
+        level = zoom.finest_one_tile_dz_level
         columns, rows = zoom.grid(level).columns, zoom.grid(level).rows
     for what, x, y in (("inside the grid", 0, 0), ("outside the grid", columns, rows)):
         query = f"level={level}&x={x}&y={y}"

@@ -63,7 +63,7 @@ class Images:
         file = Tree(self._root).open(path, linked_folders=True)
         with io.BufferedReader(file) as opened:
             header = read_header(opened, self._form)
-            told = parse_metadata(header.facts)
+            told = parse_metadata(header.metadata)
             if self._store.path(told.slide) != path:
                 raise Damaged("its facts are those of an image that would lie elsewhere")
             if not fits(self._target, told, header.size):
@@ -133,7 +133,7 @@ class LeftOver:
             return None
         if (then.file_name, then.file_id, then.md5) != (slide.file_name, slide.file_id, slide.md5):
             return None
-        self._work.forget(slide.file_id)
+        self._work.remove_slide(slide.file_id)
         seconds = time.monotonic() - clock
         return Outcome(
             slide, (Attempt(found.picture.source, started, seconds, 0, 0),), found.picture

@@ -162,7 +162,7 @@ class Run:
         tally = OutcomeCounts()
         origins = Origins(self.settings.api, self.settings.bucket)
         work = Workspace(self._mirror.root / WORK, self.settings.work_limit, self._shutdown.stop)
-        work.tidy(self._catalogue.queue.unfinished(work.names()))
+        work.remove_finished(self._catalogue.queue.unfinished(work.names()))
         ladder = build_ladder(self._mirror, self._client, origins, work)
         beyond = 0
         if wishes.limit is not None:

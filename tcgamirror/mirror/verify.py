@@ -25,7 +25,7 @@ from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import DoneImage
-from tcgamirror.imaging.image_reader import read_size
+from tcgamirror.imaging.image_reader import read_header
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.mirror.directory import Mirror
 from tcgamirror.mirror.orphans import Orphan, find_orphans
@@ -256,7 +256,7 @@ class ImageChecker:
         if (size, digest) != (image.bytes, image.sha256):
             return self._describe(file, size, image)
         try:
-            pixels = read_size(file, self._form)
+            pixels = read_header(file, self._form).size
             if pixels != image.size:
                 return f"{pixels} pixels, recorded as {image.size}"
             if self._options.decode:
@@ -278,7 +278,7 @@ class ImageChecker:
     def _describe(self, file: io.FileIO, size: int, image: DoneImage) -> str:
         """Return why the digest of a file differs, as far as the file tells."""
         try:
-            pixels = read_size(file, self._form)
+            pixels = read_header(file, self._form).size
             self._decode(file)
         except Damaged as error:
             return f"{_size_fault(size, image) or 'changed bytes'}: {error}"

@@ -1,8 +1,8 @@
-"""The GDC's answers to model objects. All HTTP is the client's.
+"""Read slides and data releases from the GDC API; the client does the HTTP.
 
-Source: the GDC API's endpoints `/status`, `/files` and `/files/versions`.
-Nothing in an answer is taken on trust: every nested part may be missing or of
-another type, and what would be unsafe in a path or a URL is refused.
+Source: the endpoints `/status`, `/files` and `/files/versions`. Answers are not trusted:
+any nested part may be missing or of another type, and a value that would be unsafe in a
+path or a URL is refused.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from tcgamirror.model.slide import SLIDE_SUFFIX, Barcode, Kind, Listing, Slide
 from tcgamirror.model.text import place
 
 PAGE_SIZE = 1000
-"""Hits asked for at once: much larger pages time out."""
+"""Hits of one request; much larger pages time out."""
 
-MOST_HITS = 10_000_000
-"""A listing said to be longer than this is no listing of slides: TCGA has 30,000."""
+MAX_HITS = 10_000_000
+"""Hits of a plausible listing; TCGA has 30,000 slides."""
 
-VERSIONS_AT_ONCE = 500
-"""file_ids asked about in one call."""
+VERSIONS_PER_REQUEST = 500
+"""file_ids of one request to `/files/versions`."""
 
 _FIELDS = (
     "file_id",
@@ -47,42 +47,42 @@ _FIELDS = (
     "cases.samples.portions.slides.section_location",
 )
 _KINDS = (("Diagnostic Slide", Kind.DIAGNOSTIC), ("Tissue Slide", Kind.TISSUE))
-_STATUS_LIMIT = 1 << 20
-_PAGE_LIMIT = 1 << 20
-_HIT_LIMIT = 1 << 14
+_STATUS_BYTES = 1 << 20
+_PAGE_BYTES = 1 << 20
+_HIT_BYTES = 1 << 14
 
 Part = Mapping[str, object]
-Taken = TypeVar("Taken")
+Result = TypeVar("Result")
 
 
 class JsonClient(Protocol):
-    """What is needed of a client."""
+    """The part of the client that reading the GDC takes."""
 
     def json(self, url: str, *, payload: Mapping[str, object] | None = None, limit: int) -> object:
-        """The parsed body of a GET, or of a POST where there is a payload.
+        """Return the parsed body of a GET, or of a POST if there is a payload.
 
-        limit: most bytes of body. Raises NetworkError.
+        limit: bytes of the body. Raises NetworkError.
         """
         ...
 
 
-class _Moved(Exception):
-    """The listing became another one between two pages."""
+class _ListingChanged(Exception):
+    """The number of hits changed between two pages."""
 
 
 def read_release(client: JsonClient, api: str) -> str:
-    """The data release in the GDC's words, as `Data Release 45.0 - December 04, 2025`.
+    """Return the data release, such as `Data Release 45.0 - December 04, 2025`.
 
-    Older servers name none: then `API` and their tag. Raises WrongContent for
-    an answer that is not the GDC's.
+    Older servers have none: for them it is `API` and their tag. Raises WrongContent for an
+    answer that is not the GDC's.
     """
     url = f"{api}/status"
-    answer = _part(client.json(url, limit=_STATUS_LIMIT))
+    answer = _part(client.json(url, limit=_STATUS_BYTES))
     if "data_release" in answer or "status" in answer:
-        named = fields.text(answer.get("data_release"))
+        release = fields.text(answer.get("data_release"))
         tag = fields.text(answer.get("tag"))
-        if named is not None:
-            return named
+        if release is not None:
+            return release
         if tag is not None:
             return f"API {tag}"
     raise WrongContent(
@@ -96,56 +96,58 @@ def read_listing(
     page_size: int = PAGE_SIZE,
     on_page: Callable[[int, int], None] | None = None,
 ) -> Listing:
-    """Every open TCGA slide of the present data release, all of them held in memory.
+    """Return all open TCGA slides of the current data release, held in memory.
 
-    on_page: told the hits so far and in all after each page. Raises
-    WrongContent for pages that do not add up and for hits that cannot be taken.
+    Raises WrongContent for an invalid hit and for pages that do not add up.
+
+    Args:
+        on_page: called after each page with the hits so far and the total.
     """
-    named = read_release(client, api)
-    return Listing(named, stream_slides(client, api, tuple, page_size, on_page))
+    release = read_release(client, api)
+    return Listing(release, stream_slides(client, api, tuple, page_size, on_page))
 
 
 def stream_slides(
     client: JsonClient,
     api: str,
-    take: Callable[[Iterator[Slide]], Taken],
+    consume: Callable[[Iterator[Slide]], Result],
     page_size: int = PAGE_SIZE,
     on_page: Callable[[int, int], None] | None = None,
-) -> Taken:
-    """What `take` makes of every open TCGA slide, by file_id.
+) -> Result:
+    """Return what `consume` returns for an iterator of all open TCGA slides, by file_id.
 
-    It is given them as they come, and all of them again if the listing became
-    another one meanwhile. Raises WrongContent as `listing` does, out of `take`.
+    If the listing changes meanwhile, `consume` is called once more from the start. The
+    iterator raises WrongContent as `read_listing` does.
     """
     try:
-        return take(_slides(client, api, page_size, on_page))
-    except _Moved:
+        return consume(_slides(client, api, page_size, on_page))
+    except _ListingChanged:
         try:
-            return take(_slides(client, api, page_size, on_page))
-        except _Moved as moved:
+            return consume(_slides(client, api, page_size, on_page))
+        except _ListingChanged as change:
             raise WrongContent(
-                f"the listing of {place(api)}/files changed twice while it was read ({moved}); "
+                f"the listing of {place(api)}/files changed twice while it was read ({change}); "
                 "try again later"
             ) from None
 
 
 def read_first_slides(client: JsonClient, api: str, count: int) -> tuple[list[Slide], int]:
-    """The first open TCGA slides by file_id, and how many there are in all."""
+    """Return the first open TCGA slides by file_id, and the number of all."""
     url = f"{api}/files"
     hits, total = next(_pages(client, url, count))
-    named = [(fields.file_id(hit.get("file_id")), hit) for hit in hits]
-    slides = [_slide(url, file_id, hit) for file_id, hit in named if file_id is not None]
+    by_id = [(fields.file_id(hit.get("file_id")), hit) for hit in hits]
+    slides = [_slide(url, file_id, hit) for file_id, hit in by_id if file_id is not None]
     return [slide for slide in slides if slide is not None], total
 
 
 def read_latest_versions(client: JsonClient, api: str, file_ids: Sequence[str]) -> dict[str, str]:
-    """The newest file_id of each file_id the GDC knows, itself if nothing is newer."""
+    """Return the newest file_id of each file_id that the GDC knows, often the same one."""
     url = f"{api}/files/versions"
     latest: dict[str, str] = {}
-    for start in range(0, len(file_ids), VERSIONS_AT_ONCE):
-        asked = list(file_ids[start : start + VERSIONS_AT_ONCE])
-        limit = _PAGE_LIMIT + len(asked) * _HIT_LIMIT
-        answer = client.json(url, payload={"ids": asked}, limit=limit)
+    for start in range(0, len(file_ids), VERSIONS_PER_REQUEST):
+        batch = list(file_ids[start : start + VERSIONS_PER_REQUEST])
+        limit = _PAGE_BYTES + len(batch) * _HIT_BYTES
+        answer = client.json(url, payload={"ids": batch}, limit=limit)
         if not isinstance(answer, list):
             raise WrongContent(f"{place(url)} answered something other than a list of versions")
         for row in map(_part, answer):
@@ -159,7 +161,7 @@ def _slides(
     client: JsonClient, api: str, page_size: int, on_page: Callable[[int, int], None] | None
 ) -> Iterator[Slide]:
     url = f"{api}/files"
-    none = True
+    found_slide = False
     seen: set[str] = set()
     for hits, total in _pages(client, url, page_size):
         for hit in hits:
@@ -171,53 +173,53 @@ def _slides(
             seen.add(file_id)
             slide = _slide(url, file_id, hit)
             if slide is not None:
-                none = False
+                found_slide = True
                 yield slide
         if on_page is not None:
             on_page(len(seen), total)
-    if none:
+    if not found_slide:
         raise WrongContent(f"{place(url)} lists no TCGA slide at all")
 
 
 def _pages(client: JsonClient, url: str, page_size: int) -> Iterator[tuple[list[Part], int]]:
-    """Hits of one page after another and their number in all, until there are as many."""
+    """Yield the hits of each page with the total, until all hits were read."""
     first_total: int | None = None
     seen = 0
     while first_total is None or seen < first_total:
         request = _request(page_size, seen)
-        answer = client.json(url, payload=request, limit=_PAGE_LIMIT + page_size * _HIT_LIMIT)
+        answer = client.json(url, payload=request, limit=_PAGE_BYTES + page_size * _HIT_BYTES)
         hits, total = _page(url, answer)
         if first_total is None:
             first_total = total
         elif total != first_total:
-            raise _Moved(f"from {first_total} files to {total}")
+            raise _ListingChanged(f"from {first_total} files to {total}")
         seen += len(hits)
         if seen > total:
-            raise WrongContent(f"{place(url)} lists more files than the {total} it speaks of")
+            raise WrongContent(f"{place(url)} lists more files than its total of {total}")
         if not hits and seen < total:
-            raise WrongContent(f"{place(url)} lists {seen} files, but speaks of {total}")
+            raise WrongContent(f"{place(url)} lists {seen} files, but has a total of {total}")
         yield hits, total
 
 
 def count_files(client: JsonClient, api: str) -> Iterator[tuple[str, int]]:
-    """Yield what is counted and how many of it the GDC lists, one request each."""
+    """Yield what is counted and how many the GDC lists, one request for each."""
     url = f"{api}/files"
-    asked: list[tuple[str, dict[str, list[str]]]] = [("listed", {})]
+    queries: list[tuple[str, dict[str, list[str]]]] = [("listed", {})]
     for words, _ in _KINDS:
         for access in ("open", "controlled"):
-            wanted = {"experimental_strategy": [words], "access": [access]}
-            asked.append((f"{words}, {access}", wanted))
+            changes = {"experimental_strategy": [words], "access": [access]}
+            queries.append((f"{words}, {access}", changes))
     anything: dict[str, list[str]] = {"experimental_strategy": [], "access": []}
-    asked.append(("Slide Image, of any strategy and access", anything))
-    for what, changes in asked:
-        answer = client.json(url, payload=_request(1, 0, changes), limit=_PAGE_LIMIT)
+    queries.append(("Slide Image, of any strategy and access", anything))
+    for what, changes in queries:
+        answer = client.json(url, payload=_request(1, 0, changes), limit=_PAGE_BYTES)
         yield what, _page(url, answer)[1]
 
 
 def _request(
     page_size: int, start: int, changes: Mapping[str, list[str]] = MappingProxyType({})
 ) -> dict[str, object]:
-    """changes: other values of fields than usual; none for any."""
+    """Return the body of a request. changes: values of filters, none for any value."""
     usual: dict[str, list[str]] = {
         "cases.project.program.name": ["TCGA"],
         "data_type": ["Slide Image"],
@@ -247,8 +249,8 @@ def _page(url: str, answer: object) -> tuple[list[Part], int]:
     hits, total = data.get("hits"), _part(data.get("pagination")).get("total")
     if not isinstance(hits, list) or not all(isinstance(hit, dict) for hit in hits):
         raise WrongContent(f"{place(url)} did not answer as the GDC does, with a list of hits")
-    if isinstance(total, bool) or not isinstance(total, int) or not 0 <= total <= MOST_HITS:
-        raise WrongContent(f"{place(url)} speaks of {total!r:.40} files, which cannot be")
+    if isinstance(total, bool) or not isinstance(total, int) or not 0 <= total <= MAX_HITS:
+        raise WrongContent(f"{place(url)} has an invalid total of {total!r:.40} files")
     return hits, total
 
 
@@ -262,9 +264,9 @@ def _slide(url: str, file_id: str, hit: Part) -> Slide | None:
     if not file_name.lower().endswith(SLIDE_SUFFIX):
         return None
     barcode = Barcode.of(file_name)
-    case = _owning(_parts(hit.get("cases")), barcode.case if barcode else None)
+    case = _owner(_parts(hit.get("cases")), barcode.case if barcode else None)
     samples = _parts(case.get("samples"))
-    sample = _owning(samples, barcode.slide if barcode else None)
+    sample = _owner(samples, barcode.slide if barcode else None)
     version = hit.get("version")
     kind = dict(_KINDS).get(str(hit.get("experimental_strategy")))
     sample_type = fields.text(sample.get("sample_type"))
@@ -287,8 +289,8 @@ def _slide(url: str, file_id: str, hit: Part) -> Slide | None:
     )
 
 
-def _owning(parts: Sequence[Part], barcode: str | None) -> Part:
-    """The case or sample whose barcode the slide's begins with, or which holds the slide."""
+def _owner(parts: Sequence[Part], barcode: str | None) -> Part:
+    """Return the case or sample that the slide's barcode begins with, or that holds the slide."""
     for part in parts:
         name = part.get("submitter_id")
         if barcode is not None and (
@@ -300,7 +302,7 @@ def _owning(parts: Sequence[Part], barcode: str | None) -> Part:
 
 
 def _slide_names(sample: Part) -> list[str]:
-    """Barcodes of a sample's slides, which hang off its portions or off the sample itself."""
+    """Return the barcodes of a sample's slides, which are in its portions or in the sample."""
     holders = [sample, *_parts(sample.get("portions"))]
     slides = [slide for holder in holders for slide in _parts(holder.get("slides"))]
     names = [fields.text(slide.get("submitter_id")) for slide in slides]

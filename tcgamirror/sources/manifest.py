@@ -1,9 +1,9 @@
-"""Read the slides of a manifest, for mirrors that follow a fixed list.
+"""Read the slides of a manifest, for mirrors of a fixed list.
 
 A manifest is any table with a column for the file_id and one for the file name:
 `/files` with `return_type=manifest` (`id filename md5 size state`), the
-`MANIFEST.txt` of a GDC archive, a GDC sample sheet, or a table of one's own.
-Only rows that leave it open which file is meant are refused.
+`MANIFEST.txt` of a GDC archive, a GDC sample sheet, or any table like them.
+A row is refused only if it is ambiguous which file is meant.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from tcgamirror.model import fields
 from tcgamirror.model.errors import BadManifest
 from tcgamirror.model.slide import SLIDE_SUFFIX, Barcode, Listing, Slide
 
-MOST_FILE_BYTES = 500_000_000
-"""Of the file, and of what it unpacks to."""
-MOST_LINES = 3_000_000
-"""Three times what the GDC holds in all."""
-MOST_LINE_CHARACTERS = 100_000
+MAX_FILE_BYTES = 500_000_000
+"""Bytes of the file, and of its uncompressed text."""
+MAX_LINES = 3_000_000
+"""Three times the files that the GDC has."""
+MAX_LINE_CHARACTERS = 100_000
 
 _NAMES_SHOWN = 5
 _GZIP = b"\x1f\x8b"
@@ -42,16 +42,16 @@ _COLUMNS = {
     "size": ("size", "filesize"),
     "state": ("state",),
 }
-"""Names of columns in small letters without `_`, `-` and blanks; the first that is there counts."""
+"""Names of columns in lower case without `_`, `-` and blanks; the first one found counts."""
 _EXPECTED = "expected a table with columns such as id, filename, md5, size and state"
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--", "'--"})
-"""How programs write that a cell has no value, in small letters."""
+"""Cells without a value as programs write them, in lower case."""
 _SIZE = re.compile(r"([0-9]{1,15})(?:\.0*)?", re.ASCII)
 _TYPE = re.compile(r"(?:\.[A-Za-z0-9]{1,8})?\.gz\Z|\.[A-Za-z][A-Za-z0-9]{0,8}\Z", re.I)
 
 
 class _Row(NamedTuple):
-    """The cells that matter of one row, stripped; empty if they have no value."""
+    """The relevant cells of one row, stripped, empty if they have no value."""
 
     number: int
     file_id: str
@@ -72,8 +72,8 @@ def release_name(path: Path) -> str:
 
 
 def read_identity(path: Path) -> str:
-    """Return what tells a manifest from every other one. Raises BadManifest."""
-    with _opened(path) as file:
+    """Return a manifest's name and SHA-256. Raises BadManifest."""
+    with _open(path) as file:
         return f"{release_name(path)} {hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
@@ -87,40 +87,40 @@ def read_slides(path: Path, others: Counter[str] | None = None) -> Iterator[Slid
         BadManifest: names the file and the line. Slides of earlier lines have been
             yielded by then.
     """
-    # Numbers take a third of the memory of what they stand for, and lines are not kept:
-    # of what seems to be there twice, the file is read again.
+    # Hashes take a third of the memory of text. A duplicate found by hash is confirmed by
+    # reading the file again.
     rows: dict[int, int] = {}
     names: set[int] = set()
-    unequal: set[str] = set()
+    conflicting: set[str] = set()
     others = Counter() if others is None else others
     for row in _rows(path):
         if not row.file_name.lower().endswith(SLIDE_SUFFIX):
             if not row.file_name:
-                raise _bad(path, row, "missing file name")
+                raise _row_error(path, row, "missing file name")
             others[_type_of(row.file_name)] += 1
             continue
         slide = _slide(path, row)
         key, about = int(slide.file_id.replace("-", ""), 16), hash((slide.file_name, row[3:5]))
         if key in rows:
             if rows[key] != about:
-                unequal.add(slide.file_id)
+                conflicting.add(slide.file_id)
             continue
         name = hash(slide.file_name.lower())
         if name in names and (first := _first_named(path, slide)) is not None:
-            raise _bad(
+            raise _row_error(
                 path, row, f"{slide.file_name} has another id in line {first}. Remove one of them"
             )
         rows[key] = about
         names.add(name)
         yield slide
-    if unequal:
-        _check_agreement(path, unequal)
+    if conflicting:
+        _check_agreement(path, conflicting)
     if not rows:
-        raise BadManifest(f"{path}: no slide (.svs) in it{_and_what(others)}")
+        raise BadManifest(f"{path}: no slide (.svs) in it{_others_clause(others)}")
 
 
 def describe_other_files(others: Counter[str]) -> str:
-    """Return how many rows of which types are no slides.
+    """Describe the rows of other files than slides.
 
     >>> describe_other_files(Counter({".txt": 3, ".bam": 1}))
     '4 files of other types left out: 3 .txt, 1 .bam'
@@ -132,16 +132,16 @@ def describe_other_files(others: Counter[str]) -> str:
     return f"{files} left out: {', '.join(shown + more)}"
 
 
-def _and_what(others: Counter[str]) -> str:
+def _others_clause(others: Counter[str]) -> str:
     return f"; {describe_other_files(others)}" if others else ""
 
 
-def _bad(path: Path, row: _Row, problem: str) -> BadManifest:
+def _row_error(path: Path, row: _Row, problem: str) -> BadManifest:
     return BadManifest(f"{path}, line {row.number}: {problem}")
 
 
 def _type_of(file_name: str) -> str:
-    """Return the end of a file's name in small letters.
+    """Return the suffix of a file's name in lower case.
 
     >>> [_type_of(name) for name in ("a.b.seg.TXT", "a.vcf.gz", "README", "x.[2J")]
     ['.txt', '.vcf.gz', 'without a type', 'without a type']
@@ -154,17 +154,17 @@ def _slide(path: Path, row: _Row) -> Slide:
     """Return the row's slide. Raises BadManifest if a cell is invalid."""
     file_id = fields.file_id(row.file_id)
     if file_id is None:
-        raise _bad(path, row, f"expected a UUID as id, got {row.file_id[:60]!r}")
-    # The GDC's own archives name a file by its place in them.
+        raise _row_error(path, row, f"expected a UUID as id, got {row.file_id[:60]!r}")
+    # GDC archives name a file by its path `id/name`.
     folder, slash, name = row.file_name.rpartition("/")
     file_name = fields.file_name(name)
     if file_name is None or (slash and folder.lower() != file_id):
-        raise _bad(path, row, f"expected a plain file name, got {row.file_name[:120]!r}")
+        raise _row_error(path, row, f"expected a plain file name, got {row.file_name[:120]!r}")
     if row.md5 and fields.md5(row.md5) is None:
-        raise _bad(path, row, f"expected 32 hexadecimal digits as md5, got {row.md5[:60]!r}")
+        raise _row_error(path, row, f"expected 32 hexadecimal digits as md5, got {row.md5[:60]!r}")
     size = _SIZE.fullmatch(row.size)
     if row.size and size is None:
-        raise _bad(path, row, f"expected a number of bytes as size, got {row.size[:60]!r}")
+        raise _row_error(path, row, f"expected a number of bytes as size, got {row.size[:60]!r}")
     barcode = Barcode.of(file_name)
     return Slide(
         file_id=file_id,
@@ -188,7 +188,7 @@ def _slide_rows(path: Path) -> Iterator[tuple[int, Slide]]:
 def _first_named(path: Path, slide: Slide) -> int | None:
     """Return the line of the first other file_id with the slide's name, if there is one.
 
-    Names that differ in case alone are one: their images may have one path.
+    Names that differ only in case count as the same: their images may have the same path.
     """
     for number, other in _slide_rows(path):
         if other.file_id == slide.file_id:
@@ -199,18 +199,18 @@ def _first_named(path: Path, slide: Slide) -> int | None:
 
 
 def _check_agreement(path: Path, file_ids: Set[str]) -> None:
-    """Raise BadManifest if two rows of one file_id differ in what both tell."""
+    """Raise BadManifest if two rows of one file_id have different values of a field."""
     firsts: dict[str, tuple[int, Slide]] = {}
     for number, slide in _slide_rows(path):
         if slide.file_id not in file_ids:
             continue
         line, first = firsts.setdefault(slide.file_id, (number, slide))
-        for what in ("file_name", "md5", "size"):
-            one, other = getattr(first, what), getattr(slide, what)
+        for field in ("file_name", "md5", "size"):
+            one, other = getattr(first, field), getattr(slide, field)
             if one is not None and other is not None and one != other:
                 raise BadManifest(
-                    f"{path}, line {number}: {slide.file_id} has {what} {other}, but {one} in line "
-                    f"{line}. Remove one of them"
+                    f"{path}, line {number}: {slide.file_id} has {field} {other}, but {one} in "
+                    f"line {line}. Remove one of them"
                 )
 
 
@@ -218,22 +218,22 @@ def _check_agreement(path: Path, file_ids: Set[str]) -> None:
 
 
 def _rows(path: Path) -> Iterator[_Row]:
-    """Yield the rows that are not blank. Raises BadManifest if it is no such table."""
-    with _opened(path) as file:
+    """Yield the rows that are not blank. Raises BadManifest if the file is not such a table."""
+    with _open(path) as file:
         lines = _lines(path, file)
         number, header = next(lines, (1, ""))
         if not header:
             raise BadManifest(f"{path}: the file is empty, {_EXPECTED}")
         delimiter = "\t" if "\t" in header else ","
         columns = _cells(path, number, header, delimiter)
-        places = _places(path, number, columns)
+        indices = _column_indices(path, number, columns)
         for number, line in lines:
             cells = _cells(path, number, line, delimiter)
             if any(cells[len(columns) :]):
                 raise BadManifest(
                     f"{path}, line {number}: expected {len(columns)} columns, got {len(cells)}"
                 )
-            known = [cells[place] if place < len(cells) else "" for place in places]
+            known = [cells[index] if index < len(cells) else "" for index in indices]
             yield _Row(number, *("" if cell.lower() in _MISSING else cell for cell in known))
 
 
@@ -241,7 +241,7 @@ def _cells(path: Path, number: int, line: str, delimiter: str) -> list[str]:
     if '"' not in line:
         return [cell.strip() for cell in line.split(delimiter)]
     try:
-        # A line by itself: a quote left open would hide the rows after it.
+        # One line at a time: an unclosed quote would hide the rows after it.
         (cells,) = csv.reader([line], delimiter=delimiter, strict=True)
     except csv.Error as error:
         raise BadManifest(
@@ -250,13 +250,13 @@ def _cells(path: Path, number: int, line: str, delimiter: str) -> list[str]:
     return [cell.strip() for cell in cells]
 
 
-def _places(path: Path, number: int, columns: list[str]) -> list[int]:
-    """Return where each of _COLUMNS stands; beyond the end if it is missing."""
+def _column_indices(path: Path, number: int, columns: list[str]) -> list[int]:
+    """Return the index of each of _COLUMNS, beyond the last one if it is missing."""
     plain = [re.sub(r"[\s_-]", "", column).lower() for column in columns]
-    places = []
-    for what, names in _COLUMNS.items():
+    indices = []
+    for field, names in _COLUMNS.items():
         found = next((name for name in names if name in plain), None)
-        if found is None and what in ("file_id", "file_name"):
+        if found is None and field in ("file_id", "file_name"):
             shown = " ".join(columns)[:80]
             raise BadManifest(f"{path}, line {number}: {_EXPECTED}, got {shown!r}")
         if found is not None and plain.count(found) > 1:
@@ -264,55 +264,55 @@ def _places(path: Path, number: int, columns: list[str]) -> list[int]:
             raise BadManifest(
                 f"{path}, line {number}: two columns {column[:40]!r}. Rename one of them"
             )
-        places.append(len(columns) if found is None else plain.index(found))
-    return places
+        indices.append(len(columns) if found is None else plain.index(found))
+    return indices
 
 
 # The text --------------------------------------------------------------------------
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BufferedReader]:
+def _open(path: Path) -> Iterator[BufferedReader]:
     """Open the manifest's file; system errors within the block are raised as BadManifest."""
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            kind = "a directory" if stat.S_ISDIR(found.st_mode) else "not a regular file"
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
             raise BadManifest(f"{path} is {kind}. Name the manifest file itself")
-        if found.st_size > MOST_FILE_BYTES:
+        if status.st_size > MAX_FILE_BYTES:
             raise BadManifest(
-                f"{path} has {found.st_size:,} bytes; a manifest has at most {MOST_FILE_BYTES:,}"
+                f"{path} has {status.st_size:,} bytes; a manifest has at most {MAX_FILE_BYTES:,}"
             )
         with path.open("rb") as file:
             yield file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise BadManifest(f"{path}: damaged gzip ({error}). Get it anew") from error
+        raise BadManifest(f"{path}: damaged gzip ({error}). Download it again") from error
     except OSError as error:
         raise BadManifest(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _lines(path: Path, file: BufferedReader) -> Iterator[tuple[int, str]]:
-    """Yield the lines that are not blank and their numbers from 1, with CR, LF or both as ends."""
-    packed = file.peek(2)[:2] == _GZIP
-    plain = gzip.GzipFile(fileobj=file) if packed else file
-    # What is not UTF-8 may stand in cells that do not matter; the others are checked.
+    """Yield the lines that are not blank and their numbers from 1; they end in CR, LF or both."""
+    compressed = file.peek(2)[:2] == _GZIP
+    plain = gzip.GzipFile(fileobj=file) if compressed else file
+    # Cells that are not UTF-8 are replaced here, since only relevant ones are checked later.
     text = io.TextIOWrapper(plain, encoding=_encoding(plain), errors="replace", newline=None)
     total = 0
-    for number in range(1, MOST_LINES + 2):
-        line = text.readline(MOST_LINE_CHARACTERS + 1)
+    for number in range(1, MAX_LINES + 2):
+        line = text.readline(MAX_LINE_CHARACTERS + 1)
         if not line:
             return
         total += len(line)
         if "\0" in line:
             raise BadManifest(f"{path}, line {number}: expected text, got binary data")
-        if len(line) > MOST_LINE_CHARACTERS:
+        if len(line) > MAX_LINE_CHARACTERS:
             raise BadManifest(
-                f"{path}, line {number}: longer than {MOST_LINE_CHARACTERS:,} characters"
+                f"{path}, line {number}: longer than {MAX_LINE_CHARACTERS:,} characters"
             )
-        if number > MOST_LINES or total > MOST_FILE_BYTES:
+        if number > MAX_LINES or total > MAX_FILE_BYTES:
             raise BadManifest(
-                f"{path}, line {number}: a manifest has at most {MOST_LINES:,} lines and "
-                f"{MOST_FILE_BYTES:,} characters"
+                f"{path}, line {number}: a manifest has at most {MAX_LINES:,} lines and "
+                f"{MAX_FILE_BYTES:,} characters"
             )
         if not line.isspace():
             yield number, line

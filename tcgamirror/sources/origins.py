@@ -1,7 +1,6 @@
-"""Where a slide's file can be read: the open-data bucket, then the GDC itself.
+"""The origins of a slide's file: the open-data bucket, then the GDC itself.
 
-What a run learns of them (who is down, who ignores Range) is kept here and
-shared by all workers.
+What a run learns of them is shared by all workers: which are down, which ignore Range.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.slide import Slide
 
-REST = 300.0
-"""Seconds for which an origin that failed is asked only if no other answers."""
+FAILURE_SECONDS = 300.0
+"""Seconds after a failure for which an origin is asked last."""
 
-_ITS_OWN_FAULT = (
+_ORIGIN_FAULTS = (
     Unreachable,
     Timeout,
     ServerError,
@@ -40,101 +39,103 @@ _ITS_OWN_FAULT = (
     Redirected,
     RangeUnsupported,
 )
+"""Errors that tell of the origin itself, not of one slide as a 404 does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """One place of the files: `bucket` or `gdc`, and its address."""
+    """One server of the files. name: `bucket` or `gdc`. base: its address."""
 
     name: str
     base: str
 
     def url(self, slide: Slide) -> str:
+        """Return the address of the slide's file."""
         if self.name == "bucket":
             return f"{self.base}/{quote(slide.file_id)}/{quote(slide.file_name)}"
         return f"{self.base}/data/{quote(slide.file_id)}"
 
 
 @dataclass(slots=True)
-class _Standing:
-    """What is known of an origin. failed: when, by the clock; honours_range: None if untried."""
+class _State:
+    """What is known of an origin. failed: the clock's time. honours_range: None if untried."""
 
     failed: float | None = None
-    why: str = ""
+    reason: str = ""
     answers: bool = False
     honours_range: bool | None = None
 
 
 class Origins:
-    """The origins in the order of preference, and how they fared in this run."""
+    """The origins by preference, and what a run learned of them."""
 
     def __init__(
         self, api: str, bucket: str | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """api, bucket: addresses without a final slash; no bucket leaves the GDC alone."""
+        """api, bucket: addresses without a final slash; without a bucket the GDC is alone."""
         bucket_first = [Origin("bucket", bucket)] if bucket else []
         self._origins = [*bucket_first, Origin("gdc", api)]
-        self._standing = {origin.name: _Standing() for origin in self._origins}
+        self._states = {origin.name: _State() for origin in self._origins}
         self._clock = clock
         self._lock = threading.Lock()
 
-    def to_try(self, *, ranged: bool) -> Iterator[Origin]:
-        """Those worth asking, the resting last; if `ranged`, without those that ignore Range."""
+    def candidates(self, *, ranged: bool) -> Iterator[Origin]:
+        """Yield the origins to try, those that failed lately last.
+
+        ranged: leave out those that ignore Range.
+        """
         with self._lock:
             able = [
                 origin
                 for origin in self._origins
-                if not (ranged and self._standing[origin.name].honours_range is False)
+                if not (ranged and self._states[origin.name].honours_range is False)
             ]
-            resting = {origin.name for origin in able if self._rests(origin)}
-        yield from (origin for origin in able if origin.name not in resting)
-        yield from (origin for origin in able if origin.name in resting)
+            ordered = sorted(able, key=self._failed_lately)
+        yield from ordered
 
-    def worked(self, origin: Origin, *, ranged: bool) -> None:
-        """The origin answered as it should."""
+    def record_success(self, origin: Origin, *, ranged: bool) -> None:
+        """Record that the origin gave a slide."""
         with self._lock:
-            standing = self._standing[origin.name]
-            standing.failed = None
-            standing.answers = True
+            state = self._states[origin.name]
+            state.failed = None
+            state.answers = True
             if ranged:
-                standing.honours_range = True
+                state.honours_range = True
 
-    def gave_part(self, origin: Origin) -> None:
-        """The origin honours Range, whatever comes of the rest of the slide."""
+    def record_part(self, origin: Origin) -> None:
+        """Record that the origin honours Range, whether or not it gives the whole slide."""
         with self._lock:
-            self._standing[origin.name].honours_range = True
+            self._states[origin.name].honours_range = True
 
-    def failed(self, origin: Origin, error: NetworkError) -> None:
-        """The origin did not; what only concerns one slide (a 404, say) is not held against it.
+    def record_failure(self, origin: Origin, error: NetworkError) -> None:
+        """Record a failure, unless it concerns one slide only.
 
         An origin that ignores Range is not asked for parts again, unless it gave some before.
         """
         with self._lock:
-            standing = self._standing[origin.name]
-            if isinstance(error, RangeUnsupported) and not standing.honours_range:
-                standing.honours_range = False
-            elif isinstance(error, _ITS_OWN_FAULT):
-                standing.failed = self._clock()
+            state = self._states[origin.name]
+            if isinstance(error, RangeUnsupported) and not state.honours_range:
+                state.honours_range = False
+            elif isinstance(error, _ORIGIN_FAULTS):
+                state.failed = self._clock()
             else:
                 return
-            standing.why = str(error)
+            state.reason = str(error)
 
     def report(self) -> dict[str, str]:
-        """By origin's name, how it fared in words; nothing of one that was not asked."""
+        """Return what is known of each origin that was asked, by its name, in words."""
         with self._lock:
             return {
-                name: _words(standing)
-                for name, standing in self._standing.items()
-                if standing != _Standing()
+                name: _describe(state) for name, state in self._states.items() if state != _State()
             }
 
-    def _rests(self, origin: Origin) -> bool:
-        failed = self._standing[origin.name].failed
-        return failed is not None and self._clock() - failed < REST
+    def _failed_lately(self, origin: Origin) -> bool:
+        failed = self._states[origin.name].failed
+        return failed is not None and self._clock() - failed < FAILURE_SECONDS
 
 
-def _words(standing: _Standing) -> str:
-    if standing.failed is not None:
-        return f"failed: {standing.why}"
+def _describe(state: _State) -> str:
+    if state.failed is not None:
+        return f"failed: {state.reason}"
     known = {None: "answers", True: "honours Range", False: "ignores Range"}
-    return known[standing.honours_range]
+    return known[state.honours_range]

@@ -1,22 +1,22 @@
-"""The directories and one level's tiles, by HTTP Range: exact, for megabytes.
+"""The source `range`: the directories and one level's tiles, by HTTP Range.
 
-What has come of a slide lies in `work/` at its own place in a sparse file, so
-that nothing is fetched twice, in this run or the next.
+The resolution is exact and a slide takes a few megabytes. Fetched bytes are kept in a
+sparse file in `work/`, at their own offsets, so that no run fetches them twice.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tcgamirror.imaging.decode import LevelReader, is_rgb_or_ycbcr_jpeg
-from tcgamirror.imaging.patches import Fetch
+from tcgamirror.imaging.level_reader import LevelReader, needs_openslide, open_level
+from tcgamirror.imaging.patched_tiles import Fetch
 from tcgamirror.imaging.svs import SlideHeader, Svs, read_slide_header
-from tcgamirror.imaging.tiff import Tiff
+from tcgamirror.imaging.tiff import Directory, Tiff
 from tcgamirror.model.byteranges import Span, coalesce, split
 from tcgamirror.model.errors import (
     BadSlide,
@@ -30,93 +30,95 @@ from tcgamirror.model.slide import Resample, Slide, Target
 from tcgamirror.model.text import place
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
-from tcgamirror.sources.base import opened
 from tcgamirror.sources.origins import Origin, Origins
 from tcgamirror.sources.sparse_file import SparseFile
-from tcgamirror.sources.workspace import Lease, Workspace, clear
+from tcgamirror.sources.workspace import Lease, Workspace, remove_source_folder
 from tcgamirror.system.files import atomic_write, disk_errors
 from tcgamirror.system.parallel import for_each
 
 LOOK_AHEAD = 4096
-"""Bytes read at least: a directory with its description, but not its tile arrays."""
+"""Bytes of the smallest read: a directory with its description, without its tile arrays."""
 HEADER = Span(0, 16)
-"""The bytes of a TIFF header, asked for to learn a file's size."""
+"""The TIFF header, requested to learn a file's size."""
 TAIL = 16384
-"""Bytes at the end of a file: there lie its last level's directory and tile arrays."""
-MOST_FORESEEN = 8 << 20
-"""Bytes that are fetched on a guess at most."""
+"""Bytes at the end of a file that are likely to hold its last directory and tile arrays."""
+MAX_SPECULATIVE_BYTES = 8 << 20
+"""Bytes fetched before they are known to be needed."""
 GAP = 4096
-"""Bytes not asked for that cost less than one more request."""
-LEAST_PART = 64 << 10
-MOST_PART = 4 << 20
-"""Bytes of one request for tile data; what is larger is held in memory too often at once."""
+"""Unneeded bytes that cost less than one more request."""
+MIN_PART_BYTES = 64 << 10
+MAX_PART_BYTES = 4 << 20
+"""Bytes of one request for tiles; each request in flight is held in memory."""
 PARTS = 4
-"""Requests that one slide's tile data are split over."""
-AT_ONCE = PARTS + 1
-"""Requests for one slide at the same time: a directory's goes along with its tiles'."""
-MOST_FOR_PATCHES = 64 << 20
-"""Bytes of finer levels that are fetched for what a level lacks, at most."""
-SHARE_FOR_PATCHES = 10
-"""Part of the file that they are at most: a tenth."""
-ALWAYS_FOR_PATCHES = 2 << 20
-"""Bytes that they may be of any file: of a small one, another source moves as many."""
-Done = TypeVar("Done")
+"""Requests that one slide's tiles are split into."""
+PARALLEL_REQUESTS = PARTS + 1
+"""Requests for one slide in flight: those for tiles and one for a directory."""
+MAX_PATCH_BYTES = 64 << 20
+"""Bytes of finer levels fetched to patch a level's tiles."""
+PATCH_SHARE = 10
+"""They are also limited to the file's size divided by this."""
+MIN_PATCH_LIMIT = 2 << 20
+"""The limit is never lower: of a small file, another source moves as many bytes."""
+
+Result = TypeVar("Result")
 
 
 class RemoteFile:
-    """A slide at one origin; what is read of it is kept in `partial` and never fetched again.
+    """A slide's file at one origin. Bytes are kept in `sparse` and never fetched again.
 
-    Raises ChangedFile if the origin's file is not the one `partial` began with.
+    Raises ChangedFile if the origin's file is not the one that `sparse` began with.
     """
 
     def __init__(
         self,
         client: HttpClient,
         url: str,
-        partial: SparseFile,
-        tag: Path,
+        sparse: SparseFile,
+        etag_file: Path,
         meter: Meter,
         on_part: Callable[[], None],
     ) -> None:
-        """tag: keeps this origin's ETag from one run to the next.
+        """Make a file of which nothing is fetched yet.
 
-        on_part: called with each part that came, before it is kept; raises if there is
-        no room for it.
+        Args:
+            etag_file: keeps this origin's ETag for the next run.
+            on_part: called for each part that arrived, before it is written.
         """
-        self.size = partial.size
+        self.size = sparse.size
+        self.sparse = sparse
         self._client = client
         self._url = url
-        self.partial = partial
-        self._tag = tag
+        self._etag_file = etag_file
         self._on_part = on_part
         self._meter = meter
         self._lock = threading.Lock()
-        with disk_errors(tag):
-            self._etag = tag.read_text("utf-8", "replace") if tag.exists() else None
-        self._along: Sequence[Span] = ()
+        with disk_errors(etag_file):
+            known = etag_file.exists()
+            self._etag = etag_file.read_text("utf-8", "replace") if known else None
+        self._prefetched: Sequence[Span] = ()
 
-    def along(self, spans: Sequence[Span]) -> None:
-        """Fetch `spans` together with what is fetched next, without a round trip of their own."""
-        self._along = [*self._along, *spans]
+    def prefetch(self, spans: Sequence[Span]) -> None:
+        """Fetch `spans` with the next fetch, so that they take no round trip of their own."""
+        self._prefetched = [*self._prefetched, *spans]
 
     def read(self, span: Span) -> bytes:
-        """The bytes of `span`, fetched with some more behind them if they are not had."""
-        if not self.partial.had.holds(span):
+        """Return the bytes of `span`. Missing ones are fetched, with some more after them."""
+        if not self.sparse.available.holds(span):
             ahead = max(span.stop, min(self.size, span.start + LOOK_AHEAD))
             self.fetch([Span(span.start, ahead)])
-        return self.partial.read(span)
+        return self.sparse.read(span)
 
     def fetch(self, spans: Iterable[Span]) -> None:
-        """Has all of `spans`, in as few requests as is cheap, several at a time.
+        """Make `spans` available by few requests, several of them in flight.
 
-        Raises BadSlide, before anything is asked for, if one does not lie in the file.
+        Raises BadSlide, before any request, if a span is not within the file.
         """
-        missing = _missing(self.partial, [*spans, *self._along])
-        self._along = ()
+        missing = _missing(self.sparse, [*spans, *self._prefetched])
+        self._prefetched = ()
         if missing and missing[-1].stop > self.size:
             raise BadSlide(f"bytes {missing[-1]} are outside of the file ({self.size} bytes)")
-        parts = (part for span in missing for part in _parts(span))
-        for_each(self._fetch_part, parts, AT_ONCE, "range")
+        parts = (part for span in missing for part in _split_into_parts(span))
+        for_each(self._fetch_part, parts, PARALLEL_REQUESTS, "range")
 
     def _fetch_part(self, span: Span) -> None:
         part = self._client.span(
@@ -124,38 +126,54 @@ class RemoteFile:
         )
         self._on_part()
         if part.etag is not None:
-            self._agree(part.etag)
-        self.partial.write(span.start, part.data)
+            self._check_etag(part.etag)
+        self.sparse.write(span.start, part.data)
 
-    def _agree(self, etag: str) -> None:
-        """Keeps the first ETag told; no bytes of two versions get into one file."""
+    def _check_etag(self, etag: str) -> None:
+        """Keep the first ETag. Raise ChangedFile for another: versions must not be mixed."""
         with self._lock:
             if self._etag is None:
-                with atomic_write(self._tag) as file:
+                with atomic_write(self._etag_file) as file:
                     file.write(etag.encode())
                 self._etag = etag
             elif etag != self._etag:
                 raise ChangedFile(f"{place(self._url)}: the file was replaced meanwhile")
 
 
-def _missing(partial: SparseFile, spans: Iterable[Span]) -> list[Span]:
-    """Return what is to be fetched for `spans`: small gaps come along, nothing comes twice."""
-    had = partial.had
-    wanted = coalesce((gap for span in spans for gap in had.gaps(span)), GAP)
-    return [gap for span in wanted for gap in had.gaps(span)]
+def _missing(sparse: SparseFile, spans: Iterable[Span]) -> list[Span]:
+    """Return what to request for `spans`: small gaps are included, nothing comes twice."""
+    available = sparse.available
+    wanted = coalesce((gap for span in spans for gap in available.gaps(span)), GAP)
+    return [gap for span in wanted for gap in available.gaps(span)]
 
 
-def _parts(span: Span) -> list[Span]:
-    """Nearly equal parts: PARTS of them, more where those would be large, fewer where small.
+def _split_into_parts(span: Span) -> list[Span]:
+    """Split a span into PARTS nearly equal parts: more if they are large, fewer if small."""
+    count = max(PARTS, -(-span.length // MAX_PART_BYTES))
+    return split(span, count, MIN_PART_BYTES)
 
-    At most MOST_PART bytes each, and at least LEAST_PART if there are several.
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """The bytes of a slide in `work/`, and the meter of what they cost.
+
+    folder: also keeps each origin's ETag.
     """
-    most = max(PARTS, -(-span.length // MOST_PART))
-    return split(span, most, LEAST_PART)
+
+    slide: Slide
+    folder: Path
+    sparse: SparseFile
+    meter: Meter
+
+    def clear(self) -> None:
+        """Drop all bytes. They go before the ETags that tell whose bytes they are."""
+        self.sparse.clear()
+        for etag_file in self.folder.glob("*.etag"):
+            etag_file.unlink(missing_ok=True)
 
 
 class Range:
-    """Gets the level at or above the target from the first origin that honours Range."""
+    """Fetches the level for the target from the first origin that honours Range."""
 
     name = "range"
 
@@ -166,215 +184,179 @@ class Range:
 
     @contextmanager
     def open(self, slide: Slide, target: Target, meter: Meter) -> Iterator[LevelReader]:
-        with self._work.lease(slide.file_id, self.name) as lease:
+        with (
+            self._work.lease(slide.file_id, self.name) as lease,
+            self._open_copy(slide, lease.folder, meter) as copy,
+        ):
+            svs = self._try_origins(copy, lambda file: _fetch_level(file, target, lease))
+            fetch = self._finer_level_fetcher(copy)
+            with open_level(svs, target, lease.folder, fetch=fetch) as reader:
+                yield reader
 
-            def fetch(file: RemoteFile) -> None:
-                _fetch_level(file, target, lease)
+    def read_header(self, slide: Slide, meter: Meter) -> SlideHeader:
+        """Return the slide's size and resolution, by a few small requests.
 
-            sized = self._sized(slide, meter)
-            self._from_origins(sized, lease.folder, meter, fetch)
+        Raises NetworkError if no origin gives the header, SlideError if it is not a slide's.
+        """
+        with self._work.hold(slide.file_id, self.name) as lease:
             try:
-                with self._partial(sized, lease.folder) as partial:
-                    finer = self._fetching_finer(sized, lease.folder, partial, meter)
-                    with opened(partial, target, lease.folder, fetch=finer) as ready:
-                        yield ready
-            except ChangedFile:
-                # The next try begins anew: what is there is of the file before.
-                clear(lease.folder)
+                with self._open_copy(slide, lease.folder, meter) as copy:
+                    return self._try_origins(copy, read_slide_header)
+            except SlideError:
+                # The next try must not read the same bytes again.
+                remove_source_folder(lease.folder)
                 raise
 
-    def _fetching_finer(
-        self, slide: Slide, folder: Path, partial: SparseFile, meter: Meter
-    ) -> Fetch:
-        """Return what fetches from finer levels, from the first origin that gives them.
+    @contextmanager
+    def _open_copy(self, slide: Slide, folder: Path, meter: Meter) -> Iterator[_Copy]:
+        """Open what an earlier run fetched. A size that is not listed is requested."""
 
-        It raises UnsupportedSlide, before anything is asked for, where so much would be
-        moved that another source is cheaper. `work/` may so hold more than was granted.
+        def read_size(origin: Origin) -> int:
+            part = self._client.span(origin.url(slide), HEADER, total=None, meter=meter)
+            self._origins.record_part(origin)
+            return part.total
+
+        size = self._first_success(read_size) if slide.size is None else slide.size
+        identity = f"{slide.file_id} {slide.md5}"
+        with SparseFile.open(folder / "slide.part", identity=identity, size=size) as sparse:
+            yield _Copy(slide, folder, sparse, meter)
+
+    def _finer_level_fetcher(self, copy: _Copy) -> Fetch:
+        """Return a function that fetches parts of finer levels from the first origin with them.
+
+        It raises UnsupportedSlide, before any request, once they are so many bytes that
+        another source is cheaper. They are not part of the lease's reservation.
         """
-        share = max(partial.size // SHARE_FOR_PATCHES, ALWAYS_FOR_PATCHES)
-        most, moved = min(MOST_FOR_PATCHES, share), 0
+        limit = min(MAX_PATCH_BYTES, max(copy.sparse.size // PATCH_SHARE, MIN_PATCH_LIMIT))
+        total = 0
 
         def fetch(spans: Sequence[Span]) -> None:
-            nonlocal moved
-            moved += sum(span.length for span in _missing(partial, spans))
-            if moved > most:
+            nonlocal total
+            total += sum(span.length for span in _missing(copy.sparse, spans))
+            if total > limit:
                 raise UnsupportedSlide(
-                    f"the level lacks tiles whose place takes {moved:,} bytes of finer levels, "
-                    f"and {most:,} are the most"
+                    f"patching the level's tiles takes {total:,} bytes of finer levels, "
+                    f"more than {limit:,}"
                 )
 
-            def fetched_from(origin: Origin) -> ChangedFile | None:
+            def fetch_from(origin: Origin) -> ChangedFile | None:
                 try:
-                    self._remote(origin, slide, folder, partial, meter).fetch(spans)
+                    self._remote_file(origin, copy).fetch(spans)
                 except ChangedFile as error:
-                    # No other origin's bytes make the file before whole.
+                    # No other origin's bytes can complete the file of before.
                     return error
                 return None
 
-            changed = self._first(fetched_from)
-            if changed is not None:
-                raise changed
+            change = self._first_success(fetch_from)
+            if change is not None:
+                copy.clear()
+                raise change
 
         return fetch
 
-    def read_header(self, slide: Slide, meter: Meter) -> SlideHeader:
-        """Return the slide's size and resolution, for a few small requests.
+    def _try_origins(self, copy: _Copy, fetch: Callable[[RemoteFile], Result]) -> Result:
+        """Return what `fetch` returns for the first origin where it succeeds.
 
-        Raises NetworkError if nobody lets it be read, SlideError for no slide. An
-        image made without a header that could not be read would have no resolution.
+        If a file turns out to be another than the one fetched before, `fetch` starts anew, once.
         """
-        with self._work.held(slide.file_id, self.name) as lease:
+
+        def fetch_from(origin: Origin) -> Result:
             try:
-                slide = self._sized(slide, meter)
-                return self._from_origins(slide, lease.folder, meter, read_slide_header)
-            except SlideError:
-                # What the next try finds must not be the bytes that are in doubt.
-                clear(lease.folder)
+                return fetch(self._remote_file(origin, copy))
+            except ChangedFile:
+                copy.clear()
+            try:
+                return fetch(self._remote_file(origin, copy))
+            except ChangedFile:
+                # The next origin must not continue this one's bytes.
+                copy.clear()
                 raise
 
-    def _sized(self, slide: Slide, meter: Meter) -> Slide:
-        """Return the slide with its size, from a first part if the listing does not tell it."""
-        if slide.size is not None:
-            return slide
+        return self._first_success(fetch_from)
 
-        def size_at(origin: Origin) -> int:
-            part = self._client.span(origin.url(slide), HEADER, total=None, meter=meter)
-            self._origins.gave_part(origin)
-            return part.total
+    def _remote_file(self, origin: Origin, copy: _Copy) -> RemoteFile:
+        def on_part() -> None:
+            # A later answer may ignore Range: what is known now must be recorded now.
+            self._origins.record_part(origin)
+            self._work.check_free_space()
 
-        return dataclasses.replace(slide, size=self._first(size_at))
+        url, etag_file = origin.url(copy.slide), copy.folder / f"{origin.name}.etag"
+        return RemoteFile(self._client, url, copy.sparse, etag_file, copy.meter, on_part)
 
-    def _partial(self, slide: Slide, folder: Path) -> SparseFile:
-        if slide.size is None:
-            raise ValueError("a slide without its size")
-        identity = f"{slide.file_id} {slide.md5}"
-        return SparseFile.open(folder / "slide.part", identity=identity, size=slide.size)
-
-    def _from_origins(
-        self, slide: Slide, folder: Path, meter: Meter, work: Callable[[RemoteFile], Done]
-    ) -> Done:
-        """Return what `work` makes of the slide at the first origin where it succeeds."""
-        return self._first(lambda origin: self._at_one_version(origin, slide, folder, meter, work))
-
-    def _first(self, ask: Callable[[Origin], Done]) -> Done:
-        """Return what `ask` gives for the first origin where it succeeds.
+    def _first_success(self, ask: Callable[[Origin], Result]) -> Result:
+        """Return what `ask` returns for the first origin where it succeeds.
 
         Raises the NetworkError of an origin, a retryable one if there is one.
         """
         failures: list[NetworkError] = []
-        for origin in self._origins.to_try(ranged=True):
+        for origin in self._origins.candidates(ranged=True):
             try:
-                done = ask(origin)
+                result = ask(origin)
             except NetworkError as error:
-                self._origins.failed(origin, error)
+                self._origins.record_failure(origin, error)
                 failures.append(error)
             else:
-                self._origins.worked(origin, ranged=True)
-                return done
-        lasting = failures[-1] if failures else RangeUnsupported("no origin gives parts of files")
-        raise next((failure for failure in failures if failure.retryable), lasting)
-
-    def _at_one_version(
-        self,
-        origin: Origin,
-        slide: Slide,
-        folder: Path,
-        meter: Meter,
-        work: Callable[[RemoteFile], Done],
-    ) -> Done:
-        """Begins anew, once, if the file turns out to be another than the one begun with."""
-        try:
-            return self._at(origin, slide, folder, meter, work)
-        except ChangedFile:
-            clear(folder)
-        try:
-            return self._at(origin, slide, folder, meter, work)
-        except ChangedFile:
-            # The next origin must not go on with this one's bytes.
-            clear(folder)
-            raise
-
-    def _at(
-        self,
-        origin: Origin,
-        slide: Slide,
-        folder: Path,
-        meter: Meter,
-        work: Callable[[RemoteFile], Done],
-    ) -> Done:
-        with self._partial(slide, folder) as partial:
-            return work(self._remote(origin, slide, folder, partial, meter))
-
-    def _remote(
-        self, origin: Origin, slide: Slide, folder: Path, partial: SparseFile, meter: Meter
-    ) -> RemoteFile:
-        tag = folder / f"{origin.name}.etag"
-
-        def on_part() -> None:
-            # Not once the slide is done: by then a single whole answer may have told otherwise.
-            self._origins.gave_part(origin)
-            self._work.check()
-
-        return RemoteFile(self._client, origin.url(slide), partial, tag, meter, on_part)
+                self._origins.record_success(origin, ranged=True)
+                return result
+        final = failures[-1] if failures else RangeUnsupported("no origin gives parts of files")
+        raise next((failure for failure in failures if failure.retryable), final)
 
 
-def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> None:
-    """Has in `file` all that reading the level nearest to `target` needs."""
+def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> Svs:
+    """Fetch all that reading the level for `target` needs. Return the slide."""
     tail = Span(max(0, file.size - TAIL), file.size)
     file.fetch([Span(0, min(file.size, LOOK_AHEAD)), tail])
-    read_slide_header(file)
-    # The directories are chained, so each costs a round trip: the tiles come meanwhile,
-    # and what tells which tiles of the base are missing.
-    file.along(_foreseen(file.partial, target, tail))
-    file.along([_counts_of_base(file)])
-    svs = Svs(file)
-    level = target.rendition(svs.pyramid).level
-    arrays = svs.array_spans(level)
-    before = svs.data_before(level)
-    if any(map(file.partial.had.gaps, arrays)):
-        if before is not None:
-            file.along([Span(before.start, min(before.stop, before.start + MOST_FORESEEN))])
+    directories = Tiff(file).directories()
+    first = next(directories)
+    base_counts = Svs(file, [first]).counts_span(0)
+    # The directories are a chain, a round trip each. Meanwhile fetch the likely tiles, and
+    # the base's counts, which tell which of its tiles are missing.
+    file.prefetch([*_guess_spans(file.sparse, first, target, tail), base_counts])
+    slide = Svs(file, [first, *directories])
+    level = target.rendition(slide.pyramid).level
+    arrays = slide.array_spans(level)
+    data = slide.data_before(level)
+    if any(map(file.sparse.available.gaps, arrays)):
+        if data is not None:
+            stop = min(data.stop, data.start + MAX_SPECULATIVE_BYTES)
+            file.prefetch([Span(data.start, stop)])
         file.fetch(arrays)
-    table = svs.tile_table(level)
-    tiles = sum(run.length for run in table.runs(gap=0))
-    plain = is_rgb_or_ycbcr_jpeg(svs.levels[level])
-    # Of anything else OpenSlide is given a copy.
-    lease.grow(tiles if plain else 2 * tiles)
+    table = slide.tile_table(level)
+    tile_bytes = sum(run.length for run in table.runs(gap=0))
+    if needs_openslide(slide.levels[level]):
+        # OpenSlide reads a copy of the level.
+        lease.reserve(2 * tile_bytes)
+        file.prefetch(slide.tag_spans(level))
+    else:
+        lease.reserve(tile_bytes)
     file.fetch(table.runs(GAP))
-    if not plain:
-        for _ in svs.values(level):
-            pass  # read, so that they are had when the level is written out
+    return slide
 
 
-def _counts_of_base(file: RemoteFile) -> Span:
-    """Return where the first directory says how many bytes each of its tiles has."""
-    first = next(Tiff(file).directories())
-    return Svs(file, [first]).counts_span(0)
+def _guess_spans(
+    sparse: SparseFile, first: Directory, target: Target, tail: Span
+) -> Sequence[Span]:
+    """Return what the last level needs, if its directory ends the file and it suits `target`.
 
-
-def _foreseen(had: SparseFile, target: Target, tail: Span) -> Sequence[Span]:
-    """What the last level, whose directory ends the file, needs, if that level is likely to do.
-
-    Its tiles, or else the arrays that tell where they lie; nothing if all that
-    is had makes no slide, or if that lies outside of the file or is more than
-    MOST_FORESEEN. Whether it was right the whole chain tells later.
+    That is its tiles, or the arrays that locate them if those are not available yet. A guess
+    beyond the file's end or MAX_SPECULATIVE_BYTES is dropped. The chain confirms it later.
     """
     if target.resample is Resample.NATIVE and target.max_size is not None:
-        return ()  # the finest level that fits
+        return ()  # Such a target takes the finest level that fits.
     try:
-        tiff = Tiff(had)
-        first, last = next(tiff.directories()), tiff.last_in(tail)
+        last = Tiff(sparse).guess_last_directory(tail)
         if last is None:
             return ()
-        guess = Svs(had, [first] if last == first else [first, last])
+        guess = Svs(sparse, [first] if last == first else [first, last])
         level = target.rendition(guess.pyramid).level
         if guess.levels[level].directory != last:
             return ()
         spans = guess.array_spans(level)
-        if not any(map(had.had.gaps, spans)):
+        if not any(map(sparse.available.gaps, spans)):
             spans = list(guess.tile_table(level).runs(GAP))
     except SlideError:
         return ()
-    # A wrong guess may name any bytes; it must neither fail a good slide nor move much.
-    inside = all(span.stop <= had.size for span in spans)
-    return spans if inside and sum(span.length for span in spans) <= MOST_FORESEEN else ()
+    # A wrong guess may name any bytes; it must neither fail the slide nor cost much.
+    within = all(span.stop <= sparse.size for span in spans)
+    few = sum(span.length for span in spans) <= MAX_SPECULATIVE_BYTES
+    return spans if within and few else ()

@@ -1,4 +1,4 @@
-"""A remote slide's sparse copy, and the record of which of its bytes are had."""
+"""A sparse copy of a remote slide, and the record of its available bytes."""
 
 from __future__ import annotations
 
@@ -6,168 +6,157 @@ import json
 import os
 import threading
 import zlib
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from tcgamirror.model.byteranges import Span, SpanSet
 from tcgamirror.model.errors import NotFetched
-from tcgamirror.system.files import disk_errors, make_folder
+from tcgamirror.system.files import PIECE, disk_errors, make_folder
 
-_CHUNK = 1 << 20
-RECORD = ".spans"
-"""How the name ends of the record of what is had."""
+RECORD_SUFFIX = ".spans"
+"""End of the name of the file that records the available spans."""
 
 
 class SparseFile:
-    """A file of the slide's full size of which only some spans are had; the rest are holes.
+    """A file of the slide's full size of which only some spans are available.
 
-    Spans are written at their own place. What is had stands beside the file in
-    `<name>.spans`: the identity, then a line "start stop crc32" for each span,
-    written after the span itself, so that a killed run goes on inside a slide.
-    Any number of threads may write and read. size: bytes.
+    Spans are written at their own offsets; the rest are holes. `<name>.spans` records them:
+    the identity, then a line "start stop crc32" for each span, written after the span itself.
+    A killed run thus resumes inside a slide. Any number of threads may read and write.
+    size: bytes.
     """
 
-    def __init__(self, path: Path, size: int, handle: int, log: int, had: SpanSet) -> None:
-        """Takes over two open file descriptors; `open` is the way to make one."""
+    def __init__(self, path: Path, title: bytes, size: int, handle: int, record: int) -> None:
+        """Take over two open file descriptors. Use `open` to make one."""
         self.path = path
         self.size = size
+        self._title = title
         self._handle = handle
-        self._log = log
-        self._had = had
+        self._record = record
+        self._available = SpanSet()
         self._lock = threading.Lock()
         self._closed = False
 
     @classmethod
     def open(cls, path: Path, *, identity: str, size: int) -> Self:
-        """Opens what an earlier run left of the same file, or begins anew.
+        """Open what an earlier run left of the same file, or begin an empty one.
 
-        identity: what tells this file from any other and from its own other
-        versions (file_id and md5, say). Another identity, another size or a
-        missing record begin anew; a span whose CRC32 is not the recorded one is
-        forgotten. Raises DiskFull or UsageError as `files.disk_errors` does.
+        Another identity or size, or a missing record, begins an empty file. A span whose
+        CRC32 is not the recorded one is dropped. Raises what `disk_errors` does.
+
+        Args:
+            identity: differs for each file and each of its versions, such as file_id and md5.
         """
-        with disk_errors(path):
+        title = json.dumps({"identity": identity, "size": size}).encode() + b"\n"
+        with disk_errors(path), ExitStack() as on_error:
             make_folder(path.parent)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            try:
-                log = os.open(_beside(path), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-                try:
-                    had = _reopened(handle, log, _title(identity, size), size)
-                except BaseException:
-                    os.close(log)
-                    raise
-            except BaseException:
-                os.close(handle)
-                raise
-        return cls(path, size, handle, log, had)
+            on_error.callback(os.close, handle)
+            name = path.with_name(f"{path.name}{RECORD_SUFFIX}")
+            record = os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            on_error.callback(os.close, record)
+            file = cls(path, title, size, handle, record)
+            file._restore()
+            on_error.pop_all()
+        return file
 
     @property
-    def had(self) -> SpanSet:
-        """The bytes had at this moment; a copy of one's own."""
+    def available(self) -> SpanSet:
+        """A copy of the set of bytes available now."""
         with self._lock:
-            return SpanSet(self._had)
+            return SpanSet(self._available)
 
     def write(self, start: int, data: bytes) -> None:
-        """Puts `data` at byte `start` and records it.
+        """Write `data` at byte `start` and record it.
 
-        Raises ValueError outside the file, DiskFull or UsageError as `files.disk_errors` does.
+        Raises ValueError outside the file, DiskFull or UsageError as `disk_errors` does.
         """
         span = Span(start, start + len(data))
         if start < 0 or span.stop > self.size:
-            raise ValueError(f"bytes {span} do not lie in {self.path.name} of {self.size} bytes")
+            raise ValueError(f"bytes {span} are outside of {self.path.name} of {self.size} bytes")
         if not data:
             return
         with disk_errors(self.path):
             _write_at(self._handle, data, start)
             line = f"{span.start} {span.stop} {zlib.crc32(data):08x}\n".encode()
             with self._lock:
-                _append(self._log, line)
-                self._had.add(span)
+                _append(self._record, line)
+                self._available.add(span)
 
     def read(self, span: Span) -> bytes:
-        """The bytes of `span`. Raises NotFetched if any of them was never written.
+        """Return the bytes of `span`. Raises NotFetched if any of them was never written.
 
-        Raises Damaged where the disk fails, as `files.disk_errors` does.
+        Raises Damaged where the disk fails, as `disk_errors` does.
         """
         with self._lock:
-            missing = self._had.gaps(span)
+            missing = self._available.gaps(span)
         if missing or span.start < 0:
             named = ", ".join(map(str, missing[:4])) + (", …" if len(missing) > 4 else "")
             raise NotFetched(f"{self.path.name} lacks bytes {named or span} of {span}: fetch them")
         pieces = []
-        place = span.start
-        while place < span.stop:
+        offset = span.start
+        while offset < span.stop:
             with disk_errors(self.path):
-                piece = os.pread(self._handle, span.stop - place, place)
+                piece = os.pread(self._handle, span.stop - offset, offset)
             if not piece:
-                raise NotFetched(
-                    f"{self.path.name} ends at byte {place}: another program truncated it"
-                )
+                raise NotFetched(f"{self.path.name} ends at byte {offset}: another program cut it")
             pieces.append(piece)
-            place += len(piece)
+            offset += len(piece)
         return b"".join(pieces)
 
+    def clear(self) -> None:
+        """Drop all bytes. The record goes first, so that a kill leaves none of them available."""
+        with disk_errors(self.path), self._lock:
+            self._begin()
+            self._available = SpanSet()
+
     def close(self) -> None:
-        """Closes both files and leaves them for a later run."""
+        """Close both files and leave them for a later run."""
         if not self._closed:
             self._closed = True
             os.close(self._handle)
-            os.close(self._log)
+            os.close(self._record)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _restore(self) -> None:
+        """Bring both files into a state to write on, and read which bytes are available."""
+        text = _read_all(self._record)
+        if not text.startswith(self._title) or os.fstat(self._handle).st_size > self.size:
+            self._begin()
+            text = self._title
+        valid_bytes = len(self._title)
+        for line in text[len(self._title) :].splitlines(keepends=True):
+            parsed = _parse_line(line, self.size)
+            if parsed is None:
+                break
+            valid_bytes += len(line)
+            span, crc = parsed
+            if _crc(self._handle, span) == crc:
+                self._available.add(span)
+        # A line torn by a kill would corrupt the next one appended to it.
+        os.ftruncate(self._record, valid_bytes)
+        with suppress(OSError):
+            # Where a file system refuses the full size at once, the file grows as it is written.
+            os.ftruncate(self._handle, self.size)
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f"{path.name}{RECORD}")
-
-
-def _title(identity: str, size: int) -> bytes:
-    return json.dumps({"identity": identity, "size": size}).encode() + b"\n"
-
-
-def _reopened(handle: int, log: int, title: bytes, size: int) -> SpanSet:
-    """What is had, after both files were brought into a state to write on."""
-    text = _whole_file(log)
-    if not text.startswith(title) or os.fstat(handle).st_size > size:
-        os.ftruncate(log, 0)
-        os.ftruncate(handle, 0)
-        _append(log, title)
-        text = title
-    had = SpanSet()
-    place = len(title)
-    for line in text[len(title) :].splitlines(keepends=True):
-        recorded = _recorded(line, size)
-        if recorded is None:
-            break
-        place += len(line)
-        span, crc = recorded
-        if _crc(handle, span) == crc:
-            had.add(span)
-    # A line torn by a kill would swallow the next one appended to it.
-    os.ftruncate(log, place)
-    with suppress(OSError):
-        # Where a file cannot be made to its full size at once, it grows as it is written.
-        os.ftruncate(handle, size)
-    return had
+    def _begin(self) -> None:
+        os.ftruncate(self._record, 0)
+        os.ftruncate(self._handle, 0)
+        _append(self._record, self._title)
 
 
-def _recorded(line: bytes, size: int) -> tuple[Span, int] | None:
-    """A record's span and CRC32; None for a line that was not written whole.
+def _parse_line(line: bytes, size: int) -> tuple[Span, int] | None:
+    """Return a record's span and CRC32; None for a line that was not written whole.
 
-    >>> _recorded(b"0 16 89abcdef\\n", size=20) == (Span(0, 16), 0x89ABCDEF)
+    >>> _parse_line(b"0 16 89abcdef\\n", size=20) == (Span(0, 16), 0x89ABCDEF)
     True
-    >>> _recorded(b"0 16 89ab", size=20) is None
+    >>> _parse_line(b"0 16 89ab", size=20) is None
     True
     """
     words = line.split(b" ")
@@ -181,24 +170,22 @@ def _recorded(line: bytes, size: int) -> tuple[Span, int] | None:
 
 
 def _crc(handle: int, span: Span) -> int | None:
-    """CRC32 of the span's bytes; None if the file ends before."""
+    """Return the CRC32 of the span's bytes; None if the file ends before."""
     crc = 0
-    place = span.start
-    while place < span.stop:
-        piece = os.pread(handle, min(_CHUNK, span.stop - place), place)
-        if not piece:
+    for start in range(span.start, span.stop, PIECE):
+        piece = os.pread(handle, min(PIECE, span.stop - start), start)
+        if len(piece) < min(PIECE, span.stop - start):
             return None
         crc = zlib.crc32(piece, crc)
-        place += len(piece)
     return crc
 
 
-def _whole_file(handle: int) -> bytes:
+def _read_all(handle: int) -> bytes:
     pieces = []
-    place = 0
-    while piece := os.pread(handle, _CHUNK, place):
+    offset = 0
+    while piece := os.pread(handle, PIECE, offset):
         pieces.append(piece)
-        place += len(piece)
+        offset += len(piece)
     return b"".join(pieces)
 
 
@@ -210,15 +197,15 @@ def _write_at(handle: int, data: bytes, start: int) -> None:
         start += written
 
 
-def _append(log: int, line: bytes) -> None:
-    """Appends the line, whole: what a full disk took of it is taken back."""
-    before = os.fstat(log).st_size
+def _append(record: int, line: bytes) -> None:
+    """Append the whole line; what a full disk took of it is removed again."""
+    before = os.fstat(record).st_size
     try:
-        written = os.write(log, line)
+        written = os.write(record, line)
         if written < len(line):
-            # The second write tells why the first one stopped.
-            os.write(log, line[written:])
+            # The second write raises the reason why the first one stopped.
+            os.write(record, line[written:])
     except OSError:
         with suppress(OSError):
-            os.ftruncate(log, before)
+            os.ftruncate(record, before)
         raise

@@ -1,4 +1,7 @@
-"""The whole file: downloaded, checked, read, deleted. Exact, and dear: a gigabyte a slide."""
+"""The source `whole`: the slide's file is downloaded, checked, read and removed.
+
+The resolution is exact, but a slide takes about a gigabyte.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +12,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from tcgamirror.imaging.decode import LevelReader
+from tcgamirror.imaging.level_reader import LevelReader, open_level
+from tcgamirror.imaging.svs import Svs
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadSlide, ChecksumMismatch, NetworkError, NotFound
 from tcgamirror.model.slide import Slide, Target
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
-from tcgamirror.sources.base import opened
 from tcgamirror.sources.origins import Origin, Origins
 from tcgamirror.sources.workspace import SpaceCheckedFile, Workspace
 from tcgamirror.system.files import disk_errors, file_digest
 
-UNNAMED = "slide"
 USUAL_BYTES = 1_000_000_000
-"""Of a slide whose size is not listed."""
+"""Bytes reserved for a slide whose size is not listed."""
 
 
 class LocalFile:
-    """A file's bytes at any place; any number of threads may read. size: bytes.
+    """A local file, readable at any offset by any number of threads. size: bytes.
 
-    Raises Damaged where the disk fails, as `files.disk_errors` does.
+    Raises Damaged where the disk fails, as `disk_errors` does.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,7 +46,7 @@ class LocalFile:
         os.close(self._handle)
 
     def read(self, span: Span) -> bytes:
-        """The bytes of `span`. Raises BadSlide if the file ends before."""
+        """Return the bytes of `span`. Raises BadSlide if the file ends before."""
         with disk_errors(self._path):
             data = os.pread(self._handle, span.length, span.start)
         if len(data) != span.length:
@@ -53,7 +55,7 @@ class LocalFile:
 
 
 class Whole:
-    """Gets the file from the first origin that gives it, and checks its size and md5."""
+    """Downloads the file from the first origin that has it, and checks its size and md5."""
 
     name = "whole"
 
@@ -65,48 +67,48 @@ class Whole:
     @contextmanager
     def open(self, slide: Slide, target: Target, meter: Meter) -> Iterator[LevelReader]:
         with self._work.lease(slide.file_id, self.name) as lease:
-            lease.grow(slide.size or USUAL_BYTES)
-            # By its md5: another version's bytes are never gone on with.
-            path = lease.folder / f"{slide.md5 or UNNAMED}.svs"
+            lease.reserve(slide.size or USUAL_BYTES)
+            # Named by its md5, so that another version's bytes are never continued.
+            path = lease.folder / f"{slide.md5 or 'slide'}.svs"
             if slide.md5 is None:
                 path.unlink(missing_ok=True)
             self._download(slide, path, meter)
             with (
-                LocalFile(path) as source,
-                opened(source, target, lease.folder, whole=path) as ready,
+                LocalFile(path) as file,
+                open_level(Svs(file), target, lease.folder, slide_file=path) as reader,
             ):
-                yield ready
+                yield reader
 
     def _download(self, slide: Slide, path: Path, meter: Meter) -> None:
-        """Has the listed file at `path`; another file is removed and the next origin asked."""
+        """Download the listed file to `path`, from the next origin if one gives another file."""
         failure: NetworkError | ChecksumMismatch = NotFound("no origin is left to ask")
-        for origin in self._origins.to_try(ranged=False):
+        for origin in self._origins.candidates(ranged=False):
             try:
                 self._download_from(origin, slide, path, meter)
             except NetworkError as error:
-                self._origins.failed(origin, error)
+                self._origins.record_failure(origin, error)
                 if not isinstance(failure, ChecksumMismatch):
                     failure = error
             except ChecksumMismatch as error:
                 failure = error
             else:
-                self._origins.worked(origin, ranged=False)
+                self._origins.record_success(origin, ranged=False)
                 return
         raise failure
 
     def _download_from(self, origin: Origin, slide: Slide, path: Path, meter: Meter) -> None:
-        """Goes on with what is there; if that turns out wrong, begins anew, once."""
+        """Resume the download; if the result is wrong, download once more from the start."""
         with disk_errors(path):
-            begun = path.exists() and path.stat().st_size > 0
+            resumed = path.exists() and path.stat().st_size > 0
         try:
             self._fetch(origin, slide, path, meter)
         except ChecksumMismatch:
-            if not begun:
+            if not resumed:
                 raise
             self._fetch(origin, slide, path, meter)
 
     def _fetch(self, origin: Origin, slide: Slide, path: Path, meter: Meter) -> None:
-        """Has the file, of the listed md5. Raises ChecksumMismatch, with nothing left there."""
+        """Download and check the file. It is removed before ChecksumMismatch is raised."""
         with disk_errors(path), io.BufferedRandom(SpaceCheckedFile(path, self._work)) as file:
             self._client.download(origin.url(slide), file, size=slide.size, meter=meter)
         with disk_errors(path):

@@ -1,7 +1,7 @@
-"""`work/`: where partial downloads lie, how much of the disk they may take, and what is left there.
+"""`work/`: the folder of partial downloads, and the disk space that they may take.
 
-Every slide has a folder by its file_id, every source one inside it. Whatever
-else lies in `work/` is nobody's, and is removed before a run fetches.
+Every slide has a folder named by its file_id, with a folder for each source in it.
+Anything else in `work/` is removed before a run fetches.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcgamirror.model.errors import DiskFull, Interrupted, SlideError, UnsupportedSlide
-from tcgamirror.sources.sparse_file import RECORD
+from tcgamirror.sources.sparse_file import RECORD_SUFFIX
 from tcgamirror.system.files import disk_errors, free_bytes
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 MIN_FREE_BYTES = 256 << 20
-"""Bytes that are left free on the disk whatever happens: other programs live there too."""
+"""Bytes always left free on the disk, for other programs."""
 CHECK_EVERY = 16 << 20
-"""Bytes written between two looks at the disk's free ones."""
+"""Bytes written between two checks of the disk's free space."""
 POLL = 0.2
-"""Seconds between two looks for room that another slide gave back."""
+"""Seconds between two checks for space that another slide released."""
 
 
 class Workspace:
     """The folder `work/` of one mirror, shared by all workers of a run.
 
-    limit: bytes that may lie there, None for as many as the disk has.
+    A *leftover* is a source's folder that no lease holds.
     """
 
     def __init__(
@@ -41,56 +41,56 @@ class Workspace:
         root: Path,
         limit: int | None,
         stop: threading.Event,
-        least_free: int = MIN_FREE_BYTES,
+        min_free: int = MIN_FREE_BYTES,
     ) -> None:
+        """limit: bytes that `work/` may hold, None for all that the disk has."""
         self._root = root
         self._limit = limit
         self._stop = stop
-        self._least_free = least_free
+        self._min_free = min_free
         self._lock = threading.Lock()
         self._leases: set[Lease] = set()
         self._waiting: list[Lease] = []
 
     def names(self) -> list[str]:
-        """What lies there: file_ids of slides, if it is ours."""
+        """Return the names in `work/`, which are file_ids unless another program put them there."""
         return [path.name for path in self._root.iterdir()] if self._root.is_dir() else []
 
-    def tidy(self, unfinished: Container[str]) -> int:
-        """Removes what belongs to no slide still to be had, by file_id; how many things it was."""
+    def remove_finished(self, unfinished: Container[str]) -> int:
+        """Remove all but the folders of these file_ids. Return how many entries went."""
         removed = 0
         for name in self.names():
             path = self._root / name
-            if name not in unfinished or not _is_ours(path):
+            if name not in unfinished or not _is_slide_folder(path):
                 _remove(path)
                 removed += 1
         return removed
 
-    def forget(self, file_id: str) -> None:
-        """Removes all there is of a slide that nobody has in hand: its image is finished."""
+    def remove_slide(self, file_id: str) -> None:
+        """Remove the folder of a slide that no lease holds."""
         _remove(self._root / file_id)
 
     @contextmanager
     def lease(self, file_id: str, source: str) -> Iterator[Lease]:
-        """The source's own folder for a slide, made if it is not there.
+        """Hold the source's folder for a slide, made if it is missing.
 
-        Removed where the bytes are in doubt (SlideError); at a good end the
-        slide's, with what other sources left there; kept, to be gone on with,
-        at any other.
+        At a good end the slide's whole folder is removed. After a SlideError the source's
+        folder is, since its bytes are in doubt. After any other error it is kept.
         """
-        with self.held(file_id, source) as lease:
+        with self.hold(file_id, source) as lease:
             try:
                 with disk_errors(lease.folder):
                     lease.folder.mkdir(parents=True, exist_ok=True)
                 yield lease
             except SlideError:
-                clear(lease.folder)
+                remove_source_folder(lease.folder)
                 raise
             else:
                 _remove(lease.folder.parent)
 
     @contextmanager
-    def held(self, file_id: str, source: str) -> Iterator[Lease]:
-        """The same folder, made or not, and left as it is; nobody takes it for a leftover."""
+    def hold(self, file_id: str, source: str) -> Iterator[Lease]:
+        """Hold the source's folder as it is, so that it is not taken for a leftover."""
         lease = Lease(self, self._root / file_id / source)
         with self._lock:
             self._leases.add(lease)
@@ -100,13 +100,11 @@ class Workspace:
             with self._lock:
                 self._leases.discard(lease)
 
-    def grant(self, lease: Lease, need: int) -> None:
-        """Waits until `need` bytes in all may lie in the lease's folder.
+    def reserve(self, lease: Lease, need: int) -> None:
+        """Wait until the lease's folder may hold `need` bytes in all; first come, first served.
 
-        Who asks first is served first. Leftovers that nobody has in hand go,
-        the oldest first, where there is no room otherwise. Raises UnsupportedSlide
-        if the limit is less than the need, and DiskFull if the disk has not as
-        much and no other slide would give some back.
+        Leftovers are removed for it, the oldest first. Raises UnsupportedSlide if the limit is
+        less than `need`, DiskFull if the disk lacks space and no other slide will release any.
         """
         if self._limit is not None and need > self._limit:
             raise UnsupportedSlide(
@@ -116,7 +114,7 @@ class Workspace:
         with self._lock:
             self._waiting.append(lease)
         try:
-            while not self._granted(lease, need):
+            while not self._try_reserve(lease, need):
                 if self._stop.wait(POLL):
                     raise Interrupted("stopped while waiting for room in work/")
         except BaseException:
@@ -124,113 +122,113 @@ class Workspace:
                 self._waiting.remove(lease)
             raise
 
-    def check(self, about_to_write: int = 0) -> None:
-        """Raises DiskFull if so many more bytes would leave the disk too little.
+    def check_free_space(self, more: int = 0) -> None:
+        """Raise DiskFull if `more` bytes would leave less than `min_free` on the disk.
 
-        Raises Damaged where the disk fails, as `files.disk_errors` does.
+        Raises Damaged where the disk fails, as `disk_errors` does.
         """
         with disk_errors(self._root):
             free = free_bytes(self._root)
-        if free - about_to_write < self._least_free:
+        if free - more < self._min_free:
             raise DiskFull(
-                f"no room in {self._root}: {free:,} bytes are free and {about_to_write:,} needed, "
-                f"and {self._least_free:,} are left to others; free some, or lower fetch.workers "
+                f"no room in {self._root}: {free:,} bytes are free and {more:,} needed, "
+                f"and {self._min_free:,} are left to others; free some, or lower fetch.workers "
                 "in the settings"
             )
 
-    def _granted(self, lease: Lease, need: int) -> bool:
+    def _try_reserve(self, lease: Lease, need: int) -> bool:
         with disk_errors(self._root), self._lock:
             if self._waiting[0] is not lease:
                 return False
-            others = [other for other in self._leases if other.need and other is not lease]
-            if not self._has_room(lease, need, others):
+            others = [other for other in self._leases if other.reserved and other is not lease]
+            if not self._make_space(lease, need, others):
                 if not others:
-                    self.check(need - lease.bytes)
+                    self.check_free_space(need - lease.bytes)
                 return False
-            lease.need = need
+            lease.reserved = need
             self._waiting.remove(lease)
             return True
 
-    def _has_room(self, lease: Lease, need: int, others: list[Lease]) -> bool:
-        """Whether disk and limit allow it, if need be after leftovers are removed."""
+    def _make_space(self, lease: Lease, need: int, others: list[Lease]) -> bool:
+        """Return whether disk and limit allow `need`, after removing leftovers if necessary."""
         used = {other: other.bytes for other in [*others, lease]}
-        held = sum(max(other.need, used[other]) for other in others) + need
-        promised = held - sum(used.values())
+        reserved = sum(max(other.reserved, used[other]) for other in others) + need
+        unwritten = reserved - sum(used.values())
         leftovers = self._leftovers()
-        lying = {path: _bytes_in(path) for path in leftovers}
+        leftover_bytes = {path: _bytes_in(path) for path in leftovers}
         while True:
-            on_disk = free_bytes(self._root) - promised >= self._least_free
-            within = self._limit is None or held + sum(lying.values()) <= self._limit
-            if on_disk and within:
+            on_disk = free_bytes(self._root) - unwritten >= self._min_free
+            total = reserved + sum(leftover_bytes.values())
+            if on_disk and (self._limit is None or total <= self._limit):
                 return True
             if not leftovers:
                 return False
             oldest = leftovers.pop(0)
-            clear(oldest)
-            del lying[oldest]
+            remove_source_folder(oldest)
+            del leftover_bytes[oldest]
 
     def _leftovers(self) -> list[Path]:
-        """Sources' folders that nobody has in hand, the oldest first."""
-        in_flight = {lease.folder for lease in self._leases}
-        ages: dict[Path, float] = {}
+        """Return the sources' folders that no lease holds, the oldest first."""
+        leased = {lease.folder for lease in self._leases}
+        modified: dict[Path, float] = {}
         for slide in map(self._root.joinpath, self.names()):
-            # A slide in hand may end, and its folder go, at any moment.
+            # Another worker may finish a slide, and remove its folder, at any moment.
             with suppress(FileNotFoundError, NotADirectoryError):
-                ages |= {
+                modified |= {
                     source: source.stat().st_mtime
                     for source in slide.iterdir()
-                    if source not in in_flight
+                    if source not in leased
                 }
-        return sorted(ages, key=ages.__getitem__)
+        return sorted(modified, key=modified.__getitem__)
 
 
 class Lease:
-    """One source's folder for one slide. need: bytes it was granted."""
+    """One source's folder for one slide, held by a worker. reserved: bytes it may take."""
 
     def __init__(self, workspace: Workspace, folder: Path) -> None:
         self.folder = folder
-        self.need = 0
+        self.reserved = 0
         self._workspace = workspace
 
     @property
     def bytes(self) -> int:
-        """What lies in the folder now, on the disk: a hole takes nothing."""
+        """Bytes that the folder takes on the disk now; holes take none."""
         return _bytes_in(self.folder)
 
-    def grow(self, need: int) -> None:
-        """Asks for `need` bytes in all, once, before they are written. Raises as `grant`."""
-        self._workspace.grant(self, need)
+    def reserve(self, need: int) -> None:
+        """Reserve `need` bytes in all, before they are written. Raises as `Workspace.reserve`."""
+        self._workspace.reserve(self, need)
 
 
 class SpaceCheckedFile(io.FileIO):
-    """A file in `work/` that looks for room on the disk while it is written."""
+    """A file in `work/` that checks the disk's free space while it is written."""
 
     def __init__(self, path: Path, workspace: Workspace) -> None:
-        """Opens `path` for reading and appending."""
+        """Open `path` for reading and appending."""
         super().__init__(path, "a+")
         self._workspace = workspace
         self._unchecked = 0
 
     def write(self, data: ReadableBuffer) -> int:
-        """Raises DiskFull, before the disk is full, beside what a file raises."""
+        """Write as a file does. Raises DiskFull before the disk is full."""
         written = super().write(data) or 0
         self._unchecked += written
         if self._unchecked >= CHECK_EVERY:
             self._unchecked = 0
-            self._workspace.check()
+            self._workspace.check_free_space()
         return written
 
 
-def clear(folder: Path) -> None:
-    """Removes a source's folder, and the slide's if no other source has one there."""
+def remove_source_folder(folder: Path) -> None:
+    """Remove a source's folder, and the slide's folder if it is empty then."""
     _remove(folder)
     # Another worker may make another source's folder there at any moment.
     with suppress(OSError):
         folder.parent.rmdir()
 
 
-def _is_ours(slide: Path) -> bool:
-    """Whether it is a slide's folder with sources' folders in it, and files in those."""
+def _is_slide_folder(slide: Path) -> bool:
+    """Return whether it holds nothing but sources' folders with files in them."""
     return _is_folder(slide) and all(
         _is_folder(source) and all(map(_is_file, source.iterdir())) for source in slide.iterdir()
     )
@@ -248,21 +246,21 @@ def _remove(path: Path) -> None:
     if not _is_folder(path):
         path.unlink(missing_ok=True)
         return
-    # First what vouches for bytes: after a kill amid this, none are gone on with.
-    for place, _, names in os.walk(path):
+    # Records go first: after a kill in between, no removed bytes count as available.
+    for folder, _, names in os.walk(path):
         for name in names:
-            if name.endswith(RECORD):
+            if name.endswith(RECORD_SUFFIX):
                 with suppress(OSError):
-                    Path(place, name).unlink()
+                    Path(folder, name).unlink()
     shutil.rmtree(path, ignore_errors=True)
 
 
 def _bytes_in(folder: Path) -> int:
-    """Bytes on the disk of the files below `folder`; what goes meanwhile counts nothing."""
+    """Return the bytes on the disk of the files below `folder`."""
     total = 0
-    # Not rglob, which raises for a folder that goes while it looks.
-    for place, _, names in os.walk(folder):
+    # Another worker may remove files meanwhile; os.walk bears that, rglob does not.
+    for parent, _, names in os.walk(folder):
         for name in names:
             with suppress(FileNotFoundError):
-                total += Path(place, name).lstat().st_blocks * 512
+                total += Path(parent, name).lstat().st_blocks * 512
     return total

@@ -159,7 +159,7 @@ class Intake:
             header = read_header(file, settings.form)
             if header.size != Size(int(row["width"] or 0), int(row["height"] or 0)):
                 raise Damaged(f"it has {header.size} pixels, not as many as the catalogue says")
-            metadata = parse_metadata(header.facts)
+            metadata = parse_metadata(header.metadata)
             found = (metadata.slide.file_name, metadata.mpp_x, metadata.mpp_y)
             if found != (image.file_name, row["mpp_x"], row["mpp_y"]):
                 raise Damaged("it has another slide or resolution than the catalogue says")

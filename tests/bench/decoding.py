@@ -63,7 +63,7 @@ class Regions:
         self.scale = 1
         self.grid = Grid(level.size, Size(level.size.width, level.tile.height))
 
-    def tile(self, column: int, row: int) -> Pixels:
+    def read_tile(self, column: int, row: int) -> Pixels:
         box = self.grid.box(column, row)
         region = self._slide.read_region((box.left, box.top), 0, box.size)
         return np.asarray(region.convert("RGB"))
@@ -74,7 +74,7 @@ def decoding(kind: Kind, repetitions: int) -> Decoding:
     with structure(kind.path) as (file, slide):
         tiled, table = slide.levels[0], slide.tile_table(0)
         grid = tiled.level.grid
-        size = at_mpp(grid.size, slide.base.mpp.value or MPP, MPP)
+        size = at_mpp(grid.size, slide.header.mpp.value or MPP, MPP)
         scale = choose_jpeg_scale(grid, size)
         rgb = tiled.photometric == Photometric.RGB
         streams = [

@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.imaging.image_reader import SIGNATURE
-from tcgamirror.imaging.image_writer import METADATA_KEY
+from tcgamirror.imaging.image_writer import METADATA_KEY, PNG_SIGNATURE
 from tcgamirror.imaging.metadata import build_metadata
 from tcgamirror.imaging.store import Store
 from tcgamirror.mirror.directory import CATALOGUE, Mirror
@@ -99,7 +98,7 @@ def _put(mirror: Mirror, slide: Slide, size: Size, pixels: bytes) -> Picture:
     pyramid = Pyramid((Level(levels[0], tile, 1.0), Level(levels[1], tile, 20.0)), mpp)
     rendition = TARGET.rendition(pyramid)
     facts = json.dumps(build_metadata(slide, "range", pyramid, rendition, 0))
-    data = SIGNATURE + b"".join(
+    data = PNG_SIGNATURE + b"".join(
         struct.pack(">I", len(chunk)) + name + chunk + struct.pack(">I", zlib.crc32(name + chunk))
         for name, chunk in (
             (b"IHDR", struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0)),

@@ -22,13 +22,13 @@ from tcgamirror.imaging.decode import (
     blend_over_white,
     is_rgb_or_ycbcr_jpeg,
 )
+from tcgamirror.imaging.level_reader import open_level
 from tcgamirror.imaging.resample import render
 from tcgamirror.imaging.single_level import write_single_level
 from tcgamirror.imaging.svs import Svs
 from tcgamirror.model.errors import BadTile, SlideError, UnsupportedSlide
 from tcgamirror.model.geometry import Grid, Size
 from tcgamirror.model.slide import Resample, Target
-from tcgamirror.sources.base import opened
 from tcgamirror.sources.whole import LocalFile
 from tests.support.levels import ZOO, Bytes, bounded, by_openslide, slide_at
 from tests.support.slides import SlideSpec, make_slide
@@ -270,7 +270,7 @@ def through_openslide(path: Path) -> Pixels:
     alone = path.with_suffix(".alone")
     with LocalFile(path) as source, alone.open("wb") as file:
         slide = Svs(source)
-        write_single_level(file, source, slide, 0, slide.tile_table(0))
+        write_single_level(file, slide, 0, slide.tile_table(0))
     level = slide.levels[0].level
     with OpenSlideTiles(alone, level.grid) as tiles:
         return np.concatenate(list(render(tiles, level.size)))
@@ -353,7 +353,7 @@ def test_any_change_of_a_slide_gives_an_image_or_an_error_of_the_slide(
     folder = tmp_path_factory.getbasetemp()
     target = Target(None, 100 if resample is Resample.NATIVE else 8, resample)
     try:
-        with opened(Bytes(bytes(data)), target, folder) as ready:
+        with open_level(Svs(Bytes(bytes(data))), target, folder) as ready:
             rows = sum(len(strip) for strip in render(ready.tiles, ready.rendition.size))
             assert rows == ready.rendition.size.height
     except SlideError as error:

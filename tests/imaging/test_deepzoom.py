@@ -15,7 +15,7 @@ import simplejpeg
 from PIL import Image
 
 from tcgamirror.imaging.decode import Pixels
-from tcgamirror.imaging.deepzoom import DeepZoom, Stream, decoded, remove_ancillary_data
+from tcgamirror.imaging.deepzoom import DeepZoom, PieceReader, decode_tile, remove_ancillary_data
 from tcgamirror.model.errors import BadTile, TooLong, WrongContent
 from tcgamirror.model.geometry import Box, Size
 from tcgamirror.model.slide import UNKNOWN_MPP
@@ -52,9 +52,9 @@ def own_part(image: Image.Image) -> Pixels:
     ],
 )
 def test_a_level_has_the_size_worked_out_by_hand(dz_level: int, size: tuple[int, int]) -> None:
-    zoom = DeepZoom.of(SEEN)
+    zoom = DeepZoom.from_metadata(SEEN)
     assert zoom.grid(dz_level).size == size
-    level = zoom.pyramid(UNKNOWN_MPP).levels[zoom.last_level - dz_level]
+    level = zoom.pyramid(UNKNOWN_MPP).levels[zoom.last_dz_level - dz_level]
     assert level.size == size
     assert level.downsample == 2 ** (17 - dz_level)
 
@@ -63,12 +63,12 @@ def test_a_level_has_the_size_worked_out_by_hand(dz_level: int, size: tuple[int,
     ("longer", "last"), [(1, 0), (2, 1), (3, 2), (1024, 10), (1025, 11), (109559, 17)]
 )
 def test_the_last_level_is_the_logarithm_rounded_up(longer: int, last: int) -> None:
-    assert DeepZoom(Size(1, longer), 512, 1).last_level == last
+    assert DeepZoom(Size(1, longer), 512, 1).last_dz_level == last
 
 
 def test_a_column_after_the_first_starts_one_overlap_early() -> None:
     zoom = DeepZoom(Size(1100, 1100), 512, 1)
-    grid = zoom.grid(zoom.last_level)
+    grid = zoom.grid(zoom.last_dz_level)
     assert (grid.columns, grid.rows) == (3, 3)
     assert zoom.served_box(grid, 0, 0) == Box(0, 0, 513, 513)
     assert zoom.served_box(grid, 1, 0) == Box(511, 0, 1025, 513)
@@ -77,13 +77,17 @@ def test_a_column_after_the_first_starts_one_overlap_early() -> None:
 
 def test_without_overlap_the_tiles_only_touch() -> None:
     zoom = DeepZoom(Size(1100, 900), 510, 0)
-    grid = zoom.grid(zoom.last_level)
+    grid = zoom.grid(zoom.last_dz_level)
     assert zoom.served_box(grid, 1, 1) == grid.box(1, 1) == Box(510, 510, 1020, 900)
 
 
 def test_numbers_instead_of_strings_are_taken_too() -> None:
     told = {"Format": "jpeg", "Height": 89665, "Width": 109559, "Overlap": 1, "TileSize": 512}
-    assert DeepZoom.of(told) == DeepZoom.of(SEEN) == DeepZoom(Size(109559, 89665), 512, 1)
+    assert (
+        DeepZoom.from_metadata(told)
+        == DeepZoom.from_metadata(SEEN)
+        == DeepZoom(Size(109559, 89665), 512, 1)
+    )
 
 
 @pytest.mark.parametrize(
@@ -115,45 +119,45 @@ def test_numbers_instead_of_strings_are_taken_too() -> None:
 )
 def test_metadata_that_cannot_be_is_refused(change: Mapping[str, object]) -> None:
     with pytest.raises(WrongContent, match="metadata"):
-        DeepZoom.of({**SEEN, **change})
+        DeepZoom.from_metadata({**SEEN, **change})
 
 
 @pytest.mark.parametrize("key", sorted(SEEN))
 def test_metadata_that_lacks_something_is_refused(key: str) -> None:
     told = {name: value for name, value in SEEN.items() if name != key}
     with pytest.raises(WrongContent, match="format" if key == "Format" else key):
-        DeepZoom.of(told)
+        DeepZoom.from_metadata(told)
 
 
 @pytest.mark.parametrize("answer", [None, [], "Format", 7, [SEEN], {}, {"message": "no"}], ids=str)
 def test_another_answer_than_metadata_is_refused(answer: object) -> None:
-    with pytest.raises(WrongContent, match="names no tile format"):
-        DeepZoom.of(answer)
+    with pytest.raises(WrongContent, match="have no tile format"):
+        DeepZoom.from_metadata(answer)
 
 
 def test_a_png_tile_comes_out_as_it_is_without_its_overlap() -> None:
     image = picture()
-    assert np.array_equal(decoded(packed(image), SERVED, OWN), own_part(image))
+    assert np.array_equal(decode_tile(packed(image), SERVED, OWN), own_part(image))
 
 
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 def test_a_jpeg_tile_comes_out_as_any_decoder_has_it(subsampling: int) -> None:
     data = packed(picture(), "JPEG", quality=85, subsampling=subsampling)
     with Image.open(io.BytesIO(data)) as image:
-        assert np.array_equal(decoded(data, SERVED, OWN), own_part(image))
+        assert np.array_equal(decode_tile(data, SERVED, OWN), own_part(image))
 
 
 def test_alpha_is_dropped() -> None:
     image = picture()
     clear = image.copy()
     clear.putalpha(Image.linear_gradient("L").resize(image.size))
-    assert np.array_equal(decoded(packed(clear), SERVED, OWN), own_part(image))
+    assert np.array_equal(decode_tile(packed(clear), SERVED, OWN), own_part(image))
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
 def test_grey_tiles_become_rgb(form: str) -> None:
     grey = picture().convert("L")
-    pixels = decoded(packed(grey, form), SERVED, OWN)
+    pixels = decode_tile(packed(grey, form), SERVED, OWN)
     assert pixels.shape == (254, 254, 3)
     assert np.ptp(pixels.astype(int), axis=2).max() == 0
 
@@ -163,7 +167,7 @@ def test_grey_tiles_become_rgb(form: str) -> None:
 def test_a_tile_one_pixel_off_is_resized(form: str, off: tuple[int, int]) -> None:
     nominal = Image.linear_gradient("L").resize((256, 255)).convert("RGB")
     short = nominal.resize((256 + off[0], 255 + off[1]))
-    pixels = decoded(packed(short, form), SERVED, OWN)
+    pixels = decode_tile(packed(short, form), SERVED, OWN)
     assert pixels.shape == (254, 254, 3)
     assert np.abs(pixels.astype(int) - own_part(nominal)).max() <= 4
 
@@ -172,7 +176,7 @@ def test_a_tile_one_pixel_off_is_resized(form: str, off: tuple[int, int]) -> Non
 def test_a_tile_two_pixels_off_is_refused(off: tuple[int, int]) -> None:
     data = packed(picture(256 + off[0], 255 + off[1]))
     with pytest.raises(BadTile, match="pixels instead of 256×255"):
-        decoded(data, SERVED, OWN)
+        decode_tile(data, SERVED, OWN)
 
 
 @pytest.mark.parametrize(
@@ -202,12 +206,12 @@ def test_a_tile_two_pixels_off_is_refused(off: tuple[int, int]) -> None:
 )
 def test_what_is_neither_png_nor_jpeg_is_refused(data: bytes) -> None:
     with pytest.raises(BadTile, match="cannot be decoded"):
-        decoded(data, SERVED, OWN)
+        decode_tile(data, SERVED, OWN)
 
 
 def test_an_empty_tile_is_refused_as_empty() -> None:
     with pytest.raises(BadTile, match="empty"):
-        decoded(b"", SERVED, OWN)
+        decode_tile(b"", SERVED, OWN)
 
 
 @pytest.mark.parametrize("kept", [0.05, 0.3, 0.5, 0.9, 0.99])
@@ -215,13 +219,13 @@ def test_an_empty_tile_is_refused_as_empty() -> None:
 def test_a_truncated_tile_is_refused(form: str, kept: float) -> None:
     data = packed(picture(), form)
     with pytest.raises(BadTile, match="cannot be decoded"):
-        decoded(data[: int(len(data) * kept)], SERVED, OWN)
+        decode_tile(data[: int(len(data) * kept)], SERVED, OWN)
 
 
 def test_a_jpeg_that_ends_early_by_its_own_word_is_refused() -> None:
     data = packed(picture(), "JPEG")
     with pytest.raises(BadTile, match="cannot be decoded"):
-        decoded(data[: len(data) // 2] + b"\xff\xd9", SERVED, OWN)
+        decode_tile(data[: len(data) // 2] + b"\xff\xd9", SERVED, OWN)
 
 
 def test_no_flipped_byte_of_a_png_goes_into_a_picture() -> None:
@@ -231,7 +235,7 @@ def test_no_flipped_byte_of_a_png_goes_into_a_picture() -> None:
         spoiled = bytearray(data)
         spoiled[place] ^= 0xFF
         try:
-            pixels = decoded(bytes(spoiled), SERVED, OWN)
+            pixels = decode_tile(bytes(spoiled), SERVED, OWN)
         except BadTile:
             continue
         assert np.array_equal(pixels, own_part(image)), f"byte {place}"
@@ -244,7 +248,7 @@ def test_any_flipped_byte_of_a_jpeg_ends_in_a_tile_or_in_a_bad_tile() -> None:
         spoiled = bytearray(data)
         spoiled[place] ^= 0xFF
         try:
-            assert decoded(bytes(spoiled), SERVED, OWN).shape == (254, 254, 3)
+            assert decode_tile(bytes(spoiled), SERVED, OWN).shape == (254, 254, 3)
         except BadTile:
             continue
 
@@ -263,7 +267,7 @@ def png_that_claims(width: int, height: int, idat: bytes = b"") -> bytes:
 def test_a_bomb_is_refused_by_its_header(side: int) -> None:
     data = png_that_claims(side, side, zlib.compress(bytes(1 << 20)))
     with pytest.raises(BadTile):
-        decoded(data, SERVED, OWN)
+        decode_tile(data, SERVED, OWN)
 
 
 def with_chunk(png: bytes, kind: bytes, content: bytes) -> bytes:
@@ -277,7 +281,7 @@ def test_a_packed_chunk_that_would_fill_memory_is_never_unpacked(kind: bytes) ->
     image = picture()
     bomb = b"Comment\0\0" + zlib.compress(bytes(64 << 20), 9)
     tracemalloc.start()
-    pixels = decoded(with_chunk(packed(image), kind, bomb), SERVED, OWN)
+    pixels = decode_tile(with_chunk(packed(image), kind, bomb), SERVED, OWN)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert np.array_equal(pixels, own_part(image))
@@ -291,8 +295,8 @@ def test_a_colour_profile_changes_nothing(form: str, size: int) -> None:
     data = packed(picture(), form, icc_profile=profile)
     assert len(data) > size
     plain = packed(picture(), form)
-    assert np.array_equal(decoded(data, SERVED, OWN), decoded(plain, SERVED, OWN))
-    assert len(remove_ancillary_data(Stream([data]), 1 << 20)) <= len(plain)
+    assert np.array_equal(decode_tile(data, SERVED, OWN), decode_tile(plain, SERVED, OWN))
+    assert len(remove_ancillary_data(PieceReader([data]), 1 << 20)) <= len(plain)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
@@ -301,8 +305,8 @@ def test_a_profile_is_passed_over_however_the_bytes_come(form: str, length: int)
     profile = random.Random(2).randbytes(70_000)
     data = packed(picture(), form, icc_profile=profile)
     pieces = (data[start : start + length] for start in range(0, len(data), length))
-    assert remove_ancillary_data(Stream(pieces), len(data)) == remove_ancillary_data(
-        Stream([data]), len(data)
+    assert remove_ancillary_data(PieceReader(pieces), len(data)) == remove_ancillary_data(
+        PieceReader([data]), len(data)
     )
 
 
@@ -311,21 +315,21 @@ def test_the_colour_transform_of_a_jpeg_is_kept() -> None:
     data = simplejpeg.encode_jpeg(np.asarray(red), colorspace="RGB")
     adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
     marked = data[:2] + adobe + data[2:]
-    assert remove_ancillary_data(Stream([marked]), len(marked)).count(b"Adobe") == 1
+    assert remove_ancillary_data(PieceReader([marked]), len(marked)).count(b"Adobe") == 1
 
 
 def test_fill_bytes_before_a_profile_do_no_harm() -> None:
     data = packed(picture(), "JPEG", icc_profile=random.Random(3).randbytes(70_000))
     place = data.index(b"\xff\xe2")
     filled = data[:place] + b"\xff\xff" + data[place:]
-    assert len(remove_ancillary_data(Stream([filled]), len(filled))) < len(filled) - 70_000
-    assert np.array_equal(decoded(filled, SERVED, OWN), decoded(data, SERVED, OWN))
+    assert len(remove_ancillary_data(PieceReader([filled]), len(filled))) < len(filled) - 70_000
+    assert np.array_equal(decode_tile(filled, SERVED, OWN), decode_tile(data, SERVED, OWN))
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
 def test_more_bytes_of_pixels_than_there_can_be_are_refused(form: str) -> None:
     data = packed(picture(), form, icc_profile=bytes(100_000))
-    most = len(remove_ancillary_data(Stream([data]), len(data)))
-    remove_ancillary_data(Stream([data]), most)
+    most = len(remove_ancillary_data(PieceReader([data]), len(data)))
+    remove_ancillary_data(PieceReader([data]), most)
     with pytest.raises(TooLong, match=f"{most - 1:,} bytes without its colour profile"):
-        remove_ancillary_data(Stream([data]), most - 1)
+        remove_ancillary_data(PieceReader([data]), most - 1)

@@ -49,7 +49,7 @@ def exports(
 def facts(export: Path, form: ImageFormat) -> str:
     """Those of the export's image, with the resolution that fits an image of any size."""
     with (export / str(column(export, "select path from mirror")[0])).open("rb") as file:
-        told = json.loads(read_header(file, form).facts)
+        told = json.loads(read_header(file, form).metadata)
     return json.dumps({**told, "mpp_x": MPP, "mpp_y": MPP})
 
 

@@ -21,9 +21,9 @@ from tcgamirror.model.errors import Damaged, Interrupted
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat
 
-FACTS = {"file_id": "e3b", "site": "Brüste"}
+METADATA = {"file_id": "e3b", "site": "Brüste"}
 SIZE = Size(120, 90)
-FACTS_TEXT = json.dumps(
+METADATA_TEXT = json.dumps(
     {"file_id": "0" * 8 + "-0000-0000-0000-" + "0" * 12, "file_name": "a.svs", "source": "range"}
     | {"level": 1, "level_downsample": 4.0, "mpp_source": "unknown", "md5": None}
 )
@@ -32,7 +32,7 @@ FACTS_TEXT = json.dumps(
 def encoded(form: ImageFormat, size: Size = SIZE) -> bytes:
     pixels = np.random.default_rng(1).integers(0, 255, (size.height, size.width, 3), np.uint8)
     file = io.BytesIO()
-    write_image(file, form, size, strips(pixels), (15.0, 15.0), FACTS)
+    write_image(file, form, size, strips(pixels), (15.0, 15.0), METADATA)
     return file.getvalue()
 
 
@@ -53,12 +53,35 @@ def head(width: int, height: int) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("form", ImageFormat)
-def test_size_and_facts_are_those_that_were_written(form: ImageFormat) -> None:
+def test_size_and_metadata_are_those_that_were_written(form: ImageFormat) -> None:
     file = io.BytesIO(encoded(form))
     header = read_header(file, form)
     assert header.size == SIZE
-    assert json.loads(header.facts) == FACTS
+    assert json.loads(header.metadata) == METADATA
     decode_all(file, form)
+
+
+@pytest.mark.parametrize("form", ImageFormat)
+@pytest.mark.parametrize("other", ImageFormat)
+def test_another_format_is_refused(form: ImageFormat, other: ImageFormat) -> None:
+    if form != other:
+        with pytest.raises(Damaged):
+            read_header(io.BytesIO(encoded(other)), form)
+
+
+@pytest.mark.parametrize("form", ImageFormat)
+def test_a_changed_header_has_a_size_or_is_damaged(form: ImageFormat) -> None:
+    whole = encoded(form)
+    rng = np.random.default_rng(5)
+    for length in range(0, min(len(whole), 400), 3):
+        changed = bytearray(whole[: length or None])
+        changed[int(rng.integers(len(changed)))] ^= 1 << int(rng.integers(8))
+        try:
+            size = read_header(io.BytesIO(changed), form).size
+        except Damaged as error:
+            assert str(error)
+        else:
+            assert min(size) > 0
 
 
 @pytest.mark.parametrize("form", ImageFormat)
@@ -116,16 +139,16 @@ def test_a_png_that_says_it_is_huge_takes_no_memory() -> None:
         decode_all(file, ImageFormat.PNG)
 
 
-def test_endless_facts_are_not_read() -> None:
+def test_endless_metadata_are_not_read() -> None:
     text = b"tcgamirror\0" + b"[" * 100_000
     with pytest.raises(Damaged, match="100,011 bytes"):
         read_header(io.BytesIO(png(head(1, 1), (b"tEXt", text))), ImageFormat.PNG)
 
 
-def test_another_programs_image_has_no_facts_or_is_refused() -> None:
+def test_another_programs_image_has_no_metadata_or_is_refused() -> None:
     file = io.BytesIO()
     Image.new("RGB", SIZE).save(file, "PNG")
-    assert read_header(file, ImageFormat.PNG).facts == ""
+    assert read_header(file, ImageFormat.PNG).metadata == ""
     grey = io.BytesIO()
     Image.new("L", SIZE).save(grey, "PNG")
     with pytest.raises(Damaged, match="not of 8-bit RGB"):
@@ -241,9 +264,9 @@ def test_decoding_is_stopped_from_within_and_takes_its_time_at_most(
         decode_all(io.BytesIO(whole), form)
 
 
-def test_facts_with_a_number_of_a_thousand_digits_are_damaged() -> None:
+def test_metadata_with_a_number_of_a_thousand_digits_are_damaged() -> None:
     for number in ("1" + "0" * 400, "-1e999", "1e999", "1" * 5000):
-        text = FACTS_TEXT.replace('"level_downsample": 4.0', f'"level_downsample": {number}')
-        assert text != FACTS_TEXT
+        text = METADATA_TEXT.replace('"level_downsample": 4.0', f'"level_downsample": {number}')
+        assert text != METADATA_TEXT
         with pytest.raises(Damaged):
             parse_metadata(text)

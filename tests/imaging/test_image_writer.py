@@ -1,4 +1,4 @@
-"""Every format holds the pixels, the resolution and the facts that were given to it."""
+"""Every format holds the pixels, the resolution and the metadata that were given to it."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def test_a_jpeg_is_close() -> None:
     assert np.abs(np.asarray(image).astype(int) - pixels).mean() < 3
 
 
-def test_a_png_tells_pixels_per_metre_and_the_facts() -> None:
+def test_a_png_tells_pixels_per_metre_and_the_metadata() -> None:
     image = Image.open(io.BytesIO(encoded(ImageFormat.PNG, picture(9, 9), 4, (15.0, 14.5))))
     assert image.info["dpi"] == pytest.approx((66667 * 0.0254, 68966 * 0.0254))
     assert json.loads(image.info[METADATA_KEY]) == FACTS
 
 
 @pytest.mark.parametrize("form", [ImageFormat.TIFF, ImageFormat.JPEG])
-def test_tiff_and_jpeg_tell_pixels_per_centimetre_and_the_facts(form: ImageFormat) -> None:
+def test_tiff_and_jpeg_tell_pixels_per_centimetre_and_the_metadata(form: ImageFormat) -> None:
     image = Image.open(io.BytesIO(encoded(form, picture(9, 9), 4, (15.000488, 14.5))))
     exif = image.getexif()
     assert float(exif[Base.XResolution]) == pytest.approx(10_000 / 15.000488, rel=1e-9)

@@ -35,7 +35,7 @@ class ArrayTiles:
     def grid(self) -> Grid:
         return Grid(self.size, self.tile_size)
 
-    def tile(self, column: int, row: int) -> Pixels | None:
+    def read_tile(self, column: int, row: int) -> Pixels | None:
         box = self.grid.box(column, row)
         if (column, row) in self.blank:
             return None
@@ -102,8 +102,8 @@ def test_a_blank_tile_is_white() -> None:
 
 def test_a_tile_of_another_size_is_refused_by_its_place() -> None:
     class Short(ArrayTiles):
-        def tile(self, column: int, row: int) -> Pixels | None:
-            pixels = super().tile(column, row)
+        def read_tile(self, column: int, row: int) -> Pixels | None:
+            pixels = super().read_tile(column, row)
             return pixels[:-1] if pixels is not None and (column, row) == (2, 1) else pixels
 
     with pytest.raises(BadTile, match=r"column 2, row 1 has 100×99 pixels instead of 100×100"):

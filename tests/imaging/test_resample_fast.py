@@ -96,13 +96,13 @@ class Through:
     def grid(self) -> Grid:
         return self.reader.grid
 
-    def tile(self, column: int, row: int) -> Pixels | None:
-        return self.reader.tile(column, row)
+    def read_tile(self, column: int, row: int) -> Pixels | None:
+        return self.reader.read_tile(column, row)
 
 
 def base_size(path: Path) -> Size:
     with LocalFile(path) as file:
-        return Svs(file).base.size
+        return Svs(file).header.size
 
 
 def drift(one: Pixels, other: Pixels) -> float:
@@ -215,7 +215,7 @@ def test_what_pads_a_tile_beyond_the_edge_does_not_show(
     with LocalFile(path) as file:
         slide = Svs(file)
         whole, scaled = (
-            JpegTiles(file, slide.levels[0], slide.tile_table(0), by).tile(1, 0)
+            JpegTiles(file, slide.levels[0], slide.tile_table(0), by).read_tile(1, 0)
             for by in (1, scale)
         )
     assert whole is not None and scaled is not None
@@ -326,7 +326,7 @@ def test_a_mirror_of_fast_images_says_so_everywhere(
     assert "(4 µm/px, fast, png)" in succeeded("--mirror", again, "status").out
     for path in images(again):
         with (again / path).open("rb") as file:
-            facts = json.loads(read_header(file, ImageFormat.PNG).facts)
+            facts = json.loads(read_header(file, ImageFormat.PNG).metadata)
         assert facts["resample"] == "fast"
     assert len(images(again)) == 2 and images(again) == images(root)
     # Nor are they taken for exact ones where only they tell.

@@ -44,7 +44,7 @@ def written(path: Path, level: int, folder: Path) -> Path:
     alone = folder / "level.svs"
     with LocalFile(path) as source, alone.open("wb") as file:
         slide = Svs(source)
-        write_single_level(file, source, slide, level, slide.tile_table(level))
+        write_single_level(file, slide, level, slide.tile_table(level))
     return alone
 
 
@@ -134,7 +134,7 @@ def test_bytes_that_many_tiles_share_are_written_once(tmp_path: Path) -> None:
         table = slide.tile_table(0)
         for index in range(len(table.counts)):
             table.offsets[index], table.counts[index] = table.offsets[0] + index, 5000
-        write_single_level(file, source, slide, 0, table)
+        write_single_level(file, slide, 0, table)
         assert file.seek(0, 2) < 5000 + 20 * 40 + 4096
         written_table = Svs(LocalFile(tmp_path / "level.svs")).tile_table(0)
     starts = [offset - written_table.offsets[0] for offset in written_table.offsets]

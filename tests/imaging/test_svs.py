@@ -13,16 +13,25 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tcgamirror.imaging.svs import Svs, TileTable, read_slide_header
+from tcgamirror.imaging.svs import (
+    Svs,
+    TileTable,
+    aperio_properties,
+    choose_mpp,
+    read_slide_header,
+)
 from tcgamirror.imaging.tiff import Tag, Tiff
 from tcgamirror.model.byteranges import Span, coalesce
 from tcgamirror.model.errors import BadSlide
 from tcgamirror.model.geometry import Size
-from tcgamirror.model.slide import MppSource
+from tcgamirror.model.slide import UNKNOWN_MPP, Mpp, MppSource
 from tcgamirror.sources.whole import LocalFile
 from tests.support.levels import EVERY_SLIDE, ZOO, Bytes, bounded, real_slide, slide_at, tile_spans
 from tests.support.slides import SlideSpec, make_slide
 from tests.support.slides_tiff import LONG8, UNDEFINED, Field, TiffWriter, long, short, text
+
+INCH, CENTIMETRE = 2, 3
+QUARTER_PER_CM = 10_000 / 0.25
 
 
 @EVERY_SLIDE
@@ -39,7 +48,7 @@ def test_the_structure_is_the_one_openslide_sees(name: str, zoo_slides: Mapping[
         said = oracle.properties.get("openslide.mpp-x")
         if said is not None:
             assert (slide.pyramid.mpp.value, slide.pyramid.mpp.source) == (float(said), "header")
-        assert read_slide_header(file) == slide.base
+        assert read_slide_header(file) == slide.header
 
 
 @pytest.mark.parametrize(
@@ -131,7 +140,9 @@ def strips(data: bytes) -> list[Span]:
     for directory in tiff.directories():
         if 273 in directory.entries:
             count = directory.entries[273].count
-            places = zip(*(tiff.numbers(directory, tag, count) for tag in (273, 279)), strict=True)
+            places = zip(
+                *(tiff.read_numbers(directory, tag, count) for tag in (273, 279)), strict=True
+            )
             found += [Span(start, start + length) for start, length in places]
     return found
 
@@ -180,7 +191,7 @@ def parsed(source: Bytes) -> Svs:
     for index in range(len(slide.levels)):
         list(tile_spans(slide.tile_table(index)))
         slide.array_spans(index)
-        list(slide.values(index))
+        list(slide.tags(index))
     return slide
 
 
@@ -190,20 +201,20 @@ def number(tag: int, *values: int) -> Field:
 
 def test_a_slide_with_nothing_changed_is_taken(tmp_path: Path) -> None:
     slide = parsed(made(tmp_path, {}))
-    assert slide.base.size == Size(100, 80)
+    assert slide.header.size == Size(100, 80)
 
 
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        (number(256, 0), "cannot be"),
-        (number(257, 0), "cannot be"),
-        (number(322, 0), "cannot be"),
-        (number(323, 0), "cannot be"),
-        (number(256, 10**12), "cannot be"),
-        (number(257, 2**64 - 1), "cannot be"),
-        (number(322, 2**64 - 1), "cannot be"),
-        (number(322, 5000), "cannot be"),
+        (number(256, 0), "invalid level"),
+        (number(257, 0), "invalid level"),
+        (number(322, 0), "invalid level"),
+        (number(323, 0), "invalid level"),
+        (number(256, 10**12), "invalid level"),
+        (number(257, 2**64 - 1), "invalid level"),
+        (number(322, 2**64 - 1), "invalid level"),
+        (number(322, 5000), "invalid level"),
         (number(322, 1), "tag 324 has 4 values for 200 tiles"),
         (number(324, *[16] * 3), "tag 324 has 3 values for 4 tiles"),
         (number(325, *[16] * 5), "tag 325 has 5 values for 4 tiles"),
@@ -313,3 +324,81 @@ def test_runs_are_the_tiles_spans_joined(tiles: list[tuple[int, int]], gap: int)
     offsets, counts = (array("Q", values) for values in zip(*tiles, strict=True))
     table = TileTable(len(tiles), offsets, counts)
     assert list(table.runs(gap)) == coalesce(tile_spans(table), gap)
+
+
+# The resolution: which of the places that tell it is believed ------------------------
+
+
+def test_the_header_goes_before_the_tags_and_these_before_appmag() -> None:
+    told = {"MPP": "0.2325", "AppMag": "20"}
+    tags = (QUARTER_PER_CM, QUARTER_PER_CM, CENTIMETRE)
+    assert choose_mpp(told, *tags) == Mpp(0.2325, MppSource.HEADER)
+    del told["MPP"]
+    assert choose_mpp(told, *tags) == Mpp(0.25, MppSource.TIFF)
+    assert choose_mpp(told, None, None, CENTIMETRE) == Mpp(0.5, MppSource.APPMAG)
+    assert choose_mpp({}, None, None, INCH) == UNKNOWN_MPP
+
+
+def test_a_lying_appmag_does_not_spoil_the_header() -> None:
+    assert choose_mpp({"AppMag": "20", "MPP": "0.2325"}, None, None, INCH).value == 0.2325
+
+
+@pytest.mark.parametrize(
+    "said", ["", "unknown", "nan", "inf", "-inf", "0", "-0.25", "0.0001", "72", "1e400", "0.2.5"]
+)
+def test_an_implausible_header_is_passed_over(said: str) -> None:
+    told = {"MPP": said, "AppMag": "40"}
+    assert choose_mpp(told, None, None, INCH) == Mpp(0.25, MppSource.APPMAG)
+
+
+def test_a_comma_is_a_decimal_point() -> None:
+    assert choose_mpp({"MPP": "0,2520"}, None, None, INCH).value == 0.2520
+
+
+@pytest.mark.parametrize("said", ["40", "40.000000", " 40 ", "40,0"])
+def test_forty_times_is_a_quarter_of_a_micrometre(said: str) -> None:
+    assert choose_mpp({"AppMag": said}, None, None, INCH).value == 0.25
+
+
+@pytest.mark.parametrize("said", ["forty", "nan", "0", "-40", "0.5", "400", ""])
+def test_an_implausible_appmag_tells_nothing(said: str) -> None:
+    assert choose_mpp({"AppMag": said}, None, None, INCH) == UNKNOWN_MPP
+
+
+@pytest.mark.parametrize("unit", [INCH, CENTIMETRE])
+@pytest.mark.parametrize("dots", [1.0, 72.0, 96.0, 300.0])
+def test_a_screens_or_printers_resolution_is_no_microscopes(dots: float, unit: int) -> None:
+    assert choose_mpp({}, dots, dots, unit) == UNKNOWN_MPP
+
+
+def test_dots_per_inch_are_taken_where_they_are_a_microscopes() -> None:
+    found = choose_mpp({}, 25_400 / 0.5026, 25_400 / 0.5026, INCH)
+    assert found.value == pytest.approx(0.5026)
+
+
+@pytest.mark.parametrize("unit", [0, 1, 4])
+def test_a_resolution_without_a_unit_tells_nothing(unit: int) -> None:
+    assert choose_mpp({}, QUARTER_PER_CM, QUARTER_PER_CM, unit) == UNKNOWN_MPP
+
+
+def test_sides_of_different_resolution_are_not_averaged() -> None:
+    tags = (QUARTER_PER_CM, QUARTER_PER_CM * 1.05, CENTIMETRE)
+    assert choose_mpp({}, *tags) == UNKNOWN_MPP
+    assert choose_mpp({}, QUARTER_PER_CM, QUARTER_PER_CM * 1.001, CENTIMETRE).value == 0.25
+
+
+@pytest.mark.parametrize(("x", "y"), [(None, 40_000.0), (40_000.0, None), (0.0, 0.0)])
+def test_half_a_resolution_tells_nothing(x: float | None, y: float | None) -> None:
+    assert choose_mpp({}, x, y, CENTIMETRE) == UNKNOWN_MPP
+
+
+def test_properties_are_what_stands_between_bars_and_has_an_equals_sign() -> None:
+    description = (
+        "Aperio Image Library v10\r\nMPP = 9 (256x256)|AppMag = 40|Title|A=b=c| MPP=0.25 |MPP = 7"
+    )
+    assert aperio_properties(description) == {"AppMag": "40", "A": "b=c", "MPP": "7"}
+
+
+@pytest.mark.parametrize("description", ["", "|", "||=", "MPP = 0.25"])
+def test_a_description_that_is_not_aperios_has_no_mpp(description: str) -> None:
+    assert "MPP" not in aperio_properties(description)

@@ -48,8 +48,8 @@ def test_the_last_directory_is_found_in_the_files_end(
     data = slide_at(name, zoo_slides).read_bytes()
     tiff = Tiff(Bytes(data))
     *_, last = tiff.directories()
-    assert tiff.last_in(Span(max(0, len(data) - 300_000), len(data))) == last
-    assert tiff.last_in(Span(0, 20)) is None
+    assert tiff.guess_last_directory(Span(max(0, len(data) - 300_000), len(data))) == last
+    assert tiff.guess_last_directory(Span(0, 20)) is None
 
 
 @pytest.mark.parametrize("name", [name for name in EVERY_NAME if name != "big-and-big-endian"])
@@ -66,10 +66,10 @@ def test_directories_and_numbers_are_those_pillow_reads(
         assert directory.next == tags.next
         assert directory.entries.keys() == set(tags)
         for tag in (Tag.WIDTH, Tag.HEIGHT, Tag.COMPRESSION, Tag.PHOTOMETRIC):
-            assert tiff.number(directory, tag) == tags[tag]
+            assert tiff.read_number(directory, tag) == tags[tag]
         for tag in {Tag.TILE_OFFSETS, Tag.TILE_COUNTS} & set(tags):
-            assert tuple(tiff.numbers(directory, tag, len(tags[tag]))) == tags[tag]
-        said = tiff.rational(directory, Tag.X_RESOLUTION)
+            assert tuple(tiff.read_numbers(directory, tag, len(tags[tag]))) == tags[tag]
+        said = tiff.read_rational(directory, Tag.X_RESOLUTION)
         assert said == (float(tags[Tag.X_RESOLUTION]) if Tag.X_RESOLUTION in tags else None)
 
 
@@ -77,13 +77,13 @@ def test_directories_and_numbers_are_those_pillow_reads(
 def test_values_that_fit_lie_in_their_entry(order: str) -> None:
     two_shorts = 0x0001_0002 if order == ">" else 0x0002_0001
     tiff, directory = first(classic(([(324, SHORT, 2, two_shorts)], 0), order=order))
-    assert list(tiff.numbers(directory, 324, 2)) == [1, 2]
-    assert tiff.number(directory, 324) == 1
+    assert list(tiff.read_numbers(directory, 324, 2)) == [1, 2]
+    assert tiff.read_number(directory, 324) == 1
 
 
 def test_of_a_tag_that_stands_twice_the_first_holds() -> None:
     tiff, directory = first(classic(([(256, LONG, 1, 5), (256, LONG, 1, 6)], 0)))
-    assert tiff.number(directory, 256) == 5
+    assert tiff.read_number(directory, 256) == 5
 
 
 def test_a_type_nobody_knows_is_passed_over() -> None:
@@ -93,23 +93,23 @@ def test_a_type_nobody_knows_is_passed_over() -> None:
 
 def test_a_number_that_is_not_there_is_the_default_or_refused() -> None:
     tiff, directory = first(classic(([(256, LONG, 0, 5), (257, 2, 4, 0)], 0)))
-    assert tiff.number(directory, 300, 7) == tiff.number(directory, 256, 7) == 7
+    assert tiff.read_number(directory, 300, 7) == tiff.read_number(directory, 256, 7) == 7
     for tag in (256, 257, 300):
         with pytest.raises(BadSlide, match=f"tag {tag} is missing or no number"):
-            tiff.number(directory, tag)
+            tiff.read_number(directory, tag)
 
 
 def test_a_rational_over_zero_tells_nothing() -> None:
     tiff, directory = first(classic(([(282, RATIONAL, 1, 30), (283, LONG, 1, 4)], 0)))
-    assert tiff.rational(directory, 282) is None
-    assert tiff.rational(directory, 283) is None
+    assert tiff.read_rational(directory, 282) is None
+    assert tiff.read_rational(directory, 283) is None
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"II*\0", b"\xff\xd8\xff\xe0" + bytes(60), b"<!DOCTYPE html>" * 9, bytes(64)]
 )
 def test_what_is_no_tiff_is_refused(data: bytes) -> None:
-    refused(data, "is no slide|does not begin as a TIFF")
+    refused(data, "is not a slide|does not begin as a TIFF")
 
 
 def test_a_version_nobody_knows_is_refused() -> None:
@@ -151,16 +151,16 @@ def test_values_beyond_the_end_are_refused_when_they_are_read(count: int) -> Non
     tiff, directory = first(classic(([(324, LONG, count, 8), (347, 7, count, 8)], 0)))
     with bounded(seconds=10, megabytes=5):
         with pytest.raises(BadSlide, match="outside of the file"):
-            tiff.numbers(directory, 324, count)
+            tiff.read_numbers(directory, 324, count)
         with pytest.raises(BadSlide, match=r"tag 347 has \d+ bytes"):
-            tiff.bytes_of(directory, 347)
+            tiff.read_bytes(directory, 347)
 
 
 def test_arrays_of_another_length_or_type_are_refused() -> None:
     tiff, directory = first(classic(([(324, LONG, 1, 8), (325, RATIONAL, 1, 8)], 0)))
     for tag, count in ((324, 2), (325, 1)):
         with pytest.raises(BadSlide, match=f"tag {tag} has 1 values for {count} tiles"):
-            tiff.numbers(directory, tag, count)
+            tiff.read_numbers(directory, tag, count)
 
 
 def test_nothing_is_read_outside_of_the_file() -> None:

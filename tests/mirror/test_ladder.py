@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tcgamirror.imaging.decode import LevelReader
+from tcgamirror.imaging.level_reader import LevelReader
 from tcgamirror.imaging.store import Store
 from tcgamirror.mirror.fetch import Pool
 from tcgamirror.mirror.ladder import Ladder
@@ -122,12 +122,12 @@ class Busy(Store):
 
     most = now = 0
 
-    def put(self, *what: Any) -> Picture:
+    def write(self, *what: Any) -> Picture:
         self.now += 1
         self.most = max(self.most, self.now)
         time.sleep(0.1)
         try:
-            return super().put(*what)
+            return super().write(*what)
         finally:
             self.now -= 1
 

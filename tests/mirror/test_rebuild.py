@@ -289,9 +289,9 @@ def test_settings_that_ask_for_other_images_are_refused(mirror: Path) -> None:
 # Images that are not believed --------------------------------------------------------
 
 
-def build_metadata(path: Path) -> dict[str, object]:
+def read_metadata(path: Path) -> dict[str, object]:
     with path.open("rb") as file:
-        found = json.loads(read_header(file, ImageFormat.PNG).facts)
+        found = json.loads(read_header(file, ImageFormat.PNG).metadata)
     assert isinstance(found, dict)
     return found
 
@@ -305,14 +305,14 @@ def png(facts: object) -> bytes:
 
 def test_what_is_no_image_of_this_mirror_is_told_and_left(mirror: Path) -> None:
     paths = [mirror / str(row["path"]) for row in view(mirror)]
-    facts = build_metadata(paths[0])
+    facts = read_metadata(paths[0])
     data = bytearray(paths[0].read_bytes())
     data[-40] ^= 1
     paths[0].write_bytes(data)
     shutil.copy(paths[2], paths[1])
     paths[3].unlink()
     paths[3].symlink_to(paths[4])
-    paths[5].write_bytes(png({**build_metadata(paths[5]), "mpp_x": 9.0, "mpp_y": 9.0}))
+    paths[5].write_bytes(png({**read_metadata(paths[5]), "mpp_x": 9.0, "mpp_y": 9.0}))
     folder = mirror / "images" / "TCGA-LUAD"
     (folder / "x.png").write_bytes(png({**facts, "file_name": "../../../x.svs"}))
     (folder / "y.png").write_bytes(png({**facts, "file_name": "y.svs", "project_id": "../.."}))
@@ -360,7 +360,7 @@ def test_what_is_no_image_of_this_mirror_is_told_and_left(mirror: Path) -> None:
     ],
 )
 def test_absurd_facts_are_refused(whole: tuple[Path, StandIn], key: str, value: object) -> None:
-    facts = build_metadata(whole[0] / str(view(whole[0])[0]["path"]))
+    facts = read_metadata(whole[0] / str(view(whole[0])[0]["path"]))
     assert parse_metadata(json.dumps(facts)).slide.file_id == facts["file_id"]
     with pytest.raises(Damaged):
         parse_metadata(json.dumps({**facts, key: value}))

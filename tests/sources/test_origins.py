@@ -28,7 +28,7 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.slide import Slide, Target
 from tcgamirror.net.client import HttpClient
-from tcgamirror.sources.origins import REST, Origin, Origins
+from tcgamirror.sources.origins import FAILURE_SECONDS, Origin, Origins
 from tests.gdc import Fault, Listed, StandIn, listed
 from tests.gdc.faults import Kind
 from tests.support.fetching import SHORT, At, by_range, made, slide_of
@@ -46,12 +46,12 @@ def two(clock: Callable[[], float] = lambda: 0.0) -> Origins:
 
 
 def names(origins: Origins, *, ranged: bool = True) -> list[str]:
-    return [origin.name for origin in origins.to_try(ranged=ranged)]
+    return [origin.name for origin in origins.candidates(ranged=ranged)]
 
 
 def test_the_bucket_is_asked_first_and_can_be_left_out() -> None:
-    assert list(two().to_try(ranged=True)) == [BUCKET, GDC]
-    assert list(Origins(GDC.base, None).to_try(ranged=True)) == [GDC]
+    assert list(two().candidates(ranged=True)) == [BUCKET, GDC]
+    assert list(Origins(GDC.base, None).candidates(ranged=True)) == [GDC]
 
 
 def test_each_origin_has_its_own_form_of_address_and_no_name_leads_out_of_it() -> None:
@@ -78,10 +78,10 @@ def test_each_origin_has_its_own_form_of_address_and_no_name_leads_out_of_it() -
 def test_one_that_failed_rests_and_is_asked_last_meanwhile(error: type[NetworkError]) -> None:
     now = 1000.0
     origins = two(lambda: now)
-    origins.failed(BUCKET, error("the bucket's own trouble"))
+    origins.record_failure(BUCKET, error("the bucket's own trouble"))
     assert names(origins) == names(origins, ranged=False) == ["gdc", "bucket"]
     assert origins.report()["bucket"] == "failed: the bucket's own trouble"
-    now += REST - 1
+    now += FAILURE_SECONDS - 1
     assert names(origins) == ["gdc", "bucket"]
     now += 1
     assert names(origins) == ["bucket", "gdc"]
@@ -90,29 +90,29 @@ def test_one_that_failed_rests_and_is_asked_last_meanwhile(error: type[NetworkEr
 @pytest.mark.parametrize("error", [NotFound, Refused, SizeMismatch, ChangedFile])
 def test_what_concerns_one_slide_is_not_held_against_the_origin(error: type[NetworkError]) -> None:
     origins = two()
-    origins.failed(BUCKET, error("one slide's trouble"))
+    origins.record_failure(BUCKET, error("one slide's trouble"))
     assert names(origins) == ["bucket", "gdc"]
     assert "bucket" not in origins.report()
 
 
 def test_one_that_works_again_rests_no_longer() -> None:
     origins = two()
-    origins.failed(BUCKET, Unreachable("down"))
-    origins.worked(BUCKET, ranged=True)
+    origins.record_failure(BUCKET, Unreachable("down"))
+    origins.record_success(BUCKET, ranged=True)
     assert names(origins) == ["bucket", "gdc"]
     assert origins.report()["bucket"] == "honours Range"
 
 
 def test_when_both_failed_both_are_still_asked() -> None:
     origins = two()
-    origins.failed(BUCKET, Unreachable("down"))
-    origins.failed(GDC, Unreachable("down"))
+    origins.record_failure(BUCKET, Unreachable("down"))
+    origins.record_failure(GDC, Unreachable("down"))
     assert names(origins) == ["bucket", "gdc"]
 
 
 def test_one_that_ignores_range_is_asked_for_whole_files_only() -> None:
     origins = two()
-    origins.failed(BUCKET, RangeUnsupported("200"))
+    origins.record_failure(BUCKET, RangeUnsupported("200"))
     assert names(origins) == ["gdc"]
     assert names(origins, ranged=False) == ["bucket", "gdc"]
     assert origins.report()["bucket"] == "ignores Range"
@@ -121,17 +121,17 @@ def test_one_that_ignores_range_is_asked_for_whole_files_only() -> None:
 def test_one_that_gave_parts_before_is_not_given_up_for_one_that_came_whole() -> None:
     now = 0.0
     origins = two(lambda: now)
-    origins.worked(BUCKET, ranged=True)
-    origins.failed(BUCKET, RangeUnsupported("200"))
+    origins.record_success(BUCKET, ranged=True)
+    origins.record_failure(BUCKET, RangeUnsupported("200"))
     assert names(origins) == ["gdc", "bucket"]
-    now = REST
+    now = FAILURE_SECONDS
     assert names(origins) == ["bucket", "gdc"]
 
 
 def test_one_that_gave_a_part_rests_all_the_same_after_a_failure() -> None:
     origins = two()
-    origins.failed(BUCKET, Unreachable("down"))
-    origins.gave_part(BUCKET)
+    origins.record_failure(BUCKET, Unreachable("down"))
+    origins.record_part(BUCKET)
     assert names(origins) == ["gdc", "bucket"]
 
 
@@ -139,8 +139,8 @@ def test_many_threads_may_tell_and_ask_at_once() -> None:
     origins = Origins(GDC.base, BUCKET.base, itertools.count().__next__)
 
     def work(number: int) -> list[str]:
-        origins.failed(BUCKET, Unreachable(str(number)))
-        origins.worked(BUCKET, ranged=number % 2 == 0)
+        origins.record_failure(BUCKET, Unreachable(str(number)))
+        origins.record_success(BUCKET, ranged=number % 2 == 0)
         return sorted(names(origins))
 
     with ThreadPoolExecutor(8) as pool:
@@ -183,7 +183,7 @@ def test_no_other_200_tells_that_range_is_ignored(tmp_path: Path, kind: Kind) ->
         assert origins.report()["bucket"].startswith("failed: ")
         gdc.faults.clear()
         gdc.clear()
-        now = REST
+        now = FAILURE_SECONDS
         fetched(gdc, files[1:], origins, tmp_path)
         assert gdc.requests(host="api") == []
         assert {record.status for record in gdc.requests(host="bucket")} == {206}
@@ -221,7 +221,7 @@ def test_a_bucket_that_is_down_is_asked_once_and_then_rests(
         gdc.faults.clear()
         gdc.switch("bucket", "up")
         gdc.clear()
-        now = REST
+        now = FAILURE_SECONDS
         fetched(gdc, files, origins, tmp_path)
         assert gdc.requests(host="api") == []
 
@@ -257,6 +257,6 @@ def test_of_two_failures_the_one_that_may_pass_is_told(
 
 def test_an_origin_that_was_not_asked_is_not_told_of() -> None:
     origins = Origins("http://gdc", "http://bucket")
-    first = next(origins.to_try(ranged=False))
-    origins.worked(first, ranged=False)
+    first = next(origins.candidates(ranged=False))
+    origins.record_success(first, ranged=False)
     assert origins.report() == {"bucket": "answers"}

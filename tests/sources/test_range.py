@@ -17,7 +17,7 @@ from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Slide, Target
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
-from tcgamirror.sources.range import GAP, LOOK_AHEAD, MOST_FORESEEN, TAIL
+from tcgamirror.sources.range import GAP, LOOK_AHEAD, MAX_SPECULATIVE_BYTES, TAIL
 from tcgamirror.sources.whole import LocalFile
 from tests.gdc import Listed, StandIn, listed
 from tests.support.fetching import (
@@ -76,7 +76,7 @@ def not_to_be_fetched(path: Path, level: int) -> SpanSet:
             spans += [profile.span] if profile is not None else []
             if 273 in directory.entries:
                 count = directory.entries[273].count
-                starts, lengths = (tiff.numbers(directory, tag, count) for tag in (273, 279))
+                starts, lengths = (tiff.read_numbers(directory, tag, count) for tag in (273, 279))
                 spans += [Span(a, a + n) for a, n in zip(starts, lengths, strict=True)]
         wanted = SpanSet([*tile_spans(slide.tile_table(level)), slide.counts_span(0)])
     return SpanSet(gap for span in spans for gap in wanted.gaps(span))
@@ -297,10 +297,10 @@ def test_a_directory_that_is_not_in_the_chain_moves_no_more_than_may_be_foreseen
         Tag.TILE_OFFSETS: (tiles, place),
         Tag.TILE_COUNTS: (tiles, place + 4 * tiles),
     }
-    assert 4 * tiles > MOST_FORESEEN
+    assert 4 * tiles > MAX_SPECULATIVE_BYTES
     file = with_decoy(deep, tmp_path / "slide.svs", tags, bytes(8 * tiles + TAIL))
     spans = spans_for_the_right_image(file, tmp_path / "work", client)
-    assert spans.total < MOST_FORESEEN
+    assert spans.total < MAX_SPECULATIVE_BYTES
 
 
 def test_a_large_level_comes_over_a_few_connections_at_once(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import tempfile
 import threading
@@ -30,7 +31,7 @@ from tcgamirror.model.errors import (
 from tcgamirror.model.slide import Target
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
-from tcgamirror.sources.range import AT_ONCE, RemoteFile
+from tcgamirror.sources.range import PARALLEL_REQUESTS, RemoteFile
 from tcgamirror.sources.sparse_file import SparseFile
 from tests.gdc import Listed, StandIn, listed
 from tests.support.fetching import SHORT, At, asked, by_range, made, origins_of, overlaps, slide_of
@@ -68,7 +69,7 @@ def had(work: Path, file: Listed) -> SpanSet:
     """What an interrupted run left."""
     identity = f"{file.file_id} {file.md5}"
     with SparseFile.open(part_of(work, file), identity=identity, size=file.size) as partial:
-        return partial.had
+        return partial.available
 
 
 def no_threads_of(name: str) -> bool:
@@ -125,26 +126,6 @@ def test_an_interrupted_fetch_is_gone_on_with_and_ends_soon(
     assert took < 5
     assert no_threads_of("range")
     assert np.array_equal(image.pixels, right)
-
-
-def test_no_room_for_the_image_keeps_what_was_fetched(
-    tmp_path: Path, client: HttpClient, file: Listed
-) -> None:
-    with StandIn([file]) as gdc:
-        source = by_range(gdc, client, tmp_path)
-        with pytest.raises(DiskFull), source.open(slide_of(file), BASE, Meter()):
-            raise DiskFull("the disk is full")
-        gdc.clear()
-        made(source, slide_of(file), BASE)
-        assert gdc.served == []
-
-
-def test_bytes_in_doubt_are_not_kept(tmp_path: Path, client: HttpClient, file: Listed) -> None:
-    with StandIn([file]) as gdc:
-        source = by_range(gdc, client, tmp_path)
-        with pytest.raises(BadSlide), source.open(slide_of(file), BASE, Meter()):
-            raise BadSlide("a tile is damaged")
-    assert not (tmp_path / file.file_id).exists()
 
 
 @pytest.mark.parametrize("of", ["other md5", "no record", "foreign bytes", "damaged bytes"])
@@ -209,9 +190,12 @@ def test_a_file_replaced_since_the_last_run_is_begun_anew(
 def test_a_kill_while_a_replaced_files_bytes_are_removed_leaves_none_to_go_on_with(
     tmp_path: Path, client: HttpClient, file: Listed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(folder: Path, **_: object) -> None:
-        (folder / "bucket.etag").unlink()
-        raise KeyboardInterrupt
+    truncate = os.ftruncate
+
+    def killed(handle: int, size: int) -> None:
+        truncate(handle, size)
+        if not size:
+            raise KeyboardInterrupt
 
     with StandIn([file]) as gdc:
         gdc.faults.add(At("", "503", nth=4, alone=False))
@@ -220,7 +204,7 @@ def test_a_kill_while_a_replaced_files_bytes_are_removed_leaves_none_to_go_on_wi
         gdc.faults.clear()
         (tmp_path / file.file_id / "range" / "bucket.etag").write_text('"another"')
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr("tcgamirror.sources.workspace.shutil.rmtree", killed)
+            patch.setattr("tcgamirror.sources.sparse_file.os.ftruncate", killed)
             made(by_range(gdc, client, tmp_path), slide_of(file), BASE)
         assert part_of(tmp_path, file).stat().st_size == file.size
         assert had(tmp_path, file).total == 0
@@ -364,9 +348,9 @@ def test_a_part_that_fails_ends_the_others_and_leaves_no_thread(
         with pytest.raises(Truncated):
             remote.fetch([Span(0, 40 << 20)])
         # At most the four in hand were tried, twice each, and nothing after them.
-        assert len(gdc.served) <= nth - 1 + 2 * AT_ONCE
+        assert len(gdc.served) <= nth - 1 + 2 * PARALLEL_REQUESTS
         assert no_threads_of("range")
-        assert partial.had.total == (nth - 1) * (4 << 20)
+        assert partial.available.total == (nth - 1) * (4 << 20)
 
 
 def test_a_level_of_many_megabytes_is_never_held_in_memory(
@@ -385,6 +369,6 @@ def test_a_level_of_many_megabytes_is_never_held_in_memory(
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-        assert partial.had.holds(Span(0, size))
+        assert partial.available.holds(Span(0, size))
     # Four parts of 4 MB at a time, each once as pieces and once joined.
     assert peak < 48e6

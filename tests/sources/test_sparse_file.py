@@ -77,7 +77,7 @@ def test_it_holds_what_was_written_whatever_is_reopened_or_torn(
             partial = opened(path)
         model = {index for span in written for index in range(span.start, span.stop)}
         with partial:
-            assert partial.had == SpanSet(written)
+            assert partial.available == SpanSet(written)
             if model >= set(range(asked.start, asked.stop)):
                 assert partial.read(asked) == CONTENT[asked.start : asked.stop]
             else:
@@ -98,11 +98,11 @@ def test_a_record_with_any_bytes_in_it_never_vouches_for_wrong_ones(
         text = record(path).read_bytes()
         record(path).write_bytes(text[:place] + noise + text[place + len(noise) :])
         with opened(path) as partial:
-            for span in partial.had:
+            for span in partial.available:
                 assert partial.read(span) == CONTENT[span.start : span.stop]
             partial.write(0, CONTENT[:9])
         with opened(path) as partial:
-            assert partial.had.holds(Span(0, 9))
+            assert partial.available.holds(Span(0, 9))
 
 
 def test_a_read_names_the_bytes_it_lacks(tmp_path: Path) -> None:
@@ -118,9 +118,9 @@ def test_a_read_names_the_bytes_it_lacks(tmp_path: Path) -> None:
 @pytest.mark.parametrize("start", [-1, SIZE - 2, SIZE])
 def test_nothing_is_written_outside_the_file(tmp_path: Path, start: int) -> None:
     with opened(tmp_path / "slide.svs") as partial:
-        with pytest.raises(ValueError, match="do not lie in"):
+        with pytest.raises(ValueError, match="are outside of"):
             partial.write(start, b"abc")
-        assert partial.had == SpanSet()
+        assert partial.available == SpanSet()
 
 
 def test_damaged_bytes_are_forgotten_and_the_others_kept(tmp_path: Path) -> None:
@@ -132,10 +132,10 @@ def test_damaged_bytes_are_forgotten_and_the_others_kept(tmp_path: Path) -> None
         file.seek(120)
         file.write(b"\x00\x01\x02")
     with opened(path) as partial:
-        assert list(partial.had) == [Span(0, 50), Span(200, 250)]
+        assert list(partial.available) == [Span(0, 50), Span(200, 250)]
         partial.write(100, CONTENT[100:150])
     with opened(path) as partial:
-        assert partial.had.total == 150
+        assert partial.available.total == 150
 
 
 @pytest.mark.parametrize("change", ["identity", "size", "no record", "no file", "longer file"])
@@ -153,7 +153,7 @@ def test_another_file_is_begun_anew(tmp_path: Path, change: str) -> None:
     size = SIZE - 1 if change == "size" else SIZE
     for _ in range(2):
         with opened(path, identity, size) as partial:
-            assert partial.had == SpanSet()
+            assert partial.available == SpanSet()
             assert partial.size == size
     with opened(path, identity, size) as partial:
         partial.write(0, CONTENT[:5])
@@ -189,7 +189,7 @@ def test_a_file_system_that_refuses_the_full_size_lets_it_grow(
             assert path.stat().st_size == 60
             assert partial.read(Span(50, 60)) == CONTENT[50:60]
     with opened(path) as partial:
-        assert list(partial.had) == [Span(50, 60)]
+        assert list(partial.available) == [Span(50, 60)]
 
 
 def test_many_threads_write_and_read_at_once(tmp_path: Path) -> None:
@@ -233,8 +233,8 @@ def fill(path: Path, limit: int) -> subprocess.Popen[str]:
 def assert_right_so_far(path: Path, told: list[str]) -> None:
     with opened(path, "x", 1 << 20) as partial:
         done = [int(line) for line in told if line.endswith("\n")]
-        assert partial.had.holds(Span(0, done[-1] + 64))
-        for span in partial.had:
+        assert partial.available.holds(Span(0, done[-1] + 64))
+        for span in partial.available:
             data = partial.read(span)
             assert data == b"".join(bytes([n % 255 + 1]) * 64 for n in range(len(data) // 64))
 

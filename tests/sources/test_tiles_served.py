@@ -128,7 +128,7 @@ def test_tiles_may_carry_a_profile_larger_than_their_pixels(
         source = by_tiles(gdc, client, tmp_path / "work")
         right = made(source, slide_of(plain), target)
         # Nothing of the profile gets into `work/`, whose limit is that of any slide.
-        limited = Workspace(tmp_path / "work", LEAST_WORK, threading.Event(), least_free=0)
+        limited = Workspace(tmp_path / "work", LEAST_WORK, threading.Event(), min_free=0)
         header = by_range(gdc, client, tmp_path / "work").read_header
         got = made(Tiles(client, gdc.tiles, limited, header), slide_of(heavy), target)
     assert np.array_equal(got.pixels, right.pixels)

@@ -19,18 +19,14 @@ from tcgamirror.model.errors import (
     BadSlide,
     BadTile,
     ChecksumMismatch,
-    Interrupted,
     NetworkError,
     ServerError,
     SizeMismatch,
     SlideError,
-    TooFine,
-    Truncated,
     UnsupportedSlide,
 )
 from tcgamirror.model.slide import Resample, Slide, Target
 from tcgamirror.net.client import HttpClient
-from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.whole import LocalFile
 from tests.gdc import Fault, Listed, StandIn, listed
 from tests.support.fetching import SHORT, by_whole, level_sizes, level_target, made, slide_of
@@ -179,14 +175,6 @@ def test_a_slide_that_was_cut_off_before_it_was_listed_is_refused(
     assert left_in(tmp_path / "work") == []
 
 
-def test_asking_too_fine_leaves_nothing(
-    gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
-) -> None:
-    with pytest.raises(TooFine):
-        made(by_whole(gdc, client, tmp_path), slide_of(plain), Target(0.1, None))
-    assert left_in(tmp_path) == []
-
-
 def test_a_file_that_is_shorter_than_asked_is_no_slide(tmp_path: Path) -> None:
     path = tmp_path / "short"
     path.write_bytes(b"abc")
@@ -283,36 +271,6 @@ def test_a_download_that_broke_off_is_gone_on_with_by_the_next_run(
     found = made(by_whole(gdc, client, tmp_path), slide_of(plain), FAR)
     assert gdc.requests(plain.file_id)[0].range == f"bytes={had}-"
     assert found.meter.bytes == plain.size - had
-    assert left_in(tmp_path) == []
-
-
-@pytest.mark.parametrize("end", [Interrupted, Truncated, KeyboardInterrupt])
-def test_a_file_is_kept_when_the_work_on_it_is_broken_off(
-    end: type[BaseException],
-    gdc: StandIn,
-    plain: Listed,
-    client: HttpClient,
-    tmp_path: Path,
-) -> None:
-    with (
-        pytest.raises(end),
-        by_whole(gdc, client, tmp_path).open(slide_of(plain), FAR, Meter()),
-    ):
-        raise end("stopped")
-    gdc.clear()
-    made(by_whole(gdc, client, tmp_path), slide_of(plain), FAR)
-    assert gdc.requests(plain.file_id) == []
-    assert left_in(tmp_path) == []
-
-
-def test_a_file_whose_tile_is_damaged_is_not_kept(
-    gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
-) -> None:
-    with (
-        pytest.raises(BadTile),
-        by_whole(gdc, client, tmp_path).open(slide_of(plain), FAR, Meter()),
-    ):
-        raise BadTile("the tile at column 0, row 0 is damaged")
     assert left_in(tmp_path) == []
 
 

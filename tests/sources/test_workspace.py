@@ -22,8 +22,8 @@ from tcgamirror.sources.workspace import Workspace
 MB = 1 << 20
 
 
-def workspace(root: Path, limit: int | None = None, least_free: int = 0) -> Workspace:
-    return Workspace(root, limit, threading.Event(), least_free)
+def workspace(root: Path, limit: int | None = None, min_free: int = 0) -> Workspace:
+    return Workspace(root, limit, threading.Event(), min_free)
 
 
 def fill(path: Path, size: int) -> None:
@@ -58,7 +58,7 @@ def test_what_belongs_to_no_slide_that_is_due_is_removed(tmp_path: Path) -> None
     fill(tmp_path / "gone" / "range" / "slide.part", 10)
     fill(tmp_path / "rubbish.txt", 10)
     (tmp_path / "elsewhere").symlink_to(tmp_path / "due")
-    assert workspace(tmp_path).tidy(["due", "elsewhere"]) == 3
+    assert workspace(tmp_path).remove_finished(["due", "elsewhere"]) == 3
     assert [path.name for path in tmp_path.iterdir()] == ["due"]
     assert (tmp_path / "due" / "range" / "slide.part").exists()
 
@@ -66,7 +66,7 @@ def test_what_belongs_to_no_slide_that_is_due_is_removed(tmp_path: Path) -> None
 def test_a_slide_that_needs_more_than_the_limit_goes_another_way(tmp_path: Path) -> None:
     work = workspace(tmp_path, limit=5 * MB)
     with pytest.raises(UnsupportedSlide, match="work_limit"), work.lease("one", "whole") as lease:
-        lease.grow(6 * MB)
+        lease.reserve(6 * MB)
 
 
 def test_a_slide_waits_until_another_gives_its_room_back(tmp_path: Path) -> None:
@@ -75,11 +75,11 @@ def test_a_slide_waits_until_another_gives_its_room_back(tmp_path: Path) -> None
 
     def second() -> None:
         with work.lease("two", "whole") as lease:
-            lease.grow(6 * MB)
+            lease.reserve(6 * MB)
             granted.set()
 
     with work.lease("one", "whole") as lease:
-        lease.grow(6 * MB)
+        lease.reserve(6 * MB)
         thread = threading.Thread(target=second)
         thread.start()
         assert not granted.wait(0.5)
@@ -91,10 +91,10 @@ def test_waiting_for_room_ends_when_the_run_is_stopped(tmp_path: Path) -> None:
     stop = threading.Event()
     work = Workspace(tmp_path, 10 * MB, stop, 0)
     with work.lease("one", "whole") as first, work.lease("two", "whole") as second:
-        first.grow(6 * MB)
+        first.reserve(6 * MB)
         threading.Timer(0.3, stop.set).start()
         with pytest.raises(Interrupted):
-            second.grow(6 * MB)
+            second.reserve(6 * MB)
 
 
 def test_the_oldest_leftover_makes_room_and_the_younger_stays(tmp_path: Path) -> None:
@@ -102,14 +102,14 @@ def test_the_oldest_leftover_makes_room_and_the_younger_stays(tmp_path: Path) ->
     time.sleep(0.05)
     fill(tmp_path / "young" / "whole" / "slide.svs", 4 * MB)
     with workspace(tmp_path, limit=10 * MB).lease("one", "whole") as lease:
-        lease.grow(5 * MB)
+        lease.reserve(5 * MB)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "young"]
 
 
 def test_a_disk_that_is_nearly_full_ends_the_run(tmp_path: Path) -> None:
-    work = workspace(tmp_path, least_free=1 << 60)
+    work = workspace(tmp_path, min_free=1 << 60)
     with pytest.raises(DiskFull, match="bytes are free"), work.lease("one", "whole") as lease:
-        lease.grow(1)
+        lease.reserve(1)
 
 
 def test_a_disk_that_fails_is_told_as_one_and_not_as_a_bug(
@@ -121,9 +121,9 @@ def test_a_disk_that_fails_is_told_as_one_and_not_as_a_bug(
     monkeypatch.setattr("tcgamirror.sources.workspace.free_bytes", fails)
     work = workspace(tmp_path)
     with pytest.raises(Damaged, match="the disk fails"):
-        work.check()
+        work.check_free_space()
     with pytest.raises(Damaged, match="the disk fails"), work.lease("one", "whole") as lease:
-        lease.grow(1)
+        lease.reserve(1)
 
 
 def test_a_hole_takes_no_room(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_two_that_wait_for_each_others_room_both_come_through(tmp_path: Path) ->
         with work.lease(name, "range") as lease:
             fill(lease.folder / "slide.part", MB)
             ready.wait(5)
-            lease.grow(10 * MB - 1000)
+            lease.reserve(10 * MB - 1000)
             ended.append(name)
 
     threads = [threading.Thread(target=fetch, args=(name,)) for name in ("one", "two")]
@@ -159,11 +159,11 @@ def test_who_asked_first_is_served_first(tmp_path: Path) -> None:
 
     def fetch(name: str, need: int) -> None:
         with work.lease(name, "whole") as lease:
-            lease.grow(need)
+            lease.reserve(need)
             served.append(name)
 
     with work.lease("first", "whole") as first:
-        first.grow(6 * MB)
+        first.reserve(6 * MB)
         large = threading.Thread(target=fetch, args=("large", 9 * MB))
         large.start()
         time.sleep(0.3)
@@ -196,7 +196,7 @@ def test_a_lease_that_begins_while_room_is_made_is_no_leftover(tmp_path: Path) -
         for number in range(200):
             fill(tmp_path / f"old-{number}" / "whole" / "slide.svs", 3 * MB)
             with work.lease("grown", "whole") as lease:
-                lease.grow(3 * MB)
+                lease.reserve(3 * MB)
     finally:
         stop.set()
         beginner.join(10)
@@ -218,17 +218,17 @@ def test_a_source_that_begins_while_another_ones_folder_is_removed_is_let_be(
 
     monkeypatch.setattr(Path, "rmdir", late)
     with workspace(tmp_path, limit=4 * MB).lease("one", "whole") as lease:
-        lease.grow(2 * MB)
+        lease.reserve(2 * MB)
     assert list(begun.parent.iterdir()) == [begun]
 
 
 def test_a_folder_that_is_held_only_to_be_read_is_no_leftover(tmp_path: Path) -> None:
     work = workspace(tmp_path, limit=2 * MB)
     fill(tmp_path / "old" / "range" / "slide.part", MB)
-    with work.held("one", "range") as held:
+    with work.hold("one", "range") as held:
         fill(held.folder / "slide.part", MB)
         with work.lease("two", "whole") as lease:
-            lease.grow(2 * MB)
+            lease.reserve(2 * MB)
         assert (held.folder / "slide.part").exists()
     assert not (tmp_path / "old").exists()
     assert (tmp_path / "one" / "range" / "slide.part").exists()
@@ -244,5 +244,5 @@ def test_leftovers_go_where_the_disk_has_no_room_otherwise(
 
     monkeypatch.setattr("tcgamirror.sources.workspace.free_bytes", free)
     with workspace(tmp_path).lease("one", "whole") as lease:
-        lease.grow(10 * MB)
+        lease.reserve(10 * MB)
         assert not (tmp_path / "old").exists()

@@ -81,14 +81,14 @@ class Made:
 
 def made(source: Source, slide: Slide, target: Target) -> Made:
     meter = Meter()
-    with source.open(slide, target, meter) as opened:
-        strips = list(render(opened.tiles, opened.rendition.size))
-        return Made(np.concatenate(strips), opened.rendition, meter, opened.patched())
+    with source.open(slide, target, meter) as reader:
+        strips = list(render(reader.tiles, reader.rendition.size))
+        return Made(np.concatenate(strips), reader.rendition, meter, reader.count_patched())
 
 
 def workspace(work: Path) -> Workspace:
     """All the room there is."""
-    return Workspace(work, None, threading.Event(), least_free=0)
+    return Workspace(work, None, threading.Event(), min_free=0)
 
 
 def by_range(gdc: StandIn, client: HttpClient, work: Path, origins: Origins | None = None) -> Range:

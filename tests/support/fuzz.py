@@ -34,8 +34,8 @@ from hypothesis import strategies as st
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.imaging.decode import JpegTiles, is_rgb_or_ycbcr_jpeg
-from tcgamirror.imaging.deepzoom import DeepZoom, decoded
-from tcgamirror.imaging.image_reader import Bytes, decode_all, read_header
+from tcgamirror.imaging.deepzoom import DeepZoom, decode_tile
+from tcgamirror.imaging.image_reader import FileBytes, decode_all, read_header
 from tcgamirror.imaging.image_writer import write_image
 from tcgamirror.imaging.metadata import parse_metadata
 from tcgamirror.imaging.svs import Svs
@@ -169,10 +169,10 @@ def written(data: bytes, path: Path) -> Path:
     return path
 
 
-def build_metadata(material: Path) -> str:
+def read_metadata(material: Path) -> str:
     image = next((material / "export" / "images").rglob("*.png"))
     with image.open("rb") as file:
-        return read_header(file, ImageFormat.PNG).facts
+        return read_header(file, ImageFormat.PNG).metadata
 
 
 def images(form: ImageFormat) -> Callable[[Path], Sequence[bytes]]:
@@ -181,7 +181,7 @@ def images(form: ImageFormat) -> Callable[[Path], Sequence[bytes]]:
         for size in (Size(40, 30), Size(700, 90)):
             pixels = np.random.default_rng(1).integers(0, 255, (size.height, size.width, 3))
             file = io.BytesIO()
-            facts = json.loads(build_metadata(material))
+            facts = json.loads(read_metadata(material))
             write_image(file, form, size, iter([pixels.astype(np.uint8) // 16]), (4.0, 4.0), facts)
             made.append(file.getvalue())
         return made
@@ -195,24 +195,24 @@ def image(form: ImageFormat) -> Reader:
         Thumbnails().of(path)
         with path.open("rb") as file:
             decode_all(file, form)
-            parse_metadata(read_header(file, form).facts)
+            parse_metadata(read_header(file, form).metadata)
 
     return Reader(images(form), read, with_png_sums if form is ImageFormat.PNG else bytes)
 
 
 def read_slide(data: bytes, _: Path) -> None:
-    source = Bytes(io.BytesIO(data))
+    source = FileBytes(io.BytesIO(data))
     slide = Svs(source)
     for number, tiled in enumerate(slide.levels):
         slide.array_spans(number)
         slide.data_before(number)
-        list(slide.values(number))
+        list(slide.tags(number))
         table = slide.tile_table(number)
         list(table.runs(1000))
         if is_rgb_or_ycbcr_jpeg(tiled):
             tiles = JpegTiles(source, tiled, table)
             for column in range(min(tiles.grid.columns, 2)):
-                tiles.tile(column, 0)
+                tiles.read_tile(column, 0)
 
 
 def read_archive(data: bytes, folder: Path) -> None:
@@ -306,8 +306,8 @@ def answers(_: Path) -> Sequence[bytes]:
 
 
 def read_zoom(data: bytes, _: Path) -> None:
-    zoom = DeepZoom.of(parsed_json("it", "application/json", data))
-    for level in range(zoom.last_level + 1):
+    zoom = DeepZoom.from_metadata(parsed_json("it", "application/json", data))
+    for level in range(zoom.last_dz_level + 1):
         grid = zoom.grid(level)
         zoom.served_box(grid, grid.columns - 1, grid.rows - 1)
 
@@ -326,7 +326,7 @@ READERS = {
     "slides": Reader(lines("slide.svs"), read_slide),
     **{f"{form} images": image(form) for form in ImageFormat},
     "facts": Reader(
-        lambda material: [build_metadata(material).encode()],
+        lambda material: [read_metadata(material).encode()],
         lambda data, _: parse_metadata(data.decode("latin-1")),
     ),
     "archives": Reader(lines("export.tar"), read_archive, with_tar_sums),
@@ -336,7 +336,9 @@ READERS = {
     ),
     "tile metadata": Reader(zooms, read_zoom),
     "tiles": Reader(
-        tiles, lambda data, _: decoded(data, Box(0, 0, 40, 30), Box(1, 1, 40, 30)), with_png_sums
+        tiles,
+        lambda data, _: decode_tile(data, Box(0, 0, 40, 30), Box(1, 1, 40, 30)),
+        with_png_sums,
     ),
     "answers": Reader(answers, read_answers),
     "lock files": Reader(

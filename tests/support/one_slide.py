@@ -24,7 +24,7 @@ def main(api: str, mirror: str, mpp: str, file_id: str, name: str, md5: str, siz
     with HttpClient() as client:
         source = Whole(client, Origins(api, None), workspace(Path(mirror) / "work"))
         with source.open(slide, Target(float(mpp), None), Meter()) as opened:
-            picture = store.put(slide, source.name, opened)
+            picture = store.write(slide, source.name, opened)
     print(json.dumps({"size": picture.size, "path": picture.path, "peak": peak_megabytes()}))
 
 

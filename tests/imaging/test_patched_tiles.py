@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tcgamirror.imaging.image_reader import read_header
+from tcgamirror.imaging.level_reader import open_level
 from tcgamirror.imaging.resample import render
 from tcgamirror.imaging.svs import Svs
 from tcgamirror.imaging.tiff import Tag
@@ -26,8 +27,7 @@ from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat, Resample, Target
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
-from tcgamirror.sources.base import opened
-from tcgamirror.sources.range import ALWAYS_FOR_PATCHES, Range
+from tcgamirror.sources.range import MIN_PATCH_LIMIT, Range
 from tcgamirror.sources.whole import LocalFile
 from tests.gdc import Fault, Listed, StandIn, listed
 from tests.support.command import run, succeeded
@@ -127,7 +127,7 @@ def test_range_and_whole_make_the_image_that_the_base_shows(
             try:
                 ranged = made(by_range(gdc, client, tmp_path / "r"), slide_of(file), target)
             except UnsupportedSlide as refusal:
-                assert file.size > ALWAYS_FOR_PATCHES, refusal
+                assert file.size > MIN_PATCH_LIMIT, refusal
                 continue
             assert np.array_equal(ranged.pixels, whole.pixels)
             assert (ranged.rendition, ranged.patched) == (whole.rendition, whole.patched)
@@ -214,8 +214,8 @@ def test_a_tile_said_to_lie_outside_of_the_file_is_rendered_from_the_base(tmp_pa
         offsets, _, *_ = Svs(local).array_spans(1)
     data[offsets.start : offsets.start + 4] = len(data).to_bytes(4, "little")
     path.write_bytes(data)
-    with LocalFile(path) as local, opened(local, FINE, tmp_path) as ready:
-        assert ready.patched() == 1
+    with LocalFile(path) as local, open_level(Svs(local), FINE, tmp_path) as ready:
+        assert ready.count_patched() == 1
 
 
 def test_openslide_is_not_given_a_slide_on_which_it_divides_by_zero(
@@ -336,7 +336,7 @@ def test_what_would_move_too_much_is_left_to_the_next_source(tmp_path: Path) -> 
     spec = replace(spec, blank=frozenset(_places(spec, 1)))
     path = make_slide(tmp_path / "slide.svs", spec)
     file = listed(path)
-    assert file.size > ALWAYS_FOR_PATCHES
+    assert file.size > MIN_PATCH_LIMIT
     with StandIn([file]) as gdc:
         root = mirror_of(tmp_path / "m", gdc, ["range", "whole"])
         updated(root)
@@ -422,7 +422,7 @@ def test_show_the_image_and_the_gallery_tell_it(patched_mirror: Path) -> None:
     ((name, path),) = rows(patched_mirror, "select file_name, path from mirror")
     assert "patched_tiles" in succeeded("--mirror", patched_mirror, "show", str(name)).out
     with (patched_mirror / str(path)).open("rb") as file:
-        facts = json.loads(read_header(file, ImageFormat.PNG).facts)
+        facts = json.loads(read_header(file, ImageFormat.PNG).metadata)
     assert facts["patched_tiles"] == 2
     succeeded("--mirror", patched_mirror, "gallery")
     pages = "".join(
@@ -472,6 +472,6 @@ def test_bare_tiles_of_other_pixels_are_said_to_be_unsupported(tmp_path: Path) -
     with (
         LocalFile(path) as local,
         pytest.raises(UnsupportedSlide, match="not compressed, and not 8-bit RGB"),
-        opened(local, Target(0.252, None), tmp_path),
+        open_level(Svs(local), Target(0.252, None), tmp_path),
     ):
         pass
