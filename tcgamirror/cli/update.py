@@ -19,7 +19,6 @@ from tcgamirror.cli.common import home_of, leave_if_busy, say_log
 from tcgamirror.cli.lock import difference_words
 from tcgamirror.cli.progress import ProgressDisplay
 from tcgamirror.mirror.eventlog import EventLog
-from tcgamirror.mirror.fetch import Wishes
 from tcgamirror.mirror.forecast import Forecast
 from tcgamirror.mirror.settings import byte_rate
 from tcgamirror.model import text
@@ -28,7 +27,8 @@ from tcgamirror.system.files import disk_errors
 from tcgamirror.system.interrupt import Shutdown
 
 if TYPE_CHECKING:
-    from tcgamirror.mirror.update import Report
+    from tcgamirror.mirror.fetch import FetchOptions
+    from tcgamirror.mirror.update import UpdateOptions, UpdateReport
 
 SHOWN = 20
 """Slides that a dry run names on the terminal."""
@@ -59,18 +59,25 @@ examples:
 
 
 def update(given: argparse.Namespace) -> ExitCode:
-    wishes = _limits(given, Wishes(accept_shrink=given.accept_shrink))
-    return _rehearse(given, wishes) if given.dry_run else _perform(given, wishes)
+    from tcgamirror.mirror.update import UpdateOptions
+
+    options = UpdateOptions(
+        refresh=True,
+        accept_shrink=given.accept_shrink,
+        sample=True,
+        fetch=_fetch_options(given),
+    )
+    return _rehearse(given, options) if given.dry_run else _perform(given, options)
 
 
-def _rehearse(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
+def _rehearse(given: argparse.Namespace, options: UpdateOptions) -> ExitCode:
     from tcgamirror.mirror.update import dry_run
 
     shutdown = Shutdown()
     shutdown.install_handlers()
     progress = ProgressDisplay(quiet=given.json)
     try:
-        with dry_run(home_of(given), wishes, progress, shutdown) as seen:
+        with dry_run(home_of(given), options, progress, shutdown) as seen:
             progress.close()
             # Whoever reads what is printed may keep it waiting.
             shutdown.restore_handlers()
@@ -122,21 +129,30 @@ def _tell_rehearsed(seen: Forecast) -> None:
 
 
 def refresh(given: argparse.Namespace) -> ExitCode:
-    wishes = Wishes(sample=False, fetch=False, accept_shrink=given.accept_shrink)
-    return _perform(given, dataclasses.replace(wishes, force_refresh=given.force))
+    from tcgamirror.mirror.update import UpdateOptions
+
+    options = UpdateOptions(
+        refresh=True, force_refresh=given.force, accept_shrink=given.accept_shrink
+    )
+    return _perform(given, options)
 
 
 def sample(given: argparse.Namespace) -> ExitCode:
-    return _perform(given, Wishes(refresh=False, fetch=False))
+    from tcgamirror.mirror.update import UpdateOptions
+
+    return _perform(given, UpdateOptions(sample=True))
 
 
 def fetch(given: argparse.Namespace) -> ExitCode:
-    return _perform(given, _limits(given, Wishes(refresh=False, sample=False)))
+    from tcgamirror.mirror.update import UpdateOptions
+
+    return _perform(given, UpdateOptions(fetch=_fetch_options(given)))
 
 
-def _limits(given: argparse.Namespace, wishes: Wishes) -> Wishes:
-    return dataclasses.replace(
-        wishes,
+def _fetch_options(given: argparse.Namespace) -> FetchOptions:
+    from tcgamirror.mirror.fetch import FetchOptions
+
+    return FetchOptions(
         retry_failed=given.retry_failed,
         limit=given.limit,
         time_limit=given.time_limit,
@@ -144,7 +160,7 @@ def _limits(given: argparse.Namespace, wishes: Wishes) -> Wishes:
     )
 
 
-def _perform(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
+def _perform(given: argparse.Namespace, options: UpdateOptions) -> ExitCode:
     from tcgamirror.mirror.update import run_update
 
     mirror = home_of(given)
@@ -159,7 +175,7 @@ def _perform(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
     progress = ProgressDisplay(quiet=as_json)
     try:
         with EventLog(given.log, given.command) as log:
-            report = run_update(mirror, given.command, wishes, progress, shutdown, log)
+            report = run_update(mirror, given.command, options, progress, shutdown, log)
     except TcgaMirrorError as error:
         progress.close()
         leave_if_busy(shutdown, error, as_json=as_json)
@@ -169,7 +185,7 @@ def _perform(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
     if as_json:
         print(json.dumps(_report_object(report)))
     else:
-        for line in _report_words(report, wishes):
+        for line in _report_words(report, options):
             print(text.plain(line))
         if report.locked is not None:
             for line in difference_words(report.locked, str(mirror.settings.lock)):
@@ -177,7 +193,7 @@ def _perform(given: argparse.Namespace, wishes: Wishes) -> ExitCode:
     return report.exit_code
 
 
-def _report_object(report: Report) -> dict[str, object]:
+def _report_object(report: UpdateReport) -> dict[str, object]:
     """Return the report as JSON has it, with `error` only where there is one."""
     told = dataclasses.asdict(dataclasses.replace(report, error=None))
     del told["error"]
@@ -185,7 +201,7 @@ def _report_object(report: Report) -> dict[str, object]:
     return {**told, "exit_code": int(report.exit_code), **error}
 
 
-def _report_words(report: Report, wishes: Wishes) -> list[str]:
+def _report_words(report: UpdateReport, options: UpdateOptions) -> list[str]:
     lines = []
     standing = report.standing
     if report.merged is not None:
@@ -200,11 +216,11 @@ def _report_words(report: Report, wishes: Wishes) -> list[str]:
             f"{text.slides(fetched.done)} fetched, {fetched.failed} failed, "
             f"{text.in_bytes(fetched.bytes)} moved" + output.unknown(fetched.unknown_mpp)
         )
-    elif wishes.fetch and not standing.pending:
+    elif options.fetch and not standing.pending:
         lines.append(f"nothing to fetch: {_standing_words(standing)} ({report.release})")
-    elif wishes.sample and not report.added:
+    elif options.sample and not report.added:
         lines.append(f"nothing to add: {text.slides(standing.sampled)} are sampled")
-    elif wishes.refresh and report.merged is None:
+    elif options.refresh and report.merged is None:
         lines.append(f"nothing new: {report.release}")
     if fetched.left:
         lines.append(

@@ -21,8 +21,9 @@ from tcgamirror.model.errors import Damaged, ExitCode, Interrupted, TcgaMirrorEr
 from tcgamirror.system.interrupt import Shutdown
 
 if TYPE_CHECKING:
-    from tcgamirror.mirror.fetch import FetchReport, Wishes
+    from tcgamirror.mirror.fetch import FetchReport
     from tcgamirror.mirror.rebuild import RebuildReport
+    from tcgamirror.mirror.update import UpdateOptions
     from tcgamirror.mirror.verify import BadImage, Deadline, VerifyOptions, VerifyReport
 
 SHOWN = 50
@@ -98,14 +99,17 @@ class _Repair:
 
     def run(self) -> ExitCode:
         # Here and below: what only reads the mirror needs neither network nor decoders.
-        from tcgamirror.mirror.fetch import Wishes
-        from tcgamirror.mirror.update import run_update
+        from tcgamirror.mirror.update import UpdateOptions, run_update
 
         progress = ProgressDisplay(quiet=self._as_json)
-        nothing = Wishes(refresh=False, sample=False, fetch=False)
         try:
             report = run_update(
-                self._mirror, "verify", nothing, progress, self._shutdown, survey=self._survey
+                self._mirror,
+                "verify",
+                UpdateOptions(),
+                progress,
+                self._shutdown,
+                prepare=self._prepare,
             )
         except TcgaMirrorError as error:
             progress.close()
@@ -117,8 +121,9 @@ class _Repair:
             progress.close()
         return self._end(report.fetched)
 
-    def _survey(self, catalogue: Catalogue) -> Wishes:
-        from tcgamirror.mirror.fetch import Wishes
+    def _prepare(self, catalogue: Catalogue) -> UpdateOptions:
+        from tcgamirror.mirror.fetch import FetchOptions
+        from tcgamirror.mirror.update import UpdateOptions
         from tcgamirror.mirror.verify import verify_images
 
         reading = ProgressDisplay(quiet=self._as_json)
@@ -141,12 +146,10 @@ class _Repair:
         names = [*(wrong.file_name for wrong in found.wrong), *catalogue.images.to_repair()]
         catalogue.queue.requeue(names)
         self._asked_for = len(names)
-        return Wishes(
-            refresh=False,
-            sample=False,
-            fetch=bool(names),
-            time_limit=self._deadline.left,
-            only=frozenset(names),
+        if not names:
+            return UpdateOptions()
+        return UpdateOptions(
+            fetch=FetchOptions(time_limit=self._deadline.left, only=frozenset(names))
         )
 
     def _end(self, fetched: FetchReport) -> ExitCode:

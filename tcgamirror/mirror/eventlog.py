@@ -87,22 +87,22 @@ class EventLog:
                 self._file.close()
                 self._file = None
 
-    def begins(self, settings: str, workers: int, release: str | None) -> None:
-        """The run holds the mirror. settings: what its images are, in words."""
+    def begin(self, target: str, workers: int, release: str | None) -> None:
+        """Write that the run holds the lock. target: of the images, in words."""
         self._write(
             "begin",
             version=__version__,
-            target=settings,
+            target=target,
             workers=workers,
             data_release=release,
         )
 
-    def listing(self, release: str | None, merged: MergeCounts) -> None:
-        """A new listing was merged."""
+    def add_listing(self, release: str | None, merged: MergeCounts) -> None:
+        """Write that a listing was merged."""
         self._write("listing", data_release=release, **dataclasses.asdict(merged))
 
-    def slide(self, outcome: Outcome) -> None:
-        """A slide ended, well or not; bytes, seconds and requests are of all sources tried."""
+    def add_slide(self, outcome: Outcome) -> None:
+        """Write the outcome of a slide, with bytes, seconds and requests of all sources tried."""
         attempts, last = outcome.attempts, outcome.attempts[-1] if outcome.attempts else None
         moved = sum(attempt.bytes_fetched for attempt in attempts)
         self._bytes += moved
@@ -123,7 +123,7 @@ class EventLog:
             message=last.message if last else None,
         )
 
-    def ends(self, left: int, error: TcgaMirrorError | None) -> None:
+    def finish(self, left: int, error: TcgaMirrorError | None) -> None:
         """Note that the run came to its own end.
 
         left: slides that the next run will fetch. error: what it went on in spite of.

@@ -1,46 +1,222 @@
-"""Slides at a few workers, and how many of them are begun."""
+"""Fetching of a mirror's due slides by several workers, and recording of their outcomes.
+
+The main thread is the catalogue's only writer. A worker takes a slide and
+returns its outcome; it touches neither the catalogue nor the terminal.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
-from tcgamirror.model.errors import Bug, Interrupted, TcgaMirrorError, lack_of_memory
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.imaging.store import IMAGES
+from tcgamirror.mirror.directory import WORK, Mirror, check_work
+from tcgamirror.mirror.eventlog import EventLog
+from tcgamirror.mirror.outage import SITE_DOWN_AFTER, OutcomeCounts, is_away
+from tcgamirror.mirror.progress import Progress
+from tcgamirror.mirror.settings import worker_count
+from tcgamirror.model.errors import (
+    Bug,
+    DiskFull,
+    Interrupted,
+    TcgaMirrorError,
+    Unreachable,
+    UsageError,
+    lack_of_memory,
+)
 from tcgamirror.model.slide import Attempt, Outcome, Slide
+from tcgamirror.net.client import HttpClient
+from tcgamirror.sources.origins import Origins
+from tcgamirror.sources.workspace import Workspace
+from tcgamirror.system.files import check_writable
 from tcgamirror.system.interrupt import Shutdown
 
 GRACE = 1.0
-"""Seconds for slides that are let go of to end; what takes longer is left behind."""
+"""Seconds that slides in flight have to end when a run is stopped at once."""
 
 BUGS_IN_A_ROW = 3
-"""Slides that met a bug one after the other; then it is not they that are unusual."""
+"""Consecutive slides that met a bug; more of them would meet it, so that the run ends."""
 
 
-def stop_conditions(
-    time_limit: float | None, max_bytes: float | None, moved: Callable[[], int]
-) -> dict[str, Callable[[], bool]]:
-    """By the option's name, what tells whether it keeps further slides from beginning.
+@dataclass(frozen=True, slots=True)
+class FetchOptions:
+    """Options of one run's fetching.
 
-    time_limit: seconds from now. max_bytes: of which `moved` tells how many came so far.
+    retry_failed: fetch failed slides although their next try is not due. limit:
+    slides. time_limit: seconds after which no slide begins. max_bytes: bytes
+    after which no slide begins. only: file names of the slides that may be
+    fetched, None for all that are due.
+    """
+
+    retry_failed: bool = False
+    limit: int | None = None
+    time_limit: float | None = None
+    max_bytes: float | None = None
+    only: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FetchReport:
+    """Result of one run's fetching.
+
+    bytes: from the network. left: due slides that did not begin. stopped_by: the
+    option that kept them from it. unknown_mpp: new images of unknown resolution.
+    """
+
+    done: int = 0
+    failed: int = 0
+    bytes: int = 0
+    left: int = 0
+    stopped_by: str | None = None
+    unknown_mpp: int = 0
+
+
+class Fetcher:
+    """Fetching of one run, which holds the mirror's lock."""
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        catalogue: Catalogue,
+        client: HttpClient,
+        progress: Progress,
+        shutdown: Shutdown,
+        log: EventLog,
+    ) -> None:
+        self._mirror = mirror
+        self._catalogue = catalogue
+        self._client = client
+        self._progress = progress
+        self._shutdown = shutdown
+        self._log = log
+        self._counts = OutcomeCounts()
+
+    def fetch(self, run: int, options: FetchOptions) -> FetchReport:
+        """Fetch the due slides and record each as it ends. run: number in the catalogue.
+
+        Raises:
+            Interrupted: the run was stopped; the slides that ended are recorded.
+            Unreachable: no slide can be fetched from any source.
+            TcgaMirrorError: any other error that would end every slide, such as DiskFull.
+        """
+        settings, root = self._mirror.settings, self._mirror.root
+        now = time.time()
+        due = self._catalogue.queue.due(
+            retry_failed=options.retry_failed, now=now, limit=options.limit, only=options.only
+        )
+        workers = worker_count(settings)
+        self._progress.start_fetch(len(due), workers)
+        if not due:
+            if not self._catalogue.queue.status_counts(now).sampled:
+                raise UsageError("nothing is sampled yet: run tcgamirror update")
+            return FetchReport()
+        # Imported late: most nights there is nothing to fetch.
+        from tcgamirror.mirror.ladder import build_ladder
+
+        check_work(root)
+        for folder in (IMAGES, WORK):
+            check_writable(root / folder)
+        origins = Origins(settings.api, settings.bucket)
+        work = Workspace(root / WORK, settings.work_limit, self._shutdown.stop)
+        work.remove_finished(self._catalogue.queue.unfinished(work.names()))
+        ladder = build_ladder(self._mirror, self._client, origins, work)
+        beyond_limit = 0
+        if options.limit is not None:
+            all_due = self._catalogue.queue.count(retry_failed=options.retry_failed, now=now)
+            beyond_limit = all_due - len(due)
+        limits = _limits(options, lambda: ladder.bytes_moved)
+        self._client.pauses.end_when(
+            lambda: self._shutdown.requested or any(reached() for reached in limits.values())
+        )
+        pool = WorkerPool(ladder.fetch, workers, self._shutdown, limits, ladder.source_of)
+        with closing(pool.outcomes(due)) as batches:
+            for outcomes in batches:
+                for outcome in outcomes:
+                    self._record(outcome, run, pool)
+                self._progress.show_fetch(
+                    ladder.bytes_moved, self._shutdown.in_flight, self._shutdown.draining
+                )
+                self._stop_if_away(pool)
+        self._check_reached(pool)
+        for name, words in origins.report().items():
+            self._catalogue.set_fact(f"origin {name}", words)
+        if pool.error is not None:
+            raise pool.error
+        counts = self._counts
+        if self._shutdown.requested:
+            raise Interrupted(f"stopped with {counts.done} slides done; the next run goes on")
+        left = len(due) - counts.done - counts.failed + beyond_limit
+        stopped_by = pool.reached_limit or ("--limit" if left else None)
+        return FetchReport(
+            counts.done, counts.failed, ladder.bytes_moved, left, stopped_by, counts.unknown_mpp
+        )
+
+    def _stop_if_away(self, pool: WorkerPool) -> None:
+        """Stop the workers if several slides in a row were unreachable and the site is down."""
+        if self._counts.unreached >= SITE_DOWN_AFTER and pool.error is None:
+            self._counts.unreached = 0
+            if is_away(self._client, self._mirror.settings.api):
+                last = self._counts.last_message
+                pool.stop(Unreachable(f"no slide can be reached any more; the last: {last}"))
+
+    def _check_reached(self, pool: WorkerPool) -> None:
+        """End with Unreachable if no slide at all could be reached, however few there were."""
+        ended = pool.error is not None or self._shutdown.requested
+        suspect = self._counts.none_reached and not ended
+        if suspect and is_away(self._client, self._mirror.settings.api):
+            pool.error = Unreachable(f"no slide can be reached: {self._counts.last_message}")
+
+    def _record(self, outcome: Outcome, run: int, pool: WorkerPool) -> None:
+        former = self._former_image(outcome)
+        self._catalogue.queue.record(outcome, run, time.time())
+        if former is not None:
+            # Removed after its row has changed; what a failure leaves is an orphan.
+            with suppress(OSError):
+                former.unlink()
+        self._counts.add(outcome)
+        self._progress.add_outcome(outcome)
+        try:
+            self._log.add_slide(outcome)
+        except DiskFull as error:
+            pool.stop(error)
+
+    def _former_image(self, outcome: Outcome) -> Path | None:
+        """Return the slide's image from when it belonged to another project, if there is one."""
+        path = self._catalogue.images.path_of(outcome.slide.file_name) if outcome.picture else None
+        if outcome.picture is None or path is None:
+            return None
+        new, old = Path(outcome.picture.path), Path(path)
+        images = new.parent.parent
+        is_ours = old.parent.parent == images and old.name == new.name and ".." not in old.parts
+        return self._mirror.root / old if is_ours and old != new else None
+
+
+def _limits(options: FetchOptions, moved: Callable[[], int]) -> dict[str, Callable[[], bool]]:
+    """Return for each limiting option whether it keeps further slides from beginning.
+
+    moved: returns the bytes fetched so far.
     """
     limits: dict[str, Callable[[], bool]] = {}
-    if time_limit is not None:
-        end = time.monotonic() + time_limit
+    if options.time_limit is not None:
+        end = time.monotonic() + options.time_limit
         limits["--time-limit"] = lambda: time.monotonic() >= end
-    if max_bytes is not None:
-        most = max_bytes
+    if options.max_bytes is not None:
+        most = options.max_bytes
         limits["--max-bytes"] = lambda: moved() >= most
     return limits
 
 
-class Pool:
-    """Slides at a few workers, so many at a time, and the outcomes as they come.
+class WorkerPool:
+    """Threads that fetch slides, a bounded number at a time.
 
-    limits: each tells whether further slides are to begin no more. source_of: who
-    has a slide in hand. reason: what ended the work before its end, limit: which
-    of the limits did, if any.
+    limits: return whether no further slide may begin, by the option's name.
+    source_of: returns the source that has a slide in hand. error: what ended the
+    work early. reached_limit: the limit that did.
     """
 
     def __init__(
@@ -57,24 +233,25 @@ class Pool:
         self._limits = limits
         self._source_of = source_of
         self._bugs = 0
-        self.limit: str | None = None
-        self.reason: TcgaMirrorError | None = None
+        self.reached_limit: str | None = None
+        self.error: TcgaMirrorError | None = None
 
-    def end(self, reason: TcgaMirrorError) -> None:
-        """Begins no further slide and lets go of those in hand."""
-        self.reason = self.reason or reason
+    def stop(self, error: TcgaMirrorError) -> None:
+        """Begin no further slide and abandon those in flight."""
+        self.error = self.error or error
         self._shutdown.force()
 
     def _may_begin(self) -> bool:
-        if self.limit is None:
-            self.limit = next((name for name, met in self._limits.items() if met()), None)
-        return self.limit is None and not self._shutdown.requested
+        if self.reached_limit is None:
+            reached = (name for name, is_reached in self._limits.items() if is_reached())
+            self.reached_limit = next(reached, None)
+        return self.reached_limit is None and not self._shutdown.requested
 
     def outcomes(self, due: Iterable[Slide]) -> Generator[list[Outcome], None, None]:
-        """Lists of what ended since the last one, some of them empty: a few times a second.
+        """Yield the outcomes since the last list, a few times a second; some lists are empty.
 
-        due: asked for the next slide when one may begin. Closed early, it lets go
-        of the slides in hand.
+        due: the next slide is taken when one may begin. Closing the generator
+        early abandons the slides in flight.
         """
         waiting = iter(due)
         running: set[Future[Outcome]] = set()
@@ -91,7 +268,7 @@ class Pool:
                     slide = next(waiting, None)
                     if slide is None:
                         break
-                    # Told before it begins, so that no press of the shutdown finds none in hand.
+                    # Counted before it begins, so that an interrupt finds it in flight.
                     self._shutdown.in_flight += 1
                     future = pool.submit(self._fetch, slide)
                     slides[future] = slide
@@ -100,26 +277,26 @@ class Pool:
                 if not running:
                     return
                 ended, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-                # Also what ended while the last ones were recorded: it is finished work.
+                # Also what ended while the last outcomes were recorded.
                 yield results(ended)
                 if self._shutdown.seconds_since_stop > GRACE:
                     ended, running = wait(running, timeout=0)
                     yield results(ended)
                     return
         finally:
-            self._let_go(running)
+            self._abandon(running)
             pool.shutdown(wait=not self._shutdown.workers_abandoned)
 
-    def _let_go(self, running: set[Future[Outcome]]) -> None:
+    def _abandon(self, running: set[Future[Outcome]]) -> None:
         if running:
             self._shutdown.force()
             left = max(0.0, GRACE - self._shutdown.seconds_since_stop)
             self._shutdown.workers_abandoned = bool(wait(running, timeout=left).not_done)
 
     def _result(self, future: Future[Outcome], slide: Slide) -> Outcome | None:
-        """Return what came of a slide; a bug or a lack of memory fails this slide alone.
+        """Return the outcome of a slide; a bug or a lack of memory fails this slide alone.
 
-        Met by several in a row, it ends the run: it may be met by all.
+        Several in a row end the run, because every slide may meet them.
         """
         error = future.exception()
         if error is None:
@@ -128,18 +305,18 @@ class Pool:
         if isinstance(error, Interrupted):
             return None
         if isinstance(error, TcgaMirrorError):
-            self.end(error)
+            self.stop(error)
             return None
         if not isinstance(error, Exception):
             raise error
         lack = lack_of_memory(error)
         words = str(lack or f"a bug: {type(error).__name__}: {error}")
-        # Other slides may need less; the run ends with the error all the same.
-        self.reason = self.reason or lack
+        # Other slides may need less memory; the run ends with the error all the same.
+        self.error = self.error or lack
         self._bugs += 1
         if self._bugs >= BUGS_IN_A_ROW:
             many = f"{self._bugs} slides in a row met {words}"
-            self.end(lack or Bug(f"{many}; nothing recorded is lost. Please report it"))
+            self.stop(lack or Bug(f"{many}; nothing recorded is lost. Please report it"))
         attempt = Attempt(
             source=self._source_of(slide),
             started=time.time(),
@@ -150,41 +327,3 @@ class Pool:
             message=words,
         )
         return Outcome(slide, (attempt,), None)
-
-
-@dataclass(frozen=True, slots=True)
-class FetchReport:
-    """What one run fetched.
-
-    bytes: from the network. left: due, but not begun. stopped_by: the option
-    that kept them from it, if one did. unknown_mpp: images of those done whose
-    resolution is unknown.
-    """
-
-    done: int = 0
-    failed: int = 0
-    bytes: int = 0
-    left: int = 0
-    stopped_by: str | None = None
-    unknown_mpp: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What the command line asks of one run.
-
-    force_refresh: the listing is read though its release is the same.
-    limit: slides. time_limit: seconds. max_bytes: after which no slide begins.
-    only: file names of the slides that may be fetched; None for all that are due.
-    """
-
-    refresh: bool = True
-    force_refresh: bool = False
-    sample: bool = True
-    fetch: bool = True
-    retry_failed: bool = False
-    limit: int | None = None
-    time_limit: float | None = None
-    max_bytes: float | None = None
-    accept_shrink: bool = False
-    only: frozenset[str] | None = None

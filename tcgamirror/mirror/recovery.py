@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,15 +22,11 @@ from tcgamirror.model.errors import Damaged
 from tcgamirror.model.geometry import LEVEL_TOLERANCE, Size
 from tcgamirror.model.slide import (
     FALLBACK_MAX_SIZE,
-    Attempt,
     ImageFormat,
-    Outcome,
     Picture,
     Resample,
-    Slide,
     Target,
 )
-from tcgamirror.sources.workspace import Workspace
 from tcgamirror.system.openat import Tree
 
 _PIECE = 1 << 20
@@ -93,51 +89,6 @@ class Images:
             self._check()
             taken.update(piece)
         return file.tell(), taken.hexdigest()
-
-
-class LeftOver:
-    """Images that an earlier run finished of slides that are due, and could not record."""
-
-    def __init__(self, root: Path, images: Images, store: Store, work: Workspace) -> None:
-        self._root = root
-        self._images = images
-        self._store = store
-        self._work = work
-        self._there: set[str] = set()
-
-    def seen(self, due: Iterable[Slide], recorded: Callable[[str], str | None]) -> Iterator[Slide]:
-        """The same slides, each looked for; for the thread of the catalogue.
-
-        recorded: tells where an image of that file name once was. That one is no
-        left over: the slide is due because it is another file's by now, or damaged.
-        """
-        for slide in due:
-            path = self._store.path(slide)
-            if (self._root / path).is_file() and recorded(slide.file_name) != path:
-                self._there.add(slide.file_name)
-            yield slide
-
-    def outcome(self, slide: Slide) -> Outcome | None:
-        """What came of the slide then, if its image is there, and right; for any thread."""
-        if slide.file_name not in self._there:
-            return None
-        self._there.discard(slide.file_name)
-        started, clock = time.time(), time.monotonic()
-        try:
-            found = self._images.read(self._store.path(slide))
-        except (Damaged, OSError):
-            # It is fetched, and whatever lies there is replaced.
-            return None
-        then = found.slide
-        if found.picture.in_doubt:
-            return None
-        if (then.file_name, then.file_id, then.md5) != (slide.file_name, slide.file_id, slide.md5):
-            return None
-        self._work.remove_slide(slide.file_id)
-        seconds = time.monotonic() - clock
-        return Outcome(
-            slide, (Attempt(found.picture.source, started, seconds, 0, 0),), found.picture
-        )
 
 
 def fits(target: Target, told: ImageMetadata, size: Size) -> bool:

@@ -66,10 +66,6 @@ class Workspace:
                 removed += 1
         return removed
 
-    def remove_slide(self, file_id: str) -> None:
-        """Remove the folder of a slide that no lease holds."""
-        _remove(self._root / file_id)
-
     @contextmanager
     def lease(self, file_id: str, source: str) -> Iterator[Lease]:
         """Hold the source's folder for a slide, made if it is missing.

@@ -10,8 +10,8 @@ import pytest
 
 from tcgamirror.mirror.directory import Mirror
 from tcgamirror.mirror.eventlog import EventLog, without_secrets
-from tcgamirror.mirror.fetch import Wishes
-from tcgamirror.mirror.update import run_update
+from tcgamirror.mirror.fetch import FetchOptions
+from tcgamirror.mirror.update import UpdateOptions, run_update
 from tcgamirror.model.errors import DiskFull, NotFound, UsageError
 from tcgamirror.model.slide import Attempt, Outcome
 from tcgamirror.system.interrupt import Shutdown
@@ -77,7 +77,7 @@ def test_nothing_from_the_network_is_obeyed_or_gives_a_secret_away(tmp_path: Pat
     log = tmp_path / "run.jsonl"
     attempt = Attempt("range", NOW, 1.0, 5, 1, "refused", HOSTILE)
     with EventLog(log, "update", lambda: NOW) as told:
-        told.slide(Outcome(slide("a"), (attempt,), None))
+        told.add_slide(Outcome(slide("a"), (attempt,), None))
     text = log.read_text(encoding="ascii")
     assert all(" " <= letter <= "~" or letter == "\n" for letter in text)
     assert "secret" not in text and "token" not in text
@@ -123,12 +123,15 @@ def test_a_full_disk_under_the_log_is_no_room(tmp_path: Path, small_gdc: StandIn
     assert column(root, "select exit_code from runs") == [6]
 
 
+EVERYTHING = UpdateOptions(refresh=True, sample=True, fetch=FetchOptions())
+
+
 class FullAfterOne(EventLog):
     """A log whose disk is full at the second slide."""
 
     slides = 0
 
-    def slide(self, outcome: Outcome) -> None:
+    def add_slide(self, outcome: Outcome) -> None:
         self.slides += 1
         if self.slides > 1:
             raise DiskFull(f"no room to write the log of {outcome.slide.file_name}")
@@ -138,7 +141,7 @@ def test_a_disk_that_fills_up_ends_the_run_in_order(tmp_path: Path, small_gdc: S
     root = made(tmp_path / "m", small_gdc, "--workers", "1", slides=6)
     mirror = Mirror.find(root, above=False)
     with pytest.raises(DiskFull), FullAfterOne(tmp_path / "log", "update") as log:
-        run_update(mirror, "update", Wishes(), Silent(), Shutdown(), log)
+        run_update(mirror, "update", EVERYTHING, Silent(), Shutdown(), log)
     assert column(root, "select exit_code from runs") == [6]
     assert column(root, "select count(*) from mirror where status = 'done'") >= [2]
     assert not column(root, "select * from mirror where status = 'failed'")
@@ -147,8 +150,8 @@ def test_a_disk_that_fills_up_ends_the_run_in_order(tmp_path: Path, small_gdc: S
 def test_errors_and_slides_without_an_attempt_are_told(tmp_path: Path) -> None:
     log = tmp_path / "run.jsonl"
     with pytest.raises(NotFound), EventLog(log, "update") as told:
-        told.slide(Outcome(slide("a"), (), None))
-        told.slide(Outcome(slide("b"), (FETCHED,), PICTURE))
+        told.add_slide(Outcome(slide("a"), (), None))
+        told.add_slide(Outcome(slide("b"), (FETCHED,), PICTURE))
         raise NotFound("gone \x1b")
     assert [line.get("exit_code") for line in lines(log)] == [None, None, 4]
     with pytest.raises(ZeroDivisionError), EventLog(log, "update"):

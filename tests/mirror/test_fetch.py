@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tcgamirror.mirror import fetch as pools
-from tcgamirror.mirror.fetch import Pool
+from tcgamirror.mirror.fetch import WorkerPool
 from tcgamirror.mirror.settings import Settings, worker_count
 from tcgamirror.model.errors import Bug
 from tcgamirror.model.slide import Outcome, Slide, Target
@@ -25,7 +25,7 @@ def test_a_bug_met_by_one_slide_is_its_failure_and_the_others_go_on() -> None:
             raise ZeroDivisionError("division by zero")
         return Outcome(slide, (), None)
 
-    pool = Pool(fetch, 2, Shutdown(), {}, lambda slide: f"source of {slide.file_id}")
+    pool = WorkerPool(fetch, 2, Shutdown(), {}, lambda slide: f"source of {slide.file_id}")
     ended = [outcome for outcomes in pool.outcomes(slides) for outcome in outcomes]
     assert sorted(outcome.slide.file_id for outcome in ended) == sorted("01234567")
     (failed,) = [outcome for outcome in ended if outcome.attempts]
@@ -40,12 +40,12 @@ def test_bugs_in_a_row_end_the_run() -> None:
         begun.append(slide)
         raise ZeroDivisionError("division by zero")
 
-    pool = Pool(fetch, 1, Shutdown(), {}, lambda _: "range")
+    pool = WorkerPool(fetch, 1, Shutdown(), {}, lambda _: "range")
     due = [Slide(str(number), f"{number}.svs") for number in range(8)]
     ended = [outcome for outcomes in pool.outcomes(due) for outcome in outcomes]
     assert len(ended) == len(begun) == pools.BUGS_IN_A_ROW
-    assert isinstance(pool.reason, Bug) and pool.reason.exit_code == 1
-    assert "division by zero" in str(pool.reason)
+    assert isinstance(pool.error, Bug) and pool.error.exit_code == 1
+    assert "division by zero" in str(pool.error)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_what_ends_while_others_are_recorded_is_not_lost() -> None:
             assert may_end.wait(10)
         return Outcome(slide, (), None)
 
-    pool = Pool(fetch, 2, shutdown, {}, lambda _: "range")
+    pool = WorkerPool(fetch, 2, shutdown, {}, lambda _: "range")
     ended = []
     for outcomes in pool.outcomes([Slide("0", "0.svs"), Slide("1", "1.svs")]):
         ended += [outcome.slide.file_id for outcome in outcomes]

@@ -21,7 +21,7 @@ from PIL import Image
 
 from tcgamirror.imaging.level_reader import LevelReader
 from tcgamirror.imaging.store import Store
-from tcgamirror.mirror.fetch import Pool
+from tcgamirror.mirror.fetch import WorkerPool
 from tcgamirror.mirror.ladder import Ladder
 from tcgamirror.model.errors import Damaged, DiskFull, Interrupted, NotFound
 from tcgamirror.model.slide import Attempt, ImageFormat, Outcome, Picture, Slide, Target
@@ -372,7 +372,7 @@ def test_a_bug_is_told_of_the_source_that_met_it(
     ranged, *_ = sources(gdc, client, tmp_path / "work")
     rungs = [ranged, Stub(lambda: ZeroDivisionError("division by zero"))]
     ladder = Ladder(rungs, COARSE, Store(tmp_path, ImageFormat.PNG), renders=2)
-    pool = Pool(ladder.fetch, 1, Shutdown(), {}, ladder.source_of)
+    pool = WorkerPool(ladder.fetch, 1, Shutdown(), {}, ladder.source_of)
     due = [slide_of(gdc.files[0])]
     ((failed,),) = [outcomes for outcomes in pool.outcomes(due) if outcomes]
     assert told(failed.attempts) == [("stub", "bug")]

@@ -14,7 +14,7 @@ import pytest
 
 from tcgamirror.cli import main
 from tcgamirror.cli import status as looking
-from tcgamirror.mirror.fetch import Pool
+from tcgamirror.mirror.fetch import WorkerPool
 from tcgamirror.model.errors import NoMemory
 from tcgamirror.model.slide import Outcome, Slide
 from tcgamirror.system.interrupt import Shutdown
@@ -72,9 +72,9 @@ def test_slides_that_need_too_much_memory_fail_and_the_others_go_on() -> None:
             bytearray(1 << 62)
         return Outcome(slide, (), None)
 
-    pool = Pool(fetch, 1, Shutdown(), {}, lambda _: "range")
+    pool = WorkerPool(fetch, 1, Shutdown(), {}, lambda _: "range")
     ended = [outcome for outcomes in pool.outcomes(slides) for outcome in outcomes]
     assert len(ended) == len(slides)
     (attempt,) = [attempt for outcome in ended for attempt in outcome.attempts]
     assert attempt.fault == "no memory" and "not enough memory" in str(attempt.message)
-    assert isinstance(pool.reason, NoMemory) and pool.reason.exit_code == 6
+    assert isinstance(pool.error, NoMemory) and pool.error.exit_code == 6

@@ -21,9 +21,9 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cli.output import table
 from tcgamirror.cli.progress import ProgressDisplay
 from tcgamirror.mirror.directory import CATALOGUE, Mirror
-from tcgamirror.mirror.fetch import Wishes
+from tcgamirror.mirror.fetch import FetchOptions
 from tcgamirror.mirror.settings import Settings
-from tcgamirror.mirror.update import run_update
+from tcgamirror.mirror.update import UpdateOptions, run_update
 from tcgamirror.model.slide import Target
 from tcgamirror.net.timeouts import Timeouts
 from tcgamirror.system.interrupt import Shutdown
@@ -103,7 +103,8 @@ def mirrored(root: Path, gdc: StandIn, source: str) -> Seen:
     Mirror.create(root, settings)
     mirror = Mirror(root, settings)  # with the short timeouts, which the file cannot hold whole
     started = time.monotonic()
-    run_update(mirror, "update", Wishes(), ProgressDisplay(quiet=True), Shutdown())
+    options = UpdateOptions(refresh=True, sample=True, fetch=FetchOptions())
+    run_update(mirror, "update", options, ProgressDisplay(quiet=True), Shutdown())
     seconds = time.monotonic() - started
     with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
         row = next(catalogue.reports.query(OUTCOME).rows)

@@ -116,7 +116,7 @@ class _Sync:
         self._found: dict[str, str] = {}
         self._kept: int | None = None
         self._adopted = self._fetched = self._bytes = 0
-        self._tally = OutcomeCounts()
+        self._counts = OutcomeCounts()
         self._failed: dict[str, Failure] = {}
 
     def run(self) -> Synced:
@@ -252,14 +252,14 @@ class _Sync:
         except (NetworkError, Damaged, ChecksumMismatch) as error:
             self._lose(image, error)
         else:
-            self._tally.had()
+            self._counts.add_success()
             self._fetched += fetched
             self._adopted += not fetched
             self._bytes += image.bytes if fetched else 0
 
     def _lose(self, image: Image, error: TcgaMirrorError) -> None:
-        self._tally.lost([error.fault], str(error))
-        if self._tally.unreached >= SITE_DOWN_AFTER:
+        self._counts.add_failure([error.fault], str(error))
+        if self._counts.unreached >= SITE_DOWN_AFTER:
             raise Unreachable(f"{self._source.name} gives no image any more; the last: {error}")
         self._failed[image.file_name] = Failure(image.path, image.file_name, str(error))
 
