@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import hashlib
 import io
 import re
 import stat
@@ -26,6 +25,7 @@ from typing import NamedTuple
 from tcgamirror.model import fields
 from tcgamirror.model.errors import BadManifest
 from tcgamirror.model.slide import SLIDE_SUFFIX, Barcode, Listing, Slide
+from tcgamirror.system.files import file_digest
 
 MAX_FILE_BYTES = 500_000_000
 """Bytes of the file, and of its uncompressed text."""
@@ -73,8 +73,8 @@ def release_name(path: Path) -> str:
 
 def read_identity(path: Path) -> str:
     """Return a manifest's name and SHA-256. Raises BadManifest."""
-    with _open(path) as file:
-        return f"{release_name(path)} {hashlib.file_digest(file, 'sha256').hexdigest()}"
+    with _open(path):
+        return f"{release_name(path)} {file_digest(path, 'sha256')}"
 
 
 def read_slides(path: Path, others: Counter[str] | None = None) -> Iterator[Slide]:

@@ -35,7 +35,7 @@ from tcgamirror.net.client import HttpClient
 from tcgamirror.net.response import HttpResponse
 from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.workspace import Lease, Workspace
-from tcgamirror.system.files import disk_errors
+from tcgamirror.system.files import disk_errors, partial_path
 from tcgamirror.system.parallel import for_each
 
 PARALLEL_REQUESTS = 4
@@ -198,7 +198,7 @@ class _ServedLevel:
         """Write a tile's file. Raises BadTile if the data are not a whole tile."""
         self._decode(data, column, row)
         path = self._path(column, row)
-        part = path.with_suffix(".part")
+        part = partial_path(path)
         with disk_errors(path):
             part.write_bytes(data)
             part.replace(path)

@@ -42,6 +42,15 @@ _BROKEN = frozenset({errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EREMOTEIO, e
 """The disk, or the way to it, fails."""
 
 
+def partial_path(path: Path) -> Path:
+    """Return the path of a file while it is written, beside the whole one.
+
+    >>> partial_path(Path("images/TCGA-OV/a.png")).as_posix()
+    'images/TCGA-OV/.a.png.part'
+    """
+    return path.with_name(f".{path.name}.part")
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes the place of `path` when the block ends well.
@@ -51,7 +60,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     A crash at any instant leaves either the old file or the whole new one.
     Raises DiskFull or UsageError as `disk_errors` does.
     """
-    part = path.with_name(f".{path.name}.part")
+    part = partial_path(path)
     with disk_errors(path):
         make_folder(path.parent)
         # What a killed run left, or anybody else: a pipe would be waited for, a link followed.
@@ -249,13 +258,3 @@ def _free(path: Path) -> str:
         return f"{free_bytes(path):,} bytes free"
     except OSError:
         return "free bytes unknown"
-
-
-def partial_path(path: str) -> str:
-    """What an image is called while it is written.
-
-    >>> partial_path("images/TCGA-OV/a.png")
-    'images/TCGA-OV/.a.png.part'
-    """
-    folder, _, name = path.rpartition("/")
-    return f"{folder}/.{name}.part"

@@ -131,7 +131,7 @@ class Intake:
         with suppress(OSError):
             if place.stat().st_size == member.size and file_digest(place, "sha256") == expected:
                 return place
-        part = self._mirror.root / partial_path(image.path)
+        part = partial_path(self._mirror.root / image.path)
         sha256 = hashlib.sha256()
         try:
             with disk_errors(part):
