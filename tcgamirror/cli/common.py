@@ -1,74 +1,160 @@
-"""What the commands share: the mirror they work on, parsers, the end of a run."""
+"""Parts that all commands share: parsers, the mirror to work on, the end of a run."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from tcgamirror.cli import output
-from tcgamirror.mirror.directory import Mirror
-from tcgamirror.model.errors import TcgaMirrorError, UsageError
-from tcgamirror.system.interrupt import Shutdown
+from tcgamirror.model.errors import ExitCode, TcgaMirrorError, UsageError
+
+if TYPE_CHECKING:
+    from tcgamirror.catalogue.catalogue import Catalogue
+    from tcgamirror.mirror.directory import Mirror
+    from tcgamirror.system.interrupt import Shutdown
 
 
-def home_of(given: argparse.Namespace) -> Mirror:
-    """The mirror named, or that of the environment, or the nearest above the current directory."""
-    named = given.mirror or os.environ.get("TCGAMIRROR")
+# The mirror --------------------------------------------------------------------------
+
+
+def open_mirror(args: argparse.Namespace) -> Mirror:
+    """Return the mirror of --mirror, of TCGAMIRROR, or the nearest above the current directory."""
+    from tcgamirror.mirror.directory import Mirror
+
+    named = args.mirror or os.environ.get("TCGAMIRROR")
     if named:
         return Mirror.find(Path(named), above=False)
     return Mirror.find(Path(), above=True)
 
 
-def leave_if_busy(shutdown: Shutdown, error: TcgaMirrorError, *, as_json: bool) -> None:
-    """End the program for that reason where workers were left behind; else do nothing.
+@contextmanager
+def open_catalogue(args: argparse.Namespace) -> Iterator[tuple[Mirror, Catalogue]]:
+    """Open the mirror's catalogue to read it."""
+    from tcgamirror.catalogue.catalogue import Catalogue
+    from tcgamirror.mirror.directory import CATALOGUE
 
-    Python itself would wait for the threads that are still at work.
-    """
+    mirror = open_mirror(args)
+    with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
+        yield mirror, catalogue
+
+
+def exit_if_busy(shutdown: Shutdown, error: TcgaMirrorError, *, as_json: bool) -> None:
+    """End the process at once if workers are still busy; Python would wait for their threads."""
     if shutdown.workers_abandoned:
         output.fail(error, as_json=as_json)
         os._exit(error.exit_code)
 
 
+# Parsers -----------------------------------------------------------------------------
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help that shows the commands in groups."""
+
+    def _format_action(self, action: argparse.Action) -> str:
+        if not isinstance(action, argparse._SubParsersAction):
+            return super()._format_action(action)
+        parts = []
+        group = ""
+        for command in self._iter_indented_subactions(action):
+            parser = action.choices[command.dest]
+            if parser.group != group:
+                group = parser.group
+                parts.append(f"{'':{self._current_indent - 2}}{group}:\n")
+            parts.append(self._format_action(command))
+        return "".join(parts)
+
+
 class Parser(argparse.ArgumentParser):
-    """One sentence for a mistake, instead of all that might have been said."""
+    """Parser whose errors are one sentence.
+
+    group: the heading of the command in the program's help.
+    """
+
+    group = ""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see {self.prog} --help)")
+        message = message.removeprefix("argument ")
+        end = "" if message.endswith("?") else "."
+        raise UsageError(f"{message}{end} See {self.prog} --help")
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            hint = did_you_mean(str(value), choices) or f"Choose {', '.join(choices)}"
+            raise argparse.ArgumentError(action, f"invalid choice {value!r}. {hint}")
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
+def did_you_mean(word: str, choices: Collection[str]) -> str:
+    """Return a question that names the choice nearest to a word, or nothing.
+
+    >>> did_you_mean("updaet", ["init", "update"]), did_you_mean("x", ["init"])
+    ('Did you mean update?', '')
+    """
+    near = difflib.get_close_matches(word, choices, 1)
+    return f"Did you mean {near[0]}?" if near else ""
 
 
 def add_command(
-    commands: argparse._SubParsersAction[Parser], name: str, about: str, examples: str = ""
-) -> argparse.ArgumentParser:
+    commands: Commands,
+    group: str,
+    name: str,
+    run: Callable[[argparse.Namespace], ExitCode],
+    *,
+    summary: str,
+    details: str = "",
+    examples: str,
+) -> Parser:
+    """Add a command.
+
+    Args:
+        group: The command's heading in the program's help.
+        run: The function that the command calls.
+        summary: The line beside the command in the program's help; no full stop.
+        details: Sentences below the summary in the command's own help.
+        examples: Command lines.
+    """
+    several = "s" if examples.count("\n  tcgamirror") > 1 else ""
     command = commands.add_parser(
         name,
-        help=about,
-        description=about[0].upper() + about[1:] + ".",
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.\n\n{details}".strip(),
+        epilog=f"example{several}:{examples}",
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
-    # Either place is natural. Without a default, so that what stands before is not undone.
+    command.group = group
+    command.set_defaults(run=run, parser=command)
+    # Without a default, --mirror before the command is kept.
     command.add_argument(
         "--mirror", type=Path, metavar="DIR", default=argparse.SUPPRESS, help=argparse.SUPPRESS
     )
     return command
 
 
-def say_addresses(command: argparse._ActionsContainer) -> None:
+def add_addresses(command: argparse._ActionsContainer) -> None:
+    """Add the options that name another GDC."""
     command.add_argument(
-        "--api", metavar="URL", help="another GDC (default: https://api.gdc.cancer.gov)"
+        "--api", metavar="URL", help="API of another GDC (default: https://api.gdc.cancer.gov)"
     )
-    command.add_argument("--tiles", metavar="URL", help="its tile server (default: the GDC's own)")
+    command.add_argument(
+        "--tiles", metavar="URL", help="its tile server (default: that of the GDC)"
+    )
     command.add_argument(
         "--bucket",
         metavar="URL",
-        help="the open-data bucket, or none (default: that of TCGA; none with another GDC)",
+        help="open-data bucket, or none (default: that of TCGA; none with another GDC)",
     )
 
 
-def say_log(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--log", type=Path, metavar="FILE", help="append what is done to FILE as JSON lines"
-    )
+def add_json(command: argparse.ArgumentParser, what: str = "the result as one JSON line") -> None:
+    """Add --json."""
+    command.add_argument("--json", action="store_true", help=f"print {what}")

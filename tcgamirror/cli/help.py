@@ -5,19 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import signal
-import subprocess
 import sys
 from collections.abc import Mapping
-from difflib import get_close_matches
-from importlib.resources import files
 
+from tcgamirror.cli.common import Commands, add_command, did_you_mean
 from tcgamirror.model.errors import ExitCode, UsageError
 
-HELP = """\
-Without TOPIC, lists the manual's pages. TOPIC is a page or a command.
-
-examples:
+_EXAMPLES = """
   tcgamirror help
   tcgamirror help settings
   tcgamirror help update"""
@@ -35,12 +29,14 @@ _LESS = "FRX"
 
 def help_topic(args: argparse.Namespace) -> ExitCode:
     """Show the list of pages, one page, or a command's --help."""
-    _show(_text(args.topic, _commands(args.parser)))
+    _show(_text(args.topic, _commands(args.program)))
     return ExitCode.DONE
 
 
 def page(topic: str) -> str:
     """Return the Markdown text of a page."""
+    from importlib.resources import files
+
     return (files("tcgamirror") / "manual" / f"{topic}.md").read_text(encoding="utf-8")
 
 
@@ -58,8 +54,7 @@ def _text(topic: str | None, commands: Mapping[str, argparse.ArgumentParser]) ->
         return page(topic)
     if topic in commands:
         return commands[topic].format_help()
-    near = get_close_matches(topic, [*TOPICS, *commands], n=1)
-    remedy = f"Did you mean {near[0]}?" if near else "See tcgamirror help for the pages."
+    remedy = did_you_mean(topic, [*TOPICS, *commands]) or "See tcgamirror help for the pages."
     raise UsageError(f"help: no page or command {topic!r}. {remedy}")
 
 
@@ -71,6 +66,9 @@ def _commands(parser: argparse.ArgumentParser) -> Mapping[str, argparse.Argument
 
 def _show(text: str) -> None:
     """Show text by the pager on a terminal; write it to stdout elsewhere."""
+    import signal
+    import subprocess
+
     pager = shlex.split(os.environ.get("PAGER") or _PAGER)
     if sys.stdout.isatty() and pager:
         # Ctrl-C belongs to the pager.
@@ -84,3 +82,17 @@ def _show(text: str) -> None:
         finally:
             signal.signal(signal.SIGINT, before)
     print(text, end="")
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `help`."""
+    command = add_command(
+        commands,
+        "help",
+        "help",
+        help_topic,
+        summary="show the manual, or the help of a command",
+        details="Without TOPIC, lists the manual's pages. TOPIC is a page or a command.",
+        examples=_EXAMPLES,
+    )
+    command.add_argument("topic", nargs="?", metavar="TOPIC", help="default: list the pages")

@@ -1,54 +1,56 @@
-"""`init`: a new mirror."""
+"""`init`: make a new mirror."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import os
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cli import output
 from tcgamirror.cli.argtypes import byte_count, number, seed, slides, whole_number, workers
-from tcgamirror.cli.common import say_addresses
-from tcgamirror.cli.lock import difference_words
-from tcgamirror.mirror import provenance
-from tcgamirror.mirror import settings as setting
-from tcgamirror.mirror.directory import CATALOGUE, Mirror
-from tcgamirror.mirror.lockfile import LockFile, compare_listing, lock_lines, read_lock
-from tcgamirror.mirror.settings import FILE_NAME, Settings
+from tcgamirror.cli.common import Commands, add_addresses, add_command
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, UsageError
-from tcgamirror.model.sampling import By, Candidate, Order
-from tcgamirror.model.slide import SOURCES, ImageFormat
-from tcgamirror.sources.manifest import describe_other_files, read_slides
 
-INIT = """\
-What is chosen here is kept in DIR/tcgamirror.toml and may be changed there, but for
-what images: those of another resolution belong in another mirror.
+if TYPE_CHECKING:
+    from tcgamirror.mirror.directory import Mirror
+    from tcgamirror.mirror.lockfile import LockFile
+    from tcgamirror.mirror.settings import Settings
 
-examples:
+_DETAILS = """\
+The choices are kept in DIR/tcgamirror.toml, which you may edit. The sample's plan (which
+slides) and the target (which images) are fixed; another plan or target needs another
+mirror."""
+
+_EXAMPLES = """
   tcgamirror --mirror tcga init --slides 100 --mpp 15
   tcgamirror --mirror breast init --slides all --project TCGA-BRCA --max-size 2048
-  tcgamirror --mirror paper init --manifest gdc_manifest.txt --order shuffle --seed 42 --mpp 15"""
+  tcgamirror --mirror paper init --manifest gdc_manifest.txt --order shuffle --seed 42 --mpp 15
+  tcgamirror --mirror again init --lock sample.lock"""
 
 
-def init(given: argparse.Namespace) -> ExitCode:
-    lock = None if given.lock is None else read_lock(given.lock)
-    settings = _settings(given) if lock is None else _locked_settings(given, lock.settings)
-    root = Path(given.mirror or os.environ.get("TCGAMIRROR") or ".")
+def init(args: argparse.Namespace) -> ExitCode:
+    from tcgamirror.cli.lock import difference_words
+    from tcgamirror.mirror.directory import Mirror
+    from tcgamirror.mirror.lockfile import compare_listing, lock_lines, read_lock
+    from tcgamirror.mirror.settings import FILE_NAME
+
+    lock = None if args.lock is None else read_lock(args.lock)
+    settings = _settings(args) if lock is None else _locked_settings(args, lock.settings)
+    root = Path(args.mirror or os.environ.get("TCGAMIRROR") or ".")
     # Read first: a manifest that cannot be taken leaves no mirror behind.
-    manifest = None if settings.manifest is None else _looked_through(settings, lock)
+    manifest = None if settings.manifest is None else _read_manifest(settings, lock)
     if manifest is not None and lock is None:
         _check_choice(settings, manifest)
     mirror = Mirror.begin(root, settings, () if lock is None else lock_lines(lock))
-    words = _sample_words(settings)
+    words = _describe_sample(settings)
     if lock is not None:
-        words = f"the {text.slides(len(lock.slides))} of {given.lock}"
+        words = f"the {text.slides(len(lock.slides))} of {args.lock}"
     sampled = _sampled_already(mirror)
     did = "wrote the settings again of the mirror" if sampled else "made a mirror"
     print(f"{did} in {mirror.root}: {words}, each {settings.fixed}")
@@ -58,28 +60,31 @@ def init(given: argparse.Namespace) -> ExitCode:
             f"settings ask for besides is added by update: correct [sample] in {FILE_NAME} first"
         )
     if manifest is not None:
-        for line in _manifest_words(settings, manifest):
+        for line in _manifest_lines(settings, manifest):
             print(line)
     if lock is not None and manifest is not None:
-        for line in difference_words(compare_listing(lock, manifest.locked), str(given.lock)):
+        for line in difference_words(compare_listing(lock, manifest.locked), str(args.lock)):
             print(line)
-    print(f"next: {_next(mirror.root)}")
+    print(f"next: {text.command_line('update', mirror.root)}")
     return ExitCode.DONE
 
 
 def _sampled_already(mirror: Mirror) -> int:
-    """How many slides the catalogue holds of a mirror whose settings were lost."""
+    """Return the number of slides in the catalogue of a mirror whose settings were lost."""
+    from tcgamirror.catalogue.catalogue import Catalogue
+    from tcgamirror.mirror.directory import CATALOGUE
+
     with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
         return catalogue.sample.count()
 
 
 @dataclass(frozen=True, slots=True)
 class _Manifest:
-    """A manifest in numbers.
+    """Numbers of a manifest.
 
-    others: rows of other files, by type. allowed: slides that may be sampled.
-    unknown: slides whose names do not tell their kind. locked: the md5 of each
-    slide in the lock file, by file name.
+    others: rows that are not slides, by file type. allowed: slides that the plan may sample.
+    unknown: slides whose name does not tell their kind. locked: md5 by file name of the
+    slides that the lock file names.
     """
 
     slides: int
@@ -89,8 +94,11 @@ class _Manifest:
     locked: Mapping[str, str | None]
 
 
-def _looked_through(settings: Settings, lock: LockFile | None) -> _Manifest:
-    """The settings' manifest, row by row: it may name a million. Raises BadManifest."""
+def _read_manifest(settings: Settings, lock: LockFile | None) -> _Manifest:
+    """Read the settings' manifest row by row, because it may name a million slides."""
+    from tcgamirror.model.sampling import Candidate
+    from tcgamirror.sources.manifest import read_slides
+
     wanted = frozenset[str]() if lock is None else frozenset(lock.names)
     slides = allowed = unknown = 0
     others = Counter[str]()
@@ -106,8 +114,10 @@ def _looked_through(settings: Settings, lock: LockFile | None) -> _Manifest:
     return _Manifest(slides, others, allowed, unknown, locked)
 
 
-def _manifest_words(settings: Settings, manifest: _Manifest) -> Iterator[str]:
-    """Yield what a manifest lists, and what of it is left out."""
+def _manifest_lines(settings: Settings, manifest: _Manifest) -> Iterator[str]:
+    """Yield lines that tell how many slides the manifest lists and how many are left out."""
+    from tcgamirror.sources.manifest import describe_other_files
+
     yield f"{settings.manifest} lists {text.slides(manifest.slides)}"
     if manifest.others:
         yield describe_other_files(manifest.others)
@@ -116,83 +126,81 @@ def _manifest_words(settings: Settings, manifest: _Manifest) -> Iterator[str]:
         names = f" ({manifest.unknown:,} of unknown kind)" if manifest.unknown else ""
         yield (
             f"{text.slides(beside)} not of --kind {','.join(sorted(settings.kinds))} left out"
-            f"{names}: --kind all takes them too"
+            f"{names}. Take them too by --kind all"
         )
 
 
 def _check_choice(settings: Settings, manifest: _Manifest) -> None:
-    """Raise UsageError if the manifest has none of the slides asked for; tell if it has fewer."""
+    """Raise UsageError if the manifest has no slide that the plan allows; warn if it has fewer."""
+    from tcgamirror.model.sampling import By
+
     if settings.projects:
         raise UsageError(
-            "a manifest tells no projects, so that --project would match none of its slides: "
-            "leave out --project, or --manifest"
+            "--project: a manifest tells no projects. Leave out --project, or --manifest"
         )
     if settings.by is not By.NONE:
-        output.say(f"--by {settings.by} makes no difference: a manifest tells no projects or sites")
+        output.say(f"--by {settings.by}: no effect, because a manifest tells no projects or sites")
     there = manifest.allowed
     if not there:
         raise UsageError(
-            f"none of the {text.slides(manifest.slides)} in {settings.manifest} is of the "
-            "--kind asked for: ask for another"
+            f"--kind: none of the {text.slides(manifest.slides)} in {settings.manifest} is "
+            f"{','.join(sorted(settings.kinds))}. Choose another kind"
         )
     if (settings.slides or 0) > there:
         output.say(
-            f"--slides asks for {settings.slides:,}, but there are only {there:,} of the --kind "
-            f"asked for in {settings.manifest}: all are taken"
+            f"--slides: {settings.slides:,} requested, but {settings.manifest} has only "
+            f"{there:,} of the kind. All are taken"
         )
 
 
-def _next(root: Path) -> str:
-    """The command to go on with, as a shell takes it."""
-    here = root.absolute() == Path().absolute()
-    name = text.plain(root)
-    # Other bytes than UTF-8 stand escaped in what bash and zsh call ANSI-C quotes.
-    quoted = f"$'{name}'" if name != str(root) and "'" not in name else shlex.quote(str(root))
-    return "tcgamirror update" if here else f"tcgamirror --mirror {quoted} update"
+def _settings(args: argparse.Namespace) -> Settings:
+    from tcgamirror.mirror import settings as setting
+    from tcgamirror.model.sampling import By, Order
+    from tcgamirror.model.slide import SOURCES, ImageFormat
 
-
-def _settings(given: argparse.Namespace) -> Settings:
-    api = setting.address(given.api or setting.GDC, "--api")
+    api = setting.address(args.api or setting.GDC, "--api")
     elsewhere = api != setting.GDC
-    tiles = given.tiles or (f"{api}/tile" if elsewhere else setting.GDC_TILES)
-    bucket = given.bucket or ("none" if elsewhere else setting.BUCKET)
-    via = SOURCES if given.via is None else given.via.split(",")
+    tiles = args.tiles or (f"{api}/tile" if elsewhere else setting.GDC_TILES)
+    bucket = args.bucket or ("none" if elsewhere else setting.BUCKET)
+    via = SOURCES if args.via is None else args.via.split(",")
     return setting.Settings(
-        target=setting.target(given.mpp, given.max_size, given.resample, ("--mpp", "--max-size")),
-        form=ImageFormat(given.format),
-        slides=None if given.slides is None else setting.count(given.slides, "--slides"),
-        seed=given.seed,
-        order=Order(given.order),
-        by=By(given.by),
-        kinds=setting.kinds(given.kind, "--kind"),
-        projects=setting.names(given.project, "--project"),
-        manifest=_manifest(given.manifest),
+        target=setting.target(args.mpp, args.max_size, args.resample, ("--mpp", "--max-size")),
+        form=ImageFormat(args.format),
+        slides=None if args.slides is None else setting.count(args.slides, "--slides"),
+        seed=args.seed,
+        order=Order(args.order),
+        by=By(args.by),
+        kinds=setting.kinds(args.kind, "--kind"),
+        projects=setting.names(args.project, "--project"),
+        manifest=None
+        if args.manifest is None
+        else setting.file_path(str(args.manifest.absolute()), "--manifest"),
         via=setting.ladder(via, "--via"),
-        workers=given.workers,
-        rate=None if given.rate is None else setting.byte_rate(given.rate, "--rate"),
+        workers=args.workers,
+        rate=None if args.rate is None else setting.byte_rate(args.rate, "--rate"),
         work_limit=None
-        if given.work_limit is None
-        else setting.work_limit(given.work_limit, "--work-limit"),
+        if args.work_limit is None
+        else setting.work_limit(args.work_limit, "--work-limit"),
         api=api,
         tiles=setting.address(tiles, "--tiles"),
         bucket=None if bucket == "none" else setting.address(bucket, "--bucket"),
     )
 
 
-def _locked_settings(given: argparse.Namespace, locked: Settings) -> Settings:
-    """What the lock file says of slides and images, and the command line of all else."""
+def _locked_settings(args: argparse.Namespace, locked: Settings) -> Settings:
+    """Return settings of slides and images from the lock file, all others from the command line."""
     usual: dict[str, object] = {"mpp": None, "max_size": None, "resample": "exact", "format": "png"}
     usual |= {"slides": 100, "seed": 0, "order": "stable", "by": "none", "kind": "diagnostic"}
     usual |= {"project": []}
     for name, value in usual.items():
-        if getattr(given, name) != value:
+        if getattr(args, name) != value:
             raise UsageError(
-                f"--{name.replace('_', '-')} cannot be given with --lock, which says what slides "
-                "and images there are"
+                f"--{name.replace('_', '-')} cannot be given with --lock, which names the slides "
+                "and images. Leave it out"
             )
-    given = argparse.Namespace(**{**vars(given), "max_size": 1})
+    args = argparse.Namespace(**{**vars(args), "max_size": 1})
     return dataclasses.replace(
-        _settings(given),
+        _settings(args),
         target=locked.target,
         form=locked.form,
         slides=locked.slides,
@@ -205,99 +213,120 @@ def _locked_settings(given: argparse.Namespace, locked: Settings) -> Settings:
     )
 
 
-def _manifest(given: Path | None) -> str | None:
-    return None if given is None else setting.file_path(str(given.absolute()), "--manifest")
+def _describe_sample(settings: Settings) -> str:
+    from tcgamirror.mirror import provenance
 
-
-def _sample_words(settings: Settings) -> str:
     count = "all slides" if settings.slides is None else text.slides(settings.slides)
     return f"{count} {provenance.words(settings.plan)}"
 
 
-def say_init(init: argparse.ArgumentParser) -> None:
-    size = init.add_argument_group("what images (one of --mpp and --max-size)")
-    size.add_argument(
+def add_commands(commands: Commands) -> None:
+    """Add `init`."""
+    command = add_command(
+        commands,
+        "fill a mirror",
+        "init",
+        init,
+        summary="make a mirror",
+        details=_DETAILS,
+        examples=_EXAMPLES,
+    )
+    images = command.add_argument_group("images (give one of --mpp and --max-size)")
+    images.add_argument(
         "--mpp", type=number, metavar="X", help="the whole slide at exactly X µm per pixel"
     )
-    size.add_argument(
+    images.add_argument(
         "--max-size",
         type=whole_number,
         metavar="PX",
-        help="the whole slide, halved until its longer side has at most PX pixels",
+        help="the whole slide, halved until its longer side is at most PX pixels",
     )
-    size.add_argument(
+    images.add_argument(
         "--resample",
         default="exact",
         choices=["exact", "fast", "native"],
-        help="exact (default); fast: where a JPEG level is reduced at least fourfold, in less "
-        "time, to nearly the same pixels; native: the own pixels of the nearest level that is "
-        "fine enough",
+        help="exact (default): the best pixels; fast: less time, nearly the same pixels; native: "
+        "the unchanged pixels of the nearest level that is fine enough",
     )
-    size.add_argument(
+    images.add_argument(
         "--format", default="png", choices=["png", "jpeg", "tiff"], help="default: png"
     )
-    sample = init.add_argument_group("which slides")
+    sample = command.add_argument_group("slides")
     sample.add_argument(
-        "--slides", type=slides, default=100, metavar="N", help="how many, or all (default: 100)"
+        "--slides",
+        type=slides,
+        default=100,
+        metavar="N",
+        help="number of slides, or all (default: 100)",
     )
     sample.add_argument(
-        "--seed", type=seed, default=0, metavar="S", help="another gives other slides (default: 0)"
+        "--seed",
+        type=seed,
+        default=0,
+        metavar="S",
+        help="another seed samples other slides (default: 0)",
     )
     sample.add_argument(
         "--order",
         default="stable",
         choices=["stable", "shuffle"],
-        help="stable (default): a larger sample contains the smaller one, and a new release "
-        "shifts nothing; shuffle: random.shuffle over the listing",
+        help="stable (default): a larger sample contains the smaller one, also in a new release; "
+        "shuffle: Python's random.shuffle over the listing",
     )
     sample.add_argument(
         "--by",
         default="none",
         choices=["none", "project_id", "primary_site"],
-        help="go round the projects or sites in turn (default: none)",
+        help="take from the projects or sites in turn (default: none)",
     )
     sample.add_argument(
         "--kind",
         default="diagnostic",
         choices=["diagnostic", "tissue", "all"],
-        help="fixed slides, frozen ones, or both (default: diagnostic)",
+        help="diagnostic (fixed), tissue (frozen), or all (default: diagnostic)",
     )
     sample.add_argument(
         "--project",
         action="append",
         default=[],
         metavar="ID",
-        help="only of this one, such as TCGA-BRCA; may be given again (default: any)",
+        help="only slides of this project, such as TCGA-BRCA or BRCA; repeat it for several "
+        "(default: all projects)",
     )
     sample.add_argument(
-        "--manifest", type=Path, metavar="FILE", help="list from a GDC manifest, without network"
+        "--manifest",
+        type=Path,
+        metavar="FILE",
+        help="list slides from a GDC manifest instead of the GDC",
     )
     sample.add_argument(
-        "--lock", type=Path, metavar="FILE", help="the slides and images of a lock file, no others"
+        "--lock",
+        type=Path,
+        metavar="FILE",
+        help="exactly the slides and images of a lock file (see tcgamirror lock --help)",
     )
-    ways = init.add_argument_group("how")
-    ways.add_argument(
+    fetching = command.add_argument_group("fetching")
+    fetching.add_argument(
         "--via",
         metavar="SOURCES",
-        help="ways to get a slide, in the order to try them (default: range,tiles,whole)",
+        help="sources of a slide, in the order to try them (default: range,tiles,whole)",
     )
-    ways.add_argument(
+    fetching.add_argument(
         "--workers",
         type=workers,
         metavar="N",
-        help="slides at the same time, up to 64 (default: as many as the cores and connections "
-        "serve)",
+        help="slides fetched at a time, at most 64 (default: chosen by cores and connections)",
     )
-    ways.add_argument(
+    fetching.add_argument(
         "--rate",
         type=byte_count,
         metavar="BYTES",
-        help="most per second, such as 5M (default: unlimited)",
+        help="limit of bytes per second, such as 5M (default: none)",
     )
-    ways.add_argument(
+    fetching.add_argument(
         "--work-limit",
         type=byte_count,
         metavar="BYTES",
-        help="room for partial downloads, such as 20G (default: what the disk has)",
+        help="limit of disk space for partial downloads, such as 20G (default: none)",
     )
-    say_addresses(ways)
+    add_addresses(fetching)

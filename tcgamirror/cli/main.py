@@ -1,4 +1,4 @@
-"""The program: parse, call one command, exit code. Each command's module is imported when used."""
+"""The program: parse the command line, run one command, return its exit code."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import select
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Callable, Sequence
 
 from tcgamirror import __version__
-from tcgamirror.cli import output, parser
+from tcgamirror.cli import output
+from tcgamirror.cli.parser import parse
 from tcgamirror.model.errors import (
     Bug,
     DiskFull,
@@ -23,105 +23,77 @@ from tcgamirror.model.errors import (
     lack_of_memory,
 )
 
-_COMMANDS: Mapping[str, tuple[str, str]] = {
-    "init": ("init", "init"),
-    "update": ("update", "update"),
-    "refresh": ("update", "refresh"),
-    "sample": ("update", "sample"),
-    "fetch": ("update", "fetch"),
-    "status": ("status", "status"),
-    "changes": ("status", "changes"),
-    "show": ("status", "show"),
-    "query": ("status", "query"),
-    "verify": ("verify", "verify"),
-    "rebuild": ("verify", "rebuild"),
-    "schedule": ("schedule", "schedule"),
-    "gallery": ("web", "gallery"),
-    "lock": ("lock", "lock"),
-    "export": ("transfer", "export_mirror"),
-    "import": ("transfer", "import_into"),
-    "sync": ("transfer", "sync"),
-    "serve": ("web", "serve"),
-    "doctor": ("support", "doctor"),
-    "help": ("help", "help_topic"),
-    "licenses": ("support", "licenses"),
-    "completion": ("support", "completion"),
-}
-"""Module and function of each command."""
-
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def main(
     arguments: Sequence[str] | None = None, *, begins: Callable[[], None] = lambda: None
 ) -> int:
-    """Run one command and return its exit code. The only place that catches everything.
+    """Run one command and return its exit code; no other function catches every error.
 
-    With --json, an error is told as one JSON object too, whatever the command and the error.
+    With --json, an error is printed as one JSON object too.
 
     Args:
-        arguments: The command line without the program's name; None for the process's own.
-        begins: Called when all is imported and the command begins.
+        arguments: The command line without the program's name; None for that of the process.
+        begins: Called when all modules are imported and the command begins.
     """
     _open_streams()
-    # What Pillow thinks of an image's tags is not for people: what is wrong is told in our words.
+    # Pillow's warnings about an image's tags do not help users; the program checks tags itself.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A µ or a path that the terminal's encoding lacks is no reason to fail.
+        # A character that the terminal's encoding lacks must not end the command.
         sys.stdout.reconfigure(errors="backslashreplace")
     words = sys.argv[1:] if arguments is None else arguments
-    # Looked for by itself: a command line that cannot be parsed has its error as JSON too.
+    # Not parsed, so that errors of parsing are JSON too.
     as_json = "--json" in words
     try:
         try:
-            return _ended(words, begins)
+            return _run(words, begins)
         except BrokenPipeError:
             raise
         except TcgaMirrorError as error:
-            told = error
+            failure = error
         except KeyboardInterrupt:
-            told = Interrupted("interrupted")
+            failure = Interrupted("interrupted")
         except OSError as error:
-            told = lack_of_memory(error) or _refusal(error)
+            failure = lack_of_memory(error) or _refusal(error)
         except Exception as error:  # noqa: BLE001
-            told = lack_of_memory(error) or _bug(error)
+            failure = lack_of_memory(error) or _bug(error)
         try:
-            output.fail(told, as_json=as_json)
+            output.fail(failure, as_json=as_json)
         except BrokenPipeError:
             raise
         except OSError:
             # The output itself may be what is full.
             _close_stdout()
-            output.fail(told, as_json=False)
-        return int(told.exit_code)
+            output.fail(failure, as_json=False)
+        return int(failure.exit_code)
     except BrokenPipeError:
-        # Whoever read our output has had enough, as `head` does.
+        # The reader of the output has closed it, as `head` does.
         _close_stdout()
         return int(ExitCode.DONE)
 
 
-def _ended(words: Sequence[str], begins: Callable[[], None]) -> int:
+def _run(arguments: Sequence[str], begins: Callable[[], None]) -> int:
     try:
-        given = parser.parsed(words)
-        module, function = _COMMANDS[given.command]
-        command = getattr(import_module(f"tcgamirror.cli.{module}"), function)
+        args = parse(arguments)
         begins()
-        return int(command(given))
+        return int(args.run(args))
     except KeyboardInterrupt:
-        # A reader that does not read on would keep the flush below waiting.
+        # The flush below would wait for a reader that stopped reading.
         if not select.select([], [sys.stdout], [], 0)[1]:
             _close_stdout()
         raise
     finally:
-        # Here, where a reader that has gone is no traceback yet; --help comes by too.
+        # Here BrokenPipeError is still caught; Python's flush at exit would print a traceback.
         sys.stdout.flush()
 
 
 def _open_streams() -> None:
-    """Has what was closed (`>&-`) lead nowhere.
+    """Open closed streams (`>&-`) on /dev/null.
 
-    In this order each gets its own number back; else the catalogue might get it,
-    and with it what a library writes to number 2.
+    In this order each gets its own number back. Otherwise the catalogue could get number 2,
+    to which libraries write.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -129,25 +101,24 @@ def _open_streams() -> None:
 
 
 def _close_stdout() -> None:
-    """Has what is still to be written go nowhere, so that Python's own flush does not fail."""
+    """Send unwritten output to /dev/null, so that Python's flush at exit does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _refusal(error: OSError) -> TcgaMirrorError:
-    """Return the error to tell: what the system says of the user's own paths is no bug."""
+    """Return the user's error for one of the system about the user's own paths."""
     if error.errno in _FULL:
-        # Nothing that knows a name for it was writing: in general it is the output itself.
+        # Files of the mirror have an error of their own, so it is the output.
         _close_stdout()
         place = error.filename or "the output"
         return DiskFull(f"no room to write {place} ({error.strerror})")
-    # Only now: help and version need no files.
     from tcgamirror.system.files import path_error
 
     return path_error(error) or _bug(error)
 
 
 def _bug(error: Exception) -> Bug:
-    """Return one sentence for the user; a developer gets the traceback where it was asked for."""
+    """Return the error for a bug; print the traceback if TCGAMIRROR_DEBUG is set."""
     if os.environ.get("TCGAMIRROR_DEBUG"):
         traceback.print_exception(error)
     return Bug(

@@ -1,8 +1,6 @@
-"""Ready files that run the nightly update: for cron, for systemd, for Slurm.
+"""`schedule`: print files that run the nightly update by cron, systemd or Slurm.
 
 Sources: crontab(5), systemd.syntax(7), systemd.service(5), sbatch(1).
-
-`schedule`: ready files for whatever runs the nightly update.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tcgamirror.cli.common import home_of
+from tcgamirror.cli.common import Commands, add_command, open_mirror
 from tcgamirror.model.errors import ExitCode, UsageError
 
 LONGEST_CRON_COMMAND = 990
@@ -28,10 +26,7 @@ HOURS_AT_MOST = 8
 
 _UNSAFE_IN_A_UNIT = re.compile(r"[^A-Za-z0-9_-]+")
 
-SCHEDULE = """\
-Prints only: it changes nothing. What it prints says where it belongs.
-
-examples:
+_EXAMPLES = """
   tcgamirror --mirror tcga schedule cron --time 03:30
   tcgamirror --mirror tcga schedule systemd
   tcgamirror --mirror tcga schedule slurm > tcga.sbatch"""
@@ -207,14 +202,14 @@ def _wrapped(words: Sequence[str]) -> str:
     return " \\\n".join(lines)
 
 
-def schedule(given: argparse.Namespace) -> ExitCode:
+def schedule(args: argparse.Namespace) -> ExitCode:
     try:
-        hour, minute = time_of_day(given.time)
+        hour, minute = time_of_day(args.time)
     except ValueError as error:
         raise UsageError(f"--time: {error}") from None
-    mirror = os.path.normpath(home_of(given).root.absolute())
+    mirror = os.path.normpath(open_mirror(args).root.absolute())
     night = Night(_program(), mirror, hour, minute)
-    write = {"cron": cron, "systemd": systemd, "slurm": slurm}[given.system]
+    write = {"cron": cron, "systemd": systemd, "slurm": slurm}[args.system]
     print(write(night), end="")
     return ExitCode.DONE
 
@@ -232,3 +227,20 @@ def _program() -> tuple[str, ...]:
     if found.suffix == ".py" or not os.access(found, os.X_OK):
         return sys.executable, str(found)
     return (str(found),)
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `schedule`."""
+    command = add_command(
+        commands,
+        "keep it whole",
+        "schedule",
+        schedule,
+        summary="print a file that runs the nightly update",
+        details="Changes nothing: the printed file says where it belongs.",
+        examples=_EXAMPLES,
+    )
+    command.add_argument("system", choices=["cron", "systemd", "slurm"])
+    command.add_argument(
+        "--time", default="02:15", metavar="HH:MM", help="local time of day (default: 02:15)"
+    )

@@ -1,4 +1,4 @@
-"""`status`, `show` and `query`: what is known, without touching the mirror."""
+"""`status`, `changes`, `show` and `query`: look at the mirror and change nothing."""
 
 from __future__ import annotations
 
@@ -8,46 +8,44 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.queue import StatusCounts
-from tcgamirror.catalogue.reports import Counts, MergedListing
 from tcgamirror.cli import output
-from tcgamirror.cli.common import home_of
-from tcgamirror.mirror import provenance
-from tcgamirror.mirror.directory import CATALOGUE, FIXED
-from tcgamirror.mirror.settings import FILE_NAME
+from tcgamirror.cli.common import Commands, add_command, add_json, open_catalogue
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode
 
+if TYPE_CHECKING:
+    from tcgamirror.catalogue.catalogue import Catalogue
+    from tcgamirror.catalogue.queue import StatusCounts
+    from tcgamirror.catalogue.reports import Counts, MergedListing
+
 _UNKNOWN_MPP = "SELECT count(*) FROM images WHERE status = 'done' AND mpp_x IS NULL"
 
-STATUS = """\
-examples:
+_STATUS = """
   tcgamirror --mirror tcga status
   tcgamirror --mirror tcga status --json | jq .pending"""
 
-CHANGES = """\
-The first listing is told in numbers only; --json names every slide.
-
-examples:
+_CHANGES = """
   tcgamirror --mirror tcga changes
   tcgamirror --mirror tcga changes --since 45.0"""
 
-SHOW = """\
-example:
-  tcgamirror --mirror tcga show TCGA-3C-AALI-01Z-00-DX1"""
+_SHOW = """
+  tcgamirror --mirror tcga show TCGA-3C-AALI-01Z-00-DX1
+  tcgamirror --mirror tcga show TCGA-3C-AALI --json"""
 
-QUERY = """\
-examples:
+_QUERY = """
   tcgamirror --mirror tcga query "select project_id, count(*), avg(mpp_x) from mirror group by 1"
   tcgamirror --mirror tcga query "select file_name, error from mirror where status = 'failed'"
   tcgamirror --mirror tcga query "select * from mirror" --format csv > mirror.csv"""
 
 
-def status(given: argparse.Namespace) -> ExitCode:
-    mirror = home_of(given)
-    with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
+def status(args: argparse.Namespace) -> ExitCode:
+    from tcgamirror.mirror import provenance
+    from tcgamirror.mirror.directory import FIXED
+    from tcgamirror.mirror.settings import FILE_NAME
+
+    with open_catalogue(args) as (mirror, catalogue):
         counts = catalogue.reports.counts()
         standing = catalogue.queue.status_counts(time.time())
         origins = {name: catalogue.fact(f"origin {name}") for name in ("bucket", "gdc")}
@@ -55,7 +53,7 @@ def status(given: argparse.Namespace) -> ExitCode:
         plan = provenance.plan_of(catalogue, mirror.settings.plan)
         ((unknown,),) = catalogue.reports.query(_UNKNOWN_MPP).rows
     origins = {name: words for name, words in origins.items() if words}
-    if given.json:
+    if args.json:
         told: dict[str, object] = {"target": fixed, "unknown_mpp": unknown, "origins": origins}
         told["drawn"] = None if plan is None else provenance.facts_of(plan)
         print(json.dumps(dataclasses.asdict(counts) | told | _retries(standing)))
@@ -82,7 +80,7 @@ def status(given: argparse.Namespace) -> ExitCode:
 
 
 def _retries(standing: StatusCounts) -> dict[str, object]:
-    """Of the failed slides, how many are tried again when."""
+    """Return the numbers of failed slides by when they are retried."""
     names = ("due", "later", "next", "never", "unfit")
     return {"retries": {name: getattr(standing, name) for name in names}}
 
@@ -100,17 +98,16 @@ def _retry_words(standing: StatusCounts) -> str:
     return "; ".join(words)
 
 
-def changes(given: argparse.Namespace) -> ExitCode:
-    mirror = home_of(given)
-    with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
-        merges = catalogue.reports.merges(given.since)
-        if given.json:
+def changes(args: argparse.Namespace) -> ExitCode:
+    with open_catalogue(args) as (_, catalogue):
+        merges = catalogue.reports.merges(args.since)
+        if args.json:
             print(json.dumps([_with_changes(catalogue, merge) for merge in merges]))
             return ExitCode.DONE
         for merge in merges:
             _show_merge(catalogue, merge)
     if not merges:
-        print("no listing was merged" + (f" after {given.since}" if given.since else " yet"))
+        print("no listing was merged" + (f" after {args.since}" if args.since else " yet"))
     return ExitCode.DONE
 
 
@@ -125,7 +122,7 @@ def _show_merge(catalogue: Catalogue, merge: MergedListing) -> None:
         f"{text.plain(merge.release)} ({merge.merged_at}): {', '.join(counts) or 'no change'}"
         f" ({text.slides(merge.listed)} listed)"
     )
-    # The first one is all new: the names of everything would bury what changed since.
+    # The first listing has every slide; its names would bury later changes.
     for change in catalogue.reports.changes(merge.merge) if merge.merge > 1 else ():
         print(text.plain(f"{change.what} {change.file_name} {change.detail or ''}").rstrip())
 
@@ -178,11 +175,10 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return output.table(columns, rows, thousands=True)
 
 
-def show(given: argparse.Namespace) -> ExitCode:
-    mirror = home_of(given)
-    with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
-        facts = catalogue.reports.show(given.slide)
-    if given.json:
+def show(args: argparse.Namespace) -> ExitCode:
+    with open_catalogue(args) as (_, catalogue):
+        facts = catalogue.reports.show(args.slide)
+    if args.json:
         print(output.as_json(facts))
         return ExitCode.DONE
     width = max(map(len, facts))
@@ -203,9 +199,58 @@ def _show_list(name: str, rows: Sequence[object]) -> None:
         print(f"\n{name}\n" + "\n".join(map(text.plain, rows)))
 
 
-def query(given: argparse.Namespace) -> ExitCode:
-    mirror = home_of(given)
-    with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
-        found = catalogue.reports.query(given.sql)
-        output.write_rows(found.columns, found.rows, given.format, sys.stdout)
+def query(args: argparse.Namespace) -> ExitCode:
+    with open_catalogue(args) as (_, catalogue):
+        found = catalogue.reports.query(args.sql)
+        output.write_rows(found.columns, found.rows, args.format, sys.stdout)
     return ExitCode.DONE
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `status`, `changes`, `show` and `query`."""
+    group = "look at it"
+    command = add_command(
+        commands,
+        group,
+        "status",
+        status,
+        summary="show counts, bytes, data release and the last runs",
+        examples=_STATUS,
+    )
+    add_json(command, "one JSON object")
+    command = add_command(
+        commands,
+        group,
+        "changes",
+        changes,
+        summary="show how each data release changed the listing",
+        details="The first listing is shown in numbers only; --json names every slide.",
+        examples=_CHANGES,
+    )
+    command.add_argument(
+        "--since", metavar="RELEASE", help="only releases after this one, such as 45"
+    )
+    add_json(command, "one JSON list")
+    command = add_command(
+        commands,
+        group,
+        "show",
+        show,
+        summary="show everything recorded about one slide",
+        examples=_SHOW,
+    )
+    command.add_argument("slide", metavar="SLIDE", help="file_id, file name or barcode")
+    add_json(command, "one JSON object")
+    command = add_command(
+        commands,
+        group,
+        "query",
+        query,
+        summary="run read-only SQL on the catalogue",
+        details="The view mirror has a row for each sampled slide.",
+        examples=_QUERY,
+    )
+    command.add_argument("sql", metavar="SQL", help="one statement")
+    command.add_argument(
+        "--format", choices=["table", "csv", "json"], default="table", help="default: table"
+    )

@@ -1,7 +1,4 @@
-"""`doctor`, `licenses` and `completion`: about the program itself and where it runs.
-
-What the shells complete, from the parser that makes `--help`.
-"""
+"""`doctor`, `licenses` and `completion`: about the program and the machine it runs on."""
 
 from __future__ import annotations
 
@@ -16,99 +13,96 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcgamirror import __version__
-from tcgamirror.cli.common import Parser, add_command, home_of, say_addresses
-from tcgamirror.mirror import settings as setting
-from tcgamirror.mirror.settings import Settings
-from tcgamirror.model import text as words
+from tcgamirror.cli.common import Commands, add_addresses, add_command, add_json, open_mirror
+from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, NotAMirror, UsageError
-from tcgamirror.model.slide import Target
 
 if TYPE_CHECKING:
     from tcgamirror.mirror.directory import Mirror
     from tcgamirror.mirror.doctor import Finding
+    from tcgamirror.mirror.settings import Settings
 
 TRIES = 2
-"""How often a server is asked before it counts as not answering."""
+"""Requests to a server before it counts as unreachable."""
 
 PAUSE = 1.0
-"""Seconds that a busy server is left alone."""
+"""Seconds to pause requests to a busy server."""
 
 SHELLS = ("bash", "zsh", "fish")
 
 _FOLDERS, _FILES = ("DIR", "DST"), ("FILE", "SRC", "DEST")
-"""Place-holders in the help that stand for paths."""
+"""Metavars that stand for paths."""
 
-DOCTOR = """\
-Reads a little of everything and changes nothing: in a mirror with its settings, elsewhere
-with the GDC's addresses. The report holds no secrets; send it along when you ask for help.
+_DOCTOR_DETAILS = """\
+Reads a little of everything and changes nothing. In a mirror it uses the mirror's
+settings, elsewhere the addresses of the GDC. The report holds no passwords; attach it
+when you ask for help."""
 
-examples:
+_DOCTOR = """
   tcgamirror doctor
   tcgamirror --mirror tcga doctor --json
   tcgamirror doctor --report report.txt"""
 
-LICENSES = """\
-example:
+_LICENSES = """
   tcgamirror licenses | less"""
 
-COMPLETION = """\
-examples:
+_COMPLETION = """
   tcgamirror completion bash > ~/.local/share/bash-completion/completions/tcgamirror
   tcgamirror completion zsh > ~/.zfunc/_tcgamirror
   tcgamirror completion fish > ~/.config/fish/completions/tcgamirror.fish"""
 
 
-def doctor(given: argparse.Namespace) -> ExitCode:
+def doctor(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.mirror.doctor import exit_code
 
-    mirror = _mirror(given)
-    if given.report is not None:
-        _check_new(given.report)
+    mirror = _mirror(args)
+    if args.report is not None:
+        _check_new(args.report)
     began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     head = f"tcgamirror {__version__} doctor, {began}"
-    if not given.json:
+    if not args.json:
         print(head, flush=True)
     seen: list[Finding] = []
     lines, answers = [head], list[str]()
-    for finding in _findings(given, mirror, answers):
-        words = list(_lines(finding, seen[-1] if seen else None))
-        if not given.json:
-            print("\n".join(words), flush=True)
-        lines += words
+    for finding in _findings(args, mirror, answers):
+        new = list(_lines(finding, seen[-1] if seen else None))
+        if not args.json:
+            print("\n".join(new), flush=True)
+        lines += new
         seen.append(finding)
     code = exit_code(seen)
-    if given.report is not None:
-        _write_report(given.report, [*lines, "", *answers])
-    if given.json:
+    if args.report is not None:
+        _write_report(args.report, [*lines, "", *answers])
+    if args.json:
         told = {"version": __version__, "began": began, "exit_code": int(code)}
         print(json.dumps(told | {"findings": [dataclasses.asdict(finding) for finding in seen]}))
     else:
         print("\n" + _summary(seen))
-        if given.report is not None:
-            print(f"report: {given.report}. It holds no passwords; read it before you send it")
+        if args.report is not None:
+            print(f"report: {args.report}. Read it before you send it; it holds no passwords")
     return code
 
 
-def _mirror(given: argparse.Namespace) -> Mirror | None:
-    """The mirror; none is needed where none was named."""
+def _mirror(args: argparse.Namespace) -> Mirror | None:
+    """Return the mirror, or None if none was named and there is none here."""
     try:
-        return home_of(given)
+        return open_mirror(args)
     except NotAMirror:
-        if given.mirror:
+        if args.mirror:
             raise
         return None
 
 
 def _check_new(path: Path) -> None:
-    """Raise UsageError for a report that would overwrite a file, or has no directory to lie in."""
+    """Raise UsageError for a report that would overwrite a file or whose directory is missing."""
     if path.exists() or path.is_symlink():
-        raise UsageError(f"--report {path}: it exists. Name a new file")
+        raise UsageError(f"--report {path}: file exists. Name a new file")
     if not path.absolute().parent.is_dir():
         raise UsageError(f"--report {path}: its directory is missing. Make it first")
 
 
 def _write_report(path: Path, lines: Sequence[str]) -> None:
-    """Write the report, in which the user's home is called ~."""
+    """Write the report with ~ in place of the user's home directory."""
     from tcgamirror.system.files import atomic_write
 
     report = "\n".join(lines) + "\n"
@@ -121,10 +115,12 @@ def _write_report(path: Path, lines: Sequence[str]) -> None:
 
 
 def _findings(
-    given: argparse.Namespace, mirror: Mirror | None, answers: list[str]
+    args: argparse.Namespace, mirror: Mirror | None, answers: list[str]
 ) -> Iterator[Finding]:
-    """Yield what is found, and add the servers' raw answers if there is to be a report."""
+    """Yield findings; append the servers' raw answers if there is to be a report."""
     from tcgamirror.mirror import doctor
+    from tcgamirror.mirror.settings import Settings
+    from tcgamirror.model.slide import Target
     from tcgamirror.net.client import HttpClient
 
     yield from doctor.findings()
@@ -132,26 +128,28 @@ def _findings(
         yield from doctor.mirror_findings(mirror)
     # Without a mirror the target plays no part.
     settings = mirror.settings if mirror is not None else Settings(Target(mpp=None, max_size=2048))
-    settings = _led(settings, given)
+    settings = _with_addresses(settings, args)
     timeouts = dataclasses.replace(settings.timeouts, tries=TRIES, pause=PAUSE)
     with HttpClient(timeouts=timeouts) as client:
         servers = doctor.Servers(settings, client)
         yield from servers.looks()
-        if given.report is not None:
+        if args.report is not None:
             answers.extend(servers.report())
 
 
-def _led(settings: Settings, given: argparse.Namespace) -> Settings:
-    """The settings with the addresses named on the command line in their place."""
-    if given.api:
-        api = setting.address(given.api, "--api")
+def _with_addresses(settings: Settings, args: argparse.Namespace) -> Settings:
+    """Return the settings with the addresses of the command line."""
+    from tcgamirror.mirror import settings as setting
+
+    if args.api:
+        api = setting.address(args.api, "--api")
         settings = dataclasses.replace(settings, api=api, tiles=f"{api}/tile", bucket=None)
-    if given.tiles:
-        tiles = setting.address(given.tiles, "--tiles")
+    if args.tiles:
+        tiles = setting.address(args.tiles, "--tiles")
         settings = dataclasses.replace(settings, tiles=tiles)
-    if given.bucket:
-        none = given.bucket == "none"
-        bucket = None if none else setting.address(given.bucket, "--bucket")
+    if args.bucket:
+        none = args.bucket == "none"
+        bucket = None if none else setting.address(args.bucket, "--bucket")
         settings = dataclasses.replace(settings, bucket=bucket)
     return settings
 
@@ -159,11 +157,11 @@ def _led(settings: Settings, given: argparse.Namespace) -> Settings:
 def _lines(finding: Finding, before: Finding | None) -> Iterator[str]:
     if before is None or finding.topic != before.topic:
         yield f"\n{finding.topic}"
-    took = "" if finding.seconds is None else f" [{words.in_time(finding.seconds)}]"
-    # A server's words come along in some: they stay on their line.
-    yield f"  {finding.what:12} {words.plain(finding.found)}{took}"
+    took = "" if finding.seconds is None else f" [{text.in_time(finding.seconds)}]"
+    # Some findings quote a server, whose line ends would break the layout.
+    yield f"  {finding.what:12} {text.plain(finding.found)}{took}"
     if finding.advice:
-        yield f"  {'':12} -> {words.plain(finding.advice)}"
+        yield f"  {'':12} -> {text.plain(finding.advice)}"
 
 
 def _summary(seen: Sequence[Finding]) -> str:
@@ -173,14 +171,14 @@ def _summary(seen: Sequence[Finding]) -> str:
     return f"to look at: {', '.join(advised)} (see the lines marked ->)"
 
 
-def licenses(given: argparse.Namespace) -> ExitCode:  # noqa: ARG001
-    for name, text in _licence_texts():
-        print(f"{name}\n{'=' * len(name)}\n\n{text.strip()}\n")
+def licenses(args: argparse.Namespace) -> ExitCode:  # noqa: ARG001
+    for name, licence in _read_licences():
+        print(f"{name}\n{'=' * len(name)}\n\n{licence.strip()}\n")
     return ExitCode.DONE
 
 
-def _licence_texts() -> Iterator[tuple[str, str]]:
-    """Name and licence of each part: those inside the executable, or those installed."""
+def _read_licences() -> Iterator[tuple[str, str]]:
+    """Yield name and licence of each package: those in the executable, or those installed."""
     unpacked = getattr(sys, "_MEIPASS", None)
     if unpacked:
         for path in sorted(Path(unpacked, "licences").iterdir()):
@@ -203,14 +201,13 @@ def _licence_texts() -> Iterator[tuple[str, str]]:
         yield f"{found.metadata['Name']} {found.version}", "\n\n".join(texts)
 
 
-def completion(given: argparse.Namespace) -> ExitCode:
-
-    print(script(given.parser, given.shell), end="")
+def completion(args: argparse.Namespace) -> ExitCode:
+    print(completion_script(args.program, args.shell), end="")
     return ExitCode.DONE
 
 
-def script(parser: argparse.ArgumentParser, shell: str) -> str:
-    """The text for the shell to read."""
+def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
+    """Return the script that the shell reads."""
     import shtab
 
     folders = dict.fromkeys(_FOLDERS, shtab.DIRECTORY)
@@ -227,17 +224,41 @@ def _mark_paths(parser: argparse.ArgumentParser, paths: Mapping[str, object]) ->
             action.complete = paths[action.metavar]  # type: ignore[attr-defined]
 
 
-def say_helping(commands: argparse._SubParsersAction[Parser]) -> None:
-    doctor = add_command(commands, "doctor", "look at this machine, mirror and network", DOCTOR)
-    doctor.add_argument("--json", action="store_true", help="as one JSON object")
-    doctor.add_argument(
+def add_commands(commands: Commands) -> None:
+    """Add `doctor`, `licenses` and `completion`."""
+    group = "help"
+    command = add_command(
+        commands,
+        group,
+        "doctor",
+        doctor,
+        summary="check this machine, the mirror and the network",
+        details=_DOCTOR_DETAILS,
+        examples=_DOCTOR,
+    )
+    add_json(command, "one JSON object")
+    command.add_argument(
         "--report",
         type=Path,
         metavar="FILE",
-        help="write the report and the servers' raw answers to a new file, to be sent to the "
+        help="write the report and the servers' raw answers to a new file, to send to the "
         "program's authors",
     )
-    say_addresses(doctor)
-    add_command(commands, "licenses", "the licences of all that is inside", LICENSES)
-    completion = add_command(commands, "completion", "what a shell completes", COMPLETION)
-    completion.add_argument("shell", metavar="SHELL", choices=["bash", "zsh", "fish"])
+    add_addresses(command)
+    add_command(
+        commands,
+        group,
+        "licenses",
+        licenses,
+        summary="print the licences of the included software",
+        examples=_LICENSES,
+    )
+    command = add_command(
+        commands,
+        group,
+        "completion",
+        completion,
+        summary="print a script that completes commands in a shell",
+        examples=_COMPLETION,
+    )
+    command.add_argument("shell", choices=SHELLS)

@@ -14,15 +14,12 @@ from typing import TYPE_CHECKING
 
 from tcgamirror.cli import output
 from tcgamirror.cli.argtypes import byte_count
-from tcgamirror.cli.common import home_of
-from tcgamirror.cli.progress import ProgressDisplay
+from tcgamirror.cli.common import Commands, add_command, add_json, open_mirror
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, UsageError
-from tcgamirror.system.interrupt import Shutdown
-from tcgamirror.transfer.archive.format import check_suffix
-from tcgamirror.transfer.exporter import ExportResult, export
 
 if TYPE_CHECKING:
+    from tcgamirror.transfer.exporter import ExportResult
     from tcgamirror.transfer.importer import ImportResult
     from tcgamirror.transfer.sync.plan import Synced
     from tcgamirror.transfer.sync.remote import Publisher
@@ -30,46 +27,53 @@ if TYPE_CHECKING:
 SHOWN = 20
 """Images named on the terminal."""
 
-EXPORT = """\
-DEST is a directory, a .tar archive, or - for a tar archive on standard output. It may be
-made while an update runs. Run it again after any interruption.
+_EXPORT_DETAILS = """\
+Writes a directory, a .tar archive, or a tar archive to standard output. Every image is
+compared with its digest. An update may run meanwhile. An interrupted export of a
+directory resumes when run again."""
 
-examples:
+_EXPORT = """
   tcgamirror --mirror tcga export tcga.tar
+  tcgamirror --mirror tcga export - | zstd > tcga.tar.zst
   tcgamirror --mirror tcga export - | ssh there tcgamirror --mirror tcga import -
   tcgamirror --mirror tcga export lung --only "project_id = 'TCGA-LUAD' and status = 'done'"
   tcgamirror --mirror tcga export june.tar --since may.tar"""
 
-IMPORT = """\
-SRC is an export: a directory, a .tar archive, or - for a tar archive on standard input. It
-is taken into the mirror of --mirror, which is made if there is none. Run it again after
-any interruption.
+_IMPORT_DETAILS = """\
+Reads an export: a directory, a .tar archive, or a tar archive from standard input. The
+mirror of --mirror is made if it does not exist. An interrupted import resumes when run
+again."""
 
-examples:
+_IMPORT = """
   tcgamirror --mirror tcga import tcga.tar
-  cat /media/stick/tcga.tar.part* | tcgamirror --mirror tcga import -"""
+  cat /media/stick/tcga.tar.part* | tcgamirror --mirror tcga import -
+  zstd -dc tcga.tar.zst | tcgamirror --mirror tcga import -"""
 
-SYNC = """\
-SRC is a mirror's directory, or the address where any web server publishes one. DST is a
-directory, which is made if it is missing. Only what differs moves. Run it again after any
-interruption.
+_SYNC_DETAILS = """\
+Copies only what differs. SRC is a mirror's directory or the address of a web server that
+publishes one. DST is a directory, which is made if it does not exist. An interrupted sync
+resumes when run again."""
 
-examples:
+_SYNC = """
   tcgamirror sync tcga /media/stick/tcga
   tcgamirror sync http://server:8000/ tcga --rate 5M
   tcgamirror sync tcga /mnt/share/tcga --delete --dry-run"""
 
 
-def export_mirror(given: argparse.Namespace) -> ExitCode:
-    mirror = home_of(given)
-    if given.dest is not None:
-        check_suffix(given.dest)
-    with closing(ProgressDisplay(quiet=given.json)) as progress:
-        made = export(mirror, given.dest, progress, only=given.only, since=given.since)
+def export_mirror(args: argparse.Namespace) -> ExitCode:
+    from tcgamirror.cli.progress import ProgressDisplay
+    from tcgamirror.transfer.archive.format import check_suffix
+    from tcgamirror.transfer.exporter import export
+
+    mirror = open_mirror(args)
+    if args.dest is not None:
+        check_suffix(args.dest)
+    with closing(ProgressDisplay(quiet=args.json)) as progress:
+        made = export(mirror, args.dest, progress, only=args.only, since=args.since)
     code = ExitCode.DAMAGED if made.lacking else ExitCode.DONE
     # Standard output may be the archive itself.
-    with redirect_stdout(sys.stderr) if given.dest is None else nullcontext():
-        if given.json:
+    with redirect_stdout(sys.stderr) if args.dest is None else nullcontext():
+        if args.json:
             print(json.dumps({**dataclasses.asdict(made), "exit_code": int(code)}))
         else:
             _tell_exported(made)
@@ -90,16 +94,16 @@ def _tell_exported(made: ExportResult) -> None:
         print("tcgamirror verify --repair fetches them again; in the export they are pending")
 
 
-def import_into(given: argparse.Namespace) -> ExitCode:
-    # Only now: an export decodes nothing.
+def import_into(args: argparse.Namespace) -> ExitCode:
+    from tcgamirror.cli.progress import ProgressDisplay
     from tcgamirror.transfer.importer import import_export
 
-    # A new mirror is made where it is named, as init does; one that is there may be above.
-    named = given.mirror or os.environ.get("TCGAMIRROR")
-    root = Path(named) if named else home_of(given).root
-    with closing(ProgressDisplay(quiet=given.json)) as progress:
-        made = import_export(root, given.source, progress)
-    if given.json:
+    # A new mirror is made only where it is named, as init does.
+    named = args.mirror or os.environ.get("TCGAMIRROR")
+    root = Path(named) if named else open_mirror(args).root
+    with closing(ProgressDisplay(quiet=args.json)) as progress:
+        made = import_export(root, args.source, progress)
+    if args.json:
         print(json.dumps({**dataclasses.asdict(made), "exit_code": int(made.exit_code)}))
     else:
         _tell_imported(made)
@@ -137,64 +141,38 @@ def _path_or_stream(text: str) -> Path | None:
     return None if text == "-" else Path(text)
 
 
-def say_export(export: argparse.ArgumentParser) -> None:
-    export.add_argument(
-        "dest", type=_path_or_stream, metavar="DEST", help="directory or .tar to make, or -"
-    )
-    export.add_argument(
-        "--only", metavar="SQL", help="slides that meet a condition on the view mirror, no others"
-    )
-    export.add_argument(
-        "--since",
-        type=Path,
-        metavar="EXPORT",
-        help="leave out images that this earlier export (or its SHA256SUMS) has",
-    )
-    export.add_argument("--json", action="store_true", help="the result as one JSON line")
-
-
-def say_import(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "source", type=_path_or_stream, metavar="SRC", help="directory, .tar archive, or -"
-    )
-    command.add_argument("--json", action="store_true", help="the result as one JSON line")
-
-
-# sync ------------------------------------------------------------------------------
-
-
-def sync(given: argparse.Namespace) -> ExitCode:
-    # Only now: `serve` asks nobody.
+def sync(args: argparse.Namespace) -> ExitCode:
+    from tcgamirror.cli.progress import ProgressDisplay
     from tcgamirror.mirror.settings import address, byte_rate
+    from tcgamirror.net.client import HttpClient
+    from tcgamirror.system.interrupt import Shutdown
     from tcgamirror.transfer.sync.plan import rehearse
+    from tcgamirror.transfer.sync.remote import Folder, Web
     from tcgamirror.transfer.sync.synchronizer import synchronize
 
-    if given.mirror is not None:
-        raise UsageError("sync takes the two mirrors as SRC and DST, not by --mirror")
-    rate = None if given.rate is None else byte_rate(given.rate, "--rate")
-    root = _destination(given.destination)
+    if args.mirror is not None:
+        raise UsageError("sync: --mirror is not used. Name the two mirrors as SRC and DST")
+    rate = None if args.rate is None else byte_rate(args.rate, "--rate")
+    root = _destination(args.destination)
     shutdown = Shutdown()
     shutdown.install_handlers()
-    moving = ProgressDisplay(quiet=given.json)
+    moving = ProgressDisplay(quiet=args.json)
 
     def done_from(source: Publisher) -> Synced:
-        if given.dry_run:
-            return rehearse(source, root, delete=given.delete)
-        return synchronize(source, root, moving, shutdown, delete=given.delete)
-
-    from tcgamirror.net.client import HttpClient
-    from tcgamirror.transfer.sync.remote import Folder, Web
+        if args.dry_run:
+            return rehearse(source, root, delete=args.delete)
+        return synchronize(source, root, moving, shutdown, delete=args.delete)
 
     try:
-        if _is_address(given.source):
-            url = address(given.source, "SRC")
+        if _is_address(args.source):
+            url = address(args.source, "SRC")
             with HttpClient(rate=rate, stop=shutdown.stop) as client:
                 found = done_from(Web(url, client, shutdown.stop))
         else:
-            found = done_from(Folder(Path(given.source), rate, shutdown.stop))
+            found = done_from(Folder(Path(args.source), rate, shutdown.stop))
     finally:
         moving.close()
-    if given.json:
+    if args.json:
         print(json.dumps(dataclasses.asdict(found) | {"exit_code": int(found.exit_code)}))
     else:
         _tell(found)
@@ -202,24 +180,24 @@ def sync(given: argparse.Namespace) -> ExitCode:
 
 
 def _is_address(source: str) -> bool:
-    """Whether it is no directory. Raises UsageError for an address that is not of the web."""
+    """Return whether it is an http(s) address; raise UsageError for another scheme."""
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", source)
     if scheme is not None and scheme[1] not in ("http", "https"):
         raise UsageError(
-            f"SRC is an address that begins with {scheme[0]}; only http:// and https:// are known"
+            f"SRC: unknown scheme {scheme[0]}. Use http:// or https://, or a directory"
         )
     return scheme is not None
 
 
 def _destination(named: str) -> Path:
-    """Where to sync to. Raises UsageError for what is neither a mirror nor free to become one."""
+    """Return DST; raise UsageError if it is neither a mirror nor free to become one."""
     from tcgamirror.mirror.directory import check_place
 
     if not named:
-        raise UsageError("DST is empty, as a variable that was never set is; name a directory")
+        raise UsageError("DST: empty, as an unset variable is. Name a directory")
     root = Path(named)
     if root.exists() and not root.is_dir():
-        raise UsageError(f"{root} is no directory; name another place to sync to")
+        raise UsageError(f"{root}: not a directory. Name another DST")
     check_place(root)
     return root
 
@@ -254,14 +232,65 @@ def _tell(found: Synced) -> None:
         )
 
 
-def say_sync(sync: argparse.ArgumentParser) -> None:
-    sync.add_argument("source", metavar="SRC", help="directory, or http(s):// address")
-    sync.add_argument("destination", metavar="DST", help="directory")
-    sync.add_argument(
+def add_commands(commands: Commands) -> None:
+    """Add `export`, `import` and `sync`."""
+    group = "carry and show it"
+    command = add_command(
+        commands,
+        group,
+        "export",
+        export_mirror,
+        summary="write the mirror, or a part of it, to carry it elsewhere",
+        details=_EXPORT_DETAILS,
+        examples=_EXPORT,
+    )
+    command.add_argument(
+        "dest", type=_path_or_stream, metavar="DEST", help="directory, .tar archive, or -"
+    )
+    command.add_argument(
+        "--only", metavar="SQL", help="only slides that meet this condition on the view mirror"
+    )
+    command.add_argument(
+        "--since",
+        type=Path,
+        metavar="EXPORT",
+        help="leave out the images of this earlier export (or of its SHA256SUMS)",
+    )
+    add_json(command)
+    command = add_command(
+        commands,
+        group,
+        "import",
+        import_into,
+        summary="add an export to a mirror",
+        details=_IMPORT_DETAILS,
+        examples=_IMPORT,
+    )
+    command.add_argument(
+        "source", type=_path_or_stream, metavar="SRC", help="directory, .tar archive, or -"
+    )
+    add_json(command)
+    command = add_command(
+        commands,
+        group,
+        "sync",
+        sync,
+        summary="make a mirror the same as another one",
+        details=_SYNC_DETAILS,
+        examples=_SYNC,
+    )
+    command.add_argument("source", metavar="SRC", help="directory, or http(s):// address")
+    command.add_argument("destination", metavar="DST", help="directory")
+    command.add_argument(
         "--delete", action="store_true", help="remove images and rows that SRC does not have"
     )
-    sync.add_argument("--dry-run", action="store_true", help="tell what would be done; do nothing")
-    sync.add_argument(
-        "--rate", type=byte_count, metavar="BYTES", help="most per second (default: unlimited)"
+    command.add_argument(
+        "--dry-run", action="store_true", help="print what would change; change nothing"
     )
-    sync.add_argument("--json", action="store_true", help="the result as one JSON line")
+    command.add_argument(
+        "--rate",
+        type=byte_count,
+        metavar="BYTES",
+        help="limit of bytes per second, such as 5M (default: none)",
+    )
+    add_json(command)

@@ -12,101 +12,131 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tcgamirror.catalogue.queue import StatusCounts
 from tcgamirror.cli import output
 from tcgamirror.cli.argtypes import byte_count, duration, whole_number
-from tcgamirror.cli.common import home_of, leave_if_busy, say_log
-from tcgamirror.cli.lock import difference_words
-from tcgamirror.cli.progress import ProgressDisplay
-from tcgamirror.mirror.eventlog import EventLog
-from tcgamirror.mirror.forecast import Forecast
-from tcgamirror.mirror.settings import byte_rate
+from tcgamirror.cli.common import Commands, add_command, add_json, exit_if_busy, open_mirror
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, TcgaMirrorError
-from tcgamirror.system.files import disk_errors
-from tcgamirror.system.interrupt import Shutdown
 
 if TYPE_CHECKING:
+    from tcgamirror.catalogue.queue import StatusCounts
     from tcgamirror.mirror.fetch import FetchOptions
+    from tcgamirror.mirror.forecast import Forecast
     from tcgamirror.mirror.update import UpdateOptions, UpdateReport
 
 SHOWN = 20
 """Slides that a dry run names on the terminal."""
 
-UPDATE = """\
-What is done is kept: run it again after any interruption, and nightly for new releases.
-Ctrl-C finishes the slides in hand; pressed again, it lets go of them.
+_UPDATE_DETAILS = """\
+Run it again after any interruption: finished slides are kept. Run it every night for new
+releases. Ctrl-C finishes the slides in flight; pressed again, it stops at once."""
 
-examples:
+_UPDATE = """
   tcgamirror --mirror tcga update
   tcgamirror --mirror tcga update --time-limit 2h --retry-failed
   tcgamirror --mirror tcga update --dry-run"""
 
-REFRESH = """\
-example:
-  tcgamirror --mirror tcga refresh"""
+_REFRESH = """
+  tcgamirror --mirror tcga refresh
+  tcgamirror --mirror tcga refresh --accept-shrink"""
 
-SAMPLE = """\
-To have more slides, raise sample.slides in DIR/tcgamirror.toml first; what is sampled stays.
+_SAMPLE_DETAILS = """\
+To have more slides, raise slides in [sample] of DIR/tcgamirror.toml first. Sampled slides
+stay."""
 
-example:
+_SAMPLE = """
   tcgamirror --mirror tcga sample"""
 
-FETCH = """\
-examples:
+_FETCH = """
   tcgamirror --mirror tcga fetch --limit 10
   tcgamirror --mirror tcga fetch --retry-failed"""
 
 
-def update(given: argparse.Namespace) -> ExitCode:
+def update(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.mirror.update import UpdateOptions
 
     options = UpdateOptions(
         refresh=True,
-        accept_shrink=given.accept_shrink,
+        accept_shrink=args.accept_shrink,
         sample=True,
-        fetch=_fetch_options(given),
+        fetch=_fetch_options(args),
     )
-    return _rehearse(given, options) if given.dry_run else _perform(given, options)
+    return _dry_run(args, options) if args.dry_run else _run(args, options)
 
 
-def _rehearse(given: argparse.Namespace, options: UpdateOptions) -> ExitCode:
+def refresh(args: argparse.Namespace) -> ExitCode:
+    from tcgamirror.mirror.update import UpdateOptions
+
+    options = UpdateOptions(
+        refresh=True, force_refresh=args.force, accept_shrink=args.accept_shrink
+    )
+    return _run(args, options)
+
+
+def sample(args: argparse.Namespace) -> ExitCode:
+    from tcgamirror.mirror.update import UpdateOptions
+
+    return _run(args, UpdateOptions(sample=True))
+
+
+def fetch(args: argparse.Namespace) -> ExitCode:
+    from tcgamirror.mirror.update import UpdateOptions
+
+    return _run(args, UpdateOptions(fetch=_fetch_options(args)))
+
+
+def _fetch_options(args: argparse.Namespace) -> FetchOptions:
+    from tcgamirror.mirror.fetch import FetchOptions
+
+    return FetchOptions(
+        retry_failed=args.retry_failed,
+        limit=args.limit,
+        time_limit=args.time_limit,
+        max_bytes=args.max_bytes,
+    )
+
+
+def _dry_run(args: argparse.Namespace, options: UpdateOptions) -> ExitCode:
+    from tcgamirror.cli.progress import ProgressDisplay
     from tcgamirror.mirror.update import dry_run
+    from tcgamirror.system.interrupt import Shutdown
 
     shutdown = Shutdown()
     shutdown.install_handlers()
-    progress = ProgressDisplay(quiet=given.json)
+    progress = ProgressDisplay(quiet=args.json)
     try:
-        with dry_run(home_of(given), options, progress, shutdown) as seen:
+        with dry_run(open_mirror(args), options, progress, shutdown) as forecast:
             progress.close()
-            # Whoever reads what is printed may keep it waiting.
+            # The reader of the output may stop reading, and Ctrl-C ends the wait.
             shutdown.restore_handlers()
-            if given.json:
-                _print_rehearsed(seen)
+            if args.json:
+                _print_forecast_json(forecast)
             else:
-                _tell_rehearsed(seen)
+                _print_forecast(forecast)
     finally:
         progress.close()
-    return ExitCode.DONE if seen.error is None else seen.error.exit_code
+    return ExitCode.DONE if forecast.error is None else forecast.error.exit_code
 
 
-def _print_rehearsed(seen: Forecast) -> None:
-    """One line, whole or not at all, of which a slide is held at a time: there may be a million."""
-    told = {"source": seen.source, "slides": []}
+def _print_forecast_json(forecast: Forecast) -> None:
+    """Print one line, whole or not at all; slides are written one by one, for there may be many."""
+    from tcgamirror.system.files import disk_errors
+
+    head = {"source": forecast.source, "slides": []}
     rest: dict[str, object] = {
-        "bytes": seen.bytes,
-        "seconds": seen.seconds,
-        "measured": seen.measured,
+        "bytes": forecast.bytes,
+        "seconds": forecast.seconds,
+        "measured": forecast.measured,
     }
-    if seen.error is not None:
-        rest |= {"exit_code": int(seen.error.exit_code), "error": str(seen.error)}
+    if forecast.error is not None:
+        rest |= {"exit_code": int(forecast.error.exit_code), "error": str(forecast.error)}
     with (
         disk_errors(Path(tempfile.gettempdir())),
         tempfile.TemporaryFile("w+", encoding="ascii") as line,
     ):
-        line.write(json.dumps(told)[: -len("]}")])
+        line.write(json.dumps(head)[: -len("]}")])
         between = ""
-        for slide in seen.slides:
+        for slide in forecast.slides:
             line.write(f"{between}{json.dumps(dataclasses.asdict(slide))}")
             between = ", "
         line.write(f"], {json.dumps(rest)[1:]}\n")
@@ -116,69 +146,42 @@ def _print_rehearsed(seen: Forecast) -> None:
             sys.stdout.flush()
 
 
-def _tell_rehearsed(seen: Forecast) -> None:
-    for slide in islice(seen.slides, SHOWN):
+def _print_forecast(forecast: Forecast) -> None:
+    for slide in islice(forecast.slides, SHOWN):
         print(f"{slide.file_name}  {text.in_bytes(slide.size or 0)}")
-    if len(seen.slides) > SHOWN:
-        print(f"... and {len(seen.slides) - SHOWN:,} more (all of them with --json)")
+    if len(forecast.slides) > SHOWN:
+        print(f"... and {len(forecast.slides) - SHOWN:,} more (all of them with --json)")
     print(
-        f"{text.slides(len(seen.slides))} would be fetched by {seen.source}: "
-        f"about {text.in_bytes(seen.bytes)} in about {text.in_time(seen.seconds)} "
-        f"({'by earlier runs' if seen.measured else 'a rough guess'}); nothing was changed"
+        f"{text.slides(len(forecast.slides))} would be fetched by {forecast.source}: "
+        f"about {text.in_bytes(forecast.bytes)} in about {text.in_time(forecast.seconds)} "
+        f"({'measured by earlier runs' if forecast.measured else 'a rough guess'}). "
+        "Nothing was changed"
     )
 
 
-def refresh(given: argparse.Namespace) -> ExitCode:
-    from tcgamirror.mirror.update import UpdateOptions
-
-    options = UpdateOptions(
-        refresh=True, force_refresh=given.force, accept_shrink=given.accept_shrink
-    )
-    return _perform(given, options)
-
-
-def sample(given: argparse.Namespace) -> ExitCode:
-    from tcgamirror.mirror.update import UpdateOptions
-
-    return _perform(given, UpdateOptions(sample=True))
-
-
-def fetch(given: argparse.Namespace) -> ExitCode:
-    from tcgamirror.mirror.update import UpdateOptions
-
-    return _perform(given, UpdateOptions(fetch=_fetch_options(given)))
-
-
-def _fetch_options(given: argparse.Namespace) -> FetchOptions:
-    from tcgamirror.mirror.fetch import FetchOptions
-
-    return FetchOptions(
-        retry_failed=given.retry_failed,
-        limit=given.limit,
-        time_limit=given.time_limit,
-        max_bytes=given.max_bytes,
-    )
-
-
-def _perform(given: argparse.Namespace, options: UpdateOptions) -> ExitCode:
+def _run(args: argparse.Namespace, options: UpdateOptions) -> ExitCode:
+    from tcgamirror.cli.progress import ProgressDisplay
+    from tcgamirror.mirror.eventlog import EventLog
+    from tcgamirror.mirror.settings import byte_rate
     from tcgamirror.mirror.update import run_update
+    from tcgamirror.system.interrupt import Shutdown
 
-    mirror = home_of(given)
-    if getattr(given, "rate", None):
-        rate = byte_rate(given.rate, "--rate")
+    mirror = open_mirror(args)
+    if getattr(args, "rate", None):
+        rate = byte_rate(args.rate, "--rate")
         mirror = dataclasses.replace(
             mirror, settings=dataclasses.replace(mirror.settings, rate=rate)
         )
-    as_json = getattr(given, "json", False)
+    as_json = getattr(args, "json", False)
     shutdown = Shutdown()
     shutdown.install_handlers()
     progress = ProgressDisplay(quiet=as_json)
     try:
-        with EventLog(given.log, given.command) as log:
-            report = run_update(mirror, given.command, options, progress, shutdown, log)
+        with EventLog(args.log, args.command) as log:
+            report = run_update(mirror, args.command, options, progress, shutdown, log)
     except TcgaMirrorError as error:
         progress.close()
-        leave_if_busy(shutdown, error, as_json=as_json)
+        exit_if_busy(shutdown, error, as_json=as_json)
         raise
     finally:
         progress.close()
@@ -188,6 +191,8 @@ def _perform(given: argparse.Namespace, options: UpdateOptions) -> ExitCode:
         for line in _report_words(report, options):
             print(text.plain(line))
         if report.locked is not None:
+            from tcgamirror.cli.lock import difference_words
+
             for line in difference_words(report.locked, str(mirror.settings.lock)):
                 print(line)
     return report.exit_code
@@ -240,32 +245,92 @@ def _standing_words(standing: StatusCounts) -> str:
     return f"{standing.done:,} of {text.slides(standing.sampled)} done{failed}"
 
 
-def say_fetching(command: argparse.ArgumentParser) -> None:
+def add_commands(commands: Commands) -> None:
+    """Add `update` and its steps `refresh`, `sample` and `fetch`."""
+    group = "fill a mirror"
+    update_command = add_command(
+        commands,
+        group,
+        "update",
+        update,
+        summary="refresh the listing, fill up the sample and fetch images",
+        details=_UPDATE_DETAILS,
+        examples=_UPDATE,
+    )
+    refresh_command = add_command(
+        commands,
+        group,
+        "refresh",
+        refresh,
+        summary="only the first step: read the GDC's listing",
+        examples=_REFRESH,
+    )
+    sample_command = add_command(
+        commands,
+        group,
+        "sample",
+        sample,
+        summary="only the second step: fill up the sample from the listing",
+        details=_SAMPLE_DETAILS,
+        examples=_SAMPLE,
+    )
+    fetch_command = add_command(
+        commands,
+        group,
+        "fetch",
+        fetch,
+        summary="only the third step: fetch the images of sampled slides",
+        examples=_FETCH,
+    )
+    for command in (update_command, refresh_command):
+        command.add_argument(
+            "--accept-shrink",
+            action="store_true",
+            help="accept a listing that lacks more than a tenth of the slides listed before",
+        )
+    refresh_command.add_argument(
+        "--force", action="store_true", help="read the listing even if the release is the same"
+    )
+    for command in (update_command, fetch_command):
+        _add_limits(command)
+    update_command.add_argument(
+        "--dry-run", action="store_true", help="print what would be fetched; change nothing"
+    )
+    for command in (update_command, refresh_command, sample_command, fetch_command):
+        command.add_argument(
+            "--log", type=Path, metavar="FILE", help="append events to FILE as JSON lines"
+        )
+    for command in (update_command, fetch_command):
+        add_json(command)
+
+
+def _add_limits(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--limit", type=whole_number, metavar="N", help="fetch at most N slides (default: all due)"
+        "--limit",
+        type=whole_number,
+        metavar="N",
+        help="fetch at most N slides (default: all that are due)",
     )
     command.add_argument(
         "--time-limit",
         type=duration,
         metavar="TIME",
-        help="begin no slide after that time, such as 90s, 30m or 2h (default: none)",
+        help="start no slide after this time, such as 90s, 30m or 2h (default: none)",
     )
     command.add_argument(
         "--rate",
         type=byte_count,
         metavar="BYTES",
-        help="most per second, such as 5M (default: as in the settings)",
+        help="limit of bytes per second, such as 5M (default: that of the settings)",
     )
     command.add_argument(
         "--max-bytes",
         type=byte_count,
         metavar="BYTES",
-        help="begin no slide after so many have moved, such as 20G (default: none)",
+        help="start no slide after this many bytes, such as 20G (default: none)",
     )
     command.add_argument(
         "--retry-failed",
         action="store_true",
-        help="try failed slides again now (default: after an hour, then days, up to 30)",
+        help="retry failed slides now (default: after an hour, then days, up to 30)",
     )
-    say_log(command)
-    command.add_argument("--json", action="store_true", help="the result as one JSON line")

@@ -1,4 +1,4 @@
-"""`verify` and `rebuild`: whether the mirror is still what it was, and making it so again."""
+"""`verify` and `rebuild`: check the mirror and repair it."""
 
 from __future__ import annotations
 
@@ -8,40 +8,45 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cli import output
 from tcgamirror.cli.argtypes import duration, whole_number
-from tcgamirror.cli.common import home_of, leave_if_busy
-from tcgamirror.cli.progress import ProgressDisplay
-from tcgamirror.imaging.store import IMAGES
-from tcgamirror.mirror.directory import CATALOGUE, Mirror
-from tcgamirror.mirror.orphans import Orphan, image_files, remove_partial_files
+from tcgamirror.cli.common import (
+    Commands,
+    add_command,
+    add_json,
+    exit_if_busy,
+    open_catalogue,
+    open_mirror,
+)
 from tcgamirror.model import text
 from tcgamirror.model.errors import Damaged, ExitCode, Interrupted, TcgaMirrorError, UsageError
-from tcgamirror.system.interrupt import Shutdown
 
 if TYPE_CHECKING:
+    from tcgamirror.catalogue.catalogue import Catalogue
+    from tcgamirror.mirror.directory import Mirror
     from tcgamirror.mirror.fetch import FetchReport
+    from tcgamirror.mirror.orphans import Orphan
     from tcgamirror.mirror.rebuild import RebuildReport
     from tcgamirror.mirror.update import UpdateOptions
     from tcgamirror.mirror.verify import BadImage, Deadline, VerifyOptions, VerifyReport
+    from tcgamirror.system.interrupt import Shutdown
 
 SHOWN = 50
 """Files that are named on the terminal."""
 
-VERIFY = """\
-Reads every image that is done and compares digest, size and dimensions. Always starts
-from the beginning; --sample N bounds it. Takes no lock without --repair.
+_VERIFY_DETAILS = """\
+Reads every image from the beginning and compares its digest, size and dimensions. Takes no
+lock without --repair."""
 
-examples:
+_VERIFY = """
   tcgamirror --mirror tcga verify
   tcgamirror --mirror tcga verify --repair
   tcgamirror --mirror tcga verify --sample 500 --json"""
 
-REBUILD = """\
-For a catalogue.db that is damaged or gone. The old one is kept beside the new one.
+_REBUILD_DETAILS = """\
+For a catalogue.db that is damaged or lost. The old one is kept beside the new one."""
 
-examples:
+_REBUILD = """
   tcgamirror --mirror tcga rebuild
   tcgamirror --mirror tcga rebuild --offline"""
 
@@ -49,56 +54,57 @@ examples:
 # verify ----------------------------------------------------------------------------
 
 
-def verify(given: argparse.Namespace) -> ExitCode:
+def verify(args: argparse.Namespace) -> ExitCode:
+    from tcgamirror.cli.progress import ProgressDisplay
     from tcgamirror.mirror.verify import Deadline, VerifyOptions, verify_images
+    from tcgamirror.system.interrupt import Shutdown
 
-    if given.quick and given.decode:
-        raise UsageError("--quick reads no image, --decode all of them; give one of the two")
-    mirror = home_of(given)
-    asked = VerifyOptions(given.quick, given.decode, given.sample, given.time_limit)
+    if args.quick and args.decode:
+        raise UsageError("--quick reads no image, --decode all of them. Give one of the two")
+    options = VerifyOptions(args.quick, args.decode, args.sample, args.time_limit)
     shutdown = Shutdown()
     shutdown.install_handlers()
-    deadline = Deadline(shutdown.stop, asked.time_limit)
-    if given.repair:
-        return _Repair(mirror, asked, shutdown, deadline, as_json=given.json).run()
-    reading = ProgressDisplay(quiet=given.json)
+    deadline = Deadline(shutdown.stop, options.time_limit)
+    if args.repair:
+        return _Repair(open_mirror(args), options, shutdown, deadline, as_json=args.json).run()
+    progress = ProgressDisplay(quiet=args.json)
     try:
-        with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
-            found = verify_images(mirror, catalogue, asked, reading, deadline)
+        with open_catalogue(args) as (mirror, catalogue):
+            report = verify_images(mirror, catalogue, options, progress, deadline)
     finally:
-        reading.close()
-    if given.json:
-        _print_json(found, found.exit_code)
+        progress.close()
+    if args.json:
+        _print_json(report, report.exit_code)
     else:
-        _tell(found, asked)
-        if found.wrong:
-            print("tcgamirror verify --repair fetches them again")
-    return found.exit_code
+        _print_report(report, options)
+        if report.wrong:
+            print(f"fetch them again by {text.command_line('verify --repair', mirror.root)}")
+    return report.exit_code
 
 
 class _Repair:
-    """`verify --repair`: everything that is found wrong is put back and fetched again."""
+    """`verify --repair`: fetch again every image that is damaged or missing."""
 
     def __init__(
         self,
         mirror: Mirror,
-        asked: VerifyOptions,
+        options: VerifyOptions,
         shutdown: Shutdown,
         deadline: Deadline,
         *,
         as_json: bool,
     ) -> None:
         self._mirror = mirror
-        self._asked = asked
+        self._options = options
         self._shutdown = shutdown
         self._deadline = deadline
         self._as_json = as_json
-        self._found: VerifyReport | None = None
+        self._report: VerifyReport | None = None
         self._removed: list[str] = []
-        self._asked_for = 0
+        self._requested = 0
 
     def run(self) -> ExitCode:
-        # Here and below: what only reads the mirror needs neither network nor decoders.
+        from tcgamirror.cli.progress import ProgressDisplay
         from tcgamirror.mirror.update import UpdateOptions, run_update
 
         progress = ProgressDisplay(quiet=self._as_json)
@@ -113,39 +119,44 @@ class _Repair:
             )
         except TcgaMirrorError as error:
             progress.close()
-            if self._found is not None:
-                error.found = {**dataclasses.asdict(self._found), "removed": self._removed}
-            leave_if_busy(self._shutdown, error, as_json=self._as_json)
+            if self._report is not None:
+                error.found = {**dataclasses.asdict(self._report), "removed": self._removed}
+            exit_if_busy(self._shutdown, error, as_json=self._as_json)
             raise
         finally:
             progress.close()
         return self._end(report.fetched)
 
     def _prepare(self, catalogue: Catalogue) -> UpdateOptions:
+        """Find the wrong images and return the options of the run that fetches them again."""
+        from tcgamirror.cli.progress import ProgressDisplay
+        from tcgamirror.imaging.store import IMAGES
         from tcgamirror.mirror.fetch import FetchOptions
+        from tcgamirror.mirror.orphans import image_files, remove_partial_files
         from tcgamirror.mirror.update import UpdateOptions
         from tcgamirror.mirror.verify import verify_images
 
-        reading = ProgressDisplay(quiet=self._as_json)
+        root = self._mirror.root
+        progress = ProgressDisplay(quiet=self._as_json)
         try:
-            found = verify_images(self._mirror, catalogue, self._asked, reading, self._deadline)
+            report = verify_images(self._mirror, catalogue, self._options, progress, self._deadline)
         finally:
-            reading.close()
-        self._found = found
+            progress.close()
+        self._report = report
         if not self._as_json:
-            _tell(found, self._asked)
-        if found.interrupted:
-            raise Interrupted("stopped; nothing was repaired yet")
-        if found.wrong and next(image_files(self._mirror.root), None) is None:
+            _print_report(report, self._options)
+        if report.interrupted:
+            raise Interrupted("verify: stopped before any repair. Run it again")
+        if report.wrong and next(image_files(root), None) is None:
             raise Damaged(
-                f"{self._mirror.root / IMAGES} holds nothing at all: mount the disk it lies "
-                "on, or, if it is lost, run tcgamirror rebuild and update"
+                f"{root / IMAGES}: empty. Mount its disk, or, if the images are lost, run "
+                f"{text.command_line('rebuild', root)} and update"
             )
         self._removed = remove_partial_files(self._mirror, catalogue)
-        # What an earlier repair could not have is asked for again, too.
-        names = [*(wrong.file_name for wrong in found.wrong), *catalogue.images.to_repair()]
+        # Images that an earlier repair failed to fetch are requested again, too.
+        names = [*(wrong.file_name for wrong in report.wrong), *catalogue.images.to_repair()]
         catalogue.queue.requeue(names)
-        self._asked_for = len(names)
+        self._requested = len(names)
         if not names:
             return UpdateOptions()
         return UpdateOptions(
@@ -153,18 +164,18 @@ class _Repair:
         )
 
     def _end(self, fetched: FetchReport) -> ExitCode:
-        assert self._found is not None
-        unrepaired = self._asked_for - fetched.done
+        assert self._report is not None
+        unrepaired = self._requested - fetched.done
         code = ExitCode.DAMAGED if unrepaired else ExitCode.DONE
         if fetched.failed:
             code = ExitCode.SOME_FAILED
         if self._as_json:
             more = {"fetched": dataclasses.asdict(fetched), "removed": self._removed}
-            _print_json(self._found, code, more)
+            _print_json(self._report, code, more)
             return code
         for path in self._removed:
             print(f"removed {text.plain(path)}")
-        if self._asked_for:
+        if self._requested:
             print(
                 f"{text.images(fetched.done)} fetched again, {fetched.failed:,} failed, "
                 f"{text.in_bytes(fetched.bytes)} moved" + output.unknown(fetched.unknown_mpp)
@@ -175,24 +186,23 @@ class _Repair:
 
 
 def _print_json(
-    found: VerifyReport, code: ExitCode, more: Mapping[str, object] | None = None
+    report: VerifyReport, code: ExitCode, more: Mapping[str, object] | None = None
 ) -> None:
-    print(json.dumps({**dataclasses.asdict(found), **(more or {}), "exit_code": int(code)}))
+    print(json.dumps({**dataclasses.asdict(report), **(more or {}), "exit_code": int(code)}))
 
 
-def _tell(found: VerifyReport, asked: VerifyOptions) -> None:
-    _table("wrong", found.wrong)
-    _table("not in the catalogue", found.strays)
-    print(_sentence(found, asked))
-    if found.awaited:
+def _print_report(report: VerifyReport, options: VerifyOptions) -> None:
+    _table("wrong", report.wrong)
+    _table("not in the catalogue", report.strays)
+    print(_sentence(report, options))
+    if report.awaited:
         print(
-            f"{text.images(found.awaited)} besides, changed at the GDC, damaged before, or of a "
-            "resolution that nobody may have read, which wait to be fetched again (tcgamirror "
-            "status tells when)"
+            f"{text.images(report.awaited)} not checked, because they are to be fetched again: "
+            "changed at the GDC, damaged before, or of uncertain resolution (status tells when)"
         )
-    if found.left:
-        stopped = "Ctrl-C" if found.interrupted else "--time-limit"
-        print(f"stopped by {stopped} with {text.images(found.left)} left")
+    if report.left:
+        stopped = "Ctrl-C" if report.interrupted else "--time-limit"
+        print(f"stopped by {stopped} with {text.images(report.left)} left")
 
 
 def _table(title: str, rows: Sequence[BadImage] | Sequence[Orphan]) -> None:
@@ -205,80 +215,115 @@ def _table(title: str, rows: Sequence[BadImage] | Sequence[Orphan]) -> None:
     print()
 
 
-def _sentence(found: VerifyReport, asked: VerifyOptions) -> str:
-    did = "looked at" if asked.quick else "decoded" if asked.decode else "read"
-    of = f" of {found.of:,}" if found.images != found.of else ""
-    how = f", chosen by the day ({found.sample_of})" if found.sample_of else ""
+def _sentence(report: VerifyReport, options: VerifyOptions) -> str:
+    did = "looked at" if options.quick else "decoded" if options.decode else "read"
+    of = f" of {report.of:,}" if report.images != report.of else ""
+    how = f", chosen by the day ({report.sample_of})" if report.sample_of else ""
     rate = ""
-    if not asked.quick:
-        speed = text.in_bytes(found.bytes / max(found.seconds, 0.001))
-        rate = f", {text.in_bytes(found.bytes)} at {speed}/s"
-    wrong = f"{len(found.wrong):,} damaged or missing" if found.wrong else "all as recorded"
+    if not options.quick:
+        speed = text.in_bytes(report.bytes / max(report.seconds, 0.001))
+        rate = f", {text.in_bytes(report.bytes)} at {speed}/s"
+    wrong = f"{len(report.wrong):,} damaged or missing" if report.wrong else "all as recorded"
     return (
-        f"{found.images:,}{of} image{'' if found.of == 1 else 's'} {did}{how}: {wrong}"
-        f"{rate} in {text.in_time(found.seconds)}"
+        f"{report.images:,}{of} image{'' if report.of == 1 else 's'} {did}{how}: {wrong}"
+        f"{rate} in {text.in_time(report.seconds)}"
     )
 
 
 # rebuild ---------------------------------------------------------------------------
 
 
-def rebuild(given: argparse.Namespace) -> ExitCode:
+def rebuild(args: argparse.Namespace) -> ExitCode:
+    from tcgamirror.cli.progress import ProgressDisplay
     from tcgamirror.mirror.rebuild import rebuild_catalogue
+    from tcgamirror.system.interrupt import Shutdown
 
-    mirror = home_of(given)
+    mirror = open_mirror(args)
     shutdown = Shutdown()
     shutdown.install_handlers()
-    reading = ProgressDisplay(quiet=given.json)
+    progress = ProgressDisplay(quiet=args.json)
     try:
-        made = rebuild_catalogue(mirror, reading, shutdown, offline=given.offline)
+        report = rebuild_catalogue(mirror, progress, shutdown, offline=args.offline)
     finally:
-        reading.close()
-    if given.json:
-        print(json.dumps(dataclasses.asdict(made) | {"exit_code": int(ExitCode.DONE)}))
+        progress.close()
+    if args.json:
+        print(json.dumps(dataclasses.asdict(report) | {"exit_code": int(ExitCode.DONE)}))
     else:
-        for line in _rebuilt_words(made):
+        for line in _rebuild_lines(report):
             print(line)
     return ExitCode.DONE
 
 
-def _rebuilt_words(made: RebuildReport) -> list[str]:
+def _rebuild_lines(report: RebuildReport) -> list[str]:
+    from tcgamirror.mirror.directory import CATALOGUE
     from tcgamirror.mirror.rebuild import LOST
 
-    _table("not taken", made.refused)
-    of = "the images alone" if made.release is None else made.release
+    _table("not included", report.refused)
+    of = "the images alone" if report.release is None else report.release
     lines = [
-        f"a new {CATALOGUE} was made from {of}: {text.slides(made.sampled)} sampled, "
-        f"{text.images(made.images)} taken, "
-        f"{made.sampled - made.images + made.changed:,} to fetch"
+        f"a new {CATALOGUE} was made from {of}: {text.slides(report.sampled)} sampled, "
+        f"{text.images(report.images)} taken, "
+        f"{report.sampled - report.images + report.changed:,} to fetch"
     ]
-    if made.changed:
+    if report.changed:
         lines.append(
-            f"{text.images(made.changed)} of files that have changed since, or of a resolution "
-            "that nobody may have read"
+            f"{text.images(report.changed)} of slides that changed since, or of "
+            "uncertain resolution"
         )
-    if made.unlisted:
-        lines.append(f"{text.images(made.unlisted)} of slides that are no longer listed: kept")
-    if made.kept is not None:
-        lines.append(f"the old one is kept as {made.kept}")
-    lines.append(f"what only the old one knew is not in it: {LOST}")
-    if made.release is None:
-        lines.append("its ranks are of these images alone; the next update takes the listing")
+    if report.unlisted:
+        lines.append(f"{text.images(report.unlisted)} of slides that are no longer listed: kept")
+    if report.kept is not None:
+        lines.append(f"the old catalogue is kept as {report.kept}")
+    lines.append(f"not in the new catalogue: {LOST}")
+    if report.release is None:
+        lines.append("the sample ranks count these images only; the next update reads the listing")
     return lines
 
 
-def say_verify(verify: argparse.ArgumentParser) -> None:
-    verify.add_argument("--quick", action="store_true", help="only that files are there, and size")
-    verify.add_argument(
-        "--decode", action="store_true", help="decode every pixel too, also where the digest fits"
+def add_commands(commands: Commands) -> None:
+    """Add `verify` and `rebuild`."""
+    group = "keep it whole"
+    command = add_command(
+        commands,
+        group,
+        "verify",
+        verify,
+        summary="check every image against the catalogue",
+        details=_VERIFY_DETAILS,
+        examples=_VERIFY,
     )
-    verify.add_argument(
-        "--sample", type=whole_number, metavar="N", help="N images, others every day (UTC)"
+    command.add_argument(
+        "--quick", action="store_true", help="compare only names and sizes of files"
     )
-    verify.add_argument(
-        "--repair", action="store_true", help="fetch again what is damaged or missing"
+    command.add_argument(
+        "--decode", action="store_true", help="also decode every pixel of every image"
     )
-    verify.add_argument(
-        "--time-limit", type=duration, metavar="TIME", help="stop after, such as 2h"
+    command.add_argument(
+        "--sample",
+        type=whole_number,
+        metavar="N",
+        help="check only N images, other ones every day (UTC)",
     )
-    verify.add_argument("--json", action="store_true", help="the result as one JSON line")
+    command.add_argument(
+        "--repair", action="store_true", help="fetch damaged and missing images again"
+    )
+    command.add_argument(
+        "--time-limit",
+        type=duration,
+        metavar="TIME",
+        help="stop after this time, such as 2h (default: none)",
+    )
+    add_json(command)
+    command = add_command(
+        commands,
+        group,
+        "rebuild",
+        rebuild,
+        summary="make a new catalogue from the images",
+        details=_REBUILD_DETAILS,
+        examples=_REBUILD,
+    )
+    command.add_argument(
+        "--offline", action="store_true", help="use the images only, not the GDC's listing"
+    )
+    add_json(command)

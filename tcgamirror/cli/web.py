@@ -1,4 +1,4 @@
-"""`gallery` and `serve`: the mirror as pages for people."""
+"""`gallery` and `serve`: show the mirror in a browser."""
 
 from __future__ import annotations
 
@@ -6,49 +6,45 @@ import argparse
 import sys
 
 from tcgamirror.cli import output
-from tcgamirror.cli.common import home_of
+from tcgamirror.cli.common import Commands, add_command, open_mirror
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode
 
-SERVE = """\
-Images, a whole copy of the catalogue and the gallery; nothing else of the directory. Ctrl-C
-ends it with exit code 130, SIGTERM with 0.
+_SERVE_DETAILS = """\
+Serves images, a copy of the catalogue and the gallery, and nothing else of the directory.
+There is no password. Ctrl-C stops it with exit code 130, SIGTERM with 0."""
 
-examples:
+_SERVE = """
   tcgamirror --mirror tcga serve
   tcgamirror --mirror tcga serve --host 0.0.0.0 --port 8080"""
 
+_GALLERY_DETAILS = """\
+Open DIR/gallery/index.html in a browser. Run it again after an update."""
 
-GALLERY = """\
-Open DIR/gallery/index.html in a browser; run this again after an update.
-
-example:
+_GALLERY = """
   tcgamirror --mirror tcga gallery"""
 
 
-# serve -----------------------------------------------------------------------------
-
-
-def serve(given: argparse.Namespace) -> ExitCode:
+def serve(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.web.server import serve as serve_at
 
-    mirror = home_of(given)
+    mirror = open_mirror(args)
 
     def announce(address: str, reachable: bool) -> None:
         print(f"{mirror.root} is at {address} until Ctrl-C", flush=True)
         if reachable:
             output.say(
-                f"everyone who can reach {given.host} can read this mirror: there is no password; "
-                "leave out --host to keep it to this machine"
+                f"--host {args.host}: everyone who can reach it can read this mirror without a "
+                "password. Leave out --host to keep it to this machine"
             )
 
-    return serve_at(mirror.root, given.host, given.port, announce)
+    return serve_at(mirror.root, args.host, args.port, announce)
 
 
-def gallery(given: argparse.Namespace) -> ExitCode:
+def gallery(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.web.gallery.builder import build
 
-    mirror = home_of(given)
+    mirror = open_mirror(args)
     terminal = sys.stderr.isatty()
 
     def tell(done: int, total: int) -> None:
@@ -71,19 +67,45 @@ def gallery(given: argparse.Namespace) -> ExitCode:
 
 
 def port(text: str) -> int:
-    """A TCP port; 0 for any free one."""
+    """Return a TCP port; 0 stands for any free one."""
     if not (text.isascii() and text.isdigit() and int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port from 0 to 65535")
+        raise argparse.ArgumentTypeError(
+            f"invalid port {text!r:.60}. Expected a number from 0 to 65535"
+        )
     return int(text)
 
 
-def say_serve(serve: argparse.ArgumentParser) -> None:
-    serve.add_argument(
+def add_commands(commands: Commands) -> None:
+    """Add `gallery` and `serve`."""
+    group = "carry and show it"
+    add_command(
+        commands,
+        group,
+        "gallery",
+        gallery,
+        summary="make pages that show the slides",
+        details=_GALLERY_DETAILS,
+        examples=_GALLERY,
+    )
+    command = add_command(
+        commands,
+        group,
+        "serve",
+        serve,
+        summary="publish the mirror by HTTP, read-only",
+        details=_SERVE_DETAILS,
+        examples=_SERVE,
+    )
+    command.add_argument(
         "--host",
         default="127.0.0.1",
         metavar="ADDRESS",
-        help="where to listen (default: 127.0.0.1, for this machine alone)",
+        help="address to listen on (default: 127.0.0.1, this machine only)",
     )
-    serve.add_argument(
-        "--port", type=port, default=8000, metavar="N", help="default: 8000; 0 for any free one"
+    command.add_argument(
+        "--port",
+        type=port,
+        default=8000,
+        metavar="N",
+        help="port to listen on; 0 for any free one (default: 8000)",
     )

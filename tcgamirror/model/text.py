@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import urlsplit
 
 
@@ -117,3 +119,20 @@ def place(url: str) -> str:
     except ValueError:
         return printable(url.partition("?")[0])
     return printable(parts.netloc.rpartition("@")[2] + parts.path)
+
+
+def command_line(command: str, mirror: Path) -> str:
+    """Return a command of this program as a shell takes it, for the mirror in a directory.
+
+    >>> command_line("verify --repair", Path("my mirror"))
+    "tcgamirror --mirror 'my mirror' verify --repair"
+    >>> command_line("update", Path())
+    'tcgamirror update'
+    """
+    if mirror.absolute() == Path().absolute():
+        return f"tcgamirror {command}"
+    name = plain(mirror)
+    # Bytes that are not UTF-8 are escaped in what bash and zsh call ANSI-C quotes.
+    escaped = name != str(mirror) and "'" not in name
+    quoted = f"$'{name}'" if escaped else shlex.quote(str(mirror))
+    return f"tcgamirror --mirror {quoted} {command}"

@@ -36,10 +36,13 @@ def mirror(pattern: Path, tmp_path: Path) -> Path:
         ("--bogus status", ["--bogus", "status --help"]),
         ("status --bogus", ["--bogus", "status --help"]),
         ("show one two", ["two", "show --help"]),
-        ("updaet", ["updaet", "update"]),
+        ("updaet", ["updaet", "Did you mean update?"]),
+        ("frobnicate", ["frobnicate", "Choose init, update"]),
+        ("update --retry-faild", ["--retry-faild", "Did you mean --retry-failed?"]),
+        ("init --mpp 15 --kind tisue", ["--kind", "tisue", "Did you mean tissue?"]),
         ("show", ["SLIDE", "show --help"]),
         ("query", ["SQL", "query --help"]),
-        ("update --limit 0", ["--limit", "'0'", "1 or more"]),
+        ("update --limit 0", ["--limit", "'0'", "from 1 to"]),
         ("update --time-limit soon", ["--time-limit", "'soon'", "2h"]),
         ("update --rate fast", ["--rate", "'fast'", "5M"]),
         ("init", ["--mpp", "--max-size", "one of them"]),
@@ -49,13 +52,13 @@ def mirror(pattern: Path, tmp_path: Path) -> Path:
         ("init --mpp nan", ["--mpp is nan", "above 0"]),
         ("init --mpp inf", ["--mpp is inf", "above 0"]),
         ("init --mpp abc", ["--mpp", "'abc'", "number"]),
-        ("init --max-size 0", ["--max-size", "'0'", "1 or more"]),
-        ("init --mpp 15 --slides 0", ["--slides", "'0'", "1 or more"]),
-        ("init --mpp 15 --slides -3", ["--slides", "'-3'", "1 or more"]),
+        ("init --max-size 0", ["--max-size", "'0'", "from 1 to"]),
+        ("init --mpp 15 --slides 0", ["--slides", "'0'", "from 1 to"]),
+        ("init --mpp 15 --slides -3", ["--slides", "'-3'", "from 1 to"]),
         ("init --mpp 15 --slides 99999999999999999999", ["--slides", "2147483648"]),
-        ("init --mpp 15 --slides many", ["--slides", "'many'", "1 or more", "nor all"]),
-        ("init --mpp 15 --workers 65", ["--workers", "'65'", "1 or more, up to 64"]),
-        ("init --mpp 15 --workers 0", ["--workers", "'0'", "1 or more, up to 64"]),
+        ("init --mpp 15 --slides many", ["--slides", "'many'", "from 1 to", "or all"]),
+        ("init --mpp 15 --workers 65", ["--workers", "'65'", "from 1 to 64"]),
+        ("init --mpp 15 --workers 0", ["--workers", "'0'", "from 1 to 64"]),
         ("init --mpp 15 --rate 1", ["--rate is 1", "1000"]),
         ("init --mpp 15 --seed x", ["--seed", "'x'", "whole number"]),
         ("init --mpp 15 --kind frozen", ["--kind", "'frozen'", "tissue"]),
@@ -343,7 +346,7 @@ def test_projects_of_a_manifest_cannot_be_gone_round(tmp_path: Path) -> None:
     options = ("--mpp", "15", "--slides", "1", "--manifest", tmp_path / "list.txt")
     root = tmp_path / "m"
     result = run("--mirror", root, "init", *options, "--by", "project_id")
-    assert (result.code, "--by project_id makes no difference" in result.sentence) == (0, True)
+    assert (result.code, "--by project_id: no effect" in result.sentence) == (0, True)
     rewrite(root, "^projects = .*", 'projects = ["TCGA-OV"]')
     says(run("--mirror", root, "update"), USAGE_ERROR, "tells no projects", "projects")
 

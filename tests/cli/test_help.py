@@ -16,7 +16,7 @@ import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.cli.help import TOPICS
-from tcgamirror.cli.parser import grammar
+from tcgamirror.cli.parser import make_parser
 from tcgamirror.mirror.settings import Settings, format_settings
 from tcgamirror.model.errors import ExitCode
 from tcgamirror.model.slide import Target
@@ -50,7 +50,7 @@ LISTED, UNKNOWN = 13, 11
 
 def commands() -> dict[str, argparse.ArgumentParser]:
     (action,) = (
-        each for each in grammar()._actions if isinstance(each, argparse._SubParsersAction)
+        each for each in make_parser()._actions if isinstance(each, argparse._SubParsersAction)
     )
     return dict(action.choices)
 
