@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 
 from tcgamirror.cli import output
-from tcgamirror.model.text import images, in_bytes, in_time, plain, slides
+from tcgamirror.model.text import format_bytes, format_duration, images, plain, slides
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -69,7 +69,7 @@ class ProgressDisplay:
 
     def pause(self, host: str, seconds: float, reason: str) -> None:
         self._pauses[host] = time.monotonic() + seconds
-        self.note(f"{host}: {reason}. All requests to it pause for {in_time(seconds)}")
+        self.note(f"{host}: {reason}. All requests to it pause for {format_duration(seconds)}")
 
     # Slides that are fetched
 
@@ -106,16 +106,16 @@ class ProgressDisplay:
             self._line(f"{self._done + self._failed:,} of {slides(self._total)}, {words}")
 
     def _fetch_words(self, moved: int) -> str:
-        words = [f"{in_bytes(moved)} at {in_bytes(self._rate.of(moved))}/s"]
+        words = [f"{format_bytes(moved)} at {format_bytes(self._rate.of(moved))}/s"]
         for host, end in tuple(self._pauses.items()):
             if (left := end - time.monotonic()) > 0:
-                words.append(f"{host} pauses for {in_time(left)}")
+                words.append(f"{host} pauses for {format_duration(left)}")
         if self._failed:
             words.append(f"{self._failed:,} failed")
         ended = self._done + self._failed
         if 0 < ended < self._total and not self._stopping:
             each = (time.monotonic() - self._begun) / ended
-            words.append(f"{in_time(each * (self._total - ended))} left")
+            words.append(f"{format_duration(each * (self._total - ended))} left")
         return ", ".join(words)
 
     # Images that are read or copied
@@ -139,8 +139,8 @@ class ProgressDisplay:
             if self._bytes:
                 seconds = time.monotonic() - self._begun
                 rest = seconds / self._bytes * (self._size - self._bytes)
-                rate = in_bytes(self._bytes / max(seconds, 0.001))
-                words += f", {in_bytes(self._bytes)} at {rate}/s, {in_time(rest)} left"
+                rate = format_bytes(self._bytes / max(seconds, 0.001))
+                words += f", {format_bytes(self._bytes)} at {rate}/s, {format_duration(rest)} left"
             self._line(words)
 
     def close(self) -> None:

@@ -70,8 +70,8 @@ def status(args: argparse.Namespace) -> ExitCode:
     if counts.failed:
         print(f"failed   {_retry_words(standing)}")
     print(
-        f"images   {text.in_bytes(counts.bytes)}, "
-        f"for {text.in_bytes(counts.bytes_fetched)} moved" + output.unknown(int(str(unknown)))
+        f"images   {text.format_bytes(counts.bytes)}, "
+        f"for {text.format_bytes(counts.bytes_fetched)} moved" + output.unknown(int(str(unknown)))
     )
     for name, words in origins.items():
         print(f"{name:8} {text.plain(words)}")
@@ -135,7 +135,7 @@ def _status_tables(counts: Counts) -> None:
                 row.sampled,
                 row.done,
                 row.failed,
-                text.in_bytes(row.bytes),
+                text.format_bytes(row.bytes),
             )
             for row in counts.by_project
         ]
@@ -150,8 +150,8 @@ def _status_tables(counts: Counts) -> None:
                 row.source,
                 row.images,
                 row.tries,
-                text.in_bytes(row.bytes_fetched),
-                text.in_time(row.seconds),
+                text.format_bytes(row.bytes_fetched),
+                text.format_duration(row.seconds),
             )
             for row in counts.by_source
         ]
@@ -163,7 +163,7 @@ def _status_tables(counts: Counts) -> None:
                 run.command,
                 run.done,
                 run.failed,
-                text.in_bytes(run.bytes),
+                text.format_bytes(run.bytes),
                 "no end" if run.exit_code is None else run.exit_code,
             )
             for run in counts.runs

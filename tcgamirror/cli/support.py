@@ -157,7 +157,7 @@ def _with_addresses(settings: Settings, args: argparse.Namespace) -> Settings:
 def _lines(finding: Finding, before: Finding | None) -> Iterator[str]:
     if before is None or finding.topic != before.topic:
         yield f"\n{finding.topic}"
-    took = "" if finding.seconds is None else f" [{text.in_time(finding.seconds)}]"
+    took = "" if finding.seconds is None else f" [{text.format_duration(finding.seconds)}]"
     # Some findings quote a server, whose line ends would break the layout.
     yield f"  {finding.what:12} {text.plain(finding.found)}{took}"
     if finding.advice:

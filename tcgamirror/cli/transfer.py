@@ -82,10 +82,11 @@ def export_mirror(args: argparse.Namespace) -> ExitCode:
 
 def _tell_exported(made: ExportResult) -> None:
     where = "standard output" if made.dest == "-" else made.dest
-    rate = text.in_bytes(made.bytes / max(made.seconds, 0.001))
+    rate = text.format_bytes(made.bytes / max(made.seconds, 0.001))
     print(
         f"{text.slides(sum(made.slides.values()))} with {text.images(made.images)} in "
-        f"{where}: {text.in_bytes(made.bytes)} at {rate}/s in {text.in_time(made.seconds)}"
+        f"{where}: {text.format_bytes(made.bytes)} at {rate}/s "
+        f"in {text.format_duration(made.seconds)}"
     )
     if made.earlier:
         print(f"{text.images(made.earlier)} left out, because an earlier export has them")
@@ -113,7 +114,7 @@ def import_into(args: argparse.Namespace) -> ExitCode:
 def _tell_imported(made: ImportResult) -> None:
     print(
         f"{'made a mirror in ' if made.new else ''}{made.root}: {text.slides(made.slides)} "
-        f"added, {text.images(made.images)} taken in ({text.in_bytes(made.bytes)}), "
+        f"added, {text.images(made.images)} taken in ({text.format_bytes(made.bytes)}), "
         f"{made.same:,} here already"
     )
     if made.older:
@@ -205,7 +206,7 @@ def _destination(named: str) -> Path:
 def _tell(found: Synced) -> None:
     if found.dry_run:
         print(
-            f"would fetch {text.images(found.fetched)} ({text.in_bytes(found.bytes)}), check "
+            f"would fetch {text.images(found.fetched)} ({text.format_bytes(found.bytes)}), check "
             f"{found.adopted:,} that are there, remove {found.removed:,}, and leave {found.kept:,}"
         )
     elif not found.changed:
@@ -213,7 +214,7 @@ def _tell(found: Synced) -> None:
         print(f"nothing new: {kept} as at the source")
     else:
         print(
-            f"{text.images(found.fetched)} fetched ({text.in_bytes(found.bytes)}), "
+            f"{text.images(found.fetched)} fetched ({text.format_bytes(found.bytes)}), "
             f"{found.adopted:,} found here, {found.removed:,} removed, {found.kept:,} as before"
         )
     if found.others:

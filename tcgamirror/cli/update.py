@@ -148,12 +148,13 @@ def _print_forecast_json(forecast: Forecast) -> None:
 
 def _print_forecast(forecast: Forecast) -> None:
     for slide in islice(forecast.slides, SHOWN):
-        print(f"{slide.file_name}  {text.in_bytes(slide.size or 0)}")
+        print(f"{slide.file_name}  {text.format_bytes(slide.size or 0)}")
     if len(forecast.slides) > SHOWN:
         print(f"... and {len(forecast.slides) - SHOWN:,} more (all of them with --json)")
     print(
         f"{text.slides(len(forecast.slides))} would be fetched by {forecast.source}: "
-        f"about {text.in_bytes(forecast.bytes)} in about {text.in_time(forecast.seconds)} "
+        f"about {text.format_bytes(forecast.bytes)} in about "
+        f"{text.format_duration(forecast.seconds)} "
         f"({'measured by earlier runs' if forecast.measured else 'a rough guess'}). "
         "Nothing was changed"
     )
@@ -219,7 +220,7 @@ def _report_words(report: UpdateReport, options: UpdateOptions) -> list[str]:
     if fetched.done or fetched.failed:
         lines.append(
             f"{text.slides(fetched.done)} fetched, {fetched.failed} failed, "
-            f"{text.in_bytes(fetched.bytes)} moved" + output.unknown(fetched.unknown_mpp)
+            f"{text.format_bytes(fetched.bytes)} moved" + output.unknown(fetched.unknown_mpp)
         )
     elif options.fetch and not standing.pending:
         lines.append(f"nothing to fetch: {_standing_words(standing)} ({report.release})")

@@ -178,7 +178,7 @@ class _Repair:
         if self._requested:
             print(
                 f"{text.images(fetched.done)} fetched again, {fetched.failed:,} failed, "
-                f"{text.in_bytes(fetched.bytes)} moved" + output.unknown(fetched.unknown_mpp)
+                f"{text.format_bytes(fetched.bytes)} moved" + output.unknown(fetched.unknown_mpp)
             )
         if unrepaired:
             print(f"{text.images(unrepaired)} not repaired; the next --repair tries again")
@@ -221,12 +221,12 @@ def _sentence(report: VerifyReport, options: VerifyOptions) -> str:
     how = f", chosen by the day ({report.sample_of})" if report.sample_of else ""
     rate = ""
     if not options.quick:
-        speed = text.in_bytes(report.bytes / max(report.seconds, 0.001))
-        rate = f", {text.in_bytes(report.bytes)} at {speed}/s"
+        speed = text.format_bytes(report.bytes / max(report.seconds, 0.001))
+        rate = f", {text.format_bytes(report.bytes)} at {speed}/s"
     wrong = f"{len(report.wrong):,} damaged or missing" if report.wrong else "all as recorded"
     return (
         f"{report.images:,}{of} image{'' if report.of == 1 else 's'} {did}{how}: {wrong}"
-        f"{rate} in {text.in_time(report.seconds)}"
+        f"{rate} in {text.format_duration(report.seconds)}"
     )
 
 

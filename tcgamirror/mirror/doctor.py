@@ -44,7 +44,7 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Slide
-from tcgamirror.model.text import place
+from tcgamirror.model.text import display_url
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.proxies import without_credentials
 from tcgamirror.sources import gdc
@@ -391,4 +391,4 @@ class Servers:
 
 def _shown(url: str) -> str:
     """Return an address without the credentials that it may hold."""
-    return f"{urlsplit(url).scheme}://{place(url)}"
+    return f"{urlsplit(url).scheme}://{display_url(url)}"

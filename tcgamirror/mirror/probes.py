@@ -13,7 +13,7 @@ from tcgamirror.imaging.deepzoom import DeepZoom
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.errors import NetworkError
 from tcgamirror.model.slide import Slide
-from tcgamirror.model.text import place, printable
+from tcgamirror.model.text import display_url, printable
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.response import HttpResponse
 from tcgamirror.sources import gdc
@@ -88,7 +88,7 @@ def _answer(
         return [*lines, f"  body: {told}"] if told else lines
 
     asked = "".join(f", {name}: {value}" for name, value in headers.items())
-    yield f"\n{what}\n  GET {place(url)}{asked}"
+    yield f"\n{what}\n  GET {display_url(url)}{asked}"
     try:
         yield from client.ask(url, taken, {"Accept-Encoding": "identity", **headers})
     except NetworkError as error:
@@ -108,7 +108,9 @@ def _beginning(answer: HttpResponse) -> bytes:
 def _value(name: str, value: str) -> str:
     if any(word in name.lower() for word in _SECRET):
         return "(left out)"
-    return place(value) if name.lower() in ("location", "content-location") else printable(value)
+    return (
+        display_url(value) if name.lower() in ("location", "content-location") else printable(value)
+    )
 
 
 def _message(body: bytes) -> str:

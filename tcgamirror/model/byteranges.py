@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Span(NamedTuple):
-    """Bytes `start` to `stop`, without `stop`."""
+    """The bytes from `start` up to, but without, `stop`."""
 
     start: int
     stop: int
@@ -19,7 +19,7 @@ class Span(NamedTuple):
         return self.stop - self.start
 
     def __str__(self) -> str:
-        """As HTTP writes it, both ends in it.
+        """Return the span as HTTP writes it, with an inclusive end.
 
         >>> str(Span(0, 16))
         '0-15'
@@ -28,7 +28,7 @@ class Span(NamedTuple):
 
 
 class SpanSet:
-    """A set of bytes kept as ascending spans that neither touch nor overlap."""
+    """A set of byte positions, kept as ascending spans that neither touch nor overlap."""
 
     def __init__(self, spans: Iterable[Span] = ()) -> None:
         self._starts: list[int] = []
@@ -44,15 +44,15 @@ class SpanSet:
 
     @property
     def total(self) -> int:
-        """Bytes in all."""
+        """Return the number of bytes in the set."""
         return sum(self._stops) - sum(self._starts)
 
     def add(self, span: Span) -> None:
-        """Takes the span in, joined with those it touches.
+        """Add a span, joined with those it touches.
 
-        >>> had = SpanSet([Span(0, 4), Span(8, 12)])
-        >>> had.add(Span(4, 8))
-        >>> list(had)
+        >>> fetched = SpanSet([Span(0, 4), Span(8, 12)])
+        >>> fetched.add(Span(4, 8))
+        >>> list(fetched)
         [Span(start=0, stop=12)]
         """
         if span.length <= 0:
@@ -65,7 +65,7 @@ class SpanSet:
         self._stops[first:last] = [span.stop]
 
     def gaps(self, span: Span) -> list[Span]:
-        """The parts of `span` that are not in the set, ascending.
+        """Return the parts of `span` that are not in the set, ascending.
 
         >>> SpanSet([Span(0, 4), Span(8, 12)]).gaps(Span(2, 14))
         [Span(start=4, stop=8), Span(start=12, stop=14)]
@@ -84,12 +84,12 @@ class SpanSet:
         return missing
 
     def holds(self, span: Span) -> bool:
-        """Whether every byte of `span` is in the set."""
+        """Return whether every byte of `span` is in the set."""
         return not self.gaps(span)
 
 
 def coalesce(spans: Iterable[Span], gap: int) -> list[Span]:
-    """Ascending spans that cover all of `spans`, joined where `gap` bytes or fewer lie between.
+    """Return ascending spans that cover `spans`, joined across gaps of at most `gap` bytes.
 
     >>> coalesce([Span(10, 20), Span(0, 4), Span(24, 30)], gap=4)
     [Span(start=0, stop=4), Span(start=10, stop=30)]
@@ -104,7 +104,7 @@ def coalesce(spans: Iterable[Span], gap: int) -> list[Span]:
 
 
 def split(span: Span, parts: int, least: int) -> list[Span]:
-    """Cuts a span into at most `parts` nearly equal ones, none shorter than `least` bytes.
+    """Cut a span into at most `parts` nearly equal ones, none shorter than `least` bytes.
 
     >>> split(Span(0, 10), parts=4, least=3)
     [Span(start=0, stop=3), Span(start=3, stop=6), Span(start=6, stop=10)]

@@ -1,7 +1,7 @@
-"""What comes from outside, checked before it becomes part of a Slide.
+"""Checks of values from outside, before they become part of a Slide.
 
-File names and project names end up in paths, file_ids in URLs: nothing that
-could lead out of the mirror passes.
+File names and project names end up in paths, file_ids in URLs: values that could lead out of
+the mirror are refused. Each check returns the value, or None for an invalid one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ MOST_TEXT = 500
 """Characters kept of a text field; the GDC's longest disease type has fewer than 100."""
 
 MOST_BYTES = 2**50
-"""A file said to be larger than this has no size that could be believed."""
+"""Largest file size that is believed."""
 
 _FILE_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,200}")
@@ -22,13 +22,13 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 def file_id(value: object) -> str | None:
-    """The UUID in lower case, or None for anything else."""
+    """Return the UUID in lower case."""
     lower = value.lower() if isinstance(value, str) else ""
     return lower if _FILE_ID.fullmatch(lower) else None
 
 
 def file_name(value: object) -> str | None:
-    """The name as it is, or None for one that could be more than a name.
+    """Return the name as it is; None for one with path separators or control characters.
 
     >>> file_name("a b.svs"), file_name("../a.svs"), file_name("a.svs\\n")
     ('a b.svs', None, None)
@@ -37,18 +37,18 @@ def file_name(value: object) -> str | None:
 
 
 def project_id(value: object) -> str | None:
-    """The project's name, or None for what could not be one: it names a folder."""
+    """Return the project's name, which names a directory."""
     return value if isinstance(value, str) and _PROJECT_ID.fullmatch(value) else None
 
 
 def md5(value: object) -> str | None:
-    """32 hexadecimal digits in lower case, or None."""
+    """Return 32 hexadecimal digits in lower case."""
     lower = value.lower() if isinstance(value, str) else ""
     return lower if _MD5.fullmatch(lower) else None
 
 
 def size(value: object) -> int | None:
-    """A positive number of bytes, or None.
+    """Return a positive number of bytes.
 
     >>> size(5), size(True), size("5"), size(0)
     (5, None, None, None)
@@ -59,7 +59,7 @@ def size(value: object) -> int | None:
 
 
 def text(value: object) -> str | None:
-    """A line for people: no control characters, stripped, at most 500; None if nothing is left.
+    """Return at most 500 characters, stripped and without control characters.
 
     >>> text(" Breast\\x1b[31m,\\tNOS "), text(7), text("\\n")
     ('Breast[31m,NOS', None, None)
@@ -73,7 +73,7 @@ def text(value: object) -> str | None:
 
 
 def shown(value: object) -> str:
-    """A value in one line, as it is written in the settings or said on the command line.
+    """Return a value in one line, as it stands in the settings or on the command line.
 
     >>> shown(0.50), shown("all"), shown(["range", "tiles", ""]), shown([])
     ('0.5', "'all'", "range,tiles,''", 'empty')

@@ -1,7 +1,7 @@
-"""The arithmetic of sizes, tiles and pyramid levels. Nothing here reads a file.
+"""Arithmetic of sizes, tiles and pyramid levels.
 
-Sizes are (width, height) and places (column, row), in pixels or in tiles as
-the name says. Sources: TIFF 6.0, section 15 (tiles), and the Deep Zoom format.
+Sizes are (width, height) and positions (column, row), in pixels or in tiles. Sources: TIFF
+6.0, section 15 (tiles), and the Deep Zoom format.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 LEVEL_TOLERANCE = 0.01
-"""Downsamples are like 4.0003: a level this much coarser than asked for still serves."""
+"""Relative excess over the target up to which a level is fine enough (4.0003 for 4)."""
 SHAPE_TOLERANCE = 0.02
 """Relative difference of a level's two downsamples from which it does not show the whole base."""
 
@@ -31,7 +31,7 @@ class Size(NamedTuple):
 
 
 class Box(NamedTuple):
-    """Half-open rectangle of pixels: left and top are in it, right and bottom are not."""
+    """Half-open rectangle of pixels, without column `right` and row `bottom`."""
 
     left: int
     top: int
@@ -58,7 +58,7 @@ class Grid(NamedTuple):
         return -(-self.size.height // self.tile.height)
 
     def box(self, column: int, row: int) -> Box:
-        """Where the tile lies, cut off at the image's edge.
+        """Return the pixels of a tile, cut off at the image's edge.
 
         >>> Grid(Size(1000, 500), Size(240, 240)).box(4, 2)
         Box(left=960, top=480, right=1000, bottom=500)
@@ -73,7 +73,7 @@ class Grid(NamedTuple):
 
 
 def halved(size: Size, times: int) -> Size:
-    """Size after `times` halvings, each side rounded up, as Deep Zoom does.
+    """Return the size after `times` halvings, each side rounded up, as in Deep Zoom.
 
     >>> halved(Size(109559, 89665), 6)
     Size(width=1712, height=1402)
@@ -82,7 +82,7 @@ def halved(size: Size, times: int) -> Size:
 
 
 def halvings_to_fit(size: Size, limit: int) -> int:
-    """How often to halve until the longer side is at most `limit` pixels, which is 1 or more.
+    """Return the number of halvings after which the longer side has at most `limit` pixels.
 
     >>> halvings_to_fit(Size(109559, 89665), 2048)
     6
@@ -94,7 +94,7 @@ def halvings_to_fit(size: Size, limit: int) -> int:
 
 
 def at_mpp(size: Size, base_mpp: float, mpp: float) -> Size:
-    """Size of the whole slide at `mpp` µm per pixel, to whole pixels, at least one.
+    """Return the size of a slide at `mpp` µm per pixel, rounded to whole pixels, at least one.
 
     >>> at_mpp(Size(46000, 32914), 0.499, 15)
     Size(width=1530, height=1095)
@@ -106,7 +106,7 @@ def at_mpp(size: Size, base_mpp: float, mpp: float) -> Size:
 
 
 def downsample(base: Size, level: Size) -> float:
-    """Base pixels per pixel of a level, the mean of both sides, as OpenSlide has it.
+    """Return base pixels per pixel of a level: the mean of both axes, as OpenSlide defines it.
 
     >>> downsample(Size(46000, 32914), Size(11500, 8228))
     4.000121536217793
@@ -136,9 +136,9 @@ def is_reduced(base: Size, level: Size) -> bool:
 
 
 def coarsest_serving(downsamples: Sequence[float], wanted: float) -> int:
-    """Index of the coarsest level that is not coarser than `wanted`, within 1 %.
+    """Return the index of the coarsest level that is at most 1 % coarser than `wanted`.
 
-    Level 0 if none is: nothing finer exists.
+    It is 0 if there is none: nothing finer exists.
 
     >>> coarsest_serving((1.0, 4.0003, 16.002, 32.01), 32.0)
     3
@@ -152,9 +152,9 @@ def coarsest_serving(downsamples: Sequence[float], wanted: float) -> int:
 
 
 def reduction(source: int, target: int) -> int:
-    """Whole factor to reduce by before the exact resize, which keeps at least a factor of 2.
+    """Return the whole factor to reduce by before the exact resize.
 
-    The same rule as Pillow's `reducing_gap=2`.
+    At least a factor of 2 is left to the resize, as by Pillow's `reducing_gap=2`.
 
     >>> reduction(2875, 767), reduction(24000, 400)
     (1, 30)

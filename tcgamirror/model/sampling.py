@@ -1,7 +1,7 @@
-"""Which slides are taken, and in what order: pure, so that anyone can have the same picks.
+"""The order in which slides are sampled, reproducible on every machine.
 
-A sample of N is the first N of an order over everything that may be taken, so
-a larger sample contains the smaller one.
+A sample of N slides is the first N of an order over all allowed slides, so a larger sample
+contains the smaller one.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from typing import TypeVar
 from tcgamirror.model.slide import Kind
 
 Stratum = str | None
-"""A project or site, None for the unknown one; of all slides where none are gone round."""
+"""A project or site; None if it is unknown, or if the sample is not stratified."""
 
 Each = TypeVar("Each")
 
 Allowed = tuple[str, Stratum, int]
-"""Of a slide that may be taken: file name, stratum, place in the listing."""
+"""File name, stratum and position in the listing of an allowed slide."""
 
 
 class Order(StrEnum):
-    """`stable`: by a hash of seed and name. `shuffle`: as `random.shuffle` over the listing."""
+    """`stable` orders by a hash of seed and name, `shuffle` by `random.shuffle` of the listing."""
 
     STABLE = "stable"
     SHUFFLE = "shuffle"
 
 
 class By(StrEnum):
-    """The strata that are gone round in turn."""
+    """The column whose values take turns in the order."""
 
     NONE = "none"
     PROJECT = "project_id"
@@ -44,7 +44,7 @@ class By(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What sampling needs to know of a listed slide."""
+    """The columns of a listed slide that sampling uses."""
 
     file_name: str
     kind: Kind | None
@@ -54,10 +54,11 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to sample.
+    """The rules of a sample.
 
-    kinds: what may be taken; a slide of unknown kind only where both may.
-    projects: only these; empty for any.
+    Attributes:
+        kinds: Allowed kinds. A slide of unknown kind is allowed only where both are.
+        projects: Allowed projects; empty for all.
     """
 
     seed: int
@@ -67,7 +68,7 @@ class Plan:
     projects: frozenset[str] = frozenset()
 
     def allows(self, candidate: Candidate) -> bool:
-        """Whether the slide may be taken at all."""
+        """Return whether the slide may be sampled."""
         if candidate.kind is None:
             if len(self.kinds) < len(Kind):
                 return False
@@ -76,16 +77,16 @@ class Plan:
         return not self.projects or candidate.project_id in self.projects
 
     def stratum(self, candidate: Candidate) -> Stratum:
-        """The stratum the slide belongs to; None for the unknown one."""
+        """Return the slide's stratum; None if it is unknown."""
         if self.by is By.PROJECT:
             return candidate.project_id
         return candidate.primary_site if self.by is By.SITE else None
 
 
 def ordered(candidates: Iterable[Candidate], plan: Plan) -> list[str]:
-    """File names of what may be taken, the first to be taken first.
+    """Return the file names of all allowed candidates in sampling order.
 
-    candidates: in listing order, which is what `shuffle` goes by.
+    `shuffle` depends on the order of `candidates`, which is the listing's.
 
     >>> slides = [Candidate(name, None, name[0], None) for name in ("A1", "A2", "A3", "B1")]
     >>> ordered(slides, Plan(seed=42, order=Order.SHUFFLE))
@@ -102,7 +103,7 @@ def ordered(candidates: Iterable[Candidate], plan: Plan) -> list[str]:
 
 
 def arranged(allowed: Iterable[Allowed], plan: Plan) -> Iterator[str]:
-    """The same of slides that may all be taken, in any order; each as it is asked for."""
+    """Yield the file names of allowed slides in sampling order."""
     arrange = _stable if plan.order is Order.STABLE else _shuffled
     return arrange(allowed, plan.seed)
 
@@ -112,7 +113,7 @@ def _stable(allowed: Iterable[Allowed], seed: int) -> Iterator[str]:
     for name, stratum, _ in allowed:
         strata[stratum].append(name)
     for names in strata.values():
-        # No pairs of key and name: of a million slides they take half the time.
+        # Without pairs of key and name, which would double the time for a million slides.
         names.sort(key=partial(stable_key, seed))
     return _in_turn(strata)
 
@@ -124,10 +125,10 @@ def _shuffled(allowed: Iterable[Allowed], seed: int) -> Iterator[str]:
     known: dict[Stratum, Stratum] = {}
     for name, stratum, place in allowed:
         names.append(name)
-        # The same object for all slides of a stratum, whose hash is known then.
+        # One object for all slides of a stratum, so that its hash is computed once.
         stratum_of.append(known.setdefault(stratum, stratum))
         places.append(place)
-    # Of numbers, and not of names: a million of those lie all over the memory.
+    # Numbers are sorted and shuffled faster than a million names spread over the memory.
     numbers = sorted(range(len(names)), key=places.__getitem__)
     random.Random(seed).shuffle(numbers)
     strata: dict[Stratum, list[int]] = defaultdict(list)
@@ -137,7 +138,7 @@ def _shuffled(allowed: Iterable[Allowed], seed: int) -> Iterator[str]:
 
 
 def stable_key(seed: int, file_name: str) -> str:
-    r"""What `stable` sorts by: SHA-256, in hexadecimal, of the seed, a newline and the name.
+    r"""Return the sort key of `stable`: SHA-256, in hex, of the seed, a newline and the name.
 
     `printf '42\nA.svs' | sha256sum` shows the same.
 
@@ -148,7 +149,7 @@ def stable_key(seed: int, file_name: str) -> str:
 
 
 def _in_turn(strata: Mapping[Stratum, list[Each]]) -> Iterator[Each]:
-    """The first of each stratum, then the second of each, and so on until all are through.
+    """Yield the first of each stratum, then the second of each, and so on.
 
     >>> list(_in_turn({"B": ["x"], "A": ["a", "b", "c"]}))
     ['a', 'x', 'b', 'c']

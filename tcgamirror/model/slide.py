@@ -1,4 +1,4 @@
-"""The nouns: slides and their names, pyramids, what is asked for and what came of it."""
+"""Slides and their names, pyramids, the target of a mirror, and the outcome of a fetch."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from tcgamirror.model.errors import TooFine, UnsupportedSlide
 from tcgamirror.model.geometry import Grid, Size, at_mpp, coarsest_serving, halved, halvings_to_fit
 
 FALLBACK_MAX_SIZE = 2048
-"""Longer side, in pixels, of the image of a slide whose MPP nobody knows."""
+"""Longer side, in pixels, of the image of a slide whose MPP is unknown."""
 
 SOURCES = ("range", "tiles", "whole")
 
 
 class Kind(StrEnum):
-    """DX slides are fixed and used for diagnosis; TS, BS and MS ones are frozen tissue."""
+    """Diagnostic slides (DX) are fixed; tissue slides (TS, BS, MS) are frozen."""
 
     DIAGNOSTIC = "diagnostic"
     TISSUE = "tissue"
 
 
 class Status(StrEnum):
-    """What has become of a sampled slide."""
+    """State of a sampled slide's image."""
 
     PENDING = "pending"
     DONE = "done"
@@ -31,7 +31,7 @@ class Status(StrEnum):
 
 
 class Upstream(StrEnum):
-    """What has become of a slide at the GDC since it was first listed."""
+    """State of a slide at the GDC since it was first listed."""
 
     CURRENT = "current"
     CHANGED = "changed"
@@ -40,11 +40,11 @@ class Upstream(StrEnum):
 
 
 class Resample(StrEnum):
-    """How an image is made of the chosen level.
+    """The way from the chosen level to the image.
 
-    `exact`: resized to the size asked for. `fast`: the same, but where a JPEG level is
-    reduced at least fourfold its tiles are decoded smaller, to nearly the same pixels.
-    `native`: the level's own pixels.
+    `exact` resizes the level to the target's size. `fast` does the same, but decodes JPEG
+    tiles smaller where the level is reduced at least fourfold: the pixels differ slightly.
+    `native` keeps the level's own pixels.
     """
 
     EXACT = "exact"
@@ -63,7 +63,7 @@ class ImageFormat(StrEnum):
 
 
 class MppSource(StrEnum):
-    """Where a slide's base resolution stands: Aperio's header, TIFF tags, AppMag, nowhere."""
+    """Origin of a slide's base MPP: Aperio's header, TIFF tags, AppMag, or none."""
 
     HEADER = "header"
     TIFF = "tiff"
@@ -80,7 +80,7 @@ SAMPLE_TYPES = {
     "07": "Additional Metastatic",
     "11": "Solid Tissue Normal",
 }
-"""TCGA's sample type codes that slides were seen with, in the GDC's words."""
+"""TCGA's sample type codes of slides, with the GDC's names."""
 
 _SLIDE_NAME = re.compile(
     r"(?P<slide>(?P<case>TCGA-\w{2}-\w{4})-(?P<sample>\d{2})[A-Z]-\d{2}-(?P<kind>DX|TS|BS|MS)\w*)"
@@ -89,12 +89,12 @@ _SLIDE_NAME = re.compile(
 )
 
 SLIDE_SUFFIX = ".svs"
-"""How a slide's file name ends, in any case."""
+"""End of a slide's file name, in upper or lower case."""
 
 
 @dataclass(frozen=True, slots=True)
 class Barcode:
-    """What a TCGA slide's file name tells of it."""
+    """The parts of a TCGA slide's file name."""
 
     case: str
     slide: str
@@ -123,10 +123,10 @@ class Barcode:
 
 @dataclass(frozen=True, slots=True)
 class Slide:
-    """One slide as the GDC, or a manifest, lists it.
+    """One slide as the GDC or a manifest lists it.
 
-    file_name is its lasting identity: file_id and md5 change between data
-    releases. size: bytes. Everything but the first two may be unknown.
+    `file_name` is its lasting identity: `file_id` and `md5` change between data releases.
+    `size` is in bytes. Everything but `file_id` and `file_name` may be unknown.
     """
 
     file_id: str
@@ -150,7 +150,7 @@ class Slide:
 class Listing:
     """All slides of one data release, in the order they were listed.
 
-    release: the GDC's words (`Data Release 45.0 - December 04, 2025`), or the manifest's name.
+    `release` is the GDC's text (`Data Release 45.0 - December 04, 2025`), or the manifest's name.
     """
 
     release: str
@@ -159,7 +159,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Mpp:
-    """Resolution of the base level in µm per pixel, the same along both sides."""
+    """Resolution of the base level in µm per pixel, equal along both axes."""
 
     value: float | None
     source: MppSource
@@ -172,8 +172,8 @@ UNKNOWN_MPP = Mpp(None, MppSource.UNKNOWN)
 class Level:
     """One resolution of a slide's pyramid.
 
-    size, tile: pixels of this level. downsample: base pixels per pixel, as the
-    sizes give it (4.0003, not 4).
+    `size` and `tile` are in this level's pixels. `downsample` is base pixels per pixel, as
+    the sizes give it (4.0003, not 4).
     """
 
     size: Size
@@ -197,9 +197,12 @@ class Pyramid:
 class Rendition:
     """The image to be made of a slide.
 
-    level: index in the pyramid of the level to read. size: pixels of the image.
-    mpp_x, mpp_y: exact µm per pixel of the image, None if the slide's are unknown.
-    resample: as asked for.
+    Attributes:
+        level: Index of the level to read.
+        size: Pixels of the image.
+        mpp_x: Exact µm per pixel of the image; None if the slide's MPP is unknown.
+        mpp_y: The same along the other axis.
+        resample: The target's.
     """
 
     level: int
@@ -211,7 +214,7 @@ class Rendition:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is asked for: `mpp` (µm per pixel) or `max_size` (pixels), one of them None."""
+    """The resolution of a mirror: `mpp` (µm per pixel) or `max_size` (pixels); one is None."""
 
     mpp: float | None
     max_size: int | None
@@ -222,18 +225,19 @@ class Target:
         return f"{asked}, {self.resample}"
 
     def rendition(self, pyramid: Pyramid) -> Rendition:
-        """The level to read and the size to make of it.
+        """Return the level to read and the size of the image.
 
-        Raises TooFine where the base is coarser than `mpp`, and UnsupportedSlide
-        where no level's own pixels fit in `max_size`.
+        Raises:
+            TooFine: The base is coarser than `mpp`.
+            UnsupportedSlide: No level's own pixels fit in `max_size`.
         """
         base = pyramid.levels[0].size
         if self.mpp is not None and pyramid.mpp.value is not None:
             wanted, size = self.mpp / pyramid.mpp.value, at_mpp(base, pyramid.mpp.value, self.mpp)
             if wanted < 1 - 1e-9:
                 raise TooFine(
-                    f"asked for {self.mpp:g} µm/px, but the slide's finest is "
-                    f"{pyramid.mpp.value:g} µm/px; use an --mpp of at least that"
+                    f"requested {self.mpp:g} µm/px, but the slide's base has "
+                    f"{pyramid.mpp.value:g} µm/px. Use an --mpp of at least that"
                 )
         else:
             times = halvings_to_fit(base, self.max_size or FALLBACK_MAX_SIZE)
@@ -264,10 +268,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One source's try at one slide. fault and message are None if it went well.
+    """One source's try to fetch one slide.
 
-    started: seconds since the epoch. seconds: duration. bytes_fetched: from the
-    network. retryable: the same try may succeed later.
+    Attributes:
+        started: Seconds since the epoch.
+        seconds: Duration.
+        bytes_fetched: Bytes from the network.
+        fault: Name of the error; None after success, as is `message`.
+        retryable: The same try may succeed later.
     """
 
     source: str
@@ -282,11 +290,15 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A finished image: what was read, what it is, and where it lies.
+    """A finished image.
 
-    path: relative to the mirror. level_downsample: of the level read.
-    size: pixels. bytes, sha256: of the image file. patched_tiles: tiles of the
-    level that were rendered from finer ones, None if the source knows of none.
+    Attributes:
+        level_downsample: Downsample of the level that was read.
+        mpp: Resolution of the slide's base.
+        size: Pixels of the image.
+        path: Path relative to the mirror.
+        bytes: Size of the image file; `sha256` is its digest.
+        patched_tiles: Tiles of the level that were rendered from finer levels; None if unknown.
     """
 
     source: str
@@ -303,13 +315,13 @@ class Picture:
 
     @property
     def in_doubt(self) -> bool:
-        """Whether the slide's header may never have been read, as in an older version's image."""
+        """Return whether the slide's header may never have been read, as by an older version."""
         return self.source == "tiles" and self.mpp.value is None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one slide in one run: a picture, or the attempts that failed."""
+    """The result of one slide in one run: a picture, or the attempts that failed."""
 
     slide: Slide
     attempts: tuple[Attempt, ...]

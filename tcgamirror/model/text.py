@@ -8,10 +8,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 
-def in_bytes(count: float) -> str:
-    """Bytes in powers of 1,000, as disks and networks are sold.
+def format_bytes(count: float) -> str:
+    """Return bytes with a unit, in powers of 1,000.
 
-    >>> in_bytes(999), in_bytes(2_621_440), in_bytes(13.2e12)
+    >>> format_bytes(999), format_bytes(2_621_440), format_bytes(13.2e12)
     ('999 B', '2.6 MB', '13.2 TB')
     """
     for unit in ("B", "kB", "MB", "GB", "TB"):
@@ -21,10 +21,10 @@ def in_bytes(count: float) -> str:
     return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
 
 
-def in_time(seconds: float) -> str:
-    """A duration, as precise as it is short.
+def format_duration(seconds: float) -> str:
+    """Return a duration in its two largest units.
 
-    >>> in_time(0.42), in_time(75), in_time(7260), in_time(200_000)
+    >>> format_duration(0.42), format_duration(75), format_duration(7260), format_duration(200_000)
     ('0.4 s', '1 min 15 s', '2 h 1 min', '2 d 7 h')
     """
     if seconds < 9.95:
@@ -40,7 +40,8 @@ def in_time(seconds: float) -> str:
 
 
 def slides(count: int) -> str:
-    """
+    """Return a number of slides in words.
+
     >>> slides(1), slides(11765)
     ('1 slide', '11,765 slides')
     """
@@ -48,7 +49,8 @@ def slides(count: int) -> str:
 
 
 def images(count: int) -> str:
-    """
+    """Return a number of images in words.
+
     >>> images(1), images(11765)
     ('1 image', '11,765 images')
     """
@@ -56,7 +58,8 @@ def images(count: int) -> str:
 
 
 def is_or_are(count: int) -> str:
-    """
+    """Return the verb that follows a number.
+
     >>> is_or_are(1), is_or_are(0), is_or_are(2)
     ('is', 'are', 'are')
     """
@@ -64,7 +67,7 @@ def is_or_are(count: int) -> str:
 
 
 def plain(value: object) -> str:
-    r"""A value as people read it, in one line: numbers to four decimals, bytes in hex.
+    r"""Return a value in one printable line: numbers to four decimals, bytes in hex.
 
     Bytes of a path that are not UTF-8 are escaped.
 
@@ -90,7 +93,7 @@ def _printable(letter: str) -> str:
 
 
 def timestamp(now: float) -> str:
-    """Seconds since the epoch as ISO 8601 text in UTC, to the second.
+    """Return seconds since the epoch as ISO 8601 text in UTC, to the second.
 
     >>> timestamp(1795353255.9)
     '2026-11-22T13:14:15Z'
@@ -99,7 +102,7 @@ def timestamp(now: float) -> str:
 
 
 def printable(text: str, limit: int = 200) -> str:
-    r"""The text without what a terminal would obey, cut to `limit` characters.
+    r"""Return the text without control characters, cut to `limit` characters.
 
     >>> printable("no\x1b[2J\naccess", limit=8)
     'no [2J …'
@@ -108,10 +111,10 @@ def printable(text: str, limit: int = 200) -> str:
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 
-def place(url: str) -> str:
-    """Host and path of a URL: what may be shown of it, without credentials and query.
+def display_url(url: str) -> str:
+    """Return host and path of a URL, without credentials and query, for messages.
 
-    >>> place("https://me:secret@api.gdc.cancer.gov/data/1?token=x")
+    >>> display_url("https://me:secret@api.gdc.cancer.gov/data/1?token=x")
     'api.gdc.cancer.gov/data/1'
     """
     try:

@@ -1,7 +1,7 @@
-"""The only HTTP: connections, waits with limits, retries, rate, and what a Range answer was.
+"""The HTTP client: bounded waits, retries, pauses, rate limit, ranged and resumed downloads.
 
-Every method returns the right bytes or raises one of the NetworkErrors, or
-Interrupted, within a bounded time, whatever the server does.
+Every method returns the right bytes, or raises a NetworkError or Interrupted, within a bounded
+time, whatever the server does.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tcgamirror.model.errors import (
     Unreachable,
     UsageError,
 )
-from tcgamirror.model.text import place, printable
+from tcgamirror.model.text import display_url, printable
 from tcgamirror.net.download import Download, same_etag
 from tcgamirror.net.pauses import OnPause, Pauses
 from tcgamirror.net.proxies import is_by_proxy, proxy_failure, proxy_for
@@ -54,7 +54,7 @@ _LONGEST_BACKOFF = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A span's bytes, and what the answer told of the whole file. total: bytes."""
+    """The bytes of a span, with the whole file's ETag and size (`total`, bytes)."""
 
     data: bytes
     etag: str | None
@@ -70,13 +70,15 @@ class _Request:
 
 
 class HttpClient:
-    """Asks servers by HTTP, from any number of threads at once.
+    """An HTTP client for any number of threads.
 
-    limits: connections at once, by host_key or its host alone; 4 for others.
-    rate: bytes per second of all connections together. stop: set by the caller to
-    end every wait with Interrupted within about half a second. on_pause: called
-    when all requests to a host pause, from any thread. Proxies and CA bundle
-    come from the environment (also SSL_CERT_FILE).
+    Proxies and CA bundle come from the environment (also SSL_CERT_FILE).
+
+    Args:
+        limits: Connections at once, by `host_key` or by host alone; 4 for others.
+        rate: Bytes per second of all connections together.
+        stop: Ends every wait with Interrupted within about half a second once it is set.
+        on_pause: Called when all requests to a host pause, from any thread.
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class HttpClient:
         self.close()
 
     def close(self) -> None:
-        """Closes the connections that are kept alive. To end those in use, set `stop`."""
+        """Close idle connections. Those in use end by `stop`."""
         self._session.close()
         self._watch.close()
 
@@ -125,9 +127,11 @@ class HttpClient:
         payload: Mapping[str, object] | None = None,
         meter: Meter | None = None,
     ) -> T:
-        """What `take` makes of the answer to a GET, or to a POST of `payload` as JSON.
+        """Return the result of `take` for the response to a GET, or to a POST of `payload`.
 
-        take: judges the status, and reads the body as far as it wants it.
+        Args:
+            take: Judges the status and reads as much of the body as it needs.
+            payload: Sent as JSON.
         """
         request = _Request(url, headers, meter or Meter(), payload)
         return self._tried(lambda: self._asked(request, take))
@@ -140,9 +144,10 @@ class HttpClient:
         limit: int = 64 << 20,
         meter: Meter | None = None,
     ) -> object:
-        """The JSON at `url`, asked for by GET, or by POST of `payload` as JSON.
+        """Return the JSON at `url`, requested by GET, or by POST of `payload` as JSON.
 
-        limit: bytes, packed and unpacked.
+        Args:
+            limit: Most bytes of the body, compressed and decompressed.
         """
         headers = {"Accept": "application/json", "Accept-Encoding": "gzip"}
 
@@ -162,16 +167,20 @@ class HttpClient:
         etag: str | None = None,
         meter: Meter | None = None,
     ) -> Part:
-        """Exactly the bytes of `span` of the file at `url`, in one request.
+        """Return exactly the bytes of `span` of the file at `url`, in one request.
 
-        total: the file's size in bytes as listed, None if it is not known.
-        etag: what an earlier answer told, None at first. Raises RangeUnsupported if
-        the server sends the whole file by its length, of which nothing is read;
-        WrongContent for any other 200; SizeMismatch if the file's size is not
-        `total`; ChangedFile if its ETag is not `etag`.
+        Args:
+            total: The file's listed size in bytes; None if it is unknown.
+            etag: The ETag of an earlier response; None at first.
+
+        Raises:
+            RangeUnsupported: The server sends the whole file, of which nothing is read.
+            WrongContent: Any other 200.
+            SizeMismatch: The file's size is not `total`.
+            ChangedFile: The file's ETag is not `etag`.
         """
         if span.length <= 0 or span.start < 0:
-            raise ValueError(f"{span.start} to {span.stop} is no span of bytes")
+            raise ValueError(f"{span.start} to {span.stop} is not a span of bytes")
 
         def taken(answer: HttpResponse) -> Part:
             answer.judge(200, 206)
@@ -194,12 +203,17 @@ class HttpClient:
         etag: str | None = None,
         meter: Meter | None = None,
     ) -> None:
-        """Appends to `file`, open for reading and writing, what it lacks of the file at `url`.
+        """Append to `file`, open for reading and writing, the missing rest of the file at `url`.
 
-        size: bytes as listed; None to believe the server. etag: what an earlier
-        answer told. A connection that breaks is gone on with by Range, as often
-        as needed while bytes advance; a server that knows no Range starts the
-        file again. Raises SizeMismatch before reading if the sizes differ.
+        A broken connection is resumed by Range as long as bytes advance. A server without
+        Range starts the file again.
+
+        Args:
+            size: The listed size in bytes; None to believe the server.
+            etag: The ETag of an earlier response.
+
+        Raises:
+            SizeMismatch: The sizes differ; nothing was read.
         """
         rest = Download(file, size, etag)
         counted = meter or Meter()
@@ -211,10 +225,11 @@ class HttpClient:
             self._tried(ask, lambda: rest.furthest)
 
     def _tried(self, ask: Callable[[], T], reached: Callable[[], int] = lambda: 0) -> T:
-        """Asks until it works, it is no use, or the tries are used up.
+        """Retry `ask` until it succeeds, cannot succeed, or the tries are used up.
 
-        reached: bytes had; a try that brought them on as the least rate demands
-        begins the count again.
+        Args:
+            reached: Returns the bytes received so far. A try that advanced them as the least
+                rate demands starts the count of tries again.
         """
         failed, before = 0, reached()
         while True:
@@ -234,7 +249,7 @@ class HttpClient:
                 raise Interrupted("stopped while waiting to ask again") from error
 
     def _asked(self, request: _Request, take: Callable[[HttpResponse], T]) -> T:
-        """What `take` makes of the answer, after the redirects on the same host."""
+        """Return the result of `take`, after redirects on the same host."""
         url = request.url
         for _ in range(_REDIRECTS + 1):
             with (
@@ -259,13 +274,13 @@ class HttpClient:
                     # Closes the connection if the body was not read to its end.
                     response.close()
             url = target
-        raise Redirected(f"{place(request.url)}: more than {_REDIRECTS} redirects")
+        raise Redirected(f"{display_url(request.url)}: more than {_REDIRECTS} redirects")
 
     @contextmanager
     def _noted(self, host: str, exchange: Exchange) -> Iterator[None]:
-        """Note of the host whether it answered the request in the block or reset the connection.
+        """Register whether the host answered the request in the block or reset the connection.
 
-        A connection that breaks after bytes worth the name was no refusal.
+        A connection that breaks after enough bytes does not count as a reset.
         """
         try:
             yield
@@ -279,12 +294,12 @@ class HttpClient:
 
     @property
     def _worth(self) -> float:
-        """The bytes that the least rate demands of one window."""
+        """Return the bytes that the least rate demands of one window."""
         return max(1, self._timeouts.least_rate * self._timeouts.stall)
 
     @contextmanager
     def _slot(self, url: str) -> Iterator[str]:
-        """One of the connections that the URL's host may have at once, outside of its pauses."""
+        """Hold one of the host's connections, outside of its pauses."""
         key = host = host_key(url)
         if key not in self._limits and key.rpartition(":")[0] in self._limits:
             key = key.rpartition(":")[0]
@@ -293,7 +308,7 @@ class HttpClient:
             slot = self._slots.setdefault(key, threading.Semaphore(limit))
         while not slot.acquire(timeout=POLL):
             if self._stop.is_set():
-                raise Interrupted(f"stopped while waiting to ask {place(url)}")
+                raise Interrupted(f"stopped while waiting to ask {display_url(url)}")
         try:
             self.pauses.wait(host)
             yield host
@@ -303,15 +318,15 @@ class HttpClient:
     @contextmanager
     def _exchange(self, url: str) -> Iterator[Exchange]:
         if self._stop.is_set():
-            raise Interrupted(f"stopped before asking {place(url)}")
+            raise Interrupted(f"stopped before asking {display_url(url)}")
         timeouts = self._timeouts
         with self._watch.exchange(
-            place(url), proxy_for(url), timeouts.connect, timeouts.first_byte
+            display_url(url), proxy_for(url), timeouts.connect, timeouts.first_byte
         ) as exchange:
             yield exchange
 
     def _sent(self, url: str, request: _Request, exchange: Exchange) -> requests.Response:
-        """Sends the request and waits for the headers."""
+        """Send the request and wait for the headers."""
         timeouts = self._timeouts
         name = exchange.name
         try:
@@ -322,7 +337,7 @@ class HttpClient:
                 headers=dict(request.headers),
                 stream=True,
                 allow_redirects=False,
-                # The watcher's limits come first; these are for connections it cannot watch.
+                # The watchdog has shorter limits; these hold for connections it cannot watch.
                 timeout=(timeouts.connect + 1, max(timeouts.first_byte, timeouts.stall) + 1),
             )
         except (InvalidHeader, InvalidSchema, InvalidURL, MissingSchema) as error:
@@ -343,7 +358,7 @@ class HttpClient:
         except OSError as error:
             raise UsageError(f"{name} cannot be asked ({why(error)}): see the settings") from error
         try:
-            # Headers that the watcher cut look like whole ones to http.client.
+            # Headers cut off by the watchdog look complete to http.client.
             exchange.check()
             if response.status_code == 407 and exchange.proxy:
                 reason = f"407 {printable(response.reason or '', 60)}"
@@ -364,7 +379,7 @@ def host_key(url: str) -> str:
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError as error:
-        raise UsageError(f"{place(url)} cannot be asked ({error}): correct the URL") from error
+        raise UsageError(f"{display_url(url)}: {error}. Correct the URL") from error
     return f"{parts.hostname or ''}:{port}"
 
 
@@ -392,20 +407,20 @@ def _redirect(url: str, response: requests.Response) -> str | None:
         target = urljoin(url, location)
         here, there = urlsplit(url), urlsplit(target)
     except ValueError as error:
-        raise Redirected(f"{place(url)}: points to no URL ({printable(location)})") from error
+        raise Redirected(f"{display_url(url)}: points to no URL ({printable(location)})") from error
     if there.hostname != here.hostname or there.scheme not in ("https", here.scheme):
-        raise Redirected(f"{place(url)}: points to {place(target)}, which is not followed")
+        raise Redirected(f"{display_url(url)}: redirect to {display_url(target)} refused")
     return target
 
 
 def _part(answer: HttpResponse, span: Span, total: int | None, etag: str | None) -> Part:
-    """The body of a 206, if it is what was asked for in every respect."""
+    """Return the body of a 206 that is exactly what was requested."""
     same_etag(answer, etag)
     came, whole = answer.content_range()
     if total is not None and whole != total:
         raise SizeMismatch(f"{answer.name}: has {whole:,} bytes, but {total:,} are listed")
     if came != span:
-        raise RangeMismatch(f"{answer.name}: bytes {came} came, but {span} were asked for")
+        raise RangeMismatch(f"{answer.name}: expected bytes {span}, got {came}")
     if answer.length is not None and answer.length < span.length:
         raise Truncated(f"{answer.name}: {answer.length:,} bytes came of {span.length:,}")
     data = answer.body(span.length, None)

@@ -1,4 +1,4 @@
-"""What a file being downloaded still lacks, and whether an answer goes on with it."""
+"""The state of a resumable download of one file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def same_etag(answer: HttpResponse, etag: str | None) -> None:
 
 
 class Download:
-    """What a file being downloaded still lacks. furthest: most bytes it ever had."""
+    """A file being downloaded. `furthest` is the most bytes that it ever had."""
 
     def __init__(self, file: BinaryIO, size: int | None, etag: str | None) -> None:
         self._file = file
@@ -32,7 +32,7 @@ class Download:
         self._place = file.seek(0, os.SEEK_END)
         self._ranged = True
         if size is not None and self._place > size:
-            self._begin_anew()
+            self._restart()
         self.furthest = self._place
 
     @property
@@ -41,7 +41,7 @@ class Download:
 
     @property
     def _resumes(self) -> bool:
-        """Whether the next request asks for the rest alone."""
+        """Return whether the next request is for the rest alone."""
         return self._place > 0 and self._ranged
 
     def headers(self) -> dict[str, str]:
@@ -49,7 +49,7 @@ class Download:
         return {"Accept-Encoding": "identity", **ranged}
 
     def take(self, answer: HttpResponse) -> None:
-        """Appends the answer's body, once its headers are found to continue the file."""
+        """Append the response's body, if its headers continue the file."""
         if answer.status == 416 and self._place and self._size is None:
             return self._ended(answer)
         answer.judge(200, 206) if self._place else answer.judge(200)
@@ -77,14 +77,14 @@ class Download:
         if length is not None and length == self._size:
             return
         if self._resumes:
-            # Where nothing tells a whole file from another answer, the next try asks for all of it.
+            # Without a known length, the next try requests the whole file.
             self._ranged = self._size is not None and length is not None
             raise answer.other("the rest of the file")
         if length == 0 or answer.is_page:
             raise answer.other("the file")
 
     def _total(self, answer: HttpResponse) -> int:
-        """The file's size in bytes; puts the file back to its start if the body starts there."""
+        """Return the file's size in bytes; truncate the file if the body is all of it."""
         length = answer.length
         if answer.status == 206:
             came, total = answer.content_range()
@@ -93,7 +93,7 @@ class Download:
             promised = total if length is None else self._place + length
         else:
             if self._place:
-                self._begin_anew()
+                self._restart()
             known = self._size if length is None else length
             if known is None:
                 raise WrongContent(f"{answer.name}: the server says no length, and none is listed")
@@ -104,24 +104,24 @@ class Download:
         return total
 
     def _unchanged(self, answer: HttpResponse) -> None:
-        """Keeps the first ETag seen, and lets no bytes of two versions into one file."""
+        """Keep the first ETag. Raises ChangedFile, and truncates the file, for another one."""
         if answer.status == 200 and self._given is None:
             self._etag = None
         try:
             same_etag(answer, self._etag)
         except ChangedFile:
-            self._begin_anew()
+            self._restart()
             self._etag = self._given
             raise
         self._etag = self._etag or answer.etag
 
     def _ended(self, answer: HttpResponse) -> None:
-        """416 to a file of unknown size: it is whole already, or another by now."""
+        """Handle a 416 for a file of unknown size: it is complete, or was replaced."""
         if answer.headers.get("Content-Range", "").strip() != f"bytes */{self._place}":
-            self._begin_anew()
-            raise ChangedFile(f"{answer.name}: is shorter than what was had of it; begun anew")
+            self._restart()
+            raise ChangedFile(f"{answer.name}: is shorter than the part downloaded; restarted")
 
-    def _begin_anew(self) -> None:
+    def _restart(self) -> None:
         self._file.seek(0)
         self._file.truncate(0)
         self._place = 0

@@ -1,8 +1,7 @@
-"""Pauses of all requests to a host that is asked too much.
+"""Pauses of all requests to an overloaded host.
 
-A host that answers 429 or 503 without saying how long to wait, or resets
-connections in a row, is left alone for a while: longer each time it does so
-again, until an answer comes.
+A host that answers 429 or 503 without Retry-After, or resets connections in a row, gets no
+requests for a while. Each further pause is longer, until a response succeeds.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from tcgamirror.model.errors import Interrupted
 from tcgamirror.net.watchdog import POLL
 
 RESETS = 3
-"""Connections in a row that a host resets before it is left alone."""
+"""Connections reset in a row before a pause begins."""
 LONGEST = 10
 """The longest pause, as a multiple of the first."""
 
@@ -26,7 +25,7 @@ OnPause = Callable[[str, float, str], None]
 
 @dataclass(slots=True)
 class _Host:
-    """since: when the last pause began. seconds: its length, 0 after an answer."""
+    """The last pause of a host: begun at `since`, `seconds` long, 0 after a good response."""
 
     since: float = 0.0
     seconds: float = 0.0
@@ -51,22 +50,22 @@ class Pauses:
         self._hosts: dict[str, _Host] = {}
 
     def end_when(self, over: Callable[[], bool]) -> None:
-        """End each pause, by Interrupted, once `over` returns true: the run is to end."""
+        """Raise Interrupted in every pause once `over` returns True."""
         self._end = over
 
     def wait(self, host: str) -> None:
-        """Return when no pause of the host is left. Raises Interrupted."""
+        """Wait until the host's pause is over. Raises Interrupted."""
         while (left := self._left(host)) > 0:
             if self._end() or self._stop.wait(min(left, POLL)):
                 raise Interrupted(f"stopped during a pause of all requests to {host}")
 
     def busy(self, host: str, sent: float, status: int) -> None:
-        """Begin a pause for a 429 or 503 to a request sent at that time of the clock."""
+        """Begin a pause after a 429 or 503 to a request sent at `sent` (monotonic seconds)."""
         trouble = "too many requests" if status == 429 else "the server is busy"
         self._begin(host, sent, f"{trouble} ({status})")
 
     def reset(self, host: str, sent: float) -> None:
-        """Count a connection that the host reset; begin a pause after RESETS in a row."""
+        """Count a reset connection; begin a pause after RESETS in a row."""
         with self._lock:
             known = self._hosts.setdefault(host, _Host())
             known.resets += 1
@@ -75,7 +74,7 @@ class Pauses:
             self._begin(host, sent, "it resets connections")
 
     def answered(self, host: str, sent: float) -> None:
-        """Have the next pause be a first one, for the host answers as it should."""
+        """Reset the pauses of a host that gave a good response."""
         with self._lock:
             known = self._hosts.get(host)
             if known is not None and sent >= known.since:
@@ -85,7 +84,7 @@ class Pauses:
         with self._lock:
             known = self._hosts.setdefault(host, _Host())
             if sent < known.since:
-                return  # Answers to requests under way are what the present pause is for.
+                return  # The present pause already covers requests sent before it.
             longest = LONGEST * self._first
             known.seconds = seconds = min(longest, 2 * known.seconds or self._first)
             known.since = time.monotonic()

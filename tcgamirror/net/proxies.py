@@ -1,4 +1,4 @@
-"""The proxies that the environment names: which one leads to a URL, and what its failures say."""
+"""Proxies named in the environment: the one for a URL, and its failures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
 
 def without_credentials(address: str) -> str:
-    """An address without the name and password it may hold.
+    """Return an address without user name and password.
 
     >>> without_credentials("http://me:secret@proxy.example:3128/")
     'http://proxy.example:3128'
@@ -28,9 +28,9 @@ def without_credentials(address: str) -> str:
 
 
 def proxy_for(url: str) -> str | None:
-    """Return the address, without credentials, of the proxy that the environment names for a URL.
+    """Return the address, without credentials, of the proxy for a URL.
 
-    Raises UsageError for an address that no proxy can have.
+    Raises UsageError for an invalid address.
     """
     address = select_proxy(url, get_environ_proxies(url))
     if not address:
@@ -50,18 +50,18 @@ def proxy_for(url: str) -> str | None:
 
 
 def _advice(url: str) -> str:
-    """Return where the proxy for a URL is named."""
+    """Return the remedy for a wrong proxy."""
     scheme, host = urlsplit(url).scheme, urlsplit(url).hostname
     return f"Correct {scheme}_proxy or all_proxy in the environment, or add {host} to no_proxy"
 
 
 def is_by_proxy(error: Exception) -> bool:
-    """Return whether it is the proxy that failed, not what lies behind it."""
+    """Return whether the proxy failed, not the server behind it."""
     return isinstance(error, ProxyError) or "Tunnel connection failed" in str(error)
 
 
 def proxy_failure(url: str, name: str, proxy: str, reason: str) -> Unreachable:
-    """Return the error for a proxy that leads nowhere. name: the URL, for sentences."""
+    """Return the error for a failed proxy; `name` is the URL as shown in messages."""
     return Unreachable(
         f"proxy {proxy}: no connection through it to {name} ({reason}). {_advice(url)}"
     )

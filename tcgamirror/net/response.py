@@ -1,4 +1,4 @@
-"""What an HTTP answer really was: its status, its headers and its body, none of them believed."""
+"""An HTTP response: status, headers and body, each checked before it is believed."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
 
 
 class RetryAfter(Exception):
-    """A failed try of which more is known than its error tells.
+    """A failed request, with the wait before the next try.
 
-    pause: seconds the server asks to wait; None if asking again is no use.
+    `pause` is the seconds that the server asks to wait; None if a retry is useless.
     """
 
     def __init__(self, error: NetworkError, pause: float | None) -> None:
@@ -50,10 +50,11 @@ class RetryAfter(Exception):
 
 
 class HttpResponse:
-    """Status and headers of one answer, and its body as it comes.
+    """Status and headers of one response, and its body as a stream.
 
-    line: the status line as sent. status: as it is to be understood: 203 is 200,
-    or 206 where a Content-Range comes with it.
+    Attributes:
+        line: The status line as sent.
+        status: The status as understood: 203 is 200, or 206 with a Content-Range.
     """
 
     def __init__(
@@ -84,20 +85,23 @@ class HttpResponse:
 
     @property
     def length(self) -> int | None:
-        """Bytes of body that the headers promise; None if they do not say."""
+        """Return the body's length by the headers; None if they do not tell."""
         return self._length
 
     @property
     def kind(self) -> str:
-        """The content type without its parameters, in small letters."""
+        """Return the content type without parameters, in lower case."""
         return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
     def pieces(self, whole: float | None = None) -> Iterator[bytes]:
-        """The body as it comes, undecoded, in pieces of at most 256 KiB.
+        """Yield the raw body in pieces of at most 256 KiB.
 
-        whole: seconds from the request's start to the body's end. The time the
-        caller and the rate limit take between pieces does not count. Raises
-        Timeout, Truncated or Interrupted.
+        Args:
+            whole: Seconds from the request's start to the body's end. The time that the caller
+                and the rate limit take between pieces does not count.
+
+        Raises:
+            Timeout, Truncated, Interrupted: The body did not end in time, or was cut off.
         """
         timeouts, exchange = self._timeouts, self._exchange
         slow = f"fewer than {timeouts.least_rate:g} bytes/s came for {timeouts.stall:g} s"
@@ -131,20 +135,20 @@ class HttpResponse:
                 f"{self.name}: the connection broke within the body ({why(error)})"
             ) from error
         if not piece:
-            # A connection that the watcher cut ends as a body without length does.
+            # A connection cut by the watchdog ends like a body without length.
             self._exchange.check()
         return piece
 
     def body(self, limit: int, whole: float | None) -> bytes:
-        """The whole body, of at most `limit` bytes. Raises TooLong, and what `pieces` does."""
+        """Return the whole body, of at most `limit` bytes. Raises TooLong, and as `pieces` does."""
         return b"".join(self.bounded(limit, whole))
 
     def small_pieces(self, limit: int) -> Iterator[bytes]:
-        """Yield the body of a small answer, which has to end in time, within `limit` bytes."""
+        """Yield the body of a small response, limited in time and to `limit` bytes."""
         return self.bounded(limit, self._timeouts.whole)
 
     def bounded(self, limit: int, whole: float | None) -> Iterator[bytes]:
-        """Yield what `pieces` does. Raises TooLong beyond `limit` bytes, Truncated for nothing."""
+        """Yield as `pieces` does. Raises TooLong beyond `limit` bytes, Truncated if empty."""
         self._bound(self.length or 0, limit)
         count = 0
         for piece in self.pieces(whole):
@@ -152,11 +156,11 @@ class HttpResponse:
             self._bound(count, limit)
             yield piece
         if not count and self.length is None:
-            # So it looks, too, when the connection ends within the headers.
+            # A connection that ends within the headers looks the same.
             raise Truncated(f"{self.name}: nothing came, neither a body nor its length")
 
     def inflated(self, limit: int, whole: float | None) -> bytes:
-        """The whole body, unpacked if it is gzip; `limit` holds packed and unpacked."""
+        """Return the whole body, decompressed if it is gzip; `limit` holds for both sizes."""
         encoding = self.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding in ("identity", ""):
             return self.body(limit, whole)
@@ -167,7 +171,7 @@ class HttpResponse:
         try:
             content = unpacker.decompress(packed, limit + 1)
         except zlib.error as error:
-            raise WrongContent(f"{self.name}: the body is no gzip, though it says so") from error
+            raise WrongContent(f"{self.name}: invalid gzip in the body") from error
         self._bound(len(content), limit)
         if not unpacker.eof:
             raise Truncated(f"{self.name}: the packed body ends too early")
@@ -179,11 +183,11 @@ class HttpResponse:
 
     @property
     def is_page(self) -> bool:
-        """Whether the headers announce HTML or XML; a file's own bytes may be announced so too."""
+        """Return whether the headers announce HTML or XML, as they may for any file."""
         return "html" in self.kind or "xml" in self.kind
 
     def other(self, wanted: str) -> WrongContent:
-        """Return the error for an answer that is well-formed, but not what was asked for."""
+        """Return the error for a well-formed response that is not what was requested."""
         size = "" if self.length is None else f" ({self.length:,} bytes)"
         came = f"{_content(self.kind)}{size}" if self.length != 0 else "an empty body"
         return WrongContent(f"{self.name}: came {came} instead of {wanted}; try again later")
@@ -195,7 +199,7 @@ class HttpResponse:
             raise WrongContent(f"{self.name}: came packed as {printable(packed, 40)}")
 
     def content_range(self) -> tuple[Span, int]:
-        """The span of the file that the body is, and the file's size. Raises RangeMismatch."""
+        """Return the body's span of the file, and the file's size. Raises RangeMismatch."""
         told = self.headers.get("Content-Range", "")
         match = _CONTENT_RANGE.fullmatch(told.strip())
         if match is None:
@@ -204,16 +208,20 @@ class HttpResponse:
         return Span(int(match[1]), int(match[2]) + 1), int(match[3])
 
     def judge(self, *accepted: int) -> None:
-        """Raises what the status means, unless it is one of those accepted.
+        """Raise the error for the status, unless it is accepted.
 
-        NotFound, ServerError (in an RetryAfter, if the server names a time),
-        Refused, SizeMismatch for a range beyond the end, else WrongContent.
+        Raises:
+            NotFound: 404 or 410.
+            ServerError: 429 or 5xx; within a RetryAfter, if the server names a time.
+            SizeMismatch: 416, a range beyond the end.
+            Refused: Any other 4xx.
+            WrongContent: Any other status.
         """
         status = self.status
         if status in accepted:
             return
         if status in (404, 410):
-            raise NotFound(f"{self.name}: the server has no such thing ({status})")
+            raise NotFound(f"{self.name}: not found ({status})")
         if status == 429 or status >= 500:
             error = ServerError(f"{self.name}: the server is in trouble ({status})")
             pause = retry_after(self.headers.get("Retry-After"))
@@ -224,7 +232,7 @@ class HttpResponse:
             raise SizeMismatch(f"{self.name}: the file ends before the bytes asked for (416)")
         if 400 <= status < 500:
             raise Refused(f"{self.name}: refused ({status}{self._message()})")
-        raise WrongContent(f"{self.name}: answered with status {status}, which is none of use")
+        raise WrongContent(f"{self.name}: answered with status {status}, which is unexpected")
 
     def _message(self) -> str:
         with suppress(NetworkError, Interrupted, ValueError, RecursionError):
@@ -235,7 +243,7 @@ class HttpResponse:
 
 
 def parsed(name: str, kind: str, content: bytes) -> object:
-    """The JSON of a body. Raises WrongContent, saying what came instead."""
+    """Return the JSON of a body. Raises WrongContent, naming what came instead."""
     try:
         value: object = json.loads(content, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
@@ -247,7 +255,7 @@ def parsed(name: str, kind: str, content: bytes) -> object:
 
 
 def _no_number(text: str) -> object:
-    raise ValueError(f"{text} is no JSON")
+    raise ValueError(f"{text} is not JSON")
 
 
 def _content(kind: str) -> str:
@@ -259,7 +267,7 @@ def _content(kind: str) -> str:
 
 
 def retry_after(text: str | None) -> float | None:
-    """Seconds of a Retry-After, which may also be a date.
+    """Return the seconds of a Retry-After, which may also be a date.
 
     >>> retry_after("7"), retry_after("Wed, 21 Oct 2015 07:28:00 GMT"), retry_after("soon")
     (7.0, 0.0, None)
@@ -275,7 +283,7 @@ def retry_after(text: str | None) -> float | None:
 
 
 def why(error: BaseException) -> str:
-    """The innermost reason of an error that libraries wrapped in their own."""
+    """Return the innermost reason of an error that libraries have wrapped."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return printable(str(error) or type(error).__name__)

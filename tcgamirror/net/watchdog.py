@@ -1,9 +1,8 @@
-"""Sockets under watch: every wait on the network ends by a limit or when the run is stopped.
+"""A watchdog that ends every wait on the network at its limit, or when the run is stopped.
 
-Socket timeouts bound one `recv`, so a server that drips a byte now and then
-holds a thread for ever, most easily in the headers, which `http.client` reads
-out of reach. Here a watcher thread holds a second handle of each socket in use
-and shuts it down when time is up, which ends any blocked call on the first.
+A socket's own timeout bounds one `recv`: a server that drips bytes could hold a thread for ever,
+even within the headers, which `http.client` reads. The watchdog's thread has a second handle of
+each socket in use and shuts it down at the limit, which ends any blocked call.
 """
 
 from __future__ import annotations
@@ -40,20 +39,22 @@ from urllib3.util.wait import wait_for_write
 from tcgamirror.model.errors import Interrupted, Timeout
 
 POLL = 0.1
-"""Seconds between two looks at the clock and at `stop`."""
+"""Seconds between two checks of the clock and of `stop`."""
 
 SOCKS_PORT = 1080
-"""Of a SOCKS proxy whose address names none."""
+"""Port of a SOCKS proxy whose address names none."""
 
 _Address = tuple[Any, ...]
 
 
 class Exchange:
-    """One request under watch: until when it may wait, for what, and the socket to cut then.
+    """One request under watch: its present limit, and the socket to shut down then.
 
-    name: the URL's host and path, for sentences. proxy: address, without
-    credentials, of the proxy that leads there, if one does. connect, first_byte:
-    seconds. received: bytes of body so far.
+    Attributes:
+        name: Host and path of the URL, for messages.
+        proxy: Address of the proxy, without credentials; None without one.
+        began: Start of the request, in monotonic seconds.
+        received: Bytes of the body so far.
     """
 
     def __init__(
@@ -78,27 +79,27 @@ class Exchange:
         self.expect(f"no connection within {connect:g} s", self.began + connect)
 
     def expect(self, complaint: str, until: float) -> None:
-        """Waits from now on until the clock shows `until`; the complaint is what to say then."""
+        """Set the limit (monotonic seconds) and the message of its Timeout."""
         self._complaint = complaint
         self._until = until
 
     def expect_answer(self, sock: socket.socket | ssl.SSLSocket) -> None:
-        """The connection is there, and the request goes out on it."""
+        """Start the limit of the first byte: the connection is made, the request goes out."""
         self.hold(sock)
         self._subject = self.name
         limit = self._first_byte
         self.expect(f"no answer within {limit:g} s", time.monotonic() + limit)
 
     def rest(self) -> None:
-        """This side does something else: the server is not to blame for the time it takes."""
+        """Lift the limit while this side is busy."""
         self._until = float("inf")
 
     def left(self) -> float:
-        """Seconds until the present limit."""
+        """Return the seconds until the limit."""
         return self._until - time.monotonic()
 
     def hold(self, sock: socket.socket | ssl.SSLSocket) -> None:
-        """Takes a handle of its own, which nobody else closes or hands on meanwhile."""
+        """Duplicate the socket's handle, so that nobody else closes it meanwhile."""
         handle = socket.fromfd(sock.fileno(), sock.family, sock.type)
         with self._lock:
             old, self._handle = self._handle, handle
@@ -108,14 +109,14 @@ class Exchange:
             self._shut()
 
     def check(self) -> None:
-        """Raises Interrupted or Timeout if that is why, or when, the wait ended."""
+        """Raise Interrupted or Timeout if the run is stopped or the limit is over."""
         if self._over.is_set():
             raise Interrupted(f"stopped while asking {self.name}")
         if self._late or self.left() < 0:
             raise Timeout(f"{self._subject}: {self._complaint}")
 
     def look(self, now: float) -> None:
-        """Called by the watcher: cuts the connection if time is up."""
+        """Shut the connection down if its limit is over; called by the watchdog."""
         late = now > self._until
         if late or self._over.is_set():
             self._late = self._late or late
@@ -123,7 +124,7 @@ class Exchange:
             self._shut()
 
     def end(self) -> None:
-        """Lets go of the socket, which may serve another request."""
+        """Release the socket, which may serve another request."""
         with self._lock:
             if self._handle is not None:
                 self._handle.close()
@@ -136,7 +137,7 @@ class Exchange:
 
 
 class Watchdog:
-    """The watcher of all exchanges of one client; it is told to end by `close`."""
+    """The thread that watches all exchanges of one client."""
 
     def __init__(self, stop: threading.Event) -> None:
         self.stop = stop
@@ -148,7 +149,7 @@ class Watchdog:
 
     @property
     def current(self) -> Exchange:
-        """The exchange of the calling thread."""
+        """Return the calling thread's exchange."""
         exchange: Exchange = self._mine.exchange
         return exchange
 
@@ -156,7 +157,7 @@ class Watchdog:
     def exchange(
         self, name: str, proxy: str | None, connect: float, first_byte: float
     ) -> Iterator[Exchange]:
-        """Watches what the calling thread does on the network in the block."""
+        """Watch the calling thread's network use in the block."""
         exchange = Exchange(name, proxy, connect, first_byte, self.stop)
         self._mine.exchange = exchange
         with self._condition:
@@ -173,7 +174,7 @@ class Watchdog:
             exchange.end()
 
     def close(self) -> None:
-        """Ends the watcher, once the exchanges still under way are over."""
+        """End the thread, once the exchanges under way are over."""
         with self._condition:
             self._closed = True
             self._condition.notify()
@@ -193,7 +194,7 @@ class Watchdog:
 
 
 class WatchedConnection(HTTPConnection):
-    """Tells the calling thread's exchange which socket it uses, and when."""
+    """An HTTP connection whose socket the calling thread's exchange watches."""
 
     def __init__(self, *args: Any, watch: Watchdog, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -213,7 +214,7 @@ class WatchedConnection(HTTPConnection):
 
     def _new_conn(self) -> socket.socket:
         try:
-            sock = self._dialled(self._dns_host.strip("[]"), self._watch.current)
+            sock = self._dial(self._dns_host.strip("[]"), self._watch.current)
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
         except TimeoutError as error:
@@ -224,12 +225,12 @@ class WatchedConnection(HTTPConnection):
             sock.setsockopt(*option)
         return sock
 
-    def _dialled(self, host: str, exchange: Exchange) -> socket.socket:
+    def _dial(self, host: str, exchange: Exchange) -> socket.socket:
         return _connected(host, self.port, exchange)
 
 
 class WatchedTlsConnection(WatchedConnection, HTTPSConnection):
-    """The same under TLS."""
+    """The same with TLS."""
 
 
 class WatchedSocksConnection(WatchedConnection):
@@ -239,11 +240,11 @@ class WatchedSocksConnection(WatchedConnection):
         super().__init__(*args, **options)
         self._socks_options = _socks_options
 
-    def _dialled(self, host: str, exchange: Exchange) -> socket.socket:
+    def _dial(self, host: str, exchange: Exchange) -> socket.socket:
         """Return a socket that leads to the host. Raises ProxyError, OSError as `connect` does."""
         options = self._socks_options
         if not options["rdns"]:
-            # PySocks would look the name up where nothing can end it.
+            # PySocks would resolve the name in a call that cannot be ended.
             try:
                 found = _addresses(host, self.port, exchange)
             except socket.gaierror as error:
@@ -257,10 +258,10 @@ class WatchedSocksConnection(WatchedConnection):
         try:
             return self._through_proxy(host, exchange)
         except OSError as error:
-            told = getattr(error, "socket_err", None)
-            if isinstance(told, socks.SOCKS4Error | socks.SOCKS5Error):
-                # The proxy works, and says that the host does not.
-                raise told from None
+            reason = getattr(error, "socket_err", None)
+            if isinstance(reason, socks.SOCKS4Error | socks.SOCKS5Error):
+                # The proxy works, and reports that the host does not.
+                raise reason from None
             raise ProxyError("no connection through the proxy", error) from error
 
     def _through_proxy(self, host: str, exchange: Exchange) -> socket.socket:
@@ -294,19 +295,19 @@ class WatchedSocksConnection(WatchedConnection):
 
 
 class WatchedSocksTlsConnection(WatchedSocksConnection, HTTPSConnection):
-    """The same under TLS."""
+    """The same with TLS."""
 
 
 def _connected(host: str, port: int, exchange: Exchange) -> socket.socket:
-    """A socket connected to the first of the host's addresses that answers.
+    """Return a socket connected to the first of the host's addresses that answers.
 
-    None of them may use up the time of the rest. Raises OSError as `connect` does.
+    The time left is divided among the addresses. Raises OSError as `connect` does.
     """
     addresses = _addresses(host, port, exchange)
     failure: OSError = OSError(f"{host} has no address")
     for index, (family, address) in enumerate(addresses):
         try:
-            return _dialled(family, address, exchange, exchange.left() / (len(addresses) - index))
+            return _connect(family, address, exchange, exchange.left() / (len(addresses) - index))
         except OSError as error:
             failure = error
     raise failure
@@ -315,7 +316,7 @@ def _connected(host: str, port: int, exchange: Exchange) -> socket.socket:
 def _addresses(
     host: str, port: int, exchange: Exchange
 ) -> list[tuple[socket.AddressFamily, _Address]]:
-    """Asks in a thread of its own, as nothing can end `getaddrinfo` early."""
+    """Resolve the host in a thread of its own, as `getaddrinfo` cannot be ended early."""
     answer: queue.SimpleQueue[list[Any] | OSError] = queue.SimpleQueue()
 
     def ask() -> None:
@@ -337,10 +338,10 @@ def _addresses(
     return [(family, address) for family, _, _, _, address in found]
 
 
-def _dialled(
+def _connect(
     family: socket.AddressFamily, address: _Address, exchange: Exchange, seconds: float
 ) -> socket.socket:
-    """A socket connected to the address within `seconds`."""
+    """Return a socket connected to the address within `seconds`."""
     until = time.monotonic() + seconds
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -356,7 +357,7 @@ def _dialled(
         if code:
             raise OSError(code, os.strerror(code))
         exchange.hold(sock)
-        # The TLS handshake is next; the watcher's limit is the one that counts.
+        # The TLS handshake is next; the watchdog's limit counts.
         sock.settimeout(max(exchange.left(), POLL))
     except BaseException:
         sock.close()
@@ -375,7 +376,7 @@ _WATCHED: Mapping[type[HTTPConnectionPool], type[WatchedConnection]] = MappingPr
 
 
 class _Adapter(HTTPAdapter):
-    """Makes watched connections, `size` of them kept alive for each host."""
+    """Adapter for watched connections, `size` of them kept alive for each host."""
 
     def __init__(self, watch: Watchdog, size: int) -> None:
         self._watch = watch
@@ -389,7 +390,7 @@ class _Adapter(HTTPAdapter):
 
 
 class _NoCredentials(AuthBase):
-    """Stands where requests would otherwise put the credentials of ~/.netrc."""
+    """Authentication that keeps requests from using ~/.netrc."""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         return request
@@ -397,14 +398,14 @@ class _NoCredentials(AuthBase):
 
 class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """None: requests would read the whole body of a redirect, however long it is."""
+        """Return None: requests would read the whole body of a redirect, of any length."""
 
 
 def session(watch: Watchdog, size: int, agent: str) -> requests.Session:
-    """A session for many threads, without credentials, cookies or redirects of its own.
+    """Return a session for many threads, without credentials, cookies or redirects of its own.
 
-    Proxies and CA bundle come from the environment. size: connections kept for
-    each host. agent: the User-Agent.
+    Proxies and CA bundle come from the environment. `size` connections are kept alive for each
+    host; `agent` is the User-Agent.
     """
     made = _Session()
     made.auth = _NoCredentials()

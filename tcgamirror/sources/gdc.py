@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 from tcgamirror.model import fields
 from tcgamirror.model.errors import WrongContent
 from tcgamirror.model.slide import SLIDE_SUFFIX, Barcode, Kind, Listing, Slide
-from tcgamirror.model.text import place
+from tcgamirror.model.text import display_url
 
 PAGE_SIZE = 1000
 """Hits of one request; much larger pages time out."""
@@ -86,7 +86,7 @@ def read_release(client: JsonClient, api: str) -> str:
         if tag is not None:
             return f"API {tag}"
     raise WrongContent(
-        f"{place(url)} did not answer as the GDC does, with its data release: {answer!r:.80}"
+        f"{display_url(url)} did not answer as the GDC does, with its data release: {answer!r:.80}"
     )
 
 
@@ -126,8 +126,8 @@ def stream_slides(
             return consume(_slides(client, api, page_size, on_page))
         except _ListingChanged as change:
             raise WrongContent(
-                f"the listing of {place(api)}/files changed twice while it was read ({change}); "
-                "try again later"
+                f"{display_url(api)}/files: changed twice while it was read ({change}). "
+                "Try again later"
             ) from None
 
 
@@ -149,7 +149,7 @@ def read_latest_versions(client: JsonClient, api: str, file_ids: Sequence[str]) 
         limit = _PAGE_BYTES + len(batch) * _HIT_BYTES
         answer = client.json(url, payload={"ids": batch}, limit=limit)
         if not isinstance(answer, list):
-            raise WrongContent(f"{place(url)} answered something other than a list of versions")
+            raise WrongContent(f"{display_url(url)}: expected a list of versions")
         for row in map(_part, answer):
             old, new = fields.file_id(row.get("id")), fields.file_id(row.get("latest_id"))
             if old is not None and new is not None:
@@ -167,9 +167,9 @@ def _slides(
         for hit in hits:
             file_id = fields.file_id(hit.get("file_id"))
             if file_id is None:
-                raise WrongContent(f"{place(url)} lists a file without a file_id: {hit!r:.120}")
+                raise WrongContent(f"{display_url(url)}: a file without file_id: {hit!r:.120}")
             if file_id in seen:
-                raise WrongContent(f"{place(url)} lists the file {file_id} twice")
+                raise WrongContent(f"{display_url(url)} lists the file {file_id} twice")
             seen.add(file_id)
             slide = _slide(url, file_id, hit)
             if slide is not None:
@@ -178,7 +178,7 @@ def _slides(
         if on_page is not None:
             on_page(len(seen), total)
     if not found_slide:
-        raise WrongContent(f"{place(url)} lists no TCGA slide at all")
+        raise WrongContent(f"{display_url(url)} lists no TCGA slide at all")
 
 
 def _pages(client: JsonClient, url: str, page_size: int) -> Iterator[tuple[list[Part], int]]:
@@ -195,9 +195,9 @@ def _pages(client: JsonClient, url: str, page_size: int) -> Iterator[tuple[list[
             raise _ListingChanged(f"from {first_total} files to {total}")
         seen += len(hits)
         if seen > total:
-            raise WrongContent(f"{place(url)} lists more files than its total of {total}")
+            raise WrongContent(f"{display_url(url)} lists more files than its total of {total}")
         if not hits and seen < total:
-            raise WrongContent(f"{place(url)} lists {seen} files, but has a total of {total}")
+            raise WrongContent(f"{display_url(url)} lists {seen} files, but has a total of {total}")
         yield hits, total
 
 
@@ -248,9 +248,9 @@ def _page(url: str, answer: object) -> tuple[list[Part], int]:
     data = _part(_part(answer).get("data"))
     hits, total = data.get("hits"), _part(data.get("pagination")).get("total")
     if not isinstance(hits, list) or not all(isinstance(hit, dict) for hit in hits):
-        raise WrongContent(f"{place(url)} did not answer as the GDC does, with a list of hits")
+        raise WrongContent(f"{display_url(url)}: expected a list of hits")
     if isinstance(total, bool) or not isinstance(total, int) or not 0 <= total <= MAX_HITS:
-        raise WrongContent(f"{place(url)} has an invalid total of {total!r:.40} files")
+        raise WrongContent(f"{display_url(url)} has an invalid total of {total!r:.40} files")
     return hits, total
 
 
@@ -258,7 +258,7 @@ def _slide(url: str, file_id: str, hit: Part) -> Slide | None:
     file_name = fields.file_name(hit.get("file_name"))
     if file_name is None:
         raise WrongContent(
-            f"{place(url)} lists the file {file_id} under an unsafe name: "
+            f"{display_url(url)} lists the file {file_id} under an unsafe name: "
             f"{hit.get('file_name')!r:.120}"
         )
     if not file_name.lower().endswith(SLIDE_SUFFIX):

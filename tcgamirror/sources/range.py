@@ -27,7 +27,7 @@ from tcgamirror.model.errors import (
     UnsupportedSlide,
 )
 from tcgamirror.model.slide import Resample, Slide, Target
-from tcgamirror.model.text import place
+from tcgamirror.model.text import display_url
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.origins import Origin, Origins
@@ -137,7 +137,7 @@ class RemoteFile:
                     file.write(etag.encode())
                 self._etag = etag
             elif etag != self._etag:
-                raise ChangedFile(f"{place(self._url)}: the file was replaced meanwhile")
+                raise ChangedFile(f"{display_url(self._url)}: the file was replaced meanwhile")
 
 
 def _missing(sparse: SparseFile, spans: Iterable[Span]) -> list[Span]:

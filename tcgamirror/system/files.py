@@ -1,4 +1,4 @@
-"""Files that survive a kill: atomic writes, digests, the lock, room on the disk."""
+"""Files that survive a kill: atomic writes, digests, free space, errors of the disk."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from typing import BinaryIO, Literal
 from tcgamirror.model.errors import Damaged, DiskFull, UsageError
 
 PIECE = 1 << 17
-"""Bytes read at once: so few that they are in the processor's cache still when they are used."""
+"""Bytes read at once; they fit in the processor's cache."""
 
 YOUNG = 2.0
-"""Seconds within which a file may change twice and keep its time, as file systems tell it."""
+"""Seconds within which a file may change twice and keep its modification time."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
-"""The place is there, but may not be written."""
+"""Errors of a path that exists, but may not be written."""
 
 _IN_THE_WAY = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP}
     | {errno.ENAMETOOLONG, errno.ENODEV, errno.ENXIO, errno.ENOTEMPTY, errno.EBUSY}
 )
-"""A folder is no folder, or gone: in general a disk that is not mounted."""
+"""Errors of a missing or wrong directory: mostly a disk that is not mounted."""
 
 _NO_PATH = frozenset({errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
-"""Whatever the disks hold, there can be no such file."""
+"""Errors of a path that no file can have."""
 
 _BROKEN = frozenset({errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EREMOTEIO, errno.EUCLEAN})
-"""The disk, or the way to it, fails."""
+"""Errors of a failing disk, or of the connection to it."""
 
 
 def partial_path(path: Path) -> Path:
-    """Return the path of a file while it is written, beside the whole one.
+    """Return the path under which a file is written before it is renamed to `path`.
 
     >>> partial_path(Path("images/TCGA-OV/a.png")).as_posix()
     'images/TCGA-OV/.a.png.part'
@@ -53,17 +53,16 @@ def partial_path(path: Path) -> Path:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` when the block ends well.
+    """Write a file that replaces `path` when the block ends without an error.
 
-    Until then it lies beside it as `.{name}.part`. If the block raises, it is
-    removed and the old file stays as it was. Folders missing above are made.
-    A crash at any instant leaves either the old file or the whole new one.
-    Raises DiskFull or UsageError as `disk_errors` does.
+    The bytes go to `.{name}.part` beside it, are fsynced, and the file is renamed. A crash at
+    any instant leaves either the old file or the whole new one. Missing directories are made.
+    Raises as `disk_errors` does.
     """
     part = partial_path(path)
     with disk_errors(path):
         make_folder(path.parent)
-        # What a killed run left, or anybody else: a pipe would be waited for, a link followed.
+        # A link left there would be followed, and a pipe would block.
         part.unlink(missing_ok=True)
         try:
             with part.open("xb") as file:
@@ -79,13 +78,13 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def differs(path: Path, file: BinaryIO) -> bool:
-    """Whether something lies at `path` that is not byte for byte what was written to `file`."""
+    """Return whether `path` exists with other bytes than those written to `file`."""
     file.flush()
     return os.path.lexists(path) and not filecmp.cmp(path, file.name, shallow=False)
 
 
 def check_writable(folder: Path) -> None:
-    """Makes the folder if it is not there, and writes in it what leaves no trace.
+    """Make the directory if it is missing, and write a nameless file in it.
 
     Raises as `disk_errors` does.
     """
@@ -104,11 +103,11 @@ def open_regular(path: Path) -> BufferedReader:
     os.close(handle)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    raise OSError(errno.EINVAL, "it is no plain file", str(path))
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and those missing above it, so that they outlast a power cut."""
+    """Make a directory and its parents, and fsync each parent."""
     if path.is_dir():
         return
     make_folder(path.parent)
@@ -117,12 +116,12 @@ def make_folder(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Has the folder's entries reach the disk, where the system can say so."""
+    """Fsync a directory, where the file system supports it."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     except OSError as error:
-        # Some network file systems know no fsync of a folder; they rename in order anyway.
+        # Some network file systems have no fsync of a directory; they rename in order anyway.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
             raise
     finally:
@@ -130,17 +129,16 @@ def sync_folder(path: Path) -> None:
 
 
 def sync_disk(path: Path) -> None:
-    """Has all that was written to the file system `path` lies on reach the disk.
+    """Flush the file system of `path` to the disk, which is faster than one fsync a file.
 
-    One wait for all of it is far shorter than one for each file. Raises OSError
-    where some of it cannot get there, as far as the system tells.
+    Raises OSError where the system reports a failure.
     """
-    # Only now: few commands write so much.
+    # Imported here, as few commands need it.
     import ctypes
 
     syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
     if syncfs is None:
-        # Not on a Mac: there it is asked of all disks, and their failures are not told.
+        # macOS has only sync(), which reports no failure.
         os.sync()
         return
     handle = os.open(path, os.O_RDONLY)
@@ -153,13 +151,13 @@ def sync_disk(path: Path) -> None:
 
 
 class Reader(threading.local):
-    """Reads open files, each thread into memory of its own that is had once."""
+    """Reader of open files with one buffer for each thread."""
 
     def __init__(self) -> None:
         self._memory = memoryview(bytearray(PIECE))
 
     def pieces(self, handle: int) -> Iterator[memoryview]:
-        """What is left to read; each piece is valid until the next one."""
+        """Yield the rest of the file; each piece is valid until the next one."""
         while count := os.readv(handle, (self._memory,)):
             yield self._memory[:count]
 
@@ -169,7 +167,7 @@ def file_digest(
     algorithm: Literal["md5", "sha256"],
     on_bytes: Callable[[int], None] | None = None,
 ) -> str:
-    """The file's digest in hex. on_bytes: called with the bytes of each piece read."""
+    """Return the file's digest in hex; `on_bytes` is called with the size of each piece."""
     taken = hashlib.new(algorithm, usedforsecurity=False)
     with path.open("rb", buffering=0) as file:
         while piece := file.read(PIECE):
@@ -180,7 +178,7 @@ def file_digest(
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes that may still be written where `path` lies or would lie."""
+    """Return the free bytes of the file system on which `path` lies or would lie."""
     place = path.absolute()
     while not place.exists():
         place = place.parent
@@ -189,17 +187,17 @@ def free_bytes(path: Path) -> int:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turns the system's refusals to write at `path` into errors that name it.
+    """Raise errors of this program in place of OSError; they name `path` or the system's file.
 
-    Raises DiskFull for a full disk, a full quota or a file too large for the file
-    system, UsageError where the place is read-only, not permitted or not there at
-    all, and Damaged where the disk fails. Where the system names a file, the
-    sentence does too; else it names `path`.
+    Raises:
+        DiskFull: The disk or quota is full, or the file is too large for the file system.
+        UsageError: The path is read-only, forbidden or missing.
+        Damaged: The disk fails.
     """
     try:
         yield
     except OSError as error:
-        # Of a file that cannot take another's place, that place.
+        # A failed rename names two files; the second is the target.
         place = error.filename2 or error.filename
         place = place if isinstance(place, str) else path
         if error.errno in _FULL:
@@ -223,12 +221,12 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def path_error(error: OSError) -> UsageError | None:
-    """What to tell of a path that the system lets nobody look at or into.
+    """Return the error for a path that cannot be looked at.
 
     None for any other error, and where the system names no file.
     """
     if not isinstance(error.filename, str):
-        if isinstance(error, FileNotFoundError) and not _here_is():
+        if isinstance(error, FileNotFoundError) and not _current_directory_exists():
             return UsageError("the directory this runs in was removed: change to another")
         return None
     if error.errno in FORBIDDEN:
@@ -238,8 +236,8 @@ def path_error(error: OSError) -> UsageError | None:
     return None
 
 
-def _here_is() -> bool:
-    """Whether the current directory is there; any relative path leads nowhere if not."""
+def _current_directory_exists() -> bool:
+    """Return whether the current directory still exists."""
     try:
         return bool(Path.cwd())
     except FileNotFoundError:

@@ -22,17 +22,22 @@ _BEGINS = b'{"command":'
 """First bytes of a lock's file, unless it is empty."""
 
 _OPENED_AT_MOST = 5
-"""Times that a lock's file is opened anew because its last holder removed it meanwhile."""
+"""Number of times that a removed lock file is opened again."""
 
 
 class Lock:
-    """Keeps a second run out of a mirror for as long as the first one lives.
+    """Exclusive lock of a mirror, held by the one run that writes.
 
-    path: the lock's file, made if missing and left behind. command: what the
-    holder does, told to whoever is kept out. The system frees the lock when the
-    process ends, however it ends. Entering raises Locked at once if another run
-    holds it, DiskFull or UsageError as `disk_errors` does, and UsageError, before anything is
-    made, where the file system has no locks.
+    The system frees it when the process ends, however it ends. The file is made if it is
+    missing, and left behind. Entering does not wait.
+
+    Args:
+        path: The lock file.
+        command: The holder's command, named in the error that others get.
+
+    Raises:
+        Locked: Another run holds the lock.
+        UsageError: The file system has no locks; nothing was made. Others as `disk_errors`.
     """
 
     def __init__(self, path: Path, command: str) -> None:
@@ -51,19 +56,19 @@ class Lock:
         check_locks(self._path.parent)
         with disk_errors(self._path):
             for _ in range(_OPENED_AT_MOST):
-                self._handle = self._taken()
+                self._handle = self._acquire()
                 if self._handle is not None:
                     return self
         raise Locked(f"{self._path} is removed again and again by another run; run again later")
 
-    def _taken(self) -> int | None:
-        """The lock's handle; None if the last holder has removed its file just now."""
+    def _acquire(self) -> int | None:
+        """Return the lock's handle; None if its last holder has just removed the file."""
         make_folder(self._path.parent)
         handle = self._opened()
         try:
             found = os.fstat(handle)
             if not stat.S_ISREG(found.st_mode):
-                raise UsageError(f"{self._path} is no plain file, so that no run can lock it")
+                raise UsageError(f"{self._path}: not a regular file. Remove it")
             if found.st_nlink > 1 and not _BEGINS.startswith(os.pread(handle, len(_BEGINS), 0)):
                 # A power cut may leave nonsense in a lock, but does not give it a second name.
                 raise UsageError(f"{self._path}: it is another file's second name. Remove it")
@@ -115,21 +120,23 @@ class Lock:
 
     def _holder(self, handle: int) -> str:
         try:
-            told = json.loads(os.read(handle, 4096))
-            return f"{told['command']}, pid {told['pid']} on {told['host']}, since {told['since']}"
+            owner = json.loads(os.read(handle, 4096))
+            return (
+                f"{owner['command']}, pid {owner['pid']} on {owner['host']}, since {owner['since']}"
+            )
         except (OSError, ValueError, KeyError, TypeError):
-            return "it has not said which"
+            return "unknown"
 
 
 def _is_at(path: Path, handle: int) -> bool:
-    """Whether that file is the one at `path`."""
+    """Return whether the open file is the one at `path`."""
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(handle), path.lstat())
     return False
 
 
 def _try_lock(path: Path, handle: int) -> bool:
-    """Whether this process now holds the lock; False if another does. Raises UsageError."""
+    """Lock the file and return True; False if another process holds it. Raises UsageError."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -142,7 +149,7 @@ def _try_lock(path: Path, handle: int) -> bool:
 
 
 def _try_record_lock(path: Path, handle: int) -> bool:
-    """The same with POSIX locks, which Lustre without `flock` and old NFS may still have."""
+    """Do the same with POSIX locks, which Lustre without `flock` and old NFS may have."""
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):

@@ -1,7 +1,7 @@
-"""The file system that a path lies on: its type, and whether files can be locked there.
+"""The type of the file system on which a path lies, and whether it has locks.
 
-SQLite's WAL needs one whose memory maps work, and SQLite always needs POSIX locks.
-Source: proc(5), `/proc/[pid]/mountinfo`.
+SQLite always needs POSIX locks, and its WAL mode needs working memory maps. Source: proc(5),
+`/proc/[pid]/mountinfo`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from tcgamirror.model.errors import UsageError
 
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL})
-"""Errors of a file system that does not know the kind of lock asked for."""
+"""Errors of a file system without the requested kind of lock."""
 
 MOUNTS = Path("/proc/self/mountinfo")
 
@@ -37,7 +37,7 @@ WAL_WORKS_ON = frozenset(
         "zfs",
     }
 )
-"""Local ones. Lustre, GPFS, NFS, CIFS, FUSE, 9p and whatever is unknown are not among them."""
+"""Local file systems. Lustre, GPFS, NFS, CIFS, FUSE, 9p and unknown ones are not among them."""
 
 _MOUNT_POINT = 4
 _ESCAPE = re.compile(r"\\([0-7]{3})")
@@ -46,8 +46,8 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 def check_locks(path: Path) -> None:
     """Raise UsageError if files cannot be locked where `path` lies or would lie.
 
-    A file without a name is locked, so that nothing is left. What keeps it from
-    being made is for others to tell.
+    A nameless file is locked, so that nothing is left. If it cannot be made, nothing is
+    raised: the next write reports that.
     """
     place = path.absolute()
     with suppress(OSError):
@@ -62,7 +62,7 @@ def check_locks(path: Path) -> None:
 
 
 def no_locks(place: Path, error: OSError) -> UsageError:
-    """Return what to tell of a file system that refused a lock with `error`."""
+    """Return the error for a file system that refused a lock."""
     return UsageError(
         f"{place}: files cannot be locked on this file system ({error.strerror}). Have it mounted "
         "with locks (Lustre: -o flock; NFS: with its lock service), or use another file system"
@@ -70,12 +70,12 @@ def no_locks(place: Path, error: OSError) -> UsageError:
 
 
 def knows_wal(kind: str | None) -> bool:
-    """Whether the type is one on which SQLite's WAL is known to work; None: not known which."""
+    """Return whether SQLite's WAL is known to work on a file system of this type."""
     return kind in WAL_WORKS_ON
 
 
 def kind_at(path: Path, mounts: Path = MOUNTS) -> str | None:
-    """The type of the file system `path` lies on; None where the system does not tell."""
+    """Return the type of the file system of `path`; None where the system does not tell."""
     try:
         text = mounts.read_text(encoding="utf-8", errors="surrogateescape")
         return kind_in(text, PurePosixPath(path.resolve()))
@@ -84,9 +84,9 @@ def kind_at(path: Path, mounts: Path = MOUNTS) -> str | None:
 
 
 def kind_in(mountinfo: str, path: PurePosixPath) -> str | None:
-    """The type in the line of the innermost mount above `path`, which holds no symbolic links.
+    """Return the type of the innermost mount above `path`, which has no symbolic links.
 
-    Of several mounts on one place the last covers the others.
+    Of several mounts on one directory the last one counts.
 
     >>> root = "27 1 254:0 / / rw - ext4 /dev/vda rw"
     >>> home = r"31 27 0:40 /users /my\\040home rw shared:1 - nfs4 server:/users rw"
@@ -107,7 +107,7 @@ def kind_in(mountinfo: str, path: PurePosixPath) -> str | None:
 
 
 def _unescaped(field: str) -> str:
-    r"""The kernel writes blanks, tabs, newlines and backslashes as octal numbers.
+    r"""Decode the octal escapes of blanks, tabs, newlines and backslashes.
 
     >>> _unescaped(r"/a\040b\134c")
     '/a b\\c'

@@ -1,7 +1,7 @@
-"""Files that somebody else may be changing, opened beneath one directory and nowhere else.
+"""Safe opening of files that somebody else may be changing, beneath one directory.
 
-Between a look at a name and its opening the name may come to lead elsewhere. So a file
-is opened first, component by component from a handle of the directory, and looked at then.
+A name may be swapped for a link between a check and the opening. So a file is opened first,
+component by component from a handle of the directory, and checked by its handle.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Tree:
-    """An open directory, whose plain files can be read. For any number of threads.
+    """An open directory whose regular files can be read. Thread-safe.
 
-    The handle is closed when the object is no longer used. Raises OSError where there
-    is no such directory.
+    The handle is closed with the object. Raises OSError if there is no such directory.
     """
 
     def __init__(self, root: Path) -> None:
@@ -30,14 +29,14 @@ class Tree:
         weakref.finalize(self, os.close, self._handle)
 
     def open(self, path: str, *, linked_folders: bool = False) -> io.FileIO:
-        """Open the plain file at `path`, relative to the directory, for reading.
+        """Open the regular file at `path`, relative to the directory, for reading.
 
-        linked_folders: whether the folders in the path may be links.
+        Args:
+            linked_folders: Directories in the path may be links.
 
         Raises:
-            FileNotFoundError: if there is none.
-            OSError: for a link (ELOOP), for what is not a plain file (ENXIO), and for
-                whatever else the system refuses.
+            FileNotFoundError: There is no such file.
+            OSError: ELOOP for a link, ENXIO for what is not a regular file, and others.
         """
         folder, name = self._above(path, linked=linked_folders)
         try:
@@ -46,11 +45,11 @@ class Tree:
             os.close(folder)
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             os.close(handle)
-            raise OSError(errno.ENXIO, "not a plain file", path)
+            raise OSError(errno.ENXIO, "not a regular file", path)
         return io.FileIO(handle)
 
     def stat(self, path: str, *, linked_folders: bool = False) -> os.stat_result:
-        """Look at what lies at `path`, be it a link. Raises as `open` does."""
+        """Return the status of `path`; of a link, its own. Raises as `open` does."""
         folder, name = self._above(path, linked=linked_folders)
         try:
             return os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -58,7 +57,7 @@ class Tree:
             os.close(folder)
 
     def entries(self, path: str = "") -> Iterator[tuple[str, os.stat_result]]:
-        """Yield name and look of all that lies in a folder, by name; of links, of themselves."""
+        """Yield name and status of a directory's entries, sorted; of links, their own."""
         folder = self._entered(path.split("/") if path else [])
         try:
             with os.scandir(folder) as entries:
@@ -67,21 +66,21 @@ class Tree:
                 try:
                     found = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 except FileNotFoundError:
-                    # Removed since it was listed.
+                    # It was removed since it was listed.
                     continue
                 yield name, found
         finally:
             os.close(folder)
 
     def _above(self, path: str, *, linked: bool) -> tuple[int, str]:
-        """Return a handle of the folder in which `path` lies, and its name there."""
+        """Return a handle of the parent directory of `path`, and the last name."""
         *folders, name = path.split("/")
         if linked and folders:
             return os.open("/".join(folders), _FOLDER, dir_fd=self._handle), name
         return self._entered(folders), name
 
     def _entered(self, folders: list[str]) -> int:
-        """Return a handle of a folder, reached without following any link."""
+        """Return a handle of a directory, reached without following any link."""
         folder = os.dup(self._handle)
         for name in folders:
             try:
@@ -98,7 +97,7 @@ def _opened(name: str, flags: int, folder: int) -> int:
     try:
         return os.open(name, flags, dir_fd=folder)
     except OSError as error:
-        # Systems differ in what they say of a link.
+        # Systems report a link by different errors.
         if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.EMLINK) and _is_link(name, folder):
             raise OSError(errno.ELOOP, "a link, which is not followed", name) from error
         raise

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from tcgamirror.mirror.directory import CATALOGUE, GALLERY
 from tcgamirror.model.errors import TcgaMirrorError
-from tcgamirror.model.text import in_bytes
+from tcgamirror.model.text import format_bytes
 from tcgamirror.system.openat import Tree
 from tcgamirror.web.snapshot import Snapshot, Snapshots
 
@@ -247,7 +247,7 @@ def _words(status: str, words: str, *headers: tuple[str, str]) -> Reply:
 def _page(snapshot: Snapshot) -> str:
     counts = snapshot.counts
     facts = {
-        "images": f"{counts.done:,} of {counts.sampled:,} slides, {in_bytes(counts.bytes)}",
+        "images": f"{counts.done:,} of {counts.sampled:,} slides, {format_bytes(counts.bytes)}",
         "each": snapshot.fixed,
         "listing": counts.release or "none yet",
         "pending, failed": f"{counts.pending:,}, {counts.failed:,}",

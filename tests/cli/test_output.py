@@ -22,7 +22,7 @@ import pytest
 from tcgamirror.cli.output import table, write_rows
 from tcgamirror.cli.progress import ProgressDisplay
 from tcgamirror.model.slide import Outcome
-from tcgamirror.model.text import in_bytes, in_time, plain
+from tcgamirror.model.text import format_bytes, format_duration, plain
 from tests.support.catalogues import FETCHED, LOST, PICTURE, slide
 from tests.support.command import succeeded
 from tests.support.publishing import made_up
@@ -43,7 +43,7 @@ BAD = Outcome(slide("b"), (FETCHED, LOST), None)
     ],
 )
 def test_bytes_are_in_powers_of_a_thousand(count: int, words: str) -> None:
-    assert in_bytes(count) == words
+    assert format_bytes(count) == words
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_bytes_are_in_powers_of_a_thousand(count: int, words: str) -> None:
     ],
 )
 def test_times_never_show_sixty_of_anything(seconds: float, words: str) -> None:
-    assert in_time(seconds) == words
+    assert format_duration(seconds) == words
 
 
 def test_a_table_has_numbers_to_the_right_and_no_trailing_blanks() -> None:

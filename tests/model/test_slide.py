@@ -59,7 +59,7 @@ def test_the_bases_own_resolution_can_be_asked_for() -> None:
 
 
 def test_finer_than_the_base_is_too_fine() -> None:
-    with pytest.raises(TooFine, match=r"asked for 0\.25 µm/px, .* finest is 0\.499 µm/px"):
+    with pytest.raises(TooFine, match=r"requested 0\.25 µm/px, .* base has 0\.499 µm/px"):
         Target(mpp=0.25, max_size=None).rendition(pyramid(0.499, *LUNG))
 
 

@@ -179,10 +179,10 @@ def test_an_unsafe_hit_is_refused(bad: dict[str, object]) -> None:
         (lambda _start, _size: page([hit(1)], True), "invalid total"),
         (lambda _start, _size: page([hit(1)], None), "invalid total"),
         (lambda start, _size: page([hit(start + 1)], 5 + start), "changed twice"),
-        (lambda _start, _size: {"data": {"hits": "x"}}, "did not answer as the GDC does"),
-        (lambda _start, _size: {"data": {"hits": [7]}}, "did not answer as the GDC does"),
-        (lambda _start, _size: ["x"], "did not answer as the GDC does"),
-        (lambda _start, _size: None, "did not answer as the GDC does"),
+        (lambda _start, _size: {"data": {"hits": "x"}}, "expected a list of hits"),
+        (lambda _start, _size: {"data": {"hits": [7]}}, "expected a list of hits"),
+        (lambda _start, _size: ["x"], "expected a list of hits"),
+        (lambda _start, _size: None, "expected a list of hits"),
     ],
 )
 def test_pages_that_do_not_add_up_are_refused(

@@ -202,7 +202,7 @@ def test_a_level_of_absurdly_many_tiles_is_refused_at_once(
 @pytest.mark.parametrize(
     ("kind", "error", "says"),
     [
-        ("404", BadTile, "no such thing"),
+        ("404", BadTile, "not found"),
         ("403", BadTile, "refused"),
         ("empty", WrongContent, "an empty body"),
         ("flipped", BadTile, "cannot be decoded"),

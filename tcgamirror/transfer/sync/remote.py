@@ -37,7 +37,7 @@ from tcgamirror.model.errors import (
     Truncated,
     UsageError,
 )
-from tcgamirror.model.text import place
+from tcgamirror.model.text import display_url
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.response import HttpResponse
 from tcgamirror.net.throttle import Meter, RateLimit
@@ -218,7 +218,7 @@ class Web:
 
     @property
     def name(self) -> str:
-        return place(self._address)
+        return display_url(self._address)
 
     def _url(self, path: str) -> str:
         return f"{self._address}/{quote(path)}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 
 from tcgamirror.catalogue.reports import Counts
-from tcgamirror.model.text import in_bytes, in_time
+from tcgamirror.model.text import format_bytes, format_duration
 from tcgamirror.web.gallery import charts
 from tcgamirror.web.gallery.charts import Bar, Part
 from tcgamirror.web.gallery.entries import harmless
@@ -186,10 +186,10 @@ def _unknown(figures: Figures) -> str:
 def _tiles(counts: Counts) -> str:
     tiles = (
         ("sampled", f"{counts.sampled:,}", f"of {counts.listed:,} listed"),
-        ("done", f"{counts.done:,}", in_bytes(counts.bytes)),
+        ("done", f"{counts.done:,}", format_bytes(counts.bytes)),
         ("pending", f"{counts.pending:,}", ""),
         ("failed some" if counts.failed else "failed", f"{counts.failed:,}", ""),
-        ("moved", in_bytes(counts.bytes_fetched), "over the network"),
+        ("moved", format_bytes(counts.bytes_fetched), "over the network"),
     )
     items = "".join(
         f'<div class="tile {name}"><dt>{name.split()[0]}</dt>'
@@ -210,7 +210,7 @@ def _projects(counts: Counts) -> str:
                 parts=[Part(look, count) for look, count in parts],
                 shown=f"{row.sampled:,}",
                 cells=[f"{count:,}" for count in (row.sampled, row.done, row.failed, pending)]
-                + [in_bytes(row.bytes)],
+                + [format_bytes(row.bytes)],
             )
         )
     columns = ("project", "sampled", "done", "failed", "pending", "images")
@@ -226,12 +226,12 @@ def _sources(counts: Counts) -> Iterator[str]:
         return Bar(str(harmless(source)), [Part("plain", value)], shown, [*cells, shown])
 
     moved = [
-        row(each.source, each.bytes_fetched, in_bytes(each.bytes_fetched), f"{each.images:,}")
+        row(each.source, each.bytes_fetched, format_bytes(each.bytes_fetched), f"{each.images:,}")
         for each in counts.by_source
     ]
     yield charts.bars("moved", "Bytes by source", ("source", "images", "moved"), moved)
     spent = [
-        row(each.source, each.seconds, in_time(each.seconds), f"{each.tries:,}")
+        row(each.source, each.seconds, format_duration(each.seconds), f"{each.tries:,}")
         for each in counts.by_source
     ]
     yield charts.bars("spent", "Time by source", ("source", "tries", "time"), spent)
