@@ -1,10 +1,11 @@
-"""What lies beside a SQLite database, read as data before SQLite acts on it.
+"""Journals beside a SQLite database, checked as data before SQLite acts on them.
 
-Whoever opens a database has SQLite roll back the rollback journal beside it, or take over
-the pages of its WAL. A rollback journal may name a super-journal, a file that SQLite then
-deletes, wherever it is; a link in its place has SQLite write to another file. No journal of
-a catalogue does either, as no transaction ever spans two databases. Source: SQLite's file
-format (sqlite.org/fileformat.html, "The Rollback Journal", "The Write-Ahead Log") and `pager.c`.
+When SQLite opens a database, it rolls back the rollback journal beside it, or reads the
+pages of its write-ahead log (WAL). A rollback journal may name a super-journal, which is a
+file anywhere that SQLite then deletes. A link in a journal's place has SQLite write to
+another file. A catalogue's journal does neither, since no transaction spans two databases.
+Source: SQLite's file format (sqlite.org/fileformat.html, "The Rollback Journal", "The
+Write-Ahead Log") and `pager.c`.
 """
 
 from __future__ import annotations
@@ -33,19 +34,19 @@ _DATABASE = b"SQLite format 3\0"
 _MAGIC = bytes.fromhex("d9d505f920a163d7")
 _WAL_MAGIC = (0x377F0682, 0x377F0683)
 _UNKNOWN = 0xFFFFFFFF
-"""Count of a journal's records that is told by its size."""
+"""Count of records in a journal's header that leaves the count to the journal's size."""
 
 _SECOND_NAME = "another file's second name, which SQLite would write to"
 
 _PENDING, _SHARED, _SHARED_BYTES = 0x40000000, 0x40000002, 510
-"""The bytes of a database that SQLite locks. Source: `os.h`."""
+"""Offsets and count of the bytes of a database that SQLite locks. Source: `os.h`."""
 
 _WAIT_SECONDS, _LOOK_SECONDS = 30.0, 0.02
 _PIECE = 1 << 20
 
 
 def check_journals(path: Path) -> None:
-    """Make sure that SQLite can open the database at `path` without harm to any other file.
+    """Check that SQLite can open the database at `path` without harm to any other file.
 
     Raises:
         Damaged: for a journal that is a link, names another file or is another database's.
@@ -63,7 +64,7 @@ def check_journals(path: Path) -> None:
             with tree.open(name) as journal:
                 what = fault_of(journal, path)
         except (FileNotFoundError, PermissionError):
-            # What this process may not read SQLite cannot use, and says so.
+            # SQLite reports a journal that this process may not read.
             continue
         except OSError as error:
             what = f"it cannot be read ({error.strerror})"
@@ -82,7 +83,7 @@ def _check_plain(journal: Path) -> None:
     if not stat.S_ISREG(found.st_mode):
         what = "a link" if stat.S_ISLNK(found.st_mode) else "not a plain file"
     elif found.st_nlink > 1 and journal.name.endswith(SHARED_MEMORY):
-        # Whatever it holds is overwritten. To read it here would end SQLite's locks on it.
+        # SQLite overwrites it. Closing it after a read here would end SQLite's locks on it.
         what = _SECOND_NAME
     else:
         return
@@ -97,7 +98,7 @@ def _rollback_fault(journal: io.FileIO, path: Path) -> str | None:
         return "it names another file, which SQLite would delete, as its super-journal"
     head = os.pread(journal.fileno(), 28, 0)
     if len(head) < 28 or not head.startswith(_MAGIC):
-        # SQLite plays nothing of it back.
+        # SQLite ignores it.
         return None
     count, nonce, pages, sector, page_size = struct.unpack(">5I", head[8:28])
     fault = _database_fault(path) or _size_fault(path, page_size, [pages], size)
@@ -110,13 +111,13 @@ def _rollback_fault(journal: io.FileIO, path: Path) -> str | None:
 
 
 def _is_of_others(file: io.FileIO, *begins: bytes) -> bool:
-    """Return whether it is a file with a second name that does not begin as a journal does."""
+    """Return whether a file has a second name and does not begin as a journal does."""
     found = os.fstat(file.fileno())
     return found.st_nlink > 1 and not os.pread(file.fileno(), 8, 0).startswith(begins)
 
 
 def _database_fault(path: Path) -> str | None:
-    """Return what is wrong with a database of two names, into which a journal would be played."""
+    """Return the fault of a database with a second name, which a journal would be written to."""
     if path.stat().st_nlink == 1:
         return None
     address = f"{path.as_uri()}?mode=ro&immutable=1"
@@ -129,9 +130,10 @@ def _database_fault(path: Path) -> str | None:
 
 
 def _size_fault(path: Path, page_size: int, counts: Iterable[int], size: int) -> str | None:
-    """Return what is wrong with the pages that a journal of `size` bytes tells of.
+    """Return the fault of the page counts of a journal of `size` bytes.
 
-    counts: what it says how many the database has at any time.
+    Args:
+        counts: pages of the database, by the journal, at any time.
     """
     if page_size != _page_size(path):
         return f"it is of another database, of pages of {page_size:,} bytes"
@@ -141,10 +143,10 @@ def _size_fault(path: Path, page_size: int, counts: Iterable[int], size: int) ->
 
 
 def _page_size(path: Path) -> int:
-    """Return what the database says in its header.
+    """Return the page size in the database's header.
 
-    By SQLite, which reads no journal for that, because a file that is opened otherwise ends
-    the locks of this process when it is closed.
+    SQLite reads it, and no journal for it. A file opened otherwise would end this process's
+    locks when it is closed.
     """
     address = f"{path.as_uri()}?mode=ro"
     with closing(sqlite3.connect(address, uri=True, isolation_level=None)) as connection:
@@ -155,7 +157,7 @@ def _page_size(path: Path) -> int:
 def _first_page(
     journal: io.FileIO, sector: int, page_size: int, count: int, nonce: int
 ) -> bytes | None:
-    """Return what the database's first page was, where the journal's first records tell it."""
+    """Return the database's first page as the journal holds it; None if it does not."""
     if not 512 <= page_size <= 65536 or not 32 <= sector <= 65536:
         return None
     size = os.fstat(journal.fileno()).st_size
@@ -166,9 +168,9 @@ def _first_page(
         if os.pread(journal.fileno(), 4, place) != b"\0\0\0\1":
             continue
         data = os.pread(journal.fileno(), page_size + 4, place + 4)
-        page, told = data[:page_size], data[page_size:]
+        page, checksum = data[:page_size], data[page_size:]
         summed = (nonce + sum(page[page_size - 200 : 0 : -200])) & 0xFFFFFFFF
-        if told == struct.pack(">I", summed):
+        if checksum == struct.pack(">I", summed):
             return page
     return None
 
@@ -179,39 +181,36 @@ def _wal_fault(wal: io.FileIO, path: Path) -> str | None:
         return f"it is {_SECOND_NAME}"
     head = os.pread(wal.fileno(), 32, 0)
     if len(head) < 32 or struct.unpack(">I", head[:4])[0] not in _WAL_MAGIC:
-        # SQLite takes nothing over from it.
+        # SQLite ignores it.
         return None
     (page_size,) = struct.unpack(">I", head[8:12])
-    counts = _sizes(wal, head[16:24], page_size)
+    counts = _page_counts(wal, head[16:24], page_size)
     return _database_fault(path) or _size_fault(path, page_size, counts, size)
 
 
-def _sizes(wal: io.FileIO, salt: bytes, page_size: int) -> Iterator[int]:
-    """Yield the database's pages after each transaction in a WAL."""
+def _page_counts(wal: io.FileIO, salt: bytes, page_size: int) -> Iterator[int]:
+    """Yield the database's page count after each transaction in a WAL."""
     place = 32
     while len(frame := os.pread(wal.fileno(), 24, place)) == 24 and frame[8:16] == salt:
         yield struct.unpack(">I", frame[4:8])[0]
         place += 24 + page_size
 
 
-# Copies ----------------------------------------------------------------------------
-
-
 def copy_database(tree: Tree, name: str, folder: Path, most: int) -> Path:
-    """Copy a database of somebody else's, with its journals, as it is at one moment.
+    """Copy another user's database with its journals, in one state.
 
-    The copy is for SQLite to recover; the original is only read. Writers wait meanwhile
-    as for any reader.
+    SQLite recovers the copy, and the original is only read. Writers wait meanwhile, as for
+    any reader.
 
     Args:
         tree: where the database lies.
-        folder: a directory of this process alone.
+        folder: a private directory of this process.
         most: bytes of the database, and of each journal.
 
     Raises:
         OSError: as `Tree.open` does.
-        Damaged: for what is too large, and as `check_journals` does.
-        Locked: if it is written all the time.
+        Damaged: if it is too large, and as `check_journals` does.
+        Locked: if another process keeps writing it.
         DiskFull: if the folder has no room for it.
     """
     copy = folder / "copied.db"
@@ -225,14 +224,14 @@ def copy_database(tree: Tree, name: str, folder: Path, most: int) -> Path:
 
 
 def _is_copied(tree: Tree, name: str, copy: Path, most: int) -> bool:
-    """Copy all of it; whether nothing has changed meanwhile."""
+    """Copy a database and its journals; return whether neither changed meanwhile."""
     with tree.open(name) as file:
         locked = _is_locked(file.fileno())
         if locked is None:
             return False
         before = _state(tree, name, file, locked=locked)
         _copy(file, copy, most)
-        # After the database: a journal holds, until its transaction ends, the pages changed.
+        # After the database: a journal holds the changed pages until its transaction ends.
         for suffix in (ROLLBACK, WAL):
             target = copy.with_name(copy.name + suffix)
             target.unlink(missing_ok=True)
@@ -242,20 +241,22 @@ def _is_copied(tree: Tree, name: str, copy: Path, most: int) -> bool:
 
 
 def _state(tree: Tree, name: str, file: io.FileIO, *, locked: bool) -> tuple[object, ...]:
-    """Return what a write to the database changes, other than one to the end of its WAL.
+    """Return what a write to the database changes, unless it only appends to the WAL.
 
-    locked: whether no rollback journal can be of a transaction that writes to the database,
-    though one may begin. A WAL is only ever added to, until its header changes. It holds
-    what is written to the database meanwhile.
+    A WAL is only appended to until its header changes, and holds what is written meanwhile.
+
+    Args:
+        locked: whether a transaction may begin, and write its rollback journal, but cannot
+            write to the database.
     """
-    begun = [b"", b""]
+    heads = [b"", b""]
     for place, (suffix, length) in enumerate(((ROLLBACK, 28), (WAL, 32))):
         with suppress(FileNotFoundError), tree.open(name + suffix) as journal:
-            begun[place] = os.pread(journal.fileno(), length, 0)
-    rollback, wal = begun
-    # But for the count of records, which grows.
+            heads[place] = os.pread(journal.fileno(), length, 0)
+    rollback, wal = heads
+    # Without the count of records, which grows.
     journals = (b"" if locked else rollback[:8] + rollback[12:], wal)
-    # Never opened a second time: closing that would end the lock of the first.
+    # The file is not opened again: closing it would end the lock.
     found = tree.stat(name)
     if wal:
         return found.st_ino, *journals
@@ -264,7 +265,7 @@ def _state(tree: Tree, name: str, file: io.FileIO, *, locked: bool) -> tuple[obj
 
 
 def _copy(file: io.FileIO, target: Path, most: int) -> None:
-    # Looked at first: to copy the beginning of what is too large takes long, and room.
+    # The size is checked first: copying part of a file that is too large takes time and space.
     size = os.fstat(file.fileno()).st_size
     with disk_errors(target), target.open("wb") as out:
         while size <= most and (piece := _piece(file)):

@@ -82,7 +82,7 @@ class RemoteCatalogue(Protocol):
     def sampled(self) -> Iterator[Row]:
         """Yield columns of `sample` and `images` of each sampled slide, by rank."""
 
-    def told_of_sample(self) -> Mapping[str, str]:
+    def sample_facts(self) -> Mapping[str, str]:
         """Return facts that are true of exactly this sample."""
 
 
@@ -229,7 +229,7 @@ def _take_sample(connection: sqlite3.Connection, theirs: RemoteCatalogue) -> Non
     )
     there = {name for (name,) in connection.execute("SELECT file_name FROM sample")}
     if not there:
-        set_facts(connection, theirs.told_of_sample())
+        set_facts(connection, theirs.sample_facts())
     _add_sampled(connection, (row for row in theirs.sampled() if row["file_name"] not in there))
 
 

@@ -118,7 +118,7 @@ class UntrustedCatalogue:
             row = self._connection.execute(sql, (FIXED,)).fetchone()
         return str(row[0]) if row else ""
 
-    def told_of_sample(self) -> Mapping[str, str]:
+    def sample_facts(self) -> Mapping[str, str]:
         """How all of the sample was drawn, where that is told as this version tells it."""
         told = (row["value"] for row in self.rows("facts") if row["key"] == provenance.DRAWN)
         return provenance.carried(str(next(told, "")))

@@ -238,7 +238,7 @@ def read_catalogue(data: bytes, folder: Path) -> None:
     with UntrustedCatalogue(seen.path(copies), "it") as foreign:
         foreign.check(ImageFormat.PNG)
         foreign.images()
-        foreign.told_of_sample()
+        foreign.sample_facts()
         for row in foreign.sampled():
             list(foreign.attempts(str(row["file_name"])))
 
