@@ -126,7 +126,8 @@ def _check_needed(mirror: Mirror, place: Path, copy: Path) -> None:
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
                     shutil.copyfileobj(file, out)
     try:
-        with Catalogue.open(copy, read_only=True) as catalogue:
+        # To be written: one of an older version is as whole, or as damaged, as any.
+        with Catalogue.open(copy) as catalogue:
             done = catalogue.reports.counts().done
             catalogue.check_integrity()
     except (Damaged, DiskFull):

@@ -24,6 +24,7 @@ from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat
 from tcgamirror.system.lock import Lock
 from tests.gdc import Listed, StandIn
+from tests.support.catalogues import make_older
 from tests.support.command import Result, run, succeeded
 from tests.support.mirrors import column, contents, images, made, rewrite, rows, updated
 
@@ -148,6 +149,19 @@ def orphaned(path: Path) -> None:
             "delete from slides where file_name = (select max(file_name) from sample)"
         )
         connection.commit()
+
+
+def test_a_catalogue_of_an_older_version_is_judged_as_any(mirror: Path) -> None:
+    make_older(mirror, 3)
+    result = rebuilt(mirror)
+    assert result.code == 2 and "is whole" in result.sentence
+    path = mirror / "catalogue.db"
+    ((page,),) = rows(mirror, "select rootpage from sqlite_master where name = 'attempts'")
+    with path.open("r+b") as file:
+        file.seek((int(str(page)) - 1) * 4096)
+        file.write(b"\xa5" * 4096)
+    assert rebuilt(mirror).code == 0
+    updated(mirror)
 
 
 def test_a_catalogue_that_is_whole_is_left_alone(mirror: Path, whole: tuple[Path, StandIn]) -> None:
