@@ -1,7 +1,7 @@
-"""What goes into the executable beside the code: libraries, licence texts, and the list of it all.
+"""The executable's contents beside its code: libraries, licence texts, and a list of all parts.
 
-Read by tcgamirror.spec, so that the list (`tcgamirror.sbom.json`) tells what
-PyInstaller really took, not what was asked for.
+tcgamirror.spec reads this module. So the list (`tcgamirror.sbom.json`) names what
+PyInstaller collected, not what was requested.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 LOADER = Path("/lib64/ld-linux-x86-64.so.2").resolve()
 LOADER_NAME = "ld-tcgamirror.so.2"
-"""As launcher/main.c calls it."""
+"""The loader's name in launcher/main.c."""
 
 LIBC = (
     *("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1"),
@@ -30,51 +30,52 @@ LICENCE = re.compile(r"licen[cs]e|copying|notice|copyright|public-domain|authors
 COMMON = Path("/usr/share/common-licenses")
 
 Entry = tuple[str, str, str]
-"""Of PyInstaller's lists: the name inside, the file, its kind."""
+"""A row of PyInstaller's lists: name inside, file, kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A package or library inside, with its licence texts. inside: what it holds in turn."""
+    """A package or library, with its licence texts. bundled: libraries that it includes."""
 
     name: str
     version: str | None
     purl: str | None
     licence: str | None = None
     texts: tuple[Path, ...] = ()
-    inside: list[Part] = field(default_factory=list)
+    bundled: list[Part] = field(default_factory=list)
 
 
 def libc() -> list[tuple[str, str]]:
-    """The dynamic loader and the C library, which PyInstaller leaves to the host."""
-    named = Path(".build") / LOADER_NAME
-    shutil.copyfile(LOADER, named)
-    return [(str(named.absolute()), "."), *((str(LOADER.parent / name), ".") for name in LIBC)]
+    """Return the dynamic loader and the C library, which PyInstaller leaves to the host."""
+    loader = Path(".build") / LOADER_NAME
+    shutil.copyfile(LOADER, loader)
+    return [(str(loader.absolute()), "."), *((str(LOADER.parent / name), ".") for name in LIBC)]
 
 
 def openslide() -> tuple[str, str]:
-    """OpenSlide's library, which its package loads by path where no hook sees it."""
+    """Return OpenSlide's library, which its package loads by path, unseen by hooks."""
     return str(SITE / "openslide_bin" / "libopenslide.so.1"), "openslide_bin"
 
 
-def is_ballast(name: str) -> bool:
-    """Whether a data file is of use only to pip or a type checker."""
+def is_unused(name: str) -> bool:
+    """Return whether only pip or a type checker uses a data file."""
     for_pip = ".dist-info/" in name and not name.endswith("/METADATA")
     return for_pip or name.endswith(("/py.typed", ".pyi"))
 
 
-def account_for(analysis: Any, build: Path) -> list[Entry]:
-    """Writes the list of what is inside, and returns the licence texts to go in too."""
+def write_sbom(analysis: Any, build: Path) -> list[Entry]:
+    """Write the list of parts, and return the licence texts to include."""
     files = [*analysis.binaries, *analysis.datas, *analysis.pure]
     parts = sorted(_parts(files), key=lambda part: part.name.lower())
-    (build / "tcgamirror.sbom.json").write_text(sbom(parts), encoding="utf-8")
+    (build / "tcgamirror.sbom.json").write_text(format_sbom(parts), encoding="utf-8")
     return list(_licences(parts, build / "licences"))
 
 
 def _parts(files: Iterable[Entry]) -> Iterator[Part]:
-    taken = {name.split("/")[0].split(".")[0] for name, _, _ in files}
-    of = importlib.metadata.packages_distributions()
-    for name in sorted({name for top in taken for name in of.get(top, []) if name != "tcgamirror"}):
+    modules = {name.split("/")[0].split(".")[0] for name, _, _ in files}
+    packages = importlib.metadata.packages_distributions()
+    names = {name for module in modules for name in packages.get(module, [])}
+    for name in sorted(names - {"tcgamirror"}):
         yield _package(importlib.metadata.distribution(name))
     yield _package(importlib.metadata.distribution("pyinstaller"))
     system = {
@@ -86,21 +87,23 @@ def _parts(files: Iterable[Entry]) -> Iterator[Part]:
 
 
 def _package(found: importlib.metadata.Distribution) -> Part:
-    told = found.metadata.json
+    metadata = found.metadata.json
     texts = [
         Path(str(found.locate_file(file)))
         for file in found.files or ()
         if ".dist-info/" in str(file) and LICENCE.search(str(file).partition("dist-info/")[2])
     ]
-    licence = str(told.get("license_expression") or told.get("license") or "").partition("\n")[0]
+    licence = str(metadata.get("license_expression") or metadata.get("license") or "").partition(
+        "\n"
+    )[0]
     name = found.metadata["Name"].lower()
     purl = f"pkg:pypi/{name}@{found.version}"
-    inside = _insides(name)
-    return Part(name, found.version, purl, licence or None, tuple(sorted(texts)), inside)
+    bundled = _bundled(name)
+    return Part(name, found.version, purl, licence or None, tuple(sorted(texts)), bundled)
 
 
-def _insides(package: str) -> list[Part]:
-    """Libraries that a wheel brings, with their versions as far as it tells them."""
+def _bundled(package: str) -> list[Part]:
+    """Return the libraries that a wheel bundles, with versions where it states them."""
     if package == "openslide-bin":
         library = (SITE / "openslide_bin" / "libopenslide.so.1").read_bytes()
         built = dict(re.findall(rb"subprojects/([A-Za-z0-9_]+)-([0-9.]+)/", library))
@@ -115,27 +118,27 @@ def _insides(package: str) -> list[Part]:
 
 
 def _pillow_libraries() -> Iterator[Part]:
-    """Those that its one extension used here is linked with, by the list in its own wheel."""
+    """Yield the libraries that PIL._imaging is linked with, from the SBOM in Pillow's wheel."""
     found = importlib.metadata.distribution("pillow")
     own = next(file for file in found.files or () if re.search(r"sboms/pillow.*\.json$", str(file)))
-    told = json.loads(Path(str(found.locate_file(own))).read_text(encoding="utf-8"))
-    linked = next(row for row in told["dependencies"] if row["ref"].endswith("/PIL._imaging"))
-    for row in told["components"]:
+    listed = json.loads(Path(str(found.locate_file(own))).read_text(encoding="utf-8"))
+    linked = next(row for row in listed["dependencies"] if row["ref"].endswith("/PIL._imaging"))
+    for row in listed["components"]:
         if row["bom-ref"] in linked["dependsOn"]:
             yield Part(row["name"], row.get("version"), None)
 
 
 def _system_packages(files: Iterable[Path]) -> Iterator[Part]:
-    """The system's packages that own the files; none where the system is no Debian."""
+    """Yield the Debian packages that own the files; Python alone on other systems."""
     if not shutil.which("dpkg-query"):
         yield Part("python", sys.version.split()[0], None, "PSF-2.0")
         return
     owners: set[str] = set()
     for file in sorted(files):
-        # Packages made before /usr took the others in know their files without it.
+        # Packages from before the merge of /usr list their files without it.
         for place in {str(file), str(file).removeprefix("/usr")}:
-            told = _output("dpkg-query", "--search", place)
-            owners |= {line.partition(":")[0] for line in told.splitlines()}
+            found = _output("dpkg-query", "--search", place)
+            owners |= {line.partition(":")[0] for line in found.splitlines()}
     for owner in sorted(owners):
         version = _output("dpkg-query", "--show", "--showformat", "${Version}", owner)
         text = Path("/usr/share/doc") / owner / "copyright"
@@ -149,7 +152,7 @@ def _output(*command: str) -> str:
 
 
 def _licences(parts: Sequence[Part], folder: Path) -> Iterator[Entry]:
-    """One text for each part: its licences, and those of the system that they refer to."""
+    """Yield a text for each part, and the system's common licences that they refer to."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     common: set[Path] = set()
@@ -168,29 +171,29 @@ def _licences(parts: Sequence[Part], folder: Path) -> Iterator[Entry]:
         yield f"licences/{path.name}", str(path), "DATA"
 
 
-def sbom(parts: Sequence[Part]) -> str:
-    """The parts as CycloneDX, the same text for the same parts."""
+def format_sbom(parts: Sequence[Part]) -> str:
+    """Return the parts as CycloneDX; equal parts give equal text."""
     from tcgamirror import __version__
 
     program = {"type": "application", "name": "tcgamirror", "version": __version__}
-    told = {
+    document = {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
         "version": 1,
         "metadata": {"component": program},
         "components": [_component(part) for part in parts],
     }
-    return json.dumps(told, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
 def _component(part: Part) -> dict[str, object]:
-    told: dict[str, object] = {"type": "library", "name": part.name}
+    component: dict[str, object] = {"type": "library", "name": part.name}
     if part.version:
-        told["version"] = part.version
+        component["version"] = part.version
     if part.purl:
-        told["purl"] = told["bom-ref"] = part.purl
+        component["purl"] = component["bom-ref"] = part.purl
     if part.licence:
-        told["licenses"] = [{"license": {"name": part.licence}}]
-    if part.inside:
-        told["components"] = [_component(inner) for inner in part.inside]
-    return told
+        component["licenses"] = [{"license": {"name": part.licence}}]
+    if part.bundled:
+        component["components"] = [_component(inner) for inner in part.bundled]
+    return component

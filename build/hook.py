@@ -1,8 +1,8 @@
-"""Runs in the executable before the program, and hides how that was started.
+"""Code that runs in the executable before the program, and hides how it was started.
 
-The launcher unpacked it and ran it by a loader of its own. What the program
-starts in turn (ssh, a pager) is the host's and must not meet our libraries,
-and whoever asks Python for the program's path means the executable's.
+The launcher unpacked the program and ran it by a loader of its own. Programs of the
+host that it starts, such as a pager, must not load its libraries. The program's path
+is the executable's.
 """
 
 import io
@@ -15,20 +15,20 @@ from types import FrameType
 INTERRUPTED = 130
 
 
-def leave(_number: int, _frame: FrameType | None) -> None:
-    """End the process at once: nothing has begun yet that would have to be tidied up."""
+def exit_interrupted(_number: int, _frame: FrameType | None) -> None:
+    """End the process at once: nothing has begun yet that needs cleaning up."""
     os._exit(INTERRUPTED)
 
 
-def let_interrupts_through() -> None:
-    """Have Ctrl-C, which the launcher has held up since Python began to start, end the program."""
+def unblock_interrupts() -> None:
+    """Let Ctrl-C end the program; the launcher blocked it while Python started."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, leave)
+        signal.signal(signal.SIGINT, exit_interrupted)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def restore(environment: "os._Environ[str]") -> None:
-    """Takes out of the environment what PyInstaller's start put in."""
+def restore_environment(environment: "os._Environ[str]") -> None:
+    """Remove from the environment what PyInstaller's start added."""
     before = environment.pop("LD_LIBRARY_PATH_ORIG", None)
     environment.pop("LD_LIBRARY_PATH", None)
     if before is not None:
@@ -40,23 +40,23 @@ def restore(environment: "os._Environ[str]") -> None:
         sys.executable = sys.argv[0] = path
 
 
-def speak(wanted: str) -> None:
-    """Gives the standard streams the encoding that Python's own variable names.
+def set_encoding(setting: str) -> None:
+    """Set the standard streams' encoding as PYTHONIOENCODING names it.
 
-    PyInstaller's Python reads no such variables, and of them this is one that people set.
+    PyInstaller's Python does not read this variable, which people set.
     """
-    encoding, _, errors = wanted.partition(":")
+    encoding, _, errors = setting.partition(":")
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # As Python itself, which has stderr never fail.
+            # Python's own rule: stderr never fails.
             kept = stream.errors if stream is sys.stderr else errors or stream.errors
             with suppress(LookupError):
                 stream.reconfigure(encoding=encoding or None, errors=kept)
 
 
-let_interrupts_through()
-restore(os.environ)
-speak(os.environ.get("PYTHONIOENCODING", ""))
-# What `ps` and `top` show; it would be the loader's name.
-with suppress(OSError), open("/proc/self/comm", "w") as name_shown:  # noqa: PTH123
-    name_shown.write("tcgamirror")
+unblock_interrupts()
+restore_environment(os.environ)
+set_encoding(os.environ.get("PYTHONIOENCODING", ""))
+# The name in `ps` and `top`, which would be the loader's.
+with suppress(OSError), open("/proc/self/comm", "w") as comm:  # noqa: PTH123
+    comm.write("tcgamirror")

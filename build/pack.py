@@ -1,8 +1,8 @@
-"""`make build`: from PyInstaller's folder to one executable, its digest and its papers, in `dist/`.
+"""`make build`: make PyInstaller's folder one executable in `dist/`, with digest and documents.
 
-The files, packed as one zstd frame, a table of them and the launcher make a
-static executable, which unpacks them once and runs them by the loader among
-them. The same commit gives the same bytes.
+A static executable holds the files as one zstd frame, their table and the launcher. It
+unpacks them once and runs them by the loader among them. The same commit gives the same
+bytes.
 """
 
 from __future__ import annotations
@@ -22,63 +22,63 @@ ROOT = HERE.parent
 BUILD = ROOT / ".build"
 TREE = BUILD / "tree" / "tree"
 DIST = ROOT / "dist"
-REWRITTEN = ".libs"
-"""How the folders end in which wheels bring libraries whose sections patchelf moved: strip
-breaks those."""
+PATCHED = ".libs"
+"""Suffix of the wheels' folders of libraries whose sections patchelf moved: strip breaks those."""
 
 PACKING = zstandard.ZstdCompressionParameters.from_level(19, window_log=27, write_checksum=True)
-"""A window as long as all files: the libraries hold much of what others hold."""
+"""The window is as long as all files, since libraries share much content."""
 
 COMPILE = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s")
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file as it goes in. name: below the folder; mode: its permissions."""
+    """A file to pack. name: path below the folder. mode: permissions."""
 
     name: str
     mode: int
     content: bytes
 
 
-def committed() -> str:
-    """The time of the commit, in seconds since 1970: what every file bears."""
-    told = os.environ.get("SOURCE_DATE_EPOCH")
-    if told:
-        return told
+def commit_time() -> str:
+    """Return the commit's time, in seconds since 1970, which every file gets."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if epoch:
+        return epoch
     git = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
-    asked = subprocess.run(git, capture_output=True, text=True, check=False)
-    # Not 0: some file systems know no times before 1980.
-    return asked.stdout.strip() or "315532800"
+    result = subprocess.run(git, capture_output=True, text=True, check=False)
+    # Not 0: some file systems have no times before 1980.
+    return result.stdout.strip() or "315532800"
 
 
 def collect(stamp: str) -> None:
-    """Has PyInstaller fill the folder."""
-    # Where PyInstaller itself caches must be ours: a cache shared with other builds is not clean.
-    settled = {"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": stamp, "LC_ALL": "C.UTF-8"}
-    settled["PYINSTALLER_CONFIG_DIR"] = str(BUILD / "pyinstaller")
+    """Fill the folder by PyInstaller."""
+    # A cache of its own: one shared with other builds is not clean.
+    fixed = {"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": stamp, "LC_ALL": "C.UTF-8"}
+    fixed["PYINSTALLER_CONFIG_DIR"] = str(BUILD / "pyinstaller")
     command = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--clean", "--log-level", "WARN"]
     command += ["--distpath", str(BUILD / "tree"), "--workpath", str(BUILD / "work")]
     command += [str(HERE / "tcgamirror.spec")]
-    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, **settled})
+    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, **fixed})
 
 
 def strip(path: Path) -> None:
-    """Takes the debug symbols out of a shared library."""
-    if ".so" in path.name and not path.parent.name.endswith(REWRITTEN):
+    """Remove the debug symbols of a shared library."""
+    if ".so" in path.name and not path.parent.name.endswith(PATCHED):
         subprocess.run(["strip", "--strip-unneeded", str(path)], check=True)
 
 
-def taken(path: Path) -> File:
+def read_file(path: Path) -> File:
+    """Return a file to pack, stripped."""
     strip(path)
     content = path.read_bytes()
-    # The loader and the program are run, libraries only read; nobody writes to either.
+    # The loader and the program are executed, other files only read.
     mode = 0o555 if content[:4] == b"\x7fELF" else 0o444
     return File(str(path.relative_to(TREE)), mode, content)
 
 
-def table(files: list[File], stamp: str) -> str:
-    """Writes the payload, and returns the C text that tells the launcher what is in it."""
+def write_payload(files: list[File], stamp: str) -> str:
+    """Write the payload, and return its table as C source for the launcher."""
     row = '    {{"{}", 0{:o}, {}}},\n'
     rows = "".join(row.format(file.name, file.mode, len(file.content)) for file in files)
     contents = b"".join(file.content for file in files)
@@ -98,34 +98,33 @@ const struct entry entries[] = {{
 """
 
 
-def compiled(source: str) -> Path:
-    """The executable of the launcher and the payload."""
+def compile_launcher(source: str) -> Path:
+    """Return the executable made of the launcher and the payload."""
     (BUILD / "payload.c").write_text(source, encoding="utf-8")
     shutil.copytree(HERE / "launcher", BUILD / "launcher", dirs_exist_ok=True)
-    # By relative names only: the compiler writes down what it is told.
+    # By relative paths only: the compiler records the paths it gets.
     parts = [f"launcher/{name}.c" for name in ("main", "copy", "unpack")]
     command = ["gcc", *COMPILE, "-Ilauncher", *parts, "payload.c", "-lzstd", "-o", "tcgamirror"]
     subprocess.run(command, check=True, cwd=BUILD)
     return BUILD / "tcgamirror"
 
 
-def papers() -> None:
-    """Man page, completions and the list of what is inside."""
+def write_documents() -> None:
+    """Write man page, completions and the list of parts."""
     shutil.copyfile(BUILD / "tcgamirror.sbom.json", DIST / "tcgamirror.sbom.json")
-    command = [sys.executable, str(HERE / "manual.py"), str(DIST)]
-    subprocess.run(command, check=True, env={**os.environ, "SOURCE_DATE_EPOCH": committed()})
+    command = [sys.executable, str(HERE / "man_page.py"), str(DIST)]
+    subprocess.run(command, check=True, env={**os.environ, "SOURCE_DATE_EPOCH": commit_time()})
 
 
 def main() -> None:
-    stamp = committed()
+    stamp = commit_time()
     DIST.mkdir(exist_ok=True)
     collect(stamp)
-    # Links lead to libraries that are found without them, by the wheels' own paths.
+    # Links are left out: wheels find their libraries by paths of their own.
     paths = [path for path in sorted(TREE.rglob("*")) if path.is_file() and not path.is_symlink()]
-    files = [taken(path) for path in paths]
-    made = compiled(table(files, stamp))
-    shutil.copy(made, DIST / "tcgamirror")
-    papers()
+    files = [read_file(path) for path in paths]
+    shutil.copy(compile_launcher(write_payload(files, stamp)), DIST / "tcgamirror")
+    write_documents()
     names = ("tcgamirror", "tcgamirror.sbom.json")
     sums = [f"{hashlib.sha256((DIST / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
     (DIST / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")

@@ -1,4 +1,4 @@
-# tools.sh PYTHON: whether this machine has what a build takes beside Python's packages.
+# tools.sh PYTHON: succeed if this machine has what a build needs beside Python's packages.
 set -e
 command -v git gcc strip objdump >/dev/null
 "$1" -c 'import ensurepip, ctypes, sysconfig

@@ -1,4 +1,4 @@
-"""What the executable is built from, as far as it can be told without building it."""
+"""Check the executable's recipe as far as that needs no build."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ BUILD = ROOT / "build"
 
 def test_every_dependency_is_locked_with_a_digest() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["build"]]
+    required = [*project["dependencies"], *project["optional-dependencies"]["build"]]
     lock = (BUILD / "requirements.lock").read_text(encoding="utf-8")
     locked = dict(re.findall(r"^(\S+)==\S+ \\\n    --hash=sha256:([0-9a-f]{64})$", lock, re.M))
     assert len(locked) == lock.count("==")
-    missing = {re.split(r"[^\w.-]", name)[0].lower() for name in wanted} - set(locked)
+    missing = {re.split(r"[^\w.-]", name)[0].lower() for name in required} - set(locked)
     assert not missing, "make lock adds them"
 
 
 def test_man_page_and_completions_know_every_command(tmp_path: Path) -> None:
-    made = [sys.executable, str(BUILD / "manual.py"), str(tmp_path)]
-    subprocess.run(made, check=True, cwd=tmp_path, env={"SOURCE_DATE_EPOCH": "1795353255"})
+    command = [sys.executable, str(BUILD / "man_page.py"), str(tmp_path)]
+    subprocess.run(command, check=True, cwd=tmp_path, env={"SOURCE_DATE_EPOCH": "1795353255"})
     page = (tmp_path / "tcgamirror.1").read_text(encoding="utf-8")
     assert '.TH TCGAMIRROR 1 "2026-11-22"' in page
     names = re.findall(r"^    (\w+) ", succeeded("--help").out, re.MULTILINE)
