@@ -27,8 +27,9 @@ from tcgamirror.imaging.image_writer import (
     PNG_SIGNATURE,
     STRIP_BYTES,
     TIFF_MAX_BYTES,
+    TIFF_TAGS,
 )
-from tcgamirror.imaging.tiff import Directory, Tag, Tiff
+from tcgamirror.imaging.tiff import Directory, Tag, Tiff, Type
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadSlide, Damaged
 from tcgamirror.model.geometry import Size
@@ -222,21 +223,7 @@ def _decode_png(file: BinaryIO, size: Size, check: Callable[[], None]) -> None:
 
 # TIFF ------------------------------------------------------------------------
 
-_ROWS_PER_STRIP, _STRIP_OFFSETS, _STRIP_COUNTS = 278, 273, 279
-
 _MAX_STRIP_BYTES = 1 << 26
-
-_SHORT = 3
-"""The TIFF type of numbers of two bytes."""
-
-_TIFF_WRITTEN = {
-    Tag.COMPRESSION: (8,),
-    Tag.SAMPLES: (3,),
-    Tag.BITS: (8, 8, 8),
-    Tag.PHOTOMETRIC: (2,),
-    Tag.PREDICTOR: (2,),
-}
-"""Values of the tags that are the same in every TIFF of this program."""
 
 
 class FileBytes:
@@ -266,8 +253,8 @@ def _open_tiff(file: BinaryIO) -> tuple[Tiff, Directory]:
     tiff, directory = _first_directory(source)
     if any(entry.span.stop > source.size for entry in directory.entries.values()):
         raise Damaged("it is cut off")
-    found = {tag: _short_numbers(tiff, directory, tag) for tag in _TIFF_WRITTEN}
-    if found != _TIFF_WRITTEN or directory.next:
+    found = {tag: _short_numbers(tiff, directory, tag) for tag in TIFF_TAGS}
+    if found != TIFF_TAGS or directory.next:
         raise Damaged("it is a TIFF, but not of packed 8-bit RGB as this program writes them")
     return tiff, directory
 
@@ -282,7 +269,7 @@ def _first_directory(source: FileBytes) -> tuple[Tiff, Directory]:
 
 def _short_numbers(tiff: Tiff, directory: Directory, tag: int) -> tuple[int, ...]:
     entry = directory.entries.get(tag)
-    if entry is None or entry.type != _SHORT or not 1 <= entry.count <= 3:
+    if entry is None or entry.type != Type.SHORT or not 1 <= entry.count <= 3:
         return ()
     return tiff.layout.unpack(f"{entry.count}H", tiff.read(entry.span))
 
@@ -303,17 +290,17 @@ def _decode_tiff(file: BinaryIO, size: Size, check: Callable[[], None]) -> None:
     if line * size.height > TIFF_MAX_BYTES:
         raise Damaged(f"it says that it has {size} pixels, more than this program writes")
     try:
-        rows = min(tiff.read_number(directory, _ROWS_PER_STRIP), size.height)
+        rows = min(tiff.read_number(directory, Tag.ROWS_PER_STRIP), size.height)
         count = -(-size.height // max(rows, 1))
         # A strip has less than half of STRIP_BYTES only where a line is longer.
         if not STRIP_BYTES // 2 * (count - 1) <= line * size.height or not rows:
             raise Damaged(f"its strips of {rows:,} rows are smaller than this program writes them")
         if rows * line > _MAX_STRIP_BYTES and rows != 1:
             raise Damaged(f"its strips of {rows:,} rows are larger than this program writes them")
-        if not {_STRIP_OFFSETS, _STRIP_COUNTS} <= set(directory.entries):
+        if not {Tag.STRIP_OFFSETS, Tag.STRIP_COUNTS} <= set(directory.entries):
             raise Damaged("it has no strips")
-        offsets = tiff.read_numbers(directory, _STRIP_OFFSETS, count)
-        counts = tiff.read_numbers(directory, _STRIP_COUNTS, count)
+        offsets = tiff.read_numbers(directory, Tag.STRIP_OFFSETS, count)
+        counts = tiff.read_numbers(directory, Tag.STRIP_COUNTS, count)
         free = 0
         for number, (offset, length) in enumerate(zip(offsets, counts, strict=True)):
             raw = min(rows, size.height - number * rows) * line

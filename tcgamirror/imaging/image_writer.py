@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tcgamirror.imaging.decode import Pixels
+from tcgamirror.imaging.tiff import Layout, Tag, Type
 from tcgamirror.model.errors import TooLarge
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat
@@ -41,6 +42,18 @@ METADATA_KEY = "tcgamirror"
 """PNG keyword of the metadata; JPEG and TIFF have them in ImageDescription."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 """The first bytes of a PNG."""
+TIFF_TAGS = {
+    Tag.BITS: (8, 8, 8),
+    Tag.COMPRESSION: (8,),
+    Tag.PHOTOMETRIC: (2,),
+    Tag.SAMPLES: (3,),
+    Tag.PREDICTOR: (2,),
+}
+"""Tags that are the same in every TIFF: 8-bit RGB, Deflate with differencing."""
+
+_LAYOUT = Layout("<", big=False)
+_CENTIMETRE = 3
+"""TIFF's number of the unit of resolution."""
 
 PixelSize = tuple[float, float] | None
 """µm per pixel along x and y, or unknown."""
@@ -151,15 +164,15 @@ def _strip_rows(size: Size) -> int:
 
 def _restriped(strips: Iterable[Pixels], rows: int) -> Iterator[Pixels]:
     """Yield the same rows in strips of `rows` each, the last one smaller."""
-    held: list[Pixels] = []
+    buffer: list[Pixels] = []
     for strip in strips:
-        held.append(strip)
-        if sum(map(len, held)) >= rows:
-            joined = np.concatenate(held)
+        buffer.append(strip)
+        if sum(map(len, buffer)) >= rows:
+            joined = np.concatenate(buffer)
             whole = len(joined) // rows * rows
             yield from (joined[top : top + rows] for top in range(0, whole, rows))
-            held = [joined[whole:]]
-    rest = np.concatenate(held)
+            buffer = [joined[whole:]]
+    rest = np.concatenate(buffer)
     if len(rest):
         yield rest
 
@@ -173,38 +186,22 @@ def _tiff_directory(
     mpp: PixelSize,
     text: str,
 ) -> bytes:
-    """Return a directory and its long values, to lie at `offset`."""
-    short, long, rational, ascii_ = 3, 4, 5, 2
-    words = text.encode("ascii") + b"\0"
-    tags: list[tuple[int, int, int, bytes]] = [
-        (256, long, 1, struct.pack("<I", size.width)),
-        (257, long, 1, struct.pack("<I", size.height)),
-        (258, short, 3, struct.pack("<3H", 8, 8, 8)),
-        (259, short, 1, struct.pack("<H", 8)),
-        (262, short, 1, struct.pack("<H", 2)),
-        (270, ascii_, len(words), words),
-        (273, long, len(offsets), struct.pack(f"<{len(offsets)}I", *offsets)),
-        (277, short, 1, struct.pack("<H", 3)),
-        (278, long, 1, struct.pack("<I", rows)),
-        (279, long, len(counts), struct.pack(f"<{len(counts)}I", *counts)),
-        (317, short, 1, struct.pack("<H", 2)),
+    """Return the directory and its long values, to lie at `offset`."""
+    description = text.encode("ascii") + b"\0"
+    tags = [
+        _LAYOUT.pack_tag(Tag.WIDTH, Type.LONG, size.width),
+        _LAYOUT.pack_tag(Tag.HEIGHT, Type.LONG, size.height),
+        *(_LAYOUT.pack_tag(tag, Type.SHORT, *values) for tag, values in TIFF_TAGS.items()),
+        (Tag.DESCRIPTION, Type.ASCII, len(description), description),
+        _LAYOUT.pack_tag(Tag.STRIP_OFFSETS, Type.LONG, *offsets),
+        _LAYOUT.pack_tag(Tag.ROWS_PER_STRIP, Type.LONG, rows),
+        _LAYOUT.pack_tag(Tag.STRIP_COUNTS, Type.LONG, *counts),
     ]
     if mpp is not None:
-        per_cm = [_rational(10_000 / side) for side in mpp]
-        tags += [(282, rational, 1, struct.pack("<II", *per_cm[0]))]
-        tags += [(283, rational, 1, struct.pack("<II", *per_cm[1]))]
-        tags += [(296, short, 1, struct.pack("<H", 3))]
-    tags.sort()
-    entries, values = b"", b""
-    free = offset + 2 + 12 * len(tags) + 4
-    for tag, kind, count, data in tags:
-        if len(data) > 4:
-            field = struct.pack("<I", free + len(values))
-            values += data + b"\0" * (len(data) % 2)
-        else:
-            field = data.ljust(4, b"\0")
-        entries += struct.pack("<HHI", tag, kind, count) + field
-    return struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0) + values
+        for tag, side in zip((Tag.X_RESOLUTION, Tag.Y_RESOLUTION), mpp, strict=True):
+            tags.append(_LAYOUT.pack_tag(tag, Type.RATIONAL, *_rational(10_000 / side)))
+        tags.append(_LAYOUT.pack_tag(Tag.RESOLUTION_UNIT, Type.SHORT, _CENTIMETRE))
+    return _LAYOUT.pack_directory(offset, tags)
 
 
 def _rational(value: float) -> tuple[int, int]:
@@ -227,8 +224,9 @@ def _write_jpeg(
         image.paste(Image.fromarray(strip), (0, top))
         top += len(strip)
     exif = Image.Exif()
-    exif[270] = text
+    exif[Tag.DESCRIPTION] = text
     if mpp is not None:
-        exif[282], exif[283] = (Fraction(*_rational(10_000 / side)) for side in mpp)
-        exif[296] = 3
+        for tag, side in zip((Tag.X_RESOLUTION, Tag.Y_RESOLUTION), mpp, strict=True):
+            exif[tag] = Fraction(*_rational(10_000 / side))
+        exif[Tag.RESOLUTION_UNIT] = _CENTIMETRE
     image.save(file, "JPEG", quality=JPEG_QUALITY, exif=exif)

@@ -153,17 +153,17 @@ def _down(strips: Iterator[Pixels], span: float, size: Size) -> Iterator[Pixels]
     """Yield the strips resized to `size.height` rows. span: rows that the image covers."""
     scale = span / size.height
     reach = math.ceil(LANCZOS_REACH * max(scale, 1.0)) + 1
-    held: Pixels = np.empty((0, size.width, 3), np.uint8)
-    top = made = 0
+    buffer: Pixels = np.empty((0, size.width, 3), np.uint8)
+    top = done = 0
     for strip in strips:
-        held = np.concatenate([held, strip])
-        complete = top + len(held) >= span
-        ready = size.height if complete else int((top + len(held) - reach) / scale)
-        if ready <= made:
+        buffer = np.concatenate([buffer, strip])
+        complete = top + len(buffer) >= span
+        ready = size.height if complete else int((top + len(buffer) - reach) / scale)
+        if ready <= done:
             continue
-        box = (0.0, made * scale - top, float(size.width), min(ready * scale - top, len(held)))
-        image = Image.fromarray(held)
-        yield np.asarray(image.resize((size.width, ready - made), Image.Resampling.LANCZOS, box))
-        made = ready
-        surplus = max(0, int(made * scale) - reach - top)
-        held, top = held[surplus:].copy(), top + surplus
+        box = (0.0, done * scale - top, float(size.width), min(ready * scale - top, len(buffer)))
+        image = Image.fromarray(buffer)
+        yield np.asarray(image.resize((size.width, ready - done), Image.Resampling.LANCZOS, box))
+        done = ready
+        surplus = max(0, int(done * scale) - reach - top)
+        buffer, top = buffer[surplus:].copy(), top + surplus

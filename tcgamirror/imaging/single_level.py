@@ -13,12 +13,10 @@ from bisect import bisect_right
 from typing import BinaryIO
 
 from tcgamirror.imaging.svs import Svs, TileTable
-from tcgamirror.imaging.tiff import RandomAccess, Tag
+from tcgamirror.imaging.tiff import Layout, RandomAccess, Tag, Type
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.geometry import Size
 from tcgamirror.system.files import PIECE
-
-_LONG8 = 16
 
 
 def write_single_level(
@@ -34,6 +32,7 @@ def write_single_level(
         size: pixels of their image, if they are not the whole level.
     """
     order = slide.layout.order
+    layout = Layout(order, big=True)
     begin = {"<": b"II", ">": b"MM"}[order]
     file.write(begin + struct.pack(order + "HHHQ", 43, 8, 0, 0))
     offsets = _copy_tiles(file, slide.source, table)
@@ -41,12 +40,13 @@ def write_single_level(
     if size is not None:
         tags = [tag for tag in tags if tag[0] not in (Tag.WIDTH, Tag.HEIGHT)]
         for tag, side in zip((Tag.WIDTH, Tag.HEIGHT), size, strict=True):
-            tags.append((tag, _LONG8, 1, struct.pack(order + "Q", side)))
-    tags.append((Tag.TILE_OFFSETS, _LONG8, len(offsets), _pack(order, offsets)))
-    tags.append((Tag.TILE_COUNTS, _LONG8, len(offsets), _pack(order, array("Q", table.counts))))
+            tags.append(layout.pack_tag(tag, Type.LONG8, side))
+    counts = array("Q", table.counts)
+    tags.append((Tag.TILE_OFFSETS, Type.LONG8, len(offsets), _pack(order, offsets)))
+    tags.append((Tag.TILE_COUNTS, Type.LONG8, len(counts), _pack(order, counts)))
     start = file.tell() + -file.tell() % 8
     file.write(b"\0" * (start - file.tell()))
-    file.write(_pack_directory(start, order, sorted(tags)))
+    file.write(layout.pack_directory(start, tags))
     file.seek(8)
     file.write(struct.pack(order + "Q", start))
 
@@ -71,19 +71,3 @@ def _pack(order: str, values: array[int]) -> bytes:
     if (order == "<") != (sys.byteorder == "little"):
         values.byteswap()
     return values.tobytes()
-
-
-def _pack_directory(start: int, order: str, tags: list[tuple[int, int, int, bytes]]) -> bytes:
-    """Return a BigTIFF directory, the last of its chain, and its values, to lie at `start`."""
-    free = start + 8 + 20 * len(tags) + 8
-    entries, values = [], []
-    for tag, kind, count, data in tags:
-        if len(data) > 8:
-            field = struct.pack(order + "Q", free)
-            values.append(data + b"\0" * (-len(data) % 8))
-            free += len(values[-1])
-        else:
-            field = data.ljust(8, b"\0")
-        entries.append(struct.pack(order + "HHQ", tag, kind, count) + field)
-    head = struct.pack(order + "Q", len(tags))
-    return b"".join([head, *entries, struct.pack(order + "Q", 0), *values])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -33,7 +33,10 @@ class Tag:
     COMPRESSION = 259
     PHOTOMETRIC = 262
     DESCRIPTION = 270
+    STRIP_OFFSETS = 273
     SAMPLES = 277
+    ROWS_PER_STRIP = 278
+    STRIP_COUNTS = 279
     X_RESOLUTION = 282
     Y_RESOLUTION = 283
     PLANAR = 284
@@ -46,6 +49,20 @@ class Tag:
     SUB_DIRECTORIES = 330
     JPEG_TABLES = 347
     ICC_PROFILE = 34675
+
+
+class Type:
+    """Numbers of TIFF types that are written."""
+
+    ASCII = 2
+    SHORT = 3
+    LONG = 4
+    RATIONAL = 5
+    LONG8 = 16
+
+
+TagValue = tuple[int, int, int, bytes]
+"""Tag, type, count and packed values."""
 
 
 class RandomAccess(Protocol):
@@ -78,6 +95,30 @@ class Layout:
 
     def unpack(self, code: str, data: bytes) -> tuple[int, ...]:
         return struct.unpack(self.order + code, data)
+
+    def pack_tag(self, tag: int, type_: int, *values: int) -> TagValue:
+        """Return a tag with these values; a rational is two of them."""
+        code = _TYPE_CODES[type_]
+        data = struct.pack(f"{self.order}{len(values)}{code[0]}", *values)
+        return tag, type_, len(values) // len(code), data
+
+    def pack_directory(self, offset: int, tags: Iterable[TagValue]) -> bytes:
+        """Return a directory, the last of its chain, and its long values, to lie at `offset`."""
+        tags = sorted(tags)
+        inline = struct.calcsize("=" + self.offset_code)
+        align = 8 if self.big else 2
+        head = struct.pack(self.order + ("Q" if self.big else "H"), len(tags))
+        free = offset + len(head) + self.entry_bytes * len(tags) + inline
+        entries, values = [], []
+        for tag, type_, count, data in tags:
+            field = data.ljust(inline, b"\0")
+            if len(data) > inline:
+                field = struct.pack(self.order + self.offset_code, free)
+                values.append(data + b"\0" * (-len(data) % align))
+                free += len(values[-1])
+            entry = struct.pack(self.order + "HH" + self.offset_code, tag, type_, count)
+            entries.append(entry + field)
+        return b"".join([head, *entries, bytes(inline), *values])
 
 
 _TYPE_CODES = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "s", 8: "h", 9: "i", 10: "ii"}
