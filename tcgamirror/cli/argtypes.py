@@ -87,6 +87,20 @@ def number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"invalid number {text!r:.60}") from None
 
 
+def project(text: str) -> str:
+    """Return a TCGA project's id; its code alone and lower case are understood.
+
+    >>> project("BRCA"), project("tcga-ov")
+    ('TCGA-BRCA', 'TCGA-OV')
+    """
+    match = re.fullmatch(r"(?:TCGA-)?([A-Z0-9]+)", text, re.ASCII | re.IGNORECASE)
+    if match is None:
+        raise argparse.ArgumentTypeError(
+            f"invalid project {text!r:.60}. Expected one such as TCGA-BRCA"
+        )
+    return f"TCGA-{match[1].upper()}"
+
+
 def seed(text: str) -> int:
     """Return any whole number."""
     try:

@@ -22,14 +22,18 @@ if TYPE_CHECKING:
 # The mirror --------------------------------------------------------------------------
 
 
+def named_mirror(args: argparse.Namespace) -> Path | None:
+    """Return the directory of --mirror or TCGAMIRROR."""
+    named = args.mirror or os.environ.get("TCGAMIRROR")
+    return Path(named) if named else None
+
+
 def open_mirror(args: argparse.Namespace) -> Mirror:
-    """Return the mirror of --mirror, of TCGAMIRROR, or the nearest above the current directory."""
+    """Return the mirror that is named, or the nearest above the current directory."""
     from tcgamirror.mirror.directory import Mirror
 
-    named = args.mirror or os.environ.get("TCGAMIRROR")
-    if named:
-        return Mirror.find(Path(named), above=False)
-    return Mirror.find(Path(), above=True)
+    named = named_mirror(args)
+    return Mirror.find(named or Path(), above=named is None)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcgamirror.cli import output
-from tcgamirror.cli.argtypes import byte_count, number, seed, slides, whole_number, workers
-from tcgamirror.cli.common import Commands, add_addresses, add_command
+from tcgamirror.cli.argtypes import byte_count, number, project, seed, slides, whole_number, workers
+from tcgamirror.cli.common import Commands, add_addresses, add_command, named_mirror
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, UsageError
 
@@ -42,7 +41,7 @@ def init(args: argparse.Namespace) -> ExitCode:
 
     lock = None if args.lock is None else read_lock(args.lock)
     settings = _settings(args) if lock is None else _locked_settings(args, lock.settings)
-    root = Path(args.mirror or os.environ.get("TCGAMIRROR") or ".")
+    root = named_mirror(args) or Path()
     # Read first: a manifest that cannot be taken leaves no mirror behind.
     manifest = None if settings.manifest is None else _read_manifest(settings, lock)
     if manifest is not None and lock is None:
@@ -52,12 +51,12 @@ def init(args: argparse.Namespace) -> ExitCode:
     if lock is not None:
         words = f"the {text.slides(len(lock.slides))} of {args.lock}"
     sampled = _sampled_already(mirror)
-    did = "wrote the settings again of the mirror" if sampled else "made a mirror"
+    did = "restored the settings of the mirror" if sampled else "made a mirror"
     print(f"{did} in {mirror.root}: {words}, each {settings.fixed}")
     if sampled:
         print(
-            f"{text.slides(sampled)} {text.is_or_are(sampled)} sampled there, and stay; what these "
-            f"settings ask for besides is added by update: correct [sample] in {FILE_NAME} first"
+            f"{text.slides(sampled)} already sampled are kept. Check [sample] in {FILE_NAME} "
+            "before the next update, which adds what is missing"
         )
     if manifest is not None:
         for line in _manifest_lines(settings, manifest):
@@ -287,6 +286,7 @@ def add_commands(commands: Commands) -> None:
     )
     sample.add_argument(
         "--project",
+        type=project,
         action="append",
         default=[],
         metavar="ID",

@@ -10,18 +10,22 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from tcgamirror import __version__
 from tcgamirror.cli import output
+from tcgamirror.cli.common import named_mirror
 from tcgamirror.cli.parser import parse
 from tcgamirror.model.errors import (
     Bug,
     DiskFull,
     ExitCode,
     Interrupted,
+    NetworkError,
     TcgaMirrorError,
     lack_of_memory,
 )
+from tcgamirror.model.text import command_line
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -78,7 +82,12 @@ def _run(arguments: Sequence[str], begins: Callable[[], None]) -> int:
     try:
         args = parse(arguments)
         begins()
-        return int(args.run(args))
+        try:
+            return int(args.run(args))
+        except NetworkError as error:
+            mirror = named_mirror(args) or Path()
+            error.add_note(f"Find the cause by {command_line('doctor', mirror)}")
+            raise
     except KeyboardInterrupt:
         # The flush below would wait for a reader that stopped reading.
         if not select.select([], [sys.stdout], [], 0)[1]:

@@ -60,14 +60,15 @@ def say(message: str) -> None:
 
 
 def fail(error: TcgaMirrorError, *, as_json: bool) -> None:
-    """Tell the error that ends a command: a sentence to stderr, before it one JSON object.
+    """Print the error that ends a command to stderr, with its notes, in one line.
 
-    as_json: whether there is an object, which also holds what the command had found by then.
+    as_json: print one JSON object to stdout before, with what the command had found by then.
     """
+    message = ". ".join([str(error), *getattr(error, "__notes__", ())])
     if as_json:
-        told = {**error.found, "exit_code": int(error.exit_code), "error": str(error)}
-        print(json.dumps(told), flush=True)
-    say(f"tcgamirror: {error}")
+        members = {**error.found, "exit_code": int(error.exit_code), "error": message}
+        print(json.dumps(members), flush=True)
+    say(f"tcgamirror: {message}")
 
 
 def table(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import re
 import sys
 from contextlib import closing, nullcontext, redirect_stdout
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tcgamirror.cli import output
 from tcgamirror.cli.argtypes import byte_count
-from tcgamirror.cli.common import Commands, add_command, add_json, open_mirror
+from tcgamirror.cli.common import Commands, add_command, add_json, named_mirror, open_mirror
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, UsageError
 
@@ -76,11 +75,11 @@ def export_mirror(args: argparse.Namespace) -> ExitCode:
         if args.json:
             print(json.dumps({**dataclasses.asdict(made), "exit_code": int(code)}))
         else:
-            _tell_exported(made)
+            _print_export(made, mirror.root)
     return code
 
 
-def _tell_exported(made: ExportResult) -> None:
+def _print_export(made: ExportResult, mirror: Path) -> None:
     where = "standard output" if made.dest == "-" else made.dest
     rate = text.format_bytes(made.bytes / max(made.seconds, 0.001))
     print(
@@ -92,7 +91,8 @@ def _tell_exported(made: ExportResult) -> None:
         print(f"{text.images(made.earlier)} left out, because an earlier export has them")
     if made.lacking:
         _name([(path, "damaged or missing") for path in made.lacking], "not exported")
-        print("tcgamirror verify --repair fetches them again; in the export they are pending")
+        repair = text.command_line("verify --repair", mirror)
+        print(f"in the export they are pending; fetch them again by {repair}")
 
 
 def import_into(args: argparse.Namespace) -> ExitCode:
@@ -100,18 +100,18 @@ def import_into(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.transfer.importer import import_export
 
     # A new mirror is made only where it is named, as init does.
-    named = args.mirror or os.environ.get("TCGAMIRROR")
-    root = Path(named) if named else open_mirror(args).root
+    root = named_mirror(args) or open_mirror(args).root
     with closing(ProgressDisplay(quiet=args.json)) as progress:
         made = import_export(root, args.source, progress)
     if args.json:
         print(json.dumps({**dataclasses.asdict(made), "exit_code": int(made.exit_code)}))
     else:
-        _tell_imported(made)
+        _print_import(made)
     return made.exit_code
 
 
-def _tell_imported(made: ImportResult) -> None:
+def _print_import(made: ImportResult) -> None:
+    update = text.command_line("update", Path(made.root))
     print(
         f"{'made a mirror in ' if made.new else ''}{made.root}: {text.slides(made.slides)} "
         f"added, {text.images(made.images)} taken in ({text.format_bytes(made.bytes)}), "
@@ -122,13 +122,13 @@ def _tell_imported(made: ImportResult) -> None:
     if made.lacking:
         print(
             f"{text.images(made.lacking)} {text.is_or_are(made.lacking)} not in the export: import "
-            "the earlier one that it was made since, or run tcgamirror update"
+            f"the earlier one that it was made since, or run {update}"
         )
     for words in made.dropped:
         print(text.plain(f"not taken over, because it names a file of the other machine: {words}"))
     if made.refused:
         _name([(stray.path, stray.what) for stray in made.refused], "not taken in")
-        print("these slides stay as they were; tcgamirror update fetches what is pending")
+        print(f"these slides stay as they were; fetch pending ones by {update}")
 
 
 def _name(rows: list[tuple[str, str]], title: str) -> None:

@@ -60,8 +60,8 @@ def gallery(args: argparse.Namespace) -> ExitCode:
     if made.unreadable:
         images = "1 image has" if made.unreadable == 1 else f"{made.unreadable:,} images have"
         output.say(
-            f"{images} no thumbnail, being missing, damaged or very large: "
-            "tcgamirror verify tells more"
+            f"{images} no thumbnail, because missing, damaged or very large. Find out by "
+            f"{text.command_line('verify', mirror.root)}"
         )
     return ExitCode.DONE
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings, format_settings, read_settings
 from tcgamirror.model.errors import BadSettings, NotAMirror, TcgaMirrorError, UsageError
+from tcgamirror.model.text import command_line
 from tcgamirror.system.files import FORBIDDEN, atomic_write, differs, disk_errors, make_folder
 from tcgamirror.system.lock import Lock
 from tcgamirror.system.mounts import check_locks
@@ -50,15 +51,15 @@ class Mirror:
                 return cls(root, read_settings(root / FILE_NAME))
         if above and not _there(start / CATALOGUE):
             raise NotAMirror(
-                f"neither {start.absolute()} nor a directory above it is a mirror (it would hold "
-                f"{FILE_NAME}); make one by tcgamirror init, or name it by --mirror"
+                f"{start.absolute()}: neither it nor a directory above it is a mirror with a "
+                f"{FILE_NAME}. Name a mirror by --mirror, or make one by tcgamirror init"
             )
         if _there(start / CATALOGUE):
             raise NotAMirror(_lost_settings(start))
-        lack = f"holds no {FILE_NAME}" if start.is_dir() else "is no directory"
+        lack = f"it holds no {FILE_NAME}" if start.is_dir() else "no such directory"
         raise NotAMirror(
-            f"{start.absolute()} is no mirror, it {lack}; make one by tcgamirror init, or name "
-            "another by --mirror or TCGAMIRROR"
+            f"{start.absolute()}: not a mirror, {lack}. Name another by --mirror or TCGAMIRROR, "
+            f"or make one by {command_line('init', start)}"
         )
 
     @classmethod
@@ -243,8 +244,8 @@ def _check_outside(root: Path) -> None:
 
 def _lost_settings(root: Path) -> str:
     return (
-        f"{root.absolute()} holds {CATALOGUE}, but no {FILE_NAME}: put a copy back, or run "
-        "tcgamirror init there, which writes it again if it asks for images as they are there"
+        f"{root.absolute()}: holds {CATALOGUE}, but no {FILE_NAME}. Put a copy back, or run "
+        f"{command_line('init', root)} with the options of these images to write it again"
     )
 
 

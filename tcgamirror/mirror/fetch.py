@@ -30,6 +30,7 @@ from tcgamirror.model.errors import (
     lack_of_memory,
 )
 from tcgamirror.model.slide import Attempt, Outcome, Slide
+from tcgamirror.model.text import command_line
 from tcgamirror.net.client import HttpClient
 from tcgamirror.sources.origins import Origins
 from tcgamirror.sources.workspace import Workspace
@@ -113,7 +114,7 @@ class Fetcher:
         self._progress.start_fetch(len(due), workers)
         if not due:
             if not self._catalogue.queue.status_counts(now).sampled:
-                raise UsageError("nothing is sampled yet: run tcgamirror update")
+                raise UsageError(f"no slide is sampled yet. Run {command_line('update', root)}")
             return FetchReport()
         # Imported late: most nights there is nothing to fetch.
         from tcgamirror.mirror.ladder import build_ladder

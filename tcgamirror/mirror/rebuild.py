@@ -31,6 +31,7 @@ from tcgamirror.mirror.refresh import network, note_read
 from tcgamirror.mirror.verify import Deadline, reader_threads
 from tcgamirror.model.errors import BadSettings, Damaged, DiskFull, ExitCode, UsageError
 from tcgamirror.model.slide import Listing, Upstream
+from tcgamirror.model.text import command_line
 from tcgamirror.sources import gdc
 from tcgamirror.sources.manifest import read_manifest
 from tcgamirror.system.files import disk_errors, free_bytes, sync_folder
@@ -134,8 +135,8 @@ def _check_needed(mirror: Mirror, place: Path, copy: Path) -> None:
         _check_mounted(mirror.root / IMAGES, done)
         return
     raise UsageError(
-        f"{place} is whole, and a new one would know less ({LOST}): leave it as it is, or, to have "
-        "it made anew all the same, move it away and run tcgamirror rebuild again"
+        f"{place}: not damaged, and a new one would lack {LOST}. Leave it, or move it away and run "
+        f"{command_line('rebuild', mirror.root)} again"
     )
 
 

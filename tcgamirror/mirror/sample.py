@@ -13,6 +13,7 @@ from tcgamirror.mirror.provenance import noted
 from tcgamirror.model.errors import UsageError
 from tcgamirror.model.sampling import Candidate, Plan
 from tcgamirror.model.slide import Kind
+from tcgamirror.model.text import command_line
 from tcgamirror.system.files import file_digest
 
 SAMPLED = "sampled"
@@ -30,7 +31,7 @@ def fill(mirror: Mirror, catalogue: Catalogue, say: Callable[[str], None]) -> in
     asked for of which nothing is listed. Raises UsageError if there is nothing at all.
     """
     if catalogue.listing.release() is None:
-        raise UsageError("nothing is listed yet: run tcgamirror refresh first, or update")
+        raise UsageError(f"no listing yet. Run {command_line('refresh', mirror.root)} first")
     settings, plan = mirror.settings, mirror.settings.plan
     asked = (
         f"{settings.slides} of listing {catalogue.listing.count_merges()} by seed {plan.seed}, "

@@ -21,6 +21,7 @@ from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.refresh import network
 from tcgamirror.mirror.settings import worker_count
 from tcgamirror.model.errors import ExitCode, ListingShrunk, NetworkError, TcgaMirrorError
+from tcgamirror.model.text import command_line
 from tcgamirror.net.client import HttpClient
 from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.system.lock import Lock
@@ -198,7 +199,8 @@ def _refresh_or_keep(
         if options.fetch is None or catalogue.listing.release() is None:
             raise
         progress.note(
-            f"the listing stays as it was: {error}. What is sampled is fetched all the same"
+            f"the listing stays as it was: {error}. Sampled slides are fetched all the same. "
+            f"Find the cause by {command_line('doctor', mirror.root)}"
         )
         return None, error
 

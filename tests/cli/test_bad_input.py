@@ -70,7 +70,7 @@ def mirror(pattern: Path, tmp_path: Path) -> Path:
         ("init --mpp 15 --api http://[x", ["--api is 'http://[x'", "https://"]),
         ("init --mpp 15 --api http://x:99999", ["--api", "99999", "https://"]),
         ("init --mpp 15 --bucket s3://b", ["--bucket is 's3://b'", "https://"]),
-        ("init --mpp 15 --project ", ["--project is '', but has", "TCGA-BRCA"]),
+        ("init --mpp 15 --project ", ["--project", "''", "TCGA-BRCA"]),
         ("init --mpp 15 --manifest no-such-file", ["no-such-file", "cannot be read"]),
     ],
 )
@@ -128,9 +128,9 @@ def test_a_slide_that_nobody_knows(mirror: Path) -> None:
 
 @pytest.mark.parametrize("command", ["update", "refresh", "sample", "fetch", "status"])
 def test_a_directory_that_is_no_mirror(tmp_path: Path, command: str) -> None:
-    says(run("--mirror", tmp_path, command), USAGE_ERROR, str(tmp_path), "no mirror", "init")
+    says(run("--mirror", tmp_path, command), USAGE_ERROR, f"{tmp_path}: not a mirror", "init")
     missing = tmp_path / "none"
-    says(run("--mirror", missing, command), USAGE_ERROR, str(missing), "no directory", "init")
+    says(run("--mirror", missing, command), USAGE_ERROR, str(missing), "no such directory", "init")
     says(run(command, cwd=tmp_path), USAGE_ERROR, str(tmp_path), "init", "--mirror")
     assert not list(tmp_path.iterdir())
 

@@ -67,7 +67,7 @@ def test_what_is_told_of_it_can_be_read_and_typed(folder: Path, small_gdc: Stand
     told = succeeded("--mirror", new, "init", "--mpp", "4", "--api", small_gdc.api).out
     assert re.search(r"next: tcgamirror --mirror \$'/.*/caf\\xe9/m' update\n", told)
     result = run("--mirror", folder / "none", "status")
-    assert result.code == 2 and r"/caf\xe9/none is no mirror" in result.sentence
+    assert result.code == 2 and r"/caf\xe9/none: not a mirror" in result.sentence
     for form in ("cron", "systemd", "slurm"):
         refused = run("--mirror", new, "schedule", form)
         assert refused.code == 2 and "rename the directory" in refused.sentence

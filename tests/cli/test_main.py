@@ -332,11 +332,11 @@ def test_init_tells_what_was_asked_for(tmp_path: Path) -> None:
 def test_a_project_that_is_not_listed(
     tmp_path: Path, small_gdc: StandIn, number: str, kind: list[str]
 ) -> None:
-    root = made(tmp_path / "m", small_gdc, "--project", "tcga-brca", "--slides", number, *kind)
+    root = made(tmp_path / "m", small_gdc, "--project", "xyz", "--slides", number, *kind)
     result = run("--mirror", root, "update")
     assert result.code == 2
     assert (
-        "no slide of project tcga-brca is listed; there are TCGA-BRCA, TCGA-GBM, TCGA-LUAD: "
+        "no slide of project TCGA-XYZ is listed; there are TCGA-BRCA, TCGA-GBM, TCGA-LUAD: "
         "correct sample.projects"
     ) in result.sentence
 

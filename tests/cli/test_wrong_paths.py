@@ -171,7 +171,7 @@ def test_a_mirror_that_lost_its_settings_is_not_synced_over(mirror: Path) -> Non
 def test_an_empty_destination_is_no_directory(mirror: Path) -> None:
     (mirror.parent / "here").mkdir()
     refused = run("sync", mirror, "", cwd=mirror.parent / "here")
-    says(refused, USAGE_ERROR, "DST is empty")
+    says(refused, USAGE_ERROR, "DST: empty")
     assert not list((mirror.parent / "here").iterdir())
 
 

@@ -114,7 +114,7 @@ def test_lost_settings_are_written_again_with_the_lock_that_is_given(
     for lock in (four, four):
         (root / FILE_NAME).unlink(missing_ok=True)
         again = succeeded("--mirror", root, "init", "--lock", lock, *addresses(small_gdc))
-        assert "wrote the settings again" in again.out
+        assert "restored the settings" in again.out
         assert (root / LOCKED).read_bytes() == lock.read_bytes()
     assert "2 slides added" in updated(root).out
     assert "4 of 4 slides" in succeeded("--mirror", root, "lock", "--check", four).out

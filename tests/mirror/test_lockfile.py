@@ -413,4 +413,4 @@ def test_a_slide_without_an_image_has_no_digest(small_gdc: StandIn, tmp_path: Pa
     rewrite(root, "^slides = .*", "slides = 5")
     succeeded("--mirror", root, "sample")
     checked = run("--mirror", root, "lock", "--check", tmp_path / "l")
-    assert "0 of 3 slides are as locked; 2 slides here besides are not in it" in checked.out
+    assert "0 of 3 slides are as locked; 2 slides of the mirror not in the lock file" in checked.out

@@ -313,7 +313,7 @@ def test_images_of_a_resolution_nobody_read_are_fetched_again_once(
     assert "0 slides fetched, 1 failed" in failed.out
     assert images(root) == held
     verified = succeeded("--mirror", root, "verify").out
-    assert "1 image besides" in verified and "resolution that nobody may have read" in verified
+    assert "1 image not checked" in verified and "of uncertain resolution" in verified
     small_gdc.faults.clear()
     assert "1 slide fetched, 0 failed" in succeeded("--mirror", root, "fetch", "--retry-failed").out
     assert column(root, "select count(*) from mirror where mpp_x is null") == [0]

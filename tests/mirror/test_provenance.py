@@ -260,5 +260,5 @@ def test_settings_that_are_written_again_say_what_is_sampled(
     succeeded("--mirror", root, "sample")
     (root / "tcgamirror.toml").unlink()
     told = succeeded("--mirror", root, "init", "--mpp", str(MPP), *addresses(small_gdc)).out
-    assert f"wrote the settings again of the mirror in {root}" in told
-    assert "4 slides are sampled there, and stay" in told and "100 slides by seed 0" in told
+    assert f"restored the settings of the mirror in {root}" in told
+    assert "4 slides already sampled are kept" in told and "100 slides by seed 0" in told
