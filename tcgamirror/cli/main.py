@@ -85,8 +85,10 @@ def _run(arguments: Sequence[str], begins: Callable[[], None]) -> int:
         try:
             return int(args.run(args))
         except NetworkError as error:
-            mirror = named_mirror(args) or Path()
-            error.add_note(f"Find the cause by {command_line('doctor', mirror)}")
+            # The doctor knows the GDC's servers, not the web server that sync reads.
+            if args.command != "sync":
+                mirror = named_mirror(args) or Path()
+                error.add_note(f"Find the cause by {command_line('doctor', mirror)}")
             raise
     except KeyboardInterrupt:
         # The flush below would wait for a reader that stopped reading.
