@@ -216,7 +216,7 @@ def _describe_sample(settings: Settings) -> str:
     from tcgamirror.mirror import provenance
 
     count = "all slides" if settings.slides is None else text.slides(settings.slides)
-    return f"{count} {provenance.words(settings.plan)}"
+    return f"{count} {provenance.plan_words(settings.plan)}"
 
 
 def add_commands(commands: Commands) -> None:

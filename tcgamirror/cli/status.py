@@ -50,19 +50,19 @@ def status(args: argparse.Namespace) -> ExitCode:
         standing = catalogue.queue.status_counts(time.time())
         origins = {name: catalogue.fact(f"origin {name}") for name in ("bucket", "gdc")}
         fixed = catalogue.fact(FIXED) or mirror.settings.fixed
-        plan = provenance.plan_of(catalogue, mirror.settings.plan)
+        plan = provenance.sample_plan(catalogue, mirror.settings.plan)
         ((unknown,),) = catalogue.reports.query(_UNKNOWN_MPP).rows
     origins = {name: words for name, words in origins.items() if words}
     if args.json:
         told: dict[str, object] = {"target": fixed, "unknown_mpp": unknown, "origins": origins}
-        told["drawn"] = None if plan is None else provenance.facts_of(plan)
+        told["drawn"] = None if plan is None else provenance.plan_values(plan)
         print(json.dumps(dataclasses.asdict(counts) | told | _retries(standing)))
         return ExitCode.DONE
     asked = mirror.settings.fixed
     other = "" if asked == fixed else f"; {FILE_NAME} asks for {asked}, which update refuses"
     print(f"mirror   {mirror.root.absolute()} ({text.plain(fixed)}{other})")
     print(f"listing  {text.plain(counts.release or 'none yet')}: {text.slides(counts.listed)}")
-    by = provenance.words(plan) if plan else "by more than one plan, or one not known"
+    by = provenance.plan_words(plan) if plan else "by more than one plan, or one not known"
     print(
         f"sample   {text.slides(counts.sampled)} {text.plain(by)}: {counts.done:,} done, "
         f"{counts.pending:,} pending, {counts.failed:,} failed"

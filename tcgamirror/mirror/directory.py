@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.mirror.provenance import PLAN, parse_plan, plan_facts, plan_words
 from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings, format_settings, read_settings
 from tcgamirror.model.errors import BadSettings, NotAMirror, TcgaMirrorError, UsageError
 from tcgamirror.model.text import command_line
@@ -85,7 +86,8 @@ class Mirror:
             return mirror
         (root / CATALOGUE).unlink(missing_ok=True)
         with Catalogue.create(root / CATALOGUE) as catalogue:
-            catalogue.set_fact(FIXED, settings.fixed)
+            for key, value in mirror.fixed_facts.items():
+                catalogue.set_fact(key, value)
         try:
             mirror._write_settings(lock)
         except BaseException:
@@ -134,6 +136,7 @@ class Mirror:
         try:
             with Catalogue.open(self.root / CATALOGUE, read_only=True) as catalogue:
                 fixed = catalogue.fact(FIXED)
+                plan = parse_plan(catalogue.fact(PLAN))
         except TcgaMirrorError as error:
             raise NotAMirror(
                 f"{self.root} holds {CATALOGUE} already, which cannot be read: choose another "
@@ -146,14 +149,34 @@ class Mirror:
                 "another directory, or run tcgamirror init for such images to write its settings "
                 "again"
             )
+        if plan is not None and plan != self.settings.plan:
+            raise NotAMirror(
+                f"{self.root} holds {CATALOGUE} already, which was made for slides "
+                f"{plan_words(plan)}: choose another directory, or run tcgamirror init for such "
+                "slides to write its settings again"
+            )
 
-    def check_target(self, catalogue: Catalogue) -> None:
-        """Raises BadSettings if the settings ask for other images than the mirror was made for."""
-        fixed = catalogue.fact(FIXED)
+    @property
+    def fixed_facts(self) -> dict[str, str]:
+        """Facts of a new catalogue: what the settings may not change any more."""
+        return {FIXED: self.settings.fixed, **plan_facts(self.settings.plan)}
+
+    def check_fixed(self, fact: Callable[[str], str | None]) -> None:
+        """Raise BadSettings if the settings ask for other images or slides than at `init`.
+
+        fact: returns the catalogue's value of a key, None if there is none.
+        """
+        file, fixed, plan = self.root / FILE_NAME, fact(FIXED), parse_plan(fact(PLAN))
         if fixed is not None and fixed != self.settings.fixed:
             raise BadSettings(
-                f"{self.root / FILE_NAME} asks for images of {self.settings.fixed}, but the mirror "
-                f"was made for {fixed}: change [target] back, or make another mirror by init"
+                f"{file} asks for images of {self.settings.fixed}, but the mirror was made for "
+                f"{fixed}: change [target] back, or make another mirror by init"
+            )
+        if plan is not None and plan != self.settings.plan:
+            raise BadSettings(
+                f"{file} asks for slides {plan_words(self.settings.plan)}, but the mirror was made "
+                f"for slides {plan_words(plan)}: change [sample] back, or make another mirror by "
+                "init"
             )
 
     def remove_obsolete(self) -> None:

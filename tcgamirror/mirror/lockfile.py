@@ -25,7 +25,7 @@ from tcgamirror import __version__
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror import settings as setting
 from tcgamirror.mirror.directory import Mirror
-from tcgamirror.mirror.provenance import plan_of
+from tcgamirror.mirror.provenance import sample_plan
 from tcgamirror.mirror.settings import LOCKED, Settings
 from tcgamirror.model import fields as values
 from tcgamirror.model.errors import BadLockFile, BadSettings
@@ -129,7 +129,7 @@ def make_lock(settings: Settings, catalogue: Catalogue) -> LockFile:
     with catalogue.snapshot() as connection:
         rows = connection.execute(_SAMPLE)
         slides = tuple(_slide([_text(value) for value in row]) for row in rows)
-        plan, release = plan_of(catalogue, settings.plan), catalogue.listing.release()
+        plan, release = sample_plan(catalogue, settings.plan), catalogue.listing.release()
     if plan is not None and plan != settings.plan:
         settings = replace(
             settings,

@@ -1,8 +1,7 @@
-"""How a sample was drawn: what the settings said when its slides were added, not what they say now.
+"""The plan of a mirror's sample: fixed at `init`, and how many slides it added.
 
-The catalogue keeps the plan that added slides first, and how many it added. What
-came in another way (by another plan, by sync or import) is not counted: then
-the numbers differ, and no one plan is known to have drawn them all.
+Slides that came by sync or import are not counted. Then the count differs from
+the sample's, and the sample is that of no plan.
 """
 
 from __future__ import annotations
@@ -15,47 +14,66 @@ from tcgamirror.mirror import settings as setting
 from tcgamirror.model.errors import BadSettings
 from tcgamirror.model.sampling import By, Order, Plan
 
+PLAN = "plan fixed at init"
+"""Key of the fact that holds the plan; mirrors of older versions get it at their next run."""
+
 DRAWN = "drawn by"
-"""The catalogue's fact that tells it."""
+"""Key of the fact that holds the plan that first added slides, and the number of these."""
 
 MOST_NAMED = 5
 """Projects named in one line."""
 
 
-def noted(catalogue: Catalogue, plan: Plan, added: int) -> dict[str, str]:
-    """The facts to keep in one transaction with slides that the plan adds."""
-    first, before = _told(catalogue.fact(DRAWN)) or (plan, 0)
+def plan_facts(plan: Plan) -> dict[str, str]:
+    """Return the facts of a new mirror that fix its plan."""
+    return {PLAN: json.dumps(plan_values(plan))}
+
+
+def addition_facts(catalogue: Catalogue, plan: Plan, added: int) -> dict[str, str]:
+    """Return the facts to write in one transaction with slides that the plan adds."""
+    first, before = _parse(catalogue.fact(DRAWN)) or (plan, 0)
+    # Of an older version, whose plan could change.
     if first != plan:
         return {}
-    return {DRAWN: _written(plan, before + added)}
+    return {DRAWN: json.dumps({**plan_values(plan), "slides": before + added})}
 
 
-def plan_of(catalogue: Catalogue, now: Plan) -> Plan | None:
-    """The plan that drew the whole sample; None if there is none, or none is known.
+def sample_plan(catalogue: Catalogue, fixed: Plan) -> Plan | None:
+    """Return the plan that chose the whole sample; None if it is not one plan's, or unknown.
 
-    now: that of the settings. Where it draws exactly this sample, it is the one,
-    whatever was noted.
+    fixed: plan of the settings, which stands for an empty sample.
     """
-    told = _told(catalogue.fact(DRAWN))
-    if told is not None and told[1] == catalogue.sample.count():
-        return told[0]
-    sampled = catalogue.sample.names()
-    if not sampled or catalogue.sample.order(now, len(sampled)) == sampled:
-        return now
-    return None
+    sampled = catalogue.sample.count()
+    plan, added = _parse(catalogue.fact(DRAWN)) or (fixed, 0)
+    return plan if added == sampled else None
 
 
-def carried(text: str) -> dict[str, str]:
-    """The facts to keep where all of a sample was taken over, of which elsewhere this was told.
+def imported_facts(text: str) -> dict[str, str]:
+    """Return the facts to write where a whole sample is taken over. text: the other's fact."""
+    parsed = _parse(text)
+    if parsed is None:
+        return {}
+    plan, slides = parsed
+    return {DRAWN: json.dumps({**plan_values(plan), "slides": slides})}
 
-    None of what this version would not have written.
-    """
-    told = _told(text)
-    return {} if told is None else {DRAWN: _written(*told)}
+
+def parse_plan(text: str | None) -> Plan | None:
+    """Return the plan of a fact; None for anything that this version would not have written."""
+    try:
+        values = json.loads(text or "")
+        return Plan(
+            int(values["seed"]),
+            Order(values["order"]),
+            By(values["by"]),
+            setting.kinds(values["kind"], "kind"),
+            frozenset(setting.names(values["projects"], "projects")),
+        )
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, BadSettings):
+        return None
 
 
-def facts_of(plan: Plan) -> Mapping[str, object]:
-    """The plan in the terms of the settings."""
+def plan_values(plan: Plan) -> Mapping[str, object]:
+    """Return the plan in the terms of the settings."""
     return {
         "seed": plan.seed,
         "order": plan.order,
@@ -65,42 +83,33 @@ def facts_of(plan: Plan) -> Mapping[str, object]:
     }
 
 
-def words(plan: Plan) -> str:
-    """The plan in one line, without what is usual.
+def plan_words(plan: Plan) -> str:
+    """Return the plan in one line, without defaults.
 
     >>> from tcgamirror.model.slide import Kind
-    >>> words(Plan(0, kinds=frozenset({Kind.DIAGNOSTIC})))
+    >>> plan_words(Plan(0, kinds=frozenset({Kind.DIAGNOSTIC})))
     'by seed 0 (stable)'
-    >>> words(Plan(7, Order.SHUFFLE, By.SITE, projects=frozenset({"TCGA-OV", "TCGA-GBM"})))
+    >>> plan_words(Plan(7, Order.SHUFFLE, By.SITE, projects=frozenset({"TCGA-OV", "TCGA-GBM"})))
     'by seed 7 (shuffle, by primary_site, kind all, projects TCGA-GBM TCGA-OV)'
     """
     kind, projects = setting.kind_of(plan.kinds), sorted(plan.projects)
-    said: list[str] = [plan.order]
+    words: list[str] = [plan.order]
     if plan.by is not By.NONE:
-        said.append(f"by {plan.by}")
+        words.append(f"by {plan.by}")
     if kind != "diagnostic":
-        said.append(f"kind {kind}")
+        words.append(f"kind {kind}")
     if projects:
         more = f" and {len(projects) - MOST_NAMED} more" if len(projects) > MOST_NAMED else ""
-        said.append(f"projects {' '.join(projects[:MOST_NAMED])}{more}")
-    return f"by seed {plan.seed} ({', '.join(said)})"
+        words.append(f"projects {' '.join(projects[:MOST_NAMED])}{more}")
+    return f"by seed {plan.seed} ({', '.join(words)})"
 
 
-def _written(plan: Plan, slides: int) -> str:
-    return json.dumps({**facts_of(plan), "slides": slides})
-
-
-def _told(text: str | None) -> tuple[Plan, int] | None:
-    """The plan and its slides; None for what this version would not have written."""
+def _parse(text: str | None) -> tuple[Plan, int] | None:
+    """Return the plan of a fact and its slides."""
+    plan = parse_plan(text)
+    if plan is None:
+        return None
     try:
-        told = json.loads(text or "")
-        plan = Plan(
-            int(told["seed"]),
-            Order(told["order"]),
-            By(told["by"]),
-            setting.kinds(told["kind"], "kind"),
-            frozenset(setting.names(told["projects"], "projects")),
-        )
-        return plan, int(told["slides"])
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, BadSettings):
+        return plan, int(json.loads(text or "")["slides"])
+    except (ValueError, TypeError, KeyError, OverflowError):
         return None

@@ -22,14 +22,15 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import FoundImage, fact_of
 from tcgamirror.catalogue.journals import JOURNALS, ROLLBACK, WAL
 from tcgamirror.imaging.store import IMAGES
-from tcgamirror.mirror.directory import CATALOGUE, FIXED, LOCK, Mirror
+from tcgamirror.mirror.directory import CATALOGUE, LOCK, Mirror
 from tcgamirror.mirror.lockfile import sample_order
 from tcgamirror.mirror.orphans import Orphan, image_files
 from tcgamirror.mirror.progress import Progress
+from tcgamirror.mirror.provenance import addition_facts
 from tcgamirror.mirror.recovery import Images
 from tcgamirror.mirror.refresh import network, note_read
 from tcgamirror.mirror.verify import Deadline, reader_threads
-from tcgamirror.model.errors import BadSettings, Damaged, DiskFull, ExitCode, UsageError
+from tcgamirror.model.errors import Damaged, DiskFull, ExitCode, UsageError
 from tcgamirror.model.slide import Listing, Upstream
 from tcgamirror.model.text import command_line
 from tcgamirror.sources import gdc
@@ -79,7 +80,9 @@ def rebuild_catalogue(
     # Where the catalogue is a link to another disk, that is where it stays.
     place = Path(os.path.realpath(mirror.root / CATALOGUE))
     with Lock(mirror.root / LOCK, "rebuild"):
-        _check_target(mirror, place)
+        if place.is_file():
+            # As far as the old catalogue can still be read.
+            mirror.check_fixed(lambda key: fact_of(place, key))
         unfinished = place.with_name(UNFINISHED)
         _remove(unfinished)
         try:
@@ -97,16 +100,6 @@ def rebuild_catalogue(
     release = None if listing is None else listing.release
     name = None if kept is None else kept.name
     return RebuildReport(release, listed, *counts, refused=tuple(refused), kept=name)
-
-
-def _check_target(mirror: Mirror, place: Path) -> None:
-    """As far as the old catalogue can still tell."""
-    fixed = fact_of(place, FIXED) if place.is_file() else None
-    if fixed is not None and fixed != mirror.settings.fixed:
-        raise BadSettings(
-            f"the settings ask for images of {mirror.settings.fixed}, but the mirror was made for "
-            f"{fixed}: change [target] back, then rebuild"
-        )
 
 
 def _check_needed(mirror: Mirror, place: Path, copy: Path) -> None:
@@ -224,7 +217,8 @@ def _fill(
 ) -> tuple[int, int, int, int]:
     """Makes it at `path`: how many are sampled, images, changed, unlisted."""
     with Catalogue.create(path) as catalogue:
-        catalogue.set_fact(FIXED, mirror.settings.fixed)
+        for key, value in mirror.fixed_facts.items():
+            catalogue.set_fact(key, value)
         run = catalogue.begin_run("rebuild", time.time())
         if listing is not None:
             catalogue.listing.merge(listing, time.time())
@@ -235,7 +229,10 @@ def _fill(
         order = sample_order(mirror, catalogue.sample.candidates())
         asked = mirror.settings.slides if mirror.settings.lock is None else None
         wanted = len(names) if listing is None else asked
-        catalogue.sample.add(sample_of(order, names, wanted), time.time())
+        chosen, plan = sample_of(order, names, wanted), mirror.settings.plan
+        is_planned = catalogue.sample.order(plan, len(chosen)) == chosen
+        facts = addition_facts(catalogue, plan, len(chosen)) if is_planned else {}
+        catalogue.sample.add(chosen, time.time(), facts)
         changed = catalogue.images.restore(images)
         listed = names if listing is None else {slide.file_name for slide in listing.slides}
         sampled = len(catalogue.sample.names())

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror.directory import Mirror
 from tcgamirror.mirror.lockfile import read_lock
-from tcgamirror.mirror.provenance import noted
+from tcgamirror.mirror.provenance import addition_facts
 from tcgamirror.model.errors import UsageError
 from tcgamirror.model.sampling import Candidate, Plan
 from tcgamirror.model.slide import Kind
@@ -46,7 +46,7 @@ def fill(mirror: Mirror, catalogue: Catalogue, say: Callable[[str], None]) -> in
     else:
         added = _fill_planned(settings.slides, plan, catalogue, say)
         if lacking := catalogue.sample.unlisted_projects(plan.projects):
-            say(f"no slide of {_named(lacking)} is listed: correct sample.projects in the settings")
+            say(f"no slide of {_named(lacking)} is listed")
     catalogue.set_fact(SAMPLED, asked)
     return added
 
@@ -87,7 +87,7 @@ def _fill_locked(mirror: Mirror, catalogue: Catalogue) -> int:
 
 def _add(catalogue: Catalogue, names: Sequence[str], plan: Plan | None) -> None:
     if names:
-        facts = {} if plan is None else noted(catalogue, plan, len(names))
+        facts = {} if plan is None else addition_facts(catalogue, plan, len(names))
         catalogue.sample.add(names, time.time(), facts)
 
 
@@ -98,18 +98,18 @@ def _why_none(candidates: Sequence[Candidate], plan: Plan) -> str:
     of_kind = list(filter(dataclasses.replace(plan, projects=frozenset()).allows, candidates))
     if not of_kind:
         (kind,) = plan.kinds
-        return f"no {kind} slide is listed: change sample.kind in the settings"
+        return f"no {kind} slide is listed: make another mirror by init --kind"
     there = sorted({slide.project_id for slide in of_kind if slide.project_id})
     if not there:
         return (
             "what is listed tells no projects, as is so of a manifest: "
-            "take projects out of the settings"
+            "make another mirror by init without --project"
         )
     of_any_kind = dataclasses.replace(plan, kinds=frozenset(Kind)).allows
     what = f"{min(plan.kinds)} slide" if any(map(of_any_kind, candidates)) else "slide"
     return (
         f"no {what} of project {', '.join(sorted(plan.projects))} is listed; there are "
-        f"{_named(there)}: correct sample.projects in the settings"
+        f"{_named(there)}: make another mirror by init --project"
     )
 
 

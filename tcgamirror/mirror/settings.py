@@ -377,8 +377,8 @@ def format_settings(settings: Settings) -> str:
     asked = settings.target
     size = f"mpp = {asked.mpp}" if asked.mpp is not None else f"max_size = {asked.max_size}"
     return f"""\
-# Settings of a mirror made by tcgamirror. Edit them freely, but for [target]:
-# images of another resolution belong in another mirror.
+# Settings of a mirror made by tcgamirror. Edit them freely, but for [target] and the
+# sample's plan (seed, order, by, kind, projects): another one belongs in another mirror.
 
 [target]
 {size}  # {"µm per pixel" if asked.mpp is not None else "pixels of the longer side, at most"}

@@ -18,6 +18,7 @@ from tcgamirror.mirror.fetch import Fetcher, FetchOptions, FetchReport
 from tcgamirror.mirror.forecast import Forecast, forecast
 from tcgamirror.mirror.lockfile import Differences, compare, read_lock
 from tcgamirror.mirror.progress import Progress
+from tcgamirror.mirror.provenance import PLAN
 from tcgamirror.mirror.refresh import network
 from tcgamirror.mirror.settings import worker_count
 from tcgamirror.model.errors import ExitCode, ListingShrunk, NetworkError, TcgaMirrorError
@@ -90,7 +91,10 @@ def run_update(
         Catalogue.open(mirror.root / CATALOGUE) as catalogue,
         network(mirror, shutdown, progress.pause) as client,
     ):
-        mirror.check_target(catalogue)
+        mirror.check_fixed(catalogue.fact)
+        if catalogue.fact(PLAN) is None:
+            # Of an older version: from now on the plan of the settings is fixed.
+            catalogue.set_fact(PLAN, mirror.fixed_facts[PLAN])
         mirror.remove_obsolete()
         run = catalogue.begin_run(command, time.time())
         exit_code = ExitCode.BUG
@@ -136,7 +140,7 @@ def dry_run(
         Catalogue.open_temporary(mirror.root / CATALOGUE) as catalogue,
         network(mirror, shutdown, progress.pause) as client,
     ):
-        mirror.check_target(catalogue)
+        mirror.check_fixed(catalogue.fact)
         error = None
         if options.refresh:
             _, error = _refresh_or_keep(mirror, catalogue, client, progress, options)

@@ -141,7 +141,7 @@ def verify_images(
     """
     begun = time.monotonic()
     catalogue.check_integrity()
-    mirror.check_target(catalogue)
+    mirror.check_fixed(catalogue.fact)
     mirror.remove_obsolete()
     recorded = catalogue.images.done()
     day = None if options.sample is None else datetime.now(UTC).strftime("%Y-%m-%d")

@@ -105,7 +105,7 @@ def export(
     earlier = {} if since is None else _sums_since(since)
     with ExitStack() as stack:
         with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as live:
-            mirror.check_target(live)
+            mirror.check_fixed(live.fact)
             # Before anything is made, as the condition may be refused.
             names = None if only is None else matching_slides(live, only)
             work = stack.enter_context(unfinished_folder(dest, form))

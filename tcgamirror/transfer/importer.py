@@ -95,7 +95,7 @@ def import_export(root: Path, source: Path | None, progress: Progress) -> Import
             raise BadExport(f"{name} cannot be imported: {error}") from error
         mirror, is_new = _target_mirror(root, export)
         with Catalogue.open(mirror.root / CATALOGUE) as catalogue:
-            mirror.check_target(catalogue)
+            mirror.check_fixed(catalogue.fact)
             mirror.remove_obsolete()
             here = catalogue.rows.image_states()
             _check_places(name, export, here)

@@ -121,7 +121,7 @@ class UntrustedCatalogue:
     def sample_facts(self) -> Mapping[str, str]:
         """How all of the sample was drawn, where that is told as this version tells it."""
         told = (row["value"] for row in self.rows("facts") if row["key"] == provenance.DRAWN)
-        return provenance.carried(str(next(told, "")))
+        return provenance.imported_facts(str(next(told, "")))
 
     def images(self) -> list[Image]:
         """Every image that is recorded, by rank."""

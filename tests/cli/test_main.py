@@ -174,7 +174,7 @@ def test_more_than_there_are_of_projects_says_which_are_not_listed(
     assert (told.code, told.out) == (0, "5 slides added to the sample\n")
     assert told.err.splitlines() == [
         "12 slides are asked for, but there are only 5: all are taken",
-        "no slide of TCGA-XYZ is listed: correct sample.projects in the settings",
+        "no slide of TCGA-XYZ is listed",
     ]
 
 

@@ -60,7 +60,7 @@ def test_an_init_that_was_killed_before_the_settings_can_be_made_again(tmp_path:
         catalogue.set_fact(FIXED, "other images")
     mirror = Mirror.create(tmp_path, SETTINGS)
     with Catalogue.open(tmp_path / CATALOGUE) as catalogue:
-        mirror.check_target(catalogue)
+        mirror.check_fixed(catalogue.fact)
 
 
 def test_a_catalogue_that_was_used_is_never_replaced(tmp_path: Path) -> None:
@@ -92,10 +92,10 @@ def test_where_there_can_be_no_directory_it_is_said(root: str) -> None:
 def test_another_target_than_the_mirrors_own_is_refused(tmp_path: Path, other: Target) -> None:
     mirror = Mirror.create(tmp_path, SETTINGS)
     with Catalogue.open(tmp_path / CATALOGUE) as catalogue:
-        mirror.check_target(catalogue)
+        mirror.check_fixed(catalogue.fact)
         for changed in (replace(SETTINGS, target=other), replace(SETTINGS, form=ImageFormat.TIFF)):
             with pytest.raises(BadSettings, match="15 µm/px, exact, png"):
-                replace(mirror, settings=changed).check_target(catalogue)
+                replace(mirror, settings=changed).check_fixed(catalogue.fact)
 
 
 # Of a lock file --------------------------------------------------------------------
@@ -180,7 +180,7 @@ def test_of_two_inits_at_once_one_makes_the_mirror(tmp_path: Path, small_gdc: St
         mirror = Mirror.find(root, above=False)
         assert mirror.settings.target.mpp == (4, 8)[codes.index(0)]
         with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
-            mirror.check_target(catalogue)
+            mirror.check_fixed(catalogue.fact)
 
 
 def test_an_init_keeps_out_of_a_mirror_that_another_run_makes(

@@ -392,9 +392,9 @@ def test_a_lock_is_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                 listing(slide("a"), release="Data Release 2"), NOW, accept_shrink=True
             )
             writer.sample.add(["a.svs"], NOW)
-            return provenance.plan_of(catalogue, now)
+            return provenance.sample_plan(catalogue, now)
 
-        monkeypatch.setattr(lockfile, "plan_of", plan_after_an_update)
+        monkeypatch.setattr(lockfile, "sample_plan", plan_after_an_update)
         with Catalogue.open(root / "catalogue.db", read_only=True) as reader:
             lock = lockfile.make_lock(settings, reader)
     assert (len(lock.slides), lock.release) == (3, "Data Release 1")

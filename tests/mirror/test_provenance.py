@@ -1,4 +1,4 @@
-"""How a sample was drawn: told by what drew it, whatever the settings say by now."""
+"""The plan of a sample: fixed at init, and told wherever the sample is."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EDITED = (("^seed = .*", "seed = 7"), ("^order = .*", 'order = "shuffle"'))
 def head(lock: str) -> dict[str, str]:
     """What the lock says of how the slides were drawn."""
     lines = [line.split("\t") for line in lock.split("\n\n")[0].splitlines()[2:]]
-    return {name: value for name, value in lines if name in provenance.facts_of(USUAL)}
+    return {name: value for name, value in lines if name in provenance.plan_values(USUAL)}
 
 
 def edit(root: Path) -> None:
@@ -37,57 +37,58 @@ def edit(root: Path) -> None:
 
 def unplanned(result: Result) -> None:
     assert result.code == 0
-    assert "more than one plan" in result.sentence
+    assert "plan is unknown" in result.sentence
     assert set(head(result.out).values()) == {"-"}
 
 
-def forget(root: Path) -> None:
-    """Makes the catalogue one of a program that did not keep how samples were drawn."""
+def as_of_an_older_version(root: Path) -> None:
+    """Make the mirror one whose plan was not fixed."""
     with closing(sqlite3.connect(root / "catalogue.db")) as connection, connection:
-        removed = connection.execute("DELETE FROM facts WHERE key = ?", (provenance.DRAWN,))
+        removed = connection.execute("DELETE FROM facts WHERE key = ?", (provenance.PLAN,))
         assert removed.rowcount == 1
 
 
-def test_settings_edited_after_a_full_sample_did_not_draw_it(
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_plan_edited_after_init_is_refused_with_the_way_out(
+    tmp_path: Path, small_gdc: StandIn, sampled: bool
+) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=3)
+    if sampled:
+        updated(root)
+    before = (root / "tcgamirror.toml").read_text()
+    edit(root)
+    for command in ("update", "sample", "fetch", "verify"):
+        refused = run("--mirror", root, command)
+        assert refused.code == 2
+        assert (
+            "asks for slides by seed 7 (shuffle), but the mirror was made for slides by seed 0 "
+            "(stable): change [sample] back, or make another mirror by init"
+        ) in refused.sentence
+    (root / "tcgamirror.toml").write_text(before)
+    rewrite(root, "^slides = .*", "slides = 5")
+    updated(root)
+    assert "5 slides by seed 0 (stable): 5 done" in succeeded("--mirror", root, "status").out
+
+
+def test_the_plan_of_an_older_mirror_is_fixed_at_its_next_run(
     tmp_path: Path, small_gdc: StandIn
 ) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=4)
-    updated(root)
-    before = succeeded("--mirror", root, "lock").out
-    edit(root)
-    rewrite(root, "^kind = .*", 'kind = "tissue"')
-    updated(root)
-    assert succeeded("--mirror", root, "lock").out == before
-    assert head(before) == {
-        "seed": "0",
-        "order": "stable",
-        "by": "none",
-        "kind": "diagnostic",
-        "projects": "-",
-    }
-    assert "4 slides by seed 0 (stable): 4 done" in succeeded("--mirror", root, "status").out
-
-
-def test_a_plan_may_add_to_its_sample(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, "--seed", "5", slides=3)
-    updated(root)
-    rewrite(root, "^slides = .*", "slides = 5")
-    updated(root)
-    edit(root)
-    assert head(succeeded("--mirror", root, "lock").out)["seed"] == "5"
-
-
-def test_a_sample_of_two_plans_is_of_none(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, slides=3)
     updated(root)
+    as_of_an_older_version(root)
     edit(root)
     rewrite(root, "^slides = .*", "slides = 5")
+    assert "3 slides by seed 0" in succeeded("--mirror", root, "status").out
     updated(root)
+    rewrite(root, "^seed = .*", "seed = 8")
+    refused = run("--mirror", root, "update")
+    assert refused.code == 2 and "made for slides by seed 7" in refused.sentence
+    rewrite(root, "^seed = .*", "seed = 7")
+
     told = run("--mirror", root, "lock")
     unplanned(told)
     assert "5 slides by more than one plan" in succeeded("--mirror", root, "status").out
     assert succeeded("--mirror", root, "status", "--json").json()["drawn"] is None
-
     lock = tmp_path / "sample.lock"
     lock.write_text(told.out)
     again = tmp_path / "again"
@@ -202,25 +203,24 @@ def test_part_of_a_sample_is_of_no_plan(tmp_path: Path, small_gdc: StandIn) -> N
     unplanned(run("--mirror", tmp_path / "taken", "lock"))
 
 
-def test_an_older_catalogue_is_believed_where_the_settings_draw_the_same(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
+def test_a_rebuilt_catalogue_knows_the_plan_again(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, slides=4)
     updated(root)
     before = succeeded("--mirror", root, "lock").out
-    forget(root)
+    (root / "catalogue.db").unlink()
+    succeeded("--mirror", root, "rebuild")
     assert succeeded("--mirror", root, "lock").out == before
     edit(root)
-    unplanned(run("--mirror", root, "lock"))
+    assert run("--mirror", root, "update").code == 2
 
 
 def test_slides_and_the_plan_that_adds_them_are_one_change(tmp_path: Path) -> None:
     plan = Plan(3, Order.SHUFFLE, By.PROJECT, frozenset(Kind), frozenset({"TCGA-OV"}))
     with three_slides(tmp_path / "c.db") as catalogue:
-        catalogue.sample.add(["c.svs"], NOW, provenance.noted(catalogue, plan, 1))
-        assert provenance.plan_of(catalogue, USUAL) is None, "two were sampled before"
+        catalogue.sample.add(["c.svs"], NOW, provenance.addition_facts(catalogue, plan, 1))
+        assert provenance.sample_plan(catalogue, USUAL) is None, "two were sampled before"
     with Catalogue.create(tmp_path / "d.db") as catalogue:
-        assert provenance.plan_of(catalogue, plan) == plan, "nothing is drawn yet"
+        assert provenance.sample_plan(catalogue, plan) == plan, "nothing is drawn yet"
 
 
 @pytest.mark.parametrize(
@@ -244,12 +244,12 @@ def test_a_fact_of_another_version_tells_nothing(
     tmp_path: Path, spoiled: str | dict[str, object]
 ) -> None:
     with three_slides(tmp_path / "c.db") as catalogue:
-        told = {**provenance.facts_of(Plan(7)), "slides": 2}
+        told = {**provenance.plan_values(Plan(7)), "slides": 2}
         catalogue.set_fact(provenance.DRAWN, json.dumps(told))
-        assert provenance.plan_of(catalogue, USUAL) == Plan(7)
+        assert provenance.sample_plan(catalogue, USUAL) == Plan(7)
         text = spoiled if isinstance(spoiled, str) else json.dumps({**told, **spoiled})
         catalogue.set_fact(provenance.DRAWN, text)
-        assert provenance.plan_of(catalogue, USUAL) is None
+        assert provenance.sample_plan(catalogue, USUAL) is None
 
 
 def test_settings_that_are_written_again_say_what_is_sampled(
