@@ -1,1 +1,1 @@
-"""Keep the SQLite catalogue: database, schema, listing, sample, queue, images, reports, rows."""
+"""The SQLite catalogue, composed of parts: listing, sample, queue, images, reports and rows."""

@@ -137,6 +137,17 @@ class Images(Part):
             rows = connection.execute("SELECT path FROM images WHERE path IS NOT NULL")
             return {path for (path,) in rows}
 
+    def clear(self, names: Iterable[str]) -> None:
+        """Record no images for these slides. Those that are done become pending."""
+        empty = ", ".join(f"{column} = NULL" for column in PICTURE_COLUMNS)
+        with self._database.change() as connection:
+            connection.executemany(
+                f"UPDATE images SET {empty}, "
+                "status = CASE status WHEN 'done' THEN 'pending' ELSE status END "
+                "WHERE file_name = ?",
+                ((name,) for name in names),
+            )
+
     def restore(self, images: Sequence[FoundImage]) -> int:
         """Record images found of sampled slides; return how many are to be fetched again.
 

@@ -1,14 +1,52 @@
-"""The catalogue's tables and the one view for people, as SQL.
+"""The catalogue's schema: its tables, and the view `mirror` for people.
 
-MIGRATIONS[n] leads from schema n to n + 1; `user_version` tells how many have
-been run. A script that was ever released is never edited: another is added.
-Older command-line shells read the catalogue too, so no STRICT tables here.
+MIGRATIONS[n] migrates schema n to n + 1, and `user_version` is the number of scripts that
+have been run. A released script is never edited, since its text is compared when a catalogue
+is imported. Older `sqlite3` shells read the catalogue too, so no table is STRICT.
 """
 
 from __future__ import annotations
 
 APPLICATION_ID = 0x54434741
-"""`TCGA` in ASCII: what tells a catalogue from any other SQLite file."""
+"""`TCGA` in ASCII, which marks a SQLite file as a catalogue."""
+
+_VIEW = """CREATE VIEW mirror AS
+SELECT
+    slides.file_id,
+    slides.file_name,
+    slides.project_id,
+    slides.primary_site,
+    slides.disease_type,
+    slides.sample_type,
+    slides.case_barcode,
+    slides.slide_barcode,
+    slides.kind,
+    slides.upstream,
+    images.status,
+    images.source,
+    images.level,
+    images.level_downsample,
+    images.base_mpp,
+    images.mpp_source,
+    images.mpp_x,
+    images.mpp_y,
+    images.width,
+    images.height,
+    images.path,
+    images.bytes,
+    images.sha256,
+    images.bytes_fetched,
+    images.seconds,
+    images.fetched_at,
+    images.attempts,
+    images.error,
+    sample.rank AS sample_rank,
+    slides.listed_in AS data_release{more}
+FROM sample
+JOIN slides USING (file_name)
+JOIN images USING (file_name);
+"""
+"""The view `mirror`, to be completed by its newer columns."""
 
 _FIRST = """
 -- One row for each slide that was ever listed. Its lasting identity is its file name.
@@ -131,42 +169,7 @@ CREATE TABLE facts (
     value TEXT NOT NULL
 );
 
-CREATE VIEW mirror AS
-SELECT
-    slides.file_id,
-    slides.file_name,
-    slides.project_id,
-    slides.primary_site,
-    slides.disease_type,
-    slides.sample_type,
-    slides.case_barcode,
-    slides.slide_barcode,
-    slides.kind,
-    slides.upstream,
-    images.status,
-    images.source,
-    images.level,
-    images.level_downsample,
-    images.base_mpp,
-    images.mpp_source,
-    images.mpp_x,
-    images.mpp_y,
-    images.width,
-    images.height,
-    images.path,
-    images.bytes,
-    images.sha256,
-    images.bytes_fetched,
-    images.seconds,
-    images.fetched_at,
-    images.attempts,
-    images.error,
-    sample.rank AS sample_rank,
-    slides.listed_in AS data_release
-FROM sample
-JOIN slides USING (file_name)
-JOIN images USING (file_name);
-"""
+""" + _VIEW.format(more="")
 
 _SECOND = """
 -- failures: runs in a row in which the slide failed. retry_at: when a failed one is due again,
@@ -214,42 +217,6 @@ _PATCHED_TILES = """
 ALTER TABLE images ADD COLUMN patched_tiles INTEGER;
 
 DROP VIEW mirror;
-CREATE VIEW mirror AS
-SELECT
-    slides.file_id,
-    slides.file_name,
-    slides.project_id,
-    slides.primary_site,
-    slides.disease_type,
-    slides.sample_type,
-    slides.case_barcode,
-    slides.slide_barcode,
-    slides.kind,
-    slides.upstream,
-    images.status,
-    images.source,
-    images.level,
-    images.level_downsample,
-    images.base_mpp,
-    images.mpp_source,
-    images.mpp_x,
-    images.mpp_y,
-    images.width,
-    images.height,
-    images.path,
-    images.bytes,
-    images.sha256,
-    images.bytes_fetched,
-    images.seconds,
-    images.fetched_at,
-    images.attempts,
-    images.error,
-    sample.rank AS sample_rank,
-    slides.listed_in AS data_release,
-    images.patched_tiles
-FROM sample
-JOIN slides USING (file_name)
-JOIN images USING (file_name);
-"""
+""" + _VIEW.format(more=",\n    images.patched_tiles")
 
 MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD, _HEADERS_UNREAD, _PATCHED_TILES)

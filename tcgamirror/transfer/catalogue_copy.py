@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.images import PICTURE_COLUMNS, Image
+from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.journals import JOURNALS
 from tcgamirror.catalogue.rows import SlideRows
 from tcgamirror.imaging.store import IMAGES
@@ -98,14 +98,7 @@ class CatalogueCopy:
 
     def forget(self, names: Collection[str]) -> None:
         """Record no images for these slides. Those that are done become pending."""
-        empty = ", ".join(f"{column} = NULL" for column in PICTURE_COLUMNS)
-        with self._copy.change() as connection:
-            connection.executemany(
-                f"UPDATE images SET {empty}, "
-                "status = CASE status WHEN 'done' THEN 'pending' ELSE status END "
-                "WHERE file_name = ?",
-                [(name,) for name in names],
-            )
+        self._copy.images.clear(names)
 
     def finish(self) -> None:
         """Leave only a catalogue's own schema in it, and check it."""
