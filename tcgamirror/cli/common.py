@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -103,6 +102,8 @@ def did_you_mean(word: str, choices: Collection[str]) -> str:
     >>> did_you_mean("updaet", ["init", "update"]), did_you_mean("x", ["init"])
     ('Did you mean update?', '')
     """
+    import difflib
+
     near = difflib.get_close_matches(word, choices, 1)
     return f"Did you mean {near[0]}?" if near else ""
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tcgamirror.cli import output
 from tcgamirror.cli.argtypes import byte_count, number, project, seed, slides, whole_number, workers
@@ -77,8 +75,7 @@ def _sampled_already(mirror: Mirror) -> int:
         return catalogue.sample.count()
 
 
-@dataclass(frozen=True, slots=True)
-class _Manifest:
+class _Manifest(NamedTuple):
     """Numbers of a manifest.
 
     others: rows that are not slides, by file type. allowed: slides that the plan may sample.
@@ -197,6 +194,8 @@ def _locked_settings(args: argparse.Namespace, locked: Settings) -> Settings:
                 f"--{name.replace('_', '-')} cannot be given with --lock, which names the slides "
                 "and images. Leave it out"
             )
+    import dataclasses
+
     args = argparse.Namespace(**{**vars(args), "max_size": 1})
     return dataclasses.replace(
         _settings(args),

@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
-import select
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -92,6 +90,8 @@ def _run(arguments: Sequence[str], begins: Callable[[], None]) -> int:
             raise
     except KeyboardInterrupt:
         # The flush below would wait for a reader that stopped reading.
+        import select
+
         if not select.select([], [sys.stdout], [], 0)[1]:
             _close_stdout()
         raise
@@ -131,6 +131,8 @@ def _refusal(error: OSError) -> TcgaMirrorError:
 def _bug(error: Exception) -> Bug:
     """Return the error for a bug; print the traceback if TCGAMIRROR_DEBUG is set."""
     if os.environ.get("TCGAMIRROR_DEBUG"):
+        import traceback
+
         traceback.print_exception(error)
     return Bug(
         f"a bug: {type(error).__name__}: {error}; nothing recorded is lost. Please "

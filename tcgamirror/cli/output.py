@@ -14,13 +14,14 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from tcgamirror.model.text import plain
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from tcgamirror.model.errors import TcgaMirrorError
 
 ALIGNED_CHARACTERS = 16_000_000
@@ -69,6 +70,13 @@ def fail(error: TcgaMirrorError, *, as_json: bool) -> None:
         members = {**error.found, "exit_code": int(error.exit_code), "error": message}
         print(json.dumps(members), flush=True)
     say(f"tcgamirror: {message}")
+
+
+def members(result: DataclassInstance) -> dict[str, Any]:
+    """Return the fields of a result as the members of a JSON object."""
+    import dataclasses
+
+    return dataclasses.asdict(result)
 
 
 def table(
@@ -177,9 +185,8 @@ def _plain(value: object) -> object:
     return value.hex() if isinstance(value, bytes) else value
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What a terminal can show. width: columns; None where it is no terminal at all."""
+class Look(NamedTuple):
+    """Abilities of stdout. width: columns of the terminal; None if it is not a terminal."""
 
     width: int | None
     colours: bool = False

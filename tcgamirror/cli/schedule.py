@@ -12,17 +12,16 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from tcgamirror.cli.common import Commands, add_command, open_mirror
 from tcgamirror.model.errors import ExitCode, UsageError
 
 LONGEST_CRON_COMMAND = 990
-"""Characters; Debian's and Vixie's cron cut what is longer."""
+"""Bytes; Debian's and Vixie's cron cut longer commands."""
 
 HOURS_AT_MOST = 8
-"""Of one night's run, for systems that want a bound; what is left waits for the next night."""
+"""Limit of one night's run on Slurm; the rest is fetched in the next night."""
 
 _UNSAFE_IN_A_UNIT = re.compile(r"[^A-Za-z0-9_-]+")
 
@@ -32,22 +31,23 @@ _EXAMPLES = """
   tcgamirror --mirror tcga schedule slurm > tcga.sbatch"""
 
 
-@dataclass(frozen=True, slots=True)
 class Night:
-    """program: the words that start this program. mirror: its path, absolute. When, local time."""
+    """The nightly update of one mirror.
 
-    program: tuple[str, ...]
-    mirror: str
-    hour: int
-    minute: int
+    program: words that start this program. mirror: absolute path. hour, minute: local time.
+    """
 
-    def __post_init__(self) -> None:
-        for word in (*self.program, self.mirror):
+    def __init__(self, program: Sequence[str], mirror: str, hour: int, minute: int) -> None:
+        for word in (*program, mirror):
             if not word.isprintable():
                 raise UsageError(
-                    f"{word!r} has a line end or another sign that no schedule can hold; "
-                    "rename the directory"
+                    f"{word!r}: has a line end or another sign that no schedule can hold. "
+                    "Rename the directory"
                 )
+        self.program = program
+        self.mirror = mirror
+        self.hour = hour
+        self.minute = minute
 
     @property
     def time(self) -> str:
@@ -55,41 +55,41 @@ class Night:
 
     @property
     def name(self) -> str:
-        """What the job is called: by the mirror's directory."""
+        """Name of the job, made of that of the mirror's directory."""
         last = self.mirror.rstrip("/").rpartition("/")[2]
         return "tcgamirror-" + (_UNSAFE_IN_A_UNIT.sub("-", last).strip("-") or "mirror")
 
     @property
     def output(self) -> str:
-        """The file for what the program prints."""
+        """Path of the file for the output."""
         return f"{self.mirror}/nightly.log"
 
     def words(self, *more: str) -> tuple[str, ...]:
-        """The command to run, word by word."""
+        """Return the words of the command to run."""
         log = f"{self.mirror}/nightly.jsonl"
         return (*self.program, "--mirror", self.mirror, "update", "--log", log, *more)
 
 
 def time_of_day(text: str) -> tuple[int, int]:
-    """Hour and minute.
+    """Return hour and minute.
 
     >>> time_of_day("02:15")
     (2, 15)
     """
     match = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", text, re.ASCII)
     if match is None:
-        raise ValueError(f"{text!r} is no time of day such as 02:15")
+        raise ValueError(f"invalid time of day {text!r:.60}. Expected one such as 02:15")
     return int(match[1]), int(match[2])
 
 
 def cron(night: Night) -> str:
-    """Lines for `crontab -e`. Raises UsageError for paths that are too long for cron."""
+    """Return lines for `crontab -e`; raise UsageError for a command too long for cron."""
     command = f"{shlex.join(night.words())} >> {shlex.quote(night.output)} 2>&1"
     line = in_cron(command)
     if len(line.encode()) > LONGEST_CRON_COMMAND:
         raise UsageError(
-            f"cron takes commands of {LONGEST_CRON_COMMAND} bytes, and this one has "
-            f"{len(line.encode())}: use schedule systemd, or shorter paths"
+            f"cron: the command has {len(line.encode())} bytes, more than {LONGEST_CRON_COMMAND}. "
+            "Use schedule systemd, or shorter paths"
         )
     return f"""\
 # Add this to the table that `crontab -e` edits. A run that meets another ends at once.
@@ -98,11 +98,10 @@ def cron(night: Night) -> str:
 
 
 def in_cron(command: str) -> str:
-    r"""A shell's command as cron takes it: a bare % would end it.
+    r"""Return a shell command for crontab, in which every % is escaped because it ends a command.
 
-    A backslash before the % would count as the one that escapes it: a pair of
-    quotes, which the shell drops, keeps them apart. That can stand only where
-    a word is quoted, as `shlex.quote` does to words with such signs.
+    cron would take a backslash of the command before a % for the escape. A pair of quotes
+    between them, which the shell drops, prevents that. `shlex.quote` has quoted such a word.
 
     >>> print(in_cron("ls '100%'"))
     ls '100\%'
@@ -113,7 +112,7 @@ def in_cron(command: str) -> str:
 
 
 def systemd(night: Night) -> str:
-    """A service and its timer, one after the other."""
+    """Return a service and its timer, one after the other."""
     command = " ".join(_in_unit(word, first=not at) for at, word in enumerate(night.words()))
     return f"""\
 # Two files for ~/.config/systemd/user/ (or, with User= in [Service], /etc/systemd/system/).
@@ -149,7 +148,7 @@ WantedBy=timers.target
 
 
 def _in_unit(word: str, *, first: bool) -> str:
-    """A word of ExecStart=. The first one is a path, in which $ means nothing."""
+    """Return a quoted word of ExecStart=; in the first word, a path, $ means nothing."""
     quoted = _percent(word).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{quoted if first else quoted.replace("$", "$$")}"'
 
@@ -159,7 +158,7 @@ def _percent(text: str) -> str:
 
 
 def slurm(night: Night) -> str:
-    """A batch script that submits itself for the next night before it begins."""
+    """Return a batch script that submits itself for the next night before it starts."""
     command = _wrapped(night.words("--time-limit", f"{HOURS_AT_MOST - 1}h"))
     return f"""\
 #!/bin/bash
@@ -192,7 +191,7 @@ exit "$code"
 
 
 def _wrapped(words: Sequence[str]) -> str:
-    """A shell's command, each option on a line of its own."""
+    """Return a shell command with each option on a line of its own."""
     lines = [shlex.quote(words[0])]
     for word in words[1:]:
         if word.startswith("--") or word == "update":
@@ -215,10 +214,10 @@ def schedule(args: argparse.Namespace) -> ExitCode:
 
 
 def _program() -> tuple[str, ...]:
-    """The words that started this program, so that they work from anywhere.
+    """Return words that start this program from anywhere.
 
-    Links stay as they are: they outlast the versions they point to, and a
-    virtual environment is known by its own link to Python.
+    Links are kept: they outlast the versions they point to, and a virtual environment
+    is known by its own link to Python.
     """
     if getattr(sys, "frozen", False):
         return (sys.executable,)

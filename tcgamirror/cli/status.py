@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 import time
@@ -56,7 +55,7 @@ def status(args: argparse.Namespace) -> ExitCode:
     if args.json:
         told: dict[str, object] = {"target": fixed, "unknown_mpp": unknown, "origins": origins}
         told["drawn"] = None if plan is None else provenance.plan_values(plan)
-        print(json.dumps(dataclasses.asdict(counts) | told | _retries(standing)))
+        print(json.dumps(output.members(counts) | told | _retries(standing)))
         return ExitCode.DONE
     asked = mirror.settings.fixed
     other = "" if asked == fixed else f"; {FILE_NAME} asks for {asked}, which update refuses"
@@ -112,8 +111,8 @@ def changes(args: argparse.Namespace) -> ExitCode:
 
 
 def _with_changes(catalogue: Catalogue, merge: MergedListing) -> dict[str, object]:
-    changes = [dataclasses.asdict(change) for change in catalogue.reports.changes(merge.merge)]
-    return dataclasses.asdict(merge) | {"changes": changes}
+    changes = [output.members(change) for change in catalogue.reports.changes(merge.merge)]
+    return output.members(merge) | {"changes": changes}
 
 
 def _show_merge(catalogue: Catalogue, merge: MergedListing) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import re
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcgamirror import __version__
+from tcgamirror.cli import output
 from tcgamirror.cli.common import Commands, add_addresses, add_command, add_json, open_mirror
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, NotAMirror, UsageError
@@ -75,7 +75,7 @@ def doctor(args: argparse.Namespace) -> ExitCode:
         _write_report(args.report, [*lines, "", *answers])
     if args.json:
         told = {"version": __version__, "began": began, "exit_code": int(code)}
-        print(json.dumps(told | {"findings": [dataclasses.asdict(finding) for finding in seen]}))
+        print(json.dumps(told | {"findings": [output.members(finding) for finding in seen]}))
     else:
         print("\n" + _summary(seen))
         if args.report is not None:
@@ -118,6 +118,8 @@ def _findings(
     args: argparse.Namespace, mirror: Mirror | None, answers: list[str]
 ) -> Iterator[Finding]:
     """Yield findings; append the servers' raw answers if there is to be a report."""
+    import dataclasses
+
     from tcgamirror.mirror import doctor
     from tcgamirror.mirror.settings import Settings
     from tcgamirror.model.slide import Target
@@ -139,6 +141,8 @@ def _findings(
 
 def _with_addresses(settings: Settings, args: argparse.Namespace) -> Settings:
     """Return the settings with the addresses of the command line."""
+    import dataclasses
+
     from tcgamirror.mirror import settings as setting
 
     if args.api:

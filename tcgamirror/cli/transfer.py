@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import re
 import sys
@@ -73,7 +72,7 @@ def export_mirror(args: argparse.Namespace) -> ExitCode:
     # Standard output may be the archive itself.
     with redirect_stdout(sys.stderr) if args.dest is None else nullcontext():
         if args.json:
-            print(json.dumps({**dataclasses.asdict(made), "exit_code": int(code)}))
+            print(json.dumps({**output.members(made), "exit_code": int(code)}))
         else:
             _print_export(made, mirror.root)
     return code
@@ -104,7 +103,7 @@ def import_into(args: argparse.Namespace) -> ExitCode:
     with closing(ProgressDisplay(quiet=args.json)) as progress:
         made = import_export(root, args.source, progress)
     if args.json:
-        print(json.dumps({**dataclasses.asdict(made), "exit_code": int(made.exit_code)}))
+        print(json.dumps({**output.members(made), "exit_code": int(made.exit_code)}))
     else:
         _print_import(made)
     return made.exit_code
@@ -174,7 +173,7 @@ def sync(args: argparse.Namespace) -> ExitCode:
     finally:
         moving.close()
     if args.json:
-        print(json.dumps(dataclasses.asdict(found) | {"exit_code": int(found.exit_code)}))
+        print(json.dumps(output.members(found) | {"exit_code": int(found.exit_code)}))
     else:
         _tell(found)
     return found.exit_code

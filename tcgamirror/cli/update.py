@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
-import shutil
 import sys
-import tempfile
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,6 +117,9 @@ def _dry_run(args: argparse.Namespace, options: UpdateOptions) -> ExitCode:
 
 def _print_forecast_json(forecast: Forecast) -> None:
     """Print one line, whole or not at all; slides are written one by one, for there may be many."""
+    import shutil
+    import tempfile
+
     from tcgamirror.system.files import disk_errors
 
     head = {"source": forecast.source, "slides": []}
@@ -137,7 +137,7 @@ def _print_forecast_json(forecast: Forecast) -> None:
         line.write(json.dumps(head)[: -len("]}")])
         between = ""
         for slide in forecast.slides:
-            line.write(f"{between}{json.dumps(dataclasses.asdict(slide))}")
+            line.write(f"{between}{json.dumps(output.members(slide))}")
             between = ", "
         line.write(f"], {json.dumps(rest)[1:]}\n")
         line.seek(0)
@@ -161,6 +161,8 @@ def _print_forecast(forecast: Forecast) -> None:
 
 
 def _run(args: argparse.Namespace, options: UpdateOptions) -> ExitCode:
+    import dataclasses
+
     from tcgamirror.cli.progress import ProgressDisplay
     from tcgamirror.mirror.eventlog import EventLog
     from tcgamirror.mirror.settings import byte_rate
@@ -200,18 +202,20 @@ def _run(args: argparse.Namespace, options: UpdateOptions) -> ExitCode:
 
 
 def _report_object(report: UpdateReport) -> dict[str, object]:
-    """Return the report as JSON has it, with `error` only where there is one."""
-    told = dataclasses.asdict(dataclasses.replace(report, error=None))
-    del told["error"]
+    """Return the report for JSON, with `error` only if there is one."""
+    import dataclasses
+
+    members = output.members(dataclasses.replace(report, error=None))
+    del members["error"]
     error = {} if report.error is None else {"error": str(report.error)}
-    return {**told, "exit_code": int(report.exit_code), **error}
+    return {**members, "exit_code": int(report.exit_code), **error}
 
 
 def _report_words(report: UpdateReport, options: UpdateOptions) -> list[str]:
     lines = []
     standing = report.standing
     if report.merged is not None:
-        merged = dataclasses.asdict(report.merged)
+        merged = output.members(report.merged)
         changes = [f"{count:,} {what}" for what, count in merged.items() if count]
         lines.append(f"{report.release}: {', '.join(changes)}")
     if report.added:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -120,7 +119,7 @@ class _Repair:
         except TcgaMirrorError as error:
             progress.close()
             if self._report is not None:
-                error.found = {**dataclasses.asdict(self._report), "removed": self._removed}
+                error.found = {**output.members(self._report), "removed": self._removed}
             exit_if_busy(self._shutdown, error, as_json=self._as_json)
             raise
         finally:
@@ -170,7 +169,7 @@ class _Repair:
         if fetched.failed:
             code = ExitCode.SOME_FAILED
         if self._as_json:
-            more = {"fetched": dataclasses.asdict(fetched), "removed": self._removed}
+            more = {"fetched": output.members(fetched), "removed": self._removed}
             _print_json(self._report, code, more)
             return code
         for path in self._removed:
@@ -188,7 +187,7 @@ class _Repair:
 def _print_json(
     report: VerifyReport, code: ExitCode, more: Mapping[str, object] | None = None
 ) -> None:
-    print(json.dumps({**dataclasses.asdict(report), **(more or {}), "exit_code": int(code)}))
+    print(json.dumps({**output.members(report), **(more or {}), "exit_code": int(code)}))
 
 
 def _print_report(report: VerifyReport, options: VerifyOptions) -> None:
@@ -247,7 +246,7 @@ def rebuild(args: argparse.Namespace) -> ExitCode:
     finally:
         progress.close()
     if args.json:
-        print(json.dumps(dataclasses.asdict(report) | {"exit_code": int(ExitCode.DONE)}))
+        print(json.dumps(output.members(report) | {"exit_code": int(ExitCode.DONE)}))
     else:
         for line in _rebuild_lines(report):
             print(line)

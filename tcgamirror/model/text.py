@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -132,6 +131,8 @@ def command_line(command: str, mirror: Path) -> str:
     >>> command_line("update", Path())
     'tcgamirror update'
     """
+    import shlex
+
     if mirror.absolute() == Path().absolute():
         return f"tcgamirror {command}"
     name = plain(mirror)
