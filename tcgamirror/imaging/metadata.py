@@ -7,9 +7,9 @@ images. They may come from anywhere, so every value is checked like one from the
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from tcgamirror import __version__
 from tcgamirror.imaging.svs import MAX_TILES, PLAUSIBLE_MPP
@@ -33,6 +33,8 @@ _TEXT_FIELDS = (
     *("primary_site", "disease_type", "sample_type", "case_barcode", "slide_barcode"),
     *("state", "version", "data_release", "updated"),
 )
+
+Value = TypeVar("Value")
 
 Json = Mapping[str, object]
 
@@ -147,20 +149,20 @@ def _patched_tiles(metadata: Json) -> int | None:
     return _whole(metadata, "patched_tiles", MAX_TILES)
 
 
-def _whole(metadata: Json, key: str, maximum: int) -> int:
-    value = metadata.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= maximum:
+def _checked(metadata: Json, key: str, check: Callable[[object], Value]) -> Value:
+    """Return the value of a key. Raises Damaged for one that the check refuses."""
+    try:
+        return check(metadata.get(key))
+    except ValueError:
         _refuse(metadata, key)
-    return value
+
+
+def _whole(metadata: Json, key: str, maximum: int) -> int:
+    return _checked(metadata, key, fields.whole(0, maximum))
 
 
 def _number(metadata: Json, key: str, minimum: float, maximum: float) -> float:
-    value = metadata.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        _refuse(metadata, key)
-    if not minimum <= value <= maximum:
-        _refuse(metadata, key)
-    return float(value)
+    return _checked(metadata, key, fields.number(minimum, maximum))
 
 
 def _base_mpp(metadata: Json) -> Mpp:

@@ -29,8 +29,7 @@ from tcgamirror.mirror.provenance import sample_plan
 from tcgamirror.mirror.settings import LOCKED, Settings
 from tcgamirror.model import fields as values
 from tcgamirror.model.errors import BadLockFile, BadSettings
-from tcgamirror.model.sampling import By, Candidate, Order, Plan, ordered
-from tcgamirror.model.slide import ImageFormat
+from tcgamirror.model.sampling import Candidate, Plan, ordered
 from tcgamirror.system.files import open_regular
 
 MOST_SLIDES = 2_000_000
@@ -286,7 +285,7 @@ def _settings(keys: Mapping[str, str]) -> Settings:
             keys["resample"],
             ("mpp", "max_size"),
         ),
-        form=setting.one_of(keys["format"], "format", ImageFormat),
+        form=setting.image_format(keys["format"], "format"),
         slides=slides,
         lock=LOCKED,
     )
@@ -296,8 +295,8 @@ def _settings(keys: Mapping[str, str]) -> Settings:
     return replace(
         asked,
         seed=_whole(keys["seed"]),
-        order=setting.one_of(keys["order"], "order", Order),
-        by=setting.one_of(keys["by"], "by", By),
+        order=setting.order(keys["order"], "order"),
+        by=setting.by(keys["by"], "by"),
         kinds=setting.kinds(keys["kind"], "kind"),
         projects=setting.names(projects.split(",") if projects else (), "projects"),
     )

@@ -10,10 +10,10 @@ import json
 import math
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from tcgamirror.model import fields
@@ -53,6 +53,8 @@ LEAST_RATE = 1000.0
 
 LEAST_WORK = 10_000_000
 """Bytes. Less would do for no slide."""
+
+_HELP = "see tcgamirror help settings"
 
 Value = TypeVar("Value")
 
@@ -110,184 +112,229 @@ class Settings:
         return f"{str(asked.mpp).removesuffix('.0')} µm/px, {asked.resample}, {self.form}"
 
 
-# Values, each with what it may be ----------------------------------------------
+# Checks of values ---------------------------------------------------------------
 
 
-def refused(value: object, name: str, may: str) -> BadSettings:
-    """The error that says what a setting is and what it may be, in one line."""
-    return BadSettings(f"{name} is {fields.shown(value):.80}, but has to be {may}")
+@dataclass(frozen=True, slots=True)
+class Check(Generic[Value]):
+    """What a setting may be.
+
+    read: returns the value in its own type, or raises ValueError. expected: in words.
+    """
+
+    read: Callable[[object], Value]
+    expected: str
+
+    def __call__(self, value: object, name: str) -> Value:
+        """Return the checked value. Raises BadSettings, which names the setting."""
+        try:
+            return self.read(value)
+        except ValueError:
+            shown = fields.shown(value)
+            raise BadSettings(f"{name} is {shown:.80}, but has to be {self.expected}") from None
 
 
-def count(value: object, name: str, most: int = 2**31) -> int:
-    """A whole number of at least one."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise refused(value, name, f"a whole number from 1 to {most}")
-    return value
+def _up_to(most: int) -> Check[int]:
+    return Check(fields.whole(1, most), f"a whole number from 1 to {most}")
 
 
-def positive(value: object, name: str) -> float:
-    """A finite number above zero."""
-    return _number(value, name, math.ulp(0), math.inf, "a number above 0")
+def _choice(choices: type[Choice]) -> Check[Choice]:
+    return Check(lambda value: choices(str(value)), f"one of {', '.join(choices)}")
 
 
-def seconds(value: object, name: str) -> float:
-    """How long to wait."""
-    may = f"seconds, above 0 and up to {MOST_SECONDS:.0f}"
-    return _number(value, name, math.ulp(0), MOST_SECONDS, may)
-
-
-def byte_rate(value: object, name: str) -> float:
-    """Bytes per second."""
-    may = f"a number of bytes per second from {LEAST_RATE:.0f} up"
-    return _number(value, name, LEAST_RATE, math.inf, may)
-
-
-def work_limit(value: object, name: str) -> int:
-    """Bytes, enough for the directories of any slide."""
-    may = f"a number of bytes from {LEAST_WORK} up"
-    return int(_number(value, name, LEAST_WORK, 2**50, may))
-
-
-def _number(value: object, name: str, least: float, most: float, may: str) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise refused(value, name, may)
-    # By way of text, because float() raises for whole numbers beyond its range.
-    number = float(str(value))
-    if not math.isfinite(number) or not least <= number <= most:
-        raise refused(value, name, may)
-    return number
-
-
-def address(value: object, name: str) -> str:
-    """An http or https address, without a final slash."""
+def _read_address(value: object) -> str:
     text = value.rstrip("/") if isinstance(value, str) else ""
-    if not _leads_somewhere(text):
-        raise refused(value, name, f"an address such as {GDC}")
+    parts = urlsplit(text)
+    plain = text.isprintable() and " " not in text and not parts.query and not parts.fragment
+    if not (plain and parts.scheme in ("http", "https") and parts.hostname and parts.port != 0):
+        raise ValueError
     return text
 
 
-def _leads_somewhere(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        return False
-    plain = text.isprintable() and " " not in text and not parts.query and not parts.fragment
-    return plain and parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
-
-
-def one_of(value: object, name: str, choices: type[Choice]) -> Choice:
-    """A member of a StrEnum."""
-    try:
-        return choices(str(value))
-    except ValueError:
-        raise refused(value, name, f"one of {', '.join(choices)}") from None
-
-
-def ladder(value: object, name: str) -> tuple[str, ...]:
-    """Sources in the order they are tried, each once."""
+def _read_ladder(value: object) -> tuple[str, ...]:
     sources = tuple(map(str, value)) if isinstance(value, list | tuple) else ()
     if not sources or len(set(sources)) < len(sources) or not set(sources) <= set(SOURCES):
-        raise refused(value, name, f"one or more of {', '.join(SOURCES)}, none of them twice")
+        raise ValueError
     return sources
 
 
-def kinds(value: object, name: str) -> frozenset[Kind]:
-    """`diagnostic`, `tissue`, or `all` for both."""
-    if value == "all":
-        return frozenset(Kind)
-    if value not in tuple(Kind):
-        raise refused(value, name, "one of diagnostic, tissue, all")
-    return frozenset({Kind(str(value))})
+def _read_kinds(value: object) -> frozenset[Kind]:
+    return frozenset(Kind) if value == "all" else frozenset({Kind(str(value))})
 
 
-def kind_of(wanted: frozenset[Kind]) -> str:
-    """What `kinds` was told."""
-    return "all" if len(wanted) > 1 else min(wanted)
-
-
-def names(value: object, name: str) -> tuple[str, ...]:
-    """A list of printable text."""
+def _read_names(value: object) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(
         isinstance(item, str) and item and item.isprintable() for item in value
     ):
-        raise refused(value, name, "a list of names, such as TCGA-BRCA")
+        raise ValueError
     return tuple(value)
 
 
-def file_path(value: object, name: str) -> str:
-    """A path that the settings, which are UTF-8, can hold."""
-    try:
-        if isinstance(value, str) and value.encode() and "\0" not in value:
-            return value
-    except UnicodeEncodeError:
-        pass
-    raise refused(value, name, "the path of a file, in UTF-8")
+def _read_path(value: object) -> str:
+    # UnicodeEncodeError, for text that TOML cannot hold, is a ValueError.
+    if not isinstance(value, str) or not value.encode() or "\0" in value:
+        raise ValueError
+    return value
 
 
-def plain_name(value: object, name: str) -> str:
-    """The name of a file that lies beside the settings."""
-    if fields.file_name(value) is None:
-        raise refused(value, name, f"the name of a file in the mirror, such as {LOCKED}")
-    return str(value)
+def _read_plain_name(value: object) -> str:
+    name = fields.file_name(value)
+    if name is None:
+        raise ValueError
+    return name
+
+
+def _read_seed(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+_ABOVE_ZERO = math.ulp(0)
+
+count = _up_to(2**31)
+positive = Check(fields.number(_ABOVE_ZERO, math.inf), "a number above 0")
+seconds = Check(
+    fields.number(_ABOVE_ZERO, MOST_SECONDS), f"seconds, above 0 and up to {MOST_SECONDS:.0f}"
+)
+byte_rate = Check(
+    fields.number(LEAST_RATE, math.inf), f"a number of bytes per second from {LEAST_RATE:.0f} up"
+)
+work_limit = Check(
+    lambda value: int(fields.number(LEAST_WORK, 2**50)(value)),
+    f"a number of bytes from {LEAST_WORK} up",
+)
+address = Check(_read_address, f"an address such as {GDC}")
+ladder = Check(_read_ladder, f"one or more of {', '.join(SOURCES)}, none of them twice")
+kinds = Check(_read_kinds, "one of diagnostic, tissue, all")
+names = Check(_read_names, "a list of names, such as TCGA-BRCA")
+file_path = Check(_read_path, "the path of a file, in UTF-8")
+image_format = _choice(ImageFormat)
+resample = _choice(Resample)
+order = _choice(Order)
+by = _choice(By)
+
+
+def kind_of(wanted: frozenset[Kind]) -> str:
+    """Return the word that `kinds` reads as these kinds."""
+    return "all" if len(wanted) > 1 else min(wanted)
 
 
 def target(
     mpp: object,
     max_size: object,
-    resample: object,
-    called: tuple[str, str] = ("target.mpp", "target.max_size"),
+    method: object,
+    options: tuple[str, str] = ("target.mpp", "target.max_size"),
 ) -> Target:
-    """Exactly one of mpp and max_size. called: what the user knows them as."""
+    """Return the target of exactly one of mpp and max_size. options: their names for the user."""
     if (mpp is None) == (max_size is None):
         raise BadSettings(
-            f"give either {called[0]} (µm per pixel) or {called[1]} (pixels of the longer side), "
+            f"give either {options[0]} (µm per pixel) or {options[1]} (pixels of the longer side), "
             "one of them and not both"
         )
     return Target(
-        mpp=None if mpp is None else positive(mpp, called[0]),
-        max_size=None if max_size is None else count(max_size, called[1]),
-        resample=one_of(resample, "target.resample", Resample),
+        mpp=None if mpp is None else positive(mpp, options[0]),
+        max_size=None if max_size is None else count(max_size, options[1]),
+        resample=resample(method, "target.resample"),
     )
 
 
 # The file ----------------------------------------------------------------------
 
 
-class _Table:
-    """One table of the file, whose keys are taken one by one; what is left over is unknown."""
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """One key of the file.
 
-    def __init__(self, file: Mapping[str, object], name: str) -> None:
-        table = file.get(name, {})
-        if not isinstance(table, dict):
-            raise BadSettings(f"[{name}] has to be a table")
-        self._name = name
-        self._left = dict(table)
+    attribute: of Settings, or of its timeouts in [network]. none: the value that
+    stands for None. comment: written beside the key.
+    """
 
-    def plain(self, key: str, default: object) -> object:
-        return self._left.pop(key, default)
+    table: str
+    name: str
+    check: Check[Any]
+    comment: str = ""
+    attribute: str = ""
+    none: str | None = None
 
-    def take(self, key: str, read: Callable[[object, str], Value], default: Value) -> Value:
-        if key not in self._left:
-            return default
-        return read(self._left.pop(key), f"{self._name}.{key}")
+    @property
+    def field(self) -> str:
+        return self.attribute or self.name
 
-    def optional(
-        self, key: str, read: Callable[[object, str], Value], default: Value | None, none: object
-    ) -> Value | None:
-        """As `take`, with `none` standing for no value."""
-        if self._left.get(key) == none and key in self._left:
-            del self._left[key]
+    def read(self, value: object) -> object:
+        if self.none is not None and value == self.none:
             return None
-        return self.take(key, read, default) if key in self._left else default
+        return self.check(value, f"{self.table}.{self.name}")
 
-    def end(self) -> None:
-        for key in self._left:
-            raise BadSettings(f"{self._name}.{key:.80} is no setting; see tcgamirror help settings")
+    def line(self, settings: Settings) -> str:
+        """Return the key as the file has it."""
+        value = getattr(settings.timeouts if self.table == "network" else settings, self.field)
+        comment = f"  # {self.comment}" if self.comment else ""
+        return f"{self.name} = {_toml(self.none if value is None else value)}{comment}\n"
+
+
+_CONNECTIONS = _up_to(MOST_CONNECTIONS)
+_PLAIN_NAME = Check(_read_plain_name, f"the name of a file in the mirror, such as {LOCKED}")
+
+_KEYS = (
+    _Key("target", "format", image_format, "png, jpeg, tiff", "form"),
+    _Key("sample", "slides", count, 'a number, or "all"; lowering it deletes nothing', none="all"),
+    _Key("sample", "seed", Check(_read_seed, "a whole number")),
+    _Key("sample", "order", order, "stable, or shuffle: random.shuffle over the listing"),
+    _Key("sample", "by", by, "none, project_id, primary_site: go round these in turn"),
+    _Key("sample", "kind", kinds, "diagnostic, tissue, all", "kinds"),
+    _Key("sample", "projects", names, 'such as "TCGA-BRCA"; none: any'),
+    _Key(
+        "sample",
+        "manifest",
+        file_path,
+        "a GDC manifest to list from, instead of the GDC",
+        none="",
+    ),
+    _Key(
+        "sample",
+        "lock",
+        _PLAIN_NAME,
+        "a lock file in the mirror: exactly its slides are taken",
+        none="",
+    ),
+    _Key("fetch", "via", ladder, "tried in this order"),
+    _Key(
+        "fetch", "workers", _up_to(MOST_WORKERS), 'slides at the same time, or "auto"', none="auto"
+    ),
+    _Key("fetch", "rate", byte_rate, "bytes per second over all connections", none="unlimited"),
+    _Key("fetch", "work_limit", work_limit, "bytes in work/ at the same time", none="unlimited"),
+    _Key("gdc", "api", address),
+    _Key("gdc", "tiles", address),
+    _Key("gdc", "bucket", address, 'the open-data bucket, or "none"', none="none"),
+    _Key("gdc", "api_connections", _CONNECTIONS, "at once"),
+    _Key("gdc", "bucket_connections", _CONNECTIONS),
+    _Key("network", "connect", seconds),
+    _Key("network", "first_byte", seconds),
+    _Key("network", "stall", seconds),
+    _Key("network", "tries", _up_to(MOST_TRIES)),
+    _Key("network", "backoff", seconds, "before the second try; doubled before each further one"),
+    _Key(
+        "network",
+        "pause",
+        seconds,
+        "of all requests to a busy host; doubled up to ten times that",
+    ),
+)
+"""All keys but those of the target, in the order of the file."""
+
+_TARGET = ("mpp", "max_size", "resample")
+
+_HEADER = """\
+# Settings of a mirror made by tcgamirror. Edit them freely, but for [target] and the
+# sample's plan (seed, order, by, kind, projects): another one belongs in another mirror.
+"""
+
+_TITLES = {"network": "[network]  # limits of waits in seconds"}
 
 
 def read_settings(path: Path) -> Settings:
-    """The settings in the file at `path`. Raises BadSettings naming the file and the key."""
+    """Return the settings in a file. Raises BadSettings, which names the file and the key."""
     try:
         with open_regular(path) as file:
             data = file.read(MOST_BYTES + 1)
@@ -295,136 +342,70 @@ def read_settings(path: Path) -> Settings:
             raise BadSettings(f"it has more than {MOST_BYTES:,} bytes")
         if data.count(b".") > MOST_DOTS:
             raise BadSettings(f"it has more than {MOST_DOTS:,} dots")
-        return _parsed(tomllib.loads(data.decode()))
+        return _parse(tomllib.loads(data.decode()))
     except OSError as error:
         raise BadSettings(f"{path} cannot be read: {error.strerror}") from error
     except BadSettings as error:
         raise BadSettings(f"{path}: {error}") from error
     except (ValueError, RecursionError) as error:
-        # Beside TOMLDecodeError: bytes that are no UTF-8, endless numbers, endless brackets.
+        # Beside TOMLDecodeError: bytes that are not UTF-8, endless numbers, endless brackets.
         raise BadSettings(f"{path} is not TOML: {error}; correct it by hand") from error
 
 
-def _parsed(file: Mapping[str, object]) -> Settings:
-    for name in file:
-        if name not in ("target", "sample", "fetch", "gdc", "network"):
-            raise BadSettings(f"[{name:.80}] is no table of settings; see tcgamirror help settings")
-    wanted, sample, fetch, gdc, network = (
-        _Table(file, name) for name in ("target", "sample", "fetch", "gdc", "network")
-    )
-    usual = Settings(
-        target=target(
-            wanted.plain("mpp", None),
-            wanted.plain("max_size", None),
-            wanted.plain("resample", Resample.EXACT),
-        )
-    )
-    connections = _up_to(MOST_CONNECTIONS)
-    settings = replace(
-        usual,
-        form=wanted.take("format", _choice(ImageFormat), usual.form),
-        slides=sample.optional("slides", count, usual.slides, none="all"),
-        seed=sample.take("seed", _seed, usual.seed),
-        order=sample.take("order", _choice(Order), usual.order),
-        by=sample.take("by", _choice(By), usual.by),
-        kinds=sample.take("kind", kinds, usual.kinds),
-        projects=sample.take("projects", names, usual.projects),
-        manifest=sample.optional("manifest", file_path, usual.manifest, none=""),
-        lock=sample.optional("lock", plain_name, usual.lock, none=""),
-        via=fetch.take("via", ladder, usual.via),
-        workers=fetch.optional("workers", _up_to(MOST_WORKERS), usual.workers, none="auto"),
-        rate=fetch.optional("rate", byte_rate, usual.rate, none="unlimited"),
-        work_limit=fetch.optional("work_limit", work_limit, usual.work_limit, none="unlimited"),
-        api=gdc.take("api", address, usual.api),
-        tiles=gdc.take("tiles", address, usual.tiles),
-        bucket=gdc.optional("bucket", address, usual.bucket, none="none"),
-        api_connections=gdc.take("api_connections", connections, usual.api_connections),
-        bucket_connections=gdc.take("bucket_connections", connections, usual.bucket_connections),
-        timeouts=_timeouts(network, usual.timeouts),
-    )
-    for table in (wanted, sample, fetch, gdc, network):
-        table.end()
-    return settings
-
-
-def _seed(value: object, name: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise refused(value, name, "a whole number")
-    return value
-
-
-def _choice(choices: type[Choice]) -> Callable[[object, str], Choice]:
-    return lambda value, name: one_of(value, name, choices)
-
-
-def _up_to(most: int) -> Callable[[object, str], int]:
-    return lambda value, name: count(value, name, most)
-
-
-def _timeouts(network: _Table, usual: Timeouts) -> Timeouts:
-    return Timeouts(
-        connect=network.take("connect", seconds, usual.connect),
-        first_byte=network.take("first_byte", seconds, usual.first_byte),
-        stall=network.take("stall", seconds, usual.stall),
-        tries=network.take("tries", _up_to(MOST_TRIES), usual.tries),
-        backoff=network.take("backoff", seconds, usual.backoff),
-        pause=network.take("pause", seconds, usual.pause),
+def _parse(file: Mapping[str, object]) -> Settings:
+    keys = {(key.table, key.name): key for key in _KEYS}
+    tables = {key.table for key in _KEYS}
+    values: dict[str, Any] = {}
+    timeouts: dict[str, Any] = {}
+    asked: dict[str, object] = {}
+    for table, content in file.items():
+        if table not in tables:
+            raise BadSettings(f"[{table:.80}] is no table of settings; {_HELP}")
+        if not isinstance(content, dict):
+            raise BadSettings(f"[{table}] has to be a table")
+        for name, value in content.items():
+            if table == "target" and name in _TARGET:
+                asked[name] = value
+                continue
+            key = keys.get((table, name))
+            if key is None:
+                raise BadSettings(f"{table}.{name:.80} is no setting; {_HELP}")
+            (timeouts if table == "network" else values)[key.field] = key.read(value)
+    return Settings(
+        target(asked.get("mpp"), asked.get("max_size"), asked.get("resample", Resample.EXACT)),
+        timeouts=Timeouts(**timeouts),
+        **values,
     )
 
 
 def format_settings(settings: Settings) -> str:
-    """The file's text; reading it gives the same settings."""
+    """Return the file's text, which is read as the same settings."""
     asked = settings.target
-    size = f"mpp = {asked.mpp}" if asked.mpp is not None else f"max_size = {asked.max_size}"
-    return f"""\
-# Settings of a mirror made by tcgamirror. Edit them freely, but for [target] and the
-# sample's plan (seed, order, by, kind, projects): another one belongs in another mirror.
-
-[target]
-{size}  # {"µm per pixel" if asked.mpp is not None else "pixels of the longer side, at most"}
-resample = {_text(asked.resample)}  # exact, fast, or native: the pixels of the nearest finer level
-format = {_text(settings.form)}  # png, jpeg, tiff
-
-[sample]
-slides = {settings.slides or _text("all")}  # a number, or "all"; lowering it deletes nothing
-seed = {settings.seed}
-order = {_text(settings.order)}  # stable, or shuffle: random.shuffle over the listing
-by = {_text(settings.by)}  # none, project_id, primary_site: go round these in turn
-kind = {_text(kind_of(settings.kinds))}  # diagnostic, tissue, all
-projects = {_list(settings.projects)}  # such as "TCGA-BRCA"; none: any
-manifest = {_text(settings.manifest or "")}  # a GDC manifest to list from, instead of the GDC
-lock = {_text(settings.lock or "")}  # a lock file in the mirror: exactly its slides are taken
-
-[fetch]
-via = {_list(settings.via)}  # tried in this order
-workers = {settings.workers or _text("auto")}  # slides at the same time, or "auto"
-rate = {settings.rate or _text("unlimited")}  # bytes per second over all connections
-work_limit = {settings.work_limit or _text("unlimited")}  # bytes in work/ at the same time
-
-[gdc]
-api = {_text(settings.api)}
-tiles = {_text(settings.tiles)}
-bucket = {_text(settings.bucket or "none")}  # the open-data bucket, or "none"
-api_connections = {settings.api_connections}  # at once
-bucket_connections = {settings.bucket_connections}
-
-[network]  # limits of waits in seconds
-connect = {settings.timeouts.connect}
-first_byte = {settings.timeouts.first_byte}
-stall = {settings.timeouts.stall}
-tries = {settings.timeouts.tries}
-backoff = {settings.timeouts.backoff}  # before the second try; doubled before each further one
-pause = {settings.timeouts.pause}  # of all requests to a busy host; doubled up to ten times that
-"""
+    size = f"mpp = {asked.mpp}  # µm per pixel"
+    if asked.mpp is None:
+        size = f"max_size = {asked.max_size}  # pixels of the longer side, at most"
+    text = (
+        f"{_HEADER}\n[target]\n{size}\nresample = {_toml(asked.resample)}"
+        "  # exact, fast, or native: the pixels of the nearest finer level\n"
+    )
+    table = "target"
+    for key in _KEYS:
+        if key.table != table:
+            table = key.table
+            text += f"\n{_TITLES.get(table, f'[{table}]')}\n"
+        text += key.line(settings)
+    return text
 
 
-def _text(value: str) -> str:
-    # JSON's strings are TOML's, but for DEL, which TOML wants escaped.
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007F")
-
-
-def _list(values: tuple[str, ...]) -> str:
-    return f"[{', '.join(map(_text, values))}]"
+def _toml(value: object) -> str:
+    if isinstance(value, frozenset):
+        return _toml(kind_of(value))
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, str):
+        # JSON's strings are TOML's, but for DEL, which TOML wants escaped.
+        return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007F")
+    return str(value)
 
 
 def worker_count(settings: Settings) -> int:

@@ -6,8 +6,10 @@ the mirror are refused. Each check returns the value, or None for an invalid one
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
+from collections.abc import Callable, Iterable
 
 MOST_TEXT = 500
 """Characters kept of a text field; the GDC's longest disease type has fewer than 100."""
@@ -87,3 +89,63 @@ def shown(value: object) -> str:
 
 def _item(value: object) -> str:
     return value if isinstance(value, str) and value and value.isprintable() else repr(value)
+
+
+# Checks made to measure: each returns the value, or raises ValueError.
+
+
+def whole(least: int, most: int) -> Callable[[object], int]:
+    """Return a check of whole numbers in a range.
+
+    >>> whole(1, 5)(5)
+    5
+    """
+
+    def check(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError
+        return value
+
+    return check
+
+
+def number(least: float, most: float) -> Callable[[object], float]:
+    """Return a check of finite numbers in a range.
+
+    >>> number(0, math.inf)(3)
+    3.0
+    """
+
+    def check(value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError
+        # By way of text, because float() raises OverflowError for integers beyond its range.
+        result = value if isinstance(value, float) else float(str(value))
+        if not math.isfinite(result) or not least <= result <= most:
+            raise ValueError
+        return result
+
+    return check
+
+
+def matching(pattern: re.Pattern[str]) -> Callable[[object], str]:
+    """Return a check of text that a pattern matches as a whole."""
+
+    def check(value: object) -> str:
+        if not isinstance(value, str) or pattern.fullmatch(value) is None:
+            raise ValueError
+        return value
+
+    return check
+
+
+def one_of(choices: Iterable[str]) -> Callable[[object], str]:
+    """Return a check of text that is one of some words, such as a StrEnum's."""
+    words = frozenset(map(str, choices))
+
+    def check(value: object) -> str:
+        if not isinstance(value, str) or value not in words:
+            raise ValueError
+        return value
+
+    return check

@@ -6,10 +6,9 @@ shown to people is cleaned; all else is right as it is or refused.
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import TypeVar
@@ -18,6 +17,7 @@ from tcgamirror.catalogue.database import Value
 from tcgamirror.imaging.metadata import MAX_DOWNSAMPLE, MAX_LEVELS
 from tcgamirror.imaging.svs import MAX_TILES, PLAUSIBLE_MPP
 from tcgamirror.model import fields
+from tcgamirror.model.fields import matching, number, one_of, whole
 from tcgamirror.model.slide import SOURCES, Kind, MppSource, Status, Upstream
 
 Check = Callable[[object], Value]
@@ -71,35 +71,6 @@ def _words(value: object) -> Value:
     return "".join(" " if unicodedata.category(sign)[0] == "C" else sign for sign in value)
 
 
-def _whole(least: int, most: int) -> Check:
-    def check(value: object) -> Value:
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise ValueError
-        return value
-
-    return check
-
-
-def _number(least: float, most: float) -> Check:
-    def check(value: object) -> Value:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError
-        if not math.isfinite(value) or not least <= value <= most:
-            raise ValueError
-        return float(value)
-
-    return check
-
-
-def _matching(pattern: re.Pattern[str]) -> Check:
-    def check(value: object) -> Value:
-        if not isinstance(value, str) or pattern.fullmatch(value) is None:
-            raise ValueError
-        return value
-
-    return check
-
-
 def _moment(value: object) -> Value:
     """As `database.timestamp` writes it: a second that there is, from 1970 on."""
     if not isinstance(value, str) or _MOMENT.fullmatch(value) is None:
@@ -108,20 +79,9 @@ def _moment(value: object) -> Value:
     return value
 
 
-def _one_of(known: Iterable[str]) -> Check:
-    names = frozenset(map(str, known))
-
-    def check(value: object) -> Value:
-        if not isinstance(value, str) or value not in names:
-            raise ValueError
-        return value
-
-    return check
-
-
-_COUNT = _whole(0, 1 << 50)
-_NUMBER = _whole(1, 1 << 31)
-_SECONDS = _number(0, 1e12)
+_COUNT = whole(0, 1 << 50)
+_NUMBER = whole(1, 1 << 31)
+_SECONDS = number(0, 1e12)
 _NAME = _as(fields.file_name)
 _ID = _as(fields.file_id)
 
@@ -130,7 +90,7 @@ _SLIDES: Mapping[str, Check] = {
     "file_id": _ID,
     "md5": _or_none(_as(fields.md5)),
     "size": _or_none(_as(fields.size)),
-    "kind": _or_none(_one_of(Kind)),
+    "kind": _or_none(one_of(Kind)),
     "project_id": _or_none(_as(fields.project_id)),
     **dict.fromkeys(
         ("primary_site", "disease_type", "sample_type", "case_barcode", "slide_barcode"),
@@ -138,7 +98,7 @@ _SLIDES: Mapping[str, Check] = {
     ),
     **dict.fromkeys(("state", "version", "data_release", "updated"), _or_none(_phrase)),
     "position": _COUNT,
-    "upstream": _one_of(Upstream),
+    "upstream": one_of(Upstream),
     "listed_in": _phrase,
 }
 _RELEASES: Mapping[str, Check] = {
@@ -152,7 +112,7 @@ _CHANGES: Mapping[str, Check] = {
     "change": _COUNT,
     "release": _phrase,
     "file_name": _NAME,
-    "what": _one_of(_WHAT),
+    "what": one_of(_WHAT),
     "detail": _or_none(_words),
     "merge": _or_none(_NUMBER),
 }
@@ -164,34 +124,34 @@ _SAMPLE: Mapping[str, Check] = {
 }
 _IMAGES: Mapping[str, Check] = {
     "file_name": _NAME,
-    "status": _one_of(Status),
+    "status": one_of(Status),
     "attempts": _COUNT,
     "bytes_fetched": _or_none(_COUNT),
     "seconds": _or_none(_SECONDS),
     "error": _or_none(_words),
     "failures": _COUNT,
     "retry_at": _or_none(_moment),
-    "source": _or_none(_one_of(SOURCES)),
-    "level": _or_none(_whole(0, MAX_LEVELS)),
-    "level_downsample": _or_none(_number(0.99, MAX_DOWNSAMPLE)),
-    "base_mpp": _or_none(_number(*PLAUSIBLE_MPP)),
-    "mpp_source": _or_none(_one_of(MppSource)),
-    "mpp_x": _or_none(_number(1e-3, 1e9)),
-    "mpp_y": _or_none(_number(1e-3, 1e9)),
-    "width": _or_none(_whole(1, MOST_SIDE)),
-    "height": _or_none(_whole(1, MOST_SIDE)),
-    "path": _or_none(_matching(_PATH)),
-    "bytes": _or_none(_whole(1, 1 << 44)),
-    "sha256": _or_none(_matching(_SHA256)),
+    "source": _or_none(one_of(SOURCES)),
+    "level": _or_none(whole(0, MAX_LEVELS)),
+    "level_downsample": _or_none(number(0.99, MAX_DOWNSAMPLE)),
+    "base_mpp": _or_none(number(*PLAUSIBLE_MPP)),
+    "mpp_source": _or_none(one_of(MppSource)),
+    "mpp_x": _or_none(number(1e-3, 1e9)),
+    "mpp_y": _or_none(number(1e-3, 1e9)),
+    "width": _or_none(whole(1, MOST_SIDE)),
+    "height": _or_none(whole(1, MOST_SIDE)),
+    "path": _or_none(matching(_PATH)),
+    "bytes": _or_none(whole(1, 1 << 44)),
+    "sha256": _or_none(matching(_SHA256)),
     "fetched_at": _or_none(_moment),
-    "patched_tiles": _or_none(_whole(0, MAX_TILES)),
+    "patched_tiles": _or_none(whole(0, MAX_TILES)),
 }
 _RUNS: Mapping[str, Check] = {
     "run": _NUMBER,
     "command": _phrase,
     "started": _moment,
     "ended": _or_none(_moment),
-    "exit_code": _or_none(_whole(0, 255)),
+    "exit_code": _or_none(whole(0, 255)),
     **dict.fromkeys(("done", "failed", "bytes"), _COUNT),
     "data_release": _or_none(_phrase),
 }
@@ -199,7 +159,7 @@ _ATTEMPTS: Mapping[str, Check] = {
     "attempt": _COUNT,
     "run": _NUMBER,
     "file_name": _NAME,
-    "source": _one_of(SOURCES),
+    "source": one_of(SOURCES),
     "started": _moment,
     "seconds": _SECONDS,
     "bytes": _COUNT,
@@ -218,7 +178,7 @@ TABLES: Mapping[str, Mapping[str, Check]] = MappingProxyType(
         "images": _IMAGES,
         "runs": _RUNS,
         "attempts": _ATTEMPTS,
-        "facts": {"key": _matching(_KEY), "value": _words},
+        "facts": {"key": matching(_KEY), "value": _words},
     }
 )
 """Every table, those that others refer to before those, with the checks of all its columns."""

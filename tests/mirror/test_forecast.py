@@ -49,7 +49,7 @@ def test_people_are_told_the_first_ones_and_the_number(mirror: Path) -> None:
     people = succeeded("--mirror", mirror, "update", "--dry-run", "--limit", "3").out
     names = [slide["file_name"] for slide in _told(mirror, "--limit", "3")]
     assert [line.split()[0] for line in people.splitlines()[:3]] == names
-    assert "3 slides would be fetched by range" in people and "nothing was changed" in people
+    assert "3 slides would be fetched by range" in people and "Nothing was changed" in people
     assert contents(mirror) == before
 
 

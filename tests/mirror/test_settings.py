@@ -169,9 +169,9 @@ def test_hostile_files_are_one_sentence_at_once(path: Path) -> None:
         read_settings(path)
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(BadSettings, match="no plain file"):
+    with pytest.raises(BadSettings, match="not a regular file"):
         read_settings(path)
     path.unlink()
     path.symlink_to("/dev/zero")
-    with pytest.raises(BadSettings, match="no plain file"):
+    with pytest.raises(BadSettings, match="not a regular file"):
         read_settings(path)

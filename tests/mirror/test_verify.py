@@ -281,7 +281,7 @@ def test_what_cannot_be_repaired_is_failed_and_exits_3(mirror: Path, gdc: StandI
     assert column(mirror, first_two) == ["failed", "done"]
     # What was found wrong is not forgotten where it could not be mended.
     again = verified(mirror)
-    assert "1 image besides" in again.out and "wait to be fetched again" in again.out
+    assert "1 image not checked" in again.out and "to be fetched again" in again.out
     assert verified(mirror, "--json").json()["awaited"] == 1
     repaired = verified(mirror, "--repair")
     assert repaired.code == 0 and "1 image fetched again, 0 failed" in repaired.out
@@ -294,7 +294,7 @@ def test_repair_of_a_mirror_whose_images_are_not_mounted_fetches_nothing(
     (mirror / "images").rename(mirror / "elsewhere")
     result = verified(mirror, "--repair")
     assert result.code == 7
-    assert "mount" in result.err and not gdc.served
+    assert "Mount" in result.err and not gdc.served
     assert column(mirror, "select distinct status from mirror") == ["done"]
 
 
