@@ -1,4 +1,4 @@
-"""Where a mirror is and what makes it one: its settings beside its catalogue."""
+"""A mirror's directory: settings, catalogue, and checks of the place."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tcgamirror.system.mounts import check_locks
 CATALOGUE = "catalogue.db"
 WORK = "work"
 FIXED = "fixed at init"
-"""The fact that tells what images the mirror was made for."""
+"""Key of the fact that holds what images the mirror was made for."""
 
 GALLERY = "gallery"
 LOCK = "lock"
 _BEGUN = frozenset({LOCK, "images", WORK, LOCKED, "lost+found"})
-"""What a killed import or sync may leave before there are settings, or a new disk brings along."""
+"""Names that a killed import or sync leaves before there are settings, or that a new disk has."""
 
 _OBSOLETE = (".verify.json", ".compared.txt")
 """Files of older versions: how far verify came, and which images it found good."""
@@ -41,10 +41,12 @@ class Mirror:
 
     @classmethod
     def find(cls, start: Path, *, above: bool) -> Mirror:
-        """The mirror at `start`, or, if `above`, in the nearest directory above it.
+        """Return the mirror at `start`, or, if `above`, in the nearest directory above it.
 
-        Raises NotAMirror, BadSettings for settings that cannot be read, and UsageError
-        for a catalogue that may not be.
+        Raises:
+            NotAMirror: no mirror was found.
+            BadSettings: the settings are unreadable or invalid.
+            UsageError: this user may not read the catalogue.
         """
         for root in [start, *(start.absolute().parents if above else [])]:
             if _there(root / FILE_NAME):
@@ -65,20 +67,25 @@ class Mirror:
 
     @classmethod
     def begin(cls, root: Path, settings: Settings, lock: Iterable[bytes] = ()) -> Mirror:
-        """`create` under the mirror's lock. Raises Locked if another run makes one there."""
-        # Before the lock's file is made: what is refused is left as it was.
+        """Create a mirror under its lock. Raises Locked if another run makes one there."""
+        # Checked before the lock file is made, so that a refused place stays as it was.
         cls(root, settings)._check_place()
         with Lock(root / LOCK, "init"):
             return cls.create(root, settings, lock)
 
     @classmethod
     def create(cls, root: Path, settings: Settings, lock: Iterable[bytes] = ()) -> Mirror:
-        """A new mirror, for who holds its lock. Settings are written last: what lacks them is none.
+        """Create a mirror whose lock is held. The settings are written last and make it a mirror.
 
-        lock: the lines of its lock file, if the settings name one. A catalogue that an
-        init left which was killed before that is replaced. One that was used stays, as
-        that of a mirror whose settings were lost. Raises NotAMirror if `root` holds a
-        mirror, a catalogue of other images or none, or the lock file of another sample.
+        A catalogue that a killed init left is replaced. A used one stays: it is that
+        of a mirror whose settings were lost.
+
+        Args:
+            lock: lines of the lock file that the settings name.
+
+        Raises:
+            NotAMirror: `root` holds a mirror, another catalogue, or the lock file of
+                another sample.
         """
         mirror = cls(root, settings)
         if mirror._check_place():
@@ -91,13 +98,13 @@ class Mirror:
         try:
             mirror._write_settings(lock)
         except BaseException:
-            # Left alone it would keep an init for other images from this directory.
+            # A catalogue without settings would refuse an init for other images here.
             (root / CATALOGUE).unlink(missing_ok=True)
             raise
         return mirror
 
     def _check_place(self) -> bool:
-        """Makes the directory; whether the catalogue of a mirror without settings lies there."""
+        """Make the directory; return whether it holds the catalogue of a lost mirror."""
         root = self.root
         _check_outside(root)
         check_locks(root)
@@ -118,7 +125,7 @@ class Mirror:
         return False
 
     def _write_settings(self, lock: Iterable[bytes], *, others: bool = False) -> None:
-        """others: whether a lock file that is there already may be of what is sampled there."""
+        """Write settings and lock file. others: refuse to replace another sample's lock file."""
         if self.settings.lock is not None:
             path = self.root / self.settings.lock
             with atomic_write(path) as file:
@@ -132,7 +139,7 @@ class Mirror:
             file.write(format_settings(self.settings).encode())
 
     def _check_own_catalogue(self) -> None:
-        """Raises NotAMirror if the catalogue that is there already is not of such images."""
+        """Raise NotAMirror if the existing catalogue is of other images or slides."""
         try:
             with Catalogue.open(self.root / CATALOGUE, read_only=True) as catalogue:
                 fixed = catalogue.fact(FIXED)
@@ -224,17 +231,17 @@ def scratch(root: Path, command: str) -> Iterator[Path]:
 
 
 def check_readable(catalogue: Path) -> None:
-    """Raises UsageError for a catalogue of which SQLite would say that it cannot be written."""
+    """Raise UsageError for an unreadable catalogue, which SQLite would call unwritable."""
     if catalogue.exists() and not os.access(catalogue, os.R_OK):
         raise UsageError(f"{catalogue} cannot be read by this user; change its permissions")
 
 
 def check_place(root: Path) -> None:
-    """Raises NotAMirror for a directory that is in use for something else.
+    """Raise NotAMirror for a directory that is in use for something else.
 
-    Not so are a mirror, what is not there yet or empty, and what was left by a run
-    that was killed while it made a mirror. Hidden files count as nothing, as file
-    systems and file managers leave them.
+    Allowed are a mirror, a missing or empty directory, and the remains of a run that
+    was killed while it made a mirror. Hidden files do not count: file systems and
+    file managers leave them.
     """
     if _there(root / FILE_NAME):
         return
@@ -252,10 +259,10 @@ def check_place(root: Path) -> None:
 
 
 def _check_outside(root: Path) -> None:
-    """Raises NotAMirror for a place in another mirror, where it would be a stray."""
-    # By its name and by where that leads: `..` and links lead into a mirror, and out of one.
+    """Raise NotAMirror for a place inside another mirror."""
+    # Both the path and its target: `..` and links lead into a mirror, and out of one.
     places = [Path(os.path.normpath(root.absolute()))]
-    # What is no path at all is told when it is made.
+    # An invalid path is reported when the directory is made.
     with suppress(ValueError):
         places.append(Path(os.path.realpath(root)))
     for above in dict.fromkeys(above for place in places for above in place.parents):
@@ -273,7 +280,7 @@ def _lost_settings(root: Path) -> str:
 
 
 def _there(path: Path) -> bool:
-    """Anything at all: what is no file is told when it is opened."""
+    """Return whether anything has this path. Raises NotAMirror where that cannot be known."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -289,7 +296,7 @@ def _there(path: Path) -> bool:
 
 
 def _is_unfinished(path: Path) -> bool:
-    """Whether there is a catalogue in which nothing was ever listed, sampled or run."""
+    """Return whether the catalogue exists but nothing was listed, sampled or run in it."""
     if path.is_symlink() or not path.is_file():
         return False
     try:
@@ -304,7 +311,7 @@ def _is_unfinished(path: Path) -> bool:
 
 
 def _make(root: Path) -> None:
-    """The directory and those above it. Raises NotAMirror where there can be none."""
+    """Make the directory and its parents. Raises NotAMirror where that is impossible."""
     try:
         with disk_errors(root):
             make_folder(root)

@@ -1,4 +1,4 @@
-"""What a run would fetch, and about how much that is: by what earlier runs moved, or by rule.
+"""Forecast of what a run would fetch: from earlier runs, or by rules of thumb.
 
 The rules are rough: a slide has about four pixels to a byte, its levels are 1,
 4, 16 and 32, its base is 0.25 µm per pixel, and a connection moves 2.5 MB/s.
@@ -16,7 +16,7 @@ from tcgamirror.model.errors import TcgaMirrorError
 from tcgamirror.model.slide import Target
 
 ENOUGH = 5
-"""Images of one source from which on its own past tells more than a rule."""
+"""Images of a source from which its own history is used instead of a rule."""
 USUAL_SIZE = 1_000_000_000
 USUAL_MPP = 0.25
 USUAL_DOWNSAMPLES = (1, 4, 16, 32)
@@ -53,7 +53,7 @@ def forecast(
     workers: int,
     past: Mapping[str, SourceCounts],
 ) -> Forecast:
-    """What fetching `slides` by `source` would take, as far as that can be known before."""
+    """Return the forecast of fetching the slides by a source."""
     known = past.get(source)
     if known is not None and known.images >= ENOUGH:
         count = len(slides)
@@ -69,7 +69,7 @@ def forecast(
 
 
 def _by_rule(size: int, source: str, target: Target) -> tuple[float, float]:
-    """Bytes and seconds of one slide whose file has `size` bytes."""
+    """Return bytes and seconds of one slide whose file has `size` bytes."""
     pixels = size / BYTES_PER_PIXEL
     if target.mpp is not None:
         wanted = max(1.0, target.mpp / USUAL_MPP)

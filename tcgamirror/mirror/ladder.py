@@ -1,9 +1,7 @@
-"""One slide's way: the sources in their order, until one gives the image.
+"""The ladder: a mirror's sources, tried in order until one gives the image of a slide.
 
-A pure worker: it takes and returns frozen values and touches neither the
-catalogue nor the terminal, so that any number may run at the same time.
-
-From a mirror's settings to the ladder of sources that its slides are fetched by.
+`Ladder.fetch` takes and returns frozen values and touches neither the catalogue
+nor the terminal, so that any number of workers may run it.
 """
 
 from __future__ import annotations
@@ -29,10 +27,10 @@ from tcgamirror.system.parallel import usable_cores
 
 
 class Ladder:
-    """The sources of one mirror, its target and its store.
+    """The sources of one mirror, with its target and its store.
 
-    renders: images made at the same time. More slides than that may be waiting for
-    the network meanwhile, which takes little memory.
+    renders: images rendered at the same time, which bounds memory. More slides may
+    wait for the network meanwhile.
     """
 
     def __init__(
@@ -48,19 +46,19 @@ class Ladder:
         self._in_hand: dict[str, str] = {}
 
     def source_of(self, slide: Slide) -> str:
-        """The name of the source that has the slide in hand, or had it when a bug ended it."""
+        """Return the source that fetches the slide, or did when a bug ended it."""
         return self._in_hand.get(slide.file_name, self._sources[0].name)
 
     @property
     def bytes_moved(self) -> int:
-        """Over the network so far, for all slides, those in hand too."""
+        """Bytes over the network so far, with those of slides in flight."""
         with self._lock:
             return self._bytes_ended + sum(meter.bytes for meter in self._meters)
 
     def fetch(self, slide: Slide) -> Outcome:
-        """The slide's image, or why no source could give it.
+        """Fetch a slide and return its image, or why no source gave it.
 
-        Raises only what would end the whole run: DiskFull, UsageError, Damaged, Interrupted.
+        Raises only errors that end the whole run: DiskFull, UsageError, Damaged, Interrupted.
         """
         attempts: list[Attempt] = []
         picture: Picture | None = None
@@ -88,13 +86,13 @@ class Ladder:
             )
             if failure is None or (isinstance(failure, SlideError) and not failure.try_next):
                 break
-        # Not where a bug ended it: who had the slide in hand is asked for afterwards.
+        # Kept where a bug ended it, so that `source_of` still tells the source.
         self._in_hand.pop(slide.file_name, None)
         return Outcome(slide, tuple(attempts), picture)
 
     @contextmanager
     def _metered(self) -> Iterator[Meter]:
-        """A meter that is counted while it runs, and kept as a sum alone once it ended."""
+        """Yield a meter that counts while it runs; afterwards only its sum is kept."""
         meter = Meter()
         with self._lock:
             self._meters.add(meter)
@@ -107,7 +105,7 @@ class Ladder:
 
 
 def build_ladder(mirror: Mirror, client: HttpClient, origins: Origins, work: Workspace) -> Ladder:
-    """The sources that the settings name, in their order."""
+    """Return the ladder of the sources that the settings name."""
     settings = mirror.settings
     ranged = Range(client, origins, work)
     known: dict[str, Source] = {

@@ -1,4 +1,4 @@
-"""What lies in `images/`, and what of it the catalogue does not know."""
+"""Files in `images/` that have no row in the catalogue."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tcgamirror.mirror.directory import Mirror
 from tcgamirror.system.files import partial_path
 
 STALE_SECONDS = 3600.0
-"""An unfinished file untouched for so long is a killed run's, not one that is being written."""
+"""Age from which a partial file counts as a killed run's, not as one being written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A file in `images/` that no row knows. unfinished: a killed run of ours left it."""
+    """A file in `images/` without a row. unfinished: a partial file that a killed run left."""
 
     path: str
     what: str
@@ -27,9 +27,10 @@ class Orphan:
 
 
 def image_files(root: Path) -> Iterator[str]:
-    """What lies in the folders of `images/`, as paths relative to the mirror; folders end in `/`.
+    """Yield what the folders of `images/` hold, as paths relative to the mirror.
 
-    A folder may be a link to another disk; one inside it is nobody's.
+    A folder of `images/` may be a link to another disk. A folder inside such a folder
+    is yielded with a final `/`.
     """
     images = root / IMAGES
     for folder in _entries(images):
@@ -50,14 +51,16 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def find_orphans(mirror: Mirror, catalogue: Catalogue, *, held: bool = False) -> Iterator[Orphan]:
-    """What lies in `images/` that no row of the catalogue knows.
+    """Yield the files in `images/` that have no row in the catalogue.
 
-    held: whether this run holds the lock; else an unfinished file is told only
-    if it is old, for another run may be writing it. The place of any sampled
-    slide is known, whatever has become of it: an update may just fill it.
+    The path of any sampled slide counts as known: an update may be writing there.
+
+    Args:
+        held: this run holds the lock. Without it a partial file is yielded only if it
+            is old, since another run may be writing it.
     """
     found = list(image_files(mirror.root))
-    # Only now: what a run has put there meanwhile, the catalogue knew before.
+    # Read after the files: an image that a run adds meanwhile has its row first.
     recorded = catalogue.images.paths()
     found = [path for path in found if path not in recorded]
     if not found:
@@ -81,7 +84,7 @@ def _is_stale(path: Path) -> bool:
 
 
 def remove_partial_files(mirror: Mirror, catalogue: Catalogue) -> list[str]:
-    """Removes what killed runs left half-written, and nothing else; for who holds the lock."""
+    """Remove the partial files of killed runs and return their paths. Needs the lock."""
     removed = []
     for stray in find_orphans(mirror, catalogue, held=True):
         path = mirror.root / stray.path

@@ -1,8 +1,4 @@
-"""Images that lie in their place already: read, believed or refused, and taken over.
-
-A run that is killed between an image's last rename and its row in the catalogue
-leaves work that is finished and not known. The image tells what it is of.
-"""
+"""Image files read back without their catalogue, by the metadata inside them."""
 
 from __future__ import annotations
 
@@ -33,10 +29,7 @@ _PIECE = 1 << 20
 
 
 class Images:
-    """The image files of one mirror, as readable as if there were no catalogue.
-
-    check: called between pieces of a file; what it raises ends the reading.
-    """
+    """Image files of one mirror. check: called between pieces; what it raises ends the reading."""
 
     def __init__(
         self, root: Path, form: ImageFormat, target: Target, check: Callable[[], None]
@@ -48,10 +41,11 @@ class Images:
         self._check = check
 
     def read(self, path: str) -> FoundImage:
-        """The image at `path`, relative to the mirror; all of it is decoded.
+        """Read and decode the whole image at `path`, relative to the mirror.
 
-        Raises Damaged if it is not one that this program would have put there,
-        and OSError.
+        Raises:
+            Damaged: it is not an image that this program would have written there.
+            OSError: it cannot be read.
         """
         if not path.endswith(self._form.suffix):
             raise Damaged(f"no {self._form} file")
@@ -92,7 +86,7 @@ class Images:
 
 
 def fits(target: Target, told: ImageMetadata, size: Size) -> bool:
-    """Whether an image of that size, and so resampled, can have been made for the target.
+    """Return whether an image of this size and metadata can have been made for the target.
 
     >>> from tcgamirror.model.slide import UNKNOWN_MPP, Slide
     >>> unknown = ImageMetadata(Slide("", ""), "range", 0, 1.0, UNKNOWN_MPP, None, None, None)
@@ -105,7 +99,7 @@ def fits(target: Target, told: ImageMetadata, size: Size) -> bool:
         resolutions = zip((told.mpp_x, told.mpp_y), size, strict=True)
         if target.resample is Resample.NATIVE:
             return all(mpp <= target.mpp * (1 + 2 * LEVEL_TOLERANCE) for mpp, _ in resolutions)
-        # Rounded to whole pixels, so by half a pixel at most.
+        # The size is rounded to whole pixels, so it differs by half a pixel at most.
         return all(abs(mpp / target.mpp - 1) <= 0.5 / side + 1e-6 for mpp, side in resolutions)
     if target.mpp is not None and target.resample is Resample.NATIVE:
         return True

@@ -1,4 +1,4 @@
-"""A mirror's listing brought up to date: from the GDC's data release, or from a manifest."""
+"""Refresh of a mirror's listing, from the GDC or from a manifest."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tcgamirror.sources.manifest import (
 from tcgamirror.system.interrupt import Shutdown
 
 _MANIFEST = "manifest merged"
-"""The catalogue's fact under which the digest of the manifest merged last stands."""
+"""Key of the fact that holds the digest of the last merged manifest."""
 
 _READ = "listing read"
 """The catalogue's fact that tells when the GDC's listing was read last, and the last try by then.

@@ -17,10 +17,10 @@ from tcgamirror.model.text import command_line
 from tcgamirror.system.files import file_digest
 
 SAMPLED = "sampled"
-"""The catalogue's fact that tells for which settings and listing the sample is filled up."""
+"""Key of the fact that holds for which settings and listing the sample was filled."""
 
 MOST_NAMED = 10
-"""Projects named where none of those asked for is listed."""
+"""Projects named in one message."""
 
 
 def fill(mirror: Mirror, catalogue: Catalogue, say: Callable[[str], None]) -> int:
@@ -58,7 +58,7 @@ def _fill_planned(
     if slides is not None and sampled >= slides:
         return 0
     fresh = catalogue.sample.unsampled(plan, None if slides is None else slides - sampled)
-    # What is sampled counts, though it be withdrawn since.
+    # Sampled slides count even if they were withdrawn since.
     there = sampled + len(fresh)
     if not there:
         raise UsageError(_why_none(catalogue.sample.candidates(), plan))
@@ -69,7 +69,7 @@ def _fill_planned(
 
 
 def _digest(mirror: Mirror) -> str:
-    """Of the lock file: another one may have the same name. Nothing if it cannot be read."""
+    """Return the SHA-256 of the lock file, empty if it cannot be read."""
     try:
         return file_digest(mirror.root / str(mirror.settings.lock), "sha256")
     except OSError:
@@ -77,7 +77,7 @@ def _digest(mirror: Mirror) -> str:
 
 
 def _fill_locked(mirror: Mirror, catalogue: Catalogue) -> int:
-    """Adds those of the lock's slides that are listed; the others are told by the report."""
+    """Add the listed slides of the lock file; the report names the others."""
     sampled = set(catalogue.sample.names())
     lock = read_lock(mirror.root / str(mirror.settings.lock))
     fresh = [name for name in lock.among(catalogue.sample.candidates()) if name not in sampled]
@@ -92,7 +92,7 @@ def _add(catalogue: Catalogue, names: Sequence[str], plan: Plan | None) -> None:
 
 
 def _why_none(candidates: Sequence[Candidate], plan: Plan) -> str:
-    """Why the plan allows no listed slide, and what there is instead."""
+    """Return why the plan allows no listed slide, and what is listed instead."""
     if not candidates:
         return "no slide is listed, so that none can be sampled"
     of_kind = list(filter(dataclasses.replace(plan, projects=frozenset()).allows, candidates))
