@@ -83,10 +83,6 @@ class SpanSet:
             missing.append(Span(place, span.stop))
         return missing
 
-    def holds(self, span: Span) -> bool:
-        """Return whether every byte of `span` is in the set."""
-        return not self.gaps(span)
-
 
 def coalesce(spans: Iterable[Span], gap: int) -> list[Span]:
     """Return ascending spans that cover `spans`, joined across gaps of at most `gap` bytes.

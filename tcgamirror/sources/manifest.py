@@ -116,7 +116,8 @@ def read_slides(path: Path, others: Counter[str] | None = None) -> Iterator[Slid
     if conflicting:
         _check_agreement(path, conflicting)
     if not rows:
-        raise BadManifest(f"{path}: no slide (.svs) in it{_others_clause(others)}")
+        more = f"; {describe_other_files(others)}" if others else ""
+        raise BadManifest(f"{path}: no slide (.svs) in it{more}")
 
 
 def describe_other_files(others: Counter[str]) -> str:
@@ -130,10 +131,6 @@ def describe_other_files(others: Counter[str]) -> str:
     total = others.total()
     files = f"{total:,} file{'' if total == 1 else 's'} of other types"
     return f"{files} left out: {', '.join(shown + more)}"
-
-
-def _others_clause(others: Counter[str]) -> str:
-    return f"; {describe_other_files(others)}" if others else ""
 
 
 def _row_error(path: Path, row: _Row, problem: str) -> BadManifest:

@@ -78,7 +78,7 @@ class RemoteFile:
         meter: Meter,
         on_part: Callable[[], None],
     ) -> None:
-        """Make a file of which nothing is fetched yet.
+        """Fetch nothing yet.
 
         Args:
             etag_file: keeps this origin's ETag for the next run.
@@ -103,7 +103,7 @@ class RemoteFile:
 
     def read(self, span: Span) -> bytes:
         """Return the bytes of `span`. Missing ones are fetched, with some more after them."""
-        if not self.sparse.available.holds(span):
+        if self.sparse.missing(span):
             ahead = max(span.stop, min(self.size, span.start + LOOK_AHEAD))
             self.fetch([Span(span.start, ahead)])
         return self.sparse.read(span)
@@ -315,8 +315,8 @@ def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> Svs:
     slide = Svs(file, [first, *directories])
     level = target.rendition(slide.pyramid).level
     arrays = slide.array_spans(level)
-    data = slide.data_before(level)
-    if any(map(file.sparse.available.gaps, arrays)):
+    if any(map(file.sparse.missing, arrays)):
+        data = slide.data_before(level)
         if data is not None:
             stop = min(data.stop, data.start + MAX_SPECULATIVE_BYTES)
             file.prefetch([Span(data.start, stop)])
@@ -352,7 +352,7 @@ def _guess_spans(
         if guess.levels[level].directory != last:
             return ()
         spans = guess.array_spans(level)
-        if not any(map(sparse.available.gaps, spans)):
+        if not any(map(sparse.missing, spans)):
             spans = list(guess.tile_table(level).runs(GAP))
     except SlideError:
         return ()

@@ -67,6 +67,11 @@ class SparseFile:
         with self._lock:
             return SpanSet(self._available)
 
+    def missing(self, span: Span) -> list[Span]:
+        """Return the parts of `span` that are not available."""
+        with self._lock:
+            return self._available.gaps(span)
+
     def write(self, start: int, data: bytes) -> None:
         """Write `data` at byte `start` and record it.
 
@@ -89,8 +94,7 @@ class SparseFile:
 
         Raises Damaged where the disk fails, as `disk_errors` does.
         """
-        with self._lock:
-            missing = self._available.gaps(span)
+        missing = self.missing(span)
         if missing or span.start < 0:
             named = ", ".join(map(str, missing[:4])) + (", …" if len(missing) > 4 else "")
             raise NotFetched(f"{self.path.name} lacks bytes {named or span} of {span}: fetch them")
