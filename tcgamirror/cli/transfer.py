@@ -19,8 +19,8 @@ from tcgamirror.model.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from tcgamirror.transfer.exporter import ExportResult
     from tcgamirror.transfer.importer import ImportResult
-    from tcgamirror.transfer.sync.plan import Synced
-    from tcgamirror.transfer.sync.remote import Publisher
+    from tcgamirror.transfer.sync.plan import SyncResult
+    from tcgamirror.transfer.sync.remote import RemoteMirror
 
 SHOWN = 20
 """Images named on the terminal."""
@@ -146,9 +146,8 @@ def sync(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.mirror.settings import address, byte_rate
     from tcgamirror.net.client import HttpClient
     from tcgamirror.system.interrupt import Shutdown
-    from tcgamirror.transfer.sync.plan import rehearse
-    from tcgamirror.transfer.sync.remote import Folder, Web
-    from tcgamirror.transfer.sync.synchronizer import synchronize
+    from tcgamirror.transfer.sync.remote import DirectoryMirror, HttpMirror
+    from tcgamirror.transfer.sync.synchronizer import plan_sync, synchronize
 
     if args.mirror is not None:
         raise UsageError("sync: --mirror is not used. Name the two mirrors as SRC and DST")
@@ -158,18 +157,18 @@ def sync(args: argparse.Namespace) -> ExitCode:
     shutdown.install_handlers()
     moving = ProgressDisplay(quiet=args.json)
 
-    def done_from(source: Publisher) -> Synced:
+    def done_from(source: RemoteMirror) -> SyncResult:
         if args.dry_run:
-            return rehearse(source, root, delete=args.delete)
+            return plan_sync(source, root, delete=args.delete)
         return synchronize(source, root, moving, shutdown, delete=args.delete)
 
     try:
         if _is_address(args.source):
             url = address(args.source, "SRC")
             with HttpClient(rate=rate, stop=shutdown.stop) as client:
-                found = done_from(Web(url, client, shutdown.stop))
+                found = done_from(HttpMirror(url, client, shutdown.stop))
         else:
-            found = done_from(Folder(Path(args.source), rate, shutdown.stop))
+            found = done_from(DirectoryMirror(Path(args.source), rate, shutdown.stop))
     finally:
         moving.close()
     if args.json:
@@ -202,7 +201,7 @@ def _destination(named: str) -> Path:
     return root
 
 
-def _tell(found: Synced) -> None:
+def _tell(found: SyncResult) -> None:
     if found.dry_run:
         print(
             f"would fetch {text.images(found.fetched)} ({text.format_bytes(found.bytes)}), check "

@@ -1,7 +1,7 @@
-"""What each value of a catalogue may be: one check for each column, by table.
+"""Checks of every column of an untrusted catalogue.
 
-A check gives the value to take over, or raises ValueError. What is only ever
-shown to people is cleaned; all else is right as it is or refused.
+A check returns the value to take over, or raises ValueError. Text that is only ever shown to
+people is cleaned. Every other value is either left as it is or refused.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import TypeVar
 
 from tcgamirror.catalogue.database import Value
 from tcgamirror.imaging.metadata import MAX_DOWNSAMPLE, MAX_LEVELS
@@ -22,163 +21,162 @@ from tcgamirror.model.slide import SOURCES, Kind, MppSource, Status, Upstream
 
 Check = Callable[[object], Value]
 
-MOST_SIDE = 1 << 24
+MAX_SIDE = 1 << 24
 """Pixels along one side of an image."""
 
-_MOST_WORDS = 20_000
-"""Characters of a text for people; the longest are the messages of failed tries."""
+_MAX_MESSAGE = 20_000
+"""Characters of a message; the longest are those of failed attempts."""
 
-_MOST_PHRASE = 4_000
+_MAX_NAME = 4_000
 """Characters of a name, such as a site's or a release's."""
 
-_MOMENT = re.compile(
-    r"(?:19[7-9]|[2-9][0-9]{2})[0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]Z"
+_CHANGES_MADE = (
+    *("added", "changed", "re-identified", "superseded", "withdrawn", "returned", "duplicate"),
 )
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_PATH = re.compile(r"images/[A-Za-z0-9][A-Za-z0-9._-]{0,63}/[A-Za-z0-9][A-Za-z0-9._ -]*")
-_KEY = re.compile(r"[ -~]{1,200}")
-_WHAT = ("added", "changed", "re-identified", "superseded", "withdrawn", "returned", "duplicate")
-
-Plain = TypeVar("Plain", str, int)
 
 
-def _as(known: Callable[[object], Plain | None]) -> Check:
-    """What `values` takes, and leaves as it is."""
+def _text(max_length: int) -> Check:
+    """Return a check that replaces control characters by spaces."""
 
     def check(value: object) -> Value:
-        if known(value) != value or value is None:
+        if not isinstance(value, str) or len(value) > max_length or "\0" in value:
             raise ValueError
-        return known(value)
+        if value.isprintable():
+            return value
+        return "".join(" " if unicodedata.category(each)[0] == "C" else each for each in value)
 
     return check
 
 
-def _or_none(check: Check) -> Check:
+def _unchanged(parse: Callable[[object], Value]) -> Check:
+    """Return a check that accepts what a function of `model.fields` leaves as it is."""
+
+    def check(value: object) -> Value:
+        parsed = parse(value)
+        if parsed is None or parsed != value:
+            raise ValueError
+        return parsed
+
+    return check
+
+
+def _optional(check: Check) -> Check:
     return lambda value: None if value is None else check(value)
 
 
-def _phrase(value: object) -> Value:
-    if not isinstance(value, str) or len(value) > _MOST_PHRASE:
-        raise ValueError
-    return _words(value)
-
-
-def _words(value: object) -> Value:
-    if not isinstance(value, str) or len(value) > _MOST_WORDS or "\0" in value:
-        raise ValueError
-    if value.isprintable():
-        return value
-    return "".join(" " if unicodedata.category(sign)[0] == "C" else sign for sign in value)
+_ISO_MOMENT = matching(
+    re.compile(
+        r"(?:19[7-9]|[2-9][0-9]{2})[0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]Z"
+    )
+)
 
 
 def _moment(value: object) -> Value:
-    """As `database.timestamp` writes it: a second that there is, from 1970 on."""
-    if not isinstance(value, str) or _MOMENT.fullmatch(value) is None:
-        raise ValueError
-    datetime.fromisoformat(value)
-    return value
+    """Check a moment as `model.text.timestamp` writes it, from 1970 on."""
+    moment = _ISO_MOMENT(value)
+    datetime.fromisoformat(str(moment))
+    return moment
 
 
-_COUNT = whole(0, 1 << 50)
-_NUMBER = whole(1, 1 << 31)
-_SECONDS = number(0, 1e12)
-_NAME = _as(fields.file_name)
-_ID = _as(fields.file_id)
+_MESSAGE, _NAME = _text(_MAX_MESSAGE), _text(_MAX_NAME)
+_COUNT, _NUMBER, _SECONDS = whole(0, 1 << 50), whole(1, 1 << 31), number(0, 1e12)
+_FILE_NAME, _FILE_ID = _unchanged(fields.file_name), _unchanged(fields.file_id)
+_PATH = matching(re.compile(r"images/[A-Za-z0-9][A-Za-z0-9._-]{0,63}/[A-Za-z0-9][A-Za-z0-9._ -]*"))
 
 _SLIDES: Mapping[str, Check] = {
-    "file_name": _NAME,
-    "file_id": _ID,
-    "md5": _or_none(_as(fields.md5)),
-    "size": _or_none(_as(fields.size)),
-    "kind": _or_none(one_of(Kind)),
-    "project_id": _or_none(_as(fields.project_id)),
+    "file_name": _FILE_NAME,
+    "file_id": _FILE_ID,
+    "md5": _optional(_unchanged(fields.md5)),
+    "size": _optional(_unchanged(fields.size)),
+    "kind": _optional(one_of(Kind)),
+    "project_id": _optional(_unchanged(fields.project_id)),
     **dict.fromkeys(
         ("primary_site", "disease_type", "sample_type", "case_barcode", "slide_barcode"),
-        _or_none(_phrase),
+        _optional(_NAME),
     ),
-    **dict.fromkeys(("state", "version", "data_release", "updated"), _or_none(_phrase)),
+    **dict.fromkeys(("state", "version", "data_release", "updated"), _optional(_NAME)),
     "position": _COUNT,
     "upstream": one_of(Upstream),
-    "listed_in": _phrase,
+    "listed_in": _NAME,
 }
 _RELEASES: Mapping[str, Check] = {
     "merge": _NUMBER,
-    "release": _phrase,
+    "release": _NAME,
     "merged_at": _moment,
     **dict.fromkeys(("listed", "added", "changed", "reidentified", "superseded"), _COUNT),
     **dict.fromkeys(("withdrawn", "returned", "duplicates"), _COUNT),
 }
 _CHANGES: Mapping[str, Check] = {
     "change": _COUNT,
-    "release": _phrase,
-    "file_name": _NAME,
-    "what": one_of(_WHAT),
-    "detail": _or_none(_words),
-    "merge": _or_none(_NUMBER),
+    "release": _NAME,
+    "file_name": _FILE_NAME,
+    "what": one_of(_CHANGES_MADE),
+    "detail": _optional(_MESSAGE),
+    "merge": _optional(_NUMBER),
 }
 _SAMPLE: Mapping[str, Check] = {
-    "file_name": _NAME,
+    "file_name": _FILE_NAME,
     "rank": _NUMBER,
     "sampled_at": _moment,
-    "release": _or_none(_phrase),
+    "release": _optional(_NAME),
 }
 _IMAGES: Mapping[str, Check] = {
-    "file_name": _NAME,
+    "file_name": _FILE_NAME,
     "status": one_of(Status),
     "attempts": _COUNT,
-    "bytes_fetched": _or_none(_COUNT),
-    "seconds": _or_none(_SECONDS),
-    "error": _or_none(_words),
+    "bytes_fetched": _optional(_COUNT),
+    "seconds": _optional(_SECONDS),
+    "error": _optional(_MESSAGE),
     "failures": _COUNT,
-    "retry_at": _or_none(_moment),
-    "source": _or_none(one_of(SOURCES)),
-    "level": _or_none(whole(0, MAX_LEVELS)),
-    "level_downsample": _or_none(number(0.99, MAX_DOWNSAMPLE)),
-    "base_mpp": _or_none(number(*PLAUSIBLE_MPP)),
-    "mpp_source": _or_none(one_of(MppSource)),
-    "mpp_x": _or_none(number(1e-3, 1e9)),
-    "mpp_y": _or_none(number(1e-3, 1e9)),
-    "width": _or_none(whole(1, MOST_SIDE)),
-    "height": _or_none(whole(1, MOST_SIDE)),
-    "path": _or_none(matching(_PATH)),
-    "bytes": _or_none(whole(1, 1 << 44)),
-    "sha256": _or_none(matching(_SHA256)),
-    "fetched_at": _or_none(_moment),
-    "patched_tiles": _or_none(whole(0, MAX_TILES)),
+    "retry_at": _optional(_moment),
+    "source": _optional(one_of(SOURCES)),
+    "level": _optional(whole(0, MAX_LEVELS)),
+    "level_downsample": _optional(number(0.99, MAX_DOWNSAMPLE)),
+    "base_mpp": _optional(number(*PLAUSIBLE_MPP)),
+    "mpp_source": _optional(one_of(MppSource)),
+    "mpp_x": _optional(number(1e-3, 1e9)),
+    "mpp_y": _optional(number(1e-3, 1e9)),
+    "width": _optional(whole(1, MAX_SIDE)),
+    "height": _optional(whole(1, MAX_SIDE)),
+    "path": _optional(_PATH),
+    "bytes": _optional(whole(1, 1 << 44)),
+    "sha256": _optional(matching(re.compile("[0-9a-f]{64}"))),
+    "fetched_at": _optional(_moment),
+    "patched_tiles": _optional(whole(0, MAX_TILES)),
 }
 _RUNS: Mapping[str, Check] = {
     "run": _NUMBER,
-    "command": _phrase,
+    "command": _NAME,
     "started": _moment,
-    "ended": _or_none(_moment),
-    "exit_code": _or_none(whole(0, 255)),
+    "ended": _optional(_moment),
+    "exit_code": _optional(whole(0, 255)),
     **dict.fromkeys(("done", "failed", "bytes"), _COUNT),
-    "data_release": _or_none(_phrase),
+    "data_release": _optional(_NAME),
 }
 _ATTEMPTS: Mapping[str, Check] = {
     "attempt": _COUNT,
     "run": _NUMBER,
-    "file_name": _NAME,
+    "file_name": _FILE_NAME,
     "source": one_of(SOURCES),
     "started": _moment,
     "seconds": _SECONDS,
     "bytes": _COUNT,
     "requests": _COUNT,
-    "fault": _or_none(_phrase),
-    "message": _or_none(_words),
+    "fault": _optional(_NAME),
+    "message": _optional(_MESSAGE),
 }
 
 TABLES: Mapping[str, Mapping[str, Check]] = MappingProxyType(
     {
         "slides": _SLIDES,
-        "former_ids": {"file_id": _ID, "file_name": _NAME},
+        "former_ids": {"file_id": _FILE_ID, "file_name": _FILE_NAME},
         "releases": _RELEASES,
         "changes": _CHANGES,
         "sample": _SAMPLE,
         "images": _IMAGES,
         "runs": _RUNS,
         "attempts": _ATTEMPTS,
-        "facts": {"key": matching(_KEY), "value": _words},
+        "facts": {"key": matching(re.compile("[ -~]{1,200}")), "value": _MESSAGE},
     }
 )
 """Every table, those that others refer to before those, with the checks of all its columns."""

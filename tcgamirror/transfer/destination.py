@@ -4,48 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from tcgamirror.catalogue.images import Image
-from tcgamirror.mirror.directory import CATALOGUE, LOCK
+from tcgamirror.mirror.directory import LOCK
 from tcgamirror.model.errors import UsageError
 from tcgamirror.system.files import disk_errors, sync_disk, sync_folder
 from tcgamirror.system.lock import Lock
 from tcgamirror.system.openat import Tree
-from tcgamirror.system.parallel import in_batches, thread_count
 from tcgamirror.transfer.archive.format import EXPORT_LOCK, UNFINISHED, Form
 from tcgamirror.transfer.archive.tar import TarWriter
-from tcgamirror.transfer.content import FileContent, read_content
-
-MAX_THREADS = 4
-"""More do not make a disk faster, and each holds images in memory."""
+from tcgamirror.transfer.content import FileContent
 
 _BUFFER_BYTES = 1 << 20
 _FLUSH_SECONDS = 0.2
 
-Result = TypeVar("Result")
-
 
 class Destination(Protocol):
-    """An export that is being written. An image is put only if it has its digest."""
+    """An export that is being written by one thread."""
 
-    def put_images(self, images: Sequence[Image]) -> Iterator[tuple[Image, bool]]:
-        """Yield each image, in order, with whether it was put."""
-        ...
-
-    def put_image(self, image: Image) -> bool:
-        """Return whether it was put."""
+    def holds(self, image: Image) -> bool:
+        """Return whether a killed export left the image there. Any thread may call it."""
         ...
 
     def write(self, name: str, content: FileContent) -> None:
-        """Write any other file."""
+        """Write one file."""
         ...
 
     def finish(self) -> None:
@@ -60,38 +51,26 @@ class Destination(Protocol):
 class DirectoryDestination:
     """A directory that is renamed at the end. Right images that a killed export left are kept."""
 
-    def __init__(self, root: Path, work: Path, dest: Path, *, durable: bool) -> None:
-        """Write an export of the mirror at `root` in `work`, which becomes `dest`.
+    def __init__(self, work: Path, dest: Path, *, durable: bool) -> None:
+        """Write to `work`, which becomes `dest`.
 
         durable: whether all of it reaches the disk before it gets its name.
         """
-        self._root = root
         self._work = work
         self._tree = Tree(work)
         self._dest = dest
         self._durable = durable
         self._names = {EXPORT_LOCK}
 
-    def put_images(self, images: Sequence[Image]) -> Iterator[tuple[Image, bool]]:
-        return _in_parallel(self.put_image, images)
-
-    def put_image(self, image: Image) -> bool:
-        if self._is_there(image):
-            self._names.add(image.path)
-            return True
-        content = read_content(self._root / image.path, image.sha256)
-        if content is None:
-            return False
-        self.write(image.path, content)
-        return True
-
-    def _is_there(self, image: Image) -> bool:
-        """Return whether a killed export left the image here."""
+    def holds(self, image: Image) -> bool:
         try:
             with self._tree.open(image.path) as file:
-                return hashlib.file_digest(file, "sha256").hexdigest() == image.sha256
+                if hashlib.file_digest(file, "sha256").hexdigest() != image.sha256:
+                    return False
         except OSError:
             return False
+        self._names.add(image.path)
+        return True
 
     def write(self, name: str, content: FileContent) -> None:
         self._names.add(name)
@@ -121,52 +100,36 @@ class DirectoryDestination:
     def _remove_others(self) -> None:
         """Remove what a killed export left and this one does not hold."""
         for folder, folders, files in os.walk(self._work, topdown=False):
+            inner = Path(folder)
             for name in files:
-                path = Path(folder, name)
-                if path.relative_to(self._work).as_posix() not in self._names:
-                    path.unlink()
+                if (inner / name).relative_to(self._work).as_posix() not in self._names:
+                    (inner / name).unlink()
             for name in folders:
-                path = Path(folder, name)
-                if path.is_symlink():
-                    path.unlink()
-                    continue
-                with suppress(OSError):
-                    path.rmdir()
+                if (inner / name).is_symlink():
+                    (inner / name).unlink()
+                else:
+                    # Only empty folders go.
+                    with suppress(OSError):
+                        (inner / name).rmdir()
 
     def close(self) -> None:
         """Do nothing, as no file stays open."""
 
 
 class TarDestination:
-    """A tar archive that one thread writes while others read ahead."""
+    """A tar archive."""
 
-    def __init__(self, root: Path, path: Path | None, dest: Path | None, top: str) -> None:
-        """Write an export of the mirror at `root` to `path`, which becomes `dest`.
-
-        path, dest: None for standard output. top: the directory in the archive.
-        """
-        self._root = root
+    def __init__(self, path: Path | None, dest: Path | None, top: str) -> None:
+        """Write to `path`, which becomes `dest`. None: standard output. top: a directory in it."""
         self._path = path
         self._dest = dest
         with _writing(path):
             self._file = sys.stdout.buffer if path is None else path.open("xb", _BUFFER_BYTES)
         self._writer = TarWriter(self._write, top)
 
-    def put_images(self, images: Sequence[Image]) -> Iterator[tuple[Image, bool]]:
-        for image, content in _in_parallel(self._read, images):
-            yield image, self._put(image, content)
-
-    def put_image(self, image: Image) -> bool:
-        return self._put(image, self._read(image))
-
-    def _read(self, image: Image) -> FileContent | None:
-        return read_content(self._root / image.path, image.sha256)
-
-    def _put(self, image: Image, content: FileContent | None) -> bool:
-        if content is None:
-            return False
-        self.write(image.path, content)
-        return True
+    def holds(self, image: Image) -> bool:
+        del image  # A killed export leaves no part of an archive.
+        return False
 
     def write(self, name: str, content: FileContent) -> None:
         self._writer.put(name, content.size, content.mtime_ns // 10**9, content.pieces())
@@ -190,15 +153,6 @@ class TarDestination:
             # There may be no room for the rest of an archive that was not finished.
             with suppress(OSError):
                 self._file.close()
-
-
-def _in_parallel(
-    work: Callable[[Image], Result], images: Sequence[Image]
-) -> Iterator[tuple[Image, Result]]:
-    """Yield each image, in order, with the result of `work`, which runs a little ahead."""
-    at_once = thread_count(MAX_THREADS)
-    for batch in in_batches(work, images, at_once=at_once, size_of=lambda image: image.bytes):
-        yield from batch
 
 
 @contextmanager
@@ -279,21 +233,47 @@ def unfinished_folder(dest: Path | None, form: Form) -> Iterator[Path]:
             yield Path(folder)
         return
     work = dest.with_name(f"{dest.name}{UNFINISHED}")
-    _check_ours(work, dest, form)
+    _check_ours(work)
     with Lock(work / EXPORT_LOCK, "export"):
         is_here = True
         try:
             _check_free(dest)
             if form is Form.TAR:
-                _remove_archive(work, dest)
+                _clear(work)
             yield work
             is_here = form is Form.TAR
         finally:
             # After the rename a folder of that name is another run's.
             if is_here:
                 if form is Form.TAR:
-                    _remove_archive(work, dest)
+                    _clear(work)
                 _remove_if_empty(work)
+
+
+def _check_ours(work: Path) -> None:
+    """Raise UsageError for a folder that no killed export left, such as a mirror."""
+    if not os.path.lexists(work):
+        return
+    # Another user may have put links there.
+    if not work.is_symlink() and work.is_dir() and work.stat().st_uid == os.geteuid():
+        names = {path.name for path in work.iterdir()}
+        # A run that writes to a mirror leaves its own lock there.
+        if not names or (EXPORT_LOCK in names and LOCK not in names):
+            return
+    raise UsageError(
+        f"{work}: is in the way, as the export would be made there. Move it, or remove it if an "
+        "export by an older tcgamirror left it"
+    )
+
+
+def _clear(work: Path) -> None:
+    """Remove all that a killed export left but its lock."""
+    with suppress(OSError):
+        for path in work.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != EXPORT_LOCK:
+                path.unlink()
 
 
 def _remove_if_empty(work: Path) -> None:
@@ -302,34 +282,3 @@ def _remove_if_empty(work: Path) -> None:
         if [path.name for path in work.iterdir()] == [EXPORT_LOCK]:
             (work / EXPORT_LOCK).unlink()
             work.rmdir()
-
-
-def _check_ours(work: Path, dest: Path, form: Form) -> None:
-    """Raise UsageError for a folder that no killed export left, such as a mirror."""
-    if not os.path.lexists(work):
-        return
-    # Another user may have put links there.
-    if not work.is_symlink() and work.is_dir() and work.stat().st_uid == os.geteuid():
-        found = {path.name: path for path in work.iterdir()}
-        others = [name for name, path in found.items() if path.is_dir() or not _is_of(dest, name)]
-        # A run that writes to a mirror leaves its own lock there.
-        is_ours = EXPORT_LOCK in found and LOCK not in found
-        if not found or (is_ours and (form is Form.DIRECTORY or not others)):
-            return
-    raise UsageError(
-        f"{work}: is in the way, as the export would be made there. Move it, or remove it if an "
-        "export by an older tcgamirror left it"
-    )
-
-
-def _is_of(dest: Path, name: str) -> bool:
-    """Return whether a file of that name belongs to an archive that is being made."""
-    return name in (EXPORT_LOCK, dest.name) or name.startswith(CATALOGUE)
-
-
-def _remove_archive(work: Path, dest: Path) -> None:
-    """Remove what an archive was made of, but for the lock."""
-    with suppress(OSError):
-        for path in work.iterdir():
-            if path.name != EXPORT_LOCK and _is_of(dest, path.name):
-                path.unlink()

@@ -22,6 +22,7 @@ from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.settings import FILE_NAME, format_settings
 from tcgamirror.model.errors import BadExport, DiskFull, UsageError
 from tcgamirror.system.files import free_bytes
+from tcgamirror.system.parallel import in_batches, thread_count
 from tcgamirror.transfer.archive.format import (
     EARLIER,
     MAX_BYTES,
@@ -52,6 +53,9 @@ _WAIT_SECONDS = 0.05
 
 _TOP = "tcgamirror"
 """The directory in an archive whose own name cannot be one."""
+
+_MAX_THREADS = 4
+"""More do not make a disk faster, and each holds images in memory."""
 
 _OTHER_FILES = 10
 """Files in an export beside images and gallery: seven, and a few to spare."""
@@ -120,11 +124,11 @@ def export(
         durable = dest is not None and (form is Form.TAR or is_apart)
         destination: Destination
         if dest is None:
-            destination = TarDestination(mirror.root, None, None, _TOP)
+            destination = TarDestination(None, None, _TOP)
         elif form is Form.TAR:
-            destination = TarDestination(mirror.root, work / dest.name, dest, _top(dest.stem))
+            destination = TarDestination(work / dest.name, dest, _top(dest.stem))
         else:
-            destination = DirectoryDestination(mirror.root, work, dest, durable=durable)
+            destination = DirectoryDestination(work, dest, durable=durable)
         stack.callback(destination.close)
         export = _Export(mirror, copy, destination, earlier, progress)
         with flushing_early(work) if durable else nullcontext():
@@ -196,12 +200,14 @@ class _Export:
             _check_room(folder, size)
         self._progress.start_images(len(wanted), size)
         retry = []
-        for image, is_put in self._destination.put_images(wanted):
-            if is_put:
-                self._count(image)
-            else:
-                retry.append(image)
-            self._progress.add_images(1, image.bytes)
+        at_once = thread_count(_MAX_THREADS)
+        for batch in in_batches(
+            self._read, wanted, at_once=at_once, size_of=lambda image: image.bytes
+        ):
+            for image, content in batch:
+                if not self._put_image(image, content):
+                    retry.append(image)
+                self._progress.add_images(1, image.bytes)
         self._put_again(retry)
         self._copy.forget(self._missing)
 
@@ -221,10 +227,22 @@ class _Export:
         self.earlier += 1
         return True
 
-    def _count(self, image: Image) -> None:
+    def _read(self, image: Image) -> FileContent | bool:
+        """Return the image's content; True if the export has it already, False if it is damaged."""
+        if self._destination.holds(image):
+            return True
+        return read_content(self._mirror.root / image.path, image.sha256) or False
+
+    def _put_image(self, image: Image, content: FileContent | bool) -> bool:
+        """Return whether the export has the image now."""
+        if isinstance(content, FileContent):
+            self._destination.write(image.path, content)
+        elif not content:
+            return False
         self._sums[image.path] = image.sha256
         self.images += 1
         self.bytes += image.bytes
+        return True
 
     def _put_again(self, images: Sequence[Image]) -> None:
         """Put images that differ from the copied catalogue as the mirror has them now.
@@ -247,9 +265,8 @@ class _Export:
         rows = live.rows.slide(image.file_name)
         current = None if rows is None else image_of(rows)
         if rows is not None and current is not None:
-            if self._destination.put_image(current):
+            if self._put_image(current, self._read(current)):
                 self._copy.set_rows(rows)
-                self._count(current)
                 return None
             if not current.done or current.sha256 != image.sha256:
                 return current

@@ -1,10 +1,9 @@
-"""A catalogue that came from elsewhere, read as data that may be hostile.
+"""A catalogue from elsewhere, read as data that may be hostile.
 
-It has to have exactly this program's tables and view, no trigger and nothing
-more, to be whole by SQLite's own check, and every value has to be one that this
-program could have written (see `cells`). Its file is never written, nor attached
-to another, and nothing of it is ever taken over but the values of its rows.
-Source: SQLite's own advice on untrusted files (sqlite.org/security.html).
+It must have exactly this program's tables and view, no trigger and nothing more. SQLite must
+find it whole, and every value must be one that this program could have written (see
+`columns`). Its file is never written, nor attached to another. Only values are taken over.
+Source: SQLite's advice on untrusted files (sqlite.org/security.html).
 """
 
 from __future__ import annotations
@@ -29,28 +28,28 @@ from tcgamirror.model.slide import ImageFormat, MppSource, Slide, Status
 from tcgamirror.transfer.columns import SAMPLED, TABLES, Check
 
 MAX_BYTES = 4 << 30
-"""Of the whole file; a catalogue of every TCGA slide has about 50 MB, of a million 2 GB."""
+"""Size of the file. A catalogue of every TCGA slide has about 50 MB, of a million 2 GB."""
 
-MOST_ROWS = 20_000_000
-"""Of any other table."""
+MAX_ROWS = 20_000_000
+"""Rows of other tables than those with a row for each slide."""
 
-MOST_RELEASES = 20_000
-"""Listings merged: one each night for fifty years. All of them are held in memory."""
+MAX_RELEASES = 20_000
+"""Merged listings: one each night for fifty years. All of them are held in memory."""
 
-MOST_ATTEMPTS = 100_000
-"""Of one slide: three each night would take ninety years."""
+MAX_ATTEMPTS = 100_000
+"""Attempts at one slide: three each night for ninety years."""
 
-_MOST_VALUE = 1 << 20
-"""Bytes of one value or row; SQLite refuses longer ones."""
+_MAX_VALUE = 1 << 20
+"""Bytes of one value or row. SQLite refuses longer ones."""
 
-_MOST_SQL = 10_000
-"""Characters of one statement, in the schema too; our longest has 1,300."""
+_MAX_SQL = 10_000
+"""Characters of one statement, also in the schema. The longest one has 1,300."""
 
-_MOST_STEPS = 5000
-"""Of SQLite's machine to read the schema, and what ANALYZE left: ours takes 200.
+_MAX_STEPS = 5000
+"""Steps of SQLite's machine to read the schema and the result of ANALYZE. They take 200.
 
-Both are read before anything can be checked, so a file may be made that has
-pages which lead to each other, or a million views: for hours, and in any memory.
+Both are read before anything can be checked. A hostile file may have pages that lead to each
+other, or a million views.
 """
 
 _SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema"
@@ -63,29 +62,29 @@ _LEFT_BEHIND = frozenset(
         ("sqlite_stat4", "tbl,idx,neq,nlt,ndlt,sample"),
     )
 )
-"""SQLite's own tables: of one that somebody added and dropped, and of ANALYZE."""
+"""SQLite's own tables, which stay after ANALYZE or a table that was dropped."""
 
-_TOLD = (
+_IMAGE_COLUMNS = (
     *("path", "bytes", "sha256", "width", "height", "source", "level", "level_downsample"),
     *("mpp_source", "fetched_at"),
 )
-"""Columns that are there for every image, or there is none."""
+"""Columns that are all NULL or all not."""
 
 
 class UntrustedCatalogue:
-    """An open catalogue from elsewhere, of which nothing is believed. To be closed.
-
-    path: of a copy that nobody else writes. name: what it is called in errors.
-    Every method may raise Damaged.
-    """
+    """An open catalogue of which nothing is believed. Every method may raise Damaged."""
 
     def __init__(self, path: Path, name: str) -> None:
-        """Raises Damaged for what is no whole catalogue of ours, UsageError for a newer version's.
+        """Open the catalogue at `path`, which nobody else writes. name: its name in errors.
 
-        What an older version made is brought up to this one's schema, in a copy.
+        A catalogue of an older version is migrated in a copy.
+
+        Raises:
+            Damaged: for a file that is not a whole catalogue.
+            UsageError: for a catalogue of a newer version.
         """
         self._name = name
-        with self._told():
+        with self._translated():
             self._connection = _opened(path)
             try:
                 version = self._version()
@@ -112,46 +111,46 @@ class UntrustedCatalogue:
 
     @property
     def fixed(self) -> str:
-        """What images the mirror was made for; empty if it does not say."""
+        """Return the fact FIXED, the mirror's target; empty if there is none."""
         sql = "SELECT value FROM facts WHERE key = ?"
-        with self._told():
+        with self._translated():
             row = self._connection.execute(sql, (FIXED,)).fetchone()
         return str(row[0]) if row else ""
 
     def sample_facts(self) -> Mapping[str, str]:
-        """How all of the sample was drawn, where that is told as this version tells it."""
-        told = (row["value"] for row in self.rows("facts") if row["key"] == provenance.DRAWN)
-        return provenance.imported_facts(str(next(told, "")))
+        """Return facts that are true of exactly this sample, if this version knows them."""
+        facts = (row["value"] for row in self.rows("facts") if row["key"] == provenance.DRAWN)
+        return provenance.imported_facts(str(next(facts, "")))
 
     def images(self) -> list[Image]:
-        """Every image that is recorded, by rank."""
-        with self._told():
+        """Return every recorded image, by rank."""
+        with self._translated():
             return images_of(self._connection)
 
     def rows(self, table: str) -> Iterator[Row]:
-        """Every row of a table, in the order in which they were written."""
+        """Yield every row of a table, in the order in which they were written."""
         return self._rows(table, TABLES[table], f"{table} ORDER BY rowid")
 
     def listed(self) -> Iterator[Row]:
-        """Every slide that the last listing has, in its order."""
+        """Yield every slide of the last listing, in its order."""
         where = "slides WHERE upstream IN ('current', 'changed') ORDER BY position"
         return self._rows("slides", TABLES["slides"], where)
 
     def sampled(self) -> Iterator[Row]:
-        """What is said of each sampled slide and its image, by rank."""
+        """Yield the row of each sampled slide and its image, by rank."""
         joined = "sample JOIN images USING (file_name) JOIN slides USING (file_name)"
         return self._rows("sample", SAMPLED, f"{joined} ORDER BY rank")
 
     def attempts(self, name: str) -> Iterator[Row]:
-        """What was tried for one slide."""
+        """Yield the attempts at one slide."""
         where = "attempts WHERE file_name = ? ORDER BY rowid"
         return self._rows("attempts", TABLES["attempts"], where, name)
 
     def _rows(
         self, table: str, checks: Mapping[str, Check], where: str, *values: str
     ) -> Iterator[Row]:
-        with self._told():
-            # Row by row: what is wrong in one shows before the next one takes its memory.
+        with self._translated():
+            # Row by row, so that a fault shows before the next row takes memory.
             for row in self._connection.execute(f"SELECT {', '.join(checks)} FROM {where}", values):
                 yield self._checked(dict(zip(checks, row, strict=True)), checks, table)
 
@@ -161,13 +160,16 @@ class UntrustedCatalogue:
             try:
                 checked[column] = check(row[column])
             except ValueError:
-                raise self._odd(f"{row[column]!r:.80} for {column} in its {table}") from None
+                raise self._damage(f"{row[column]!r:.80} for {column} in its {table}") from None
         return checked
 
     # As a whole -------------------------------------------------------------------
 
     def check(self, form: ImageFormat) -> None:
-        """Reads all of it once, so that what is wrong anywhere keeps all of it out."""
+        """Read all of it once, so that a fault anywhere keeps all of it out.
+
+        form: of the images.
+        """
         self._check_sizes()
         for table in TABLES:
             for _ in self.rows(table):
@@ -179,23 +181,23 @@ class UntrustedCatalogue:
             place = row["path"]
             if place is None:
                 continue
-            # Its folder is that of the project which the slide had when it was put there.
+            # Its folder is that of the project which the slide had at the time.
             name = store.path(Slide("", str(row["file_name"]))).rpartition("/")[2]
             if str(place).rpartition("/")[2] != name or place in places:
-                raise self._odd(f"an image of {row['file_name']} at {place!r}")
+                raise self._damage(f"an image of {row['file_name']} at {place!r}")
             places.add(place)
 
     def _check_image(self, row: Row) -> None:
-        """An image is told of in full, or not at all."""
-        told = [row[column] is not None for column in _TOLD]
-        if any(told) != all(told) or (row["status"] == Status.DONE and not all(told)):
-            raise self._odd(f"only a part of what tells of the image of {row['file_name']}")
+        """Raise Damaged if only a part of an image's columns have values."""
+        there = [row[column] is not None for column in _IMAGE_COLUMNS]
+        if any(there) != all(there) or (row["status"] == Status.DONE and not all(there)):
+            raise self._damage(f"only a part of the columns for the image of {row['file_name']}")
         known = [row[column] is not None for column in ("base_mpp", "mpp_x", "mpp_y")]
         if any(known) != all(known) or (any(known) and row["mpp_source"] == MppSource.UNKNOWN):
-            raise self._odd(f"only a part of the resolution of {row['file_name']}")
+            raise self._damage(f"only a part of the resolution of {row['file_name']}")
 
     def _check_sizes(self) -> None:
-        with self._told():
+        with self._translated():
             counts = {
                 table: self._connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
                 for table in TABLES
@@ -204,12 +206,12 @@ class UntrustedCatalogue:
                 "SELECT count(*) FROM attempts GROUP BY file_name ORDER BY 1 DESC LIMIT 1"
             ).fetchone()
         for table, count in counts.items():
-            if count > _most_rows(table):
-                raise self._odd(f"{count:,} rows in its {table}")
-        if of_one is not None and of_one[0] > MOST_ATTEMPTS:
-            raise self._odd(f"{of_one[0]:,} attempts at one slide")
+            if count > _max_rows(table):
+                raise self._damage(f"{count:,} rows in its {table}")
+        if of_one is not None and of_one[0] > MAX_ATTEMPTS:
+            raise self._damage(f"{of_one[0]:,} attempts at one slide")
         if counts["sample"] != counts["images"]:
-            raise self._odd("a sampled slide and nothing of what came of it")
+            raise self._damage("a sampled slide without a status")
 
     # Before anything of it is read --------------------------------------------------
 
@@ -217,7 +219,7 @@ class UntrustedCatalogue:
         (mark,) = self._connection.execute("PRAGMA application_id").fetchone()
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if mark != APPLICATION_ID or version < 1:
-            raise Damaged(f"{self._name} is no catalogue of tcgamirror")
+            raise Damaged(f"{self._name} is not a catalogue of tcgamirror")
         if version > len(MIGRATIONS):
             raise UsageError(
                 f"{self._name} was made by a newer tcgamirror (schema {version}, this one knows "
@@ -233,13 +235,13 @@ class UntrustedCatalogue:
             if entry in missing:
                 missing.remove(entry)
             elif entry not in _LEFT_BEHIND:
-                raise self._odd(f"another schema than tcgamirror makes, in {entry[1]!r:.80}")
+                raise self._damage(f"another schema than tcgamirror makes, in {entry[1]!r:.80}")
         if missing:
-            raise self._odd(f"another schema than tcgamirror makes, without {min(missing)[1]}")
+            raise self._damage(f"another schema than tcgamirror makes, without {min(missing)[1]}")
         self._connection.set_progress_handler(None, 0)
 
     def _check_whole(self) -> None:
-        # One fault ends it: after more of them SQLite would read on, through whatever is there.
+        # One fault is enough, as SQLite would go on to read whatever is there.
         (found,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
         if found == "ok" and (
             stray := self._connection.execute("PRAGMA foreign_key_check").fetchone()
@@ -248,41 +250,41 @@ class UntrustedCatalogue:
         if found != "ok":
             raise Damaged(f"{self._name} is damaged ({found!r:.200}); verify its mirror")
 
-    def _odd(self, what: str) -> Damaged:
+    def _damage(self, what: str) -> Damaged:
         return Damaged(f"{self._name} has {what}: nothing is taken")
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """What SQLite says of the file tells of that file, whatever it is."""
+    def _translated(self) -> Iterator[None]:
+        """Turn every error of SQLite into Damaged, or DiskFull for the copy."""
         try:
             yield
         except (sqlite3.Error, ValueError) as error:
-            # The latter of bytes in it that are no text.
+            # ValueError: for bytes that are not text.
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
-                raise DiskFull(f"no room for a copy of {self._name}: free some") from error
-            raise Damaged(f"{self._name} is damaged, or no catalogue ({error})") from error
+                raise DiskFull(f"{self._name}: no room for a copy. Free some") from error
+            raise Damaged(f"{self._name} is damaged, or not a catalogue ({error})") from error
 
 
-def _most_rows(table: str) -> int:
+def _max_rows(table: str) -> int:
     if table == "releases":
-        return MOST_RELEASES
-    return MOST_SLIDES if table in ("slides", "sample", "images") else MOST_ROWS
+        return MAX_RELEASES
+    return MOST_SLIDES if table in ("slides", "sample", "images") else MAX_ROWS
 
 
 def _opened(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None
     )
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_VALUE)
-    connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, _MOST_SQL)
-    connection.set_progress_handler(lambda: 1, _MOST_STEPS)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, _MAX_SQL)
+    connection.set_progress_handler(lambda: 1, _MAX_STEPS)
     for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "query_only = ON"):
         connection.execute(f"PRAGMA {pragma}").fetchone()
     return connection
 
 
 def _migrated(older: sqlite3.Connection) -> sqlite3.Connection:
-    """A copy with the newest schema, which has no name and is gone when it is closed."""
+    """Return a copy with the newest schema, which is temporary and has no name."""
     with closing(older):
         copy = sqlite3.connect("", isolation_level=None)
         copy.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_VALUE)

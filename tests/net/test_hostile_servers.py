@@ -16,7 +16,7 @@ from tcgamirror.model.errors import NetworkError, Timeout, TooLong
 from tcgamirror.net.client import HttpClient
 from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.transfer.sync import remote
-from tcgamirror.transfer.sync.remote import Web
+from tcgamirror.transfer.sync.remote import HttpMirror
 from tcgamirror.transfer.sync.synchronizer import synchronize
 from tests.mirror.test_unattended import HOSTILE, TERMINAL_OBEYS
 from tests.sources.test_gdc import hit, page
@@ -57,7 +57,7 @@ def publishing(catalogue: Script, image: Script) -> Script:
 
 def synced(root: Path, script: Script) -> object:
     with RawServer(script) as server, HttpClient(timeouts=QUICK) as client:
-        web = Web(server.url("/m"), client, threading.Event())
+        web = HttpMirror(server.url("/m"), client, threading.Event())
         return synchronize(web, root, Silent(), Shutdown(), delete=False)
 
 
@@ -65,7 +65,7 @@ def synced(root: Path, script: Script) -> object:
 def test_a_catalogue_without_end_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Script, error: type[NetworkError]
 ) -> None:
-    monkeypatch.setattr(remote, "MOST_BYTES", 5_000_000)
+    monkeypatch.setattr(remote, "MAX_BYTES", 5_000_000)
     with within(20), pytest.raises(error):
         synced(tmp_path / "m", publishing(answer, NONE))
     assert not (tmp_path / "m").exists()

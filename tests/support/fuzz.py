@@ -50,7 +50,7 @@ from tcgamirror.net.response import parsed as parsed_json
 from tcgamirror.sources import gdc
 from tcgamirror.sources.manifest import read_slides
 from tcgamirror.transfer.archive.reader import check_sums, scan_export
-from tcgamirror.transfer.sync.remote import Folder
+from tcgamirror.transfer.sync.remote import DirectoryMirror
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
 from tcgamirror.web.gallery.thumbnails import Thumbnails
 from tests.mirror.test_lockfile import LOCK
@@ -233,7 +233,7 @@ def read_catalogue(data: bytes, folder: Path) -> None:
     written(b"", root / FILE_NAME)
     with suppress(TcgaMirrorError), Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
         catalogue.reports.counts()
-    seen = Folder(root, None, threading.Event()).catalogue(copies, None)
+    seen = DirectoryMirror(root, None, threading.Event()).catalogue(copies, None)
     assert seen is not None
     with UntrustedCatalogue(seen.path(copies), "it") as foreign:
         foreign.check(ImageFormat.PNG)

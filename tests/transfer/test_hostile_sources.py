@@ -113,7 +113,7 @@ def test_values_of_a_megabyte_are_met_one_by_one(copy: Path) -> None:
 def test_so_many_attempts_at_one_slide_are_refused_unread(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(untrusted, "MOST_ATTEMPTS", 5_000)
+    monkeypatch.setattr(untrusted, "MAX_ATTEMPTS", 5_000)
     with catalogue(copy) as connection:
         connection.execute(
             "with recursive n(i) as (select 1 union all select i + 1 from n where i < 5001) "
@@ -141,7 +141,7 @@ def test_attempts_are_taken_over_row_by_row(copy: Path, tmp_path: Path) -> None:
 def test_more_releases_than_there_can_be_are_refused(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(untrusted, "MOST_RELEASES", 0)
+    monkeypatch.setattr(untrusted, "MAX_RELEASES", 0)
     with pytest.raises(Damaged, match="1 rows in its releases"):
         checked(copy)
 

@@ -291,10 +291,10 @@ def test_what_is_no_export_is_told(tmp_path: Path, export: Path) -> None:
     (tmp_path / "empty").mkdir()
     for source, words in (
         (tmp_path / "none.tar", "does not exist"),
-        (tmp_path / "text", "is not a directory or a .tar"),
-        (tmp_path / "a.zip", "Unpack it and name the directory"),
-        (tmp_path / "a.tar.zst", "pipe the unpacked tar to tcgamirror import -"),
-        (tmp_path / "a.tar.part001", "Join the parts with cat"),
+        (tmp_path / "text", "Name an export"),
+        (tmp_path / "a.zip", "Unpack it"),
+        (tmp_path / "a.tar.zst", "pipe it as a plain tar to tcgamirror import -"),
+        (tmp_path / "a.tar.part001", "pipe it as a plain tar"),
         (tmp_path / "empty", "it has no tcgamirror.toml"),
     ):
         result = inside("--mirror", tmp_path / "i", "import", source)

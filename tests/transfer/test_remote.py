@@ -13,7 +13,7 @@ import pytest
 from tcgamirror.model.errors import Damaged, Locked, TooLong
 from tcgamirror.net.client import HttpClient
 from tcgamirror.transfer.sync import remote
-from tcgamirror.transfer.sync.remote import Folder, Seen, Web
+from tcgamirror.transfer.sync.remote import CatalogueVersion, DirectoryMirror, HttpMirror
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
 from tests.support.command import ordinary, run
 from tests.support.publishing import by_python, made_up
@@ -28,12 +28,12 @@ def source(tmp_path: Path) -> Path:
 def test_a_catalogue_that_is_being_changed_is_waited_for(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "AGAIN_AFTER", (0.01, 0.01))
+    monkeypatch.setattr(remote, "RETRY_SECONDS", (0.01, 0.01))
     wal = source / "catalogue.db-wal"
     wal.write_bytes(b"changes")
     stop = threading.Event()
     with by_python(source) as published, HttpClient(stop=stop) as client:
-        web = Web(published.url, client, stop)
+        web = HttpMirror(published.url, client, stop)
         with pytest.raises(Locked, match="-wal is not empty"):
             web.catalogue(tmp_path, None)
         wal.write_bytes(b"")
@@ -43,15 +43,15 @@ def test_a_catalogue_that_is_being_changed_is_waited_for(
 def test_a_catalogue_that_changes_during_its_download_is_fetched_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "AGAIN_AFTER", (0.01, 0.01))
+    monkeypatch.setattr(remote, "RETRY_SECONDS", (0.01, 0.01))
     stop = threading.Event()
     none, tag = whole(b"", "404 Not Found"), 'ETag: "{}"'
     scripts = [whole(b"torn", "200 OK", tag.format(1)), none, none, whole(b"now", "200 OK")]
     scripts += [whole(b"now", "200 OK", tag.format(2)), none, none]
     scripts += [whole(b"", "304 Not Modified")]
     with RawServer(*scripts) as server, HttpClient(stop=stop) as client:
-        seen = Web(server.url("/m"), client, stop).catalogue(tmp_path, None)
-        assert isinstance(seen, Seen) and seen.etag == '"2"'
+        seen = HttpMirror(server.url("/m"), client, stop).catalogue(tmp_path, None)
+        assert isinstance(seen, CatalogueVersion) and seen.etag == '"2"'
         assert seen.path(tmp_path).read_bytes() == b"now"
         assert server.asked[3].headers["if-none-match"] == '"1"'
 
@@ -62,9 +62,9 @@ def test_a_file_longer_than_any_is_not_copied(
     monkeypatch.setattr(remote, "MAX_BYTES", 5000)
     stop = threading.Event()
     with pytest.raises(Damaged, match="as no catalogue has"):
-        Folder(source, None, stop).catalogue(tmp_path, None)
+        DirectoryMirror(source, None, stop).catalogue(tmp_path, None)
     with by_python(source) as published, HttpClient(stop=stop) as client, pytest.raises(TooLong):
-        Web(published.url, client, stop).catalogue(tmp_path, None)
+        HttpMirror(published.url, client, stop).catalogue(tmp_path, None)
     assert not [path for path in tmp_path.glob("*.db") if len(path.name) > 60]
 
 
@@ -84,7 +84,7 @@ def test_what_a_killed_writer_left_in_a_journal_is_finished_or_rolled_back(
         shutil.copytree(source, left, ignore=shutil.ignore_patterns("*-shm"))
     assert any(file.stat().st_size for file in left.glob("catalogue.db-*"))
     before = {path.name: path.read_bytes() for path in left.glob("catalogue.db*")}
-    seen = Folder(left, None, threading.Event()).catalogue(tmp_path, None)
+    seen = DirectoryMirror(left, None, threading.Event()).catalogue(tmp_path, None)
     assert {path.name: path.read_bytes() for path in left.glob("catalogue.db*")} == before
     assert seen is not None
     with UntrustedCatalogue(seen.path(tmp_path), "it") as foreign:

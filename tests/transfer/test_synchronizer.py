@@ -25,7 +25,7 @@ from tcgamirror.model.errors import Unreachable
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.timeouts import Timeouts
 from tcgamirror.system.interrupt import Shutdown
-from tcgamirror.transfer.sync.remote import Web
+from tcgamirror.transfer.sync.remote import HttpMirror
 from tcgamirror.transfer.sync.synchronizer import synchronize
 from tests.gdc import Listed, StandIn
 from tests.support.carrying import is_clean, moved_projects
@@ -308,7 +308,7 @@ def test_a_site_that_gives_no_image_any_more_ends_it(tmp_path: Path, source: Pat
             HttpClient(timeouts=Timeouts(tries=1, pause=0.01), stop=stop) as client,
             pytest.raises(Unreachable, match=r"gives no image any more; the last: .*503"),
         ):
-            synchronize(Web(url, client, stop), root, Silent(), Shutdown(), delete=False)
+            synchronize(HttpMirror(url, client, stop), root, Silent(), Shutdown(), delete=False)
         server.shutdown()
     assert synced(source, root)["fetched"] == SLIDES
 

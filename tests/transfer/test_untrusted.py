@@ -18,7 +18,7 @@ from tcgamirror.model.errors import Damaged, TcgaMirrorError
 from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.transfer import untrusted
 from tcgamirror.transfer.columns import TABLES
-from tcgamirror.transfer.sync.remote import Folder
+from tcgamirror.transfer.sync.remote import DirectoryMirror
 from tcgamirror.transfer.sync.synchronizer import synchronize
 from tests.gdc import Listed, StandIn
 from tests.support.carrying import (
@@ -58,7 +58,7 @@ def place(tmp_path: Path) -> Path:
 
 def refused_by_sync(root: Path, source: Path) -> str:
     """The sentence of a sync that is refused and leaves nothing; in this process, for speed."""
-    folder = Folder(source, None, threading.Event())
+    folder = DirectoryMirror(source, None, threading.Event())
     with pytest.raises(TcgaMirrorError) as caught:
         synchronize(folder, root, Silent(), Shutdown(), delete=False)
     assert not root.exists()
@@ -102,7 +102,7 @@ SCHEMAS = {
 def test_another_schema_is_refused(copy: Path, place: Path, name: str) -> None:
     with catalogue(copy) as connection:
         connection.executescript(SCHEMAS[name])
-    words = {"newer": "newer tcgamirror", "none": "is no catalogue", "another's": "is no catalogue"}
+    words = {"newer": "newer tcgamirror", "none": "is not a catalogue", "another's": "is not a catalogue"}
     words["no text"] = "is damaged"
     assert words.get(name, "has another schema") in refused_by_both(place, copy)
 
@@ -280,7 +280,8 @@ def test_no_two_images_lie_in_one_place(export: Path, copy: Path, place: Path) -
     result = inside("--mirror", root, "import", copy)
     assert result.code == 2 and "would replace that of" in result.sentence
     with pytest.raises(Damaged, match="which here is that of"):
-        synchronize(Folder(copy, None, threading.Event()), root, Silent(), Shutdown(), delete=False)
+        here = DirectoryMirror(copy, None, threading.Event())
+        synchronize(here, root, Silent(), Shutdown(), delete=False)
     assert contents(root) == before
 
 
@@ -295,8 +296,8 @@ def test_a_damaged_one_is_refused(copy: Path, place: Path) -> None:
     assert refused_by_both(place, copy).startswith("is damaged")
     (copy / "catalogue.db").write_text("<html>")
     resummed(copy)
-    assert "its catalogue is damaged, or no catalogue" in refused(place / "i", copy)
-    assert "is damaged, or no catalogue" in refused_by_sync(place / "s", copy)
+    assert "its catalogue is damaged, or not a catalogue" in refused(place / "i", copy)
+    assert "is damaged, or not a catalogue" in refused_by_sync(place / "s", copy)
 
 
 # Bombs -------------------------------------------------------------------------------

@@ -52,14 +52,12 @@ _PIECE = 1 << 20
 
 _SUM = re.compile(r"(?P<sha256>[0-9a-f]{64})[ ][ *](?P<path>[ -~]+)")
 
-_OTHER_PACKERS = frozenset(
-    {".7z", ".br", ".bz2", ".gz", ".lz", ".lz4", ".lzma", ".rar", ".tb2", ".tbz", ".tbz2"}
-    | {".tgz", ".tlz", ".txz", ".tzst", ".xz", ".z", ".zip", ".zipx", ".zst"}
+_OTHER_ARCHIVE = re.compile(
+    r".+\.(7z|br|bz2|gz|lz4?|lzma|rar|tb2|tbz2?|tgz|tlz|txz|tzst|xz|z|zipx?|zst)"
+    r"|.+\.(tar|7z|tgz|zip)(\..+)?\.(part)?[0-9]{2,4}",
+    re.IGNORECASE,
 )
-"""Suffixes of archives of other kinds."""
-
-_ARCHIVE_PART = re.compile(r"\.(?:part)?[0-9]{2,4}")
-"""Suffix of one of several files into which an archive was split."""
+"""Names of archives of other kinds, and of parts into which one was split."""
 
 _PAGE = """\
 TCGA whole-slide images at a known resolution
@@ -114,7 +112,7 @@ class Form(StrEnum):
 
 def check_suffix(path: Path) -> None:
     """Raise UsageError for the name of an archive that cannot be written."""
-    if _is_other_archive(path):
+    if _OTHER_ARCHIVE.fullmatch(path.name):
         raise UsageError(
             f"{path}: only directories and .tar archives are written. To compress or to split "
             "an archive, export to - and pipe it to zstd or split"
@@ -125,24 +123,10 @@ def refusal(path: Path) -> UsageError:
     """Return the error for a path that is not a directory or a .tar archive."""
     if not path.is_file():
         return UsageError(f"{path}: does not exist. Name a directory or a .tar archive")
-    if _ARCHIVE_PART.fullmatch(path.suffix):
-        return UsageError(
-            f"{path}: a part of an archive cannot be read. Join the parts with cat and pipe them "
-            "to tcgamirror import -"
-        )
-    if _is_other_archive(path):
-        return UsageError(
-            f"{path}: only directories and .tar archives are read. Unpack it and name the "
-            "directory, or pipe the unpacked tar to tcgamirror import -"
-        )
-    return UsageError(f"{path}: is not a directory or a .tar archive")
-
-
-def _is_other_archive(path: Path) -> bool:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and _ARCHIVE_PART.fullmatch(suffixes[-1]):
-        return bool({Form.TAR, *_OTHER_PACKERS}.intersection(suffixes[:-1]))
-    return bool(suffixes) and suffixes[-1] in _OTHER_PACKERS
+    remedy = "Name an export"
+    if _OTHER_ARCHIVE.fullmatch(path.name):
+        remedy = "Unpack it, or pipe it as a plain tar to tcgamirror import -"
+    return UsageError(f"{path}: only directories and .tar archives are read. {remedy}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The rows of one mirror's catalogue in place of another's, in one transaction."""
+"""Replace the rows of one mirror's catalogue by another's, in one transaction."""
 
 from __future__ import annotations
 
@@ -15,54 +15,56 @@ from tcgamirror.model.slide import Status, Upstream
 from tcgamirror.transfer.columns import TABLES
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
 
-_KEPT = ("slides", "former_ids", "sample", "images")
-"""Tables of which rows may be kept that the source lacks, in the order to write them."""
+_OWN_TABLES = ("slides", "former_ids", "sample", "images")
+"""Tables that may keep rows of slides that the source does not have, in the order to write them."""
 
 
-def take_over(
+def replace_rows(
     path: Path,
     source: UntrustedCatalogue,
     *,
-    others: bool,
+    keep_others: bool,
     arrived: Collection[str],
-    whole: Collection[str],
+    present: Collection[str],
 ) -> int:
-    """Gives the catalogue at `path` the source's rows; how many slides it keeps of its own.
+    """Replace all rows of the catalogue at `path`, and return how many other slides it keeps.
 
-    others: whether what the source lacks is kept: images, and slides, which are ranked
-    after the source's, but not their runs and tries. A slide it does not list is withdrawn.
-    arrived: file names of slides whose images are here as the source tells of them. Of
-    all others, what is told of an image stays what it was here. whole: file names of
-    those whose images of before are here.
-    Whoever reads meanwhile sees all of the old rows or all of the new ones.
+    Readers see all of the old rows or all of the new ones.
+
+    Args:
+        keep_others: whether to keep images and slides that the source does not have. Slides
+            are ranked after the source's, and withdrawn if it does not list them. Their
+            run history is dropped.
+        arrived: file names of slides whose images are here as the source records them. For
+            all others, the row keeps the image that was here.
+        present: file names of slides whose recorded images are here.
     """
     with Catalogue.open(path) as catalogue, catalogue.change() as connection:
         connection.execute("PRAGMA defer_foreign_keys = ON")
-        kept = _own_rows(connection, source) if others else {}
-        left = _left_rows(connection, source, arrived, whole, others=others)
+        own = _own_rows(connection, source) if keep_others else {}
+        updates = _updates(connection, source, arrived, present, keep_others=keep_others)
         for table in reversed(list(TABLES)):
             connection.execute(f"DELETE FROM {table}")
         for table, columns in TABLES.items():
             insert(connection, table, list(columns), source.rows(table))
-        for table, own in kept.items():
-            # A former file_id may be known to both sides.
-            rows = _ranked(connection, own) if table == "sample" else own
-            twice = table == "former_ids"
-            insert(connection, table, list(TABLES[table]), rows, or_ignore=twice)
-        for row in kept.get("slides", ()):
+        for table, rows in own.items():
+            ranked = _ranked(connection, rows) if table == "sample" else rows
+            # Both sides may know a former file_id.
+            or_ignore = table == "former_ids"
+            insert(connection, table, list(TABLES[table]), ranked, or_ignore=or_ignore)
+        for row in own.get("slides", ()):
             set_upstream(connection, str(row["file_name"]), Upstream.WITHDRAWN)
-        write_images(connection, (each.row for each in left))
-        for each in left:
-            if each.upstream is not None:
-                set_upstream(connection, str(each.row["file_name"]), each.upstream)
-    return len(kept.get("sample", ())) + sum(each.is_ours_alone for each in left)
+        write_images(connection, (update.row for update in updates))
+        for update in updates:
+            if update.upstream is not None:
+                set_upstream(connection, str(update.row["file_name"]), update.upstream)
+    return len(own.get("sample", ())) + sum(update.is_ours_alone for update in updates)
 
 
-class _Left(NamedTuple):
-    """What to say of an image that has not come from the source.
+class _Update(NamedTuple):
+    """A row for an image that did not arrive, to replace the source's row.
 
-    upstream: to be noted of its slide, if it is another than the source tells.
-    is_ours_alone: whether there is an image here and none at the source.
+    upstream: None to keep the source's. is_ours_alone: the source has no image.
     """
 
     row: Row
@@ -70,65 +72,63 @@ class _Left(NamedTuple):
     is_ours_alone: bool
 
 
-def _left_rows(
+def _updates(
     connection: sqlite3.Connection,
     source: UntrustedCatalogue,
     arrived: Collection[str],
-    whole: Collection[str],
+    present: Collection[str],
     *,
-    others: bool,
-) -> list[_Left]:
-    """The images that have not come, but for those of which neither side has one."""
+    keep_others: bool,
+) -> list[_Update]:
+    """Return rows for the images that did not arrive, unless neither side has one."""
     sql = (
         "SELECT images.*, md5, upstream FROM images JOIN slides USING (file_name) "
         "WHERE path IS NOT NULL"
     )
     ours = {row["file_name"]: row for row in dicts(connection, sql)}
-    left: list[_Left] = []
-    if others:
-        left += _of_others(ours, source)
+    updates = list(_unsampled_there(ours, source)) if keep_others else []
     for theirs in source.sampled():
-        name, bare = str(theirs["file_name"]), theirs["path"] is None
-        mine = ours.get(name) if others or not bare else None
-        if (mine is None and bare) or (theirs["status"] == Status.DONE and name in arrived):
+        name, has_no_image = str(theirs["file_name"]), theirs["path"] is None
+        mine = ours.get(name) if keep_others or not has_no_image else None
+        has_arrived = name in arrived
+        if (mine is None and has_no_image) or (theirs["status"] == Status.DONE and has_arrived):
             continue
-        right = mine is not None and not are_different(mine["md5"], theirs["md5"])
-        if mine is not None and right and mine["status"] == Status.DONE and name in whole:
-            if name not in arrived or mine["path"] == theirs["path"]:
-                left.append(_Left(mine, Upstream.CURRENT, bare))
-        elif name not in arrived:
+        is_current = mine is not None and not are_different(mine["md5"], theirs["md5"])
+        is_whole = is_current and name in present
+        if mine is not None and mine["status"] == Status.DONE and is_whole:
+            if not has_arrived or mine["path"] == theirs["path"]:
+                updates.append(_Update(mine, Upstream.CURRENT, has_no_image))
+        elif not has_arrived:
             image = mine or dict.fromkeys(PICTURE_COLUMNS)
-            waits = theirs["status"] == Status.DONE
-            status = Status.PENDING if waits else theirs["status"]
-            row = {
-                **theirs,
-                **{column: image[column] for column in PICTURE_COLUMNS},
-                "status": status,
-            }
-            changed = mine is not None and (not right or mine["upstream"] == Upstream.CHANGED)
-            left.append(_Left(row, Upstream.CHANGED if changed else None, bare))
-    return left
+            status = Status.PENDING if theirs["status"] == Status.DONE else theirs["status"]
+            picture = {column: image[column] for column in PICTURE_COLUMNS}
+            is_changed = mine is not None and (
+                not is_current or mine["upstream"] == Upstream.CHANGED
+            )
+            upstream = Upstream.CHANGED if is_changed else None
+            updates.append(_Update({**theirs, **picture, "status": status}, upstream, has_no_image))
+    return updates
 
 
-def _of_others(ours: Mapping[Value, Row], source: UntrustedCatalogue) -> Iterator[_Left]:
-    """The images of slides that the source lists and has not sampled."""
+def _unsampled_there(ours: Mapping[Value, Row], source: UntrustedCatalogue) -> Iterator[_Update]:
+    """Yield rows for our images of slides that the source lists and has not sampled."""
     sampled = {row["file_name"] for row in source.rows("sample")}
     for slide in source.rows("slides"):
         mine = ours.get(slide["file_name"])
         if mine is None or slide["file_name"] in sampled:
             continue
+        is_done = mine["status"] == Status.DONE
         if are_different(mine["md5"], slide["md5"]):
-            waits = mine["status"] == Status.DONE
-            row = {**mine, "status": Status.PENDING} if waits else mine
-            yield _Left(row, Upstream.CHANGED, is_ours_alone=False)
-        elif mine["status"] == Status.DONE:
-            yield _Left(mine, Upstream.CURRENT, is_ours_alone=False)
+            row = {**mine, "status": Status.PENDING} if is_done else mine
+            yield _Update(row, Upstream.CHANGED, is_ours_alone=False)
+        elif is_done:
+            yield _Update(mine, Upstream.CURRENT, is_ours_alone=False)
 
 
 def _own_rows(
     connection: sqlite3.Connection, source: UntrustedCatalogue
 ) -> Mapping[str, Sequence[Row]]:
-    """What this catalogue has of slides that the source has not sampled, or not even listed."""
+    """Return our rows, by table, of slides that the source has not sampled, or not listed."""
     sampled = {row["file_name"] for row in source.rows("sample")}
     listed = {row["file_name"] for row in source.rows("slides")}
     theirs = {"slides": listed, "former_ids": set(), "sample": sampled, "images": sampled}
@@ -138,12 +138,12 @@ def _own_rows(
             for row in dicts(connection, f"SELECT * FROM {table} ORDER BY rowid")
             if row["file_name"] not in theirs[table]
         ]
-        for table in _KEPT
+        for table in _OWN_TABLES
     }
 
 
-def _ranked(connection: sqlite3.Connection, own: Iterable[Row]) -> Iterable[Row]:
-    """Rows of the sample in their order, with ranks that follow the source's."""
+def _ranked(connection: sqlite3.Connection, rows: Iterable[Row]) -> Iterable[Row]:
+    """Return rows of the sample in their order, with ranks that follow the source's."""
     (last,) = connection.execute("SELECT coalesce(max(rank), 0) FROM sample").fetchone()
-    ranked = sorted(own, key=lambda row: int(row["rank"] or 0))
-    return [{**row, "rank": rank} for rank, row in enumerate(ranked, start=last + 1)]
+    ordered = sorted(rows, key=lambda row: int(row["rank"] or 0))
+    return [{**row, "rank": rank} for rank, row in enumerate(ordered, start=last + 1)]

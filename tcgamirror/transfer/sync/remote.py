@@ -1,10 +1,9 @@
-"""What a mirror can be brought in step with: a directory, or a web server that publishes one.
+"""The source of a sync: a mirror's directory, or a web server that publishes one.
 
-A static server hands out `catalogue.db` as it lies there, even in the middle of
-a change. So a copy is believed only if no journal with changes lies beside it,
-if the file is the same after the download as before, and if SQLite finds it
-whole (see `foreign`). `tcgamirror serve` names each copy by its digest instead,
-which proves it whole at once.
+A static server sends `catalogue.db` as it is, even in the middle of a change. So a copy counts
+only if no journal with changes lies beside it, if the file is the same after the download as
+before, and if SQLite finds it whole. `tcgamirror serve` names each copy by its digest instead,
+which proves at once that it is whole.
 """
 
 from __future__ import annotations
@@ -45,10 +44,11 @@ from tcgamirror.system.files import YOUNG, disk_errors, file_digest
 from tcgamirror.system.openat import Tree
 from tcgamirror.transfer.untrusted import MAX_BYTES
 
-AGAIN_AFTER = (1.0, 4.0)
-"""Seconds to wait before a catalogue that is being changed is asked for again."""
-BY_DIGEST = '"sha256-'
-"""How the ETags of `tcgamirror serve` begin."""
+RETRY_SECONDS = (1.0, 4.0)
+"""Waits before a catalogue that is being changed is requested again."""
+
+DIGEST_TAG = '"sha256-'
+"""Prefix of the ETags of `tcgamirror serve`."""
 
 _PIECE = 1 << 20
 
@@ -56,11 +56,11 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class CatalogueVersion:
     """One state of a source's catalogue.
 
-    digest: SHA-256 of the copy. etag, modified: what the server called it.
-    lasting: whether no change soon after it could be called the same.
+    digest: SHA-256 of the copy. etag, modified: the server's tags. lasting: whether no
+    later change could have the same tags.
     """
 
     digest: str
@@ -69,65 +69,69 @@ class Seen:
     lasting: bool = True
 
     @classmethod
-    def of(cls, path: Path, folder: Path) -> Self:
-        """Give a copy that was written to its end its name in the folder."""
-        seen = cls(file_digest(path, "sha256"))
-        path.replace(seen.path(folder))
-        return seen
+    def of_copy(cls, copy: Path, folder: Path) -> Self:
+        """Give a complete copy its name in the folder."""
+        version = cls(file_digest(copy, "sha256"))
+        copy.replace(version.path(folder))
+        return version
 
     def path(self, folder: Path) -> Path:
-        """Return where a copy of it lies in a folder: under a name that no other copy has."""
+        """Return the path of the copy in a folder. No other copy has it."""
         return folder / f"{self.digest}.db"
 
 
-class Publisher(Protocol):
-    """Where a mirror comes from. Any number of threads may fetch at once."""
+class RemoteMirror(Protocol):
+    """The mirror to copy. Any number of threads may fetch at once."""
 
     @property
     def name(self) -> str:
-        """What it is called in messages, without credentials."""
+        """Return its name in messages, without credentials."""
         ...
 
-    def catalogue(self, folder: Path, known: Seen | None) -> Seen | None:
-        """Write a consistent copy into a folder of this process alone, under its digest.
+    def catalogue(self, folder: Path, known: CatalogueVersion | None) -> CatalogueVersion | None:
+        """Write a consistent copy to a folder of this process alone, under its digest.
 
-        Return None if it is still what is `known`. Raises Locked if it is being changed all
-        the time, NotAMirror if there is none.
+        Returns:
+            None if it is still the known version.
+
+        Raises:
+            Locked: if it is being changed all the time.
+            NotAMirror: if there is none.
         """
         ...
 
     def fetch(self, image: Image, file: BinaryIO) -> None:
-        """Appends to `file` what it lacks of the image; may begin it anew.
+        """Append the rest of the image to `file`, or begin the file anew.
 
-        Raises NotFound, SizeMismatch and other NetworkErrors, Damaged, Interrupted.
+        Raises:
+            NotFound, SizeMismatch, NetworkError, Damaged, Interrupted.
         """
         ...
 
 
-class Folder:
+class DirectoryMirror:
     """A mirror's directory, on this machine or mounted here."""
 
     def __init__(self, root: Path, rate: float | None, stop: threading.Event) -> None:
+        """Open the mirror at `root`. rate: bytes per second; None without a limit."""
         try:
             self._tree = Tree(root)
             self._tree.open(FILE_NAME).close()
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise NotAMirror(
-                f"{root} is no mirror, it holds no {FILE_NAME}; name another source"
-            ) from error
+            raise NotAMirror(f"{root}: is not a mirror. Name another source") from error
         except OSError as error:
             raise NotAMirror(
-                f"{root / FILE_NAME} cannot be read ({error.strerror}); name another source"
+                f"{root / FILE_NAME}: cannot be read ({error.strerror}). Name another source"
             ) from error
         self.root = root
         self._stop = stop
-        self._pace = RateLimit(rate, stop)
+        self._rate = RateLimit(rate, stop)
 
     @property
     def name(self) -> str:
         return str(self.root)
 
-    def catalogue(self, folder: Path, known: Seen | None) -> Seen | None:
+    def catalogue(self, folder: Path, known: CatalogueVersion | None) -> CatalogueVersion | None:
         del known  # A copy costs less than to find out whether it is needed.
         path = self.root / CATALOGUE
         try:
@@ -136,27 +140,26 @@ class Folder:
             raise Damaged(f"{path} is missing; {database.REMEDY}") from error
         except PermissionError as error:
             raise UsageError(
-                f"{path} cannot be read by this user; change its permissions"
+                f"{path}: cannot be read by this user. Change its permissions"
             ) from error
         except OSError as error:
-            raise Damaged(f"{path} cannot be read ({error.strerror})") from error
-        return Seen.of(_settled(copy, folder), folder)
+            raise self._unreadable(CATALOGUE, error) from error
+        return CatalogueVersion.of_copy(_without_journals(copy, folder), folder)
 
-    def small(self, name: str, folder: Path, most: int) -> Path:
-        """Copy settings or a lock file of at most so many bytes into a folder; where it is then.
-
-        Raises UsageError if it cannot be read.
-        """
+    def copy(self, name: str, folder: Path, max_bytes: int) -> Path:
+        """Return the path of a copy of settings or a lock file. Raises UsageError."""
         copy = folder / name
         try:
             opened = self._tree.open(name)
         except OSError as error:
-            raise UsageError(f"{self.root / name} cannot be read: {error.strerror}") from error
+            raise UsageError(
+                f"{self.root / name}: cannot be read ({error.strerror}). Change its permissions"
+            ) from error
         with opened as source, disk_errors(copy), copy.open("xb") as file:
             while piece := self._piece(source, name):
                 file.write(piece)
-                if file.tell() > most:
-                    raise Damaged(f"{self.root / name} has more than {most:,} bytes")
+                if file.tell() > max_bytes:
+                    raise Damaged(f"{self.root / name} has more than {max_bytes:,} bytes")
         return copy
 
     def fetch(self, image: Image, file: BinaryIO) -> None:
@@ -167,15 +170,15 @@ class Folder:
             source.seek(file.seek(0, os.SEEK_END))
             while piece := self._piece(source, image.path):
                 if self._stop.is_set():
-                    raise Interrupted("stopped while copying; the next sync goes on")
+                    raise Interrupted("stopped while copying; the next sync resumes")
                 file.write(piece)
-                self._pace.wait_for(len(piece))
+                self._rate.wait_for(len(piece))
 
     def _piece(self, source: io.FileIO, path: str) -> bytes:
         try:
-            return source.read(min(_PIECE, self._pace.piece))
+            return source.read(min(_PIECE, self._rate.piece))
         except OSError as error:
-            raise Damaged(f"{self.root / path} cannot be read ({error.strerror})") from error
+            raise self._unreadable(path, error) from error
 
     def _opened(self, path: str) -> io.FileIO:
         try:
@@ -183,13 +186,16 @@ class Folder:
         except FileNotFoundError as error:
             raise NotFound(f"{self.root / path} is missing") from error
         except OSError as error:
-            raise Damaged(f"{self.root / path} cannot be read ({error.strerror})") from error
+            raise self._unreadable(path, error) from error
+
+    def _unreadable(self, path: str, error: OSError) -> Damaged:
+        return Damaged(f"{self.root / path} cannot be read ({error.strerror})")
 
 
-def _settled(copy: Path, folder: Path) -> Path:
-    """Return a copied database in one file, its journals played back in a further copy.
+def _without_journals(copy: Path, folder: Path) -> Path:
+    """Return a copied database in one file, with its journals played back.
 
-    Its schema is not read, as `database.connect` does: that may be such that it takes for ever.
+    Its schema is not read, as `database.connect` would: a hostile one may take for ever.
     """
     journals = [copy.with_name(copy.name + suffix) for suffix in JOURNALS]
     if not any(path.exists() and path.stat().st_size for path in journals):
@@ -207,8 +213,8 @@ def _settled(copy: Path, folder: Path) -> Path:
     return target
 
 
-class Web:
-    """A mirror's directory as a web server publishes it, whether or not it knows Range."""
+class HttpMirror:
+    """A mirror's directory that a web server publishes, with or without Range."""
 
     def __init__(self, address: str, client: HttpClient, stop: threading.Event) -> None:
         self._address = address.rstrip("/")
@@ -223,114 +229,117 @@ class Web:
     def _url(self, path: str) -> str:
         return f"{self._address}/{quote(path)}"
 
-    def _ask(self, path: str, take: Callable[[HttpResponse], T], headers: Mapping[str, str]) -> T:
+    def _get(self, path: str, take: Callable[[HttpResponse], T], headers: Mapping[str, str]) -> T:
         plain = {"Accept-Encoding": "identity", **headers}
         return self._client.ask(self._url(path), take, plain, meter=self.meter)
 
     def fetch(self, image: Image, file: BinaryIO) -> None:
         self._client.download(self._url(image.path), file, size=image.bytes, meter=self.meter)
 
-    def catalogue(self, folder: Path, known: Seen | None) -> Seen | None:
-        for pause in (*AGAIN_AFTER, None):
-            seen = self._copied(folder, known)
-            if seen is not None and _named_by_digest(seen):
-                return seen
-            if seen is None and known is not None and _named_by_digest(known):
+    def catalogue(self, folder: Path, known: CatalogueVersion | None) -> CatalogueVersion | None:
+        for pause in (*RETRY_SECONDS, None):
+            version = self._download(folder, known)
+            if version is not None and _is_proved(version):
+                return version
+            if version is None and known is not None and _is_proved(known):
                 return None
-            changing = self._changing(seen)
-            if changing is None:
-                return seen
+            change = self._change(version)
+            if change is None:
+                return version
             if pause is None:
                 raise Locked(
-                    f"{self.name} is being changed ({changing}), and a plain web server cannot "
-                    "give a whole catalogue meanwhile: try again when the update there has ended, "
-                    "or publish it by tcgamirror serve"
+                    f"{self.name}: is being changed ({change}), and a plain web server cannot "
+                    "send a whole catalogue meanwhile. Retry when the update there has ended, or "
+                    "publish it by tcgamirror serve"
                 )
             if self._stop.wait(pause):
                 break
         raise Interrupted("stopped while waiting for the source's catalogue")
 
-    def _copied(self, folder: Path, known: Seen | None) -> Seen | None:
-        """The catalogue as it lies there, whole or not; None if it is still what is known."""
+    def _download(self, folder: Path, known: CatalogueVersion | None) -> CatalogueVersion | None:
+        """Return the catalogue as it is there, whole or not; None if it is the known version."""
 
-        def taken(answer: HttpResponse) -> Seen | None:
-            if answer.status == 304:
+        def take(response: HttpResponse) -> CatalogueVersion | None:
+            if response.status == 304:
                 return None
-            answer.judge(200)
-            answer.unpacked_only()
-            if answer.is_page:
-                raise answer.other("the catalogue")
-            return _written(answer, folder)
+            response.judge(200)
+            response.unpacked_only()
+            if response.is_page:
+                raise response.other("the catalogue")
+            return _write_body(response, folder)
 
         try:
-            return self._ask(CATALOGUE, taken, {} if known is None else _unless(known))
+            return self._get(CATALOGUE, take, {} if known is None else _conditions(known))
         except NotFound as error:
             raise NotAMirror(
-                f"{self.name} publishes no mirror, it has no {CATALOGUE}; correct the address"
+                f"{self.name}: publishes no mirror, as it has no {CATALOGUE}. Correct the address"
             ) from error
 
-    def _changing(self, seen: Seen | None) -> str | None:
-        """Why the catalogue there is not at rest; None if it is."""
-        # Of a catalogue that is as it was only new changes beside it would be news.
-        for suffix in (WAL,) if seen is None else (WAL, ROLLBACK):
-            if self._ask(CATALOGUE + suffix, _has_bytes, {"Range": "bytes=0-0"}):
+    def _change(self, version: CatalogueVersion | None) -> str | None:
+        """Return a sign that the catalogue is being changed; None if there is none."""
+        # A catalogue that has not changed can only have changes in a WAL.
+        for suffix in (WAL,) if version is None else (WAL, ROLLBACK):
+            if self._get(CATALOGUE + suffix, _has_bytes, {"Range": "bytes=0-0"}):
                 return f"{CATALOGUE}{suffix} is not empty"
-        if seen is None or not (headers := _unless(seen)):
+        if version is None or not (headers := _conditions(version)):
             return None
-        same = self._ask(CATALOGUE, lambda answer: answer.status == 304, headers)
-        return None if same else f"{CATALOGUE} is another one after its download"
+        is_same = self._get(CATALOGUE, lambda response: response.status == 304, headers)
+        return None if is_same else f"{CATALOGUE} differs after its download"
 
 
-def _unless(seen: Seen) -> dict[str, str]:
-    """The headers that have the server send nothing if the catalogue is still the same."""
-    told = {"If-None-Match": seen.etag, "If-Modified-Since": seen.modified}
-    return {name: value for name, value in told.items() if value is not None}
+def _conditions(version: CatalogueVersion) -> dict[str, str]:
+    """Return headers that have the server send nothing if the catalogue is the same."""
+    headers = {"If-None-Match": version.etag, "If-Modified-Since": version.modified}
+    return {name: value for name, value in headers.items() if value is not None}
 
 
-def _has_bytes(answer: HttpResponse) -> bool:
-    if answer.status in (403, 404, 410, 416):
+def _has_bytes(response: HttpResponse) -> bool:
+    if response.status in (403, 404, 410, 416):
         return False
-    answer.judge(200, 206)
-    return answer.length != 0
+    response.judge(200, 206)
+    return response.length != 0
 
 
-def _written(answer: HttpResponse, folder: Path) -> Seen:
-    """Put the body into the folder. Raises TooLong, Truncated and DiskFull."""
-    if (answer.length or 0) > MAX_BYTES:
-        raise TooLong(f"{answer.name}: a catalogue of {answer.length:,} bytes is none")
-    arriving = folder / "arriving.db"
+def _write_body(response: HttpResponse, folder: Path) -> CatalogueVersion:
+    """Write the catalogue to the folder. Raises TooLong, Truncated, ChangedFile and DiskFull."""
+    if (response.length or 0) > MAX_BYTES:
+        raise TooLong(f"{response.name}: {response.length:,} bytes, more than any catalogue has")
+    path = folder / "arriving.db"
     count = 0
-    with disk_errors(arriving), arriving.open("wb") as file:
-        for piece in answer.pieces():
+    with disk_errors(path), path.open("wb") as file:
+        for piece in response.pieces():
             count += len(piece)
             if count > MAX_BYTES:
-                raise TooLong(f"{answer.name}: longer than {MAX_BYTES:,} bytes")
+                raise TooLong(f"{response.name}: longer than {MAX_BYTES:,} bytes")
             file.write(piece)
-    if answer.length and count != answer.length:
-        raise Truncated(f"{answer.name}: ended after {count:,} bytes of {answer.length:,}")
-    modified = answer.headers.get("Last-Modified")
-    seen = replace(
-        Seen.of(arriving, folder), etag=answer.etag, modified=modified, lasting=_is_lasting(answer)
+    if response.length and count != response.length:
+        raise Truncated(f"{response.name}: ended after {count:,} bytes of {response.length:,}")
+    version = replace(
+        CatalogueVersion.of_copy(path, folder),
+        etag=response.etag,
+        modified=response.headers.get("Last-Modified"),
+        lasting=_is_lasting(response),
     )
-    if (seen.etag or "").startswith(BY_DIGEST) and not _named_by_digest(seen):
-        raise ChangedFile(f"{answer.name}: the bytes that came are not those it names")
-    return seen
+    if (version.etag or "").startswith(DIGEST_TAG) and not _is_proved(version):
+        raise ChangedFile(f"{response.name}: the bytes differ from the digest in its ETag")
+    return version
 
 
-def _named_by_digest(seen: Seen) -> bool:
-    return seen.etag == f'{BY_DIGEST}{seen.digest}"'
+def _is_proved(version: CatalogueVersion) -> bool:
+    """Return whether the server named the copy by its digest."""
+    return version.etag == f'{DIGEST_TAG}{version.digest}"'
 
 
-def _is_lasting(answer: HttpResponse) -> bool:
-    """Whether the file had been left alone for a while, by the server's own clock.
+def _is_lasting(response: HttpResponse) -> bool:
+    """Return whether the file had not changed for a while, by the server's own clock.
 
-    Servers make their tags of the file's time, and file systems tell that to a second or two.
+    Servers make their tags of the file's time, which file systems round to a second or two.
     """
-    changed = answer.headers.get("Last-Modified")
+    changed = response.headers.get("Last-Modified")
     if changed is None:
         return True
     try:
-        now, then = map(parsedate_to_datetime, (answer.headers.get("Date", ""), changed))
+        now, then = map(parsedate_to_datetime, (response.headers.get("Date", ""), changed))
         return now.timestamp() - then.timestamp() > YOUNG
     except (ValueError, TypeError, OverflowError):
         return False

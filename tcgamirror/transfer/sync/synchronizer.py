@@ -1,17 +1,16 @@
-"""Brings a mirror to what another one is: images first, the catalogue last, by digest.
+"""Bring a mirror to the state of another: images first, the catalogue last, by digest.
 
-A new image goes to its place as soon as it is whole and has its digest: no row
-knows it yet. One that replaces another waits beside it as `.{name}.part` until
-all are there. Then the rows of those to be replaced or removed are made pending,
-the files are moved, and one transaction takes over all of the source's rows.
-So whoever reads the catalogue meanwhile finds no row that is done without its
-image, whenever this is killed.
+A new image gets its place as soon as it is whole and has its digest: no row knows it yet. An
+image that replaces another one waits beside it until all are there. Then the rows of those to
+be replaced or removed are made pending, the files are moved, and one transaction takes over
+all rows of the source. So no reader ever finds a row that is done without its image.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -36,61 +35,107 @@ from tcgamirror.model.errors import (
     Interrupted,
     NetworkError,
     NotFound,
-    TcgaMirrorError,
     Unreachable,
     UsageError,
 )
 from tcgamirror.system.files import (
-    atomic_write,
     disk_errors,
     file_digest,
     free_bytes,
     make_folder,
+    partial_path,
     sync_folder,
 )
 from tcgamirror.system.interrupt import Shutdown
-from tcgamirror.transfer.sync.commit import take_over
+from tcgamirror.transfer.sync.commit import replace_rows
 from tcgamirror.transfer.sync.plan import (
     STATE,
-    Failure,
-    Plan,
-    State,
-    Synced,
+    ImageFailure,
+    Local,
+    SyncPlan,
+    SyncResult,
+    SyncState,
+    check_same_target,
     check_target,
-    images_here,
-    is_there,
-    plan_of,
-    refuse_itself,
-    right_here,
-    same_target,
-    sampled_by,
-    settings_of,
+    make_plan,
+    parse_target,
     size_at,
 )
-from tcgamirror.transfer.sync.remote import Folder, Publisher, Seen
+from tcgamirror.transfer.sync.remote import CatalogueVersion, DirectoryMirror, RemoteMirror
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
 
 WORKERS = 4
 ROUNDS = 3
-"""How often a source that changes meanwhile is followed."""
-
-_BEGUN = b"{}"
-"""What the state says while a mirror is made for the first images."""
+"""Versions of the source's catalogue that one run follows."""
 
 
 def synchronize(
-    source: Publisher, root: Path, progress: Progress, shutdown: Shutdown, *, delete: bool
-) -> Synced:
-    """Brings the mirror at `root`, which is made if there is none, to what the source is.
+    source: RemoteMirror, root: Path, progress: Progress, shutdown: Shutdown, *, delete: bool
+) -> SyncResult:
+    """Bring the mirror at `root`, which is made if there is none, to the state of the source.
 
-    delete: whether images and rows go that the source lacks. Raises Locked,
-    BadSettings for a source of other images, Damaged for one that cannot be
-    believed, NetworkError, DiskFull, Interrupted. What was fetched stays, and the
-    next run goes on with it.
+    Images that were fetched stay whatever happens, and the next run resumes with them.
+
+    Args:
+        delete: whether to remove images and rows that the source does not have.
+
+    Raises:
+        BadSettings: for a source of other images.
+        Damaged: for a source that cannot be believed.
+        Locked, NetworkError, DiskFull, Interrupted.
     """
-    refuse_itself(source, root)
+    _check_other(source, root)
     with scratch(root, "sync") as folder:
         return _Sync(source, root, folder, progress, shutdown, delete=delete).run()
+
+
+def plan_sync(source: RemoteMirror, root: Path, *, delete: bool) -> SyncResult:
+    """Return what `synchronize` would do, and change nothing at `root`."""
+    _check_other(source, root)
+    with tempfile.TemporaryDirectory(prefix="tcgamirror-") as folder:
+        version = _fetch_catalogue(source, Path(folder), None)
+        with UntrustedCatalogue(version.path(Path(folder)), _name_in(source)) as remote:
+            remote.check(parse_target(remote.fixed).form)
+            check_target(source, root, remote.fixed)
+            local = Local.read(root)
+            plan = make_plan(local, remote)
+            sampled = _sampled(remote)
+            others = len(local.states.keys() - sampled)
+            others += sum(image.file_name in sampled for image in plan.obsolete)
+    return SyncResult(
+        dry_run=True,
+        kept=plan.kept,
+        adopted=len(plan.check),
+        fetched=len(plan.fetch),
+        bytes=plan.bytes,
+        removed=len(plan.obsolete) if delete else 0,
+        others=0 if delete else others,
+        changed=bool(plan.check or plan.fetch or plan.moved or plan.obsolete),
+    )
+
+
+def _check_other(source: RemoteMirror, root: Path) -> None:
+    """Raise UsageError if the source is the mirror itself."""
+    if isinstance(source, DirectoryMirror) and source.root.resolve() == root.resolve():
+        raise UsageError(f"{root}: is SRC itself. Name another directory as DST")
+
+
+def _fetch_catalogue(
+    source: RemoteMirror, folder: Path, known: CatalogueVersion | None
+) -> CatalogueVersion:
+    """Return the current version of the source's catalogue, a copy of which is in the folder."""
+    version = source.catalogue(folder, known) or known
+    if version is None:
+        raise Damaged(f"{source.name}: sent no catalogue. See what serves it")
+    return version
+
+
+def _name_in(source: RemoteMirror) -> str:
+    return f"the catalogue of {source.name}"
+
+
+def _sampled(remote: UntrustedCatalogue) -> set[str]:
+    return {str(row["file_name"]) for row in remote.rows("sample")}
 
 
 class _Sync:
@@ -98,7 +143,7 @@ class _Sync:
 
     def __init__(
         self,
-        source: Publisher,
+        source: RemoteMirror,
         root: Path,
         folder: Path,
         progress: Progress,
@@ -117,116 +162,106 @@ class _Sync:
         self._kept: int | None = None
         self._adopted = self._fetched = self._bytes = 0
         self._counts = OutcomeCounts()
-        self._failed: dict[str, Failure] = {}
+        self._failed: dict[str, ImageFailure] = {}
 
-    def run(self) -> Synced:
+    def run(self) -> SyncResult:
         state = self._state()
-        seen = self._source.catalogue(self._folder, None if state is None else state.seen)
-        if state is not None and (seen is None or seen.digest == state.seen.digest):
-            ours = images_here(self._root)
-            if all(size_at(self._root / each.path) == each.bytes for each in ours if each.done):
-                if seen is not None and seen.lasting and seen != state.seen:
-                    replace(state, seen=seen).keep(self._root)
-                return self._nothing_new(state, ours)
-        seen = seen or self._again(None)
+        version = self._source.catalogue(self._folder, None if state is None else state.seen)
+        if state is not None and (version is None or version.digest == state.seen.digest):
+            local = Local.read(self._root)
+            done = [image for image in local.images if image.done]
+            if all(map(local.has_file, done)):
+                if version is not None and version.lasting and version != state.seen:
+                    replace(state, seen=version).write(self._root)
+                return SyncResult(dry_run=False, kept=len(done), others=state.others)
+        version = version or _fetch_catalogue(self._source, self._folder, None)
         for rounds_left in reversed(range(ROUNDS)):
-            with self._opened(seen) as foreign:
-                there = check_target(self._source, self._root, foreign.fixed)
-                plan = self._planned(foreign)
-                if not there:
-                    self._make_home(foreign)
+            with self._open(version) as remote:
+                is_there = check_target(self._source, self._root, remote.fixed)
+                plan = self._plan(remote)
+                if not is_there:
+                    self._make_mirror(remote)
                 self._fetch_all(plan)
                 if not self._failed or not rounds_left:
-                    return self._finished(foreign, plan, seen)
-            newer = self._again(seen)
-            if newer.digest == seen.digest:
+                    return self._finish(remote, plan, version)
+            newer = _fetch_catalogue(self._source, self._folder, version)
+            if newer.digest == version.digest:
                 break
-            seen = newer
-        with self._opened(seen) as foreign:
-            return self._finished(foreign, plan, seen)
+            version = newer
+        with self._open(version) as remote:
+            return self._finish(remote, plan, version)
 
     @contextmanager
-    def _opened(self, seen: Seen) -> Iterator[UntrustedCatalogue]:
+    def _open(self, version: CatalogueVersion) -> Iterator[UntrustedCatalogue]:
         """Open a copy of the source's catalogue, all of which has been checked."""
-        with UntrustedCatalogue(
-            seen.path(self._folder), f"the catalogue of {self._source.name}"
-        ) as foreign:
-            if seen.digest not in self._checked:
-                foreign.check(settings_of(foreign.fixed).form)
-                self._checked.add(seen.digest)
-            yield foreign
+        path = version.path(self._folder)
+        with UntrustedCatalogue(path, _name_in(self._source)) as remote:
+            if version.digest not in self._checked:
+                remote.check(parse_target(remote.fixed).form)
+                self._checked.add(version.digest)
+            yield remote
 
-    def _state(self) -> State | None:
-        """What the last run left, if it spares this one anything."""
-        state = State.read(self._root) if (self._root / FILE_NAME).exists() else None
+    def _state(self) -> SyncState | None:
+        """Return what the last run left, if this one may do nothing because of it."""
+        state = SyncState.read(self._root) if (self._root / FILE_NAME).exists() else None
         if state is None or state.source != self._source.name or (self._delete and state.others):
             return None
         return state
 
-    def _again(self, seen: Seen | None) -> Seen:
-        """The source's catalogue as it is by now."""
-        newer = self._source.catalogue(self._folder, seen) or seen
-        if newer is None:
-            raise Damaged(f"{self._source.name} gives no catalogue, though it was asked for one")
-        return newer
+    # A new mirror ------------------------------------------------------------------
 
-    def _nothing_new(self, state: State, ours: Sequence[Image]) -> Synced:
-        kept = sum(image.done for image in ours)
-        return Synced(False, kept=kept, others=state.others)
-
-    # The mirror that is brought there --------------------------------------------------
-
-    def _make_home(self, foreign: UntrustedCatalogue) -> None:
-        """Make a mirror without images: so it can be verified at any moment."""
-        fixed = foreign.fixed
-        settings = replace(settings_of(fixed), slides=max(1, len(sampled_by(foreign))))
+    def _make_mirror(self, remote: UntrustedCatalogue) -> None:
+        """Make a mirror without images, so that `verify` can run at any moment."""
+        settings = replace(parse_target(remote.fixed), slides=max(1, len(_sampled(remote))))
         lock: Iterable[bytes] = ()
-        if isinstance(self._source, Folder):
-            settings, lock = self._settings_there(self._source, fixed)
-        begun = self._root / STATE
-        if begun.is_file() and begun.read_bytes() == _BEGUN:
-            # A run that was killed here had begun to make one: its catalogue is empty.
-            (self._root / CATALOGUE).unlink(missing_ok=True)
-        with atomic_write(begun) as file:
-            file.write(_BEGUN)
+        if isinstance(self._source, DirectoryMirror):
+            settings, lock = self._copy_settings(self._source, remote.fixed)
         Mirror.create(self._root, settings, lock)
-        begun.unlink()
 
-    def _settings_there(self, source: Folder, fixed: str) -> tuple[Settings, Iterable[bytes]]:
-        """Return the settings of the source, and the lines of its lock file."""
+    def _copy_settings(
+        self, source: DirectoryMirror, fixed: str
+    ) -> tuple[Settings, Iterable[bytes]]:
+        """Return the source's settings, and the lines of its lock file."""
         try:
-            settings = read_settings(source.small(FILE_NAME, self._folder, MOST_SETTINGS))
-            same_target(fixed, settings.fixed, source.name, source.root / FILE_NAME)
+            settings = read_settings(source.copy(FILE_NAME, self._folder, MOST_SETTINGS))
+            check_same_target(fixed, settings.fixed, source.name, source.root / FILE_NAME)
             if settings.lock is None:
                 return settings, ()
-            lock = read_lock(source.small(settings.lock, self._folder, MOST_LOCK))
+            lock = read_lock(source.copy(settings.lock, self._folder, MOST_LOCK))
             return replace(settings, lock=LOCKED), lock_lines(lock)
         except (BadSettings, BadLockFile) as error:
             # They name the copy, which is soon gone.
-            told = str(error).replace(str(self._folder), source.name)
-            raise type(error)(told) from error
+            raise type(error)(str(error).replace(str(self._folder), source.name)) from error
 
-    # Images ----------------------------------------------------------------------------
+    # Images ------------------------------------------------------------------------
 
-    def _planned(self, foreign: UntrustedCatalogue) -> Plan:
-        """Return what is to be done, for which there is room. Nothing is changed yet."""
-        right = right_here(self._root, foreign)
-        plan = plan_of(self._root, foreign.images(), images_here(self._root), right, self._found)
+    def _plan(self, remote: UntrustedCatalogue) -> SyncPlan:
+        """Return what to do. Raises DiskFull if there is no room for it."""
+        plan = make_plan(Local.read(self._root), remote, self._found)
         if self._kept is None:
             self._kept = plan.kept
-        self._check_room(plan)
+        size = plan.bytes - sum(size_at(self._part(image)) or 0 for image in plan.fetch)
+        free = free_bytes(self._root)
+        if size > free:
+            raise DiskFull(
+                f"{self._root}: {free:,} bytes free, the images need {size:,}. Free some, or name "
+                "a larger disk"
+            )
         return plan
 
-    def _fetch_all(self, plan: Plan) -> None:
-        """Have every image of the source here: in its place, or beside it if it replaces one."""
+    def _part(self, image: Image) -> Path:
+        return self._root / partial_path(image.path)
+
+    def _fetch_all(self, plan: SyncPlan) -> None:
+        """Bring every image of the source to its place, or beside it if it replaces one."""
         self._failed.clear()
-        todo = [*plan.check, *plan.fetch]
-        self._progress.start_images(len(todo), sum(image.bytes for image in todo))
+        images = [*plan.check, *plan.fetch]
+        self._progress.start_images(len(images), sum(image.bytes for image in images))
         pool = ThreadPoolExecutor(WORKERS, "sync")
         try:
-            running = {pool.submit(self._have, image, plan): image for image in todo}
+            running = {pool.submit(self._bring, image, plan): image for image in images}
             for future in as_completed(running):
-                self._ended(running[future], future)
+                self._count(running[future], future)
                 self._progress.add_images(1, running[future].bytes)
         except BaseException:
             self._shutdown.force()
@@ -234,39 +269,29 @@ class _Sync:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _check_room(self, plan: Plan) -> None:
-        begun = sum(size_at(_part(self._root / image.path)) or 0 for image in plan.fetch)
-        free = free_bytes(self._root)
-        if plan.bytes - begun > free:
-            raise DiskFull(
-                f"{self._root} has {free:,} bytes free, but {plan.bytes - begun:,} are to be "
-                "fetched: free some, or name a larger disk"
-            )
-
-    def _ended(self, image: Image, future: Future[bool]) -> None:
-        """Counts what came of one image. Raises what would end every other one, too."""
+    def _count(self, image: Image, future: Future[bool]) -> None:
+        """Count one image. Raises errors that all others would meet, too."""
         try:
-            fetched = future.result()
+            is_fetched = future.result()
         except (DiskFull, Interrupted, Unreachable, UsageError):
             raise
         except (NetworkError, Damaged, ChecksumMismatch) as error:
-            self._lose(image, error)
+            self._counts.add_failure([error.fault], str(error))
+            if self._counts.unreached >= SITE_DOWN_AFTER:
+                raise Unreachable(
+                    f"{self._source.name}: sends no image any more. The last: {error}"
+                ) from error
+            self._failed[image.file_name] = ImageFailure(image.path, image.file_name, str(error))
         else:
             self._counts.add_success()
-            self._fetched += fetched
-            self._adopted += not fetched
-            self._bytes += image.bytes if fetched else 0
+            self._fetched += is_fetched
+            self._adopted += not is_fetched
+            self._bytes += image.bytes if is_fetched else 0
 
-    def _lose(self, image: Image, error: TcgaMirrorError) -> None:
-        self._counts.add_failure([error.fault], str(error))
-        if self._counts.unreached >= SITE_DOWN_AFTER:
-            raise Unreachable(f"{self._source.name} gives no image any more; the last: {error}")
-        self._failed[image.file_name] = Failure(image.path, image.file_name, str(error))
-
-    def _have(self, image: Image, plan: Plan) -> bool:
-        """Has one image here; whether it had to be fetched."""
+    def _bring(self, image: Image, plan: SyncPlan) -> bool:
+        """Bring one image here, and return whether it had to be fetched."""
         if self._shutdown.stop.is_set():
-            raise Interrupted("stopped; the next sync goes on")
+            raise Interrupted("stopped; the next sync resumes")
         place = self._root / image.path
         if size_at(place) == image.bytes and file_digest(place, "sha256") == image.sha256:
             self._found[image.path] = image.sha256
@@ -274,20 +299,21 @@ class _Sync:
         try:
             with disk_errors(place):
                 make_folder(place.parent)
-                self._fetch(image, _part(place))
+                self._fetch(image)
                 if image.path not in plan.replaced:
-                    _part(place).replace(place)
+                    self._part(image).replace(place)
                     self._found[image.path] = image.sha256
         except OSError as error:
             raise UsageError(
-                f"{place} cannot be written ({error.strerror}): move away what is in its place"
+                f"{place}: cannot be written ({error.strerror}). Remove what is in its place"
             ) from error
         return True
 
-    def _fetch(self, image: Image, part: Path) -> None:
-        """Makes `part` the image, going on with what is there of it."""
+    def _fetch(self, image: Image) -> None:
+        """Fetch an image to a partial file, of which a killed run may have left a part."""
+        part = self._part(image)
         handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        with _without_remains(part), os.fdopen(handle, "r+b") as file:
+        with _removed_if_unavailable(part), os.fdopen(handle, "r+b") as file:
             begun = file.seek(0, os.SEEK_END)
             if begun >= image.bytes and file_digest(part, "sha256") != image.sha256:
                 begun = file.truncate(0)
@@ -297,52 +323,58 @@ class _Sync:
                 if file_digest(part, "sha256") == image.sha256:
                     os.fsync(handle)
                     return
-                # What was there of it may have been of an older image.
+                # The part may have been of an older image.
                 file.truncate(0)
             raise ChecksumMismatch(
-                f"{image.path} of {self._source.name} is not what its catalogue says: "
-                "run tcgamirror verify --repair there"
+                f"{image.path} of {self._source.name}: differs from its digest in the catalogue. "
+                "Run tcgamirror verify --repair there"
             )
 
-    # The catalogue ---------------------------------------------------------------------
+    # The catalogue -----------------------------------------------------------------
 
-    def _finished(self, foreign: UntrustedCatalogue, plan: Plan, seen: Seen) -> Synced:
-        """Moves the images that replace others, then takes over the rows."""
-        root, theirs = self._root, foreign.images()
-        moved = [
-            each
-            for each in theirs
-            if each.path in plan.replaced and each.file_name not in self._failed
-        ]
-        here = {each.file_name for each in theirs if self._found.get(each.path) == each.sha256}
-        obsolete = [each for each in plan.moved if each.file_name in here]
+    def _finish(
+        self, remote: UntrustedCatalogue, plan: SyncPlan, version: CatalogueVersion
+    ) -> SyncResult:
+        """Move the images that replace others, then take over the rows."""
+        root, images = self._root, remote.images()
+        arrived = [image for image in images if image.file_name not in self._failed]
+        replaced = [image for image in arrived if image.path in plan.replaced]
+        here = {each.file_name for each in images if self._found.get(each.path) == each.sha256}
         removed = list(plan.obsolete) if self._delete else []
-        gone = [*moved, *(each for each in (*obsolete, *removed) if each.done)]
+        gone = [*(image for image in plan.moved if image.file_name in here), *removed]
+        pending = [
+            image.file_name for image in (*replaced, *(image for image in gone if image.done))
+        ]
         (root / STATE).unlink(missing_ok=True)
-        if gone:
+        if pending:
             with Catalogue.open(root / CATALOGUE) as catalogue:
-                catalogue.queue.requeue([each.file_name for each in gone])
+                catalogue.queue.requeue(pending)
         with disk_errors(root):
-            for image in moved:
+            for image in replaced:
                 with suppress(FileNotFoundError):
-                    _part(root / image.path).replace(root / image.path)
-            for image in (*obsolete, *removed):
+                    self._part(image).replace(root / image.path)
+            for image in gone:
                 _remove(root / image.path)
-            _sync_folders(root, theirs)
-        others = take_over(
+            # A row relies on the name of its image, also after a power cut.
+            for folder in {(root / image.path).parent for image in images}:
+                if folder.is_dir():
+                    sync_folder(folder)
+        local = Local.read(root)
+        others = replace_rows(
             root / CATALOGUE,
-            foreign,
-            others=not self._delete,
-            arrived={each.file_name for each in theirs} - self._failed.keys() - plan.left,
-            whole={each.file_name for each in images_here(root) if is_there(root, each)},
+            remote,
+            keep_others=not self._delete,
+            arrived={image.file_name for image in arrived} - plan.left,
+            present={image.file_name for image in local.images if local.has_file(image)},
         )
         if not self._failed:
+            mirror = Mirror.find(root, above=False)
             with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
-                remove_partial_files(Mirror.find(root, above=False), catalogue)
-            State(self._source.name, seen, file_digest(root / CATALOGUE, "sha256"), others).keep(
-                root
-            )
-        return Synced(
+                remove_partial_files(mirror, catalogue)
+            mirror.remove_obsolete()
+            digest = file_digest(root / CATALOGUE, "sha256")
+            SyncState(self._source.name, version, digest, others).write(root)
+        return SyncResult(
             dry_run=False,
             kept=self._kept or 0,
             adopted=self._adopted,
@@ -355,14 +387,9 @@ class _Sync:
         )
 
 
-def _part(path: Path) -> Path:
-    """What an image is called until it is whole, as `files.atomic_write` calls it."""
-    return path.with_name(f".{path.name}.part")
-
-
 @contextmanager
-def _without_remains(part: Path) -> Iterator[None]:
-    """Removes what was begun of an image that the source cannot give."""
+def _removed_if_unavailable(part: Path) -> Iterator[None]:
+    """Remove the part of an image that the source does not have."""
     try:
         yield
     except (NotFound, Damaged, ChecksumMismatch):
@@ -371,14 +398,7 @@ def _without_remains(part: Path) -> Iterator[None]:
 
 
 def _remove(path: Path) -> None:
+    """Remove an image, and its folder if that is empty then."""
     path.unlink(missing_ok=True)
     with suppress(OSError):
-        # Its folder, if that was the last one.
         path.parent.rmdir()
-
-
-def _sync_folders(root: Path, images: Iterable[Image]) -> None:
-    """Has the names of all images outlast a power cut, before a row relies on them."""
-    for folder in {(root / image.path).parent for image in images}:
-        if folder.is_dir():
-            sync_folder(folder)
