@@ -287,7 +287,7 @@ def _migrated(older: sqlite3.Connection) -> sqlite3.Connection:
     """Return a copy with the newest schema, which is temporary and has no name."""
     with closing(older):
         copy = sqlite3.connect("", isolation_level=None)
-        copy.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_VALUE)
+        copy.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE)
         older.backup(copy)
     database.migrate(copy)
     return copy

@@ -102,7 +102,11 @@ SCHEMAS = {
 def test_another_schema_is_refused(copy: Path, place: Path, name: str) -> None:
     with catalogue(copy) as connection:
         connection.executescript(SCHEMAS[name])
-    words = {"newer": "newer tcgamirror", "none": "is not a catalogue", "another's": "is not a catalogue"}
+    words = {
+        "newer": "newer tcgamirror",
+        "none": "is not a catalogue",
+        "another's": "is not a catalogue",
+    }
     words["no text"] = "is damaged"
     assert words.get(name, "has another schema") in refused_by_both(place, copy)
 
