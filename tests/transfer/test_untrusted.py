@@ -364,7 +364,7 @@ def test_a_view_of_a_million_words_is_not_read(copy: Path, place: Path) -> None:
     refused_by_both(place, copy)
 
 
-@pytest.mark.parametrize(("limit", "words"), [("MOST_SLIDES", "slides"), ("MOST_ROWS", "changes")])
+@pytest.mark.parametrize(("limit", "words"), [("MOST_SLIDES", "slides"), ("MAX_ROWS", "changes")])
 def test_more_rows_than_there_can_be_are_refused(
     copy: Path, place: Path, monkeypatch: pytest.MonkeyPatch, limit: str, words: str
 ) -> None:
