@@ -1,7 +1,6 @@
-"""Carrying a mirror to another machine as an export: a directory or an archive that tells its sums.
+"""Copies of a mirror for other machines: export, import and sync.
 
-An export is laid out as a mirror is, and has two files more: `README.txt` and
-`SHA256SUMS`, which `sha256sum -c` checks. What comes in may be from anybody: an
-import decides nothing by what an archive says of itself, and takes over rows and
-images one by one, each after it was checked.
+An export is a directory or a tar archive, laid out like a mirror, with `README.txt` and
+`SHA256SUMS` beside it. Whatever comes from elsewhere is untrusted: rows and images are taken
+over one by one, each after it was checked.
 """

@@ -54,20 +54,18 @@ def test_another_mirror_is_never_taken_for_a_killed_export(
     in_the_way(root, tmp_path / f"e{ending}")
 
 
-def test_of_a_killed_archive_nothing_but_its_own_files_is_removed(
+def test_what_a_killed_archive_left_is_removed_and_no_link_followed(
     root: Path, tmp_path: Path
 ) -> None:
-    work = tmp_path / "e.tar.part"
-    work.mkdir()
-    for name in (EXPORT_LOCK, "catalogue.db", "catalogue.db-journal", "e.tar"):
+    work, other = tmp_path / "e.tar.part", tmp_path / "other"
+    (work / "images").mkdir(parents=True)
+    other.mkdir()
+    (other / "mine").touch()
+    for name in (EXPORT_LOCK, "catalogue.db", "catalogue.db-journal", "e.tar", "images/a.png"):
         (work / name).write_text("left")
-    shutil.copytree(work, tmp_path / "again")
-    (work / "notes").mkdir()
-    in_the_way(root, tmp_path / "e.tar")
-    shutil.rmtree(work)
-    (tmp_path / "again").rename(work)
+    (work / "link").symlink_to(other)
     exported(root, tmp_path / "e.tar")
-    assert not work.exists()
+    assert not work.exists() and (other / "mine").exists()
 
 
 def test_an_empty_directory_is_in_nobodys_way(root: Path, tmp_path: Path) -> None:

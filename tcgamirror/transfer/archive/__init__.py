@@ -1,1 +1,1 @@
-"""Read and write archives of exports."""
+"""The format of exports, and their readers and writers."""

@@ -6,13 +6,13 @@ unpacked by its name, so no name leads anywhere. The first pass keeps the few sm
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol, TypeVar
@@ -98,12 +98,17 @@ class _DirectoryReader:
     def members(self) -> Iterator[Member]:
         names = Names()
         for path, size in self._files("", depth=0):
-            name = names.checked(path)
-            before = _state(self._tree, path)
-            with closing(_File(self._tree, path)) as file:
-                yield Member(name, size, file.read)
-                if file.is_read and (before is None or _state(self._tree, path) != before):
-                    raise self._in_use()
+            yield from self._member(names.checked(path), size)
+
+    def _member(self, path: str, size: int) -> Iterator[Member]:
+        """Yield one file, which is opened when it is first read: most are not."""
+        before = _state(self._tree, path)
+        with ExitStack() as stack:
+            opened = cache(lambda: stack.enter_context(self._tree.open(path)))
+            yield Member(path, size, lambda count: opened().read(count))
+            is_read = opened.cache_info().currsize > 0
+            if is_read and (before is None or _state(self._tree, path) != before):
+                raise self._in_use()
 
     def _files(self, folder: str, depth: int) -> Iterator[tuple[str, int]]:
         """Yield path and size of every plain file. Raises BadExport for links and the like."""
@@ -137,28 +142,6 @@ def _state(tree: Tree, path: str) -> tuple[object, ...] | None:
         status = os.fstat(file.fileno())
         return status.st_ino, status.st_size, status.st_mtime_ns, file.read(_HEADER)
     return ()
-
-
-class _File:
-    """A file in a directory that is opened when it is first read. Most are not read."""
-
-    def __init__(self, tree: Tree, path: str) -> None:
-        self._tree = tree
-        self._path = path
-        self._file: io.FileIO | None = None
-
-    @property
-    def is_read(self) -> bool:
-        return self._file is not None
-
-    def read(self, count: int) -> bytes:
-        if self._file is None:
-            self._file = self._tree.open(self._path)
-        return self._file.read(count)
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
 
 
 # All of an export ------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""Bring one mirror to the state of another."""
+"""Bring a mirror to the state of another one: a directory, or what a web server publishes."""
