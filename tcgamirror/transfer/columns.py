@@ -182,4 +182,4 @@ TABLES: Mapping[str, Mapping[str, Check]] = MappingProxyType(
 """Every table, those that others refer to before those, with the checks of all its columns."""
 
 SAMPLED: Mapping[str, Check] = {"md5": _SLIDES["md5"], **_SAMPLE, **_IMAGES}
-"""What is said of a sampled slide and its image."""
+"""Columns of a sampled slide and its image."""

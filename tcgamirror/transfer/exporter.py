@@ -103,7 +103,7 @@ def export(
         DiskFull: if the images do not fit.
         Damaged: for the catalogue.
     """
-    begun = time.monotonic()
+    start = time.monotonic()
     form = Form.TAR if dest is None else Form.of(dest)
     check_dest(mirror.root, dest)
     earlier = {} if since is None else _sums_since(since)
@@ -144,7 +144,7 @@ def export(
         bytes=export.bytes,
         earlier=export.earlier,
         lacking=tuple(export.lacking),
-        seconds=time.monotonic() - begun,
+        seconds=time.monotonic() - start,
     )
 
 

@@ -48,7 +48,7 @@ _CLOCK_TOLERANCE = 86_400
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """What an import added.
+    """Result of an import.
 
     new: whether the mirror was made. slides: added to the sample. images, bytes: added.
     same: images that were here already. older: images left out because the one here is
@@ -84,7 +84,7 @@ def import_export(root: Path, source: Path | None, progress: Progress) -> Import
         NotAMirror: for a directory of something else.
         Locked, DiskFull.
     """
-    begun = time.monotonic()
+    start = time.monotonic()
     check_place(root)
     name = "standard input" if source is None else str(source)
     with ExitStack() as stack:
@@ -125,7 +125,7 @@ def import_export(root: Path, source: Path | None, progress: Progress) -> Import
         lacking=merge.lacking,
         refused=tuple(merge.refused),
         dropped=export.dropped if is_new else (),
-        seconds=time.monotonic() - begun,
+        seconds=time.monotonic() - start,
     )
 
 

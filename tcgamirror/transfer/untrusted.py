@@ -244,9 +244,9 @@ class UntrustedCatalogue:
         # One fault is enough, as SQLite would go on to read whatever is there.
         (found,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
         if found == "ok" and (
-            stray := self._connection.execute("PRAGMA foreign_key_check").fetchone()
+            orphan := self._connection.execute("PRAGMA foreign_key_check").fetchone()
         ):
-            found = f"{stray[0]}: row {stray[1]} belongs to no {stray[2]}"
+            found = f"{orphan[0]}: row {orphan[1]} belongs to no {orphan[2]}"
         if found != "ok":
             raise Damaged(f"{self._name} is damaged ({found!r:.200}); verify its mirror")
 

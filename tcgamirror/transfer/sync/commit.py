@@ -58,18 +58,18 @@ def replace_rows(
         for update in updates:
             if update.upstream is not None:
                 set_upstream(connection, str(update.row["file_name"]), update.upstream)
-    return len(own.get("sample", ())) + sum(update.is_ours_alone for update in updates)
+    return len(own.get("sample", ())) + sum(update.is_only_here for update in updates)
 
 
 class _Update(NamedTuple):
     """A row for an image that did not arrive, to replace the source's row.
 
-    upstream: None to keep the source's. is_ours_alone: the source has no image.
+    upstream: None to keep the source's. is_only_here: the source has no image.
     """
 
     row: Row
     upstream: Upstream | None
-    is_ours_alone: bool
+    is_only_here: bool
 
 
 def _updates(
@@ -87,26 +87,26 @@ def _updates(
     )
     ours = {row["file_name"]: row for row in dicts(connection, sql)}
     updates = list(_unsampled_there(ours, source)) if keep_others else []
-    for theirs in source.sampled():
-        name, has_no_image = str(theirs["file_name"]), theirs["path"] is None
-        mine = ours.get(name) if keep_others or not has_no_image else None
+    for remote in source.sampled():
+        name, has_no_image = str(remote["file_name"]), remote["path"] is None
+        local = ours.get(name) if keep_others or not has_no_image else None
         has_arrived = name in arrived
-        if (mine is None and has_no_image) or (theirs["status"] == Status.DONE and has_arrived):
+        if (local is None and has_no_image) or (remote["status"] == Status.DONE and has_arrived):
             continue
-        is_current = mine is not None and not are_different(mine["md5"], theirs["md5"])
+        is_current = local is not None and not are_different(local["md5"], remote["md5"])
         is_whole = is_current and name in present
-        if mine is not None and mine["status"] == Status.DONE and is_whole:
-            if not has_arrived or mine["path"] == theirs["path"]:
-                updates.append(_Update(mine, Upstream.CURRENT, has_no_image))
+        if local is not None and local["status"] == Status.DONE and is_whole:
+            if not has_arrived or local["path"] == remote["path"]:
+                updates.append(_Update(local, Upstream.CURRENT, has_no_image))
         elif not has_arrived:
-            image = mine or dict.fromkeys(PICTURE_COLUMNS)
-            status = Status.PENDING if theirs["status"] == Status.DONE else theirs["status"]
+            image = local or dict.fromkeys(PICTURE_COLUMNS)
+            status = Status.PENDING if remote["status"] == Status.DONE else remote["status"]
             picture = {column: image[column] for column in PICTURE_COLUMNS}
-            is_changed = mine is not None and (
-                not is_current or mine["upstream"] == Upstream.CHANGED
+            is_changed = local is not None and (
+                not is_current or local["upstream"] == Upstream.CHANGED
             )
             upstream = Upstream.CHANGED if is_changed else None
-            updates.append(_Update({**theirs, **picture, "status": status}, upstream, has_no_image))
+            updates.append(_Update({**remote, **picture, "status": status}, upstream, has_no_image))
     return updates
 
 
@@ -114,15 +114,15 @@ def _unsampled_there(ours: Mapping[Value, Row], source: UntrustedCatalogue) -> I
     """Yield rows for our images of slides that the source lists and has not sampled."""
     sampled = {row["file_name"] for row in source.rows("sample")}
     for slide in source.rows("slides"):
-        mine = ours.get(slide["file_name"])
-        if mine is None or slide["file_name"] in sampled:
+        local = ours.get(slide["file_name"])
+        if local is None or slide["file_name"] in sampled:
             continue
-        is_done = mine["status"] == Status.DONE
-        if are_different(mine["md5"], slide["md5"]):
-            row = {**mine, "status": Status.PENDING} if is_done else mine
-            yield _Update(row, Upstream.CHANGED, is_ours_alone=False)
+        is_done = local["status"] == Status.DONE
+        if are_different(local["md5"], slide["md5"]):
+            row = {**local, "status": Status.PENDING} if is_done else local
+            yield _Update(row, Upstream.CHANGED, is_only_here=False)
         elif is_done:
-            yield _Update(mine, Upstream.CURRENT, is_ours_alone=False)
+            yield _Update(local, Upstream.CURRENT, is_only_here=False)
 
 
 def _own_rows(
@@ -131,12 +131,12 @@ def _own_rows(
     """Return our rows, by table, of slides that the source has not sampled, or not listed."""
     sampled = {row["file_name"] for row in source.rows("sample")}
     listed = {row["file_name"] for row in source.rows("slides")}
-    theirs = {"slides": listed, "former_ids": set(), "sample": sampled, "images": sampled}
+    excluded = {"slides": listed, "former_ids": set(), "sample": sampled, "images": sampled}
     return {
         table: [
             row
             for row in dicts(connection, f"SELECT * FROM {table} ORDER BY rowid")
-            if row["file_name"] not in theirs[table]
+            if row["file_name"] not in excluded[table]
         ]
         for table in _OWN_TABLES
     }

@@ -43,7 +43,7 @@ class ImageFailure:
 
 @dataclass(frozen=True, slots=True)
 class SyncResult:
-    """What a sync did, or with dry_run would do.
+    """Result of a sync; with dry_run, of the sync that would follow.
 
     kept: images that were here. adopted: files found here by their digest; in a dry run,
     those of the right size. fetched, bytes: images copied. removed: images. others: slides
@@ -119,20 +119,20 @@ class SyncState:
         """Return the state; None if the catalogue here has changed since."""
         with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             with (root / STATE).open("rb") as file:
-                kept = json.loads(file.read(_MAX_STATE_BYTES))
-            version = CatalogueVersion(**kept["seen"])
-            state = cls(kept["source"], version, kept["here"], int(kept["others"]))
+                fields = json.loads(file.read(_MAX_STATE_BYTES))
+            version = CatalogueVersion(**fields["seen"])
+            state = cls(fields["source"], version, fields["here"], int(fields["others"]))
             if file_digest(root / CATALOGUE, "sha256") == state.here:
                 return state
         return None
 
     def write(self, root: Path) -> None:
         """Write the state, without tags that may come to name another catalogue."""
-        kept = asdict(self)
+        fields = asdict(self)
         if not self.seen.lasting:
-            kept["seen"] = asdict(CatalogueVersion(self.seen.digest))
+            fields["seen"] = asdict(CatalogueVersion(self.seen.digest))
         with atomic_write(root / STATE) as file:
-            file.write(json.dumps(kept).encode())
+            file.write(json.dumps(fields).encode())
 
 
 # The plan --------------------------------------------------------------------------
@@ -140,7 +140,7 @@ class SyncState:
 
 @dataclass(frozen=True, slots=True)
 class SyncPlan:
-    """What to do with each image of the source.
+    """Actions for the images of the source.
 
     kept: number of images that the catalogue here records. check: files of the right size
     that it does not record. fetch: the rest. replaced: paths of images that are done here
@@ -176,25 +176,25 @@ def make_plan(
     """
     found = found or {}
     remote = source.images()
-    recorded = {image.path: image for image in local.images}
+    by_path = {image.path: image for image in local.images}
     current = _current_slides(local, source)
     stay = {image.file_name: image for image in local.images if image.file_name in current}
     kept = 0
     left = set()
     check, fetch, replaced = [], [], set()
     for image in remote:
-        mine = recorded.get(image.path)
-        if mine is not None and mine.file_name != image.file_name:
+        here = by_path.get(image.path)
+        if here is not None and here.file_name != image.file_name:
             raise Damaged(
                 f"the source has an image of {image.file_name} at {image.path}, which here is "
-                f"that of {mine.file_name}: nothing is taken"
+                f"that of {here.file_name}: nothing is taken"
             )
         own = None if image.done else stay.get(image.file_name)
         if own is not None and own.sha256 != image.sha256 and local.has_file(own):
             left.add(image.file_name)
             continue
-        is_done = mine is not None and mine.done
-        is_same = mine is not None and mine.sha256 == image.sha256
+        is_done = here is not None and here.done
+        is_same = here is not None and here.sha256 == image.sha256
         if not local.has_file(image):
             fetch.append(image)
         elif found.get(image.path) == image.sha256 or (is_done and is_same):
@@ -214,9 +214,9 @@ def make_plan(
         fetch=fetch,
         replaced=frozenset(replaced),
         moved=[
-            mine for mine in local.images if mine.path not in places and mine.file_name in names
+            here for here in local.images if here.path not in places and here.file_name in names
         ],
-        obsolete=[mine for mine in local.images if mine.file_name not in names],
+        obsolete=[here for here in local.images if here.file_name not in names],
         left=frozenset(left),
     )
 

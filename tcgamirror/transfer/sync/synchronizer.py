@@ -314,10 +314,10 @@ class _Sync:
         part = self._part(image)
         handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         with _removed_if_unavailable(part), os.fdopen(handle, "r+b") as file:
-            begun = file.seek(0, os.SEEK_END)
-            if begun >= image.bytes and file_digest(part, "sha256") != image.sha256:
-                begun = file.truncate(0)
-            for _ in range(2 if begun else 1):
+            offset = file.seek(0, os.SEEK_END)
+            if offset >= image.bytes and file_digest(part, "sha256") != image.sha256:
+                offset = file.truncate(0)
+            for _ in range(2 if offset else 1):
                 self._source.fetch(image, file)
                 file.flush()
                 if file_digest(part, "sha256") == image.sha256:
