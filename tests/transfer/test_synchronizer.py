@@ -306,7 +306,7 @@ def test_a_site_that_gives_no_image_any_more_ends_it(tmp_path: Path, source: Pat
         url = f"http://127.0.0.1:{server.server_port}"
         with (
             HttpClient(timeouts=Timeouts(tries=1, pause=0.01), stop=stop) as client,
-            pytest.raises(Unreachable, match=r"gives no image any more; the last: .*503"),
+            pytest.raises(Unreachable, match=r"sends no image any more. The last: .*503"),
         ):
             synchronize(HttpMirror(url, client, stop), root, Silent(), Shutdown(), delete=False)
         server.shutdown()
