@@ -250,7 +250,7 @@ class _Sync:
         return plan
 
     def _part(self, image: Image) -> Path:
-        return self._root / partial_path(image.path)
+        return partial_path(self._root / image.path)
 
     def _fetch_all(self, plan: SyncPlan) -> None:
         """Bring every image of the source to its place, or beside it if it replaces one."""
