@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -89,28 +88,13 @@ class DirectoryDestination:
 
     def finish(self) -> None:
         with disk_errors(self._dest):
-            self._remove_others()
+            _clear(self._work, keep=self._names)
             if self._durable:
                 sync_disk(self._work)
             self._work.rename(self._dest)
             (self._dest / EXPORT_LOCK).unlink()
             if self._durable:
                 sync_folder(self._dest.absolute().parent)
-
-    def _remove_others(self) -> None:
-        """Remove what a killed export left and this one does not hold."""
-        for folder, folders, files in os.walk(self._work, topdown=False):
-            inner = Path(folder)
-            for name in files:
-                if (inner / name).relative_to(self._work).as_posix() not in self._names:
-                    (inner / name).unlink()
-            for name in folders:
-                if (inner / name).is_symlink():
-                    (inner / name).unlink()
-                else:
-                    # Only empty folders go.
-                    with suppress(OSError):
-                        (inner / name).rmdir()
 
     def close(self) -> None:
         """Do nothing, as no file stays open."""
@@ -239,15 +223,18 @@ def unfinished_folder(dest: Path | None, form: Form) -> Iterator[Path]:
         try:
             _check_free(dest)
             if form is Form.TAR:
-                _clear(work)
+                _clear(work, keep={EXPORT_LOCK})
             yield work
             is_here = form is Form.TAR
         finally:
             # After the rename a folder of that name is another run's.
             if is_here:
-                if form is Form.TAR:
-                    _clear(work)
-                _remove_if_empty(work)
+                with suppress(OSError):
+                    if form is Form.TAR:
+                        _clear(work, keep={EXPORT_LOCK})
+                    if [path.name for path in work.iterdir()] == [EXPORT_LOCK]:
+                        (work / EXPORT_LOCK).unlink()
+                        work.rmdir()
 
 
 def _check_ours(work: Path) -> None:
@@ -266,19 +253,14 @@ def _check_ours(work: Path) -> None:
     )
 
 
-def _clear(work: Path) -> None:
-    """Remove all that a killed export left but its lock."""
-    with suppress(OSError):
-        for path in work.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path.name != EXPORT_LOCK:
+def _clear(work: Path, keep: Collection[str]) -> None:
+    """Remove the files that a killed export left, but for those to keep, and empty folders."""
+    for folder, folders, files in os.walk(work, topdown=False):
+        for path in (Path(folder, name) for name in files):
+            if path.relative_to(work).as_posix() not in keep:
                 path.unlink()
-
-
-def _remove_if_empty(work: Path) -> None:
-    """Remove the folder if it holds only the lock."""
-    with suppress(OSError):
-        if [path.name for path in work.iterdir()] == [EXPORT_LOCK]:
-            (work / EXPORT_LOCK).unlink()
-            work.rmdir()
+        for path in (Path(folder, name) for name in folders):
+            if path.is_symlink():
+                path.unlink()
+            elif not any(path.iterdir()):
+                path.rmdir()

@@ -155,7 +155,7 @@ class _Export:
             raise BadExport(f"it has no {CATALOGUE}")
         try:
             path = scan.small[CATALOGUE]
-            catalogue = stack.enter_context(UntrustedCatalogue(path, "its catalogue"))
+            catalogue = stack.enter_context(closing(UntrustedCatalogue(path, "its catalogue")))
             if catalogue.fixed != settings.fixed:
                 raise Damaged(f"its {FILE_NAME} and {CATALOGUE} are of different mirrors")
             catalogue.check(settings.form)

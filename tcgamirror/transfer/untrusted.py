@@ -12,8 +12,6 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.database import Row, Value
@@ -96,15 +94,7 @@ class UntrustedCatalogue:
                 self._connection.close()
                 raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._connection.close()
 
     # Row by row -------------------------------------------------------------------

@@ -235,7 +235,7 @@ def read_catalogue(data: bytes, folder: Path) -> None:
         catalogue.reports.counts()
     seen = DirectoryMirror(root, None, threading.Event()).catalogue(copies, None)
     assert seen is not None
-    with UntrustedCatalogue(seen.path(copies), "it") as foreign:
+    with closing(UntrustedCatalogue(seen.path(copies), "it")) as foreign:
         foreign.check(ImageFormat.PNG)
         foreign.images()
         foreign.sample_facts()

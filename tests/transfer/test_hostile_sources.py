@@ -96,7 +96,7 @@ def copy(mirror: Path, tmp_path: Path) -> Path:
 
 
 def checked(copy: Path) -> None:
-    with UntrustedCatalogue(copy / "catalogue.db", "it") as opened:
+    with closing(UntrustedCatalogue(copy / "catalogue.db", "it")) as opened:
         opened.check(read_settings(copy / "tcgamirror.toml").form)
 
 

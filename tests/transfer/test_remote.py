@@ -87,7 +87,7 @@ def test_what_a_killed_writer_left_in_a_journal_is_finished_or_rolled_back(
     seen = DirectoryMirror(left, None, threading.Event()).catalogue(tmp_path, None)
     assert {path.name: path.read_bytes() for path in left.glob("catalogue.db*")} == before
     assert seen is not None
-    with UntrustedCatalogue(seen.path(tmp_path), "it") as foreign:
+    with closing(UntrustedCatalogue(seen.path(tmp_path), "it")) as foreign:
         facts = {row["key"] for row in foreign.rows("facts")}
         assert "whole" in facts and "half" not in facts
         assert {row["primary_site"] for row in foreign.rows("slides")} == {None}

@@ -152,7 +152,8 @@ def test_long_values_of_an_older_version_s_are_never_read(tmp_path: Path) -> Non
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         database.migrate(connection, MIGRATIONS[:1])
         connection.execute("insert into facts values ('long', printf('%.*c', 2000000, 'x'))")
-    with untrusted.UntrustedCatalogue(path, "it") as read, pytest.raises(Damaged, match="too big"):
+    opened = closing(untrusted.UntrustedCatalogue(path, "it"))
+    with opened as read, pytest.raises(Damaged, match="too big"):
         list(read.rows("facts"))
 
 

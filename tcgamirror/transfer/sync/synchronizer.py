@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,7 +94,7 @@ def plan_sync(source: RemoteMirror, root: Path, *, delete: bool) -> SyncResult:
     _check_other(source, root)
     with tempfile.TemporaryDirectory(prefix="tcgamirror-") as folder:
         version = _fetch_catalogue(source, Path(folder), None)
-        with UntrustedCatalogue(version.path(Path(folder)), _name_in(source)) as remote:
+        with closing(_open_copy(source, version, Path(folder))) as remote:
             remote.check(parse_target(remote.fixed).form)
             check_target(source, root, remote.fixed)
             local = Local.read(root)
@@ -130,8 +130,8 @@ def _fetch_catalogue(
     return version
 
 
-def _name_in(source: RemoteMirror) -> str:
-    return f"the catalogue of {source.name}"
+def _open_copy(source: RemoteMirror, version: CatalogueVersion, folder: Path) -> UntrustedCatalogue:
+    return UntrustedCatalogue(version.path(folder), f"the catalogue of {source.name}")
 
 
 def _sampled(remote: UntrustedCatalogue) -> set[str]:
@@ -194,8 +194,7 @@ class _Sync:
     @contextmanager
     def _open(self, version: CatalogueVersion) -> Iterator[UntrustedCatalogue]:
         """Open a copy of the source's catalogue, all of which has been checked."""
-        path = version.path(self._folder)
-        with UntrustedCatalogue(path, _name_in(self._source)) as remote:
+        with closing(_open_copy(self._source, version, self._folder)) as remote:
             if version.digest not in self._checked:
                 remote.check(parse_target(remote.fixed).form)
                 self._checked.add(version.digest)
