@@ -30,9 +30,7 @@ _MAX_MESSAGE = 20_000
 _MAX_NAME = 4_000
 """Characters of a name, such as a site's or a release's."""
 
-_CHANGES_MADE = (
-    *("added", "changed", "re-identified", "superseded", "withdrawn", "returned", "duplicate"),
-)
+_EVENTS = ("added", "changed", "re-identified", "superseded", "withdrawn", "returned", "duplicate")
 
 
 def _text(max_length: int) -> Check:
@@ -74,7 +72,7 @@ _ISO_MOMENT = matching(
 def _moment(value: object) -> Value:
     """Check a moment as `model.text.timestamp` writes it, from 1970 on."""
     moment = _ISO_MOMENT(value)
-    datetime.fromisoformat(str(moment))
+    datetime.fromisoformat(moment)
     return moment
 
 
@@ -110,7 +108,7 @@ _CHANGES: Mapping[str, Check] = {
     "change": _COUNT,
     "release": _NAME,
     "file_name": _FILE_NAME,
-    "what": one_of(_CHANGES_MADE),
+    "what": one_of(_EVENTS),
     "detail": _optional(_MESSAGE),
     "merge": _optional(_NUMBER),
 }
