@@ -54,24 +54,24 @@ from tcgamirror.system import mounts
 from tcgamirror.system.files import free_bytes
 
 ROOM = 6_000_000_000
-"""Bytes. The largest slide has 5.1 GB, which `whole` keeps for a while."""
+"""Free bytes that `whole` needs; the largest slide has 5.1 GB."""
 
 LEAST_INODES = 10_000
 
 CHECK_SECONDS = 10.0
-"""For the catalogue's pages; `verify` reads all of them, however long it takes."""
+"""Seconds for the check of the catalogue's pages; `verify` checks all of them."""
 
 _CHECK_STEPS = 1000
-"""Of SQLite's, between two looks at the clock."""
+"""Steps of SQLite between two looks at the clock."""
 
 PART = 1 << 20
-"""Bytes read of a slide to see how fast they come."""
+"""Bytes read of a slide to measure the rate."""
 
 SLIDES = 20
-"""Listed, to choose a small one among them."""
+"""Slides listed, of which the smallest is tried."""
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""How a TIFF begins; the latter two are Big TIFF."""
+"""First bytes of a TIFF; the latter two are Big TIFF."""
 
 OTHER_TILES = "https://portal.gdc.cancer.gov/auth/api/v0/tile"
 
@@ -96,12 +96,12 @@ class Finding:
 Look = Callable[[], Finding]
 
 LEAST_FILES = 256
-"""Open files that a run with many workers and connections gets by with."""
+"""Open files that a run with many workers and connections needs."""
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""The first that is set names the certificates trusted."""
+"""Variables that name trusted certificates; the first that is set counts."""
 
 SYSTEM_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -109,7 +109,7 @@ SYSTEM_BUNDLES = (
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
-"""Where Debian, Red Hat, SUSE and Alpine keep theirs."""
+"""Certificates of Debian, Red Hat, SUSE and Alpine."""
 
 _LIBRARIES = (
     *("numpy", "PIL", "simplejpeg", "openslide", "requests", "urllib3", "socks", "certifi"),
@@ -118,7 +118,7 @@ _LIBRARIES = (
 
 
 def findings() -> Iterator[Finding]:
-    """The machine, the program, its limits and what it is told of the network."""
+    """Yield findings about machine, program, limits and network variables."""
     for what, found in (("system", _system()), ("kernel", _kernel()), ("processors", _power())):
         yield Finding("machine", what, found)
     yield _open_files()
@@ -209,7 +209,7 @@ def _certificates(environment: Mapping[str, str]) -> Finding:
 
 
 def exit_code(findings: list[Finding]) -> ExitCode:
-    """Of a whole report: all is well, the GDC cannot be reached, or there is advice."""
+    """Return the exit code of a report: done, unreachable, or some advice."""
     if not all(finding.reached for finding in findings):
         return ExitCode.UNREACHABLE
     advice = any(finding.advice for finding in findings)
@@ -220,7 +220,7 @@ def exit_code(findings: list[Finding]) -> ExitCode:
 
 
 def mirror_findings(mirror: Mirror) -> Iterator[Finding]:
-    """The mirror's file systems and its catalogue."""
+    """Yield findings about the mirror's file systems and its catalogue."""
     yield Finding("mirror", "directory", str(mirror.root.absolute()))
     yield Finding("mirror", "images", mirror.settings.fixed)
     yield _file_system("file system", mirror.root)
@@ -281,7 +281,7 @@ def _catalogue(mirror: Mirror) -> Finding:
 
 
 def _is_checked(path: Path) -> bool:
-    """Whether SQLite came to the end of its check in time. Raises Damaged for what it found."""
+    """Return whether SQLite finished its check in time. Raises Damaged for what it found."""
     end = time.monotonic() + CHECK_SECONDS
     with (
         database.translate_errors(path),
@@ -303,7 +303,7 @@ def _is_checked(path: Path) -> bool:
 
 
 class Servers:
-    """The servers of some settings, each tried once as the main job would."""
+    """The servers of the settings, each tried once as an update would."""
 
     def __init__(self, settings: Settings, client: HttpClient) -> None:
         self._settings = settings
@@ -315,7 +315,7 @@ class Servers:
         return probes(self._settings, self._client, self._slide)
 
     def looks(self) -> Iterator[Finding]:
-        """What each origin honours. After a listing that does not come there is nothing to ask."""
+        """Yield what each origin supports. Without a listing the others are not tried."""
         api, bucket = self._settings.api, self._settings.bucket
         yield self._timed(
             "status", self._status, f"see whether {_shown(api)}/status opens in a browser"
@@ -356,7 +356,7 @@ class Servers:
         return Finding("servers", "", f"{total:,} slides", advice)
 
     def _parts(self, origin: Origin) -> Finding:
-        """A part of the slide, at its beginning."""
+        """Read the first part of the slide."""
         slide = self._chosen()
         stop = min(PART, slide.size or PART)
         began = time.monotonic()

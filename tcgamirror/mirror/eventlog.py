@@ -1,4 +1,4 @@
-"""The log of runs for other programs to read: one JSON object a line, in ASCII, for years.
+"""The log of runs for other programs: one JSON object a line, in ASCII.
 
 `begin` and `end` of each run, `listing` for each listing merged, `slide` for
 each slide that ended. Every line has `time` (ISO 8601, UTC) and `event`.
@@ -34,7 +34,7 @@ _ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<rest>[^\s'\"<>]*)", 
 
 
 def without_secrets(text: str) -> str:
-    """The text with each address in it bare of user, password, query and fragment.
+    """Return the text with user, password, query and fragment removed from each address.
 
     >>> without_secrets("no answer from https://me:pw@host/data/1?token=x, sorry")
     'no answer from https://host/data/1 sorry'
@@ -51,15 +51,14 @@ def _bare(match: re.Match[str]) -> str:
 class EventLog:
     """The log of one run. Without a file it writes nothing.
 
-    A context manager: at its end the run's end is written, with the exit code
-    of what ended it. Writing raises DiskFull for a full disk, once; nothing more
-    is written after that.
+    Its end as a context manager writes the run's end, with the exit code. On a full
+    disk a write raises DiskFull, and nothing more is written.
     """
 
     def __init__(
         self, path: Path | None, command: str, clock: Callable[[], float] = time.time
     ) -> None:
-        """Opens the file for appending. Raises UsageError or DiskFull if it cannot be."""
+        """Open the file for appending. Raises UsageError or DiskFull if that fails."""
         self._path = path
         self._command = command
         self._clock = clock
@@ -124,9 +123,9 @@ class EventLog:
         )
 
     def finish(self, left: int, error: TcgaMirrorError | None) -> None:
-        """Note that the run came to its own end.
+        """Note that the run completed.
 
-        left: slides that the next run will fetch. error: what it went on in spite of.
+        left: slides for the next run. error: of the listing, if the run went on without.
         """
         self._left, self._error = left, error
 
@@ -173,7 +172,7 @@ class EventLog:
 
 
 def _opened(path: Path) -> BinaryIO:
-    """The file at its end, where a line begins: a full disk or a kill may have cut the last one."""
+    """Open the file at the beginning of a line, whether or not its last line is complete."""
     try:
         with disk_errors(path):
             file = path.open("ab", buffering=0)
@@ -191,7 +190,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _is_log(path: Path) -> bool:
-    """Whether the file begins as the lines do that are written here: not an image's, say."""
+    """Return whether the file begins as a log does."""
     with path.open("rb") as file:
         return file.read(1) == b"{"
 

@@ -1,11 +1,9 @@
-"""A lock file: names the slides of a sample, so that a paper can cite it and others have the same.
+"""Lock files, which name the slides of a sample: written, read, and compared with a mirror.
 
-Plain text: two lines that say what it is and give the digest of the rest, a few
-lines of what was asked for, and a line for each slide, by rank. It holds no
-time and no path: the same mirror always gives the same bytes. Columns and keys
-are parted by tabs; `-` stands for what is not known.
-
-What a mirror, or a listing, does not have as a lock file names it.
+A paper cites a lock file, and others make the same sample from it. It is plain text:
+a title, the digest of the lines below, the settings of the sample, and a line for
+each slide, by rank. It holds no time and no path, so that the same mirror gives the
+same bytes. Columns and keys are separated by tabs; `-` stands for unknown.
 """
 
 from __future__ import annotations
@@ -33,13 +31,13 @@ from tcgamirror.model.sampling import Candidate, Plan, ordered
 from tcgamirror.system.files import open_regular
 
 MOST_SLIDES = 2_000_000
-"""Sampled or listed ones: all of TCGA has 30,000, and other collections have more."""
+"""Slides of a sample or a listing; TCGA has 30,000, and other collections have more."""
 
 MOST_BYTES = 400 * MOST_SLIDES
-"""So much that any sample can be told; all 30,000 slides of TCGA take 8 MB."""
+"""Bytes of a lock file; the 30,000 slides of TCGA take 8 MB."""
 
 MOST_LINE, MOST_FIELDS = 1 << 20, 20
-"""Bytes of a line, of which one that names a slide has at most 390; lines of the head."""
+"""Bytes of a line, where a slide takes at most 390; lines of the head."""
 
 _TITLE = "# tcgamirror lock 1"
 
@@ -77,7 +75,7 @@ FROM slides LEFT JOIN images ON images.file_name = slides.file_name
 
 @dataclass(frozen=True, slots=True)
 class LockedSlide:
-    """One slide. md5: of the GDC's file. sha256, mpp_x, mpp_y: of the image, None without one."""
+    """A locked slide. md5: of the GDC's file. sha256, mpp_x, mpp_y: of its image, if any."""
 
     file_name: str
     file_id: str
@@ -89,10 +87,10 @@ class LockedSlide:
 
 @dataclass(frozen=True, slots=True)
 class LockFile:
-    """What a lock file says.
+    """Content of a lock file.
 
-    settings: with no more than what names a sample and its images. planned:
-    whether their plan drew the slides; else it is not known how they were drawn.
+    settings: of the sample and its images alone. planned: whether the plan of the
+    settings chose the slides; otherwise the plan is unknown.
     """
 
     program: str
@@ -103,16 +101,16 @@ class LockFile:
 
     @property
     def names(self) -> list[str]:
-        """File names of the slides, by rank."""
+        """File names, by rank."""
         return [slide.file_name for slide in self.slides]
 
     @property
     def plan(self) -> Plan | None:
-        """What drew the slides, if it is known."""
+        """The plan that chose the slides, if it is known."""
         return self.settings.plan if self.planned else None
 
     def among(self, candidates: Iterable[Candidate]) -> list[str]:
-        """File names of those that are listed, by rank."""
+        """Return the file names that are listed, by rank."""
         listed = {candidate.file_name for candidate in candidates}
         return [name for name in self.names if name in listed]
 
@@ -121,9 +119,9 @@ class LockFile:
 
 
 def make_lock(settings: Settings, catalogue: Catalogue) -> LockFile:
-    """The sample as it is now, with the plan that drew it, whatever the settings ask for now.
+    """Return the lock of the sample as it is now, with the plan that chose it.
 
-    Raises BadLockFile for a slide that no lock file could name.
+    Raises BadLockFile for a slide that no lock file can name.
     """
     with catalogue.snapshot() as connection:
         rows = connection.execute(_SAMPLE)
@@ -141,22 +139,22 @@ def make_lock(settings: Settings, catalogue: Catalogue) -> LockFile:
     return LockFile(f"tcgamirror {__version__}", release, settings, slides, plan is not None)
 
 
-def formatted(lock: LockFile) -> bytes:
-    """The file, as `lock_lines` gives it."""
+def format_lock(lock: LockFile) -> bytes:
+    """Return the bytes of the lock file."""
     return b"".join(lock_lines(lock))
 
 
 def lock_lines(lock: LockFile) -> Iterator[bytes]:
-    """The file, line by line: of a million slides it takes memory. Reading it gives the same lock.
+    """Yield the lines of the lock file; a million slides are never held as text.
 
-    Raises BadLockFile, before the first line, for what could not be read again.
+    Raises BadLockFile, before the first line, for a lock that could not be read again.
     """
-    taken = hashlib.sha256(usedforsecurity=False)
+    sha256 = hashlib.sha256(usedforsecurity=False)
     size = 0
     for line in _body(lock):
-        taken.update(line)
+        sha256.update(line)
         size += len(line)
-    head = f"{_TITLE}\n{_DIGEST}{taken.hexdigest()}\n".encode()
+    head = f"{_TITLE}\n{_DIGEST}{sha256.hexdigest()}\n".encode()
     if size + len(head) > MOST_BYTES:
         raise BadLockFile(f"{len(lock.slides):,} slides are more than a lock file can name")
     _check_head(lock)
@@ -165,7 +163,7 @@ def lock_lines(lock: LockFile) -> Iterator[bytes]:
 
 
 def _body(lock: LockFile) -> Iterator[bytes]:
-    """All lines but the first two."""
+    """Yield all lines but the first two."""
     rows = ([_text(getattr(slide, name)) for name in _COLUMNS] for slide in lock.slides)
     for fields in chain[Iterable[str]](_header(lock), ((), _COLUMNS), rows):
         yield ("\t".join(fields) + "\n").encode()
@@ -198,7 +196,7 @@ def _header(lock: LockFile) -> Iterator[tuple[str, str]]:
 
 
 def _text(value: object) -> str:
-    """A value without loss: floats with as many digits as give the same one back."""
+    """Return a value without loss: floats have all digits that are needed to read them again."""
     return _NONE if value is None else repr(value) if isinstance(value, float) else str(value)
 
 
@@ -206,33 +204,33 @@ def _text(value: object) -> str:
 
 
 def read_lock(path: Path) -> LockFile:
-    """The lock file at `path`. Raises BadLockFile, in one sentence, for anything else."""
+    """Return the lock file at `path`. Raises BadLockFile for anything else."""
     try:
         with open_regular(path) as file:
             return _parsed(file)
     except (BadLockFile, BadSettings) as error:
-        raise BadLockFile(f"{path} is no lock file to go by: {error}") from error
+        raise BadLockFile(f"{path} is not a valid lock file: {error}") from error
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise BadLockFile(f"the lock file {path} cannot be read: {why}") from error
+        raise BadLockFile(f"{path}: the lock file cannot be read ({why})") from error
 
 
-def parsed(data: bytes) -> LockFile:
-    """What the bytes of a lock file say. Raises BadLockFile or BadSettings."""
+def parse_lock(data: bytes) -> LockFile:
+    """Return the lock of a file's bytes. Raises BadLockFile or BadSettings."""
     return _parsed(io.BytesIO(data))
 
 
 def _parsed(file: BinaryIO) -> LockFile:
-    """Reads it twice, for its digest and line by line: so it takes no memory but the slides'."""
+    """Read the file twice, for its digest and for its lines, so that only slides take memory."""
     if file.seek(0, os.SEEK_END) > MOST_BYTES:
         raise BadLockFile(f"it has more than {MOST_BYTES:,} bytes")
     file.seek(0)
     _check_digest(_lines(file))
     file.seek(0)
-    # What is no UTF-8 becomes what is no plain text.
+    # Bytes that are not UTF-8 become surrogates, which the checks refuse.
     texts = (line.decode(errors="surrogateescape").removesuffix("\n") for line in _lines(file))
     lines = islice(texts, 2, None)
-    # One more than there may be: so that it shows.
+    # One line more than allowed, so that an excess is seen.
     keys = _keys(list(islice(takewhile(bool, lines), MOST_FIELDS + 1)))
     settings, planned = _settings(keys), keys["seed"] != _NONE
     release, slides = _known(keys["release"]), tuple(_slides(lines))
@@ -240,7 +238,7 @@ def _parsed(file: BinaryIO) -> LockFile:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """As they were made: mail and git may have ended them in another way."""
+    """Yield the lines with the line ends they were written with; mail and git change these."""
     while line := file.readline(MOST_LINE):
         yield line[:-2] + b"\n" if line.endswith(b"\r\n") else line
 
@@ -248,26 +246,26 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 def _check_digest(lines: Iterator[bytes]) -> None:
     if next(lines, b"") != f"{_TITLE}\n".encode():
         raise BadLockFile(f"it does not begin with the line {_TITLE!r}")
-    told = next(lines, b"")
-    taken = hashlib.sha256(usedforsecurity=False)
+    recorded = next(lines, b"")
+    sha256 = hashlib.sha256(usedforsecurity=False)
     for line in lines:
-        taken.update(line)
-    if told != f"{_DIGEST}{taken.hexdigest()}\n".encode():
-        raise BadLockFile("it is not as it was made: its digest in line 2 is another")
+        sha256.update(line)
+    if recorded != f"{_DIGEST}{sha256.hexdigest()}\n".encode():
+        raise BadLockFile("it was changed: its content does not match the digest in line 2")
 
 
 def _keys(lines: Sequence[str]) -> dict[str, str]:
-    """What the lines of its head say."""
+    """Return the keys and values of the head's lines."""
     pairs = [line.split("\t") for line in lines if len(lines) <= MOST_FIELDS]
     keys = {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
     if len(keys) != len(lines) or not set(keys) <= set(_KEYS):
-        raise BadLockFile("its head is none that this version knows")
+        raise BadLockFile("unknown keys in its head")
     for name in _KEYS:
         if name not in keys and name not in ("mpp", "max_size"):
-            raise BadLockFile(f"its head lacks {name}")
-        # Of projects there may be many: each of them is looked at for itself.
+            raise BadLockFile(f"missing {name} in its head")
+        # A list of projects may be longer than a text; each project is checked by itself.
         if name != "projects" and values.text(keys.get(name, _NONE)) != keys.get(name, _NONE):
-            raise BadLockFile(f"its {name} is no plain text")
+            raise BadLockFile(f"invalid {name}: not plain text")
     return keys
 
 
@@ -304,25 +302,25 @@ def _settings(keys: Mapping[str, str]) -> Settings:
 
 def _whole(text: str) -> int:
     if _WHOLE.fullmatch(text) is None:
-        raise BadLockFile(f"{text!r:.50} is no whole number")
+        raise BadLockFile(f"invalid whole number {text!r:.50}")
     return int(text)
 
 
 def _number(text: str) -> float:
     if _NUMBER.fullmatch(text) is None or not math.isfinite(float(text)):
-        raise BadLockFile(f"{text!r:.50} is no number")
+        raise BadLockFile(f"invalid number {text!r:.50}")
     return float(text)
 
 
 def _slides(lines: Iterator[str]) -> Iterator[LockedSlide]:
-    """The table's. lines: with that of its columns."""
+    """Yield the slides of the table. lines: those of the table, with its header."""
     if next(lines, "") != "\t".join(_COLUMNS):
-        raise BadLockFile("its table has other columns than this version knows")
+        raise BadLockFile("unknown columns in its table")
     seen: set[str] = set()
     for line in lines:
         slide = _slide(line.split("\t"))
         if slide.file_name in seen:
-            raise BadLockFile(f"it names {slide.file_name} twice")
+            raise BadLockFile(f"duplicate slide {slide.file_name}")
         if len(seen) == MOST_SLIDES:
             raise BadLockFile(f"it names more than {MOST_SLIDES:,} slides")
         seen.add(slide.file_name)
@@ -331,25 +329,25 @@ def _slides(lines: Iterator[str]) -> Iterator[LockedSlide]:
 
 def _slide(fields: Sequence[str]) -> LockedSlide:
     if len(fields) != len(_COLUMNS):
-        raise BadLockFile(f"a line of its table has {len(fields)} columns, not {len(_COLUMNS)}")
+        raise BadLockFile(f"expected {len(_COLUMNS)} columns in its table, got {len(fields)}")
     file_name, file_id = values.file_name(fields[0]), values.file_id(fields[1])
     if file_name is None or file_id is None:
-        raise BadLockFile(f"{fields[0]!r:.100} with {fields[1]!r:.50} is no slide of the GDC")
+        raise BadLockFile(f"invalid file name {fields[0]!r:.100} or file_id {fields[1]!r:.50}")
     md5, sha256 = _known(fields[2]), _known(fields[3])
     if md5 is not None and values.md5(md5) != md5:
-        raise BadLockFile(f"{file_name} has no md5 but {md5!r:.50}")
+        raise BadLockFile(f"invalid md5 {md5!r:.50} for {file_name}")
     if sha256 is not None and _SHA256.fullmatch(sha256) is None:
-        raise BadLockFile(f"{file_name} has no sha256 but {sha256!r:.80}")
+        raise BadLockFile(f"invalid sha256 {sha256!r:.80} for {file_name}")
     mpp_x, mpp_y = (None if text == _NONE else _number(text) for text in fields[4:])
     if mpp_x == 0 or mpp_y == 0 or (mpp_x is None) != (mpp_y is None):
-        raise BadLockFile(f"{file_name} has no resolution but {fields[4]} and {fields[5]}")
+        raise BadLockFile(f"invalid resolution {fields[4]}, {fields[5]} for {file_name}")
     return LockedSlide(file_name, file_id, md5, sha256, mpp_x, mpp_y)
 
 
 def sample_order(mirror: Mirror, candidates: Sequence[Candidate]) -> list[str]:
-    """File names of what a mirror may sample, the first to be taken first.
+    """Return file names in the order in which the mirror samples them.
 
-    Those of its lock file, whatever else is listed, if it was made from one.
+    A mirror that was made from a lock file samples the slides of that alone.
     """
     if mirror.settings.lock is None:
         return ordered(candidates, mirror.settings.plan)
@@ -358,10 +356,10 @@ def sample_order(mirror: Mirror, candidates: Sequence[Candidate]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """File names of a lock's slides that a mirror does not have as locked, in their order.
+    """File names of locked slides that a mirror does not have as locked, in their order.
 
-    missing: not listed any more, nor held. changed: the GDC's file is another
-    now. others: the image has another digest. waiting: not fetched yet.
+    missing: neither listed nor held. changed: the GDC has another file. others: the
+    image has another digest. waiting: not fetched yet.
     """
 
     missing: tuple[str, ...] = ()
@@ -371,7 +369,7 @@ class Differences:
 
     @property
     def lasting(self) -> Mapping[str, Sequence[str]]:
-        """What no further update mends, by what is to be said of it."""
+        """Differences that no further update removes, by their description."""
         said = {
             "not to be had any more (not listed)": self.missing,
             "changed at the GDC since (listed with another md5)": self.changed,
@@ -381,7 +379,7 @@ class Differences:
 
 
 def compare(lock: LockFile, catalogue: Catalogue) -> Differences:
-    """Which slides of the lock the mirror does not have as they were locked."""
+    """Return the slides that the mirror does not have as locked."""
     wanted = set(lock.names)
     now = {name: known for name, *known in catalogue.reports.query(_NOW).rows if name in wanted}
     found: dict[str, list[str]] = {}
@@ -392,7 +390,7 @@ def compare(lock: LockFile, catalogue: Catalogue) -> Differences:
 
 
 def _difference(slide: LockedSlide, listed: object, md5: object, sha256: object) -> str | None:
-    """Where in `Differences` it belongs, if it differs. md5, sha256: what they are now."""
+    """Return the attribute of `Differences` that a slide belongs to, None if it is as locked."""
     if sha256 is not None and sha256 == slide.sha256:
         return None
     if slide.md5 and md5 and md5 != slide.md5:
@@ -403,9 +401,9 @@ def _difference(slide: LockedSlide, listed: object, md5: object, sha256: object)
 
 
 def compare_listing(lock: LockFile, md5s: Mapping[str, str | None]) -> Differences:
-    """Which slides of the lock a listing lacks, or lists as another file.
+    """Return the slides that a listing lacks, or lists as another file.
 
-    md5s: of those that it lists, by file name, as far as it tells them.
+    md5s: of the listed slides, by file name; None for an unknown one.
     """
     missing = [name for name in lock.names if name not in md5s]
     changed = [

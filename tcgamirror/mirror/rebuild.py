@@ -27,8 +27,8 @@ from tcgamirror.mirror.lockfile import sample_order
 from tcgamirror.mirror.orphans import Orphan, image_files
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.provenance import addition_facts
-from tcgamirror.mirror.recovery import Images
-from tcgamirror.mirror.refresh import network, note_read
+from tcgamirror.mirror.recovery import ImageFiles
+from tcgamirror.mirror.refresh import note_read, open_client
 from tcgamirror.mirror.verify import Deadline, reader_threads
 from tcgamirror.model.errors import Damaged, DiskFull, ExitCode, UsageError
 from tcgamirror.model.slide import Listing, Upstream
@@ -43,18 +43,17 @@ from tcgamirror.system.parallel import in_batches
 
 UNFINISHED = f"{CATALOGUE}.rebuilt"
 LOST = "attempts, runs, changes between releases and former file_ids"
-"""What stands nowhere but in a catalogue."""
+"""Facts that only a catalogue holds, so that a rebuilt one lacks them."""
 
 
 @dataclass(frozen=True, slots=True)
 class RebuildReport:
-    """What the new catalogue holds.
+    """Content of the new catalogue.
 
-    release: of the listing; None if it was made from the images alone. images:
-    taken. changed: those of them whose file is another one upstream now,
-    or whose slide's header may never have been read. unlisted:
-    those that are no longer listed. refused: files not taken, and why. kept: the
-    old catalogue's name, None if there was none.
+    release: of the listing, None if only images were read. images: taken. changed:
+    images whose file differs upstream now, or whose slide's header may never have
+    been read. unlisted: images of slides that are not listed any more. refused: files
+    not taken, and why. kept: name of the old catalogue, if there was one.
     """
 
     release: str | None
@@ -90,7 +89,7 @@ def rebuild_catalogue(
         finally:
             _remove(unfinished)
         listing = None if offline else _listing(mirror, progress, shutdown)
-        found, refused = _Images(mirror, progress, shutdown).read()
+        found, refused = _ImageScan(mirror, progress, shutdown).read()
         try:
             counts = _fill(mirror, unfinished, listing, found)
             kept = _swap(unfinished, place)
@@ -147,25 +146,25 @@ def _listing(mirror: Mirror, progress: Progress, shutdown: Shutdown) -> Listing:
     if manifest is not None:
         return read_manifest(Path(manifest))
     progress.listing(0, 0)
-    with network(mirror, shutdown) as client:
+    with open_client(mirror, shutdown) as client:
         return gdc.read_listing(client, mirror.settings.api, on_page=progress.listing)
 
 
 # The images ------------------------------------------------------------------------
 
 
-class _Images:
-    """Reads what lies in `images/`, by several threads, and tells images from the rest."""
+class _ImageScan:
+    """Reading of all files in `images/` by several threads."""
 
     def __init__(self, mirror: Mirror, progress: Progress, shutdown: Shutdown) -> None:
         self._root = mirror.root
         self._progress = progress
         self._deadline = Deadline(shutdown.stop, None)
         settings = mirror.settings
-        self._images = Images(mirror.root, settings.form, settings.target, self._deadline.check)
+        self._images = ImageFiles(mirror.root, settings.form, settings.target, self._deadline.check)
 
     def read(self) -> tuple[list[FoundImage], list[Orphan]]:
-        """The images that can be taken, one for each slide, and what cannot. Raises Interrupted."""
+        """Return the valid images, one for each slide, and the other files. Raises Interrupted."""
         paths = list(image_files(self._root))
         self._progress.start_images(len(paths), sum(map(self._size, paths)))
         taken: dict[str, FoundImage] = {}

@@ -28,7 +28,7 @@ from tcgamirror.system.openat import Tree
 _PIECE = 1 << 20
 
 
-class Images:
+class ImageFiles:
     """Image files of one mirror. check: called between pieces; what it raises ends the reading."""
 
     def __init__(
@@ -56,7 +56,7 @@ class Images:
             told = parse_metadata(header.metadata)
             if self._store.path(told.slide) != path:
                 raise Damaged("its facts are those of an image that would lie elsewhere")
-            if not fits(self._target, told, header.size):
+            if not fits_target(self._target, told, header.size):
                 raise Damaged(f"it is not of {self._target}")
             decode_all(opened, self._form, self._check)
             size, sha256 = self._digest(opened)
@@ -85,12 +85,12 @@ class Images:
         return file.tell(), taken.hexdigest()
 
 
-def fits(target: Target, told: ImageMetadata, size: Size) -> bool:
+def fits_target(target: Target, told: ImageMetadata, size: Size) -> bool:
     """Return whether an image of this size and metadata can have been made for the target.
 
     >>> from tcgamirror.model.slide import UNKNOWN_MPP, Slide
     >>> unknown = ImageMetadata(Slide("", ""), "range", 0, 1.0, UNKNOWN_MPP, None, None, None)
-    >>> [fits(Target(15.0, None), unknown, Size(9, height)) for height in (2048, 2049)]
+    >>> [fits_target(Target(15.0, None), unknown, Size(9, height)) for height in (2048, 2049)]
     [True, False]
     """
     if told.resample not in (target.resample, None):

@@ -28,9 +28,9 @@ _MANIFEST = "manifest merged"
 """Key of the fact that holds the digest of the last merged manifest."""
 
 _READ = "listing read"
-"""The catalogue's fact that tells when the GDC's listing was read last, and the last try by then.
+"""Key of the fact that holds when the listing was last read, and the last attempt by then.
 
-The time is ISO 8601, UTC. Both stand in one value, separated by a blank.
+Its value is the time in ISO 8601, UTC, a blank, and the number of the attempt.
 """
 
 READ_AGAIN = 30 * 24 * 3600.0
@@ -88,10 +88,9 @@ def _is_due(catalogue: Catalogue, now: float) -> bool:
 
 
 def _successors(answers: gdc.JsonClient, api: str, lost: list[str]) -> dict[str, str]:
-    """The newest file_id of each, as far as it can be known.
+    """Return the newest file_id of each slide, as far as the GDC tells it.
 
-    Without it a slide is withdrawn rather than superseded, until a later
-    release; that is no reason not to have this one.
+    A slide without one counts as withdrawn instead of superseded, until a later release.
     """
     try:
         return gdc.read_latest_versions(answers, api, lost)
@@ -102,10 +101,10 @@ def _successors(answers: gdc.JsonClient, api: str, lost: list[str]) -> dict[str,
 def from_manifest(
     catalogue: Catalogue, path: Path, *, accept_shrink: bool, say: Callable[[str], None]
 ) -> MergeCounts | None:
-    """Merges the manifest if it is another than the last time, or there was none; else None.
+    """Merge the manifest; return None if it is the same as last time or is gone.
 
-    One that is gone is as good as unchanged. say: called with that, and with what
-    is left out of a new one. Raises BadManifest or ListingShrunk.
+    say: called with a message about a manifest that is gone, or about rows left out.
+    Raises BadManifest or ListingShrunk.
     """
     known = catalogue.fact(_MANIFEST)
     if known is not None and not path.exists():
@@ -123,8 +122,10 @@ def from_manifest(
     return merged if merged != MergeCounts(unchanged=merged.unchanged) else None
 
 
-def network(mirror: Mirror, shutdown: Shutdown, on_pause: OnPause = lambda *_: None) -> HttpClient:
-    """The mirror's connections, as many for each host as its settings allow."""
+def open_client(
+    mirror: Mirror, shutdown: Shutdown, on_pause: OnPause = lambda *_: None
+) -> HttpClient:
+    """Return an HTTP client with the limits of the mirror's settings."""
     settings = mirror.settings
     limits = {
         host_key(settings.api): settings.api_connections,

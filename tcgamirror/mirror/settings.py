@@ -1,7 +1,7 @@
-"""`tcgamirror.toml` to a frozen Settings and back.
+"""The settings of a mirror, read from `tcgamirror.toml` and written to it.
 
-People edit the file, so that reading names the key that is wrong and what it
-may be, and writing explains each key beside it.
+People edit the file: errors name the key and what it may be, and each key has a
+comment beside it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from tcgamirror.system.parallel import usable_cores
 FILE_NAME = "tcgamirror.toml"
 
 LOCKED = "sample.lock"
-"""Where a mirror made by `init --lock` keeps the lock file."""
+"""Name of the lock file in a mirror made by `init --lock`."""
 
 MOST_BYTES = 1 << 20
-"""Bytes of the file; what `format_settings` writes has two thousand."""
+"""Bytes of the file; `format_settings` writes two thousand."""
 
 MOST_DOTS = 5000
-"""In the file: the time that a key takes grows with the square of the dots in it."""
+"""Dots in the file; the time to parse a key grows with the square of its dots."""
 
 GDC = "https://api.gdc.cancer.gov"
 
@@ -46,13 +46,13 @@ MOST_CONNECTIONS = 256
 MOST_TRIES = 100
 
 MOST_SECONDS = 86_400.0
-"""Of one wait. The system's clocks overflow at far longer ones."""
+"""Seconds of one wait; the system's clocks overflow at far longer ones."""
 
 LEAST_RATE = 1000.0
-"""Bytes per second. At less, a slide takes days and every wait of a connection runs out."""
+"""Bytes per second; at less, a slide takes days and every connection times out."""
 
 LEAST_WORK = 10_000_000
-"""Bytes. Less would do for no slide."""
+"""Bytes; less would hold no slide."""
 
 _HELP = "see tcgamirror help settings"
 
@@ -63,19 +63,18 @@ Choice = TypeVar("Choice", bound=StrEnum)
 MOST_WORKERS = 64
 
 WORKERS_A_CORE = 4
-"""Slides of which one decodes while the others wait for the network."""
+"""Slides at a time for each core: one decodes while the others wait for the network."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All that `init` fixes and a person may later change, but for `target` and `form`.
+    """Settings of a mirror. Target, format and the sample's plan are fixed at `init`.
 
-    slides: how many to sample, None for all. manifest: a listing from a file
-    instead of the GDC. lock: a file in the mirror that names the sample. via: the
-    ladder of sources. workers: slides at the same time, None for as many as suit
-    the machine. rate: bytes per second over all connections. work_limit:
-    bytes that partial downloads may take, None for as many as the disk has.
-    api_connections, bucket_connections: at once, by host.
+    slides: to sample, None for all. manifest: file to list from instead of the GDC.
+    lock: lock file in the mirror. via: ladder of sources. workers: slides at a time,
+    None to suit the machine. rate: bytes per second over all connections, None for no
+    limit. work_limit: bytes of partial downloads, None for no limit. api_connections,
+    bucket_connections: connections at a time, by host.
     """
 
     target: Target
@@ -105,7 +104,7 @@ class Settings:
 
     @property
     def fixed(self) -> str:
-        """What may not change after `init`, in words that any change changes."""
+        """Target and format in words; any change of them changes the words."""
         asked = self.target
         if asked.mpp is None:
             return f"{asked}, {self.form}"
@@ -409,10 +408,10 @@ def _toml(value: object) -> str:
 
 
 def worker_count(settings: Settings) -> int:
-    """Slides at a time: as many as are asked for, or else as keep the cores at work.
+    """Return the slides at a time: as set, or enough to keep the cores busy.
 
-    No more then than there are connections for that: `whole`, though it asks the
-    bucket too, is held to the few of the GDC, because each slide takes a gigabyte of disk.
+    Without a setting there are at most as many as connections. `whole` counts those
+    of the GDC although it asks the bucket too: each slide takes a gigabyte of disk.
     """
     by_bucket = settings.via[0] == "range" and settings.bucket is not None
     connections = settings.bucket_connections if by_bucket else settings.api_connections

@@ -19,7 +19,7 @@ from tcgamirror.mirror.forecast import Forecast, forecast
 from tcgamirror.mirror.lockfile import Differences, compare, read_lock
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.provenance import PLAN
-from tcgamirror.mirror.refresh import network
+from tcgamirror.mirror.refresh import open_client
 from tcgamirror.mirror.settings import worker_count
 from tcgamirror.model.errors import ExitCode, ListingShrunk, NetworkError, TcgaMirrorError
 from tcgamirror.model.text import command_line
@@ -89,7 +89,7 @@ def run_update(
     with (
         Lock(mirror.root / LOCK, command),
         Catalogue.open(mirror.root / CATALOGUE) as catalogue,
-        network(mirror, shutdown, progress.pause) as client,
+        open_client(mirror, shutdown, progress.pause) as client,
     ):
         mirror.check_fixed(catalogue.fact)
         if catalogue.fact(PLAN) is None:
@@ -138,7 +138,7 @@ def dry_run(
     """Yield what `run_update` would fetch now. The listing is read, but nothing on disk changes."""
     with (
         Catalogue.open_temporary(mirror.root / CATALOGUE) as catalogue,
-        network(mirror, shutdown, progress.pause) as client,
+        open_client(mirror, shutdown, progress.pause) as client,
     ):
         mirror.check_fixed(catalogue.fact)
         error = None

@@ -21,7 +21,7 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Row
 from tcgamirror.catalogue.rows import ImageState, ReceivedImage, are_different, replaces
 from tcgamirror.mirror.directory import CATALOGUE, Mirror, check_place, scratch
-from tcgamirror.mirror.lockfile import formatted, parsed
+from tcgamirror.mirror.lockfile import format_lock, parse_lock
 from tcgamirror.mirror.orphans import Orphan
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.settings import FILE_NAME, Settings, read_settings
@@ -180,7 +180,7 @@ def _lock(scan: Scan, settings: Settings) -> bytes | None:
     if settings.lock is None or settings.lock not in scan.small:
         return None
     try:
-        return formatted(parsed(scan.small[settings.lock].read_bytes()))
+        return format_lock(parse_lock(scan.small[settings.lock].read_bytes()))
     except (BadLockFile, BadSettings) as error:
         raise BadExport(f"{settings.lock} in it is not a lock file: {error}") from error
 

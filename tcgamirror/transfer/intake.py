@@ -17,7 +17,7 @@ from tcgamirror.imaging.image_reader import decode_all, read_header
 from tcgamirror.imaging.metadata import parse_metadata
 from tcgamirror.mirror.directory import Mirror
 from tcgamirror.mirror.orphans import Orphan
-from tcgamirror.mirror.recovery import fits
+from tcgamirror.mirror.recovery import fits_target
 from tcgamirror.mirror.verify import reader_threads
 from tcgamirror.model.errors import BadExport, Damaged, Interrupted
 from tcgamirror.model.geometry import Size
@@ -163,7 +163,7 @@ class Intake:
             found = (metadata.slide.file_name, metadata.mpp_x, metadata.mpp_y)
             if found != (image.file_name, row["mpp_x"], row["mpp_y"]):
                 raise Damaged("it has another slide or resolution than the catalogue says")
-            if not fits(settings.target, metadata, header.size):
+            if not fits_target(settings.target, metadata, header.size):
                 raise Damaged(f"it is not of {settings.target}")
             decode_all(file, settings.form, self._check_stopped)
             with disk_errors(path):

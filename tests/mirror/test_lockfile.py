@@ -15,7 +15,7 @@ import pytest
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Journal
 from tcgamirror.mirror import lockfile, provenance
-from tcgamirror.mirror.lockfile import MOST_SLIDES, LockedSlide, LockFile, formatted, parsed
+from tcgamirror.mirror.lockfile import MOST_SLIDES, LockedSlide, LockFile, format_lock, parse_lock
 from tcgamirror.mirror.settings import LOCKED, Settings, read_settings
 from tcgamirror.model.errors import BadLockFile, BadSettings
 from tcgamirror.model.sampling import By, Order, Plan
@@ -67,45 +67,45 @@ def signed(text: str) -> bytes:
 
 
 def test_reading_gives_what_was_written() -> None:
-    assert parsed(formatted(LOCK)) == LOCK
+    assert parse_lock(format_lock(LOCK)) == LOCK
     whole = replace(SETTINGS, target=Target(None, 2048), slides=7, projects=())
-    assert parsed(formatted(replace(LOCK, settings=whole))).settings == whole
+    assert parse_lock(format_lock(replace(LOCK, settings=whole))).settings == whole
 
 
 def test_no_digit_of_a_resolution_is_lost() -> None:
-    assert b"\t0.30000000000000004\t" in formatted(LOCK)
+    assert b"\t0.30000000000000004\t" in format_lock(LOCK)
 
 
 def test_the_same_lock_is_the_same_bytes() -> None:
-    assert formatted(parsed(formatted(LOCK))) == formatted(LOCK)
+    assert format_lock(parse_lock(format_lock(LOCK))) == format_lock(LOCK)
 
 
 def test_it_is_read_with_the_line_ends_that_mail_and_git_leave() -> None:
-    assert parsed(formatted(LOCK).replace(b"\n", b"\r\n")) == LOCK
+    assert parse_lock(format_lock(LOCK).replace(b"\n", b"\r\n")) == LOCK
 
 
 def test_standard_tools_verify_its_digest(tmp_path: Path) -> None:
     path = tmp_path / "sample.lock"
-    path.write_bytes(formatted(LOCK))
+    path.write_bytes(format_lock(LOCK))
     shell = f"tail -n +3 {path} | sha256sum | cut -d' ' -f1"
     answer = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == path.read_text().splitlines()[1].split()[-1]
 
 
 def test_any_changed_byte_is_noticed() -> None:
-    data = formatted(LOCK)
+    data = format_lock(LOCK)
     for place in range(0, len(data), 7):
         changed = bytearray(data)
         changed[place] ^= 1
         with pytest.raises(BadLockFile):
-            parsed(bytes(changed))
+            parse_lock(bytes(changed))
 
 
 def test_any_missing_end_is_noticed() -> None:
-    data = formatted(LOCK)
+    data = format_lock(LOCK)
     for length in range(0, len(data), 11):
         with pytest.raises(BadLockFile):
-            parsed(data[:length])
+            parse_lock(data[:length])
 
 
 HOSTILE: Sequence[tuple[str, str]] = (
@@ -143,10 +143,10 @@ HOSTILE: Sequence[tuple[str, str]] = (
 @pytest.mark.parametrize(("old", "new"), HOSTILE)
 def test_what_a_lock_file_cannot_say_is_refused(old: str, new: str) -> None:
     old = {"made_up_name": made_up_name("a"), "made_up_id": made_up_id("a")}.get(old, old)
-    text = formatted(LOCK).decode()
+    text = format_lock(LOCK).decode()
     assert old in text
     with pytest.raises((BadLockFile, BadSettings)) as refusal:
-        parsed(signed(text.replace(old, new, 1)))
+        parse_lock(signed(text.replace(old, new, 1)))
     assert len(str(refusal.value)) < 400
     assert str(refusal.value).isprintable()
 
@@ -161,7 +161,7 @@ def test_a_huge_file_is_refused_without_being_read(tmp_path: Path) -> None:
 
 def test_as_many_slides_as_a_mirror_may_have_fit_in_it() -> None:
     longest = replace(locked("a", mpp=1.2345678901234567e-105), file_name="a" * 197 + ".svs")
-    lines = formatted(replace(LOCK, slides=(longest,))).splitlines(keepends=True)
+    lines = format_lock(replace(LOCK, slides=(longest,))).splitlines(keepends=True)
     assert len(lines[-1]) * MOST_SLIDES < lockfile.MOST_BYTES - 1_000_000
     assert lockfile.MOST_BYTES > 38_000_000
 
@@ -169,14 +169,14 @@ def test_as_many_slides_as_a_mirror_may_have_fit_in_it() -> None:
 def test_what_could_not_be_read_again_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     many = tuple(f"TCGA-{number:04d}" for number in range(200))
     projects = replace(SETTINGS, projects=many)
-    assert parsed(formatted(replace(LOCK, settings=projects))).settings == projects
+    assert parse_lock(format_lock(replace(LOCK, settings=projects))).settings == projects
     with pytest.raises(BadLockFile, match="how this sample was drawn"):
-        formatted(replace(LOCK, settings=replace(SETTINGS, seed=10**41)))
-    monkeypatch.setattr(lockfile, "MOST_BYTES", len(formatted(LOCK)))
-    assert parsed(formatted(LOCK)) == LOCK
-    monkeypatch.setattr(lockfile, "MOST_BYTES", len(formatted(LOCK)) - 1)
+        format_lock(replace(LOCK, settings=replace(SETTINGS, seed=10**41)))
+    monkeypatch.setattr(lockfile, "MOST_BYTES", len(format_lock(LOCK)))
+    assert parse_lock(format_lock(LOCK)) == LOCK
+    monkeypatch.setattr(lockfile, "MOST_BYTES", len(format_lock(LOCK)) - 1)
     with pytest.raises(BadLockFile, match="3 slides are more than"):
-        formatted(LOCK)
+        format_lock(LOCK)
 
 
 def test_reading_takes_hardly_more_memory_than_the_slides(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_reading_takes_hardly_more_memory_than_the_slides(tmp_path: Path) -> Non
 def test_more_slides_than_a_mirror_may_have_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lockfile, "MOST_SLIDES", 1)
     with pytest.raises(BadLockFile, match="more than 1 slides"):
-        lockfile.parsed(lockfile.formatted(LOCK))
+        lockfile.parse_lock(lockfile.format_lock(LOCK))
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, Path.exists, Path.touch, os.mkfifo])

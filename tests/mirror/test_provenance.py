@@ -11,7 +11,7 @@ import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror import provenance
-from tcgamirror.mirror.lockfile import parsed
+from tcgamirror.mirror.lockfile import parse_lock
 from tcgamirror.model.sampling import By, Order, Plan
 from tcgamirror.model.slide import Kind
 from tests.gdc import Listed, StandIn
@@ -106,7 +106,7 @@ def test_a_lock_tells_no_more_of_a_plan_than_nothing_or_all(
 ) -> None:
     root = made(tmp_path / "m", small_gdc, slides=2)
     updated(root)
-    lock = parsed(succeeded("--mirror", root, "lock").out.encode())
+    lock = parse_lock(succeeded("--mirror", root, "lock").out.encode())
     assert lock.plan == USUAL
 
 

@@ -40,8 +40,8 @@ from tcgamirror.imaging.image_writer import write_image
 from tcgamirror.imaging.metadata import parse_metadata
 from tcgamirror.imaging.svs import Svs
 from tcgamirror.mirror.directory import CATALOGUE
-from tcgamirror.mirror.lockfile import formatted
-from tcgamirror.mirror.lockfile import parsed as parsed_lock
+from tcgamirror.mirror.lockfile import format_lock
+from tcgamirror.mirror.lockfile import parse_lock as parsed_lock
 from tcgamirror.mirror.settings import FILE_NAME, read_settings
 from tcgamirror.model.errors import TcgaMirrorError
 from tcgamirror.model.geometry import Box, Size
@@ -342,7 +342,7 @@ READERS = {
     ),
     "answers": Reader(answers, read_answers),
     "lock files": Reader(
-        lambda _: [formatted(replace(LOCK, slides=LOCK.slides[:5]))],
+        lambda _: [format_lock(replace(LOCK, slides=LOCK.slides[:5]))],
         lambda data, _: parsed_lock(data),
         with_lock_sum,
     ),
