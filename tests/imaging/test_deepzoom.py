@@ -82,9 +82,9 @@ def test_without_overlap_the_tiles_only_touch() -> None:
 
 
 def test_numbers_instead_of_strings_are_taken_too() -> None:
-    told = {"Format": "jpeg", "Height": 89665, "Width": 109559, "Overlap": 1, "TileSize": 512}
+    metadata = {"Format": "jpeg", "Height": 89665, "Width": 109559, "Overlap": 1, "TileSize": 512}
     assert (
-        DeepZoom.from_metadata(told)
+        DeepZoom.from_metadata(metadata)
         == DeepZoom.from_metadata(SEEN)
         == DeepZoom(Size(109559, 89665), 512, 1)
     )
@@ -124,9 +124,9 @@ def test_metadata_that_cannot_be_is_refused(change: Mapping[str, object]) -> Non
 
 @pytest.mark.parametrize("key", sorted(SEEN))
 def test_metadata_that_lacks_something_is_refused(key: str) -> None:
-    told = {name: value for name, value in SEEN.items() if name != key}
+    metadata = {name: value for name, value in SEEN.items() if name != key}
     with pytest.raises(WrongContent, match="format" if key == "Format" else key):
-        DeepZoom.from_metadata(told)
+        DeepZoom.from_metadata(metadata)
 
 
 @pytest.mark.parametrize("answer", [None, [], "Format", 7, [SEEN], {}, {"message": "no"}], ids=str)

@@ -49,8 +49,8 @@ def exports(
 def facts(export: Path, form: ImageFormat) -> str:
     """Those of the export's image, with the resolution that fits an image of any size."""
     with (export / str(column(export, "select path from mirror")[0])).open("rb") as file:
-        told = json.loads(read_header(file, form).metadata)
-    return json.dumps({**told, "mpp_x": MPP, "mpp_y": MPP})
+        metadata = json.loads(read_header(file, form).metadata)
+    return json.dumps({**metadata, "mpp_x": MPP, "mpp_y": MPP})
 
 
 def forged(export: Path, folder: Path, image: bytes, size: Size) -> Path:

@@ -302,7 +302,7 @@ def test_a_failure_while_tiles_are_read_keeps_what_was_fetched(
 def test_finer_tiles_come_from_the_other_origin_where_the_first_fails(
     client: HttpClient, tmp_path: Path
 ) -> None:
-    """The level itself is there by then, so that no request has told which origin answers."""
+    """The level itself is there by then, so that no request has shown which origin answers."""
     spec = replace(PLAIN, overwritten=frozenset({(1, 1, 1)}))
     file = listed(make_slide(tmp_path / "slide.svs", spec))
     with StandIn([file]) as gdc:
@@ -315,7 +315,7 @@ def test_finer_tiles_come_from_the_other_origin_where_the_first_fails(
     assert image.patched == 1
 
 
-def test_a_file_replaced_before_its_finer_tiles_came_is_begun_anew(
+def test_a_file_replaced_before_its_finer_tiles_came_is_fetched_anew(
     client: HttpClient, tmp_path: Path
 ) -> None:
     spec = replace(PLAIN, overwritten=frozenset({(1, 1, 1)}))
@@ -389,8 +389,8 @@ def test_real_faults_are_mended_by_every_source(name: str, patched: int, tmp_pat
                 assert rows(root, "select status, path from mirror") == [("failed", None)]
                 continue
             updated(root)
-            told = rows(root, "select status, source, patched_tiles from mirror")
-            assert told == [("done", source, None if source == "tiles" else patched)]
+            found = rows(root, "select status, source, patched_tiles from mirror")
+            assert found == [("done", source, None if source == "tiles" else patched)]
             assert shown(root, path) >= LEAST[1.2]
 
 
@@ -447,7 +447,7 @@ def test_it_is_carried_along(patched_mirror: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["range", "whole"])
-def test_bare_tiles_of_any_size_are_read(source: str, tmp_path: Path) -> None:
+def test_uncompressed_tiles_of_any_size_are_read(source: str, tmp_path: Path) -> None:
     """OpenSlide refuses those of 240 × 240 pixels."""
     spec = replace(PLAIN, compression="none", width=602, height=506, downsamples=(1, 2))
     path = make_slide(tmp_path / "slide.svs", spec)
@@ -462,7 +462,7 @@ def test_bare_tiles_of_any_size_are_read(source: str, tmp_path: Path) -> None:
     assert level == 1
 
 
-def test_bare_tiles_of_other_pixels_are_said_to_be_unsupported(tmp_path: Path) -> None:
+def test_uncompressed_tiles_of_other_pixels_are_said_to_be_unsupported(tmp_path: Path) -> None:
     path = make_slide(tmp_path / "slide.svs", replace(PLAIN, compression="none"))
     data = bytearray(path.read_bytes())
     with LocalFile(path) as local:

@@ -259,7 +259,7 @@ def test_the_pixels_are_the_same_on_a_processor_of_another_make(
 ) -> None:
     """As libjpeg-turbo sees it that is told to use none of a processor's vector instructions."""
     path = zoo_slides[name]
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "tests.imaging.test_resample_fast", str(path)],
         env={**os.environ, "JSIMD_FORCENONE": "1"},
         cwd=ROOT,
@@ -267,7 +267,7 @@ def test_the_pixels_are_the_same_on_a_processor_of_another_make(
         text=True,
         check=True,
     )
-    assert told.stdout.split() == list(digests(path))
+    assert result.stdout.split() == list(digests(path))
 
 
 def digests(path: Path) -> Iterator[str]:
@@ -333,8 +333,8 @@ def test_a_mirror_of_fast_images_says_so_everywhere(
     exact = root / "tcgamirror.toml"
     exact.write_text(exact.read_text("utf-8").replace('"fast"', '"exact"'), "utf-8")
     (root / "catalogue.db").unlink()
-    told = run("--mirror", root, "rebuild", "--offline", "--json").json()
-    assert (told["images"], len(told["refused"])) == (0, 2)
+    result = run("--mirror", root, "rebuild", "--offline", "--json").json()
+    assert (result["images"], len(result["refused"])) == (0, 2)
 
 
 if __name__ == "__main__":

@@ -330,12 +330,12 @@ def test_runs_are_the_tiles_spans_joined(tiles: list[tuple[int, int]], gap: int)
 
 
 def test_the_header_goes_before_the_tags_and_these_before_appmag() -> None:
-    told = {"MPP": "0.2325", "AppMag": "20"}
+    properties = {"MPP": "0.2325", "AppMag": "20"}
     tags = (QUARTER_PER_CM, QUARTER_PER_CM, CENTIMETRE)
-    assert choose_mpp(told, *tags) == Mpp(0.2325, MppSource.HEADER)
-    del told["MPP"]
-    assert choose_mpp(told, *tags) == Mpp(0.25, MppSource.TIFF)
-    assert choose_mpp(told, None, None, CENTIMETRE) == Mpp(0.5, MppSource.APPMAG)
+    assert choose_mpp(properties, *tags) == Mpp(0.2325, MppSource.HEADER)
+    del properties["MPP"]
+    assert choose_mpp(properties, *tags) == Mpp(0.25, MppSource.TIFF)
+    assert choose_mpp(properties, None, None, CENTIMETRE) == Mpp(0.5, MppSource.APPMAG)
     assert choose_mpp({}, None, None, INCH) == UNKNOWN_MPP
 
 
@@ -347,8 +347,8 @@ def test_a_lying_appmag_does_not_spoil_the_header() -> None:
     "said", ["", "unknown", "nan", "inf", "-inf", "0", "-0.25", "0.0001", "72", "1e400", "0.2.5"]
 )
 def test_an_implausible_header_is_passed_over(said: str) -> None:
-    told = {"MPP": said, "AppMag": "40"}
-    assert choose_mpp(told, None, None, INCH) == Mpp(0.25, MppSource.APPMAG)
+    properties = {"MPP": said, "AppMag": "40"}
+    assert choose_mpp(properties, None, None, INCH) == Mpp(0.25, MppSource.APPMAG)
 
 
 def test_a_comma_is_a_decimal_point() -> None:

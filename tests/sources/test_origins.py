@@ -236,7 +236,7 @@ def test_a_bucket_that_lacks_one_slide_is_asked_first_for_the_next(
 
 
 @pytest.mark.parametrize(
-    ("at_bucket", "at_gdc", "told"),
+    ("at_bucket", "at_gdc", "error"),
     [
         ("500", "404", ServerError),
         ("404", "500", ServerError),
@@ -245,17 +245,17 @@ def test_a_bucket_that_lacks_one_slide_is_asked_first_for_the_next(
         ("range-ignored", "range-ignored", RangeUnsupported),
     ],
 )
-def test_of_two_failures_the_one_that_may_pass_is_told(
-    files: list[Listed], tmp_path: Path, at_bucket: str, at_gdc: str, told: type[NetworkError]
+def test_of_two_failures_the_one_that_may_pass_is_raised(
+    files: list[Listed], tmp_path: Path, at_bucket: str, at_gdc: str, error: type[NetworkError]
 ) -> None:
     with StandIn(files) as gdc:
         gdc.faults.add(Fault("", at_bucket, host="bucket"))  # type: ignore[arg-type]
         gdc.faults.add(Fault("", at_gdc, host="api"))  # type: ignore[arg-type]
-        with pytest.raises(told):
+        with pytest.raises(error):
             fetched(gdc, files[:1], Origins(gdc.api, gdc.bucket), tmp_path)
 
 
-def test_an_origin_that_was_not_asked_is_not_told_of() -> None:
+def test_an_origin_that_was_not_asked_is_not_reported() -> None:
     origins = Origins("http://gdc", "http://bucket")
     first = next(origins.candidates(ranged=False))
     origins.record_success(first, ranged=False)

@@ -326,9 +326,9 @@ def test_a_size_that_is_not_listed_comes_from_the_server(
         slide = Slide(file.file_id, file.file_name)
         base = by_range(gdc, client, tmp_path).read_header(slide, Meter())
         found = made(by_range(gdc, client, tmp_path), slide, COARSE)
-        told = made(by_range(gdc, client, tmp_path), slide_of(file), COARSE)
+        listed_size = made(by_range(gdc, client, tmp_path), slide_of(file), COARSE)
     assert base is not None and base.mpp.value is not None
-    assert np.array_equal(found.pixels, told.pixels)
+    assert np.array_equal(found.pixels, listed_size.pixels)
 
 
 def test_the_header_is_read_for_two_small_requests_and_not_fetched_again(

@@ -1,6 +1,6 @@
 """Every fault of the network at each request of a slide's fetch: the right image or a named error.
 
-What is checked can only be what is told: a Range answer bears no checksum. Wrong
+Only what an answer says of itself can be checked: a Range answer has no checksum. Wrong
 statuses, lengths, spans, totals, ETags and broken connections are all noticed,
 and the image is then right or there is none. Bytes that were flipped under way
 (which TCP and TLS notice, and a broken disk or cache may not) are noticed where

@@ -78,7 +78,7 @@ def no_threads_of(name: str) -> bool:
 
 @pytest.mark.parametrize("kind", ["cut", "stall", "reset-mid-body", "503", "403", "html"])
 @pytest.mark.parametrize("nth", [1, 2, 4, 6])
-def test_a_fetch_that_failed_is_gone_on_with_where_it_stopped(
+def test_a_fetch_that_failed_is_resumed_where_it_stopped(
     tmp_path: Path, client: HttpClient, file: Listed, right: Pixels, kind: str, nth: int
 ) -> None:
     with StandIn([file]) as gdc:
@@ -97,7 +97,7 @@ def test_a_fetch_that_failed_is_gone_on_with_where_it_stopped(
     assert overlaps([*kept, *spans]) == []
 
 
-def test_an_interrupted_fetch_is_gone_on_with_and_ends_soon(
+def test_an_interrupted_fetch_is_resumed_and_ends_soon(
     tmp_path: Path, client: HttpClient, file: Listed, right: Pixels
 ) -> None:
     stop = threading.Event()
@@ -129,7 +129,7 @@ def test_an_interrupted_fetch_is_gone_on_with_and_ends_soon(
 
 
 @pytest.mark.parametrize("of", ["other md5", "no record", "foreign bytes", "damaged bytes"])
-def test_what_was_left_of_another_file_is_begun_anew(
+def test_what_was_left_of_another_file_is_fetched_anew(
     tmp_path: Path, client: HttpClient, file: Listed, right: Pixels, of: str
 ) -> None:
     part = part_of(tmp_path, file)
@@ -170,7 +170,7 @@ def test_a_damaged_part_alone_is_fetched_again(
 
 
 @pytest.mark.parametrize("tag", [b'"another"', b"", b"\xff\xfe\x00", b"x" * 100_000])
-def test_a_file_replaced_since_the_last_run_is_begun_anew(
+def test_a_file_replaced_since_the_last_run_is_fetched_anew(
     tmp_path: Path, client: HttpClient, file: Listed, right: Pixels, tag: bytes
 ) -> None:
     with StandIn([file]) as gdc:
@@ -187,7 +187,7 @@ def test_a_file_replaced_since_the_last_run_is_begun_anew(
     assert np.array_equal(image.pixels, right)
 
 
-def test_a_kill_while_a_replaced_files_bytes_are_removed_leaves_none_to_go_on_with(
+def test_a_kill_while_a_replaced_files_bytes_are_removed_leaves_none_to_resume_from(
     tmp_path: Path, client: HttpClient, file: Listed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     truncate = os.ftruncate
@@ -229,7 +229,7 @@ def late(*lines: str) -> Script:
 
 
 @pytest.mark.parametrize("etags", [("1", "1", "1"), ("1", "2", "2"), ("1", "1", "2")], ids=str)
-def test_etags_first_told_in_answers_at_the_same_time_have_to_agree(
+def test_etags_first_seen_in_answers_at_the_same_time_have_to_agree(
     tmp_path: Path, client: HttpClient, etags: tuple[str, ...]
 ) -> None:
     scripts = [ranged(CONTENT), *(late(f'ETag: "{etag}"') for etag in etags)]

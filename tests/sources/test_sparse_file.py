@@ -1,4 +1,4 @@
-"""The partial file against a model that keeps each byte on its own."""
+"""The sparse file against a model that keeps each byte on its own."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_damaged_bytes_are_forgotten_and_the_others_kept(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("change", ["identity", "size", "no record", "no file", "longer file"])
-def test_another_file_is_begun_anew(tmp_path: Path, change: str) -> None:
+def test_another_file_is_fetched_anew(tmp_path: Path, change: str) -> None:
     path = tmp_path / "slide.svs"
     with opened(path) as partial:
         partial.write(0, CONTENT[:100])
@@ -230,9 +230,9 @@ def fill(path: Path, limit: int) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def assert_right_so_far(path: Path, told: list[str]) -> None:
+def assert_right_so_far(path: Path, lines: list[str]) -> None:
     with opened(path, "x", 1 << 20) as partial:
-        done = [int(line) for line in told if line.endswith("\n")]
+        done = [int(line) for line in lines if line.endswith("\n")]
         assert not partial.missing(Span(0, done[-1] + 64))
         for span in partial.available:
             data = partial.read(span)
@@ -243,15 +243,15 @@ def test_a_killed_run_keeps_all_it_had(tmp_path: Path) -> None:
     path = tmp_path / "slide.svs"
     with fill(path, 0) as process:
         assert process.stdout is not None
-        told = [process.stdout.readline() for _ in range(200)]
+        lines = [process.stdout.readline() for _ in range(200)]
         process.send_signal(signal.SIGKILL)
-        told += process.stdout.readlines()
-    assert_right_so_far(path, told)
+        lines += process.stdout.readlines()
+    assert_right_so_far(path, lines)
 
 
 def test_a_full_disk_is_named_and_keeps_all_that_was_had(tmp_path: Path) -> None:
     path = tmp_path / "slide.svs"
     with fill(path, 5000) as process:
-        told, complaint = process.communicate(timeout=30)
+        lines, complaint = process.communicate(timeout=30)
     assert "no room to write" in complaint
-    assert_right_so_far(path, told.splitlines(keepends=True))
+    assert_right_so_far(path, lines.splitlines(keepends=True))

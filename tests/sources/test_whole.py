@@ -205,7 +205,7 @@ def test_an_origin_with_another_file_is_passed_over_for_the_next(
     assert left_in(tmp_path) == []
 
 
-def test_a_mismatch_is_what_is_told_when_the_other_origin_has_no_file(
+def test_a_mismatch_is_what_is_raised_when_the_other_origin_has_no_file(
     gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
 ) -> None:
     gdc.faults.add(Fault(plain.file_id, "flipped", host="bucket"))
@@ -247,7 +247,7 @@ def test_a_slide_of_which_only_the_name_is_known_is_made(
     assert left_in(tmp_path) == []
 
 
-def test_a_body_cut_off_is_gone_on_with_where_it_ended(
+def test_a_body_cut_off_is_resumed_where_it_ended(
     gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
 ) -> None:
     gdc.faults.add(Fault(plain.file_id, "cut", when="once", after=PIECE))
@@ -256,7 +256,7 @@ def test_a_body_cut_off_is_gone_on_with_where_it_ended(
     assert found.meter.bytes == plain.size
 
 
-def test_a_download_that_broke_off_is_gone_on_with_by_the_next_run(
+def test_a_download_that_broke_off_is_resumed_by_the_next_run(
     gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
 ) -> None:
     gdc.faults.add(Fault(plain.file_id, "cut", when="once", after=PIECE))

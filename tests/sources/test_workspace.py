@@ -112,7 +112,7 @@ def test_a_disk_that_is_nearly_full_ends_the_run(tmp_path: Path) -> None:
         lease.reserve(1)
 
 
-def test_a_disk_that_fails_is_told_as_one_and_not_as_a_bug(
+def test_a_disk_that_fails_is_reported_as_one_and_not_as_a_bug(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(_: Path) -> int:
