@@ -13,7 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tcgamirror.imaging.tiff import MAX_VALUE_BYTES, Directory, Entry, RandomAccess, Tag, Tiff
+from tcgamirror.imaging.tiff import (
+    MAX_VALUE_BYTES,
+    Directory,
+    Entry,
+    RandomAccess,
+    Tag,
+    TagValue,
+    Tiff,
+)
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadSlide
 from tcgamirror.model.geometry import Size, downsample, is_reduced
@@ -271,7 +279,7 @@ class Svs:
         stops = [entry.span.stop for entry in before.entries.values()]
         return Span(max((stop for stop in stops if stop <= before.next), default=0), before.next)
 
-    def tags(self, index: int) -> Iterator[tuple[int, int, int, bytes]]:
+    def tags(self, index: int) -> Iterator[TagValue]:
         """Yield tag, type, count and bytes of a level's tags, without tile arrays and large ones.
 
         The description is the base's, the only one that names the vendor.
