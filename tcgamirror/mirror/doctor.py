@@ -1,13 +1,9 @@
-"""`doctor`: whether a mirror, its file systems and the servers are as the program needs them.
+"""Diagnosis of machine, program, mirror and servers, for the command `doctor`.
 
-Everything is tried as the main job does it, a little of each, and nothing is
-changed. A report from a machine that reaches the GDC tells what nobody else can:
-which server honours what.
-
-What this machine, its limits and the program's own parts are, as `doctor` tells them.
-
-Nothing here asks the network, and nothing secret is told: of proxies the
-credentials are left out, of the environment only what changes how the program works.
+Everything is tried as an update does it, and nothing is changed. A report from a
+machine that reaches the GDC tells what each server supports. It holds no secrets:
+proxies are shown without credentials, and of the environment only the variables
+that the program reads.
 """
 
 from __future__ import annotations
@@ -257,13 +253,13 @@ def _room(path: Path, wanted: int) -> Finding:
 
 
 def _inodes(path: Path) -> Finding:
-    told = os.statvfs(path)
+    file_system = os.statvfs(path)
     # Btrfs and others without a fixed number tell 0 of 0.
-    if not told.f_files:
+    if not file_system.f_files:
         return Finding("mirror", "files", "as many as there is room for")
-    few = told.f_favail < LEAST_INODES
+    few = file_system.f_favail < LEAST_INODES
     advice = "few more files fit on this file system: raise the quota" if few else None
-    return Finding("mirror", "files", f"{told.f_favail:,} more", advice)
+    return Finding("mirror", "files", f"{file_system.f_favail:,} more", advice)
 
 
 def _catalogue(mirror: Mirror) -> Finding:
@@ -362,16 +358,16 @@ class Servers:
         began = time.monotonic()
         part = self._client.span(origin.url(slide), Span(0, stop), total=slide.size)
         seconds = max(time.monotonic() - began, 1e-3)
-        told = f"{stop / 1e6:.1f} MB at {stop / 1e6 / seconds:.1f} MB/s"
+        rate = f"{stop / 1e6:.1f} MB at {stop / 1e6 / seconds:.1f} MB/s"
         etag = "an ETag" if part.etag else "no ETag"
         advice = None if part.data[:4] in TIFF else f"what {_shown(origin.base)} sends is no TIFF"
-        found = f"honours Range, {etag}, {told} ({_shown(origin.base)})"
+        found = f"honours Range, {etag}, {rate} ({_shown(origin.base)})"
         return Finding("servers", "", found, advice)
 
     def _tiles(self) -> Finding:
         slide, address = self._chosen(), self._settings.tiles
-        told = self._client.json(f"{address}/metadata/{slide.file_id}", limit=PART)
-        zoom = DeepZoom.from_metadata(told)
+        metadata = self._client.json(f"{address}/metadata/{slide.file_id}", limit=PART)
+        zoom = DeepZoom.from_metadata(metadata)
         level = zoom.finest_one_tile_dz_level
         url = f"{address}/{slide.file_id}?level={level}&x=0&y=0"
         data = fetch_tile(self._client, url, PART * 8)

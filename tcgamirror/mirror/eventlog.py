@@ -155,13 +155,13 @@ class EventLog:
     def _write(self, event: str, **fields: object) -> None:
         if self._file is None or self._path is None:
             return
-        told = {
+        values = {
             name: without_secrets(value) if isinstance(value, str) else value
             for name, value in fields.items()
         }
         head = {"time": timestamp(self._clock()), "event": event, "command": self._command}
         # ASCII: what a terminal would obey, or takes for another direction of text, is escaped.
-        line = json.dumps({**head, **told}, ensure_ascii=True).encode() + b"\n"
+        line = json.dumps({**head, **values}, ensure_ascii=True).encode() + b"\n"
         try:
             with disk_errors(self._path):
                 self._file.write(line)

@@ -31,11 +31,11 @@ USUAL_REQUESTS = 12
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """source: the first of the ladder, which all slides are taken to come by.
+    """What a run would fetch.
 
-    slides: in the order they would be fetched, each read when it comes to it.
-    bytes: over the network. seconds: in all. measured: whether earlier runs tell,
-    not rules. error: why the listing could not be taken over, if it could not.
+    source: the first of the ladder, assumed for all slides. slides: in the order of
+    fetching, read one by one. bytes: over the network. measured: by earlier runs, not
+    by rules. error: why the listing could not be read.
     """
 
     source: str

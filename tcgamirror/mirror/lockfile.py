@@ -178,21 +178,21 @@ def _check_head(lock: LockFile) -> None:
 
 
 def _header(lock: LockFile) -> Iterator[tuple[str, str]]:
-    asked, target = lock.settings, lock.settings.target
+    settings, target = lock.settings, lock.settings.target
     yield "program", lock.program
     yield "release", _text(values.text(lock.release))
     yield ("max_size", _text(target.max_size)) if target.mpp is None else ("mpp", _text(target.mpp))
     yield "resample", str(target.resample)
-    yield "format", str(asked.form)
-    yield "slides", _text(asked.slides or "all")
+    yield "format", str(settings.form)
+    yield "slides", _text(settings.slides or "all")
     if not lock.planned:
         yield from ((name, _NONE) for name in _PLAN)
         return
-    yield "seed", _text(asked.seed)
-    yield "order", str(asked.order)
-    yield "by", str(asked.by)
-    yield "kind", setting.kind_of(asked.kinds)
-    yield "projects", ",".join(asked.projects) or _NONE
+    yield "seed", _text(settings.seed)
+    yield "order", str(settings.order)
+    yield "by", str(settings.by)
+    yield "kind", setting.kind_of(settings.kinds)
+    yield "projects", ",".join(settings.projects) or _NONE
 
 
 def _text(value: object) -> str:
@@ -276,7 +276,7 @@ def _known(text: str) -> str | None:
 def _settings(keys: Mapping[str, str]) -> Settings:
     slides = None if keys["slides"] == "all" else setting.count(_whole(keys["slides"]), "slides")
     mpp, max_size = keys.get("mpp"), keys.get("max_size")
-    asked = Settings(
+    unplanned = Settings(
         target=setting.target(
             None if mpp is None else _number(mpp),
             None if max_size is None else _whole(max_size),
@@ -288,10 +288,10 @@ def _settings(keys: Mapping[str, str]) -> Settings:
         lock=LOCKED,
     )
     if {keys[name] for name in _PLAN} == {_NONE}:
-        return asked
+        return unplanned
     projects = _known(keys["projects"])
     return replace(
-        asked,
+        unplanned,
         seed=_whole(keys["seed"]),
         order=setting.order(keys["order"], "order"),
         by=setting.by(keys["by"], "by"),

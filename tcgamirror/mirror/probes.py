@@ -77,20 +77,20 @@ def _answer(
 ) -> Iterator[str]:
     """Yield status line, headers and the body's first bytes. text: whether to show the body."""
 
-    def taken(answer: HttpResponse) -> list[str]:
+    def describe(answer: HttpResponse) -> list[str]:
         lines = [f"  {answer.line}"]
         lines += [f"  {name}: {_value(name, value)}" for name, value in answer.headers.items()]
         body = _beginning(answer)
         lines.append(f"  body begins: {body[:SHOWN].hex(' ') or 'empty'}")
         if b"iCCP" in body or b"ICC_PROFILE" in body:
             lines.append("  body: has a colour profile")
-        told = printable(body.decode("utf-8", "replace"), 500) if text else _message(body)
-        return [*lines, f"  body: {told}"] if told else lines
+        content = printable(body.decode("utf-8", "replace"), 500) if text else _message(body)
+        return [*lines, f"  body: {content}"] if content else lines
 
-    asked = "".join(f", {name}: {value}" for name, value in headers.items())
-    yield f"\n{what}\n  GET {display_url(url)}{asked}"
+    sent = "".join(f", {name}: {value}" for name, value in headers.items())
+    yield f"\n{what}\n  GET {display_url(url)}{sent}"
     try:
-        yield from client.ask(url, taken, {"Accept-Encoding": "identity", **headers})
+        yield from client.ask(url, describe, {"Accept-Encoding": "identity", **headers})
     except NetworkError as error:
         yield f"  {printable(str(error))}"
 
@@ -116,8 +116,8 @@ def _value(name: str, value: str) -> str:
 def _message(body: bytes) -> str:
     """Return the message of an error as the GDC words it."""
     try:
-        told = loads(body)
+        error = loads(body)
     except (JSONDecodeError, UnicodeDecodeError, RecursionError):
         return ""
-    message = told.get("message") if isinstance(told, dict) else None
+    message = error.get("message") if isinstance(error, dict) else None
     return printable(message) if isinstance(message, str) else ""

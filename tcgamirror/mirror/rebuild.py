@@ -1,9 +1,8 @@
-"""A new catalogue from what is left: the settings, the images' own facts, a fresh listing.
+"""Rebuilding of a damaged or lost catalogue from settings, images and a fresh listing.
 
-For when the catalogue is damaged or gone. The old file is never deleted, and
-keeps its place until the new one is complete. An image is taken only if all
-of it decodes, its facts can be believed, and it lies where this program would
-have put it.
+The old catalogue is never deleted, and keeps its place until the new one is
+complete. An image is taken only if all of it decodes, its metadata is valid, and
+its path is the one that this program would have given it.
 """
 
 from __future__ import annotations
@@ -69,14 +68,18 @@ class RebuildReport:
 def rebuild_catalogue(
     mirror: Mirror, progress: Progress, shutdown: Shutdown, *, offline: bool
 ) -> RebuildReport:
-    """Makes the catalogue anew, holding the lock, and puts it in the old one's place.
+    """Rebuild the catalogue under the mirror's lock and replace the old one.
 
-    offline: from the images alone. Raises NetworkError or BadManifest if the
-    listing cannot be had, BadSettings if the old catalogue says that the mirror
-    was made for other images, UsageError if it is whole or `images/` is not there,
-    Interrupted; nothing has changed then.
+    Args:
+        offline: read the images alone, without a listing.
+
+    Raises:
+        NetworkError, BadManifest: the listing cannot be read.
+        BadSettings: the mirror was made for other images or slides.
+        UsageError: the old catalogue is whole, or `images/` is missing.
+        Interrupted: the run was stopped. After any error nothing has changed.
     """
-    # Where the catalogue is a link to another disk, that is where it stays.
+    # A catalogue that is a link to another disk stays there.
     place = Path(os.path.realpath(mirror.root / CATALOGUE))
     with Lock(mirror.root / LOCK, "rebuild"):
         if place.is_file():
@@ -167,10 +170,10 @@ class _ImageScan:
         """Return the valid images, one for each slide, and the other files. Raises Interrupted."""
         paths = list(image_files(self._root))
         self._progress.start_images(len(paths), sum(map(self._size, paths)))
-        taken: dict[str, FoundImage] = {}
+        newest: dict[str, FoundImage] = {}
         refused: list[Orphan] = []
         batches = in_batches(
-            self._taken,
+            self._read,
             paths,
             at_once=reader_threads(),
             size_of=self._size,
@@ -181,17 +184,17 @@ class _ImageScan:
                 if isinstance(image, Orphan):
                     refused.append(image)
                     continue
-                other = taken.get(image.slide.file_name)
+                other = newest.get(image.slide.file_name)
                 if other is not None and other.made > image.made:
                     image, other = other, image
-                taken[image.slide.file_name] = image
+                newest[image.slide.file_name] = image
                 if other is not None:
                     refused.append(
                         Orphan(other.picture.path, f"{path} is a newer one of the slide")
                     )
             self._progress.add_images(len(batch), sum(self._size(path) for path, _ in batch))
         self._deadline.check()
-        return list(taken.values()), refused
+        return list(newest.values()), refused
 
     def _size(self, path: str) -> int:
         try:
@@ -199,7 +202,7 @@ class _ImageScan:
         except OSError:
             return 0
 
-    def _taken(self, path: str) -> FoundImage | Orphan:
+    def _read(self, path: str) -> FoundImage | Orphan:
         try:
             return self._images.read(path)
         except Damaged as error:
@@ -226,8 +229,8 @@ def _fill(
         catalogue.listing.adopt(slides, Upstream.CURRENT if listing is None else Upstream.WITHDRAWN)
         names = {slide.file_name for slide in slides}
         order = sample_order(mirror, catalogue.sample.candidates())
-        asked = mirror.settings.slides if mirror.settings.lock is None else None
-        wanted = len(names) if listing is None else asked
+        count = mirror.settings.slides if mirror.settings.lock is None else None
+        wanted = len(names) if listing is None else count
         chosen, plan = sample_of(order, names, wanted), mirror.settings.plan
         is_planned = catalogue.sample.order(plan, len(chosen)) == chosen
         facts = addition_facts(catalogue, plan, len(chosen)) if is_planned else {}

@@ -53,39 +53,39 @@ class ImageFiles:
         file = Tree(self._root).open(path, linked_folders=True)
         with io.BufferedReader(file) as opened:
             header = read_header(opened, self._form)
-            told = parse_metadata(header.metadata)
-            if self._store.path(told.slide) != path:
+            metadata = parse_metadata(header.metadata)
+            if self._store.path(metadata.slide) != path:
                 raise Damaged("its facts are those of an image that would lie elsewhere")
-            if not fits_target(self._target, told, header.size):
+            if not fits_target(self._target, metadata, header.size):
                 raise Damaged(f"it is not of {self._target}")
             decode_all(opened, self._form, self._check)
             size, sha256 = self._digest(opened)
             made = os.fstat(opened.fileno()).st_mtime
         picture = Picture(
-            source=told.source,
-            level=told.level,
-            level_downsample=told.level_downsample,
-            mpp=told.mpp,
-            mpp_x=told.mpp_x,
-            mpp_y=told.mpp_y,
+            source=metadata.source,
+            level=metadata.level,
+            level_downsample=metadata.level_downsample,
+            mpp=metadata.mpp,
+            mpp_x=metadata.mpp_x,
+            mpp_y=metadata.mpp_y,
             size=header.size,
             path=path,
             bytes=size,
             sha256=sha256,
-            patched_tiles=told.patched_tiles,
+            patched_tiles=metadata.patched_tiles,
         )
-        return FoundImage(told.slide, picture, min(max(made, 0.0), time.time()))
+        return FoundImage(metadata.slide, picture, min(max(made, 0.0), time.time()))
 
     def _digest(self, file: BinaryIO) -> tuple[int, str]:
-        taken = hashlib.sha256(usedforsecurity=False)
+        digest = hashlib.sha256(usedforsecurity=False)
         file.seek(0)
         while piece := file.read(_PIECE):
             self._check()
-            taken.update(piece)
-        return file.tell(), taken.hexdigest()
+            digest.update(piece)
+        return file.tell(), digest.hexdigest()
 
 
-def fits_target(target: Target, told: ImageMetadata, size: Size) -> bool:
+def fits_target(target: Target, metadata: ImageMetadata, size: Size) -> bool:
     """Return whether an image of this size and metadata can have been made for the target.
 
     >>> from tcgamirror.model.slide import UNKNOWN_MPP, Slide
@@ -93,10 +93,10 @@ def fits_target(target: Target, told: ImageMetadata, size: Size) -> bool:
     >>> [fits_target(Target(15.0, None), unknown, Size(9, height)) for height in (2048, 2049)]
     [True, False]
     """
-    if told.resample not in (target.resample, None):
+    if metadata.resample not in (target.resample, None):
         return False
-    if target.mpp is not None and told.mpp_x is not None and told.mpp_y is not None:
-        resolutions = zip((told.mpp_x, told.mpp_y), size, strict=True)
+    if target.mpp is not None and metadata.mpp_x is not None and metadata.mpp_y is not None:
+        resolutions = zip((metadata.mpp_x, metadata.mpp_y), size, strict=True)
         if target.resample is Resample.NATIVE:
             return all(mpp <= target.mpp * (1 + 2 * LEVEL_TOLERANCE) for mpp, _ in resolutions)
         # The size is rounded to whole pixels, so it differs by half a pixel at most.

@@ -39,7 +39,7 @@ READ_AGAIN = 30 * 24 * 3600.0
 
 def from_gdc(
     catalogue: Catalogue,
-    answers: gdc.JsonClient,
+    client: gdc.JsonClient,
     api: str,
     *,
     accept_shrink: bool,
@@ -53,7 +53,7 @@ def from_gdc(
 
     Raises NetworkError or ListingShrunk, before anything is changed.
     """
-    release = gdc.read_release(answers, api)
+    release = gdc.read_release(client, api)
     now = time.time()
     if release == catalogue.listing.release() and not force and not _is_due(catalogue, now):
         return None
@@ -64,11 +64,11 @@ def from_gdc(
             ListingStream(release, slides),
             now,
             accept_shrink=accept_shrink,
-            successors_of=lambda lost: _successors(answers, api, lost),
+            successors_of=lambda lost: _successors(client, api, lost),
         )
 
     before = catalogue.listing.count_merges()
-    merged = gdc.stream_slides(answers, api, merge, on_page=on_page)
+    merged = gdc.stream_slides(client, api, merge, on_page=on_page)
     note_read(catalogue, now, last_attempt)
     return merged if catalogue.listing.count_merges() > before else None
 
@@ -87,28 +87,28 @@ def _is_due(catalogue: Catalogue, now: float) -> bool:
     return catalogue.queue.was_denied_since(int(attempt) if attempt.isdecimal() else 0)
 
 
-def _successors(answers: gdc.JsonClient, api: str, lost: list[str]) -> dict[str, str]:
+def _successors(client: gdc.JsonClient, api: str, lost: list[str]) -> dict[str, str]:
     """Return the newest file_id of each slide, as far as the GDC tells it.
 
     A slide without one counts as withdrawn instead of superseded, until a later release.
     """
     try:
-        return gdc.read_latest_versions(answers, api, lost)
+        return gdc.read_latest_versions(client, api, lost)
     except NetworkError:
         return {}
 
 
 def from_manifest(
-    catalogue: Catalogue, path: Path, *, accept_shrink: bool, say: Callable[[str], None]
+    catalogue: Catalogue, path: Path, *, accept_shrink: bool, warn: Callable[[str], None]
 ) -> MergeCounts | None:
     """Merge the manifest; return None if it is the same as last time or is gone.
 
-    say: called with a message about a manifest that is gone, or about rows left out.
+    warn: called with a message about a manifest that is gone, or about rows left out.
     Raises BadManifest or ListingShrunk.
     """
     known = catalogue.fact(_MANIFEST)
     if known is not None and not path.exists():
-        say(f"the manifest {path} is gone: its listing of before is kept")
+        warn(f"the manifest {path} is gone: its listing of before is kept")
         return None
     now = read_identity(path)
     if now == known:
@@ -118,7 +118,7 @@ def from_manifest(
     merged = catalogue.listing.merge(listing, time.time(), accept_shrink=accept_shrink)
     catalogue.set_fact(_MANIFEST, now)
     if others:
-        say(f"{path}: {describe_other_files(others)}")
+        warn(f"{path}: {describe_other_files(others)}")
     return merged if merged != MergeCounts(unchanged=merged.unchanged) else None
 
 

@@ -23,36 +23,41 @@ MOST_NAMED = 10
 """Projects named in one message."""
 
 
-def fill(mirror: Mirror, catalogue: Catalogue, say: Callable[[str], None]) -> int:
-    """Fills the sample up to what the settings ask for; how many slides were added.
+def fill(mirror: Mirror, catalogue: Catalogue, warn: Callable[[str], None]) -> int:
+    """Fill the sample up to the number in the settings; return how many slides were added.
 
-    What is sampled stays, whatever the settings say now. Where more is asked for
-    than there is, all there is is taken. say: called with that, and with projects
-    asked for of which nothing is listed. Raises UsageError if there is nothing at all.
+    Sampled slides stay. If fewer slides are listed than requested, all are sampled.
+
+    Args:
+        warn: called with too high a number, and with requested projects that have no
+            listed slides.
+
+    Raises:
+        UsageError: nothing is listed, or nothing that the plan allows.
     """
     if catalogue.listing.release() is None:
         raise UsageError(f"no listing yet. Run {command_line('refresh', mirror.root)} first")
     settings, plan = mirror.settings, mirror.settings.plan
-    asked = (
+    request = (
         f"{settings.slides} of listing {catalogue.listing.count_merges()} by seed {plan.seed}, "
         f"{plan.order}, {plan.by}, {sorted(plan.kinds)}, {sorted(plan.projects)}"
     )
     if settings.lock is not None:
-        asked = f"{asked}, {settings.lock} {_digest(mirror)}"
-    if catalogue.fact(SAMPLED) == asked:
+        request = f"{request}, {settings.lock} {_digest(mirror)}"
+    if catalogue.fact(SAMPLED) == request:
         return 0
     if settings.lock is not None:
         added = _fill_locked(mirror, catalogue)
     else:
-        added = _fill_planned(settings.slides, plan, catalogue, say)
+        added = _fill_planned(settings.slides, plan, catalogue, warn)
         if lacking := catalogue.sample.unlisted_projects(plan.projects):
-            say(f"no slide of {_named(lacking)} is listed")
-    catalogue.set_fact(SAMPLED, asked)
+            warn(f"no slide of {_named(lacking)} is listed")
+    catalogue.set_fact(SAMPLED, request)
     return added
 
 
 def _fill_planned(
-    slides: int | None, plan: Plan, catalogue: Catalogue, say: Callable[[str], None]
+    slides: int | None, plan: Plan, catalogue: Catalogue, warn: Callable[[str], None]
 ) -> int:
     sampled = catalogue.sample.count()
     if slides is not None and sampled >= slides:
@@ -63,7 +68,7 @@ def _fill_planned(
     if not there:
         raise UsageError(_why_none(catalogue.sample.candidates(), plan))
     if slides is not None and slides > there:
-        say(f"{slides:,} slides are asked for, but there are only {there:,}: all are taken")
+        warn(f"{slides:,} slides are asked for, but there are only {there:,}: all are taken")
     _add(catalogue, fresh, plan)
     return len(fresh)
 

@@ -105,10 +105,10 @@ class Settings:
     @property
     def fixed(self) -> str:
         """Target and format in words; any change of them changes the words."""
-        asked = self.target
-        if asked.mpp is None:
-            return f"{asked}, {self.form}"
-        return f"{str(asked.mpp).removesuffix('.0')} µm/px, {asked.resample}, {self.form}"
+        target = self.target
+        if target.mpp is None:
+            return f"{target}, {self.form}"
+        return f"{str(target.mpp).removesuffix('.0')} µm/px, {target.resample}, {self.form}"
 
 
 # Checks of values ---------------------------------------------------------------
@@ -356,7 +356,7 @@ def _parse(file: Mapping[str, object]) -> Settings:
     tables = {key.table for key in _KEYS}
     values: dict[str, Any] = {}
     timeouts: dict[str, Any] = {}
-    asked: dict[str, object] = {}
+    size: dict[str, object] = {}
     for table, content in file.items():
         if table not in tables:
             raise BadSettings(f"[{table:.80}] is no table of settings; {_HELP}")
@@ -364,14 +364,14 @@ def _parse(file: Mapping[str, object]) -> Settings:
             raise BadSettings(f"[{table}] has to be a table")
         for name, value in content.items():
             if table == "target" and name in _TARGET:
-                asked[name] = value
+                size[name] = value
                 continue
             key = keys.get((table, name))
             if key is None:
                 raise BadSettings(f"{table}.{name:.80} is no setting; {_HELP}")
             (timeouts if table == "network" else values)[key.field] = key.read(value)
     return Settings(
-        target(asked.get("mpp"), asked.get("max_size"), asked.get("resample", Resample.EXACT)),
+        target(size.get("mpp"), size.get("max_size"), size.get("resample", Resample.EXACT)),
         timeouts=Timeouts(**timeouts),
         **values,
     )
@@ -379,12 +379,12 @@ def _parse(file: Mapping[str, object]) -> Settings:
 
 def format_settings(settings: Settings) -> str:
     """Return the file's text, which is read as the same settings."""
-    asked = settings.target
-    size = f"mpp = {asked.mpp}  # µm per pixel"
-    if asked.mpp is None:
-        size = f"max_size = {asked.max_size}  # pixels of the longer side, at most"
+    wanted = settings.target
+    size = f"mpp = {wanted.mpp}  # µm per pixel"
+    if wanted.mpp is None:
+        size = f"max_size = {wanted.max_size}  # pixels of the longer side, at most"
     text = (
-        f"{_HEADER}\n[target]\n{size}\nresample = {_toml(asked.resample)}"
+        f"{_HEADER}\n[target]\n{size}\nresample = {_toml(wanted.resample)}"
         "  # exact, fast, or native: the pixels of the nearest finer level\n"
     )
     table = "target"

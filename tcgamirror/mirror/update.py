@@ -173,7 +173,7 @@ def _refresh(
             catalogue,
             Path(manifest),
             accept_shrink=options.accept_shrink,
-            say=progress.note,
+            warn=progress.note,
         )
     progress.listing(0, 0)
     return refresh.from_gdc(

@@ -189,5 +189,5 @@ def test_an_unchanged_manifest_is_not_even_read(
 
 
 def refresh(catalogue: Catalogue, path: Path) -> bool:
-    merged = refreshing.from_manifest(catalogue, path, accept_shrink=False, say=print)
+    merged = refreshing.from_manifest(catalogue, path, accept_shrink=False, warn=print)
     return merged is not None
