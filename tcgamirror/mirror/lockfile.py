@@ -170,7 +170,7 @@ def _body(lock: LockFile) -> Iterator[bytes]:
 
 
 def _check_head(lock: LockFile) -> None:
-    """Raises BadLockFile for what drew a sample, if it could not be read again."""
+    """Raise BadLockFile for a head that could not be read again."""
     try:
         _settings(_keys(["\t".join(pair) for pair in _header(lock)]))
     except (BadLockFile, BadSettings) as error:

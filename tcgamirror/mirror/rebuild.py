@@ -105,12 +105,12 @@ def rebuild_catalogue(
 
 
 def _check_needed(mirror: Mirror, place: Path, copy: Path) -> None:
-    """Raises UsageError for a catalogue that is whole, and for images that are not there to read.
+    """Raise UsageError for a whole catalogue, and for images that are not mounted.
 
-    A copy is looked at: opening it plays a journal back, into what may be damaged already.
+    A copy is checked, because opening a catalogue plays its journal into it.
     """
     done = 0
-    # What a failing disk does not give is missing in the copy, which then is not whole.
+    # Bytes that a failing disk does not return are missing in the copy, which then is damaged.
     with suppress(Damaged), disk_errors(copy):
         tree = Tree(place.parent)
         for end in ("", ROLLBACK, WAL):
@@ -136,7 +136,7 @@ def _check_needed(mirror: Mirror, place: Path, copy: Path) -> None:
 
 
 def _check_mounted(images: Path, done: int) -> None:
-    """Raises UsageError where a disk may be missing: a new catalogue would know none of `done`."""
+    """Raise UsageError where the images' disk may be missing. done: images in the old catalogue."""
     if not images.is_dir() and (done or os.path.lexists(images)):
         raise UsageError(
             f"{images} is no directory: mount the disk the images lie on, or, if they are lost, "
@@ -217,7 +217,7 @@ class _ImageScan:
 def _fill(
     mirror: Mirror, path: Path, listing: Listing | None, images: Sequence[FoundImage]
 ) -> tuple[int, int, int, int]:
-    """Makes it at `path`: how many are sampled, images, changed, unlisted."""
+    """Write the catalogue at `path`; return the numbers sampled, images, changed, unlisted."""
     with Catalogue.create(path) as catalogue:
         for key, value in mirror.fixed_facts.items():
             catalogue.set_fact(key, value)
@@ -244,11 +244,10 @@ def _fill(
 
 
 def sample_of(order: Sequence[str], images: Collection[str], wanted: int | None) -> list[str]:
-    """The sample, by rank: all that there are images of, filled up to `wanted` (None: all).
+    """Return the sample by rank: all slides with an image, filled up to `wanted` (None: all).
 
-    The first of the order fill it up, and the order ranks them. So a mirror
-    that was sampled once has the same sample again; images that the settings
-    would no longer choose come last.
+    The order fills and ranks it, so that a mirror gets its former sample again. Images
+    that the settings would not choose come last.
 
     >>> sample_of(["a", "b", "c", "d"], {"c", "x"}, 3)
     ['a', 'c', 'x']
@@ -261,9 +260,9 @@ def sample_of(order: Sequence[str], images: Collection[str], wanted: int | None)
 
 
 def _swap(new: Path, place: Path) -> Path | None:
-    """Puts the new catalogue in its place in one step; where the old one is kept, if there was one.
+    """Put the new catalogue in place in one step; return where the old one is kept, if any.
 
-    The old one's journals go with it: SQLite would play them into the new one.
+    The old one's journals are moved too: SQLite would play them into the new one.
     """
     kept = None
     with disk_errors(place):
@@ -275,7 +274,7 @@ def _swap(new: Path, place: Path) -> Path | None:
             try:
                 os.link(place, kept)
             except OSError:
-                # No second names on this file system, or no file.
+                # This file system has no hard links, or the old catalogue is not a file.
                 place.rename(kept)
         else:
             _remove_all(place.with_name(place.name + end) for end in JOURNALS)
