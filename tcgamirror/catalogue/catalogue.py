@@ -8,14 +8,14 @@ from sqlite3 import Connection
 from types import TracebackType
 from typing import Self
 
-from tcgamirror.catalogue.database import REMEDY, Database, Journal, set_facts
+from tcgamirror.catalogue.database import Database, Journal, damage, set_facts
 from tcgamirror.catalogue.images import Images
 from tcgamirror.catalogue.listing import SlideListing, last_release
 from tcgamirror.catalogue.queue import Queue
 from tcgamirror.catalogue.reports import Reports
 from tcgamirror.catalogue.rows import Rows
 from tcgamirror.catalogue.sample import Sample
-from tcgamirror.model.errors import Damaged, NotAMirror, UsageError
+from tcgamirror.model.errors import NotAMirror, UsageError
 from tcgamirror.model.text import timestamp
 
 
@@ -42,10 +42,12 @@ class Catalogue:
         """Return a new, empty catalogue, open for writing. Raises NotAMirror if one exists."""
         try:
             if path.exists():
-                raise NotAMirror(f"{path} is there already; choose another directory")
+                raise NotAMirror(f"{path}: a catalogue exists. Choose another directory")
             Database.create(path)
         except OSError as error:
-            raise UsageError(f"{path} cannot be made: {error.strerror or error}") from error
+            raise UsageError(
+                f"{path}: it cannot be made ({error.strerror or error}). Choose another directory"
+            ) from error
         return cls.open(path)
 
     @classmethod
@@ -98,7 +100,7 @@ class Catalogue:
             for table, row, of, _ in connection.execute("PRAGMA foreign_key_check").fetchmany(10):
                 found.append(f"{table}: row {row} belongs to no {of}")
         if found:
-            raise Damaged(f"{self._database.path} is damaged ({found[0]}); {REMEDY}")
+            raise damage(self._database.path, f"it is damaged ({found[0]})")
 
     def fact(self, key: str) -> str | None:
         """Return the value kept under a key; None if there is none."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Self
 from tcgamirror.catalogue.journals import JOURNALS, check_journals
 from tcgamirror.catalogue.schema import APPLICATION_ID, MIGRATIONS
 from tcgamirror.model.errors import Damaged, DiskFull, Locked, TcgaMirrorError, UsageError
+from tcgamirror.model.text import command_line
 from tcgamirror.system import mounts
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ TEMPORARY_BYTES = 64_000_000
 
 
 class Journal(StrEnum):
-    """What changes go through: SQLite's `journal_mode`."""
+    """SQLite's `journal_mode`, through which changes go."""
 
     WAL = "wal"
     DELETE = "delete"
@@ -55,9 +56,6 @@ _SCHEMA_ERRORS = (
     "Could not decode ",
 )
 """First words of SQLite's messages about a schema that lacks something, or is not text."""
-
-REMEDY = "put a copy back, or make it anew from the images by tcgamirror rebuild"
-"""What to do about a damaged catalogue."""
 
 
 class Database:
@@ -111,7 +109,7 @@ class Database:
             UsageError: if it has another version's schema or cannot be written.
         """
         if not path.is_file():
-            raise Damaged(f"{path} is missing; {REMEDY}")
+            raise damage(path, "it is missing")
         with translate_errors(path):
             connection = connect(path, read_only=read_only)
             try:
@@ -211,7 +209,7 @@ def translate_errors(path: Path, source: Path | None = None) -> Iterator[None]:
         yield
     except (sqlite3.Error, UnicodeDecodeError) as error:
         if _is_damage(error):
-            raise _damage(source or path, error) from error
+            raise damage(source or path, f"it is damaged ({error})") from error
         # Errors of the sqlite3 module itself carry no code.
         own = translation(path, error, getattr(error, "sqlite_errorcode", 0))
         if own is None:
@@ -232,29 +230,30 @@ def _is_damage(error: Exception) -> bool:
     )
 
 
-def _damage(path: Path, error: Exception) -> Damaged:
-    return Damaged(f"{path} is damaged ({error}); {REMEDY}")
+def damage(path: Path, problem: str) -> Damaged:
+    """Return the error for a damaged catalogue, which tells how to repair it."""
+    remedy = f"Restore a copy of it, or run: {command_line('rebuild', path.parent)}"
+    return Damaged(f"{path}: {problem}. {remedy}")
 
 
 def translation(path: Path, error: Exception, code: int) -> TcgaMirrorError | None:
     """Return this program's error for SQLite's (extended) result code, if there is one."""
     match code & 0xFF:
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return _damage(path, error)
+            return damage(path, f"it is damaged ({error})")
         case sqlite3.SQLITE_FULL:
             return DiskFull(
-                f"{path} cannot grow: the disk or the quota is full, "
-                "or that of temporary files (SQLITE_TMPDIR says where they lie)"
+                f"{path}: the disk or the quota is full, or that of SQLite's temporary files. "
+                "Free some space, or name another directory for temporary files by SQLITE_TMPDIR"
             )
         case sqlite3.SQLITE_IOERR:
             return DiskFull(
-                f"{path} could not be read or written ({error}): "
-                "the quota may be used up or the disk failing"
+                f"{path}: SQLite cannot read or write it ({error}). Check the quota and the disk"
             )
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN:
-            return UsageError(f"{path} or its directory cannot be written ({error})")
+            return UsageError(f"{path}: SQLite cannot write it ({error}). Change its permissions")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return Locked(f"{path} is being written by another process; wait for it to end")
+            return Locked(f"{path}: another process is writing it. Wait for that to end")
         case _:
             return None
 
@@ -414,21 +413,21 @@ def check(
     """
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     if application_id != APPLICATION_ID:
-        raise Damaged(f"{path} is not a catalogue of tcgamirror; {REMEDY}")
+        raise damage(path, "it is not a catalogue of tcgamirror")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     known = len(scripts)
     if version > known:
         raise UsageError(
-            f"{path} was made by a newer tcgamirror (schema {version}, this one knows {known}); "
-            "upgrade"
+            f"{path}: a newer tcgamirror made it (schema {version}, this one knows {known}). "
+            "Upgrade this one"
         )
     if not read_only:
         _check_writable(path)
         migrate(connection, scripts)
     elif version < known:
         raise UsageError(
-            f"{path} was made by an older tcgamirror (schema {version}, this one reads {known}); "
-            "run any writing command first, such as update"
+            f"{path}: an older tcgamirror made it (schema {version}, this one reads {known}). "
+            f"Run any writing command first, such as: {command_line('update', path.parent)}"
         )
     _check_complete(connection, path, scripts)
 
@@ -437,7 +436,7 @@ def _check_writable(path: Path) -> None:
     """Raise UsageError now, since SQLite reports it only at the first change."""
     for place in (path, path.parent):
         if not os.access(place, os.W_OK):
-            raise UsageError(f"{place} cannot be written by this user; change its permissions")
+            raise UsageError(f"{place}: this user cannot write it. Change its permissions")
 
 
 def _check_complete(connection: sqlite3.Connection, path: Path, scripts: Sequence[str]) -> None:
@@ -445,7 +444,7 @@ def _check_complete(connection: sqlite3.Connection, path: Path, scripts: Sequenc
         migrate(empty, scripts)
         missing = _schema_names(empty) - _schema_names(connection)
     if missing:
-        raise Damaged(f"{path} has lost its {', '.join(sorted(missing))}; {REMEDY}")
+        raise damage(path, f"it has lost its {', '.join(sorted(missing))}")
 
 
 def _schema_names(connection: sqlite3.Connection) -> set[str]:

@@ -92,7 +92,7 @@ def _check_plain(journal: Path) -> None:
 
 def _rollback_fault(journal: io.FileIO, path: Path) -> str | None:
     size = os.fstat(journal.fileno()).st_size
-    if size and _is_of_others(journal, _MAGIC):
+    if size and _is_other_file(journal, _MAGIC):
         return f"it is {_SECOND_NAME}"
     if size >= 16 and os.pread(journal.fileno(), 8, size - 8) == _MAGIC:
         return "it names another file, which SQLite would delete, as its super-journal"
@@ -110,7 +110,7 @@ def _rollback_fault(journal: io.FileIO, path: Path) -> str | None:
     return fault
 
 
-def _is_of_others(file: io.FileIO, *begins: bytes) -> bool:
+def _is_other_file(file: io.FileIO, *begins: bytes) -> bool:
     """Return whether a file has a second name and does not begin as a journal does."""
     found = os.fstat(file.fileno())
     return found.st_nlink > 1 and not os.pread(file.fileno(), 8, 0).startswith(begins)
@@ -177,7 +177,7 @@ def _first_page(
 
 def _wal_fault(wal: io.FileIO, path: Path) -> str | None:
     size = os.fstat(wal.fileno()).st_size
-    if size and _is_of_others(wal, *(struct.pack(">I", magic) for magic in _WAL_MAGIC)):
+    if size and _is_other_file(wal, *(struct.pack(">I", magic) for magic in _WAL_MAGIC)):
         return f"it is {_SECOND_NAME}"
     head = os.pread(wal.fileno(), 32, 0)
     if len(head) < 32 or struct.unpack(">I", head[:4])[0] not in _WAL_MAGIC:

@@ -44,7 +44,7 @@ _LISTED = "upstream IN ('current', 'changed')"
 
 @dataclass(frozen=True, slots=True)
 class MergeCounts:
-    """What the merge of one listing changed, in slides.
+    """Changes made by the merge of one listing, in slides.
 
     Attributes:
         added: listed for the first time.

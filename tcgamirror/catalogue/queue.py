@@ -10,12 +10,11 @@ from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tcgamirror.catalogue.database import REMEDY, Part, tables
+from tcgamirror.catalogue.database import Part, damage, tables
 from tcgamirror.catalogue.images import REQUEUE, picture_row, write_images
 from tcgamirror.catalogue.listing import SLIDE_COLUMNS, slide_of
 from tcgamirror.model.errors import (
     BadSlide,
-    Damaged,
     NotFound,
     Refused,
     TooFine,
@@ -188,7 +187,7 @@ class Queue(Part):
                 )
                 found = {rank: slide_of(row) for rank, *row in rows}
             if len(found) < len(batch):
-                raise Damaged(f"{self._database.path} lacks a slide that is sampled; {REMEDY}")
+                raise damage(self._database.path, "it lacks a slide that is sampled")
             yield from (found[rank] for rank in batch)
 
     def count(self, *, retry_failed: bool, now: float | None = None) -> int:

@@ -157,7 +157,7 @@ class MergedListing:
 
 
 class Reports(Part):
-    """What people and commands read of a catalogue."""
+    """Reports for people and commands."""
 
     def counts(self) -> Counts:
         """Return the mirror in numbers."""
@@ -218,7 +218,7 @@ class Reports(Part):
         connection.set_authorizer(_authorize)
         # Python handles Ctrl-C only between its own instructions. A long query runs no others.
         connection.set_progress_handler(lambda: 0, _STEPS_BETWEEN_SIGNALS)
-        rows = _run(path, connection, sql)
+        rows = _rows(path, connection, sql)
         columns = next(rows)
         return QueryResult(columns=tuple(map(str, columns)), rows=rows)
 
@@ -348,18 +348,21 @@ def _file_name(connection: sqlite3.Connection, name: str) -> str:
         if found:
             more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
             raise UsageError(
-                f"{name} has {len(found)} slides; name one of {', '.join(found[:MOST_NAMED])}{more}"
+                f"{name}: it has {len(found)} slides. "
+                f"Name one of {', '.join(found[:MOST_NAMED])}{more}"
             )
-    raise UsageError(f"no slide called {name!r}; name a file_id, barcode, file name or image")
+    raise UsageError(
+        f"{name!r}: there is no slide of that name. Name a file_id, barcode, file name or image"
+    )
 
 
-def _run(path: Path, connection: sqlite3.Connection, sql: str) -> Iterator[tuple[Cell, ...]]:
+def _rows(path: Path, connection: sqlite3.Connection, sql: str) -> Iterator[tuple[Cell, ...]]:
     """Yield the columns' names, then the rows."""
     try:
         cursor = connection.execute(sql)
         if cursor.description is None:
             raise BadQuery(
-                "no query was given; try: select status, count(*) from mirror group by 1"
+                "no query was given. Try: select status, count(*) from mirror group by 1"
             )
         yield tuple(column[0] for column in cursor.description)
         yield from cursor
@@ -380,7 +383,7 @@ def _refusal(path: Path, error: Exception) -> BaseException:
     if code == sqlite3.SQLITE_INTERRUPT:
         return KeyboardInterrupt()
     if code & 0xFF in (sqlite3.SQLITE_AUTH, sqlite3.SQLITE_READONLY):
-        return BadQuery(f"query only reads; what would write or attach is refused ({error})")
+        return BadQuery(f"query only reads: what would write or attach is refused ({error})")
     own = translation(path, error, code) if isinstance(error, sqlite3.Error) else None
     return own or BadQuery(f"SQLite cannot run this query: {error}")
 
@@ -398,19 +401,19 @@ def _authorize(
 def _merge_number(connection: sqlite3.Connection, since: str) -> int:
     known = connection.execute("SELECT merge, release FROM releases ORDER BY merge").fetchall()
     for merge, release in known:
-        if is_called(str(release), since):
+        if is_release_name(str(release), since):
             return int(merge)
     names = ", ".join(dict.fromkeys(str(release) for _, release in known)) or "none yet"
-    raise UsageError(f"no release called {since} was merged; there are: {names}")
+    raise UsageError(f"{since}: no release of that name was merged. There are: {names}")
 
 
-def is_called(release: str, name: str) -> bool:
-    """Return whether `name`, as a person writes it, means that release.
+def is_release_name(release: str, name: str) -> bool:
+    """Return whether `name`, as a person writes it, means the release.
 
     >>> full = "Data Release 45.0 - December 04, 2025"
-    >>> [is_called(full, name) for name in ("45", "45.0", "release 45", full, "4", "45.1")]
+    >>> [is_release_name(full, name) for name in ("45", "45.0", "release 45", full, "4", "45.1")]
     [True, True, True, True, False, False]
-    >>> is_called("manifest luad.txt", "luad.txt")
+    >>> is_release_name("manifest luad.txt", "luad.txt")
     True
     """
     given = name.strip()

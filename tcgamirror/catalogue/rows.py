@@ -42,7 +42,7 @@ _ATTEMPTS = ("source", "started", "seconds", "bytes", "requests", "fault", "mess
 
 @dataclass(frozen=True, slots=True)
 class ImageState:
-    """What is recorded of a sampled slide and its image.
+    """A sampled slide's state, and its image's.
 
     Attributes:
         md5: of the slide, as it is listed.

@@ -31,7 +31,6 @@ from tcgamirror.mirror.probes import probes
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import (
-    Damaged,
     ExitCode,
     NetworkError,
     RangeUnsupported,
@@ -291,7 +290,7 @@ def _is_checked(path: Path) -> bool:
                 raise
             return False
     if found != "ok":
-        raise Damaged(f"{path} is damaged ({' '.join(found.split())}); {database.REMEDY}")
+        raise database.damage(path, f"it is damaged ({' '.join(found.split())})")
     return True
 
 

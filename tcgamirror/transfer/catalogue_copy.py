@@ -54,7 +54,10 @@ def _checked(image: Image) -> Image:
     with suppress(BadExport):
         if checked_name(image.path) == image.path and image.path.startswith(f"{IMAGES}/"):
             return image
-    raise Damaged(f"the catalogue records an image at {image.path!r}; {database.REMEDY}")
+    raise Damaged(
+        f"the catalogue: it records an image at {image.path!r}. "
+        "Restore a copy of it, or run: tcgamirror rebuild"
+    )
 
 
 class CatalogueCopy:

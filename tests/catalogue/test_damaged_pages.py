@@ -57,7 +57,7 @@ def test_an_export_names_the_mirrors_catalogue(
     for dest in (tmp_path / "e.tar", tmp_path / "e"):
         result = inside("--mirror", root, "export", dest, *options)
         assert result.code == 7, result
-        assert f"{root}/catalogue.db is damaged" in result.sentence
+        assert f"{root}/catalogue.db: it is damaged" in result.sentence
         assert ".part" not in result.sentence and not dest.exists()
 
 
@@ -69,7 +69,7 @@ def test_serve_names_the_mirrors_catalogue(root: Path, name: str) -> None:
         spoil(root, name)
     result = run("--mirror", root, "serve", "--port", "0", timeout=20)
     assert result.code == 7, result
-    assert f"{root}/catalogue.db is damaged" in result.sentence
+    assert f"{root}/catalogue.db: it is damaged" in result.sentence
 
 
 def test_what_is_served_stays_and_the_damage_is_told_once(root: Path) -> None:
@@ -90,7 +90,7 @@ def test_what_is_served_stays_and_the_damage_is_told_once(root: Path) -> None:
         process.terminate()
         assert process.wait(10) == 0
         told = process.stderr.read().splitlines()
-    assert len(told) == 1 and f"{root}/catalogue.db is damaged" in told[0], told
+    assert len(told) == 1 and f"{root}/catalogue.db: it is damaged" in told[0], told
 
 
 COMMANDS = (

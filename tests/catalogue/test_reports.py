@@ -66,14 +66,14 @@ def test_a_slide_is_shown_by_any_of_its_names(three: Catalogue) -> None:
     tries = shown["tries"]
     assert isinstance(tries, list) and [each["source"] for each in tries] == ["tiles", "range"]
     assert three.reports.show("c.svs")["upstream"] == "current"
-    with pytest.raises(UsageError, match="no slide called 'nobody'"):
+    with pytest.raises(UsageError, match="'nobody': there is no slide"):
         three.reports.show("nobody")
 
 
 def test_a_case_with_several_slides_is_asked_about_again(path: Path) -> None:
     with Catalogue.create(path) as catalogue:
         catalogue.listing.merge(listing(slide("xa"), slide("xb")), NOW)
-        with pytest.raises(UsageError, match=r"2 slides; name one of xa\.svs, xb\.svs"):
+        with pytest.raises(UsageError, match=r"2 slides\. Name one of xa\.svs, xb\.svs"):
             catalogue.reports.show("TCGA-X")
 
 

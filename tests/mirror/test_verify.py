@@ -199,9 +199,10 @@ def test_a_damaged_catalogue_is_recognised_with_the_way_out(mirror: Path) -> Non
     path.write_bytes(data)
     result = verified(mirror)
     assert result.code == 7
-    assert "catalogue.db" in result.sentence and "tcgamirror rebuild" in result.sentence
+    command = f"tcgamirror --mirror {mirror} rebuild"
+    assert "catalogue.db" in result.sentence and command in result.sentence
     path.unlink()
-    assert "tcgamirror rebuild" in run("--mirror", mirror, "status").sentence
+    assert command in run("--mirror", mirror, "status").sentence
 
 
 def test_options_that_contradict_each_other_are_refused(mirror: Path) -> None:

@@ -137,7 +137,7 @@ class DirectoryMirror:
         try:
             copy = copy_database(self._tree, CATALOGUE, folder, MAX_BYTES)
         except FileNotFoundError as error:
-            raise Damaged(f"{path} is missing; {database.REMEDY}") from error
+            raise database.damage(path, "it is missing") from error
         except PermissionError as error:
             raise UsageError(
                 f"{path}: cannot be read by this user. Change its permissions"
