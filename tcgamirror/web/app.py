@@ -1,9 +1,9 @@
-"""A mirror as a web site, to be looked at and to be synced from: a WSGI application.
+"""WSGI application that publishes a mirror, for browsers and for sync.
 
-Only three things are there: the images the catalogue tells of, a whole copy of
-the catalogue, and the pages of the gallery. A path is looked up or taken apart
-into plain names; it is never joined and followed, and no link is. Sources: RFC
-9110 (conditions and ranges).
+It serves three things: images that the catalogue records, a whole copy of the
+catalogue, and the gallery. A path is looked up or split into plain names, which are
+opened one below the other without following links. Source: RFC 9110 (conditions and
+ranges).
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ TYPES: Mapping[str, str] = {
     ".tiff": "image/tiff",
     ".webp": "image/webp",
 }
-"""What of the gallery is served, and as what; nothing else is."""
+"""Content types by suffix; files with other suffixes are not served."""
 
 _ALWAYS = (
-    # Asking again costs an empty answer; an image may be replaced under its name.
+    # An image may be replaced under its name; asking again costs an empty response.
     ("Cache-Control", "no-cache"),
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
@@ -57,16 +57,16 @@ _ALWAYS = (
 )
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}")
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
-_MOST_FOLDERS = 4
-_NOT_FOR_US = frozenset(
+_MAX_PARTS = 4
+_NOT_FOUND = frozenset(
     (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.ENAMETOOLONG, errno.ENXIO)
 )
-"""How the system says that there is nothing of that name, or a link, or nothing to be read."""
+"""Errors of a missing name, of a link, and of a file that may not be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer without its body. file: what the body is read from, from where it stands."""
+    """HTTP response. file: source of the body, from its current position."""
 
     status: str
     headers: Sequence[tuple[str, str]]
@@ -75,8 +75,8 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class _Thing:
-    """A file to answer with. changed: seconds since the epoch; None if that is not to be told."""
+class _File:
+    """Open file to serve. changed: seconds since the epoch, None to send no date."""
 
     file: BinaryIO
     size: int
@@ -86,7 +86,7 @@ class _Thing:
 
 
 class Site:
-    """The application. It may be called by any number of threads, and writes nothing."""
+    """The application, for any number of threads; it writes nothing."""
 
     def __init__(self, root: Path, snapshots: Snapshots) -> None:
         self._root = root
@@ -104,125 +104,133 @@ class Site:
 
     def _reply(self, environ: WSGIEnvironment) -> Reply:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return _words("405 Method Not Allowed", "Only GET and HEAD.", ("Allow", "GET, HEAD"))
+            return _text_reply(
+                "405 Method Not Allowed", "Only GET and HEAD.", ("Allow", "GET, HEAD")
+            )
         try:
             path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8")
             if path in ("", "/"):
                 return self._front()
-            thing = self._thing(path)
+            served = self._find(path)
         except (FileNotFoundError, NotADirectoryError, ValueError):
-            return _words("404 Not Found", "There is no such thing here.")
+            return _text_reply("404 Not Found", "Not found.")
         except (TcgaMirrorError, OSError, MemoryError):
             later = ("Retry-After", "10")
-            return _words("503 Service Unavailable", "The mirror cannot be read now.", later)
-        return _answer(thing, environ)
+            return _text_reply("503 Service Unavailable", "The mirror cannot be read now.", later)
+        return _file_reply(served, environ)
 
-    def _thing(self, path: str) -> _Thing:
-        """The file at that path. Raises FileNotFoundError, ValueError or what keeps it from us."""
+    def _find(self, path: str) -> _File:
+        """Return the file at a path; raise FileNotFoundError or ValueError if there is none."""
         if path == f"/{CATALOGUE}":
             snapshot, file = self._snapshots.opened()
             size = os.fstat(file.fileno()).st_size
-            return _Thing(file, size, "application/vnd.sqlite3", _by_digest(snapshot.sha256), None)
+            return _File(file, size, "application/vnd.sqlite3", _digest_etag(snapshot.sha256), None)
         image = self._snapshots.now().images.get(path[1:])
         if image is not None:
-            # The name that was looked up, so without anything that leads elsewhere.
-            thing = _open(self._root, image.path.split("/"))
-            if image.done and thing.size == image.bytes:
-                return _Thing(
-                    thing.file, thing.size, thing.kind, _by_digest(image.sha256), thing.changed
+            # The catalogue's path, not that of the request.
+            served = _open(self._root, image.path.split("/"))
+            if image.done and served.size == image.bytes:
+                return _File(
+                    served.file,
+                    served.size,
+                    served.kind,
+                    _digest_etag(image.sha256),
+                    served.changed,
                 )
-            return thing
+            return served
         names = path[1:].split("/")
-        if names[0] != GALLERY or not 1 < len(names) <= _MOST_FOLDERS:
+        if names[0] != GALLERY or not 1 < len(names) <= _MAX_PARTS:
             raise FileNotFoundError(path)
         if not all(map(_NAME.fullmatch, names)):
             raise FileNotFoundError(path)
         return _open(self._root, names)
 
     def _front(self) -> Reply:
-        """The gallery, if there is one, else what there is in numbers."""
+        """Redirect to the gallery if there is one, else return a page of numbers."""
         try:
             _open(self._root, FRONT.split("/")).file.close()
         except OSError:
             page = _page(self._snapshots.now()).encode()
             kind = ("Content-Type", TYPES[".html"])
             return Reply("200 OK", [kind, ("Content-Length", str(len(page)))], page)
-        return _words("302 Found", "See the gallery.", ("Location", f"/{FRONT}"))
+        return _text_reply("302 Found", "See the gallery.", ("Location", f"/{FRONT}"))
 
 
-def _open(root: Path, names: Sequence[str]) -> _Thing:
-    """The plain file of that name, reached from `root` folder by folder without any link."""
+def _open(root: Path, names: Sequence[str]) -> _File:
+    """Open a regular file below `root`, directory by directory, without following links."""
     kind = TYPES.get(Path(names[-1]).suffix)
     if kind is None:
         raise FileNotFoundError(names[-1])
     try:
-        # A handle for each, as the disk of a mirror may go away and come back.
+        # The root is opened each time, because its disk may be unmounted and mounted again.
         file = io.BufferedReader(Tree(root).open("/".join(names)))
     except OSError as error:
-        if error.errno in _NOT_FOR_US:
+        if error.errno in _NOT_FOUND:
             raise FileNotFoundError(names[-1]) from error
         raise
     found = os.fstat(file.fileno())
     etag = f'"{found.st_mtime_ns:x}-{found.st_size:x}-{found.st_ino:x}"'
-    return _Thing(file, found.st_size, kind, etag, found.st_mtime)
+    return _File(file, found.st_size, kind, etag, found.st_mtime)
 
 
-def _by_digest(sha256: str) -> str:
+def _digest_etag(sha256: str) -> str:
     return f'"sha256-{sha256}"'
 
 
 # Conditions and ranges -------------------------------------------------------------
 
 
-def _answer(thing: _Thing, environ: WSGIEnvironment) -> Reply:
-    headers = [("ETag", thing.etag), ("Accept-Ranges", "bytes")]
-    if thing.changed is not None:
-        headers.append(("Last-Modified", formatdate(thing.changed, usegmt=True)))
-    if _is_known(thing, environ):
-        thing.file.close()
+def _file_reply(served: _File, environ: WSGIEnvironment) -> Reply:
+    headers = [("ETag", served.etag), ("Accept-Ranges", "bytes")]
+    if served.changed is not None:
+        headers.append(("Last-Modified", formatdate(served.changed, usegmt=True)))
+    if _is_not_modified(served, environ):
+        served.file.close()
         return Reply("304 Not Modified", headers)
-    headers.append(("Content-Type", thing.kind))
+    headers.append(("Content-Type", served.kind))
     span = None
-    if environ.get("HTTP_IF_RANGE", thing.etag) == thing.etag:
-        span = wanted(environ.get("HTTP_RANGE", ""), thing.size)
+    if environ.get("HTTP_IF_RANGE", served.etag) == served.etag:
+        span = parse_range(environ.get("HTTP_RANGE", ""), served.size)
     if span is None:
-        headers.append(("Content-Length", str(thing.size)))
-        return Reply("200 OK", headers, file=thing.file)
+        headers.append(("Content-Length", str(served.size)))
+        return Reply("200 OK", headers, file=served.file)
     start, stop = span
     if start >= stop:
-        thing.file.close()
-        place = ("Content-Range", f"bytes */{thing.size}")
-        return _words("416 Range Not Satisfiable", "It has no such bytes.", place)
-    thing.file.seek(start)
-    headers.append(("Content-Range", f"bytes {start}-{stop - 1}/{thing.size}"))
+        served.file.close()
+        place = ("Content-Range", f"bytes */{served.size}")
+        return _text_reply("416 Range Not Satisfiable", "The file is shorter.", place)
+    served.file.seek(start)
+    headers.append(("Content-Range", f"bytes {start}-{stop - 1}/{served.size}"))
     headers.append(("Content-Length", str(stop - start)))
-    return Reply("206 Partial Content", headers, file=thing.file)
+    return Reply("206 Partial Content", headers, file=served.file)
 
 
-def _is_known(thing: _Thing, environ: WSGIEnvironment) -> bool:
-    """Whether the client says that it has it as it is."""
+def _is_not_modified(served: _File, environ: WSGIEnvironment) -> bool:
+    """Return whether the client has this version of the file (RFC 9110, 13.1)."""
     tags = environ.get("HTTP_IF_NONE_MATCH")
     if tags is not None:
         known = {tag.strip().removeprefix("W/") for tag in tags[:4096].split(",")}
-        return thing.etag in known or "*" in known
+        return served.etag in known or "*" in known
     since = environ.get("HTTP_IF_MODIFIED_SINCE")
-    if since is None or thing.changed is None:
+    if since is None or served.changed is None:
         return False
     try:
-        return int(thing.changed) <= parsedate_to_datetime(since[:100]).timestamp()
+        return int(served.changed) <= parsedate_to_datetime(since[:100]).timestamp()
     except (ValueError, TypeError, OverflowError):
         return False
 
 
-def wanted(text: str, size: int) -> tuple[int, int] | None:
-    """First byte and the one after the last that a Range asks for; None for all of them.
+def parse_range(text: str, size: int) -> tuple[int, int] | None:
+    """Return start and stop of a Range header's bytes, or None for the whole file.
 
-    What is no range, or several, asks for all; none of the bytes if it lies beyond the end.
+    An invalid header and several ranges stand for the whole file. The range is empty if it
+    lies beyond the end.
 
-    >>> wanted("bytes=0-9", 100), wanted("bytes=90-", 100), wanted("bytes=-5", 100)
+    >>> parse_range("bytes=0-9", 100), parse_range("bytes=90-", 100), parse_range("bytes=-5", 100)
     ((0, 10), (90, 100), (95, 100))
-    >>> wanted("bytes=100-", 100), wanted("bytes=9-0", 100), wanted("bytes=0-1,5-6", 100)
-    ((100, 100), None, None)
+    >>> parse_range("bytes=100-", 100), parse_range("bytes=9-0", 100)
+    ((100, 100), None)
+    >>> parse_range("bytes=0-1,5-6", 100)
     """
     match = _RANGE.fullmatch(text.strip())
     if match is None or not (match[1] or match[2]):
@@ -235,10 +243,10 @@ def wanted(text: str, size: int) -> tuple[int, int] | None:
     return min(start, size), min(last + 1, size)
 
 
-# What is no file -------------------------------------------------------------------
+# Replies without a file -------------------------------------------------------------------
 
 
-def _words(status: str, words: str, *headers: tuple[str, str]) -> Reply:
+def _text_reply(status: str, words: str, *headers: tuple[str, str]) -> Reply:
     body = f"{words}\n".encode()
     about = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
     return Reply(status, [*about, *headers], body)
@@ -262,5 +270,5 @@ def _page(snapshot: Snapshot) -> str:
         '<meta name="color-scheme" content="light dark">\n<title>TCGA mirror</title>\n'
         f"<h1>A mirror of TCGA slides</h1>\n<table>\n{rows}</table>\n"
         f'<p><a href="/{CATALOGUE}">{CATALOGUE}</a> is its catalogue (SQLite).\n'
-        "<p>Pages that show the slides are made by <code>tcgamirror gallery</code>.\n</html>\n"
+        "<p>Make pages that show the slides by <code>tcgamirror gallery</code>.\n</html>\n"
     )

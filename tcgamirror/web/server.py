@@ -1,9 +1,9 @@
-"""The server around `site`: one that may be left on.
+"""HTTP server for the application in `app`, safe to leave running.
 
-waitress sends files from its own loop, so that a slow reader keeps no thread.
-Its limits are set here, and two more. A request that is not whole when it has
-been seen unfinished twice is cut, however steadily it drips. A new connection is
-always accepted: beyond the limits, the one that has been idle longest is closed.
+waitress sends files from its own loop, so that a slow reader holds no thread. Two
+limits are added to its own. A request that is unfinished at two looks in a row is cut,
+however steadily it drips. A new connection is always accepted: beyond the limits, the
+one that has been idle longest is closed.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 
 THREADS = 8
 CONNECTIONS, CONNECTIONS_EACH = 250, 100
-"""At once, in all and from one address."""
+"""Limits of connections, in all and from one address."""
 IDLE_SECONDS = 30
-"""Without a byte in either direction."""
+"""Seconds without a byte in either direction before a connection is closed."""
 LOOK_EVERY = 10
-"""Seconds between two looks for connections to be cut."""
+"""Seconds between two looks for connections to cut."""
 MOST_HEADER, MOST_BODY = 16 << 10, 1 << 10
 
 
 class _Parser(HTTPRequestParser):
-    """Refuses requests of which two readers could see different ends."""
+    """Request parser that refuses requests of ambiguous length."""
 
     def parse_header(self, header_plus: bytes) -> None:
         super().parse_header(header_plus)
@@ -51,7 +51,7 @@ class _Parser(HTTPRequestParser):
 
 
 class _Channel(HTTPChannel):
-    """A connection for which room was made."""
+    """Connection for which room was made."""
 
     parser_class = _Parser
     server: Server
@@ -69,12 +69,12 @@ class _Channel(HTTPChannel):
 
 
 def _use(channel: HTTPChannel) -> tuple[bool, float]:
-    """Return whether a request is being answered, and when something last came or went."""
+    """Return whether a request is being answered, and the time of the last byte."""
     return bool(channel.requests or channel.total_outbufs_len), channel.last_activity
 
 
 class Server(TcpWSGIServer):
-    """Cuts requests that take too long to come, and connections that keep others waiting."""
+    """Server that cuts slow requests and idle connections."""
 
     channel_class = _Channel
 
@@ -84,7 +84,7 @@ class Server(TcpWSGIServer):
             site,
             listen=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
             threads=THREADS,
-            # Never reached: room is made before.
+            # Never reached, because room is made before.
             connection_limit=2 * CONNECTIONS,
             channel_timeout=IDLE_SECONDS,
             cleanup_interval=LOOK_EVERY,
@@ -105,7 +105,7 @@ class Server(TcpWSGIServer):
             min(channels, key=_use).handle_close()
 
     def _channels(self) -> Iterable[_Channel]:
-        # The stubs take it for one channel.
+        # The type stubs are wrong: it maps sockets to channels.
         channels: Mapping[int, _Channel] = self.active_channels  # type: ignore[assignment]
         return channels.values()
 
@@ -122,8 +122,8 @@ class Server(TcpWSGIServer):
         self._unfinished = unfinished
 
 
-class _Asked:
-    """Which signal asked the server to end."""
+class _StopSignal:
+    """Handler of the signals that stop the server. terminate: it was SIGTERM."""
 
     def __init__(self) -> None:
         self.terminate = False
@@ -134,15 +134,19 @@ class _Asked:
 
     def _end(self, number: int, _frame: FrameType | None) -> NoReturn:
         self.terminate = number == signal.SIGTERM
-        # waitress's loop ends in order by this, and by nothing else that a handler can do.
+        # waitress's loop ends in order only by this exception.
         raise KeyboardInterrupt
 
 
 def serve(root: Path, host: str, port: int, announce: Callable[[str, bool], None]) -> ExitCode:
-    """Serves the mirror until a signal ends it: DONE for SIGTERM, INTERRUPTED for Ctrl-C.
+    """Serve the mirror until a signal; return DONE for SIGTERM, INTERRUPTED for Ctrl-C.
 
-    announce: told the address, and whether other machines can reach it. Raises
-    UsageError for an address that cannot be had, and what `Catalogue.open` does.
+    Args:
+        announce: Called with the address and whether other machines can reach it.
+
+    Raises:
+        UsageError: The address is not available.
+        TcgaMirrorError: The catalogue cannot be opened.
     """
     logging.getLogger("waitress").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="tcgamirror-") as folder:
@@ -153,10 +157,10 @@ def serve(root: Path, host: str, port: int, announce: Callable[[str, bool], None
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
             raise UsageError(
-                f"{host}:{port} cannot be served at ({why}): name another by --host and --port"
+                f"{host}:{port}: address not available ({why}). Name another by --host and --port"
             ) from error
-        asked = _Asked()
-        asked.listen()
+        stop = _StopSignal()
+        stop.listen()
         try:
             assert server.socket is not None
             address, number = server.socket.getsockname()[:2]
@@ -164,11 +168,11 @@ def serve(root: Path, host: str, port: int, announce: Callable[[str, bool], None
             announce(f"http://{shown}:{number}/", not _is_loopback(address))
             server.run()
         except KeyboardInterrupt:
-            # Before the loop began, or a second one while it ends.
+            # A signal before the loop started, or a second one while it ends.
             pass
         finally:
             server.close()
-    return ExitCode.DONE if asked.terminate else ExitCode.INTERRUPTED
+    return ExitCode.DONE if stop.terminate else ExitCode.INTERRUPTED
 
 
 def _is_loopback(address: str) -> bool:

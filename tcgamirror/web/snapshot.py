@@ -1,4 +1,4 @@
-"""A mirror's catalogue as of a moment ago: a whole copy, and which images it tells of."""
+"""Copies of a mirror's catalogue, and the images that each records."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LOOK_EVERY = 1.0
 """Seconds between two looks at whether the catalogue has changed."""
 
 _TIMES_LONGER = 5
-"""Than a copy took, before the next one."""
+"""Factor of the time that a copy took, until the next one."""
 
 Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One state of the catalogue. path: of the copy. images: by path. fixed: what they are."""
+    """State of the catalogue. path: of the copy. images: by path. fixed: the mirror's target."""
 
     path: Path
     sha256: str
@@ -40,9 +40,9 @@ class Snapshot:
 
 
 class Snapshots:
-    """Copies a catalogue whenever it has changed; for any number of threads.
+    """Copier of a catalogue that changes, for any number of threads.
 
-    folder: a directory of its own, where the copy lies.
+    folder: private directory for the copies.
     """
 
     def __init__(self, root: Path, folder: Path) -> None:
@@ -51,22 +51,23 @@ class Snapshots:
         self._lock = threading.Lock()
         self._now: Snapshot | None = None
         self._stamp: Stamp = ()
-        self._told: Stamp | None = None
+        self._reported: Stamp | None = None
         self._taken = self._looked = 0.0
         self._pause = LOOK_EVERY
         self._young = False
         self._number = 0
 
     def now(self) -> Snapshot:
-        """The state of at most a second ago, or an older one while no newer can be had.
+        """Return a state at most a second old, or an older one while the catalogue is unreadable.
 
-        Raises what `Catalogue.open` does if there is none at all.
+        Raises:
+            TcgaMirrorError: There is no older one, and the catalogue cannot be opened.
         """
         with self._lock:
             return self._current()
 
     def opened(self) -> tuple[Snapshot, BinaryIO]:
-        """The same, with its copy open: that stays readable when the next one takes its place."""
+        """Return the same with its copy open, which stays readable after it is replaced."""
         with self._lock:
             snapshot = self._current()
             return snapshot, snapshot.path.open("rb")
@@ -84,25 +85,25 @@ class Snapshots:
         try:
             return self._take(stamp)
         except (TcgaMirrorError, OSError) as error:
-            # It is being rebuilt, or the disk is away for a moment; or it is damaged for good.
-            if isinstance(error, Damaged) and stamp != self._told:
-                self._told = stamp
+            # It is being rebuilt, its disk is unmounted, or it is damaged.
+            if isinstance(error, Damaged) and stamp != self._reported:
+                self._reported = stamp
                 _LOG.warning("%s; until then it is served as it was", error)
             return self._now
 
     def _take(self, stamp: Stamp) -> Snapshot:
-        """stamp: of before the copy, so that a change during it is seen the next time."""
+        """Copy the catalogue. stamp: from before the copy, so that a change meanwhile is seen."""
         self._number += 1
         begun = time.monotonic()
         path = self._folder / f"{self._number}.db"
         before = self._now
         try:
-            self._now = self._copied(path)
+            self._now = self._copy(path)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
         self._stamp, self._taken = stamp, time.monotonic()
-        # A large catalogue that changes all the time is not copied all the time.
+        # A large catalogue that changes often is not copied all the time.
         self._pause = max(LOOK_EVERY, _TIMES_LONGER * (self._taken - begun))
         newest = max((part[1] for part in stamp if part is not None), default=0)
         self._young = time.time() - newest / 1e9 < YOUNG
@@ -110,7 +111,7 @@ class Snapshots:
             before.path.unlink(missing_ok=True)
         return self._now
 
-    def _copied(self, path: Path) -> Snapshot:
+    def _copy(self, path: Path) -> Snapshot:
         with (
             Catalogue.open(self._source, read_only=True) as catalogue,
             catalogue.copy_to(path) as copy,
@@ -121,7 +122,7 @@ class Snapshots:
 
 
 def _stamp(path: Path) -> Stamp:
-    """What changes when the catalogue does. Never opens it: closing it would end SQLite's locks."""
+    """Return values that change with the catalogue; opening it could drop SQLite's locks."""
     parts: list[tuple[int, int, int] | None] = []
     for name in (path.name, f"{path.name}-wal"):
         try:

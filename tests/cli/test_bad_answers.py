@@ -67,16 +67,16 @@ def test_an_api_that_is_busy_is_left_alone_for_a_while(
         ("/status", "html", ["/status", "HTML", "JSON"]),
         ("/files", "html", ["/files", "HTML", "JSON"]),
         ("/status", "foreign-json", ["/status", "GDC", "data release"]),
-        ("/files", "foreign-json", ["/files", "GDC", "hits"]),
+        ("/files", "foreign-json", ["/files", "list of hits"]),
         ("/files", "truncated-json", ["/files", "JSON"]),
-        ("/files", "endless-page", ["/files", "try again"]),
+        ("/files", "endless-page", ["/files", "Try again"]),
         ("/files", "endless-body", ["/files", "bytes"]),
         ("/status", "stall", ["/status", "1 s"]),
         ("/files", "drip", ["/files", "bytes/s", "1 s"]),
         ("/status", "slow-headers", ["/status", "1 s"]),
         ("/status", "reset", ["/status"]),
         ("/status", "403", ["/status", "403"]),
-        ("/status", "redirect", ["/status", "not followed"]),
+        ("/status", "redirect", ["/status", "refused"]),
     ],
 )
 def test_an_api_that_answers_nonsense(
@@ -121,8 +121,8 @@ def test_slides_that_nobody_gives_of_a_site_that_answers(
 
 def test_steps_out_of_order_are_told_what_comes_first(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc)
-    says(run("--mirror", root, "sample"), USAGE_ERROR, "nothing is listed", "refresh")
-    says(run("--mirror", root, "fetch"), USAGE_ERROR, "nothing is sampled", "update")
+    says(run("--mirror", root, "sample"), USAGE_ERROR, "no listing yet", "refresh")
+    says(run("--mirror", root, "fetch"), USAGE_ERROR, "no slide is sampled", "update")
 
 
 def test_addresses_are_kept_as_they_were_given(tmp_path: Path, small_gdc: StandIn) -> None:

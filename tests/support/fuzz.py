@@ -192,7 +192,7 @@ def images(form: ImageFormat) -> Callable[[Path], Sequence[bytes]]:
 def image(form: ImageFormat) -> Reader:
     def read(data: bytes, folder: Path) -> None:
         path = written(data, folder / f"a{form.suffix}")
-        Thumbnails().of(path)
+        Thumbnails().make(path)
         with path.open("rb") as file:
             decode_all(file, form)
             parse_metadata(read_header(file, form).metadata)

@@ -28,8 +28,8 @@ from tcgamirror.model.errors import Locked, UsageError
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat
 from tcgamirror.system.lock import Lock
-from tcgamirror.web.gallery.builder import Made, build
-from tcgamirror.web.gallery.entries import harmless, is_inside
+from tcgamirror.web.gallery.builder import GalleryReport, build
+from tcgamirror.web.gallery.entries import is_inside, sanitize
 from tcgamirror.web.gallery.packs import PACK, slug
 from tcgamirror.web.gallery.thumbnails import LONGEST, Thumbnails
 from tests.gdc import StandIn
@@ -118,7 +118,7 @@ def test_thumbnails_are_made_of_every_format(tmp_path: Path, form: ImageFormat) 
     pixels = np.full((600, 900, 3), (200, 30, 120), np.uint8)
     with path.open("wb") as file:
         write_image(file, form, Size(900, 600), [pixels], None, {})
-    thumbnail = Image.open(BytesIO(b64decode(Thumbnails().of(path) or "")))
+    thumbnail = Image.open(BytesIO(b64decode(Thumbnails().make(path) or "")))
     assert thumbnail.size == (LONGEST, round(LONGEST * 600 / 900))
     colour = thumbnail.getpixel((50, 50))
     assert isinstance(colour, tuple)
@@ -134,7 +134,7 @@ def test_a_header_that_says_more_pixels_than_there_are_takes_no_memory(tmp_path:
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + (300 << 20), limits[1]))
     try:
-        assert Thumbnails().of(path) is None
+        assert Thumbnails().make(path) is None
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
 
@@ -142,7 +142,7 @@ def test_a_header_that_says_more_pixels_than_there_are_takes_no_memory(tmp_path:
 def test_what_this_program_never_writes_has_no_thumbnail(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.new("RGB", (900, 600)).save(path, progressive=True)
-    assert Thumbnails().of(path) is None
+    assert Thumbnails().make(path) is None
 
 
 @pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n", b"<svg/>", os.urandom(500)])
@@ -150,15 +150,15 @@ def test_what_is_no_image_has_no_thumbnail(tmp_path: Path, data: bytes) -> None:
     for suffix in (".png", ".jpg", ".tif", ".svg", ""):
         path = tmp_path / f"a{suffix}"
         path.write_bytes(data)
-        assert Thumbnails().of(path) is None
-    assert Thumbnails().of(tmp_path / "missing.png") is None
+        assert Thumbnails().make(path) is None
+    assert Thumbnails().make(tmp_path / "missing.png") is None
 
 
 def test_nobody_waits_for_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "endless.jpg").symlink_to("/dev/zero")
     for name in ("pipe.png", "endless.jpg"):
-        assert Thumbnails().of(tmp_path / name) is None
+        assert Thumbnails().make(tmp_path / name) is None
 
 
 def test_each_slide_has_its_own_thumbnail_though_others_have_none(mirror: Mirror) -> None:
@@ -213,10 +213,10 @@ def test_no_path_leads_out_of_the_images(mirror: Mirror, path: str) -> None:
     assert build(mirror, quiet).thumbnails == 0
 
 
-def test_texts_that_no_browser_could_hold_are_made_harmless() -> None:
-    assert harmless("a\ud800b") == "a\ufffdb"
-    assert harmless("é ×") == "é ×"
-    assert harmless("x" * 9999) == "x" * 2000 + "…"
+def test_texts_that_no_browser_could_hold_are_sanitized() -> None:
+    assert sanitize("a\ud800b") == "a\ufffdb"
+    assert sanitize("é ×") == "é ×"
+    assert sanitize("x" * 9999) == "x" * 2000 + "…"
 
 
 def test_projects_have_files_of_their_own() -> None:
@@ -345,7 +345,7 @@ def test_a_gallery_killed_at_any_moment_has_no_half_file(tmp_path: Path) -> None
             assert text.endswith(b"\n"), path
             if text.startswith(b"// made of"):
                 handed(text)
-    result: Made = build(mirror, quiet)
+    result: GalleryReport = build(mirror, quiet)
     assert result.slides == 400
     assert not list((mirror.root / "gallery").rglob("*.part"))
     assert len(shown(mirror, "thumbnails")) == len(

@@ -373,6 +373,6 @@ def test_a_port_that_is_taken_and_a_host_for_everyone(tmp_path: Path) -> None:
     with started("--mirror", root, "serve", "--host", "0.0.0.0", "--port", "0") as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.readline()
-        assert "everyone who can reach 0.0.0.0" in process.stderr.readline()
+        assert "--host 0.0.0.0: everyone who can reach it" in process.stderr.readline()
     assert run("--mirror", tmp_path, "serve").code == 2
     assert succeeded("serve", "--help").out

@@ -1,4 +1,4 @@
-"""The gallery: static pages in the mirror that show its slides in any browser, without a server.
+"""Build the gallery: static pages that show the mirror's slides in any browser, without a server.
 
 `gallery/` holds three pages, their style and scripts, `index.js` (what the grid
 filters and sorts by), and two packs for every fifty slides of a project: their

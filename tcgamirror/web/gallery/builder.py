@@ -1,4 +1,4 @@
-"""Makes the gallery, or what of it is no longer as the catalogue says."""
+"""Build the gallery, writing only files that changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tcgamirror.system.parallel import in_batches, usable_cores
 from tcgamirror.web.gallery import packs, pages
 from tcgamirror.web.gallery.entries import Entries, Image, read_entries
 from tcgamirror.web.gallery.packs import Pack, Script
-from tcgamirror.web.gallery.statistics import Figures, read_figures
+from tcgamirror.web.gallery.statistics import Statistics, read_statistics
 
 FACTS, THUMBNAILS = "facts", "thumbnails"
 LOCK = ".lock"
@@ -27,8 +27,8 @@ WRITERS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """What one run left. thumbnails: made now. unreadable: images without one. files: written."""
+class GalleryReport:
+    """Result of one build. thumbnails: made now. unreadable: images without one. files: written."""
 
     page: Path
     slides: int
@@ -37,21 +37,25 @@ class Made:
     files: int
 
 
-def build(mirror: Mirror, on_progress: Callable[[int, int], None]) -> Made:
-    """Makes the gallery of a mirror, each of its files in one step.
+def build(mirror: Mirror, on_progress: Callable[[int, int], None]) -> GalleryReport:
+    """Build the gallery of a mirror; each file is written atomically.
 
-    on_progress: told how many of how many thumbnails there are. Raises Locked
-    if another run makes it, UsageError where `gallery` is no directory of its own,
-    DiskFull, Damaged.
+    Args:
+        on_progress: Called with the thumbnails made so far and their total.
+
+    Raises:
+        Locked: Another run builds it.
+        UsageError: `gallery` is a link or a file.
+        DiskFull, Damaged: As elsewhere.
     """
     folder = mirror.root / GALLERY
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise UsageError(f"{folder} is no directory of the mirror: move it away first")
+        raise UsageError(f"{folder}: not a directory. Move it away first")
     with lock.Lock(folder / LOCK, GALLERY):
         with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
             entries = read_entries(catalogue)
-            figures = read_figures(catalogue, entries)
-        return _Gallery(mirror, folder, entries).build(figures, on_progress)
+            statistics = read_statistics(catalogue, entries)
+        return _Gallery(mirror, folder, entries).build(statistics, on_progress)
 
 
 class _Gallery:
@@ -64,16 +68,18 @@ class _Gallery:
         self._packs = packs.packs(entries)
         self._written = self._thumbnails = self._unreadable = 0
 
-    def build(self, figures: Figures, on_progress: Callable[[int, int], None]) -> Made:
-        about = {"target": self._mirror.settings.fixed, "release": figures.counts.release}
+    def build(
+        self, statistics: Statistics, on_progress: Callable[[int, int], None]
+    ) -> GalleryReport:
+        about = {"target": self._mirror.settings.fixed, "release": statistics.counts.release}
         self._write(self._facts())
         self._write(self._thumbnail_packs(on_progress))
         index = packs.index_script(self._entries, self._packs, about)
         self._write(_changed([Script.of(self._folder / "index.js", index)]))
-        self._put_pages(pages.all_pages(self._mirror.settings.fixed, figures))
-        # Last: a page that is open still asks for the packs its index names.
+        self._put_pages(pages.all_pages(self._mirror.settings.fixed, statistics))
+        # Last, because an open page still requests the packs of its index.
         self._remove_others()
-        return Made(
+        return GalleryReport(
             page=self._folder / "index.html",
             slides=len(self._entries.rows),
             thumbnails=self._thumbnails,
@@ -82,7 +88,7 @@ class _Gallery:
         )
 
     def _write(self, scripts: Iterable[Script]) -> None:
-        """By several threads: each of them waits for the disk."""
+        """Write scripts by several threads, which mostly wait for the disk."""
         batches = in_batches(Script.write, scripts, at_once=WRITERS, together=1)
         self._written += sum(map(len, batches))
 
@@ -108,40 +114,43 @@ class _Gallery:
                 self._written += 1
 
     def _thumbnail_packs(self, on_progress: Callable[[int, int], None]) -> Iterator[Script]:
-        """The packs whose images are others than they were made of, as they are to be."""
-        told = ((pack, packs.told_digest(self._place(THUMBNAILS, pack))) for pack in self._packs)
-        due = [pack for pack, made_of in told if made_of != packs.digest_of(pack.images)]
+        """Yield each thumbnail pack whose images differ from those it was made of."""
+        due = [
+            pack
+            for pack in self._packs
+            if packs.read_digest(self._place(THUMBNAILS, pack)) != packs.digest(pack.images)
+        ]
         if not due:
             return
-        # Only now: a gallery that shows no new image needs no decoder.
+        # Imported late, because a gallery without new images needs no decoder.
         from tcgamirror.web.gallery.thumbnails import Thumbnails
 
         maker = Thumbnails()
 
-        def made(step: _Step) -> str | None:
+        def make(step: _Step) -> str | None:
             _, image = step
-            return None if image is None else maker.of(self._mirror.root / image.path)
+            return None if image is None else maker.make(self._mirror.root / image.path)
 
         total, got = sum(len(pack.images) for pack in due), 0
         on_progress(got, total)
-        steps = (step for pack in due for step in self._growing(pack).steps())
+        steps = (step for pack in due for step in self._builder(pack).steps())
         at_once = min(MOST_DECODERS, usable_cores())
-        for batch in in_batches(made, steps, at_once=at_once, together=4):
-            for (growing, image), thumbnail in batch:
+        for batch in in_batches(make, steps, at_once=at_once, together=4):
+            for (builder, image), thumbnail in batch:
                 if image is not None:
                     self._thumbnails += thumbnail is not None
                     self._unreadable += thumbnail is None
-                    growing.take(image, thumbnail)
+                    builder.add(image, thumbnail)
                     continue
-                yield growing.script()
-                got += len(growing.pack.images)
+                yield builder.script()
+                got += len(builder.pack.images)
                 on_progress(got, total)
 
-    def _growing(self, pack: Pack) -> _Growing:
-        return _Growing(pack, self._place(THUMBNAILS, pack))
+    def _builder(self, pack: Pack) -> _PackBuilder:
+        return _PackBuilder(pack, self._place(THUMBNAILS, pack))
 
     def _remove_others(self) -> None:
-        """Packs that no slide is in any more, and what a killed run left."""
+        """Remove packs without slides and the partial files of a killed run."""
         names = {f"{pack.name}.js" for pack in self._packs}
         for kind in (FACTS, THUMBNAILS):
             place = self._folder / kind
@@ -151,25 +160,25 @@ class _Gallery:
 
 
 def _changed(scripts: Iterable[Script]) -> Iterator[Script]:
-    return (script for script in scripts if not script.is_there())
+    return (script for script in scripts if not script.is_current())
 
 
-class _Growing:
-    """A pack of thumbnails on its way."""
+class _PackBuilder:
+    """Builder of one pack of thumbnails."""
 
     def __init__(self, pack: Pack, place: Path) -> None:
         self.pack = pack
         self._place = place
-        self._made_of = packs.digest_of(pack.images)
-        self._known = dict(packs.thumbnails_in(place))
+        self._made_of = packs.digest(pack.images)
+        self._known = dict(packs.read_thumbnails(place))
 
     def steps(self) -> Iterator[_Step]:
-        """What is to be made: thumbnails of the images that are new in it, then the pack itself."""
+        """Yield a step for each new image, then one for the pack itself."""
         images = [entry.image for entry in self.pack.entries if entry.image]
         yield from ((self, image) for image in images if image.sha256 not in self._known)
         yield self, None
 
-    def take(self, image: Image, thumbnail: str | None) -> None:
+    def add(self, image: Image, thumbnail: str | None) -> None:
         if thumbnail is None:
             self._made_of = packs.UNFINISHED
         else:
@@ -184,5 +193,5 @@ class _Growing:
         return Script(self._place, self._made_of, packs.script("thumbnails", self.pack.name, rows))
 
 
-_Step = tuple[_Growing, Image | None]
-"""An image whose thumbnail is to be made for a pack, or None: the pack is complete."""
+_Step = tuple[_PackBuilder, Image | None]
+"""Image whose thumbnail to make for a pack; None: the pack is complete."""

@@ -1,6 +1,6 @@
-"""Charts as inline SVG, and as tables for whoever cannot see them.
+"""Charts as inline SVG, each with a table for readers who cannot see it.
 
-Drawn with classes alone: colours are the style sheet's, for light and dark.
+The style sheet gives the colours of classes, for light and dark.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ WIDTH = 640
 ROW = 22
 LABEL, VALUE = 150, 110
 MOST_ROWS = 60
-"""Bars in one chart; TCGA has 33 projects."""
+"""Limit of bars in one chart; TCGA has 33 projects."""
 
 _LONGEST_LABEL = 22
 _PLOT_HEIGHT, _AXIS, _MARGIN = 150, 34, 24
@@ -23,7 +23,7 @@ _PLOT_HEIGHT, _AXIS, _MARGIN = 150, 34, 24
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of a bar. look: the class that gives its colour."""
+    """Segment of a bar. look: class that gives its colour."""
 
     look: str
     value: float
@@ -31,7 +31,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One row of a chart. shown: its value in words. cells: the row of the table."""
+    """Row of a chart. shown: text of its value. cells: row of the table."""
 
     label: str
     parts: Sequence[Part]
@@ -40,9 +40,9 @@ class Bar:
 
 
 def bars(name: str, title: str, columns: Sequence[str], rows: Sequence[Bar]) -> str:
-    """A chart of horizontal bars, each with its value beside it.
+    """Return a chart of horizontal bars with values beside them.
 
-    name: no other chart's on the page. columns: the table's, that of the labels first.
+    name: id, unique on the page. columns: headings of the table, that of the labels first.
     """
     shown = rows[:MOST_ROWS]
     most = max((sum(part.value for part in bar.parts) for bar in shown), default=0) or 1
@@ -78,7 +78,7 @@ def _bar(bar: Bar, top: int, most: float) -> str:
 
 
 def histogram(name: str, title: str, unit: str, bins: Sequence[Bin]) -> str:
-    """A chart of columns, one a bin, with the bins' limits below."""
+    """Return a chart with a column for each bin and the bins' limits below."""
     most = max((each.count for each in bins), default=0) or 1
     step = min((WIDTH - 2 * _MARGIN) / max(len(bins), 1), 80)
     every = -(-len(bins) * 56 // WIDTH)
@@ -106,7 +106,7 @@ def histogram(name: str, title: str, unit: str, bins: Sequence[Bin]) -> str:
 
 
 def _short(count: int) -> str:
-    """A count that fits over a narrow column.
+    """Return a count short enough for a narrow column.
 
     >>> _short(999), _short(1034), _short(12000)
     ('999', '1.0k', '12k')

@@ -1,4 +1,4 @@
-"""The sampled slides as the gallery shows them: values from the catalogue, made harmless."""
+"""Sampled slides as the gallery shows them, with sanitized values of the catalogue."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tcgamirror.catalogue.reports import Cell
 from tcgamirror.imaging.store import IMAGES
 
 MOST_TEXT = 2000
-"""Characters shown of one value; an error that names three sources has about 500."""
+"""Limit of characters of one value; an error that names three sources has about 500."""
 
 _SQL = """
 SELECT mirror.*, slides.md5, slides.size,
@@ -27,7 +27,7 @@ Fact = str | int | float | None
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image file. path: relative to the mirror, with slashes. sha256: of the file."""
+    """Image file. path: relative to the mirror, with slashes. sha256: of the file."""
 
     path: str
     sha256: str
@@ -35,7 +35,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One sampled slide. facts: all that the catalogue says of it, in the order of `columns`."""
+    """Sampled slide. facts: its row of the catalogue, in the order of `columns`."""
 
     name: str
     project: str | None
@@ -45,26 +45,26 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """All slides, by project and rank; those of a project in the order they were sampled."""
+    """All sampled slides, by project, then by rank in the sample."""
 
     columns: tuple[str, ...]
     rows: Sequence[Entry]
 
     def column(self, name: str) -> Iterator[Fact]:
-        """One fact of every slide."""
+        """Yield one column, slide by slide."""
         place = self.columns.index(name)
         return (entry.facts[place] for entry in self.rows)
 
 
 def read_entries(catalogue: Catalogue) -> Entries:
-    """Reads them at one go, so that no writer waits for as long as thumbnails take."""
+    """Read all at once, so that no writer waits while thumbnails are made."""
     answer = catalogue.reports.query(_SQL)
     name, project, path, sha256 = map(
         answer.columns.index, ("file_name", "project_id", "path", "sha256")
     )
 
     def entry(row: Sequence[Cell]) -> Entry:
-        facts = tuple(map(harmless, row))
+        facts = tuple(map(sanitize, row))
         return Entry(
             name=str(facts[name]),
             project=None if facts[project] is None else str(facts[project]),
@@ -92,13 +92,12 @@ def is_inside(path: str) -> bool:
     return plain and len(parts) > 1 and parts[0] == IMAGES
 
 
-def harmless(value: Cell) -> Fact:
-    r"""A value that JSON and a browser can hold, in one line.
+def sanitize(value: Cell) -> Fact:
+    r"""Return a value that is safe in JSON and a browser, in one line.
 
-    What does not print (controls, marks that turn the direction of text, halves
-    of surrogate pairs) becomes U+FFFD, so that it shows and does nothing.
+    Characters that do not print (controls, direction marks, lone surrogates) become U+FFFD.
 
-    >>> harmless("a\u202eb\x00"), harmless(float("inf")), harmless(b"\x01\xff"), harmless(0.25)
+    >>> sanitize("a\u202eb\x00"), sanitize(float("inf")), sanitize(b"\x01\xff"), sanitize(0.25)
     ('a\ufffdb\ufffd', 'inf', '01ff', 0.25)
     """
     if isinstance(value, bytes):
@@ -109,12 +108,12 @@ def harmless(value: Cell) -> Fact:
         value = value[:MOST_TEXT] + "…"
     if not value.isprintable():
         value = "".join(sign if sign.isprintable() else "\ufffd" for sign in value)
-    # A few words, said of thousands of slides.
+    # Thousands of slides share a few short values.
     return sys.intern(value) if len(value) < 40 else value
 
 
 def number(value: Fact) -> float | None:
-    """A finite number above zero, or None: what a length or a resolution has to be."""
+    """Return a positive number, as a length or a resolution is, or None."""
     if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
         return float(value)
     return None

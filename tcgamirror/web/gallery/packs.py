@@ -1,7 +1,7 @@
-"""The scripts that carry data: the index, and packs of fifty slides' facts and thumbnails.
+"""Scripts with data: the index, and packs of fifty slides' facts or thumbnails.
 
-Each begins with a line that tells the digest of what it was made from, so that
-the next run sees without reading on whether it has to be made again.
+The first line of each has the digest of its input, so that the next build sees
+whether to make it again without reading on.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from tcgamirror.system.files import atomic_write
 from tcgamirror.web.gallery.entries import Entries, Entry
 
 PACK = 50
-"""Slides in a pack. More of them make fewer files, but also more to load for one thumbnail."""
+"""Slides in a pack; more of them make fewer files, but more to load for one thumbnail."""
 
 MOST_BYTES = 1 << 24
-"""Of a pack of thumbnails that is read again; fifty have about half a megabyte."""
+"""Limit of a pack of thumbnails that is read again; fifty have about half a megabyte."""
 
 UNFINISHED = "unfinished"
-"""In place of the digest where an image could not be read: the next run tries again."""
+"""Stands for the digest if an image could not be read, so that the next build retries it."""
 
 _PLAIN = re.compile(r"[A-Z0-9][A-Z0-9-]{0,63}")
 _HEAD = re.compile(rb"// made of ([0-9a-f]{64}|unfinished)\n")
@@ -37,19 +37,19 @@ _VALUES = ("file_name", "file_id", "slide_barcode", "mpp_x", "sample_rank", "fet
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Up to fifty slides of one project. A slide stays in its pack: ranks only ever grow."""
+    """Up to fifty slides of one project; a slide stays in its pack, because ranks are stable."""
 
     name: str
     entries: Sequence[Entry]
 
     @property
     def images(self) -> list[tuple[str, str]]:
-        """Name and digest of every slide that has an image: what its thumbnails are made of."""
+        """Names and digests of slides with an image: the input of the thumbnails."""
         return [(entry.name, entry.image.sha256) for entry in self.entries if entry.image]
 
 
 def packs(entries: Entries) -> list[Pack]:
-    """All slides, in packs, in the order of the slides."""
+    """Return packs of all slides, in the order of the slides."""
     made: list[Pack] = []
     start = 0
     for end, entry in enumerate(entries.rows, start=1):
@@ -63,7 +63,7 @@ def packs(entries: Entries) -> list[Pack]:
 
 
 def slug(project: str | None) -> str:
-    """A file name for a project, one that no other project has on any file system.
+    """Return a file name that no other project has on any file system.
 
     >>> slug("TCGA-BRCA"), slug(None), slug("../../a")
     ('TCGA-BRCA', '_unknown', '_2ea9d7db53a1')
@@ -77,7 +77,7 @@ def slug(project: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script at its place, as it is to be. made_of: the digest of what it was made from."""
+    """Script to write to a path. made_of: digest of its input."""
 
     path: Path
     made_of: str
@@ -85,29 +85,29 @@ class Script:
 
     @classmethod
     def of(cls, path: Path, data: bytes) -> Script:
-        """One that is to be made again if anything in it changes."""
+        """Return a script whose input is its text."""
         return cls(path, hashlib.sha256(data).hexdigest(), data)
 
-    def is_there(self) -> bool:
-        return told_digest(self.path) == self.made_of
+    def is_current(self) -> bool:
+        return read_digest(self.path) == self.made_of
 
     def write(self) -> None:
-        """Puts it in its place in one step."""
+        """Write the file atomically."""
         with atomic_write(self.path) as file:
             file.write(f"// made of {self.made_of}\n".encode())
             file.write(self.data)
 
 
-# What is in them -----------------------------------------------------------------
+# Contents -----------------------------------------------------------------
 
 
 def script(call: str, *arguments: object) -> bytes:
-    r"""A statement that hands JSON to the pages' scripts.
+    r"""Return a statement that passes JSON to the pages' scripts.
 
     >>> script("index", {"a": "</script>\u2028"})
     b'tcga.index({"a":"\\u003c/script>\\u2028"});\n'
     """
-    # In ASCII: no file is read as another encoding, no line ends where JavaScript alone sees it.
+    # ASCII, so that no encoding and no line end of JavaScript can change it.
     shown = [
         json.dumps(argument, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
         for argument in arguments
@@ -116,7 +116,7 @@ def script(call: str, *arguments: object) -> bytes:
 
 
 def index_script(entries: Entries, listed: Sequence[Pack], about: object) -> bytes:
-    """What the grid filters, sorts and shows: words that recur stand once."""
+    """Return the data that the grid filters, sorts and shows; each word is stored once."""
     words: dict[str, list[object]] = {}
     columns: dict[str, list[object]] = {}
     for name in _WORDS:
@@ -130,20 +130,20 @@ def index_script(entries: Entries, listed: Sequence[Pack], about: object) -> byt
 
 
 def facts_script(columns: Sequence[str], pack: Pack) -> bytes:
-    """All facts of a pack's slides."""
+    """Return all facts of a pack's slides."""
     return script("facts", pack.name, columns, [entry.facts for entry in pack.entries])
 
 
 # Files ---------------------------------------------------------------------------
 
 
-def digest_of(made_of: object) -> str:
-    """Of anything that JSON can hold."""
+def digest(made_of: object) -> str:
+    """Return the SHA-256 of a value's JSON."""
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
 
 
-def told_digest(path: Path) -> str | None:
-    """What the file says that it was made of, if it is one of ours."""
+def read_digest(path: Path) -> str | None:
+    """Return the digest in the first line of a script, or None."""
     try:
         with path.open("rb") as file:
             match = _HEAD.match(file.read(100))
@@ -152,8 +152,8 @@ def told_digest(path: Path) -> str | None:
     return match[1].decode() if match else None
 
 
-def thumbnails_in(path: Path) -> Iterator[tuple[str, str]]:
-    """Digest and thumbnail of every image of an older pack; nothing of what is none of ours."""
+def read_thumbnails(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield digest and thumbnail of each image in a pack; yield nothing for another file."""
     try:
         if path.stat().st_size > MOST_BYTES:
             return

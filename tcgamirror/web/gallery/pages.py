@@ -1,4 +1,4 @@
-"""The three pages, as HTML. What comes from the catalogue is escaped, or put in by the scripts."""
+"""The three pages as HTML; values of the catalogue are escaped or inserted by the scripts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from tcgamirror.catalogue.reports import Counts
 from tcgamirror.model.text import format_bytes, format_duration
 from tcgamirror.web.gallery import charts
 from tcgamirror.web.gallery.charts import Bar, Part
-from tcgamirror.web.gallery.entries import harmless
-from tcgamirror.web.gallery.statistics import Figures
+from tcgamirror.web.gallery.entries import sanitize
+from tcgamirror.web.gallery.statistics import Statistics
 
 _POLICY = (
     "default-src 'none'; script-src 'self' file:; style-src 'self' file:; "
@@ -126,9 +126,9 @@ does not run.</p></noscript>
 """
 
 
-def all_pages(target: str, figures: Figures) -> Iterator[tuple[str, str]]:
+def all_pages(target: str, statistics: Statistics) -> Iterator[tuple[str, str]]:
     """Name and text of each page."""
-    release = str(harmless(figures.counts.release or "nothing listed yet"))
+    release = str(sanitize(statistics.counts.release or "nothing listed yet"))
     about = f"{escape(target)} · <bdi>{escape(release)}</bdi>"
     grid = ("common.js", "index.js", "grid.js")
     hint = "Keys: / searches. "
@@ -136,7 +136,7 @@ def all_pages(target: str, figures: Figures) -> Iterator[tuple[str, str]]:
     viewer = ("common.js", "index.js", "viewer.js")
     hint = "Keys: ← → go to other slides, 0 fits the image, 1 2 4 enlarge it. "
     yield "slide.html", _page("slide", "Slide", about, _SLIDE, viewer, hint)
-    yield "overview.html", _page("overview", "Overview", about, _overview(figures), (), "")
+    yield "overview.html", _page("overview", "Overview", about, _overview(statistics), (), "")
 
 
 def _page(name: str, title: str, about: str, main: str, scripts: tuple[str, ...], hint: str) -> str:
@@ -161,26 +161,31 @@ def _page(name: str, title: str, about: str, main: str, scripts: tuple[str, ...]
 # The overview --------------------------------------------------------------------
 
 
-def _overview(figures: Figures) -> str:
-    counts = figures.counts
+def _overview(statistics: Statistics) -> str:
+    counts = statistics.counts
     parts = [
         "<h1>Overview</h1>\n",
         _tiles(counts),
         '<div class="charts">',
         _projects(counts),
-        charts.histogram("bases", "Resolution of the slides' bases", "µm per pixel", figures.bases),
         charts.histogram(
-            "images", f"Resolution of the images{_unknown(figures)}", "µm per pixel", figures.images
+            "bases", "Resolution of the slides' bases", "µm per pixel", statistics.bases
+        ),
+        charts.histogram(
+            "images",
+            f"Resolution of the images{_unknown(statistics)}",
+            "µm per pixel",
+            statistics.images,
         ),
         *_sources(counts),
-        _failures(figures),
+        _failures(statistics),
         "</div>\n",
     ]
     return "".join(parts)
 
 
-def _unknown(figures: Figures) -> str:
-    return f" ({figures.unknown:,} of unknown one)" if figures.unknown else ""
+def _unknown(statistics: Statistics) -> str:
+    return f" ({statistics.unknown:,} of unknown one)" if statistics.unknown else ""
 
 
 def _tiles(counts: Counts) -> str:
@@ -206,7 +211,7 @@ def _projects(counts: Counts) -> str:
         parts = (("done", row.done), ("failed", row.failed), ("pending", pending))
         rows.append(
             Bar(
-                label=str(harmless(row.project or "unknown")),
+                label=str(sanitize(row.project or "unknown")),
                 parts=[Part(look, count) for look, count in parts],
                 shown=f"{row.sampled:,}",
                 cells=[f"{count:,}" for count in (row.sampled, row.done, row.failed, pending)]
@@ -223,7 +228,7 @@ def _projects(counts: Counts) -> str:
 
 def _sources(counts: Counts) -> Iterator[str]:
     def row(source: str, value: float, shown: str, *cells: str) -> Bar:
-        return Bar(str(harmless(source)), [Part("plain", value)], shown, [*cells, shown])
+        return Bar(str(sanitize(source)), [Part("plain", value)], shown, [*cells, shown])
 
     moved = [
         row(each.source, each.bytes_fetched, format_bytes(each.bytes_fetched), f"{each.images:,}")
@@ -237,8 +242,8 @@ def _sources(counts: Counts) -> Iterator[str]:
     yield charts.bars("spent", "Time by source", ("source", "tries", "time"), spent)
 
 
-def _failures(figures: Figures) -> str:
-    if not figures.failures:
+def _failures(statistics: Statistics) -> str:
+    if not statistics.failures:
         return (
             '<section class="chart" aria-labelledby="failures"><h2 id="failures">Failures by '
             'reason</h2><p class="note">No slide has failed.</p></section>\n'
@@ -250,7 +255,7 @@ def _failures(figures: Figures) -> str:
             shown=f"{each.slides:,} ({each.source})",
             cells=[each.source, f"{each.slides:,}"],
         )
-        for each in figures.failures
+        for each in statistics.failures
     ]
     chart = charts.bars("failures", "Failures by reason", ("reason", "source", "slides"), rows)
     see = '<p class="note"><a href="index.html#status=failed">See the failed slides</a></p>'

@@ -1,4 +1,4 @@
-"""The mirror in numbers, as the overview draws them."""
+"""Numbers of the mirror that the overview draws."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.reports import Counts
-from tcgamirror.web.gallery.entries import Entries, Fact, harmless, number
+from tcgamirror.web.gallery.entries import Entries, Fact, number, sanitize
 
 MOST_BINS = 24
 
@@ -24,7 +24,7 @@ WHERE mirror.status = 'failed' GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """How many values are at least `low` and less than `high`."""
+    """Count of values from `low` to below `high`."""
 
     low: float
     high: float
@@ -33,7 +33,7 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Failed slides by what their last try met, and at which source."""
+    """Count of failed slides by fault and source of their last try."""
 
     fault: str
     source: str
@@ -41,10 +41,10 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """All that the overview shows. bases, images: resolutions in µm per pixel.
+class Statistics:
+    """Numbers of the overview.
 
-    unknown: images of a resolution that stands nowhere.
+    bases, images: resolutions in µm per pixel. unknown: images of unknown resolution.
     """
 
     counts: Counts
@@ -54,32 +54,32 @@ class Figures:
     failures: tuple[Failure, ...]
 
 
-def read_figures(catalogue: Catalogue, entries: Entries) -> Figures:
-    """Counts what there is."""
+def read_statistics(catalogue: Catalogue, entries: Entries) -> Statistics:
+    """Read the numbers of the overview."""
     rows = catalogue.reports.query(_FAILURES).rows
     statuses = Counter(
         (status, mpp is None)
         for status, mpp in zip(entries.column("status"), entries.column("mpp_x"), strict=True)
     )
-    return Figures(
+    return Statistics(
         counts=catalogue.reports.counts(),
         bases=histogram(_numbers(entries.column("base_mpp"))),
         images=histogram(_numbers(entries.column("mpp_x"))),
         unknown=statuses["done", True],
         failures=tuple(
-            Failure(str(harmless(fault)), str(harmless(source)), int(str(slides)))
+            Failure(str(sanitize(fault)), str(sanitize(source)), int(str(slides)))
             for fault, source, slides in rows
         ),
     )
 
 
 def _numbers(facts: Iterable[Fact]) -> list[float]:
-    """Those that could be resolutions: nothing that a chart's axis could not hold."""
+    """Return the values that are plausible resolutions, so that they fit an axis."""
     return [value for fact in facts if 1e-4 < (value := number(fact) or 0.0) < 1e6]
 
 
 def histogram(values: Sequence[float]) -> tuple[Bin, ...]:
-    """Bins of one round width that hold all values, at most 24 of them.
+    """Return at most 24 bins of one round width that hold all values.
 
     >>> [(each.low, each.count) for each in histogram([15.0, 15.01, 15.03])]
     [(15.0, 1), (15.01, 1), (15.02, 0), (15.03, 1)]
@@ -98,7 +98,7 @@ def histogram(values: Sequence[float]) -> tuple[Bin, ...]:
 
 
 def round_up(least: float) -> float:
-    """The smallest of 1, 2 or 5 times a power of ten that is not below `least`.
+    """Return the smallest of 1, 2 or 5 times a power of ten that is not below `least`.
 
     >>> round_up(0.0031), round_up(14), round_up(5)
     (0.005, 20.0, 5.0)
@@ -111,5 +111,5 @@ def round_up(least: float) -> float:
 
 
 def _tidy(value: float) -> float:
-    """Without the crumbs that binary fractions leave."""
+    """Return a value without the rounding errors of binary fractions."""
     return float(f"{value:.10g}")
