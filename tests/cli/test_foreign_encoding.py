@@ -70,4 +70,4 @@ def test_what_is_told_of_it_can_be_read_and_typed(folder: Path, small_gdc: Stand
     assert result.code == 2 and r"/caf\xe9/none: not a mirror" in result.sentence
     for form in ("cron", "systemd", "slurm"):
         refused = run("--mirror", new, "schedule", form)
-        assert refused.code == 2 and "rename the directory" in refused.sentence
+        assert refused.code == 2 and "Rename the directory" in refused.sentence
