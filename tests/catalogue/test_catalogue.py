@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.images import write_images
 from tcgamirror.model.slide import Attempt, Outcome
 from tests.support.catalogues import (
     LATER,
@@ -125,3 +126,10 @@ def test_facts_and_runs_are_kept(three: Catalogue, path: Path) -> None:
         assert again.listing.release() == "Data Release 1"
         (last,) = again.reports.counts().runs
         assert (last.run, last.command, last.ended) == (run, "update", None)
+
+
+def test_rows_written_by_sqlite_utils_belong_to_the_open_change(three: Catalogue) -> None:
+    with pytest.raises(RuntimeError), three.change() as connection:
+        write_images(connection, [{"file_name": "a.svs", "error": "half"}])
+        raise RuntimeError
+    assert mirror_row(three, "a.svs")["error"] is None
