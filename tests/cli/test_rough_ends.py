@@ -159,5 +159,5 @@ def test_a_pipe_in_the_place_of_the_lock_file_is_not_waited_for(
     settings.write_text(settings.read_text().replace('lock = ""', 'lock = "sample.lock"'))
     os.mkfifo(source / "sample.lock")
     result = run("sync", source, tmp_path / "copy", timeout=30)
-    says(result, USAGE_ERROR, str(source / "sample.lock"), "not a plain file")
+    says(result, USAGE_ERROR, str(source / "sample.lock"), "not a regular file")
     assert not (tmp_path / "copy").exists()

@@ -153,7 +153,8 @@ class DirectoryMirror:
             opened = self._tree.open(name)
         except OSError as error:
             raise UsageError(
-                f"{self.root / name}: cannot be read ({error.strerror}). Change its permissions"
+                f"{self.root / name}: cannot be read ({error.strerror}). Replace it, or change "
+                "its permissions"
             ) from error
         with opened as source, disk_errors(copy), copy.open("xb") as file:
             while piece := self._piece(source, name):
