@@ -259,7 +259,10 @@ def lack_of_memory(error: BaseException) -> NoMemory | None:
     no_thread = isinstance(error, RuntimeError) and "start new thread" in str(error)
     no_library = isinstance(error, ImportError) and "failed to map segment" in str(error)
     refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    if not (isinstance(error, MemoryError) or no_thread or no_library or refused):
+    # CPython's own import machinery may lose a MemoryError.
+    nulls = ("returned NULL", "without exception set")
+    lost = isinstance(error, SystemError) and any(words in str(error) for words in nulls)
+    if not (isinstance(error, MemoryError) or no_thread or no_library or refused or lost):
         return None
     return NoMemory(
         "not enough memory. Allow more (ulimit -v, or --mem of a batch job), or work on fewer "

@@ -199,7 +199,7 @@ def _set_version(mirror: Path, version: int) -> None:
 @pytest.mark.parametrize("command", ["update", "status"])
 def test_a_catalogue_of_a_newer_program(mirror: Path, command: str) -> None:
     _set_version(mirror, 1000)
-    changes_nothing(mirror, USAGE_ERROR, "catalogue.db", "newer", "upgrade", command=command)
+    changes_nothing(mirror, USAGE_ERROR, "catalogue.db", "newer", "Upgrade", command=command)
 
 
 def test_a_catalogue_of_an_older_program_is_not_changed_by_looking(mirror: Path) -> None:
@@ -348,7 +348,7 @@ def test_projects_of_a_manifest_cannot_be_gone_round(tmp_path: Path) -> None:
     result = run("--mirror", root, "init", *options, "--by", "project_id")
     assert (result.code, "--by project_id: no effect" in result.sentence) == (0, True)
     rewrite(root, "^projects = .*", 'projects = ["TCGA-OV"]')
-    says(run("--mirror", root, "update"), USAGE_ERROR, "tells no projects", "projects")
+    says(run("--mirror", root, "update"), USAGE_ERROR, "TCGA-OV", "change [sample] back")
 
 
 @pytest.mark.parametrize("name", MANIFESTS)

@@ -159,7 +159,7 @@ def test_a_project_that_is_not_listed_among_others_is_named(
     root = made(tmp_path / "m", small_gdc, *wanted, "--slides", "all")
     succeeded("--mirror", root, "refresh")
     sampled = run("--mirror", root, "sample")
-    assert "no slide of TCGA-XYZ is listed: correct sample.projects" in sampled.err
+    assert "no slide of TCGA-XYZ is listed" in sampled.err
     assert set(column(root, "select project_id from mirror")) == {PROJECTS[0]}
     assert "TCGA-XYZ" not in succeeded("--mirror", root, "sample").err
 
@@ -337,7 +337,7 @@ def test_a_project_that_is_not_listed(
     assert result.code == 2
     assert (
         "no slide of project TCGA-XYZ is listed; there are TCGA-BRCA, TCGA-GBM, TCGA-LUAD: "
-        "correct sample.projects"
+        "make another mirror by init --project"
     ) in result.sentence
 
 

@@ -82,7 +82,7 @@ def test_an_error_amid_it_leaves_no_torn_line(tmp_path: Path, small_gdc: StandIn
     result = run("--mirror", root, "update", "--dry-run", "--json")
     assert result.code == 7
     assert result.json()["exit_code"] == 7
-    assert f"{root / 'catalogue.db'} lacks a slide that is sampled" in result.err
+    assert f"{root / 'catalogue.db'}: it lacks a slide" in result.err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15)])

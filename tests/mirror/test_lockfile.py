@@ -366,7 +366,9 @@ def test_another_file_is_never_written_over(small_gdc: StandIn, tmp_path: Path, 
     succeeded("--mirror", tmp_path / "other", "lock", root / "other.lock")
     before = contents(root)
     refused = run("--mirror", root, "lock", root / name)
-    assert refused.code == 2 and f"{root / name} is there already" in refused.sentence
+    assert (
+        refused.code == 2 and f"{root / name}: exists and is not this lock file" in refused.sentence
+    )
     assert contents(root) == before
     for _ in range(2):
         succeeded("--mirror", root, "lock", tmp_path / "same.lock")
@@ -386,6 +388,8 @@ def test_a_lock_is_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     root = made_up(tmp_path / "m", 3)
     settings = read_settings(root / "tcgamirror.toml")
     with Catalogue.open(root / "catalogue.db", journal=Journal.WAL) as writer:
+        for key, value in provenance.addition_facts(writer, settings.plan, 3).items():
+            writer.set_fact(key, value)
 
         def plan_after_an_update(catalogue: Catalogue, now: Plan) -> Plan | None:
             writer.listing.merge(

@@ -55,11 +55,11 @@ def test_a_quiet_night_makes_one_request_and_one_row_and_little_work(tmp_path: P
 
 
 def test_other_settings_end_the_quiet(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, "--project", "TCGA-BRCA", "--slides", "all")
+    root = made(tmp_path / "m", small_gdc, slides=5)
     assert "5 slides added" in succeeded("--mirror", root, "update", "--limit", "1").out
-    rewrite(root, "^projects = .*", 'projects = ["TCGA-BRCA", "TCGA-GBM"]')
-    assert "5 slides added" in succeeded("--mirror", root, "sample").out
-    assert "nothing to add: 10 slides" in succeeded("--mirror", root, "sample").out
+    rewrite(root, "^slides = .*", "slides = 8")
+    assert "3 slides added" in succeeded("--mirror", root, "sample").out
+    assert "nothing to add: 8 slides" in succeeded("--mirror", root, "sample").out
 
 
 def test_an_unchanged_manifest_is_merged_once(tmp_path: Path, small_gdc: StandIn) -> None:

@@ -217,7 +217,7 @@ def test_bytes_of_failed_tries_count_too() -> None:
         (whole(b"[NaN]"), WrongContent, "instead of JSON"),
         (whole(b"[" * 40_000), WrongContent, "instead of JSON"),
         (whole(b'"\xff"'), WrongContent, "instead of JSON"),
-        (whole(b"[]", "200 OK", "Content-Encoding: gzip"), WrongContent, "no gzip"),
+        (whole(b"[]", "200 OK", "Content-Encoding: gzip"), WrongContent, "invalid gzip"),
         (whole(b"[]", "200 OK", "Content-Encoding: br"), WrongContent, "packed as br"),
         (whole(gzip.compress(b"[1]")[:-9], "200 OK", "Content-Encoding: gzip"), Truncated, "early"),
         (whole(b" " * 50_001), TooLong, "50,000"),
@@ -357,7 +357,7 @@ def test_a_redirect_on_the_same_host_is_followed() -> None:
 )
 def test_a_redirect_to_another_host_is_named_and_not_followed(location: str) -> None:
     with RawServer(to(location)) as server, HttpClient(timeouts=QUICK) as client:
-        with pytest.raises(Redirected, match="points to"):
+        with pytest.raises(Redirected, match=r"redirect to|points to"):
             client.json(server.url())
         assert len(server.asked) == 1
 

@@ -173,8 +173,11 @@ def test_an_unsafe_hit_is_refused(bad: dict[str, object]) -> None:
     [
         (lambda _start, _size: page([], 0), "no TCGA slide at all"),
         (lambda _start, _size: page([hit(1)], 5), "twice"),
-        (lambda start, _size: page([] if start else [hit(1)], 5), "lists 1 files, but speaks of 5"),
-        (lambda _start, _size: page([hit(1), hit(2)], 1), "more files than the 1"),
+        (
+            lambda start, _size: page([] if start else [hit(1)], 5),
+            "lists 1 files, but has a total of 5",
+        ),
+        (lambda _start, _size: page([hit(1), hit(2)], 1), "more files than its total of 1"),
         (lambda _start, _size: page([hit(1)], 10**9), "invalid total"),
         (lambda _start, _size: page([hit(1)], True), "invalid total"),
         (lambda _start, _size: page([hit(1)], None), "invalid total"),
