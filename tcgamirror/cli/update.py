@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,7 +89,7 @@ def _fetch_options(args: argparse.Namespace) -> FetchOptions:
     return FetchOptions(
         retry_failed=args.retry_failed,
         limit=args.limit,
-        time_limit=args.time_limit,
+        deadline=None if args.time_limit is None else time.monotonic() + args.time_limit,
         max_bytes=args.max_bytes,
     )
 

@@ -158,9 +158,7 @@ class _Repair:
         self._requested = len(names)
         if not names:
             return UpdateOptions()
-        return UpdateOptions(
-            fetch=FetchOptions(time_limit=self._deadline.left, only=frozenset(names))
-        )
+        return UpdateOptions(fetch=FetchOptions(deadline=self._deadline.end, only=frozenset(names)))
 
     def _end(self, fetched: FetchReport) -> ExitCode:
         assert self._report is not None

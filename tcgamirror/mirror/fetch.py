@@ -48,17 +48,24 @@ BUGS_IN_A_ROW = 3
 class FetchOptions:
     """Options of one run's fetching.
 
-    retry_failed: fetch failed slides although their next try is not due. limit:
-    slides. time_limit: seconds after which no slide begins. max_bytes: bytes
-    after which no slide begins. only: file names of the slides that may be
-    fetched, None for all that are due.
+    Attributes:
+        retry_failed: Fetch failed slides although their next try is not due.
+        limit: Most slides.
+        deadline: End of the run's time limit in monotonic seconds; no slide begins after it.
+        max_bytes: Bytes after which no slide begins.
+        only: File names of the slides that may be fetched; None for all that are due.
     """
 
     retry_failed: bool = False
     limit: int | None = None
-    time_limit: float | None = None
+    deadline: float | None = None
     max_bytes: float | None = None
     only: frozenset[str] | None = None
+
+    @property
+    def is_late(self) -> bool:
+        """Return whether the deadline is over."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +210,8 @@ def _limits(options: FetchOptions, moved: Callable[[], int]) -> dict[str, Callab
     moved: returns the bytes fetched so far.
     """
     limits: dict[str, Callable[[], bool]] = {}
-    if options.time_limit is not None:
-        end = time.monotonic() + options.time_limit
-        limits["--time-limit"] = lambda: time.monotonic() >= end
+    if options.deadline is not None:
+        limits["--time-limit"] = lambda: options.is_late
     if options.max_bytes is not None:
         most = options.max_bytes
         limits["--max-bytes"] = lambda: moved() >= most
@@ -215,9 +221,9 @@ def _limits(options: FetchOptions, moved: Callable[[], int]) -> dict[str, Callab
 class WorkerPool:
     """Threads that fetch slides, a bounded number at a time.
 
-    limits: return whether no further slide may begin, by the option's name.
-    source_of: returns the source that has a slide in hand. error: what ended the
-    work early. reached_limit: the limit that did.
+    Attributes:
+        error: The error that ended the work early.
+        reached_limit: The option whose limit ended it.
     """
 
     def __init__(
@@ -228,6 +234,12 @@ class WorkerPool:
         limits: Mapping[str, Callable[[], bool]],
         source_of: Callable[[Slide], str],
     ) -> None:
+        """Start no thread yet.
+
+        Args:
+            limits: Return whether no further slide may begin, by the option's name.
+            source_of: Returns the source that fetches a slide at present.
+        """
         self._fetch = fetch
         self._workers = workers
         self._shutdown = shutdown

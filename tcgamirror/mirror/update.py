@@ -21,7 +21,14 @@ from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.provenance import PLAN
 from tcgamirror.mirror.refresh import open_client
 from tcgamirror.mirror.settings import worker_count
-from tcgamirror.model.errors import ExitCode, ListingShrunk, NetworkError, TcgaMirrorError
+from tcgamirror.model.errors import (
+    ExitCode,
+    Interrupted,
+    ListingShrunk,
+    NetworkError,
+    TcgaMirrorError,
+    Timeout,
+)
 from tcgamirror.model.text import command_line
 from tcgamirror.net.client import HttpClient
 from tcgamirror.system.interrupt import Shutdown
@@ -105,7 +112,9 @@ def run_update(
                 options = prepare(catalogue)
             merged = error = None
             if options.refresh:
-                merged, error = _refresh_or_keep(mirror, catalogue, client, progress, options)
+                merged, error = _refresh_or_keep(
+                    mirror, catalogue, client, progress, shutdown, options
+                )
             if merged is not None:
                 log.add_listing(catalogue.listing.release(), merged)
             added = sample.fill(mirror, catalogue, progress.note) if options.sample else 0
@@ -143,7 +152,7 @@ def dry_run(
         mirror.check_fixed(catalogue.fact)
         error = None
         if options.refresh:
-            _, error = _refresh_or_keep(mirror, catalogue, client, progress, options)
+            _, error = _refresh_or_keep(mirror, catalogue, client, progress, shutdown, options)
         if options.sample:
             sample.fill(mirror, catalogue, progress.note)
         fetch = options.fetch or FetchOptions()
@@ -191,14 +200,23 @@ def _refresh_or_keep(
     catalogue: Catalogue,
     client: HttpClient,
     progress: Progress,
+    shutdown: Shutdown,
     options: UpdateOptions,
 ) -> tuple[MergeCounts | None, TcgaMirrorError | None]:
     """Refresh the listing; return the error if it fails and the run can go on without.
 
     Sampled slides can be fetched while the API is away: the bucket is another server.
     """
+    fetch = options.fetch or FetchOptions()
+    client.pauses.end_when(lambda: fetch.is_late)
     try:
-        return _refresh(mirror, catalogue, client, progress, options), None
+        try:
+            return _refresh(mirror, catalogue, client, progress, options), None
+        except Interrupted as interrupt:
+            if shutdown.requested:
+                raise
+            # The pause of a busy API lasted longer than the run may.
+            raise Timeout(f"listing: not read within --time-limit ({interrupt})") from interrupt
     except (NetworkError, ListingShrunk) as error:
         if options.fetch is None or catalogue.listing.release() is None:
             raise

@@ -97,16 +97,16 @@ class VerifyReport:
 
 
 class Deadline:
-    """End of the time for reading: when an event is set, or after some seconds."""
+    """End of the time for reading: `stop` is set, or the time is `end` (monotonic seconds)."""
 
     def __init__(self, stop: threading.Event, seconds: float | None) -> None:
         self.stop = stop
-        self._end = None if seconds is None else time.monotonic() + seconds
+        self.end = None if seconds is None else time.monotonic() + seconds
 
     @property
     def left(self) -> float | None:
         """Seconds left; None without a limit."""
-        return None if self._end is None else max(0.0, self._end - time.monotonic())
+        return None if self.end is None else max(0.0, self.end - time.monotonic())
 
     @property
     def reached(self) -> bool:

@@ -19,7 +19,7 @@ from tcgamirror.model.errors import Interrupted, NetworkError, NotFound, ServerE
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.pauses import LONGEST, RESETS
 from tests.gdc import Fault, StandIn
-from tests.support.command import ended, run, started
+from tests.support.command import ended, run, started, succeeded
 from tests.support.mirrors import column, made, rewrite, until
 from tests.support.raw_server import (
     CONTENT,
@@ -252,6 +252,19 @@ def test_a_time_limit_ends_the_pause_and_leaves_the_slides_for_the_next_run(
     assert "stopped by --time-limit; 4 slides left for the next run" in result.out
     assert "too many requests (429). All requests to it pause for 5 min 0 s" in result.err
     assert pending(root) == [4]
+
+
+def test_a_time_limit_ends_the_pause_of_a_listing(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    succeeded("--mirror", root, "update", "--limit", "1")
+    rewrite(root, "^pause = .*", f"pause = {LONG}")
+    small_gdc.switch("api", "503")
+    begun = time.monotonic()
+    result = run("--mirror", root, "update", "--time-limit", "2s")
+    assert time.monotonic() - begun < LONG / 2
+    assert result.code == 4, result
+    assert "listing: not read within --time-limit" in result.err
+    assert "stopped by --time-limit; 3 slides left for the next run" in result.out
 
 
 def test_one_ctrl_c_ends_the_pause(tmp_path: Path, small_gdc: StandIn) -> None:
