@@ -30,10 +30,10 @@ Row = Mapping[str, Value]
 """One row of a table, by column names."""
 
 BUSY_SECONDS = 30.0
-"""How long to wait for another process that is writing."""
+"""Seconds to wait for another process that is writing."""
 
 SWITCH_SECONDS = 2.0
-"""How long to wait for readers to end before the journal is changed."""
+"""Seconds to wait for readers to end before the journal is changed."""
 
 CACHE_BYTES = 16_000_000
 """Memory for pages of the file."""

@@ -1,9 +1,6 @@
-"""What people and scripts see: tables, sizes and times in words, progress, JSON lines.
+"""Output for people and scripts: tables, bars beside them, messages and JSON.
 
-Results go to stdout. Progress and messages go to stderr, as a bar on a
-terminal and as quiet lines elsewhere.
-
-Bars beside a table on a terminal: how much of each row is done, failed and pending.
+Results go to stdout, messages to stderr.
 """
 
 from __future__ import annotations
@@ -31,7 +28,7 @@ CELL_CHARACTERS = 50
 """Added for each cell, for the memory that it takes beside its text."""
 
 UNFIT = "need another --mpp, so another mirror"
-"""Of failed slides that no retry can help: their base is coarser than what is asked for."""
+"""Words for failed slides that no retry can help: their base is coarser than the target."""
 
 LEAST, MOST = 10, 40
 """Cells of a bar: fewer say nothing, more are no clearer."""
@@ -194,7 +191,7 @@ class Look(NamedTuple):
 
     @classmethod
     def of_stdout(cls, environment: Mapping[str, str] = os.environ) -> Look:
-        """What stdout is. NO_COLOR (https://no-color.org) and a dumb terminal are heeded."""
+        """Return the features of stdout, by NO_COLOR (https://no-color.org) and TERM too."""
         if not sys.stdout.isatty():
             return cls(None)
         plain = bool(environment.get("NO_COLOR")) or environment.get("TERM", "dumb") == "dumb"

@@ -23,7 +23,7 @@ RATE_SECONDS = 20.0
 
 
 class _Rate:
-    """How fast bytes come lately, so that a stall shows."""
+    """The recent rate of bytes, in which a stall shows."""
 
     def __init__(self) -> None:
         self._seen = deque([(time.monotonic(), 0)])

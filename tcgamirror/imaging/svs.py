@@ -202,7 +202,7 @@ class Svs:
 
     @property
     def has_descending_sizes(self) -> bool:
-        """Whether no tiled image, level or not, is larger than the one before it.
+        """Return whether no tiled image, level or not, is larger than the one before it.
 
         OpenSlide divides by the rounded ratio of two successive ones, which is 0 otherwise.
         """

@@ -80,7 +80,7 @@ class RandomAccess(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a file encodes numbers. order: "<" or ">". big: BigTIFF."""
+    """The encoding of a file's numbers: byte order ("<" or ">"), and whether it is BigTIFF."""
 
     order: str
     big: bool

@@ -31,7 +31,7 @@ USUAL_REQUESTS = 12
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a run would fetch.
+    """Estimate of a run's fetching.
 
     source: the first of the ladder, assumed for all slides. slides: in the order of
     fetching, read one by one. bytes: over the network. measured: by earlier runs, not

@@ -46,7 +46,7 @@ class OutcomeCounts:
 
     @property
     def none_reached(self) -> bool:
-        """Whether there were slides, and not one could be reached."""
+        """Return whether there were slides, and not one could be reached."""
         return 0 < self.failed == self.unreached and not self.done
 
     def add_success(self) -> None:

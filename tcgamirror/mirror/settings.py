@@ -116,7 +116,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Check(Generic[Value]):
-    """What a setting may be.
+    """The check of a setting's value.
 
     read: returns the value in its own type, or raises ValueError. expected: in words.
     """

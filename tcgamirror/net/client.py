@@ -399,7 +399,7 @@ def is_reset(error: NetworkError) -> bool:
 
 
 def _redirect(url: str, response: requests.Response) -> str | None:
-    """Where the answer points to on the same host; None if it is no redirect."""
+    """Return the target of a redirect on the same host; None without a redirect."""
     if response.status_code not in (301, 302, 303, 307, 308):
         return None
     location = response.headers.get("Location", "")

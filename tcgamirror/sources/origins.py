@@ -58,7 +58,7 @@ class Origin:
 
 @dataclass(slots=True)
 class _State:
-    """What is known of an origin. failed: the clock's time. honours_range: None if untried."""
+    """State of an origin: the time of its failure, and whether it honours Range, if known."""
 
     failed: float | None = None
     reason: str = ""

@@ -257,7 +257,7 @@ class Range:
     def _try_origins(self, copy: _Copy, fetch: Callable[[RemoteFile], Result]) -> Result:
         """Return what `fetch` returns for the first origin where it succeeds.
 
-        If a file turns out to be another than the one fetched before, `fetch` starts anew, once.
+        If the file was replaced since the last fetch, `fetch` starts again, once.
         """
 
         def fetch_from(origin: Origin) -> Result:

@@ -82,7 +82,7 @@ def _image(path: Cell, sha256: Cell) -> Image | None:
 
 
 def is_inside(path: str) -> bool:
-    """Whether the path is that of a file under `images/`, and of no other.
+    """Return whether the path is that of a file under `images/`.
 
     >>> is_inside("images/TCGA-OV/a.png"), is_inside("images/../a"), is_inside("/etc/passwd")
     (True, False, False)
