@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
-import time
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,12 +85,13 @@ def fetch(args: argparse.Namespace) -> ExitCode:
 
 def _fetch_options(args: argparse.Namespace) -> FetchOptions:
     from tcgamirror.mirror.fetch import FetchOptions
+    from tcgamirror.system.interrupt import Deadline
 
     return FetchOptions(
         retry_failed=args.retry_failed,
         limit=args.limit,
-        deadline=None if args.time_limit is None else time.monotonic() + args.time_limit,
-        max_bytes=args.max_bytes,
+        deadline=Deadline.after(args.time_limit),
+        max_bytes=math.inf if args.max_bytes is None else args.max_bytes,
     )
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tcgamirror.mirror.orphans import Orphan
     from tcgamirror.mirror.rebuild import RebuildReport
     from tcgamirror.mirror.update import UpdateOptions
-    from tcgamirror.mirror.verify import BadImage, Deadline, VerifyOptions, VerifyReport
+    from tcgamirror.mirror.verify import BadImage, VerifyOptions, VerifyReport
     from tcgamirror.system.interrupt import Shutdown
 
 SHOWN = 50
@@ -55,21 +55,21 @@ _REBUILD = """
 
 def verify(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.cli.progress import ProgressDisplay
-    from tcgamirror.mirror.verify import Deadline, VerifyOptions, verify_images
-    from tcgamirror.system.interrupt import Shutdown
+    from tcgamirror.mirror.verify import VerifyOptions, verify_images
+    from tcgamirror.system.interrupt import Deadline, Shutdown
 
     if args.quick and args.decode:
         raise UsageError("--quick reads no image, --decode all of them. Give one of the two")
-    options = VerifyOptions(args.quick, args.decode, args.sample, args.time_limit)
+    deadline = Deadline.after(args.time_limit)
+    options = VerifyOptions(args.quick, args.decode, args.sample, deadline)
     shutdown = Shutdown()
     shutdown.install_handlers()
-    deadline = Deadline(shutdown.stop, options.time_limit)
     if args.repair:
-        return _Repair(open_mirror(args), options, shutdown, deadline, as_json=args.json).run()
+        return _Repair(open_mirror(args), options, shutdown, as_json=args.json).run()
     progress = ProgressDisplay(quiet=args.json)
     try:
         with open_catalogue(args) as (mirror, catalogue):
-            report = verify_images(mirror, catalogue, options, progress, deadline)
+            report = verify_images(mirror, catalogue, options, progress, shutdown.stop)
     finally:
         progress.close()
     if args.json:
@@ -85,18 +85,11 @@ class _Repair:
     """`verify --repair`: fetch again every image that is damaged or missing."""
 
     def __init__(
-        self,
-        mirror: Mirror,
-        options: VerifyOptions,
-        shutdown: Shutdown,
-        deadline: Deadline,
-        *,
-        as_json: bool,
+        self, mirror: Mirror, options: VerifyOptions, shutdown: Shutdown, *, as_json: bool
     ) -> None:
         self._mirror = mirror
         self._options = options
         self._shutdown = shutdown
-        self._deadline = deadline
         self._as_json = as_json
         self._report: VerifyReport | None = None
         self._removed: list[str] = []
@@ -138,7 +131,9 @@ class _Repair:
         root = self._mirror.root
         progress = ProgressDisplay(quiet=self._as_json)
         try:
-            report = verify_images(self._mirror, catalogue, self._options, progress, self._deadline)
+            report = verify_images(
+                self._mirror, catalogue, self._options, progress, self._shutdown.stop
+            )
         finally:
             progress.close()
         self._report = report
@@ -158,7 +153,8 @@ class _Repair:
         self._requested = len(names)
         if not names:
             return UpdateOptions()
-        return UpdateOptions(fetch=FetchOptions(deadline=self._deadline.end, only=frozenset(names)))
+        fetch = FetchOptions(deadline=self._options.deadline, only=frozenset(names))
+        return UpdateOptions(fetch=fetch)
 
     def _end(self, fetched: FetchReport) -> ExitCode:
         assert self._report is not None

@@ -6,11 +6,12 @@ returns its outcome; it touches neither the catalogue nor the terminal.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
@@ -35,7 +36,7 @@ from tcgamirror.net.client import HttpClient
 from tcgamirror.sources.origins import Origins
 from tcgamirror.sources.workspace import Workspace
 from tcgamirror.system.files import check_writable
-from tcgamirror.system.interrupt import Shutdown
+from tcgamirror.system.interrupt import Deadline, Shutdown
 
 GRACE = 1.0
 """Seconds that slides in flight have to end when a run is stopped at once."""
@@ -51,21 +52,16 @@ class FetchOptions:
     Attributes:
         retry_failed: Fetch failed slides although their next try is not due.
         limit: Most slides.
-        deadline: End of the run's time limit in monotonic seconds; no slide begins after it.
+        deadline: No slide begins after it.
         max_bytes: Bytes after which no slide begins.
         only: File names of the slides that may be fetched; None for all that are due.
     """
 
     retry_failed: bool = False
     limit: int | None = None
-    deadline: float | None = None
-    max_bytes: float | None = None
+    deadline: Deadline = field(default_factory=Deadline)
+    max_bytes: float = math.inf
     only: frozenset[str] | None = None
-
-    @property
-    def is_late(self) -> bool:
-        """Return whether the deadline is over."""
-        return self.deadline is not None and time.monotonic() >= self.deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +133,10 @@ class Fetcher:
         if options.limit is not None:
             all_due = self._catalogue.queue.count(retry_failed=options.retry_failed, now=now)
             beyond_limit = all_due - len(due)
-        limits = _limits(options, lambda: ladder.bytes_moved)
+        limits: dict[str, Callable[[], bool]] = {
+            "--time-limit": lambda: options.deadline.is_reached,
+            "--max-bytes": lambda: ladder.bytes_moved >= options.max_bytes,
+        }
         self._client.pauses.end_when(
             lambda: self._shutdown.requested or any(reached() for reached in limits.values())
         )
@@ -202,20 +201,6 @@ class Fetcher:
         images = new.parent.parent
         is_ours = old.parent.parent == images and old.name == new.name and ".." not in old.parts
         return self._mirror.root / old if is_ours and old != new else None
-
-
-def _limits(options: FetchOptions, moved: Callable[[], int]) -> dict[str, Callable[[], bool]]:
-    """Return for each limiting option whether it keeps further slides from beginning.
-
-    moved: returns the bytes fetched so far.
-    """
-    limits: dict[str, Callable[[], bool]] = {}
-    if options.deadline is not None:
-        limits["--time-limit"] = lambda: options.is_late
-    if options.max_bytes is not None:
-        most = options.max_bytes
-        limits["--max-bytes"] = lambda: moved() >= most
-    return limits
 
 
 class WorkerPool:

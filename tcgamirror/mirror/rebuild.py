@@ -28,8 +28,8 @@ from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.provenance import addition_facts
 from tcgamirror.mirror.recovery import ImageFiles
 from tcgamirror.mirror.refresh import note_read, open_client
-from tcgamirror.mirror.verify import Deadline, reader_threads
-from tcgamirror.model.errors import Damaged, DiskFull, ExitCode, UsageError
+from tcgamirror.mirror.verify import reader_threads
+from tcgamirror.model.errors import Damaged, DiskFull, ExitCode, Interrupted, UsageError
 from tcgamirror.model.slide import Listing, Upstream
 from tcgamirror.model.text import command_line
 from tcgamirror.sources import gdc
@@ -162,9 +162,13 @@ class _ImageScan:
     def __init__(self, mirror: Mirror, progress: Progress, shutdown: Shutdown) -> None:
         self._root = mirror.root
         self._progress = progress
-        self._deadline = Deadline(shutdown.stop, None)
+        self._stop = shutdown.stop
         settings = mirror.settings
-        self._images = ImageFiles(mirror.root, settings.form, settings.target, self._deadline.check)
+        self._images = ImageFiles(mirror.root, settings.form, settings.target, self._check_stop)
+
+    def _check_stop(self) -> None:
+        if self._stop.is_set():
+            raise Interrupted("rebuild: stopped, and nothing was changed. Run it again")
 
     def read(self) -> tuple[list[FoundImage], list[Orphan]]:
         """Return the valid images, one for each slide, and the other files. Raises Interrupted."""
@@ -177,7 +181,7 @@ class _ImageScan:
             paths,
             at_once=reader_threads(),
             size_of=self._size,
-            stopped=lambda: self._deadline.reached,
+            stopped=self._stop.is_set,
         )
         for batch in batches:
             for path, image in batch:
@@ -193,7 +197,7 @@ class _ImageScan:
                         Orphan(other.picture.path, f"{path} is a newer one of the slide")
                     )
             self._progress.add_images(len(batch), sum(self._size(path) for path, _ in batch))
-        self._deadline.check()
+        self._check_stop()
         return list(newest.values()), refused
 
     def _size(self, path: str) -> int:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from tcgamirror.catalogue.images import FoundImage
 from tcgamirror.imaging.image_reader import decode_all, read_header
@@ -23,9 +20,8 @@ from tcgamirror.model.slide import (
     Resample,
     Target,
 )
+from tcgamirror.system.files import open_file_digest
 from tcgamirror.system.openat import Tree
-
-_PIECE = 1 << 20
 
 
 class ImageFiles:
@@ -50,17 +46,18 @@ class ImageFiles:
         if not path.endswith(self._form.suffix):
             raise Damaged(f"no {self._form} file")
         # A folder may be a link to another disk, an image may not.
-        file = Tree(self._root).open(path, linked_folders=True)
-        with io.BufferedReader(file) as opened:
-            header = read_header(opened, self._form)
+        with Tree(self._root).open(path, linked_folders=True) as file:
+            header = read_header(file, self._form)
             metadata = parse_metadata(header.metadata)
             if self._store.path(metadata.slide) != path:
                 raise Damaged("its facts are those of an image that would lie elsewhere")
             if not fits_target(self._target, metadata, header.size):
                 raise Damaged(f"it is not of {self._target}")
-            decode_all(opened, self._form, self._check)
-            size, sha256 = self._digest(opened)
-            made = os.fstat(opened.fileno()).st_mtime
+            decode_all(file, self._form, self._check)
+            file.seek(0)
+            sha256 = open_file_digest(file, "sha256", lambda _: self._check())
+            size = file.tell()
+            made = os.fstat(file.fileno()).st_mtime
         picture = Picture(
             source=metadata.source,
             level=metadata.level,
@@ -75,14 +72,6 @@ class ImageFiles:
             patched_tiles=metadata.patched_tiles,
         )
         return FoundImage(metadata.slide, picture, min(max(made, 0.0), time.time()))
-
-    def _digest(self, file: BinaryIO) -> tuple[int, str]:
-        digest = hashlib.sha256(usedforsecurity=False)
-        file.seek(0)
-        while piece := file.read(_PIECE):
-            self._check()
-            digest.update(piece)
-        return file.tell(), digest.hexdigest()
 
 
 def fits_target(target: Target, metadata: ImageMetadata, size: Size) -> bool:

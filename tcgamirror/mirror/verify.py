@@ -12,14 +12,13 @@ makes its row pending first.
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
 import random
 import stat
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,7 +31,8 @@ from tcgamirror.mirror.orphans import Orphan, find_orphans
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.model.errors import Damaged, ExitCode, Interrupted
 from tcgamirror.model.slide import ImageFormat
-from tcgamirror.system.files import Reader
+from tcgamirror.system.files import open_file_digest
+from tcgamirror.system.interrupt import Deadline
 from tcgamirror.system.openat import Tree
 from tcgamirror.system.parallel import in_batches, thread_count
 
@@ -50,13 +50,13 @@ class VerifyOptions:
     """Options of one verification.
 
     quick: compare the size of the files alone. decode: decode every pixel.
-    sample: number of images, chosen by the day; None for all. time_limit: seconds.
+    sample: number of images, chosen by the day; None for all.
     """
 
     quick: bool = False
     decode: bool = False
     sample: int | None = None
-    time_limit: float | None = None
+    deadline: Deadline = field(default_factory=Deadline)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,33 +96,8 @@ class VerifyReport:
         return ExitCode.DAMAGED if self.wrong else ExitCode.DONE
 
 
-class Deadline:
-    """End of the time for reading: `stop` is set, or the time is `end` (monotonic seconds)."""
-
-    def __init__(self, stop: threading.Event, seconds: float | None) -> None:
-        self.stop = stop
-        self.end = None if seconds is None else time.monotonic() + seconds
-
-    @property
-    def left(self) -> float | None:
-        """Seconds left; None without a limit."""
-        return None if self.end is None else max(0.0, self.end - time.monotonic())
-
-    @property
-    def reached(self) -> bool:
-        return self.stop.is_set() or self.left == 0
-
-    def check(self) -> None:
-        """Raise Interrupted if the end is reached."""
-        if self.reached:
-            raise Interrupted("stopped before the end")
-
-
 def reader_threads() -> int:
-    """Return the number of threads that read images.
-
-    Hashing and decompression release the interpreter's lock.
-    """
+    """Return the number of threads that read images; hashing needs no interpreter's lock."""
     return thread_count(MOST_THREADS)
 
 
@@ -131,7 +106,7 @@ def verify_images(
     catalogue: Catalogue,
     options: VerifyOptions,
     progress: Progress,
-    deadline: Deadline,
+    stop: threading.Event,
 ) -> VerifyReport:
     """Check the catalogue, then every image that is done, then look for files without a row.
 
@@ -147,7 +122,11 @@ def verify_images(
     day = None if options.sample is None else datetime.now(UTC).strftime("%Y-%m-%d")
     images = recorded if day is None else _sample(recorded, options.sample or 0, day)
     progress.start_images(len(images), 0 if options.quick else sum(map(_size_of, images)))
-    checker = ImageChecker(mirror.root, mirror.settings.form, options, deadline)
+
+    def stopped() -> bool:
+        return stop.is_set() or options.deadline.is_reached
+
+    checker = ImageChecker(mirror.root, mirror.settings.form, options, stopped)
     wrong: list[BadImage] = []
     checked = size = 0
     batches = in_batches(
@@ -155,11 +134,14 @@ def verify_images(
         images,
         at_once=reader_threads(),
         size_of=_size_of,
-        stopped=lambda: deadline.reached,
+        stopped=stopped,
     )
     for batch in batches:
         try:
-            wrong += _confirm(catalogue, checker, batch)
+            checked_again = (
+                _check_again(catalogue, checker, image, fault) for image, fault in batch if fault
+            )
+            wrong += [bad for bad in checked_again if bad is not None]
         except Interrupted:
             # None of this batch counts as checked.
             break
@@ -178,7 +160,7 @@ def verify_images(
         wrong=tuple(wrong),
         strays=() if left else tuple(find_orphans(mirror, catalogue)),
         sample_of=day,
-        interrupted=deadline.stop.is_set(),
+        interrupted=stop.is_set(),
     )
 
 
@@ -190,14 +172,6 @@ def _sample(images: Sequence[DoneImage], count: int, day: str) -> list[DoneImage
     """Return the images of one day; over the days every image is chosen."""
     chosen = random.Random(day).sample(range(len(images)), min(count, len(images)))
     return [images[place] for place in sorted(chosen)]
-
-
-def _confirm(
-    catalogue: Catalogue, checker: ImageChecker, batch: Iterable[tuple[DoneImage, str | None]]
-) -> list[BadImage]:
-    """Return the bad images of a batch by what the catalogue says now. Raises Interrupted."""
-    checked = (_check_again(catalogue, checker, image, fault) for image, fault in batch if fault)
-    return [bad for bad in checked if bad is not None]
 
 
 def _check_again(
@@ -222,17 +196,21 @@ class ImageChecker:
     """Comparison of image files with their rows. Safe for any number of threads."""
 
     def __init__(
-        self, root: Path, form: ImageFormat, options: VerifyOptions, deadline: Deadline
+        self, root: Path, form: ImageFormat, options: VerifyOptions, stopped: Callable[[], bool]
     ) -> None:
         self._tree = Tree(root)
         self._form = form
         self._options = options
-        self._deadline = deadline
-        self._reader = Reader()
+        self._stopped = stopped
+
+    def _check_stop(self, _: object = None) -> None:
+        """Raise Interrupted if the reading has to end."""
+        if self._stopped():
+            raise Interrupted("stopped before the end")
 
     def find_fault(self, image: DoneImage) -> str | None:
         """Return the fault of an image in words, None for a good one. Raises Interrupted."""
-        self._deadline.check()
+        self._check_stop()
         if image.path is None or image.sha256 is None or not _is_inside(image.path):
             return f"the catalogue says that it lies at {image.path!r}"
         try:
@@ -252,7 +230,8 @@ class ImageChecker:
             return f"cannot be read ({error.strerror or error})"
 
     def _content_fault(self, file: io.FileIO, image: DoneImage) -> str | None:
-        size, digest = self._digest(file)
+        digest = open_file_digest(file, "sha256", self._check_stop)
+        size = file.tell()
         if (size, digest) != (image.bytes, image.sha256):
             return self._describe(file, size, image)
         try:
@@ -264,16 +243,6 @@ class ImageChecker:
         except Damaged as error:
             return f"as it was recorded, but {error}"
         return None
-
-    def _digest(self, file: io.FileIO) -> tuple[int, str]:
-        """Return the size and the SHA-256 of a file."""
-        sha256 = hashlib.sha256(usedforsecurity=False)
-        size = 0
-        for piece in self._reader.pieces(file.fileno()):
-            self._deadline.check()
-            sha256.update(piece)
-            size += len(piece)
-        return size, sha256.hexdigest()
 
     def _describe(self, file: io.FileIO, size: int, image: DoneImage) -> str:
         """Return why the digest of a file differs, as far as the file tells."""
@@ -290,7 +259,7 @@ class ImageChecker:
         # Imported late: the decoders take longer to load than most checks take.
         from tcgamirror.imaging.image_reader import decode_all
 
-        decode_all(file, self._form, self._deadline.check)
+        decode_all(file, self._form, self._check_stop)
 
 
 def _size_fault(size: int, image: DoneImage) -> str | None:

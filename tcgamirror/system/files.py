@@ -9,10 +9,9 @@ import os
 import shutil
 import stat
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -150,31 +149,33 @@ def sync_disk(path: Path) -> None:
         os.close(handle)
 
 
-class Reader(threading.local):
-    """Reader of open files with one buffer for each thread."""
-
-    def __init__(self) -> None:
-        self._memory = memoryview(bytearray(PIECE))
-
-    def pieces(self, handle: int) -> Iterator[memoryview]:
-        """Yield the rest of the file; each piece is valid until the next one."""
-        while count := os.readv(handle, (self._memory,)):
-            yield self._memory[:count]
-
-
 def file_digest(
     path: Path,
     algorithm: Literal["md5", "sha256"],
     on_bytes: Callable[[int], None] | None = None,
 ) -> str:
-    """Return the file's digest in hex; `on_bytes` is called with the size of each piece."""
-    taken = hashlib.new(algorithm, usedforsecurity=False)
+    """Return the digest of the file at `path`, see `open_file_digest`."""
     with path.open("rb", buffering=0) as file:
-        while piece := file.read(PIECE):
-            taken.update(piece)
-            if on_bytes is not None:
-                on_bytes(len(piece))
-    return taken.hexdigest()
+        return open_file_digest(file, algorithm, on_bytes)
+
+
+def open_file_digest(
+    file: FileIO,
+    algorithm: Literal["md5", "sha256"],
+    on_bytes: Callable[[int], None] | None = None,
+) -> str:
+    """Return the digest in hex of what is left to read of an open file.
+
+    Args:
+        on_bytes: Called with the size of each piece that was read.
+    """
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    memory = memoryview(bytearray(PIECE))
+    while count := file.readinto(memory):
+        digest.update(memory[:count])
+        if on_bytes is not None:
+            on_bytes(count)
+    return digest.hexdigest()
 
 
 def free_bytes(path: Path) -> int:

@@ -6,13 +6,32 @@ signal, or a first one while nothing is in flight stops every wait and transfer 
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
+from dataclasses import dataclass
 from queue import SimpleQueue
 from types import FrameType
+from typing import Self
 
 from tcgamirror.model.errors import Interrupted
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The end of a time limit, in monotonic seconds; by default there is none."""
+
+    end: float = math.inf
+
+    @classmethod
+    def after(cls, seconds: float | None) -> Self:
+        """Return the deadline of a time limit that begins now; None for no limit."""
+        return cls() if seconds is None else cls(time.monotonic() + seconds)
+
+    @property
+    def is_reached(self) -> bool:
+        return time.monotonic() >= self.end
 
 
 class Shutdown:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,8 +17,6 @@ import pytest
 from tcgamirror.model.errors import Damaged, DiskFull, Locked, UsageError
 from tcgamirror.system import lock
 from tcgamirror.system.files import (
-    PIECE,
-    Reader,
     atomic_write,
     disk_errors,
     file_digest,
@@ -172,20 +169,6 @@ def test_a_digest_tells_how_far_it_is(tmp_path: Path) -> None:
     file_digest(path, "md5", told.append)
     assert sum(told) == 2_500_000
     assert len(told) > 1
-
-
-def test_threads_read_without_meeting(tmp_path: Path) -> None:
-    paths = [tmp_path / str(number) for number in range(8)]
-    for path in paths:
-        path.write_bytes(os.urandom(3 * PIECE + 1))
-    reader = Reader()
-
-    def read(path: Path) -> bytes:
-        with path.open("rb") as file:
-            return b"".join(map(bytes, reader.pieces(file.fileno())))
-
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(read, paths)) == [path.read_bytes() for path in paths]
 
 
 def test_a_disk_is_waited_for_or_it_is_told_why_not(tmp_path: Path) -> None:
