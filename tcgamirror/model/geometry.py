@@ -11,7 +11,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 LEVEL_TOLERANCE = 0.01
-"""Relative excess over the target up to which a level is fine enough (4.0003 for 4)."""
+"""Relative excess over the target up to which a level, also the base, is fine enough.
+
+Bases vary: TCGA's of 40x have 0.25 or 0.252 µm/px, those of 20x 0.5 or 0.5026.
+"""
+ROUNDING = 1e-9
+"""Excess of a computed downsample that floating point may cause."""
 SHAPE_TOLERANCE = 0.02
 """Relative difference of a level's two downsamples from which it does not show the whole base."""
 
@@ -135,20 +140,19 @@ def is_reduced(base: Size, level: Size) -> bool:
     return fits and finest <= coarsest * (1 + SHAPE_TOLERANCE)
 
 
-def coarsest_serving(downsamples: Sequence[float], wanted: float) -> int:
+def coarsest_serving(downsamples: Sequence[float], wanted: float) -> int | None:
     """Return the index of the coarsest level that is at most 1 % coarser than `wanted`.
 
-    It is 0 if there is none: nothing finer exists.
+    It is None if every level is coarser.
 
     >>> coarsest_serving((1.0, 4.0003, 16.002, 32.01), 32.0)
     3
     >>> coarsest_serving((1.0, 4.0003, 16.002, 32.01), 31.0)
     2
     """
-    serving = [
-        index for index, value in enumerate(downsamples) if value <= wanted * (1 + LEVEL_TOLERANCE)
-    ]
-    return max(serving, key=lambda index: downsamples[index], default=0)
+    most = wanted * (1 + LEVEL_TOLERANCE) + ROUNDING
+    serving = [index for index, value in enumerate(downsamples) if value <= most]
+    return max(serving, key=lambda index: downsamples[index], default=None)
 
 
 def reduction(source: int, target: int) -> int:

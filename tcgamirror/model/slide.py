@@ -228,17 +228,12 @@ class Target:
         """Return the level to read and the size of the image.
 
         Raises:
-            TooFine: The base is coarser than `mpp`.
+            TooFine: The base is more than 1 % coarser than `mpp`.
             UnsupportedSlide: No level's own pixels fit in `max_size`.
         """
         base = pyramid.levels[0].size
         if self.mpp is not None and pyramid.mpp.value is not None:
             wanted, size = self.mpp / pyramid.mpp.value, at_mpp(base, pyramid.mpp.value, self.mpp)
-            if wanted < 1 - 1e-9:
-                raise TooFine(
-                    f"requested {self.mpp:g} µm/px, but the slide's base has "
-                    f"{pyramid.mpp.value:g} µm/px. Use an --mpp of at least that"
-                )
         else:
             times = halvings_to_fit(base, self.max_size or FALLBACK_MAX_SIZE)
             wanted, size = float(2**times), halved(base, times)
@@ -256,14 +251,20 @@ class Target:
 
     def _level(self, pyramid: Pyramid, wanted: float) -> int:
         if self.resample is Resample.NATIVE and self.max_size is not None:
-            for index, level in enumerate(pyramid.levels):
-                if level.size.longer <= self.max_size:
+            for index, one in enumerate(pyramid.levels):
+                if one.size.longer <= self.max_size:
                     return index
             raise UnsupportedSlide(
                 f"no level fits in {self.max_size} px: the coarsest is "
                 f"{pyramid.levels[-1].size}; use --resample exact"
             )
-        return coarsest_serving([level.downsample for level in pyramid.levels], wanted)
+        level = coarsest_serving([level.downsample for level in pyramid.levels], wanted)
+        if level is None:
+            raise TooFine(
+                f"requested {self.mpp:g} µm/px, but the slide's base has "
+                f"{pyramid.mpp.value:g} µm/px. Use an --mpp of at least that"
+            )
+        return level
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,8 +85,12 @@ def test_a_level_one_percent_too_coarse_still_serves(wanted: float, level: int) 
     assert coarsest_serving((1.0, 4.0003, 16.002, 32.01), wanted) == level
 
 
-def test_the_base_serves_where_every_level_is_too_coarse() -> None:
-    assert coarsest_serving((1.0, 4.0), 0.5) == 0
+@pytest.mark.parametrize(
+    ("base", "mpp", "level"),
+    [(0.5026, 0.5, 0), (0.252, 0.25, 0), (0.505, 0.5, 0), (0.5051, 0.5, None), (1.0, 0.5, None)],
+)
+def test_the_base_serves_as_any_level_does(base: float, mpp: float, level: int | None) -> None:
+    assert coarsest_serving((1.0, 4.0), mpp / base) == level
 
 
 def test_levels_may_come_in_any_order() -> None:

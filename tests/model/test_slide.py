@@ -63,6 +63,18 @@ def test_finer_than_the_base_is_too_fine() -> None:
         Target(mpp=0.25, max_size=None).rendition(pyramid(0.499, *LUNG))
 
 
+def test_a_base_one_percent_too_coarse_is_enlarged_to_the_target() -> None:
+    made = Target(mpp=0.5, max_size=None).rendition(pyramid(0.5026, *LUNG))
+    # 46000 × 0.5026 / 0.5 = 46239.2 and 32914 × 0.5026 / 0.5 = 33085.2.
+    assert (made.level, made.size) == (0, Size(46239, 33085))
+    assert made.mpp_x == pytest.approx(0.5, rel=1e-5)
+
+
+def test_native_keeps_the_pixels_of_a_base_one_percent_too_coarse() -> None:
+    made = Target(0.25, None, Resample.NATIVE).rendition(pyramid(0.252, *LUNG))
+    assert made == Rendition(0, Size(46000, 32914), 0.252, 0.252, Resample.NATIVE)
+
+
 def test_a_largest_size_halves_the_base_until_it_fits() -> None:
     made = Target(mpp=None, max_size=2048).rendition(pyramid(0.25, *LUNG))
     # 46000, 23000, 11500, 5750, 2875, 1438: five halvings, a downsample of 32.

@@ -169,6 +169,10 @@ def test_the_exact_resolution_is_made_of_the_level_above(
         assert image.rendition.level == 1
         assert image.pixels.shape[1::-1] == (round(2403 * 0.252 / 2), round(1809 * 0.252 / 2))
         assert image.rendition.mpp_x == pytest.approx(0.252 * 2403 / image.pixels.shape[1])
+        finer = made(by_range(gdc, client, tmp_path), slide_of(file), Target(0.25, None))
+        assert finer.rendition.level == 0
+        # The base of 2403 × 1809 pixels at 0.252 µm/px is enlarged by 0.8 %.
+        assert finer.pixels.shape[1::-1] == (2422, 1823)
         with pytest.raises(TooFine):
             made(by_range(gdc, client, tmp_path), slide_of(file), Target(0.1, None))
     assert not (tmp_path / file.file_id).exists()
