@@ -9,10 +9,9 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
-from types import TracebackType
 from typing import BinaryIO, Self, TypeVar
 from urllib.parse import urljoin, urlsplit
 
@@ -35,7 +34,7 @@ from tcgamirror.model.errors import (
     UsageError,
 )
 from tcgamirror.model.text import display_url, printable
-from tcgamirror.net.download import Download, same_etag
+from tcgamirror.net.download import Download, check_etag
 from tcgamirror.net.pauses import OnPause, Pauses
 from tcgamirror.net.proxies import is_by_proxy, proxy_failure, proxy_for
 from tcgamirror.net.response import HttpResponse, RetryAfter, parsed, retry_after, why
@@ -105,18 +104,12 @@ class HttpClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Close idle connections. Those in use end by `stop`."""
         self._session.close()
-        self._watch.close()
 
     def ask(
         self,
@@ -134,7 +127,7 @@ class HttpClient:
             payload: Sent as JSON.
         """
         request = _Request(url, headers, meter or Meter(), payload)
-        return self._tried(lambda: self._asked(request, take))
+        return self._retry(lambda: self._ask_once(request, take))
 
     def json(
         self,
@@ -151,12 +144,11 @@ class HttpClient:
         """
         headers = {"Accept": "application/json", "Accept-Encoding": "gzip"}
 
-        def taken(answer: HttpResponse) -> object:
-            answer.judge(200)
-            content = answer.inflated(limit, self._timeouts.whole)
-            return parsed(answer.name, answer.kind, content)
+        def read(response: HttpResponse) -> object:
+            response.judge(200)
+            return parsed(response.name, response.kind, response.inflated(limit))
 
-        return self.ask(url, taken, headers, payload=payload, meter=meter)
+        return self.ask(url, read, headers, payload=payload, meter=meter)
 
     def span(
         self,
@@ -182,17 +174,19 @@ class HttpClient:
         if span.length <= 0 or span.start < 0:
             raise ValueError(f"{span.start} to {span.stop} is not a span of bytes")
 
-        def taken(answer: HttpResponse) -> Part:
-            answer.judge(200, 206)
-            answer.unpacked_only()
-            if answer.status == 200 and answer.length is not None and answer.length == total:
-                raise RangeUnsupported(f"{answer.name}: sends whole files only; use another source")
-            if answer.status == 200:
-                raise answer.other("a part of the file")
-            return _part(answer, span, total, etag)
+        def read(response: HttpResponse) -> Part:
+            response.judge(200, 206)
+            response.unpacked_only()
+            if response.status == 206:
+                return _read_part(response, span, total, etag)
+            if response.length is not None and response.length == total:
+                raise RangeUnsupported(
+                    f"{response.name}: sends whole files only; use another source"
+                )
+            raise response.other("a part of the file")
 
         headers = {"Accept-Encoding": "identity", "Range": f"bytes={span}"}
-        return self.ask(url, taken, headers, meter=meter)
+        return self.ask(url, read, headers, meter=meter)
 
     def download(
         self,
@@ -219,13 +213,13 @@ class HttpClient:
         counted = meter or Meter()
 
         def ask() -> None:
-            self._asked(_Request(url, rest.headers(), counted), rest.take)
+            self._ask_once(_Request(url, rest.headers(), counted), rest.take)
 
         if not rest.complete:
-            self._tried(ask, lambda: rest.furthest)
+            self._retry(ask, lambda: rest.furthest)
 
-    def _tried(self, ask: Callable[[], T], reached: Callable[[], int] = lambda: 0) -> T:
-        """Retry `ask` until it succeeds, cannot succeed, or the tries are used up.
+    def _retry(self, ask: Callable[[], T], reached: Callable[[], int] = lambda: 0) -> T:
+        """Call `ask` until it succeeds, cannot succeed, or the tries are used up.
 
         Args:
             reached: Returns the bytes received so far. A try that advanced them as the least
@@ -248,84 +242,70 @@ class HttpClient:
             if self._stop.wait(max(pause, self._random.uniform(0, longest))):
                 raise Interrupted("stopped while waiting to ask again") from error
 
-    def _asked(self, request: _Request, take: Callable[[HttpResponse], T]) -> T:
+    def _ask_once(self, request: _Request, take: Callable[[HttpResponse], T]) -> T:
         """Return the result of `take`, after redirects on the same host."""
         url = request.url
         for _ in range(_REDIRECTS + 1):
-            with (
-                self._slot(url) as host,
-                self._exchange(url) as exchange,
-                self._noted(host, exchange),
-            ):
+            with self._connection(url) as exchange:
                 request.meter.add(requests=1)
-                response = self._sent(url, request, exchange)
-                try:
+                response = self._send(url, request, exchange)
+                # Closes the connection if the body was not read to its end.
+                with closing(response):
                     busy = response.status_code in (429, 503)
                     if busy and retry_after(response.headers.get("Retry-After")) is None:
-                        self.pauses.busy(host, exchange.began, response.status_code)
+                        self.pauses.busy(host_key(url), exchange.began, response.status_code)
                     target = _redirect(url, response)
                     if target is None:
-                        return take(
-                            HttpResponse(
-                                response, exchange, self._timeouts, self._rate, request.meter
-                            )
-                        )
-                finally:
-                    # Closes the connection if the body was not read to its end.
-                    response.close()
+                        rate, meter = self._rate, request.meter
+                        return take(HttpResponse(response, exchange, self._timeouts, rate, meter))
             url = target
         raise Redirected(f"{display_url(request.url)}: more than {_REDIRECTS} redirects")
 
     @contextmanager
-    def _noted(self, host: str, exchange: Exchange) -> Iterator[None]:
-        """Register whether the host answered the request in the block or reset the connection.
-
-        A connection that breaks after enough bytes does not count as a reset.
-        """
+    def _connection(self, url: str) -> Iterator[Exchange]:
+        """Hold one of the host's connections, outside of its pauses, for a watched exchange."""
+        host = host_key(url)
+        slot = self._slot(host)
+        while not slot.acquire(timeout=POLL):
+            self._check_stop(url)
         try:
-            yield
-        except NetworkError as error:
-            if is_reset(error) and exchange.received < self._worth:
-                self.pauses.reset(host, exchange.began)
-            elif is_reset(error) or not error.retryable:
+            self.pauses.wait(host)
+            self._check_stop(url)
+            connect, first_byte = self._timeouts.connect, self._timeouts.first_byte
+            with self._watch.exchange(
+                display_url(url), proxy_for(url), connect, first_byte
+            ) as exchange:
+                try:
+                    yield exchange
+                except NetworkError as error:
+                    # A connection that breaks after enough bytes does not count as a reset.
+                    if is_reset(error) and exchange.received < self._worth:
+                        self.pauses.reset(host, exchange.began)
+                    elif is_reset(error) or not error.retryable:
+                        self.pauses.answered(host, exchange.began)
+                    raise
                 self.pauses.answered(host, exchange.began)
-            raise
-        self.pauses.answered(host, exchange.began)
+        finally:
+            slot.release()
+
+    def _check_stop(self, url: str) -> None:
+        if self._stop.is_set():
+            raise Interrupted(f"stopped before asking {display_url(url)}")
 
     @property
     def _worth(self) -> float:
         """Return the bytes that the least rate demands of one window."""
         return max(1, self._timeouts.least_rate * self._timeouts.stall)
 
-    @contextmanager
-    def _slot(self, url: str) -> Iterator[str]:
-        """Hold one of the host's connections, outside of its pauses."""
-        key = host = host_key(url)
-        if key not in self._limits and key.rpartition(":")[0] in self._limits:
-            key = key.rpartition(":")[0]
+    def _slot(self, host: str) -> threading.Semaphore:
+        """Return the semaphore of the host's connections, by its port or for all of its ports."""
+        name = host.rpartition(":")[0]
+        key = name if host not in self._limits and name in self._limits else host
         with self._lock:
             limit = self._limits.get(key, _CONNECTIONS)
-            slot = self._slots.setdefault(key, threading.Semaphore(limit))
-        while not slot.acquire(timeout=POLL):
-            if self._stop.is_set():
-                raise Interrupted(f"stopped while waiting to ask {display_url(url)}")
-        try:
-            self.pauses.wait(host)
-            yield host
-        finally:
-            slot.release()
+            return self._slots.setdefault(key, threading.Semaphore(limit))
 
-    @contextmanager
-    def _exchange(self, url: str) -> Iterator[Exchange]:
-        if self._stop.is_set():
-            raise Interrupted(f"stopped before asking {display_url(url)}")
-        timeouts = self._timeouts
-        with self._watch.exchange(
-            display_url(url), proxy_for(url), timeouts.connect, timeouts.first_byte
-        ) as exchange:
-            yield exchange
-
-    def _sent(self, url: str, request: _Request, exchange: Exchange) -> requests.Response:
+    def _send(self, url: str, request: _Request, exchange: Exchange) -> requests.Response:
         """Send the request and wait for the headers."""
         timeouts = self._timeouts
         name = exchange.name
@@ -340,7 +320,7 @@ class HttpClient:
                 # The watchdog has shorter limits; these hold for connections it cannot watch.
                 timeout=(timeouts.connect + 1, max(timeouts.first_byte, timeouts.stall) + 1),
             )
-        except (InvalidHeader, InvalidSchema, InvalidURL, MissingSchema) as error:
+        except (InvalidHeader, InvalidSchema, InvalidURL, MissingSchema, UnicodeError) as error:
             raise UsageError(f"{name} cannot be asked ({why(error)}): correct the URL") from error
         except requests.Timeout as error:
             exchange.check()
@@ -349,8 +329,12 @@ class HttpClient:
             exchange.check()
             by_proxy = exchange.proxy is not None and is_by_proxy(error)
             if "certificate verify failed" in str(error).lower():
-                whose = f"proxy {exchange.proxy}" if by_proxy else name
-                raise RetryAfter(_untrusted(whose, error), None) from error
+                untrusted = Unreachable(
+                    f"{f'proxy {exchange.proxy}' if by_proxy else name}: the server's certificate "
+                    f"is not valid ({why(error)}). Check this machine's clock, or name your "
+                    "network's own authority in SSL_CERT_FILE"
+                )
+                raise RetryAfter(untrusted, None) from error
             if exchange.proxy and by_proxy:
                 raise proxy_failure(url, name, exchange.proxy, why(error)) from error
             through = f" through proxy {exchange.proxy}" if exchange.proxy else ""
@@ -383,13 +367,6 @@ def host_key(url: str) -> str:
     return f"{parts.hostname or ''}:{port}"
 
 
-def _untrusted(name: str, error: Exception) -> Unreachable:
-    return Unreachable(
-        f"{name}: the server's certificate is not valid ({why(error)}). Check this machine's "
-        "clock, or name your network's own authority in SSL_CERT_FILE"
-    )
-
-
 def is_reset(error: NetworkError) -> bool:
     """Return whether the other side ended the connection in the middle of an exchange."""
     inner: BaseException | None = error if isinstance(error, Unreachable | Truncated) else None
@@ -413,17 +390,18 @@ def _redirect(url: str, response: requests.Response) -> str | None:
     return target
 
 
-def _part(answer: HttpResponse, span: Span, total: int | None, etag: str | None) -> Part:
+def _read_part(response: HttpResponse, span: Span, total: int | None, etag: str | None) -> Part:
     """Return the body of a 206 that is exactly what was requested."""
-    same_etag(answer, etag)
-    came, whole = answer.content_range()
-    if total is not None and whole != total:
-        raise SizeMismatch(f"{answer.name}: has {whole:,} bytes, but {total:,} are listed")
-    if came != span:
-        raise RangeMismatch(f"{answer.name}: expected bytes {span}, got {came}")
-    if answer.length is not None and answer.length < span.length:
-        raise Truncated(f"{answer.name}: {answer.length:,} bytes came of {span.length:,}")
-    data = answer.body(span.length, None)
-    if len(data) < span.length:
-        raise Truncated(f"{answer.name}: {len(data):,} bytes came of {span.length:,}")
-    return Part(data, answer.etag, whole)
+    check_etag(response, etag)
+    sent, size = response.content_range()
+    if total is not None and size != total:
+        raise SizeMismatch(f"{response.name}: has {size:,} bytes, but {total:,} are listed")
+    if sent != span:
+        raise RangeMismatch(f"{response.name}: expected bytes {span}, got {sent}")
+    length, data = response.length, b""
+    if length is None or length >= span.length:
+        data = response.body(span.length)
+        length = len(data)
+    if length < span.length:
+        raise Truncated(f"{response.name}: {length:,} bytes came of {span.length:,}")
+    return Part(data, response.etag, size)

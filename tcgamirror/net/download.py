@@ -16,9 +16,10 @@ from tcgamirror.model.errors import (
 from tcgamirror.net.response import HttpResponse
 
 
-def same_etag(answer: HttpResponse, etag: str | None) -> None:
-    if etag is not None and answer.etag is not None and answer.etag != etag:
-        raise ChangedFile(f"{answer.name}: the file was replaced meanwhile; fetch it anew")
+def check_etag(response: HttpResponse, etag: str | None) -> None:
+    """Raise ChangedFile if the response has another ETag than the one known."""
+    if etag is not None and response.etag is not None and response.etag != etag:
+        raise ChangedFile(f"{response.name}: the file was replaced meanwhile; fetch it anew")
 
 
 class Download:
@@ -48,78 +49,84 @@ class Download:
         ranged = {"Range": f"bytes={self._place}-"} if self._resumes else {}
         return {"Accept-Encoding": "identity", **ranged}
 
-    def take(self, answer: HttpResponse) -> None:
+    def take(self, response: HttpResponse) -> None:
         """Append the response's body, if its headers continue the file."""
-        if answer.status == 416 and self._place and self._size is None:
-            return self._ended(answer)
-        answer.judge(200, 206) if self._place else answer.judge(200)
-        answer.unpacked_only()
-        if answer.status == 200:
-            self._refuse_other(answer)
-        self._unchanged(answer)
-        total = self._total(answer)
-        for piece in answer.pieces():
+        if response.status == 416 and self._place and self._size is None:
+            self._check_ended(response)
+            return
+        response.judge(200, 206) if self._place else response.judge(200)
+        response.unpacked_only()
+        if response.status == 200:
+            self._refuse_other(response)
+        self._unchanged(response)
+        total = self._total(response)
+        for piece in response.pieces():
             if self._place + len(piece) > total:
-                raise TooLong(f"{answer.name}: longer than its {total:,} bytes")
+                raise TooLong(f"{response.name}: longer than its {total:,} bytes")
             self._file.write(piece)
             self._place += len(piece)
             self.furthest = max(self.furthest, self._place)
         if self._place < total:
-            raise Truncated(f"{answer.name}: ended after {self._place:,} bytes of {total:,}")
-        return None
+            raise Truncated(f"{response.name}: ended after {self._place:,} bytes of {total:,}")
 
-    def _refuse_other(self, answer: HttpResponse) -> None:
+    def _refuse_other(self, response: HttpResponse) -> None:
         """Raise WrongContent for a 200 without the whole file, before anything is overwritten.
 
         A 200 whose length is the listed size is the whole file, whatever its type.
         """
-        length = answer.length
+        length = response.length
         if length is not None and length == self._size:
             return
         if self._resumes:
             # Without a known length, the next try requests the whole file.
             self._ranged = self._size is not None and length is not None
-            raise answer.other("the rest of the file")
-        if length == 0 or answer.is_page:
-            raise answer.other("the file")
+            raise response.other("the rest of the file")
+        if length == 0 or response.is_page:
+            raise response.other("the file")
 
-    def _total(self, answer: HttpResponse) -> int:
+    def _total(self, response: HttpResponse) -> int:
         """Return the file's size in bytes; truncate the file if the body is all of it."""
-        length = answer.length
-        if answer.status == 206:
-            came, total = answer.content_range()
-            if came.start != self._place or came.stop != total:
-                raise RangeMismatch(f"{answer.name}: expected bytes from {self._place}, got {came}")
+        length = response.length
+        if response.status == 206:
+            sent, total = response.content_range()
+            if sent.start != self._place or sent.stop != total:
+                raise RangeMismatch(
+                    f"{response.name}: expected bytes from {self._place}, got {sent}"
+                )
             promised = total if length is None else self._place + length
         else:
             if self._place:
                 self._restart()
             known = self._size if length is None else length
             if known is None:
-                raise WrongContent(f"{answer.name}: the server says no length, and none is listed")
+                raise WrongContent(
+                    f"{response.name}: the server says no length, and none is listed"
+                )
             total = promised = known
         for size in (total, promised):
             if self._size is not None and size != self._size:
-                raise SizeMismatch(f"{answer.name}: has {size:,} bytes, {self._size:,} are listed")
+                raise SizeMismatch(
+                    f"{response.name}: has {size:,} bytes, {self._size:,} are listed"
+                )
         return total
 
-    def _unchanged(self, answer: HttpResponse) -> None:
+    def _unchanged(self, response: HttpResponse) -> None:
         """Keep the first ETag. Raises ChangedFile, and truncates the file, for another one."""
-        if answer.status == 200 and self._given is None:
+        if response.status == 200 and self._given is None:
             self._etag = None
         try:
-            same_etag(answer, self._etag)
+            check_etag(response, self._etag)
         except ChangedFile:
             self._restart()
             self._etag = self._given
             raise
-        self._etag = self._etag or answer.etag
+        self._etag = self._etag or response.etag
 
-    def _ended(self, answer: HttpResponse) -> None:
+    def _check_ended(self, response: HttpResponse) -> None:
         """Handle a 416 for a file of unknown size: it is complete, or was replaced."""
-        if answer.headers.get("Content-Range", "").strip() != f"bytes */{self._place}":
+        if response.headers.get("Content-Range", "").strip() != f"bytes */{self._place}":
             self._restart()
-            raise ChangedFile(f"{answer.name}: is shorter than the part downloaded; restarted")
+            raise ChangedFile(f"{response.name}: is shorter than the part downloaded; restarted")
 
     def _restart(self) -> None:
         self._file.seek(0)

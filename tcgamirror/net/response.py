@@ -55,6 +55,7 @@ class HttpResponse:
     Attributes:
         line: The status line as sent.
         status: The status as understood: 203 is 200, or 206 with a Content-Range.
+        length: Bytes of the body by the headers; None if they do not tell.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class HttpResponse:
             # A proxy changed the answer, or the file is an older version.
             self.status = 206 if "Content-Range" in self.headers else 200
         self._raw = response.raw
-        self._length: int | None = response.raw.length_remaining
+        self.length: int | None = response.raw.length_remaining
         self._exchange = exchange
         self._timeouts = timeouts
         self._rate = rate
@@ -82,11 +83,6 @@ class HttpResponse:
     @property
     def etag(self) -> str | None:
         return self.headers.get("ETag")
-
-    @property
-    def length(self) -> int | None:
-        """Return the body's length by the headers; None if they do not tell."""
-        return self._length
 
     @property
     def kind(self) -> str:
@@ -139,16 +135,15 @@ class HttpResponse:
             self._exchange.check()
         return piece
 
-    def body(self, limit: int, whole: float | None) -> bytes:
+    def body(self, limit: int, whole: float | None = None) -> bytes:
         """Return the whole body, of at most `limit` bytes. Raises TooLong, and as `pieces` does."""
-        return b"".join(self.bounded(limit, whole))
+        return b"".join(self._bounded(limit, whole))
 
     def small_pieces(self, limit: int) -> Iterator[bytes]:
         """Yield the body of a small response, limited in time and to `limit` bytes."""
-        return self.bounded(limit, self._timeouts.whole)
+        return self._bounded(limit, self._timeouts.whole)
 
-    def bounded(self, limit: int, whole: float | None) -> Iterator[bytes]:
-        """Yield as `pieces` does. Raises TooLong beyond `limit` bytes, Truncated if empty."""
+    def _bounded(self, limit: int, whole: float | None) -> Iterator[bytes]:
         self._bound(self.length or 0, limit)
         count = 0
         for piece in self.pieces(whole):
@@ -159,17 +154,14 @@ class HttpResponse:
             # A connection that ends within the headers looks the same.
             raise Truncated(f"{self.name}: nothing came, neither a body nor its length")
 
-    def inflated(self, limit: int, whole: float | None) -> bytes:
-        """Return the whole body, decompressed if it is gzip; `limit` holds for both sizes."""
-        encoding = self.headers.get("Content-Encoding", "identity").strip().lower()
-        if encoding in ("identity", ""):
-            return self.body(limit, whole)
-        if encoding != "gzip":
-            raise WrongContent(f"{self.name}: came packed as {printable(encoding, 40)}")
-        packed = self.body(limit, whole)
+    def inflated(self, limit: int) -> bytes:
+        """Return a small response's body, decompressed if it is gzip; `limit` holds for both."""
+        if self._encoding != "gzip":
+            self.unpacked_only()
+            return self.body(limit, self._timeouts.whole)
         unpacker = zlib.decompressobj(wbits=31)
         try:
-            content = unpacker.decompress(packed, limit + 1)
+            content = unpacker.decompress(self.body(limit, self._timeouts.whole), limit + 1)
         except zlib.error as error:
             raise WrongContent(f"{self.name}: invalid gzip in the body") from error
         self._bound(len(content), limit)
@@ -182,28 +174,33 @@ class HttpResponse:
             raise TooLong(f"{self.name}: the answer is longer than {limit:,} bytes")
 
     @property
+    def _encoding(self) -> str:
+        """Return the compression of the body; empty if there is none."""
+        encoding: str = self.headers.get("Content-Encoding", "").strip().lower()
+        return "" if encoding == "identity" else encoding
+
+    @property
     def is_page(self) -> bool:
         """Return whether the headers announce HTML or XML, as they may for any file."""
         return "html" in self.kind or "xml" in self.kind
 
-    def other(self, wanted: str) -> WrongContent:
+    def other(self, expected: str) -> WrongContent:
         """Return the error for a well-formed response that is not what was requested."""
         size = "" if self.length is None else f" ({self.length:,} bytes)"
         came = f"{_content(self.kind)}{size}" if self.length != 0 else "an empty body"
-        return WrongContent(f"{self.name}: came {came} instead of {wanted}; try again later")
+        return WrongContent(f"{self.name}: came {came} instead of {expected}; try again later")
 
     def unpacked_only(self) -> None:
         """Raise WrongContent for a packed body where a file's bytes belong."""
-        packed = self.headers.get("Content-Encoding", "identity").strip().lower()
-        if packed not in ("identity", ""):
-            raise WrongContent(f"{self.name}: came packed as {printable(packed, 40)}")
+        if self._encoding:
+            raise WrongContent(f"{self.name}: came packed as {printable(self._encoding, 40)}")
 
     def content_range(self) -> tuple[Span, int]:
         """Return the body's span of the file, and the file's size. Raises RangeMismatch."""
-        told = self.headers.get("Content-Range", "")
-        match = _CONTENT_RANGE.fullmatch(told.strip())
+        text = self.headers.get("Content-Range", "")
+        match = _CONTENT_RANGE.fullmatch(text.strip())
         if match is None:
-            shown = printable(told, 60) or "no Content-Range"
+            shown = printable(text, 60) or "no Content-Range"
             raise RangeMismatch(f"{self.name}: came a part, but which is not clear ({shown})")
         return Span(int(match[1]), int(match[2]) + 1), int(match[3])
 
@@ -236,9 +233,9 @@ class HttpResponse:
 
     def _message(self) -> str:
         with suppress(NetworkError, Interrupted, ValueError, RecursionError):
-            told = json.loads(self.body(_MESSAGE, self._timeouts.stall))
-            if isinstance(told, dict) and isinstance(told.get("message"), str):
-                return f": {printable(told['message'])}"
+            content = json.loads(self.body(_MESSAGE, self._timeouts.stall))
+            if isinstance(content, dict) and isinstance(content.get("message"), str):
+                return f": {printable(content['message'])}"
         return ""
 
 

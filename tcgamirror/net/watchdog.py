@@ -7,18 +7,17 @@ each socket in use and shuts it down at the limit, which ends any blocked call.
 
 from __future__ import annotations
 
-import errno
 import os
 import queue
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.cookiejar import DefaultCookiePolicy
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
 import socks
@@ -28,13 +27,7 @@ from requests.cookies import RequestsCookieJar
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.contrib.socks import SOCKSHTTPConnectionPool, SOCKSHTTPSConnectionPool
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    NameResolutionError,
-    NewConnectionError,
-    ProxyError,
-)
-from urllib3.util.wait import wait_for_write
+from urllib3.exceptions import ProxyError
 
 from tcgamirror.model.errors import Interrupted, Timeout
 
@@ -44,7 +37,7 @@ POLL = 0.1
 SOCKS_PORT = 1080
 """Port of a SOCKS proxy whose address names none."""
 
-_Address = tuple[Any, ...]
+Result = TypeVar("Result")
 
 
 class Exchange:
@@ -98,6 +91,27 @@ class Exchange:
         """Return the seconds until the limit."""
         return self._until - time.monotonic()
 
+    def wait_for(self, work: Callable[[], Result]) -> Result:
+        """Return the result of `work`, which nothing can end, or leave it behind at the limit."""
+        results: queue.SimpleQueue[Result | OSError | ProxyError | UnicodeError]
+        results = queue.SimpleQueue()
+
+        def run() -> None:
+            try:
+                results.put(work())
+            except (OSError, ProxyError, UnicodeError) as error:
+                results.put(error)
+
+        threading.Thread(target=run, name="dial", daemon=True).start()
+        while True:
+            self.check()
+            with suppress(queue.Empty):
+                result = results.get(timeout=POLL)
+                break
+        if isinstance(result, OSError | ProxyError | UnicodeError):
+            raise result
+        return result
+
     def hold(self, sock: socket.socket | ssl.SSLSocket) -> None:
         """Duplicate the socket's handle, so that nobody else closes it meanwhile."""
         handle = socket.fromfd(sock.fileno(), sock.family, sock.type)
@@ -137,15 +151,14 @@ class Exchange:
 
 
 class Watchdog:
-    """The thread that watches all exchanges of one client."""
+    """The thread that watches all exchanges of one client, while there are any."""
 
     def __init__(self, stop: threading.Event) -> None:
-        self.stop = stop
-        self._closed = False
-        self._condition = threading.Condition()
+        self._stop = stop
+        self._lock = threading.Lock()
         self._exchanges: set[Exchange] = set()
         self._mine = threading.local()
-        self._thread: threading.Thread | None = None
+        self._running = False
 
     @property
     def current(self) -> Exchange:
@@ -158,39 +171,31 @@ class Watchdog:
         self, name: str, proxy: str | None, connect: float, first_byte: float
     ) -> Iterator[Exchange]:
         """Watch the calling thread's network use in the block."""
-        exchange = Exchange(name, proxy, connect, first_byte, self.stop)
+        exchange = Exchange(name, proxy, connect, first_byte, self._stop)
         self._mine.exchange = exchange
-        with self._condition:
+        with self._lock:
             self._exchanges.add(exchange)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
-                self._thread.start()
-            self._condition.notify()
+            if not self._running:
+                threading.Thread(target=self._run, name="watch", daemon=True).start()
+                self._running = True
         try:
             yield exchange
         finally:
-            with self._condition:
+            with self._lock:
                 self._exchanges.discard(exchange)
             exchange.end()
 
-    def close(self) -> None:
-        """End the thread, once the exchanges under way are over."""
-        with self._condition:
-            self._closed = True
-            self._condition.notify()
-
     def _run(self) -> None:
         while True:
-            with self._condition:
-                while not self._exchanges:
-                    if self._closed:
-                        return
-                    self._condition.wait()
+            time.sleep(POLL)
+            with self._lock:
+                if not self._exchanges:
+                    self._running = False
+                    return
                 exchanges = list(self._exchanges)
             now = time.monotonic()
             for exchange in exchanges:
                 exchange.look(now)
-            time.sleep(POLL)
 
 
 class WatchedConnection(HTTPConnection):
@@ -213,20 +218,32 @@ class WatchedConnection(HTTPConnection):
             self._watch.current.expect_answer(self.sock)
 
     def _new_conn(self) -> socket.socket:
-        try:
-            sock = self._dial(self._dns_host.strip("[]"), self._watch.current)
-        except socket.gaierror as error:
-            raise NameResolutionError(self.host, self, error) from error
-        except TimeoutError as error:
-            raise ConnectTimeoutError(self, f"no connection to {self.host}") from error
-        except OSError as error:
-            raise NewConnectionError(self, f"no connection: {error}") from error
+        exchange = self._watch.current
+        # The exchange's limit comes first, as its error names the server or the proxy.
+        seconds = exchange.left() + 1
+        sock = exchange.wait_for(lambda: self._dial(self._dns_host.strip("[]"), seconds))
         for option in self.socket_options or ():
             sock.setsockopt(*option)
+        exchange.hold(sock)
+        # The TLS handshake is next; the watchdog's limit counts.
+        sock.settimeout(max(exchange.left(), POLL))
         return sock
 
-    def _dial(self, host: str, exchange: Exchange) -> socket.socket:
-        return _connected(host, self.port, exchange)
+    def _dial(self, host: str, seconds: float) -> socket.socket:
+        """Return a socket connected to the first of the host's addresses that answers.
+
+        The time is divided among the addresses, so that a dead one does not take all of it.
+        """
+        until = time.monotonic() + seconds
+        addresses: list[Any] = socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM)
+        failure = OSError(f"{host} has no address")
+        for index, (*_, address) in enumerate(addresses):
+            share = (until - time.monotonic()) / (len(addresses) - index)
+            try:
+                return socket.create_connection(address[:2], max(share, POLL))
+            except OSError as error:
+                failure = error
+        raise failure
 
 
 class WatchedTlsConnection(WatchedConnection, HTTPSConnection):
@@ -240,23 +257,26 @@ class WatchedSocksConnection(WatchedConnection):
         super().__init__(*args, **options)
         self._socks_options = _socks_options
 
-    def _dial(self, host: str, exchange: Exchange) -> socket.socket:
+    def _dial(self, host: str, seconds: float) -> socket.socket:
         """Return a socket that leads to the host. Raises ProxyError, OSError as `connect` does."""
         options = self._socks_options
-        if not options["rdns"]:
-            # PySocks would resolve the name in a call that cannot be ended.
+        if not options["rdns"] and ":" not in host:
             try:
-                found = _addresses(host, self.port, exchange)
+                # An IPv4 address, as not every proxy takes IPv6.
+                host = socket.gethostbyname(host)
             except socket.gaierror as error:
                 error.strerror = f"{error.strerror}; socks5h:// has the proxy look names up"
                 raise
-            only_ipv4 = options["socks_version"] == socks.SOCKS4
-            host = next(
-                (address[0] for family, address in found if family is socket.AF_INET),
-                host if only_ipv4 else found[0][1][0],
-            )
         try:
-            return self._through_proxy(host, exchange)
+            return socks.create_connection(
+                (host, self.port),
+                timeout=int(seconds) + 1,
+                proxy_type=options["socks_version"],
+                proxy_addr=options["proxy_host"],
+                proxy_port=options["proxy_port"] or SOCKS_PORT,
+                proxy_username=options["username"],
+                proxy_password=options["password"],
+            )
         except OSError as error:
             reason = getattr(error, "socket_err", None)
             if isinstance(reason, socks.SOCKS4Error | socks.SOCKS5Error):
@@ -264,105 +284,9 @@ class WatchedSocksConnection(WatchedConnection):
                 raise reason from None
             raise ProxyError("no connection through the proxy", error) from error
 
-    def _through_proxy(self, host: str, exchange: Exchange) -> socket.socket:
-        options = self._socks_options
-        proxies = _addresses(options["proxy_host"], options["proxy_port"] or SOCKS_PORT, exchange)
-        failure: OSError = OSError("the proxy has no address")
-        for index, (family, (address, port, *_)) in enumerate(proxies):
-            sock = socks.socksocket(family, socket.SOCK_STREAM)
-            try:
-                sock.set_proxy(
-                    options["socks_version"],
-                    address,
-                    port,
-                    True,
-                    options["username"],
-                    options["password"],
-                )
-                sock.settimeout(max(exchange.left() / (len(proxies) - index), POLL))
-                exchange.hold(sock)
-                sock.connect((host, self.port))
-                sock.settimeout(max(exchange.left(), POLL))
-                return sock
-            except socks.ProxyConnectionError as error:
-                sock.close()
-                failure = error.socket_err or error
-            except BaseException:
-                sock.close()
-                raise
-            exchange.check()
-        raise failure
-
 
 class WatchedSocksTlsConnection(WatchedSocksConnection, HTTPSConnection):
     """The same with TLS."""
-
-
-def _connected(host: str, port: int, exchange: Exchange) -> socket.socket:
-    """Return a socket connected to the first of the host's addresses that answers.
-
-    The time left is divided among the addresses. Raises OSError as `connect` does.
-    """
-    addresses = _addresses(host, port, exchange)
-    failure: OSError = OSError(f"{host} has no address")
-    for index, (family, address) in enumerate(addresses):
-        try:
-            return _connect(family, address, exchange, exchange.left() / (len(addresses) - index))
-        except OSError as error:
-            failure = error
-    raise failure
-
-
-def _addresses(
-    host: str, port: int, exchange: Exchange
-) -> list[tuple[socket.AddressFamily, _Address]]:
-    """Resolve the host in a thread of its own, as `getaddrinfo` cannot be ended early."""
-    answer: queue.SimpleQueue[list[Any] | OSError] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            answer.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except OSError as error:
-            answer.put(error)
-        except UnicodeError as error:
-            answer.put(socket.gaierror(socket.EAI_NONAME, str(error)))
-
-    threading.Thread(target=ask, name="resolve", daemon=True).start()
-    while True:
-        exchange.check()
-        with suppress(queue.Empty):
-            found = answer.get(timeout=POLL)
-            break
-    if isinstance(found, OSError):
-        raise found
-    return [(family, address) for family, _, _, _, address in found]
-
-
-def _connect(
-    family: socket.AddressFamily, address: _Address, exchange: Exchange, seconds: float
-) -> socket.socket:
-    """Return a socket connected to the address within `seconds`."""
-    until = time.monotonic() + seconds
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        code = sock.connect_ex(address)
-        while code in (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN):
-            exchange.check()
-            if wait_for_write(sock, timeout=POLL):
-                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                break
-            if time.monotonic() > until:
-                raise TimeoutError(f"no connection within {seconds:.3g} s")
-        if code:
-            raise OSError(code, os.strerror(code))
-        exchange.hold(sock)
-        # The TLS handshake is next; the watchdog's limit counts.
-        sock.settimeout(max(exchange.left(), POLL))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 _WATCHED: Mapping[type[HTTPConnectionPool], type[WatchedConnection]] = MappingProxyType(
