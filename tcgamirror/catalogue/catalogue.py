@@ -104,9 +104,8 @@ class Catalogue:
 
     def fact(self, key: str) -> str | None:
         """Return the value kept under a key; None if there is none."""
-        with self._database.reading() as connection:
-            row = connection.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
-        return None if row is None else str(row[0])
+        value: str | None = self._database.value("SELECT value FROM facts WHERE key = ?", key)
+        return value
 
     def set_fact(self, key: str, value: str) -> None:
         """Keep a value under a key, in place of any other."""

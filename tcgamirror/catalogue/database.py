@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from tcgamirror.catalogue.journals import JOURNALS, check_journals
+from tcgamirror.catalogue.journals import JOURNALS, ROLLBACK, WAL, check_journals
 from tcgamirror.catalogue.schema import APPLICATION_ID, MIGRATIONS
 from tcgamirror.model.errors import Damaged, DiskFull, Locked, TcgaMirrorError, UsageError
 from tcgamirror.model.text import command_line
@@ -42,20 +42,15 @@ TEMPORARY_BYTES = 64_000_000
 """Memory for temporary tables. A listing of TCGA fits in; what exceeds it goes to disk."""
 
 
+_SCHEMA_ERRORS = ("no such ", "cannot join using ", "unsupported file format", "Could not decode ")
+"""First words of SQLite's messages about a schema that lacks something, or is not text."""
+
+
 class Journal(StrEnum):
     """SQLite's `journal_mode`, through which changes go."""
 
     WAL = "wal"
     DELETE = "delete"
-
-
-_SCHEMA_ERRORS = (
-    "no such ",
-    "cannot join using ",
-    "unsupported file format",
-    "Could not decode ",
-)
-"""First words of SQLite's messages about a schema that lacks something, or is not text."""
 
 
 class Database:
@@ -113,7 +108,7 @@ class Database:
         with translate_errors(path):
             connection = connect(path, read_only=read_only)
             try:
-                check(connection, path, read_only=read_only)
+                _check(connection, path, read_only=read_only)
                 if not read_only:
                     _set_journal(connection, journal or journal_for(path))
             except BaseException:
@@ -152,6 +147,17 @@ class Database:
         """Yield the connection, outside of any transaction of its own."""
         with translate_errors(self.path, self._source):
             yield self._connection
+
+    def value(self, sql: str, *values: Value) -> Any:
+        """Return the first column of the first row; None if there is no row."""
+        with self.reading() as connection:
+            row = connection.execute(sql, values).fetchone()
+        return None if row is None else row[0]
+
+    def column(self, sql: str, *values: Value) -> list[Any]:
+        """Return the first column of all rows."""
+        with self.reading() as connection:
+            return [row[0] for row in connection.execute(sql, values)]
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -208,26 +214,17 @@ def translate_errors(path: Path, source: Path | None = None) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, UnicodeDecodeError) as error:
-        if _is_damage(error):
-            raise damage(source or path, f"it is damaged ({error})") from error
         # Errors of the sqlite3 module itself carry no code.
-        own = translation(path, error, getattr(error, "sqlite_errorcode", 0))
-        if own is None:
+        code = getattr(error, "sqlite_errorcode", 0)
+        # What SQLite says of a damaged schema need not even be text. DataError: see `images_of`.
+        if isinstance(error, UnicodeDecodeError | sqlite3.DataError) or str(error).startswith(
+            _SCHEMA_ERRORS
+        ):
+            code = sqlite3.SQLITE_CORRUPT
+        translated = translation(path, error, code, source)
+        if translated is None:
             raise
-        raise own from error
-
-
-def _is_damage(error: Exception) -> bool:
-    """Return whether only a damaged catalogue can cause the error.
-
-    What SQLite says of a damaged schema need not even be text. DataError: see `images_of`.
-    """
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return (
-        code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-        or isinstance(error, UnicodeDecodeError | sqlite3.DataError)
-        or str(error).startswith(_SCHEMA_ERRORS)
-    )
+        raise translated from error
 
 
 def damage(path: Path, problem: str) -> Damaged:
@@ -236,11 +233,13 @@ def damage(path: Path, problem: str) -> Damaged:
     return Damaged(f"{path}: {problem}. {remedy}")
 
 
-def translation(path: Path, error: Exception, code: int) -> TcgaMirrorError | None:
+def translation(
+    path: Path, error: Exception, code: int, source: Path | None = None
+) -> TcgaMirrorError | None:
     """Return this program's error for SQLite's (extended) result code, if there is one."""
     match code & 0xFF:
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return damage(path, f"it is damaged ({error})")
+            return damage(source or path, f"it is damaged ({error})")
         case sqlite3.SQLITE_FULL:
             return DiskFull(
                 f"{path}: the disk or the quota is full, or that of SQLite's temporary files. "
@@ -258,9 +257,7 @@ def translation(path: Path, error: Exception, code: int) -> TcgaMirrorError | No
             return None
 
 
-def connect(
-    path: Path, *, read_only: bool = False, busy_seconds: float = BUSY_SECONDS
-) -> sqlite3.Connection:
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """Return a connection in autocommit mode, to be opened within `translate_errors`.
 
     A reader may find a journal that a killed writer left. The file is then opened once
@@ -273,39 +270,43 @@ def connect(
     """
     check_journals(path)
     try:
-        return _connect(path, "ro" if read_only else "rwc", busy_seconds)
+        return _connect(path, "ro" if read_only else "rwc")
     except sqlite3.OperationalError as error:
-        unwritable = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
-        if not read_only or error.sqlite_errorcode & 0xFF not in unwritable:
+        if not read_only or not _is(error, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
             raise
-        return _recover(path, busy_seconds)
-
-
-def _recover(path: Path, busy_seconds: float) -> sqlite3.Connection:
-    """Return a reader's connection to a file that has to be written before it can be read."""
     try:
-        connect(path, busy_seconds=busy_seconds).close()
+        connect(path).close()
     except sqlite3.OperationalError:
-        if any(path.with_name(path.name + suffix).exists() for suffix in ("-wal", "-journal")):
+        if any(path.with_name(path.name + suffix).exists() for suffix in (ROLLBACK, WAL)):
             raise
-        return _connect(path, "ro&immutable=1", busy_seconds)
-    return _connect(path, "ro", busy_seconds)
+        return _connect(path, "ro&immutable=1")
+    return _connect(path, "ro")
 
 
-def _connect(path: Path, mode: str, busy_seconds: float) -> sqlite3.Connection:
+def _is(error: sqlite3.OperationalError, *codes: int) -> bool:
+    """Return whether SQLite's primary result code is one of these."""
+    return error.sqlite_errorcode & 0xFF in codes
+
+
+def _wait(connection: sqlite3.Connection, seconds: float) -> None:
+    """Have the connection wait this long for other processes."""
+    connection.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
     address = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(address, uri=True, timeout=0, isolation_level=None)
     try:
         try:
             _read_header(connection)
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR):
+            if not _is(error, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR):
                 raise
             # SQLite reports a file system without locks as busy, and would wait in vain.
             mounts.check_locks(path.parent)
-            connection.execute(f"PRAGMA busy_timeout = {busy_seconds * 1000:.0f}")
+            _wait(connection, BUSY_SECONDS)
             _read_header(connection)
-        connection.execute(f"PRAGMA busy_timeout = {busy_seconds * 1000:.0f}")
+        _wait(connection, BUSY_SECONDS)
     except BaseException:
         connection.close()
         raise
@@ -338,17 +339,15 @@ def _set_journal(connection: sqlite3.Connection, journal: Journal) -> None:
     (now,) = connection.execute("PRAGMA journal_mode").fetchone()
     if now == journal:
         return
-    (timeout,) = connection.execute("PRAGMA busy_timeout").fetchone()
     if journal is Journal.WAL:
-        connection.execute(f"PRAGMA busy_timeout = {SWITCH_SECONDS * 1000:.0f}")
+        _wait(connection, SWITCH_SECONDS)
     try:
         connection.execute(f"PRAGMA journal_mode = {journal}").fetchone()
     except sqlite3.OperationalError as error:
-        busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-        if not busy or journal is not Journal.WAL:
+        if not _is(error, sqlite3.SQLITE_BUSY) or journal is not Journal.WAL:
             raise
     finally:
-        connection.execute(f"PRAGMA busy_timeout = {timeout}")
+        _wait(connection, BUSY_SECONDS)
 
 
 def _fold_journal(connection: sqlite3.Connection) -> None:
@@ -358,7 +357,7 @@ def _fold_journal(connection: sqlite3.Connection) -> None:
     writer. A full disk loses nothing: whoever opens the file next reads the journal.
     """
     with suppress(sqlite3.Error):
-        connection.execute(f"PRAGMA busy_timeout = {SWITCH_SECONDS * 1000:.0f}")
+        _wait(connection, SWITCH_SECONDS)
         try:
             connection.execute(f"PRAGMA journal_mode = {Journal.DELETE}").fetchone()
         except sqlite3.OperationalError:
@@ -397,13 +396,7 @@ def migrate(connection: sqlite3.Connection, scripts: Sequence[str] = MIGRATIONS)
             raise
 
 
-def check(
-    connection: sqlite3.Connection,
-    path: Path,
-    *,
-    read_only: bool,
-    scripts: Sequence[str] = MIGRATIONS,
-) -> None:
+def _check(connection: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
     """Raise unless this is a catalogue of a known version; migrate it unless read_only.
 
     Raises:
@@ -415,33 +408,25 @@ def check(
     if application_id != APPLICATION_ID:
         raise damage(path, "it is not a catalogue of tcgamirror")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    known = len(scripts)
+    known = len(MIGRATIONS)
     if version > known:
         raise UsageError(
             f"{path}: a newer tcgamirror made it (schema {version}, this one knows {known}). "
             "Upgrade this one"
         )
     if not read_only:
-        _check_writable(path)
-        migrate(connection, scripts)
+        # SQLite would report it only at the first change.
+        for place in (path, path.parent):
+            if not os.access(place, os.W_OK):
+                raise UsageError(f"{place}: this user cannot write it. Change its permissions")
+        migrate(connection)
     elif version < known:
         raise UsageError(
             f"{path}: an older tcgamirror made it (schema {version}, this one reads {known}). "
             f"Run any writing command first, such as: {command_line('update', path.parent)}"
         )
-    _check_complete(connection, path, scripts)
-
-
-def _check_writable(path: Path) -> None:
-    """Raise UsageError now, since SQLite reports it only at the first change."""
-    for place in (path, path.parent):
-        if not os.access(place, os.W_OK):
-            raise UsageError(f"{place}: this user cannot write it. Change its permissions")
-
-
-def _check_complete(connection: sqlite3.Connection, path: Path, scripts: Sequence[str]) -> None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as empty:
-        migrate(empty, scripts)
+        migrate(empty)
         missing = _schema_names(empty) - _schema_names(connection)
     if missing:
         raise damage(path, f"it has lost its {', '.join(sorted(missing))}")

@@ -107,35 +107,27 @@ class Images(Part):
     def count_outdated(self) -> int:
         """Return how many images exist of slides that are to be fetched again."""
         sql = "SELECT count(*) FROM images WHERE status <> 'done' AND path IS NOT NULL"
-        with self._database.reading() as connection:
-            (count,) = connection.execute(sql).fetchone()
-        return int(count)
+        return int(self._database.value(sql))
 
     def to_repair(self) -> list[str]:
         """Return file names of slides whose recorded image is to be fetched again.
 
         A slide whose file changed upstream is left to `update` until that fails.
         """
-        sql = (
+        return self._database.column(
             "SELECT file_name FROM images JOIN slides USING (file_name) WHERE path IS NOT NULL "
             "AND (status = 'failed' OR (status = 'pending' AND upstream <> 'changed'))"
         )
-        with self._database.reading() as connection:
-            return [name for (name,) in connection.execute(sql)]
 
     def path_of(self, name: str) -> str | None:
         """Return the path of a sampled slide's image, also if it is to be fetched again."""
-        with self._database.reading() as connection:
-            row = connection.execute(
-                "SELECT path FROM images WHERE file_name = ?", (name,)
-            ).fetchone()
-        return None if row is None else row[0]
+        path: str | None
+        path = self._database.value("SELECT path FROM images WHERE file_name = ?", name)
+        return path
 
     def paths(self) -> set[str]:
         """Return the paths of all images, also of those that are to be fetched again."""
-        with self._database.reading() as connection:
-            rows = connection.execute("SELECT path FROM images WHERE path IS NOT NULL")
-            return {path for (path,) in rows}
+        return set(self._database.column("SELECT path FROM images WHERE path IS NOT NULL"))
 
     def clear(self, names: Iterable[str]) -> None:
         """Record no images for these slides. Those that are done become pending."""

@@ -90,9 +90,7 @@ class SlideListing(Part):
 
     def count_merges(self) -> int:
         """Return how many listings have been merged so far."""
-        with self._database.reading() as connection:
-            (count,) = connection.execute("SELECT coalesce(max(merge), 0) FROM releases").fetchone()
-        return int(count)
+        return int(self._database.value("SELECT coalesce(max(merge), 0) FROM releases"))
 
     def merge(
         self,
@@ -131,11 +129,9 @@ class SlideListing(Part):
         with self._database.change() as connection:
             (last,) = connection.execute("SELECT coalesce(max(position), 0) FROM slides").fetchone()
             rows = (
-                {
-                    **asdict(slide),
-                    **{"position": position, "upstream": upstream},
-                    "listed_in": slide.data_release or "unknown",
-                }
+                asdict(slide)
+                | {"position": position, "upstream": upstream}
+                | {"listed_in": slide.data_release or "unknown"}
                 for position, slide in enumerate(slides, start=last + 1)
             )
             tables(connection).table("slides").insert_all(rows, ignore=True)
@@ -228,7 +224,11 @@ class StagedListing:
         log = _ChangeLog(connection, self.release)
         superseded = _supersede(log, successors)
         withdrawn = _withdraw(log)
-        _log_listed(log)
+        compared = "FROM temp.compared WHERE"
+        log.add("returned", f"{compared} returned")
+        log.add("changed", f"{compared} changed", "difference")
+        log.add("re-identified", f"{compared} reidentified", "old_id || ' to ' || new_id")
+        log.add("added", f"{compared} added")
         _log_duplicates(log, self.older)
         # Updating every row is faster than finding the rows that stayed the same.
         connection.execute(f"UPDATE slides SET listed_in = ? WHERE +{_LISTED}", (self.release,))
@@ -245,7 +245,9 @@ class StagedListing:
         )
         # The same listing read again is not recorded.
         if log.count or log.is_new_release:
-            _record(log, now, listed, merged)
+            row = {"merge": log.merge, "release": log.release, "merged_at": timestamp(now)}
+            row |= {"listed": listed, **{name: getattr(merged, name) for name in COUNTED}}
+            tables(connection).table("releases").insert(row)
         return merged
 
 
@@ -439,15 +441,6 @@ def _withdraw(log: _ChangeLog) -> int:
     return count
 
 
-def _log_listed(log: _ChangeLog) -> None:
-    """Log the changes of the slides that are listed."""
-    compared = "FROM temp.compared WHERE"
-    log.add("returned", f"{compared} returned")
-    log.add("changed", f"{compared} changed", "difference")
-    log.add("re-identified", f"{compared} reidentified", "old_id || ' to ' || new_id")
-    log.add("added", f"{compared} added")
-
-
 def _requeue(connection: sqlite3.Connection) -> None:
     """Queue changed slides again, and failed ones that may be available now."""
     connection.execute(
@@ -481,13 +474,3 @@ def _log_duplicates(log: _ChangeLog, older: Iterable[_Duplicate]) -> None:
                 name=slide.file_name,
                 file_id=slide.file_id,
             )
-
-
-def _record(log: _ChangeLog, now: float, listed: int, merged: MergeCounts) -> None:
-    tables(log.connection).table("releases").insert(
-        {
-            **{"merge": log.merge, "release": log.release},
-            **{"merged_at": timestamp(now), "listed": listed},
-            **{name: getattr(merged, name) for name in COUNTED},
-        }
-    )

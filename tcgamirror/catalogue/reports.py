@@ -30,16 +30,11 @@ MOST_NAMED = 20
 """Slides listed for a name that several have."""
 
 _ACTIONS = frozenset(
-    (
-        sqlite3.SQLITE_SELECT,
-        sqlite3.SQLITE_READ,
-        sqlite3.SQLITE_FUNCTION,
-        sqlite3.SQLITE_RECURSIVE,
-    )
+    {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ}
+    | {sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 )
-
 _PRAGMAS = frozenset(
-    ("table_info", "table_xinfo", "table_list", "index_list", "index_info", "foreign_key_list")
+    {"table_info", "table_xinfo", "table_list", "index_list", "index_info", "foreign_key_list"}
 )
 
 _STEPS_BETWEEN_SIGNALS = 100_000
@@ -50,7 +45,10 @@ MOST_VALUE_BYTES = 16_000_000
 MOST_QUERY_BYTES = 256_000_000
 """Limit of SQLite's memory once a query runs in this process."""
 
-_NUMBER = re.compile(r"(?:Data Release |Release |v)?(\d+(?:\.\d+)*)(?: - .*)?", re.IGNORECASE)
+_RELEASE = re.compile(
+    r"(?:Data Release |Release |v)?(\d+(?:\.\d+)*?)(?:\.0)*(?: - .*)?", re.IGNORECASE
+)
+"""A data release by name. Its number is caught without final zeros: 45 and 45.0 are the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +75,7 @@ class SourceCounts:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One command that wrote.
-
-    Attributes:
-        started: ISO 8601, UTC.
-        ended: the same; None while it runs, or if it was killed.
-    """
+    """One command that wrote. ended: None while it runs, or if it was killed."""
 
     run: int
     command: str
@@ -162,7 +155,35 @@ class Reports(Part):
     def counts(self) -> Counts:
         """Return the mirror in numbers."""
         with self._database.reading() as connection:
-            return _counts(connection)
+            # Nearly all slides are listed, so the others are counted. SQLite counts all by pages.
+            (known,) = connection.execute("SELECT count(*) FROM slides").fetchone()
+            (gone,) = connection.execute(
+                "SELECT count(*) FROM slides WHERE upstream IN ('withdrawn', 'superseded')"
+            ).fetchone()
+            by_project, by_source = _by_project(connection), _by_source(connection)
+            runs = connection.execute(
+                "SELECT run, command, started, ended, exit_code, done, failed, bytes, data_release "
+                "FROM runs ORDER BY run DESC LIMIT ?",
+                (LAST_RUNS,),
+            ).fetchall()
+            release = last_release(connection)
+        sampled = sum(count.sampled for count in by_project)
+        done = sum(count.done for count in by_project)
+        failed = sum(count.failed for count in by_project)
+        return Counts(
+            listed=known - gone,
+            withdrawn=gone,
+            sampled=sampled,
+            pending=sampled - done - failed,
+            done=done,
+            failed=failed,
+            bytes=sum(count.bytes for count in by_project),
+            bytes_fetched=sum(count.bytes_fetched for count in by_source),
+            release=release,
+            by_project=by_project,
+            by_source=by_source,
+            runs=tuple(Run(*row) for row in runs),
+        )
 
     def show(self, name: str) -> dict[str, object]:
         """Return all that is known of one slide and its image.
@@ -180,15 +201,12 @@ class Reports(Part):
             file_name = _file_name(connection, _slide_of(connection, name.strip()))
             listed = dicts(connection, "SELECT * FROM slides WHERE file_name = ?", file_name)[0]
             sampled = dicts(connection, "SELECT * FROM mirror WHERE file_name = ?", file_name)
-            known = (
-                {**sampled[0], "md5": listed["md5"], "size": listed["size"]} if sampled else listed
-            )
-            former = connection.execute(
-                "SELECT file_id FROM former_ids WHERE file_name = ? ORDER BY rowid", (file_name,)
-            )
+            if sampled:
+                listed = {**sampled[0], "md5": listed["md5"], "size": listed["size"]}
+            former = "SELECT file_id FROM former_ids WHERE file_name = ? ORDER BY rowid"
             return {
-                **known,
-                "former_ids": [file_id for (file_id,) in former],
+                **listed,
+                "former_ids": self._database.column(former, file_name),
                 "changes": dicts(
                     connection,
                     "SELECT release, what, detail FROM changes WHERE file_name = ? ORDER BY change",
@@ -256,54 +274,8 @@ class Reports(Part):
             return [Change(*row) for row in connection.execute(sql, (merge,))]
 
 
-def _counts(connection: sqlite3.Connection) -> Counts:
-    # Nearly all slides are listed, so the others are counted. SQLite counts all rows by pages.
-    (known,) = connection.execute("SELECT count(*) FROM slides").fetchone()
-    (gone,) = connection.execute(
-        "SELECT count(*) FROM slides WHERE upstream IN ('withdrawn', 'superseded')"
-    ).fetchone()
-    by_project = tuple(_by_project(connection))
-    sampled = sum(count.sampled for count in by_project)
-    done = sum(count.done for count in by_project)
-    failed = sum(count.failed for count in by_project)
-    held = dict(
-        connection.execute(
-            "SELECT source, count(*) FROM images WHERE source IS NOT NULL GROUP BY source"
-        ).fetchall()
-    )
-    tries = {
-        source: of_tries
-        for source, *of_tries in connection.execute(
-            "SELECT source, count(*), sum(bytes), sum(seconds) FROM attempts GROUP BY source"
-        )
-    }
-    runs = connection.execute(
-        "SELECT run, command, started, ended, exit_code, done, failed, bytes, data_release "
-        "FROM runs ORDER BY run DESC LIMIT ?",
-        (LAST_RUNS,),
-    )
-    return Counts(
-        listed=known - gone,
-        withdrawn=gone,
-        sampled=sampled,
-        pending=sampled - done - failed,
-        done=done,
-        failed=failed,
-        bytes=sum(count.bytes for count in by_project),
-        bytes_fetched=sum(moved for _, moved, _ in tries.values()),
-        release=last_release(connection),
-        by_project=by_project,
-        # Images that `rebuild` found have no attempts.
-        by_source=tuple(
-            SourceCounts(source, held.get(source, 0), *tries.get(source, (0, 0, 0.0)))
-            for source in sorted({*held, *tries})
-        ),
-        runs=tuple(Run(*row) for row in runs),
-    )
-
-
-def _by_project(connection: sqlite3.Connection) -> Iterator[ProjectCounts]:
-    """Yield the sample by project, slides without one last.
+def _by_project(connection: sqlite3.Connection) -> tuple[ProjectCounts, ...]:
+    """Return the sample by project, slides without one last.
 
     Reading both indexes in their own order is several times faster than SQLite's own plan.
     """
@@ -314,9 +286,25 @@ def _by_project(connection: sqlite3.Connection) -> Iterator[ProjectCounts]:
         "CROSS JOIN images INDEXED BY images_by_name USING (file_name) "
         "GROUP BY project_id"
     )
-    counts = [ProjectCounts(*row) for row in rows]
-    yield from (count for count in counts if count.project is not None)
-    yield from (count for count in counts if count.project is None)
+    counts = (ProjectCounts(*row) for row in rows)
+    return tuple(sorted(counts, key=lambda count: count.project is None))
+
+
+def _by_source(connection: sqlite3.Connection) -> tuple[SourceCounts, ...]:
+    images = dict(
+        connection.execute(
+            "SELECT source, count(*) FROM images WHERE source IS NOT NULL GROUP BY source"
+        ).fetchall()
+    )
+    # Images that `rebuild` found have no attempts.
+    sums = dict.fromkeys(images, (0, 0, 0.0))
+    for source, *of_attempts in connection.execute(
+        "SELECT source, count(*), sum(bytes), sum(seconds) FROM attempts GROUP BY source"
+    ):
+        sums[source] = tuple(of_attempts)
+    return tuple(
+        SourceCounts(source, images.get(source, 0), *sums[source]) for source in sorted(sums)
+    )
 
 
 def _slide_of(connection: sqlite3.Connection, name: str) -> str:
@@ -419,10 +407,5 @@ def is_release_name(release: str, name: str) -> bool:
     given = name.strip()
     if given.lower() in (release.lower(), release.lower().removeprefix("manifest ")):
         return True
-    found, asked = _NUMBER.fullmatch(release), _NUMBER.fullmatch(given)
-    return bool(found and asked) and _plain(found) == _plain(asked)
-
-
-def _plain(match: re.Match[str] | None) -> str:
-    """Return a release's number without trailing zeros: 45 and 45.0 are the same release."""
-    return "" if match is None else re.sub(r"(\.0)+$", "", match[1])
+    numbers = _RELEASE.fullmatch(release), _RELEASE.fullmatch(given)
+    return None not in numbers and len({number[1] for number in numbers if number}) == 1
