@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from tcgamirror import __version__
 from tcgamirror.imaging.svs import MAX_TILES, PLAUSIBLE_MPP
@@ -91,19 +92,16 @@ def parse_metadata(text: str) -> ImageMetadata:
     if not isinstance(metadata, dict):
         raise Damaged("its metadata are not a JSON object")
     mpp = _base_mpp(metadata)
-    mpp_x, mpp_y = (_resolution(metadata, key, mpp) for key in ("mpp_x", "mpp_y"))
-    if metadata.get("source") not in SOURCES:
-        _refuse(metadata, "source")
     return ImageMetadata(
         slide=_slide(metadata),
-        source=str(metadata["source"]),
-        level=_whole(metadata, "level", MAX_LEVELS - 1),
-        level_downsample=_number(metadata, "level_downsample", 0.99, MAX_DOWNSAMPLE),
+        source=_value(metadata, "source", fields.one_of(SOURCES)),
+        level=_value(metadata, "level", fields.whole(0, MAX_LEVELS - 1)),
+        level_downsample=_value(metadata, "level_downsample", fields.number(0.99, MAX_DOWNSAMPLE)),
         mpp=mpp,
-        mpp_x=mpp_x,
-        mpp_y=mpp_y,
-        resample=_resample(metadata),
-        patched_tiles=_patched_tiles(metadata),
+        mpp_x=_resolution(metadata, "mpp_x", mpp),
+        mpp_y=_resolution(metadata, "mpp_y", mpp),
+        resample=_optional(metadata, "resample", Resample),
+        patched_tiles=_optional(metadata, "patched_tiles", fields.whole(0, MAX_TILES)),
     )
 
 
@@ -111,76 +109,47 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _refuse(metadata: Json, key: str) -> NoReturn:
-    raise Damaged(f"its metadata have an invalid {key}: {str(metadata.get(key))[:80]!r}")
-
-
 def _slide(metadata: Json) -> Slide:
-    file_id, file_name = (
-        fields.file_id(metadata.get("file_id")),
-        fields.file_name(metadata.get("file_name")),
-    )
-    if file_id is None or file_name is None:
-        _refuse(metadata, "file_id" if file_id is None else "file_name")
-    kind = metadata.get("kind")
-    if kind not in (*Kind, None):
-        _refuse(metadata, "kind")
     return Slide(
-        file_id=file_id,
-        file_name=file_name,
+        file_id=_value(metadata, "file_id", fields.file_id),
+        file_name=_value(metadata, "file_name", fields.file_name),
         md5=fields.md5(metadata.get("md5")),
         size=fields.size(metadata.get("size")),
-        kind=None if kind is None else Kind(str(kind)),
+        kind=_optional(metadata, "kind", Kind),
         project_id=fields.project_id(metadata.get("project_id")),
         **{key: fields.text(metadata.get(key)) for key in _TEXT_FIELDS},
     )
 
 
-def _resample(metadata: Json) -> Resample | None:
-    resample = metadata.get("resample")
-    if resample not in (*Resample, None):
-        _refuse(metadata, "resample")
-    return None if resample is None else Resample(str(resample))
-
-
-def _patched_tiles(metadata: Json) -> int | None:
-    if metadata.get("patched_tiles") is None:
-        return None
-    return _whole(metadata, "patched_tiles", MAX_TILES)
-
-
-def _checked(metadata: Json, key: str, check: Callable[[object], Value]) -> Value:
+def _value(metadata: Json, key: str, check: Callable[[Any], Value | None]) -> Value:
     """Return the value of a key. Raises Damaged for one that the check refuses."""
-    try:
-        return check(metadata.get(key))
-    except ValueError:
-        _refuse(metadata, key)
+    value = None
+    with suppress(ValueError):
+        value = check(metadata.get(key))
+    if value is None:
+        raise Damaged(f"its metadata have an invalid {key}: {str(metadata.get(key))[:80]!r}")
+    return value
 
 
-def _whole(metadata: Json, key: str, maximum: int) -> int:
-    return _checked(metadata, key, fields.whole(0, maximum))
+def _optional(metadata: Json, key: str, check: Callable[[Any], Value]) -> Value | None:
+    return None if metadata.get(key) is None else _value(metadata, key, check)
 
 
-def _number(metadata: Json, key: str, minimum: float, maximum: float) -> float:
-    return _checked(metadata, key, fields.number(minimum, maximum))
+def _refuse_value(_: object) -> NoReturn:
+    """Refuse any value, of a key that must be missing."""
+    raise ValueError
 
 
 def _base_mpp(metadata: Json) -> Mpp:
     """Return the base's resolution, whose value is None exactly if its source is unknown."""
-    source = metadata.get("mpp_source")
-    if source not in tuple(MppSource):
-        _refuse(metadata, "mpp_source")
-    if source == MppSource.UNKNOWN:
-        if metadata.get("base_mpp") is not None:
-            _refuse(metadata, "base_mpp")
-        return Mpp(None, MppSource.UNKNOWN)
-    return Mpp(_number(metadata, "base_mpp", *PLAUSIBLE_MPP), MppSource(str(source)))
+    source = _value(metadata, "mpp_source", MppSource)
+    if source is MppSource.UNKNOWN:
+        return Mpp(_optional(metadata, "base_mpp", _refuse_value), source)
+    return Mpp(_value(metadata, "base_mpp", fields.number(*PLAUSIBLE_MPP)), source)
 
 
 def _resolution(metadata: Json, key: str, base: Mpp) -> float | None:
     """Return an image's resolution. It is never finer than its slide's, but for rounding."""
     if base.value is None:
-        if metadata.get(key) is not None:
-            _refuse(metadata, key)
-        return None
-    return _number(metadata, key, base.value / 2, base.value * MAX_DOWNSAMPLE)
+        return _optional(metadata, key, _refuse_value)
+    return _value(metadata, key, fields.number(base.value / 2, base.value * MAX_DOWNSAMPLE))

@@ -45,17 +45,23 @@ class TcgaMirrorError(Exception):
     fault: ClassVar[str] = "error"
     found: Mapping[str, object] = MappingProxyType({})
 
-    def __init_subclass__(cls, *, fault: str | None = None) -> None:
+    def __init_subclass__(
+        cls,
+        *,
+        exit_code: ExitCode | None = None,
+        retryable: bool = False,
+        fault: str | None = None,
+    ) -> None:
+        cls.exit_code = cls.exit_code if exit_code is None else exit_code
+        cls.retryable = retryable
         cls.fault = fault or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cls.__name__).lower()
 
 
 # What the user asked for -----------------------------------------------------
 
 
-class UsageError(TcgaMirrorError, fault="wrong use"):
+class UsageError(TcgaMirrorError, fault="wrong use", exit_code=ExitCode.USAGE_ERROR):
     """The command line, the settings or an input file are invalid."""
-
-    exit_code = ExitCode.USAGE_ERROR
 
 
 class NotAMirror(UsageError):
@@ -85,73 +91,51 @@ class BadQuery(UsageError):
 # The machine -----------------------------------------------------------------
 
 
-class Locked(TcgaMirrorError):
+class Locked(TcgaMirrorError, exit_code=ExitCode.LOCKED):
     """Another run holds the mirror."""
 
-    exit_code = ExitCode.LOCKED
 
-
-class DiskFull(TcgaMirrorError, fault="no room"):
+class DiskFull(TcgaMirrorError, fault="no room", exit_code=ExitCode.DISK_FULL):
     """The disk or the quota is full."""
 
-    exit_code = ExitCode.DISK_FULL
 
-
-class NoMemory(TcgaMirrorError):
+class NoMemory(TcgaMirrorError, exit_code=ExitCode.DISK_FULL):
     """The system gives the process no more memory."""
 
-    exit_code = ExitCode.DISK_FULL
 
-
-class Damaged(TcgaMirrorError):
+class Damaged(TcgaMirrorError, exit_code=ExitCode.DAMAGED):
     """The catalogue or a file of the mirror is not as this program writes it."""
 
-    exit_code = ExitCode.DAMAGED
 
-
-class Interrupted(TcgaMirrorError):
+class Interrupted(TcgaMirrorError, exit_code=ExitCode.INTERRUPTED):
     """The user, or the system shutting down, stopped the run."""
 
-    exit_code = ExitCode.INTERRUPTED
 
-
-class Bug(TcgaMirrorError):
+class Bug(TcgaMirrorError, exit_code=ExitCode.BUG):
     """Several slides in a row failed by an unforeseen exception."""
-
-    exit_code = ExitCode.BUG
 
 
 # The network: fatal to a listing, one source's failure to a slide -------------
 
 
-class NetworkError(TcgaMirrorError):
+class NetworkError(TcgaMirrorError, exit_code=ExitCode.UNREACHABLE):
     """A server gave no usable answer."""
 
-    exit_code = ExitCode.UNREACHABLE
 
-
-class Unreachable(NetworkError):
+class Unreachable(NetworkError, retryable=True):
     """No connection: refused, reset before an answer, no such host, bad certificate."""
 
-    retryable = True
 
-
-class Timeout(NetworkError, fault="too slow"):
+class Timeout(NetworkError, fault="too slow", retryable=True):
     """A time limit was reached: to connect, for the first byte, between bytes, or in all."""
 
-    retryable = True
 
-
-class Truncated(NetworkError, fault="cut short"):
+class Truncated(NetworkError, fault="cut short", retryable=True):
     """The body ended, or the connection broke, before the announced length."""
 
-    retryable = True
 
-
-class ServerError(NetworkError):
+class ServerError(NetworkError, retryable=True):
     """A status of the server's own trouble: 429 and 5xx."""
-
-    retryable = True
 
 
 class Refused(NetworkError):
@@ -166,10 +150,8 @@ class Redirected(NetworkError):
     """A redirect to another host, which is not followed."""
 
 
-class WrongContent(NetworkError):
+class WrongContent(NetworkError, retryable=True):
     """The body is not what was requested: HTML, another site's JSON, absurd values."""
-
-    retryable = True
 
 
 class TooLong(NetworkError):
@@ -180,39 +162,33 @@ class RangeUnsupported(NetworkError, fault="range ignored"):
     """200 and the whole file in answer to a Range request."""
 
 
-class RangeMismatch(NetworkError, fault="wrong span"):
+class RangeMismatch(NetworkError, fault="wrong span", retryable=True):
     """206 with another `Content-Range` than requested."""
-
-    retryable = True
 
 
 class SizeMismatch(NetworkError, fault="wrong total"):
     """The server's file does not have the listed size."""
 
 
-class ChangedFile(NetworkError):
+class ChangedFile(NetworkError, retryable=True):
     """The ETag changed from one answer to the next: the file was replaced meanwhile."""
 
-    retryable = True
 
-
-class ListingShrunk(TcgaMirrorError):
+class ListingShrunk(TcgaMirrorError, exit_code=ExitCode.SOME_FAILED):
     """A new listing lacks so many slides that `--accept-shrink` is needed."""
-
-    exit_code = ExitCode.SOME_FAILED
 
 
 # The slide: what a source got is not an image of it ---------------------------
 
 
-class SlideError(TcgaMirrorError):
-    """One slide cannot be read from one source.
+class SlideError(TcgaMirrorError, exit_code=ExitCode.SOME_FAILED):
+    """One slide cannot be read from one source. try_next: the next source may succeed."""
 
-    try_next: The next source may succeed.
-    """
-
-    exit_code = ExitCode.SOME_FAILED
     try_next: ClassVar[bool] = True
+
+    def __init_subclass__(cls, *, fault: str | None = None, try_next: bool = True) -> None:
+        super().__init_subclass__(fault=fault)
+        cls.try_next = try_next
 
 
 class ChecksumMismatch(SlideError):
@@ -235,16 +211,12 @@ class NotFetched(SlideError, fault="hole read"):
     """Bytes of a partial file were read that were never fetched."""
 
 
-class TooFine(SlideError):
+class TooFine(SlideError, try_next=False):
     """The requested resolution is finer than the slide's base level."""
 
-    try_next = False
 
-
-class TooLarge(SlideError):
+class TooLarge(SlideError, try_next=False):
     """The requested image does not fit its format."""
-
-    try_next = False
 
 
 # What Python and the system raise ------------------------------------------------

@@ -25,8 +25,7 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 
 def file_id(value: object) -> str | None:
     """Return the UUID in lower case."""
-    lower = value.lower() if isinstance(value, str) else ""
-    return lower if _FILE_ID.fullmatch(lower) else None
+    return _lower(value, _FILE_ID)
 
 
 def file_name(value: object) -> str | None:
@@ -45,8 +44,12 @@ def project_id(value: object) -> str | None:
 
 def md5(value: object) -> str | None:
     """Return 32 hexadecimal digits in lower case."""
+    return _lower(value, _MD5)
+
+
+def _lower(value: object, pattern: re.Pattern[str]) -> str | None:
     lower = value.lower() if isinstance(value, str) else ""
-    return lower if _MD5.fullmatch(lower) else None
+    return lower if pattern.fullmatch(lower) else None
 
 
 def size(value: object) -> int | None:
@@ -55,9 +58,10 @@ def size(value: object) -> int | None:
     >>> size(5), size(True), size("5"), size(0)
     (5, None, None, None)
     """
-    if isinstance(value, bool) or not isinstance(value, int):
+    try:
+        return whole(1, MOST_BYTES)(value)
+    except ValueError:
         return None
-    return value if 0 < value <= MOST_BYTES else None
 
 
 def text(value: object) -> str | None:

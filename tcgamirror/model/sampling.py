@@ -54,11 +54,9 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The rules of a sample.
+    """The rules of a sample. projects: allowed ones; empty for all.
 
-    Attributes:
-        kinds: Allowed kinds. A slide of unknown kind is allowed only where both are.
-        projects: Allowed projects; empty for all.
+    A slide of unknown kind is allowed only where both kinds are.
     """
 
     seed: int
@@ -69,12 +67,9 @@ class Plan:
 
     def allows(self, candidate: Candidate) -> bool:
         """Return whether the slide may be sampled."""
-        if candidate.kind is None:
-            if len(self.kinds) < len(Kind):
-                return False
-        elif candidate.kind not in self.kinds:
-            return False
-        return not self.projects or candidate.project_id in self.projects
+        known = candidate.kind is not None
+        kind_allowed = candidate.kind in self.kinds if known else len(self.kinds) == len(Kind)
+        return kind_allowed and (not self.projects or candidate.project_id in self.projects)
 
     def stratum(self, candidate: Candidate) -> Stratum:
         """Return the slide's stratum; None if it is unknown."""
@@ -104,8 +99,7 @@ def ordered(candidates: Iterable[Candidate], plan: Plan) -> list[str]:
 
 def arranged(allowed: Iterable[Allowed], plan: Plan) -> Iterator[str]:
     """Yield the file names of allowed slides in sampling order."""
-    arrange = _stable if plan.order is Order.STABLE else _shuffled
-    return arrange(allowed, plan.seed)
+    return (_stable if plan.order is Order.STABLE else _shuffled)(allowed, plan.seed)
 
 
 def _stable(allowed: Iterable[Allowed], seed: int) -> Iterator[str]:

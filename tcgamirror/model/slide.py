@@ -42,9 +42,8 @@ class Upstream(StrEnum):
 class Resample(StrEnum):
     """The way from the chosen level to the image.
 
-    `exact` resizes the level to the target's size. `fast` does the same, but decodes JPEG
-    tiles smaller where the level is reduced at least fourfold: the pixels differ slightly.
-    `native` keeps the level's own pixels.
+    `exact` resizes the level to the target's size. `fast` also decodes JPEG tiles smaller
+    where the level is reduced at least fourfold. `native` keeps the level's own pixels.
     """
 
     EXACT = "exact"
@@ -123,10 +122,9 @@ class Barcode:
 
 @dataclass(frozen=True, slots=True)
 class Slide:
-    """One slide as the GDC or a manifest lists it.
+    """One slide as the GDC or a manifest lists it. size: bytes.
 
     `file_name` is its lasting identity: `file_id` and `md5` change between data releases.
-    `size` is in bytes. Everything but `file_id` and `file_name` may be unknown.
     """
 
     file_id: str
@@ -170,11 +168,7 @@ UNKNOWN_MPP = Mpp(None, MppSource.UNKNOWN)
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One resolution of a slide's pyramid.
-
-    `size` and `tile` are in this level's pixels. `downsample` is base pixels per pixel, as
-    the sizes give it (4.0003, not 4).
-    """
+    """One resolution of a pyramid. downsample: base pixels per pixel, such as 4.0003."""
 
     size: Size
     tile: Size
@@ -195,14 +189,9 @@ class Pyramid:
 
 @dataclass(frozen=True, slots=True)
 class Rendition:
-    """The image to be made of a slide.
+    """The image to be made of a slide, from the level of an index.
 
-    Attributes:
-        level: Index of the level to read.
-        size: Pixels of the image.
-        mpp_x: Exact µm per pixel of the image; None if the slide's MPP is unknown.
-        mpp_y: The same along the other axis.
-        resample: The target's.
+    mpp_x, mpp_y: exact µm per pixel of the image; None if the slide's MPP is unknown.
     """
 
     level: int
@@ -221,8 +210,8 @@ class Target:
     resample: Resample = Resample.EXACT
 
     def __str__(self) -> str:
-        asked = f"{self.mpp:g} µm/px" if self.mpp is not None else f"at most {self.max_size} px"
-        return f"{asked}, {self.resample}"
+        size = f"{self.mpp:g} µm/px" if self.mpp is not None else f"at most {self.max_size} px"
+        return f"{size}, {self.resample}"
 
     def rendition(self, pyramid: Pyramid) -> Rendition:
         """Return the level to read and the size of the image.
@@ -269,14 +258,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One source's try to fetch one slide.
+    """One source's try to fetch one slide. started: seconds since the epoch.
 
-    Attributes:
-        started: Seconds since the epoch.
-        seconds: Duration.
-        bytes_fetched: Bytes from the network.
-        fault: Name of the error; None after success, as is `message`.
-        retryable: The same try may succeed later.
+    fault: name of the error; None after success, as is `message`. retryable: the same try
+    may succeed later.
     """
 
     source: str
@@ -291,15 +276,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A finished image.
+    """A finished image, at `path` relative to the mirror. mpp: resolution of the slide's base.
 
-    Attributes:
-        level_downsample: Downsample of the level that was read.
-        mpp: Resolution of the slide's base.
-        size: Pixels of the image.
-        path: Path relative to the mirror.
-        bytes: Size of the image file; `sha256` is its digest.
-        patched_tiles: Tiles of the level that were rendered from finer levels; None if unknown.
+    bytes, sha256: of the image file. patched_tiles: tiles of the level that were rendered from
+    finer levels; None if unknown.
     """
 
     source: str

@@ -48,20 +48,12 @@ def slides(count: int) -> str:
 
 
 def images(count: int) -> str:
-    """Return a number of images in words.
-
-    >>> images(1), images(11765)
-    ('1 image', '11,765 images')
-    """
+    """Return a number of images in words."""
     return f"{count:,} image{'' if count == 1 else 's'}"
 
 
 def is_or_are(count: int) -> str:
-    """Return the verb that follows a number.
-
-    >>> is_or_are(1), is_or_are(0), is_or_are(2)
-    ('is', 'are', 'are')
-    """
+    """Return the verb that follows a number."""
     return "is" if count == 1 else "are"
 
 
@@ -82,12 +74,10 @@ def plain(value: object) -> str:
     shown = "" if value is None else str(value)
     if shown.isprintable():
         return shown
-    return "".join(map(_printable, shown))
+    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in shown)
 
 
-def _printable(letter: str) -> str:
-    if letter.isprintable():
-        return letter
+def _escaped(letter: str) -> str:
     return f"\\x{ord(letter) - 0xDC00:x}" if "\udc80" <= letter <= "\udcff" else " "
 
 
