@@ -23,8 +23,14 @@ if TYPE_CHECKING:
 
 def named_mirror(args: argparse.Namespace) -> Path | None:
     """Return the directory of --mirror or TCGAMIRROR."""
-    named = args.mirror or os.environ.get("TCGAMIRROR")
-    return Path(named) if named else None
+    named = mirror_text(args)
+    return None if named is None else Path(named)
+
+
+def mirror_text(args: argparse.Namespace) -> str | None:
+    """Return the same as it was typed."""
+    named: str | None = args.mirror
+    return os.environ.get("TCGAMIRROR") or None if named is None else named
 
 
 def open_mirror(args: argparse.Namespace) -> Mirror:
@@ -140,7 +146,7 @@ def add_command(
     command.set_defaults(run=run, parser=command)
     # Without a default, --mirror before the command is kept.
     command.add_argument(
-        "--mirror", type=Path, metavar="DIR", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        "--mirror", metavar="DIR", default=argparse.SUPPRESS, help=argparse.SUPPRESS
     )
     return command
 

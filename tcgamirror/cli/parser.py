@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from tcgamirror import __version__
 from tcgamirror.cli import (
@@ -55,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"tcgamirror {__version__}")
-    parser.add_argument("--mirror", type=Path, metavar="DIR", help=_MIRROR)
+    parser.add_argument("--mirror", metavar="DIR", help=_MIRROR)
     commands = parser.add_subparsers(
         title="commands", dest="command", metavar="COMMAND", required=True, prog="tcgamirror"
     )

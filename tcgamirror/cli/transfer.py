@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from contextlib import closing, nullcontext, redirect_stdout
 from pathlib import Path
@@ -12,7 +11,14 @@ from typing import TYPE_CHECKING
 
 from tcgamirror.cli import output
 from tcgamirror.cli.argtypes import byte_count
-from tcgamirror.cli.common import Commands, add_command, add_json, named_mirror, open_mirror
+from tcgamirror.cli.common import (
+    Commands,
+    add_command,
+    add_json,
+    mirror_text,
+    named_mirror,
+    open_mirror,
+)
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, UsageError
 
@@ -62,15 +68,20 @@ def export_mirror(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.cli.progress import ProgressDisplay
     from tcgamirror.transfer.archive.format import check_suffix
     from tcgamirror.transfer.exporter import export
+    from tcgamirror.transfer.remote_paths import check_export
 
+    dest = _path_or_stream(args.dest)
+    if dest is not None:
+        check_suffix(dest)
+        options = {"--only": args.only, "--since": args.since}
+        words = [str(word) for each in options.items() if each[1] is not None for word in each]
+        check_export(args.dest, named_mirror(args) or Path(), words)
     mirror = open_mirror(args)
-    if args.dest is not None:
-        check_suffix(args.dest)
     with closing(ProgressDisplay(quiet=args.json)) as progress:
-        made = export(mirror, args.dest, progress, only=args.only, since=args.since)
+        made = export(mirror, dest, progress, only=args.only, since=args.since)
     code = ExitCode.DAMAGED if made.lacking else ExitCode.DONE
     # Standard output may be the archive itself.
-    with redirect_stdout(sys.stderr) if args.dest is None else nullcontext():
+    with redirect_stdout(sys.stderr) if dest is None else nullcontext():
         if args.json:
             print(json.dumps({**output.members(made), "exit_code": int(code)}))
         else:
@@ -97,11 +108,13 @@ def _print_export(made: ExportResult, mirror: Path) -> None:
 def import_into(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.cli.progress import ProgressDisplay
     from tcgamirror.transfer.importer import import_export
+    from tcgamirror.transfer.remote_paths import check_import
 
+    check_import(args.source, mirror_text(args) or ".")
     # A new mirror is made only where it is named, as init does.
     root = named_mirror(args) or open_mirror(args).root
     with closing(ProgressDisplay(quiet=args.json)) as progress:
-        made = import_export(root, args.source, progress)
+        made = import_export(root, _path_or_stream(args.source), progress)
     if args.json:
         print(json.dumps({**output.members(made), "exit_code": int(made.exit_code)}))
     else:
@@ -146,11 +159,13 @@ def sync(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.mirror.settings import address, byte_rate
     from tcgamirror.net.client import HttpClient
     from tcgamirror.system.interrupt import Shutdown
+    from tcgamirror.transfer.remote_paths import check_sync
     from tcgamirror.transfer.sync.remote import DirectoryMirror, HttpMirror
     from tcgamirror.transfer.sync.synchronizer import plan_sync, synchronize
 
     if args.mirror is not None:
         raise UsageError("sync: --mirror is not used. Name the two mirrors as SRC and DST")
+    check_sync(args.source, args.destination)
     rate = None if args.rate is None else byte_rate(args.rate, "--rate")
     root = _destination(args.destination)
     shutdown = Shutdown()
@@ -163,7 +178,7 @@ def sync(args: argparse.Namespace) -> ExitCode:
         return synchronize(source, root, moving, shutdown, delete=args.delete)
 
     try:
-        if _is_address(args.source):
+        if args.source.startswith(("http://", "https://")):
             url = address(args.source, "SRC")
             with HttpClient(rate=rate, stop=shutdown.stop) as client:
                 found = done_from(HttpMirror(url, client, shutdown.stop))
@@ -176,16 +191,6 @@ def sync(args: argparse.Namespace) -> ExitCode:
     else:
         _tell(found)
     return found.exit_code
-
-
-def _is_address(source: str) -> bool:
-    """Return whether it is an http(s) address; raise UsageError for another scheme."""
-    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", source)
-    if scheme is not None and scheme[1] not in ("http", "https"):
-        raise UsageError(
-            f"SRC: unknown scheme {scheme[0]}. Use http:// or https://, or a directory"
-        )
-    return scheme is not None
 
 
 def _destination(named: str) -> Path:
@@ -243,9 +248,7 @@ def add_commands(commands: Commands) -> None:
         details=_EXPORT_DETAILS,
         examples=_EXPORT,
     )
-    command.add_argument(
-        "dest", type=_path_or_stream, metavar="DEST", help="directory, .tar archive, or -"
-    )
+    command.add_argument("dest", metavar="DEST", help="directory, .tar archive, or -")
     command.add_argument(
         "--only", metavar="SQL", help="only slides that meet this condition on the view mirror"
     )
@@ -265,9 +268,7 @@ def add_commands(commands: Commands) -> None:
         details=_IMPORT_DETAILS,
         examples=_IMPORT,
     )
-    command.add_argument(
-        "source", type=_path_or_stream, metavar="SRC", help="directory, .tar archive, or -"
-    )
+    command.add_argument("source", metavar="SRC", help="directory, .tar archive, or -")
     add_json(command)
     command = add_command(
         commands,
