@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror.provenance import PLAN, parse_plan, plan_facts, plan_words
@@ -30,6 +31,14 @@ _BEGUN = frozenset({LOCK, "images", WORK, LOCKED, "lost+found"})
 
 _OBSOLETE = (".verify.json", ".compared.txt")
 """Files of older versions: how far verify came, and which images it found good."""
+
+
+class _Change(NamedTuple):
+    """A change of what `init` fixed. table: of the settings."""
+
+    table: str
+    asks_for: str
+    made_for: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +64,14 @@ class Mirror:
         if above and not _there(start / CATALOGUE):
             raise NotAMirror(
                 f"{start.absolute()}: neither it nor a directory above it is a mirror with a "
-                f"{FILE_NAME}. Name a mirror by --mirror, or make one by tcgamirror init"
+                f"{FILE_NAME}. Name a mirror by --mirror, or make one by: tcgamirror init"
             )
         if _there(start / CATALOGUE):
             raise NotAMirror(_lost_settings(start))
         lack = f"it holds no {FILE_NAME}" if start.is_dir() else "no such directory"
         raise NotAMirror(
             f"{start.absolute()}: not a mirror, {lack}. Name another by --mirror or TCGAMIRROR, "
-            f"or make one by {command_line('init', start)}"
+            f"or make one by: {command_line('init', start)}"
         )
 
     @classmethod
@@ -111,16 +120,16 @@ class Mirror:
         _make(root)
         if _there(root / FILE_NAME):
             raise NotAMirror(
-                f"{root} holds {FILE_NAME} already: for more or other slides change it there; for "
-                "other images choose another directory"
+                f"{root / FILE_NAME}: exists already. For more or other slides edit it; for other "
+                "images choose another directory"
             )
         if _there(root / CATALOGUE) and not _is_unfinished(root / CATALOGUE):
             self._check_own_catalogue()
             return True
         if _there(root / GALLERY):
             raise NotAMirror(
-                f"{root / GALLERY} is there already, and a mirror's own pages would go in there: "
-                "choose another directory, or move it away"
+                f"{root / GALLERY}: exists already, and a mirror's own pages would go in there. "
+                "Choose another directory, or move it away"
             )
         return False
 
@@ -132,35 +141,28 @@ class Mirror:
                 file.writelines(lock)
                 if others and differs(path, file):
                     raise NotAMirror(
-                        f"{path} is there already and names another sample: give that one as "
-                        "--lock, or move it away"
+                        f"{path}: exists already, and names another sample. Name it by --lock, or "
+                        "move it away"
                     )
         with atomic_write(self.root / FILE_NAME) as file:
             file.write(format_settings(self.settings).encode())
 
     def _check_own_catalogue(self) -> None:
         """Raise NotAMirror if the existing catalogue is of other images or slides."""
+        path, init = self.root / CATALOGUE, command_line("init", self.root)
         try:
-            with Catalogue.open(self.root / CATALOGUE, read_only=True) as catalogue:
-                fixed = catalogue.fact(FIXED)
-                plan = parse_plan(catalogue.fact(PLAN))
+            with Catalogue.open(path, read_only=True) as catalogue:
+                change = self._change_since_init(lambda key: catalogue.fact(key) or "unknown")
         except TcgaMirrorError as error:
             raise NotAMirror(
-                f"{self.root} holds {CATALOGUE} already, which cannot be read: choose another "
-                "directory, or, if a mirror lost its settings here, move it away, run tcgamirror "
-                "init again, and then tcgamirror rebuild"
+                f"{path}: exists already, and cannot be read. Choose another directory, or, if a "
+                f"mirror lost its settings here, move it away and run: {init}, then: "
+                f"{command_line('rebuild', self.root)}"
             ) from error
-        if fixed != self.settings.fixed:
+        if change is not None:
             raise NotAMirror(
-                f"{self.root} holds {CATALOGUE} already, which was made for {fixed}: choose "
-                "another directory, or run tcgamirror init for such images to write its settings "
-                "again"
-            )
-        if plan is not None and plan != self.settings.plan:
-            raise NotAMirror(
-                f"{self.root} holds {CATALOGUE} already, which was made for slides "
-                f"{plan_words(plan)}: choose another directory, or run tcgamirror init for such "
-                "slides to write its settings again"
+                f"{path}: exists already, and was made for {change.made_for}. Choose another "
+                f"directory, or write its settings again by: {init}, with the options of these"
             )
 
     @property
@@ -173,18 +175,21 @@ class Mirror:
 
         fact: returns the catalogue's value of a key, None if there is none.
         """
-        file, fixed, plan = self.root / FILE_NAME, fact(FIXED), parse_plan(fact(PLAN))
-        if fixed is not None and fixed != self.settings.fixed:
+        if change := self._change_since_init(fact):
             raise BadSettings(
-                f"{file} asks for images of {self.settings.fixed}, but the mirror was made for "
-                f"{fixed}: change [target] back, or make another mirror by init"
+                f"{self.root / FILE_NAME}: it asks for {change.asks_for}, but the mirror was made "
+                f"for {change.made_for}. Change [{change.table}] back, or make another mirror by "
+                "init in another directory"
             )
-        if plan is not None and plan != self.settings.plan:
-            raise BadSettings(
-                f"{file} asks for slides {plan_words(self.settings.plan)}, but the mirror was made "
-                f"for slides {plan_words(plan)}: change [sample] back, or make another mirror by "
-                "init"
-            )
+
+    def _change_since_init(self, fact: Callable[[str], str | None]) -> _Change | None:
+        settings, fixed, plan = self.settings, fact(FIXED), parse_plan(fact(PLAN))
+        if fixed is not None and fixed != settings.fixed:
+            return _Change("target", f"images of {settings.fixed}", f"images of {fixed}")
+        if plan is not None and plan != settings.plan:
+            words = (f"slides {plan_words(each)}" for each in (settings.plan, plan))
+            return _Change("sample", *words)
+        return None
 
     def remove_obsolete(self) -> None:
         """Remove notes that older versions kept beside the catalogue, where that is allowed."""
@@ -233,7 +238,7 @@ def scratch(root: Path, command: str) -> Iterator[Path]:
 def check_readable(catalogue: Path) -> None:
     """Raise UsageError for an unreadable catalogue, which SQLite would call unwritable."""
     if catalogue.exists() and not os.access(catalogue, os.R_OK):
-        raise UsageError(f"{catalogue} cannot be read by this user; change its permissions")
+        raise UsageError(f"{catalogue}: this user cannot read it. Change its permissions")
 
 
 def check_place(root: Path) -> None:
@@ -253,8 +258,8 @@ def check_place(root: Path) -> None:
     for name in sorted(path.name for path in root.iterdir()):
         if name not in _BEGUN and not name.startswith((".", CATALOGUE)):
             raise NotAMirror(
-                f"{root.absolute()} is no mirror and holds other things, such as {name!r}: "
-                "name a mirror, or a new or an empty directory"
+                f"{root.absolute()}: not a mirror, and it holds other things, such as {name!r}. "
+                "Name a mirror, or a new or an empty directory"
             )
 
 
@@ -268,14 +273,14 @@ def _check_outside(root: Path) -> None:
     for above in dict.fromkeys(above for place in places for above in place.parents):
         if all(os.path.lexists(above / name) for name in (FILE_NAME, CATALOGUE)):
             raise NotAMirror(
-                f"{root.absolute()} lies in the mirror {above}: name a directory outside of it"
+                f"{root.absolute()}: it lies in the mirror {above}. Name a directory outside of it"
             )
 
 
 def _lost_settings(root: Path) -> str:
     return (
-        f"{root.absolute()}: holds {CATALOGUE}, but no {FILE_NAME}. Put a copy back, or run "
-        f"{command_line('init', root)} with the options of these images to write it again"
+        f"{root.absolute()}: it holds {CATALOGUE}, but no {FILE_NAME}. Put a copy back, or write "
+        f"it again by: {command_line('init', root)}, with the options of these images"
     )
 
 
@@ -286,10 +291,10 @@ def _there(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except ValueError as error:
-        raise NotAMirror(f"{str(path)!r} is no path ({error})") from error
+        raise NotAMirror(f"{str(path)!r}: not a path ({error}). Name another") from error
     except OSError as error:
         raise NotAMirror(
-            f"{path.parent.absolute()} cannot be looked into ({error.strerror}): change its "
+            f"{path.parent.absolute()}: it cannot be looked into ({error.strerror}). Change its "
             "permissions, or name another mirror by --mirror or TCGAMIRROR"
         ) from error
     return True
@@ -321,5 +326,5 @@ def _make(root: Path) -> None:
             raise
         why = getattr(cause, "strerror", None) or error
         raise NotAMirror(
-            f"the directory {str(root)!r} cannot be made ({why}); choose another"
+            f"{str(root)!r}: the directory cannot be made ({why}). Choose another"
         ) from error

@@ -1,9 +1,8 @@
 """Diagnosis of machine, program, mirror and servers, for the command `doctor`.
 
-Everything is tried as an update does it, and nothing is changed. A report from a
-machine that reaches the GDC tells what each server supports. It holds no secrets:
-proxies are shown without credentials, and of the environment only the variables
-that the program reads.
+Everything is tried as an update does it, and nothing is changed. Findings hold no secrets:
+proxies are shown without credentials, and of the environment only the variables that the
+program reads.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ import sqlite3
 import ssl
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -47,6 +46,7 @@ from tcgamirror.sources.origins import Origin
 from tcgamirror.sources.tiles import fetch_tile
 from tcgamirror.system import mounts
 from tcgamirror.system.files import free_bytes
+from tcgamirror.system.parallel import usable_cores
 
 ROOM = 6_000_000_000
 """Free bytes that `whole` needs; the largest slide has 5.1 GB."""
@@ -75,9 +75,8 @@ OTHER_TILES = "https://portal.gdc.cancer.gov/auth/api/v0/tile"
 class Finding:
     """One thing that was looked at.
 
-    seconds: how long the answer took, None where there was nothing to wait for.
-    advice: what to do about it, None if all is well. reached: False if a server
-    without which nothing works gave no answer.
+    advice: what to do about it, None if all is well. seconds: time of a server's answer.
+    reached: False if a server without which nothing works gave no answer.
     """
 
     topic: str
@@ -87,8 +86,6 @@ class Finding:
     seconds: float | None = None
     reached: bool = True
 
-
-Look = Callable[[], Finding]
 
 LEAST_FILES = 256
 """Open files that a run with many workers and connections needs."""
@@ -114,15 +111,32 @@ _LIBRARIES = (
 
 def findings() -> Iterator[Finding]:
     """Yield findings about machine, program, limits and network variables."""
-    for what, found in (("system", _system()), ("kernel", _kernel()), ("processors", _power())):
-        yield Finding("machine", what, found)
-    yield _open_files()
-    yield Finding("program", "tcgamirror", f"{__version__}, {_how_it_came()}")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = 0 <= soft < LEAST_FILES
+    kernel = f"{platform.system()} {platform.release()}, {platform.machine()}"
+    yield Finding("machine", "system", _system())
+    yield Finding("machine", "kernel", kernel)
+    yield Finding("machine", "processors", f"{usable_cores()}, {memory:.1f} GB of memory")
+    yield Finding(
+        *("machine", "open files", f"{soft} allowed, at most {hard}"),
+        f"allow more open files: ulimit -n {LEAST_FILES}" if few else None,
+    )
+    # PyInstaller's start sets the folder of its files.
+    unpacked = getattr(sys, "_MEIPASS", None)
+    source = f"source in {Path(__file__).parents[1]}"
+    start = f"{sys.executable}, unpacked in {unpacked}" if unpacked else source
+    yield Finding("program", "tcgamirror", f"{__version__}, {start}")
     yield Finding("program", "Python", platform.python_version())
-    yield Finding("program", "C library", _c_library())
+    libc = os.confstr("CS_GNU_LIBC_VERSION") if sys.platform == "linux" else None
+    whose = "inside the executable" if getattr(sys, "frozen", False) else "the system's"
+    yield Finding("program", "C library", f"{libc or 'unknown'}, {whose}")
     yield Finding("program", "libraries", ", ".join(_libraries()))
-    yield from _proxies(os.environ)
-    yield _certificates(os.environ)
+    for name in PROXIES:
+        if value := os.environ.get(name) or os.environ.get(name.upper()):
+            shown = value if name == "no_proxy" else without_credentials(value)
+            yield Finding("network", name, shown)
+    yield _certificates()
 
 
 def _system() -> str:
@@ -130,38 +144,6 @@ def _system() -> str:
         return platform.freedesktop_os_release()["PRETTY_NAME"]
     except (OSError, KeyError):
         return "unknown"
-
-
-def _kernel() -> str:
-    return f"{platform.system()} {platform.release()}, {platform.machine()}"
-
-
-def _power() -> str:
-    bytes_each, pages = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
-    return f"{len(os.sched_getaffinity(0))}, {bytes_each * pages / 1e9:.1f} GB of memory"
-
-
-def _open_files() -> Finding:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    few = 0 <= soft < LEAST_FILES
-    advice = f"allow more open files: ulimit -n {LEAST_FILES}" if few else None
-    return Finding("machine", "open files", f"{soft} allowed, at most {hard}", advice)
-
-
-def _how_it_came() -> str:
-    # The folder of its files is told by PyInstaller's start.
-    unpacked = getattr(sys, "_MEIPASS", None)
-    return f"{sys.executable}, unpacked in {unpacked}" if unpacked else f"source in {_package()}"
-
-
-def _package() -> Path:
-    return Path(__file__).parent
-
-
-def _c_library() -> str:
-    known = os.confstr("CS_GNU_LIBC_VERSION") if sys.platform == "linux" else None
-    whose = "inside the executable" if getattr(sys, "frozen", False) else "the system's"
-    return f"{known or 'unknown'}, {whose}"
 
 
 def _libraries() -> Iterator[str]:
@@ -184,23 +166,15 @@ def _openslide() -> str:
         return "does not load"
 
 
-def _proxies(environment: Mapping[str, str]) -> Iterator[Finding]:
-    for name in PROXIES:
-        value = environment.get(name) or environment.get(name.upper())
-        if value:
-            shown = value if name == "no_proxy" else without_credentials(value)
-            yield Finding("network", name, shown)
-
-
-def _certificates(environment: Mapping[str, str]) -> Finding:
-    named = next((name for name in BUNDLES if environment.get(name)), None)
+def _certificates() -> Finding:
+    named = next((name for name in BUNDLES if os.environ.get(name)), None)
     if named is not None:
-        path = Path(environment[named])
-        advice = None if path.exists() else f"{named} names what is not there: correct it"
+        path = Path(os.environ[named])
+        advice = None if path.exists() else f"{named} names a missing file: correct it"
         return Finding("network", "certificates", f"{path} (by {named})", advice)
     system = next((path for path in SYSTEM_BUNDLES if Path(path).exists()), None)
-    there = f"; the system's, with those of a company, by SSL_CERT_FILE={system}" if system else ""
-    return Finding("network", "certificates", f"the program's own{there}")
+    hint = f"; the system's, with those of a company, by SSL_CERT_FILE={system}" if system else ""
+    return Finding("network", "certificates", f"the program's own{hint}")
 
 
 def exit_code(findings: list[Finding]) -> ExitCode:
@@ -266,11 +240,11 @@ def _catalogue(mirror: Mirror) -> Finding:
     try:
         with Catalogue.open(path, read_only=True) as catalogue:
             counts = catalogue.reports.counts()
-        to_its_end = _is_checked(path)
+        is_whole = _is_checked(path)
     except TcgaMirrorError as error:
         return Finding("mirror", "catalogue", "cannot be read", str(error))
     words = f"{counts.listed:,} listed, {counts.done:,} done, {counts.failed:,} failed"
-    whole = "whole" if to_its_end else f"not checked to its end in {CHECK_SECONDS:.0f} s"
+    whole = "whole" if is_whole else f"not checked to its end in {CHECK_SECONDS:.0f} s"
     journal = database.journal_for(path)
     return Finding("mirror", "catalogue", f"{words}; {whole}; journal while writing: {journal}")
 
@@ -297,6 +271,10 @@ def _is_checked(path: Path) -> bool:
 # The servers ---------------------------------------------------------------------
 
 
+Answer = tuple[str, str | None]
+"""What a server did, and the advice, if any."""
+
+
 class Servers:
     """The servers of the settings, each tried once as an update would."""
 
@@ -312,47 +290,42 @@ class Servers:
     def looks(self) -> Iterator[Finding]:
         """Yield what each origin supports. Without a listing the others are not tried."""
         api, bucket = self._settings.api, self._settings.bucket
-        yield self._timed(
-            "status", self._status, f"see whether {_shown(api)}/status opens in a browser"
-        )
-        yield self._timed("listing", self._listing, "try again later; the GDC is down at times")
-        if self._slide is None:
+        yield _timed("status", self._status, f"see whether {_shown(api)}/status opens in a browser")
+        yield _timed("listing", self._listing, "try again later; the GDC is down at times")
+        slide = self._slide
+        if slide is None:
             for what in ("bucket", "/data", "tiles") if bucket else ("/data", "tiles"):
                 yield Finding("servers", what, "not tried: no slide is known to try it with")
             return
         if bucket:
-            way = "the GDC's own /data is used instead; set gdc.bucket to none to save the tries"
-            yield self._timed("bucket", lambda: self._parts(Origin("bucket", bucket)), way)
-        way = "the bucket serves as well, or leave range out of fetch.via"
-        yield self._timed("/data", lambda: self._parts(Origin("gdc", api)), way)
-        way = f"range needs no tiles; an older address of theirs is {OTHER_TILES} (gdc.tiles)"
-        yield self._timed("tiles", self._tiles, way)
+            yield _timed(
+                "bucket",
+                lambda: self._part(Origin("bucket", bucket), slide),
+                "the GDC's own /data is used instead; set gdc.bucket to none to save the tries",
+            )
+        yield _timed(
+            "/data",
+            lambda: self._part(Origin("gdc", api), slide),
+            "the bucket serves as well, or leave range out of fetch.via",
+        )
+        yield _timed(
+            "tiles",
+            lambda: self._tile(slide),
+            f"range needs no tiles; an older address of theirs is {OTHER_TILES} (gdc.tiles)",
+        )
 
-    def _timed(self, what: str, look: Look, way_out: str) -> Finding:
-        began = time.monotonic()
-        try:
-            finding = look()
-        except RangeUnsupported:
-            finding = Finding("servers", what, "ignores Range", way_out)
-        except TcgaMirrorError as error:
-            needed = what in ("status", "listing")
-            reached = not (needed and isinstance(error, NetworkError))
-            finding = Finding("servers", what, str(error), way_out, reached=reached)
-        return replace(finding, what=what, seconds=time.monotonic() - began)
+    def _status(self) -> Answer:
+        release = gdc.read_release(self._client, self._settings.api)
+        return f"{release} at {_shown(self._settings.api)}", None
 
-    def _status(self) -> Finding:
-        named = gdc.read_release(self._client, self._settings.api)
-        return Finding("servers", "", f"{named} at {_shown(self._settings.api)}")
-
-    def _listing(self) -> Finding:
+    def _listing(self) -> Answer:
         slides, total = gdc.read_first_slides(self._client, self._settings.api, SLIDES)
         self._slide = min(slides, key=lambda slide: slide.size or 0, default=None)
         advice = None if slides else f"{_shown(self._settings.api)} lists no TCGA slide at all"
-        return Finding("servers", "", f"{total:,} slides", advice)
+        return f"{total:,} slides", advice
 
-    def _parts(self, origin: Origin) -> Finding:
+    def _part(self, origin: Origin, slide: Slide) -> Answer:
         """Read the first part of the slide."""
-        slide = self._chosen()
         stop = min(PART, slide.size or PART)
         began = time.monotonic()
         part = self._client.span(origin.url(slide), Span(0, stop), total=slide.size)
@@ -360,11 +333,11 @@ class Servers:
         rate = f"{stop / 1e6:.1f} MB at {stop / 1e6 / seconds:.1f} MB/s"
         etag = "an ETag" if part.etag else "no ETag"
         advice = None if part.data[:4] in TIFF else f"what {_shown(origin.base)} sends is no TIFF"
-        found = f"honours Range, {etag}, {rate} ({_shown(origin.base)})"
-        return Finding("servers", "", found, advice)
+        return f"honours Range, {etag}, {rate} ({_shown(origin.base)})", advice
 
-    def _tiles(self) -> Finding:
-        slide, address = self._chosen(), self._settings.tiles
+    def _tile(self, slide: Slide) -> Answer:
+        """Read the finest tile that shows the whole slide."""
+        address = self._settings.tiles
         metadata = self._client.json(f"{address}/metadata/{slide.file_id}", limit=PART)
         zoom = DeepZoom.from_metadata(metadata)
         level = zoom.finest_one_tile_dz_level
@@ -374,14 +347,21 @@ class Servers:
         rows, columns = decode_tile(data, zoom.served_box(grid, 0, 0), grid.box(0, 0)).shape[:2]
         form = "PNG" if data.startswith(b"\x89PNG") else "JPEG"
         found = f"{form} of {zoom.tile} pixels and an overlap of {zoom.overlap}"
-        return Finding(
-            "servers", "", f"{found}; one of {Size(columns, rows)} read ({_shown(address)})"
-        )
+        return f"{found}; one of {Size(columns, rows)} read ({_shown(address)})", None
 
-    def _chosen(self) -> Slide:
-        if self._slide is None:
-            raise ValueError("no slide is listed yet")
-        return self._slide
+
+def _timed(what: str, look: Callable[[], Answer], way_out: str) -> Finding:
+    """Return the finding about a server. way_out: the advice if it fails."""
+    began = time.monotonic()
+    reached = True
+    try:
+        found, advice = look()
+    except RangeUnsupported:
+        found, advice = "ignores Range", way_out
+    except TcgaMirrorError as error:
+        found, advice = str(error), way_out
+        reached = what not in ("status", "listing") or not isinstance(error, NetworkError)
+    return Finding("servers", what, found, advice, time.monotonic() - began, reached)
 
 
 def _shown(url: str) -> str:

@@ -145,7 +145,7 @@ def test_init_where_no_directory_can_be(tmp_path: Path, below: str) -> None:
     file = tmp_path / "file"
     file.write_text("mine")
     root = file / below
-    says(run("--mirror", root, "init", "--mpp", "15"), USAGE_ERROR, str(root), "choose another")
+    says(run("--mirror", root, "init", "--mpp", "15"), USAGE_ERROR, str(root), "Choose another")
     assert file.read_text() == "mine"
 
 
@@ -348,7 +348,7 @@ def test_projects_of_a_manifest_cannot_be_gone_round(tmp_path: Path) -> None:
     result = run("--mirror", root, "init", *options, "--by", "project_id")
     assert (result.code, "--by project_id: no effect" in result.sentence) == (0, True)
     rewrite(root, "^projects = .*", 'projects = ["TCGA-OV"]')
-    says(run("--mirror", root, "update"), USAGE_ERROR, "TCGA-OV", "change [sample] back")
+    says(run("--mirror", root, "update"), USAGE_ERROR, "TCGA-OV", "Change [sample] back")
 
 
 @pytest.mark.parametrize("name", MANIFESTS)

@@ -63,7 +63,7 @@ def test_no_mirror_is_made_within_another(mirror: Path, tmp_path: Path, words: s
     source = shutil.copytree(mirror, tmp_path / "source")
     within, before = mirror / "images" / "x", contents(mirror)
     refused = run(*words.format(m=source, x=within).split())
-    says(refused, USAGE_ERROR, f"{within} lies in the mirror {mirror}")
+    says(refused, USAGE_ERROR, f"{within}: it lies in the mirror {mirror}")
     assert contents(mirror) == before
 
 
@@ -107,7 +107,7 @@ def test_a_catalogue_that_may_not_be_read_is_not_said_to_be_unwritable(
     catalogue.chmod(0)
     refused = run(*words.format(m=mirror).split(), by=ordinary())
     catalogue.chmod(0o644)
-    says(refused, USAGE_ERROR, str(catalogue), "cannot be read", "permissions")
+    says(refused, USAGE_ERROR, str(catalogue), "cannot read it", "permissions")
 
 
 def test_lost_settings_are_written_again_by_init(mirror: Path) -> None:
@@ -115,7 +115,9 @@ def test_lost_settings_are_written_again_by_init(mirror: Path) -> None:
     (mirror / "gallery").mkdir()
     says(run("--mirror", mirror, "status"), USAGE_ERROR, "catalogue.db", f"{mirror} init", "again")
     init = ["--mirror", str(mirror), "init", "--slides", "2", "--mpp"]
-    says(run(*init, "15"), USAGE_ERROR, str(mirror), "made for 4 µm/px, exact, png", "init")
+    says(
+        run(*init, "15"), USAGE_ERROR, str(mirror), "made for images of 4 µm/px, exact, png", "init"
+    )
     assert not (mirror / "tcgamirror.toml").exists()
     made = run(*init, "4")
     assert (made.code, made.err) == (0, ""), made

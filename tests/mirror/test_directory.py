@@ -84,7 +84,7 @@ def test_a_directory_that_holds_something_else_may_become_a_mirror(tmp_path: Pat
 
 @pytest.mark.parametrize("root", ["\0", "/proc/x/y", "/dev/null", "/dev/null/x", "x" * 300])
 def test_where_there_can_be_no_directory_it_is_said(root: str) -> None:
-    with pytest.raises(NotAMirror, match="choose another"):
+    with pytest.raises(NotAMirror, match="Choose another"):
         Mirror.create(Path(root), SETTINGS)
 
 
@@ -108,7 +108,7 @@ def test_lost_settings_are_written_again_with_the_lock_that_is_given(
     root = _locked(tmp_path / "m", small_gdc, two)
     (root / FILE_NAME).unlink()
     refused = run("--mirror", root, "init", "--lock", four, *addresses(small_gdc))
-    assert refused.code == 2 and f"{root / LOCKED} is there already and names" in refused.sentence
+    assert refused.code == 2 and f"{root / LOCKED}: exists already, and names" in refused.sentence
     assert (root / LOCKED).read_bytes() == two.read_bytes() and not (root / FILE_NAME).exists()
     (root / LOCKED).unlink()
     for lock in (four, four):

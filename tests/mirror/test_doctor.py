@@ -16,7 +16,7 @@ from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.slide import Target
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.proxies import without_credentials
-from tests.gdc import Fault, StandIn
+from tests.gdc import Fault, Listed, StandIn
 from tests.gdc.faults import Kind
 from tests.support.command import run, succeeded
 from tests.support.fetching import slide_of
@@ -221,6 +221,13 @@ def test_the_report_holds_what_the_servers_answered_word_by_word(
     assert "404 Not Found" in outside and "Invalid address" in outside
 
 
+def probed(gdc: StandIn, file: Listed, bucket: str) -> str:
+    """Return the servers' answers about a slide, asked for without long waits."""
+    settings = Settings(Target(None, 1), api=gdc.api, tiles=gdc.tiles, bucket=bucket)
+    with HttpClient(timeouts=QUICK) as client:
+        return "\n".join(probes(settings, client, slide_of(file)))
+
+
 @pytest.mark.parametrize(
     ("kind", "line"),
     [
@@ -231,11 +238,9 @@ def test_the_report_holds_what_the_servers_answered_word_by_word(
         ("as-html", "206 Partial Content"),
     ],
 )
-def test_the_report_judges_no_answer(
-    tmp_path: Path, small_gdc: StandIn, kind: Kind, line: str
-) -> None:
+def test_the_report_judges_no_answer(small_gdc: StandIn, kind: Kind, line: str) -> None:
     small_gdc.faults.add(Fault(r"/data/|\.svs|level=", kind, retry_after=None))
-    report = report_of(tmp_path, small_gdc)
+    report = probed(small_gdc, small_gdc.files[0], small_gdc.bucket)
     for origin in ("bucket", "/data"):
         assert line in section(report, f"{origin}, first bytes")
 
@@ -257,17 +262,11 @@ def test_no_secret_gets_into_the_report(tmp_path: Path, small_gdc: StandIn) -> N
     assert "s3cret" not in ended.out + ended.err
 
 
-def test_headers_that_may_hold_secrets_are_named_without_them(small_slides: Any) -> None:
+def test_headers_that_may_hold_secrets_are_named_without_them(small_gdc: StandIn) -> None:
     lines = ("Set-Cookie: session=s3cret", "X-Auth-Token: s3cret", "X-Client-IP: 10.1.2.3")
     told = whole(b"no", "401 Unauthorized", "Location: http://me:s3cret@h/x?token=s3cret", *lines)
-    with (
-        StandIn(small_slides) as gdc,
-        RawServer(told) as bucket,
-        HttpClient(timeouts=QUICK) as client,
-    ):
-        target = Target(mpp=None, max_size=1)
-        settings = Settings(target, api=gdc.api, tiles=gdc.tiles, bucket=bucket.url(""))
-        report = "\n".join(probes(settings, client, slide_of(small_slides[0])))
+    with RawServer(told) as bucket:
+        report = probed(small_gdc, small_gdc.files[0], bucket.url(""))
     assert "s3cret" not in report and "10.1.2.3" not in report
     assert "Set-Cookie: (left out)" in section(report, "bucket, first bytes")
     assert "Location: h/x\n" in section(report, "bucket, first bytes")

@@ -62,7 +62,7 @@ def test_a_plan_edited_after_init_is_refused_with_the_way_out(
         assert refused.code == 2
         assert (
             "asks for slides by seed 7 (shuffle), but the mirror was made for slides by seed 0 "
-            "(stable): change [sample] back, or make another mirror by init"
+            "(stable). Change [sample] back, or make another mirror by init"
         ) in refused.sentence
     (root / "tcgamirror.toml").write_text(before)
     rewrite(root, "^slides = .*", "slides = 5")
