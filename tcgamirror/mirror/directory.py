@@ -238,7 +238,7 @@ def scratch(root: Path, command: str) -> Iterator[Path]:
 def check_readable(catalogue: Path) -> None:
     """Raise UsageError for an unreadable catalogue, which SQLite would call unwritable."""
     if catalogue.exists() and not os.access(catalogue, os.R_OK):
-        raise UsageError(f"{catalogue}: this user cannot read it. Change its permissions")
+        raise UsageError(f"{catalogue}: it cannot be read by this user. Change its permissions")
 
 
 def check_place(root: Path) -> None:

@@ -107,7 +107,7 @@ def test_a_catalogue_that_may_not_be_read_is_not_said_to_be_unwritable(
     catalogue.chmod(0)
     refused = run(*words.format(m=mirror).split(), by=ordinary())
     catalogue.chmod(0o644)
-    says(refused, USAGE_ERROR, str(catalogue), "cannot read it", "permissions")
+    says(refused, USAGE_ERROR, str(catalogue), "cannot be read", "permissions")
 
 
 def test_lost_settings_are_written_again_by_init(mirror: Path) -> None:
