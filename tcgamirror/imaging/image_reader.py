@@ -16,6 +16,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
@@ -57,20 +58,26 @@ class Header:
 def read_header(file: BinaryIO, form: ImageFormat) -> Header:
     """Return the image's size and metadata without decoding pixels. Raises Damaged."""
     file.seek(0)
-    match form:
-        case ImageFormat.PNG:
-            return _png_header(file)
-        case ImageFormat.TIFF:
-            return _tiff_header(file)
-        case ImageFormat.JPEG:
-            return _jpeg_header(file)
+    with _tiff_errors():
+        match form:
+            case ImageFormat.PNG:
+                return _png_header(file)
+            case ImageFormat.TIFF:
+                return _tiff_header(file)
+            case ImageFormat.JPEG:
+                return _jpeg_header(file)
 
 
-def no_check() -> None:
-    """Do nothing, for a decoding that nothing ends early."""
+@contextmanager
+def _tiff_errors() -> Iterator[None]:
+    """Raise Damaged in place of the errors of reading a TIFF's directories."""
+    try:
+        yield
+    except BadSlide as error:
+        raise Damaged(str(error)) from error
 
 
-def decode_all(file: BinaryIO, form: ImageFormat, check: Callable[[], None] = no_check) -> None:
+def decode_all(file: BinaryIO, form: ImageFormat, check: Callable[[], None] = lambda: None) -> None:
     """Decode every pixel and keep none.
 
     Args:
@@ -89,13 +96,14 @@ def decode_all(file: BinaryIO, form: ImageFormat, check: Callable[[], None] = no
         if time.thread_time() > end:
             raise Damaged(f"its pixels are not decoded after {seconds:.0f} s")
 
-    match form:
-        case ImageFormat.PNG:
-            _decode_png(file, size, check_time)
-        case ImageFormat.TIFF:
-            _decode_tiff(file, size, check_time)
-        case ImageFormat.JPEG:
-            _decode_jpeg(file, check_time)
+    with _tiff_errors():
+        match form:
+            case ImageFormat.PNG:
+                _decode_png(file, size, check_time)
+            case ImageFormat.TIFF:
+                _decode_tiff(file, size, check_time)
+            case ImageFormat.JPEG:
+                _decode_jpeg(file, check_time)
 
 
 def _read_exactly(file: BinaryIO, count: int) -> bytes:
@@ -240,10 +248,7 @@ class FileBytes:
 
 def _tiff_header(file: BinaryIO) -> Header:
     tiff, directory = _open_tiff(file)
-    try:
-        size = _size(*(tiff.read_number(directory, tag) for tag in (Tag.WIDTH, Tag.HEIGHT)))
-    except BadSlide as error:
-        raise Damaged(str(error)) from error
+    size = _size(*(tiff.read_number(directory, tag) for tag in (Tag.WIDTH, Tag.HEIGHT)))
     return Header(size, _description(tiff, directory))
 
 
@@ -260,11 +265,8 @@ def _open_tiff(file: BinaryIO) -> tuple[Tiff, Directory]:
 
 
 def _first_directory(source: FileBytes) -> tuple[Tiff, Directory]:
-    try:
-        tiff = Tiff(source)
-        return tiff, next(tiff.directories())
-    except BadSlide as error:
-        raise Damaged(str(error)) from error
+    tiff = Tiff(source)
+    return tiff, next(tiff.directories())
 
 
 def _short_numbers(tiff: Tiff, directory: Directory, tag: int) -> tuple[int, ...]:
@@ -278,10 +280,7 @@ def _description(tiff: Tiff, directory: Directory) -> str:
     entry = directory.entries.get(Tag.DESCRIPTION)
     if entry is None or entry.span.length > MAX_METADATA_BYTES:
         return ""
-    try:
-        return tiff.read_bytes(directory, Tag.DESCRIPTION).rstrip(b"\0").decode("latin-1")
-    except BadSlide as error:
-        raise Damaged(str(error)) from error
+    return tiff.read_bytes(directory, Tag.DESCRIPTION).rstrip(b"\0").decode("latin-1")
 
 
 def _decode_tiff(file: BinaryIO, size: Size, check: Callable[[], None]) -> None:
@@ -289,32 +288,29 @@ def _decode_tiff(file: BinaryIO, size: Size, check: Callable[[], None]) -> None:
     line = 3 * size.width
     if line * size.height > TIFF_MAX_BYTES:
         raise Damaged(f"it says that it has {size} pixels, more than this program writes")
-    try:
-        rows = min(tiff.read_number(directory, Tag.ROWS_PER_STRIP), size.height)
-        count = -(-size.height // max(rows, 1))
-        # A strip has less than half of STRIP_BYTES only where a line is longer.
-        if not STRIP_BYTES // 2 * (count - 1) <= line * size.height or not rows:
-            raise Damaged(f"its strips of {rows:,} rows are smaller than this program writes them")
-        if rows * line > _MAX_STRIP_BYTES and rows != 1:
-            raise Damaged(f"its strips of {rows:,} rows are larger than this program writes them")
-        if not {Tag.STRIP_OFFSETS, Tag.STRIP_COUNTS} <= set(directory.entries):
-            raise Damaged("it has no strips")
-        offsets = tiff.read_numbers(directory, Tag.STRIP_OFFSETS, count)
-        counts = tiff.read_numbers(directory, Tag.STRIP_COUNTS, count)
-        free = 0
-        for number, (offset, length) in enumerate(zip(offsets, counts, strict=True)):
-            raw = min(rows, size.height - number * rows) * line
-            if offset < free:
-                raise Damaged("its strips overlap")
-            free = offset + length
-            if length > _max_compressed(raw):
-                raise Damaged("one of its strips is longer than its pixels")
-            inflater = _Inflater(raw, check)
-            for _ in inflater.pieces(tiff.read(Span(offset, free))):
-                pass
-            inflater.check_end()
-    except BadSlide as error:
-        raise Damaged(str(error)) from error
+    rows = min(tiff.read_number(directory, Tag.ROWS_PER_STRIP), size.height)
+    count = -(-size.height // max(rows, 1))
+    # A strip has less than half of STRIP_BYTES only where a line is longer.
+    if not STRIP_BYTES // 2 * (count - 1) <= line * size.height or not rows:
+        raise Damaged(f"its strips of {rows:,} rows are smaller than this program writes them")
+    if rows * line > _MAX_STRIP_BYTES and rows != 1:
+        raise Damaged(f"its strips of {rows:,} rows are larger than this program writes them")
+    if not {Tag.STRIP_OFFSETS, Tag.STRIP_COUNTS} <= set(directory.entries):
+        raise Damaged("it has no strips")
+    offsets = tiff.read_numbers(directory, Tag.STRIP_OFFSETS, count)
+    counts = tiff.read_numbers(directory, Tag.STRIP_COUNTS, count)
+    free = 0
+    for number, (offset, length) in enumerate(zip(offsets, counts, strict=True)):
+        raw = min(rows, size.height - number * rows) * line
+        if offset < free:
+            raise Damaged("its strips overlap")
+        free = offset + length
+        if length > _max_compressed(raw):
+            raise Damaged("one of its strips is longer than its pixels")
+        inflater = _Inflater(raw, check)
+        for _ in inflater.pieces(tiff.read(Span(offset, free))):
+            pass
+        inflater.check_end()
 
 
 # JPEG ------------------------------------------------------------------------
@@ -410,20 +406,14 @@ def _check_scan(file: BinaryIO, check: Callable[[], None]) -> None:
     raise Damaged("it is cut off")
 
 
-class _CheckedFile(io.RawIOBase):
+class _CheckedFile:
     """A file that calls `check` at each read of the decoder, which is every 64 kB."""
 
     def __init__(self, file: BinaryIO, check: Callable[[], None]) -> None:
-        super().__init__()
         self._file = file
         self._check = check
+        self.seek, self.tell = file.seek, file.tell
 
     def read(self, count: int = -1) -> bytes:
         self._check()
         return self._file.read(count)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()

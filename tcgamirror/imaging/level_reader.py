@@ -23,7 +23,7 @@ from tcgamirror.imaging.decode import (
     is_rgb_or_ycbcr_jpeg,
     is_uncompressed_rgb,
 )
-from tcgamirror.imaging.patched_tiles import Fetch, PatchedTiles, fetch_nothing
+from tcgamirror.imaging.patched_tiles import Fetch, PatchedTiles
 from tcgamirror.imaging.resample import render
 from tcgamirror.imaging.single_level import write_single_level
 from tcgamirror.imaging.svs import Compression, Svs, TiledLevel, TileTable
@@ -55,7 +55,7 @@ def open_level(
     folder: Path,
     *,
     slide_file: Path | None = None,
-    fetch: Fetch = fetch_nothing,
+    fetch: Fetch = lambda _: None,
 ) -> Iterator[LevelReader]:
     """Open the level that `target` needs.
 

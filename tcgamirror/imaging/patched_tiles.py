@@ -34,10 +34,6 @@ OpenTiles = Callable[[int], TileReader]
 """Opens a level, by its index, for single tiles at scale 1."""
 
 
-def fetch_nothing(_: Sequence[Span]) -> None:
-    """Do nothing, for a slide whose bytes are all there."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Level:
     """A level and what is known of its tiles.

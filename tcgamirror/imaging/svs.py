@@ -105,8 +105,6 @@ class Compression:
 
     NONE = 1
     JPEG = 7
-    JPEG2000_YCBCR = 33003
-    JPEG2000_RGB = 33005
 
 
 class Photometric:

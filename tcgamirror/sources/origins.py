@@ -9,9 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import quote
 
 from tcgamirror.model.errors import (
+    ChecksumMismatch,
     NetworkError,
     RangeMismatch,
     RangeUnsupported,
@@ -40,6 +42,8 @@ _ORIGIN_FAULTS = (
     RangeUnsupported,
 )
 """Errors that tell of the origin itself, not of one slide as a 404 does."""
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,34 @@ class Origins:
         self._states = {origin.name: _State() for origin in self._origins}
         self._clock = clock
         self._lock = threading.Lock()
+
+    def first_success(self, ask: Callable[[Origin], Result], *, ranged: bool) -> Result:
+        """Return the result of `ask` for the first origin where it succeeds.
+
+        Args:
+            ranged: `ask` requests parts of files.
+
+        Raises:
+            ChecksumMismatch: An origin has another file, and no origin has the right one.
+            NetworkError: No origin gave the file; a retryable error if there is one.
+        """
+        failures: list[NetworkError] = []
+        mismatch: ChecksumMismatch | None = None
+        for origin in self.candidates(ranged=ranged):
+            try:
+                result = ask(origin)
+            except NetworkError as error:
+                self.record_failure(origin, error)
+                failures.append(error)
+            except ChecksumMismatch as error:
+                mismatch = error
+            else:
+                self.record_success(origin, ranged=ranged)
+                return result
+        if mismatch is not None:
+            raise mismatch
+        final = failures[-1] if failures else RangeUnsupported("no origin gives parts of files")
+        raise next((failure for failure in failures if failure.retryable), final)
 
     def candidates(self, *, ranged: bool) -> Iterator[Origin]:
         """Yield the origins to try, those that failed lately last.

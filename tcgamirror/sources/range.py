@@ -21,8 +21,6 @@ from tcgamirror.model.byteranges import Span, coalesce, split
 from tcgamirror.model.errors import (
     BadSlide,
     ChangedFile,
-    NetworkError,
-    RangeUnsupported,
     SlideError,
     UnsupportedSlide,
 )
@@ -216,7 +214,9 @@ class Range:
             self._origins.record_part(origin)
             return part.total
 
-        size = self._first_success(read_size) if slide.size is None else slide.size
+        size = slide.size
+        if size is None:
+            size = self._origins.first_success(read_size, ranged=True)
         identity = f"{slide.file_id} {slide.md5}"
         with SparseFile.open(folder / "slide.part", identity=identity, size=size) as sparse:
             yield _Copy(slide, folder, sparse, meter)
@@ -247,7 +247,7 @@ class Range:
                     return error
                 return None
 
-            change = self._first_success(fetch_from)
+            change = self._origins.first_success(fetch_from, ranged=True)
             if change is not None:
                 copy.clear()
                 raise change
@@ -272,7 +272,7 @@ class Range:
                 copy.clear()
                 raise
 
-        return self._first_success(fetch_from)
+        return self._origins.first_success(fetch_from, ranged=True)
 
     def _remote_file(self, origin: Origin, copy: _Copy) -> RemoteFile:
         def on_part() -> None:
@@ -282,24 +282,6 @@ class Range:
 
         url, etag_file = origin.url(copy.slide), copy.folder / f"{origin.name}.etag"
         return RemoteFile(self._client, url, copy.sparse, etag_file, copy.meter, on_part)
-
-    def _first_success(self, ask: Callable[[Origin], Result]) -> Result:
-        """Return what `ask` returns for the first origin where it succeeds.
-
-        Raises the NetworkError of an origin, a retryable one if there is one.
-        """
-        failures: list[NetworkError] = []
-        for origin in self._origins.candidates(ranged=True):
-            try:
-                result = ask(origin)
-            except NetworkError as error:
-                self._origins.record_failure(origin, error)
-                failures.append(error)
-            else:
-                self._origins.record_success(origin, ranged=True)
-                return result
-        final = failures[-1] if failures else RangeUnsupported("no origin gives parts of files")
-        raise next((failure for failure in failures if failure.retryable), final)
 
 
 def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> Svs:

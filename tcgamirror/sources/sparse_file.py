@@ -57,7 +57,7 @@ class SparseFile:
             record = os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             on_error.callback(os.close, record)
             file = cls(path, title, size, handle, record)
-            file._restore()
+            file._restore(name.read_bytes())
             on_error.pop_all()
         return file
 
@@ -90,24 +90,17 @@ class SparseFile:
                 self._available.add(span)
 
     def read(self, span: Span) -> bytes:
-        """Return the bytes of `span`. Raises NotFetched if any of them was never written.
-
-        Raises Damaged where the disk fails, as `disk_errors` does.
-        """
+        """Return the bytes of `span`. Raises NotFetched if any was never written, or Damaged."""
         missing = self.missing(span)
         if missing or span.start < 0:
             named = ", ".join(map(str, missing[:4])) + (", …" if len(missing) > 4 else "")
             raise NotFetched(f"{self.path.name} lacks bytes {named or span} of {span}: fetch them")
-        pieces = []
-        offset = span.start
-        while offset < span.stop:
-            with disk_errors(self.path):
-                piece = os.pread(self._handle, span.stop - offset, offset)
-            if not piece:
-                raise NotFetched(f"{self.path.name} ends at byte {offset}: another program cut it")
-            pieces.append(piece)
-            offset += len(piece)
-        return b"".join(pieces)
+        with disk_errors(self.path):
+            data = os.pread(self._handle, span.length, span.start)
+        if len(data) < span.length:
+            end = span.start + len(data)
+            raise NotFetched(f"{self.path.name} ends at byte {end}: another program cut it")
+        return data
 
     def clear(self) -> None:
         """Drop all bytes. The record goes first, so that a kill leaves none of them available."""
@@ -128,9 +121,8 @@ class SparseFile:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _restore(self) -> None:
-        """Bring both files into a state to write on, and read which bytes are available."""
-        text = _read_all(self._record)
+    def _restore(self, text: bytes) -> None:
+        """Read from the record's `text` which bytes are available; make both files writable on."""
         if not text.startswith(self._title) or os.fstat(self._handle).st_size > self.size:
             self._begin()
             text = self._title
@@ -182,15 +174,6 @@ def _crc(handle: int, span: Span) -> int | None:
             return None
         crc = zlib.crc32(piece, crc)
     return crc
-
-
-def _read_all(handle: int) -> bytes:
-    pieces = []
-    offset = 0
-    while piece := os.pread(handle, PIECE, offset):
-        pieces.append(piece)
-        offset += len(piece)
-    return b"".join(pieces)
 
 
 def _write_at(handle: int, data: bytes, start: int) -> None:

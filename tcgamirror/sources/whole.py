@@ -15,11 +15,11 @@ from typing import Self
 from tcgamirror.imaging.level_reader import LevelReader, open_level
 from tcgamirror.imaging.svs import Svs
 from tcgamirror.model.byteranges import Span
-from tcgamirror.model.errors import BadSlide, ChecksumMismatch, NetworkError, NotFound
+from tcgamirror.model.errors import BadSlide, ChecksumMismatch
 from tcgamirror.model.slide import Slide, Target
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
-from tcgamirror.sources.origins import Origin, Origins
+from tcgamirror.sources.origins import Origins
 from tcgamirror.sources.workspace import SpaceCheckedFile, Workspace
 from tcgamirror.system.files import disk_errors, file_digest
 
@@ -72,45 +72,30 @@ class Whole:
             path = lease.folder / f"{slide.md5 or 'slide'}.svs"
             if slide.md5 is None:
                 path.unlink(missing_ok=True)
-            self._download(slide, path, meter)
+            self._origins.first_success(
+                lambda origin: self._download(origin.url(slide), slide, path, meter), ranged=False
+            )
             with (
                 LocalFile(path) as file,
                 open_level(Svs(file), target, lease.folder, slide_file=path) as reader,
             ):
                 yield reader
 
-    def _download(self, slide: Slide, path: Path, meter: Meter) -> None:
-        """Download the listed file to `path`, from the next origin if one gives another file."""
-        failure: NetworkError | ChecksumMismatch = NotFound("no origin is left to ask")
-        for origin in self._origins.candidates(ranged=False):
-            try:
-                self._download_from(origin, slide, path, meter)
-            except NetworkError as error:
-                self._origins.record_failure(origin, error)
-                if not isinstance(failure, ChecksumMismatch):
-                    failure = error
-            except ChecksumMismatch as error:
-                failure = error
-            else:
-                self._origins.record_success(origin, ranged=False)
-                return
-        raise failure
-
-    def _download_from(self, origin: Origin, slide: Slide, path: Path, meter: Meter) -> None:
+    def _download(self, url: str, slide: Slide, path: Path, meter: Meter) -> None:
         """Resume the download; if the result is wrong, download once more from the start."""
         with disk_errors(path):
             resumed = path.exists() and path.stat().st_size > 0
         try:
-            self._fetch(origin, slide, path, meter)
+            self._fetch(url, slide, path, meter)
         except ChecksumMismatch:
             if not resumed:
                 raise
-            self._fetch(origin, slide, path, meter)
+            self._fetch(url, slide, path, meter)
 
-    def _fetch(self, origin: Origin, slide: Slide, path: Path, meter: Meter) -> None:
+    def _fetch(self, url: str, slide: Slide, path: Path, meter: Meter) -> None:
         """Download and check the file. It is removed before ChecksumMismatch is raised."""
         with disk_errors(path), io.BufferedRandom(SpaceCheckedFile(path, self._work)) as file:
-            self._client.download(origin.url(slide), file, size=slide.size, meter=meter)
+            self._client.download(url, file, size=slide.size, meter=meter)
         with disk_errors(path):
             if slide.md5 is None or file_digest(path, "md5") == slide.md5:
                 return

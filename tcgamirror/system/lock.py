@@ -11,7 +11,6 @@ import stat
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from tcgamirror.model.errors import Locked, UsageError
@@ -94,12 +93,7 @@ class Lock:
                 f"{self._path}: it is a link, which a lock is not written through. Remove it"
             ) from error
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._handle is not None:
             with suppress(OSError):
                 os.ftruncate(self._handle, 0)

@@ -21,21 +21,8 @@ NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL})
 MOUNTS = Path("/proc/self/mountinfo")
 
 WAL_WORKS_ON = frozenset(
-    {
-        "apfs",
-        "bcachefs",
-        "btrfs",
-        "ext2",
-        "ext3",
-        "ext4",
-        "f2fs",
-        "jfs",
-        "overlay",
-        "ramfs",
-        "tmpfs",
-        "xfs",
-        "zfs",
-    }
+    {"apfs", "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs"}
+    | {"jfs", "overlay", "ramfs", "tmpfs", "xfs", "zfs"}
 )
 """Local file systems. Lustre, GPFS, NFS, CIFS, FUSE, 9p and unknown ones are not among them."""
 

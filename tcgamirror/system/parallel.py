@@ -30,24 +30,14 @@ def thread_count(most: int) -> int:
     return min(most, max(2, usable_cores()))
 
 
-def never() -> bool:
-    """Return False: nothing stops `in_batches`."""
-    return False
-
-
-def weightless(_: object) -> int:
-    """Return 0: no item of `in_batches` is large."""
-    return 0
-
-
 def in_batches(
     work: Callable[[Item], Result],
     items: Iterable[Item],
     *,
     at_once: int,
     together: int = 16,
-    size_of: Callable[[Item], int] = weightless,
-    stopped: Callable[[], bool] = never,
+    size_of: Callable[[Item], int] = lambda _: 0,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[list[tuple[Item, Result]]]:
     """Yield batches of items with their results, in order, made by `at_once` threads.
 
