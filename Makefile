@@ -44,10 +44,6 @@ soak: $(READY)
 
 bench: $(READY)
 	$(PY) -m tests.bench
-	$(PY) -m tests.bench.carrying | tee -a tests/bench/RESULTS.md
-	$(PY) -m tests.bench.catalogue | tee -a tests/bench/RESULTS.md
-	@if [ -x dist/tcgamirror ]; then $(PY) -m tests.bench.startup; \
-	else echo "no dist/tcgamirror: make build makes it, and make bench then times it"; fi
 
 clean:
 	rm -rf $(VENV) .build dist demo-mirror .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,16 +1,15 @@
-"""Decoding a level's tiles and making the image of them, against bare decoding and OpenSlide.
+"""Decode a level's tiles and make the image of them, beside bare decoding and OpenSlide.
 
-In CPU seconds of one thread, so that what else runs on the machine counts little.
+Seconds are CPU seconds of one thread, so that other work on the machine counts little.
 """
 
 from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import openslide
@@ -26,32 +25,16 @@ from tcgamirror.imaging.decode import (
 from tcgamirror.imaging.resample import render
 from tcgamirror.imaging.svs import Photometric
 from tcgamirror.model.geometry import Grid, Size, at_mpp
+from tests.bench import figures
+from tests.bench.figures import Figure, at_least, at_most, in_turn
 from tests.bench.material import MPP, Kind, structure
+from tests.bench.plan import Plan
 from tests.support.levels import tile_spans
 
-BARE = "Pillow, the tiles decoded and nothing else"
-OURS = f"tcgamirror, the image at {MPP:g} µm/px"
-OURS_FAST = f"{OURS}, --resample fast"
-OURS_NATIVE = "tcgamirror, the level's own pixels"
-OPENSLIDE = f"OpenSlide's regions, the image at {MPP:g} µm/px"
-OPENSLIDE_NATIVE = "OpenSlide's regions, the level's own pixels"
-
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """Median CPU seconds by way, for one level of so many pixels.
-
-    difference: of the fast image from the exact one, in grey levels, on average.
-    """
-
-    kind: Kind
-    pixels: int
-    seconds: Mapping[str, float]
-    difference: float
-
-    def times(self, way: str, other: str) -> float:
-        """How many times as long as `other` a way takes."""
-        return self.seconds[way] / self.seconds[other]
+DECODING_OVER_BARE = 1.5
+FASTER_THAN_OPENSLIDE = 3
+FASTER_THAN_EXACT = 1.5
+MOST_DIFFERENCE = 1
 
 
 class Regions:
@@ -69,8 +52,17 @@ class Regions:
         return np.asarray(region.convert("RGB"))
 
 
-def decoding(kind: Kind, repetitions: int) -> Decoding:
-    """Times all ways in turn on the base level of a slide of JPEG tiles, so many times."""
+def section(plan: Plan) -> str:
+    rows = [row for kind in plan.decoded for row in _figures(kind, plan.decodings)]
+    prose = (
+        f"The base level of each slide, as an image at {MPP:g} µm per pixel and at its own "
+        "pixels, in one thread. Bare decoding is Pillow's, of the tiles alone."
+    )
+    return figures.section("Decoding and assembling one level", prose, rows)
+
+
+def _figures(kind: Kind, repetitions: int) -> Iterator[Figure]:
+    """Time all ways in turn on the base level of a slide of JPEG tiles."""
     with structure(kind.path) as (file, slide):
         tiled, table = slide.levels[0], slide.tile_table(0)
         grid = tiled.level.grid
@@ -81,39 +73,46 @@ def decoding(kind: Kind, repetitions: int) -> Decoding:
             complete_jpeg(file.read(span), table.tables, rgb=rgb) for span in tile_spans(table)
         ]
 
-        def decoded() -> None:
+        def decode() -> None:
             for stream in streams:
                 Image.open(io.BytesIO(stream)).load()
 
         def tiles(scale: int = 1) -> JpegTiles:
             return JpegTiles(file, tiled, table, scale)
 
-        ways: Mapping[str, Callable[[], None]] = {
-            BARE: decoded,
-            OURS: lambda: _through(tiles(), size),
-            OURS_FAST: lambda: _through(tiles(scale), size),
-            OURS_NATIVE: lambda: _through(tiles(), grid.size),
-            OPENSLIDE: lambda: _by_regions(kind.path, grid, size),
-            OPENSLIDE_NATIVE: lambda: _by_regions(kind.path, grid, grid.size),
+        ways: dict[str, Callable[[], None]] = {
+            "bare": decode,
+            "exact": lambda: _assemble(tiles(), size),
+            "fast": lambda: _assemble(tiles(scale), size),
+            "native": lambda: _assemble(tiles(), grid.size),
+            "OpenSlide": lambda: _by_regions(kind.path, grid, size),
         }
-        taken: dict[str, list[float]] = {way: [] for way in ways}
-        for _ in range(repetitions):
-            for way, run in ways.items():
-                started = time.thread_time()
-                run()
-                taken[way].append(time.thread_time() - started)
+        runs = {way: partial(_cpu_seconds, run) for way, run in ways.items()}
+        seconds = in_turn(runs, repetitions, float)
         exact, fast = (np.concatenate(list(render(tiles(by), size))) for by in (1, scale))
-    pixels = grid.size.width * grid.size.height
-    seconds = {way: median(several) for way, several in taken.items()}
+    of = kind.name
+    for way in ("exact", "native"):
+        over = seconds[way] / seconds["bare"]
+        yield at_most(of, f"times bare decoding, {way}", over, DECODING_OVER_BARE)
+    faster = seconds["OpenSlide"] / seconds["exact"]
+    yield at_least(of, "times as fast as OpenSlide", faster, FASTER_THAN_OPENSLIDE)
+    faster = seconds["exact"] / seconds["fast"]
+    yield at_least(of, "--resample fast: times as fast as exact", faster, FASTER_THAN_EXACT)
     difference = float(np.abs(exact.astype(int) - fast).mean())
-    return Decoding(kind, pixels, seconds, difference)
+    yield at_most(of, "--resample fast: grey levels from exact", difference, MOST_DIFFERENCE)
+
+
+def _cpu_seconds(run: Callable[[], None]) -> float:
+    started = time.thread_time()
+    run()
+    return time.thread_time() - started
 
 
 def _by_regions(path: Path, grid: Grid, size: Size) -> None:
     with openslide.OpenSlide(path) as slide:
-        _through(Regions(slide, grid), size)
+        _assemble(Regions(slide, grid), size)
 
 
-def _through(reader: TileReader, size: Size) -> None:
+def _assemble(reader: TileReader, size: Size) -> None:
     for _ in render(reader, size):
         pass

@@ -1,4 +1,4 @@
-"""Mirrors that are done, of as many images as are wanted, without a GDC to fetch them from."""
+"""Make complete mirrors of any number of images, without a GDC to fetch them from."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOW = 1_795_353_255.0
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A mirror whose images are all done. bytes: of them."""
+    """A complete mirror. bytes: of all images."""
 
     root: Path
     images: int
@@ -41,19 +41,15 @@ class Made:
 
 
 def mirror(root: Path, images: int, sizes: Sequence[Size]) -> Made:
-    """A mirror at `root` that is done, of images of these sizes in turn, each with its own facts.
+    """Make a complete mirror at `root`, of images of these sizes in turn, with their metadata.
 
-    Its catalogue is filled by SQL, because going through `record` takes a transaction each.
+    SQL fills the catalogue, because `record` takes a transaction for each image.
     """
-    mirror = Mirror.create(root, Settings(TARGET, slides=images))
-    slides = [_slide(number) for number in range(images)]
-    with Catalogue.open(root / CATALOGUE) as catalogue:
-        catalogue.listing.merge(
-            Listing("Data Release 45.0 - December 04, 2025", tuple(slides)), NOW
-        )
-        catalogue.sample.add([slide.file_name for slide in slides], NOW)
+    mirror, slides = sampled(root, images)
     pixels = [(size, _noise(size)) for size in sizes]
-    pictures = [_put(mirror, slide, *of) for slide, of in zip(slides, cycle(pixels), strict=False)]
+    pictures = [
+        _write(mirror, slide, *of) for slide, of in zip(slides, cycle(pixels), strict=False)
+    ]
     columns = ("path", "bytes", "sha256", "width", "height", "mpp_x", "mpp_y")
     with closing(sqlite3.connect(root / CATALOGUE)) as connection, connection:
         connection.executemany(
@@ -64,6 +60,17 @@ def mirror(root: Path, images: int, sizes: Sequence[Size]) -> Made:
             [(*picture, slide.file_name) for slide, picture in zip(slides, pictures, strict=True)],
         )
     return Made(root, images, sum(size for _, size, *_ in pictures))
+
+
+def sampled(root: Path, count: int) -> tuple[Mirror, list[Slide]]:
+    """Make a mirror at `root` whose slides are all sampled and pending."""
+    mirror = Mirror.create(root, Settings(TARGET, slides=count))
+    slides = [_slide(number) for number in range(count)]
+    release = "Data Release 45.0 - December 04, 2025"
+    with Catalogue.open(root / CATALOGUE) as catalogue:
+        catalogue.listing.merge(Listing(release, tuple(slides)), NOW)
+        catalogue.sample.add([slide.file_name for slide in slides], NOW)
+    return mirror, slides
 
 
 Picture = tuple[str, int, str, int, int, float | None, float | None]
@@ -83,15 +90,15 @@ def _slide(number: int) -> Slide:
 
 
 def _noise(size: Size) -> bytes:
-    """The pixels of a PNG, packed: as much noise as makes stained tissue's two thirds of them."""
+    """Return a PNG's packed pixels, noisy enough to pack as stained tissue does, by a third."""
     random = np.random.default_rng(0)
     lines = np.zeros((size.height, 1 + 3 * size.width), np.uint8)
     lines[:, 1:] = random.integers(100, 132, (size.height, 3 * size.width), np.uint8)
     return zlib.compress(lines.tobytes(), 1)
 
 
-def _put(mirror: Mirror, slide: Slide, size: Size, pixels: bytes) -> Picture:
-    """Writes the slide's image; what its row says of it."""
+def _write(mirror: Mirror, slide: Slide, size: Size, pixels: bytes) -> Picture:
+    """Write the slide's image; return its facts."""
     levels = [Size(size.width * times, size.height * times) for times in (60, 3)]
     mpp = Mpp(BASE, MppSource.HEADER)
     tile = Size(240, 240)

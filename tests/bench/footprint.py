@@ -1,7 +1,6 @@
-"""What a command costs, in seconds and memory: `python -m tests.bench.footprint …` prints it.
+"""Measure a command's seconds and memory: `python -m tests.bench.footprint …` prints them.
 
-A process of its own, because the peak that the system tells of a child is at least what its
-parent held when the child began.
+This is a process of its own, because a child's peak is at least what its parent held at the fork.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 PEAK_UNIT = 1 if sys.platform == "darwin" else 1024
-"""Bytes of the unit in which the system tells the peak."""
+"""Bytes of `ru_maxrss`'s unit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """seconds: from start to end. cpu: seconds of all cores. peak: bytes of memory held at most."""
+    """seconds: elapsed. cpu: seconds of all cores. peak: bytes of memory held at most."""
 
     seconds: float
     cpu: float
@@ -28,7 +27,7 @@ class Footprint:
 
 
 def footprint(command: Sequence[str]) -> Footprint:
-    """Of the command, run on its own. Raises RuntimeError, with what it said, if it fails."""
+    """Run the command. Raises RuntimeError, with its stderr, if it fails."""
     watched = [sys.executable, "-m", "tests.bench.footprint", *command]
     done = subprocess.run(watched, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -3,67 +3,78 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from statistics import median_low
 
 from tcgamirror.system.parallel import usable_cores
-from tests.bench import ours
+from tests.bench import figures, ours
+from tests.bench.figures import Figure, at_least, at_most, in_turn
 from tests.bench.material import Kind
 from tests.bench.network import DELAY, traffic
+from tests.bench.plan import Plan
 from tests.bench.ways import bare_download
 from tests.gdc import StandIn
 
 LINK = 12.5e6
 """Bytes per second: 100 Mbit/s."""
 WORKERS = 8
+REPETITIONS = 3
+OVER_BARE_DOWNLOAD = 1.3
+LINK_BUSY = 85
+CORES_BUSY = 85
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """`range` with WORKERS slides at a time, over one link.
+    """`range` with WORKERS slides at a time.
 
-    rate: of the link, in bytes per second; None where nothing but DELAY holds it up.
-    seconds, bare: of the whole run, and of downloading the level's tiles alone over as many
-    connections. busy: part of the link that was used while slides came, cpu: part of the cores
-    that was, start and listing included. serving: part of the cores that the stand-in took, which
-    nobody else could have.
+    seconds, bare: of the run, and of downloading the level's tiles alone over as many connections.
+    busy: bytes per second while slides came. cpu: part of the cores used, start and listing
+    included. serving: part of the cores that the stand-in used.
     """
 
-    kind: Kind
-    rate: float | None
-    slides: int
     seconds: float
     bare: float
-    busy: float | None
+    busy: float
     cpu: float
     serving: float
 
-    @property
-    def over_bare(self) -> float:
-        return self.seconds / self.bare
 
-    @property
-    def cpu_of_left(self) -> float:
-        """Part of what the stand-in left of the cores."""
-        return self.cpu / (1 - self.serving)
-
-
-def shared(kind: Kind, slides: int, rate: float | None, repetitions: int) -> Shared:
-    """The median of several runs, each beside a bare download."""
-    taken = [_once(kind, slides, rate) for _ in range(repetitions)]
-    middle = median_low([each.over_bare for each in taken])
-    return next(each for each in taken if each.over_bare == middle)
+def section(plan: Plan) -> str:
+    prose = (
+        f"{plan.links} slides of {plan.linked.name}, {DELAY * 1000:g} ms a request. All "
+        f"connections together get {LINK * 8 / 1e6:g} Mbit/s, or as much as they can take. The "
+        "bare download moves the level's tiles alone, from where they are known to lie, over as "
+        "many connections, and makes no image. The cores that the stand-in uses are not counted."
+    )
+    return figures.section(f"One link, {WORKERS} slides at a time", prose, _figures(plan))
 
 
-def _once(kind: Kind, slides: int, rate: float | None) -> Shared:
+def _figures(plan: Plan) -> Iterator[Figure]:
+    """A link that is the limit has to be busy; with any other, the processor has to be."""
+    runs = {
+        "100 Mbit/s": lambda: _update(plan.linked, plan.links, LINK),
+        "no limit": lambda: _update(plan.linked, plan.links, None),
+    }
+    measured = in_turn(runs, REPETITIONS, lambda shared: shared.seconds / shared.bare)
+    for of, shared in measured.items():
+        yield Figure(of, "seconds a slide", shared.seconds / plan.links)
+    limited, unlimited = measured.values()
+    ratio = limited.seconds / limited.bare
+    yield at_most("100 Mbit/s", "times the bare download", ratio, OVER_BARE_DOWNLOAD)
+    yield at_least("100 Mbit/s", "% of the link busy", limited.busy / LINK * 100, LINK_BUSY)
+    cores = unlimited.cpu / (1 - unlimited.serving) * 100
+    yield at_least("no limit", "% of the available cores busy", cores, CORES_BUSY)
+
+
+def _update(kind: Kind, slides: int, rate: float | None) -> Shared:
     with StandIn(kind.listing(slides)) as gdc:
         gdc.delay, gdc.link_rate = DELAY, rate
-        # The stand-in's threads are of this process, which waits meanwhile.
+        # The stand-in's threads belong to this process, which waits meanwhile.
         before = time.process_time()
         cost = ours.update(gdc, "range", WORKERS).footprint
         served = time.process_time() - before
         moved = traffic(gdc)
         bare, _ = bare_download(gdc, kind)
-    busy = None if rate is None else moved.bytes / rate / moved.seconds
     cpu, serving = (spent / cost.seconds / usable_cores() for spent in (cost.cpu, served))
-    return Shared(kind, rate, slides, cost.seconds, bare, busy, cpu, serving)
+    return Shared(cost.seconds, bare, moved.bytes / moved.seconds, cpu, serving)

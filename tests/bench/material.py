@@ -1,4 +1,4 @@
-"""The slides of the bench: made once, kept in .build, listed under many names."""
+"""Slides made once, kept in .build and listed under many names."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DEEP_ZOOM_OVERLAP = 1
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Slides of one make, by the name that the tables have."""
+    """Slides of one make. name: in the tables."""
 
     name: str
     spec: SlideSpec
@@ -43,7 +43,7 @@ class Kind:
         return _made(self.spec)
 
     def listing(self, slides: int, *, tiles: bool = False) -> list[Listed]:
-        """The one file under that many names. tiles: whether the tile server has it, too."""
+        """List the one file under that many names. tiles: whether the tile server has it, too."""
         first = replace(_listed(self.path), tiles=tiles, dzi=_tiles(self.path) if tiles else None)
         names = [made_up_name(f"{self.name} {number}") for number in range(slides)]
         return [replace(first, file_name=name, file_id=made_up_id(name)) for name in names]
@@ -65,7 +65,7 @@ def structure(path: Path) -> Iterator[tuple[LocalFile, Svs]]:
 
 
 def needed(kind: Kind) -> Needed:
-    """Read from the file itself."""
+    """Read the needs from the slide's file."""
     with structure(kind.path) as (file, slide):
         level = Target(mpp=MPP, max_size=None).rendition(slide.pyramid).level
         spans = list(slide.tile_table(level).runs(gap=0))
@@ -77,7 +77,7 @@ def needed(kind: Kind) -> Needed:
 
 
 def _made(spec: SlideSpec) -> Path:
-    """The slide's file, made if no earlier run did; another spec is another file."""
+    """Return the slide's file, made if it is missing; another spec is another file."""
     name = hashlib.sha256(repr(spec).encode()).hexdigest()[:12]
     path = MADE / f"{name}.svs"
     if not path.exists():
@@ -92,10 +92,7 @@ def _listed(path: Path) -> Listed:
 
 
 def _tiles(path: Path) -> Path:
-    """The one Deep Zoom level that is asked for, made ahead.
-
-    So serving a tile costs no work, but what the bench says it costs, on every machine.
-    """
+    """Make the one Deep Zoom level that is requested, so that serving a tile costs no work."""
     dzi = path.with_suffix(".dzi")
     if dzi.exists():
         return dzi

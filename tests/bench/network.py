@@ -1,4 +1,4 @@
-"""The network of the bench: a stand-in GDC as slow as the real one was seen to be."""
+"""The network of the bench: a stand-in GDC as slow as the real one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RATE = 2.6e6
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Of images alone, without the listing. bytes: of all bodies. seconds: in which they came."""
+    """Traffic of the images, without the listing. bytes: of all bodies. seconds: elapsed."""
 
     bytes: int
     requests: int
@@ -27,7 +27,7 @@ class Traffic:
 
 @contextmanager
 def shaped(files: Sequence[Listed]) -> Iterator[StandIn]:
-    """A stand-in with the delays and the rate of the bench."""
+    """Start a stand-in with the delays and the rate of the bench."""
     with StandIn(files) as gdc:
         gdc.delay, gdc.tile_delay, gdc.rate = DELAY, TILE_DELAY, RATE
         yield gdc

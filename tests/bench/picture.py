@@ -28,9 +28,7 @@ def main() -> None:
     subprocess.run(command, check=True, timeout=300)
     with started() as browser, visiting(browser, MIRROR.resolve().as_uri(), window=WINDOW) as visit:
         visit.go("index.html")
-        visit.until(
-            "[...document.images].length > 4 && [...document.images].every(i => i.complete)"
-        )
+        visit.until(_LOADED)
         shot = visit.page.screenshot()
     with Image.open(io.BytesIO(shot)) as image:
         image.convert("RGB").quantize(COLOURS).save(PICTURE, optimize=True)

@@ -1,8 +1,8 @@
-"""What a run of the bench measures, on which slides and on how many."""
+"""The slides that a run of the bench measures, and how many of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tests.bench.material import Kind
@@ -14,8 +14,8 @@ class Trial:
     """The ways tried on one kind of slide.
 
     fast: slides for `range`, enough that its start counts little. whole: slides for `whole`.
-    repetitions: of the ways that are quick. by_a: whether whole files are moved one by one.
-    judged: whether the aims are for such slides: as large as real ones, and with levels.
+    repetitions: runs of each quick way. by_a: whether A is tried. judged: whether the aims are
+    for such slides: as large as real ones, and with levels.
     """
 
     kind: Kind
@@ -28,10 +28,11 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """decoded: slides whose base level is decoded. at_once: by what they are, four slides.
+    """The material of each part.
 
-    linked: slides that come over one link, so many of them. counts: of slides, to see how the
-    time grows with them.
+    decoded: slides whose base level is decoded. at_once: four slides, by the table's name. linked:
+    slides that come over one link. counts: slides of each point of the plot. carried: images of
+    3 MB, and small ones. listed: slides in the catalogue.
     """
 
     trials: tuple[Trial, ...]
@@ -41,15 +42,8 @@ class Plan:
     linked: Kind
     links: int
     counts: tuple[int, ...]
-
-    @property
-    def kinds(self) -> Iterator[Kind]:
-        """All slides there have to be, some of them more than once."""
-        yield from (trial.kind for trial in self.trials)
-        yield from self.decoded
-        yield self.linked
-        for kinds in self.at_once.values():
-            yield from kinds
+    carried: tuple[int, int]
+    listed: tuple[int, ...]
 
 
 _LEVELS = (1, 4, 16, 32)
@@ -115,6 +109,8 @@ FULL = Plan(
     linked=_USUAL,
     links=96,
     counts=(10, 20, 100, 200, 1000, 2000, 5000, 10_000),
+    carried=(300, 12_000),
+    listed=(30_075, 1_000_000),
 )
 
 _SMALL_RGB = Kind("16,000×12,000 JPEG RGB", replace(_SMALL, seed=1))
@@ -136,4 +132,6 @@ QUICK = Plan(
     linked=_SMALL_RGB,
     links=8,
     counts=(10, 20),
+    carried=(20, 400),
+    listed=(5_000,),
 )

@@ -1,20 +1,28 @@
-"""Seconds against slides as a picture: both axes in powers of ten, a line for each way."""
+"""Draw seconds against slides: both axes in powers of ten, a line for each way."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from html import escape
-
-from tests.bench.scaling import Point
 
 WIDTH, HEIGHT = 720, 420
 LEFT, RIGHT, TOP, BOTTOM = 70, 190, 30, 50
 COLOURS = ("#0b6e4f", "#b23a48", "#3f5fbf", "#8a6d1f")
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The seconds of one way on a number of slides."""
+
+    way: str
+    slides: int
+    seconds: float
+
+
 def svg(title: str, points: Sequence[Point]) -> str:
-    """A picture that needs nothing beside it. Raises ValueError without points."""
+    """Return a self-contained picture. Raises ValueError without points."""
     across = _decades([point.slides for point in points])
     up = _decades([point.seconds for point in points])
     ways = list(dict.fromkeys(point.way for point in points))
@@ -37,7 +45,7 @@ def svg(title: str, points: Sequence[Point]) -> str:
 
 
 def _decades(values: Sequence[float]) -> range:
-    """The powers of ten that hold all of `values` between the first and the last of them."""
+    """Return the powers of ten that enclose all of `values`."""
     return range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
 
 

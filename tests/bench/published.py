@@ -1,7 +1,7 @@
 """The published sampler's two ways to get one slide's image, as plainly as they are described.
 
-A: the whole file, read by OpenSlide and deleted. B: Deep Zoom tiles, whose server tells no
-resolution, so that a scan at 40× is assumed. Each asks for one thing after another.
+A: the whole file, read by OpenSlide and deleted. B: Deep Zoom tiles, whose server gives no
+resolution, so that a scan at 40× is assumed. Each sends one request after another.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def tile_by_tile(tiles: str, file_id: str, mpp: float, image: Path) -> None:
     """Way B. mpp: µm per pixel of the image, if the scan is at 40×."""
     answer = requests.get(f"{tiles}/metadata/{file_id}", timeout=TIMEOUT)
     answer.raise_for_status()
-    told = answer.json()
-    width, height = int(told["Width"]), int(told["Height"])
-    tile_size, overlap = int(told["TileSize"]), int(told["Overlap"])
+    metadata = answer.json()
+    width, height = int(metadata["Width"]), int(metadata["Height"])
+    tile_size, overlap = int(metadata["TileSize"]), int(metadata["Overlap"])
     last = (max(width, height) - 1).bit_length()
     halvings = int(mpp / MPP_OF_40X).bit_length() - 1
     width, height = -(-width >> halvings), -(-height >> halvings)

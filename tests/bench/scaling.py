@@ -1,38 +1,45 @@
-"""Seconds against the number of slides: twice as many have to take twice as long, and no longer.
+"""Seconds against the number of slides: twice as many may take twice as long, but no longer.
 
-Of small slides, so that what shows is not the network's rate but the work for each of them,
-which grows with the catalogue and the mirror if anything does.
+The slides are small, so that the work for each of them shows and not the network's rate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from pathlib import Path
+from textwrap import fill
 
-from tests.bench import ours
+from tests.bench import ours, plot
+from tests.bench.figures import LINE, cell, number, table
 from tests.bench.material import Kind
 from tests.bench.network import shaped
+from tests.bench.plan import FULL, Plan
+from tests.bench.plot import Point
 from tests.bench.ways import RANGE, A, B, published_a, published_b
 from tests.support.slides import SlideSpec
 
 SMALL = Kind("1,000×750 JPEG RGB", SlideSpec(width=1000, height=750, downsamples=(1,)))
 FEW = 100
-"""Slides up to which the ways are timed that nobody doubts to be straight lines."""
+"""Slides up to which the published ways are timed, whose time is proportional to the slides."""
 WORKERS = 16
+DOUBLED = 2.1
+PLOT = Path(__file__).with_name("slides.svg")
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """So many seconds of one way on so many slides."""
-
-    way: str
-    slides: int
-    seconds: float
-
-
-def scaling(counts: Sequence[int]) -> list[Point]:
-    """All ways on few slides, and `range` on all of `counts`."""
-    return [point for count in counts for point in _points(count)]
+def section(plan: Plan) -> str:
+    """Measure all points; a full run draws them, too."""
+    points = [point for count in plan.counts for point in _points(count)]
+    if plan is FULL:
+        title = f"Seconds for so many slides of {SMALL.name} pixels"
+        PLOT.write_text(plot.svg(title, points), encoding="utf-8")
+    prose = (
+        f"Slides of {SMALL.name}, a base level alone, by the network of the first table, "
+        f"{WORKERS} at a time by `range`. The published ways are timed up to {FEW} slides. "
+        f"Aim: at most {DOUBLED} times as long as half as many."
+    )
+    picture = f"![Seconds against slides, both in powers of ten]({PLOT.name})"
+    rows = table(("slides", *(f"{way}: s" for way in (RANGE, A, B)), "times half"), _rows(points))
+    return "\n\n".join(["## Seconds against slides", fill(prose, LINE), picture, rows])
 
 
 def _points(count: int) -> Iterator[Point]:
@@ -43,9 +50,10 @@ def _points(count: int) -> Iterator[Point]:
             yield Point(B, count, published_b(gdc, SMALL)[0])
 
 
-def doublings(points: Sequence[Point]) -> list[tuple[int, float]]:
-    """A number of slides, and how many times as long twice as many took by `range`."""
-    seconds = {point.slides: point.seconds for point in points if point.way == RANGE}
-    return [
-        (count, seconds[2 * count] / seconds[count]) for count in seconds if 2 * count in seconds
-    ]
+def _rows(points: Sequence[Point]) -> Iterator[Sequence[str]]:
+    seconds = {(point.way, point.slides): point.seconds for point in points}
+    for count in dict.fromkeys(point.slides for point in points):
+        ours, half = seconds[RANGE, count], seconds.get((RANGE, count // 2))
+        times = "" if half is None else cell(ours / half, ours / half <= DOUBLED)
+        ways = [seconds.get((way, count)) for way in (RANGE, A, B)]
+        yield f"{count:,}", *("" if each is None else number(each) for each in ways), times

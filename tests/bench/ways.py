@@ -1,21 +1,24 @@
-"""Each way to the images, timed on slides of one kind."""
+"""Time each way to the images on slides of one kind."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from statistics import median_low
 from tempfile import TemporaryDirectory
+from textwrap import fill
 
 import requests
 
-from tests.bench import ours, published
+from tests.bench import network, ours, published
+from tests.bench.figures import LINE, cell, in_turn, number, table
 from tests.bench.material import MPP, Kind, needed
 from tests.bench.network import shaped, traffic
+from tests.bench.plan import Plan, Trial
 from tests.gdc import StandIn
 
 CONNECTIONS = 16
@@ -28,13 +31,22 @@ RANGE = "tcgamirror: range"
 TILES = "tcgamirror: tiles"
 WHOLE = "tcgamirror: whole"
 BARE = "bare ranged download"
+ORDER = (A, B, WHOLE, TILES, RANGE, BARE)
+
+FASTER_THAN_A, FASTER_THAN_B = 150, 15
+BYTES_OVER_TILES, BYTES_BESIDES = 1.10, 100_000
+REQUESTS_BESIDES_DIRECTORIES = 6
+COLUMNS = (
+    *("slide", "way", "slides", "s a slide", "MB a slide", "requests a slide", "resolution"),
+    *("faster than A", "faster than B"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One way on slides of one kind; seconds, bytes and requests are of one slide.
+    """One way on slides of one kind. seconds, bytes and requests are of one slide.
 
-    known: whether the resolution of the images is; None where no image is made.
+    known: whether the images have a resolution; None where no image is made.
     """
 
     kind: Kind
@@ -46,8 +58,70 @@ class Timing:
     known: bool | None
 
 
-def timed(way: str, kind: Kind, slides: int) -> Timing:
-    """The way on that many slides of the kind, which a stand-in lists just for it."""
+def section(plan: Plan) -> str:
+    rows = [row for trial in plan.trials for row in _rows(trial)]
+    prose = (
+        f"Every way makes an image of the same made slides for {MPP:g} µm per pixel, from a "
+        f"stand-in GDC on the same machine: {network.DELAY * 1000:g} ms a request, "
+        f"{network.RATE / 1e6:g} MB/s a connection, {network.DELAY + network.TILE_DELAY:g} s a "
+        "Deep Zoom tile. A way's seconds are those of the whole run, start and listing too, "
+        "divided by its slides, and medians where a way is repeated. This project has four "
+        "workers, each with one slide at a time, so one slide alone takes it up to four times as "
+        "long. A and B fetch one after another, as published. The bare download moves the level's "
+        "tiles alone, from where they are known to lie, over as many connections as `range` has. "
+        "Of a slide with a base level alone, `range` has to move all. Ratios of an idle machine "
+        "carry over to others; seconds do not."
+    )
+    aims = (
+        f"Aims for `range`, on slides with a level near the target: {FASTER_THAN_A} times as fast "
+        f"as A and {FASTER_THAN_B} times as fast as B; {BYTES_OVER_TILES:g} times the bytes of the "
+        f"level's tiles and {BYTES_BESIDES / 1e6:g} MB more at most; at most a request for each "
+        f"directory and {REQUESTS_BESIDES_DIRECTORIES} more. Figures that miss their aim are bold, "
+        "here and below."
+    )
+    return "\n\n".join([fill(prose, LINE), fill(aims, LINE), table(COLUMNS, rows)])
+
+
+def _timings(trial: Trial) -> list[Timing]:
+    """Time whole files all at once, as they wait for connections of their own; the rest in turn."""
+    trial.kind.listing(1, tiles=True)  # makes the slide and its tiles
+    slow = {A: 1} if trial.by_a else {}
+    slow |= {WHOLE: trial.whole} if trial.whole else {}
+    with ThreadPoolExecutor(len(ORDER)) as pool:
+        started = [pool.submit(_timed, way, trial.kind, count) for way, count in slow.items()]
+        timings = [each.result() for each in started]
+    counts = {RANGE: trial.fast, B: 1, BARE: trial.fast}
+    runs = {way: partial(_timed, way, trial.kind, count) for way, count in counts.items()}
+    timings += in_turn(runs, trial.repetitions, lambda timing: timing.seconds).values()
+    timings.append(_timed(TILES, trial.kind, trial.fast // 2))
+    return sorted(timings, key=lambda timing: ORDER.index(timing.way))
+
+
+def _rows(trial: Trial) -> Iterator[Sequence[str]]:
+    timings = _timings(trial)
+    seconds = {timing.way: timing.seconds for timing in timings}
+    need = needed(trial.kind)
+    most_bytes = BYTES_OVER_TILES * need.tile_bytes + BYTES_BESIDES
+    most_requests = need.directories + REQUESTS_BESIDES_DIRECTORIES
+    for timing in timings:
+        free = timing.way != RANGE or not trial.judged
+        ratios = {way: seconds[way] / timing.seconds for way in (A, B) if way in seconds}
+        leasts = {A: FASTER_THAN_A, B: FASTER_THAN_B}
+        faster = {way: cell(ratio, free or ratio >= leasts[way]) for way, ratio in ratios.items()}
+        yield (
+            timing.kind.name,
+            timing.way,
+            str(timing.slides),
+            number(timing.seconds),
+            cell(timing.bytes / 1e6, free or timing.bytes <= most_bytes),
+            cell(timing.requests, free or timing.requests <= most_requests),
+            {True: "known", False: "unknown", None: ""}[timing.known],
+            *(faster.get(way, "") for way in (A, B)),
+        )
+
+
+def _timed(way: str, kind: Kind, slides: int) -> Timing:
+    """Time a way on that many slides of the kind, which a stand-in lists just for it."""
     with shaped(kind.listing(slides, tiles=True)) as gdc:
         seconds, known = _WAYS[way](gdc, kind)
         moved = traffic(gdc)
@@ -62,62 +136,54 @@ def timed(way: str, kind: Kind, slides: int) -> Timing:
     )
 
 
-def middle(timings: Sequence[Timing]) -> Timing:
-    """Of several timings of one way, the one whose seconds are the median."""
-    seconds = median_low([timing.seconds for timing in timings])
-    return next(timing for timing in timings if timing.seconds == seconds)
-
-
 def published_a(gdc: StandIn, _: Kind) -> tuple[float, bool]:
-    with TemporaryDirectory(prefix="tcgamirror-bench-") as folder:
-        started = time.monotonic()
-        for file in gdc.files:
-            image = Path(folder) / f"{file.file_id}.png"
-            published.whole_file(gdc.api, file.file_id, MPP, image)
-        return time.monotonic() - started, True
+    return _one_by_one(gdc, partial(published.whole_file, gdc.api)), True
 
 
 def published_b(gdc: StandIn, _: Kind) -> tuple[float, bool]:
+    return _one_by_one(gdc, partial(published.tile_by_tile, gdc.tiles)), False
+
+
+def _one_by_one(gdc: StandIn, fetch: Callable[[str, float, Path], None]) -> float:
     with TemporaryDirectory(prefix="tcgamirror-bench-") as folder:
         started = time.monotonic()
         for file in gdc.files:
-            image = Path(folder) / f"{file.file_id}.png"
-            published.tile_by_tile(gdc.tiles, file.file_id, MPP, image)
-        return time.monotonic() - started, False
+            fetch(file.file_id, MPP, Path(folder) / f"{file.file_id}.png")
+        return time.monotonic() - started
 
 
 def _ours(via: str, gdc: StandIn) -> tuple[float, bool]:
-    done = ours.update(gdc, via)
-    return done.footprint.seconds, done.known
+    update = ours.update(gdc, via)
+    return update.footprint.seconds, update.known
 
 
 def bare_download(gdc: StandIn, kind: Kind) -> tuple[float, None]:
-    """The tiles alone, from where they are known to lie: nothing can be faster.
+    """Fetch the tiles alone, from where they are known to lie: nothing can be faster.
 
-    Every slide's block of them in equal parts, as many as there are connections for it.
+    Each slide's block is fetched in equal parts, as many as it has connections.
     """
     parts = CONNECTIONS // ours.WORKERS
-    wanted = []
+    ranges = []
     for file in gdc.files:
         url = f"{gdc.bucket}/{file.file_id}/{file.file_name}"
         for block in needed(kind).blocks:
             edges = [block.start + block.length * part // parts for part in range(parts + 1)]
-            wanted += [(url, *ends) for ends in pairwise(edges)]
+            ranges += [(url, *ends) for ends in pairwise(edges)]
     sessions = [requests.Session() for _ in range(CONNECTIONS)]
     started = time.monotonic()
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        shares = [wanted[index::CONNECTIONS] for index in range(CONNECTIONS)]
-        lengths = sum(pool.map(_fetched, sessions, shares))
+        shares = [ranges[index::CONNECTIONS] for index in range(CONNECTIONS)]
+        lengths = sum(pool.map(_fetch, sessions, shares))
     seconds = time.monotonic() - started
-    if lengths != sum(stop - start for _, start, stop in wanted):
-        raise RuntimeError("the bare download did not get what it asked for")
+    if lengths != sum(stop - start for _, start, stop in ranges):
+        raise RuntimeError("the bare download is incomplete")
     return seconds, None
 
 
-def _fetched(session: requests.Session, wanted: Sequence[tuple[str, int, int]]) -> int:
+def _fetch(session: requests.Session, ranges: Sequence[tuple[str, int, int]]) -> int:
     length = 0
     with session:
-        for url, start, stop in wanted:
+        for url, start, stop in ranges:
             headers = {"Range": f"bytes={start}-{stop - 1}"}
             length += len(session.get(url, headers=headers, timeout=TIMEOUT).content)
     return length
