@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import time
-from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
 from tcgamirror import __version__
 from tcgamirror.catalogue.listing import MergeCounts
@@ -55,20 +54,15 @@ class EventLog:
     disk a write raises DiskFull, and nothing more is written.
     """
 
-    def __init__(
-        self, path: Path | None, command: str, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, path: Path | None, command: str) -> None:
         """Open the file for appending. Raises UsageError or DiskFull if that fails."""
         self._path = path
         self._command = command
-        self._clock = clock
-        self._begun = clock()
+        self._begun = time.time()
         self._done = self._failed = self._bytes = 0
         self._left: int | None = None
         self._error: TcgaMirrorError | None = None
-        self._file: BinaryIO | None = None
-        if path is not None:
-            self._file = _opened(path)
+        self._file = None if path is None else _opened(path)
 
     def __enter__(self) -> Self:
         return self
@@ -103,17 +97,15 @@ class EventLog:
     def add_slide(self, outcome: Outcome) -> None:
         """Write the outcome of a slide, with bytes, seconds and requests of all sources tried."""
         attempts, last = outcome.attempts, outcome.attempts[-1] if outcome.attempts else None
-        moved = sum(attempt.bytes_fetched for attempt in attempts)
+        moved, is_done = sum(each.bytes_fetched for each in attempts), outcome.picture is not None
         self._bytes += moved
-        if outcome.picture is not None:
-            self._done += 1
-        else:
-            self._failed += 1
+        self._done += is_done
+        self._failed += not is_done
         self._write(
             "slide",
             file_name=outcome.slide.file_name,
             file_id=outcome.slide.file_id,
-            status="failed" if outcome.picture is None else "done",
+            status="done" if is_done else "failed",
             source=last.source if last else None,
             bytes=moved,
             seconds=round(sum(attempt.seconds for attempt in attempts), 3),
@@ -144,7 +136,7 @@ class EventLog:
                 failed=self._failed,
                 left=self._left,
                 bytes=self._bytes,
-                seconds=round(self._clock() - self._begun, 3),
+                seconds=round(time.time() - self._begun, 3),
                 error=None if error is None else str(error),
             )
         except DiskFull:
@@ -159,7 +151,7 @@ class EventLog:
             name: without_secrets(value) if isinstance(value, str) else value
             for name, value in fields.items()
         }
-        head = {"time": timestamp(self._clock()), "event": event, "command": self._command}
+        head = {"time": timestamp(time.time()), "event": event, "command": self._command}
         # ASCII: what a terminal would obey, or takes for another direction of text, is escaped.
         line = json.dumps({**head, **values}, ensure_ascii=True).encode() + b"\n"
         try:
@@ -171,31 +163,22 @@ class EventLog:
             raise
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> FileIO:
     """Open the file at the beginning of a line, whether or not its last line is complete."""
     try:
         with disk_errors(path):
-            file = path.open("ab", buffering=0)
-            if file.tell() and not _is_log(path):
-                file.close()
-                raise UsageError("it holds something else")
-            if file.tell() and not _ends_a_line(path):
-                file.write(b"\n")
+            file = path.open("a+b", buffering=0)
+            if size := file.tell():
+                file.seek(0)
+                if file.read(1) != b"{":
+                    file.close()
+                    raise UsageError("it holds something else")
+                file.seek(size - 1)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
             return file
     except (UsageError, Damaged, OSError) as error:
         why = getattr(error.__cause__ or error, "strerror", None) or error
         raise UsageError(
-            f"{path} cannot be written as a log ({why}); name another file by --log"
+            f"{path}: no log can be written to it ({why}). Name another file by --log"
         ) from error
-
-
-def _is_log(path: Path) -> bool:
-    """Return whether the file begins as a log does."""
-    with path.open("rb") as file:
-        return file.read(1) == b"{"
-
-
-def _ends_a_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"

@@ -18,7 +18,7 @@ from tcgamirror.model.slide import ImageFormat, Target
 from tcgamirror.system.lock import Lock
 from tests.gdc import StandIn
 from tests.support.command import run, succeeded
-from tests.support.mirrors import addresses, made, updated
+from tests.support.mirrors import addresses, made, updated, write_lock
 
 SETTINGS = Settings(target=Target(15.0, None))
 
@@ -149,12 +149,8 @@ def test_another_lock_of_the_same_name_and_plan_fills_the_sample_up(
 
 
 def _locks(folder: Path, gdc: StandIn, sizes: Sequence[int]) -> list[Path]:
-    """The lock file of a mirror of each number of slides."""
-    locks = [folder / f"{slides}.lock" for slides in sizes]
-    for lock, slides in zip(locks, sizes, strict=True):
-        updated(made(folder / lock.stem, gdc, slides=slides))
-        succeeded("--mirror", folder / lock.stem, "lock", lock)
-    return locks
+    """Return the lock file of a mirror of each number of slides."""
+    return [write_lock(folder / f"of {slides}", gdc, slides=slides) for slides in sizes]
 
 
 def _locked(root: Path, gdc: StandIn, lock: Path) -> Path:
@@ -232,10 +228,8 @@ def test_who_stands_in_a_mirror_without_settings_is_told_so(
 
 
 def test_an_init_that_is_refused_leaves_no_lock(small_gdc: StandIn, tmp_path: Path) -> None:
-    first = made(tmp_path / "first", small_gdc, slides=2)
-    updated(first)
-    lock = tmp_path / "sample.lock"
-    succeeded("--mirror", first, "lock", lock)
+    first = tmp_path / "first"
+    lock = write_lock(first, small_gdc)
     before = sorted(first.rglob("*"))
     assert run("--mirror", first / "within", "init", "--lock", lock).code == 2
     assert sorted(first.rglob("*")) == before

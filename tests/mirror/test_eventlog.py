@@ -76,7 +76,7 @@ def test_what_ends_a_run_is_in_its_last_line(tmp_path: Path, small_gdc: StandIn)
 def test_nothing_from_the_network_is_obeyed_or_gives_a_secret_away(tmp_path: Path) -> None:
     log = tmp_path / "run.jsonl"
     attempt = Attempt("range", NOW, 1.0, 5, 1, "refused", HOSTILE)
-    with EventLog(log, "update", lambda: NOW) as told:
+    with EventLog(log, "update") as told:
         told.add_slide(Outcome(slide("a"), (attempt,), None))
     text = log.read_text(encoding="ascii")
     assert all(" " <= letter <= "~" or letter == "\n" for letter in text)
@@ -85,7 +85,7 @@ def test_nothing_from_the_network_is_obeyed_or_gives_a_secret_away(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("text", "plain"),
+    ("text", "bare"),
     [
         ("http://a:b@c.d:80/e?f=g", "http://c.d:80/e"),
         ("two: https://u@x/y and ftp://h?q.", "two: https://x/y and ftp://h"),
@@ -93,8 +93,8 @@ def test_nothing_from_the_network_is_obeyed_or_gives_a_secret_away(tmp_path: Pat
         ("no address: a@b?c", "no address: a@b?c"),
     ],
 )
-def test_addresses_are_bared(text: str, plain: str) -> None:
-    assert without_secrets(text) == plain
+def test_secrets_are_removed_from_addresses(text: str, bare: str) -> None:
+    assert without_secrets(text) == bare
 
 
 def test_a_log_that_cannot_be_written_ends_the_command_before_it_begins(

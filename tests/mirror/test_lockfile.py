@@ -24,7 +24,17 @@ from tests.gdc import Listed, StandIn
 from tests.gdc.listing import made_up_id, made_up_name
 from tests.support.catalogues import NOW, listing, slide
 from tests.support.command import run, succeeded
-from tests.support.mirrors import MPP, addresses, column, contents, images, made, rewrite, updated
+from tests.support.mirrors import (
+    MPP,
+    addresses,
+    column,
+    contents,
+    images,
+    made,
+    rewrite,
+    updated,
+    write_lock,
+)
 from tests.support.publishing import made_up
 
 EARLIER, LATER = "Data Release 44.0 - August 01, 2025", "Data Release 46.0 - March 04, 2026"
@@ -224,8 +234,7 @@ def test_a_mirror_is_made_again_elsewhere(small_gdc: StandIn, tmp_path: Path) ->
     first = made(tmp_path / "first", small_gdc, "--seed", "5", "--by", "project_id", slides=6)
     updated(first)
     lock = tmp_path / "sample.lock"
-    told = succeeded("--mirror", first, "lock", lock)
-    assert told.out == f"{lock} names 6 slides\n"
+    assert succeeded("--mirror", first, "lock", lock).out == f"{lock} names 6 slides\n"
     again = remade(tmp_path / "again", small_gdc, lock)
     assert relocked(again) != lock.read_bytes(), "nothing is sampled yet"
     updated(again)
@@ -239,24 +248,18 @@ def test_only_the_slides_of_the_lock_are_taken(
     small_slides: tuple[Listed, ...], small_gdc: StandIn, tmp_path: Path
 ) -> None:
     with StandIn(small_slides[:5]) as before:
-        first = made(tmp_path / "first", before, slides=3)
-        updated(first)
-    lock = tmp_path / "sample.lock"
-    succeeded("--mirror", first, "lock", lock)
+        lock = write_lock(tmp_path / "first", before, slides=3)
     again = remade(tmp_path / "again", small_gdc, lock)
     updated(again)
     names = "SELECT file_name FROM mirror ORDER BY sample_rank"
-    assert column(again, names) == column(first, names)
+    assert column(again, names) == column(tmp_path / "first", names)
     assert updated(again).out.startswith("nothing to fetch: 3 of 3 slides done")
 
 
 def test_what_cannot_be_had_any_more_is_told(
     small_slides: tuple[Listed, ...], small_gdc: StandIn, tmp_path: Path
 ) -> None:
-    first = made(tmp_path / "first", small_gdc, "--kind", "all", slides=18)
-    updated(first)
-    lock = tmp_path / "sample.lock"
-    succeeded("--mirror", first, "lock", lock)
+    lock = write_lock(tmp_path / "first", small_gdc, "--kind", "all", slides=18)
     gone, changed, *same = small_slides
     other = replace(changed, path=same[0].path, md5=same[0].md5, size=same[0].size)
     with StandIn([other, *same], release=LATER) as later:
@@ -274,10 +277,7 @@ def test_what_cannot_be_had_any_more_is_told(
 def test_a_slide_that_is_listed_again_is_taken_then(
     small_slides: tuple[Listed, ...], small_gdc: StandIn, tmp_path: Path
 ) -> None:
-    first = made(tmp_path / "first", small_gdc, "--kind", "all", slides=18)
-    updated(first)
-    lock = tmp_path / "sample.lock"
-    succeeded("--mirror", first, "lock", lock)
+    lock = write_lock(tmp_path / "first", small_gdc, "--kind", "all", slides=18)
     with StandIn(small_slides[1:], release=EARLIER) as less:
         again = remade(tmp_path / "again", less, lock)
         updated(again)
@@ -286,10 +286,7 @@ def test_a_slide_that_is_listed_again_is_taken_then(
 
 
 def test_a_rebuilt_catalogue_has_the_locks_slides(small_gdc: StandIn, tmp_path: Path) -> None:
-    first = made(tmp_path / "first", small_gdc, slides=4)
-    updated(first)
-    lock = tmp_path / "sample.lock"
-    succeeded("--mirror", first, "lock", lock)
+    lock = write_lock(tmp_path / "first", small_gdc, slides=4)
     again = remade(tmp_path / "again", small_gdc, lock)
     updated(again)
     rewrite(again, r"^seed = 0", "seed = 99")
@@ -298,16 +295,14 @@ def test_a_rebuilt_catalogue_has_the_locks_slides(small_gdc: StandIn, tmp_path: 
     (again / "catalogue.db").unlink()
     succeeded("--mirror", again, "rebuild")
     names = "SELECT file_name FROM mirror"
-    assert set(column(again, names)) == set(column(first, names))
+    assert set(column(again, names)) == set(column(tmp_path / "first", names))
 
 
 def test_a_manifest_tells_at_once_what_is_missing(
     small_slides: tuple[Listed, ...], small_gdc: StandIn, tmp_path: Path
 ) -> None:
-    first = made(tmp_path / "first", small_gdc, slides=15)
-    updated(first)
-    lock, manifest = tmp_path / "sample.lock", tmp_path / "manifest.txt"
-    succeeded("--mirror", first, "lock", lock)
+    lock = write_lock(tmp_path / "first", small_gdc, slides=15)
+    manifest = tmp_path / "manifest.txt"
     lines = [
         f"{each.file_id}\t{each.file_name}\t{each.md5}\t{each.size}\treleased"
         for each in small_slides[1:]
@@ -325,7 +320,8 @@ def test_another_image_is_told(small_gdc: StandIn, tmp_path: Path) -> None:
     updated(first)
     data = succeeded("--mirror", first, "lock").out
     (name, sha256) = (
-        column(first, f"SELECT {each} FROM mirror")[0] for each in ("file_name", "sha256")
+        column(tmp_path / "first", f"SELECT {each} FROM mirror")[0]
+        for each in ("file_name", "sha256")
     )
     lock = tmp_path / "sample.lock"
     lock.write_bytes(signed(data.replace(str(sha256), "cd" * 32)))
@@ -334,10 +330,7 @@ def test_another_image_is_told(small_gdc: StandIn, tmp_path: Path) -> None:
 
 
 def test_slides_and_images_are_the_locks_affair(small_gdc: StandIn, tmp_path: Path) -> None:
-    first = made(tmp_path / "first", small_gdc, slides=2)
-    updated(first)
-    lock = tmp_path / "sample.lock"
-    succeeded("--mirror", first, "lock", lock)
+    lock = write_lock(tmp_path / "first", small_gdc, slides=2)
     for options in (("--mpp", "3"), ("--slides", "5"), ("--project", "TCGA-OV"), ("--seed", "1")):
         result = run("--mirror", tmp_path / "again", "init", "--lock", lock, *options)
         assert (result.code, "--lock" in result.sentence) == (2, True)
@@ -346,11 +339,8 @@ def test_slides_and_images_are_the_locks_affair(small_gdc: StandIn, tmp_path: Pa
     assert f"mpp = {MPP}" in settings and 'via = ["whole"]' in settings
 
 
-def test_a_lock_file_that_is_lost_is_one_sentence(small_gdc: StandIn, tmp_path: Path) -> None:
-    first = made(tmp_path / "first", small_gdc, slides=2)
-    updated(first)
-    lock = tmp_path / "sample.lock"
-    succeeded("--mirror", first, "lock", lock)
+def test_a_lost_lock_file_is_one_sentence(small_gdc: StandIn, tmp_path: Path) -> None:
+    lock = write_lock(tmp_path / "first", small_gdc, slides=2)
     again = remade(tmp_path / "again", small_gdc, lock)
     (again / LOCKED).unlink()
     result = run("--mirror", again, "update")
@@ -375,13 +365,10 @@ def test_another_file_is_never_written_over(small_gdc: StandIn, tmp_path: Path, 
 
 
 def test_an_existing_mirror_keeps_its_lock_file(small_gdc: StandIn, tmp_path: Path) -> None:
-    first = made(tmp_path / "first", small_gdc, slides=2)
-    updated(first)
-    lock = tmp_path / "sample.lock"
-    succeeded("--mirror", first, "lock", lock)
-    (first / LOCKED).write_text("mine")
-    assert run("--mirror", first, "init", "--lock", lock).code == 2
-    assert (first / LOCKED).read_text() == "mine"
+    lock = write_lock(tmp_path / "first", small_gdc, slides=2)
+    (tmp_path / "first" / LOCKED).write_text("mine")
+    assert run("--mirror", tmp_path / "first", "init", "--lock", lock).code == 2
+    assert (tmp_path / "first" / LOCKED).read_text() == "mine"
 
 
 def test_a_lock_is_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

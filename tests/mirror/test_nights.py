@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import ssl
-import subprocess
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -54,7 +49,9 @@ def test_what_is_sampled_is_fetched_though_the_api_is_away(
     assert ended.err.splitlines()[-1].startswith("the listing stays as it was: 127.0.0.1")
     assert "4 slides fetched, 0 failed" in ended.out
     assert column(root, "select count(*) from mirror where status = 'done'") == [6]
-    quiet = night(root, "--json")
+    quiet = night(root, "--json", "--log", str(tmp_path / "log"))
+    end = (tmp_path / "log").read_text().splitlines()[-1]
+    assert '"exit_code": 4' in end and "/status" in end
     told = quiet.json()
     assert (quiet.code, told["exit_code"], told["fetched"]["done"]) == (4, 4, 0)
     assert "/status" in told["error"] and told["error"] in quiet.err
@@ -63,64 +60,24 @@ def test_what_is_sampled_is_fetched_though_the_api_is_away(
     assert "nothing to fetch: 6 of 6" in updated(root).out
 
 
-def test_the_log_tells_that_the_api_was_away(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=1)
-    updated(root)
+def test_a_first_night_and_refresh_end_at_once_without_the_api(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root, other = (made(tmp_path / name, small_gdc, slides=1) for name in "mn")
+    updated(other)
     small_gdc.switch("api", "refused")
-    assert night(root, "--log", str(tmp_path / "log")).code == UNREACHABLE
-    end = (tmp_path / "log").read_text().splitlines()[-1]
-    assert '"exit_code": 4' in end and "cannot be reached" in end
+    for ended in (night(root), run("--mirror", other, "refresh")):
+        assert (ended.code, ended.out) == (UNREACHABLE, "")
+        assert ended.sentence.startswith("tcgamirror: 127.0.0.1")
 
 
-def test_a_first_night_without_the_api_ends_at_once(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=1)
-    small_gdc.switch("api", "refused")
-    ended = night(root)
-    assert (ended.code, ended.out) == (UNREACHABLE, "")
-    assert ended.sentence.startswith("tcgamirror: 127.0.0.1")
-
-
-def test_refresh_alone_ends_where_the_api_is_away(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=1)
-    updated(root)
-    small_gdc.switch("api", "refused")
-    ended = run("--mirror", root, "refresh")
-    assert (ended.code, ended.out) == (UNREACHABLE, "")
-
-
-@contextmanager
-def _untrusted(folder: Path) -> Iterator[str]:
-    """The address of a server whose certificate nobody vouches for."""
-    pem = folder / "server.pem"
-    words = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1"
-    try:
-        subprocess.run(
-            [*words.split(), "-keyout", pem, "-out", folder / "certificate.pem"],
-            check=True,
-            capture_output=True,
-        )
-    except FileNotFoundError:
-        pytest.skip("no openssl to make a certificate with")
-    with pem.open("a") as key:
-        key.write((folder / "certificate.pem").read_text())
-    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"https://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def test_a_bad_certificate_of_the_api_is_told_as_that(tmp_path: Path, small_gdc: StandIn) -> None:
+def test_a_bad_certificate_of_the_api_is_named(
+    tmp_path: Path, small_gdc: StandIn, tls_server: tuple[str, list[int]]
+) -> None:
     root = made(tmp_path / "m", small_gdc, slides=3)
     succeeded("--mirror", root, "update", "--limit", "1")
-    with _untrusted(tmp_path) as address:
-        rewrite(root, "^api = .*", f'api = "{address}"')
-        ended = night(root)
+    rewrite(root, "^api = .*", f'api = "{tls_server[0]}"')
+    ended = night(root)
     assert ended.code == UNREACHABLE
     assert "certificate is not valid" in ended.sentence
     assert "2 slides fetched, 0 failed" in ended.out
@@ -145,16 +102,21 @@ def test_a_refused_shrink_keeps_the_listing_and_what_is_sampled_is_fetched(
         succeeded("--mirror", root, "update", "--limit", "1")
         gdc.publish(many[5:], NEXT)
         ended = night(root, "--limit", "2")
+        assert not gdc.requests("/files/versions")
         assert ended.code == SOME_FAILED
         assert "lacks 5 of the 40 slides" in ended.sentence and "--accept-shrink" in ended.sentence
         assert "2 slides fetched, 0 failed" in ended.out
+        assert f"listing  {SAME}" in succeeded("--mirror", root, "status").out
         assert column(root, "select count(*) from releases") == [1]
         told = night(root, "--limit", "2", "--json")
         assert (told.code, told.json()["exit_code"]) == (SOME_FAILED, SOME_FAILED)
         assert "--accept-shrink" in told.json()["error"]
         alone = run("--mirror", root, "refresh")
         assert (alone.code, alone.out) == (SOME_FAILED, "")
-        assert "5 withdrawn" in succeeded("--mirror", root, "refresh", "--accept-shrink").out
+        accepted = succeeded("--mirror", root, "update", "--limit", "1", "--accept-shrink")
+        assert "5 withdrawn" in accepted.out
+        assert f"nothing new: {NEXT}" in succeeded("--mirror", root, "refresh").out
+    assert column(root, "select count(*) from slides") == [40]
 
 
 def test_slides_that_leave_the_listing_stop_no_night(

@@ -152,8 +152,9 @@ def test_an_imported_mirror_tells_what_drew_it_there(
         assert before["seed"] == "42"
 
 
-def test_what_import_adds_to_slides_of_ones_own_is_of_no_plan(
-    tmp_path: Path, small_gdc: StandIn
+@pytest.mark.parametrize("command", ["import", "sync"])
+def test_slides_added_from_another_mirror_are_of_no_plan(
+    tmp_path: Path, small_gdc: StandIn, command: str
 ) -> None:
     root, other = (
         made(tmp_path / seed, small_gdc, "--seed", seed, slides=3) for seed in ("1", "2")
@@ -162,9 +163,10 @@ def test_what_import_adds_to_slides_of_ones_own_is_of_no_plan(
     updated(other)
     noted = "SELECT value FROM facts WHERE key = 'drawn by'"
     before = column(other, noted)
-    succeeded("--mirror", other, "import", root)
+    words = ("sync", root, other) if command == "sync" else ("--mirror", other, "import", root)
+    succeeded(*words)
     assert len(column(other, "SELECT file_name FROM mirror")) > 3
-    assert column(other, noted) == before
+    assert command == "sync" or column(other, noted) == before
     unplanned(run("--mirror", other, "lock"))
 
 
@@ -178,19 +180,6 @@ def test_a_fact_that_tells_nothing_is_not_imported(
         connection.execute("UPDATE facts SET value = ? WHERE key = ?", (text, provenance.DRAWN))
     succeeded("--mirror", tmp_path / "copy", "import", root)
     assert not column(tmp_path / "copy", "SELECT value FROM facts WHERE key = 'drawn by'")
-
-
-def test_what_sync_adds_to_slides_of_ones_own_is_of_no_plan(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
-    root, other = (
-        made(tmp_path / seed, small_gdc, "--seed", seed, slides=3) for seed in ("1", "2")
-    )
-    updated(root)
-    updated(other)
-    succeeded("sync", root, other)
-    assert len(column(other, "SELECT file_name FROM mirror")) > 3
-    unplanned(run("--mirror", other, "lock"))
 
 
 def test_part_of_a_sample_is_of_no_plan(tmp_path: Path, small_gdc: StandIn) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tcgamirror.model.slide import Slide
 from tcgamirror.sources.manifest import read_manifest
-from tests.gdc import Listed, StandIn, made_up_name
+from tests.gdc import Listed, StandIn
 from tests.gdc.faults import Fault
 from tests.gdc.listing import made_up_id
 from tests.support.carrying import is_clean, moved_projects, other_pixels
@@ -106,25 +106,6 @@ def test_the_successors_of_withdrawn_slides_are_asked_again_at_the_next_release(
         gdc.publish(now, "Data Release 47.0 - June 10, 2026")
         assert "1 superseded" in succeeded("--mirror", root, "refresh").out
     assert column(root, "select count(*) from slides where upstream = 'superseded'") == [1]
-
-
-def test_a_listing_that_shrank_is_refused_with_the_way_out(
-    tmp_path: Path, small_slides: tuple[Listed, ...]
-) -> None:
-    many = [replace(small_slides[0], file_name=made_up_name(str(n)), file_id=made_up_id(str(n)))
-            for n in range(40)]  # fmt: skip
-    with StandIn(many, release=FIRST) as gdc:
-        root = made(tmp_path / "m", gdc, slides=1)
-        updated(root)
-        gdc.publish(many[5:], NEXT)
-        gdc.clear()
-        refused = run("--mirror", root, "update")
-        assert refused.code == 3 and "by --accept-shrink" in refused.sentence
-        assert not gdc.requests("/files/versions")
-        assert f"listing  {FIRST}" in succeeded("--mirror", root, "status").out
-        assert "5 withdrawn" in succeeded("--mirror", root, "update", "--accept-shrink").out
-        assert f"nothing new: {NEXT}" in succeeded("--mirror", root, "refresh").out
-    assert column(root, "select count(*) from slides") == [40]
 
 
 def test_an_image_made_anew_in_another_projects_folder_leaves_no_other(

@@ -69,6 +69,14 @@ def updated(root: Path) -> Result:
     return succeeded("--mirror", root, "update")
 
 
+def write_lock(root: Path, gdc: StandIn, *options: str, slides: int = 2) -> Path:
+    """Return the lock file of a new, updated mirror at `root`."""
+    updated(made(root, gdc, *options, slides=slides))
+    lock = root.with_suffix(".lock")
+    succeeded("--mirror", root, "lock", lock)
+    return lock
+
+
 def rows(root: Path, sql: str) -> list[tuple[object, ...]]:
     """What the catalogue answers to another program."""
     address = f"{(root / 'catalogue.db').absolute().as_uri()}?mode=ro"
