@@ -160,7 +160,7 @@ def file_digest(
 
 
 def open_file_digest(
-    file: FileIO,
+    file: FileIO | BufferedReader,
     algorithm: Literal["md5", "sha256"],
     on_bytes: Callable[[int], None] | None = None,
 ) -> str:

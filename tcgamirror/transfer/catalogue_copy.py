@@ -1,10 +1,13 @@
-"""The catalogue of an export: a consistent copy that records what the export holds."""
+"""The catalogue of an export: a consistent copy that records what the export holds.
+
+Nobody else sees the copy. Errors name the original, but DiskFull the copy.
+"""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 from tcgamirror.catalogue import database
@@ -17,21 +20,7 @@ from tcgamirror.model.errors import BadExport, Damaged, UsageError
 from tcgamirror.model.slide import Status
 from tcgamirror.transfer.archive.format import checked_name
 
-
-def image_of(rows: SlideRows) -> Image | None:
-    """Return the image that a slide's rows record, if there is one. Raises Damaged."""
-    row = rows.image
-    if row["path"] is None or row["sha256"] is None:
-        return None
-    return _checked(
-        Image(
-            file_name=str(row["file_name"]),
-            path=str(row["path"]),
-            bytes=int(row["bytes"] or 0),
-            sha256=str(row["sha256"]),
-            done=row["status"] == Status.DONE,
-        )
-    )
+_DROP_ORDER = ("trigger", "view", "index", "table")
 
 
 def matching_slides(live: Catalogue, condition: str) -> frozenset[str]:
@@ -49,75 +38,72 @@ def matching_slides(live: Catalogue, condition: str) -> frozenset[str]:
     return names
 
 
-def _checked(image: Image) -> Image:
-    """Return the image. Raises Damaged if its path leads out of the images."""
-    with suppress(BadExport):
-        if checked_name(image.path) == image.path and image.path.startswith(f"{IMAGES}/"):
-            return image
-    raise Damaged(
-        f"the catalogue: it records an image at {image.path!r}. "
-        "Restore a copy of it, or run: tcgamirror rebuild"
+def image_of(rows: SlideRows) -> Image | None:
+    """Return the image that a slide's rows record, if there is one. Raises Damaged."""
+    row = rows.image
+    if row["path"] is None or row["sha256"] is None:
+        return None
+    return checked_image(
+        Image(
+            file_name=str(row["file_name"]),
+            path=str(row["path"]),
+            bytes=int(row["bytes"] or 0),
+            sha256=str(row["sha256"]),
+            done=row["status"] == Status.DONE,
+        )
     )
 
 
-class CatalogueCopy:
-    """A copy of a catalogue that nobody else sees yet.
+def checked_image(image: Image) -> Image:
+    """Return the image. Raises Damaged if its path leads out of the images."""
+    try:
+        is_inside = checked_name(image.path) == image.path and image.path.startswith(f"{IMAGES}/")
+    except BadExport:
+        is_inside = False
+    if not is_inside:
+        raise Damaged(
+            f"the catalogue: it records an image at {image.path!r}. "
+            "Restore a copy of it, or run: tcgamirror rebuild"
+        )
+    return image
 
-    Every method may raise Damaged, which names the original, and DiskFull for the copy.
+
+def copy_catalogue(live: Catalogue, path: Path) -> Catalogue:
+    """Return a copy of an open catalogue at `path`, in place of what a killed export left."""
+    for suffix in ("", *JOURNALS):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    copy = live.copy_to(path)
+    with copy.reading() as connection:
+        # After a power cut it is made anew, so no change waits for the disk.
+        connection.execute("PRAGMA synchronous = OFF")
+    return copy
+
+
+def keep_only(copy: Catalogue, names: Collection[str]) -> None:
+    """Remove all other slides from the sample."""
+    with copy.change() as connection:
+        sampled = {name for (name,) in connection.execute("SELECT file_name FROM sample")}
+        others = [(name,) for name in sampled.difference(names)]
+        for table in ("attempts", "images", "sample"):
+            connection.executemany(f"DELETE FROM {table} WHERE file_name = ?", others)
+        connection.execute("DELETE FROM facts WHERE key IN ('sampled', 'drawn by')")
+
+
+def finish(copy: Catalogue) -> dict[str, int]:
+    """Drop whatever is not of a catalogue's schema, and check the copy.
+
+    Returns:
+        how many slides of the sample there are of each status.
     """
-
-    def __init__(self, live: Catalogue, path: Path) -> None:
-        """Copy an open catalogue to `path`, and replace what a killed export left there."""
-        for suffix in ("", *JOURNALS):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-        self._copy = live.copy_to(path)
-        with self._copy.reading() as connection:
-            # After a power cut it is made anew, so no change waits for the disk.
-            connection.execute("PRAGMA synchronous = OFF")
-
-    def close(self) -> None:
-        self._copy.close()
-
-    def release(self) -> str | None:
-        """Return the data release that was merged last."""
-        return self._copy.listing.release()
-
-    def keep_only(self, names: Collection[str]) -> None:
-        """Remove all other slides from the sample."""
-        with self._copy.change() as connection:
-            sampled = {name for (name,) in connection.execute("SELECT file_name FROM sample")}
-            others = [(name,) for name in sampled.difference(names)]
-            for table in ("attempts", "images", "sample"):
-                connection.executemany(f"DELETE FROM {table} WHERE file_name = ?", others)
-            connection.execute("DELETE FROM facts WHERE key IN ('sampled', 'drawn by')")
-
-    def images(self) -> list[Image]:
-        """Return every recorded image, by rank."""
-        return [_checked(image) for image in self._copy.images.recorded()]
-
-    def set_rows(self, rows: SlideRows) -> None:
-        """Replace the rows of one slide."""
-        self._copy.rows.replace(rows)
-
-    def forget(self, names: Collection[str]) -> None:
-        """Record no images for these slides. Those that are done become pending."""
-        self._copy.images.clear(names)
-
-    def finish(self) -> None:
-        """Leave only a catalogue's own schema in it, and check it."""
-        with self._copy.change() as connection:
-            _drop_others(connection)
-        with self._copy.reading() as connection:
-            (free_pages,) = connection.execute("PRAGMA freelist_count").fetchone()
-            if free_pages:
-                connection.execute("VACUUM")
-        self._copy.check_integrity()
-
-    def slides_by_status(self) -> dict[str, int]:
-        """Return how many slides of the sample there are of each status."""
-        with self._copy.reading() as connection:
-            rows = connection.execute("SELECT status, count(*) FROM images GROUP BY status")
-            return dict(rows.fetchall())
+    with copy.change() as connection:
+        _drop_others(connection)
+    with copy.reading() as connection:
+        (free_pages,) = connection.execute("PRAGMA freelist_count").fetchone()
+        if free_pages:
+            connection.execute("VACUUM")
+        slides = dict(connection.execute("SELECT status, count(*) FROM images GROUP BY status"))
+    copy.check_integrity()
+    return slides
 
 
 def _drop_others(connection: sqlite3.Connection) -> None:
@@ -125,9 +111,8 @@ def _drop_others(connection: sqlite3.Connection) -> None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as blank:
         database.migrate(blank)
         ours = set(blank.execute("SELECT type, name FROM sqlite_schema"))
-    found = connection.execute("SELECT type, name FROM sqlite_schema").fetchall()
-    order = ("trigger", "view", "index", "table")
-    for kind, name in sorted(set(found) - ours, key=lambda entry: order.index(entry[0])):
+    others = set(connection.execute("SELECT type, name FROM sqlite_schema")) - ours
+    for kind, name in sorted(others, key=lambda entry: _DROP_ORDER.index(entry[0])):
         # SQLite drops the former with its table, and never the latter.
         if not name.startswith(("sqlite_autoindex", "sqlite_sequence")):
             quoted = name.replace('"', '""')

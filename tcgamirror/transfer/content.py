@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tcgamirror.model.errors import Damaged
-from tcgamirror.system.files import PIECE, open_regular
+from tcgamirror.system.files import PIECE, open_file_digest, open_regular
 
 IN_MEMORY_BYTES = 16 << 20
 """A larger file is read twice, once for its digest and once to be written."""
@@ -82,18 +82,19 @@ def read_content(path: Path, sha256: str | None = None) -> FileContent | None:
     content = None
     try:
         status = os.fstat(file.fileno())
-        data = file.read() if status.st_size <= IN_MEMORY_BYTES else None
-        if data is None:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        else:
+        if status.st_size <= IN_MEMORY_BYTES:
+            data = file.read()
             found = hashlib.sha256(data, usedforsecurity=False).hexdigest()
-        if sha256 in (None, found):
-            large = file if data is None else None
-            size = status.st_size if data is None else len(data)
-            content = FileContent(path, size, found, status.st_mtime_ns, data, large)
+            content = FileContent(path, len(data), found, status.st_mtime_ns, data)
+        else:
+            found = open_file_digest(file, "sha256")
+            content = FileContent(path, status.st_size, found, status.st_mtime_ns, None, file)
     except OSError:
         return None
     finally:
         if content is None or content.file is None:
             file.close()
-    return content
+    if sha256 in (None, found):
+        return content
+    content.close()
+    return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import threading
@@ -16,7 +15,7 @@ from typing import Protocol
 from tcgamirror.catalogue.images import Image
 from tcgamirror.mirror.directory import LOCK
 from tcgamirror.model.errors import UsageError
-from tcgamirror.system.files import disk_errors, sync_disk, sync_folder
+from tcgamirror.system.files import disk_errors, open_file_digest, sync_disk, sync_folder
 from tcgamirror.system.lock import Lock
 from tcgamirror.system.openat import Tree
 from tcgamirror.transfer.archive.format import EXPORT_LOCK, UNFINISHED, Form
@@ -64,7 +63,7 @@ class DirectoryDestination:
     def holds(self, image: Image) -> bool:
         try:
             with self._tree.open(image.path) as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != image.sha256:
+                if open_file_digest(file, "sha256") != image.sha256:
                     return False
         except OSError:
             return False

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,7 +36,14 @@ from tcgamirror.transfer.archive.format import (
     readme,
 )
 from tcgamirror.transfer.archive.reader import sums_of
-from tcgamirror.transfer.catalogue_copy import CatalogueCopy, image_of, matching_slides
+from tcgamirror.transfer.catalogue_copy import (
+    checked_image,
+    copy_catalogue,
+    finish,
+    image_of,
+    keep_only,
+    matching_slides,
+)
 from tcgamirror.transfer.content import FileContent, read_content
 from tcgamirror.transfer.destination import (
     Destination,
@@ -113,11 +120,10 @@ def export(
             # Before anything is made, as the condition may be refused.
             names = None if only is None else matching_slides(live, only)
             work = stack.enter_context(unfinished_folder(dest, form))
-            copying = CatalogueCopy(live, work / CATALOGUE)
-            copy = stack.enter_context(closing(copying))
-        release = copy.release()
+            copy = stack.enter_context(copy_catalogue(live, work / CATALOGUE))
+        release = copy.listing.release()
         if names is not None:
-            copy.keep_only(names)
+            keep_only(copy, names)
         # Another disk is about to be pulled out. A directory on the mirror's own disk is as
         # safe from a power cut as what `cp` leaves: an import compares it.
         is_apart = work.stat().st_dev != mirror.root.stat().st_dev
@@ -169,7 +175,7 @@ class _Export:
     def __init__(
         self,
         mirror: Mirror,
-        copy: CatalogueCopy,
+        copy: Catalogue,
         destination: Destination,
         earlier: dict[str, str],
         progress: Progress,
@@ -193,7 +199,8 @@ class _Export:
 
         folder: its disk has to have room for all of them.
         """
-        wanted = [image for image in self._copy.images() if not self._is_earlier(image)]
+        recorded = map(checked_image, self._copy.images.recorded())
+        wanted = [image for image in recorded if not self._is_earlier(image)]
         self._check_count(len(wanted))
         size = sum(image.bytes for image in wanted)
         if folder is not None:
@@ -209,7 +216,7 @@ class _Export:
                     retry.append(image)
                 self._progress.add_images(1, image.bytes)
         self._put_again(retry)
-        self._copy.forget(self._missing)
+        self._copy.images.clear(self._missing)
 
     def _check_count(self, images: int) -> None:
         """Raise UsageError for more files than can be imported."""
@@ -266,7 +273,7 @@ class _Export:
         current = None if rows is None else image_of(rows)
         if rows is not None and current is not None:
             if self._put_image(current, self._read(current)):
-                self._copy.set_rows(rows)
+                self._copy.rows.replace(rows)
                 return None
             if not current.done or current.sha256 != image.sha256:
                 return current
@@ -282,15 +289,14 @@ class _Export:
         if not is_part:
             for name in sorted(_gallery_files(self._mirror.root)):
                 self._put_file(name, self._mirror.root / name)
-        self._copy.finish()
-        self.slides = self._copy.slides_by_status()
+        self.slides = finish(self._copy)
         self._copy.close()
         self._put_settings(is_part=is_part)
         self._put_file(CATALOGUE, catalogue)
         if self._earlier:
-            self._put_text(EARLIER, format_sums(self._left_out))
+            self._put(EARLIER, FileContent.of_text(format_sums(self._left_out)))
         text = readme(self._mirror.settings, release, self.slides, self.images, self.earlier)
-        self._put_text(README, text)
+        self._put(README, FileContent.of_text(text))
         self._write(SUMS, FileContent.of_text(format_sums(self._sums)))
 
     def _put_settings(self, *, is_part: bool) -> None:
@@ -298,7 +304,7 @@ class _Export:
         if is_part:
             # Otherwise the first update there would add the slides that were left out.
             settings = replace(settings, slides=sum(self.slides.values()), lock=None)
-            self._put_text(FILE_NAME, format_settings(settings))
+            self._put(FILE_NAME, FileContent.of_text(format_settings(settings)))
             return
         for name in (FILE_NAME, *([settings.lock] if settings.lock else [])):
             self._put_file(name, self._mirror.root / name)
@@ -319,9 +325,6 @@ class _Export:
             content.close()
             return
         self._put(name, content)
-
-    def _put_text(self, name: str, text: str) -> None:
-        self._put(name, FileContent.of_text(text))
 
     def _put(self, name: str, content: FileContent) -> None:
         self._sums[name] = content.sha256
