@@ -186,6 +186,16 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(place).free
 
 
+def check_room(path: Path, size: int) -> None:
+    """Raise DiskFull if images of `size` bytes in all do not fit at `path`."""
+    free = free_bytes(path)
+    if size > free:
+        raise DiskFull(
+            f"{path}: {free:,} bytes free, the images need {size:,}. Free some, or name a "
+            "larger disk"
+        )
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Raise errors of this program in place of OSError; they name `path` or the system's file.

@@ -20,8 +20,8 @@ from tcgamirror.catalogue.images import Image
 from tcgamirror.mirror.directory import CATALOGUE, GALLERY, Mirror
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.settings import FILE_NAME, format_settings
-from tcgamirror.model.errors import BadExport, DiskFull, UsageError
-from tcgamirror.system.files import free_bytes
+from tcgamirror.model.errors import BadExport, UsageError
+from tcgamirror.system.files import check_room
 from tcgamirror.system.parallel import in_batches, thread_count
 from tcgamirror.transfer.archive.format import (
     EARLIER,
@@ -204,7 +204,8 @@ class _Export:
         self._check_count(len(wanted))
         size = sum(image.bytes for image in wanted)
         if folder is not None:
-            _check_room(folder, size)
+            there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            check_room(folder.parent, size - there)
         self._progress.start_images(len(wanted), size)
         retry = []
         at_once = thread_count(_MAX_THREADS)
@@ -341,13 +342,6 @@ class _Export:
                 "imported. Make several exports with --only"
             )
         self._destination.write(name, content)
-
-
-def _check_room(folder: Path, size: int) -> None:
-    free = free_bytes(folder)
-    there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    if size > free + there:
-        raise DiskFull(f"{folder.parent}: {free:,} bytes free, the images need {size:,}. Free some")
 
 
 def _gallery_files(root: Path) -> Iterator[str]:

@@ -30,14 +30,13 @@ from tcgamirror.model.errors import (
     BadLockFile,
     BadSettings,
     Damaged,
-    DiskFull,
     ExitCode,
     TcgaMirrorError,
     UsageError,
 )
 from tcgamirror.model.slide import Status
 from tcgamirror.model.text import timestamp
-from tcgamirror.system.files import free_bytes
+from tcgamirror.system.files import check_room
 from tcgamirror.transfer.archive.reader import Scan, check_sums, scan_export
 from tcgamirror.transfer.intake import IncomingImage, Intake
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
@@ -224,9 +223,7 @@ def _check_room(root: Path, export: _Export, here: Mapping[str, ImageState]) -> 
     for row in export.catalogue.sampled():
         if replaces(row, here.get(str(row["file_name"]))):
             size += export.scan.sizes.get(str(row["path"]), 0)
-    free = free_bytes(root)
-    if size > free:
-        raise DiskFull(f"{root}: {free:,} bytes free, the images need {size:,}. Free some")
+    check_room(root, size)
 
 
 # Merging ---------------------------------------------------------------------------

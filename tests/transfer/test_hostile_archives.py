@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Path:
 
 def members(path: Path) -> list[str]:
     """Goes through an archive as an import does first."""
-    return [member.name for member in open_export(path).members()]
+    return [member.name for member in open_export(path)()]
 
 
 def test_the_importingsays_so_in_one_sentence(export: Path, root: Path, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_flipped_bytes_are_never_a_bug(export: Path, tmp_path: Path) -> None:
         path = tmp_path / "a.tar"
         path.write_bytes(spoiled)
         try:
-            for member in open_export(path).members():
+            for member in open_export(path)():
                 if chance.random() < 0.5:
                     for _ in member.pieces():
                         pass

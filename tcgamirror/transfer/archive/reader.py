@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from tcgamirror.catalogue.journals import ROLLBACK, WAL
 from tcgamirror.mirror.directory import CATALOGUE, WORK
@@ -34,7 +34,7 @@ from tcgamirror.transfer.archive.format import (
     parse_sums,
     refusal,
 )
-from tcgamirror.transfer.archive.tar import TarReader, receive
+from tcgamirror.transfer.archive.tar import receive, tar_members
 
 _HEADER = 100
 """Bytes of a catalogue's header, which any change changes."""
@@ -49,26 +49,25 @@ _MAX_DEPTH = 3
 Value = TypeVar("Value")
 
 
-class Reader(Protocol):
-    """An export in any form. `members` can be called again and again."""
+Reader = Callable[[], Iterator[Member]]
+"""An export in any form: yields its files anew at each call, each name once.
 
-    def members(self) -> Iterator[Member]:
-        """Yield every file, each name once. Raises BadExport for all that is not a plain file."""
-        ...
+Raises BadExport for all that is not a plain file.
+"""
 
 
 def open_export(path: Path) -> Reader:
     """Return a reader of the export at `path`. Raises UsageError if there is none."""
     if path.is_dir():
-        return _DirectoryReader(path)
+        return _DirectoryReader(path).members
     if Form.of(path) is Form.TAR and path.is_file():
-        return TarReader(path)
+        return partial(tar_members, path)
     raise refusal(path)
 
 
 def _members(reader: Reader) -> Iterator[Member]:
     """Yield all members. Raises BadExport where the system lets one not be read."""
-    members = reader.members()
+    members = reader()
     while True:
         try:
             member = next(members, None)

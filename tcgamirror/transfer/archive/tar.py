@@ -37,16 +37,10 @@ _MAX_FILLING = 16 << 20
 # Reading ---------------------------------------------------------------------------
 
 
-class TarReader:
-    """The plain files in a tar archive."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def members(self) -> Iterator[Member]:
-        """Yield every file. Raises BadExport for anything else, and for a name that comes twice."""
-        with self._path.open("rb") as file:
-            yield from _members(_Stream(file))
+def tar_members(path: Path) -> Iterator[Member]:
+    """Yield every file. Raises BadExport for anything else, and for a name that comes twice."""
+    with path.open("rb") as file:
+        yield from _members(_Stream(file))
 
 
 class _Stream:
@@ -100,7 +94,7 @@ def receive(pipe: BinaryIO, path: Path) -> None:
     What is not an archive, or has no end, is refused before it fills the disk.
 
     Raises:
-        BadExport: as TarReader.members does.
+        BadExport: as `tar_members` does.
         DiskFull: if a file in it is larger than what is free.
     """
     with disk_errors(path), path.open("xb") as file:

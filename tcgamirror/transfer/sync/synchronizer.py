@@ -39,9 +39,9 @@ from tcgamirror.model.errors import (
     UsageError,
 )
 from tcgamirror.system.files import (
+    check_room,
     disk_errors,
     file_digest,
-    free_bytes,
     make_folder,
     partial_path,
     sync_folder,
@@ -239,13 +239,8 @@ class _Sync:
         plan = make_plan(Local.read(self._root), remote, self._found)
         if self._kept is None:
             self._kept = plan.kept
-        size = plan.bytes - sum(size_at(self._part(image)) or 0 for image in plan.fetch)
-        free = free_bytes(self._root)
-        if size > free:
-            raise DiskFull(
-                f"{self._root}: {free:,} bytes free, the images need {size:,}. Free some, or name "
-                "a larger disk"
-            )
+        fetched = sum(size_at(self._part(image)) or 0 for image in plan.fetch)
+        check_room(self._root, plan.bytes - fetched)
         return plan
 
     def _part(self, image: Image) -> Path:
