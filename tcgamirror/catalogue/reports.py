@@ -16,9 +16,9 @@ from tcgamirror.catalogue.database import (
     translate_errors,
     translation,
 )
-from tcgamirror.catalogue.listing import COUNTED, last_release
+from tcgamirror.catalogue.listing import COUNTED, SLIDE_COLUMNS, last_release, slide_of
 from tcgamirror.model.errors import BadQuery, NoMemory, UsageError
-from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat
+from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat, Slide
 
 Cell = Value | bytes
 """One value of a query's answer."""
@@ -220,6 +220,14 @@ class Reports(Part):
                 ),
             }
 
+    def find_slides(self, name: str) -> list[Slide]:
+        """Return the slides of a name, as `show` takes it; of a case these may be several."""
+        columns = ", ".join(SLIDE_COLUMNS)
+        sql = f"SELECT {columns} FROM slides WHERE file_name = ?"
+        with self._database.reading() as connection:
+            names = _file_names(connection, _slide_of(connection, name.strip()))
+            return [slide_of(row) for each in names for row in connection.execute(sql, (each,))]
+
     def query(self, sql: str) -> QueryResult:
         """Run one reading statement on a connection of its own, closed after the last row.
 
@@ -322,7 +330,8 @@ def _slide_of(connection: sqlite3.Connection, name: str) -> str:
     return str(found[0]) if found else usual
 
 
-def _file_name(connection: sqlite3.Connection, name: str) -> str:
+def _file_names(connection: sqlite3.Connection, name: str) -> list[str]:
+    """Return the file names of the slides that a name means; empty if there are none."""
     for sql in (
         "SELECT file_name FROM slides WHERE file_name = ?",
         "SELECT file_name FROM slides WHERE file_id = lower(?)",
@@ -330,15 +339,22 @@ def _file_name(connection: sqlite3.Connection, name: str) -> str:
         "SELECT file_name FROM slides WHERE slide_barcode = ? COLLATE NOCASE ORDER BY file_name",
         "SELECT file_name FROM slides WHERE case_barcode = ? COLLATE NOCASE ORDER BY file_name",
     ):
-        found = [file_name for (file_name,) in connection.execute(sql, (name,))]
-        if len(found) == 1:
-            return str(found[0])
+        found = [str(file_name) for (file_name,) in connection.execute(sql, (name,))]
         if found:
-            more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
-            raise UsageError(
-                f"{name}: it has {len(found)} slides. "
-                f"Name one of {', '.join(found[:MOST_NAMED])}{more}"
-            )
+            return found
+    return []
+
+
+def _file_name(connection: sqlite3.Connection, name: str) -> str:
+    """Return the file name of the one slide that a name means. Raises UsageError."""
+    found = _file_names(connection, name)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+        raise UsageError(
+            f"{name}: it has {len(found)} slides. Name one of {', '.join(found[:MOST_NAMED])}{more}"
+        )
     raise UsageError(
         f"{name!r}: there is no slide of that name. Name a file_id, barcode, file name or image"
     )

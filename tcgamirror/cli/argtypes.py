@@ -12,6 +12,8 @@ MOST = 2**31
 
 MOST_BYTES = 2**60
 
+MOST_LEVELS = 64
+
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", re.ASCII | re.IGNORECASE)
 
 
@@ -65,6 +67,11 @@ def whole_number(text: str, most: int = MOST, instead: str = "") -> int:
             f"invalid number {text!r:.60}. Expected a whole number from 1 to {most}{instead}"
         )
     return int(digits)
+
+
+def level(text: str) -> int:
+    """Return the index of a pyramid's level, from 0 on."""
+    return 0 if text == "0" else whole_number(text, MOST_LEVELS, ", or 0 for the base")
 
 
 def slides(text: str) -> int | None:

@@ -7,14 +7,15 @@ import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from tcgamirror.cli import output
-from tcgamirror.model.errors import ExitCode, TcgaMirrorError, UsageError
+from tcgamirror.model.errors import ExitCode, NotAMirror, TcgaMirrorError, UsageError
 
 if TYPE_CHECKING:
     from tcgamirror.catalogue.catalogue import Catalogue
     from tcgamirror.mirror.directory import Mirror
+    from tcgamirror.mirror.settings import Settings
     from tcgamirror.system.interrupt import Shutdown
 
 
@@ -39,6 +40,16 @@ def open_mirror(args: argparse.Namespace) -> Mirror:
 
     named = named_mirror(args)
     return Mirror.find(named or Path(), above=named is None)
+
+
+def find_mirror(args: argparse.Namespace) -> Mirror | None:
+    """Return the mirror, or None if none was named and there is none here."""
+    try:
+        return open_mirror(args)
+    except NotAMirror:
+        if args.mirror:
+            raise
+        return None
 
 
 @contextmanager
@@ -163,6 +174,36 @@ def add_addresses(command: argparse._ActionsContainer) -> None:
         "--bucket",
         metavar="URL",
         help="open-data bucket, or none (default: that of TCGA; none with another GDC)",
+    )
+
+
+def with_addresses(settings: Settings, args: argparse.Namespace) -> Settings:
+    """Return the settings with the addresses that the options of `add_addresses` name."""
+    import dataclasses
+
+    from tcgamirror.mirror import settings as setting
+
+    changes: dict[str, Any] = {}
+    if args.api is not None:
+        api = setting.address(args.api, "--api")
+        elsewhere = api != setting.GDC
+        changes["api"] = api
+        changes["tiles"] = f"{api}/tile" if elsewhere else setting.GDC_TILES
+        changes["bucket"] = None if elsewhere else setting.BUCKET
+    if args.tiles is not None:
+        changes["tiles"] = setting.address(args.tiles, "--tiles")
+    if args.bucket is not None:
+        named = args.bucket != "none"
+        changes["bucket"] = setting.address(args.bucket, "--bucket") if named else None
+    return dataclasses.replace(settings, **changes)
+
+
+def add_via(command: argparse._ActionsContainer) -> None:
+    """Add --via."""
+    command.add_argument(
+        "--via",
+        metavar="SOURCES",
+        help="sources of a slide, in the order to try them (default: range,tiles,whole)",
     )
 
 

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tcgamirror.cli import output
 from tcgamirror.cli.argtypes import byte_count, number, project, seed, slides, whole_number, workers
-from tcgamirror.cli.common import Commands, add_addresses, add_command, named_mirror
+from tcgamirror.cli.common import (
+    Commands,
+    add_addresses,
+    add_command,
+    add_via,
+    named_mirror,
+    with_addresses,
+)
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, UsageError
 
@@ -154,12 +161,8 @@ def _settings(args: argparse.Namespace) -> Settings:
     from tcgamirror.model.sampling import By, Order
     from tcgamirror.model.slide import SOURCES, ImageFormat
 
-    api = setting.address(args.api or setting.GDC, "--api")
-    elsewhere = api != setting.GDC
-    tiles = args.tiles or (f"{api}/tile" if elsewhere else setting.GDC_TILES)
-    bucket = args.bucket or ("none" if elsewhere else setting.BUCKET)
     via = SOURCES if args.via is None else args.via.split(",")
-    return setting.Settings(
+    settings = setting.Settings(
         target=setting.target(args.mpp, args.max_size, args.resample, ("--mpp", "--max-size")),
         form=ImageFormat(args.format),
         slides=None if args.slides is None else setting.count(args.slides, "--slides"),
@@ -177,10 +180,8 @@ def _settings(args: argparse.Namespace) -> Settings:
         work_limit=None
         if args.work_limit is None
         else setting.work_limit(args.work_limit, "--work-limit"),
-        api=api,
-        tiles=setting.address(tiles, "--tiles"),
-        bucket=None if bucket == "none" else setting.address(bucket, "--bucket"),
     )
+    return with_addresses(settings, args)
 
 
 def _locked_settings(args: argparse.Namespace, locked: Settings) -> Settings:
@@ -306,11 +307,6 @@ def add_commands(commands: Commands) -> None:
     )
     fetching = command.add_argument_group("fetching")
     fetching.add_argument(
-        "--via",
-        metavar="SOURCES",
-        help="sources of a slide, in the order to try them (default: range,tiles,whole)",
-    )
-    fetching.add_argument(
         "--workers",
         type=workers,
         metavar="N",
@@ -328,4 +324,5 @@ def add_commands(commands: Commands) -> None:
         metavar="BYTES",
         help="limit of disk space for partial downloads, such as 20G (default: none)",
     )
+    add_via(fetching)
     add_addresses(fetching)

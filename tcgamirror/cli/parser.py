@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tcgamirror import __version__
 from tcgamirror.cli import (
+    get,
     help,
     init,
     lock,
@@ -59,7 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
         title="commands", dest="command", metavar="COMMAND", required=True, prog="tcgamirror"
     )
     # In the order in which --help shows them.
-    for module in (init, update, status, verify, schedule, lock, transfer, web, help, support):
+    for module in (init, update, status, verify, schedule, lock, transfer, web, get, help, support):
         module.add_commands(commands)
     return parser
 

@@ -13,14 +13,20 @@ from typing import TYPE_CHECKING
 
 from tcgamirror import __version__
 from tcgamirror.cli import output
-from tcgamirror.cli.common import Commands, add_addresses, add_command, add_json, open_mirror
+from tcgamirror.cli.common import (
+    Commands,
+    add_addresses,
+    add_command,
+    add_json,
+    find_mirror,
+    with_addresses,
+)
 from tcgamirror.model import text
-from tcgamirror.model.errors import ExitCode, NotAMirror, UsageError
+from tcgamirror.model.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from tcgamirror.mirror.directory import Mirror
     from tcgamirror.mirror.doctor import Finding
-    from tcgamirror.mirror.settings import Settings
 
 TRIES = 2
 """Requests to a server before it counts as unreachable."""
@@ -55,7 +61,7 @@ _COMPLETION = """
 def doctor(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.mirror.doctor import exit_code
 
-    mirror = _mirror(args)
+    mirror = find_mirror(args)
     if args.report is not None:
         _check_new(args.report)
     began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
@@ -81,16 +87,6 @@ def doctor(args: argparse.Namespace) -> ExitCode:
         if args.report is not None:
             print(f"report: {args.report}. Read it before you send it; it holds no passwords")
     return code
-
-
-def _mirror(args: argparse.Namespace) -> Mirror | None:
-    """Return the mirror, or None if none was named and there is none here."""
-    try:
-        return open_mirror(args)
-    except NotAMirror:
-        if args.mirror:
-            raise
-        return None
 
 
 def _check_new(path: Path) -> None:
@@ -130,32 +126,13 @@ def _findings(
         yield from doctor.mirror_findings(mirror)
     # Without a mirror the target plays no part.
     settings = mirror.settings if mirror is not None else Settings(Target(mpp=None, max_size=2048))
-    settings = _with_addresses(settings, args)
+    settings = with_addresses(settings, args)
     timeouts = dataclasses.replace(settings.timeouts, tries=TRIES, pause=PAUSE)
     with HttpClient(timeouts=timeouts) as client:
         servers = doctor.Servers(settings, client)
         yield from servers.looks()
         if args.report is not None:
             answers.extend(servers.report())
-
-
-def _with_addresses(settings: Settings, args: argparse.Namespace) -> Settings:
-    """Return the settings with the addresses of the command line."""
-    import dataclasses
-
-    from tcgamirror.mirror import settings as setting
-
-    if args.api:
-        api = setting.address(args.api, "--api")
-        settings = dataclasses.replace(settings, api=api, tiles=f"{api}/tile", bucket=None)
-    if args.tiles:
-        tiles = setting.address(args.tiles, "--tiles")
-        settings = dataclasses.replace(settings, tiles=tiles)
-    if args.bucket:
-        none = args.bucket == "none"
-        bucket = None if none else setting.address(args.bucket, "--bucket")
-        settings = dataclasses.replace(settings, bucket=bucket)
-    return settings
 
 
 def _lines(finding: Finding, before: Finding | None) -> Iterator[str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.imaging.store import IMAGES
+from tcgamirror.imaging.store import IMAGES, Store
 from tcgamirror.mirror.directory import WORK, Mirror, check_work
 from tcgamirror.mirror.eventlog import EventLog
 from tcgamirror.mirror.outage import SITE_DOWN_AFTER, OutcomeCounts, is_away
@@ -128,7 +128,7 @@ class Fetcher:
         origins = Origins(settings.api, settings.bucket)
         work = Workspace(root / WORK, settings.work_limit, self._shutdown.stop)
         work.remove_finished(self._catalogue.queue.unfinished(work.names()))
-        ladder = build_ladder(self._mirror, self._client, origins, work)
+        ladder = build_ladder(settings, Store(root, settings.form), self._client, origins, work)
         beyond_limit = 0
         if options.limit is not None:
             all_due = self._catalogue.queue.count(retry_failed=options.retry_failed, now=now)

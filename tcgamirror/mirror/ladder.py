@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tcgamirror.imaging.store import Store
-from tcgamirror.mirror.directory import Mirror
+from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.errors import NetworkError, SlideError
 from tcgamirror.model.slide import Attempt, Outcome, Picture, Slide, Target
 from tcgamirror.net.client import HttpClient
@@ -104,9 +104,10 @@ class Ladder:
                 self._bytes_ended += meter.bytes
 
 
-def build_ladder(mirror: Mirror, client: HttpClient, origins: Origins, work: Workspace) -> Ladder:
+def build_ladder(
+    settings: Settings, store: Store, client: HttpClient, origins: Origins, work: Workspace
+) -> Ladder:
     """Return the ladder of the sources that the settings name."""
-    settings = mirror.settings
     ranged = Range(client, origins, work)
     known: dict[str, Source] = {
         "range": ranged,
@@ -114,5 +115,4 @@ def build_ladder(mirror: Mirror, client: HttpClient, origins: Origins, work: Wor
         "whole": Whole(client, origins, work),
     }
     sources = [known[name] for name in settings.via]
-    store = Store(mirror.root, settings.form)
     return Ladder(sources, settings.target, store, renders=max(2, usable_cores()))

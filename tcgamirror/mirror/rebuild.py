@@ -149,7 +149,7 @@ def _listing(mirror: Mirror, progress: Progress, shutdown: Shutdown) -> Listing:
     if manifest is not None:
         return read_manifest(Path(manifest))
     progress.listing(0, 0)
-    with open_client(mirror, shutdown) as client:
+    with open_client(mirror.settings, shutdown) as client:
         return gdc.read_listing(client, mirror.settings.api, on_page=progress.listing)
 
 

@@ -28,12 +28,17 @@ class ImageFiles:
     """Image files of one mirror. check: called between pieces; what it raises ends the reading."""
 
     def __init__(
-        self, root: Path, form: ImageFormat, target: Target, check: Callable[[], None]
+        self,
+        root: Path,
+        form: ImageFormat,
+        target: Target,
+        check: Callable[[], None],
+        store: Store | None = None,
     ) -> None:
         self._root = root
         self._form = form
         self._target = target
-        self._store = Store(root, form)
+        self._store = store or Store(root, form)
         self._check = check
 
     def read(self, path: str) -> FoundImage:
@@ -84,6 +89,8 @@ def fits_target(target: Target, metadata: ImageMetadata, size: Size) -> bool:
     """
     if metadata.resample not in (target.resample, None):
         return False
+    if target.level is not None:
+        return metadata.level == target.level
     if target.mpp is not None and metadata.mpp_x is not None and metadata.mpp_y is not None:
         resolutions = zip((metadata.mpp_x, metadata.mpp_y), size, strict=True)
         if target.resample is Resample.NATIVE:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.listing import ListingStream, MergeCounts
-from tcgamirror.mirror.directory import Mirror
+from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.errors import NetworkError
 from tcgamirror.model.slide import Slide
 from tcgamirror.model.text import timestamp
@@ -123,10 +123,9 @@ def from_manifest(
 
 
 def open_client(
-    mirror: Mirror, shutdown: Shutdown, on_pause: OnPause = lambda *_: None
+    settings: Settings, shutdown: Shutdown, on_pause: OnPause = lambda *_: None
 ) -> HttpClient:
-    """Return an HTTP client with the limits of the mirror's settings."""
-    settings = mirror.settings
+    """Return an HTTP client with the limits of the settings."""
     limits = {
         host_key(settings.api): settings.api_connections,
         host_key(settings.tiles): settings.api_connections,

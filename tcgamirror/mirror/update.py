@@ -96,7 +96,7 @@ def run_update(
     with (
         Lock(mirror.root / LOCK, command),
         Catalogue.open(mirror.root / CATALOGUE) as catalogue,
-        open_client(mirror, shutdown, progress.pause) as client,
+        open_client(mirror.settings, shutdown, progress.pause) as client,
     ):
         mirror.check_fixed(catalogue.fact)
         if catalogue.fact(PLAN) is None:
@@ -147,7 +147,7 @@ def dry_run(
     """Yield what `run_update` would fetch now. The listing is read, but nothing on disk changes."""
     with (
         Catalogue.open_temporary(mirror.root / CATALOGUE) as catalogue,
-        open_client(mirror, shutdown, progress.pause) as client,
+        open_client(mirror.settings, shutdown, progress.pause) as client,
     ):
         mirror.check_fixed(catalogue.fact)
         error = None

@@ -215,6 +215,10 @@ class TooFine(SlideError, try_next=False):
     """The requested resolution is finer than the slide's base level."""
 
 
+class NoSuchLevel(SlideError, try_next=False):
+    """The slide has no level of the requested index."""
+
+
 class TooLarge(SlideError, try_next=False):
     """The requested image does not fit its format."""
 

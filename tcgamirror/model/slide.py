@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tcgamirror.model.errors import TooFine, UnsupportedSlide
+from tcgamirror.model.errors import NoSuchLevel, TooFine, UnsupportedSlide
 from tcgamirror.model.geometry import Grid, Size, at_mpp, coarsest_serving, halved, halvings_to_fit
 
 FALLBACK_MAX_SIZE = 2048
@@ -203,13 +203,19 @@ class Rendition:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The resolution of a mirror: `mpp` (µm per pixel) or `max_size` (pixels); one is None."""
+    """The resolution of images: `mpp` (µm per pixel), `max_size` (pixels), or a level's index.
+
+    The other two are None. Mirrors have no target by level, as it says nothing about scale.
+    """
 
     mpp: float | None
     max_size: int | None
     resample: Resample = Resample.EXACT
+    level: int | None = None
 
     def __str__(self) -> str:
+        if self.level is not None:
+            return f"level {self.level}"
         size = f"{self.mpp:g} µm/px" if self.mpp is not None else f"at most {self.max_size} px"
         return f"{size}, {self.resample}"
 
@@ -218,6 +224,7 @@ class Target:
 
         Raises:
             TooFine: The base is more than 1 % coarser than `mpp`.
+            NoSuchLevel: The slide has fewer levels than `level` needs.
             UnsupportedSlide: No level's own pixels fit in `max_size`.
         """
         base = pyramid.levels[0].size
@@ -226,7 +233,10 @@ class Target:
         else:
             times = halvings_to_fit(base, self.max_size or FALLBACK_MAX_SIZE)
             wanted, size = float(2**times), halved(base, times)
-        level = self._level(pyramid, wanted)
+        level = self._level(pyramid, wanted) if self.level is None else self.level
+        if level >= len(pyramid.levels):
+            last = len(pyramid.levels) - 1
+            raise NoSuchLevel(f"no level {level}: the coarsest is {last}")
         if self.resample is Resample.NATIVE:
             size = pyramid.levels[level].size
         mpp = pyramid.mpp.value

@@ -25,6 +25,9 @@ MAX_HITS = 10_000_000
 VERSIONS_PER_REQUEST = 500
 """file_ids of one request to `/files/versions`."""
 
+VALUES_PER_REQUEST = 500
+"""Values of a filter in one request to `/files`."""
+
 _FIELDS = (
     "file_id",
     "file_name",
@@ -135,9 +138,16 @@ def read_first_slides(client: JsonClient, api: str, count: int) -> tuple[list[Sl
     """Return the first open TCGA slides by file_id, and the number of all."""
     url = f"{api}/files"
     hits, total = next(_pages(client, url, count))
-    by_id = [(fields.file_id(hit.get("file_id")), hit) for hit in hits]
-    slides = [_slide(url, file_id, hit) for file_id, hit in by_id if file_id is not None]
-    return [slide for slide in slides if slide is not None], total
+    return list(_slides_of(url, hits)), total
+
+
+def find_slides(client: JsonClient, api: str, field: str, values: Sequence[str]) -> Iterator[Slide]:
+    """Yield the open TCGA slides with one of these values in a field, such as `file_id`."""
+    url = f"{api}/files"
+    for start in range(0, len(values), VALUES_PER_REQUEST):
+        filters = {field: list(values[start : start + VALUES_PER_REQUEST])}
+        for hits, _ in _pages(client, url, PAGE_SIZE, filters):
+            yield from _slides_of(url, hits)
 
 
 def read_latest_versions(client: JsonClient, api: str, file_ids: Sequence[str]) -> dict[str, str]:
@@ -181,12 +191,29 @@ def _slides(
         raise WrongContent(f"{display_url(url)} lists no TCGA slide at all")
 
 
-def _pages(client: JsonClient, url: str, page_size: int) -> Iterator[tuple[list[Part], int]]:
-    """Yield the hits of each page with the total, until all hits were read."""
+def _slides_of(url: str, hits: Sequence[Part]) -> Iterator[Slide]:
+    """Yield the slides among hits; those without a file_id are left out."""
+    for hit in hits:
+        file_id = fields.file_id(hit.get("file_id"))
+        slide = None if file_id is None else _slide(url, file_id, hit)
+        if slide is not None:
+            yield slide
+
+
+def _pages(
+    client: JsonClient,
+    url: str,
+    page_size: int,
+    filters: Mapping[str, list[str]] = MappingProxyType({}),
+) -> Iterator[tuple[list[Part], int]]:
+    """Yield the hits of each page with the total, until all hits were read.
+
+    filters: added to those of open TCGA slides.
+    """
     first_total: int | None = None
     seen = 0
     while first_total is None or seen < first_total:
-        request = _request(page_size, seen)
+        request = _request(page_size, seen, filters)
         answer = client.json(url, payload=request, limit=_PAGE_BYTES + page_size * _HIT_BYTES)
         hits, total = _page(url, answer)
         if first_total is None:

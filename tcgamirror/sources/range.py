@@ -323,8 +323,8 @@ def _guess_spans(
     That is its tiles, or the arrays that locate them if those are not available yet. A guess
     beyond the file's end or MAX_SPECULATIVE_BYTES is dropped. The chain confirms it later.
     """
-    if target.resample is Resample.NATIVE and target.max_size is not None:
-        return ()  # Such a target takes the finest level that fits.
+    if target.resample is Resample.NATIVE and target.mpp is None:
+        return ()  # The level is counted from the base, or the finest that fits.
     try:
         last = Tiff(sparse).guess_last_directory(tail)
         if last is None:

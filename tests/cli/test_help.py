@@ -44,6 +44,8 @@ PROSE = {**DOCUMENTS, "build": ROOT / "build" / "README.md"}
 README_LINES = 150
 SUMMARY_CHARACTERS = 72
 SENTENCE_WORDS = 25
+KNOWN = "TCGA-3C-AALI-01Z-00-DX1.F6E9A5DF-D8FB-45CF-B4BD-C6B76294C291.svs"
+"""File name of a slide that the examples name."""
 LISTED, UNKNOWN = 13, 11
 """Slides of the README's GDC, and the number of the one that does not state its resolution."""
 
@@ -156,7 +158,7 @@ def gdc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
         files.append(
             listed(
                 make_slide(folder / f"{number}.svs", spec),
-                file_name=made_up_name(str(number)),
+                file_name=made_up_name(str(number)) if number else KNOWN,
                 project_id=PROJECTS[number % len(PROJECTS)],
                 primary_site=SITES[number % len(SITES)],
             )

@@ -175,7 +175,7 @@ def test_a_limit_of_the_settings_holds_for_an_address_with_credentials(tmp_path:
         api = f"http://me:secret@127.0.0.1:{server.port}"
         settings = Settings(Target(None, 100), api=api, tiles=api, bucket=None, api_connections=2)
         mirror = Mirror(tmp_path, settings)
-        with open_client(mirror, Shutdown()) as client, ThreadPoolExecutor(8) as pool:
+        with open_client(mirror.settings, Shutdown()) as client, ThreadPoolExecutor(8) as pool:
             asks = [pool.submit(client.span, f"{api}/x", SPAN, total=None) for _ in range(16)]
             assert all(ask.result().data == PART for ask in asks)
         assert server.peak == 2

@@ -22,10 +22,10 @@ PAGES = {path.stem: path for path in sorted(MANUAL.glob("*.md"))}
 _FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)^```$", re.MULTILINE)
 _LAUNCHER = """\
 #!/bin/sh
-# The program; `init` and `doctor` are led to the stand-in.
+# The program; `init`, `get` and `doctor` are led to the stand-in.
 case " $* " in
     " help "* | *" help "*) exec {program} "$@" ;;
-    *" init "* | *" doctor "*) exec {program} "$@" --api {api} --bucket {bucket} ;;
+    *" init "* | *" get "* | *" doctor "*) exec {program} "$@" --api {api} --bucket {bucket} ;;
 esac
 exec {program} "$@"
 """

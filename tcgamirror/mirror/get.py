@@ -1,0 +1,255 @@
+"""Images of single slides, without a mirror: find the slides by name, and fetch them."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.imaging.store import Store
+from tcgamirror.mirror.directory import CATALOGUE, Mirror
+from tcgamirror.mirror.fetch import WorkerPool
+from tcgamirror.mirror.outage import OutcomeCounts, is_away
+from tcgamirror.mirror.progress import Progress
+from tcgamirror.mirror.refresh import open_client
+from tcgamirror.mirror.settings import Settings, worker_count
+from tcgamirror.model import fields
+from tcgamirror.model.errors import Damaged, Interrupted, Unreachable, UsageError
+from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat, Outcome, Picture, Slide
+from tcgamirror.net.client import HttpClient
+from tcgamirror.sources import gdc
+from tcgamirror.sources.origins import Origins
+from tcgamirror.sources.workspace import Workspace
+from tcgamirror.system.files import disk_errors, make_folder
+from tcgamirror.system.interrupt import Shutdown
+
+_BARCODE = re.compile(r"TCGA-\w{2}-\w{4}(-[\w-]+)?", re.ASCII | re.IGNORECASE)
+_CASE_LENGTH = len("TCGA-3C-AALI")
+_NAMED = 20
+"""Slides or names that an error lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class GetOptions:
+    """The images that are wanted.
+
+    Attributes:
+        names: Of slides, see `_find_slides`.
+        output: A file, or a directory ("DIR/").
+        settings: Target, format, sources and servers.
+        force: Replace existing files.
+    """
+
+    names: Sequence[str]
+    output: str
+    settings: Settings
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A slide's image, or why there is none.
+
+    Attributes:
+        path: Of the image file.
+        picture: None after a failure.
+        outcome: None for an image that was there already.
+    """
+
+    slide: Slide
+    path: Path
+    picture: Picture | None
+    outcome: Outcome | None
+
+
+def get_images(
+    options: GetOptions, mirror: Mirror | None, progress: Progress, shutdown: Shutdown
+) -> Iterator[Image]:
+    """Yield the images that are there already, then the others as they end.
+
+    Args:
+        mirror: Its catalogue is read to find the slides; the mirror does not change.
+
+    Raises:
+        UsageError: A name means no slide, or a file is in the way. Nothing was fetched.
+        Unreachable: The GDC, or every slide, cannot be reached.
+        TcgaMirrorError: Any other error that would end every slide.
+    """
+    settings = options.settings
+    with open_client(settings, shutdown, progress.pause) as client:
+        slides = _find_slides(options.names, mirror, client, settings.api)
+        output = _Output.of(slides, options.output, settings.form)
+        if not options.force:
+            for image in _existing(slides, output, settings, shutdown):
+                slides.remove(image.slide)
+                yield image
+        if slides:
+            yield from _fetch(slides, output, settings, client, progress, shutdown)
+
+
+# Names -------------------------------------------------------------------------
+
+
+def _find_slides(
+    names: Sequence[str], mirror: Mirror | None, client: HttpClient, api: str
+) -> list[Slide]:
+    """Return the slides that names mean, each once, in the order of the names.
+
+    A name is a file_id, a file name, or the barcode of a slide, or of a case or sample for
+    all of its slides. The GDC is asked for names that the catalogue does not know.
+
+    Raises UsageError if a name means no slide, NetworkError.
+    """
+    found: dict[str, Sequence[Slide]] = {}
+    if mirror is not None:
+        with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
+            found = {name: catalogue.reports.find_slides(name) for name in names}
+    unknown = [name for name in names if not found.get(name)]
+    found |= _ask_gdc(unknown, client, api)
+    lost = [name for name in names if not found[name]]
+    if lost:
+        more = f" and {len(lost) - _NAMED:,} more" if len(lost) > _NAMED else ""
+        raise UsageError(
+            f"{', '.join(lost[:_NAMED])}{more}: the GDC lists no open TCGA slide of that name. "
+            "Name a file_id, file name or barcode"
+        )
+    return list({slide.file_name: slide for name in names for slide in found[name]}.values())
+
+
+def _ask_gdc(names: Sequence[str], client: HttpClient, api: str) -> dict[str, Sequence[Slide]]:
+    """Return the slides of each name, by one request for each sort of name."""
+    values: dict[str, dict[str, None]] = {"file_id": {}, "file_name": {}, "cases.submitter_id": {}}
+    for name in names:
+        # The barcodes of some slides stand in no field, but in the slides' names.
+        field, value = "cases.submitter_id", name[:_CASE_LENGTH].upper()
+        if fields.file_id(name):
+            field, value = "file_id", name.lower()
+        elif name.lower().endswith(SLIDE_SUFFIX):
+            field, value = "file_name", name
+        elif not _BARCODE.fullmatch(name):
+            raise UsageError(f"{name!r:.120}: expected a file_id, file name or barcode of a slide")
+        values[field][value] = None
+    slides = [
+        slide
+        for field, wanted in values.items()
+        for slide in gdc.find_slides(client, api, field, list(wanted))
+    ]
+    return {name: [slide for slide in slides if _is_meant(name, slide)] for name in names}
+
+
+def _is_meant(name: str, slide: Slide) -> bool:
+    if name in (slide.file_name, slide.case_barcode) or name.lower() == slide.file_id:
+        return True
+    barcode = slide.slide_barcode or slide.case_barcode or ""
+    return f"{barcode}-".startswith(f"{name.upper()}-")
+
+
+# Images ------------------------------------------------------------------------
+
+
+class _Output(Store):
+    """The image files of some slides, in a folder of the user's choice."""
+
+    @classmethod
+    def of(cls, slides: Sequence[Slide], output: str, form: ImageFormat) -> _Output:
+        """Name the slides' images. Raises UsageError for several slides in one file."""
+        if output.endswith("/") or Path(output).is_dir():
+            usual = Store(Path(), form)
+            names = {slide.file_name: PurePosixPath(usual.path(slide)).name for slide in slides}
+            return cls(Path(output), form, names)
+        if len(slides) > 1:
+            listed = ", ".join(slide.file_name for slide in slides[:_NAMED])
+            raise UsageError(
+                f"-o {output}: one file for {len(slides)} slides ({listed}). "
+                f"Name a directory, -o {output}/, or fewer slides"
+            )
+        path = Path(output)
+        return cls(path.parent, form, {slide.file_name: path.name for slide in slides})
+
+    def __init__(self, folder: Path, form: ImageFormat, names: Mapping[str, str]) -> None:
+        """names: of the images, by the slides' file names."""
+        super().__init__(folder, form)
+        self.folder = folder
+        self._names = names
+
+    def path(self, slide: Slide) -> str:
+        """Return the image's path, relative to the folder."""
+        return self._names.get(slide.file_name, "")
+
+
+def _existing(
+    slides: Sequence[Slide], output: _Output, settings: Settings, shutdown: Shutdown
+) -> list[Image]:
+    """Return the images that are there already.
+
+    Raises UsageError for a file that is not such an image of the slide.
+    """
+    # Imported late: in general there is nothing to read.
+    from tcgamirror.mirror.recovery import ImageFiles
+
+    def check() -> None:
+        if shutdown.requested:
+            raise Interrupted("interrupted")
+
+    files = ImageFiles(output.folder, settings.form, settings.target, check, output)
+    images = []
+    for slide in slides:
+        path = output.folder / output.path(slide)
+        if not path.exists():
+            continue
+        try:
+            found = files.read(output.path(slide))
+        except Damaged as error:
+            raise UsageError(f"{path}: file exists ({error}). Replace it by --force") from error
+        images.append(Image(slide, path, found.picture, None))
+    return images
+
+
+def _fetch(
+    slides: Sequence[Slide],
+    output: _Output,
+    settings: Settings,
+    client: HttpClient,
+    progress: Progress,
+    shutdown: Shutdown,
+) -> Iterator[Image]:
+    """Yield each slide's image as it ends; several are fetched at a time.
+
+    Raises Unreachable if no slide can be reached, Interrupted, and any error that would end
+    every slide.
+    """
+    # Imported late: it brings numpy and openslide.
+    from tcgamirror.mirror.ladder import build_ladder
+
+    with disk_errors(output.folder):
+        make_folder(output.folder)
+        scratch = tempfile.TemporaryDirectory(
+            prefix=".tcgamirror-", dir=output.folder, ignore_cleanup_errors=True
+        )
+    counts = OutcomeCounts()
+    with scratch as work:
+        workspace = Workspace(Path(work), settings.work_limit, shutdown.stop)
+        origins = Origins(settings.api, settings.bucket)
+        ladder = build_ladder(settings, output, client, origins, workspace)
+        workers = worker_count(settings)
+        pool = WorkerPool(ladder.fetch, workers, shutdown, {}, ladder.source_of)
+        progress.start_fetch(len(slides), workers)
+        with closing(pool.outcomes(slides)) as batches:
+            for outcomes in batches:
+                for outcome in outcomes:
+                    counts.add(outcome)
+                    progress.add_outcome(outcome)
+                    slide = outcome.slide
+                    path = output.folder / output.path(slide)
+                    yield Image(slide, path, outcome.picture, outcome)
+                progress.show_fetch(ladder.bytes_moved, shutdown.in_flight, shutdown.draining)
+    if pool.error is not None:
+        raise pool.error
+    if shutdown.requested:
+        raise Interrupted(f"stopped with {counts.done} slides done; run again for the others")
+    if counts.none_reached and is_away(client, settings.api):
+        raise Unreachable(f"no slide can be reached: {counts.last_message}")

@@ -1,0 +1,146 @@
+"""`get`: images of single slides by the command line, against the stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import openslide
+import pytest
+from PIL import Image
+
+from tests.gdc import Listed, StandIn
+from tests.gdc.faults import Fault
+from tests.support.command import Result, run, succeeded
+from tests.support.mirrors import addresses, images, made, small_slide, updated
+
+
+@pytest.fixture(scope="module")
+def gdc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
+    folder = tmp_path_factory.mktemp("slides")
+    with StandIn([small_slide(folder, number) for number in range(4)]) as stand_in:
+        yield stand_in
+
+
+@pytest.fixture(scope="module")
+def slides(gdc: StandIn) -> list[Listed]:
+    """Slides of 500, 508, 516 and 524 by 400 pixels, of 0.252 µm/px."""
+    return sorted(gdc.files, key=lambda file: file.size)
+
+
+def get(gdc: StandIn, cwd: Path, *words: str, **options: object) -> Result:
+    return run("get", *words, *addresses(gdc), cwd=cwd, **options)  # type: ignore[arg-type]
+
+
+def names(file: Listed) -> tuple[str, str, str, str]:
+    assert file.slide_barcode and file.case_barcode
+    return file.slide_barcode.lower(), file.case_barcode, file.file_name, file.file_id
+
+
+def size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+@pytest.mark.parametrize("way", range(4))
+def test_a_slide_is_named_as_people_name_it(
+    way: int, gdc: StandIn, slides: list[Listed], tmp_path: Path
+) -> None:
+    result = get(gdc, tmp_path, names(slides[0])[way], "--mpp", "2", "-o", "new/slide.png")
+    assert result.code == 0, result
+    assert "by range" in result.out and "µm/px" in result.out
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["slide.png"]
+
+
+def test_json_tells_size_exact_mpp_and_source(
+    gdc: StandIn, slides: list[Listed], tmp_path: Path
+) -> None:
+    words = (slides[1].file_id, "--mpp", "0.25", "--format", "tiff", "-o", "./", "--json")
+    (image,) = get(gdc, tmp_path, *words).json()["images"]
+    width, height = round(base_width(slides[1]) * 0.252 / 0.25), round(400 * 0.252 / 0.25)
+    assert (image["width"], image["height"], image["source"]) == (width, height, "range")
+    assert image["mpp_x"] == pytest.approx(0.25, rel=0.5 / width)
+    assert size(tmp_path / image["path"]) == (width, height)
+
+
+def base_width(file: Listed) -> int:
+    assert file.path is not None
+    with openslide.OpenSlide(file.path) as slide:
+        return slide.dimensions[0]
+
+
+def test_a_level_is_taken_as_it_is(gdc: StandIn, slides: list[Listed], tmp_path: Path) -> None:
+    assert get(gdc, tmp_path, slides[0].file_id, "--level", "1", "-o", "a.png").code == 0
+    assert size(tmp_path / "a.png") == (base_width(slides[0]) // 4, 100)
+    lost = get(gdc, tmp_path, slides[0].file_id, "--level", "2", "-o", "b.png")
+    assert lost.code == 3
+    assert "no level 2: the coarsest is 1" in lost.sentence
+    other = get(gdc, tmp_path, slides[0].file_id, "--level", "1", "--via", "tiles", "-o", "b.png")
+    assert (other.code, "--level" in other.sentence) == (2, True)
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_several_slides_come_into_a_directory_and_are_kept(
+    gdc: StandIn, slides: list[Listed], tmp_path: Path
+) -> None:
+    words = (*(file.file_id for file in slides), "--max-size", "300", "-o", "out/")
+    assert get(gdc, tmp_path, *words).out.count("µm/px, level") == 4
+    assert len(list((tmp_path / "out").iterdir())) == 4
+    again = get(gdc, tmp_path, *words)
+    assert (again.code, again.out.count("there already")) == (0, 4)
+    other = get(gdc, tmp_path, slides[0].file_id, "--max-size", "100", "-o", "out/")
+    assert other.code == 2
+    assert "file exists" in other.sentence and "--force" in other.sentence
+    forced = get(gdc, tmp_path, slides[0].file_id, "--max-size", "100", "-o", "out/", "--force")
+    assert (forced.code, forced.out.count("there already")) == (0, 0)
+
+
+def test_one_file_for_two_slides_is_refused(
+    gdc: StandIn, slides: list[Listed], tmp_path: Path
+) -> None:
+    result = get(gdc, tmp_path, slides[0].file_id, slides[1].file_id, "-o", "a.png")
+    assert (result.code, "-o a.png/" in result.sentence) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_of_no_slide_is_wrong_use_before_anything_is_fetched(
+    gdc: StandIn, slides: list[Listed], tmp_path: Path
+) -> None:
+    result = get(gdc, tmp_path, slides[0].file_id, "TCGA-XX-0000", "-o", "out/", "--json")
+    assert result.code == 2
+    assert result.json()["error"].startswith("TCGA-XX-0000: the GDC lists no")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_some_failed_is_exit_code_3_and_the_others_are_there(
+    gdc: StandIn, slides: list[Listed], tmp_path: Path
+) -> None:
+    gdc.faults.add(Fault(slides[0].file_id, "404"))
+    try:
+        words = (slides[0].file_id, slides[1].file_id, "--mpp", "2", "-o", "out/", "--json")
+        result = get(gdc, tmp_path, *words)
+    finally:
+        gdc.faults.clear()
+    found = result.json()
+    assert (result.code, found["done"], found["failed"]) == (3, 1, 1)
+    assert len(list((tmp_path / "out").iterdir())) == 1
+
+
+def test_without_the_gdc_is_exit_code_4(slides: list[Listed], tmp_path: Path) -> None:
+    result = run("get", slides[0].file_id, "--api", "http://127.0.0.1:1", cwd=tmp_path)
+    assert (result.code, list(tmp_path.iterdir())) == (4, [])
+
+
+def test_a_mirror_gives_names_target_and_servers_and_does_not_change(
+    gdc: StandIn, slides: list[Listed], tmp_path: Path
+) -> None:
+    root = made(tmp_path / "mirror", gdc, "--max-size", "100", slides=1)
+    updated(root)
+    before = images(root), (root / "catalogue.db").read_bytes()
+    requests = len(gdc.requests("/files"))
+    ids = [file.file_id for file in slides]
+    succeeded("--mirror", root, "get", *ids, "-o", f"{tmp_path}/out/")
+    found = list((tmp_path / "out").iterdir())
+    assert len(found) == 4 and all(max(size(path)) <= 100 for path in found)
+    assert len(gdc.requests("/files")) == requests
+    assert (images(root), (root / "catalogue.db").read_bytes()) == before
