@@ -28,6 +28,7 @@ IN_A_MIRROR = {
     "status": ["status"],
     "changes": ["changes"],
     "show": ["show", "{slide}"],
+    "get": ["get", "{slide}", "-o", "{new}/"],
     "verify": ["verify"],
     "repair": ["verify", "--repair"],
     "rebuild": ["rebuild"],
