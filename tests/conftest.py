@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tcgamirror.net.client import HttpClient
 from tests.gdc import Listed, StandIn
 from tests.support.fault_matrix import pytest_terminal_summary as pytest_terminal_summary
+from tests.support.fetching import SHORT
 from tests.support.levels import ZOO, MadeSlides
 from tests.support.raw_server import head
 
@@ -51,6 +53,13 @@ def small_gdc(small_slides: tuple[Listed, ...]) -> Iterator[StandIn]:
     """A stand-in that lists the small slides."""
     with StandIn(small_slides) as gdc:
         yield gdc
+
+
+@pytest.fixture
+def client() -> Iterator[HttpClient]:
+    """A client that waits for nothing long."""
+    with HttpClient(timeouts=SHORT) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

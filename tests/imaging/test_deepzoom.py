@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import io
 import random
-import struct
-import tracemalloc
 import zlib
-from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -19,6 +16,8 @@ from tcgamirror.imaging.deepzoom import DeepZoom, PieceReader, decode_tile, remo
 from tcgamirror.model.errors import BadTile, TooLong, WrongContent
 from tcgamirror.model.geometry import Box, Size
 from tcgamirror.model.slide import UNKNOWN_MPP
+from tests.imaging.test_image_reader import head, png
+from tests.support.levels import bounded
 
 SEEN = {"Format": "png", "Height": "89665", "Width": "109559", "Overlap": "1", "TileSize": "512"}
 SERVED = Box(253, 0, 509, 255)
@@ -42,14 +41,7 @@ def own_part(image: Image.Image) -> Pixels:
 
 @pytest.mark.parametrize(
     ("dz_level", "size"),
-    [
-        (0, (1, 1)),
-        (2, (4, 3)),
-        (4, (14, 11)),
-        (9, (428, 351)),
-        (11, (1712, 1402)),
-        (17, (109559, 89665)),
-    ],
+    [(0, (1, 1)), (2, (4, 3)), (4, (14, 11)), (9, (428, 351)), (17, (109559, 89665))],
 )
 def test_a_level_has_the_size_worked_out_by_hand(dz_level: int, size: tuple[int, int]) -> None:
     zoom = DeepZoom.from_metadata(SEEN)
@@ -91,35 +83,18 @@ def test_numbers_instead_of_strings_are_taken_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("key", "values"),
     [
-        {"Width": "1000000000000"},
-        {"Width": "9" * 13},
-        {"Width": "2000001"},
-        {"Width": "0"},
-        {"Width": ""},
-        {"Width": None},
-        {"Width": "-5"},
-        {"Width": "+5"},
-        {"Width": "１２"},
-        {"Width": "1e3"},
-        {"Height": 512.0},
-        {"Height": True},
-        {"Height": ["512"]},
-        {"TileSize": "0"},
-        {"TileSize": "15"},
-        {"TileSize": "100000"},
-        {"TileSize": "512.0"},
-        {"Overlap": "513"},
-        {"Overlap": "257"},
-        {"Overlap": "-1"},
-        {"Overlap": 0.5},
+        ("Width", ["1000000000000", "9" * 13, "2000001", "0", "", None, "-5", "+5", "１２", "1e3"]),
+        ("Height", [512.0, True, ["512"]]),
+        ("TileSize", ["0", "15", "100000", "512.0"]),
+        ("Overlap", ["513", "257", "-1", 0.5]),
     ],
-    ids=str,
 )
-def test_metadata_that_cannot_be_is_refused(change: Mapping[str, object]) -> None:
-    with pytest.raises(WrongContent, match="metadata"):
-        DeepZoom.from_metadata({**SEEN, **change})
+def test_invalid_metadata_is_refused(key: str, values: list[object]) -> None:
+    for value in values:
+        with pytest.raises(WrongContent, match="metadata"):
+            DeepZoom.from_metadata({**SEEN, key: value})
 
 
 @pytest.mark.parametrize("key", sorted(SEEN))
@@ -192,17 +167,7 @@ def test_a_tile_two_pixels_off_is_refused(off: tuple[int, int]) -> None:
         packed(picture(), "TIFF"),
         packed(picture(), "WEBP"),
     ],
-    ids=[
-        "HTML",
-        "JSON",
-        "PNG head",
-        "JPEG head",
-        "JPEG of nothing",
-        "zeros",
-        "GIF",
-        "TIFF",
-        "WEBP",
-    ],
+    ids=range(9),
 )
 def test_what_is_neither_png_nor_jpeg_is_refused(data: bytes) -> None:
     with pytest.raises(BadTile, match="cannot be decoded"):
@@ -253,39 +218,23 @@ def test_any_flipped_byte_of_a_jpeg_ends_in_a_tile_or_in_a_bad_tile() -> None:
             continue
 
 
-def png_that_claims(width: int, height: int, idat: bytes = b"") -> bytes:
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        crc = struct.pack(">I", zlib.crc32(kind + content))
-        return struct.pack(">I", len(content)) + kind + content + crc
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", idat) + chunk(b"IEND", b"")
-
-
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [9_000, 12_000, 60_000])
 def test_a_bomb_is_refused_by_its_header(side: int) -> None:
-    data = png_that_claims(side, side, zlib.compress(bytes(1 << 20)))
+    pixels = zlib.compress(bytes(1 << 20))
     with pytest.raises(BadTile):
-        decode_tile(data, SERVED, OWN)
-
-
-def with_chunk(png: bytes, kind: bytes, content: bytes) -> bytes:
-    """The PNG with one more chunk after its header."""
-    crc = struct.pack(">I", zlib.crc32(kind + content))
-    return png[:33] + struct.pack(">I", len(content)) + kind + content + crc + png[33:]
+        decode_tile(png(head(side, side), (b"IDAT", pixels), (b"IEND", b"")), SERVED, OWN)
 
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
 def test_a_packed_chunk_that_would_fill_memory_is_never_unpacked(kind: bytes) -> None:
     image = picture()
-    bomb = b"Comment\0\0" + zlib.compress(bytes(64 << 20), 9)
-    tracemalloc.start()
-    pixels = decode_tile(with_chunk(packed(image), kind, bomb), SERVED, OWN)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    bomb = png((kind, b"Comment\0\0" + zlib.compress(bytes(64 << 20), 9)))[len(png()) :]
+    plain = packed(image)
+    data = plain[:33] + bomb + plain[33:]
+    with bounded(seconds=60, megabytes=8):
+        pixels = decode_tile(data, SERVED, OWN)
     assert np.array_equal(pixels, own_part(image))
-    assert peak < 8 << 20
 
 
 @pytest.mark.parametrize("size", [1, 140_612, 1_048_577, 13_000_000])

@@ -116,14 +116,6 @@ def test_changed_bytes_are_found_or_harmless_but_never_a_crash(form: ImageFormat
             assert str(error)
 
 
-@pytest.mark.parametrize("form", ImageFormat)
-@pytest.mark.parametrize("other", ImageFormat)
-def test_only_the_format_of_the_mirror_is_read(form: ImageFormat, other: ImageFormat) -> None:
-    if form != other:
-        with pytest.raises(Damaged):
-            read_header(io.BytesIO(encoded(other)), form)
-
-
 def test_a_png_that_unpacks_without_end_is_stopped() -> None:
     bomb = zlib.compress(bytes(50_000_000), 9)
     file = io.BytesIO(png(head(10, 10), (b"IDAT", bomb), (b"IEND", b"")))

@@ -31,7 +31,7 @@ from tcgamirror.sources.range import MIN_PATCH_LIMIT, Range
 from tcgamirror.sources.whole import LocalFile
 from tests.gdc import Fault, Listed, StandIn, listed
 from tests.support.command import run, succeeded
-from tests.support.fetching import SHORT, asked, by_range, by_whole, level_target, made, slide_of
+from tests.support.fetching import asked, by_range, by_whole, level_target, made, slide_of
 from tests.support.levels import by_openslide, fault, from_base, slide_at, tile_spans, worst_block
 from tests.support.mirrors import addresses, impatient, rewrite, rows, updated
 from tests.support.slides import SlideSpec, expected_rgb, grid, make_slide
@@ -45,12 +45,6 @@ PLAIN = SlideSpec(1443, 1207, thumbnail=False, smooth=True)
 CODECS: tuple[Compression, ...] = ("jpeg-rgb", "jpeg-ycbcr", "j2k-rgb", "j2k-ycbcr", "none")
 
 Place = tuple[int, int, int]
-
-
-@pytest.fixture
-def client() -> Iterator[HttpClient]:
-    with HttpClient(timeouts=SHORT) as client:
-        yield client
 
 
 # The images, against the base alone ---------------------------------------------------

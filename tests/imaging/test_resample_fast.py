@@ -47,7 +47,7 @@ from tests.imaging.test_decode import (
 )
 from tests.imaging.test_decode import slide_of as slide_of_tiles
 from tests.support.command import ROOT, run, succeeded
-from tests.support.fetching import SHORT, best_shift, by_range, by_tiles, by_whole, made, slide_of
+from tests.support.fetching import best_shift, by_range, by_tiles, by_whole, made, slide_of
 from tests.support.levels import slide_at
 from tests.support.mirrors import addresses, images, updated
 from tests.support.mirrors import made as made_mirror
@@ -59,12 +59,6 @@ MOST_DIFFERENCE = 1.0
 """Grey levels, on average over the image."""
 MOST_DRIFT = 0.03
 """Pixels of the image that its content may lie elsewhere, at its edges too."""
-
-
-@pytest.fixture
-def client() -> Iterator[HttpClient]:
-    with HttpClient(timeouts=SHORT) as client:
-        yield client
 
 
 def image_at(path: Path, size: Size, *, fast: bool) -> tuple[int, Pixels]:

@@ -51,12 +51,6 @@ def gdc(file: Listed) -> Iterator[StandIn]:
         yield gdc
 
 
-@pytest.fixture
-def client() -> Iterator[HttpClient]:
-    with HttpClient(timeouts=SHORT) as client:
-        yield client
-
-
 def sources(gdc: StandIn, client: HttpClient, work: Path, *, bucket: bool = True) -> list[Source]:
     """All three, sharing what they learn of the origins, as in a run."""
     ranged = by_range(gdc, client, work, origins_of(gdc, bucket=bucket))

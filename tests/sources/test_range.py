@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,6 @@ from tcgamirror.sources.range import GAP, LOOK_AHEAD, MAX_SPECULATIVE_BYTES, TAI
 from tcgamirror.sources.whole import LocalFile
 from tests.gdc import Listed, StandIn, listed
 from tests.support.fetching import (
-    SHORT,
     asked,
     by_range,
     by_whole,
@@ -39,12 +38,6 @@ BYTES_BESIDE_THE_TILES = 100_000
 REQUESTS_BESIDE_THE_DIRECTORIES = 6
 COARSE = Target(mpp=8.5, max_size=None)
 """For which the last of levels reduced by 1, 4, 16 and 32 will do."""
-
-
-@pytest.fixture
-def client() -> Iterator[HttpClient]:
-    with HttpClient(timeouts=SHORT) as client:
-        yield client
 
 
 def tile_bytes(path: Path, level: int) -> int:

@@ -15,7 +15,6 @@ import itertools
 import random
 import struct
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -200,12 +199,6 @@ def test_flipped_bytes_never_change_the_structure(
 def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = SlideSpec(width=1203, height=909, downsamples=(1, 4, 16), label_and_macro=True)
     return make_slide(tmp_path_factory.mktemp("damaged") / "slide.svs", spec)
-
-
-@pytest.fixture
-def client() -> Iterator[HttpClient]:
-    with HttpClient(timeouts=SHORT) as client:
-        yield client
 
 
 def directory_places(data: bytes) -> list[int]:

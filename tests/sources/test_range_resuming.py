@@ -55,12 +55,6 @@ def right(file: Listed, tmp_path_factory: pytest.TempPathFactory) -> Pixels:
         return made(source, slide_of(file), BASE).pixels
 
 
-@pytest.fixture
-def client() -> Iterator[HttpClient]:
-    with HttpClient(timeouts=SHORT) as client:
-        yield client
-
-
 def part_of(work: Path, file: Listed) -> Path:
     return work / file.file_id / "range" / "slide.part"
 

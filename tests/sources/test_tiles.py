@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -61,12 +60,6 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Listed:
     return listed(make_slide(tmp_path_factory.mktemp("tiles") / "wide.svs", WIDE))
 
 
-@pytest.fixture
-def client() -> Iterator[HttpClient]:
-    with HttpClient(timeouts=SHORT) as client:
-        yield client
-
-
 def fetched_tiles(
     gdc: StandIn, file: Listed, served: Served, dz_level: int
 ) -> dict[tuple[int, int], bytes]:
@@ -78,6 +71,17 @@ def fetched_tiles(
             with urlopen(url) as answer:
                 tiles[column, row] = answer.read()
     return tiles
+
+
+def dzi_file(folder: Path, served: Served) -> Path:
+    """Write the description of tiles cut so, which are to lie in `made_files` beside it."""
+    path = folder / "made.dzi"
+    path.write_text(
+        f'<?xml version="1.0"?><Image TileSize="{served.tile}" Overlap="{served.overlap}" '
+        'Format="png" xmlns="http://schemas.microsoft.com/deepzoom/2008">'
+        f'<Size Width="{served.size.width}" Height="{served.size.height}"/></Image>'
+    )
+    return path
 
 
 @pytest.mark.parametrize(
@@ -167,13 +171,7 @@ def test_a_header_without_resolution_leaves_it_unknown(tmp_path: Path, client: H
 def test_tiles_of_another_size_than_the_slide_are_refused(
     tmp_path: Path, client: HttpClient, file: Listed
 ) -> None:
-    dzi = tmp_path / "other.dzi"
-    dzi.write_text(
-        '<?xml version="1.0"?><Image TileSize="254" Overlap="1" Format="png" '
-        'xmlns="http://schemas.microsoft.com/deepzoom/2008"><Size Width="1404" Height="1109"/>'
-        "</Image>"
-    )
-    other = listed(file.path or Path(), dzi=dzi)
+    other = listed(file.path or Path(), dzi=dzi_file(tmp_path, Served(Size(1404, 1109), 254, 1)))
     with StandIn([other]) as gdc:
         with pytest.raises(BadSlide, match="1403×1109 pixels, its tiles 1404×1109"):
             made(by_tiles(gdc, client, tmp_path / "work"), slide_of(other), LEVEL_OF_512)
@@ -183,17 +181,11 @@ def test_tiles_of_another_size_than_the_slide_are_refused(
 def test_a_level_of_absurdly_many_tiles_is_refused_at_once(
     tmp_path: Path, client: HttpClient
 ) -> None:
-    dzi = tmp_path / "absurd.dzi"
-    dzi.write_text(
-        '<?xml version="1.0"?><Image TileSize="16" Overlap="0" Format="png" '
-        'xmlns="http://schemas.microsoft.com/deepzoom/2008">'
-        '<Size Width="2000000" Height="2000000"/></Image>'
-    )
-    (file,) = listed_without_data(1, dzi=dzi)
+    huge = Size(2_000_000, 2_000_000)
+    (file,) = listed_without_data(1, dzi=dzi_file(tmp_path, Served(huge, 16, 0)))
     with StandIn([file]) as gdc, pytest.raises(BadSlide, match="15625000000 tiles"):
-        target = Target(mpp=None, max_size=2_000_000)
-        source = by_ready_tiles(gdc, client, tmp_path / "work", Size(2_000_000, 2_000_000))
-        made(source, slide_of(file), target)
+        source = by_ready_tiles(gdc, client, tmp_path / "work", huge)
+        made(source, slide_of(file), Target(mpp=None, max_size=2_000_000))
 
 
 # Tiles that are no tiles -------------------------------------------------------
@@ -253,12 +245,7 @@ def test_a_tile_spoiled_once_is_asked_for_again(
 def test_a_tile_of_the_wrong_size_fails_the_slide_and_is_named(
     tmp_path: Path, client: HttpClient, width: int, height: int
 ) -> None:
-    dzi = tmp_path / "made.dzi"
-    dzi.write_text(
-        '<?xml version="1.0"?><Image TileSize="254" Overlap="1" Format="png" '
-        'xmlns="http://schemas.microsoft.com/deepzoom/2008"><Size Width="500" Height="400"/>'
-        "</Image>"
-    )
+    dzi = dzi_file(tmp_path, Served(Size(500, 400), 254, 1))
     folder = tmp_path / "made_files" / "9"
     folder.mkdir(parents=True)
     sizes = {(0, 0): (255, 255), (1, 0): (247, 255), (0, 1): (255, 147), (1, 1): (247, 147)}

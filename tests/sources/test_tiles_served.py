@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from tests.gdc import Fault, Listed, StandIn, listed
 from tests.gdc.faults import Kind
 from tests.gdc.tiles import TileFormat
 from tests.support.fetching import (
-    SHORT,
     as_openslide_reads,
     best_shift,
     by_range,
@@ -41,12 +39,6 @@ ICC = Path(__file__).parents[3] / "shared" / "data" / "faults" / "icc-140k-narro
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Listed:
     return listed(make_slide(tmp_path_factory.mktemp("tiles") / "plain.svs", SPEC))
-
-
-@pytest.fixture
-def client() -> Iterator[HttpClient]:
-    with HttpClient(timeouts=SHORT) as client:
-        yield client
 
 
 # The header ---------------------------------------------------------------------

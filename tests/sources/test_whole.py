@@ -29,7 +29,7 @@ from tcgamirror.model.slide import Resample, Slide, Target
 from tcgamirror.net.client import HttpClient
 from tcgamirror.sources.whole import LocalFile
 from tests.gdc import Fault, Listed, StandIn, listed
-from tests.support.fetching import SHORT, by_whole, level_sizes, level_target, made, slide_of
+from tests.support.fetching import by_whole, level_sizes, level_target, made, slide_of
 from tests.support.levels import (
     EVERY_SLIDE,
     ZOO,
@@ -45,12 +45,6 @@ PIECE = 50_000
 """Bytes that come before a connection breaks."""
 FAR = Target(mpp=15.0, max_size=None)
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def client() -> Iterator[HttpClient]:
-    with HttpClient(timeouts=SHORT) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

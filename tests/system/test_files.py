@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.model.errors import Damaged, DiskFull, Locked, UsageError
+from tcgamirror.model.errors import Damaged, DiskFull, Locked, TcgaMirrorError, UsageError
 from tcgamirror.system import lock
 from tcgamirror.system.files import (
     atomic_write,
@@ -110,44 +110,33 @@ def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path) -> None:
         except DiskFull as error:
             print(error)
     """
-    told = python(code, path)
-    assert "no room to write" in told.stdout, told.stderr
-    assert "bytes free" in told.stdout
-    assert str(path) in told.stdout
+    result = python(code, path)
+    assert f"no room to write {path}" in result.stdout, result.stderr
+    assert "bytes free" in result.stdout
     assert path.read_bytes() == b"old"
     assert entries(tmp_path) == ["image.png"]
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_a_lack_of_room_names_path_and_free_bytes(tmp_path: Path, number: int) -> None:
-    with pytest.raises(DiskFull, match=r"/x \(.*bytes free\)"), disk_errors(tmp_path / "x"):
-        raise OSError(number, os.strerror(number))
-
-
-@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
-def test_a_place_that_may_not_be_written_is_wrong_use(tmp_path: Path, number: int) -> None:
-    with pytest.raises(UsageError, match="refuses access to"), disk_errors(tmp_path / "x"):
-        raise OSError(number, os.strerror(number))
-
-
 @pytest.mark.parametrize(
-    "number", [errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.EBUSY]
+    ("error", "words", "numbers"),
+    [
+        (DiskFull, r"no room to write {}/x \(.*bytes free\)", ("ENOSPC", "EDQUOT", "EFBIG")),
+        (UsageError, "refuses access to {}/x", ("EROFS", "EACCES", "EPERM")),
+        (
+            UsageError,
+            "{}/x .*mount the disk",
+            ("ENOTDIR", "EEXIST", "ENOENT", "ELOOP", "EBUSY"),
+        ),
+        (Damaged, "the disk fails at {}/x", ("EIO", "ESTALE")),
+    ],
 )
-def test_a_place_that_is_not_there_is_wrong_use(tmp_path: Path, number: int) -> None:
-    with (
-        pytest.raises(UsageError, match=f"{tmp_path}/x .*mount the disk"),
-        disk_errors(tmp_path / "x"),
-    ):
-        raise OSError(number, os.strerror(number))
-
-
-@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
-def test_a_disk_that_fails_is_damage(tmp_path: Path, number: int) -> None:
-    with (
-        pytest.raises(Damaged, match=f"the disk fails at {tmp_path}/x"),
-        disk_errors(tmp_path / "x"),
-    ):
-        raise OSError(number, os.strerror(number))
+def test_an_error_of_the_system_is_named_by_kind_and_path(
+    tmp_path: Path, error: type[TcgaMirrorError], words: str, numbers: tuple[str, ...]
+) -> None:
+    for number in (getattr(errno, name) for name in numbers):
+        match = words.format(tmp_path)
+        with pytest.raises(error, match=match), disk_errors(tmp_path / "x"):
+            raise OSError(number, os.strerror(number))
 
 
 def test_any_other_error_stays_what_it_is(tmp_path: Path) -> None:
@@ -165,10 +154,10 @@ def test_digests_are_those_everybody_knows(tmp_path: Path) -> None:
 def test_a_digest_tells_how_far_it_is(tmp_path: Path) -> None:
     path = tmp_path / "big"
     path.write_bytes(bytes(2_500_000))
-    told: list[int] = []
-    file_digest(path, "md5", told.append)
-    assert sum(told) == 2_500_000
-    assert len(told) > 1
+    sizes: list[int] = []
+    file_digest(path, "md5", sizes.append)
+    assert sum(sizes) == 2_500_000
+    assert len(sizes) > 1
 
 
 def test_a_disk_is_waited_for_or_it_is_told_why_not(tmp_path: Path) -> None:
@@ -212,9 +201,9 @@ def test_a_second_run_is_told_who_holds_the_mirror(tmp_path: Path) -> None:
     with held_elsewhere(path) as process:
         with pytest.raises(Locked) as caught, Lock(path, "sync"):
             pass
-        told = str(caught.value)
-        assert f"another run (update, pid {process.pid} on {os.uname().nodename}, since 2" in told
-        assert told.endswith(f") holds {path.parent}")
+        message = str(caught.value)
+        holder = f"another run (update, pid {process.pid} on {os.uname().nodename}, since 2"
+        assert message.startswith(holder) and message.endswith(f") holds {path.parent}")
 
 
 def test_a_lock_is_free_again_when_its_run_ends(tmp_path: Path) -> None:
@@ -251,8 +240,7 @@ def test_children_do_not_hold_on_to_the_lock(tmp_path: Path) -> None:
         print(child.pid, forked, flush=True)
         os._exit(9)
     """
-    told = python(code, path)
-    children = [int(word) for word in told.stdout.split()]
+    children = [int(word) for word in python(code, path).stdout.split()]
     try:
         assert len(children) == 2
         for child in children:
