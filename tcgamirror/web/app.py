@@ -14,7 +14,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate, parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -95,18 +95,19 @@ class Site:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         reply = self._reply(environ)
         start_response(reply.status, [*reply.headers, *_ALWAYS])
-        if environ["REQUEST_METHOD"] == "HEAD" or reply.file is None:
+        if environ["REQUEST_METHOD"] == "HEAD":
             if reply.file is not None:
                 reply.file.close()
-            return [] if environ["REQUEST_METHOD"] == "HEAD" else [reply.body]
-        sent: Iterable[bytes] = environ["wsgi.file_wrapper"](reply.file, 1 << 16)
-        return sent
+            return []
+        if reply.file is None:
+            return [reply.body]
+        body: Iterable[bytes] = environ["wsgi.file_wrapper"](reply.file, 1 << 16)
+        return body
 
     def _reply(self, environ: WSGIEnvironment) -> Reply:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return _text_reply(
-                "405 Method Not Allowed", "Only GET and HEAD.", ("Allow", "GET, HEAD")
-            )
+            allow = ("Allow", "GET, HEAD")
+            return _text_reply("405 Method Not Allowed", "Only GET and HEAD.", allow)
         try:
             path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8")
             if path in ("", "/"):
@@ -122,26 +123,19 @@ class Site:
     def _find(self, path: str) -> _File:
         """Return the file at a path; raise FileNotFoundError or ValueError if there is none."""
         if path == f"/{CATALOGUE}":
-            snapshot, file = self._snapshots.opened()
+            snapshot, file = self._snapshots.open()
             size = os.fstat(file.fileno()).st_size
             return _File(file, size, "application/vnd.sqlite3", _digest_etag(snapshot.sha256), None)
-        image = self._snapshots.now().images.get(path[1:])
+        image = self._snapshots.current().images.get(path[1:])
         if image is not None:
             # The catalogue's path, not that of the request.
             served = _open(self._root, image.path.split("/"))
             if image.done and served.size == image.bytes:
-                return _File(
-                    served.file,
-                    served.size,
-                    served.kind,
-                    _digest_etag(image.sha256),
-                    served.changed,
-                )
+                return replace(served, etag=_digest_etag(image.sha256))
             return served
         names = path[1:].split("/")
-        if names[0] != GALLERY or not 1 < len(names) <= _MAX_PARTS:
-            raise FileNotFoundError(path)
-        if not all(map(_NAME.fullmatch, names)):
+        is_page = names[0] == GALLERY and 1 < len(names) <= _MAX_PARTS
+        if not is_page or not all(map(_NAME.fullmatch, names)):
             raise FileNotFoundError(path)
         return _open(self._root, names)
 
@@ -150,7 +144,7 @@ class Site:
         try:
             _open(self._root, FRONT.split("/")).file.close()
         except OSError:
-            page = _page(self._snapshots.now()).encode()
+            page = _page(self._snapshots.current()).encode()
             kind = ("Content-Type", TYPES[".html"])
             return Reply("200 OK", [kind, ("Content-Length", str(len(page)))], page)
         return _text_reply("302 Found", "See the gallery.", ("Location", f"/{FRONT}"))
@@ -168,9 +162,9 @@ def _open(root: Path, names: Sequence[str]) -> _File:
         if error.errno in _NOT_FOUND:
             raise FileNotFoundError(names[-1]) from error
         raise
-    found = os.fstat(file.fileno())
-    etag = f'"{found.st_mtime_ns:x}-{found.st_size:x}-{found.st_ino:x}"'
-    return _File(file, found.st_size, kind, etag, found.st_mtime)
+    status = os.fstat(file.fileno())
+    etag = f'"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"'
+    return _File(file, status.st_size, kind, etag, status.st_mtime)
 
 
 def _digest_etag(sha256: str) -> str:
@@ -246,10 +240,10 @@ def parse_range(text: str, size: int) -> tuple[int, int] | None:
 # Replies without a file -------------------------------------------------------------------
 
 
-def _text_reply(status: str, words: str, *headers: tuple[str, str]) -> Reply:
-    body = f"{words}\n".encode()
-    about = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
-    return Reply(status, [*about, *headers], body)
+def _text_reply(status: str, text: str, *headers: tuple[str, str]) -> Reply:
+    body = f"{text}\n".encode()
+    described = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+    return Reply(status, [*described, *headers], body)
 
 
 def _page(snapshot: Snapshot) -> str:

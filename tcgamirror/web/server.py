@@ -1,7 +1,7 @@
 """HTTP server for the application in `app`, safe to leave running.
 
 waitress sends files from its own loop, so that a slow reader holds no thread. Two
-limits are added to its own. A request that is unfinished at two looks in a row is cut,
+limits are added to its own. A request that is unfinished at two checks in a row is cut,
 however steadily it drips. A new connection is always accepted: beyond the limits, the
 one that has been idle longest is closed.
 """
@@ -34,8 +34,8 @@ CONNECTIONS, CONNECTIONS_EACH = 250, 100
 """Limits of connections, in all and from one address."""
 IDLE_SECONDS = 30
 """Seconds without a byte in either direction before a connection is closed."""
-LOOK_EVERY = 10
-"""Seconds between two looks for connections to cut."""
+CHECK_SECONDS = 10
+"""Seconds between two checks for connections to cut."""
 MOST_HEADER, MOST_BODY = 16 << 10, 1 << 10
 
 
@@ -87,7 +87,7 @@ class Server(TcpWSGIServer):
             # Never reached, because room is made before.
             connection_limit=2 * CONNECTIONS,
             channel_timeout=IDLE_SECONDS,
-            cleanup_interval=LOOK_EVERY,
+            cleanup_interval=CHECK_SECONDS,
             max_request_header_size=MOST_HEADER,
             max_request_body_size=MOST_BODY,
             asyncore_use_poll=True,
@@ -122,22 +122,6 @@ class Server(TcpWSGIServer):
         self._unfinished = unfinished
 
 
-class _StopSignal:
-    """Handler of the signals that stop the server. terminate: it was SIGTERM."""
-
-    def __init__(self) -> None:
-        self.terminate = False
-
-    def listen(self) -> None:
-        signal.signal(signal.SIGINT, self._end)
-        signal.signal(signal.SIGTERM, self._end)
-
-    def _end(self, number: int, _frame: FrameType | None) -> NoReturn:
-        self.terminate = number == signal.SIGTERM
-        # waitress's loop ends in order only by this exception.
-        raise KeyboardInterrupt
-
-
 def serve(root: Path, host: str, port: int, announce: Callable[[str, bool], None]) -> ExitCode:
     """Serve the mirror until a signal; return DONE for SIGTERM, INTERRUPTED for Ctrl-C.
 
@@ -151,7 +135,7 @@ def serve(root: Path, host: str, port: int, announce: Callable[[str, bool], None
     logging.getLogger("waitress").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="tcgamirror-") as folder:
         snapshots = Snapshots(root, Path(folder))
-        snapshots.now()
+        snapshots.current()
         try:
             server = Server(Site(root, snapshots), host, port)
         except (OSError, ValueError) as error:
@@ -159,8 +143,16 @@ def serve(root: Path, host: str, port: int, announce: Callable[[str, bool], None
             raise UsageError(
                 f"{host}:{port}: address not available ({why}). Name another by --host and --port"
             ) from error
-        stop = _StopSignal()
-        stop.listen()
+        code = ExitCode.INTERRUPTED
+
+        def stop(number: int, _frame: FrameType | None) -> NoReturn:
+            nonlocal code
+            code = ExitCode.DONE if number == signal.SIGTERM else ExitCode.INTERRUPTED
+            # waitress's loop ends in order only by this exception.
+            raise KeyboardInterrupt
+
+        signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGTERM, stop)
         try:
             assert server.socket is not None
             address, number = server.socket.getsockname()[:2]
@@ -172,7 +164,7 @@ def serve(root: Path, host: str, port: int, announce: Callable[[str, bool], None
             pass
         finally:
             server.close()
-    return ExitCode.DONE if stop.terminate else ExitCode.INTERRUPTED
+    return code
 
 
 def _is_loopback(address: str) -> bool:

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
+from tcgamirror.catalogue.journals import WAL
 from tcgamirror.catalogue.reports import Counts
 from tcgamirror.mirror.directory import CATALOGUE, FIXED
 from tcgamirror.model.errors import Damaged, TcgaMirrorError
@@ -19,11 +20,11 @@ from tcgamirror.system.files import YOUNG, file_digest
 
 _LOG = logging.getLogger(__name__)
 
-LOOK_EVERY = 1.0
-"""Seconds between two looks at whether the catalogue has changed."""
+CHECK_SECONDS = 1.0
+"""Seconds between two checks whether the catalogue has changed."""
 
-_TIMES_LONGER = 5
-"""Factor of the time that a copy took, until the next one."""
+_PAUSE_FACTOR = 5
+"""The next copy waits for this many times the seconds that the last one took."""
 
 Stamp = tuple[tuple[int, int, int] | None, ...]
 
@@ -49,15 +50,15 @@ class Snapshots:
         self._source = root / CATALOGUE
         self._folder = folder
         self._lock = threading.Lock()
-        self._now: Snapshot | None = None
+        self._snapshot: Snapshot | None = None
         self._stamp: Stamp = ()
         self._reported: Stamp | None = None
-        self._taken = self._looked = 0.0
-        self._pause = LOOK_EVERY
-        self._young = False
+        self._copied_at = self._checked_at = 0.0
+        self._pause = CHECK_SECONDS
+        self._is_young = False
         self._number = 0
 
-    def now(self) -> Snapshot:
+    def current(self) -> Snapshot:
         """Return a state at most a second old, or an older one while the catalogue is unreadable.
 
         Raises:
@@ -66,50 +67,52 @@ class Snapshots:
         with self._lock:
             return self._current()
 
-    def opened(self) -> tuple[Snapshot, BinaryIO]:
+    def open(self) -> tuple[Snapshot, BinaryIO]:
         """Return the same with its copy open, which stays readable after it is replaced."""
         with self._lock:
             snapshot = self._current()
             return snapshot, snapshot.path.open("rb")
 
     def _current(self) -> Snapshot:
-        if self._now is None:
-            return self._take(_stamp(self._source))
-        if time.monotonic() - self._looked < self._pause:
-            return self._now
-        self._looked = time.monotonic()
+        if self._snapshot is None:
+            return self._renew(_stamp(self._source))
+        now = time.monotonic()
+        if now - self._checked_at < self._pause:
+            return self._snapshot
+        self._checked_at = now
         stamp = _stamp(self._source)
-        ripe = self._young and self._looked - self._taken > YOUNG
-        if stamp == self._stamp and not ripe:
-            return self._now
+        # A young file may have changed since under the same stamp.
+        is_due = self._is_young and now - self._copied_at > YOUNG
+        if stamp == self._stamp and not is_due:
+            return self._snapshot
         try:
-            return self._take(stamp)
+            return self._renew(stamp)
         except (TcgaMirrorError, OSError) as error:
             # It is being rebuilt, its disk is unmounted, or it is damaged.
             if isinstance(error, Damaged) and stamp != self._reported:
                 self._reported = stamp
                 _LOG.warning("%s; until then it is served as it was", error)
-            return self._now
+            return self._snapshot
 
-    def _take(self, stamp: Stamp) -> Snapshot:
+    def _renew(self, stamp: Stamp) -> Snapshot:
         """Copy the catalogue. stamp: from before the copy, so that a change meanwhile is seen."""
         self._number += 1
-        begun = time.monotonic()
+        start = time.monotonic()
         path = self._folder / f"{self._number}.db"
-        before = self._now
+        older = self._snapshot
         try:
-            self._now = self._copy(path)
+            self._snapshot = self._copy(path)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        self._stamp, self._taken = stamp, time.monotonic()
+        self._stamp, self._copied_at = stamp, time.monotonic()
         # A large catalogue that changes often is not copied all the time.
-        self._pause = max(LOOK_EVERY, _TIMES_LONGER * (self._taken - begun))
+        self._pause = max(CHECK_SECONDS, _PAUSE_FACTOR * (self._copied_at - start))
         newest = max((part[1] for part in stamp if part is not None), default=0)
-        self._young = time.time() - newest / 1e9 < YOUNG
-        if before is not None:
-            before.path.unlink(missing_ok=True)
-        return self._now
+        self._is_young = time.time() - newest / 1e9 < YOUNG
+        if older is not None:
+            older.path.unlink(missing_ok=True)
+        return self._snapshot
 
     def _copy(self, path: Path) -> Snapshot:
         with (
@@ -124,10 +127,10 @@ class Snapshots:
 def _stamp(path: Path) -> Stamp:
     """Return values that change with the catalogue; opening it could drop SQLite's locks."""
     parts: list[tuple[int, int, int] | None] = []
-    for name in (path.name, f"{path.name}-wal"):
+    for suffix in ("", WAL):
         try:
-            found = path.with_name(name).stat()
-            parts.append((found.st_ino, found.st_mtime_ns, found.st_size))
+            status = path.with_name(path.name + suffix).stat()
+            parts.append((status.st_ino, status.st_mtime_ns, status.st_size))
         except OSError:
             parts.append(None)
     return tuple(parts)

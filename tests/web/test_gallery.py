@@ -1,4 +1,4 @@
-"""The gallery's files: what is in them, and which of them are made again."""
+"""The gallery's files: what is in them, and which of them are made built_copy."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import sqlite3
 import threading
@@ -45,9 +46,30 @@ def quiet(done: int, total: int) -> None:
     """No progress is shown."""
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A mirror without a gallery, never to be changed."""
+    return crowd(tmp_path_factory.mktemp("plain") / "mirror", SLIDES).root
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, plain: Path) -> Mirror:
+    """A mirror with a gallery, never to be changed."""
+    folder = tmp_path_factory.mktemp("built") / "mirror"
+    mirror = Mirror.find(shutil.copytree(plain, folder), above=False)
+    assert build(mirror, quiet).slides == SLIDES
+    return mirror
+
+
 @pytest.fixture
-def mirror(tmp_path: Path) -> Mirror:
-    return crowd(tmp_path / "mirror", SLIDES)
+def mirror(tmp_path: Path, plain: Path) -> Mirror:
+    return Mirror.find(shutil.copytree(plain, tmp_path / "mirror"), above=False)
+
+
+@pytest.fixture
+def built_copy(tmp_path: Path, built: Mirror) -> Mirror:
+    """A copy of the mirror with a gallery."""
+    return Mirror.find(shutil.copytree(built.root, tmp_path / "mirror"), above=False)
 
 
 def change(mirror: Mirror, sql: str, *values: object) -> None:
@@ -89,24 +111,21 @@ def shown(mirror: Mirror, kind: str) -> dict[str, Any]:
 # What is in it -------------------------------------------------------------------
 
 
-def test_every_slide_is_in_the_index_and_in_the_packs(mirror: Mirror) -> None:
-    made = build(mirror, quiet)
-    (index,) = handed((mirror.root / "gallery" / "index.js").read_bytes())
-    names = column(mirror.root, "SELECT file_name FROM mirror")
+def test_every_slide_is_in_the_index_and_in_the_packs(built: Mirror) -> None:
+    (index,) = handed((built.root / "gallery" / "index.js").read_bytes())
+    names = column(built.root, "SELECT file_name FROM mirror")
     assert sorted(index["columns"]["file_name"]) == sorted(map(str, names))
-    assert made.slides == SLIDES
-    done = column(mirror.root, "SELECT file_name FROM mirror WHERE status = 'done'")
-    assert set(shown(mirror, "thumbnails")) == set(done)
-    assert len(shown(mirror, "facts")) == SLIDES
+    done = column(built.root, "SELECT file_name FROM mirror WHERE status = 'done'")
+    assert set(shown(built, "thumbnails")) == set(done)
+    assert len(shown(built, "facts")) == SLIDES
     assert sum(size for _, size in index["packs"]) == SLIDES
     assert max(size for _, size in index["packs"]) <= PACK
 
 
-def test_a_thumbnail_is_the_image_made_small(mirror: Mirror) -> None:
-    build(mirror, quiet)
-    (name, path), *_ = rows(mirror.root, "SELECT file_name, path FROM mirror WHERE status = 'done'")
-    thumbnail = Image.open(BytesIO(b64decode(shown(mirror, "thumbnails")[str(name)][2])))
-    image = Image.open(mirror.root / str(path))
+def test_a_thumbnail_is_the_image_made_small(built: Mirror) -> None:
+    (name, path), *_ = rows(built.root, "SELECT file_name, path FROM mirror WHERE status = 'done'")
+    thumbnail = Image.open(BytesIO(b64decode(shown(built, "thumbnails")[str(name)][2])))
+    image = Image.open(built.root / str(path))
     assert thumbnail.format == "JPEG"
     assert max(thumbnail.size) <= LONGEST
     assert thumbnail.size == image.size, "an image that is small already stays as it is"
@@ -230,9 +249,8 @@ def test_an_empty_mirror_has_a_gallery(tmp_path: Path) -> None:
     assert b"No slide has failed" in files(mirror)["overview.html"][0]
 
 
-def test_only_its_own_scripts_may_run(mirror: Mirror) -> None:
-    build(mirror, quiet)
-    for name, (content, _) in files(mirror).items():
+def test_only_its_own_scripts_may_run(built: Mirror) -> None:
+    for name, (content, _) in files(built).items():
         if name.endswith(".html"):
             text = content.decode()
             assert "default-src 'none'; script-src 'self' file:;" in text
@@ -243,26 +261,24 @@ def test_only_its_own_scripts_may_run(mirror: Mirror) -> None:
 # What is made again --------------------------------------------------------------
 
 
-def test_nothing_is_made_again_without_need(mirror: Mirror) -> None:
-    build(mirror, quiet)
-    before = files(mirror)
-    made = build(mirror, quiet)
+def test_nothing_is_made_again_without_need(built_copy: Mirror) -> None:
+    before = files(built_copy)
+    made = build(built_copy, quiet)
     assert (made.files, made.thumbnails) == (0, 0)
-    assert files(mirror) == before
+    assert files(built_copy) == before
 
 
-def test_only_the_pack_of_a_changed_image_is_made_again(mirror: Mirror) -> None:
-    build(mirror, quiet)
-    before = files(mirror)
+def test_only_the_pack_of_a_changed_image_is_made_again(built_copy: Mirror) -> None:
+    before = files(built_copy)
     ((name, project, path), *_) = rows(
-        mirror.root, "SELECT file_name, project_id, path FROM mirror WHERE status = 'done'"
+        built_copy.root, "SELECT file_name, project_id, path FROM mirror WHERE status = 'done'"
     )
-    (mirror.root / str(path)).unlink()
-    Image.new("RGB", (50, 50), "red").save(mirror.root / str(path))
-    change(mirror, "UPDATE images SET sha256 = ? WHERE file_name = ?", "cd" * 32, name)
-    made = build(mirror, quiet)
+    (built_copy.root / str(path)).unlink()
+    Image.new("RGB", (50, 50), "red").save(built_copy.root / str(path))
+    change(built_copy, "UPDATE images SET sha256 = ? WHERE file_name = ?", "cd" * 32, name)
+    made = build(built_copy, quiet)
     assert made.thumbnails == 1
-    changed = written(before, files(mirror))
+    changed = written(before, files(built_copy))
     assert {each.split("/")[0] for each in changed} == {"thumbnails", "facts"}
     assert len(changed) == 2
     assert all(str(project) in each for each in changed)
@@ -310,25 +326,23 @@ HEAD = "// made of unfinished\n"
         f"{HEAD},{'[' * 100_000});",
     ],
 )
-def test_a_pack_that_is_not_ours_is_made_anew(mirror: Mirror, text: str) -> None:
-    build(mirror, quiet)
-    before = files(mirror)
-    for path in (mirror.root / "gallery" / "thumbnails").iterdir():
+def test_a_pack_that_is_not_ours_is_made_anew(built_copy: Mirror, text: str) -> None:
+    before = files(built_copy)
+    for path in (built_copy.root / "gallery" / "thumbnails").iterdir():
         path.write_text(text)
-    build(mirror, quiet)
-    assert {name: content for name, (content, _) in files(mirror).items()} == {
+    build(built_copy, quiet)
+    assert {name: content for name, (content, _) in files(built_copy).items()} == {
         name: content for name, (content, _) in before.items()
     }
 
 
-def test_packs_that_no_slide_is_in_any_more_are_removed(mirror: Mirror) -> None:
-    build(mirror, quiet)
-    stray = mirror.root / "gallery" / "facts" / ".TCGA-OV-0.js.part"
+def test_packs_that_no_slide_is_in_any_more_are_removed(built_copy: Mirror) -> None:
+    stray = built_copy.root / "gallery" / "facts" / ".TCGA-OV-0.js.part"
     stray.write_text("half")
-    (mirror.root / "gallery" / "mine.txt").write_text("kept")
-    change(mirror, "UPDATE slides SET project_id = 'TCGA-UVM' WHERE project_id = 'TCGA-OV'")
-    build(mirror, quiet)
-    names = set(files(mirror))
+    (built_copy.root / "gallery" / "mine.txt").write_text("kept")
+    change(built_copy, "UPDATE slides SET project_id = 'TCGA-UVM' WHERE project_id = 'TCGA-OV'")
+    build(built_copy, quiet)
+    names = set(files(built_copy))
     assert not [name for name in names if "TCGA-OV" in name]
     assert {"facts/TCGA-UVM-0.js", "mine.txt"} <= names
 
@@ -353,10 +367,9 @@ def test_a_gallery_killed_at_any_moment_has_no_half_file(tmp_path: Path) -> None
     )
 
 
-def test_two_runs_do_not_meet(mirror: Mirror) -> None:
-    build(mirror, quiet)
-    with Lock(mirror.root / "gallery" / ".lock", "gallery"), pytest.raises(Locked):
-        build(mirror, quiet)
+def test_two_runs_do_not_meet(built_copy: Mirror) -> None:
+    with Lock(built_copy.root / "gallery" / ".lock", "gallery"), pytest.raises(Locked):
+        build(built_copy, quiet)
 
 
 def test_a_gallery_that_leads_elsewhere_is_refused(mirror: Mirror, tmp_path: Path) -> None:

@@ -329,7 +329,7 @@ def test_a_length_and_an_encoding_together_end_the_connection(site: Served, vers
 
 
 def test_a_request_that_drips_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "LOOK_EVERY", 1)
+    monkeypatch.setattr(serving, "CHECK_SECONDS", 1)
     root = made_up(tmp_path / "m", 1)
     (tmp_path / "copies").mkdir()
     server = serving.Server(Site(root, Snapshots(root, tmp_path / "copies")), "127.0.0.1", 0)
