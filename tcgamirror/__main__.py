@@ -25,7 +25,12 @@ def main() -> int:
         # Only now: these imports take most of the start.
         from tcgamirror.cli.main import main as run
 
-        return run(begins=_give_back)
+        code = run(begins=_begin)
+        if code == NO_MEMORY:
+            # Threads that still run cannot end in order without memory: glibc would abort.
+            sys.stdout.flush()
+            os._exit(code)
+        return code
     except KeyboardInterrupt:
         return INTERRUPTED
     except MemoryError:
@@ -39,9 +44,12 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
     os._exit(INTERRUPTED)
 
 
-def _give_back() -> None:
-    """Have Ctrl-C raise KeyboardInterrupt again, for a command that may have to tidy up."""
+def _begin() -> None:
+    """Begin a command, which may have to tidy up: have Ctrl-C raise KeyboardInterrupt again."""
     _set_handler(signal.default_int_handler)
+    from tcgamirror.system.memory import guard_imports
+
+    guard_imports()
 
 
 def _set_handler(handler: Callable[[int, FrameType | None], object]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,7 @@ from tcgamirror.sources.origins import Origins
 from tcgamirror.sources.workspace import Workspace
 from tcgamirror.system.files import check_writable
 from tcgamirror.system.interrupt import Deadline, Shutdown
+from tcgamirror.system.parallel import start_pool
 
 GRACE = 1.0
 """Seconds that slides in flight have to end when a run is stopped at once."""
@@ -259,7 +260,7 @@ class WorkerPool:
             found = [self._result(future, slides.pop(future)) for future in ended]
             return [outcome for outcome in found if outcome is not None]
 
-        pool = ThreadPoolExecutor(self._workers, "slide")
+        pool = start_pool(self._workers, "slide")
         try:
             while True:
                 while len(running) < self._workers and self._may_begin():

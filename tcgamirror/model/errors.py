@@ -233,7 +233,7 @@ def lack_of_memory(error: BaseException) -> NoMemory | None:
     ('not enough memory', None)
     """
     no_thread = isinstance(error, RuntimeError) and "start new thread" in str(error)
-    no_library = isinstance(error, ImportError) and "failed to map segment" in str(error)
+    no_library = isinstance(error, OSError | ImportError) and "failed to map" in str(error)
     refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
     # CPython's own import machinery may lose a MemoryError.
     nulls = ("returned NULL", "without exception set")

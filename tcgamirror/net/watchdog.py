@@ -30,6 +30,7 @@ from urllib3.contrib.socks import SOCKSHTTPConnectionPool, SOCKSHTTPSConnectionP
 from urllib3.exceptions import ProxyError
 
 from tcgamirror.model.errors import Interrupted, Timeout
+from tcgamirror.system.parallel import start_thread
 
 POLL = 0.1
 """Seconds between two checks of the clock and of `stop`."""
@@ -38,6 +39,9 @@ SOCKS_PORT = 1080
 """Port of a SOCKS proxy whose address names none."""
 
 Result = TypeVar("Result")
+
+_Failure = OSError | ProxyError | UnicodeError | MemoryError
+_FAILURES = (OSError, ProxyError, UnicodeError, MemoryError)
 
 
 class Exchange:
@@ -93,22 +97,22 @@ class Exchange:
 
     def wait_for(self, work: Callable[[], Result]) -> Result:
         """Return the result of `work`, which nothing can end, or leave it behind at the limit."""
-        results: queue.SimpleQueue[Result | OSError | ProxyError | UnicodeError]
+        results: queue.SimpleQueue[Result | _Failure]
         results = queue.SimpleQueue()
 
         def run() -> None:
             try:
                 results.put(work())
-            except (OSError, ProxyError, UnicodeError) as error:
+            except _FAILURES as error:
                 results.put(error)
 
-        threading.Thread(target=run, name="dial", daemon=True).start()
+        start_thread(run, "dial")
         while True:
             self.check()
             with suppress(queue.Empty):
                 result = results.get(timeout=POLL)
                 break
-        if isinstance(result, OSError | ProxyError | UnicodeError):
+        if isinstance(result, _FAILURES):
             raise result
         return result
 
@@ -174,10 +178,10 @@ class Watchdog:
         exchange = Exchange(name, proxy, connect, first_byte, self._stop)
         self._mine.exchange = exchange
         with self._lock:
-            self._exchanges.add(exchange)
             if not self._running:
-                threading.Thread(target=self._run, name="watch", daemon=True).start()
+                start_thread(self._run, "watch")
                 self._running = True
+            self._exchanges.add(exchange)
         try:
             yield exchange
         finally:

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Self
 
 from tcgamirror.model.errors import Interrupted
+from tcgamirror.system.parallel import start_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Shutdown:
 
     def install_handlers(self) -> None:
         """Have SIGINT request a shutdown and SIGTERM force one. For the main thread."""
-        threading.Thread(target=self._set_stop_on_signal, name="shutdown", daemon=True).start()
+        start_thread(self._set_stop_on_signal, "shutdown")
         signal.signal(signal.SIGINT, self._handle)
         signal.signal(signal.SIGTERM, self._handle)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -11,11 +12,19 @@ from itertools import islice
 from typing import TypeVar
 
 from tcgamirror.model.errors import Interrupted
+from tcgamirror.system.memory import check_memory
 
 _MOST_BYTES = 8 << 20
 
+_THREAD_BYTES = 12 << 20
+"""Address space of a thread: its stack, and what Python takes before a thread can report errors."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+_START_SECONDS = 10.0
+"""Time after which a pool works with fewer threads, as one did not begin."""
 
 
 def usable_cores() -> int:
@@ -28,6 +37,36 @@ def usable_cores() -> int:
 def thread_count(most: int) -> int:
     """Return a thread for each core: at least two, as one works while another waits."""
     return min(most, max(2, usable_cores()))
+
+
+def start_thread(work: Callable[[], None], name: str) -> threading.Thread:
+    """Start and return a thread that does not keep the process alive. Raises MemoryError.
+
+    Memory is checked first, because `Thread.start` waits for ever for a thread that dies of
+    MemoryError before it begins.
+    """
+    check_memory(_THREAD_BYTES)
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def start_pool(threads: int, name: str) -> ThreadPoolExecutor:
+    """Return a pool whose threads all run already. Raises MemoryError.
+
+    A thread that a later task would start, while others take memory, might die unnoticed.
+    """
+    pool = ThreadPoolExecutor(threads, name)
+    begun = threading.Barrier(threads, timeout=_START_SECONDS)
+    try:
+        for _ in range(threads):
+            check_memory(_THREAD_BYTES)
+            pool.submit(begun.wait)
+    except BaseException:
+        begun.abort()
+        pool.shutdown()
+        raise
+    return pool
 
 
 def in_batches(
@@ -52,7 +91,7 @@ def in_batches(
     def all_of(batch: Sequence[Item]) -> list[tuple[Item, Result]]:
         return [(item, work(item)) for item in batch]
 
-    with ThreadPoolExecutor(at_once, "batch") as pool:
+    with start_pool(at_once, "batch") as pool:
         waiting: deque[Future[list[tuple[Item, Result]]]] = deque()
         batches = _batches(items, size_of, together)
         try:
@@ -94,8 +133,10 @@ def for_each(work: Callable[[Item], None], items: Iterable[Item], at_once: int, 
         name: The threads' name.
     """
     left = iter(items)
-    with ThreadPoolExecutor(at_once, name) as pool:
-        running = {pool.submit(work, item) for item in islice(left, at_once)}
+    if not (first := list(islice(left, at_once))):
+        return
+    with start_pool(len(first), name) as pool:
+        running = {pool.submit(work, item) for item in first}
         while running:
             ended, running = wait(running, return_when=FIRST_COMPLETED)
             for one in ended:

@@ -6,7 +6,6 @@ import os
 import sys
 import threading
 from collections.abc import Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +17,7 @@ from tcgamirror.model.errors import UsageError
 from tcgamirror.system.files import disk_errors, open_file_digest, sync_disk, sync_folder
 from tcgamirror.system.lock import Lock
 from tcgamirror.system.openat import Tree
+from tcgamirror.system.parallel import start_pool
 from tcgamirror.transfer.archive.format import EXPORT_LOCK, UNFINISHED, Form
 from tcgamirror.transfer.archive.tar import TarWriter
 from tcgamirror.transfer.content import FileContent
@@ -166,7 +166,7 @@ def flushing_early(path: Path) -> Iterator[None]:
         while not ended.wait(_FLUSH_SECONDS):
             sync_disk(path)
 
-    with ThreadPoolExecutor(1, "flush") as pool:
+    with start_pool(1, "flush") as pool:
         flushing = pool.submit(flush)
         try:
             yield

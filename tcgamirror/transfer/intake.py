@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,6 +28,7 @@ from tcgamirror.system.files import (
     partial_path,
     sync_folder,
 )
+from tcgamirror.system.parallel import start_pool
 from tcgamirror.transfer.archive.format import Member
 
 _BATCH_IMAGES, _BATCH_BYTES = 32, 64 << 20
@@ -70,7 +71,7 @@ class Intake:
     def __init__(self, mirror: Mirror, record: Record) -> None:
         self._mirror = mirror
         self._record = record
-        self._pool = ThreadPoolExecutor(reader_threads(), "import")
+        self._pool = start_pool(reader_threads(), "import")
         self._stopped = threading.Event()
         self._batch: list[tuple[IncomingImage, Path, Future[None]]] = []
         self._batch_bytes = 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +47,7 @@ from tcgamirror.system.files import (
     sync_folder,
 )
 from tcgamirror.system.interrupt import Shutdown
+from tcgamirror.system.parallel import start_pool
 from tcgamirror.transfer.sync.commit import replace_rows
 from tcgamirror.transfer.sync.plan import (
     STATE,
@@ -251,7 +252,7 @@ class _Sync:
         self._failed.clear()
         images = [*plan.check, *plan.fetch]
         self._progress.start_images(len(images), sum(image.bytes for image in images))
-        pool = ThreadPoolExecutor(WORKERS, "sync")
+        pool = start_pool(WORKERS, "sync")
         try:
             running = {pool.submit(self._bring, image, plan): image for image in images}
             for future in as_completed(running):
