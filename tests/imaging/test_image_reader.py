@@ -241,12 +241,12 @@ def test_decoding_is_stopped_from_within_and_takes_its_time_at_most(
     form: ImageFormat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = encoded(form, Size(1200, 1200))
-    asked = 0
+    checks = 0
 
     def stop() -> None:
-        nonlocal asked
-        asked += 1
-        if asked == 3:
+        nonlocal checks
+        checks += 1
+        if checks == 3:
             raise Interrupted("stopped")
 
     with pytest.raises(Interrupted):

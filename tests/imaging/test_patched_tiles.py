@@ -31,7 +31,7 @@ from tcgamirror.sources.range import MIN_PATCH_LIMIT, Range
 from tcgamirror.sources.whole import LocalFile
 from tests.gdc import Fault, Listed, StandIn, listed
 from tests.support.command import run, succeeded
-from tests.support.fetching import asked, by_range, by_whole, level_target, made, slide_of
+from tests.support.fetching import by_range, by_whole, level_target, made, ranges, slide_of
 from tests.support.levels import by_openslide, fault, from_base, slide_at, tile_spans, worst_block
 from tests.support.mirrors import addresses, impatient, rewrite, rows, updated
 from tests.support.slides import SlideSpec, expected_rgb, grid, make_slide
@@ -256,7 +256,7 @@ def test_the_bases_counts_take_no_round_trip_of_their_own(
     with StandIn([file]) as gdc:
         gdc.delay = 0.3
         made(by_range(gdc, client, tmp_path / "w"), slide_of(file), own_pixels(path, 2))
-        served = list(zip(gdc.served, asked(gdc.served), strict=True))
+        served = list(zip(gdc.served, ranges(gdc.served), strict=True))
     (own,) = [record.time for record, span in served if span.start <= counts.start < span.stop]
     others = [record.time for record, span in served if not span.start <= counts.start < span.stop]
     assert min(abs(own - other) for other in others) < gdc.delay / 2
@@ -282,11 +282,11 @@ def test_a_failure_while_tiles_are_read_keeps_what_was_fetched(
     with StandIn([file]) as gdc:
         source = by_range(gdc, client, tmp_path / "w")
         fail_while_tiles_are_read(gdc, source, file)
-        before = SpanSet(asked(record for record in gdc.served if record.status == 206))
+        before = SpanSet(ranges(record for record in gdc.served if record.status == 206))
         gdc.faults.clear()
         gdc.clear()
         image = made(source, slide_of(file), FINE)
-        after = asked(gdc.served)
+        after = ranges(gdc.served)
     assert image.patched == 1
     assert worst_block(image.pixels, from_base(path, image.rendition.size)) >= LEAST[1.2]
     again = sum(span.length - sum(gap.length for gap in before.gaps(span)) for span in after)

@@ -99,8 +99,8 @@ def test_blank_tiles_are_those_the_slide_was_made_with(
 # What is read ---------------------------------------------------------------------
 
 
-def touched(asked: list[Span], kept_out: Span) -> bool:
-    return any(max(a.start, kept_out.start) < min(a.stop, kept_out.stop) for a in asked)
+def touched(reads: list[Span], kept_out: Span) -> bool:
+    return any(max(a.start, kept_out.start) < min(a.stop, kept_out.stop) for a in reads)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_one_levels_tiles_are_found_by_reading_little(
     slide = Svs(source)
     slide.tile_table(level)
     arrays = sum(span.length for span in slide.array_spans(level))
-    assert sum(span.length for span in source.asked) < arrays + 8000
+    assert sum(span.length for span in source.reads) < arrays + 8000
     directory = whole.levels[0].directory
     kept_out = (
         [directory.entries[Tag.ICC_PROFILE].span] if Tag.ICC_PROFILE in directory.entries else []
@@ -130,8 +130,8 @@ def test_one_levels_tiles_are_found_by_reading_little(
         span for other in range(len(slide.levels)) for span in tile_spans(whole.tile_table(other))
     ]
     kept_out += strips(data)
-    source.asked.remove(Span(0, 16))  # the header, of which a classic one is shorter
-    assert not [span for span in kept_out if touched(source.asked, span)]
+    source.reads.remove(Span(0, 16))  # the header, of which a classic one is shorter
+    assert not [span for span in kept_out if touched(source.reads, span)]
 
 
 def strips(data: bytes) -> list[Span]:
@@ -152,8 +152,8 @@ def test_the_base_is_known_from_the_first_directory_alone(zoo_slides: Mapping[st
     source = Bytes(data)
     read_slide_header(source)
     start = next(Tiff(Bytes(data)).directories()).entries[Tag.WIDTH].span.start
-    assert sum(span.length for span in source.asked) < 2000
-    assert all(span.stop <= 16 or start - 100 < span.start < start + 4000 for span in source.asked)
+    assert sum(span.length for span in source.reads) < 2000
+    assert all(span.stop <= 16 or start - 100 < span.start < start + 4000 for span in source.reads)
 
 
 # What is refused ------------------------------------------------------------------

@@ -255,7 +255,7 @@ def test_no_secret_gets_into_the_report(tmp_path: Path, small_gdc: StandIn) -> N
     with Socks5("me", "s3cret") as proxy:
         env = {"all_proxy": proxy.url("me:s3cret@"), "no_proxy": "", "HOME": str(home)}
         ended = run("--mirror", mirror, "doctor", "--report", path, env=env)
-        assert proxy.asked
+        assert proxy.requests
     report = path.read_text(encoding="utf-8")
     assert "directory    ~/m" in report and "206 Partial Content" in report
     assert [word for word in ("s3cret", "me:", "jane.doe") if word in report] == []

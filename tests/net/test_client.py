@@ -42,9 +42,9 @@ from tests.support.raw_server import (
     RIGHT_HEAD,
     RIGHT_RANGE,
     SPAN,
-    Asked,
     Close,
     RawServer,
+    Request,
     Reset,
     Script,
     Step,
@@ -126,7 +126,7 @@ def test_a_fault_that_lasts_is_named_within_bounded_time(name: str) -> None:
             client.span(server.url(), SPAN, total=len(CONTENT), etag='"a"')
         assert type(caught.value) is error
         assert f"127.0.0.1:{server.port}/data/1" in str(caught.value)
-        assert len(server.asked) == (QUICK.tries if error.retryable else 1)
+        assert len(server.requests) == (QUICK.tries if error.retryable else 1)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_fault_that_passes_leaves_the_right_bytes(name: str) -> None:
     ):
         got = client.span(server.url(), SPAN, total=len(CONTENT), etag='"a"')
         assert got == Part(PART, '"a"', len(CONTENT))
-        assert len(server.asked) == 2
+        assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize("status", ["206 Partial Content", "203 Non-Authoritative Information"])
@@ -177,11 +177,11 @@ def test_a_span_is_asked_for_unpacked_and_without_credentials_or_cookies(
     with RawServer(script) as server, HttpClient(timeouts=QUICK) as client:
         for _ in range(2):
             assert client.span(server.url(), SPAN, total=None).data == PART
-        for asked in server.asked:
-            assert asked.headers["range"] == "bytes=1000-8999"
-            assert asked.headers["accept-encoding"] == "identity"
-            assert asked.headers["user-agent"].startswith("tcgamirror/")
-            assert not {"cookie", "authorization"} & set(asked.headers)
+        for request in server.requests:
+            assert request.headers["range"] == "bytes=1000-8999"
+            assert request.headers["accept-encoding"] == "identity"
+            assert request.headers["user-agent"].startswith("tcgamirror/")
+            assert not {"cookie", "authorization"} & set(request.headers)
 
 
 def test_of_a_file_sent_whole_no_more_is_taken_than_the_sockets_hold() -> None:
@@ -263,19 +263,19 @@ def test_a_listing_that_is_none_is_named(
     with RawServer(script) as server, HttpClient(timeouts=QUICK) as client, within(BOUND):
         with pytest.raises(error) as caught:
             client.json(server.url("/files?token=secret"), limit=50_000)
-        told = str(caught.value)
-        assert words in told
-        assert f"127.0.0.1:{server.port}/files" in told
-        assert "secret" not in told
-        assert told.isprintable()
-        assert len(told) < 500
+        message = str(caught.value)
+        assert words in message
+        assert f"127.0.0.1:{server.port}/files" in message
+        assert "secret" not in message
+        assert message.isprintable()
+        assert len(message) < 500
 
 
 def test_the_endless_drip_of_a_whole_answer_ends() -> None:
     fast_enough = endless(head("200 OK"), b" " * 2_000)
 
-    def script(asked: Asked) -> Iterable[Step]:
-        for step in fast_enough(asked):
+    def script(request: Request) -> Iterable[Step]:
+        for step in fast_enough(request):
             yield step
             yield 0.05
 
@@ -303,11 +303,11 @@ def test_json_comes_packed_or_chunked_and_goes_out_as_a_post() -> None:
     ):
         for _ in range(3):
             assert client.json(server.url(), payload={"ids": ["a"]}) == value
-        assert [asked.method for asked in server.asked] == ["POST"] * 3
-        assert json.loads(server.asked[0].body) == {"ids": ["a"]}
+        assert [request.method for request in server.requests] == ["POST"] * 3
+        assert json.loads(server.requests[0].body) == {"ids": ["a"]}
         assert server.connections == 1
         client.json(server.url())
-        assert server.asked[-1].method == "GET"
+        assert server.requests[-1].method == "GET"
 
 
 # When to ask again -------------------------------------------------------------
@@ -322,13 +322,13 @@ def test_the_time_that_a_server_asks_for_is_waited(status: str) -> None:
         assert 1 <= time.monotonic() - began < BOUND
 
 
-@pytest.mark.parametrize("told", ["301", "Fri, 01 Jan 2100 00:00:00 GMT"])
-def test_a_server_that_asks_for_too_long_a_wait_is_left_at_once(told: str) -> None:
-    busy = whole(b"", "503 Service Unavailable", f"Retry-After: {told}")
+@pytest.mark.parametrize("wait", ["301", "Fri, 01 Jan 2100 00:00:00 GMT"])
+def test_a_server_that_asks_for_too_long_a_wait_is_left_at_once(wait: str) -> None:
+    busy = whole(b"", "503 Service Unavailable", f"Retry-After: {wait}")
     with RawServer(busy) as server, HttpClient(timeouts=QUICK) as client, within(1):
         with pytest.raises(ServerError, match="503"):
             client.json(server.url())
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("url", ["ftp://host/x", "nonsense", "http://[::1/", "http://host:port/"])
@@ -347,8 +347,8 @@ def to(location: str) -> Script:
 def test_a_redirect_on_the_same_host_is_followed() -> None:
     with RawServer(to("/there"), ranged(CONTENT)) as server, HttpClient(timeouts=QUICK) as client:
         assert client.span(server.url(), SPAN, total=None).data == PART
-        assert [asked.path for asked in server.asked] == ["/data/1", "/there"]
-        assert server.asked[1].headers["range"] == "bytes=1000-8999"
+        assert [request.path for request in server.requests] == ["/data/1", "/there"]
+        assert server.requests[1].headers["range"] == "bytes=1000-8999"
 
 
 @pytest.mark.parametrize(
@@ -359,14 +359,14 @@ def test_a_redirect_to_another_host_is_named_and_not_followed(location: str) -> 
     with RawServer(to(location)) as server, HttpClient(timeouts=QUICK) as client:
         with pytest.raises(Redirected, match=r"redirect to|points to"):
             client.json(server.url())
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 def test_redirects_in_a_ring_end() -> None:
     with RawServer(to("/data/1")) as server, HttpClient(timeouts=QUICK) as client:
         with pytest.raises(Redirected, match="more than 5"):
             client.json(server.url())
-        assert len(server.asked) == 6
+        assert len(server.requests) == 6
 
 
 def test_the_body_of_a_redirect_is_not_read() -> None:
@@ -379,5 +379,7 @@ def test_the_body_of_a_redirect_is_not_read() -> None:
 
 def test_the_module_loads_neither_numpy_nor_pillow() -> None:
     code = "import sys, tcgamirror.net.client; print({'numpy', 'PIL'} & set(sys.modules))"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "set()"
+    message = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert message.stdout.strip() == "set()"

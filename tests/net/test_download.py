@@ -23,9 +23,9 @@ from tests.support.raw_server import (
     CONTENT,
     HTML,
     QUICK,
-    Asked,
     Close,
     RawServer,
+    Request,
     Reset,
     Script,
     Step,
@@ -42,8 +42,8 @@ from tests.support.raw_server import (
 def first(count: int, end: Step, *lines: str) -> Script:
     """The right headers, `count` bytes from where was asked, and then an end."""
 
-    def script(asked: Asked) -> Iterable[Step]:
-        answer = next(iter(ranged(CONTENT, *lines)(asked)))
+    def script(request: Request) -> Iterable[Step]:
+        answer = next(iter(ranged(CONTENT, *lines)(request)))
         assert isinstance(answer, bytes)
         size = answer.index(b"\r\n\r\n") + 4
         return [answer[: size + count], 0.02, end]
@@ -140,8 +140,8 @@ def test_a_wrong_200_costs_nothing_that_was_had(wrong: Script) -> None:
     with RawServer(*scripts) as server, HttpClient(timeouts=QUICK) as client:
         client.download(server.url(), file, size=len(CONTENT))
         assert file.getvalue() == CONTENT
-        assert len(server.asked) == 3
-        assert server.asked[1].headers["range"] == "bytes=100000-"
+        assert len(server.requests) == 3
+        assert server.requests[1].headers["range"] == "bytes=100000-"
 
 
 @pytest.mark.parametrize("size", [len(CONTENT), None])

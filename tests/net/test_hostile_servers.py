@@ -26,8 +26,8 @@ from tests.support.publishing import Silent, made_up
 from tests.support.raw_server import (
     CHUNKED,
     QUICK,
-    Asked,
     RawServer,
+    Request,
     Script,
     Step,
     dripped,
@@ -47,10 +47,10 @@ NONE = whole(b"", "404 Not Found")
 def publishing(catalogue: Script, image: Script) -> Script:
     """A web server of a mirror that answers so."""
 
-    def script(asked: Asked) -> Iterable[Step]:
-        if asked.path.endswith(CATALOGUE):
-            return catalogue(asked)
-        return image(asked) if "/images/" in asked.path else NONE(asked)
+    def script(request: Request) -> Iterable[Step]:
+        if request.path.endswith(CATALOGUE):
+            return catalogue(request)
+        return image(request) if "/images/" in request.path else NONE(request)
 
     return script
 
@@ -94,24 +94,24 @@ def test_an_image_without_end_is_as_long_as_it_is_listed_at_most(
 # Terminals -------------------------------------------------------------------------
 
 
-def hostile_gdc(asked: Asked) -> Iterable[Step]:
+def hostile_gdc(request: Request) -> Iterable[Step]:
     """Speaks to the terminal wherever it can."""
     words = {"message": HOSTILE, "error": HOSTILE}
-    if asked.path.endswith("/status"):
+    if request.path.endswith("/status"):
         answer: object = {"data_release": f"{HOSTILE} 45.0", "tag": HOSTILE, "status": HOSTILE}
-    elif asked.path.endswith("/files"):
+    elif request.path.endswith("/files"):
         more = {"primary_site": HOSTILE, "project": {"project_id": HOSTILE}, "state": HOSTILE}
         hits = [hit(n, file_size=10_000, md5sum=HOSTILE, cases=[more]) for n in (1, 2)]
         answer = page([{**each, "experimental_strategy": "Diagnostic Slide"} for each in hits], 2)
-    elif "/tile/" in asked.path:
+    elif "/tile/" in request.path:
         sizes = dict.fromkeys(("Width", "Height", "TileSize", "Overlap"), HOSTILE)
         answer = {"Format": HOSTILE, **sizes}
-    elif asked.path.startswith("/bucket"):
+    elif request.path.startswith("/bucket"):
         kind = "Content-Type: text/\x1b[2J\x07\r\nETag: \x1b[2J\r\nContent-Range: bytes \x1b[31m"
-        return plays(head("206 Partial \x1b[2J", kind, "Content-Length: 3") + b"\x1b[2")(asked)
+        return plays(head("206 Partial \x1b[2J", kind, "Content-Length: 3") + b"\x1b[2")(request)
     else:
-        return whole(json.dumps(words).encode(), "403 \x1b[2J")(asked)
-    return whole(json.dumps(answer).encode(), "200 OK", "Content-Type: application/json")(asked)
+        return whole(json.dumps(words).encode(), "403 \x1b[2J")(request)
+    return whole(json.dumps(answer).encode(), "200 OK", "Content-Type: application/json")(request)
 
 
 def test_nothing_that_servers_say_reaches_the_terminal(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ from tests.support.raw_server import (
     QUICK,
     RIGHT_HEAD,
     SPAN,
-    Asked,
     RawServer,
+    Request,
     Reset,
     Script,
     Step,
@@ -67,9 +67,9 @@ def asks(client: HttpClient, server: RawServer, count: int = 1) -> None:
 def timed(script: Script, times: list[float]) -> Script:
     """The script, which notes when it is played."""
 
-    def play(asked: Asked) -> Iterable[Step]:
+    def play(request: Request) -> Iterable[Step]:
         times.append(time.monotonic())
-        return script(asked)
+        return script(request)
 
     return play
 
@@ -133,9 +133,9 @@ def test_answers_to_requests_under_way_make_one_pause() -> None:
     heard = Heard()
     together = threading.Barrier(4)
 
-    def busy(asked: Asked) -> Iterable[Step]:
+    def busy(request: Request) -> Iterable[Step]:
         together.wait(timeout=10)
-        return BUSY(asked)
+        return BUSY(request)
 
     timeouts = replace(ONCE, first_byte=20, pause=0.05)
     with (
@@ -168,8 +168,8 @@ def test_resets_in_a_row_make_a_pause(script: Script) -> None:
 def test_a_download_that_advances_between_its_resets_goes_on_at_once() -> None:
     heard = Heard()
 
-    def broken(asked: Asked) -> Iterable[Step]:
-        (answer,) = ranged(CONTENT)(asked)
+    def broken(request: Request) -> Iterable[Step]:
+        (answer,) = ranged(CONTENT)(request)
         assert isinstance(answer, bytes)
         return [answer[: answer.index(b"\r\n\r\n") + 20_000], 0.05, Reset()]
 
@@ -225,7 +225,7 @@ def test_a_pause_ends_at_once_with_the_run(how: str) -> None:
         for each in waiting:
             with pytest.raises(Interrupted):
                 each.result(timeout=20)
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 # By the command ------------------------------------------------------------------------

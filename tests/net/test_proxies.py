@@ -80,7 +80,7 @@ def test_a_socks_proxy_looks_names_up_itself(use: UseProxy) -> None:
             url = server.url(host="nowhere.invalid")
             for _ in range(3):
                 assert client.span(url, SPAN, total=len(CONTENT)).data == PART
-        assert proxy.asked == [("nowhere.invalid", server.port)]
+        assert proxy.requests == [("nowhere.invalid", server.port)]
         assert server.connections == 1
 
 
@@ -89,7 +89,7 @@ def test_a_socks_proxy_may_be_given_addresses_only(use: UseProxy) -> None:
         use(proxy.url().replace("socks5h", "socks5"))
         with HttpClient(timeouts=QUICK) as client:
             client.span(server.url(host="localhost"), SPAN, total=len(CONTENT))
-        assert proxy.asked == [("127.0.0.1", server.port)]
+        assert proxy.requests == [("127.0.0.1", server.port)]
 
 
 @pytest.mark.parametrize("kind", [Socks5, HttpProxy])
@@ -100,7 +100,7 @@ def test_a_proxy_may_want_a_name_and_a_password(
         use(proxy.url(SECRET))
         with HttpClient(timeouts=QUICK) as client:
             client.span(server.url(), SPAN, total=len(CONTENT))
-        assert proxy.asked == [("127.0.0.1", server.port)]
+        assert proxy.requests == [("127.0.0.1", server.port)]
 
 
 @pytest.mark.usefixtures("trusted")
@@ -111,7 +111,7 @@ def test_tls_goes_through_a_proxy(
     with kind() as proxy, HttpClient(timeouts=QUICK) as client:
         use(proxy.url())
         assert client.json(tls_server[0]) == []
-        assert len(proxy.asked) == 1
+        assert len(proxy.requests) == 1
 
 
 # They fail -----------------------------------------------------------------------------
@@ -122,10 +122,12 @@ def test_tls_goes_through_a_proxy(
 def test_a_proxy_that_is_down_is_named(use: UseProxy, scheme: str, kind: str) -> None:
     with nobody() as port:
         use(f"{kind}://{SECRET}127.0.0.1:{port}")
-        told = refused(f"{scheme}://127.0.0.1:9/status")
-    assert told.startswith(f"proxy {kind}://127.0.0.1:{port}: no connection through it to 127.0.0")
-    assert "Connection refused" in told
-    assert f"Correct {scheme}_proxy or all_proxy in the environment" in told
+        message = refused(f"{scheme}://127.0.0.1:9/status")
+    assert message.startswith(
+        f"proxy {kind}://127.0.0.1:{port}: no connection through it to 127.0.0"
+    )
+    assert "Connection refused" in message
+    assert f"Correct {scheme}_proxy or all_proxy in the environment" in message
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -134,49 +136,49 @@ def test_a_proxy_that_wants_another_password_is_named_and_asked_once(
 ) -> None:
     with HttpProxy("me", "other") as proxy:
         use(proxy.url(SECRET))
-        told = refused(f"{scheme}://127.0.0.1:9/status")
-        assert told.startswith(f"proxy {proxy.url()}: ")
-        assert "407" in told
+        message = refused(f"{scheme}://127.0.0.1:9/status")
+        assert message.startswith(f"proxy {proxy.url()}: ")
+        assert "407" in message
 
 
 def test_a_socks_proxy_that_wants_another_password_is_named(use: UseProxy) -> None:
     with Socks5("me", "other") as proxy:
         use(proxy.url(SECRET))
-        told = refused("http://127.0.0.1:9/status")
-        assert told.startswith(f"proxy {proxy.url()}: ")
-        assert "authentication failed" in told
+        message = refused("http://127.0.0.1:9/status")
+        assert message.startswith(f"proxy {proxy.url()}: ")
+        assert "authentication failed" in message
 
 
 def test_a_proxy_that_opens_no_tunnel_is_named(use: UseProxy) -> None:
     with HttpProxy(refusal="403 Forbidden") as proxy:
         use(proxy.url())
-        told = refused("https://127.0.0.1:9/status")
-        assert told.startswith(f"proxy {proxy.url()}: ")
-        assert "403" in told
+        message = refused("https://127.0.0.1:9/status")
+        assert message.startswith(f"proxy {proxy.url()}: ")
+        assert "403" in message
 
 
 def test_what_a_socks_proxy_cannot_reach_is_told_of_both(use: UseProxy) -> None:
     with Socks5(reply=5) as proxy:
         use(proxy.url())
-        told = refused("http://127.0.0.1:9/status")
-        assert told.startswith("127.0.0.1:9/status cannot be reached through proxy")
-        assert proxy.url() in told
-        assert "Connection refused" in told
+        message = refused("http://127.0.0.1:9/status")
+        assert message.startswith("127.0.0.1:9/status cannot be reached through proxy")
+        assert proxy.url() in message
+        assert "Connection refused" in message
 
 
 def test_a_name_that_only_the_proxy_may_know_is_told_how_to_look_it_up(use: UseProxy) -> None:
     with Socks5() as proxy:
         use(proxy.url().replace("socks5h", "socks5"))
-        told = refused("http://nowhere.invalid/status")
-    assert told.startswith("nowhere.invalid/status cannot be reached through proxy socks5://")
-    assert "socks5h://" in told
+        message = refused("http://nowhere.invalid/status")
+    assert message.startswith("nowhere.invalid/status cannot be reached through proxy socks5://")
+    assert "socks5h://" in message
 
 
 def test_what_is_no_socks_proxy_is_named(use: UseProxy) -> None:
     with speaking(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
         use(f"socks5h://127.0.0.1:{port}")
-        told = refused("http://127.0.0.1:9/status")
-    assert told.startswith(f"proxy socks5h://127.0.0.1:{port}: no connection through it")
+        message = refused("http://127.0.0.1:9/status")
+    assert message.startswith(f"proxy socks5h://127.0.0.1:{port}: no connection through it")
 
 
 @pytest.mark.parametrize("kind", ["http", "socks5h"])
@@ -185,9 +187,9 @@ def test_a_proxy_that_says_nothing_is_named_and_a_stop_ends_the_wait(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         use(f"{kind}://127.0.0.1:{silent.getsockname()[1]}")
-        told = refused("https://127.0.0.1:9/status", Timeout)
-        assert told.startswith(f"proxy {kind}://127.0.0.1:")
-        assert "no connection within 0.5 s" in told
+        message = refused("https://127.0.0.1:9/status", Timeout)
+        assert message.startswith(f"proxy {kind}://127.0.0.1:")
+        assert "no connection within 0.5 s" in message
         stop = threading.Event()
         ending = threading.Timer(0.2, stop.set)
         ending.start()
@@ -224,13 +226,13 @@ def test_a_certificate_that_is_not_trusted_is_told_of_whom_it_is(
     use: UseProxy, tls_server: tuple[str, list[int]]
 ) -> None:
     use(tls_server[0].rstrip("/"))
-    told = refused("https://127.0.0.1:9/status")
-    assert told.startswith(f"proxy {tls_server[0].rstrip('/')}: the server's certificate")
+    message = refused("https://127.0.0.1:9/status")
+    assert message.startswith(f"proxy {tls_server[0].rstrip('/')}: the server's certificate")
     with Socks5() as proxy:
         use(proxy.url())
-        told = refused(tls_server[0])
-        assert told.startswith("127.0.0.1:")
-        assert "certificate verify failed" in told
+        message = refused(tls_server[0])
+        assert message.startswith("127.0.0.1:")
+        assert "certificate verify failed" in message
 
 
 def test_hosts_of_no_proxy_are_asked_directly(
@@ -253,8 +255,8 @@ def test_a_mirror_is_filled_through_a_proxy(
     with kind("me", "s3cret") as proxy:
         env = {"all_proxy": proxy.url(SECRET), "no_proxy": ""}
         succeeded("--mirror", root, "update", env=env)
-        asked = len(proxy.asked)
-    assert asked > 0
+        count = len(proxy.requests)
+    assert count > 0
     assert column(root, "select count(*) from mirror where status = 'done'") == [4]
 
 

@@ -30,8 +30,8 @@ from tests.support.raw_server import (
     QUICK,
     RIGHT_HEAD,
     SPAN,
-    Asked,
     RawServer,
+    Request,
     Script,
     Step,
     dripped,
@@ -74,7 +74,7 @@ def test_a_proxy_named_in_the_environment_is_asked(monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv("http_proxy", proxy.url(""))
         monkeypatch.setenv("no_proxy", "")
         assert client.json("http://nowhere.invalid/files") == []
-        assert proxy.asked[0].path == "http://nowhere.invalid/files"
+        assert proxy.requests[0].path == "http://nowhere.invalid/files"
 
 
 def test_a_missing_bundle_is_wrong_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,14 +145,14 @@ def test_a_connection_is_used_again() -> None:
     with RawServer(ranged(CONTENT)) as server, HttpClient(timeouts=QUICK) as client:
         for _ in range(20):
             client.span(server.url(), SPAN, total=None)
-        assert (server.connections, len(server.asked)) == (1, 20)
+        assert (server.connections, len(server.requests)) == (1, 20)
 
 
 @pytest.mark.parametrize("named", ["host", "host and port", "default"])
 def test_a_host_has_no_more_connections_than_its_limit(named: str) -> None:
-    def slow(asked: Asked) -> Iterable[Step]:
+    def slow(request: Request) -> Iterable[Step]:
         yield 0.03
-        yield from ranged(CONTENT)(asked)
+        yield from ranged(CONTENT)(request)
 
     with RawServer(slow) as server:
         limits = {
@@ -167,9 +167,9 @@ def test_a_host_has_no_more_connections_than_its_limit(named: str) -> None:
 
 
 def test_a_limit_of_the_settings_holds_for_an_address_with_credentials(tmp_path: Path) -> None:
-    def slow(asked: Asked) -> Iterable[Step]:
+    def slow(request: Request) -> Iterable[Step]:
         yield 0.03
-        yield from ranged(CONTENT)(asked)
+        yield from ranged(CONTENT)(request)
 
     with RawServer(slow) as server:
         api = f"http://me:secret@127.0.0.1:{server.port}"

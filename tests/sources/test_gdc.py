@@ -22,18 +22,18 @@ STATUS: object = {"data_release": "Data Release 45.0 - December 04, 2025", "stat
 
 @dataclass
 class Scripted:
-    """Answers as told, and remembers what was asked."""
+    """A client that answers by a script and keeps the requests."""
 
     pages: Callable[[int, int], object]
     status: object = field(default_factory=lambda: STATUS)
-    asked: list[Mapping[str, object]] = field(default_factory=list)
+    requests: list[Mapping[str, object]] = field(default_factory=list)
 
     def json(self, url: str, *, payload: Mapping[str, object] | None = None, limit: int) -> object:
         assert limit > 0
         if url == f"{API}/status" and payload is None:
             return self.status
         assert payload is not None
-        self.asked.append(payload)
+        self.requests.append(payload)
         if url == f"{API}/files":
             start, size = payload["from"], payload["size"]
             assert isinstance(start, int) and isinstance(size, int)
@@ -41,7 +41,7 @@ class Scripted:
         assert url == f"{API}/files/versions"
         ids = payload["ids"]
         assert isinstance(ids, list)
-        return self.pages(len(self.asked), len(ids))
+        return self.pages(len(self.requests), len(ids))
 
 
 def hit(number: int, **more: object) -> dict[str, object]:
@@ -67,8 +67,8 @@ def test_all_pages_are_read_in_order() -> None:
     assert listing.release == "Data Release 45.0 - December 04, 2025"
     assert [slide.file_id for slide in listing.slides] == [str(UUID(int=n)) for n in range(1, 8)]
     assert progress == [(3, 7), (6, 7), (7, 7)]
-    assert [request["from"] for request in server.asked] == [0, 3, 6]
-    assert {request["sort"] for request in server.asked} == {"file_id:asc"}
+    assert [request["from"] for request in server.requests] == [0, 3, 6]
+    assert {request["sort"] for request in server.requests} == {"file_id:asc"}
 
 
 def test_a_server_that_gives_smaller_pages_is_followed() -> None:
@@ -79,10 +79,10 @@ def test_a_server_that_gives_smaller_pages_is_followed() -> None:
 def test_the_filter_asks_for_open_slides_of_both_kinds() -> None:
     server = serving([hit(1)])
     gdc.read_listing(server, API)
-    asked = json.dumps(server.asked[0]["filters"])
+    filters = json.dumps(server.requests[0]["filters"])
     for word in ("TCGA", "Slide Image", "Diagnostic Slide", "Tissue Slide", "open"):
-        assert f'"{word}"' in asked
-    assert "md5sum" in str(server.asked[0]["fields"]).split(",")
+        assert f'"{word}"' in filters
+    assert "md5sum" in str(server.requests[0]["fields"]).split(",")
 
 
 def test_every_field_of_a_hit_becomes_the_slides() -> None:
@@ -217,7 +217,7 @@ def test_versions_are_asked_for_500_at_once() -> None:
     rows = [{"id": old, "latest_id": new}, {"id": "x"}, None]
     server = Scripted(lambda _start, _size: rows)
     assert gdc.read_latest_versions(server, API, [old] * 1001) == {old: new}
-    assert [str(each["ids"]).count(old) for each in server.asked] == [500, 500, 1]
+    assert [str(each["ids"]).count(old) for each in server.requests] == [500, 500, 1]
     with pytest.raises(WrongContent, match="list of versions"):
         gdc.read_latest_versions(Scripted(lambda _start, _size: {}), API, [old])
 

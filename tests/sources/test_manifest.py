@@ -282,11 +282,11 @@ def test_a_mirror_of_slides_without_barcodes_and_sizes_is_like_any_other(tmp_pat
     sheet.write_text("\n".join([*lines, f"{ID}\ta.bam\n"]))
     root, copy, synced = tmp_path / "m", tmp_path / "copy", tmp_path / "synced"
     with StandIn(files) as gdc:
-        asked = ("init", "--mpp", "4", "--manifest", str(sheet), *addresses(gdc))
-        output = run("--mirror", tmp_path / "one", *asked, "--slides", "1").out
+        words = ("init", "--mpp", "4", "--manifest", str(sheet), *addresses(gdc))
+        output = run("--mirror", tmp_path / "one", *words, "--slides", "1").out
         assert "lists 3 slides" in output and "1 .bam" in output
         assert "2 slides not of --kind diagnostic left out (2 of unknown kind)" in output
-        succeeded("--mirror", root, *asked, "--slides", "all", "--kind", "all")
+        succeeded("--mirror", root, *words, "--slides", "all", "--kind", "all")
         impatient(root)
         updated = run("--mirror", root, "update")
         assert updated.code == 0 and "1 .bam" in updated.err, updated

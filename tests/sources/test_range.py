@@ -21,7 +21,6 @@ from tcgamirror.sources.range import GAP, LOOK_AHEAD, MAX_SPECULATIVE_BYTES, TAI
 from tcgamirror.sources.whole import LocalFile
 from tests.gdc import Listed, StandIn, listed
 from tests.support.fetching import (
-    asked,
     by_range,
     by_whole,
     directories,
@@ -29,6 +28,7 @@ from tests.support.fetching import (
     level_target,
     made,
     overlaps,
+    ranges,
     slide_of,
 )
 from tests.support.levels import EVERY_SLIDE, ZOO, by_openslide, slide_at, tile_box, tile_spans
@@ -85,7 +85,7 @@ def test_at_every_level_it_is_what_the_whole_file_gives_for_few_bytes_and_reques
         for level, size in enumerate(level_sizes(path)):
             gdc.clear()
             image = made(by_range(gdc, client, tmp_path), slide_of(file), level_target(size))
-            records, spans = gdc.served, asked(gdc.served)
+            records, spans = gdc.served, ranges(gdc.served)
             whole = made(by_whole(gdc, client, tmp_path), slide_of(file), level_target(size))
             assert np.array_equal(image.pixels, whole.pixels)
             assert image.rendition == whole.rendition
@@ -197,7 +197,7 @@ def test_the_last_levels_tiles_come_while_the_directories_are_walked(
     with StandIn([file]) as gdc:
         image = made(by_range(gdc, client, tmp_path), slide_of(file), COARSE)
         assert image.rendition.level == 3
-        order = asked(gdc.served)
+        order = ranges(gdc.served)
     for_tiles = [index for index, span in enumerate(order) if tiles.gaps(span) != [span]]
     (last_walked,) = (index for index, span in enumerate(order) if span.start == first.next)
     assert max(for_tiles) < last_walked
@@ -218,7 +218,7 @@ def test_tiles_come_together_with_the_arrays_that_tell_where_they_lie(
             slide_of(file),
             level_target(Size(2002, 1501)),
         )
-        served = list(zip(gdc.served, asked(gdc.served), strict=True))
+        served = list(zip(gdc.served, ranges(gdc.served), strict=True))
         assert overlaps([span for _, span in served]) == []
     for_arrays = [record.time for record, span in served if arrays.gaps(span) != [span]]
     tiles = SpanSet(tile_spans(table))
@@ -249,7 +249,7 @@ def spans_for_the_right_image(file: Listed, work: Path, client: HttpClient) -> S
     """What `range` asks for, to make the same image as of the whole file."""
     with StandIn([file]) as gdc:
         image = made(by_range(gdc, client, work), slide_of(file), COARSE)
-        spans = SpanSet(asked(gdc.served))
+        spans = SpanSet(ranges(gdc.served))
         whole = made(by_whole(gdc, client, work), slide_of(file), COARSE)
     assert np.array_equal(image.pixels, whole.pixels)
     assert image.rendition == whole.rendition
@@ -308,7 +308,7 @@ def test_a_large_level_comes_over_a_few_connections_at_once(
     with StandIn([file]) as gdc:
         gdc.rate = 8e6
         made(by_range(gdc, client, tmp_path), slide_of(file), Target(None, 4803))
-        large = [span for span in asked(gdc.served) if span.length > 100_000]
+        large = [span for span in ranges(gdc.served) if span.length > 100_000]
         assert len(large) == 4
         assert max(large, key=len).length <= 1.01 * min(span.length for span in large) + GAP
         assert gdc.connections_open_peak["bucket"] == 4
@@ -339,4 +339,4 @@ def test_the_header_is_read_for_two_small_requests_and_not_fetched_again(
         assert meter.requests == len(gdc.served) == 2
         assert meter.bytes <= 2 * LOOK_AHEAD
         made(source, slide_of(file), Target(None, 99))
-        assert overlaps(asked(gdc.served)) == []
+        assert overlaps(ranges(gdc.served)) == []

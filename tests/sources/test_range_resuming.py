@@ -34,7 +34,7 @@ from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.range import PARALLEL_REQUESTS, RemoteFile
 from tcgamirror.sources.sparse_file import SparseFile
 from tests.gdc import Listed, StandIn, listed
-from tests.support.fetching import SHORT, At, asked, by_range, made, origins_of, overlaps, slide_of
+from tests.support.fetching import SHORT, At, by_range, made, origins_of, overlaps, ranges, slide_of
 from tests.support.raw_server import CONTENT, RawServer, Script, ranged
 from tests.support.slides import SlideSpec, make_slide
 
@@ -86,7 +86,7 @@ def test_a_fetch_that_failed_is_resumed_where_it_stopped(
         gdc.clear()
         again = by_range(gdc, client, tmp_path, origins_of(gdc, bucket=False))
         assert np.array_equal(made(again, slide_of(file), BASE).pixels, right)
-        spans = asked(gdc.served)
+        spans = ranges(gdc.served)
     assert kept.total > 0 or nth == 1
     assert overlaps([*kept, *spans]) == []
 
@@ -116,7 +116,7 @@ def test_an_interrupted_fetch_is_resumed_and_ends_soon(
         kept = had(tmp_path, file)
         gdc.clear()
         image = made(by_range(gdc, client, tmp_path), slide_of(file), BASE)
-        assert overlaps([*kept, *asked(gdc.served)]) == []
+        assert overlaps([*kept, *ranges(gdc.served)]) == []
     assert took < 5
     assert no_threads_of("range")
     assert np.array_equal(image.pixels, right)
@@ -156,7 +156,7 @@ def test_a_damaged_part_alone_is_fetched_again(
             part.write(b"other bytes")
         gdc.clear()
         assert np.array_equal(made(source, slide_of(file), BASE).pixels, right)
-        (span,) = asked(gdc.served)
+        (span,) = ranges(gdc.served)
         assert span.start <= 100 < span.stop
 
 
@@ -176,8 +176,8 @@ def test_a_file_replaced_since_the_last_run_is_fetched_anew(
         (tmp_path / file.file_id / "range" / "bucket.etag").write_bytes(tag)
         gdc.clear()
         image = made(by_range(gdc, client, tmp_path), slide_of(file), BASE)
-        assert asked(gdc.requests(host="bucket"))[-1].length > 4096
-        assert Span(0, 4096) in asked(gdc.served)
+        assert ranges(gdc.requests(host="bucket"))[-1].length > 4096
+        assert Span(0, 4096) in ranges(gdc.served)
     assert np.array_equal(image.pixels, right)
 
 
@@ -212,14 +212,14 @@ def test_a_file_that_changes_again_and_again_is_not_mixed_with_another_origins(
         gdc.faults.add(At("", "changed-etag", host="bucket", nth=1))
         gdc.faults.add(At("", "changed-etag", host="bucket", nth=5, alone=False))
         image = made(by_range(gdc, client, tmp_path), slide_of(file), BASE)
-        from_gdc = asked(gdc.requests(host="api"))
+        from_gdc = ranges(gdc.requests(host="api"))
     assert np.array_equal(image.pixels, right)
     assert Span(0, 4096) in from_gdc
 
 
 def late(*lines: str) -> Script:
     """A right answer, so late that all of its neighbours are asked for by then."""
-    return lambda asked: [0.1, *ranged(CONTENT, *lines)(asked)]
+    return lambda request: [0.1, *ranged(CONTENT, *lines)(request)]
 
 
 @pytest.mark.parametrize("etags", [("1", "1", "1"), ("1", "2", "2"), ("1", "1", "2")], ids=str)
@@ -265,7 +265,7 @@ def test_when_the_bucket_dies_amid_a_slide_the_gdc_goes_on(
         image = made(by_range(gdc, client, tmp_path), slide_of(file), BASE)
         whole = [record for record in gdc.served if record.status == 206]
         assert {record.host for record in whole} == {"api", "bucket"}
-        assert overlaps(asked(whole)) == []
+        assert overlaps(ranges(whole)) == []
     assert np.array_equal(image.pixels, right)
 
 
@@ -314,7 +314,7 @@ def test_any_spans_in_any_order_fetch_each_byte_at_most_once_and_read_it_back(
                         assert partial.read(span) == content[span.start : span.stop]
                     span = data.draw(spans, "read")
                     assert remote.read(span) == content[span.start : span.stop]
-    assert overlaps(asked(gdc.served)) == []
+    assert overlaps(ranges(gdc.served)) == []
 
 
 ORIGINS = st.sampled_from(["bucket", "gdc"])

@@ -57,7 +57,7 @@ def record(path: Path) -> Path:
 @settings(max_examples=150)
 @given(st.lists(steps, max_size=20), spans)
 def test_it_holds_what_was_written_whatever_is_reopened_or_torn(
-    history: list[Span | str | tuple[str, int]], asked: Span
+    history: list[Span | str | tuple[str, int]], wanted: Span
 ) -> None:
     with folder() as place:
         path = place / "slide.svs"
@@ -78,11 +78,11 @@ def test_it_holds_what_was_written_whatever_is_reopened_or_torn(
         model = {index for span in written for index in range(span.start, span.stop)}
         with partial:
             assert partial.available == SpanSet(written)
-            if model >= set(range(asked.start, asked.stop)):
-                assert partial.read(asked) == CONTENT[asked.start : asked.stop]
+            if model >= set(range(wanted.start, wanted.stop)):
+                assert partial.read(wanted) == CONTENT[wanted.start : wanted.stop]
             else:
                 with pytest.raises(NotFetched):
-                    partial.read(asked)
+                    partial.read(wanted)
 
 
 @settings(max_examples=100)

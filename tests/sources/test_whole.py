@@ -292,9 +292,9 @@ def test_a_leftover_that_is_another_file_is_replaced(
 def test_a_large_base_level_alone_takes_little_memory(spec: SlideSpec, tmp_path: Path) -> None:
     file = listed(make_slide(tmp_path / "s.svs", spec))
     with StandIn([file]) as gdc:
-        told = (file.file_id, file.file_name, file.md5, str(file.size))
+        message = (file.file_id, file.file_name, file.md5, str(file.size))
         run = subprocess.run(
-            [sys.executable, "-m", "tests.support.one_slide", gdc.api, tmp_path, "15", *told],
+            [sys.executable, "-m", "tests.support.one_slide", gdc.api, tmp_path, "15", *message],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             check=True,

@@ -39,7 +39,7 @@ KINDS: tuple[Kind, ...] = tuple(
     for kind in get_args(Kind)
     if kind not in ("endless-page", "truncated-json", "foreign-json", "504")
 )
-PATIENCE = Timeouts(
+HASTY = Timeouts(
     connect=1.0,
     first_byte=0.6,
     stall=0.5,
@@ -98,7 +98,7 @@ def mirrored(root: Path, gdc: StandIn, source: str) -> Seen:
         api=gdc.api,
         tiles=gdc.tiles,
         bucket=gdc.bucket,
-        timeouts=PATIENCE,
+        timeouts=HASTY,
     )
     Mirror.create(root, settings)
     mirror = Mirror(root, settings)  # with the short timeouts, which the file cannot hold whole
@@ -133,16 +133,16 @@ def noted(record: Record, cell: Cell, seen: Seen, words: str) -> None:
 
 def _lines(outcomes: Mapping[str, object]) -> Iterator[list[object]]:
     for source, kind in product(SOURCES, KINDS):
-        told = [outcomes.get(str(Cell(source, kind, when)), "") for when in get_args(When)]
-        if any(told):
-            yield [source, kind, *told]
+        message = [outcomes.get(str(Cell(source, kind, when)), "") for when in get_args(When)]
+        if any(message):
+            yield [source, kind, *message]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reports = [
         report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)
     ]
-    outcomes = dict(told for report in reports for told in report.user_properties)
+    outcomes = dict(pair for report in reports for pair in report.user_properties)
     lines = list(_lines(outcomes))
     if lines:
         terminalreporter.section("faults of the network, and what came of them")

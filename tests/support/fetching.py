@@ -119,7 +119,7 @@ def directories(path: Path) -> int:
         return len(list(Tiff(file).directories()))
 
 
-def asked(records: Iterable[Record]) -> list[Span]:
+def ranges(records: Iterable[Record]) -> list[Span]:
     """The spans of the Range headers."""
     spans = []
     for record in records:

@@ -141,16 +141,16 @@ def _overlap(one: Box, other: Box) -> bool:
 
 
 class Bytes:
-    """A file's bytes, which keeps what was asked of them in `asked`."""
+    """A file's bytes, which keeps the spans read in `reads`."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.size = len(data)
-        self.asked: list[Span] = []
+        self.reads: list[Span] = []
 
     def read(self, span: Span) -> bytes:
         assert 0 <= span.start <= span.stop <= self.size, f"{span} of {self.size} bytes"
-        self.asked.append(span)
+        self.reads.append(span)
         return self._data[span.start : span.stop]
 
 

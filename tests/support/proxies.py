@@ -22,7 +22,7 @@ class _Proxy:
 
     def __init__(self, user: str = "", password: str = "") -> None:
         self.user, self.password = user, password
-        self.asked: list[tuple[str, int]] = []
+        self.requests: list[tuple[str, int]] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._listener.getsockname()[1]
         self._open: set[socket.socket] = set()
@@ -110,7 +110,7 @@ class Socks5(_Proxy):
             family, length = (socket.AF_INET, 4) if kind == 1 else (socket.AF_INET6, 16)
             host = socket.inet_ntop(family, _exactly(client, length))
         port = int.from_bytes(_exactly(client, 2), "big")
-        self.asked.append((host, port))
+        self.requests.append((host, port))
         client.sendall(bytes([5, self._reply, 0, 1]) + bytes(6))
         if not self._reply:
             self._relay(client, port)
@@ -133,7 +133,7 @@ class HttpProxy(_Proxy):
         first, *lines = head.decode("latin-1").split("\r\n")
         method, target, _ = first.split(" ")
         parts = urlsplit(f"//{target}" if method == "CONNECT" else target)
-        self.asked.append((parts.hostname or "", parts.port or 80))
+        self.requests.append((parts.hostname or "", parts.port or 80))
         proof = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
         refusal = self._refusal
         if self.user and f"proxy-authorization: basic {proof}".lower() not in map(str.lower, lines):

@@ -30,7 +30,7 @@ Step = bytes | float | Reset | Close
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """One request as it came. headers: names in small letters."""
 
     method: str
@@ -39,7 +39,7 @@ class Asked:
     body: bytes
 
 
-Script = Callable[[Asked], Iterable[Step]]
+Script = Callable[[Request], Iterable[Step]]
 
 
 class RawServer:
@@ -55,7 +55,7 @@ class RawServer:
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._active = 0
-        self.asked: list[Asked] = []
+        self.requests: list[Request] = []
         self.connections = 0
         self.peak = 0
         self.sent = 0
@@ -92,14 +92,14 @@ class RawServer:
     def _serve(self, sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with suppress(OSError), sock:
-            while (asked := _asked(sock)) is not None:
+            while (request := _read_request(sock)) is not None:
                 with self._lock:
-                    self.asked.append(asked)
+                    self.requests.append(request)
                     script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
                     self._active += 1
                     self.peak = max(self.peak, self._active)
                 try:
-                    going = self._play(sock, script(asked))
+                    going = self._play(sock, script(request))
                 finally:
                     with self._lock:
                         self._active -= 1
@@ -124,7 +124,7 @@ class RawServer:
         return True
 
 
-def _asked(sock: socket.socket) -> Asked | None:
+def _read_request(sock: socket.socket) -> Request | None:
     """The next request; None if the client closed the connection."""
     data = b""
     while b"\r\n\r\n" not in data:
@@ -139,7 +139,7 @@ def _asked(sock: socket.socket) -> Asked | None:
     while len(body) < int(headers.get("content-length", "0")):
         body += sock.recv(65536)
     method, path, _ = first.split(" ")
-    return Asked(method, path, headers, body)
+    return Request(method, path, headers, body)
 
 
 def head(status: str, *lines: str) -> bytes:
@@ -160,11 +160,11 @@ def whole(body: bytes, status: str = "200 OK", *lines: str) -> Script:
 def ranged(content: bytes, *lines: str) -> Script:
     """What a server does that has the file and knows Range."""
 
-    def script(asked: Asked) -> Iterable[Step]:
-        told = asked.headers.get("range")
-        if told is None:
+    def script(request: Request) -> Iterable[Step]:
+        span = request.headers.get("range")
+        if span is None:
             return [head("200 OK", f"Content-Length: {len(content)}", *lines) + content]
-        first, _, last = told.removeprefix("bytes=").partition("-")
+        first, _, last = span.removeprefix("bytes=").partition("-")
         start = int(first)
         stop = min(int(last) + 1, len(content)) if last else len(content)
         if start >= len(content):
@@ -180,7 +180,7 @@ def ranged(content: bytes, *lines: str) -> Script:
 def dripped(data: bytes, before: bytes = b"", every: float = 0.05) -> Script:
     """The data byte by byte, `every` so many seconds."""
 
-    def script(_: Asked) -> Iterable[Step]:
+    def script(_: Request) -> Iterable[Step]:
         yield before
         for index in range(len(data)):
             yield data[index : index + 1]
@@ -192,7 +192,7 @@ def dripped(data: bytes, before: bytes = b"", every: float = 0.05) -> Script:
 def endless(before: bytes, piece: bytes) -> Script:
     """The same piece for ever."""
 
-    def script(_: Asked) -> Iterable[Step]:
+    def script(_: Request) -> Iterable[Step]:
         yield before
         yield from repeat(piece)
 

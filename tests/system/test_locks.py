@@ -107,8 +107,8 @@ def test_nothing_is_left_of_a_mirror_that_cannot_be_locked(
 
 
 def test_doctor_tries_a_lock(mirror: Path, without: Sequence[str]) -> None:
-    told = run("--mirror", mirror, "doctor", "--json", by=without).out
-    assert "without locks" in told and "-o flock" in told
+    message = run("--mirror", mirror, "doctor", "--json", by=without).out
+    assert "without locks" in message and "-o flock" in message
     assert "with locks" in run("--mirror", mirror, "doctor", "--json").out
 
 

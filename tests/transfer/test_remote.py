@@ -53,7 +53,7 @@ def test_a_catalogue_that_changes_during_its_download_is_fetched_again(
         seen = HttpMirror(server.url("/m"), client, stop).catalogue(tmp_path, None)
         assert isinstance(seen, CatalogueVersion) and seen.etag == '"2"'
         assert seen.path(tmp_path).read_bytes() == b"now"
-        assert server.asked[3].headers["if-none-match"] == '"1"'
+        assert server.requests[3].headers["if-none-match"] == '"1"'
 
 
 def test_a_file_longer_than_any_is_not_copied(
