@@ -16,7 +16,7 @@ from tcgamirror.model.text import timestamp
 from tests.gdc import StandIn
 from tests.gdc.faults import Fault
 from tests.support.catalogues import LOST, NOW, done, listing, slide
-from tests.support.command import run, succeeded
+from tests.support.command import inside, went_well
 from tests.support.mirrors import column, made
 
 PAST_ALL = NOW + 40 * DAY
@@ -120,16 +120,16 @@ def test_a_new_file_id_is_a_new_chance(catalogue: Catalogue) -> None:
 def test_an_update_waits_and_then_tries_again(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, "--via", "range", slides=2)
     small_gdc.faults.add(Fault(r"/data/|\.svs", "404"))
-    assert run("--mirror", root, "update").code == 3
+    assert inside("--mirror", root, "update").code == 3
     small_gdc.faults.clear()
-    waiting = succeeded("--mirror", root, "update").out
+    waiting = went_well("--mirror", root, "update").out
     (again,) = column(root, "select min(retry_at) from images")
     assert f"2 failed (again from {again}, at once by --retry-failed)" in waiting
-    status = succeeded("--mirror", root, "status").out
+    status = went_well("--mirror", root, "status").out
     assert f"failed   2 later, the first from {again}" in status
-    told = succeeded("--mirror", root, "status", "--json").json()["retries"]
+    told = went_well("--mirror", root, "status", "--json").json()["retries"]
     assert told == {"due": 0, "later": 2, "next": again, "never": 0, "unfit": 0}
     with closing(sqlite3.connect(root / "catalogue.db")) as connection, connection:
         connection.execute("update images set retry_at = '2020-01-01T00:00:00Z'")
-    assert "failed   2 due again at the next run" in succeeded("--mirror", root, "status").out
-    assert "2 slides fetched, 0 failed" in succeeded("--mirror", root, "update").out
+    assert "failed   2 due again at the next run" in went_well("--mirror", root, "status").out
+    assert "2 slides fetched, 0 failed" in went_well("--mirror", root, "update").out

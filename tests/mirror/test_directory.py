@@ -17,7 +17,7 @@ from tcgamirror.model.errors import BadSettings, NotAMirror
 from tcgamirror.model.slide import ImageFormat, Target
 from tcgamirror.system.lock import Lock
 from tests.gdc import StandIn
-from tests.support.command import run, succeeded
+from tests.support.command import inside, run, went_well
 from tests.support.mirrors import addresses, made, updated, write_lock
 
 SETTINGS = Settings(target=Target(15.0, None))
@@ -107,25 +107,25 @@ def test_lost_settings_are_written_again_with_the_lock_that_is_given(
     two, four = _locks(tmp_path, small_gdc, (2, 4))
     root = _locked(tmp_path / "m", small_gdc, two)
     (root / FILE_NAME).unlink()
-    refused = run("--mirror", root, "init", "--lock", four, *addresses(small_gdc))
+    refused = inside("--mirror", root, "init", "--lock", four, *addresses(small_gdc))
     assert refused.code == 2 and f"{root / LOCKED}: exists already, and names" in refused.sentence
     assert (root / LOCKED).read_bytes() == two.read_bytes() and not (root / FILE_NAME).exists()
     (root / LOCKED).unlink()
     for lock in (four, four):
         (root / FILE_NAME).unlink(missing_ok=True)
-        again = succeeded("--mirror", root, "init", "--lock", lock, *addresses(small_gdc))
+        again = went_well("--mirror", root, "init", "--lock", lock, *addresses(small_gdc))
         assert "restored the settings" in again.out
         assert (root / LOCKED).read_bytes() == lock.read_bytes()
     assert "2 slides added" in updated(root).out
-    assert "4 of 4 slides" in succeeded("--mirror", root, "lock", "--check", four).out
+    assert "4 of 4 slides" in went_well("--mirror", root, "lock", "--check", four).out
 
 
 def test_the_lock_that_a_killed_init_left_is_replaced(small_gdc: StandIn, tmp_path: Path) -> None:
     two, four = _locks(tmp_path, small_gdc, (2, 4))
     root = tmp_path / "m"
-    succeeded("--mirror", root, "init", "--lock", two, *addresses(small_gdc))
+    went_well("--mirror", root, "init", "--lock", two, *addresses(small_gdc))
     (root / FILE_NAME).unlink()
-    made_now = succeeded("--mirror", root, "init", "--lock", four, *addresses(small_gdc))
+    made_now = went_well("--mirror", root, "init", "--lock", four, *addresses(small_gdc))
     assert "made a mirror" in made_now.out
     assert (root / LOCKED).read_bytes() == four.read_bytes()
 
@@ -144,7 +144,7 @@ def test_another_lock_of_the_same_name_and_plan_fills_the_sample_up(
     root = _locked(tmp_path / "m", small_gdc, parts[0])
     for name in (FILE_NAME, LOCKED):
         (root / name).unlink()
-    succeeded("--mirror", root, "init", "--lock", parts[1], *addresses(small_gdc))
+    went_well("--mirror", root, "init", "--lock", parts[1], *addresses(small_gdc))
     assert "2 slides added" in updated(root).out
 
 
@@ -155,7 +155,7 @@ def _locks(folder: Path, gdc: StandIn, sizes: Sequence[int]) -> list[Path]:
 
 def _locked(root: Path, gdc: StandIn, lock: Path) -> Path:
     """An updated mirror of what the lock file names."""
-    succeeded("--mirror", root, "init", "--lock", lock, *addresses(gdc))
+    went_well("--mirror", root, "init", "--lock", lock, *addresses(gdc))
     updated(root)
     return root
 
@@ -184,7 +184,7 @@ def test_an_init_keeps_out_of_a_mirror_that_another_run_makes(
 ) -> None:
     root = tmp_path / "m"
     with Lock(root / "lock", "import"):
-        kept_out = run("--mirror", root, "init", "--mpp", "4", *addresses(small_gdc))
+        kept_out = inside("--mirror", root, "init", "--mpp", "4", *addresses(small_gdc))
     assert kept_out.code == 5 and "import" in kept_out.sentence
     assert [path.name for path in root.iterdir()] == ["lock"]
 
@@ -195,7 +195,7 @@ def test_no_mirror_is_made_within_another_by_way_of_a_link(
     root = made(tmp_path / "m", small_gdc)
     (tmp_path / "big").mkdir()
     (root / "images").symlink_to(tmp_path / "big")
-    refused = run("--mirror", root / "images" / "sub", "init", "--mpp", "4")
+    refused = inside("--mirror", root / "images" / "sub", "init", "--mpp", "4")
     assert refused.code == 2 and f"lies in the mirror {root}" in refused.sentence
     assert not list((tmp_path / "big").iterdir())
 
@@ -204,7 +204,7 @@ def test_a_lock_that_cannot_be_written_is_named(tmp_path: Path, small_gdc: Stand
     (lock,) = _locks(tmp_path, small_gdc, (2,))
     root = tmp_path / "m"
     (root / LOCKED).mkdir(parents=True)
-    refused = run("--mirror", root, "init", "--lock", lock, *addresses(small_gdc))
+    refused = inside("--mirror", root, "init", "--lock", lock, *addresses(small_gdc))
     assert refused.code == 2 and f"{root / LOCKED} " in refused.sentence
 
 
@@ -231,5 +231,5 @@ def test_an_init_that_is_refused_leaves_no_lock(small_gdc: StandIn, tmp_path: Pa
     first = tmp_path / "first"
     lock = write_lock(first, small_gdc)
     before = sorted(first.rglob("*"))
-    assert run("--mirror", first / "within", "init", "--lock", lock).code == 2
+    assert inside("--mirror", first / "within", "init", "--lock", lock).code == 2
     assert sorted(first.rglob("*")) == before

@@ -19,7 +19,7 @@ from tcgamirror.system.parallel import usable_cores
 from tests.gdc import StandIn
 from tests.gdc.faults import Fault
 from tests.support.catalogues import FETCHED, NOW, PICTURE, slide
-from tests.support.command import run, succeeded
+from tests.support.command import inside, run, went_well
 from tests.support.mirrors import column, made
 from tests.support.publishing import Silent
 
@@ -32,17 +32,17 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def test_what_is_no_log_is_not_written_to(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, slides=1)
-    succeeded("--mirror", root, "refresh")
+    went_well("--mirror", root, "refresh")
     catalogue = root / "catalogue.db"
     before = catalogue.read_bytes()
-    refused = run("--mirror", root, "update", "--log", catalogue)
+    refused = inside("--mirror", root, "update", "--log", catalogue)
     assert refused.code == 2 and "it holds something else" in refused.sentence
     assert catalogue.read_bytes() == before
 
 
 def test_a_run_is_told_from_its_begin_to_its_end(tmp_path: Path, small_gdc: StandIn) -> None:
     root, log = made(tmp_path / "m", small_gdc, slides=3), tmp_path / "run.jsonl"
-    succeeded("--mirror", root, "update", "--limit", "2", "--log", log)
+    went_well("--mirror", root, "update", "--limit", "2", "--log", log)
     told = lines(log)
     assert [line["event"] for line in told] == ["begin", "listing", "slide", "slide", "end"]
     begin, listing, first, _, end = told
@@ -57,19 +57,19 @@ def test_a_run_is_told_from_its_begin_to_its_end(tmp_path: Path, small_gdc: Stan
     assert (end["exit_code"], end["done"], end["failed"], end["left"]) == (0, 2, 0, 1)
     assert end["bytes"] == sum(line["bytes"] for line in told if line["event"] == "slide")
     assert all(line["time"].endswith("Z") for line in told)
-    succeeded("--mirror", root, "fetch", "--log", log)
+    went_well("--mirror", root, "fetch", "--log", log)
     assert [line["command"] for line in lines(log)[5:]] == ["fetch"] * 3
 
 
 def test_what_ends_a_run_is_in_its_last_line(tmp_path: Path, small_gdc: StandIn) -> None:
     root, log = made(tmp_path / "m", small_gdc, "--via", "range", slides=2), tmp_path / "run.jsonl"
     small_gdc.faults.add(Fault(r"/data/|\.svs", "404"))
-    assert run("--mirror", root, "update", "--log", log).code == 3
+    assert inside("--mirror", root, "update", "--log", log).code == 3
     told = lines(log)
     assert told[-2]["status"] == "failed" and told[-2]["fault"] == "not there"
     assert told[-1]["exit_code"] == 3
     small_gdc.switch("api", "refused")
-    assert run("--mirror", root, "refresh", "--log", log).code == 4
+    assert inside("--mirror", root, "refresh", "--log", log).code == 4
     assert lines(log)[-1]["exit_code"] == 4 and lines(log)[-1]["error"]
 
 
@@ -102,7 +102,7 @@ def test_a_log_that_cannot_be_written_ends_the_command_before_it_begins(
 ) -> None:
     root = made(tmp_path / "m", small_gdc, slides=1)
     for place in (tmp_path, tmp_path / "missing" / "log"):
-        refused = run("--mirror", root, "update", "--log", place)
+        refused = inside("--mirror", root, "update", "--log", place)
         assert refused.code == 2 and "--log" in refused.sentence
     assert not small_gdc.served and not column(root, "select * from runs")
 

@@ -13,7 +13,7 @@ import pytest
 
 from tcgamirror.model.sampling import By, Order
 from tests.gdc import StandIn, listed_without_data
-from tests.support.command import program, run, started, succeeded
+from tests.support.command import inside, program, run, started, went_well
 from tests.support.mirrors import addresses, column, contents, made, updated
 
 SLIDES = 18
@@ -25,7 +25,7 @@ def mirror(tmp_path: Path, small_gdc: StandIn) -> Path:
     """Made, and never updated."""
     root = made(tmp_path / "m", small_gdc, "--kind", "all", slides=SLIDES)
     # What it leaves beside the settings, it leaves once.
-    succeeded("--mirror", root, "update", "--dry-run")
+    went_well("--mirror", root, "update", "--dry-run")
     return root
 
 
@@ -35,18 +35,18 @@ def test_what_it_tells_is_what_is_fetched(
 ) -> None:
     options = ("--kind", "all", "--order", order, "--by", by)
     root = made(tmp_path / "m", small_gdc, *options, slides=SLIDES)
-    told = succeeded("--mirror", root, "update", "--dry-run", "--json").json()
+    told = went_well("--mirror", root, "update", "--dry-run", "--json").json()
     assert told.keys() == {"source", "slides", "bytes", "seconds", "measured"}
     assert (told["source"], told["measured"], told["bytes"] > 0) == ("range", False, True)
     updated(root)
     assert [slide["file_name"] for slide in told["slides"]] == column(root, IN_ORDER)
-    again = succeeded("--mirror", root, "update", "--dry-run", "--json").json()
+    again = went_well("--mirror", root, "update", "--dry-run", "--json").json()
     assert (again["slides"], again["bytes"], again["measured"]) == ([], 0, True)
 
 
 def test_people_are_told_the_first_ones_and_the_number(mirror: Path) -> None:
     before = contents(mirror)
-    people = succeeded("--mirror", mirror, "update", "--dry-run", "--limit", "3").out
+    people = went_well("--mirror", mirror, "update", "--dry-run", "--limit", "3").out
     names = [slide["file_name"] for slide in _told(mirror, "--limit", "3")]
     assert [line.split()[0] for line in people.splitlines()[:3]] == names
     assert "3 slides would be fetched by range" in people and "Nothing was changed" in people
@@ -57,7 +57,7 @@ def test_where_the_api_is_away_it_tells_what_of_the_sample_would_be_fetched(
     tmp_path: Path, small_gdc: StandIn
 ) -> None:
     root = made(tmp_path / "m", small_gdc, "--kind", "all", slides=SLIDES)
-    succeeded("--mirror", root, "update", "--limit", str(SLIDES - 2))
+    went_well("--mirror", root, "update", "--limit", str(SLIDES - 2))
     small_gdc.switch("api", "refused")
     try:
         words = ("--mirror", root, "update", "--dry-run")
@@ -73,13 +73,13 @@ def test_where_the_api_is_away_it_tells_what_of_the_sample_would_be_fetched(
 
 def test_an_error_amid_it_leaves_no_torn_line(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, "--kind", "all", slides=SLIDES)
-    succeeded("--mirror", root, "update", "--limit", str(SLIDES - 3))
+    went_well("--mirror", root, "update", "--limit", str(SLIDES - 3))
     with closing(sqlite3.connect(root / "catalogue.db")) as catalogue, catalogue:
         catalogue.execute(
             "delete from slides where file_name = (select file_name from mirror "
             "where status = 'pending' order by sample_rank limit 1)"
         )
-    result = run("--mirror", root, "update", "--dry-run", "--json")
+    result = inside("--mirror", root, "update", "--dry-run", "--json")
     assert result.code == 7
     assert result.json()["exit_code"] == 7
     assert f"{root / 'catalogue.db'}: it lacks a slide" in result.err
@@ -91,7 +91,7 @@ def test_who_does_not_read_on_cannot_keep_it(
 ) -> None:
     with StandIn(listed_without_data(3_000)) as gdc:
         root = tmp_path / "m"
-        succeeded("--mirror", root, "init", "--slides", "all", "--mpp", "15", *addresses(gdc))
+        went_well("--mirror", root, "init", "--slides", "all", "--mpp", "15", *addresses(gdc))
         with started("--mirror", root, "update", "--dry-run", "--json") as process:
             assert process.stdout is not None
             process.stdout.read(1)
@@ -114,6 +114,6 @@ def test_a_full_place_of_the_output_is_named(mirror: Path) -> None:
 
 
 def _told(root: Path, *options: str) -> list[dict[str, object]]:
-    slides = succeeded("--mirror", root, "update", "--dry-run", "--json", *options).json()["slides"]
+    slides = went_well("--mirror", root, "update", "--dry-run", "--json", *options).json()["slides"]
     assert isinstance(slides, list)
     return slides

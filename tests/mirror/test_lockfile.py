@@ -23,7 +23,7 @@ from tcgamirror.model.slide import ImageFormat, Kind, Resample, Target
 from tests.gdc import Listed, StandIn
 from tests.gdc.listing import made_up_id, made_up_name
 from tests.support.catalogues import NOW, listing, slide
-from tests.support.command import run, succeeded
+from tests.support.command import inside, went_well
 from tests.support.mirrors import (
     MPP,
     addresses,
@@ -212,7 +212,7 @@ def test_what_is_no_lock_file_is_one_sentence(
     tmp_path: Path, make: Callable[[Path], object]
 ) -> None:
     make(tmp_path / "given")
-    result = run("--mirror", tmp_path / "m", "init", "--lock", tmp_path / "given")
+    result = inside("--mirror", tmp_path / "m", "init", "--lock", tmp_path / "given")
     assert result.code == 2
     assert "lock file" in result.sentence
     assert not (tmp_path / "m").exists()
@@ -222,11 +222,11 @@ def test_what_is_no_lock_file_is_one_sentence(
 
 
 def relocked(root: Path) -> bytes:
-    return succeeded("--mirror", root, "lock").out.encode()
+    return went_well("--mirror", root, "lock").out.encode()
 
 
 def remade(root: Path, gdc: StandIn, lock: Path, *options: str) -> Path:
-    succeeded("--mirror", root, "init", "--lock", lock, *addresses(gdc), *options)
+    went_well("--mirror", root, "init", "--lock", lock, *addresses(gdc), *options)
     return root
 
 
@@ -234,13 +234,13 @@ def test_a_mirror_is_made_again_elsewhere(small_gdc: StandIn, tmp_path: Path) ->
     first = made(tmp_path / "first", small_gdc, "--seed", "5", "--by", "project_id", slides=6)
     updated(first)
     lock = tmp_path / "sample.lock"
-    assert succeeded("--mirror", first, "lock", lock).out == f"{lock} names 6 slides\n"
+    assert went_well("--mirror", first, "lock", lock).out == f"{lock} names 6 slides\n"
     again = remade(tmp_path / "again", small_gdc, lock)
     assert relocked(again) != lock.read_bytes(), "nothing is sampled yet"
     updated(again)
     assert images(again) == images(first)
     assert relocked(again) == lock.read_bytes() == relocked(first)
-    told = succeeded("--mirror", again, "lock", "--check", lock)
+    told = went_well("--mirror", again, "lock", "--check", lock)
     assert told.out == "6 of 6 slides are as locked\n"
 
 
@@ -268,7 +268,7 @@ def test_what_cannot_be_had_any_more_is_told(
         assert f"of {LOCKED} not to be had any more (not listed): {gone.file_name}\n" in told
         assert f"(listed with another md5): {changed.file_name}\n" in told
         assert "nothing to fetch: 17 of 17 slides done" in updated(again).out
-        checked = run("--mirror", again, "lock", "--check", lock)
+        checked = inside("--mirror", again, "lock", "--check", lock)
         assert checked.code == 3
         assert f"missing      {gone.file_name}\n" in checked.out
         assert f"changed      {changed.file_name}\n" in checked.out
@@ -293,7 +293,7 @@ def test_a_rebuilt_catalogue_has_the_locks_slides(small_gdc: StandIn, tmp_path: 
     (image,) = column(again, "SELECT path FROM mirror WHERE sample_rank = 2")
     (again / str(image)).unlink()
     (again / "catalogue.db").unlink()
-    succeeded("--mirror", again, "rebuild")
+    went_well("--mirror", again, "rebuild")
     names = "SELECT file_name FROM mirror"
     assert set(column(again, names)) == set(column(tmp_path / "first", names))
 
@@ -308,7 +308,7 @@ def test_a_manifest_tells_at_once_what_is_missing(
         for each in small_slides[1:]
     ]
     manifest.write_text("\n".join(["id\tfilename\tmd5\tsize\tstate", *lines]))
-    told = succeeded(
+    told = went_well(
         *("--mirror", tmp_path / "again", "init", "--lock", lock, "--manifest", manifest),
         *addresses(small_gdc),
     )
@@ -318,7 +318,7 @@ def test_a_manifest_tells_at_once_what_is_missing(
 def test_another_image_is_told(small_gdc: StandIn, tmp_path: Path) -> None:
     first = made(tmp_path / "first", small_gdc, slides=2)
     updated(first)
-    data = succeeded("--mirror", first, "lock").out
+    data = went_well("--mirror", first, "lock").out
     (name, sha256) = (
         column(tmp_path / "first", f"SELECT {each} FROM mirror")[0]
         for each in ("file_name", "sha256")
@@ -332,7 +332,7 @@ def test_another_image_is_told(small_gdc: StandIn, tmp_path: Path) -> None:
 def test_slides_and_images_are_the_locks_affair(small_gdc: StandIn, tmp_path: Path) -> None:
     lock = write_lock(tmp_path / "first", small_gdc, slides=2)
     for options in (("--mpp", "3"), ("--slides", "5"), ("--project", "TCGA-OV"), ("--seed", "1")):
-        result = run("--mirror", tmp_path / "again", "init", "--lock", lock, *options)
+        result = inside("--mirror", tmp_path / "again", "init", "--lock", lock, *options)
         assert (result.code, "--lock" in result.sentence) == (2, True)
     again = remade(tmp_path / "again", small_gdc, lock, "--via", "whole", "--workers", "2")
     settings = (again / "tcgamirror.toml").read_text()
@@ -343,7 +343,7 @@ def test_a_lost_lock_file_is_one_sentence(small_gdc: StandIn, tmp_path: Path) ->
     lock = write_lock(tmp_path / "first", small_gdc, slides=2)
     again = remade(tmp_path / "again", small_gdc, lock)
     (again / LOCKED).unlink()
-    result = run("--mirror", again, "update")
+    result = inside("--mirror", again, "update")
     assert (result.code, LOCKED in result.sentence) == (2, True)
 
 
@@ -353,21 +353,21 @@ def test_another_file_is_never_written_over(small_gdc: StandIn, tmp_path: Path, 
     updated(root)
     (root / "notes.txt").write_text("mine")
     updated(made(tmp_path / "other", small_gdc, slides=3))
-    succeeded("--mirror", tmp_path / "other", "lock", root / "other.lock")
+    went_well("--mirror", tmp_path / "other", "lock", root / "other.lock")
     before = contents(root)
-    refused = run("--mirror", root, "lock", root / name)
+    refused = inside("--mirror", root, "lock", root / name)
     assert (
         refused.code == 2 and f"{root / name}: exists and is not this lock file" in refused.sentence
     )
     assert contents(root) == before
     for _ in range(2):
-        succeeded("--mirror", root, "lock", tmp_path / "same.lock")
+        went_well("--mirror", root, "lock", tmp_path / "same.lock")
 
 
 def test_an_existing_mirror_keeps_its_lock_file(small_gdc: StandIn, tmp_path: Path) -> None:
     lock = write_lock(tmp_path / "first", small_gdc, slides=2)
     (tmp_path / "first" / LOCKED).write_text("mine")
-    assert run("--mirror", tmp_path / "first", "init", "--lock", lock).code == 2
+    assert inside("--mirror", tmp_path / "first", "init", "--lock", lock).code == 2
     assert (tmp_path / "first" / LOCKED).read_text() == "mine"
 
 
@@ -394,14 +394,14 @@ def test_a_lock_is_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_slide_without_an_image_has_no_digest(small_gdc: StandIn, tmp_path: Path) -> None:
     root = made(tmp_path / "m", small_gdc, slides=3)
-    succeeded("--mirror", root, "refresh")
-    succeeded("--mirror", root, "sample")
-    told = succeeded("--mirror", root, "lock", tmp_path / "l")
+    went_well("--mirror", root, "refresh")
+    went_well("--mirror", root, "sample")
+    told = went_well("--mirror", root, "lock", tmp_path / "l")
     assert told.out.endswith("names 3 slides, 3 of them without an image yet\n")
     with Catalogue.open(root / "catalogue.db", read_only=True) as catalogue:
         lock = lockfile.read_lock(tmp_path / "l")
         assert len(lockfile.compare(lock, catalogue).waiting) == 3
     rewrite(root, "^slides = .*", "slides = 5")
-    succeeded("--mirror", root, "sample")
-    checked = run("--mirror", root, "lock", "--check", tmp_path / "l")
+    went_well("--mirror", root, "sample")
+    checked = inside("--mirror", root, "lock", "--check", tmp_path / "l")
     assert "0 of 3 slides are as locked; 2 slides of the mirror not in the lock file" in checked.out

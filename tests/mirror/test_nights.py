@@ -12,7 +12,7 @@ import pytest
 from tests.gdc import Fault, Listed, StandIn, listed, made_up_name
 from tests.gdc.listing import made_up_id
 from tests.support.catalogues import make_older
-from tests.support.command import Result, run, succeeded
+from tests.support.command import Result, inside, went_well
 from tests.support.mirrors import DIAGNOSTIC, column, images, made, rewrite, updated
 from tests.support.publishing import change
 from tests.support.slides import SlideSpec, make_slide
@@ -23,7 +23,7 @@ SOME_FAILED, UNREACHABLE = 3, 4
 
 
 def night(root: Path, *more: str) -> Result:
-    return run("--mirror", root, "update", *more)
+    return inside("--mirror", root, "update", *more)
 
 
 def asked(gdc: StandIn) -> list[str]:
@@ -41,7 +41,7 @@ def test_what_is_sampled_is_fetched_though_the_api_is_away(
     tmp_path: Path, small_gdc: StandIn, state: str
 ) -> None:
     root = made(tmp_path / "m", small_gdc, slides=6)
-    assert "2 slides fetched" in succeeded("--mirror", root, "update", "--limit", "2").out
+    assert "2 slides fetched" in went_well("--mirror", root, "update", "--limit", "2").out
     small_gdc.switch("api", "503" if state == "503" else "refused")
     ended = night(root)
     assert ended.code == UNREACHABLE
@@ -66,7 +66,7 @@ def test_a_first_night_and_refresh_end_at_once_without_the_api(
     root, other = (made(tmp_path / name, small_gdc, slides=1) for name in "mn")
     updated(other)
     small_gdc.switch("api", "refused")
-    for ended in (night(root), run("--mirror", other, "refresh")):
+    for ended in (night(root), inside("--mirror", other, "refresh")):
         assert (ended.code, ended.out) == (UNREACHABLE, "")
         assert ended.sentence.startswith("tcgamirror: 127.0.0.1")
 
@@ -75,7 +75,7 @@ def test_a_bad_certificate_of_the_api_is_named(
     tmp_path: Path, small_gdc: StandIn, tls_server: tuple[str, list[int]]
 ) -> None:
     root = made(tmp_path / "m", small_gdc, slides=3)
-    succeeded("--mirror", root, "update", "--limit", "1")
+    went_well("--mirror", root, "update", "--limit", "1")
     rewrite(root, "^api = .*", f'api = "{tls_server[0]}"')
     ended = night(root)
     assert ended.code == UNREACHABLE
@@ -99,23 +99,23 @@ def test_a_refused_shrink_keeps_the_listing_and_what_is_sampled_is_fetched(
     many = _many(small_slides[0], 40)
     with StandIn(many) as gdc:
         root = made(tmp_path / "m", gdc, slides=40)
-        succeeded("--mirror", root, "update", "--limit", "1")
+        went_well("--mirror", root, "update", "--limit", "1")
         gdc.publish(many[5:], NEXT)
         ended = night(root, "--limit", "2")
         assert not gdc.requests("/files/versions")
         assert ended.code == SOME_FAILED
         assert "lacks 5 of the 40 slides" in ended.sentence and "--accept-shrink" in ended.sentence
         assert "2 slides fetched, 0 failed" in ended.out
-        assert f"listing  {SAME}" in succeeded("--mirror", root, "status").out
+        assert f"listing  {SAME}" in went_well("--mirror", root, "status").out
         assert column(root, "select count(*) from releases") == [1]
         told = night(root, "--limit", "2", "--json")
         assert (told.code, told.json()["exit_code"]) == (SOME_FAILED, SOME_FAILED)
         assert "--accept-shrink" in told.json()["error"]
-        alone = run("--mirror", root, "refresh")
+        alone = inside("--mirror", root, "refresh")
         assert (alone.code, alone.out) == (SOME_FAILED, "")
-        accepted = succeeded("--mirror", root, "update", "--limit", "1", "--accept-shrink")
+        accepted = went_well("--mirror", root, "update", "--limit", "1", "--accept-shrink")
         assert "5 withdrawn" in accepted.out
-        assert f"nothing new: {NEXT}" in succeeded("--mirror", root, "refresh").out
+        assert f"nothing new: {NEXT}" in went_well("--mirror", root, "refresh").out
     assert column(root, "select count(*) from slides") == [40]
 
 
@@ -178,7 +178,7 @@ def test_a_denied_slide_has_the_listing_read_once(tmp_path: Path, small_gdc: Sta
         assert ("/files" in asked(small_gdc)) == expected
     # Read again, and the same: that is no event.
     assert column(root, merges) == [1]
-    assert len(succeeded("--mirror", root, "changes", "--json").json()) == 1
+    assert len(went_well("--mirror", root, "changes", "--json").json()) == 1
 
 
 def test_a_slide_that_is_not_listed_any_more_is_no_reason(
@@ -186,8 +186,8 @@ def test_a_slide_that_is_not_listed_any_more_is_no_reason(
 ) -> None:
     with StandIn(small_slides) as gdc:
         root = made(tmp_path / "m", gdc, slides=1)
-        succeeded("--mirror", root, "refresh")
-        succeeded("--mirror", root, "sample")
+        went_well("--mirror", root, "refresh")
+        went_well("--mirror", root, "sample")
         (name,) = column(root, "select file_name from mirror")
         gdc.publish([file for file in small_slides if file.file_name != name], NEXT)
         assert night(root).code == SOME_FAILED
@@ -218,11 +218,11 @@ def test_the_listing_is_read_again_after_thirty_days(
 def test_refresh_by_force_reads_the_listing(tmp_path: Path, small_slides: Sequence[Listed]) -> None:
     with StandIn(small_slides) as gdc:
         root = made(tmp_path / "m", gdc, slides=1)
-        succeeded("--mirror", root, "refresh")
-        assert f"nothing new: {SAME}" in succeeded("--mirror", root, "refresh", "--force").out
+        went_well("--mirror", root, "refresh")
+        assert f"nothing new: {SAME}" in went_well("--mirror", root, "refresh", "--force").out
         gdc.publish(small_slides[1:], SAME)
-        assert "nothing new" in succeeded("--mirror", root, "refresh").out
-        assert "1 withdrawn" in succeeded("--mirror", root, "refresh", "--force").out
+        assert "nothing new" in went_well("--mirror", root, "refresh").out
+        assert "1 withdrawn" in went_well("--mirror", root, "refresh", "--force").out
 
 
 # What is told of new images ---------------------------------------------------------
@@ -274,10 +274,10 @@ def test_images_of_a_resolution_nobody_read_are_fetched_again_once(
     assert failed.code == SOME_FAILED
     assert "0 slides fetched, 1 failed" in failed.out
     assert images(root) == held
-    verified = succeeded("--mirror", root, "verify").out
+    verified = went_well("--mirror", root, "verify").out
     assert "1 image not checked" in verified and "of uncertain resolution" in verified
     small_gdc.faults.clear()
-    assert "1 slide fetched, 0 failed" in succeeded("--mirror", root, "fetch", "--retry-failed").out
+    assert "1 slide fetched, 0 failed" in went_well("--mirror", root, "fetch", "--retry-failed").out
     assert column(root, "select count(*) from mirror where mpp_x is null") == [0]
     assert "nothing to fetch" in updated(root).out
 
@@ -286,7 +286,7 @@ def test_verify_by_itself_repairs_what_nobody_read(tmp_path: Path, small_gdc: St
     root = made(tmp_path / "m", small_gdc, slides=2)
     updated(root)
     _unread(root)
-    assert "1 image fetched again" in succeeded("--mirror", root, "verify", "--repair").out
+    assert "1 image fetched again" in went_well("--mirror", root, "verify", "--repair").out
     assert column(root, "select count(*) from mirror where mpp_x is null") == [0]
 
 
@@ -300,5 +300,5 @@ def test_what_the_header_truly_does_not_tell_is_fetched_again_once(tmp_path: Pat
         assert "nothing to fetch: 1 of 1 slide" in updated(root).out
         # Its image does not tell whether the header was read: a new catalogue asks once more.
         (root / "catalogue.db").unlink()
-        assert "1 to fetch" in succeeded("--mirror", root, "rebuild").out
+        assert "1 to fetch" in went_well("--mirror", root, "rebuild").out
         assert "1 slide fetched, 0 failed" in updated(root).out

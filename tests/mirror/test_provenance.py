@@ -16,7 +16,7 @@ from tcgamirror.model.sampling import By, Order, Plan
 from tcgamirror.model.slide import Kind
 from tests.gdc import Listed, StandIn
 from tests.support.catalogues import NOW, three_slides
-from tests.support.command import Result, run, succeeded
+from tests.support.command import Result, inside, went_well
 from tests.support.mirrors import MPP, addresses, column, made, rewrite, updated
 from tests.support.publishing import by_serve
 
@@ -58,7 +58,7 @@ def test_a_plan_edited_after_init_is_refused_with_the_way_out(
     before = (root / "tcgamirror.toml").read_text()
     edit(root)
     for command in ("update", "sample", "fetch", "verify"):
-        refused = run("--mirror", root, command)
+        refused = inside("--mirror", root, command)
         assert refused.code == 2
         assert (
             "asks for slides by seed 7 (shuffle), but the mirror was made for slides by seed 0 "
@@ -67,7 +67,7 @@ def test_a_plan_edited_after_init_is_refused_with_the_way_out(
     (root / "tcgamirror.toml").write_text(before)
     rewrite(root, "^slides = .*", "slides = 5")
     updated(root)
-    assert "5 slides by seed 0 (stable): 5 done" in succeeded("--mirror", root, "status").out
+    assert "5 slides by seed 0 (stable): 5 done" in went_well("--mirror", root, "status").out
 
 
 def test_the_plan_of_an_older_mirror_is_fixed_at_its_next_run(
@@ -78,25 +78,25 @@ def test_the_plan_of_an_older_mirror_is_fixed_at_its_next_run(
     as_of_an_older_version(root)
     edit(root)
     rewrite(root, "^slides = .*", "slides = 5")
-    assert "3 slides by seed 0" in succeeded("--mirror", root, "status").out
+    assert "3 slides by seed 0" in went_well("--mirror", root, "status").out
     updated(root)
     rewrite(root, "^seed = .*", "seed = 8")
-    refused = run("--mirror", root, "update")
+    refused = inside("--mirror", root, "update")
     assert refused.code == 2 and "made for slides by seed 7" in refused.sentence
     rewrite(root, "^seed = .*", "seed = 7")
 
-    told = run("--mirror", root, "lock")
+    told = inside("--mirror", root, "lock")
     unplanned(told)
-    assert "5 slides by more than one plan" in succeeded("--mirror", root, "status").out
-    assert succeeded("--mirror", root, "status", "--json").json()["drawn"] is None
+    assert "5 slides by more than one plan" in went_well("--mirror", root, "status").out
+    assert went_well("--mirror", root, "status", "--json").json()["drawn"] is None
     lock = tmp_path / "sample.lock"
     lock.write_text(told.out)
     again = tmp_path / "again"
-    succeeded("--mirror", again, "init", "--lock", lock, *addresses(small_gdc))
+    went_well("--mirror", again, "init", "--lock", lock, *addresses(small_gdc))
     updated(again)
     names = "SELECT file_name FROM mirror ORDER BY sample_rank"
     assert column(again, names) == column(root, names)
-    relocked = run("--mirror", again, "lock")
+    relocked = inside("--mirror", again, "lock")
     unplanned(relocked)
     assert relocked.out == told.out
 
@@ -106,7 +106,7 @@ def test_a_lock_tells_no_more_of_a_plan_than_nothing_or_all(
 ) -> None:
     root = made(tmp_path / "m", small_gdc, slides=2)
     updated(root)
-    lock = parse_lock(succeeded("--mirror", root, "lock").out.encode())
+    lock = parse_lock(went_well("--mirror", root, "lock").out.encode())
     assert lock.plan == USUAL
 
 
@@ -115,13 +115,13 @@ def test_a_synced_mirror_tells_what_drew_it_there(tmp_path: Path, small_gdc: Sta
     root = made(tmp_path / "m", small_gdc, *plan, slides=3)
     updated(root)
     with by_serve(root) as published:
-        run("sync", published.url, tmp_path / "copy")
-    lock = succeeded("--mirror", root, "lock").out
+        inside("sync", published.url, tmp_path / "copy")
+    lock = went_well("--mirror", root, "lock").out
     assert head(lock)["projects"] == "TCGA-GBM,TCGA-LUAD"
-    assert head(succeeded("--mirror", tmp_path / "copy", "lock").out) == head(lock)
-    told = succeeded("--mirror", tmp_path / "copy", "status").out
+    assert head(went_well("--mirror", tmp_path / "copy", "lock").out) == head(lock)
+    told = went_well("--mirror", tmp_path / "copy", "status").out
     assert "3 slides by seed 42 (shuffle, projects TCGA-GBM TCGA-LUAD): 3 done" in told
-    told = succeeded("--mirror", tmp_path / "copy", "status", "--json").json()["drawn"]
+    told = went_well("--mirror", tmp_path / "copy", "status", "--json").json()["drawn"]
     assert told == {
         "seed": 42,
         "order": "shuffle",
@@ -137,18 +137,18 @@ def test_an_imported_mirror_tells_what_drew_it_there(
     with StandIn(small_slides) as gdc:
         root = made(tmp_path / "m", gdc, "--seed", "42", slides=6)
         updated(root)
-        before = head(succeeded("--mirror", root, "lock").out)
+        before = head(went_well("--mirror", root, "lock").out)
         # What is withdrawn is drawn by no plan any more, so that only what was noted can tell.
         (name,) = column(root, "SELECT file_name FROM mirror WHERE sample_rank = 1")
         left = [file for file in small_slides if file.file_name != name]
         gdc.publish(left, "Data Release 46.0 - March 04, 2026")
         updated(root)
-    succeeded("--mirror", root, "export", tmp_path / "e.tar")
+    went_well("--mirror", root, "export", tmp_path / "e.tar")
     for source in (tmp_path / "e.tar", root):
         copy = tmp_path / f"copy of {source.name}"
-        succeeded("--mirror", copy, "import", source)
-        assert "6 slides by seed 42 (stable): 6 done" in succeeded("--mirror", copy, "status").out
-        assert head(succeeded("--mirror", copy, "lock").out) == before
+        went_well("--mirror", copy, "import", source)
+        assert "6 slides by seed 42 (stable): 6 done" in went_well("--mirror", copy, "status").out
+        assert head(went_well("--mirror", copy, "lock").out) == before
         assert before["seed"] == "42"
 
 
@@ -164,10 +164,10 @@ def test_slides_added_from_another_mirror_are_of_no_plan(
     noted = "SELECT value FROM facts WHERE key = 'drawn by'"
     before = column(other, noted)
     words = ("sync", root, other) if command == "sync" else ("--mirror", other, "import", root)
-    succeeded(*words)
+    went_well(*words)
     assert len(column(other, "SELECT file_name FROM mirror")) > 3
     assert command == "sync" or column(other, noted) == before
-    unplanned(run("--mirror", other, "lock"))
+    unplanned(inside("--mirror", other, "lock"))
 
 
 @pytest.mark.parametrize("text", ["rubbish", '{"seed": 1}', "[" * 10_000])
@@ -178,7 +178,7 @@ def test_a_fact_that_tells_nothing_is_not_imported(
     updated(root)
     with closing(sqlite3.connect(root / "catalogue.db")) as connection, connection:
         connection.execute("UPDATE facts SET value = ? WHERE key = ?", (text, provenance.DRAWN))
-    succeeded("--mirror", tmp_path / "copy", "import", root)
+    went_well("--mirror", tmp_path / "copy", "import", root)
     assert not column(tmp_path / "copy", "SELECT value FROM facts WHERE key = 'drawn by'")
 
 
@@ -186,21 +186,21 @@ def test_part_of_a_sample_is_of_no_plan(tmp_path: Path, small_gdc: StandIn) -> N
     root = made(tmp_path / "m", small_gdc, slides=4)
     updated(root)
     only = ("--only", "sample_rank > 1")
-    succeeded("--mirror", root, "export", tmp_path / "part", *only)
-    unplanned(run("--mirror", tmp_path / "part", "lock"))
-    succeeded("--mirror", tmp_path / "taken", "import", tmp_path / "part")
-    unplanned(run("--mirror", tmp_path / "taken", "lock"))
+    went_well("--mirror", root, "export", tmp_path / "part", *only)
+    unplanned(inside("--mirror", tmp_path / "part", "lock"))
+    went_well("--mirror", tmp_path / "taken", "import", tmp_path / "part")
+    unplanned(inside("--mirror", tmp_path / "taken", "lock"))
 
 
 def test_a_rebuilt_catalogue_knows_the_plan_again(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, slides=4)
     updated(root)
-    before = succeeded("--mirror", root, "lock").out
+    before = went_well("--mirror", root, "lock").out
     (root / "catalogue.db").unlink()
-    succeeded("--mirror", root, "rebuild")
-    assert succeeded("--mirror", root, "lock").out == before
+    went_well("--mirror", root, "rebuild")
+    assert went_well("--mirror", root, "lock").out == before
     edit(root)
-    assert run("--mirror", root, "update").code == 2
+    assert inside("--mirror", root, "update").code == 2
 
 
 def test_slides_and_the_plan_that_adds_them_are_one_change(tmp_path: Path) -> None:
@@ -245,9 +245,9 @@ def test_settings_that_are_written_again_say_what_is_sampled(
     tmp_path: Path, small_gdc: StandIn
 ) -> None:
     root = made(tmp_path / "m", small_gdc)
-    succeeded("--mirror", root, "refresh")
-    succeeded("--mirror", root, "sample")
+    went_well("--mirror", root, "refresh")
+    went_well("--mirror", root, "sample")
     (root / "tcgamirror.toml").unlink()
-    told = succeeded("--mirror", root, "init", "--mpp", str(MPP), *addresses(small_gdc)).out
+    told = went_well("--mirror", root, "init", "--mpp", str(MPP), *addresses(small_gdc)).out
     assert f"restored the settings of the mirror in {root}" in told
     assert "4 slides already sampled are kept" in told and "100 slides by seed 0" in told

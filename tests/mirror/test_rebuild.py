@@ -25,7 +25,7 @@ from tcgamirror.model.slide import ImageFormat
 from tcgamirror.system.lock import Lock
 from tests.gdc import Listed, StandIn
 from tests.support.catalogues import make_older
-from tests.support.command import Result, run, succeeded
+from tests.support.command import Result, inside, went_well
 from tests.support.mirrors import column, contents, images, made, rewrite, rows, updated
 
 ANEW = ("attempts", "seconds", "bytes_fetched", "fetched_at")
@@ -58,7 +58,7 @@ def view(root: Path) -> list[dict[str, object]]:
 
 
 def rebuilt(root: Path, *options: str) -> Result:
-    return run("--mirror", root, "rebuild", *options)
+    return inside("--mirror", root, "rebuild", *options)
 
 
 def kept(root: Path) -> list[Path]:
@@ -122,8 +122,8 @@ def test_the_same_rows_come_back(mirror: Path, state: Callable[[Path], None]) ->
 def test_all_commands_go_on_after_it(mirror: Path, whole: tuple[Path, StandIn]) -> None:
     (mirror / "catalogue.db").unlink()
     assert "not in the new catalogue: " in rebuilt(mirror).out
-    assert run("--mirror", mirror, "verify").out.startswith("12 images read: all as recorded")
-    told = run("--mirror", mirror, "status").out
+    assert inside("--mirror", mirror, "verify").out.startswith("12 images read: all as recorded")
+    told = inside("--mirror", mirror, "status").out
     by = "by seed 0 (stable, by project_id)"
     assert f"12 slides {by}: 12 done, 0 pending, 0 failed" in told
     whole[1].clear()
@@ -345,7 +345,7 @@ def test_what_is_no_image_of_this_mirror_is_told_and_left(mirror: Path) -> None:
     assert "lie elsewhere" in refused[paths[1].name] and "µm/px" in refused[paths[5].name]
     assert images(mirror) == before
     assert "4 slides fetched" in updated(mirror).out
-    assert run("--mirror", mirror, "verify").code == 0
+    assert inside("--mirror", mirror, "verify").code == 0
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ def test_other_formats_come_back_too(
         root = made(tmp_path / "m", gdc, "--format", form, "--max-size", "100", slides=3)
         updated(root)
         before = view(root)
-        assert succeeded("--mirror", root, "verify", "--decode").out.startswith("3 images decoded")
+        assert went_well("--mirror", root, "verify", "--decode").out.startswith("3 images decoded")
         (root / "catalogue.db").unlink()
         assert rebuilt(root).code == 0
     assert view(root) == before

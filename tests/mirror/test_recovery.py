@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from tests.gdc import StandIn
-from tests.support.command import succeeded
+from tests.support.command import went_well
 from tests.support.mirrors import column, images, made, rows, updated
 
 KNOWN = "file_name, status, source, mpp_x, mpp_y, width, height, path, bytes, sha256, level"
@@ -25,7 +25,7 @@ def test_an_image_without_a_row_is_fetched_again(tmp_path: Path, small_gdc: Stan
         catalogue.execute(
             f"insert into images (file_name, status, attempts) select *, 'pending', 0 from {first}"
         )
-    told = succeeded("--mirror", root, "update", "--json").json()["fetched"]
+    told = went_well("--mirror", root, "update", "--json").json()["fetched"]
     assert (told["done"], told["failed"], told["left"]) == (1, 0, 0) and told["bytes"]
     assert rows(root, f"select {KNOWN} from mirror order by 1") == known
     assert images(root) == there and not list((root / "work").iterdir())
@@ -41,4 +41,4 @@ def test_warnings_of_the_image_library_are_not_shown(tmp_path: Path, small_gdc: 
     entry = data.index(struct.pack(">HHI", 282, 5, 1))
     file.write_bytes(data[: entry + 8] + struct.pack(">I", 60_000) + data[entry + 12 :])
     (root / "catalogue.db").unlink()
-    assert not succeeded("--mirror", root, "rebuild").err
+    assert not went_well("--mirror", root, "rebuild").err

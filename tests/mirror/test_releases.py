@@ -17,7 +17,7 @@ from tests.gdc import Listed, StandIn
 from tests.gdc.faults import Fault
 from tests.gdc.listing import made_up_id
 from tests.support.carrying import is_clean, moved_projects, other_pixels
-from tests.support.command import run, succeeded
+from tests.support.command import inside, went_well
 from tests.support.mirrors import column, images, made, rows, updated
 from tests.support.publishing import change
 
@@ -60,7 +60,7 @@ def test_a_release_is_told_exactly_and_only_what_changed_is_fetched(
         news = [*parts["changed"], *small_slides[:3]]
         assert fetched == {file.file_name for file in news}
     assert len(images(root)) == len(old_images) + 3
-    told = succeeded("--mirror", root, "changes", "--since", "45", "--json").json()
+    told = went_well("--mirror", root, "changes", "--since", "45", "--json").json()
     assert len(told) == 1 and told[0]["release"] == NEXT
     assert told[0]["counts"] == {
         "added": 3, "changed": 2, "reidentified": 2, "superseded": 1, "withdrawn": 1
@@ -79,7 +79,7 @@ def test_a_release_is_told_exactly_and_only_what_changed_is_fetched(
     expected.add(("withdrawn", small_slides[8].file_name, f"last listed in {FIRST}"))
     seen = [tuple(change.values()) for change in told[0]["changes"]]
     assert set(seen) == expected and len(seen) == len(expected)
-    lines = succeeded("--mirror", root, "changes").out.splitlines()
+    lines = went_well("--mirror", root, "changes").out.splitlines()
     assert lines[0].startswith(FIRST) and "15 added" in lines[0]
     assert f"superseded {hidden.file_name} by {hidden.file_id}" in lines
     assert len(lines) == 2 + len(expected)
@@ -88,7 +88,7 @@ def test_a_release_is_told_exactly_and_only_what_changed_is_fetched(
     ]  # fmt: skip
     for new in parts["re-identified"]:
         old_id = by_name[new.file_name].file_id
-        shown = succeeded("--mirror", root, "show", old_id, "--json").json()
+        shown = went_well("--mirror", root, "show", old_id, "--json").json()
         assert (shown["file_name"], shown["former_ids"]) == (new.file_name, [old_id])
 
 
@@ -97,14 +97,14 @@ def test_the_successors_of_withdrawn_slides_are_asked_again_at_the_next_release(
 ) -> None:
     with StandIn(small_slides, release=FIRST) as gdc:
         root = made(tmp_path / "m", gdc, slides=1)
-        succeeded("--mirror", root, "refresh")
+        went_well("--mirror", root, "refresh")
         now, _ = _next_release(small_slides)
         gdc.publish(now, NEXT)
         gdc.faults.add(Fault("/files/versions", "500"))
-        assert "2 withdrawn" in succeeded("--mirror", root, "refresh").out
+        assert "2 withdrawn" in went_well("--mirror", root, "refresh").out
         gdc.faults.clear()
         gdc.publish(now, "Data Release 47.0 - June 10, 2026")
-        assert "1 superseded" in succeeded("--mirror", root, "refresh").out
+        assert "1 superseded" in went_well("--mirror", root, "refresh").out
     assert column(root, "select count(*) from slides where upstream = 'superseded'") == [1]
 
 
@@ -135,19 +135,19 @@ def test_an_older_image_stays_until_there_is_a_newer_one(
         fresh = other_pixels(files[str(name)], tmp_path / "a.svs")
         files[str(name)] = replace(fresh, project_id="TCGA-NEW")
         gdc.publish(list(files.values()), NEXT)
-        assert run("--mirror", root, "update").code == (3 if fails else 0)
+        assert inside("--mirror", root, "update").code == (3 if fails else 0)
     assert (root / str(path)).exists()
     assert mine.exists() != fails
 
 
 def test_an_unknown_release_names_the_known_ones(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, slides=1)
-    assert succeeded("--mirror", root, "changes").out == "no listing was merged yet\n"
-    succeeded("--mirror", root, "refresh")
-    missing = run("--mirror", root, "changes", "--since", "44")
+    assert went_well("--mirror", root, "changes").out == "no listing was merged yet\n"
+    went_well("--mirror", root, "refresh")
+    missing = inside("--mirror", root, "changes", "--since", "44")
     assert missing.code == 2 and FIRST in missing.sentence
     for name in ("45", "45.0", FIRST):
-        out = succeeded("--mirror", root, "changes", "--since", name).out
+        out = went_well("--mirror", root, "changes", "--since", name).out
         assert out == f"no listing was merged after {name}\n"
 
 
@@ -172,16 +172,16 @@ def test_the_real_lung_slides_of_2020_and_2024_differ_as_the_manifests_do(tmp_pa
     new = {slide.file_name: slide for slide in read_manifest(later).slides}
     assert len(old) == 530 and len(new) > 500
     root = tmp_path / "m"
-    succeeded("--mirror", root, "init", "--mpp", "15", "--manifest", manifest)
-    succeeded("--mirror", root, "refresh")
+    went_well("--mirror", root, "init", "--mpp", "15", "--manifest", manifest)
+    went_well("--mirror", root, "refresh")
     shutil.copy(later, manifest)
-    succeeded("--mirror", root, "refresh")
-    told = succeeded("--mirror", root, "changes", "--json").json()
+    went_well("--mirror", root, "refresh")
+    told = went_well("--mirror", root, "changes", "--json").json()
     seen = [tuple(change.values()) for change in told[1]["changes"]]
     assert sorted(seen) == sorted(_differences(old, new))
     assert len([each for each in seen if each[0] == "changed"]) > 500
-    assert succeeded("--mirror", root, "refresh").out.startswith("nothing new")
-    assert len(succeeded("--mirror", root, "changes", "--json").json()) == 2
+    assert went_well("--mirror", root, "refresh").out.startswith("nothing new")
+    assert len(went_well("--mirror", root, "changes", "--json").json()) == 2
 
 
 def _differences(old: dict[str, Slide], new: dict[str, Slide]) -> list[tuple[str, str, str | None]]:

@@ -16,7 +16,7 @@ import pytest
 
 from tcgamirror.cli import progress
 from tests.gdc import Fault, Listed, StandIn, listed
-from tests.support.command import Result, ended, run, started, succeeded
+from tests.support.command import Result, ended, inside, run, started, went_well
 from tests.support.mirrors import column, contents, images, made, rewrite, rows, until, updated
 from tests.support.publishing import change
 from tests.support.slides import SlideSpec, make_slide
@@ -53,7 +53,7 @@ def image_paths(root: Path) -> list[Path]:
 
 
 def verified(root: Path, *options: str) -> Result:
-    return run("--mirror", root, "verify", *options)
+    return inside("--mirror", root, "verify", *options)
 
 
 def opened(pid: int) -> set[str]:
@@ -97,7 +97,7 @@ def spoil(root: Path) -> dict[str, str]:
 def test_a_whole_mirror_is_clean_and_nothing_is_written(mirror: Path) -> None:
     before = contents(mirror)
     for options in ((), ("--quick",), ("--decode", "--sample", "3")):
-        assert "all as recorded" in succeeded("--mirror", mirror, "verify", *options).out
+        assert "all as recorded" in went_well("--mirror", mirror, "verify", *options).out
     assert contents(mirror) == before
 
 
@@ -202,7 +202,7 @@ def test_a_damaged_catalogue_is_recognised_with_the_way_out(mirror: Path) -> Non
     command = f"tcgamirror --mirror {mirror} rebuild"
     assert "catalogue.db" in result.sentence and command in result.sentence
     path.unlink()
-    assert command in run("--mirror", mirror, "status").sentence
+    assert command in inside("--mirror", mirror, "status").sentence
 
 
 def test_options_that_contradict_each_other_are_refused(mirror: Path) -> None:
@@ -379,7 +379,7 @@ def test_notes_of_an_older_version_are_removed(mirror: Path, gdc: StandIn, comma
     notes = [mirror / ".verify.json", mirror / ".compared.txt"]
     for note in notes:
         note.write_text('{"rank": 16}')
-    succeeded("--mirror", mirror, command)
+    went_well("--mirror", mirror, command)
     assert not any(note.exists() for note in notes)
 
 

@@ -11,17 +11,16 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from tcgamirror.cli.main import main
 from tcgamirror.cli.progress import ProgressDisplay
 from tcgamirror.model.errors import TcgaMirrorError
 from tcgamirror.transfer.importer import import_export
 from tests.gdc import Listed, StandIn, listed
-from tests.support.command import Result, run
+from tests.support.command import inside as inside
 from tests.support.mirrors import column, made, rows, updated
 from tests.support.slides import SlideSpec, make_slide
 
@@ -39,14 +38,6 @@ _SAME = (
     "from attempts order by file_name, attempt",
     "select value from facts where key = 'fixed at init'",
 )
-
-
-def inside(*args: str | Path) -> Result:
-    """As `run`, but in this process: many small commands are over before one would have begun."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        code = main([*map(str, args)])
-    return Result(code, out.getvalue(), err.getvalue())
 
 
 def exported(root: Path, dest: Path, *options: str | Path) -> Path:
@@ -71,7 +62,7 @@ def known(root: Path) -> list[list[tuple[object, ...]]]:
 
 
 def is_clean(root: Path) -> bool:
-    result = run("--mirror", root, "verify", "--decode", "--json")
+    result = inside("--mirror", root, "verify", "--decode", "--json")
     return result.code == 0 and not result.json()["strays"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -9,10 +10,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tcgamirror.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = "TCGAMIRROR_BINARY"
@@ -96,6 +99,32 @@ def run(
 def succeeded(*args: str | Path, **options: Any) -> Result:
     """As `run`, for what has to end well and say nothing on stderr."""
     result = run(*args, **options)
+    assert (result.code, result.err) == (0, ""), result
+    return result
+
+
+def inside(*args: str | Path) -> Result:
+    """Run one command in this process, for tests of many small commands.
+
+    The executable under test, if there is one, is started instead.
+    """
+    if BINARY in os.environ:
+        return run(*args)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    written, err = io.BytesIO(), io.StringIO()
+    out = io.TextIOWrapper(written, encoding="utf-8", write_through=True)
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            code = main([*map(str, args)])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return Result(code, written.getvalue().decode(), err.getvalue())
+
+
+def went_well(*args: str | Path) -> Result:
+    """Run a command by `inside` that has to succeed and write nothing to stderr."""
+    result = inside(*args)
     assert (result.code, result.err) == (0, ""), result
     return result
 

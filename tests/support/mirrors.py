@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from tests.gdc import Listed, StandIn, listed, made_up_name
-from tests.support.command import Result, run, succeeded
+from tests.support.command import Result, run, went_well
 from tests.support.slides import SlideSpec, make_slide
 
 PROJECTS = ("TCGA-BRCA", "TCGA-LUAD", "TCGA-GBM")
@@ -46,7 +46,7 @@ def made(root: Path, gdc: StandIn, *options: str, slides: int = 4) -> Path:
     """A new mirror at `root`, which waits for nothing long."""
     size = () if {"--mpp", "--max-size"} & set(options) else ("--mpp", str(MPP))
     number = ("--slides", str(slides))
-    succeeded("--mirror", root, "init", *size, *number, *addresses(gdc), *options)
+    went_well("--mirror", root, "init", *size, *number, *addresses(gdc), *options)
     impatient(root)
     return root
 
@@ -66,14 +66,14 @@ def rewrite(root: Path, pattern: str, text: str) -> None:
 
 
 def updated(root: Path) -> Result:
-    return succeeded("--mirror", root, "update")
+    return went_well("--mirror", root, "update")
 
 
 def write_lock(root: Path, gdc: StandIn, *options: str, slides: int = 2) -> Path:
     """Return the lock file of a new, updated mirror at `root`."""
     updated(made(root, gdc, *options, slides=slides))
     lock = root.with_suffix(".lock")
-    succeeded("--mirror", root, "lock", lock)
+    went_well("--mirror", root, "lock", lock)
     return lock
 
 
