@@ -46,11 +46,7 @@ class TcgaMirrorError(Exception):
     found: Mapping[str, object] = MappingProxyType({})
 
     def __init_subclass__(
-        cls,
-        *,
-        exit_code: ExitCode | None = None,
-        retryable: bool = False,
-        fault: str | None = None,
+        cls, *, exit_code: ExitCode | None = None, retryable: bool = False, fault: str | None = None
     ) -> None:
         cls.exit_code = cls.exit_code if exit_code is None else exit_code
         cls.retryable = retryable

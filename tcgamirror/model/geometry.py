@@ -105,8 +105,7 @@ def at_mpp(size: Size, base_mpp: float, mpp: float) -> Size:
     Size(width=1530, height=1095)
     """
     return Size(
-        max(1, round(size.width * base_mpp / mpp)),
-        max(1, round(size.height * base_mpp / mpp)),
+        max(1, round(size.width * base_mpp / mpp)), max(1, round(size.height * base_mpp / mpp))
     )
 
 

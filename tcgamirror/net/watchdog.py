@@ -55,12 +55,7 @@ class Exchange:
     """
 
     def __init__(
-        self,
-        name: str,
-        proxy: str | None,
-        connect: float,
-        first_byte: float,
-        over: threading.Event,
+        self, name: str, proxy: str | None, connect: float, first_byte: float, over: threading.Event
     ) -> None:
         self.name = name
         self.proxy = proxy

@@ -18,12 +18,7 @@ from tcgamirror.imaging.patched_tiles import Fetch
 from tcgamirror.imaging.svs import SlideHeader, Svs, read_slide_header
 from tcgamirror.imaging.tiff import Directory, Tiff
 from tcgamirror.model.byteranges import Span, coalesce, split
-from tcgamirror.model.errors import (
-    BadSlide,
-    ChangedFile,
-    SlideError,
-    UnsupportedSlide,
-)
+from tcgamirror.model.errors import BadSlide, ChangedFile, SlideError, UnsupportedSlide
 from tcgamirror.model.slide import Resample, Slide, Target
 from tcgamirror.model.text import display_url
 from tcgamirror.net.client import HttpClient

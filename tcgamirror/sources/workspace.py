@@ -37,11 +37,7 @@ class Workspace:
     """
 
     def __init__(
-        self,
-        root: Path,
-        limit: int | None,
-        stop: threading.Event,
-        min_free: int = MIN_FREE_BYTES,
+        self, root: Path, limit: int | None, stop: threading.Event, min_free: int = MIN_FREE_BYTES
     ) -> None:
         """limit: bytes that `work/` may hold, None for all that the disk has."""
         self._root = root

@@ -150,9 +150,7 @@ def sync_disk(path: Path) -> None:
 
 
 def file_digest(
-    path: Path,
-    algorithm: Literal["md5", "sha256"],
-    on_bytes: Callable[[int], None] | None = None,
+    path: Path, algorithm: Literal["md5", "sha256"], on_bytes: Callable[[int], None] | None = None
 ) -> str:
     """Return the digest of the file at `path`, see `open_file_digest`."""
     with path.open("rb", buffering=0) as file:

@@ -264,10 +264,7 @@ def test_the_bases_counts_take_no_round_trip_of_their_own(
 
 def fail_while_tiles_are_read(gdc: StandIn, source: Range, file: Listed) -> None:
     """Leave a slide whose level is there, and nothing of what its tiles are to be rendered from."""
-    with (
-        pytest.raises(ServerError),
-        source.open(slide_of(file), FINE, Meter()) as ready,
-    ):
+    with pytest.raises(ServerError), source.open(slide_of(file), FINE, Meter()) as ready:
         gdc.faults.add(Fault(file.file_id, "503", retry_after=None))
         list(render(ready.tiles, ready.rendition.size))
 

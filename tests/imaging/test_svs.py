@@ -13,13 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tcgamirror.imaging.svs import (
-    Svs,
-    TileTable,
-    aperio_properties,
-    choose_mpp,
-    read_slide_header,
-)
+from tcgamirror.imaging.svs import Svs, TileTable, aperio_properties, choose_mpp, read_slide_header
 from tcgamirror.imaging.tiff import Tag, Tiff
 from tcgamirror.model.byteranges import Span, coalesce
 from tcgamirror.model.errors import BadSlide

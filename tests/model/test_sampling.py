@@ -135,9 +135,7 @@ def test_the_published_samplers_picks_can_be_had_again(diagnostic: list[Candidat
     assert ordered(diagnostic, Plan(42, Order.SHUFFLE))[:100] == expected
 
 
-def test_a_hundred_real_slides_are_the_beginning_of_a_thousand(
-    diagnostic: list[Candidate],
-) -> None:
+def test_a_hundred_real_slides_are_the_beginning_of_a_thousand(diagnostic: list[Candidate]) -> None:
     half = ordered(diagnostic[::2], Plan(42))
     kept = set(half)
     assert [name for name in ordered(diagnostic, Plan(42)) if name in kept] == half

@@ -129,8 +129,7 @@ def manifest_names(file: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("file", "slides"),
-    [("tcga-diagnostic-2024-08.txt", 11_765), ("tcga-luad-2020-09.txt", 530)],
+    ("file", "slides"), [("tcga-diagnostic-2024-08.txt", 11_765), ("tcga-luad-2020-09.txt", 530)]
 )
 def test_every_diagnostic_slide_of_a_manifest_is_named_as_one(file: str, slides: int) -> None:
     names = manifest_names(file)

@@ -48,6 +48,7 @@ from tests.support.raw_server import (
     Reset,
     Script,
     Step,
+    asking,
     dripped,
     endless,
     head,
@@ -121,7 +122,7 @@ SPAN_FAULTS: dict[str, tuple[Script, type[NetworkError]]] = {
 @pytest.mark.parametrize("name", SPAN_FAULTS)
 def test_a_fault_that_lasts_is_named_within_bounded_time(name: str) -> None:
     script, error = SPAN_FAULTS[name]
-    with RawServer(script) as server, HttpClient(timeouts=QUICK) as client, within(BOUND):
+    with asking(script) as (server, client), within(BOUND):
         with pytest.raises(error) as caught:
             client.span(server.url(), SPAN, total=len(CONTENT), etag='"a"')
         assert type(caught.value) is error
@@ -134,11 +135,7 @@ def test_a_fault_that_lasts_is_named_within_bounded_time(name: str) -> None:
 )
 def test_a_fault_that_passes_leaves_the_right_bytes(name: str) -> None:
     script, _ = SPAN_FAULTS[name]
-    with (
-        RawServer(script, ranged(CONTENT, 'ETag: "a"')) as server,
-        HttpClient(timeouts=QUICK) as client,
-        within(BOUND),
-    ):
+    with asking(script, ranged(CONTENT, 'ETag: "a"')) as (server, client), within(BOUND):
         got = client.span(server.url(), SPAN, total=len(CONTENT), etag='"a"')
         assert got == Part(PART, '"a"', len(CONTENT))
         assert len(server.requests) == 2
@@ -148,22 +145,18 @@ def test_a_fault_that_passes_leaves_the_right_bytes(name: str) -> None:
 @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/xml", ""])
 def test_a_part_is_known_by_its_range_whatever_its_type(status: str, kind: str) -> None:
     script = whole(PART, status, RIGHT_RANGE, f"Content-Type: {kind}")
-    with RawServer(script) as server, HttpClient(timeouts=QUICK) as client:
+    with asking(script) as (server, client):
         assert client.span(server.url(), SPAN, total=len(CONTENT)).data == PART
 
 
 def test_json_under_203_is_taken() -> None:
     script = whole(b"[1]", "203 Non-Authoritative Information")
-    with RawServer(script) as server, HttpClient(timeouts=QUICK) as client:
+    with asking(script) as (server, client):
         assert client.json(server.url()) == [1]
 
 
 def test_without_a_listed_size_no_200_tells_that_range_is_ignored() -> None:
-    with (
-        RawServer(whole(CONTENT)) as server,
-        HttpClient(timeouts=QUICK) as client,
-        pytest.raises(WrongContent),
-    ):
+    with asking(whole(CONTENT)) as (server, client), pytest.raises(WrongContent):
         client.span(server.url(), SPAN, total=None)
 
 
@@ -174,7 +167,7 @@ def test_a_span_is_asked_for_unpacked_and_without_credentials_or_cookies(
     netrc.write_text("machine 127.0.0.1 login me password secret\n")
     monkeypatch.setenv("NETRC", str(netrc))
     script = ranged(CONTENT, "Set-Cookie: a=b; Path=/")
-    with RawServer(script) as server, HttpClient(timeouts=QUICK) as client:
+    with asking(script) as (server, client):
         for _ in range(2):
             assert client.span(server.url(), SPAN, total=None).data == PART
         for request in server.requests:
@@ -188,7 +181,7 @@ def test_of_a_file_sent_whole_no_more_is_taken_than_the_sockets_hold() -> None:
     meter = Meter()
     size = 256 << 20
     script = endless(head("200 OK", f"Content-Length: {size}"), bytes(65536))
-    with RawServer(script) as server, HttpClient(timeouts=QUICK) as client, within(BOUND):
+    with asking(script) as (server, client), within(BOUND):
         with pytest.raises(RangeUnsupported):
             client.span(server.url(), SPAN, total=size, meter=meter)
         time.sleep(0.2)
@@ -199,7 +192,7 @@ def test_of_a_file_sent_whole_no_more_is_taken_than_the_sockets_hold() -> None:
 def test_bytes_of_failed_tries_count_too() -> None:
     meter = Meter()
     cut = plays(RIGHT_HEAD + PART[:5000], Close())
-    with RawServer(cut, ranged(CONTENT)) as server, HttpClient(timeouts=QUICK) as client:
+    with asking(cut, ranged(CONTENT)) as (server, client):
         client.span(server.url(), SPAN, total=None, meter=meter)
     assert (meter.bytes, meter.requests) == (13_000, 2)
 
@@ -227,26 +220,10 @@ def test_bytes_of_failed_tries_count_too() -> None:
             TooLong,
             "50,000",
         ),
-        (
-            endless(CHUNKED, b"1000\r\n" + b" " * 4096 + b"\r\n"),
-            TooLong,
-            "50,000",
-        ),
-        (
-            dripped(b"5\r\nabcde\r\n" * 50, before=CHUNKED),
-            Timeout,
-            "bytes/s",
-        ),
-        (
-            plays(CHUNKED + b"5\r\n[1, 2", Close()),
-            Truncated,
-            "broke",
-        ),
-        (
-            plays(CHUNKED + b"zz\r\n[", Close()),
-            Truncated,
-            "broke",
-        ),
+        (endless(CHUNKED, b"1000\r\n" + b" " * 4096 + b"\r\n"), TooLong, "50,000"),
+        (dripped(b"5\r\nabcde\r\n" * 50, before=CHUNKED), Timeout, "bytes/s"),
+        (plays(CHUNKED + b"5\r\n[1, 2", Close()), Truncated, "broke"),
+        (plays(CHUNKED + b"zz\r\n[", Close()), Truncated, "broke"),
         (plays(head("200 OK", "Content-Length: 9") + b"[1]", Close()), Truncated, "broke"),
         (
             whole(b'{"message": "a\\u001b[2Jb\\n' + b"x" * 999 + b'"}', "403 F"),
@@ -260,7 +237,7 @@ def test_bytes_of_failed_tries_count_too() -> None:
 def test_a_listing_that_is_none_is_named(
     script: Script, error: type[NetworkError], words: str
 ) -> None:
-    with RawServer(script) as server, HttpClient(timeouts=QUICK) as client, within(BOUND):
+    with asking(script) as (server, client), within(BOUND):
         with pytest.raises(error) as caught:
             client.json(server.url("/files?token=secret"), limit=50_000)
         message = str(caught.value)
@@ -316,7 +293,7 @@ def test_json_comes_packed_or_chunked_and_goes_out_as_a_post() -> None:
 @pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
 def test_the_time_that_a_server_asks_for_is_waited(status: str) -> None:
     busy = whole(b"", status, "Retry-After: 1")
-    with RawServer(busy, whole(b"[]")) as server, HttpClient(timeouts=QUICK) as client:
+    with asking(busy, whole(b"[]")) as (server, client):
         began = time.monotonic()
         assert client.json(server.url()) == []
         assert 1 <= time.monotonic() - began < BOUND
@@ -325,7 +302,7 @@ def test_the_time_that_a_server_asks_for_is_waited(status: str) -> None:
 @pytest.mark.parametrize("wait", ["301", "Fri, 01 Jan 2100 00:00:00 GMT"])
 def test_a_server_that_asks_for_too_long_a_wait_is_left_at_once(wait: str) -> None:
     busy = whole(b"", "503 Service Unavailable", f"Retry-After: {wait}")
-    with RawServer(busy) as server, HttpClient(timeouts=QUICK) as client, within(1):
+    with asking(busy) as (server, client), within(1):
         with pytest.raises(ServerError, match="503"):
             client.json(server.url())
         assert len(server.requests) == 1
@@ -345,7 +322,7 @@ def to(location: str) -> Script:
 
 
 def test_a_redirect_on_the_same_host_is_followed() -> None:
-    with RawServer(to("/there"), ranged(CONTENT)) as server, HttpClient(timeouts=QUICK) as client:
+    with asking(to("/there"), ranged(CONTENT)) as (server, client):
         assert client.span(server.url(), SPAN, total=None).data == PART
         assert [request.path for request in server.requests] == ["/data/1", "/there"]
         assert server.requests[1].headers["range"] == "bytes=1000-8999"
@@ -356,14 +333,14 @@ def test_a_redirect_on_the_same_host_is_followed() -> None:
     ["http://elsewhere.example/x", "//elsewhere.example/", "file:///etc/passwd", "http://[/"],
 )
 def test_a_redirect_to_another_host_is_named_and_not_followed(location: str) -> None:
-    with RawServer(to(location)) as server, HttpClient(timeouts=QUICK) as client:
+    with asking(to(location)) as (server, client):
         with pytest.raises(Redirected, match=r"redirect to|points to"):
             client.json(server.url())
         assert len(server.requests) == 1
 
 
 def test_redirects_in_a_ring_end() -> None:
-    with RawServer(to("/data/1")) as server, HttpClient(timeouts=QUICK) as client:
+    with asking(to("/data/1")) as (server, client):
         with pytest.raises(Redirected, match="more than 5"):
             client.json(server.url())
         assert len(server.requests) == 6
@@ -371,7 +348,7 @@ def test_redirects_in_a_ring_end() -> None:
 
 def test_the_body_of_a_redirect_is_not_read() -> None:
     script = endless(head("302 Found", "Location: http://elsewhere.example/"), bytes(65536))
-    with RawServer(script) as server, HttpClient(timeouts=QUICK) as client, within(1):
+    with asking(script) as (server, client), within(1):
         with pytest.raises(Redirected):
             client.json(server.url())
         assert server.sent < 32 << 20

@@ -17,18 +17,16 @@ from tcgamirror.model.errors import (
     Truncated,
     WrongContent,
 )
-from tcgamirror.net.client import HttpClient
 from tests.support.raw_server import (
     BOUND,
     CONTENT,
     HTML,
-    QUICK,
     Close,
-    RawServer,
     Request,
     Reset,
     Script,
     Step,
+    asking,
     dripped,
     endless,
     head,
@@ -53,7 +51,7 @@ def first(count: int, end: Step, *lines: str) -> Script:
 
 def downloaded(*scripts: Script, had: bytes = b"", size: int | None = len(CONTENT)) -> bytes:
     file = io.BytesIO(had)
-    with RawServer(*scripts) as server, HttpClient(timeouts=QUICK) as client, within(BOUND):
+    with asking(*scripts) as (server, client), within(BOUND):
         client.download(server.url(), file, size=size)
     return file.getvalue()
 
@@ -137,7 +135,7 @@ def test_a_file_of_the_listed_size_is_taken_whatever_its_type(kind: str, status:
 def test_a_wrong_200_costs_nothing_that_was_had(wrong: Script) -> None:
     file = io.BytesIO()
     scripts = [first(100_000, Close(), 'ETag: "a"'), wrong, ranged(CONTENT, 'ETag: "a"')]
-    with RawServer(*scripts) as server, HttpClient(timeouts=QUICK) as client:
+    with asking(*scripts) as (server, client):
         client.download(server.url(), file, size=len(CONTENT))
         assert file.getvalue() == CONTENT
         assert len(server.requests) == 3
@@ -165,11 +163,7 @@ def test_two_versions_of_a_file_are_never_mixed() -> None:
 
 def test_a_version_other_than_the_one_named_is_refused() -> None:
     file = io.BytesIO(b"old")
-    with (
-        RawServer(ranged(CONTENT, 'ETag: "new"')) as server,
-        HttpClient(timeouts=QUICK) as client,
-        pytest.raises(ChangedFile),
-    ):
+    with asking(ranged(CONTENT, 'ETag: "new"')) as (server, client), pytest.raises(ChangedFile):
         client.download(server.url(), file, size=len(CONTENT), etag='"old"')
     assert file.getvalue() == b""
 

@@ -13,7 +13,6 @@ import pytest
 
 from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.model.errors import NetworkError, Timeout, TooLong
-from tcgamirror.net.client import HttpClient
 from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.transfer.sync import remote
 from tcgamirror.transfer.sync.remote import HttpMirror
@@ -25,11 +24,11 @@ from tests.support.mirrors import column, impatient
 from tests.support.publishing import Silent, made_up
 from tests.support.raw_server import (
     CHUNKED,
-    QUICK,
     RawServer,
     Request,
     Script,
     Step,
+    asking,
     dripped,
     endless,
     head,
@@ -56,7 +55,7 @@ def publishing(catalogue: Script, image: Script) -> Script:
 
 
 def synced(root: Path, script: Script) -> object:
-    with RawServer(script) as server, HttpClient(timeouts=QUICK) as client:
+    with asking(script) as (server, client):
         web = HttpMirror(server.url("/m"), client, threading.Event())
         return synchronize(web, root, Silent(), Shutdown(), delete=False)
 

@@ -88,10 +88,7 @@ def test_after_too_many_requests_nothing_at_all_is_asked_of_the_host_for_a_while
     heard, times = Heard(), list[float]()
     timeouts = replace(ONCE, pause=0.4)
     scripts = [timed(whole(b"", status, *header), times), timed(OK, times)]
-    with (
-        RawServer(*scripts) as server,
-        HttpClient(timeouts=timeouts, on_pause=heard) as client,
-    ):
+    with RawServer(*scripts) as server, HttpClient(timeouts=timeouts, on_pause=heard) as client:
         with pytest.raises(ServerError):
             client.json(server.url("/files"))
         client.json(server.url("/status"))

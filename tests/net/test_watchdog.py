@@ -34,6 +34,7 @@ from tests.support.raw_server import (
     Request,
     Script,
     Step,
+    asking,
     dripped,
     endless,
     head,
@@ -61,8 +62,7 @@ def test_a_body_that_stalls_under_tls_is_too_slow(tls_server: tuple[str, list[in
 
 def test_a_handshake_that_is_never_answered_is_too_slow() -> None:
     with (
-        RawServer(plays()) as server,
-        HttpClient(timeouts=QUICK) as client,
+        asking(plays()) as (server, client),
         within(BOUND),
         pytest.raises(Timeout, match="no connection within"),
     ):
@@ -70,7 +70,7 @@ def test_a_handshake_that_is_never_answered_is_too_slow() -> None:
 
 
 def test_a_proxy_named_in_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    with RawServer(whole(b"[]")) as proxy, HttpClient(timeouts=QUICK) as client:
+    with asking(whole(b"[]")) as (proxy, client):
         monkeypatch.setenv("http_proxy", proxy.url(""))
         monkeypatch.setenv("no_proxy", "")
         assert client.json("http://nowhere.invalid/files") == []
@@ -79,10 +79,7 @@ def test_a_proxy_named_in_the_environment_is_asked(monkeypatch: pytest.MonkeyPat
 
 def test_a_missing_bundle_is_wrong_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
-    with (
-        HttpClient(timeouts=QUICK) as client,
-        pytest.raises(UsageError, match=r"/nowhere/ca\.pem"),
-    ):
+    with HttpClient(timeouts=QUICK) as client, pytest.raises(UsageError, match=r"/nowhere/ca\.pem"):
         client.json("https://127.0.0.1:9/")
 
 
@@ -142,7 +139,7 @@ def test_a_host_without_an_address_is_unreachable() -> None:
 
 
 def test_a_connection_is_used_again() -> None:
-    with RawServer(ranged(CONTENT)) as server, HttpClient(timeouts=QUICK) as client:
+    with asking(ranged(CONTENT)) as (server, client):
         for _ in range(20):
             client.span(server.url(), SPAN, total=None)
         assert (server.connections, len(server.requests)) == (1, 20)

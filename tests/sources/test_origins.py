@@ -190,9 +190,7 @@ def test_no_other_200_tells_that_range_is_ignored(tmp_path: Path, kind: Kind) ->
     assert origins.report()["bucket"] == "honours Range"
 
 
-def test_one_whole_answer_beside_a_part_does_not_turn_range_off_for_the_run(
-    tmp_path: Path,
-) -> None:
+def test_one_whole_answer_beside_a_part_does_not_turn_range_off_for_the_run(tmp_path: Path) -> None:
     """A slide's begin and its end are asked for at the same time, before any slide is done."""
     path = make_slide(tmp_path / "slide.svs", replace(SMALL, width=900, height=600))
     files = [listed(path, file_id=file_id) for file_id in IDS]

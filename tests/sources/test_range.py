@@ -214,9 +214,7 @@ def test_tiles_come_together_with_the_arrays_that_tell_where_they_lie(
     with StandIn([file]) as gdc:
         gdc.delay = 0.3
         made(
-            by_range(gdc, client, tmp_path / "work"),
-            slide_of(file),
-            level_target(Size(2002, 1501)),
+            by_range(gdc, client, tmp_path / "work"), slide_of(file), level_target(Size(2002, 1501))
         )
         served = list(zip(gdc.served, ranges(gdc.served), strict=True))
         assert overlaps([span for _, span in served]) == []

@@ -30,11 +30,7 @@ CONTENT = random.Random(7).randbytes(SIZE)
 spans = st.tuples(st.integers(0, SIZE), st.integers(0, 60)).map(
     lambda pair: Span(pair[0], min(SIZE, pair[0] + pair[1]))
 )
-steps = st.one_of(
-    spans,
-    st.just("reopen"),
-    st.integers(1, 12).map(lambda count: ("torn", count)),
-)
+steps = st.one_of(spans, st.just("reopen"), st.integers(1, 12).map(lambda count: ("torn", count)))
 
 
 @contextmanager

@@ -211,12 +211,7 @@ def test_a_level_of_absurdly_many_tiles_is_refused_at_once(
     ],
 )
 def test_a_tile_that_is_none_fails_the_slide_and_is_named(
-    tmp_path: Path,
-    client: HttpClient,
-    file: Listed,
-    kind: Kind,
-    error: type[Exception],
-    says: str,
+    tmp_path: Path, client: HttpClient, file: Listed, kind: Kind, error: type[Exception], says: str
 ) -> None:
     with StandIn([file], tile_size=254) as gdc:
         gdc.faults.add(Fault(r"level=11&x=3&y=2", kind))

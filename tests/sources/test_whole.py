@@ -283,10 +283,7 @@ def test_a_leftover_that_is_another_file_is_replaced(
 
 @pytest.mark.parametrize(
     "spec",
-    [
-        SlideSpec(24_000, 18_000, (1,)),
-        SlideSpec(16_000, 12_000, (1,), compression="j2k-rgb"),
-    ],
+    [SlideSpec(24_000, 18_000, (1,)), SlideSpec(16_000, 12_000, (1,), compression="j2k-rgb")],
     ids=["jpeg", "j2k"],
 )
 def test_a_large_base_level_alone_takes_little_memory(spec: SlideSpec, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from tcgamirror.model.byteranges import Span
+from tcgamirror.net.client import HttpClient
 from tcgamirror.net.timeouts import Timeouts
 
 
@@ -227,3 +228,10 @@ def within(seconds: float) -> Iterator[None]:
     began = time.monotonic()
     yield
     assert time.monotonic() - began < seconds
+
+
+@contextmanager
+def asking(*scripts: Script) -> Iterator[tuple[RawServer, HttpClient]]:
+    """A server that plays the scripts, and an impatient client."""
+    with RawServer(*scripts) as server, HttpClient(timeouts=QUICK) as client:
+        yield server, client

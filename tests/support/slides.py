@@ -19,15 +19,7 @@ from tests.support.slides_spec import SlideSpec, blank_below, grid, is_painted, 
 from tests.support.slides_tiff import UNDEFINED, Field, TiffWriter, long, rational, short, text
 from tests.support.slides_zoo import zoo
 
-__all__ = [
-    "SlideSpec",
-    "expected_rgb",
-    "grid",
-    "is_painted",
-    "level_sizes",
-    "make_slide",
-    "zoo",
-]
+__all__ = ["SlideSpec", "expected_rgb", "grid", "is_painted", "level_sizes", "make_slide", "zoo"]
 
 PALETTE_TILES = 40
 THUMBNAIL_SIDE = 1024
@@ -38,13 +30,7 @@ STRIP_ROWS = 16
 # JPEG 2000 has no blocks and bleeds further: there the edge is repeated to the tile's end.
 BLOCK = 16
 
-_COMPRESSION_TAG = {
-    "jpeg-rgb": 7,
-    "jpeg-ycbcr": 7,
-    "j2k-rgb": 33005,
-    "j2k-ycbcr": 33003,
-    "none": 1,
-}
+_COMPRESSION_TAG = {"jpeg-rgb": 7, "jpeg-ycbcr": 7, "j2k-rgb": 33005, "j2k-ycbcr": 33003, "none": 1}
 _SUBSAMPLING_TAG = {0: (1, 1), 1: (2, 1), 2: (2, 2)}
 
 

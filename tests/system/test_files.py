@@ -16,13 +16,7 @@ import pytest
 
 from tcgamirror.model.errors import Damaged, DiskFull, Locked, TcgaMirrorError, UsageError
 from tcgamirror.system import lock
-from tcgamirror.system.files import (
-    atomic_write,
-    disk_errors,
-    file_digest,
-    free_bytes,
-    sync_disk,
-)
+from tcgamirror.system.files import atomic_write, disk_errors, file_digest, free_bytes, sync_disk
 from tcgamirror.system.lock import Lock
 
 OTHER_ERROR = OSError(errno.EBADF, "bad file descriptor")
@@ -122,11 +116,7 @@ def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path) -> None:
     [
         (DiskFull, r"no room to write {}/x \(.*bytes free\)", ("ENOSPC", "EDQUOT", "EFBIG")),
         (UsageError, "refuses access to {}/x", ("EROFS", "EACCES", "EPERM")),
-        (
-            UsageError,
-            "{}/x .*mount the disk",
-            ("ENOTDIR", "EEXIST", "ENOENT", "ELOOP", "EBUSY"),
-        ),
+        (UsageError, "{}/x .*mount the disk", ("ENOTDIR", "EEXIST", "ENOENT", "ELOOP", "EBUSY")),
         (Damaged, "the disk fails at {}/x", ("EIO", "ESTALE")),
     ],
 )
