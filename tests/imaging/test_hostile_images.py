@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import signal
 import struct
 import zlib
@@ -19,7 +20,7 @@ from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat
 from tests.gdc import Listed, StandIn
 from tests.imaging.test_image_reader import head, overlapping, png, scans
-from tests.support.carrying import again, catalogue, exported
+from tests.support.carrying import catalogue, exported
 from tests.support.command import ended, run, started
 from tests.support.mirrors import MPP, column, made, until, updated
 
@@ -55,7 +56,7 @@ def facts(export: Path, form: ImageFormat) -> str:
 
 def forged(export: Path, folder: Path, image: bytes, size: Size) -> Path:
     """A copy of the export with another image, and a row that tells its size and digest."""
-    copy = again(export, folder)
+    copy = shutil.copytree(export, folder)
     (copy / str(column(copy, "select path from mirror")[0])).write_bytes(image)
     with catalogue(copy) as connection:
         connection.execute(
@@ -162,7 +163,7 @@ def test_the_first_interrupt_ends_a_long_decode_within_a_second(
     if command == "import":
         words = ["import", str(copy)]
     else:
-        again(copy, root)
+        shutil.copytree(copy, root)
         words = command.split()
         if command.startswith("rebuild"):
             (root / "catalogue.db").unlink()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tcgamirror.cli.progress import ProgressDisplay
 from tcgamirror.mirror.directory import Mirror
 from tcgamirror.mirror.eventlog import EventLog, without_secrets
 from tcgamirror.mirror.fetch import FetchOptions
@@ -21,7 +22,6 @@ from tests.gdc.faults import Fault
 from tests.support.catalogues import FETCHED, NOW, PICTURE, slide
 from tests.support.command import inside, run, went_well
 from tests.support.mirrors import column, made
-from tests.support.publishing import Silent
 
 HOSTILE = "no \x1b[2J\x9b31m\u202e access\nto https://me:secret@host/data/1?token=abc#x now"
 
@@ -141,7 +141,7 @@ def test_a_disk_that_fills_up_ends_the_run_in_order(tmp_path: Path, small_gdc: S
     root = made(tmp_path / "m", small_gdc, "--workers", "1", slides=6)
     mirror = Mirror.find(root, above=False)
     with pytest.raises(DiskFull), FullAfterOne(tmp_path / "log", "update") as log:
-        run_update(mirror, "update", EVERYTHING, Silent(), Shutdown(), log)
+        run_update(mirror, "update", EVERYTHING, ProgressDisplay(quiet=True), Shutdown(), log)
     assert column(root, "select exit_code from runs") == [6]
     assert column(root, "select count(*) from mirror where status = 'done'") >= [2]
     assert not column(root, "select * from mirror where status = 'failed'")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tcgamirror.cli.progress import ProgressDisplay
 from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.model.errors import NetworkError, Timeout, TooLong
 from tcgamirror.system.interrupt import Shutdown
@@ -21,7 +22,7 @@ from tests.mirror.test_unattended import HOSTILE, TERMINAL_OBEYS
 from tests.sources.test_gdc import hit, page
 from tests.support.command import Result, run, succeeded
 from tests.support.mirrors import column, impatient
-from tests.support.publishing import Silent, made_up
+from tests.support.publishing import made_up
 from tests.support.raw_server import (
     CHUNKED,
     RawServer,
@@ -57,7 +58,7 @@ def publishing(catalogue: Script, image: Script) -> Script:
 def synced(root: Path, script: Script) -> object:
     with asking(script) as (server, client):
         web = HttpMirror(server.url("/m"), client, threading.Event())
-        return synchronize(web, root, Silent(), Shutdown(), delete=False)
+        return synchronize(web, root, ProgressDisplay(quiet=True), Shutdown(), delete=False)
 
 
 @pytest.mark.parametrize(("answer", "error"), [(ENDLESS, TooLong), (DRIP, Timeout)])

@@ -116,35 +116,15 @@ def resummed(folder: Path) -> None:
     (folder / "SHA256SUMS").write_text("".join(lines))
 
 
-def again(export: Path, folder: Path) -> Path:
-    """A copy of an export, to be changed."""
-    return shutil.copytree(export, folder)
-
-
-def other_pixels(file: Listed, path: Path) -> Listed:
-    """The same slide as another file."""
-    spec = SlideSpec(width=512, height=400, downsamples=(1, 4), thumbnail=False, seed=77)
+def other_pixels(file: Listed, path: Path, seed: int = 77) -> Listed:
+    """Return the same slide as another file."""
+    spec = SlideSpec(width=512, height=400, downsamples=(1, 4), thumbnail=False, seed=seed)
     fresh = listed(make_slide(path, spec), file_name=file.file_name)
     return dataclasses.replace(file, path=fresh.path, md5=fresh.md5, size=fresh.size)
 
 
 def unpacked(export: Path, folder: Path) -> Path:
-    """What Python's own tools make of an export."""
-    if export.is_dir():
-        return export
-    with tarfile.open(export, mode="r|") as tar:
-        for member in tar:
-            place = folder / member.name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            content = tar.extractfile(member)
-            assert content is not None, "it has nothing but files"
-            place.write_bytes(content.read())
-    (only,) = folder.iterdir()
-    return only
-
-
-def unpacked_by_tools(export: Path, folder: Path) -> Path:
-    """What `tar` makes of it."""
+    """Return the directory that `tar` makes of an export."""
     if export.is_dir():
         return export
     folder.mkdir(exist_ok=True)

@@ -23,7 +23,7 @@ import pytest
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror.directory import CATALOGUE, Mirror
 from tcgamirror.mirror.settings import Settings
-from tcgamirror.model.slide import Kind, Listing, Outcome, Slide, Target
+from tcgamirror.model.slide import Kind, Listing, Slide, Target
 from tests.gdc import made_up_name
 from tests.support.command import started, succeeded
 from tests.support.mirrors import column, contents, until
@@ -196,19 +196,6 @@ def _tiny(root: Path, slide: Slide) -> tuple[str, int, str]:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(data)
     return path, len(data), hashlib.sha256(data).hexdigest()
-
-
-class Silent:
-    """Progress that nobody sees."""
-
-    def listing(self, listed: int, total: int) -> None: ...
-    def note(self, message: str) -> None: ...
-    def pause(self, host: str, seconds: float, reason: str) -> None: ...
-    def start_fetch(self, slides: int, workers: int) -> None: ...
-    def add_outcome(self, outcome: Outcome) -> None: ...
-    def show_fetch(self, bytes_fetched: int, in_flight: int, stopping: bool) -> None: ...
-    def start_images(self, images: int, size: int) -> None: ...
-    def add_images(self, images: int, size: int) -> None: ...
 
 
 # Between two of them ---------------------------------------------------------------

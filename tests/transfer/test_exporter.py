@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -22,7 +21,7 @@ import pytest
 from tcgamirror.system.files import sync_disk
 from tcgamirror.system.lock import Lock
 from tcgamirror.transfer.archive.format import EXPORT_LOCK, UNFINISHED
-from tests.gdc import Listed, StandIn, listed
+from tests.gdc import Listed, StandIn
 from tests.support.carrying import (
     FORMS,
     exported,
@@ -30,13 +29,12 @@ from tests.support.carrying import (
     inside,
     is_clean,
     known,
+    other_pixels,
     unpacked,
-    unpacked_by_tools,
 )
 from tests.support.command import ended, run, started, succeeded
 from tests.support.mirrors import column, images, made, rewrite, rows, updated
 from tests.support.publishing import change
-from tests.support.slides import SlideSpec, make_slide
 
 SOAK = bool(os.environ.get("TCGAMIRROR_SOAK"))
 BOUNDED = ("prlimit", "--fsize=2000000", "--as=4000000000")
@@ -81,7 +79,7 @@ def test_every_form_holds_all_of_the_mirror_by_anyones_tools(
     root = whole[0]
     export = exported(root, tmp_path / f"tcga{ending}")
     assert [path.name for path in tmp_path.iterdir()] == [f"tcga{ending}"]
-    folder = unpacked_by_tools(export, tmp_path / "out")
+    folder = unpacked(export, tmp_path / "out")
     checked(folder)
     assert folder.name == "tcga"
     assert images(folder) == images(root)
@@ -346,21 +344,13 @@ def test_only_another_disk_is_waited_for(
 # While an update runs ----------------------------------------------------------------
 
 
-def slide_again(file: Listed, folder: Path, number: int) -> Listed:
-    """The same slide with other pixels, as a new release has it."""
-    folder.mkdir(exist_ok=True)
-    spec = SlideSpec(width=504, height=400, downsamples=(1, 4), thumbnail=False, seed=900 + number)
-    fresh = listed(make_slide(folder / f"{number}.svs", spec), file_name=file.file_name)
-    return dataclasses.replace(file, path=fresh.path, md5=fresh.md5, size=fresh.size)
-
-
 def test_made_while_an_update_replaces_images_it_imports_and_verifies_clean(
     tmp_path: Path, small_slides: tuple[Listed, ...]
 ) -> None:
     times = 50 if SOAK else 5
     sets = [
         [
-            slide_again(file, tmp_path / f"s{turn}", number)
+            other_pixels(file, tmp_path / f"{turn}-{number}.svs", seed=900 + number)
             for number, file in enumerate(small_slides)
         ]
         for turn in range(2)

@@ -16,27 +16,17 @@ import pytest
 from tcgamirror.model.errors import BadExport, TcgaMirrorError
 from tcgamirror.transfer.archive import tar as tar_module
 from tcgamirror.transfer.archive.reader import open_export
-from tests.gdc import Listed, StandIn
-from tests.support.carrying import again, catalogue, entry, exported, packed, refused, resummed
+from tests.support.carrying import catalogue, entry, exported, packed, refused, resummed
 from tests.support.command import program, run, succeeded
 from tests.support.fuzz import with_lock_sum
-from tests.support.mirrors import column, made, updated
+from tests.support.mirrors import column
 
-
-@pytest.fixture(scope="module")
-def export(tmp_path_factory: pytest.TempPathFactory, small_slides: tuple[Listed, ...]) -> Path:
-    """A directory with an export of three slides, never to be changed."""
-    folder = tmp_path_factory.mktemp("hostile")
-    with StandIn(small_slides) as gdc:
-        updated(made(folder / "m", gdc, slides=3))
-    return exported(folder / "m", folder / "export")
+BOUNDED = ("prlimit", "--as=1500000000")
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Where a mirror would be made: alone in its directory, so that what is left shows."""
-    (tmp_path / "place").mkdir()
-    return tmp_path / "place" / "m"
+def root(place: Path) -> Path:
+    return place / "m"
 
 
 def members(path: Path) -> list[str]:
@@ -44,7 +34,7 @@ def members(path: Path) -> list[str]:
     return [member.name for member in open_export(path)()]
 
 
-def test_the_importingsays_so_in_one_sentence(export: Path, root: Path, tmp_path: Path) -> None:
+def test_an_import_is_refused_in_one_sentence(export: Path, root: Path, tmp_path: Path) -> None:
     result = run(
         "--mirror", root, "import", packed(export, tmp_path / "a.tar", (entry("../a"), b""))
     )
@@ -87,8 +77,7 @@ def test_an_entry_no_export_has_keeps_all_of_it_out(
     assert "cannot be imported: it has" in sentence or "in it is" in sentence
 
 
-def test_an_entry_in_a_folder_of_links_is_refused(export: Path, tmp_path: Path) -> None:
-    copy = again(export, tmp_path / "e")
+def test_an_entry_in_a_folder_of_links_is_refused(copy: Path, tmp_path: Path) -> None:
     image = next((copy / "images").rglob("*.png"))
     secret = tmp_path / "secret"
     secret.write_text("not yours")
@@ -194,10 +183,7 @@ def test_flipped_bytes_are_never_a_bug(export: Path, tmp_path: Path) -> None:
         ("mpp = 4.0", "mpp = 2.0"),
     ],
 )
-def test_settings_that_are_none_are_refused(
-    export: Path, root: Path, tmp_path: Path, old: str, new: str
-) -> None:
-    copy = again(export, tmp_path / "e")
+def test_settings_that_are_none_are_refused(copy: Path, root: Path, old: str, new: str) -> None:
     path = copy / "tcgamirror.toml"
     text = path.read_text()
     assert old in text
@@ -227,14 +213,12 @@ HOSTILE_SETTINGS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("name", HOSTILE_SETTINGS)
 @pytest.mark.parametrize("command", ["status", "sync"])
 def test_hostile_settings_end_in_one_sentence_at_once(
-    export: Path, root: Path, tmp_path: Path, name: str, command: str
+    copy: Path, root: Path, name: str, command: str
 ) -> None:
-    copy = again(export, tmp_path / "e")
     HOSTILE_SETTINGS[name](copy / "tcgamirror.toml")
     status: tuple[str | Path, ...] = ("--mirror", copy, "status")
     words = status if command == "status" else ("sync", copy, root)
-    limited = ("prlimit", f"--as={1_500_000_000}")
-    result = run(*words, by=limited, timeout=60)
+    result = run(*words, by=BOUNDED, timeout=60)
     assert result.code in (2, 7) and "a bug" not in result.sentence, result
     assert len(result.sentence) < 1000 and result.sentence.isprintable()
     assert not root.exists()
@@ -259,17 +243,13 @@ def test_hostile_lock_files_end_in_one_sentence_at_once(
     assert spoiled != text
     lock = tmp_path / "a.lock"
     lock.write_bytes(with_lock_sum(spoiled.encode()))
-    limited = ("prlimit", f"--as={1_500_000_000}")
-    result = run("--mirror", root, "init", "--lock", lock, by=limited, timeout=60)
+    result = run("--mirror", root, "init", "--lock", lock, by=BOUNDED, timeout=60)
     assert result.code == 2, result
     assert len(result.sentence) < 1000 and result.sentence.isprintable()
     assert not root.exists()
 
 
-def test_files_of_the_other_machine_are_not_looked_for(
-    export: Path, root: Path, tmp_path: Path
-) -> None:
-    copy = again(export, tmp_path / "e")
+def test_files_of_the_other_machine_are_not_looked_for(copy: Path, root: Path) -> None:
     path = copy / "tcgamirror.toml"
     path.write_text(path.read_text().replace('manifest = ""', 'manifest = "/etc/passwd"'))
     resummed(copy)
@@ -278,10 +258,7 @@ def test_files_of_the_other_machine_are_not_looked_for(
     assert 'manifest = ""' in (root / "tcgamirror.toml").read_text()
 
 
-def test_images_that_are_not_what_they_say_are_left_out(
-    export: Path, root: Path, tmp_path: Path
-) -> None:
-    copy = again(export, tmp_path / "e")
+def test_images_that_are_not_what_they_say_are_left_out(copy: Path, root: Path) -> None:
     first, second, third = (copy / str(path) for path in column(copy, "select path from mirror"))
     second.write_bytes(third.read_bytes())
     first.write_bytes(os.urandom(first.stat().st_size))
@@ -306,8 +283,7 @@ def test_images_that_are_not_what_they_say_are_left_out(
     assert column(root, "select status from mirror") == ["pending"] * 3
 
 
-def test_a_gallery_is_never_taken_over(export: Path, root: Path, tmp_path: Path) -> None:
-    copy = again(export, tmp_path / "e")
+def test_a_gallery_is_never_taken_over(copy: Path, root: Path) -> None:
     (copy / "gallery").mkdir()
     (copy / "gallery" / "index.html").write_text("<script>evil()</script>")
     resummed(copy)

@@ -19,7 +19,7 @@ from tcgamirror.mirror.settings import read_settings
 from tcgamirror.model.errors import Damaged
 from tcgamirror.transfer import untrusted
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
-from tests.support.carrying import again, catalogue, exported, imported, inside, is_clean
+from tests.support.carrying import catalogue, exported, imported, inside, is_clean
 from tests.support.command import run
 from tests.support.levels import bounded
 from tests.support.mirrors import column, contents, images, rows
@@ -92,7 +92,7 @@ def test_a_copy_is_called_by_the_digest_that_was_checked(mirror: Path, tmp_path:
 
 @pytest.fixture
 def copy(mirror: Path, tmp_path: Path) -> Path:
-    return again(exported(mirror, tmp_path / "export"), tmp_path / "e")
+    return exported(mirror, tmp_path / "e")
 
 
 def checked(copy: Path) -> None:

@@ -20,6 +20,7 @@ import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Journal
+from tcgamirror.cli.progress import ProgressDisplay
 from tcgamirror.mirror.settings import read_settings
 from tcgamirror.model.errors import Unreachable
 from tcgamirror.net.client import HttpClient
@@ -33,7 +34,6 @@ from tests.support.command import Result, ended, run, started, succeeded
 from tests.support.mirrors import column, contents, images, made, rows, updated
 from tests.support.publishing import (
     WAYS,
-    Silent,
     by_python,
     by_serve,
     change,
@@ -308,7 +308,13 @@ def test_a_site_that_gives_no_image_any_more_ends_it(tmp_path: Path, source: Pat
             HttpClient(timeouts=Timeouts(tries=1, pause=0.01), stop=stop) as client,
             pytest.raises(Unreachable, match=r"sends no image any more. The last: .*503"),
         ):
-            synchronize(HttpMirror(url, client, stop), root, Silent(), Shutdown(), delete=False)
+            synchronize(
+                HttpMirror(url, client, stop),
+                root,
+                ProgressDisplay(quiet=True),
+                Shutdown(),
+                delete=False,
+            )
         server.shutdown()
     assert synced(source, root)["fetched"] == SLIDES
 

@@ -14,53 +14,30 @@ import pytest
 
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.schema import MIGRATIONS
+from tcgamirror.cli.progress import ProgressDisplay
 from tcgamirror.model.errors import Damaged, TcgaMirrorError
 from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.transfer import untrusted
 from tcgamirror.transfer.columns import TABLES
 from tcgamirror.transfer.sync.remote import DirectoryMirror
 from tcgamirror.transfer.sync.synchronizer import synchronize
-from tests.gdc import Listed, StandIn
 from tests.support.carrying import (
-    again,
     catalogue,
-    exported,
     imported,
     inside,
     known,
     refused,
     resummed,
 )
-from tests.support.mirrors import contents, images, made, updated
-from tests.support.publishing import Silent, by_python, synced
-
-
-@pytest.fixture(scope="module")
-def export(tmp_path_factory: pytest.TempPathFactory, small_slides: tuple[Listed, ...]) -> Path:
-    """A directory with an export of three slides, never to be changed."""
-    folder = tmp_path_factory.mktemp("foreign")
-    with StandIn(small_slides) as gdc:
-        updated(made(folder / "m", gdc, slides=3))
-    return exported(folder / "m", folder / "export")
-
-
-@pytest.fixture
-def copy(export: Path, tmp_path: Path) -> Path:
-    return again(export, tmp_path / "e")
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """Alone in its directory, so that what is left shows."""
-    (tmp_path / "place").mkdir()
-    return tmp_path / "place"
+from tests.support.mirrors import contents, images
+from tests.support.publishing import by_python, synced
 
 
 def refused_by_sync(root: Path, source: Path) -> str:
     """The sentence of a sync that is refused and leaves nothing; in this process, for speed."""
     folder = DirectoryMirror(source, None, threading.Event())
     with pytest.raises(TcgaMirrorError) as caught:
-        synchronize(folder, root, Silent(), Shutdown(), delete=False)
+        synchronize(folder, root, ProgressDisplay(quiet=True), Shutdown(), delete=False)
     assert not root.exists()
     sentence = str(caught.value)
     assert "\n" not in sentence
@@ -286,7 +263,7 @@ def test_no_two_images_lie_in_one_place(export: Path, copy: Path, place: Path) -
     assert result.code == 2 and "would replace that of" in result.sentence
     with pytest.raises(Damaged, match="which here is that of"):
         here = DirectoryMirror(copy, None, threading.Event())
-        synchronize(here, root, Silent(), Shutdown(), delete=False)
+        synchronize(here, root, ProgressDisplay(quiet=True), Shutdown(), delete=False)
     assert contents(root) == before
 
 

@@ -1,4 +1,4 @@
-"""The gallery's files: what is in them, and which of them are made built_copy."""
+"""The gallery's files: what is in them, and which of them are made again."""
 
 from __future__ import annotations
 

@@ -1,0 +1,34 @@
+"""An export of three slides, and a place where a mirror would be made."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.gdc import Listed, StandIn
+from tests.support.carrying import exported
+from tests.support.mirrors import made, updated
+
+
+@pytest.fixture(scope="session")
+def export(tmp_path_factory: pytest.TempPathFactory, small_slides: tuple[Listed, ...]) -> Path:
+    """A directory with an export of the mirror `m` beside it, neither ever to be changed."""
+    folder = tmp_path_factory.mktemp("export")
+    with StandIn(small_slides) as gdc:
+        updated(made(folder / "m", gdc, slides=3))
+    return exported(folder / "m", folder / "export")
+
+
+@pytest.fixture
+def copy(export: Path, tmp_path: Path) -> Path:
+    """A copy of the export, to be changed."""
+    return shutil.copytree(export, tmp_path / "e")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """An empty directory for a mirror, so that what a refused command leaves shows."""
+    (tmp_path / "place").mkdir()
+    return tmp_path / "place"
