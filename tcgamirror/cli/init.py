@@ -32,10 +32,10 @@ slides) and the target (which images) are fixed; another plan or target needs an
 mirror."""
 
 _EXAMPLES = """
-  tcgamirror --mirror tcga init --slides 100 --mpp 15
-  tcgamirror --mirror breast init --slides all --project TCGA-BRCA --max-size 2048
-  tcgamirror --mirror paper init --manifest gdc_manifest.txt --order shuffle --seed 42 --mpp 15
-  tcgamirror --mirror again init --lock sample.lock"""
+  tcgamirror init tcga --slides 100 --mpp 15
+  tcgamirror init breast --slides all --project TCGA-BRCA --max-size 2048
+  tcgamirror init paper --manifest gdc_manifest.txt --order shuffle --seed 42 --mpp 15
+  tcgamirror init again --lock sample.lock"""
 
 
 def init(args: argparse.Namespace) -> ExitCode:
@@ -46,7 +46,7 @@ def init(args: argparse.Namespace) -> ExitCode:
 
     lock = None if args.lock is None else read_lock(args.lock)
     settings = _settings(args) if lock is None else _locked_settings(args, lock.settings)
-    root = named_mirror(args) or Path()
+    root = _root(args)
     # Read first: a manifest that cannot be taken leaves no mirror behind.
     manifest = None if settings.manifest is None else _read_manifest(settings, lock)
     if manifest is not None and lock is None:
@@ -71,6 +71,22 @@ def init(args: argparse.Namespace) -> ExitCode:
             print(line)
     print(f"next: {text.command_line('update', mirror.root)}")
     return ExitCode.DONE
+
+
+def _root(args: argparse.Namespace) -> Path:
+    """Return the new mirror's directory. Raises UsageError for a current one that is in use."""
+    from tcgamirror.mirror.directory import CATALOGUE, check_unused
+    from tcgamirror.mirror.settings import FILE_NAME
+
+    if args.directory is not None:
+        if args.mirror not in (None, args.directory):
+            raise UsageError(f"{args.directory}: --mirror names another directory. Leave one out")
+        args.mirror = args.directory
+    named = named_mirror(args)
+    # Whoever means a directory with other things in it names it.
+    if named is None and not any(Path(name).exists() for name in (FILE_NAME, CATALOGUE)):
+        check_unused(Path(), "Name a directory: tcgamirror init DIR")
+    return named or Path()
 
 
 def _sampled_already(mirror: Mirror) -> int:
@@ -229,6 +245,13 @@ def add_commands(commands: Commands) -> None:
         summary="make a mirror",
         details=_DETAILS,
         examples=_EXAMPLES,
+    )
+    command.add_argument(
+        "directory",
+        nargs="?",
+        metavar="DIR",
+        help="the mirror's directory, made if it is missing (default: that of --mirror or "
+        "TCGAMIRROR, or the current directory if it is empty)",
     )
     images = command.add_argument_group("images (give one of --mpp and --max-size)")
     images.add_argument(

@@ -26,7 +26,7 @@ An offline mirror of TCGA whole-slide images at a low, known resolution."""
 
 _EXAMPLES = """\
 examples:
-  tcgamirror --mirror tcga init --slides 100 --mpp 15
+  tcgamirror init tcga --slides 100 --mpp 15
   tcgamirror --mirror tcga update
   tcgamirror --mirror tcga status
   tcgamirror --mirror tcga query "select project_id, count(*) from mirror group by 1"
@@ -40,7 +40,7 @@ exit codes:
 
 _MIRROR = (
     "the mirror's directory (default: $TCGAMIRROR, or the current directory or the nearest "
-    "parent that is a mirror; for init: $TCGAMIRROR or the current directory)"
+    "parent that is a mirror; for init: $TCGAMIRROR or the empty current directory)"
 )
 
 

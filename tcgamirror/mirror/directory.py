@@ -77,10 +77,11 @@ class Mirror:
     @classmethod
     def begin(cls, root: Path, settings: Settings, lock: Iterable[bytes] = ()) -> Mirror:
         """Create a mirror under its lock. Raises Locked if another run makes one there."""
-        # Checked before the lock file is made, so that a refused place stays as it was.
-        cls(root, settings)._check_place()
-        with Lock(root / LOCK, "init"):
-            return cls.create(root, settings, lock)
+        with _leave_nothing(root):
+            # Checked before the lock file is made, so that a refused place stays as it was.
+            cls(root, settings)._check_place()
+            with Lock(root / LOCK, "init"), _remove_lock(root):
+                return cls.create(root, settings, lock)
 
     @classmethod
     def create(cls, root: Path, settings: Settings, lock: Iterable[bytes] = ()) -> Mirror:
@@ -104,11 +105,15 @@ class Mirror:
         with Catalogue.create(root / CATALOGUE) as catalogue:
             for key, value in mirror.fixed_facts.items():
                 catalogue.set_fact(key, value)
+        written = [root / CATALOGUE]
+        if settings.lock is not None and not os.path.lexists(root / settings.lock):
+            written.append(root / settings.lock)
         try:
             mirror._write_settings(lock)
         except BaseException:
             # A catalogue without settings would refuse an init for other images here.
-            (root / CATALOGUE).unlink(missing_ok=True)
+            for path in written:
+                path.unlink(missing_ok=True)
             raise
         return mirror
 
@@ -121,7 +126,7 @@ class Mirror:
         if _there(root / FILE_NAME):
             raise NotAMirror(
                 f"{root / FILE_NAME}: exists already. For more or other slides edit it; for other "
-                "images choose another directory"
+                f"images choose another directory. {_unwanted(root)}"
             )
         if _there(root / CATALOGUE) and not _is_unfinished(root / CATALOGUE):
             self._check_own_catalogue()
@@ -216,8 +221,7 @@ def scratch(root: Path, command: str) -> Iterator[Path]:
     Raises Locked, DiskFull, UsageError.
     """
     folder = root / WORK / command
-    made = [path for path in (root / WORK, root, *root.absolute().parents) if not path.exists()]
-    with Lock(root / LOCK, command):
+    with _leave_nothing(root), Lock(root / LOCK, command), _remove_lock(root):
         check_work(root)
         try:
             shutil.rmtree(folder, ignore_errors=True)
@@ -227,12 +231,30 @@ def scratch(root: Path, command: str) -> Iterator[Path]:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _leave_nothing(root: Path) -> Iterator[None]:
+    """Remove the empty directories that were made for a mirror, if none came of it."""
+    made = [path for path in (root / WORK, root, *root.absolute().parents) if not path.exists()]
+    try:
+        yield
+    finally:
+        for path in made:
+            # Only what is empty goes.
             with suppress(OSError):
-                if not os.path.lexists(root / FILE_NAME):
-                    (root / LOCK).unlink()
-                for path in made:
-                    # Only what is empty goes.
-                    path.rmdir()
+                path.rmdir()
+
+
+@contextmanager
+def _remove_lock(root: Path) -> Iterator[None]:
+    """Remove the lock file, which is held, if no mirror came of it."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if not os.path.lexists(root / FILE_NAME):
+                (root / LOCK).unlink()
 
 
 def check_readable(catalogue: Path) -> None:
@@ -255,12 +277,24 @@ def check_place(root: Path) -> None:
         return
     if _there(root / CATALOGUE) and not _is_unfinished(root / CATALOGUE):
         raise NotAMirror(_lost_settings(root))
+    check_unused(root, "Name a mirror, or a new or an empty directory")
+
+
+def check_unused(root: Path, remedy: str) -> None:
+    """Raise NotAMirror for a directory with other things than what a killed run left."""
     for name in sorted(path.name for path in root.iterdir()):
         if name not in _BEGUN and not name.startswith((".", CATALOGUE)):
             raise NotAMirror(
                 f"{root.absolute()}: not a mirror, and it holds other things, such as {name!r}. "
-                "Name a mirror, or a new or an empty directory"
+                f"{remedy}"
             )
+
+
+def _unwanted(mirror: Path) -> str:
+    """Return the sentence for somebody who did not mean to have this mirror."""
+    names = (FILE_NAME, CATALOGUE, LOCK, LOCKED, "images", WORK, GALLERY)
+    there = [name for name in names if os.path.lexists(mirror / name)]
+    return f"If that mirror is not wanted, remove {', '.join(there)} in {mirror.absolute()}"
 
 
 def _check_outside(root: Path) -> None:
@@ -273,7 +307,8 @@ def _check_outside(root: Path) -> None:
     for above in dict.fromkeys(above for place in places for above in place.parents):
         if all(os.path.lexists(above / name) for name in (FILE_NAME, CATALOGUE)):
             raise NotAMirror(
-                f"{root.absolute()}: it lies in the mirror {above}. Name a directory outside of it"
+                f"{root.absolute()}: it lies in the mirror {above}. Name a directory outside of "
+                f"it. {_unwanted(above)}"
             )
 
 

@@ -13,7 +13,7 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror import lockfile
 from tcgamirror.mirror.directory import CATALOGUE, FIXED, Mirror
 from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings
-from tcgamirror.model.errors import BadSettings, NotAMirror
+from tcgamirror.model.errors import BadSettings, DiskFull, NotAMirror
 from tcgamirror.model.slide import ImageFormat, Target
 from tcgamirror.system.lock import Lock
 from tests.gdc import StandIn
@@ -233,3 +233,44 @@ def test_an_init_that_is_refused_leaves_no_lock(small_gdc: StandIn, tmp_path: Pa
     before = sorted(first.rglob("*"))
     assert inside("--mirror", first / "within", "init", "--lock", lock).code == 2
     assert sorted(first.rglob("*")) == before
+
+
+@pytest.mark.parametrize("words", [("{m}",), ("{m}", "--mirror", "{m}")])
+def test_init_takes_the_directory_as_its_argument(tmp_path: Path, words: tuple[str, ...]) -> None:
+    root = tmp_path / "new" / "m"
+    named = [word.format(m=root) for word in words]
+    assert run("init", *named, "--mpp", "15", cwd=tmp_path).code == 0
+    assert (root / FILE_NAME).is_file()
+
+
+def test_init_of_two_directories_is_refused(tmp_path: Path) -> None:
+    words = ("--mirror", tmp_path / "a", "init", tmp_path / "b", "--mpp", "15")
+    assert "--mirror names another" in run(*words).sentence
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_current_directory_with_other_files_is_no_place_for_init(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").touch()
+    refused = run("init", "--mpp", "15", cwd=tmp_path)
+    assert refused.code == 2
+    assert "thesis.txt" in refused.sentence and "tcgamirror init DIR" in refused.sentence
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    assert run("init", ".", "--mpp", "15", cwd=tmp_path).code == 0
+
+
+def test_a_failed_init_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Settings) -> str:
+        raise DiskFull("no room")
+
+    monkeypatch.setattr("tcgamirror.mirror.directory.format_settings", fail)
+    with pytest.raises(DiskFull):
+        Mirror.begin(tmp_path / "new" / "m", SETTINGS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mirror_that_is_not_wanted_is_told_with_its_files(tmp_path: Path) -> None:
+    Mirror.begin(tmp_path, SETTINGS)
+    for place in (tmp_path, tmp_path / "within"):
+        refused = run("init", place, "--mpp", "15", cwd=tmp_path)
+        assert refused.code == 2
+        assert f"remove {FILE_NAME}, {CATALOGUE}" in refused.sentence
