@@ -37,6 +37,14 @@ _PRAGMAS = frozenset(
     {"table_info", "table_xinfo", "table_list", "index_list", "index_info", "foreign_key_list"}
 )
 
+SCHEMA = """
+    SELECT m.name AS relation, p.name AS "column", p.type AS type
+    FROM sqlite_schema AS m JOIN pragma_table_info(m.name) AS p
+    WHERE m.type IN ('view', 'table') AND m.name NOT LIKE 'sqlite_%'
+    ORDER BY m.type = 'table', m.name, p.cid
+"""
+"""Query for the columns of the views, then of the tables."""
+
 _STEPS_BETWEEN_SIGNALS = 100_000
 
 MOST_VALUE_BYTES = 16_000_000
@@ -398,6 +406,9 @@ def _authorize(
     if action in _ACTIONS and second != "load_extension":
         return sqlite3.SQLITE_OK
     if action == sqlite3.SQLITE_PRAGMA and (first or "").lower() in _PRAGMAS:
+        return sqlite3.SQLITE_OK
+    if action == sqlite3.SQLITE_UPDATE and first == "sqlite_master":
+        # Of pragma_table_info and the like, when SQLite declares them; it refuses any other.
         return sqlite3.SQLITE_OK
     return sqlite3.SQLITE_DENY
 

@@ -45,6 +45,14 @@ def summary(topic: str) -> str:
     return page(topic).splitlines()[2]
 
 
+def columns(topic: str) -> dict[str, str]:
+    """Return the meanings of the columns in the first table of a page that lists columns."""
+    _, _, below = page(topic).partition("| column | meaning |\n")
+    lines = below.partition("\n\n")[0].splitlines()[1:]
+    cells = (line.strip("| ").split(" | ", 1) for line in lines)
+    return {name.strip("`"): meaning.replace("`", "") for name, meaning in cells}
+
+
 def _text(topic: str | None, commands: Mapping[str, argparse.ArgumentParser]) -> str:
     if topic is None:
         width = max(map(len, TOPICS))

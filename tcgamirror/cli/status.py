@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tcgamirror.cli import output
 from tcgamirror.cli.common import Commands, add_command, add_json, open_catalogue
 from tcgamirror.model import text
-from tcgamirror.model.errors import ExitCode
+from tcgamirror.model.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from tcgamirror.catalogue.catalogue import Catalogue
@@ -36,7 +36,8 @@ _SHOW = """
 _QUERY = """
   tcgamirror --mirror tcga query "select project_id, count(*), avg(mpp_x) from mirror group by 1"
   tcgamirror --mirror tcga query "select file_name, error from mirror where status = 'failed'"
-  tcgamirror --mirror tcga query "select * from mirror" --format csv > mirror.csv"""
+  tcgamirror --mirror tcga query "select * from mirror" --format csv > mirror.csv
+  tcgamirror --mirror tcga query --schema"""
 
 
 def status(args: argparse.Namespace) -> ExitCode:
@@ -199,10 +200,28 @@ def _show_list(name: str, rows: Sequence[object]) -> None:
 
 
 def query(args: argparse.Namespace) -> ExitCode:
+    if (args.sql is None) != args.schema:
+        raise UsageError("query: give either SQL or --schema")
     with open_catalogue(args) as (_, catalogue):
+        if args.schema:
+            _show_schema(catalogue, args.format)
+            return ExitCode.DONE
         found = catalogue.reports.query(args.sql)
         output.write_rows(found.columns, found.rows, args.format, sys.stdout)
     return ExitCode.DONE
+
+
+def _show_schema(catalogue: Catalogue, form: str) -> None:
+    """Print each column of the views and tables, those of views with the manual's meaning."""
+    from tcgamirror.catalogue.reports import SCHEMA
+    from tcgamirror.cli.help import columns
+
+    meanings = columns("catalogue")
+    rows = (
+        (*row, meanings.get(str(row[1]), "") if row[0] == "mirror" else "")
+        for row in catalogue.reports.query(SCHEMA).rows
+    )
+    output.write_rows(("relation", "column", "type", "meaning"), rows, form, sys.stdout)
 
 
 def add_commands(commands: Commands) -> None:
@@ -249,7 +268,10 @@ def add_commands(commands: Commands) -> None:
         details="The view mirror has a row for each sampled slide.",
         examples=_QUERY,
     )
-    command.add_argument("sql", metavar="SQL", help="one statement")
+    command.add_argument("sql", nargs="?", metavar="SQL", help="one statement")
+    command.add_argument(
+        "--schema", action="store_true", help="list all views, tables and columns with units"
+    )
     command.add_argument(
         "--format", choices=["table", "csv", "json"], default="table", help="default: table"
     )

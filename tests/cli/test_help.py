@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import pty
 import re
@@ -114,6 +115,24 @@ def test_every_column_of_the_view_is_listed_in_its_order(tmp_path: Path) -> None
         pass
     columns = [name for (name,) in rows(tmp_path, "select name from pragma_table_info('mirror')")]
     assert names(table(MANUAL / "catalogue.md", "The view `mirror`")) == columns
+
+
+def test_the_catalogue_explains_itself(finished: Path) -> None:
+    result = succeeded("--mirror", finished, "query", "--schema", "--format", "json")
+    found = json.loads(result.out)
+    view = [row for row in found if row["relation"] == "mirror"]
+    assert view == found[: len(view)]
+    assert [row["column"] for row in view] == names(
+        table(MANUAL / "catalogue.md", "The view `mirror`")
+    )
+    assert all(row["meaning"] for row in view)
+    assert "µm per pixel" in next(row["meaning"] for row in view if row["column"] == "mpp_x")
+    assert {row["relation"] for row in found} > {"slides", "images", "runs"}
+
+
+@pytest.mark.parametrize("words", [[], ["select 1", "--schema"]])
+def test_query_takes_either_sql_or_schema(finished: Path, words: list[str]) -> None:
+    assert "--schema" in run("--mirror", finished, "query", *words).sentence
 
 
 def test_every_table_is_listed(tmp_path: Path) -> None:
