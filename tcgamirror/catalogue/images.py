@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from tcgamirror.catalogue.database import Part, Row, Value, tables
+from tcgamirror.catalogue.database import Part, Row, Value
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Picture, Slide, Status
 from tcgamirror.model.text import timestamp
@@ -24,7 +24,7 @@ STATUS_COLUMNS = (
 )
 """Columns of `images` that tell how fetching went."""
 
-_COLUMNS = ("file_name", *STATUS_COLUMNS, *PICTURE_COLUMNS)
+_COLUMNS = (*STATUS_COLUMNS, *PICTURE_COLUMNS)
 
 REQUEUE = "UPDATE images SET status = 'pending', error = NULL, failures = 0, retry_at = NULL WHERE "
 """SQL that makes slides pending; the condition has to be added."""
@@ -198,11 +198,11 @@ def write_images(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
     """Set columns of sampled slides' images, within the open transaction.
 
     Args:
-        rows: each with `file_name`, and all with the same columns. Other tables' are left out.
+        rows: each with `file_name`. Columns of other tables are left out.
     """
-    tables(connection).table("images").upsert_all(
-        ({name: row[name] for name in _COLUMNS if name in row} for row in rows), pk="file_name"
-    )
+    for row in rows:
+        columns = ", ".join(f"{name} = :{name}" for name in _COLUMNS if name in row)
+        connection.execute(f"UPDATE images SET {columns} WHERE file_name = :file_name", row)
 
 
 def images_of(connection: sqlite3.Connection) -> list[Image]:

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tcgamirror.catalogue.database import Part, damage, tables
+from tcgamirror.catalogue.database import Part, damage
 from tcgamirror.catalogue.images import REQUEUE, picture_row, write_images
 from tcgamirror.catalogue.listing import SLIDE_COLUMNS, slide_of
 from tcgamirror.model.errors import (
@@ -259,8 +259,16 @@ class Queue(Part):
                 "FROM images JOIN slides USING (file_name) WHERE file_name = ?",
                 (name,),
             ).fetchone()
-            tables(connection).table("attempts").insert_all(
-                _attempt_row(name, run, attempt) for attempt in outcome.attempts
+            connection.executemany(
+                "INSERT INTO attempts (run, file_name, source, started, seconds, bytes, requests, "
+                "fault, message) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    (
+                        *(run, name, attempt.source, timestamp(attempt.started), attempt.seconds),
+                        *(attempt.bytes_fetched, attempt.requests, attempt.fault, attempt.message),
+                    )
+                    for attempt in outcome.attempts
+                ),
             )
             row = {
                 "file_name": name,
@@ -302,17 +310,3 @@ class Queue(Part):
 def _error(attempts: Sequence[Attempt]) -> str:
     faults = [f"{attempt.source}: {attempt.message}" for attempt in attempts if attempt.message]
     return "; ".join(faults) or "no source was tried"
-
-
-def _attempt_row(name: str, run: int, attempt: Attempt) -> dict[str, object]:
-    return {
-        "run": run,
-        "file_name": name,
-        "source": attempt.source,
-        "started": timestamp(attempt.started),
-        "seconds": attempt.seconds,
-        "bytes": attempt.bytes_fetched,
-        "requests": attempt.requests,
-        "fault": attempt.fault,
-        "message": attempt.message,
-    }
