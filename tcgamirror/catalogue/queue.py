@@ -1,6 +1,6 @@
 """The slides to fetch, the outcome of each, and when a failed one is retried.
 
-A failed slide is retried by itself after a delay that grows with each failure.
+A failed slide is retried automatically after a delay that grows with each failure.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from tcgamirror.catalogue.images import REQUEUE, picture_row, write_images
 from tcgamirror.catalogue.listing import SLIDE_COLUMNS, slide_of
 from tcgamirror.model.errors import (
     BadSlide,
+    NoSuchLevel,
     NotFound,
     Refused,
     TooFine,
@@ -33,14 +34,14 @@ _BATCH = 500
 HOUR = 3600.0
 DAY = 24 * HOUR
 
-EARLIER = 4 * HOUR
+MARGIN = 4 * HOUR
 """Taken off each delay in days: a nightly run never begins at quite the same time."""
 
-DELAYS = (HOUR, *(days * DAY - EARLIER for days in (1, 3, 7, 30)))
+DELAYS = (HOUR, *(days * DAY - MARGIN for days in (1, 3, 7, 30)))
 """Seconds after the first failure in a row, the second, and so on; then always the last."""
 
-_UNFIT_FAULTS = frozenset(error("").fault for error in (TooFine, TooLarge))
-"""Faults of an image that the target does not allow for."""
+_UNFIT_FAULTS = frozenset(error("").fault for error in (NoSuchLevel, TooFine, TooLarge))
+"""Faults of a slide that another target would allow for."""
 
 _SLIDE_FAULTS = frozenset(error("").fault for error in (BadSlide, UnsupportedSlide))
 """Faults of a file that is not a readable slide."""
@@ -83,7 +84,7 @@ def _ready_values(now: float | None) -> dict[str, str | None]:
 
 
 class DueSlides(Iterable[Slide]):
-    """Slides that were due at one moment, by rank, each batch read when it is reached.
+    """Slides that were due at one moment, in the order of `Queue.due`, read batch by batch.
 
     The catalogue may be written meanwhile. The slides may be iterated over again.
     """
@@ -108,7 +109,7 @@ class StatusCounts:
         later: failed slides that are retried later.
         next: when the first of those is due; ISO 8601, UTC.
         never: failed slides that only --retry-failed retries.
-        unfit: those of them that another target might allow for.
+        unfit: those of them that another target would allow for.
     """
 
     pending: int
@@ -128,10 +129,10 @@ class StatusCounts:
         return self.pending + self.done + self.failed
 
 
-_IS_UNFIT = """(
+_IS_UNFIT = f"""(
     SELECT fault FROM attempts WHERE attempts.file_name = images.file_name
     ORDER BY attempt DESC LIMIT 1
-) = 'too fine'"""
+) IN ({", ".join(f"'{fault}'" for fault in sorted(_UNFIT_FAULTS))})"""
 
 
 class Queue(Part):

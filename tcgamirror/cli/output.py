@@ -27,7 +27,7 @@ ALIGNED_CHARACTERS = 16_000_000
 CELL_CHARACTERS = 50
 """Added for each cell, for the memory that it takes beside its text."""
 
-UNFIT = "need another --mpp, so another mirror"
+UNFIT = "need another --mpp or --format, so another mirror"
 """Words for failed slides that no retry can help: their base is coarser than the target."""
 
 LEAST, MOST = 10, 40

@@ -36,7 +36,7 @@ Writes a directory, a .tar archive, or a tar archive to standard output. Every i
 compared with its digest. An update may run meanwhile. An interrupted export of a
 directory resumes when run again."""
 
-_EXPORT = """
+_EXPORT_EXAMPLES = """
   tcgamirror --mirror tcga export tcga.tar
   tcgamirror --mirror tcga export - | zstd > tcga.tar.zst
   tcgamirror --mirror tcga export - | ssh there tcgamirror --mirror tcga import -
@@ -48,7 +48,7 @@ Reads an export: a directory, a .tar archive, or a tar archive from standard inp
 mirror of --mirror is made if it does not exist. An interrupted import resumes when run
 again."""
 
-_IMPORT = """
+_IMPORT_EXAMPLES = """
   tcgamirror --mirror tcga import tcga.tar
   cat /media/stick/tcga.tar.part* | tcgamirror --mirror tcga import -
   zstd -dc tcga.tar.zst | tcgamirror --mirror tcga import -"""
@@ -58,7 +58,7 @@ Copies only what differs. SRC is a mirror's directory or the address of a web se
 publishes one. DST is a directory, which is made if it does not exist. An interrupted sync
 resumes when run again."""
 
-_SYNC = """
+_SYNC_EXAMPLES = """
   tcgamirror sync tcga /media/stick/tcga
   tcgamirror sync http://server:8000/ tcga --rate 5M
   tcgamirror sync tcga /mnt/share/tcga --delete --dry-run"""
@@ -100,7 +100,7 @@ def _print_export(made: ExportResult, mirror: Path) -> None:
     if made.earlier:
         print(f"{text.images(made.earlier)} left out, because an earlier export has them")
     if made.lacking:
-        _name([(path, "damaged or missing") for path in made.lacking], "not exported")
+        _print_named([(path, "damaged or missing") for path in made.lacking], "not exported")
         repair = text.command_line("verify --repair", mirror)
         print(f"in the export they are pending; fetch them again by {repair}")
 
@@ -134,24 +134,24 @@ def _print_import(made: ImportResult) -> None:
     if made.lacking:
         print(
             f"{text.images(made.lacking)} {text.is_or_are(made.lacking)} not in the export: import "
-            f"the earlier one that it was made since, or run {update}"
+            f"the export given to --since when it was made, or run {update}"
         )
     for words in made.dropped:
         print(text.plain(f"not taken over, because it names a file of the other machine: {words}"))
     if made.refused:
-        _name([(stray.path, stray.what) for stray in made.refused], "not taken in")
+        _print_named([(stray.path, stray.what) for stray in made.refused], "not taken in")
         print(f"these slides stay as they were; fetch pending ones by {update}")
 
 
-def _name(rows: list[tuple[str, str]], title: str) -> None:
+def _print_named(rows: list[tuple[str, str]], title: str) -> None:
     print(output.table((title, "what"), rows[:SHOWN]))
     if len(rows) > SHOWN:
         print(f"... and {len(rows) - SHOWN:,} more (all of them with --json)")
 
 
-def _path_or_stream(text: str) -> Path | None:
+def _path_or_stream(named: str) -> Path | None:
     """Return a path; None for `-`."""
-    return None if text == "-" else Path(text)
+    return None if named == "-" else Path(named)
 
 
 def sync(args: argparse.Namespace) -> ExitCode:
@@ -189,7 +189,7 @@ def sync(args: argparse.Namespace) -> ExitCode:
     if args.json:
         print(json.dumps(output.members(found) | {"exit_code": int(found.exit_code)}))
     else:
-        _tell(found)
+        _print_sync(found)
     return found.exit_code
 
 
@@ -206,7 +206,7 @@ def _destination(named: str) -> Path:
     return root
 
 
-def _tell(found: SyncResult) -> None:
+def _print_sync(found: SyncResult) -> None:
     if found.dry_run:
         print(
             f"would fetch {text.images(found.fetched)} ({text.format_bytes(found.bytes)}), check "
@@ -246,7 +246,7 @@ def add_commands(commands: Commands) -> None:
         export_mirror,
         summary="write the mirror, or a part of it, to carry it elsewhere",
         details=_EXPORT_DETAILS,
-        examples=_EXPORT,
+        examples=_EXPORT_EXAMPLES,
     )
     command.add_argument("dest", metavar="DEST", help="directory, .tar archive, or -")
     command.add_argument(
@@ -266,7 +266,7 @@ def add_commands(commands: Commands) -> None:
         import_into,
         summary="add an export to a mirror",
         details=_IMPORT_DETAILS,
-        examples=_IMPORT,
+        examples=_IMPORT_EXAMPLES,
     )
     command.add_argument("source", metavar="SRC", help="directory, .tar archive, or -")
     add_json(command)
@@ -275,9 +275,9 @@ def add_commands(commands: Commands) -> None:
         group,
         "sync",
         sync,
-        summary="make a mirror the same as another one",
+        summary="bring the images of another mirror into one",
         details=_SYNC_DETAILS,
-        examples=_SYNC,
+        examples=_SYNC_EXAMPLES,
     )
     command.add_argument("source", metavar="SRC", help="directory, or http(s):// address")
     command.add_argument("destination", metavar="DST", help="directory")

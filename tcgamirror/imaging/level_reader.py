@@ -74,7 +74,7 @@ def open_level(
 
     with _open_all_tiles(slide, rendition, folder, slide_file) as tiles:
         patched = PatchedTiles(slide, rendition.level, tiles, open_single_tiles, fetch)
-        yield LevelReader(slide.pyramid, rendition, patched, patched.count)
+        yield LevelReader(slide.pyramid, rendition, patched, patched.count_patched)
 
 
 def needs_openslide(tiled: TiledLevel) -> bool:

@@ -1,11 +1,12 @@
-"""Read one level's tiles, patching those that cannot be used from finer levels.
+"""Read one level's tiles; those that cannot be used are patched from finer levels.
 
 A coarser level is evidence of what the base shows, not the truth. Encoders omit or
 overwrite tiles. Above a missing base tile they write black and misplaced pixels, in tiles
-that decode well. A tile is therefore *usable* only if its bytes are in the file, it
-decodes, and no base tile under it is missing. A tile is *blank* if all base tiles under
-it are missing: only there the image is white. Any other tile is *patched*: it is the area
-average of the next finer level, whose tiles are judged by the same rules.
+that decode well. A tile is therefore *usable* only if its bytes are in the file (else
+`Svs.tile_table` gives it none), it decodes, and no base tile under it is missing. A tile is
+*blank* if all base tiles under it are missing: only there the image is white. Any other
+tile is *patched*: it is the area average of the next finer level, whose tiles are judged by
+the same rules. A base tile that does not decode fails the slide.
 """
 
 from __future__ import annotations
@@ -70,17 +71,19 @@ class PatchedTiles:
         self._slide = slide
         self._open_tiles = open_tiles
         self._fetch = fetch
+        # From the base, at depth 0, to the level itself, at depth `_last`.
         self._chain = _chain_to_base(slide.pyramid.levels, index)
         self._last = len(self._chain) - 1
         base = slide.levels[0].level.grid
         self._base_has_bytes = _has_bytes(slide.tile_counts(0), base)
         self._levels: dict[int, _Level] = {}
         level = self._level(self._last)
+        # Blank tiles without bytes. Others over missing base tiles hold black pixels.
         self._without_pixels = level.blank & ~_has_bytes(level.table.counts, level.grid)
         to_patch = np.argwhere(~level.usable & ~level.blank)
         self._fetch_finer(self._last, [(column, row) for row, column in to_patch.tolist()])
 
-    def count(self) -> int:
+    def count_patched(self) -> int:
         """Return the patched tiles of the level known so far; all, once every tile was read."""
         level = self._level(self._last)
         return int((~level.usable & ~level.blank).sum())
@@ -208,19 +211,19 @@ class PatchedTiles:
                 self._fetch([*self._slide.array_spans(index), *self._slide.tag_spans(index)])
             table, grid = self._slide.tile_table(index), self._slide.levels[index].level.grid
             base = self._slide.levels[0].level.grid
-            missing, tiles = _count_base_tiles(self._base_has_bytes, base, grid)
+            missing, in_all = _count_base_tiles(self._base_has_bytes, base, grid)
             self._levels[depth] = _Level(
                 grid=grid,
                 table=table,
                 tiles=self._open_tiles(index),
                 usable=(missing == 0) & _has_bytes(table.counts, grid),
-                blank=missing == tiles,
+                blank=missing == in_all,
             )
         return self._levels[depth]
 
 
 def _chain_to_base(levels: Sequence[Level], index: int) -> list[int]:
-    """Return the base, the levels that level `index` may be patched from, and `index`."""
+    """Return indexes, finest first: the base, each level that patches the next, and `index`."""
     chain = [index]
     finest_first = sorted(range(len(levels)), key=lambda other: levels[other].downsample)
     for other in reversed(finest_first):

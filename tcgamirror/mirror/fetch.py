@@ -40,10 +40,10 @@ from tcgamirror.system.interrupt import Deadline, Shutdown
 from tcgamirror.system.parallel import start_pool
 
 GRACE = 1.0
-"""Seconds that slides in flight have to end when a run is stopped at once."""
+"""Seconds that slides in flight have to end when a run is told to stop immediately."""
 
 BUGS_IN_A_ROW = 3
-"""Consecutive slides that met a bug; more of them would meet it, so that the run ends."""
+"""Slides in a row that meet a bug or lack memory before the run ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class FetchOptions:
 
     Attributes:
         retry_failed: Fetch failed slides although their next try is not due.
-        limit: Most slides.
+        limit: Slides to fetch, at most.
         deadline: No slide begins after it.
         max_bytes: Bytes after which no slide begins.
         only: File names of the slides that may be fetched; None for all that are due.
@@ -106,7 +106,7 @@ class Fetcher:
 
         Raises:
             Interrupted: the run was stopped; the slides that ended are recorded.
-            Unreachable: no slide can be fetched from any source.
+            Unreachable: the site is down, from the start or since some slide.
             TcgaMirrorError: any other error that would end every slide, such as DiskFull.
         """
         settings, root = self._mirror.settings, self._mirror.root
@@ -128,7 +128,7 @@ class Fetcher:
             check_writable(root / folder)
         origins = Origins(settings.api, settings.bucket)
         work = Workspace(root / WORK, settings.work_limit, self._shutdown.stop)
-        work.remove_finished(self._catalogue.queue.unfinished(work.names()))
+        work.keep_only(self._catalogue.queue.unfinished(work.names()))
         ladder = build_ladder(settings, Store(root, settings.form), self._client, origins, work)
         beyond_limit = 0
         if options.limit is not None:
@@ -224,7 +224,7 @@ class WorkerPool:
 
         Args:
             limits: Return whether no further slide may begin, by the option's name.
-            source_of: Returns the source that fetches a slide at present.
+            source_of: Returns the source that a slide was last fetched from.
         """
         self._fetch = fetch
         self._workers = workers
@@ -276,7 +276,7 @@ class WorkerPool:
                 if not running:
                     return
                 ended, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-                # Also what ended while the last outcomes were recorded.
+                # Includes slides that ended while the caller recorded the last list.
                 yield results(ended)
                 if self._shutdown.seconds_since_stop > GRACE:
                     ended, running = wait(running, timeout=0)
@@ -310,7 +310,7 @@ class WorkerPool:
             raise error
         lack = lack_of_memory(error)
         words = str(lack or f"a bug: {type(error).__name__}: {error}")
-        # Other slides may need less memory; the run ends with the error all the same.
+        # The run goes on, since others may need less memory, and raises this at its end.
         self.error = self.error or lack
         self._bugs += 1
         if self._bugs >= BUGS_IN_A_ROW:

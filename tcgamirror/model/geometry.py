@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 LEVEL_TOLERANCE = 0.01
-"""Relative excess over the target up to which a level, also the base, is fine enough.
+"""A level, the base included, is fine enough if its µm/px exceed the target's by this fraction.
 
 Bases vary: TCGA's of 40x have 0.25 or 0.252 µm/px, those of 20x 0.5 or 0.5026.
 """
 ROUNDING = 1e-9
-"""Excess of a computed downsample that floating point may cause."""
+"""Absolute excess of a computed downsample that floating point may cause."""
 SHAPE_TOLERANCE = 0.02
-"""Relative difference of a level's two downsamples from which it does not show the whole base."""
+"""Relative difference of horizontal and vertical downsample above which it is not a level."""
 
 
 class Size(NamedTuple):
@@ -49,7 +49,7 @@ class Box(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """An image of `size` pixels cut into tiles of `tile` pixels, the last ones smaller."""
+    """An image of `size` pixels cut into tiles of `tile` pixels; the last ones may be smaller."""
 
     size: Size
     tile: Size
@@ -121,7 +121,8 @@ def downsample(base: Size, level: Size) -> float:
 def is_reduced(base: Size, level: Size) -> bool:
     """Return whether `level` has the shape of `base` and is not larger.
 
-    Both downsamples may differ by 2 %, and each side may be rounded by a pixel.
+    Horizontal and vertical downsample may differ by 2 % from each other, and each side may
+    be rounded by a pixel.
 
     >>> is_reduced(Size(46000, 32914), Size(11500, 8228))
     True
@@ -130,13 +131,13 @@ def is_reduced(base: Size, level: Size) -> bool:
     >>> is_reduced(Size(64000, 210), Size(1000, 3))
     True
     """
-    finest = max(whole / (part + 1) for whole, part in zip(base, level, strict=True))
-    coarsest = min(
+    least = max(whole / (part + 1) for whole, part in zip(base, level, strict=True))
+    most = min(
         whole / (part - 1) if part > 1 else math.inf
         for whole, part in zip(base, level, strict=True)
     )
     fits = level.width <= base.width and level.height <= base.height
-    return fits and finest <= coarsest * (1 + SHAPE_TOLERANCE)
+    return fits and least <= most * (1 + SHAPE_TOLERANCE)
 
 
 def coarsest_serving(downsamples: Sequence[float], wanted: float) -> int | None:
@@ -154,12 +155,13 @@ def coarsest_serving(downsamples: Sequence[float], wanted: float) -> int | None:
     return max(serving, key=lambda index: downsamples[index], default=None)
 
 
-def reduction(source: int, target: int) -> int:
-    """Return the whole factor to reduce by before the exact resize.
+def reduction(side: int, wanted_side: int) -> int:
+    """Return the integer factor to reduce a side of an image by before the exact resize.
 
-    At least a factor of 2 is left to the resize, as by Pillow's `reducing_gap=2`.
+    If it reduces at all, a factor of at least 2 is left to the resize, as by Pillow's
+    `reducing_gap=2`.
 
     >>> reduction(2875, 767), reduction(24000, 400)
     (1, 30)
     """
-    return max(1, int(source / target / 2))
+    return max(1, int(side / wanted_side / 2))

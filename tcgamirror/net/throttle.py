@@ -9,7 +9,9 @@ _PIECE = 256 << 10
 
 
 class Meter:
-    """Count of one slide's body bytes and requests, failed ones included. Thread-safe."""
+    """Count of body bytes and requests, of one slide or one sync, failed ones included.
+
+    It is thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -24,7 +26,7 @@ class Meter:
 
 
 class RateLimit:
-    """Limit of all connections together to `rate` bytes per second; None for no limit."""
+    """Limit of all users of this object together to `rate` bytes per second; None for none."""
 
     def __init__(self, rate: float | None, stop: threading.Event) -> None:
         self._rate = rate
@@ -34,11 +36,14 @@ class RateLimit:
 
     @property
     def piece(self) -> int:
-        """Return the bytes to read at once: few enough that no wait after them is long."""
+        """Return the bytes to read at once: few enough that they take about 0.1 s at the rate."""
         return _PIECE if self._rate is None else int(min(_PIECE, max(1024, self._rate / 10)))
 
     def wait_for(self, count: int) -> None:
-        """Wait as long as `count` more bytes take at the rate, or until stopped."""
+        """Wait until `count` bytes, and those of all earlier calls, are due at the rate.
+
+        It returns early, without an error, once the run is stopped.
+        """
         if self._rate is None:
             return
         with self._lock:

@@ -1,4 +1,4 @@
-"""The source `range`: the directories and one level's tiles, by HTTP Range.
+"""The source `range`: the TIFF directories and one level's tiles, by HTTP Range.
 
 The resolution is exact and a slide takes a few megabytes. Fetched bytes are kept in a
 sparse file in `work/`, at their own offsets, so that no run fetches them twice.
@@ -36,22 +36,22 @@ HEADER = Span(0, 16)
 TAIL = 16384
 """Bytes at the end of a file that are likely to hold its last directory and tile arrays."""
 MAX_SPECULATIVE_BYTES = 8 << 20
-"""Bytes fetched before they are known to be needed."""
+"""Bytes of one guess, which are fetched before they are known to be needed."""
 GAP = 4096
 """Unneeded bytes that cost less than one more request."""
 MIN_PART_BYTES = 64 << 10
 MAX_PART_BYTES = 4 << 20
 """Bytes of one request for tiles; each request in flight is held in memory."""
 PARTS = 4
-"""Requests that one slide's tiles are split into."""
+"""Requests that a span of tiles is split into, unless it is very large or small."""
 PARALLEL_REQUESTS = PARTS + 1
 """Requests for one slide in flight: those for tiles and one for a directory."""
 MAX_PATCH_BYTES = 64 << 20
-"""Bytes of finer levels fetched to patch a level's tiles."""
+"""Bytes of finer levels fetched to patch a level's tiles, at most."""
 PATCH_SHARE = 10
 """They are also limited to the file's size divided by this."""
 MIN_PATCH_LIMIT = 2 << 20
-"""The limit is never lower: of a small file, another source moves as many bytes."""
+"""The limit is never lower: below it, another source would move as many bytes."""
 
 Result = TypeVar("Result")
 
@@ -59,7 +59,7 @@ Result = TypeVar("Result")
 class RemoteFile:
     """A slide's file at one origin. Bytes are kept in `sparse` and never fetched again.
 
-    Raises ChangedFile if the origin's file is not the one that `sparse` began with.
+    Raises ChangedFile if the origin's ETag is not its earlier one.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class RemoteFile:
             self._etag = etag_file.read_text("utf-8", "replace") if known else None
         self._prefetched: Sequence[Span] = ()
 
-    def prefetch(self, spans: Sequence[Span]) -> None:
+    def fetch_with_next(self, spans: Sequence[Span]) -> None:
         """Fetch `spans` with the next fetch, so that they take no round trip of their own."""
         self._prefetched = [*self._prefetched, *spans]
 
@@ -159,14 +159,14 @@ class _Copy:
     meter: Meter
 
     def clear(self) -> None:
-        """Drop all bytes. They go before the ETags that tell whose bytes they are."""
+        """Delete all bytes, then the ETags that tell which version they are of."""
         self.sparse.clear()
         for etag_file in self.folder.glob("*.etag"):
             etag_file.unlink(missing_ok=True)
 
 
 class Range:
-    """Fetches the level for the target from the first origin that honours Range."""
+    """Fetches the level for the target from the first origin where that succeeds."""
 
     name = "range"
 
@@ -238,7 +238,7 @@ class Range:
                 try:
                     self._remote_file(origin, copy).fetch(spans)
                 except ChangedFile as error:
-                    # No other origin's bytes can complete the file of before.
+                    # The bytes kept are of the old file, which no other origin can complete.
                     return error
                 return None
 
@@ -271,7 +271,7 @@ class Range:
 
     def _remote_file(self, origin: Origin, copy: _Copy) -> RemoteFile:
         def on_part() -> None:
-            # A later answer may ignore Range: what is known now must be recorded now.
+            # Recorded at the first part, since a later answer may ignore Range.
             self._origins.record_part(origin)
             self._work.check_free_space()
 
@@ -288,7 +288,7 @@ def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> Svs:
     base_counts = Svs(file, [first]).counts_span(0)
     # The directories are a chain, a round trip each. Meanwhile fetch the likely tiles, and
     # the base's counts, which tell which of its tiles are missing.
-    file.prefetch([*_guess_spans(file.sparse, first, target, tail), base_counts])
+    file.fetch_with_next([*_guess_spans(file.sparse, first, target, tail), base_counts])
     slide = Svs(file, [first, *directories])
     level = target.rendition(slide.pyramid).level
     arrays = slide.array_spans(level)
@@ -296,14 +296,14 @@ def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> Svs:
         data = slide.data_before(level)
         if data is not None:
             stop = min(data.stop, data.start + MAX_SPECULATIVE_BYTES)
-            file.prefetch([Span(data.start, stop)])
+            file.fetch_with_next([Span(data.start, stop)])
         file.fetch(arrays)
     table = slide.tile_table(level)
     tile_bytes = sum(run.length for run in table.runs(gap=0))
     if needs_openslide(slide.levels[level]):
         # OpenSlide reads a copy of the level.
         lease.reserve(2 * tile_bytes)
-        file.prefetch(slide.tag_spans(level))
+        file.fetch_with_next(slide.tag_spans(level))
     else:
         lease.reserve(tile_bytes)
     file.fetch(table.runs(GAP))

@@ -52,7 +52,7 @@ class Workspace:
         """Return the names in `work/`, which are file_ids unless another program put them there."""
         return [path.name for path in self._root.iterdir()] if self._root.is_dir() else []
 
-    def remove_finished(self, unfinished: Container[str]) -> int:
+    def keep_only(self, unfinished: Container[str]) -> int:
         """Remove all but the folders of these file_ids. Return how many entries went."""
         removed = 0
         for name in self.names():

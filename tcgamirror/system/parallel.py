@@ -7,7 +7,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from itertools import islice
 from typing import TypeVar
 
@@ -15,6 +14,7 @@ from tcgamirror.model.errors import Interrupted
 from tcgamirror.system.memory import check_memory
 
 _MOST_BYTES = 8 << 20
+"""Bytes of a batch's items, which the last item may exceed."""
 
 _THREAD_BYTES = 12 << 20
 """Address space of a thread: its stack, and what Python takes before a thread can report errors."""
@@ -28,14 +28,17 @@ _START_SECONDS = 10.0
 
 
 def usable_cores() -> int:
-    """Return the number of cores that this process may use; a batch job often has few of many."""
+    """Return the number of cores this process may use: a cluster job has few of the machine's."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def thread_count(most: int) -> int:
-    """Return a thread for each core: at least two, as one works while another waits."""
+    """Return how many threads to use: one a core, at least two, and no more than `most`.
+
+    Of two threads, one works while the other waits.
+    """
     return min(most, max(2, usable_cores()))
 
 
@@ -74,18 +77,19 @@ def in_batches(
     items: Iterable[Item],
     *,
     at_once: int,
-    together: int = 16,
+    batch_size: int = 16,
     size_of: Callable[[Item], int] = lambda _: 0,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[list[tuple[Item, Result]]]:
     """Yield batches of items with their results, in order, made by `at_once` threads.
 
-    Ends early, after a whole batch, once `stopped` returns True; `work` may raise
-    Interrupted then. `items` are read as they are needed.
+    `items` are read as they are needed. Once `stopped` returns True, submitted batches are
+    dropped and the iterator ends; `work` may raise Interrupted from then on. Any other
+    exception of `work` is raised.
 
     Args:
-        together: Items in a batch, fewer if they are large.
-        size_of: The bytes of an item.
+        batch_size: Items in a batch, fewer if they are large.
+        size_of: The bytes that `work` reads for an item.
     """
 
     def all_of(batch: Sequence[Item]) -> list[tuple[Item, Result]]:
@@ -93,22 +97,27 @@ def in_batches(
 
     with start_pool(at_once, "batch") as pool:
         waiting: deque[Future[list[tuple[Item, Result]]]] = deque()
-        batches = _batches(items, size_of, together)
+        batches = _batches(items, size_of, batch_size)
         try:
             while not stopped():
                 while len(waiting) < 2 * at_once and (batch := next(batches, None)):
                     waiting.append(pool.submit(all_of, batch))
                 if not waiting:
                     return
-                with suppress(Interrupted):
-                    yield waiting.popleft().result()
+                try:
+                    results = waiting.popleft().result()
+                except Interrupted:
+                    if stopped():
+                        return
+                    raise
+                yield results
         finally:
             for future in waiting:
                 future.cancel()
 
 
 def _batches(
-    items: Iterable[Item], size_of: Callable[[Item], int], together: int
+    items: Iterable[Item], size_of: Callable[[Item], int], batch_size: int
 ) -> Iterator[list[Item]]:
     """Yield batches large enough to cost little, and small enough to show progress."""
     batch: list[Item] = []
@@ -116,7 +125,7 @@ def _batches(
     for item in items:
         batch.append(item)
         size += size_of(item)
-        if len(batch) == together or size >= _MOST_BYTES:
+        if len(batch) == batch_size or size >= _MOST_BYTES:
             yield batch
             batch, size = [], 0
     if batch:
@@ -124,13 +133,13 @@ def _batches(
 
 
 def for_each(work: Callable[[Item], None], items: Iterable[Item], at_once: int, name: str) -> None:
-    """Call `work` for every item, `at_once` of them at a time; raise the first failure.
+    """Call `work` for every item, `at_once` of them at a time; raise a failure.
 
     After a failure no further item is begun, and those under way are waited for: no
     thread outlives the call. Only the items under way are held in memory.
 
     Args:
-        name: The threads' name.
+        name: Prefix of the threads' names.
     """
     left = iter(items)
     if not (first := list(islice(left, at_once))):

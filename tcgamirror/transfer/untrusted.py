@@ -26,10 +26,13 @@ from tcgamirror.model.slide import ImageFormat, MppSource, Slide, Status
 from tcgamirror.transfer.columns import SAMPLED, TABLES, Check
 
 MAX_BYTES = 4 << 30
-"""Size of the file. A catalogue of every TCGA slide has about 50 MB, of a million 2 GB."""
+"""Size of the file, enforced by the code that copies it.
+
+A catalogue of every TCGA slide has about 50 MB, of a million 2 GB.
+"""
 
 MAX_ROWS = 20_000_000
-"""Rows of other tables than those with a row for each slide."""
+"""Rows of a table that may have several for a slide."""
 
 MAX_RELEASES = 20_000
 """Merged listings: one each night for fifty years. All of them are held in memory."""
@@ -44,7 +47,9 @@ _MAX_SQL = 10_000
 """Characters of one statement, also in the schema. The longest one has 1,300."""
 
 _MAX_STEPS = 5000
-"""Steps of SQLite's machine to read the schema and the result of ANALYZE. They take 200.
+"""Steps of SQLite's virtual machine allowed for the schema and the result of ANALYZE.
+
+A real catalogue takes 200.
 
 Both are read before anything can be checked. A hostile file may have pages that lead to each
 other, or a million views.
@@ -52,7 +57,7 @@ other, or a million views.
 
 _SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema"
 
-_LEFT_BEHIND = frozenset(
+_SQLITE_TABLES = frozenset(
     ("table", name, name, f"CREATE TABLE {name}({columns})")
     for name, columns in (
         ("sqlite_sequence", "name,seq"),
@@ -70,7 +75,10 @@ _IMAGE_COLUMNS = (
 
 
 class UntrustedCatalogue:
-    """An open catalogue of which nothing is believed. Every method may raise Damaged."""
+    """An open catalogue of which nothing is believed. Every method may raise Damaged.
+
+    Call `check` before `images` and `fixed`, which do not check values themselves.
+    """
 
     def __init__(self, path: Path, name: str) -> None:
         """Open the catalogue at `path`, which nobody else writes. name: its name in errors.
@@ -108,7 +116,7 @@ class UntrustedCatalogue:
         return str(row[0]) if row else ""
 
     def sample_facts(self) -> Mapping[str, str]:
-        """Return facts that are true of exactly this sample, if this version knows them."""
+        """Return facts that are true of exactly this sample, if this program knows them."""
         facts = (row["value"] for row in self.rows("facts") if row["key"] == provenance.DRAWN)
         return provenance.imported_facts(str(next(facts, "")))
 
@@ -160,7 +168,7 @@ class UntrustedCatalogue:
 
         form: of the images.
         """
-        self._check_sizes()
+        self._check_counts()
         for table in TABLES:
             for _ in self.rows(table):
                 pass
@@ -186,7 +194,7 @@ class UntrustedCatalogue:
         if any(known) != all(known) or (any(known) and row["mpp_source"] == MppSource.UNKNOWN):
             raise self._damage(f"only a part of the resolution of {row['file_name']}")
 
-    def _check_sizes(self) -> None:
+    def _check_counts(self) -> None:
         with self._translated():
             counts = {
                 table: self._connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
@@ -220,14 +228,14 @@ class UntrustedCatalogue:
     def _check_schema(self, version: int) -> None:
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as blank:
             database.migrate(blank, MIGRATIONS[:version])
-            missing = set(blank.execute(_SCHEMA))
+            expected = set(blank.execute(_SCHEMA))
         for entry in self._connection.execute(_SCHEMA):
-            if entry in missing:
-                missing.remove(entry)
-            elif entry not in _LEFT_BEHIND:
+            if entry in expected:
+                expected.remove(entry)
+            elif entry not in _SQLITE_TABLES:
                 raise self._damage(f"another schema than tcgamirror makes, in {entry[1]!r:.80}")
-        if missing:
-            raise self._damage(f"another schema than tcgamirror makes, without {min(missing)[1]}")
+        if expected:
+            raise self._damage(f"another schema than tcgamirror makes, without {min(expected)[1]}")
         self._connection.set_progress_handler(None, 0)
 
     def _check_whole(self) -> None:

@@ -1,4 +1,4 @@
-"""Copies of a mirror's catalogue, and the images that each records."""
+"""Copies of a mirror's catalogue, each with an index of the images it records."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHECK_SECONDS = 1.0
 """Seconds between two checks whether the catalogue has changed."""
 
 _PAUSE_FACTOR = 5
-"""The next copy waits for this many times the seconds that the last one took."""
+"""Multiple of a copy's duration that passes before the next copy."""
 
 Stamp = tuple[tuple[int, int, int] | None, ...]
 
@@ -59,7 +59,9 @@ class Snapshots:
         self._number = 0
 
     def current(self) -> Snapshot:
-        """Return a state at most a second old, or an older one while the catalogue is unreadable.
+        """Return a recent state, or an older one while the catalogue is unreadable.
+
+        It is at most a second old, or five times as old as a copy takes.
 
         Raises:
             TcgaMirrorError: There is no older one, and the catalogue cannot be opened.
@@ -68,7 +70,7 @@ class Snapshots:
             return self._current()
 
     def open(self) -> tuple[Snapshot, BinaryIO]:
-        """Return the same with its copy open, which stays readable after it is replaced."""
+        """Return the state of `current` with its copy open, readable also once it is replaced."""
         with self._lock:
             snapshot = self._current()
             return snapshot, snapshot.path.open("rb")
@@ -81,7 +83,7 @@ class Snapshots:
             return self._snapshot
         self._checked_at = now
         stamp = _stamp(self._source)
-        # A young file may have changed since under the same stamp.
+        # Copied within the time stamp's granularity: a later change may have the same stamp.
         is_due = self._is_young and now - self._copied_at > YOUNG
         if stamp == self._stamp and not is_due:
             return self._snapshot

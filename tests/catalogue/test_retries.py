@@ -74,13 +74,14 @@ def test_a_clock_that_ran_ahead_blocks_nothing(catalogue: Catalogue) -> None:
     assert due(catalogue, NOW) == ["b.svs"]
 
 
-def test_a_slide_that_cannot_be_is_tried_again_only_if_asked_for(catalogue: Catalogue) -> None:
-    fail(catalogue, NOW, dataclasses.replace(LOST, fault="too fine"))
+@pytest.mark.parametrize("fault", ["too fine", "too large", "no such level"])
+def test_a_slide_that_the_target_excludes_is_retried_only_on_demand(
+    catalogue: Catalogue, fault: str
+) -> None:
+    fail(catalogue, NOW, dataclasses.replace(LOST, fault=fault))
     assert due(catalogue, PAST_ALL) == []
-    assert (
-        catalogue.queue.status_counts(NOW).never,
-        catalogue.queue.status_counts(NOW).failed,
-    ) == (1, 1)
+    counts = catalogue.queue.status_counts(NOW)
+    assert (counts.unfit, counts.never, counts.failed) == (1, 1, 1)
     assert catalogue.queue.count(retry_failed=True) == 1
 
 

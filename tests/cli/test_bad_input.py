@@ -95,11 +95,11 @@ def test_a_slide_coarser_than_the_mpp_fails_and_is_named(tmp_path: Path) -> None
         assert "0.25 µm/px" in result.sentence and "0.5 µm/px" in result.sentence
         assert "1 slide fetched, 1 failed" in result.out
         told = updated(root).out
-        assert "1 failed (need another --mpp, so another mirror)" in told
+        assert "1 failed (need another --mpp or --format, so another mirror)" in told
     (error,) = column(root, "select error from mirror where status = 'failed'")
     assert "--mpp" in str(error)
     told = succeeded("--mirror", root, "status").out
-    assert "failed   1 need another --mpp, so another mirror\n" in told
+    assert "failed   1 need another --mpp or --format, so another mirror\n" in told
 
 
 @pytest.mark.parametrize(

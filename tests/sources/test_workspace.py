@@ -58,7 +58,7 @@ def test_what_belongs_to_no_slide_that_is_due_is_removed(tmp_path: Path) -> None
     fill(tmp_path / "gone" / "range" / "slide.part", 10)
     fill(tmp_path / "rubbish.txt", 10)
     (tmp_path / "elsewhere").symlink_to(tmp_path / "due")
-    assert workspace(tmp_path).remove_finished(["due", "elsewhere"]) == 3
+    assert workspace(tmp_path).keep_only(["due", "elsewhere"]) == 3
     assert [path.name for path in tmp_path.iterdir()] == ["due"]
     assert (tmp_path / "due" / "range" / "slide.part").exists()
 

@@ -43,7 +43,7 @@ def test_large_items_are_handed_over_alone() -> None:
 
 def test_so_many_are_worked_on_at_once() -> None:
     together = threading.Barrier(3, timeout=10)
-    assert len(list(in_batches(lambda _: together.wait(), range(3), at_once=3, together=1))) == 3
+    assert len(list(in_batches(lambda _: together.wait(), range(3), at_once=3, batch_size=1))) == 3
 
 
 def test_items_are_made_only_a_little_ahead() -> None:
@@ -54,7 +54,7 @@ def test_items_are_made_only_a_little_ahead() -> None:
             made.append(item)
             yield item
 
-    batches = in_batches(str, items(), at_once=2, together=5)
+    batches = in_batches(str, items(), at_once=2, batch_size=5)
     next(batches)
     assert len(made) == 2 * 2 * 5
     assert sum(map(len, batches)) == len(ITEMS) - 5
@@ -73,6 +73,16 @@ def test_what_one_item_meets_is_raised_and_the_threads_end() -> None:
     assert threading.active_count() == before
 
 
+def test_an_interruption_before_the_stop_is_raised_and_drops_no_batch() -> None:
+    def work(item: int) -> int:
+        if item == 3:
+            raise Interrupted("from elsewhere")
+        return item
+
+    with pytest.raises(Interrupted):
+        list(in_batches(work, range(12), at_once=2, batch_size=3))
+
+
 def test_it_ends_after_a_whole_batch_once_it_is_to_stop() -> None:
     stop = threading.Event()
 
@@ -83,7 +93,7 @@ def test_it_ends_after_a_whole_batch_once_it_is_to_stop() -> None:
             raise Interrupted("stopped")
         return item
 
-    batches = list(in_batches(work, ITEMS, at_once=2, together=10, stopped=stop.is_set))
+    batches = list(in_batches(work, ITEMS, at_once=2, batch_size=10, stopped=stop.is_set))
     items = [item for batch in batches for item, _ in batch]
     assert items == list(range(len(items))), "in order, and no batch of which a part is missing"
     assert len(items) % 10 == 0 and len(items) <= 100

@@ -89,7 +89,7 @@ class _Gallery:
 
     def _write(self, scripts: Iterable[Script]) -> None:
         """Write scripts by several threads, which mostly wait for the disk."""
-        batches = in_batches(Script.write, scripts, at_once=WRITERS, together=1)
+        batches = in_batches(Script.write, scripts, at_once=WRITERS, batch_size=1)
         self._written += sum(map(len, batches))
 
     def _facts(self) -> Iterator[Script]:
@@ -135,7 +135,7 @@ class _Gallery:
         on_progress(got, total)
         steps = (step for pack in due for step in self._builder(pack).steps())
         at_once = min(MOST_DECODERS, usable_cores())
-        for batch in in_batches(make, steps, at_once=at_once, together=4):
+        for batch in in_batches(make, steps, at_once=at_once, batch_size=4):
             for (builder, image), thumbnail in batch:
                 if image is not None:
                     self._thumbnails += thumbnail is not None
