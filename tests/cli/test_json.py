@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import shutil
 import signal
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from tcgamirror.cli.parser import make_parser
 from tests.gdc import Fault, StandIn
 from tests.mirror.test_hard_times import mounted, small_disk
 from tests.support.command import Result, ended, ordinary, run, started
-from tests.support.mirrors import made, rewrite, until, updated
+from tests.support.mirrors import repointed, rewrite, until
 from tests.support.publishing import change
 
 DONE, BUG, USAGE_ERROR, SOME_FAILED, UNREACHABLE, LOCKED = 0, 1, 2, 3, 4, 5
@@ -59,7 +61,8 @@ class _Place:
     def __init__(self, folder: Path, pattern: Path, gdc: StandIn) -> None:
         self.gdc = gdc
         self.new = folder / "new"
-        self.root = shutil.copytree(pattern, folder / "m")
+        self.root = repointed(pattern, folder / "m", gdc)
+        rewrite(self.root, "^workers = .*", "workers = 1")
 
     def words(self, name: str) -> list[str]:
         image = next((self.root / "images").rglob("*.png"), Path("none"))
@@ -75,9 +78,7 @@ class _Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, small_gdc: StandIn) -> _Place:
-    pattern = made(tmp_path / "pattern", small_gdc, "--workers", "1", slides=2)
-    updated(pattern)
+def place(tmp_path: Path, pattern: Path, small_gdc: StandIn) -> _Place:
     return _Place(tmp_path, pattern, small_gdc)
 
 
@@ -201,13 +202,17 @@ def test_a_disk_that_is_full(place: _Place, name: str) -> None:
 def test_ctrl_c(place: _Place, name: str) -> None:
     _spoil(place.root)
     _give_work(place.root, name)
-    rewrite(place.root, "^first_byte = .*", "first_byte = 30.0")
+    for timeout in ("first_byte", "stall"):
+        rewrite(place.root, f"^{timeout} = .*", f"{timeout} = 30.0")
     place.gdc.faults.add(Fault("/", "stall", after=0, hold=60.0))
     place.gdc.clear()
     with started(*place.words(name), "--json") as process:
         until(lambda: place.gdc.served)
-        for _ in range(2):
-            process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        # Two signals at once would arrive as one.
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.send_signal(signal.SIGINT)
         assert fails(ended(process), INTERRUPTED)
 
 

@@ -17,7 +17,17 @@ import pytest
 from tcgamirror.cli import progress
 from tests.gdc import Fault, Listed, StandIn, listed
 from tests.support.command import Result, ended, inside, run, started, went_well
-from tests.support.mirrors import column, contents, images, made, rewrite, rows, until, updated
+from tests.support.mirrors import (
+    column,
+    contents,
+    images,
+    made,
+    point_to,
+    rewrite,
+    rows,
+    until,
+    updated,
+)
 from tests.support.publishing import change
 from tests.support.slides import SlideSpec, make_slide
 
@@ -356,10 +366,10 @@ def test_a_time_limit_that_ends_a_second_look_is_told_as_any_other(mirror: Path)
     gone, slow, other = image_paths(mirror)[:3]
     gone.unlink()
     endless = other.with_name("endless.png")
-    for path, size in ((slow, 6 << 30), (endless, 400 << 30)):
+    for path, size in ((slow, 2 << 30), (endless, 400 << 30)):
         with path.open("ab") as file:
             file.truncate(size)
-    with started("--mirror", mirror, "verify", "--time-limit", "10s") as process:
+    with started("--mirror", mirror, "verify", "--time-limit", "5s") as process:
         fds = Path(f"/proc/{process.pid}/fd")
         until(lambda: any(os.path.realpath(fd) == str(slow.resolve()) for fd in fds.iterdir()))
         # As an update would that runs meanwhile: what was missing is recorded elsewhere now.
@@ -392,9 +402,7 @@ def test_an_update_that_replaces_images_meanwhile_raises_no_alarm(
         new = listed(make_slide(tmp_path / f"{number}.svs", spec), file_name=old.file_name)
         files.append(dataclasses.replace(new, project_id=old.project_id))
     with StandIn(files, release=NEXT) as newer:
-        rewrite(mirror, "^api = .*", f'api = "{newer.api}"')
-        rewrite(mirror, "^tiles = .*", f'tiles = "{newer.tiles}"')
-        rewrite(mirror, "^bucket = .*", f'bucket = "{newer.bucket}"')
+        point_to(mirror, newer)
         rewrite(mirror, "^workers = .*", "workers = 1")
         before = images(mirror)
         times = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable
@@ -43,7 +44,7 @@ def addresses(gdc: StandIn) -> tuple[str, ...]:
 
 
 def made(root: Path, gdc: StandIn, *options: str, slides: int = 4) -> Path:
-    """A new mirror at `root`, which waits for nothing long."""
+    """Make a new mirror at `root`, with short timeouts."""
     size = () if {"--mpp", "--max-size"} & set(options) else ("--mpp", str(MPP))
     number = ("--slides", str(slides))
     went_well("--mirror", root, "init", *size, *number, *addresses(gdc), *options)
@@ -51,8 +52,22 @@ def made(root: Path, gdc: StandIn, *options: str, slides: int = 4) -> Path:
     return root
 
 
+def repointed(pattern: Path, root: Path, gdc: StandIn) -> Path:
+    """Copy a mirror to `root` and have it use this stand-in."""
+    shutil.copytree(pattern, root)
+    point_to(root, gdc)
+    return root
+
+
+def point_to(root: Path, gdc: StandIn) -> None:
+    """Have the mirror use this stand-in."""
+    rewrite(root, "^api = .*", f'api = "{gdc.api}"')
+    rewrite(root, "^tiles = .*", f'tiles = "{gdc.tiles}"')
+    rewrite(root, "^bucket = .*", f'bucket = "{gdc.bucket}"')
+
+
 def impatient(root: Path) -> None:
-    """Has the mirror wait for nothing long."""
+    """Give the mirror short timeouts."""
     rewrite(root, _PATIENT.pattern, _IMPATIENT)
 
 

@@ -104,7 +104,7 @@ def test_values_of_a_megabyte_are_met_one_by_one(copy: Path) -> None:
     with catalogue(copy) as connection:
         connection.executemany(
             "insert into facts values (?, ?)",
-            ((f"k{number}", "\U0001f9a0" + "a" * 1_000_000) for number in range(700)),
+            ((f"k{number}", "\U0001f9a0" + "a" * 1_000_000) for number in range(150)),
         )
     with bounded(seconds=30, megabytes=40), pytest.raises(Damaged, match="for value in its facts"):
         checked(copy)
