@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Row
-from tcgamirror.catalogue.rows import ImageState, ReceivedImage, are_different, replaces
+from tcgamirror.catalogue.rows import ImageState, ReceivedImage, replaces
 from tcgamirror.mirror.directory import CATALOGUE, Mirror, check_place, scratch
 from tcgamirror.mirror.lockfile import format_lock, parse_lock
 from tcgamirror.mirror.orphans import Orphan
@@ -38,7 +38,7 @@ from tcgamirror.model.slide import Status
 from tcgamirror.model.text import timestamp
 from tcgamirror.system.files import check_room
 from tcgamirror.transfer.archive.reader import Scan, check_sums, scan_export
-from tcgamirror.transfer.intake import IncomingImage, Intake
+from tcgamirror.transfer.intake import IncomingImage, Intake, check_image, write_image
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
 
 _CLOCK_TOLERANCE = 86_400
@@ -92,13 +92,14 @@ def import_export(root: Path, source: Path | None, progress: Progress) -> Import
             export = _Export.read(source, folder, stack)
         except BadExport as error:
             raise BadExport(f"{name} cannot be imported: {error}") from error
-        mirror, is_new = _target_mirror(root, export)
+        mirror, is_new = _target_mirror(root, name, export, folder)
         with Catalogue.open(mirror.root / CATALOGUE) as catalogue:
             mirror.check_fixed(catalogue.fact)
-            mirror.remove_obsolete()
             here = catalogue.rows.image_states()
             _check_places(name, export, here)
-            _check_room(root, export, here)
+            if not is_new:
+                _check_images(root, name, export, here, folder)
+            mirror.remove_obsolete()
             run = catalogue.begin_run("import", time.time())
             exit_code = ExitCode.BUG
             try:
@@ -187,14 +188,14 @@ def _lock(scan: Scan, settings: Settings) -> bytes | None:
 # The mirror ------------------------------------------------------------------------
 
 
-def _target_mirror(root: Path, export: _Export) -> tuple[Mirror, bool]:
+def _target_mirror(root: Path, name: str, export: _Export, folder: Path) -> tuple[Mirror, bool]:
     """Return the mirror at `root`, and whether it was made.
 
     Raises:
         BadSettings: if its images have another target.
     """
     if not os.path.lexists(root / FILE_NAME):
-        _check_room(root, export, {})
+        _check_images(root, name, export, {}, folder)
         return Mirror.create(root, export.settings, [export.lock or b""]), True
     mirror = Mirror.find(root, above=False)
     if mirror.settings.fixed != export.settings.fixed:
@@ -217,13 +218,38 @@ def _check_places(name: str, export: _Export, here: Mapping[str, ImageState]) ->
             )
 
 
-def _check_room(root: Path, export: _Export, here: Mapping[str, ImageState]) -> None:
-    """Raise DiskFull if the images to add do not fit, by the sizes of the export's files."""
-    size = 0
+def _check_images(
+    root: Path, name: str, export: _Export, here: Mapping[str, ImageState], folder: Path
+) -> None:
+    """Raise DiskFull if the images to add do not fit, BadExport if there are, and none is usable.
+
+    Images are read up to the first usable one, in `folder`.
+    """
+    sizes = export.scan.sizes
+    images = {}
     for row in export.catalogue.sampled():
-        if replaces(row, here.get(str(row["file_name"]))):
-            size += export.scan.sizes.get(str(row["path"]), 0)
-    check_room(root, size)
+        state = here.get(str(row["file_name"]))
+        if replaces(row, state) and row["path"] in sizes:
+            images[str(row["path"])] = IncomingImage.of(_without_future(row, time.time()), state)
+    check_room(root, sum(sizes[path] for path in images))
+    failures = []
+    for member in export.scan.members() if images else ():
+        if member.name in images:
+            image, file = images[member.name], folder / "image"
+            try:
+                write_image(image, member, file)
+                check_image(image, file, export.settings, lambda: None)
+            except Damaged as error:
+                failures.append(f"{image.path}: {error}")
+            else:
+                return
+            finally:
+                file.unlink(missing_ok=True)
+    if failures:
+        raise BadExport(
+            f"{name} cannot be imported: none of {len(failures):,} new images is as its catalogue "
+            f"says ({failures[0]}). Export again"
+        )
 
 
 # Merging ---------------------------------------------------------------------------
@@ -281,12 +307,7 @@ class _Merge:
             elif not replaces(row, state):
                 self.older += row["status"] == Status.DONE
             elif path in self._export.scan.sizes:
-                incoming[path] = IncomingImage(
-                    row,
-                    differs=are_different(row["md5"], state.md5),
-                    replaces=state.status is Status.DONE,
-                    old_path=None if state.path == path else state.path,
-                )
+                incoming[path] = IncomingImage.of(row, state)
             else:
                 self.lacking += row["status"] == Status.DONE
         return incoming

@@ -11,16 +11,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Self
 
 from tcgamirror.catalogue.database import Row
+from tcgamirror.catalogue.rows import ImageState, are_different
 from tcgamirror.imaging.image_reader import decode_all, read_header
 from tcgamirror.imaging.metadata import parse_metadata
 from tcgamirror.mirror.directory import Mirror
 from tcgamirror.mirror.orphans import Orphan
 from tcgamirror.mirror.recovery import fits_target
+from tcgamirror.mirror.settings import Settings
 from tcgamirror.mirror.verify import reader_threads
 from tcgamirror.model.errors import BadExport, Damaged, Interrupted
 from tcgamirror.model.geometry import Size
+from tcgamirror.model.slide import Status
 from tcgamirror.system.files import (
     disk_errors,
     file_digest,
@@ -51,6 +55,18 @@ class IncomingImage:
     replaces: bool
     old_path: str | None
 
+    @classmethod
+    def of(cls, row: Row, state: ImageState | None) -> Self:
+        """Return the image of a row in the export; state: of the slide's image here, if any."""
+        if state is None:
+            return cls(row, differs=False, replaces=False, old_path=None)
+        return cls(
+            row,
+            differs=are_different(row["md5"], state.md5),
+            replaces=state.status is Status.DONE,
+            old_path=None if state.path == row["path"] else state.path,
+        )
+
     @property
     def path(self) -> str:
         """Path relative to the mirror, as in the export."""
@@ -63,6 +79,52 @@ class IncomingImage:
     @property
     def bytes(self) -> int:
         return int(self.row["bytes"] or 0)
+
+
+def write_image(image: IncomingImage, member: Member, part: Path) -> None:
+    """Write an image of the export to `part`. Raises Damaged if size or digest differ."""
+    if member.size != image.bytes:
+        raise Damaged(f"{member.size:,} bytes instead of {image.bytes:,}")
+    sha256 = hashlib.sha256()
+    try:
+        with disk_errors(part):
+            make_folder(part.parent)
+            # A link there would be followed.
+            part.unlink(missing_ok=True)
+            with part.open("xb") as file:
+                for piece in member.pieces():
+                    sha256.update(piece)
+                    file.write(piece)
+        if sha256.hexdigest() != image.row["sha256"]:
+            raise Damaged("its digest differs from the catalogue's")
+    except BadExport as error:
+        part.unlink(missing_ok=True)
+        raise Damaged(str(error)) from error
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def check_image(
+    image: IncomingImage, path: Path, settings: Settings, check_stopped: Callable[[], None]
+) -> None:
+    """Decode an image, and have it reach the disk. Raises Damaged if its row differs."""
+    row = image.row
+    with path.open("rb+") as file:
+        header = read_header(file, settings.form)
+        if header.size != Size(int(row["width"] or 0), int(row["height"] or 0)):
+            raise Damaged(f"it has {header.size} pixels, not as many as the catalogue says")
+        metadata = parse_metadata(header.metadata)
+        found = (metadata.slide.file_name, metadata.mpp_x, metadata.mpp_y)
+        if found != (image.file_name, row["mpp_x"], row["mpp_y"]):
+            raise Damaged("it has another slide or resolution than the catalogue says")
+        if not fits_target(settings.target, metadata, header.size):
+            raise Damaged(f"it is not of {settings.target}")
+        decode_all(file, settings.form, check_stopped)
+        with disk_errors(path):
+            fetched_at = datetime.fromisoformat(str(row["fetched_at"])).timestamp()
+            os.utime(file.fileno(), (fetched_at, fetched_at))
+            os.fsync(file.fileno())
 
 
 class Intake:
@@ -126,51 +188,17 @@ class Intake:
 
     def _write(self, image: IncomingImage, member: Member) -> Path:
         """Return where the image is now: beside its place, or there if a killed import put it."""
-        if member.size != image.bytes:
-            raise Damaged(f"{member.size:,} bytes instead of {image.bytes:,}")
-        place, expected = self._place(image), image.row["sha256"]
+        place = self._place(image)
         with suppress(OSError):
-            if place.stat().st_size == member.size and file_digest(place, "sha256") == expected:
+            is_whole = place.stat().st_size == member.size == image.bytes
+            if is_whole and file_digest(place, "sha256") == image.row["sha256"]:
                 return place
-        part = partial_path(self._mirror.root / image.path)
-        sha256 = hashlib.sha256()
-        try:
-            with disk_errors(part):
-                make_folder(part.parent)
-                # A link there would be followed.
-                part.unlink(missing_ok=True)
-                with part.open("xb") as file:
-                    for piece in member.pieces():
-                        sha256.update(piece)
-                        file.write(piece)
-            if sha256.hexdigest() != expected:
-                raise Damaged("its digest differs from the catalogue's")
-        except BadExport as error:
-            part.unlink(missing_ok=True)
-            raise Damaged(str(error)) from error
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        part = partial_path(place)
+        write_image(image, member, part)
         return part
 
     def _check(self, image: IncomingImage, path: Path) -> None:
-        """Decode the image, and have it reach the disk. Raises Damaged if its row differs."""
-        row, settings = image.row, self._mirror.settings
-        with path.open("rb+") as file:
-            header = read_header(file, settings.form)
-            if header.size != Size(int(row["width"] or 0), int(row["height"] or 0)):
-                raise Damaged(f"it has {header.size} pixels, not as many as the catalogue says")
-            metadata = parse_metadata(header.metadata)
-            found = (metadata.slide.file_name, metadata.mpp_x, metadata.mpp_y)
-            if found != (image.file_name, row["mpp_x"], row["mpp_y"]):
-                raise Damaged("it has another slide or resolution than the catalogue says")
-            if not fits_target(settings.target, metadata, header.size):
-                raise Damaged(f"it is not of {settings.target}")
-            decode_all(file, settings.form, self._check_stopped)
-            with disk_errors(path):
-                fetched_at = datetime.fromisoformat(str(row["fetched_at"])).timestamp()
-                os.utime(file.fileno(), (fetched_at, fetched_at))
-                os.fsync(file.fileno())
+        check_image(image, path, self._mirror.settings, self._check_stopped)
 
     def _check_stopped(self) -> None:
         if self._stopped.is_set():

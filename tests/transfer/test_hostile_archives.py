@@ -6,9 +6,11 @@ import hashlib
 import os
 import random
 import shlex
+import sqlite3
 import subprocess
 import tarfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,10 +18,19 @@ import pytest
 from tcgamirror.model.errors import BadExport, TcgaMirrorError
 from tcgamirror.transfer.archive import tar as tar_module
 from tcgamirror.transfer.archive.reader import open_export
-from tests.support.carrying import catalogue, entry, exported, packed, refused, resummed
+from tests.support.carrying import (
+    FORMS,
+    catalogue,
+    entry,
+    exported,
+    imported,
+    packed,
+    refused,
+    resummed,
+)
 from tests.support.command import program, run, succeeded
 from tests.support.fuzz import with_lock_sum
-from tests.support.mirrors import column
+from tests.support.mirrors import column, contents, images, rows
 
 BOUNDED = ("prlimit", "--as=1500000000")
 
@@ -258,29 +269,63 @@ def test_files_of_the_other_machine_are_not_looked_for(copy: Path, root: Path) -
     assert 'manifest = ""' in (root / "tcgamirror.toml").read_text()
 
 
-def test_images_that_are_not_what_they_say_are_left_out(copy: Path, root: Path) -> None:
-    first, second, third = (copy / str(path) for path in column(copy, "select path from mirror"))
-    second.write_bytes(third.read_bytes())
-    first.write_bytes(os.urandom(first.stat().st_size))
-    third.write_bytes(third.read_bytes()[:-1])
+WRONG: dict[str, Callable[[Path, Path], bytes]] = {
+    "it is no PNG": lambda image, _: os.urandom(image.stat().st_size),
+    "another slide": lambda _, other: other.read_bytes(),
+    "bytes instead of": lambda image, _: image.read_bytes()[:-1],
+}
+
+
+def made_wrong(copy: Path, path: str, why: str, export: Path) -> None:
+    """Spoils an image of an export's copy; what the catalogue says of the file is made right."""
+    other, size = rows(
+        export, f"select path, width || ',' || height from mirror where path <> '{path}'"
+    )[0]
+    image = copy / path
+    image.write_bytes(WRONG[why](image, export / str(other)))
+    if why == "bytes instead of":
+        resummed(copy)
+        return
     with catalogue(copy) as connection:
-        for image in (first, second):
-            connection.execute(
-                "UPDATE images SET sha256 = ?, bytes = ?, width = 109 WHERE path = ?",
-                (
-                    hashlib.sha256(image.read_bytes()).hexdigest(),
-                    image.stat().st_size,
-                    str(image.relative_to(copy)),
-                ),
-            )
+        sizes = f", (width, height) = ({size})" if why == "another slide" else ""
+        connection.execute(
+            f"UPDATE images SET sha256 = ?, bytes = ?{sizes} WHERE path = ?",
+            (hashlib.sha256(image.read_bytes()).hexdigest(), image.stat().st_size, path),
+        )
+
+
+@pytest.mark.parametrize("why", WRONG)
+def test_an_image_that_is_not_what_it_says_is_left_out(
+    export: Path, copy: Path, root: Path, why: str
+) -> None:
+    path = str(column(copy, "select min(path) from mirror")[0])
+    made_wrong(copy, path, why, export)
     result = run("--mirror", root, "import", copy, "--json")
     assert result.code == 3
-    why = {Path(stray["path"]).name: stray["what"] for stray in result.json()["refused"]}
-    assert why[first.name] == "it is no PNG"
-    assert "pixels" in why[second.name] or "another slide" in why[second.name]
-    assert "bytes instead of" in why[third.name]
-    assert not [path for path in (root / "images").rglob("*") if path.is_file()]
-    assert column(root, "select status from mirror") == ["pending"] * 3
+    (refused,) = result.json()["refused"]
+    assert refused["path"] == path and why in refused["what"]
+    assert sorted(images(root)) == sorted(set(images(export)) - {path})
+    assert column(root, "select path from mirror where status = 'done' order by 1") == sorted(
+        images(root)
+    )
+
+
+@pytest.mark.parametrize("ending", FORMS)
+@pytest.mark.parametrize("why", WRONG)
+def test_without_a_usable_image_nothing_is_made_or_changed(
+    export: Path, copy: Path, tmp_path: Path, why: str, ending: str
+) -> None:
+    for path in images(copy):
+        made_wrong(copy, path, why, export)
+    source = packed(copy, tmp_path / "e.tar") if ending else copy
+    root = tmp_path / "place" / "m"
+    assert "none of 3 new images is as its catalogue says" in refused(tmp_path / "new", source)
+    imported(root, export)
+    with closing(sqlite3.connect(root / "catalogue.db")) as connection, connection:
+        connection.execute("update images set status = 'pending'")
+    before = contents(root)
+    assert "none of 3 new images" in refused(root, source)
+    assert contents(root) == before
 
 
 def test_a_gallery_is_never_taken_over(copy: Path, root: Path) -> None:

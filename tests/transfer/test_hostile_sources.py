@@ -87,6 +87,21 @@ def test_a_copy_is_called_by_the_digest_that_was_checked(mirror: Path, tmp_path:
     assert result.code == 7 and not (tmp_path / "new").exists()
 
 
+def test_a_source_of_no_usable_image_makes_nothing(mirror: Path, tmp_path: Path) -> None:
+    """Whether its catalogue stays, or is replaced by a wrong one."""
+    here = (mirror / "catalogue.db").read_bytes()
+    source = shutil.copytree(mirror, tmp_path / "source")
+    for path in images(source):
+        (source / path).write_bytes(bytes((source / path).stat().st_size))
+    for second in (here, b"SQLite format 3\0" + bytes(4096)):
+        with publishing(source, deque([(200, here), (304, b""), (200, second)]), "") as url:
+            result = run("sync", url, tmp_path / "new")
+        assert result.code == 7 and not (tmp_path / "new").exists(), result
+        assert second != here or "none of its 6 images can be taken" in result.sentence
+    assert run("sync", source, tmp_path / "new").code == 7
+    assert not (tmp_path / "new").exists()
+
+
 # Memory -------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
+from tcgamirror.imaging.store import IMAGES
 from tcgamirror.mirror.directory import CATALOGUE, Mirror, scratch
 from tcgamirror.mirror.lockfile import MOST_BYTES as MOST_LOCK
 from tcgamirror.mirror.lockfile import lock_lines, read_lock
@@ -164,8 +165,19 @@ class _Sync:
         self._adopted = self._fetched = self._bytes = 0
         self._counts = OutcomeCounts()
         self._failed: dict[str, ImageFailure] = {}
+        self._settings: Settings | None = None
+        self._lock: Iterable[bytes] = ()
 
     def run(self) -> SyncResult:
+        """Sync, and leave nothing where no mirror came of it."""
+        try:
+            return self._sync()
+        except BaseException:
+            if not os.path.lexists(self._root / FILE_NAME):
+                _remove_parts(self._root / IMAGES)
+            raise
+
+    def _sync(self) -> SyncResult:
         state = self._state()
         version = self._source.catalogue(self._folder, None if state is None else state.seen)
         if state is not None and (version is None or version.digest == state.seen.digest):
@@ -181,7 +193,9 @@ class _Sync:
                 is_there = check_target(self._source, self._root, remote.fixed)
                 plan = self._plan(remote)
                 if not is_there:
-                    self._make_mirror(remote)
+                    self._settings, self._lock = self._new_settings(remote)
+                if not (plan.check or plan.fetch):
+                    self._make_mirror()
                 self._fetch_all(plan)
                 if not self._failed or not rounds_left:
                     return self._finish(remote, plan, version)
@@ -210,13 +224,17 @@ class _Sync:
 
     # A new mirror ------------------------------------------------------------------
 
-    def _make_mirror(self, remote: UntrustedCatalogue) -> None:
-        """Make a mirror without images, so that `verify` can run at any moment."""
-        settings = replace(parse_target(remote.fixed), slides=max(1, len(_sampled(remote))))
-        lock: Iterable[bytes] = ()
+    def _new_settings(self, remote: UntrustedCatalogue) -> tuple[Settings, Iterable[bytes]]:
+        """Return settings of a new mirror, and the lines of its lock file."""
         if isinstance(self._source, DirectoryMirror):
-            settings, lock = self._copy_settings(self._source, remote.fixed)
-        Mirror.create(self._root, settings, lock)
+            return self._copy_settings(self._source, remote.fixed)
+        return replace(parse_target(remote.fixed), slides=max(1, len(_sampled(remote)))), ()
+
+    def _make_mirror(self) -> None:
+        """Make a mirror that records no images, unless there is one: `verify` may run any time."""
+        if self._settings is not None:
+            Mirror.create(self._root, self._settings, self._lock)
+            self._settings = None
 
     def _copy_settings(
         self, source: DirectoryMirror, fixed: str
@@ -248,7 +266,10 @@ class _Sync:
         return partial_path(self._root / image.path)
 
     def _fetch_all(self, plan: SyncPlan) -> None:
-        """Bring every image of the source to its place, or beside it if it replaces one."""
+        """Bring every image of the source to its place, or beside it if it replaces one.
+
+        A new mirror is made once the first image is there.
+        """
         self._failed.clear()
         images = [*plan.check, *plan.fetch]
         self._progress.start_images(len(images), sum(image.bytes for image in images))
@@ -257,6 +278,8 @@ class _Sync:
             running = {pool.submit(self._bring, image, plan): image for image in images}
             for future in as_completed(running):
                 self._count(running[future], future)
+                if self._fetched + self._adopted:
+                    self._make_mirror()
                 self._progress.add_images(1, running[future].bytes)
         except BaseException:
             self._shutdown.force()
@@ -332,6 +355,12 @@ class _Sync:
     ) -> SyncResult:
         """Move the images that replace others, then take over the rows."""
         root, images = self._root, remote.images()
+        if not os.path.lexists(root / FILE_NAME):
+            first = next(iter(self._failed.values()))
+            raise Damaged(
+                f"{self._source.name}: none of its {len(self._failed):,} images can be taken "
+                f"({first.path}: {first.why}). See what serves it"
+            )
         arrived = [image for image in images if image.file_name not in self._failed]
         replaced = [image for image in arrived if image.path in plan.replaced]
         here = {each.file_name for each in images if self._found.get(each.path) == each.sha256}
@@ -390,6 +419,15 @@ def _removed_if_unavailable(part: Path) -> Iterator[None]:
     except (NotFound, Damaged, ChecksumMismatch):
         part.unlink(missing_ok=True)
         raise
+
+
+def _remove_parts(images: Path) -> None:
+    """Remove partial images and empty folders."""
+    with suppress(OSError):
+        for folder in [*images.iterdir(), images]:
+            for part in folder.glob(".*.part"):
+                part.unlink()
+            folder.rmdir()
 
 
 def _remove(path: Path) -> None:
