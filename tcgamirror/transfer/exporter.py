@@ -200,17 +200,17 @@ class _Export:
         folder: its disk has to have room for all of them.
         """
         recorded = map(checked_image, self._copy.images.recorded())
-        wanted = [image for image in recorded if not self._is_earlier(image)]
-        self._check_count(len(wanted))
-        size = sum(image.bytes for image in wanted)
+        images = [image for image in recorded if not self._is_earlier(image)]
+        self._check_count(len(images))
+        size = sum(image.bytes for image in images)
         if folder is not None:
-            there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-            check_room(folder.parent, size - there)
-        self._progress.start_images(len(wanted), size)
+            resumed = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            check_room(folder.parent, size - resumed)
+        self._progress.start_images(len(images), size)
         retry = []
         at_once = thread_count(_MAX_THREADS)
         for batch in in_batches(
-            self._read, wanted, at_once=at_once, size_of=lambda image: image.bytes
+            self._read, images, at_once=at_once, size_of=lambda image: image.bytes
         ):
             for image, content in batch:
                 if not self._put_image(image, content):

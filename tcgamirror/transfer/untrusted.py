@@ -110,15 +110,15 @@ class UntrustedCatalogue:
     @property
     def fixed(self) -> str:
         """Return the fact FIXED, the mirror's target; empty if there is none."""
-        sql = "SELECT value FROM facts WHERE key = ?"
-        with self._translated():
-            row = self._connection.execute(sql, (FIXED,)).fetchone()
-        return str(row[0]) if row else ""
+        return self._fact(FIXED)
 
     def sample_facts(self) -> Mapping[str, str]:
         """Return facts that are true of exactly this sample, if this program knows them."""
-        facts = (row["value"] for row in self.rows("facts") if row["key"] == provenance.DRAWN)
-        return provenance.imported_facts(str(next(facts, "")))
+        return provenance.imported_facts(self._fact(provenance.DRAWN))
+
+    def _fact(self, key: str) -> str:
+        found = self._rows("facts", TABLES["facts"], "facts WHERE key = ?", key)
+        return "".join(str(row["value"]) for row in found)
 
     def images(self) -> list[Image]:
         """Return every recorded image, by rank."""
@@ -187,8 +187,8 @@ class UntrustedCatalogue:
 
     def _check_image(self, row: Row) -> None:
         """Raise Damaged if only a part of an image's columns have values."""
-        there = [row[column] is not None for column in _IMAGE_COLUMNS]
-        if any(there) != all(there) or (row["status"] == Status.DONE and not all(there)):
+        present = [row[column] is not None for column in _IMAGE_COLUMNS]
+        if any(present) != all(present) or (row["status"] == Status.DONE and not all(present)):
             raise self._damage(f"only a part of the columns for the image of {row['file_name']}")
         known = [row[column] is not None for column in ("base_mpp", "mpp_x", "mpp_y")]
         if any(known) != all(known) or (any(known) and row["mpp_source"] == MppSource.UNKNOWN):
@@ -221,7 +221,7 @@ class UntrustedCatalogue:
         if version > len(MIGRATIONS):
             raise UsageError(
                 f"{self._name} was made by a newer tcgamirror (schema {version}, this one knows "
-                f"{len(MIGRATIONS)}): upgrade this one"
+                f"{len(MIGRATIONS)}). Upgrade this one"
             )
         return int(version)
 
@@ -246,7 +246,7 @@ class UntrustedCatalogue:
         ):
             found = f"{orphan[0]}: row {orphan[1]} belongs to no {orphan[2]}"
         if found != "ok":
-            raise Damaged(f"{self._name} is damaged ({found!r:.200}); verify its mirror")
+            raise Damaged(f"{self._name} is damaged ({found!r:.200}). Run tcgamirror verify there")
 
     def _damage(self, what: str) -> Damaged:
         return Damaged(f"{self._name} has {what}: nothing is taken")

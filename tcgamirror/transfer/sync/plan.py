@@ -28,8 +28,7 @@ STATE = ".sync.json"
 
 _MAX_STATE_BYTES = 10_000
 _FORMS = rf"({'|'.join(Resample)}), ({'|'.join(ImageFormat)})"
-_BY_MPP = re.compile(rf"([0-9.e+-]{{1,30}}) µm/px, {_FORMS}")
-_BY_SIZE = re.compile(rf"at most ([0-9]{{1,10}}) px, {_FORMS}")
+_TARGET = re.compile(rf"(?:([0-9.e+-]{{1,30}}) µm/px|at most ([0-9]{{1,10}}) px), {_FORMS}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +247,8 @@ def check_same_target(there: str, here: str, source: str, path: Path) -> None:
     """Raise BadSettings, which shows the difference, for two targets that differ."""
     if there != here:
         raise BadSettings(
-            f"{source} holds images of {there}, but {path} images of {here}: name another directory"
+            f"{source}: has images of {there}, but {path} has images of {here}. "
+            "Name another directory"
         )
 
 
@@ -258,13 +258,12 @@ def parse_target(fixed: str) -> Settings:
     Raises:
         Damaged: for words that no mirror has.
     """
-    by_mpp, by_size = _BY_MPP.fullmatch(fixed), _BY_SIZE.fullmatch(fixed)
-    match = by_mpp or by_size
+    match = _TARGET.fullmatch(fixed)
     with suppress(ValueError, BadSettings):
         if match is not None:
-            mpp = float(match[1]) if by_mpp else None
-            size = int(match[1]) if by_size else None
-            settings = Settings(target=target(mpp, size, match[2]), form=ImageFormat(match[3]))
+            mpp = float(match[1]) if match[1] else None
+            size = int(match[2]) if match[2] else None
+            settings = Settings(target=target(mpp, size, match[3]), form=ImageFormat(match[4]))
             if settings.fixed == fixed:
                 return settings
     raise Damaged(f"the catalogue says that it is of {fixed[:80]!r}, which no mirror is")

@@ -167,7 +167,7 @@ class DirectoryMirror:
         with self._opened(image.path) as source:
             size = os.fstat(source.fileno()).st_size
             if size != image.bytes:
-                raise Damaged(f"{image.path} has {size:,} bytes, recorded are {image.bytes:,}")
+                raise Damaged(f"{image.path} has {size:,} bytes, expected {image.bytes:,}")
             source.seek(file.seek(0, os.SEEK_END))
             while piece := self._piece(source, image.path):
                 if self._stop.is_set():

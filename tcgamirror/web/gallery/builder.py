@@ -102,11 +102,11 @@ class _Gallery:
     def _place(self, kind: str, pack: Pack) -> Path:
         return self._folder / kind / f"{pack.name}.js"
 
-    def _put_pages(self, made: Iterable[tuple[str, str]]) -> None:
+    def _put_pages(self, texts: Iterable[tuple[str, str]]) -> None:
         assets = resources("tcgamirror.web.gallery") / "assets"
-        wanted = [(name, (assets / name).read_bytes()) for name in ASSETS]
-        wanted += [(name, text.encode()) for name, text in made]
-        for name, data in wanted:
+        contents = [(name, (assets / name).read_bytes()) for name in ASSETS]
+        contents += [(name, text.encode()) for name, text in texts]
+        for name, data in contents:
             path = self._folder / name
             if not path.is_file() or path.read_bytes() != data:
                 with files.atomic_write(path) as file:
@@ -131,8 +131,8 @@ class _Gallery:
             _, image = step
             return None if image is None else maker.make(self._mirror.root / image.path)
 
-        total, got = sum(len(pack.images) for pack in due), 0
-        on_progress(got, total)
+        total, done = sum(len(pack.images) for pack in due), 0
+        on_progress(done, total)
         steps = (step for pack in due for step in self._builder(pack).steps())
         at_once = min(MOST_DECODERS, usable_cores())
         for batch in in_batches(make, steps, at_once=at_once, batch_size=4):
@@ -143,8 +143,8 @@ class _Gallery:
                     builder.add(image, thumbnail)
                     continue
                 yield builder.script()
-                got += len(builder.pack.images)
-                on_progress(got, total)
+                done += len(builder.pack.images)
+                on_progress(done, total)
 
     def _builder(self, pack: Pack) -> _PackBuilder:
         return _PackBuilder(pack, self._place(THUMBNAILS, pack))

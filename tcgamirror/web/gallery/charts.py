@@ -46,12 +46,12 @@ def bars(name: str, title: str, columns: Sequence[str], rows: Sequence[Bar]) -> 
     """
     shown = rows[:MOST_ROWS]
     most = max((sum(part.value for part in bar.parts) for bar in shown), default=0) or 1
-    drawn = "".join(_bar(bar, number * ROW, most) for number, bar in enumerate(shown))
+    shapes = "".join(_bar(bar, number * ROW, most) for number, bar in enumerate(shown))
     height = max(len(shown) * ROW, 1)
     more = len(rows) - len(shown)
     note = f'<p class="note">{more:,} more in the table.</p>' if more > 0 else ""
     table = _table(columns, [[bar.label, *bar.cells] for bar in rows])
-    return _chart(name, title, drawn, height, table, note)
+    return _chart(name, title, shapes, height, table, note)
 
 
 def _bar(bar: Bar, top: int, most: float) -> str:
@@ -83,26 +83,26 @@ def histogram(name: str, title: str, unit: str, bins: Sequence[Bin]) -> str:
     step = min((WIDTH - 2 * _MARGIN) / max(len(bins), 1), 80)
     every = -(-len(bins) * 56 // WIDTH)
     base = 18 + _PLOT_HEIGHT
-    drawn = [f'<line class="axis" x1="{_MARGIN}" y1="{base}" x2="{WIDTH - _MARGIN}" y2="{base}"/>']
+    shapes = [f'<line class="axis" x1="{_MARGIN}" y1="{base}" x2="{WIDTH - _MARGIN}" y2="{base}"/>']
     for number, each in enumerate(bins):
         left, height = _MARGIN + number * step, each.count / most * _PLOT_HEIGHT
         words = f"{each.low:g} to {each.high:g} {unit}: {each.count:,}"
-        drawn.append(f"<g><title>{escape(words)}</title>")
+        shapes.append(f"<g><title>{escape(words)}</title>")
         if each.count:
             height = max(height, 1)
-            drawn.append(
+            shapes.append(
                 f'<rect class="plain" x="{left + 1:.2f}" y="{base - height:.2f}" '
                 f'width="{step - 2:.2f}" height="{height:.2f}"/>'
                 f'<text class="middle" x="{left + step / 2:.2f}" '
                 f'y="{base - height - 5:.2f}">{_short(each.count)}</text>'
             )
         if number % every == 0:
-            drawn.append(f'<text class="tick" x="{left:.2f}" y="{base + 16}">{each.low:g}</text>')
-        drawn.append("</g>")
-    drawn.append(f'<text class="unit" x="{WIDTH - _MARGIN}" y="{base + 31}">{escape(unit)}</text>')
+            shapes.append(f'<text class="tick" x="{left:.2f}" y="{base + 16}">{each.low:g}</text>')
+        shapes.append("</g>")
+    shapes.append(f'<text class="unit" x="{WIDTH - _MARGIN}" y="{base + 31}">{escape(unit)}</text>')
     rows = [[f"{each.low:g} to {each.high:g}", f"{each.count:,}"] for each in bins]
     table = _table([unit, "slides"], rows)
-    return _chart(name, title, "".join(drawn), base + _AXIS, table, "")
+    return _chart(name, title, "".join(shapes), base + _AXIS, table, "")
 
 
 def _short(count: int) -> str:
@@ -116,11 +116,11 @@ def _short(count: int) -> str:
     return f"{count / 1000:.1f}k" if count < 9950 else f"{count / 1000:.0f}k"
 
 
-def _chart(name: str, title: str, drawn: str, height: int, table: str, note: str) -> str:
+def _chart(name: str, title: str, shapes: str, height: int, table: str, note: str) -> str:
     return f"""\
 <section class="chart" aria-labelledby="{name}">
 <h2 id="{name}">{escape(title)}</h2>
-<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="{name}">{drawn}</svg>
+<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="{name}">{shapes}</svg>
 {note}<details><summary>As a table</summary>{table}</details>
 </section>
 """

@@ -50,16 +50,16 @@ class Pack:
 
 def packs(entries: Entries) -> list[Pack]:
     """Return packs of all slides, in the order of the slides."""
-    made: list[Pack] = []
+    packed: list[Pack] = []
     start = 0
     for end, entry in enumerate(entries.rows, start=1):
         following = entries.rows[end] if end < len(entries.rows) else None
         if following is None or following.project != entry.project:
             for number, first in enumerate(range(start, end, PACK)):
                 rows = entries.rows[first : min(first + PACK, end)]
-                made.append(Pack(f"{slug(entry.project)}-{number}", rows))
+                packed.append(Pack(f"{slug(entry.project)}-{number}", rows))
             start = end
-    return made
+    return packed
 
 
 def slug(project: str | None) -> str:

@@ -127,7 +127,7 @@ does not run.</p></noscript>
 
 
 def all_pages(target: str, statistics: Statistics) -> Iterator[tuple[str, str]]:
-    """Name and text of each page."""
+    """Yield name and text of each page."""
     release = str(sanitize(statistics.counts.release or "nothing listed yet"))
     about = f"{escape(target)} · <bdi>{escape(release)}</bdi>"
     grid = ("common.js", "index.js", "grid.js")
@@ -140,9 +140,9 @@ def all_pages(target: str, statistics: Statistics) -> Iterator[tuple[str, str]]:
 
 
 def _page(name: str, title: str, about: str, main: str, scripts: tuple[str, ...], hint: str) -> str:
-    here = {name: ' aria-current="page"'}
+    current = {name: ' aria-current="page"'}
     links = "".join(
-        f'<a href="{page}.html"{here.get(page, "")}>{words}</a>'
+        f'<a href="{page}.html"{current.get(page, "")}>{words}</a>'
         for page, words in (("index", "Slides"), ("overview", "Overview"))
     )
     return _PAGE.format(
@@ -230,16 +230,16 @@ def _sources(counts: Counts) -> Iterator[str]:
     def row(source: str, value: float, shown: str, *cells: str) -> Bar:
         return Bar(str(sanitize(source)), [Part("plain", value)], shown, [*cells, shown])
 
-    moved = [
+    by_bytes = [
         row(each.source, each.bytes_fetched, format_bytes(each.bytes_fetched), f"{each.images:,}")
         for each in counts.by_source
     ]
-    yield charts.bars("moved", "Bytes by source", ("source", "images", "moved"), moved)
-    spent = [
+    yield charts.bars("moved", "Bytes by source", ("source", "images", "moved"), by_bytes)
+    by_time = [
         row(each.source, each.seconds, format_duration(each.seconds), f"{each.tries:,}")
         for each in counts.by_source
     ]
-    yield charts.bars("spent", "Time by source", ("source", "tries", "time"), spent)
+    yield charts.bars("spent", "Time by source", ("source", "tries", "time"), by_time)
 
 
 def _failures(statistics: Statistics) -> str:
