@@ -15,7 +15,7 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.model.errors import BadQuery, UsageError
 from tests.gdc import StandIn
 from tests.support.catalogues import LATER, NOW, done, listing, slide, three_slides
-from tests.support.command import run, started, succeeded
+from tests.support.command import run, started, went_well
 from tests.support.mirrors import column, made, updated
 from tests.support.publishing import made_up
 
@@ -42,9 +42,9 @@ def test_the_counts_add_up(three: Catalogue) -> None:
 
 def test_status_tells_sources_of_images_whose_tries_are_not_known(tmp_path: Path) -> None:
     root = made_up(tmp_path / "m", 3)
-    told = succeeded("--mirror", root, "status").out
+    told = went_well("--mirror", root, "status").out
     assert "source  images  tries  moved  time\nrange        3      0  0 B    0.0 s\n" in told
-    (source,) = succeeded("--mirror", root, "status", "--json").json()["by_source"]
+    (source,) = went_well("--mirror", root, "status", "--json").json()["by_source"]
     assert source == {
         "source": "range",
         "images": 3,
@@ -167,7 +167,7 @@ def test_a_slide_is_shown_by_its_images_name(tmp_path: Path, small_gdc: StandIn)
     root = made(tmp_path / "m", small_gdc)
     updated(root)
     path = str(column(root, "select path from mirror where sample_rank = 1")[0])
-    told = [succeeded("--mirror", root, "show", name).out for name in (path, Path(path).name)]
+    told = [went_well("--mirror", root, "show", name).out for name in (path, Path(path).name)]
     assert told[0] == told[1] and path in told[0]
 
 
@@ -204,5 +204,5 @@ def test_rows_without_end_are_written_as_they_come(mirror: Path) -> None:
 def test_no_terminal_obeys_the_name_of_a_column(mirror: Path) -> None:
     for form in ("table", "csv", "json"):
         asked = f'select 1 as "a{chr(27)}[2J{chr(0x9B)}{chr(0x202E)}b"'
-        told = succeeded("--mirror", mirror, "query", asked, "--format", form).out
+        told = went_well("--mirror", mirror, "query", asked, "--format", form).out
         assert "a [2J  b" in told and told.replace("\n", "").isprintable()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import gc
 import itertools
+import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -23,11 +22,11 @@ from tcgamirror.mirror import refresh as refreshing
 from tcgamirror.model.errors import BadManifest, DiskFull, WrongContent
 from tcgamirror.model.slide import Slide
 from tcgamirror.sources import gdc
+from tcgamirror.sources.manifest import read_slides, release_name
 from tests.catalogue.test_queue import held
 from tests.gdc.listing import listed_without_data, manifest
 from tests.sources.test_gdc import API, Scripted, hit, page
 from tests.support.catalogues import LATER, NOW, listing, slide
-from tests.support.command import ROOT
 
 
 def numbered(count: int) -> Iterator[Slide]:
@@ -95,25 +94,6 @@ def test_a_full_disk_for_temporary_files_changes_nothing(
     assert catalogue.listing.merge(ListingStream("2", numbered(3_000)), LATER).added == 2_980
 
 
-MERGING = """
-import itertools, os, sys
-from pathlib import Path
-from tcgamirror.catalogue import database
-from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.sources.manifest import release_name, read_slides
-from tcgamirror.catalogue.listing import ListingStream
-path, listing, journal, steps = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-with Catalogue.open(path, journal=database.Journal(journal)) as catalogue:
-    with catalogue.reading() as connection:
-        # So few pages are kept that changes reach the file long before they are whole.
-        connection.execute("PRAGMA cache_size = 10")
-        if steps:
-            connection.set_progress_handler(lambda: os.kill(os.getpid(), 9), steps)
-    stream = ListingStream(release_name(listing), read_slides(listing))
-    catalogue.listing.merge(stream, 1795353255.9)
-"""
-
-
 @pytest.mark.parametrize("journal", list(Journal))
 def test_a_merge_that_is_killed_is_whole_or_never_was(tmp_path: Path, journal: Journal) -> None:
     files = listed_without_data(2_100)
@@ -143,9 +123,26 @@ def test_a_merge_that_is_killed_is_whole_or_never_was(tmp_path: Path, journal: J
 
 
 def _merge(path: Path, manifest: Path, journal: Journal, steps: int = 0) -> int:
-    """Takes over a manifest; killed after so many steps of SQLite's. The exit code."""
-    command = [sys.executable, "-c", MERGING, str(path), str(manifest), journal, str(steps)]
-    return subprocess.run(command, cwd=ROOT, check=False, timeout=60).returncode
+    """Merge a manifest in a child process, killed after so many steps of SQLite's.
+
+    Return its exit code.
+    """
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            with Catalogue.open(path, journal=journal) as catalogue:
+                with catalogue.reading() as connection:
+                    # So few pages are kept that changes reach the file before they are whole.
+                    connection.execute("PRAGMA cache_size = 10")
+                    if steps:
+                        connection.set_progress_handler(lambda: os.kill(os.getpid(), 9), steps)
+                stream = ListingStream(release_name(manifest), read_slides(manifest))
+                catalogue.listing.merge(stream, NOW)
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def _rows(path: Path) -> list[str]:
