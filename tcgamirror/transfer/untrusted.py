@@ -77,7 +77,7 @@ _IMAGE_COLUMNS = (
 class UntrustedCatalogue:
     """An open catalogue of which nothing is believed. Every method may raise Damaged.
 
-    Call `check` before `images` and `fixed`, which do not check values themselves.
+    Call `check` before `images`, which does not check values itself.
     """
 
     def __init__(self, path: Path, name: str) -> None:

@@ -44,10 +44,10 @@ http {{
 
 @dataclass
 class Published:
-    """A mirror at an address. asked: what the server says it was asked for, a line each."""
+    """A mirror at an address. requests: the server's log of requests, a line each."""
 
     url: str
-    asked: Callable[[], Sequence[str]] = field(default=list)
+    requests: Callable[[], Sequence[str]] = field(default=list)
 
 
 Publish = Callable[[Path], AbstractContextManager[Published]]
@@ -55,7 +55,7 @@ Publish = Callable[[Path], AbstractContextManager[Published]]
 
 @contextmanager
 def by_serve(root: Path) -> Iterator[Published]:
-    """`tcgamirror serve`, which tells nobody what it was asked for."""
+    """`tcgamirror serve`, which logs no requests."""
     with started("--mirror", root, "serve", "--port", "0") as process:
         assert process.stdout is not None
         yield Published(process.stdout.readline().split(" at ")[1].split()[0])

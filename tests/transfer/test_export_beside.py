@@ -100,7 +100,7 @@ def test_a_lock_that_could_not_be_imported_is_not_exported(
 
 
 @pytest.mark.parametrize("ending", FORMS)
-def test_a_lock_file_that_is_lost_is_told(root: Path, tmp_path: Path, ending: str) -> None:
+def test_a_missing_lock_file_is_reported(root: Path, tmp_path: Path, ending: str) -> None:
     rewrite(root, r"lock = .*", 'lock = "s.lock"')
     refused = inside("--mirror", root, "export", tmp_path / f"e{ending}")
     assert refused.code == 2 and f"{root / 's.lock'}: is missing" in refused.sentence
@@ -146,9 +146,9 @@ def test_images_that_may_be_replaced_are_waited_for_together(root: Path, tmp_pat
     for path in images(root):
         (root / path).unlink()
     change(root, "UPDATE images SET status = 'pending'")
-    begun = time.monotonic()
+    start = time.monotonic()
     answer = inside("--mirror", root, "export", tmp_path / "e", "--json").json()
-    assert time.monotonic() - begun < 7
+    assert time.monotonic() - start < 7
     assert (answer["exit_code"], answer["images"], answer["slides"]) == (0, 0, {"pending": 6})
     assert column(tmp_path / "e", "select distinct path from mirror") == [None]
 

@@ -174,14 +174,14 @@ def test_a_path_that_leads_out_of_the_mirror_is_not_followed(
     assert not (tmp_path / "e").exists() and not list(tmp_path.rglob("a.png"))
 
 
-def test_what_cannot_be_asked_for_is_refused_before_anything_is_written(
+def test_an_impossible_export_is_refused_before_anything_is_written(
     whole: tuple[Path, StandIn], tmp_path: Path
 ) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "file").write_text("a person's")
     (tmp_path / "way.part").mkdir()
     (tmp_path / "way.part" / "file").write_text("a person's")
-    asked: list[tuple[Path, tuple[str, ...], str]] = [
+    cases: list[tuple[Path, tuple[str, ...], str]] = [
         (tmp_path / "there", (), "exists already"),
         (tmp_path / "way", (), "is in the way"),
         (tmp_path / "no" / "e", (), "is not a directory"),
@@ -195,7 +195,7 @@ def test_what_cannot_be_asked_for_is_refused_before_anything_is_written(
         (Path("/dev/shm"), (), "Name a directory or an archive in it"),
     ]
     before = sorted(tmp_path.rglob("*"))
-    for dest, options, words in asked:
+    for dest, options, words in cases:
         result = inside("--mirror", whole[0], "export", dest, *options)
         assert result.code == 2 and words in result.sentence, result
     assert sorted(tmp_path.rglob("*")) == before
@@ -269,7 +269,7 @@ def test_whatever_lies_in_an_images_place_is_named_and_nobody_waits_for_it(
     assert sorted(lacking) == sorted(str(path.relative_to(mirror)) for path in paths)
 
 
-def test_a_damaged_image_does_not_stay_in_an_export_that_is_gone_on_with(
+def test_a_damaged_image_does_not_stay_in_an_export_that_is_resumed(
     mirror: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(exported(mirror, tmp_path / "done"), tmp_path / "e.part")
@@ -284,7 +284,7 @@ def test_a_damaged_image_does_not_stay_in_an_export_that_is_gone_on_with(
 
 
 @pytest.mark.parametrize("ending", FORMS)
-def test_a_disk_that_fills_up_is_told_and_nothing_stands_under_the_name(
+def test_a_full_disk_is_reported_and_nothing_stands_under_the_name(
     mirror: Path, tmp_path: Path, ending: str
 ) -> None:
     path = next(iter(images(mirror)))
@@ -386,9 +386,9 @@ def test_killed_at_any_moment_the_next_one_ends_right(
     whole: tuple[Path, StandIn], tmp_path: Path, ending: str
 ) -> None:
     dest = tmp_path / f"e{ending}"
-    begun = time.monotonic()
+    start = time.monotonic()
     exported(whole[0], tmp_path / f"undisturbed{ending}")
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - start
     chance = random.Random(SEED)
     for _ in range(25 if SOAK else 3):
         with started("--mirror", whole[0], "export", dest) as process:
@@ -405,9 +405,7 @@ def test_killed_at_any_moment_the_next_one_ends_right(
     assert not list(tmp_path.glob("*.part*"))
 
 
-def test_a_directory_goes_on_from_what_lies_there(
-    whole: tuple[Path, StandIn], tmp_path: Path
-) -> None:
+def test_a_directory_is_resumed(whole: tuple[Path, StandIn], tmp_path: Path) -> None:
     done = exported(whole[0], tmp_path / "done")
     work = tmp_path / "e.part"
     shutil.copytree(done, work)

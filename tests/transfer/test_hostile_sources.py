@@ -204,9 +204,9 @@ def test_without_room_nothing_is_made_or_changed(
             connection.execute("update images set sha256 = lower(hex(randomblob(32)))")
     before = contents(place)
     runs = "select count(*) from runs"
-    begun = rows(place / "m", runs) if before else []
+    runs_before = rows(place / "m", runs) if before else []
     for words in (("--mirror", place / "m", "import", copy), ("sync", copy, place / "m")):
         result = inside(*words)
         assert result.code == 6 and "bytes free" in result.sentence, result
         assert contents(place) == before
-    assert not before or rows(place / "m", runs) == begun
+    assert not before or rows(place / "m", runs) == runs_before

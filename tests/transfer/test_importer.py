@@ -325,9 +325,9 @@ def test_killed_at_any_moment_it_is_clean_and_the_next_one_ends_right(
     whole: tuple[Path, Path], tmp_path: Path
 ) -> None:
     source = exported(whole[0], tmp_path / "e.tar")
-    begun = time.monotonic()
+    start = time.monotonic()
     assert run("--mirror", tmp_path / "undisturbed", "import", source).code == 0
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - start
     chance = random.Random(SEED)
     root = tmp_path / "i"
     for _ in range(50 if SOAK else 4):

@@ -82,9 +82,9 @@ def test_a_mirror_is_brought_there_by_every_way(way: str, tmp_path: Path, source
         assert (told["fetched"], told["failed"]) == (SLIDES, [])
         assert images(root) == images(source)
         assert dump(root) == dump(source)
-        before = len(published.asked())
+        before = len(published.requests())
         told = synced(published.url, root)
-        assert len(published.asked()) - before <= 2
+        assert len(published.requests()) - before <= 2
         assert (told["kept"], told["changed"], told["fetched"]) == (SLIDES, False, 0)
         replace_image(source, paths(source)[3])
         time.sleep(1.1 if way == "serve" else 0)
@@ -117,11 +117,11 @@ def test_no_news_of_12000_images_is_told_within_a_second(tmp_path: Path) -> None
     rest(source)
     with by_python(source) as published:
         assert synced(published.url, root)["kept"] == MANY
-        before = len(published.asked())
-        begun = time.monotonic()
+        before = len(published.requests())
+        start = time.monotonic()
         told = synced(published.url, root)
-        took = time.monotonic() - begun
-        requests = published.asked()[before:]
+        took = time.monotonic() - start
+        requests = published.requests()[before:]
     assert (told["kept"], told["changed"]) == (MANY, False)
     assert len(requests) == 2 and "304" in requests[0] and "catalogue.db-wal" in requests[1]
     print(f"no news of {MANY:,} images: {took:.2f} s of {PROMISED} s promised, by HTTP")
@@ -157,7 +157,7 @@ def test_what_was_begun_is_gone_on_with(way: str, tmp_path: Path, source: Path) 
         assert synced(published.url, root)["fetched"] == SLIDES
         if way == "nginx":
             rest_of_it = (source / first).stat().st_size - 500
-            assert f"GET /{first} 206 {rest_of_it}" in published.asked()
+            assert f"GET /{first} 206 {rest_of_it}" in published.requests()
     assert images(root) == images(source)
 
 
@@ -177,9 +177,7 @@ def test_an_image_that_lies_elsewhere_by_now_leaves_no_other(
     assert set(images(root)) == set(paths(source))
 
 
-def test_what_the_source_lacks_stays_until_delete_is_asked_for(
-    tmp_path: Path, source: Path
-) -> None:
+def test_what_the_source_lacks_stays_until_delete_is_given(tmp_path: Path, source: Path) -> None:
     root = tmp_path / "copy"
     synced(source, root)
     gone = str(column(source, "select file_name from mirror where sample_rank = 3")[0])

@@ -209,16 +209,16 @@ def test_a_value_this_program_never_writes_keeps_all_of_it_out(
     with catalogue(copy) as connection:
         connection.execute("PRAGMA ignore_check_constraints = ON")
         assert connection.execute(f"UPDATE {table} SET {change} {last}").rowcount == 1
-    said = refused_by_both(place, copy)
-    assert said.endswith(": nothing is taken") or said.startswith("is damaged"), said
+    message = refused_by_both(place, copy)
+    assert message.endswith(": nothing is taken") or message.startswith("is damaged"), message
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_rows_that_belong_to_none_are_refused(copy: Path, place: Path, name: str) -> None:
     with catalogue(copy) as connection:
         connection.execute(ROWS[name])
-    said = refused_by_both(place, copy)
-    assert "belongs to no" in said or "without a status" in said
+    message = refused_by_both(place, copy)
+    assert "belongs to no" in message or "without a status" in message
 
 
 def test_images_of_other_settings_are_refused(copy: Path, place: Path) -> None:
@@ -318,9 +318,9 @@ def test_pages_that_lead_to_each_other_are_not_followed(
         connection.execute("ANALYZE")
     looped(copy / "catalogue.db", table)
     resummed(copy)
-    begun = time.monotonic()
+    start = time.monotonic()
     assert refused_by_both(place, copy).startswith("is damaged")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - start < 10
 
 
 def test_a_hundred_thousand_views_are_not_read(copy: Path, place: Path) -> None:
@@ -331,9 +331,9 @@ def test_a_hundred_thousand_views_are_not_read(copy: Path, place: Path) -> None:
             "INSERT INTO sqlite_schema SELECT 'view', 'v' || i, 'v' || i, 0, "
             "'CREATE VIEW v' || i || ' AS SELECT 1, 2, 3, 4, 5, 6, 7, 8, 9' FROM n"
         )
-    begun = time.monotonic()
+    start = time.monotonic()
     assert "interrupted" in refused_by_both(place, copy)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - start < 10
 
 
 def test_a_view_of_a_million_words_is_not_read(copy: Path, place: Path) -> None:

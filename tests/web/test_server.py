@@ -53,8 +53,8 @@ class Served:
                 connection.putheader(name, value)
             connection.endheaders()
             answer = connection.getresponse()
-            told = {name.lower(): value for name, value in answer.getheaders()}
-            return answer.status, told, answer.read()
+            received = {name.lower(): value for name, value in answer.getheaders()}
+            return answer.status, received, answer.read()
 
 
 @contextmanager
@@ -88,8 +88,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     linked = root / str(paths(root)[-1])
     linked.unlink()
     linked.symlink_to(folder / "outside.png")
-    with served(root) as there:
-        yield there
+    with served(root) as site:
+        yield site
 
 
 # What is there ---------------------------------------------------------------------
@@ -98,43 +98,43 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def test_an_image_comes_with_its_digest_as_its_tag(site: Served) -> None:
     path = paths(site.root)[0]
     data = (site.root / path).read_bytes()
-    status, told, body = site.ask(f"/{path}")
+    status, headers, body = site.ask(f"/{path}")
     assert (status, body) == (200, data)
-    assert told["etag"] == f'"sha256-{hashlib.sha256(data).hexdigest()}"'
-    assert told["content-type"] == "image/png"
-    assert told["content-length"] == str(len(data))
-    assert told["x-content-type-options"] == "nosniff"
-    assert told["cache-control"] == "no-cache"
+    assert headers["etag"] == f'"sha256-{hashlib.sha256(data).hexdigest()}"'
+    assert headers["content-type"] == "image/png"
+    assert headers["content-length"] == str(len(data))
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-cache"
     assert site.ask(f"/{path}", method="HEAD")[1:] == (
-        {**told, "date": site.ask(f"/{path}", method="HEAD")[1]["date"]},
+        {**headers, "date": site.ask(f"/{path}", method="HEAD")[1]["date"]},
         b"",
     )
 
 
 def test_the_catalogue_is_a_whole_copy(site: Served, tmp_path: Path) -> None:
-    status, told, body = site.ask("/catalogue.db")
+    status, headers, body = site.ask("/catalogue.db")
     assert status == 200
-    assert told["etag"] == f'"sha256-{hashlib.sha256(body).hexdigest()}"'
+    assert headers["etag"] == f'"sha256-{hashlib.sha256(body).hexdigest()}"'
     (tmp_path / "c.db").write_bytes(body)
     with closing(sqlite3.connect(tmp_path / "c.db")) as copy:
         assert copy.execute("pragma journal_mode").fetchone() == ("delete",)
         assert copy.execute("select count(*) from mirror").fetchone() == (IMAGES,)
-    assert site.ask("/catalogue.db", {"If-None-Match": told["etag"]})[0] == 304
+    assert site.ask("/catalogue.db", {"If-None-Match": headers["etag"]})[0] == 304
 
 
 def test_the_front_leads_to_the_gallery_or_says_what_is_there(site: Served, tmp_path: Path) -> None:
-    status, told, _ = site.ask("/")
-    assert (status, told["location"]) == (302, "/gallery/index.html")
-    status, told, body = site.ask(told["location"])
-    assert (status, body, told["content-type"]) == (200, b"<p>hello", "text/html; charset=utf-8")
-    assert "default-src 'none'" in told["content-security-policy"]
+    status, headers, _ = site.ask("/")
+    assert (status, headers["location"]) == (302, "/gallery/index.html")
+    status, headers, body = site.ask(headers["location"])
+    assert (status, body, headers["content-type"]) == (200, b"<p>hello", "text/html; charset=utf-8")
+    assert "default-src 'none'" in headers["content-security-policy"]
     with served(made_up(tmp_path / "m", 3)) as plain:
         status, _, body = plain.ask("/")
     assert status == 200 and b"3 of 3 slides" in body and b"15 \xc2\xb5m/px" in body
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "place"),
+    ("requested", "status", "place"),
     [
         ("bytes=0-4", 206, "bytes 0-4/36"),
         ("bytes=30-", 206, "bytes 30-35/36"),
@@ -150,11 +150,11 @@ def test_the_front_leads_to_the_gallery_or_says_what_is_there(site: Served, tmp_
         ("lines=1-2", 200, None),
     ],
 )
-def test_ranges(site: Served, asked: str, status: int, place: str | None) -> None:
+def test_ranges(site: Served, requested: str, status: int, place: str | None) -> None:
     path = paths(site.root)[1]
     data = (site.root / path).read_bytes()
-    got, told, body = site.ask(f"/{path}", {"Range": asked})
-    assert (got, told.get("content-range")) == (status, place)
+    answered, headers, body = site.ask(f"/{path}", {"Range": requested})
+    assert (answered, headers.get("content-range")) == (status, place)
     if place is not None and status == 206:
         first, last = map(int, place.split(" ")[1].split("/")[0].split("-"))
         assert body == data[first : last + 1]
@@ -164,8 +164,8 @@ def test_ranges(site: Served, asked: str, status: int, place: str | None) -> Non
 
 def test_conditions(site: Served) -> None:
     path = f"/{paths(site.root)[1]}"
-    _, told, _ = site.ask(path)
-    tag, changed = told["etag"], told["last-modified"]
+    _, headers, _ = site.ask(path)
+    tag, changed = headers["etag"], headers["last-modified"]
     assert site.ask(path, {"If-None-Match": f'"x", W/{tag}'})[0] == 304
     assert site.ask(path, {"If-None-Match": '"x"', "If-Modified-Since": changed})[0] == 200
     assert site.ask(path, {"If-Modified-Since": changed})[0] == 304
@@ -201,8 +201,8 @@ def test_no_link_is_followed_out_of_the_mirror(site: Served) -> None:
 
 def test_only_reading_is_done(site: Served) -> None:
     for method in ("POST", "PUT", "DELETE", "OPTIONS", "TRACE"):
-        status, told, _ = site.ask("/", method=method)
-        assert (status, told["allow"]) == (405, "GET, HEAD")
+        status, headers, _ = site.ask("/", method=method)
+        assert (status, headers["allow"]) == (405, "GET, HEAD")
 
 
 # Left on ---------------------------------------------------------------------------
@@ -211,16 +211,16 @@ def test_only_reading_is_done(site: Served) -> None:
 def test_what_is_new_is_there_without_a_restart(tmp_path: Path) -> None:
     root = made_up(tmp_path / "m", 3)
     path = paths(root)[0]
-    with served(root) as there:
-        before = there.ask(f"/{path}")
-        catalogue = there.ask("/catalogue.db")[1]["etag"]
+    with served(root) as site:
+        before = site.ask(f"/{path}")
+        catalogue = site.ask("/catalogue.db")[1]["etag"]
         replace_image(root, path)
-        until(lambda: there.ask("/catalogue.db")[1]["etag"] != catalogue)
-        after = there.ask(f"/{path}", {"If-None-Match": before[1]["etag"]})
+        until(lambda: site.ask("/catalogue.db")[1]["etag"] != catalogue)
+        after = site.ask(f"/{path}", {"If-None-Match": before[1]["etag"]})
         assert (after[0], after[2]) == (200, (root / path).read_bytes())
         (root / "catalogue.db").rename(root / "away")
         time.sleep(1.1)
-        assert there.ask(f"/{path}")[0] == there.ask("/catalogue.db")[0] == 200
+        assert site.ask(f"/{path}")[0] == site.ask("/catalogue.db")[0] == 200
 
 
 def test_a_crowd_of_the_hostile_is_borne(site: Served) -> None:
@@ -242,18 +242,18 @@ def _many(
     site: Served, rng: random.Random, known: list[str], kinds: list[str], count: int
 ) -> Counter[int]:
     ranges = ("bytes=0-3", "bytes=99-", "bytes=-1", "bytes=9-1", "bytes=" + "1" * 99, "x" * 500)
-    asked = []
+    requests = []
     for _ in range(count):
         path = rng.choice(kinds) if rng.random() < 0.6 else f"/{rng.choice(known)}"
         headers = {"Range": rng.choice(ranges)} if rng.random() < 0.4 else {}
-        asked.append((path, headers, rng.choice(("GET", "GET", "HEAD", "POST"))))
+        requests.append((path, headers, rng.choice(("GET", "GET", "HEAD", "POST"))))
     with ThreadPoolExecutor(CLIENTS) as clients:
-        answers = list(clients.map(lambda each: _asked(site, *each), asked))
+        answers = list(clients.map(lambda each: _answer(site, *each), requests))
     assert not [body for _, body in answers if SECRET in body]
     return Counter(status for status, _ in answers)
 
 
-def _asked(site: Served, path: str, headers: Mapping[str, str], method: str) -> tuple[int, bytes]:
+def _answer(site: Served, path: str, headers: Mapping[str, str], method: str) -> tuple[int, bytes]:
     for _ in range(3):
         try:
             status, _, body = site.ask(path, headers, method)
@@ -276,11 +276,11 @@ def _handles(pid: int) -> int:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "sent",
     [b"", b"GET /images", b"GET /catalogue.db HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", None],
     ids=["silent", "half a request", "slow readers", "kept alive", "all of these"],
 )
-def test_the_slow_keep_nobody_waiting(site: Served, said: bytes | None) -> None:
+def test_the_slow_keep_nobody_waiting(site: Served, sent: bytes | None) -> None:
     path = f"/{paths(site.root)[0]}"
     kinds = (b"", b"GET /images", b"GET /catalogue.db HTTP/1.1\r\n\r\n")
     slow: list[socket.socket] = []
@@ -289,11 +289,11 @@ def test_the_slow_keep_nobody_waiting(site: Served, said: bytes | None) -> None:
             client = socket.create_connection(("127.0.0.1", site.port))
             slow.append(client)
             with suppress(ConnectionError):
-                client.sendall(kinds[number % len(kinds)] if said is None else said)
+                client.sendall(kinds[number % len(kinds)] if sent is None else sent)
         for _ in range(3):
-            begun = time.monotonic()
+            start = time.monotonic()
             assert site.ask(path)[0] == 200
-            assert time.monotonic() - begun < 1
+            assert time.monotonic() - start < 1
         assert _handles(site.pid) < 3 * serving.CONNECTIONS_EACH
     finally:
         for client in slow:
@@ -321,11 +321,11 @@ def test_a_length_and_an_encoding_together_end_the_connection(site: Served, vers
     )
     with socket.create_connection(("127.0.0.1", site.port), timeout=10) as client:
         client.sendall(head.encode() + smuggled)
-        told = b""
+        answer = b""
         with suppress(ConnectionError):
             while piece := client.recv(1 << 16):
-                told += piece
-    assert told.startswith(f"HTTP/{version} 400 ".encode()) and told.count(b"HTTP/1.") == 1
+                answer += piece
+    assert answer.startswith(f"HTTP/{version} 400 ".encode()) and answer.count(b"HTTP/1.") == 1
 
 
 def test_a_request_that_drips_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,16 +336,16 @@ def test_a_request_that_drips_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert server.socket is not None
     address = server.socket.getsockname()
     threading.Thread(target=server.run, daemon=True).start()
-    begun = time.monotonic()
+    start = time.monotonic()
     with socket.create_connection(address) as client, suppress(ConnectionError):
         client.settimeout(0.1)
         client.sendall(b"GET / HTTP/1.1\r\nX-Slow: ")
-        while time.monotonic() - begun < 15:
+        while time.monotonic() - start < 15:
             client.sendall(b"a")
             with suppress(TimeoutError):
                 if not client.recv(100):
                     break
-    assert time.monotonic() - begun < 12
+    assert time.monotonic() - start < 12
     server.close()
 
 
@@ -362,10 +362,10 @@ def test_a_signal_ends_it_in_order(tmp_path: Path, number: signal.Signals, code:
     assert (result.code, result.err) == (code, "")
 
 
-def test_a_port_that_is_taken_and_a_host_for_everyone(tmp_path: Path) -> None:
+def test_a_port_in_use_and_a_host_for_everyone(tmp_path: Path) -> None:
     root = made_up(tmp_path / "m", 1)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
         result = run("--mirror", root, "serve", "--port", port)
     assert result.code == 2 and port in result.sentence and "--port" in result.sentence
     assert run("--mirror", root, "serve", "--port", "70000").code == 2
