@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -127,6 +128,28 @@ def test_a_host_that_takes_no_connection_is_too_slow() -> None:
         pytest.raises(Timeout, match=r"no connection within 0\.5 s"),
     ):
         client.json(url)
+
+
+def test_a_dead_address_leaves_time_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with deaf() as dead, RawServer(whole(b"[]")) as server, within(BOUND):
+        ports = (urlsplit(dead).port, server.port)
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in ports]
+        resolve: Callable[..., object] = socket.getaddrinfo
+
+        def two_addresses(host: str, *words: object, **options: object) -> object:
+            return found if host == "two.example" else resolve(host, *words, **options)
+
+        monkeypatch.setattr("socket.getaddrinfo", two_addresses)
+        with HttpClient(timeouts=replace(QUICK, connect=2)) as client:
+            assert client.json(server.url(host="two.example")) == []
+
+
+def test_a_name_that_nobody_resolves_is_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: [answered.wait(30)][:0])
+    with HttpClient(timeouts=QUICK) as client, within(BOUND), pytest.raises(Timeout):
+        client.json("http://slow.example/")
+    answered.set()
 
 
 def test_a_host_without_an_address_is_unreachable() -> None:

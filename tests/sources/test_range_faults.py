@@ -12,6 +12,7 @@ in a description another resolution or none. `whole`, which has the md5, sees al
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import struct
 import time
@@ -201,6 +202,12 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_slide(tmp_path_factory.mktemp("damaged") / "slide.svs", spec)
 
 
+def damaged(folder: Path, data: bytes | bytearray) -> Listed:
+    path = folder / "slide.svs"
+    path.write_bytes(data)
+    return listed(path)
+
+
 def directory_places(data: bytes) -> list[int]:
     """Where the directories of a classic little-endian TIFF begin."""
     places = [struct.unpack_from("<I", data, 4)[0]]
@@ -233,9 +240,7 @@ def test_any_change_to_directories_ends_soon_in_an_image_or_a_named_error(
         if place < len(data):
             data[place] = rng.choice((0, 1, 0x7F, 0xFF, rng.randrange(256)))
     folder = tmp_path_factory.mktemp("changed")
-    damaged = folder / "slide.svs"
-    damaged.write_bytes(data)
-    file = listed(damaged)
+    file = damaged(folder, data)
     began = time.monotonic()
     with StandIn([file]) as gdc, HttpClient(timeouts=SHORT) as client:
         with suppress(NetworkError, SlideError):
@@ -253,11 +258,8 @@ def test_an_absurd_count_of_tiles_is_refused_without_fetching_it(
     data = bytearray(slide.read_bytes())
     directory = directory_places(bytes(data))[0]
     struct.pack_into("<I", data, entry_place(bytes(data), directory, tag) + 4, count)
-    damaged = tmp_path / "slide.svs"
-    damaged.write_bytes(data)
-    with damaged.open("r+b") as out:
-        out.truncate(3 << 30)
-    file = Listed(damaged, "a.svs", "00000000-0000-4000-8000-000000000000", "0" * 32, 3 << 30)
+    file = replace(damaged(tmp_path, data), size=3 << 30)
+    os.truncate(tmp_path / "slide.svs", 3 << 30)
     with StandIn([file]) as gdc:
         with pytest.raises(BadSlide):
             made(by_range(gdc, client, tmp_path), slide_of(file), Target(None, 1203))
@@ -276,9 +278,7 @@ def test_an_offset_beyond_the_end_is_refused(
     array = entry_place(bytes(data), first, Tag.TILE_OFFSETS) + 8
     place = {"first": 4, "next": first + 2 + 12 * count, "array": array}[where]
     struct.pack_into("<I", data, place, 0xFFFFFFF0)
-    damaged = tmp_path / "slide.svs"
-    damaged.write_bytes(data)
-    file = listed(damaged)
+    file = damaged(tmp_path, data)
     with StandIn([file]) as gdc:
         with pytest.raises(BadSlide, match="outside"):
             made(by_range(gdc, client, tmp_path / "work"), slide_of(file), Target(None, 1203))
@@ -291,9 +291,7 @@ def test_a_loop_of_directories_is_refused(slide: Path, tmp_path: Path, client: H
     places = directory_places(bytes(data))
     (count,) = struct.unpack_from("<H", data, places[2])
     struct.pack_into("<I", data, places[2] + 2 + 12 * count, places[1])
-    damaged = tmp_path / "slide.svs"
-    damaged.write_bytes(data)
-    file = listed(damaged)
+    file = damaged(tmp_path, data)
     with StandIn([file]) as gdc:
         with pytest.raises(BadSlide, match="loop"):
             made(by_range(gdc, client, tmp_path / "work"), slide_of(file), COARSE)
