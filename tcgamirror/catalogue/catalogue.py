@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from tcgamirror.catalogue.database import Database, Journal, damage, set_facts
+from tcgamirror.catalogue.exclusions import Exclusions
 from tcgamirror.catalogue.images import Images
 from tcgamirror.catalogue.listing import SlideListing, last_release
 from tcgamirror.catalogue.queue import Queue
@@ -34,6 +35,7 @@ class Catalogue:
         self.sample = Sample(database)
         self.queue = Queue(database)
         self.images = Images(database)
+        self.exclusions = Exclusions(database)
         self.reports = Reports(database)
         self.rows = Rows(database)
 

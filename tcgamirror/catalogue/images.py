@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tcgamirror.catalogue.database import Part, Row, Value
+from tcgamirror.catalogue.exclusions import apply_exclusions
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Picture, Slide, Status
 from tcgamirror.model.text import timestamp
@@ -26,7 +27,10 @@ STATUS_COLUMNS = (
 
 _COLUMNS = (*STATUS_COLUMNS, *PICTURE_COLUMNS)
 
-REQUEUE = "UPDATE images SET status = 'pending', error = NULL, failures = 0, retry_at = NULL WHERE "
+REQUEUE = (
+    "UPDATE images SET status = 'pending', error = NULL, failures = 0, retry_at = NULL "
+    "WHERE +status <> 'excluded' AND "
+)
 """SQL that makes slides pending; the condition has to be added."""
 
 
@@ -106,7 +110,9 @@ class Images(Part):
 
     def count_outdated(self) -> int:
         """Return how many images exist of slides that are to be fetched again."""
-        sql = "SELECT count(*) FROM images WHERE status <> 'done' AND path IS NOT NULL"
+        sql = (
+            "SELECT count(*) FROM images WHERE status IN ('pending', 'failed') AND path IS NOT NULL"
+        )
         return int(self._database.value(sql))
 
     def to_repair(self) -> list[str]:
@@ -170,6 +176,7 @@ class Images(Part):
                         (slide.file_id, name),
                     )
             write_images(connection, rows)
+            apply_exclusions(connection)
         return sum(row["status"] == Status.PENDING for row in rows)
 
 

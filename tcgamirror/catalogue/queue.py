@@ -110,6 +110,7 @@ class StatusCounts:
         next: when the first of those is due; ISO 8601, UTC.
         never: failed slides that only --retry-failed retries.
         unfit: those of them that another target would allow for.
+        excluded: slides that a person left out.
     """
 
     pending: int
@@ -119,6 +120,7 @@ class StatusCounts:
     next: str | None
     never: int
     unfit: int
+    excluded: int = 0
 
     @property
     def failed(self) -> int:
@@ -126,7 +128,7 @@ class StatusCounts:
 
     @property
     def sampled(self) -> int:
-        return self.pending + self.done + self.failed
+        return self.pending + self.done + self.failed + self.excluded
 
 
 _IS_UNFIT = f"""(
@@ -225,7 +227,10 @@ class Queue(Part):
                 "FROM images WHERE status = 'failed'",
                 _ready_values(now),
             ).fetchone()
-        return StatusCounts(by_status.get("pending", 0), by_status.get("done", 0), *row)
+        pending, done, excluded = (
+            by_status.get(status, 0) for status in (Status.PENDING, Status.DONE, Status.EXCLUDED)
+        )
+        return StatusCounts(*(pending, done, *row, excluded))
 
     def last_attempt(self) -> int:
         """Return the number of the last attempt, 0 if there was none."""

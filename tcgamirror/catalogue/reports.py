@@ -6,7 +6,7 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tcgamirror.catalogue.database import (
     Part,
@@ -17,8 +17,9 @@ from tcgamirror.catalogue.database import (
     translation,
 )
 from tcgamirror.catalogue.listing import COUNTED, SLIDE_COLUMNS, last_release, slide_of
+from tcgamirror.catalogue.names import find_slides
 from tcgamirror.model.errors import BadQuery, NoMemory, UsageError
-from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat, Slide
+from tcgamirror.model.slide import Slide
 
 Cell = Value | bytes
 """One value of a query's answer."""
@@ -68,6 +69,7 @@ class ProjectCounts:
     done: int
     failed: int
     bytes: int
+    excluded: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ class Counts:
     by_project: tuple[ProjectCounts, ...]
     by_source: tuple[SourceCounts, ...]
     runs: tuple[Run, ...]
+    excluded: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +181,12 @@ class Reports(Part):
         sampled = sum(count.sampled for count in by_project)
         done = sum(count.done for count in by_project)
         failed = sum(count.failed for count in by_project)
+        excluded = sum(count.excluded for count in by_project)
         return Counts(
             listed=known - gone,
             withdrawn=gone,
             sampled=sampled,
-            pending=sampled - done - failed,
+            pending=sampled - done - failed - excluded,
             done=done,
             failed=failed,
             bytes=sum(count.bytes for count in by_project),
@@ -191,13 +195,15 @@ class Reports(Part):
             by_project=by_project,
             by_source=by_source,
             runs=tuple(Run(*row) for row in runs),
+            excluded=excluded,
         )
 
     def show(self, name: str) -> dict[str, object]:
         """Return all that is known of one slide and its image.
 
         The columns are those of the view `mirror` for a sampled slide, else of `slides`.
-        `former_ids`, `changes` and `tries` follow, as lists, the oldest first.
+        `former_ids`, `changes` and `tries` follow, as lists, the oldest first. An excluded
+        slide has `excluded_by`, `excluded_at` and `reason` before them.
 
         Args:
             name: a file_id (also a former one), file name, barcode, or image's name or path.
@@ -206,14 +212,20 @@ class Reports(Part):
             UsageError: if no slide has that name, or several have.
         """
         with self._database.reading() as connection:
-            file_name = _file_name(connection, _slide_of(connection, name.strip()))
+            file_name = _file_name(connection, name.strip())
             listed = dicts(connection, "SELECT * FROM slides WHERE file_name = ?", file_name)[0]
             sampled = dicts(connection, "SELECT * FROM mirror WHERE file_name = ?", file_name)
             if sampled:
                 listed = {**sampled[0], "md5": listed["md5"], "size": listed["size"]}
+            excluded = dicts(
+                connection,
+                "SELECT reason, excluded_by, excluded_at FROM exclusions WHERE file_name = ?",
+                file_name,
+            )
             former = "SELECT file_id FROM former_ids WHERE file_name = ? ORDER BY rowid"
             return {
                 **listed,
+                **(excluded[0] if excluded else {}),
                 "former_ids": self._database.column(former, file_name),
                 "changes": dicts(
                     connection,
@@ -233,7 +245,7 @@ class Reports(Part):
         columns = ", ".join(SLIDE_COLUMNS)
         sql = f"SELECT {columns} FROM slides WHERE file_name = ?"
         with self._database.reading() as connection:
-            names = _file_names(connection, _slide_of(connection, name.strip()))
+            names = find_slides(connection, name.strip())
             return [slide_of(row) for each in names for row in connection.execute(sql, (each,))]
 
     def query(self, sql: str) -> QueryResult:
@@ -297,8 +309,8 @@ def _by_project(connection: sqlite3.Connection) -> tuple[ProjectCounts, ...]:
     """
     rows = connection.execute(
         "SELECT project_id, count(*), count(*) FILTER (WHERE status = 'done'), "
-        "count(*) FILTER (WHERE status = 'failed'), coalesce(sum(bytes), 0) "
-        "FROM slides INDEXED BY slides_by_project "
+        "count(*) FILTER (WHERE status = 'failed'), coalesce(sum(bytes), 0), "
+        "count(*) FILTER (WHERE status = 'excluded') FROM slides INDEXED BY slides_by_project "
         "CROSS JOIN images INDEXED BY images_by_name USING (file_name) "
         "GROUP BY project_id"
     )
@@ -323,39 +335,9 @@ def _by_source(connection: sqlite3.Connection) -> tuple[SourceCounts, ...]:
     )
 
 
-def _slide_of(connection: sqlite3.Connection, name: str) -> str:
-    """Return the file name of an image's slide, given the image's name or path; else the name."""
-    path = PurePosixPath(name)
-    if path.suffix not in {form.suffix for form in ImageFormat}:
-        return name
-    usual = f"{path.stem}{SLIDE_SUFFIX}"
-    # The suffix may be in capitals. All names in the range begin with the stem and a dot.
-    found = connection.execute(
-        "SELECT file_name FROM slides WHERE file_name > ?1 || '.' AND file_name < ?1 || '/' "
-        "AND lower(file_name) = lower(?2) ORDER BY file_name = ?2 DESC",
-        (path.stem, usual),
-    ).fetchone()
-    return str(found[0]) if found else usual
-
-
-def _file_names(connection: sqlite3.Connection, name: str) -> list[str]:
-    """Return the file names of the slides that a name means; empty if there are none."""
-    for sql in (
-        "SELECT file_name FROM slides WHERE file_name = ?",
-        "SELECT file_name FROM slides WHERE file_id = lower(?)",
-        "SELECT file_name FROM former_ids WHERE file_id = lower(?)",
-        "SELECT file_name FROM slides WHERE slide_barcode = ? COLLATE NOCASE ORDER BY file_name",
-        "SELECT file_name FROM slides WHERE case_barcode = ? COLLATE NOCASE ORDER BY file_name",
-    ):
-        found = [str(file_name) for (file_name,) in connection.execute(sql, (name,))]
-        if found:
-            return found
-    return []
-
-
 def _file_name(connection: sqlite3.Connection, name: str) -> str:
     """Return the file name of the one slide that a name means. Raises UsageError."""
-    found = _file_names(connection, name)
+    found = find_slides(connection, name)
     if len(found) == 1:
         return found[0]
     if found:

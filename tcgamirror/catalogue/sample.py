@@ -8,6 +8,7 @@ from itertools import filterfalse, islice
 from types import MappingProxyType
 
 from tcgamirror.catalogue.database import Part, set_facts
+from tcgamirror.catalogue.exclusions import apply_exclusions
 from tcgamirror.catalogue.listing import last_release
 from tcgamirror.model.sampling import By, Candidate, Order, Plan, arranged
 from tcgamirror.model.slide import Kind, Slide
@@ -112,6 +113,7 @@ class Sample(Part):
                 "SELECT file_name FROM temp.picked ORDER BY file_name"
             )
             connection.execute("DROP TABLE temp.picked")
+            apply_exclusions(connection)
             set_facts(connection, facts)
 
 

@@ -219,4 +219,52 @@ ALTER TABLE images ADD COLUMN patched_tiles INTEGER;
 DROP VIEW mirror;
 """ + _VIEW.format(more=",\n    images.patched_tiles")
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD, _HEADERS_UNREAD, _PATCHED_TILES)
+_EXCLUSIONS = """
+-- Slides that a person left out, by their lasting name. own: excluded here, not by a mirror
+-- whose rows were taken over.
+CREATE TABLE exclusions (
+    file_name TEXT PRIMARY KEY,
+    reason TEXT NOT NULL,
+    excluded_by TEXT NOT NULL,
+    excluded_at TEXT NOT NULL,
+    own INTEGER NOT NULL DEFAULT 1 CHECK (own IN (0, 1))
+);
+
+-- SQLite cannot change the CHECK of a column, so the table is made anew.
+DROP VIEW mirror;
+CREATE TABLE images_with_excluded (
+    file_name TEXT PRIMARY KEY REFERENCES sample,
+    status TEXT NOT NULL DEFAULT 'pending'
+        CHECK (status IN ('pending', 'done', 'failed', 'excluded')),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    bytes_fetched INTEGER,
+    seconds REAL,
+    error TEXT,
+    source TEXT,
+    level INTEGER,
+    level_downsample REAL,
+    base_mpp REAL,
+    mpp_source TEXT,
+    mpp_x REAL,
+    mpp_y REAL,
+    width INTEGER,
+    height INTEGER,
+    path TEXT,
+    bytes INTEGER,
+    sha256 TEXT,
+    fetched_at TEXT,
+    failures INTEGER NOT NULL DEFAULT 0,
+    retry_at TEXT,
+    patched_tiles INTEGER
+);
+INSERT INTO images_with_excluded SELECT * FROM images ORDER BY rowid;
+DROP TABLE images;
+ALTER TABLE images_with_excluded RENAME TO images;
+CREATE INDEX images_by_status ON images (status, retry_at, mpp_x);
+CREATE INDEX images_by_name ON images (file_name, status, bytes);
+CREATE INDEX images_by_source ON images (source) WHERE source IS NOT NULL;
+""" + _VIEW.format(more=",\n    images.patched_tiles")
+
+MIGRATIONS: tuple[str, ...] = (
+    *(_FIRST, _SECOND, _THIRD, _HEADERS_UNREAD, _PATCHED_TILES, _EXCLUSIONS),
+)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from tcgamirror.cli import output
@@ -39,19 +41,27 @@ _EXAMPLES = """
 
 
 def init(args: argparse.Namespace) -> ExitCode:
-    from tcgamirror.cli.lock import difference_words
+    from tcgamirror.cli.lock import difference_words, warn_if_altered
     from tcgamirror.mirror.directory import Mirror
-    from tcgamirror.mirror.lockfile import compare_listing, lock_lines, read_lock
+    from tcgamirror.mirror.lockfile import compare_listing, lock_lines, locked_exclusions, read_lock
     from tcgamirror.mirror.settings import FILE_NAME
 
-    lock = None if args.lock is None else read_lock(args.lock)
+    lock = None if args.lock is None else read_lock(args.lock, accept_altered=True)
     settings = _settings(args) if lock is None else _locked_settings(args, lock.settings)
     root = _root(args)
     # Read first: a manifest that cannot be taken leaves no mirror behind.
     manifest = None if settings.manifest is None else _read_manifest(settings, lock)
     if manifest is not None and lock is None:
         _check_choice(settings, manifest)
-    mirror = Mirror.begin(root, settings, () if lock is None else lock_lines(lock))
+    if lock is None:
+        mirror = Mirror.begin(root, settings)
+    else:
+        exclusions = locked_exclusions(lock, time.time())
+        mirror = Mirror.begin(root, settings, lock_lines(lock), exclusions)
+        _write_exclusions(mirror)
+        warn_if_altered(lock, args.lock)
+        if settings.fixed != lock.settings.fixed:
+            output.say(f"images are not compared: {args.lock} has {lock.settings.fixed}")
     words = _describe_sample(settings)
     if lock is not None:
         words = f"the {text.slides(len(lock.slides))} of {args.lock}"
@@ -87,6 +97,16 @@ def _root(args: argparse.Namespace) -> Path:
     if named is None and not any(Path(name).exists() for name in (FILE_NAME, CATALOGUE)):
         check_unused(Path(), "Name a directory: tcgamirror init DIR")
     return named or Path()
+
+
+def _write_exclusions(mirror: Mirror) -> None:
+    """Write the exclusions of the lock file beside the new catalogue."""
+    from tcgamirror.catalogue.catalogue import Catalogue
+    from tcgamirror.mirror.directory import CATALOGUE
+    from tcgamirror.mirror.exclude import write_exclusions
+
+    with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
+        write_exclusions(mirror.root, catalogue)
 
 
 def _sampled_already(mirror: Mirror) -> int:
@@ -147,6 +167,9 @@ def _manifest_lines(settings: Settings, manifest: _Manifest) -> Iterator[str]:
             f"{text.slides(beside)} not of --kind {','.join(sorted(settings.kinds))} left out"
             f"{names}. Take them too by --kind all"
         )
+    beyond = manifest.allowed - (settings.slides or manifest.allowed)
+    if beyond > 0 and settings.lock is None:
+        yield f"{text.slides(beyond)} beyond --slides {settings.slides:,} left out"
 
 
 def _check_choice(settings: Settings, manifest: _Manifest) -> None:
@@ -172,11 +195,26 @@ def _check_choice(settings: Settings, manifest: _Manifest) -> None:
         )
 
 
+_USUAL: Mapping[str, object] = MappingProxyType(
+    {
+        **{"resample": "exact", "format": "png", "slides": 100, "seed": 0, "order": "stable"},
+        **{"by": "none", "kind": "diagnostic"},
+    }
+)
+"""Values of options that are not given."""
+
+_PLAN = ("slides", "seed", "order", "by", "kind", "project")
+"""Options that tell which slides to sample."""
+
+
 def _settings(args: argparse.Namespace) -> Settings:
     from tcgamirror.mirror import settings as setting
     from tcgamirror.model.sampling import By, Order
     from tcgamirror.model.slide import SOURCES, ImageFormat
 
+    # A manifest is a choice of slides: all of them are wanted.
+    whole = {} if args.manifest is None or args.lock else {"slides": None, "kind": "all"}
+    args = argparse.Namespace(**{**_USUAL, **whole, **vars(args)})
     via = SOURCES if args.via is None else args.via.split(",")
     settings = setting.Settings(
         target=setting.target(args.mpp, args.max_size, args.resample, ("--mpp", "--max-size")),
@@ -202,22 +240,24 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 def _locked_settings(args: argparse.Namespace, locked: Settings) -> Settings:
     """Return settings of slides and images from the lock file, all others from the command line."""
-    usual: dict[str, object] = {"mpp": None, "max_size": None, "resample": "exact", "format": "png"}
-    usual |= {"slides": 100, "seed": 0, "order": "stable", "by": "none", "kind": "diagnostic"}
-    usual |= {"project": []}
-    for name, value in usual.items():
-        if getattr(args, name) != value:
-            raise UsageError(
-                f"--{name.replace('_', '-')} cannot be given with --lock, which names the slides "
-                "and images. Leave it out"
-            )
     import dataclasses
 
-    args = argparse.Namespace(**{**vars(args), "max_size": 1})
+    given = vars(args)
+    for name in _PLAN:
+        if given.get(name, []) != []:
+            raise UsageError(
+                f"--{name.replace('_', '-')} cannot be given with --lock, which names the slides. "
+                "Leave it out"
+            )
+    has_size = args.mpp is not None or args.max_size is not None
+    image: dict[str, object] = {
+        "mpp": args.mpp if has_size else locked.target.mpp,
+        "max_size": args.max_size if has_size else locked.target.max_size,
+        "resample": given.get("resample", "exact" if has_size else locked.target.resample),
+        "format": given.get("format", locked.form),
+    }
     return dataclasses.replace(
-        _settings(args),
-        target=locked.target,
-        form=locked.form,
+        _settings(argparse.Namespace(**{**given, **image})),
         slides=locked.slides,
         seed=locked.seed,
         order=locked.order,
@@ -265,47 +305,50 @@ def add_commands(commands: Commands) -> None:
     )
     images.add_argument(
         "--resample",
-        default="exact",
+        default=argparse.SUPPRESS,
         choices=["exact", "fast", "native"],
         help="exact (default): the best pixels; fast: less time, nearly the same pixels; native: "
         "the unchanged pixels of the nearest level that is fine enough",
     )
     images.add_argument(
-        "--format", default="png", choices=["png", "jpeg", "tiff"], help="default: png"
+        "--format",
+        default=argparse.SUPPRESS,
+        choices=["png", "jpeg", "tiff"],
+        help="default: png",
     )
     sample = command.add_argument_group("slides")
     sample.add_argument(
         "--slides",
         type=slides,
-        default=100,
+        default=argparse.SUPPRESS,
         metavar="N",
-        help="number of slides, or all (default: 100)",
+        help="number of slides, or all (default: 100; of a manifest all)",
     )
     sample.add_argument(
         "--seed",
         type=seed,
-        default=0,
+        default=argparse.SUPPRESS,
         metavar="S",
         help="another seed samples other slides (default: 0)",
     )
     sample.add_argument(
         "--order",
-        default="stable",
+        default=argparse.SUPPRESS,
         choices=["stable", "shuffle"],
         help="stable (default): a larger sample contains the smaller one, also in a new release; "
         "shuffle: Python's random.shuffle over the listing",
     )
     sample.add_argument(
         "--by",
-        default="none",
+        default=argparse.SUPPRESS,
         choices=["none", "project_id", "primary_site"],
         help="take from the projects or sites in turn (default: none)",
     )
     sample.add_argument(
         "--kind",
-        default="diagnostic",
+        default=argparse.SUPPRESS,
         choices=["diagnostic", "tissue", "all"],
-        help="diagnostic (fixed), tissue (frozen), or all (default: diagnostic)",
+        help="diagnostic (fixed), tissue (frozen), or all (default: diagnostic; of a manifest all)",
     )
     sample.add_argument(
         "--project",
@@ -326,7 +369,8 @@ def add_commands(commands: Commands) -> None:
         "--lock",
         type=Path,
         metavar="FILE",
-        help="exactly the slides and images of a lock file (see tcgamirror lock --help)",
+        help="exactly the slides of a lock file, and its images unless others are asked for (see "
+        "tcgamirror lock --help)",
     )
     fetching = command.add_argument_group("fetching")
     fetching.add_argument(

@@ -14,7 +14,7 @@ from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from tcgamirror.mirror.lockfile import Differences
+    from tcgamirror.mirror.lockfile import Differences, LockFile
 
 MOST_NAMED = 5
 """Slides that one line names; `lock --check` names them all."""
@@ -73,23 +73,39 @@ def _check(args: argparse.Namespace) -> ExitCode:
 
     if args.file is None:
         raise UsageError("lock --check: missing lock file. Add FILE")
-    locked = read_lock(args.file)
-    with open_catalogue(args) as (_, catalogue):
-        found = compare(locked, catalogue)
+    locked = read_lock(args.file, accept_altered=True)
+    warn_if_altered(locked, args.file)
+    with open_catalogue(args) as (mirror, catalogue):
+        found = compare(locked, mirror.settings, catalogue)
         more = len(set(catalogue.sample.names()).difference(locked.names))
     for names, word in (
         (found.missing, "missing"),
         (found.changed, "changed"),
         (found.others, "other image"),
+        (found.excluded, "exclusion"),
         (found.waiting, "waiting"),
     ):
         for name in names:
             print(f"{word:11}  {name}")
+    if locked.settings.fixed != mirror.settings.fixed:
+        output.say(
+            f"images are not compared: the lock file has {locked.settings.fixed}, the mirror "
+            f"{mirror.settings.fixed}"
+        )
     differing = sum(map(len, found.lasting.values())) + len(found.waiting)
     same = len(locked.slides) - differing
     besides = f"; {text.slides(more)} of the mirror not in the lock file" if more else ""
     print(f"{same:,} of {text.slides(len(locked.slides))} are as locked{besides}")
     return ExitCode.SOME_FAILED if differing else ExitCode.DONE
+
+
+def warn_if_altered(lock: LockFile, path: Path) -> None:
+    """Tell of a lock file that was changed after it was written."""
+    if lock.altered:
+        output.say(
+            f"{path}: changed since it was written, so it is not the lock file that was cited. Its "
+            f"{text.slides(len(lock.slides))} are taken as they stand"
+        )
 
 
 def difference_words(found: Differences, name: str) -> Iterator[str]:

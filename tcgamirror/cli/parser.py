@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tcgamirror import __version__
 from tcgamirror.cli import (
+    exclude,
     get,
     help,
     init,
@@ -60,7 +61,8 @@ def make_parser() -> argparse.ArgumentParser:
         title="commands", dest="command", metavar="COMMAND", required=True, prog="tcgamirror"
     )
     # In the order in which --help shows them.
-    for module in (init, update, status, verify, schedule, lock, transfer, web, get, help, support):
+    first = (init, update, exclude, status, verify, schedule)
+    for module in (*first, lock, transfer, web, get, help, support):
         module.add_commands(commands)
     return parser
 

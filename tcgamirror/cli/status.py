@@ -66,6 +66,7 @@ def status(args: argparse.Namespace) -> ExitCode:
     print(
         f"sample   {text.slides(counts.sampled)} {text.plain(by)}: {counts.done:,} done, "
         f"{counts.pending:,} pending, {counts.failed:,} failed"
+        + (f", {counts.excluded:,} excluded" if counts.excluded else "")
     )
     if counts.failed:
         print(f"failed   {_retry_words(standing)}")
@@ -106,6 +107,9 @@ def changes(args: argparse.Namespace) -> ExitCode:
             return ExitCode.DONE
         for merge in merges:
             _show_merge(catalogue, merge)
+        for each in catalogue.exclusions.all() if args.since is None else ():
+            why = f"({each.reason}, by {each.excluded_by}, {each.excluded_at})"
+            print(text.plain(f"excluded {each.file_name} {why}"))
     if not merges:
         print("no listing was merged" + (f" after {args.since}" if args.since else " yet"))
     return ExitCode.DONE
@@ -141,7 +145,8 @@ def _status_tables(counts: Counts) -> None:
         ]
         table = _table(("project", "sampled", "done", "failed", "images"), rows)
         parts = [
-            (row.done, row.failed, row.sampled - row.done - row.failed) for row in counts.by_project
+            (row.done, row.failed, row.sampled - row.done - row.failed - row.excluded)
+            for row in counts.by_project
         ]
         print("\n" + output.beside(table, parts, output.Look.of_stdout()))
     if counts.by_source:

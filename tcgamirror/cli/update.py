@@ -8,10 +8,10 @@ import math
 import sys
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tcgamirror.cli import output
-from tcgamirror.cli.argtypes import byte_count, duration, whole_number
+from tcgamirror.cli.argtypes import byte_count, duration, slides, whole_number
 from tcgamirror.cli.common import Commands, add_command, add_json, exit_if_busy, open_mirror
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, TcgaMirrorError
@@ -32,6 +32,7 @@ releases. Ctrl-C finishes the slides in flight; pressed again, it stops at once.
 _UPDATE = """
   tcgamirror --mirror tcga update
   tcgamirror --mirror tcga update --time-limit 2h --retry-failed
+  tcgamirror --mirror tcga update --slides 200
   tcgamirror --mirror tcga update --dry-run"""
 
 _REFRESH = """
@@ -39,11 +40,10 @@ _REFRESH = """
   tcgamirror --mirror tcga refresh --accept-shrink"""
 
 _SAMPLE_DETAILS = """\
-To have more slides, raise slides in [sample] of DIR/tcgamirror.toml first. Sampled slides
-stay."""
+--slides raises the number of slides in DIR/tcgamirror.toml for good. Sampled slides stay."""
 
 _SAMPLE = """
-  tcgamirror --mirror tcga sample"""
+  tcgamirror --mirror tcga sample --slides 200"""
 
 _FETCH = """
   tcgamirror --mirror tcga fetch --limit 10
@@ -57,6 +57,7 @@ def update(args: argparse.Namespace) -> ExitCode:
         refresh=True,
         accept_shrink=args.accept_shrink,
         sample=True,
+        slides=_slides(args),
         fetch=_fetch_options(args),
     )
     return _dry_run(args, options) if args.dry_run else _run(args, options)
@@ -74,7 +75,13 @@ def refresh(args: argparse.Namespace) -> ExitCode:
 def sample(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.mirror.update import UpdateOptions
 
-    return _run(args, UpdateOptions(sample=True))
+    return _run(args, UpdateOptions(sample=True, slides=_slides(args)))
+
+
+def _slides(args: argparse.Namespace) -> int | Literal["all"] | None:
+    """Return the number of --slides; None if it is not given."""
+    slides: int | None = getattr(args, "slides", 0)
+    return "all" if slides is None else slides or None
 
 
 def fetch(args: argparse.Namespace) -> ExitCode:
@@ -294,6 +301,14 @@ def add_commands(commands: Commands) -> None:
             "--accept-shrink",
             action="store_true",
             help="accept a listing that lacks more than a tenth of the slides listed before",
+        )
+    for command in (update_command, sample_command):
+        command.add_argument(
+            "--slides",
+            type=slides,
+            default=argparse.SUPPRESS,
+            metavar="N",
+            help="raise the number of slides in the settings to N, or all, for good",
         )
     refresh_command.add_argument(
         "--force", action="store_true", help="read the listing even if the release is the same"

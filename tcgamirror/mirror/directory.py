@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.exclusions import Exclusion
 from tcgamirror.mirror.provenance import PLAN, parse_plan, plan_facts, plan_words
 from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings, format_settings, read_settings
 from tcgamirror.model.errors import BadSettings, NotAMirror, TcgaMirrorError, UsageError
@@ -75,16 +76,28 @@ class Mirror:
         )
 
     @classmethod
-    def begin(cls, root: Path, settings: Settings, lock: Iterable[bytes] = ()) -> Mirror:
+    def begin(
+        cls,
+        root: Path,
+        settings: Settings,
+        lock: Iterable[bytes] = (),
+        exclusions: Sequence[Exclusion] = (),
+    ) -> Mirror:
         """Create a mirror under its lock. Raises Locked if another run makes one there."""
         with _leave_nothing(root):
             # Checked before the lock file is made, so that a refused place stays as it was.
             cls(root, settings)._check_place()
             with Lock(root / LOCK, "init"), _remove_lock(root):
-                return cls.create(root, settings, lock)
+                return cls.create(root, settings, lock, exclusions)
 
     @classmethod
-    def create(cls, root: Path, settings: Settings, lock: Iterable[bytes] = ()) -> Mirror:
+    def create(
+        cls,
+        root: Path,
+        settings: Settings,
+        lock: Iterable[bytes] = (),
+        exclusions: Sequence[Exclusion] = (),
+    ) -> Mirror:
         """Create a mirror whose lock is held. The settings are written last and make it a mirror.
 
         A catalogue that a killed init left is replaced. A used one stays: it is that
@@ -92,6 +105,7 @@ class Mirror:
 
         Args:
             lock: lines of the lock file that the settings name.
+            exclusions: of slides that may not be listed yet.
 
         Raises:
             NotAMirror: `root` holds a mirror, another catalogue, or the lock file of
@@ -105,6 +119,7 @@ class Mirror:
         with Catalogue.create(root / CATALOGUE) as catalogue:
             for key, value in mirror.fixed_facts.items():
                 catalogue.set_fact(key, value)
+            catalogue.exclusions.add(exclusions)
         written = [root / CATALOGUE]
         if settings.lock is not None and not os.path.lexists(root / settings.lock):
             written.append(root / settings.lock)

@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 from tcgamirror import __version__
 from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.exclusions import Exclusion
 from tcgamirror.mirror import settings as setting
 from tcgamirror.mirror.directory import Mirror
 from tcgamirror.mirror.provenance import sample_plan
@@ -28,6 +29,7 @@ from tcgamirror.mirror.settings import LOCKED, Settings
 from tcgamirror.model import fields as values
 from tcgamirror.model.errors import BadLockFile, BadSettings
 from tcgamirror.model.sampling import Candidate, Plan, ordered
+from tcgamirror.model.text import timestamp
 from tcgamirror.system.files import open_regular
 
 MOST_SLIDES = 2_000_000
@@ -57,25 +59,33 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?(e[+-][0-9]{1,3})?")
 
+_EXCLUDED = "excluded"
+"""Column with the reason of each excluded slide, in a lock file that has any."""
+
 _SAMPLE = """
 SELECT mirror.file_name, mirror.file_id, slides.md5,
     CASE mirror.status WHEN 'done' THEN mirror.sha256 END,
     CASE mirror.status WHEN 'done' THEN mirror.mpp_x END,
-    CASE mirror.status WHEN 'done' THEN mirror.mpp_y END
+    CASE mirror.status WHEN 'done' THEN mirror.mpp_y END,
+    CASE mirror.status WHEN 'excluded' THEN mirror.error END
 FROM mirror JOIN slides ON slides.file_name = mirror.file_name
 ORDER BY mirror.sample_rank, mirror.file_name
 """
 
 _NOW = """
 SELECT slides.file_name, slides.upstream IN ('current', 'changed'), slides.md5,
-    CASE images.status WHEN 'done' THEN images.sha256 END
+    CASE images.status WHEN 'done' THEN images.sha256 END, images.status IS 'excluded'
 FROM slides LEFT JOIN images ON images.file_name = slides.file_name
 """
 
 
 @dataclass(frozen=True, slots=True)
 class LockedSlide:
-    """A locked slide. md5: of the GDC's file. sha256, mpp_x, mpp_y: of its image, if any."""
+    """A locked slide.
+
+    md5: of the GDC's file. sha256, mpp_x, mpp_y: of its image, if any. excluded: reason for
+    which it was left out; None if it was not.
+    """
 
     file_name: str
     file_id: str
@@ -83,6 +93,7 @@ class LockedSlide:
     sha256: str | None
     mpp_x: float | None
     mpp_y: float | None
+    excluded: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +101,8 @@ class LockFile:
     """Content of a lock file.
 
     settings: of the sample and its images alone. planned: whether the plan of the
-    settings chose the slides; otherwise the plan is unknown.
+    settings chose the slides; otherwise the plan is unknown. altered: whether the file was
+    changed after it was written, so that it is not the one that was cited.
     """
 
     program: str
@@ -98,6 +110,7 @@ class LockFile:
     settings: Settings
     slides: tuple[LockedSlide, ...]
     planned: bool = True
+    altered: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -164,8 +177,10 @@ def lock_lines(lock: LockFile) -> Iterator[bytes]:
 
 def _body(lock: LockFile) -> Iterator[bytes]:
     """Yield all lines but the first two."""
-    rows = ([_text(getattr(slide, name)) for name in _COLUMNS] for slide in lock.slides)
-    for fields in chain[Iterable[str]](_header(lock), ((), _COLUMNS), rows):
+    some_excluded = any(slide.excluded for slide in lock.slides)
+    columns = (*_COLUMNS, _EXCLUDED) if some_excluded else _COLUMNS
+    rows = ([_text(getattr(slide, name)) for name in columns] for slide in lock.slides)
+    for fields in chain[Iterable[str]](_header(lock), ((), columns), rows):
         yield ("\t".join(fields) + "\n").encode()
 
 
@@ -203,11 +218,15 @@ def _text(value: object) -> str:
 # Reading -------------------------------------------------------------------------
 
 
-def read_lock(path: Path) -> LockFile:
-    """Return the lock file at `path`. Raises BadLockFile for anything else."""
+def read_lock(path: Path, *, accept_altered: bool = False) -> LockFile:
+    """Return the lock file at `path`. Raises BadLockFile for anything else.
+
+    accept_altered: whether to accept a file that was changed after it was written, as one is
+    from which slides were taken out by hand. Its plan is unknown then.
+    """
     try:
         with open_regular(path) as file:
-            return _parsed(file)
+            return _parsed(file, accept_altered=accept_altered)
     except (BadLockFile, BadSettings) as error:
         raise BadLockFile(f"{path} is not a valid lock file: {error}") from error
     except (OSError, ValueError) as error:
@@ -220,21 +239,25 @@ def parse_lock(data: bytes) -> LockFile:
     return _parsed(io.BytesIO(data))
 
 
-def _parsed(file: BinaryIO) -> LockFile:
+def _parsed(file: BinaryIO, *, accept_altered: bool = False) -> LockFile:
     """Read the file twice, for its digest and for its lines, so that only slides take memory."""
     if file.seek(0, os.SEEK_END) > MOST_BYTES:
         raise BadLockFile(f"it has more than {MOST_BYTES:,} bytes")
     file.seek(0)
-    _check_digest(_lines(file))
+    altered = not _matches_digest(_lines(file))
+    if altered and not accept_altered:
+        raise BadLockFile("it was changed: its content does not match the digest in line 2")
     file.seek(0)
     # Bytes that are not UTF-8 become surrogates, which the checks refuse.
     texts = (line.decode(errors="surrogateescape").removesuffix("\n") for line in _lines(file))
     lines = islice(texts, 2, None)
     # One line more than allowed, so that an excess is seen.
     keys = _keys(list(islice(takewhile(bool, lines), MOST_FIELDS + 1)))
+    if altered:
+        keys |= dict.fromkeys(_PLAN, _NONE)
     settings, planned = _settings(keys), keys["seed"] != _NONE
     release, slides = _known(keys["release"]), tuple(_slides(lines))
-    return LockFile(keys["program"], release, settings, slides, planned)
+    return LockFile(keys["program"], release, settings, slides, planned, altered)
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
@@ -243,15 +266,15 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
         yield line[:-2] + b"\n" if line.endswith(b"\r\n") else line
 
 
-def _check_digest(lines: Iterator[bytes]) -> None:
+def _matches_digest(lines: Iterator[bytes]) -> bool:
+    """Return whether the lines below match the digest. Raises BadLockFile without a title."""
     if next(lines, b"") != f"{_TITLE}\n".encode():
         raise BadLockFile(f"it does not begin with the line {_TITLE!r}")
     recorded = next(lines, b"")
     sha256 = hashlib.sha256(usedforsecurity=False)
     for line in lines:
         sha256.update(line)
-    if recorded != f"{_DIGEST}{sha256.hexdigest()}\n".encode():
-        raise BadLockFile("it was changed: its content does not match the digest in line 2")
+    return recorded == f"{_DIGEST}{sha256.hexdigest()}\n".encode()
 
 
 def _keys(lines: Sequence[str]) -> dict[str, str]:
@@ -314,11 +337,15 @@ def _number(text: str) -> float:
 
 def _slides(lines: Iterator[str]) -> Iterator[LockedSlide]:
     """Yield the slides of the table. lines: those of the table, with its header."""
-    if next(lines, "") != "\t".join(_COLUMNS):
+    columns = tuple(next(lines, "").split("\t"))
+    if columns not in (_COLUMNS, (*_COLUMNS, _EXCLUDED)):
         raise BadLockFile("unknown columns in its table")
     seen: set[str] = set()
     for line in lines:
-        slide = _slide(line.split("\t"))
+        fields = line.split("\t")
+        if len(fields) != len(columns):
+            raise BadLockFile(f"expected {len(columns)} columns in its table, got {len(fields)}")
+        slide = _slide(fields)
         if slide.file_name in seen:
             raise BadLockFile(f"duplicate slide {slide.file_name}")
         if len(seen) == MOST_SLIDES:
@@ -328,8 +355,6 @@ def _slides(lines: Iterator[str]) -> Iterator[LockedSlide]:
 
 
 def _slide(fields: Sequence[str]) -> LockedSlide:
-    if len(fields) != len(_COLUMNS):
-        raise BadLockFile(f"expected {len(_COLUMNS)} columns in its table, got {len(fields)}")
     file_name, file_id = values.file_name(fields[0]), values.file_id(fields[1])
     if file_name is None or file_id is None:
         raise BadLockFile(f"invalid file name {fields[0]!r:.100} or file_id {fields[1]!r:.50}")
@@ -338,10 +363,23 @@ def _slide(fields: Sequence[str]) -> LockedSlide:
         raise BadLockFile(f"invalid md5 {md5!r:.50} for {file_name}")
     if sha256 is not None and _SHA256.fullmatch(sha256) is None:
         raise BadLockFile(f"invalid sha256 {sha256!r:.80} for {file_name}")
-    mpp_x, mpp_y = (None if text == _NONE else _number(text) for text in fields[4:])
+    mpp_x, mpp_y = (None if text == _NONE else _number(text) for text in fields[4:6])
     if mpp_x == 0 or mpp_y == 0 or (mpp_x is None) != (mpp_y is None):
         raise BadLockFile(f"invalid resolution {fields[4]}, {fields[5]} for {file_name}")
-    return LockedSlide(file_name, file_id, md5, sha256, mpp_x, mpp_y)
+    excluded = _known("".join(fields[6:]) or _NONE)
+    if values.text(excluded) != excluded:
+        raise BadLockFile(f"invalid reason {excluded!r:.80} for {file_name}")
+    return LockedSlide(file_name, file_id, md5, sha256, mpp_x, mpp_y, excluded)
+
+
+def locked_exclusions(lock: LockFile, now: float) -> list[Exclusion]:
+    """Return the exclusions of a lock file for a mirror that is made from it."""
+    moment = timestamp(now)
+    return [
+        Exclusion(slide.file_name, slide.excluded, "lock file", moment)
+        for slide in lock.slides
+        if slide.excluded
+    ]
 
 
 def sample_order(mirror: Mirror, candidates: Sequence[Candidate]) -> list[str]:
@@ -359,12 +397,14 @@ class Differences:
     """File names of locked slides that a mirror does not have as locked, in their order.
 
     missing: neither listed nor held. changed: the GDC has another file. others: the
-    image has another digest. waiting: not fetched yet.
+    image has another digest. excluded: here or in the lock file, not in both. waiting: not
+    fetched yet.
     """
 
     missing: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
 
     @property
@@ -374,23 +414,34 @@ class Differences:
             "not to be had any more (not listed)": self.missing,
             "changed at the GDC since (listed with another md5)": self.changed,
             "with another image than locked (another digest)": self.others,
+            "excluded here and not there, or there and not here": self.excluded,
         }
         return {words: names for words, names in said.items() if names}
 
 
-def compare(lock: LockFile, catalogue: Catalogue) -> Differences:
-    """Return the slides that the mirror does not have as locked."""
+def compare(lock: LockFile, settings: Settings, catalogue: Catalogue) -> Differences:
+    """Return the slides that the mirror does not have as locked.
+
+    settings: of the mirror. Images of another target than the locked ones are not compared.
+    """
+    comparable = lock.settings.fixed == settings.fixed
     wanted = set(lock.names)
     now = {name: known for name, *known in catalogue.reports.query(_NOW).rows if name in wanted}
     found: dict[str, list[str]] = {}
     for slide in lock.slides:
-        if way := _difference(slide, *now.get(slide.file_name, (False, None, None))):
+        slide = slide if comparable else replace(slide, sha256=None)
+        if way := _difference(slide, *now.get(slide.file_name, (False, None, None, False))):
             found.setdefault(way, []).append(slide.file_name)
     return Differences(**{way: tuple(names) for way, names in found.items()})
 
 
-def _difference(slide: LockedSlide, listed: object, md5: object, sha256: object) -> str | None:
+def _difference(
+    slide: LockedSlide, listed: object, md5: object, sha256: object, excluded: object
+) -> str | None:
     """Return the attribute of `Differences` that a slide belongs to, None if it is as locked."""
+    if excluded or slide.excluded:
+        # A slide that is not sampled yet is excluded as soon as it is.
+        return None if excluded and slide.excluded else "excluded"
     if sha256 is not None and sha256 == slide.sha256:
         return None
     if slide.md5 and md5 and md5 != slide.md5:

@@ -22,6 +22,7 @@ from tcgamirror.catalogue.images import FoundImage, fact_of
 from tcgamirror.catalogue.journals import JOURNALS, ROLLBACK, WAL
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.mirror.directory import CATALOGUE, LOCK, Mirror
+from tcgamirror.mirror.exclude import read_exclusions
 from tcgamirror.mirror.lockfile import sample_order
 from tcgamirror.mirror.orphans import Orphan, image_files
 from tcgamirror.mirror.progress import Progress
@@ -238,6 +239,7 @@ def _fill(
         chosen, plan = sample_of(order, names, wanted), mirror.settings.plan
         is_planned = catalogue.sample.order(plan, len(chosen)) == chosen
         facts = addition_facts(catalogue, plan, len(chosen)) if is_planned else {}
+        catalogue.exclusions.add(read_exclusions(mirror.root))
         catalogue.sample.add(chosen, time.time(), facts)
         changed = catalogue.images.restore(images)
         listed = names if listing is None else {slide.file_name for slide in listing.slides}

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -20,8 +22,9 @@ from tcgamirror.model import fields
 from tcgamirror.model.errors import BadSettings
 from tcgamirror.model.sampling import By, Order, Plan
 from tcgamirror.model.slide import SOURCES, ImageFormat, Kind, Resample, Target
+from tcgamirror.model.text import command_line
 from tcgamirror.net.timeouts import Timeouts
-from tcgamirror.system.files import open_regular
+from tcgamirror.system.files import atomic_write, disk_errors, open_regular
 from tcgamirror.system.parallel import usable_cores
 
 FILE_NAME = "tcgamirror.toml"
@@ -375,6 +378,54 @@ def _parse(file: Mapping[str, object]) -> Settings:
         timeouts=Timeouts(**timeouts),
         **values,
     )
+
+
+_SLIDES = re.compile(r"(?m)^(\s*\[\s*sample\s*\](?:.*\n(?!\s*\[))*?.*\n\s*slides\s*=\s*)[^\s#]+")
+
+
+def more_slides(root: Path, settings: Settings, slides: int | None) -> Settings:
+    """Return a mirror's settings with a higher number of slides, None for all.
+
+    Raises BadSettings for a lower number, and for a mirror of a lock file's slides.
+    """
+    path = root / FILE_NAME
+    if settings.lock is not None:
+        raise BadSettings(f"{path}: the mirror has exactly the slides of {settings.lock}")
+    is_lower = slides is not None and (settings.slides is None or slides < settings.slides)
+    if is_lower:
+        raise BadSettings(
+            f"{path}: slides is {settings.slides or 'all'}, and a lower number would delete "
+            f"nothing. Leave slides out by {command_line('exclude', root)}"
+        )
+    return replace(settings, slides=slides)
+
+
+def raise_slides(root: Path, slides: int | None) -> Settings:
+    """Raise the number of slides in a mirror's settings for good; return the settings.
+
+    Only the number is changed: comments and all other lines stay.
+
+    Args:
+        slides: None for all.
+
+    Raises:
+        BadSettings: see `more_slides`, or the number is not on a line of its own.
+    """
+    path = root / FILE_NAME
+    before = read_settings(path)
+    after = more_slides(root, before, slides)
+    if after == before:
+        return before
+    value = _toml(slides or "all")
+    with open_regular(path) as file:
+        text = file.read().decode()
+    new = _SLIDES.sub(lambda match: match[1] + value, text, count=1)
+    with suppress(BadSettings, ValueError):
+        if _parse(tomllib.loads(new)) == after:
+            with disk_errors(path), atomic_write(path) as out:
+                out.write(new.encode())
+            return after
+    raise BadSettings(f"{path}: no line for slides in [sample]. Write slides = {value} there")
 
 
 def format_settings(settings: Settings) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.listing import MergeCounts
@@ -20,7 +21,7 @@ from tcgamirror.mirror.lockfile import Differences, compare, read_lock
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.provenance import PLAN
 from tcgamirror.mirror.refresh import open_client
-from tcgamirror.mirror.settings import worker_count
+from tcgamirror.mirror.settings import more_slides, raise_slides, worker_count
 from tcgamirror.model.errors import (
     ExitCode,
     Interrupted,
@@ -40,13 +41,15 @@ class UpdateOptions:
     """Steps of one run and their options.
 
     force_refresh: read the listing although its release is the same.
-    accept_shrink: take a listing that lacks many slides. fetch: None to fetch nothing.
+    accept_shrink: take a listing that lacks many slides. slides: number to raise that of the
+    settings to, "all" for all; None to leave it. fetch: None to fetch nothing.
     """
 
     refresh: bool = False
     force_refresh: bool = False
     accept_shrink: bool = False
     sample: bool = False
+    slides: int | Literal["all"] | None = None
     fetch: FetchOptions | None = None
 
 
@@ -102,6 +105,10 @@ def run_update(
         if catalogue.fact(PLAN) is None:
             # Of an older version: from now on the plan of the settings is fixed.
             catalogue.set_fact(PLAN, mirror.fixed_facts[PLAN])
+        if options.slides is not None:
+            settings = raise_slides(mirror.root, _number(options.slides))
+            # Only the number: options of this run, such as --rate, stay.
+            mirror = replace(mirror, settings=replace(mirror.settings, slides=settings.slides))
         mirror.remove_obsolete()
         run = catalogue.begin_run(command, time.time())
         exit_code = ExitCode.BUG
@@ -150,6 +157,9 @@ def dry_run(
         open_client(mirror.settings, shutdown, progress.pause) as client,
     ):
         mirror.check_fixed(catalogue.fact)
+        if options.slides is not None:
+            settings = more_slides(mirror.root, mirror.settings, _number(options.slides))
+            mirror = replace(mirror, settings=settings)
         error = None
         if options.refresh:
             _, error = _refresh_or_keep(mirror, catalogue, client, progress, shutdown, options)
@@ -163,6 +173,10 @@ def dry_run(
         settings = mirror.settings
         seen = forecast(due, settings.via[0], settings.target, worker_count(settings), past)
         yield replace(seen, error=error)
+
+
+def _number(slides: int | Literal["all"]) -> int | None:
+    return None if slides == "all" else slides
 
 
 def _refresh(
@@ -230,4 +244,4 @@ def _refresh_or_keep(
 def _compare_lock(mirror: Mirror, catalogue: Catalogue) -> Differences | None:
     if mirror.settings.lock is None:
         return None
-    return compare(read_lock(mirror.root / mirror.settings.lock), catalogue)
+    return compare(read_lock(mirror.root / mirror.settings.lock), mirror.settings, catalogue)

@@ -28,6 +28,7 @@ class Status(StrEnum):
     PENDING = "pending"
     DONE = "done"
     FAILED = "failed"
+    EXCLUDED = "excluded"
 
 
 class Upstream(StrEnum):

@@ -76,6 +76,8 @@ def copy_catalogue(live: Catalogue, path: Path) -> Catalogue:
     with copy.reading() as connection:
         # After a power cut it is made anew, so no change waits for the disk.
         connection.execute("PRAGMA synchronous = OFF")
+    # A kept image of an excluded slide is nobody else's.
+    copy.images.clear(each.file_name for each in copy.exclusions.all())
     return copy
 
 

@@ -142,6 +142,13 @@ _IMAGES: Mapping[str, Check] = {
     "fetched_at": _optional(_moment),
     "patched_tiles": _optional(whole(0, MAX_TILES)),
 }
+_EXCLUSIONS: Mapping[str, Check] = {
+    "file_name": _FILE_NAME,
+    "reason": _MESSAGE,
+    "excluded_by": _NAME,
+    "excluded_at": _moment,
+    "own": whole(0, 1),
+}
 _RUNS: Mapping[str, Check] = {
     "run": _NUMBER,
     "command": _NAME,
@@ -172,6 +179,7 @@ TABLES: Mapping[str, Mapping[str, Check]] = MappingProxyType(
         "changes": _CHANGES,
         "sample": _SAMPLE,
         "images": _IMAGES,
+        "exclusions": _EXCLUSIONS,
         "runs": _RUNS,
         "attempts": _ATTEMPTS,
         "facts": {"key": matching(re.compile("[ -~]{1,200}")), "value": _MESSAGE},

@@ -21,6 +21,7 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Row
 from tcgamirror.catalogue.rows import ImageState, ReceivedImage, replaces
 from tcgamirror.mirror.directory import CATALOGUE, Mirror, check_place, scratch
+from tcgamirror.mirror.exclude import write_exclusions
 from tcgamirror.mirror.lockfile import format_lock, parse_lock
 from tcgamirror.mirror.orphans import Orphan
 from tcgamirror.mirror.progress import Progress
@@ -284,6 +285,7 @@ class _Merge:
         """Merge listing and sample, then the images."""
         before = self._catalogue.sample.count()
         self._catalogue.rows.merge(self._export.catalogue)
+        write_exclusions(self._mirror.root, self._catalogue)
         self.slides = self._catalogue.sample.count() - before
         incoming = self._incoming(self._catalogue.rows.image_states())
         self._progress.start_images(len(incoming), sum(each.bytes for each in incoming.values()))
@@ -302,6 +304,8 @@ class _Merge:
         for row in self._export.catalogue.sampled():
             row = _without_future(row, now)
             path, state = str(row["path"]), here[str(row["file_name"])]
+            if state.status is Status.EXCLUDED:
+                continue
             if state.sha256 == row["sha256"] and state.status is Status.DONE:
                 self.same += 1
             elif not replaces(row, state):

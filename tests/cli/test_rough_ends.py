@@ -113,10 +113,16 @@ def test_more_slides_than_the_manifest_has_are_told_at_init(
     lines = ["id\tfilename\tmd5\tsize\tstate", *map(row.format, small_gdc.files)]
     manifest.write_text("\n".join(lines))
     root = tmp_path / "m"
-    init = ("init", "--mpp", "4", "--manifest", str(manifest), *addresses(small_gdc))
+    every = ("init", "--mpp", "4", "--manifest", str(manifest), *addresses(small_gdc))
+    init = (*every, "--kind", "diagnostic")
     told = run("--mirror", root, *init, "--slides", "16")
     assert told.code == 0 and "16 requested" in told.sentence
-    succeeded("--mirror", tmp_path / "n", *init, "--slides", "15")
+    made = succeeded("--mirror", tmp_path / "n", *init, "--slides", "15").out
+    assert "3 slides not of --kind diagnostic left out" in made
+    # A manifest is a choice: without a word all of it is wanted.
+    assert "left out" not in succeeded("--mirror", tmp_path / "all", *every).out
+    some = succeeded("--mirror", tmp_path / "some", *every, "--slides", "15").out
+    assert "3 slides beyond --slides 15 left out" in some
 
 
 def test_a_run_tells_how_the_sample_stands_without_opening_the_catalogue_again(

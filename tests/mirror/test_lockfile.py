@@ -30,6 +30,7 @@ from tests.support.mirrors import (
     column,
     contents,
     images,
+    impatient,
     made,
     rewrite,
     updated,
@@ -329,9 +330,41 @@ def test_another_image_is_told(small_gdc: StandIn, tmp_path: Path) -> None:
     assert f"with another image than locked (another digest): {name}" in updated(again).out
 
 
+def test_other_images_of_the_same_slides_are_not_compared(
+    small_gdc: StandIn, tmp_path: Path
+) -> None:
+    lock = write_lock(tmp_path / "first", small_gdc, slides=2)
+    options = ("--mpp", "6", "--format", "jpeg", *addresses(small_gdc))
+    made = inside("--mirror", tmp_path / "again", "init", "--lock", lock, *options)
+    assert made.code == 0 and "each 6 µm/px, exact, jpeg" in made.out
+    assert made.sentence == f"images are not compared: {lock} has {MPP:g} µm/px, exact, png"
+    impatient(tmp_path / "again")
+    assert "2 slides fetched, 0 failed" in updated(tmp_path / "again").out
+    told = inside("--mirror", tmp_path / "again", "lock", "--check", lock)
+    assert told.code == 0 and "2 of 2 slides are as locked" in told.out
+    assert "images are not compared" in told.sentence
+    names = "select file_name from mirror order by sample_rank"
+    assert column(tmp_path / "again", names) == column(tmp_path / "first", names)
+
+
+def test_a_lock_file_without_some_lines_is_taken_with_a_warning(
+    small_gdc: StandIn, tmp_path: Path
+) -> None:
+    lock = write_lock(tmp_path / "first", small_gdc, slides=3)
+    lock.write_text("".join(lock.read_text().splitlines(keepends=True)[:-1]))
+    where = addresses(small_gdc)
+    made = inside("--mirror", tmp_path / "again", "init", "--lock", lock, *where)
+    assert made.code == 0 and "the 2 slides of" in made.out
+    assert "not the lock file that was cited" in made.sentence
+    impatient(tmp_path / "again")
+    assert "2 slides added to the sample" in updated(tmp_path / "again").out
+    assert inside("--mirror", tmp_path / "again", "lock", tmp_path / "l").code == 0
+    assert "seed\t-\n" in (tmp_path / "l").read_text()
+
+
 def test_slides_and_images_are_the_locks_affair(small_gdc: StandIn, tmp_path: Path) -> None:
     lock = write_lock(tmp_path / "first", small_gdc, slides=2)
-    for options in (("--mpp", "3"), ("--slides", "5"), ("--project", "TCGA-OV"), ("--seed", "1")):
+    for options in (("--seed", "0"), ("--slides", "5"), ("--project", "TCGA-OV"), ("--seed", "1")):
         result = inside("--mirror", tmp_path / "again", "init", "--lock", lock, *options)
         assert (result.code, "--lock" in result.sentence) == (2, True)
     again = remade(tmp_path / "again", small_gdc, lock, "--via", "whole", "--workers", "2")
@@ -400,7 +433,7 @@ def test_a_slide_without_an_image_has_no_digest(small_gdc: StandIn, tmp_path: Pa
     assert told.out.endswith("names 3 slides, 3 of them without an image yet\n")
     with Catalogue.open(root / "catalogue.db", read_only=True) as catalogue:
         lock = lockfile.read_lock(tmp_path / "l")
-        assert len(lockfile.compare(lock, catalogue).waiting) == 3
+        assert len(lockfile.compare(lock, lock.settings, catalogue).waiting) == 3
     rewrite(root, "^slides = .*", "slides = 5")
     went_well("--mirror", root, "sample")
     checked = inside("--mirror", root, "lock", "--check", tmp_path / "l")

@@ -115,6 +115,8 @@ def older(path: Path) -> None:
         database.migrate(then, MIGRATIONS[:1])
         for table in TABLES:
             names = [name for _, name, *_ in then.execute(f"PRAGMA table_info({table})")]
+            if not names:
+                continue
             found = now.execute(f"SELECT {', '.join(names)} FROM {table}")
             then.executemany(
                 f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Row, Value, dicts
+from tcgamirror.catalogue.exclusions import apply_exclusions, exclusions_of, put_exclusions
 from tcgamirror.catalogue.images import PICTURE_COLUMNS, write_images
 from tcgamirror.catalogue.rows import are_different, insert, set_upstream
 from tcgamirror.model.slide import Status, Upstream
@@ -43,6 +44,7 @@ def replace_rows(
         connection.execute("PRAGMA defer_foreign_keys = ON")
         own = _own_rows(connection, source) if keep_others else {}
         updates = _updates(connection, source, arrived, present, keep_others=keep_others)
+        own_exclusions = [each for each in exclusions_of(connection) if each.own]
         for table in reversed(list(TABLES)):
             connection.execute(f"DELETE FROM {table}")
         for table, columns in TABLES.items():
@@ -55,6 +57,10 @@ def replace_rows(
         for row in own.get("slides", ()):
             set_upstream(connection, str(row["file_name"]), Upstream.WITHDRAWN)
         write_images(connection, (update.row for update in updates))
+        # Those of the source are gone with it. Those made here win, and stay.
+        connection.execute("UPDATE exclusions SET own = 0")
+        put_exclusions(connection, own_exclusions, replace=True)
+        apply_exclusions(connection)
         for update in updates:
             if update.upstream is not None:
                 set_upstream(connection, str(update.row["file_name"]), update.upstream)

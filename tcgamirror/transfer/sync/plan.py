@@ -73,18 +73,24 @@ class Local:
     """The catalogue here, empty where there is no mirror yet.
 
     images: all that are recorded, by rank. states: of all sampled slides, by file name.
+    excluded: file names of slides that were excluded here, not by a source.
     """
 
     root: Path
     images: Sequence[Image] = ()
     states: Mapping[str, ImageState] = field(default_factory=dict)
+    excluded: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, root: Path) -> Self:
         if not (root / CATALOGUE).exists():
             return cls(root)
         with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
-            return cls(root, catalogue.images.recorded(), catalogue.rows.image_states())
+            excluded = frozenset(
+                exclusion.file_name for exclusion in catalogue.exclusions.all() if exclusion.own
+            )
+            images, states = catalogue.images.recorded(), catalogue.rows.image_states()
+            return cls(root, images, states, excluded)
 
     def has_file(self, image: Image) -> bool:
         """Return whether a file of the image's size is in its place."""
@@ -145,7 +151,7 @@ class SyncPlan:
     that it does not record. fetch: the rest. replaced: paths of images that are done here
     and differ there. moved: images here that have another path there. obsolete: those
     that the source does not have. left: file names of slides that are done here and to be
-    fetched again there; they stay as they are.
+    fetched again there, or excluded on either side; they stay as they are.
     """
 
     kept: int
@@ -179,9 +185,11 @@ def make_plan(
     current = _current_slides(local, source)
     stay = {image.file_name: image for image in local.images if image.file_name in current}
     kept = 0
-    left = set()
+    left = {*local.excluded} | {str(row["file_name"]) for row in source.rows("exclusions")}
     check, fetch, replaced = [], [], set()
     for image in remote:
+        if image.file_name in left:
+            continue
         here = by_path.get(image.path)
         if here is not None and here.file_name != image.file_name:
             raise Damaged(

@@ -20,6 +20,7 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.mirror.directory import CATALOGUE, Mirror, scratch
+from tcgamirror.mirror.exclude import write_exclusions
 from tcgamirror.mirror.lockfile import MOST_BYTES as MOST_LOCK
 from tcgamirror.mirror.lockfile import lock_lines, read_lock
 from tcgamirror.mirror.orphans import remove_partial_files
@@ -391,6 +392,8 @@ class _Sync:
             arrived={image.file_name for image in arrived} - plan.left,
             present={image.file_name for image in local.images if local.has_file(image)},
         )
+        with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
+            write_exclusions(root, catalogue)
         if not self._failed:
             mirror = Mirror.find(root, above=False)
             with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:

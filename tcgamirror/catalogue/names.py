@@ -1,0 +1,52 @@
+"""Names that people give slides: barcodes, file names, file_ids, and images' names."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat
+
+_BY_NAME = (
+    "SELECT file_name FROM slides WHERE file_name = ?",
+    "SELECT file_name FROM slides WHERE file_id = lower(?)",
+    "SELECT file_name FROM former_ids WHERE file_id = lower(?)",
+    "SELECT file_name FROM slides WHERE slide_barcode = ? COLLATE NOCASE ORDER BY file_name",
+    "SELECT file_name FROM slides WHERE case_barcode = ? COLLATE NOCASE ORDER BY file_name",
+)
+
+# The suffix may be in capitals. All names in the range begin with the stem and a dot.
+_BY_STEM = (
+    "SELECT file_name FROM slides WHERE file_name > ?1 || '.' AND file_name < ?1 || '/' "
+    "AND lower(file_name) = lower(?1 || ?2) ORDER BY file_name = ?1 || ?2 DESC LIMIT 1"
+)
+
+_SUFFIXES = frozenset({SLIDE_SUFFIX, *(form.suffix for form in ImageFormat)})
+
+
+def find_slides(connection: sqlite3.Connection, name: str) -> list[str]:
+    """Return the file names of the slides that a name means, none if there is none.
+
+    Args:
+        name: a file_id (also a former one), barcode, file name with or without its suffix, or
+            an image's name or path. The barcode of a case means all of its slides.
+    """
+    for sql in _BY_NAME:
+        if found := [file_name for (file_name,) in connection.execute(sql, (name,))]:
+            return found
+    path = PurePosixPath(name)
+    stem = path.stem if path.suffix.lower() in _SUFFIXES else path.name
+    return [file_name for (file_name,) in connection.execute(_BY_STEM, (stem, SLIDE_SUFFIX))]
+
+
+def resolve(connection: sqlite3.Connection, names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the file names of all slides that names mean, each once, and names without any."""
+    found: dict[str, None] = {}
+    unknown: list[str] = []
+    for name in dict.fromkeys(names):
+        slides = find_slides(connection, name)
+        found.update(dict.fromkeys(slides))
+        if not slides:
+            unknown.append(name)
+    return list(found), unknown

@@ -1,0 +1,128 @@
+"""`exclude` and `include`: leave slides out, and take them back."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tcgamirror.cli import output
+from tcgamirror.cli.common import Commands, Parser, add_command, add_json, open_mirror
+from tcgamirror.model import text
+from tcgamirror.model.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from tcgamirror.mirror.exclude import ExclusionReport
+
+_EXCLUDE_DETAILS = """\
+SLIDE is the barcode of a case (all of its slides) or a slide, a file name or a file_id; also of
+slides that are not sampled. Their images are removed, and no command brings them back. An
+excluded slide keeps its place in the sample: the next slide takes it only by --replace. Names
+without a slide are listed on stderr; without any slide the exit code is 2."""
+
+_EXCLUDE = """
+  tcgamirror --mirror tcga exclude TCGA-3C-AALI-01Z-00-DX1 --reason "pen marks"
+  tcgamirror --mirror tcga exclude --from penmarks.csv --replace
+  tcgamirror --mirror tcga query "select * from exclusions\""""
+
+_INCLUDE_DETAILS = """\
+The next update fetches the images again, but for those that exclude --keep kept."""
+
+_INCLUDE = """
+  tcgamirror --mirror tcga include TCGA-3C-AALI-01Z-00-DX1
+  tcgamirror --mirror tcga include --from penmarks.csv"""
+
+
+def exclude(args: argparse.Namespace) -> ExitCode:
+    from tcgamirror.mirror.exclude import exclude as run
+
+    names, mirror = _names(args), open_mirror(args)
+    report = run(mirror, names, args.reason, keep=args.keep, in_place=args.replace, warn=output.say)
+    images = "images kept" if args.keep else f"{text.images(report.removed)} removed"
+    words = (
+        f"{text.slides(report.slides)} excluded, {report.sampled:,} of them newly in the sample; "
+        f"{images}"
+    )
+    if args.replace:
+        words += f"; {text.slides(report.replaced)} added in their place"
+        if report.replaced:
+            words += f". Fetch by {text.command_line('update', mirror.root)}"
+    return _tell(args, report, words)
+
+
+def include(args: argparse.Namespace) -> ExitCode:
+    from tcgamirror.mirror.exclude import include as run
+
+    names, mirror = _names(args), open_mirror(args)
+    report = run(mirror, names)
+    words = f"{text.slides(report.slides)} included again, {report.sampled:,} of them sampled"
+    if report.sampled:
+        words += f". Fetch by {text.command_line('update', mirror.root)}"
+    return _tell(args, report, words)
+
+
+def _names(args: argparse.Namespace) -> list[str]:
+    from tcgamirror.sources.namelist import read_names
+
+    names = [name.strip() for name in args.slides]
+    if args.names is not None:
+        names += read_names(args.names)
+    if not any(names):
+        raise UsageError("no slide is named. Give SLIDE or --from FILE")
+    return names
+
+
+def _tell(args: argparse.Namespace, report: ExclusionReport, words: str) -> ExitCode:
+    if report.unknown:
+        many = f"{len(report.unknown):,} name{'' if len(report.unknown) == 1 else 's'}"
+        output.say(f"{many} without such a slide: {', '.join(report.unknown)}")
+    print(json.dumps(output.members(report)) if args.json else words)
+    return ExitCode.DONE
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `exclude` and `include`."""
+    group = "fill a mirror"
+    command = add_command(
+        commands,
+        group,
+        "exclude",
+        exclude,
+        summary="leave slides out, now and later",
+        details=_EXCLUDE_DETAILS,
+        examples=_EXCLUDE,
+    )
+    _add_names(command)
+    command.add_argument(
+        "--reason", metavar="TEXT", help="kept in the catalogue (default: no reason given)"
+    )
+    command.add_argument("--keep", action="store_true", help="leave the images in their places")
+    command.add_argument(
+        "--replace",
+        action="store_true",
+        help="raise slides in the settings, and sample as many of the next slides",
+    )
+    add_json(command)
+    command = add_command(
+        commands,
+        group,
+        "include",
+        include,
+        summary="take exclusions back",
+        details=_INCLUDE_DETAILS,
+        examples=_INCLUDE,
+    )
+    _add_names(command)
+    add_json(command)
+
+
+def _add_names(command: Parser) -> None:
+    command.add_argument("slides", nargs="*", metavar="SLIDE", help="barcode, file name or file_id")
+    command.add_argument(
+        "--from",
+        dest="names",
+        type=Path,
+        metavar="FILE",
+        help="names, one a line, or a table whose first column of such names counts",
+    )

@@ -1,0 +1,213 @@
+"""Exclusion of slides from a mirror, and the file that keeps exclusions beside the catalogue.
+
+`excluded.tsv` names every excluded slide, so that a catalogue made anew knows them.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.exclusions import NO_REASON, Exclusion
+from tcgamirror.mirror import sample
+from tcgamirror.mirror.directory import CATALOGUE, LOCK, Mirror
+from tcgamirror.mirror.settings import raise_slides
+from tcgamirror.model import fields
+from tcgamirror.model.errors import BadSettings, UsageError
+from tcgamirror.model.text import command_line, timestamp
+from tcgamirror.system.files import atomic_write, disk_errors, file_digest, open_regular
+from tcgamirror.system.lock import Lock
+
+EXCLUDED = "excluded.tsv"
+"""Name of the file beside the catalogue."""
+
+_HEAD = "# Slides excluded from this mirror, for rebuild. Change them by exclude and include.\n"
+_MOST_BYTES = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ExclusionReport:
+    """Result of an exclusion, or of taking it back.
+
+    slides: those that the names mean. sampled: those of them whose state changed. removed:
+    images. replaced: slides added to the sample in their place. unknown: names without a slide.
+    """
+
+    slides: int
+    sampled: int
+    removed: int
+    replaced: int
+    unknown: tuple[str, ...]
+
+
+def exclude(
+    mirror: Mirror,
+    names: Sequence[str],
+    reason: str | None,
+    *,
+    keep: bool,
+    in_place: bool,
+    warn: Callable[[str], None],
+) -> ExclusionReport:
+    """Exclude the slides that names mean, in the sample or not, and remove their images.
+
+    A run that is killed before the images are removed leaves them recorded: the same command
+    removes them.
+
+    Args:
+        keep: leave the images in their places.
+        in_place: raise the number of slides, and sample as many of the next ones.
+
+    Raises:
+        UsageError: no name means a slide.
+    """
+    text = fields.text(reason)
+    shown = NO_REASON if text in (None, "-") else str(text)
+    with _opened(mirror, "exclude") as catalogue:
+        slides, unknown = _resolve(mirror, catalogue, names)
+        if in_place:
+            _check_replaceable(mirror)
+        now, user = timestamp(time.time()), _user()
+        fresh = catalogue.exclusions.add([Exclusion(name, shown, user, now) for name in slides])
+        write_exclusions(mirror.root, catalogue)
+        removed = 0 if keep else _remove_images(mirror, catalogue, slides)
+        added = 0
+        if in_place and fresh and mirror.settings.slides is not None:
+            settings = raise_slides(mirror.root, mirror.settings.slides + len(fresh))
+            added = sample.fill(replace(mirror, settings=settings), catalogue, warn)
+    return ExclusionReport(len(slides), len(fresh), removed, added, tuple(unknown))
+
+
+def include(mirror: Mirror, names: Sequence[str]) -> ExclusionReport:
+    """Take exclusions back. A kept image that is whole is done; others are to be fetched.
+
+    Raises UsageError if no name means an excluded slide.
+    """
+    with _opened(mirror, "include") as catalogue:
+        excluded = {exclusion.file_name for exclusion in catalogue.exclusions.all()}
+        slides, unknown = catalogue.exclusions.resolve(names)
+        unlisted = [name for name in unknown if name in excluded]
+        chosen = [*slides, *unlisted]
+        if not excluded.intersection(chosen):
+            raise UsageError(
+                f"{mirror.root}: none of these slides is excluded. List those that are by "
+                + command_line('query "select * from exclusions"', mirror.root)
+            )
+        removed = catalogue.exclusions.remove(chosen)
+        write_exclusions(mirror.root, catalogue)
+        kept = {image.file_name: image for image in catalogue.images.recorded()}
+        whole = []
+        for name in set(removed) & kept.keys():
+            with suppress(OSError):
+                image = kept[name]
+                if file_digest(mirror.root / image.path, "sha256") == image.sha256:
+                    whole.append(name)
+        catalogue.exclusions.accept_kept(whole)
+        sampled = set(catalogue.sample.names()).intersection(removed)
+    return ExclusionReport(
+        len(removed), len(sampled), 0, 0, tuple(name for name in unknown if name not in excluded)
+    )
+
+
+@contextmanager
+def _opened(mirror: Mirror, command: str) -> Iterator[Catalogue]:
+    with (
+        Lock(mirror.root / LOCK, command),
+        Catalogue.open(mirror.root / CATALOGUE) as catalogue,
+    ):
+        mirror.check_fixed(catalogue.fact)
+        yield catalogue
+
+
+def _resolve(
+    mirror: Mirror, catalogue: Catalogue, names: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Return file names and unknown names. Raises UsageError if no name means a slide."""
+    slides, unknown = catalogue.exclusions.resolve(names)
+    if slides:
+        return slides, unknown
+    if catalogue.listing.release() is None:
+        raise UsageError(f"no listing yet. Run {command_line('refresh', mirror.root)} first")
+    shown = ", ".join(map(repr, unknown[: sample.MOST_NAMED]))
+    raise UsageError(
+        f"no listed slide has a name such as {shown}. Name cases, slides or file_ids as "
+        f"{command_line('query', mirror.root)} shows them"
+    )
+
+
+def _check_replaceable(mirror: Mirror) -> None:
+    """Raise UsageError where no next slide can take a place."""
+    if mirror.settings.lock is not None:
+        raise UsageError(
+            "--replace: this mirror has exactly the slides of a lock file. Leave --replace out"
+        )
+    if mirror.settings.slides is None:
+        raise UsageError("--replace: all slides are sampled. Leave --replace out")
+
+
+def _remove_images(mirror: Mirror, catalogue: Catalogue, names: Iterable[str]) -> int:
+    """Remove the images of excluded slides, then what is recorded of them."""
+    wanted = set(names)
+    images = [image for image in catalogue.images.recorded() if image.file_name in wanted]
+    removed = 0
+    for image in images:
+        path = mirror.root / image.path
+        with disk_errors(path), suppress(FileNotFoundError):
+            path.unlink()
+            removed += 1
+    catalogue.images.clear([image.file_name for image in images])
+    return removed
+
+
+def _user() -> str:
+    try:
+        return fields.text(getpass.getuser()) or str(os.getuid())
+    except (KeyError, OSError):
+        # A container's user may have no name.
+        return str(os.getuid())
+
+
+# The file --------------------------------------------------------------------------
+
+
+def write_exclusions(root: Path, catalogue: Catalogue) -> None:
+    """Write `excluded.tsv`, or remove it if no slide is excluded."""
+    path = root / EXCLUDED
+    exclusions = catalogue.exclusions.all()
+    with disk_errors(path):
+        if not exclusions:
+            path.unlink(missing_ok=True)
+            return
+        with atomic_write(path) as file:
+            file.write(_HEAD.encode())
+            for each in exclusions:
+                cells = (each.file_name, each.excluded_at, each.excluded_by, each.reason)
+                file.write(("\t".join(cells) + "\n").encode(errors="replace"))
+
+
+def read_exclusions(root: Path) -> list[Exclusion]:
+    """Return the exclusions of `excluded.tsv`. Raises BadSettings for an invalid line."""
+    path = root / EXCLUDED
+    try:
+        with open_regular(path) as file:
+            lines = file.read(_MOST_BYTES).decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise BadSettings(f"{path}: it cannot be read ({error.strerror})") from error
+    found = []
+    for number, line in enumerate(lines, start=1):
+        cells = line.split("\t")
+        if line.startswith("#"):
+            continue
+        if len(cells) != 4 or fields.file_name(cells[0]) is None or not all(cells):
+            raise BadSettings(f"{path}, line {number}: not an excluded slide. Remove the line")
+        file_name, excluded_at, excluded_by, reason = cells
+        found.append(Exclusion(file_name, reason, excluded_by, excluded_at))
+    return found

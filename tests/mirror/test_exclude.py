@@ -1,0 +1,250 @@
+"""`exclude` and `include`: what a person left out stays out, wherever the mirror goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.mirror.directory import Mirror
+from tcgamirror.mirror.exclude import exclude
+from tcgamirror.model.slide import Barcode, Listing, Slide
+from tests.gdc import Listed, StandIn, made_up_name
+from tests.gdc.listing import made_up_id
+from tests.support.carrying import exported, imported, inside
+from tests.support.command import Result
+from tests.support.mirrors import column, images, made, rewrite, rows, updated
+
+EXCLUDED = "select file_name, status, error, path from mirror where status = 'excluded' order by 1"
+REASONS = "select file_name, reason from exclusions order by 1"
+
+
+@pytest.fixture(scope="module")
+def gdc(small_slides: tuple[Listed, ...]) -> Iterator[StandIn]:
+    with StandIn(small_slides) as gdc:
+        yield gdc
+
+
+@pytest.fixture
+def root(tmp_path: Path, gdc: StandIn) -> Path:
+    """A mirror of six slides."""
+    root = made(tmp_path / "m", gdc, slides=6)
+    updated(root)
+    return root
+
+
+def told(root: Path, *words: str | Path) -> Result:
+    """As `inside`, for what ends well."""
+    result = inside("--mirror", root, *words)
+    assert result.code == 0, result
+    return result
+
+
+def sampled(root: Path) -> list[str]:
+    return [str(name) for name in column(root, "select file_name from sample order by rank")]
+
+
+def test_an_excluded_slide_keeps_its_place_and_loses_its_image(root: Path) -> None:
+    first, second, *_ = names = sampled(root)
+    said = told(root, "exclude", second, "--reason", "pen marks")
+    assert "1 slide excluded, 1 of them newly in the sample; 1 image removed" in said.out
+    assert rows(root, EXCLUDED) == [(second, "excluded", "pen marks", None)]
+    assert len(images(root)) == 5
+    ((by, at),) = rows(root, "select excluded_by, excluded_at from exclusions")
+    assert by and str(at).endswith("Z")
+    assert "5 done, 0 pending, 0 failed, 1 excluded" in told(root, "status").out
+    assert "pen marks" in told(root, "show", second).out
+    assert f"excluded {second} (pen marks, by {by}, {at})" in told(root, "changes").out
+    assert sampled(root) == names and first in names
+
+
+@pytest.mark.parametrize(
+    "command", ["update", "update --retry-failed", "fetch", "verify --repair", "refresh --force"]
+)
+def test_no_command_brings_it_back(root: Path, command: str) -> None:
+    told(root, "exclude", sampled(root)[0])
+    told(root, *command.split())
+    assert len(images(root)) == 5 and len(rows(root, EXCLUDED)) == 1
+
+
+def test_a_larger_sample_is_that_of_a_mirror_without_exclusions(
+    root: Path, gdc: StandIn, tmp_path: Path
+) -> None:
+    plain = made(tmp_path / "plain", gdc, slides=10)
+    updated(plain)
+    later = next(name for name in sampled(plain) if name not in sampled(root))
+    told(root, "exclude", sampled(root)[0], later)
+    assert rows(root, EXCLUDED) == [(sampled(root)[0], "excluded", "no reason given", None)]
+    assert "4 slides added to the sample" in told(root, "sample", "--slides", "10").out
+    told(root, "update")
+    assert sampled(root) == sampled(plain)
+    assert {name for name, *_ in rows(root, EXCLUDED)} == {sampled(root)[0], later}
+    assert len(images(root)) == 8
+
+
+def test_the_next_slide_takes_its_place_only_when_asked(
+    root: Path, gdc: StandIn, tmp_path: Path
+) -> None:
+    plain = made(tmp_path / "plain", gdc, slides=8)
+    updated(plain)
+    told(root, "exclude", *sampled(root)[:2], "--replace")
+    assert sampled(root) == sampled(plain)
+    assert "\nslides = 8  #" in (root / "tcgamirror.toml").read_text()
+    told(root, "update")
+    assert len(images(root)) == 6
+
+
+def test_a_slide_has_many_names(root: Path, tmp_path: Path) -> None:
+    names = sampled(root)
+    cases = column(root, "select case_barcode from mirror order by sample_rank")
+    ids = column(root, "select file_id from mirror order by sample_rank")
+    barcodes = column(root, "select slide_barcode from mirror order by sample_rank")
+    table = tmp_path / "clam.csv"
+    table.write_text(
+        f"slide_id,process,status\n{names[0]},1,ok\n{names[1].removesuffix('.svs')},1,ok\n"
+        f"# {names[5]}\nTCGA-00-0000,0,none\n"
+    )
+    words = (str(cases[2]), str(ids[3]).upper(), str(barcodes[4]).lower())
+    said = told(root, "exclude", *words, "--from", table, "--json")
+    assert said.json() == {
+        **{"slides": 5, "sampled": 5, "removed": 5, "replaced": 0},
+        "unknown": ["TCGA-00-0000"],
+    }
+    assert said.sentence == "1 name without such a slide: TCGA-00-0000"
+    assert len(images(root)) == 1
+
+
+def test_names_of_no_slide_are_refused(root: Path, tmp_path: Path) -> None:
+    assert "'nothing'" in inside("--mirror", root, "exclude", "nothing").sentence
+    assert inside("--mirror", root, "exclude", "nothing").code == 2
+    assert inside("--mirror", root, "exclude").code == 2
+    (tmp_path / "empty").write_text("# nothing\n")
+    assert inside("--mirror", root, "exclude", "--from", tmp_path / "empty").code == 2
+    assert "none of these" in inside("--mirror", root, "include", sampled(root)[0]).sentence
+    assert not (root / "excluded.tsv").exists()
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_what_is_included_again_is_fetched_unless_it_was_kept(root: Path, keep: bool) -> None:
+    before, name = images(root), sampled(root)[0]
+    told(root, "exclude", name, *(["--keep"] if keep else []))
+    assert (images(root) == before) is keep
+    assert told(root, "verify").code == 0
+    told(root, "include", name)
+    (pending,) = column(root, "select count(*) from mirror where status = 'pending'")
+    assert pending == (0 if keep else 1)
+    told(root, "update")
+    assert images(root).keys() == before.keys() and rows(root, REASONS) == []
+    assert not (root / "excluded.tsv").exists()
+
+
+def test_it_goes_with_the_mirror(root: Path, tmp_path: Path) -> None:
+    """By export and import, by sync, by rebuild, and by the lock file."""
+    told(root, "exclude", *sampled(root)[1:3], "--reason", "pen\tmarks")
+    told(root, "exclude", sampled(root)[4], "--keep")
+    expected = rows(root, EXCLUDED.replace(", path", ""))
+    assert len(expected) == 3
+    here = tmp_path / "imported"
+    imported(here, exported(root, tmp_path / "e.tar"))
+    assert rows(here, EXCLUDED.replace(", path", "")) == expected
+    inside("sync", root, tmp_path / "synced")
+    (root / "catalogue.db").rename(root / "gone")
+    told(root, "rebuild")
+    told(root, "update")
+    told(root, "lock", tmp_path / "l")
+    gdc = [line for line in (root / "tcgamirror.toml").read_text().splitlines() if "http" in line]
+    api, bucket = (next(x for x in gdc if x.startswith(key)) for key in ("api", "bucket"))
+    where = ("--api", api.split('"')[1], "--bucket", bucket.split('"')[1])
+    told(tmp_path / "again", "init", "--lock", tmp_path / "l", *where)
+    told(tmp_path / "again", "update")
+    for lost in (here, tmp_path / "synced", tmp_path / "again"):
+        (lost / "catalogue.db").unlink()
+        told(lost, "rebuild")
+    for mirror in (root, here, tmp_path / "synced", tmp_path / "again"):
+        assert rows(mirror, EXCLUDED.replace(", path", "")) == expected, mirror
+        assert rows(mirror, REASONS) == rows(root, REASONS)
+        assert len(images(mirror)) == (4 if mirror == root else 3)
+        assert "nothing to fetch: 3 of 6" in told(mirror, "update").out
+    assert "6 of 6 slides are as locked" in told(root, "lock", "--check", tmp_path / "l").out
+    told(root, "lock", tmp_path / "l")
+
+
+def test_a_mirror_s_own_exclusions_win(root: Path, tmp_path: Path) -> None:
+    """Neither an import nor a sync brings an image back; those of a source end with it."""
+    own, other = sampled(root)[:2]
+    export = exported(root, tmp_path / "export")
+    for mirror in (tmp_path / "i", tmp_path / "s"):
+        inside("sync", root, mirror)
+        told(mirror, "exclude", own, "--reason", "mine")
+    told(root, "exclude", own, other, "--reason", "theirs", "--keep")
+    told(tmp_path / "i", "import", export)
+    inside("sync", root, tmp_path / "s")
+    assert rows(tmp_path / "i", REASONS) == [(own, "mine")]
+    assert rows(tmp_path / "s", REASONS) == sorted([(own, "mine"), (other, "theirs")])
+    assert len(images(tmp_path / "i")) == len(images(tmp_path / "s")) == 5
+    told(root, "include", own, other)
+    inside("sync", root, tmp_path / "s")
+    assert rows(tmp_path / "s", REASONS) == [(own, "mine")]
+    assert told(tmp_path / "s", "verify").code == 0
+
+
+def test_a_thousand_names_take_less_than_a_second(tmp_path: Path) -> None:
+    root = tmp_path / "m"
+    assert inside("--mirror", root, "init", "--slides", "all", "--mpp", "15").code == 0
+    names = [made_up_name(str(number)) for number in range(30_075)]
+    slides = []
+    for number, name in enumerate(names):
+        barcode = Barcode.of(name)
+        assert barcode
+        slides.append(
+            Slide(
+                *(made_up_id(str(number)), name),
+                kind=barcode.kind,
+                case_barcode=barcode.case,
+                slide_barcode=barcode.slide,
+            )
+        )
+    with Catalogue.open(root / "catalogue.db") as catalogue:
+        catalogue.listing.merge(Listing("Data Release 1", tuple(slides)), time.time())
+        catalogue.sample.add(names, time.time())
+    chosen = [name.removesuffix(".svs") for name in names[::30][:1000]]
+    start = time.monotonic()
+    report = exclude(
+        Mirror.find(root, above=False), chosen, None, keep=False, in_place=False, warn=print
+    )
+    assert report.sampled == 1000
+    assert time.monotonic() - start < 1.0
+
+
+def test_the_number_of_slides_is_raised_for_good_and_nothing_else_changes(root: Path) -> None:
+    path = root / "tcgamirror.toml"
+    rewrite(root, "^slides = 6.*", "# all we have room for\nslides =   6 # not more")
+    before = path.read_text()
+    told(root, "update", "--slides", "8", "--rate", "50M")
+    assert path.read_text() == before.replace("slides =   6", "slides =   8")
+    assert len(images(root)) == 8
+    refused = inside("--mirror", root, "update", "--slides", "5")
+    assert refused.code == 2 and "a lower number would delete nothing" in refused.sentence
+    dry = told(root, "update", "--slides", "all", "--dry-run").out
+    assert "7 slides would be fetched" in dry and "slides =   8" in path.read_text()
+    told(root, "sample", "--slides", "all")
+    assert 'slides =   "all" # not more' in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("^seed = 0", "seed = 1"),
+        ("^order = .*", 'order = "shuffle"'),
+        ("^kind = .*", 'kind = "all"'),
+    ],
+)
+def test_a_changed_plan_is_refused_with_the_way_out(root: Path, pattern: str, text: str) -> None:
+    rewrite(root, pattern, text)
+    for command in ("update", "sample --slides 9", "exclude x"):
+        refused = inside("--mirror", root, *command.split())
+        assert refused.code == 2
+        assert "[sample]" in refused.sentence and "init" in refused.sentence
