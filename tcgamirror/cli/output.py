@@ -126,13 +126,15 @@ def write_rows(
 ) -> None:
     """Write rows as they come: `table`, `csv` or `json` (objects; a second `n` is called `n_2`).
 
-    No terminal obeys anything in the columns' names.
+    No terminal obeys anything in them: CSV to a file or pipe alone keeps control characters of
+    values as they are.
     """
     columns = [plain(name) for name in columns]
     if form == "csv":
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows([_plain(cell) for cell in row] for row in rows)
+        show = _harmless if out.isatty() else _plain
+        writer.writerows([show(cell) for cell in row] for row in rows)
     elif form == "json":
         names = distinct(columns)
         written = "["
@@ -180,6 +182,10 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 def _plain(value: object) -> object:
     return value.hex() if isinstance(value, bytes) else value
+
+
+def _harmless(value: object) -> object:
+    return plain(value) if isinstance(value, str) else _plain(value)
 
 
 class Look(NamedTuple):

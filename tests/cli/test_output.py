@@ -116,6 +116,21 @@ def test_csv_and_json_keep_values_as_they_are() -> None:
     assert json.loads(out.getvalue()) == [{"n": 1 / 3, "s": 'a "b"\nc'}, {"n": None, "s": "01"}]
 
 
+def test_csv_shows_a_terminal_nothing_that_it_obeys() -> None:
+    row = (1 / 3, "\x1b[2J\x9b31mµ\ra", b"\x1b")
+    reader, writer = pty.openpty()
+    with os.fdopen(reader, "rb", buffering=0) as seen, os.fdopen(writer, "w") as out:
+        write_rows(["n", "s", "b"], [row], "csv", out)
+        out.flush()
+        told = b""
+        while not told.endswith(b"1b\r\n"):
+            told += seen.read(1000)
+    assert told.decode().splitlines() == ["n,s,b", f"{1 / 3!r}, [2J 31mµ a,1b"]
+    piped = io.StringIO(newline="")
+    write_rows(["n", "s", "b"], [row], "csv", piped)
+    assert "\x1b[2J\x9b31mµ\ra" in piped.getvalue()
+
+
 # Progress ---------------------------------------------------------------------------
 
 
