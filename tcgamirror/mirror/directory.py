@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings, format_setti
 from tcgamirror.model.errors import BadSettings, NotAMirror, TcgaMirrorError, UsageError
 from tcgamirror.model.text import command_line
 from tcgamirror.system.files import FORBIDDEN, atomic_write, differs, disk_errors, make_folder
-from tcgamirror.system.lock import Lock
+from tcgamirror.system.lock import Lock, is_lock_file
 from tcgamirror.system.mounts import check_locks
 
 CATALOGUE = "catalogue.db"
@@ -26,8 +26,11 @@ FIXED = "fixed at init"
 """Key of the fact that holds what images the mirror was made for."""
 
 GALLERY = "gallery"
-LOCK = "lock"
-_BEGUN = frozenset({LOCK, "images", WORK, LOCKED, "lost+found"})
+LOCK = ".lock"
+OLD_LOCK = "lock"
+"""Name of the lock file of older versions."""
+
+_BEGUN = frozenset({OLD_LOCK, "images", WORK, LOCKED, "lost+found"})
 """Names that a killed import or sync leaves before there are settings, or that a new disk has."""
 
 _OBSOLETE = (".verify.json", ".compared.txt")
@@ -87,7 +90,7 @@ class Mirror:
         with _leave_nothing(root):
             # Checked before the lock file is made, so that a refused place stays as it was.
             cls(root, settings)._check_place()
-            with Lock(root / LOCK, "init"), _remove_lock(root):
+            with hold(root, "init"), _remove_lock(root):
                 return cls.create(root, settings, lock, exclusions)
 
     @classmethod
@@ -218,6 +221,26 @@ class Mirror:
                 (self.root / name).unlink(missing_ok=True)
 
 
+@contextmanager
+def hold(root: Path, command: str) -> Iterator[None]:
+    """Hold the mirror's lock. Raises as Lock does.
+
+    The lock file of an older version is held too, so that none runs meanwhile; then it goes.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(Lock(root / LOCK, command))
+        old = root / OLD_LOCK
+        if is_lock_file(old):
+            stack.enter_context(Lock(old, command))
+            stack.callback(_remove, old)
+        yield
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
+
+
 def check_work(root: Path) -> None:
     """Raise UsageError if the mirror's `work/` is a link: what no run knows in it is removed."""
     work = root / WORK
@@ -236,7 +259,7 @@ def scratch(root: Path, command: str) -> Iterator[Path]:
     Raises Locked, DiskFull, UsageError.
     """
     folder = root / WORK / command
-    with _leave_nothing(root), Lock(root / LOCK, command), _remove_lock(root):
+    with _leave_nothing(root), hold(root, command), _remove_lock(root):
         check_work(root)
         try:
             shutil.rmtree(folder, ignore_errors=True)

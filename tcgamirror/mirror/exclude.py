@@ -16,13 +16,12 @@ from pathlib import Path
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.exclusions import NO_REASON, Exclusion
 from tcgamirror.mirror import sample
-from tcgamirror.mirror.directory import CATALOGUE, LOCK, Mirror
+from tcgamirror.mirror.directory import CATALOGUE, Mirror, hold
 from tcgamirror.mirror.settings import raise_slides
 from tcgamirror.model import fields
 from tcgamirror.model.errors import BadSettings, UsageError
 from tcgamirror.model.text import command_line, timestamp
 from tcgamirror.system.files import atomic_write, disk_errors, file_digest, open_regular
-from tcgamirror.system.lock import Lock
 
 EXCLUDED = "excluded.tsv"
 """Name of the file beside the catalogue."""
@@ -118,7 +117,7 @@ def include(mirror: Mirror, names: Sequence[str]) -> ExclusionReport:
 @contextmanager
 def _opened(mirror: Mirror, command: str) -> Iterator[Catalogue]:
     with (
-        Lock(mirror.root / LOCK, command),
+        hold(mirror.root, command),
         Catalogue.open(mirror.root / CATALOGUE) as catalogue,
     ):
         mirror.check_fixed(catalogue.fact)

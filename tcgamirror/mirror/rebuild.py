@@ -21,7 +21,7 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import FoundImage, fact_of
 from tcgamirror.catalogue.journals import JOURNALS, ROLLBACK, WAL
 from tcgamirror.imaging.store import IMAGES
-from tcgamirror.mirror.directory import CATALOGUE, LOCK, Mirror
+from tcgamirror.mirror.directory import CATALOGUE, Mirror, hold
 from tcgamirror.mirror.exclude import read_exclusions
 from tcgamirror.mirror.lockfile import sample_order
 from tcgamirror.mirror.orphans import Orphan, image_files
@@ -37,7 +37,6 @@ from tcgamirror.sources import gdc
 from tcgamirror.sources.manifest import read_manifest
 from tcgamirror.system.files import disk_errors, free_bytes, sync_folder
 from tcgamirror.system.interrupt import Shutdown
-from tcgamirror.system.lock import Lock
 from tcgamirror.system.openat import Tree
 from tcgamirror.system.parallel import in_batches
 
@@ -82,7 +81,7 @@ def rebuild_catalogue(
     """
     # A catalogue that is a link to another disk stays there.
     place = Path(os.path.realpath(mirror.root / CATALOGUE))
-    with Lock(mirror.root / LOCK, "rebuild"):
+    with hold(mirror.root, "rebuild"):
         if place.is_file():
             # As far as the old catalogue can still be read.
             mirror.check_fixed(lambda key: fact_of(place, key))

@@ -13,7 +13,7 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.listing import MergeCounts
 from tcgamirror.catalogue.queue import StatusCounts
 from tcgamirror.mirror import refresh, sample
-from tcgamirror.mirror.directory import CATALOGUE, LOCK, Mirror
+from tcgamirror.mirror.directory import CATALOGUE, Mirror, hold
 from tcgamirror.mirror.eventlog import EventLog
 from tcgamirror.mirror.fetch import Fetcher, FetchOptions, FetchReport
 from tcgamirror.mirror.forecast import Forecast, forecast
@@ -33,7 +33,6 @@ from tcgamirror.model.errors import (
 from tcgamirror.model.text import command_line
 from tcgamirror.net.client import HttpClient
 from tcgamirror.system.interrupt import Shutdown
-from tcgamirror.system.lock import Lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ def run_update(
     """
     log = log or EventLog(None, command)
     with (
-        Lock(mirror.root / LOCK, command),
+        hold(mirror.root, command),
         Catalogue.open(mirror.root / CATALOGUE) as catalogue,
         open_client(mirror.settings, shutdown, progress.pause) as client,
     ):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from tcgamirror.model.errors import Locked, UsageError
-from tcgamirror.system.files import disk_errors, make_folder
+from tcgamirror.system.files import disk_errors, make_folder, open_regular
 from tcgamirror.system.mounts import NO_LOCKS, check_locks, no_locks
 
 _BEGINS = b'{"command":'
@@ -120,6 +120,15 @@ class Lock:
             )
         except (OSError, ValueError, KeyError, TypeError):
             return "unknown"
+
+
+def is_lock_file(path: Path) -> bool:
+    """Return whether `path` is a file that a lock could have made: empty, or signed by a run."""
+    try:
+        with open_regular(path) as file:
+            return not path.is_symlink() and file.read(len(_BEGINS)) in (b"", _BEGINS)
+    except OSError:
+        return False
 
 
 def _is_at(path: Path, handle: int) -> bool:

@@ -148,7 +148,7 @@ def test_no_mirror_is_made_among_other_things_unasked(
     before = contents(other)
     refused = run(*words.format(m=mirror, o=other).split())
     says(refused, USAGE_ERROR, str(other), theirs.partition("/")[0], "empty directory")
-    assert contents(other) == before and not (other / "lock").exists()
+    assert contents(other) == before and not (other / ".lock").exists()
 
 
 @pytest.mark.parametrize("words", ["sync {m} {o}", "--mirror {o} import {m}"])
@@ -156,7 +156,14 @@ def test_what_a_killed_run_or_a_new_disk_left_is_gone_on_with(mirror: Path, word
     other = mirror.parent / "other"
     for folder in ("lost+found", "work/import", "images/TCGA-BRCA", ".Trash-1000"):
         (other / folder).mkdir(parents=True)
-    for name in ("lock", ".sync.json", ".tcgamirror.toml.part", "catalogue.db.new", "sample.lock"):
+    for name in (
+        "lock",
+        ".lock",
+        ".sync.json",
+        ".tcgamirror.toml.part",
+        "catalogue.db.new",
+        "sample.lock",
+    ):
         (other / name).write_text("{}")
     done = run(*words.format(m=mirror, o=other).split())
     assert (done.code, done.err) == (0, ""), done

@@ -11,9 +11,9 @@ import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror import lockfile
-from tcgamirror.mirror.directory import CATALOGUE, FIXED, Mirror
+from tcgamirror.mirror.directory import CATALOGUE, FIXED, OLD_LOCK, Mirror, hold
 from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings
-from tcgamirror.model.errors import BadSettings, DiskFull, NotAMirror
+from tcgamirror.model.errors import BadSettings, DiskFull, Locked, NotAMirror
 from tcgamirror.model.slide import ImageFormat, Target
 from tcgamirror.system.lock import Lock
 from tests.gdc import StandIn
@@ -183,10 +183,10 @@ def test_an_init_keeps_out_of_a_mirror_that_another_run_makes(
     tmp_path: Path, small_gdc: StandIn
 ) -> None:
     root = tmp_path / "m"
-    with Lock(root / "lock", "import"):
+    with Lock(root / ".lock", "import"):
         kept_out = inside("--mirror", root, "init", "--mpp", "4", *addresses(small_gdc))
     assert kept_out.code == 5 and "import" in kept_out.sentence
-    assert [path.name for path in root.iterdir()] == ["lock"]
+    assert [path.name for path in root.iterdir()] == [".lock"]
 
 
 def test_no_mirror_is_made_within_another_by_way_of_a_link(
@@ -274,3 +274,30 @@ def test_a_mirror_that_is_not_wanted_is_told_with_its_files(tmp_path: Path) -> N
         refused = run("init", place, "--mpp", "15", cwd=tmp_path)
         assert refused.code == 2
         assert f"remove {FILE_NAME}, {CATALOGUE}" in refused.sentence
+
+
+@pytest.mark.parametrize("left", [b"", b'{"command": "update", "pid": 7}\n'])
+def test_the_lock_of_an_older_version_is_taken_over(tmp_path: Path, left: bytes) -> None:
+    Mirror.begin(tmp_path, SETTINGS)
+    old = tmp_path / OLD_LOCK
+    old.write_bytes(left)
+    # An older version that begins meanwhile is refused.
+    with hold(tmp_path, "update"), pytest.raises(Locked), Lock(old, "update"):
+        pass
+    assert not old.exists()
+
+
+def test_a_running_older_version_keeps_out_a_newer_one(tmp_path: Path) -> None:
+    Mirror.begin(tmp_path, SETTINGS)
+    with Lock(tmp_path / OLD_LOCK, "update"):
+        with pytest.raises(Locked, match="update, pid"), hold(tmp_path, "verify"):
+            pass
+        assert (tmp_path / OLD_LOCK).exists()
+
+
+def test_a_file_named_lock_of_the_user_stays(tmp_path: Path) -> None:
+    Mirror.begin(tmp_path, SETTINGS)
+    (tmp_path / OLD_LOCK).write_text("# a sample of mine\n")
+    with hold(tmp_path, "update"):
+        pass
+    assert (tmp_path / OLD_LOCK).read_text() == "# a sample of mine\n"

@@ -38,9 +38,9 @@ def test_what_lies_in_the_locks_place_is_not_written_through(
 ) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
-    (root / "lock").unlink()
-    link(victim, root / "lock")
-    says(run(*writing(command, root, mirror)), 2, said, str(root / "lock"))
+    (root / ".lock").unlink()
+    link(victim, root / ".lock")
+    says(run(*writing(command, root, mirror)), 2, said, str(root / ".lock"))
     assert victim.read_text() == "precious"
 
 

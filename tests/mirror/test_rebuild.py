@@ -288,7 +288,7 @@ def test_a_larger_mirror_than_its_settings_ask_for_keeps_all(mirror: Path) -> No
 
 def test_another_run_keeps_it_out(mirror: Path) -> None:
     before = contents(mirror)
-    with Lock(mirror / "lock", "update"):
+    with Lock(mirror / ".lock", "update"):
         assert rebuilt(mirror).code == 5
     assert contents(mirror) == before
 

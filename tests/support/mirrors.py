@@ -117,7 +117,7 @@ def contents(root: Path) -> dict[str, str]:
     return {
         str(path.relative_to(root)): _content(path)
         for path in sorted(root.rglob("*"))
-        if path.name != "lock"
+        if path.name != ".lock"
     }
 
 

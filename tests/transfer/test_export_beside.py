@@ -47,7 +47,7 @@ def test_another_mirror_is_never_taken_for_a_killed_export(
     root: Path, tmp_path: Path, ending: str
 ) -> None:
     other = shutil.copytree(root, tmp_path / f"e{ending}.part")
-    assert (other / "lock").is_file()
+    assert (other / ".lock").is_file()
     assert "older tcgamirror" in in_the_way(root, tmp_path / f"e{ending}")
     # Nor is one that was made of what a killed export left.
     (other / EXPORT_LOCK).touch()

@@ -281,7 +281,7 @@ def test_a_catalogue_can_be_made_anew_of_an_export(
 
 def test_another_run_keeps_it_out(export: Path, tmp_path: Path) -> None:
     imported(tmp_path / "i", export)
-    with Lock(tmp_path / "i" / "lock", "update"):
+    with Lock(tmp_path / "i" / ".lock", "update"):
         assert inside("--mirror", tmp_path / "i", "import", export).code == 5
 
 

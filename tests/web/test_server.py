@@ -177,7 +177,7 @@ def test_conditions(site: Served) -> None:
 # What is not -----------------------------------------------------------------------
 
 _NOTHING = (
-    *("/tcgamirror.toml", "/lock", "/work/x.png", "/catalogue.db-wal", "/catalogue.db-journal"),
+    *("/tcgamirror.toml", "/.lock", "/work/x.png", "/catalogue.db-wal", "/catalogue.db-journal"),
     *("/.sync.json", "/images", "/images/", "/images/stray.png", "/gallery", "/gallery/"),
     *("/gallery/notes.txt", "/gallery/.hidden.html", "/gallery/link.png", "/gallery/away/x.png"),
     *("/gallery/../tcgamirror.toml", "/gallery/%2e%2e/tcgamirror.toml", "/../outside.png"),
