@@ -111,6 +111,7 @@ class StatusCounts:
         never: failed slides that only --retry-failed retries.
         unfit: those of them that another target would allow for.
         excluded: slides that a person left out.
+        unknown_mpp: images of unknown resolution.
     """
 
     pending: int
@@ -121,6 +122,7 @@ class StatusCounts:
     never: int
     unfit: int
     excluded: int = 0
+    unknown_mpp: int = 0
 
     @property
     def failed(self) -> int:
@@ -227,10 +229,13 @@ class Queue(Part):
                 "FROM images WHERE status = 'failed'",
                 _ready_values(now),
             ).fetchone()
+            (unknown,) = connection.execute(
+                "SELECT count(*) FROM images WHERE status = 'done' AND mpp_x IS NULL"
+            ).fetchone()
         pending, done, excluded = (
             by_status.get(status, 0) for status in (Status.PENDING, Status.DONE, Status.EXCLUDED)
         )
-        return StatusCounts(*(pending, done, *row, excluded))
+        return StatusCounts(*(pending, done, *row, excluded, unknown))
 
     def last_attempt(self) -> int:
         """Return the number of the last attempt, 0 if there was none."""

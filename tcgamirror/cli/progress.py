@@ -95,18 +95,24 @@ class ProgressDisplay:
         if self._bar is not None:
             self._bar.update()
 
-    def show_fetch(self, bytes_fetched: int, in_flight: int, stopping: bool) -> None:
+    def show_fetch(
+        self, bytes_fetched: int, in_flight: int, stopping: bool, making: int = 0
+    ) -> None:
         if stopping and not self._stopping and in_flight:
             self._stopping = True
             self._line(f"finishing {slides(in_flight)}; Ctrl-C again lets go of them at once")
-        words = self._fetch_words(bytes_fetched)
+        words = self._fetch_words(bytes_fetched, making)
         if self._bar is not None:
             self._bar.set_postfix_str(words)
         elif self._is_due():
             self._line(f"{self._done + self._failed:,} of {slides(self._total)}, {words}")
 
-    def _fetch_words(self, moved: int) -> str:
-        words = [f"{format_bytes(moved)} at {format_bytes(self._rate.of(moved))}/s"]
+    def _fetch_words(self, moved: int, making: int) -> str:
+        rate = self._rate.of(moved)
+        words = [f"{format_bytes(moved)} at {format_bytes(rate)}/s"]
+        if making:
+            moving = f"{format_bytes(moved)} moved" if rate < 1 else words[0]
+            words = [moving, f"making {images(making)}"]
         for host, end in tuple(self._pauses.items()):
             if (left := end - time.monotonic()) > 0:
                 words.append(f"{host} pauses for {format_duration(left)}")

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from tcgamirror.catalogue.queue import StatusCounts
     from tcgamirror.catalogue.reports import Counts, MergedListing
 
-_UNKNOWN_MPP = "SELECT count(*) FROM images WHERE status = 'done' AND mpp_x IS NULL"
-
 _STATUS = """
   tcgamirror --mirror tcga status
   tcgamirror --mirror tcga status --json | jq .pending"""
@@ -51,10 +49,13 @@ def status(args: argparse.Namespace) -> ExitCode:
         origins = {name: catalogue.fact(f"origin {name}") for name in ("bucket", "gdc")}
         fixed = catalogue.fact(FIXED) or mirror.settings.fixed
         plan = provenance.sample_plan(catalogue, mirror.settings.plan)
-        ((unknown,),) = catalogue.reports.query(_UNKNOWN_MPP).rows
     origins = {name: words for name, words in origins.items() if words}
     if args.json:
-        told: dict[str, object] = {"target": fixed, "unknown_mpp": unknown, "origins": origins}
+        told: dict[str, object] = {
+            "target": fixed,
+            "unknown_mpp": standing.unknown_mpp,
+            "origins": origins,
+        }
         told["drawn"] = None if plan is None else provenance.plan_values(plan)
         print(json.dumps(output.members(counts) | told | _retries(standing)))
         return ExitCode.DONE
@@ -72,7 +73,8 @@ def status(args: argparse.Namespace) -> ExitCode:
         print(f"failed   {_retry_words(standing)}")
     print(
         f"images   {text.format_bytes(counts.bytes)}, "
-        f"for {text.format_bytes(counts.bytes_fetched)} moved" + output.unknown(int(str(unknown)))
+        f"for {text.format_bytes(counts.bytes_fetched)} moved"
+        + output.unknown(standing.unknown_mpp)
     )
     for name, words in origins.items():
         print(f"{name:8} {text.plain(words)}")

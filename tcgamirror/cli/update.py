@@ -160,12 +160,15 @@ def _print_forecast(forecast: Forecast) -> None:
         print(f"{slide.file_name}  {text.format_bytes(slide.size or 0)}")
     if len(forecast.slides) > SHOWN:
         print(f"... and {len(forecast.slides) - SHOWN:,} more (all of them with --json)")
+    size, seconds = "unknown bytes", "an unknown time"
+    if forecast.bytes is not None:
+        size = f"about {text.format_bytes(forecast.bytes)}"
+    if forecast.seconds is not None:
+        seconds = f"about {text.format_duration(forecast.seconds)}"
+    by = "measured by earlier runs" if forecast.measured else "no images of before tell more"
     print(
         f"{text.slides(len(forecast.slides))} would be fetched by {forecast.source}: "
-        f"about {text.format_bytes(forecast.bytes)} in about "
-        f"{text.format_duration(forecast.seconds)} "
-        f"({'measured by earlier runs' if forecast.measured else 'a rough guess'}). "
-        "Nothing was changed"
+        f"{size} in {seconds} ({by}). Nothing was changed"
     )
 
 
@@ -200,7 +203,7 @@ def _run(args: argparse.Namespace, options: UpdateOptions) -> ExitCode:
     if as_json:
         print(json.dumps(_report_object(report)))
     else:
-        for line in _report_words(report, options):
+        for line in _report_words(report, options, mirror.root):
             print(text.plain(line))
         if report.locked is not None:
             from tcgamirror.cli.lock import difference_words
@@ -220,7 +223,7 @@ def _report_object(report: UpdateReport) -> dict[str, object]:
     return {**members, "exit_code": int(report.exit_code), **error}
 
 
-def _report_words(report: UpdateReport, options: UpdateOptions) -> list[str]:
+def _report_words(report: UpdateReport, options: UpdateOptions, root: Path) -> list[str]:
     lines = []
     standing = report.standing
     if report.merged is not None:
@@ -233,10 +236,15 @@ def _report_words(report: UpdateReport, options: UpdateOptions) -> list[str]:
     if fetched.done or fetched.failed:
         lines.append(
             f"{text.slides(fetched.done)} fetched, {fetched.failed} failed, "
-            f"{text.format_bytes(fetched.bytes)} moved" + output.unknown(fetched.unknown_mpp)
+            f"{text.format_bytes(fetched.bytes)} moved"
+        )
+        lines.append(
+            f"{text.images(standing.done)} in {root / 'images'}"
+            + output.unknown(standing.unknown_mpp)
+            + _excluded(standing, "; ")
         )
     elif options.fetch and not standing.pending:
-        lines.append(f"nothing to fetch: {_standing_words(standing)} ({report.release})")
+        lines.append(f"nothing to fetch: {_standing_words(standing, root)} ({report.release})")
     elif options.sample and not report.added:
         lines.append(f"nothing to add: {text.slides(standing.sampled)} are sampled")
     elif options.refresh and report.merged is None:
@@ -248,15 +256,21 @@ def _report_words(report: UpdateReport, options: UpdateOptions) -> list[str]:
     return lines
 
 
-def _standing_words(standing: StatusCounts) -> str:
+def _standing_words(standing: StatusCounts, root: Path) -> str:
     failed = ""
     if standing.failed:
         again = f"again from {standing.next}, " if standing.next else ""
-        way = f"{again}at once by --retry-failed"
+        way = f"{again}at once by {text.command_line('update --retry-failed', root)}"
         if standing.unfit == standing.failed:
             way = output.UNFIT
         failed = f", {standing.failed:,} failed ({way})"
-    return f"{standing.done:,} of {text.slides(standing.sampled)} done{failed}"
+    return f"{standing.done:,} of {text.slides(standing.sampled)} done{failed}" + _excluded(
+        standing, ", "
+    )
+
+
+def _excluded(standing: StatusCounts, before: str) -> str:
+    return f"{before}{standing.excluded:,} excluded" if standing.excluded else ""
 
 
 def add_commands(commands: Commands) -> None:

@@ -147,7 +147,10 @@ class Fetcher:
                 for outcome in outcomes:
                     self._record(outcome, run, pool)
                 self._progress.show_fetch(
-                    ladder.bytes_moved, self._shutdown.in_flight, self._shutdown.draining
+                    ladder.bytes_moved,
+                    self._shutdown.in_flight,
+                    self._shutdown.draining,
+                    ladder.making,
                 )
                 self._stop_if_away(pool)
         self._check_reached(pool)

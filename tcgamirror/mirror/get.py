@@ -246,7 +246,9 @@ def _fetch(
                     slide = outcome.slide
                     path = output.folder / output.path(slide)
                     yield Image(slide, path, outcome.picture, outcome)
-                progress.show_fetch(ladder.bytes_moved, shutdown.in_flight, shutdown.draining)
+                progress.show_fetch(
+                    ladder.bytes_moved, shutdown.in_flight, shutdown.draining, ladder.making
+                )
     if pool.error is not None:
         raise pool.error
     if shutdown.requested:

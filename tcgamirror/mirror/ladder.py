@@ -44,6 +44,7 @@ class Ladder:
         self._bytes_ended = 0
         self._meters: set[Meter] = set()
         self._in_hand: dict[str, str] = {}
+        self._making = 0
 
     def source_of(self, slide: Slide) -> str:
         """Return the source that fetches the slide, or did when a bug ended it."""
@@ -54,6 +55,23 @@ class Ladder:
         """Bytes over the network so far, with those of slides in flight."""
         with self._lock:
             return self._bytes_ended + sum(meter.bytes for meter in self._meters)
+
+    @property
+    def making(self) -> int:
+        """Images that are made of what was fetched."""
+        return self._making
+
+    @contextmanager
+    def _making_one(self) -> Iterator[None]:
+        """Bound the images that are made at the same time, and count them."""
+        with self._renders:
+            with self._lock:
+                self._making += 1
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self._making -= 1
 
     def fetch(self, slide: Slide) -> Outcome:
         """Fetch a slide and return its image, or why no source gave it.
@@ -68,7 +86,7 @@ class Ladder:
             failure: NetworkError | SlideError | None = None
             with self._metered() as meter:
                 try:
-                    with source.open(slide, self._target, meter) as reader, self._renders:
+                    with source.open(slide, self._target, meter) as reader, self._making_one():
                         picture = self._store.write(slide, source.name, reader)
                 except (NetworkError, SlideError) as error:
                     failure, picture = error, None

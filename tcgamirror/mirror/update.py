@@ -170,7 +170,7 @@ def dry_run(
         )
         past = {row.source: row for row in catalogue.reports.counts().by_source}
         settings = mirror.settings
-        seen = forecast(due, settings.via[0], settings.target, worker_count(settings), past)
+        seen = forecast(due, settings.via[0], worker_count(settings), past)
         yield replace(seen, error=error)
 
 

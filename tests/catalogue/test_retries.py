@@ -12,7 +12,7 @@ import pytest
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.queue import DAY, DELAYS, HOUR, is_permanent, retry_time
 from tcgamirror.model.slide import Attempt, Outcome
-from tcgamirror.model.text import timestamp
+from tcgamirror.model.text import command_line, timestamp
 from tests.gdc import StandIn
 from tests.gdc.faults import Fault
 from tests.support.catalogues import LOST, NOW, done, listing, slide
@@ -125,7 +125,10 @@ def test_an_update_waits_and_then_tries_again(tmp_path: Path, small_gdc: StandIn
     small_gdc.faults.clear()
     waiting = went_well("--mirror", root, "update").out
     (again,) = column(root, "select min(retry_at) from images")
-    assert f"2 failed (again from {again}, at once by --retry-failed)" in waiting
+    assert (
+        f"2 failed (again from {again}, at once by {command_line('update --retry-failed', root)})"
+        in waiting
+    )
     status = went_well("--mirror", root, "status").out
     assert f"failed   2 later, the first from {again}" in status
     told = went_well("--mirror", root, "status", "--json").json()["retries"]

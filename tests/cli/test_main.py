@@ -56,6 +56,7 @@ def test_init_and_update_mirror_the_slides(tmp_path: Path, small_gdc: StandIn) -
     assert lines[0] == f"{RELEASE}: {len(small_gdc.files)} added"
     assert lines[1] == "4 slides added to the sample"
     assert lines[2].startswith("4 slides fetched, 0 failed, ")
+    assert lines[3] == f"4 images in {root / 'images'}"
     assert len(images(root)) == 4
     for path, width, height in rows(root, "select path, width, height from mirror"):
         with Image.open(root / str(path)) as image:

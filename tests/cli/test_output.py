@@ -166,6 +166,16 @@ def test_without_a_terminal_a_line_comes_now_and_then(
     assert line.startswith("1 of 3 slides, 2.0 MB at ") and line.endswith(" left\n")
 
 
+def test_images_that_are_made_are_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tcgamirror.cli.progress.QUIET_SECONDS", 0.0)
+    progress = ProgressDisplay()
+    progress.start_fetch(3, workers=2)
+    progress.show_fetch(0, 2, False, 2)
+    assert capsys.readouterr().err == "0 of 3 slides, 0 B moved, making 2 images\n"
+
+
 def test_stopping_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     progress = ProgressDisplay()
     progress.start_fetch(3, workers=2)

@@ -239,7 +239,7 @@ def test_new_images_of_unknown_resolution_are_counted(tmp_path: Path) -> None:
     ]
     with StandIn(files) as gdc:
         root = made(tmp_path / "m", gdc, slides=3)
-        assert updated(root).out.endswith(" moved; 2 of unknown resolution\n")
+        assert updated(root).out.endswith("; 2 of unknown resolution\n")
         other = made(tmp_path / "n", gdc, slides=3)
         assert night(other, "--json").json()["fetched"]["unknown_mpp"] == 2
         assert "unknown resolution" not in updated(root).out
