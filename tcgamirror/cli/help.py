@@ -17,7 +17,7 @@ _EXAMPLES = """
   tcgamirror help update"""
 
 TOPICS = (
-    *("usage", "settings", "catalogue", "operations", "transfer", "cluster"),
+    *("usage", "recipes", "settings", "catalogue", "operations", "transfer", "cluster"),
     "development",
 )
 """Pages of the manual, in the order of the list."""
