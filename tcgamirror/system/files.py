@@ -37,8 +37,11 @@ _IN_THE_WAY = frozenset(
 _NO_PATH = frozenset({errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
 """Errors of a path that no file can have."""
 
-_BROKEN = frozenset({errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EREMOTEIO, errno.EUCLEAN})
-"""Errors of a failing disk, or of the connection to it."""
+_BROKEN = frozenset(
+    getattr(errno, name, errno.EIO)
+    for name in ("EIO", "ESTALE", "ENOTCONN", "EREMOTEIO", "EUCLEAN")
+)
+"""Errors of a failing disk, or of the connection to it. macOS lacks the last two."""
 
 
 def partial_path(path: Path) -> Path:
