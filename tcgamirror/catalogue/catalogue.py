@@ -8,7 +8,7 @@ from sqlite3 import Connection
 from types import TracebackType
 from typing import Self
 
-from tcgamirror.catalogue.database import Database, Journal, damage, set_facts
+from tcgamirror.catalogue.database import Database, Journal, damage, first_fault, set_facts
 from tcgamirror.catalogue.exclusions import Exclusions
 from tcgamirror.catalogue.images import Images
 from tcgamirror.catalogue.listing import SlideListing, last_release
@@ -97,12 +97,9 @@ class Catalogue:
     def check_integrity(self) -> None:
         """Have SQLite check every page and reference. Raises Damaged."""
         with self._database.reading() as connection:
-            rows = connection.execute("PRAGMA integrity_check(10)").fetchall()
-            found = [str(row[0]) for row in rows if row[0] != "ok"]
-            for table, row, of, _ in connection.execute("PRAGMA foreign_key_check").fetchmany(10):
-                found.append(f"{table}: row {row} belongs to no {of}")
-        if found:
-            raise damage(self._database.path, f"it is damaged ({found[0]})")
+            fault = first_fault(connection)
+        if fault is not None:
+            raise damage(self._database.source, f"it is damaged ({fault})")
 
     def fact(self, key: str) -> str | None:
         """Return the value kept under a key; None if there is none."""

@@ -75,7 +75,7 @@ class Database:
         """
         self.path = path
         self._connection = connection
-        self._source = source or path
+        self.source = source or path
         self._writes = writes
 
     @classmethod
@@ -123,7 +123,7 @@ class Database:
             path: where nothing is yet; None for a temporary file that is gone when it is closed.
         """
         place = path or self.path
-        with translate_errors(place, self._source):
+        with translate_errors(place, self.source):
             copy = sqlite3.connect(path or "", isolation_level=None)
             try:
                 self._connection.backup(copy)
@@ -133,7 +133,7 @@ class Database:
             except BaseException:
                 copy.close()
                 raise
-        return type(self)(place, copy, source=self._source)
+        return type(self)(place, copy, source=self.source)
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -145,7 +145,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Yield the connection, outside of any transaction of its own."""
-        with translate_errors(self.path, self._source):
+        with translate_errors(self.path, self.source):
             yield self._connection
 
     def value(self, sql: str, *values: Value) -> Any:
@@ -379,6 +379,15 @@ def transaction(connection: sqlite3.Connection, *, writes: bool = True) -> Itera
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def first_fault(connection: sqlite3.Connection) -> str | None:
+    """Have SQLite check every page and reference, up to the first fault."""
+    (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if found != "ok":
+        return str(found)
+    orphan = connection.execute("PRAGMA foreign_key_check").fetchone()
+    return None if orphan is None else f"{orphan[0]}: row {orphan[1]} belongs to no {orphan[2]}"
 
 
 def migrate(connection: sqlite3.Connection, scripts: Sequence[str] = MIGRATIONS) -> None:

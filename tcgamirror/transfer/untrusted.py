@@ -239,14 +239,10 @@ class UntrustedCatalogue:
         self._connection.set_progress_handler(None, 0)
 
     def _check_whole(self) -> None:
-        # One fault is enough, as SQLite would go on to read whatever is there.
-        (found,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
-        if found == "ok" and (
-            orphan := self._connection.execute("PRAGMA foreign_key_check").fetchone()
-        ):
-            found = f"{orphan[0]}: row {orphan[1]} belongs to no {orphan[2]}"
-        if found != "ok":
-            raise Damaged(f"{self._name} is damaged ({found!r:.200}). Run tcgamirror verify there")
+        # Only up to the first fault, as SQLite would go on to read whatever is there.
+        fault = database.first_fault(self._connection)
+        if fault is not None:
+            raise Damaged(f"{self._name} is damaged ({fault!r:.200}). Run tcgamirror verify there")
 
     def _damage(self, what: str) -> Damaged:
         return Damaged(f"{self._name} has {what}: nothing is taken")

@@ -81,12 +81,12 @@ class CatalogueVersion:
 
 
 class RemoteMirror(Protocol):
-    """The mirror to copy. Any number of threads may fetch at once."""
+    """The mirror to copy. Any number of threads may fetch at once.
 
-    @property
-    def name(self) -> str:
-        """Return its name in messages, without credentials."""
-        ...
+    name: for messages, without credentials.
+    """
+
+    name: str
 
     def catalogue(self, folder: Path, known: CatalogueVersion | None) -> CatalogueVersion | None:
         """Write a consistent copy to a folder of this process alone, under its digest.
@@ -124,12 +124,9 @@ class DirectoryMirror:
                 f"{root / FILE_NAME}: cannot be read ({error.strerror}). Name another source"
             ) from error
         self.root = root
+        self.name = str(root)
         self._stop = stop
         self._rate = RateLimit(rate, stop)
-
-    @property
-    def name(self) -> str:
-        return str(self.root)
 
     def catalogue(self, folder: Path, known: CatalogueVersion | None) -> CatalogueVersion | None:
         del known  # A copy costs less than to find out whether it is needed.
@@ -219,13 +216,10 @@ class HttpMirror:
 
     def __init__(self, address: str, client: HttpClient, stop: threading.Event) -> None:
         self._address = address.rstrip("/")
+        self.name = display_url(self._address)
         self._client = client
         self._stop = stop
         self.meter = Meter()
-
-    @property
-    def name(self) -> str:
-        return display_url(self._address)
 
     def _url(self, path: str) -> str:
         return f"{self._address}/{quote(path)}"
