@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import filterfalse, islice
@@ -10,6 +11,7 @@ from types import MappingProxyType
 from tcgamirror.catalogue.database import Part, set_facts
 from tcgamirror.catalogue.exclusions import apply_exclusions
 from tcgamirror.catalogue.listing import last_release
+from tcgamirror.catalogue.names import resolve
 from tcgamirror.model.sampling import By, Candidate, Order, Plan, arranged
 from tcgamirror.model.slide import Kind, Slide
 from tcgamirror.model.text import timestamp
@@ -26,11 +28,15 @@ class Sample(Part):
 
     def candidates(self) -> list[Candidate]:
         """Return the slides that are listed now, in listing order."""
-        sql = f"SELECT file_name, kind, project_id, primary_site {_LISTED} {_IN_LISTING_ORDER}"
+        columns = (
+            "file_name, kind, project_id, primary_site, sample_type, disease_type, case_barcode, "
+            "slide_barcode, file_id"
+        )
+        sql = f"SELECT {columns} {_LISTED} {_IN_LISTING_ORDER}"
         with self._database.reading() as connection:
             return [
-                Candidate(name, None if kind is None else Kind(kind), project_id, site)
-                for name, kind, project_id, site in connection.execute(sql)
+                Candidate(name, None if kind is None else Kind(kind), *others)
+                for name, kind, *others in connection.execute(sql)
             ]
 
     def unlisted_projects(self, projects: Iterable[str]) -> list[str]:
@@ -51,7 +57,7 @@ class Sample(Part):
     def unsampled(self, plan: Plan, limit: int | None = None) -> list[str]:
         """Return file names of candidates that are not sampled yet, in the plan's order."""
         with self._database.reading() as connection:
-            if plan.order is Order.STABLE and plan.by is By.NONE:
+            if plan.order is Order.STABLE and plan.by is By.NONE and not plan.one_per_case:
                 # A slide's place depends on no other slide, so sampled ones need no place.
                 others = f"{_LISTED} AND file_name NOT IN (SELECT file_name FROM sample)"
                 return list(islice(_ordered(connection, plan, others), limit))
@@ -128,10 +134,29 @@ def _ordered(connection: sqlite3.Connection, plan: Plan, listed: str) -> Iterato
         # A slide of unknown kind may be sampled only where every kind may.
         ("kind", plan.kinds if len(plan.kinds) < len(Kind) else ()),
         ("project_id", plan.projects),
+        ("sample_type", plan.sample_types),
+        ("disease_type", plan.diseases),
     ):
         if wanted:
             listed += f" AND +{column} IN ({', '.join('?' * len(wanted))})"
             values += wanted
+    if plan.cases:
+        listed += " AND file_name IN (SELECT value FROM json_each(?))"
+        values.append(json.dumps(resolve(connection, plan.cases)[0]))
     stratum = "NULL" if plan.by is By.NONE else plan.by
     slides = connection.execute(f"SELECT file_name, {stratum}, position {listed}", values)
-    return arranged(slides, plan)
+    names = arranged(slides, plan)
+    return _one_per_case(connection, names) if plan.one_per_case else names
+
+
+def _one_per_case(connection: sqlite3.Connection, names: Iterable[str]) -> Iterator[str]:
+    """Yield the sampled slides, and the first of each case that has none of these."""
+    sampled = {name for (name,) in connection.execute("SELECT file_name FROM sample")}
+    rows = connection.execute("SELECT file_name, case_barcode FROM slides")
+    case_of = {name: case for name, case in rows if case is not None}
+    known = {case_of.get(name) for name in sampled}
+    for name in names:
+        case = case_of.get(name)
+        if name in sampled or case is None or case not in known:
+            known.add(case)
+            yield name

@@ -108,6 +108,18 @@ def project(text: str) -> str:
     return f"TCGA-{match[1].upper()}"
 
 
+def sample_type(text: str) -> str:
+    """Return a sample type; its code and small letters are understood.
+
+    >>> sample_type("11"), sample_type("primary tumor")
+    ('Solid Tissue Normal', 'Primary Tumor')
+    """
+    from tcgamirror.model.slide import SAMPLE_TYPES
+
+    known = {name.lower(): name for name in SAMPLE_TYPES.values()}
+    return SAMPLE_TYPES.get(text) or known.get(text.lower(), text)
+
+
 def seed(text: str) -> int:
     """Return any whole number."""
     try:

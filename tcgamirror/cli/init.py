@@ -11,7 +11,16 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from tcgamirror.cli import output
-from tcgamirror.cli.argtypes import byte_count, number, project, seed, slides, whole_number, workers
+from tcgamirror.cli.argtypes import (
+    byte_count,
+    number,
+    project,
+    sample_type,
+    seed,
+    slides,
+    whole_number,
+    workers,
+)
 from tcgamirror.cli.common import (
     Commands,
     add_addresses,
@@ -146,7 +155,11 @@ def _read_manifest(settings: Settings, lock: LockFile | None) -> _Manifest:
         slides += 1
         unknown += slide.kind is None
         allowed += settings.plan.allows(
-            Candidate(slide.file_name, slide.kind, slide.project_id, slide.primary_site)
+            Candidate(
+                *(slide.file_name, slide.kind, slide.project_id, slide.primary_site),
+                *(slide.sample_type, slide.disease_type, slide.case_barcode, slide.slide_barcode),
+                slide.file_id,
+            )
         )
         if slide.file_name in wanted:
             locked[slide.file_name] = slide.md5
@@ -163,30 +176,38 @@ def _manifest_lines(settings: Settings, manifest: _Manifest) -> Iterator[str]:
     beside = manifest.slides - manifest.allowed
     if beside and settings.lock is None:
         names = f" ({manifest.unknown:,} of unknown kind)" if manifest.unknown else ""
-        yield (
-            f"{text.slides(beside)} not of --kind {','.join(sorted(settings.kinds))} left out"
-            f"{names}. Take them too by --kind all"
-        )
+        only_kind = not settings.cases and not settings.sample_types
+        remedy = ". Take them too by --kind all" if only_kind else ""
+        yield f"{text.slides(beside)} not of {_narrowed(settings)} left out{names}{remedy}"
     beyond = manifest.allowed - (settings.slides or manifest.allowed)
     if beyond > 0 and settings.lock is None:
         yield f"{text.slides(beyond)} beyond --slides {settings.slides:,} left out"
+
+
+def _narrowed(settings: Settings) -> str:
+    """Return the options that narrow the slides of a manifest."""
+    words = [f"--kind {','.join(sorted(settings.kinds))}"] if len(settings.kinds) == 1 else []
+    words += ["--cases"] if settings.cases else []
+    words += ["--sample-type"] if settings.sample_types else []
+    return ", ".join(words)
 
 
 def _check_choice(settings: Settings, manifest: _Manifest) -> None:
     """Raise UsageError if the manifest has no slide that the plan allows; warn if it has fewer."""
     from tcgamirror.model.sampling import By
 
-    if settings.projects:
-        raise UsageError(
-            "--project: a manifest tells no projects. Leave out --project, or --manifest"
-        )
+    for option, given in (("project", settings.projects), ("disease", settings.diseases)):
+        if given:
+            raise UsageError(
+                f"--{option}: a manifest tells no {option}s. Leave out --{option}, or --manifest"
+            )
     if settings.by is not By.NONE:
         output.say(f"--by {settings.by}: no effect, because a manifest tells no projects or sites")
     there = manifest.allowed
     if not there:
         raise UsageError(
-            f"--kind: none of the {text.slides(manifest.slides)} in {settings.manifest} is "
-            f"{','.join(sorted(settings.kinds))}. Choose another kind"
+            f"{_narrowed(settings)}: none of the {text.slides(manifest.slides)} in "
+            f"{settings.manifest}. Choose another kind or other names"
         )
     if (settings.slides or 0) > there:
         output.say(
@@ -203,8 +224,29 @@ _USUAL: Mapping[str, object] = MappingProxyType(
 )
 """Values of options that are not given."""
 
-_PLAN = ("slides", "seed", "order", "by", "kind", "project")
+_PLAN = (
+    *("slides", "seed", "order", "by", "kind", "project"),
+    *("sample_type", "disease", "cases", "one_per_case"),
+)
 """Options that tell which slides to sample."""
+
+_ABSENT: Mapping[str, object] = MappingProxyType(
+    {"project": [], "sample_type": [], "disease": [], "cases": None, "one_per_case": False}
+)
+"""Values of those of them that are always there."""
+
+
+def _cases(path: Path) -> tuple[str, ...]:
+    from tcgamirror.mirror.settings import MOST_CASES, names
+    from tcgamirror.sources.namelist import read_names
+
+    found = read_names(path)
+    if sum(map(len, found)) > MOST_CASES:
+        raise UsageError(
+            f"--cases: {path} names more than the settings can hold. Name cases instead of slides, "
+            "or list slides by --manifest"
+        )
+    return names(found, "--cases")
 
 
 def _settings(args: argparse.Namespace) -> Settings:
@@ -225,6 +267,10 @@ def _settings(args: argparse.Namespace) -> Settings:
         by=By(args.by),
         kinds=setting.kinds(args.kind, "--kind"),
         projects=setting.names(args.project, "--project"),
+        sample_types=setting.names(args.sample_type, "--sample-type"),
+        diseases=setting.names(args.disease, "--disease"),
+        cases=() if args.cases is None else _cases(args.cases),
+        one_per_case=args.one_per_case,
         manifest=None
         if args.manifest is None
         else setting.file_path(str(args.manifest.absolute()), "--manifest"),
@@ -244,7 +290,7 @@ def _locked_settings(args: argparse.Namespace, locked: Settings) -> Settings:
 
     given = vars(args)
     for name in _PLAN:
-        if given.get(name, []) != []:
+        if name in given and (name not in _ABSENT or given[name] != _ABSENT[name]):
             raise UsageError(
                 f"--{name.replace('_', '-')} cannot be given with --lock, which names the slides. "
                 "Leave it out"
@@ -264,6 +310,10 @@ def _locked_settings(args: argparse.Namespace, locked: Settings) -> Settings:
         by=locked.by,
         kinds=locked.kinds,
         projects=locked.projects,
+        sample_types=locked.sample_types,
+        diseases=locked.diseases,
+        cases=locked.cases,
+        one_per_case=locked.one_per_case,
         lock=locked.lock,
     )
 
@@ -358,6 +408,31 @@ def add_commands(commands: Commands) -> None:
         metavar="ID",
         help="only slides of this project, such as TCGA-BRCA or BRCA; repeat it for several "
         "(default: all projects)",
+    )
+    sample.add_argument(
+        "--cases",
+        type=Path,
+        metavar="FILE",
+        help="only these cases, slides or file_ids: one a line, or a table whose first column of "
+        "such names counts",
+    )
+    sample.add_argument(
+        "--sample-type",
+        type=sample_type,
+        action="append",
+        default=[],
+        metavar="TYPE",
+        help="only slides of this type, such as 'Primary Tumor' or 01; repeat it for several",
+    )
+    sample.add_argument(
+        "--disease",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only slides of this disease_type, as the catalogue has it; repeat it for several",
+    )
+    sample.add_argument(
+        "--one-per-case", action="store_true", help="only the first slide of each case in the order"
     )
     sample.add_argument(
         "--manifest",

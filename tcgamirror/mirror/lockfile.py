@@ -23,12 +23,11 @@ from tcgamirror import __version__
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.exclusions import Exclusion
 from tcgamirror.mirror import settings as setting
-from tcgamirror.mirror.directory import Mirror
 from tcgamirror.mirror.provenance import sample_plan
 from tcgamirror.mirror.settings import LOCKED, Settings
 from tcgamirror.model import fields as values
 from tcgamirror.model.errors import BadLockFile, BadSettings
-from tcgamirror.model.sampling import Candidate, Plan, ordered
+from tcgamirror.model.sampling import Candidate, Plan
 from tcgamirror.model.text import timestamp
 from tcgamirror.system.files import open_regular
 
@@ -47,7 +46,12 @@ _DIGEST = "# sha256 of the lines below: "
 
 _PLAN = ("seed", "order", "by", "kind", "projects")
 
-_KEYS = ("program", "release", "mpp", "max_size", "resample", "format", "slides", *_PLAN)
+_LISTS = ("sample_types", "diseases", "cases")
+"""Lists of names in a plan, which a lock file has only if they are not empty."""
+
+_OPTIONAL = ("mpp", "max_size", *_LISTS, "one_per_case")
+
+_KEYS = ("program", "release", "resample", "format", "slides", *_PLAN, *_OPTIONAL)
 
 _COLUMNS = ("file_name", "file_id", "md5", "sha256", "mpp_x", "mpp_y")
 
@@ -148,6 +152,10 @@ def make_lock(settings: Settings, catalogue: Catalogue) -> LockFile:
             by=plan.by,
             kinds=plan.kinds,
             projects=tuple(sorted(plan.projects)),
+            sample_types=tuple(sorted(plan.sample_types)),
+            diseases=tuple(sorted(plan.diseases)),
+            cases=tuple(sorted(plan.cases)),
+            one_per_case=plan.one_per_case,
         )
     return LockFile(f"tcgamirror {__version__}", release, settings, slides, plan is not None)
 
@@ -208,6 +216,11 @@ def _header(lock: LockFile) -> Iterator[tuple[str, str]]:
     yield "by", str(settings.by)
     yield "kind", setting.kind_of(settings.kinds)
     yield "projects", ",".join(settings.projects) or _NONE
+    for name in _LISTS:
+        if names := getattr(settings, name):
+            yield name, "|".join(names)
+    if settings.one_per_case:
+        yield "one_per_case", "yes"
 
 
 def _text(value: object) -> str:
@@ -254,6 +267,7 @@ def _parsed(file: BinaryIO, *, accept_altered: bool = False) -> LockFile:
     # One line more than allowed, so that an excess is seen.
     keys = _keys(list(islice(takewhile(bool, lines), MOST_FIELDS + 1)))
     if altered:
+        keys = {name: keys[name] for name in keys.keys() - {*_LISTS, "one_per_case"}}
         keys |= dict.fromkeys(_PLAN, _NONE)
     settings, planned = _settings(keys), keys["seed"] != _NONE
     release, slides = _known(keys["release"]), tuple(_slides(lines))
@@ -284,10 +298,12 @@ def _keys(lines: Sequence[str]) -> dict[str, str]:
     if len(keys) != len(lines) or not set(keys) <= set(_KEYS):
         raise BadLockFile("unknown keys in its head")
     for name in _KEYS:
-        if name not in keys and name not in ("mpp", "max_size"):
+        if name not in keys and name not in _OPTIONAL:
             raise BadLockFile(f"missing {name} in its head")
-        # A list of projects may be longer than a text; each project is checked by itself.
-        if name != "projects" and values.text(keys.get(name, _NONE)) != keys.get(name, _NONE):
+        # A list may be longer than a text; each of its names is checked by itself.
+        if name not in ("projects", *_LISTS) and values.text(keys.get(name, _NONE)) != keys.get(
+            name, _NONE
+        ):
             raise BadLockFile(f"invalid {name}: not plain text")
     return keys
 
@@ -320,7 +336,15 @@ def _settings(keys: Mapping[str, str]) -> Settings:
         by=setting.by(keys["by"], "by"),
         kinds=setting.kinds(keys["kind"], "kind"),
         projects=setting.names(projects.split(",") if projects else (), "projects"),
+        sample_types=_names(keys, "sample_types"),
+        diseases=_names(keys, "diseases"),
+        cases=_names(keys, "cases"),
+        one_per_case="one_per_case" in keys,
     )
+
+
+def _names(keys: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return setting.names(keys[name].split("|") if name in keys else (), name)
 
 
 def _whole(text: str) -> int:
@@ -380,16 +404,6 @@ def locked_exclusions(lock: LockFile, now: float) -> list[Exclusion]:
         for slide in lock.slides
         if slide.excluded
     ]
-
-
-def sample_order(mirror: Mirror, candidates: Sequence[Candidate]) -> list[str]:
-    """Return file names in the order in which the mirror samples them.
-
-    A mirror that was made from a lock file samples the slides of that alone.
-    """
-    if mirror.settings.lock is None:
-        return ordered(candidates, mirror.settings.plan)
-    return read_lock(mirror.root / mirror.settings.lock).among(candidates)
 
 
 @dataclass(frozen=True, slots=True)

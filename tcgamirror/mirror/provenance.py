@@ -20,6 +20,9 @@ PLAN = "plan fixed at init"
 DRAWN = "drawn by"
 """Key of the fact that holds the plan that first added slides, and the number of these."""
 
+_LISTS = ("projects", "sample_types", "diseases", "cases")
+"""Attributes of a plan that hold names."""
+
 MOST_NAMED = 5
 """Projects named in one line."""
 
@@ -60,13 +63,21 @@ def imported_facts(text: str) -> dict[str, str]:
 def parse_plan(text: str | None) -> Plan | None:
     """Return the plan of a fact; None for anything that this version would not have written."""
     try:
-        values = json.loads(text or "")
+        values = dict(json.loads(text or ""))
+        projects, sample_types, diseases, cases = (
+            frozenset(setting.names(values.get(name, () if name != "projects" else None), name))
+            for name in _LISTS
+        )
         return Plan(
             int(values["seed"]),
             Order(values["order"]),
             By(values["by"]),
             setting.kinds(values["kind"], "kind"),
-            frozenset(setting.names(values["projects"], "projects")),
+            projects,
+            sample_types,
+            diseases,
+            cases,
+            bool(values.get("one_per_case")),
         )
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError, BadSettings):
         return None
@@ -80,6 +91,9 @@ def plan_values(plan: Plan) -> Mapping[str, object]:
         "by": plan.by,
         "kind": setting.kind_of(plan.kinds),
         "projects": sorted(plan.projects),
+        # Left out where they are not given, as older versions know none of them.
+        **{name: sorted(getattr(plan, name)) for name in _LISTS[1:] if getattr(plan, name)},
+        **({"one_per_case": True} if plan.one_per_case else {}),
     }
 
 
@@ -92,15 +106,19 @@ def plan_words(plan: Plan) -> str:
     >>> plan_words(Plan(7, Order.SHUFFLE, By.SITE, projects=frozenset({"TCGA-OV", "TCGA-GBM"})))
     'by seed 7 (shuffle, by primary_site, kind all, projects TCGA-GBM TCGA-OV)'
     """
-    kind, projects = setting.kind_of(plan.kinds), sorted(plan.projects)
+    kind = setting.kind_of(plan.kinds)
     words: list[str] = [plan.order]
     if plan.by is not By.NONE:
         words.append(f"by {plan.by}")
     if kind != "diagnostic":
         words.append(f"kind {kind}")
-    if projects:
-        more = f" and {len(projects) - MOST_NAMED} more" if len(projects) > MOST_NAMED else ""
-        words.append(f"projects {' '.join(projects[:MOST_NAMED])}{more}")
+    for name in _LISTS:
+        if named := sorted(getattr(plan, name)):
+            more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
+            between = " " if name == "projects" else "; "
+            words.append(f"{name.replace('_', ' ')} {between.join(named[:MOST_NAMED])}{more}")
+    if plan.one_per_case:
+        words.append("one per case")
     return f"by seed {plan.seed} ({', '.join(words)})"
 
 

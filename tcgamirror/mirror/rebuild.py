@@ -23,7 +23,7 @@ from tcgamirror.catalogue.journals import JOURNALS, ROLLBACK, WAL
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.mirror.directory import CATALOGUE, Mirror, hold
 from tcgamirror.mirror.exclude import read_exclusions
-from tcgamirror.mirror.lockfile import sample_order
+from tcgamirror.mirror.lockfile import read_lock
 from tcgamirror.mirror.orphans import Orphan, image_files
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.provenance import addition_facts
@@ -232,7 +232,11 @@ def _fill(
         slides = sorted((image.slide for image in images), key=lambda slide: slide.file_id)
         catalogue.listing.adopt(slides, Upstream.CURRENT if listing is None else Upstream.WITHDRAWN)
         names = {slide.file_name for slide in slides}
-        order = sample_order(mirror, catalogue.sample.candidates())
+        if mirror.settings.lock is None:
+            order = catalogue.sample.order(mirror.settings.plan)
+        else:
+            lock = read_lock(mirror.root / mirror.settings.lock)
+            order = lock.among(catalogue.sample.candidates())
         count = mirror.settings.slides if mirror.settings.lock is None else None
         wanted = len(names) if listing is None else count
         chosen, plan = sample_of(order, names, wanted), mirror.settings.plan

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror.directory import Mirror
 from tcgamirror.mirror.lockfile import read_lock
-from tcgamirror.mirror.provenance import addition_facts
+from tcgamirror.mirror.provenance import addition_facts, plan_values
 from tcgamirror.model.errors import UsageError
 from tcgamirror.model.sampling import Candidate, Plan
 from tcgamirror.model.slide import Kind
@@ -42,6 +42,8 @@ def fill(mirror: Mirror, catalogue: Catalogue, warn: Callable[[str], None]) -> i
         f"{settings.slides} of listing {catalogue.listing.count_merges()} by seed {plan.seed}, "
         f"{plan.order}, {plan.by}, {sorted(plan.kinds)}, {sorted(plan.projects)}"
     )
+    if narrowed := {**plan_values(plan)}.keys() - {"seed", "order", "by", "kind", "projects"}:
+        request = f"{request}, {sorted(narrowed)}"
     if settings.lock is not None:
         request = f"{request}, {settings.lock} {_digest(mirror)}"
     if catalogue.fact(SAMPLED) == request:
@@ -52,6 +54,10 @@ def fill(mirror: Mirror, catalogue: Catalogue, warn: Callable[[str], None]) -> i
         added = _fill_planned(settings.slides, plan, catalogue, warn)
         if lacking := catalogue.sample.unlisted_projects(plan.projects):
             warn(f"no slide of {_named(lacking)} is listed")
+        _, unknown = catalogue.exclusions.resolve(settings.cases)
+        if unknown:
+            names = f"{len(unknown):,} name{'' if len(unknown) == 1 else 's'}"
+            warn(f"{names} of --cases without a listed slide: {', '.join(unknown)}")
     catalogue.set_fact(SAMPLED, request)
     return added
 
@@ -100,6 +106,19 @@ def _why_none(candidates: Sequence[Candidate], plan: Plan) -> str:
     """Return why the plan allows no listed slide, and what is listed instead."""
     if not candidates:
         return "no slide is listed, so that none can be sampled"
+    wide = dataclasses.replace(
+        plan, sample_types=frozenset(), diseases=frozenset(), cases=frozenset()
+    )
+    if wide != plan and (wider := list(filter(wide.allows, candidates))):
+        types, diseases = (
+            sorted({str(getattr(slide, name)) for slide in wider})
+            for name in ("sample_type", "disease_type")
+        )
+        return (
+            "no listed slide is of these --cases, --sample-type and --disease: make another mirror "
+            f"by init. There are sample types {_named(types)}, diseases {_named(diseases)}"
+        )
+    plan = wide
     of_kind = list(filter(dataclasses.replace(plan, projects=frozenset()).allows, candidates))
     if not of_kind:
         (kind,) = plan.kinds

@@ -35,8 +35,11 @@ LOCKED = "sample.lock"
 MOST_BYTES = 1 << 20
 """Bytes of the file; `format_settings` writes two thousand."""
 
-MOST_DOTS = 5000
-"""Dots in the file; the time to parse a key grows with the square of its dots."""
+MOST_DOTS, FEW_DOTS = 5000, 4
+"""Dots in the lines that have more than a few: the time to parse a key grows with their square."""
+
+MOST_CASES = 500_000
+"""Characters of all names of `cases`, which a catalogue and a lock file keep as one text."""
 
 GDC = "https://api.gdc.cancer.gov"
 
@@ -87,6 +90,10 @@ class Settings:
     by: By = By.NONE
     kinds: frozenset[Kind] = frozenset({Kind.DIAGNOSTIC})
     projects: tuple[str, ...] = ()
+    sample_types: tuple[str, ...] = ()
+    diseases: tuple[str, ...] = ()
+    cases: tuple[str, ...] = ()
+    one_per_case: bool = False
     manifest: str | None = None
     lock: str | None = None
     form: ImageFormat = ImageFormat.PNG
@@ -103,7 +110,17 @@ class Settings:
 
     @property
     def plan(self) -> Plan:
-        return Plan(self.seed, self.order, self.by, self.kinds, frozenset(self.projects))
+        return Plan(
+            self.seed,
+            self.order,
+            self.by,
+            self.kinds,
+            projects=frozenset(self.projects),
+            sample_types=frozenset(self.sample_types),
+            diseases=frozenset(self.diseases),
+            cases=frozenset(self.cases),
+            one_per_case=self.one_per_case,
+        )
 
     @property
     def fixed(self) -> str:
@@ -170,6 +187,12 @@ def _read_names(value: object) -> tuple[str, ...]:
     ):
         raise ValueError
     return tuple(value)
+
+
+def _read_flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
 
 
 def _read_path(value: object) -> str:
@@ -286,6 +309,10 @@ _KEYS = (
     _Key("sample", "by", by, "none, project_id, primary_site: go round these in turn"),
     _Key("sample", "kind", kinds, "diagnostic, tissue, all", "kinds"),
     _Key("sample", "projects", names, 'such as "TCGA-BRCA"; none: any'),
+    _Key("sample", "sample_types", names, 'such as "Primary Tumor"; none: any'),
+    _Key("sample", "diseases", names, "disease types as the catalogue has them; none: any"),
+    _Key("sample", "one_per_case", Check(_read_flag, "true or false"), "one slide of each case"),
+    _Key("sample", "cases", names, "names of cases, slides or file_ids; none: any"),
     _Key(
         "sample",
         "manifest",
@@ -329,8 +356,12 @@ _TARGET = ("mpp", "max_size", "resample")
 
 _HEADER = """\
 # Settings of a mirror made by tcgamirror. Edit them freely, but for [target] and the
-# sample's plan (seed, order, by, kind, projects): another one belongs in another mirror.
+# sample's plan (seed, order, by, kind, projects and the like): another one belongs in another
+# mirror.
 """
+
+NAMES_IN_LINE = 40
+"""Names of a list in one line; a longer list has one in each line."""
 
 _TITLES = {"network": "[network]  # limits of waits in seconds"}
 
@@ -342,8 +373,10 @@ def read_settings(path: Path) -> Settings:
             data = file.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
             raise BadSettings(f"it has more than {MOST_BYTES:,} bytes")
-        if data.count(b".") > MOST_DOTS:
-            raise BadSettings(f"it has more than {MOST_DOTS:,} dots")
+        # No key goes on in another line. A line of `cases` has few dots.
+        dots = (line.count(b".") for line in data.splitlines())
+        if sum(count for count in dots if count > FEW_DOTS) > MOST_DOTS:
+            raise BadSettings(f"it has more than {MOST_DOTS:,} dots in long lines")
         return _parse(tomllib.loads(data.decode()))
     except OSError as error:
         raise BadSettings(f"{path} cannot be read: {error.strerror}") from error
@@ -450,6 +483,10 @@ def format_settings(settings: Settings) -> str:
 def _toml(value: object) -> str:
     if isinstance(value, frozenset):
         return _toml(kind_of(value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple) and len(value) > NAMES_IN_LINE:
+        return "".join(("[\n", *(f"    {_toml(name)},\n" for name in value), "]"))
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, str):

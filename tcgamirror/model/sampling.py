@@ -50,13 +50,27 @@ class Candidate:
     kind: Kind | None
     project_id: str | None
     primary_site: str | None
+    sample_type: str | None = None
+    disease_type: str | None = None
+    case_barcode: str | None = None
+    slide_barcode: str | None = None
+    file_id: str = ""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Return all names of the slide in small letters, and its case's."""
+        stem = self.file_name.rpartition(".")[0]
+        names = (self.file_name, stem, self.file_id, self.case_barcode, self.slide_barcode)
+        return frozenset(name.lower() for name in names if name)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The rules of a sample. projects: allowed ones; empty for all.
+    """The rules of a sample.
 
-    A slide of unknown kind is allowed only where both kinds are.
+    projects, sample_types, diseases: allowed ones; empty for all. cases: names of allowed slides
+    or of their cases; empty for all. one_per_case: only the first slide of each case in the order
+    is sampled. A slide of unknown kind is allowed only where both kinds are.
     """
 
     seed: int
@@ -64,12 +78,22 @@ class Plan:
     by: By = By.NONE
     kinds: frozenset[Kind] = frozenset(Kind)
     projects: frozenset[str] = frozenset()
+    sample_types: frozenset[str] = frozenset()
+    diseases: frozenset[str] = frozenset()
+    cases: frozenset[str] = frozenset()
+    one_per_case: bool = False
 
     def allows(self, candidate: Candidate) -> bool:
         """Return whether the slide may be sampled."""
         known = candidate.kind is not None
         kind_allowed = candidate.kind in self.kinds if known else len(self.kinds) == len(Kind)
-        return kind_allowed and (not self.projects or candidate.project_id in self.projects)
+        return (
+            kind_allowed
+            and (not self.projects or candidate.project_id in self.projects)
+            and (not self.sample_types or candidate.sample_type in self.sample_types)
+            and (not self.diseases or candidate.disease_type in self.diseases)
+            and (not self.cases or not candidate.names.isdisjoint(map(str.lower, self.cases)))
+        )
 
     def stratum(self, candidate: Candidate) -> Stratum:
         """Return the slide's stratum; None if it is unknown."""

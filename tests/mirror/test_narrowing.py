@@ -1,0 +1,96 @@
+"""`init --cases`, `--sample-type`, `--disease` and `--one-per-case` narrow the sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.gdc import Listed, StandIn
+from tests.support.carrying import inside
+from tests.support.mirrors import column, made, rows
+
+SAMPLED = "select file_name from mirror order by sample_rank"
+
+
+@pytest.fixture
+def gdc(small_slides: tuple[Listed, ...]) -> Iterator[StandIn]:
+    """Slides of which the first six are of two cases, and of two sample types and diseases."""
+    files = list(small_slides)
+    for number in range(6):
+        name = f"TCGA-AA-000{number % 2}-{'01' if number < 3 else '11'}Z-00-DX{number}.svs"
+        disease = "Gliomas" if number < 4 else "Cystic, Mucinous and Serous Neoplasms"
+        kind = "Primary Tumor" if number < 3 else "Solid Tissue Normal"
+        files[number] = replace(
+            files[number], file_name=name, disease_type=disease, sample_type=kind
+        )
+    with StandIn(files) as gdc:
+        yield gdc
+
+
+def sampled(root: Path) -> list[str]:
+    result = inside("--mirror", root, "sample")
+    assert result.code == 0, result
+    return [str(name) for name in column(root, SAMPLED)]
+
+
+def listed(root: Path, gdc: StandIn, *options: str | Path, slides: int = 100) -> Path:
+    made(root, gdc, "--slides", str(slides), *map(str, options))
+    assert inside("--mirror", root, "refresh").code == 0
+    return root
+
+
+def test_only_the_slides_of_a_list_are_sampled(gdc: StandIn, tmp_path: Path) -> None:
+    third = gdc.files[7]
+    names = tmp_path / "patients.csv"
+    lines = ("patient,age", "tcga-aa-0001,60", f"{gdc.files[0].file_name},50", "TCGA-ZZ-ZZZZ,1")
+    names.write_text("\n".join((*lines, "# TCGA-AA-0000", third.file_name.removesuffix(".svs"))))
+    root = listed(tmp_path / "m", gdc, "--cases", names)
+    told = inside("--mirror", root, "sample")
+    assert "1 name of --cases without a listed slide: TCGA-ZZ-ZZZZ" in told.err
+    assert "tcga-aa-0001" in (root / "tcgamirror.toml").read_text()
+    expected = {gdc.files[number].file_name for number in (0, 1, 3, 5, 7)}
+    assert {str(name) for name in column(root, SAMPLED)} == expected
+    assert inside("--mirror", root, "lock", tmp_path / "l").code == 0
+    again = tmp_path / "again"
+    assert inside("--mirror", again, "init", "--lock", tmp_path / "l").code == 0
+    assert (again / "tcgamirror.toml").read_text().count("tcga-aa-0001") == 1
+    (root / "catalogue.db").unlink()
+    (root / "images").mkdir()
+    assert inside("--mirror", root, "rebuild").code == 0
+    assert {str(name) for name in column(root, SAMPLED)} == expected
+
+
+def test_thousands_of_names_are_kept_in_the_settings(gdc: StandIn, tmp_path: Path) -> None:
+    names = tmp_path / "names"
+    many = [f"TCGA-AA-{number:04}-01Z-00-DX1.{'0' * 8}.svs" for number in range(9000)]
+    names.write_text("\n".join(many))
+    root = made(tmp_path / "m", gdc, "--cases", str(names))
+    assert inside("--mirror", root, "status").code == 0
+    names.write_text("\n".join(f"{number}{'x' * 90}.svs" for number in range(9000)))
+    refused = inside("--mirror", tmp_path / "n", "init", "--mpp", "4", "--cases", names)
+    assert refused.code == 2 and "--manifest" in refused.sentence
+
+
+def test_sample_types_and_diseases_narrow(gdc: StandIn, tmp_path: Path) -> None:
+    normal = listed(tmp_path / "normal", gdc, "--sample-type", "11", "--disease", "Gliomas")
+    assert sampled(normal) == [gdc.files[3].file_name]
+    root = listed(tmp_path / "none", gdc, "--disease", "Gliom")
+    refused = inside("--mirror", root, "sample")
+    assert refused.code == 2 and "Gliomas" in refused.sentence
+
+
+@pytest.mark.parametrize("order", ["stable", "shuffle"])
+def test_one_slide_of_each_case(gdc: StandIn, tmp_path: Path, order: str) -> None:
+    plan = ("--order", order, "--seed", "3")
+    every = sampled(listed(tmp_path / "every", gdc, *plan))
+    some = listed(tmp_path / "some", gdc, *plan, "--one-per-case", slides=6)
+    first: dict[str, str] = {}
+    for name in every:
+        first.setdefault(name[:12], name)
+    assert sampled(some) == list(first.values())[:6]
+    assert inside("--mirror", some, "sample", "--slides", "all").code == 0
+    assert [str(name) for name in column(some, SAMPLED)] == list(first.values())
+    assert rows(some, "select max(n) from (select count(*) n from mirror group by case_barcode)")
