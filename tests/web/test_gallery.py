@@ -9,7 +9,6 @@ import resource
 import shutil
 import signal
 import sqlite3
-import threading
 import time
 import zlib
 from base64 import b64decode
@@ -37,7 +36,7 @@ from tests.gdc import StandIn
 from tests.imaging.test_image_reader import head, png
 from tests.support.command import run, started, succeeded
 from tests.support.crowd import crowd
-from tests.support.mirrors import column, made, rows, updated
+from tests.support.mirrors import column, made, rows
 
 SLIDES = 130
 
@@ -387,14 +386,12 @@ def test_a_gallery_that_leads_elsewhere_is_refused(mirror: Mirror, tmp_path: Pat
 
 def test_it_is_made_while_an_update_runs(small_gdc: StandIn, tmp_path: Path) -> None:
     root = made(tmp_path / "m", small_gdc, slides=12)
-    working = threading.Thread(target=updated, args=(root,))
-    working.start()
-    while working.is_alive():
-        if (root / "catalogue.db").exists():
+    with started("--mirror", root, "update") as update:
+        while update.poll() is None:
             succeeded("--mirror", root, "gallery")
-    working.join()
-    told = succeeded("--mirror", root, "gallery").out
-    assert told.startswith(f"12 slides in {root / 'gallery' / 'index.html'}: ")
+        assert update.returncode == 0
+    report = succeeded("--mirror", root, "gallery").out
+    assert report.startswith(f"12 slides in {root / 'gallery' / 'index.html'}: ")
 
 
 def test_images_without_a_thumbnail_are_told(mirror: Mirror) -> None:
