@@ -21,7 +21,6 @@ from tcgamirror.cli.common import (
 )
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, TcgaMirrorError, UsageError
-from tcgamirror.model.slide import FALLBACK_MAX_SIZE
 
 if TYPE_CHECKING:
     from tcgamirror.mirror.directory import Mirror
@@ -80,7 +79,7 @@ def _settings(args: argparse.Namespace, mirror: Mirror | None) -> Settings:
     import dataclasses
 
     from tcgamirror.mirror import settings as setting
-    from tcgamirror.model.slide import ImageFormat, Resample, Target
+    from tcgamirror.model.slide import FALLBACK_MAX_SIZE, ImageFormat, Resample, Target
 
     settings = (
         setting.Settings(Target(None, FALLBACK_MAX_SIZE)) if mirror is None else mirror.settings

@@ -251,7 +251,7 @@ def _fetch(
                 )
     if pool.error is not None:
         raise pool.error
-    if shutdown.requested:
+    if shutdown.requested and counts.done + counts.failed < len(slides):
         raise Interrupted(f"stopped with {counts.done} slides done; run again for the others")
     if counts.none_reached and is_away(client, settings.api):
         raise Unreachable(f"no slide can be reached: {counts.last_message}")
