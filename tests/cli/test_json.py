@@ -27,6 +27,8 @@ IN_A_MIRROR = {
     "update": ["update"],
     "dry run": ["update", "--dry-run"],
     "fetch": ["fetch"],
+    "exclude": ["exclude", "{slide}"],
+    "include": ["include", "{slide}"],
     "status": ["status"],
     "changes": ["changes"],
     "show": ["show", "{slide}"],
@@ -111,6 +113,8 @@ def ends(result: Result, code: int) -> None:
 def test_all_done(place: _Place, name: str) -> None:
     if name == "rebuild":
         (place.root / "catalogue.db").unlink()
+    if name == "include":
+        ends(place.run("exclude", "--keep"), DONE)
     ends(place.run(name), DONE)
 
 
