@@ -208,7 +208,7 @@ def _show_list(name: str, rows: Sequence[object]) -> None:
 
 def query(args: argparse.Namespace) -> ExitCode:
     if (args.sql is None) != args.schema:
-        raise UsageError("query: give either SQL or --schema")
+        raise UsageError("give either SQL or --schema. See tcgamirror query --help")
     with open_catalogue(args) as (_, catalogue):
         if args.schema:
             _show_schema(catalogue, args.format)
