@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.gdc import Fault, StandIn
-from tests.support.command import run, succeeded
+from tests.support.command import inside, run, went_well
 from tests.support.mirrors import addresses, changes_nothing, column, contents, made, rewrite, says
 
 USAGE_ERROR, SOME_FAILED, UNREACHABLE = 2, 3, 4
@@ -52,7 +52,7 @@ def test_an_api_that_is_busy_is_left_alone_for_a_while(
 ) -> None:
     small_gdc.switch("api", "503")
     before = contents(listing_due)
-    ended = run("--mirror", listing_due, "update")
+    ended = inside("--mirror", listing_due, "update")
     assert (ended.code, ended.out) == (UNREACHABLE, NOTHING)
     *pauses, last = ended.err.splitlines()
     assert len(pauses) == 2
@@ -88,11 +88,11 @@ def test_an_api_that_answers_nonsense(
 
 def test_files_that_nobody_gives_end_the_run(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, "--via", "range", "--workers", "2", slides=12)
-    succeeded("--mirror", root, "refresh")
-    succeeded("--mirror", root, "sample")
+    went_well("--mirror", root, "refresh")
+    went_well("--mirror", root, "sample")
     small_gdc.switch("bucket", "refused")
     small_gdc.switch("api", "refused")
-    result = run("--mirror", root, "fetch")
+    result = inside("--mirror", root, "fetch")
     assert (result.code, result.out) == (UNREACHABLE, "")
     assert "no slide can be reached any more" in result.err.splitlines()[-1]
     assert column(root, "select count(*) > 0 from mirror where status = 'pending'") == [1]
@@ -100,11 +100,11 @@ def test_files_that_nobody_gives_end_the_run(tmp_path: Path, small_gdc: StandIn)
 
 def test_so_do_a_few_files_that_nobody_gives(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, slides=2)
-    succeeded("--mirror", root, "refresh")
-    succeeded("--mirror", root, "sample")
+    went_well("--mirror", root, "refresh")
+    went_well("--mirror", root, "sample")
     small_gdc.switch("bucket", "refused")
     small_gdc.switch("api", "refused")
-    result = run("--mirror", root, "fetch")
+    result = inside("--mirror", root, "fetch")
     assert (result.code, result.out) == (UNREACHABLE, "")
     assert "no slide can be reached: " in result.err.splitlines()[-1]
 
@@ -114,19 +114,19 @@ def test_slides_that_nobody_gives_of_a_site_that_answers(
 ) -> None:
     root = made(tmp_path / "m", small_gdc, "--via", "range,whole", slides=2)
     small_gdc.faults.add(Fault(r"/data/|\.svs", "reset"))
-    result = run("--mirror", root, "update")
+    result = inside("--mirror", root, "update")
     assert result.code == SOME_FAILED
     assert "0 slides fetched, 2 failed" in result.out
 
 
 def test_steps_out_of_order_are_told_what_comes_first(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc)
-    says(run("--mirror", root, "sample"), USAGE_ERROR, "no listing yet", "refresh")
-    says(run("--mirror", root, "fetch"), USAGE_ERROR, "no slide is sampled", "update")
+    says(inside("--mirror", root, "sample"), USAGE_ERROR, "no listing yet", "refresh")
+    says(inside("--mirror", root, "fetch"), USAGE_ERROR, "no slide is sampled", "update")
 
 
 def test_addresses_are_kept_as_they_were_given(tmp_path: Path, small_gdc: StandIn) -> None:
     root = tmp_path / "m"
-    succeeded("--mirror", root, "init", "--mpp", "4", *addresses(small_gdc))
+    went_well("--mirror", root, "init", "--mpp", "4", *addresses(small_gdc))
     text = (root / "tcgamirror.toml").read_text()
     assert f'api = "{small_gdc.api}"' in text and f'bucket = "{small_gdc.bucket}"' in text

@@ -16,7 +16,7 @@ from tcgamirror.cli import main, status
 from tcgamirror.cli.parser import make_parser
 from tests.gdc import Fault, StandIn
 from tests.mirror.test_hard_times import mounted, small_disk
-from tests.support.command import Result, ended, ordinary, run, started
+from tests.support.command import Result, ended, inside, ordinary, run, started
 from tests.support.mirrors import repointed, rewrite, until
 from tests.support.publishing import change
 
@@ -198,7 +198,7 @@ def test_a_disk_that_is_full(place: _Place, name: str) -> None:
     shutil.rmtree(place.root / "images", ignore_errors=True)
     with mounted(*small_disk(place.root / "images", "16k")) as full:
         (full / "filler.png").write_bytes(b"\0" * 15_000)
-        result = run(*place.words(name), "--json")
+        result = inside(*place.words(name), "--json")
     assert fails(result, DISK_FULL)
 
 

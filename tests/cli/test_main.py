@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.gdc import Fault, Listed, StandIn
-from tests.support.command import run, started, succeeded
+from tests.support.command import inside, started, succeeded, went_well
 from tests.support.mirrors import (
     MPP,
     PROJECTS,
@@ -48,7 +48,7 @@ FILES = r"/data/|\.svs"
 
 def test_init_and_update_mirror_the_slides(tmp_path: Path, small_gdc: StandIn) -> None:
     root = tmp_path / "m"
-    made_words = succeeded(
+    made_words = went_well(
         "--mirror", root, "init", "--slides", "4", "--mpp", "4", *addresses(small_gdc)
     ).out
     assert f"next: tcgamirror --mirror {root} update" in made_words
@@ -76,14 +76,14 @@ def test_a_second_update_does_nothing_and_says_so(tmp_path: Path, small_gdc: Sta
 
 def test_the_three_steps_by_themselves_are_an_update(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc)
-    assert "18 added" in succeeded("--mirror", root, "refresh").out
-    assert succeeded("--mirror", root, "refresh").out == f"nothing new: {RELEASE}\n"
+    assert "18 added" in went_well("--mirror", root, "refresh").out
+    assert went_well("--mirror", root, "refresh").out == f"nothing new: {RELEASE}\n"
     assert not column(root, "select * from mirror")
-    assert succeeded("--mirror", root, "sample").out == "4 slides added to the sample\n"
-    assert succeeded("--mirror", root, "sample").out == "nothing to add: 4 slides are sampled\n"
+    assert went_well("--mirror", root, "sample").out == "4 slides added to the sample\n"
+    assert went_well("--mirror", root, "sample").out == "nothing to add: 4 slides are sampled\n"
     assert column(root, "select distinct status from mirror") == ["pending"]
     small_gdc.clear()
-    assert "4 slides fetched" in succeeded("--mirror", root, "fetch").out
+    assert "4 slides fetched" in went_well("--mirror", root, "fetch").out
     assert not small_gdc.requests("/status|/files")
     assert column(root, "select distinct status from mirror") == ["done"]
 
@@ -115,11 +115,11 @@ def test_what_gives_no_image_is_named_and_can_be_retried(
     tmp_path: Path, small_gdc: StandIn
 ) -> None:
     root = made(tmp_path / "m", small_gdc, "--via", "range")
-    succeeded("--mirror", root, "refresh")
-    succeeded("--mirror", root, "sample")
+    went_well("--mirror", root, "refresh")
+    went_well("--mirror", root, "sample")
     (lost,) = rows(root, "select file_name, file_id from mirror where sample_rank = 1")
     small_gdc.faults.add(Fault(str(lost[1]), "404"))
-    failed = run("--mirror", root, "update")
+    failed = inside("--mirror", root, "update")
     assert failed.code == 3
     assert failed.sentence.startswith(f"failed: {lost[0]}: range: ")
     assert "3 slides fetched, 1 failed" in failed.out
@@ -127,9 +127,9 @@ def test_what_gives_no_image_is_named_and_can_be_retried(
         (lost[0], 1)
     ]
     small_gdc.faults.clear()
-    again = succeeded("--mirror", root, "update").out
+    again = went_well("--mirror", root, "update").out
     assert "3 of 4 slides done, 1 failed" in again and "--retry-failed" in again
-    assert "1 slide fetched, 0 failed" in succeeded("--mirror", root, "fetch", "--retry-failed").out
+    assert "1 slide fetched, 0 failed" in went_well("--mirror", root, "fetch", "--retry-failed").out
     assert column(root, "select count(*) from mirror where status = 'done'") == [4]
 
 
@@ -139,8 +139,8 @@ def test_what_gives_no_image_is_named_and_can_be_retried(
 @pytest.mark.parametrize(("kind", "count"), [("diagnostic", 15), ("tissue", TISSUE), ("all", 18)])
 def test_kind_chooses_the_slides(tmp_path: Path, small_gdc: StandIn, kind: str, count: int) -> None:
     root = made(tmp_path / "m", small_gdc, "--kind", kind, "--slides", "all")
-    succeeded("--mirror", root, "refresh")
-    assert f"{count} slides added" in succeeded("--mirror", root, "sample").out
+    went_well("--mirror", root, "refresh")
+    assert f"{count} slides added" in went_well("--mirror", root, "sample").out
     kinds = {"diagnostic", "tissue"} if kind == "all" else {kind}
     assert set(column(root, "select kind from mirror")) == kinds
 
@@ -148,8 +148,8 @@ def test_kind_chooses_the_slides(tmp_path: Path, small_gdc: StandIn, kind: str, 
 def test_projects_are_chosen_and_may_be_several(tmp_path: Path, small_gdc: StandIn) -> None:
     wanted = ("--project", PROJECTS[0], "--project", PROJECTS[2])
     root = made(tmp_path / "m", small_gdc, *wanted, "--slides", "all")
-    succeeded("--mirror", root, "refresh")
-    succeeded("--mirror", root, "sample")
+    went_well("--mirror", root, "refresh")
+    went_well("--mirror", root, "sample")
     assert set(column(root, "select project_id from mirror")) == {PROJECTS[0], PROJECTS[2]}
 
 
@@ -158,11 +158,11 @@ def test_a_project_that_is_not_listed_among_others_is_named(
 ) -> None:
     wanted = ("--project", PROJECTS[0], "--project", "TCGA-XYZ")
     root = made(tmp_path / "m", small_gdc, *wanted, "--slides", "all")
-    succeeded("--mirror", root, "refresh")
-    sampled = run("--mirror", root, "sample")
+    went_well("--mirror", root, "refresh")
+    sampled = inside("--mirror", root, "sample")
     assert "no slide of TCGA-XYZ is listed" in sampled.err
     assert set(column(root, "select project_id from mirror")) == {PROJECTS[0]}
-    assert "TCGA-XYZ" not in succeeded("--mirror", root, "sample").err
+    assert "TCGA-XYZ" not in went_well("--mirror", root, "sample").err
 
 
 def test_more_than_there_are_of_projects_says_which_are_not_listed(
@@ -170,8 +170,8 @@ def test_more_than_there_are_of_projects_says_which_are_not_listed(
 ) -> None:
     wanted = ("--project", PROJECTS[0], "--project", "TCGA-XYZ")
     root = made(tmp_path / "m", small_gdc, *wanted, slides=12)
-    succeeded("--mirror", root, "refresh")
-    told = run("--mirror", root, "sample")
+    went_well("--mirror", root, "refresh")
+    told = inside("--mirror", root, "sample")
     assert (told.code, told.out) == (0, "5 slides added to the sample\n")
     assert told.err.splitlines() == [
         "12 slides are asked for, but there are only 5: all are taken",
@@ -182,15 +182,15 @@ def test_more_than_there_are_of_projects_says_which_are_not_listed(
 @pytest.mark.parametrize("by", ["project_id", "primary_site"])
 def test_by_goes_round_the_strata(tmp_path: Path, small_gdc: StandIn, by: str) -> None:
     root = made(tmp_path / "m", small_gdc, "--by", by, slides=6)
-    succeeded("--mirror", root, "refresh")
-    succeeded("--mirror", root, "sample")
+    went_well("--mirror", root, "refresh")
+    went_well("--mirror", root, "sample")
     strata = column(root, f"select {by} from mirror order by sample_rank")
     assert strata[:3] == strata[3:] and len(set(strata)) == 3
 
 
 def test_limit_leaves_the_rest_for_the_next_run(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc)
-    assert "3 slides fetched" in succeeded("--mirror", root, "update", "--limit", "3").out
+    assert "3 slides fetched" in went_well("--mirror", root, "update", "--limit", "3").out
     assert rows(root, "select status, count(*) from mirror group by 1 order by 1") == [
         ("done", 3),
         ("pending", 1),
@@ -201,7 +201,7 @@ def test_limit_leaves_the_rest_for_the_next_run(tmp_path: Path, small_gdc: Stand
 def test_after_the_time_limit_no_slide_begins(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, "--workers", "1", slides=12)
     small_gdc.delay = 0.1
-    report = succeeded("--mirror", root, "update", "--time-limit", "1s").out
+    report = went_well("--mirror", root, "update", "--time-limit", "1s").out
     (pending,) = column(root, "select count(*) from mirror where status = 'pending'")
     assert isinstance(pending, int) and 0 < pending < 12
     assert f"{pending} slide{'' if pending == 1 else 's'} left for the next run" in report
@@ -211,7 +211,7 @@ def test_rate_holds_the_whole_run_down(tmp_path: Path, small_gdc: StandIn) -> No
     root = made(tmp_path / "m", small_gdc)
     small_gdc.clear()
     begun = time.monotonic()
-    succeeded("--mirror", root, "update", "--rate", "50k")
+    went_well("--mirror", root, "update", "--rate", "50k")
     assert small_gdc.bytes_sent(FILES) / (time.monotonic() - begun) < 50_000
 
 
@@ -251,7 +251,7 @@ def test_the_option_is_stronger_than_the_environment(mirror: Path, tmp_path: Pat
 
 
 def test_the_option_may_stand_after_the_command(mirror: Path) -> None:
-    assert "6 done" in succeeded("status", "--mirror", mirror).out
+    assert "6 done" in went_well("status", "--mirror", mirror).out
 
 
 def test_the_nearest_mirror_above_is_taken(mirror: Path) -> None:
@@ -262,13 +262,13 @@ def test_the_nearest_mirror_above_is_taken(mirror: Path) -> None:
 def test_a_mirror_may_have_any_name(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "my µ slides & 'more' ünï", small_gdc, slides=1)
     updated(root)
-    assert "1 done" in succeeded("--mirror", root, "status").out
+    assert "1 done" in went_well("--mirror", root, "status").out
     assert len(images(root)) == 1
 
 
 def test_the_next_step_can_be_copied_to_a_shell(tmp_path: Path, small_gdc: StandIn) -> None:
     root = tmp_path / "with spaces & more"
-    out = succeeded("--mirror", root, "init", "--mpp", "4", *addresses(small_gdc)).out
+    out = went_well("--mirror", root, "init", "--mpp", "4", *addresses(small_gdc)).out
     told = out.partition("next: ")[2]
     assert shlex.split(told) == ["tcgamirror", "--mirror", str(root), "update"]
 
@@ -285,7 +285,7 @@ def test_an_encoding_without_our_letters_is_no_bug(mirror: Path) -> None:
 
 
 def test_status_tells_the_mirror_in_numbers(mirror: Path) -> None:
-    out = succeeded("--mirror", mirror, "status").out
+    out = went_well("--mirror", mirror, "status").out
     assert f"({MPP:g} µm/px, exact, png)" in out
     assert f"listing  {RELEASE}: 18 slides" in out
     assert "sample   6 slides by seed 0 (stable): 6 done, 0 pending, 0 failed" in out
@@ -294,7 +294,7 @@ def test_status_tells_the_mirror_in_numbers(mirror: Path) -> None:
 
 
 def test_status_as_json_is_one_object_of_the_same_numbers(mirror: Path) -> None:
-    told = succeeded("--mirror", mirror, "status", "--json").json()
+    told = went_well("--mirror", mirror, "status", "--json").json()
     assert (told["listed"], told["sampled"], told["done"]) == (18, 6, 6)
     assert told["release"] == RELEASE
     assert sum(row["sampled"] for row in told["by_project"]) == 6
@@ -304,9 +304,9 @@ def test_status_as_json_is_one_object_of_the_same_numbers(mirror: Path) -> None:
 def test_status_tells_the_images_own_target(mirror: Path, tmp_path: Path) -> None:
     root = shutil.copytree(mirror, tmp_path / "m")
     rewrite(root, "^mpp = .*", "mpp = 9.0")
-    told = succeeded("--mirror", root, "status").out.splitlines()[0]
+    told = went_well("--mirror", root, "status").out.splitlines()[0]
     assert f"({MPP:g} µm/px, exact, png; tcgamirror.toml asks for 9 µm/px, exact, png," in told
-    told = succeeded("--mirror", root, "status", "--json").json()
+    told = went_well("--mirror", root, "status", "--json").json()
     assert (told["target"], told["unknown_mpp"]) == (f"{MPP:g} µm/px, exact, png", 0)
     assert told["drawn"]["seed"] == 0
 
@@ -315,13 +315,13 @@ def test_status_counts_images_of_unknown_resolution(mirror: Path, tmp_path: Path
     root = shutil.copytree(mirror, tmp_path / "m")
     with closing(sqlite3.connect(root / "catalogue.db")) as connection, connection:
         connection.execute("UPDATE images SET mpp_x = NULL, mpp_y = NULL WHERE rowid < 3")
-    assert " moved; 2 of unknown resolution\n" in succeeded("--mirror", root, "status").out
-    assert succeeded("--mirror", root, "status", "--json").json()["unknown_mpp"] == 2
+    assert " moved; 2 of unknown resolution\n" in went_well("--mirror", root, "status").out
+    assert went_well("--mirror", root, "status", "--json").json()["unknown_mpp"] == 2
 
 
 def test_init_tells_what_was_asked_for(tmp_path: Path) -> None:
     said = ("--by", "primary_site", "--kind", "all", "--project", "TCGA-OV", "--slides", "3")
-    told = succeeded("--mirror", tmp_path / "m", "init", "--max-size", "300", *said).out
+    told = went_well("--mirror", tmp_path / "m", "init", "--max-size", "300", *said).out
     assert (
         ": 3 slides by seed 0 (stable, by primary_site, kind all, projects TCGA-OV), "
         "each at most 300 px, exact, png\n"
@@ -334,7 +334,7 @@ def test_a_project_that_is_not_listed(
     tmp_path: Path, small_gdc: StandIn, number: str, kind: list[str]
 ) -> None:
     root = made(tmp_path / "m", small_gdc, "--project", "xyz", "--slides", number, *kind)
-    result = run("--mirror", root, "update")
+    result = inside("--mirror", root, "update")
     assert result.code == 2
     assert (
         "no slide of project TCGA-XYZ is listed; there are TCGA-BRCA, TCGA-GBM, TCGA-LUAD: "
@@ -348,20 +348,20 @@ def test_a_kind_that_a_project_lacks(tmp_path: Path, small_slides: tuple[Listed,
     with StandIn([*others, *(slide for slide in of_one if slide not in others)]) as gdc:
         options = ("--project", "TCGA-OV", "--project", "TCGA-BRCA", "--kind", "tissue")
         root = made(tmp_path / "m", gdc, *options)
-        result = run("--mirror", root, "update")
+        result = inside("--mirror", root, "update")
         assert "no tissue slide of project TCGA-BRCA, TCGA-OV is listed" in result.sentence
         assert "there are TCGA-GBM: " in result.sentence
     with StandIn(others) as gdc:
         root = made(tmp_path / "n", gdc, "--kind", "tissue", "--slides", "all")
-        assert "no tissue slide is listed" in run("--mirror", root, "update").sentence
+        assert "no tissue slide is listed" in inside("--mirror", root, "update").sentence
 
 
 @pytest.mark.parametrize("name", ["file_id", "file_name", "slide_barcode", "case_barcode"])
 def test_show_finds_a_slide_by_any_of_its_names(mirror: Path, name: str) -> None:
     called, file_name = rows(mirror, f"select {name}, file_name from mirror limit 1")[0]
-    out = succeeded("--mirror", mirror, "show", str(called)).out
+    out = went_well("--mirror", mirror, "show", str(called)).out
     assert str(file_name) in out and "base_mpp" in out and "\ntries\n" in out
-    told = succeeded("--mirror", mirror, "show", str(called), "--json").json()
+    told = went_well("--mirror", mirror, "show", str(called), "--json").json()
     assert told["file_name"] == file_name
     assert set(COLUMNS) < set(told)
 
@@ -369,13 +369,13 @@ def test_show_finds_a_slide_by_any_of_its_names(mirror: Path, name: str) -> None
 def test_query_answers_as_a_table_csv_or_json(mirror: Path) -> None:
     sql = "select file_name, mpp_x, error from mirror order by 1"
     expected = rows(mirror, sql)
-    table = succeeded("--mirror", mirror, "query", sql).out.splitlines()
+    table = went_well("--mirror", mirror, "query", sql).out.splitlines()
     assert table[0].split() == ["file_name", "mpp_x", "error"] and len(table) == 7
-    text = succeeded("--mirror", mirror, "query", sql, "--format", "csv").out
+    text = went_well("--mirror", mirror, "query", sql, "--format", "csv").out
     read = list(csv.reader(io.StringIO(text)))
     assert read[0] == ["file_name", "mpp_x", "error"]
     assert [(name, float(mpp), error or None) for name, mpp, error in read[1:]] == expected
-    objects = json.loads(succeeded("--mirror", mirror, "query", sql, "--format", "json").out)
+    objects = json.loads(went_well("--mirror", mirror, "query", sql, "--format", "json").out)
     assert [tuple(row.values()) for row in objects] == expected
 
 
@@ -393,7 +393,7 @@ def test_every_row_of_a_done_slide_is_filled(mirror: Path) -> None:
 def test_looking_changes_nothing(mirror: Path) -> None:
     before = (mirror / "catalogue.db").read_bytes()
     for words in (["status"], ["show", "TCGA"], ["query", "select 1"], ["query", "drop view x"]):
-        run("--mirror", mirror, *words)
+        inside("--mirror", mirror, *words)
     assert (mirror / "catalogue.db").read_bytes() == before
 
 

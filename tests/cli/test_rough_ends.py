@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.gdc import Fault, StandIn
-from tests.support.command import program, run, succeeded, surroundings
+from tests.support.command import inside, program, run, surroundings, went_well
 from tests.support.mirrors import addresses, column, made, says, updated
 from tests.support.publishing import WAYS, change, made_up, rest
 
@@ -28,7 +28,7 @@ def test_a_folder_that_is_none_ends_the_run_before_anything_is_fetched(
         (root / folder).write_text("mine")
     else:
         (root / folder).symlink_to(tmp_path / "not mounted")
-    says(run("--mirror", root, "update"), USAGE_ERROR, str(root / folder))
+    says(inside("--mirror", root, "update"), USAGE_ERROR, str(root / folder))
     assert not small_gdc.requests(r"/data/|\.svs")
     assert column(root, "select distinct status from mirror") == ["pending"]
 
@@ -40,7 +40,7 @@ def test_an_image_folder_that_goes_meanwhile_ends_the_run(
     (root / "images").mkdir()
     for project in ("TCGA-BRCA", "TCGA-LUAD", "TCGA-GBM"):
         (root / "images" / project).symlink_to(tmp_path / "not mounted")
-    says(run("--mirror", root, "update"), USAGE_ERROR, str(root / "images"), "mount")
+    says(inside("--mirror", root, "update"), USAGE_ERROR, str(root / "images"), "mount")
     assert column(root, "select distinct status from mirror") == ["pending"]
 
 
@@ -49,7 +49,7 @@ def test_slides_that_fail_while_the_site_answers_do_not_end_the_run(
 ) -> None:
     root = made(tmp_path / "m", small_gdc, "--via", "tiles", "--workers", "1", slides=9)
     small_gdc.faults.add(Fault("/tile/", "500"))
-    result = run("--mirror", root, "update")
+    result = inside("--mirror", root, "update")
     assert result.code == SOME_FAILED, result
     assert "9 failed" in result.out
 
@@ -59,11 +59,11 @@ def test_a_run_that_ends_by_an_error_tells_it_as_json_too(
 ) -> None:
     root = made(tmp_path / "m", small_gdc)
     small_gdc.faults.add(Fault("/status", "500"))
-    result = run("--mirror", root, "update", "--json")
+    result = inside("--mirror", root, "update", "--json")
     told = result.json()
     assert (result.code, told["exit_code"]) == (UNREACHABLE, UNREACHABLE)
     assert result.sentence == f"tcgamirror: {told['error']}"
-    nowhere = run("--mirror", tmp_path / "none", "fetch", "--json")
+    nowhere = inside("--mirror", tmp_path / "none", "fetch", "--json")
     assert nowhere.json()["exit_code"] == nowhere.code == USAGE_ERROR
 
 
@@ -96,12 +96,12 @@ def test_closed_streams_are_no_bug(tmp_path: Path, small_gdc: StandIn, closed: s
     ],
 )
 def test_numbers_beyond_all_sense_are_refused(mirror: Path, asked: tuple[str, str]) -> None:
-    says(run("--mirror", mirror, "update", *asked), USAGE_ERROR, asked[0])
+    says(inside("--mirror", mirror, "update", *asked), USAGE_ERROR, asked[0])
 
 
 def test_columns_of_one_name_are_all_in_the_json(mirror: Path) -> None:
     sql = "select 1 as n, 2 as n, 3 as n"
-    found = json.loads(succeeded("--mirror", mirror, "query", sql, "--format", "json").out)
+    found = json.loads(went_well("--mirror", mirror, "query", sql, "--format", "json").out)
     assert found == [{"n": 1, "n_2": 2, "n_3": 3}]
 
 
@@ -115,13 +115,13 @@ def test_more_slides_than_the_manifest_has_are_told_at_init(
     root = tmp_path / "m"
     every = ("init", "--mpp", "4", "--manifest", str(manifest), *addresses(small_gdc))
     init = (*every, "--kind", "diagnostic")
-    told = run("--mirror", root, *init, "--slides", "16")
+    told = inside("--mirror", root, *init, "--slides", "16")
     assert told.code == 0 and "16 requested" in told.sentence
-    made = succeeded("--mirror", tmp_path / "n", *init, "--slides", "15").out
+    made = went_well("--mirror", tmp_path / "n", *init, "--slides", "15").out
     assert "3 slides not of --kind diagnostic left out" in made
     # A manifest is a choice: without a word all of it is wanted.
-    assert "left out" not in succeeded("--mirror", tmp_path / "all", *every).out
-    some = succeeded("--mirror", tmp_path / "some", *every, "--slides", "15").out
+    assert "left out" not in went_well("--mirror", tmp_path / "all", *every).out
+    some = went_well("--mirror", tmp_path / "some", *every, "--slides", "15").out
     assert "3 slides beyond --slides 15 left out" in some
 
 
@@ -130,7 +130,7 @@ def test_a_run_tells_how_the_sample_stands_without_opening_the_catalogue_again(
 ) -> None:
     root = made(tmp_path / "m", small_gdc, slides=3)
     assert "3 slides fetched" in updated(root).out
-    told = succeeded("--mirror", root, "update", "--json").json()
+    told = went_well("--mirror", root, "update", "--json").json()
     assert (told["standing"]["done"], told["standing"]["pending"]) == (3, 0)
 
 
@@ -152,7 +152,7 @@ def test_a_source_of_images_that_no_mirror_has_makes_none(
     rest(source)
     with WAYS[way](source) as published:
         for options in (["--dry-run"], []):
-            result = run("sync", published.url, root, *options)
+            result = inside("sync", published.url, root, *options)
             says(result, DAMAGED, fixed, "no mirror")
             assert not root.exists()
 

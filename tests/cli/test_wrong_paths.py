@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import ordinary, run
+from tests.support.command import inside, ordinary, run
 from tests.support.mirrors import contents, says
 
 USAGE_ERROR = 2
@@ -53,7 +53,7 @@ def test_a_path_below_a_closed_directory_is_named(mirror: Path, words: str) -> N
 )
 def test_a_name_longer_than_any_is_named(mirror: Path, words: str) -> None:
     long = mirror.parent / ("x" * 300)
-    says(run(*words.format(m=mirror, x=long).split()), USAGE_ERROR, str(long), "name too long")
+    says(inside(*words.format(m=mirror, x=long).split()), USAGE_ERROR, str(long), "name too long")
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_name_longer_than_any_is_named(mirror: Path, words: str) -> None:
 def test_no_mirror_is_made_within_another(mirror: Path, tmp_path: Path, words: str) -> None:
     source = shutil.copytree(mirror, tmp_path / "source")
     within, before = mirror / "images" / "x", contents(mirror)
-    refused = run(*words.format(m=source, x=within).split())
+    refused = inside(*words.format(m=source, x=within).split())
     says(refused, USAGE_ERROR, f"{within}: it lies in the mirror {mirror}")
     assert contents(mirror) == before
 
@@ -113,22 +113,28 @@ def test_a_catalogue_that_may_not_be_read_is_not_said_to_be_unwritable(
 def test_lost_settings_are_written_again_by_init(mirror: Path) -> None:
     (mirror / "tcgamirror.toml").unlink()
     (mirror / "gallery").mkdir()
-    says(run("--mirror", mirror, "status"), USAGE_ERROR, "catalogue.db", f"{mirror} init", "again")
+    says(
+        inside("--mirror", mirror, "status"), USAGE_ERROR, "catalogue.db", f"{mirror} init", "again"
+    )
     init = ["--mirror", str(mirror), "init", "--slides", "2", "--mpp"]
     says(
-        run(*init, "15"), USAGE_ERROR, str(mirror), "made for images of 4 µm/px, exact, png", "init"
+        inside(*init, "15"),
+        USAGE_ERROR,
+        str(mirror),
+        "made for images of 4 µm/px, exact, png",
+        "init",
     )
     assert not (mirror / "tcgamirror.toml").exists()
-    made = run(*init, "4")
+    made = inside(*init, "4")
     assert (made.code, made.err) == (0, ""), made
-    assert "2 done" in run("--mirror", mirror, "status").out
-    assert run("--mirror", mirror, "verify").code == 0
+    assert "2 done" in inside("--mirror", mirror, "status").out
+    assert inside("--mirror", mirror, "verify").code == 0
 
 
 def test_lost_settings_beside_a_damaged_catalogue_have_a_way_out(mirror: Path) -> None:
     (mirror / "tcgamirror.toml").unlink()
     (mirror / "catalogue.db").write_bytes(b"damaged" * 1000)
-    refused = run("--mirror", mirror, "init", "--mpp", "4")
+    refused = inside("--mirror", mirror, "init", "--mpp", "4")
     says(refused, USAGE_ERROR, "catalogue.db", "move it away", "rebuild", "another directory")
 
 
@@ -146,7 +152,7 @@ def test_no_mirror_is_made_among_other_things_unasked(
     (other / theirs).parent.mkdir(parents=True)
     (other / theirs).write_text("mine")
     before = contents(other)
-    refused = run(*words.format(m=mirror, o=other).split())
+    refused = inside(*words.format(m=mirror, o=other).split())
     says(refused, USAGE_ERROR, str(other), theirs.partition("/")[0], "empty directory")
     assert contents(other) == before and not (other / ".lock").exists()
 
@@ -165,16 +171,16 @@ def test_what_a_killed_run_or_a_new_disk_left_is_gone_on_with(mirror: Path, word
         "sample.lock",
     ):
         (other / name).write_text("{}")
-    done = run(*words.format(m=mirror, o=other).split())
+    done = inside(*words.format(m=mirror, o=other).split())
     assert (done.code, done.err) == (0, ""), done
-    assert run("--mirror", other, "verify").code == 0
+    assert inside("--mirror", other, "verify").code == 0
 
 
 def test_a_mirror_that_lost_its_settings_is_not_synced_over(mirror: Path) -> None:
     other = shutil.copytree(mirror, mirror.parent / "other")
     (other / "tcgamirror.toml").unlink()
-    says(run("sync", mirror, other), USAGE_ERROR, str(other), f"{other} init", "again")
-    says(run("--mirror", other, "import", mirror), USAGE_ERROR, str(other), f"{other} init")
+    says(inside("sync", mirror, other), USAGE_ERROR, str(other), f"{other} init", "again")
+    says(inside("--mirror", other, "import", mirror), USAGE_ERROR, str(other), f"{other} init")
 
 
 def test_an_empty_destination_is_no_directory(mirror: Path) -> None:
@@ -187,7 +193,7 @@ def test_an_empty_destination_is_no_directory(mirror: Path) -> None:
 def test_init_among_other_things_takes_no_gallery_that_is_there(tmp_path: Path) -> None:
     (tmp_path / "gallery").mkdir()
     (tmp_path / "gallery" / "index.html").write_text("mine")
-    refused = run("--mirror", tmp_path, "init", "--mpp", "4")
+    refused = inside("--mirror", tmp_path, "init", "--mpp", "4")
     says(refused, USAGE_ERROR, str(tmp_path / "gallery"), "move it away")
     assert [path.name for path in tmp_path.iterdir()] == ["gallery"]
 
@@ -201,19 +207,19 @@ def test_init_among_other_things_takes_no_gallery_that_is_there(tmp_path: Path) 
 )
 def test_an_archive_of_another_kind_is_not_made_as_a_directory(mirror: Path, ending: str) -> None:
     before = sorted(mirror.parent.iterdir())
-    refused = run("--mirror", mirror, "export", mirror.parent / f"x.{ending}")
+    refused = inside("--mirror", mirror, "export", mirror.parent / f"x.{ending}")
     says(refused, USAGE_ERROR, f"x.{ending}", "only directories and .tar archives are written")
     assert sorted(mirror.parent.iterdir()) == before
 
 
 def test_a_directory_of_an_export_may_have_a_dot_in_its_name(mirror: Path) -> None:
-    assert run("--mirror", mirror, "export", mirror.parent / "release.45").code == 0
+    assert inside("--mirror", mirror, "export", mirror.parent / "release.45").code == 0
     assert (mirror.parent / "release.45" / "catalogue.db").is_file()
 
 
 @pytest.mark.parametrize("source", ["ftp://x/", "s3://bucket/tcga", "HTTP://x/"])
 def test_only_http_is_synced_from(tmp_path: Path, source: str) -> None:
-    refused = run("sync", source, tmp_path / "d")
+    refused = inside("sync", source, tmp_path / "d")
     says(refused, USAGE_ERROR, source.partition("//")[0], "Use http:// or https://")
     assert not list(tmp_path.iterdir())
 
@@ -223,7 +229,7 @@ def test_a_sync_that_comes_to_nothing_leaves_nothing(tmp_path: Path, there: bool
     root = tmp_path / "a" / "b"
     if there:
         root.mkdir(parents=True)
-    says(run("sync", "http://127.0.0.1:9/", root), 4, "127.0.0.1:9")
+    says(inside("sync", "http://127.0.0.1:9/", root), 4, "127.0.0.1:9")
     left = [path.name for path in tmp_path.rglob("*")]
     assert left == (["a", "b"] if there else [])
 
@@ -231,8 +237,8 @@ def test_a_sync_that_comes_to_nothing_leaves_nothing(tmp_path: Path, there: bool
 def test_a_lock_file_is_written_where_a_directory_is_and_nowhere_else(mirror: Path) -> None:
     there, missing = mirror.parent / "there", mirror.parent / "missing"
     there.mkdir()
-    says(run("--mirror", mirror, "lock", there), USAGE_ERROR, f"{there}: is a directory")
-    refused = run("--mirror", mirror, "lock", missing / "x.lock")
+    says(inside("--mirror", mirror, "lock", there), USAGE_ERROR, f"{there}: is a directory")
+    refused = inside("--mirror", mirror, "lock", missing / "x.lock")
     says(refused, USAGE_ERROR, f"{missing}: no such directory. Make it")
     assert not missing.exists() and not list(there.iterdir())
-    assert run("--mirror", mirror, "lock", there / "x.lock").code == 0
+    assert inside("--mirror", mirror, "lock", there / "x.lock").code == 0
