@@ -30,8 +30,8 @@ CELL_CHARACTERS = 50
 UNFIT = "need another --mpp or --format, so another mirror"
 """Words for failed slides that no retry can help: their base is coarser than the target."""
 
-LEAST, MOST = 10, 40
-"""Cells of a bar: fewer say nothing, more are no clearer."""
+LEAST_CELLS, MOST_CELLS = 10, 40
+"""Cells of a bar."""
 
 _SIGNS = ("█", "▒", "░")
 
@@ -53,7 +53,7 @@ def unknown(count: int) -> str:
 
 
 def say(message: str) -> None:
-    """One line to stderr, of which no terminal obeys anything."""
+    """Print one line to stderr, without control characters."""
     print(plain(message), file=sys.stderr, flush=True)
 
 
@@ -79,7 +79,7 @@ def members(result: DataclassInstance) -> dict[str, Any]:
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, thousands: bool = False
 ) -> str:
-    """Columns aligned, numbers to the right. thousands: whether whole numbers have separators.
+    """Return aligned columns, numbers to the right. thousands: separate groups of digits.
 
     >>> print(table(["project", "done"], [["TCGA-BRCA", 3], [None, 12]]))
     project    done
@@ -165,19 +165,19 @@ def as_json(value: object, indent: int | None = None) -> str:
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """The names, each once: an object can hold no two values of one name.
+    """Return unique names, as an object can hold no two values of one name.
 
     >>> distinct(["n", "path", "n", "n", "n_2"])
     ['n', 'path', 'n_2', 'n_3', 'n_2_2']
     """
-    found: list[str] = []
+    unique: list[str] = []
     for name in names:
         number, free = 1, name
-        while free in found:
+        while free in unique:
             number += 1
             free = f"{name}_{number}"
-        found.append(free)
-    return found
+        unique.append(free)
+    return unique
 
 
 def _plain(value: object) -> object:
@@ -210,7 +210,7 @@ class Look(NamedTuple):
 
 
 def cells(counts: Sequence[int], width: int) -> list[int]:
-    """A bar's cells for each count; what there is any of has one at least.
+    """Return a bar's cells for each count, at least one for each count above 0.
 
     >>> cells([997, 3, 0], 10), cells([0, 0, 0], 10), cells([1, 1, 1], 10)
     ([9, 1, 0], [0, 0, 0], [4, 3, 3])
@@ -218,14 +218,14 @@ def cells(counts: Sequence[int], width: int) -> list[int]:
     total = sum(counts)
     if not total:
         return [0] * len(counts)
-    got = [max(count * width // total, min(count, 1)) for count in counts]
-    # What rounding left over, or took too much of, goes to the largest.
-    got[max(range(len(counts)), key=counts.__getitem__)] += width - sum(got)
-    return got
+    shares = [max(count * width // total, min(count, 1)) for count in counts]
+    # The largest takes what rounding left over.
+    shares[max(range(len(counts)), key=counts.__getitem__)] += width - sum(shares)
+    return shares
 
 
 def beside(table: str, rows: Sequence[tuple[int, int, int]], look: Look) -> str:
-    """The table with a bar at the end of each row; as it is where there is no room for one.
+    """Return the table with a bar at the end of each row, if there is room for bars.
 
     rows: done, failed and pending of each row below the table's head.
 
@@ -237,21 +237,17 @@ def beside(table: str, rows: Sequence[tuple[int, int, int]], look: Look) -> str:
     lines = table.splitlines()
     longest = max(map(len, lines))
     # The last column stays free: some terminals break a line that reaches it.
-    width = min((look.width or 0) - longest - 3, MOST)
-    if width < LEAST:
+    width = min((look.width or 0) - longest - 3, MOST_CELLS)
+    if width < LEAST_CELLS:
         return table
     signs = _SIGNS if look.blocks else _PLAIN_SIGNS
     key = " ".join(f"{sign} {word}" for sign, word in zip(signs, _WORDS, strict=True))
     head = f"{lines[0]:{longest}}  {key}" if len(key) <= width else lines[0]
-    return "\n".join(
-        [
-            head,
-            *(
-                f"{line:{longest}}  {_bar(row, width, look)}"
-                for line, row in zip(lines[1:], rows, strict=True)
-            ),
-        ]
-    )
+    bars = [
+        f"{line:{longest}}  {_bar(row, width, look)}"
+        for line, row in zip(lines[1:], rows, strict=True)
+    ]
+    return "\n".join([head, *bars])
 
 
 def _bar(row: tuple[int, int, int], width: int, look: Look) -> str:

@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     from tcgamirror.model.slide import Outcome
 
 QUIET_SECONDS = 60.0
-"""Between two lines of progress where there is no terminal."""
+"""Seconds between two lines of progress where there is no terminal."""
 
 RATE_SECONDS = 20.0
-"""Over which the rate shown is taken."""
+"""Seconds over which the rate is averaged."""
 
 
 class _Rate:
-    """The recent rate of bytes, in which a stall shows."""
+    """The average rate of the last RATE_SECONDS, so that a stall shows."""
 
     def __init__(self) -> None:
-        self._seen = deque([(time.monotonic(), 0)])
+        self._samples = deque([(time.monotonic(), 0)])
 
-    def of(self, moved: int) -> float:
-        """Bytes per second, told that `moved` have come in all."""
+    def update(self, total: int) -> float:
+        """Record the bytes received in total and return bytes per second."""
         now = time.monotonic()
-        self._seen.append((now, moved))
-        while self._seen[1][0] <= now - RATE_SECONDS:
-            self._seen.popleft()
-        since, before = self._seen[0]
-        return (moved - before) / max(now - since, 0.1)
+        self._samples.append((now, total))
+        while self._samples[1][0] <= now - RATE_SECONDS:
+            self._samples.popleft()
+        since, before = self._samples[0]
+        return (total - before) / max(now - since, 0.1)
 
 
 class ProgressDisplay:
@@ -47,16 +47,16 @@ class ProgressDisplay:
         self._bar: tqdm[NoReturn] | None = None
         self._total = self._done = self._failed = 0
         self._size = self._bytes = 0
-        self._begun = self._said = time.monotonic()
+        self._started = self._last_line = time.monotonic()
         self._rate = _Rate()
-        self._passing = False
+        self._transient = False
         self._stopping = False
         self._pauses: dict[str, float] = {}
 
     def listing(self, listed: int, total: int) -> None:
         words = f"listing {listed:,} of {slides(total)}" if total else "asking for the listing"
         if self._terminal:
-            self._passing = True
+            self._transient = True
             print(f"\r\033[K{words} ...", end="", file=sys.stderr, flush=True)
 
     def note(self, message: str) -> None:
@@ -108,7 +108,7 @@ class ProgressDisplay:
             self._line(f"{self._done + self._failed:,} of {slides(self._total)}, {words}")
 
     def _fetch_words(self, moved: int, making: int) -> str:
-        rate = self._rate.of(moved)
+        rate = self._rate.update(moved)
         words = [f"{format_bytes(moved)} at {format_bytes(rate)}/s"]
         if making:
             moving = f"{format_bytes(moved)} moved" if rate < 1 else words[0]
@@ -120,7 +120,7 @@ class ProgressDisplay:
             words.append(f"{self._failed:,} failed")
         ended = self._done + self._failed
         if 0 < ended < self._total and not self._stopping:
-            each = (time.monotonic() - self._begun) / ended
+            each = (time.monotonic() - self._started) / ended
             words.append(f"{format_duration(each * (self._total - ended))} left")
         return ", ".join(words)
 
@@ -143,7 +143,7 @@ class ProgressDisplay:
             self._bar.update(size)
         elif self._is_due():
             if self._bytes:
-                seconds = time.monotonic() - self._begun
+                seconds = time.monotonic() - self._started
                 rest = seconds / self._bytes * (self._size - self._bytes)
                 rate = format_bytes(self._bytes / max(seconds, 0.001))
                 words += f", {format_bytes(self._bytes)} at {rate}/s, {format_duration(rest)} left"
@@ -159,20 +159,20 @@ class ProgressDisplay:
     def _start(self, total: int) -> None:
         self.close()
         self._total, self._done, self._failed = total, 0, 0
-        self._begun = self._said = time.monotonic()
+        self._started = self._last_line = time.monotonic()
         self._rate = _Rate()
 
     def _is_due(self) -> bool:
         """Return whether it is time for the next line where there is no terminal."""
         now = time.monotonic()
-        if self._terminal or now - self._said < QUIET_SECONDS:
+        if self._terminal or now - self._last_line < QUIET_SECONDS:
             return False
-        self._said = now
+        self._last_line = now
         return True
 
     def _wipe(self) -> None:
-        if self._passing:
-            self._passing = False
+        if self._transient:
+            self._transient = False
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
     def _line(self, message: str) -> None:
