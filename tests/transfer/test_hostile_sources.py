@@ -97,7 +97,7 @@ def test_a_source_of_no_usable_image_makes_nothing(mirror: Path, tmp_path: Path)
         with publishing(source, deque([(200, here), (304, b""), (200, second)]), "") as url:
             result = run("sync", url, tmp_path / "new")
         assert result.code == 7 and not (tmp_path / "new").exists(), result
-        assert second != here or "none of its 6 images can be taken" in result.sentence
+        assert second != here or "none of its 6 images can be fetched" in result.sentence
     assert run("sync", source, tmp_path / "new").code == 7
     assert not (tmp_path / "new").exists()
 

@@ -28,6 +28,7 @@ from tcgamirror.mirror.outage import SITE_DOWN_AFTER, OutcomeCounts
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings, read_settings
 from tcgamirror.mirror.settings import MOST_BYTES as MOST_SETTINGS
+from tcgamirror.model import text
 from tcgamirror.model.errors import (
     BadLockFile,
     BadSettings,
@@ -37,6 +38,7 @@ from tcgamirror.model.errors import (
     Interrupted,
     NetworkError,
     NotFound,
+    TcgaMirrorError,
     Unreachable,
     UsageError,
 )
@@ -166,6 +168,7 @@ class _Sync:
         self._adopted = self._fetched = self._bytes = 0
         self._counts = OutcomeCounts()
         self._failed: dict[str, ImageFailure] = {}
+        self._last_error: TcgaMirrorError = Damaged("no image was asked for")
         self._settings: Settings | None = None
         self._lock: Iterable[bytes] = ()
 
@@ -301,6 +304,7 @@ class _Sync:
                     f"{self._source.name}: sends no image any more. The last: {error}"
                 ) from error
             self._failed[image.file_name] = ImageFailure(image.path, image.file_name, str(error))
+            self._last_error = error
         else:
             self._counts.add_success()
             self._fetched += is_fetched
@@ -357,10 +361,11 @@ class _Sync:
         """Move the images that replace others, then take over the rows."""
         root, images = self._root, remote.images()
         if not os.path.lexists(root / FILE_NAME):
-            first = next(iter(self._failed.values()))
-            raise Damaged(
-                f"{self._source.name}: none of its {len(self._failed):,} images can be taken "
-                f"({first.path}: {first.why}). See what serves it"
+            last = self._last_error
+            kind = type(last) if isinstance(last, NetworkError) else Damaged
+            raise kind(
+                f"{self._source.name}: none of its {text.images(len(self._failed))} can be "
+                f"fetched. The last: {last}"
             )
         arrived = [image for image in images if image.file_name not in self._failed]
         replaced = [image for image in arrived if image.path in plan.replaced]
