@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from tcgamirror.imaging.image_reader import read_header
+from tcgamirror.imaging.image_writer import _tiff_directory
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat
 from tests.gdc import Listed, StandIn
@@ -150,13 +151,31 @@ def test_a_large_image_of_ours_is_taken_in_little_memory(
     assert (result.code, result.json()["images"]) == (0, 1)
 
 
+def blank_tiff(size: Size, text: str) -> bytes:
+    """A TIFF as this program could have made it, of strips with one line."""
+    strip = zlib.compress(bytes(3 * size.width))
+    places = range(8, 8 + len(strip) * size.height, len(strip))
+    end = 8 + len(strip) * size.height
+    counts = [len(strip)] * size.height
+    directory = _tiff_directory(end, size, 1, [*places], counts, (15.0, 15.0), text)
+    return b"II" + struct.pack("<HI", 42, end) + strip * size.height + directory
+
+
+LONG: dict[ImageFormat, tuple[Size, Callable[[Size, str], bytes]]] = {
+    ImageFormat.PNG: (Size(120_000, 120_000), blank),
+    ImageFormat.TIFF: (Size(65_000, 20_000), blank_tiff),
+}
+"""Images that take many seconds to decode; no JPEG that this program writes does."""
+
+
+@pytest.mark.parametrize("form", LONG)
 @pytest.mark.parametrize("command", ["import", "verify --decode", "rebuild --offline"])
 def test_the_first_interrupt_ends_a_long_decode_within_a_second(
-    exports: Callable[[ImageFormat], Path], tmp_path: Path, command: str
+    exports: Callable[[ImageFormat], Path], tmp_path: Path, command: str, form: ImageFormat
 ) -> None:
-    size = Size(120_000, 120_000)
-    export = exports(ImageFormat.PNG)
-    image = blank(size, facts(export, ImageFormat.PNG))
+    size, made_by = LONG[form]
+    export = exports(form)
+    image = made_by(size, facts(export, form))
     root = tmp_path / "m"
     copy = forged(export, tmp_path / "e", image, size)
     if command == "import":
