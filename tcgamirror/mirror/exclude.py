@@ -73,7 +73,15 @@ def exclude(
         if in_place:
             _check_replaceable(mirror)
         now, user = timestamp(time.time()), _user()
-        fresh = catalogue.exclusions.add([Exclusion(name, shown, user, now) for name in slides])
+        exclusions = {name: Exclusion(name, shown, user, now) for name in slides}
+        if text is None:
+            # Without a reason, one that was given earlier stays.
+            exclusions |= {
+                each.file_name: replace(each, own=True)
+                for each in catalogue.exclusions.all()
+                if each.file_name in exclusions
+            }
+        fresh = catalogue.exclusions.add([*exclusions.values()])
         write_exclusions(mirror.root, catalogue)
         removed = 0 if keep else _remove_images(mirror, catalogue, slides)
         added = 0

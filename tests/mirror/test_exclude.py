@@ -47,6 +47,15 @@ def sampled(root: Path) -> list[str]:
     return [str(name) for name in column(root, "select file_name from sample order by rank")]
 
 
+def test_a_reason_stays_until_another_is_given(root: Path) -> None:
+    name = sampled(root)[1]
+    reasons = []
+    for words in (["--reason", "pen marks"], [], ["--reason", "blurred"]):
+        told(root, "exclude", name, *words)
+        reasons += column(root, "select reason from exclusions")
+    assert reasons == ["pen marks", "pen marks", "blurred"]
+
+
 def test_an_excluded_slide_keeps_its_place_and_loses_its_image(root: Path) -> None:
     first, second, *_ = names = sampled(root)
     said = told(root, "exclude", second, "--reason", "pen marks")
