@@ -37,6 +37,12 @@ _COLUMNS = ", ".join(("file_name", *_OTHERS))
 _KEPT_COLUMNS = tuple(name for name in _OTHERS if name not in ("file_id", "md5", "size"))
 """Columns that keep their value if a later listing has none."""
 
+_DESCRIPTION = (
+    *("kind", "project_id", "primary_site", "disease_type", "sample_type"),
+    *("case_barcode", "slide_barcode"),
+)
+"""Columns that a manifest lacks or tells by the file name alone."""
+
 # Two known md5 decide whether a file changed, else two known sizes. Otherwise it is the same.
 _DIFFERS = "coalesce({old}.md5 <> {new}.md5, {old}.size <> {new}.size, 0)"
 _LISTED = "upstream IN ('current', 'changed')"
@@ -123,6 +129,21 @@ class SlideListing(Part):
             successors = successors_of(lost) if successors_of and lost else {}
             with transaction(connection):
                 return staged.merge(now, successors)
+
+    def without_project(self) -> list[str]:
+        """Return the file_ids of listed slides whose project is unknown, as a manifest's are."""
+        return self._database.column(
+            f"SELECT file_id FROM slides WHERE project_id IS NULL AND +{_LISTED} ORDER BY position"
+        )
+
+    def complete(self, slides: Iterable[Slide]) -> None:
+        """Set what is unknown of listed slides to what these tell of the same files."""
+        known = ", ".join(f"{name} = coalesce({name}, :{name})" for name in _DESCRIPTION)
+        with self._database.change() as connection:
+            connection.executemany(
+                f"UPDATE slides SET {known} WHERE file_name = :file_name AND file_id = :file_id",
+                map(asdict, slides),
+            )
 
     def adopt(self, slides: Sequence[Slide], upstream: Upstream) -> None:
         """Add slides that no listing has, after those that are listed."""

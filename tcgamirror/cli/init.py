@@ -202,7 +202,10 @@ def _check_choice(settings: Settings, manifest: _Manifest) -> None:
                 f"--{option}: a manifest tells no {option}s. Leave out --{option}, or --manifest"
             )
     if settings.by is not By.NONE:
-        output.say(f"--by {settings.by}: no effect, because a manifest tells no projects or sites")
+        output.say(
+            f"--by {settings.by}: a manifest tells no projects or sites. It has an effect only if "
+            "the GDC answers at the first update"
+        )
     there = manifest.allowed
     if not there:
         raise UsageError(

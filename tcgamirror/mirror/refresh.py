@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
@@ -120,6 +121,16 @@ def from_manifest(
     if others:
         warn(f"{path}: {describe_other_files(others)}")
     return merged if merged != MergeCounts(unchanged=merged.unchanged) else None
+
+
+def look_up(catalogue: Catalogue, client: gdc.JsonClient, api: str) -> None:
+    """Look up what a manifest does not tell of its slides; leave it to a later run if that fails.
+
+    The slides are known without it, and other programs' are never found.
+    """
+    file_ids = catalogue.listing.without_project()
+    with suppress(NetworkError):
+        catalogue.listing.complete(list(gdc.find_slides(client, api, "file_id", file_ids)))
 
 
 def open_client(

@@ -191,12 +191,14 @@ def _refresh(
     """
     manifest = mirror.settings.manifest
     if manifest is not None:
-        return refresh.from_manifest(
+        merged = refresh.from_manifest(
             catalogue,
             Path(manifest),
             accept_shrink=options.accept_shrink,
             warn=progress.note,
         )
+        refresh.look_up(catalogue, client, mirror.settings.api)
+        return merged
     progress.listing(0, 0)
     return refresh.from_gdc(
         catalogue,

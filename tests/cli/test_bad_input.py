@@ -348,7 +348,7 @@ def test_projects_of_a_manifest_cannot_be_gone_round(tmp_path: Path) -> None:
     options = ("--mpp", "15", "--slides", "1", "--manifest", tmp_path / "list.txt")
     root = tmp_path / "m"
     result = inside("--mirror", root, "init", *options, "--by", "project_id")
-    assert (result.code, "--by project_id: no effect" in result.sentence) == (0, True)
+    assert (result.code, "--by project_id: a manifest" in result.sentence) == (0, True)
     rewrite(root, "^projects = .*", 'projects = ["TCGA-OV"]')
     says(inside("--mirror", root, "update"), USAGE_ERROR, "TCGA-OV", "Change [sample] back")
 

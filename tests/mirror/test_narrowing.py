@@ -10,7 +10,7 @@ import pytest
 
 from tests.gdc import Listed, StandIn
 from tests.support.carrying import inside
-from tests.support.mirrors import column, made, rows
+from tests.support.mirrors import addresses, column, impatient, made, rewrite, rows
 
 SAMPLED = "select file_name from mirror order by sample_rank"
 
@@ -94,3 +94,26 @@ def test_one_slide_of_each_case(gdc: StandIn, tmp_path: Path, order: str) -> Non
     assert inside("--mirror", some, "sample", "--slides", "all").code == 0
     assert [str(name) for name in column(some, SAMPLED)] == list(first.values())
     assert rows(some, "select max(n) from (select count(*) n from mirror group by case_barcode)")
+
+
+def test_what_a_manifest_does_not_tell_is_looked_up_once_the_api_answers(
+    gdc: StandIn, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "cart.txt"
+    cart = gdc.files[10:17]
+    lines = [f"{file.file_id}\t{file.file_name}" for file in cart]
+    manifest.write_text("\n".join(("id\tfilename", *lines)))
+    root = tmp_path / "m"
+    command = ("init", "--mpp", "4", "--manifest", str(manifest), *addresses(gdc))
+    assert inside("--mirror", root, *command).code == 0
+    impatient(root)
+    rewrite(root, f'^api = "{gdc.api}"', 'api = "http://127.0.0.1:9"')
+    told = "select file_name, project_id, primary_site, disease_type from mirror order by 1"
+    assert inside("--mirror", root, "update").code == 0
+    assert rows(root, told) == sorted((file.file_name, None, None, None) for file in cart)
+    rewrite(root, '^api = "http://127.0.0.1:9"', f'api = "{gdc.api}"')
+    assert inside("--mirror", root, "update").code == 0
+    assert rows(root, told) == sorted(
+        (file.file_name, file.project_id, file.primary_site, file.disease_type) for file in cart
+    )
+    assert inside("--mirror", root, "verify").code == 0

@@ -274,7 +274,7 @@ OF_ANY_PROGRAM = (
 def test_a_mirror_of_slides_without_barcodes_and_sizes_is_like_any_other(tmp_path: Path) -> None:
     spec = SlideSpec(width=600, height=400, downsamples=(1, 4), thumbnail=False)
     files = [
-        listed(make_slide(tmp_path / f"{number}.svs", spec), file_name=name)
+        listed(make_slide(tmp_path / f"{number}.svs", spec), file_name=name, program="FM")
         for number, name in enumerate(OF_ANY_PROGRAM)
     ]
     sheet = tmp_path / "sheet.tsv"
