@@ -36,6 +36,7 @@ NOT_RUN = {
     "README": ["install"],
     "catalogue": ["datasette"],
     "development": ["checkout", "checkout"],
+    "recipes": ["ssh"],
     "transfer": ["ssh", "server"],
 }
 """Reasons for which examples are not run, by page, so that another one is seen."""
