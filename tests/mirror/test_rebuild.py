@@ -234,6 +234,8 @@ def test_a_manifest_is_read_again(tmp_path: Path, small_slides: tuple[Listed, ..
         (root / "catalogue.db").unlink()
         assert rebuilt(root).code == 0
         assert not gdc.served
+        # The next update looks up what the manifest does not tell.
+        updated(root)
     assert view(root) == before
 
 
