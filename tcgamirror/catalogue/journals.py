@@ -30,8 +30,11 @@ from tcgamirror.system.openat import Tree
 ROLLBACK, WAL, SHARED_MEMORY = "-journal", "-wal", "-shm"
 JOURNALS = (ROLLBACK, WAL, SHARED_MEMORY)
 
+_DATABASE = b"SQLite format 3\0"
 _MAGIC = bytes.fromhex("d9d505f920a163d7")
 _WAL_MAGIC = (0x377F0682, 0x377F0683)
+_UNKNOWN = 0xFFFFFFFF
+"""Count of records in a journal's header that leaves the count to the journal's size."""
 
 _SECOND_NAME = "another file's second name, which SQLite would write to"
 
@@ -97,8 +100,14 @@ def _rollback_fault(journal: io.FileIO, path: Path) -> str | None:
     if len(head) < 28 or not head.startswith(_MAGIC):
         # SQLite ignores it.
         return None
-    pages, _, page_size = struct.unpack(">3I", head[16:28])
-    return _database_fault(path) or _size_fault(path, page_size, [pages], size)
+    count, nonce, pages, sector, page_size = struct.unpack(">5I", head[8:28])
+    fault = _database_fault(path) or _size_fault(path, page_size, [pages], size)
+    first = _first_page(journal, sector, page_size, count, nonce)
+    if fault is None and first is not None:
+        (mark,) = struct.unpack(">I", first[68:72])
+        if not first.startswith(_DATABASE) or mark != APPLICATION_ID:
+            return "it is of another database"
+    return fault
 
 
 def _is_other_file(file: io.FileIO, *begins: bytes) -> bool:
@@ -143,6 +152,27 @@ def _page_size(path: Path) -> int:
     with closing(sqlite3.connect(address, uri=True, isolation_level=None)) as connection:
         (page_size,) = connection.execute("PRAGMA page_size").fetchone()
     return int(page_size)
+
+
+def _first_page(
+    journal: io.FileIO, sector: int, page_size: int, count: int, nonce: int
+) -> bytes | None:
+    """Return the database's first page as the journal holds it; None if it does not."""
+    if not 512 <= page_size <= 65536 or not 32 <= sector <= 65536:
+        return None
+    size = os.fstat(journal.fileno()).st_size
+    record = page_size + 8
+    there = (size - sector) // record
+    for number in range(there if count == _UNKNOWN else min(count, there)):
+        place = sector + number * record
+        if os.pread(journal.fileno(), 4, place) != b"\0\0\0\1":
+            continue
+        data = os.pread(journal.fileno(), page_size + 4, place + 4)
+        page, checksum = data[:page_size], data[page_size:]
+        summed = (nonce + sum(page[page_size - 200 : 0 : -200])) & 0xFFFFFFFF
+        if checksum == struct.pack(">I", summed):
+            return page
+    return None
 
 
 def _wal_fault(wal: io.FileIO, path: Path) -> str | None:
@@ -235,20 +265,21 @@ def _state(tree: Tree, name: str, file: io.FileIO, *, locked: bool) -> tuple[obj
 
 
 def _copy(file: io.FileIO, target: Path, most: int) -> None:
-    def piece() -> bytes:
-        try:
-            return file.read(_PIECE)
-        except OSError as error:
-            raise Damaged(f"the catalogue cannot be read ({error.strerror})") from error
-
     # The size is checked first: copying part of a file that is too large takes time and space.
     size = os.fstat(file.fileno()).st_size
     with disk_errors(target), target.open("wb") as out:
-        while size <= most and (read := piece()):
-            out.write(read)
+        while size <= most and (piece := _piece(file)):
+            out.write(piece)
             size = max(size, out.tell())
     if size > most:
         raise Damaged(f"the catalogue has more than {most:,} bytes, as no catalogue has")
+
+
+def _piece(file: io.FileIO) -> bytes:
+    try:
+        return file.read(_PIECE)
+    except OSError as error:
+        raise Damaged(f"the catalogue cannot be read ({error.strerror})") from error
 
 
 def _is_locked(handle: int) -> bool | None:

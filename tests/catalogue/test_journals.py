@@ -29,10 +29,10 @@ def summed(page: bytes, nonce: int) -> int:
     return (nonce + sum(page[PAGE - 200 : 0 : -200])) & 0xFFFFFFFF
 
 
-def rollback(catalogue: Path, *, pages: int | None = None) -> bytes:
-    """Return a rollback journal that is hot, with the first page."""
+def rollback(catalogue: Path, *, page: bytes | None = None, pages: int | None = None) -> bytes:
+    """A rollback journal that is hot: of one page, the first, unless another one is given."""
     data = catalogue.read_bytes()
-    first = data[:PAGE]
+    first = data[:PAGE] if page is None else page
     count = len(data) // PAGE if pages is None else pages
     head = MAGIC + struct.pack(">5I", 1, 7, count, 512, PAGE)
     return (
@@ -145,8 +145,13 @@ def test_a_link_in_a_journals_place_is_not_written_to(
     assert victim.read_text() == "precious"
 
 
-def test_a_journal_of_other_pages_is_refused(catalogue: Path) -> None:
+def test_a_journal_of_another_database_is_refused(catalogue: Path, tmp_path: Path) -> None:
     journal = catalogue.with_name("catalogue.db-journal")
+    other = tmp_path / "other.db"
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute("create table a (b)")
+    journal.write_bytes(rollback(catalogue, page=other.read_bytes()[:PAGE]))
+    refused(catalogue, "of another database")
     journal.write_bytes(rollback(catalogue).replace(struct.pack(">I", PAGE), b"\0\0\x20\0", 1))
     refused(catalogue, "of another database, of pages of 8,192 bytes")
     journal.write_bytes(rollback(catalogue, pages=1 << 31))
