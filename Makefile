@@ -29,13 +29,16 @@ test: $(READY)
 	$(PY) -m pytest --numprocesses 2 --dist loadfile
 
 # What a change is held to while it is worked on: less than a minute, without the whole commands.
-FAST := tests/test_layout.py tests/model tests/system tests/net tests/catalogue tests/imaging
+FAST := tests/test_layout.py tests/model tests/system tests/net \
+	tests/catalogue/test_catalogue.py tests/catalogue/test_listing.py tests/catalogue/test_queue.py \
+	tests/catalogue/test_reports.py tests/catalogue/test_sample.py \
+	tests/imaging/test_tiff.py tests/imaging/test_svs.py tests/imaging/test_resample.py
 
 check: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/mypy --platform darwin
+	$(VENV)/bin/mypy --platform darwin --cache-dir .mypy_cache/darwin
 	$(VENV)/bin/lint-imports --no-logo
 	$(PY) -m pytest --quiet --numprocesses 2 --dist loadfile $(FAST) tcgamirror
 
