@@ -272,7 +272,7 @@ def _is_checked(path: Path) -> bool:
 
 
 Answer = tuple[str, str | None]
-"""What a server did, and the advice, if any."""
+"""A server's behaviour, and the advice, if any."""
 
 
 class Servers:

@@ -1,6 +1,6 @@
 """Exclusion of slides from a mirror, and the file that keeps exclusions beside the catalogue.
 
-`excluded.tsv` names every excluded slide, so that a catalogue made anew knows them.
+`excluded.tsv` names every excluded slide, so that `rebuild` can restore the exclusions.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def copy_catalogue(live: Catalogue, path: Path) -> Catalogue:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     copy = live.copy_to(path)
     with copy.reading() as connection:
-        # After a power cut it is made anew, so no change waits for the disk.
+        # The copy is repeated after a power cut, so no change waits for the disk.
         connection.execute("PRAGMA synchronous = OFF")
     # A kept image of an excluded slide is nobody else's.
     copy.images.clear(each.file_name for each in copy.exclusions.all())

@@ -24,7 +24,7 @@ from tests.support.command import BINARY, ROOT
 from tests.support.mirrors import made, small_slide
 
 SLIDES = 12_000
-"""As many as the GDC has diagnostic ones."""
+"""Number of diagnostic slides at the GDC."""
 VERSION_AIM, STATUS_AIM, SIZE_AIM = 0.30, 0.50, 32.0
 TIMES = 15
 

@@ -37,7 +37,7 @@ def root(tmp_path: Path, gdc: StandIn) -> Path:
 
 
 def told(root: Path, *words: str | Path) -> Result:
-    """As `inside`, for what ends well."""
+    """Run a command that must succeed, in this process."""
     result = inside("--mirror", root, *words)
     assert result.code == 0, result
     return result
@@ -151,7 +151,7 @@ def test_what_is_included_again_is_fetched_unless_it_was_kept(root: Path, keep: 
 
 
 def test_it_goes_with_the_mirror(root: Path, tmp_path: Path) -> None:
-    """By export and import, by sync, by rebuild, and by the lock file."""
+    """Carry exclusions by export and import, sync, rebuild, and the lock file."""
     told(root, "exclude", *sampled(root)[1:3], "--reason", "pen\tmarks")
     told(root, "exclude", sampled(root)[4], "--keep")
     expected = rows(root, EXCLUDED.replace(", path", ""))

@@ -88,7 +88,7 @@ def test_a_copy_is_called_by_the_digest_that_was_checked(mirror: Path, tmp_path:
 
 
 def test_a_source_of_no_usable_image_makes_nothing(mirror: Path, tmp_path: Path) -> None:
-    """Whether its catalogue stays, or is replaced by a wrong one."""
+    """Cover a source whose catalogue stays, and one whose catalogue a wrong one replaces."""
     here = (mirror / "catalogue.db").read_bytes()
     source = shutil.copytree(mirror, tmp_path / "source")
     for path in images(source):

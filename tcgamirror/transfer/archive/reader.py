@@ -50,7 +50,7 @@ Value = TypeVar("Value")
 
 
 Reader = Callable[[], Iterator[Member]]
-"""An export in any form: yields its files anew at each call, each name once.
+"""An export in any form: each call yields all of its files, each name once.
 
 Raises BadExport for all that is not a plain file.
 """
