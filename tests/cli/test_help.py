@@ -157,6 +157,15 @@ def test_links_lead_to_files(name: str) -> None:
         assert target.startswith("https://") or (path.parent / target).exists(), target
 
 
+def test_places_to_change_are_files() -> None:
+    places = re.findall(
+        r"`([a-z_/]+(?:\.py|/))`",
+        " ".join(row[1] for row in table(MANUAL / "development.md", "Where to change what")),
+    )
+    assert places
+    assert not [place for place in places if not (MANUAL.parent / place).exists()]
+
+
 # The examples ----------------------------------------------------------------
 
 
