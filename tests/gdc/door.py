@@ -16,7 +16,7 @@ from tests.gdc.answers import Answer, Host, Request
 from tests.gdc.faults import Faults, instead, misread, spoiled
 from tests.gdc.report import Record, Report
 from tests.gdc.shaping import Shaping
-from tests.gdc.wire import StoppingError, Wire, is_reset_on_close, reset_on_close
+from tests.gdc.wire import StoppingError, Wire, is_reset_on_close
 
 
 @dataclass(slots=True)
@@ -56,11 +56,7 @@ class Door(ThreadingHTTPServer):
         return int(self.server_address[1])
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002
-        limit = self.inside.shaping.connection_limit
         with self._changed:
-            if limit is not None and len(self._open) >= limit:
-                reset_on_close(request)
-                return False
             self._open.add(request)
             self.peak = max(self.peak, len(self._open))
             return True

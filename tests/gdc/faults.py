@@ -100,23 +100,9 @@ class Faults:
         self._lock = threading.Lock()
         self._rules: list[tuple[Fault, list[int]]] = []
 
-    def __iter__(self) -> Iterator[Fault]:
-        with self._lock:
-            return iter([fault for fault, _ in self._rules])
-
-    def __len__(self) -> int:
-        with self._lock:
-            return len(self._rules)
-
     def add(self, *faults: Fault) -> None:
         with self._lock:
             self._rules += [(fault, [0]) for fault in faults]
-
-    append = add
-
-    def remove(self, fault: Fault) -> None:
-        with self._lock:
-            self._rules = [rule for rule in self._rules if rule[0] != fault]
 
     def clear(self) -> None:
         with self._lock:

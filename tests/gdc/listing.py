@@ -37,7 +37,6 @@ class Listed:
     sample_type: str | None = "Primary Tumor"
     case_barcode: str | None = None
     slide_barcode: str | None = None
-    section_location: str | None = None
     experimental_strategy: str | None = "Diagnostic Slide"
     state: str = "released"
     version: str = "1"
@@ -143,7 +142,6 @@ FIELDS: Mapping[str, Callable[[Listed], str | int | None]] = MappingProxyType(
         "cases.samples.sample_type": lambda file: file.sample_type,
         "cases.samples.submitter_id": lambda file: file.sample_barcode,
         f"{_SLIDES}.submitter_id": lambda file: file.slide_barcode,
-        f"{_SLIDES}.section_location": lambda file: file.section_location,
     }
 )
 DEFAULT_FIELDS = tuple(name for name in FIELDS if name != "md5sum" and "." not in name)

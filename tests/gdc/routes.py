@@ -27,7 +27,6 @@ from tests.gdc.listing import (
     UnknownFilterError,
     document,
     made_up_id,
-    manifest,
 )
 from tests.gdc.releases import Releases
 from tests.gdc.tiles import Tiles
@@ -46,7 +45,6 @@ class Routes:
     tiles: Tiles
     data_ranges: bool
     bucket_ranges: bool
-    status_version: bool
     bucket_is_busy: bool = False
     api_is_busy: bool = False
     withheld: frozenset[str] = frozenset()
@@ -65,15 +63,12 @@ class Routes:
             return refusal(404, NOT_FOUND)
         match request.endpoint.strip("/").split("/"):
             case ["status"]:
-                return of_json(self.releases.status(with_version=self.status_version))
+                return of_json(self.releases.status())
             case ["files"]:
                 return self._files(request)
             case ["files", "versions"] if request.method == "POST":
                 wanted = _json_body(request).get("ids", [])
                 return of_json(self.releases.versions(wanted))
-            case ["history", file_id]:
-                history = self.releases.history(file_id)
-                return of_json(history) if history else refusal(404, NOT_FOUND)
             case ["data", file_id]:
                 return self._data(request, file_id)
             case ["tile", "metadata", file_id]:
@@ -96,9 +91,6 @@ class Routes:
             files = self.releases.current.matching(filters, sort)
         except (UnknownFilterError, ValueError) as error:
             return refusal(400, str(error))
-        if str(asked.get("return_type", "")).lower() == "manifest":
-            name = ("Content-Disposition", "attachment; filename=gdc_manifest.txt")
-            return text(200, manifest(files), "text/tab-separated-values", (name,))
         total = len(files)
         page = files[start : start + size]
         if request.endless_page and files:

@@ -22,8 +22,8 @@ State = Literal["up", "refused", "503"]
 class StandIn(Shaping):
     """A GDC on the loopback interface: the API with its tile server, and the open-data bucket.
 
-    Its slowness may be set while it runs (see `Shaping`), and so may, in `routes`, data_ranges,
-    bucket_ranges and status_version (whether `/status` has data_release_version).
+    Its slowness may be set while it runs (see `Shaping`), and so may data_ranges and
+    bucket_ranges of its `routes`.
     """
 
     def __init__(
@@ -36,16 +36,13 @@ class StandIn(Shaping):
         tile_format: TileFormat = "png",
         data_ranges: bool = True,
         bucket_ranges: bool = True,
-        status_version: bool = True,
         port: int = 0,
         bucket_port: int = 0,
     ) -> None:
         super().__init__()
         self._releases = Releases(release, files)
         self._tiles = Tiles(tile_size, overlap, tile_format)
-        self.routes = Routes(
-            self._releases, self._tiles, data_ranges, bucket_ranges, status_version
-        )
+        self.routes = Routes(self._releases, self._tiles, data_ranges, bucket_ranges)
         self._inside = Inside(self, self.routes.answer)
         self._ports: dict[Host, int] = {"api": port, "bucket": bucket_port}
         self._doors: dict[Host, Door] = {}

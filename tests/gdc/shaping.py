@@ -26,8 +26,7 @@ class Shaping:
 
     delay: seconds before each answer. tile_delay: further seconds before tiles and their
     metadata. rate: bytes per second of each connection. link_rate: bytes per second of all
-    connections together. connection_limit: connections of one host at a time; those beyond
-    are reset at once.
+    connections together.
     """
 
     def __init__(self) -> None:
@@ -35,7 +34,6 @@ class Shaping:
         self.tile_delay = 0.0
         self.rate: float | None = None
         self.link_rate: float | None = None
-        self.connection_limit: int | None = None
         self._link = Pace()
 
     @property
