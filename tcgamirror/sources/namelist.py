@@ -1,7 +1,8 @@
 """Read lists of cases, slides or file_ids, one a line.
 
 A list is plain text with `#` comments, or a table whose first column of such names counts: a
-manifest, a sample sheet, or the CSV of CLAM and its kin. A header line is left out.
+manifest, a sample sheet, or the CSV of CLAM and its kin. A first line without a barcode, file name
+or UUID is a header, which is left out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ MOST_BYTES = 50_000_000
 
 _TCGA = re.compile(rf"TCGA-\w{{2}}-\w{{4}}.*|.*{re.escape(SLIDE_SUFFIX)}", re.I | re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
+_FORMS = (_TCGA, _UUID)
+"""Forms of names. A table's column of file names or barcodes counts before one of file_ids."""
 
 
 def read_names(path: Path) -> list[str]:
@@ -33,16 +36,16 @@ def read_names(path: Path) -> list[str]:
         raise UsageError(f"{path}: more than {MOST_BYTES:,} bytes. Name a list of slides")
     rows = [_cells(line) for line in data.decode("utf-8-sig", "replace").splitlines()]
     rows = [row for row in rows if any(row)]
-    for form in (_TCGA, _UUID):
+    if rows and not any(form.fullmatch(cell) for form in _FORMS for cell in rows[0]):
+        # A header.
+        del rows[0]
+    for form in _FORMS:
         matches = (
             column for row in rows for column, cell in enumerate(row) if form.fullmatch(cell)
         )
         column = min(matches, default=None)
         if column is not None:
             cells = [row[column] for row in rows if column < len(row) and row[column]]
-            if len(rows[0]) > 1 and not form.fullmatch(cells[0]):
-                # The header of a table.
-                del cells[0]
             return list(dict.fromkeys(cells))
     raise UsageError(
         f"{path}: no barcode, file name or file_id in it. Name a list of them, one a line"
