@@ -19,12 +19,24 @@ if TYPE_CHECKING:
     from tcgamirror.system.interrupt import Shutdown
 
 
+FOLDERS, FILES = ("DIR", "DST"), ("FILE", "PATH", "SRC", "DEST", "EXPORT")
+"""Metavars of arguments that are paths."""
+
+
 # The mirror --------------------------------------------------------------------------
 
 
 def named_mirror(args: argparse.Namespace) -> Path | None:
-    """Return the directory of --mirror or TCGAMIRROR."""
+    """Return the directory of --mirror or TCGAMIRROR.
+
+    Raises UsageError if it is on another machine.
+    """
     named = mirror_text(args)
+    if named is not None and ":" in named:
+        # Imported late: few names have a colon.
+        from tcgamirror.transfer.remote_paths import check_mirror
+
+        check_mirror(named, args.command)
     return None if named is None else Path(named)
 
 
@@ -100,8 +112,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         message = message.removeprefix("argument ")
-        end = "" if message.endswith("?") else "."
+        end = "" if message.endswith((".", "?")) else "."
         raise UsageError(f"{message}{end} See {self.prog} --help")
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        if not arg_string and action.metavar in (*FOLDERS, *FILES):
+            raise argparse.ArgumentError(action, "empty path, as an unset variable gives. Name one")
+        return super()._get_value(action, arg_string)
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
         if action.choices is not None and value not in action.choices:

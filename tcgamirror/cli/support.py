@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from tcgamirror import __version__
 from tcgamirror.cli import output
 from tcgamirror.cli.common import (
+    FILES,
+    FOLDERS,
     Commands,
     add_addresses,
     add_command,
@@ -35,9 +37,6 @@ PAUSE = 1.0
 """Seconds to pause requests to a busy server."""
 
 SHELLS = ("bash", "zsh", "fish")
-
-_FOLDERS, _FILES = ("DIR", "DST"), ("FILE", "SRC", "DEST")
-"""Metavars that stand for paths."""
 
 _DOCTOR_DETAILS = """\
 Reads a little of everything and changes nothing. In a mirror it uses the mirror's
@@ -191,8 +190,8 @@ def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
     """Return the script that the shell reads."""
     import shtab
 
-    folders = dict.fromkeys(_FOLDERS, shtab.DIRECTORY)
-    _mark_paths(parser, folders | dict.fromkeys(_FILES, shtab.FILE))
+    folders = dict.fromkeys(FOLDERS, shtab.DIRECTORY)
+    _mark_paths(parser, folders | dict.fromkeys(FILES, shtab.FILE))
     return shtab.complete(parser, shell=shell, root_prefix="tcgamirror")
 
 

@@ -197,8 +197,6 @@ def _destination(named: str) -> Path:
     """Return DST; raise UsageError if it is neither a mirror nor free to become one."""
     from tcgamirror.mirror.directory import check_place
 
-    if not named:
-        raise UsageError("DST: empty, as an unset variable is. Name a directory")
     root = Path(named)
     if root.exists() and not root.is_dir():
         raise UsageError(f"{root}: not a directory. Name another DST")

@@ -42,6 +42,15 @@ class _RemotePath:
         return f"{login} {command if is_plain else shlex.quote(command)}"
 
 
+def check_mirror(mirror: str, command: str) -> None:
+    """Raise UsageError for a mirror on another machine. command: what is to work on it."""
+    remote = _remote_path(mirror, "Name a directory")
+    if remote:
+        words = ["init", remote.path] if command == "init" else ["--mirror", remote.path, command]
+        line = remote.ssh(shlex.join(["tcgamirror", *words]))
+        raise _refusal(mirror, line, "Run the command there, with all of its options")
+
+
 def check_export(dest: str, mirror: Path, options: list[str]) -> None:
     """Raise UsageError for an export to another machine. options: of the export."""
     piped = command_line(shlex.join(["export", *options, "-"]), mirror)
@@ -114,7 +123,9 @@ def _remote_path(text: str, remedy: str) -> _RemotePath | None:
     if (url := _BY_SSH.fullmatch(text)) is not None:
         return _RemotePath(url[1], url[3] or ".", url[2] or "")
     if (scheme := _SCHEME.match(text)) is not None:
-        raise UsageError(f"{display_url(text)}: {scheme[0]} is not supported here. {remedy}")
+        raise UsageError(
+            f"{scheme[0]}{display_url(text)}: {scheme[0]} is not supported here. {remedy}"
+        )
     if (path := _BY_SCP.fullmatch(text)) is not None:
         # Commands over ssh run in the home directory.
         return _RemotePath(path[1], path[2].removeprefix("~/").removeprefix("~") or ".", "")

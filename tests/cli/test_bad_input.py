@@ -35,6 +35,8 @@ def mirror(pattern: Path, tmp_path: Path) -> Path:
         ("", ["COMMAND", "--help"]),
         ("--bogus status", ["--bogus", "status --help"]),
         ("status --bogus", ["--bogus", "status --help"]),
+        ("status --bogus", ["unknown argument '--bogus'. See tcgamirror status --help"]),
+        ("get x --mp 1", ["'1'. Did you mean --mpp? See tcgamirror get --help"]),
         ("show one two", ["two", "show --help"]),
         ("updaet", ["updaet", "Did you mean update?"]),
         ("frobnicate", ["frobnicate", "Choose init, update"]),

@@ -183,11 +183,35 @@ def test_a_mirror_that_lost_its_settings_is_not_synced_over(mirror: Path) -> Non
     says(inside("--mirror", other, "import", mirror), USAGE_ERROR, str(other), f"{other} init")
 
 
-def test_an_empty_destination_is_no_directory(mirror: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [
+        (("init", "", "--mpp", "2"), "DIR"),
+        (("--mirror", "", "init", "--mpp", "2"), "--mirror"),
+        (("init", "--mirror=", "--mpp", "2"), "--mirror"),
+        (("init", "x", "--mpp", "2", "--manifest", ""), "--manifest"),
+        (("init", "x", "--mpp", "2", "--cases", ""), "--cases"),
+        (("init", "x", "--lock", ""), "--lock"),
+        (("get", "TCGA-3C-AALI", "-o", ""), "-o/--output"),
+        (("sync", "{m}", ""), "DST"),
+        (("sync", "", "x"), "SRC"),
+        (("--mirror", "{m}", "export", ""), "DEST"),
+        (("--mirror", "{m}", "export", "x", "--since", ""), "--since"),
+        (("--mirror", "{m}", "import", ""), "SRC"),
+        (("--mirror", "{m}", "lock", ""), "FILE"),
+        (("--mirror", "{m}", "exclude", "--from", ""), "--from"),
+        (("--mirror", "{m}", "update", "--log", ""), "--log"),
+        (("doctor", "--report", ""), "--report"),
+    ],
+)
+def test_an_empty_path_is_refused_not_taken_for_the_current_directory(
+    mirror: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], path: str
+) -> None:
     (mirror.parent / "here").mkdir()
-    refused = run("sync", mirror, "", cwd=mirror.parent / "here")
-    says(refused, USAGE_ERROR, "DST: empty")
-    assert not list((mirror.parent / "here").iterdir())
+    monkeypatch.chdir(mirror.parent / "here")
+    before = contents(mirror)
+    says(inside(*(word.format(m=mirror) for word in words)), USAGE_ERROR, f"{path}: empty path")
+    assert not list(Path().iterdir()) and contents(mirror) == before
 
 
 def test_init_among_other_things_takes_no_gallery_that_is_there(tmp_path: Path) -> None:
