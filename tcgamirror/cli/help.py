@@ -18,7 +18,7 @@ _EXAMPLES = """
 
 TOPICS = (
     *("usage", "recipes", "settings", "catalogue", "operations", "transfer", "cluster"),
-    "development",
+    *("python", "development"),
 )
 """Pages of the manual, in the order of the list."""
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from tcgamirror.model.text import plain
+from tcgamirror.model.text import distinct, plain
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -162,22 +162,6 @@ def as_json(value: object, indent: int | None = None) -> str:
     return "".join(
         sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text
     )
-
-
-def distinct(names: Sequence[str]) -> list[str]:
-    """Return unique names, as an object can hold no two values of one name.
-
-    >>> distinct(["n", "path", "n", "n", "n_2"])
-    ['n', 'path', 'n_2', 'n_3', 'n_2_2']
-    """
-    unique: list[str] = []
-    for name in names:
-        number, free = 1, name
-        while free in unique:
-            number += 1
-            free = f"{name}_{number}"
-        unique.append(free)
-    return unique
 
 
 def _plain(value: object) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -98,6 +99,22 @@ def printable(text: str, limit: int = 200) -> str:
     """
     clean = "".join(letter if letter.isprintable() else " " for letter in text[: limit + 1])
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Return unique names, as an object can hold no two values of one name.
+
+    >>> distinct(["n", "path", "n", "n", "n_2"])
+    ['n', 'path', 'n_2', 'n_3', 'n_2_2']
+    """
+    unique: list[str] = []
+    for name in names:
+        number, free = 1, name
+        while free in unique:
+            number += 1
+            free = f"{name}_{number}"
+        unique.append(free)
+    return unique
 
 
 def display_url(url: str) -> str:

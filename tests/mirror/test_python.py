@@ -1,0 +1,298 @@
+"""A mirror from Python: its slides are the view's rows, its images the files' pixels."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tcgamirror
+from tcgamirror.mirror.python import MirrorSlide
+from tcgamirror.model import errors
+from tcgamirror.model.errors import (
+    BadQuery,
+    BadSettings,
+    Damaged,
+    NotAMirror,
+    TcgaMirrorError,
+    UsageError,
+)
+from tests.gdc import StandIn
+from tests.support.catalogues import make_older
+from tests.support.command import started, surroundings
+from tests.support.documents import PAGES, examples
+from tests.support.mirrors import column, made, rows, until, updated
+
+DONE = "status = 'done'"
+
+
+@pytest.fixture
+def copy(pattern: Path, tmp_path: Path) -> Path:
+    """A mirror of two slides, to be spoilt."""
+    return shutil.copytree(pattern, tmp_path / "m")
+
+
+def first(root: Path) -> MirrorSlide:
+    return next(tcgamirror.open(root).slides())
+
+
+# What there is ---------------------------------------------------------------
+
+
+def test_nothing_else_is_public() -> None:
+    assert tcgamirror.__all__ == ["Mirror", "MirrorSlide", "open"]
+    assert tcgamirror.MirrorSlide is MirrorSlide
+    with pytest.raises(AttributeError, match="no attribute 'Slide'"):
+        _ = tcgamirror.Slide  # type: ignore[attr-defined]
+
+
+def test_a_slide_has_the_columns_of_the_view_in_their_order(mirror: Path) -> None:
+    columns = column(mirror, "select name from pragma_table_info('mirror')")
+    assert [each.name for each in fields(MirrorSlide)][: len(columns)] == columns
+
+
+def test_slides_are_the_rows_of_the_view(mirror: Path) -> None:
+    with tcgamirror.open(mirror) as opened:
+        slides = list(opened.slides())
+    told = [
+        tuple(getattr(slide, each.name) for each in fields(slide) if each.name[0] != "_")
+        for slide in slides
+    ]
+    view = rows(mirror, "select * from mirror order by sample_rank")
+    place = column(mirror, "select name from pragma_table_info('mirror')").index("path")
+    assert told == [(*row[:place], mirror / str(row[place]), *row[place + 1 :]) for row in view]
+
+
+def test_slides_are_chosen_and_ordered_by_sql(mirror: Path) -> None:
+    opened = tcgamirror.open(str(mirror))
+    where = "project_id = 'TCGA-BRCA' -- of the breast"
+    found = [slide.width for slide in opened.slides(where, "width desc -- the largest first")]
+    expected = "select width from mirror where project_id = 'TCGA-BRCA' order by width desc"
+    assert found == column(mirror, expected)
+    assert found
+    assert len({slide.file_id for slide in opened.slides(order="random()")}) == 6
+
+
+def test_a_slide_cannot_be_changed(mirror: Path) -> None:
+    with pytest.raises(FrozenInstanceError):
+        first(mirror).mpp_x = 1.0  # type: ignore[misc]
+
+
+def test_an_image_has_its_pixels_and_its_scale(mirror: Path) -> None:
+    for slide in tcgamirror.open(mirror).slides():
+        assert slide.path is not None
+        image = slide.image()
+        assert image.size == (slide.width, slide.height)
+        assert (image.info["mpp_x"], image.info["mpp_y"]) == (slide.mpp_x, slide.mpp_y)
+        with Image.open(slide.path) as other:
+            assert np.array_equal(np.asarray(image), np.asarray(other))
+
+
+@pytest.mark.parametrize("form", ["tiff", "jpeg"])
+def test_images_of_other_formats_are_decoded(tmp_path: Path, small_gdc: StandIn, form: str) -> None:
+    root = made(tmp_path / "m", small_gdc, "--format", form, slides=1)
+    updated(root)
+    slide = first(root)
+    assert slide.image().size == (slide.width, slide.height)
+    assert slide.image().info["mpp_x"] == slide.mpp_x
+
+
+def test_query_gives_rows_by_name(mirror: Path) -> None:
+    opened = tcgamirror.open(mirror)
+    assert opened.query("select 1 as n, 2 as n, null as x") == [{"n": 1, "n_2": 2, "x": None}]
+    assert len(opened.query("select * from slides")) == len(rows(mirror, "select * from slides"))
+
+
+def test_pandas_has_the_view(mirror: Path) -> None:
+    pytest.importorskip("pandas")
+    frame = tcgamirror.open(mirror).to_pandas()
+    assert list(frame.columns) == column(mirror, "select name from pragma_table_info('mirror')")
+    assert list(frame["mpp_x"]) == column(mirror, "select mpp_x from mirror")
+    assert len(tcgamirror.open(mirror).to_pandas("select 1 where 0")) == 0
+
+
+# Beside others ---------------------------------------------------------------
+
+
+def test_threads_and_processes_share_a_mirror(mirror: Path) -> None:
+    opened = pickle.loads(pickle.dumps(tcgamirror.open(mirror)))
+    slides = pickle.loads(pickle.dumps(list(opened.slides())))
+    with ThreadPoolExecutor(3) as pool:
+        sizes = [image.size for image in pool.map(MirrorSlide.image, slides)]
+        assert list(pool.map(opened.query, ["select 1 as n"] * 6)) == [[{"n": 1}]] * 6
+    assert sizes == [(slide.width, slide.height) for slide in slides]
+
+
+def test_a_run_writes_beside_it(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=8)
+    with tcgamirror.open(root) as mirror:
+        assert list(mirror.slides()) == []
+        with started("--mirror", root, "update") as process:
+            until(lambda: list(mirror.slides(DONE)))
+            waiting = mirror.slides(DONE)
+            assert next(waiting).image()
+            assert process.wait(timeout=60) == 0
+        assert len(list(mirror.slides(DONE))) == 8
+    assert not list(root.glob("catalogue.db-*")), "a journal is left, as a reader kept it open"
+
+
+# Errors ----------------------------------------------------------------------
+
+
+def spoil_version(root: Path) -> None:
+    with closing(sqlite3.connect(root / "catalogue.db")) as connection:
+        connection.execute("pragma user_version = 99")
+
+
+def spoil_settings(root: Path) -> None:
+    (root / "tcgamirror.toml").write_text("slides = [", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "words"),
+    [
+        (shutil.rmtree, NotAMirror, "not a mirror"),
+        (spoil_settings, BadSettings, "tcgamirror.toml"),
+        (lambda root: (root / "catalogue.db").unlink(), Damaged, "rebuild"),
+        (lambda root: (root / "catalogue.db").write_text("?"), Damaged, "rebuild"),
+        (spoil_version, UsageError, "Upgrade"),
+        (lambda root: make_older(root, 5), UsageError, "older tcgamirror"),
+    ],
+)
+def test_what_cannot_be_opened_is_told_in_a_sentence(
+    copy: Path, spoil: object, error: type[TcgaMirrorError], words: str
+) -> None:
+    opened = tcgamirror.open(copy)
+    assert callable(spoil)
+    spoil(copy)
+    with pytest.raises(error, match=words) as caught:
+        tcgamirror.open(copy)
+    assert type(caught.value) is error
+    if error is not BadSettings:
+        with pytest.raises(TcgaMirrorError):
+            opened.query("select 1")
+
+
+@pytest.mark.parametrize("where", ["nonsense", "1; drop table slides", "(", "1) union select (1"])
+def test_wrong_sql_is_told_at_once(mirror: Path, where: str) -> None:
+    with pytest.raises(BadQuery):
+        tcgamirror.open(mirror).slides(where)
+
+
+@pytest.mark.parametrize("sql", ["delete from slides", "attach 'x' as x", "pragma user_version=7"])
+def test_nothing_is_written(copy: Path, sql: str) -> None:
+    before = (copy / "catalogue.db").read_bytes()
+    with pytest.raises(BadQuery):
+        tcgamirror.open(copy).query(sql)
+    assert (copy / "catalogue.db").read_bytes() == before
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def _replace(path: Path) -> None:
+    Image.new("RGB", (10, 10)).save(path)
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (Path.unlink, "No such file"),
+        (_cut, "cannot be decoded"),
+        (_replace, "10 × 10 pixels"),
+        (_pipe, "not a regular file"),
+        (lambda path: path.write_text("text"), "no PNG"),
+    ],
+)
+def test_a_spoilt_image_is_damaged(copy: Path, spoil: object, words: str) -> None:
+    slide = first(copy)
+    assert callable(spoil) and slide.path is not None
+    spoil(slide.path)
+    with pytest.raises(Damaged, match=words) as caught:
+        slide.image()
+    assert str(slide.path) in str(caught.value)
+    assert f"tcgamirror --mirror {copy} verify --repair" in str(caught.value)
+
+
+def test_a_slide_without_an_image_has_none(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=1)
+    for step in ("refresh", "sample"):
+        with started("--mirror", root, step) as process:
+            assert process.wait(timeout=60) == 0
+    slide = first(root)
+    assert slide.path is None
+    with pytest.raises(UsageError, match="pending"):
+        slide.image()
+
+
+def test_pandas_that_is_missing_is_told(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UsageError, match=r"pip install 'tcgamirror\[pandas\]'"):
+        tcgamirror.open(mirror).to_pandas()
+
+
+# The manual ------------------------------------------------------------------
+
+
+def test_the_manual_s_threshold_is_otsu_s(
+    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tcga").symlink_to(mirror)
+    monkeypatch.chdir(tmp_path)
+    (example,) = (each for each in examples(PAGES["python"]) if "otsu" in each.text)
+    names: dict[str, object] = {}
+    exec(example.text, names)
+    slide, mask, area = names["slide"], names["mask"], names["area"]
+    assert isinstance(slide, MirrorSlide) and isinstance(mask, np.ndarray)
+    saturation = np.asarray(slide.image().convert("HSV"))[..., 1].astype(float)
+
+    def within(threshold: int) -> float:
+        """Return the variance within the two classes, which Otsu's threshold makes least."""
+        classes = saturation[saturation <= threshold], saturation[saturation > threshold]
+        return float(sum(each.var() * each.size for each in classes if each.size))
+
+    best = min(range(255), key=within)
+    assert np.array_equal(mask, saturation > best)
+    assert slide.mpp_x is not None and slide.mpp_y is not None
+    assert area == pytest.approx((saturation > best).sum() * slide.mpp_x * slide.mpp_y / 1e6)
+    assert 0 < mask.mean() < 1
+
+
+def test_the_manual_s_errors_are_those_there_are() -> None:
+    page = PAGES["python"].read_text(encoding="utf-8")
+    named = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
+    for name in named[named.index("NotAMirror") :]:
+        assert issubclass(getattr(errors, name), TcgaMirrorError)
+
+
+def test_import_and_open_are_light(mirror: Path) -> None:
+    def imported(line: str) -> set[str]:
+        told = subprocess.run(
+            [sys.executable, "-c", f"import sys, tcgamirror; {line}; print(*sys.modules)"],
+            env=surroundings(),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return set(told.stdout.split())
+
+    heavy = {"numpy", "PIL", "openslide", "requests", "pandas", "sqlite_utils"}
+    assert not imported("pass") & {*heavy, "sqlite3", "dataclasses"}
+    assert not imported(f"list(tcgamirror.open({str(mirror)!r}).slides())") & heavy
