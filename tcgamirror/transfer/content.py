@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -75,12 +76,8 @@ def read_content(path: Path, sha256: str | None = None) -> FileContent | None:
     Returns:
         None if there is no plain file, it cannot be read, or it has another digest.
     """
-    try:
-        file = open_regular(path)
-    except OSError:
-        return None
-    content = None
-    try:
+    with suppress(OSError), ExitStack() as stack:
+        file = stack.enter_context(open_regular(path))
         status = os.fstat(file.fileno())
         if status.st_size <= IN_MEMORY_BYTES:
             data = file.read()
@@ -89,12 +86,8 @@ def read_content(path: Path, sha256: str | None = None) -> FileContent | None:
         else:
             found = open_file_digest(file, "sha256")
             content = FileContent(path, status.st_size, found, status.st_mtime_ns, None, file)
-    except OSError:
-        return None
-    finally:
-        if content is None or content.file is None:
-            file.close()
-    if sha256 in (None, found):
-        return content
-    content.close()
+        if sha256 in (None, found):
+            if content.file is not None:
+                stack.pop_all()
+            return content
     return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,13 +16,14 @@ from tcgamirror.model.errors import UsageError
 from tcgamirror.system.files import disk_errors, open_file_digest, sync_disk, sync_folder
 from tcgamirror.system.lock import Lock
 from tcgamirror.system.openat import Tree
-from tcgamirror.system.parallel import start_pool
-from tcgamirror.transfer.archive.format import EXPORT_LOCK, UNFINISHED, Form
+from tcgamirror.transfer.archive.format import EXPORT_LOCK, UNFINISHED, is_tar
 from tcgamirror.transfer.archive.tar import TarWriter
 from tcgamirror.transfer.content import FileContent
 
 _BUFFER_BYTES = 1 << 20
-_FLUSH_SECONDS = 0.2
+
+_TOP = "tcgamirror"
+"""The directory in an archive whose own name cannot be one."""
 
 
 class Destination(Protocol):
@@ -37,28 +37,52 @@ class Destination(Protocol):
         """Write one file."""
         ...
 
-    def finish(self) -> None:
-        """Give the complete export its final name."""
-        ...
 
-    def close(self) -> None:
-        """Close what is open, be the export complete or not."""
-        ...
+@contextmanager
+def open_destination(dest: Path | None, root: Path) -> Iterator[tuple[Path, Destination]]:
+    """Yield a folder for the catalogue of an export, and its destination, locked by this run.
+
+    The export gets its name when the block ends without an error. A killed export to a
+    directory is resumed by the next one; an archive is begun again.
+
+    Args:
+        dest: None for standard output.
+        root: the mirror's directory.
+    """
+    if dest is None:
+        with (
+            TemporaryDirectory(prefix="tcgamirror-") as folder,
+            _open_archive(None, None, _TOP) as archive,
+        ):
+            yield Path(folder), archive
+        return
+    with _unfinished_folder(dest) as work:
+        if is_tar(dest):
+            with _open_archive(work / dest.name, dest, _top(dest.stem)) as archive:
+                yield work, archive
+            return
+        # Another disk is about to be pulled out. A directory on the mirror's own disk is as
+        # safe from a power cut as what `cp` leaves: an import compares it.
+        is_apart = work.stat().st_dev != root.stat().st_dev
+        directory = _Directory(work)
+        yield work, directory
+        with disk_errors(dest):
+            _clear(work, keep=directory.names)
+            if is_apart:
+                sync_disk(work)
+            work.rename(dest)
+            (dest / EXPORT_LOCK).unlink()
+            if is_apart:
+                sync_folder(dest.absolute().parent)
 
 
-class DirectoryDestination:
-    """A directory that is renamed at the end. Right images that a killed export left are kept."""
+class _Directory:
+    """A directory. names: of the files that belong to the export."""
 
-    def __init__(self, work: Path, dest: Path, *, durable: bool) -> None:
-        """Write to `work`, which becomes `dest`.
-
-        durable: whether all of it reaches the disk before it gets its name.
-        """
+    def __init__(self, work: Path) -> None:
         self._work = work
         self._tree = Tree(work)
-        self._dest = dest
-        self._durable = durable
-        self._names = {EXPORT_LOCK}
+        self.names = {EXPORT_LOCK}
 
     def holds(self, image: Image) -> bool:
         try:
@@ -67,11 +91,11 @@ class DirectoryDestination:
                     return False
         except OSError:
             return False
-        self._names.add(image.path)
+        self.names.add(image.path)
         return True
 
     def write(self, name: str, content: FileContent) -> None:
-        self._names.add(name)
+        self.names.add(name)
         target = self._work / name
         if content.path == target:
             # The catalogue was copied to its place at once.
@@ -85,57 +109,52 @@ class DirectoryDestination:
                 file.writelines(content.pieces())
             os.utime(target, ns=(content.mtime_ns, content.mtime_ns))
 
-    def finish(self) -> None:
-        with disk_errors(self._dest):
-            _clear(self._work, keep=self._names)
-            if self._durable:
-                sync_disk(self._work)
-            self._work.rename(self._dest)
-            (self._dest / EXPORT_LOCK).unlink()
-            if self._durable:
-                sync_folder(self._dest.absolute().parent)
 
-    def close(self) -> None:
-        """Do nothing, as no file stays open."""
+class _Archive:
+    """A tar archive, of which a killed export leaves nothing."""
 
-
-class TarDestination:
-    """A tar archive."""
-
-    def __init__(self, path: Path | None, dest: Path | None, top: str) -> None:
-        """Write to `path`, which becomes `dest`. None: standard output. top: a directory in it."""
-        self._path = path
-        self._dest = dest
-        with _writing(path):
-            self._file = sys.stdout.buffer if path is None else path.open("xb", _BUFFER_BYTES)
-        self._writer = TarWriter(self._write, top)
+    def __init__(self, writer: TarWriter) -> None:
+        self._writer = writer
 
     def holds(self, image: Image) -> bool:
-        del image  # A killed export leaves no part of an archive.
+        del image
         return False
 
     def write(self, name: str, content: FileContent) -> None:
         self._writer.put(name, content.size, content.mtime_ns // 10**9, content.pieces())
 
-    def _write(self, data: bytes) -> None:
-        with _writing(self._path):
-            self._file.write(data)
 
-    def finish(self) -> None:
-        self._writer.finish()
-        with _writing(self._path):
-            self._file.flush()
-            if self._path is not None and self._dest is not None:
-                os.fsync(self._file.fileno())
-                self._file.close()
-                self._path.rename(self._dest)
-                sync_folder(self._dest.absolute().parent)
+@contextmanager
+def _open_archive(path: Path | None, dest: Path | None, top: str) -> Iterator[_Archive]:
+    """Yield an archive at `path`, which becomes `dest`.
 
-    def close(self) -> None:
-        if self._path is not None:
+    Args:
+        path: None for standard output.
+        top: a directory in the archive.
+    """
+    with _writing(path):
+        file = sys.stdout.buffer if path is None else path.open("xb", _BUFFER_BYTES)
+
+    def write(data: bytes) -> None:
+        with _writing(path):
+            file.write(data)
+
+    try:
+        writer = TarWriter(write, top)
+        yield _Archive(writer)
+        writer.finish()
+        with _writing(path):
+            file.flush()
+            if path is not None and dest is not None:
+                os.fsync(file.fileno())
+                file.close()
+                path.rename(dest)
+                sync_folder(dest.absolute().parent)
+    finally:
+        if path is not None:
             # There may be no room for the rest of an archive that was not finished.
             with suppress(OSError):
-                self._file.close()
+                file.close()
 
 
 @contextmanager
@@ -154,26 +173,10 @@ def _writing(path: Path | None) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def flushing_early(path: Path) -> Iterator[None]:
-    """Have the disk of `path` write during the block, so that little is left for its end.
-
-    `sync_disk` or fsync have to follow all the same. Raises as `disk_errors` does.
-    """
-    ended = threading.Event()
-
-    def flush() -> None:
-        while not ended.wait(_FLUSH_SECONDS):
-            sync_disk(path)
-
-    with start_pool(1, "flush") as pool:
-        flushing = pool.submit(flush)
-        try:
-            yield
-        finally:
-            ended.set()
-    with disk_errors(path):
-        flushing.result()
+def _top(name: str) -> str:
+    """Return the directory in an archive: its name, if every system can have such a directory."""
+    is_plain = name.isascii() and name.isprintable() and not set(name) & set('\\/:*?"<>|')
+    return name if is_plain and len(name) <= 100 and name.strip(". ") == name else _TOP
 
 
 # The place of an export ------------------------------------------------------------
@@ -205,31 +208,26 @@ def _check_free(dest: Path) -> None:
 
 
 @contextmanager
-def unfinished_folder(dest: Path | None, form: Form) -> Iterator[Path]:
-    """Yield the folder in which an export is made, locked by this run.
+def _unfinished_folder(dest: Path) -> Iterator[Path]:
+    """Yield the folder beside `dest` in which an export is made, locked by this run.
 
-    It lies beside `dest`, or among the temporary files for standard output (None). A killed
-    export to a directory leaves it to be resumed; an archive's is removed in any case.
+    An archive's folder is removed in any case, a directory's if nothing was made in it.
     """
-    if dest is None:
-        with TemporaryDirectory(prefix="tcgamirror-") as folder:
-            yield Path(folder)
-        return
     work = dest.with_name(f"{dest.name}{UNFINISHED}")
     _check_ours(work)
     with Lock(work / EXPORT_LOCK, "export"):
-        is_here = True
+        is_renamed = False
         try:
             _check_free(dest)
-            if form is Form.TAR:
+            if is_tar(dest):
                 _clear(work, keep={EXPORT_LOCK})
             yield work
-            is_here = form is Form.TAR
+            is_renamed = not is_tar(dest)
         finally:
             # After the rename a folder of that name is another run's.
-            if is_here:
+            if not is_renamed:
                 with suppress(OSError):
-                    if form is Form.TAR:
+                    if is_tar(dest):
                         _clear(work, keep={EXPORT_LOCK})
                     if [path.name for path in work.iterdir()] == [EXPORT_LOCK]:
                         (work / EXPORT_LOCK).unlink()

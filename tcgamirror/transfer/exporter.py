@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,7 +30,6 @@ from tcgamirror.transfer.archive.format import (
     MAX_LOCK_BYTES,
     README,
     SUMS,
-    Form,
     checked_name,
     format_sums,
     readme,
@@ -45,21 +44,11 @@ from tcgamirror.transfer.catalogue_copy import (
     matching_slides,
 )
 from tcgamirror.transfer.content import FileContent, read_content
-from tcgamirror.transfer.destination import (
-    Destination,
-    DirectoryDestination,
-    TarDestination,
-    check_dest,
-    flushing_early,
-    unfinished_folder,
-)
+from tcgamirror.transfer.destination import Destination, check_dest, open_destination
 
 _RETRIES = 60
 _WAIT_SECONDS = 0.05
 """Between two looks at rows that a run is about to write."""
-
-_TOP = "tcgamirror"
-"""The directory in an archive whose own name cannot be one."""
 
 _MAX_THREADS = 4
 """More do not make a disk faster, and each holds images in memory."""
@@ -111,7 +100,6 @@ def export(
         Damaged: for the catalogue.
     """
     start = time.monotonic()
-    form = Form.TAR if dest is None else Form.of(dest)
     check_dest(mirror.root, dest)
     earlier = {} if since is None else _sums_since(since)
     with ExitStack() as stack:
@@ -119,28 +107,14 @@ def export(
             mirror.check_fixed(live.fact)
             # Before anything is made, as the condition may be refused.
             names = None if only is None else matching_slides(live, only)
-            work = stack.enter_context(unfinished_folder(dest, form))
+            work, destination = stack.enter_context(open_destination(dest, mirror.root))
             copy = stack.enter_context(copy_catalogue(live, work / CATALOGUE))
         release = copy.listing.release()
         if names is not None:
             keep_only(copy, names)
-        # Another disk is about to be pulled out. A directory on the mirror's own disk is as
-        # safe from a power cut as what `cp` leaves: an import compares it.
-        is_apart = work.stat().st_dev != mirror.root.stat().st_dev
-        durable = dest is not None and (form is Form.TAR or is_apart)
-        destination: Destination
-        if dest is None:
-            destination = TarDestination(None, None, _TOP)
-        elif form is Form.TAR:
-            destination = TarDestination(work / dest.name, dest, _top(dest.stem))
-        else:
-            destination = DirectoryDestination(work, dest, durable=durable)
-        stack.callback(destination.close)
         export = _Export(mirror, copy, destination, earlier, progress)
-        with flushing_early(work) if durable else nullcontext():
-            export.put_images(None if dest is None else work)
-            export.put_rest(work / CATALOGUE, release, is_part=only is not None)
-        destination.finish()
+        export.put_images(None if dest is None else work)
+        export.put_rest(work / CATALOGUE, release, is_part=only is not None)
     return ExportResult(
         dest="-" if dest is None else str(dest),
         release=release,
@@ -161,12 +135,6 @@ def _sums_since(since: Path) -> dict[str, str]:
         raise BadExport(
             f"{since}: is not an export that --since can continue ({error}). Name another"
         ) from error
-
-
-def _top(name: str) -> str:
-    """Return the directory in an archive: its name, if every system can have such a directory."""
-    is_plain = name.isascii() and name.isprintable() and not set(name) & set('\\/:*?"<>|')
-    return name if is_plain and len(name) <= 100 and name.strip(". ") == name else _TOP
 
 
 class _Export:

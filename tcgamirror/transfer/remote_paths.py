@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tcgamirror.model.errors import UsageError
 from tcgamirror.model.text import command_line, display_url
-from tcgamirror.transfer.archive.format import Form
+from tcgamirror.transfer.archive.format import is_tar
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HOST = r"((?:[^\s/:@-][^\s/:]*@)?(?:[A-Za-z0-9_][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+\]))"
@@ -57,7 +57,7 @@ def check_export(dest: str, mirror: Path, options: list[str]) -> None:
     remote = _remote_path(dest, f"Pipe the archive from: {piped}")
     if remote is not None:
         command = _import_command(remote.path)
-        if Form.of(Path(remote.path)) is Form.TAR:
+        if is_tar(Path(remote.path)):
             command = f"cat > {shlex.quote(remote.path)}"
         raise _refusal(dest, f"{piped} | {remote.ssh(command)}")
 
@@ -68,7 +68,7 @@ def check_import(source: str, mirror: str) -> None:
     remote = _remote_path(source, f"Pipe the archive to: {receive}")
     target = _remote_path(mirror, "Name a directory by --mirror")
     path = remote.path if remote else source
-    is_file = path == "-" or Form.of(Path(path)) is Form.TAR
+    is_file = path == "-" or is_tar(Path(path))
     send = shlex.join(["cat", path] if is_file else ["tar", "-cf", "-", "-C", path, "."])
     if remote:
         send = remote.ssh(send)

@@ -16,6 +16,7 @@ from pathlib import Path
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.database import Row, Value
 from tcgamirror.catalogue.images import Image, images_of
+from tcgamirror.catalogue.journals import JOURNALS, copy_database
 from tcgamirror.catalogue.schema import APPLICATION_ID, MIGRATIONS
 from tcgamirror.imaging.store import Store
 from tcgamirror.mirror import provenance
@@ -23,6 +24,7 @@ from tcgamirror.mirror.directory import FIXED
 from tcgamirror.mirror.lockfile import MOST_SLIDES
 from tcgamirror.model.errors import Damaged, DiskFull, UsageError
 from tcgamirror.model.slide import ImageFormat, MppSource, Slide, Status
+from tcgamirror.system.openat import Tree
 from tcgamirror.transfer.columns import SAMPLED, TABLES, Check
 
 MAX_BYTES = 4 << 30
@@ -257,6 +259,29 @@ class UntrustedCatalogue:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
                 raise DiskFull(f"{self._name}: no room for a copy. Free some") from error
             raise Damaged(f"{self._name} is damaged, or not a catalogue ({error})") from error
+
+
+def copy_at_rest(tree: Tree, name: str, copy: Path) -> Path:
+    """Copy the catalogue at `name` in a tree to one file, with its journals played back.
+
+    Its schema is not read, as `database.connect` would: a hostile one may take for ever.
+    Raises as `copy_database` does. Returns the path of the copy.
+    """
+    copied = copy_database(tree, name, copy.parent, MAX_BYTES)
+    journals = [copied.with_name(copied.name + suffix) for suffix in JOURNALS]
+    if any(path.exists() and path.stat().st_size for path in journals):
+        copy.unlink(missing_ok=True)
+        with (
+            database.translate_errors(copied),
+            closing(sqlite3.connect(copied)) as source,
+            closing(sqlite3.connect(copy)) as target,
+        ):
+            source.backup(target)
+    else:
+        copied.replace(copy)
+    for path in (copied, *journals):
+        path.unlink(missing_ok=True)
+    return copy
 
 
 def _max_rows(table: str) -> int:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from pathlib import Path
 
 import pytest
 
-from tcgamirror.model.errors import Damaged, UsageError
+from tcgamirror.model.errors import Damaged
 from tcgamirror.system.files import PIECE
 from tcgamirror.transfer.content import IN_MEMORY_BYTES, read_content
-from tcgamirror.transfer.destination import flushing_early
 
 SIZES = (0, 1, PIECE, PIECE + 1, IN_MEMORY_BYTES + 1)
 
@@ -53,21 +51,3 @@ def test_only_plain_files_are_read_and_nothing_is_left_open(tmp_path: Path) -> N
     for path in (tmp_path, tmp_path / "pipe", tmp_path / "gone", Path("/dev/zero")):
         assert read_content(path) is None
     assert open_files() == before
-
-
-def test_early_flushing_ends_with_the_block(tmp_path: Path) -> None:
-    before = threading.active_count()
-    with flushing_early(tmp_path):
-        assert threading.active_count() == before + 1
-    with pytest.raises(KeyError), flushing_early(tmp_path / "gone"):
-        raise KeyError
-    assert threading.active_count() == before
-
-
-def test_a_disk_that_fails_meanwhile_is_told(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    gone = threading.Event()
-    with pytest.raises(UsageError, match="mount the disk"), flushing_early(disk):
-        disk.rmdir()
-        gone.wait(0.5)

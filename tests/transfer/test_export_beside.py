@@ -13,9 +13,9 @@ import pytest
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.model.errors import UsageError
 from tcgamirror.transfer import exporter as exporting
-from tcgamirror.transfer.archive import format as layout
-from tcgamirror.transfer.archive.format import EXPORT_LOCK, MAX_BYTES, SUMS, Form
-from tcgamirror.transfer.destination import unfinished_folder
+from tcgamirror.transfer.archive import reader
+from tcgamirror.transfer.archive.format import EXPORT_LOCK, MAX_BYTES, SUMS
+from tcgamirror.transfer.destination import open_destination
 from tests.support.carrying import FORMS, exported, imported, inside
 from tests.support.catalogues import LATER, listing, slide
 from tests.support.command import run, succeeded
@@ -83,7 +83,7 @@ def test_where_nothing_was_made_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "e" / "mine").touch()
     with (
         pytest.raises(UsageError, match="exists already"),
-        unfinished_folder(tmp_path / "e", Form.DIRECTORY),
+        open_destination(tmp_path / "e", tmp_path),
     ):
         pass
     assert not (tmp_path / "e.part").exists()
@@ -239,7 +239,7 @@ def test_no_more_files_are_exported_than_can_be_imported(
     for number in range(3):
         (root / "gallery" / f"{number}.html").write_text("a page")
     for most in (6 + 3, 30):
-        for module in (exporting, layout):
+        for module in (exporting, reader):
             monkeypatch.setattr(module, "MAX_FILES", most)
         dest = tmp_path / f"{most}.tar"
         result = inside("--mirror", root, "export", dest)

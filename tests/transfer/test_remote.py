@@ -12,6 +12,7 @@ import pytest
 
 from tcgamirror.model.errors import Damaged, Locked, TooLong
 from tcgamirror.net.client import HttpClient
+from tcgamirror.transfer import untrusted
 from tcgamirror.transfer.sync import remote
 from tcgamirror.transfer.sync.remote import CatalogueVersion, DirectoryMirror, HttpMirror
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
@@ -59,7 +60,8 @@ def test_a_catalogue_that_changes_during_its_download_is_fetched_again(
 def test_a_file_longer_than_any_is_not_copied(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "MAX_BYTES", 5000)
+    for module in (remote, untrusted):
+        monkeypatch.setattr(module, "MAX_BYTES", 5000)
     stop = threading.Event()
     with pytest.raises(Damaged, match="as no catalogue has"):
         DirectoryMirror(source, None, stop).catalogue(tmp_path, None)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from tcgamirror import __version__
@@ -48,7 +48,7 @@ MAX_BYTES = {
 MAX_LOCK_BYTES = 400 * MAX_FILES
 """Size of a lock file; `mirror.lockfile` has the bytes for each slide."""
 
-_PIECE = 1 << 20
+PIECE = 1 << 20
 
 _SUM = re.compile(r"(?P<sha256>[0-9a-f]{64})[ ][ *](?P<path>[ -~]+)")
 
@@ -94,20 +94,13 @@ import that one first. {name} names them.
 """
 
 
-class Form(StrEnum):
-    """A form of export, by the suffix of its name."""
+def is_tar(path: Path) -> bool:
+    """Return whether a path's name is that of a tar archive.
 
-    DIRECTORY = ""
-    TAR = ".tar"
-
-    @classmethod
-    def of(cls, path: Path) -> Form:
-        """Return the form that a path's name stands for.
-
-        >>> Form.of(Path("a.TAR")).name, Form.of(Path("tcga")).name
-        ('TAR', 'DIRECTORY')
-        """
-        return cls.TAR if path.suffix.lower() == cls.TAR else cls.DIRECTORY
+    >>> is_tar(Path("a.TAR")), is_tar(Path("tcga"))
+    (True, False)
+    """
+    return path.suffix.lower() == ".tar"
 
 
 def check_suffix(path: Path) -> None:
@@ -131,41 +124,36 @@ def refusal(path: Path) -> UsageError:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A plain file in an export. read: returns its next bytes, until the next member is taken."""
+    """A plain file in an export.
+
+    pieces: yields all of it, until the next member is taken. Raises BadExport if it is shorter
+        than `size`.
+    """
 
     name: str
     size: int
-    read: Callable[[int], bytes]
-
-    def pieces(self) -> Iterator[bytes]:
-        """Yield all of it. Raises BadExport if it is shorter than `size`."""
-        left = self.size
-        while left:
-            try:
-                piece = self.read(min(left, _PIECE))
-            except OSError as error:
-                raise BadExport(f"{self.name} cannot be read ({error.strerror})") from error
-            if not piece:
-                raise BadExport(f"{self.name} is cut off")
-            left -= len(piece)
-            yield piece
+    pieces: Callable[[], Iterator[bytes]]
 
 
-class Names:
-    """The names in one export."""
+def read_pieces(read: Callable[[int], bytes], name: str, size: int) -> Iterator[bytes]:
+    """Yield `size` bytes of a member. Raises BadExport if it is shorter or cannot be read."""
+    while size:
+        with read_errors(name):
+            piece = read(min(size, PIECE))
+        if not piece:
+            raise BadExport(f"{name} is cut off")
+        size -= len(piece)
+        yield piece
 
-    def __init__(self) -> None:
-        self._seen: set[str] = set()
 
-    def checked(self, name: str) -> str:
-        """Return the name as `checked_name` does. Raises BadExport if it comes twice."""
-        name = checked_name(name)
-        if name in self._seen:
-            raise BadExport(f"it has {name} twice")
-        self._seen.add(name)
-        if len(self._seen) > MAX_FILES:
-            raise BadExport(f"it has more than {MAX_FILES:,} files")
-        return name
+@contextmanager
+def read_errors(name: str) -> Iterator[None]:
+    """Raise BadExport in place of OSError. name: of a file, unless the error names one."""
+    try:
+        yield
+    except OSError as error:
+        what = error.filename or name
+        raise BadExport(f"{what} in it cannot be read ({error.strerror})") from error
 
 
 def checked_name(name: str) -> str:
@@ -192,10 +180,17 @@ def format_sums(sums: Mapping[str, str]) -> str:
     return "".join(f"{sums[path]}  {path}\n" for path in sorted(sums))
 
 
-def parse_sums(text: str, name: str) -> dict[str, str]:
-    """Return digests by path. Raises BadExport, which has the file's `name`, for other text."""
+def read_sums(path: Path, name: str) -> dict[str, str]:
+    """Return the digests by path in a SHA256SUMS. Raises BadExport, which has its `name`."""
+    size = path.stat().st_size
+    if size > MAX_BYTES[SUMS]:
+        raise BadExport(f"{name} has {size:,} bytes, more than any has")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise BadExport(f"{name} is not text") from error
     sums = {}
-    for line in text.splitlines():
+    for line in lines:
         match = _SUM.fullmatch(line)
         if match is None:
             raise BadExport(f"{name} is not a list of digests as sha256sum makes it")

@@ -1,7 +1,8 @@
 """Tar archives read and written. Source: POSIX.1-2001, pax.
 
-`tarfile` reads headers of any length into memory, and knows links, devices and sparse files.
-So this program reads archives itself, and refuses all that is not a plain file or a directory.
+`tarfile` reads headers of any length into memory, follows chains of them by recursion, and
+knows links, devices and sparse files. So this program reads archives itself, and refuses all
+that is not a plain file or a directory.
 """
 
 from __future__ import annotations
@@ -10,12 +11,19 @@ import os
 import struct
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from tcgamirror.model.errors import BadExport, DiskFull
 from tcgamirror.system.files import disk_errors, free_bytes
-from tcgamirror.transfer.archive.format import MAX_FILES, Member, Names
+from tcgamirror.transfer.archive.format import (
+    MAX_FILES,
+    PIECE,
+    Member,
+    checked_name,
+    read_pieces,
+)
 
 _BLOCK, _RECORD = 512, 10240
 _MODE = 0o644
@@ -28,8 +36,6 @@ _MAX_HEADERS = 4 * MAX_FILES
 
 _MAX_BYTES = 1 << 50
 
-_PIECE = 1 << 20
-
 _MAX_FILLING = 16 << 20
 """Bytes read after an archive's end. Records have 10 kB, unless `tar` was told otherwise."""
 
@@ -38,21 +44,23 @@ _MAX_FILLING = 16 << 20
 
 
 def tar_members(path: Path) -> Iterator[Member]:
-    """Yield every file. Raises BadExport for anything else, and for a name that comes twice."""
+    """Yield every file. Raises BadExport for anything but files and directories."""
     with path.open("rb") as file:
-        yield from _members(_Stream(file))
+        yield from _members(_Archive(file))
 
 
-class _Stream:
-    """An archive's bytes, read forwards."""
+class _Archive:
+    """An archive's bytes, read forwards. position: bytes that were read or skipped."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._size = file.seek(0, os.SEEK_END)
-        file.seek(0)
+        self._size = os.fstat(file.fileno()).st_size
+        self.position = 0
 
     def read(self, count: int) -> bytes:
-        return self._file.read(count)
+        data = self._file.read(count)
+        self.position += len(data)
+        return data
 
     def read_exactly(self, count: int) -> bytes:
         data = self.read(count)
@@ -60,32 +68,34 @@ class _Stream:
             raise BadExport("it is cut off")
         return data
 
-    def skip(self, count: int) -> None:
-        if self._file.seek(count, os.SEEK_CUR) > self._size:
+    def skip_to(self, position: int) -> None:
+        if position > self._size:
             raise BadExport("it is cut off")
+        self.position = self._file.seek(position)
 
 
-class _Received(_Stream):
+class _ReceivedArchive(_Archive):
     """The bytes of an archive that comes from a pipe, each written to a file."""
 
-    def __init__(self, pipe: BinaryIO, path: Path, file: BinaryIO) -> None:
-        self._pipe = pipe
+    def __init__(self, pipe: BinaryIO, path: Path, copy: BinaryIO) -> None:
+        super().__init__(pipe)
         self._path = path
-        self._file = file
+        self._copy = copy
 
     def read(self, count: int) -> bytes:
-        data = self._pipe.read(count)
-        self._file.write(data)
+        data = super().read(count)
+        self._copy.write(data)
         return data
 
-    def skip(self, count: int) -> None:
+    def skip_to(self, position: int) -> None:
+        count = position - self.position
         if count > free_bytes(self._path):
             raise DiskFull(
                 f"{self._path.parent}: no room for a file of {count:,} bytes in the archive. "
                 "Free some"
             )
-        while count:
-            count -= len(self.read_exactly(min(count, _PIECE)))
+        while self.position < position:
+            self.read_exactly(min(position - self.position, PIECE))
 
 
 def receive(pipe: BinaryIO, path: Path) -> None:
@@ -98,39 +108,22 @@ def receive(pipe: BinaryIO, path: Path) -> None:
         DiskFull: if a file in it is larger than what is free.
     """
     with disk_errors(path), path.open("xb") as file:
-        for _ in _members(_Received(pipe, path, file)):
+        for _ in _members(_ReceivedArchive(pipe, path, file)):
             pass
     # The process that writes to the pipe fills up the last record, and should not fail at that.
-    for _ in range(_MAX_FILLING // _PIECE):
-        if not pipe.read(_PIECE):
+    for _ in range(_MAX_FILLING // PIECE):
+        if not pipe.read(PIECE):
             return
 
 
-class _Data:
-    """The data of one member."""
-
-    def __init__(self, stream: _Stream, size: int) -> None:
-        self._stream = stream
-        self._size = self._left = size
-
-    def read(self, count: int) -> bytes:
-        data = self._stream.read(min(count, self._left)) if self._left else b""
-        self._left -= len(data)
-        return data
-
-    def skip_rest(self) -> None:
-        self._stream.skip(self._left + -self._size % _BLOCK)
-
-
-def _members(stream: _Stream) -> Iterator[Member]:
-    names = Names()
+def _members(archive: _Archive) -> Iterator[Member]:
     long_name: str | None = None
     for _ in range(_MAX_HEADERS):
-        header = _header(stream)
+        header = _header(archive)
         if header is None:
             return
         if header.type in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
-            text = _extended(stream, header.size)
+            text = _extended(archive, header.size)
             found = _pax_path(text) if header.type == tarfile.XHDTYPE else _c_text(text)
             long_name = found or long_name
             continue
@@ -139,15 +132,16 @@ def _members(stream: _Stream) -> Iterator[Member]:
             continue
         if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
             raise BadExport(f"{name[:80]!r} in it is a link, a device or nothing for an export")
-        data = _Data(stream, header.size)
-        yield Member(names.checked(name), header.size, data.read)
-        data.skip_rest()
+        name, size = checked_name(name), header.size
+        end = archive.position + size + -size % _BLOCK
+        yield Member(name, size, partial(read_pieces, archive.read, name, size))
+        archive.skip_to(end)
     raise BadExport(f"it has more than {_MAX_HEADERS:,} headers")
 
 
-def _header(stream: _Stream) -> tarfile.TarInfo | None:
+def _header(archive: _Archive) -> tarfile.TarInfo | None:
     """Return the next header; None at the archive's end."""
-    block = stream.read_exactly(_BLOCK)
+    block = archive.read_exactly(_BLOCK)
     if block == bytes(_BLOCK):
         return None
     try:
@@ -159,10 +153,10 @@ def _header(stream: _Stream) -> tarfile.TarInfo | None:
     return header
 
 
-def _extended(stream: _Stream, size: int) -> bytes:
+def _extended(archive: _Archive, size: int) -> bytes:
     if size > _MAX_EXTENDED:
         raise BadExport(f"it has a header of {size:,} bytes")
-    return stream.read_exactly(size + -size % _BLOCK)[:size]
+    return archive.read_exactly(size + -size % _BLOCK)[:size]
 
 
 def _c_text(data: bytes) -> str:
@@ -175,7 +169,7 @@ def _c_text(data: bytes) -> str:
 def _pax_path(data: bytes) -> str | None:
     """Return the path in an extended header, if there is one.
 
-    A header that tells a size is refused: only files of 8 GB and more need it.
+    A header with a size is refused: only files of 8 GB and more need it.
     """
     path = None
     while data:

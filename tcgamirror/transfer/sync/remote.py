@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import io
 import os
-import sqlite3
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -22,7 +20,7 @@ from urllib.parse import quote
 
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.images import Image
-from tcgamirror.catalogue.journals import JOURNALS, ROLLBACK, WAL, copy_database
+from tcgamirror.catalogue.journals import ROLLBACK, WAL
 from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.mirror.settings import FILE_NAME
 from tcgamirror.model.errors import (
@@ -42,13 +40,16 @@ from tcgamirror.net.response import HttpResponse
 from tcgamirror.net.throttle import Meter, RateLimit
 from tcgamirror.system.files import YOUNG, disk_errors, file_digest
 from tcgamirror.system.openat import Tree
-from tcgamirror.transfer.untrusted import MAX_BYTES
+from tcgamirror.transfer.untrusted import MAX_BYTES, copy_at_rest
 
 RETRY_SECONDS = (1.0, 4.0)
 """Waits before a catalogue that is being changed is requested again."""
 
 DIGEST_TAG = '"sha256-'
 """Prefix of the ETags of `tcgamirror serve`."""
+
+_INCOMPLETE = "incomplete.db"
+"""Name of a copy that is being made."""
 
 _PIECE = 1 << 20
 
@@ -132,7 +133,7 @@ class DirectoryMirror:
         del known  # A copy costs less than to find out whether it is needed.
         path = self.root / CATALOGUE
         try:
-            copy = copy_database(self._tree, CATALOGUE, folder, MAX_BYTES)
+            copy = copy_at_rest(self._tree, CATALOGUE, folder / _INCOMPLETE)
         except FileNotFoundError as error:
             raise database.damage(path, "it is missing") from error
         except PermissionError as error:
@@ -141,7 +142,7 @@ class DirectoryMirror:
             ) from error
         except OSError as error:
             raise self._unreadable(CATALOGUE, error) from error
-        return CatalogueVersion.of_copy(_without_journals(copy, folder), folder)
+        return CatalogueVersion.of_copy(copy, folder)
 
     def copy(self, name: str, folder: Path, max_bytes: int) -> Path:
         """Return the path of a copy of settings or a lock file. Raises UsageError."""
@@ -188,27 +189,6 @@ class DirectoryMirror:
 
     def _unreadable(self, path: str, error: OSError) -> Damaged:
         return Damaged(f"{self.root / path} cannot be read ({error.strerror})")
-
-
-def _without_journals(copy: Path, folder: Path) -> Path:
-    """Return a copied database in one file, with its journals played back.
-
-    Its schema is not read, as `database.connect` would: a hostile one may take for ever.
-    """
-    journals = [copy.with_name(copy.name + suffix) for suffix in JOURNALS]
-    if not any(path.exists() and path.stat().st_size for path in journals):
-        return copy
-    target = folder / "settled.db"
-    target.unlink(missing_ok=True)
-    with (
-        database.translate_errors(copy),
-        closing(sqlite3.connect(copy)) as source,
-        closing(sqlite3.connect(target)) as settled,
-    ):
-        source.backup(settled)
-    for path in (copy, *journals):
-        path.unlink(missing_ok=True)
-    return target
 
 
 class HttpMirror:
@@ -299,7 +279,7 @@ def _write_body(response: HttpResponse, folder: Path) -> CatalogueVersion:
     """Write the catalogue to the folder. Raises TooLong, Truncated, ChangedFile and DiskFull."""
     if (response.length or 0) > MAX_BYTES:
         raise TooLong(f"{response.name}: {response.length:,} bytes, more than any catalogue has")
-    path = folder / "arriving.db"
+    path = folder / _INCOMPLETE
     count = 0
     with disk_errors(path), path.open("wb") as file:
         for piece in response.pieces():
