@@ -22,12 +22,19 @@ from tests.support.fetching import SHORT
 from tests.support.levels import ZOO, MadeSlides
 from tests.support.raw_server import head
 
+
+def pytest_configure() -> None:
+    """Prepare the process before any test starts a command."""
+    pass_on_interrupts()
+
+
 pytest.register_assert_rewrite("tests.support.command", "tests.support.mirrors")
 
 # How long one example takes tells of the machine's other work.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
+from tests.support.command import pass_on_interrupts  # noqa: E402
 from tests.support.mirrors import DIAGNOSTIC, TISSUE, made, small_slide, updated  # noqa: E402
 
 

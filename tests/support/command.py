@@ -50,6 +50,15 @@ class Result:
         return json.loads(self.out)
 
 
+def pass_on_interrupts() -> None:
+    """Have commands that the tests start obey SIGINT, though a background run ignores it.
+
+    An ignored signal stays ignored in child processes; one that is handled does not.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda _number, _frame: None)
+
+
 def program() -> list[str]:
     """The words that start the program."""
     binary = os.environ.get(BINARY)
