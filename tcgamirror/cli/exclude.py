@@ -65,10 +65,10 @@ def include(args: argparse.Namespace) -> ExitCode:
 def _names(args: argparse.Namespace) -> list[str]:
     from tcgamirror.sources.namelist import read_names
 
-    names = [name.strip() for name in args.slides]
+    names = [name for name in map(str.strip, args.slides) if name]
     if args.names is not None:
         names += read_names(args.names)
-    if not any(names):
+    if not names:
         raise UsageError("no slide is named. Give SLIDE or --from FILE")
     return names
 
@@ -124,5 +124,6 @@ def _add_names(command: Parser) -> None:
         dest="names",
         type=Path,
         metavar="FILE",
-        help="names, one a line, or a table whose first column of such names counts",
+        help="names, one a line, or a table whose first column of such names counts; - is standard "
+        "input",
     )

@@ -417,7 +417,7 @@ def add_commands(commands: Commands) -> None:
         type=Path,
         metavar="FILE",
         help="only these cases, slides or file_ids: one a line, or a table whose first column of "
-        "such names counts",
+        "such names counts; - is standard input",
     )
     sample.add_argument(
         "--sample-type",

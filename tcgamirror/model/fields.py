@@ -65,14 +65,16 @@ def size(value: object) -> int | None:
 
 
 def text(value: object) -> str | None:
-    """Return at most 500 characters, stripped and without control characters.
+    """Return at most 500 characters in one line, stripped and without control characters.
 
-    >>> text(" Breast\\x1b[31m,\\tNOS "), text(7), text("\\n")
-    ('Breast[31m,NOS', None, None)
+    >>> text(" Breast\\x1b[31m\\r\\nof,\\tNOS "), text(7), text("\\n")
+    ('Breast[31m of, NOS', None, None)
     """
     if not isinstance(value, str):
         return None
     if not value.isprintable():
+        # Tabs and line ends separate words.
+        value = " ".join(value.split())
         # Cc, Cf, Cs: terminal escapes, direction marks and what UTF-8 cannot hold.
         value = "".join(sign for sign in value if unicodedata.category(sign)[0] != "C")
     return value.strip()[:MOST_TEXT].strip() or None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
+import sys
 from pathlib import Path
 
 from tcgamirror.model.errors import UsageError
@@ -25,9 +26,12 @@ _FORMS = (_TCGA, _UUID)
 
 
 def read_names(path: Path) -> list[str]:
-    """Return the names of a list, each once. Raises UsageError for a list without any."""
+    """Return the names of a list, each once. Raises UsageError for a list without any.
+
+    path: `-` is standard input.
+    """
     try:
-        with open_regular(path) as file:
+        with sys.stdin.buffer if path == Path("-") else open_regular(path) as file:
             data = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error

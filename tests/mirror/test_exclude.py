@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from tcgamirror.model.slide import Barcode, Listing, Slide
 from tests.gdc import Listed, StandIn, made_up_name
 from tests.gdc.listing import made_up_id
 from tests.support.carrying import exported, imported, inside
-from tests.support.command import Result
+from tests.support.command import Result, program
 from tests.support.mirrors import column, images, made, rewrite, rows, updated
 
 EXCLUDED = "select file_name, status, error, path from mirror where status = 'excluded' order by 1"
@@ -134,6 +135,27 @@ def test_names_of_no_slide_are_refused(root: Path, tmp_path: Path) -> None:
     assert inside("--mirror", root, "exclude", "--from", tmp_path / "empty").code == 2
     assert "none of these" in inside("--mirror", root, "include", sampled(root)[0]).sentence
     assert not (root / "excluded.tsv").exists()
+
+
+def test_names_come_by_standard_input_too(root: Path, tmp_path: Path) -> None:
+    """`-` for the file of `exclude`, `include` and `init --cases`."""
+    names = sampled(root)[:2]
+    for words in (
+        ["--mirror", root, "exclude", "--from", "-"],
+        ["--mirror", root, "include", "--from", "-"],
+        ["init", tmp_path / "n", "--mpp", "4", "--cases", "-"],
+    ):
+        command = [*program(), *map(str, words)]
+        subprocess.run(command, input="\n".join(names), text=True, check=True)
+    settings = (tmp_path / "n" / "tcgamirror.toml").read_text()
+    assert f'\ncases = ["{names[0]}", "{names[1]}"]' in settings
+
+
+def test_a_reason_of_several_lines_is_kept_in_one(root: Path) -> None:
+    told(root, "exclude", sampled(root)[0], " ", "--reason", "pen\tmarks,\r\nblurred ")
+    assert column(root, "select reason from exclusions") == ["pen marks, blurred"]
+    blank = inside("--mirror", root, "exclude", " ")
+    assert (blank.code, blank.sentence.partition(". ")[0]) == (2, "tcgamirror: no slide is named")
 
 
 @pytest.mark.parametrize("keep", [False, True])
