@@ -10,35 +10,28 @@ Every fault raises Damaged, with a message that continues the file's name. Sourc
 from __future__ import annotations
 
 import io
-import os
 import re
 import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from PIL.JpegImagePlugin import JpegImageFile
 
-from tcgamirror.imaging.image_writer import (
-    JPEG_MAX_PIXELS,
-    METADATA_KEY,
-    PNG_SIGNATURE,
-    STRIP_BYTES,
-    TIFF_MAX_BYTES,
-    TIFF_TAGS,
+from tcgamirror.imaging.bounded import (
+    MAX_METADATA_BYTES,
+    Header,
+    Inflater,
+    checked_size,
+    read_exactly,
 )
-from tcgamirror.imaging.tiff import Directory, Tag, Tiff, Type
-from tcgamirror.model.byteranges import Span
-from tcgamirror.model.errors import BadSlide, Damaged
+from tcgamirror.imaging.image_writer import JPEG_MAX_PIXELS, METADATA_KEY, PNG_SIGNATURE
+from tcgamirror.imaging.tiff_reader import decode_tiff, read_description, read_tiff_header
+from tcgamirror.model.errors import Damaged
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat
 from tcgamirror.system.files import PIECE
-
-MAX_METADATA_BYTES = 1 << 16
-"""Bytes of an image's metadata; those that `image_writer` writes are about a thousand."""
 
 SECONDS, SECONDS_PER_PIXEL = 10.0, 1e-6
 """Processor time that decoding may take; a slow machine takes a tenth of it."""
@@ -47,34 +40,16 @@ MAX_SEGMENTS = 16
 """Chunks of a PNG, or segments of a JPEG, before its pixels; `image_writer` writes nine."""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
-    """The contents of an image before its pixels. metadata: JSON text, empty if missing."""
-
-    size: Size
-    metadata: str
-
-
 def read_header(file: BinaryIO, form: ImageFormat) -> Header:
     """Return the image's size and metadata without decoding pixels. Raises Damaged."""
     file.seek(0)
-    with _tiff_errors():
-        match form:
-            case ImageFormat.PNG:
-                return _png_header(file)
-            case ImageFormat.TIFF:
-                return _tiff_header(file)
-            case ImageFormat.JPEG:
-                return _jpeg_header(file)
-
-
-@contextmanager
-def _tiff_errors() -> Iterator[None]:
-    """Raise Damaged in place of the errors of reading a TIFF's directories."""
-    try:
-        yield
-    except BadSlide as error:
-        raise Damaged(str(error)) from error
+    match form:
+        case ImageFormat.PNG:
+            return _png_header(file)
+        case ImageFormat.TIFF:
+            return read_tiff_header(file)
+        case ImageFormat.JPEG:
+            return _jpeg_header(file)
 
 
 def decode_all(file: BinaryIO, form: ImageFormat, check: Callable[[], None] = lambda: None) -> None:
@@ -96,65 +71,13 @@ def decode_all(file: BinaryIO, form: ImageFormat, check: Callable[[], None] = la
         if time.thread_time() > end:
             raise Damaged(f"its pixels are not decoded after {seconds:.0f} s")
 
-    with _tiff_errors():
-        match form:
-            case ImageFormat.PNG:
-                _decode_png(file, size, check_time)
-            case ImageFormat.TIFF:
-                _decode_tiff(file, size, check_time)
-            case ImageFormat.JPEG:
-                _decode_jpeg(file, check_time)
-
-
-def _read_exactly(file: BinaryIO, count: int) -> bytes:
-    """Return `count` bytes. Raises Damaged if there are fewer."""
-    data = file.read(count)
-    if len(data) != count:
-        raise Damaged("it is cut off")
-    return data
-
-
-def _size(width: int, height: int) -> Size:
-    if not width or not height:
-        raise Damaged(f"it says that it has {width}×{height} pixels")
-    return Size(width, height)
-
-
-class _Inflater:
-    """Decompresses a zlib stream that must give `size` bytes and be hardly longer than they."""
-
-    def __init__(self, size: int, check: Callable[[], None]) -> None:
-        self.left = size
-        self._compressed_left = _max_compressed(size)
-        self._check = check
-        self._stream = zlib.decompressobj()
-
-    def pieces(self, compressed: bytes) -> Iterator[bytes]:
-        """Decompress the next bytes of the stream. Raises Damaged."""
-        self._compressed_left -= len(compressed)
-        while compressed:
-            self._check()
-            if self._stream.eof or self._compressed_left < 0:
-                raise Damaged("it has more bytes than its pixels take")
-            try:
-                piece = self._stream.decompress(compressed, PIECE)
-            except zlib.error as error:
-                raise Damaged(f"its pixels cannot be unpacked ({error})") from error
-            self.left -= len(piece)
-            if self.left < 0:
-                raise Damaged("it has more pixels than it says")
-            yield piece
-            compressed = self._stream.unconsumed_tail or self._stream.unused_data
-
-    def check_end(self) -> None:
-        """Raise Damaged unless the stream is at its end, where its checksum is."""
-        if self.left or not self._stream.eof:
-            raise Damaged("it has fewer pixels than it says")
-
-
-def _max_compressed(size: int) -> int:
-    """Return the most bytes that `size` bytes compress to."""
-    return size + size // 100 + 1000
+    match form:
+        case ImageFormat.PNG:
+            _decode_png(file, size, check_time)
+        case ImageFormat.TIFF:
+            decode_tiff(file, check_time)
+        case ImageFormat.JPEG:
+            _decode_jpeg(file, check_time)
 
 
 # PNG -------------------------------------------------------------------------
@@ -176,7 +99,7 @@ def _png_header(file: BinaryIO) -> Header:
         length, name = _chunk_head(file)
         if name == b"IDAT":
             file.seek(offset)
-            return Header(_size(width, height), metadata)
+            return Header(checked_size(width, height), metadata)
         if name not in (b"pHYs", b"tEXt"):
             raise Damaged(f"it has a chunk {name!r}, which this program never writes there")
         if length > MAX_METADATA_BYTES:
@@ -189,7 +112,7 @@ def _png_header(file: BinaryIO) -> Header:
 
 def _chunk_head(file: BinaryIO) -> tuple[int, bytes]:
     """Return bytes and name of the next chunk."""
-    length, name = struct.unpack(">I4s", _read_exactly(file, 8))
+    length, name = struct.unpack(">I4s", read_exactly(file, 8))
     return length, name
 
 
@@ -197,17 +120,17 @@ def _chunk_pieces(file: BinaryIO, length: int, name: bytes) -> Iterator[bytes]:
     """Yield a chunk's bytes in pieces, and check its checksum after the last one."""
     checksum = zlib.crc32(name)
     while length:
-        piece = _read_exactly(file, min(length, PIECE))
+        piece = read_exactly(file, min(length, PIECE))
         length -= len(piece)
         checksum = zlib.crc32(piece, checksum)
         yield piece
-    if struct.unpack(">I", _read_exactly(file, 4))[0] != checksum:
+    if struct.unpack(">I", read_exactly(file, 4))[0] != checksum:
         raise Damaged(f"its {name.decode('latin-1')!r} chunk has another checksum than it says")
 
 
 def _decode_png(file: BinaryIO, size: Size, check: Callable[[], None]) -> None:
     line = 1 + 3 * size.width
-    inflater = _Inflater(line * size.height, check)
+    inflater = Inflater(line * size.height, check)
     # One chunk for each strip, of at least one line, and one for the end.
     for _ in range(size.height + 1):
         length, name = _chunk_head(file)
@@ -227,90 +150,6 @@ def _decode_png(file: BinaryIO, size: Size, check: Callable[[], None]) -> None:
     b"".join(_chunk_pieces(file, length, name))
     if file.read(1):
         raise Damaged("bytes follow its end")
-
-
-# TIFF ------------------------------------------------------------------------
-
-_MAX_STRIP_BYTES = 1 << 26
-
-
-class FileBytes:
-    """An open file, readable at any offset. size: bytes."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.size = file.seek(0, os.SEEK_END)
-
-    def read(self, span: Span) -> bytes:
-        self._file.seek(span.start)
-        return _read_exactly(self._file, span.length)
-
-
-def _tiff_header(file: BinaryIO) -> Header:
-    tiff, directory = _open_tiff(file)
-    size = _size(*(tiff.read_number(directory, tag) for tag in (Tag.WIDTH, Tag.HEIGHT)))
-    return Header(size, _description(tiff, directory))
-
-
-def _open_tiff(file: BinaryIO) -> tuple[Tiff, Directory]:
-    """Return a TIFF and its only directory. Raises Damaged for other contents than written."""
-    source = FileBytes(file)
-    tiff, directory = _first_directory(source)
-    if any(entry.span.stop > source.size for entry in directory.entries.values()):
-        raise Damaged("it is cut off")
-    found = {tag: _short_numbers(tiff, directory, tag) for tag in TIFF_TAGS}
-    if found != TIFF_TAGS or directory.next:
-        raise Damaged("it is a TIFF, but not of packed 8-bit RGB as this program writes them")
-    return tiff, directory
-
-
-def _first_directory(source: FileBytes) -> tuple[Tiff, Directory]:
-    tiff = Tiff(source)
-    return tiff, next(tiff.directories())
-
-
-def _short_numbers(tiff: Tiff, directory: Directory, tag: int) -> tuple[int, ...]:
-    entry = directory.entries.get(tag)
-    if entry is None or entry.type != Type.SHORT or not 1 <= entry.count <= 3:
-        return ()
-    return tiff.layout.unpack(f"{entry.count}H", tiff.read(entry.span))
-
-
-def _description(tiff: Tiff, directory: Directory) -> str:
-    entry = directory.entries.get(Tag.DESCRIPTION)
-    if entry is None or entry.span.length > MAX_METADATA_BYTES:
-        return ""
-    return tiff.read_bytes(directory, Tag.DESCRIPTION).rstrip(b"\0").decode("latin-1")
-
-
-def _decode_tiff(file: BinaryIO, size: Size, check: Callable[[], None]) -> None:
-    tiff, directory = _open_tiff(file)
-    line = 3 * size.width
-    if line * size.height > TIFF_MAX_BYTES:
-        raise Damaged(f"it says that it has {size} pixels, more than this program writes")
-    rows = min(tiff.read_number(directory, Tag.ROWS_PER_STRIP), size.height)
-    count = -(-size.height // max(rows, 1))
-    # A strip has less than half of STRIP_BYTES only where a line is longer.
-    if not STRIP_BYTES // 2 * (count - 1) <= line * size.height or not rows:
-        raise Damaged(f"its strips of {rows:,} rows are smaller than this program writes them")
-    if rows * line > _MAX_STRIP_BYTES and rows != 1:
-        raise Damaged(f"its strips of {rows:,} rows are larger than this program writes them")
-    if not {Tag.STRIP_OFFSETS, Tag.STRIP_COUNTS} <= set(directory.entries):
-        raise Damaged("it has no strips")
-    offsets = tiff.read_numbers(directory, Tag.STRIP_OFFSETS, count)
-    counts = tiff.read_numbers(directory, Tag.STRIP_COUNTS, count)
-    free = 0
-    for number, (offset, length) in enumerate(zip(offsets, counts, strict=True)):
-        raw = min(rows, size.height - number * rows) * line
-        if offset < free:
-            raise Damaged("its strips overlap")
-        free = offset + length
-        if length > _max_compressed(raw):
-            raise Damaged("one of its strips is longer than its pixels")
-        inflater = _Inflater(raw, check)
-        for _ in inflater.pieces(tiff.read(Span(offset, free))):
-            pass
-        inflater.check_end()
 
 
 # JPEG ------------------------------------------------------------------------
@@ -334,7 +173,7 @@ def _jpeg_header(file: BinaryIO) -> Header:
     sizes = []
     for marker, data in _segments(file):
         if marker == _EXIF and data.startswith(b"Exif\0\0"):
-            metadata = _description(*_first_directory(FileBytes(io.BytesIO(data[6:]))))
+            metadata = read_description(io.BytesIO(data[6:]))
         if marker == _FRAME:
             sizes.append(_frame_size(data))
     if len(sizes) != 1:
@@ -354,13 +193,13 @@ def _segments(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     if file.read(2) != b"\xff\xd8":
         raise Damaged("it is no JPEG")
     for _ in range(MAX_SEGMENTS):
-        head = _read_exactly(file, 4)
+        head = read_exactly(file, 4)
         marker, (length,) = head[1], struct.unpack(">H", head[2:])
         if head[0] != 0xFF or length < 2:
             raise Damaged("its segments do not follow each other as a JPEG's do")
         if marker in _FRAMES - {_FRAME}:
             raise Damaged("it is a JPEG, but not a baseline one as this program writes them")
-        data = _read_exactly(file, length - 2)
+        data = read_exactly(file, length - 2)
         if marker == _SCAN:
             if data[:1] != b"\3" or data[7:] != b"\0\x3f\0":
                 raise Damaged("its scan does not hold all of its colours")
@@ -375,7 +214,7 @@ def _frame_size(data: bytes) -> Size:
     if len(data) != 15 or (data[0], data[5]) != (8, 3):
         raise Damaged("it is a JPEG, but not of 8-bit colours as this program writes them")
     height, width = struct.unpack(">HH", data[1:5])
-    return _size(width, height)
+    return checked_size(width, height)
 
 
 def _decode_jpeg(file: BinaryIO, check: Callable[[], None]) -> None:

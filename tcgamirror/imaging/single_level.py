@@ -6,7 +6,6 @@ Of a remote slide, only this level has to be fetched.
 
 from __future__ import annotations
 
-import struct
 import sys
 from array import array
 from bisect import bisect_right
@@ -33,8 +32,7 @@ def write_single_level(
     """
     order = slide.layout.order
     layout = Layout(order, big=True)
-    begin = {"<": b"II", ">": b"MM"}[order]
-    file.write(begin + struct.pack(order + "HHHQ", 43, 8, 0, 0))
+    file.write(layout.pack_header(0))
     offsets = _copy_tiles(file, slide.source, table)
     tags = list(slide.tags(index))
     if size is not None:
@@ -47,8 +45,8 @@ def write_single_level(
     start = file.tell() + -file.tell() % 8
     file.write(b"\0" * (start - file.tell()))
     file.write(layout.pack_directory(start, tags))
-    file.seek(8)
-    file.write(struct.pack(order + "Q", start))
+    file.seek(0)
+    file.write(layout.pack_header(start))
 
 
 def _copy_tiles(file: BinaryIO, source: RandomAccess, table: TileTable) -> array[int]:

@@ -102,8 +102,18 @@ class Layout:
         data = struct.pack(f"{self.order}{len(values)}{code[0]}", *values)
         return tag, type_, len(values) // len(code), data
 
-    def pack_directory(self, offset: int, tags: Iterable[TagValue]) -> bytes:
-        """Return a directory, the last of its chain, and its long values, to lie at `offset`."""
+    def pack_header(self, first: int) -> bytes:
+        """Return the file's first bytes. first: offset of its first directory."""
+        begin = {"<": b"II", ">": b"MM"}[self.order]
+        if self.big:
+            return begin + struct.pack(self.order + "HHHQ", 43, 8, 0, first)
+        return begin + struct.pack(self.order + "HI", 42, first)
+
+    def pack_directory(self, offset: int, tags: Iterable[TagValue], following: int = 0) -> bytes:
+        """Return a directory and its long values, to lie at `offset`.
+
+        following: offset of the next directory, 0 for the last of its chain.
+        """
         tags = sorted(tags)
         inline = struct.calcsize("=" + self.offset_code)
         align = 8 if self.big else 2
@@ -118,7 +128,8 @@ class Layout:
                 free += len(values[-1])
             entry = struct.pack(self.order + "HH" + self.offset_code, tag, type_, count)
             entries.append(entry + field)
-        return b"".join([head, *entries, bytes(inline), *values])
+        pointer = struct.pack(self.order + self.offset_code, following)
+        return b"".join([head, *entries, pointer, *values])
 
 
 _TYPE_CODES = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "s", 8: "h", 9: "i", 10: "ii"}

@@ -16,7 +16,6 @@ import pytest
 from PIL import Image
 
 from tcgamirror.imaging.image_reader import read_header
-from tcgamirror.imaging.image_writer import _tiff_directory
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat
 from tests.gdc import Listed, StandIn
@@ -24,6 +23,7 @@ from tests.imaging.test_image_reader import head, overlapping, png, scans
 from tests.support.carrying import catalogue, exported
 from tests.support.command import ended, run, started
 from tests.support.mirrors import MPP, column, made, until, updated
+from tests.support.strip_tiffs import forged_tiff
 
 LIMITED = ("prlimit", f"--as={1_500_000_000}")
 """Words before the program: of this, libraries take a third before anything is read."""
@@ -115,7 +115,7 @@ BOMBS: dict[str, tuple[ImageFormat, Size, Callable[[Size, str], bytes], str]] = 
         ImageFormat.TIFF,
         Size(33_000, 40_000),
         lambda size, text: overlapping(size, 1, text),
-        "its strips overlap",
+        "overlap",
     ),
     "one scan 3,000 times": (ImageFormat.JPEG, Size(3000, 3000), rescanned, "baseline"),
     "progressive": (
@@ -155,10 +155,8 @@ def blank_tiff(size: Size, text: str) -> bytes:
     """A TIFF as this program could have made it, of strips with one line."""
     strip = zlib.compress(bytes(3 * size.width))
     places = range(8, 8 + len(strip) * size.height, len(strip))
-    end = 8 + len(strip) * size.height
     counts = [len(strip)] * size.height
-    directory = _tiff_directory(end, size, 1, [*places], counts, (15.0, 15.0), text)
-    return b"II" + struct.pack("<HI", 42, end) + strip * size.height + directory
+    return forged_tiff(strip * size.height, size, 1, [*places], counts, 15.0, text)
 
 
 LONG: dict[ImageFormat, tuple[Size, Callable[[Size, str], bytes]]] = {

@@ -6,7 +6,7 @@ import io
 import json
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -15,14 +15,17 @@ from PIL import Image
 from tcgamirror.imaging import image_reader
 from tcgamirror.imaging.decode import Pixels
 from tcgamirror.imaging.image_reader import decode_all, read_header
-from tcgamirror.imaging.image_writer import _tiff_directory, write_image
+from tcgamirror.imaging.image_writer import write_image
 from tcgamirror.imaging.metadata import parse_metadata
+from tcgamirror.imaging.tiff import Tag, Type
+from tcgamirror.imaging.tiff_writer import RGB_TAGS, TILE, TiffWriter, reduced_sizes
 from tcgamirror.model.errors import Damaged, Interrupted
-from tcgamirror.model.geometry import Size
+from tcgamirror.model.geometry import Grid, Size
 from tcgamirror.model.slide import ImageFormat
+from tests.support.strip_tiffs import forged_tiff, strip_tiff
 
 METADATA = {"file_id": "e3b", "site": "Brüste"}
-SIZE = Size(120, 90)
+SIZE, LARGE = Size(120, 90), Size(5000, 5000)
 METADATA_TEXT = json.dumps(
     {"file_id": "0" * 8 + "-0000-0000-0000-" + "0" * 12, "file_name": "a.svs", "source": "range"}
     | {"level": 1, "level_downsample": 4.0, "mpp_source": "unknown", "md5": None}
@@ -154,16 +157,93 @@ def overlapping(size: Size, rows: int = 1, text: str = "{}") -> bytes:
     """A TIFF whose strips are all the same bytes, which unpack to so many rows."""
     strip = zlib.compress(bytes(size.width * rows * 3), 9)
     count = -(-size.height // rows)
-    place = 8 + len(strip)
-    places = ([8] * count, [len(strip)] * count)
-    directory = _tiff_directory(place, size, rows, *places, (15.0, 15.0), text)
-    return b"II" + struct.pack("<HI", 42, place) + strip + directory
+    return forged_tiff(strip, size, rows, [8] * count, [len(strip)] * count, 15.0, text)
+
+
+def tiled(
+    size: Size,
+    tile: bytes,
+    *,
+    offsets: int = 0,
+    side: Size = TILE,
+    text: str = "{}",
+    sizes: Sequence[Size] | None = None,
+    **tags: int,
+) -> bytes:
+    """A TIFF whose tiles are all the same bytes. offsets: bytes between the tiles' beginnings.
+
+    sizes: of the levels. tags: other values, by the names of the tags.
+    """
+    file = io.BytesIO()
+    out = TiffWriter(file, big=True)
+    directories = []
+    for each in sizes or [size, *reduced_sizes(size)]:
+        grid = Grid(each, side)
+        count = grid.columns * grid.rows
+        places = [out.write(tile) for _ in range(count if offsets else 1)]
+        kind = {**RGB_TAGS, **{getattr(Tag, name): (value,) for name, value in tags.items()}}
+        directories.append(
+            [
+                *out.tile_tags(grid, places if offsets else places * count, [len(tile)] * count),
+                *(out.layout.pack_tag(tag, Type.SHORT, *values) for tag, values in kind.items()),
+                *out.metadata_tags((15.0, 15.0), text),
+            ]
+        )
+    out.close(directories)
+    return file.getvalue()
+
+
+BLANK_TILE = zlib.compress(bytes(TILE.width * TILE.height * 3))
+ODD_TIFFS = {
+    "tiles at one place": (tiled(Size(60_000, 20_000), BLANK_TILE), "overlap"),
+    "a billion tiles": (
+        tiled(Size(9, 9), BLANK_TILE, WIDTH=65_535, HEIGHT=65_535),
+        "of the levels",
+    ),
+    "tiles of 16 pixels": (tiled(SIZE, BLANK_TILE, side=Size(16, 16)), "256×256"),
+    "tiles of 65,520 pixels": (tiled(SIZE, BLANK_TILE, side=Size(65_520, 65_520)), "256×256"),
+    "no reduced level": (tiled(LARGE, BLANK_TILE, sizes=[LARGE]), "of the levels"),
+    "many levels": (tiled(SIZE, BLANK_TILE, sizes=[SIZE] * 60), "of the levels"),
+    "palette": (tiled(SIZE, BLANK_TILE, PHOTOMETRIC=3), "8-bit RGB"),
+    "LZW": (tiled(SIZE, BLANK_TILE, COMPRESSION=5), "8-bit RGB"),
+    "a bomb": (tiled(SIZE, zlib.compress(bytes(50_000_000), 9)), "more pixels"),
+    "a long tile": (tiled(SIZE, bytes(300_000)), "longer than its pixels"),
+    "half a tile": (tiled(SIZE, zlib.compress(bytes(9))), "fewer pixels"),
+    "a tile without bytes": (tiled(SIZE, b""), "fewer pixels"),
+}
+"""TIFFs as none are written, and why they are refused."""
+
+
+@pytest.mark.parametrize("name", ODD_TIFFS)
+def test_a_tiff_as_none_is_written_is_refused(name: str) -> None:
+    data, why = ODD_TIFFS[name]
+    assert len(data) < 1_000_000
+    with pytest.raises(Damaged, match=why):
+        decode_all(io.BytesIO(data), ImageFormat.TIFF)
+
+
+def test_the_forged_tiffs_differ_from_a_good_one_in_what_is_forged_alone() -> None:
+    for size in (SIZE, Size(5000, 300)):
+        decode_all(io.BytesIO(tiled(size, BLANK_TILE, offsets=1)), ImageFormat.TIFF)
+
+
+def test_a_tiff_in_strips_is_read_as_it_was_by_older_versions() -> None:
+    rng = np.random.default_rng(3)
+    for size in (SIZE, Size(5000, 40)):
+        pixels = rng.integers(0, 255, (size.height, size.width, 3), np.uint8)
+        whole = strip_tiff(pixels, 15.0, METADATA)
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(whole))), pixels)
+        header = read_header(io.BytesIO(whole), ImageFormat.TIFF)
+        assert (header.size, json.loads(header.metadata)) == (size, METADATA)
+        decode_all(io.BytesIO(whole), ImageFormat.TIFF)
+        with pytest.raises(Damaged):
+            decode_all(io.BytesIO(whole[:-1]), ImageFormat.TIFF)
 
 
 def test_strips_that_overlap_are_refused_before_any_is_unpacked() -> None:
     file = io.BytesIO(overlapping(Size(60_000, 20_000)))
     assert len(file.getvalue()) < 400_000
-    with pytest.raises(Damaged, match="strips overlap"):
+    with pytest.raises(Damaged, match="overlap"):
         decode_all(file, ImageFormat.TIFF)
     larger = io.BytesIO(overlapping(Size(1_000_000, 800_000), 20))
     with pytest.raises(Damaged, match="more than this program writes"):

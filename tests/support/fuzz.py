@@ -33,9 +33,10 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.imaging.bounded import FileBytes
 from tcgamirror.imaging.decode import JpegTiles, is_rgb_or_ycbcr_jpeg
 from tcgamirror.imaging.deepzoom import DeepZoom, decode_tile
-from tcgamirror.imaging.image_reader import FileBytes, decode_all, read_header
+from tcgamirror.imaging.image_reader import decode_all, read_header
 from tcgamirror.imaging.image_writer import write_image
 from tcgamirror.imaging.metadata import parse_metadata
 from tcgamirror.imaging.svs import Svs
@@ -55,6 +56,7 @@ from tcgamirror.transfer.untrusted import UntrustedCatalogue
 from tcgamirror.web.gallery.thumbnails import Thumbnails
 from tests.mirror.test_lockfile import LOCK
 from tests.sources.test_gdc import API, STATUS, Scripted, hit, page
+from tests.support.strip_tiffs import strip_tiff
 
 MEMORY = 1 << 30
 """Bytes of address space on top of what the libraries take: thumbnails may take 800 MB."""
@@ -178,12 +180,15 @@ def read_metadata(material: Path) -> str:
 def images(form: ImageFormat) -> Callable[[Path], Sequence[bytes]]:
     def seeds(material: Path) -> Sequence[bytes]:
         made = []
-        for size in (Size(40, 30), Size(700, 90)):
-            pixels = np.random.default_rng(1).integers(0, 255, (size.height, size.width, 3))
+        for size in (Size(40, 30), Size(700, 90), Size(4097, 3)):
+            rng = np.random.default_rng(1)
+            pixels = rng.integers(0, 16, (size.height, size.width, 3), np.uint8)
             file = io.BytesIO()
             facts = json.loads(read_metadata(material))
-            write_image(file, form, size, iter([pixels.astype(np.uint8) // 16]), (4.0, 4.0), facts)
+            write_image(file, form, size, iter([pixels]), (4.0, 4.0), facts)
             made.append(file.getvalue())
+            if form is ImageFormat.TIFF:
+                made.append(strip_tiff(pixels, 4.0, facts))
         return made
 
     return seeds

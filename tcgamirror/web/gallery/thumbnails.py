@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from tcgamirror.imaging.open_image import open_image
 from tcgamirror.model.errors import Damaged
@@ -44,6 +45,9 @@ class Thumbnails:
     def _encode(self, image: ImageFile) -> str | None:
         if isinstance(image, JpegImageFile):
             image.draft("RGB", (2 * LONGEST, 2 * LONGEST))
+        if isinstance(image, TiffImageFile):
+            # Its smallest level, where it has several.
+            image.seek(image.n_frames - 1)
         pixels = image.width * image.height
         if pixels > MOST_PIXELS:
             return None

@@ -1,0 +1,165 @@
+"""Read back TIFF images that this program wrote, whatever is in the file.
+
+Older versions wrote a TIFF in strips. Their limits are those of `image_reader`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from tcgamirror.imaging.bounded import (
+    MAX_METADATA_BYTES,
+    FileBytes,
+    Header,
+    Inflater,
+    checked_size,
+    max_compressed,
+)
+from tcgamirror.imaging.tiff import Directory, Tag, Tiff, Type
+from tcgamirror.imaging.tiff_writer import MAX_TILES, RGB_TAGS, TILE, reduced_sizes
+from tcgamirror.model.byteranges import Span
+from tcgamirror.model.errors import BadSlide, Damaged
+from tcgamirror.model.geometry import Grid, Size
+
+MAX_STRIPS_BYTES = 4_000_000_000
+"""Raw bytes of an image in strips, which was always a classic TIFF."""
+STRIP_BYTES = 1 << 17
+"""Raw bytes of a strip, unless one line has more."""
+MAX_STRIP_BYTES = 1 << 26
+
+Check = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """An image whose directories are like those that are written. sizes: one for each."""
+
+    tiff: Tiff
+    directories: Sequence[Directory]
+    sizes: Sequence[Size]
+
+
+def read_tiff_header(file: BinaryIO) -> Header:
+    """Return the image's size and metadata. Raises Damaged."""
+    with _tiff_errors():
+        image = _open(file)
+        return Header(image.sizes[0], _description(image.tiff, image.directories[0]))
+
+
+def read_description(file: BinaryIO) -> str:
+    """Return the description of a TIFF's first directory, such as Exif is. Raises Damaged."""
+    with _tiff_errors():
+        tiff = Tiff(FileBytes(file))
+        return _description(tiff, next(tiff.directories()))
+
+
+def decode_tiff(file: BinaryIO, check: Check) -> None:
+    """Decode every pixel and keep none. Raises Damaged, and what `check` raises."""
+    with _tiff_errors():
+        image = _open(file)
+        for directory, size in zip(image.directories, image.sizes, strict=True):
+            if Tag.TILE_WIDTH in directory.entries:
+                _decode_tiles(image.tiff, directory, Grid(size, TILE), check)
+            else:
+                _decode_strips(image.tiff, directory, size, check)
+
+
+@contextmanager
+def _tiff_errors() -> Iterator[None]:
+    """Raise Damaged in place of the errors of reading a TIFF's directories."""
+    try:
+        yield
+    except BadSlide as error:
+        raise Damaged(str(error)) from error
+
+
+def _open(file: BinaryIO) -> _Image:
+    """Return the image. Raises Damaged for other directories than are written."""
+    source = FileBytes(file)
+    tiff = Tiff(source)
+    directories = list(tiff.directories())
+    sizes = [
+        checked_size(*(tiff.read_number(each, tag) for tag in (Tag.WIDTH, Tag.HEIGHT)))
+        for each in directories
+    ]
+    for directory in directories:
+        if any(entry.span.stop > source.size for entry in directory.entries.values()):
+            raise Damaged("it is cut off")
+        if {tag: _short_numbers(tiff, directory, tag) for tag in RGB_TAGS} != RGB_TAGS:
+            raise Damaged("it is a TIFF, but not of packed 8-bit RGB as this program writes them")
+    tiled = Tag.TILE_WIDTH in directories[0].entries
+    if sizes[1:] != (reduced_sizes(sizes[0]) if tiled else []):
+        raise Damaged("it is a TIFF, but not of the levels that this program writes")
+    for directory in directories if tiled else ():
+        tile = [tiff.read_number(directory, tag, 0) for tag in (Tag.TILE_WIDTH, Tag.TILE_HEIGHT)]
+        if tile != [*TILE]:
+            raise Damaged(f"its tiles have not {TILE} pixels, as this program writes them")
+    return _Image(tiff, directories, sizes)
+
+
+def _short_numbers(tiff: Tiff, directory: Directory, tag: int) -> tuple[int, ...]:
+    entry = directory.entries.get(tag)
+    if entry is None or entry.type != Type.SHORT or not 1 <= entry.count <= 3:
+        return ()
+    return tiff.layout.unpack(f"{entry.count}H", tiff.read(entry.span))
+
+
+def _description(tiff: Tiff, directory: Directory) -> str:
+    entry = directory.entries.get(Tag.DESCRIPTION)
+    if entry is None or entry.span.length > MAX_METADATA_BYTES:
+        return ""
+    return tiff.read_bytes(directory, Tag.DESCRIPTION).rstrip(b"\0").decode("latin-1")
+
+
+def _decode_tiles(tiff: Tiff, directory: Directory, grid: Grid, check: Check) -> None:
+    count = grid.columns * grid.rows
+    if count > MAX_TILES:
+        raise Damaged(f"it says that it has {grid.size} pixels, more than this program writes")
+    spans = _spans(tiff, directory, (Tag.TILE_OFFSETS, Tag.TILE_COUNTS), count)
+    for span in spans:
+        _inflate(tiff, span, grid.tile.width * grid.tile.height * 3, check)
+
+
+def _decode_strips(tiff: Tiff, directory: Directory, size: Size, check: Check) -> None:
+    line = 3 * size.width
+    if line * size.height > MAX_STRIPS_BYTES:
+        raise Damaged(f"it says that it has {size} pixels, more than this program writes")
+    rows = min(tiff.read_number(directory, Tag.ROWS_PER_STRIP), size.height)
+    count = -(-size.height // max(rows, 1))
+    # A strip has less than half of STRIP_BYTES only where a line is longer.
+    if not STRIP_BYTES // 2 * (count - 1) <= line * size.height or not rows:
+        raise Damaged(f"its strips of {rows:,} rows are smaller than this program writes them")
+    if rows * line > MAX_STRIP_BYTES and rows != 1:
+        raise Damaged(f"its strips of {rows:,} rows are larger than this program writes them")
+    spans = _spans(tiff, directory, (Tag.STRIP_OFFSETS, Tag.STRIP_COUNTS), count)
+    for number, span in enumerate(spans):
+        _inflate(tiff, span, min(rows, size.height - number * rows) * line, check)
+
+
+def _spans(tiff: Tiff, directory: Directory, tags: tuple[int, int], count: int) -> Iterator[Span]:
+    """Yield where the strips or tiles are, each after the one before, as they are written.
+
+    A small file whose parts overlap would have any number of pixels.
+    """
+    if not set(tags) <= set(directory.entries):
+        raise Damaged("it has no pixels")
+    offsets, lengths = (tiff.read_numbers(directory, tag, count) for tag in tags)
+    free = 0
+    for offset, length in zip(offsets, lengths, strict=True):
+        if offset < free:
+            raise Damaged("its strips or tiles overlap")
+        free = offset + length
+        yield Span(offset, free)
+
+
+def _inflate(tiff: Tiff, span: Span, raw: int, check: Check) -> None:
+    """Decompress a strip or tile, which must have `raw` bytes."""
+    if span.length > max_compressed(raw):
+        raise Damaged("one of its strips or tiles is longer than its pixels")
+    inflater = Inflater(raw, check)
+    for _ in inflater.pieces(tiff.read(span)):
+        pass
+    inflater.check_end()
