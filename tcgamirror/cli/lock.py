@@ -41,7 +41,7 @@ def lock(args: argparse.Namespace) -> ExitCode:
         sys.stdout.buffer.writelines(lock_lines(made))
         return ExitCode.DONE
     _write(args.file, lock_lines(made))
-    pending = sum(slide.sha256 is None for slide in made.slides)
+    pending = sum(slide.sha256 is None and not slide.excluded for slide in made.slides)
     without = f", {pending:,} of them without an image yet" if pending else ""
     print(f"{args.file} names {text.slides(len(made.slides))}{without}")
     return ExitCode.DONE

@@ -78,7 +78,7 @@ ORDER BY mirror.sample_rank, mirror.file_name
 
 _NOW = """
 SELECT slides.file_name, slides.upstream IN ('current', 'changed'), slides.md5,
-    CASE images.status WHEN 'done' THEN images.sha256 END, images.status IS 'excluded'
+    CASE images.status WHEN 'done' THEN images.sha256 END
 FROM slides LEFT JOIN images ON images.file_name = slides.file_name
 """
 
@@ -441,20 +441,22 @@ def compare(lock: LockFile, settings: Settings, catalogue: Catalogue) -> Differe
     comparable = lock.settings.fixed == settings.fixed
     wanted = set(lock.names)
     now = {name: known for name, *known in catalogue.reports.query(_NOW).rows if name in wanted}
+    # Of slides that are not sampled or not listed, too.
+    excluded = {exclusion.file_name for exclusion in catalogue.exclusions.all()}
     found: dict[str, list[str]] = {}
     for slide in lock.slides:
         slide = slide if comparable else replace(slide, sha256=None)
-        if way := _difference(slide, *now.get(slide.file_name, (False, None, None, False))):
+        known = now.get(slide.file_name, (False, None, None))
+        if way := _difference(slide, *known, excluded=slide.file_name in excluded):
             found.setdefault(way, []).append(slide.file_name)
     return Differences(**{way: tuple(names) for way, names in found.items()})
 
 
 def _difference(
-    slide: LockedSlide, listed: object, md5: object, sha256: object, excluded: object
+    slide: LockedSlide, listed: object, md5: object, sha256: object, *, excluded: bool
 ) -> str | None:
     """Return the attribute of `Differences` that a slide belongs to, None if it is as locked."""
     if excluded or slide.excluded:
-        # A slide that is not sampled yet is excluded as soon as it is.
         return None if excluded and slide.excluded else "excluded"
     if sha256 is not None and sha256 == slide.sha256:
         return None

@@ -438,3 +438,22 @@ def test_a_slide_without_an_image_has_no_digest(small_gdc: StandIn, tmp_path: Pa
     went_well("--mirror", root, "sample")
     checked = inside("--mirror", root, "lock", "--check", tmp_path / "l")
     assert "0 of 3 slides are as locked; 2 slides of the mirror not in the lock file" in checked.out
+
+
+def test_excluded_slides_are_as_locked_before_they_are_sampled(
+    small_gdc: StandIn, tmp_path: Path
+) -> None:
+    first = tmp_path / "first"
+    updated(made(first, small_gdc, slides=4))
+    names = [str(name) for name in column(first, "select file_name from mirror")]
+    went_well("--mirror", first, "exclude", *names[:2])
+    told = went_well("--mirror", first, "lock", tmp_path / "l")
+    assert told.out.endswith("names 4 slides\n")
+    remade(tmp_path / "a", small_gdc, tmp_path / "l")
+    for command, waiting in (("status", "missing"), ("refresh", "waiting")):
+        assert "excluded here" not in went_well("--mirror", tmp_path / "a", command).out
+        checked = inside("--mirror", tmp_path / "a", "lock", "--check", tmp_path / "l").out
+        assert [line.split()[0] for line in checked.splitlines()] == [waiting, waiting, "2"]
+    went_well("--mirror", tmp_path / "a", "include", names[0])
+    checked = inside("--mirror", tmp_path / "a", "lock", "--check", tmp_path / "l").out
+    assert checked.count("exclusion  ") == 1
