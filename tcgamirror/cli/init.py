@@ -67,7 +67,6 @@ def init(args: argparse.Namespace) -> ExitCode:
     else:
         exclusions = locked_exclusions(lock, time.time())
         mirror = Mirror.begin(root, settings, lock_lines(lock), exclusions)
-        _write_exclusions(mirror)
         warn_if_altered(lock, args.lock)
         if settings.fixed != lock.settings.fixed:
             output.say(f"images are not compared: {args.lock} has {lock.settings.fixed}")
@@ -106,16 +105,6 @@ def _root(args: argparse.Namespace) -> Path:
     if named is None and not any(Path(name).exists() for name in (FILE_NAME, CATALOGUE)):
         check_unused(Path(), "Name a directory: tcgamirror init DIR")
     return named or Path()
-
-
-def _write_exclusions(mirror: Mirror) -> None:
-    """Write the exclusions of the lock file beside the new catalogue."""
-    from tcgamirror.catalogue.catalogue import Catalogue
-    from tcgamirror.mirror.directory import CATALOGUE
-    from tcgamirror.mirror.exclude import write_exclusions
-
-    with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
-        write_exclusions(mirror.root, catalogue)
 
 
 def _sampled_already(mirror: Mirror) -> int:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.exclusions import Exclusion
+from tcgamirror.mirror.exclusion_file import read_exclusions, write_exclusions
 from tcgamirror.mirror.provenance import PLAN, parse_plan, plan_facts, plan_words
 from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings, format_settings, read_settings
 from tcgamirror.model.errors import BadSettings, NotAMirror, TcgaMirrorError, UsageError
@@ -104,7 +105,7 @@ class Mirror:
         """Create a mirror whose lock is held. The settings are written last and make it a mirror.
 
         A catalogue that a killed init left is replaced. A used one stays: it is that
-        of a mirror whose settings were lost.
+        of a mirror whose settings were lost. Exclusions of a mirror that was lost here stay.
 
         Args:
             lock: lines of the lock file that the settings name.
@@ -113,11 +114,13 @@ class Mirror:
         Raises:
             NotAMirror: `root` holds a mirror, another catalogue, or the lock file of
                 another sample.
+            BadSettings: an invalid `excluded.tsv` is there.
         """
         mirror = cls(root, settings)
         if mirror._check_place():
             mirror._write_settings(lock, others=True)
             return mirror
+        exclusions = [*read_exclusions(root), *exclusions]
         (root / CATALOGUE).unlink(missing_ok=True)
         with Catalogue.create(root / CATALOGUE) as catalogue:
             for key, value in mirror.fixed_facts.items():
@@ -133,7 +136,22 @@ class Mirror:
             for path in written:
                 path.unlink(missing_ok=True)
             raise
-        return mirror
+        # Last, as the next init here takes over the exclusions of such a file.
+        with mirror.open_to_write():
+            return mirror
+
+    @contextmanager
+    def open_to_write(self) -> Iterator[Catalogue]:
+        """Open the catalogue for a run that holds the mirror's lock.
+
+        `excluded.tsv` is made equal to it, as a killed run may have left an older one.
+
+        Raises BadSettings if the settings ask for other images or slides than at `init`.
+        """
+        with Catalogue.open(self.root / CATALOGUE) as catalogue:
+            self.check_fixed(catalogue.fact)
+            write_exclusions(self.root, catalogue)
+            yield catalogue
 
     def _check_place(self) -> bool:
         """Make the directory; return whether it holds the catalogue of a lost mirror."""

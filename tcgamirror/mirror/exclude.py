@@ -1,7 +1,4 @@
-"""Exclusion of slides from a mirror, and the file that keeps exclusions beside the catalogue.
-
-`excluded.tsv` names every excluded slide, so that `rebuild` can restore the exclusions.
-"""
+"""Exclusion of slides from a mirror, and taking it back."""
 
 from __future__ import annotations
 
@@ -11,23 +8,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.exclusions import NO_REASON, Exclusion
 from tcgamirror.mirror import sample
-from tcgamirror.mirror.directory import CATALOGUE, Mirror, hold
+from tcgamirror.mirror.directory import Mirror, hold
+from tcgamirror.mirror.exclusion_file import write_exclusions
 from tcgamirror.mirror.settings import raise_slides
 from tcgamirror.model import fields
-from tcgamirror.model.errors import BadSettings, UsageError
+from tcgamirror.model.errors import UsageError
 from tcgamirror.model.text import command_line, timestamp
-from tcgamirror.system.files import atomic_write, disk_errors, file_digest, open_regular
-
-EXCLUDED = "excluded.tsv"
-"""Name of the file beside the catalogue."""
-
-_HEAD = "# Slides excluded from this mirror, for rebuild. Change them by exclude and include.\n"
-_MOST_BYTES = 100_000_000
+from tcgamirror.system.files import disk_errors, file_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +115,7 @@ def include(mirror: Mirror, names: Sequence[str]) -> ExclusionReport:
 
 @contextmanager
 def _opened(mirror: Mirror, command: str) -> Iterator[Catalogue]:
-    with (
-        hold(mirror.root, command),
-        Catalogue.open(mirror.root / CATALOGUE) as catalogue,
-    ):
-        mirror.check_fixed(catalogue.fact)
+    with hold(mirror.root, command), mirror.open_to_write() as catalogue:
         yield catalogue
 
 
@@ -178,43 +165,3 @@ def _user() -> str:
     except (KeyError, OSError):
         # A container's user may have no name.
         return str(os.getuid())
-
-
-# The file --------------------------------------------------------------------------
-
-
-def write_exclusions(root: Path, catalogue: Catalogue) -> None:
-    """Write `excluded.tsv`, or remove it if no slide is excluded."""
-    path = root / EXCLUDED
-    exclusions = catalogue.exclusions.all()
-    with disk_errors(path):
-        if not exclusions:
-            path.unlink(missing_ok=True)
-            return
-        with atomic_write(path) as file:
-            file.write(_HEAD.encode())
-            for each in exclusions:
-                cells = (each.file_name, each.excluded_at, each.excluded_by, each.reason)
-                file.write(("\t".join(cells) + "\n").encode(errors="replace"))
-
-
-def read_exclusions(root: Path) -> list[Exclusion]:
-    """Return the exclusions of `excluded.tsv`. Raises BadSettings for an invalid line."""
-    path = root / EXCLUDED
-    try:
-        with open_regular(path) as file:
-            lines = file.read(_MOST_BYTES).decode(errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise BadSettings(f"{path}: it cannot be read ({error.strerror})") from error
-    found = []
-    for number, line in enumerate(lines, start=1):
-        cells = line.split("\t")
-        if line.startswith("#"):
-            continue
-        if len(cells) != 4 or fields.file_name(cells[0]) is None or not all(cells):
-            raise BadSettings(f"{path}, line {number}: not an excluded slide. Remove the line")
-        file_name, excluded_at, excluded_by, reason = cells
-        found.append(Exclusion(file_name, reason, excluded_by, excluded_at))
-    return found

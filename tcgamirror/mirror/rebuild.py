@@ -22,7 +22,7 @@ from tcgamirror.catalogue.images import FoundImage, fact_of
 from tcgamirror.catalogue.journals import JOURNALS, ROLLBACK, WAL
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.mirror.directory import CATALOGUE, Mirror, hold
-from tcgamirror.mirror.exclude import read_exclusions
+from tcgamirror.mirror.exclusion_file import read_exclusions
 from tcgamirror.mirror.lockfile import read_lock
 from tcgamirror.mirror.orphans import Orphan, image_files
 from tcgamirror.mirror.progress import Progress

@@ -97,10 +97,9 @@ def run_update(
     log = log or EventLog(None, command)
     with (
         hold(mirror.root, command),
-        Catalogue.open(mirror.root / CATALOGUE) as catalogue,
+        mirror.open_to_write() as catalogue,
         open_client(mirror.settings, shutdown, progress.pause) as client,
     ):
-        mirror.check_fixed(catalogue.fact)
         if catalogue.fact(PLAN) is None:
             # Of an older version: from now on the plan of the settings is fixed.
             catalogue.set_fact(PLAN, mirror.fixed_facts[PLAN])

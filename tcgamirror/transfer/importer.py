@@ -21,7 +21,7 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Row
 from tcgamirror.catalogue.rows import ImageState, ReceivedImage, replaces
 from tcgamirror.mirror.directory import CATALOGUE, Mirror, check_place, scratch
-from tcgamirror.mirror.exclude import write_exclusions
+from tcgamirror.mirror.exclusion_file import write_exclusions
 from tcgamirror.mirror.lockfile import format_lock, parse_lock
 from tcgamirror.mirror.orphans import Orphan
 from tcgamirror.mirror.progress import Progress
@@ -94,8 +94,7 @@ def import_export(root: Path, source: Path | None, progress: Progress) -> Import
         except BadExport as error:
             raise BadExport(f"{name} cannot be imported: {error}") from error
         mirror, is_new = _target_mirror(root, name, export, folder)
-        with Catalogue.open(mirror.root / CATALOGUE) as catalogue:
-            mirror.check_fixed(catalogue.fact)
+        with mirror.open_to_write() as catalogue:
             here = catalogue.rows.image_states()
             _check_places(name, export, here)
             if not is_new:

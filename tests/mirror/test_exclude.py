@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.exclusions import Exclusion
 from tcgamirror.mirror.directory import Mirror
 from tcgamirror.mirror.exclude import exclude
 from tcgamirror.model.slide import Barcode, Listing, Slide
@@ -201,6 +202,49 @@ def test_it_goes_with_the_mirror(root: Path, tmp_path: Path) -> None:
         assert "nothing to fetch: 3 of 6" in told(mirror, "update").out
     assert "6 of 6 slides are as locked" in told(root, "lock", "--check", tmp_path / "l").out
     told(root, "lock", tmp_path / "l")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["update", "refresh", "fetch", "verify --repair", "exclude {}", "include {}", "import {}"],
+)
+def test_a_killed_run_leaves_no_old_file_of_exclusions(
+    root: Path, tmp_path: Path, command: str
+) -> None:
+    """The next run that writes mends the file from which `rebuild` reads exclusions."""
+    before, again, third = sampled(root)[:3]
+    told(root, "exclude", before, third)
+    with Catalogue.open(root / "catalogue.db") as catalogue:
+        # As runs that were killed before they wrote the file.
+        catalogue.exclusions.remove([before])
+        catalogue.exclusions.add([Exclusion(again, "pen marks", "me", "2026-11-29T00:00:00Z")])
+    export = exported(root, tmp_path / "export") if "import" in command else third
+    told(root, *command.format(export).split())
+    expected = rows(root, REASONS)
+    assert (again, "pen marks") in expected
+    (root / "catalogue.db").unlink()
+    told(root, "rebuild")
+    assert rows(root, REASONS) == expected
+
+
+def test_a_mirror_that_lost_settings_and_catalogue_keeps_its_exclusions(
+    root: Path, gdc: StandIn
+) -> None:
+    told(root, "exclude", *sampled(root)[:2])
+    expected = rows(root, REASONS)
+    for name in ("tcgamirror.toml", "catalogue.db"):
+        (root / name).unlink()
+    made(root, gdc, slides=6)
+    assert rows(root, REASONS) == expected
+    told(root, "update")
+    assert rows(root, REASONS) == expected
+
+
+def test_another_file_of_that_name_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "excluded.tsv").write_text("mine\n")
+    refused = inside("init", tmp_path, "--mpp", "4")
+    assert refused.code == 2 and "line 1: not an excluded slide" in refused.sentence
+    assert [path.name for path in tmp_path.iterdir()] == ["excluded.tsv"]
 
 
 def test_a_mirror_s_own_exclusions_win(root: Path, tmp_path: Path) -> None:

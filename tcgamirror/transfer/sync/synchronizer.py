@@ -20,7 +20,7 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.mirror.directory import CATALOGUE, Mirror, scratch
-from tcgamirror.mirror.exclude import write_exclusions
+from tcgamirror.mirror.exclusion_file import write_exclusions
 from tcgamirror.mirror.lockfile import MOST_BYTES as MOST_LOCK
 from tcgamirror.mirror.lockfile import lock_lines, read_lock
 from tcgamirror.mirror.orphans import remove_partial_files
