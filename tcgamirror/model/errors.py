@@ -77,7 +77,7 @@ class BadLockFile(UsageError):
 
 
 class BadExport(UsageError):
-    """The given source of an import is not an export, or holds what no export holds."""
+    """The source of an import or a sync is not an export, or holds what no export holds."""
 
 
 class BadQuery(UsageError):

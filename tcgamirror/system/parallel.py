@@ -80,6 +80,7 @@ def in_batches(
     batch_size: int = 16,
     size_of: Callable[[Item], int] = lambda _: 0,
     stopped: Callable[[], bool] = lambda: False,
+    ended: threading.Event | None = None,
 ) -> Iterator[list[tuple[Item, Result]]]:
     """Yield batches of items with their results, in order, made by `at_once` threads.
 
@@ -90,6 +91,7 @@ def in_batches(
     Args:
         batch_size: Items in a batch, fewer if they are large.
         size_of: The bytes that `work` reads for an item.
+        ended: Set when the iterator ends, so that `work` can end early after an error.
     """
 
     def all_of(batch: Sequence[Item]) -> list[tuple[Item, Result]]:
@@ -112,6 +114,8 @@ def in_batches(
                     raise
                 yield results
         finally:
+            if ended is not None:
+                ended.set()
             for future in waiting:
                 future.cancel()
 

@@ -1,20 +1,24 @@
-"""Images on their way into a mirror: written beside their places, checked, put there in batches."""
+"""Images added to a mirror: written beside their places, checked, put there in batches.
+
+An image takes its place after its digest and pixels were checked, and its row follows. If it
+replaces another one, the row is made pending first, as by an update.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Self
 
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Row
-from tcgamirror.catalogue.rows import ImageState, are_different
+from tcgamirror.catalogue.rows import ImageState, ReceivedImage, are_different
 from tcgamirror.imaging.image_reader import decode_all, read_header
 from tcgamirror.imaging.metadata import parse_metadata
 from tcgamirror.mirror.directory import Mirror
@@ -32,13 +36,11 @@ from tcgamirror.system.files import (
     partial_path,
     sync_folder,
 )
-from tcgamirror.system.parallel import start_pool
+from tcgamirror.system.parallel import in_batches
 from tcgamirror.transfer.archive.format import Member
 
-_BATCH_IMAGES, _BATCH_BYTES = 32, 64 << 20
-
-Record = Callable[[list["IncomingImage"], Callable[[], None]], None]
-"""Record a batch of images. The function that it is given puts their files in place."""
+_BATCH_IMAGES = 32
+"""Images recorded at once, or fewer large ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +53,15 @@ class IncomingImage:
     """
 
     row: Row
-    differs: bool
-    replaces: bool
-    old_path: str | None
+    differs: bool = False
+    replaces: bool = False
+    old_path: str | None = None
 
     @classmethod
     def of(cls, row: Row, state: ImageState | None) -> Self:
         """Return the image of a row in the export; state: of the slide's image here, if any."""
         if state is None:
-            return cls(row, differs=False, replaces=False, old_path=None)
+            return cls(row)
         return cls(
             row,
             differs=are_different(row["md5"], state.md5),
@@ -95,20 +97,16 @@ def write_image(image: IncomingImage, member: Member, part: Path) -> None:
                 for piece in member.pieces():
                     sha256.update(piece)
                     file.write(piece)
-        if sha256.hexdigest() != image.row["sha256"]:
-            raise Damaged("its digest differs from the catalogue's")
     except BadExport as error:
-        part.unlink(missing_ok=True)
         raise Damaged(str(error)) from error
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    if sha256.hexdigest() != image.row["sha256"]:
+        raise Damaged("its digest differs from the catalogue's")
 
 
 def check_image(
     image: IncomingImage, path: Path, settings: Settings, check_stopped: Callable[[], None]
 ) -> None:
-    """Decode an image, and have it reach the disk. Raises Damaged if its row differs."""
+    """Decode an image, and fsync it. Raises Damaged if its row differs."""
     row = image.row
     with path.open("rb+") as file:
         header = read_header(file, settings.form)
@@ -128,63 +126,70 @@ def check_image(
 
 
 class Intake:
-    """Images are added by one thread that reads and several that check."""
+    """Adds images to a mirror: one thread writes them, several check them.
 
-    def __init__(self, mirror: Mirror, record: Record) -> None:
+    attempts: returns the rows of the attempts at a slide, by its file name. images, bytes:
+    added. refused: images that differ from their rows.
+    """
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        catalogue: Catalogue,
+        run: int,
+        attempts: Callable[[str], Iterable[Row]],
+    ) -> None:
         self._mirror = mirror
-        self._record = record
-        self._pool = start_pool(reader_threads(), "import")
-        self._stopped = threading.Event()
-        self._batch: list[tuple[IncomingImage, Path, Future[None]]] = []
-        self._batch_bytes = 0
+        self._catalogue = catalogue
+        self._run = run
+        self._attempts = attempts
+        self._parts: set[Path] = set()
+        self._ended = threading.Event()
         self.refused: list[Orphan] = []
         self.images = self.bytes = 0
 
-    def add(self, image: IncomingImage, member: Member) -> None:
-        """Read one image of the export."""
+    def add(self, images: Iterable[tuple[IncomingImage, Member]]) -> None:
+        """Add every image that is as its row says."""
         try:
-            file = self._write(image, member)
-        except Damaged as error:
-            self._refuse(image, error)
-            return
-        self._batch.append((image, file, self._pool.submit(self._check, image, file)))
-        self._batch_bytes += image.bytes
-        if len(self._batch) >= _BATCH_IMAGES or self._batch_bytes >= _BATCH_BYTES:
-            self.finish()
+            for batch in in_batches(
+                self._fault,
+                self._write_all(images),
+                at_once=reader_threads(),
+                batch_size=_BATCH_IMAGES,
+                size_of=lambda written: written[0].bytes,
+                ended=self._ended,
+            ):
+                for (image, _), fault in batch:
+                    if fault is not None:
+                        self._refuse(image, fault)
+                self._put([written for written, fault in batch if fault is None])
+        finally:
+            for part in self._parts:
+                part.unlink(missing_ok=True)
 
-    def finish(self) -> None:
-        """Record every image that was read and is right."""
-        good: list[tuple[IncomingImage, Path]] = []
-        for image, file, check in self._batch:
+    def _fault(self, written: tuple[IncomingImage, Path]) -> Damaged | None:
+        """Return the fault of an image."""
+        try:
+            check_image(*written, self._mirror.settings, self._check_stopped)
+        except Damaged as error:
+            return error
+        return None
+
+    def _check_stopped(self) -> None:
+        if self._ended.is_set():
+            raise Interrupted("stopped while an image was decoded")
+
+    def _write_all(
+        self, images: Iterable[tuple[IncomingImage, Member]]
+    ) -> Iterator[tuple[IncomingImage, Path]]:
+        """Yield each image with its file."""
+        for image, member in images:
             try:
-                check.result()
+                file = self._write(image, member)
             except Damaged as error:
                 self._refuse(image, error)
-                self._discard(image, file)
             else:
-                good.append((image, file))
-        if good:
-            self._record([image for image, _ in good], lambda: self._put(good))
-        self._batch, self._batch_bytes = [], 0
-        self.images += len(good)
-        self.bytes += sum(image.bytes for image, _ in good)
-
-    def close(self) -> None:
-        """End the threads, within a second, and remove what was not recorded."""
-        self._stopped.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        for image, file, _ in self._batch:
-            self._discard(image, file)
-
-    def _place(self, image: IncomingImage) -> Path:
-        return self._mirror.root / image.path
-
-    def _discard(self, image: IncomingImage, file: Path) -> None:
-        if file != self._place(image):
-            file.unlink(missing_ok=True)
-
-    def _refuse(self, image: IncomingImage, error: Damaged) -> None:
-        self.refused.append(Orphan(image.path, str(error)))
+                yield image, file
 
     def _write(self, image: IncomingImage, member: Member) -> Path:
         """Return where the image is now: beside its place, or there if a killed import put it."""
@@ -194,18 +199,22 @@ class Intake:
             if is_whole and file_digest(place, "sha256") == image.row["sha256"]:
                 return place
         part = partial_path(place)
+        self._parts.add(part)
         write_image(image, member, part)
         return part
 
-    def _check(self, image: IncomingImage, path: Path) -> None:
-        check_image(image, path, self._mirror.settings, self._check_stopped)
+    def _place(self, image: IncomingImage) -> Path:
+        return self._mirror.root / image.path
 
-    def _check_stopped(self) -> None:
-        if self._stopped.is_set():
-            raise Interrupted("stopped while an image was decoded")
+    def _refuse(self, image: IncomingImage, error: Damaged) -> None:
+        self.refused.append(Orphan(image.path, str(error)))
+        partial_path(self._place(image)).unlink(missing_ok=True)
 
     def _put(self, images: list[tuple[IncomingImage, Path]]) -> None:
-        """Move images to their places, and remove those that they replace elsewhere."""
+        """Make rows of replaced images pending, move the files to their places, record them."""
+        replaced = [image.file_name for image, _ in images if image.replaces]
+        if replaced:
+            self._catalogue.queue.requeue(replaced)
         for image, file in images:
             place = self._place(image)
             with disk_errors(place):
@@ -215,3 +224,13 @@ class Intake:
                     (self._mirror.root / image.old_path).unlink(missing_ok=True)
         for folder in {self._place(image).parent for image, _ in images}:
             sync_folder(folder)
+        self._catalogue.rows.add_images(
+            [
+                ReceivedImage(image.row, image.differs, self._attempts(image.file_name))
+                for image, _ in images
+            ],
+            self._run,
+        )
+        self._parts.difference_update(file for _, file in images)
+        self.images += len(images)
+        self.bytes += sum(image.bytes for image, _ in images)

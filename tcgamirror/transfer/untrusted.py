@@ -8,9 +8,10 @@ Source: SQLite's advice on untrusted files (sqlite.org/security.html).
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from tcgamirror.catalogue import database
@@ -22,8 +23,9 @@ from tcgamirror.imaging.store import Store
 from tcgamirror.mirror import provenance
 from tcgamirror.mirror.directory import FIXED
 from tcgamirror.mirror.lockfile import MOST_SLIDES
-from tcgamirror.model.errors import Damaged, DiskFull, UsageError
-from tcgamirror.model.slide import ImageFormat, MppSource, Slide, Status
+from tcgamirror.mirror.settings import Settings, target
+from tcgamirror.model.errors import BadExport, BadSettings, Damaged, DiskFull
+from tcgamirror.model.slide import ImageFormat, MppSource, Resample, Slide, Status
 from tcgamirror.system.openat import Tree
 from tcgamirror.transfer.columns import SAMPLED, TABLES, Check
 
@@ -41,6 +43,10 @@ MAX_RELEASES = 20_000
 
 MAX_ATTEMPTS = 100_000
 """Attempts at one slide: three each night for ninety years."""
+
+_FORMS = rf"({'|'.join(Resample)}), ({'|'.join(ImageFormat)})"
+_TARGET = re.compile(rf"(?:([0-9.e+-]{{1,30}}) µm/px|at most ([0-9]{{1,10}}) px), {_FORMS}")
+"""The fact FIXED."""
 
 _MAX_VALUE = 1 << 20
 """Bytes of one value or row. SQLite refuses longer ones."""
@@ -89,7 +95,7 @@ class UntrustedCatalogue:
 
         Raises:
             Damaged: for a file that is not a whole catalogue.
-            UsageError: for a catalogue of a newer version.
+            BadExport: for a catalogue of a newer version.
         """
         self._name = name
         with self._translated():
@@ -113,6 +119,19 @@ class UntrustedCatalogue:
     def fixed(self) -> str:
         """Return the fact FIXED, the mirror's target; empty if there is none."""
         return self._fact(FIXED)
+
+    @property
+    def settings(self) -> Settings:
+        """Return default settings for the images that the fact FIXED describes."""
+        match = _TARGET.fullmatch(self.fixed)
+        with suppress(ValueError, BadSettings):
+            if match is not None:
+                mpp = float(match[1]) if match[1] else None
+                size = int(match[2]) if match[2] else None
+                settings = Settings(target(mpp, size, match[3]), form=ImageFormat(match[4]))
+                if settings.fixed == self.fixed:
+                    return settings
+        raise self._damage(f"images of {self.fixed[:80]!r}, which no mirror has")
 
     def sample_facts(self) -> Mapping[str, str]:
         """Return facts that are true of exactly this sample, if this program knows them."""
@@ -165,16 +184,13 @@ class UntrustedCatalogue:
 
     # As a whole -------------------------------------------------------------------
 
-    def check(self, form: ImageFormat) -> None:
-        """Read all of it once, so that a fault anywhere keeps all of it out.
-
-        form: of the images.
-        """
+    def check(self) -> None:
+        """Read all of it once, so that a fault anywhere keeps all of it out."""
         self._check_counts()
         for table in TABLES:
             for _ in self.rows(table):
                 pass
-        store = Store(Path(), form)
+        store = Store(Path(), self.settings.form)
         places: set[Value] = set()
         for row in self.sampled():
             self._check_image(row)
@@ -186,6 +202,15 @@ class UntrustedCatalogue:
             if str(place).rpartition("/")[2] != name or place in places:
                 raise self._damage(f"an image of {row['file_name']} at {place!r}")
             places.add(place)
+
+    def check_places(self, here: Mapping[str | None, str]) -> None:
+        """Raise Damaged for an image in the place of another slide's. here: file names by path."""
+        for row in self.sampled():
+            path, name = row["path"], str(row["file_name"])
+            if path is not None and here.get(str(path), name) != name:
+                raise self._damage(
+                    f"an image of {name} at {path}, which here is that of {here[str(path)]}"
+                )
 
     def _check_image(self, row: Row) -> None:
         """Raise Damaged if only a part of an image's columns have values."""
@@ -221,7 +246,7 @@ class UntrustedCatalogue:
         if mark != APPLICATION_ID or version < 1:
             raise Damaged(f"{self._name} is not a catalogue of tcgamirror")
         if version > len(MIGRATIONS):
-            raise UsageError(
+            raise BadExport(
                 f"{self._name} was made by a newer tcgamirror (schema {version}, this one knows "
                 f"{len(MIGRATIONS)}). Upgrade this one"
             )

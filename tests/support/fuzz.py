@@ -241,7 +241,7 @@ def read_catalogue(data: bytes, folder: Path) -> None:
     seen = DirectoryMirror(root, None, threading.Event()).catalogue(copies, None)
     assert seen is not None
     with closing(UntrustedCatalogue(seen.path(copies), "it")) as foreign:
-        foreign.check(ImageFormat.PNG)
+        foreign.check()
         foreign.images()
         foreign.sample_facts()
         for row in foreign.sampled():

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.mirror.settings import read_settings
 from tcgamirror.model.errors import Damaged
 from tcgamirror.transfer import untrusted
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
@@ -112,7 +111,7 @@ def copy(mirror: Path, tmp_path: Path) -> Path:
 
 def checked(copy: Path) -> None:
     with closing(UntrustedCatalogue(copy / "catalogue.db", "it")) as opened:
-        opened.check(read_settings(copy / "tcgamirror.toml").form)
+        opened.check()
 
 
 def test_values_of_a_megabyte_are_met_one_by_one(copy: Path) -> None:

@@ -231,7 +231,7 @@ def test_images_of_other_settings_are_refused(copy: Path, place: Path) -> None:
     with catalogue(copy) as connection:
         connection.execute("UPDATE facts SET value = '4 mm' WHERE key LIKE 'fixed%'")
     assert "are of different mirrors" in refused(place / "i", copy)
-    assert "which no mirror is" in refused_by_sync(place / "s", copy)
+    assert "which no mirror has" in refused_by_sync(place / "s", copy)
 
 
 def twin(connection: sqlite3.Connection) -> tuple[str, str]:
@@ -262,7 +262,7 @@ def test_no_two_images_lie_in_one_place(export: Path, copy: Path, place: Path) -
     imported(root, export)
     before = contents(root)
     result = inside("--mirror", root, "import", copy)
-    assert result.code == 2 and "would replace that of" in result.sentence
+    assert result.code == 2 and "which here is that of" in result.sentence
     with pytest.raises(Damaged, match="which here is that of"):
         here = DirectoryMirror(copy, None, threading.Event())
         synchronize(here, root, ProgressDisplay(quiet=True), Shutdown(), delete=False)

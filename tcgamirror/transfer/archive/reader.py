@@ -108,6 +108,12 @@ class Scan:
             if member.name.startswith(self.top):
                 yield replace(member, name=member.name.removeprefix(self.top))
 
+    def required(self, name: str) -> Path:
+        """Return the copy of a small file. Raises BadExport if there is none."""
+        if name not in self.small:
+            raise BadExport(f"it has no {name}")
+        return self.small[name]
+
 
 def scan_export(path: Path | None, folder: Path, required: str = FILE_NAME) -> Scan:
     """Read all of the export at `path`, and copy its small files to the empty `folder`.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import stat
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -16,9 +15,9 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.rows import ImageState, are_different
 from tcgamirror.mirror.directory import CATALOGUE, FIXED, Mirror
-from tcgamirror.mirror.settings import FILE_NAME, Settings, target
-from tcgamirror.model.errors import BadSettings, Damaged, ExitCode
-from tcgamirror.model.slide import ImageFormat, Resample, Status
+from tcgamirror.mirror.settings import FILE_NAME
+from tcgamirror.model.errors import BadSettings, ExitCode
+from tcgamirror.model.slide import Status
 from tcgamirror.system.files import atomic_write, file_digest
 from tcgamirror.transfer.sync.remote import CatalogueVersion, RemoteMirror
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
@@ -27,8 +26,6 @@ STATE = ".sync.json"
 """File beside the catalogue, with the version of the source's catalogue that is here."""
 
 _MAX_STATE_BYTES = 10_000
-_FORMS = rf"({'|'.join(Resample)}), ({'|'.join(ImageFormat)})"
-_TARGET = re.compile(rf"(?:([0-9.e+-]{{1,30}}) µm/px|at most ([0-9]{{1,10}}) px), {_FORMS}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +179,7 @@ def make_plan(
     found = found or {}
     remote = source.images()
     by_path = {image.path: image for image in local.images}
+    source.check_places({image.path: image.file_name for image in local.images})
     current = _current_slides(local, source)
     stay = {image.file_name: image for image in local.images if image.file_name in current}
     kept = 0
@@ -191,11 +189,6 @@ def make_plan(
         if image.file_name in left:
             continue
         here = by_path.get(image.path)
-        if here is not None and here.file_name != image.file_name:
-            raise Damaged(
-                f"the source has an image of {image.file_name} at {image.path}, which here is "
-                f"that of {here.file_name}: nothing is taken"
-            )
         own = None if image.done else stay.get(image.file_name)
         if own is not None and own.sha256 != image.sha256 and local.has_file(own):
             left.add(image.file_name)
@@ -258,20 +251,3 @@ def check_same_target(there: str, here: str, source: str, path: Path) -> None:
             f"{source}: has images of {there}, but {path} has images of {here}. "
             "Name another directory"
         )
-
-
-def parse_target(fixed: str) -> Settings:
-    """Return settings for the images that the fact FIXED describes.
-
-    Raises:
-        Damaged: for words that no mirror has.
-    """
-    match = _TARGET.fullmatch(fixed)
-    with suppress(ValueError, BadSettings):
-        if match is not None:
-            mpp = float(match[1]) if match[1] else None
-            size = int(match[2]) if match[2] else None
-            settings = Settings(target=target(mpp, size, match[3]), form=ImageFormat(match[4]))
-            if settings.fixed == fixed:
-                return settings
-    raise Damaged(f"the catalogue says that it is of {fixed[:80]!r}, which no mirror is")

@@ -63,7 +63,6 @@ from tcgamirror.transfer.sync.plan import (
     check_same_target,
     check_target,
     make_plan,
-    parse_target,
     size_at,
 )
 from tcgamirror.transfer.sync.remote import CatalogueVersion, DirectoryMirror, RemoteMirror
@@ -100,7 +99,7 @@ def plan_sync(source: RemoteMirror, root: Path, *, delete: bool) -> SyncResult:
     with tempfile.TemporaryDirectory(prefix="tcgamirror-") as folder:
         version = _fetch_catalogue(source, Path(folder), None)
         with closing(_open_copy(source, version, Path(folder))) as remote:
-            remote.check(parse_target(remote.fixed).form)
+            remote.check()
             check_target(source, root, remote.fixed)
             local = Local.read(root)
             plan = make_plan(local, remote)
@@ -215,7 +214,7 @@ class _Sync:
         """Open a copy of the source's catalogue, all of which has been checked."""
         with closing(_open_copy(self._source, version, self._folder)) as remote:
             if version.digest not in self._checked:
-                remote.check(parse_target(remote.fixed).form)
+                remote.check()
                 self._checked.add(version.digest)
             yield remote
 
@@ -232,7 +231,7 @@ class _Sync:
         """Return settings of a new mirror, and the lines of its lock file."""
         if isinstance(self._source, DirectoryMirror):
             return self._copy_settings(self._source, remote.fixed)
-        return replace(parse_target(remote.fixed), slides=max(1, len(_sampled(remote)))), ()
+        return replace(remote.settings, slides=max(1, len(_sampled(remote)))), ()
 
     def _make_mirror(self) -> None:
         """Make a mirror that records no images, unless there is one: `verify` may run any time."""
