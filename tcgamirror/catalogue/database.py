@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -167,8 +167,14 @@ class Database:
 
     @contextmanager
     def change(self) -> Iterator[sqlite3.Connection]:
-        """Yield the connection within one transaction, which any exception rolls back."""
-        with self.reading() as connection, transaction(connection):
+        """Yield the connection within one transaction, which any exception rolls back.
+
+        A change within another belongs to the other's transaction.
+        """
+        with (
+            self.reading() as connection,
+            nullcontext() if connection.in_transaction else transaction(connection),
+        ):
             yield connection
 
 

@@ -26,7 +26,7 @@ class ExclusionReport:
     """Result of an exclusion, or of taking it back.
 
     slides: those that the names mean. sampled: those of them whose state changed. removed:
-    images. replaced: slides added to the sample in their place. unknown: names without a slide.
+    images. replaced: slides that took a place of these. unknown: names without a slide.
     """
 
     slides: int
@@ -48,11 +48,11 @@ def exclude(
     """Exclude the slides that names mean, in the sample or not, and remove their images.
 
     A run that is killed before the images are removed leaves them recorded: the same command
-    removes them.
+    removes them, and raises the number of slides to that of the sample.
 
     Args:
         keep: leave the images in their places.
-        in_place: raise the number of slides, and sample as many of the next ones.
+        in_place: sample as many of the next slides as are newly excluded in the sample.
 
     Raises:
         UsageError: no name means a slide.
@@ -63,6 +63,8 @@ def exclude(
         slides, unknown = _resolve(mirror, catalogue, names)
         if in_place:
             _check_replaceable(mirror)
+            # Places that are still to be filled are no excluded slide's.
+            sample.fill(mirror, catalogue, warn)
         now, user = timestamp(time.time()), _user()
         exclusions = {name: Exclusion(name, shown, user, now) for name in slides}
         if text is None:
@@ -72,13 +74,14 @@ def exclude(
                 for each in catalogue.exclusions.all()
                 if each.file_name in exclusions
             }
-        fresh = catalogue.exclusions.add([*exclusions.values()])
+        # In one transaction: after a kill, none of the slides is excluded, or all are replaced.
+        with catalogue.change():
+            fresh = catalogue.exclusions.add([*exclusions.values()])
+            added = sample.fill_places(mirror, catalogue, len(fresh)) if in_place else 0
         write_exclusions(mirror.root, catalogue)
         removed = 0 if keep else _remove_images(mirror, catalogue, slides)
-        added = 0
-        if in_place and fresh and mirror.settings.slides is not None:
-            settings = raise_slides(mirror.root, mirror.settings.slides + len(fresh))
-            added = sample.fill(replace(mirror, settings=settings), catalogue, warn)
+        if in_place and mirror.settings.slides is not None:
+            raise_slides(mirror.root, max(mirror.settings.slides, catalogue.sample.count()))
     return ExclusionReport(len(slides), len(fresh), removed, added, tuple(unknown))
 
 

@@ -79,6 +79,21 @@ def _fill_planned(
     return len(fresh)
 
 
+def fill_places(mirror: Mirror, catalogue: Catalogue, places: int) -> int:
+    """Sample the next slides of the plan in place of excluded ones; return how many can be had.
+
+    Excluded slides among them are sampled too, so that the sample stays nested, and count
+    for no place.
+    """
+    plan = mirror.settings.plan
+    excluded = {exclusion.file_name for exclusion in catalogue.exclusions.all()}
+    following = catalogue.sample.unsampled(plan, places + len(excluded))
+    usable = [place for place, name in enumerate(following) if name not in excluded][:places]
+    if usable:
+        _add(catalogue, following[: usable[-1] + 1], plan)
+    return len(usable)
+
+
 def _digest(mirror: Mirror) -> str:
     """Return the SHA-256 of the lock file, empty if it cannot be read."""
     try:

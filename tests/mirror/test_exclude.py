@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from tcgamirror.model.slide import Barcode, Listing, Slide
 from tests.gdc import Listed, StandIn, made_up_name
 from tests.gdc.listing import made_up_id
 from tests.support.carrying import exported, imported, inside
-from tests.support.command import Result, program
+from tests.support.command import ROOT, Result, program
 from tests.support.mirrors import column, images, made, rewrite, rows, updated
 
 EXCLUDED = "select file_name, status, error, path from mirror where status = 'excluded' order by 1"
@@ -106,6 +107,57 @@ def test_the_next_slide_takes_its_place_only_when_asked(
     assert "\nslides = 8  #" in (root / "tcgamirror.toml").read_text()
     told(root, "update")
     assert len(images(root)) == 6
+
+
+def test_an_excluded_slide_takes_no_place(root: Path, gdc: StandIn, tmp_path: Path) -> None:
+    """The sample grows past it, and stays that of a mirror without exclusions."""
+    plain = made(tmp_path / "plain", gdc, slides=10)
+    updated(plain)
+    order = sampled(plain)
+    told(root, "exclude", order[6], order[7])
+    assert "; 1 slide added in their place" in told(root, "exclude", order[0], "--replace").out
+    assert sampled(root) == order[:9]
+    assert "\nslides = 9  #" in (root / "tcgamirror.toml").read_text()
+    told(root, "update")
+    assert len(images(root)) == 6
+
+
+def test_slides_are_replaced_once(root: Path) -> None:
+    names = sampled(root)[:2]
+    for added in ("2 slides", "0 slides"):
+        assert f"; {added} added" in told(root, "exclude", *names, "--replace").out
+    assert len(sampled(root)) == 8
+
+
+def test_a_sample_that_is_not_filled_yet_is_filled_first(
+    root: Path, gdc: StandIn, tmp_path: Path
+) -> None:
+    new = made(tmp_path / "new", gdc, slides=6)
+    told(new, "refresh")
+    told(new, "exclude", *sampled(root)[:2], "--replace")
+    told(new, "update")
+    assert len(sampled(new)) == 8 and len(images(new)) == 6
+
+
+KILLED = """
+import os, sys
+from tcgamirror.mirror import exclude
+setattr(exclude, sys.argv.pop(1), lambda *_: os.kill(os.getpid(), 9))
+from tcgamirror.cli.main import main
+main(sys.argv[1:])
+"""
+"""The program, killed at the call of a function that its first word names."""
+
+
+@pytest.mark.parametrize("step", ["write_exclusions", "_remove_images", "raise_slides"])
+def test_a_kill_loses_no_replacement(root: Path, step: str) -> None:
+    words = ["--mirror", str(root), "exclude", *sampled(root)[:2], "--replace"]
+    killed = subprocess.run([sys.executable, "-c", KILLED, step, *words], cwd=ROOT, check=False)
+    assert killed.returncode == -9
+    told(root, *words[2:])
+    told(root, "update")
+    assert len(sampled(root)) == 8 and len(images(root)) == 6
+    assert "\nslides = 8  #" in (root / "tcgamirror.toml").read_text()
 
 
 def test_a_slide_has_many_names(root: Path, tmp_path: Path) -> None:
