@@ -51,13 +51,14 @@ def fill(mirror: Mirror, catalogue: Catalogue, warn: Callable[[str], None]) -> i
     if settings.lock is not None:
         added = _fill_locked(mirror, catalogue)
     else:
-        added = _fill_planned(settings.slides, plan, catalogue, warn)
-        if lacking := catalogue.sample.unlisted_projects(plan.projects):
-            warn(f"no slide of {_named(lacking)} is listed")
+        # Told first, as they may be why there is nothing to sample.
         _, unknown = catalogue.exclusions.resolve(settings.cases)
         if unknown:
             names = f"{len(unknown):,} name{'' if len(unknown) == 1 else 's'}"
             warn(f"{names} of --cases without a listed slide: {', '.join(unknown)}")
+        added = _fill_planned(settings.slides, plan, catalogue, warn)
+        if lacking := catalogue.sample.unlisted_projects(plan.projects):
+            warn(f"no slide of {_named(lacking)} is listed")
     catalogue.set_fact(SAMPLED, request)
     return added
 
@@ -125,13 +126,19 @@ def _why_none(candidates: Sequence[Candidate], plan: Plan) -> str:
         plan, sample_types=frozenset(), diseases=frozenset(), cases=frozenset()
     )
     if wide != plan and (wider := list(filter(wide.allows, candidates))):
-        types, diseases = (
-            sorted({str(getattr(slide, name)) for slide in wider})
-            for name in ("sample_type", "disease_type")
-        )
+        types = ("--sample-type", plan.sample_types, "sample_type", "sample types")
+        diseases = ("--disease", plan.diseases, "disease_type", "diseases")
+        used, there = ["--cases"] if plan.cases else [], list[str]()
+        for option, wanted, column, what in (types, diseases):
+            if wanted:
+                used.append(option)
+                values = sorted({str(getattr(slide, column)) for slide in wider})
+                there.append(f"{what} {_named(values)}")
+        kind = f"{min(plan.kinds)} " if len(plan.kinds) == 1 else ""
+        hint = f". There are {', '.join(there)}" if there else ""
         return (
-            "no listed slide is of these --cases, --sample-type and --disease: make another mirror "
-            f"by init. There are sample types {_named(types)}, diseases {_named(diseases)}"
+            f"no listed {kind}slide is of these {' and '.join(used)}: make another mirror by "
+            f"init{hint}"
         )
     plan = wide
     of_kind = list(filter(dataclasses.replace(plan, projects=frozenset()).allows, candidates))

@@ -82,6 +82,30 @@ def test_sample_types_and_diseases_narrow(gdc: StandIn, tmp_path: Path) -> None:
     assert refused.code == 2 and "Gliomas" in refused.sentence
 
 
+@pytest.mark.parametrize(
+    ("options", "used", "unused"),
+    [
+        ((), "no listed diagnostic slide is of these --cases: make", ("--sample", "--disease")),
+        (
+            ("--sample-type", "11", "--kind", "all"),
+            "no listed slide is of these --cases and --sample-type: make",
+            ("--disease", "diseases"),
+        ),
+        (("--disease", "Gliomas"), "--cases and --disease: make", ("--sample", "sample types")),
+    ],
+)
+def test_names_that_match_nothing_are_told_and_only_the_filters_in_use_are_blamed(
+    gdc: StandIn, tmp_path: Path, options: tuple[str, ...], used: str, unused: tuple[str, ...]
+) -> None:
+    (tmp_path / "names").write_text("slide_id\nTCGA-ZZ-0001\nTCGA-ZZ-0002\n")
+    root = listed(tmp_path / "m", gdc, "--cases", tmp_path / "names", *options)
+    refused = inside("--mirror", root, "sample")
+    told, error = refused.err.splitlines()
+    assert refused.code == 2
+    assert told == "2 names of --cases without a listed slide: TCGA-ZZ-0001, TCGA-ZZ-0002"
+    assert used in error and not any(word in error for word in unused)
+
+
 @pytest.mark.parametrize("order", ["stable", "shuffle"])
 def test_one_slide_of_each_case(gdc: StandIn, tmp_path: Path, order: str) -> None:
     plan = ("--order", order, "--seed", "3")
