@@ -355,17 +355,35 @@ def _unwanted(mirror: Path) -> str:
 
 def _check_outside(root: Path) -> None:
     """Raise NotAMirror for a place inside another mirror."""
+    for above, _ in _mirrors_above(root):
+        raise NotAMirror(
+            f"{root.absolute()}: it lies in the mirror {above}. Name a directory outside of "
+            f"it. {_unwanted(above)}"
+        )
+
+
+def check_unmanaged(folder: Path) -> None:
+    """Raise UsageError for a directory of a mirror in which runs know or remove every file."""
+    for above, within in _mirrors_above(folder):
+        if within in ("images", WORK, GALLERY):
+            raise UsageError(
+                f"{folder}: it lies in the mirror {above}, whose {within}/ holds only what is in "
+                "its catalogue. Name a directory outside of it. Images of the mirror itself come "
+                f"by: {command_line('update', above)}"
+            )
+
+
+def _mirrors_above(path: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the mirrors in which a path lies, with the name in the mirror on the way to it."""
     # Both the path and its target: `..` and links lead into a mirror, and out of one.
-    places = [Path(os.path.normpath(root.absolute()))]
+    places = [Path(os.path.normpath(path.absolute()))]
     # An invalid path is reported when the directory is made.
     with suppress(ValueError):
-        places.append(Path(os.path.realpath(root)))
-    for above in dict.fromkeys(above for place in places for above in place.parents):
-        if all(os.path.lexists(above / name) for name in (FILE_NAME, CATALOGUE)):
-            raise NotAMirror(
-                f"{root.absolute()}: it lies in the mirror {above}. Name a directory outside of "
-                f"it. {_unwanted(above)}"
-            )
+        places.append(Path(os.path.realpath(path)))
+    for place in dict.fromkeys(places):
+        for above in place.parents:
+            if all(os.path.lexists(above / name) for name in (FILE_NAME, CATALOGUE)):
+                yield above, place.relative_to(above).parts[0]
 
 
 def _lost_settings(root: Path) -> str:

@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.imaging.store import Store
-from tcgamirror.mirror.directory import CATALOGUE, Mirror
+from tcgamirror.mirror.directory import CATALOGUE, LOCK, Mirror, check_unmanaged
 from tcgamirror.mirror.fetch import WorkerPool
 from tcgamirror.mirror.outage import OutcomeCounts, is_away
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.refresh import open_client
 from tcgamirror.mirror.settings import Settings, worker_count
 from tcgamirror.model import fields
-from tcgamirror.model.errors import Damaged, Interrupted, Unreachable, UsageError
+from tcgamirror.model.errors import Damaged, Interrupted, TcgaMirrorError, Unreachable, UsageError
 from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat, Outcome, Picture, Slide
 from tcgamirror.net.client import HttpClient
 from tcgamirror.sources import gdc
 from tcgamirror.sources.origins import Origins
 from tcgamirror.sources.workspace import Workspace
-from tcgamirror.system.files import disk_errors, make_folder
+from tcgamirror.system.files import disk_errors, make_folder, sync_folder
 from tcgamirror.system.interrupt import Shutdown
+from tcgamirror.system.lock import Lock
+
+if TYPE_CHECKING:
+    from tcgamirror.imaging.level_reader import LevelReader
 
 _BARCODE = re.compile(r"TCGA-\w{2}-\w{4}(-[\w-]+)?", re.ASCII | re.IGNORECASE)
 _CASE_LENGTH = len("TCGA-3C-AALI")
 _NAMED = 20
 """Slides or names that an error lists."""
+
+_SCRATCH = ".tcgamirror-"
+"""Prefix of the folders for what is not yet an image."""
+
+_TRIES, _PAUSE = 3, 1.0
+"""Most requests for one thing, and most seconds of the first pause: a person waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +93,15 @@ def get_images(
         TcgaMirrorError: Any other error that would end every slide.
     """
     settings = options.settings
+    limits = settings.timeouts
+    tries, pause = min(_TRIES, limits.tries), min(_PAUSE, limits.pause)
+    limits = dataclasses.replace(limits, tries=tries, pause=pause)
+    settings = dataclasses.replace(settings, timeouts=limits)
     with open_client(settings, shutdown, progress.pause) as client:
         slides = _find_slides(options.names, mirror, client, settings.api)
         output = _Output.of(slides, options.output, settings.form)
+        check_unmanaged(output.folder / "image")
+        _remove_leftovers(output.folder)
         if not options.force:
             for image in _existing(slides, output, settings, shutdown):
                 slides.remove(image.slide)
@@ -174,11 +193,49 @@ class _Output(Store):
         """names: of the images, by the slides' file names."""
         super().__init__(folder, form)
         self.folder = folder
-        self._names = names
+        self.form = form
+        self.names = names
 
     def path(self, slide: Slide) -> str:
         """Return the image's path, relative to the folder."""
-        return self._names.get(slide.file_name, "")
+        return self.names.get(slide.file_name, "")
+
+
+class _ScratchStore(_Output):
+    """The same image files, each written in a scratch folder first."""
+
+    def __init__(self, scratch: Path, output: _Output) -> None:
+        super().__init__(scratch, output.form, output.names)
+        self._output = output.folder
+
+    def write(self, slide: Slide, source: str, reader: LevelReader) -> Picture:
+        """Write the slide's image, and move it to its place in one step."""
+        picture = super().write(slide, source, reader)
+        with disk_errors(self._output):
+            (self.folder / picture.path).replace(self._output / picture.path)
+            sync_folder(self._output)
+        return picture
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """Yield a locked folder in the output's for partial downloads, and remove it at the end."""
+    with ExitStack() as stack:
+        with disk_errors(folder):
+            make_folder(folder)
+            scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=folder))
+        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        # Where the file system has no locks, a killed run's folder stays.
+        with suppress(UsageError):
+            stack.enter_context(Lock(scratch / LOCK, "get"))
+        yield scratch
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the scratch folders of killed runs."""
+    for lock in folder.glob(f"{_SCRATCH}*/{LOCK}"):
+        with suppress(TcgaMirrorError), Lock(lock, "get"):
+            shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _existing(
@@ -204,7 +261,9 @@ def _existing(
         try:
             found = files.read(output.path(slide))
         except Damaged as error:
-            raise UsageError(f"{path}: file exists ({error}). Replace it by --force") from error
+            raise UsageError(
+                f"{path}: file exists ({error}). Name another file by -o, or replace it by --force"
+            ) from error
         images.append(Image(slide, path, found.picture, None))
     return images
 
@@ -225,16 +284,13 @@ def _fetch(
     # Imported late: it brings numpy and openslide.
     from tcgamirror.mirror.ladder import build_ladder
 
-    with disk_errors(output.folder):
-        make_folder(output.folder)
-        scratch = tempfile.TemporaryDirectory(
-            prefix=".tcgamirror-", dir=output.folder, ignore_cleanup_errors=True
-        )
     counts = OutcomeCounts()
-    with scratch as work:
-        workspace = Workspace(Path(work), settings.work_limit, shutdown.stop)
+    with _scratch(output.folder) as scratch:
+        remedy = "Free some, or name a directory on a larger disk by -o"
+        workspace = Workspace(scratch, None, shutdown.stop, remedy=remedy)
         origins = Origins(settings.api, settings.bucket)
-        ladder = build_ladder(settings, output, client, origins, workspace)
+        store = _ScratchStore(scratch, output)
+        ladder = build_ladder(settings, store, client, origins, workspace)
         workers = worker_count(settings)
         pool = WorkerPool(ladder.fetch, workers, shutdown, {}, ladder.source_of)
         progress.start_fetch(len(slides), workers)

@@ -54,8 +54,14 @@ class ImageFiles:
         with Tree(self._root).open(path, linked_folders=True) as file:
             header = read_header(file, self._form)
             metadata = parse_metadata(header.metadata)
-            if self._store.path(metadata.slide) != path:
-                raise Damaged("its facts are those of an image that would lie elsewhere")
+            place = self._store.path(metadata.slide)
+            if place != path:
+                name = metadata.slide.file_name
+                raise Damaged(
+                    f"it is an image of {name}, which lies at {place}"
+                    if place
+                    else f"it is an image of another slide, {name}"
+                )
             if not fits_target(self._target, metadata, header.size):
                 raise Damaged(f"it is not of {self._target}")
             decode_all(file, self._form, self._check)

@@ -37,13 +37,24 @@ class Workspace:
     """
 
     def __init__(
-        self, root: Path, limit: int | None, stop: threading.Event, min_free: int = MIN_FREE_BYTES
+        self,
+        root: Path,
+        limit: int | None,
+        stop: threading.Event,
+        min_free: int = MIN_FREE_BYTES,
+        remedy: str = "Free some, or lower fetch.workers in the settings",
     ) -> None:
-        """limit: bytes that `work/` may hold, None for all that the disk has."""
+        """Use a folder.
+
+        Args:
+            limit: Bytes that `work/` may hold, None for all that the disk has.
+            remedy: The end of the error of a full disk.
+        """
         self._root = root
         self._limit = limit
         self._stop = stop
         self._min_free = min_free
+        self._remedy = remedy
         self._lock = threading.Lock()
         self._leases: set[Lease] = set()
         self._waiting: list[Lease] = []
@@ -122,10 +133,10 @@ class Workspace:
         with disk_errors(self._root):
             free = free_bytes(self._root)
         if free - more < self._min_free:
+            needed = more + self._min_free
             raise DiskFull(
-                f"no room in {self._root}: {free:,} bytes are free and {more:,} needed, "
-                f"and {self._min_free:,} are left to others; free some, or lower fetch.workers "
-                "in the settings"
+                f"{self._root}: no room. {free:,} bytes are free, {needed:,} are needed, of which "
+                f"{self._min_free:,} stay free for others. {self._remedy}"
             )
 
     def _try_reserve(self, lease: Lease, need: int) -> bool:

@@ -214,8 +214,8 @@ def disk_errors(path: Path) -> Iterator[None]:
         place = place if isinstance(place, str) else path
         if error.errno in _FULL:
             raise DiskFull(
-                f"no room to write {place} ({error.strerror}; {_free(path)}): "
-                "free some, or move the mirror to a larger disk"
+                f"no room to write {place} ({error.strerror}; {_free(path)}). "
+                "Free some, or use a larger disk"
             ) from error
         if error.errno in FORBIDDEN:
             raise _forbidden(place, error) from error

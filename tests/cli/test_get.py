@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +13,9 @@ from PIL import Image
 
 from tests.gdc import Listed, StandIn
 from tests.gdc.faults import Fault
-from tests.support.command import Result, run, succeeded
-from tests.support.mirrors import addresses, images, made, small_slide, updated
+from tests.mirror.test_hard_times import mounted, small_disk
+from tests.support.command import Result, run, started, succeeded
+from tests.support.mirrors import addresses, contents, images, made, small_slide, until, updated
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +147,75 @@ def test_a_mirror_gives_names_target_and_servers_and_does_not_change(
     assert len(found) == 4 and all(max(size(path)) <= 100 for path in found)
     assert len(gdc.requests("/files")) == requests
     assert (images(root), (root / "catalogue.db").read_bytes()) == before
+
+
+def test_an_image_of_another_slide_is_named(
+    gdc: StandIn, slides: list[Listed], tmp_path: Path
+) -> None:
+    assert get(gdc, tmp_path, slides[0].file_id, "--mpp", "2", "-o", "a.png").code == 0
+    before = (tmp_path / "a.png").read_bytes()
+    result = get(gdc, tmp_path, slides[1].file_id, "--mpp", "2", "-o", "a.png")
+    assert (result.code, (tmp_path / "a.png").read_bytes()) == (2, before)
+    said = f"a.png: file exists (it is an image of another slide, {slides[0].file_name}). Name"
+    assert said in result.sentence and "--force" in result.sentence
+
+
+def test_what_a_killed_run_left_is_removed_and_what_a_running_one_has_is_not(
+    gdc: StandIn, slides: list[Listed], tmp_path: Path
+) -> None:
+    words = ("--mpp", "0.252", *addresses(gdc), "-o", f"{tmp_path}/out/")
+    gdc.faults.add(Fault(slides[1].file_id, "stall", hold=60.0))
+    try:
+        with (
+            started("get", slides[1].file_id, *words) as killed,
+            started("get", slides[1].file_id, *words) as running,
+        ):
+            until(lambda: len([*(tmp_path / "out").glob(".tcgamirror-*/*/range")]) == 2)
+            killed.kill()
+            killed.wait()
+            assert get(gdc, tmp_path, slides[0].file_id, "--mpp", "2", "-o", "out/").code == 0
+            (left,) = (tmp_path / "out").glob(".tcgamirror-*/*/range")
+            assert f'"pid": {running.pid}' in (left.parents[1] / ".lock").read_text()
+    finally:
+        gdc.faults.clear()
+    assert get(gdc, tmp_path, slides[0].file_id, "--mpp", "2", "-o", "out/").code == 0
+    assert [path.suffix for path in (tmp_path / "out").iterdir()] == [".png"]
+
+
+@pytest.mark.parametrize(
+    "place", ["m/images/", "m/images/TCGA-BRCA/a.png", "m/work/", "m/gallery/", "link/x/"]
+)
+def test_no_image_comes_where_a_mirror_knows_every_file(
+    place: str, gdc: StandIn, slides: list[Listed], pattern: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(pattern, tmp_path / "m")
+    (tmp_path / "link").symlink_to(root / "images")
+    before = contents(root)
+    result = get(gdc, tmp_path, slides[0].file_id, "--mpp", "2", "-o", place)
+    assert result.code == 2 and f"it lies in the mirror {root}" in result.sentence
+    assert f"tcgamirror --mirror {root} update" in result.sentence
+    assert contents(root) == before
+    assert get(gdc, tmp_path, slides[0].file_id, "--mpp", "2", "-o", "m/own/").code == 0
+
+
+def test_a_full_disk_is_told_as_a_person_can_mend_it(
+    gdc: StandIn, slides: list[Listed], tmp_path: Path
+) -> None:
+    with mounted(*small_disk(tmp_path / "small", "64m")) as small:
+        result = get(gdc, tmp_path, slides[0].file_id, "-o", f"{small}/")
+        assert (result.code, list(small.iterdir())) == (6, [])
+    assert "settings" not in result.sentence and "0 needed" not in result.sentence
+    assert "stay free for others. Free some, or name a directory on a larger" in result.sentence
+
+
+def test_pauses_are_short_and_told_where_a_server_resets_connections(
+    gdc: StandIn, slides: list[Listed], tmp_path: Path
+) -> None:
+    gdc.faults.add(Fault(slides[0].file_id, "reset", host="bucket"))
+    try:
+        began = time.monotonic()
+        result = get(gdc, tmp_path, slides[0].file_id, "--mpp", "2", "-o", "a.png")
+    finally:
+        gdc.faults.clear()
+    assert result.code == 0 and time.monotonic() - began < 15
+    assert "it resets connections. All requests to it pause for 1.0 s" in result.err

@@ -344,7 +344,7 @@ def test_what_is_no_image_of_this_mirror_is_told_and_left(mirror: Path) -> None:
         "y.png",
         "z.txt",
     }
-    assert "lie elsewhere" in refused[paths[1].name] and "µm/px" in refused[paths[5].name]
+    assert "it is an image of " in refused[paths[1].name] and "µm/px" in refused[paths[5].name]
     assert images(mirror) == before
     assert "4 slides fetched" in updated(mirror).out
     assert inside("--mirror", mirror, "verify").code == 0
