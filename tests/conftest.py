@@ -17,7 +17,6 @@ from hypothesis import settings
 
 from tcgamirror.net.client import HttpClient
 from tests.gdc import Listed, StandIn
-from tests.support.fault_matrix import pytest_terminal_summary as pytest_terminal_summary
 from tests.support.fetching import SHORT
 from tests.support.levels import ZOO, MadeSlides
 from tests.support.raw_server import head

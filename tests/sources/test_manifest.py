@@ -116,12 +116,6 @@ def test_slides_of_any_program_are_slides(tmp_path: Path) -> None:
     assert [slide.kind for slide in slides] == [None, Kind.DIAGNOSTIC, None]
 
 
-def test_columns_may_stand_in_another_order_beside_others(tmp_path: Path) -> None:
-    lines = ("size\tcomment\tmd5\tid\tstate\tfilename", f"5\tno\t\t{ID.upper()}\tlive\t{NAME}")
-    (slide,) = read_manifest(written(tmp_path, *lines)).slides
-    assert (slide.file_id, slide.size, slide.md5, slide.state) == (ID, 5, None, "live")
-
-
 def test_files_of_other_types_are_counted(tmp_path: Path) -> None:
     names = ("C_p_TCGASNP (1).seg.txt", "C:\\a.TXT", "../b.vcf.gz", "no type")
     others = Counter[str]()

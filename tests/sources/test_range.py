@@ -31,7 +31,7 @@ from tests.support.fetching import (
     ranges,
     slide_of,
 )
-from tests.support.levels import EVERY_SLIDE, ZOO, by_openslide, slide_at, tile_box, tile_spans
+from tests.support.levels import EVERY_SLIDE, ZOO, slide_at, tile_box, tile_spans
 from tests.support.slides import SlideSpec, make_slide
 
 BYTES_BESIDE_THE_TILES = 100_000
@@ -105,31 +105,6 @@ def test_at_every_level_it_is_what_the_whole_file_gives_for_few_bytes_and_reques
             looked = LOOK_AHEAD * (directories(path) + 1) + GAP + TAIL
             assert shared_bytes(not_to_be_fetched(path, level), SpanSet(spans)) <= looked
     assert not (tmp_path / file.file_id).exists()
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "plain",
-        "rgb-shared-tables",
-        "ycbcr-420",
-        "j2k-ycbcr",
-        "shuffled",
-        "shared",
-        "big-and-big-endian",
-        "oblong-tiles",
-        "large-icc",
-        "label-and-macro",
-    ],
-)
-def test_at_every_level_it_is_what_openslide_reads_from_the_whole_file(
-    name: str, zoo_slides: Mapping[str, Path], tmp_path: Path, client: HttpClient
-) -> None:
-    file = listed(zoo_slides[name])
-    with StandIn([file]) as gdc:
-        for level, size in enumerate(level_sizes(zoo_slides[name])):
-            image = made(by_range(gdc, client, tmp_path), slide_of(file), level_target(size))
-            assert np.array_equal(image.pixels, by_openslide(zoo_slides[name], level))
 
 
 @pytest.mark.parametrize("name", [name for name, spec in ZOO.items() if spec.blank])

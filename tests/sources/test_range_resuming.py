@@ -25,7 +25,6 @@ from tcgamirror.model.errors import (
     DiskFull,
     Interrupted,
     NetworkError,
-    NotFetched,
     Truncated,
 )
 from tcgamirror.model.slide import Target
@@ -122,42 +121,21 @@ def test_an_interrupted_fetch_is_resumed_and_ends_soon(
     assert np.array_equal(image.pixels, right)
 
 
-@pytest.mark.parametrize("of", ["other md5", "no record", "foreign bytes", "damaged bytes"])
-def test_what_was_left_of_another_file_is_fetched_anew(
-    tmp_path: Path, client: HttpClient, file: Listed, right: Pixels, of: str
+@pytest.mark.parametrize("md5", ["the same", "0" * 32])
+def test_the_rest_of_another_file_is_fetched_anew(
+    tmp_path: Path, client: HttpClient, file: Listed, right: Pixels, md5: str
 ) -> None:
-    part = part_of(tmp_path, file)
     with StandIn([file]) as gdc:
         source = by_range(gdc, client, tmp_path)
         slide = slide_of(file)
-        earlier = replace(slide, md5="0" * 32) if of == "other md5" else slide
+        earlier = slide if md5 == "the same" else replace(slide, md5=md5)
         with pytest.raises(DiskFull), source.open(earlier, BASE, Meter()):
             raise DiskFull("the disk is full")
-        if of == "no record":
-            part.with_name("slide.part.spans").unlink()
-        elif of == "foreign bytes":
-            part.write_bytes(random.Random(1).randbytes(file.size + 1))
-        elif of == "damaged bytes":
-            part.write_bytes(random.Random(1).randbytes(file.size))
+        if earlier == slide:
+            part_of(tmp_path, file).write_bytes(random.Random(1).randbytes(file.size))
         gdc.clear()
         assert np.array_equal(made(source, slide, BASE).pixels, right)
         assert gdc.bytes_sent() > 300_000
-
-
-def test_a_damaged_part_alone_is_fetched_again(
-    tmp_path: Path, client: HttpClient, file: Listed, right: Pixels
-) -> None:
-    with StandIn([file]) as gdc:
-        source = by_range(gdc, client, tmp_path)
-        with pytest.raises(DiskFull), source.open(slide_of(file), BASE, Meter()):
-            raise DiskFull("the disk is full")
-        with part_of(tmp_path, file).open("r+b") as part:
-            part.seek(100)
-            part.write(b"other bytes")
-        gdc.clear()
-        assert np.array_equal(made(source, slide_of(file), BASE).pixels, right)
-        (span,) = ranges(gdc.served)
-        assert span.start <= 100 < span.stop
 
 
 # Versions and origins -----------------------------------------------------------
@@ -270,13 +248,6 @@ def test_when_the_bucket_dies_amid_a_slide_the_gdc_goes_on(
 
 
 # The remote file -------------------------------------------------------------------
-
-
-def test_a_hole_is_an_error_that_names_it(tmp_path: Path, file: Listed) -> None:
-    with opened_partial(tmp_path, file) as partial:
-        partial.write(0, bytes(100))
-        with pytest.raises(NotFetched, match=r"slide\.part lacks bytes 100-149 of 50-149"):
-            partial.read(Span(50, 150))
 
 
 def test_spans_outside_of_the_file_are_refused_before_anything_is_asked(

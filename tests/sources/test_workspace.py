@@ -14,7 +14,6 @@ from tcgamirror.model.errors import (
     Damaged,
     DiskFull,
     Interrupted,
-    Unreachable,
     UnsupportedSlide,
 )
 from tcgamirror.sources.workspace import Workspace
@@ -31,26 +30,12 @@ def fill(path: Path, size: int) -> None:
     path.write_bytes(b"\1" * size)
 
 
-def test_a_good_end_leaves_nothing(tmp_path: Path) -> None:
-    with workspace(tmp_path).lease("one", "whole") as lease:
-        fill(lease.folder / "slide.svs", 100)
-    assert not list(tmp_path.iterdir())
-
-
 def test_bytes_in_doubt_are_removed_and_those_of_another_source_kept(tmp_path: Path) -> None:
     fill(tmp_path / "one" / "range" / "slide.part", 100)
     with pytest.raises(BadTile), workspace(tmp_path).lease("one", "whole") as lease:
         fill(lease.folder / "slide.svs", 100)
         raise BadTile("it is empty")
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["range"]
-
-
-@pytest.mark.parametrize("error", [Unreachable, DiskFull, Interrupted, KeyboardInterrupt])
-def test_what_was_cut_off_is_kept(tmp_path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), workspace(tmp_path).lease("one", "whole") as lease:
-        fill(lease.folder / "slide.svs", 100)
-        raise error("cut off")
-    assert (tmp_path / "one" / "whole" / "slide.svs").stat().st_size == 100
 
 
 def test_what_belongs_to_no_slide_that_is_due_is_removed(tmp_path: Path) -> None:
