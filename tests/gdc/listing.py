@@ -6,8 +6,8 @@ import hashlib
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,6 +24,8 @@ class Listed:
 
     path: the file served as its data; None if it is listed but its data cannot be had.
     size: bytes. tiles: whether the tile server knows it. dzi: ready Deep Zoom tiles to serve.
+    tissue, demographic, diagnoses: labels by the GDC's names. in_sample: the slide hangs off its
+    sample, as a few do, instead of off a portion.
     """
 
     path: Path | None
@@ -48,6 +50,10 @@ class Listed:
     data_format: str = "SVS"
     tiles: bool = True
     dzi: Path | None = None
+    tissue: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    demographic: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    diagnoses: Sequence[Mapping[str, Any]] = field(default=(), hash=False)
+    in_sample: bool = False
 
     @property
     def case_id(self) -> str | None:
@@ -115,10 +121,38 @@ def listed_without_data(count: int, **changes: Any) -> list[Listed]:
 
 
 _SLIDES = "cases.samples.portions.slides"
-_LISTS = frozenset({"cases", "samples", "portions", "slides"})
 
-FIELDS: Mapping[str, Callable[[Listed], str | int | None]] = MappingProxyType(
+
+def _labels(of: str, name: str, file: Listed) -> Any:
+    """The label of that name, or those of all diagnoses; None if it is absent."""
+    labels = getattr(file, of)
+    if not isinstance(labels, Mapping):
+        return [each.get(name) for each in labels] or None
+    return labels.get(name)
+
+
+_DIAGNOSES, _DEMOGRAPHIC = "cases.diagnoses.", "cases.demographic."
+_LISTS = frozenset({"cases", "samples", "portions", "slides", "diagnoses"})
+_TISSUE = (
+    *("percent_tumor_cells", "percent_tumor_nuclei", "percent_normal_cells"),
+    *("percent_stromal_cells", "percent_necrosis", "percent_lymphocyte_infiltration"),
+    *("percent_monocyte_infiltration", "percent_neutrophil_infiltration"),
+)
+_PERSON = (
+    *("gender", "sex_at_birth", "race", "ethnicity", "vital_status", "days_to_death"),
+    *("age_at_index", "days_to_birth"),
+)
+_OF_DIAGNOSIS = (
+    *("primary_diagnosis", "morphology", "tissue_or_organ_of_origin", "ajcc_pathologic_stage"),
+    *("tumor_grade", "age_at_diagnosis", "days_to_last_follow_up", "classification_of_tumor"),
+    *("diagnosis_is_primary_disease", "diagnosis_id"),
+)
+
+FIELDS: Mapping[str, Callable[[Listed], Any]] = MappingProxyType(
     {
+        **{f"{_SLIDES}.{name}": partial(_labels, "tissue", name) for name in _TISSUE},
+        **{f"{_DEMOGRAPHIC}{name}": partial(_labels, "demographic", name) for name in _PERSON},
+        **{f"{_DIAGNOSES}{name}": partial(_labels, "diagnoses", name) for name in _OF_DIAGNOSIS},
         "file_id": lambda file: file.file_id,
         "file_name": lambda file: file.file_name,
         "md5sum": lambda file: file.md5,
@@ -188,7 +222,7 @@ def in_order(files: Iterable[Listed], sort: str) -> list[Listed]:
             raise UnknownFilterError(f"Unable to sort by {name!r}")
         with_value = [file for file in ordered if value_of(file) is not None]
         without = [file for file in ordered if value_of(file) is None]
-        with_value.sort(key=value_of, reverse=direction == "desc")  # type: ignore[arg-type]
+        with_value.sort(key=value_of, reverse=direction == "desc")
         ordered = with_value + without
     return ordered
 
@@ -201,12 +235,26 @@ def document(file: Listed, fields: Sequence[str]) -> dict[str, Any]:
         if value is None:
             continue
         *parents, last = name.split(".")
+        if file.in_sample and name.startswith(_SLIDES):
+            parents.remove("portions")
+        if name.startswith(_DIAGNOSES):
+            _add_diagnoses(shown, last, value)
+            continue
         place = shown
         for parent in parents:
             inner = place.setdefault(parent, [{}] if parent in _LISTS else {})
             place = inner[0] if parent in _LISTS else inner
         place[last] = value
     return shown
+
+
+def _add_diagnoses(shown: dict[str, Any], name: str, values: Sequence[Any]) -> None:
+    """Add the field of each diagnosis that has it; the others are there without it."""
+    case = shown.setdefault("cases", [{}])[0]
+    parts = case.setdefault("diagnoses", [{} for _ in values])
+    for part, value in zip(parts, values, strict=True):
+        if value is not None:
+            part[name] = value
 
 
 class Listing:
