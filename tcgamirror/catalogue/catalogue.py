@@ -11,6 +11,7 @@ from typing import Self
 from tcgamirror.catalogue.database import Database, Journal, damage, first_fault, set_facts
 from tcgamirror.catalogue.exclusions import Exclusions
 from tcgamirror.catalogue.images import Images
+from tcgamirror.catalogue.labels import Labels
 from tcgamirror.catalogue.listing import SlideListing, last_release
 from tcgamirror.catalogue.queue import Queue
 from tcgamirror.catalogue.reports import Reports
@@ -32,6 +33,7 @@ class Catalogue:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.listing = SlideListing(database)
+        self.labels = Labels(database)
         self.sample = Sample(database)
         self.queue = Queue(database)
         self.images = Images(database)

@@ -136,6 +136,12 @@ class SlideListing(Part):
             f"SELECT file_id FROM slides WHERE project_id IS NULL AND +{_LISTED} ORDER BY position"
         )
 
+    def listed_ids(self) -> list[str]:
+        """Return the file_ids of the listed slides, in the listing's order."""
+        return self._database.column(
+            f"SELECT file_id FROM slides WHERE +{_LISTED} ORDER BY position"
+        )
+
     def complete(self, slides: Iterable[Slide]) -> None:
         """Set what is unknown of listed slides to what these tell of the same files."""
         known = ", ".join(f"{name} = coalesce({name}, :{name})" for name in _DESCRIPTION)

@@ -42,7 +42,7 @@ SCHEMA = """
     SELECT m.name AS relation, p.name AS "column", p.type AS type
     FROM sqlite_schema AS m JOIN pragma_table_info(m.name) AS p
     WHERE m.type IN ('view', 'table') AND m.name NOT LIKE 'sqlite_%'
-    ORDER BY m.type = 'table', m.name, p.cid
+    ORDER BY m.type = 'table', m.name <> 'mirror', m.name, p.cid
 """
 """Query for the columns of the views, then of the tables."""
 

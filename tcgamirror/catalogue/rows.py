@@ -21,6 +21,7 @@ from tcgamirror.catalogue.database import (
 )
 from tcgamirror.catalogue.exclusions import apply_exclusions, exclusion_of, put_exclusions
 from tcgamirror.catalogue.images import STATUS_COLUMNS, write_images
+from tcgamirror.catalogue.labels import put_labels
 from tcgamirror.catalogue.listing import COUNTED, SLIDE_COLUMNS, slide_of, stage_listing
 from tcgamirror.model.errors import ListingShrunk
 from tcgamirror.model.slide import Status, Upstream
@@ -169,6 +170,7 @@ def _merge(connection: sqlite3.Connection, theirs: RemoteCatalogue) -> None:
             put_slides(connection, theirs.rows("slides"))
             _put_history(connection, theirs, merged[last:])
             _take_sample(connection, theirs)
+            put_labels(connection, theirs.rows("tissue"), theirs.rows("cases"))
         return
     if (
         merged
@@ -178,6 +180,7 @@ def _merge(connection: sqlite3.Connection, theirs: RemoteCatalogue) -> None:
         return
     with transaction(connection):
         _take_sample(connection, theirs)
+        put_labels(connection, theirs.rows("tissue"), theirs.rows("cases"), replace=False)
 
 
 def _identity(release: Row) -> tuple[Value, ...]:
@@ -217,6 +220,7 @@ def _merge_listing(connection: sqlite3.Connection, theirs: RemoteCatalogue, rele
             # With its own time, so that listings merged there later continue this one.
             staged.merge(datetime.fromisoformat(str(release["merged_at"])).timestamp(), {})
             _take_sample(connection, theirs)
+            put_labels(connection, theirs.rows("tissue"), theirs.rows("cases"))
     return True
 
 

@@ -1,4 +1,4 @@
-"""The catalogue's schema: its tables, and the view `mirror` for people.
+"""The catalogue's schema: its tables, and the views `mirror` and `labels` for people.
 
 MIGRATIONS[n] migrates schema n to n + 1, and `user_version` is the number of scripts that
 have been run. A released script is never edited, since its text is compared when a catalogue
@@ -265,6 +265,76 @@ CREATE INDEX images_by_name ON images (file_name, status, bytes);
 CREATE INDEX images_by_source ON images (source) WHERE source IS NOT NULL;
 """ + _VIEW.format(more=",\n    images.patched_tiles")
 
+_LABELS = """
+-- What the GDC knows of the tissue of each slide, and of each case; NULL where it knows nothing.
+CREATE TABLE tissue (
+    file_name TEXT PRIMARY KEY REFERENCES slides,
+    section_location TEXT,
+    percent_tumor_cells REAL,
+    percent_tumor_nuclei REAL,
+    percent_normal_cells REAL,
+    percent_stromal_cells REAL,
+    percent_necrosis REAL,
+    percent_lymphocyte_infiltration REAL,
+    percent_monocyte_infiltration REAL,
+    percent_neutrophil_infiltration REAL
+);
+CREATE TABLE cases (
+    case_barcode TEXT PRIMARY KEY,
+    diagnoses INTEGER,
+    primary_diagnosis TEXT,
+    morphology TEXT,
+    tissue_or_organ_of_origin TEXT,
+    ajcc_pathologic_stage TEXT,
+    tumor_grade TEXT,
+    age_at_diagnosis INTEGER,
+    days_to_last_follow_up INTEGER,
+    age_at_index INTEGER,
+    gender TEXT,
+    race TEXT,
+    ethnicity TEXT,
+    vital_status TEXT,
+    days_to_death INTEGER
+);
+CREATE VIEW labels AS
+SELECT
+    slides.file_name,
+    slides.file_id,
+    slides.case_barcode,
+    slides.slide_barcode,
+    slides.project_id,
+    slides.primary_site,
+    slides.disease_type,
+    slides.sample_type,
+    tissue.section_location,
+    tissue.percent_tumor_cells,
+    tissue.percent_tumor_nuclei,
+    tissue.percent_normal_cells,
+    tissue.percent_stromal_cells,
+    tissue.percent_necrosis,
+    tissue.percent_lymphocyte_infiltration,
+    tissue.percent_monocyte_infiltration,
+    tissue.percent_neutrophil_infiltration,
+    cases.diagnoses,
+    cases.primary_diagnosis,
+    cases.morphology,
+    cases.tissue_or_organ_of_origin,
+    cases.ajcc_pathologic_stage,
+    cases.tumor_grade,
+    cases.age_at_diagnosis,
+    cases.days_to_last_follow_up,
+    cases.age_at_index,
+    cases.gender,
+    cases.race,
+    cases.ethnicity,
+    cases.vital_status,
+    cases.days_to_death
+FROM sample
+JOIN slides USING (file_name)
+LEFT JOIN tissue USING (file_name)
+LEFT JOIN cases USING (case_barcode);
+"""
+
 MIGRATIONS: tuple[str, ...] = (
-    *(_FIRST, _SECOND, _THIRD, _HEADERS_UNREAD, _PATCHED_TILES, _EXCLUSIONS),
+    *(_FIRST, _SECOND, _THIRD, _HEADERS_UNREAD, _PATCHED_TILES, _EXCLUSIONS, _LABELS),
 )

@@ -45,9 +45,10 @@ def summary(topic: str) -> str:
     return page(topic).splitlines()[2]
 
 
-def columns(topic: str) -> dict[str, str]:
-    """Return the meanings of the columns in the first table of a page that lists columns."""
-    _, _, below = page(topic).partition("| column | meaning |\n")
+def columns(view: str) -> dict[str, str]:
+    """Return the meanings of a view's columns; empty for a table."""
+    _, _, section = page("catalogue").partition(f"\n## The view `{view}`\n")
+    _, _, below = section.partition("| column | meaning |\n")
     lines = below.partition("\n\n")[0].splitlines()[1:]
     cells = (line.strip("| ").split(" | ", 1) for line in lines)
     return {name.strip("`"): meaning.replace("`", "") for name, meaning in cells}

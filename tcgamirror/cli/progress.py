@@ -53,8 +53,8 @@ class ProgressDisplay:
         self._stopping = False
         self._pauses: dict[str, float] = {}
 
-    def listing(self, listed: int, total: int) -> None:
-        words = f"listing {listed:,} of {slides(total)}" if total else "asking for the listing"
+    def listing(self, listed: int, total: int, what: str = "listing") -> None:
+        words = f"{what} {listed:,} of {slides(total)}" if total else f"asking for the {what}"
         if self._terminal:
             self._transient = True
             print(f"\r\033[K{words} ...", end="", file=sys.stderr, flush=True)

@@ -223,11 +223,9 @@ def _show_schema(catalogue: Catalogue, form: str) -> None:
     from tcgamirror.catalogue.reports import SCHEMA
     from tcgamirror.cli.help import columns
 
-    meanings = columns("catalogue")
-    rows = (
-        (*row, meanings.get(str(row[1]), "") if row[0] == "mirror" else "")
-        for row in catalogue.reports.query(SCHEMA).rows
-    )
+    found = list(catalogue.reports.query(SCHEMA).rows)
+    meanings = {relation: columns(str(relation)) for relation in {row[0] for row in found}}
+    rows = ((*row, meanings[row[0]].get(str(row[1]), "")) for row in found)
     output.write_rows(("relation", "column", "type", "meaning"), rows, form, sys.stdout)
 
 

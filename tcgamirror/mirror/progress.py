@@ -13,8 +13,8 @@ class Progress(Protocol):
     Methods are called from the thread that runs the command, `pause` from any thread.
     """
 
-    def listing(self, listed: int, total: int) -> None:
-        """Report slides listed so far; 0 of 0 before the first response."""
+    def listing(self, listed: int, total: int, what: str = "listing") -> None:
+        """Report slides read so far; 0 of 0 before the first response. what: is read of them."""
         ...
 
     def note(self, message: str) -> None:

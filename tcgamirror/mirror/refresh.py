@@ -17,6 +17,7 @@ from tcgamirror.model.text import timestamp
 from tcgamirror.net.client import HttpClient, host_key
 from tcgamirror.net.pauses import OnPause
 from tcgamirror.sources import gdc
+from tcgamirror.sources.labels import read_labels
 from tcgamirror.sources.manifest import (
     describe_other_files,
     read_identity,
@@ -33,6 +34,9 @@ _READ = "listing read"
 
 Its value is the time in ISO 8601, UTC, a blank, and the number of the attempt.
 """
+
+_LABELS = "labels read"
+"""Key of the fact that holds the number of the listing after which labels were last read."""
 
 READ_AGAIN = 30 * 24 * 3600.0
 """Seconds after which the listing of the same release is read again."""
@@ -131,6 +135,28 @@ def look_up(catalogue: Catalogue, client: gdc.JsonClient, api: str) -> None:
     file_ids = catalogue.listing.without_project()
     with suppress(NetworkError):
         catalogue.listing.complete(list(gdc.find_slides(client, api, "file_id", file_ids)))
+
+
+def take_labels(
+    catalogue: Catalogue,
+    client: gdc.JsonClient,
+    api: str,
+    *,
+    of_manifest: bool,
+    force: bool = False,
+    on_page: Callable[[int, int], None] = lambda *_: None,
+) -> None:
+    """Read the labels of all slides, unless those of the listing merged last were read.
+
+    of_manifest: ask for the slides known here, instead of for all of TCGA.
+    Raises NetworkError, before anything is changed.
+    """
+    listing = str(catalogue.listing.count_merges())
+    if catalogue.fact(_LABELS) == listing and not force:
+        return
+    file_ids = catalogue.listing.listed_ids() if of_manifest else None
+    catalogue.labels.put(read_labels(client, api, file_ids, on_page))
+    catalogue.set_fact(_LABELS, listing)
 
 
 def open_client(

@@ -79,8 +79,8 @@ class Settings:
     slides: to sample, None for all. manifest: file to list from instead of the GDC.
     lock: lock file in the mirror. via: ladder of sources. workers: slides at a time,
     None to suit the machine. rate: bytes per second over all connections, None for no
-    limit. work_limit: bytes of partial downloads, None for no limit. api_connections,
-    bucket_connections: connections at a time, by host.
+    limit. work_limit: bytes of partial downloads, None for no limit. labels: read those of
+    slides and cases. api_connections, bucket_connections: connections at a time, by host.
     """
 
     target: Target
@@ -104,6 +104,7 @@ class Settings:
     api: str = GDC
     tiles: str = GDC_TILES
     bucket: str | None = BUCKET
+    labels: bool = True
     api_connections: int = 4
     bucket_connections: int = 16
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -299,6 +300,7 @@ class _Key:
 
 
 _CONNECTIONS = _up_to(MOST_CONNECTIONS)
+_FLAG = Check(_read_flag, "true or false")
 _PLAIN_NAME = Check(_read_plain_name, f"the name of a file in the mirror, such as {LOCKED}")
 
 _KEYS = (
@@ -311,7 +313,7 @@ _KEYS = (
     _Key("sample", "projects", names, 'such as "TCGA-BRCA"; none: any'),
     _Key("sample", "sample_types", names, 'such as "Primary Tumor"; none: any'),
     _Key("sample", "diseases", names, "disease types as the catalogue has them; none: any"),
-    _Key("sample", "one_per_case", Check(_read_flag, "true or false"), "one slide of each case"),
+    _Key("sample", "one_per_case", _FLAG, "one slide of each case"),
     _Key("sample", "cases", names, "names of cases, slides or file_ids; none: any"),
     _Key(
         "sample",
@@ -336,6 +338,7 @@ _KEYS = (
     _Key("gdc", "api", address),
     _Key("gdc", "tiles", address),
     _Key("gdc", "bucket", address, 'the open-data bucket, or "none"', none="none"),
+    _Key("gdc", "labels", _FLAG, "read what the GDC knows of each slide's tissue and case"),
     _Key("gdc", "api_connections", _CONNECTIONS, "at once"),
     _Key("gdc", "bucket_connections", _CONNECTIONS),
     _Key("network", "connect", seconds),

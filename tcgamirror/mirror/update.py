@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +22,7 @@ from tcgamirror.mirror.lockfile import Differences, compare, read_lock
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.provenance import PLAN
 from tcgamirror.mirror.refresh import open_client
-from tcgamirror.mirror.settings import more_slides, raise_slides, worker_count
+from tcgamirror.mirror.settings import FILE_NAME, more_slides, raise_slides, worker_count
 from tcgamirror.model.errors import (
     ExitCode,
     Interrupted,
@@ -122,6 +123,8 @@ def run_update(
                 )
             if merged is not None:
                 log.add_listing(catalogue.listing.release(), merged)
+            if options.refresh and error is None and settings.labels:
+                _take_labels(mirror, catalogue, client, progress, shutdown, options)
             added = sample.fill(mirror, catalogue, progress.note) if options.sample else 0
             fetched = FetchReport()
             if options.fetch is not None:
@@ -239,6 +242,36 @@ def _refresh_or_keep(
             f"Find the cause by {command_line('doctor', mirror.root)}"
         )
         return None, error
+
+
+def _take_labels(
+    mirror: Mirror,
+    catalogue: Catalogue,
+    client: HttpClient,
+    progress: Progress,
+    shutdown: Shutdown,
+    options: UpdateOptions,
+) -> None:
+    """Read the slides' labels if they are due; if that fails, the next run tries again."""
+    try:
+        refresh.take_labels(
+            catalogue,
+            client,
+            mirror.settings.api,
+            of_manifest=mirror.settings.manifest is not None,
+            force=options.force_refresh,
+            on_page=partial(progress.listing, what="labels"),
+        )
+    except (NetworkError, Interrupted) as error:
+        # Otherwise the pause of a busy API lasted longer than the run may.
+        if shutdown.requested:
+            raise
+        # A mirror of a manifest may never reach the GDC.
+        if mirror.settings.manifest is None:
+            progress.note(
+                f"labels: not read ({error}). The next run tries again. "
+                f"To read none, set labels = false in {mirror.root / FILE_NAME}"
+            )
 
 
 def _compare_lock(mirror: Mirror, catalogue: Catalogue) -> Differences | None:

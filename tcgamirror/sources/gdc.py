@@ -69,7 +69,7 @@ class JsonClient(Protocol):
         ...
 
 
-class _ListingChanged(Exception):
+class _ListingChanged(WrongContent, fault=WrongContent.fault):
     """The number of hits changed between two pages."""
 
 
@@ -80,7 +80,7 @@ def read_release(client: JsonClient, api: str) -> str:
     answer that is not the GDC's.
     """
     url = f"{api}/status"
-    answer = _part(client.json(url, limit=_STATUS_BYTES))
+    answer = part_of(client.json(url, limit=_STATUS_BYTES))
     if "data_release" in answer or "status" in answer:
         release = fields.text(answer.get("data_release"))
         tag = fields.text(answer.get("tag"))
@@ -128,26 +128,21 @@ def stream_slides(
         try:
             return consume(_slides(client, api, page_size, on_page))
         except _ListingChanged as change:
-            raise WrongContent(
-                f"{display_url(api)}/files: changed twice while it was read ({change}). "
-                "Try again later"
-            ) from None
+            raise WrongContent(f"{change}. It changed twice. Try again later") from None
 
 
 def read_first_slides(client: JsonClient, api: str, count: int) -> tuple[list[Slide], int]:
     """Return the first open TCGA slides by file_id, and the number of all."""
     url = f"{api}/files"
-    hits, total = next(_pages(client, url, count))
+    hits, total = next(read_pages(client, url, count))
     return list(_slides_of(url, hits)), total
 
 
 def find_slides(client: JsonClient, api: str, field: str, values: Sequence[str]) -> Iterator[Slide]:
     """Yield the open TCGA slides with one of these values in a field, such as `file_id`."""
     url = f"{api}/files"
-    for start in range(0, len(values), VALUES_PER_REQUEST):
-        filters = {field: list(values[start : start + VALUES_PER_REQUEST])}
-        for hits, _ in _pages(client, url, PAGE_SIZE, filters):
-            yield from _slides_of(url, hits)
+    for hits in read_batches(client, url, field, values, _FIELDS):
+        yield from _slides_of(url, hits)
 
 
 def read_latest_versions(client: JsonClient, api: str, file_ids: Sequence[str]) -> dict[str, str]:
@@ -160,7 +155,7 @@ def read_latest_versions(client: JsonClient, api: str, file_ids: Sequence[str]) 
         answer = client.json(url, payload={"ids": batch}, limit=limit)
         if not isinstance(answer, list):
             raise WrongContent(f"{display_url(url)}: expected a list of versions")
-        for row in map(_part, answer):
+        for row in map(part_of, answer):
             old, new = fields.file_id(row.get("id")), fields.file_id(row.get("latest_id"))
             if old is not None and new is not None:
                 latest[old] = new
@@ -173,7 +168,7 @@ def _slides(
     url = f"{api}/files"
     found_slide = False
     seen: set[str] = set()
-    for hits, total in _pages(client, url, page_size):
+    for hits, total in read_pages(client, url, page_size):
         for hit in hits:
             file_id = fields.file_id(hit.get("file_id"))
             if file_id is None:
@@ -200,32 +195,45 @@ def _slides_of(url: str, hits: Sequence[Part]) -> Iterator[Slide]:
             yield slide
 
 
-def _pages(
+def read_pages(
     client: JsonClient,
     url: str,
     page_size: int,
     filters: Mapping[str, list[str]] = MappingProxyType({}),
+    wanted: Sequence[str] = _FIELDS,
 ) -> Iterator[tuple[list[Part], int]]:
     """Yield the hits of each page with the total, until all hits were read.
 
-    filters: added to those of open TCGA slides.
+    filters: added to those of open TCGA slides. wanted: fields of each hit.
     """
     first_total: int | None = None
     seen = 0
     while first_total is None or seen < first_total:
-        request = _request(page_size, seen, filters)
+        request = _request(page_size, seen, filters, wanted)
         answer = client.json(url, payload=request, limit=_PAGE_BYTES + page_size * _HIT_BYTES)
         hits, total = _page(url, answer)
         if first_total is None:
             first_total = total
         elif total != first_total:
-            raise _ListingChanged(f"from {first_total} files to {total}")
+            raise _ListingChanged(
+                f"{display_url(url)}: {first_total} files became {total} while it was read"
+            )
         seen += len(hits)
         if seen > total:
             raise WrongContent(f"{display_url(url)} lists more files than its total of {total}")
         if not hits and seen < total:
             raise WrongContent(f"{display_url(url)} lists {seen} files, but has a total of {total}")
         yield hits, total
+
+
+def read_batches(
+    client: JsonClient, url: str, field: str, values: Sequence[str], wanted: Sequence[str]
+) -> Iterator[list[Part]]:
+    """Yield the hits with one of these values in a field, such as `file_id`."""
+    for start in range(0, len(values), VALUES_PER_REQUEST):
+        filters = {field: list(values[start : start + VALUES_PER_REQUEST])}
+        for hits, _ in read_pages(client, url, PAGE_SIZE, filters, wanted):
+            yield hits
 
 
 def count_files(client: JsonClient, api: str) -> Iterator[tuple[str, int]]:
@@ -244,7 +252,10 @@ def count_files(client: JsonClient, api: str) -> Iterator[tuple[str, int]]:
 
 
 def _request(
-    page_size: int, start: int, changes: Mapping[str, list[str]] = MappingProxyType({})
+    page_size: int,
+    start: int,
+    changes: Mapping[str, list[str]] = MappingProxyType({}),
+    wanted: Sequence[str] = _FIELDS,
 ) -> dict[str, object]:
     """Return the body of a request. changes: values of filters, none for any value."""
     usual: dict[str, list[str]] = {
@@ -253,17 +264,17 @@ def _request(
         "experimental_strategy": [words for words, _ in _KINDS],
         "access": ["open"],
     }
-    wanted = {field: value for field, value in {**usual, **changes}.items() if value}
+    limits = {field: value for field, value in {**usual, **changes}.items() if value}
     filters = {
         "op": "and",
         "content": [
             {"op": "in", "content": {"field": field, "value": value}}
-            for field, value in wanted.items()
+            for field, value in limits.items()
         ],
     }
     return {
         "filters": filters,
-        "fields": ",".join(_FIELDS),
+        "fields": ",".join(wanted),
         "format": "JSON",
         "sort": "file_id:asc",
         "size": page_size,
@@ -272,8 +283,8 @@ def _request(
 
 
 def _page(url: str, answer: object) -> tuple[list[Part], int]:
-    data = _part(_part(answer).get("data"))
-    hits, total = data.get("hits"), _part(data.get("pagination")).get("total")
+    data = part_of(part_of(answer).get("data"))
+    hits, total = data.get("hits"), part_of(data.get("pagination")).get("total")
     if not isinstance(hits, list) or not all(isinstance(hit, dict) for hit in hits):
         raise WrongContent(f"{display_url(url)}: expected a list of hits")
     if isinstance(total, bool) or not isinstance(total, int) or not 0 <= total <= MAX_HITS:
@@ -291,8 +302,8 @@ def _slide(url: str, file_id: str, hit: Part) -> Slide | None:
     if not file_name.lower().endswith(SLIDE_SUFFIX):
         return None
     barcode = Barcode.of(file_name)
-    case = _owner(_parts(hit.get("cases")), barcode.case if barcode else None)
-    samples = _parts(case.get("samples"))
+    case = _owner(parts_of(hit.get("cases")), barcode.case if barcode else None)
+    samples = parts_of(case.get("samples"))
     sample = _owner(samples, barcode.slide if barcode else None)
     version = hit.get("version")
     kind = dict(_KINDS).get(str(hit.get("experimental_strategy")))
@@ -303,7 +314,7 @@ def _slide(url: str, file_id: str, hit: Part) -> Slide | None:
         md5=fields.md5(hit.get("md5sum")),
         size=fields.size(hit.get("file_size")),
         kind=kind or (barcode.kind if barcode else None),
-        project_id=fields.project_id(_part(case.get("project")).get("project_id")),
+        project_id=fields.project_id(part_of(case.get("project")).get("project_id")),
         primary_site=fields.text(case.get("primary_site")),
         disease_type=fields.text(case.get("disease_type")),
         sample_type=sample_type or (barcode.sample_type if barcode else None),
@@ -330,8 +341,8 @@ def _owner(parts: Sequence[Part], barcode: str | None) -> Part:
 
 def _slide_names(sample: Part) -> list[str]:
     """Return the barcodes of a sample's slides, which are in its portions or in the sample."""
-    holders = [sample, *_parts(sample.get("portions"))]
-    slides = [slide for holder in holders for slide in _parts(holder.get("slides"))]
+    holders = [sample, *parts_of(sample.get("portions"))]
+    slides = [slide for holder in holders for slide in parts_of(holder.get("slides"))]
     names = [fields.text(slide.get("submitter_id")) for slide in slides]
     return [name for name in names if name is not None]
 
@@ -340,9 +351,9 @@ def _first_slide(samples: Sequence[Part]) -> str | None:
     return next((name for sample in samples for name in _slide_names(sample)), None)
 
 
-def _part(value: object) -> Part:
+def part_of(value: object) -> Part:
     return value if isinstance(value, dict) else {}
 
 
-def _parts(value: object) -> list[Part]:
+def parts_of(value: object) -> list[Part]:
     return [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []

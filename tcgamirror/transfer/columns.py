@@ -17,6 +17,7 @@ from tcgamirror.imaging.metadata import MAX_DOWNSAMPLE, MAX_LEVELS
 from tcgamirror.imaging.svs import MAX_TILES, PLAUSIBLE_MPP
 from tcgamirror.model import fields
 from tcgamirror.model.fields import matching, number, one_of, whole
+from tcgamirror.model.labels import CASE, TISSUE
 from tcgamirror.model.slide import SOURCES, Kind, MppSource, Status, Upstream
 
 Check = Callable[[object], Value]
@@ -171,9 +172,17 @@ _ATTEMPTS: Mapping[str, Check] = {
     "message": _optional(_MESSAGE),
 }
 
+
+def _labels(key: str, check: Check, labels: Mapping[str, Check]) -> Mapping[str, Check]:
+    """Return the checks of a table of labels."""
+    return {key: check} | {name: _optional(_unchanged(labels[name])) for name in labels}
+
+
 TABLES: Mapping[str, Mapping[str, Check]] = MappingProxyType(
     {
         "slides": _SLIDES,
+        "tissue": _labels("file_name", _FILE_NAME, TISSUE),
+        "cases": _labels("case_barcode", _NAME, CASE),
         "former_ids": {"file_id": _FILE_ID, "file_name": _FILE_NAME},
         "releases": _RELEASES,
         "changes": _CHANGES,

@@ -312,7 +312,7 @@ def copy_at_rest(tree: Tree, name: str, copy: Path) -> Path:
 def _max_rows(table: str) -> int:
     if table == "releases":
         return MAX_RELEASES
-    return MOST_SLIDES if table in ("slides", "sample", "images") else MAX_ROWS
+    return MOST_SLIDES if table in ("slides", "sample", "images", "tissue", "cases") else MAX_ROWS
 
 
 def _opened(path: Path) -> sqlite3.Connection:

@@ -43,6 +43,7 @@ NOT_RUN = {
 
 DOCUMENTS = {"README": README, **PAGES}
 PROSE = {**DOCUMENTS, "build": ROOT / "build" / "README.md"}
+VIEWS = ("mirror", "labels")
 README_LINES = 150
 SUMMARY_CHARACTERS = 72
 SENTENCE_WORDS = 25
@@ -111,23 +112,30 @@ def test_every_setting_is_listed_with_its_default(name: str, target: Target) -> 
             assert tomllib.loads(f"is = {written[key].strip('`')}") == {"is": value}, key
 
 
-def test_every_column_of_the_view_is_listed_in_its_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_column_of_a_view_is_listed_in_its_order(tmp_path: Path, view: str) -> None:
     with Catalogue.create(tmp_path / "catalogue.db"):
         pass
-    columns = [name for (name,) in rows(tmp_path, "select name from pragma_table_info('mirror')")]
-    assert names(table(MANUAL / "catalogue.md", "The view `mirror`")) == columns
+    columns = [name for (name,) in rows(tmp_path, f"select name from pragma_table_info('{view}')")]
+    assert names(table(MANUAL / "catalogue.md", f"The view `{view}`")) == columns
 
 
 def test_the_catalogue_explains_itself(finished: Path) -> None:
     result = succeeded("--mirror", finished, "query", "--schema", "--format", "json")
     found = json.loads(result.out)
-    view = [row for row in found if row["relation"] == "mirror"]
-    assert view == found[: len(view)]
-    assert [row["column"] for row in view] == names(
-        table(MANUAL / "catalogue.md", "The view `mirror`")
+    told = [(row["relation"], row["column"]) for row in found if row["meaning"]]
+    assert told == [(row["relation"], row["column"]) for row in found[: len(told)]]
+    assert told == [
+        (view, name)
+        for view in VIEWS
+        for name in names(table(MANUAL / "catalogue.md", f"The view `{view}`"))
+    ]
+    meanings = {row["column"]: row["meaning"] for row in found[: len(told)]}
+    units = {"mpp_x": "µm per pixel", "percent_necrosis": "percent", "age_at_index": "years"}
+    units |= {"days_to_death": "days", "age_at_diagnosis": "days"}
+    assert {name: unit in meanings[name] for name, unit in units.items()} == dict.fromkeys(
+        units, True
     )
-    assert all(row["meaning"] for row in view)
-    assert "µm per pixel" in next(row["meaning"] for row in view if row["column"] == "mpp_x")
     assert {row["relation"] for row in found} > {"slides", "images", "runs"}
 
 
