@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from tcgamirror.catalogue.catalogue import Catalogue
@@ -21,14 +20,14 @@ _OWN_TABLES = ("slides", "former_ids", "sample", "images")
 
 
 def replace_rows(
-    path: Path,
+    catalogue: Catalogue,
     source: UntrustedCatalogue,
     *,
     keep_others: bool,
     arrived: Collection[str],
     present: Collection[str],
 ) -> int:
-    """Replace all rows of the catalogue at `path`, and return how many other slides it keeps.
+    """Replace all rows of an open catalogue, and return how many other slides it keeps.
 
     Readers see all of the old rows or all of the new ones.
 
@@ -40,7 +39,7 @@ def replace_rows(
             all others, the row keeps the image that was here.
         present: file names of slides whose recorded images are here.
     """
-    with Catalogue.open(path) as catalogue, catalogue.change() as connection:
+    with catalogue.change() as connection:
         connection.execute("PRAGMA defer_foreign_keys = ON")
         own = _own_rows(connection, source) if keep_others else {}
         updates = _updates(connection, source, arrived, present, keep_others=keep_others)

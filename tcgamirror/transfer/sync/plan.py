@@ -83,11 +83,12 @@ class Local:
         if not (root / CATALOGUE).exists():
             return cls(root)
         with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
-            excluded = frozenset(
-                exclusion.file_name for exclusion in catalogue.exclusions.all() if exclusion.own
-            )
-            images, states = catalogue.images.recorded(), catalogue.rows.image_states()
-            return cls(root, images, states, excluded)
+            return cls.of(root, catalogue)
+
+    @classmethod
+    def of(cls, root: Path, catalogue: Catalogue) -> Self:
+        excluded = frozenset(each.file_name for each in catalogue.exclusions.all() if each.own)
+        return cls(root, catalogue.images.recorded(), catalogue.rows.image_states(), excluded)
 
     def has_file(self, image: Image) -> bool:
         """Return whether a file of the image's size is in its place."""

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, as_completed
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
@@ -85,7 +85,7 @@ def synchronize(
 
     Raises:
         BadSettings: for a source of other images.
-        Damaged: for a source that cannot be believed.
+        Damaged: for a source with a value that this program never writes.
         Locked, NetworkError, DiskFull, Interrupted.
     """
     _check_other(source, root)
@@ -142,86 +142,78 @@ def _sampled(remote: UntrustedCatalogue) -> set[str]:
     return {str(row["file_name"]) for row in remote.rows("sample")}
 
 
+@dataclass(slots=True)
 class _Sync:
-    """One run, with the lock held. folder: of this process alone, for catalogues."""
+    """One run, with the lock held.
 
-    def __init__(
-        self,
-        source: RemoteMirror,
-        root: Path,
-        folder: Path,
-        progress: Progress,
-        shutdown: Shutdown,
-        *,
-        delete: bool,
-    ) -> None:
-        self._source = source
-        self._root = root
-        self._progress = progress
-        self._shutdown = shutdown
-        self._delete = delete
-        self._folder = folder
-        self._checked: set[str] = set()
-        self._found: dict[str, str] = {}
-        self._kept: int | None = None
-        self._adopted = self._fetched = self._bytes = 0
-        self._counts = OutcomeCounts()
-        self._failed: dict[str, ImageFailure] = {}
-        self._last_error: TcgaMirrorError = Damaged("no image was asked for")
-        self._settings: Settings | None = None
-        self._lock: Iterable[bytes] = ()
+    folder: of this process alone, for catalogues. checked: digests of the catalogues that were
+    checked. found: digests by path of images that this run has fetched or found. failed: images
+    of the last round that could not be fetched, by file name. new: settings and lock file of
+    a mirror that is still to be made.
+    """
+
+    source: RemoteMirror
+    root: Path
+    folder: Path
+    progress: Progress
+    shutdown: Shutdown
+    delete: bool
+    checked: set[str] = field(default_factory=set)
+    found: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, ImageFailure] = field(default_factory=dict)
+    counts: OutcomeCounts = field(default_factory=OutcomeCounts)
+    new: tuple[Settings, Iterable[bytes]] | None = None
+    kept: int | None = None
+    adopted: int = 0
+    fetched: int = 0
+    fetched_bytes: int = 0
+    last_error: TcgaMirrorError | None = None
 
     def run(self) -> SyncResult:
         """Sync, and leave nothing where no mirror came of it."""
         try:
             return self._sync()
         except BaseException:
-            if not os.path.lexists(self._root / FILE_NAME):
-                _remove_parts(self._root / IMAGES)
+            if not os.path.lexists(self.root / FILE_NAME):
+                _remove_parts(self.root / IMAGES)
             raise
 
     def _sync(self) -> SyncResult:
         state = self._state()
-        version = self._source.catalogue(self._folder, None if state is None else state.seen)
+        version = self.source.catalogue(self.folder, None if state is None else state.seen)
         if state is not None and (version is None or version.digest == state.seen.digest):
-            local = Local.read(self._root)
+            local = Local.read(self.root)
             done = [image for image in local.images if image.done]
             if all(map(local.has_file, done)):
                 if version is not None and version.lasting and version != state.seen:
-                    replace(state, seen=version).write(self._root)
+                    replace(state, seen=version).write(self.root)
                 return SyncResult(dry_run=False, kept=len(done), others=state.others)
-        version = version or _fetch_catalogue(self._source, self._folder, None)
-        for rounds_left in reversed(range(ROUNDS)):
+        version = version or _fetch_catalogue(self.source, self.folder, None)
+        rounds_left = ROUNDS
+        while True:
+            rounds_left -= 1
             with self._open(version) as remote:
-                is_there = check_target(self._source, self._root, remote.fixed)
-                plan = self._plan(remote)
-                if not is_there:
-                    self._settings, self._lock = self._new_settings(remote)
-                if not (plan.check or plan.fetch):
-                    self._make_mirror()
-                self._fetch_all(plan)
-                if not self._failed or not rounds_left:
+                plan = self._fetch_all(remote)
+                newer = version
+                if self.failed and rounds_left:
+                    newer = _fetch_catalogue(self.source, self.folder, version)
+                if newer.digest == version.digest:
                     return self._finish(remote, plan, version)
-            newer = _fetch_catalogue(self._source, self._folder, version)
-            if newer.digest == version.digest:
-                break
             version = newer
-        with self._open(version) as remote:
-            return self._finish(remote, plan, version)
 
     @contextmanager
     def _open(self, version: CatalogueVersion) -> Iterator[UntrustedCatalogue]:
         """Open a copy of the source's catalogue, all of which has been checked."""
-        with closing(_open_copy(self._source, version, self._folder)) as remote:
-            if version.digest not in self._checked:
+        with closing(_open_copy(self.source, version, self.folder)) as remote:
+            if version.digest not in self.checked:
                 remote.check()
-                self._checked.add(version.digest)
+                self.checked.add(version.digest)
             yield remote
 
     def _state(self) -> SyncState | None:
         """Return what the last run left, if this one may do nothing because of it."""
-        state = SyncState.read(self._root) if (self._root / FILE_NAME).exists() else None
-        if state is None or state.source != self._source.name or (self._delete and state.others):
+        state = SyncState.read(self.root) if (self.root / FILE_NAME).exists() else None
+        if state is None or state.source != self.source.name or (self.delete and state.others):
             return None
         return state
 
@@ -229,66 +221,67 @@ class _Sync:
 
     def _new_settings(self, remote: UntrustedCatalogue) -> tuple[Settings, Iterable[bytes]]:
         """Return settings of a new mirror, and the lines of its lock file."""
-        if isinstance(self._source, DirectoryMirror):
-            return self._copy_settings(self._source, remote.fixed)
-        return replace(remote.settings, slides=max(1, len(_sampled(remote)))), ()
-
-    def _make_mirror(self) -> None:
-        """Make a mirror that records no images, unless there is one: `verify` may run any time."""
-        if self._settings is not None:
-            Mirror.create(self._root, self._settings, self._lock)
-            self._settings = None
-
-    def _copy_settings(
-        self, source: DirectoryMirror, fixed: str
-    ) -> tuple[Settings, Iterable[bytes]]:
-        """Return the source's settings, and the lines of its lock file."""
+        source = self.source
+        if not isinstance(source, DirectoryMirror):
+            return replace(remote.settings, slides=max(1, len(_sampled(remote)))), ()
         try:
-            settings = read_settings(source.copy(FILE_NAME, self._folder, MOST_SETTINGS))
-            check_same_target(fixed, settings.fixed, source.name, source.root / FILE_NAME)
+            settings = read_settings(source.copy(FILE_NAME, self.folder, MOST_SETTINGS))
+            check_same_target(remote.fixed, settings.fixed, source.name, source.root / FILE_NAME)
             if settings.lock is None:
                 return settings, ()
-            lock = read_lock(source.copy(settings.lock, self._folder, MOST_LOCK))
+            lock = read_lock(source.copy(settings.lock, self.folder, MOST_LOCK))
             return replace(settings, lock=LOCKED), lock_lines(lock)
         except (BadSettings, BadLockFile) as error:
             # They name the copy, which is soon gone.
-            raise type(error)(str(error).replace(str(self._folder), source.name)) from error
+            raise type(error)(str(error).replace(str(self.folder), source.name)) from error
+
+    def _make_mirror(self) -> None:
+        """Make a mirror that records no images, unless there is one: `verify` may run any time."""
+        if self.new is not None:
+            Mirror.create(self.root, *self.new)
+            self.new = None
 
     # Images ------------------------------------------------------------------------
 
     def _plan(self, remote: UntrustedCatalogue) -> SyncPlan:
         """Return what to do. Raises DiskFull if there is no room for it."""
-        plan = make_plan(Local.read(self._root), remote, self._found)
-        if self._kept is None:
-            self._kept = plan.kept
+        plan = make_plan(Local.read(self.root), remote, self.found)
+        if self.kept is None:
+            self.kept = plan.kept
         fetched = sum(size_at(self._part(image)) or 0 for image in plan.fetch)
-        check_room(self._root, plan.bytes - fetched)
+        check_room(self.root, plan.bytes - fetched)
         return plan
 
     def _part(self, image: Image) -> Path:
-        return partial_path(self._root / image.path)
+        return partial_path(self.root / image.path)
 
-    def _fetch_all(self, plan: SyncPlan) -> None:
+    def _fetch_all(self, remote: UntrustedCatalogue) -> SyncPlan:
         """Bring every image of the source to its place, or beside it if it replaces one.
 
         A new mirror is made once the first image is there.
         """
-        self._failed.clear()
+        is_there = check_target(self.source, self.root, remote.fixed)
+        plan = self._plan(remote)
+        self.new = None if is_there else self._new_settings(remote)
         images = [*plan.check, *plan.fetch]
-        self._progress.start_images(len(images), sum(image.bytes for image in images))
+        if not images:
+            self._make_mirror()
+        self.failed.clear()
+        self.progress.start_images(len(images), sum(image.bytes for image in images))
         pool = start_pool(WORKERS, "sync")
         try:
             running = {pool.submit(self._bring, image, plan): image for image in images}
             for future in as_completed(running):
                 self._count(running[future], future)
-                if self._fetched + self._adopted:
+                if self.fetched + self.adopted:
                     self._make_mirror()
-                self._progress.add_images(1, running[future].bytes)
+                self.progress.add_images(1, running[future].bytes)
         except BaseException:
-            self._shutdown.force()
+            self.shutdown.force()
             raise
         finally:
             pool.shutdown(cancel_futures=True)
+        return plan
 
     def _count(self, image: Image, future: Future[bool]) -> None:
         """Count one image. Raises errors that all others would meet, too."""
@@ -297,26 +290,26 @@ class _Sync:
         except (DiskFull, Interrupted, Unreachable, UsageError):
             raise
         except (NetworkError, Damaged, ChecksumMismatch) as error:
-            self._counts.add_failure([error.fault], str(error))
-            if self._counts.unreached >= SITE_DOWN_AFTER:
+            self.counts.add_failure([error.fault], str(error))
+            if self.counts.unreached >= SITE_DOWN_AFTER:
                 raise Unreachable(
-                    f"{self._source.name}: sends no image any more. The last: {error}"
+                    f"{self.source.name}: sends no image any more. The last: {error}"
                 ) from error
-            self._failed[image.file_name] = ImageFailure(image.path, image.file_name, str(error))
-            self._last_error = error
+            self.failed[image.file_name] = ImageFailure(image.path, image.file_name, str(error))
+            self.last_error = error
         else:
-            self._counts.add_success()
-            self._fetched += is_fetched
-            self._adopted += not is_fetched
-            self._bytes += image.bytes if is_fetched else 0
+            self.counts.add_success()
+            self.fetched += is_fetched
+            self.adopted += not is_fetched
+            self.fetched_bytes += image.bytes if is_fetched else 0
 
     def _bring(self, image: Image, plan: SyncPlan) -> bool:
         """Bring one image here, and return whether it had to be fetched."""
-        if self._shutdown.stop.is_set():
+        if self.shutdown.stop.is_set():
             raise Interrupted("stopped; the next sync resumes")
-        place = self._root / image.path
+        place = self.root / image.path
         if size_at(place) == image.bytes and file_digest(place, "sha256") == image.sha256:
-            self._found[image.path] = image.sha256
+            self.found[image.path] = image.sha256
             return False
         try:
             with disk_errors(place):
@@ -324,7 +317,7 @@ class _Sync:
                 self._fetch(image)
                 if image.path not in plan.replaced:
                     self._part(image).replace(place)
-                    self._found[image.path] = image.sha256
+                    self.found[image.path] = image.sha256
         except OSError as error:
             raise UsageError(
                 f"{place}: cannot be written ({error.strerror}). Remove what is in its place"
@@ -332,25 +325,32 @@ class _Sync:
         return True
 
     def _fetch(self, image: Image) -> None:
-        """Fetch an image to a partial file, of which a killed run may have left a part."""
+        """Fetch an image to a partial file, of which a killed run may have left a part.
+
+        The part is removed if the source does not have the image.
+        """
         part = self._part(image)
         handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        with _removed_if_unavailable(part), os.fdopen(handle, "r+b") as file:
-            offset = file.seek(0, os.SEEK_END)
-            if offset >= image.bytes and file_digest(part, "sha256") != image.sha256:
-                offset = file.truncate(0)
-            for _ in range(2 if offset else 1):
-                self._source.fetch(image, file)
-                file.flush()
-                if file_digest(part, "sha256") == image.sha256:
-                    os.fsync(handle)
-                    return
-                # The part may have been of an older image.
-                file.truncate(0)
+        try:
+            with os.fdopen(handle, "r+b") as file:
+                offset = file.seek(0, os.SEEK_END)
+                if offset >= image.bytes and file_digest(part, "sha256") != image.sha256:
+                    offset = file.truncate(0)
+                for _ in range(2 if offset else 1):
+                    self.source.fetch(image, file)
+                    file.flush()
+                    if file_digest(part, "sha256") == image.sha256:
+                        os.fsync(handle)
+                        return
+                    # The part may have been of an older image.
+                    file.truncate(0)
             raise ChecksumMismatch(
-                f"{image.path} of {self._source.name}: differs from its digest in the catalogue. "
+                f"{image.path} of {self.source.name}: differs from its digest in the catalogue. "
                 "Run tcgamirror verify --repair there"
             )
+        except (NotFound, Damaged, ChecksumMismatch):
+            part.unlink(missing_ok=True)
+            raise
 
     # The catalogue -----------------------------------------------------------------
 
@@ -358,74 +358,59 @@ class _Sync:
         self, remote: UntrustedCatalogue, plan: SyncPlan, version: CatalogueVersion
     ) -> SyncResult:
         """Move the images that replace others, then take over the rows."""
-        root, images = self._root, remote.images()
-        if not os.path.lexists(root / FILE_NAME):
-            last = self._last_error
+        root, images = self.root, remote.images()
+        if self.new is not None:
+            last = self.last_error
             kind = type(last) if isinstance(last, NetworkError) else Damaged
             raise kind(
-                f"{self._source.name}: none of its {text.images(len(self._failed))} can be "
+                f"{self.source.name}: none of its {text.images(len(self.failed))} can be "
                 f"fetched. The last: {last}"
             )
-        arrived = [image for image in images if image.file_name not in self._failed]
+        arrived = [image for image in images if image.file_name not in self.failed]
         replaced = [image for image in arrived if image.path in plan.replaced]
-        here = {each.file_name for each in images if self._found.get(each.path) == each.sha256}
-        removed = list(plan.obsolete) if self._delete else []
+        here = {each.file_name for each in images if self.found.get(each.path) == each.sha256}
+        removed = list(plan.obsolete) if self.delete else []
         gone = [*(image for image in plan.moved if image.file_name in here), *removed]
-        pending = [
-            image.file_name for image in (*replaced, *(image for image in gone if image.done))
-        ]
         (root / STATE).unlink(missing_ok=True)
-        if pending:
-            with Catalogue.open(root / CATALOGUE) as catalogue:
-                catalogue.queue.requeue(pending)
-        with disk_errors(root):
-            for image in replaced:
-                with suppress(FileNotFoundError):
-                    self._part(image).replace(root / image.path)
-            for image in gone:
-                _remove(root / image.path)
-            # A row relies on the name of its image, also after a power cut.
-            for folder in {(root / image.path).parent for image in images}:
-                if folder.is_dir():
-                    sync_folder(folder)
-        local = Local.read(root)
-        others = replace_rows(
-            root / CATALOGUE,
-            remote,
-            keep_others=not self._delete,
-            arrived={image.file_name for image in arrived} - plan.left,
-            present={image.file_name for image in local.images if local.has_file(image)},
-        )
-        with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
+        mirror = Mirror.find(root, above=False)
+        with Catalogue.open(root / CATALOGUE) as catalogue:
+            catalogue.queue.requeue([image.file_name for image in (*replaced, *gone) if image.done])
+            with disk_errors(root):
+                for image in replaced:
+                    with suppress(FileNotFoundError):
+                        self._part(image).replace(root / image.path)
+                for image in gone:
+                    _remove(root / image.path)
+                # A row relies on the name of its image, also after a power cut.
+                for folder in {(root / image.path).parent for image in images}:
+                    if folder.is_dir():
+                        sync_folder(folder)
+            local = Local.of(root, catalogue)
+            others = replace_rows(
+                catalogue,
+                remote,
+                keep_others=not self.delete,
+                arrived={image.file_name for image in arrived} - plan.left,
+                present={image.file_name for image in local.images if local.has_file(image)},
+            )
             write_exclusions(root, catalogue)
-        if not self._failed:
-            mirror = Mirror.find(root, above=False)
-            with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
+            if not self.failed:
                 remove_partial_files(mirror, catalogue)
+        if not self.failed:
             mirror.remove_obsolete()
             digest = file_digest(root / CATALOGUE, "sha256")
-            SyncState(self._source.name, version, digest, others).write(root)
+            SyncState(self.source.name, version, digest, others).write(root)
         return SyncResult(
             dry_run=False,
-            kept=self._kept or 0,
-            adopted=self._adopted,
-            fetched=self._fetched,
-            bytes=self._bytes,
+            kept=self.kept or 0,
+            adopted=self.adopted,
+            fetched=self.fetched,
+            bytes=self.fetched_bytes,
             removed=len(removed),
             others=others,
             changed=True,
-            failed=tuple(self._failed.values()),
+            failed=tuple(self.failed.values()),
         )
-
-
-@contextmanager
-def _removed_if_unavailable(part: Path) -> Iterator[None]:
-    """Remove the part of an image that the source does not have."""
-    try:
-        yield
-    except (NotFound, Damaged, ChecksumMismatch):
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _remove_parts(images: Path) -> None:
