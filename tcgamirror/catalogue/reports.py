@@ -19,6 +19,7 @@ from tcgamirror.catalogue.database import (
 from tcgamirror.catalogue.listing import COUNTED, SLIDE_COLUMNS, last_release, slide_of
 from tcgamirror.catalogue.names import find_slides
 from tcgamirror.model.errors import BadQuery, NoMemory, UsageError
+from tcgamirror.model.labels import COLUMNS
 from tcgamirror.model.slide import Slide
 
 Cell = Value | bytes
@@ -201,9 +202,9 @@ class Reports(Part):
     def show(self, name: str) -> dict[str, object]:
         """Return all that is known of one slide and its image.
 
-        The columns are those of the view `mirror` for a sampled slide, else of `slides`.
-        `former_ids`, `changes` and `tries` follow, as lists, the oldest first. An excluded
-        slide has `excluded_by`, `excluded_at` and `reason` before them.
+        The columns are those of the view `mirror` for a sampled slide, else of `slides`, and
+        the labels. `former_ids`, `changes` and `tries` follow, as lists, the oldest first. An
+        excluded slide has `excluded_by`, `excluded_at` and `reason` before them.
 
         Args:
             name: a file_id (also a former one), file name, barcode, or image's name or path.
@@ -217,6 +218,12 @@ class Reports(Part):
             sampled = dicts(connection, "SELECT * FROM mirror WHERE file_name = ?", file_name)
             if sampled:
                 listed = {**sampled[0], "md5": listed["md5"], "size": listed["size"]}
+            labels = dicts(
+                connection,
+                f"SELECT {', '.join(COLUMNS)} FROM slides LEFT JOIN tissue USING (file_name) "
+                "LEFT JOIN cases USING (case_barcode) WHERE file_name = ?",
+                file_name,
+            )
             excluded = dicts(
                 connection,
                 "SELECT reason, excluded_by, excluded_at FROM exclusions WHERE file_name = ?",
@@ -225,6 +232,7 @@ class Reports(Part):
             former = "SELECT file_id FROM former_ids WHERE file_name = ? ORDER BY rowid"
             return {
                 **listed,
+                **labels[0],
                 **(excluded[0] if excluded else {}),
                 "former_ids": self._database.column(former, file_name),
                 "changes": dicts(

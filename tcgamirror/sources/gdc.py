@@ -47,7 +47,6 @@ _FIELDS = (
     "cases.samples.sample_type",
     "cases.samples.submitter_id",
     "cases.samples.portions.slides.submitter_id",
-    "cases.samples.portions.slides.section_location",
 )
 _KINDS = (("Diagnostic Slide", Kind.DIAGNOSTIC), ("Tissue Slide", Kind.TISSUE))
 _STATUS_BYTES = 1 << 20

@@ -134,6 +134,7 @@ def _labels(of: str, name: str, file: Listed) -> Any:
 _DIAGNOSES, _DEMOGRAPHIC = "cases.diagnoses.", "cases.demographic."
 _LISTS = frozenset({"cases", "samples", "portions", "slides", "diagnoses"})
 _TISSUE = (
+    "section_location",
     *("percent_tumor_cells", "percent_tumor_nuclei", "percent_normal_cells"),
     *("percent_stromal_cells", "percent_necrosis", "percent_lymphocyte_infiltration"),
     *("percent_monocyte_infiltration", "percent_neutrophil_infiltration"),

@@ -49,6 +49,7 @@ from tcgamirror.model.geometry import Box, Size
 from tcgamirror.model.slide import ImageFormat
 from tcgamirror.net.response import parsed as parsed_json
 from tcgamirror.sources import gdc
+from tcgamirror.sources.labels import read_labels
 from tcgamirror.sources.manifest import read_slides
 from tcgamirror.transfer.archive.reader import check_sums, scan_export
 from tcgamirror.transfer.sync.remote import DirectoryMirror
@@ -295,6 +296,7 @@ def read_answers(data: bytes, _: Path) -> None:
             gdc.read_listing,
             gdc.read_release,
             lambda s, a: gdc.read_first_slides(s, a, 3),
+            lambda s, a: list(read_labels(s, a)),
         ):
             with suppress(TcgaMirrorError):
                 ask(server, API)
@@ -302,9 +304,13 @@ def read_answers(data: bytes, _: Path) -> None:
 
 
 def answers(_: Path) -> Sequence[bytes]:
-    portions = [{"slides": [{"submitter_id": "TCGA-22-0001-01Z-00-DX1"}]}]
+    tissue = {"submitter_id": "TCGA-22-0001-01Z-00-DX1", "percent_necrosis": 5}
+    portions = [{"slides": [tissue]}]
     samples = [{"sample_type": "Tumor", "portions": portions}]
+    diagnoses = [{"ajcc_pathologic_stage": "Stage I", "diagnosis_is_primary_disease": "true"}, {}]
+    person = {"gender": "male", "days_to_death": 415}
     case = {"project": {"project_id": "TCGA-LUSC"}, "samples": samples}
+    case |= {"diagnoses": diagnoses, "demographic": person}
     hits = [hit(n, md5sum="0" * 32, file_size=n, cases=[case], version="1") for n in (1, 2, 3)]
     rows = [{"id": each["file_id"], "latest_id": each["file_id"]} for each in hits]
     return [json.dumps(each).encode() for each in (page(hits, 3), STATUS, rows)]

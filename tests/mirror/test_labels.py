@@ -1,0 +1,161 @@
+"""Labels as a night reads them: once a listing, never in the way of anything else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.gdc import Fault, Listed, StandIn, listed_without_data
+from tests.gdc.labels import labelled
+from tests.gdc.listing import manifest
+from tests.support.carrying import exported
+from tests.support.command import Result, inside, went_well
+from tests.support.mirrors import column, contents, made, rewrite, rows
+
+NEXT = "Data Release 46.0 - August 10, 2026"
+PAGE = 1000
+LISTED = 2 * PAGE + 1
+STAGES = "select ajcc_pathologic_stage, count(*) from labels group by 1 order by 1"
+QUIET, LISTING, LABELS = ["/status"], ["/files"] * 3, ["/files"] * 3
+
+
+@pytest.fixture(scope="module")
+def files() -> list[Listed]:
+    return labelled(listed_without_data(LISTED))
+
+
+@pytest.fixture
+def gdc(files: list[Listed]) -> Iterator[StandIn]:
+    with StandIn(files) as gdc:
+        yield gdc
+
+
+@pytest.fixture
+def root(tmp_path: Path, gdc: StandIn) -> Path:
+    return made(tmp_path / "m", gdc, slides=12)
+
+
+def asked(gdc: StandIn, root: Path, *options: str) -> list[str]:
+    """What a refresh that goes well asks for."""
+    gdc.clear()
+    went_well("--mirror", root, "refresh", *options)
+    return [record.path for record in gdc.served]
+
+
+def test_labels_are_read_once_a_listing_a_page_at_a_time(
+    root: Path, gdc: StandIn, files: list[Listed]
+) -> None:
+    assert asked(gdc, root) == QUIET + LISTING + LABELS
+    assert asked(gdc, root) == QUIET
+    gdc.publish([replace(files[0], tissue={"percent_necrosis": 99}), *files[1:]], NEXT)
+    assert asked(gdc, root) == QUIET + LISTING + LABELS
+    assert asked(gdc, root) == QUIET
+    assert asked(gdc, root, "--force") == QUIET + LISTING + LABELS
+    assert column(root, "select count(*) from tissue") == [LISTED]
+    assert column(root, "select count(*) from tissue where percent_necrosis = 99") == [1]
+    assert column(root, "select count(*) from changes where what <> 'added'") == [0]
+    assert column(root, "select count(*) from slides join cases using (case_barcode)") == [LISTED]
+
+
+def test_every_shape_of_the_gdcs_becomes_a_row(root: Path) -> None:
+    went_well("--mirror", root, "refresh")
+    went_well("--mirror", root, "sample")
+    found = rows(root, STAGES)
+    assert sum(int(str(count)) for _, count in found) == 12
+    by_count = "select diagnoses, count(*), count(primary_diagnosis) from cases group by 1"
+    counts = {number: (cases, told) for number, cases, told in rows(root, by_count)}
+    assert set(counts) == {0, 1, 2} and counts[0][1] == 0 and counts[1][0] == counts[1][1]
+    # Of two diagnoses, every other pair tells which is the primary one.
+    assert abs(int(str(counts[2][0])) - 2 * int(str(counts[2][1]))) <= 1
+    assert column(root, "select distinct gender from cases order by 1") == [None, "female", "male"]
+
+
+def test_settings_turn_labels_off(root: Path, gdc: StandIn) -> None:
+    rewrite(root, "^labels = .*", "labels = false")
+    assert asked(gdc, root) == QUIET + LISTING
+    assert column(root, "select count(*) from cases") == [0]
+    rewrite(root, "^labels = .*", "labels = true")
+    assert asked(gdc, root) == QUIET + LABELS
+    assert column(root, "select count(*) > 0 from cases") == [1]
+
+
+@pytest.mark.parametrize("kind", ["html", "foreign-json", "truncated-json", "503", "reset", "403"])
+def test_labels_that_cannot_be_read_are_a_warning_and_are_tried_again(
+    root: Path, gdc: StandIn, kind: str
+) -> None:
+    rewrite(root, "^labels = .*", "labels = false")
+    went_well("--mirror", root, "refresh")
+    went_well("--mirror", root, "sample")
+    rewrite(root, "^labels = .*", "labels = true")
+    rewrite(root, "^tries = .*", "tries = 1")
+    gdc.faults.add(Fault("/files", kind))  # type: ignore[arg-type]
+    before = contents(root)
+    ended = warned(inside("--mirror", root, "refresh"))
+    assert ended.out.startswith("nothing new: ")
+    assert contents(root) == before
+    warned(inside("--mirror", root, "refresh"))
+    gdc.faults.clear()
+    assert asked(gdc, root) == QUIET + LABELS
+    assert asked(gdc, root) == QUIET
+
+
+def warned(ended: Result) -> Result:
+    assert ended.code == 0 and ended.err.startswith("labels: not read ("), ended
+    assert "labels = false" in ended.sentence
+    return ended
+
+
+def test_a_dry_run_reads_no_labels(root: Path, gdc: StandIn) -> None:
+    went_well("--mirror", root, "update", "--dry-run")
+    assert [record.path for record in gdc.served] == QUIET + LISTING
+
+
+def test_a_manifest_asks_for_its_own_slides_and_needs_no_gdc(
+    tmp_path: Path, gdc: StandIn, files: list[Listed]
+) -> None:
+    path = tmp_path / "manifest.txt"
+    path.write_text(manifest(files[:12]))
+    root = made(tmp_path / "m", gdc, "--manifest", str(path))
+    gdc.switch("api", "refused")
+    rewrite(root, "^tries = .*", "tries = 1")
+    went_well("--mirror", root, "refresh")
+    assert column(root, "select count(*) from tissue") == [0]
+    gdc.switch("api", "up")
+    assert asked(gdc, root) == ["/files"] * 2
+    assert column(root, "select count(*) from tissue") == [12]
+    assert asked(gdc, root) == []
+
+
+def test_labels_are_shown_and_queried(tmp_path: Path, small_slides: tuple[Listed, ...]) -> None:
+    hostile = {"race": "\x1b[2Jwhite", "gender": "<script>alert(1)</script>"}
+    slide = replace(labelled(small_slides)[0], demographic=hostile, tissue={"percent_necrosis": 5})
+    with StandIn([slide]) as gdc:
+        root = made(tmp_path / "m", gdc, slides=1)
+        went_well("--mirror", root, "update")
+    shown = went_well("--mirror", root, "show", slide.file_id)
+    told = dict(line.split(maxsplit=1) for line in shown.out.split("\n\n")[0].splitlines())
+    assert (told["percent_necrosis"], told["race"]) == ("5.0", "[2Jwhite")
+    assert told["ajcc_pathologic_stage"] == "Stage I"
+    assert "tumor_grade" not in told
+    seen = went_well("--mirror", root, "show", slide.file_id, "--json").json()
+    assert (seen["age_at_diagnosis"], seen["tumor_grade"]) == (365 * 40, None)
+    assert "Stage I" in went_well("--mirror", root, "query", STAGES).out
+    assert "percent" not in went_well("--mirror", root, "changes").out
+
+
+def test_labels_travel_with_a_mirror(tmp_path: Path, small_slides: tuple[Listed, ...]) -> None:
+    view = "select * from labels order by file_name"
+    with StandIn(labelled(small_slides)) as gdc:
+        root = made(tmp_path / "m", gdc, slides=4)
+        went_well("--mirror", root, "update")
+    export = exported(root, tmp_path / "export")
+    went_well("--mirror", tmp_path / "imported", "import", export)
+    went_well("sync", root, tmp_path / "synced")
+    for other in ("imported", "synced"):
+        assert rows(tmp_path / other, view) == rows(root, view)
+        assert rows(tmp_path / other, "select * from cases order by 1") == rows(
+            root, "select * from cases order by 1"
+        )
