@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeAlias
 
 from tcgamirror.cli import output
 from tcgamirror.model.errors import ExitCode, NotAMirror, TcgaMirrorError, UsageError
+from tcgamirror.model.text import did_you_mean
 
 if TYPE_CHECKING:
     from tcgamirror.catalogue.catalogue import Catalogue
@@ -75,6 +76,26 @@ def open_catalogue(args: argparse.Namespace) -> Iterator[tuple[Mirror, Catalogue
         yield mirror, catalogue
 
 
+@contextmanager
+def replace_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file that takes the place of `path` when the block ends without an error.
+
+    Raises UsageError if nothing can be written there. The block decides on what is there.
+    """
+    from tcgamirror.system.files import atomic_write
+
+    if path.is_dir():
+        raise UsageError(f"{path}: is a directory. Name a file in it")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"{path.absolute().parent}: no such directory. Make it first")
+    try:
+        with atomic_write(path) as file:
+            yield file
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path}: cannot be written ({why}). Name another file") from error
+
+
 def exit_if_busy(shutdown: Shutdown, error: TcgaMirrorError, *, as_json: bool) -> None:
     """End the process at once if workers are still busy; Python would wait for their threads."""
     if shutdown.workers_abandoned:
@@ -128,18 +149,6 @@ class Parser(argparse.ArgumentParser):
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
-
-
-def did_you_mean(word: str, choices: Collection[str]) -> str:
-    """Return a question that names the choice nearest to a word, or nothing.
-
-    >>> did_you_mean("updaet", ["init", "update"]), did_you_mean("x", ["init"])
-    ('Did you mean update?', '')
-    """
-    import difflib
-
-    near = difflib.get_close_matches(word, choices, 1)
-    return f"Did you mean {near[0]}?" if near else ""
 
 
 def add_command(

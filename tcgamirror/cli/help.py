@@ -8,8 +8,9 @@ import shlex
 import sys
 from collections.abc import Mapping
 
-from tcgamirror.cli.common import Commands, add_command, did_you_mean
+from tcgamirror.cli.common import Commands, add_command
 from tcgamirror.model.errors import ExitCode, UsageError
+from tcgamirror.model.text import did_you_mean
 
 _EXAMPLES = """
   tcgamirror help
@@ -18,7 +19,7 @@ _EXAMPLES = """
 
 TOPICS = (
     *("usage", "recipes", "settings", "catalogue", "operations", "transfer", "cluster"),
-    *("python", "development"),
+    *("table", "python", "development"),
 )
 """Pages of the manual, in the order of the list."""
 

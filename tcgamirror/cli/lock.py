@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcgamirror.cli import output
-from tcgamirror.cli.common import Commands, add_command, open_catalogue
+from tcgamirror.cli.common import Commands, add_command, open_catalogue, replace_file
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, UsageError
 
@@ -48,23 +48,15 @@ def lock(args: argparse.Namespace) -> ExitCode:
 
 
 def _write(path: Path, lines: Iterable[bytes]) -> None:
-    from tcgamirror.system.files import atomic_write, differs
+    from tcgamirror.system.files import differs
 
-    if path.is_dir():
-        raise UsageError(f"{path}: is a directory. Name a file in it")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"{path.absolute().parent}: no such directory. Make it first")
-    try:
-        with atomic_write(path) as file:
-            file.writelines(lines)
-            if differs(path, file):
-                raise UsageError(
-                    f"{path}: exists and is not this lock file. Name another file or remove it "
-                    "(lock --check compares a lock file with the mirror)"
-                )
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise UsageError(f"{path}: cannot be written ({why}). Name another file") from error
+    with replace_file(path) as file:
+        file.writelines(lines)
+        if differs(path, file):
+            raise UsageError(
+                f"{path}: exists and is not this lock file. Name another file or remove it "
+                "(lock --check compares a lock file with the mirror)"
+            )
 
 
 def _check(args: argparse.Namespace) -> ExitCode:

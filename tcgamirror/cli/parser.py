@@ -15,12 +15,14 @@ from tcgamirror.cli import (
     schedule,
     status,
     support,
+    table,
     transfer,
     update,
     verify,
     web,
 )
-from tcgamirror.cli.common import HelpFormatter, Parser, did_you_mean
+from tcgamirror.cli.common import HelpFormatter, Parser
+from tcgamirror.model.text import did_you_mean
 
 _ABOUT = """\
 An offline mirror of TCGA whole-slide images at a low, known resolution."""
@@ -61,7 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
         title="commands", dest="command", metavar="COMMAND", required=True, prog="tcgamirror"
     )
     # In the order in which --help shows them.
-    first = (init, update, exclude, status, verify, schedule)
+    first = (init, update, exclude, status, table, verify, schedule)
     for module in (*first, lock, transfer, web, get, help, support):
         module.add_commands(commands)
     return parser

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -99,6 +99,18 @@ def printable(text: str, limit: int = 200) -> str:
     """
     clean = "".join(letter if letter.isprintable() else " " for letter in text[: limit + 1])
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def did_you_mean(word: str, choices: Collection[str]) -> str:
+    """Return a question that names the choice nearest to a word, or nothing.
+
+    >>> did_you_mean("updaet", ["init", "update"]), did_you_mean("x", ["init"])
+    ('Did you mean update?', '')
+    """
+    import difflib
+
+    near = difflib.get_close_matches(word, choices, 1)
+    return f"Did you mean {near[0]}?" if near else ""
 
 
 def distinct(names: Sequence[str]) -> list[str]:

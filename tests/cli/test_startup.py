@@ -65,6 +65,7 @@ def test_looking_imports_nothing_heavy(tmp_path: Path, small_gdc: StandIn) -> No
         ["status", "--json"],
         ["show", f"{image.removesuffix('.png')}.svs"],
         ["query", "select 1"],
+        ["table", "mirror", "--where", "mpp_x > 1"],
     ):
         assert not imported("--mirror", root, *words) & HEAVY, words
 

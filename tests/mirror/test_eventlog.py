@@ -126,6 +126,9 @@ def test_a_full_disk_under_the_log_is_no_room(tmp_path: Path, small_gdc: StandIn
 EVERYTHING = UpdateOptions(refresh=True, sample=True, fetch=FetchOptions())
 
 
+EVERYTHING = UpdateOptions(refresh=True, sample=True, fetch=FetchOptions())
+
+
 class FullAfterOne(EventLog):
     """A log whose disk is full at the second slide."""
 
