@@ -21,40 +21,6 @@ from tests.support.catalogues import (
     three_slides,
 )
 
-COLUMNS = [
-    "file_id",
-    "file_name",
-    "project_id",
-    "primary_site",
-    "disease_type",
-    "sample_type",
-    "case_barcode",
-    "slide_barcode",
-    "kind",
-    "upstream",
-    "status",
-    "source",
-    "level",
-    "level_downsample",
-    "base_mpp",
-    "mpp_source",
-    "mpp_x",
-    "mpp_y",
-    "width",
-    "height",
-    "path",
-    "bytes",
-    "sha256",
-    "bytes_fetched",
-    "seconds",
-    "fetched_at",
-    "attempts",
-    "error",
-    "sample_rank",
-    "data_release",
-    "patched_tiles",
-]
-
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -73,12 +39,6 @@ def test_candidates_are_in_listing_order_and_the_sample_in_its_own(three: Catalo
     assert three.sample.names() == ["b.svs", "a.svs", "c.svs"]
     assert [each.file_name for each in three.queue.due(retry_failed=False)] == three.sample.names()
     assert list(three.queue.due(retry_failed=False, limit=1)) == [slide("b", project_id=None)]
-
-
-def test_the_view_has_its_columns_in_their_order(three: Catalogue) -> None:
-    answer = three.reports.query("select * from mirror")
-    assert list(answer.columns) == COLUMNS
-    assert len(list(answer.rows)) == 2
 
 
 def test_a_finished_slide_shows_its_picture(three: Catalogue) -> None:

@@ -18,10 +18,7 @@ from tcgamirror.catalogue.database import Journal
 from tcgamirror.catalogue.schema import MIGRATIONS
 from tcgamirror.model.errors import UsageError
 from tests.catalogue.test_database import as_nobody
-from tests.gdc import StandIn
 from tests.support.catalogues import NOW, done, three_slides
-from tests.support.command import run, started
-from tests.support.mirrors import made, until, updated
 
 BOTH = pytest.mark.parametrize("journal", list(Journal))
 
@@ -145,22 +142,6 @@ def test_readers_work_while_a_writer_writes(path: Path, journal: Journal) -> Non
     stop.set()
     reader.join()
     assert not wrong and seen[0]
-
-
-def test_status_and_query_work_during_a_run(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=12)
-    small_gdc.delay = 0.05
-    with started("--mirror", root, "update") as update:
-        until(lambda: (root / "images").exists())
-        count = 0
-        while update.poll() is None:
-            for words in (["status"], ["query", "select count(*) from mirror"]):
-                assert run("--mirror", root, *words).code == 0
-            count += 1
-        assert update.returncode == 0 and count
-    # Where one of them was reading as the run ended, its journal is left to the next writer.
-    updated(root)
-    assert not list(root.glob("catalogue.db-*"))
 
 
 def test_a_catalogue_of_the_first_schema_is_migrated(tmp_path: Path) -> None:

@@ -15,10 +15,7 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.listing import MergeCounts
 from tcgamirror.model.errors import ListingShrunk
 from tcgamirror.model.slide import Listing, Outcome, Slide
-from tcgamirror.sources.manifest import read_manifest
 from tests.support.catalogues import LATER, NOW, PICTURE, done, listing, mirror_row, slide
-
-MANIFESTS = Path(__file__).resolve().parents[3] / "shared" / "data" / "manifests"
 
 SLIDES = st.lists(
     st.builds(
@@ -266,16 +263,3 @@ def test_a_superseded_slide_names_what_stands_for_it_and_may_return(catalogue: C
         if change.file_name == "b.svs"
     ]
     assert noted == [("superseded", "by id-c c.svs"), ("returned", None)]
-
-
-def test_two_real_years_differ_in_ids_and_md5_but_not_in_names(tmp_path: Path) -> None:
-    if not MANIFESTS.exists():
-        pytest.skip("../shared/data holds no real manifests")
-    old = read_manifest(MANIFESTS / "tcga-luad-2020-09.txt")
-    new = read_manifest(MANIFESTS / "tcga-diagnostic-2024-08.txt")
-    with Catalogue.create(tmp_path / "catalogue.db") as catalogue:
-        assert catalogue.listing.merge(old, NOW).added == 530
-        merged = catalogue.listing.merge(new, NOW)
-        assert merged.added + merged.changed + merged.reidentified + merged.unchanged == 11765
-        assert merged.changed > 400
-        assert merged.withdrawn <= 53

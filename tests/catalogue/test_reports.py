@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,10 +9,9 @@ import sqlite_utils
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.model.errors import BadQuery, UsageError
-from tests.gdc import StandIn
 from tests.support.catalogues import LATER, NOW, done, listing, slide, three_slides
 from tests.support.command import run, started, went_well
-from tests.support.mirrors import column, made, updated
+from tests.support.mirrors import column
 from tests.support.publishing import made_up
 
 
@@ -133,28 +128,6 @@ def test_a_query_that_fails_half_way_says_so(three: Catalogue) -> None:
         list(answer.rows)
 
 
-def test_a_query_that_never_ends_can_be_interrupted(path: Path, three: Catalogue) -> None:
-    three.close()
-    endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select max(i) from n"
-    code = (
-        "import sys; from pathlib import Path; "
-        "from tcgamirror.catalogue.catalogue import Catalogue\n"
-        "catalogue = Catalogue.open(Path(sys.argv[1]), read_only=True)\n"
-        "print('asking', flush=True)\n"
-        "try: catalogue.reports.query(sys.argv[2])\n"
-        "except KeyboardInterrupt: print('interrupted')\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, path, endless], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "asking\n"
-    time.sleep(0.3)  # It has said so just before it asks.
-    process.send_signal(signal.SIGINT)
-    answer, _ = process.communicate(timeout=60)
-    assert answer == "interrupted\n"
-
-
 def test_the_catalogue_opens_with_other_tools(path: Path, three: Catalogue) -> None:
     done(three, "a")
     three.close()
@@ -163,12 +136,10 @@ def test_the_catalogue_opens_with_other_tools(path: Path, three: Catalogue) -> N
     assert len(sqlite_utils.Database(path)["mirror"].columns_dict) == 31
 
 
-def test_a_slide_is_shown_by_its_images_name(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc)
-    updated(root)
-    path = str(column(root, "select path from mirror where sample_rank = 1")[0])
-    told = [went_well("--mirror", root, "show", name).out for name in (path, Path(path).name)]
-    assert told[0] == told[1] and path in told[0]
+def test_a_slide_is_shown_by_its_images_name(mirror: Path) -> None:
+    path = str(column(mirror, "select path from mirror where sample_rank = 1")[0])
+    shown = [went_well("--mirror", mirror, "show", name).out for name in (path, Path(path).name)]
+    assert shown[0] == shown[1] and path in shown[0]
 
 
 @pytest.mark.parametrize(

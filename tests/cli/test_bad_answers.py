@@ -9,7 +9,7 @@ import pytest
 
 from tests.gdc import Fault, StandIn
 from tests.support.command import inside, run, went_well
-from tests.support.mirrors import addresses, changes_nothing, column, contents, made, rewrite, says
+from tests.support.mirrors import changes_nothing, column, contents, made, rewrite, says
 
 USAGE_ERROR, SOME_FAILED, UNREACHABLE = 2, 3, 4
 NOTHING = "nothing to fetch: 2 of 2 slides done (Data Release 45.0 - December 04, 2025)\n"
@@ -86,27 +86,25 @@ def test_an_api_that_answers_nonsense(
     goes_on(listing_due, *words)
 
 
-def test_files_that_nobody_gives_end_the_run(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, "--via", "range", "--workers", "2", slides=12)
+@pytest.mark.parametrize(
+    ("options", "slides", "words"),
+    [
+        ([], 2, "no slide can be reached: "),
+        (["--via", "range", "--workers", "2"], 12, "no slide can be reached any more"),
+    ],
+)
+def test_slides_of_servers_that_are_down_end_the_run(
+    tmp_path: Path, small_gdc: StandIn, options: list[str], slides: int, words: str
+) -> None:
+    root = made(tmp_path / "m", small_gdc, *options, slides=slides)
     went_well("--mirror", root, "refresh")
     went_well("--mirror", root, "sample")
     small_gdc.switch("bucket", "refused")
     small_gdc.switch("api", "refused")
     result = inside("--mirror", root, "fetch")
     assert (result.code, result.out) == (UNREACHABLE, "")
-    assert "no slide can be reached any more" in result.err.splitlines()[-1]
-    assert column(root, "select count(*) > 0 from mirror where status = 'pending'") == [1]
-
-
-def test_so_do_a_few_files_that_nobody_gives(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=2)
-    went_well("--mirror", root, "refresh")
-    went_well("--mirror", root, "sample")
-    small_gdc.switch("bucket", "refused")
-    small_gdc.switch("api", "refused")
-    result = inside("--mirror", root, "fetch")
-    assert (result.code, result.out) == (UNREACHABLE, "")
-    assert "no slide can be reached: " in result.err.splitlines()[-1]
+    assert words in result.err.splitlines()[-1]
+    assert column(root, "select count(*) > 0 from mirror where status = 'pending'") == [slides > 2]
 
 
 def test_slides_that_nobody_gives_of_a_site_that_answers(
@@ -123,10 +121,3 @@ def test_steps_out_of_order_are_told_what_comes_first(tmp_path: Path, small_gdc:
     root = made(tmp_path / "m", small_gdc)
     says(inside("--mirror", root, "sample"), USAGE_ERROR, "no listing yet", "refresh")
     says(inside("--mirror", root, "fetch"), USAGE_ERROR, "no slide is sampled", "update")
-
-
-def test_addresses_are_kept_as_they_were_given(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = tmp_path / "m"
-    went_well("--mirror", root, "init", "--mpp", "4", *addresses(small_gdc))
-    text = (root / "tcgamirror.toml").read_text()
-    assert f'api = "{small_gdc.api}"' in text and f'bucket = "{small_gdc.bucket}"' in text

@@ -45,6 +45,12 @@ def mirror(pattern: Path, tmp_path: Path) -> Path:
         ("show", ["SLIDE", "show --help"]),
         ("query", ["SQL", "query --help"]),
         ("update --limit 0", ["--limit", "'0'", "from 1 to"]),
+        ("update --limit 99999999999999999999", ["--limit"]),
+        (f"update --limit {'9' * 5000}", ["--limit"]),
+        (f"update --time-limit {'9' * 400}", ["--time-limit"]),
+        ("update --time-limit 99999999999d", ["--time-limit"]),
+        (f"update --max-bytes {'9' * 400}T", ["--max-bytes"]),
+        (f"update --rate {'9' * 400}", ["--rate"]),
         ("update --time-limit soon", ["--time-limit", "'soon'", "2h"]),
         ("update --rate fast", ["--rate", "'fast'", "5M"]),
         ("init", ["--mpp", "--max-size", "one of them"]),
@@ -76,8 +82,11 @@ def mirror(pattern: Path, tmp_path: Path) -> Path:
         ("init --mpp 15 --manifest no-such-file", ["no-such-file", "cannot be read"]),
     ],
 )
-def test_a_wrong_command_line(tmp_path: Path, said: str, words: list[str]) -> None:
-    says(run(*(word for word in said.split(" ") if said), cwd=tmp_path), USAGE_ERROR, *words)
+def test_a_wrong_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    says(inside(*(word for word in said.split(" ") if said)), USAGE_ERROR, *words)
     assert not list(tmp_path.iterdir())
 
 
@@ -104,17 +113,7 @@ def test_a_slide_coarser_than_the_mpp_fails_and_is_named(tmp_path: Path) -> None
     assert "failed   1 need another --mpp or --format, so another mirror\n" in told
 
 
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "delete from slides",
-        "select 1; select 2",
-        "selec 1",
-        "",
-        "pragma user_version = 9",
-        "attach 'x' as y",
-    ],
-)
+@pytest.mark.parametrize("sql", ["delete from slides", "selec 1", "attach 'x' as y"])
 def test_sql_that_does_not_read(mirror: Path, sql: str) -> None:
     before = contents(mirror)
     says(inside("--mirror", mirror, "query", sql), USAGE_ERROR, "query")
@@ -228,16 +227,11 @@ def test_a_mirror_that_cannot_be_written(mirror: Path) -> None:
     says(refused, USAGE_ERROR, str(mirror), "permissions")
 
 
-def test_files_that_may_not_be_read(mirror: Path) -> None:
-    for name in ("catalogue.db", "tcgamirror.toml"):
-        (mirror / name).chmod(0)
-        refused = run("--mirror", mirror, "status", by=ordinary())
-        (mirror / name).chmod(0o644)
-        says(refused, USAGE_ERROR, name)
-    mirror.chmod(0)
+def test_settings_that_may_not_be_read(mirror: Path) -> None:
+    (mirror / "tcgamirror.toml").chmod(0)
     refused = run("--mirror", mirror, "status", by=ordinary())
-    mirror.chmod(0o755)
-    says(refused, USAGE_ERROR, str(mirror))
+    (mirror / "tcgamirror.toml").chmod(0o644)
+    says(refused, USAGE_ERROR, "tcgamirror.toml")
 
 
 def test_init_where_nothing_may_be_written(tmp_path: Path) -> None:
@@ -272,23 +266,13 @@ BROKEN: dict[str, tuple[str, str, list[str]]] = {
     "unknown-table": (r"^\[gdc\]", "[gcd]", ["[gcd]", "help settings"]),
     "no-table": (r"\A(?s:.*)", "[target]\nmpp = 4\n[[fetch]]\n", ["[fetch]", "table"]),
     "text-for-a-number": ("^slides = 2", 'slides = "two"', ["sample.slides", "'two'"]),
-    "truth-for-a-number": ('^workers = "auto"', "workers = true", ["fetch.workers", "64"]),
-    "zero": ("^slides = 2", "slides = 0", ["sample.slides is 0", "from 1"]),
-    "fraction": ("^seed = 0", "seed = 0.5", ["sample.seed is 0.5", "whole"]),
     "unknown-word": ('^order = "stable"', 'order = "random"', ["sample.order", "shuffle"]),
-    "list-for-a-word": ('^by = "none"', "by = []", ["sample.by", "project_id"]),
-    "word-for-a-list": (r"^projects = \[\]", 'projects = "X"', ["sample.projects", "list"]),
     "unknown-source": ('^via = .*', 'via = ["torrent"]', ["fetch.via", "torrent", "range"]),
-    "no-source": ('^via = .*', "via = []", ["fetch.via", "range"]),
     "slow-rate": ('^rate = .*', "rate = 3", ["fetch.rate is 3", "1000"]),
     "no-address": ("^api = .*", 'api = "gdc"', ["gdc.api", "'gdc'", "https://"]),
-    "bad-address": ("^api = .*", 'api = "http://[x"', ["gdc.api", "https://"]),
     "no-time": ("^stall = .*", "stall = -1", ["network.stall is -1", "above 0"]),
-    "endless-time": ("^connect = .*", "connect = 1e18", ["network.connect", "86400"]),
-    "number-for-a-path": ("^manifest = .*", "manifest = 7", ["sample.manifest is 7", "path"]),
     "both-sizes": ("^mpp = 4.0", "mpp = 4.0\nmax_size = 9", ["target.mpp", "target.max_size"]),
     "no-size": ("^mpp = .*", "", ["target.mpp", "target.max_size"]),
-    "no-number": ("^mpp = .*", "mpp = nan", ["target.mpp is nan", "above 0"]),
     "another-target": ("^mpp = 4.0", "mpp = 8", ["8 µm/px", "4 µm/px", "[target]", "init"]),
     "nearly-the-target": ("^mpp = 4.0", "mpp = 4.0000001", ["4.0000001 µm/px", "4 µm/px"]),
     "another-format": ('^format = "png"', 'format = "jpeg"', ["jpeg", "png", "[target]"]),
@@ -314,21 +298,6 @@ def test_settings_that_cannot_be_read(mirror: Path) -> None:
 # The manifest -----------------------------------------------------------------------
 
 HEADER = "id\tfilename\tmd5\tsize\tstate"
-MANIFESTS: dict[str, tuple[str, list[str]]] = {
-    "empty": ("", ["empty", "id, filename, md5, size and state"]),
-    "no-name": ("File ID\tData Category\n1\t2\n", ["id, filename", "File ID"]),
-    "path": (f"{HEADER}\n{ROW.format(name='../x.svs')}\n", ["line 2", "../x.svs", "plain"]),
-    "absolute-path": (f"{HEADER}\n{ROW.format(name='/etc/x.svs')}\n", ["line 2", "/etc/x.svs"]),
-    "same-id": (
-        f"{HEADER}\n{ROW.format(name=NAME)}\n{ROW.format(name=made_up_name('other'))}\n",
-        ["line 3", "line 2", "file_name", "Remove"],
-    ),
-    "no-id": (f"{HEADER}\nx{ROW.format(name=NAME)}\n", ["line 2", "UUID"]),
-    "short-row": (f"{HEADER}\n{NAME}\n", ["line 2", "missing file name"]),
-    "html": ("<!DOCTYPE html>\n<html>\n", ["line 1", "id, filename"]),
-    "no-slide": (f"{HEADER}\n{ROW.format(name='a.bam')}\n", ["no slide", "1 .bam"]),
-    "binary": ("\0\1\2\n", ["line 1", "binary"]),
-}
 
 
 @pytest.mark.parametrize(
@@ -355,14 +324,12 @@ def test_projects_of_a_manifest_cannot_be_gone_round(tmp_path: Path) -> None:
     says(inside("--mirror", root, "update"), USAGE_ERROR, "TCGA-OV", "Change [sample] back")
 
 
-@pytest.mark.parametrize("name", MANIFESTS)
-def test_a_manifest_that_is_none(tmp_path: Path, name: str) -> None:
-    text, words = MANIFESTS[name]
-    (tmp_path / "list.txt").write_text(text)
-    root = tmp_path / "m"
+def test_a_manifest_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"{HEADER}\n{ROW.format(name='../x.svs')}\n")
     options = ("--mpp", "15", "--manifest", tmp_path / "list.txt")
-    says(inside("--mirror", root, "init", *options), USAGE_ERROR, "list.txt", *words)
-    assert not root.exists()
+    result = inside("--mirror", tmp_path / "m", "init", *options)
+    says(result, USAGE_ERROR, "list.txt", "line 2", "../x.svs", "plain")
+    assert not (tmp_path / "m").exists()
 
 
 def test_a_manifest_that_is_spoiled_later(tmp_path: Path, small_gdc: StandIn) -> None:

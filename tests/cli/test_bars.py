@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import subprocess
-import termios
 from pathlib import Path
 
 import pytest
@@ -13,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcgamirror.cli.output import Look, beside, cells
-from tests.support.command import program, succeeded, surroundings
+from tests.support.command import on_a_terminal, succeeded
 from tests.support.crowd import crowd
 
 
@@ -29,26 +25,6 @@ def test_the_table_is_left_alone_where_there_is_no_room() -> None:
     for look in (Look(None), Look(20), Look(25)):
         assert beside(table, [(1, 0, 0)], look) == table
     assert beside(table, [(1, 0, 0)], Look(26)).splitlines()[1].endswith("█" * 10)
-
-
-def on_a_terminal(columns: int, *words: str | Path, env: dict[str, str]) -> str:
-    """What a command prints on a terminal of so many columns."""
-    ours, its = pty.openpty()
-    termios.tcsetwinsize(its, (40, columns))
-    process = subprocess.Popen(
-        [*program(), *map(str, words)], stdout=its, env=surroundings(env), close_fds=True
-    )
-    os.close(its)
-    pieces = []
-    try:
-        while piece := os.read(ours, 4096):
-            pieces.append(piece)
-    except OSError:
-        # How Linux says that nobody writes there any more.
-        pass
-    os.close(ours)
-    assert process.wait(timeout=60) == 0
-    return b"".join(pieces).decode().replace("\r\n", "\n")
 
 
 @pytest.fixture(scope="module")

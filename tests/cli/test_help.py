@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import pty
 import re
 import shutil
-import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +20,7 @@ from tcgamirror.model.errors import ExitCode
 from tcgamirror.model.slide import Target
 from tests.gdc import StandIn, listed, made_up_name
 from tests.support import documents
-from tests.support.command import ROOT, program, run, succeeded, surroundings
+from tests.support.command import ROOT, on_a_terminal, run, succeeded
 from tests.support.documents import MANUAL, PAGES, README, Example, Shell, examples, table
 from tests.support.mirrors import PROJECTS, SITES, made, rows, updated
 from tests.support.slides import SlideSpec, make_slide
@@ -288,17 +285,5 @@ def test_a_misspelt_topic_is_answered_with_the_nearest_one(typed: str, meant: st
     ("pager", "begin"), [("sed s/^/PAGED:/", "PAGED:# Cluster"), ("no-such-pager", "# Cluster")]
 )
 def test_help_shows_a_page_by_the_pager_on_a_terminal(pager: str, begin: str) -> None:
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [*program(), "help", "cluster"], stdout=theirs, env=surroundings({"PAGER": pager})
-    )
-    os.close(theirs)
-    with open(ours, "rb", buffering=0) as terminal:  # noqa: PTH123
-        shown = b""
-        try:
-            while piece := terminal.read(65536):
-                shown += piece
-        except OSError:
-            pass  # Linux says by EIO that the other end is closed.
-    assert process.wait(timeout=30) == 0
-    assert shown.decode().replace("\r", "").startswith(begin)
+    shown = on_a_terminal(80, "help", "cluster", env={"PAGER": pager})
+    assert shown.replace("\r", "").startswith(begin)

@@ -52,6 +52,8 @@ def test_init_and_update_mirror_the_slides(tmp_path: Path, small_gdc: StandIn) -
         "--mirror", root, "init", "--slides", "4", "--mpp", "4", *addresses(small_gdc)
     ).out
     assert f"next: tcgamirror --mirror {root} update" in made_words
+    settings = (root / "tcgamirror.toml").read_text()
+    assert f'api = "{small_gdc.api}"' in settings and f'bucket = "{small_gdc.bucket}"' in settings
     lines = updated(root).out.splitlines()
     assert lines[0] == f"{RELEASE}: {len(small_gdc.files)} added"
     assert lines[1] == "4 slides added to the sample"
@@ -153,18 +155,6 @@ def test_projects_are_chosen_and_may_be_several(tmp_path: Path, small_gdc: Stand
     assert set(column(root, "select project_id from mirror")) == {PROJECTS[0], PROJECTS[2]}
 
 
-def test_a_project_that_is_not_listed_among_others_is_named(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
-    wanted = ("--project", PROJECTS[0], "--project", "TCGA-XYZ")
-    root = made(tmp_path / "m", small_gdc, *wanted, "--slides", "all")
-    went_well("--mirror", root, "refresh")
-    sampled = inside("--mirror", root, "sample")
-    assert "no slide of TCGA-XYZ is listed" in sampled.err
-    assert set(column(root, "select project_id from mirror")) == {PROJECTS[0]}
-    assert "TCGA-XYZ" not in went_well("--mirror", root, "sample").err
-
-
 def test_more_than_there_are_of_projects_says_which_are_not_listed(
     tmp_path: Path, small_gdc: StandIn
 ) -> None:
@@ -177,6 +167,7 @@ def test_more_than_there_are_of_projects_says_which_are_not_listed(
         "12 slides are asked for, but there are only 5: all are taken",
         "no slide of TCGA-XYZ is listed",
     ]
+    assert "TCGA-XYZ" not in inside("--mirror", root, "sample").err
 
 
 @pytest.mark.parametrize("by", ["project_id", "primary_site"])
@@ -186,25 +177,6 @@ def test_by_goes_round_the_strata(tmp_path: Path, small_gdc: StandIn, by: str) -
     went_well("--mirror", root, "sample")
     strata = column(root, f"select {by} from mirror order by sample_rank")
     assert strata[:3] == strata[3:] and len(set(strata)) == 3
-
-
-def test_limit_leaves_the_rest_for_the_next_run(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc)
-    assert "3 slides fetched" in went_well("--mirror", root, "update", "--limit", "3").out
-    assert rows(root, "select status, count(*) from mirror group by 1 order by 1") == [
-        ("done", 3),
-        ("pending", 1),
-    ]
-    assert "1 slide fetched" in updated(root).out
-
-
-def test_after_the_time_limit_no_slide_begins(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, "--workers", "1", slides=12)
-    small_gdc.delay = 0.1
-    report = went_well("--mirror", root, "update", "--time-limit", "1s").out
-    (pending,) = column(root, "select count(*) from mirror where status = 'pending'")
-    assert isinstance(pending, int) and 0 < pending < 12
-    assert f"{pending} slide{'' if pending == 1 else 's'} left for the next run" in report
 
 
 def test_rate_holds_the_whole_run_down(tmp_path: Path, small_gdc: StandIn) -> None:
@@ -257,13 +229,6 @@ def test_the_option_may_stand_after_the_command(mirror: Path) -> None:
 def test_the_nearest_mirror_above_is_taken(mirror: Path) -> None:
     project = next((mirror / "images").iterdir())
     assert "6 slides by seed 0 (stable): 6 done" in succeeded("status", cwd=project).out
-
-
-def test_a_mirror_may_have_any_name(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "my µ slides & 'more' ünï", small_gdc, slides=1)
-    updated(root)
-    assert "1 done" in went_well("--mirror", root, "status").out
-    assert len(images(root)) == 1
 
 
 def test_the_next_step_can_be_copied_to_a_shell(tmp_path: Path, small_gdc: StandIn) -> None:
@@ -398,7 +363,7 @@ def test_looking_changes_nothing(mirror: Path) -> None:
 
 
 def test_a_reader_works_while_an_update_runs(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=12)
+    root = made(tmp_path / "m", small_gdc, "--workers", "1", slides=12)
     small_gdc.delay = 0.05
     seen = set()
     with started("--mirror", root, "update") as update:
@@ -409,9 +374,12 @@ def test_a_reader_works_while_an_update_runs(tmp_path: Path, small_gdc: StandIn)
             ):
                 assert count
             seen.add(column(root, "select count(*) from mirror where status = 'done'")[0])
-            time.sleep(0.02)
+            succeeded("--mirror", root, "status")
         assert update.returncode == 0
     assert len(seen) > 3
+    # Where `status` was reading as the run ended, its journal is left to the next writer.
+    updated(root)
+    assert not list(root.glob("catalogue.db-*"))
     query = "select project_id, count(*), avg(mpp_x) from mirror group by 1"
     for _, count, mpp in rows(root, query):
         assert count == 4 and mpp == pytest.approx(MPP, rel=0.05)

@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
 import shlex
-import struct
 import subprocess
-import termios
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.gdc import StandIn
-from tests.support.command import program, succeeded, surroundings
+from tests.support.command import on_a_terminal, program, succeeded, surroundings
 from tests.support.mirrors import made, updated
-
-RELEASE = "Data Release 45.0 - December 04, 2025"
-COLUMNS = [
-    *("file_id", "file_name", "project_id", "primary_site", "disease_type", "sample_type"),
-    *("case_barcode", "slide_barcode", "kind", "upstream", "status", "source", "level"),
-    *("level_downsample", "base_mpp", "mpp_source", "mpp_x", "mpp_y", "width", "height", "path"),
-    *("bytes", "sha256", "bytes_fetched", "seconds", "fetched_at", "attempts", "error"),
-    *("sample_rank", "data_release", "patched_tiles"),
-]
-FILES = r"/data/|\.svs"
-"""The requests for slides' bytes, of the GDC and of the bucket."""
-
-
-# Streams ----------------------------------------------------------------------------
 
 
 def test_output_may_be_cut_off_by_head(mirror: Path) -> None:
@@ -76,28 +56,10 @@ def test_a_terminal_sees_progress_and_gets_its_line_back(
 ) -> None:
     root = made(tmp_path / "m", small_gdc, slides=6)
     small_gdc.delay = 0.05
-    shown = _on_a_terminal("--mirror", str(root), "update")
+    shown = on_a_terminal(100, "--mirror", root, "update")
     frames = shown.split("\r")
     bar = [frame for frame in frames if "of 6 slides" in frame]
     assert any("kB at " in frame and "/s" in frame for frame in bar)
     assert any(" left" in frame for frame in bar)
     assert "6 slides fetched, 0 failed" in shown
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h")
-
-
-def _on_a_terminal(*args: str) -> str:
-    """What a command shows on a terminal of 100 columns."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
-    with subprocess.Popen(
-        [*program(), *args], env=surroundings(), stdin=theirs, stdout=theirs, stderr=theirs
-    ) as command:
-        os.close(theirs)
-        shown = b""
-        # Reading from a terminal that the last program has left is an error on Linux.
-        with suppress(OSError):
-            while piece := os.read(ours, 4096):
-                shown += piece
-    os.close(ours)
-    assert command.returncode == 0
-    return shown.decode()

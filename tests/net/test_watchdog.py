@@ -70,14 +70,6 @@ def test_a_handshake_that_is_never_answered_is_too_slow() -> None:
         client.json(server.url().replace("http:", "https:"))
 
 
-def test_a_proxy_named_in_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    with asking(whole(b"[]")) as (proxy, client):
-        monkeypatch.setenv("http_proxy", proxy.url(""))
-        monkeypatch.setenv("no_proxy", "")
-        assert client.json("http://nowhere.invalid/files") == []
-        assert proxy.requests[0].path == "http://nowhere.invalid/files"
-
-
 def test_a_missing_bundle_is_wrong_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
     with HttpClient(timeouts=QUICK) as client, pytest.raises(UsageError, match=r"/nowhere/ca\.pem"):

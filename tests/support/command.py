@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
 import shlex
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,6 +145,25 @@ def ordinary() -> Sequence[str]:
     without = ",".join(f"-{power}" for power in ALMIGHTY)
     as_root = ("setpriv", f"--bounding-set={without}", f"--inh-caps={without}")
     return as_root if os.geteuid() == 0 else ()
+
+
+def on_a_terminal(columns: int, *args: str | Path, env: Mapping[str, str] | None = None) -> str:
+    """Run one command that has to succeed on a terminal; return all that it shows there."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (40, columns))
+    command = [*program(), *map(str, args)]
+    with subprocess.Popen(
+        command, env=surroundings(env), stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        # Linux says by an error that the other end is closed.
+        with suppress(OSError):
+            while piece := os.read(ours, 4096):
+                shown += piece
+    os.close(ours)
+    assert process.returncode == 0, shown
+    return shown.decode()
 
 
 @contextmanager
