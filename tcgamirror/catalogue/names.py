@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 
-from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat
+from tcgamirror.model.names import CASE_PARTS, without_suffix
+from tcgamirror.model.slide import SLIDE_SUFFIX
 
 _BY_NAME = (
     "SELECT file_name FROM slides WHERE file_name = ?",
@@ -16,13 +16,17 @@ _BY_NAME = (
     "SELECT file_name FROM slides WHERE case_barcode = ? COLLATE NOCASE ORDER BY file_name",
 )
 
+# Of a sample or a portion: the barcode goes on after a hyphen, which sorts before the full stop.
+_BY_SAMPLE = (
+    "SELECT file_name FROM slides WHERE slide_barcode COLLATE NOCASE > ?1 || '-' "
+    "AND slide_barcode COLLATE NOCASE < ?1 || '.' ORDER BY file_name"
+)
+
 # The suffix may be in capitals. All names in the range begin with the stem and a dot.
 _BY_STEM = (
     "SELECT file_name FROM slides WHERE file_name > ?1 || '.' AND file_name < ?1 || '/' "
     "AND lower(file_name) = lower(?1 || ?2) ORDER BY file_name = ?1 || ?2 DESC LIMIT 1"
 )
-
-_SUFFIXES = frozenset({SLIDE_SUFFIX, *(form.suffix for form in ImageFormat)})
 
 
 def find_slides(connection: sqlite3.Connection, name: str) -> list[str]:
@@ -30,14 +34,16 @@ def find_slides(connection: sqlite3.Connection, name: str) -> list[str]:
 
     Args:
         name: a file_id (also a former one), barcode, file name with or without its suffix, or
-            an image's name or path. The barcode of a case means all of its slides.
+            an image's name or path. The barcode of a case or sample means all of its slides.
     """
-    for sql in _BY_NAME:
-        if found := [file_name for (file_name,) in connection.execute(sql, (name,))]:
+    stem = without_suffix(name)
+    queries = [(sql, (name,)) for sql in _BY_NAME]
+    if name.count("-") >= CASE_PARTS:
+        queries.append((_BY_SAMPLE, (name,)))
+    for sql, values in (*queries, (_BY_STEM, (stem, SLIDE_SUFFIX))):
+        if found := [file_name for (file_name,) in connection.execute(sql, values)]:
             return found
-    path = PurePosixPath(name)
-    stem = path.stem if path.suffix.lower() in _SUFFIXES else path.name
-    return [file_name for (file_name,) in connection.execute(_BY_STEM, (stem, SLIDE_SUFFIX))]
+    return []
 
 
 def resolve(connection: sqlite3.Connection, names: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from tcgamirror.mirror.exclude import ExclusionReport
 
 _EXCLUDE_DETAILS = """\
-SLIDE is the barcode of a case (all of its slides) or a slide, a file name or a file_id; also of
-slides that are not sampled. Their images are removed, and no command brings them back. An
-excluded slide keeps its place in the sample: the next slide takes it only by --replace. Names
-without a slide are listed on stderr; without any slide the exit code is 2."""
+SLIDE is the barcode of a case or sample (all of its slides) or of a slide, a file name or a
+file_id; also of slides that are not sampled. Their images are removed, and no command brings
+them back. An excluded slide keeps its place in the sample: the next slide takes it only by
+--replace. Names without a slide are listed on stderr; without any slide the exit code is 2."""
 
 _EXCLUDE = """
   tcgamirror --mirror tcga exclude TCGA-3C-AALI-01Z-00-DX1 --reason "pen marks"

@@ -22,6 +22,7 @@ from tcgamirror.mirror.refresh import open_client
 from tcgamirror.mirror.settings import Settings, worker_count
 from tcgamirror.model import fields
 from tcgamirror.model.errors import Damaged, Interrupted, TcgaMirrorError, Unreachable, UsageError
+from tcgamirror.model.names import slide_names, without_suffix
 from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat, Outcome, Picture, Slide
 from tcgamirror.net.client import HttpClient
 from tcgamirror.sources import gdc
@@ -34,7 +35,7 @@ from tcgamirror.system.lock import Lock
 if TYPE_CHECKING:
     from tcgamirror.imaging.level_reader import LevelReader
 
-_BARCODE = re.compile(r"TCGA-\w{2}-\w{4}(-[\w-]+)?", re.ASCII | re.IGNORECASE)
+_BARCODE = re.compile(r"TCGA-\w{2}-\w{4}(-[\w-]+(\.[\w-]+)?)?", re.ASCII | re.IGNORECASE)
 _CASE_LENGTH = len("TCGA-3C-AALI")
 _NAMED = 20
 """Slides or names that an error lists."""
@@ -118,8 +119,8 @@ def _find_slides(
 ) -> list[Slide]:
     """Return the slides that names mean, each once, in the order of the names.
 
-    A name is a file_id, a file name, or the barcode of a slide, or of a case or sample for
-    all of its slides. The GDC is asked for names that the catalogue does not know.
+    `slide_names` tells which names a slide has. The GDC is asked for names that the catalogue
+    does not know.
 
     Raises UsageError if a name means no slide, NetworkError.
     """
@@ -144,12 +145,12 @@ def _ask_gdc(names: Sequence[str], client: HttpClient, api: str) -> dict[str, Se
     values: dict[str, dict[str, None]] = {"file_id": {}, "file_name": {}, "cases.submitter_id": {}}
     for name in names:
         # The barcodes of some slides stand in no field, but in the slides' names.
-        field, value = "cases.submitter_id", name[:_CASE_LENGTH].upper()
+        field, value = "cases.submitter_id", without_suffix(name)[:_CASE_LENGTH].upper()
         if fields.file_id(name):
             field, value = "file_id", name.lower()
         elif name.lower().endswith(SLIDE_SUFFIX):
             field, value = "file_name", name
-        elif not _BARCODE.fullmatch(name):
+        elif not _BARCODE.fullmatch(without_suffix(name)):
             raise UsageError(f"{name!r:.120}: expected a file_id, file name or barcode of a slide")
         values[field][value] = None
     slides = [
@@ -157,14 +158,14 @@ def _ask_gdc(names: Sequence[str], client: HttpClient, api: str) -> dict[str, Se
         for field, wanted in values.items()
         for slide in gdc.find_slides(client, api, field, list(wanted))
     ]
-    return {name: [slide for slide in slides if _is_meant(name, slide)] for name in names}
-
-
-def _is_meant(name: str, slide: Slide) -> bool:
-    if name in (slide.file_name, slide.case_barcode) or name.lower() == slide.file_id:
-        return True
-    barcode = slide.slide_barcode or slide.case_barcode or ""
-    return f"{barcode}-".startswith(f"{name.upper()}-")
+    names_of = {
+        slide: slide_names(slide.file_name, slide.file_id, slide.case_barcode, slide.slide_barcode)
+        for slide in slides
+    }
+    return {
+        name: [slide for slide in slides if without_suffix(name).lower() in names_of[slide]]
+        for name in names
+    }
 
 
 # Images ------------------------------------------------------------------------

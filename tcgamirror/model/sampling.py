@@ -11,11 +11,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
+from functools import cached_property, partial
 from hashlib import sha256
 from itertools import chain
 from typing import TypeVar
 
+from tcgamirror.model.names import slide_names, without_suffix
 from tcgamirror.model.slide import Kind
 
 Stratum = str | None
@@ -58,13 +59,11 @@ class Candidate:
 
     @property
     def names(self) -> frozenset[str]:
-        """Return all names of the slide in small letters, and its case's."""
-        stem = self.file_name.rpartition(".")[0]
-        names = (self.file_name, stem, self.file_id, self.case_barcode, self.slide_barcode)
-        return frozenset(name.lower() for name in names if name)
+        """Return all names of the slide, its sample and its case, see `slide_names`."""
+        return slide_names(self.file_name, self.file_id, self.case_barcode, self.slide_barcode)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """The rules of a sample.
 
@@ -92,8 +91,12 @@ class Plan:
             and (not self.projects or candidate.project_id in self.projects)
             and (not self.sample_types or candidate.sample_type in self.sample_types)
             and (not self.diseases or candidate.disease_type in self.diseases)
-            and (not self.cases or not candidate.names.isdisjoint(map(str.lower, self.cases)))
+            and (not self.cases or not candidate.names.isdisjoint(self._case_names))
         )
+
+    @cached_property
+    def _case_names(self) -> frozenset[str]:
+        return frozenset(without_suffix(name).lower() for name in self.cases)
 
     def stratum(self, candidate: Candidate) -> Stratum:
         """Return the slide's stratum; None if it is unknown."""

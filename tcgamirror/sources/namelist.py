@@ -19,7 +19,7 @@ from tcgamirror.system.files import open_regular
 MOST_BYTES = 50_000_000
 """Bytes of a list; a table of all slides of TCGA has less than 10 MB."""
 
-_TCGA = re.compile(rf"TCGA-\w{{2}}-\w{{4}}.*|.*{re.escape(SLIDE_SUFFIX)}", re.I | re.ASCII)
+_TCGA = re.compile(rf"(.*/)?TCGA-\w{{2}}-\w{{4}}.*|.*{re.escape(SLIDE_SUFFIX)}", re.I | re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
 _FORMS = (_TCGA, _UUID)
 """Forms of names. A table's column of file names or barcodes counts before one of file_ids."""

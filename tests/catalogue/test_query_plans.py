@@ -108,6 +108,13 @@ def test_looking_reads_no_table_in_full_and_sorts_nothing(
     assert (scanned(plan), sorts(plan)) == (set(), [])
 
 
+def test_the_slides_of_a_name_are_found_by_indexes(
+    connection: Explaining, catalogue: Catalogue
+) -> None:
+    plan = connection.plan(lambda: catalogue.exclusions.resolve(["TCGA-3C-AALI-01A"]))
+    assert scanned(plan) == set() and "slides_by_slide" in used(plan)
+
+
 def test_what_is_due_is_found_by_status_and_only_ranks_are_sorted(
     connection: Explaining, catalogue: Catalogue
 ) -> None:
