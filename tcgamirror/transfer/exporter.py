@@ -1,9 +1,8 @@
 """Make a consistent copy of a mirror while others may write to it.
 
 The catalogue is copied first, then every image that it records. Each is compared with its
-digest. Where an update has replaced an image meanwhile, its rows are copied again. All is made
-beside its place and renamed at the end. After a kill nothing stands under the final name: a
-directory is resumed by the next export, an archive is begun anew.
+digest. Where an update has replaced an image meanwhile, its rows are copied again. The export
+is made beside its place and renamed at the end.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
@@ -114,6 +113,7 @@ def export(
             keep_only(copy, names)
         export = _Export(mirror, copy, destination, earlier, progress)
         export.put_images(None if dest is None else work)
+        left_out = len(export.left_out)
         export.put_rest(work / CATALOGUE, release, is_part=only is not None)
     return ExportResult(
         dest="-" if dest is None else str(dest),
@@ -122,7 +122,7 @@ def export(
         slides=export.slides,
         images=export.images,
         bytes=export.bytes,
-        earlier=export.earlier,
+        earlier=left_out,
         lacking=tuple(export.lacking),
         seconds=time.monotonic() - start,
     )
@@ -137,28 +137,27 @@ def _sums_since(since: Path) -> dict[str, str]:
         ) from error
 
 
+@dataclass(slots=True)
 class _Export:
-    """The state of one export."""
+    """The state of one export.
 
-    def __init__(
-        self,
-        mirror: Mirror,
-        copy: Catalogue,
-        destination: Destination,
-        earlier: dict[str, str],
-        progress: Progress,
-    ) -> None:
-        self._mirror = mirror
-        self._copy = copy
-        self._destination = destination
-        self._earlier = earlier
-        self._progress = progress
-        self._sums: dict[str, str] = {}
-        self._left_out: dict[str, str] = {}
-        self._missing: list[str] = []
-        self.lacking: list[str] = []
-        self.slides: dict[str, int] = {}
-        self.images = self.bytes = self.earlier = 0
+    copy: the export's catalogue. earlier: digests by path of files in an earlier export.
+    sums: of the files in this one. left_out: of files that the earlier one has. missing: file
+    names of slides whose images are not in the export.
+    """
+
+    mirror: Mirror
+    copy: Catalogue
+    destination: Destination
+    earlier: dict[str, str]
+    progress: Progress
+    sums: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    lacking: list[str] = field(default_factory=list)
+    slides: dict[str, int] = field(default_factory=dict)
+    images: int = 0
+    bytes: int = 0
 
     # Images ------------------------------------------------------------------------
 
@@ -167,55 +166,52 @@ class _Export:
 
         folder: its disk has to have room for all of them.
         """
-        recorded = map(checked_image, self._copy.images.recorded())
-        images = [image for image in recorded if not self._is_earlier(image)]
+        recorded = [checked_image(image) for image in self.copy.images.recorded()]
+        sums = ((image.path, image.sha256) for image in recorded)
+        self.left_out = dict(pair for pair in sums if pair in self.earlier.items())
+        images = [image for image in recorded if image.path not in self.left_out]
         self._check_count(len(images))
         size = sum(image.bytes for image in images)
         if folder is not None:
             resumed = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
             check_room(folder.parent, size - resumed)
-        self._progress.start_images(len(images), size)
+        self.progress.start_images(len(images), size)
         retry = []
-        at_once = thread_count(_MAX_THREADS)
         for batch in in_batches(
-            self._read, images, at_once=at_once, size_of=lambda image: image.bytes
+            self._read,
+            images,
+            at_once=thread_count(_MAX_THREADS),
+            size_of=lambda image: image.bytes,
         ):
             for image, content in batch:
                 if not self._put_image(image, content):
                     retry.append(image)
-                self._progress.add_images(1, image.bytes)
+                self.progress.add_images(1, image.bytes)
         self._put_again(retry)
-        self._copy.images.clear(self._missing)
+        self.copy.images.clear(self.missing)
 
     def _check_count(self, images: int) -> None:
         """Raise UsageError for more files than can be imported."""
-        count = images + sum(1 for _ in _gallery_files(self._mirror.root)) + _OTHER_FILES
+        count = images + sum(1 for _ in _gallery_files(self.mirror.root)) + _OTHER_FILES
         if count > MAX_FILES:
             raise UsageError(
                 f"the export: would have {count:,} files, and no more than {MAX_FILES:,} can be "
                 "imported. Make several with --only, or use tcgamirror sync"
             )
 
-    def _is_earlier(self, image: Image) -> bool:
-        if self._earlier.get(image.path) != image.sha256:
-            return False
-        self._left_out[image.path] = image.sha256
-        self.earlier += 1
-        return True
-
     def _read(self, image: Image) -> FileContent | bool:
         """Return the image's content; True if the export has it already, False if it is damaged."""
-        if self._destination.holds(image):
+        if self.destination.holds(image):
             return True
-        return read_content(self._mirror.root / image.path, image.sha256) or False
+        return read_content(self.mirror.root / image.path, image.sha256) or False
 
     def _put_image(self, image: Image, content: FileContent | bool) -> bool:
         """Return whether the export has the image now."""
         if isinstance(content, FileContent):
-            self._destination.write(image.path, content)
+            self.destination.write(image.path, content)
         elif not content:
             return False
-        self._sums[image.path] = image.sha256
+        self.sums[image.path] = image.sha256
         self.images += 1
         self.bytes += image.bytes
         return True
@@ -229,12 +225,12 @@ class _Export:
         for _ in range(_RETRIES):
             if not images:
                 return
-            with Catalogue.open(self._mirror.root / CATALOGUE, read_only=True) as live:
-                awaited = [self._put_current(live, image) for image in images]
-            images = [image for image in awaited if image is not None]
+            with Catalogue.open(self.mirror.root / CATALOGUE, read_only=True) as live:
+                current = [self._put_current(live, image) for image in images]
+            images = [image for image in current if image is not None]
             if images:
                 time.sleep(_WAIT_SECONDS)
-        self._missing += [image.file_name for image in images]
+        self.missing += [image.file_name for image in images]
 
     def _put_current(self, live: Catalogue, image: Image) -> Image | None:
         """Return the image to wait for; None if it is put now, or missing for good."""
@@ -242,43 +238,43 @@ class _Export:
         current = None if rows is None else image_of(rows)
         if rows is not None and current is not None:
             if self._put_image(current, self._read(current)):
-                self._copy.rows.replace(rows)
+                self.copy.rows.replace(rows)
                 return None
             if not current.done or current.sha256 != image.sha256:
                 return current
             self.lacking.append(image.path)
-        self._missing.append(image.file_name)
+        self.missing.append(image.file_name)
         return None
 
     # Other files -------------------------------------------------------------------
 
     def put_rest(self, catalogue: Path, release: str | None, *, is_part: bool) -> None:
         """Put gallery, settings, the copied catalogue, and the digests of all files."""
+        settings, earlier = self.mirror.settings, len(self.left_out)
         # The gallery shows the whole sample.
         if not is_part:
-            for name in sorted(_gallery_files(self._mirror.root)):
-                self._put_file(name, self._mirror.root / name)
-        self.slides = finish(self._copy)
-        self._copy.close()
-        self._put_settings(is_part=is_part)
-        self._put_file(CATALOGUE, catalogue)
-        if self._earlier:
-            self._put(EARLIER, FileContent.of_text(format_sums(self._left_out)))
-        text = readme(self._mirror.settings, release, self.slides, self.images, self.earlier)
-        self._put(README, FileContent.of_text(text))
-        self._write(SUMS, FileContent.of_text(format_sums(self._sums)))
-
-    def _put_settings(self, *, is_part: bool) -> None:
-        settings = self._mirror.settings
+            for name in sorted(_gallery_files(self.mirror.root)):
+                self._put_file(name)
+        self.slides = finish(self.copy)
+        self.copy.close()
         if is_part:
             # Otherwise the first update there would add the slides that were left out.
-            settings = replace(settings, slides=sum(self.slides.values()), lock=None)
-            self._put(FILE_NAME, FileContent.of_text(format_settings(settings)))
-            return
-        for name in (FILE_NAME, *([settings.lock] if settings.lock else [])):
-            self._put_file(name, self._mirror.root / name)
+            part = replace(settings, slides=sum(self.slides.values()), lock=None)
+            self._put(FILE_NAME, FileContent.of_text(format_settings(part)))
+        else:
+            self._put_file(FILE_NAME)
+            if settings.lock:
+                self._put_file(settings.lock)
+        self._put_file(CATALOGUE, catalogue)
+        if self.earlier:
+            self._put(EARLIER, FileContent.of_text(format_sums(self.left_out)))
+        page = readme(settings, release, self.slides, self.images, earlier)
+        self._put(README, FileContent.of_text(page))
+        self._put(SUMS, FileContent.of_text(format_sums(self.sums)))
 
-    def _put_file(self, name: str, path: Path) -> None:
+    def _put_file(self, name: str, path: Path | None = None) -> None:
+        """Put a file of the mirror, or that at `path`."""
+        path = path or self.mirror.root / name
         content = read_content(path)
         is_page = name.startswith(f"{GALLERY}/")
         if content is None:
@@ -289,19 +285,15 @@ class _Export:
                 f"{path}: is missing or cannot be read, and the mirror depends on it. Restore it, "
                 f"or remove its name from {FILE_NAME}"
             )
-        if is_page and self._earlier.get(name) == content.sha256:
-            self._left_out[name] = content.sha256
+        if is_page and self.earlier.get(name) == content.sha256:
+            self.left_out[name] = content.sha256
             content.close()
             return
         self._put(name, content)
 
     def _put(self, name: str, content: FileContent) -> None:
-        self._sums[name] = content.sha256
-        self._write(name, content)
-
-    def _write(self, name: str, content: FileContent) -> None:
-        """Write one file. Raises UsageError for one that is too large to be imported."""
-        other = MAX_LOCK_BYTES if name == self._mirror.settings.lock else content.size
+        """Put one file. Raises UsageError for one that is too large to be imported."""
+        other = MAX_LOCK_BYTES if name == self.mirror.settings.lock else content.size
         largest = MAX_BYTES.get(name, other)
         if content.size > largest:
             content.close()
@@ -309,23 +301,22 @@ class _Export:
                 f"{name}: would have {content.size:,} bytes, and no more than {largest:,} can be "
                 "imported. Make several exports with --only"
             )
-        self._destination.write(name, content)
+        self.sums[name] = content.sha256
+        self.destination.write(name, content)
 
 
 def _gallery_files(root: Path) -> Iterator[str]:
     """Yield the gallery's files, relative to the mirror, but for names that no export has."""
-    folders = [GALLERY]
-    while folders:
-        folder = folders.pop()
-        # Another run may be making the gallery anew.
-        with suppress(OSError), os.scandir(root / folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                # The limit on names also bounds the depth.
-                with suppress(BadExport):
-                    name = checked_name(f"{folder}/{entry.name}")
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(name)
-                    elif entry.is_file(follow_symlinks=False):
-                        yield name
+    for folder, folders, files in os.walk(root / GALLERY):
+        above = Path(folder).relative_to(root)
+        # The limit on names also bounds the depth.
+        folders[:] = [name for name in folders if _is_exported(above / name)]
+        for name in files:
+            if _is_exported(above / name) and not Path(folder, name).is_symlink():
+                yield f"{above}/{name}"
+
+
+def _is_exported(page: Path) -> bool:
+    with suppress(BadExport):
+        return not page.name.startswith(".") and bool(checked_name(str(page)))
+    return False

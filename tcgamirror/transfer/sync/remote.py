@@ -8,10 +8,9 @@ which proves at once that it is whole.
 
 from __future__ import annotations
 
-import io
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -40,6 +39,7 @@ from tcgamirror.net.response import HttpResponse
 from tcgamirror.net.throttle import Meter, RateLimit
 from tcgamirror.system.files import YOUNG, disk_errors, file_digest
 from tcgamirror.system.openat import Tree
+from tcgamirror.transfer.archive.format import read_pieces
 from tcgamirror.transfer.untrusted import MAX_BYTES, copy_at_rest
 
 RETRY_SECONDS = (1.0, 4.0)
@@ -102,7 +102,7 @@ class RemoteMirror(Protocol):
         ...
 
     def fetch(self, image: Image, file: BinaryIO) -> None:
-        """Append the rest of the image to `file`, or begin the file anew.
+        """Append the rest of the image to `file`, or write all of it again.
 
         Raises:
             NotFound, SizeMismatch, NetworkError, Damaged, Interrupted.
@@ -145,47 +145,41 @@ class DirectoryMirror:
         return CatalogueVersion.of_copy(copy, folder)
 
     def copy(self, name: str, folder: Path, max_bytes: int) -> Path:
-        """Return the path of a copy of settings or a lock file. Raises UsageError."""
-        copy = folder / name
+        """Return the path of a copy of settings or a lock file. Raises UsageError, Damaged."""
+        copy, path = folder / name, self.root / name
         try:
-            opened = self._tree.open(name)
+            with self._tree.open(name) as source, disk_errors(copy), copy.open("wb") as file:
+                size = os.fstat(source.fileno()).st_size
+                if size > max_bytes:
+                    raise Damaged(f"{path} has {size:,} bytes, more than any has")
+                file.writelines(read_pieces(source.read, str(path), size))
         except OSError as error:
             raise UsageError(
-                f"{self.root / name}: cannot be read ({error.strerror}). Replace it, or change "
-                "its permissions"
+                f"{path}: cannot be read ({error.strerror}). Replace it, or change its permissions"
             ) from error
-        with opened as source, disk_errors(copy), copy.open("xb") as file:
-            while piece := self._piece(source, name):
-                file.write(piece)
-                if file.tell() > max_bytes:
-                    raise Damaged(f"{self.root / name} has more than {max_bytes:,} bytes")
         return copy
 
     def fetch(self, image: Image, file: BinaryIO) -> None:
-        with self._opened(image.path) as source:
-            size = os.fstat(source.fileno()).st_size
-            if size != image.bytes:
-                raise Damaged(f"{image.path} has {size:,} bytes, expected {image.bytes:,}")
-            source.seek(file.seek(0, os.SEEK_END))
-            while piece := self._piece(source, image.path):
-                if self._stop.is_set():
-                    raise Interrupted("stopped while copying; the next sync resumes")
-                file.write(piece)
-                self._rate.wait_for(len(piece))
+        for piece in self._pieces(image, file.seek(0, os.SEEK_END)):
+            if self._stop.is_set():
+                raise Interrupted("stopped while copying; the next sync resumes")
+            file.write(piece)
+            self._rate.wait_for(len(piece))
 
-    def _piece(self, source: io.FileIO, path: str) -> bytes:
+    def _pieces(self, image: Image, offset: int) -> Iterator[bytes]:
+        """Yield an image from an offset on."""
         try:
-            return source.read(min(_PIECE, self._rate.piece))
-        except OSError as error:
-            raise self._unreadable(path, error) from error
-
-    def _opened(self, path: str) -> io.FileIO:
-        try:
-            return self._tree.open(path)
+            with self._tree.open(image.path) as source:
+                size = os.fstat(source.fileno()).st_size
+                if size != image.bytes:
+                    raise Damaged(f"{image.path} has {size:,} bytes, expected {image.bytes:,}")
+                source.seek(offset)
+                while piece := source.read(min(_PIECE, self._rate.piece)):
+                    yield piece
         except FileNotFoundError as error:
-            raise NotFound(f"{self.root / path} is missing") from error
+            raise NotFound(f"{self.root / image.path} is missing") from error
         except OSError as error:
-            raise self._unreadable(path, error) from error
+            raise self._unreadable(image.path, error) from error
 
     def _unreadable(self, path: str, error: OSError) -> Damaged:
         return Damaged(f"{self.root / path} cannot be read ({error.strerror})")
@@ -214,10 +208,9 @@ class HttpMirror:
     def catalogue(self, folder: Path, known: CatalogueVersion | None) -> CatalogueVersion | None:
         for pause in (*RETRY_SECONDS, None):
             version = self._download(folder, known)
-            if version is not None and _is_proved(version):
+            # The server named the copy by its digest, or says that the known one is current.
+            if _is_proved(version or known):
                 return version
-            if version is None and known is not None and _is_proved(known):
-                return None
             change = self._change(version)
             if change is None:
                 return version
@@ -244,7 +237,7 @@ class HttpMirror:
             return _write_body(response, folder)
 
         try:
-            return self._get(CATALOGUE, take, {} if known is None else _conditions(known))
+            return self._get(CATALOGUE, take, _conditions(known))
         except NotFound as error:
             raise NotAMirror(
                 f"{self.name}: publishes no mirror, as it has no {CATALOGUE}. Correct the address"
@@ -256,14 +249,16 @@ class HttpMirror:
         for suffix in (WAL,) if version is None else (WAL, ROLLBACK):
             if self._get(CATALOGUE + suffix, _has_bytes, {"Range": "bytes=0-0"}):
                 return f"{CATALOGUE}{suffix} is not empty"
-        if version is None or not (headers := _conditions(version)):
+        if not (headers := _conditions(version)):
             return None
         is_same = self._get(CATALOGUE, lambda response: response.status == 304, headers)
         return None if is_same else f"{CATALOGUE} differs after its download"
 
 
-def _conditions(version: CatalogueVersion) -> dict[str, str]:
+def _conditions(version: CatalogueVersion | None) -> dict[str, str]:
     """Return headers that have the server send nothing if the catalogue is the same."""
+    if version is None:
+        return {}
     headers = {"If-None-Match": version.etag, "If-Modified-Since": version.modified}
     return {name: value for name, value in headers.items() if value is not None}
 
@@ -280,13 +275,12 @@ def _write_body(response: HttpResponse, folder: Path) -> CatalogueVersion:
     if (response.length or 0) > MAX_BYTES:
         raise TooLong(f"{response.name}: {response.length:,} bytes, more than any catalogue has")
     path = folder / _INCOMPLETE
-    count = 0
     with disk_errors(path), path.open("wb") as file:
         for piece in response.pieces():
-            count += len(piece)
-            if count > MAX_BYTES:
-                raise TooLong(f"{response.name}: longer than {MAX_BYTES:,} bytes")
             file.write(piece)
+            if file.tell() > MAX_BYTES:
+                raise TooLong(f"{response.name}: longer than {MAX_BYTES:,} bytes")
+        count = file.tell()
     if response.length and count != response.length:
         raise Truncated(f"{response.name}: ended after {count:,} bytes of {response.length:,}")
     version = replace(
@@ -300,9 +294,9 @@ def _write_body(response: HttpResponse, folder: Path) -> CatalogueVersion:
     return version
 
 
-def _is_proved(version: CatalogueVersion) -> bool:
+def _is_proved(version: CatalogueVersion | None) -> bool:
     """Return whether the server named the copy by its digest."""
-    return version.etag == f'{DIGEST_TAG}{version.digest}"'
+    return version is not None and version.etag == f'{DIGEST_TAG}{version.digest}"'
 
 
 def _is_lasting(response: HttpResponse) -> bool:
