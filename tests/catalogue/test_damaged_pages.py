@@ -108,9 +108,7 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("seed", range(400 if SOAK else 12))
-def test_whatever_bytes_are_changed_nobody_is_told_of_a_bug(
-    root: Path, tmp_path: Path, seed: int
-) -> None:
+def test_no_changed_bytes_end_in_a_bug(root: Path, tmp_path: Path, seed: int) -> None:
     path, chance = root / "catalogue.db", random.Random(seed)
     data = bytearray(path.read_bytes())
     for _ in range(chance.choice((1, 10, 100, 1000))):

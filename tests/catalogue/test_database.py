@@ -61,9 +61,7 @@ def test_a_new_catalogue_replaces_a_half_made_one_and_no_whole_one(path: Path) -
 @pytest.mark.parametrize(
     "content", [b"", b"not a database" * 100, b"SQLite format 3\0" + b"x" * 99, None]
 )
-def test_a_file_that_is_no_whole_database_is_damaged(
-    three: Path, content: bytes | None, read_only: bool
-) -> None:
+def test_a_partial_file_is_damaged(three: Path, content: bytes | None, read_only: bool) -> None:
     three.write_bytes(three.read_bytes()[:-5000] if content is None else content)
     with pytest.raises(Damaged, match=r"catalogue\.db"):
         Catalogue.open(three, read_only=read_only)
@@ -149,9 +147,7 @@ def test_a_migration_that_fails_leaves_the_schema_as_it_was(path: Path) -> None:
 # Changes -----------------------------------------------------------------------------
 
 
-def test_another_writer_is_waited_for_and_then_reported(
-    three: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_writer_is_reported(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
     with (
         Catalogue.open(three) as first,

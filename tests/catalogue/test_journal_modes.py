@@ -40,9 +40,7 @@ def beside(path: Path) -> list[str]:
 
 
 @BOTH
-def test_a_writer_uses_the_journal_it_is_told_and_leaves_one_file(
-    path: Path, journal: Journal
-) -> None:
+def test_a_writer_leaves_one_file(path: Path, journal: Journal) -> None:
     with Catalogue.open(path, journal=journal) as catalogue:
         done(catalogue, "a")
         assert mode(path) == journal
@@ -80,9 +78,7 @@ def test_while_somebody_reads_at_the_end_nothing_is_lost(path: Path) -> None:
     assert beside(path) == ["catalogue.db"]
 
 
-def test_while_somebody_reads_at_the_start_the_rollback_journal_does(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reader_at_the_start_prevents_wal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "SWITCH_SECONDS", 0.05)
     with closing(sqlite3.connect(path)) as reader:
         rows = reader.execute("select file_name from slides")

@@ -133,9 +133,7 @@ def refused(catalogue: Path, words: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm"])
-def test_a_link_in_a_journals_place_is_not_written_to(
-    catalogue: Path, victim: Path, suffix: str
-) -> None:
+def test_a_linked_journal_is_not_written_to(catalogue: Path, victim: Path, suffix: str) -> None:
     beside = catalogue.with_name(catalogue.name + suffix)
     beside.symlink_to(victim)
     refused(catalogue, "a link")
@@ -227,9 +225,7 @@ os.kill(os.getpid(), 9)
 
 
 @pytest.mark.parametrize("mode", ["delete", "wal"])
-def test_what_a_killed_run_left_is_recovered_in_place_and_in_a_copy(
-    catalogue: Path, tmp_path: Path, mode: str
-) -> None:
+def test_a_killed_change_is_recovered_in_a_copy(catalogue: Path, tmp_path: Path, mode: str) -> None:
     killed = subprocess.run([sys.executable, "-c", KILLED, str(catalogue), mode], check=False)
     assert killed.returncode == -9
     suffix = "-wal" if mode == "wal" else "-journal"
@@ -264,9 +260,7 @@ while True:
 
 
 @pytest.mark.parametrize("mode", ["delete", "wal"])
-def test_a_copy_beside_a_busy_writer_is_of_one_moment(
-    catalogue: Path, tmp_path: Path, mode: str
-) -> None:
+def test_a_copy_beside_a_writer_is_consistent(catalogue: Path, tmp_path: Path, mode: str) -> None:
     command = [sys.executable, "-c", BUSY, str(catalogue), mode]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None and writer.stdout.readline()

@@ -196,9 +196,7 @@ def test_a_withdrawn_slide_is_kept_and_may_return(catalogue: Catalogue) -> None:
     assert [each["what"] for each in changes] == ["added", "withdrawn", "returned"]
 
 
-def test_of_two_files_of_one_name_the_newest_counts_and_is_noted_once(
-    catalogue: Catalogue,
-) -> None:
+def test_the_newest_of_two_files_of_one_name_counts(catalogue: Catalogue) -> None:
     both = listing(
         slide("a", file_id="newer", updated="2025"), slide("a", updated="2024"), slide("b")
     )

@@ -101,9 +101,7 @@ def look(catalogue: Catalogue) -> None:
         catalogue.reports.show(name)
 
 
-def test_looking_reads_no_table_in_full_and_sorts_nothing(
-    connection: Explaining, catalogue: Catalogue
-) -> None:
+def test_reports_scan_and_sort_nothing(connection: Explaining, catalogue: Catalogue) -> None:
     plan = connection.plan(lambda: look(catalogue))
     assert (scanned(plan), sorts(plan)) == (set(), [])
 
@@ -115,18 +113,14 @@ def test_the_slides_of_a_name_are_found_by_indexes(
     assert scanned(plan) == set() and "slides_by_slide" in used(plan)
 
 
-def test_what_is_due_is_found_by_status_and_only_ranks_are_sorted(
-    connection: Explaining, catalogue: Catalogue
-) -> None:
+def test_due_slides_are_found_by_status(connection: Explaining, catalogue: Catalogue) -> None:
     plan = connection.plan(lambda: catalogue.queue.due(retry_failed=False, now=LATER, limit=1))
     assert scanned(plan) == set()
     assert {"images_by_status", "sqlite_autoindex_sample_1"} <= used(plan)
     assert all(sql.startswith("SELECT rank FROM images") for sql in sorts(plan))
 
 
-def test_what_is_recorded_of_one_image_is_found_by_its_name(
-    connection: Explaining, catalogue: Catalogue
-) -> None:
+def test_an_image_is_found_by_its_name(connection: Explaining, catalogue: Catalogue) -> None:
     plan = connection.plan(lambda: catalogue.images.done("a.svs"))
     assert scanned(plan) == set() and "images_by_status" not in used(plan)
 
@@ -140,9 +134,7 @@ def test_an_order_reads_the_slides_once_and_page_by_page(
     assert [steps for _, steps in plan] == [["SCAN slides"]]
 
 
-def test_what_is_fresh_is_told_from_the_sample_by_an_index(
-    connection: Explaining, catalogue: Catalogue
-) -> None:
+def test_unsampled_slides_are_found_by_index(connection: Explaining, catalogue: Catalogue) -> None:
     plan = connection.plan(lambda: catalogue.sample.unsampled(Plan(1)))
     assert scanned(plan) == {"slides"} and sorts(plan) == []
     assert "sqlite_autoindex_sample_1" in used(plan)
@@ -153,9 +145,7 @@ def test_adding_to_the_sample_goes_by_name(connection: Explaining, catalogue: Ca
     assert scanned(plan) == set() and sorts(plan) == []
 
 
-def test_a_merge_reads_the_slides_once_and_looks_up_what_changed(
-    connection: Explaining, catalogue: Catalogue
-) -> None:
+def test_a_merge_reads_the_slides_once(connection: Explaining, catalogue: Catalogue) -> None:
     changed = listing(slide("a", md5="new"), slide("b", file_id="new"), slide("f"), slide("c"))
     successors = {"id-d": "id-f", "id-e": "id-e"}
     plan = connection.plan(
@@ -173,9 +163,7 @@ def test_a_merge_reads_the_slides_once_and_looks_up_what_changed(
     ]
 
 
-def test_recording_looks_nothing_up_but_by_name(
-    connection: Explaining, catalogue: Catalogue
-) -> None:
+def test_recording_goes_by_name(connection: Explaining, catalogue: Catalogue) -> None:
     run = catalogue.begin_run("fetch", NOW)
     outcome = Outcome(slide("b"), (LOST,), None)
     plan = connection.plan(lambda: catalogue.queue.record(outcome, run, NOW))
@@ -194,9 +182,7 @@ def test_recording_looks_nothing_up_but_by_name(
         ("sample_rank <= 10", "sqlite_autoindex_sample_2"),
     ],
 )
-def test_what_people_ask_the_view_for_is_looked_up(
-    connection: Explaining, sql: str, index: str
-) -> None:
+def test_common_conditions_use_an_index(connection: Explaining, sql: str, index: str) -> None:
     plan = connection.plan(lambda: connection.execute(f"SELECT * FROM mirror WHERE {sql}"))
     assert scanned(plan) == set() and index in used(plan)
 

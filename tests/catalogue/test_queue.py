@@ -60,9 +60,7 @@ def held() -> int:
     return sum(isinstance(each, Slide) for each in gc.get_objects())
 
 
-def test_a_sampled_slide_of_which_nothing_is_said_is_damage(
-    catalogue: Catalogue, tmp_path: Path
-) -> None:
+def test_a_sampled_slide_without_a_row_is_damage(catalogue: Catalogue, tmp_path: Path) -> None:
     first = next(iter(catalogue.queue.due(retry_failed=False)))
     # As another program can, for which references are not on.
     with closing(sqlite3.connect(tmp_path / "catalogue.db")) as other, other:

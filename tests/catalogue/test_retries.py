@@ -75,9 +75,7 @@ def test_a_clock_that_ran_ahead_blocks_nothing(catalogue: Catalogue) -> None:
 
 
 @pytest.mark.parametrize("fault", ["too fine", "too large", "no such level"])
-def test_a_slide_that_the_target_excludes_is_retried_only_on_demand(
-    catalogue: Catalogue, fault: str
-) -> None:
+def test_an_unfit_slide_is_retried_only_on_demand(catalogue: Catalogue, fault: str) -> None:
     fail(catalogue, NOW, dataclasses.replace(LOST, fault=fault))
     assert due(catalogue, PAST_ALL) == []
     counts = catalogue.queue.status_counts(NOW)

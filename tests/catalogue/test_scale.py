@@ -78,9 +78,7 @@ def test_many_slides_are_not_held_in_memory(
     assert peak(step) - peak("nothing") < share * MANY * A_SLIDE
 
 
-def test_a_run_holds_no_more_slides_than_it_fetches(
-    made: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_a_run_holds_only_what_it_fetches(made: tuple[Path, Path], tmp_path: Path) -> None:
     root = tmp_path / "mirror"
     nowhere = ("--api", "http://127.0.0.1:9", "--bucket", "none")
     succeeded("--mirror", root, "init", "--mpp", "15", "--slides", "all", *nowhere)
@@ -105,9 +103,7 @@ def test_a_manifest_is_not_held_in_memory_by_init(made: tuple[Path, Path], tmp_p
     assert peak("many", made[1]) - peak("few", few) < 0.3 * MANY * A_SLIDE
 
 
-def test_as_many_questions_are_asked_of_many_slides_as_of_few(
-    made: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_many_slides_take_as_many_queries_as_few(made: tuple[Path, Path], tmp_path: Path) -> None:
     few = tmp_path / "few.db"
     with Catalogue.create(few) as catalogue:
         catalogue.listing.merge(listing(slide("a"), slide("b")), NOW)
@@ -130,9 +126,7 @@ def _questions(path: Path) -> int:
 
 @pytest.mark.skipif(not SOAK, reason="takes five minutes and 4 GB: make soak")
 @pytest.mark.timeout(3600)
-def test_a_million_slides_are_kept_in_bounded_memory(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_million_slides_fit_in_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = list(measured(tmp_path / "million", MILLION))
     with capsys.disabled():
         print(f"\n{rows_table(rows)}")

@@ -47,9 +47,7 @@ def test_an_api_that_is_down(listing_due: Path, small_gdc: StandIn) -> None:
     changes_nothing(listing_due, UNREACHABLE, "127.0.0.1", "/status", command="refresh")
 
 
-def test_an_api_that_is_busy_is_left_alone_for_a_while(
-    listing_due: Path, small_gdc: StandIn
-) -> None:
+def test_a_busy_api_is_left_alone(listing_due: Path, small_gdc: StandIn) -> None:
     small_gdc.switch("api", "503")
     before = contents(listing_due)
     ended = inside("--mirror", listing_due, "update")
@@ -107,9 +105,7 @@ def test_slides_of_servers_that_are_down_end_the_run(
     assert column(root, "select count(*) > 0 from mirror where status = 'pending'") == [slides > 2]
 
 
-def test_slides_that_nobody_gives_of_a_site_that_answers(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
+def test_failed_slides_of_a_reachable_server(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, "--via", "range,whole", slides=2)
     small_gdc.faults.add(Fault(r"/data/|\.svs", "reset"))
     result = inside("--mirror", root, "update")

@@ -113,9 +113,7 @@ def test_a_smaller_sample_deletes_nothing(tmp_path: Path, small_gdc: StandIn) ->
     assert images(root) == before
 
 
-def test_what_gives_no_image_is_named_and_can_be_retried(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
+def test_a_failed_slide_is_named_and_can_be_retried(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, "--via", "range")
     went_well("--mirror", root, "refresh")
     went_well("--mirror", root, "sample")
@@ -155,9 +153,7 @@ def test_projects_are_chosen_and_may_be_several(tmp_path: Path, small_gdc: Stand
     assert set(column(root, "select project_id from mirror")) == {PROJECTS[0], PROJECTS[2]}
 
 
-def test_more_than_there_are_of_projects_says_which_are_not_listed(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
+def test_projects_that_are_not_listed_are_named(tmp_path: Path, small_gdc: StandIn) -> None:
     wanted = ("--project", PROJECTS[0], "--project", "TCGA-XYZ")
     root = made(tmp_path / "m", small_gdc, *wanted, slides=12)
     went_well("--mirror", root, "refresh")

@@ -229,9 +229,7 @@ def test_a_terminal_shows_a_bar_that_fits_it(monkeypatch: pytest.MonkeyPatch) ->
     assert len(last) <= 80
 
 
-def test_what_passes_by_is_wiped_before_anything_else_is_shown(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_progress_line_is_wiped_before_other_output(monkeypatch: pytest.MonkeyPatch) -> None:
     with _terminal(monkeypatch) as terminal:
         progress = ProgressDisplay()
         progress.listing(0, 0)

@@ -33,9 +33,7 @@ def test_a_folder_that_is_none_ends_the_run_before_anything_is_fetched(
     assert column(root, "select distinct status from mirror") == ["pending"]
 
 
-def test_an_image_folder_that_goes_meanwhile_ends_the_run(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
+def test_a_lost_image_folder_ends_the_run(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, "--workers", "1", slides=12)
     (root / "images").mkdir()
     for project in ("TCGA-BRCA", "TCGA-LUAD", "TCGA-GBM"):
@@ -67,9 +65,7 @@ def test_columns_of_one_name_are_all_in_the_json(mirror: Path) -> None:
     assert found == [{"n": 1, "n_2": 2, "n_3": 3}]
 
 
-def test_more_slides_than_the_manifest_has_are_told_at_init(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
+def test_init_warns_of_too_small_a_manifest(tmp_path: Path, small_gdc: StandIn) -> None:
     manifest = tmp_path / "manifest.txt"
     row = "{0.file_id}\t{0.file_name}\t{0.md5}\t{0.size}\treleased"
     lines = ["id\tfilename\tmd5\tsize\tstate", *map(row.format, small_gdc.files)]
@@ -87,9 +83,7 @@ def test_more_slides_than_the_manifest_has_are_told_at_init(
     assert "3 slides beyond --slides 15 left out" in some
 
 
-def test_a_run_tells_how_the_sample_stands_without_opening_the_catalogue_again(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
+def test_update_reports_the_state_of_the_sample(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, slides=3)
     assert "3 slides fetched" in updated(root).out
     told = went_well("--mirror", root, "update", "--json").json()
@@ -106,9 +100,7 @@ def test_a_run_tells_how_the_sample_stands_without_opening_the_catalogue_again(
         "1e999 µm/px, exact, png",
     ],
 )
-def test_a_source_of_images_that_no_mirror_has_makes_none(
-    tmp_path: Path, way: str, fixed: str
-) -> None:
+def test_a_source_of_absurd_images_makes_no_mirror(tmp_path: Path, way: str, fixed: str) -> None:
     source, root = made_up(tmp_path / "source", 1), tmp_path / "copy"
     change(source, "UPDATE facts SET value = ? WHERE key = 'fixed at init'", fixed)
     rest(source)
@@ -119,9 +111,7 @@ def test_a_source_of_images_that_no_mirror_has_makes_none(
             assert not root.exists()
 
 
-def test_a_pipe_in_the_place_of_the_lock_file_is_not_waited_for(
-    tmp_path: Path,
-) -> None:
+def test_a_pipe_as_lock_file_is_refused(tmp_path: Path) -> None:
     source = made_up(tmp_path / "source", 1)
     settings = source / "tcgamirror.toml"
     settings.write_text(settings.read_text().replace('lock = ""', 'lock = "sample.lock"'))

@@ -51,9 +51,7 @@ def test_help_goes_to_stdout_with_defaults_and_examples(words: list[str]) -> Non
     assert max(map(len, out.splitlines())) <= 100
 
 
-def test_a_terminal_sees_progress_and_gets_its_line_back(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
+def test_a_terminal_shows_progress(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, slides=6)
     small_gdc.delay = 0.05
     shown = on_a_terminal(100, "--mirror", root, "update")

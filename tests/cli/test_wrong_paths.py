@@ -100,9 +100,7 @@ def test_a_mirror_that_may_not_be_looked_into_is_not_called_none(mirror: Path) -
 
 
 @pytest.mark.parametrize("words", ["--mirror {m} status", "sync {m} {m}2"])
-def test_a_catalogue_that_may_not_be_read_is_not_said_to_be_unwritable(
-    mirror: Path, words: str
-) -> None:
+def test_an_unreadable_catalogue_is_called_unreadable(mirror: Path, words: str) -> None:
     catalogue = mirror / "catalogue.db"
     catalogue.chmod(0)
     refused = run(*words.format(m=mirror).split(), by=ordinary())
@@ -145,9 +143,7 @@ def test_lost_settings_beside_a_damaged_catalogue_have_a_way_out(mirror: Path) -
     "words", ["sync {m} {o}", "sync {m} {o} --dry-run", "--mirror {o} import {m}"]
 )
 @pytest.mark.parametrize("theirs", ["notes.txt", "gallery/index.html"])
-def test_no_mirror_is_made_among_other_things_unasked(
-    mirror: Path, words: str, theirs: str
-) -> None:
+def test_no_mirror_is_made_among_other_files(mirror: Path, words: str, theirs: str) -> None:
     other = mirror.parent / "other"
     (other / theirs).parent.mkdir(parents=True)
     (other / theirs).write_text("mine")

@@ -99,9 +99,7 @@ def test_an_address_that_is_too_long_is_not_found(gdc: StandIn, http: requests.S
     assert (get.status_code, post.status_code) == (404, 200)
 
 
-def test_of_an_older_release_only_the_successor_can_be_had(
-    gdc: StandIn, http: requests.Session, file: Listed
-) -> None:
+def test_an_older_file_has_a_successor(gdc: StandIn, http: requests.Session, file: Listed) -> None:
     assert file.path is not None
     new = listed(file.path, file_id="11111111-1111-4111-a111-111111111111")
     gdc.publish([new], "Data Release 46.0 - March 05, 2026")

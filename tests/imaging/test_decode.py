@@ -213,9 +213,7 @@ DAMAGED = {
 
 @SCALES
 @pytest.mark.parametrize("kind", DAMAGED)
-def test_a_damaged_tile_is_refused_by_its_place_as_openslide_refuses_it(
-    kind: str, scale: int, tmp_path: Path
-) -> None:
+def test_a_damaged_tile_is_refused_by_its_place(kind: str, scale: int, tmp_path: Path) -> None:
     path = slide_of(tmp_path / "s.svs", [GOOD, DAMAGED[kind]])
     with pytest.raises(openslide.OpenSlideError):
         by_openslide(path, 0)
@@ -232,9 +230,7 @@ def test_a_tile_cut_off_anywhere_is_refused(scale: int, tmp_path: Path) -> None:
 
 
 @SCALES
-def test_colours_subsampled_as_the_decoder_does_not_know_are_refused(
-    scale: int, tmp_path: Path
-) -> None:
+def test_an_unknown_subsampling_is_refused(scale: int, tmp_path: Path) -> None:
     place = GOOD_YCBCR.index(b"\xff\xc0") + 11
     tile = GOOD_YCBCR[:place] + b"\x14" + GOOD_YCBCR[place + 1 :]
     with pytest.raises(BadTile, match="subsampled as in no slide"):
@@ -243,9 +239,7 @@ def test_colours_subsampled_as_the_decoder_does_not_know_are_refused(
 
 @SCALES
 @pytest.mark.parametrize("hidden", [b"", b"\xff\xd0", b"\xff\x01"])
-def test_a_header_that_would_fill_memory_is_refused_first(
-    hidden: bytes, scale: int, tmp_path: Path
-) -> None:
+def test_a_header_of_a_huge_tile_is_refused(hidden: bytes, scale: int, tmp_path: Path) -> None:
     """Also where a marker without a length stands before it, which some readers jump over."""
     bomb = after_start(frame_of(GOOD, 65_500, 65_500), hidden)
     path = slide_of(tmp_path / "s.svs", [bomb])
@@ -288,7 +282,7 @@ def test_a_padded_jpeg_2000_tile_is_taken(compression: int, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("compression", J2K)
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.99])
-def test_a_jpeg_2000_tile_cut_off_is_refused_by_its_place(
+def test_a_truncated_jpeg_2000_tile_is_refused(
     compression: int, kept: float, tmp_path: Path
 ) -> None:
     good = J2K[compression]

@@ -108,9 +108,7 @@ def _edge(spec: SlideSpec, level: int, side: str) -> set[Place]:
 @example(spec=replace(PLAIN, blank=frozenset({(0, 2, 1), (0, 5, 4)}), scrambled=True))
 @example(spec=replace(PLAIN, overwritten=frozenset({(1, 0, 0), (2, 0, 0)})))
 @example(spec=replace(PLAIN, downsamples=(1, 4), tiled_macro=0))
-def test_range_and_whole_make_the_image_that_the_base_shows(
-    spec: SlideSpec, client: HttpClient, tmp_path: Path
-) -> None:
+def test_range_and_whole_show_the_base(spec: SlideSpec, client: HttpClient, tmp_path: Path) -> None:
     path = make_slide(tmp_path / "slide.svs", spec)
     file, base = listed(path), base_of(path, spec)
     with StandIn([file]) as gdc:
@@ -212,9 +210,7 @@ def test_a_tile_said_to_lie_outside_of_the_file_is_rendered_from_the_base(tmp_pa
         assert ready.count_patched() == 1
 
 
-def test_openslide_is_not_given_a_slide_on_which_it_divides_by_zero(
-    client: HttpClient, tmp_path: Path
-) -> None:
+def test_openslide_does_not_divide_by_zero(client: HttpClient, tmp_path: Path) -> None:
     """A tiled macro follows, larger than the level before it, and a tile of the base is missing."""
     spec = replace(PLAIN, compression="j2k-rgb", tiled_macro=9, blank=frozenset({(0, 1, 1)}))
     path = make_slide(tmp_path / "slide.svs", spec)
@@ -243,9 +239,7 @@ def test_a_whole_slide_takes_the_level_and_the_bases_counts(
     assert image.meter.bytes <= 1.10 * tiles + 100_000 + counts.length
 
 
-def test_the_bases_counts_take_no_round_trip_of_their_own(
-    client: HttpClient, tmp_path: Path
-) -> None:
+def test_the_bases_counts_take_no_own_round_trip(client: HttpClient, tmp_path: Path) -> None:
     """The base has so many tiles that its counts lie far from all else."""
     spec = SlideSpec(2403, 1809, (1, 2, 16), (32, 32))
     path = make_slide(tmp_path / "slide.svs", spec)
@@ -269,9 +263,7 @@ def fail_while_tiles_are_read(gdc: StandIn, source: Range, file: Listed) -> None
         list(render(ready.tiles, ready.rendition.size))
 
 
-def test_a_failure_while_tiles_are_read_keeps_what_was_fetched(
-    client: HttpClient, tmp_path: Path
-) -> None:
+def test_a_late_failure_keeps_the_fetched_bytes(client: HttpClient, tmp_path: Path) -> None:
     """A tile that does not decode is met only then, and the finer ones are fetched."""
     spec = replace(PLAIN, overwritten=frozenset({(1, 1, 1)}))
     path = make_slide(tmp_path / "slide.svs", spec)
@@ -290,9 +282,7 @@ def test_a_failure_while_tiles_are_read_keeps_what_was_fetched(
     assert after and not again
 
 
-def test_finer_tiles_come_from_the_other_origin_where_the_first_fails(
-    client: HttpClient, tmp_path: Path
-) -> None:
+def test_finer_tiles_come_from_another_origin(client: HttpClient, tmp_path: Path) -> None:
     """The level itself is there by then, so that no request has shown which origin answers."""
     spec = replace(PLAIN, overwritten=frozenset({(1, 1, 1)}))
     file = listed(make_slide(tmp_path / "slide.svs", spec))
@@ -306,9 +296,7 @@ def test_finer_tiles_come_from_the_other_origin_where_the_first_fails(
     assert image.patched == 1
 
 
-def test_a_file_replaced_before_its_finer_tiles_came_is_fetched_anew(
-    client: HttpClient, tmp_path: Path
-) -> None:
+def test_a_file_replaced_meanwhile_is_fetched_anew(client: HttpClient, tmp_path: Path) -> None:
     spec = replace(PLAIN, overwritten=frozenset({(1, 1, 1)}))
     file = listed(make_slide(tmp_path / "slide.svs", spec))
     with StandIn([file]) as gdc:
@@ -386,9 +374,7 @@ def test_real_faults_are_mended_by_every_source(name: str, patched: int, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["edge-of-level-1", "scrambled", "overwritten-level-1", "macro"])
-def test_real_faults_do_not_show_at_five_micrometres(
-    name: str, client: HttpClient, tmp_path: Path
-) -> None:
+def test_real_faults_do_not_show_at_5_um(name: str, client: HttpClient, tmp_path: Path) -> None:
     path = fault(name)
     file = listed(path)
     with StandIn([file]) as gdc:

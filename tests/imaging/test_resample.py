@@ -124,9 +124,7 @@ def one_colour(grid: Grid) -> ArrayTiles:
 
 
 @pytest.mark.parametrize("size", [Size(6000, 4096), Size(5900, 4028)], ids=str)
-def test_an_unreduced_row_of_tiles_is_held_once(
-    size: Size, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_row_of_tiles_is_held_once(size: Size, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resample, "STRIP_PIXELS", 400_000)
     grid = Grid(Size(6000, 4096), Size(256, 4096))
     tracemalloc.start()

@@ -170,9 +170,7 @@ def test_every_stream_that_is_taken_is_taken_scaled(kind: str, scale: int, tmp_p
     tile=st.sampled_from([Size(240, 240), Size(256, 128), Size(512, 512), Size(16, 16)]),
     size=st.builds(Size, st.integers(1, 3000), st.integers(1, 3000)),
 )
-def test_at_least_a_factor_of_two_is_left_to_the_exact_resize(
-    level: Size, tile: Size, size: Size
-) -> None:
+def test_a_factor_of_two_is_left_to_the_resize(level: Size, tile: Size, size: Size) -> None:
     scale = choose_jpeg_scale(Grid(level, tile), size)
     assert scale in (1, 2, 4, 8)
     if scale > 1:
@@ -198,9 +196,7 @@ def test_tiles_may_come_scaled_from_any_reader(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scale", [2, 4, 8])
 @pytest.mark.parametrize("within", [61, 60, 56, 33, 1])
-def test_what_pads_a_tile_beyond_the_edge_does_not_show(
-    within: int, scale: int, tmp_path: Path
-) -> None:
+def test_padding_beyond_the_edge_does_not_show(within: int, scale: int, tmp_path: Path) -> None:
     """The padding is black; of a pixel that the edge cuts, only what lies within counts."""
     padded = np.asarray(IMAGE).copy()
     padded[:, within:] = 0
@@ -248,9 +244,7 @@ def is_refused(path: Path, scale: int) -> bool:
 
 
 @pytest.mark.parametrize("name", ["plain", "ycbcr-422", "ycbcr-420"])
-def test_the_pixels_are_the_same_on_a_processor_of_another_make(
-    name: str, zoo_slides: Mapping[str, Path]
-) -> None:
+def test_pixels_do_not_depend_on_the_processor(name: str, zoo_slides: Mapping[str, Path]) -> None:
     """As libjpeg-turbo sees it that is told to use none of a processor's vector instructions."""
     path = zoo_slides[name]
     result = subprocess.run(
@@ -305,9 +299,7 @@ def test_tiles_of_the_server_have_no_use_for_it(client: HttpClient, tmp_path: Pa
     assert np.array_equal(fast.pixels, exact.pixels)
 
 
-def test_a_mirror_of_fast_images_says_so_everywhere(
-    tmp_path: Path, small_slides: tuple[Listed, ...]
-) -> None:
+def test_a_mirror_of_fast_images_says_so(tmp_path: Path, small_slides: tuple[Listed, ...]) -> None:
     with StandIn(small_slides) as gdc:
         root = made_mirror(tmp_path / "m", gdc, "--resample", "fast", slides=2)
         updated(root)

@@ -76,9 +76,7 @@ def test_a_real_slide_without_a_resolution_is_said_to_have_none() -> None:
 
 
 @EVERY_SLIDE
-def test_blank_tiles_are_those_the_slide_was_made_with(
-    name: str, zoo_slides: Mapping[str, Path]
-) -> None:
+def test_blank_tiles_are_those_of_the_spec(name: str, zoo_slides: Mapping[str, Path]) -> None:
     blank = ZOO[name].blank if name in ZOO else frozenset()
     with LocalFile(slide_at(name, zoo_slides)) as file:
         slide = Svs(file)

@@ -42,9 +42,7 @@ def refused(data: bytes, words: str) -> None:
 
 
 @EVERY_SLIDE
-def test_the_last_directory_is_found_in_the_files_end(
-    name: str, zoo_slides: Mapping[str, Path]
-) -> None:
+def test_the_last_directory_is_guessed(name: str, zoo_slides: Mapping[str, Path]) -> None:
     data = slide_at(name, zoo_slides).read_bytes()
     tiff = Tiff(Bytes(data))
     *_, last = tiff.directories()
@@ -53,9 +51,7 @@ def test_the_last_directory_is_found_in_the_files_end(
 
 
 @pytest.mark.parametrize("name", [name for name in EVERY_NAME if name != "big-and-big-endian"])
-def test_directories_and_numbers_are_those_pillow_reads(
-    name: str, zoo_slides: Mapping[str, Path]
-) -> None:
+def test_directories_are_those_pillow_reads(name: str, zoo_slides: Mapping[str, Path]) -> None:
     """But for the one kind of file that Pillow takes for a classic TIFF."""
     data = slide_at(name, zoo_slides).read_bytes()
     tiff, file = Tiff(Bytes(data)), io.BytesIO(data)

@@ -97,9 +97,7 @@ def test_secrets_are_removed_from_addresses(text: str, bare: str) -> None:
     assert without_secrets(text) == bare
 
 
-def test_a_log_that_cannot_be_written_ends_the_command_before_it_begins(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
+def test_an_unwritable_log_ends_the_command(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, slides=1)
     for place in (tmp_path, tmp_path / "missing" / "log"):
         refused = inside("--mirror", root, "update", "--log", place)

@@ -58,9 +58,7 @@ def test_bugs_in_a_row_end_the_run() -> None:
         ({"workers": 37}, 37),
     ],
 )
-def test_as_many_slides_at_a_time_as_cores_and_connections_serve(
-    chosen: dict[str, Any], slides: int
-) -> None:
+def test_workers_follow_cores_and_connections(chosen: dict[str, Any], slides: int) -> None:
     assert worker_count(Settings(Target(15.0, None), **chosen)) == slides
 
 

@@ -69,9 +69,7 @@ def test_people_are_told_the_first_ones_and_the_number(mirror: Path) -> None:
     assert contents(mirror) == before
 
 
-def test_where_the_api_is_away_it_tells_what_of_the_sample_would_be_fetched(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
+def test_a_dry_run_without_the_api(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, "--kind", "all", slides=SLIDES)
     went_well("--mirror", root, "update", "--limit", str(SLIDES - 2))
     small_gdc.switch("api", "refused")
@@ -102,9 +100,7 @@ def test_an_error_amid_it_leaves_no_torn_line(tmp_path: Path, small_gdc: StandIn
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15)])
-def test_who_does_not_read_on_cannot_keep_it(
-    tmp_path: Path, number: signal.Signals, code: int
-) -> None:
+def test_a_signal_ends_a_blocked_dry_run(tmp_path: Path, number: signal.Signals, code: int) -> None:
     with StandIn(listed_without_data(3_000)) as gdc:
         root = tmp_path / "m"
         went_well("--mirror", root, "init", "--slides", "all", "--mpp", "15", *addresses(gdc))

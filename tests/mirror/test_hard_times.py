@@ -55,9 +55,7 @@ def test_images_that_find_no_room_end_the_run_in_order(tmp_path: Path, small_gdc
     assert column(root, "select count(*) from mirror where status != 'done'") == [0]
 
 
-def test_a_work_folder_without_room_ends_the_run_before_anything_is_fetched(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
+def test_a_full_work_folder_ends_the_run_early(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "mirror", small_gdc, slides=SLIDES)
     with mounted(*small_disk(root / "work", "64m")):
         small_gdc.clear()
@@ -86,9 +84,7 @@ def test_a_quota_on_a_files_size_is_no_room(tmp_path: Path, small_gdc: StandIn) 
     assert len(images(root)) == SLIDES
 
 
-def test_a_mirror_on_a_read_only_disk_can_be_looked_at_and_not_updated(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
+def test_a_read_only_mirror_can_be_queried(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "mirror", small_gdc, slides=SLIDES)
     updated(root)
     with mounted(tmp_path / "frozen", "--bind", str(root)) as frozen:
@@ -100,9 +96,7 @@ def test_a_mirror_on_a_read_only_disk_can_be_looked_at_and_not_updated(
         assert str(frozen) in result.sentence
 
 
-def test_rubbish_in_work_is_removed_and_nothing_outside_of_it(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
+def test_rubbish_in_work_is_removed(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "mirror", small_gdc, slides=SLIDES)
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -119,9 +113,7 @@ def test_rubbish_in_work_is_removed_and_nothing_outside_of_it(
     assert len(images(root)) == SLIDES
 
 
-def test_leftovers_of_a_slide_that_is_due_may_be_anything(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
+def test_leftovers_of_a_due_slide_may_be_anything(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "mirror", small_gdc, slides=SLIDES)
     assert run("--mirror", root, "refresh").code == run("--mirror", root, "sample").code == 0
     for number, file_id in enumerate(column(root, "select file_id from mirror")):

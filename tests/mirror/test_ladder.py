@@ -85,9 +85,7 @@ def pixels(folder: Path, came: Outcome) -> np.ndarray[tuple[int, ...], np.dtype[
         return np.asarray(image.convert("RGB"))
 
 
-def test_the_first_source_that_works_ends_it(
-    gdc: StandIn, client: HttpClient, tmp_path: Path
-) -> None:
+def test_the_first_success_ends_it(gdc: StandIn, client: HttpClient, tmp_path: Path) -> None:
     came = outcome(gdc, client, tmp_path)
     assert told(came.attempts) == [("range", None)]
     assert came.picture is not None
@@ -99,9 +97,7 @@ def test_the_first_source_that_works_ends_it(
     assert {record.host for record in gdc.served} == {"bucket"}
 
 
-def test_a_bucket_that_is_down_leaves_it_to_the_gdc(
-    gdc: StandIn, client: HttpClient, tmp_path: Path
-) -> None:
+def test_the_gdc_stands_in_for_the_bucket(gdc: StandIn, client: HttpClient, tmp_path: Path) -> None:
     right = pixels(tmp_path / "right", outcome(gdc, client, tmp_path / "right"))
     gdc.switch("bucket", "refused")
     gdc.clear()
@@ -126,9 +122,7 @@ class Busy(Store):
             self.now -= 1
 
 
-def test_more_slides_wait_for_the_network_than_are_rendered(
-    file: Listed, client: HttpClient, tmp_path: Path
-) -> None:
+def test_few_slides_are_rendered_at_once(file: Listed, client: HttpClient, tmp_path: Path) -> None:
     names = [made_up_name(f"slide {number}") for number in range(6)]
     files = [replace(file, file_name=name, file_id=made_up_id(name)) for name in names]
     store = Busy(tmp_path, ImageFormat.PNG)
@@ -140,7 +134,7 @@ def test_more_slides_wait_for_the_network_than_are_rendered(
     assert store.most == 2
 
 
-def test_where_nobody_gives_parts_the_whole_file_is_next(
+def test_without_ranges_the_whole_file_is_next(
     gdc: StandIn, client: HttpClient, tmp_path: Path
 ) -> None:
     gdc.routes.data_ranges = False
@@ -182,9 +176,7 @@ def test_where_tiles_are_broken_the_whole_file_is_next(
     assert np.array_equal(pixels(tmp_path, came), right)
 
 
-def test_a_tile_server_that_does_not_know_the_slide_is_passed_by(
-    gdc: StandIn, client: HttpClient, tmp_path: Path
-) -> None:
+def test_a_slide_without_tiles_is_skipped(gdc: StandIn, client: HttpClient, tmp_path: Path) -> None:
     gdc.routes.data_ranges = False
     gdc.faults.add(Fault("/tile/", "404"))
     came = outcome(gdc, client, tmp_path, bucket=False)
@@ -195,7 +187,7 @@ def test_a_tile_server_that_does_not_know_the_slide_is_passed_by(
     ]
 
 
-def test_when_all_fail_each_tells_why_and_whether_it_may_pass(
+def test_each_failure_tells_if_it_may_pass(
     gdc: StandIn, client: HttpClient, tmp_path: Path
 ) -> None:
     gdc.faults.add(Fault("/tile/metadata", "404"), Fault("", "500"))
@@ -213,7 +205,7 @@ def test_when_all_fail_each_tells_why_and_whether_it_may_pass(
     assert not (tmp_path / "images").exists()
 
 
-def test_a_resolution_finer_than_the_slide_stops_the_ladder_at_once(
+def test_too_fine_a_target_ends_the_ladder(
     gdc: StandIn, client: HttpClient, tmp_path: Path
 ) -> None:
     came = outcome(gdc, client, tmp_path, Target(0.1, None))
@@ -223,9 +215,7 @@ def test_a_resolution_finer_than_the_slide_stops_the_ladder_at_once(
     assert not list((tmp_path / "work").iterdir())
 
 
-def test_an_interruption_ends_the_slide_and_not_one_source_alone(
-    gdc: StandIn, tmp_path: Path
-) -> None:
+def test_an_interruption_ends_the_slide(gdc: StandIn, tmp_path: Path) -> None:
     stop = threading.Event()
     stop.set()
     with HttpClient(timeouts=SHORT, stop=stop) as client, pytest.raises(Interrupted):
@@ -359,9 +349,7 @@ def test_bytes_of_slides_in_hand_and_of_those_that_met_a_bug_are_counted(tmp_pat
     assert (seen, ladder.bytes_moved) == ([1000, 2000], 2000)
 
 
-def test_a_bug_is_told_of_the_source_that_met_it(
-    gdc: StandIn, client: HttpClient, tmp_path: Path
-) -> None:
+def test_a_bug_names_its_source(gdc: StandIn, client: HttpClient, tmp_path: Path) -> None:
     gdc.faults.add(Fault("", "404"))
     ranged, *_ = sources(gdc, client, tmp_path / "work")
     rungs = [ranged, Stub(lambda: ZeroDivisionError("division by zero"))]

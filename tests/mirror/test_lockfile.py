@@ -209,9 +209,7 @@ def test_more_slides_than_a_mirror_may_have_are_not_read(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, Path.exists, Path.touch, os.mkfifo])
-def test_what_is_no_lock_file_is_one_sentence(
-    tmp_path: Path, make: Callable[[Path], object]
-) -> None:
+def test_another_kind_of_file_is_refused(tmp_path: Path, make: Callable[[Path], object]) -> None:
     make(tmp_path / "given")
     result = inside("--mirror", tmp_path / "m", "init", "--lock", tmp_path / "given")
     assert result.code == 2
@@ -330,9 +328,7 @@ def test_another_image_is_told(small_gdc: StandIn, tmp_path: Path) -> None:
     assert f"with another image than locked (another digest): {name}" in updated(again).out
 
 
-def test_other_images_of_the_same_slides_are_not_compared(
-    small_gdc: StandIn, tmp_path: Path
-) -> None:
+def test_images_of_another_target_are_not_compared(small_gdc: StandIn, tmp_path: Path) -> None:
     lock = write_lock(tmp_path / "first", small_gdc, slides=2)
     options = ("--mpp", "6", "--format", "jpeg", *addresses(small_gdc))
     made = inside("--mirror", tmp_path / "again", "init", "--lock", lock, *options)
@@ -347,9 +343,7 @@ def test_other_images_of_the_same_slides_are_not_compared(
     assert column(tmp_path / "again", names) == column(tmp_path / "first", names)
 
 
-def test_a_lock_file_without_some_lines_is_taken_with_a_warning(
-    small_gdc: StandIn, tmp_path: Path
-) -> None:
+def test_a_shortened_lock_file_is_accepted(small_gdc: StandIn, tmp_path: Path) -> None:
     lock = write_lock(tmp_path / "first", small_gdc, slides=3)
     lock.write_text("".join(lock.read_text().splitlines(keepends=True)[:-1]))
     where = addresses(small_gdc)

@@ -37,9 +37,7 @@ def asked(gdc: StandIn) -> list[str]:
 
 
 @pytest.mark.parametrize("state", ["refused", "503"])
-def test_what_is_sampled_is_fetched_though_the_api_is_away(
-    tmp_path: Path, small_gdc: StandIn, state: str
-) -> None:
+def test_an_update_without_the_api(tmp_path: Path, small_gdc: StandIn, state: str) -> None:
     root = made(tmp_path / "m", small_gdc, slides=6)
     assert "2 slides fetched" in went_well("--mirror", root, "update", "--limit", "2").out
     small_gdc.switch("api", "503" if state == "503" else "refused")
@@ -60,9 +58,7 @@ def test_what_is_sampled_is_fetched_though_the_api_is_away(
     assert "nothing to fetch: 6 of 6" in updated(root).out
 
 
-def test_a_first_night_and_refresh_end_at_once_without_the_api(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
+def test_refresh_and_a_first_night_need_the_api(tmp_path: Path, small_gdc: StandIn) -> None:
     root, other = (made(tmp_path / name, small_gdc, slides=1) for name in "mn")
     updated(other)
     small_gdc.switch("api", "refused")
@@ -93,9 +89,7 @@ def _many(one: Listed, count: int) -> list[Listed]:
     ]
 
 
-def test_a_refused_shrink_keeps_the_listing_and_what_is_sampled_is_fetched(
-    tmp_path: Path, small_slides: Sequence[Listed]
-) -> None:
+def test_a_refused_shrink_keeps_the_listing(tmp_path: Path, small_slides: Sequence[Listed]) -> None:
     many = _many(small_slides[0], 40)
     with StandIn(many) as gdc:
         root = made(tmp_path / "m", gdc, slides=40)
@@ -119,9 +113,7 @@ def test_a_refused_shrink_keeps_the_listing_and_what_is_sampled_is_fetched(
     assert column(root, "select count(*) from slides") == [40]
 
 
-def test_slides_that_leave_the_listing_stop_no_night(
-    tmp_path: Path, small_slides: Sequence[Listed]
-) -> None:
+def test_withdrawn_slides_stop_no_night(tmp_path: Path, small_slides: Sequence[Listed]) -> None:
     diagnostic = small_slides[:DIAGNOSTIC]
     with StandIn(small_slides) as gdc:
         root = made(tmp_path / "m", gdc, slides=DIAGNOSTIC)
@@ -142,9 +134,7 @@ def test_slides_that_leave_the_listing_stop_no_night(
 # When the listing is read -----------------------------------------------------------
 
 
-def test_the_listing_is_read_again_after_a_slide_was_denied(
-    tmp_path: Path, small_slides: Sequence[Listed]
-) -> None:
+def test_a_denied_slide_is_listed_anew(tmp_path: Path, small_slides: Sequence[Listed]) -> None:
     late = small_slides[0]
     with StandIn(small_slides) as gdc:
         root = made(tmp_path / "m", gdc, slides=DIAGNOSTIC)
@@ -181,9 +171,7 @@ def test_a_denied_slide_has_the_listing_read_once(tmp_path: Path, small_gdc: Sta
     assert len(went_well("--mirror", root, "changes", "--json").json()) == 1
 
 
-def test_a_slide_that_is_not_listed_any_more_is_no_reason(
-    tmp_path: Path, small_slides: Sequence[Listed]
-) -> None:
+def test_a_withdrawn_slide_is_no_reason(tmp_path: Path, small_slides: Sequence[Listed]) -> None:
     with StandIn(small_slides) as gdc:
         root = made(tmp_path / "m", gdc, slides=1)
         went_well("--mirror", root, "refresh")
@@ -261,9 +249,7 @@ def _unread(root: Path) -> str:
     return str(name)
 
 
-def test_images_of_a_resolution_nobody_read_are_fetched_again_once(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
+def test_images_of_an_unread_header_are_fetched_anew(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, slides=2)
     updated(root)
     name = _unread(root)

@@ -49,9 +49,7 @@ def as_of_an_older_version(root: Path) -> None:
 
 
 @pytest.mark.parametrize("sampled", [False, True])
-def test_a_plan_edited_after_init_is_refused_with_the_way_out(
-    tmp_path: Path, small_gdc: StandIn, sampled: bool
-) -> None:
+def test_an_edited_plan_is_refused(tmp_path: Path, small_gdc: StandIn, sampled: bool) -> None:
     root = made(tmp_path / "m", small_gdc, slides=3)
     if sampled:
         updated(root)
@@ -70,9 +68,7 @@ def test_a_plan_edited_after_init_is_refused_with_the_way_out(
     assert "5 slides by seed 0 (stable): 5 done" in went_well("--mirror", root, "status").out
 
 
-def test_the_plan_of_an_older_mirror_is_fixed_at_its_next_run(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
+def test_an_older_mirror_gets_a_fixed_plan(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, slides=3)
     updated(root)
     as_of_an_older_version(root)
@@ -110,7 +106,7 @@ def test_a_lock_tells_no_more_of_a_plan_than_nothing_or_all(
     assert lock.plan == USUAL
 
 
-def test_a_synced_mirror_tells_what_drew_it_there(tmp_path: Path, small_gdc: StandIn) -> None:
+def test_a_synced_mirror_keeps_its_plan(tmp_path: Path, small_gdc: StandIn) -> None:
     plan = ("--seed", "42", "--order", "shuffle", "--project", "TCGA-GBM", "--project", "TCGA-LUAD")
     root = made(tmp_path / "m", small_gdc, *plan, slides=3)
     updated(root)
@@ -131,7 +127,7 @@ def test_a_synced_mirror_tells_what_drew_it_there(tmp_path: Path, small_gdc: Sta
     }
 
 
-def test_an_imported_mirror_tells_what_drew_it_there(
+def test_an_imported_mirror_keeps_its_plan(
     tmp_path: Path, small_slides: tuple[Listed, ...]
 ) -> None:
     with StandIn(small_slides) as gdc:
@@ -153,7 +149,7 @@ def test_an_imported_mirror_tells_what_drew_it_there(
 
 
 @pytest.mark.parametrize("command", ["import", "sync"])
-def test_slides_added_from_another_mirror_are_of_no_plan(
+def test_slides_of_another_mirror_have_no_plan(
     tmp_path: Path, small_gdc: StandIn, command: str
 ) -> None:
     root, other = (
@@ -171,9 +167,7 @@ def test_slides_added_from_another_mirror_are_of_no_plan(
 
 
 @pytest.mark.parametrize("text", ["rubbish", '{"seed": 1}', "[" * 10_000])
-def test_a_fact_that_tells_nothing_is_not_imported(
-    tmp_path: Path, small_gdc: StandIn, text: str
-) -> None:
+def test_an_invalid_plan_is_not_imported(tmp_path: Path, small_gdc: StandIn, text: str) -> None:
     root = made(tmp_path / "m", small_gdc, slides=2)
     updated(root)
     with closing(sqlite3.connect(root / "catalogue.db")) as connection, connection:
@@ -229,9 +223,7 @@ def test_slides_and_the_plan_that_adds_them_are_one_change(tmp_path: Path) -> No
         {"slides": "many"},
     ],
 )
-def test_a_fact_of_another_version_tells_nothing(
-    tmp_path: Path, spoiled: str | dict[str, object]
-) -> None:
+def test_an_invalid_plan_is_ignored(tmp_path: Path, spoiled: str | dict[str, object]) -> None:
     with three_slides(tmp_path / "c.db") as catalogue:
         told = {**provenance.plan_values(Plan(7)), "slides": 2}
         catalogue.set_fact(provenance.DRAWN, json.dumps(told))
@@ -241,9 +233,7 @@ def test_a_fact_of_another_version_tells_nothing(
         assert provenance.sample_plan(catalogue, USUAL) is None
 
 
-def test_settings_that_are_written_again_say_what_is_sampled(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
+def test_restored_settings_report_the_sample(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc)
     went_well("--mirror", root, "refresh")
     went_well("--mirror", root, "sample")

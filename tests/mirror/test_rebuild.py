@@ -240,9 +240,7 @@ def test_a_manifest_is_read_again(tmp_path: Path, small_slides: tuple[Listed, ..
     assert view(root) == before
 
 
-def test_what_changed_or_went_upstream_meanwhile_is_seen(
-    mirror: Path, small_slides: tuple[Listed, ...]
-) -> None:
+def test_upstream_changes_are_noticed(mirror: Path, small_slides: tuple[Listed, ...]) -> None:
     first, second, third = (str(row["file_name"]) for row in view(mirror)[:3])
     files = []
     for file in small_slides:

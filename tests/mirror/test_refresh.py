@@ -65,9 +65,7 @@ def test_no_slides_of_a_listing_are_held(tmp_path: Path) -> None:
     assert 0 < most < 10
 
 
-def test_a_listing_that_breaks_off_changes_nothing(
-    tmp_path: Path, connection: sqlite3.Connection
-) -> None:
+def test_a_partial_listing_changes_nothing(tmp_path: Path, connection: sqlite3.Connection) -> None:
     def broken() -> Iterator[Slide]:
         yield from numbered(30)
         raise WrongContent("the rest is missing")
@@ -81,9 +79,7 @@ def test_a_listing_that_breaks_off_changes_nothing(
     assert catalogue.listing.merge(ListingStream("2", numbered(30)), LATER).added == 10
 
 
-def test_a_full_disk_for_temporary_files_changes_nothing(
-    tmp_path: Path, connection: sqlite3.Connection
-) -> None:
+def test_a_full_temporary_disk_is_reported(tmp_path: Path, connection: sqlite3.Connection) -> None:
     catalogue = Catalogue(Database(tmp_path / "catalogue.db", connection))
     catalogue.listing.merge(listing(*numbered(20)), NOW)
     connection.execute("PRAGMA temp.max_page_count = 20")
@@ -167,9 +163,7 @@ def test_a_gdc_listing_that_changes_meanwhile_is_merged_once(tmp_path: Path) -> 
         ) == (1, 1, 3)
 
 
-def test_an_unchanged_manifest_is_not_even_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unchanged_manifest_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "list.txt"
     path.write_text(manifest(listed_without_data(3)))
     with Catalogue.create(tmp_path / "catalogue.db") as catalogue:

@@ -41,9 +41,7 @@ def _next_release(files: Sequence[Listed]) -> tuple[list[Listed], dict[str, list
     return now, {"changed": changed, "re-identified": renamed, "superseded": [hidden]}
 
 
-def test_a_release_is_told_exactly_and_only_what_changed_is_fetched(
-    tmp_path: Path, small_slides: tuple[Listed, ...]
-) -> None:
+def test_only_changes_are_fetched(tmp_path: Path, small_slides: tuple[Listed, ...]) -> None:
     before = small_slides[3:]
     with StandIn(before, release=FIRST) as gdc:
         root = made(tmp_path / "m", gdc, "--kind", "all", "--slides", "all")
@@ -92,9 +90,7 @@ def test_a_release_is_told_exactly_and_only_what_changed_is_fetched(
         assert (shown["file_name"], shown["former_ids"]) == (new.file_name, [old_id])
 
 
-def test_the_successors_of_withdrawn_slides_are_asked_again_at_the_next_release(
-    tmp_path: Path, small_slides: tuple[Listed, ...]
-) -> None:
+def test_successors_are_looked_up_again(tmp_path: Path, small_slides: tuple[Listed, ...]) -> None:
     with StandIn(small_slides, release=FIRST) as gdc:
         root = made(tmp_path / "m", gdc, slides=1)
         went_well("--mirror", root, "refresh")
@@ -108,9 +104,7 @@ def test_the_successors_of_withdrawn_slides_are_asked_again_at_the_next_release(
     assert column(root, "select count(*) from slides where upstream = 'superseded'") == [1]
 
 
-def test_an_image_made_anew_in_another_projects_folder_leaves_no_other(
-    tmp_path: Path, small_slides: tuple[Listed, ...]
-) -> None:
+def test_a_moved_image_leaves_no_other(tmp_path: Path, small_slides: tuple[Listed, ...]) -> None:
     _, root = moved_projects(tmp_path, small_slides)
     assert set(images(root)) == set(column(root, "select path from mirror"))
     assert is_clean(root)

@@ -114,9 +114,7 @@ def test_terminating_does_not_wait_for_pixels(tmp_path: Path) -> None:
     assert column(root, "select exit_code from runs") == [INTERRUPTED]
 
 
-def test_ctrl_c_while_the_listing_is_awaited_ends_the_run(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
+def test_ctrl_c_ends_the_wait_for_a_listing(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc)
     small_gdc.faults.add(Fault("/files", "stall", hold=60.0))
     with started("--mirror", root, "update") as update:
@@ -228,9 +226,7 @@ def _kill_after(root: Path, seconds: float) -> bool:
 
 
 @pytest.mark.parametrize("via", ["range", "tiles", "whole"])
-def test_killed_at_any_moment_it_ends_as_if_undisturbed(
-    tmp_path: Path, small_gdc: StandIn, via: str
-) -> None:
+def test_a_kill_changes_nothing_in_the_end(tmp_path: Path, small_gdc: StandIn, via: str) -> None:
     """In the environment, TCGAMIRROR_KILLS says how many in all, TCGAMIRROR_SEED which moments."""
     small_gdc.delay = DELAY
     expected = _undisturbed(tmp_path / "undisturbed", small_gdc, via)

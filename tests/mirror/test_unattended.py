@@ -110,9 +110,7 @@ HOSTILE = "\x1b[2J\x9b31m\u202eowned\x07"
 TERMINAL_OBEYS = ("\x1b", "\x9b", "\u202e", "\x07", "\r")
 
 
-def test_nothing_the_gdc_says_is_obeyed_by_the_terminal(
-    tmp_path: Path, small_slides: tuple[Listed, ...]
-) -> None:
+def test_no_terminal_obeys_the_gdc(tmp_path: Path, small_slides: tuple[Listed, ...]) -> None:
     bad = [
         replace(file, primary_site=HOSTILE, disease_type=HOSTILE, state=HOSTILE,
                 sample_type=HOSTILE, version=HOSTILE, updated_datetime=HOSTILE)

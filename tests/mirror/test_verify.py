@@ -299,9 +299,7 @@ def test_what_cannot_be_repaired_is_failed_and_exits_3(mirror: Path, gdc: StandI
     assert column(mirror, first_two) == ["done", "done"]
 
 
-def test_repair_of_a_mirror_whose_images_are_not_mounted_fetches_nothing(
-    mirror: Path, gdc: StandIn
-) -> None:
+def test_repair_without_mounted_images_fetches_nothing(mirror: Path, gdc: StandIn) -> None:
     (mirror / "images").rename(mirror / "elsewhere")
     result = verified(mirror, "--repair")
     assert result.code == 7
@@ -393,9 +391,7 @@ def test_notes_of_an_older_version_are_removed(mirror: Path, gdc: StandIn, comma
     assert not any(note.exists() for note in notes)
 
 
-def test_an_update_that_replaces_images_meanwhile_raises_no_alarm(
-    mirror: Path, gdc: StandIn, tmp_path: Path
-) -> None:
+def test_an_update_meanwhile_raises_no_alarm(mirror: Path, gdc: StandIn, tmp_path: Path) -> None:
     files = []
     for number, old in enumerate(gdc.files):
         spec = SlideSpec(width=700, height=500, downsamples=(1, 4), seed=100 + number)

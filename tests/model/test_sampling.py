@@ -97,9 +97,7 @@ def test_shuffle_counts_only_the_rows_that_may_be_taken() -> None:
 
 
 @given(CANDIDATES, st.integers())
-def test_no_stratum_is_visited_twice_before_each_other_that_has_slides_left(
-    candidates: list[Candidate], seed: int
-) -> None:
+def test_strata_are_visited_in_turn(candidates: list[Candidate], seed: int) -> None:
     plan = Plan(seed, by=By.PROJECT)
     strata = {each.file_name: each.project_id for each in candidates}
     rounds: list[list[str | None]] = [[]]

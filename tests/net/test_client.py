@@ -152,9 +152,7 @@ def test_without_a_listed_size_no_200_tells_that_range_is_ignored() -> None:
         client.span(server.url(), SPAN, total=None)
 
 
-def test_a_span_is_asked_for_unpacked_and_without_credentials_or_cookies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_span_request_has_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password secret\n")
     monkeypatch.setenv("NETRC", str(netrc))

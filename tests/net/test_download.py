@@ -103,9 +103,7 @@ def test_a_download_outlasts_a_fault_that_passes(script: Script) -> None:
         (whole(CONTENT, "200 OK", "Content-Encoding: gzip"), WrongContent),
     ],
 )
-def test_a_download_that_cannot_be_right_is_named(
-    script: Script, error: type[NetworkError]
-) -> None:
+def test_a_wrong_download_is_named(script: Script, error: type[NetworkError]) -> None:
     with pytest.raises(error) as caught:
         downloaded(script)
     assert type(caught.value) is error

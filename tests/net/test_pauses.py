@@ -82,9 +82,7 @@ def timed(script: Script, times: list[float]) -> Script:
     ],
 )
 @pytest.mark.parametrize("header", [(), ("Retry-After: soon",)])
-def test_after_too_many_requests_nothing_at_all_is_asked_of_the_host_for_a_while(
-    status: str, reason: str, header: tuple[str, ...]
-) -> None:
+def test_a_busy_host_pauses_all_requests(status: str, reason: str, header: tuple[str, ...]) -> None:
     heard, times = Heard(), list[float]()
     timeouts = replace(ONCE, pause=0.4)
     scripts = [timed(whole(b"", status, *header), times), timed(OK, times)]
@@ -240,9 +238,7 @@ def pending(root: Path) -> list[object]:
     return column(root, "select count(*) from mirror where status = 'pending'")
 
 
-def test_a_time_limit_ends_the_pause_and_leaves_the_slides_for_the_next_run(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
+def test_a_time_limit_ends_the_pause(tmp_path: Path, small_gdc: StandIn) -> None:
     root = paused(tmp_path / "m", small_gdc)
     result = run("--mirror", root, "update", "--time-limit", "2s")
     assert result.code == 0, result

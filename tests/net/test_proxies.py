@@ -93,9 +93,7 @@ def test_a_socks_proxy_may_be_given_addresses_only(use: UseProxy) -> None:
 
 
 @pytest.mark.parametrize("kind", [Socks5, HttpProxy])
-def test_a_proxy_may_want_a_name_and_a_password(
-    use: UseProxy, kind: type[Socks5] | type[HttpProxy]
-) -> None:
+def test_a_proxy_may_want_a_password(use: UseProxy, kind: type[Socks5] | type[HttpProxy]) -> None:
     with RawServer(ranged(CONTENT)) as server, kind("me", "s3cret") as proxy:
         use(proxy.url(SECRET))
         with HttpClient(timeouts=QUICK) as client:
@@ -131,9 +129,7 @@ def test_a_proxy_that_is_down_is_named(use: UseProxy, scheme: str, kind: str) ->
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_proxy_that_wants_another_password_is_named_and_asked_once(
-    use: UseProxy, scheme: str
-) -> None:
+def test_a_wrong_password_of_a_proxy_is_named(use: UseProxy, scheme: str) -> None:
     with HttpProxy("me", "other") as proxy:
         use(proxy.url(SECRET))
         message = refused(f"{scheme}://127.0.0.1:9/status")
@@ -182,9 +178,7 @@ def test_what_is_no_socks_proxy_is_named(use: UseProxy) -> None:
 
 
 @pytest.mark.parametrize("kind", ["http", "socks5h"])
-def test_a_proxy_that_says_nothing_is_named_and_a_stop_ends_the_wait(
-    use: UseProxy, kind: str
-) -> None:
+def test_a_silent_proxy_is_named(use: UseProxy, kind: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         use(f"{kind}://127.0.0.1:{silent.getsockname()[1]}")
         message = refused("https://127.0.0.1:9/status", Timeout)
@@ -222,9 +216,7 @@ def test_an_address_of_no_proxy_is_wrong_use(use: UseProxy, address: str) -> Non
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_certificate_that_is_not_trusted_is_told_of_whom_it_is(
-    use: UseProxy, tls_server: tuple[str, list[int]]
-) -> None:
+def test_untrusted_certificates_are_named(use: UseProxy, tls_server: tuple[str, list[int]]) -> None:
     use(tls_server[0].rstrip("/"))
     message = refused("https://127.0.0.1:9/status")
     assert message.startswith(f"proxy {tls_server[0].rstrip('/')}: the server's certificate")
@@ -235,9 +227,7 @@ def test_a_certificate_that_is_not_trusted_is_told_of_whom_it_is(
         assert "certificate verify failed" in message
 
 
-def test_hosts_of_no_proxy_are_asked_directly(
-    use: UseProxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_proxy_hosts_are_direct(use: UseProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     use("socks5h://127.0.0.1:1")
     assert proxy_for("https://api.gdc.cancer.gov/status") == "socks5h://127.0.0.1:1"
     monkeypatch.setenv("no_proxy", "api.gdc.cancer.gov")

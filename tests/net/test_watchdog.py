@@ -47,9 +47,7 @@ from tests.support.raw_server import (
 
 
 @pytest.mark.usefixtures("trusted")
-def test_the_certificate_named_in_the_environment_is_trusted(
-    tls_server: tuple[str, list[int]],
-) -> None:
+def test_a_named_certificate_is_trusted(tls_server: tuple[str, list[int]]) -> None:
     with HttpClient(timeouts=QUICK) as client:
         assert client.json(tls_server[0]) == []
 

@@ -79,9 +79,7 @@ def test_it_gives_the_same_pixels_every_time_and_leaves_nothing(case: Case) -> N
 
 
 @pytest.mark.parametrize("error", [DiskFull, Damaged, Interrupted, KeyboardInterrupt, Truncated])
-def test_after_an_error_that_doubts_no_bytes_none_is_fetched_again(
-    case: Case, error: type[BaseException]
-) -> None:
+def test_an_interruption_keeps_the_bytes(case: Case, error: type[BaseException]) -> None:
     with pytest.raises(error), case.source.open(slide_of(case.file), TARGET, Meter()):
         raise error("stopped")
     case.gdc.clear()
@@ -91,9 +89,7 @@ def test_after_an_error_that_doubts_no_bytes_none_is_fetched_again(
 
 
 @pytest.mark.parametrize("error", [BadSlide, BadTile])
-def test_after_an_error_of_the_slide_its_bytes_are_removed(
-    case: Case, error: type[Exception]
-) -> None:
+def test_an_error_of_the_slide_removes_its_bytes(case: Case, error: type[Exception]) -> None:
     with pytest.raises(error), case.source.open(slide_of(case.file), TARGET, Meter()):
         raise error("a tile is damaged")
     assert not case.kept

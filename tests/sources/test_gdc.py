@@ -191,9 +191,7 @@ def test_an_unsafe_hit_is_refused(bad: dict[str, object]) -> None:
         (lambda _start, _size: None, "expected a list of hits"),
     ],
 )
-def test_pages_that_do_not_add_up_are_refused(
-    pages: Callable[[int, int], object], words: str
-) -> None:
+def test_inconsistent_pages_are_refused(pages: Callable[[int, int], object], words: str) -> None:
     with pytest.raises(WrongContent, match=words):
         gdc.read_listing(Scripted(pages), API, page_size=1)
 

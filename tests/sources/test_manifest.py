@@ -52,9 +52,7 @@ def test_a_slide_has_all_that_its_row_and_its_name_tell(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("start", ["", "\ufeff", "\n \n"])
-def test_line_ends_marks_and_blank_lines_do_not_matter(
-    tmp_path: Path, start: str, end: str
-) -> None:
+def test_line_ends_and_blank_lines_do_not_matter(tmp_path: Path, start: str, end: str) -> None:
     rows = (row(OTHER_ID, OTHER_NAME), "", row())
     listing = read_manifest(written(tmp_path, start + HEADER, *rows, end=end))
     assert [slide.file_name for slide in listing.slides] == [OTHER_NAME, NAME]
@@ -164,9 +162,7 @@ def test_files_of_other_types_are_counted(tmp_path: Path) -> None:
         ((HEADER, "a\0b"), "line 2: expected text, got binary data"),
     ],
 )
-def test_what_is_no_manifest_is_refused_by_file_and_line(
-    tmp_path: Path, lines: tuple[str, ...], words: str
-) -> None:
+def test_an_invalid_row_is_refused(tmp_path: Path, lines: tuple[str, ...], words: str) -> None:
     path = written(tmp_path, *lines)
     with pytest.raises(BadManifest) as caught:
         read_manifest(path)
@@ -247,9 +243,7 @@ def test_every_real_manifest_is_taken(name: str, slides: int) -> None:
         ("faults/manifest-of-several-programs.txt", 5, 2),
     ],
 )
-def test_sample_sheets_archives_lists_and_other_programs_are_read(
-    name: str, slides: int, unknown: int
-) -> None:
+def test_tables_of_other_programs_are_read(name: str, slides: int, unknown: int) -> None:
     if not DATA.exists():
         pytest.skip("../shared/data holds no real manifests")
     listing = read_manifest(DATA / name)

@@ -162,9 +162,7 @@ def fetched(gdc: StandIn, files: list[Listed], origins: Origins, work: Path) -> 
             made(by_range(gdc, client, work, origins), slide_of(file), WHOLE)
 
 
-def test_that_range_is_ignored_is_learned_once_in_a_run(
-    files: list[Listed], tmp_path: Path
-) -> None:
+def test_an_ignored_range_is_learned_once(files: list[Listed], tmp_path: Path) -> None:
     with StandIn(files, bucket_ranges=False) as gdc:
         fetched(gdc, files, Origins(gdc.api, gdc.bucket), tmp_path)
         assert len(gdc.requests(host="bucket")) == 1
@@ -204,9 +202,7 @@ def test_one_whole_answer_beside_a_part_does_not_turn_range_off_for_the_run(tmp_
         assert origins.report() == {"gdc": "honours Range"}
 
 
-def test_a_bucket_that_is_down_is_asked_once_and_then_rests(
-    files: list[Listed], tmp_path: Path
-) -> None:
+def test_a_failing_bucket_rests(files: list[Listed], tmp_path: Path) -> None:
     now = 0.0
     with StandIn(files) as gdc:
         gdc.switch("bucket", "503")
@@ -224,9 +220,7 @@ def test_a_bucket_that_is_down_is_asked_once_and_then_rests(
         assert gdc.requests(host="api") == []
 
 
-def test_a_bucket_that_lacks_one_slide_is_asked_first_for_the_next(
-    files: list[Listed], tmp_path: Path
-) -> None:
+def test_a_slide_missing_from_the_bucket(files: list[Listed], tmp_path: Path) -> None:
     with StandIn(files) as gdc:
         gdc.faults.add(Fault(files[0].file_id, "404", host="bucket"))
         fetched(gdc, files, Origins(gdc.api, gdc.bucket), tmp_path)

@@ -162,9 +162,7 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_slide(tmp_path_factory.mktemp("deep") / "slide.svs", spec)
 
 
-def test_the_last_levels_tiles_come_while_the_directories_are_walked(
-    deep: Path, tmp_path: Path, client: HttpClient
-) -> None:
+def test_tiles_come_during_the_walk(deep: Path, tmp_path: Path, client: HttpClient) -> None:
     file = listed(deep)
     with LocalFile(deep) as local:
         tiles = SpanSet(tile_spans(Svs(local).tile_table(3)))
@@ -178,9 +176,7 @@ def test_the_last_levels_tiles_come_while_the_directories_are_walked(
     assert max(for_tiles) < last_walked
 
 
-def test_tiles_come_together_with_the_arrays_that_tell_where_they_lie(
-    tmp_path: Path, client: HttpClient
-) -> None:
+def test_tiles_come_together_with_their_offsets(tmp_path: Path, client: HttpClient) -> None:
     spec = SlideSpec(width=4003, height=3001, downsamples=(1, 2, 16), tile=(64, 64))
     path = make_slide(tmp_path / "slide.svs", spec)
     file = listed(path)
@@ -229,9 +225,7 @@ def spans_for_the_right_image(file: Listed, work: Path, client: HttpClient) -> S
     return spans
 
 
-def test_a_directory_at_the_files_end_that_is_not_in_the_chain_is_not_believed(
-    deep: Path, tmp_path: Path, client: HttpClient
-) -> None:
+def test_a_stray_directory_is_ignored(deep: Path, tmp_path: Path, client: HttpClient) -> None:
     """Its tiles are said to lie where the base's do."""
     with LocalFile(deep) as local:
         count = len(Svs(local).tile_table(3).offsets)
@@ -244,9 +238,7 @@ def test_a_directory_at_the_files_end_that_is_not_in_the_chain_is_not_believed(
     assert not spans.gaps(Span(20_000, 21_000)), "for a moment, and tried"
 
 
-def test_a_directory_that_is_not_in_the_chain_fails_no_slide_by_pointing_past_the_end(
-    deep: Path, tmp_path: Path, client: HttpClient
-) -> None:
+def test_a_stray_directory_fails_no_slide(deep: Path, tmp_path: Path, client: HttpClient) -> None:
     with LocalFile(deep) as local:
         count = len(Svs(local).tile_table(3).offsets)
     tags = dict.fromkeys((Tag.TILE_OFFSETS, Tag.TILE_COUNTS), (count, 0xFFFFFFF0))
@@ -254,9 +246,7 @@ def test_a_directory_that_is_not_in_the_chain_fails_no_slide_by_pointing_past_th
     spans_for_the_right_image(file, tmp_path / "work", client)
 
 
-def test_a_directory_that_is_not_in_the_chain_moves_no_more_than_may_be_foreseen(
-    deep: Path, tmp_path: Path, client: HttpClient
-) -> None:
+def test_a_stray_directory_moves_little(deep: Path, tmp_path: Path, client: HttpClient) -> None:
     """Its level has three million tiles, and an array of 12 MB for where they lie."""
     tiles, place = 3_000_000, deep.stat().st_size
     tags = {
@@ -273,9 +263,7 @@ def test_a_directory_that_is_not_in_the_chain_moves_no_more_than_may_be_foreseen
     assert spans.total < MAX_SPECULATIVE_BYTES
 
 
-def test_a_large_level_comes_over_a_few_connections_at_once(
-    tmp_path: Path, client: HttpClient
-) -> None:
+def test_a_large_level_comes_over_four_connections(tmp_path: Path, client: HttpClient) -> None:
     spec = SlideSpec(width=4803, height=4009, downsamples=(1, 4), tile=(256, 256))
     file = listed(make_slide(tmp_path / "large.svs", spec))
     with StandIn([file]) as gdc:

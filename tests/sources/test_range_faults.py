@@ -174,9 +174,7 @@ def test_with_a_second_origin_a_fault_of_the_first_never_shows(
         assert np.array_equal(came, right), case
 
 
-def test_flipped_bytes_never_change_the_structure(
-    cases: list[Case], right: Pixels, tmp_path: Path
-) -> None:
+def test_flips_keep_the_structure(cases: list[Case], right: Pixels, tmp_path: Path) -> None:
     noticed = 0
     for case, came in outcomes("flipped", cases, tmp_path, bucket=False).items():
         if isinstance(came, SlideError | NetworkError):

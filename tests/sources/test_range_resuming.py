@@ -250,9 +250,7 @@ def test_when_the_bucket_dies_amid_a_slide_the_gdc_goes_on(
 # The remote file -------------------------------------------------------------------
 
 
-def test_spans_outside_of_the_file_are_refused_before_anything_is_asked(
-    tmp_path: Path, client: HttpClient, file: Listed
-) -> None:
+def test_spans_beyond_the_end_are_refused(tmp_path: Path, client: HttpClient, file: Listed) -> None:
     with StandIn([file]) as gdc, opened_partial(tmp_path, file) as partial:
         remote = remote_file(gdc, client, partial, tmp_path / "etag")
         for beyond in (Span(file.size - 4, file.size + 1), Span(1 << 40, (1 << 40) + 9)):
@@ -302,9 +300,7 @@ def loopback(
 
 
 @pytest.mark.parametrize("nth", [1, 3])
-def test_a_part_that_fails_ends_the_others_and_leaves_no_thread(
-    tmp_path: Path, client: HttpClient, nth: int
-) -> None:
+def test_a_failed_part_ends_the_others(tmp_path: Path, client: HttpClient, nth: int) -> None:
     content = tmp_path / "content.svs"
     content.write_bytes(bytes(40 << 20))
     with StandIn([listed(content)]) as gdc, opened_partial(tmp_path, gdc.files[0]) as partial:
@@ -318,9 +314,7 @@ def test_a_part_that_fails_ends_the_others_and_leaves_no_thread(
         assert partial.available.total == (nth - 1) * (4 << 20)
 
 
-def test_a_level_of_many_megabytes_is_never_held_in_memory(
-    tmp_path: Path, client: HttpClient
-) -> None:
+def test_a_large_level_is_not_held_in_memory(tmp_path: Path, client: HttpClient) -> None:
     size = 300 << 20
     content = tmp_path / "content.svs"
     with content.open("wb") as out:

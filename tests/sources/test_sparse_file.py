@@ -83,9 +83,7 @@ def test_it_holds_what_was_written_whatever_is_reopened_or_torn(
 
 @settings(max_examples=100)
 @given(st.lists(spans, min_size=1, max_size=6), st.binary(max_size=40), st.integers(0, 400))
-def test_a_record_with_any_bytes_in_it_never_vouches_for_wrong_ones(
-    written: list[Span], noise: bytes, place: int
-) -> None:
+def test_a_damaged_record_is_not_believed(written: list[Span], noise: bytes, place: int) -> None:
     with folder() as root:
         path = root / "slide.svs"
         with opened(path) as partial:
@@ -167,9 +165,7 @@ def test_a_large_file_takes_no_more_room_than_what_is_had(tmp_path: Path) -> Non
         assert partial.read(Span(5_000_000_000, 5_000_000_000 + SIZE)) == CONTENT
 
 
-def test_a_file_system_that_refuses_the_full_size_lets_it_grow(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_may_grow_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     truncate = os.ftruncate
 
     def refuse(handle: int, length: int) -> None:

@@ -97,9 +97,7 @@ def test_a_disk_that_is_nearly_full_ends_the_run(tmp_path: Path) -> None:
         lease.reserve(1)
 
 
-def test_a_disk_that_fails_is_reported_as_one_and_not_as_a_bug(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(_: Path) -> int:
         raise OSError(errno.EIO, "Input/output error")
 
@@ -188,7 +186,7 @@ def test_a_lease_that_begins_while_room_is_made_is_no_leftover(tmp_path: Path) -
     assert not lost
 
 
-def test_a_source_that_begins_while_another_ones_folder_is_removed_is_let_be(
+def test_a_source_that_begins_meanwhile_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its folder is there before that of the slide, which seemed empty, goes."""
@@ -219,9 +217,7 @@ def test_a_folder_that_is_held_only_to_be_read_is_no_leftover(tmp_path: Path) ->
     assert (tmp_path / "one" / "range" / "slide.part").exists()
 
 
-def test_leftovers_go_where_the_disk_has_no_room_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_leftovers_make_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path / "old" / "whole" / "slide.svs", 5 * MB)
 
     def free(_: Path) -> int:

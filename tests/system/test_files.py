@@ -43,9 +43,7 @@ def test_a_file_takes_the_place_of_the_old_one_only_when_it_is_whole(tmp_path: P
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), OTHER_ERROR])
-def test_a_failure_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, error: BaseException
-) -> None:
+def test_a_failure_leaves_the_old_file(tmp_path: Path, error: BaseException) -> None:
     path = tmp_path / "image.png"
     path.write_bytes(b"old")
     with pytest.raises(type(error)), atomic_write(path) as file:
