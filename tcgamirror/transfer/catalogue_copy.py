@@ -1,6 +1,6 @@
 """The catalogue of an export: a consistent copy that records what the export holds.
 
-Nobody else sees the copy. Errors name the original, but DiskFull the copy.
+No other process opens the copy. Errors name the original, but DiskFull the copy.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def copy_catalogue(live: Catalogue, path: Path) -> Catalogue:
     with copy.reading() as connection:
         # The copy is repeated after a power cut, so no change waits for the disk.
         connection.execute("PRAGMA synchronous = OFF")
-    # A kept image of an excluded slide is nobody else's.
+    # Images of excluded slides are not exported.
     copy.images.clear(each.file_name for each in copy.exclusions.all())
     return copy
 

@@ -1,7 +1,7 @@
 """Checks of every column of an untrusted catalogue.
 
-A check returns the value to take over, or raises ValueError. Text that is only ever shown to
-people is cleaned. Every other value is either left as it is or refused.
+A check returns the value to record, or raises ValueError. Text that is only shown to people is
+cleaned. Every other value is either left as it is or refused.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ IN_MEMORY_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class FileContent:
-    """One file as it was when it was read, though another may have taken its place since.
+    """One file as it was when it was read; another may have replaced it since.
 
     path: None for a file that is made by this program. size: bytes.
     data: None for a large file. file: that one, open.

@@ -42,8 +42,8 @@ class Destination(Protocol):
 def open_destination(dest: Path | None, root: Path) -> Iterator[tuple[Path, Destination]]:
     """Yield a folder for the catalogue of an export, and its destination, locked by this run.
 
-    The export gets its name when the block ends without an error. A killed export to a
-    directory is resumed by the next one; an archive is begun again.
+    The export is renamed to `dest` when the block ends without an error. A killed export to a
+    directory is resumed by the next one; an archive is written again.
 
     Args:
         dest: None for standard output.
@@ -61,8 +61,8 @@ def open_destination(dest: Path | None, root: Path) -> Iterator[tuple[Path, Dest
             with _open_archive(work / dest.name, dest, _top(dest.stem)) as archive:
                 yield work, archive
             return
-        # Another disk is about to be pulled out. A directory on the mirror's own disk is as
-        # safe from a power cut as what `cp` leaves: an import compares it.
+        # Another disk may be unplugged soon. A directory on the mirror's own disk is as safe
+        # from a power cut as what `cp` leaves: an import compares it.
         is_apart = work.stat().st_dev != root.stat().st_dev
         directory = _Directory(work)
         yield work, directory
@@ -98,7 +98,7 @@ class _Directory:
         self.names.add(name)
         target = self._work / name
         if content.path == target:
-            # The catalogue was copied to its place at once.
+            # The catalogue was copied there before.
             content.close()
             return
         with disk_errors(target):

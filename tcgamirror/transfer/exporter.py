@@ -233,7 +233,7 @@ class _Export:
         self.missing += [image.file_name for image in images]
 
     def _put_current(self, live: Catalogue, image: Image) -> Image | None:
-        """Return the image to wait for; None if it is put now, or missing for good."""
+        """Return the image to wait for; None if it is put or missing."""
         rows = live.rows.slide(image.file_name)
         current = None if rows is None else image_of(rows)
         if rows is not None and current is not None:
@@ -278,7 +278,7 @@ class _Export:
         content = read_content(path)
         is_page = name.startswith(f"{GALLERY}/")
         if content is None:
-            # Another run may be making the gallery anew.
+            # Another run may be writing the gallery.
             if is_page:
                 return
             raise UsageError(

@@ -1,9 +1,9 @@
 """Merge an untrusted export into a new or an existing mirror.
 
-First all of the export is read, and every value of its catalogue is checked. A fault anywhere
-keeps all of it out. Then listing and sample are merged in one step, and the images in small
-batches. Each takes the path that it has in the export: it lies in the folder of the project
-that the slide had when the image was made.
+First all of the export is read, and every value of its catalogue is checked. One fault refuses
+the whole export. Then listing and sample are merged in one step, and the images in small
+batches. An image keeps its path: the folder is that of the slide's project when the image was
+made.
 """
 
 from __future__ import annotations

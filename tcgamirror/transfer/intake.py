@@ -1,7 +1,7 @@
 """Images added to a mirror: written beside their places, checked, put there in batches.
 
-An image takes its place after its digest and pixels were checked, and its row follows. If it
-replaces another one, the row is made pending first, as by an update.
+An image is renamed to its path after its digest and pixels were checked, and its row follows.
+If it replaces another one, the row is made pending first, as by an update.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class IncomingImage:
 
     row: in the export's catalogue. differs: whether it shows another file than the one
     listed here. replaces: whether its slide is done here. old_path: of the image that it
-    replaces, if that lies elsewhere.
+    replaces, if that has another path.
     """
 
     row: Row
@@ -192,7 +192,7 @@ class Intake:
                 yield image, file
 
     def _write(self, image: IncomingImage, member: Member) -> Path:
-        """Return where the image is now: beside its place, or there if a killed import put it."""
+        """Write an image beside its place, unless a killed import put it there; return its path."""
         place = self._place(image)
         with suppress(OSError):
             is_whole = place.stat().st_size == member.size == image.bytes

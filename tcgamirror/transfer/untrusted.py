@@ -1,8 +1,8 @@
-"""A catalogue from elsewhere, read as data that may be hostile.
+"""The catalogue of another mirror, read as data that may be hostile.
 
-It must have exactly this program's tables and view, no trigger and nothing more. SQLite must
-find it whole, and every value must be one that this program could have written (see
-`columns`). Its file is never written, nor attached to another. Only values are taken over.
+It must have exactly this program's tables and view. SQLite must find it whole, and every value
+must be one that this program could have written (see `columns`). Its file is never written,
+nor attached to another.
 Source: SQLite's advice on untrusted files (sqlite.org/security.html).
 """
 
@@ -73,7 +73,7 @@ _SQLITE_TABLES = frozenset(
         ("sqlite_stat4", "tbl,idx,neq,nlt,ndlt,sample"),
     )
 )
-"""SQLite's own tables, which stay after ANALYZE or a table that was dropped."""
+"""SQLite's own tables, which ANALYZE or a dropped table leave."""
 
 _IMAGE_COLUMNS = (
     *("path", "bytes", "sha256", "width", "height", "source", "level", "level_downsample"),
@@ -83,13 +83,13 @@ _IMAGE_COLUMNS = (
 
 
 class UntrustedCatalogue:
-    """An open catalogue of which nothing is believed. Every method may raise Damaged.
+    """The open catalogue of another mirror. Every method may raise Damaged.
 
     Call `check` before `images`, which does not check values itself.
     """
 
     def __init__(self, path: Path, name: str) -> None:
-        """Open the catalogue at `path`, which nobody else writes. name: its name in errors.
+        """Open the catalogue at `path`, which no other process writes. name: its name in errors.
 
         A catalogue of an older version is migrated in a copy.
 

@@ -37,7 +37,7 @@ _MAX_HEADERS = 4 * MAX_FILES
 _MAX_BYTES = 1 << 50
 
 _MAX_FILLING = 16 << 20
-"""Bytes read after an archive's end. Records have 10 kB, unless `tar` was told otherwise."""
+"""Bytes read after an archive's end. Records have 10 kB, unless `tar` has an option for more."""
 
 
 # Reading ---------------------------------------------------------------------------

@@ -24,7 +24,7 @@ def replace_rows(
     source: UntrustedCatalogue,
     *,
     keep_others: bool,
-    arrived: Collection[str],
+    received: Collection[str],
     present: Collection[str],
 ) -> int:
     """Replace all rows of an open catalogue, and return how many other slides it keeps.
@@ -35,14 +35,14 @@ def replace_rows(
         keep_others: whether to keep images and slides that the source does not have. Slides
             are ranked after the source's, and withdrawn if it does not list them. Their
             run history is dropped.
-        arrived: file names of slides whose images are here as the source records them. For
-            all others, the row keeps the image that was here.
+        received: file names of slides whose images are here as the source records them. The
+            rows of all others keep the image that was here.
         present: file names of slides whose recorded images are here.
     """
     with catalogue.change() as connection:
         connection.execute("PRAGMA defer_foreign_keys = ON")
         own = _own_rows(connection, source) if keep_others else {}
-        updates = _updates(connection, source, arrived, present, keep_others=keep_others)
+        updates = _updates(connection, source, received, present, keep_others=keep_others)
         own_exclusions = [each for each in exclusions_of(connection) if each.own]
         for table in reversed(list(TABLES)):
             connection.execute(f"DELETE FROM {table}")
@@ -50,13 +50,13 @@ def replace_rows(
             insert(connection, table, list(columns), source.rows(table))
         for table, rows in own.items():
             ranked = _ranked(connection, rows) if table == "sample" else rows
-            # Both sides may know a former file_id.
+            # Both sides may record a former file_id.
             or_ignore = table == "former_ids"
             insert(connection, table, list(TABLES[table]), ranked, or_ignore=or_ignore)
         for row in own.get("slides", ()):
             set_upstream(connection, str(row["file_name"]), Upstream.WITHDRAWN)
         write_images(connection, (update.row for update in updates))
-        # Those of the source are gone with it. Those made here win, and stay.
+        # Exclusions made here win.
         connection.execute("UPDATE exclusions SET own = 0")
         put_exclusions(connection, own_exclusions, replace=True)
         apply_exclusions(connection)
@@ -67,7 +67,7 @@ def replace_rows(
 
 
 class _Update(NamedTuple):
-    """A row for an image that did not arrive, to replace the source's row.
+    """A row for an image that was not received, to replace the source's row.
 
     upstream: None to keep the source's. is_only_here: the source has no image.
     """
@@ -80,12 +80,12 @@ class _Update(NamedTuple):
 def _updates(
     connection: sqlite3.Connection,
     source: UntrustedCatalogue,
-    arrived: Collection[str],
+    received: Collection[str],
     present: Collection[str],
     *,
     keep_others: bool,
 ) -> list[_Update]:
-    """Return rows for the images that did not arrive, unless neither side has one."""
+    """Return rows for images that were not received, unless neither side has one."""
     sql = (
         "SELECT images.*, md5, upstream FROM images JOIN slides USING (file_name) "
         "WHERE path IS NOT NULL"
@@ -95,15 +95,15 @@ def _updates(
     for remote in source.sampled():
         name, has_no_image = str(remote["file_name"]), remote["path"] is None
         local = ours.get(name) if keep_others or not has_no_image else None
-        has_arrived = name in arrived
-        if (local is None and has_no_image) or (remote["status"] == Status.DONE and has_arrived):
+        is_received = name in received
+        if (local is None and has_no_image) or (remote["status"] == Status.DONE and is_received):
             continue
         is_current = local is not None and not are_different(local["md5"], remote["md5"])
         is_whole = is_current and name in present
         if local is not None and local["status"] == Status.DONE and is_whole:
-            if not has_arrived or local["path"] == remote["path"]:
+            if not is_received or local["path"] == remote["path"]:
                 updates.append(_Update(local, Upstream.CURRENT, has_no_image))
-        elif not has_arrived:
+        elif not is_received:
             image = local or dict.fromkeys(PICTURE_COLUMNS)
             status = Status.PENDING if remote["status"] == Status.DONE else remote["status"]
             picture = {column: image[column] for column in PICTURE_COLUMNS}

@@ -1,4 +1,4 @@
-"""The differences between a mirror and its source, and what a sync does about them."""
+"""The differences between a mirror and its source, and the actions of a sync."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class SyncState:
         return None
 
     def write(self, root: Path) -> None:
-        """Write the state, without tags that may come to name another catalogue."""
+        """Write the state, without tags that another catalogue may get."""
         fields = asdict(self)
         if not self.seen.lasting:
             fields["seen"] = asdict(CatalogueVersion(self.seen.digest))

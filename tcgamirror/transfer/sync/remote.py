@@ -2,8 +2,8 @@
 
 A static server sends `catalogue.db` as it is, even in the middle of a change. So a copy counts
 only if no journal with changes lies beside it, if the file is the same after the download as
-before, and if SQLite finds it whole. `tcgamirror serve` names each copy by its digest instead,
-which proves at once that it is whole.
+before, and if SQLite finds it whole. `tcgamirror serve` names each copy by its digest, which
+proves that it is whole.
 """
 
 from __future__ import annotations

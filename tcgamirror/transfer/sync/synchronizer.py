@@ -1,9 +1,9 @@
 """Bring a mirror to the state of another: images first, the catalogue last, by digest.
 
-A new image gets its place as soon as it is whole and has its digest: no row knows it yet. An
-image that replaces another one waits beside it until all are there. Then the rows of those to
-be replaced or removed are made pending, the files are moved, and one transaction takes over
-all rows of the source. So no reader ever finds a row that is done without its image.
+A new image is renamed to its path once it has its digest; no row names it yet. An image that
+replaces another one waits beside it until all are there. Then the rows of those to be replaced
+or removed are made pending, the files are moved, and one transaction replaces all rows. So no
+reader ever finds a row that is done without its image.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ class _Sync:
             yield remote
 
     def _state(self) -> SyncState | None:
-        """Return what the last run left, if this one may do nothing because of it."""
+        """Return the state that the last run left, if this run may end because of it."""
         state = SyncState.read(self.root) if (self.root / FILE_NAME).exists() else None
         if state is None or state.source != self.source.name or (self.delete and state.others):
             return None
@@ -232,7 +232,7 @@ class _Sync:
             lock = read_lock(source.copy(settings.lock, self.folder, MOST_LOCK))
             return replace(settings, lock=LOCKED), lock_lines(lock)
         except (BadSettings, BadLockFile) as error:
-            # They name the copy, which is soon gone.
+            # They name the copy, which is temporary.
             raise type(error)(str(error).replace(str(self.folder), source.name)) from error
 
     def _make_mirror(self) -> None:
@@ -256,7 +256,7 @@ class _Sync:
         return partial_path(self.root / image.path)
 
     def _fetch_all(self, remote: UntrustedCatalogue) -> SyncPlan:
-        """Bring every image of the source to its place, or beside it if it replaces one.
+        """Fetch every image of the source to its path, or beside it if it replaces one.
 
         A new mirror is made once the first image is there.
         """
@@ -270,7 +270,7 @@ class _Sync:
         self.progress.start_images(len(images), sum(image.bytes for image in images))
         pool = start_pool(WORKERS, "sync")
         try:
-            running = {pool.submit(self._bring, image, plan): image for image in images}
+            running = {pool.submit(self._obtain, image, plan): image for image in images}
             for future in as_completed(running):
                 self._count(running[future], future)
                 if self.fetched + self.adopted:
@@ -303,8 +303,8 @@ class _Sync:
             self.adopted += not is_fetched
             self.fetched_bytes += image.bytes if is_fetched else 0
 
-    def _bring(self, image: Image, plan: SyncPlan) -> bool:
-        """Bring one image here, and return whether it had to be fetched."""
+    def _obtain(self, image: Image, plan: SyncPlan) -> bool:
+        """Find or fetch one image; return whether it was fetched."""
         if self.shutdown.stop.is_set():
             raise Interrupted("stopped; the next sync resumes")
         place = self.root / image.path
@@ -357,7 +357,7 @@ class _Sync:
     def _finish(
         self, remote: UntrustedCatalogue, plan: SyncPlan, version: CatalogueVersion
     ) -> SyncResult:
-        """Move the images that replace others, then take over the rows."""
+        """Move the images that replace others, then replace the rows."""
         root, images = self.root, remote.images()
         if self.new is not None:
             last = self.last_error
@@ -366,8 +366,8 @@ class _Sync:
                 f"{self.source.name}: none of its {text.images(len(self.failed))} can be "
                 f"fetched. The last: {last}"
             )
-        arrived = [image for image in images if image.file_name not in self.failed]
-        replaced = [image for image in arrived if image.path in plan.replaced]
+        received = [image for image in images if image.file_name not in self.failed]
+        replaced = [image for image in received if image.path in plan.replaced]
         here = {each.file_name for each in images if self.found.get(each.path) == each.sha256}
         removed = list(plan.obsolete) if self.delete else []
         gone = [*(image for image in plan.moved if image.file_name in here), *removed]
@@ -390,7 +390,7 @@ class _Sync:
                 catalogue,
                 remote,
                 keep_others=not self.delete,
-                arrived={image.file_name for image in arrived} - plan.left,
+                received={image.file_name for image in received} - plan.left,
                 present={image.file_name for image in local.images if local.has_file(image)},
             )
             write_exclusions(root, catalogue)
