@@ -256,8 +256,11 @@ class Reports(Part):
             names = find_slides(connection, name.strip())
             return [slide_of(row) for each in names for row in connection.execute(sql, (each,))]
 
-    def query(self, sql: str) -> QueryResult:
+    def query(self, sql: str, *, bound_memory: bool = True) -> QueryResult:
         """Run one reading statement on a connection of its own, closed after the last row.
+
+        Args:
+            bound_memory: whether to bound SQLite's memory, for good and in the whole process.
 
         Raises:
             BadQuery: SQL that is wrong or would write. Iterating may raise it too.
@@ -268,11 +271,12 @@ class Reports(Part):
             connection = connect(path, read_only=True)
         connection.execute("PRAGMA query_only = 1")
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_VALUE_BYTES)
-        connection.execute(f"PRAGMA hard_heap_limit = {MOST_QUERY_BYTES}")
+        if bound_memory:
+            connection.execute(f"PRAGMA hard_heap_limit = {MOST_QUERY_BYTES}")
         connection.set_authorizer(_authorize)
         # Python handles Ctrl-C only between its own instructions. A long query runs no others.
         connection.set_progress_handler(lambda: 0, _STEPS_BETWEEN_SIGNALS)
-        rows = _rows(path, connection, sql)
+        rows = _rows(path, connection, sql, bound_memory=bound_memory)
         columns = next(rows)
         return QueryResult(columns=tuple(map(str, columns)), rows=rows)
 
@@ -358,7 +362,9 @@ def _file_name(connection: sqlite3.Connection, name: str) -> str:
     )
 
 
-def _rows(path: Path, connection: sqlite3.Connection, sql: str) -> Iterator[tuple[Cell, ...]]:
+def _rows(
+    path: Path, connection: sqlite3.Connection, sql: str, *, bound_memory: bool
+) -> Iterator[tuple[Cell, ...]]:
     """Yield the columns' names, then the rows."""
     try:
         cursor = connection.execute(sql)
@@ -372,6 +378,8 @@ def _rows(path: Path, connection: sqlite3.Connection, sql: str) -> Iterator[tupl
         # sqlite3.Warning: two statements. ValueError: NUL characters or lone surrogates.
         raise _refusal(path, error) from error
     except MemoryError as error:
+        if not bound_memory:
+            raise
         raise NoMemory(
             f"not enough memory: a query may use {MOST_QUERY_BYTES // 1_000_000} MB. "
             "Select fewer or shorter values"

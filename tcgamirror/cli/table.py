@@ -70,7 +70,7 @@ def table(args: argparse.Namespace) -> ExitCode:
             _write(filled, args.kind, sys.stdout)
         else:
             _write_file(filled, args.kind, args.output)
-            print(f"{args.output}: {filled.count:,} rows")
+            print(f"{args.output}: {filled.count:,} row{'' if filled.count == 1 else 's'}")
     for note in filled.notes():
         output.say(f"table {args.kind}: {note}")
     return ExitCode.DONE

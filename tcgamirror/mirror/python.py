@@ -137,7 +137,6 @@ class Mirror:
 
         Raises:
             BadQuery: SQL that is wrong or would write.
-            NoMemory: the query needs more than 256 MB.
         """
         columns, rows = self._read(sql)
         return [dict(zip(columns, row, strict=True)) for row in rows]
@@ -161,7 +160,8 @@ class Mirror:
     def _read(self, sql: str) -> tuple[list[str], list[tuple[Cell, ...]]]:
         """Return columns and rows. All rows are read, so that no reader stays in a run's way."""
         with Catalogue.open(self.root / directory.CATALOGUE, read_only=True) as catalogue:
-            found = catalogue.reports.query(sql)
+            # SQLite's memory belongs to the program that calls.
+            found = catalogue.reports.query(sql, bound_memory=False)
             return distinct(found.columns), list(found.rows)
 
     def _slide(self, row: tuple[Any, ...]) -> MirrorSlide:

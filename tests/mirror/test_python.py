@@ -282,17 +282,21 @@ def test_the_manual_s_errors_are_those_there_are() -> None:
         assert issubclass(getattr(errors, name), TcgaMirrorError)
 
 
-def test_import_and_open_are_light(mirror: Path) -> None:
-    def imported(line: str) -> set[str]:
-        told = subprocess.run(
-            [sys.executable, "-c", f"import sys, tcgamirror; {line}; print(*sys.modules)"],
-            env=surroundings(),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return set(told.stdout.split())
+def python(line: str) -> set[str]:
+    """Return the words that a line prints in a process of its own."""
+    command = [sys.executable, "-c", f"import sys, tcgamirror; {line}"]
+    told = subprocess.run(command, env=surroundings(), capture_output=True, text=True, check=True)
+    return set(told.stdout.split())
 
+
+def test_import_and_open_are_light(mirror: Path) -> None:
     heavy = {"numpy", "PIL", "openslide", "requests", "pandas", "sqlite_utils"}
-    assert not imported("pass") & {*heavy, "sqlite3", "dataclasses"}
-    assert not imported(f"list(tcgamirror.open({str(mirror)!r}).slides())") & heavy
+    assert not python("print(*sys.modules)") & {*heavy, "sqlite3", "dataclasses"}
+    looking = f"list(tcgamirror.open({str(mirror)!r}).slides())"
+    assert not python(f"{looking}; print(*sys.modules)") & heavy
+
+
+def test_the_memory_of_the_caller_s_sqlite_stays_unbounded(mirror: Path) -> None:
+    query = f"tcgamirror.open({str(mirror)!r}).query('select 1')"
+    limit = "sqlite3.connect(':memory:').execute('pragma hard_heap_limit').fetchone()"
+    assert python(f"import sqlite3; {query}; print(*{limit})") == {"0"}
