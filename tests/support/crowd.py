@@ -24,6 +24,7 @@ NAMES = ("ACC", "BLCA", "BRCA", "CESC", "COAD", "GBM", "HNSC", "KIRC", "LGG", "L
 PROJECTS = [f"TCGA-{name}" for name in NAMES]
 SITES = ["Adrenal gland", "Bladder", "Breast", "Cervix uteri", "Colon", "Brain", "Larynx"]
 SITES += ["Kidney", "Brain", "Bronchus and lung", "Ovary"]
+STAGES = ["Stage I", "Stage IIA", "Stage IIB", "Stage IV"]
 BASES = [0.2277, 0.2325, 0.25, 0.252, 0.252, 0.252, 0.5026]
 PICTURES = 40
 """Different images; the slides share them, as hard links do."""
@@ -83,6 +84,7 @@ def _add(
             *(PROJECTS[place], SITES[place], case, barcode, number, RELEASE),
         ),
     )
+    _add_labels(connection, number, name, case if kind == "diagnostic" else None)
     connection.execute(
         "INSERT INTO sample (file_name, rank, sampled_at) VALUES (?, ?, '')", (name, number)
     )
@@ -100,6 +102,24 @@ def _add(
     )
     if status == "failed":
         _add_attempt(connection, name, "range", 50_000, 0.4, fault)
+
+
+def _add_labels(connection: sqlite3.Connection, number: int, name: str, case: str | None) -> None:
+    """Add labels as the GDC has them: a frozen slide's tissue here, else those of the case."""
+    if case is None:
+        tissue = (name, number % 10 * 10, 2.5)
+        connection.execute(
+            "INSERT INTO tissue (file_name, percent_tumor_cells, percent_necrosis) "
+            "VALUES (?, ?, ?)",
+            tissue,
+        )
+        return
+    stage = None if number % 5 == 0 else STAGES[number % len(STAGES)]
+    connection.execute(
+        "INSERT OR IGNORE INTO cases (case_barcode, diagnoses, ajcc_pathologic_stage, "
+        "age_at_diagnosis) VALUES (?, 1, ?, ?)",
+        (case, stage, 365 * 40 + number),
+    )
 
 
 def _add_image(

@@ -49,6 +49,7 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "case_barcode = ?1, disease_type = ?1, listed_in = ?1 WHERE file_name = ?2",
             (MARKUP, done[0][0]),
         )
+        connection.execute("INSERT INTO cases (case_barcode, race) VALUES (?1, ?1)", (MARKUP,))
         connection.execute(
             "UPDATE images SET mpp_x = NULL, mpp_y = NULL, base_mpp = NULL, "
             "mpp_source = 'unknown' WHERE file_name = ?",
@@ -95,6 +96,11 @@ def count_of(mirror: Path, condition: str) -> int:
     return int(str(count))
 
 
+def label_count(mirror: Path, condition: str) -> int:
+    ((count,),) = rows(mirror, f"SELECT count(*) FROM labels WHERE {condition}")
+    return int(str(count))
+
+
 def found(visit: Visit) -> int:
     """The number of slides that the grid says are as asked."""
     return int(visit.page.inner_text("#count").split()[0].replace(",", ""))
@@ -134,6 +140,54 @@ def test_the_grid_is_filtered(visit: Visit, mirror: Path) -> None:
         wanted = count_of(mirror, f"{column} = '{word}'")
         visit.until(f"document.querySelectorAll('.card').length == {wanted}")
         assert found(visit) == wanted
+
+
+def test_the_grid_is_filtered_by_a_label(visit: Visit, mirror: Path) -> None:
+    visit.go("index.html")
+    assert visit.page.is_hidden("#value")
+    options = visit.page.locator("#label option").all_inner_texts()
+    assert options == [
+        *("none", "percent tumor cells", "percent necrosis", "diagnoses"),
+        *("ajcc pathologic stage", "race"),
+    ]
+    visit.page.select_option("#label", "ajcc_pathologic_stage")
+    visit.page.wait_for_selector("#value")
+    for word, condition in (("Stage IIA", "= 'Stage IIA'"), ("unknown", "IS NULL")):
+        visit.page.select_option("#value", word)
+        wanted = label_count(mirror, f"ajcc_pathologic_stage {condition}")
+        visit.until(f"document.querySelectorAll('.card').length == {wanted}")
+        assert found(visit) == wanted
+    visit.page.reload()
+    assert visit.page.input_value("#value") == "unknown"
+    visit.page.select_option("#label", "percent_tumor_cells")
+    visit.until("document.getElementById('value').value == ''")
+    numbers = visit.page.locator("#value option").all_inner_texts()
+    assert [each.split()[0] for each in numbers[:4]] == ["any", "0", "10", "20"]
+    visit.page.select_option("#value", "20")
+    wanted = label_count(mirror, "percent_tumor_cells = 20")
+    visit.until(f"document.querySelectorAll('.card').length == {wanted}")
+    visit.page.click("#grid li:nth-child(1) a")
+    visit.page.wait_for_selector("#facts h2 >> text=Tissue")
+    shown = visit.page.inner_text("#facts")
+    assert "tumour cells\n20 %" in shown and "necrosis\n2.5 %" in shown
+    visit.page.click("#back")
+    visit.page.wait_for_selector(".card")
+    assert found(visit) == wanted
+    visit.page.select_option("#label", "")
+    visit.until("document.getElementById('value').parentElement.hidden")
+    visit.go("index.html#label=constructor&value=x")
+    assert found(visit) == SLIDES
+
+
+def test_a_mirror_without_labels_has_no_filter_for_them(browser: Browser, tmp_path: Path) -> None:
+    home = crowd(tmp_path / "plain", 3)
+    with closing(sqlite3.connect(home.root / "catalogue.db")) as connection, connection:
+        connection.executescript("DELETE FROM tissue; DELETE FROM cases")
+    build(home, quiet)
+    with visiting(browser, home.root.as_uri()) as visit:
+        visit.go("index.html")
+        assert visit.page.is_hidden("#label") and visit.page.is_hidden("#value")
+        visit.check()
 
 
 def test_filters_are_combined_and_kept_in_the_address(visit: Visit, mirror: Path) -> None:
@@ -236,6 +290,9 @@ def test_hostile_texts_are_only_shown(visit: Visit, mirror: Path) -> None:
     visit.go(f"slide.html#slide={name}")
     visit.page.wait_for_selector("#image:not([hidden])")
     assert visit.page.text_content("#title") == shown
+    assert shown in [each.text_content() for each in visit.page.query_selector_all("#facts dd")]
+    visit.go("index.html#label=race")
+    assert shown in str(visit.page.text_content("#value"))
     visit.go("overview.html")
     assert MARKUP[:20] in str(visit.page.text_content("#main"))
     assert visit.page.query_selector_all("script:not([src]), #main img") == []
@@ -249,7 +306,7 @@ def test_keys_are_enough(disk: Visit) -> None:
     page.keyboard.press("/")
     page.keyboard.type("tcga-luad done")
     disk.until("/^[0-9]+ of /.test(document.getElementById('count').textContent)")
-    for _ in range(7):
+    for _ in range(8):
         page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "card"
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"

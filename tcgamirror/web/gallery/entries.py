@@ -10,15 +10,19 @@ from dataclasses import dataclass
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.reports import Cell
 from tcgamirror.imaging.store import IMAGES
+from tcgamirror.model.labels import COLUMNS
 
 MOST_TEXT = 2000
 """Limit of characters of one value; an error that names three sources has about 500."""
 
-_SQL = """
+_SQL = f"""
 SELECT mirror.*, slides.md5, slides.size,
     (SELECT group_concat(file_id, ' ') FROM former_ids
-     WHERE former_ids.file_name = mirror.file_name) AS former_ids
+     WHERE former_ids.file_name = mirror.file_name) AS former_ids,
+    {", ".join(COLUMNS)}
 FROM mirror JOIN slides ON slides.file_name = mirror.file_name
+LEFT JOIN tissue ON tissue.file_name = slides.file_name
+LEFT JOIN cases ON cases.case_barcode = slides.case_barcode
 ORDER BY mirror.project_id IS NULL, mirror.project_id, mirror.sample_rank
 """
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tcgamirror.model.labels import COLUMNS
 from tcgamirror.system.files import atomic_write
 from tcgamirror.web.gallery.entries import Entries, Entry
 
@@ -32,6 +33,9 @@ _WORDS = (
     *("project_id", "primary_site", "disease_type", "sample_type"),
     *("kind", "status", "upstream", "source", "error"),
 )
+_MOST_CHOICES = 200
+"""Limit of a label's different values; one with more, such as a number of days, is no filter."""
+
 _VALUES = ("file_name", "file_id", "slide_barcode", "mpp_x", "sample_rank", "fetched_at")
 
 
@@ -119,14 +123,22 @@ def index_script(entries: Entries, listed: Sequence[Pack], about: object) -> byt
     """Return the data that the grid filters, sorts and shows; each word is stored once."""
     words: dict[str, list[object]] = {}
     columns: dict[str, list[object]] = {}
-    for name in _WORDS:
+    labels = [name for name in COLUMNS if _is_filter(entries, name)]
+    for name in (*_WORDS, *labels):
         places: dict[object, int] = {}
         columns[name] = [places.setdefault(fact, len(places)) for fact in entries.column(name)]
         words[name] = list(places)
     for name in _VALUES:
         columns[name] = list(entries.column(name))
     sizes = [[pack.name, len(pack.entries)] for pack in listed]
-    return script("index", {"about": about, "words": words, "columns": columns, "packs": sizes})
+    index = {"about": about, "words": words, "columns": columns, "labels": labels, "packs": sizes}
+    return script("index", index)
+
+
+def _is_filter(entries: Entries, label: str) -> bool:
+    """Return whether slides can be chosen by a label's values."""
+    values = set(entries.column(label))
+    return values != {None} and len(values) <= _MOST_CHOICES
 
 
 def facts_script(columns: Sequence[str], pack: Pack) -> bytes:

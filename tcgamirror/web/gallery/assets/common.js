@@ -34,14 +34,15 @@ const tcga = (() => {
 
   /* A value as a filter knows it: what is not known can be asked for too. */
   function named(column, row) {
-    return value(column, row) ?? UNKNOWN;
+    return String(value(column, row) ?? UNKNOWN);
   }
 
   function barcode(row) {
     return value("slide_barcode", row) ?? value("file_name", row);
   }
 
-  /* What the address asks for: any of text, project, site, kind, status, sort, page, slide. */
+  /* What the address asks for: any of text, project, site, kind, status, label and its value,
+     sort, page, slide. */
   function asked() {
     return new URLSearchParams(location.hash.slice(1));
   }
@@ -67,11 +68,17 @@ const tcga = (() => {
     return (row) => words.every((word) => haystacks[row].includes(word));
   }
 
+  /* The columns to filter by: those of every slide, and the label asked for as `value`. */
+  function filters(given) {
+    const label = given.get("label");
+    return data.labels.includes(label) ? { ...FILTERS, value: label } : FILTERS;
+  }
+
   /* Rows that are as asked, in the order asked for, and how many of each word a filter would
      leave if it alone were changed. */
   function select(given) {
     const text = matchesText((given.get("text") ?? "").toLowerCase().split(/\s+/).filter(Boolean));
-    const wanted = Object.entries(FILTERS).map(([name, column]) => [name, column, given.get(name)]);
+    const wanted = Object.entries(filters(given)).map(([name, column]) => [name, column, given.get(name)]);
     const counts = Object.fromEntries(wanted.map(([name]) => [name, new Map()]));
     const rows = [];
     for (let row = 0; row < count; row += 1) {
@@ -166,6 +173,6 @@ const tcga = (() => {
 
   return {
     index, thumbnails, facts, value, named, barcode, asked, address, select, load, mpp, rounded,
-    element, FILTERS, get count() { return count; },
+    element, FILTERS, get count() { return count; }, get labels() { return data.labels; },
   };
 })();

@@ -55,11 +55,22 @@
   function fill(list, wanted, counts) {
     const words = [...counts.keys()];
     if (wanted && !counts.has(wanted)) words.push(wanted);
-    words.sort((a, b) => (a < b ? -1 : 1));
+    words.sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
     const all = new Option("any", "");
     list.replaceChildren(all, ...words.map((word) =>
       new Option(`${word} (${(counts.get(word) ?? 0).toLocaleString("en")})`, word)));
     list.value = wanted;
+  }
+
+  /* The labels to choose from, if there are any, and the values of the one chosen. */
+  function fillLabels(given, counts) {
+    const label = tcga.labels.includes(given.get("label")) ? given.get("label") : "";
+    const options = tcga.labels.map((name) => new Option(name.replaceAll("_", " "), name));
+    at("label").replaceChildren(new Option("none", ""), ...options);
+    at("label").value = label;
+    at("label").parentElement.hidden = !tcga.labels.length;
+    at("value").parentElement.hidden = !label;
+    fill(at("value"), given.get("value") ?? "", counts.value ?? new Map());
   }
 
   function pager(nav, page, pages, given) {
@@ -101,6 +112,7 @@
     seen.disconnect();
     at("grid").replaceChildren(...shown.map((row) => card(row, given)));
     for (const name of lists) fill(at(name), given.get(name) ?? "", counts[name]);
+    fillLabels(given, counts);
     if (at("text") !== document.activeElement) at("text").value = given.get("text") ?? "";
     at("sort").value = given.get("sort") ?? "";
     at("count").textContent = words(rows.length, first, shown.length);
@@ -125,9 +137,10 @@
     location.replace("#");
   });
   at("text").addEventListener("input", typed);
-  for (const name of [...lists, "sort"]) {
+  for (const name of [...lists, "value", "sort"]) {
     at(name).addEventListener("change", (event) => change({ [name]: event.target.value }));
   }
+  at("label").addEventListener("change", (event) => change({ label: event.target.value, value: "" }));
   document.addEventListener("click", (event) => {
     if (!("turn" in (event.target.dataset ?? {}))) return;
     at("main").focus({ preventScroll: true });

@@ -14,6 +14,13 @@
       "sha256"]],
     ["How it was got", ["source", "level", "level_downsample", "patched_tiles", "base_mpp",
       "mpp_source", "bytes_fetched", "seconds", "fetched_at", "attempts"]],
+    ["Tissue", ["section_location", "percent_tumor_cells", "percent_tumor_nuclei",
+      "percent_normal_cells", "percent_stromal_cells", "percent_necrosis",
+      "percent_lymphocyte_infiltration", "percent_monocyte_infiltration",
+      "percent_neutrophil_infiltration"]],
+    ["Case", ["primary_diagnosis", "morphology", "tissue_or_organ_of_origin",
+      "ajcc_pathologic_stage", "tumor_grade", "diagnoses", "age_at_diagnosis", "age_at_index",
+      "gender", "race", "ethnicity", "vital_status", "days_to_death", "days_to_last_follow_up"]],
     ["At the GDC", ["upstream", "data_release", "md5", "size", "sample_rank"]],
   ];
   const LABELS = {
@@ -23,10 +30,18 @@
     bytes_fetched: "moved", seconds: "time", sample_rank: "rank in the sample",
     size: "size of the file", bytes: "size", former_ids: "former file_ids", project_id: "project",
     case_barcode: "case", slide_barcode: "barcode", upstream: "state", attempts: "tries",
+    percent_tumor_cells: "tumour cells", percent_tumor_nuclei: "tumour nuclei",
+    percent_normal_cells: "normal cells", percent_stromal_cells: "stromal cells",
+    percent_necrosis: "necrosis", percent_lymphocyte_infiltration: "lymphocytes",
+    percent_monocyte_infiltration: "monocytes", percent_neutrophil_infiltration: "neutrophils",
+    primary_diagnosis: "diagnosis", tissue_or_organ_of_origin: "origin",
+    ajcc_pathologic_stage: "AJCC stage", tumor_grade: "grade", days_to_death: "death after",
+    days_to_last_follow_up: "last follow-up after",
   };
   const UNITS = {
     mpp_x: "µm/px", mpp_y: "µm/px", base_mpp: "µm/px", width: "px", height: "px",
-    bytes: "bytes", bytes_fetched: "bytes", size: "bytes",
+    bytes: "bytes", bytes_fetched: "bytes", size: "bytes", age_at_diagnosis: "days",
+    age_at_index: "years", days_to_death: "days", days_to_last_follow_up: "days",
   };
   const CODES = new Set(["file_name", "file_id", "former_ids", "md5", "sha256", "path"]);
   const at = (id) => document.getElementById(id);
@@ -171,6 +186,7 @@
       return name.startsWith("mpp_") || name === "base_mpp" ? "unknown" : null;
     }
     if (typeof value !== "number") return String(value);
+    if (name.startsWith("percent_")) return `${tcga.rounded(value)} %`;
     if (name === "seconds") return `${tcga.rounded(value)} s`;
     const number = Number.isInteger(value) ? value.toLocaleString("en") : String(value);
     return UNITS[name] ? `${number} ${UNITS[name]}` : number;
