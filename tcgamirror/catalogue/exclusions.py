@@ -17,6 +17,10 @@ from tcgamirror.model.slide import Status
 NO_REASON = "no reason given"
 """Reason of an exclusion without one."""
 
+_INTO_EXCLUSIONS = (
+    "INTO exclusions (file_name, reason, excluded_by, excluded_at, own) VALUES (?, ?, ?, ?, ?)"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
@@ -67,7 +71,7 @@ class Exclusions(Part):
                 )
                 if name in names
             ]
-            put_exclusions(connection, exclusions, replace=True)
+            put_exclusions(connection, exclusions)
             apply_exclusions(connection)
         return fresh
 
@@ -116,14 +120,21 @@ def exclusion_of(row: Row) -> Exclusion:
     return Exclusion(file_name, reason, excluded_by, excluded_at, own=False)
 
 
-def put_exclusions(
-    connection: sqlite3.Connection, exclusions: Iterable[Exclusion], *, replace: bool
-) -> None:
-    """Write exclusions within the open transaction. replace: also those that are there."""
-    verb = "INSERT OR REPLACE" if replace else "INSERT OR IGNORE"
+def put_exclusions(connection: sqlite3.Connection, exclusions: Iterable[Exclusion]) -> None:
+    """Write exclusions, in place of those of the same slides, within the open transaction."""
+    connection.executemany(f"INSERT OR REPLACE {_INTO_EXCLUSIONS}", map(astuple, exclusions))
+
+
+def merge_exclusions(connection: sqlite3.Connection, exclusions: Iterable[Exclusion]) -> None:
+    """Write exclusions of another mirror within the open transaction.
+
+    Those made here stay. Of others of the same slide, the newer one stays.
+    """
     connection.executemany(
-        f"{verb} INTO exclusions (file_name, reason, excluded_by, excluded_at, own) "
-        "VALUES (?, ?, ?, ?, ?)",
+        f"INSERT {_INTO_EXCLUSIONS} ON CONFLICT (file_name) DO UPDATE SET "
+        "reason = excluded.reason, excluded_by = excluded.excluded_by, "
+        "excluded_at = excluded.excluded_at WHERE NOT own "
+        "AND excluded.excluded_at > exclusions.excluded_at",
         map(astuple, exclusions),
     )
 

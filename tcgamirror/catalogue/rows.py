@@ -19,7 +19,7 @@ from tcgamirror.catalogue.database import (
     tables,
     transaction,
 )
-from tcgamirror.catalogue.exclusions import apply_exclusions, exclusion_of, put_exclusions
+from tcgamirror.catalogue.exclusions import apply_exclusions, exclusion_of, merge_exclusions
 from tcgamirror.catalogue.images import STATUS_COLUMNS, write_images
 from tcgamirror.catalogue.labels import put_labels
 from tcgamirror.catalogue.listing import COUNTED, SLIDE_COLUMNS, slide_of, stage_listing
@@ -236,8 +236,7 @@ def _take_sample(connection: sqlite3.Connection, theirs: RemoteCatalogue) -> Non
     if not there:
         set_facts(connection, theirs.sample_facts())
     _add_sampled(connection, (row for row in theirs.sampled() if row["file_name"] not in there))
-    # Exclusions made here win.
-    put_exclusions(connection, map(exclusion_of, theirs.rows("exclusions")), replace=False)
+    merge_exclusions(connection, map(exclusion_of, theirs.rows("exclusions")))
     apply_exclusions(connection)
 
 

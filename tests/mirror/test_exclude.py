@@ -318,6 +318,18 @@ def test_a_mirror_s_own_exclusions_win(root: Path, tmp_path: Path) -> None:
     assert told(tmp_path / "s", "verify").code == 0
 
 
+def test_a_reason_that_was_corrected_arrives_by_import(root: Path, tmp_path: Path) -> None:
+    """Of two reasons from elsewhere the newer one stays, in whatever order they come."""
+    exports = []
+    for reason in ("pen", "pen marks"):
+        told(root, "exclude", sampled(root)[0], "--reason", reason)
+        exports.append(exported(root, tmp_path / reason))
+        time.sleep(1.1 if reason == "pen" else 0)
+    for export in (*exports, exports[0]):
+        told(tmp_path / "i", "import", export)
+    assert rows(tmp_path / "i", REASONS) == [(sampled(root)[0], "pen marks")]
+
+
 def test_a_thousand_names_take_less_than_a_second(tmp_path: Path) -> None:
     root = tmp_path / "m"
     assert inside("--mirror", root, "init", "--slides", "all", "--mpp", "15").code == 0

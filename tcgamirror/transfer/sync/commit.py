@@ -58,7 +58,7 @@ def replace_rows(
         write_images(connection, (update.row for update in updates))
         # Exclusions made here win.
         connection.execute("UPDATE exclusions SET own = 0")
-        put_exclusions(connection, own_exclusions, replace=True)
+        put_exclusions(connection, own_exclusions)
         apply_exclusions(connection)
         for update in updates:
             if update.upstream is not None:
