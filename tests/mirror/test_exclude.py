@@ -318,6 +318,29 @@ def test_a_mirror_s_own_exclusions_win(root: Path, tmp_path: Path) -> None:
     assert told(tmp_path / "s", "verify").code == 0
 
 
+def test_what_the_source_excludes_is_kept_here_until_sync_delete(
+    root: Path, tmp_path: Path
+) -> None:
+    """As the manual's page on transfer has it."""
+    here = tmp_path / "s"
+    excluded, *_ = names = sampled(root)
+    inside("sync", root, here)
+    told(root, "exclude", excluded)
+    inside("sync", root, here)
+    assert len(images(here)) == 6
+    told(here, "include", excluded)
+    assert [name for name, *_ in rows(here, EXCLUDED)] == []
+    inside("sync", root, here)
+    assert [name for name, *_ in rows(here, EXCLUDED)] == [excluded]
+    inside("sync", root, here, "--delete")
+    assert len(images(here)) == 5
+    (here / "catalogue.db").unlink()
+    told(here, "rebuild")
+    told(root, "include", *names[:1])
+    inside("sync", root, here)
+    assert [name for name, *_ in rows(here, EXCLUDED)] == [excluded]
+
+
 def test_a_reason_that_was_corrected_arrives_by_import(root: Path, tmp_path: Path) -> None:
     """Of two reasons from elsewhere the newer one stays, in whatever order they come."""
     exports = []
