@@ -116,6 +116,15 @@ def resummed(folder: Path) -> None:
     (folder / "SHA256SUMS").write_text("".join(lines))
 
 
+def check_sums(folder: Path) -> None:
+    """Fail if `sha256sum -c` does, or leaves a file unchecked."""
+    checked = subprocess.run(
+        ["sha256sum", "-c", "SHA256SUMS"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert checked.stdout.count(": OK\n") == len(files) - 1
+
+
 def other_pixels(file: Listed, path: Path, seed: int = 77) -> Listed:
     """Return the same slide as another file."""
     spec = SlideSpec(width=512, height=400, downsamples=(1, 4), thumbnail=False, seed=seed)

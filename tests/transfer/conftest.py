@@ -1,14 +1,16 @@
-"""An export of three slides, and a place where a mirror would be made."""
+"""Mirrors and exports that several modules read."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.gdc import Listed, StandIn
 from tests.support.carrying import exported
+from tests.support.command import succeeded
 from tests.support.mirrors import made, updated
 
 
@@ -19,6 +21,18 @@ def export(tmp_path_factory: pytest.TempPathFactory, small_slides: tuple[Listed,
     with StandIn(small_slides) as gdc:
         updated(made(folder / "m", gdc, slides=3))
     return exported(folder / "m", folder / "export")
+
+
+@pytest.fixture(scope="session")
+def whole(
+    tmp_path_factory: pytest.TempPathFactory, small_slides: tuple[Listed, ...]
+) -> Iterator[Path]:
+    """A mirror of 12 slides with a gallery, never to be changed, whose GDC is there."""
+    with StandIn(small_slides) as gdc:
+        root = made(tmp_path_factory.mktemp("whole") / "m", gdc, slides=12)
+        updated(root)
+        succeeded("--mirror", root, "gallery")
+        yield root
 
 
 @pytest.fixture

@@ -1,0 +1,229 @@
+"""Where an export is made: what is in the way, what fits, and which disk is waited for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tcgamirror.model.errors import UsageError
+from tcgamirror.system.files import sync_disk
+from tcgamirror.system.lock import Lock
+from tcgamirror.transfer import exporter
+from tcgamirror.transfer.archive import reader
+from tcgamirror.transfer.archive.format import EXPORT_LOCK, MAX_BYTES, SUMS, UNFINISHED
+from tcgamirror.transfer.destination import open_destination
+from tests.support.carrying import FORMS, exported, imported, inside, unpacked
+from tests.support.command import run, succeeded
+from tests.support.mirrors import contents, images, rewrite, says
+from tests.support.publishing import change
+
+BOUNDED = ("prlimit", "--fsize=2000000", "--as=4000000000")
+"""Words before a program that keep it from filling disk or memory."""
+OTHER_DISK = Path("/dev/shm")
+
+
+@pytest.fixture
+def root(tmp_path: Path, mirror: Path) -> Path:
+    """A mirror of six slides."""
+    return shutil.copytree(mirror, tmp_path / "m")
+
+
+def in_the_way(root: Path, dest: Path) -> str:
+    """Return the refusal of an export for what is at DEST.part, which stays."""
+    work = dest.with_name(f"{dest.name}.part")
+    before = contents(work)
+    result = inside("--mirror", root, "export", dest)
+    says(result, 2, f"{work}: is in the way")
+    assert contents(work) == before and not dest.exists()
+    return result.sentence
+
+
+# What is in the way -------------------------------------------------------------------
+
+
+def test_an_impossible_export_writes_nothing(mirror: Path, tmp_path: Path) -> None:
+    for name in ("there", "way.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("a person's")
+    cases: list[tuple[Path, tuple[str, ...], str]] = [
+        (tmp_path / "there", (), "exists already"),
+        (tmp_path / "way", (), "is in the way"),
+        (tmp_path / "no" / "e", (), "is not a directory"),
+        (mirror / "e", (), "inside the mirror"),
+        (tmp_path / "e.tar", ("--since", str(tmp_path / "june.zip")), "does not exist"),
+        (tmp_path / "e.tar", ("--since", str(tmp_path / "there")), "is not an export"),
+        (Path("/dev/shm"), (), "Name a directory or an archive in it"),
+    ]
+    before = sorted(tmp_path.rglob("*"))
+    for dest, options, words in cases:
+        says(inside("--mirror", mirror, "export", dest, *options), 2, words)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("ending", FORMS)
+def test_another_mirror_is_in_the_way(mirror: Path, tmp_path: Path, ending: str) -> None:
+    other = shutil.copytree(mirror, tmp_path / f"e{ending}.part")
+    assert (other / ".lock").is_file()
+    assert "older tcgamirror" in in_the_way(mirror, tmp_path / f"e{ending}")
+    # Also one that was made of what a killed export left.
+    (other / EXPORT_LOCK).touch()
+    in_the_way(mirror, tmp_path / f"e{ending}")
+
+
+def test_what_another_user_made_is_in_the_way(mirror: Path, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a directory away")
+    work = tmp_path / "e.part"
+    work.mkdir()
+    (work / EXPORT_LOCK).touch()
+    os.chown(work, 12_345, 12_345)
+    in_the_way(mirror, tmp_path / "e")
+
+
+def test_a_killed_archive_is_removed_and_no_link_followed(mirror: Path, tmp_path: Path) -> None:
+    work, other = tmp_path / "e.tar.part", tmp_path / "other"
+    (work / "images").mkdir(parents=True)
+    other.mkdir()
+    (other / "mine").touch()
+    for name in (EXPORT_LOCK, "catalogue.db", "catalogue.db-journal", "e.tar", "images/a.png"):
+        (work / name).write_text("left")
+    (work / "link").symlink_to(other)
+    exported(mirror, tmp_path / "e.tar")
+    assert not work.exists() and (other / "mine").exists()
+
+
+def test_a_link_in_a_killed_export_is_not_followed(mirror: Path, tmp_path: Path) -> None:
+    work, other = tmp_path / "e.part", tmp_path / "other"
+    other.write_bytes(b"mine")
+    for name in (*images(mirror), "catalogue.db", "SHA256SUMS", ".SHA256SUMS.part"):
+        path = work / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(other)
+    (work / EXPORT_LOCK).touch()
+    exported(mirror, tmp_path / "e")
+    assert other.read_bytes() == b"mine"
+    assert not [path for path in (tmp_path / "e").rglob("*") if path.is_symlink()]
+    assert images(tmp_path / "e") == images(mirror)
+
+
+def test_an_empty_directory_is_not_in_the_way(mirror: Path, tmp_path: Path) -> None:
+    for name in ("e", "e.tar"):
+        (tmp_path / f"{name}.part").mkdir()
+        exported(mirror, tmp_path / name)
+        assert not (tmp_path / f"{name}.part").exists()
+    assert not (tmp_path / "e" / EXPORT_LOCK).exists()
+
+
+def test_where_nothing_was_made_nothing_is_left(tmp_path: Path) -> None:
+    for name, file in (("e.part", EXPORT_LOCK), ("e", "mine")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).touch()
+    opened = open_destination(tmp_path / "e", tmp_path)
+    with pytest.raises(UsageError, match="exists already"), opened:
+        pass
+    assert not (tmp_path / "e.part").exists()
+
+
+def test_two_runs_do_not_make_the_same_export(mirror: Path, tmp_path: Path) -> None:
+    with Lock(tmp_path / "e.tar.part" / EXPORT_LOCK, "export"):
+        assert inside("--mirror", mirror, "export", tmp_path / "e.tar").code == 5
+
+
+# Disks --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", FORMS)
+def test_a_full_disk_leaves_no_export(root: Path, tmp_path: Path, ending: str) -> None:
+    path = next(iter(images(root)))
+    data = (root / path).read_bytes() + random.Random(5).randbytes(3_000_000)
+    (root / path).write_bytes(data)
+    change(
+        root,
+        "UPDATE images SET bytes = ?, sha256 = ? WHERE path = ?",
+        *(len(data), hashlib.sha256(data).hexdigest(), path),
+    )
+    dest = tmp_path / f"e{ending}"
+    result = run("--mirror", root, "export", dest, by=BOUNDED)
+    assert (result.code, dest.exists()) == (6, False)
+    assert f"{dest}.part/{dest.name if ending else path}" in result.sentence
+    assert path in images(unpacked(exported(root, dest), tmp_path / "out"))
+
+
+def test_a_disk_that_takes_a_part_of_a_file_is_full(root: Path, tmp_path: Path) -> None:
+    (root / "gallery").mkdir()
+    (root / "gallery" / "large.html").write_bytes(bytes(3_000_000))
+    says(run("--mirror", root, "export", tmp_path / "e", by=BOUNDED), 6, "large.html")
+    assert not (tmp_path / "e").exists()
+
+
+def test_only_another_disk_is_waited_for(
+    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not OTHER_DISK.is_dir() or OTHER_DISK.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip(f"{OTHER_DISK} is no other disk here")
+    synced: list[Path] = []
+
+    def sync(path: Path) -> None:
+        synced.append(path)
+        sync_disk(path)
+
+    monkeypatch.setattr("tcgamirror.transfer.destination.sync_disk", sync)
+    exported(mirror, tmp_path / "e")
+    assert not synced
+    away = OTHER_DISK / f"tcgamirror-{os.getpid()}"
+    try:
+        exported(mirror, away)
+        assert synced == [away.with_name(f"{away.name}{UNFINISHED}")]
+        assert images(away) == images(mirror)
+    finally:
+        shutil.rmtree(away, ignore_errors=True)
+
+
+# What could not be imported -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", FORMS)
+def test_a_lock_file_that_could_not_be_imported_is_refused(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    dest = tmp_path / f"e{ending}"
+    rewrite(root, r"^lock = .*", 'lock = "sample.lock"')
+    says(inside("--mirror", root, "export", dest), 2, f"{root / 'sample.lock'}: is missing")
+    rewrite(root, r"^lock = .*", 'lock = ""')
+    succeeded("--mirror", root, "lock", root / "sample.lock")
+    rewrite(root, r"^lock = .*", 'lock = "sample.lock"')
+    monkeypatch.setattr(exporter, "MAX_LOCK_BYTES", 100)
+    says(inside("--mirror", root, "export", dest), 2, "sample.lock: would have")
+    assert not dest.exists()
+
+
+def test_no_more_files_are_exported_than_can_be_imported(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "gallery").mkdir()
+    for number in range(3):
+        (root / "gallery" / f"{number}.html").write_text("a page")
+    for most in (6 + 3, 30):
+        for module in (exporter, reader):
+            monkeypatch.setattr(module, "MAX_FILES", most)
+        dest = tmp_path / f"{most}.tar"
+        result = inside("--mirror", root, "export", dest)
+        if result.code == 0:
+            imported(tmp_path / "i", dest)
+        else:
+            says(result, 2, "no more than 9 can be imported")
+            assert not list(tmp_path.glob(f"{dest.name}*"))
+    assert len(images(tmp_path / "i")) == 6
+
+
+def test_no_larger_list_is_exported_than_can_be_imported(
+    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MAX_BYTES, SUMS, 100)
+    says(inside("--mirror", mirror, "export", tmp_path / "e.tar"), 2, "no more than 100 can be")
+    assert not list(tmp_path.glob("e.tar*"))
