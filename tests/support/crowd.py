@@ -1,7 +1,6 @@
 """A mirror of many made-up slides with tiny images: `python -m tests.support.crowd DIR 12000`.
 
-For what has to stay quick. Its catalogue is filled by SQL, because going through `record` takes a
-transaction, and a disk's timeouts, for each slide.
+SQL fills in the images, because recording one takes a transaction.
 """
 
 from __future__ import annotations
@@ -13,12 +12,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from uuid import UUID
 
 from PIL import Image
 
+from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror.directory import CATALOGUE, Mirror
 from tcgamirror.mirror.settings import Settings
-from tcgamirror.model.slide import Target
+from tcgamirror.model.slide import Barcode, Kind, Listing, Slide, Target
 
 NAMES = ("ACC", "BLCA", "BRCA", "CESC", "COAD", "GBM", "HNSC", "KIRC", "LGG", "LUAD", "OV")
 PROJECTS = [f"TCGA-{name}" for name in NAMES]
@@ -28,8 +29,21 @@ STAGES = ["Stage I", "Stage IIA", "Stage IIB", "Stage IV"]
 BASES = [0.2277, 0.2325, 0.25, 0.252, 0.252, 0.252, 0.5026]
 PICTURES = 40
 """Different images; the slides share them, as hard links do."""
-
 RELEASE = "Data Release 45.0 - December 04, 2025"
+NOW = 1795353255.9
+FAULTS = (("not there", "404 for /data"), ("bad tile", "tile 3, 4 is not whole"))
+
+_DONE = """
+UPDATE images SET status = 'done', attempts = 1, bytes_fetched = ?, seconds = ?, source = ?,
+    level = 2, level_downsample = 16.002, base_mpp = ?, mpp_source = ?, mpp_x = ?, mpp_y = ?,
+    width = ?, height = ?, path = ?, bytes = ?, sha256 = ?, fetched_at = '2026-11-22T13:57:58Z'
+WHERE file_name = ?
+"""
+_FAILED = "UPDATE images SET status = 'failed', error = ? WHERE file_name = ?"
+_ATTEMPT = """
+INSERT INTO attempts (run, source, seconds, bytes, fault, message, file_name, started, requests)
+VALUES (1, ?, ?, ?, ?, ?, ?, '2026-11-22T13:57:58Z', 7)
+"""
 
 
 def crowd(root: Path, slides: int) -> Mirror:
@@ -37,71 +51,54 @@ def crowd(root: Path, slides: int) -> Mirror:
     mirror = Mirror.create(root, Settings(Target(15.0, None), slides=slides))
     pictures = list(_pictures(root))
     chance = random.Random(0)
+    listed = [_slide(number, chance) for number in range(1, slides + 1)]
+    with Catalogue.open(root / CATALOGUE) as catalogue:
+        catalogue.listing.merge(Listing(RELEASE, tuple(listed)), NOW)
+        catalogue.sample.add([slide.file_name for slide in listed], NOW)
+        catalogue.begin_run("update", NOW)
     with closing(sqlite3.connect(root / CATALOGUE)) as connection, connection:
-        connection.execute(
-            "INSERT INTO releases (release, merged_at, listed, added, changed, reidentified, "
-            "withdrawn, returned, duplicates) VALUES (?, '', ?, ?, 0, 0, 0, 0, 0)",
-            (RELEASE, slides, slides),
-        )
-        connection.execute(
-            "INSERT INTO runs (run, command, started) VALUES (1, 'update', '2026-11-22T13:14:15Z')"
-        )
-        for number in range(1, slides + 1):
-            _add(connection, root, number, chance, pictures[number % PICTURES])
+        for number, slide in enumerate(listed, 1):
+            case = slide.case_barcode if slide.kind is Kind.DIAGNOSTIC else None
+            _add_labels(connection, number, slide.file_name, case)
+            status = chance.choice(["done"] * 18 + ["failed", "pending"])
+            if status == "done":
+                _add_image(connection, root, slide, chance, pictures[number % PICTURES])
+            elif status == "failed":
+                fault = chance.choice(FAULTS)
+                connection.execute(_FAILED, (f"range: {fault[1]}", slide.file_name))
+                connection.execute(_ATTEMPT, ("range", 0.4, 50_000, *fault, slide.file_name))
     return mirror
 
 
 def _pictures(root: Path) -> Iterator[tuple[Path, str]]:
-    folder = root / "images"
-    folder.mkdir(parents=True)
+    (root / "images").mkdir()
     for number in range(PICTURES):
-        path = folder / f"{number}.png"
+        path = root / "images" / f"{number}.png"
         image = Image.radial_gradient("L").resize((120, 90 + number))
         Image.merge("RGB", (image, image.rotate(number), image)).save(path)
         yield path, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _add(
-    connection: sqlite3.Connection,
-    root: Path,
-    number: int,
-    chance: random.Random,
-    picture: tuple[Path, str],
-) -> None:
+def _slide(number: int, chance: random.Random) -> Slide:
     place = chance.randrange(len(PROJECTS))
-    uuid = hashlib.md5(str(number).encode()).hexdigest()
-    uuid = f"{uuid[:8]}-{uuid[8:12]}-{uuid[12:16]}-{uuid[16:20]}-{uuid[20:]}"
-    case = f"TCGA-{uuid[:2].upper()}-{uuid[2:6].upper()}"
-    kind, code = chance.choice([("diagnostic", "DX1")] * 4 + [("tissue", "TSA")])
-    barcode = f"{case}-01Z-00-{code}"
-    name = f"{barcode}.{uuid.upper()}.svs"
-    connection.execute(
-        "INSERT INTO slides (file_name, file_id, md5, size, kind, project_id, primary_site, "
-        "disease_type, sample_type, case_barcode, slide_barcode, position, listed_in) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, 'Ductal and Lobular Neoplasms', 'Primary Tumor', ?, ?, ?, ?)",
-        (
-            *(name, uuid, uuid.replace("-", ""), 10**9 + number, kind),
-            *(PROJECTS[place], SITES[place], case, barcode, number, RELEASE),
-        ),
+    file_id = str(UUID(hashlib.md5(str(number).encode()).hexdigest())).upper()
+    code = chance.choice(["DX1"] * 4 + ["TSA"])
+    name = f"TCGA-{file_id[:2]}-{file_id[2:6]}-01Z-00-{code}.{file_id}.svs"
+    barcode = Barcode.of(name)
+    assert barcode is not None
+    return Slide(
+        file_id=file_id.lower(),
+        file_name=name,
+        md5=file_id.replace("-", "").lower(),
+        size=10**9 + number,
+        kind=barcode.kind,
+        project_id=PROJECTS[place],
+        primary_site=SITES[place],
+        disease_type="Ductal and Lobular Neoplasms",
+        sample_type=barcode.sample_type,
+        case_barcode=barcode.case,
+        slide_barcode=barcode.slide,
     )
-    _add_labels(connection, number, name, case if kind == "diagnostic" else None)
-    connection.execute(
-        "INSERT INTO sample (file_name, rank, sampled_at) VALUES (?, ?, '')", (name, number)
-    )
-    status = chance.choice(["done"] * 18 + ["failed", "pending"])
-    if status == "done":
-        path = root / "images" / PROJECTS[place] / f"{name}.png"
-        path.parent.mkdir(exist_ok=True)
-        path.hardlink_to(picture[0])
-        _add_image(connection, name, chance, str(path.relative_to(root)), picture)
-        return
-    fault = chance.choice([("not there", "404 for /data"), ("bad tile", "tile 3, 4 is not whole")])
-    error = f"range: {fault[1]}" if status == "failed" else None
-    connection.execute(
-        "INSERT INTO images (file_name, status, error) VALUES (?, ?, ?)", (name, status, error)
-    )
-    if status == "failed":
-        _add_attempt(connection, name, "range", 50_000, 0.4, fault)
 
 
 def _add_labels(connection: sqlite3.Connection, number: int, name: str, case: str | None) -> None:
@@ -124,42 +121,24 @@ def _add_labels(connection: sqlite3.Connection, number: int, name: str, case: st
 
 def _add_image(
     connection: sqlite3.Connection,
-    name: str,
+    root: Path,
+    slide: Slide,
     chance: random.Random,
-    path: str,
     picture: tuple[Path, str],
 ) -> None:
+    path = root / "images" / str(slide.project_id) / f"{slide.file_name}.png"
+    path.parent.mkdir(exist_ok=True)
+    path.hardlink_to(picture[0])
     source = chance.choice(["range"] * 20 + ["tiles", "whole"])
     base = chance.choice(BASES) if chance.random() > 0.02 else None
-    with Image.open(picture[0]) as image:
-        width, height = image.size
     mpp = None if base is None else 15.0 + chance.uniform(-0.01, 0.01)
     moved, seconds = chance.randrange(10**6, 10**7), chance.uniform(0.5, 4)
-    connection.execute(
-        "INSERT INTO images (file_name, status, attempts, bytes_fetched, seconds, source, level, "
-        "level_downsample, base_mpp, mpp_source, mpp_x, mpp_y, width, height, path, bytes, sha256, "
-        "fetched_at) VALUES (?, 'done', 1, ?, ?, ?, 2, 16.002, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            *(name, moved, seconds, source, base, "header" if base else "unknown", mpp, mpp),
-            *(width, height, path, picture[0].stat().st_size, picture[1], "2026-11-22T13:57:58Z"),
-        ),
-    )
-    _add_attempt(connection, name, source, moved, seconds, (None, None))
-
-
-def _add_attempt(
-    connection: sqlite3.Connection,
-    name: str,
-    source: str,
-    moved: int,
-    seconds: float,
-    fault: tuple[str | None, str | None],
-) -> None:
-    connection.execute(
-        "INSERT INTO attempts (run, file_name, source, started, seconds, bytes, requests, fault, "
-        "message) VALUES (1, ?, ?, '2026-11-22T13:57:58Z', ?, ?, 7, ?, ?)",
-        (name, source, seconds, moved, *fault),
-    )
+    with Image.open(path) as image:
+        size = image.size
+    file = (str(path.relative_to(root)), path.stat().st_size, picture[1], slide.file_name)
+    known = (base, "header" if base else "unknown", mpp, mpp)
+    connection.execute(_DONE, (moved, seconds, source, *known, *size, *file))
+    connection.execute(_ATTEMPT, (source, seconds, moved, None, None, slide.file_name))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,13 @@ import shutil
 import socket
 import sqlite3
 import subprocess
-import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -50,9 +51,6 @@ class Published:
     requests: Callable[[], Sequence[str]] = field(default=list)
 
 
-Publish = Callable[[Path], AbstractContextManager[Published]]
-
-
 @contextmanager
 def by_serve(root: Path) -> Iterator[Published]:
     """`tcgamirror serve`, which logs no requests."""
@@ -63,22 +61,23 @@ def by_serve(root: Path) -> Iterator[Published]:
 
 @contextmanager
 def by_python(root: Path) -> Iterator[Published]:
-    """`python -m http.server`: no Range, no ETag."""
-    port = free_port()
-    log = root.with_name(f"{root.name}-{port}.log")
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"],
-            cwd=root,
-            stdout=subprocess.DEVNULL,
-            stderr=out,
-        )
+    """Python's `http.server`: no Range, no ETag."""
+    lines: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            lines.append(format % args)
+
+    handler = functools.partial(Handler, directory=str(root))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         try:
-            until(functools.partial(_answers, port))
-            yield Published(f"http://127.0.0.1:{port}/", lambda: _lines(log, '"'))
+            yield Published(
+                f"http://127.0.0.1:{server.server_port}/",
+                lambda: [line for line in lines if line.startswith('"')],
+            )
         finally:
-            process.kill()
-            process.wait()
+            server.shutdown()
 
 
 @contextmanager
@@ -99,7 +98,9 @@ def by_nginx(root: Path) -> Iterator[Published]:
     )
     try:
         until(functools.partial(_answers, port))
-        yield Published(f"http://127.0.0.1:{port}/", lambda: _lines(folder / "log", " "))
+        yield Published(
+            f"http://127.0.0.1:{port}/", lambda: (folder / "log").read_text().splitlines()
+        )
     finally:
         process.terminate()
         process.wait()
@@ -122,10 +123,6 @@ def _answers(port: int) -> bool:
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False
-
-
-def _lines(log: Path, mark: str) -> list[str]:
-    return [line for line in log.read_text().splitlines() if mark in line]
 
 
 def got(url: str) -> bytes:

@@ -8,11 +8,9 @@ import re
 import resource
 import shutil
 import signal
-import sqlite3
 import time
 import zlib
 from base64 import b64decode
-from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -37,6 +35,7 @@ from tests.imaging.test_image_reader import head, png
 from tests.support.command import run, started, succeeded
 from tests.support.crowd import crowd
 from tests.support.mirrors import column, made, rows
+from tests.support.publishing import change
 
 SLIDES = 130
 
@@ -69,11 +68,6 @@ def mirror(tmp_path: Path, plain: Path) -> Mirror:
 def built_copy(tmp_path: Path, built: Mirror) -> Mirror:
     """A copy of the mirror with a gallery."""
     return Mirror.find(shutil.copytree(built.root, tmp_path / "mirror"), above=False)
-
-
-def change(mirror: Mirror, sql: str, *values: object) -> None:
-    with closing(sqlite3.connect(mirror.root / "catalogue.db")) as connection, connection:
-        connection.execute(sql, values)
 
 
 def files(mirror: Mirror) -> dict[str, tuple[bytes, int]]:
@@ -188,7 +182,7 @@ def test_each_slide_has_its_own_thumbnail_though_others_have_none(mirror: Mirror
         if number % 3:
             colours[name] = (number, 255 - number, 100)
             Image.new("RGB", (40, 30), colours[name]).save(file)
-        change(mirror, "UPDATE images SET sha256 = ? WHERE path = ?", f"{number:064x}", path)
+        change(mirror.root, "UPDATE images SET sha256 = ? WHERE path = ?", f"{number:064x}", path)
     made = build(mirror, quiet)
     assert (made.thumbnails, made.unreadable) == (len(colours), len(done) - len(colours))
     thumbnails = shown(mirror, "thumbnails")
@@ -209,9 +203,11 @@ def test_progress_goes_from_none_to_all(mirror: Mirror) -> None:
 
 def test_nothing_hostile_leaves_the_catalogue(mirror: Mirror) -> None:
     hostile = "</script><script>alert(1)</script>\u2028\u202e\x00\"'&"
-    change(mirror, "UPDATE slides SET project_id = ?, primary_site = ?", hostile, hostile)
-    change(mirror, "UPDATE images SET error = ?, source = ?, mpp_x = 9e999", "x" * 10**6, hostile)
-    change(mirror, "UPDATE releases SET release = ?", hostile)
+    change(mirror.root, "UPDATE slides SET project_id = ?, primary_site = ?", hostile, hostile)
+    change(
+        mirror.root, "UPDATE images SET error = ?, source = ?, mpp_x = 9e999", "x" * 10**6, hostile
+    )
+    change(mirror.root, "UPDATE releases SET release = ?", hostile)
     build(mirror, quiet)
     for name, (content, _) in files(mirror).items():
         assert content.isascii() or name.endswith(".html") or "data" not in name
@@ -227,7 +223,7 @@ def test_nothing_hostile_leaves_the_catalogue(mirror: Mirror) -> None:
 def test_no_path_leads_out_of_the_images(mirror: Mirror, path: str) -> None:
     assert not is_inside(path)
     (mirror.root.parent / "a.png").write_bytes(b"secret")
-    change(mirror, "UPDATE images SET path = ?", path)
+    change(mirror.root, "UPDATE images SET path = ?", path)
     assert build(mirror, quiet).thumbnails == 0
 
 
@@ -274,7 +270,7 @@ def test_only_the_pack_of_a_changed_image_is_made_again(built_copy: Mirror) -> N
     )
     (built_copy.root / str(path)).unlink()
     Image.new("RGB", (50, 50), "red").save(built_copy.root / str(path))
-    change(built_copy, "UPDATE images SET sha256 = ? WHERE file_name = ?", "cd" * 32, name)
+    change(built_copy.root, "UPDATE images SET sha256 = ? WHERE file_name = ?", "cd" * 32, name)
     made = build(built_copy, quiet)
     assert made.thumbnails == 1
     changed = written(before, files(built_copy))
@@ -284,14 +280,16 @@ def test_only_the_pack_of_a_changed_image_is_made_again(built_copy: Mirror) -> N
 
 
 def test_slides_added_to_the_sample_leave_older_packs_alone(mirror: Mirror) -> None:
-    change(mirror, "UPDATE slides SET project_id = 'TCGA-OV'")
+    change(mirror.root, "UPDATE slides SET project_id = 'TCGA-OV'")
     change(
-        mirror,
+        mirror.root,
         "DELETE FROM images WHERE file_name IN (SELECT file_name FROM sample WHERE rank > 120)",
     )
     build(mirror, quiet)
     before = files(mirror)
-    change(mirror, "INSERT INTO images (file_name) SELECT file_name FROM sample WHERE rank > 120")
+    change(
+        mirror.root, "INSERT INTO images (file_name) SELECT file_name FROM sample WHERE rank > 120"
+    )
     build(mirror, quiet)
     packs = {name for name in written(before, files(mirror)) if "/" in name}
     assert packs == {"facts/TCGA-OV-2.js"}
@@ -300,7 +298,7 @@ def test_slides_added_to_the_sample_leave_older_packs_alone(mirror: Mirror) -> N
 def test_an_image_that_cannot_be_read_is_tried_again(mirror: Mirror) -> None:
     ((path,), *_) = rows(mirror.root, "SELECT path FROM mirror WHERE status = 'done'")
     # Of its own, so that no other slide's thumbnail does as well.
-    change(mirror, "UPDATE images SET sha256 = ? WHERE path = ?", "cd" * 32, path)
+    change(mirror.root, "UPDATE images SET sha256 = ? WHERE path = ?", "cd" * 32, path)
     there = mirror.root / str(path)
     there.rename(there.with_suffix(".away"))
     assert build(mirror, quiet).unreadable == 1
@@ -339,7 +337,9 @@ def test_packs_that_no_slide_is_in_any_more_are_removed(built_copy: Mirror) -> N
     stray = built_copy.root / "gallery" / "facts" / ".TCGA-OV-0.js.part"
     stray.write_text("half")
     (built_copy.root / "gallery" / "mine.txt").write_text("kept")
-    change(built_copy, "UPDATE slides SET project_id = 'TCGA-UVM' WHERE project_id = 'TCGA-OV'")
+    change(
+        built_copy.root, "UPDATE slides SET project_id = 'TCGA-UVM' WHERE project_id = 'TCGA-OV'"
+    )
     build(built_copy, quiet)
     names = set(files(built_copy))
     assert not [name for name in names if "TCGA-OV" in name]

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tcgamirror.web.gallery.builder import build
-from tests.support.browser import Visit, needs_browser, served, started, visiting
+from tests.support.browser import Visit, needs_browser, started, visiting
 from tests.support.crowd import crowd
-from tests.support.mirrors import rows
+from tests.support.mirrors import column, rows
+from tests.support.publishing import by_python, change
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 pytestmark = needs_browser
 
 SLIDES = 450
+DONE = "status = 'done' ORDER BY sample_rank"
 MARKUP = "<img src=x onerror=alert(1)></script><script>alert(2)</script>'\"&amp;\u202e\x07"
 
 
@@ -40,21 +40,16 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """450 slides; the first of them says hostile things, the second is of unknown resolution."""
     root = tmp_path_factory.mktemp("shown") / "mirror"
     home = crowd(root, SLIDES)
-    with closing(sqlite3.connect(root / "catalogue.db")) as connection, connection:
-        done = connection.execute(
-            "SELECT file_name FROM mirror WHERE status = 'done' ORDER BY sample_rank LIMIT 3"
-        ).fetchall()
-        connection.execute(
-            "UPDATE slides SET project_id = ?1, primary_site = ?1, slide_barcode = ?1, "
-            "case_barcode = ?1, disease_type = ?1, listed_in = ?1 WHERE file_name = ?2",
-            (MARKUP, done[0][0]),
-        )
-        connection.execute("INSERT INTO cases (case_barcode, race) VALUES (?1, ?1)", (MARKUP,))
-        connection.execute(
-            "UPDATE images SET mpp_x = NULL, mpp_y = NULL, base_mpp = NULL, "
-            "mpp_source = 'unknown' WHERE file_name = ?",
-            done[1],
-        )
+    first, second, *_ = column(root, f"SELECT file_name FROM mirror WHERE {DONE}")
+    change(
+        root,
+        "UPDATE slides SET project_id = ?1, primary_site = ?1, slide_barcode = ?1, "
+        "case_barcode = ?1, disease_type = ?1, listed_in = ?1 WHERE file_name = ?2",
+        *(MARKUP, first),
+    )
+    change(root, "INSERT INTO cases (case_barcode, race) VALUES (?1, ?1)", MARKUP)
+    unknown = "mpp_x = NULL, mpp_y = NULL, base_mpp = NULL, mpp_source = 'unknown'"
+    change(root, f"UPDATE images SET {unknown} WHERE file_name = ?", second)
     build(home, quiet)
     return root
 
@@ -64,8 +59,8 @@ def base(request: pytest.FixtureRequest, mirror: Path) -> Iterator[str]:
     if request.param == "file":
         yield mirror.as_uri()
     else:
-        with served(mirror) as address:
-            yield address
+        with by_python(mirror) as published:
+            yield published.url.rstrip("/")
 
 
 @pytest.fixture
@@ -129,7 +124,7 @@ def assert_right(visit: Visit, width: int, mpp: float) -> None:
 def test_the_grid_is_filtered(visit: Visit, mirror: Path) -> None:
     visit.go("index.html")
     assert found(visit) == SLIDES
-    for control, column, word in (
+    for control, name, word in (
         ("project", "project_id", "TCGA-LUAD"),
         ("site", "primary_site", "Brain"),
         ("kind", "kind", "tissue"),
@@ -137,7 +132,7 @@ def test_the_grid_is_filtered(visit: Visit, mirror: Path) -> None:
     ):
         visit.go("index.html")
         visit.page.select_option(f"#{control}", word)
-        wanted = count_of(mirror, f"{column} = '{word}'")
+        wanted = count_of(mirror, f"{name} = '{word}'")
         visit.until(f"document.querySelectorAll('.card').length == {wanted}")
         assert found(visit) == wanted
 
@@ -181,8 +176,8 @@ def test_the_grid_is_filtered_by_a_label(visit: Visit, mirror: Path) -> None:
 
 def test_a_mirror_without_labels_has_no_filter_for_them(browser: Browser, tmp_path: Path) -> None:
     home = crowd(tmp_path / "plain", 3)
-    with closing(sqlite3.connect(home.root / "catalogue.db")) as connection, connection:
-        connection.executescript("DELETE FROM tissue; DELETE FROM cases")
+    for table in ("tissue", "cases"):
+        change(home.root, f"DELETE FROM {table}")
     build(home, quiet)
     with visiting(browser, home.root.as_uri()) as visit:
         visit.go("index.html")
@@ -257,8 +252,7 @@ def test_there_is_no_scale_bar_for_another_image_than_the_catalogue_knows(
     browser: Browser, tmp_path: Path
 ) -> None:
     home = crowd(tmp_path / "other", 1)
-    with closing(sqlite3.connect(home.root / "catalogue.db")) as connection, connection:
-        connection.execute("UPDATE images SET width = width + 1")
+    change(home.root, "UPDATE images SET width = width + 1")
     build(home, quiet)
     with visiting(browser, home.root.as_uri()) as visit:
         visit.go(f"slide.html#slide={name_of(home.root, 'width > 0')}")
