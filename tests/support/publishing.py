@@ -26,7 +26,7 @@ from tcgamirror.mirror.directory import CATALOGUE, Mirror
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.slide import Kind, Listing, Slide, Target
 from tests.gdc import made_up_name
-from tests.support.command import started, succeeded
+from tests.support.command import started, went_well
 from tests.support.mirrors import column, contents, until
 
 NOW = 1795353255.9
@@ -199,13 +199,14 @@ def _tiny(root: Path, slide: Slide) -> tuple[str, int, str]:
 
 
 def synced(source: Path | str, root: Path, *options: str) -> dict[str, object]:
-    told = succeeded("sync", str(source), root, "--json", *options).json()
-    assert isinstance(told, dict)
-    return told
+    """Return the answer of a sync that succeeds."""
+    answer = went_well("sync", source, root, "--json", *options).json()
+    assert isinstance(answer, dict)
+    return answer
 
 
 def verified(root: Path) -> None:
-    assert succeeded("--mirror", root, "verify").out.count("all as recorded") == 1
+    assert went_well("--mirror", root, "verify").out.count("all as recorded") == 1
 
 
 def dump(root: Path) -> str:
