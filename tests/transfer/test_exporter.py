@@ -229,7 +229,8 @@ def test_what_is_not_a_file_in_an_images_place_is_named_at_once(
     root: Path, tmp_path: Path, ending: str
 ) -> None:
     paths = [root / path for path in list(images(root))[:4]]
-    kinds = (Path.mkdir, os.mkfifo, _link_to("gone"), _link_to("/dev/zero"))
+    kinds: list[Callable[[Path], object]] = [Path.mkdir, os.mkfifo]
+    kinds += [_link_to("gone"), _link_to("/dev/zero")]
     for path, make in zip(paths, kinds, strict=True):
         path.unlink()
         make(path)
