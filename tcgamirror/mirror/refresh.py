@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
@@ -37,6 +38,12 @@ Its value is the time in ISO 8601, UTC, a blank, and the number of the attempt.
 
 _LABELS = "labels read"
 """Key of the fact that holds the number of the listing after which labels were last read."""
+
+_NOT_FOUND = "not found at the GDC"
+"""Key of the fact that holds a digest of the API and the manifest's file_ids unknown there."""
+
+_BRIEF_SECONDS = 20.0
+"""Most seconds until an answer begins that a manifest's mirror can do without."""
 
 READ_AGAIN = 30 * 24 * 3600.0
 """Seconds after which the listing of the same release is read again."""
@@ -127,14 +134,31 @@ def from_manifest(
     return merged if merged != MergeCounts(unchanged=merged.unchanged) else None
 
 
-def look_up(catalogue: Catalogue, client: gdc.JsonClient, api: str) -> None:
+def look_up(
+    catalogue: Catalogue, settings: Settings, shutdown: Shutdown, warn: Callable[[str], None]
+) -> None:
     """Look up what a manifest does not tell of its slides; leave it to a later run if that fails.
 
-    The slides are known without it, and other programs' are never found.
+    The slides are known without it, so that no server is waited for. Those that the GDC once did
+    not know, as other programs' are, are asked for again only if others join them.
+
+    warn: called with why the GDC did not answer.
     """
+
+    def unknown(file_ids: list[str]) -> str:
+        return sha256("\n".join([settings.api, *sorted(file_ids)]).encode()).hexdigest()
+
     file_ids = catalogue.listing.without_project()
-    with suppress(NetworkError):
-        catalogue.listing.complete(list(gdc.find_slides(client, api, "file_id", file_ids)))
+    if not file_ids or catalogue.fact(_NOT_FOUND) == unknown(file_ids):
+        return
+    try:
+        with open_brief_client(settings, shutdown) as client:
+            slides = list(gdc.find_slides(client, settings.api, "file_id", file_ids))
+    except NetworkError as error:
+        warn(f"projects and sites of the manifest's slides are looked up another time ({error})")
+        return
+    catalogue.listing.complete(slides)
+    catalogue.set_fact(_NOT_FOUND, unknown(catalogue.listing.without_project()))
 
 
 def take_labels(
@@ -157,6 +181,14 @@ def take_labels(
     file_ids = catalogue.listing.listed_ids() if of_manifest else None
     catalogue.labels.put(read_labels(client, api, file_ids, on_page))
     catalogue.set_fact(_LABELS, listing)
+
+
+def open_brief_client(settings: Settings, shutdown: Shutdown) -> HttpClient:
+    """Return a client that asks once, for what a manifest's mirror can do without."""
+    limits = settings.timeouts
+    connect, first_byte = (min(_BRIEF_SECONDS, x) for x in (limits.connect, limits.first_byte))
+    limits = replace(limits, tries=1, connect=connect, first_byte=first_byte)
+    return open_client(replace(settings, timeouts=limits), shutdown)
 
 
 def open_client(

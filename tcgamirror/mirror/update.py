@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -185,6 +185,7 @@ def _refresh(
     catalogue: Catalogue,
     client: HttpClient,
     progress: Progress,
+    shutdown: Shutdown,
     options: UpdateOptions,
 ) -> MergeCounts | None:
     """Merge the listing of the GDC or of the manifest; return None if it has nothing new.
@@ -199,7 +200,7 @@ def _refresh(
             accept_shrink=options.accept_shrink,
             warn=progress.note,
         )
-        refresh.look_up(catalogue, client, mirror.settings.api)
+        refresh.look_up(catalogue, mirror.settings, shutdown, progress.note)
         return merged
     progress.listing(0, 0)
     return refresh.from_gdc(
@@ -228,7 +229,7 @@ def _refresh_or_keep(
     client.pauses.end_when(lambda: fetch.deadline.is_reached)
     try:
         try:
-            return _refresh(mirror, catalogue, client, progress, options), None
+            return _refresh(mirror, catalogue, client, progress, shutdown, options), None
         except Interrupted as interrupt:
             if shutdown.requested:
                 raise
@@ -253,21 +254,24 @@ def _take_labels(
     options: UpdateOptions,
 ) -> None:
     """Read the slides' labels if they are due; if that fails, the next run tries again."""
+    of_manifest = mirror.settings.manifest is not None
+    brief = refresh.open_brief_client(mirror.settings, shutdown) if of_manifest else None
     try:
-        refresh.take_labels(
-            catalogue,
-            client,
-            mirror.settings.api,
-            of_manifest=mirror.settings.manifest is not None,
-            force=options.force_refresh,
-            on_page=partial(progress.listing, what="labels"),
-        )
+        with brief or nullcontext(client) as asked:
+            refresh.take_labels(
+                catalogue,
+                asked,
+                mirror.settings.api,
+                of_manifest=of_manifest,
+                force=options.force_refresh,
+                on_page=partial(progress.listing, what="labels"),
+            )
     except (NetworkError, Interrupted) as error:
         # Otherwise the pause of a busy API lasted longer than the run may.
         if shutdown.requested:
             raise
         # A mirror of a manifest may never reach the GDC.
-        if mirror.settings.manifest is None:
+        if not of_manifest:
             progress.note(
                 f"labels: not read ({error}). The next run tries again. "
                 f"To read none, set labels = false in {mirror.root / FILE_NAME}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.gdc import Listed, StandIn
+from tests.gdc.faults import Fault
 from tests.support.carrying import inside
 from tests.support.mirrors import addresses, column, impatient, made, rewrite, rows
 
@@ -141,3 +143,31 @@ def test_what_a_manifest_does_not_tell_is_looked_up_once_the_api_answers(
         (file.file_name, file.project_id, file.primary_site, file.disease_type) for file in cart
     )
     assert inside("--mirror", root, "verify").code == 0
+
+
+def test_a_manifests_slides_are_not_waited_for_nor_asked_for_again_and_again(
+    gdc: StandIn, tmp_path: Path
+) -> None:
+    """A GDC that is down costs one request and one line a night, slides of others one in all."""
+    ours, other = gdc.files[10], "7ab52949-b902-4a79-a9f4-65379e221444\tTCGA-ZZ-0001.svs"
+    manifest = tmp_path / "cart.txt"
+    manifest.write_text(f"id\tfilename\n{ours.file_id}\t{ours.file_name}\n{other}\n")
+    root = tmp_path / "m"
+    command = ("init", "--mpp", "4", "--manifest", str(manifest), *addresses(gdc))
+    assert inside("--mirror", root, *command).code == 0
+    gdc.faults.add(Fault("/files", "503", retry_after=None))
+    for _ in range(2):
+        gdc.clear()
+        began = time.monotonic()
+        night = inside("--mirror", root, "refresh")
+        assert night.code == 0 and time.monotonic() - began < 10
+        assert "are looked up another time (" in night.sentence
+        # One for projects and sites, one for labels.
+        assert len(gdc.requests("/files")) == 2
+    gdc.faults.clear()
+    gdc.clear()
+    for _ in range(2):
+        assert inside("--mirror", root, "refresh").err == ""
+        assert len(gdc.requests("/files")) == 2
+    known = "select file_name from slides where project_id is not null"
+    assert column(root, known) == [ours.file_name]
