@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from tcgamirror.model.errors import BadTile, SlideError, UnsupportedSlide
 from tcgamirror.model.geometry import Grid, Size
 from tcgamirror.model.slide import Resample, Target
 from tcgamirror.sources.whole import LocalFile
-from tests.support.levels import ZOO, Bytes, bounded, by_openslide, slide_at
+from tests.support.levels import Bytes, bounded, by_openslide
 from tests.support.slides import SlideSpec, make_slide
 from tests.support.slides_codec import encode, split_tables
 from tests.support.slides_tiff import UNDEFINED, Field, TiffWriter, long, short, text
@@ -112,26 +112,6 @@ def decoded(path: Path, level: int = 0, size: Size | None = None, scale: int = 1
         assert is_rgb_or_ycbcr_jpeg(tiled)
         tiles = JpegTiles(file, tiled, slide.tile_table(level), scale)
         return np.concatenate(list(render(tiles, size or tiled.level.size)))
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("plain", "rgb-components-from-one", "rgb-shared-tables", "ycbcr-444", "ycbcr-422"),
-        *("ycbcr-420", "ycbcr-420-shared-tables", "big-endian", "narrow-counts", "shared"),
-        *("tiles-of-512", "oblong-tiles", "smaller-than-a-tile", "everything"),
-        *("blank-base-only", "CMU-1-Small-Region.svs", "small.svs"),
-    ],
-)
-def test_jpeg_tiles_have_the_pixels_openslide_reads(
-    name: str, zoo_slides: Mapping[str, Path]
-) -> None:
-    path = slide_at(name, zoo_slides)
-    with openslide.OpenSlide(path) as slide:
-        levels = slide.level_count
-    # Only on the base does OpenSlide never draw a blank tile from another level.
-    for level in range(1 if name in ZOO and ZOO[name].blank else levels):
-        assert np.array_equal(decoded(path, level), by_openslide(path, level))
 
 
 WHOLE = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -32,7 +32,7 @@ from tcgamirror.sources.whole import LocalFile
 from tests.gdc import Fault, Listed, StandIn, listed
 from tests.support.command import run, succeeded
 from tests.support.fetching import by_range, by_whole, level_target, made, ranges, slide_of
-from tests.support.levels import by_openslide, fault, from_base, slide_at, tile_spans, worst_block
+from tests.support.levels import by_openslide, fault, from_base, worst_block
 from tests.support.mirrors import addresses, impatient, rewrite, rows, updated
 from tests.support.slides import SlideSpec, expected_rgb, grid, make_slide
 from tests.support.slides_codec import Compression
@@ -221,22 +221,6 @@ def test_openslide_does_not_divide_by_zero(client: HttpClient, tmp_path: Path) -
 
 
 # What it moves ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["plain", "big-j2k", "four-levels-to-32", "big-shuffled-ycbcr"])
-def test_a_whole_slide_takes_the_level_and_the_bases_counts(
-    name: str, zoo_slides: Mapping[str, Path], client: HttpClient, tmp_path: Path
-) -> None:
-    path = slide_at(name, zoo_slides)
-    file = listed(path)
-    with LocalFile(path) as local:
-        slide = Svs(local)
-        counts = slide.counts_span(0)
-        tiles = SpanSet(tile_spans(slide.tile_table(1))).total
-    with StandIn([file]) as gdc:
-        image = made(by_range(gdc, client, tmp_path), slide_of(file), own_pixels(path, 1))
-    assert image.patched == 0
-    assert image.meter.bytes <= 1.10 * tiles + 100_000 + counts.length
 
 
 def test_the_bases_counts_take_no_own_round_trip(client: HttpClient, tmp_path: Path) -> None:

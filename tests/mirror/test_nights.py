@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from tests.gdc.listing import made_up_id
 from tests.support.catalogues import make_older
 from tests.support.command import Result, inside, went_well
 from tests.support.mirrors import DIAGNOSTIC, column, images, made, rewrite, updated
+from tests.support.nights import Nights
 from tests.support.publishing import change
 from tests.support.slides import SlideSpec, make_slide
 
@@ -288,3 +290,22 @@ def test_what_the_header_truly_does_not_tell_is_fetched_again_once(tmp_path: Pat
         (root / "catalogue.db").unlink()
         assert "1 to fetch" in went_well("--mirror", root, "rebuild").out
         assert "1 slide fetched, 0 failed" in updated(root).out
+
+
+# At random ---------------------------------------------------------------------------
+
+SOAK = bool(os.environ.get("TCGAMIRROR_SOAK"))
+SEEDS = range(8) if SOAK else [int(os.environ.get("TCGAMIRROR_SEED", "1"))]
+NIGHTS = int(os.environ.get("TCGAMIRROR_NIGHTS", "60" if SOAK else "12"))
+
+
+@pytest.mark.timeout(3600 if SOAK else 300)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_whatever_happens_each_mirror_has_what_it_must(tmp_path: Path, seed: int) -> None:
+    with StandIn([]) as gdc:
+        nights = Nights(tmp_path, seed, gdc)
+        try:
+            nights.run(NIGHTS)
+        except BaseException:
+            print("\n".join(nights.acts))
+            raise

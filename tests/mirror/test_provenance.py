@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror import provenance
-from tcgamirror.mirror.lockfile import parse_lock
 from tcgamirror.model.sampling import By, Order, Plan
 from tcgamirror.model.slide import Kind
 from tests.gdc import Listed, StandIn
 from tests.support.catalogues import NOW, three_slides
 from tests.support.command import Result, inside, went_well
 from tests.support.mirrors import MPP, addresses, column, made, rewrite, updated
-from tests.support.publishing import by_serve
+from tests.support.publishing import by_serve, change
 
 USUAL = Plan(0, kinds=frozenset({Kind.DIAGNOSTIC}))
 EDITED = (("^seed = .*", "seed = 7"), ("^order = .*", 'order = "shuffle"'))
@@ -43,9 +40,7 @@ def unplanned(result: Result) -> None:
 
 def as_of_an_older_version(root: Path) -> None:
     """Make the mirror one whose plan was not fixed."""
-    with closing(sqlite3.connect(root / "catalogue.db")) as connection, connection:
-        removed = connection.execute("DELETE FROM facts WHERE key = ?", (provenance.PLAN,))
-        assert removed.rowcount == 1
+    change(root, "DELETE FROM facts WHERE key = ?", provenance.PLAN)
 
 
 @pytest.mark.parametrize("sampled", [False, True])
@@ -95,15 +90,6 @@ def test_an_older_mirror_gets_a_fixed_plan(tmp_path: Path, small_gdc: StandIn) -
     relocked = inside("--mirror", again, "lock")
     unplanned(relocked)
     assert relocked.out == told.out
-
-
-def test_a_lock_tells_no_more_of_a_plan_than_nothing_or_all(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=2)
-    updated(root)
-    lock = parse_lock(went_well("--mirror", root, "lock").out.encode())
-    assert lock.plan == USUAL
 
 
 def test_a_synced_mirror_keeps_its_plan(tmp_path: Path, small_gdc: StandIn) -> None:
@@ -170,8 +156,7 @@ def test_slides_of_another_mirror_have_no_plan(
 def test_an_invalid_plan_is_not_imported(tmp_path: Path, small_gdc: StandIn, text: str) -> None:
     root = made(tmp_path / "m", small_gdc, slides=2)
     updated(root)
-    with closing(sqlite3.connect(root / "catalogue.db")) as connection, connection:
-        connection.execute("UPDATE facts SET value = ? WHERE key = ?", (text, provenance.DRAWN))
+    change(root, "UPDATE facts SET value = ? WHERE key = ?", text, provenance.DRAWN)
     went_well("--mirror", tmp_path / "copy", "import", root)
     assert not column(tmp_path / "copy", "SELECT value FROM facts WHERE key = 'drawn by'")
 

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sqlite3
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -400,3 +401,16 @@ def test_other_formats_come_back_too(
         (root / "catalogue.db").unlink()
         assert rebuilt(root).code == 0
     assert view(root) == before
+
+
+def test_warnings_of_the_image_library_are_not_shown(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, "--format", "jpeg")
+    updated(root)
+    (path,) = column(root, "select path from mirror where sample_rank = 1")
+    file = root / str(path)
+    data = file.read_bytes()
+    # The offset of the resolution's value lies outside of all tags.
+    entry = data.index(struct.pack(">HHI", 282, 5, 1))
+    file.write_bytes(data[: entry + 8] + struct.pack(">I", 60_000) + data[entry + 12 :])
+    (root / "catalogue.db").unlink()
+    assert not went_well("--mirror", root, "rebuild").err

@@ -18,7 +18,7 @@ from tests.gdc.faults import Fault
 from tests.gdc.listing import made_up_id
 from tests.support.carrying import is_clean, moved_projects, other_pixels
 from tests.support.command import inside, went_well
-from tests.support.mirrors import column, images, made, rows, updated
+from tests.support.mirrors import column, images, impatient, made, rows, updated
 from tests.support.publishing import change
 
 NEXT = "Data Release 46.0 - March 10, 2026"
@@ -166,7 +166,9 @@ def test_the_real_lung_slides_of_2020_and_2024_differ_as_the_manifests_do(tmp_pa
     new = {slide.file_name: slide for slide in read_manifest(later).slides}
     assert len(old) == 530 and len(new) > 500
     root = tmp_path / "m"
-    went_well("--mirror", root, "init", "--mpp", "15", "--manifest", manifest)
+    nowhere = ("--api", "http://127.0.0.1:9", "--bucket", "none")
+    went_well("--mirror", root, "init", "--mpp", "15", "--manifest", manifest, *nowhere)
+    impatient(root)
     went_well("--mirror", root, "refresh")
     shutil.copy(later, manifest)
     went_well("--mirror", root, "refresh")

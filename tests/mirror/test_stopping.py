@@ -19,6 +19,7 @@ import pytest
 from tests.gdc import Fault, StandIn, listed
 from tests.support.command import BINARY, ROOT, Result, ended, run, started, succeeded, surroundings
 from tests.support.mirrors import column, images, made, rewrite, rows, until, updated
+from tests.support.publishing import change
 from tests.support.slides import SlideSpec, make_slide
 
 SLIDES = 12
@@ -270,6 +271,21 @@ def _is_as_promised(root: Path, expected: _Undisturbed) -> None:
     for path, sha256 in rows(root, "select path, sha256 from mirror where status = 'done'"):
         assert whole[str(path)] == sha256
     assert column(root, "pragma integrity_check") == ["ok"]
+
+
+def test_an_image_without_a_row_is_fetched_again(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc)
+    updated(root)
+    known, there = rows(root, f"select {SAME} from mirror order by 1"), images(root)
+    # As if the run had been killed between an image's rename and its row.
+    first = "(select file_name from sample where rank = 1)"
+    change(root, f"delete from images where file_name in {first}")
+    pending = "insert into images (file_name, status, attempts) select *, 'pending', 0 from"
+    change(root, f"{pending} {first}")
+    fetched = succeeded("--mirror", root, "update", "--json").json()["fetched"]
+    assert (fetched["done"], fetched["failed"], fetched["left"]) == (1, 0, 0) and fetched["bytes"]
+    assert rows(root, f"select {SAME} from mirror order by 1") == known
+    assert images(root) == there and not list((root / "work").iterdir())
 
 
 # Two at once --------------------------------------------------------------------------

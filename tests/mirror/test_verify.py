@@ -6,10 +6,8 @@ import dataclasses
 import os
 import shutil
 import signal
-import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -32,6 +30,7 @@ from tests.support.publishing import change
 from tests.support.slides import SlideSpec, make_slide
 
 NEXT = "Data Release 46.0 - March 04, 2026"
+OF_RANK = "where file_name = (select file_name from sample where rank = ?)"
 
 
 @pytest.fixture(scope="module")
@@ -152,15 +151,8 @@ def test_quick_finds_what_lacks_or_has_another_size_without_reading(mirror: Path
 
 
 def test_a_row_that_says_other_dimensions_or_a_path_outside_is_wrong(mirror: Path) -> None:
-    with closing(sqlite3.connect(mirror / "catalogue.db")) as connection, connection:
-        connection.execute(
-            "update images set width = width + 1 where file_name = "
-            "(select file_name from sample where rank = 1)"
-        )
-        connection.execute(
-            "update images set path = 'images/../../../etc/passwd' where file_name = "
-            "(select file_name from sample where rank = 2)"
-        )
+    change(mirror, f"update images set width = width + 1 {OF_RANK}", 1)
+    change(mirror, f"update images set path = 'images/../../../etc/passwd' {OF_RANK}", 2)
     wrong = verified(mirror, "--json").json()["wrong"]
     assert len(wrong) == 2
     assert "recorded as" in wrong[0]["what"]
@@ -171,10 +163,7 @@ def test_decode_finds_what_was_bad_when_it_was_recorded(mirror: Path) -> None:
     bad = image_paths(mirror)[0]
     flip(bad)
     digest = images(mirror)[str(bad.relative_to(mirror))]
-    with closing(sqlite3.connect(mirror / "catalogue.db")) as connection, connection:
-        connection.execute(
-            "update images set sha256 = ? where path = ?", (digest, str(bad.relative_to(mirror)))
-        )
+    change(mirror, f"update images set sha256 = ? {OF_RANK}", digest, 1)
     assert verified(mirror).code == 0
     wrong = verified(mirror, "--decode", "--json").json()["wrong"]
     assert len(wrong) == 1 and "as it was recorded, but" in wrong[0]["what"]
@@ -246,15 +235,8 @@ def test_repair_fetches_again_what_is_damaged_and_nothing_else(mirror: Path, gdc
 
 
 def test_repair_leaves_what_is_only_pending_to_update(mirror: Path) -> None:
-    with closing(sqlite3.connect(mirror / "catalogue.db")) as connection, connection:
-        connection.execute(
-            "update images set status = 'pending' where file_name = "
-            "(select file_name from sample where rank = 1)"
-        )
-        connection.execute(
-            "update slides set upstream = 'changed' where file_name = "
-            "(select file_name from sample where rank = 1)"
-        )
+    change(mirror, f"update images set status = 'pending' {OF_RANK}", 1)
+    change(mirror, f"update slides set upstream = 'changed' {OF_RANK}", 1)
     image_paths(mirror)[5].unlink()
     assert verified(mirror, "--repair").code == 0
     assert column(mirror, "select count(*) from mirror where status = 'pending'") == [1]
@@ -371,11 +353,7 @@ def test_a_time_limit_that_ends_a_second_look_is_told_as_any_other(mirror: Path)
         fds = Path(f"/proc/{process.pid}/fd")
         until(lambda: any(os.path.realpath(fd) == str(slow.resolve()) for fd in fds.iterdir()))
         # As an update would that runs meanwhile: what was missing is recorded elsewhere now.
-        change(
-            mirror,
-            "update images set path = ? where path = ?",
-            *(str(path.relative_to(mirror)) for path in (endless, gone)),
-        )
+        change(mirror, f"update images set path = ? {OF_RANK}", str(endless.relative_to(mirror)), 1)
         result = ended(process)
     assert (result.code, result.err) == (0, ""), result
     assert "stopped by --time-limit with" in result.out
