@@ -14,14 +14,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import pytest
-
-from tcgamirror.cli.progress import ProgressDisplay
-from tcgamirror.model.errors import TcgaMirrorError
-from tcgamirror.transfer.importer import import_export
 from tests.gdc import Listed, StandIn, listed
 from tests.support.command import inside as inside
-from tests.support.mirrors import column, made, rows, updated
+from tests.support.command import went_well
+from tests.support.mirrors import column, made, rows, says, updated
 from tests.support.slides import SlideSpec, make_slide
 
 FORMS = ("", ".tar")
@@ -41,23 +37,20 @@ _SAME = (
 
 
 def exported(root: Path, dest: Path, *options: str | Path) -> Path:
-    """An export that was made without a complaint."""
-    result = inside("--mirror", root, "export", dest, *options)
-    assert (result.code, result.err) == (0, ""), result
+    """Make an export without an error; return its path."""
+    went_well("--mirror", root, "export", dest, *options)
     return dest
 
 
 def imported(root: Path, source: Path) -> dict[str, object]:
-    """What an import that ended well says."""
-    result = inside("--mirror", root, "import", source, "--json")
-    assert (result.code, result.err) == (0, ""), result
-    answer = result.json()
+    """Return the answer of an import that succeeds."""
+    answer = went_well("--mirror", root, "import", source, "--json").json()
     assert isinstance(answer, dict)
     return answer
 
 
 def known(root: Path) -> list[list[tuple[object, ...]]]:
-    """All that a catalogue says, but for runs and which run did what."""
+    """Return all rows of a catalogue, but for runs."""
     return [rows(root, sql) for sql in _SAME]
 
 
@@ -67,19 +60,16 @@ def is_clean(root: Path) -> bool:
 
 
 def refused(root: Path, source: Path) -> str:
-    """The sentence of an import that is refused and leaves nothing; in this process, for speed."""
+    """Return the sentence of an import that is refused and leaves nothing."""
     before = sorted(root.parent.iterdir())
-    with pytest.raises(TcgaMirrorError) as caught:
-        import_export(root, source, ProgressDisplay(quiet=True))
-    assert caught.value.exit_code == 2
+    result = inside("--mirror", root, "import", source)
+    says(result, 2)
     assert sorted(root.parent.iterdir()) == before, "it left something"
-    sentence = str(caught.value)
-    assert "\n" not in sentence
-    return sentence
+    return result.sentence.removeprefix("tcgamirror: ")
 
 
 def packed(folder: Path, tar: Path, *more: tuple[tarfile.TarInfo, bytes]) -> Path:
-    """A tar of an export's directory as GNU tar would make it, and whatever else."""
+    """Return a tar of an export's directory as GNU tar makes it, with more entries."""
     with tarfile.open(tar, "w") as out:
         for path in sorted(folder.rglob("*")):
             if path.is_file():
@@ -99,7 +89,7 @@ def entry(name: str, **what: object) -> tarfile.TarInfo:
 
 @contextmanager
 def catalogue(folder: Path) -> Iterator[sqlite3.Connection]:
-    """The catalogue in an export's directory, to be changed; its digest is made right again."""
+    """Yield the catalogue in an export's directory, to be changed; then correct its digest."""
     with closing(sqlite3.connect(folder / "catalogue.db")) as connection:
         yield connection
         connection.commit()
@@ -107,7 +97,7 @@ def catalogue(folder: Path) -> Iterator[sqlite3.Connection]:
 
 
 def resummed(folder: Path) -> None:
-    """Writes SHA256SUMS anew, as whoever changes an export would."""
+    """Write SHA256SUMS again, as an attacker who changes an export would."""
     lines = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n"
         for path in sorted(folder.rglob("*"))
@@ -143,9 +133,9 @@ def unpacked(export: Path, folder: Path) -> Path:
 
 
 def moved_projects(folder: Path, slides: Sequence[Listed]) -> tuple[Path, Path]:
-    """A mirror before and after a release that moved its first two slides to another project.
+    """Return a mirror before and after a release that moved two slides to another project.
 
-    The second one's file changed, too: its image was made anew, where such are put now.
+    The second one's file changed, too: its image was made again, in the new project's folder.
     """
     with StandIn(slides) as gdc:
         root = made(folder / "m", gdc, slides=6)

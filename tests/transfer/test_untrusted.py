@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import sqlite3
 import struct
-import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -14,13 +13,9 @@ import pytest
 
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.schema import MIGRATIONS
-from tcgamirror.cli.progress import ProgressDisplay
-from tcgamirror.model.errors import Damaged, TcgaMirrorError
-from tcgamirror.system.interrupt import Shutdown
+from tcgamirror.model.errors import Damaged
 from tcgamirror.transfer import untrusted
 from tcgamirror.transfer.columns import TABLES
-from tcgamirror.transfer.sync.remote import DirectoryMirror
-from tcgamirror.transfer.sync.synchronizer import synchronize
 from tests.support.carrying import (
     catalogue,
     imported,
@@ -29,23 +24,20 @@ from tests.support.carrying import (
     refused,
     resummed,
 )
-from tests.support.mirrors import contents, images
+from tests.support.levels import bounded
+from tests.support.mirrors import column, contents, images, says
 from tests.support.publishing import by_python, synced
 
 
 def refused_by_sync(root: Path, source: Path) -> str:
-    """The sentence of a sync that is refused and leaves nothing; in this process, for speed."""
-    folder = DirectoryMirror(source, None, threading.Event())
-    with pytest.raises(TcgaMirrorError) as caught:
-        synchronize(folder, root, ProgressDisplay(quiet=True), Shutdown(), delete=False)
-    assert not root.exists()
-    sentence = str(caught.value)
-    assert "\n" not in sentence
-    return sentence
+    """Return the sentence of a sync that is refused and leaves nothing."""
+    result = inside("sync", source, root)
+    assert result.code in (2, 7) and not root.exists(), result
+    return result.sentence.removeprefix("tcgamirror: ")
 
 
 def refused_by_both(place: Path, source: Path) -> str:
-    """What both say of the catalogue."""
+    """Return what both import and sync say of the catalogue."""
     ours, theirs = refused(place / "i", source), refused_by_sync(place / "s", source)
     start = f"{source} cannot be imported: its catalogue "
     assert ours.startswith(start)
@@ -79,12 +71,8 @@ SCHEMAS = {
 def test_another_schema_is_refused(copy: Path, place: Path, name: str) -> None:
     with catalogue(copy) as connection:
         connection.executescript(SCHEMAS[name])
-    words = {
-        "newer": "newer tcgamirror",
-        "none": "is not a catalogue",
-        "another's": "is not a catalogue",
-    }
-    words["no text"] = "is damaged"
+    words = {"newer": "newer tcgamirror", "no text": "is damaged"}
+    words |= dict.fromkeys(("none", "another's"), "is not a catalogue")
     assert words.get(name, "has another schema") in refused_by_both(place, copy)
 
 
@@ -261,11 +249,8 @@ def test_no_two_images_lie_in_one_place(export: Path, copy: Path, place: Path) -
     root = place / "there"
     imported(root, export)
     before = contents(root)
-    result = inside("--mirror", root, "import", copy)
-    assert result.code == 2 and "which here is that of" in result.sentence
-    with pytest.raises(Damaged, match="which here is that of"):
-        here = DirectoryMirror(copy, None, threading.Event())
-        synchronize(here, root, ProgressDisplay(quiet=True), Shutdown(), delete=False)
+    says(inside("--mirror", root, "import", copy), 2, "which here is that of")
+    says(inside("sync", copy, root), 7, "which here is that of")
     assert contents(root) == before
 
 
@@ -344,12 +329,53 @@ def test_a_view_of_a_million_words_is_not_read(copy: Path, place: Path) -> None:
     refused_by_both(place, copy)
 
 
-@pytest.mark.parametrize(("limit", "words"), [("MOST_SLIDES", "slides"), ("MAX_ROWS", "changes")])
+@pytest.mark.parametrize(
+    ("limit", "most", "words"),
+    [
+        ("MOST_SLIDES", 2, "rows in its slides"),
+        ("MAX_ROWS", 2, "rows in its changes"),
+        ("MAX_RELEASES", 0, "1 rows in its releases"),
+        ("MAX_ATTEMPTS", 0, "attempts at one slide"),
+    ],
+)
 def test_more_rows_than_there_can_be_are_refused(
-    copy: Path, place: Path, monkeypatch: pytest.MonkeyPatch, limit: str, words: str
+    copy: Path, place: Path, monkeypatch: pytest.MonkeyPatch, limit: str, most: int, words: str
 ) -> None:
-    monkeypatch.setattr(untrusted, limit, 2)
-    if words == "changes":
+    monkeypatch.setattr(untrusted, limit, most)
+    if limit == "MAX_ROWS":
         with catalogue(copy) as connection:
             connection.executescript("DELETE FROM attempts; DELETE FROM runs")
-    assert f"rows in its {words}" in refused_by_both(place, copy)
+    assert words in refused_by_both(place, copy)
+
+
+# Memory ------------------------------------------------------------------------------
+
+
+def test_values_of_a_megabyte_are_read_one_by_one(copy: Path, place: Path) -> None:
+    with catalogue(copy) as connection:
+        connection.executemany(
+            "insert into facts values (?, ?)",
+            ((f"k{number}", "\U0001f9a0" + "a" * 1_000_000) for number in range(150)),
+        )
+    with bounded(seconds=30, megabytes=40):
+        assert "for value in its facts" in refused(place / "i", copy)
+
+
+@pytest.mark.parametrize("most", [5_000, 100_000])
+def test_attempts_are_read_row_by_row(
+    copy: Path, place: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(untrusted, "MAX_ATTEMPTS", most)
+    with catalogue(copy) as connection:
+        connection.execute(
+            "with recursive n(i) as (select 1 union all select i + 1 from n where i < 20000) "
+            "insert into attempts (run, file_name, source, started, seconds, bytes, requests, "
+            "message) select run, file_name, source, started, seconds, bytes, requests, "
+            "hex(zeroblob(1000)) from (select * from attempts limit 1), n"
+        )
+    with bounded(seconds=60, megabytes=30 if most > 20_000 else 5):
+        if most < 20_000:
+            assert "attempts at one slide" in refused(place / "i", copy)
+            return
+        imported(place / "i", copy)
+    assert column(place / "i", "select count(*) > 20000 from attempts") == [1]
