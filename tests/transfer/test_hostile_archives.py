@@ -1,4 +1,4 @@
-"""What may be in an archive that comes from anybody: all of it is refused, and leaves nothing."""
+"""Hostile archives, settings and images: refused in one sentence, and nothing is left."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import hashlib
 import os
 import random
 import shlex
-import sqlite3
 import subprocess
 import tarfile
+from collections import deque
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tcgamirror.model.errors import BadExport, TcgaMirrorError
+from tcgamirror.model.errors import TcgaMirrorError
 from tcgamirror.transfer.archive import tar as tar_module
 from tcgamirror.transfer.archive.reader import members
 from tests.support.carrying import (
@@ -28,9 +28,10 @@ from tests.support.carrying import (
     refused,
     resummed,
 )
-from tests.support.command import program, run, succeeded
+from tests.support.command import inside, program, run, went_well
 from tests.support.fuzz import with_lock_sum
 from tests.support.mirrors import column, contents, images, rows
+from tests.support.publishing import change
 
 BOUNDED = ("prlimit", "--as=1500000000")
 
@@ -38,14 +39,6 @@ BOUNDED = ("prlimit", "--as=1500000000")
 @pytest.fixture
 def root(place: Path) -> Path:
     return place / "m"
-
-
-def test_an_import_is_refused_in_one_sentence(export: Path, root: Path, tmp_path: Path) -> None:
-    result = run(
-        "--mirror", root, "import", packed(export, tmp_path / "a.tar", (entry("../a"), b""))
-    )
-    assert result.code == 2 and "lead out of a directory" in result.sentence
-    assert not root.exists()
 
 
 # Names and kinds of entries --------------------------------------------------------
@@ -75,7 +68,7 @@ ENTRIES = {
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_an_entry_no_export_has_keeps_all_of_it_out(
+def test_an_entry_that_no_export_has_is_refused(
     export: Path, root: Path, tmp_path: Path, name: str
 ) -> None:
     tar = packed(export, tmp_path / "a.tar", (ENTRIES[name], b""))
@@ -83,18 +76,18 @@ def test_an_entry_no_export_has_keeps_all_of_it_out(
     assert "cannot be imported: it has" in sentence or "in it is" in sentence
 
 
-def test_an_entry_in_a_folder_of_links_is_refused(copy: Path, tmp_path: Path) -> None:
+def test_a_directory_with_a_link_or_a_pipe_is_refused(
+    copy: Path, root: Path, tmp_path: Path
+) -> None:
     image = next((copy / "images").rglob("*.png"))
     secret = tmp_path / "secret"
     secret.write_text("not yours")
     image.unlink()
     image.symlink_to(secret)
-    with pytest.raises(BadExport, match="link or not a plain file"):
-        list(members(copy))
+    assert "link or not a plain file" in refused(root, copy)
     image.unlink()
     os.mkfifo(image)
-    with pytest.raises(BadExport, match="link or not a plain file"):
-        list(members(copy))
+    assert "link or not a plain file" in refused(root, copy)
 
 
 # Bombs and lies about sizes --------------------------------------------------------
@@ -144,9 +137,7 @@ def test_a_small_file_that_is_huge_is_not_unpacked(root: Path, tmp_path: Path, n
     assert "more than any has" in refused(root, tar)
 
 
-def test_rubbish_and_what_is_cut_off_is_refused_in_one_sentence(
-    export: Path, root: Path, tmp_path: Path
-) -> None:
+def test_damaged_archives_are_refused(export: Path, root: Path, tmp_path: Path) -> None:
     archive = exported(export.parent / "m", tmp_path / "whole.tar")
     data = archive.read_bytes()
     chance = random.Random(1)
@@ -156,24 +147,16 @@ def test_rubbish_and_what_is_cut_off_is_refused_in_one_sentence(
         # It is padded with zeros at its end: those are not missed.
         path.write_bytes(text[:-20_000])
         assert refused(root, path)
-
-
-def test_flipped_bytes_are_never_a_bug(export: Path, tmp_path: Path) -> None:
-    data = exported(export.parent / "m", tmp_path / "whole.tar").read_bytes()
-    chance = random.Random(2)
+    # Flipped bytes are never a bug.
     for _ in range(150):
         spoiled = bytearray(data)
         for _ in range(chance.randint(1, 8)):
             spoiled[chance.randrange(len(data))] = chance.randrange(256)
-        path = tmp_path / "a.tar"
-        path.write_bytes(spoiled)
-        try:
-            for member in members(path):
+        archive.write_bytes(spoiled)
+        with suppress(TcgaMirrorError):
+            for member in members(archive):
                 if chance.random() < 0.5:
-                    for _ in member.pieces():
-                        pass
-        except TcgaMirrorError:
-            pass
+                    deque(member.pieces(), maxlen=0)
 
 
 # Settings and images -----------------------------------------------------------------
@@ -244,7 +227,7 @@ HOSTILE_LOCKS: dict[str, Callable[[str], str]] = {
 def test_hostile_lock_files_end_in_one_sentence_at_once(
     export: Path, root: Path, tmp_path: Path, name: str
 ) -> None:
-    text = succeeded("--mirror", export.parent / "m", "lock").out
+    text = went_well("--mirror", export.parent / "m", "lock").out
     spoiled = HOSTILE_LOCKS[name](text)
     assert spoiled != text
     lock = tmp_path / "a.lock"
@@ -259,8 +242,7 @@ def test_files_of_the_other_machine_are_not_looked_for(copy: Path, root: Path) -
     path = copy / "tcgamirror.toml"
     path.write_text(path.read_text().replace('manifest = ""', 'manifest = "/etc/passwd"'))
     resummed(copy)
-    result = run("--mirror", root, "import", copy)
-    assert result.code == 0 and "manifest = /etc/passwd" in result.out
+    assert "manifest = /etc/passwd" in went_well("--mirror", root, "import", copy).out
     assert 'manifest = ""' in (root / "tcgamirror.toml").read_text()
 
 
@@ -295,10 +277,10 @@ def test_an_image_that_is_not_what_it_says_is_left_out(
 ) -> None:
     path = str(column(copy, "select min(path) from mirror")[0])
     made_wrong(copy, path, why, export)
-    result = run("--mirror", root, "import", copy, "--json")
+    result = inside("--mirror", root, "import", copy, "--json")
     assert result.code == 3
-    (refused,) = result.json()["refused"]
-    assert refused["path"] == path and why in refused["what"]
+    (fault,) = result.json()["refused"]
+    assert fault["path"] == path and why in fault["what"]
     assert sorted(images(root)) == sorted(set(images(export)) - {path})
     assert column(root, "select path from mirror where status = 'done' order by 1") == sorted(
         images(root)
@@ -316,8 +298,7 @@ def test_without_a_usable_image_nothing_is_made_or_changed(
     root = tmp_path / "place" / "m"
     assert "none of 3 new images is as its catalogue says" in refused(tmp_path / "new", source)
     imported(root, export)
-    with closing(sqlite3.connect(root / "catalogue.db")) as connection, connection:
-        connection.execute("update images set status = 'pending'")
+    change(root, "update images set status = 'pending'")
     before = contents(root)
     assert "none of 3 new images" in refused(root, source)
     assert contents(root) == before
@@ -327,7 +308,7 @@ def test_a_gallery_is_never_taken_over(copy: Path, root: Path) -> None:
     (copy / "gallery").mkdir()
     (copy / "gallery" / "index.html").write_text("<script>evil()</script>")
     resummed(copy)
-    assert run("--mirror", root, "import", copy).code == 0
+    imported(root, copy)
     assert not (root / "gallery").exists()
 
 
@@ -341,5 +322,5 @@ def test_an_image_of_the_mirror_is_not_written_through_a_link(
     place.parent.mkdir(parents=True)
     place.with_name(f".{place.name}.part").symlink_to(victim)
     place.symlink_to(victim)
-    assert run("--mirror", root, "import", export).code == 0
+    imported(root, export)
     assert victim.read_text() == "precious" and not place.is_symlink()
