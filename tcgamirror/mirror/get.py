@@ -265,6 +265,11 @@ def _existing(
             raise UsageError(
                 f"{path}: file exists ({error}). Name another file by -o, or replace it by --force"
             ) from error
+        except OSError as error:
+            raise UsageError(
+                f"{path}: file exists, and cannot be read ({error.strerror}). "
+                "Name another file by -o"
+            ) from error
         images.append(Image(slide, path, found.picture, None))
     return images
 

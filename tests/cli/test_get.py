@@ -14,7 +14,7 @@ from PIL import Image
 from tests.gdc import Listed, StandIn
 from tests.gdc.faults import Fault
 from tests.mirror.test_hard_times import mounted, small_disk
-from tests.support.command import Result, run, started, succeeded
+from tests.support.command import Result, ordinary, run, started, succeeded
 from tests.support.mirrors import addresses, contents, images, made, small_slide, until, updated
 
 
@@ -147,6 +147,16 @@ def test_a_mirror_gives_names_target_and_servers_and_does_not_change(
     assert len(found) == 4 and all(max(size(path)) <= 100 for path in found)
     assert len(gdc.requests("/files")) == requests
     assert (images(root), (root / "catalogue.db").read_bytes()) == before
+
+
+def test_an_image_that_may_not_be_read_is_named_with_its_directory(
+    gdc: StandIn, slides: list[Listed], tmp_path: Path
+) -> None:
+    words = (slides[0].file_id, "--mpp", "2", "-o", "out/a.png")
+    assert get(gdc, tmp_path, *words).code == 0
+    (tmp_path / "out" / "a.png").chmod(0)
+    result = get(gdc, tmp_path, *words, by=ordinary())
+    assert result.code == 2 and "out/a.png: file exists, and cannot be read" in result.sentence
 
 
 def test_an_image_of_another_slide_is_named(
