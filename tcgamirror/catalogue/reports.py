@@ -199,6 +199,16 @@ class Reports(Part):
             excluded=excluded,
         )
 
+    def costs(self, source: str) -> list[tuple[int, float]]:
+        """Return the bytes and seconds of each slide whose image is from the source."""
+        with self._database.reading() as connection:
+            return connection.execute(
+                "SELECT sum(attempts.bytes), sum(attempts.seconds) FROM attempts "
+                "JOIN images USING (file_name) WHERE attempts.source = ?1 AND images.source = ?1 "
+                "GROUP BY file_name",
+                (source,),
+            ).fetchall()
+
     def show(self, name: str) -> dict[str, object]:
         """Return all that is known of one slide and its image.
 

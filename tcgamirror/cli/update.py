@@ -165,7 +165,11 @@ def _print_forecast(forecast: Forecast) -> None:
         size = f"about {text.format_bytes(forecast.bytes)}"
     if forecast.seconds is not None:
         seconds = f"about {text.format_duration(forecast.seconds)}"
-    by = "measured by earlier runs" if forecast.measured else "no images of before tell more"
+    by = "no images of before tell more"
+    if forecast.measured:
+        by = "measured by earlier runs"
+        if None in (forecast.bytes, forecast.seconds):
+            by = "earlier slides are too few, or differ too much"
     print(
         f"{text.slides(len(forecast.slides))} would be fetched by {forecast.source}: "
         f"{size} in {seconds} ({by}). Nothing was changed"

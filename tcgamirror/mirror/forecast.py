@@ -1,20 +1,21 @@
 """Forecast of what a run would fetch, by what earlier runs moved.
 
 Without images of before, only the bytes of whole files are known: those of a level differ
-between slides by orders of magnitude, and so do networks.
+between slides by orders of magnitude, and so do networks. With few that differ much, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean, pstdev
 
 from tcgamirror.catalogue.queue import DueSlides
-from tcgamirror.catalogue.reports import SourceCounts
 from tcgamirror.model.errors import TcgaMirrorError
 
 ENOUGH = 5
-"""Images of a source from which its own history tells what comes."""
+"""Slides of a source from which its own history tells what comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +36,19 @@ class Forecast:
 
 
 def forecast(
-    slides: DueSlides, source: str, workers: int, past: Mapping[str, SourceCounts]
+    slides: DueSlides, source: str, workers: int, past: Sequence[tuple[int, float]]
 ) -> Forecast:
-    """Return the forecast of fetching the slides by a source."""
-    known, count = past.get(source), len(slides)
-    if known is not None and known.images >= ENOUGH:
-        moved = known.bytes_fetched / known.images * count
-        # Fewer slides than workers take as long as one of them.
-        rounds = max(count / workers, min(count, 1))
-        return Forecast(source, slides, round(moved), known.seconds / known.images * rounds, True)
+    """Return the forecast of fetching the slides by a source.
+
+    past: bytes and seconds of each slide whose image is from the source.
+    """
+    count = len(slides)
+    if len(past) >= ENOUGH:
+        mean_bytes, mean_seconds = (_mean(values, count) for values in zip(*past, strict=True))
+        moved = None if mean_bytes is None else round(mean_bytes * count)
+        # The last slides take as long as one, however few they are.
+        seconds = None if mean_seconds is None else mean_seconds * -(-count // workers)
+        return Forecast(source, slides, moved, seconds, measured=True)
     if not count:
         return Forecast(source, slides, 0, 0.0, measured=False)
     total: int | None = None
@@ -51,3 +56,14 @@ def forecast(
         sizes = [slide.size for slide in slides]
         total = None if None in sizes else sum(size or 0 for size in sizes)
     return Forecast(source, slides, total, None, measured=False)
+
+
+def _mean(past: Sequence[float], count: int) -> float | None:
+    """Return the mean; None if that of `count` others may well be half of it, or twice.
+
+    >>> _mean([5, 6, 5, 4, 5], 100), _mean([1, 1, 1, 1, 40], 100), _mean([1, 1, 1, 1, 40], 0)
+    (5.0, None, 8.8)
+    """
+    mean = fmean(past)
+    deviation = pstdev(past) * math.sqrt(1 / len(past) + 1 / max(count, 1))
+    return mean if not count or 2 * deviation <= mean / 2 else None

@@ -170,9 +170,9 @@ def dry_run(
         due = catalogue.queue.due(
             retry_failed=fetch.retry_failed, now=time.time(), limit=fetch.limit
         )
-        past = {row.source: row for row in catalogue.reports.counts().by_source}
-        settings = mirror.settings
-        seen = forecast(due, settings.via[0], worker_count(settings), past)
+        settings, source = mirror.settings, mirror.settings.via[0]
+        past = catalogue.reports.costs(source)
+        seen = forecast(due, source, worker_count(settings), past)
         yield replace(seen, error=error)
 
 

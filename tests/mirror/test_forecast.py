@@ -54,6 +54,20 @@ def test_what_it_estimates_is_within_a_factor_of_two(tmp_path: Path, small_gdc: 
     assert 0.5 <= told["bytes"] / done["bytes"] <= 2
 
 
+def test_what_may_be_twice_as_much_is_unknown(tmp_path: Path, small_gdc: StandIn) -> None:
+    """A few slides of a hundred times the bytes, of which the next ones may have many or none."""
+    root = made(tmp_path / "m", small_gdc, "--kind", "all", slides=SLIDES)
+    went_well("--mirror", root, "update", "--limit", "8")
+    with closing(sqlite3.connect(root / "catalogue.db")) as catalogue, catalogue:
+        catalogue.execute("update attempts set seconds = 1")
+        catalogue.execute("update attempts set bytes = bytes * 100 where attempt % 4 = 0")
+    told = went_well("--mirror", root, "update", "--dry-run", "--json").json()
+    assert (told["measured"], told["bytes"]) == (True, None)
+    assert 0 < told["seconds"] <= SLIDES
+    people = went_well("--mirror", root, "update", "--dry-run").out
+    assert "unknown bytes in about" in people and "differ too much" in people
+
+
 def test_whole_files_are_forecast_by_their_sizes(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, "--kind", "all", "--via", "whole", slides=SLIDES)
     told = went_well("--mirror", root, "update", "--dry-run", "--json").json()
