@@ -92,7 +92,9 @@ def _write_file(filled: FilledTable, kind: str, path: Path) -> None:
         out.flush()
         out.detach()
         if not _replaces(path, file):
-            raise UsageError(f"{path}: exists and is not such a table. Name another file")
+            raise UsageError(
+                f"{path}: exists and is not such a table. Name another file or remove it"
+            )
 
 
 def _replaces(path: Path, file: BinaryIO) -> bool:

@@ -18,12 +18,14 @@ import pytest
 from PIL import Image
 
 import tcgamirror
+from tcgamirror.catalogue import database
 from tcgamirror.mirror.python import MirrorSlide
 from tcgamirror.model import errors
 from tcgamirror.model.errors import (
     BadQuery,
     BadSettings,
     Damaged,
+    Locked,
     NotAMirror,
     TcgaMirrorError,
     UsageError,
@@ -182,6 +184,17 @@ def test_what_cannot_be_opened_is_told_in_a_sentence(
     if error is not BadSettings:
         with pytest.raises(TcgaMirrorError):
             opened.query("select 1")
+
+
+def test_a_locked_catalogue_is_told(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.1)
+    opened = tcgamirror.open(copy)
+    with closing(sqlite3.connect(copy / "catalogue.db", isolation_level=None)) as other:
+        other.execute("begin exclusive")
+        for read in (lambda: tcgamirror.open(copy), opened.slides):
+            with pytest.raises(Locked, match="another process is writing it"):
+                read()
+    assert len(list(opened.slides())) == 2
 
 
 @pytest.mark.parametrize("where", ["nonsense", "1; drop table slides", "(", "1) union select (1"])
