@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from enum import StrEnum
@@ -34,6 +35,9 @@ BUSY_SECONDS = 30.0
 
 SWITCH_SECONDS = 2.0
 """Seconds to wait for readers to end before the journal is changed."""
+
+SWITCH_PAUSE = 0.02
+"""Seconds between tries to leave WAL."""
 
 CACHE_BYTES = 16_000_000
 """Memory for pages of the file."""
@@ -359,15 +363,23 @@ def _set_journal(connection: sqlite3.Connection, journal: Journal) -> None:
 def _fold_journal(connection: sqlite3.Connection) -> None:
     """Write a writer's journal into the file before it is closed.
 
-    While another process reads, an empty journal and the file's mode stay for the next
-    writer. A full disk loses nothing: whoever opens the file next reads the journal.
+    If another process reads for longer than SWITCH_SECONDS, an empty journal and the file's
+    mode stay for the next writer. A full disk loses nothing: whoever opens the file next reads
+    the journal.
     """
+    end = time.monotonic() + SWITCH_SECONDS
     with suppress(sqlite3.Error):
-        _wait(connection, SWITCH_SECONDS)
-        try:
-            connection.execute(f"PRAGMA journal_mode = {Journal.DELETE}").fetchone()
-        except sqlite3.OperationalError:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        _wait(connection, SWITCH_PAUSE)
+        while True:
+            try:
+                connection.execute(f"PRAGMA journal_mode = {Journal.DELETE}").fetchone()
+                return
+            except sqlite3.OperationalError as error:
+                if not _is(error, sqlite3.SQLITE_BUSY) or time.monotonic() > end:
+                    break
+            # SQLite itself waits for no reader before it leaves WAL.
+            time.sleep(SWITCH_PAUSE)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
 
 @contextmanager

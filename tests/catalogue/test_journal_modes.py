@@ -66,7 +66,10 @@ def test_a_file_left_by_a_kill_is_taken_over(path: Path, journal: Journal) -> No
     assert beside(path) == ["catalogue.db"]
 
 
-def test_while_somebody_reads_at_the_end_nothing_is_lost(path: Path) -> None:
+def test_while_somebody_reads_at_the_end_nothing_is_lost(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "SWITCH_SECONDS", 0.05)
     with closing(sqlite3.connect(path)) as reader:
         with Catalogue.open(path, journal=Journal.WAL) as catalogue:
             rows = reader.execute("select file_name from slides")
@@ -76,6 +79,26 @@ def test_while_somebody_reads_at_the_end_nothing_is_lost(path: Path) -> None:
     with Catalogue.open(path) as catalogue:
         assert catalogue.fact("kept") == "yes"
     assert beside(path) == ["catalogue.db"]
+
+
+def test_a_reader_that_soon_ends_is_waited_for_at_the_end(path: Path) -> None:
+    reads, ends = threading.Event(), threading.Event()
+
+    def read() -> None:
+        with closing(sqlite3.connect(path)) as reader:
+            rows = reader.execute("select file_name from slides")
+            rows.fetchone()
+            reads.set()
+            ends.wait(0.2)
+
+    catalogue = Catalogue.open(path, journal=Journal.WAL)
+    done(catalogue, "a")
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert reads.wait(10)
+    catalogue.close()
+    reader.join()
+    assert (mode(path), beside(path)) == ("delete", ["catalogue.db"])
 
 
 def test_a_reader_at_the_start_prevents_wal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
