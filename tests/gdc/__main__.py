@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.gdc.labels import labelled
 from tests.gdc.listing import Listed, listed, made_up_name
 from tests.gdc.server import StandIn
 
@@ -45,7 +46,7 @@ def shown(slides: Path) -> list[Listed]:
             disease_type=project.disease_type,
         )
         files.append(file)
-    return files
+    return labelled(files)
 
 
 def main() -> None:

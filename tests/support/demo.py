@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.mirror.settings import FILE_NAME
 from tests.gdc import Listed, StandIn, listed, made_up_name
+from tests.gdc.labels import labelled
 from tests.support.slides import SlideSpec, make_slide
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +58,7 @@ def listing() -> list[Listed]:
     for number, path in enumerate(paths):
         project_id, site = PROJECTS[number % len(PROJECTS)]
         files.append(listed(path, project_id=project_id, primary_site=site))
-    return files
+    return labelled(files)
 
 
 def ports() -> tuple[int, int]:
