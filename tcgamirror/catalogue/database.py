@@ -446,7 +446,15 @@ def _check(connection: sqlite3.Connection, path: Path, *, read_only: bool) -> No
         for place in (path, path.parent):
             if not os.access(place, os.W_OK):
                 raise UsageError(f"{place}: this user cannot write it. Change its permissions")
-        migrate(connection)
+        try:
+            migrate(connection)
+        except sqlite3.OperationalError as error:
+            if "already exists" not in str(error):
+                raise
+            raise UsageError(
+                f"{path}: this version needs a name that somebody gave there ({error}). "
+                "Drop that, or keep it in a database of your own"
+            ) from error
     elif version < known:
         raise UsageError(
             f"{path}: an older tcgamirror made it (schema {version}, this one reads {known}). "

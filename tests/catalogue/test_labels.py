@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.schema import MIGRATIONS
 from tcgamirror.mirror.directory import CATALOGUE
-from tcgamirror.model.errors import WrongContent
+from tcgamirror.model.errors import UsageError, WrongContent
 from tcgamirror.model.labels import CASE, COLUMNS, TISSUE, SlideLabels
 from tests.support.catalogues import make_older, three_slides
 
@@ -78,6 +80,21 @@ def test_a_slide_is_shown_with_its_labels_sampled_or_not(three: Catalogue) -> No
     assert (shown["percent_necrosis"], shown["ajcc_pathologic_stage"]) == (12.5, "Stage I")
     assert three.reports.show("c.svs")["percent_necrosis"] == 3.0
     assert three.reports.show("b.svs")["diagnoses"] is None
+
+
+@pytest.mark.parametrize("own", ["CREATE TABLE cases (a)", "CREATE VIEW labels AS SELECT 1"])
+def test_a_name_that_somebody_took_is_told_and_left(
+    three: Catalogue, tmp_path: Path, own: str
+) -> None:
+    three.close()
+    make_older(tmp_path, len(MIGRATIONS) - 1)
+    with closing(sqlite3.connect(tmp_path / CATALOGUE)) as connection:
+        connection.execute(own)
+        before = list(connection.iterdump())
+    with pytest.raises(UsageError, match=r"(cases|labels) already exists\). Drop that"):
+        Catalogue.open(tmp_path / CATALOGUE)
+    with closing(sqlite3.connect(tmp_path / CATALOGUE)) as connection:
+        assert list(connection.iterdump()) == before
 
 
 def test_a_catalogue_without_labels_gets_them(three: Catalogue, tmp_path: Path) -> None:

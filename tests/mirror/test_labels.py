@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,8 @@ from tests.gdc import Fault, Listed, StandIn, listed_without_data
 from tests.gdc.labels import labelled
 from tests.gdc.listing import manifest
 from tests.support.carrying import exported
-from tests.support.command import Result, inside, went_well
-from tests.support.mirrors import column, contents, made, rewrite, rows
+from tests.support.command import Result, ended, inside, started, went_well
+from tests.support.mirrors import column, contents, made, rewrite, rows, until
 
 NEXT = "Data Release 46.0 - August 10, 2026"
 PAGE = 1000
@@ -93,8 +94,8 @@ def test_labels_that_cannot_be_read_are_a_warning_and_are_tried_again(
     rewrite(root, "^tries = .*", "tries = 1")
     gdc.faults.add(Fault("/files", kind))  # type: ignore[arg-type]
     before = contents(root)
-    ended = warned(inside("--mirror", root, "refresh"))
-    assert ended.out.startswith("nothing new: ")
+    told = warned(inside("--mirror", root, "refresh"))
+    assert told.out.startswith("nothing new: ")
     assert contents(root) == before
     warned(inside("--mirror", root, "refresh"))
     gdc.faults.clear()
@@ -102,10 +103,29 @@ def test_labels_that_cannot_be_read_are_a_warning_and_are_tried_again(
     assert asked(gdc, root) == QUIET
 
 
-def warned(ended: Result) -> Result:
-    assert ended.code == 0 and ended.err.startswith("labels: not read ("), ended
-    assert "labels = false" in ended.sentence
-    return ended
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_ends_within_the_labels_goes_on_with_them(
+    root: Path, gdc: StandIn, number: signal.Signals
+) -> None:
+    rewrite(root, "^labels = .*", "labels = false")
+    went_well("--mirror", root, "refresh")
+    rewrite(root, "^labels = .*", "labels = true")
+    rewrite(root, "^(first_byte|stall) = .*\n(.*\n)?", "first_byte = 60.0\nstall = 60.0\n")
+    gdc.clear()
+    gdc.faults.add(Fault("/files", "stall", hold=60.0))
+    with started("--mirror", root, "refresh") as refresh:
+        until(lambda: gdc.requests("/files"))
+        refresh.send_signal(number)
+        assert ended(refresh).code == (130 if number == signal.SIGINT else -9)
+    assert column(root, "select count(*) from tissue") == [0]
+    gdc.faults.clear()
+    assert asked(gdc, root) == QUIET + LABELS
+
+
+def warned(result: Result) -> Result:
+    assert result.code == 0 and result.err.startswith("labels: not read ("), result
+    assert "labels = false" in result.sentence
+    return result
 
 
 def test_a_dry_run_reads_no_labels(root: Path, gdc: StandIn) -> None:
@@ -151,10 +171,14 @@ def test_labels_travel_with_a_mirror(tmp_path: Path, small_slides: tuple[Listed,
     with StandIn(labelled(small_slides)) as gdc:
         root = made(tmp_path / "m", gdc, slides=4)
         went_well("--mirror", root, "update")
-    export = exported(root, tmp_path / "export")
-    went_well("--mirror", tmp_path / "imported", "import", export)
-    went_well("sync", root, tmp_path / "synced")
-    for other in ("imported", "synced"):
+        export = exported(root, tmp_path / "export")
+        went_well("--mirror", tmp_path / "imported", "import", export)
+        went_well("sync", root, tmp_path / "synced")
+        known = made(tmp_path / "known", gdc, slides=4)
+        rewrite(known, "^labels = .*", "labels = false")
+        went_well("--mirror", known, "update")
+        went_well("--mirror", known, "import", export)
+    for other in ("imported", "synced", "known"):
         assert rows(tmp_path / other, view) == rows(root, view)
         assert rows(tmp_path / other, "select * from cases order by 1") == rows(
             root, "select * from cases order by 1"
