@@ -99,9 +99,8 @@ def test_no_command_deletes_what_a_journal_names(
     result = run(*words, timeout=60)
     assert victim.read_text() == "precious"
     told = result.out if name == "doctor" else result.err
-    said = "is a mirror in use" if name == "import from" else "super-journal"
     if name not in ("init", "rebuild"):
-        assert said in told, result
+        assert "super-journal" in told, result
     assert name in ("doctor", "rebuild") or result.code in (2, 7), result
     assert not (tmp_path / "new").exists() and not (tmp_path / "e").exists()
 
