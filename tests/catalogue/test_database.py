@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.database import Database
+from tcgamirror.catalogue.database import Database, Journal
 from tcgamirror.catalogue.schema import MIGRATIONS
 from tcgamirror.model.errors import (
     Damaged,
@@ -226,3 +227,166 @@ def test_a_killed_change_is_rolled_back_even_by_a_reader(three: Path) -> None:
     with Catalogue.open(three, read_only=True) as catalogue:
         assert catalogue.sample.names() == ["b.svs", "a.svs"]
         assert catalogue.fact("1") is None
+
+
+# Journal modes ------------------------------------------------------------------------
+
+
+BOTH = pytest.mark.parametrize("journal", list(Journal))
+
+
+def mode(path: Path) -> str:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        return str(connection.execute("pragma journal_mode").fetchone()[0])
+
+
+def beside(path: Path) -> list[str]:
+    return sorted(each.name for each in path.parent.iterdir())
+
+
+@BOTH
+def test_a_writer_leaves_one_file(three: Path, journal: Journal) -> None:
+    with Catalogue.open(three, journal=journal) as catalogue:
+        done(catalogue, "a")
+        assert mode(three) == journal
+    assert (mode(three), beside(three)) == ("delete", ["catalogue.db"])
+
+
+@BOTH
+def test_a_file_left_by_a_kill_is_taken_over(three: Path, journal: Journal) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; "
+        "from tcgamirror.catalogue.catalogue import Catalogue\n"
+        "catalogue = Catalogue.open(Path(sys.argv[1]), journal=sys.argv[2])\n"
+        "catalogue.set_fact('kept', 'yes')\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    command = [sys.executable, "-c", code, str(three), str(Journal.WAL)]
+    assert subprocess.run(command, check=False).returncode == -9
+    assert (mode(three), three.with_name("catalogue.db-wal").exists()) == ("wal", True)
+    with Catalogue.open(three, read_only=True) as reader:
+        assert reader.fact("kept") == "yes"
+    with Catalogue.open(three, journal=journal) as catalogue:
+        assert (catalogue.fact("kept"), mode(three)) == ("yes", journal)
+    assert beside(three) == ["catalogue.db"]
+
+
+def test_while_somebody_reads_at_the_end_nothing_is_lost(
+    three: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "SWITCH_SECONDS", 0.05)
+    with closing(sqlite3.connect(three)) as reader:
+        with Catalogue.open(three, journal=Journal.WAL) as catalogue:
+            rows = reader.execute("select file_name from slides")
+            next(rows)
+            catalogue.set_fact("kept", "yes")
+        rows.close()
+    with Catalogue.open(three) as catalogue:
+        assert catalogue.fact("kept") == "yes"
+    assert beside(three) == ["catalogue.db"]
+
+
+def test_a_reader_that_soon_ends_is_waited_for_at_the_end(three: Path) -> None:
+    reads, ends = threading.Event(), threading.Event()
+
+    def read() -> None:
+        with closing(sqlite3.connect(three)) as reader:
+            rows = reader.execute("select file_name from slides")
+            rows.fetchone()
+            reads.set()
+            ends.wait(0.2)
+
+    catalogue = Catalogue.open(three, journal=Journal.WAL)
+    done(catalogue, "a")
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert reads.wait(10)
+    catalogue.close()
+    reader.join()
+    assert (mode(three), beside(three)) == ("delete", ["catalogue.db"])
+
+
+def test_a_reader_at_the_start_prevents_wal(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "SWITCH_SECONDS", 0.05)
+    with closing(sqlite3.connect(three)) as reader:
+        rows = reader.execute("select file_name from slides")
+        next(rows)
+        with Catalogue.open(three, journal=Journal.WAL) as catalogue:
+            rows.close()
+            catalogue.set_fact("kept", "yes")
+            assert mode(three) == "delete"
+
+
+def test_a_copy_in_wal_mode_is_read_where_nothing_can_be_written(three: Path) -> None:
+    with closing(sqlite3.connect(three)) as connection:
+        connection.execute("pragma journal_mode = wal")
+    content = three.read_bytes()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        copy = folder / "catalogue.db"
+        copy.write_bytes(content)
+        copy.chmod(0o444)
+        folder.chmod(0o555)
+        assert as_nobody(lambda: Catalogue.open(copy, read_only=True).reports.counts()) == "nothing"
+        folder.chmod(0o755)
+        (folder / "catalogue.db-wal").write_bytes(b"something of a run that was killed")
+        (folder / "catalogue.db-wal").chmod(0o000)
+        folder.chmod(0o555)
+        told = as_nobody(lambda: Catalogue.open(copy, read_only=True).reports.counts())
+        assert told.startswith("wrong use")
+        folder.chmod(0o755)
+
+
+@BOTH
+def test_readers_work_while_a_writer_writes(three: Path, journal: Journal) -> None:
+    stop, seen, wrong = threading.Event(), [0], list[Exception]()
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                with Catalogue.open(three, read_only=True) as catalogue:
+                    catalogue.reports.counts()
+                    list(
+                        catalogue.reports.query(
+                            "select status, count(*) from mirror group by 1"
+                        ).rows
+                    )
+                with closing(sqlite3.connect(three)) as plain:
+                    plain.execute("select count(*) from mirror").fetchone()
+                seen[0] += 1
+            except (sqlite3.Error, UsageError) as error:
+                wrong.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(4):
+        with Catalogue.open(three, journal=journal) as catalogue:
+            for number in range(15):
+                done(catalogue, "ab"[number % 2])
+    stop.set()
+    reader.join()
+    assert not wrong and seen[0]
+
+
+def test_a_catalogue_of_the_first_schema_is_migrated(path: Path) -> None:
+    connection = database.connect(path)
+    database.migrate(connection, MIGRATIONS[:1])
+    connection.executescript(
+        """
+        INSERT INTO slides (file_name, file_id, position, listed_in)
+            VALUES ('a.svs', 'id-a', 1, 'Data Release 1');
+        INSERT INTO releases VALUES (1, 'Data Release 1', '2025', 1, 1, 0, 0, 0, 0, 0);
+        INSERT INTO changes (release, file_name, what) VALUES ('Data Release 1', 'a.svs', 'added');
+        INSERT INTO sample VALUES ('a.svs', 1, '2025', NULL);
+        INSERT INTO images (file_name, status, attempts) VALUES ('a.svs', 'failed', 1);
+        """
+    )
+    connection.close()
+    with Catalogue.open(path) as catalogue:
+        assert [each.file_name for each in catalogue.queue.due(retry_failed=False, now=NOW)] == [
+            "a.svs"
+        ]
+        (merge,) = catalogue.reports.merges()
+        assert [change.what for change in catalogue.reports.changes(merge.merge)] == ["added"]
+        assert merge.counts == {"added": 1}
+        catalogue.set_fact("still", "written")

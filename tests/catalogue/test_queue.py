@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import sqlite3
 from contextlib import closing
@@ -10,9 +11,15 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.queue import DAY, DELAYS, HOUR, is_permanent, retry_time
 from tcgamirror.model.errors import Damaged
-from tcgamirror.model.slide import Outcome, Slide
-from tests.support.catalogues import LOST, NOW, PICTURE, listing, slide
+from tcgamirror.model.slide import Attempt, Outcome, Slide
+from tcgamirror.model.text import command_line, timestamp
+from tests.gdc import StandIn
+from tests.gdc.faults import Fault
+from tests.support.catalogues import LOST, NOW, PICTURE, done, listing, slide
+from tests.support.command import inside, went_well
+from tests.support.mirrors import column, made
 
 MANY = 1700
 """More than are read at a time, thrice."""
@@ -77,3 +84,124 @@ def test_between_two_of_them_all_may_be_written(catalogue: Catalogue) -> None:
         if number % 10 == 0:
             catalogue.queue.record(Outcome(each, (), PICTURE), run, NOW)
     assert catalogue.queue.count(retry_failed=False) == len(due) - len(due[::10])
+
+
+# Retries ------------------------------------------------------------------------------
+
+
+PAST_ALL = NOW + 40 * DAY
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Catalogue:
+    """Slides a and b, sampled; a done."""
+    made_one = Catalogue.create(tmp_path / "catalogue.db")
+    made_one.listing.merge(listing(slide("a"), slide("b")), NOW)
+    made_one.sample.add(["a.svs", "b.svs"], NOW)
+    done(made_one, "a")
+    return made_one
+
+
+def fail(two: Catalogue, now: float, attempt: Attempt = LOST) -> None:
+    run_number = two.begin_run("fetch", now)
+    two.queue.record(Outcome(slide("b"), (attempt,), None), run_number, now)
+
+
+def due(two: Catalogue, now: float) -> list[str]:
+    names = [each.file_name for each in two.queue.due(retry_failed=False, now=now)]
+    assert two.queue.count(retry_failed=False, now=now) == len(names)
+    return names
+
+
+def test_the_distance_grows_up_to_a_month(two: Catalogue) -> None:
+    now = NOW
+    for distance in (*DELAYS, DELAYS[-1]):
+        fail(two, now)
+        assert due(two, now + distance - 2) == []
+        assert due(two, now + distance + 1) == ["b.svs"]
+        assert two.queue.status_counts(now).next == timestamp(now + distance)
+        now += distance + 1
+    assert DELAYS[0] == HOUR and 29 * DAY < DELAYS[-1] < 30 * DAY
+
+
+def test_a_nightly_run_that_begins_a_little_earlier_still_takes_it(two: Catalogue) -> None:
+    fail(two, NOW)
+    fail(two, NOW + DAY)
+    assert due(two, NOW + 2 * DAY - 2 * HOUR) == ["b.svs"]
+
+
+def test_a_success_begins_the_distances_anew(two: Catalogue) -> None:
+    for days in range(4):
+        fail(two, NOW + days * DAY)
+    done(two, "b")
+    two.listing.merge(listing(slide("a"), slide("b", md5="new"), release="2"), NOW)
+    fail(two, NOW)
+    assert due(two, NOW + HOUR + 1) == ["b.svs"]
+
+
+def test_a_clock_that_ran_ahead_blocks_nothing(two: Catalogue) -> None:
+    fail(two, NOW + 400 * DAY)
+    assert due(two, NOW) == ["b.svs"]
+
+
+@pytest.mark.parametrize("fault", ["too fine", "too large", "no such level"])
+def test_an_unfit_slide_is_retried_only_on_demand(two: Catalogue, fault: str) -> None:
+    fail(two, NOW, dataclasses.replace(LOST, fault=fault))
+    assert due(two, PAST_ALL) == []
+    counts = two.queue.status_counts(NOW)
+    assert (counts.unfit, counts.never, counts.failed) == (1, 1, 1)
+    assert two.queue.count(retry_failed=True) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "fault", "md5", "final"),
+    [
+        ("whole", "bad slide", "m", True),
+        ("whole", "bad slide", None, False),
+        ("whole", "cut short", "m", False),
+        ("range", "bad slide", "m", False),
+        ("range", "too large", None, True),
+    ],
+)
+def test_what_lasts(source: str, fault: str, md5: str | None, final: bool) -> None:
+    attempt = dataclasses.replace(LOST, source=source, fault=fault)
+    outcome = Outcome(slide("b", md5=md5), (attempt,), None)
+    assert is_permanent(outcome) is final
+    assert (retry_time(outcome, 1, NOW) is None) is final
+
+
+def test_what_is_withdrawn_waits_until_it_is_asked_for_or_returns(two: Catalogue) -> None:
+    fail(two, NOW)
+    two.listing.merge(listing(slide("a"), release="2"), NOW)
+    assert due(two, PAST_ALL) == []
+    fail(two, NOW)
+    assert due(two, PAST_ALL) == []
+    two.listing.merge(listing(slide("a"), slide("b"), release="3"), NOW)
+    assert due(two, NOW) == ["b.svs"]
+
+
+def test_a_new_file_id_is_a_new_chance(two: Catalogue) -> None:
+    fail(two, NOW)
+    two.listing.merge(listing(slide("a"), slide("b", file_id="other"), release="2"), NOW)
+    assert [each.file_id for each in two.queue.due(retry_failed=False)] == ["other"]
+
+
+def test_an_update_waits_and_then_tries_again(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, "--via", "range", slides=2)
+    small_gdc.faults.add(Fault(r"/data/|\.svs", "404"))
+    assert inside("--mirror", root, "update").code == 3
+    small_gdc.faults.clear()
+    waiting = went_well("--mirror", root, "update").out
+    (again,) = column(root, "select min(retry_at) from images")
+    assert (
+        f"2 failed (again from {again}, at once by {command_line('update --retry-failed', root)})"
+        in waiting
+    )
+    status = went_well("--mirror", root, "status").out
+    assert f"failed   2 later, the first from {again}" in status
+    told = went_well("--mirror", root, "status", "--json").json()["retries"]
+    assert told == {"due": 0, "later": 2, "next": again, "never": 0, "unfit": 0}
+    with closing(sqlite3.connect(root / "catalogue.db")) as connection, connection:
+        connection.execute("update images set retry_at = '2020-01-01T00:00:00Z'")
+    assert "failed   2 due again at the next run" in went_well("--mirror", root, "status").out
+    assert "2 slides fetched, 0 failed" in went_well("--mirror", root, "update").out

@@ -9,7 +9,9 @@ import json
 import os
 import pty
 import select
+import shlex
 import struct
+import subprocess
 import sys
 import termios
 import time
@@ -18,13 +20,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tcgamirror.cli.output import table, write_rows
+from tcgamirror.cli.output import Look, beside, cells, table, write_rows
 from tcgamirror.cli.progress import ProgressDisplay
 from tcgamirror.model.slide import Outcome
 from tcgamirror.model.text import format_bytes, format_duration, plain
+from tests.gdc import StandIn
 from tests.support.catalogues import FETCHED, LOST, PICTURE, slide
-from tests.support.command import succeeded
+from tests.support.command import on_a_terminal, program, succeeded, surroundings
+from tests.support.crowd import crowd
+from tests.support.mirrors import made, updated
 from tests.support.publishing import made_up
 
 GOOD = Outcome(slide("a"), (FETCHED,), PICTURE)
@@ -235,3 +242,102 @@ def test_a_progress_line_is_wiped_before_other_output(monkeypatch: pytest.Monkey
         progress.listing(0, 0)
         progress.close()
         assert _shown(terminal).endswith("asking for the listing ...\r\x1b[K")
+
+
+# Bars ---------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=3, max_size=3), st.integers(10, 40))
+def test_a_bar_is_as_long_as_it_is_to_be(counts: list[int], width: int) -> None:
+    got = cells(counts, width)
+    assert sum(got) == (width if sum(counts) else 0)
+    assert all((count > 0) <= (cell > 0) for count, cell in zip(counts, got, strict=True))
+
+
+def test_the_table_is_left_alone_where_there_is_no_room() -> None:
+    table = "project  done\nTCGA-OV     1"
+    for look in (Look(None), Look(20), Look(25)):
+        assert beside(table, [(1, 0, 0)], look) == table
+    assert beside(table, [(1, 0, 0)], Look(26)).splitlines()[1].endswith("█" * 10)
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return crowd(tmp_path_factory.mktemp("bars") / "m", 60).root
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_status_has_bars_on_a_terminal(crowded: Path, columns: int) -> None:
+    env = {"TERM": "xterm", "PYTHONUTF8": "1", "NO_COLOR": "1"}
+    lines = on_a_terminal(columns, "--mirror", crowded, "status", env=env).splitlines()
+    bars = [line for line in lines if "█" in line and "TCGA-" in line]
+    assert len(bars) == 11
+    assert max(map(len, bars)) < columns
+
+
+def test_colours_are_left_out_when_asked(crowded: Path) -> None:
+    def shown(**env: str) -> str:
+        return on_a_terminal(100, "--mirror", crowded, "status", env=env)
+
+    assert "\033[32m" in shown(TERM="xterm", PYTHONUTF8="1", NO_COLOR="")
+    assert "\033" not in shown(TERM="xterm", PYTHONUTF8="1", NO_COLOR="1")
+    assert "\033" not in shown(TERM="dumb", PYTHONUTF8="1", NO_COLOR="")
+    assert "#####" in shown(TERM="dumb", PYTHONIOENCODING="ascii", PYTHONUTF8="0", LC_ALL="C")
+
+
+def test_elsewhere_status_is_plain(crowded: Path) -> None:
+    told = succeeded("--mirror", crowded, "status", env={"TERM": "xterm"}).out
+    assert "█" not in told and "\033" not in told
+
+
+# Streams ------------------------------------------------------------------------------
+
+
+def test_output_may_be_cut_off_by_head(mirror: Path) -> None:
+    long = "with recursive n(i) as (select 1 union all select i + 1 from n where i < 200000) "
+    sql = long + "select i from n"
+    command = shlex.join([*program(), "--mirror", str(mirror), "query", sql, "--format", "csv"])
+    piped = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | head -n 2"],
+        env=surroundings(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (piped.returncode, piped.stdout, piped.stderr) == (0, "i\n1\n", "")
+
+
+def test_a_json_report_is_alone_on_stdout(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=2)
+    report = succeeded("--mirror", root, "update", "--json").json()
+    assert report["fetched"]["done"] == 2 and report["exit_code"] == 0
+    assert report["added"] == 2 and report["merged"]["added"] == 18
+    assert succeeded("--mirror", root, "fetch", "--json").json()["fetched"]["done"] == 0
+
+
+def test_where_there_is_no_terminal_progress_is_quiet(tmp_path: Path, small_gdc: StandIn) -> None:
+    result = updated(made(tmp_path / "m", small_gdc, slides=2))
+    assert "\r" not in result.out and "\x1b" not in result.out
+
+
+@pytest.mark.parametrize(
+    "words", [[], *([name] for name in ("init", "update", "fetch", "status", "show", "query"))]
+)
+def test_help_goes_to_stdout_with_defaults_and_examples(words: list[str]) -> None:
+    out = succeeded(*words, "--help").out
+    assert out.startswith("usage: tcgamirror")
+    assert "\nexample" in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_a_terminal_shows_progress(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=6)
+    small_gdc.delay = 0.05
+    shown = on_a_terminal(100, "--mirror", root, "update")
+    frames = shown.split("\r")
+    bar = [frame for frame in frames if "of 6 slides" in frame]
+    assert any("kB at " in frame and "/s" in frame for frame in bar)
+    assert any(" left" in frame for frame in bar)
+    assert "6 slides fetched, 0 failed" in shown
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h")

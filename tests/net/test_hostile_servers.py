@@ -18,7 +18,7 @@ from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.transfer.sync import remote
 from tcgamirror.transfer.sync.remote import HttpMirror
 from tcgamirror.transfer.sync.synchronizer import synchronize
-from tests.mirror.test_unattended import HOSTILE, TERMINAL_OBEYS
+from tests.mirror.test_nights import HOSTILE, TERMINAL_OBEYS
 from tests.sources.test_gdc import hit, page
 from tests.support.command import Result, run, succeeded
 from tests.support.mirrors import impatient
