@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
@@ -207,7 +208,15 @@ def tables(connection: sqlite3.Connection) -> sqlite_utils.Database:
 
     sqlite-utils imports numpy. Commands that only look, and nights without work, do without.
     """
-    from sqlite_utils import Database as Tables
+    # It imports pandas too, where that is installed: 35 MB that nothing here uses.
+    missing = "pandas" not in sys.modules
+    if missing:
+        sys.modules["pandas"] = None  # type: ignore[assignment]
+    try:
+        from sqlite_utils import Database as Tables
+    finally:
+        if missing:
+            del sys.modules["pandas"]
 
     return Tables(connection, recursive_triggers=False, execute_plugins=False)
 
