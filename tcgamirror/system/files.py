@@ -117,6 +117,12 @@ def make_folder(path: Path) -> None:
     sync_folder(path.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Fsync a file."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(path: Path) -> None:
     """Fsync a directory, where the file system supports it."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from tcgamirror.model.errors import (
     BadExport,
     BadLockFile,
     BadSettings,
+    ChecksumMismatch,
     Damaged,
     ExitCode,
     TcgaMirrorError,
@@ -36,9 +37,9 @@ from tcgamirror.model.errors import (
 from tcgamirror.model.slide import Status
 from tcgamirror.model.text import timestamp
 from tcgamirror.system.files import check_room
-from tcgamirror.transfer.archive.format import Member
-from tcgamirror.transfer.archive.reader import Scan, check_sums, scan_export
-from tcgamirror.transfer.intake import IncomingImage, Intake, check_image, write_image
+from tcgamirror.transfer.archive.reader import Export, check_sums, read_export
+from tcgamirror.transfer.fetching import fetch_part
+from tcgamirror.transfer.intake import IncomingImage, Intake, check_image
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
 
 _CLOCK_TOLERANCE = 86_400
@@ -147,7 +148,7 @@ class _Export:
     other machine.
     """
 
-    scan: Scan
+    files: Export
     settings: Settings
     catalogue: UntrustedCatalogue
     lock: bytes | None
@@ -157,25 +158,25 @@ class _Export:
     def read(cls, source: Path | None, folder: Path, stack: ExitStack) -> _Export:
         """Read the export at `source`. folder: an empty one. stack: closes its catalogue."""
         with _refusing():
-            scan = scan_export(source, folder)
-            check_sums(scan)
-            settings = _settings(scan)
-            lock = _lock(scan, settings)
-            files = {"manifest": settings.manifest, "lock": None if lock else settings.lock}
-            dropped = tuple(f"{name} = {value}" for name, value in files.items() if value)
+            files = read_export(source, folder)
+            check_sums(files)
+            settings = _settings(files)
+            lock = _lock(files, settings)
+            unusable = {"manifest": settings.manifest, "lock": None if lock else settings.lock}
+            dropped = tuple(f"{name} = {value}" for name, value in unusable.items() if value)
             settings = dataclasses.replace(
                 settings, manifest=None, lock=settings.lock if lock else None
             )
-            path = scan.required(CATALOGUE)
+            path = files.required(CATALOGUE)
             catalogue = stack.enter_context(closing(UntrustedCatalogue(path, "its catalogue")))
             if catalogue.fixed != settings.fixed:
                 raise Damaged(f"its {FILE_NAME} and {CATALOGUE} are of different mirrors")
             catalogue.check()
-        return cls(scan, settings, catalogue, lock, dropped)
+        return cls(files, settings, catalogue, lock, dropped)
 
 
-def _settings(scan: Scan) -> Settings:
-    path = scan.required(FILE_NAME)
+def _settings(files: Export) -> Settings:
+    path = files.required(FILE_NAME)
     try:
         return read_settings(path)
     except BadSettings as error:
@@ -183,12 +184,12 @@ def _settings(scan: Scan) -> Settings:
         raise BadSettings(message) from error
 
 
-def _lock(scan: Scan, settings: Settings) -> bytes | None:
+def _lock(files: Export, settings: Settings) -> bytes | None:
     """Return the lock file, parsed and formatted again, if the export has one."""
-    if settings.lock is None or settings.lock not in scan.small:
+    if settings.lock is None or settings.lock not in files.small:
         return None
     try:
-        return format_lock(parse_lock(scan.small[settings.lock].read_bytes()))
+        return format_lock(parse_lock(files.small[settings.lock].read_bytes()))
     except (BadLockFile, BadSettings) as error:
         raise BadExport(f"{settings.lock} in it is not a lock file: {error}") from error
 
@@ -207,9 +208,9 @@ def _check_target(mirror: Mirror, export: _Export) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Selection:
-    """The images of an export to add, by path, and counts of the others as in ImportResult."""
+    """The images of an export to add, in its order, and counts of others as in ImportResult."""
 
-    images: dict[str, IncomingImage]
+    images: Sequence[IncomingImage]
     same: int
     older: int
     lacking: int
@@ -230,11 +231,12 @@ def _select_images(export: _Export, here: Mapping[str, ImageState]) -> _Selectio
             same += 1
         elif not replaces(row, state):
             older += is_done
-        elif path in export.scan.sizes:
+        elif path in export.files.members:
             images[path] = IncomingImage.of(row, state)
         else:
             lacking += is_done
-    return _Selection(images, same, older, lacking)
+    ordered = [images[path] for path in export.files.members if path in images]
+    return _Selection(ordered, same, older, lacking)
 
 
 def _without_future(row: Row, now: float) -> Row:
@@ -256,15 +258,16 @@ def _check_images(
     Images are read up to the first usable one, in `folder`.
     """
     images = _select_images(export, here).images
-    check_room(root, sum(export.scan.sizes[path] for path in images))
+    check_room(root, sum(export.files.members[each.path].size for each in images))
     faults = []
-    for image, member in _members(export, images):
+    for incoming in images:
         file = folder / "image"
         try:
-            write_image(image, member, file)
-            check_image(image, file, export.settings, lambda: None)
-        except Damaged as error:
-            faults.append(f"{image.path}: {error}")
+            fetch_part(export.files, incoming.image, file)
+            check_image(incoming, file, export.settings, lambda: None)
+        except (ChecksumMismatch, Damaged) as error:
+            file.unlink(missing_ok=True)
+            faults.append(f"{incoming.path}: {error}")
         else:
             return
     if faults:
@@ -272,17 +275,6 @@ def _check_images(
             f"none of {len(faults):,} new images is as its catalogue says ({faults[0]}). "
             "Export again"
         )
-
-
-def _members(
-    export: _Export, images: Mapping[str, IncomingImage]
-) -> Iterator[tuple[IncomingImage, Member]]:
-    """Yield each of the images with its file, in the order of the files."""
-    left = dict(images)
-    for member in export.scan.members() if left else ():
-        image = left.pop(member.name, None)
-        if image is not None:
-            yield image, member
 
 
 def _merge(
@@ -294,15 +286,9 @@ def _merge(
     write_exclusions(mirror.root, catalogue)
     selection = _select_images(export, catalogue.rows.image_states())
     images = selection.images
-    progress.start_images(len(images), sum(image.bytes for image in images.values()))
-    intake = Intake(mirror, catalogue, run, export.catalogue.attempts)
-
-    def with_progress() -> Iterator[tuple[IncomingImage, Member]]:
-        for image, member in _members(export, images):
-            yield image, member
-            progress.add_images(1, image.bytes)
-
-    intake.add(with_progress())
+    progress.start_images(len(images), sum(each.image.bytes for each in images))
+    intake = Intake(export.files, mirror, catalogue, run, export.catalogue.attempts)
+    intake.add(images, progress)
     return ImportResult(
         root=str(mirror.root),
         slides=catalogue.sample.count() - before,

@@ -6,11 +6,9 @@ If it replaces another one, the row is made pending first, as by an update.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,26 +16,22 @@ from typing import Self
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Row
+from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.rows import ImageState, ReceivedImage, are_different
 from tcgamirror.imaging.image_reader import decode_all, read_header
 from tcgamirror.imaging.metadata import parse_metadata
 from tcgamirror.mirror.directory import Mirror
 from tcgamirror.mirror.orphans import Orphan
+from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.recovery import fits_target
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.mirror.verify import reader_threads
-from tcgamirror.model.errors import BadExport, Damaged, Interrupted
+from tcgamirror.model.errors import ChecksumMismatch, Damaged, Interrupted
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Status
-from tcgamirror.system.files import (
-    disk_errors,
-    file_digest,
-    make_folder,
-    partial_path,
-    sync_folder,
-)
+from tcgamirror.system.files import disk_errors, partial_path, sync_folder
 from tcgamirror.system.parallel import in_batches
-from tcgamirror.transfer.archive.format import Member
+from tcgamirror.transfer.fetching import ImageSource, find_or_fetch
 
 _BATCH_IMAGES = 32
 """Images recorded at once, or fewer large ones."""
@@ -79,28 +73,9 @@ class IncomingImage:
         return str(self.row["file_name"])
 
     @property
-    def bytes(self) -> int:
-        return int(self.row["bytes"] or 0)
-
-
-def write_image(image: IncomingImage, member: Member, part: Path) -> None:
-    """Write an image of the export to `part`. Raises Damaged if size or digest differ."""
-    if member.size != image.bytes:
-        raise Damaged(f"{member.size:,} bytes instead of {image.bytes:,}")
-    sha256 = hashlib.sha256()
-    try:
-        with disk_errors(part):
-            make_folder(part.parent)
-            # A link there would be followed.
-            part.unlink(missing_ok=True)
-            with part.open("xb") as file:
-                for piece in member.pieces():
-                    sha256.update(piece)
-                    file.write(piece)
-    except BadExport as error:
-        raise Damaged(str(error)) from error
-    if sha256.hexdigest() != image.row["sha256"]:
-        raise Damaged("its digest differs from the catalogue's")
+    def image(self) -> Image:
+        size, sha256 = int(self.row["bytes"] or 0), str(self.row["sha256"])
+        return Image(self.file_name, self.path, size, sha256, done=True)
 
 
 def check_image(
@@ -126,7 +101,7 @@ def check_image(
 
 
 class Intake:
-    """Adds images to a mirror: one thread writes them, several check them.
+    """Adds images to a mirror: several threads write and check them, one records them.
 
     attempts: returns the rows of the attempts at a slide, by its file name. images, bytes:
     added. refused: images that differ from their rows.
@@ -134,11 +109,13 @@ class Intake:
 
     def __init__(
         self,
+        source: ImageSource,
         mirror: Mirror,
         catalogue: Catalogue,
         run: int,
         attempts: Callable[[str], Iterable[Row]],
     ) -> None:
+        self._source = source
         self._mirror = mirror
         self._catalogue = catalogue
         self._run = run
@@ -148,67 +125,52 @@ class Intake:
         self.refused: list[Orphan] = []
         self.images = self.bytes = 0
 
-    def add(self, images: Iterable[tuple[IncomingImage, Member]]) -> None:
+    def add(self, images: Iterable[IncomingImage], progress: Progress) -> None:
         """Add every image that is as its row says."""
         try:
             for batch in in_batches(
-                self._fault,
-                self._write_all(images),
+                self._obtain,
+                images,
                 at_once=reader_threads(),
                 batch_size=_BATCH_IMAGES,
-                size_of=lambda written: written[0].bytes,
+                size_of=lambda incoming: incoming.image.bytes,
                 ended=self._ended,
             ):
-                for (image, _), fault in batch:
-                    if fault is not None:
-                        self._refuse(image, fault)
-                self._put([written for written, fault in batch if fault is None])
+                good = []
+                for incoming, file in batch:
+                    if isinstance(file, Path):
+                        good.append((incoming, file))
+                    else:
+                        self.refused.append(file)
+                    progress.add_images(1, incoming.image.bytes)
+                self._put(good)
         finally:
             for part in self._parts:
                 part.unlink(missing_ok=True)
 
-    def _fault(self, written: tuple[IncomingImage, Path]) -> Damaged | None:
-        """Return the fault of an image."""
+    def _obtain(self, incoming: IncomingImage) -> Path | Orphan:
+        """Return the checked file of an image, or why it is refused.
+
+        The file lies beside its place, or there if a killed import put it.
+        """
+        place = self._place(incoming)
+        part = partial_path(place)
+        self._parts.add(part)
         try:
-            check_image(*written, self._mirror.settings, self._check_stopped)
-        except Damaged as error:
-            return error
-        return None
+            is_fetched = find_or_fetch(self._source, incoming.image, self._mirror.root)
+            file = part if is_fetched else place
+            check_image(incoming, file, self._mirror.settings, self._check_stopped)
+        except (ChecksumMismatch, Damaged) as error:
+            part.unlink(missing_ok=True)
+            return Orphan(incoming.path, str(error))
+        return file
 
     def _check_stopped(self) -> None:
         if self._ended.is_set():
             raise Interrupted("stopped while an image was decoded")
 
-    def _write_all(
-        self, images: Iterable[tuple[IncomingImage, Member]]
-    ) -> Iterator[tuple[IncomingImage, Path]]:
-        """Yield each image with its file."""
-        for image, member in images:
-            try:
-                file = self._write(image, member)
-            except Damaged as error:
-                self._refuse(image, error)
-            else:
-                yield image, file
-
-    def _write(self, image: IncomingImage, member: Member) -> Path:
-        """Write an image beside its place, unless a killed import put it there; return its path."""
-        place = self._place(image)
-        with suppress(OSError):
-            is_whole = place.stat().st_size == member.size == image.bytes
-            if is_whole and file_digest(place, "sha256") == image.row["sha256"]:
-                return place
-        part = partial_path(place)
-        self._parts.add(part)
-        write_image(image, member, part)
-        return part
-
     def _place(self, image: IncomingImage) -> Path:
         return self._mirror.root / image.path
-
-    def _refuse(self, image: IncomingImage, error: Damaged) -> None:
-        self.refused.append(Orphan(image.path, str(error)))
-        partial_path(self._place(image)).unlink(missing_ok=True)
 
     def _put(self, images: list[tuple[IncomingImage, Path]]) -> None:
         """Make rows of replaced images pending, move the files to their places, record them."""
@@ -233,4 +195,4 @@ class Intake:
         )
         self._parts.difference_update(file for _, file in images)
         self.images += len(images)
-        self.bytes += sum(image.bytes for image, _ in images)
+        self.bytes += sum(incoming.image.bytes for incoming, _ in images)

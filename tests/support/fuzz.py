@@ -33,6 +33,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.images import Image
 from tcgamirror.imaging.bounded import FileBytes
 from tcgamirror.imaging.decode import JpegTiles, is_rgb_or_ycbcr_jpeg
 from tcgamirror.imaging.deepzoom import DeepZoom, decode_tile
@@ -44,14 +45,14 @@ from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.mirror.lockfile import format_lock
 from tcgamirror.mirror.lockfile import parse_lock as parsed_lock
 from tcgamirror.mirror.settings import FILE_NAME, read_settings
-from tcgamirror.model.errors import TcgaMirrorError
+from tcgamirror.model.errors import Damaged, TcgaMirrorError
 from tcgamirror.model.geometry import Box, Size
 from tcgamirror.model.slide import ImageFormat
 from tcgamirror.net.response import parsed as parsed_json
 from tcgamirror.sources import gdc
 from tcgamirror.sources.labels import read_labels
 from tcgamirror.sources.manifest import read_slides
-from tcgamirror.transfer.archive.reader import check_sums, scan_export
+from tcgamirror.transfer.archive.reader import check_sums, read_export
 from tcgamirror.transfer.sync.remote import DirectoryMirror
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
 from tcgamirror.web.gallery.thumbnails import Thumbnails
@@ -222,11 +223,11 @@ def read_slide(data: bytes, _: Path) -> None:
 
 
 def read_archive(data: bytes, folder: Path) -> None:
-    scan = scan_export(written(data, folder / "a.tar"), folder)
-    check_sums(scan)
-    for member in scan.members():
-        for _ in member.pieces():
-            pass
+    export = read_export(written(data, folder / "a.tar"), folder)
+    check_sums(export)
+    for path, member in export.members.items():
+        with suppress(Damaged):
+            export.fetch(Image("a.svs", path, member.size, "", done=True), io.BytesIO())
 
 
 def read_catalogue(data: bytes, folder: Path) -> None:

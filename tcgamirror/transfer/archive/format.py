@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tcgamirror import __version__
 from tcgamirror.mirror import settings
@@ -122,17 +122,12 @@ def refusal(path: Path) -> UsageError:
     return UsageError(f"{path}: only directories and .tar archives are read. {remedy}")
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A plain file in an export.
-
-    pieces: yields all of it, until the next member is taken. Raises BadExport if it is shorter
-        than `size`.
-    """
+class Member(NamedTuple):
+    """A plain file in an export. offset: of its first byte in an archive."""
 
     name: str
     size: int
-    pieces: Callable[[], Iterator[bytes]]
+    offset: int = 0
 
 
 def read_pieces(read: Callable[[int], bytes], name: str, size: int) -> Iterator[bytes]:

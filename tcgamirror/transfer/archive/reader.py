@@ -6,18 +6,21 @@ out of a directory. The first pass copies the few small files.
 
 from __future__ import annotations
 
+import os
+import re
 import stat
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import BinaryIO
 
+from tcgamirror.catalogue.images import Image
 from tcgamirror.mirror.directory import CATALOGUE, WORK
 from tcgamirror.mirror.settings import FILE_NAME
-from tcgamirror.model.errors import BadExport, UsageError
+from tcgamirror.model.errors import BadExport, Damaged, UsageError
 from tcgamirror.system.files import disk_errors, file_digest
 from tcgamirror.system.openat import Tree
 from tcgamirror.transfer.archive.format import (
@@ -39,12 +42,12 @@ from tcgamirror.transfer.untrusted import copy_at_rest
 
 _KEPT = (FILE_NAME, CATALOGUE, SUMS, EARLIER)
 
+_LOCK_FILE = re.compile(r"[^/]+\.lock")
+
 _MAX_KEPT = 16
-"""Small files at an export's top, or beside it. An export has five."""
+"""Small files in an export. It has five."""
 
 _MAX_DEPTH = 3
-
-Value = TypeVar("Value")
 
 
 def members(path: Path) -> Iterator[Member]:
@@ -75,38 +78,26 @@ def _directory_members(tree: Tree, folder: str = "", depth: int = 0) -> Iterator
             if depth < _MAX_DEPTH:
                 yield from _directory_members(tree, path, depth + 1)
         elif stat.S_ISREG(status.st_mode):
-            name, size = checked_name(path), status.st_size
-            yield Member(name, size, partial(_file_pieces, tree, path, size))
+            yield Member(checked_name(path), status.st_size)
         else:
             raise BadExport(f"{path} in it is a link or not a plain file")
-
-
-def _file_pieces(tree: Tree, path: str, size: int) -> Iterator[bytes]:
-    with read_errors(path), tree.open(path) as file:
-        yield from read_pieces(file.read, path, size)
 
 
 # All of an export ------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Scan:
+class Export:
     """The content of an export, by paths in the mirror.
 
     path: of the directory or archive. top: prefix of every name in it; empty, or ends in a
-    slash. sizes: of all files. small: copies of the small files.
+    slash. members: all files, in their order. small: copies of the small files.
     """
 
     path: Path
     top: str
-    sizes: dict[str, int]
-    small: dict[str, Path]
-
-    def members(self) -> Iterator[Member]:
-        """Yield every file."""
-        for member in members(self.path):
-            if member.name.startswith(self.top):
-                yield replace(member, name=member.name.removeprefix(self.top))
+    members: Mapping[str, Member]
+    small: Mapping[str, Path]
 
     def required(self, name: str) -> Path:
         """Return the copy of a small file. Raises BadExport if there is none."""
@@ -114,9 +105,31 @@ class Scan:
             raise BadExport(f"it has no {name}")
         return self.small[name]
 
+    def fetch(self, image: Image, file: BinaryIO) -> None:
+        """Append the rest of the image to `file`. Raises Damaged if it is not as recorded."""
+        member = self.members[image.path]
+        if member.size != image.bytes:
+            raise Damaged(f"{member.size:,} bytes instead of {image.bytes:,}")
+        pieces = _pieces(self.path, member, file.seek(0, os.SEEK_END))
+        try:
+            for piece in pieces:
+                file.write(piece)
+        except BadExport as error:
+            raise Damaged(str(error)) from error
 
-def scan_export(path: Path | None, folder: Path, required: str = FILE_NAME) -> Scan:
-    """Read all of the export at `path`, and copy its small files to the empty `folder`.
+
+def _pieces(path: Path, member: Member, start: int = 0) -> Iterator[bytes]:
+    """Yield a file of the export at `path`, from a position on."""
+    with ExitStack() as stack:
+        with read_errors(member.name):
+            opened = Tree(path).open(member.name) if path.is_dir() else path.open("rb")
+            file = stack.enter_context(opened)
+            file.seek(member.offset + start)
+        yield from read_pieces(file.read, member.name, member.size - start)
+
+
+def read_export(path: Path | None, folder: Path, required: str = FILE_NAME) -> Export:
+    """List the files of the export at `path`, and copy the small ones to the empty `folder`.
 
     Args:
         path: None for a tar archive on standard input, which is copied to the folder, too.
@@ -126,27 +139,28 @@ def scan_export(path: Path | None, folder: Path, required: str = FILE_NAME) -> S
         BadExport: for what is in no export, and for one without the required file.
     """
     path = _copy_stdin(folder) if path is None else path
-    sizes: dict[str, int] = {}
-    small: dict[str, Path] = {}
+    found: dict[str, Member] = {}
     for member in members(path):
-        if member.name in sizes:
+        if member.name in found:
             raise BadExport(f"it has {member.name} twice")
-        if len(sizes) >= MAX_FILES:
+        if len(found) >= MAX_FILES:
             raise BadExport(f"it has more than {MAX_FILES:,} files")
-        sizes[member.name] = member.size
-        if _is_small(member.name):
-            if len(small) >= _MAX_KEPT:
-                raise BadExport(f"it has too many files called {' or '.join(_KEPT)}")
-            small[member.name] = _copy(path, member, folder / str(len(small)))
-    tops = [name.removesuffix(required) for name in sizes if name.split("/")[-1] == required]
+        found[member.name] = member
+    tops = [name.removesuffix(required) for name in found if name.split("/")[-1] == required]
     tops = [top for top in tops if top.count("/") <= 1]
     if len(tops) != 1 and "" not in tops:
         raise BadExport(f"it has {required} more than once" if tops else f"it has no {required}")
     top = "" if "" in tops else tops[0]
-    is_alone = all(name.startswith((top, ".")) for name in sizes)
-    if path.is_dir() and not is_alone:
+    if path.is_dir() and not all(name.startswith((top, ".")) for name in found):
         raise BadExport(f"it holds other things beside {top}: name that directory itself")
-    return Scan(path, top, _below(top, sizes), _below(top, small))
+    inside = {
+        name.removeprefix(top): member for name, member in found.items() if name.startswith(top)
+    }
+    kept = [name for name in inside if name in _KEPT or _LOCK_FILE.fullmatch(name)]
+    if len(kept) > _MAX_KEPT:
+        raise BadExport("it has too many lock files")
+    small = {name: _copy(path, inside[name], folder / str(n)) for n, name in enumerate(kept)}
+    return Export(path, top, inside, small)
 
 
 def _copy_stdin(folder: Path) -> Path:
@@ -156,15 +170,6 @@ def _copy_stdin(folder: Path) -> Path:
     path = folder / "stdin.tar"
     receive(sys.stdin.buffer, path)
     return path
-
-
-def _below(top: str, values: dict[str, Value]) -> dict[str, Value]:
-    return {name.removeprefix(top): value for name, value in values.items() if name.startswith(top)}
-
-
-def _is_small(name: str) -> bool:
-    parts = name.split("/")
-    return len(parts) <= 2 and (parts[-1] in _KEPT or parts[-1].endswith(".lock"))
 
 
 def _copy(path: Path, member: Member, copy: Path) -> Path:
@@ -178,17 +183,17 @@ def _copy(path: Path, member: Member, copy: Path) -> Path:
         with read_errors(member.name):
             return copy_at_rest(Tree(path), member.name, copy)
     with disk_errors(copy), copy.open("wb") as file:
-        file.writelines(member.pieces())
+        file.writelines(_pieces(path, member))
     return copy
 
 
 # Digests ---------------------------------------------------------------------------
 
 
-def check_sums(scan: Scan) -> None:
+def check_sums(export: Export) -> None:
     """Compare the small files with SHA256SUMS, which a mirror does not have."""
-    sums = read_sums(scan.small[SUMS], f"{SUMS} in it") if SUMS in scan.small else {}
-    for name, path in scan.small.items():
+    sums = read_sums(export.small[SUMS], f"{SUMS} in it") if SUMS in export.small else {}
+    for name, path in export.small.items():
         is_listed = name in sums or (sums and name in _KEPT and name != SUMS)
         if is_listed and sums.get(name) != file_digest(path, "sha256"):
             raise BadExport(f"{name} in it does not have its digest in {SUMS}: it was damaged")
@@ -203,7 +208,7 @@ def sums_of(path: Path) -> dict[str, str]:
         if path.is_file() and not is_tar(path):
             files = {EARLIER: path.with_name(EARLIER), SUMS: path}
         else:
-            files = scan_export(path, Path(folder), required=SUMS).small
+            files = dict(read_export(path, Path(folder), required=SUMS).small)
         sums: dict[str, str] = {}
         for name in (EARLIER, SUMS):
             if name in files and files[name].is_file():

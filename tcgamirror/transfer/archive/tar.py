@@ -11,19 +11,12 @@ import os
 import struct
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from tcgamirror.model.errors import BadExport, DiskFull
 from tcgamirror.system.files import disk_errors, free_bytes
-from tcgamirror.transfer.archive.format import (
-    MAX_FILES,
-    PIECE,
-    Member,
-    checked_name,
-    read_pieces,
-)
+from tcgamirror.transfer.archive.format import MAX_FILES, PIECE, Member, checked_name
 
 _BLOCK, _RECORD = 512, 10240
 _MODE = 0o644
@@ -68,10 +61,11 @@ class _Archive:
             raise BadExport("it is cut off")
         return data
 
-    def skip_to(self, position: int) -> None:
-        if position > self._size:
+    def skip(self, count: int) -> None:
+        self.position += count
+        if self.position > self._size:
             raise BadExport("it is cut off")
-        self.position = self._file.seek(position)
+        self._file.seek(self.position)
 
 
 class _ReceivedArchive(_Archive):
@@ -87,15 +81,14 @@ class _ReceivedArchive(_Archive):
         self._copy.write(data)
         return data
 
-    def skip_to(self, position: int) -> None:
-        count = position - self.position
+    def skip(self, count: int) -> None:
         if count > free_bytes(self._path):
             raise DiskFull(
                 f"{self._path.parent}: no room for a file of {count:,} bytes in the archive. "
                 "Free some"
             )
-        while self.position < position:
-            self.read_exactly(min(position - self.position, PIECE))
+        while count:
+            count -= len(self.read_exactly(min(count, PIECE)))
 
 
 def receive(pipe: BinaryIO, path: Path) -> None:
@@ -132,10 +125,8 @@ def _members(archive: _Archive) -> Iterator[Member]:
             continue
         if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
             raise BadExport(f"{name[:80]!r} in it is a link, a device or nothing for an export")
-        name, size = checked_name(name), header.size
-        end = archive.position + size + -size % _BLOCK
-        yield Member(name, size, partial(read_pieces, archive.read, name, size))
-        archive.skip_to(end)
+        yield Member(checked_name(name), header.size, archive.position)
+        archive.skip(header.size + -header.size % _BLOCK)
     raise BadExport(f"it has more than {_MAX_HEADERS:,} headers")
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -19,6 +17,7 @@ from tcgamirror.mirror.settings import FILE_NAME
 from tcgamirror.model.errors import BadSettings, ExitCode
 from tcgamirror.model.slide import Status
 from tcgamirror.system.files import atomic_write, file_digest
+from tcgamirror.transfer.fetching import size_at
 from tcgamirror.transfer.sync.remote import CatalogueVersion, RemoteMirror
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
 
@@ -93,15 +92,6 @@ class Local:
     def has_file(self, image: Image) -> bool:
         """Return whether a file of the image's size is in its place."""
         return size_at(self.root / image.path) == image.bytes
-
-
-def size_at(path: Path) -> int | None:
-    """Return the bytes of the plain file at `path`; None if there is none."""
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return None
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 @dataclass(frozen=True, slots=True)

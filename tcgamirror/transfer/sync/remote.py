@@ -40,6 +40,7 @@ from tcgamirror.net.throttle import Meter, RateLimit
 from tcgamirror.system.files import YOUNG, disk_errors, file_digest
 from tcgamirror.system.openat import Tree
 from tcgamirror.transfer.archive.format import read_pieces
+from tcgamirror.transfer.fetching import ImageSource
 from tcgamirror.transfer.untrusted import MAX_BYTES, copy_at_rest
 
 RETRY_SECONDS = (1.0, 4.0)
@@ -81,11 +82,8 @@ class CatalogueVersion:
         return folder / f"{self.digest}.db"
 
 
-class RemoteMirror(Protocol):
-    """The mirror to copy. Any number of threads may fetch at once.
-
-    name: for messages, without credentials.
-    """
+class RemoteMirror(ImageSource, Protocol):
+    """The mirror to copy. name: for messages, without credentials."""
 
     name: str
 
@@ -98,14 +96,6 @@ class RemoteMirror(Protocol):
         Raises:
             Locked: if it is being changed all the time.
             NotAMirror: if there is none.
-        """
-        ...
-
-    def fetch(self, image: Image, file: BinaryIO) -> None:
-        """Append the rest of the image to `file`, or write all of it again.
-
-        Raises:
-            NotFound, SizeMismatch, NetworkError, Damaged, Interrupted.
         """
         ...
 

@@ -37,7 +37,6 @@ from tcgamirror.model.errors import (
     DiskFull,
     Interrupted,
     NetworkError,
-    NotFound,
     TcgaMirrorError,
     Unreachable,
     UsageError,
@@ -46,12 +45,13 @@ from tcgamirror.system.files import (
     check_room,
     disk_errors,
     file_digest,
-    make_folder,
     partial_path,
+    sync_file,
     sync_folder,
 )
 from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.system.parallel import start_pool
+from tcgamirror.transfer.fetching import find_or_fetch, size_at
 from tcgamirror.transfer.sync.commit import replace_rows
 from tcgamirror.transfer.sync.plan import (
     STATE,
@@ -63,7 +63,6 @@ from tcgamirror.transfer.sync.plan import (
     check_same_target,
     check_target,
     make_plan,
-    size_at,
 )
 from tcgamirror.transfer.sync.remote import CatalogueVersion, DirectoryMirror, RemoteMirror
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
@@ -308,49 +307,19 @@ class _Sync:
         if self.shutdown.stop.is_set():
             raise Interrupted("stopped; the next sync resumes")
         place = self.root / image.path
-        if size_at(place) == image.bytes and file_digest(place, "sha256") == image.sha256:
-            self.found[image.path] = image.sha256
-            return False
         try:
-            with disk_errors(place):
-                make_folder(place.parent)
-                self._fetch(image)
-                if image.path not in plan.replaced:
-                    self._part(image).replace(place)
-                    self.found[image.path] = image.sha256
+            is_fetched = find_or_fetch(self.source, image, self.root)
+            if is_fetched:
+                sync_file(self._part(image))
+                if image.path in plan.replaced:
+                    return True
+                self._part(image).replace(place)
         except OSError as error:
             raise UsageError(
                 f"{place}: cannot be written ({error.strerror}). Remove what is in its place"
             ) from error
-        return True
-
-    def _fetch(self, image: Image) -> None:
-        """Fetch an image to a partial file, of which a killed run may have left a part.
-
-        The part is removed if the source does not have the image.
-        """
-        part = self._part(image)
-        handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        try:
-            with os.fdopen(handle, "r+b") as file:
-                offset = file.seek(0, os.SEEK_END)
-                if offset >= image.bytes and file_digest(part, "sha256") != image.sha256:
-                    offset = file.truncate(0)
-                for _ in range(2 if offset else 1):
-                    self.source.fetch(image, file)
-                    file.flush()
-                    if file_digest(part, "sha256") == image.sha256:
-                        os.fsync(handle)
-                        return
-                    # The part may have been of an older image.
-                    file.truncate(0)
-            raise ChecksumMismatch(
-                f"{image.path} of {self.source.name}: differs from its digest in the catalogue. "
-                "Run tcgamirror verify --repair there"
-            )
-        except (NotFound, Damaged, ChecksumMismatch):
-            part.unlink(missing_ok=True)
-            raise
+        self.found[image.path] = image.sha256
+        return is_fetched
 
     # The catalogue -----------------------------------------------------------------
 
