@@ -19,10 +19,15 @@ MAX_METADATA_BYTES = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The contents of an image before its pixels. metadata: JSON text, empty if missing."""
+    """The contents of an image before its pixels.
+
+    metadata: JSON text, empty if missing. compression: of a TIFF whose tiles were copied from a
+    slide.
+    """
 
     size: Size
     metadata: str
+    compression: int | None = None
 
 
 def read_exactly(file: BinaryIO, count: int) -> bytes:

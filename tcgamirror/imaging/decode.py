@@ -126,10 +126,14 @@ class JpegTiles:
         # The padding of a tile at the level's edge would be mixed into a scaled one.
         cut_off = size != self._level.tile
         try:
-            stream = complete_jpeg(self._source.read(span), self._table.tables, rgb=self._rgb)
-            colours = "RGB" if self._rgb else "YCbCr"
-            pixels = _decode_jpeg(stream, self._level.tile, colours, 1 if cut_off else self.scale)
-        except (ValueError, IndexError, struct.error) as error:
+            pixels = decode_jpeg_tile(
+                self._source.read(span),
+                self._table.tables,
+                self._level.tile,
+                rgb=self._rgb,
+                scale=1 if cut_off else self.scale,
+            )
+        except BadTile as error:
             raise BadTile(f"the tile at column {column}, row {row} is damaged: {error}") from error
         if not cut_off:
             return pixels
@@ -168,6 +172,12 @@ class UncompressedTiles:
         return np.frombuffer(data, np.uint8).reshape(height, width, 3)[: size.height, : size.width]
 
 
+def openslide_grid(level: Grid) -> Grid:
+    """Return the grid of the regions that are read at once, each of several tiles of a row."""
+    tiles = max(1, REGION_WIDTH // level.tile.width)
+    return Grid(level.size, Size(level.tile.width * tiles, level.tile.height))
+
+
 class OpenSlideTiles:
     """Tiles of a file with a single level, read through OpenSlide.
 
@@ -183,10 +193,9 @@ class OpenSlideTiles:
         if size != level.size:
             self._slide.close()
             raise UnsupportedSlide(f"OpenSlide sees {size} pixels in the level, not {level.size}")
-        tiles = max(1, REGION_WIDTH // level.tile.width)
         self.size = level.size
         self.scale = 1
-        self.grid = Grid(level.size, Size(level.tile.width * tiles, level.tile.height))
+        self.grid = openslide_grid(level)
 
     def __enter__(self) -> Self:
         return self
@@ -246,6 +255,18 @@ def complete_jpeg(tile: bytes, tables: bytes, *, rgb: bool) -> bytes:
     shared, _ = _split_at_scan(tables) if tables else (b"", b"")
     own, scan = _split_at_scan(tile)
     return b"\xff\xd8" + adobe + shared + own + scan
+
+
+def decode_jpeg_tile(stream: bytes, tables: bytes, tile: Size, *, rgb: bool, scale: int) -> Pixels:
+    """Return a tile's pixels, each side divided by `scale`. Raises BadTile.
+
+    tables: JPEG tables that the tile shares with others.
+    """
+    try:
+        complete = complete_jpeg(stream, tables, rgb=rgb)
+        return _decode_jpeg(complete, tile, "RGB" if rgb else "YCbCr", scale)
+    except (ValueError, IndexError, struct.error) as error:
+        raise BadTile(str(error)) from error
 
 
 def _decode_jpeg(stream: bytes, size: Size, colours: str, scale: int) -> Pixels:

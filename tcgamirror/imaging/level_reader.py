@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from tcgamirror.imaging.copied_tiff import StoredLevel, stored_level
 from tcgamirror.imaging.decode import (
     JpegTiles,
     OpenSlideTiles,
@@ -22,6 +24,7 @@ from tcgamirror.imaging.decode import (
     choose_jpeg_scale,
     is_rgb_or_ycbcr_jpeg,
     is_uncompressed_rgb,
+    openslide_grid,
 )
 from tcgamirror.imaging.patched_tiles import Fetch, PatchedTiles
 from tcgamirror.imaging.resample import render
@@ -39,13 +42,14 @@ class LevelReader:
 
     rendition: the image to make, whose level `tiles` reads. count_patched: returns the tiles
     that are rendered from finer levels, final once all tiles were read; None from a source
-    that cannot tell.
+    that cannot tell. stored: the level, if the image has its own pixels and tiles can be copied.
     """
 
     pyramid: Pyramid
     rendition: Rendition
     tiles: TileReader
     count_patched: Callable[[], int | None] = lambda: None
+    stored: StoredLevel | None = None
 
 
 @contextmanager
@@ -74,7 +78,8 @@ def open_level(
 
     with _open_all_tiles(slide, rendition, folder, slide_file) as tiles:
         patched = PatchedTiles(slide, rendition.level, tiles, open_single_tiles, fetch)
-        yield LevelReader(slide.pyramid, rendition, patched, patched.count_patched)
+        stored = stored_level(slide, rendition, patched)
+        yield LevelReader(slide.pyramid, rendition, patched, patched.count_patched, stored)
 
 
 def needs_openslide(tiled: TiledLevel) -> bool:
@@ -93,14 +98,12 @@ def _open_all_tiles(
     if direct is not None:
         yield direct
         return
-    path = folder / "level.svs"
     if slide_file is not None and not index and slide.has_descending_sizes:
-        path = slide_file
-    else:
-        with disk_errors(path), path.open("wb") as file:
-            write_single_level(file, slide, index, slide.tile_table(index))
-    with OpenSlideTiles(path, grid) as tiles:
-        yield tiles
+        with OpenSlideTiles(slide_file, grid) as tiles:
+            yield tiles
+        return
+    with ExitStack() as stack:
+        yield _LevelCopy(slide, index, folder / "level.svs", stack)
 
 
 def _direct_reader(slide: Svs, index: int, scale: int = 1) -> TileReader | None:
@@ -116,6 +119,30 @@ def _direct_reader(slide: Svs, index: int, scale: int = 1) -> TileReader | None:
     if tiled.compression == Compression.NONE:
         raise UnsupportedSlide("its tiles are not compressed, and not 8-bit RGB")
     return None
+
+
+class _LevelCopy:
+    """A level's tiles by OpenSlide, which gets a copy of the level once a tile is read."""
+
+    def __init__(self, slide: Svs, index: int, path: Path, stack: ExitStack) -> None:
+        """Write nothing yet. stack: closes the copy at `path`."""
+        self._level = slide.levels[index].level.grid
+        self.size = self._level.size
+        self.scale = 1
+        self.grid = openslide_grid(self._level)
+        self._slide = slide
+        self._index = index
+        self._path = path
+        self._stack = stack
+
+    def read_tile(self, column: int, row: int) -> Pixels | None:
+        return self._tiles.read_tile(column, row)
+
+    @cached_property
+    def _tiles(self) -> OpenSlideTiles:
+        with disk_errors(self._path), self._path.open("wb") as file:
+            write_single_level(file, self._slide, self._index, self._slide.tile_table(self._index))
+        return self._stack.enter_context(OpenSlideTiles(self._path, self._level))
 
 
 class _SingleTiles:

@@ -35,6 +35,9 @@ _TEXT_FIELDS = (
     *("state", "version", "data_release", "updated"),
 )
 
+_APERIO = "Aperio Image Library, tiles copied by tcgamirror\n"
+_PROPERTY = "|tcgamirror = "
+
 Value = TypeVar("Value")
 
 Json = Mapping[str, object]
@@ -60,6 +63,28 @@ def build_metadata(
         "resample": rendition.resample,
         "made_by": f"tcgamirror {__version__}",
     }
+
+
+def as_aperio(text: str, mpp: float | None) -> str:
+    """Return JSON text as a property in a description like those of Aperio's slides.
+
+    OpenSlide decodes JPEG 2000 in no other TIFF. mpp: of both axes, the mean of them.
+    """
+    known = "" if mpp is None else f"|MPP = {mpp:.6f}"
+    # Both characters stand within strings alone.
+    escaped = text.replace("|", r"\u007c").replace("=", r"\u003d")
+    return f"{_APERIO}{known}{_PROPERTY}{escaped}"
+
+
+def text_in(description: str) -> str:
+    """Return the JSON text in an image's description, which may be like Aperio's.
+
+    >>> text_in(as_aperio('{"site": "a|b = c"}', 0.5))
+    '{"site": "a\\\\u007cb \\\\u003d c"}'
+    """
+    if not description.startswith(_APERIO):
+        return description
+    return description.partition(_PROPERTY)[2]
 
 
 @dataclass(frozen=True, slots=True)

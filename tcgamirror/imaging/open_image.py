@@ -1,4 +1,4 @@
-"""Open image files by Pillow, after a check that they are what `image_writer` writes."""
+"""Open image files, after a check that they are what this program writes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,24 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
+import numpy as np
+from PIL import Image
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from tcgamirror.imaging.bounded import FileBytes
+from tcgamirror.imaging.decode import OpenSlideTiles, Pixels, TileReader, choose_jpeg_scale
 from tcgamirror.imaging.image_reader import read_header
-from tcgamirror.model.errors import Damaged
+from tcgamirror.imaging.resample import render
+from tcgamirror.imaging.svs import Compression, Svs
+from tcgamirror.imaging.tiff_reader import check_copied
+from tcgamirror.imaging.tile_codec import TileCodec
+from tcgamirror.model.errors import Damaged, SlideError
+from tcgamirror.model.geometry import Grid, Size
 from tcgamirror.model.slide import ImageFormat
 from tcgamirror.system.files import open_regular
 
@@ -31,8 +41,12 @@ _UNREADABLE = (SyntaxError, ValueError, TypeError, LookupError, struct.error, zl
 
 
 @contextmanager
-def open_image(path: Path) -> Iterator[ImageFile]:
+def open_image(path: Path, enough: int | None = None) -> Iterator[Image.Image]:
     """Yield the image, to be decoded within the block.
+
+    Args:
+        enough: pixels of the longer side that suffice. The image is smaller then, if that is
+            faster to decode.
 
     Raises:
         Damaged: it is not an image as this program writes them, or cannot be decoded. The
@@ -44,13 +58,71 @@ def open_image(path: Path) -> Iterator[ImageFile]:
     form, reader = _READERS[path.suffix]
     with open_regular(path) as file:
         # Pillow would decode more than this program writes, and in more memory.
-        size = read_header(file, form).size
-        if size.width * size.height > MOST_PIXELS_PER_BYTE * file.seek(0, os.SEEK_END):
+        header = read_header(file, form)
+        jpeg_2000 = header.compression not in (None, Compression.JPEG)
+        if jpeg_2000 or (header.compression is not None and enough is not None):
+            yield _read_copied(path, file, header.size, enough)
+            return
+        most = MOST_PIXELS_PER_BYTE * file.seek(0, os.SEEK_END)
+        if header.compression is None and header.size.width * header.size.height > most:
             raise Damaged("it says that it has more pixels than its bytes can hold")
         file.seek(0)
         try:
             # Image.open would refuse large images and accept any format.
             with reader(file) as image:
+                if enough is not None:
+                    _choose_smaller(image, enough)
                 yield image
         except (*_UNREADABLE, OSError) as error:
             raise Damaged(f"its pixels cannot be decoded ({error})") from error
+
+
+def _choose_smaller(image: ImageFile, enough: int) -> None:
+    """Have the smallest image decoded that the file has and that is large enough."""
+    if isinstance(image, JpegImageFile):
+        image.draft("RGB", (enough, enough))
+    if isinstance(image, TiffImageFile):
+        image.seek(image.n_frames - 1)
+
+
+def _read_copied(path: Path, file: BinaryIO, size: Size, enough: int | None) -> Image.Image:
+    """Return an image whose tiles were copied from a slide. Raises Damaged.
+
+    Pillow decodes no JPEG 2000 in a TIFF, and JPEG at full size alone.
+    """
+    try:
+        codec = check_copied(file)
+        slide = Svs(FileBytes(file))
+        grid = slide.levels[0].level.grid
+        if enough is None:
+            with OpenSlideTiles(path, grid) as level:
+                return _rendered(level, size)
+        factor = min(1.0, enough / size.longer)
+        smaller = Size(*(max(1, round(side * factor)) for side in size))
+        scale = choose_jpeg_scale(grid, smaller)
+        return _rendered(_ScaledTiles(slide, codec, scale), smaller)
+    except SlideError as error:
+        raise Damaged(f"its pixels cannot be decoded ({error})") from error
+
+
+def _rendered(tiles: TileReader, size: Size) -> Image.Image:
+    return Image.fromarray(np.concatenate(list(render(tiles, size))))
+
+
+class _ScaledTiles:
+    """The tiles of an image, decoded smaller. Pixels at its edge may be mixed with padding."""
+
+    def __init__(self, slide: Svs, codec: TileCodec, scale: int) -> None:
+        grid = slide.levels[0].level.grid
+        self.size = grid.size
+        self.scale = scale
+        self.grid = Grid(*(Size(*(-(-side // scale) for side in each)) for each in grid))
+        self._slide = slide
+        self._codec = codec
+
+    def read_tile(self, column: int, row: int) -> Pixels | None:
+        span = self._slide.tile_table(0).span(column, row)
+        if span is None:
+            return None
+        width, height = self.grid.box(column, row).size
+        return self._codec.decode(self._slide.source.read(span), self.scale)[:height, :width]

@@ -88,6 +88,27 @@ class PatchedTiles:
         level = self._level(self._last)
         return int((~level.usable & ~level.blank).sum())
 
+    def read_stored(self, column: int, row: int, check: Callable[[bytes], None]) -> bytes | None:
+        """Return the bytes of one of the level's own tiles, None if it is blank or patched.
+
+        check: raises BadTile for bytes that do not decode.
+        """
+        level = self._level(self._last)
+        span = level.table.span(column, row)
+        if span is None or not level.usable[row, column]:
+            return None
+        data = self._slide.source.read(span)
+        try:
+            check(data)
+        except BadTile as error:
+            self._drop(self._last, column, row, error)
+            return None
+        return data
+
+    def read_single(self, column: int, row: int) -> Pixels | None:
+        """Return the pixels of one of the level's own tiles, None if it is blank."""
+        return self._read_single(self._last, column, row)
+
     def read_tile(self, column: int, row: int) -> Pixels | None:
         level = self._level(self._last)
         box = self.grid.box(column, row)
@@ -133,11 +154,15 @@ class PatchedTiles:
             try:
                 return level.tiles.read_tile(column, row)
             except BadTile as error:
-                if not depth:
-                    raise BadTile(f"at the base, {error}") from error
-                level.usable[row, column] = False
-                self._fetch_finer(depth, [(column, row)])
+                self._drop(depth, column, row, error)
         return self._patch(depth, level.grid.box(column, row))
+
+    def _drop(self, depth: int, column: int, row: int, error: BadTile) -> None:
+        """Have a tile patched that does not decode. Raise BadTile if it is the base's."""
+        if not depth:
+            raise BadTile(f"at the base, {error}") from error
+        self._level(depth).usable[row, column] = False
+        self._fetch_finer(depth, [(column, row)])
 
     def _patch(self, depth: int, box: Box) -> Pixels:
         """Return `box` of a level as the area average of the next finer one."""

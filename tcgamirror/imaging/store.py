@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,13 +37,16 @@ class Store:
     def write(self, slide: Slide, source: str, reader: LevelReader) -> Picture:
         """Write the slide's image, which replaces an older one in one step.
 
-        The metadata, which come first in the file, have the number of patched tiles. If a
+        A TIFF of a level's own pixels gets its tiles as the slide stores them, if it can.
+
+        The metadata, which come first in other files, have the number of patched tiles. If a
         tile turns out not to decode, that number was too low, and the image is written again.
 
         Raises SlideError if a tile is not whole or the format cannot hold the image, and
         DiskFull if the disk cannot. An older image is kept then.
         """
         # Imported late, because most commands use only `path`.
+        from tcgamirror.imaging.copied_tiff import write_copied_tiff
         from tcgamirror.imaging.image_writer import write_image
         from tcgamirror.imaging.resample import render
 
@@ -52,16 +56,22 @@ class Store:
         mpp = None
         if rendition.mpp_x is not None and rendition.mpp_y is not None:
             mpp = (rendition.mpp_x, rendition.mpp_y)
+
+        def metadata() -> Mapping[str, object]:
+            return build_metadata(slide, source, pyramid, rendition, reader.count_patched())
+
         with atomic_write(file) as out:
-            while True:
-                patched = reader.count_patched()
-                metadata = build_metadata(slide, source, pyramid, rendition, patched)
-                strips = render(reader.tiles, rendition.size)
-                write_image(out, self._form, rendition.size, strips, mpp, metadata)
-                if reader.count_patched() == patched:
-                    break
-                out.seek(0)
-                out.truncate()
+            if self._form is ImageFormat.TIFF and reader.stored is not None:
+                write_copied_tiff(out, reader.stored, mpp, metadata)
+            else:
+                while True:
+                    facts = metadata()
+                    strips = render(reader.tiles, rendition.size)
+                    write_image(out, self._form, rendition.size, strips, mpp, facts)
+                    if facts == metadata():
+                        break
+                    out.seek(0)
+                    out.truncate()
         return Picture(
             source=source,
             level=rendition.level,
@@ -73,5 +83,5 @@ class Store:
             path=path,
             bytes=file.stat().st_size,
             sha256=file_digest(file, "sha256"),
-            patched_tiles=patched,
+            patched_tiles=reader.count_patched(),
         )

@@ -105,6 +105,8 @@ class Compression:
 
     NONE = 1
     JPEG = 7
+    JPEG_2000_YCBCR = 33003
+    JPEG_2000_RGB = 33005
 
 
 class Photometric:

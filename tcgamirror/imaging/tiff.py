@@ -48,6 +48,7 @@ class Tag:
     TILE_COUNTS = 325
     SUB_DIRECTORIES = 330
     JPEG_TABLES = 347
+    SUBSAMPLING = 530
     ICC_PROFILE = 34675
 
 
@@ -58,6 +59,7 @@ class Type:
     SHORT = 3
     LONG = 4
     RATIONAL = 5
+    UNDEFINED = 7
     LONG8 = 16
 
 

@@ -5,10 +5,13 @@ Older versions wrote a TIFF in strips. Their limits are those of `image_reader`.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
+
+import numpy as np
 
 from tcgamirror.imaging.bounded import (
     MAX_METADATA_BYTES,
@@ -18,10 +21,13 @@ from tcgamirror.imaging.bounded import (
     checked_size,
     max_compressed,
 )
+from tcgamirror.imaging.metadata import text_in
+from tcgamirror.imaging.svs import MAX_TILE_SIDE
 from tcgamirror.imaging.tiff import Directory, Tag, Tiff, Type
 from tcgamirror.imaging.tiff_writer import MAX_TILES, RGB_TAGS, TILE, reduced_sizes
+from tcgamirror.imaging.tile_codec import COMPRESSIONS, TileCodec
 from tcgamirror.model.byteranges import Span
-from tcgamirror.model.errors import BadSlide, Damaged
+from tcgamirror.model.errors import BadSlide, BadTile, Damaged
 from tcgamirror.model.geometry import Grid, Size
 
 MAX_STRIPS_BYTES = 4_000_000_000
@@ -30,23 +36,35 @@ STRIP_BYTES = 1 << 17
 """Raw bytes of a strip, unless one line has more."""
 MAX_STRIP_BYTES = 1 << 26
 
+COPIED_TAGS = {Tag.BITS: (8, 8, 8), Tag.SAMPLES: (3,), Tag.PLANAR: (1,)}
+"""Tags that are the same in every image of tiles that were copied from a slide."""
+
+_TILES = (Tag.TILE_OFFSETS, Tag.TILE_COUNTS)
+_STRIPS = (Tag.STRIP_OFFSETS, Tag.STRIP_COUNTS)
+
 Check = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """An image whose directories are like those that are written. sizes: one for each."""
+    """An image whose directories are like those that are written.
+
+    sizes: one for each directory. codec: of tiles that were copied from a slide.
+    """
 
     tiff: Tiff
     directories: Sequence[Directory]
     sizes: Sequence[Size]
+    codec: TileCodec | None = None
 
 
 def read_tiff_header(file: BinaryIO) -> Header:
     """Return the image's size and metadata. Raises Damaged."""
     with _tiff_errors():
         image = _open(file)
-        return Header(image.sizes[0], _description(image.tiff, image.directories[0]))
+        metadata = text_in(_description(image.tiff, image.directories[0]))
+        compression = None if image.codec is None else image.codec.compression
+        return Header(image.sizes[0], metadata, compression)
 
 
 def read_description(file: BinaryIO) -> str:
@@ -60,11 +78,25 @@ def decode_tiff(file: BinaryIO, check: Check) -> None:
     """Decode every pixel and keep none. Raises Damaged, and what `check` raises."""
     with _tiff_errors():
         image = _open(file)
+        if image.codec is not None:
+            _decode_copied(image, image.codec, check)
+            return
         for directory, size in zip(image.directories, image.sizes, strict=True):
             if Tag.TILE_WIDTH in directory.entries:
                 _decode_tiles(image.tiff, directory, Grid(size, TILE), check)
             else:
                 _decode_strips(image.tiff, directory, size, check)
+
+
+def check_copied(file: BinaryIO) -> TileCodec:
+    """Return how the copied tiles of an image are stored. Raises Damaged unless all are plain."""
+    with _tiff_errors():
+        image = _open(file)
+        if image.codec is None:
+            raise Damaged("its tiles were not copied")
+        for _ in _copied_streams(image, image.codec):
+            pass
+        return image.codec
 
 
 @contextmanager
@@ -85,11 +117,17 @@ def _open(file: BinaryIO) -> _Image:
         checked_size(*(tiff.read_number(each, tag) for tag in (Tag.WIDTH, Tag.HEIGHT)))
         for each in directories
     ]
+    codec = _codec(tiff, directories[0])
+    kind = RGB_TAGS if codec is None else COPIED_TAGS
     for directory in directories:
         if any(entry.span.stop > source.size for entry in directory.entries.values()):
             raise Damaged("it is cut off")
-        if {tag: _short_numbers(tiff, directory, tag) for tag in RGB_TAGS} != RGB_TAGS:
+        if {tag: _short_numbers(tiff, directory, tag) for tag in kind} != kind:
             raise Damaged("it is a TIFF, but not of packed 8-bit RGB as this program writes them")
+    if codec is not None:
+        if len(directories) > 1 or not codec.is_known or codec.tile.longer > MAX_TILE_SIDE:
+            raise Damaged("it is a TIFF, but not of tiles that this program copies")
+        return _Image(tiff, directories, sizes, codec)
     tiled = Tag.TILE_WIDTH in directories[0].entries
     if sizes[1:] != (reduced_sizes(sizes[0]) if tiled else []):
         raise Damaged("it is a TIFF, but not of the levels that this program writes")
@@ -98,6 +136,21 @@ def _open(file: BinaryIO) -> _Image:
         if tile != [*TILE]:
             raise Damaged(f"its tiles have not {TILE} pixels, as this program writes them")
     return _Image(tiff, directories, sizes)
+
+
+def _codec(tiff: Tiff, directory: Directory) -> TileCodec | None:
+    """Return how tiles that were copied from a slide are stored, None for an image without."""
+    compression = tiff.read_number(directory, Tag.COMPRESSION, 0)
+    if compression not in COMPRESSIONS:
+        return None
+    return TileCodec(
+        compression,
+        tiff.read_number(directory, Tag.PHOTOMETRIC, 0),
+        checked_size(
+            *(tiff.read_number(directory, tag) for tag in (Tag.TILE_WIDTH, Tag.TILE_HEIGHT))
+        ),
+        tiff.read_bytes(directory, Tag.JPEG_TABLES),
+    )
 
 
 def _short_numbers(tiff: Tiff, directory: Directory, tag: int) -> tuple[int, ...]:
@@ -114,11 +167,35 @@ def _description(tiff: Tiff, directory: Directory) -> str:
     return tiff.read_bytes(directory, Tag.DESCRIPTION).rstrip(b"\0").decode("latin-1")
 
 
-def _decode_tiles(tiff: Tiff, directory: Directory, grid: Grid, check: Check) -> None:
+def _decode_copied(image: _Image, codec: TileCodec, check: Check) -> None:
+    for stream in _copied_streams(image, codec):
+        check()
+        try:
+            codec.decode(stream, 8 if codec.is_jpeg else 1)
+        except BadTile as error:
+            raise Damaged(f"one of its tiles is damaged: {error}") from error
+
+
+def _copied_streams(image: _Image, codec: TileCodec) -> Iterator[bytes]:
+    """Yield each stream once, however many tiles share it. Raises Damaged."""
+    grid = Grid(image.sizes[0], codec.tile)
     count = grid.columns * grid.rows
-    if count > MAX_TILES:
-        raise Damaged(f"it says that it has {grid.size} pixels, more than this program writes")
-    spans = _spans(tiff, directory, (Tag.TILE_OFFSETS, Tag.TILE_COUNTS), count)
+    offsets, lengths = _places(image.tiff, image.directories[0], _TILES, count)
+    starts, first, which = np.unique(offsets, return_index=True, return_inverse=True)
+    counts = np.asarray(lengths)[first]
+    if (counts[which] != lengths).any() or (starts[1:] < (starts + counts)[:-1]).any():
+        raise Damaged("its tiles overlap")
+    if counts.max() > 1024 + 8 * codec.tile.width * codec.tile.height:
+        raise Damaged("one of its tiles is longer than its pixels")
+    for start, length in zip(starts.tolist(), counts.tolist(), strict=True):
+        stream = image.tiff.read(Span(start, start + length))
+        if not codec.is_plain(stream):
+            raise Damaged("one of its tiles is not whole")
+        yield stream
+
+
+def _decode_tiles(tiff: Tiff, directory: Directory, grid: Grid, check: Check) -> None:
+    spans = _spans(tiff, directory, _TILES, grid.columns * grid.rows)
     for span in spans:
         _inflate(tiff, span, grid.tile.width * grid.tile.height * 3, check)
 
@@ -134,9 +211,21 @@ def _decode_strips(tiff: Tiff, directory: Directory, size: Size, check: Check) -
         raise Damaged(f"its strips of {rows:,} rows are smaller than this program writes them")
     if rows * line > MAX_STRIP_BYTES and rows != 1:
         raise Damaged(f"its strips of {rows:,} rows are larger than this program writes them")
-    spans = _spans(tiff, directory, (Tag.STRIP_OFFSETS, Tag.STRIP_COUNTS), count)
+    spans = _spans(tiff, directory, _STRIPS, count)
     for number, span in enumerate(spans):
         _inflate(tiff, span, min(rows, size.height - number * rows) * line, check)
+
+
+def _places(
+    tiff: Tiff, directory: Directory, tags: tuple[int, int], count: int
+) -> tuple[array[int], array[int]]:
+    """Return offsets and bytes of all strips or tiles."""
+    if count > MAX_TILES:
+        raise Damaged(f"it says that it has {count:,} strips or tiles")
+    if not set(tags) <= set(directory.entries):
+        raise Damaged("it has no pixels")
+    offsets, lengths = (tiff.read_numbers(directory, tag, count) for tag in tags)
+    return offsets, lengths
 
 
 def _spans(tiff: Tiff, directory: Directory, tags: tuple[int, int], count: int) -> Iterator[Span]:
@@ -144,11 +233,8 @@ def _spans(tiff: Tiff, directory: Directory, tags: tuple[int, int], count: int) 
 
     A small file whose parts overlap would have any number of pixels.
     """
-    if not set(tags) <= set(directory.entries):
-        raise Damaged("it has no pixels")
-    offsets, lengths = (tiff.read_numbers(directory, tag, count) for tag in tags)
     free = 0
-    for offset, length in zip(offsets, lengths, strict=True):
+    for offset, length in zip(*_places(tiff, directory, tags, count), strict=True):
         if offset < free:
             raise Damaged("its strips or tiles overlap")
         free = offset + length

@@ -193,7 +193,9 @@ class _Level:
     def _write_band(self) -> None:
         """Write a row of tiles."""
         self._band[self._rows :] = WHITE
-        for left in range(0, self._band.shape[1], TILE.width):
+        width = self._grid.size.width
+        below: Pixels = np.empty((-(-self._rows // REDUCTION), -(-width // REDUCTION), 3), np.uint8)
+        for left in range(0, width, TILE.width):
             tile = self._band[:, left : left + TILE.width]
             differences = tile.copy()
             differences[:, 1:] -= tile[:, :-1]
@@ -201,7 +203,11 @@ class _Level:
             data = packer.compress(differences.tobytes()) + packer.flush()
             self._offsets.append(self._out.write(data))
             self._counts.append(len(data))
+            if self._below is not None:
+                image = tile[: self._rows, : width - left]
+                reduced = area_average(image, REDUCTION, REDUCTION)
+                start = left // REDUCTION
+                below[:, start : start + reduced.shape[1]] = reduced
         if self._below is not None:
-            image = self._band[: self._rows, : self._grid.size.width]
-            self._below.add(area_average(image, REDUCTION, REDUCTION))
+            self._below.add(below)
         self._rows = 0

@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,9 @@ def material(tmp_path_factory: pytest.TempPathFactory, small_slides: tuple[Liste
     packed(exported(folder / "m", folder / "export"), folder / "export.tar")
     spec = SlideSpec(width=300, height=200, downsamples=(1, 4), thumbnail=False, seed=1)
     make_slide(folder / "slide.svs", spec)
+    shared = replace(spec, compression="jpeg-ycbcr", subsampling=2, shared_tables=True)
+    make_slide(folder / "tables.svs", shared)
+    make_slide(folder / "j2k.svs", replace(spec, compression="j2k-ycbcr"))
     (folder / "precious").write_text("precious")
     return folder
 

@@ -7,6 +7,7 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,11 +18,15 @@ from tcgamirror.imaging.decode import Pixels
 from tcgamirror.imaging.image_reader import decode_all, read_header
 from tcgamirror.imaging.image_writer import write_image
 from tcgamirror.imaging.metadata import parse_metadata
+from tcgamirror.imaging.svs import Compression, Photometric
 from tcgamirror.imaging.tiff import Tag, Type
+from tcgamirror.imaging.tiff_reader import COPIED_TAGS
 from tcgamirror.imaging.tiff_writer import RGB_TAGS, TILE, TiffWriter, reduced_sizes
+from tcgamirror.imaging.tile_codec import TileCodec
 from tcgamirror.model.errors import Damaged, Interrupted
 from tcgamirror.model.geometry import Grid, Size
 from tcgamirror.model.slide import ImageFormat
+from tests.support.levels import bounded
 from tests.support.strip_tiffs import forged_tiff, strip_tiff
 
 METADATA = {"file_id": "e3b", "site": "Brüste"}
@@ -225,6 +230,83 @@ def test_a_tiff_as_none_is_written_is_refused(name: str) -> None:
 def test_the_forged_tiffs_differ_from_a_good_one_in_what_is_forged_alone() -> None:
     for size in (SIZE, Size(5000, 300)):
         decode_all(io.BytesIO(tiled(size, BLANK_TILE, offsets=1)), ImageFormat.TIFF)
+
+
+CODED = TileCodec(Compression.JPEG, Photometric.YCBCR, Size(64, 64))
+
+
+def copied(
+    streams: Sequence[bytes],
+    codec: TileCodec = CODED,
+    size: Size = SIZE,
+    *,
+    places: Sequence[int] | None = None,
+    directories: int = 1,
+    bits: int = 8,
+) -> bytes:
+    """A TIFF of a slide's tiles. places: of the tiles, in the order they are written."""
+    file = io.BytesIO()
+    out = TiffWriter(file, big=False)
+    offsets = [out.write(stream) for stream in streams]
+    lengths = [len(stream) for stream in streams]
+    if places is not None:
+        offsets, lengths = (
+            [offsets[place] for place in places],
+            [lengths[place] for place in places],
+        )
+    pack = out.layout.pack_tag
+    kind = {tag: values for tag, values in COPIED_TAGS.items() if tag != Tag.BITS}
+    tags = [
+        *out.tile_tags(Grid(size, codec.tile), offsets, lengths),
+        *(pack(tag, Type.SHORT, *values) for tag, values in kind.items()),
+        pack(Tag.BITS, Type.SHORT, bits, bits, bits),
+        pack(Tag.COMPRESSION, Type.SHORT, codec.compression),
+        pack(Tag.PHOTOMETRIC, Type.SHORT, codec.photometric),
+        (Tag.JPEG_TABLES, Type.UNDEFINED, len(codec.tables), codec.tables),
+        *out.metadata_tags((15.0, 15.0), "{}"),
+    ]
+    out.close([tags] * directories)
+    return file.getvalue()
+
+
+PIXELS_OF_A_TILE = np.full((64, 64, 3), 77, np.uint8)
+TILES = [CODED.encode(PIXELS_OF_A_TILE // (place + 1), (1, 1)) for place in range(4)]
+ODD_COPIES = {
+    "part of a tile": (copied([*TILES[:3], TILES[3][:-30]]), "not whole"),
+    "a tile without bytes": (copied([*TILES[:3], b""]), "not whole"),
+    "tiles of another size": (copied(TILES[:2], replace(CODED, tile=Size(64, 96))), "is damaged"),
+    "tiles of 8,192 pixels": (copied(TILES[:1], replace(CODED, tile=Size(8192, 16))), "copies"),
+    "tiles of 100 pixels": (copied(TILES[:2], replace(CODED, tile=Size(100, 100))), "copies"),
+    "two levels": (copied(TILES, directories=2), "copies"),
+    "a palette": (copied(TILES, replace(CODED, photometric=3)), "copies"),
+    "tables that are none": (copied(TILES, replace(CODED, tables=b"x" * 99)), "damaged"),
+    "16 bits": (copied(TILES, bits=16), "8-bit RGB"),
+    "too few tiles": (copied(TILES[:3]), "3 values for 4"),
+    "a long tile": (copied([*TILES[:3], bytes(40_000)]), "longer than its pixels"),
+}
+"""TIFFs of copied tiles as none are written, and why they are refused."""
+
+
+@pytest.mark.parametrize("name", ODD_COPIES)
+def test_a_tiff_of_tiles_that_were_never_copied_is_refused(name: str) -> None:
+    data, why = ODD_COPIES[name]
+    with pytest.raises(Damaged, match=why):
+        decode_all(io.BytesIO(data), ImageFormat.TIFF)
+
+
+def test_tiles_that_overlap_are_refused_and_those_that_are_shared_are_decoded_once() -> None:
+    decode_all(io.BytesIO(copied(TILES)), ImageFormat.TIFF)
+    decode_all(io.BytesIO(copied(TILES, places=[3, 1, 1, 0])), ImageFormat.TIFF)
+    vast = copied(TILES[:1], size=Size(64 * 2000, 64 * 1000), places=[0] * 2_000_000)
+    with bounded(seconds=10, megabytes=150):
+        decode_all(io.BytesIO(vast), ImageFormat.TIFF)
+    data = copied(TILES)
+    offset = struct.pack("<I", data.index(TILES[2]))
+    for other in (9, data.index(TILES[1]) + 3):
+        spoiled = data.replace(offset, struct.pack("<I", other))
+        assert spoiled != data
+        with pytest.raises(Damaged, match="overlap"):
+            decode_all(io.BytesIO(spoiled), ImageFormat.TIFF)
 
 
 def test_a_tiff_in_strips_is_read_as_it_was_by_older_versions() -> None:

@@ -20,7 +20,7 @@ import sys
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -39,7 +39,9 @@ from tcgamirror.imaging.decode import JpegTiles, is_rgb_or_ycbcr_jpeg
 from tcgamirror.imaging.deepzoom import DeepZoom, decode_tile
 from tcgamirror.imaging.image_reader import decode_all, read_header
 from tcgamirror.imaging.image_writer import write_image
+from tcgamirror.imaging.level_reader import open_level
 from tcgamirror.imaging.metadata import parse_metadata
+from tcgamirror.imaging.store import Store
 from tcgamirror.imaging.svs import Svs
 from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.mirror.lockfile import format_lock
@@ -47,11 +49,12 @@ from tcgamirror.mirror.lockfile import parse_lock as parsed_lock
 from tcgamirror.mirror.settings import FILE_NAME, read_settings
 from tcgamirror.model.errors import Damaged, TcgaMirrorError
 from tcgamirror.model.geometry import Box, Size
-from tcgamirror.model.slide import ImageFormat
+from tcgamirror.model.slide import ImageFormat, Resample, Target
 from tcgamirror.net.response import parsed as parsed_json
 from tcgamirror.sources import gdc
 from tcgamirror.sources.labels import read_labels
 from tcgamirror.sources.manifest import read_slides
+from tcgamirror.sources.whole import LocalFile
 from tcgamirror.transfer.archive.reader import check_sums, read_export
 from tcgamirror.transfer.sync.remote import DirectoryMirror
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
@@ -191,9 +194,23 @@ def images(form: ImageFormat) -> Callable[[Path], Sequence[bytes]]:
             made.append(file.getvalue())
             if form is ImageFormat.TIFF:
                 made.append(strip_tiff(pixels, 4.0, facts))
-        return made
+        return [*made, *copies(material)] if form is ImageFormat.TIFF else made
 
     return seeds
+
+
+def copies(material: Path) -> Iterator[bytes]:
+    """TIFFs of tiles that were copied from slides, with JPEG tables and in JPEG 2000."""
+    store = Store(material, ImageFormat.TIFF)
+    target = Target(None, None, Resample.NATIVE, 0)
+    for name in ("slide", "tables", "j2k"):
+        slide = parse_metadata(read_metadata(material)).slide
+        with (
+            LocalFile(material / f"{name}.svs") as file,
+            open_level(Svs(file), target, material) as reader,
+        ):
+            picture = store.write(replace(slide, project_id=f"TCGA-{name}"), "range", reader)
+        yield (material / picture.path).read_bytes()
 
 
 def image(form: ImageFormat) -> Reader:

@@ -8,9 +8,6 @@ from base64 import b64encode
 from pathlib import Path
 
 from PIL import Image
-from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 
 from tcgamirror.imaging.open_image import open_image
 from tcgamirror.model.errors import Damaged
@@ -37,17 +34,12 @@ class Thumbnails:
         if not path.is_file():
             return None
         try:
-            with open_image(path) as image:
+            with open_image(path, 2 * LONGEST) as image:
                 return self._encode(image)
         except (Damaged, OSError):
             return None
 
-    def _encode(self, image: ImageFile) -> str | None:
-        if isinstance(image, JpegImageFile):
-            image.draft("RGB", (2 * LONGEST, 2 * LONGEST))
-        if isinstance(image, TiffImageFile):
-            # Its smallest level, where it has several.
-            image.seek(image.n_frames - 1)
+    def _encode(self, image: Image.Image) -> str | None:
         pixels = image.width * image.height
         if pixels > MOST_PIXELS:
             return None
@@ -57,7 +49,7 @@ class Thumbnails:
             return _encode(image)
 
 
-def _encode(image: ImageFile) -> str:
+def _encode(image: Image.Image) -> str:
     image.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS, reducing_gap=2.0)
     packed = io.BytesIO()
     # A new image, because the metadata of the old one would be larger than the thumbnail.

@@ -1,0 +1,143 @@
+"""Write a level of a slide as a TIFF image, its tiles byte for byte as the slide stores them.
+
+Tiles that cannot be copied are encoded anew in the level's own compression: patched and
+blank ones (see `patched_tiles`), and those that are not plain (see `tile_codec`).
+
+OpenSlide decodes JPEG 2000 only in a slide of Aperio's. The description of such an image
+therefore begins like Aperio's, and has the metadata in a property of it.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import BinaryIO
+
+import numpy as np
+
+from tcgamirror.imaging.metadata import as_aperio
+from tcgamirror.imaging.patched_tiles import PatchedTiles
+from tcgamirror.imaging.svs import Photometric, Svs, TileTable
+from tcgamirror.imaging.tiff import Tag, TagValue, Type
+from tcgamirror.imaging.tiff_writer import MAX_CLASSIC_BYTES, PixelSize, TiffWriter
+from tcgamirror.imaging.tile_codec import Subsampling, TileCodec, jpeg_subsampling
+from tcgamirror.model.geometry import Grid
+from tcgamirror.model.slide import Rendition, Resample
+
+MAX_MPP_DIFFERENCE = 1e-4
+"""µm per pixel between both axes, which Aperio's description cannot tell apart."""
+
+_DIRECTORY_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLevel:
+    """A level whose tiles can be copied. subsampling: of those that are encoded."""
+
+    codec: TileCodec
+    grid: Grid
+    table: TileTable
+    tiles: PatchedTiles
+    subsampling: Subsampling
+
+    def read(self, column: int, row: int) -> bytes | None:
+        """Return a tile's own bytes, None if it has to be encoded. Raises BadTile."""
+        stream = self.tiles.read_stored(column, row, self.codec.check)
+        return stream if stream is not None and self.codec.is_plain(stream) else None
+
+
+def stored_level(slide: Svs, rendition: Rendition, tiles: PatchedTiles) -> StoredLevel | None:
+    """Return the image's level, None if its tiles cannot be copied. tiles: of the level."""
+    if rendition.resample is not Resample.NATIVE:
+        return None
+    tiled, table = slide.levels[rendition.level], slide.tile_table(rendition.level)
+    codec = TileCodec(tiled.compression, tiled.photometric, tiled.level.tile, table.tables)
+    if not codec.is_known or not tiled.has_three_bytes or not _is_compact(table, slide.source.size):
+        return None
+    x, y = rendition.mpp_x or 0.0, rendition.mpp_y or 0.0
+    if not codec.is_jpeg and abs(x - y) > MAX_MPP_DIFFERENCE:
+        return None
+    level = StoredLevel(codec, tiled.level.grid, table, tiles, (1, 1))
+    places = product(range(level.grid.rows), range(level.grid.columns))
+    streams = (level.read(column, row) for row, column in places)
+    first = next((stream for stream in streams if stream is not None), None)
+    if first is None:
+        return None
+    if not codec.is_jpeg:
+        return level
+    subsampling = jpeg_subsampling(first)
+    allowed = subsampling == (1, 1) or codec.photometric == Photometric.YCBCR
+    if subsampling is None or not allowed:
+        return None
+    return StoredLevel(codec, level.grid, table, tiles, subsampling)
+
+
+def _is_compact(table: TileTable, size: int) -> bool:
+    """Return whether the copy takes no more than the slide's file. size: bytes of that."""
+    counts = np.asarray(table.counts, np.uint64)
+    offsets = np.asarray(table.offsets)[counts > 0]
+    counts = counts[counts > 0]
+    _, first, which = np.unique(offsets, return_index=True, return_inverse=True)
+    return bool((counts == counts[first][which]).all()) and int(counts[first].sum()) <= size
+
+
+def write_copied_tiff(
+    file: BinaryIO,
+    level: StoredLevel,
+    mpp: PixelSize,
+    describe: Callable[[], Mapping[str, object]],
+) -> None:
+    """Write the level from the current position. Raises BadTile.
+
+    describe: returns the metadata, once all tiles were read. Numbers of tiles are added to them.
+    """
+    table, grid, codec = level.table, level.grid, level.codec
+    total = sum(table.counts) + _DIRECTORY_BYTES + 16 * len(table.counts)
+    out = TiffWriter(file, big=total > MAX_CLASSIC_BYTES)
+    # Bytes that several tiles share are written once.
+    starts, which = np.unique(np.asarray(table.offsets), return_inverse=True)
+    copies = np.zeros(len(starts), np.uint64)
+    offsets, counts = array("Q"), array("Q")
+    copied, white = 0, (0, 0)
+    for row, column in product(range(grid.rows), range(grid.columns)):
+        stream = level.read(column, row)
+        if stream is not None:
+            shared = which[len(offsets)]
+            copies[shared] = copies[shared] or out.write(stream)
+            place = int(copies[shared]), len(stream)
+            copied += 1
+        else:
+            pixels = level.tiles.read_single(column, row)
+            if pixels is None and white[0]:
+                place = white
+            else:
+                stream = codec.encode(pixels, level.subsampling)
+                place = out.write(stream), len(stream)
+                white = place if pixels is None else white
+        offsets.append(place[0])
+        counts.append(place[1])
+    numbers = {"copied_tiles": copied, "encoded_tiles": len(offsets) - copied}
+    text = json.dumps({**describe(), **numbers}, sort_keys=True)
+    if not codec.is_jpeg:
+        text = as_aperio(text, None if mpp is None else sum(mpp) / 2)
+    tags = [*out.tile_tags(grid, offsets, counts), *_kind_tags(out, level)]
+    out.close([[*tags, *out.metadata_tags(mpp, text)]])
+
+
+def _kind_tags(out: TiffWriter, level: StoredLevel) -> list[TagValue]:
+    codec, pack = level.codec, out.layout.pack_tag
+    tags = [
+        pack(Tag.BITS, Type.SHORT, 8, 8, 8),
+        pack(Tag.COMPRESSION, Type.SHORT, codec.compression),
+        pack(Tag.PHOTOMETRIC, Type.SHORT, codec.photometric),
+        pack(Tag.SAMPLES, Type.SHORT, 3),
+        pack(Tag.PLANAR, Type.SHORT, 1),
+    ]
+    if codec.tables:
+        tags.append((Tag.JPEG_TABLES, Type.UNDEFINED, len(codec.tables), codec.tables))
+    if codec.is_jpeg and codec.photometric == Photometric.YCBCR:
+        tags.append(pack(Tag.SUBSAMPLING, Type.SHORT, *level.subsampling))
+    return tags
