@@ -34,7 +34,7 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 from tests.support.command import pass_on_interrupts  # noqa: E402
-from tests.support.mirrors import DIAGNOSTIC, TISSUE, made, small_slide, updated  # noqa: E402
+from tests.support.mirrors import DIAGNOSTIC, TISSUE, filled, small_slide  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -72,9 +72,7 @@ def client() -> Iterator[HttpClient]:
 def mirror(tmp_path_factory: pytest.TempPathFactory, small_slides: tuple[Listed, ...]) -> Path:
     """A mirror that is done, its GDC gone, for commands that only look."""
     with StandIn(small_slides) as gdc:
-        root = made(tmp_path_factory.mktemp("done") / "mirror", gdc, slides=6)
-        updated(root)
-        return root
+        return filled(tmp_path_factory.mktemp("done") / "mirror", gdc, slides=6)
 
 
 @pytest.fixture(scope="session")
@@ -83,8 +81,7 @@ def pattern(
 ) -> Iterator[Path]:
     """A mirror of two slides that is done, its GDC there, for tests to spoil a copy of."""
     with StandIn(small_slides) as gdc:
-        root = made(tmp_path_factory.mktemp("pattern") / "m", gdc, slides=2)
-        updated(root)
+        root = filled(tmp_path_factory.mktemp("pattern") / "m", gdc, slides=2)
         yield root
 
 

@@ -60,7 +60,7 @@ def catalogue(root: Path) -> list[tuple[object, ...]]:
 # As the source ----------------------------------------------------------------------
 
 
-def test_images_and_catalogue_are_the_source_s_bit_for_bit(
+def test_it_makes_the_same_mirror(
     tmp_path: Path, small_gdc: StandIn, env: Mapping[str, str]
 ) -> None:
     for name, program, before in (("binary", PROGRAM, []), ("source", SOURCE[1], SOURCE[:1])):
@@ -94,9 +94,7 @@ def test_words_and_exit_codes_are_the_source_s(words: list[str], env: Mapping[st
 # However it is started --------------------------------------------------------------
 
 
-def test_it_starts_in_an_empty_environment_from_a_read_only_directory(
-    tmp_path: Path, env: Mapping[str, str]
-) -> None:
+def test_it_starts_in_an_empty_environment(tmp_path: Path, env: Mapping[str, str]) -> None:
     (tmp_path / "here").mkdir(0o555)
     assert starts(launched("--version", env={"TMPDIR": env["HOME"]}, cwd=tmp_path / "here"))
 
@@ -130,7 +128,7 @@ def test_ctrl_c_while_it_starts_prints_nothing(env: Mapping[str, str]) -> None:
         assert process.returncode in (130, 2, -signal.SIGINT)
 
 
-def test_a_schedule_names_the_path_it_was_started_by(
+def test_a_schedule_names_its_own_path(
     tmp_path: Path, small_gdc: StandIn, env: Mapping[str, str]
 ) -> None:
     (tmp_path / "link").symlink_to(PROGRAM)
@@ -141,9 +139,7 @@ def test_a_schedule_names_the_path_it_was_started_by(
     assert ".cache" not in told.out
 
 
-def test_few_open_files_are_enough(
-    tmp_path: Path, small_gdc: StandIn, env: Mapping[str, str]
-) -> None:
+def test_few_open_files_suffice(tmp_path: Path, small_gdc: StandIn, env: Mapping[str, str]) -> None:
     root = tmp_path / "m"
     launched(*wanted(root, small_gdc), "--workers", "16", env=env)
     few = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
@@ -234,7 +230,7 @@ def _status(env: Mapping[str, str], api: str) -> str:
     return str(found["found"])
 
 
-def test_certificates_named_by_the_environment_are_trusted(
+def test_certificates_of_the_environment_are_trusted(
     tmp_path: Path, env: Mapping[str, str]
 ) -> None:
     with _answering(tmp_path, tls=True) as (address, _):

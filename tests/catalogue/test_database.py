@@ -271,9 +271,7 @@ def test_a_file_left_by_a_kill_is_taken_over(three: Path, journal: Journal) -> N
     assert beside(three) == ["catalogue.db"]
 
 
-def test_while_somebody_reads_at_the_end_nothing_is_lost(
-    three: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reader_at_the_end_loses_nothing(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "SWITCH_SECONDS", 0.05)
     with closing(sqlite3.connect(three)) as reader:
         with Catalogue.open(three, journal=Journal.WAL) as catalogue:

@@ -106,9 +106,7 @@ def test_reports_scan_and_sort_nothing(connection: Explaining, catalogue: Catalo
     assert (scanned(plan), sorts(plan)) == (set(), [])
 
 
-def test_the_slides_of_a_name_are_found_by_indexes(
-    connection: Explaining, catalogue: Catalogue
-) -> None:
+def test_slides_of_a_name_use_indexes(connection: Explaining, catalogue: Catalogue) -> None:
     plan = connection.plan(lambda: catalogue.exclusions.resolve(["TCGA-3C-AALI-01A"]))
     assert scanned(plan) == set() and "slides_by_slide" in used(plan)
 
@@ -206,9 +204,7 @@ def named_indexes() -> list[str]:
 
 
 @pytest.mark.parametrize("index", named_indexes())
-def test_every_index_is_used_and_missed_where_it_is_gone(
-    connection: Explaining, catalogue: Catalogue, index: str
-) -> None:
+def test_every_index_is_needed(connection: Explaining, catalogue: Catalogue, index: str) -> None:
     assert index in used(connection.plan(lambda: look(catalogue)))
     connection.execute(f"DROP INDEX {index}")
     try:

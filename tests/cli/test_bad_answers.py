@@ -138,7 +138,7 @@ def test_steps_out_of_order_are_told_what_comes_first(tmp_path: Path, small_gdc:
 
 @pytest.mark.parametrize("folder", ["images", "work"])
 @pytest.mark.parametrize("kind", ["file", "dangling"])
-def test_a_folder_that_is_none_ends_the_run_before_anything_is_fetched(
+def test_a_bad_folder_ends_the_run(
     tmp_path: Path, small_gdc: StandIn, folder: str, kind: str
 ) -> None:
     root = made(tmp_path / "m", small_gdc)

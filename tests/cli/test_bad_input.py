@@ -187,9 +187,7 @@ def _a_directory(path: Path) -> None:
     ],
     ids=["not-sqlite", "truncated", "another", "directory", "missing", "empty"],
 )
-def test_a_catalogue_that_is_none(
-    mirror: Path, spoil: Callable[[Path], None], command: str
-) -> None:
+def test_an_invalid_catalogue(mirror: Path, spoil: Callable[[Path], None], command: str) -> None:
     spoil(mirror / "catalogue.db")
     changes_nothing(mirror, DAMAGED, "catalogue.db", "copy", command=command)
 

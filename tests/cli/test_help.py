@@ -22,7 +22,7 @@ from tests.gdc import StandIn, listed, made_up_name
 from tests.support import documents
 from tests.support.command import ROOT, on_a_terminal, run, succeeded
 from tests.support.documents import MANUAL, PAGES, README, Example, Shell, examples, table
-from tests.support.mirrors import PROJECTS, SITES, made, rows, updated
+from tests.support.mirrors import PROJECTS, SITES, filled, rows
 from tests.support.slides import SlideSpec, make_slide
 
 SHELL, PYTHON, CONSOLE, PLAIN = "sh", "python", "console", ""
@@ -204,9 +204,7 @@ def gdc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, gdc: StandIn) -> Path:
     """A mirror that is done."""
-    root = made(tmp_path_factory.mktemp("finished") / "tcga", gdc, slides=6)
-    updated(root)
-    return root
+    return filled(tmp_path_factory.mktemp("finished") / "tcga", gdc, slides=6)
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

@@ -23,6 +23,7 @@ from tests.support.mirrors import (
     TISSUE,
     addresses,
     column,
+    filled,
     images,
     made,
     rewrite,
@@ -67,8 +68,7 @@ def test_init_and_update_mirror_the_slides(tmp_path: Path, small_gdc: StandIn) -
 
 
 def test_a_second_update_does_nothing_and_says_so(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc)
-    updated(root)
+    root = filled(tmp_path / "m", small_gdc)
     before = images(root)
     small_gdc.clear()
     assert updated(root).out == f"nothing to fetch: 4 of 4 slides done ({RELEASE})\n"
@@ -91,8 +91,7 @@ def test_the_three_steps_by_themselves_are_an_update(tmp_path: Path, small_gdc: 
 
 
 def test_a_larger_sample_keeps_what_was_there(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=3)
-    updated(root)
+    root = filled(tmp_path / "m", small_gdc, slides=3)
     before, ranks = images(root), rows(root, "select file_name, sample_rank from mirror")
     rewrite(root, "^slides = 3", "slides = 7")
     small_gdc.clear()
@@ -105,8 +104,7 @@ def test_a_larger_sample_keeps_what_was_there(tmp_path: Path, small_gdc: StandIn
 
 
 def test_a_smaller_sample_deletes_nothing(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=3)
-    updated(root)
+    root = filled(tmp_path / "m", small_gdc, slides=3)
     before = images(root)
     rewrite(root, "^slides = 3", "slides = 1")
     assert "nothing to fetch: 3 of 3 slides done" in updated(root).out
@@ -190,8 +188,7 @@ def test_rate_holds_the_whole_run_down(tmp_path: Path, small_gdc: StandIn) -> No
 def test_images_have_the_format_asked_for(
     tmp_path: Path, small_gdc: StandIn, form: str, suffix: str, name: str
 ) -> None:
-    root = made(tmp_path / "m", small_gdc, "--format", form, slides=1)
-    updated(root)
+    root = filled(tmp_path / "m", small_gdc, "--format", form, slides=1)
     (path,) = map(str, column(root, "select path from mirror"))
     assert path.endswith(suffix)
     with Image.open(root / path) as image:
@@ -200,8 +197,7 @@ def test_images_have_the_format_asked_for(
 
 
 def test_max_size_bounds_the_longer_side(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, "--max-size", "100", slides=2)
-    updated(root)
+    root = filled(tmp_path / "m", small_gdc, "--max-size", "100", slides=2)
     assert all(50 < int(str(width)) <= 100 for width in column(root, "select width from mirror"))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.gdc import StandIn
 from tests.support.command import BINARY, ROOT, surroundings
-from tests.support.mirrors import made, updated
+from tests.support.mirrors import filled, made
 
 LATE = {"dataclasses", "sqlite3", "tempfile"}
 HEAVY = {"numpy", "PIL", "openslide", "requests", "urllib3", "simplejpeg", "tqdm", "sqlite_utils"}
@@ -56,8 +56,7 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
 
 
 def test_looking_imports_nothing_heavy(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=1)
-    updated(root)
+    root = filled(tmp_path / "m", small_gdc, slides=1)
     image = next((root / "images").rglob("*.png")).name
     for words in (
         ["status"],
@@ -70,6 +69,5 @@ def test_looking_imports_nothing_heavy(tmp_path: Path, small_gdc: StandIn) -> No
 
 
 def test_a_night_without_work_imports_no_decoder(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=1)
-    updated(root)
+    root = filled(tmp_path / "m", small_gdc, slides=1)
     assert not imported("--mirror", root, "update") & DECODERS

@@ -11,7 +11,7 @@ import pytest
 
 from tests.gdc import StandIn
 from tests.support.command import inside, ordinary, run, started, succeeded
-from tests.support.mirrors import contents, images, made, says, updated
+from tests.support.mirrors import contents, filled, images, says
 
 USAGE_ERROR = 2
 
@@ -286,8 +286,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("env", [{}, ANSI_C], ids=["UTF-8", "ASCII"])
 def test_every_command_works_there(folder: Path, small_gdc: StandIn, env: dict[str, str]) -> None:
-    root = made(folder / "m", small_gdc, slides=2)
-    updated(root)
+    root = filled(folder / "m", small_gdc, slides=2)
     held = images(root)
     for command in (
         *("status", "changes", "verify", "verify --repair", "gallery", "doctor"),

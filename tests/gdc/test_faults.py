@@ -133,9 +133,7 @@ def test_endless_pages_are_full_and_the_total_grows() -> None:
         ([Fault("", "500", when="once"), Fault("stat", "404", when="once")], [500, 404, 200]),
     ],
 )
-def test_faults_strike_when_they_are_due(
-    gdc: StandIn, faults: list[Fault], statuses: list[int]
-) -> None:
+def test_faults_strike_when_due(gdc: StandIn, faults: list[Fault], statuses: list[int]) -> None:
     gdc.faults.add(*faults)
     for status in statuses:
         assert requests.get(f"{gdc.api}/status", timeout=9).status_code == status

@@ -15,7 +15,7 @@ from tests.gdc import Listed, StandIn
 from tests.support.carrying import exported, packed
 from tests.support.command import ROOT
 from tests.support.fuzz import READERS
-from tests.support.mirrors import made, updated
+from tests.support.mirrors import filled
 from tests.support.slides import SlideSpec, make_slide
 
 SOAK = bool(os.environ.get("TCGAMIRROR_SOAK"))
@@ -29,7 +29,7 @@ def material(tmp_path_factory: pytest.TempPathFactory, small_slides: tuple[Liste
     """What real inputs are made of."""
     folder = tmp_path_factory.mktemp("fuzz")
     with StandIn(small_slides) as gdc:
-        updated(made(folder / "m", gdc, slides=2))
+        filled(folder / "m", gdc, slides=2)
     packed(exported(folder / "m", folder / "export"), folder / "export.tar")
     spec = SlideSpec(width=300, height=200, downsamples=(1, 4), thumbnail=False, seed=1)
     make_slide(folder / "slide.svs", spec)

@@ -22,7 +22,7 @@ from tests.gdc import Listed, StandIn
 from tests.imaging.test_image_reader import head, overlapping, png, scans
 from tests.support.carrying import catalogue, exported
 from tests.support.command import ended, run, started
-from tests.support.mirrors import MPP, column, made, until, updated
+from tests.support.mirrors import MPP, column, filled, until
 from tests.support.strip_tiffs import forged_tiff
 
 LIMITED = ("prlimit", f"--as={1_500_000_000}")
@@ -41,7 +41,7 @@ def exports(
         if not path.exists():
             root = folder / f"{form}-mirror"
             with StandIn(small_slides) as gdc:
-                updated(made(root, gdc, "--format", form, slides=1))
+                filled(root, gdc, "--format", form, slides=1)
             exported(root, path)
         return path
 
@@ -141,7 +141,7 @@ def test_an_image_that_would_take_too_much_is_refused_at_once(
     assert not root.exists()
 
 
-def test_a_large_image_of_ours_is_taken_in_little_memory(
+def test_a_large_image_takes_little_memory(
     exports: Callable[[ImageFormat], Path], tmp_path: Path
 ) -> None:
     export = exports(ImageFormat.JPEG)
@@ -197,7 +197,7 @@ def decoding(pid: int) -> bool:
     return int(fields[11]) + int(fields[12]) > 250
 
 
-def test_the_forged_images_are_what_they_should_be(
+def test_a_small_forged_image_passes(
     exports: Callable[[ImageFormat], Path], tmp_path: Path
 ) -> None:
     export = exports(ImageFormat.PNG)

@@ -151,7 +151,7 @@ def test_every_fault_in_every_codec_is_counted(
 
 
 @pytest.mark.parametrize("resample", [Resample.FAST, Resample.NATIVE])
-def test_every_way_of_resampling_is_patched(
+def test_every_resampling_is_patched(
     resample: Resample, client: HttpClient, tmp_path: Path
 ) -> None:
     spec = replace(

@@ -99,7 +99,7 @@ def touched(reads: list[Span], kept_out: Span) -> bool:
     "name", ["everything", "large-icc", "label-and-macro", "big-narrow-counts"]
 )
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_one_levels_tiles_are_found_by_reading_little(
+def test_little_is_read_for_one_level(
     name: str, level: int, zoo_slides: Mapping[str, Path]
 ) -> None:
     data = zoo_slides[name].read_bytes()

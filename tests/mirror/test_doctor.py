@@ -19,7 +19,7 @@ from tests.gdc import Fault, Listed, StandIn
 from tests.gdc.faults import Kind
 from tests.support.command import run, succeeded
 from tests.support.fetching import slide_of
-from tests.support.mirrors import addresses, contents, made, updated
+from tests.support.mirrors import addresses, contents, filled
 from tests.support.proxies import Socks5
 from tests.support.raw_server import QUICK, RawServer, whole
 
@@ -45,8 +45,7 @@ def test_outside_a_mirror_it_checks_the_servers(tmp_path: Path, small_gdc: Stand
 
 
 def test_in_a_mirror_it_changes_nothing(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc)
-    updated(root)
+    root = filled(tmp_path / "m", small_gdc)
     before = contents(root)
     told = succeeded("--mirror", root, "doctor", "--json").json()
     mirror = found(told, "mirror")
@@ -96,8 +95,7 @@ def test_a_fault_of_a_server_comes_with_advice(
 
 @pytest.mark.parametrize("cut", [False, True])
 def test_a_damaged_catalogue_is_reported(tmp_path: Path, small_gdc: StandIn, cut: bool) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=1)
-    updated(root)
+    root = filled(tmp_path / "m", small_gdc, slides=1)
     with (root / "catalogue.db").open("r+b") as file:
         file.seek(100 if cut else file.seek(0, 2) // 2)
         file.truncate() if cut else file.write(b"spoilt by a bad disk" * 450)

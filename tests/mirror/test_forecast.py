@@ -30,9 +30,7 @@ def mirror(tmp_path: Path, small_gdc: StandIn) -> Path:
 
 
 @pytest.mark.parametrize(("order", "by"), [(Order.STABLE, By.NONE), (Order.SHUFFLE, By.PROJECT)])
-def test_what_it_tells_is_what_is_fetched(
-    tmp_path: Path, small_gdc: StandIn, order: Order, by: By
-) -> None:
+def test_the_forecast_comes_true(tmp_path: Path, small_gdc: StandIn, order: Order, by: By) -> None:
     options = ("--kind", "all", "--order", order, "--by", by)
     root = made(tmp_path / "m", small_gdc, *options, slides=SLIDES)
     told = went_well("--mirror", root, "update", "--dry-run", "--json").json()

@@ -14,7 +14,7 @@ import pytest
 
 from tests.gdc import StandIn
 from tests.support.command import program, run, surroundings
-from tests.support.mirrors import column, images, made, says, updated
+from tests.support.mirrors import column, filled, images, made, says, updated
 
 SLIDES = 6
 
@@ -86,8 +86,7 @@ def test_a_quota_on_a_files_size_is_no_room(tmp_path: Path, small_gdc: StandIn) 
 
 
 def test_a_read_only_mirror_can_be_queried(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "mirror", small_gdc, slides=SLIDES)
-    updated(root)
+    root = filled(tmp_path / "mirror", small_gdc, slides=SLIDES)
     with mounted(tmp_path / "frozen", "--bind", str(root)) as frozen:
         subprocess.run(["mount", "-o", "remount,ro,bind", frozen], check=True)
         assert run("--mirror", frozen, "status").code == 0
@@ -167,7 +166,7 @@ def test_what_lies_in_the_locks_place_is_not_written_through(
 
 
 @pytest.mark.parametrize("command", ["import", "sync"])
-def test_what_a_linked_work_leads_to_is_not_removed(
+def test_a_linked_work_is_not_emptied(
     root: Path, mirror: Path, tmp_path: Path, command: str
 ) -> None:
     kept = tmp_path / "home" / command / "kept"

@@ -134,9 +134,7 @@ def test_few_slides_are_rendered_at_once(file: Listed, client: HttpClient, tmp_p
     assert store.most == 2
 
 
-def test_without_ranges_the_whole_file_is_next(
-    gdc: StandIn, client: HttpClient, tmp_path: Path
-) -> None:
+def test_a_whole_file_is_the_last_way(gdc: StandIn, client: HttpClient, tmp_path: Path) -> None:
     gdc.routes.data_ranges = False
     came = outcome(gdc, client, tmp_path, bucket=False)
     ignored = "range ignored"
@@ -187,9 +185,7 @@ def test_a_slide_without_tiles_is_skipped(gdc: StandIn, client: HttpClient, tmp_
     ]
 
 
-def test_each_failure_tells_if_it_may_pass(
-    gdc: StandIn, client: HttpClient, tmp_path: Path
-) -> None:
+def test_failures_tell_if_they_pass(gdc: StandIn, client: HttpClient, tmp_path: Path) -> None:
     gdc.faults.add(Fault("/tile/metadata", "404"), Fault("", "500"))
     came = outcome(gdc, client, tmp_path)
     assert came.picture is None
@@ -205,9 +201,7 @@ def test_each_failure_tells_if_it_may_pass(
     assert not (tmp_path / "images").exists()
 
 
-def test_too_fine_a_target_ends_the_ladder(
-    gdc: StandIn, client: HttpClient, tmp_path: Path
-) -> None:
+def test_too_fine_a_target_is_final(gdc: StandIn, client: HttpClient, tmp_path: Path) -> None:
     came = outcome(gdc, client, tmp_path, Target(0.1, None))
     assert told(came.attempts) == [("range", "too fine")]
     assert came.picture is None

@@ -29,6 +29,7 @@ from tests.support.mirrors import (
     addresses,
     column,
     contents,
+    filled,
     images,
     impatient,
     made,
@@ -230,8 +231,7 @@ def remade(root: Path, gdc: StandIn, lock: Path, *options: str) -> Path:
 
 
 def test_a_mirror_is_made_again_elsewhere(small_gdc: StandIn, tmp_path: Path) -> None:
-    first = made(tmp_path / "first", small_gdc, "--seed", "5", "--by", "project_id", slides=6)
-    updated(first)
+    first = filled(tmp_path / "first", small_gdc, "--seed", "5", "--by", "project_id", slides=6)
     lock = tmp_path / "sample.lock"
     assert went_well("--mirror", first, "lock", lock).out == f"{lock} names 6 slides\n"
     again = remade(tmp_path / "again", small_gdc, lock)
@@ -315,8 +315,7 @@ def test_a_manifest_tells_at_once_what_is_missing(
 
 
 def test_another_image_is_told(small_gdc: StandIn, tmp_path: Path) -> None:
-    first = made(tmp_path / "first", small_gdc, slides=2)
-    updated(first)
+    first = filled(tmp_path / "first", small_gdc, slides=2)
     data = went_well("--mirror", first, "lock").out
     (name, sha256) = (
         column(tmp_path / "first", f"SELECT {each} FROM mirror")[0]
@@ -376,10 +375,9 @@ def test_a_lost_lock_file_is_one_sentence(small_gdc: StandIn, tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["tcgamirror.toml", "catalogue.db", "notes.txt", "other.lock"])
 def test_another_file_is_never_written_over(small_gdc: StandIn, tmp_path: Path, name: str) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=2)
-    updated(root)
+    root = filled(tmp_path / "m", small_gdc, slides=2)
     (root / "notes.txt").write_text("mine")
-    updated(made(tmp_path / "other", small_gdc, slides=3))
+    filled(tmp_path / "other", small_gdc, slides=3)
     went_well("--mirror", tmp_path / "other", "lock", root / "other.lock")
     before = contents(root)
     refused = inside("--mirror", root, "lock", root / name)
@@ -438,7 +436,7 @@ def test_excluded_slides_are_as_locked_before_they_are_sampled(
     small_gdc: StandIn, tmp_path: Path
 ) -> None:
     first = tmp_path / "first"
-    updated(made(first, small_gdc, slides=4))
+    filled(first, small_gdc, slides=4)
     names = [str(name) for name in column(first, "select file_name from mirror")]
     went_well("--mirror", first, "exclude", *names[:2])
     told = went_well("--mirror", first, "lock", tmp_path / "l")

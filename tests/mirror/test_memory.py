@@ -24,7 +24,7 @@ from tests.bench.plan import FULL, LARGEST
 from tests.gdc import Listed, StandIn
 from tests.support.carrying import exported
 from tests.support.command import BINARY, Result, run
-from tests.support.mirrors import made, updated
+from tests.support.mirrors import filled, made
 from tests.support.publishing import by_python
 
 SOAK = bool(os.environ.get("TCGAMIRROR_SOAK"))
@@ -95,10 +95,9 @@ SOURCE_ONLY = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory, small_slides: tuple[Listed, ...]) -> Path:
+def carried(tmp_path_factory: pytest.TempPathFactory, small_slides: tuple[Listed, ...]) -> Path:
     with StandIn(small_slides) as gdc:
-        root = made(tmp_path_factory.mktemp("memory") / "m", gdc)
-        updated(root)
+        root = filled(tmp_path_factory.mktemp("memory") / "m", gdc)
     exported(root, root.parent / "export")
     return root
 
@@ -114,14 +113,14 @@ def is_told(result: Result) -> bool:
 
 @SOURCE_ONLY
 @pytest.mark.parametrize("kilobytes", KILOBYTES)
-def test_what_needs_more_memory_says_so(filled: Path, tmp_path: Path, kilobytes: int) -> None:
-    with by_python(filled) as published:
+def test_what_needs_more_memory_says_so(carried: Path, tmp_path: Path, kilobytes: int) -> None:
+    with by_python(carried) as published:
         commands: list[list[str | Path]] = [
             ["sync", published.url, tmp_path / "a"],
-            ["sync", filled, tmp_path / "b"],
-            ["--mirror", tmp_path / "c", "import", filled.parent / "export"],
-            ["--mirror", filled, "verify", "--decode"],
-            ["--mirror", filled, "export", tmp_path / "e.tar"],
+            ["sync", carried, tmp_path / "b"],
+            ["--mirror", tmp_path / "c", "import", carried.parent / "export"],
+            ["--mirror", carried, "verify", "--decode"],
+            ["--mirror", carried, "export", tmp_path / "e.tar"],
         ]
         for command in commands:
             result = run(*command, by=within(kilobytes))

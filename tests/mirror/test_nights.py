@@ -17,7 +17,16 @@ from tests.gdc import Fault, Listed, StandIn, listed, listed_without_data, made_
 from tests.gdc.listing import made_up_id
 from tests.support.catalogues import make_older
 from tests.support.command import Result, inside, run, succeeded, went_well
-from tests.support.mirrors import DIAGNOSTIC, addresses, column, images, made, rewrite, updated
+from tests.support.mirrors import (
+    DIAGNOSTIC,
+    addresses,
+    column,
+    filled,
+    images,
+    made,
+    rewrite,
+    updated,
+)
 from tests.support.nights import Nights
 from tests.support.publishing import change
 from tests.support.slides import SlideSpec, make_slide
@@ -121,8 +130,7 @@ def test_a_refused_shrink_keeps_the_listing(tmp_path: Path, small_slides: Sequen
 def test_withdrawn_slides_stop_no_night(tmp_path: Path, small_slides: Sequence[Listed]) -> None:
     diagnostic = small_slides[:DIAGNOSTIC]
     with StandIn(small_slides) as gdc:
-        root = made(tmp_path / "m", gdc, slides=DIAGNOSTIC)
-        updated(root)
+        root = filled(tmp_path / "m", gdc, slides=DIAGNOSTIC)
         gdc.publish(small_slides[1:], NEXT)
         assert "1 withdrawn" in updated(root).out
         rewrite(root, "^slides = .*", f"slides = {DIAGNOSTIC + 5}")
@@ -193,8 +201,7 @@ def test_a_withdrawn_slide_is_no_reason(tmp_path: Path, small_slides: Sequence[L
 def test_the_listing_is_read_again_after_thirty_days(
     tmp_path: Path, small_gdc: StandIn, days: int | None, read: bool
 ) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=1)
-    updated(root)
+    root = filled(tmp_path / "m", small_gdc, slides=1)
     if days is None:
         # As an older version left it.
         change(root, "DELETE FROM facts WHERE key = 'listing read'")
@@ -255,8 +262,7 @@ def _unread(root: Path) -> str:
 
 
 def test_images_of_an_unread_header_are_fetched_anew(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=2)
-    updated(root)
+    root = filled(tmp_path / "m", small_gdc, slides=2)
     name = _unread(root)
     held = images(root)
     # A release's first days: there are tiles, but no file yet.
@@ -274,8 +280,7 @@ def test_images_of_an_unread_header_are_fetched_anew(tmp_path: Path, small_gdc: 
 
 
 def test_verify_by_itself_repairs_what_nobody_read(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=2)
-    updated(root)
+    root = filled(tmp_path / "m", small_gdc, slides=2)
     _unread(root)
     assert "1 image fetched again" in went_well("--mirror", root, "verify", "--repair").out
     assert column(root, "select count(*) from mirror where mpp_x is null") == [0]
@@ -372,8 +377,7 @@ def test_an_unchanged_manifest_is_merged_once(tmp_path: Path, small_gdc: StandIn
     row = "{0.file_id}\t{0.file_name}\t{0.md5}\t{0.size}\treleased"
     lines = ["id\tfilename\tmd5\tsize\tstate", *map(row.format, small_gdc.files)]
     manifest.write_text("\n".join(lines))
-    root = made(tmp_path / "m", small_gdc, "--manifest", str(manifest), slides=1)
-    updated(root)
+    root = filled(tmp_path / "m", small_gdc, "--manifest", str(manifest), slides=1)
     assert "nothing to fetch" in updated(root).out
     assert column(root, "select count(*) from releases") == [1]
     manifest.write_text("\n".join(lines[:-1]))

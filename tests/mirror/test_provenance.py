@@ -14,7 +14,7 @@ from tcgamirror.model.slide import Kind
 from tests.gdc import Listed, StandIn
 from tests.support.catalogues import NOW, three_slides
 from tests.support.command import Result, inside, went_well
-from tests.support.mirrors import MPP, addresses, column, made, rewrite, updated
+from tests.support.mirrors import MPP, addresses, column, filled, made, rewrite, updated
 from tests.support.publishing import by_serve, change
 
 USUAL = Plan(0, kinds=frozenset({Kind.DIAGNOSTIC}))
@@ -64,8 +64,7 @@ def test_an_edited_plan_is_refused(tmp_path: Path, small_gdc: StandIn, sampled: 
 
 
 def test_an_older_mirror_gets_a_fixed_plan(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=3)
-    updated(root)
+    root = filled(tmp_path / "m", small_gdc, slides=3)
     as_of_an_older_version(root)
     edit(root)
     rewrite(root, "^slides = .*", "slides = 5")
@@ -94,8 +93,7 @@ def test_an_older_mirror_gets_a_fixed_plan(tmp_path: Path, small_gdc: StandIn) -
 
 def test_a_synced_mirror_keeps_its_plan(tmp_path: Path, small_gdc: StandIn) -> None:
     plan = ("--seed", "42", "--order", "shuffle", "--project", "TCGA-GBM", "--project", "TCGA-LUAD")
-    root = made(tmp_path / "m", small_gdc, *plan, slides=3)
-    updated(root)
+    root = filled(tmp_path / "m", small_gdc, *plan, slides=3)
     with by_serve(root) as published:
         inside("sync", published.url, tmp_path / "copy")
     lock = went_well("--mirror", root, "lock").out
@@ -113,12 +111,9 @@ def test_a_synced_mirror_keeps_its_plan(tmp_path: Path, small_gdc: StandIn) -> N
     }
 
 
-def test_an_imported_mirror_keeps_its_plan(
-    tmp_path: Path, small_slides: tuple[Listed, ...]
-) -> None:
+def test_an_import_keeps_the_plan(tmp_path: Path, small_slides: tuple[Listed, ...]) -> None:
     with StandIn(small_slides) as gdc:
-        root = made(tmp_path / "m", gdc, "--seed", "42", slides=6)
-        updated(root)
+        root = filled(tmp_path / "m", gdc, "--seed", "42", slides=6)
         before = head(went_well("--mirror", root, "lock").out)
         # What is withdrawn is drawn by no plan any more, so that only what was noted can tell.
         (name,) = column(root, "SELECT file_name FROM mirror WHERE sample_rank = 1")
@@ -135,9 +130,7 @@ def test_an_imported_mirror_keeps_its_plan(
 
 
 @pytest.mark.parametrize("command", ["import", "sync"])
-def test_slides_of_another_mirror_have_no_plan(
-    tmp_path: Path, small_gdc: StandIn, command: str
-) -> None:
+def test_merged_mirrors_have_no_plan(tmp_path: Path, small_gdc: StandIn, command: str) -> None:
     root, other = (
         made(tmp_path / seed, small_gdc, "--seed", seed, slides=3) for seed in ("1", "2")
     )
@@ -154,16 +147,14 @@ def test_slides_of_another_mirror_have_no_plan(
 
 @pytest.mark.parametrize("text", ["rubbish", '{"seed": 1}', "[" * 10_000])
 def test_an_invalid_plan_is_not_imported(tmp_path: Path, small_gdc: StandIn, text: str) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=2)
-    updated(root)
+    root = filled(tmp_path / "m", small_gdc, slides=2)
     change(root, "UPDATE facts SET value = ? WHERE key = ?", text, provenance.DRAWN)
     went_well("--mirror", tmp_path / "copy", "import", root)
     assert not column(tmp_path / "copy", "SELECT value FROM facts WHERE key = 'drawn by'")
 
 
 def test_part_of_a_sample_is_of_no_plan(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=4)
-    updated(root)
+    root = filled(tmp_path / "m", small_gdc, slides=4)
     only = ("--only", "sample_rank > 1")
     went_well("--mirror", root, "export", tmp_path / "part", *only)
     unplanned(inside("--mirror", tmp_path / "part", "lock"))
@@ -172,8 +163,7 @@ def test_part_of_a_sample_is_of_no_plan(tmp_path: Path, small_gdc: StandIn) -> N
 
 
 def test_a_rebuilt_catalogue_knows_the_plan_again(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=4)
-    updated(root)
+    root = filled(tmp_path / "m", small_gdc, slides=4)
     before = went_well("--mirror", root, "lock").out
     (root / "catalogue.db").unlink()
     went_well("--mirror", root, "rebuild")

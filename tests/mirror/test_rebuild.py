@@ -27,7 +27,7 @@ from tcgamirror.system.lock import Lock
 from tests.gdc import Listed, StandIn
 from tests.support.catalogues import make_older
 from tests.support.command import Result, inside, went_well
-from tests.support.mirrors import column, contents, images, made, rewrite, rows, updated
+from tests.support.mirrors import column, contents, filled, images, rewrite, rows, updated
 
 ANEW = ("attempts", "seconds", "bytes_fetched", "fetched_at")
 """Columns of the view that only the lost catalogue knew."""
@@ -39,8 +39,7 @@ def whole(
 ) -> Iterator[tuple[Path, StandIn]]:
     """A mirror of 12 slides that is done, never to be changed, and its GDC."""
     with StandIn(small_slides) as gdc:
-        root = made(tmp_path_factory.mktemp("whole") / "m", gdc, "--by", "project_id", slides=12)
-        updated(root)
+        root = filled(tmp_path_factory.mktemp("whole") / "m", gdc, "--by", "project_id", slides=12)
         yield root, gdc
 
 
@@ -229,8 +228,7 @@ def test_a_manifest_is_read_again(tmp_path: Path, small_slides: tuple[Listed, ..
     lines += [f"{f.file_id}\t{f.file_name}\t{f.md5}\t{f.size}\t" for f in small_slides]
     manifest.write_text("\n".join(lines))
     with StandIn(small_slides) as gdc:
-        root = made(tmp_path / "m", gdc, "--manifest", str(manifest), "--order", "shuffle")
-        updated(root)
+        root = filled(tmp_path / "m", gdc, "--manifest", str(manifest), "--order", "shuffle")
         before = view(root)
         gdc.clear()
         (root / "catalogue.db").unlink()
@@ -394,8 +392,7 @@ def test_other_formats_come_back_too(
     tmp_path: Path, small_slides: tuple[Listed, ...], form: str
 ) -> None:
     with StandIn(small_slides) as gdc:
-        root = made(tmp_path / "m", gdc, "--format", form, "--max-size", "100", slides=3)
-        updated(root)
+        root = filled(tmp_path / "m", gdc, "--format", form, "--max-size", "100", slides=3)
         before = view(root)
         assert went_well("--mirror", root, "verify", "--decode").out.startswith("3 images decoded")
         (root / "catalogue.db").unlink()
@@ -404,8 +401,7 @@ def test_other_formats_come_back_too(
 
 
 def test_warnings_of_the_image_library_are_not_shown(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, "--format", "jpeg")
-    updated(root)
+    root = filled(tmp_path / "m", small_gdc, "--format", "jpeg")
     (path,) = column(root, "select path from mirror where sample_rank = 1")
     file = root / str(path)
     data = file.read_bytes()

@@ -18,7 +18,7 @@ from tests.gdc.faults import Fault
 from tests.gdc.listing import made_up_id
 from tests.support.carrying import is_clean, moved_projects, other_pixels
 from tests.support.command import inside, went_well
-from tests.support.mirrors import column, images, impatient, made, rows, updated
+from tests.support.mirrors import column, filled, images, impatient, made, rows, updated
 from tests.support.publishing import change
 
 NEXT = "Data Release 46.0 - March 10, 2026"
@@ -44,8 +44,7 @@ def _next_release(files: Sequence[Listed]) -> tuple[list[Listed], dict[str, list
 def test_only_changes_are_fetched(tmp_path: Path, small_slides: tuple[Listed, ...]) -> None:
     before = small_slides[3:]
     with StandIn(before, release=FIRST) as gdc:
-        root = made(tmp_path / "m", gdc, "--kind", "all", "--slides", "all")
-        updated(root)
+        root = filled(tmp_path / "m", gdc, "--kind", "all", "--slides", "all")
         old_images = images(root)
         now, parts = _next_release(small_slides)
         gdc.publish(now, NEXT)
@@ -115,8 +114,7 @@ def test_an_older_image_stays_until_there_is_a_newer_one(
     tmp_path: Path, small_slides: tuple[Listed, ...], fails: bool
 ) -> None:
     with StandIn(small_slides, release=FIRST) as gdc:
-        root = made(tmp_path / "m", gdc, slides=1)
-        updated(root)
+        root = filled(tmp_path / "m", gdc, slides=1)
         ((name, path),) = rows(root, "select file_name, path from mirror")
         mine = root / Path(str(path)).name
         if fails:

@@ -18,7 +18,7 @@ import pytest
 
 from tests.gdc import Fault, StandIn, listed
 from tests.support.command import BINARY, ROOT, Result, ended, run, started, succeeded, surroundings
-from tests.support.mirrors import column, images, made, rewrite, rows, until, updated
+from tests.support.mirrors import column, filled, images, made, rewrite, rows, until, updated
 from tests.support.publishing import change
 from tests.support.slides import SlideSpec, make_slide
 
@@ -274,8 +274,7 @@ def _is_as_promised(root: Path, expected: _Undisturbed) -> None:
 
 
 def test_an_image_without_a_row_is_fetched_again(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc)
-    updated(root)
+    root = filled(tmp_path / "m", small_gdc)
     known, there = rows(root, f"select {SAME} from mirror order by 1"), images(root)
     # As if the run had been killed between an image's rename and its row.
     first = "(select file_name from sample where rank = 1)"

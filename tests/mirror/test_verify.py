@@ -18,13 +18,12 @@ from tests.support.command import Result, ended, inside, run, started, went_well
 from tests.support.mirrors import (
     column,
     contents,
+    filled,
     images,
-    made,
     point_to,
     rewrite,
     rows,
     until,
-    updated,
 )
 from tests.support.publishing import change
 from tests.support.slides import SlideSpec, make_slide
@@ -39,8 +38,7 @@ def whole(
 ) -> Iterator[tuple[Path, StandIn]]:
     """A mirror of 18 slides that is done, never to be changed, and its GDC."""
     with StandIn(small_slides) as gdc:
-        root = made(tmp_path_factory.mktemp("whole") / "m", gdc, "--kind", "all", slides=18)
-        updated(root)
+        root = filled(tmp_path_factory.mktemp("whole") / "m", gdc, "--kind", "all", slides=18)
         yield root, gdc
 
 

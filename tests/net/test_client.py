@@ -224,9 +224,7 @@ def test_bytes_of_failed_tries_count_too() -> None:
         (plays(head("400 B", "Content-Length: 50") + b"{", Close()), Refused, "refused (400)"),
     ],
 )
-def test_a_listing_that_is_none_is_named(
-    script: Script, error: type[NetworkError], words: str
-) -> None:
+def test_an_invalid_listing_is_named(script: Script, error: type[NetworkError], words: str) -> None:
     with asking(script) as (server, client), within(BOUND):
         with pytest.raises(error) as caught:
             client.json(server.url("/files?token=secret"), limit=50_000)

@@ -79,7 +79,7 @@ def test_a_catalogue_without_end_leaves_nothing(
         (endless(head("200 OK"), bytes(1 << 16)), TooLong),
     ],
 )
-def test_images_without_end_make_no_mirror(
+def test_endless_images_make_no_mirror(
     tmp_path: Path, answer: Script, error: type[NetworkError]
 ) -> None:
     source = made_up(tmp_path / "source", 3)

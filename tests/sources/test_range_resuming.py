@@ -201,7 +201,7 @@ def late(*lines: str) -> Script:
 
 
 @pytest.mark.parametrize("etags", [("1", "1", "1"), ("1", "2", "2"), ("1", "1", "2")], ids=str)
-def test_etags_first_seen_in_answers_at_the_same_time_have_to_agree(
+def test_simultaneous_etags_agree(
     tmp_path: Path, client: HttpClient, etags: tuple[str, ...]
 ) -> None:
     scripts = [ranged(CONTENT), *(late(f'ETag: "{etag}"') for etag in etags)]

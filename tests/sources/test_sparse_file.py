@@ -52,7 +52,7 @@ def record(path: Path) -> Path:
 
 @settings(max_examples=150)
 @given(st.lists(steps, max_size=20), spans)
-def test_it_holds_what_was_written_whatever_is_reopened_or_torn(
+def test_it_holds_what_was_written(
     history: list[Span | str | tuple[str, int]], wanted: Span
 ) -> None:
     with folder() as place:

@@ -172,9 +172,7 @@ def test_a_header_without_resolution_leaves_it_unknown(tmp_path: Path, client: H
             assert opened.rendition.size == Size(700, 500)
 
 
-def test_tiles_of_another_size_are_refused(
-    tmp_path: Path, client: HttpClient, file: Listed
-) -> None:
+def test_tiles_of_other_sizes_are_refused(tmp_path: Path, client: HttpClient, file: Listed) -> None:
     other = listed(file.path or Path(), dzi=dzi_file(tmp_path, Served(Size(1404, 1109), 254, 1)))
     with StandIn([other]) as gdc:
         with pytest.raises(BadSlide, match="1403×1109 pixels, its tiles 1404×1109"):
@@ -351,9 +349,7 @@ def test_tiles_may_carry_a_profile_larger_than_their_pixels(
 
 @pytest.mark.skipif(not ICC.exists(), reason="needs ../shared/data/faults, which is absent")
 @pytest.mark.parametrize("form", ["png", "jpeg"])
-def test_the_real_profile_and_the_narrow_edge_are_taken(
-    tmp_path: Path, client: HttpClient, form: TileFormat
-) -> None:
+def test_a_real_profile_and_edge(tmp_path: Path, client: HttpClient, form: TileFormat) -> None:
     file = listed(ICC)
     with StandIn([file], tile_format=form) as gdc:
         source = by_tiles(gdc, client, tmp_path)
@@ -425,9 +421,7 @@ def test_a_kept_tile_that_is_damaged_is_fetched_again(
         assert sum("x=0&y=0" in path for path in tile_requests(gdc)) == 1
 
 
-def test_tiles_of_another_version_are_unused(
-    tmp_path: Path, client: HttpClient, file: Listed
-) -> None:
+def test_tiles_of_old_versions_are_unused(tmp_path: Path, client: HttpClient, file: Listed) -> None:
     with StandIn([file], tile_size=254) as gdc:
         source = by_tiles(gdc, client, tmp_path)
         gdc.faults.add(Fault("x=1&y=1", "503"))

@@ -186,9 +186,7 @@ def test_a_lease_that_begins_while_room_is_made_is_no_leftover(tmp_path: Path) -
     assert not lost
 
 
-def test_a_source_that_begins_meanwhile_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_source_that_begins_late_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its folder is there before that of the slide, which seemed empty, goes."""
     fill(tmp_path / "other" / "range" / "slide.part", 3 * MB)
     begun = tmp_path / "other" / "whole"

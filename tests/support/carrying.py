@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.gdc import Listed, StandIn, listed
 from tests.support.command import inside as inside
 from tests.support.command import went_well
-from tests.support.mirrors import column, made, rows, says, updated
+from tests.support.mirrors import column, filled, rows, says, updated
 from tests.support.slides import SlideSpec, make_slide
 
 FORMS = ("", ".tar")
@@ -138,8 +138,7 @@ def moved_projects(folder: Path, slides: Sequence[Listed]) -> tuple[Path, Path]:
     The second one's file changed, too: its image was made again, in the new project's folder.
     """
     with StandIn(slides) as gdc:
-        root = made(folder / "m", gdc, slides=6)
-        updated(root)
+        root = filled(folder / "m", gdc, slides=6)
         before = shutil.copytree(root, folder / "before")
         first, second = column(root, "select file_name from mirror order by sample_rank limit 2")
         files = {file.file_name: file for file in slides}

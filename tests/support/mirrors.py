@@ -84,9 +84,15 @@ def updated(root: Path) -> Result:
     return went_well("--mirror", root, "update")
 
 
+def filled(root: Path, gdc: StandIn, *options: str, slides: int = 4) -> Path:
+    """Make and update a mirror at `root`."""
+    updated(made(root, gdc, *options, slides=slides))
+    return root
+
+
 def write_lock(root: Path, gdc: StandIn, *options: str, slides: int = 2) -> Path:
     """Return the lock file of a new, updated mirror at `root`."""
-    updated(made(root, gdc, *options, slides=slides))
+    filled(root, gdc, *options, slides=slides)
     lock = root.with_suffix(".lock")
     went_well("--mirror", root, "lock", lock)
     return lock

@@ -146,9 +146,7 @@ COMMANDS: dict[str, Callable[[Path, Path], list[str | Path]]] = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_no_command_follows_a_swapped_name(
-    race: tuple[Path, Path], tmp_path: Path, name: str
-) -> None:
+def test_no_swapped_name_is_followed(race: tuple[Path, Path], tmp_path: Path, name: str) -> None:
     root, outside = race
     codes = set()
     with swapped(root, outside):

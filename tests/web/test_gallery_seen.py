@@ -222,7 +222,7 @@ def test_a_slide_is_opened_and_left(visit: Visit, mirror: Path) -> None:
 
 
 @pytest.mark.parametrize("window", [(1280, 800), (700, 900), (360, 640), (2400, 1300)])
-def test_the_scale_bar_is_right_at_every_size(
+def test_the_scale_bar_at_every_size(
     browser: Browser, mirror: Path, window: tuple[int, int]
 ) -> None:
     name = name_of(mirror, "mpp_x IS NOT NULL AND status = 'done' AND project_id LIKE 'TCGA%'")
@@ -248,9 +248,7 @@ def test_there_is_no_scale_bar_where_the_resolution_is_unknown(disk: Visit, mirr
     assert "the resolution of this slide is unknown" in disk.page.inner_text("#said")
 
 
-def test_there_is_no_scale_bar_for_another_image_than_the_catalogue_knows(
-    browser: Browser, tmp_path: Path
-) -> None:
+def test_another_image_has_no_scale_bar(browser: Browser, tmp_path: Path) -> None:
     home = crowd(tmp_path / "other", 1)
     change(home.root, "UPDATE images SET width = width + 1")
     build(home, quiet)
