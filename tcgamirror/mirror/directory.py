@@ -364,7 +364,7 @@ def _check_outside(root: Path) -> None:
 
 def check_unmanaged(folder: Path) -> None:
     """Raise UsageError for a directory of a mirror in which runs know or remove every file."""
-    for above, within in _mirrors_above(folder):
+    for above, within in _mirrors_above(folder / "image"):
         if within in ("images", WORK, GALLERY):
             raise UsageError(
                 f"{folder}: it lies in the mirror {above}, whose {within}/ holds only what is in "

@@ -101,7 +101,7 @@ def get_images(
     with open_client(settings, shutdown, progress.pause) as client:
         slides = _find_slides(options.names, mirror, client, settings.api)
         output = _Output.of(slides, options.output, settings.form)
-        check_unmanaged(output.folder / "image")
+        check_unmanaged(output.folder)
         _remove_leftovers(output.folder)
         if not options.force:
             for image in _existing(slides, output, settings, shutdown):
