@@ -268,7 +268,7 @@ def _take_labels(
             )
     except (NetworkError, Interrupted) as error:
         # Otherwise the pause of a busy API lasted longer than the run may.
-        if shutdown.requested:
+        if isinstance(error, Interrupted) and shutdown.requested:
             raise
         # A mirror of a manifest may never reach the GDC.
         if not of_manifest:
