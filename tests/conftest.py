@@ -56,7 +56,6 @@ def small_slides(tmp_path_factory: pytest.TempPathFactory) -> tuple[Listed, ...]
 
 @pytest.fixture
 def small_gdc(small_slides: tuple[Listed, ...]) -> Iterator[StandIn]:
-    """A stand-in that lists the small slides."""
     with StandIn(small_slides) as gdc:
         yield gdc
 

@@ -147,7 +147,6 @@ class Mirror:
         return Row(what, self.slides, cost, most)
 
     def set(self, **settings: str) -> None:
-        """Change settings."""
         path = self.root / FILE_NAME
         text = path.read_text(encoding="utf-8")
         for name, value in settings.items():

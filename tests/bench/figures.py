@@ -70,7 +70,6 @@ def seconds(command: Sequence[str], env: Mapping[str, str] | None = None) -> flo
 
 
 def section(title: str, prose: str, figures: Iterable[Figure]) -> str:
-    """Return a heading, a paragraph and the figures' table."""
     return "\n\n".join([f"## {title}", fill(prose, LINE), figure_table(figures)])
 
 
@@ -80,7 +79,6 @@ def figure_table(figures: Iterable[Figure]) -> str:
 
 
 def cell(value: float, reached: bool) -> str:
-    """Return a value of three digits, bold if it missed its aim."""
     return number(value) if reached else f"**{number(value)}**"
 
 

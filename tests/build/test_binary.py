@@ -167,8 +167,8 @@ def test_what_it_starts_meets_none_of_its_libraries() -> None:
         assert [kept[name] for name in kept if name.startswith(("LD_", "_PYI"))] == after
 
 
-def test_the_name_shown_is_its_own(tmp_path: Path, env: Mapping[str, str]) -> None:
-    with _answering(tmp_path, slow=True) as (address, _):
+def test_the_name_shown_is_its_own(env: Mapping[str, str]) -> None:
+    with _answering(slow=True) as (address, _):
         words = [str(PROGRAM), "doctor", "--api", address]
         with subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL) as run:
             name = Path(f"/proc/{run.pid}/comm")
@@ -183,14 +183,14 @@ def test_the_name_shown_is_its_own(tmp_path: Path, env: Mapping[str, str]) -> No
 
 @contextmanager
 def _answering(
-    folder: Path, *, tls: bool = False, slow: bool = False
+    *, certificate: Path | None = None, slow: bool = False
 ) -> Iterator[tuple[str, list[str]]]:
-    """A server with a status and nothing else: its address, and the paths it was asked for."""
-    asked: list[str] = []
+    """A server with a status and nothing else: its address, and the requested paths."""
+    requested: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requested.append(self.path)
             if slow:
                 time.sleep(5)
             self.send_response(200)
@@ -203,25 +203,14 @@ def _answering(
         def log_message(self, *_: object) -> None: ...
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        if tls:
+        if certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(*_certificate(folder))
+            context.load_cert_chain(certificate)
             server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http{'s' if tls else ''}://localhost:{server.server_port}", asked
+        scheme = "https" if certificate else "http"
+        yield f"{scheme}://127.0.0.1:{server.server_port}", requested
         server.shutdown()
-
-
-def _certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for localhost that only itself vouches for, and its key."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is needed to make a certificate")
-    made, key = folder / "certificate.pem", folder / "key.pem"
-    command = [openssl, "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-subj", "/CN=localhost"]
-    command += ["-addext", "subjectAltName=DNS:localhost", "-out", str(made), "-keyout", str(key)]
-    subprocess.run(command, check=True, capture_output=True)
-    return made, key
 
 
 def _status(env: Mapping[str, str], api: str) -> str:
@@ -231,19 +220,19 @@ def _status(env: Mapping[str, str], api: str) -> str:
 
 
 def test_certificates_of_the_environment_are_trusted(
-    tmp_path: Path, env: Mapping[str, str]
+    certificate: Path, env: Mapping[str, str]
 ) -> None:
-    with _answering(tmp_path, tls=True) as (address, _):
+    with _answering(certificate=certificate) as (address, _):
         assert "certificate verify failed" in _status(env, address)
-        trusting = {**env, "SSL_CERT_FILE": str(tmp_path / "certificate.pem")}
+        trusting = {**env, "SSL_CERT_FILE": str(certificate)}
         assert _status(trusting, address) == f"Data Release 45.0 at {address}"
 
 
-def test_a_proxy_is_used(tmp_path: Path, env: Mapping[str, str]) -> None:
-    with _answering(tmp_path) as (proxy, asked):
+def test_a_proxy_is_used(env: Mapping[str, str]) -> None:
+    with _answering() as (proxy, requested):
         behind = {**env, "http_proxy": proxy}
         assert _status(behind, "http://gdc.example").startswith("Data Release 45.0")
-        assert asked == ["http://gdc.example/status"]
+        assert requested == ["http://gdc.example/status"]
 
 
 def test_names_are_looked_up(env: Mapping[str, str]) -> None:

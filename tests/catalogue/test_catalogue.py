@@ -11,7 +11,6 @@ from tcgamirror.catalogue.database import tables
 from tcgamirror.catalogue.images import write_images
 from tcgamirror.model.slide import Attempt, Outcome
 from tests.support.catalogues import (
-    LATER,
     LOST,
     NOW,
     PICTURE,
@@ -30,15 +29,6 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def three(path: Path) -> Catalogue:
     return three_slides(path)
-
-
-def test_candidates_are_in_listing_order_and_the_sample_in_its_own(three: Catalogue) -> None:
-    assert [each.file_name for each in three.sample.candidates()] == ["a.svs", "b.svs", "c.svs"]
-    assert three.sample.names() == ["b.svs", "a.svs"]
-    three.sample.add(["a.svs", "c.svs", "c.svs"], LATER)
-    assert three.sample.names() == ["b.svs", "a.svs", "c.svs"]
-    assert [each.file_name for each in three.queue.due(retry_failed=False)] == three.sample.names()
-    assert list(three.queue.due(retry_failed=False, limit=1)) == [slide("b", project_id=None)]
 
 
 def test_a_finished_slide_shows_its_picture(three: Catalogue) -> None:
@@ -68,13 +58,6 @@ def test_a_failed_slide_says_why_and_comes_last_when_retried(three: Catalogue) -
     assert (row["status"], row["attempts"], row["source"]) == ("failed", 2, None)
     assert [each.file_name for each in three.queue.due(retry_failed=False)] == ["a.svs"]
     assert [each.file_name for each in three.queue.due(retry_failed=True)] == ["a.svs", "b.svs"]
-
-
-def test_a_damaged_image_can_be_put_back(three: Catalogue) -> None:
-    done(three, "a")
-    three.queue.requeue(["a.svs"])
-    assert mirror_row(three, "a.svs")["status"] == "pending"
-    assert [each.file_name for each in three.queue.due(retry_failed=False)] == ["b.svs", "a.svs"]
 
 
 def test_facts_and_runs_are_kept(three: Catalogue, path: Path) -> None:

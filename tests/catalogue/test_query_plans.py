@@ -79,7 +79,6 @@ def scanned(plan: list[tuple[str, list[str]]]) -> set[str]:
 
 
 def used(plan: list[tuple[str, list[str]]]) -> set[str]:
-    """The indexes gone by."""
     return set(_INDEX.findall("\n".join(step for _, steps in plan for step in steps)))
 
 

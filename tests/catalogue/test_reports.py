@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import sqlite_utils
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.model.errors import BadQuery, UsageError
@@ -72,13 +71,6 @@ def test_a_case_with_several_slides_is_asked_about_again(path: Path) -> None:
             catalogue.reports.show("TCGA-X")
 
 
-def test_a_query_groups_and_counts(three: Catalogue) -> None:
-    done(three, "a")
-    answer = three.reports.query("select project_id, count(*), avg(mpp_x) from mirror group by 1")
-    assert answer.columns == ("project_id", "count(*)", "avg(mpp_x)")
-    assert list(answer.rows) == [(None, 1, None), ("TCGA-OV", 1, 8.001)]
-
-
 @pytest.mark.parametrize(
     "sql",
     [
@@ -126,14 +118,6 @@ def test_a_query_that_fails_half_way_says_so(three: Catalogue) -> None:
     answer = three.reports.query("select 1 union all select cast(x'ff' as text)")
     with pytest.raises(BadQuery, match="UTF-8"):
         list(answer.rows)
-
-
-def test_the_catalogue_opens_with_other_tools(path: Path, three: Catalogue) -> None:
-    done(three, "a")
-    three.close()
-    rows = list(sqlite_utils.Database(path).query("select file_name from mirror order by 1"))
-    assert rows == [{"file_name": "a.svs"}, {"file_name": "b.svs"}]
-    assert len(sqlite_utils.Database(path)["mirror"].columns_dict) == 31
 
 
 def test_a_slide_is_shown_by_its_images_name(mirror: Path) -> None:

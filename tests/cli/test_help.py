@@ -203,7 +203,6 @@ def gdc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, gdc: StandIn) -> Path:
-    """A mirror that is done."""
     return filled(tmp_path_factory.mktemp("finished") / "tcga", gdc, slides=6)
 
 

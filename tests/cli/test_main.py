@@ -67,15 +67,6 @@ def test_init_and_update_mirror_the_slides(tmp_path: Path, small_gdc: StandIn) -
     assert not list((root / "work").iterdir())
 
 
-def test_a_second_update_does_nothing_and_says_so(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = filled(tmp_path / "m", small_gdc)
-    before = images(root)
-    small_gdc.clear()
-    assert updated(root).out == f"nothing to fetch: 4 of 4 slides done ({RELEASE})\n"
-    assert images(root) == before
-    assert [record.path for record in small_gdc.served] == ["/status"]
-
-
 def test_the_three_steps_by_themselves_are_an_update(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc)
     assert "18 added" in went_well("--mirror", root, "refresh").out

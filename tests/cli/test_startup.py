@@ -21,7 +21,6 @@ pytestmark = pytest.mark.skipif(BINARY in os.environ, reason="tells of modules, 
 
 
 def modules(*args: str | Path) -> set[str]:
-    """Return the modules that a command imports."""
     told = subprocess.run(
         [sys.executable, "-X", "importtime", ROOT / "main.py", *map(str, args)],
         env=surroundings(),
@@ -35,7 +34,6 @@ def modules(*args: str | Path) -> set[str]:
 
 
 def imported(*args: str | Path) -> set[str]:
-    """Return the packages that a command imports."""
     return {name.partition(".")[0] for name in modules(*args)}
 
 

@@ -35,8 +35,6 @@ class Body(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A body held in memory."""
-
     data: bytes
 
     @property

@@ -31,8 +31,6 @@ class Inside:
 
 
 class Door(ThreadingHTTPServer):
-    """One listening port of the stand-in."""
-
     daemon_threads = True
     allow_reuse_address = True
     request_queue_size = 512
@@ -101,8 +99,6 @@ class Door(ThreadingHTTPServer):
 
 
 class Conversation(BaseHTTPRequestHandler):
-    """One connection and the requests on it."""
-
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 

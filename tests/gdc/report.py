@@ -40,7 +40,6 @@ class Report:
 
     @property
     def served(self) -> list[Record]:
-        """All records so far, in order of arrival."""
         with self._lock:
             return list(self._records)
 

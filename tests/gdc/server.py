@@ -95,7 +95,6 @@ class StandIn(Shaping):
 
     @property
     def files(self) -> tuple[Listed, ...]:
-        """The files listed now."""
         return self._releases.current.files
 
     @property
@@ -123,11 +122,9 @@ class StandIn(Shaping):
         return self._inside.report.served
 
     def requests(self, pattern: str = "", host: Host | None = None) -> list[Record]:
-        """The requests whose path and query the pattern is found in."""
         return self._inside.report.requests(pattern, host)
 
     def bytes_sent(self, pattern: str = "", host: Host | None = None) -> int:
-        """The bytes of all bodies sent for such requests."""
         return self._inside.report.bytes_sent(pattern, host)
 
     def clear(self) -> None:

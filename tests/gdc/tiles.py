@@ -64,7 +64,6 @@ class Tiles:
         return of_json({**shown, "uuid": file.file_id})
 
     def tile(self, file: Listed, request: Request) -> Answer:
-        """The tile that level, x and y of the query name."""
         try:
             level, x, y = (int(request.query[name]) for name in ("level", "x", "y"))
         except (KeyError, ValueError):

@@ -164,7 +164,6 @@ def test_a_tile_with_tables_of_its_own_does_not_use_the_shared_ones(tmp_path: Pa
 
 
 def frame_of(stream: bytes, width: int, height: int) -> bytes:
-    """The stream with another size in its frame header."""
     place = stream.index(b"\xff\xc0") + 5
     return stream[:place] + struct.pack(">HH", height, width) + stream[place + 4 :]
 
@@ -295,7 +294,6 @@ SMALL = SlideSpec(90, 70, (1, 2), (32, 32), thumbnail=False)
 
 @pytest.fixture(scope="module")
 def tiny_slides(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
-    """Small slides of every compression."""
     folder = tmp_path_factory.mktemp("tiny")
     specs = [
         replace(SMALL, shared_tables=True),

@@ -26,7 +26,6 @@ ROUND = 2_000
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory, small_slides: tuple[Listed, ...]) -> Path:
-    """What real inputs are made of."""
     folder = tmp_path_factory.mktemp("fuzz")
     with StandIn(small_slides) as gdc:
         filled(folder / "m", gdc, slides=2)

@@ -144,14 +144,12 @@ def test_a_check_that_takes_too_long_is_cut(mirror: Path, monkeypatch: pytest.Mo
 
 
 def report_of(folder: Path, gdc: StandIn) -> str:
-    """The report that is written in the folder, whatever is found."""
     path = folder / "report.txt"
     run("doctor", "--report", path, *addresses(gdc), cwd=folder)
     return path.read_text(encoding="utf-8")
 
 
 def section(report: str, title: str) -> str:
-    """The lines about one answer."""
     return next(part for part in report.split("\n\n") if part.startswith(title))
 
 

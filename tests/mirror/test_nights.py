@@ -326,7 +326,6 @@ LISTED = 30_075
 
 
 def _childrens_seconds() -> float:
-    """Of the processor, that the children ended so far have taken."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

@@ -35,14 +35,12 @@ def numbered(count: int) -> Iterator[Slide]:
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    """To a new catalogue."""
     Catalogue.create(tmp_path / "catalogue.db").close()
     with closing(database.connect(tmp_path / "catalogue.db")) as connection:
         yield connection
 
 
 def temporary(connection: sqlite3.Connection) -> list[str]:
-    """Temporary tables that were left."""
     return [name for (name,) in connection.execute("SELECT name FROM temp.sqlite_master")]
 
 

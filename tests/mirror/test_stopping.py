@@ -257,7 +257,6 @@ def test_a_kill_changes_nothing_in_the_end(tmp_path: Path, small_gdc: StandIn, v
 
 
 def _had(root: Path) -> set[object]:
-    """Return the file_ids of the slides whose image is recorded."""
     return set(column(root, "select file_id from mirror where status = 'done'"))
 
 
@@ -298,8 +297,8 @@ def test_a_second_run_is_told_who_holds_the_mirror(tmp_path: Path, small_gdc: St
         until(lambda: small_gdc.requests("/status"))
         second = run("--mirror", root, "fetch")
         assert second.code == LOCKED
-        assert f"another run (update, pid {first.pid} on " in second.sentence
-        assert str(root) in second.sentence
+        holder = f"another run (update, pid {first.pid} on {os.uname().nodename}, since 2"
+        assert holder in second.sentence and f") holds {root}" in second.sentence
         assert "0 done" in succeeded("--mirror", root, "status").out
         first.kill()
     assert "4 slides fetched" in updated(root).out

@@ -54,7 +54,6 @@ def gdc(whole: tuple[Path, StandIn]) -> StandIn:
 
 
 def image_paths(root: Path) -> list[Path]:
-    """By rank."""
     paths = column(root, "select path from mirror order by sample_rank")
     return [root / str(path) for path in paths]
 
@@ -64,7 +63,6 @@ def verified(root: Path, *options: str) -> Result:
 
 
 def opened(pid: int) -> set[str]:
-    """Paths of the files that a process has open."""
     return {os.path.realpath(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
 
 

@@ -45,8 +45,6 @@ LONG = 300.0
 
 
 class Heard:
-    """The pauses that a client told of."""
-
     def __init__(self) -> None:
         self.pauses: list[tuple[str, float, str]] = []
 

@@ -114,7 +114,6 @@ class Outcome:
 
 
 def mirrored(root: Path, gdc: StandIn, source: str) -> Outcome:
-    """Mirror the stand-in's one slide by one source alone."""
     settings = Settings(
         target=Target(None, MAX_SIZE),
         slides=None,

@@ -59,7 +59,6 @@ def part_of(work: Path, file: Listed) -> Path:
 
 
 def had(work: Path, file: Listed) -> SpanSet:
-    """What an interrupted run left."""
     identity = f"{file.file_id} {file.md5}"
     with SparseFile.open(part_of(work, file), identity=identity, size=file.size) as partial:
         return partial.available

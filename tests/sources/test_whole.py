@@ -53,13 +53,11 @@ def plain(zoo_slides: Mapping[str, Path]) -> Listed:
 
 @pytest.fixture
 def gdc(plain: Listed) -> Iterator[StandIn]:
-    """A stand-in with one slide."""
     with StandIn([plain]) as gdc:
         yield gdc
 
 
 def image(path: Path, target: Target, client: HttpClient, work: Path) -> Pixels:
-    """What `whole` makes of a file that the GDC lists."""
     file = listed(path)
     with StandIn([file]) as gdc:
         pixels = made(by_whole(gdc, client, work), slide_of(file), target).pixels
@@ -117,13 +115,6 @@ def test_native_at_an_mpp_keeps_the_levels_own_pixels(
     path = zoo_slides["plain"]
     found = image(path, Target(2.0, None, Resample.NATIVE), client, tmp_path)
     assert np.array_equal(found, by_openslide(path, 1))
-
-
-def test_a_slide_of_unknown_resolution_is_made_in_the_fallback_size(
-    zoo_slides: Mapping[str, Path], client: HttpClient, tmp_path: Path
-) -> None:
-    found = image(zoo_slides["no-resolution"], FAR, client, tmp_path)
-    assert found.shape == (905, 1202, 3)
 
 
 # What is no slide -----------------------------------------------------------------

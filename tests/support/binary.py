@@ -56,7 +56,6 @@ def launched(
 
 
 def starts(result: Result) -> bool:
-    """Whether `--version` ended as it should."""
     return result.code == 0 and result.out.startswith("tcgamirror ") and not result.err
 
 

@@ -27,7 +27,6 @@ _FLAGS = (
 
 
 def chromium() -> str | None:
-    """Where the system's Chromium is."""
     return shutil.which("chromium") or shutil.which("chromium-browser")
 
 

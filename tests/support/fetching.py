@@ -61,7 +61,6 @@ def slide_of(file: Listed) -> Slide:
 
 
 def level_target(size: Size) -> Target:
-    """The level of that size, its own pixels."""
     return Target(mpp=None, max_size=size.longer, resample=Resample.NATIVE)
 
 
@@ -87,7 +86,6 @@ def made(source: Source, slide: Slide, target: Target) -> Made:
 
 
 def workspace(work: Path) -> Workspace:
-    """All the room there is."""
     return Workspace(work, None, threading.Event(), min_free=0)
 
 
@@ -120,7 +118,6 @@ def directories(path: Path) -> int:
 
 
 def ranges(records: Iterable[Record]) -> list[Span]:
-    """The spans of the Range headers."""
     spans = []
     for record in records:
         if record.range is not None:

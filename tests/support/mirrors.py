@@ -39,7 +39,6 @@ def small_slide(folder: Path, number: int) -> Listed:
 
 
 def addresses(gdc: StandIn) -> tuple[str, ...]:
-    """The options that lead `init` to the stand-in."""
     return ("--api", gdc.api, "--bucket", gdc.bucket)
 
 
@@ -60,14 +59,12 @@ def repointed(pattern: Path, root: Path, gdc: StandIn) -> Path:
 
 
 def point_to(root: Path, gdc: StandIn) -> None:
-    """Have the mirror use this stand-in."""
     rewrite(root, "^api = .*", f'api = "{gdc.api}"')
     rewrite(root, "^tiles = .*", f'tiles = "{gdc.tiles}"')
     rewrite(root, "^bucket = .*", f'bucket = "{gdc.bucket}"')
 
 
 def impatient(root: Path) -> None:
-    """Give the mirror short timeouts."""
     rewrite(root, _PATIENT.pattern, _IMPATIENT)
 
 

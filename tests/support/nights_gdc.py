@@ -52,7 +52,6 @@ class World:
         return self._chance.random() < chance
 
     def _file(self, name: str) -> Listed:
-        """The slide of that name as the GDC has it now; its file is made when it is first had."""
         number, variant = self._names.index(name), self._variant[name]
         path = self._folder / f"{number}-{variant % VARIANTS}.svs"
         if not path.exists():
@@ -82,7 +81,6 @@ class World:
         )
 
     def evolve(self) -> None:
-        """A release: some slides change, are called otherwise, move, go, or come."""
         older = []
         for name in self._names:
             what = self._chance.choices(

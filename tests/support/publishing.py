@@ -53,7 +53,6 @@ class Published:
 
 @contextmanager
 def by_serve(root: Path) -> Iterator[Published]:
-    """`tcgamirror serve`, which logs no requests."""
     with started("--mirror", root, "serve", "--port", "0") as process:
         assert process.stdout is not None
         yield Published(process.stdout.readline().split(" at ")[1].split()[0])
@@ -210,7 +209,6 @@ def verified(root: Path) -> None:
 
 
 def dump(root: Path) -> str:
-    """All rows of a catalogue."""
     return contents(root)["catalogue.db"]
 
 

@@ -149,7 +149,6 @@ def head(status: str, *lines: str) -> bytes:
 
 
 def plays(*steps: Step) -> Script:
-    """The same steps for every request."""
     return lambda _: steps
 
 
@@ -191,8 +190,6 @@ def dripped(data: bytes, before: bytes = b"", every: float = 0.05) -> Script:
 
 
 def endless(before: bytes, piece: bytes) -> Script:
-    """The same piece for ever."""
-
     def script(_: Request) -> Iterable[Step]:
         yield before
         yield from repeat(piece)

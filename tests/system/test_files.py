@@ -171,7 +171,6 @@ HOLD = """
 
 @contextmanager
 def held_elsewhere(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds the lock until its stdin ends."""
     with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(HOLD), str(path)],
         stdin=subprocess.PIPE,
@@ -182,16 +181,6 @@ def held_elsewhere(path: Path) -> Iterator[subprocess.Popen[str]]:
         assert process.stdout.readline() == "held\n"
         yield process
         process.kill()
-
-
-def test_a_second_run_is_told_who_holds_the_mirror(tmp_path: Path) -> None:
-    path = tmp_path / "mirror" / "lock"
-    with held_elsewhere(path) as process:
-        with pytest.raises(Locked) as caught, Lock(path, "sync"):
-            pass
-        message = str(caught.value)
-        holder = f"another run (update, pid {process.pid} on {os.uname().nodename}, since 2"
-        assert message.startswith(holder) and message.endswith(f") holds {path.parent}")
 
 
 def test_a_lock_is_free_again_when_its_run_ends(tmp_path: Path) -> None:

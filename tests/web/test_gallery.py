@@ -66,7 +66,6 @@ def mirror(tmp_path: Path, plain: Path) -> Mirror:
 
 @pytest.fixture
 def built_copy(tmp_path: Path, built: Mirror) -> Mirror:
-    """A copy of the mirror with a gallery."""
     return Mirror.find(shutil.copytree(built.root, tmp_path / "mirror"), above=False)
 
 

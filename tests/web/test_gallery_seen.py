@@ -73,7 +73,6 @@ def visit(browser: Browser, base: str) -> Iterator[Visit]:
 
 @pytest.fixture
 def disk(browser: Browser, mirror: Path) -> Iterator[Visit]:
-    """As `visit`, from disk alone."""
     with visiting(browser, mirror.as_uri()) as visit:
         yield visit
         visit.check()
