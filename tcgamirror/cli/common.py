@@ -23,6 +23,16 @@ if TYPE_CHECKING:
 FOLDERS, FILES = ("DIR", "DST"), ("FILE", "PATH", "SRC", "DEST", "EXPORT")
 """Metavars of arguments that are paths."""
 
+HEADINGS = {
+    "init": "fill a mirror",
+    "status": "look at it",
+    "verify": "keep it whole",
+    "lock": "carry and show it",
+    "get": "without a mirror",
+    "help": "help",
+}
+"""Headings in the program's help, by the first command below each."""
+
 
 # The mirror --------------------------------------------------------------------------
 
@@ -107,29 +117,21 @@ def exit_if_busy(shutdown: Shutdown, error: TcgaMirrorError, *, as_json: bool) -
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Help that shows the commands in groups."""
+    """Help that shows the commands below headings."""
 
     def _format_action(self, action: argparse.Action) -> str:
         if not isinstance(action, argparse._SubParsersAction):
             return super()._format_action(action)
         parts = []
-        group = ""
         for command in self._iter_indented_subactions(action):
-            parser = action.choices[command.dest]
-            if parser.group != group:
-                group = parser.group
-                parts.append(f"{'':{self._current_indent - 2}}{group}:\n")
+            if heading := HEADINGS.get(command.dest):
+                parts.append(f"{'':{self._current_indent - 2}}{heading}:\n")
             parts.append(self._format_action(command))
         return "".join(parts)
 
 
 class Parser(argparse.ArgumentParser):
-    """Parser whose errors are one sentence.
-
-    group: the heading of the command in the program's help.
-    """
-
-    group = ""
+    """Parser whose errors are one sentence."""
 
     def error(self, message: str) -> NoReturn:
         message = message.removeprefix("argument ")
@@ -152,34 +154,23 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def add_command(
-    commands: Commands,
-    group: str,
-    name: str,
-    run: Callable[[argparse.Namespace], ExitCode],
-    *,
-    summary: str,
-    details: str = "",
-    examples: str,
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], ExitCode], words: str
 ) -> Parser:
-    """Add a command.
+    """Add a command that calls `run`.
 
-    Args:
-        group: The command's heading in the program's help.
-        run: The function that the command calls.
-        summary: The line beside the command in the program's help; no full stop.
-        details: Sentences below the summary in the command's own help.
-        examples: Command lines.
+    words: a summary, which the program's help shows too, details if any, and examples, with
+    empty lines between them.
     """
-    several = "s" if examples.count("\n  tcgamirror") > 1 else ""
+    summary, _, rest = words.partition("\n\n")
+    details, _, examples = rest.rpartition("\n\n")
     command = commands.add_parser(
         name,
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.\n\n{details}".strip(),
-        epilog=f"example{several}:{examples}",
+        epilog=f"{'examples' if len(examples.splitlines()) > 1 else 'example'}:\n{examples}",
         formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
-    command.group = group
     command.set_defaults(run=run, parser=command)
     # Without a default, --mirror before the command is kept.
     command.add_argument(

@@ -15,21 +15,23 @@ from tcgamirror.model.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from tcgamirror.mirror.exclude import ExclusionReport
 
-_EXCLUDE_DETAILS = """\
+_EXCLUDE = """\
+leave slides out, now and later
+
 SLIDE is the barcode of a case or sample (all of its slides) or of a slide, a file name or a
 file_id; also of slides that are not sampled. Their images are removed, and no command brings
 them back. An excluded slide keeps its place in the sample: the next slide takes it only by
---replace. Names without a slide are listed on stderr; without any slide the exit code is 2."""
+--replace. Names without a slide are listed on stderr; without any slide the exit code is 2.
 
-_EXCLUDE = """
   tcgamirror --mirror tcga exclude TCGA-3C-AALI-01Z-00-DX1 --reason "pen marks"
   tcgamirror --mirror tcga exclude --from penmarks.csv --replace
   tcgamirror --mirror tcga query "select * from exclusions\""""
 
-_INCLUDE_DETAILS = """\
-The next update fetches the images again, but for those that exclude --keep kept."""
+_INCLUDE = """\
+take exclusions back
 
-_INCLUDE = """
+The next update fetches the images again, but for those that exclude --keep kept.
+
   tcgamirror --mirror tcga include TCGA-3C-AALI-01Z-00-DX1
   tcgamirror --mirror tcga include --from penmarks.csv"""
 
@@ -83,16 +85,7 @@ def _tell(args: argparse.Namespace, report: ExclusionReport, words: str) -> Exit
 
 def add_commands(commands: Commands) -> None:
     """Add `exclude` and `include`."""
-    group = "fill a mirror"
-    command = add_command(
-        commands,
-        group,
-        "exclude",
-        exclude,
-        summary="leave slides out, now and later",
-        details=_EXCLUDE_DETAILS,
-        examples=_EXCLUDE,
-    )
+    command = add_command(commands, "exclude", exclude, _EXCLUDE)
     _add_names(command)
     command.add_argument(
         "--reason", metavar="TEXT", help="kept in the catalogue (default: no reason given)"
@@ -104,15 +97,7 @@ def add_commands(commands: Commands) -> None:
         help="raise slides in the settings, and sample as many of the next slides",
     )
     add_json(command)
-    command = add_command(
-        commands,
-        group,
-        "include",
-        include,
-        summary="take exclusions back",
-        details=_INCLUDE_DETAILS,
-        examples=_INCLUDE,
-    )
+    command = add_command(commands, "include", include, _INCLUDE)
     _add_names(command)
     add_json(command)
 

@@ -27,15 +27,16 @@ if TYPE_CHECKING:
     from tcgamirror.mirror.get import Image
     from tcgamirror.mirror.settings import Settings
 
-_DETAILS = """\
+_GET = """\
+fetch images of single slides
+
 SLIDE is a barcode, a file name or a file_id; a case's barcode means all of its open slides.
 In a mirror they are looked up in its catalogue, and its target, format and servers are the
 defaults. The mirror itself is not changed.
 
 An image that is there already, of the same slide and resolution, is kept. Any other file is
-only replaced with --force."""
+only replaced with --force.
 
-_EXAMPLES = """
   tcgamirror get TCGA-3C-AALI-01Z-00-DX1 --mpp 0.5 -o slide.tif
   tcgamirror get TCGA-3C-AALI TCGA-3C-AALJ --max-size 2048 -o images/"""
 
@@ -156,15 +157,7 @@ def _print_image(image: Image) -> None:
 
 def add_commands(commands: Commands) -> None:
     """Add `get`."""
-    command = add_command(
-        commands,
-        "without a mirror",
-        "get",
-        get,
-        summary="fetch images of single slides",
-        details=_DETAILS,
-        examples=_EXAMPLES,
-    )
+    command = add_command(commands, "get", get, _GET)
     command.add_argument("slides", nargs="+", metavar="SLIDE", help="barcode, file name or file_id")
     command.add_argument(
         "-o",

@@ -12,7 +12,11 @@ from tcgamirror.cli.common import Commands, add_command
 from tcgamirror.model.errors import ExitCode, UsageError
 from tcgamirror.model.text import did_you_mean
 
-_EXAMPLES = """
+_HELP = """\
+show the manual, or the help of a command
+
+Without TOPIC, lists the manual's pages. TOPIC is a page or a command.
+
   tcgamirror help
   tcgamirror help settings
   tcgamirror help update"""
@@ -96,13 +100,5 @@ def _show(text: str) -> None:
 
 def add_commands(commands: Commands) -> None:
     """Add `help`."""
-    command = add_command(
-        commands,
-        "help",
-        "help",
-        help_topic,
-        summary="show the manual, or the help of a command",
-        details="Without TOPIC, lists the manual's pages. TOPIC is a page or a command.",
-        examples=_EXAMPLES,
-    )
+    command = add_command(commands, "help", help_topic, _HELP)
     command.add_argument("topic", nargs="?", metavar="TOPIC", help="default: list the pages")

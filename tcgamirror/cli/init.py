@@ -37,12 +37,13 @@ if TYPE_CHECKING:
     from tcgamirror.mirror.lockfile import LockFile
     from tcgamirror.mirror.settings import Settings
 
-_DETAILS = """\
+_INIT = """\
+make a mirror
+
 The choices are kept in DIR/tcgamirror.toml, which you may edit. The sample's plan (which
 slides) and the target (which images) are fixed; another plan or target needs another
-mirror."""
+mirror.
 
-_EXAMPLES = """
   tcgamirror init tcga --slides 100 --mpp 15
   tcgamirror init breast --slides all --project TCGA-BRCA --max-size 2048
   tcgamirror init paper --manifest gdc_manifest.txt --order shuffle --seed 42 --mpp 15
@@ -319,15 +320,7 @@ def _describe_sample(settings: Settings) -> str:
 
 def add_commands(commands: Commands) -> None:
     """Add `init`."""
-    command = add_command(
-        commands,
-        "fill a mirror",
-        "init",
-        init,
-        summary="make a mirror",
-        details=_DETAILS,
-        examples=_EXAMPLES,
-    )
+    command = add_command(commands, "init", init, _INIT)
     command.add_argument(
         "directory",
         nargs="?",

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 MOST_NAMED = 5
 """Slides that one line names; `lock --check` names them all."""
 
-_EXAMPLES = """
+_LOCK = """\
+write a text file that names the sample, to cite it
+
+init --lock makes a mirror of the same slides and images from it.
+
   tcgamirror --mirror tcga lock sample.lock
   tcgamirror --mirror again init --lock sample.lock
   tcgamirror --mirror again lock --check sample.lock"""
@@ -110,15 +114,7 @@ def difference_words(found: Differences, name: str) -> Iterator[str]:
 
 def add_commands(commands: Commands) -> None:
     """Add `lock`."""
-    command = add_command(
-        commands,
-        "carry and show it",
-        "lock",
-        lock,
-        summary="write a text file that names the sample, to cite it",
-        details="init --lock makes a mirror of the same slides and images from it.",
-        examples=_EXAMPLES,
-    )
+    command = add_command(commands, "lock", lock, _LOCK)
     command.add_argument(
         "file", nargs="?", type=Path, metavar="FILE", help="default: standard output"
     )

@@ -25,7 +25,11 @@ HOURS_AT_MOST = 8
 
 _UNSAFE_IN_A_UNIT = re.compile(r"[^A-Za-z0-9_-]+")
 
-_EXAMPLES = """
+_SCHEDULE = """\
+print a file that runs the nightly update
+
+Changes nothing: the printed file says where it belongs.
+
   tcgamirror --mirror tcga schedule cron --time 03:30
   tcgamirror --mirror tcga schedule systemd
   tcgamirror --mirror tcga schedule slurm > tcga.sbatch"""
@@ -230,15 +234,7 @@ def _program() -> tuple[str, ...]:
 
 def add_commands(commands: Commands) -> None:
     """Add `schedule`."""
-    command = add_command(
-        commands,
-        "keep it whole",
-        "schedule",
-        schedule,
-        summary="print a file that runs the nightly update",
-        details="Changes nothing: the printed file says where it belongs.",
-        examples=_EXAMPLES,
-    )
+    command = add_command(commands, "schedule", schedule, _SCHEDULE)
     command.add_argument("system", choices=["cron", "systemd", "slurm"])
     command.add_argument(
         "--time", default="02:15", metavar="HH:MM", help="local time of day (default: 02:15)"

@@ -19,19 +19,31 @@ if TYPE_CHECKING:
     from tcgamirror.catalogue.queue import StatusCounts
     from tcgamirror.catalogue.reports import Counts, MergedListing
 
-_STATUS = """
+_STATUS = """\
+show counts, bytes, data release and the last runs
+
   tcgamirror --mirror tcga status
   tcgamirror --mirror tcga status --json | jq .pending"""
 
-_CHANGES = """
+_CHANGES = """\
+show how each data release changed the listing
+
+The first listing is shown in numbers only; --json names every slide.
+
   tcgamirror --mirror tcga changes
   tcgamirror --mirror tcga changes --since 45.0"""
 
-_SHOW = """
+_SHOW = """\
+show everything recorded about one slide
+
   tcgamirror --mirror tcga show TCGA-3C-AALI-01Z-00-DX1
   tcgamirror --mirror tcga show TCGA-3C-AALI --json"""
 
-_QUERY = """
+_QUERY = """\
+run read-only SQL on the catalogue
+
+The view mirror has a row for each sampled slide.
+
   tcgamirror --mirror tcga query "select project_id, count(*), avg(mpp_x) from mirror group by 1"
   tcgamirror --mirror tcga query "select file_name, error from mirror where status = 'failed'"
   tcgamirror --mirror tcga query "select * from mirror" --format csv > mirror.csv
@@ -231,48 +243,16 @@ def _show_schema(catalogue: Catalogue, form: str) -> None:
 
 def add_commands(commands: Commands) -> None:
     """Add `status`, `changes`, `show` and `query`."""
-    group = "look at it"
-    command = add_command(
-        commands,
-        group,
-        "status",
-        status,
-        summary="show counts, bytes, data release and the last runs",
-        examples=_STATUS,
-    )
-    add_json(command, "one JSON object")
-    command = add_command(
-        commands,
-        group,
-        "changes",
-        changes,
-        summary="show how each data release changed the listing",
-        details="The first listing is shown in numbers only; --json names every slide.",
-        examples=_CHANGES,
-    )
+    add_json(add_command(commands, "status", status, _STATUS), "one JSON object")
+    command = add_command(commands, "changes", changes, _CHANGES)
     command.add_argument(
         "--since", metavar="RELEASE", help="only releases after this one, such as 45"
     )
     add_json(command, "one JSON list")
-    command = add_command(
-        commands,
-        group,
-        "show",
-        show,
-        summary="show everything recorded about one slide",
-        examples=_SHOW,
-    )
+    command = add_command(commands, "show", show, _SHOW)
     command.add_argument("slide", metavar="SLIDE", help="file_id, file name or barcode")
     add_json(command, "one JSON object")
-    command = add_command(
-        commands,
-        group,
-        "query",
-        query,
-        summary="run read-only SQL on the catalogue",
-        details="The view mirror has a row for each sampled slide.",
-        examples=_QUERY,
-    )
+    command = add_command(commands, "query", query, _QUERY)
     command.add_argument("sql", nargs="?", metavar="SQL", help="one statement")
     command.add_argument(
         "--schema", action="store_true", help="list all views, tables and columns with units"

@@ -38,20 +38,25 @@ PAUSE = 1.0
 
 SHELLS = ("bash", "zsh", "fish")
 
-_DOCTOR_DETAILS = """\
+_DOCTOR = """\
+check this machine, the mirror and the network
+
 Reads a little of everything and changes nothing. In a mirror it uses the mirror's
 settings, elsewhere the addresses of the GDC. The report holds no passwords; attach it
-when you ask for help."""
+when you ask for help.
 
-_DOCTOR = """
   tcgamirror doctor
   tcgamirror --mirror tcga doctor --json
   tcgamirror doctor --report report.txt"""
 
-_LICENSES = """
+_LICENSES = """\
+print the licences of the included software
+
   tcgamirror licenses | less"""
 
-_COMPLETION = """
+_COMPLETION = """\
+print a script that completes commands in a shell
+
   tcgamirror completion bash > ~/.local/share/bash-completion/completions/tcgamirror
   tcgamirror completion zsh > ~/.zfunc/_tcgamirror
   tcgamirror completion fish > ~/.config/fish/completions/tcgamirror.fish"""
@@ -206,16 +211,7 @@ def _mark_paths(parser: argparse.ArgumentParser, paths: Mapping[str, object]) ->
 
 def add_commands(commands: Commands) -> None:
     """Add `doctor`, `licenses` and `completion`."""
-    group = "help"
-    command = add_command(
-        commands,
-        group,
-        "doctor",
-        doctor,
-        summary="check this machine, the mirror and the network",
-        details=_DOCTOR_DETAILS,
-        examples=_DOCTOR,
-    )
+    command = add_command(commands, "doctor", doctor, _DOCTOR)
     add_json(command, "one JSON object")
     command.add_argument(
         "--report",
@@ -225,20 +221,6 @@ def add_commands(commands: Commands) -> None:
         "program's authors",
     )
     add_addresses(command)
-    add_command(
-        commands,
-        group,
-        "licenses",
-        licenses,
-        summary="print the licences of the included software",
-        examples=_LICENSES,
-    )
-    command = add_command(
-        commands,
-        group,
-        "completion",
-        completion,
-        summary="print a script that completes commands in a shell",
-        examples=_COMPLETION,
-    )
+    add_command(commands, "licenses", licenses, _LICENSES)
+    command = add_command(commands, "completion", completion, _COMPLETION)
     command.add_argument("shell", choices=SHELLS)

@@ -27,15 +27,18 @@ KINDS = {
 }
 """Kinds of tables, and what each is for."""
 
-_DETAILS = """\
+_KIND_LINES = "\n".join(f"  {name:9}  {purpose}" for name, purpose in KINDS.items())
+
+_TABLE = f"""\
+print the images as a table for another program
+
 tcgamirror help table tells how to call each program with its table. Slides without an
 image are left out, and those for which the program's columns are unknown: stderr counts
 these. FILE is replaced if it is an older table of this kind, no other file is.
 
 kinds:
-""" + "\n".join(f"  {name:9}  {purpose}" for name, purpose in KINDS.items())
+{_KIND_LINES}
 
-_EXAMPLES = """
   tcgamirror --mirror tcga table trident --output wsis.csv
   tcgamirror --mirror tcga table clam --label tumor_grade --where "kind = 'diagnostic'"
   tcgamirror --mirror tcga table mirror > mirror.csv"""
@@ -146,15 +149,7 @@ def _escaped(value: object) -> str:
 
 def add_commands(commands: Commands) -> None:
     """Add `table`."""
-    command = add_command(
-        commands,
-        "look at it",
-        "table",
-        table,
-        summary="print the images as a table for another program",
-        details=_DETAILS,
-        examples=_EXAMPLES,
-    )
+    command = add_command(commands, "table", table, _TABLE)
     command.add_argument("kind", metavar="KIND", choices=tuple(KINDS), help="kind of table")
     command.add_argument(
         "--where",

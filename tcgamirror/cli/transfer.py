@@ -31,34 +31,37 @@ if TYPE_CHECKING:
 SHOWN = 20
 """Images named on the terminal."""
 
-_EXPORT_DETAILS = """\
+_EXPORT = """\
+write the mirror, or a part of it, to carry it elsewhere
+
 Writes a directory, a .tar archive, or a tar archive to standard output. Every image is
 compared with its digest. An update may run meanwhile. An interrupted export of a
-directory resumes when run again."""
+directory resumes when run again.
 
-_EXPORT_EXAMPLES = """
   tcgamirror --mirror tcga export tcga.tar
   tcgamirror --mirror tcga export - | zstd > tcga.tar.zst
   tcgamirror --mirror tcga export - | ssh there tcgamirror --mirror tcga import -
   tcgamirror --mirror tcga export lung --only "project_id = 'TCGA-LUAD' and status = 'done'"
   tcgamirror --mirror tcga export june.tar --since may.tar"""
 
-_IMPORT_DETAILS = """\
+_IMPORT = """\
+add an export to a mirror
+
 Reads an export: a directory, a .tar archive, or a tar archive from standard input. The
 mirror of --mirror is made if it does not exist. An interrupted import resumes when run
-again."""
+again.
 
-_IMPORT_EXAMPLES = """
   tcgamirror --mirror tcga import tcga.tar
   cat /media/stick/tcga.tar.part* | tcgamirror --mirror tcga import -
   zstd -dc tcga.tar.zst | tcgamirror --mirror tcga import -"""
 
-_SYNC_DETAILS = """\
+_SYNC = """\
+bring the images of another mirror into one
+
 Copies only what differs. SRC is a mirror's directory or the address of a web server that
 publishes one. DST is a directory, which is made if it does not exist. An interrupted sync
-resumes when run again."""
+resumes when run again.
 
-_SYNC_EXAMPLES = """
   tcgamirror sync tcga /media/stick/tcga
   tcgamirror sync http://server:8000/ tcga --rate 5M
   tcgamirror sync tcga /mnt/share/tcga --delete --dry-run"""
@@ -236,16 +239,7 @@ def _print_sync(found: SyncResult) -> None:
 
 def add_commands(commands: Commands) -> None:
     """Add `export`, `import` and `sync`."""
-    group = "carry and show it"
-    command = add_command(
-        commands,
-        group,
-        "export",
-        export_mirror,
-        summary="write the mirror, or a part of it, to carry it elsewhere",
-        details=_EXPORT_DETAILS,
-        examples=_EXPORT_EXAMPLES,
-    )
+    command = add_command(commands, "export", export_mirror, _EXPORT)
     command.add_argument("dest", metavar="DEST", help="directory, .tar archive, or -")
     command.add_argument(
         "--only", metavar="SQL", help="only slides that meet this condition on the view mirror"
@@ -257,26 +251,10 @@ def add_commands(commands: Commands) -> None:
         help="leave out the images of this earlier export (or of its SHA256SUMS)",
     )
     add_json(command)
-    command = add_command(
-        commands,
-        group,
-        "import",
-        import_into,
-        summary="add an export to a mirror",
-        details=_IMPORT_DETAILS,
-        examples=_IMPORT_EXAMPLES,
-    )
+    command = add_command(commands, "import", import_into, _IMPORT)
     command.add_argument("source", metavar="SRC", help="directory, .tar archive, or -")
     add_json(command)
-    command = add_command(
-        commands,
-        group,
-        "sync",
-        sync,
-        summary="bring the images of another mirror into one",
-        details=_SYNC_DETAILS,
-        examples=_SYNC_EXAMPLES,
-    )
+    command = add_command(commands, "sync", sync, _SYNC)
     command.add_argument("source", metavar="SRC", help="directory, or http(s):// address")
     command.add_argument("destination", metavar="DST", help="directory")
     command.add_argument(

@@ -25,27 +25,33 @@ if TYPE_CHECKING:
 SHOWN = 20
 """Slides that a dry run names on the terminal."""
 
-_UPDATE_DETAILS = """\
-Run it again after any interruption: finished slides are kept. Run it every night for new
-releases. Ctrl-C finishes the slides in flight; pressed again, it stops at once."""
+_UPDATE = """\
+refresh the listing, fill up the sample and fetch images
 
-_UPDATE = """
+Run it again after any interruption: finished slides are kept. Run it every night for new
+releases. Ctrl-C finishes the slides in flight; pressed again, it stops at once.
+
   tcgamirror --mirror tcga update
   tcgamirror --mirror tcga update --time-limit 2h --retry-failed
   tcgamirror --mirror tcga update --slides 200
   tcgamirror --mirror tcga update --dry-run"""
 
-_REFRESH = """
+_REFRESH = """\
+only the first step: read the GDC's listing
+
   tcgamirror --mirror tcga refresh
   tcgamirror --mirror tcga refresh --accept-shrink"""
 
-_SAMPLE_DETAILS = """\
---slides raises the number of slides in DIR/tcgamirror.toml for good. Sampled slides stay."""
+_SAMPLE = """\
+only the second step: fill up the sample from the listing
 
-_SAMPLE = """
+--slides raises the number of slides in DIR/tcgamirror.toml for good. Sampled slides stay.
+
   tcgamirror --mirror tcga sample --slides 200"""
 
-_FETCH = """
+_FETCH = """\
+only the third step: fetch the images of sampled slides
+
   tcgamirror --mirror tcga fetch --limit 10
   tcgamirror --mirror tcga fetch --retry-failed"""
 
@@ -279,41 +285,10 @@ def _excluded(standing: StatusCounts, before: str) -> str:
 
 def add_commands(commands: Commands) -> None:
     """Add `update` and its steps `refresh`, `sample` and `fetch`."""
-    group = "fill a mirror"
-    update_command = add_command(
-        commands,
-        group,
-        "update",
-        update,
-        summary="refresh the listing, fill up the sample and fetch images",
-        details=_UPDATE_DETAILS,
-        examples=_UPDATE,
-    )
-    refresh_command = add_command(
-        commands,
-        group,
-        "refresh",
-        refresh,
-        summary="only the first step: read the GDC's listing",
-        examples=_REFRESH,
-    )
-    sample_command = add_command(
-        commands,
-        group,
-        "sample",
-        sample,
-        summary="only the second step: fill up the sample from the listing",
-        details=_SAMPLE_DETAILS,
-        examples=_SAMPLE,
-    )
-    fetch_command = add_command(
-        commands,
-        group,
-        "fetch",
-        fetch,
-        summary="only the third step: fetch the images of sampled slides",
-        examples=_FETCH,
-    )
+    update_command = add_command(commands, "update", update, _UPDATE)
+    refresh_command = add_command(commands, "refresh", refresh, _REFRESH)
+    sample_command = add_command(commands, "sample", sample, _SAMPLE)
+    fetch_command = add_command(commands, "fetch", fetch, _FETCH)
     for command in (update_command, refresh_command):
         command.add_argument(
             "--accept-shrink",

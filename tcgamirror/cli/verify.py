@@ -33,19 +33,21 @@ if TYPE_CHECKING:
 SHOWN = 50
 """Files that are named on the terminal."""
 
-_VERIFY_DETAILS = """\
-Reads every image from the beginning and compares its digest, size and dimensions. Takes no
-lock without --repair."""
+_VERIFY = """\
+check every image against the catalogue
 
-_VERIFY = """
+Reads every image from the beginning and compares its digest, size and dimensions. Takes no
+lock without --repair.
+
   tcgamirror --mirror tcga verify
   tcgamirror --mirror tcga verify --repair
   tcgamirror --mirror tcga verify --sample 500 --json"""
 
-_REBUILD_DETAILS = """\
-For a catalogue.db that is damaged or lost. The old one is kept beside the new one."""
+_REBUILD = """\
+make a new catalogue from the images
 
-_REBUILD = """
+For a catalogue.db that is damaged or lost. The old one is kept beside the new one.
+
   tcgamirror --mirror tcga rebuild
   tcgamirror --mirror tcga rebuild --offline"""
 
@@ -275,16 +277,7 @@ def _rebuild_lines(report: RebuildReport) -> list[str]:
 
 def add_commands(commands: Commands) -> None:
     """Add `verify` and `rebuild`."""
-    group = "keep it whole"
-    command = add_command(
-        commands,
-        group,
-        "verify",
-        verify,
-        summary="check every image against the catalogue",
-        details=_VERIFY_DETAILS,
-        examples=_VERIFY,
-    )
+    command = add_command(commands, "verify", verify, _VERIFY)
     command.add_argument(
         "--quick", action="store_true", help="compare only names and sizes of files"
     )
@@ -307,15 +300,7 @@ def add_commands(commands: Commands) -> None:
         help="stop after this time, such as 2h (default: none)",
     )
     add_json(command)
-    command = add_command(
-        commands,
-        group,
-        "rebuild",
-        rebuild,
-        summary="make a new catalogue from the images",
-        details=_REBUILD_DETAILS,
-        examples=_REBUILD,
-    )
+    command = add_command(commands, "rebuild", rebuild, _REBUILD)
     command.add_argument(
         "--offline", action="store_true", help="use the images only, not the GDC's listing"
     )

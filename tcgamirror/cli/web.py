@@ -10,18 +10,20 @@ from tcgamirror.cli.common import Commands, add_command, open_mirror
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode
 
-_SERVE_DETAILS = """\
-Serves images, a copy of the catalogue and the gallery, and nothing else of the directory.
-There is no password. Ctrl-C stops it with exit code 130, SIGTERM with 0."""
+_SERVE = """\
+publish the mirror by HTTP, read-only
 
-_SERVE = """
+Serves images, a copy of the catalogue and the gallery, and nothing else of the directory.
+There is no password. Ctrl-C stops it with exit code 130, SIGTERM with 0.
+
   tcgamirror --mirror tcga serve
   tcgamirror --mirror tcga serve --host 0.0.0.0 --port 8080"""
 
-_GALLERY_DETAILS = """\
-Open DIR/gallery/index.html in a browser. Run it again after an update."""
+_GALLERY = """\
+make pages that show the slides
 
-_GALLERY = """
+Open DIR/gallery/index.html in a browser. Run it again after an update.
+
   tcgamirror --mirror tcga gallery"""
 
 
@@ -77,25 +79,8 @@ def port(text: str) -> int:
 
 def add_commands(commands: Commands) -> None:
     """Add `gallery` and `serve`."""
-    group = "carry and show it"
-    add_command(
-        commands,
-        group,
-        "gallery",
-        gallery,
-        summary="make pages that show the slides",
-        details=_GALLERY_DETAILS,
-        examples=_GALLERY,
-    )
-    command = add_command(
-        commands,
-        group,
-        "serve",
-        serve,
-        summary="publish the mirror by HTTP, read-only",
-        details=_SERVE_DETAILS,
-        examples=_SERVE,
-    )
+    add_command(commands, "gallery", gallery, _GALLERY)
+    command = add_command(commands, "serve", serve, _SERVE)
     command.add_argument(
         "--host",
         default="127.0.0.1",
