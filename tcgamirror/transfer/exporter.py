@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,16 +24,13 @@ from tcgamirror.system.files import check_room
 from tcgamirror.system.parallel import in_batches, thread_count
 from tcgamirror.transfer.archive.format import (
     EARLIER,
-    MAX_BYTES,
-    MAX_FILES,
-    MAX_LOCK_BYTES,
     README,
     SUMS,
     checked_name,
     format_sums,
     readme,
 )
-from tcgamirror.transfer.archive.reader import sums_of
+from tcgamirror.transfer.archive.reader import sums_since
 from tcgamirror.transfer.catalogue_copy import (
     checked_image,
     copy_catalogue,
@@ -51,9 +48,6 @@ _WAIT_SECONDS = 0.05
 
 _MAX_THREADS = 4
 """More do not make a disk faster, and each holds images in memory."""
-
-_OTHER_FILES = 10
-"""Files in an export beside images and gallery: seven, and a few to spare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +122,9 @@ def export(
     )
 
 
-def _sums_since(since: Path) -> dict[str, str]:
+def _sums_since(since: Path) -> Mapping[str, str]:
     try:
-        return sums_of(since)
+        return sums_since(since)
     except BadExport as error:
         raise BadExport(
             f"{since}: is not an export that --since can continue ({error}). Name another"
@@ -149,7 +143,7 @@ class _Export:
     mirror: Mirror
     copy: Catalogue
     destination: Destination
-    earlier: dict[str, str]
+    earlier: Mapping[str, str]
     progress: Progress
     sums: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -170,7 +164,6 @@ class _Export:
         sums = ((image.path, image.sha256) for image in recorded)
         self.left_out = dict(pair for pair in sums if pair in self.earlier.items())
         images = [image for image in recorded if image.path not in self.left_out]
-        self._check_count(len(images))
         size = sum(image.bytes for image in images)
         if folder is not None:
             resumed = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -189,15 +182,6 @@ class _Export:
                 self.progress.add_images(1, image.bytes)
         self._put_again(retry)
         self.copy.images.clear(self.missing)
-
-    def _check_count(self, images: int) -> None:
-        """Raise UsageError for more files than can be imported."""
-        count = images + sum(1 for _ in _gallery_files(self.mirror.root)) + _OTHER_FILES
-        if count > MAX_FILES:
-            raise UsageError(
-                f"the export: would have {count:,} files, and no more than {MAX_FILES:,} can be "
-                "imported. Make several with --only, or use tcgamirror sync"
-            )
 
     def _read(self, image: Image) -> FileContent | bool:
         """Return the image's content; True if the export has it already, False if it is damaged."""
@@ -292,15 +276,6 @@ class _Export:
         self._put(name, content)
 
     def _put(self, name: str, content: FileContent) -> None:
-        """Put one file. Raises UsageError for one that is too large to be imported."""
-        other = MAX_LOCK_BYTES if name == self.mirror.settings.lock else content.size
-        largest = MAX_BYTES.get(name, other)
-        if content.size > largest:
-            content.close()
-            raise UsageError(
-                f"{name}: would have {content.size:,} bytes, and no more than {largest:,} can be "
-                "imported. Make several exports with --only"
-            )
         self.sums[name] = content.sha256
         self.destination.write(name, content)
 

@@ -21,7 +21,7 @@ from tcgamirror.catalogue.database import Row
 from tcgamirror.catalogue.rows import ImageState, replaces
 from tcgamirror.mirror.directory import CATALOGUE, Mirror, check_place, scratch
 from tcgamirror.mirror.exclusion_file import write_exclusions
-from tcgamirror.mirror.lockfile import format_lock, parse_lock
+from tcgamirror.mirror.lockfile import LockFile, lock_lines, read_lock
 from tcgamirror.mirror.orphans import Orphan
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.settings import FILE_NAME, Settings, read_settings
@@ -37,7 +37,7 @@ from tcgamirror.model.errors import (
 from tcgamirror.model.slide import Status
 from tcgamirror.model.text import timestamp
 from tcgamirror.system.files import check_room
-from tcgamirror.transfer.archive.reader import Export, check_sums, read_export
+from tcgamirror.transfer.archive.reader import Export
 from tcgamirror.transfer.fetching import fetch_part
 from tcgamirror.transfer.intake import IncomingImage, Intake, check_image
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
@@ -93,7 +93,8 @@ def import_export(root: Path, source: Path | None, progress: Progress) -> Import
         is_new = not os.path.lexists(root / FILE_NAME)
         if is_new:
             _check_images(root, export, {}, folder)
-            mirror = Mirror.create(root, export.settings, [export.lock or b""])
+            lock = () if export.lock is None else lock_lines(export.lock)
+            mirror = Mirror.create(root, export.settings, lock)
         else:
             mirror = Mirror.find(root, above=False)
             _check_target(mirror, export)
@@ -144,22 +145,20 @@ def _refusing() -> Iterator[None]:
 class _Export:
     """An export that was read and checked.
 
-    lock: the bytes of its lock file, if it has one. dropped: settings that name files of the
-    other machine.
+    lock: None if it has no lock file. dropped: settings that name files of the other machine.
     """
 
     files: Export
     settings: Settings
     catalogue: UntrustedCatalogue
-    lock: bytes | None
+    lock: LockFile | None
     dropped: tuple[str, ...]
 
     @classmethod
     def read(cls, source: Path | None, folder: Path, stack: ExitStack) -> _Export:
         """Read the export at `source`. folder: an empty one. stack: closes its catalogue."""
         with _refusing():
-            files = read_export(source, folder)
-            check_sums(files)
+            files = Export(source, folder)
             settings = _settings(files)
             lock = _lock(files, settings)
             unusable = {"manifest": settings.manifest, "lock": None if lock else settings.lock}
@@ -167,8 +166,8 @@ class _Export:
             settings = dataclasses.replace(
                 settings, manifest=None, lock=settings.lock if lock else None
             )
-            path = files.required(CATALOGUE)
-            catalogue = stack.enter_context(closing(UntrustedCatalogue(path, "its catalogue")))
+            copy = files.copy(CATALOGUE)
+            catalogue = stack.enter_context(closing(UntrustedCatalogue(copy, "its catalogue")))
             if catalogue.fixed != settings.fixed:
                 raise Damaged(f"its {FILE_NAME} and {CATALOGUE} are of different mirrors")
             catalogue.check()
@@ -176,7 +175,7 @@ class _Export:
 
 
 def _settings(files: Export) -> Settings:
-    path = files.required(FILE_NAME)
+    path = files.copy(FILE_NAME)
     try:
         return read_settings(path)
     except BadSettings as error:
@@ -184,14 +183,14 @@ def _settings(files: Export) -> Settings:
         raise BadSettings(message) from error
 
 
-def _lock(files: Export, settings: Settings) -> bytes | None:
-    """Return the lock file, parsed and formatted again, if the export has one."""
-    if settings.lock is None or settings.lock not in files.small:
+def _lock(files: Export, settings: Settings) -> LockFile | None:
+    if settings.lock is None or settings.lock not in files.members:
         return None
+    copy = files.copy(settings.lock)
     try:
-        return format_lock(parse_lock(files.small[settings.lock].read_bytes()))
-    except (BadLockFile, BadSettings) as error:
-        raise BadExport(f"{settings.lock} in it is not a lock file: {error}") from error
+        return read_lock(copy)
+    except BadLockFile as error:
+        raise BadExport(str(error).replace(str(copy), f"{settings.lock} in it")) from error
 
 
 # The images ------------------------------------------------------------------------

@@ -13,12 +13,10 @@ import pytest
 from tcgamirror.model.errors import UsageError
 from tcgamirror.system.files import sync_disk
 from tcgamirror.system.lock import Lock
-from tcgamirror.transfer import exporter
-from tcgamirror.transfer.archive import reader
-from tcgamirror.transfer.archive.format import EXPORT_LOCK, MAX_BYTES, SUMS, UNFINISHED
+from tcgamirror.transfer.archive.format import EXPORT_LOCK, UNFINISHED
 from tcgamirror.transfer.destination import open_destination
-from tests.support.carrying import FORMS, exported, imported, inside, unpacked
-from tests.support.command import run, succeeded
+from tests.support.carrying import FORMS, exported, inside, unpacked
+from tests.support.command import run
 from tests.support.mirrors import contents, images, rewrite, says
 from tests.support.publishing import change
 
@@ -184,46 +182,9 @@ def test_only_another_disk_is_waited_for(
         shutil.rmtree(away, ignore_errors=True)
 
 
-# What could not be imported -----------------------------------------------------------
-
-
 @pytest.mark.parametrize("ending", FORMS)
-def test_a_lock_file_that_could_not_be_imported_is_refused(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
-) -> None:
+def test_a_missing_lock_file_is_named(root: Path, tmp_path: Path, ending: str) -> None:
     dest = tmp_path / f"e{ending}"
     rewrite(root, r"^lock = .*", 'lock = "sample.lock"')
     says(inside("--mirror", root, "export", dest), 2, f"{root / 'sample.lock'}: is missing")
-    rewrite(root, r"^lock = .*", 'lock = ""')
-    succeeded("--mirror", root, "lock", root / "sample.lock")
-    rewrite(root, r"^lock = .*", 'lock = "sample.lock"')
-    monkeypatch.setattr(exporter, "MAX_LOCK_BYTES", 100)
-    says(inside("--mirror", root, "export", dest), 2, "sample.lock: would have")
     assert not dest.exists()
-
-
-def test_no_more_files_are_exported_than_can_be_imported(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (root / "gallery").mkdir()
-    for number in range(3):
-        (root / "gallery" / f"{number}.html").write_text("a page")
-    for most in (6 + 3, 30):
-        for module in (exporter, reader):
-            monkeypatch.setattr(module, "MAX_FILES", most)
-        dest = tmp_path / f"{most}.tar"
-        result = inside("--mirror", root, "export", dest)
-        if result.code == 0:
-            imported(tmp_path / "i", dest)
-        else:
-            says(result, 2, "no more than 9 can be imported")
-            assert not list(tmp_path.glob(f"{dest.name}*"))
-    assert len(images(tmp_path / "i")) == 6
-
-
-def test_no_larger_list_is_exported_than_can_be_imported(
-    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(MAX_BYTES, SUMS, 100)
-    says(inside("--mirror", mirror, "export", tmp_path / "e.tar"), 2, "no more than 100 can be")
-    assert not list(tmp_path.glob("e.tar*"))

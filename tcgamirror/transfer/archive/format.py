@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tcgamirror import __version__
-from tcgamirror.mirror import settings
-from tcgamirror.mirror.directory import CATALOGUE
-from tcgamirror.mirror.settings import FILE_NAME, Settings
+from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.errors import BadExport, UsageError
-from tcgamirror.transfer import untrusted
 
 README = "README.txt"
 
@@ -36,17 +33,8 @@ MAX_FILES = 500_000
 The names of all of them are held in memory while an export is read.
 """
 
-MAX_BYTES = {
-    README: 1 << 20,
-    FILE_NAME: settings.MOST_BYTES,
-    CATALOGUE: untrusted.MAX_BYTES,
-    SUMS: 1 << 27,
-    EARLIER: 1 << 27,
-}
-"""Size of each file but the images, whose sizes the catalogue has."""
-
-MAX_LOCK_BYTES = 400 * MAX_FILES
-"""Size of a lock file; `mirror.lockfile` has the bytes for each slide."""
+MAX_SUMS = 1 << 27
+"""Bytes of a list of digests."""
 
 PIECE = 1 << 20
 
@@ -178,7 +166,7 @@ def format_sums(sums: Mapping[str, str]) -> str:
 def read_sums(path: Path, name: str) -> dict[str, str]:
     """Return the digests by path in a SHA256SUMS. Raises BadExport, which has its `name`."""
     size = path.stat().st_size
-    if size > MAX_BYTES[SUMS]:
+    if size > MAX_SUMS:
         raise BadExport(f"{name} has {size:,} bytes, more than any has")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -7,27 +7,26 @@ out of a directory. The first pass copies the few small files.
 from __future__ import annotations
 
 import os
-import re
 import stat
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 from tcgamirror.catalogue.images import Image
+from tcgamirror.mirror import settings
 from tcgamirror.mirror.directory import CATALOGUE, WORK
+from tcgamirror.mirror.lockfile import MOST_BYTES
 from tcgamirror.mirror.settings import FILE_NAME
 from tcgamirror.model.errors import BadExport, Damaged, UsageError
 from tcgamirror.system.files import disk_errors, file_digest
 from tcgamirror.system.openat import Tree
 from tcgamirror.transfer.archive.format import (
     EARLIER,
-    MAX_BYTES,
     MAX_FILES,
-    MAX_LOCK_BYTES,
+    MAX_SUMS,
     SUMS,
     Member,
     checked_name,
@@ -38,14 +37,15 @@ from tcgamirror.transfer.archive.format import (
     refusal,
 )
 from tcgamirror.transfer.archive.tar import receive, tar_members
-from tcgamirror.transfer.untrusted import copy_at_rest
+from tcgamirror.transfer.untrusted import MAX_BYTES, copy_at_rest
 
-_KEPT = (FILE_NAME, CATALOGUE, SUMS, EARLIER)
-
-_LOCK_FILE = re.compile(r"[^/]+\.lock")
-
-_MAX_KEPT = 16
-"""Small files in an export. It has five."""
+_MAX_BYTES = {
+    FILE_NAME: settings.MOST_BYTES,
+    CATALOGUE: MAX_BYTES,
+    SUMS: MAX_SUMS,
+    EARLIER: MAX_SUMS,
+}
+"""Size of each small file but the lock file."""
 
 _MAX_DEPTH = 3
 
@@ -86,31 +86,52 @@ def _directory_members(tree: Tree, folder: str = "", depth: int = 0) -> Iterator
 # All of an export ------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class Export:
     """The content of an export, by paths in the mirror.
 
-    path: of the directory or archive. top: prefix of every name in it; empty, or ends in a
-    slash. members: all files, in their order. small: copies of the small files.
+    members: all files, in their order. sums: digests by path, of SHA256SUMS; a mirror has none.
     """
 
-    path: Path
-    top: str
-    members: Mapping[str, Member]
-    small: Mapping[str, Path]
+    def __init__(self, path: Path | None, folder: Path) -> None:
+        """Read the export at `path`, with copies in the private `folder`.
 
-    def required(self, name: str) -> Path:
-        """Return the copy of a small file. Raises BadExport if there is none."""
-        if name not in self.small:
+        Args:
+            path: None for a tar archive on standard input, which is copied to the folder.
+
+        Raises:
+            BadExport: for what is in no export, and for one without settings.
+        """
+        self._path = _copy_stdin(folder) if path is None else path
+        self._folder = folder
+        self.members = _members_of(self._path)
+        self.sums: Mapping[str, str] = {}
+        if SUMS in self.members:
+            self.sums = read_sums(self.copy(SUMS), f"{SUMS} in it")
+
+    def copy(self, name: str) -> Path:
+        """Return the path of a copy of a small file. Raises BadExport, Damaged, DiskFull."""
+        if name not in self.members:
             raise BadExport(f"it has no {name}")
-        return self.small[name]
+        member, copy = self.members[name], self._folder / f"copy-{Path(name).name}"
+        if member.size > _MAX_BYTES.get(name, MOST_BYTES):
+            raise BadExport(f"{member.name} in it has {member.size:,} bytes, more than any has")
+        if name == CATALOGUE and self._path.is_dir():
+            # A run may be writing to it.
+            with read_errors(name):
+                copy_at_rest(Tree(self._path), member.name, copy)
+        else:
+            with disk_errors(copy), copy.open("wb") as file:
+                file.writelines(_pieces(self._path, member))
+        if self.sums and self.sums.get(name) != file_digest(copy, "sha256"):
+            raise BadExport(f"{name} in it does not have its digest in {SUMS}: it was damaged")
+        return copy
 
     def fetch(self, image: Image, file: BinaryIO) -> None:
         """Append the rest of the image to `file`. Raises Damaged if it is not as recorded."""
         member = self.members[image.path]
         if member.size != image.bytes:
             raise Damaged(f"{member.size:,} bytes instead of {image.bytes:,}")
-        pieces = _pieces(self.path, member, file.seek(0, os.SEEK_END))
+        pieces = _pieces(self._path, member, file.seek(0, os.SEEK_END))
         try:
             for piece in pieces:
                 file.write(piece)
@@ -128,17 +149,8 @@ def _pieces(path: Path, member: Member, start: int = 0) -> Iterator[bytes]:
         yield from read_pieces(file.read, member.name, member.size - start)
 
 
-def read_export(path: Path | None, folder: Path, required: str = FILE_NAME) -> Export:
-    """List the files of the export at `path`, and copy the small ones to the empty `folder`.
-
-    Args:
-        path: None for a tar archive on standard input, which is copied to the folder, too.
-        required: a file at an export's top. The top may be a directory that holds all else.
-
-    Raises:
-        BadExport: for what is in no export, and for one without the required file.
-    """
-    path = _copy_stdin(folder) if path is None else path
+def _members_of(path: Path) -> dict[str, Member]:
+    """Return all files by path in the mirror, which may be a directory in the export."""
     found: dict[str, Member] = {}
     for member in members(path):
         if member.name in found:
@@ -146,25 +158,18 @@ def read_export(path: Path | None, folder: Path, required: str = FILE_NAME) -> E
         if len(found) >= MAX_FILES:
             raise BadExport(f"it has more than {MAX_FILES:,} files")
         found[member.name] = member
-    tops = [name.removesuffix(required) for name in found if name.split("/")[-1] == required]
+    tops = [name.removesuffix(FILE_NAME) for name in found if name.split("/")[-1] == FILE_NAME]
     tops = [top for top in tops if top.count("/") <= 1]
     if len(tops) != 1 and "" not in tops:
-        raise BadExport(f"it has {required} more than once" if tops else f"it has no {required}")
+        raise BadExport(f"it has {FILE_NAME} more than once" if tops else f"it has no {FILE_NAME}")
     top = "" if "" in tops else tops[0]
-    if path.is_dir() and not all(name.startswith((top, ".")) for name in found):
+    if path.is_dir() and not all(name.startswith(top) for name in found):
         raise BadExport(f"it holds other things beside {top}: name that directory itself")
-    inside = {
-        name.removeprefix(top): member for name, member in found.items() if name.startswith(top)
-    }
-    kept = [name for name in inside if name in _KEPT or _LOCK_FILE.fullmatch(name)]
-    if len(kept) > _MAX_KEPT:
-        raise BadExport("it has too many lock files")
-    small = {name: _copy(path, inside[name], folder / str(n)) for n, name in enumerate(kept)}
-    return Export(path, top, inside, small)
+    return {name.removeprefix(top): found[name] for name in found if name.startswith(top)}
 
 
 def _copy_stdin(folder: Path) -> Path:
-    """Write standard input to a file, because an archive is read twice."""
+    """Write standard input to a file, because an archive is not read in its order."""
     if sys.stdin.isatty():
         raise UsageError("standard input: is a terminal. Pipe a tar archive to import -")
     path = folder / "stdin.tar"
@@ -172,45 +177,18 @@ def _copy_stdin(folder: Path) -> Path:
     return path
 
 
-def _copy(path: Path, member: Member, copy: Path) -> Path:
-    """Copy a small file of the export at `path`; return its copy."""
-    name = member.name.split("/")[-1]
-    largest = MAX_BYTES.get(name, MAX_LOCK_BYTES)
-    if member.size > largest:
-        raise BadExport(f"{member.name} in it has {member.size:,} bytes, more than any has")
-    if name == CATALOGUE and path.is_dir():
-        # A run may be writing to it.
-        with read_errors(member.name):
-            return copy_at_rest(Tree(path), member.name, copy)
-    with disk_errors(copy), copy.open("wb") as file:
-        file.writelines(_pieces(path, member))
-    return copy
-
-
-# Digests ---------------------------------------------------------------------------
-
-
-def check_sums(export: Export) -> None:
-    """Compare the small files with SHA256SUMS, which a mirror does not have."""
-    sums = read_sums(export.small[SUMS], f"{SUMS} in it") if SUMS in export.small else {}
-    for name, path in export.small.items():
-        is_listed = name in sums or (sums and name in _KEPT and name != SUMS)
-        if is_listed and sums.get(name) != file_digest(path, "sha256"):
-            raise BadExport(f"{name} in it does not have its digest in {SUMS}: it was damaged")
-
-
-def sums_of(path: Path) -> dict[str, str]:
+def sums_since(path: Path) -> Mapping[str, str]:
     """Return digests by path of all files in an export and those before it.
 
     path: of a directory, an archive, or a SHA256SUMS.
     """
+    if path.is_file() and not is_tar(path):
+        files = [path.with_name(EARLIER), path]
+        found = [read_sums(file, str(file)) for file in files if file.is_file()]
+        return {name: sha256 for sums in found for name, sha256 in sums.items()}
     with TemporaryDirectory() as folder:
-        if path.is_file() and not is_tar(path):
-            files = {EARLIER: path.with_name(EARLIER), SUMS: path}
-        else:
-            files = dict(read_export(path, Path(folder), required=SUMS).small)
-        sums: dict[str, str] = {}
-        for name in (EARLIER, SUMS):
-            if name in files and files[name].is_file():
-                sums |= read_sums(files[name], f"{name} of {path}")
-    return sums
+        export = Export(path, Path(folder))
+        if not export.sums:
+            raise BadExport(f"it has no {SUMS}")
+        earlier = read_sums(export.copy(EARLIER), EARLIER) if EARLIER in export.members else {}
+        return {**earlier, **export.sums}

@@ -134,9 +134,9 @@ class DirectoryMirror:
             raise self._unreadable(CATALOGUE, error) from error
         return CatalogueVersion.of_copy(copy, folder)
 
-    def copy(self, name: str, folder: Path, max_bytes: int) -> Path:
-        """Return the path of a copy of settings or a lock file. Raises UsageError, Damaged."""
-        copy, path = folder / name, self.root / name
+    def copy(self, name: str, copy: Path, max_bytes: int) -> Path:
+        """Copy settings or a lock file; return the copy's path. Raises UsageError, Damaged."""
+        path = self.root / name
         try:
             with self._tree.open(name) as source, disk_errors(copy), copy.open("wb") as file:
                 size = os.fstat(source.fileno()).st_size

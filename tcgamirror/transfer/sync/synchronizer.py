@@ -224,11 +224,11 @@ class _Sync:
         if not isinstance(source, DirectoryMirror):
             return replace(remote.settings, slides=max(1, len(_sampled(remote)))), ()
         try:
-            settings = read_settings(source.copy(FILE_NAME, self.folder, MOST_SETTINGS))
+            settings = read_settings(source.copy(FILE_NAME, self.folder / FILE_NAME, MOST_SETTINGS))
             check_same_target(remote.fixed, settings.fixed, source.name, source.root / FILE_NAME)
             if settings.lock is None:
                 return settings, ()
-            lock = read_lock(source.copy(settings.lock, self.folder, MOST_LOCK))
+            lock = read_lock(source.copy(settings.lock, self.folder / LOCKED, MOST_LOCK))
             return replace(settings, lock=LOCKED), lock_lines(lock)
         except (BadSettings, BadLockFile) as error:
             # They name the copy, which is temporary.
