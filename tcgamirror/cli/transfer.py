@@ -164,7 +164,7 @@ def sync(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.system.interrupt import Shutdown
     from tcgamirror.transfer.remote_paths import check_sync
     from tcgamirror.transfer.sync.remote import DirectoryMirror, HttpMirror
-    from tcgamirror.transfer.sync.synchronizer import plan_sync, synchronize
+    from tcgamirror.transfer.sync.synchronizer import synchronize
 
     if args.mirror is not None:
         raise UsageError("sync: --mirror is not used. Name the two mirrors as SRC and DST")
@@ -176,9 +176,7 @@ def sync(args: argparse.Namespace) -> ExitCode:
     moving = ProgressDisplay(quiet=args.json)
 
     def done_from(source: RemoteMirror) -> SyncResult:
-        if args.dry_run:
-            return plan_sync(source, root, delete=args.delete)
-        return synchronize(source, root, moving, shutdown, delete=args.delete)
+        return synchronize(source, root, moving, shutdown, delete=args.delete, dry_run=args.dry_run)
 
     try:
         if args.source.startswith(("http://", "https://")):

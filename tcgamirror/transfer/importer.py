@@ -38,7 +38,7 @@ from tcgamirror.model.slide import Status
 from tcgamirror.model.text import timestamp
 from tcgamirror.system.files import check_room
 from tcgamirror.transfer.archive.reader import Export
-from tcgamirror.transfer.fetching import fetch_part
+from tcgamirror.transfer.fetching import check_same_target, fetch_part
 from tcgamirror.transfer.intake import IncomingImage, Intake, check_image
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
 
@@ -97,7 +97,7 @@ def import_export(root: Path, source: Path | None, progress: Progress) -> Import
             mirror = Mirror.create(root, export.settings, lock)
         else:
             mirror = Mirror.find(root, above=False)
-            _check_target(mirror, export)
+            check_same_target(export.settings.fixed, mirror.settings.fixed, name, root)
         catalogue = stack.enter_context(mirror.open_to_write())
         if not is_new:
             here = catalogue.rows.image_states()
@@ -194,15 +194,6 @@ def _lock(files: Export, settings: Settings) -> LockFile | None:
 
 
 # The images ------------------------------------------------------------------------
-
-
-def _check_target(mirror: Mirror, export: _Export) -> None:
-    """Raise BadSettings if the mirror's images have another target."""
-    if mirror.settings.fixed != export.settings.fixed:
-        raise BadSettings(
-            f"the export has images of {export.settings.fixed}, but {mirror.root} was made for "
-            f"{mirror.settings.fixed}: import it into another mirror"
-        )
 
 
 @dataclass(frozen=True, slots=True)

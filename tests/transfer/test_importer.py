@@ -132,7 +132,7 @@ def test_another_target_is_refused_with_the_difference_named(
 ) -> None:
     root = made(tmp_path / "m", small_gdc, "--mpp", "8")
     before = contents(root)
-    says(inside("--mirror", root, "import", export), 2, "images of 4 µm/px", "made for 8 µm/px")
+    says(inside("--mirror", root, "import", export), 2, "images of 4 µm/px", "images of 8 µm/px")
     assert contents(root) == before
 
 

@@ -14,10 +14,10 @@ from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.rows import ImageState, are_different
 from tcgamirror.mirror.directory import CATALOGUE, FIXED, Mirror
 from tcgamirror.mirror.settings import FILE_NAME
-from tcgamirror.model.errors import BadSettings, ExitCode
+from tcgamirror.model.errors import ExitCode
 from tcgamirror.model.slide import Status
 from tcgamirror.system.files import atomic_write, file_digest
-from tcgamirror.transfer.fetching import size_at
+from tcgamirror.transfer.fetching import check_same_target, size_at
 from tcgamirror.transfer.sync.remote import CatalogueVersion, RemoteMirror
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
 
@@ -233,12 +233,3 @@ def check_target(source: RemoteMirror, root: Path, fixed: str) -> bool:
     with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
         check_same_target(fixed, catalogue.fact(FIXED) or mirror.settings.fixed, source.name, root)
     return True
-
-
-def check_same_target(there: str, here: str, source: str, path: Path) -> None:
-    """Raise BadSettings, which shows the difference, for two targets that differ."""
-    if there != here:
-        raise BadSettings(
-            f"{source}: has images of {there}, but {path} has images of {here}. "
-            "Name another directory"
-        )

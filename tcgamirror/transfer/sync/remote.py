@@ -36,7 +36,7 @@ from tcgamirror.model.errors import (
 from tcgamirror.model.text import display_url
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.response import HttpResponse
-from tcgamirror.net.throttle import Meter, RateLimit
+from tcgamirror.net.throttle import RateLimit
 from tcgamirror.system.files import YOUNG, disk_errors, file_digest
 from tcgamirror.system.openat import Tree
 from tcgamirror.transfer.archive.format import read_pieces
@@ -183,17 +183,16 @@ class HttpMirror:
         self.name = display_url(self._address)
         self._client = client
         self._stop = stop
-        self.meter = Meter()
 
     def _url(self, path: str) -> str:
         return f"{self._address}/{quote(path)}"
 
     def _get(self, path: str, take: Callable[[HttpResponse], T], headers: Mapping[str, str]) -> T:
         plain = {"Accept-Encoding": "identity", **headers}
-        return self._client.ask(self._url(path), take, plain, meter=self.meter)
+        return self._client.ask(self._url(path), take, plain)
 
     def fetch(self, image: Image, file: BinaryIO) -> None:
-        self._client.download(self._url(image.path), file, size=image.bytes, meter=self.meter)
+        self._client.download(self._url(image.path), file, size=image.bytes)
 
     def catalogue(self, folder: Path, known: CatalogueVersion | None) -> CatalogueVersion | None:
         for pause in (*RETRY_SECONDS, None):

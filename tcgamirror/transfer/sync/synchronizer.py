@@ -9,12 +9,12 @@ reader ever finds a row that is done without its image.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, as_completed
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
@@ -51,7 +51,7 @@ from tcgamirror.system.files import (
 )
 from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.system.parallel import start_pool
-from tcgamirror.transfer.fetching import find_or_fetch, size_at
+from tcgamirror.transfer.fetching import check_same_target, find_or_fetch, size_at
 from tcgamirror.transfer.sync.commit import replace_rows
 from tcgamirror.transfer.sync.plan import (
     STATE,
@@ -60,7 +60,6 @@ from tcgamirror.transfer.sync.plan import (
     SyncPlan,
     SyncResult,
     SyncState,
-    check_same_target,
     check_target,
     make_plan,
 )
@@ -73,7 +72,13 @@ ROUNDS = 3
 
 
 def synchronize(
-    source: RemoteMirror, root: Path, progress: Progress, shutdown: Shutdown, *, delete: bool
+    source: RemoteMirror,
+    root: Path,
+    progress: Progress,
+    shutdown: Shutdown,
+    *,
+    delete: bool,
+    dry_run: bool = False,
 ) -> SyncResult:
     """Bring the mirror at `root`, which is made if there is none, to the state of the source.
 
@@ -81,6 +86,7 @@ def synchronize(
 
     Args:
         delete: whether to remove images and rows that the source does not have.
+        dry_run: whether to return what would be done, and change nothing at `root`.
 
     Raises:
         BadSettings: for a source of other images.
@@ -88,53 +94,15 @@ def synchronize(
         Locked, NetworkError, DiskFull, Interrupted.
     """
     _check_other(source, root)
-    with scratch(root, "sync") as folder:
-        return _Sync(source, root, folder, progress, shutdown, delete=delete).run()
-
-
-def plan_sync(source: RemoteMirror, root: Path, *, delete: bool) -> SyncResult:
-    """Return what `synchronize` would do, and change nothing at `root`."""
-    _check_other(source, root)
-    with tempfile.TemporaryDirectory(prefix="tcgamirror-") as folder:
-        version = _fetch_catalogue(source, Path(folder), None)
-        with closing(_open_copy(source, version, Path(folder))) as remote:
-            remote.check()
-            check_target(source, root, remote.fixed)
-            local = Local.read(root)
-            plan = make_plan(local, remote)
-            sampled = _sampled(remote)
-            others = len(local.states.keys() - sampled)
-            others += sum(image.file_name in sampled for image in plan.obsolete)
-    return SyncResult(
-        dry_run=True,
-        kept=plan.kept,
-        adopted=len(plan.check),
-        fetched=len(plan.fetch),
-        bytes=plan.bytes,
-        removed=len(plan.obsolete) if delete else 0,
-        others=0 if delete else others,
-        changed=bool(plan.check or plan.fetch or plan.moved or plan.obsolete),
-    )
+    with TemporaryDirectory(prefix="tcgamirror-") if dry_run else scratch(root, "sync") as folder:
+        sync = _Sync(source, root, Path(folder), progress, shutdown, delete=delete)
+        return sync.preview() if dry_run else sync.run()
 
 
 def _check_other(source: RemoteMirror, root: Path) -> None:
     """Raise UsageError if the source is the mirror itself."""
     if isinstance(source, DirectoryMirror) and source.root.resolve() == root.resolve():
         raise UsageError(f"{root}: is SRC itself. Name another directory as DST")
-
-
-def _fetch_catalogue(
-    source: RemoteMirror, folder: Path, known: CatalogueVersion | None
-) -> CatalogueVersion:
-    """Return the current version of the source's catalogue, a copy of which is in the folder."""
-    version = source.catalogue(folder, known) or known
-    if version is None:
-        raise Damaged(f"{source.name}: sent no catalogue. See what serves it")
-    return version
-
-
-def _open_copy(source: RemoteMirror, version: CatalogueVersion, folder: Path) -> UntrustedCatalogue:
-    return UntrustedCatalogue(version.path(folder), f"the catalogue of {source.name}")
 
 
 def _sampled(remote: UntrustedCatalogue) -> set[str]:
@@ -168,6 +136,26 @@ class _Sync:
     fetched_bytes: int = 0
     last_error: TcgaMirrorError | None = None
 
+    def preview(self) -> SyncResult:
+        """Return what `run` would do."""
+        with self._open(self._newest(None)) as remote:
+            check_target(self.source, self.root, remote.fixed)
+            local = Local.read(self.root)
+            plan = make_plan(local, remote)
+            sampled = _sampled(remote)
+            others = len(local.states.keys() - sampled)
+            others += sum(image.file_name in sampled for image in plan.obsolete)
+        return SyncResult(
+            dry_run=True,
+            kept=plan.kept,
+            adopted=len(plan.check),
+            fetched=len(plan.fetch),
+            bytes=plan.bytes,
+            removed=len(plan.obsolete) if self.delete else 0,
+            others=0 if self.delete else others,
+            changed=bool(plan.check or plan.fetch or plan.moved or plan.obsolete),
+        )
+
     def run(self) -> SyncResult:
         """Sync, and leave nothing where no mirror came of it."""
         try:
@@ -187,7 +175,7 @@ class _Sync:
                 if version is not None and version.lasting and version != state.seen:
                     replace(state, seen=version).write(self.root)
                 return SyncResult(dry_run=False, kept=len(done), others=state.others)
-        version = version or _fetch_catalogue(self.source, self.folder, None)
+        version = version or self._newest(None)
         rounds_left = ROUNDS
         while True:
             rounds_left -= 1
@@ -195,15 +183,23 @@ class _Sync:
                 plan = self._fetch_all(remote)
                 newer = version
                 if self.failed and rounds_left:
-                    newer = _fetch_catalogue(self.source, self.folder, version)
+                    newer = self._newest(version)
                 if newer.digest == version.digest:
                     return self._finish(remote, plan, version)
             version = newer
 
+    def _newest(self, known: CatalogueVersion | None) -> CatalogueVersion:
+        """Return the current version of the source's catalogue, with a copy in the folder."""
+        version = self.source.catalogue(self.folder, known) or known
+        if version is None:
+            raise Damaged(f"{self.source.name}: sent no catalogue. See what serves it")
+        return version
+
     @contextmanager
     def _open(self, version: CatalogueVersion) -> Iterator[UntrustedCatalogue]:
         """Open a copy of the source's catalogue, all of which has been checked."""
-        with closing(_open_copy(self.source, version, self.folder)) as remote:
+        path, name = version.path(self.folder), f"the catalogue of {self.source.name}"
+        with closing(UntrustedCatalogue(path, name)) as remote:
             if version.digest not in self.checked:
                 remote.check()
                 self.checked.add(version.digest)
@@ -242,25 +238,19 @@ class _Sync:
 
     # Images ------------------------------------------------------------------------
 
-    def _plan(self, remote: UntrustedCatalogue) -> SyncPlan:
-        """Return what to do. Raises DiskFull if there is no room for it."""
-        plan = make_plan(Local.read(self.root), remote, self.found)
-        if self.kept is None:
-            self.kept = plan.kept
-        fetched = sum(size_at(self._part(image)) or 0 for image in plan.fetch)
-        check_room(self.root, plan.bytes - fetched)
-        return plan
-
     def _part(self, image: Image) -> Path:
         return partial_path(self.root / image.path)
 
     def _fetch_all(self, remote: UntrustedCatalogue) -> SyncPlan:
         """Fetch every image of the source to its path, or beside it if it replaces one.
 
-        A new mirror is made once the first image is there.
+        A new mirror is made once the first image is there. Raises DiskFull if there is no room.
         """
         is_there = check_target(self.source, self.root, remote.fixed)
-        plan = self._plan(remote)
+        plan = make_plan(Local.read(self.root), remote, self.found)
+        self.kept = plan.kept if self.kept is None else self.kept
+        resumed = sum(size_at(self._part(image)) or 0 for image in plan.fetch)
+        check_room(self.root, plan.bytes - resumed)
         self.new = None if is_there else self._new_settings(remote)
         images = [*plan.check, *plan.fetch]
         if not images:
