@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from tcgamirror.catalogue.database import Part, Row, Value
 from tcgamirror.catalogue.exclusions import apply_exclusions
@@ -82,6 +83,12 @@ class Image:
     bytes: int
     sha256: str
     done: bool
+
+    @classmethod
+    def of_row(cls, row: Row) -> Self:
+        """Return the image that a row of `images` records."""
+        name, path, sha256 = (str(row[column]) for column in ("file_name", "path", "sha256"))
+        return cls(name, path, int(row["bytes"] or 0), sha256, row["status"] == Status.DONE)
 
 
 class Images(Part):

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.journals import JOURNALS
-from tcgamirror.catalogue.rows import SlideRows
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.model.errors import BadExport, Damaged, UsageError
-from tcgamirror.model.slide import Status
+from tcgamirror.model.text import command_line
 from tcgamirror.transfer.archive.format import checked_name
 
 _DROP_ORDER = ("trigger", "view", "index", "table")
@@ -38,34 +37,15 @@ def matching_slides(live: Catalogue, condition: str) -> frozenset[str]:
     return names
 
 
-def image_of(rows: SlideRows) -> Image | None:
-    """Return the image that a slide's rows record, if there is one. Raises Damaged."""
-    row = rows.image
-    if row["path"] is None or row["sha256"] is None:
-        return None
-    return checked_image(
-        Image(
-            file_name=str(row["file_name"]),
-            path=str(row["path"]),
-            bytes=int(row["bytes"] or 0),
-            sha256=str(row["sha256"]),
-            done=row["status"] == Status.DONE,
-        )
+def check_path(image: Image, root: Path) -> None:
+    """Raise Damaged if an image's path leads out of the images of the mirror at `root`."""
+    with suppress(BadExport):
+        if checked_name(image.path) == image.path and image.path.startswith(f"{IMAGES}/"):
+            return
+    raise Damaged(
+        f"{root}: its catalogue records an image at {image.path!r}. Restore a copy of it, or run: "
+        + command_line("rebuild", root)
     )
-
-
-def checked_image(image: Image) -> Image:
-    """Return the image. Raises Damaged if its path leads out of the images."""
-    try:
-        is_inside = checked_name(image.path) == image.path and image.path.startswith(f"{IMAGES}/")
-    except BadExport:
-        is_inside = False
-    if not is_inside:
-        raise Damaged(
-            f"the catalogue: it records an image at {image.path!r}. "
-            "Restore a copy of it, or run: tcgamirror rebuild"
-        )
-    return image
 
 
 def copy_catalogue(live: Catalogue, path: Path) -> Catalogue:

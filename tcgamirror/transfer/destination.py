@@ -110,18 +110,15 @@ class _Directory:
             os.utime(target, ns=(content.mtime_ns, content.mtime_ns))
 
 
-class _Archive:
+class _Archive(TarWriter):
     """A tar archive, of which a killed export leaves nothing."""
-
-    def __init__(self, writer: TarWriter) -> None:
-        self._writer = writer
 
     def holds(self, image: Image) -> bool:
         del image
         return False
 
     def write(self, name: str, content: FileContent) -> None:
-        self._writer.put(name, content.size, content.mtime_ns // 10**9, content.pieces())
+        self.put(name, content.size, content.mtime_ns // 10**9, content.pieces())
 
 
 @contextmanager
@@ -140,9 +137,9 @@ def _open_archive(path: Path | None, dest: Path | None, top: str) -> Iterator[_A
             file.write(data)
 
     try:
-        writer = TarWriter(write, top)
-        yield _Archive(writer)
-        writer.finish()
+        archive = _Archive(write, top)
+        yield archive
+        archive.finish()
         with _writing(path):
             file.flush()
             if path is not None and dest is not None:

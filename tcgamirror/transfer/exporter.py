@@ -32,10 +32,9 @@ from tcgamirror.transfer.archive.format import (
 )
 from tcgamirror.transfer.archive.reader import sums_since
 from tcgamirror.transfer.catalogue_copy import (
-    checked_image,
+    check_path,
     copy_catalogue,
     finish,
-    image_of,
     keep_only,
     matching_slides,
 )
@@ -160,7 +159,9 @@ class _Export:
 
         folder: its disk has to have room for all of them.
         """
-        recorded = [checked_image(image) for image in self.copy.images.recorded()]
+        recorded = self.copy.images.recorded()
+        for image in recorded:
+            check_path(image, self.mirror.root)
         sums = ((image.path, image.sha256) for image in recorded)
         self.left_out = dict(pair for pair in sums if pair in self.earlier.items())
         images = [image for image in recorded if image.path not in self.left_out]
@@ -219,8 +220,9 @@ class _Export:
     def _put_current(self, live: Catalogue, image: Image) -> Image | None:
         """Return the image to wait for; None if it is put or missing."""
         rows = live.rows.slide(image.file_name)
-        current = None if rows is None else image_of(rows)
-        if rows is not None and current is not None:
+        if rows is not None and rows.image["sha256"] is not None:
+            current = Image.of_row(rows.image)
+            check_path(current, self.mirror.root)
             if self._put_image(current, self._read(current)):
                 self.copy.rows.replace(rows)
                 return None

@@ -74,8 +74,7 @@ class IncomingImage:
 
     @property
     def image(self) -> Image:
-        size, sha256 = int(self.row["bytes"] or 0), str(self.row["sha256"])
-        return Image(self.file_name, self.path, size, sha256, done=True)
+        return Image.of_row(self.row)
 
 
 def check_image(

@@ -73,6 +73,20 @@ def test_what_one_item_meets_is_raised_and_the_threads_end() -> None:
     assert threading.active_count() == before
 
 
+def test_an_error_has_the_others_end_early() -> None:
+    ended = threading.Event()
+
+    def work(item: int) -> bool:
+        if item == 0:
+            raise KeyError
+        return ended.wait(10)
+
+    start = time.monotonic()
+    with pytest.raises(KeyError):
+        list(in_batches(work, range(4), at_once=4, batch_size=1, ended=ended))
+    assert time.monotonic() - start < 5
+
+
 def test_an_interruption_before_the_stop_is_raised_and_drops_no_batch() -> None:
     def work(item: int) -> int:
         if item == 3:
