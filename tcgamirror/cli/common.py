@@ -16,7 +16,6 @@ from tcgamirror.model.text import did_you_mean
 if TYPE_CHECKING:
     from tcgamirror.catalogue.catalogue import Catalogue
     from tcgamirror.mirror.directory import Mirror
-    from tcgamirror.mirror.settings import Settings
     from tcgamirror.system.interrupt import Shutdown
 
 
@@ -179,49 +178,42 @@ def add_command(
     return command
 
 
-def add_addresses(command: argparse._ActionsContainer) -> None:
-    """Add the options that name another GDC."""
-    command.add_argument(
-        "--api", metavar="URL", help="API of another GDC (default: https://api.gdc.cancer.gov)"
-    )
-    command.add_argument(
-        "--tiles", metavar="URL", help="its tile server (default: that of the GDC)"
-    )
-    command.add_argument(
-        "--bucket",
-        metavar="URL",
-        help="open-data bucket, or none (default: that of TCGA; none with another GDC)",
-    )
-
-
-def with_addresses(settings: Settings, args: argparse.Namespace) -> Settings:
-    """Return the settings with the addresses that the options of `add_addresses` name."""
-    import dataclasses
-
-    from tcgamirror.mirror import settings as setting
-
-    changes: dict[str, Any] = {}
-    if args.api is not None:
-        api = setting.address(args.api, "--api")
-        elsewhere = api != setting.GDC
-        changes["api"] = api
-        changes["tiles"] = f"{api}/tile" if elsewhere else setting.GDC_TILES
-        changes["bucket"] = None if elsewhere else setting.BUCKET
-    if args.tiles is not None:
-        changes["tiles"] = setting.address(args.tiles, "--tiles")
-    if args.bucket is not None:
-        named = args.bucket != "none"
-        changes["bucket"] = setting.address(args.bucket, "--bucket") if named else None
-    return dataclasses.replace(settings, **changes)
-
-
-def add_via(command: argparse._ActionsContainer) -> None:
-    """Add --via."""
+def add_sources(command: argparse._ActionsContainer) -> None:
+    """Add the options that name sources and another GDC; read them by `sources`."""
     command.add_argument(
         "--via",
+        type=lambda text: text.split(","),
+        default=argparse.SUPPRESS,
         metavar="SOURCES",
         help="sources of a slide, in the order to try them (default: range,tiles,whole)",
     )
+    add_addresses(command)
+
+
+def add_addresses(command: argparse._ActionsContainer) -> None:
+    """Add the options that name another GDC; read them by `sources`."""
+    for name, words in (
+        ("--api", "API of another GDC (default: https://api.gdc.cancer.gov)"),
+        ("--tiles", "its tile server (default: that of the GDC)"),
+        (
+            "--bucket",
+            "open-data bucket, or none (default: that of TCGA; none with another GDC)",
+        ),
+    ):
+        command.add_argument(name, default=argparse.SUPPRESS, metavar="URL", help=words)
+
+
+def sources(args: argparse.Namespace) -> dict[str, object]:
+    """Return the options of `add_sources` that were given, and the servers that --api implies."""
+    from tcgamirror.mirror.settings import BUCKET, GDC, GDC_TILES, address
+
+    options = ("via", "api", "tiles", "bucket")
+    given = {name: value for name, value in vars(args).items() if name in options}
+    if "api" not in given:
+        return given
+    api = address(given["api"], "--api")
+    own = {"tiles": GDC_TILES, "bucket": BUCKET}
+    return (own if api == GDC else {"tiles": f"{api}/tile", "bucket": None}) | given
 
 
 def add_json(command: argparse.ArgumentParser, what: str = "the result as one JSON line") -> None:

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 from tcgamirror.cli.argtypes import level, number, whole_number
 from tcgamirror.cli.common import (
     Commands,
-    add_addresses,
     add_command,
     add_json,
-    add_via,
+    add_sources,
     exit_if_busy,
     find_mirror,
-    with_addresses,
+    sources,
 )
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, TcgaMirrorError, UsageError
@@ -85,9 +84,8 @@ def _settings(args: argparse.Namespace, mirror: Mirror | None) -> Settings:
     settings = (
         setting.Settings(Target(None, FALLBACK_MAX_SIZE)) if mirror is None else mirror.settings
     )
-    settings = with_addresses(settings, args)
-    via = settings.via if args.via is None else setting.ladder(args.via.split(","), "--via")
-    target = settings.target
+    settings = setting.with_options(settings, sources(args))
+    target, via = settings.target, settings.via
     if args.level is not None:
         target = Target(None, None, Resample.NATIVE, args.level)
         # The tile server has levels of its own.
@@ -193,6 +191,5 @@ def add_commands(commands: Commands) -> None:
         "--force", action="store_true", help="replace existing files (default: see above)"
     )
     fetching = command.add_argument_group("fetching")
-    add_via(fetching)
-    add_addresses(fetching)
+    add_sources(fetching)
     add_json(command)

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from tcgamirror.cli import output
@@ -21,14 +20,7 @@ from tcgamirror.cli.argtypes import (
     whole_number,
     workers,
 )
-from tcgamirror.cli.common import (
-    Commands,
-    add_addresses,
-    add_command,
-    add_via,
-    named_mirror,
-    with_addresses,
-)
+from tcgamirror.cli.common import Commands, add_command, add_sources, named_mirror, sources
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, UsageError
 
@@ -36,6 +28,7 @@ if TYPE_CHECKING:
     from tcgamirror.mirror.directory import Mirror
     from tcgamirror.mirror.lockfile import LockFile
     from tcgamirror.mirror.settings import Settings
+    from tcgamirror.model.sampling import Plan
 
 _INIT = """\
 make a mirror
@@ -56,8 +49,8 @@ def init(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.mirror.lockfile import compare_listing, lock_lines, locked_exclusions, read_lock
     from tcgamirror.mirror.settings import FILE_NAME
 
-    lock = None if args.lock is None else read_lock(args.lock, accept_altered=True)
-    settings = _settings(args) if lock is None else _locked_settings(args, lock.settings)
+    lock = read_lock(args.lock, accept_altered=True) if "lock" in args else None
+    settings = _settings(args, lock)
     root = _root(args)
     # Read first: a manifest that cannot be taken leaves no mirror behind.
     manifest = None if settings.manifest is None else _read_manifest(settings, lock)
@@ -97,7 +90,7 @@ def _root(args: argparse.Namespace) -> Path:
     from tcgamirror.mirror.directory import CATALOGUE, check_unused
     from tcgamirror.mirror.settings import FILE_NAME
 
-    if args.directory is not None:
+    if "directory" in args:
         if args.mirror not in (None, args.directory):
             raise UsageError(f"{args.directory}: --mirror names another directory. Leave one out")
         args.mirror = args.directory
@@ -166,19 +159,19 @@ def _manifest_lines(settings: Settings, manifest: _Manifest) -> Iterator[str]:
     beside = manifest.slides - manifest.allowed
     if beside and settings.lock is None:
         names = f" ({manifest.unknown:,} of unknown kind)" if manifest.unknown else ""
-        only_kind = not settings.cases and not settings.sample_types
+        only_kind = not settings.plan.cases and not settings.plan.sample_types
         remedy = ". Take them too by --kind all" if only_kind else ""
-        yield f"{text.slides(beside)} not of {_narrowed(settings)} left out{names}{remedy}"
+        yield f"{text.slides(beside)} not of {_narrowed(settings.plan)} left out{names}{remedy}"
     beyond = manifest.allowed - (settings.slides or manifest.allowed)
     if beyond > 0 and settings.lock is None:
         yield f"{text.slides(beyond)} beyond --slides {settings.slides:,} left out"
 
 
-def _narrowed(settings: Settings) -> str:
+def _narrowed(plan: Plan) -> str:
     """Return the options that narrow the slides of a manifest."""
-    words = [f"--kind {','.join(sorted(settings.kinds))}"] if len(settings.kinds) == 1 else []
-    words += ["--cases"] if settings.cases else []
-    words += ["--sample-type"] if settings.sample_types else []
+    words = [f"--kind {','.join(plan.kinds)}"] if len(plan.kinds) == 1 else []
+    words += ["--cases"] if plan.cases else []
+    words += ["--sample-type"] if plan.sample_types else []
     return ", ".join(words)
 
 
@@ -186,20 +179,21 @@ def _check_choice(settings: Settings, manifest: _Manifest) -> None:
     """Raise UsageError if the manifest has no slide that the plan allows; warn if it has fewer."""
     from tcgamirror.model.sampling import By
 
-    for option, given in (("project", settings.projects), ("disease", settings.diseases)):
+    plan = settings.plan
+    for option, given in (("project", plan.projects), ("disease", plan.diseases)):
         if given:
             raise UsageError(
                 f"--{option}: a manifest tells no {option}s. Leave out --{option}, or --manifest"
             )
-    if settings.by is not By.NONE:
+    if plan.by is not By.NONE:
         output.say(
-            f"--by {settings.by}: a manifest tells no projects or sites. It has an effect only if "
+            f"--by {plan.by}: a manifest tells no projects or sites. It has an effect only if "
             "the GDC answers at the first update"
         )
     there = manifest.allowed
     if not there:
         raise UsageError(
-            f"{_narrowed(settings)}: none of the {text.slides(manifest.slides)} in "
+            f"{_narrowed(settings.plan)}: none of the {text.slides(manifest.slides)} in "
             f"{settings.manifest}. Choose another kind or other names"
         )
     if (settings.slides or 0) > there:
@@ -209,28 +203,44 @@ def _check_choice(settings: Settings, manifest: _Manifest) -> None:
         )
 
 
-_USUAL: Mapping[str, object] = MappingProxyType(
-    {
-        **{"resample": "exact", "format": "png", "slides": 100, "seed": 0, "order": "stable"},
-        **{"by": "none", "kind": "diagnostic"},
-    }
-)
-"""Values of options that are not given."""
-
 _PLAN = (
     *("slides", "seed", "order", "by", "kind", "project"),
     *("sample_type", "disease", "cases", "one_per_case"),
 )
 """Options that tell which slides to sample."""
 
-_ABSENT: Mapping[str, object] = MappingProxyType(
-    {"project": [], "sample_type": [], "disease": [], "cases": None, "one_per_case": False}
-)
-"""Values of those of them that are always there."""
+
+def _settings(args: argparse.Namespace, lock: LockFile | None) -> Settings:
+    """Return the settings that the options ask for, with slides and images of the lock file."""
+    import dataclasses
+
+    from tcgamirror.mirror.settings import UNSIZED, with_options
+    from tcgamirror.model.slide import Target
+
+    given = vars(args) | sources(args)
+    if "cases" in given:
+        given["cases"] = _cases(args.cases)
+    if "manifest" in given:
+        given["manifest"] = str(args.manifest.absolute())
+    if lock is None:
+        # A manifest is a choice of slides: all of them are wanted.
+        usual = {"slides": None, "kind": "all"} if "manifest" in given else {}
+        return with_options(UNSIZED, usual | given)
+    del given["lock"]
+    for name in _PLAN:
+        if name in given:
+            raise UsageError(
+                f"--{name.replace('_', '-')} cannot be given with --lock, which names the slides. "
+                "Leave it out"
+            )
+    settings = lock.settings
+    if given.keys() & {"mpp", "max_size"}:
+        settings = dataclasses.replace(settings, target=Target(None, None))
+    return with_options(settings, given)
 
 
-def _cases(path: Path) -> tuple[str, ...]:
-    from tcgamirror.mirror.settings import MOST_CASES, names
+def _cases(path: Path) -> list[str]:
+    from tcgamirror.mirror.settings import MOST_CASES
     from tcgamirror.sources.namelist import read_names
 
     found = read_names(path)
@@ -239,76 +249,7 @@ def _cases(path: Path) -> tuple[str, ...]:
             f"--cases: {path} names more than the settings can hold. Name cases instead of slides, "
             "or list slides by --manifest"
         )
-    return names(found, "--cases")
-
-
-def _settings(args: argparse.Namespace) -> Settings:
-    from tcgamirror.mirror import settings as setting
-    from tcgamirror.model.sampling import By, Order
-    from tcgamirror.model.slide import SOURCES, ImageFormat
-
-    # A manifest is a choice of slides: all of them are wanted.
-    whole = {} if args.manifest is None or args.lock else {"slides": None, "kind": "all"}
-    args = argparse.Namespace(**{**_USUAL, **whole, **vars(args)})
-    via = SOURCES if args.via is None else args.via.split(",")
-    settings = setting.Settings(
-        target=setting.target(args.mpp, args.max_size, args.resample, ("--mpp", "--max-size")),
-        form=ImageFormat(args.format),
-        slides=None if args.slides is None else setting.count(args.slides, "--slides"),
-        seed=args.seed,
-        order=Order(args.order),
-        by=By(args.by),
-        kinds=setting.kinds(args.kind, "--kind"),
-        projects=setting.names(args.project, "--project"),
-        sample_types=setting.names(args.sample_type, "--sample-type"),
-        diseases=setting.names(args.disease, "--disease"),
-        cases=() if args.cases is None else _cases(args.cases),
-        one_per_case=args.one_per_case,
-        manifest=None
-        if args.manifest is None
-        else setting.file_path(str(args.manifest.absolute()), "--manifest"),
-        via=setting.ladder(via, "--via"),
-        workers=args.workers,
-        rate=None if args.rate is None else setting.byte_rate(args.rate, "--rate"),
-        work_limit=None
-        if args.work_limit is None
-        else setting.work_limit(args.work_limit, "--work-limit"),
-    )
-    return with_addresses(settings, args)
-
-
-def _locked_settings(args: argparse.Namespace, locked: Settings) -> Settings:
-    """Return settings of slides and images from the lock file, all others from the command line."""
-    import dataclasses
-
-    given = vars(args)
-    for name in _PLAN:
-        if name in given and (name not in _ABSENT or given[name] != _ABSENT[name]):
-            raise UsageError(
-                f"--{name.replace('_', '-')} cannot be given with --lock, which names the slides. "
-                "Leave it out"
-            )
-    has_size = args.mpp is not None or args.max_size is not None
-    image: dict[str, object] = {
-        "mpp": args.mpp if has_size else locked.target.mpp,
-        "max_size": args.max_size if has_size else locked.target.max_size,
-        "resample": given.get("resample", "exact" if has_size else locked.target.resample),
-        "format": given.get("format", locked.form),
-    }
-    return dataclasses.replace(
-        _settings(argparse.Namespace(**{**given, **image})),
-        slides=locked.slides,
-        seed=locked.seed,
-        order=locked.order,
-        by=locked.by,
-        kinds=locked.kinds,
-        projects=locked.projects,
-        sample_types=locked.sample_types,
-        diseases=locked.diseases,
-        cases=locked.cases,
-        one_per_case=locked.one_per_case,
-        lock=locked.lock,
-    )
+    return found
 
 
 def _describe_sample(settings: Settings) -> str:
@@ -321,6 +262,8 @@ def _describe_sample(settings: Settings) -> str:
 def add_commands(commands: Commands) -> None:
     """Add `init`."""
     command = add_command(commands, "init", init, _INIT)
+    # Only options that are given are set.
+    command.argument_default = argparse.SUPPRESS
     command.add_argument(
         "directory",
         nargs="?",
@@ -340,14 +283,12 @@ def add_commands(commands: Commands) -> None:
     )
     images.add_argument(
         "--resample",
-        default=argparse.SUPPRESS,
         choices=["exact", "fast", "native"],
         help="exact (default): the best pixels; fast: less time, nearly the same pixels; native: "
         "the unchanged pixels of the nearest level that is fine enough",
     )
     images.add_argument(
         "--format",
-        default=argparse.SUPPRESS,
         choices=["png", "jpeg", "tiff"],
         help="default: png",
     )
@@ -355,33 +296,28 @@ def add_commands(commands: Commands) -> None:
     sample.add_argument(
         "--slides",
         type=slides,
-        default=argparse.SUPPRESS,
         metavar="N",
         help="number of slides, or all (default: 100; of a manifest all)",
     )
     sample.add_argument(
         "--seed",
         type=seed,
-        default=argparse.SUPPRESS,
         metavar="S",
         help="another seed samples other slides (default: 0)",
     )
     sample.add_argument(
         "--order",
-        default=argparse.SUPPRESS,
         choices=["stable", "shuffle"],
         help="stable (default): a larger sample contains the smaller one, also in a new release; "
         "shuffle: Python's random.shuffle over the listing",
     )
     sample.add_argument(
         "--by",
-        default=argparse.SUPPRESS,
         choices=["none", "project_id", "primary_site"],
         help="take from the projects or sites in turn (default: none)",
     )
     sample.add_argument(
         "--kind",
-        default=argparse.SUPPRESS,
         choices=["diagnostic", "tissue", "all"],
         help="diagnostic (fixed), tissue (frozen), or all (default: diagnostic; of a manifest all)",
     )
@@ -389,7 +325,6 @@ def add_commands(commands: Commands) -> None:
         "--project",
         type=project,
         action="append",
-        default=[],
         metavar="ID",
         help="only slides of this project, such as TCGA-BRCA or BRCA; repeat it for several "
         "(default: all projects)",
@@ -405,14 +340,12 @@ def add_commands(commands: Commands) -> None:
         "--sample-type",
         type=sample_type,
         action="append",
-        default=[],
         metavar="TYPE",
         help="only slides of this type, such as 'Primary Tumor' or 01; repeat it for several",
     )
     sample.add_argument(
         "--disease",
         action="append",
-        default=[],
         metavar="NAME",
         help="only slides of this disease_type, as the catalogue has it; repeat it for several",
     )
@@ -451,5 +384,4 @@ def add_commands(commands: Commands) -> None:
         metavar="BYTES",
         help="limit of disk space for partial downloads, such as 20G (default: none)",
     )
-    add_via(fetching)
-    add_addresses(fetching)
+    add_sources(fetching)

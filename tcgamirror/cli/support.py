@@ -21,7 +21,7 @@ from tcgamirror.cli.common import (
     add_command,
     add_json,
     find_mirror,
-    with_addresses,
+    sources,
 )
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, UsageError
@@ -121,7 +121,7 @@ def _findings(
     import dataclasses
 
     from tcgamirror.mirror import doctor
-    from tcgamirror.mirror.settings import Settings
+    from tcgamirror.mirror.settings import Settings, with_options
     from tcgamirror.model.slide import Target
     from tcgamirror.net.client import HttpClient
 
@@ -130,7 +130,7 @@ def _findings(
         yield from doctor.mirror_findings(mirror)
     # Without a mirror the target plays no part.
     settings = mirror.settings if mirror is not None else Settings(Target(mpp=None, max_size=2048))
-    settings = with_addresses(settings, args)
+    settings = with_options(settings, sources(args))
     timeouts = dataclasses.replace(settings.timeouts, tries=TRIES, pause=PAUSE)
     with HttpClient(timeouts=timeouts) as client:
         servers = doctor.Servers(settings, client)

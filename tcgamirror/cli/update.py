@@ -187,16 +187,14 @@ def _run(args: argparse.Namespace, options: UpdateOptions) -> ExitCode:
 
     from tcgamirror.cli.progress import ProgressDisplay
     from tcgamirror.mirror.eventlog import EventLog
-    from tcgamirror.mirror.settings import byte_rate
+    from tcgamirror.mirror.settings import with_options
     from tcgamirror.mirror.update import run_update
     from tcgamirror.system.interrupt import Shutdown
 
     mirror = open_mirror(args)
     if getattr(args, "rate", None):
-        rate = byte_rate(args.rate, "--rate")
-        mirror = dataclasses.replace(
-            mirror, settings=dataclasses.replace(mirror.settings, rate=rate)
-        )
+        settings = with_options(mirror.settings, {"rate": args.rate})
+        mirror = dataclasses.replace(mirror, settings=settings)
     as_json = getattr(args, "json", False)
     shutdown = Shutdown()
     shutdown.install_handlers()

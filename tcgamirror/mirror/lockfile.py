@@ -145,18 +145,7 @@ def make_lock(settings: Settings, catalogue: Catalogue) -> LockFile:
         slides = tuple(_slide([_text(value) for value in row]) for row in rows)
         plan, release = sample_plan(catalogue, settings.plan), catalogue.listing.release()
     if plan is not None and plan != settings.plan:
-        settings = replace(
-            settings,
-            seed=plan.seed,
-            order=plan.order,
-            by=plan.by,
-            kinds=plan.kinds,
-            projects=tuple(sorted(plan.projects)),
-            sample_types=tuple(sorted(plan.sample_types)),
-            diseases=tuple(sorted(plan.diseases)),
-            cases=tuple(sorted(plan.cases)),
-            one_per_case=plan.one_per_case,
-        )
+        settings = replace(settings, plan=plan)
     return LockFile(f"tcgamirror {__version__}", release, settings, slides, plan is not None)
 
 
@@ -211,15 +200,16 @@ def _header(lock: LockFile) -> Iterator[tuple[str, str]]:
     if not lock.planned:
         yield from ((name, _NONE) for name in _PLAN)
         return
-    yield "seed", _text(settings.seed)
-    yield "order", str(settings.order)
-    yield "by", str(settings.by)
-    yield "kind", setting.kind_of(settings.kinds)
-    yield "projects", ",".join(settings.projects) or _NONE
+    plan = settings.plan
+    yield "seed", _text(plan.seed)
+    yield "order", str(plan.order)
+    yield "by", str(plan.by)
+    yield "kind", setting.kind_of(plan.kinds)
+    yield "projects", ",".join(sorted(plan.projects)) or _NONE
     for name in _LISTS:
-        if names := getattr(settings, name):
-            yield name, "|".join(names)
-    if settings.one_per_case:
+        if names := getattr(plan, name):
+            yield name, "|".join(sorted(names))
+    if plan.one_per_case:
         yield "one_per_case", "yes"
 
 
@@ -329,22 +319,16 @@ def _settings(keys: Mapping[str, str]) -> Settings:
     if {keys[name] for name in _PLAN} == {_NONE}:
         return unplanned
     projects = _known(keys["projects"])
-    return replace(
-        unplanned,
-        seed=_whole(keys["seed"]),
-        order=setting.order(keys["order"], "order"),
-        by=setting.by(keys["by"], "by"),
-        kinds=setting.kinds(keys["kind"], "kind"),
-        projects=setting.names(projects.split(",") if projects else (), "projects"),
-        sample_types=_names(keys, "sample_types"),
-        diseases=_names(keys, "diseases"),
-        cases=_names(keys, "cases"),
+    plan = Plan(
+        _whole(keys["seed"]),
+        setting.order(keys["order"], "order"),
+        setting.by(keys["by"], "by"),
+        setting.kinds(keys["kind"], "kind"),
+        setting.names(projects.split(",") if projects else (), "projects"),
         one_per_case="one_per_case" in keys,
+        **{name: setting.names(keys[name].split("|"), name) for name in _LISTS if name in keys},
     )
-
-
-def _names(keys: Mapping[str, str], name: str) -> tuple[str, ...]:
-    return setting.names(keys[name].split("|") if name in keys else (), name)
+    return replace(unplanned, plan=plan)
 
 
 def _whole(text: str) -> int:

@@ -64,20 +64,14 @@ def parse_plan(text: str | None) -> Plan | None:
     """Return the plan of a fact; None for anything that this version would not have written."""
     try:
         values = dict(json.loads(text or ""))
-        projects, sample_types, diseases, cases = (
-            frozenset(setting.names(values.get(name, () if name != "projects" else None), name))
-            for name in _LISTS
-        )
         return Plan(
             int(values["seed"]),
             Order(values["order"]),
             By(values["by"]),
             setting.kinds(values["kind"], "kind"),
-            projects,
-            sample_types,
-            diseases,
-            cases,
-            bool(values.get("one_per_case")),
+            setting.names(values["projects"], "projects"),
+            one_per_case=bool(values.get("one_per_case")),
+            **{name: setting.names(values.get(name, ()), name) for name in _LISTS[1:]},
         )
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError, BadSettings):
         return None

@@ -52,7 +52,7 @@ def fill(mirror: Mirror, catalogue: Catalogue, warn: Callable[[str], None]) -> i
         added = _fill_locked(mirror, catalogue)
     else:
         # Told first, as they may be why there is nothing to sample.
-        _, unknown = catalogue.exclusions.resolve(settings.cases)
+        _, unknown = catalogue.exclusions.resolve(sorted(plan.cases))
         if unknown:
             names = f"{len(unknown):,} name{'' if len(unknown) == 1 else 's'}"
             warn(f"{names} of --cases without a listed slide: {', '.join(unknown)}")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -71,6 +72,8 @@ MOST_WORKERS = 64
 WORKERS_A_CORE = 4
 """Slides at a time for each core: one decodes while the others wait for the network."""
 
+_PLAN = Plan(0, kinds=frozenset({Kind.DIAGNOSTIC}))
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -85,15 +88,7 @@ class Settings:
 
     target: Target
     slides: int | None = 100
-    seed: int = 0
-    order: Order = Order.STABLE
-    by: By = By.NONE
-    kinds: frozenset[Kind] = frozenset({Kind.DIAGNOSTIC})
-    projects: tuple[str, ...] = ()
-    sample_types: tuple[str, ...] = ()
-    diseases: tuple[str, ...] = ()
-    cases: tuple[str, ...] = ()
-    one_per_case: bool = False
+    plan: Plan = _PLAN
     manifest: str | None = None
     lock: str | None = None
     form: ImageFormat = ImageFormat.PNG
@@ -110,20 +105,6 @@ class Settings:
     timeouts: Timeouts = field(default_factory=Timeouts)
 
     @property
-    def plan(self) -> Plan:
-        return Plan(
-            self.seed,
-            self.order,
-            self.by,
-            self.kinds,
-            projects=frozenset(self.projects),
-            sample_types=frozenset(self.sample_types),
-            diseases=frozenset(self.diseases),
-            cases=frozenset(self.cases),
-            one_per_case=self.one_per_case,
-        )
-
-    @property
     def fixed(self) -> str:
         """Target and format in words; any change of them changes the words."""
         target = self.target
@@ -131,6 +112,9 @@ class Settings:
             return f"{target}, {self.form}"
         return f"{str(target.mpp).removesuffix('.0')} µm/px, {target.resample}, {self.form}"
 
+
+UNSIZED = Settings(Target(None, None))
+"""The defaults, to which a target is still to be added."""
 
 # Checks of values ---------------------------------------------------------------
 
@@ -182,12 +166,12 @@ def _read_kinds(value: object) -> frozenset[Kind]:
     return frozenset(Kind) if value == "all" else frozenset({Kind(str(value))})
 
 
-def _read_names(value: object) -> tuple[str, ...]:
+def _read_names(value: object) -> frozenset[str]:
     if not isinstance(value, list | tuple) or not all(
         isinstance(item, str) and item and item.isprintable() for item in value
     ):
         raise ValueError
-    return tuple(value)
+    return frozenset(value)
 
 
 def _read_flag(value: object) -> bool:
@@ -268,12 +252,16 @@ def target(
 # The file ----------------------------------------------------------------------
 
 
+_PARTS: Mapping[str, Any] = {"target": Target, "plan": Plan, "timeouts": Timeouts}
+"""Attributes of Settings that hold the values of several keys."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Key:
     """One key of the file.
 
-    attribute: of Settings, or of its timeouts in [network]. none: the value that
-    stands for None. comment: written beside the key.
+    comment: written beside the key. attribute: of Settings or of one of its parts. none: the
+    value that stands for None; a key without one is left out. option: of the command line.
     """
 
     table: str
@@ -282,51 +270,65 @@ class _Key:
     comment: str = ""
     attribute: str = ""
     none: str | None = None
+    option: str = ""
 
     @property
-    def field(self) -> str:
-        return self.attribute or self.name
+    def path(self) -> str:
+        """Return the place of the value in Settings, such as `plan.seed`."""
+        name = self.attribute or self.name
+        parts = (part for part, kind in _PARTS.items() if name in kind.__dataclass_fields__)
+        return ".".join((*parts, name))
 
-    def read(self, value: object) -> object:
-        if self.none is not None and value == self.none:
+    def read(self, value: object, label: str) -> object:
+        """Return the checked value. Raises BadSettings, which names the key by `label`."""
+        if self.none is not None and value in (None, self.none):
             return None
-        return self.check(value, f"{self.table}.{self.name}")
+        return self.check(value, label)
 
     def line(self, settings: Settings) -> str:
         """Return the key as the file has it."""
-        value = getattr(settings.timeouts if self.table == "network" else settings, self.field)
+        value = attrgetter(self.path)(settings)
+        if value is None and self.none is None:
+            return ""
+        shown = self.none if value is None else kind_of(value) if self.check is kinds else value
         comment = f"  # {self.comment}" if self.comment else ""
-        return f"{self.name} = {_toml(self.none if value is None else value)}{comment}\n"
+        return f"{self.name} = {_toml(shown)}{comment}\n"
 
 
 _CONNECTIONS = _up_to(MOST_CONNECTIONS)
 _FLAG = Check(_read_flag, "true or false")
 _PLAIN_NAME = Check(_read_plain_name, f"the name of a file in the mirror, such as {LOCKED}")
 
+_RESAMPLE = "exact, fast, or native: the pixels of the nearest finer level"
+_PAUSE = "of all requests to a busy host; doubled up to ten times that"
+
 _KEYS = (
+    _Key("target", "mpp", positive, "µm per pixel"),
+    _Key("target", "max_size", count, "pixels of the longer side, at most"),
+    _Key("target", "resample", resample, _RESAMPLE),
     _Key("target", "format", image_format, "png, jpeg, tiff", "form"),
     _Key("sample", "slides", count, 'a number, or "all"; lowering it deletes nothing', none="all"),
     _Key("sample", "seed", Check(_read_seed, "a whole number")),
     _Key("sample", "order", order, "stable, or shuffle: random.shuffle over the listing"),
     _Key("sample", "by", by, "none, project_id, primary_site: go round these in turn"),
     _Key("sample", "kind", kinds, "diagnostic, tissue, all", "kinds"),
-    _Key("sample", "projects", names, 'such as "TCGA-BRCA"; none: any'),
-    _Key("sample", "sample_types", names, 'such as "Primary Tumor"; none: any'),
-    _Key("sample", "diseases", names, "disease types as the catalogue has them; none: any"),
+    _Key("sample", "projects", names, 'such as "TCGA-BRCA"; none: any', option="project"),
+    _Key(
+        *("sample", "sample_types", names, 'such as "Primary Tumor"; none: any'),
+        option="sample_type",
+    ),
+    _Key(
+        *("sample", "diseases", names, "disease types as the catalogue has them; none: any"),
+        option="disease",
+    ),
     _Key("sample", "one_per_case", _FLAG, "one slide of each case"),
     _Key("sample", "cases", names, "names of cases, slides or file_ids; none: any"),
     _Key(
-        "sample",
-        "manifest",
-        file_path,
-        "a GDC manifest to list from, instead of the GDC",
+        *("sample", "manifest", file_path, "a GDC manifest to list from, instead of the GDC"),
         none="",
     ),
     _Key(
-        "sample",
-        "lock",
-        _PLAIN_NAME,
-        "a lock file in the mirror: exactly its slides are taken",
+        *("sample", "lock", _PLAIN_NAME, "a lock file in the mirror: exactly its slides are taken"),
         none="",
     ),
     _Key("fetch", "via", ladder, "tried in this order"),
@@ -346,16 +348,11 @@ _KEYS = (
     _Key("network", "stall", seconds),
     _Key("network", "tries", _up_to(MOST_TRIES)),
     _Key("network", "backoff", seconds, "before the second try; doubled before each further one"),
-    _Key(
-        "network",
-        "pause",
-        seconds,
-        "of all requests to a busy host; doubled up to ten times that",
-    ),
+    _Key("network", "pause", seconds, _PAUSE),
 )
-"""All keys but those of the target, in the order of the file."""
+"""All keys, in the order of the file."""
 
-_TARGET = ("mpp", "max_size", "resample")
+_MPP, _MAX_SIZE = _KEYS[:2]
 
 _HEADER = """\
 # Settings of a mirror made by tcgamirror. Edit them freely, but for [target] and the
@@ -393,27 +390,41 @@ def read_settings(path: Path) -> Settings:
 def _parse(file: Mapping[str, object]) -> Settings:
     keys = {(key.table, key.name): key for key in _KEYS}
     tables = {key.table for key in _KEYS}
-    values: dict[str, Any] = {}
-    timeouts: dict[str, Any] = {}
-    size: dict[str, object] = {}
+    values: dict[_Key, object] = {}
     for table, content in file.items():
         if table not in tables:
             raise BadSettings(f"[{table:.80}] is no table of settings; {_HELP}")
         if not isinstance(content, dict):
             raise BadSettings(f"[{table}] has to be a table")
         for name, value in content.items():
-            if table == "target" and name in _TARGET:
-                size[name] = value
-                continue
-            key = keys.get((table, name))
-            if key is None:
+            if (table, name) not in keys:
                 raise BadSettings(f"{table}.{name:.80} is no setting; {_HELP}")
-            (timeouts if table == "network" else values)[key.field] = key.read(value)
-    return Settings(
-        target(size.get("mpp"), size.get("max_size"), size.get("resample", Resample.EXACT)),
-        timeouts=Timeouts(**timeouts),
-        **values,
-    )
+            values[keys[table, name]] = value
+    return _with_values(UNSIZED, values, lambda key: f"{key.table}.{key.name}")
+
+
+def with_options(settings: Settings, options: Mapping[str, object]) -> Settings:
+    """Return settings changed by the options of a command line, by their names with _ for -.
+
+    Options that are no settings are ignored. Raises BadSettings, which names the option.
+    """
+    keys = {key.option or key.name: key for key in _KEYS}
+    labels = {key: f"--{option.replace('_', '-')}" for option, key in keys.items()}
+    values = {keys[option]: value for option, value in options.items() if option in keys}
+    return _with_values(settings, values, labels.__getitem__)
+
+
+def _with_values(
+    settings: Settings, values: Mapping[_Key, object], label: Callable[[_Key], str]
+) -> Settings:
+    parts: dict[str, dict[str, Any]] = {part: {} for part in ("", *_PARTS)}
+    for key, value in values.items():
+        part, _, attribute = key.path.rpartition(".")
+        parts[part][attribute] = key.read(value, label(key))
+    whole = {name: replace(getattr(settings, name), **parts[name]) for name in _PARTS}
+    size = whole["target"]
+    target(size.mpp, size.max_size, size.resample, (label(_MPP), label(_MAX_SIZE)))
+    return replace(settings, **whole, **parts[""])
 
 
 _SLIDES = re.compile(r"(?m)^(\s*\[\s*sample\s*\](?:.*\n(?!\s*\[))*?.*\n\s*slides\s*=\s*)[^\s#]+")
@@ -466,15 +477,7 @@ def raise_slides(root: Path, slides: int | None) -> Settings:
 
 def format_settings(settings: Settings) -> str:
     """Return the file's text, which is read as the same settings."""
-    wanted = settings.target
-    size = f"mpp = {wanted.mpp}  # µm per pixel"
-    if wanted.mpp is None:
-        size = f"max_size = {wanted.max_size}  # pixels of the longer side, at most"
-    text = (
-        f"{_HEADER}\n[target]\n{size}\nresample = {_toml(wanted.resample)}"
-        "  # exact, fast, or native: the pixels of the nearest finer level\n"
-    )
-    table = "target"
+    text, table = _HEADER, ""
     for key in _KEYS:
         if key.table != table:
             table = key.table
@@ -485,7 +488,7 @@ def format_settings(settings: Settings) -> str:
 
 def _toml(value: object) -> str:
     if isinstance(value, frozenset):
-        return _toml(kind_of(value))
+        return _toml(tuple(sorted(value)))
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple) and len(value) > NAMES_IN_LINE:

@@ -14,6 +14,7 @@ from tcgamirror.mirror import lockfile
 from tcgamirror.mirror.directory import CATALOGUE, FIXED, OLD_LOCK, Mirror, hold
 from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings
 from tcgamirror.model.errors import BadSettings, DiskFull, Locked, NotAMirror
+from tcgamirror.model.sampling import Plan
 from tcgamirror.model.slide import ImageFormat, Target
 from tcgamirror.system.lock import Lock
 from tests.gdc import StandIn
@@ -31,7 +32,7 @@ def test_a_new_mirror_is_found_with_its_settings(tmp_path: Path) -> None:
 
 
 def test_the_nearest_of_two_mirrors_is_found_from_below(tmp_path: Path) -> None:
-    inner = Mirror.create(tmp_path / "inner", replace(SETTINGS, seed=1))
+    inner = Mirror.create(tmp_path / "inner", replace(SETTINGS, plan=Plan(1)))
     Mirror.create(tmp_path, SETTINGS)
     below = inner.root / "images" / "x"
     below.mkdir(parents=True)

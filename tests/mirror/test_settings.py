@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tcgamirror.mirror import settings as setting
 from tcgamirror.mirror.settings import MOST_WORKERS, Settings, format_settings, read_settings
 from tcgamirror.model.errors import BadSettings
-from tcgamirror.model.sampling import By, Order
+from tcgamirror.model.sampling import By, Order, Plan
 from tcgamirror.model.slide import SOURCES, ImageFormat, Kind, Resample, Target
 from tcgamirror.net.timeouts import Timeouts
 
@@ -38,11 +38,15 @@ SETTINGS = st.builds(
     Settings,
     target=TARGET,
     slides=st.none() | COUNT,
-    seed=st.integers(),
-    order=st.sampled_from(Order),
-    by=st.sampled_from(By),
-    kinds=st.frozensets(st.sampled_from(Kind), min_size=1),
-    projects=st.lists(NAME, max_size=3).map(tuple),
+    plan=st.builds(
+        Plan,
+        st.integers(),
+        st.sampled_from(Order),
+        st.sampled_from(By),
+        st.frozensets(st.sampled_from(Kind), min_size=1),
+        *[st.frozensets(NAME, max_size=3)] * 4,
+        st.booleans(),
+    ),
     manifest=st.none() | TEXT,
     form=st.sampled_from(ImageFormat),
     via=st.lists(st.sampled_from(SOURCES), min_size=1, unique=True).map(tuple),
