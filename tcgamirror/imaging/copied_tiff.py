@@ -5,32 +5,54 @@ blank ones (see `patched_tiles`), and those that are not plain (see `tile_codec`
 
 OpenSlide decodes JPEG 2000 only in a slide of Aperio's. The description of such an image
 therefore begins like Aperio's, and has the metadata in a property of it.
+
+Reduced levels are JPEG, of pixels that the copied tiles are decoded to at a quarter. Those of
+JPEG 2000 lie at the first of four pixels, those of JPEG in the middle.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import BinaryIO
 
 import numpy as np
 
+from tcgamirror.imaging.decode import WHITE, Pixels, area_average
 from tcgamirror.imaging.metadata import as_aperio
 from tcgamirror.imaging.patched_tiles import PatchedTiles
 from tcgamirror.imaging.svs import Photometric, Svs, TileTable
 from tcgamirror.imaging.tiff import Tag, TagValue, Type
-from tcgamirror.imaging.tiff_writer import MAX_CLASSIC_BYTES, PixelSize, TiffWriter
-from tcgamirror.imaging.tile_codec import Subsampling, TileCodec, jpeg_subsampling
-from tcgamirror.model.geometry import Grid
+from tcgamirror.imaging.tiff_writer import (
+    MAX_CLASSIC_BYTES,
+    REDUCTION,
+    LevelWriter,
+    PixelSize,
+    TiffWriter,
+    reduced_sizes,
+)
+from tcgamirror.imaging.tile_codec import REDUCED, Subsampling, TileCodec, jpeg_subsampling
+from tcgamirror.model.errors import BadTile
+from tcgamirror.model.geometry import Grid, Size
 from tcgamirror.model.slide import Rendition, Resample
 
 MAX_MPP_DIFFERENCE = 1e-4
 """µm per pixel between both axes, which Aperio's description cannot tell apart."""
 
 _DIRECTORY_BYTES = 1 << 20
+_REDUCED_QUALITY, _REDUCED_SUBSAMPLING = 90, (2, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """A tile's own bytes, and its pixels at a quarter of its sides where they were decoded."""
+
+    stream: bytes
+    reduced: Pixels | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +65,33 @@ class StoredLevel:
     tiles: PatchedTiles
     subsampling: Subsampling
 
-    def read(self, column: int, row: int) -> bytes | None:
-        """Return a tile's own bytes, None if it has to be encoded. Raises BadTile."""
-        stream = self.tiles.read_stored(column, row, self.codec.check)
-        return stream if stream is not None and self.codec.is_plain(stream) else None
+    def read(self, column: int, row: int, *, reduced: bool) -> _Copy | None:
+        """Return a tile's own bytes, None if it has to be encoded. Raises BadTile.
+
+        Decoding a quarter of each side reads every coefficient of a JPEG. JPEG 2000 tells
+        damage by its structure, so it is decoded for the reduced levels alone.
+        """
+        size = self.grid.box(column, row).size
+
+        def take(stream: bytes) -> _Copy | None:
+            if not self.codec.is_plain(stream):
+                return None
+            if self.codec.is_jpeg:
+                return _Copy(stream, self._reduced(stream, size))
+            try:
+                return _Copy(stream, self._reduced(stream, size) if reduced else None)
+            except BadTile:
+                return None
+
+        return self.tiles.read_stored(column, row, take)
+
+    def _reduced(self, stream: bytes, size: Size) -> Pixels:
+        """Return a tile of `size` pixels at a quarter of its sides."""
+        if size == self.codec.tile:
+            return self.codec.decode(stream, REDUCTION)
+        # At the image's edge, padding would be mixed into the pixels.
+        pixels = self.codec.decode(stream, 1)[: size.height, : size.width]
+        return area_average(pixels, REDUCTION, REDUCTION)
 
 
 def stored_level(slide: Svs, rendition: Rendition, tiles: PatchedTiles) -> StoredLevel | None:
@@ -62,8 +107,8 @@ def stored_level(slide: Svs, rendition: Rendition, tiles: PatchedTiles) -> Store
         return None
     level = StoredLevel(codec, tiled.level.grid, table, tiles, (1, 1))
     places = product(range(level.grid.rows), range(level.grid.columns))
-    streams = (level.read(column, row) for row, column in places)
-    first = next((stream for stream in streams if stream is not None), None)
+    copies = (level.read(column, row, reduced=False) for row, column in places)
+    first = next((copy.stream for copy in copies if copy is not None), None)
     if first is None:
         return None
     if not codec.is_jpeg:
@@ -95,40 +140,64 @@ def write_copied_tiff(
     describe: returns the metadata, once all tiles were read. Numbers of tiles are added to them.
     """
     table, grid, codec = level.table, level.grid, level.codec
-    total = sum(table.counts) + _DIRECTORY_BYTES + 16 * len(table.counts)
-    out = TiffWriter(file, big=total > MAX_CLASSIC_BYTES)
+    sizes = reduced_sizes(grid.size)
+    total = sum(table.counts) + 16 * len(table.counts) + 3 * sum(map(math.prod, sizes))
+    out = TiffWriter(file, big=total + _DIRECTORY_BYTES > MAX_CLASSIC_BYTES)
+    below = _reduced_writer(out, sizes) if sizes else None
     # Bytes that several tiles share are written once.
     starts, which = np.unique(np.asarray(table.offsets), return_inverse=True)
     copies = np.zeros(len(starts), np.uint64)
     offsets, counts = array("Q"), array("Q")
     copied, white = 0, (0, 0)
-    for row, column in product(range(grid.rows), range(grid.columns)):
-        stream = level.read(column, row)
-        if stream is not None:
-            shared = which[len(offsets)]
-            copies[shared] = copies[shared] or out.write(stream)
-            place = int(copies[shared]), len(stream)
-            copied += 1
-        else:
-            pixels = level.tiles.read_single(column, row)
-            if pixels is None and white[0]:
-                place = white
+    for row in range(grid.rows):
+        height, width = -(-grid.box(0, row).size.height // REDUCTION), grid.size.width
+        band: Pixels = np.full((height, -(-width // REDUCTION), 3), WHITE, np.uint8)
+        for column in range(grid.columns):
+            copy = level.read(column, row, reduced=below is not None)
+            if copy is not None:
+                shared = which[len(offsets)]
+                copies[shared] = copies[shared] or out.write(copy.stream)
+                place = int(copies[shared]), len(copy.stream)
+                reduced = copy.reduced
+                copied += 1
             else:
-                stream = codec.encode(pixels, level.subsampling)
-                place = out.write(stream), len(stream)
-                white = place if pixels is None else white
-        offsets.append(place[0])
-        counts.append(place[1])
+                pixels = level.tiles.read_single(column, row)
+                reduced = None
+                if pixels is None and white[0]:
+                    place = white
+                else:
+                    stream = codec.encode(pixels, level.subsampling)
+                    place = out.write(stream), len(stream)
+                    white = place if pixels is None else white
+                if pixels is not None:
+                    reduced = area_average(pixels, REDUCTION, REDUCTION)
+            offsets.append(place[0])
+            counts.append(place[1])
+            if reduced is not None:
+                left = column * codec.tile.width // REDUCTION
+                band[:, left : left + reduced.shape[1]] = reduced
+        if below is not None:
+            below.add(band)
     numbers = {"copied_tiles": copied, "encoded_tiles": len(offsets) - copied}
     text = json.dumps({**describe(), **numbers}, sort_keys=True)
     if not codec.is_jpeg:
         text = as_aperio(text, None if mpp is None else sum(mpp) / 2)
-    tags = [*out.tile_tags(grid, offsets, counts), *_kind_tags(out, level)]
-    out.close([[*tags, *out.metadata_tags(mpp, text)]])
+    tags = [*out.tile_tags(grid, offsets, counts), *_kind_tags(out, codec, level.subsampling)]
+    others = below.directories() if below is not None else ()
+    out.close([[*tags, *out.metadata_tags(mpp, text)], *map(out.as_reduced, others)])
 
 
-def _kind_tags(out: TiffWriter, level: StoredLevel) -> list[TagValue]:
-    codec, pack = level.codec, out.layout.pack_tag
+def _reduced_writer(out: TiffWriter, sizes: Sequence[Size]) -> LevelWriter:
+    """Return a writer of reduced levels, which are JPEG."""
+
+    def encode(tile: Pixels) -> bytes:
+        return REDUCED.encode(tile, _REDUCED_SUBSAMPLING, _REDUCED_QUALITY)
+
+    return LevelWriter(out, sizes, encode, _kind_tags(out, REDUCED, _REDUCED_SUBSAMPLING))
+
+
+def _kind_tags(out: TiffWriter, codec: TileCodec, subsampling: Subsampling) -> list[TagValue]:
+    pack = out.layout.pack_tag
     tags = [
         pack(Tag.BITS, Type.SHORT, 8, 8, 8),
         pack(Tag.COMPRESSION, Type.SHORT, codec.compression),
@@ -139,5 +208,5 @@ def _kind_tags(out: TiffWriter, level: StoredLevel) -> list[TagValue]:
     if codec.tables:
         tags.append((Tag.JPEG_TABLES, Type.UNDEFINED, len(codec.tables), codec.tables))
     if codec.is_jpeg and codec.photometric == Photometric.YCBCR:
-        tags.append(pack(Tag.SUBSAMPLING, Type.SHORT, *level.subsampling))
+        tags.append(pack(Tag.SUBSAMPLING, Type.SHORT, *subsampling))
     return tags

@@ -17,13 +17,11 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from tcgamirror.imaging.bounded import FileBytes
 from tcgamirror.imaging.decode import OpenSlideTiles, Pixels, TileReader, choose_jpeg_scale
 from tcgamirror.imaging.image_reader import read_header
 from tcgamirror.imaging.resample import render
-from tcgamirror.imaging.svs import Compression, Svs
-from tcgamirror.imaging.tiff_reader import check_copied
-from tcgamirror.imaging.tile_codec import TileCodec
+from tcgamirror.imaging.svs import Compression
+from tcgamirror.imaging.tiff_reader import CopiedLevel, read_copied
 from tcgamirror.model.errors import Damaged, SlideError
 from tcgamirror.model.geometry import Grid, Size
 from tcgamirror.model.slide import ImageFormat
@@ -88,19 +86,16 @@ def _choose_smaller(image: ImageFile, enough: int) -> None:
 def _read_copied(path: Path, file: BinaryIO, size: Size, enough: int | None) -> Image.Image:
     """Return an image whose tiles were copied from a slide. Raises Damaged.
 
-    Pillow decodes no JPEG 2000 in a TIFF, and JPEG at full size alone.
+    Pillow decodes no JPEG 2000 in a TIFF, and JPEG there at full size alone.
     """
     try:
-        codec = check_copied(file)
-        slide = Svs(FileBytes(file))
-        grid = slide.levels[0].level.grid
+        level = read_copied(file, smallest=enough is not None)
         if enough is None:
-            with OpenSlideTiles(path, grid) as level:
-                return _rendered(level, size)
+            with OpenSlideTiles(path, level.grid) as tiles:
+                return _rendered(tiles, size)
         factor = min(1.0, enough / size.longer)
         smaller = Size(*(max(1, round(side * factor)) for side in size))
-        scale = choose_jpeg_scale(grid, smaller)
-        return _rendered(_ScaledTiles(slide, codec, scale), smaller)
+        return _rendered(_ScaledTiles(level, choose_jpeg_scale(level.grid, smaller)), smaller)
     except SlideError as error:
         raise Damaged(f"its pixels cannot be decoded ({error})") from error
 
@@ -112,17 +107,13 @@ def _rendered(tiles: TileReader, size: Size) -> Image.Image:
 class _ScaledTiles:
     """The tiles of an image, decoded smaller. Pixels at its edge may be mixed with padding."""
 
-    def __init__(self, slide: Svs, codec: TileCodec, scale: int) -> None:
-        grid = slide.levels[0].level.grid
-        self.size = grid.size
+    def __init__(self, level: CopiedLevel, scale: int) -> None:
+        self.size = level.grid.size
         self.scale = scale
-        self.grid = Grid(*(Size(*(-(-side // scale) for side in each)) for each in grid))
-        self._slide = slide
-        self._codec = codec
+        self.grid = Grid(*(Size(*(-(-side // scale) for side in each)) for each in level.grid))
+        self._level = level
 
-    def read_tile(self, column: int, row: int) -> Pixels | None:
-        span = self._slide.tile_table(0).span(column, row)
-        if span is None:
-            return None
+    def read_tile(self, column: int, row: int) -> Pixels:
         width, height = self.grid.box(column, row).size
-        return self._codec.decode(self._slide.source.read(span), self.scale)[:height, :width]
+        stream = self._level.stream(column, row)
+        return self._level.codec.decode(stream, self.scale)[:height, :width]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ Flags = NDArray[np.bool_]
 """One flag for each tile, of shape (rows, columns)."""
 Fetch = Callable[[Sequence[Span]], None]
 """Makes spans of the slide's bytes readable."""
+Taken = TypeVar("Taken")
 OpenTiles = Callable[[int], TileReader]
 """Opens a level, by its index, for single tiles at scale 1."""
 
@@ -88,22 +90,23 @@ class PatchedTiles:
         level = self._level(self._last)
         return int((~level.usable & ~level.blank).sum())
 
-    def read_stored(self, column: int, row: int, check: Callable[[bytes], None]) -> bytes | None:
-        """Return the bytes of one of the level's own tiles, None if it is blank or patched.
+    def read_stored(
+        self, column: int, row: int, take: Callable[[bytes], Taken | None]
+    ) -> Taken | None:
+        """Return what `take` makes of the bytes of one of the level's own tiles.
 
-        check: raises BadTile for bytes that do not decode.
+        It is None for a blank or patched tile. A tile for which `take` raises BadTile is damaged.
         """
         level = self._level(self._last)
         span = level.table.span(column, row)
         if span is None or not level.usable[row, column]:
             return None
-        data = self._slide.source.read(span)
         try:
-            check(data)
+            return take(self._slide.source.read(span))
         except BadTile as error:
-            self._drop(self._last, column, row, error)
+            where = f"the tile at column {column}, row {row} is damaged: {error}"
+            self._drop(self._last, column, row, BadTile(where))
             return None
-        return data
 
     def read_single(self, column: int, row: int) -> Pixels | None:
         """Return the pixels of one of the level's own tiles, None if it is blank."""

@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import numpy as np
 
@@ -24,8 +24,13 @@ from tcgamirror.imaging.bounded import (
 from tcgamirror.imaging.metadata import text_in
 from tcgamirror.imaging.svs import MAX_TILE_SIDE
 from tcgamirror.imaging.tiff import Directory, Tag, Tiff, Type
-from tcgamirror.imaging.tiff_writer import MAX_TILES, RGB_TAGS, TILE, reduced_sizes
-from tcgamirror.imaging.tile_codec import COMPRESSIONS, TileCodec
+from tcgamirror.imaging.tiff_writer import (
+    MAX_TILES,
+    RGB_TAGS,
+    TILE,
+    reduced_sizes,
+)
+from tcgamirror.imaging.tile_codec import COMPRESSIONS, REDUCED, TileCodec
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadSlide, BadTile, Damaged
 from tcgamirror.model.geometry import Grid, Size
@@ -49,13 +54,14 @@ Check = Callable[[], None]
 class _Image:
     """An image whose directories are like those that are written.
 
-    sizes: one for each directory. codec: of tiles that were copied from a slide.
+    sizes, codecs: one for each directory. A codec is None for compression by Deflate; in the
+    first one's other codecs tiles were copied from a slide.
     """
 
     tiff: Tiff
     directories: Sequence[Directory]
     sizes: Sequence[Size]
-    codec: TileCodec | None = None
+    codecs: Sequence[TileCodec | None]
 
 
 def read_tiff_header(file: BinaryIO) -> Header:
@@ -63,7 +69,7 @@ def read_tiff_header(file: BinaryIO) -> Header:
     with _tiff_errors():
         image = _open(file)
         metadata = text_in(_description(image.tiff, image.directories[0]))
-        compression = None if image.codec is None else image.codec.compression
+        compression = None if image.codecs[0] is None else image.codecs[0].compression
         return Header(image.sizes[0], metadata, compression)
 
 
@@ -78,25 +84,76 @@ def decode_tiff(file: BinaryIO, check: Check) -> None:
     """Decode every pixel and keep none. Raises Damaged, and what `check` raises."""
     with _tiff_errors():
         image = _open(file)
-        if image.codec is not None:
-            _decode_copied(image, image.codec, check)
-            return
-        for directory, size in zip(image.directories, image.sizes, strict=True):
-            if Tag.TILE_WIDTH in directory.entries:
+        for number, codec in enumerate(image.codecs):
+            directory, size = image.directories[number], image.sizes[number]
+            if codec is not None:
+                _decode_copied(CopiedLevel.of(image, number, codec), check)
+            elif Tag.TILE_WIDTH in directory.entries:
                 _decode_tiles(image.tiff, directory, Grid(size, TILE), check)
             else:
                 _decode_strips(image.tiff, directory, size, check)
 
 
-def check_copied(file: BinaryIO) -> TileCodec:
-    """Return how the copied tiles of an image are stored. Raises Damaged unless all are plain."""
+@dataclass(frozen=True, slots=True)
+class CopiedLevel:
+    """A level of an image whose tiles were copied from a slide, with offsets and bytes of them."""
+
+    codec: TileCodec
+    grid: Grid
+    tiff: Tiff
+    offsets: array[int]
+    counts: array[int]
+
+    @classmethod
+    def of(cls, image: _Image, number: int, codec: TileCodec) -> Self:
+        """Return the level of a directory. Raises Damaged."""
+        grid = Grid(image.sizes[number], codec.tile)
+        count = grid.columns * grid.rows
+        places = _places(image.tiff, image.directories[number], _TILES, count)
+        return cls(codec, grid, image.tiff, *places)
+
+    def stream(self, column: int, row: int) -> bytes:
+        """Return the bytes of a tile."""
+        index = row * self.grid.columns + column
+        return self._read(self.offsets[index], self.counts[index])
+
+    def streams(self) -> Iterator[bytes]:
+        """Yield each stream once, however many tiles share it. Raises Damaged unless it is plain.
+
+        A small file whose tiles overlap otherwise would have any number of pixels.
+        """
+        starts, first, which = np.unique(self.offsets, return_index=True, return_inverse=True)
+        counts = np.asarray(self.counts)[first]
+        same = counts[which] == self.counts
+        if not same.all() or (starts[1:] < (starts + counts)[:-1]).any():
+            raise Damaged("its tiles overlap")
+        if counts.max() > 1024 + 8 * self.codec.tile.width * self.codec.tile.height:
+            raise Damaged("one of its tiles is longer than its pixels")
+        for start, length in zip(starts.tolist(), counts.tolist(), strict=True):
+            stream = self._read(start, length)
+            if not self.codec.is_plain(stream):
+                raise Damaged("one of its tiles is not whole")
+            yield stream
+
+    def _read(self, start: int, length: int) -> bytes:
+        return self.tiff.read(Span(start, start + length))
+
+
+def read_copied(file: BinaryIO, *, smallest: bool) -> CopiedLevel:
+    """Return the first or the smallest level of an image whose tiles were copied.
+
+    Raises Damaged unless all of its tiles are plain, so that any decoder may read them.
+    """
     with _tiff_errors():
         image = _open(file)
-        if image.codec is None:
+        number = len(image.codecs) - 1 if smallest else 0
+        codec = image.codecs[number]
+        if codec is None:
             raise Damaged("its tiles were not copied")
-        for _ in _copied_streams(image, image.codec):
+        level = CopiedLevel.of(image, number, codec)
+        for _ in level.streams():
             pass
-        return image.codec
+        return level
 
 
 @contextmanager
@@ -117,25 +174,25 @@ def _open(file: BinaryIO) -> _Image:
         checked_size(*(tiff.read_number(each, tag) for tag in (Tag.WIDTH, Tag.HEIGHT)))
         for each in directories
     ]
-    codec = _codec(tiff, directories[0])
-    kind = RGB_TAGS if codec is None else COPIED_TAGS
-    for directory in directories:
+    codecs = [_codec(tiff, directory) for directory in directories]
+    for directory, codec in zip(directories, codecs, strict=True):
+        kind = RGB_TAGS if codec is None else COPIED_TAGS
         if any(entry.span.stop > source.size for entry in directory.entries.values()):
             raise Damaged("it is cut off")
         if {tag: _short_numbers(tiff, directory, tag) for tag in kind} != kind:
             raise Damaged("it is a TIFF, but not of packed 8-bit RGB as this program writes them")
-    if codec is not None:
-        if len(directories) > 1 or not codec.is_known or codec.tile.longer > MAX_TILE_SIDE:
-            raise Damaged("it is a TIFF, but not of tiles that this program copies")
-        return _Image(tiff, directories, sizes, codec)
+    first = codecs[0]
     tiled = Tag.TILE_WIDTH in directories[0].entries
     if sizes[1:] != (reduced_sizes(sizes[0]) if tiled else []):
         raise Damaged("it is a TIFF, but not of the levels that this program writes")
-    for directory in directories if tiled else ():
+    known = first is None or (first.is_known and first.tile.longer <= MAX_TILE_SIDE)
+    if not known or any(codec != (first and REDUCED) for codec in codecs[1:]):
+        raise Damaged("it is a TIFF, but not of tiles that this program copies")
+    for directory, codec in zip(directories, codecs, strict=True):
         tile = [tiff.read_number(directory, tag, 0) for tag in (Tag.TILE_WIDTH, Tag.TILE_HEIGHT)]
-        if tile != [*TILE]:
+        if codec is None and tiled and tile != [*TILE]:
             raise Damaged(f"its tiles have not {TILE} pixels, as this program writes them")
-    return _Image(tiff, directories, sizes)
+    return _Image(tiff, directories, sizes, codecs)
 
 
 def _codec(tiff: Tiff, directory: Directory) -> TileCodec | None:
@@ -167,31 +224,13 @@ def _description(tiff: Tiff, directory: Directory) -> str:
     return tiff.read_bytes(directory, Tag.DESCRIPTION).rstrip(b"\0").decode("latin-1")
 
 
-def _decode_copied(image: _Image, codec: TileCodec, check: Check) -> None:
-    for stream in _copied_streams(image, codec):
+def _decode_copied(level: CopiedLevel, check: Check) -> None:
+    for stream in level.streams():
         check()
         try:
-            codec.decode(stream, 8 if codec.is_jpeg else 1)
+            level.codec.decode(stream, 8 if level.codec.is_jpeg else 1)
         except BadTile as error:
             raise Damaged(f"one of its tiles is damaged: {error}") from error
-
-
-def _copied_streams(image: _Image, codec: TileCodec) -> Iterator[bytes]:
-    """Yield each stream once, however many tiles share it. Raises Damaged."""
-    grid = Grid(image.sizes[0], codec.tile)
-    count = grid.columns * grid.rows
-    offsets, lengths = _places(image.tiff, image.directories[0], _TILES, count)
-    starts, first, which = np.unique(offsets, return_index=True, return_inverse=True)
-    counts = np.asarray(lengths)[first]
-    if (counts[which] != lengths).any() or (starts[1:] < (starts + counts)[:-1]).any():
-        raise Damaged("its tiles overlap")
-    if counts.max() > 1024 + 8 * codec.tile.width * codec.tile.height:
-        raise Damaged("one of its tiles is longer than its pixels")
-    for start, length in zip(starts.tolist(), counts.tolist(), strict=True):
-        stream = image.tiff.read(Span(start, start + length))
-        if not codec.is_plain(stream):
-            raise Damaged("one of its tiles is not whole")
-        yield stream
 
 
 def _decode_tiles(tiff: Tiff, directory: Directory, grid: Grid, check: Check) -> None:

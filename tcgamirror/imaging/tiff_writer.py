@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import BinaryIO
 
@@ -44,7 +44,7 @@ RGB_TAGS = {
 CENTIMETRE = 3
 """TIFF's number of the unit of resolution."""
 
-_REDUCED_IMAGE = 1
+REDUCED_IMAGE = 1
 """NewSubfileType of a reduced level."""
 
 PixelSize = tuple[float, float] | None
@@ -64,19 +64,12 @@ def write_tiff(
         raise TooLarge(f"an image of {size} pixels does not fit in a TIFF; use --format png")
     raw = sum(grid.columns * grid.rows for grid in grids) * TILE.width * TILE.height * 3
     out = TiffWriter(file, big=raw > MAX_CLASSIC_BYTES)
-    image = _Level(out, sizes)
+    kind = [out.layout.pack_tag(tag, Type.SHORT, *values) for tag, values in RGB_TAGS.items()]
+    image = LevelWriter(out, sizes, deflate, kind)
     for strip in strips:
         image.add(strip)
-    first, *reduced = image.chain()
-    out.close(
-        [
-            [*first.tags(), *out.metadata_tags(mpp, text)],
-            *(
-                [*level.tags(), out.layout.pack_tag(Tag.SUBFILE, Type.LONG, _REDUCED_IMAGE)]
-                for level in reduced
-            ),
-        ]
-    )
+    first, *reduced = image.directories()
+    out.close([[*first, *out.metadata_tags(mpp, text)], *map(out.as_reduced, reduced)])
 
 
 def reduced_sizes(size: Size) -> list[Size]:
@@ -90,6 +83,14 @@ def reduced_sizes(size: Size) -> list[Size]:
         size = Size(-(-size.width // REDUCTION), -(-size.height // REDUCTION))
         sizes.append(size)
     return sizes
+
+
+def deflate(tile: Pixels) -> bytes:
+    """Return a tile's differences from pixel to pixel, compressed."""
+    differences = tile.copy()
+    differences[:, 1:] -= tile[:, :-1]
+    packer = zlib.compressobj(strategy=DEFLATE_STRATEGY)
+    return packer.compress(differences.tobytes()) + packer.flush()
 
 
 def rational(value: float) -> tuple[int, int]:
@@ -139,6 +140,10 @@ class TiffWriter:
             tags.append(pack(Tag.RESOLUTION_UNIT, Type.SHORT, CENTIMETRE))
         return tags
 
+    def as_reduced(self, tags: Iterable[TagValue]) -> list[TagValue]:
+        """Return the tags of a reduced level."""
+        return [*tags, self.layout.pack_tag(Tag.SUBFILE, Type.LONG, REDUCED_IMAGE)]
+
     def close(self, directories: Sequence[Iterable[TagValue]]) -> None:
         """Write the directories, the last one first, since each tells where the next one lies."""
         following = 0
@@ -153,31 +158,39 @@ class TiffWriter:
         self._file.seek(0, 2)
 
 
-class _Level:
+class LevelWriter:
     """A level of an image, compressed as its rows come, and the reduced levels below it."""
 
-    def __init__(self, out: TiffWriter, sizes: Sequence[Size]) -> None:
-        """sizes: of this level and of those below it."""
+    def __init__(
+        self,
+        out: TiffWriter,
+        sizes: Sequence[Size],
+        encode: Callable[[Pixels], bytes],
+        kind: Sequence[TagValue],
+    ) -> None:
+        """Write nothing yet.
+
+        Args:
+            sizes: of this level and of those below it.
+            encode: compresses a tile.
+            kind: tags that tell how tiles are compressed.
+        """
         self._out = out
         self._grid = Grid(sizes[0], TILE)
-        self._below = _Level(out, sizes[1:]) if sizes[1:] else None
+        self._encode = encode
+        self._kind = kind
+        self._below = LevelWriter(out, sizes[1:], encode, kind) if sizes[1:] else None
         self._offsets, self._counts = array("Q"), array("Q")
         # One row of tiles. Beyond the image's edge it is white, which compresses best.
         width = self._grid.columns * TILE.width
         self._band: Pixels = np.full((TILE.height, width, 3), WHITE, np.uint8)
         self._rows = 0
 
-    def chain(self) -> Iterator[_Level]:
-        """Yield this level and those below it."""
-        yield self
+    def directories(self) -> Iterator[list[TagValue]]:
+        """Yield the tags of this level and of those below it, once all rows were added."""
+        yield [*self._out.tile_tags(self._grid, self._offsets, self._counts), *self._kind]
         if self._below is not None:
-            yield from self._below.chain()
-
-    def tags(self) -> list[TagValue]:
-        """Return the level's tags, once all of its rows were added."""
-        pack = self._out.layout.pack_tag
-        kind = [pack(tag, Type.SHORT, *values) for tag, values in RGB_TAGS.items()]
-        return [*self._out.tile_tags(self._grid, self._offsets, self._counts), *kind]
+            yield from self._below.directories()
 
     def add(self, strip: Pixels) -> None:
         """Add the next rows of the level."""
@@ -197,10 +210,7 @@ class _Level:
         below: Pixels = np.empty((-(-self._rows // REDUCTION), -(-width // REDUCTION), 3), np.uint8)
         for left in range(0, width, TILE.width):
             tile = self._band[:, left : left + TILE.width]
-            differences = tile.copy()
-            differences[:, 1:] -= tile[:, :-1]
-            packer = zlib.compressobj(strategy=DEFLATE_STRATEGY)
-            data = packer.compress(differences.tobytes()) + packer.flush()
+            data = self._encode(tile)
             self._offsets.append(self._out.write(data))
             self._counts.append(len(data))
             if self._below is not None:

@@ -17,15 +17,16 @@ import numpy as np
 from PIL import Image
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
-from tcgamirror.imaging.decode import WHITE, Pixels, decode_jpeg_tile
+from tcgamirror.imaging.decode import WHITE, Pixels, area_average, decode_jpeg_tile
 from tcgamirror.imaging.svs import Compression, Photometric
+from tcgamirror.imaging.tiff_writer import TILE
 from tcgamirror.model.errors import BadTile
 from tcgamirror.model.geometry import Size
 
 BLOCK = 16
 """Pixels that the sides of a TIFF's tiles are multiples of."""
 QUALITY = 100
-"""Of JPEG tiles that are encoded."""
+"""Of JPEG tiles that are encoded instead of a copy."""
 MAX_LAYERS = 64
 """Quality layers of a JPEG 2000 stream; scanners write one."""
 
@@ -62,15 +63,6 @@ class TileCodec:
             and not any(side % BLOCK for side in self.tile)
         )
 
-    def check(self, stream: bytes) -> None:
-        """Raise BadTile for a JPEG that does not decode.
-
-        An eighth of each side is decoded, which reads every coefficient. A JPEG 2000 stream
-        tells damage by its structure alone, see `is_plain`.
-        """
-        if self.is_jpeg:
-            self.decode(stream, 8)
-
     def is_plain(self, stream: bytes) -> bool:
         """Return whether the stream is whole and plain."""
         try:
@@ -88,17 +80,22 @@ class TileCodec:
         if self.is_jpeg:
             rgb = self.photometric == Photometric.RGB
             return decode_jpeg_tile(stream, self.tables, self.tile, rgb=rgb, scale=scale)
+        reduction = min(scale.bit_length() - 1, _decompositions(stream))
         try:
             with Jpeg2KImageFile(io.BytesIO(stream)) as image:
-                image.reduce = scale.bit_length() - 1
+                image.reduce = reduction
                 image.load()
         except (OSError, SyntaxError, ValueError) as error:
             raise BadTile(f"it cannot be decoded ({error})") from error
-        if self.compression == Compression.JPEG_2000_YCBCR:
-            return np.asarray(Image.merge("YCbCr", image.split()).convert("RGB"))
-        return np.asarray(image)
+        # Pillow converts YCbCr itself if it is subsampled.
+        rgb = self.compression == Compression.JPEG_2000_RGB or stream[_CHROMA] != b"\1\1"
+        pixels = image if rgb else Image.merge("YCbCr", image.split()).convert("RGB")
+        left = scale >> reduction
+        return area_average(np.asarray(pixels), left, left)
 
-    def encode(self, pixels: Pixels | None, subsampling: Subsampling) -> bytes:
+    def encode(
+        self, pixels: Pixels | None, subsampling: Subsampling, quality: int = QUALITY
+    ) -> bytes:
         """Return a stream of pixels, or of white; at the image's edge they are fewer than a tile's.
 
         It is lossless, but for JPEG and for the rounding of YCbCr.
@@ -112,10 +109,14 @@ class TileCodec:
                 image = Image.merge("RGB", image.convert("YCbCr").split())
             image.save(file, "JPEG2000", no_jp2=True, mct=0, irreversible=False)
         elif self.photometric == Photometric.RGB:
-            image.save(file, "JPEG", quality=QUALITY, keep_rgb=True, subsampling=0)
+            image.save(file, "JPEG", quality=quality, keep_rgb=True, subsampling=0)
         else:
-            image.save(file, "JPEG", quality=QUALITY, subsampling=_PILLOWS[subsampling])
+            image.save(file, "JPEG", quality=quality, subsampling=_PILLOWS[subsampling])
         return _in_other_slots(file.getvalue()) if self.tables else file.getvalue()
+
+
+REDUCED = TileCodec(Compression.JPEG, Photometric.YCBCR, TILE)
+"""The way that reduced levels of copied ones are stored."""
 
 
 # JPEG --------------------------------------------------------------------------------
@@ -211,6 +212,8 @@ def _in_other_slots(stream: bytes) -> bytes:
 _SIZE, _CODING, _COLOUR_CODING, _PART = 0xFF51, 0xFF52, 0xFF53, 0xFF90
 _HEADER = (_SIZE, _CODING, _COLOUR_CODING, 0xFF5C, 0xFF5D, 0xFF64)
 """Markers of the header that scanners write; the last three are quantization and comments."""
+_CHROMA = slice(46, 48)
+"""Subsampling of the second component, in the size that comes first."""
 _PART_BYTES = 12
 _DATA = b"\xff\x93"
 _END_OF_STREAM = b"\xff\xd9"
@@ -218,7 +221,7 @@ _END_OF_STREAM = b"\xff\xd9"
 
 def _is_plain_jpeg_2000(stream: bytes, tile: Size) -> bool:
     """Return whether it is a codestream of one tile of three 8-bit colours, up to its end."""
-    if stream[:2] != b"\xff\x4f":
+    if stream[:4] != b"\xff\x4f\xff\x51":
         return False
     place, seen = 2, set[int]()
     while True:
@@ -247,6 +250,11 @@ def _is_one_tile(segment: bytes, tile: Size) -> bool:
         and components == 3
         and all(segment[36 + 3 * number] == 7 for number in range(3))
     )
+
+
+def _decompositions(stream: bytes) -> int:
+    """Return how many times a plain stream can be decoded at half the size."""
+    return stream[stream.index(struct.pack(">H", _CODING)) + 9]
 
 
 _OWN_PRECINCTS = 1

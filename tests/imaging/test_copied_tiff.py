@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,6 +14,7 @@ import openslide
 import pytest
 from PIL import Image
 
+from tcgamirror.imaging.decode import area_average
 from tcgamirror.imaging.image_reader import decode_all, read_header
 from tcgamirror.imaging.open_image import open_image
 from tcgamirror.imaging.svs import Svs
@@ -22,6 +24,7 @@ from tcgamirror.sources.whole import LocalFile
 from tests.imaging.test_tiff_writer import image_of
 from tests.support.levels import EVERY_NAME, ZOO, by_openslide, fault, slide_at, tile_spans
 from tests.support.slides import SlideSpec, make_slide
+from tests.support.slides_codec import Compression
 
 _SCALES = ("appmag", "mpp", "resolution-tag", "twenty-times")
 NAMES = [name for name in EVERY_NAME if not any(word in name for word in _SCALES)]
@@ -144,6 +147,37 @@ def test_bytes_that_many_tiles_share_are_written_once(tmp_path: Path) -> None:
     assert distinct[0] == distinct[1]
 
 
+@pytest.mark.parametrize("compression", ["jpeg-rgb", "j2k-rgb"])
+def test_a_large_level_has_reduced_ones(compression: Compression, tmp_path: Path) -> None:
+    spec = SlideSpec(4300, 700, compression=compression, downsamples=(1,), thumbnail=False)
+    path = make_slide(tmp_path / "s.svs", replace(spec, blank=frozenset({(0, 2, 1)})))
+    facts = check(path, 0, tmp_path)
+    assert (facts["copied_tiles"], facts["encoded_tiles"]) == (53, 1)
+    (copy,) = (tmp_path / "images").rglob("*.tif")
+    with openslide.OpenSlide(copy) as slide:
+        assert slide.level_dimensions == ((4300, 700), (1075, 175))
+    whole = area_average(by_openslide(copy, 0), 4, 4).astype(int)
+    # A low pass of JPEG 2000 is no mean, and lies at the first of its pixels.
+    assert np.abs(by_openslide(copy, 1) - whole).mean() < (6 if "j2k" in compression else 3)
+
+
+def test_a_tile_without_plain_bytes_is_encoded(tmp_path: Path) -> None:
+    """A progressive one, which OpenSlide reads, may cost a decoder any time."""
+    path = make_slide(tmp_path / "s.svs", SlideSpec(600, 600, downsamples=(1,), thumbnail=False))
+    with LocalFile(path) as file:
+        span = Svs(file).tile_table(0).span(1, 1)
+    assert span is not None
+    stream = io.BytesIO()
+    tile = Image.new("RGB", (240, 240), "pink")
+    tile.save(stream, "JPEG", keep_rgb=True, progressive=True, subsampling=0)
+    data = bytearray(path.read_bytes())
+    assert len(stream.getvalue()) < span.length
+    data[span.start : span.stop] = stream.getvalue().ljust(span.length, b"\0")
+    path.write_bytes(data)
+    facts = check(path, 0, tmp_path)
+    assert (facts["copied_tiles"], facts["encoded_tiles"]) == (8, 1)
+
+
 def test_other_readers_find_the_scale_and_the_pixels(
     zoo_slides: Mapping[str, Path], tmp_path: Path
 ) -> None:
@@ -151,6 +185,7 @@ def test_other_readers_find_the_scale_and_the_pixels(
     for name in ("plain", "ycbcr-420-shared-tables", "everything"):
         picture = native(zoo_slides[name], 0, ImageFormat.TIFF, tmp_path)
         with tiffslide.TiffSlide(tmp_path / picture.path) as slide:
+            assert slide.dimensions == picture.size
             found = [slide.properties[f"tiffslide.mpp-{axis}"] for axis in "xy"]
             assert found == pytest.approx((picture.mpp_x, picture.mpp_y), abs=1e-4)
         # Pillow reads by libtiff, which keeps tables from tile to tile.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 
@@ -49,7 +50,7 @@ def test_what_is_encoded_is_plain_and_decodes_to_nearly_the_same(name: str) -> N
     for pixels in (picture(), picture(10, 50)):
         stream = codec.encode(pixels, (1, 1))
         assert codec.is_plain(stream)
-        codec.check(stream)
+        codec.decode(stream, 8)
         decoded = codec.decode(stream, 1)
         most = 0 if codec is J2K else 4
         assert np.abs(decoded[: len(pixels), : pixels.shape[1]].astype(int) - pixels).max() <= most
@@ -82,6 +83,28 @@ def test_an_encoded_tile_leaves_shared_tables_as_they_are() -> None:
     assert np.array_equal(codec.decode(stream, 1), YCBCR.decode(YCBCR.encode(picture(), (1, 1)), 1))
     other = TileCodec(Compression.JPEG, Photometric.YCBCR, TILE, stream)
     assert not other.is_known, "its tables are in the slots that encoded tiles need"
+
+
+SUBSAMPLED = base64.b85decode(
+    "|4;u>051Rl0000G0000G00000000000000G0000G000000000000RdB0S5vB2Lb{AQUDA9000310t5sA0smY83P3<eNKi"
+    ";fQ2%5AB>(|Ka%Ew3Wn>^?c_2@4Wo}APMMofZWpZ<AZ*CwmE;TMN|BwI*000000M7sc|C7(OL=fUQ_$??yF<5kbcM;j23"
+    "}4T*BonN#MU-GuJXg=OBmn|#*YpK&KBvI>13~kNfI2858U<<uUju)%B=C)c|9=nj4UXTz^Mrx&0st2(l??#K!|Dcs@&$k"
+    "q02kNa_ey^Nzxgl_4?n<sCcyazKnk!mM3LLE`Owx85W;y5J*G5S%Vl<3Dmm)Fjh_$i<LQxAo#UW155V~XKzt#9A#m-#Dc"
+    "%ji^M!!;M}QH4A{_EcKPlbUqAxZ-GXH=7*#"
+)
+"""JPEG 2000 of 16 × 16 pixels in YCbCr 4:2:2 without loss, by opj_compress of OpenJPEG 2.5.
+
+Across, red grows by 15 a pixel and blue falls by 6 from 200; down, green grows by 15.
+"""
+
+
+def test_subsampled_jpeg_2000_has_its_colours() -> None:
+    codec = TileCodec(Compression.JPEG_2000_YCBCR, Photometric.RGB, Size(16, 16))
+    assert codec.is_plain(SUBSAMPLED)
+    down, across = np.mgrid[:16, :16]
+    expected = np.stack([across * 15, down * 15, 200 - across * 6], axis=-1)
+    assert np.abs(codec.decode(SUBSAMPLED, 1) - expected).mean() < 5
+    assert np.abs(codec.decode(SUBSAMPLED, 8).astype(int) - expected[::8, ::8]).max() < 50
 
 
 def scans(stream: bytes) -> bytes:
@@ -135,7 +158,7 @@ def test_a_jpeg_with_a_damaged_scan_is_found_at_an_eighth() -> None:
     stream = bytearray(encode(Image.fromarray(picture()), "jpeg-rgb"))
     del stream[-40:-2]
     with pytest.raises(BadTile):
-        RGB.check(bytes(stream))
+        RGB.decode(bytes(stream), 8)
 
 
 def test_spoiled_streams_are_refused_or_decoded() -> None:
