@@ -272,7 +272,7 @@ class UntrustedCatalogue:
             raise Damaged(f"{self._name} is damaged ({fault!r:.200}). Run tcgamirror verify there")
 
     def _damage(self, what: str) -> Damaged:
-        return Damaged(f"{self._name} has {what}: nothing is taken")
+        return Damaged(f"{self._name} has {what}: nothing was changed")
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

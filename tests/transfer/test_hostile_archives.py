@@ -89,7 +89,7 @@ def test_a_directory_with_a_link_or_a_pipe_is_refused(
     assert "link or not a plain file" in refused(root, copy)
 
 
-# Bombs and lies about sizes --------------------------------------------------------
+# Bombs and wrong sizes --------------------------------------------------------
 
 
 def test_headers_of_any_length_are_not_read(root: Path, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_damaged_archives_are_refused(export: Path, root: Path, tmp_path: Path) 
         ("mpp = 4.0", "mpp = 2.0"),
     ],
 )
-def test_settings_that_are_none_are_refused(copy: Path, root: Path, old: str, new: str) -> None:
+def test_invalid_settings_are_refused(copy: Path, root: Path, old: str, new: str) -> None:
     path = copy / "tcgamirror.toml"
     text = path.read_text()
     assert old in text
@@ -238,7 +238,7 @@ def test_hostile_lock_files_end_in_one_sentence_at_once(
     assert not root.exists()
 
 
-def test_files_of_the_other_machine_are_not_looked_for(copy: Path, root: Path) -> None:
+def test_files_of_the_other_machine_are_not_read(copy: Path, root: Path) -> None:
     path = copy / "tcgamirror.toml"
     path.write_text(path.read_text().replace('manifest = ""', 'manifest = "/etc/passwd"'))
     resummed(copy)
@@ -253,8 +253,8 @@ WRONG: dict[str, Callable[[Path, Path], bytes]] = {
 }
 
 
-def made_wrong(copy: Path, path: str, why: str, export: Path) -> None:
-    """Spoils an image of an export's copy; what the catalogue says of the file is made right."""
+def spoil(copy: Path, path: str, why: str, export: Path) -> None:
+    """Spoil an image of an export's copy; its row gets the new size and digest."""
     other, size = rows(
         export, f"select path, width || ',' || height from mirror where path <> '{path}'"
     )[0]
@@ -272,11 +272,11 @@ def made_wrong(copy: Path, path: str, why: str, export: Path) -> None:
 
 
 @pytest.mark.parametrize("why", WRONG)
-def test_an_image_that_is_not_what_it_says_is_left_out(
+def test_an_image_that_differs_from_its_row_is_left_out(
     export: Path, copy: Path, root: Path, why: str
 ) -> None:
     path = str(column(copy, "select min(path) from mirror")[0])
-    made_wrong(copy, path, why, export)
+    spoil(copy, path, why, export)
     result = inside("--mirror", root, "import", copy, "--json")
     assert result.code == 3
     (fault,) = result.json()["refused"]
@@ -293,7 +293,7 @@ def test_without_a_usable_image_nothing_is_made_or_changed(
     export: Path, copy: Path, tmp_path: Path, why: str, ending: str
 ) -> None:
     for path in images(copy):
-        made_wrong(copy, path, why, export)
+        spoil(copy, path, why, export)
     source = packed(copy, tmp_path / "e.tar") if ending else copy
     root = tmp_path / "place" / "m"
     assert "none of 3 new images is as its catalogue says" in refused(tmp_path / "new", source)
@@ -304,7 +304,7 @@ def test_without_a_usable_image_nothing_is_made_or_changed(
     assert contents(root) == before
 
 
-def test_a_gallery_is_never_taken_over(copy: Path, root: Path) -> None:
+def test_a_gallery_is_never_imported(copy: Path, root: Path) -> None:
     (copy / "gallery").mkdir()
     (copy / "gallery" / "index.html").write_text("<script>evil()</script>")
     resummed(copy)

@@ -1,4 +1,4 @@
-"""Catalogues from elsewhere, by `import` and by `sync`: one reader takes ours, and nothing else."""
+"""Catalogues of other mirrors: import and sync accept what this program writes, and no more."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_every_column_has_a_check() -> None:
             assert {name for (name,) in columns} == set(checks)
 
 
-def test_what_sqlite_itself_leaves_behind_is_let_be(copy: Path, tmp_path: Path) -> None:
+def test_tables_of_sqlite_itself_are_accepted(copy: Path, tmp_path: Path) -> None:
     with catalogue(copy) as connection:
         connection.executescript(
             "ANALYZE; CREATE TABLE a (b INTEGER PRIMARY KEY AUTOINCREMENT); DROP TABLE a"
@@ -98,7 +98,7 @@ def test_what_sqlite_itself_leaves_behind_is_let_be(copy: Path, tmp_path: Path) 
 
 
 def older(path: Path) -> None:
-    """The catalogue at `path` as the first version of this program would have made it."""
+    """Write the catalogue at `path` as the first version of this program did."""
     with closing(sqlite3.connect(path)) as now, closing(sqlite3.connect(f"{path}.1")) as then:
         database.migrate(then, MIGRATIONS[:1])
         for table in TABLES:
@@ -114,7 +114,7 @@ def older(path: Path) -> None:
     Path(f"{path}.1").replace(path)
 
 
-def test_long_values_of_an_older_version_s_are_never_read(tmp_path: Path) -> None:
+def test_long_values_of_an_older_catalogue_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "old.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         database.migrate(connection, MIGRATIONS[:1])
@@ -124,8 +124,7 @@ def test_long_values_of_an_older_version_s_are_never_read(tmp_path: Path) -> Non
         list(read.rows("facts"))
 
 
-def test_an_older_version_s_is_brought_up(export: Path, copy: Path, tmp_path: Path) -> None:
-    """But for the number of patched tiles, which the first version did not count."""
+def test_an_older_catalogue_is_migrated(export: Path, copy: Path, tmp_path: Path) -> None:
     older(copy / "catalogue.db")
     resummed(copy)
     before = (copy / "catalogue.db").read_bytes()
@@ -191,16 +190,14 @@ ROWS = {
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_a_value_this_program_never_writes_keeps_all_of_it_out(
-    copy: Path, place: Path, name: str
-) -> None:
+def test_a_value_this_program_never_writes_is_refused(copy: Path, place: Path, name: str) -> None:
     table, change = VALUES[name]
     last = f"WHERE rowid = (SELECT max(rowid) FROM {table})"
     with catalogue(copy) as connection:
         connection.execute("PRAGMA ignore_check_constraints = ON")
         assert connection.execute(f"UPDATE {table} SET {change} {last}").rowcount == 1
     message = refused_by_both(place, copy)
-    assert message.endswith(": nothing is taken") or message.startswith("is damaged"), message
+    assert message.endswith(": nothing was changed") or message.startswith("is damaged"), message
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -223,7 +220,7 @@ def test_images_of_other_settings_are_refused(copy: Path, place: Path) -> None:
 
 
 def twin(connection: sqlite3.Connection) -> tuple[str, str]:
-    """Adds a slide whose image would lie where that of the first one does; both names."""
+    """Add a slide whose image has the path of the first one; return both names."""
     (name,) = connection.execute("SELECT file_name FROM sample WHERE rank = 1").fetchone()
     other = name.removesuffix(".svs")
     for table in ("slides", "sample", "images"):
@@ -238,11 +235,11 @@ def twin(connection: sqlite3.Connection) -> tuple[str, str]:
     return name, other
 
 
-def test_no_two_images_lie_in_one_place(export: Path, copy: Path, place: Path) -> None:
+def test_two_images_at_one_path_are_refused(export: Path, copy: Path, place: Path) -> None:
     with catalogue(copy) as connection:
         name, other = twin(connection)
     assert f"has an image of {other} at" in refused_by_both(place, copy)
-    # Nor does one lie where another slide's is already.
+    # Also at the path of another slide's image that is there.
     with catalogue(copy) as connection:
         for table in ("attempts", "images", "sample"):
             connection.execute(f"DELETE FROM {table} WHERE file_name = ?", (name,))
@@ -254,7 +251,7 @@ def test_no_two_images_lie_in_one_place(export: Path, copy: Path, place: Path) -
     assert contents(root) == before
 
 
-def test_a_damaged_one_is_refused(copy: Path, place: Path) -> None:
+def test_a_damaged_catalogue_is_refused(copy: Path, place: Path) -> None:
     data = bytearray((copy / "catalogue.db").read_bytes())
     chance = random.Random(3)
     for number in range(4096, len(data), 300):
@@ -273,7 +270,7 @@ def test_a_damaged_one_is_refused(copy: Path, place: Path) -> None:
 
 
 def looped(path: Path, table: str, levels: int = 12, fan: int = 200) -> None:
-    """Gives a table of the catalogue fan ** levels rows: each page leads to the next one so often.
+    """Give a table fan ** levels rows: each page refers to the next one `fan` times.
 
     Source: SQLite's file format, interior pages of table b-trees.
     """
@@ -284,7 +281,7 @@ def looped(path: Path, table: str, levels: int = 12, fan: int = 200) -> None:
         (count,) = connection.execute("PRAGMA page_count").fetchone()
     data = path.read_bytes()
 
-    def leading_to(child: int) -> bytes:
+    def referring_to(child: int) -> bytes:
         starts = [size - 5 * number for number in range(1, fan + 1)]
         head = struct.pack(f">BHHHBI{fan}H", 5, 0, fan, starts[-1], 0, child, *starts)
         cells = b"".join(struct.pack(">IB", child, number & 127) for number in range(fan))
@@ -292,13 +289,13 @@ def looped(path: Path, table: str, levels: int = 12, fan: int = 200) -> None:
 
     at = (root - 1) * size
     leaf = data[at : at + size]
-    chain = [leading_to(count + number) for number in range(1, levels + 1)]
+    chain = [referring_to(count + number) for number in range(1, levels + 1)]
     data = data[:at] + chain[0] + data[at + size :] + b"".join([*chain[1:], leaf])
     path.write_bytes(data[:28] + struct.pack(">I", len(data) // size) + data[32:])
 
 
 @pytest.mark.parametrize("table", ["sqlite_stat1", "slides", "facts"])
-def test_pages_that_lead_to_each_other_are_not_followed(
+def test_pages_that_refer_to_each_other_are_not_followed(
     copy: Path, place: Path, table: str
 ) -> None:
     with catalogue(copy) as connection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +15,6 @@ from tcgamirror.catalogue.rows import ImageState, are_different
 from tcgamirror.mirror.directory import CATALOGUE, FIXED, Mirror
 from tcgamirror.mirror.settings import FILE_NAME
 from tcgamirror.model.errors import ExitCode
-from tcgamirror.model.slide import Status
 from tcgamirror.system.files import atomic_write, file_digest
 from tcgamirror.transfer.fetching import check_same_target, size_at
 from tcgamirror.transfer.sync.remote import CatalogueVersion, RemoteMirror
@@ -171,8 +170,8 @@ def make_plan(
     remote = source.images()
     by_path = {image.path: image for image in local.images}
     source.check_places({image.path: image.file_name for image in local.images})
-    current = _current_slides(local, source)
-    stay = {image.file_name: image for image in local.images if image.file_name in current}
+    own_images = {image.file_name: image for image in local.images if image.done}
+    md5s = {str(row["file_name"]): row["md5"] for row in source.sampled()}
     kept = 0
     left = {*local.excluded} | {str(row["file_name"]) for row in source.rows("exclusions")}
     check, fetch, replaced = [], [], set()
@@ -180,10 +179,12 @@ def make_plan(
         if image.file_name in left:
             continue
         here = by_path.get(image.path)
-        own = None if image.done else stay.get(image.file_name)
+        own = None if image.done else own_images.get(image.file_name)
         if own is not None and own.sha256 != image.sha256 and local.has_file(own):
-            left.add(image.file_name)
-            continue
+            listed_here = local.states[image.file_name].md5
+            if not are_different(md5s[image.file_name], listed_here):
+                left.add(image.file_name)
+                continue
         is_done = here is not None and here.done
         is_same = here is not None and here.sha256 == image.sha256
         if not local.has_file(image):
@@ -210,13 +211,6 @@ def make_plan(
         obsolete=[here for here in local.images if here.file_name not in names],
         left=frozenset(left),
     )
-
-
-def _current_slides(local: Local, source: UntrustedCatalogue) -> Collection[str]:
-    """Return file names of slides that are done here, of the files that the source lists."""
-    done = {name: state for name, state in local.states.items() if state.status is Status.DONE}
-    listed = ((str(row["file_name"]), row["md5"]) for row in source.sampled())
-    return {name for name, md5 in listed if name in done and not are_different(md5, done[name].md5)}
 
 
 # The target ------------------------------------------------------------------------
