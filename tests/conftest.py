@@ -6,10 +6,8 @@ import shutil
 import socket
 import ssl
 import subprocess
-import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,7 @@ from tcgamirror.net.client import HttpClient
 from tests.gdc import Listed, StandIn
 from tests.support.fetching import SHORT
 from tests.support.levels import ZOO, MadeSlides
-from tests.support.raw_server import head
+from tests.support.raw_server import Listener, head
 
 
 def pytest_configure() -> None:
@@ -100,30 +98,27 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+class _TlsServer(Listener):
+    """A TLS server that answers `[]`, after a while at `/stall`."""
+
+    def __init__(self, certificate: Path) -> None:
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificate)
+        super().__init__()
+
+    def converse(self, client: socket.socket) -> None:
+        with self._context.wrap_socket(client, server_side=True) as secured:
+            stalled = b"/stall" in secured.recv(65536)
+            secured.sendall(head("200 OK", "Content-Length: 2", "Connection: close") + b"[")
+            time.sleep(2 if stalled else 0)
+            secured.sendall(b"]")
+
+
 @pytest.fixture
-def tls_server(certificate: Path) -> Iterator[tuple[str, list[int]]]:
-    """Address of a TLS server that answers `[]`, and a list that grows with each connection."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    handshakes: list[int] = []
-
-    def serve(listener: socket.socket) -> None:
-        with suppress(OSError):
-            while True:
-                sock, _ = listener.accept()
-                handshakes.append(1)
-                with suppress(OSError), context.wrap_socket(sock, server_side=True) as secured:
-                    stalled = b"/stall" in secured.recv(65536)
-                    length = head("200 OK", "Content-Length: 2", "Connection: close")
-                    secured.sendall(length + b"[")
-                    time.sleep(2 if stalled else 0)
-                    secured.sendall(b"]")
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=serve, args=(listener,), daemon=True).start()
-        yield f"https://127.0.0.1:{listener.getsockname()[1]}/", handshakes
-        with suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
+def tls_server(certificate: Path) -> Iterator[tuple[str, Listener]]:
+    """Address of a TLS server, and the server, which counts its connections."""
+    with _TlsServer(certificate) as server:
+        yield f"https://127.0.0.1:{server.port}/", server
 
 
 @pytest.fixture

@@ -166,9 +166,15 @@ LONG: dict[ImageFormat, tuple[Size, Callable[[Size, str], bytes]]] = {
 """Images that take many seconds to decode; no JPEG that this program writes does."""
 
 
-@pytest.mark.parametrize("form", LONG)
-@pytest.mark.parametrize("command", ["import", "verify --decode", "rebuild --offline"])
-def test_the_first_interrupt_ends_a_long_decode_within_a_second(
+@pytest.mark.parametrize(
+    ("command", "form"),
+    [
+        ("import", ImageFormat.TIFF),
+        ("verify --decode", ImageFormat.PNG),
+        ("rebuild --offline", ImageFormat.PNG),
+    ],
+)
+def test_the_first_interrupt_ends_a_long_decode(
     exports: Callable[[ImageFormat], Path], tmp_path: Path, command: str, form: ImageFormat
 ) -> None:
     size, made_by = LONG[form]

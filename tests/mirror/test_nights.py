@@ -29,6 +29,7 @@ from tests.support.mirrors import (
 )
 from tests.support.nights import Nights
 from tests.support.publishing import change
+from tests.support.raw_server import Listener
 from tests.support.slides import SlideSpec, make_slide
 
 NEXT = "Data Release 46.0 - March 10, 2026"
@@ -82,7 +83,7 @@ def test_refresh_and_a_first_night_need_the_api(tmp_path: Path, small_gdc: Stand
 
 
 def test_a_bad_certificate_of_the_api_is_named(
-    tmp_path: Path, small_gdc: StandIn, tls_server: tuple[str, list[int]]
+    tmp_path: Path, small_gdc: StandIn, tls_server: tuple[str, Listener]
 ) -> None:
     root = made(tmp_path / "m", small_gdc, slides=3)
     went_well("--mirror", root, "update", "--limit", "1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,17 @@ from tests.gdc import StandIn
 from tests.support.command import run, succeeded
 from tests.support.mirrors import column, made
 from tests.support.proxies import HttpProxy, Socks5
-from tests.support.raw_server import BOUND, CONTENT, PART, QUICK, SPAN, RawServer, ranged, within
+from tests.support.raw_server import (
+    BOUND,
+    CONTENT,
+    PART,
+    QUICK,
+    SPAN,
+    Listener,
+    RawServer,
+    ranged,
+    within,
+)
 
 UseProxy = Callable[[str], None]
 SECRET = "me:s3cret@"
@@ -40,25 +50,6 @@ def nobody() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port: int = taken.getsockname()[1]
     yield port
-
-
-@contextmanager
-def speaking(greeting: bytes) -> Iterator[int]:
-    """A port at which every connection is greeted so, and closed."""
-
-    def serve(listener: socket.socket) -> None:
-        with suppress(OSError):
-            while True:
-                sock, _ = listener.accept()
-                with sock:
-                    sock.recv(1024)
-                    sock.sendall(greeting)
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=serve, args=(listener,), daemon=True).start()
-        yield listener.getsockname()[1]
-        with suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
 
 
 def refused(url: str, error: type[NetworkError] = Unreachable) -> str:
@@ -104,7 +95,7 @@ def test_a_proxy_may_want_a_password(use: UseProxy, kind: type[Socks5] | type[Ht
 @pytest.mark.usefixtures("trusted")
 @pytest.mark.parametrize("kind", [Socks5, HttpProxy])
 def test_tls_goes_through_a_proxy(
-    use: UseProxy, tls_server: tuple[str, list[int]], kind: type[Socks5] | type[HttpProxy]
+    use: UseProxy, tls_server: tuple[str, Listener], kind: type[Socks5] | type[HttpProxy]
 ) -> None:
     with kind() as proxy, HttpClient(timeouts=QUICK) as client:
         use(proxy.url())
@@ -171,10 +162,15 @@ def test_a_name_that_only_the_proxy_may_know_is_told_how_to_look_it_up(use: UseP
 
 
 def test_what_is_no_socks_proxy_is_named(use: UseProxy) -> None:
-    with speaking(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
-        use(f"socks5h://127.0.0.1:{port}")
+    class Greeting(Listener):
+        def converse(self, client: socket.socket) -> None:
+            client.recv(1024)
+            client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with Greeting() as server:
+        use(f"socks5h://127.0.0.1:{server.port}")
         message = refused("http://127.0.0.1:9/status")
-    assert message.startswith(f"proxy socks5h://127.0.0.1:{port}: no connection through it")
+    assert message.startswith(f"proxy socks5h://127.0.0.1:{server.port}: no connection through it")
 
 
 @pytest.mark.parametrize("kind", ["http", "socks5h"])
@@ -216,7 +212,7 @@ def test_an_address_of_no_proxy_is_wrong_use(use: UseProxy, address: str) -> Non
     assert "s3cret" not in str(caught.value)
 
 
-def test_untrusted_certificates_are_named(use: UseProxy, tls_server: tuple[str, list[int]]) -> None:
+def test_untrusted_certificates_are_named(use: UseProxy, tls_server: tuple[str, Listener]) -> None:
     use(tls_server[0].rstrip("/"))
     message = refused("https://127.0.0.1:9/status")
     assert message.startswith(f"proxy {tls_server[0].rstrip('/')}: the server's certificate")

@@ -31,6 +31,7 @@ from tests.support.raw_server import (
     QUICK,
     RIGHT_HEAD,
     SPAN,
+    Listener,
     RawServer,
     Request,
     Script,
@@ -47,13 +48,13 @@ from tests.support.raw_server import (
 
 
 @pytest.mark.usefixtures("trusted")
-def test_a_named_certificate_is_trusted(tls_server: tuple[str, list[int]]) -> None:
+def test_a_named_certificate_is_trusted(tls_server: tuple[str, Listener]) -> None:
     with HttpClient(timeouts=QUICK) as client:
         assert client.json(tls_server[0]) == []
 
 
 @pytest.mark.usefixtures("trusted")
-def test_a_body_that_stalls_under_tls_is_too_slow(tls_server: tuple[str, list[int]]) -> None:
+def test_a_body_that_stalls_under_tls_is_too_slow(tls_server: tuple[str, Listener]) -> None:
     timeouts = replace(QUICK, tries=1)
     with HttpClient(timeouts=timeouts) as client, within(BOUND), pytest.raises(Timeout):
         client.json(tls_server[0] + "stall")
@@ -74,15 +75,15 @@ def test_a_missing_bundle_is_wrong_use(monkeypatch: pytest.MonkeyPatch) -> None:
         client.json("https://127.0.0.1:9/")
 
 
-def test_a_certificate_of_nobody_is_refused_once(tls_server: tuple[str, list[int]]) -> None:
-    url, handshakes = tls_server
+def test_a_certificate_of_nobody_is_refused_once(tls_server: tuple[str, Listener]) -> None:
+    url, server = tls_server
     with (
         HttpClient(timeouts=QUICK) as client,
         within(BOUND),
         pytest.raises(Unreachable, match=r"certificate verify failed|self.signed"),
     ):
         client.json(url)
-    assert len(handshakes) == 1
+    assert server.connections == 1
 
 
 def test_a_port_where_nobody_listens_is_unreachable() -> None:

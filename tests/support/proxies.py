@@ -6,13 +6,13 @@ import base64
 import socket
 import threading
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
 from urllib.parse import urlsplit
 
+from tests.support.raw_server import Listener
 
-class _Proxy:
-    """A listener and its relays. asked: (host, port) of every connection asked for.
+
+class _Proxy(Listener):
+    """A listener and its relays. requests: (host, port) of every requested connection.
 
     All connections lead to this machine, whatever the host's name. user, password: what
     is demanded, if anything.
@@ -23,41 +23,10 @@ class _Proxy:
     def __init__(self, user: str = "", password: str = "") -> None:
         self.user, self.password = user, password
         self.requests: list[tuple[str, int]] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port: int = self._listener.getsockname()[1]
-        self._open: set[socket.socket] = set()
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__()
 
     def url(self, credentials: str = "") -> str:
         return f"{self.scheme}://{credentials}127.0.0.1:{self.port}"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for sock in (self._listener, *self._open):
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                sock, _ = self._listener.accept()
-                self._open.add(sock)
-                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
-
-    def _serve(self, sock: socket.socket) -> None:
-        with suppress(OSError), sock:
-            self.converse(sock)
-
-    def converse(self, client: socket.socket) -> None:
-        raise NotImplementedError
 
     def _relay(self, client: socket.socket, port: int, first: bytes = b"") -> None:
         with socket.create_connection(("127.0.0.1", port), timeout=10) as server:
@@ -128,7 +97,7 @@ class HttpProxy(_Proxy):
     def converse(self, client: socket.socket) -> None:
         data = b""
         while b"\r\n\r\n" not in data:
-            data += _some(client)
+            data += _exactly(client, 1)
         head, _, rest = data.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
         method, target, _ = first.split(" ")
@@ -145,13 +114,6 @@ class HttpProxy(_Proxy):
             self._relay(client, parts.port or 443, rest)
         else:
             self._relay(client, parts.port or 80, data)
-
-
-def _some(sock: socket.socket) -> bytes:
-    data = sock.recv(65536)
-    if not data:
-        raise ConnectionError("the client has gone")
-    return data
 
 
 def _exactly(sock: socket.socket, count: int) -> bytes:

@@ -43,28 +43,18 @@ class Request:
 Script = Callable[[Request], Iterable[Step]]
 
 
-class RawServer:
-    """Plays the scripts one request each, in order; the last one for ever.
+class Listener:
+    """A server on the loopback interface. connections: accepted so far.
 
-    connections: accepted so far. peak: most requests under way at once. sent:
-    bytes that the system took from the server.
+    A subclass says by `converse` what is done with each connection, in a thread of its own.
     """
 
-    def __init__(self, *scripts: Script) -> None:
-        self._scripts = list(scripts)
+    def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
-        self._active = 0
-        self.requests: list[Request] = []
         self.connections = 0
-        self.peak = 0
-        self.sent = 0
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
-
-    def url(self, path: str = "/data/1", host: str = "127.0.0.1") -> str:
-        return f"http://{host}:{self.port}{path}"
 
     def __enter__(self) -> Self:
         return self
@@ -75,12 +65,13 @@ class RawServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for sock in list(self._open):
+        for sock in (self._listener, *self._open):
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def converse(self, client: socket.socket) -> None:
+        raise NotImplementedError
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -91,21 +82,43 @@ class RawServer:
                 threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
     def _serve(self, sock: socket.socket) -> None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with suppress(OSError), sock:
-            while (request := _read_request(sock)) is not None:
+            self.converse(sock)
+
+
+class RawServer(Listener):
+    """Plays the scripts one request each, in order; the last one for ever.
+
+    peak: most requests under way at once. sent: bytes that the system took from the server.
+    """
+
+    def __init__(self, *scripts: Script) -> None:
+        self._scripts = list(scripts)
+        self._lock = threading.Lock()
+        self._active = 0
+        self.requests: list[Request] = []
+        self.peak = 0
+        self.sent = 0
+        super().__init__()
+
+    def url(self, path: str = "/data/1", host: str = "127.0.0.1") -> str:
+        return f"http://{host}:{self.port}{path}"
+
+    def converse(self, client: socket.socket) -> None:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while (request := _read_request(client)) is not None:
+            with self._lock:
+                self.requests.append(request)
+                script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
+                self._active += 1
+                self.peak = max(self.peak, self._active)
+            try:
+                is_open = self._play(client, script(request))
+            finally:
                 with self._lock:
-                    self.requests.append(request)
-                    script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
-                    self._active += 1
-                    self.peak = max(self.peak, self._active)
-                try:
-                    going = self._play(sock, script(request))
-                finally:
-                    with self._lock:
-                        self._active -= 1
-                if not going:
-                    return
+                    self._active -= 1
+            if not is_open:
+                return
 
     def _play(self, sock: socket.socket, steps: Iterable[Step]) -> bool:
         for step in steps:
