@@ -174,9 +174,11 @@ def test_what_the_source_lacks_stays_until_delete_is_given(root: Path, source: P
     synced(source, root)
     gone = str(column(source, "select file_name from mirror where sample_rank = 3")[0])
     path = paths(source)[2]
-    for table in ("attempts", "images", "sample"):
+    labels = dump(root).count('INTO "tissue"')
+    for table in ("attempts", "images", "sample", "tissue"):
         change(source, f"DELETE FROM {table} WHERE file_name = ?", gone)
     assert synced(source, root)["others"] == 1
+    assert dump(root).count('INTO "tissue"') == labels > 0
     assert (root / path).exists() and len(paths(root)) == SLIDES
     assert column(root, f"select status from mirror where file_name = '{gone}'") == ["done"]
     verified(root)

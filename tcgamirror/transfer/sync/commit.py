@@ -10,6 +10,7 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Row, Value, dicts
 from tcgamirror.catalogue.exclusions import apply_exclusions, exclusions_of, put_exclusions
 from tcgamirror.catalogue.images import PICTURE_COLUMNS, write_images
+from tcgamirror.catalogue.labels import put_labels
 from tcgamirror.catalogue.rows import are_different, insert, set_upstream
 from tcgamirror.model.slide import Status, Upstream
 from tcgamirror.transfer.columns import TABLES
@@ -43,6 +44,7 @@ def replace_rows(
         connection.execute("PRAGMA defer_foreign_keys = ON")
         own = _own_rows(connection, source) if keep_others else {}
         updates = _updates(connection, source, received, present, keep_others=keep_others)
+        tissue, cases = _own_labels(connection, own)
         own_exclusions = [each for each in exclusions_of(connection) if each.own]
         for table in reversed(list(TABLES)):
             connection.execute(f"DELETE FROM {table}")
@@ -53,6 +55,7 @@ def replace_rows(
             # Both sides may record a former file_id.
             or_ignore = table == "former_ids"
             insert(connection, table, list(TABLES[table]), ranked, or_ignore=or_ignore)
+        put_labels(connection, tissue, cases, replace=False)
         for row in own.get("slides", ()):
             set_upstream(connection, str(row["file_name"]), Upstream.WITHDRAWN)
         write_images(connection, (update.row for update in updates))
@@ -145,6 +148,19 @@ def _own_rows(
         ]
         for table in _OWN_TABLES
     }
+
+
+def _own_labels(
+    connection: sqlite3.Connection, own: Mapping[str, Sequence[Row]]
+) -> tuple[Sequence[Row], Sequence[Row]]:
+    """Return our rows of `tissue` and `cases` of these slides."""
+    names = {row["file_name"] for table in ("slides", "sample") for row in own.get(table, ())}
+    of_cases = "SELECT cases.*, file_name FROM slides JOIN cases USING (case_barcode)"
+    tissue, cases = (
+        [row for row in dicts(connection, sql) if row["file_name"] in names]
+        for sql in ("SELECT * FROM tissue", of_cases)
+    )
+    return tissue, cases
 
 
 def _ranked(connection: sqlite3.Connection, rows: Iterable[Row]) -> Iterable[Row]:
