@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
 
@@ -74,9 +78,9 @@ def level(text: str) -> int:
     return 0 if text == "0" else whole_number(text, MOST_LEVELS, ", or 0 for the base")
 
 
-def slides(text: str) -> int | None:
-    """Return a number of slides, or None for `all`."""
-    return None if text == "all" else whole_number(text, instead=", or all")
+def slides(text: str) -> int | str:
+    """Return a number of slides, or `all`."""
+    return text if text == "all" else whole_number(text, instead=", or all")
 
 
 def workers(text: str) -> int:
@@ -126,3 +130,13 @@ def seed(text: str) -> int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"invalid whole number {text!r:.60}") from None
+
+
+VALUES: Mapping[str, Callable[[str], Any]] = MappingProxyType(
+    {
+        **{"BYTES": byte_count, "N": whole_number, "PX": whole_number, "X": number},
+        **{"EXPORT": Path, "FILE": Path, "TIME": duration, "S": seed},
+        **{"ID": project, "TYPE": sample_type, "SOURCES": lambda text: text.split(",")},
+    }
+)
+"""Types of the options' values, by the names that --help gives them; others are text."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeAlias
 
 from tcgamirror.cli import output
+from tcgamirror.cli.argtypes import VALUES
 from tcgamirror.model.errors import ExitCode, NotAMirror, TcgaMirrorError, UsageError
 from tcgamirror.model.text import did_you_mean
 
@@ -31,6 +33,18 @@ HEADINGS = {
     "help": "help",
 }
 """Headings in the program's help, by the first command below each."""
+
+JSON = "--json  print the result as one JSON line"
+
+VIA = "--via SOURCES  sources of a slide, in the order to try them (default: range,tiles,whole)"
+
+ADDRESSES = """\
+--api URL     API of another GDC (default: https://api.gdc.cancer.gov)
+--tiles URL   its tile server (default: that of the GDC)
+--bucket URL  open-data bucket, or none (default: that of TCGA; none with another GDC)"""
+
+_OPTIONS = re.compile(r"(?:(.+):\n)?(--[a-z-]+(?: \S+)?(?:  |\n)(?s:.*))")
+"""A paragraph that lists options: its title, if any, and the list."""
 
 
 # The mirror --------------------------------------------------------------------------
@@ -153,15 +167,20 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def add_command(
-    commands: Commands, name: str, run: Callable[[argparse.Namespace], ExitCode], words: str
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], ExitCode],
+    words: str,
+    **more: Any,
 ) -> Parser:
-    """Add a command that calls `run`.
+    """Add a command that calls `run`, described by paragraphs as its --help shows them.
 
-    words: a summary, which the program's help shows too, details if any, and examples, with
-    empty lines between them.
+    They are a summary, which the program's help shows too, details, options and examples; see
+    `add_options`. Options below a line that ends in a colon are a group with this title.
     """
-    summary, _, rest = words.partition("\n\n")
-    details, _, examples = rest.rpartition("\n\n")
+    summary, *paragraphs, examples = words.split("\n\n")
+    options = [match for each in paragraphs if (match := _OPTIONS.fullmatch(each))]
+    details = "\n\n".join(each for each in paragraphs if not _OPTIONS.fullmatch(each))
     command = commands.add_parser(
         name,
         help=summary,
@@ -175,47 +194,39 @@ def add_command(
     command.add_argument(
         "--mirror", metavar="DIR", default=argparse.SUPPRESS, help=argparse.SUPPRESS
     )
+    for title, listed in (match.groups() for match in options):
+        add_options(command.add_argument_group(title) if title else command, listed, **more)
     return command
 
 
-def add_sources(command: argparse._ActionsContainer) -> None:
-    """Add the options that name sources and another GDC; read them by `sources`."""
-    command.add_argument(
-        "--via",
-        type=lambda text: text.split(","),
-        default=argparse.SUPPRESS,
-        metavar="SOURCES",
-        help="sources of a slide, in the order to try them (default: range,tiles,whole)",
-    )
-    add_addresses(command)
+def add_options(command: argparse._ActionsContainer, listed: str, **more: Any) -> None:
+    """Add options listed as --help shows them: name, value and, after two spaces, the meaning.
 
-
-def add_addresses(command: argparse._ActionsContainer) -> None:
-    """Add the options that name another GDC; read them by `sources`."""
-    for name, words in (
-        ("--api", "API of another GDC (default: https://api.gdc.cancer.gov)"),
-        ("--tiles", "its tile server (default: that of the GDC)"),
-        (
-            "--bucket",
-            "open-data bucket, or none (default: that of TCGA; none with another GDC)",
-        ),
-    ):
-        command.add_argument(name, default=argparse.SUPPRESS, metavar="URL", help=words)
+    An option without a value is a flag. Values with | between them are choices; others have
+    the type that VALUES knows by their name. more: further arguments of `add_argument`, by
+    the option's name.
+    """
+    for option in re.split(r"\n(?=-)", listed):
+        head, meaning = re.split(r"\s{2,}", option, maxsplit=1)
+        name, _, value = head.partition(" ")
+        how: dict[str, Any] = {"help": " ".join(meaning.split())}
+        if not value:
+            how["action"] = "store_true"
+        elif "|" in value:
+            how["choices"] = value.split("|")
+        else:
+            how |= {"metavar": value, "type": VALUES.get(value)}
+        command.add_argument(name, **how | more.get(name[2:].replace("-", "_"), {}))
 
 
 def sources(args: argparse.Namespace) -> dict[str, object]:
-    """Return the options of `add_sources` that were given, and the servers that --api implies."""
+    """Return the options VIA and ADDRESSES that were given, and the servers that --api implies."""
     from tcgamirror.mirror.settings import BUCKET, GDC, GDC_TILES, address
 
     options = ("via", "api", "tiles", "bucket")
-    given = {name: value for name, value in vars(args).items() if name in options}
+    given = {name: value for name in options if (value := getattr(args, name, None)) is not None}
     if "api" not in given:
         return given
     api = address(given["api"], "--api")
     own = {"tiles": GDC_TILES, "bucket": BUCKET}
-    return (own if api == GDC else {"tiles": f"{api}/tile", "bucket": None}) | given
-
-
-def add_json(command: argparse.ArgumentParser, what: str = "the result as one JSON line") -> None:
-    """Add --json."""
-    command.add_argument("--json", action="store_true", help=f"print {what}")
+    return (own if api == GDC else {"tiles": f"{api}/tile", "bucket": "none"}) | given

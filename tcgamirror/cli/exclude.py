@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcgamirror.cli import output
-from tcgamirror.cli.common import Commands, Parser, add_command, add_json, open_mirror
+from tcgamirror.cli.common import JSON, Commands, add_command, open_mirror
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from tcgamirror.mirror.exclude import ExclusionReport
 
-_EXCLUDE = """\
+_FROM = """\
+--from FILE  names, one a line, or a table whose first column of such names counts; - is standard
+             input"""
+
+_EXCLUDE = f"""\
 leave slides out, now and later
 
 SLIDE is the barcode of a case or sample (all of its slides) or of a slide, a file name or a
@@ -23,14 +26,23 @@ file_id; also of slides that are not sampled. Their images are removed, and no c
 them back. An excluded slide keeps its place in the sample: the next slide takes it only by
 --replace. Names without a slide are listed on stderr; without any slide the exit code is 2.
 
+{_FROM}
+--reason TEXT  kept in the catalogue (default: no reason given)
+--keep         leave the images in their places
+--replace      raise slides in the settings, and sample as many of the next slides
+{JSON}
+
   tcgamirror --mirror tcga exclude TCGA-3C-AALI-01Z-00-DX1 --reason "pen marks"
   tcgamirror --mirror tcga exclude --from penmarks.csv --replace
   tcgamirror --mirror tcga query "select * from exclusions\""""
 
-_INCLUDE = """\
+_INCLUDE = f"""\
 take exclusions back
 
 The next update fetches the images again, but for those that exclude --keep kept.
+
+{_FROM}
+{JSON}
 
   tcgamirror --mirror tcga include TCGA-3C-AALI-01Z-00-DX1
   tcgamirror --mirror tcga include --from penmarks.csv"""
@@ -85,30 +97,8 @@ def _tell(args: argparse.Namespace, report: ExclusionReport, words: str) -> Exit
 
 def add_commands(commands: Commands) -> None:
     """Add `exclude` and `include`."""
-    command = add_command(commands, "exclude", exclude, _EXCLUDE)
-    _add_names(command)
-    command.add_argument(
-        "--reason", metavar="TEXT", help="kept in the catalogue (default: no reason given)"
-    )
-    command.add_argument("--keep", action="store_true", help="leave the images in their places")
-    command.add_argument(
-        "--replace",
-        action="store_true",
-        help="raise slides in the settings, and sample as many of the next slides",
-    )
-    add_json(command)
-    command = add_command(commands, "include", include, _INCLUDE)
-    _add_names(command)
-    add_json(command)
-
-
-def _add_names(command: Parser) -> None:
-    command.add_argument("slides", nargs="*", metavar="SLIDE", help="barcode, file name or file_id")
-    command.add_argument(
-        "--from",
-        dest="names",
-        type=Path,
-        metavar="FILE",
-        help="names, one a line, or a table whose first column of such names counts; - is standard "
-        "input",
-    )
+    for name, run, words in (("exclude", exclude, _EXCLUDE), ("include", include, _INCLUDE)):
+        command = add_command(commands, name, run, words, **{"from": {"dest": "names"}})
+        command.add_argument(
+            "slides", nargs="*", metavar="SLIDE", help="barcode, file name or file_id"
+        )

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tcgamirror.cli.argtypes import level, number, whole_number
+from tcgamirror.cli.argtypes import level
 from tcgamirror.cli.common import (
+    ADDRESSES,
+    JSON,
+    VIA,
     Commands,
     add_command,
-    add_json,
-    add_sources,
+    add_options,
     exit_if_busy,
     find_mirror,
     sources,
@@ -39,6 +41,18 @@ only replaced with --force.
   tcgamirror get TCGA-3C-AALI-01Z-00-DX1 --mpp 0.5 -o slide.tif
   tcgamirror get TCGA-3C-AALI TCGA-3C-AALJ --max-size 2048 -o images/"""
 
+
+_SIZE = """\
+--mpp X        at exactly X µm per pixel
+--max-size PX  halved until the longer side is at most PX pixels
+--level N      the unchanged pixels of the pyramid's level N; 0 is the base"""
+
+_IMAGES = """\
+--resample exact|fast|native
+    as for init (default: exact)
+--format png|jpeg|tiff
+    of images in DIR/ (default: png)
+--force  replace existing files (default: see above)"""
 
 _SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".tiff": "tiff"}
 """Formats by the suffix of a file."""
@@ -165,31 +179,7 @@ def add_commands(commands: Commands) -> None:
         help="FILE.png, .jpg or .tif, or DIR/ for images with the slides' names (default: ./)",
     )
     images = command.add_argument_group("images (default: that of the mirror, or --max-size 2048)")
-    size = images.add_mutually_exclusive_group()
-    size.add_argument("--mpp", type=number, metavar="X", help="at exactly X µm per pixel")
-    size.add_argument(
-        "--max-size",
-        type=whole_number,
-        metavar="PX",
-        help="halved until the longer side is at most PX pixels",
-    )
-    size.add_argument(
-        "--level",
-        type=level,
-        metavar="N",
-        help="the unchanged pixels of the pyramid's level N; 0 is the base",
-    )
-    images.add_argument(
-        "--resample",
-        choices=["exact", "fast", "native"],
-        help="as for init (default: exact)",
-    )
-    images.add_argument(
-        "--format", choices=["png", "jpeg", "tiff"], help="of images in DIR/ (default: png)"
-    )
-    images.add_argument(
-        "--force", action="store_true", help="replace existing files (default: see above)"
-    )
-    fetching = command.add_argument_group("fetching")
-    add_sources(fetching)
-    add_json(command)
+    add_options(images.add_mutually_exclusive_group(), _SIZE, level={"type": level})
+    add_options(images, _IMAGES)
+    add_options(command.add_argument_group("fetching"), f"{VIA}\n{ADDRESSES}")
+    add_options(command, JSON)

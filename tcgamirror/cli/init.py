@@ -10,17 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tcgamirror.cli import output
-from tcgamirror.cli.argtypes import (
-    byte_count,
-    number,
-    project,
-    sample_type,
-    seed,
-    slides,
-    whole_number,
-    workers,
-)
-from tcgamirror.cli.common import Commands, add_command, add_sources, named_mirror, sources
+from tcgamirror.cli.argtypes import slides, workers
+from tcgamirror.cli.common import ADDRESSES, VIA, Commands, add_command, named_mirror, sources
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, UsageError
 
@@ -30,12 +21,49 @@ if TYPE_CHECKING:
     from tcgamirror.mirror.settings import Settings
     from tcgamirror.model.sampling import Plan
 
-_INIT = """\
+_INIT = f"""\
 make a mirror
 
 The choices are kept in DIR/tcgamirror.toml, which you may edit. The sample's plan (which
 slides) and the target (which images) are fixed; another plan or target needs another
 mirror.
+
+images (give one of --mpp and --max-size):
+--mpp X        the whole slide at exactly X µm per pixel
+--max-size PX  the whole slide, halved until its longer side is at most PX pixels
+--resample exact|fast|native
+    exact (default): the best pixels; fast: less time, nearly the same pixels; native: the
+    unchanged pixels of the nearest level that is fine enough
+--format png|jpeg|tiff
+    default: png
+
+slides:
+--slides N          number of slides, or all (default: 100; of a manifest all)
+--seed S            another seed samples other slides (default: 0)
+--order stable|shuffle
+    stable (default): a larger sample contains the smaller one, also in a new release; shuffle:
+    Python's random.shuffle over the listing
+--by none|project_id|primary_site
+    take from the projects or sites in turn (default: none)
+--kind diagnostic|tissue|all
+    diagnostic (fixed), tissue (frozen), or all (default: diagnostic; of a manifest all)
+--project ID        only slides of this project, such as TCGA-BRCA or BRCA; repeat it for several
+                    (default: all projects)
+--cases FILE        only these cases, slides or file_ids: one a line, or a table whose first column
+                    of such names counts; - is standard input
+--sample-type TYPE  only slides of this type, such as 'Primary Tumor' or 01; repeat it for several
+--disease NAME      only slides of this disease_type, as the catalogue has it; repeat it for several
+--one-per-case      only the first slide of each case in the order
+--manifest FILE     list slides from a GDC manifest instead of the GDC
+--lock FILE         exactly the slides of a lock file, and its images unless others are asked for
+                    (see tcgamirror lock --help)
+
+fetching:
+--workers N         slides fetched at a time, at most 64 (default: chosen by cores and connections)
+--rate BYTES        limit of bytes per second, such as 5M (default: none)
+--work-limit BYTES  limit of disk space for partial downloads, such as 20G (default: none)
+{VIA}
+{ADDRESSES}
 
   tcgamirror init tcga --slides 100 --mpp 15
   tcgamirror init breast --slides all --project TCGA-BRCA --max-size 2048
@@ -49,7 +77,7 @@ def init(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.mirror.lockfile import compare_listing, lock_lines, locked_exclusions, read_lock
     from tcgamirror.mirror.settings import FILE_NAME
 
-    lock = read_lock(args.lock, accept_altered=True) if "lock" in args else None
+    lock = None if args.lock is None else read_lock(args.lock, accept_altered=True)
     settings = _settings(args, lock)
     root = _root(args)
     # Read first: a manifest that cannot be taken leaves no mirror behind.
@@ -90,7 +118,7 @@ def _root(args: argparse.Namespace) -> Path:
     from tcgamirror.mirror.directory import CATALOGUE, check_unused
     from tcgamirror.mirror.settings import FILE_NAME
 
-    if "directory" in args:
+    if args.directory is not None:
         if args.mirror not in (None, args.directory):
             raise UsageError(f"{args.directory}: --mirror names another directory. Leave one out")
         args.mirror = args.directory
@@ -217,25 +245,28 @@ def _settings(args: argparse.Namespace, lock: LockFile | None) -> Settings:
     from tcgamirror.mirror.settings import UNSIZED, with_options
     from tcgamirror.model.slide import Target
 
-    given = vars(args) | sources(args)
+    options = vars(args) | sources(args)
+    given = {name: value for name, value in options.items() if value is not None}
+    if lock is None:
+        settings = UNSIZED
+        # A manifest is a choice of slides: all of them are wanted.
+        if "manifest" in given:
+            given = {"slides": "all", "kind": "all"} | given
+    else:
+        settings = lock.settings
+        for name in _PLAN:
+            if name in given:
+                raise UsageError(
+                    f"--{name.replace('_', '-')} cannot be given with --lock, which names the "
+                    "slides. Leave it out"
+                )
+        del given["lock"]
+        if given.keys() & {"mpp", "max_size"}:
+            settings = dataclasses.replace(settings, target=Target(None, None))
     if "cases" in given:
         given["cases"] = _cases(args.cases)
     if "manifest" in given:
         given["manifest"] = str(args.manifest.absolute())
-    if lock is None:
-        # A manifest is a choice of slides: all of them are wanted.
-        usual = {"slides": None, "kind": "all"} if "manifest" in given else {}
-        return with_options(UNSIZED, usual | given)
-    del given["lock"]
-    for name in _PLAN:
-        if name in given:
-            raise UsageError(
-                f"--{name.replace('_', '-')} cannot be given with --lock, which names the slides. "
-                "Leave it out"
-            )
-    settings = lock.settings
-    if given.keys() & {"mpp", "max_size"}:
-        settings = dataclasses.replace(settings, target=Target(None, None))
     return with_options(settings, given)
 
 
@@ -261,9 +292,16 @@ def _describe_sample(settings: Settings) -> str:
 
 def add_commands(commands: Commands) -> None:
     """Add `init`."""
-    command = add_command(commands, "init", init, _INIT)
-    # Only options that are given are set.
-    command.argument_default = argparse.SUPPRESS
+    several = {"action": "append"}
+    command = add_command(
+        *(commands, "init", init, _INIT),
+        slides={"type": slides},
+        workers={"type": workers},
+        project=several,
+        sample_type=several,
+        disease=several,
+        one_per_case={"default": None},
+    )
     command.add_argument(
         "directory",
         nargs="?",
@@ -271,117 +309,3 @@ def add_commands(commands: Commands) -> None:
         help="the mirror's directory, made if it is missing (default: that of --mirror or "
         "TCGAMIRROR, or the current directory if it is empty)",
     )
-    images = command.add_argument_group("images (give one of --mpp and --max-size)")
-    images.add_argument(
-        "--mpp", type=number, metavar="X", help="the whole slide at exactly X µm per pixel"
-    )
-    images.add_argument(
-        "--max-size",
-        type=whole_number,
-        metavar="PX",
-        help="the whole slide, halved until its longer side is at most PX pixels",
-    )
-    images.add_argument(
-        "--resample",
-        choices=["exact", "fast", "native"],
-        help="exact (default): the best pixels; fast: less time, nearly the same pixels; native: "
-        "the unchanged pixels of the nearest level that is fine enough",
-    )
-    images.add_argument(
-        "--format",
-        choices=["png", "jpeg", "tiff"],
-        help="default: png",
-    )
-    sample = command.add_argument_group("slides")
-    sample.add_argument(
-        "--slides",
-        type=slides,
-        metavar="N",
-        help="number of slides, or all (default: 100; of a manifest all)",
-    )
-    sample.add_argument(
-        "--seed",
-        type=seed,
-        metavar="S",
-        help="another seed samples other slides (default: 0)",
-    )
-    sample.add_argument(
-        "--order",
-        choices=["stable", "shuffle"],
-        help="stable (default): a larger sample contains the smaller one, also in a new release; "
-        "shuffle: Python's random.shuffle over the listing",
-    )
-    sample.add_argument(
-        "--by",
-        choices=["none", "project_id", "primary_site"],
-        help="take from the projects or sites in turn (default: none)",
-    )
-    sample.add_argument(
-        "--kind",
-        choices=["diagnostic", "tissue", "all"],
-        help="diagnostic (fixed), tissue (frozen), or all (default: diagnostic; of a manifest all)",
-    )
-    sample.add_argument(
-        "--project",
-        type=project,
-        action="append",
-        metavar="ID",
-        help="only slides of this project, such as TCGA-BRCA or BRCA; repeat it for several "
-        "(default: all projects)",
-    )
-    sample.add_argument(
-        "--cases",
-        type=Path,
-        metavar="FILE",
-        help="only these cases, slides or file_ids: one a line, or a table whose first column of "
-        "such names counts; - is standard input",
-    )
-    sample.add_argument(
-        "--sample-type",
-        type=sample_type,
-        action="append",
-        metavar="TYPE",
-        help="only slides of this type, such as 'Primary Tumor' or 01; repeat it for several",
-    )
-    sample.add_argument(
-        "--disease",
-        action="append",
-        metavar="NAME",
-        help="only slides of this disease_type, as the catalogue has it; repeat it for several",
-    )
-    sample.add_argument(
-        "--one-per-case", action="store_true", help="only the first slide of each case in the order"
-    )
-    sample.add_argument(
-        "--manifest",
-        type=Path,
-        metavar="FILE",
-        help="list slides from a GDC manifest instead of the GDC",
-    )
-    sample.add_argument(
-        "--lock",
-        type=Path,
-        metavar="FILE",
-        help="exactly the slides of a lock file, and its images unless others are asked for (see "
-        "tcgamirror lock --help)",
-    )
-    fetching = command.add_argument_group("fetching")
-    fetching.add_argument(
-        "--workers",
-        type=workers,
-        metavar="N",
-        help="slides fetched at a time, at most 64 (default: chosen by cores and connections)",
-    )
-    fetching.add_argument(
-        "--rate",
-        type=byte_count,
-        metavar="BYTES",
-        help="limit of bytes per second, such as 5M (default: none)",
-    )
-    fetching.add_argument(
-        "--work-limit",
-        type=byte_count,
-        metavar="BYTES",
-        help="limit of disk space for partial downloads, such as 20G (default: none)",
-    )
-    add_sources(fetching)

@@ -24,6 +24,8 @@ write a text file that names the sample, to cite it
 
 init --lock makes a mirror of the same slides and images from it.
 
+--check  print what differs from FILE
+
   tcgamirror --mirror tcga lock sample.lock
   tcgamirror --mirror again init --lock sample.lock
   tcgamirror --mirror again lock --check sample.lock"""
@@ -118,4 +120,3 @@ def add_commands(commands: Commands) -> None:
     command.add_argument(
         "file", nargs="?", type=Path, metavar="FILE", help="default: standard output"
     )
-    command.add_argument("--check", action="store_true", help="print what differs from FILE")

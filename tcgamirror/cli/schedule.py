@@ -30,6 +30,8 @@ print a file that runs the nightly update
 
 Changes nothing: the printed file says where it belongs.
 
+--time HH:MM  local time of day (default: 02:15)
+
   tcgamirror --mirror tcga schedule cron --time 03:30
   tcgamirror --mirror tcga schedule systemd
   tcgamirror --mirror tcga schedule slurm > tcga.sbatch"""
@@ -234,8 +236,5 @@ def _program() -> tuple[str, ...]:
 
 def add_commands(commands: Commands) -> None:
     """Add `schedule`."""
-    command = add_command(commands, "schedule", schedule, _SCHEDULE)
+    command = add_command(commands, "schedule", schedule, _SCHEDULE, time={"default": "02:15"})
     command.add_argument("system", choices=["cron", "systemd", "slurm"])
-    command.add_argument(
-        "--time", default="02:15", metavar="HH:MM", help="local time of day (default: 02:15)"
-    )

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tcgamirror.cli import output
-from tcgamirror.cli.common import Commands, add_command, add_json, open_catalogue
+from tcgamirror.cli.common import Commands, add_command, open_catalogue
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, UsageError
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _STATUS = """\
 show counts, bytes, data release and the last runs
 
+--json  print one JSON object
+
   tcgamirror --mirror tcga status
   tcgamirror --mirror tcga status --json | jq .pending"""
 
@@ -30,11 +32,16 @@ show how each data release changed the listing
 
 The first listing is shown in numbers only; --json names every slide.
 
+--since RELEASE  only releases after this one, such as 45
+--json           print one JSON list
+
   tcgamirror --mirror tcga changes
   tcgamirror --mirror tcga changes --since 45.0"""
 
 _SHOW = """\
 show everything recorded about one slide
+
+--json  print one JSON object
 
   tcgamirror --mirror tcga show TCGA-3C-AALI-01Z-00-DX1
   tcgamirror --mirror tcga show TCGA-3C-AALI --json"""
@@ -43,6 +50,10 @@ _QUERY = """\
 run read-only SQL on the catalogue
 
 The view mirror has a row for each sampled slide.
+
+--schema  list all views, tables and columns with units
+--format table|csv|json
+    default: table
 
   tcgamirror --mirror tcga query "select project_id, count(*), avg(mpp_x) from mirror group by 1"
   tcgamirror --mirror tcga query "select file_name, error from mirror where status = 'failed'"
@@ -243,20 +254,9 @@ def _show_schema(catalogue: Catalogue, form: str) -> None:
 
 def add_commands(commands: Commands) -> None:
     """Add `status`, `changes`, `show` and `query`."""
-    add_json(add_command(commands, "status", status, _STATUS), "one JSON object")
-    command = add_command(commands, "changes", changes, _CHANGES)
-    command.add_argument(
-        "--since", metavar="RELEASE", help="only releases after this one, such as 45"
-    )
-    add_json(command, "one JSON list")
+    add_command(commands, "status", status, _STATUS)
+    add_command(commands, "changes", changes, _CHANGES)
     command = add_command(commands, "show", show, _SHOW)
     command.add_argument("slide", metavar="SLIDE", help="file_id, file name or barcode")
-    add_json(command, "one JSON object")
-    command = add_command(commands, "query", query, _QUERY)
+    command = add_command(commands, "query", query, _QUERY, format={"default": "table"})
     command.add_argument("sql", nargs="?", metavar="SQL", help="one statement")
-    command.add_argument(
-        "--schema", action="store_true", help="list all views, tables and columns with units"
-    )
-    command.add_argument(
-        "--format", choices=["table", "csv", "json"], default="table", help="default: table"
-    )

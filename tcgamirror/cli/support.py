@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 from tcgamirror import __version__
 from tcgamirror.cli import output
 from tcgamirror.cli.common import (
+    ADDRESSES,
     FILES,
     FOLDERS,
     Commands,
-    add_addresses,
     add_command,
-    add_json,
     find_mirror,
     sources,
 )
@@ -38,12 +37,17 @@ PAUSE = 1.0
 
 SHELLS = ("bash", "zsh", "fish")
 
-_DOCTOR = """\
+_DOCTOR = f"""\
 check this machine, the mirror and the network
 
 Reads a little of everything and changes nothing. In a mirror it uses the mirror's
 settings, elsewhere the addresses of the GDC. The report holds no passwords; attach it
 when you ask for help.
+
+--json         print one JSON object
+--report FILE  write the report and the servers' raw answers to a new file, to send to the
+               program's authors
+{ADDRESSES}
 
   tcgamirror doctor
   tcgamirror --mirror tcga doctor --json
@@ -211,16 +215,7 @@ def _mark_paths(parser: argparse.ArgumentParser, paths: Mapping[str, object]) ->
 
 def add_commands(commands: Commands) -> None:
     """Add `doctor`, `licenses` and `completion`."""
-    command = add_command(commands, "doctor", doctor, _DOCTOR)
-    add_json(command, "one JSON object")
-    command.add_argument(
-        "--report",
-        type=Path,
-        metavar="FILE",
-        help="write the report and the servers' raw answers to a new file, to send to the "
-        "program's authors",
-    )
-    add_addresses(command)
+    add_command(commands, "doctor", doctor, _DOCTOR)
     add_command(commands, "licenses", licenses, _LICENSES)
     command = add_command(commands, "completion", completion, _COMPLETION)
     command.add_argument("shell", choices=SHELLS)

@@ -39,6 +39,10 @@ these. FILE is replaced if it is an older table of this kind, no other file is.
 kinds:
 {_KIND_LINES}
 
+--where SQL     condition on the views mirror and labels, such as "mpp_x < 2"
+--label COLUMN  column to learn, for clam, slideflow and stamp
+--output FILE   file to write (default: standard output)
+
   tcgamirror --mirror tcga table trident --output wsis.csv
   tcgamirror --mirror tcga table clam --label tumor_grade --where "kind = 'diagnostic'"
   tcgamirror --mirror tcga table mirror > mirror.csv"""
@@ -151,14 +155,3 @@ def add_commands(commands: Commands) -> None:
     """Add `table`."""
     command = add_command(commands, "table", table, _TABLE)
     command.add_argument("kind", metavar="KIND", choices=tuple(KINDS), help="kind of table")
-    command.add_argument(
-        "--where",
-        metavar="SQL",
-        help='condition on the views mirror and labels, such as "mpp_x < 2"',
-    )
-    command.add_argument(
-        "--label", metavar="COLUMN", help="column to learn, for clam, slideflow and stamp"
-    )
-    command.add_argument(
-        "--output", type=Path, metavar="FILE", help="file to write (default: standard output)"
-    )

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcgamirror.cli import output
-from tcgamirror.cli.argtypes import byte_count
 from tcgamirror.cli.common import (
+    JSON,
     Commands,
     add_command,
-    add_json,
     mirror_text,
     named_mirror,
     open_mirror,
@@ -31,12 +30,16 @@ if TYPE_CHECKING:
 SHOWN = 20
 """Images named on the terminal."""
 
-_EXPORT = """\
+_EXPORT = f"""\
 write the mirror, or a part of it, to carry it elsewhere
 
 Writes a directory, a .tar archive, or a tar archive to standard output. Every image is
 compared with its digest. An update may run meanwhile. An interrupted export of a
 directory resumes when run again.
+
+--only SQL      only slides that meet this condition on the view mirror
+--since EXPORT  leave out the images of this earlier export (or of its SHA256SUMS)
+{JSON}
 
   tcgamirror --mirror tcga export tcga.tar
   tcgamirror --mirror tcga export - | zstd > tcga.tar.zst
@@ -44,23 +47,30 @@ directory resumes when run again.
   tcgamirror --mirror tcga export lung --only "project_id = 'TCGA-LUAD' and status = 'done'"
   tcgamirror --mirror tcga export june.tar --since may.tar"""
 
-_IMPORT = """\
+_IMPORT = f"""\
 add an export to a mirror
 
 Reads an export: a directory, a .tar archive, or a tar archive from standard input. The
 mirror of --mirror is made if it does not exist. An interrupted import resumes when run
 again.
 
+{JSON}
+
   tcgamirror --mirror tcga import tcga.tar
   cat /media/stick/tcga.tar.part* | tcgamirror --mirror tcga import -
   zstd -dc tcga.tar.zst | tcgamirror --mirror tcga import -"""
 
-_SYNC = """\
+_SYNC = f"""\
 bring the images of another mirror into one
 
 Copies only what differs. SRC is a mirror's directory or the address of a web server that
 publishes one. DST is a directory, which is made if it does not exist. An interrupted sync
 resumes when run again.
+
+--delete      remove images and rows that SRC does not have
+--dry-run     print what would change; change nothing
+--rate BYTES  limit of bytes per second, such as 5M (default: none)
+{JSON}
 
   tcgamirror sync tcga /media/stick/tcga
   tcgamirror sync http://server:8000/ tcga --rate 5M
@@ -239,32 +249,8 @@ def add_commands(commands: Commands) -> None:
     """Add `export`, `import` and `sync`."""
     command = add_command(commands, "export", export_mirror, _EXPORT)
     command.add_argument("dest", metavar="DEST", help="directory, .tar archive, or -")
-    command.add_argument(
-        "--only", metavar="SQL", help="only slides that meet this condition on the view mirror"
-    )
-    command.add_argument(
-        "--since",
-        type=Path,
-        metavar="EXPORT",
-        help="leave out the images of this earlier export (or of its SHA256SUMS)",
-    )
-    add_json(command)
     command = add_command(commands, "import", import_into, _IMPORT)
     command.add_argument("source", metavar="SRC", help="directory, .tar archive, or -")
-    add_json(command)
     command = add_command(commands, "sync", sync, _SYNC)
     command.add_argument("source", metavar="SRC", help="directory, or http(s):// address")
     command.add_argument("destination", metavar="DST", help="directory")
-    command.add_argument(
-        "--delete", action="store_true", help="remove images and rows that SRC does not have"
-    )
-    command.add_argument(
-        "--dry-run", action="store_true", help="print what would change; change nothing"
-    )
-    command.add_argument(
-        "--rate",
-        type=byte_count,
-        metavar="BYTES",
-        help="limit of bytes per second, such as 5M (default: none)",
-    )
-    add_json(command)

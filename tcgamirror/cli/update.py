@@ -8,11 +8,11 @@ import math
 import sys
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from tcgamirror.cli import output
-from tcgamirror.cli.argtypes import byte_count, duration, slides, whole_number
-from tcgamirror.cli.common import Commands, add_command, add_json, exit_if_busy, open_mirror
+from tcgamirror.cli.argtypes import slides
+from tcgamirror.cli.common import JSON, Commands, add_command, exit_if_busy, open_mirror
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, TcgaMirrorError
 
@@ -25,32 +25,65 @@ if TYPE_CHECKING:
 SHOWN = 20
 """Slides that a dry run names on the terminal."""
 
-_UPDATE = """\
+_SHRINK = """\
+--accept-shrink  accept a listing that lacks more than a tenth of the slides listed before"""
+
+_SLIDES = """\
+--slides N  raise the number of slides in the settings to N, or all, for good"""
+
+_LIMITS = """\
+--limit N          fetch at most N slides (default: all that are due)
+--time-limit TIME  start no slide after this time, such as 90s, 30m or 2h (default: none)
+--rate BYTES       limit of bytes per second, such as 5M (default: that of the settings)
+--max-bytes BYTES  start no slide after this many bytes, such as 20G (default: none)
+--retry-failed     retry failed slides now (default: after an hour, then days, up to 30)"""
+
+_LOG = "--log FILE  append events to FILE as JSON lines"
+
+_UPDATE = f"""\
 refresh the listing, fill up the sample and fetch images
 
 Run it again after any interruption: finished slides are kept. Run it every night for new
 releases. Ctrl-C finishes the slides in flight; pressed again, it stops at once.
+
+{_SHRINK}
+{_SLIDES}
+{_LIMITS}
+--dry-run  print what would be fetched; change nothing
+{_LOG}
+{JSON}
 
   tcgamirror --mirror tcga update
   tcgamirror --mirror tcga update --time-limit 2h --retry-failed
   tcgamirror --mirror tcga update --slides 200
   tcgamirror --mirror tcga update --dry-run"""
 
-_REFRESH = """\
+_REFRESH = f"""\
 only the first step: read the GDC's listing
+
+{_SHRINK}
+--force  read the listing even if the release is the same
+{_LOG}
 
   tcgamirror --mirror tcga refresh
   tcgamirror --mirror tcga refresh --accept-shrink"""
 
-_SAMPLE = """\
+_SAMPLE = f"""\
 only the second step: fill up the sample from the listing
 
 --slides raises the number of slides in DIR/tcgamirror.toml for good. Sampled slides stay.
 
+{_SLIDES}
+{_LOG}
+
   tcgamirror --mirror tcga sample --slides 200"""
 
-_FETCH = """\
+_FETCH = f"""\
 only the third step: fetch the images of sampled slides
+
+{_LIMITS}
+{_LOG}
+{JSON}
 
   tcgamirror --mirror tcga fetch --limit 10
   tcgamirror --mirror tcga fetch --retry-failed"""
@@ -63,7 +96,7 @@ def update(args: argparse.Namespace) -> ExitCode:
         refresh=True,
         accept_shrink=args.accept_shrink,
         sample=True,
-        slides=_slides(args),
+        slides=args.slides,
         fetch=_fetch_options(args),
     )
     return _dry_run(args, options) if args.dry_run else _run(args, options)
@@ -81,13 +114,7 @@ def refresh(args: argparse.Namespace) -> ExitCode:
 def sample(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.mirror.update import UpdateOptions
 
-    return _run(args, UpdateOptions(sample=True, slides=_slides(args)))
-
-
-def _slides(args: argparse.Namespace) -> int | Literal["all"] | None:
-    """Return the number of --slides; None if it is not given."""
-    slides: int | None = getattr(args, "slides", 0)
-    return "all" if slides is None else slides or None
+    return _run(args, UpdateOptions(sample=True, slides=args.slides))
 
 
 def fetch(args: argparse.Namespace) -> ExitCode:
@@ -283,67 +310,7 @@ def _excluded(standing: StatusCounts, before: str) -> str:
 
 def add_commands(commands: Commands) -> None:
     """Add `update` and its steps `refresh`, `sample` and `fetch`."""
-    update_command = add_command(commands, "update", update, _UPDATE)
-    refresh_command = add_command(commands, "refresh", refresh, _REFRESH)
-    sample_command = add_command(commands, "sample", sample, _SAMPLE)
-    fetch_command = add_command(commands, "fetch", fetch, _FETCH)
-    for command in (update_command, refresh_command):
-        command.add_argument(
-            "--accept-shrink",
-            action="store_true",
-            help="accept a listing that lacks more than a tenth of the slides listed before",
-        )
-    for command in (update_command, sample_command):
-        command.add_argument(
-            "--slides",
-            type=slides,
-            default=argparse.SUPPRESS,
-            metavar="N",
-            help="raise the number of slides in the settings to N, or all, for good",
-        )
-    refresh_command.add_argument(
-        "--force", action="store_true", help="read the listing even if the release is the same"
-    )
-    for command in (update_command, fetch_command):
-        _add_limits(command)
-    update_command.add_argument(
-        "--dry-run", action="store_true", help="print what would be fetched; change nothing"
-    )
-    for command in (update_command, refresh_command, sample_command, fetch_command):
-        command.add_argument(
-            "--log", type=Path, metavar="FILE", help="append events to FILE as JSON lines"
-        )
-    for command in (update_command, fetch_command):
-        add_json(command)
-
-
-def _add_limits(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--limit",
-        type=whole_number,
-        metavar="N",
-        help="fetch at most N slides (default: all that are due)",
-    )
-    command.add_argument(
-        "--time-limit",
-        type=duration,
-        metavar="TIME",
-        help="start no slide after this time, such as 90s, 30m or 2h (default: none)",
-    )
-    command.add_argument(
-        "--rate",
-        type=byte_count,
-        metavar="BYTES",
-        help="limit of bytes per second, such as 5M (default: that of the settings)",
-    )
-    command.add_argument(
-        "--max-bytes",
-        type=byte_count,
-        metavar="BYTES",
-        help="start no slide after this many bytes, such as 20G (default: none)",
-    )
-    command.add_argument(
-        "--retry-failed",
-        action="store_true",
-        help="retry failed slides now (default: after an hour, then days, up to 30)",
-    )
+    add_command(commands, "update", update, _UPDATE, slides={"type": slides})
+    add_command(commands, "refresh", refresh, _REFRESH)
+    add_command(commands, "sample", sample, _SAMPLE, slides={"type": slides})
+    add_command(commands, "fetch", fetch, _FETCH)

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tcgamirror.cli import output
-from tcgamirror.cli.argtypes import duration, whole_number
 from tcgamirror.cli.common import (
+    JSON,
     Commands,
     add_command,
-    add_json,
     exit_if_busy,
     open_catalogue,
     open_mirror,
@@ -33,20 +32,30 @@ if TYPE_CHECKING:
 SHOWN = 50
 """Files that are named on the terminal."""
 
-_VERIFY = """\
+_VERIFY = f"""\
 check every image against the catalogue
 
 Reads every image from the beginning and compares its digest, size and dimensions. Takes no
 lock without --repair.
 
+--quick            compare only names and sizes of files
+--decode           also decode every pixel of every image
+--sample N         check only N images, other ones every day (UTC)
+--repair           fetch damaged and missing images again
+--time-limit TIME  stop after this time, such as 2h (default: none)
+{JSON}
+
   tcgamirror --mirror tcga verify
   tcgamirror --mirror tcga verify --repair
   tcgamirror --mirror tcga verify --sample 500 --json"""
 
-_REBUILD = """\
+_REBUILD = f"""\
 make a new catalogue from the images
 
 For a catalogue.db that is damaged or lost. The old one is kept beside the new one.
+
+--offline  use the images only, not the GDC's listing
+{JSON}
 
   tcgamirror --mirror tcga rebuild
   tcgamirror --mirror tcga rebuild --offline"""
@@ -277,31 +286,5 @@ def _rebuild_lines(report: RebuildReport) -> list[str]:
 
 def add_commands(commands: Commands) -> None:
     """Add `verify` and `rebuild`."""
-    command = add_command(commands, "verify", verify, _VERIFY)
-    command.add_argument(
-        "--quick", action="store_true", help="compare only names and sizes of files"
-    )
-    command.add_argument(
-        "--decode", action="store_true", help="also decode every pixel of every image"
-    )
-    command.add_argument(
-        "--sample",
-        type=whole_number,
-        metavar="N",
-        help="check only N images, other ones every day (UTC)",
-    )
-    command.add_argument(
-        "--repair", action="store_true", help="fetch damaged and missing images again"
-    )
-    command.add_argument(
-        "--time-limit",
-        type=duration,
-        metavar="TIME",
-        help="stop after this time, such as 2h (default: none)",
-    )
-    add_json(command)
-    command = add_command(commands, "rebuild", rebuild, _REBUILD)
-    command.add_argument(
-        "--offline", action="store_true", help="use the images only, not the GDC's listing"
-    )
-    add_json(command)
+    add_command(commands, "verify", verify, _VERIFY)
+    add_command(commands, "rebuild", rebuild, _REBUILD)

@@ -16,6 +16,9 @@ publish the mirror by HTTP, read-only
 Serves images, a copy of the catalogue and the gallery, and nothing else of the directory.
 There is no password. Ctrl-C stops it with exit code 130, SIGTERM with 0.
 
+--host ADDRESS  address to listen on (default: 127.0.0.1, this machine only)
+--port N        port to listen on; 0 for any free one (default: 8000)
+
   tcgamirror --mirror tcga serve
   tcgamirror --mirror tcga serve --host 0.0.0.0 --port 8080"""
 
@@ -80,17 +83,5 @@ def port(text: str) -> int:
 def add_commands(commands: Commands) -> None:
     """Add `gallery` and `serve`."""
     add_command(commands, "gallery", gallery, _GALLERY)
-    command = add_command(commands, "serve", serve, _SERVE)
-    command.add_argument(
-        "--host",
-        default="127.0.0.1",
-        metavar="ADDRESS",
-        help="address to listen on (default: 127.0.0.1, this machine only)",
-    )
-    command.add_argument(
-        "--port",
-        type=port,
-        default=8000,
-        metavar="N",
-        help="port to listen on; 0 for any free one (default: 8000)",
-    )
+    port_of = {"type": port, "default": 8000}
+    add_command(commands, "serve", serve, _SERVE, host={"default": "127.0.0.1"}, port=port_of)

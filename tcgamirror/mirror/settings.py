@@ -281,9 +281,7 @@ class _Key:
 
     def read(self, value: object, label: str) -> object:
         """Return the checked value. Raises BadSettings, which names the key by `label`."""
-        if self.none is not None and value in (None, self.none):
-            return None
-        return self.check(value, label)
+        return None if value == self.none else self.check(value, label)
 
     def line(self, settings: Settings) -> str:
         """Return the key as the file has it."""
