@@ -43,7 +43,8 @@ from tcgamirror.model.slide import Rendition, Resample
 MAX_MPP_DIFFERENCE = 1e-4
 """µm per pixel between both axes, which Aperio's description cannot tell apart."""
 
-_DIRECTORY_BYTES = 1 << 20
+_MAX_KNOWN_BYTES = MAX_CLASSIC_BYTES // 2
+"""Bytes that are known to come into a classic TIFF; the rest is for damaged tiles, encoded anew."""
 _REDUCED_QUALITY, _REDUCED_SUBSAMPLING = 90, (2, 2)
 
 
@@ -139,52 +140,80 @@ def write_copied_tiff(
 
     describe: returns the metadata, once all tiles were read. Numbers of tiles are added to them.
     """
-    table, grid, codec = level.table, level.grid, level.codec
+    grid, codec = level.grid, level.codec
     sizes = reduced_sizes(grid.size)
-    total = sum(table.counts) + 16 * len(table.counts) + 3 * sum(map(math.prod, sizes))
-    out = TiffWriter(file, big=total + _DIRECTORY_BYTES > MAX_CLASSIC_BYTES)
+    total = sum(level.table.counts) + 16 * len(level.table.counts) + 3 * sum(map(math.prod, sizes))
+    out = TiffWriter(file, big=total > _MAX_KNOWN_BYTES)
+    tiles = _TileWriter(out, level)
     below = _reduced_writer(out, sizes) if sizes else None
-    # Bytes that several tiles share are written once.
-    starts, which = np.unique(np.asarray(table.offsets), return_inverse=True)
-    copies = np.zeros(len(starts), np.uint64)
-    offsets, counts = array("Q"), array("Q")
-    copied, white = 0, (0, 0)
     for row in range(grid.rows):
-        height, width = -(-grid.box(0, row).size.height // REDUCTION), grid.size.width
-        band: Pixels = np.full((height, -(-width // REDUCTION), 3), WHITE, np.uint8)
+        height = -(-grid.box(0, row).size.height // REDUCTION)
+        band: Pixels = np.full((height, -(-grid.size.width // REDUCTION), 3), WHITE, np.uint8)
         for column in range(grid.columns):
-            copy = level.read(column, row, reduced=below is not None)
-            if copy is not None:
-                shared = which[len(offsets)]
-                copies[shared] = copies[shared] or out.write(copy.stream)
-                place = int(copies[shared]), len(copy.stream)
-                reduced = copy.reduced
-                copied += 1
-            else:
-                pixels = level.tiles.read_single(column, row)
-                reduced = None
-                if pixels is None and white[0]:
-                    place = white
-                else:
-                    stream = codec.encode(pixels, level.subsampling)
-                    place = out.write(stream), len(stream)
-                    white = place if pixels is None else white
-                if pixels is not None:
-                    reduced = area_average(pixels, REDUCTION, REDUCTION)
-            offsets.append(place[0])
-            counts.append(place[1])
+            reduced = tiles.add(column, row, reduced=below is not None)
             if reduced is not None:
                 left = column * codec.tile.width // REDUCTION
                 band[:, left : left + reduced.shape[1]] = reduced
         if below is not None:
             below.add(band)
-    numbers = {"copied_tiles": copied, "encoded_tiles": len(offsets) - copied}
-    text = json.dumps({**describe(), **numbers}, sort_keys=True)
+    text = json.dumps({**describe(), **tiles.numbers()}, sort_keys=True)
     if not codec.is_jpeg:
         text = as_aperio(text, None if mpp is None else sum(mpp) / 2)
-    tags = [*out.tile_tags(grid, offsets, counts), *_kind_tags(out, codec, level.subsampling)]
     others = below.directories() if below is not None else ()
-    out.close([[*tags, *out.metadata_tags(mpp, text)], *map(out.as_reduced, others)])
+    out.close([[*tiles.tags(), *out.metadata_tags(mpp, text)], *map(out.as_reduced, others)])
+
+
+class _TileWriter:
+    """Writer of a level's tiles. Bytes that several of them share are written once."""
+
+    def __init__(self, out: TiffWriter, level: StoredLevel) -> None:
+        self._out = out
+        self._level = level
+        # Of each tile, the number of its stream, and of each stream, where its copy is.
+        starts, self._streams = np.unique(np.asarray(level.table.offsets), return_inverse=True)
+        self._copies = np.zeros(len(starts), np.uint64)
+        self._white: tuple[int, int] | None = None
+        self._copied = 0
+        self._offsets, self._counts = array("Q"), array("Q")
+
+    def add(self, column: int, row: int, *, reduced: bool) -> Pixels | None:
+        """Write the next tile. Return its pixels at a quarter of its sides, if it has any.
+
+        reduced: whether these pixels are needed.
+        """
+        copy = self._level.read(column, row, reduced=reduced)
+        if copy is not None:
+            stream = self._streams[len(self._offsets)]
+            self._copies[stream] = self._copies[stream] or self._out.write(copy.stream)
+            self._copied += 1
+            self._place(int(self._copies[stream]), len(copy.stream))
+            return copy.reduced
+        pixels = self._level.tiles.read_single(column, row)
+        if pixels is None:
+            self._white = self._white or self._encode(None)
+            self._place(*self._white)
+            return None
+        self._place(*self._encode(pixels))
+        return area_average(pixels, REDUCTION, REDUCTION)
+
+    def _encode(self, pixels: Pixels | None) -> tuple[int, int]:
+        """Write an encoded tile, or a white one. Return its offset and bytes."""
+        stream = self._level.codec.encode(pixels, self._level.subsampling)
+        return self._out.write(stream), len(stream)
+
+    def _place(self, offset: int, count: int) -> None:
+        self._offsets.append(offset)
+        self._counts.append(count)
+
+    def numbers(self) -> Mapping[str, int]:
+        """Return how many tiles were copied, and how many encoded."""
+        encoded = len(self._offsets) - self._copied
+        return {"copied_tiles": self._copied, "encoded_tiles": encoded}
+
+    def tags(self) -> list[TagValue]:
+        """Return the tags of the level, once all tiles were added."""
+        places = self._out.tile_tags(self._level.grid, self._offsets, self._counts)
+        return [*places, *_kind_tags(self._out, self._level.codec, self._level.subsampling)]
 
 
 def _reduced_writer(out: TiffWriter, sizes: Sequence[Size]) -> LevelWriter:
