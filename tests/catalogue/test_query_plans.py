@@ -105,9 +105,25 @@ def test_reports_scan_and_sort_nothing(connection: Explaining, catalogue: Catalo
     assert (scanned(plan), sorts(plan)) == (set(), [])
 
 
-def test_slides_of_a_name_use_indexes(connection: Explaining, catalogue: Catalogue) -> None:
-    plan = connection.plan(lambda: catalogue.exclusions.resolve(["TCGA-3C-AALI-01A"]))
-    assert scanned(plan) == set() and "slides_by_slide" in used(plan)
+@pytest.mark.parametrize(
+    ("act", "index"),
+    [
+        (lambda c: c.exclusions.resolve(["TCGA-3C-AALI-01A"]), "slides_by_slide"),
+        (lambda c: c.images.done("a.svs"), "sqlite_autoindex_images_1"),
+        (lambda c: c.sample.add(["e.svs"], NOW), ""),
+        (lambda c: c.queue.record(Outcome(slide("b"), (LOST,), None), 1, NOW), ""),
+    ],
+    ids=["names", "an image", "additions", "outcomes"],
+)
+def test_single_slides_are_found_by_index(
+    connection: Explaining, catalogue: Catalogue, act: Callable[[Catalogue], object], index: str
+) -> None:
+    plan = connection.plan(lambda: act(catalogue))
+    assert scanned(plan) == set() and {index} - {""} <= used(plan)
+    if index:
+        assert index == "slides_by_slide" or "images_by_status" not in used(plan)
+    else:
+        assert sorts(plan) == []
 
 
 def test_due_slides_are_found_by_status(connection: Explaining, catalogue: Catalogue) -> None:
@@ -115,11 +131,6 @@ def test_due_slides_are_found_by_status(connection: Explaining, catalogue: Catal
     assert scanned(plan) == set()
     assert {"images_by_status", "sqlite_autoindex_sample_1"} <= used(plan)
     assert all(sql.startswith("SELECT rank FROM images") for sql in sorts(plan))
-
-
-def test_an_image_is_found_by_its_name(connection: Explaining, catalogue: Catalogue) -> None:
-    plan = connection.plan(lambda: catalogue.images.done("a.svs"))
-    assert scanned(plan) == set() and "images_by_status" not in used(plan)
 
 
 @pytest.mark.parametrize("by", By)
@@ -135,11 +146,6 @@ def test_unsampled_slides_are_found_by_index(connection: Explaining, catalogue: 
     plan = connection.plan(lambda: catalogue.sample.unsampled(Plan(1)))
     assert scanned(plan) == {"slides"} and sorts(plan) == []
     assert "sqlite_autoindex_sample_1" in used(plan)
-
-
-def test_adding_to_the_sample_goes_by_name(connection: Explaining, catalogue: Catalogue) -> None:
-    plan = connection.plan(lambda: catalogue.sample.add(["e.svs"], NOW))
-    assert scanned(plan) == set() and sorts(plan) == []
 
 
 def test_a_merge_reads_the_slides_once(connection: Explaining, catalogue: Catalogue) -> None:
@@ -158,13 +164,6 @@ def test_a_merge_reads_the_slides_once(connection: Explaining, catalogue: Catalo
         "SCAN slides USING COVERING INDEX sqlite_autoindex_slides_1",
         "SCAN temp.incoming USING COVERING INDEX incoming_by_name",
     ]
-
-
-def test_recording_goes_by_name(connection: Explaining, catalogue: Catalogue) -> None:
-    run = catalogue.begin_run("fetch", NOW)
-    outcome = Outcome(slide("b"), (LOST,), None)
-    plan = connection.plan(lambda: catalogue.queue.record(outcome, run, NOW))
-    assert scanned(plan) == set() and sorts(plan) == []
 
 
 @pytest.mark.parametrize(

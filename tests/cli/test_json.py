@@ -16,7 +16,7 @@ from tcgamirror.cli import main, status
 from tcgamirror.cli.parser import make_parser
 from tests.gdc import Fault, StandIn
 from tests.mirror.test_hard_times import mounted, small_disk
-from tests.support.command import Result, ended, inside, ordinary, run, started
+from tests.support.command import Result, ended, inside, started
 from tests.support.mirrors import repointed, rewrite, until
 from tests.support.publishing import change
 
@@ -76,7 +76,7 @@ class _Place:
         return [word.format(**here) for word in words]
 
     def run(self, name: str, *more: str) -> Result:
-        return run(*self.words(name), "--json", *more, by=ordinary())
+        return inside(*self.words(name), "--json", *more)
 
 
 @pytest.fixture

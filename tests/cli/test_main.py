@@ -195,23 +195,24 @@ def test_max_size_bounds_the_longer_side(tmp_path: Path, small_gdc: StandIn) -> 
 # Where the mirror is ----------------------------------------------------------------
 
 
-def test_the_environment_names_the_mirror(mirror: Path, tmp_path: Path) -> None:
-    status = succeeded("status", env={"TCGAMIRROR": str(mirror)}, cwd=tmp_path)
+@pytest.mark.parametrize(
+    ("words", "env", "cwd"),
+    [
+        ("status", {"TCGAMIRROR": "{m}"}, "."),
+        ("--mirror {m} status", {"TCGAMIRROR": "/"}, "."),
+        ("status --mirror {m}", {}, "."),
+        ("status", {}, "{m}/images/TCGA-BRCA"),
+        ("--mirror {m} status", {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}, "."),
+    ],
+    ids=["environment", "option first", "option last", "nearest above", "ASCII"],
+)
+def test_the_mirror_is_found(
+    mirror: Path, tmp_path: Path, words: str, env: dict[str, str], cwd: str
+) -> None:
+    env = {name: value.format(m=mirror) for name, value in env.items()}
+    place = tmp_path / cwd.format(m=mirror)
+    status = succeeded(*words.format(m=mirror).split(), env=env, cwd=place)
     assert "6 slides by seed 0 (stable): 6 done" in status.out
-
-
-def test_the_option_is_stronger_than_the_environment(mirror: Path, tmp_path: Path) -> None:
-    wrong = {"TCGAMIRROR": str(tmp_path)}
-    assert "6 done" in succeeded("--mirror", mirror, "status", env=wrong).out
-
-
-def test_the_option_may_stand_after_the_command(mirror: Path) -> None:
-    assert "6 done" in went_well("status", "--mirror", mirror).out
-
-
-def test_the_nearest_mirror_above_is_taken(mirror: Path) -> None:
-    project = next((mirror / "images").iterdir())
-    assert "6 slides by seed 0 (stable): 6 done" in succeeded("status", cwd=project).out
 
 
 def test_the_next_step_can_be_copied_to_a_shell(tmp_path: Path, small_gdc: StandIn) -> None:
@@ -219,14 +220,6 @@ def test_the_next_step_can_be_copied_to_a_shell(tmp_path: Path, small_gdc: Stand
     out = went_well("--mirror", root, "init", "--mpp", "4", *addresses(small_gdc)).out
     told = out.partition("next: ")[2]
     assert shlex.split(told) == ["tcgamirror", "--mirror", str(root), "update"]
-
-
-def test_an_encoding_without_our_letters_is_no_bug(mirror: Path) -> None:
-    plain = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    assert (
-        "6 slides by seed 0 (stable): 6 done"
-        in succeeded("--mirror", mirror, "status", env=plain).out
-    )
 
 
 # What only looks --------------------------------------------------------------------

@@ -38,6 +38,7 @@ BUCKET = Origin("bucket", "https://bucket.example")
 GDC = Origin("gdc", "https://gdc.example")
 SMALL = SlideSpec(width=300, height=200, downsamples=(1,), thumbnail=False)
 WHOLE = Target(mpp=None, max_size=300)
+DOWN = Unreachable("down")
 IDS = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(4)]
 
 
@@ -87,35 +88,29 @@ def test_one_that_failed_rests_and_is_asked_last_meanwhile(error: type[NetworkEr
     assert names(origins) == ["bucket", "gdc"]
 
 
-@pytest.mark.parametrize("error", [NotFound, Refused, SizeMismatch, ChangedFile])
-def test_what_concerns_one_slide_is_not_held_against_the_origin(error: type[NetworkError]) -> None:
+@pytest.mark.parametrize(
+    ("events", "order", "report"),
+    [
+        *(([(BUCKET, error("of one slide"))], ["bucket", "gdc"], {})
+          for error in (NotFound, Refused, SizeMismatch, ChangedFile)),
+        ([(BUCKET, DOWN), (BUCKET, None)], ["bucket", "gdc"], {"bucket": "honours Range"}),
+        ([(BUCKET, DOWN), (GDC, DOWN)], ["bucket", "gdc"],
+         {"bucket": "failed: down", "gdc": "failed: down"}),
+        ([(BUCKET, RangeUnsupported("200"))], ["gdc"], {"bucket": "ignores Range"}),
+    ],
+)  # fmt: skip
+def test_the_order_follows_from_the_answers(
+    events: list[tuple[Origin, NetworkError | None]], order: list[str], report: dict[str, str]
+) -> None:
     origins = two()
-    origins.record_failure(BUCKET, error("one slide's trouble"))
-    assert names(origins) == ["bucket", "gdc"]
-    assert "bucket" not in origins.report()
-
-
-def test_one_that_works_again_rests_no_longer() -> None:
-    origins = two()
-    origins.record_failure(BUCKET, Unreachable("down"))
-    origins.record_success(BUCKET, ranged=True)
-    assert names(origins) == ["bucket", "gdc"]
-    assert origins.report()["bucket"] == "honours Range"
-
-
-def test_when_both_failed_both_are_still_asked() -> None:
-    origins = two()
-    origins.record_failure(BUCKET, Unreachable("down"))
-    origins.record_failure(GDC, Unreachable("down"))
-    assert names(origins) == ["bucket", "gdc"]
-
-
-def test_one_that_ignores_range_is_asked_for_whole_files_only() -> None:
-    origins = two()
-    origins.record_failure(BUCKET, RangeUnsupported("200"))
-    assert names(origins) == ["gdc"]
+    for origin, error in events:
+        if error is None:
+            origins.record_success(origin, ranged=True)
+        else:
+            origins.record_failure(origin, error)
+    assert names(origins) == order
     assert names(origins, ranged=False) == ["bucket", "gdc"]
-    assert origins.report()["bucket"] == "ignores Range"
+    assert origins.report() == report
 
 
 def test_one_that_gave_parts_before_is_not_given_up_for_one_that_came_whole() -> None:
