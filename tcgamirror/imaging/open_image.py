@@ -30,10 +30,19 @@ from tcgamirror.system.files import open_regular
 MOST_PIXELS_PER_BYTE = 344
 """Limit for a file: a byte unpacks to at most 1,032, and a pixel has three (RFC 1951)."""
 
+
+class _TiffImage(TiffImageFile):
+    """A TIFF whose pixels may be more than Pillow allows: its bytes were checked for them."""
+
+    def load_prepare(self) -> None:
+        """Make the memory for the pixels, without the limit of the class above."""
+        super(TiffImageFile, self).load_prepare()
+
+
 _READERS: dict[str, tuple[ImageFormat, type[ImageFile]]] = {
     ".png": (ImageFormat.PNG, PngImageFile),
     ".jpg": (ImageFormat.JPEG, JpegImageFile),
-    ".tif": (ImageFormat.TIFF, TiffImageFile),
+    ".tif": (ImageFormat.TIFF, _TiffImage),
 }
 _UNREADABLE = (SyntaxError, ValueError, TypeError, LookupError, struct.error, zlib.error)
 
