@@ -87,12 +87,14 @@ def import_export(root: Path, source: Path | None, progress: Progress) -> Import
     start = time.monotonic()
     check_place(root)
     name = "standard input" if source is None else str(source)
-    with _naming(name), ExitStack() as stack:
+    with ExitStack() as stack:
         folder = stack.enter_context(scratch(root, "import"))
-        export = _Export.read(source, folder, stack)
+        with _refusing(name):
+            export = _Export.read(source, folder, stack)
         is_new = not os.path.lexists(root / FILE_NAME)
         if is_new:
-            _check_images(root, export, {}, folder)
+            with _refusing(name):
+                _check_images(root, export, {}, folder)
             lock = () if export.lock is None else lock_lines(export.lock)
             mirror = Mirror.create(root, export.settings, lock)
         else:
@@ -101,9 +103,9 @@ def import_export(root: Path, source: Path | None, progress: Progress) -> Import
         catalogue = stack.enter_context(mirror.open_to_write())
         if not is_new:
             here = catalogue.rows.image_states()
-            with _refusing():
+            with _refusing(name):
                 export.catalogue.check_places({each.path: slide for slide, each in here.items()})
-            _check_images(root, export, here, folder)
+                _check_images(root, export, here, folder)
         mirror.remove_obsolete()
         run = catalogue.begin_run("import", time.time())
         exit_code = ExitCode.BUG
@@ -124,21 +126,12 @@ def import_export(root: Path, source: Path | None, progress: Progress) -> Import
 
 
 @contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Have refusals name the export."""
+def _refusing(name: str) -> Iterator[None]:
+    """Raise BadExport, which names the export, for what is wrong or damaged in it."""
     try:
         yield
-    except BadExport as error:
+    except (BadExport, Damaged) as error:
         raise BadExport(f"{name} cannot be imported: {error}") from error
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
-    """Refuse an export whose catalogue is damaged. The mirror's own may be, too."""
-    try:
-        yield
-    except Damaged as error:
-        raise BadExport(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,20 +150,19 @@ class _Export:
     @classmethod
     def read(cls, source: Path | None, folder: Path, stack: ExitStack) -> _Export:
         """Read the export at `source`. folder: an empty one. stack: closes its catalogue."""
-        with _refusing():
-            files = Export(source, folder)
-            settings = _settings(files)
-            lock = _lock(files, settings)
-            unusable = {"manifest": settings.manifest, "lock": None if lock else settings.lock}
-            dropped = tuple(f"{name} = {value}" for name, value in unusable.items() if value)
-            settings = dataclasses.replace(
-                settings, manifest=None, lock=settings.lock if lock else None
-            )
-            copy = files.copy(CATALOGUE)
-            catalogue = stack.enter_context(closing(UntrustedCatalogue(copy, "its catalogue")))
-            if catalogue.fixed != settings.fixed:
-                raise Damaged(f"its {FILE_NAME} and {CATALOGUE} are of different mirrors")
-            catalogue.check()
+        files = Export(source, folder)
+        settings = _settings(files)
+        lock = _lock(files, settings)
+        unusable = {"manifest": settings.manifest, "lock": None if lock else settings.lock}
+        dropped = tuple(f"{name} = {value}" for name, value in unusable.items() if value)
+        settings = dataclasses.replace(
+            settings, manifest=None, lock=settings.lock if lock else None
+        )
+        copy = files.copy(CATALOGUE)
+        catalogue = stack.enter_context(closing(UntrustedCatalogue(copy, "its catalogue")))
+        if catalogue.fixed != settings.fixed:
+            raise Damaged(f"its {FILE_NAME} and {CATALOGUE} are of different mirrors")
+        catalogue.check()
         return cls(files, settings, catalogue, lock, dropped)
 
 
