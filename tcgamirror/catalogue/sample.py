@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from types import MappingProxyType
 from tcgamirror.catalogue.database import Part, set_facts
 from tcgamirror.catalogue.exclusions import apply_exclusions
 from tcgamirror.catalogue.listing import last_release
-from tcgamirror.catalogue.names import resolve
+from tcgamirror.catalogue.names import find_slides, resolve
 from tcgamirror.model.sampling import By, Candidate, Order, Plan, arranged
 from tcgamirror.model.slide import Kind, Slide
 from tcgamirror.model.text import timestamp
@@ -39,15 +40,30 @@ class Sample(Part):
                 for name, kind, *others in connection.execute(sql)
             ]
 
-    def unlisted_projects(self, projects: Iterable[str]) -> list[str]:
-        """Return those of the projects that have no listed slide."""
-        sql = f"SELECT 1 {_LISTED} AND project_id = ? LIMIT 1"
+    def unlisted(self, column: str, values: Iterable[str]) -> list[str]:
+        """Return those values of a column of slides that no listed slide has."""
+        sql = f"SELECT 1 {_LISTED} AND +{column} = ? LIMIT 1"
         with self._database.reading() as connection:
             return [
-                name
-                for name in sorted(projects)
-                if connection.execute(sql, (name,)).fetchone() is None
+                value
+                for value in sorted(values)
+                if connection.execute(sql, (value,)).fetchone() is None
             ]
+
+    def unmatched_cases(self, plan: Plan) -> tuple[list[str], list[str]]:
+        """Return names of the plan's cases without a listed slide, and without an allowed one."""
+        wide = dataclasses.replace(plan, one_per_case=False)
+        with self._database.reading() as connection:
+            listed = {name for (name,) in connection.execute(f"SELECT file_name {_LISTED}")}
+            allowed = set(_ordered(connection, wide, _LISTED))
+            unlisted, disallowed = list[str](), list[str]()
+            for name in sorted(plan.cases):
+                slides = listed.intersection(find_slides(connection, name))
+                if not slides:
+                    unlisted.append(name)
+                elif slides.isdisjoint(allowed):
+                    disallowed.append(name)
+        return unlisted, disallowed
 
     def order(self, plan: Plan, limit: int | None = None) -> list[str]:
         """Return file names of candidates in the plan's order, see `sampling.ordered`."""

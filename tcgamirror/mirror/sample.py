@@ -29,8 +29,8 @@ def fill(mirror: Mirror, catalogue: Catalogue, warn: Callable[[str], None]) -> i
     Sampled slides stay. If fewer slides are listed than requested, all are sampled.
 
     Args:
-        warn: called with too high a number, and with requested projects that have no
-            listed slides.
+        warn: called with too high a number, and with requested names, projects, sample types
+            and diseases that have no listed slides.
 
     Raises:
         UsageError: nothing is listed, or nothing that the plan allows.
@@ -51,16 +51,35 @@ def fill(mirror: Mirror, catalogue: Catalogue, warn: Callable[[str], None]) -> i
     if settings.lock is not None:
         added = _fill_locked(mirror, catalogue)
     else:
-        # Told first, as they may be why there is nothing to sample.
-        _, unknown = catalogue.exclusions.resolve(sorted(plan.cases))
-        if unknown:
-            names = f"{len(unknown):,} name{'' if len(unknown) == 1 else 's'}"
-            warn(f"{names} of --cases without a listed slide: {', '.join(unknown)}")
+        if plan.cases:
+            # Told first, as they may be why there is nothing to sample.
+            _warn_of_cases(catalogue, plan, warn)
         added = _fill_planned(settings.slides, plan, catalogue, warn)
-        if lacking := catalogue.sample.unlisted_projects(plan.projects):
-            warn(f"no slide of {_named(lacking)} is listed")
+        for column, values, what in (
+            ("project_id", plan.projects, ""),
+            ("sample_type", plan.sample_types, "--sample-type "),
+            ("disease_type", plan.diseases, "--disease "),
+        ):
+            if lacking := catalogue.sample.unlisted(column, values):
+                warn(f"no slide of {what}{_named(lacking)} is listed")
     catalogue.set_fact(SAMPLED, request)
     return added
+
+
+def _warn_of_cases(catalogue: Catalogue, plan: Plan, warn: Callable[[str], None]) -> None:
+    """Tell names of `--cases` without a slide that the plan allows."""
+    filters = (
+        ("--kind", len(plan.kinds) < len(Kind)),
+        ("--project", plan.projects),
+        ("--sample-type", plan.sample_types),
+        ("--disease", plan.diseases),
+    )
+    others = " or ".join(option for option, used in filters if used)
+    unlisted, disallowed = catalogue.sample.unmatched_cases(plan)
+    for names, what in ((unlisted, "without a listed slide"), (disallowed, f"of another {others}")):
+        if names:
+            count = f"{len(names):,} name{'' if len(names) == 1 else 's'}"
+            warn(f"{count} of --cases {what}: {', '.join(names)}")
 
 
 def _fill_planned(

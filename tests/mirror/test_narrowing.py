@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -65,6 +66,37 @@ def test_only_the_slides_of_a_list_are_sampled(gdc: StandIn, tmp_path: Path) -> 
     assert {str(name) for name in column(root, SAMPLED)} == expected
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ((), "--kind"),
+        (("--kind", "all", "--sample-type", "01"), "--sample-type"),
+        (("--disease", "Gliomas"), "--kind or --disease"),
+    ],
+)
+def test_names_whose_slides_other_options_leave_out_are_told(
+    gdc: StandIn, tmp_path: Path, options: tuple[str, ...], why: str
+) -> None:
+    frozen, kept = "TCGA-AB-0007-11A-01-TSA", gdc.files[0].file_name
+    slide = replace(
+        gdc.files[7],
+        file_id=str(UUID(int=7)),
+        file_name=f"{frozen}.svs",
+        experimental_strategy="Tissue Slide",
+        sample_type="Solid Tissue Normal",
+        disease_type="Adenomas",
+    )
+    gdc.publish((*gdc.files, slide), "Data Release 46.0 - January 15, 2026")
+    (tmp_path / "names").write_text(f"{frozen}\n{kept}\nTCGA-ZZ-0001\n")
+    root = listed(tmp_path / "m", gdc, "--cases", tmp_path / "names", *options)
+    told = inside("--mirror", root, "sample")
+    assert told.code == 0 and column(root, SAMPLED) == [kept]
+    assert told.err.splitlines()[:2] == [
+        "1 name of --cases without a listed slide: TCGA-ZZ-0001",
+        f"1 name of --cases of another {why}: {frozen}",
+    ]
+
+
 def test_thousands_of_names_are_kept_in_the_settings(gdc: StandIn, tmp_path: Path) -> None:
     names = tmp_path / "names"
     many = [f"TCGA-AA-{number:04}-01Z-00-DX1.{'0' * 8}.svs" for number in range(9000)]
@@ -79,6 +111,11 @@ def test_thousands_of_names_are_kept_in_the_settings(gdc: StandIn, tmp_path: Pat
 def test_sample_types_and_diseases_narrow(gdc: StandIn, tmp_path: Path) -> None:
     normal = listed(tmp_path / "normal", gdc, "--sample-type", "11", "--disease", "Gliomas")
     assert sampled(normal) == [gdc.files[3].file_name]
+    types = ("--sample-type", "11", "--sample-type", "Metastatik", "--kind", "all")
+    root = listed(tmp_path / "some", gdc, *types, "--disease", "Gliomas", "--disease", "Gliomaz")
+    told = inside("--mirror", root, "sample").err
+    assert "no slide of --sample-type Metastatik is listed\n" in told
+    assert "no slide of --disease Gliomaz is listed\n" in told
     root = listed(tmp_path / "none", gdc, "--disease", "Gliom")
     refused = inside("--mirror", root, "sample")
     assert refused.code == 2 and "Gliomas" in refused.sentence
