@@ -11,9 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
+from tcgamirror.catalogue.images import Image
+from tcgamirror.cli.progress import ProgressDisplay
+from tcgamirror.model.errors import NotFound
+from tcgamirror.system.interrupt import Shutdown
+from tcgamirror.transfer.sync.remote import DirectoryMirror
+from tcgamirror.transfer.sync.synchronizer import synchronize
 from tests.support.carrying import catalogue, exported, inside, is_clean
 from tests.support.mirrors import column, contents, images, rows, says
 from tests.support.publishing import change
@@ -53,7 +60,7 @@ def publishing(root: Path, scripted: deque[tuple[int, bytes]], missing: str) -> 
             server.shutdown()
 
 
-def test_a_second_catalogue_is_not_taken_over_unchecked(mirror: Path, tmp_path: Path) -> None:
+def test_a_second_catalogue_is_checked_too(mirror: Path, tmp_path: Path) -> None:
     """A, whose image cannot be had, then B, then A again as unchanged."""
     here = (mirror / "catalogue.db").read_bytes()
     other = shutil.copytree(mirror, tmp_path / "other")
@@ -71,7 +78,7 @@ def test_a_second_catalogue_is_not_taken_over_unchecked(mirror: Path, tmp_path: 
     assert is_clean(root)
 
 
-def test_a_copy_is_called_by_the_digest_that_was_checked(mirror: Path, tmp_path: Path) -> None:
+def test_a_catalogue_with_two_images_at_one_path_is_refused(mirror: Path, tmp_path: Path) -> None:
     other = shutil.copytree(mirror, tmp_path / "other")
     change(other, ONE_PLACE)
     script = deque([(200, (other / "catalogue.db").read_bytes())])
@@ -95,6 +102,23 @@ def test_a_source_of_no_usable_image_makes_nothing(mirror: Path, tmp_path: Path)
     assert not (tmp_path / "new").exists()
 
 
+class _Changing(DirectoryMirror):
+    """A mirror without images, whose catalogue changes with each request for one."""
+
+    def fetch(self, image: Image, file: BinaryIO) -> None:
+        del file
+        change(self.root, "INSERT INTO facts VALUES (hex(randomblob(4)), 'a change')")
+        raise NotFound(f"{image.path} is missing")
+
+
+def test_a_source_that_changes_before_any_image_is_fetched(mirror: Path, tmp_path: Path) -> None:
+    stop, quiet = threading.Event(), ProgressDisplay(quiet=True)
+    source = _Changing(shutil.copytree(mirror, tmp_path / "source"), None, stop)
+    with pytest.raises(NotFound, match="none of its 6 images can be fetched"):
+        synchronize(source, tmp_path / "new", quiet, Shutdown(), delete=False)
+    assert not (tmp_path / "new").exists()
+
+
 # All or nothing -----------------------------------------------------------------------
 
 
@@ -111,7 +135,7 @@ def huge(copy: Path) -> str:
 
 
 @pytest.mark.parametrize("into", ["a new mirror", "one that is there"])
-def test_an_image_that_is_said_to_fill_any_disk_is_left_out(
+def test_an_image_with_an_impossible_size_is_left_out(
     copy: Path, mirror: Path, tmp_path: Path, into: str
 ) -> None:
     path = huge(copy)
