@@ -105,12 +105,14 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
 
     Raises UsageError if nothing can be written there. The block decides on what is there.
     """
+    from tcgamirror.mirror.directory import check_not_own
     from tcgamirror.system.files import atomic_write
 
     if path.is_dir():
         raise UsageError(f"{path}: is a directory. Name a file in it")
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{path.absolute().parent}: no such directory. Make it first")
+    check_not_own(path)
     try:
         with atomic_write(path) as file:
             yield file

@@ -373,6 +373,15 @@ def check_unmanaged(folder: Path) -> None:
             )
 
 
+def check_not_own(path: Path) -> None:
+    """Raise UsageError for a file that a mirror's runs write, lock or remove, or might."""
+    for above, within in _mirrors_above(path):
+        if within in ("images", WORK, GALLERY, LOCK) or within.startswith(CATALOGUE):
+            raise UsageError(
+                f"{path}: the mirror {above} keeps its own files there. Name another file"
+            )
+
+
 def _mirrors_above(path: Path) -> Iterator[tuple[Path, str]]:
     """Yield the mirrors in which a path lies, with the name in the mirror on the way to it."""
     # Both the path and its target: `..` and links lead into a mirror, and out of one.

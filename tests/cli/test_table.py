@@ -342,6 +342,20 @@ def test_a_file_holds_what_is_printed_and_is_replaced_by_the_next(
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("command", ["table mirror --output", "lock"])
+@pytest.mark.parametrize("name", [".lock", "catalogue.db-journal", "images/t.csv", "work/t.csv"])
+def test_a_mirror_s_own_files_are_neither_replaced_nor_joined(
+    copy: Path, command: str, name: str
+) -> None:
+    # A lock file that was replaced would let two runs write at once.
+    before = contents(copy)
+    (copy / ".lock").write_bytes(b"")
+    result = inside("--mirror", copy, *command.split(), copy / name)
+    says(result, USAGE_ERROR, str(copy / name), "keeps its own files there", "Name another file")
+    assert contents(copy) == before
+    assert (copy / ".lock").read_bytes() == b""
+
+
 @pytest.mark.parametrize(
     "name", ["catalogue.db", "tcgamirror.toml", "images", "link", "brca.csv", "pipe"]
 )

@@ -34,6 +34,7 @@ from tests.support.mirrors import (
     impatient,
     made,
     rewrite,
+    says,
     updated,
     write_lock,
 )
@@ -369,9 +370,7 @@ def test_another_file_is_never_written_over(small_gdc: StandIn, tmp_path: Path, 
     went_well("--mirror", tmp_path / "other", "lock", root / "other.lock")
     before = contents(root)
     refused = inside("--mirror", root, "lock", root / name)
-    assert (
-        refused.code == 2 and f"{root / name}: exists and is not this lock file" in refused.sentence
-    )
+    says(refused, 2, f"{root / name}: ", "Name another file")
     assert contents(root) == before
     for _ in range(2):
         went_well("--mirror", root, "lock", tmp_path / "same.lock")
