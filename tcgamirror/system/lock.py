@@ -74,7 +74,12 @@ class Lock:
             if not _try_lock(self._path, handle):
                 raise Locked(f"another run ({self._holder(handle)}) holds {self._path.parent}")
             if _is_at(self._path, handle):
-                self._sign(handle)
+                try:
+                    self._sign(handle)
+                except OSError:
+                    # A full disk has room for an empty file, and a refused run leaves nothing.
+                    self._path.unlink()
+                    raise
                 return handle
         except BaseException:
             os.close(handle)

@@ -56,6 +56,14 @@ def test_images_that_find_no_room_end_the_run_in_order(tmp_path: Path, small_gdc
     assert column(root, "select count(*) from mirror where status != 'done'") == [0]
 
 
+def test_an_init_on_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    with mounted(*small_disk(tmp_path / "disk", "16k")) as full:
+        (full / "filler").write_bytes(b"\0" * 16_384)
+        result = run("init", full / "m", "--mpp", "15")
+        assert result.code == 6 and str(full / "m") in result.sentence
+        assert [path.name for path in full.iterdir()] == ["filler"]
+
+
 def test_a_full_work_folder_ends_the_run_early(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "mirror", small_gdc, slides=SLIDES)
     with mounted(*small_disk(root / "work", "64m")):
