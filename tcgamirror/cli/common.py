@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeAlias
 
@@ -17,6 +17,7 @@ from tcgamirror.model.text import did_you_mean
 
 if TYPE_CHECKING:
     from tcgamirror.catalogue.catalogue import Catalogue
+    from tcgamirror.cli.progress import ProgressDisplay
     from tcgamirror.mirror.directory import Mirror
     from tcgamirror.system.interrupt import Shutdown
 
@@ -121,11 +122,26 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
         raise UsageError(f"{path}: cannot be written ({why}). Name another file") from error
 
 
-def exit_if_busy(shutdown: Shutdown, error: TcgaMirrorError, *, as_json: bool) -> None:
-    """End the process at once if workers are still busy; Python would wait for their threads."""
-    if shutdown.workers_abandoned:
-        output.fail(error, as_json=as_json)
-        os._exit(error.exit_code)
+@contextmanager
+def stoppable_run(*, as_json: bool) -> Iterator[tuple[ProgressDisplay, Shutdown]]:
+    """Yield the display and the shutdown of a run that Ctrl-C stops.
+
+    An error ends the process at once if workers are busy; Python would wait for their threads.
+    """
+    from tcgamirror.cli.progress import ProgressDisplay
+    from tcgamirror.system.interrupt import Shutdown
+
+    shutdown = Shutdown()
+    shutdown.install_handlers()
+    with closing(ProgressDisplay(quiet=as_json)) as progress:
+        try:
+            yield progress, shutdown
+        except TcgaMirrorError as error:
+            if shutdown.workers_abandoned:
+                progress.close()
+                output.fail(error, as_json=as_json)
+                os._exit(error.exit_code)
+            raise
 
 
 # Parsers -----------------------------------------------------------------------------

@@ -16,9 +16,9 @@ from tcgamirror.cli.common import (
     Commands,
     add_command,
     add_options,
-    exit_if_busy,
     find_mirror,
     sources,
+    stoppable_run,
 )
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, TcgaMirrorError, UsageError
@@ -59,28 +59,22 @@ _SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".t
 
 
 def get(args: argparse.Namespace) -> ExitCode:
-    from tcgamirror.cli.progress import ProgressDisplay
     from tcgamirror.mirror.get import GetOptions, get_images
-    from tcgamirror.system.interrupt import Shutdown
 
     mirror = find_mirror(args)
     options = GetOptions(args.slides, args.output, _settings(args, mirror), args.force)
-    shutdown = Shutdown()
-    shutdown.install_handlers()
-    progress = ProgressDisplay(quiet=args.json)
     images: list[Image] = []
-    try:
+    with stoppable_run(as_json=args.json) as (progress, shutdown):
         try:
             images.extend(get_images(options, mirror, progress, shutdown))
+        except TcgaMirrorError as error:
+            error.found = _object(images)
+            raise
         finally:
             progress.close()
             if not args.json:
                 for image in images:
                     _print_image(image)
-    except TcgaMirrorError as error:
-        error.found = _object(images)
-        exit_if_busy(shutdown, error, as_json=args.json)
-        raise
     failed = any(image.picture is None for image in images)
     code = ExitCode.SOME_FAILED if failed else ExitCode.DONE
     if args.json:

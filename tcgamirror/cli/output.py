@@ -89,6 +89,13 @@ def table(
     return "\n".join(_table_lines(columns, rows, _parted if thousands else plain))
 
 
+def print_first(title: str, rows: Sequence[tuple[str, str]], most: int) -> None:
+    """Print the first rows of what a command found, and the number of the others."""
+    print(table((title, "what"), rows[:most]))
+    if len(rows) > most:
+        print(f"... and {len(rows) - most:,} more (all of them with --json)")
+
+
 def _table_lines(
     columns: Sequence[str], rows: Iterable[Sequence[object]], show: Callable[[object], str]
 ) -> Iterator[str]:

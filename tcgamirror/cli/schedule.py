@@ -84,7 +84,9 @@ def time_of_day(text: str) -> tuple[int, int]:
     """
     match = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", text, re.ASCII)
     if match is None:
-        raise ValueError(f"invalid time of day {text!r:.60}. Expected one such as 02:15")
+        raise argparse.ArgumentTypeError(
+            f"invalid time of day {text!r:.60}. Expected one such as 02:15"
+        )
     return int(match[1]), int(match[2])
 
 
@@ -208,12 +210,8 @@ def _wrapped(words: Sequence[str]) -> str:
 
 
 def schedule(args: argparse.Namespace) -> ExitCode:
-    try:
-        hour, minute = time_of_day(args.time)
-    except ValueError as error:
-        raise UsageError(f"--time: {error}") from None
     mirror = os.path.normpath(open_mirror(args).root.absolute())
-    night = Night(_program(), mirror, hour, minute)
+    night = Night(_program(), mirror, *args.time)
     write = {"cron": cron, "systemd": systemd, "slurm": slurm}[args.system]
     print(write(night), end="")
     return ExitCode.DONE
@@ -236,5 +234,6 @@ def _program() -> tuple[str, ...]:
 
 def add_commands(commands: Commands) -> None:
     """Add `schedule`."""
-    command = add_command(commands, "schedule", schedule, _SCHEDULE, time={"default": "02:15"})
+    time = {"type": time_of_day, "default": "02:15"}
+    command = add_command(commands, "schedule", schedule, _SCHEDULE, time=time)
     command.add_argument("system", choices=["cron", "systemd", "slurm"])

@@ -157,52 +157,36 @@ def _show_merge(catalogue: Catalogue, merge: MergedListing) -> None:
 
 
 def _status_tables(counts: Counts) -> None:
-    if counts.by_project:
+    """Print tables of the projects, with bars, the sources and the last runs, if there are any."""
+    size, duration = text.format_bytes, text.format_duration
+    if projects := counts.by_project:
         rows = [
-            (
-                row.project or "unknown",
-                row.sampled,
-                row.done,
-                row.failed,
-                text.format_bytes(row.bytes),
-            )
-            for row in counts.by_project
+            (row.project or "unknown", row.sampled, row.done, row.failed, size(row.bytes))
+            for row in projects
         ]
-        table = _table(("project", "sampled", "done", "failed", "images"), rows)
+        table = _table("project sampled done failed images", rows)
         parts = [
             (row.done, row.failed, row.sampled - row.done - row.failed - row.excluded)
-            for row in counts.by_project
+            for row in projects
         ]
         print("\n" + output.beside(table, parts, output.Look.of_stdout()))
     if counts.by_source:
         sources = [
-            (
-                row.source,
-                row.images,
-                row.tries,
-                text.format_bytes(row.bytes_fetched),
-                text.format_duration(row.seconds),
-            )
+            (row.source, row.images, row.tries, size(row.bytes_fetched), duration(row.seconds))
             for row in counts.by_source
         ]
-        print("\n" + _table(("source", "images", "tries", "moved", "time"), sources))
+        print("\n" + _table("source images tries moved time", sources))
     if counts.runs:
+        ends = ("no end" if run.exit_code is None else run.exit_code for run in counts.runs)
         runs = [
-            (
-                run.started,
-                run.command,
-                run.done,
-                run.failed,
-                text.format_bytes(run.bytes),
-                "no end" if run.exit_code is None else run.exit_code,
-            )
-            for run in counts.runs
+            (run.started, run.command, run.done, run.failed, size(run.bytes), end)
+            for run, end in zip(counts.runs, ends, strict=True)
         ]
-        print("\n" + _table(("run", "command", "done", "failed", "moved", "exit"), runs))
+        print("\n" + _table("run command done failed moved exit", runs))
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    return output.table(columns, rows, thousands=True)
+def _table(columns: str, rows: Sequence[Sequence[object]]) -> str:
+    return output.table(columns.split(), rows, thousands=True)
 
 
 def show(args: argparse.Namespace) -> ExitCode:

@@ -17,6 +17,7 @@ from tcgamirror.cli.common import (
     mirror_text,
     named_mirror,
     open_mirror,
+    stoppable_run,
 )
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, UsageError
@@ -113,7 +114,8 @@ def _print_export(made: ExportResult, mirror: Path) -> None:
     if made.earlier:
         print(f"{text.images(made.earlier)} left out, because an earlier export has them")
     if made.lacking:
-        _print_named([(path, "damaged or missing") for path in made.lacking], "not exported")
+        lacking = [(path, "damaged or missing") for path in made.lacking]
+        output.print_first("not exported", lacking, SHOWN)
         repair = text.command_line("verify --repair", mirror)
         print(f"in the export they are pending; fetch them again by {repair}")
 
@@ -152,14 +154,9 @@ def _print_import(made: ImportResult) -> None:
     for words in made.dropped:
         print(text.plain(f"not taken over, because it names a file of the other machine: {words}"))
     if made.refused:
-        _print_named([(stray.path, stray.what) for stray in made.refused], "not taken in")
+        refused = [(stray.path, stray.what) for stray in made.refused]
+        output.print_first("not taken in", refused, SHOWN)
         print(f"these slides stay as they were; fetch pending ones by {update}")
-
-
-def _print_named(rows: list[tuple[str, str]], title: str) -> None:
-    print(output.table((title, "what"), rows[:SHOWN]))
-    if len(rows) > SHOWN:
-        print(f"... and {len(rows) - SHOWN:,} more (all of them with --json)")
 
 
 def _path_or_stream(named: str) -> Path | None:
@@ -168,10 +165,8 @@ def _path_or_stream(named: str) -> Path | None:
 
 
 def sync(args: argparse.Namespace) -> ExitCode:
-    from tcgamirror.cli.progress import ProgressDisplay
     from tcgamirror.mirror.settings import address, byte_rate
     from tcgamirror.net.client import HttpClient
-    from tcgamirror.system.interrupt import Shutdown
     from tcgamirror.transfer.remote_paths import check_sync
     from tcgamirror.transfer.sync.remote import DirectoryMirror, HttpMirror
     from tcgamirror.transfer.sync.synchronizer import synchronize
@@ -181,22 +176,19 @@ def sync(args: argparse.Namespace) -> ExitCode:
     check_sync(args.source, args.destination)
     rate = None if args.rate is None else byte_rate(args.rate, "--rate")
     root = _destination(args.destination)
-    shutdown = Shutdown()
-    shutdown.install_handlers()
-    moving = ProgressDisplay(quiet=args.json)
-
-    def done_from(source: RemoteMirror) -> SyncResult:
-        return synchronize(source, root, moving, shutdown, delete=args.delete, dry_run=args.dry_run)
-
-    try:
-        if args.source.startswith(("http://", "https://")):
-            url = address(args.source, "SRC")
-            with HttpClient(rate=rate, stop=shutdown.stop) as client:
-                found = done_from(HttpMirror(url, client, shutdown.stop))
+    is_web = args.source.startswith(("http://", "https://"))
+    url = address(args.source, "SRC") if is_web else ""
+    with (
+        stoppable_run(as_json=args.json) as (progress, shutdown),
+        HttpClient(rate=rate, stop=shutdown.stop) as client,
+    ):
+        source: RemoteMirror
+        if is_web:
+            source = HttpMirror(url, client, shutdown.stop)
         else:
-            found = done_from(DirectoryMirror(Path(args.source), rate, shutdown.stop))
-    finally:
-        moving.close()
+            source = DirectoryMirror(Path(args.source), rate, shutdown.stop)
+        how = {"delete": args.delete, "dry_run": args.dry_run}
+        found = synchronize(source, root, progress, shutdown, **how)
     if args.json:
         print(json.dumps(output.members(found) | {"exit_code": int(found.exit_code)}))
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from itertools import islice
 from pathlib import Path
@@ -12,13 +11,12 @@ from typing import TYPE_CHECKING
 
 from tcgamirror.cli import output
 from tcgamirror.cli.argtypes import slides
-from tcgamirror.cli.common import JSON, Commands, add_command, exit_if_busy, open_mirror
+from tcgamirror.cli.common import JSON, Commands, add_command, open_mirror, stoppable_run
 from tcgamirror.model import text
-from tcgamirror.model.errors import ExitCode, TcgaMirrorError
+from tcgamirror.model.errors import ExitCode
 
 if TYPE_CHECKING:
     from tcgamirror.catalogue.queue import StatusCounts
-    from tcgamirror.mirror.fetch import FetchOptions
     from tcgamirror.mirror.forecast import Forecast
     from tcgamirror.mirror.update import UpdateOptions, UpdateReport
 
@@ -90,70 +88,45 @@ only the third step: fetch the images of sampled slides
 
 
 def update(args: argparse.Namespace) -> ExitCode:
-    from tcgamirror.mirror.update import UpdateOptions
+    """Run all steps of an update, or the one that the command names."""
+    import math
 
-    options = UpdateOptions(
-        refresh=True,
-        accept_shrink=args.accept_shrink,
-        sample=True,
-        slides=args.slides,
-        fetch=_fetch_options(args),
-    )
-    return _dry_run(args, options) if args.dry_run else _run(args, options)
-
-
-def refresh(args: argparse.Namespace) -> ExitCode:
-    from tcgamirror.mirror.update import UpdateOptions
-
-    options = UpdateOptions(
-        refresh=True, force_refresh=args.force, accept_shrink=args.accept_shrink
-    )
-    return _run(args, options)
-
-
-def sample(args: argparse.Namespace) -> ExitCode:
-    from tcgamirror.mirror.update import UpdateOptions
-
-    return _run(args, UpdateOptions(sample=True, slides=args.slides))
-
-
-def fetch(args: argparse.Namespace) -> ExitCode:
-    from tcgamirror.mirror.update import UpdateOptions
-
-    return _run(args, UpdateOptions(fetch=_fetch_options(args)))
-
-
-def _fetch_options(args: argparse.Namespace) -> FetchOptions:
     from tcgamirror.mirror.fetch import FetchOptions
+    from tcgamirror.mirror.update import UpdateOptions
     from tcgamirror.system.interrupt import Deadline
 
-    return FetchOptions(
-        retry_failed=args.retry_failed,
-        limit=args.limit,
-        deadline=Deadline.after(args.time_limit),
-        max_bytes=math.inf if args.max_bytes is None else args.max_bytes,
+    given = vars(args)
+    steps = ("refresh", "sample", "fetch") if args.command == "update" else (args.command,)
+    fetch = None
+    if "fetch" in steps:
+        max_bytes = math.inf if args.max_bytes is None else args.max_bytes
+        deadline = Deadline.after(args.time_limit)
+        fetch = FetchOptions(args.retry_failed, args.limit, deadline, max_bytes)
+    options = UpdateOptions(
+        refresh="refresh" in steps,
+        force_refresh=given.get("force", False),
+        accept_shrink=given.get("accept_shrink", False),
+        sample="sample" in steps,
+        slides=given.get("slides"),
+        fetch=fetch,
     )
+    return _dry_run(args, options) if given.get("dry_run") else _run(args, options)
 
 
 def _dry_run(args: argparse.Namespace, options: UpdateOptions) -> ExitCode:
-    from tcgamirror.cli.progress import ProgressDisplay
     from tcgamirror.mirror.update import dry_run
-    from tcgamirror.system.interrupt import Shutdown
 
-    shutdown = Shutdown()
-    shutdown.install_handlers()
-    progress = ProgressDisplay(quiet=args.json)
-    try:
-        with dry_run(open_mirror(args), options, progress, shutdown) as forecast:
-            progress.close()
-            # The reader of the output may stop reading, and Ctrl-C ends the wait.
-            shutdown.restore_handlers()
-            if args.json:
-                _print_forecast_json(forecast)
-            else:
-                _print_forecast(forecast)
-    finally:
+    with (
+        stoppable_run(as_json=args.json) as (progress, shutdown),
+        dry_run(open_mirror(args), options, progress, shutdown) as forecast,
+    ):
         progress.close()
+        # The reader of the output may stop reading, and Ctrl-C ends the wait.
+        shutdown.restore_handlers()
+        if args.json:
+            _print_forecast_json(forecast)
+        else:
+            _print_forecast(forecast)
     return ExitCode.DONE if forecast.error is None else forecast.error.exit_code
 
 
@@ -212,39 +185,29 @@ def _print_forecast(forecast: Forecast) -> None:
 def _run(args: argparse.Namespace, options: UpdateOptions) -> ExitCode:
     import dataclasses
 
-    from tcgamirror.cli.progress import ProgressDisplay
+    from tcgamirror.cli.lock import difference_words
     from tcgamirror.mirror.eventlog import EventLog
     from tcgamirror.mirror.settings import with_options
     from tcgamirror.mirror.update import run_update
-    from tcgamirror.system.interrupt import Shutdown
 
     mirror = open_mirror(args)
     if getattr(args, "rate", None):
         settings = with_options(mirror.settings, {"rate": args.rate})
         mirror = dataclasses.replace(mirror, settings=settings)
     as_json = getattr(args, "json", False)
-    shutdown = Shutdown()
-    shutdown.install_handlers()
-    progress = ProgressDisplay(quiet=as_json)
-    try:
-        with EventLog(args.log, args.command) as log:
-            report = run_update(mirror, args.command, options, progress, shutdown, log)
-    except TcgaMirrorError as error:
-        progress.close()
-        exit_if_busy(shutdown, error, as_json=as_json)
-        raise
-    finally:
-        progress.close()
+    with (
+        stoppable_run(as_json=as_json) as (progress, shutdown),
+        EventLog(args.log, args.command) as log,
+    ):
+        report = run_update(mirror, args.command, options, progress, shutdown, log)
     if as_json:
         print(json.dumps(_report_object(report)))
-    else:
-        for line in _report_words(report, options, mirror.root):
-            print(text.plain(line))
-        if report.locked is not None:
-            from tcgamirror.cli.lock import difference_words
-
-            for line in difference_words(report.locked, str(mirror.settings.lock)):
-                print(line)
+        return report.exit_code
+    lines = _report_words(report, options, mirror.root)
+    if report.locked is not None:
+        lines += difference_words(report.locked, str(mirror.settings.lock))
+    for line in lines:
+        print(text.plain(line))
     return report.exit_code
 
 
@@ -311,6 +274,6 @@ def _excluded(standing: StatusCounts, before: str) -> str:
 def add_commands(commands: Commands) -> None:
     """Add `update` and its steps `refresh`, `sample` and `fetch`."""
     add_command(commands, "update", update, _UPDATE, slides={"type": slides})
-    add_command(commands, "refresh", refresh, _REFRESH)
-    add_command(commands, "sample", sample, _SAMPLE, slides={"type": slides})
-    add_command(commands, "fetch", fetch, _FETCH)
+    add_command(commands, "refresh", update, _REFRESH)
+    add_command(commands, "sample", update, _SAMPLE, slides={"type": slides})
+    add_command(commands, "fetch", update, _FETCH)

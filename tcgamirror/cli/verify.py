@@ -12,15 +12,16 @@ from tcgamirror.cli.common import (
     JSON,
     Commands,
     add_command,
-    exit_if_busy,
     open_catalogue,
     open_mirror,
+    stoppable_run,
 )
 from tcgamirror.model import text
 from tcgamirror.model.errors import Damaged, ExitCode, Interrupted, TcgaMirrorError, UsageError
 
 if TYPE_CHECKING:
     from tcgamirror.catalogue.catalogue import Catalogue
+    from tcgamirror.cli.progress import ProgressDisplay
     from tcgamirror.mirror.directory import Mirror
     from tcgamirror.mirror.fetch import FetchReport
     from tcgamirror.mirror.orphans import Orphan
@@ -65,24 +66,19 @@ For a catalogue.db that is damaged or lost. The old one is kept beside the new o
 
 
 def verify(args: argparse.Namespace) -> ExitCode:
-    from tcgamirror.cli.progress import ProgressDisplay
     from tcgamirror.mirror.verify import VerifyOptions, verify_images
-    from tcgamirror.system.interrupt import Deadline, Shutdown
+    from tcgamirror.system.interrupt import Deadline
 
     if args.quick and args.decode:
         raise UsageError("--quick reads no image, --decode all of them. Give one of the two")
     deadline = Deadline.after(args.time_limit)
     options = VerifyOptions(args.quick, args.decode, args.sample, deadline)
-    shutdown = Shutdown()
-    shutdown.install_handlers()
-    if args.repair:
-        return _Repair(open_mirror(args), options, shutdown, as_json=args.json).run()
-    progress = ProgressDisplay(quiet=args.json)
-    try:
+    with stoppable_run(as_json=args.json) as (progress, shutdown):
+        if args.repair:
+            repair = _Repair(open_mirror(args), options, progress, shutdown, as_json=args.json)
+            return repair.run()
         with open_catalogue(args) as (mirror, catalogue):
             report = verify_images(mirror, catalogue, options, progress, shutdown.stop)
-    finally:
-        progress.close()
     if args.json:
         _print_json(report, report.exit_code)
     else:
@@ -96,10 +92,17 @@ class _Repair:
     """`verify --repair`: fetch again every image that is damaged or missing."""
 
     def __init__(
-        self, mirror: Mirror, options: VerifyOptions, shutdown: Shutdown, *, as_json: bool
+        self,
+        mirror: Mirror,
+        options: VerifyOptions,
+        progress: ProgressDisplay,
+        shutdown: Shutdown,
+        *,
+        as_json: bool,
     ) -> None:
         self._mirror = mirror
         self._options = options
+        self._progress = progress
         self._shutdown = shutdown
         self._as_json = as_json
         self._report: VerifyReport | None = None
@@ -107,32 +110,22 @@ class _Repair:
         self._requested = 0
 
     def run(self) -> ExitCode:
-        from tcgamirror.cli.progress import ProgressDisplay
         from tcgamirror.mirror.update import UpdateOptions, run_update
 
-        progress = ProgressDisplay(quiet=self._as_json)
         try:
             report = run_update(
-                self._mirror,
-                "verify",
-                UpdateOptions(),
-                progress,
-                self._shutdown,
+                *(self._mirror, "verify", UpdateOptions(), self._progress, self._shutdown),
                 prepare=self._prepare,
             )
         except TcgaMirrorError as error:
-            progress.close()
             if self._report is not None:
                 error.found = {**output.members(self._report), "removed": self._removed}
-            exit_if_busy(self._shutdown, error, as_json=self._as_json)
             raise
-        finally:
-            progress.close()
+        self._progress.close()
         return self._end(report.fetched)
 
     def _prepare(self, catalogue: Catalogue) -> UpdateOptions:
         """Find the wrong images and return the options of the run that fetches them again."""
-        from tcgamirror.cli.progress import ProgressDisplay
         from tcgamirror.imaging.store import IMAGES
         from tcgamirror.mirror.fetch import FetchOptions
         from tcgamirror.mirror.orphans import image_files, remove_partial_files
@@ -140,14 +133,10 @@ class _Repair:
         from tcgamirror.mirror.verify import verify_images
 
         root = self._mirror.root
-        progress = ProgressDisplay(quiet=self._as_json)
-        try:
-            report = verify_images(
-                self._mirror, catalogue, self._options, progress, self._shutdown.stop
-            )
-        finally:
-            progress.close()
-        self._report = report
+        report = self._report = verify_images(
+            self._mirror, catalogue, self._options, self._progress, self._shutdown.stop
+        )
+        self._progress.close()
         if not self._as_json:
             _print_report(report, self._options)
         if report.interrupted:
@@ -210,13 +199,9 @@ def _print_report(report: VerifyReport, options: VerifyOptions) -> None:
 
 
 def _table(title: str, rows: Sequence[BadImage] | Sequence[Orphan]) -> None:
-    if not rows:
-        return
-    shown = [(text.plain(row.path), text.plain(row.what)) for row in rows[:SHOWN]]
-    print(output.table((title, "what"), shown))
-    if len(rows) > SHOWN:
-        print(f"... and {len(rows) - SHOWN:,} more (all of them with --json)")
-    print()
+    if rows:
+        output.print_first(title, [(row.path, row.what) for row in rows], SHOWN)
+        print()
 
 
 def _sentence(report: VerifyReport, options: VerifyOptions) -> str:
@@ -238,18 +223,11 @@ def _sentence(report: VerifyReport, options: VerifyOptions) -> str:
 
 
 def rebuild(args: argparse.Namespace) -> ExitCode:
-    from tcgamirror.cli.progress import ProgressDisplay
     from tcgamirror.mirror.rebuild import rebuild_catalogue
-    from tcgamirror.system.interrupt import Shutdown
 
     mirror = open_mirror(args)
-    shutdown = Shutdown()
-    shutdown.install_handlers()
-    progress = ProgressDisplay(quiet=args.json)
-    try:
+    with stoppable_run(as_json=args.json) as (progress, shutdown):
         report = rebuild_catalogue(mirror, progress, shutdown, offline=args.offline)
-    finally:
-        progress.close()
     if args.json:
         print(json.dumps(output.members(report) | {"exit_code": int(ExitCode.DONE)}))
     else:

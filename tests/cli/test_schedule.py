@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -78,7 +79,7 @@ def test_an_overlap_is_no_failure() -> None:
 
 @pytest.mark.parametrize("text", ["24:00", "2", "02:60", "-1:00", "0２:15", ""])
 def test_what_is_no_time_of_day_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="invalid time of day"):
+    with pytest.raises(argparse.ArgumentTypeError, match="invalid time of day"):
         time_of_day(text)
 
 
