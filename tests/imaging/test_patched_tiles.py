@@ -240,58 +240,53 @@ def test_the_bases_counts_take_no_own_round_trip(client: HttpClient, tmp_path: P
     assert min(abs(own - other) for other in others) < gdc.delay / 2
 
 
-def fail_while_tiles_are_read(gdc: StandIn, source: Range, file: Listed) -> None:
-    """Leave a slide whose level is there, and nothing of what its tiles are to be rendered from."""
-    with pytest.raises(ServerError), source.open(slide_of(file), FINE, Meter()) as ready:
-        gdc.faults.add(Fault(file.file_id, "503", retry_after=None))
-        list(render(ready.tiles, ready.rendition.size))
+@pytest.fixture
+def failed_late(client: HttpClient, tmp_path: Path) -> Iterator[tuple[StandIn, Range, Listed]]:
+    """A slide whose level is there, and nothing of what one of its tiles is to be rendered from.
 
-
-def test_a_late_failure_keeps_the_fetched_bytes(client: HttpClient, tmp_path: Path) -> None:
-    """A tile that does not decode is met only then, and the finer ones are fetched."""
+    A tile that does not decode is met only while tiles are read, and the finer ones are fetched.
+    """
     spec = replace(PLAIN, overwritten=frozenset({(1, 1, 1)}))
-    path = make_slide(tmp_path / "slide.svs", spec)
-    file = listed(path)
+    file = listed(make_slide(tmp_path / "slide.svs", spec))
     with StandIn([file]) as gdc:
         source = by_range(gdc, client, tmp_path / "w")
-        fail_while_tiles_are_read(gdc, source, file)
-        before = SpanSet(ranges(record for record in gdc.served if record.status == 206))
+        with pytest.raises(ServerError), source.open(slide_of(file), FINE, Meter()) as ready:
+            gdc.faults.add(Fault(file.file_id, "503", retry_after=None))
+            list(render(ready.tiles, ready.rendition.size))
         gdc.faults.clear()
-        gdc.clear()
-        image = made(source, slide_of(file), FINE)
-        after = ranges(gdc.served)
+        yield gdc, source, file
+
+
+def test_a_late_failure_keeps_the_fetched_bytes(
+    failed_late: tuple[StandIn, Range, Listed], tmp_path: Path
+) -> None:
+    gdc, source, file = failed_late
+    before = SpanSet(ranges(record for record in gdc.served if record.status == 206))
+    gdc.clear()
+    image = made(source, slide_of(file), FINE)
+    after = ranges(gdc.served)
     assert image.patched == 1
-    assert worst_block(image.pixels, from_base(path, image.rendition.size)) >= LEAST[1.2]
+    right = from_base(tmp_path / "slide.svs", image.rendition.size)
+    assert worst_block(image.pixels, right) >= LEAST[1.2]
     again = sum(span.length - sum(gap.length for gap in before.gaps(span)) for span in after)
     assert after and not again
 
 
-def test_finer_tiles_come_from_another_origin(client: HttpClient, tmp_path: Path) -> None:
+def test_finer_tiles_come_from_another_origin(
+    failed_late: tuple[StandIn, Range, Listed], client: HttpClient, tmp_path: Path
+) -> None:
     """The level itself is there by then, so that no request has shown which origin answers."""
-    spec = replace(PLAIN, overwritten=frozenset({(1, 1, 1)}))
-    file = listed(make_slide(tmp_path / "slide.svs", spec))
-    with StandIn([file]) as gdc:
-        source = by_range(gdc, client, tmp_path / "w")
-        fail_while_tiles_are_read(gdc, source, file)
-        gdc.faults.clear()
-        gdc.faults.add(Fault(file.file_id, "503", host="bucket", retry_after=None))
-        again = by_range(gdc, client, tmp_path / "w")
-        image = made(again, slide_of(file), FINE)
-    assert image.patched == 1
+    gdc, _, file = failed_late
+    gdc.faults.add(Fault(file.file_id, "503", host="bucket", retry_after=None))
+    assert made(by_range(gdc, client, tmp_path / "w"), slide_of(file), FINE).patched == 1
 
 
-def test_a_file_replaced_meanwhile_is_fetched_anew(client: HttpClient, tmp_path: Path) -> None:
-    spec = replace(PLAIN, overwritten=frozenset({(1, 1, 1)}))
-    file = listed(make_slide(tmp_path / "slide.svs", spec))
-    with StandIn([file]) as gdc:
-        source = by_range(gdc, client, tmp_path / "w")
-        fail_while_tiles_are_read(gdc, source, file)
-        gdc.faults.clear()
-        gdc.faults.add(Fault(file.file_id, "changed-etag", host="bucket"))
-        with pytest.raises(ChangedFile):
-            made(source, slide_of(file), FINE)
-        image = made(source, slide_of(file), FINE)
-    assert image.patched == 1
+def test_a_replaced_file_is_fetched_anew(failed_late: tuple[StandIn, Range, Listed]) -> None:
+    gdc, source, file = failed_late
+    gdc.faults.add(Fault(file.file_id, "changed-etag", host="bucket"))
+    with pytest.raises(ChangedFile):
+        made(source, slide_of(file), FINE)
+    assert made(source, slide_of(file), FINE).patched == 1
 
 
 def test_what_would_move_too_much_is_left_to_the_next_source(tmp_path: Path) -> None:

@@ -379,12 +379,9 @@ def test_absurd_facts_are_refused(whole: tuple[Path, StandIn], key: str, value: 
     assert parse_metadata(json.dumps(facts)).slide.file_id == facts["file_id"]
     with pytest.raises(Damaged):
         parse_metadata(json.dumps({**facts, key: value}))
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "7", "null", "[" * 60_000, '"' + "9" * 9000])
-def test_what_is_no_object_of_facts_is_refused(text: str) -> None:
-    with pytest.raises(Damaged):
-        parse_metadata(text)
+    for text in ("", "{", "[]", "7", "null", "[" * 60_000, '"' + "9" * 9000):
+        with pytest.raises(Damaged):
+            parse_metadata(text)
 
 
 @pytest.mark.parametrize("form", ["jpeg", "tiff"])

@@ -166,6 +166,7 @@ def test_decode_finds_what_was_bad_when_it_was_recorded(mirror: Path) -> None:
 
 
 def test_a_sample_is_the_same_all_day_and_says_so(mirror: Path) -> None:
+    assert verified(mirror, "--quick", "--decode").code == 2
     result = verified(mirror, "--sample", "4", "--json").json()
     assert (result["images"], result["of"]) == (4, 18)
     assert result["sample_of"] in verified(mirror, "--sample", "99").out
@@ -198,10 +199,6 @@ def test_a_damaged_catalogue_is_recognised_with_the_way_out(mirror: Path) -> Non
     assert "catalogue.db" in result.sentence and command in result.sentence
     path.unlink()
     assert command in inside("--mirror", mirror, "status").sentence
-
-
-def test_options_that_contradict_each_other_are_refused(mirror: Path) -> None:
-    assert verified(mirror, "--quick", "--decode").code == 2
 
 
 # Repairing -----------------------------------------------------------------------

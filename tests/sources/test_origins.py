@@ -113,7 +113,7 @@ def test_the_order_follows_from_the_answers(
     assert origins.report() == report
 
 
-def test_one_that_gave_parts_before_is_not_given_up_for_one_that_came_whole() -> None:
+def test_a_part_keeps_range_in_use_and_ends_no_rest() -> None:
     now = 0.0
     origins = two(lambda: now)
     origins.record_success(BUCKET, ranged=True)
@@ -121,13 +121,15 @@ def test_one_that_gave_parts_before_is_not_given_up_for_one_that_came_whole() ->
     assert names(origins) == ["gdc", "bucket"]
     now = FAILURE_SECONDS
     assert names(origins) == ["bucket", "gdc"]
-
-
-def test_one_that_gave_a_part_rests_all_the_same_after_a_failure() -> None:
-    origins = two()
-    origins.record_failure(BUCKET, Unreachable("down"))
+    origins.record_failure(BUCKET, DOWN)
     origins.record_part(BUCKET)
     assert names(origins) == ["gdc", "bucket"]
+
+
+def test_what_came_whole_says_nothing_of_range_and_nothing_of_the_other() -> None:
+    origins = two()
+    origins.record_success(BUCKET, ranged=False)
+    assert origins.report() == {"bucket": "answers"}
 
 
 def test_many_threads_may_tell_and_ask_at_once() -> None:
@@ -240,10 +242,3 @@ def test_of_two_failures_the_one_that_may_pass_is_raised(
         gdc.faults.add(Fault("", at_gdc, host="api"))  # type: ignore[arg-type]
         with pytest.raises(error):
             fetched(gdc, files[:1], Origins(gdc.api, gdc.bucket), tmp_path)
-
-
-def test_an_origin_that_was_not_asked_is_not_reported() -> None:
-    origins = Origins("http://gdc", "http://bucket")
-    first = next(origins.candidates(ranged=False))
-    origins.record_success(first, ranged=False)
-    assert origins.report() == {"bucket": "answers"}

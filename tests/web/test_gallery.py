@@ -150,26 +150,15 @@ def test_a_lying_header_takes_no_memory(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
-def test_what_this_program_never_writes_has_no_thumbnail(tmp_path: Path) -> None:
-    path = tmp_path / "a.jpg"
-    Image.new("RGB", (900, 600)).save(path, progressive=True)
-    assert Thumbnails().make(path) is None
-
-
-@pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n", b"<svg/>", os.urandom(500)])
-def test_what_is_no_image_has_no_thumbnail(tmp_path: Path, data: bytes) -> None:
-    for suffix in (".png", ".jpg", ".tif", ".svg", ""):
-        path = tmp_path / f"a{suffix}"
-        path.write_bytes(data)
-        assert Thumbnails().make(path) is None
-    assert Thumbnails().make(tmp_path / "missing.png") is None
-
-
-def test_nobody_waits_for_what_is_no_file(tmp_path: Path) -> None:
+def test_what_is_no_image_of_ours_has_no_thumbnail(tmp_path: Path) -> None:
+    Image.new("RGB", (900, 600)).save(tmp_path / "progressive.jpg", progressive=True)
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "endless.jpg").symlink_to("/dev/zero")
-    for name in ("pipe.png", "endless.jpg"):
-        assert Thumbnails().make(tmp_path / name) is None
+    for number, data in enumerate((b"", b"\x89PNG\r\n\x1a\n", b"<svg/>", os.urandom(500))):
+        for suffix in (".png", ".jpg", ".tif", ".svg", ""):
+            (tmp_path / f"{number}{suffix}").write_bytes(data)
+    for path in [*tmp_path.iterdir(), tmp_path / "missing.png"]:
+        assert Thumbnails().make(path) is None, path
 
 
 def test_each_slide_has_its_own_thumbnail_though_others_have_none(mirror: Mirror) -> None:
