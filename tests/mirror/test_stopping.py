@@ -208,10 +208,10 @@ def _undisturbed(root: Path, gdc: StandIn, via: str) -> _Undisturbed:
     made(root, gdc, "--via", via, slides=SLIDES)
     begun = time.monotonic()
     updated(root)
-    return _Undisturbed(_told(root), images(root), time.monotonic() - begun)
+    return _Undisturbed(_recorded(root), images(root), time.monotonic() - begun)
 
 
-def _told(root: Path) -> list[tuple[object, ...]]:
+def _recorded(root: Path) -> list[tuple[object, ...]]:
     return rows(root, f"select {SAME} from mirror order by sample_rank")
 
 
@@ -244,19 +244,21 @@ def test_a_kill_changes_nothing_in_the_end(tmp_path: Path, small_gdc: StandIn, v
             kills -= 1
             _is_as_promised(root, expected)
         small_gdc.clear()
-        had = _had(root)
+        before = _done_ids(root)
         updated(root)
         assert {
             record.path.split("/")[-2] for record in small_gdc.requests(r"\.svs")
-        } & had == set()
-        asked = small_gdc.requests("/data/|/tile/")
-        assert not [record for record in asked if any(str(name) in record.path for name in had)]
-        assert _told(root) == expected.rows
+        } & before == set()
+        requests = small_gdc.requests("/data/|/tile/")
+        assert not [
+            record for record in requests if any(str(name) in record.path for name in before)
+        ]
+        assert _recorded(root) == expected.rows
         assert images(root) == expected.images
         assert not list((root / "work").iterdir())
 
 
-def _had(root: Path) -> set[object]:
+def _done_ids(root: Path) -> set[object]:
     return set(column(root, "select file_id from mirror where status = 'done'"))
 
 
