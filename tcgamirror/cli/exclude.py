@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _FROM = """\
 --from FILE  names, one a line, or a table whose first column of such names counts; - is standard
-             input"""
+             input; repeat it for several"""
 
 _EXCLUDE = f"""\
 leave slides out, now and later
@@ -80,8 +80,8 @@ def _names(args: argparse.Namespace) -> list[str]:
     from tcgamirror.sources.namelist import read_names
 
     names = [name for name in map(str.strip, args.slides) if name]
-    if args.names is not None:
-        names += read_names(args.names)
+    for path in args.names or ():
+        names += read_names(path)
     if not names:
         raise UsageError("no slide is named. Give SLIDE or --from FILE")
     return names
@@ -98,7 +98,9 @@ def _tell(args: argparse.Namespace, report: ExclusionReport, words: str) -> Exit
 def add_commands(commands: Commands) -> None:
     """Add `exclude` and `include`."""
     for name, run, words in (("exclude", exclude, _EXCLUDE), ("include", include, _INCLUDE)):
-        command = add_command(commands, name, run, words, **{"from": {"dest": "names"}})
+        command = add_command(
+            commands, name, run, words, **{"from": {"dest": "names", "action": "append"}}
+        )
         command.add_argument(
             "slides", nargs="*", metavar="SLIDE", help="barcode, file name or file_id"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,7 +50,7 @@ slides:
 --project ID        only slides of this project, such as TCGA-BRCA or BRCA; repeat it for several
                     (default: all projects)
 --cases FILE        only these cases, slides or file_ids: one a line, or a table whose first column
-                    of such names counts; - is standard input
+                    of such names counts; - is standard input; repeat it for several
 --sample-type TYPE  only slides of this type, such as 'Primary Tumor' or 01; repeat it for several
 --disease NAME      only slides of this disease_type, as the catalogue has it; repeat it for several
 --one-per-case      only the first slide of each case in the order
@@ -270,15 +270,15 @@ def _settings(args: argparse.Namespace, lock: LockFile | None) -> Settings:
     return with_options(settings, given)
 
 
-def _cases(path: Path) -> list[str]:
+def _cases(paths: Sequence[Path]) -> list[str]:
     from tcgamirror.mirror.settings import MOST_CASES
     from tcgamirror.sources.namelist import read_names
 
-    found = read_names(path)
+    found = list(dict.fromkeys(name for path in paths for name in read_names(path)))
     if sum(map(len, found)) > MOST_CASES:
         raise UsageError(
-            f"--cases: {path} names more than the settings can hold. Name cases instead of slides, "
-            "or list slides by --manifest"
+            f"--cases: {', '.join(map(str, paths))} names more than the settings can hold. Name "
+            "cases instead of slides, or list slides by --manifest"
         )
     return found
 
@@ -298,6 +298,7 @@ def add_commands(commands: Commands) -> None:
         slides={"type": slides},
         workers={"type": workers},
         project=several,
+        cases=several,
         sample_type=several,
         disease=several,
         one_per_case={"default": None},

@@ -167,11 +167,13 @@ def test_a_slide_has_many_names(root: Path, tmp_path: Path) -> None:
     barcodes = column(root, "select slide_barcode from mirror order by sample_rank")
     table = tmp_path / "clam.csv"
     table.write_text(
-        f"slide_id,process,status\n{names[0]},1,ok\n{names[1].removesuffix('.svs')},1,ok\n"
+        f"slide_id,process,status\n{names[1].removesuffix('.svs')},1,ok\n"
         f"# {names[5]}\nTCGA-00-0000,0,none\n"
     )
     words = (str(cases[2]), str(ids[3]).upper(), str(barcodes[4]).lower())
-    said = told(root, "exclude", *words, "--from", table, "--json")
+    (tmp_path / "first").write_text(f"{names[0]}\n")
+    lists = ("--from", tmp_path / "first", "--from", table)
+    said = told(root, "exclude", *words, *lists, "--json")
     assert said.json() == {
         **{"slides": 5, "sampled": 5, "removed": 5, "replaced": 0},
         "unknown": ["TCGA-00-0000"],
@@ -192,7 +194,7 @@ def test_names_of_no_slide_are_refused(root: Path, tmp_path: Path) -> None:
 
 def test_names_come_by_standard_input_too(root: Path, tmp_path: Path) -> None:
     """`-` for the file of `exclude`, `include` and `init --cases`."""
-    names = sampled(root)[:2]
+    names = sorted(sampled(root)[:2])
     for words in (
         ["--mirror", root, "exclude", "--from", "-"],
         ["--mirror", root, "include", "--from", "-"],

@@ -87,8 +87,10 @@ def test_names_whose_slides_other_options_leave_out_are_told(
         disease_type="Adenomas",
     )
     gdc.publish((*gdc.files, slide), "Data Release 46.0 - January 15, 2026")
-    (tmp_path / "names").write_text(f"{frozen}\n{kept}\nTCGA-ZZ-0001\n")
-    root = listed(tmp_path / "m", gdc, "--cases", tmp_path / "names", *options)
+    (tmp_path / "names").write_text(f"{frozen}\n{kept}\n")
+    (tmp_path / "more").write_text("TCGA-ZZ-0001\n")
+    lists = ("--cases", tmp_path / "names", "--cases", tmp_path / "more")
+    root = listed(tmp_path / "m", gdc, *lists, *options)
     told = inside("--mirror", root, "sample")
     assert told.code == 0 and column(root, SAMPLED) == [kept]
     assert told.err.splitlines()[:2] == [
