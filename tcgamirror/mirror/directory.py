@@ -161,8 +161,9 @@ class Mirror:
         _make(root)
         if _there(root / FILE_NAME):
             raise NotAMirror(
-                f"{root / FILE_NAME}: exists already. For more or other slides edit it; for other "
-                f"images choose another directory. {_unwanted(root)}"
+                f"{root / FILE_NAME}: exists already. For more slides run: "
+                f"{command_line('update --slides N', root)}. For other slides or images choose "
+                f"another directory. {_unwanted(root)}"
             )
         if _there(root / CATALOGUE) and not _is_unfinished(root / CATALOGUE):
             self._check_own_catalogue()

@@ -217,7 +217,7 @@ work_limit = Check(
 address = Check(_read_address, f"an address such as {GDC}")
 ladder = Check(_read_ladder, f"one or more of {', '.join(SOURCES)}, none of them twice")
 kinds = Check(_read_kinds, "one of diagnostic, tissue, all")
-names = Check(_read_names, "a list of names, such as TCGA-BRCA")
+names = Check(_read_names, "a list of names that are not empty")
 file_path = Check(_read_path, "the path of a file, in UTF-8")
 image_format = _choice(ImageFormat)
 resample = _choice(Resample)
@@ -281,7 +281,10 @@ class _Key:
 
     def read(self, value: object, label: str) -> object:
         """Return the checked value. Raises BadSettings, which names the key by `label`."""
-        return None if value == self.none else self.check(value, label)
+        if value == self.none:
+            return None
+        other = f', or "{self.none}"' if self.none else ""
+        return replace(self.check, expected=f"{self.check.expected}{other}")(value, label)
 
     def line(self, settings: Settings) -> str:
         """Return the key as the file has it."""
@@ -435,7 +438,10 @@ def more_slides(root: Path, settings: Settings, slides: int | None) -> Settings:
     """
     path = root / FILE_NAME
     if settings.lock is not None:
-        raise BadSettings(f"{path}: the mirror has exactly the slides of {settings.lock}")
+        raise BadSettings(
+            f"{path}: the mirror has exactly the slides of {settings.lock}. For more make another "
+            "mirror by init"
+        )
     is_lower = slides is not None and (settings.slides is None or slides < settings.slides)
     if is_lower:
         raise BadSettings(

@@ -275,6 +275,9 @@ def test_a_mirror_that_is_not_wanted_is_told_with_its_files(tmp_path: Path) -> N
         refused = run("init", place, "--mpp", "15", cwd=tmp_path)
         assert refused.code == 2
         assert f"remove {FILE_NAME}, {CATALOGUE}" in refused.sentence
+    # Its plan is fixed: its settings are no way to other slides.
+    again = run("init", tmp_path, "--mpp", "15").sentence
+    assert f"--mirror {tmp_path} update --slides N" in again and "edit" not in again
 
 
 @pytest.mark.parametrize("left", [b"", b'{"command": "update", "pid": 7}\n'])

@@ -151,6 +151,11 @@ def test_what_may_not_be_is_refused_by_its_key(path: Path, line: str) -> None:
     assert "\n" not in words and len(words) < 400
 
 
+def test_a_refusal_names_the_word_for_no_number_too(path: Path) -> None:
+    with pytest.raises(BadSettings, match='or "all"'):
+        read(path, '[target]\nmpp = 15\n[sample]\nslides = "some"\n')
+
+
 def test_any_change_of_the_target_changes_what_is_fixed() -> None:
     changed = [
         replace(PLAIN, target=Target(math.nextafter(15.0, 16), None)),
