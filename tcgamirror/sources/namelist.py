@@ -1,8 +1,8 @@
 """Read lists of cases, slides or file_ids, one a line.
 
-A list is plain text with `#` comments, or a table whose first column of such names counts: a
-manifest, a sample sheet, or the CSV of CLAM and its kin. A first line without a barcode, file name
-or UUID is a header, which is left out.
+A list is plain text with `#` comments, or a table whose first column of such names counts, one of
+slides before one of cases: a manifest, a sample sheet, or the CSV of CLAM and its kin. A first line
+without a barcode, file name or UUID is a header, which is left out.
 """
 
 from __future__ import annotations
@@ -20,9 +20,13 @@ MOST_BYTES = 50_000_000
 """Bytes of a list; a table of all slides of TCGA has less than 10 MB."""
 
 _TCGA = re.compile(rf"(.*/)?TCGA-\w{{2}}-\w{{4}}.*|.*{re.escape(SLIDE_SUFFIX)}", re.I | re.ASCII)
+_SLIDE = re.compile(
+    rf"(.*/)?TCGA-\w{{2}}-\w{{4}}-\w{{3}}-\w{{2}}-.*|.*{re.escape(SLIDE_SUFFIX)}", re.I | re.ASCII
+)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
-_FORMS = (_TCGA, _UUID)
-"""Forms of names. A table's column of file names or barcodes counts before one of file_ids."""
+_FORMS = (_SLIDE, _TCGA, _UUID)
+"""Forms of names. A table's column of slides counts before one of cases, and that of file_ids last:
+a case means slides that the table does not name."""
 
 
 def read_names(path: Path) -> list[str]:
@@ -48,9 +52,12 @@ def read_names(path: Path) -> list[str]:
             column for row in rows for column, cell in enumerate(row) if form.fullmatch(cell)
         )
         column = min(matches, default=None)
-        if column is not None:
-            cells = [row[column] for row in rows if column < len(row) and row[column]]
-            return list(dict.fromkeys(cells))
+        if column is None:
+            continue
+        cells = [row[column] if column < len(row) else "" for row in rows]
+        # A table of cases may name slides of some of them only.
+        if form is not _SLIDE or all(cells):
+            return list(dict.fromkeys(filter(None, cells)))
     raise UsageError(
         f"{path}: no barcode, file name or file_id in it. Name a list of them, one a line"
     )
