@@ -44,8 +44,8 @@ def read_names(path: Path) -> list[str]:
         raise UsageError(f"{path}: more than {MOST_BYTES:,} bytes. Name a list of slides")
     rows = [_cells(line) for line in data.decode("utf-8-sig", "replace").splitlines()]
     rows = [row for row in rows if any(row)]
-    if rows and not any(form.fullmatch(cell) for form in _FORMS for cell in rows[0]):
-        # A header.
+    header = rows and not any(form.fullmatch(cell) for form in _FORMS for cell in rows[0])
+    if header:
         del rows[0]
     for form in _FORMS:
         matches = (
@@ -54,6 +54,9 @@ def read_names(path: Path) -> list[str]:
         column = min(matches, default=None)
         if column is None:
             continue
+        if not header and all(form.fullmatch(cell) for row in rows for cell in filter(None, row)):
+            # Names side by side, as `TCGA-3C-AALI, TCGA-3C-AALJ`.
+            return list(dict.fromkeys(cell for row in rows for cell in row if cell))
         cells = [row[column] if column < len(row) else "" for row in rows]
         # A table of cases may name slides of some of them only.
         if form is not _SLIDE or all(cells):

@@ -27,6 +27,7 @@ UUID = "7ab52949-b902-4a79-a9f4-65379e221444"
         (("case_id,slide_id,label", f"{CASE},{FILE},1", f"{OTHER},typo,0"), [FILE, "typo"]),
         (("case_id,slide_id,label", f"{CASE},{FILE},1", f"{OTHER},,0"), [CASE, OTHER]),
         (("case_id,sample_id", f"{CASE},{CASE}-01A"), [CASE]),
+        ((f"{CASE}, {OTHER}", CASE), [CASE, OTHER]),
         ((UUID, CASE, FILE), [UUID, CASE, FILE]),
         ((CASE, "a typing error"), [CASE, "a typing error"]),
     ],
