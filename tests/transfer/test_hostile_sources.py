@@ -17,7 +17,7 @@ import pytest
 
 from tcgamirror.catalogue.images import Image
 from tcgamirror.cli.progress import ProgressDisplay
-from tcgamirror.model.errors import NotFound
+from tcgamirror.model.errors import Damaged, NotFound
 from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.transfer.sync.remote import DirectoryMirror
 from tcgamirror.transfer.sync.synchronizer import synchronize
@@ -99,6 +99,8 @@ def test_a_source_of_no_usable_image_makes_nothing(mirror: Path, tmp_path: Path)
         assert result.code == 7 and not (tmp_path / "new").exists(), result
         assert second != here or "none of its 6 images can be fetched" in result.sentence
     assert inside("sync", source, tmp_path / "new").code == 7
+    shutil.rmtree(source / "images")
+    assert inside("sync", source, tmp_path / "new").code == 7
     assert not (tmp_path / "new").exists()
 
 
@@ -114,7 +116,7 @@ class _Changing(DirectoryMirror):
 def test_a_source_that_changes_before_any_image_is_fetched(mirror: Path, tmp_path: Path) -> None:
     stop, quiet = threading.Event(), ProgressDisplay(quiet=True)
     source = _Changing(shutil.copytree(mirror, tmp_path / "source"), None, stop)
-    with pytest.raises(NotFound, match="none of its 6 images can be fetched"):
+    with pytest.raises(Damaged, match="none of its 6 images can be fetched"):
         synchronize(source, tmp_path / "new", quiet, Shutdown(), delete=False)
     assert not (tmp_path / "new").exists()
 

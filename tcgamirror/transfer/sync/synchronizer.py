@@ -37,6 +37,7 @@ from tcgamirror.model.errors import (
     DiskFull,
     Interrupted,
     NetworkError,
+    NotFound,
     TcgaMirrorError,
     Unreachable,
     UsageError,
@@ -320,7 +321,9 @@ class _Sync:
         root, images = self.root, remote.images()
         if self.new is not None:
             last = self.last_error
+            # An answer that an image is not there is a fault of the mirror, not of the network.
             kind = type(last) if isinstance(last, NetworkError) else Damaged
+            kind = Damaged if kind is NotFound else kind
             raise kind(
                 f"{self.source.name}: none of its {text.images(len(self.failed))} can be "
                 f"fetched. The last: {last}"
