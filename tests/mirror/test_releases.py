@@ -17,7 +17,7 @@ from tests.gdc import Listed, StandIn
 from tests.gdc.faults import Fault
 from tests.gdc.listing import made_up_id
 from tests.support.carrying import is_clean, moved_projects, other_pixels
-from tests.support.command import inside, went_well
+from tests.support.command import inside, run, went_well
 from tests.support.mirrors import column, filled, images, impatient, made, rows, updated
 from tests.support.publishing import change
 
@@ -167,14 +167,15 @@ def test_the_real_lung_slides_of_2020_and_2024_differ_as_the_manifests_do(tmp_pa
     nowhere = ("--api", "http://127.0.0.1:9", "--bucket", "none")
     went_well("--mirror", root, "init", "--mpp", "15", "--manifest", manifest, *nowhere)
     impatient(root)
-    went_well("--mirror", root, "refresh")
+    # That the GDC cannot be asked for projects and sites is a warning.
+    assert run("--mirror", root, "refresh").code == 0
     shutil.copy(later, manifest)
-    went_well("--mirror", root, "refresh")
+    assert run("--mirror", root, "refresh").code == 0
     told = went_well("--mirror", root, "changes", "--json").json()
     seen = [tuple(change.values()) for change in told[1]["changes"]]
     assert sorted(seen) == sorted(_differences(old, new))
     assert len([each for each in seen if each[0] == "changed"]) > 500
-    assert went_well("--mirror", root, "refresh").out.startswith("nothing new")
+    assert run("--mirror", root, "refresh").out.startswith("nothing new")
     assert len(went_well("--mirror", root, "changes", "--json").json()) == 2
 
 
