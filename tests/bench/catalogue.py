@@ -29,7 +29,7 @@ KINDS = ("DX1", "DX2", "TSA", "TS1", "BSA")
 """Of five slides of TCGA, two are diagnostic ones."""
 CHANGED = 400
 """One slide in so many has another md5, one another file_id, one is gone, and one is new."""
-SAMPLING, MERGING, QUIET = 3.0, 30.0, 2.0
+SAMPLING, MERGING, QUIET, EXCLUDING = 3.0, 30.0, 2.0, 1.0
 """Seconds, at most."""
 
 # A manifest names no projects: each source of tissue becomes one.
@@ -63,6 +63,7 @@ INSERT INTO attempts (run, file_name, source, started, seconds, bytes, requests)
     SELECT 1, file_name, 'range', '2026-11-22T13:57:58Z', 2.5, 3000000, 7
     FROM images WHERE status <> 'pending';
 """
+_NAMES = "SELECT file_name FROM slides ORDER BY file_name LIMIT 1000"
 _ALL_DONE = "UPDATE images SET status = 'done', source = 'range' WHERE status = 'pending'"
 
 
@@ -116,6 +117,11 @@ def measured(folder: Path, slides: int) -> Iterator[Row]:
     ((barcode,),) = mirror.rows("SELECT slide_barcode FROM slides LIMIT 1")
     yield mirror.timed("status", looking, "status")
     yield mirror.timed("show BARCODE", looking, "show", barcode.lower())
+    names = folder / "names.txt"
+    names.write_text("".join(f"{name}\n" for (name,) in mirror.rows(_NAMES)))
+    looked_up = EXCLUDING if slides < MILLION else None
+    yield mirror.timed("exclude --from: 1,000 names", looked_up, "exclude", "--from", str(names))
+    yield mirror.timed("include --from: 1,000 names", looked_up, "include", "--from", str(names))
     for sql in (
         "select * from mirror where project_id = 'TCGA-AA' and status = 'failed'",
         "select status, count(*) from mirror group by 1",

@@ -12,11 +12,7 @@ import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.exclusions import Exclusion
-from tcgamirror.mirror.directory import Mirror
-from tcgamirror.mirror.exclude import exclude
-from tcgamirror.model.slide import Barcode, Listing, Slide
-from tests.gdc import Listed, StandIn, made_up_name
-from tests.gdc.listing import made_up_id
+from tests.gdc import Listed, StandIn
 from tests.support.carrying import exported, imported, inside
 from tests.support.command import ROOT, Result, program
 from tests.support.mirrors import column, images, made, rewrite, rows, updated
@@ -353,34 +349,6 @@ def test_a_reason_that_was_corrected_arrives_by_import(root: Path, tmp_path: Pat
     for export in (*exports, exports[0]):
         told(tmp_path / "i", "import", export)
     assert rows(tmp_path / "i", REASONS) == [(sampled(root)[0], "pen marks")]
-
-
-def test_a_thousand_names_take_less_than_a_second(tmp_path: Path) -> None:
-    root = tmp_path / "m"
-    assert inside("--mirror", root, "init", "--slides", "all", "--mpp", "15").code == 0
-    names = [made_up_name(str(number)) for number in range(30_075)]
-    slides = []
-    for number, name in enumerate(names):
-        barcode = Barcode.of(name)
-        assert barcode
-        slides.append(
-            Slide(
-                *(made_up_id(str(number)), name),
-                kind=barcode.kind,
-                case_barcode=barcode.case,
-                slide_barcode=barcode.slide,
-            )
-        )
-    with Catalogue.open(root / "catalogue.db") as catalogue:
-        catalogue.listing.merge(Listing("Data Release 1", tuple(slides)), time.time())
-        catalogue.sample.add(names, time.time())
-    chosen = [name.removesuffix(".svs") for name in names[::30][:1000]]
-    start = time.monotonic()
-    report = exclude(
-        Mirror.find(root, above=False), chosen, None, keep=False, in_place=False, warn=print
-    )
-    assert report.sampled == 1000
-    assert time.monotonic() - start < 1.0
 
 
 def test_the_number_of_slides_is_raised_for_good_and_nothing_else_changes(root: Path) -> None:
