@@ -15,9 +15,10 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -31,7 +32,7 @@ from tests.gdc import StandIn
 from tests.support.catalogues import FETCHED, LOST, PICTURE, slide
 from tests.support.command import on_a_terminal, program, succeeded, surroundings
 from tests.support.crowd import crowd
-from tests.support.mirrors import made, updated
+from tests.support.mirrors import made
 from tests.support.publishing import made_up
 
 GOOD = Outcome(slide("a"), (FETCHED,), PICTURE)
@@ -39,44 +40,42 @@ BAD = Outcome(slide("b"), (FETCHED, LOST), None)
 
 
 @pytest.mark.parametrize(
-    ("count", "words"),
+    ("form", "value", "words"),
     [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (999_949, "999.9 kB"),
-        (999_960, "1.0 MB"),
-        (10**16, "10000.0 TB"),
+        (format_bytes, 0, "0 B"),
+        (format_bytes, 999, "999 B"),
+        (format_bytes, 1000, "1.0 kB"),
+        (format_bytes, 999_949, "999.9 kB"),
+        (format_bytes, 999_960, "1.0 MB"),
+        (format_bytes, 10**16, "10000.0 TB"),
+        (format_duration, 0, "0.0 s"),
+        (format_duration, 9.94, "9.9 s"),
+        (format_duration, 9.97, "10 s"),
+        (format_duration, 59.4, "59 s"),
+        (format_duration, 59.7, "1 min 0 s"),
+        (format_duration, 3599.9, "1 h 0 min"),
+        (format_duration, 86_399.8, "1 d 0 h"),
+        (plain, 0.0, "0.0"),
+        (plain, 15.0, "15.0"),
+        (plain, -0.001234567, "-0.001235"),
+        (plain, 123456789.123456, "123456789.1235"),
+        (plain, float("inf"), "inf"),
+        (plain, "one\ntwo\tthree \x1b[2J", "one two three  [2J"),
+        (plain, b"\xff\0", "ff00"),
     ],
 )
-def test_bytes_are_in_powers_of_a_thousand(count: int, words: str) -> None:
-    assert format_bytes(count) == words
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0, "0.0 s"),
-        (9.94, "9.9 s"),
-        (9.97, "10 s"),
-        (59.4, "59 s"),
-        (59.7, "1 min 0 s"),
-        (3599.9, "1 h 0 min"),
-        (86_399.8, "1 d 0 h"),
-    ],
-)
-def test_times_never_show_sixty_of_anything(seconds: float, words: str) -> None:
-    assert format_duration(seconds) == words
+def test_values_are_written_for_people(
+    form: Callable[[Any], str], value: object, words: str
+) -> None:
+    assert form(value) == words
 
 
 def test_a_table_has_numbers_to_the_right_and_no_trailing_blanks() -> None:
     lines = table(("name", "n", "x"), [("a", 1, None), ("bbb", 1000, 0.25)]).splitlines()
     assert lines == ["name     n     x", "a        1", "bbb   1000  0.25"]
-
-
-def test_whole_numbers_have_separators_where_that_is_asked_for() -> None:
     lines = table(("name", "n"), [("a", None), ("bbb", 12345)], thousands=True).splitlines()
     assert lines == ["name       n", "a", "bbb   12,345"]
+    assert table(("a", "b"), []) == "a  b"
 
 
 def test_status_counts_as_all_else_does(tmp_path: Path) -> None:
@@ -84,29 +83,6 @@ def test_status_counts_as_all_else_does(tmp_path: Path) -> None:
     told = succeeded("--mirror", root, "status").out
     assert "1,200 done, 0 pending" in told and "1,200 of unknown resolution" in told
     assert "range    1,200      0" in told
-
-
-def test_a_table_of_nothing_is_its_heading() -> None:
-    assert table(("a", "b"), []) == "a  b"
-
-
-def test_a_cell_stays_on_its_line_and_rules_no_terminal() -> None:
-    assert plain("one\ntwo\tthree \x1b[2J") == "one two three  [2J"
-    assert plain(b"\xff\0") == "ff00"
-
-
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [
-        (0.0, "0.0"),
-        (15.0, "15.0"),
-        (-0.001234567, "-0.001235"),
-        (123456789.123456, "123456789.1235"),
-        (float("inf"), "inf"),
-    ],
-)
-def test_numbers_are_rounded_for_people(value: float, words: str) -> None:
-    assert plain(value) == words
 
 
 def test_csv_and_json_keep_values_as_they_are() -> None:
@@ -138,15 +114,15 @@ def test_csv_shows_a_terminal_nothing_that_it_obeys() -> None:
     assert "\x1b[2J\x9b31mµ\ra" in piped.getvalue()
 
 
-# Progress ---------------------------------------------------------------------------
-
-
 def test_json_escapes_what_a_terminal_obeys() -> None:
     out = io.StringIO()
     signs = "\x1b[31m\x9b2K\u202eµ\u2066\x7f"
     write_rows(["a"], [(signs,)], "json", out)
     assert out.getvalue() == ('[\n {\n  "a": "\\u001b[31m\\u009b2K\\u202eµ\\u2066\\u007f"\n }\n]\n')
     assert json.loads(out.getvalue()) == [{"a": signs}]
+
+
+# Progress ---------------------------------------------------------------------------
 
 
 def test_without_a_terminal_only_failures_are_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,12 +147,6 @@ def test_without_a_terminal_a_line_comes_now_and_then(
     progress.show_fetch(2_000_000, 1, stopping=False)
     line = capsys.readouterr().err
     assert line.startswith("1 of 3 slides, 2.0 MB at ") and line.endswith(" left\n")
-
-
-def test_images_that_are_made_are_told(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tcgamirror.cli.progress.QUIET_SECONDS", 0.0)
     progress = ProgressDisplay()
     progress.start_fetch(3, workers=2)
     progress.show_fetch(0, 2, False, 2)
@@ -310,15 +280,12 @@ def test_output_may_be_cut_off_by_head(mirror: Path) -> None:
 
 def test_a_json_report_is_alone_on_stdout(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, slides=2)
-    report = succeeded("--mirror", root, "update", "--json").json()
+    result = succeeded("--mirror", root, "update", "--json")
+    assert "\r" not in result.out + result.err and "\x1b" not in result.out + result.err
+    report = result.json()
     assert report["fetched"]["done"] == 2 and report["exit_code"] == 0
     assert report["added"] == 2 and report["merged"]["added"] == 18
     assert succeeded("--mirror", root, "fetch", "--json").json()["fetched"]["done"] == 0
-
-
-def test_where_there_is_no_terminal_progress_is_quiet(tmp_path: Path, small_gdc: StandIn) -> None:
-    result = updated(made(tmp_path / "m", small_gdc, slides=2))
-    assert "\r" not in result.out and "\x1b" not in result.out
 
 
 @pytest.mark.parametrize(
