@@ -58,7 +58,7 @@ def part_of(work: Path, file: Listed) -> Path:
     return work / file.file_id / "range" / "slide.part"
 
 
-def had(work: Path, file: Listed) -> SpanSet:
+def available(work: Path, file: Listed) -> SpanSet:
     identity = f"{file.file_id} {file.md5}"
     with SparseFile.open(part_of(work, file), identity=identity, size=file.size) as partial:
         return partial.available
@@ -79,7 +79,7 @@ def test_a_fetch_that_failed_is_resumed_where_it_stopped(
         with pytest.raises(NetworkError):
             made(source, slide_of(file), BASE)
         assert no_threads_of("range")
-        kept = had(tmp_path, file)
+        kept = available(tmp_path, file)
         gdc.faults.clear()
         gdc.clear()
         again = by_range(gdc, client, tmp_path, origins_of(gdc, bucket=False))
@@ -111,7 +111,7 @@ def test_an_interrupted_fetch_is_resumed_and_ends_soon(
         took = time.monotonic() - stopped_at
         stopper.join()
         gdc.rate = None
-        kept = had(tmp_path, file)
+        kept = available(tmp_path, file)
         gdc.clear()
         image = made(by_range(gdc, client, tmp_path), slide_of(file), BASE)
         assert overlaps([*kept, *ranges(gdc.served)]) == []
@@ -178,7 +178,7 @@ def test_a_kill_while_a_replaced_files_bytes_are_removed_leaves_none_to_resume_f
             patch.setattr("tcgamirror.sources.sparse_file.os.ftruncate", killed)
             made(by_range(gdc, client, tmp_path), slide_of(file), BASE)
         assert part_of(tmp_path, file).stat().st_size == file.size
-        assert had(tmp_path, file).total == 0
+        assert available(tmp_path, file).total == 0
 
 
 def test_a_file_that_changes_again_and_again_is_not_mixed_with_another_origins(
