@@ -223,6 +223,11 @@ def add_options(command: argparse._ActionsContainer, listed: str, **more: Any) -
     An option without a value is a flag. Values with | between them are choices; others have
     the type that VALUES knows by their name. more: further arguments of `add_argument`, by
     the option's name.
+
+    >>> parser = argparse.ArgumentParser()
+    >>> add_options(parser, "--seed S  a number\\n--by a|b\\n    a turn\\n--force  a flag")
+    >>> parser.parse_args(["--seed", "7", "--by", "b"])
+    Namespace(seed=7, by='b', force=False)
     """
     for option in re.split(r"\n(?=-)", listed):
         head, meaning = re.split(r"\s{2,}", option, maxsplit=1)

@@ -16,7 +16,6 @@ from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from tcgamirror.mirror.directory import Mirror
     from tcgamirror.mirror.lockfile import LockFile
     from tcgamirror.mirror.settings import Settings
     from tcgamirror.model.sampling import Plan
@@ -72,9 +71,11 @@ fetching:
 
 
 def init(args: argparse.Namespace) -> ExitCode:
+    from tcgamirror.catalogue.catalogue import Catalogue
     from tcgamirror.cli.lock import difference_words, warn_if_altered
-    from tcgamirror.mirror.directory import Mirror
+    from tcgamirror.mirror.directory import CATALOGUE, Mirror
     from tcgamirror.mirror.lockfile import compare_listing, lock_lines, locked_exclusions, read_lock
+    from tcgamirror.mirror.provenance import plan_words
     from tcgamirror.mirror.settings import FILE_NAME
 
     lock = None if args.lock is None else read_lock(args.lock, accept_altered=True)
@@ -82,20 +83,22 @@ def init(args: argparse.Namespace) -> ExitCode:
     root = _root(args)
     # Read first: a manifest that cannot be taken leaves no mirror behind.
     manifest = None if settings.manifest is None else _read_manifest(settings, lock)
-    if manifest is not None and lock is None:
-        _check_choice(settings, manifest)
     if lock is None:
+        if manifest is not None:
+            _check_choice(settings, manifest)
         mirror = Mirror.begin(root, settings)
+        count = "all slides" if settings.slides is None else text.slides(settings.slides)
+        words = f"{count} {plan_words(settings.plan)}"
     else:
         exclusions = locked_exclusions(lock, time.time())
         mirror = Mirror.begin(root, settings, lock_lines(lock), exclusions)
         warn_if_altered(lock, args.lock)
         if settings.fixed != lock.settings.fixed:
             output.say(f"images are not compared: {args.lock} has {lock.settings.fixed}")
-    words = _describe_sample(settings)
-    if lock is not None:
         words = f"the {text.slides(len(lock.slides))} of {args.lock}"
-    sampled = _sampled_already(mirror)
+    # Some are sampled if the mirror had lost its settings.
+    with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
+        sampled = catalogue.sample.count()
     did = "restored the settings of the mirror" if sampled else "made a mirror"
     print(f"{did} in {mirror.root}: {words}, each {settings.fixed}")
     if sampled:
@@ -106,9 +109,9 @@ def init(args: argparse.Namespace) -> ExitCode:
     if manifest is not None:
         for line in _manifest_lines(settings, manifest):
             print(line)
-    if lock is not None and manifest is not None:
-        for line in difference_words(compare_listing(lock, manifest.locked), str(args.lock)):
-            print(line)
+        if lock is not None:
+            for line in difference_words(compare_listing(lock, manifest.locked), str(args.lock)):
+                print(line)
     print(f"next: {text.command_line('update', mirror.root)}")
     return ExitCode.DONE
 
@@ -127,15 +130,6 @@ def _root(args: argparse.Namespace) -> Path:
     if named is None and not any(Path(name).exists() for name in (FILE_NAME, CATALOGUE)):
         check_unused(Path(), "Name a directory: tcgamirror init DIR")
     return named or Path()
-
-
-def _sampled_already(mirror: Mirror) -> int:
-    """Return the number of slides in the catalogue of a mirror whose settings were lost."""
-    from tcgamirror.catalogue.catalogue import Catalogue
-    from tcgamirror.mirror.directory import CATALOGUE
-
-    with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:
-        return catalogue.sample.count()
 
 
 class _Manifest(NamedTuple):
@@ -281,13 +275,6 @@ def _cases(paths: Sequence[Path]) -> list[str]:
             "cases instead of slides, or list slides by --manifest"
         )
     return found
-
-
-def _describe_sample(settings: Settings) -> str:
-    from tcgamirror.mirror import provenance
-
-    count = "all slides" if settings.slides is None else text.slides(settings.slides)
-    return f"{count} {provenance.plan_words(settings.plan)}"
 
 
 def add_commands(commands: Commands) -> None:
