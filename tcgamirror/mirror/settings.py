@@ -174,30 +174,20 @@ def _read_names(value: object) -> frozenset[str]:
     return frozenset(value)
 
 
-def _read_flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError
-    return value
+def _accept(is_valid: Callable[[Any], object]) -> Callable[[object], Any]:
+    """Return a check that returns valid values as they are."""
+
+    def check(value: object) -> object:
+        if not is_valid(value):
+            raise ValueError
+        return value
+
+    return check
 
 
-def _read_path(value: object) -> str:
+def _is_path(value: object) -> bool:
     # UnicodeEncodeError, for text that TOML cannot hold, is a ValueError.
-    if not isinstance(value, str) or not value.encode() or "\0" in value:
-        raise ValueError
-    return value
-
-
-def _read_plain_name(value: object) -> str:
-    name = fields.file_name(value)
-    if name is None:
-        raise ValueError
-    return name
-
-
-def _read_seed(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError
-    return value
+    return isinstance(value, str) and value.encode() != b"" and "\0" not in value
 
 
 _ABOVE_ZERO = math.ulp(0)
@@ -218,7 +208,7 @@ address = Check(_read_address, f"an address such as {GDC}")
 ladder = Check(_read_ladder, f"one or more of {', '.join(SOURCES)}, none of them twice")
 kinds = Check(_read_kinds, "one of diagnostic, tissue, all")
 names = Check(_read_names, "a list of names that are not empty")
-file_path = Check(_read_path, "the path of a file, in UTF-8")
+file_path = Check(_accept(_is_path), "the path of a file, in UTF-8")
 image_format = _choice(ImageFormat)
 resample = _choice(Resample)
 order = _choice(Order)
@@ -297,8 +287,10 @@ class _Key:
 
 
 _CONNECTIONS = _up_to(MOST_CONNECTIONS)
-_FLAG = Check(_read_flag, "true or false")
-_PLAIN_NAME = Check(_read_plain_name, f"the name of a file in the mirror, such as {LOCKED}")
+_FLAG = Check(_accept(lambda value: isinstance(value, bool)), "true or false")
+_PLAIN_NAME = Check(
+    _accept(fields.file_name), f"the name of a file in the mirror, such as {LOCKED}"
+)
 
 _RESAMPLE = "exact, fast, or native: the pixels of the nearest finer level"
 _PAUSE = "of all requests to a busy host; doubled up to ten times that"
@@ -309,7 +301,7 @@ _KEYS = (
     _Key("target", "resample", resample, _RESAMPLE),
     _Key("target", "format", image_format, "png, jpeg, tiff", "form"),
     _Key("sample", "slides", count, 'a number, or "all"; lowering it deletes nothing', none="all"),
-    _Key("sample", "seed", Check(_read_seed, "a whole number")),
+    _Key("sample", "seed", Check(_accept(lambda value: type(value) is int), "a whole number")),
     _Key("sample", "order", order, "stable, or shuffle: random.shuffle over the listing"),
     _Key("sample", "by", by, "none, project_id, primary_site: go round these in turn"),
     _Key("sample", "kind", kinds, "diagnostic, tissue, all", "kinds"),
