@@ -342,6 +342,26 @@ def test_a_row_is_never_done_without_its_image(root: Path, source: Path) -> None
     assert wrong == [] and dump(root) == dump(source)
 
 
+def test_a_row_done_here_is_requeued_for_an_image_to_fetch_again_there(
+    root: Path, source: Path
+) -> None:
+    synced(source, root)
+    for path in paths(source):
+        replace_image(source, path)
+    change(source, "UPDATE slides SET md5 = lower(hex(randomblob(16)))")
+    change(source, "UPDATE images SET status = 'pending'")
+    # All images but the last can be moved to their places: as after a kill between the two.
+    *moved, last = paths(root)
+    (root / last).unlink()
+    (root / last).mkdir()
+    says(inside("sync", source, root), 2, last)
+    assert all((root / path).read_bytes() == (source / path).read_bytes() for path in moved)
+    assert _mismatches(root) == []
+    (root / last).rmdir()
+    synced(source, root)
+    assert dump(root) == dump(source) and images(root) == images(source)
+
+
 def _mismatches(root: Path) -> list[object]:
     """Return paths of done images whose files have another size than their rows."""
     done = "select path, bytes from mirror where status = 'done'"

@@ -336,7 +336,9 @@ class _Sync:
         (root / STATE).unlink(missing_ok=True)
         mirror = Mirror.find(root, above=False)
         with Catalogue.open(root / CATALOGUE) as catalogue:
-            catalogue.queue.requeue([image.file_name for image in (*replaced, *gone) if image.done])
+            # Replaced rows are done here, even if the source is to fetch their images again.
+            to_requeue = [*replaced, *(image for image in gone if image.done)]
+            catalogue.queue.requeue([image.file_name for image in to_requeue])
             with disk_errors(root):
                 for image in replaced:
                     with suppress(FileNotFoundError):
