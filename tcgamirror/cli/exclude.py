@@ -52,7 +52,7 @@ def exclude(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.mirror.exclude import exclude as run
 
     names, mirror = _names(args), open_mirror(args)
-    report = run(mirror, names, args.reason, keep=args.keep, in_place=args.replace, warn=output.say)
+    report = run(mirror, names, args.reason, keep=args.keep, replace=args.replace, warn=output.say)
     images = "images kept" if args.keep else f"{text.images(report.removed)} removed"
     words = (
         f"{text.slides(report.slides)} excluded, {report.sampled:,} of them newly in the sample; "

@@ -25,7 +25,7 @@ from tcgamirror.model.errors import ExitCode, TcgaMirrorError, UsageError
 
 if TYPE_CHECKING:
     from tcgamirror.mirror.directory import Mirror
-    from tcgamirror.mirror.get import Image
+    from tcgamirror.mirror.get import GetResult
     from tcgamirror.mirror.settings import Settings
 
 _GET = """\
@@ -63,7 +63,7 @@ def get(args: argparse.Namespace) -> ExitCode:
 
     mirror = find_mirror(args)
     options = GetOptions(args.slides, args.output, _settings(args, mirror), args.force)
-    images: list[Image] = []
+    images: list[GetResult] = []
     with stoppable_run(as_json=args.json) as (progress, shutdown):
         try:
             images.extend(get_images(options, mirror, progress, shutdown))
@@ -123,12 +123,12 @@ def _format(args: argparse.Namespace, usual: str) -> str:
     return form
 
 
-def _object(images: Sequence[Image]) -> dict[str, object]:
+def _object(images: Sequence[GetResult]) -> dict[str, object]:
     done = sum(image.picture is not None for image in images)
     return {"images": [*map(_image_object, images)], "done": done, "failed": len(images) - done}
 
 
-def _image_object(image: Image) -> dict[str, object]:
+def _image_object(image: GetResult) -> dict[str, object]:
     """Return an image's facts for JSON, named as the catalogue's columns."""
     slide, picture = image.slide, image.picture
     attempts = image.outcome.attempts if image.outcome else ()
@@ -144,7 +144,7 @@ def _image_object(image: Image) -> dict[str, object]:
     return found
 
 
-def _print_image(image: Image) -> None:
+def _print_image(image: GetResult) -> None:
     """Print one line about an image; failures were told as they came."""
     picture, outcome = image.picture, image.outcome
     if picture is None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import getpass
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.exclusions import NO_REASON, Exclusion
@@ -25,8 +26,9 @@ from tcgamirror.system.files import disk_errors, file_digest
 class ExclusionReport:
     """Result of an exclusion, or of taking it back.
 
-    slides: those that the names mean. sampled: those of them whose state changed. removed:
-    images. replaced: slides that took a place of these. unknown: names without a slide.
+    slides: number that the names mean. sampled: those of them in the sample whose exclusion
+    changed. removed: images. replaced: slides that took a place of these. unknown: names
+    without a slide.
     """
 
     slides: int
@@ -42,7 +44,7 @@ def exclude(
     reason: str | None,
     *,
     keep: bool,
-    in_place: bool,
+    replace: bool,
     warn: Callable[[str], None],
 ) -> ExclusionReport:
     """Exclude the slides that names mean, in the sample or not, and remove their images.
@@ -51,8 +53,9 @@ def exclude(
     removes them, and raises the number of slides to that of the sample.
 
     Args:
+        reason: None keeps the reason, user and time of earlier exclusions; "-" clears the reason.
         keep: leave the images in their places.
-        in_place: sample as many of the next slides as are newly excluded in the sample.
+        replace: sample as many of the next slides as are newly excluded in the sample.
 
     Raises:
         UsageError: no name means a slide.
@@ -61,32 +64,34 @@ def exclude(
     shown = NO_REASON if text in (None, "-") else str(text)
     with _opened(mirror, "exclude") as catalogue:
         slides, unknown = _resolve(mirror, catalogue, names)
-        if in_place:
+        if replace:
             _check_replaceable(mirror)
-            # Places that are still to be filled are no excluded slide's.
+            # Fill free places first, so that they are not counted as replacements.
             sample.fill(mirror, catalogue, warn)
         now, user = timestamp(time.time()), _user()
         exclusions = {name: Exclusion(name, shown, user, now) for name in slides}
         if text is None:
-            # Without a reason, one that was given earlier stays.
             exclusions |= {
-                each.file_name: replace(each, own=True)
+                each.file_name: dataclasses.replace(each, own=True)
                 for each in catalogue.exclusions.all()
                 if each.file_name in exclusions
             }
         # In one transaction: after a kill, none of the slides is excluded, or all are replaced.
         with catalogue.change():
             fresh = catalogue.exclusions.add([*exclusions.values()])
-            added = sample.fill_places(mirror, catalogue, len(fresh)) if in_place else 0
+            added = sample.fill_places(mirror, catalogue, len(fresh)) if replace else 0
         write_exclusions(mirror.root, catalogue)
         removed = 0 if keep else _remove_images(mirror, catalogue, slides)
-        if in_place and mirror.settings.slides is not None:
+        if replace and mirror.settings.slides is not None:
             raise_slides(mirror.root, max(mirror.settings.slides, catalogue.sample.count()))
     return ExclusionReport(len(slides), len(fresh), removed, added, tuple(unknown))
 
 
 def include(mirror: Mirror, names: Sequence[str]) -> ExclusionReport:
-    """Take exclusions back. A kept image that is whole is done; others are to be fetched.
+    """Take exclusions back.
+
+    A slide is done if its kept image is whole, unless it changed upstream. Others are to be
+    fetched.
 
     Raises UsageError if no name means an excluded slide.
     """

@@ -44,7 +44,7 @@ _SCRATCH = ".tcgamirror-"
 """Prefix of the folders for what is not yet an image."""
 
 _TRIES, _PAUSE = 3, 1.0
-"""Most requests for one thing, and most seconds of the first pause: a person waits."""
+"""Limits for interactive use: tries of a request, and seconds of the first pause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class GetOptions:
     """The images that are wanted.
 
     Attributes:
-        names: Of slides, see `_find_slides`.
+        names: file_ids, file names or barcodes of slides.
         output: A file, or a directory ("DIR/").
         settings: Target, format, sources and servers.
         force: Replace existing files.
@@ -65,7 +65,7 @@ class GetOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
+class GetResult:
     """A slide's image, or why there is none.
 
     Attributes:
@@ -82,8 +82,8 @@ class Image:
 
 def get_images(
     options: GetOptions, mirror: Mirror | None, progress: Progress, shutdown: Shutdown
-) -> Iterator[Image]:
-    """Yield the images that are there already, then the others as they end.
+) -> Iterator[GetResult]:
+    """Yield the images that exist, unless `force` replaces them, then the others as they end.
 
     Args:
         mirror: Its catalogue is read to find the slides; the mirror does not change.
@@ -141,7 +141,7 @@ def _find_slides(
 
 
 def _ask_gdc(names: Sequence[str], client: HttpClient, api: str) -> dict[str, Sequence[Slide]]:
-    """Return the slides of each name, by one request for each sort of name."""
+    """Return the slides of each name, in batches for each kind of name."""
     values: dict[str, dict[str, None]] = {"file_id": {}, "file_name": {}, "cases.submitter_id": {}}
     for name in names:
         # The barcodes of some slides stand in no field, but in the slides' names.
@@ -220,7 +220,7 @@ class _ScratchStore(_Output):
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """Yield a locked folder in the output's for partial downloads, and remove it at the end."""
+    """Make and lock a scratch folder in the output folder, and remove it at the end."""
     with ExitStack() as stack:
         with disk_errors(folder):
             make_folder(folder)
@@ -241,7 +241,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 def _existing(
     slides: Sequence[Slide], output: _Output, settings: Settings, shutdown: Shutdown
-) -> list[Image]:
+) -> list[GetResult]:
     """Return the images that are there already.
 
     Raises UsageError for a file that is not such an image of the slide.
@@ -270,7 +270,7 @@ def _existing(
                 f"{path}: file exists, and cannot be read ({error.strerror}). "
                 "Name another file by -o"
             ) from error
-        images.append(Image(slide, path, found.picture, None))
+        images.append(GetResult(slide, path, found.picture, None))
     return images
 
 
@@ -281,7 +281,7 @@ def _fetch(
     client: HttpClient,
     progress: Progress,
     shutdown: Shutdown,
-) -> Iterator[Image]:
+) -> Iterator[GetResult]:
     """Yield each slide's image as it ends; several are fetched at a time.
 
     Raises Unreachable if no slide can be reached, Interrupted, and any error that would end
@@ -307,7 +307,7 @@ def _fetch(
                     progress.add_outcome(outcome)
                     slide = outcome.slide
                     path = output.folder / output.path(slide)
-                    yield Image(slide, path, outcome.picture, outcome)
+                    yield GetResult(slide, path, outcome.picture, outcome)
                 progress.show_fetch(
                     ladder.bytes_moved, shutdown.in_flight, shutdown.draining, ladder.making
                 )

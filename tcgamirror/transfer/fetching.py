@@ -1,4 +1,4 @@
-"""Images fetched from another mirror, checked by size and digest, and resumed after a kill."""
+"""Fetch images from a mirror or an export, check their digests, and resume partial files."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def find_or_fetch(source: ImageSource, image: Image, root: Path) -> bool:
         return False
     with disk_errors(place):
         make_folder(place.parent)
-        fetch_part(source, image, partial_path(place))
+        fetch_to_partial(source, image, partial_path(place))
     return True
 
 
-def fetch_part(source: ImageSource, image: Image, part: Path) -> None:
+def fetch_to_partial(source: ImageSource, image: Image, part: Path) -> None:
     """Fetch an image to a file, of which a killed run may have left a part.
 
-    The file is removed if the source does not have the image.
+    The file is removed after NotFound, Damaged or ChecksumMismatch.
     """
     if size_at(part) is None:
-        # A link there would be followed.
+        # Remove a link, which O_NOFOLLOW would refuse to open.
         part.unlink(missing_ok=True)
     handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:

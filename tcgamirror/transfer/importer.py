@@ -38,7 +38,7 @@ from tcgamirror.model.slide import Status
 from tcgamirror.model.text import timestamp
 from tcgamirror.system.files import check_room
 from tcgamirror.transfer.archive.reader import Export
-from tcgamirror.transfer.fetching import check_same_target, fetch_part
+from tcgamirror.transfer.fetching import check_same_target, fetch_to_partial
 from tcgamirror.transfer.intake import IncomingImage, Intake, check_image
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
 
@@ -245,7 +245,7 @@ def _check_images(
     for incoming in images:
         file = folder / "image"
         try:
-            fetch_part(export.files, incoming.image, file)
+            fetch_to_partial(export.files, incoming.image, file)
             check_image(incoming, file, export.settings, lambda: None)
         except (ChecksumMismatch, Damaged) as error:
             file.unlink(missing_ok=True)

@@ -69,7 +69,7 @@ from tcgamirror.transfer.untrusted import UntrustedCatalogue
 
 WORKERS = 4
 ROUNDS = 3
-"""Versions of the source's catalogue that one run follows."""
+"""Most versions of the source's catalogue that one run syncs."""
 
 
 def synchronize(
@@ -83,7 +83,8 @@ def synchronize(
 ) -> SyncResult:
     """Bring the mirror at `root`, which is made if there is none, to the state of the source.
 
-    Images that were fetched stay whatever happens, and the next run resumes with them.
+    After a failure, fetched images stay for the next run. If no mirror was made, partial files
+    are removed.
 
     Args:
         delete: whether to remove images and rows that the source does not have.
@@ -115,9 +116,9 @@ class _Sync:
     """One run, with the lock held.
 
     folder: of this process alone, for catalogues. checked: digests of the catalogues that were
-    checked. found: digests by path of images that this run has fetched or found. failed: images
-    of the last round that could not be fetched, by file name. new: settings and lock file of
-    a mirror that is still to be made.
+    checked. found: digests by path of images that this run has put or found in their places, not
+    of replacements that still wait. failed: images of the last round that could not be fetched,
+    by file name. new: settings and lock file of a mirror that is still to be made.
     """
 
     source: RemoteMirror
@@ -158,7 +159,7 @@ class _Sync:
         )
 
     def run(self) -> SyncResult:
-        """Sync, and leave nothing where no mirror came of it."""
+        """Sync. After an error, remove partial files if no mirror was made."""
         try:
             return self._sync()
         except BaseException:
@@ -243,9 +244,10 @@ class _Sync:
         return partial_path(self.root / image.path)
 
     def _fetch_all(self, remote: UntrustedCatalogue) -> SyncPlan:
-        """Fetch every image of the source to its path, or beside it if it replaces one.
+        """Check or fetch the images of a new plan, and return the plan.
 
-        A new mirror is made once the first image is there. Raises DiskFull if there is no room.
+        An image that replaces another one is fetched beside it. A new mirror is made once the
+        first image is there. Raises DiskFull if there is no room.
         """
         is_there = check_target(self.source, self.root, remote.fixed)
         plan = make_plan(Local.read(self.root), remote, self.found)
@@ -274,7 +276,7 @@ class _Sync:
         return plan
 
     def _count(self, image: Image, future: Future[bool]) -> None:
-        """Count one image. Raises errors that all others would meet, too."""
+        """Count one image. Raises errors that end the run."""
         try:
             is_fetched = future.result()
         except (DiskFull, Interrupted, Unreachable, UsageError):
@@ -317,7 +319,10 @@ class _Sync:
     def _finish(
         self, remote: UntrustedCatalogue, plan: SyncPlan, version: CatalogueVersion
     ) -> SyncResult:
-        """Move the images that replace others, then replace the rows."""
+        """Move and remove images, replace the rows, and write the state if no image failed.
+
+        Raises NetworkError or Damaged if no mirror was made.
+        """
         root, images = self.root, remote.images()
         if self.new is not None:
             last = self.last_error
@@ -332,18 +337,18 @@ class _Sync:
         replaced = [image for image in received if image.path in plan.replaced]
         here = {each.file_name for each in images if self.found.get(each.path) == each.sha256}
         removed = list(plan.obsolete) if self.delete else []
-        gone = [*(image for image in plan.moved if image.file_name in here), *removed]
+        to_remove = [*(image for image in plan.moved if image.file_name in here), *removed]
         (root / STATE).unlink(missing_ok=True)
         mirror = Mirror.find(root, above=False)
         with Catalogue.open(root / CATALOGUE) as catalogue:
             # Replaced rows are done here, even if the source is to fetch their images again.
-            to_requeue = [*replaced, *(image for image in gone if image.done)]
+            to_requeue = [*replaced, *(image for image in to_remove if image.done)]
             catalogue.queue.requeue([image.file_name for image in to_requeue])
             with disk_errors(root):
                 for image in replaced:
                     with suppress(FileNotFoundError):
                         self._part(image).replace(root / image.path)
-                for image in gone:
+                for image in to_remove:
                     _remove(root / image.path)
                 # A row relies on the name of its image, also after a power cut.
                 for folder in {(root / image.path).parent for image in images}:
