@@ -363,6 +363,15 @@ def _check_outside(root: Path) -> None:
         )
 
 
+def check_same_target(there: str, here: str, source: str, path: Path) -> None:
+    """Raise BadSettings, which shows the difference, for two targets that differ."""
+    if there != here:
+        raise BadSettings(
+            f"{source}: has images of {there}, but {path} has images of {here}. "
+            "Name another directory"
+        )
+
+
 def check_unmanaged(folder: Path) -> None:
     """Raise UsageError for a directory of a mirror in which runs know or remove every file."""
     for above, within in _mirrors_above(folder / "image"):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from tcgamirror.catalogue.images import Image
-from tcgamirror.model.errors import BadSettings, ChecksumMismatch, Damaged, NotFound
+from tcgamirror.model.errors import ChecksumMismatch, Damaged, NotFound
 from tcgamirror.system.files import disk_errors, file_digest, make_folder, partial_path
 
 
@@ -80,12 +80,3 @@ def size_at(path: Path) -> int | None:
     except OSError:
         return None
     return status.st_size if stat.S_ISREG(status.st_mode) else None
-
-
-def check_same_target(there: str, here: str, source: str, path: Path) -> None:
-    """Raise BadSettings, which shows the difference, for two targets that differ."""
-    if there != here:
-        raise BadSettings(
-            f"{source}: has images of {there}, but {path} has images of {here}. "
-            "Name another directory"
-        )

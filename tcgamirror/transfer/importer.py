@@ -19,7 +19,7 @@ from pathlib import Path
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Row
 from tcgamirror.catalogue.rows import ImageState, replaces
-from tcgamirror.mirror.directory import CATALOGUE, Mirror, check_place, scratch
+from tcgamirror.mirror.directory import CATALOGUE, Mirror, check_place, check_same_target, scratch
 from tcgamirror.mirror.exclusion_file import write_exclusions
 from tcgamirror.mirror.lockfile import LockFile, lock_lines, read_lock
 from tcgamirror.mirror.orphans import Orphan
@@ -38,7 +38,7 @@ from tcgamirror.model.slide import Status
 from tcgamirror.model.text import timestamp
 from tcgamirror.system.files import check_room
 from tcgamirror.transfer.archive.reader import Export
-from tcgamirror.transfer.fetching import check_same_target, fetch_to_partial
+from tcgamirror.transfer.fetching import fetch_to_partial
 from tcgamirror.transfer.intake import IncomingImage, Intake, check_image
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
 

@@ -12,11 +12,11 @@ from typing import Self
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.rows import ImageState, are_different
-from tcgamirror.mirror.directory import CATALOGUE, FIXED, Mirror
+from tcgamirror.mirror.directory import CATALOGUE, FIXED, Mirror, check_same_target
 from tcgamirror.mirror.settings import FILE_NAME
 from tcgamirror.model.errors import ExitCode
 from tcgamirror.system.files import atomic_write, file_digest
-from tcgamirror.transfer.fetching import check_same_target, size_at
+from tcgamirror.transfer.fetching import size_at
 from tcgamirror.transfer.sync.remote import CatalogueVersion, RemoteMirror
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
 

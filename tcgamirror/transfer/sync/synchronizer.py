@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
 from tcgamirror.imaging.store import IMAGES
-from tcgamirror.mirror.directory import CATALOGUE, Mirror, scratch
+from tcgamirror.mirror.directory import CATALOGUE, Mirror, check_same_target, scratch
 from tcgamirror.mirror.exclusion_file import write_exclusions
 from tcgamirror.mirror.lockfile import MOST_BYTES as MOST_LOCK
 from tcgamirror.mirror.lockfile import lock_lines, read_lock
@@ -52,7 +52,7 @@ from tcgamirror.system.files import (
 )
 from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.system.parallel import start_pool
-from tcgamirror.transfer.fetching import check_same_target, find_or_fetch, size_at
+from tcgamirror.transfer.fetching import find_or_fetch, size_at
 from tcgamirror.transfer.sync.commit import replace_rows
 from tcgamirror.transfer.sync.plan import (
     STATE,
