@@ -16,7 +16,7 @@ import simplejpeg
 from PIL import Image
 
 from tcgamirror.imaging.decode import Pixels
-from tcgamirror.imaging.image_writer import PNG_SIGNATURE
+from tcgamirror.imaging.image_reader import PNG_SIGNATURE
 from tcgamirror.model.errors import BadTile, TooLong, WrongContent
 from tcgamirror.model.geometry import Box, Grid, Size, halved
 from tcgamirror.model.slide import Level, Mpp, Pyramid

@@ -17,8 +17,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, cast
 
-from PIL.JpegImagePlugin import JpegImageFile
-
 from tcgamirror.imaging.bounded import (
     MAX_METADATA_BYTES,
     Header,
@@ -26,12 +24,21 @@ from tcgamirror.imaging.bounded import (
     checked_size,
     read_exactly,
 )
-from tcgamirror.imaging.image_writer import JPEG_MAX_PIXELS, METADATA_KEY, PNG_SIGNATURE
-from tcgamirror.imaging.tiff_reader import decode_tiff, read_description, read_tiff_header
 from tcgamirror.model.errors import Damaged
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat
 from tcgamirror.system.files import PIECE
+
+# Modules that bring decoders are imported late: they take longer to load than most checks take.
+
+METADATA_KEY = "tcgamirror"
+"""PNG keyword of the metadata; JPEG and TIFF have them in ImageDescription."""
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+"""The first bytes of a PNG."""
+
+JPEG_MAX_PIXELS = 200_000_000
+"""A JPEG is held in memory at four bytes a pixel: 800 MB at most."""
 
 SECONDS, SECONDS_PER_PIXEL = 10.0, 1e-6
 """Processor time that decoding may take; a slow machine takes a tenth of it."""
@@ -47,6 +54,8 @@ def read_header(file: BinaryIO, form: ImageFormat) -> Header:
         case ImageFormat.PNG:
             return _png_header(file)
         case ImageFormat.TIFF:
+            from tcgamirror.imaging.tiff_reader import read_tiff_header
+
             return read_tiff_header(file)
         case ImageFormat.JPEG:
             return _jpeg_header(file)
@@ -75,6 +84,8 @@ def decode_all(file: BinaryIO, form: ImageFormat, check: Callable[[], None] = la
         case ImageFormat.PNG:
             _decode_png(file, size, check_time)
         case ImageFormat.TIFF:
+            from tcgamirror.imaging.tiff_reader import decode_tiff
+
             decode_tiff(file, check_time)
         case ImageFormat.JPEG:
             _decode_jpeg(file, check_time)
@@ -169,6 +180,8 @@ _END = b"\xff\xd9"
 
 def _jpeg_header(file: BinaryIO) -> Header:
     """Read up to the first byte of the scan."""
+    from tcgamirror.imaging.tiff_reader import read_description
+
     metadata = ""
     sizes = []
     for marker, data in _segments(file):
@@ -218,6 +231,8 @@ def _frame_size(data: bytes) -> Size:
 
 
 def _decode_jpeg(file: BinaryIO, check: Callable[[], None]) -> None:
+    from PIL.JpegImagePlugin import JpegImageFile
+
     _check_scan(file, check)
     file.seek(0)
     try:

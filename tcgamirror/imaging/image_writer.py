@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tcgamirror.imaging.decode import Pixels
+from tcgamirror.imaging.image_reader import JPEG_MAX_PIXELS, METADATA_KEY, PNG_SIGNATURE
 from tcgamirror.imaging.tiff import Tag
 from tcgamirror.imaging.tiff_writer import (
     CENTIMETRE,
@@ -33,15 +34,9 @@ from tcgamirror.model.slide import ImageFormat
 
 JPEG_QUALITY = 90
 JPEG_MAX_SIDE = 65_500
-JPEG_MAX_PIXELS = 200_000_000
-"""A JPEG is held in memory at four bytes a pixel: 800 MB at most."""
 PNG_MAX_SIDE = 2**31 - 1
 STRIP_BYTES = 1 << 17
 """Raw bytes compressed at once, few enough to stay in the processor's cache."""
-METADATA_KEY = "tcgamirror"
-"""PNG keyword of the metadata; JPEG and TIFF have them in ImageDescription."""
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-"""The first bytes of a PNG."""
 
 
 def write_image(

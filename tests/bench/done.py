@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.imaging.image_writer import METADATA_KEY, PNG_SIGNATURE
+from tcgamirror.imaging.image_reader import METADATA_KEY, PNG_SIGNATURE
 from tcgamirror.imaging.metadata import build_metadata
 from tcgamirror.imaging.store import Store
 from tcgamirror.mirror.directory import CATALOGUE, Mirror

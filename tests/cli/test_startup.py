@@ -66,6 +66,8 @@ def test_looking_imports_nothing_heavy(tmp_path: Path, small_gdc: StandIn) -> No
         assert not imported("--mirror", root, *words) & HEAVY, words
 
 
-def test_a_night_without_work_imports_no_decoder(tmp_path: Path, small_gdc: StandIn) -> None:
+def test_what_decodes_nothing_imports_no_decoder(tmp_path: Path, small_gdc: StandIn) -> None:
     root = filled(tmp_path / "m", small_gdc, slides=1)
-    assert not imported("--mirror", root, "update") & DECODERS
+    for words in (["update"], ["verify"], ["export", tmp_path / "export"]):
+        assert not imported("--mirror", root, *words) & DECODERS, words
+    assert not imported("sync", root, tmp_path / "copy") & DECODERS

@@ -13,7 +13,8 @@ from PIL import Image
 from PIL.ExifTags import Base
 
 from tcgamirror.imaging.decode import Pixels
-from tcgamirror.imaging.image_writer import METADATA_KEY, write_image
+from tcgamirror.imaging.image_reader import METADATA_KEY
+from tcgamirror.imaging.image_writer import write_image
 from tcgamirror.model.errors import TooLarge
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat
