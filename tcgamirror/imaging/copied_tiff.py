@@ -6,8 +6,8 @@ blank ones (see `patched_tiles`), and those that are not plain (see `tile_codec`
 OpenSlide decodes JPEG 2000 only in a slide of Aperio's. The description of such an image
 therefore begins like Aperio's, and has the metadata in a property of it.
 
-Reduced levels are JPEG, of pixels that the copied tiles are decoded to at a quarter. Those of
-JPEG 2000 lie at the first of four pixels, those of JPEG in the middle.
+Reduced levels are JPEG, each at a quarter of the level above. Copied JPEG 2000 tiles sample the
+first pixel of four along each axis, JPEG tiles the centre.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ MAX_MPP_DIFFERENCE = 1e-4
 """µm per pixel between both axes, which Aperio's description cannot tell apart."""
 
 _MAX_KNOWN_BYTES = MAX_CLASSIC_BYTES // 2
-"""Bytes that are known to come into a classic TIFF; the rest is for damaged tiles, encoded anew."""
+"""Largest estimate for a classic TIFF. The other half is reserved for tiles encoded anew."""
 _REDUCED_QUALITY, _REDUCED_SUBSAMPLING = 90, (2, 2)
 
 
@@ -66,11 +66,15 @@ class StoredLevel:
     tiles: PatchedTiles
     subsampling: Subsampling
 
-    def read(self, column: int, row: int, *, reduced: bool) -> _Copy | None:
-        """Return a tile's own bytes, None if it has to be encoded. Raises BadTile.
+    def read(self, column: int, row: int, *, needs_reduced: bool) -> _Copy | None:
+        """Return a tile's own bytes, None if it has to be encoded.
 
-        Decoding a quarter of each side reads every coefficient of a JPEG. JPEG 2000 tells
-        damage by its structure, so it is decoded for the reduced levels alone.
+        A JPEG is always decoded, which reads every coefficient. One that does not decode is
+        patched. JPEG 2000 tells damage by its structure, so it is decoded for the reduced levels
+        alone. One that does not decode there is encoded anew.
+
+        Raises:
+            BadTile: a JPEG at the base does not decode.
         """
         size = self.grid.box(column, row).size
 
@@ -78,15 +82,15 @@ class StoredLevel:
             if not self.codec.is_plain(stream):
                 return None
             if self.codec.is_jpeg:
-                return _Copy(stream, self._reduced(stream, size))
+                return _Copy(stream, self._decode_reduced(stream, size))
             try:
-                return _Copy(stream, self._reduced(stream, size) if reduced else None)
+                return _Copy(stream, self._decode_reduced(stream, size) if needs_reduced else None)
             except BadTile:
                 return None
 
         return self.tiles.read_stored(column, row, take)
 
-    def _reduced(self, stream: bytes, size: Size) -> Pixels:
+    def _decode_reduced(self, stream: bytes, size: Size) -> Pixels:
         """Return a tile of `size` pixels at a quarter of its sides."""
         if size == self.codec.tile:
             return self.codec.decode(stream, REDUCTION)
@@ -96,19 +100,32 @@ class StoredLevel:
 
 
 def stored_level(slide: Svs, rendition: Rendition, tiles: PatchedTiles) -> StoredLevel | None:
-    """Return the image's level, None if its tiles cannot be copied. tiles: of the level."""
+    """Return the image's level, None if its tiles cannot be copied.
+
+    They can if the image is the level itself, its codec is known, it is compact and a tile is
+    plain. JPEG needs a subsampling that Pillow can write, JPEG 2000 square pixels. Tiles are
+    read up to the first plain one.
+
+    Args:
+        tiles: of the level.
+
+    Raises:
+        BadTile: a JPEG tile at the base does not decode.
+    """
     if rendition.resample is not Resample.NATIVE:
         return None
     tiled, table = slide.levels[rendition.level], slide.tile_table(rendition.level)
     codec = TileCodec(tiled.compression, tiled.photometric, tiled.level.tile, table.tables)
-    if not codec.is_known or not tiled.has_three_bytes or not _is_compact(table, slide.source.size):
+    if not (codec.can_be_copied and tiled.has_three_bytes):
+        return None
+    if not _is_compact(table, slide.source.size):
         return None
     x, y = rendition.mpp_x or 0.0, rendition.mpp_y or 0.0
     if not codec.is_jpeg and abs(x - y) > MAX_MPP_DIFFERENCE:
         return None
     level = StoredLevel(codec, tiled.level.grid, table, tiles, (1, 1))
     places = product(range(level.grid.rows), range(level.grid.columns))
-    copies = (level.read(column, row, reduced=False) for row, column in places)
+    copies = (level.read(column, row, needs_reduced=False) for row, column in places)
     first = next((copy.stream for copy in copies if copy is not None), None)
     if first is None:
         return None
@@ -122,7 +139,10 @@ def stored_level(slide: Svs, rendition: Rendition, tiles: PatchedTiles) -> Store
 
 
 def _is_compact(table: TileTable, size: int) -> bool:
-    """Return whether the copy takes no more than the slide's file. size: bytes of that."""
+    """Return whether the copy takes no more than the slide's file, of `size` bytes.
+
+    Tiles at the same offset must have equally many bytes, as `_TileWriter` writes them once.
+    """
     counts = np.asarray(table.counts, np.uint64)
     offsets = np.asarray(table.offsets)[counts > 0]
     counts = counts[counts > 0]
@@ -150,17 +170,18 @@ def write_copied_tiff(
         height = -(-grid.box(0, row).size.height // REDUCTION)
         band: Pixels = np.full((height, -(-grid.size.width // REDUCTION), 3), WHITE, np.uint8)
         for column in range(grid.columns):
-            reduced = tiles.add(column, row, reduced=below is not None)
+            reduced = tiles.add(column, row, needs_reduced=below is not None)
             if reduced is not None:
                 left = column * codec.tile.width // REDUCTION
                 band[:, left : left + reduced.shape[1]] = reduced
         if below is not None:
             below.add(band)
-    text = json.dumps({**describe(), **tiles.numbers()}, sort_keys=True)
+    text = json.dumps({**describe(), **tiles.tile_counts()}, sort_keys=True)
     if not codec.is_jpeg:
         text = as_aperio(text, None if mpp is None else sum(mpp) / 2)
     others = below.directories() if below is not None else ()
-    out.close([[*tiles.tags(), *out.metadata_tags(mpp, text)], *map(out.as_reduced, others)])
+    first = [*tiles.tags(), *out.metadata_tags(mpp, text)]
+    out.write_directories([first, *map(out.as_reduced, others)])
 
 
 class _TileWriter:
@@ -169,19 +190,19 @@ class _TileWriter:
     def __init__(self, out: TiffWriter, level: StoredLevel) -> None:
         self._out = out
         self._level = level
-        # Of each tile, the number of its stream, and of each stream, where its copy is.
+        # Map each tile to its stream, and each stream to its offset in the copy.
         starts, self._streams = np.unique(np.asarray(level.table.offsets), return_inverse=True)
         self._copies = np.zeros(len(starts), np.uint64)
         self._white: tuple[int, int] | None = None
         self._copied = 0
         self._offsets, self._counts = array("Q"), array("Q")
 
-    def add(self, column: int, row: int, *, reduced: bool) -> Pixels | None:
+    def add(self, column: int, row: int, *, needs_reduced: bool) -> Pixels | None:
         """Write the next tile. Return its pixels at a quarter of its sides, if it has any.
 
-        reduced: whether these pixels are needed.
+        needs_reduced: whether the caller uses these pixels.
         """
-        copy = self._level.read(column, row, reduced=reduced)
+        copy = self._level.read(column, row, needs_reduced=needs_reduced)
         if copy is not None:
             stream = self._streams[len(self._offsets)]
             self._copies[stream] = self._copies[stream] or self._out.write(copy.stream)
@@ -205,7 +226,7 @@ class _TileWriter:
         self._offsets.append(offset)
         self._counts.append(count)
 
-    def numbers(self) -> Mapping[str, int]:
+    def tile_counts(self) -> Mapping[str, int]:
         """Return how many tiles were copied, and how many encoded."""
         encoded = len(self._offsets) - self._copied
         return {"copied_tiles": self._copied, "encoded_tiles": encoded}

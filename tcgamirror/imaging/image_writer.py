@@ -33,6 +33,7 @@ from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat
 
 JPEG_QUALITY = 90
+"""Quality of images in the format jpeg. Tiles of a copied TIFF have their own (`tile_codec`)."""
 JPEG_MAX_SIDE = 65_500
 PNG_MAX_SIDE = 2**31 - 1
 STRIP_BYTES = 1 << 17

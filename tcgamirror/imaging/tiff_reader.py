@@ -185,7 +185,7 @@ def _open(file: BinaryIO) -> _Image:
     tiled = Tag.TILE_WIDTH in directories[0].entries
     if sizes[1:] != (reduced_sizes(sizes[0]) if tiled else []):
         raise Damaged("it is a TIFF, but not of the levels that this program writes")
-    known = first is None or (first.is_known and first.tile.longer <= MAX_TILE_SIDE)
+    known = first is None or (first.can_be_copied and first.tile.longer <= MAX_TILE_SIDE)
     if not known or any(codec != (first and REDUCED) for codec in codecs[1:]):
         raise Damaged("it is a TIFF, but not of tiles that this program copies")
     for directory, codec in zip(directories, codecs, strict=True):

@@ -1,8 +1,8 @@
 """Write TIFF images in tiles, with their resolution and metadata inside.
 
-OpenSlide opens no other TIFF images. Tiles are 8-bit RGB, compressed by Deflate after
-horizontal differencing. A large image also has reduced levels, for viewers. Sources:
-TIFF 6.0 with Adobe's supplement 2, and the BigTIFF extension.
+OpenSlide opens no other TIFF images. `write_tiff` compresses 8-bit RGB tiles by Deflate after
+horizontal differencing. `copied_tiff` passes its own encoder. A large image also has reduced
+levels, for viewers. Sources: TIFF 6.0 with Adobe's supplement 2, and the BigTIFF extension.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ MAX_SINGLE_SIDE = 4096
 REDUCTION = 4
 """Pixels of a level, across and down, that become one of the next."""
 MAX_TILES = 4_000_000
+"""Most tiles of an image that `write_tiff` writes and `tiff_reader` reads."""
 MAX_CLASSIC_BYTES = 4_000_000_000
 """Raw bytes that 32-bit offsets of a classic TIFF can address, even if they do not compress."""
 DEFLATE_STRATEGY = zlib.Z_RLE
@@ -40,7 +41,7 @@ RGB_TAGS = {
     Tag.SAMPLES: (3,),
     Tag.PREDICTOR: (2,),
 }
-"""Tags that are the same in every image: 8-bit RGB, Deflate with differencing."""
+"""Tags of every image of `write_tiff`: 8-bit RGB, Deflate with differencing."""
 CENTIMETRE = 3
 """TIFF's number of the unit of resolution."""
 
@@ -69,7 +70,7 @@ def write_tiff(
     for strip in strips:
         image.add(strip)
     first, *reduced = image.directories()
-    out.close([[*first, *out.metadata_tags(mpp, text)], *map(out.as_reduced, reduced)])
+    out.write_directories([[*first, *out.metadata_tags(mpp, text)], *map(out.as_reduced, reduced)])
 
 
 def reduced_sizes(size: Size) -> list[Size]:
@@ -118,7 +119,7 @@ class TiffWriter:
     def tile_tags(
         self, grid: Grid, offsets: Sequence[int], counts: Sequence[int]
     ) -> list[TagValue]:
-        """Return the tags of an image's size and tiles. A tile without bytes has offset 0."""
+        """Return the tags of an image's size and tiles."""
         pack, place = self.layout.pack_tag, Type.LONG8 if self.layout.big else Type.LONG
         return [
             pack(Tag.WIDTH, Type.LONG, grid.size.width),
@@ -144,7 +145,7 @@ class TiffWriter:
         """Return the tags of a reduced level."""
         return [*tags, self.layout.pack_tag(Tag.SUBFILE, Type.LONG, REDUCED_IMAGE)]
 
-    def close(self, directories: Sequence[Iterable[TagValue]]) -> None:
+    def write_directories(self, directories: Sequence[Iterable[TagValue]]) -> None:
         """Write the directories, the last one first, since each tells where the next one lies."""
         following = 0
         for tags in reversed(directories):

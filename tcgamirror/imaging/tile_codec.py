@@ -1,8 +1,9 @@
 """Tiles as slides store them, JPEG and JPEG 2000 streams: check, decode and encode them.
 
-A stream is *plain* if it costs a decoder no more than its pixels explain: JPEG is baseline
-with one scan, JPEG 2000 has one tile and few layers. Scanners write no others. Sources:
-ITU-T T.81 and T.800, and Aperio's TIFF compressions 33003 and 33005.
+A stream is *plain* if it costs a decoder no more than its pixels explain. A plain JPEG is
+sequential, with one scan of three components. A plain JPEG 2000 has one tile and few layers.
+Scanners write no others. Sources: ITU-T T.81 and T.800, and Aperio's TIFF compressions 33003
+and 33005.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from tcgamirror.model.geometry import Size
 
 BLOCK = 16
 """Pixels that the sides of a TIFF's tiles are multiples of."""
-QUALITY = 100
-"""Of JPEG tiles that are encoded instead of a copy."""
+REENCODED_QUALITY = 100
+"""JPEG quality of tiles that cannot be copied."""
 MAX_LAYERS = 64
 """Quality layers of a JPEG 2000 stream; scanners write one."""
 
@@ -35,7 +36,7 @@ COMPRESSIONS = (Compression.JPEG, Compression.JPEG_2000_YCBCR, Compression.JPEG_
 Subsampling = tuple[int, int]
 """Pixels across and down for each value of a JPEG's chroma."""
 
-_PILLOWS = {(1, 1): 0, (2, 1): 1, (2, 2): 2}
+_PILLOW_SUBSAMPLING = {(1, 1): 0, (2, 1): 1, (2, 2): 2}
 """Pillow's numbers of subsamplings."""
 
 
@@ -53,7 +54,7 @@ class TileCodec:
         return self.compression == Compression.JPEG
 
     @property
-    def is_known(self) -> bool:
+    def can_be_copied(self) -> bool:
         """Return whether a TIFF of such tiles can be written and read, by OpenSlide too."""
         colours = (Photometric.RGB, Photometric.YCBCR)
         return (
@@ -90,11 +91,11 @@ class TileCodec:
         # Pillow converts YCbCr itself if it is subsampled.
         rgb = self.compression == Compression.JPEG_2000_RGB or stream[_CHROMA] != b"\1\1"
         pixels = image if rgb else Image.merge("YCbCr", image.split()).convert("RGB")
-        left = scale >> reduction
-        return area_average(np.asarray(pixels), left, left)
+        rest = scale >> reduction
+        return area_average(np.asarray(pixels), rest, rest)
 
     def encode(
-        self, pixels: Pixels | None, subsampling: Subsampling, quality: int = QUALITY
+        self, pixels: Pixels | None, subsampling: Subsampling, quality: int = REENCODED_QUALITY
     ) -> bytes:
         """Return a stream of pixels, or of white; at the image's edge they are fewer than a tile's.
 
@@ -111,7 +112,7 @@ class TileCodec:
         elif self.photometric == Photometric.RGB:
             image.save(file, "JPEG", quality=quality, keep_rgb=True, subsampling=0)
         else:
-            image.save(file, "JPEG", quality=quality, subsampling=_PILLOWS[subsampling])
+            image.save(file, "JPEG", quality=quality, subsampling=_PILLOW_SUBSAMPLING[subsampling])
         return _in_other_slots(file.getvalue()) if self.tables else file.getvalue()
 
 
@@ -130,11 +131,11 @@ _END = b"\xff\xd9"
 
 
 def jpeg_subsampling(stream: bytes) -> Subsampling | None:
-    """Return the subsampling of a plain JPEG, None if Pillow writes no such."""
+    """Return the subsampling of a plain JPEG, None if Pillow cannot write it."""
     frames = (start for marker, start, _ in _segments(stream) if marker in (_BASELINE, _EXTENDED))
     luma = stream[next(frames) + 7]
     subsampling = luma >> 4, luma & 15
-    return subsampling if subsampling in _PILLOWS else None
+    return subsampling if subsampling in _PILLOW_SUBSAMPLING else None
 
 
 def _is_plain_jpeg(stream: bytes) -> bool:
@@ -169,8 +170,8 @@ def _segments(stream: bytes) -> Iterator[tuple[int, int, int]]:
         place += 2 + length
 
 
-def _table_ids(stream: bytes) -> Iterator[int]:
-    """Yield where the tables of a stream tell their slots."""
+def _table_id_offsets(stream: bytes) -> Iterator[int]:
+    """Yield the offset of each table's slot number."""
     for marker, place, stop in _segments(stream):
         while marker in (_HUFFMAN, _QUANTIZATION) and place < stop:
             yield place
@@ -181,20 +182,20 @@ def _table_ids(stream: bytes) -> Iterator[int]:
 
 
 def _leaves_slots(tables: bytes) -> bool:
-    """Return whether shared tables leave the last slots free. Raises nothing for invalid ones."""
+    """Return whether shared tables leave the last slots free. Return False for invalid tables."""
     try:
-        return all(tables[place] & 15 < _FIRST_FREE for place in _table_ids(tables))
+        return all(tables[place] & 15 < _FIRST_FREE for place in _table_id_offsets(tables))
     except (struct.error, IndexError):
         return False
 
 
 def _in_other_slots(stream: bytes) -> bytes:
-    """Return a JPEG by Pillow with its tables in free slots, as only an extended one may have them.
+    """Move the tables of Pillow's JPEG to free slots, and mark it as extended, as these need.
 
-    libtiff keeps tables from tile to tile, and decodes the next tiles by these otherwise.
+    libtiff keeps tables from tile to tile, and would decode the next tiles by Pillow's.
     """
     moved = bytearray(stream)
-    for place in _table_ids(stream):
+    for place in _table_id_offsets(stream):
         moved[place] += _FIRST_FREE
     for marker, start, _ in _segments(stream):
         if marker == _BASELINE:

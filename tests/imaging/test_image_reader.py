@@ -194,7 +194,7 @@ def tiled(
                 *out.metadata_tags((15.0, 15.0), text),
             ]
         )
-    out.close(directories)
+    out.write_directories(directories)
     return file.getvalue()
 
 
@@ -265,7 +265,7 @@ def copied(
         (Tag.JPEG_TABLES, Type.UNDEFINED, len(codec.tables), codec.tables),
         *out.metadata_tags((15.0, 15.0), "{}"),
     ]
-    out.close([tags] * directories)
+    out.write_directories([tags] * directories)
     return file.getvalue()
 
 
