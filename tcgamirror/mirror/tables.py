@@ -31,7 +31,7 @@ _RELATIVE = "substr(path, 8)"
 _NAME = f"substr({_RELATIVE}, instr({_RELATIVE}, '/') + 1)"
 
 _STEM = f"substr({_NAME}, 1, length({_NAME}) - 4)"
-"""The name without its suffix, which has four letters."""
+"""The name without its suffix, four characters with the dot."""
 
 _FEATURES = f"substr({_RELATIVE}, 1, length({_RELATIVE}) - 4) || '.h5'"
 
@@ -53,11 +53,12 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a program reads.
+    """A table that a program reads, or the whole view for any program.
 
     Attributes:
         labelled: the table with --label; None if the program takes no labels.
-        limit: µm per pixel from which on the program refuses an image.
+        limit: µm per pixel from which on the program refuses an image. It is compared with the
+            first column of `needs`.
     """
 
     table: Table
@@ -169,6 +170,9 @@ def fill_table(
 ) -> FilledTable:
     """Return the table of a kind.
 
+    Excluded slides and slides without an image are left out, but not of `mirror`. A pending or
+    failed slide that still has an older image is listed.
+
     Args:
         root: the mirror's directory.
         name: of the kind.
@@ -195,13 +199,13 @@ def fill_table(
     if label is not None:
         needs[label] = of_label
     conditions = ["path IS NOT NULL", "status <> 'excluded'"] if columns else ["TRUE"]
-    if where is not None:
-        # Line ends, so that a comment ends within the condition.
-        conditions.append(f"(\n{where}\n)")
     source = "mirror"
     if more and not (where is None and label is None):
         others = ", ".join(f"labels.{each}" for each in more if each not in view)
         source = f"(SELECT mirror.*, {others} FROM mirror LEFT JOIN labels USING (file_name))"
+    if where is not None:
+        # Nested, so that no parenthesis or comment in it undoes the other conditions.
+        source = f"(SELECT * FROM {source} WHERE (\n{where}\n/**/))"
     sql = (
         f"SELECT {', '.join([*selected, *needs.values()])} FROM {source} "
         f"WHERE {' AND '.join(conditions)} "

@@ -277,6 +277,15 @@ def test_a_condition_chooses_slides(mirror: Path, kind: str) -> None:
     assert set(re.findall(r"TCGA-[\w-]+\.[\w-]{36}", out)) == stems
 
 
+@pytest.mark.parametrize("where", ["1) or (1=1", "0 or 1"])
+def test_no_condition_lists_slides_that_are_left_out(copy: Path, where: str) -> None:
+    change(copy, "update images set status = 'excluded' where rowid = 1")
+    change(copy, "update images set status = 'failed', path = null where rowid = 2")
+    listed = printed(copy, "slideflow")
+    assert len(listed) == 4
+    assert printed(copy, "slideflow", "--where", where) == listed
+
+
 @pytest.mark.parametrize("kind", ["clam", "slideflow", "stamp"])
 def test_the_gdc_s_labels_are_learnt(labelled: Path, kind: str) -> None:
     result = inside("--mirror", labelled, "table", kind, "--label", "vital_status")
@@ -302,6 +311,7 @@ def test_a_condition_may_be_on_the_gdc_s_labels(labelled: Path) -> None:
         (["--where", "1; drop table slides"], "--where"),
         (["--where", "load_extension('x')"], "--where"),
         (["--where", "x = ?"], "--where"),
+        (["--where", "1)) /*"], "--where"),
         (["--label", "primary_sit"], "Did you mean primary_site?"),
         (["--label", 'kind" from slides --'], "no column"),
     ],
