@@ -12,7 +12,7 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
@@ -195,6 +195,11 @@ def dicts(connection: sqlite3.Connection, sql: str, *values: Value) -> list[dict
     cursor = connection.execute(sql, values)
     columns = [column[0] for column in cursor.description]
     return [dict(zip(columns, row, strict=True)) for row in cursor]
+
+
+def placeholders(columns: Iterable[str]) -> str:
+    """Return named placeholders of a row's values, for `VALUES (...)`."""
+    return ", ".join(f":{name}" for name in columns)
 
 
 def set_facts(connection: sqlite3.Connection, facts: Mapping[str, str]) -> None:

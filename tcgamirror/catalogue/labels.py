@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator
 
-from tcgamirror.catalogue.database import Part, Row, transaction
+from tcgamirror.catalogue.database import Part, Row, placeholders, transaction
 from tcgamirror.model.labels import CASE, COLUMNS, TISSUE, SlideLabels
 
 _TISSUE, _CASE = ("file_name", *TISSUE), ("case_barcode", *CASE)
@@ -18,7 +18,7 @@ class Labels(Part):
     def put(self, labels: Iterable[SlideLabels]) -> None:
         """Replace the labels of these slides and their cases once all of them have been read.
 
-        Those of other slides stay. A case of which nothing was read stays as it is.
+        Tissue is overwritten even by NULLs. A case whose number of diagnoses is missing is kept.
         """
         rows = (
             {"file_name": each.file_name, "case_barcode": each.case_barcode}
@@ -32,7 +32,7 @@ class Labels(Part):
                 connection.execute(f"CREATE TEMP TABLE labels_read ({', '.join(_STAGED)})")
                 with transaction(connection, writes=False):
                     connection.executemany(
-                        f"INSERT INTO temp.labels_read VALUES ({_marks(_STAGED)})", rows
+                        f"INSERT INTO temp.labels_read VALUES ({placeholders(_STAGED)})", rows
                     )
                 has_case = "case_barcode IS NOT NULL AND diagnoses IS NOT NULL"
                 with transaction(connection):
@@ -55,20 +55,16 @@ def put_labels(
 ) -> None:
     """Write rows of `tissue` and `cases`; slides that were never listed are left out.
 
-    replace: in place of those of the same slides and cases.
+    replace: whether to overwrite existing rows; otherwise they are kept.
     """
     verb = f"INSERT OR {'REPLACE' if replace else 'IGNORE'} INTO"
-    # The index by case barcode is one without case.
+    # The index on case_barcode ignores upper and lower case.
     for table, columns, rows, listed in (
         ("tissue", _TISSUE, tissue, "file_name = :file_name"),
         ("cases", _CASE, cases, "case_barcode = :case_barcode COLLATE NOCASE"),
     ):
         connection.executemany(
-            f"{verb} {table} ({', '.join(columns)}) SELECT {_marks(columns)} "
+            f"{verb} {table} ({', '.join(columns)}) SELECT {placeholders(columns)} "
             f"WHERE EXISTS (SELECT 1 FROM slides WHERE {listed})",
             rows,
         )
-
-
-def _marks(columns: Iterable[str]) -> str:
-    return ", ".join(f":{name}" for name in columns)

@@ -37,7 +37,7 @@ DAY = 24 * HOUR
 MARGIN = 4 * HOUR
 """Taken off each delay in days: a nightly run never begins at quite the same time."""
 
-DELAYS = (HOUR, *(days * DAY - MARGIN for days in (1, 3, 7, 30)))
+SLIDE_RETRY_DELAYS = (HOUR, *(days * DAY - MARGIN for days in (1, 3, 7, 30)))
 """Seconds after the first failure in a row, the second, and so on; then always the last."""
 
 _UNFIT_FAULTS = frozenset(error("").fault for error in (NoSuchLevel, TooFine, TooLarge))
@@ -55,7 +55,7 @@ def retry_time(outcome: Outcome, failures: int, now: float) -> float | None:
     """
     if is_permanent(outcome):
         return None
-    return now + DELAYS[min(max(failures, 1), len(DELAYS)) - 1]
+    return now + SLIDE_RETRY_DELAYS[min(max(failures, 1), len(SLIDE_RETRY_DELAYS)) - 1]
 
 
 def is_permanent(outcome: Outcome) -> bool:
@@ -79,7 +79,7 @@ def _ready_values(now: float | None) -> dict[str, str | None]:
     """Return the parameters of _READY; without a time no slide is ready."""
     return {
         "now": None if now is None else timestamp(now),
-        "absurd": None if now is None else timestamp(now + max(DELAYS)),
+        "absurd": None if now is None else timestamp(now + max(SLIDE_RETRY_DELAYS)),
     }
 
 

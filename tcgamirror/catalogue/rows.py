@@ -15,6 +15,7 @@ from tcgamirror.catalogue.database import (
     Row,
     Value,
     dicts,
+    placeholders,
     set_facts,
     tables,
     transaction,
@@ -256,7 +257,7 @@ def put_slides(connection: sqlite3.Connection, slides: Iterable[Row]) -> None:
         "FROM images WHERE images.file_name = excluded.file_name AND path IS NOT NULL"
     )
     put = (
-        f"INSERT INTO slides ({', '.join(_SLIDES)}) VALUES ({_marks(_SLIDES)}) "
+        f"INSERT INTO slides ({', '.join(_SLIDES)}) VALUES ({placeholders(_SLIDES)}) "
         "ON CONFLICT (file_name) DO UPDATE SET "
         + "".join(f"{name} = excluded.{name}, " for name in others)
         + "upstream = CASE WHEN excluded.upstream IN ('current', 'changed') "
@@ -376,9 +377,5 @@ def insert(
     """
     verb = "INSERT OR IGNORE" if or_ignore else "INSERT"
     connection.executemany(
-        f"{verb} INTO {table} ({', '.join(columns)}) VALUES ({_marks(columns)})", rows
+        f"{verb} INTO {table} ({', '.join(columns)}) VALUES ({placeholders(columns)})", rows
     )
-
-
-def _marks(columns: Sequence[str]) -> str:
-    return ", ".join(f":{name}" for name in columns)

@@ -47,7 +47,8 @@ __all__ = ["HttpClient", "Meter", "Part", "host_key"]
 T = TypeVar("T")
 
 _REDIRECTS = 5
-_CONNECTIONS = 4
+_DEFAULT_CONNECTIONS = 4
+"""Connections to a host without a limit of its own. `open_client` sets the settings' limits."""
 _LONGEST_BACKOFF = 60.0
 
 
@@ -98,7 +99,7 @@ class HttpClient:
         self._lock = threading.Lock()
         self._slots: dict[str, threading.Semaphore] = {}
         self._watch = Watchdog(self._stop)
-        size = max([_CONNECTIONS, *self._limits.values()])
+        size = max([_DEFAULT_CONNECTIONS, *self._limits.values()])
         self._session = session(self._watch, size, f"tcgamirror/{__version__}")
 
     def __enter__(self) -> Self:
@@ -302,7 +303,7 @@ class HttpClient:
         name = host.rpartition(":")[0]
         key = name if host not in self._limits and name in self._limits else host
         with self._lock:
-            limit = self._limits.get(key, _CONNECTIONS)
+            limit = self._limits.get(key, _DEFAULT_CONNECTIONS)
             return self._slots.setdefault(key, threading.Semaphore(limit))
 
     def _send(self, url: str, request: _Request, exchange: Exchange) -> requests.Response:

@@ -68,14 +68,14 @@ def read_labels(
 def labels_of(file_name: str, hit: Part) -> SlideLabels:
     """Return the labels of one slide, from its hit at `/files`."""
     barcode = Barcode.of(file_name)
-    case = _own(_parts(hit.get("cases")), barcode.case if barcode else None)
+    case = _part_of_barcode(_parts(hit.get("cases")), barcode.case if barcode else None)
     samples = _parts(case.get("samples"))
     holders = [*samples, *(part for sample in samples for part in _parts(sample.get("portions")))]
     slides = [slide for holder in holders for slide in _parts(holder.get("slides"))]
     return SlideLabels(
         file_name,
         barcode.case if barcode else fields.text(case.get("submitter_id")),
-        checked(TISSUE, _own(slides, barcode.slide if barcode else None)),
+        checked(TISSUE, _part_of_barcode(slides, barcode.slide if barcode else None)),
         _case(case) if case else {},
     )
 
@@ -94,11 +94,15 @@ def _case(case: Part) -> dict[str, Label]:
 
 
 def _primary(diagnoses: Sequence[Part]) -> Part:
-    """Return the diagnosis that the GDC calls primary, or the only one; empty if undecided."""
-    told = [each for each in diagnoses if _says(each, _IS_PRIMARY, "true")]
-    told = told or [each for each in diagnoses if _says(each, _CLASS, "primary")]
-    told = told or [each for each in diagnoses if not _says(each, _IS_PRIMARY, "false")]
-    return told[0] if len(told) == 1 else {}
+    """Return the primary diagnosis, empty if none or several remain.
+
+    It is the one marked primary, else the one classified as primary, else the only one that is
+    not marked as non-primary.
+    """
+    candidates = [each for each in diagnoses if _says(each, _IS_PRIMARY, "true")]
+    candidates = candidates or [each for each in diagnoses if _says(each, _CLASS, "primary")]
+    candidates = candidates or [each for each in diagnoses if not _says(each, _IS_PRIMARY, "false")]
+    return candidates[0] if len(candidates) == 1 else {}
 
 
 def _says(part: Part, name: str, word: str) -> bool:
@@ -106,8 +110,8 @@ def _says(part: Part, name: str, word: str) -> bool:
     return str(part.get(name)).lower() == word
 
 
-def _own(parts: Sequence[Part], barcode: str | None) -> Part:
-    """Return the part of that barcode, else the only one if nothing speaks against it."""
+def _part_of_barcode(parts: Sequence[Part], barcode: str | None) -> Part:
+    """Return the part of that barcode, else the only one if either barcode is missing."""
     named = [(fields.text(part.get("submitter_id")), part) for part in parts]
     for name, part in named:
         if name is not None and name == barcode:

@@ -22,8 +22,8 @@ from tcgamirror.model.slide import SOURCES, Kind, MppSource, Status, Upstream
 
 Check = Callable[[object], Value]
 
-MAX_SIDE = 1 << 24
-"""Pixels along one side of an image."""
+MAX_IMAGE_SIDE, MAX_IMAGE_BYTES = 1 << 24, 1 << 44
+"""Largest image that import and sync accept; limits of a format are in its reader."""
 
 _MAX_MESSAGE = 20_000
 """Characters of a message; the longest are those of failed attempts."""
@@ -135,10 +135,10 @@ _IMAGES: Mapping[str, Check] = {
     "mpp_source": _optional(one_of(MppSource)),
     "mpp_x": _optional(number(1e-3, 1e9)),
     "mpp_y": _optional(number(1e-3, 1e9)),
-    "width": _optional(whole(1, MAX_SIDE)),
-    "height": _optional(whole(1, MAX_SIDE)),
+    "width": _optional(whole(1, MAX_IMAGE_SIDE)),
+    "height": _optional(whole(1, MAX_IMAGE_SIDE)),
     "path": _optional(_PATH),
-    "bytes": _optional(whole(1, 1 << 44)),
+    "bytes": _optional(whole(1, MAX_IMAGE_BYTES)),
     "sha256": _optional(matching(re.compile("[0-9a-f]{64}"))),
     "fetched_at": _optional(_moment),
     "patched_tiles": _optional(whole(0, MAX_TILES)),

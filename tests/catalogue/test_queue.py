@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.queue import DAY, DELAYS, HOUR, is_permanent, retry_time
+from tcgamirror.catalogue.queue import DAY, HOUR, SLIDE_RETRY_DELAYS, is_permanent, retry_time
 from tcgamirror.model.errors import Damaged
 from tcgamirror.model.slide import Attempt, Outcome, Slide
 from tcgamirror.model.text import command_line, timestamp
@@ -115,13 +115,13 @@ def due(two: Catalogue, now: float) -> list[str]:
 
 def test_the_distance_grows_up_to_a_month(two: Catalogue) -> None:
     now = NOW
-    for distance in (*DELAYS, DELAYS[-1]):
+    for distance in (*SLIDE_RETRY_DELAYS, SLIDE_RETRY_DELAYS[-1]):
         fail(two, now)
         assert due(two, now + distance - 2) == []
         assert due(two, now + distance + 1) == ["b.svs"]
         assert two.queue.status_counts(now).next == timestamp(now + distance)
         now += distance + 1
-    assert DELAYS[0] == HOUR and 29 * DAY < DELAYS[-1] < 30 * DAY
+    assert SLIDE_RETRY_DELAYS[0] == HOUR and 29 * DAY < SLIDE_RETRY_DELAYS[-1] < 30 * DAY
 
 
 def test_a_nightly_run_that_begins_a_little_earlier_still_takes_it(two: Catalogue) -> None:
