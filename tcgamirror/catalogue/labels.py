@@ -1,4 +1,4 @@
-"""What the GDC knows of slides' tissue and cases: the tables `tissue` and `cases`."""
+"""Labels that the GDC has of slides and cases: the tables `tissue` and `cases`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Write a level of a slide as a TIFF image, its tiles byte for byte as the slide stores them.
 
-Tiles that cannot be copied are encoded anew in the level's own compression: patched and
+Tiles that cannot be copied are re-encoded in the level's own compression: patched and
 blank ones (see `patched_tiles`), and those that are not plain (see `tile_codec`).
 
 OpenSlide decodes JPEG 2000 only in a slide of Aperio's. The description of such an image
@@ -44,7 +44,7 @@ MAX_MPP_DIFFERENCE = 1e-4
 """µm per pixel between both axes, which Aperio's description cannot tell apart."""
 
 _MAX_KNOWN_BYTES = MAX_CLASSIC_BYTES // 2
-"""Largest estimate for a classic TIFF. The other half is reserved for tiles encoded anew."""
+"""Largest estimate for a classic TIFF. The other half is reserved for tiles that are re-encoded."""
 _REDUCED_QUALITY, _REDUCED_SUBSAMPLING = 90, (2, 2)
 
 
@@ -71,7 +71,7 @@ class StoredLevel:
 
         A JPEG is always decoded, which reads every coefficient. One that does not decode is
         patched. JPEG 2000 tells damage by its structure, so it is decoded for the reduced levels
-        alone. One that does not decode there is encoded anew.
+        alone. One that does not decode there is re-encoded.
 
         Raises:
             BadTile: a JPEG at the base does not decode.
