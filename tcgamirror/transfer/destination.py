@@ -1,4 +1,4 @@
-"""Where an export is written: a directory, a tar file, or standard output."""
+"""The destination of an export: a directory, a tar file, or standard output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ends a run, or keeps one from beginning: one sentence, the right exit code."""
+"""Answers that end a run or prevent it: one sentence and the right exit code."""
 
 from __future__ import annotations
 

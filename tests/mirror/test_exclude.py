@@ -319,7 +319,7 @@ def test_a_mirror_s_own_exclusions_win(root: Path, tmp_path: Path) -> None:
 def test_what_the_source_excludes_is_kept_here_until_sync_delete(
     root: Path, tmp_path: Path
 ) -> None:
-    """As the manual's page on transfer has it."""
+    """The manual's page `transfer` says so."""
     here = tmp_path / "s"
     excluded, *_ = names = sampled(root)
     inside("sync", root, here)
@@ -340,7 +340,7 @@ def test_what_the_source_excludes_is_kept_here_until_sync_delete(
 
 
 def test_a_reason_that_was_corrected_arrives_by_import(root: Path, tmp_path: Path) -> None:
-    """Of two reasons from elsewhere the newer one stays, in whatever order they come."""
+    """The newer of two reasons from elsewhere stays, in any order of arrival."""
     exports = []
     for reason in ("pen", "pen marks"):
         told(root, "exclude", sampled(root)[0], "--reason", reason)

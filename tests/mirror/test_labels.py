@@ -40,7 +40,7 @@ def root(tmp_path: Path, gdc: StandIn) -> Path:
 
 
 def asked(gdc: StandIn, root: Path, *options: str) -> list[str]:
-    """What a refresh that goes well asks for."""
+    """The requests of a successful refresh."""
     gdc.clear()
     went_well("--mirror", root, "refresh", *options)
     return [record.path for record in gdc.served]

@@ -42,7 +42,7 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Listed]:
 
 @pytest.fixture(scope="module")
 def mirror(tmp_path_factory: pytest.TempPathFactory, slides: Sequence[Listed]) -> Path:
-    """Such a mirror, never to be changed."""
+    """A native TIFF mirror that no test changes."""
     with StandIn(slides) as gdc:
         root = made(tmp_path_factory.mktemp("native") / "m", gdc, *NATIVE, "tiff", slides=4)
         updated(root)

@@ -83,7 +83,7 @@ NAMES = {
 FINAL = {"403", "404", "redirect", "flipped", "endless-body"}
 """Faults that a retry is not expected to help against, even if they come once."""
 MOST_SPOILED = 0.3
-"""Of the image's pixels: a fault flips five bytes of an answer, and the level has 30 tiles."""
+"""Share of pixels that may differ: a fault flips five bytes, and the level has 30 tiles."""
 
 
 @dataclass(frozen=True, slots=True)

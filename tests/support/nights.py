@@ -351,7 +351,7 @@ FILES = r"/data/|\.svs|/tile/"
 
 
 class World:
-    """What the GDC lists, by file name (`truth`), and which of it cannot be had now (`away`).
+    """The GDC's listing by file name (`truth`), and the files that it cannot serve now (`away`).
 
     act: called with words for whatever happens.
     """

@@ -1,4 +1,4 @@
-"""Where an export is made: what is in the way, what fits, and which disk is waited for."""
+"""Destinations of an export: obstacles, room, and which disk is synced."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tests.support.strip_tiffs import put_in_strips
 
 @pytest.fixture
 def old(tmp_path: Path, small_slides: tuple[Listed, ...]) -> Path:
-    """Such a mirror; its GDC is gone."""
+    """A mirror with images of an older version; its GDC is gone."""
     with StandIn(small_slides) as gdc:
         root = made(tmp_path / "old", gdc, "--format", "tiff", slides=3)
         updated(root)

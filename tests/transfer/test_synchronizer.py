@@ -64,7 +64,7 @@ def source(tmp_path: Path, mirror: Path) -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Where the copy is made."""
+    """The path of the copy."""
     return tmp_path / "copy"
 
 
