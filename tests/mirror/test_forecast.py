@@ -46,6 +46,9 @@ def test_the_forecast_comes_true(tmp_path: Path, small_gdc: StandIn, order: Orde
 def test_what_it_estimates_is_within_a_factor_of_two(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, "--kind", "all", slides=SLIDES)
     went_well("--mirror", root, "update", "--limit", "8")
+    with closing(sqlite3.connect(root / "catalogue.db")) as catalogue, catalogue:
+        # On a busy machine they may differ too much for an estimate.
+        catalogue.execute("update attempts set seconds = 1")
     told = went_well("--mirror", root, "update", "--dry-run", "--json").json()
     done = went_well("--mirror", root, "update", "--json").json()["fetched"]
     assert told["measured"] and told["seconds"] > 0
