@@ -91,11 +91,11 @@ def is_uncompressed_rgb(tiled: TiledLevel) -> bool:
 def choose_jpeg_scale(level: Grid, size: Size) -> int:
     """Return the `scale` at which JPEG tiles are decoded for an image of `size`: 1, 2, 4 or 8.
 
-    Like `reduction`, it leaves at least a factor of 2 to the exact resize. Tiles that
-    are not whole blocks get 1, since their last pixels would be mixed with padding.
+    It is at most `reduction`. Tiles that are not whole blocks get 1, since their last
+    pixels would be mixed with padding.
 
     >>> level = Grid(Size(9000, 9000), Size(240, 240))
-    >>> [choose_jpeg_scale(level, Size(width, width)) for width in (2251, 2250, 150)]
+    >>> [choose_jpeg_scale(level, Size(width, width)) for width in (3001, 3000, 150)]
     [1, 2, 8]
     """
     if level.tile.width % JPEG_BLOCK or level.tile.height % JPEG_BLOCK:

@@ -158,10 +158,10 @@ def coarsest_serving(downsamples: Sequence[float], wanted: float) -> int | None:
 def reduction(side: int, wanted_side: int) -> int:
     """Return the integer factor to reduce a side of an image by before the exact resize.
 
-    If it reduces at all, a factor of at least 2 is left to the resize, as by Pillow's
-    `reducing_gap=2`.
+    It is 2 from a factor of 3 on, and leaves at least a factor of 2 to the resize from 4 on.
 
-    >>> reduction(2875, 767), reduction(24000, 400)
-    (1, 30)
+    >>> [reduction(side, 1000) for side in (2999, 3000, 5999, 6000)], reduction(24000, 400)
+    ([1, 2, 2, 3], 30)
     """
-    return max(1, int(side / wanted_side / 2))
+    factor = side / wanted_side
+    return max(1 if factor < 3 else 2, int(factor / 2))

@@ -44,7 +44,7 @@ class Resample(StrEnum):
     """The way from the chosen level to the image.
 
     `exact` resizes the level to the target's size. `fast` also decodes JPEG tiles smaller
-    where the level is reduced at least fourfold. `native` keeps the level's own pixels.
+    where the level is reduced at least threefold. `native` keeps the level's own pixels.
     """
 
     EXACT = "exact"

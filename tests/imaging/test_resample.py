@@ -14,7 +14,8 @@ from PIL import Image
 from tcgamirror.imaging import resample
 from tcgamirror.imaging.decode import Pixels
 from tcgamirror.model.errors import BadSlide, BadTile
-from tcgamirror.model.geometry import Grid, Size
+from tcgamirror.model.geometry import Grid, Size, reduction
+from tests.support.levels import by_openslide, from_base, real_slide, worst_block
 
 
 @dataclass
@@ -57,7 +58,7 @@ def rendered(reader: ArrayTiles, size: Size) -> Pixels:
 def by_pillow(pixels: Pixels, size: Size) -> Pixels:
     """The whole level at once: reduced, then resized across, then down."""
     height, width, _ = pixels.shape
-    fx, fy = max(1, int(width / size.width / 2)), max(1, int(height / size.height / 2))
+    fx, fy = reduction(width, size.width), reduction(height, size.height)
     image = Image.fromarray(pixels).reduce((fx, fy))
     lanczos = Image.Resampling.LANCZOS
     image = image.resize((size.width, image.height), lanczos, (0, 0, width / fx, image.height))
@@ -116,6 +117,19 @@ def test_reducing_first_stays_close_to_lanczos_alone() -> None:
     alone = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
     error = (rendered(ArrayTiles(pixels, Size(240, 240)), size).astype(float) - alone) ** 2
     assert 10 * np.log10(255**2 / error.mean()) >= 45
+
+
+@pytest.mark.parametrize("factor", [3, 3.4, 3.75, 4, 5.9, 6, 8.3, 12, 20])
+@pytest.mark.parametrize("name", ["CMU-1-Small-Region.svs", "tcga-cr-7395-ts1.svs"])
+def test_tissue_stays_close_to_lanczos_alone(name: str, factor: float) -> None:
+    path = real_slide(name)
+    pixels = by_openslide(path, 0)
+    size = Size(*(round(side / factor) for side in pixels.shape[1::-1]))
+    made, alone = rendered(ArrayTiles(pixels, Size(240, 240)), size), from_base(path, size)
+    difference = made - alone.astype(float)
+    assert 10 * np.log10(255**2 / (difference**2).mean()) >= 44
+    assert worst_block(made, alone) >= 36.5
+    assert np.abs(difference).mean() <= 0.8
 
 
 def one_colour(grid: Grid) -> ArrayTiles:
