@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from tcgamirror.catalogue import database
+from tcgamirror.catalogue.columns import SAMPLED, TABLES, Check
 from tcgamirror.catalogue.database import Row, Value
 from tcgamirror.catalogue.images import Image, images_of
 from tcgamirror.catalogue.journals import JOURNALS, copy_database
@@ -27,7 +28,6 @@ from tcgamirror.mirror.settings import Settings, target
 from tcgamirror.model.errors import BadExport, BadSettings, Damaged, DiskFull
 from tcgamirror.model.slide import ImageFormat, MppSource, Resample, Slide, Status
 from tcgamirror.system.openat import Tree
-from tcgamirror.transfer.columns import SAMPLED, TABLES, Check
 
 MAX_BYTES = 4 << 30
 """Size of the file, enforced by the code that copies it.

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.catalogue import database
+from tcgamirror.catalogue.columns import TABLES
 from tcgamirror.catalogue.schema import MIGRATIONS
 from tcgamirror.model.errors import Damaged
 from tcgamirror.transfer import untrusted
-from tcgamirror.transfer.columns import TABLES
 from tests.support.carrying import (
     catalogue,
     imported,

@@ -7,13 +7,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.columns import TABLES
 from tcgamirror.catalogue.database import Row, Value, dicts
 from tcgamirror.catalogue.exclusions import apply_exclusions, exclusions_of, put_exclusions
 from tcgamirror.catalogue.images import PICTURE_COLUMNS, write_images
 from tcgamirror.catalogue.labels import put_labels
 from tcgamirror.catalogue.rows import are_different, insert, set_upstream
 from tcgamirror.model.slide import Status, Upstream
-from tcgamirror.transfer.columns import TABLES
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
 
 _OWN_TABLES = ("slides", "former_ids", "sample", "images")

@@ -1,4 +1,4 @@
-"""Checks of every column of an untrusted catalogue.
+"""Checks of every column of a catalogue, for rows from outside.
 
 A check returns the value to record, or raises ValueError. Text that is only shown to people is
 cleaned. Every other value is either left as it is or refused.
