@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.imaging.store import Store
 from tcgamirror.mirror.directory import CATALOGUE, LOCK, Mirror, check_unmanaged
-from tcgamirror.mirror.fetch import WorkerPool
+from tcgamirror.mirror.executor import Dispatcher, Threads
 from tcgamirror.mirror.outage import OutcomeCounts, is_away
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.refresh import open_client
@@ -298,9 +298,10 @@ def _fetch(
         store = _ScratchStore(scratch, output)
         ladder = build_ladder(settings, store, client, origins, workspace)
         workers = worker_count(settings)
-        pool = WorkerPool(ladder.fetch, workers, shutdown, {}, ladder.source_of)
+        executor = Threads(ladder, workers)
+        dispatcher = Dispatcher(executor, shutdown)
         progress.start_fetch(len(slides), workers)
-        with closing(pool.outcomes(slides)) as batches:
+        with closing(dispatcher.outcomes(slides)) as batches:
             for outcomes in batches:
                 for outcome in outcomes:
                     counts.add(outcome)
@@ -309,10 +310,10 @@ def _fetch(
                     path = output.folder / output.path(slide)
                     yield GetResult(slide, path, outcome.picture, outcome)
                 progress.show_fetch(
-                    ladder.bytes_moved, shutdown.in_flight, shutdown.draining, ladder.making
+                    executor.bytes_moved, shutdown.in_flight, shutdown.draining, executor.making
                 )
-    if pool.error is not None:
-        raise pool.error
+    if dispatcher.error is not None:
+        raise dispatcher.error
     if shutdown.requested and counts.done + counts.failed < len(slides):
         raise Interrupted(f"stopped with {counts.done} slides done; run again for the others")
     if counts.none_reached and is_away(client, settings.api):

@@ -15,15 +15,14 @@ import pytest
 
 from tcgamirror.cli import main
 from tcgamirror.cli import status as looking
-from tcgamirror.mirror.fetch import WorkerPool
 from tcgamirror.model.errors import NoMemory
 from tcgamirror.model.slide import Outcome, Slide
-from tcgamirror.system.interrupt import Shutdown
 from tests.bench.ours import peak
 from tests.bench.plan import FULL, LARGEST
 from tests.gdc import Listed, StandIn
 from tests.support.carrying import exported
 from tests.support.command import BINARY, Result, run
+from tests.support.executors import dispatcher
 from tests.support.mirrors import filled, made
 from tests.support.publishing import by_python
 
@@ -75,12 +74,12 @@ def test_slides_that_need_too_much_memory_fail_and_the_others_go_on() -> None:
             bytearray(1 << 62)
         return Outcome(slide, (), None)
 
-    pool = WorkerPool(fetch, 1, Shutdown(), {}, lambda _: "range")
-    ended = [outcome for outcomes in pool.outcomes(slides) for outcome in outcomes]
+    fetching = dispatcher(fetch, 1)
+    ended = [outcome for outcomes in fetching.outcomes(slides) for outcome in outcomes]
     assert len(ended) == len(slides)
     (attempt,) = [attempt for outcome in ended for attempt in outcome.attempts]
     assert attempt.fault == "no memory" and "not enough memory" in str(attempt.message)
-    assert isinstance(pool.error, NoMemory) and pool.error.exit_code == 6
+    assert isinstance(fetching.error, NoMemory) and fetching.error.exit_code == 6
 
 
 # Every command ------------------------------------------------------------------------

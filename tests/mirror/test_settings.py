@@ -6,17 +6,25 @@ import math
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tcgamirror.mirror import settings as setting
-from tcgamirror.mirror.settings import MOST_WORKERS, Settings, format_settings, read_settings
+from tcgamirror.mirror.settings import (
+    MOST_WORKERS,
+    Settings,
+    format_settings,
+    read_settings,
+    worker_count,
+)
 from tcgamirror.model.errors import BadSettings
 from tcgamirror.model.sampling import By, Order, Plan
 from tcgamirror.model.slide import SOURCES, ImageFormat, Kind, Resample, Target
 from tcgamirror.net.timeouts import Timeouts
+from tcgamirror.system.parallel import usable_cores
 
 PLAIN = Settings(target=Target(15.0, None))
 
@@ -184,3 +192,17 @@ def test_hostile_files_are_one_sentence_at_once(path: Path) -> None:
     path.symlink_to("/dev/zero")
     with pytest.raises(BadSettings, match="not a regular file"):
         read_settings(path)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "slides"),
+    [
+        ({}, min(16, 4 * usable_cores())),
+        ({"bucket": None}, min(4, 4 * usable_cores())),
+        ({"via": ("tiles", "range")}, min(4, 4 * usable_cores())),
+        ({"bucket_connections": 1}, 1),
+        ({"workers": 37}, 37),
+    ],
+)
+def test_workers_follow_cores_and_connections(chosen: dict[str, Any], slides: int) -> None:
+    assert worker_count(Settings(Target(15.0, None), **chosen)) == slides

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
 
-import pytest
-
-from tcgamirror.mirror import fetch as pools
-from tcgamirror.mirror.fetch import WorkerPool
-from tcgamirror.mirror.settings import Settings, worker_count
+from tcgamirror.mirror.executor import BUGS_IN_A_ROW, GRACE
 from tcgamirror.model.errors import Bug
-from tcgamirror.model.slide import Outcome, Slide, Target
+from tcgamirror.model.slide import Outcome, Slide
 from tcgamirror.system.interrupt import Shutdown
-from tcgamirror.system.parallel import usable_cores
+from tests.support.executors import dispatcher
 
 
 def test_a_bug_met_by_one_slide_is_its_failure_and_the_others_go_on() -> None:
@@ -25,8 +20,8 @@ def test_a_bug_met_by_one_slide_is_its_failure_and_the_others_go_on() -> None:
             raise ZeroDivisionError("division by zero")
         return Outcome(slide, (), None)
 
-    pool = WorkerPool(fetch, 2, Shutdown(), {}, lambda slide: f"source of {slide.file_id}")
-    ended = [outcome for outcomes in pool.outcomes(slides) for outcome in outcomes]
+    run = dispatcher(fetch, 2)
+    ended = [outcome for outcomes in run.outcomes(slides) for outcome in outcomes]
     assert sorted(outcome.slide.file_id for outcome in ended) == sorted("01234567")
     (failed,) = [outcome for outcome in ended if outcome.attempts]
     assert (failed.attempts[0].source, failed.attempts[0].fault) == ("source of 3", "bug")
@@ -40,26 +35,12 @@ def test_bugs_in_a_row_end_the_run() -> None:
         begun.append(slide)
         raise ZeroDivisionError("division by zero")
 
-    pool = WorkerPool(fetch, 1, Shutdown(), {}, lambda _: "range")
+    run = dispatcher(fetch, 1)
     due = [Slide(str(number), f"{number}.svs") for number in range(8)]
-    ended = [outcome for outcomes in pool.outcomes(due) for outcome in outcomes]
-    assert len(ended) == len(begun) == pools.BUGS_IN_A_ROW
-    assert isinstance(pool.error, Bug) and pool.error.exit_code == 1
-    assert "division by zero" in str(pool.error)
-
-
-@pytest.mark.parametrize(
-    ("chosen", "slides"),
-    [
-        ({}, min(16, 4 * usable_cores())),
-        ({"bucket": None}, min(4, 4 * usable_cores())),
-        ({"via": ("tiles", "range")}, min(4, 4 * usable_cores())),
-        ({"bucket_connections": 1}, 1),
-        ({"workers": 37}, 37),
-    ],
-)
-def test_workers_follow_cores_and_connections(chosen: dict[str, Any], slides: int) -> None:
-    assert worker_count(Settings(Target(15.0, None), **chosen)) == slides
+    ended = [outcome for outcomes in run.outcomes(due) for outcome in outcomes]
+    assert len(ended) == len(begun) == BUGS_IN_A_ROW
+    assert isinstance(run.error, Bug) and run.error.exit_code == 1
+    assert "division by zero" in str(run.error)
 
 
 def test_what_ends_while_others_are_recorded_is_not_lost() -> None:
@@ -70,13 +51,13 @@ def test_what_ends_while_others_are_recorded_is_not_lost() -> None:
             assert may_end.wait(10)
         return Outcome(slide, (), None)
 
-    pool = WorkerPool(fetch, 2, shutdown, {}, lambda _: "range")
+    run = dispatcher(fetch, 2, shutdown)
     ended = []
-    for outcomes in pool.outcomes([Slide("0", "0.svs"), Slide("1", "1.svs")]):
+    for outcomes in run.outcomes([Slide("0", "0.svs"), Slide("1", "1.svs")]):
         ended += [outcome.slide.file_id for outcome in outcomes]
         if ended and not shutdown.requested:
             # Recording the first one takes longer than the grace of those that are let go of.
             shutdown.force()
             may_end.set()
-            time.sleep(pools.GRACE + 0.1)
+            time.sleep(GRACE + 0.1)
     assert ended == ["0", "1"]

@@ -1,0 +1,227 @@
+"""Slides at many workers: the protocol of the workers, and the rules of a run for all of them.
+
+An `Executor` has workers, such as the threads of this process. A `Dispatcher` hands slides to
+it within a run's limits and says which end the run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
+
+from tcgamirror.model.errors import Bug, Interrupted, TcgaMirrorError, lack_of_memory
+from tcgamirror.model.slide import Attempt, Outcome, Slide
+from tcgamirror.system.interrupt import Shutdown
+from tcgamirror.system.parallel import start_pool
+
+GRACE = 1.0
+"""Seconds that slides in flight have to end when a run is told to stop immediately."""
+
+BUGS_IN_A_ROW = 3
+"""Slides in a row that meet a bug or lack memory before the run ends."""
+
+
+class Ended(NamedTuple):
+    """A slide that a worker is done with. source: where it was last fetched from."""
+
+    slide: Slide
+    source: str
+    result: Outcome | BaseException
+
+
+class Executor(Protocol):
+    """Workers that fetch slides, each of them one at a time. It is used by one thread."""
+
+    @property
+    def slots(self) -> int:
+        """Slides that may be in flight; the number may change."""
+        ...
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes over the network so far."""
+        ...
+
+    @property
+    def making(self) -> int:
+        """Images that are made of what was fetched, as far as known."""
+        ...
+
+    def submit(self, slide: Slide) -> None:
+        """Have a slide fetched."""
+        ...
+
+    def ended(self, timeout: float) -> list[Ended]:
+        """Return the slides that ended since the last call; wait `timeout` seconds for one."""
+        ...
+
+    def drain(self) -> None:
+        """Begin no submitted slide any more; those end with Interrupted. May be called again."""
+        ...
+
+    def close(self, timeout: float) -> bool:
+        """Wait for the slides in flight, and return whether all ended within `timeout` seconds."""
+        ...
+
+
+class Work(Protocol):
+    """The work on one slide, for any number of threads. See `Ladder`."""
+
+    @property
+    def bytes_moved(self) -> int: ...
+
+    @property
+    def making(self) -> int: ...
+
+    def source_of(self, slide: Slide) -> str: ...
+
+    def fetch(self, slide: Slide) -> Outcome: ...
+
+
+class Threads:
+    """The threads of this process."""
+
+    def __init__(self, work: Work, slots: int) -> None:
+        self._work = work
+        self.slots = slots
+        self._pool = start_pool(slots, "slide")
+        self._slides: dict[Future[Outcome], Slide] = {}
+
+    @property
+    def bytes_moved(self) -> int:
+        return self._work.bytes_moved
+
+    @property
+    def making(self) -> int:
+        return self._work.making
+
+    def submit(self, slide: Slide) -> None:
+        self._slides[self._pool.submit(self._work.fetch, slide)] = slide
+
+    def ended(self, timeout: float) -> list[Ended]:
+        futures = wait(self._slides, timeout, FIRST_COMPLETED).done
+        return [self._ended(future, self._slides.pop(future)) for future in futures]
+
+    def _ended(self, future: Future[Outcome], slide: Slide) -> Ended:
+        return Ended(slide, self._work.source_of(slide), future.exception() or future.result())
+
+    def drain(self) -> None:
+        """Do nothing: every submitted slide has a thread, and has begun."""
+
+    def close(self, timeout: float) -> bool:
+        all_ended = not wait(self._slides, timeout).not_done
+        self._pool.shutdown(wait=all_ended)
+        return all_ended
+
+
+class Dispatcher:
+    """The slides of one run, given to an executor.
+
+    Attributes:
+        error: The error that ended the work early.
+        reached_limit: The option whose limit ended it.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        shutdown: Shutdown,
+        limits: Mapping[str, Callable[[], bool]] = MappingProxyType({}),
+    ) -> None:
+        """limits: return whether no further slide may begin, by the option's name."""
+        self._executor = executor
+        self._shutdown = shutdown
+        self._limits = limits
+        self._bugs = 0
+        self.reached_limit: str | None = None
+        self.error: TcgaMirrorError | None = None
+
+    def stop(self, error: TcgaMirrorError) -> None:
+        """Begin no further slide and abandon those in flight."""
+        self.error = self.error or error
+        self._shutdown.force()
+
+    def _may_begin(self) -> bool:
+        if self.reached_limit is None:
+            reached = (name for name, is_reached in self._limits.items() if is_reached())
+            self.reached_limit = next(reached, None)
+        return self.reached_limit is None and not self._shutdown.requested
+
+    def outcomes(self, due: Iterable[Slide]) -> Generator[list[Outcome], None, None]:
+        """Yield the outcomes since the last list, a few times a second; some lists are empty.
+
+        due: the next slide is taken when one may begin. Closing the generator
+        early abandons the slides in flight. The executor is closed at the end.
+        """
+        waiting = iter(due)
+        in_flight = 0
+        try:
+            while True:
+                while (may_begin := self._may_begin()) and in_flight < self._executor.slots:
+                    slide = next(waiting, None)
+                    if slide is None:
+                        break
+                    in_flight += 1
+                    # Counted before it begins, so that an interrupt finds it in flight.
+                    self._shutdown.in_flight = in_flight
+                    self._executor.submit(slide)
+                self._shutdown.in_flight = in_flight
+                if not in_flight:
+                    return
+                if not may_begin:
+                    self._executor.drain()
+                # Includes slides that ended while the caller recorded the last list.
+                ended = self._executor.ended(0.2)
+                in_flight -= len(ended)
+                yield self._results(ended)
+                if self._shutdown.seconds_since_stop > GRACE:
+                    ended = self._executor.ended(0)
+                    in_flight -= len(ended)
+                    yield self._results(ended)
+                    return
+        finally:
+            if in_flight:
+                self._shutdown.force()
+            left = max(0.0, GRACE - self._shutdown.seconds_since_stop)
+            self._shutdown.workers_abandoned = not self._executor.close(left)
+
+    def _results(self, ended: Iterable[Ended]) -> list[Outcome]:
+        outcomes = [self._result(*each) for each in ended]
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def _result(self, slide: Slide, source: str, result: Outcome | BaseException) -> Outcome | None:
+        """Return the outcome of a slide; a bug or a lack of memory fails this slide alone.
+
+        Several in a row end the run, because every slide may meet them.
+        """
+        if isinstance(result, Outcome):
+            self._bugs = 0
+            return result
+        if isinstance(result, Interrupted):
+            return None
+        if isinstance(result, TcgaMirrorError):
+            self.stop(result)
+            return None
+        if not isinstance(result, Exception):
+            raise result
+        lack = lack_of_memory(result)
+        words = str(lack or f"a bug: {type(result).__name__}: {result}")
+        # The run goes on, since others may need less memory, and raises this at its end.
+        self.error = self.error or lack
+        self._bugs += 1
+        if self._bugs >= BUGS_IN_A_ROW:
+            many = f"{self._bugs} slides in a row met {words}"
+            self.stop(lack or Bug(f"{many}; nothing recorded is lost. Please report it"))
+        attempt = Attempt(
+            source=source,
+            started=time.time(),
+            seconds=0.0,
+            bytes_fetched=0,
+            requests=0,
+            fault=(lack or Bug()).fault,
+            message=words,
+        )
+        return Outcome(slide, (attempt,), None)
