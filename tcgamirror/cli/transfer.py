@@ -170,6 +170,7 @@ def sync(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.transfer.remote_paths import check_sync
     from tcgamirror.transfer.sync.remote import DirectoryMirror, HttpMirror
     from tcgamirror.transfer.sync.synchronizer import synchronize
+    from tcgamirror.transfer.sync.target import DirectoryTarget
 
     if args.mirror is not None:
         raise UsageError("sync: --mirror is not used. Name the two mirrors as SRC and DST")
@@ -188,7 +189,7 @@ def sync(args: argparse.Namespace) -> ExitCode:
         else:
             source = DirectoryMirror(Path(args.source), rate, shutdown.stop)
         how = {"delete": args.delete, "dry_run": args.dry_run}
-        found = synchronize(source, root, progress, shutdown, **how)
+        found = synchronize(source, DirectoryTarget(root), progress, shutdown, **how)
     if args.json:
         print(json.dumps(output.members(found) | {"exit_code": int(found.exit_code)}))
     else:

@@ -18,6 +18,7 @@ from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.transfer.sync import remote
 from tcgamirror.transfer.sync.remote import HttpMirror
 from tcgamirror.transfer.sync.synchronizer import synchronize
+from tcgamirror.transfer.sync.target import DirectoryTarget
 from tests.mirror.test_nights import HOSTILE, TERMINAL_OBEYS
 from tests.sources.test_gdc import hit, page
 from tests.support.command import Result, run, succeeded
@@ -58,7 +59,9 @@ def publishing(catalogue: Script, image: Script) -> Script:
 def synced(root: Path, script: Script) -> object:
     with asking(script) as (server, client):
         web = HttpMirror(server.url("/m"), client, threading.Event())
-        return synchronize(web, root, ProgressDisplay(quiet=True), Shutdown(), delete=False)
+        return synchronize(
+            web, DirectoryTarget(root), ProgressDisplay(quiet=True), Shutdown(), delete=False
+        )
 
 
 @pytest.mark.parametrize(("answer", "error"), [(ENDLESS, TooLong), (DRIP, Timeout)])

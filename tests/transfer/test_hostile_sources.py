@@ -21,6 +21,7 @@ from tcgamirror.model.errors import Damaged, NotFound
 from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.transfer.sync.remote import DirectoryMirror
 from tcgamirror.transfer.sync.synchronizer import synchronize
+from tcgamirror.transfer.sync.target import DirectoryTarget
 from tests.support.carrying import catalogue, exported, inside, is_clean
 from tests.support.mirrors import column, contents, images, rows, says
 from tests.support.publishing import change
@@ -117,7 +118,7 @@ def test_a_source_that_changes_before_any_image_is_fetched(mirror: Path, tmp_pat
     stop, quiet = threading.Event(), ProgressDisplay(quiet=True)
     source = _Changing(shutil.copytree(mirror, tmp_path / "source"), None, stop)
     with pytest.raises(Damaged, match="none of its 6 images can be fetched"):
-        synchronize(source, tmp_path / "new", quiet, Shutdown(), delete=False)
+        synchronize(source, DirectoryTarget(tmp_path / "new"), quiet, Shutdown(), delete=False)
     assert not (tmp_path / "new").exists()
 
 

@@ -29,6 +29,7 @@ from tcgamirror.net.timeouts import Timeouts
 from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.transfer.sync.remote import HttpMirror
 from tcgamirror.transfer.sync.synchronizer import synchronize
+from tcgamirror.transfer.sync.target import DirectoryTarget
 from tests.gdc import Listed
 from tests.support.carrying import is_clean, moved_projects
 from tests.support.command import ended, inside, started, succeeded
@@ -293,7 +294,7 @@ def test_a_site_that_sends_no_image_any_more_ends_it(root: Path, source: Path) -
         ):
             quiet = ProgressDisplay(quiet=True)
             web = HttpMirror(url, client, stop)
-            synchronize(web, root, quiet, Shutdown(), delete=False)
+            synchronize(web, DirectoryTarget(root), quiet, Shutdown(), delete=False)
         server.shutdown()
     assert synced(source, root)["fetched"] == SLIDES
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,12 +12,10 @@ from typing import Self
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.rows import ImageState, are_different
-from tcgamirror.mirror.directory import CATALOGUE, FIXED, Mirror, check_same_target
-from tcgamirror.mirror.settings import FILE_NAME
+from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.model.errors import ExitCode
 from tcgamirror.system.files import atomic_write, file_digest
-from tcgamirror.transfer.fetching import size_at
-from tcgamirror.transfer.sync.remote import CatalogueVersion, RemoteMirror
+from tcgamirror.transfer.sync.remote import CatalogueVersion
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
 
 STATE = ".sync.json"
@@ -65,32 +63,26 @@ class SyncResult:
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """The catalogue here, empty where there is no mirror yet.
+    """The catalogue of the target, empty where there is no mirror yet.
 
-    images: all that are recorded, by rank. states: of all sampled slides, by file name.
-    excluded: file names of slides that were excluded here, not by a source.
+    size: returns the bytes of the file at a path, None if there is none. images: all that are
+    recorded, by rank. states: of all sampled slides, by file name. excluded: file names of
+    slides that were excluded there, not by a source.
     """
 
-    root: Path
+    size: Callable[[str], int | None]
     images: Sequence[Image] = ()
     states: Mapping[str, ImageState] = field(default_factory=dict)
     excluded: frozenset[str] = frozenset()
 
     @classmethod
-    def read(cls, root: Path) -> Self:
-        if not (root / CATALOGUE).exists():
-            return cls(root)
-        with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
-            return cls.of(root, catalogue)
-
-    @classmethod
-    def of(cls, root: Path, catalogue: Catalogue) -> Self:
+    def of(cls, catalogue: Catalogue, size: Callable[[str], int | None]) -> Self:
         excluded = frozenset(each.file_name for each in catalogue.exclusions.all() if each.own)
-        return cls(root, catalogue.images.recorded(), catalogue.rows.image_states(), excluded)
+        return cls(size, catalogue.images.recorded(), catalogue.rows.image_states(), excluded)
 
     def has_file(self, image: Image) -> bool:
         """Return whether a file of the image's size is in its place."""
-        return size_at(self.root / image.path) == image.bytes
+        return self.size(image.path) == image.bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +95,8 @@ class SyncState:
 
     source: str
     seen: CatalogueVersion
-    here: str
-    others: int
+    here: str = ""
+    others: int = 0
 
     @classmethod
     def read(cls, root: Path) -> Self | None:
@@ -211,19 +203,3 @@ def make_plan(
         obsolete=[here for here in local.images if here.file_name not in names],
         left=frozenset(left),
     )
-
-
-# The target ------------------------------------------------------------------------
-
-
-def check_target(source: RemoteMirror, root: Path, fixed: str) -> bool:
-    """Return whether there is a mirror here. Raises BadSettings if its images differ.
-
-    fixed: the fact FIXED of the source.
-    """
-    if not (root / FILE_NAME).exists():
-        return False
-    mirror = Mirror.find(root, above=False)
-    with Catalogue.open(root / CATALOGUE, read_only=True) as catalogue:
-        check_same_target(fixed, catalogue.fact(FIXED) or mirror.settings.fixed, source.name, root)
-    return True

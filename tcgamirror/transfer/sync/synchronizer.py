@@ -8,22 +8,16 @@ reader ever finds a row that is done without its image.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, as_completed
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
-from tcgamirror.imaging.store import IMAGES
-from tcgamirror.mirror.directory import CATALOGUE, Mirror, check_same_target, scratch
-from tcgamirror.mirror.exclusion_file import write_exclusions
+from tcgamirror.mirror.directory import check_same_target
 from tcgamirror.mirror.lockfile import MOST_BYTES as MOST_LOCK
 from tcgamirror.mirror.lockfile import lock_lines, read_lock
-from tcgamirror.mirror.orphans import remove_partial_files
 from tcgamirror.mirror.outage import SITE_DOWN_AFTER, OutcomeCounts
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings, read_settings
@@ -42,69 +36,50 @@ from tcgamirror.model.errors import (
     Unreachable,
     UsageError,
 )
-from tcgamirror.system.files import (
-    check_room,
-    disk_errors,
-    file_digest,
-    partial_path,
-    sync_file,
-    sync_folder,
-)
 from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.system.parallel import start_pool
-from tcgamirror.transfer.fetching import find_or_fetch, size_at
-from tcgamirror.transfer.sync.commit import replace_rows
 from tcgamirror.transfer.sync.plan import (
-    STATE,
     ImageFailure,
-    Local,
     SyncPlan,
     SyncResult,
     SyncState,
-    check_target,
     make_plan,
 )
 from tcgamirror.transfer.sync.remote import CatalogueVersion, DirectoryMirror, RemoteMirror
+from tcgamirror.transfer.sync.target import Arrival, Target
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
 
-WORKERS = 4
 ROUNDS = 3
 """Most versions of the source's catalogue that one run syncs."""
 
 
 def synchronize(
     source: RemoteMirror,
-    root: Path,
+    target: Target,
     progress: Progress,
     shutdown: Shutdown,
     *,
     delete: bool,
     dry_run: bool = False,
 ) -> SyncResult:
-    """Bring the mirror at `root`, which is made if there is none, to the state of the source.
+    """Bring the target, which becomes a mirror if it is none, to the state of the source.
 
     After a failure, fetched images stay for the next run. If no mirror was made, partial files
     are removed.
 
     Args:
         delete: whether to remove images and rows that the source does not have.
-        dry_run: whether to return what would be done, and change nothing at `root`.
+        dry_run: whether to return what would be done, and change nothing at the target.
 
     Raises:
         BadSettings: for a source of other images.
         Damaged: for a source with a value that this program never writes.
         Locked, NetworkError, DiskFull, Interrupted.
     """
-    _check_other(source, root)
-    with TemporaryDirectory(prefix="tcgamirror-") if dry_run else scratch(root, "sync") as folder:
-        sync = _Sync(source, root, Path(folder), progress, shutdown, delete=delete)
+    target.check_other(source)
+    with target.opened(dry_run=dry_run) as folder:
+        sync = _Sync(source, target, folder, progress, shutdown, delete=delete)
         return sync.preview() if dry_run else sync.run()
-
-
-def _check_other(source: RemoteMirror, root: Path) -> None:
-    """Raise UsageError if the source is the mirror itself."""
-    if isinstance(source, DirectoryMirror) and source.root.resolve() == root.resolve():
-        raise UsageError(f"{root}: is SRC itself. Name another directory as DST")
 
 
 def _sampled(remote: UntrustedCatalogue) -> set[str]:
@@ -113,7 +88,7 @@ def _sampled(remote: UntrustedCatalogue) -> set[str]:
 
 @dataclass(slots=True)
 class _Sync:
-    """One run, with the lock held.
+    """One run, with the target opened.
 
     folder: of this process alone, for catalogues. checked: digests of the catalogues that were
     checked. found: digests by path of images that this run has put or found in their places, not
@@ -122,7 +97,7 @@ class _Sync:
     """
 
     source: RemoteMirror
-    root: Path
+    target: Target
     folder: Path
     progress: Progress
     shutdown: Shutdown
@@ -141,8 +116,8 @@ class _Sync:
     def preview(self) -> SyncResult:
         """Return what `run` would do."""
         with self._open(self._newest(None)) as remote:
-            check_target(self.source, self.root, remote.fixed)
-            local = Local.read(self.root)
+            self.target.check_fixed(self.source.name, remote.fixed)
+            local = self.target.local()
             plan = make_plan(local, remote)
             sampled = _sampled(remote)
             others = len(local.states.keys() - sampled)
@@ -159,24 +134,15 @@ class _Sync:
         )
 
     def run(self) -> SyncResult:
-        """Sync. After an error, remove partial files if no mirror was made."""
-        try:
-            return self._sync()
-        except BaseException:
-            if not os.path.lexists(self.root / FILE_NAME):
-                _remove_parts(self.root / IMAGES)
-            raise
-
-    def _sync(self) -> SyncResult:
+        """Sync, in as many rounds as the source changes meanwhile."""
         state = self._state()
         version = self.source.catalogue(self.folder, None if state is None else state.seen)
         if state is not None and (version is None or version.digest == state.seen.digest):
-            local = Local.read(self.root)
-            done = [image for image in local.images if image.done]
-            if all(map(local.has_file, done)):
+            kept = self.target.count_images()
+            if kept is not None:
                 if version is not None and version.lasting and version != state.seen:
-                    replace(state, seen=version).write(self.root)
-                return SyncResult(dry_run=False, kept=len(done), others=state.others)
+                    self.target.write_state(replace(state, seen=version))
+                return SyncResult(dry_run=False, kept=kept, others=state.others)
         version = version or self._newest(None)
         rounds_left = ROUNDS
         while True:
@@ -209,7 +175,7 @@ class _Sync:
 
     def _state(self) -> SyncState | None:
         """Return the state that the last run left, if this run may end because of it."""
-        state = SyncState.read(self.root) if (self.root / FILE_NAME).exists() else None
+        state = self.target.state()
         if state is None or state.source != self.source.name or (self.delete and state.others):
             return None
         return state
@@ -235,13 +201,10 @@ class _Sync:
     def _make_mirror(self) -> None:
         """Make a mirror that records no images, unless there is one: `verify` may run any time."""
         if self.new is not None:
-            Mirror.create(self.root, *self.new)
+            self.target.create(*self.new)
             self.new = None
 
     # Images ------------------------------------------------------------------------
-
-    def _part(self, image: Image) -> Path:
-        return partial_path(self.root / image.path)
 
     def _fetch_all(self, remote: UntrustedCatalogue) -> SyncPlan:
         """Check or fetch the images of a new plan, and return the plan.
@@ -249,18 +212,17 @@ class _Sync:
         An image that replaces another one is fetched beside it. A new mirror is made once the
         first image is there. Raises DiskFull if there is no room.
         """
-        is_there = check_target(self.source, self.root, remote.fixed)
-        plan = make_plan(Local.read(self.root), remote, self.found)
+        is_there = self.target.check_fixed(self.source.name, remote.fixed)
+        plan = make_plan(self.target.local(), remote, self.found)
         self.kept = plan.kept if self.kept is None else self.kept
-        resumed = sum(size_at(self._part(image)) or 0 for image in plan.fetch)
-        check_room(self.root, plan.bytes - resumed)
+        self.target.reserve(plan)
         self.new = None if is_there else self._new_settings(remote)
         images = [*plan.check, *plan.fetch]
         if not images:
             self._make_mirror()
         self.failed.clear()
         self.progress.start_images(len(images), sum(image.bytes for image in images))
-        pool = start_pool(WORKERS, "sync")
+        pool = start_pool(self.target.workers, "sync")
         try:
             running = {pool.submit(self._obtain, image, plan): image for image in images}
             for future in as_completed(running):
@@ -299,19 +261,10 @@ class _Sync:
         """Find or fetch one image; return whether it was fetched."""
         if self.shutdown.stop.is_set():
             raise Interrupted("stopped; the next sync resumes")
-        place = self.root / image.path
-        try:
-            is_fetched = find_or_fetch(self.source, image, self.root)
-            if is_fetched:
-                sync_file(self._part(image))
-                if image.path in plan.replaced:
-                    return True
-                self._part(image).replace(place)
-        except OSError as error:
-            raise UsageError(
-                f"{place}: cannot be written ({error.strerror}). Remove what is in its place"
-            ) from error
-        self.found[image.path] = image.sha256
+        is_replaced = image.path in plan.replaced
+        is_fetched = self.target.obtain(self.source, image, is_replaced=is_replaced)
+        if not (is_fetched and is_replaced):
+            self.found[image.path] = image.sha256
         return is_fetched
 
     # The catalogue -----------------------------------------------------------------
@@ -323,7 +276,7 @@ class _Sync:
 
         Raises NetworkError or Damaged if no mirror was made.
         """
-        root, images = self.root, remote.images()
+        images = remote.images()
         if self.new is not None:
             last = self.last_error
             # An answer that an image is not there is a fault of the mirror, not of the network.
@@ -334,41 +287,16 @@ class _Sync:
                 f"fetched. The last: {last}"
             )
         received = [image for image in images if image.file_name not in self.failed]
-        replaced = [image for image in received if image.path in plan.replaced]
         here = {each.file_name for each in images if self.found.get(each.path) == each.sha256}
         removed = list(plan.obsolete) if self.delete else []
-        to_remove = [*(image for image in plan.moved if image.file_name in here), *removed]
-        (root / STATE).unlink(missing_ok=True)
-        mirror = Mirror.find(root, above=False)
-        with Catalogue.open(root / CATALOGUE) as catalogue:
-            # Replaced rows are done here, even if the source is to fetch their images again.
-            to_requeue = [*replaced, *(image for image in to_remove if image.done)]
-            catalogue.queue.requeue([image.file_name for image in to_requeue])
-            with disk_errors(root):
-                for image in replaced:
-                    with suppress(FileNotFoundError):
-                        self._part(image).replace(root / image.path)
-                for image in to_remove:
-                    _remove(root / image.path)
-                # A row relies on the name of its image, also after a power cut.
-                for folder in {(root / image.path).parent for image in images}:
-                    if folder.is_dir():
-                        sync_folder(folder)
-            local = Local.of(root, catalogue)
-            others = replace_rows(
-                catalogue,
-                remote,
-                keep_others=not self.delete,
-                received={image.file_name for image in received} - plan.left,
-                present={image.file_name for image in local.images if local.has_file(image)},
-            )
-            write_exclusions(root, catalogue)
-            if not self.failed:
-                remove_partial_files(mirror, catalogue)
-        if not self.failed:
-            mirror.remove_obsolete()
-            digest = file_digest(root / CATALOGUE, "sha256")
-            SyncState(self.source.name, version, digest, others).write(root)
+        arrival = Arrival(
+            received=frozenset(image.file_name for image in received) - plan.left,
+            replaced=[image for image in received if image.path in plan.replaced],
+            removed=[*(image for image in plan.moved if image.file_name in here), *removed],
+            keep_others=not self.delete,
+        )
+        state = None if self.failed else SyncState(self.source.name, version)
+        others = self.target.commit(remote, arrival, state)
         return SyncResult(
             dry_run=False,
             kept=self.kept or 0,
@@ -380,19 +308,3 @@ class _Sync:
             changed=True,
             failed=tuple(self.failed.values()),
         )
-
-
-def _remove_parts(images: Path) -> None:
-    """Remove partial images and empty folders."""
-    with suppress(OSError):
-        for folder in [*images.iterdir(), images]:
-            for part in folder.glob(".*.part"):
-                part.unlink()
-            folder.rmdir()
-
-
-def _remove(path: Path) -> None:
-    """Remove an image, and its folder if that is empty then."""
-    path.unlink(missing_ok=True)
-    with suppress(OSError):
-        path.parent.rmdir()
