@@ -13,11 +13,17 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
-NO_MEMORY, INTERRUPTED = 6, 130
+WRONG_USE, NO_MEMORY, INTERRUPTED = 2, 6, 130
 
 
 def main() -> int:
     """Run the command line and return the exit code."""
+    if sys.platform == "win32":
+        sys.stderr.write(
+            "tcgamirror: Windows is not supported. Run it in the Windows Subsystem for Linux, "
+            "which `wsl --install` installs\n"
+        )
+        return WRONG_USE
     try:
         _set_handler(_leave)
         # numpy's linear algebra is not used, but would take memory for each of its threads.

@@ -104,12 +104,13 @@ def project(text: str) -> str:
     >>> project("BRCA"), project("tcga-ov")
     ('TCGA-BRCA', 'TCGA-OV')
     """
-    match = re.fullmatch(r"(?:TCGA-)?([A-Z0-9]+)", text, re.ASCII | re.IGNORECASE)
-    if match is None:
-        raise argparse.ArgumentTypeError(
-            f"invalid project {text!r:.60}. Expected one such as TCGA-BRCA"
-        )
-    return f"TCGA-{match[1].upper()}"
+    from tcgamirror.model.slide import PROJECTS
+
+    name = f"TCGA-{text.upper().removeprefix('TCGA-')}"
+    if name not in PROJECTS:
+        codes = ", ".join(each.removeprefix("TCGA-") for each in PROJECTS)
+        raise argparse.ArgumentTypeError(f"unknown project {text!r:.60}. Choose of {codes}")
+    return name
 
 
 def sample_type(text: str) -> str:

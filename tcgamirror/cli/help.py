@@ -21,6 +21,16 @@ Without TOPIC, lists the manual's pages. TOPIC is a page or a command.
   tcgamirror help settings
   tcgamirror help update"""
 
+_INTRODUCTION = """\
+tcgamirror keeps an offline mirror of TCGA whole-slide images at a low, known resolution.
+
+Make a mirror of 100 slides at 15 µm per pixel, then fetch its images:
+  tcgamirror init tcga --slides 100 --mpp 15
+  tcgamirror --mirror tcga update
+
+All commands: tcgamirror --help. The manual: tcgamirror help.
+"""
+
 TOPICS = (
     *("usage", "recipes", "settings", "catalogue", "operations", "transfer", "cluster"),
     *("table", "python", "development"),
@@ -30,6 +40,12 @@ TOPICS = (
 _PAGER = "less"
 _LESS = "FRX"
 """Options of `less`: end on a text of one screen, and leave it there (as git does)."""
+
+
+def introduce(_args: argparse.Namespace) -> ExitCode:
+    """Say what the program is and how to begin, as no command is given."""
+    sys.stderr.write(_INTRODUCTION)
+    return ExitCode.USAGE_ERROR
 
 
 def help_topic(args: argparse.Namespace) -> ExitCode:

@@ -261,6 +261,13 @@ def _settings(args: argparse.Namespace, lock: LockFile | None) -> Settings:
         given["cases"] = _cases(args.cases)
     if "manifest" in given:
         given["manifest"] = str(args.manifest.absolute())
+    if lock is None and not given.keys() & {"mpp", "max_size"}:
+        mirror = Path(args.directory or args.mirror or "tcga")
+        raise UsageError(
+            "init: the size of the images is missing. Choose one: "
+            f"{text.command_line('init --mpp 15', mirror)} (exactly 15 µm per pixel), or "
+            f"{text.command_line('init --max-size 2048', mirror)} (at most 2,048 pixels)"
+        )
     return with_options(settings, given)
 
 

@@ -60,8 +60,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tcgamirror {__version__}")
     parser.add_argument("--mirror", metavar="DIR", help=_MIRROR)
     commands = parser.add_subparsers(
-        title="commands", dest="command", metavar="COMMAND", required=True, prog="tcgamirror"
+        title="commands", dest="command", metavar="COMMAND", prog="tcgamirror"
     )
+    parser.set_defaults(parser=parser, run=help.introduce)
     # In the order in which --help shows them.
     first = (init, update, exclude, status, table, verify, schedule)
     for module in (*first, lock, transfer, web, get, help, support):

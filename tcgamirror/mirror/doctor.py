@@ -125,8 +125,11 @@ def findings() -> Iterator[Finding]:
     # PyInstaller's start sets the folder of its files.
     unpacked = getattr(sys, "_MEIPASS", None)
     source = f"source in {Path(__file__).parents[1]}"
-    start = f"{sys.executable}, unpacked in {unpacked}" if unpacked else source
+    start = f"unpacked in {unpacked}" if unpacked else source
     yield Finding("program", "tcgamirror", f"{__version__}, {start}")
+    if unpacked:
+        words = f"delete {sys.executable} and {Path(unpacked).parent}"
+        yield Finding("program", "uninstall", words)
     yield Finding("program", "Python", platform.python_version())
     libc = os.confstr("CS_GNU_LIBC_VERSION") if sys.platform == "linux" else None
     whose = "inside the executable" if getattr(sys, "frozen", False) else "the system's"
@@ -143,7 +146,8 @@ def _system() -> str:
     try:
         return platform.freedesktop_os_release()["PRETTY_NAME"]
     except (OSError, KeyError):
-        return "unknown"
+        version = platform.mac_ver()[0]
+        return f"macOS {version}" if version else "unknown"
 
 
 def _libraries() -> Iterator[str]:

@@ -82,6 +82,15 @@ SAMPLE_TYPES = {
 }
 """TCGA's sample type codes of slides, with the GDC's names."""
 
+PROJECTS = (
+    *("TCGA-ACC", "TCGA-BLCA", "TCGA-BRCA", "TCGA-CESC", "TCGA-CHOL", "TCGA-COAD", "TCGA-DLBC"),
+    *("TCGA-ESCA", "TCGA-GBM", "TCGA-HNSC", "TCGA-KICH", "TCGA-KIRC", "TCGA-KIRP", "TCGA-LAML"),
+    *("TCGA-LGG", "TCGA-LIHC", "TCGA-LUAD", "TCGA-LUSC", "TCGA-MESO", "TCGA-OV", "TCGA-PAAD"),
+    *("TCGA-PCPG", "TCGA-PRAD", "TCGA-READ", "TCGA-SARC", "TCGA-SKCM", "TCGA-STAD", "TCGA-TGCT"),
+    *("TCGA-THCA", "TCGA-THYM", "TCGA-UCEC", "TCGA-UCS", "TCGA-UVM"),
+)
+"""TCGA's projects. The program ended in 2018, so there will be no others."""
+
 _SLIDE_NAME = re.compile(
     r"(?P<slide>(?P<case>TCGA-\w{2}-\w{4})-(?P<sample>\d{2})[A-Z]-\d{2}-(?P<kind>DX|TS|BS|MS)\w*)"
     r"(?:\.[0-9A-Fa-f-]{36})?\.[Ss][Vv][Ss]",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import filecmp
 import hashlib
 import os
@@ -70,7 +71,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             with part.open("xb") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                sync(file.fileno())
             part.replace(path)
         except BaseException:
             with suppress(OSError):
@@ -117,17 +118,31 @@ def make_folder(path: Path) -> None:
     sync_folder(path.parent)
 
 
+def sync(handle: int) -> None:
+    """Force an open file or directory to the disk.
+
+    On macOS, fsync leaves the bytes in the cache of the disk itself, and F_FULLFSYNC empties it.
+    Network file systems may lack the latter.
+    """
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is not None:
+        with suppress(OSError):
+            fcntl.fcntl(handle, full)
+            return
+    os.fsync(handle)
+
+
 def sync_file(path: Path) -> None:
-    """Fsync a file."""
+    """Force a file to the disk."""
     with path.open("rb") as file:
-        os.fsync(file.fileno())
+        sync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:
-    """Fsync a directory, where the file system supports it."""
+    """Force a directory to the disk, where the file system supports it."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(folder)
+        sync(folder)
     except OSError as error:
         # Some network file systems have no fsync of a directory; they rename in order anyway.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):

@@ -32,7 +32,6 @@ def mirror(pattern: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ("", ["COMMAND", "--help"]),
         ("--bogus status", ["--bogus", "status --help"]),
         ("status --bogus", ["--bogus", "status --help"]),
         ("status --bogus", ["unknown argument '--bogus'. See tcgamirror status --help"]),
@@ -53,7 +52,8 @@ def mirror(pattern: Path, tmp_path: Path) -> Path:
         (f"update --rate {'9' * 400}", ["--rate"]),
         ("update --time-limit soon", ["--time-limit", "'soon'", "2h"]),
         ("update --rate fast", ["--rate", "'fast'", "5M"]),
-        ("init", ["--mpp", "--max-size", "one of them"]),
+        ("init", ["is missing", "tcgamirror --mirror tcga init --mpp 15", "--max-size 2048"]),
+        ("init a", ["tcgamirror --mirror a init --mpp 15"]),
         ("init --mpp 15 --max-size 2048", ["--mpp", "--max-size", "not both"]),
         ("init --mpp 0", ["--mpp is 0", "above 0"]),
         ("init --mpp -1", ["--mpp is -1", "above 0"]),
@@ -78,7 +78,8 @@ def mirror(pattern: Path, tmp_path: Path) -> Path:
         ("init --mpp 15 --api http://[x", ["--api is 'http://[x'", "https://"]),
         ("init --mpp 15 --api http://x:99999", ["--api", "99999", "https://"]),
         ("init --mpp 15 --bucket s3://b", ["--bucket is 's3://b'", "https://"]),
-        ("init --mpp 15 --project ", ["--project", "''", "TCGA-BRCA"]),
+        ("init --mpp 15 --project ", ["--project", "''", "ACC, BLCA, BRCA"]),
+        ("init --mpp 15 --project breast", ["unknown project 'breast'", "ACC, BLCA, BRCA"]),
         ("init --mpp 15 --manifest no-such-file", ["no-such-file", "cannot be read"]),
     ],
 )
@@ -88,6 +89,16 @@ def test_a_wrong_command_line(
     monkeypatch.chdir(tmp_path)
     says(inside(*(word for word in said.split(" ") if said)), USAGE_ERROR, *words)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_program_alone_tells_how_to_begin(tmp_path: Path) -> None:
+    examples = run("--help").out
+    for words in ((), ("--mirror", tmp_path)):
+        result = inside(*words)
+        assert (result.code, result.out) == (USAGE_ERROR, "")
+        assert "offline mirror of TCGA whole-slide images" in result.err
+        commands = [line.strip() for line in result.err.splitlines() if line.startswith("  ")]
+        assert len(commands) == 2 and all(command in examples for command in commands)
 
 
 def test_a_slide_coarser_than_the_mpp_fails_and_is_named(tmp_path: Path) -> None:

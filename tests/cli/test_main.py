@@ -143,16 +143,16 @@ def test_projects_are_chosen_and_may_be_several(tmp_path: Path, small_gdc: Stand
 
 
 def test_projects_that_are_not_listed_are_named(tmp_path: Path, small_gdc: StandIn) -> None:
-    wanted = ("--project", PROJECTS[0], "--project", "TCGA-XYZ")
+    wanted = ("--project", PROJECTS[0], "--project", "TCGA-UVM")
     root = made(tmp_path / "m", small_gdc, *wanted, slides=12)
     went_well("--mirror", root, "refresh")
     told = inside("--mirror", root, "sample")
     assert (told.code, told.out) == (0, "5 slides added to the sample\n")
     assert told.err.splitlines() == [
         "12 slides are asked for, but there are only 5: all are taken",
-        "no slide of TCGA-XYZ is listed",
+        "no slide of TCGA-UVM is listed",
     ]
-    assert "TCGA-XYZ" not in inside("--mirror", root, "sample").err
+    assert "TCGA-UVM" not in inside("--mirror", root, "sample").err
 
 
 @pytest.mark.parametrize("by", ["project_id", "primary_site"])
@@ -274,11 +274,11 @@ def test_init_tells_what_was_asked_for(tmp_path: Path) -> None:
 def test_a_project_that_is_not_listed(
     tmp_path: Path, small_gdc: StandIn, number: str, kind: list[str]
 ) -> None:
-    root = made(tmp_path / "m", small_gdc, "--project", "xyz", "--slides", number, *kind)
+    root = made(tmp_path / "m", small_gdc, "--project", "uvm", "--slides", number, *kind)
     result = inside("--mirror", root, "update")
     assert result.code == 2
     assert (
-        "no slide of project TCGA-XYZ is listed; there are TCGA-BRCA, TCGA-GBM, TCGA-LUAD: "
+        "no slide of project TCGA-UVM is listed; there are TCGA-BRCA, TCGA-GBM, TCGA-LUAD: "
         "make another mirror by init --project"
     ) in result.sentence
 
