@@ -1,7 +1,6 @@
 """Code that runs in the executable before the program, and hides how it was started.
 
-The launcher unpacked the program and ran it by a loader of its own. Programs of the
-host that it starts, such as a pager, must not load its libraries. The program's path
+The launcher unpacked the program and ran it by a loader of its own. The program's path
 is the executable's.
 """
 
@@ -28,11 +27,7 @@ def unblock_interrupts() -> None:
 
 
 def restore_environment(environment: "os._Environ[str]") -> None:
-    """Remove from the environment what PyInstaller's start added."""
-    before = environment.pop("LD_LIBRARY_PATH_ORIG", None)
-    environment.pop("LD_LIBRARY_PATH", None)
-    if before is not None:
-        environment["LD_LIBRARY_PATH"] = before
+    """Remove from the environment what the launcher and PyInstaller's start added."""
     for name in [name for name in environment if name.startswith("_PYI_")]:
         del environment[name]
     path = environment.pop("_TCGAMIRROR_PATH", None)
@@ -57,6 +52,3 @@ def set_encoding(setting: str) -> None:
 unblock_interrupts()
 restore_environment(os.environ)
 set_encoding(os.environ.get("PYTHONIOENCODING", ""))
-# The name in `ps` and `top`, which would be the loader's.
-with suppress(OSError), open("/proc/self/comm", "w") as comm:  # noqa: PTH123
-    comm.write("tcgamirror")

@@ -18,7 +18,7 @@
 
 #include "launcher.h"
 
-/* PyInstaller's start knows a loader by this pattern of its name. */
+/* PyInstaller's start takes a file of such a name for a loader, not for the program. */
 #define LOADER "ld-tcgamirror.so.2"
 #define PROGRAM "tcgamirror-program"
 
@@ -107,6 +107,15 @@ static void tell_own_path(void) {
     setenv("_TCGAMIRROR_PATH", path, 1);
 }
 
+/* Has PyInstaller's start go on at once, as after it has started itself anew to set a library path.
+ * The loader has that path as a word already. To start anew needs /proc, which some containers lack. */
+static void skip_restart(const char *program) {
+    unsetenv("PYINSTALLER_RESET_ENVIRONMENT");
+    setenv("_PYI_ARCHIVE_FILE", program, 1);
+    setenv("_PYI_PARENT_PROCESS_LEVEL", "-1", 1);
+    setenv("_PYI_LINUX_PROCESS_NAME", "tcgamirror", 1); /* else `ps` shows the loader's */
+}
+
 static void leave(int number) {
     (void)number;
     _exit(INTERRUPTED);
@@ -121,17 +130,19 @@ static void hold_interrupts(int how) {
 
 /* Becomes the program; returns only if that fails. */
 static bool become(const char *copy, int argc, char **argv) {
-    char loader[PATH_MAX + 32], program[PATH_MAX + 32];
+    char loader[PATH_MAX + 32], inside[PATH_MAX + 32], program[PATH_MAX];
     char **words = calloc((size_t)argc + 5, sizeof *words);
     if (words == NULL) return because(copy, "", ENOMEM);
     snprintf(loader, sizeof loader, "%s/" LOADER, copy);
-    snprintf(program, sizeof program, "%s/" PROGRAM, copy);
+    snprintf(inside, sizeof inside, "%s/" PROGRAM, copy);
+    if (realpath(inside, program) == NULL) return because(copy, "", errno);
     words[0] = loader;
     words[1] = "--library-path";
     words[2] = (char *)copy;
     words[3] = program;
     for (int word = 1; word < argc; word++) words[word + 3] = argv[word];
     tell_own_path();
+    skip_restart(program);
     /* Libraries made for the host's libc, which may need a newer one than is in here. */
     unsetenv("LD_PRELOAD");
     unsetenv("LD_AUDIT");

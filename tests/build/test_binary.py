@@ -151,20 +151,20 @@ def test_the_host_s_libraries_stay_out(env: Mapping[str, str]) -> None:
     assert starts(launched("--version", env={**env, **others}))
 
 
-def test_what_it_starts_meets_none_of_its_libraries() -> None:
+def test_what_it_starts_gets_the_user_s_environment() -> None:
     show = "import json, os, runpy, sys; runpy.run_path(sys.argv[1]); "
     show += "print(json.dumps(dict(os.environ)))"
-    unpacked = {"LD_LIBRARY_PATH": "/copy:/mine", "_PYI_ARCHIVE_FILE": "/copy/program"}
-    for before, after in (({}, []), ({"LD_LIBRARY_PATH_ORIG": "/mine"}, ["/mine"])):
-        told = subprocess.run(
-            [sys.executable, "-I", "-c", show, str(ROOT / "build" / "hook.py")],
-            env={**unpacked, **before},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        kept = json.loads(told.stdout)
-        assert [kept[name] for name in kept if name.startswith(("LD_", "_PYI"))] == after
+    own = {"LD_LIBRARY_PATH": "/mine"}
+    added = {"_PYI_ARCHIVE_FILE": "/copy/program", "_TCGAMIRROR_PATH": "/bin/tcgamirror"}
+    told = subprocess.run(
+        [sys.executable, "-I", "-c", show, str(ROOT / "build" / "hook.py")],
+        env={**own, **added},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    kept = json.loads(told.stdout)
+    assert kept.items() >= own.items() and not added.keys() & kept.keys()
 
 
 def test_the_name_shown_is_its_own(env: Mapping[str, str]) -> None:
@@ -242,29 +242,33 @@ def test_names_are_looked_up(env: Mapping[str, str]) -> None:
 # Where there is nothing -------------------------------------------------------------
 
 
-@pytest.fixture(params=["nothing else", "an older system"])
-def other_root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A root file system with the executable in it, left as it was found."""
+@pytest.fixture(params=["nothing else", "not even /proc", "an older system"])
+def other_root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, list[str]]]:
+    """A root file system with the executable in it, left as it was found; words to run it by."""
     named = os.environ.get(OTHER_ROOT)
     if request.param == "an older system" and not named:
         pytest.skip(f"{OTHER_ROOT} names no root file system (debootstrap bullseye makes one)")
     root = bare_root(Path(named or "") if request.param == "an older system" else tmp_path / "root")
-    yield root
+    yield root, inside(root, proc=request.param != "not even /proc")
     (root / "tcgamirror").unlink()
     shutil.rmtree(root / "tmp" / MIRROR_THERE, ignore_errors=True)
     shutil.rmtree(root / "tmp" / f"tcgamirror-{os.geteuid()}", ignore_errors=True)
 
 
 def test_the_main_job_in_a_root_with(
-    other_root: Path, tmp_path: Path, small_gdc: StandIn, env: Mapping[str, str]
+    other_root: tuple[Path, list[str]],
+    tmp_path: Path,
+    small_gdc: StandIn,
+    env: Mapping[str, str],
 ) -> None:
+    root, by = other_root
     there, source = Path("/tmp") / MIRROR_THERE, tmp_path / "source"
     for words in (wanted(there, small_gdc), ["--mirror", there, "update"]):
-        ran = launched(*words, env={}, program="/tcgamirror", before=inside(other_root))
+        ran = launched(*words, env={}, program="/tcgamirror", before=by)
         assert (ran.code, ran.err) == (0, ""), ran
     for words in (wanted(source, small_gdc), ["--mirror", source, "update"]):
         assert launched(*words, env=env, program=SOURCE[1], before=SOURCE[:1]).code == 0
-    mirror = other_root / "tmp" / MIRROR_THERE
+    mirror = root / "tmp" / MIRROR_THERE
     assert len(images(mirror)) == 12
     assert images(mirror) == images(source) and catalogue(mirror) == catalogue(source)
 

@@ -80,10 +80,11 @@ def bare_root(root: Path) -> Path:
     return root
 
 
-def inside(root: Path) -> list[str]:
-    """The words that run a command in another root file system, on this machine's network."""
-    script = (
-        f"mount -t proc proc '{root}/proc'; mount --rbind /dev '{root}/dev'; "
-        f"exec chroot '{root}' \"$@\""
-    )
+def inside(root: Path, *, proc: bool = True) -> list[str]:
+    """The words that run a command in another root file system, on this machine's network.
+
+    proc: whether /proc is mounted there.
+    """
+    script = f"mount -t proc proc '{root}/proc'; " if proc else ""
+    script += f"mount --rbind /dev '{root}/dev'; exec chroot '{root}' \"$@\""
     return privately(script)
