@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import MappingProxyType
 
-from tcgamirror.catalogue.database import Value
+from tcgamirror.catalogue.database import Row, Value
 from tcgamirror.imaging.metadata import MAX_DOWNSAMPLE, MAX_LEVELS
 from tcgamirror.imaging.svs import MAX_TILES, PLAUSIBLE_MPP
 from tcgamirror.model import fields
@@ -195,6 +195,24 @@ TABLES: Mapping[str, Mapping[str, Check]] = MappingProxyType(
     }
 )
 """Every table, those that others refer to before those, with the checks of all its columns."""
+
+_IMAGE_COLUMNS = (
+    *("path", "bytes", "sha256", "width", "height", "source", "level", "level_downsample"),
+    *("mpp_source", "fetched_at"),
+)
+"""Columns that are all NULL or all not."""
+
+
+def image_fault(row: Row) -> str | None:
+    """Return what is wrong if only a part of the columns for an image have values."""
+    present = [row[column] is not None for column in _IMAGE_COLUMNS]
+    if any(present) != all(present) or (row["status"] == Status.DONE and not all(present)):
+        return "only a part of the columns for the image"
+    known = [row[column] is not None for column in ("base_mpp", "mpp_x", "mpp_y")]
+    if any(known) != all(known) or (any(known) and row["mpp_source"] == MppSource.UNKNOWN):
+        return "only a part of the resolution"
+    return None
+
 
 SAMPLED: Mapping[str, Check] = {"md5": _SLIDES["md5"], **_SAMPLE, **_IMAGES}
 """Columns of a sampled slide and its image."""

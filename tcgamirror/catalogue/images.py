@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from tcgamirror.catalogue.database import Part, Row, Value
 from tcgamirror.catalogue.exclusions import apply_exclusions
 from tcgamirror.model.geometry import Size
-from tcgamirror.model.slide import Picture, Slide, Status
+from tcgamirror.model.slide import Mpp, MppSource, Picture, Slide, Status
 from tcgamirror.model.text import timestamp
 
 PICTURE_COLUMNS = (
@@ -206,6 +206,17 @@ def picture_row(file_name: str, picture: Picture, made: float) -> dict[str, Valu
         "fetched_at": timestamp(made),
         "patched_tiles": picture.patched_tiles,
     }
+
+
+def picture_of(row: Mapping[str, Any]) -> Picture:
+    """Return the image that such columns describe."""
+    names = ("source", "level", "level_downsample", "mpp_x", "mpp_y", "path", "bytes", "sha256")
+    return Picture(
+        mpp=Mpp(row["base_mpp"], MppSource(row["mpp_source"])),
+        size=Size(row["width"], row["height"]),
+        patched_tiles=row["patched_tiles"],
+        **{name: row[name] for name in names},
+    )
 
 
 def write_images(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:

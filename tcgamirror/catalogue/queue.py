@@ -195,17 +195,6 @@ class Queue(Part):
                 raise damage(self._database.path, "it lacks a slide that is sampled")
             yield from (found[rank] for rank in batch)
 
-    def count(self, *, retry_failed: bool, now: float | None = None) -> int:
-        """Return how many slides are due, without reading which."""
-        sql = (
-            "SELECT count(*) FROM images WHERE status = 'pending' "
-            f"OR (status = 'failed' AND (:all OR {_READY}))"
-        )
-        with self._database.reading() as connection:
-            values = {"all": retry_failed, **_ready_values(now)}
-            (found,) = connection.execute(sql, values).fetchone()
-        return int(found)
-
     def unfinished(self, file_ids: Iterable[str]) -> set[str]:
         """Return those of the file_ids whose slides are pending, or failed and to be retried."""
         sql = (

@@ -7,7 +7,10 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tcgamirror.model.shard import Shard
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
 
@@ -90,6 +93,24 @@ def workers(text: str) -> int:
     return whole_number(text, MOST_WORKERS)
 
 
+def shard(text: str) -> Shard:
+    """Return the shard that `K/N` means.
+
+    >>> str(shard("3/4"))
+    '3/4'
+    """
+    from tcgamirror.model.shard import MOST_SHARDS, Shard
+
+    numbers = text.split("/")
+    if len(numbers) == 2:
+        number, count = (whole_number(part, MOST_SHARDS) for part in numbers)
+        if number <= count:
+            return Shard(number, count)
+    raise argparse.ArgumentTypeError(
+        f"invalid shard {text!r:.60}. Expected K/N with K from 1 to N, such as 3/8"
+    )
+
+
 def number(text: str) -> float:
     """Return any number; the settings check its range."""
     try:
@@ -136,7 +157,7 @@ def seed(text: str) -> int:
 VALUES: Mapping[str, Callable[[str], Any]] = MappingProxyType(
     {
         **{"BYTES": byte_count, "N": whole_number, "PX": whole_number, "X": number},
-        **{"EXPORT": Path, "FILE": Path, "TIME": duration, "S": seed},
+        **{"EXPORT": Path, "FILE": Path, "TIME": duration, "S": seed, "K/N": shard},
         **{"ID": project, "TYPE": sample_type, "SOURCES": lambda text: text.split(",")},
     }
 )

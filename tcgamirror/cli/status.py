@@ -72,12 +72,14 @@ def status(args: argparse.Namespace) -> ExitCode:
         origins = {name: catalogue.fact(f"origin {name}") for name in ("bucket", "gdc")}
         fixed = catalogue.fact(FIXED) or mirror.settings.fixed
         plan = provenance.sample_plan(catalogue, mirror.settings.plan)
+        done, failed = mirror.uncollected(catalogue)
     origins = {name: words for name, words in origins.items() if words}
     if args.json:
         told: dict[str, object] = {
             "target": fixed,
             "unknown_mpp": standing.unknown_mpp,
             "origins": origins,
+            "uncollected": {"done": done, "failed": failed},
         }
         told["drawn"] = None if plan is None else provenance.plan_values(plan)
         print(json.dumps(output.members(counts) | told | _retries(standing)))
@@ -94,6 +96,11 @@ def status(args: argparse.Namespace) -> ExitCode:
     )
     if counts.failed:
         print(f"failed   {_retry_words(standing)}")
+    if done or failed:
+        print(
+            f"shards   {done:,} done, {failed:,} failed in records that the next run that writes "
+            f"collects, such as {text.command_line('fetch', mirror.root)}"
+        )
     print(
         f"images   {text.format_bytes(counts.bytes)}, "
         f"for {text.format_bytes(counts.bytes_fetched)} moved"

@@ -79,12 +79,17 @@ only the second step: fill up the sample from the listing
 _FETCH = f"""\
 only the third step: fetch the images of sampled slides
 
+--shard fetches one of N parts of the sample, while other processes or machines fetch the
+others. Its records wait in DIR/work/shards for the next command that writes.
+
+--shard K/N        fetch part K of N, K from 1
 {_LIMITS}
 {_LOG}
 {JSON}
 
   tcgamirror --mirror tcga fetch --limit 10
-  tcgamirror --mirror tcga fetch --retry-failed"""
+  tcgamirror --mirror tcga fetch --retry-failed
+  tcgamirror --mirror tcga fetch --shard 3/8"""
 
 
 def update(args: argparse.Namespace) -> ExitCode:
@@ -101,7 +106,9 @@ def update(args: argparse.Namespace) -> ExitCode:
     if "fetch" in steps:
         max_bytes = math.inf if args.max_bytes is None else args.max_bytes
         deadline = Deadline.after(args.time_limit)
-        fetch = FetchOptions(args.retry_failed, args.limit, deadline, max_bytes)
+        fetch = FetchOptions(
+            args.retry_failed, args.limit, deadline, max_bytes, shard=given.get("shard")
+        )
     options = UpdateOptions(
         refresh="refresh" in steps,
         force_refresh=given.get("force", False),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from tcgamirror.imaging.metadata import build_metadata
@@ -85,3 +85,16 @@ class Store:
             sha256=file_digest(file, "sha256"),
             patched_tiles=reader.count_patched(),
         )
+
+
+def former_path(old: str | None, new: str) -> str | None:
+    """Return `old` if it is an image of the same slide in another project's folder.
+
+    >>> former_path("images/TCGA-OV/a.png", "images/TCGA-GBM/a.png")
+    'images/TCGA-OV/a.png'
+    """
+    if old is None or old == new:
+        return None
+    before, after = PurePosixPath(old), PurePosixPath(new)
+    is_ours = before.parent.parent == after.parent.parent and before.name == after.name
+    return old if is_ours and ".." not in before.parts else None

@@ -15,7 +15,8 @@ from tcgamirror.catalogue.exclusions import Exclusion
 from tcgamirror.mirror.exclusion_file import read_exclusions, write_exclusions
 from tcgamirror.mirror.provenance import PLAN, parse_plan, plan_facts, plan_words
 from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings, format_settings, read_settings
-from tcgamirror.model.errors import BadSettings, NotAMirror, TcgaMirrorError, UsageError
+from tcgamirror.model.errors import BadSettings, Locked, NotAMirror, TcgaMirrorError, UsageError
+from tcgamirror.model.shard import Shard
 from tcgamirror.model.text import command_line
 from tcgamirror.system.files import FORBIDDEN, atomic_write, differs, disk_errors, make_folder
 from tcgamirror.system.lock import Lock, is_lock_file
@@ -23,6 +24,9 @@ from tcgamirror.system.mounts import check_locks
 
 CATALOGUE = "catalogue.db"
 WORK = "work"
+SHARDS = f"{WORK}/shards"
+"""The folder of shards' records, see `mirror.shards`."""
+
 FIXED = "fixed at init"
 """Key of the fact that holds what images the mirror was made for."""
 
@@ -141,17 +145,50 @@ class Mirror:
             return mirror
 
     @contextmanager
-    def open_to_write(self) -> Iterator[Catalogue]:
+    def open_to_write(self, note: Callable[[str], None] = lambda _: None) -> Iterator[Catalogue]:
         """Open the catalogue for a run that holds the mirror's lock.
 
-        `excluded.tsv` is made equal to it, as a killed run may have left an older one.
+        Records of shards are collected. `excluded.tsv` is made equal to the catalogue, as a
+        killed run may have left an older one.
+
+        Args:
+            note: called with what was collected, in words.
 
         Raises BadSettings if the settings ask for other images or slides than at `init`.
         """
         with Catalogue.open(self.root / CATALOGUE) as catalogue:
             self.check_fixed(catalogue.fact)
+            self._collect(catalogue, note)
             write_exclusions(self.root, catalogue)
             yield catalogue
+
+    @contextmanager
+    def open_copy(self) -> Iterator[Catalogue]:
+        """Open a temporary copy of the catalogue, with the records of shards in it.
+
+        Raises BadSettings as `open_to_write` does.
+        """
+        with Catalogue.open_temporary(self.root / CATALOGUE) as catalogue:
+            self.check_fixed(catalogue.fact)
+            self._collect(catalogue, lambda _: None, remove=False)
+            yield catalogue
+
+    def uncollected(self, catalogue: Catalogue) -> tuple[int, int]:
+        """Return how many done and failed slides shards recorded that no run has collected."""
+        if not (self.root / SHARDS).is_dir():
+            return 0, 0
+        from tcgamirror.mirror.shards import uncollected
+
+        return uncollected(catalogue, self.root)
+
+    def _collect(
+        self, catalogue: Catalogue, note: Callable[[str], None], *, remove: bool = True
+    ) -> None:
+        if (self.root / SHARDS).is_dir():
+            # Imported late: few mirrors have shards.
+            from tcgamirror.mirror.shards import collect
+
+            collect(catalogue, self.root, self.settings.form, note, remove=remove)
 
     def _check_place(self) -> bool:
         """Make the directory; return whether it holds the catalogue of a lost mirror."""
@@ -247,11 +284,38 @@ def hold(root: Path, command: str) -> Iterator[None]:
     The lock file of an older version is held too, so that none runs meanwhile; then it goes.
     """
     with ExitStack() as stack:
-        stack.enter_context(Lock(root / LOCK, command))
+        try:
+            stack.enter_context(Lock(root / LOCK, command))
+        except Locked as error:
+            raise _named_shard(root) or error from error
         old = root / OLD_LOCK
         if is_lock_file(old):
             stack.enter_context(Lock(old, command))
             stack.callback(_remove, old)
+        yield
+
+
+def _named_shard(root: Path) -> Locked | None:
+    """Return the error that names a shard which holds the mirror, if one does."""
+    from tcgamirror.mirror.shards import running_shard
+
+    holder = running_shard(root)
+    return (
+        None if holder is None else Locked(f"a shard ({holder}) holds {root}. Wait for it to end")
+    )
+
+
+@contextmanager
+def hold_shard(root: Path, shard: Shard, command: str) -> Iterator[None]:
+    """Hold one shard of the mirror, while others may hold other ones. Raises as Lock does."""
+    from tcgamirror.mirror.shards import check_others, path_of
+
+    check_work(root)
+    with (
+        Lock(root / LOCK, command, shared=True),
+        Lock(path_of(root, shard, ".lock"), command),
+    ):
+        check_others(root, shard)
         yield
 
 
@@ -262,12 +326,12 @@ def _remove(path: Path) -> None:
 
 def check_work(root: Path) -> None:
     """Raise UsageError if the mirror's `work/` is a link: what no run knows in it is removed."""
-    work = root / WORK
-    if work.is_symlink():
-        raise UsageError(
-            f"{work}: it is a link, and what it leads to would be removed. Remove the link; to "
-            "have it on another disk, mount that there"
-        )
+    for work in (root / WORK, root / SHARDS):
+        if work.is_symlink():
+            raise UsageError(
+                f"{work}: it is a link, and what it leads to would be removed. Remove the link; to "
+                "have it on another disk, mount that there"
+            )
 
 
 @contextmanager

@@ -122,12 +122,7 @@ class EventLog:
         self._left, self._error = left, error
 
     def _end(self, error: BaseException | None) -> None:
-        code = ExitCode.SOME_FAILED if self._failed else ExitCode.DONE
-        if isinstance(error, TcgaMirrorError):
-            code = error.exit_code
-        elif error is not None:
-            stopped = isinstance(error, KeyboardInterrupt)
-            code = Interrupted.exit_code if stopped else ExitCode.BUG
+        code = exit_code_of(error, failed=bool(self._failed))
         try:
             self._write(
                 "end",
@@ -161,6 +156,16 @@ class EventLog:
             self._file.close()
             self._file = None
             raise
+
+
+def exit_code_of(error: BaseException | None, *, failed: bool) -> ExitCode:
+    """Return the exit code of a run. error: that ended it. failed: whether any slide failed."""
+    if isinstance(error, TcgaMirrorError):
+        return error.exit_code
+    if error is not None:
+        stopped = isinstance(error, KeyboardInterrupt)
+        return Interrupted.exit_code if stopped else ExitCode.BUG
+    return ExitCode.SOME_FAILED if failed else ExitCode.DONE
 
 
 def _opened(path: Path) -> FileIO:

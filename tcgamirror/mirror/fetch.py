@@ -11,17 +11,18 @@ import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.imaging.store import IMAGES, Store
+from tcgamirror.imaging.store import IMAGES, Store, former_path
 from tcgamirror.mirror.directory import WORK, Mirror, check_work
 from tcgamirror.mirror.eventlog import EventLog
 from tcgamirror.mirror.executor import Dispatcher, Threads
 from tcgamirror.mirror.outage import SITE_DOWN_AFTER, OutcomeCounts, is_away
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.settings import worker_count
+from tcgamirror.mirror.shards import Records
 from tcgamirror.model.errors import DiskFull, Interrupted, Unreachable, UsageError
+from tcgamirror.model.shard import Shard
 from tcgamirror.model.slide import Outcome
 from tcgamirror.model.text import command_line
 from tcgamirror.net.client import HttpClient
@@ -41,6 +42,7 @@ class FetchOptions:
         deadline: No slide begins after it.
         max_bytes: Bytes after which no slide begins.
         only: File names of the slides that may be fetched; None for all that are due.
+        shard: The part of the sample to fetch; None for all of it.
     """
 
     retry_failed: bool = False
@@ -48,6 +50,7 @@ class FetchOptions:
     deadline: Deadline = field(default_factory=Deadline)
     max_bytes: float = math.inf
     only: frozenset[str] | None = None
+    shard: Shard | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,10 @@ class FetchReport:
 
 
 class Fetcher:
-    """Fetching of one run, which holds the mirror's lock."""
+    """Fetching of one run, which holds the mirror's lock, or that of a shard.
+
+    records: takes the outcomes of a shard, whose catalogue is a copy.
+    """
 
     def __init__(
         self,
@@ -77,6 +83,7 @@ class Fetcher:
         progress: Progress,
         shutdown: Shutdown,
         log: EventLog,
+        records: Records | None = None,
     ) -> None:
         self._mirror = mirror
         self._catalogue = catalogue
@@ -84,6 +91,7 @@ class Fetcher:
         self._progress = progress
         self._shutdown = shutdown
         self._log = log
+        self._records = records
         self._counts = OutcomeCounts()
 
     def fetch(self, run: int, options: FetchOptions) -> FetchReport:
@@ -95,9 +103,11 @@ class Fetcher:
             TcgaMirrorError: any other error that would end every slide, such as DiskFull.
         """
         settings, root = self._mirror.settings, self._mirror.root
-        now = time.time()
+        now, only = time.time(), options.only
+        if options.shard is not None:
+            only = frozenset(filter(options.shard.holds, self._catalogue.sample.names()))
         due = self._catalogue.queue.due(
-            retry_failed=options.retry_failed, now=now, limit=options.limit, only=options.only
+            retry_failed=options.retry_failed, now=now, limit=options.limit, only=only
         )
         workers = worker_count(settings)
         self._progress.start_fetch(len(due), workers)
@@ -112,13 +122,17 @@ class Fetcher:
         for folder in (IMAGES, WORK):
             check_writable(root / folder)
         origins = Origins(settings.api, settings.bucket)
-        work = Workspace(root / WORK, settings.work_limit, self._shutdown.stop)
+        # Another shard may be downloading what is not due here.
+        own = None if options.shard is None else {slide.file_id for slide in due}
+        work = Workspace(root / WORK, settings.work_limit, self._shutdown.stop, own=own)
         work.keep_only(self._catalogue.queue.unfinished(work.names()))
         ladder = build_ladder(settings, Store(root, settings.form), self._client, origins, work)
         beyond_limit = 0
         if options.limit is not None:
-            all_due = self._catalogue.queue.count(retry_failed=options.retry_failed, now=now)
-            beyond_limit = all_due - len(due)
+            all_due = self._catalogue.queue.due(
+                retry_failed=options.retry_failed, now=now, only=only
+            )
+            beyond_limit = len(all_due) - len(due)
         executor = Threads(ladder, workers)
         limits: dict[str, Callable[[], bool]] = {
             "--time-limit": lambda: options.deadline.is_reached,
@@ -140,7 +154,10 @@ class Fetcher:
                 )
                 self._stop_if_away(dispatcher)
         self._check_reached(dispatcher)
-        for name, words in origins.report().items():
+        known = origins.report()
+        if self._records is not None:
+            self._records.add_origins(known)
+        for name, words in known.items():
             self._catalogue.set_fact(f"origin {name}", words)
         if dispatcher.error is not None:
             raise dispatcher.error
@@ -169,25 +186,19 @@ class Fetcher:
             dispatcher.error = Unreachable(f"no slide can be reached: {self._counts.last_message}")
 
     def _record(self, outcome: Outcome, run: int, dispatcher: Dispatcher) -> None:
-        former = self._former_image(outcome)
+        name, picture = outcome.slide.file_name, outcome.picture
+        if self._records is not None:
+            self._records.add(outcome)
+        old = None if picture is None else self._catalogue.images.path_of(name)
         self._catalogue.queue.record(outcome, run, time.time())
-        if former is not None:
+        former = None if picture is None else former_path(old, picture.path)
+        if former is not None and self._records is None:
             # Removed after its row has changed; what a failure leaves is an orphan.
             with suppress(OSError):
-                former.unlink()
+                (self._mirror.root / former).unlink()
         self._counts.add(outcome)
         self._progress.add_outcome(outcome)
         try:
             self._log.add_slide(outcome)
         except DiskFull as error:
             dispatcher.stop(error)
-
-    def _former_image(self, outcome: Outcome) -> Path | None:
-        """Return the slide's image from when it belonged to another project, if there is one."""
-        path = self._catalogue.images.path_of(outcome.slide.file_name) if outcome.picture else None
-        if outcome.picture is None or path is None:
-            return None
-        new, old = Path(outcome.picture.path), Path(path)
-        images = new.parent.parent
-        is_ours = old.parent.parent == images and old.name == new.name and ".." not in old.parts
-        return self._mirror.root / old if is_ours and old != new else None

@@ -506,3 +506,11 @@ def worker_count(settings: Settings) -> int:
     by_bucket = settings.via[0] == "range" and settings.bucket is not None
     connections = settings.bucket_connections if by_bucket else settings.api_connections
     return settings.workers or min(connections, WORKERS_A_CORE * usable_cores())
+
+
+def divided(settings: Settings, parts: int) -> Settings:
+    """Return the settings of one of several runs that share workers, connections and rate."""
+    counts = ("workers", "api_connections", "bucket_connections")
+    shares = {name: max(1, count // parts) for name in counts if (count := getattr(settings, name))}
+    rate = None if settings.rate is None else settings.rate / parts
+    return replace(settings, rate=rate, **shares)

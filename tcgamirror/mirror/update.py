@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.listing import MergeCounts
 from tcgamirror.catalogue.queue import StatusCounts
 from tcgamirror.mirror import refresh, sample
-from tcgamirror.mirror.directory import CATALOGUE, Mirror, hold
+from tcgamirror.mirror.directory import Mirror, hold, hold_shard
 from tcgamirror.mirror.eventlog import EventLog
 from tcgamirror.mirror.fetch import Fetcher, FetchOptions, FetchReport
 from tcgamirror.mirror.forecast import Forecast, forecast
@@ -22,7 +22,8 @@ from tcgamirror.mirror.lockfile import Differences, compare, read_lock
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.provenance import PLAN
 from tcgamirror.mirror.refresh import open_client
-from tcgamirror.mirror.settings import FILE_NAME, more_slides, raise_slides, worker_count
+from tcgamirror.mirror.settings import FILE_NAME, divided, more_slides, raise_slides, worker_count
+from tcgamirror.mirror.shards import Records, path_of
 from tcgamirror.model.errors import (
     ExitCode,
     Interrupted,
@@ -88,6 +89,8 @@ def run_update(
 ) -> UpdateReport:
     """Run the steps under the mirror's lock and record the run in the catalogue.
 
+    A shard's run shares the lock, works on a copy of the catalogue, and leaves records.
+
     Args:
         prepare: called first, with the lock held; returns the options to use instead.
 
@@ -96,11 +99,19 @@ def run_update(
         TcgaMirrorError: any error of the steps.
     """
     log = log or EventLog(None, command)
-    with (
-        hold(mirror.root, command),
-        mirror.open_to_write() as catalogue,
-        open_client(mirror.settings, shutdown, progress.pause) as client,
-    ):
+    shard = None if options.fetch is None else options.fetch.shard
+    with ExitStack() as stack:
+        records = None
+        if shard is None:
+            stack.enter_context(hold(mirror.root, command))
+            catalogue = stack.enter_context(mirror.open_to_write(progress.note))
+        else:
+            command = f"{command} --shard {shard}"
+            mirror = replace(mirror, settings=divided(mirror.settings, shard.count))
+            stack.enter_context(hold_shard(mirror.root, shard, command))
+            catalogue = stack.enter_context(mirror.open_copy())
+            records = stack.enter_context(Records(path_of(mirror.root, shard, ".jsonl"), command))
+        client = stack.enter_context(open_client(mirror.settings, shutdown, progress.pause))
         if catalogue.fact(PLAN) is None:
             # Of an older version: from now on the plan of the settings is fixed.
             catalogue.set_fact(PLAN, mirror.fixed_facts[PLAN])
@@ -128,7 +139,7 @@ def run_update(
             added = sample.fill(mirror, catalogue, progress.note) if options.sample else 0
             fetched = FetchReport()
             if options.fetch is not None:
-                fetcher = Fetcher(mirror, catalogue, client, progress, shutdown, log)
+                fetcher = Fetcher(mirror, catalogue, client, progress, shutdown, log, records)
                 fetched = fetcher.fetch(run, options.fetch)
             log.finish(fetched.left, error)
             # Read with the lock held: another run may write a moment later.
@@ -154,10 +165,9 @@ def dry_run(
 ) -> Iterator[Forecast]:
     """Yield what `run_update` would fetch now. The listing is read, but nothing on disk changes."""
     with (
-        Catalogue.open_temporary(mirror.root / CATALOGUE) as catalogue,
+        mirror.open_copy() as catalogue,
         open_client(mirror.settings, shutdown, progress.pause) as client,
     ):
-        mirror.check_fixed(catalogue.fact)
         if options.slides is not None:
             settings = more_slides(mirror.root, mirror.settings, _number(options.slides))
             mirror = replace(mirror, settings=settings)

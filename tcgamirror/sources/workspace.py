@@ -43,25 +43,29 @@ class Workspace:
         stop: threading.Event,
         min_free: int = MIN_FREE_BYTES,
         remedy: str = "Free some, or lower fetch.workers in the settings",
+        own: Container[str] | None = None,
     ) -> None:
         """Use a folder.
 
         Args:
             limit: Bytes that `work/` may hold, None for all that the disk has.
             remedy: The end of the error of a full disk.
+            own: The names that this run may remove; None for all.
         """
         self._root = root
         self._limit = limit
         self._stop = stop
         self._min_free = min_free
         self._remedy = remedy
+        self._own = own
         self._lock = threading.Lock()
         self._leases: set[Lease] = set()
         self._waiting: list[Lease] = []
 
     def names(self) -> list[str]:
-        """Return the names in `work/`, which are file_ids unless another program put them there."""
-        return [path.name for path in self._root.iterdir()] if self._root.is_dir() else []
+        """Return the names in `work/` that this run may remove. Slides' folders are file_ids."""
+        names = [path.name for path in self._root.iterdir()] if self._root.is_dir() else []
+        return [name for name in names if self._own is None or name in self._own]
 
     def keep_only(self, unfinished: Container[str]) -> int:
         """Remove all but the folders of these file_ids. Return how many entries went."""

@@ -1,4 +1,4 @@
-"""The lock file of the one process that writes a mirror."""
+"""Lock files: of the one process that writes a mirror, or of several that share it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OPENED_AT_MOST = 5
 
 
 class Lock:
-    """Exclusive lock of a mirror, held by the one run that writes.
+    """Lock of a mirror, held by the one run that writes, or shared by several.
 
     The system frees it when the process ends, however it ends. The file is made if it is
     missing, and left behind. Entering does not wait.
@@ -33,15 +33,17 @@ class Lock:
     Args:
         path: The lock file.
         command: The holder's command, named in the error that others get.
+        shared: Others may share the lock, and none may hold it alone. Holders are not named.
 
     Raises:
         Locked: Another run holds the lock.
         UsageError: The file system has no locks; nothing was made. Others as `disk_errors`.
     """
 
-    def __init__(self, path: Path, command: str) -> None:
+    def __init__(self, path: Path, command: str, *, shared: bool = False) -> None:
         self._path = path
         self._command = command
+        self._shared = shared
         self._handle: int | None = None
         # An open file's lock lives on in a forked child, which may outlive this process.
         os.register_at_fork(after_in_child=self._drop)
@@ -71,11 +73,12 @@ class Lock:
             if found.st_nlink > 1 and not _BEGINS.startswith(os.pread(handle, len(_BEGINS), 0)):
                 # A power cut may leave nonsense in a lock, but does not give it a second name.
                 raise UsageError(f"{self._path}: it is another file's second name. Remove it")
-            if not _try_lock(self._path, handle):
-                raise Locked(f"another run ({self._holder(handle)}) holds {self._path.parent}")
+            if not _try_lock(self._path, handle, shared=self._shared):
+                raise Locked(f"another run ({_holder(handle)}) holds {self._path.parent}")
             if _is_at(self._path, handle):
                 try:
-                    self._sign(handle)
+                    if not self._shared:
+                        self._sign(handle)
                 except OSError:
                     # A full disk has room for an empty file, and a refused run leaves nothing.
                     self._path.unlink()
@@ -100,8 +103,9 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         if self._handle is not None:
-            with suppress(OSError):
-                os.ftruncate(self._handle, 0)
+            if not self._shared:
+                with suppress(OSError):
+                    os.ftruncate(self._handle, 0)
             self._drop()
 
     def _sign(self, handle: int) -> None:
@@ -117,14 +121,24 @@ class Lock:
         os.lseek(handle, 0, os.SEEK_SET)
         os.write(handle, text.encode() + b"\n")
 
-    def _holder(self, handle: int) -> str:
-        try:
-            owner = json.loads(os.read(handle, 4096))
-            return (
-                f"{owner['command']}, pid {owner['pid']} on {owner['host']}, since {owner['since']}"
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            return "unknown"
+
+def holder_of(path: Path) -> str | None:
+    """Return who holds the lock at `path` alone, in words; None if nobody does."""
+    try:
+        with open_regular(path) as file:
+            holder = _holder(file.fileno())
+            return None if _try_lock(path, file.fileno(), shared=True) else holder
+    except OSError:
+        return None
+
+
+def _holder(handle: int) -> str:
+    """Return who signed an open lock file, in words."""
+    try:
+        owner = json.loads(os.read(handle, 4096))
+        return f"{owner['command']}, pid {owner['pid']} on {owner['host']}, since {owner['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unknown"
 
 
 def is_lock_file(path: Path) -> bool:
@@ -143,23 +157,24 @@ def _is_at(path: Path, handle: int) -> bool:
     return False
 
 
-def _try_lock(path: Path, handle: int) -> bool:
+def _try_lock(path: Path, handle: int, *, shared: bool = False) -> bool:
     """Lock the file and return True; False if another process holds it. Raises UsageError."""
+    how = fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, how)
     except BlockingIOError:
         return False
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-        return _try_record_lock(path, handle)
+        return _try_record_lock(path, handle, how)
     return True
 
 
-def _try_record_lock(path: Path, handle: int) -> bool:
+def _try_record_lock(path: Path, handle: int, how: int) -> bool:
     """Do the same with POSIX locks, which Lustre without `flock` and old NFS may have."""
     try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(handle, how)
     except (BlockingIOError, PermissionError):
         return False
     except OSError as error:

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from tcgamirror.catalogue import database
-from tcgamirror.catalogue.columns import SAMPLED, TABLES, Check
+from tcgamirror.catalogue.columns import SAMPLED, TABLES, Check, image_fault
 from tcgamirror.catalogue.database import Row, Value
 from tcgamirror.catalogue.images import Image, images_of
 from tcgamirror.catalogue.journals import JOURNALS, copy_database
@@ -26,7 +26,7 @@ from tcgamirror.mirror.directory import FIXED
 from tcgamirror.mirror.lockfile import MOST_SLIDES
 from tcgamirror.mirror.settings import Settings, target
 from tcgamirror.model.errors import BadExport, BadSettings, Damaged, DiskFull
-from tcgamirror.model.slide import ImageFormat, MppSource, Resample, Slide, Status
+from tcgamirror.model.slide import ImageFormat, Resample, Slide
 from tcgamirror.system.openat import Tree
 
 MAX_BYTES = 4 << 30
@@ -74,12 +74,6 @@ _SQLITE_TABLES = frozenset(
     )
 )
 """SQLite's own tables, which ANALYZE or a dropped table leave."""
-
-_IMAGE_COLUMNS = (
-    *("path", "bytes", "sha256", "width", "height", "source", "level", "level_downsample"),
-    *("mpp_source", "fetched_at"),
-)
-"""Columns that are all NULL or all not."""
 
 
 class UntrustedCatalogue:
@@ -193,7 +187,8 @@ class UntrustedCatalogue:
         store = Store(Path(), self.settings.form)
         places: set[Value] = set()
         for row in self.sampled():
-            self._check_image(row)
+            if fault := image_fault(row):
+                raise self._damage(f"{fault} of {row['file_name']}")
             place = row["path"]
             if place is None:
                 continue
@@ -211,15 +206,6 @@ class UntrustedCatalogue:
                 raise self._damage(
                     f"an image of {name} at {path}, which here is that of {here[str(path)]}"
                 )
-
-    def _check_image(self, row: Row) -> None:
-        """Raise Damaged if only a part of an image's columns have values."""
-        present = [row[column] is not None for column in _IMAGE_COLUMNS]
-        if any(present) != all(present) or (row["status"] == Status.DONE and not all(present)):
-            raise self._damage(f"only a part of the columns for the image of {row['file_name']}")
-        known = [row[column] is not None for column in ("base_mpp", "mpp_x", "mpp_y")]
-        if any(known) != all(known) or (any(known) and row["mpp_source"] == MppSource.UNKNOWN):
-            raise self._damage(f"only a part of the resolution of {row['file_name']}")
 
     def _check_counts(self) -> None:
         with self._translated():

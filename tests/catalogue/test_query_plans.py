@@ -92,7 +92,6 @@ def look(catalogue: Catalogue) -> None:
     """All that is told of a catalogue without reading rows by the thousand."""
     catalogue.reports.counts()
     catalogue.queue.status_counts(NOW)
-    catalogue.queue.count(retry_failed=False, now=NOW)
     for merge in catalogue.reports.merges():
         catalogue.reports.changes(merge.merge)
     catalogue.queue.unfinished(["id-a"])

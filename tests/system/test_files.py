@@ -257,12 +257,12 @@ def test_a_lock_whose_file_goes_while_it_is_taken_is_taken_anew(
     path = tmp_path / "folder" / "lock"
     take, left = lock._try_lock, [times]
 
-    def removed(path: Path, handle: int) -> bool:
+    def removed(path: Path, handle: int, *, shared: bool = False) -> bool:
         if left[0]:
             left[0] -= 1
             path.unlink()
             path.parent.rmdir()
-        return take(path, handle)
+        return take(path, handle, shared=shared)
 
     monkeypatch.setattr(lock, "_try_lock", removed)
     if had:

@@ -1,0 +1,402 @@
+"""Records of shards: outcomes that wait in `work/shards/` for a run that writes the catalogue.
+
+A shard fetches while others do, so it only reads the catalogue. It appends each outcome as a
+JSON line to `K-of-N.jsonl`, fsynced before the slide counts as done. The next run that writes
+collects the lines. It applies one shard's run in one transaction, together with the run's id, so
+that a run killed before it removed the file leaves nothing that is counted twice.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import re
+import stat
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.columns import TABLES, Check, image_fault
+from tcgamirror.catalogue.exclusions import apply_exclusions
+from tcgamirror.catalogue.images import PICTURE_COLUMNS, picture_of, picture_row
+from tcgamirror.imaging.store import Store, former_path
+from tcgamirror.mirror.directory import SHARDS
+from tcgamirror.mirror.eventlog import exit_code_of
+from tcgamirror.model import text
+from tcgamirror.model.errors import Locked, TcgaMirrorError, UsageError
+from tcgamirror.model.fields import matching, number, whole
+from tcgamirror.model.shard import Shard
+from tcgamirror.model.slide import Attempt, ImageFormat, Outcome, Slide, Status
+from tcgamirror.model.text import timestamp
+from tcgamirror.system.files import disk_errors, sync_folder
+from tcgamirror.system.lock import holder_of
+from tcgamirror.system.openat import Tree
+
+MOST_LINE = 1 << 20
+"""Bytes of a line; the longest are those of slides whose attempts have long messages."""
+
+_MOMENT = TABLES["runs"]["started"]
+_RUN: Mapping[str, Check] = {
+    "id": matching(re.compile("[0-9a-f]{32}")),
+    "time": _MOMENT,
+    "command": TABLES["runs"]["command"],
+}
+_ATTEMPT: Mapping[str, Check] = {
+    **{name: TABLES["attempts"][name] for name in ("source", "seconds", "requests")},
+    **{name: TABLES["attempts"][name] for name in ("fault", "message")},
+    "started": number(0, 1e11),
+    "bytes_fetched": TABLES["attempts"]["bytes"],
+}
+
+_NAME = re.compile(r"[1-9][0-9]{0,5}-of-(?P<count>[1-9][0-9]{0,5})\.(?P<kind>jsonl|lock)")
+_BEGINS = b'{"event": "begin"'
+_COLLECTED = "collected "
+"""First word of facts that name a shard's run which is collected, but whose file may be there."""
+
+
+def path_of(root: Path, shard: Shard, suffix: str) -> Path:
+    """Return the path of a shard's records (`.jsonl`) or of its lock (`.lock`)."""
+    return root / SHARDS / f"{shard.number}-of-{shard.count}{suffix}"
+
+
+def check_others(root: Path, shard: Shard) -> None:
+    """Raise Locked while a shard of another division runs, which may have the same slides."""
+    for name in _names(root, "lock"):
+        if name.endswith(f"-of-{shard.count}.lock"):
+            continue
+        if holder := holder_of(root / SHARDS / name):
+            raise Locked(
+                f"{root}: a shard of another number of shards runs ({holder}). Wait for it to end"
+            )
+
+
+def running_shard(root: Path) -> str | None:
+    """Return who holds a shard of the mirror, in words; None if none runs."""
+    holders = (holder_of(root / SHARDS / name) for name in _names(root, "lock"))
+    return next(filter(None, holders), None)
+
+
+def _names(root: Path, kind: str) -> list[str]:
+    """Return the names of the shards' records or locks."""
+    try:
+        names = [name for name, _ in Tree(root).entries(SHARDS)]
+    except OSError:
+        # There is no such folder, or a link in its place.
+        return []
+    return [name for name in names if (found := _NAME.fullmatch(name)) and found["kind"] == kind]
+
+
+# Written by a shard ---------------------------------------------------------------------
+
+
+class Records:
+    """The file to which a shard, whose lock is held, appends its outcomes.
+
+    Its end as a context manager writes the run's end, with the exit code.
+    """
+
+    def __init__(self, path: Path, command: str) -> None:
+        """Append a run's beginning, after the last whole line. Raises as `disk_errors`."""
+        self._path = path
+        self._failed = 0
+        with disk_errors(path):
+            self._file = _opened(path)
+            self._add(event="begin", id=uuid.uuid4().hex, command=command)
+            sync_folder(path.parent)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        code = exit_code_of(error, failed=bool(self._failed))
+        with closing(self._file), suppress(TcgaMirrorError):
+            # A run whose end is not recorded counts as killed.
+            self._add(event="end", exit_code=int(code))
+
+    def add(self, outcome: Outcome) -> None:
+        """Append an outcome; it is on the disk at the end. Raises as `disk_errors`."""
+        slide, picture, now = outcome.slide, outcome.picture, time.time()
+        self._failed += picture is None
+        self._add(
+            event="slide",
+            file_name=slide.file_name,
+            md5=slide.md5,
+            attempts=[asdict(each) for each in outcome.attempts],
+            picture=None if picture is None else picture_row(slide.file_name, picture, now),
+        )
+
+    def add_origins(self, origins: Mapping[str, str]) -> None:
+        """Append what the run learnt of the origins of files, in words."""
+        self._add(event="origins", origins=origins)
+
+    def _add(self, **fields: object) -> None:
+        line = json.dumps({**fields, "time": timestamp(time.time())}).encode() + b"\n"
+        with disk_errors(self._path):
+            size = self._file.seek(0, os.SEEK_END)
+            try:
+                while line:
+                    line = line[self._file.write(line) :]
+                os.fsync(self._file.fileno())
+            except OSError:
+                with suppress(OSError):
+                    self._file.truncate(size)
+                raise
+
+
+def _opened(path: Path) -> io.FileIO:
+    """Open a shard's file, without the last line if a kill or a full disk cut it off."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+    file = io.FileIO(os.open(path, flags, 0o644), "r+")
+    try:
+        found = os.fstat(file.fileno())
+        head = os.pread(file.fileno(), len(_BEGINS), 0)
+        is_plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+        if not is_plain or not (head.startswith(_BEGINS) or _BEGINS.startswith(head)):
+            raise UsageError(f"{path}: not the records of a shard. Remove it")
+        start = max(0, found.st_size - MOST_LINE)
+        tail = os.pread(file.fileno(), MOST_LINE, start)
+        file.truncate(start + tail.rfind(b"\n") + 1)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+# Read by other runs -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """Counts of slides in shards' records. invalid: lines that are not records of such slides."""
+
+    done: int = 0
+    failed: int = 0
+    invalid: int = 0
+
+    def __add__(self, other: Collected) -> Collected:
+        return Collected(
+            self.done + other.done, self.failed + other.failed, self.invalid + other.invalid
+        )
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Run:
+    """One run of a shard. begun: ISO 8601. name: of its file. start: place of its first line."""
+
+    begun: str
+    name: str
+    start: int
+    id: str
+    command: str
+
+
+def collect(
+    catalogue: Catalogue,
+    root: Path,
+    form: ImageFormat,
+    note: Callable[[str], None],
+    *,
+    remove: bool,
+) -> None:
+    """Collect all records into an open catalogue, one transaction for each run of a shard.
+
+    Args:
+        note: called with the counts, and with each file that has other lines, in words.
+        remove: whether to remove the records, as a run may that holds the mirror's lock.
+
+    Raises DiskFull, UsageError or Damaged, as `disk_errors` does, for a file that is there.
+    """
+    names = _names(root, "jsonl")
+    counts, store = Collected(), Store(root, form)
+    # Of two runs that tried one slide the later one tells its state.
+    runs = sorted(run for name in names for run in _runs(root, name))
+    invalid = dict.fromkeys(names, 0)
+    for run in runs:
+        key = f"{_COLLECTED}{run.id}"
+        if catalogue.fact(key) is not None:
+            continue
+        with catalogue.change() as connection:
+            found, former = _apply(catalogue, root, run, store)
+            apply_exclusions(connection)
+            catalogue.set_fact(key, run.name)
+        counts += found
+        invalid[run.name] += found.invalid
+        for path in former if remove else ():
+            with suppress(OSError):
+                (root / path).unlink()
+    for name in names:
+        if not any(run.name == name for run in runs):
+            note(f"{root / SHARDS / name}: not the records of a shard. It is left out")
+        elif invalid[name]:
+            note(
+                f"{root / SHARDS / name}: {invalid[name]:,} lines are not records of sampled "
+                "slides as they are listed now. They are left out"
+            )
+    if remove and names:
+        _remove(root, {run.name for run in runs})
+        with catalogue.change() as connection:
+            connection.execute("DELETE FROM facts WHERE key GLOB ?", (f"{_COLLECTED}*",))
+    if counts.done + counts.failed:
+        note(
+            f"{text.slides(counts.done + counts.failed)} of shards collected: {counts.done:,} "
+            f"done, {counts.failed:,} failed"
+        )
+
+
+def _remove(root: Path, names: Iterable[str]) -> None:
+    """Remove files of records, and all locks, of which none is held now."""
+    folder = root / SHARDS
+    with disk_errors(folder):
+        for name in (*names, *_names(root, "lock")):
+            (folder / name).unlink(missing_ok=True)
+        # The facts that tell which are collected are removed after this.
+        sync_folder(folder)
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def uncollected(catalogue: Catalogue, root: Path) -> tuple[int, int]:
+    """Return how many slides are done, and failed, in records that no run has collected."""
+    done = failed = 0
+    for name in _names(root, "jsonl"):
+        # What this user may not read is for the run that collects it.
+        with suppress(TcgaMirrorError):
+            for run in _runs(root, name):
+                if catalogue.fact(f"{_COLLECTED}{run.id}") is None:
+                    slides = [each for each in _entries(root, run) if each.get("event") == "slide"]
+                    failed += sum(each.get("picture") is None for each in slides)
+                    done += sum(each.get("picture") is not None for each in slides)
+    return done, failed
+
+
+def _lines(root: Path, name: str, start: int = 0) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield the place of each whole line, and its object; an empty one for anything else."""
+    path = root / SHARDS / name
+    with disk_errors(path):
+        try:
+            raw = Tree(root).open(f"{SHARDS}/{name}")
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENOENT):
+                return
+            raise
+        with io.BufferedReader(raw) as file:
+            place = file.seek(start)
+            while line := file.readline(MOST_LINE):
+                is_long = False
+                while not line.endswith(b"\n"):
+                    is_long, more = True, file.readline(MOST_LINE)
+                    if not more:
+                        # Cut off by a kill, or still being written.
+                        return
+                    line = more
+                yield place, {} if is_long else _object(line)
+                place = file.tell()
+
+
+def _object(line: bytes) -> Mapping[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _runs(root: Path, name: str) -> Iterator[_Run]:
+    """Yield the runs in a shard's file."""
+    for place, entry in _lines(root, name):
+        if entry.get("event") == "begin":
+            with suppress(ValueError, KeyError):
+                values = _checked(entry, _RUN)
+                yield _Run(values["time"], name, place, values["id"], values["command"])
+
+
+def _entries(root: Path, run: _Run) -> Iterator[Mapping[str, Any]]:
+    """Yield what a run of a shard recorded after its beginning."""
+    lines = _lines(root, run.name, run.start)
+    next(lines, None)
+    for _, entry in lines:
+        if entry.get("event") == "begin":
+            return
+        yield entry
+
+
+def _apply(
+    catalogue: Catalogue, root: Path, run: _Run, store: Store
+) -> tuple[Collected, list[str]]:
+    """Record what a run of a shard recorded, within the open transaction.
+
+    Returns:
+        counts, and paths of images that the slides have in another project's folder.
+    """
+    number = catalogue.begin_run(run.command, _seconds(run.begun))
+    done = failed = invalid = 0
+    former = []
+    for entry in _entries(root, run):
+        try:
+            now = _seconds(_MOMENT(entry["time"]))
+            match entry.get("event"):
+                case "slide":
+                    outcome, old = _outcome(catalogue, entry, store)
+                    catalogue.queue.record(outcome, number, now)
+                    done += outcome.picture is not None
+                    failed += outcome.picture is None
+                    former += [] if old is None else [old]
+                case "origins":
+                    for name in ("bucket", "gdc"):
+                        if name in entry["origins"]:
+                            words = _RUN["command"](entry["origins"][name])
+                            catalogue.set_fact(f"origin {name}", str(words))
+                case "end":
+                    code = whole(0, 255)(entry["exit_code"])
+                    catalogue.end_run(number, exit_code=code, now=now)
+                case _:
+                    invalid += 1
+        except (ValueError, KeyError, TypeError):
+            invalid += 1
+    return Collected(done, failed, invalid), former
+
+
+def _outcome(
+    catalogue: Catalogue, entry: Mapping[str, Any], store: Store
+) -> tuple[Outcome, str | None]:
+    """Return a recorded outcome, and the path of an image that its image replaces elsewhere.
+
+    Raises ValueError, KeyError or TypeError for one that cannot be of a sampled slide.
+    """
+    name, md5 = TABLES["slides"]["file_name"](entry["file_name"]), entry["md5"]
+    rows = catalogue.rows.slide(str(name))
+    if rows is None or rows.slide["md5"] != md5:
+        raise ValueError
+    slide = Slide("", str(name), md5)
+    attempts = tuple(Attempt(**_checked(each, _ATTEMPT)) for each in entry["attempts"])
+    if entry["picture"] is None:
+        return Outcome(slide, attempts, None), None
+    columns = {column: TABLES["images"][column] for column in PICTURE_COLUMNS}
+    row = _checked(entry["picture"], columns)
+    place = store.path(slide).rpartition("/")[2]
+    if image_fault({**row, "status": Status.DONE}) or not row["path"].endswith(f"/{place}"):
+        raise ValueError
+    old = former_path(catalogue.images.path_of(slide.file_name), row["path"])
+    return Outcome(slide, attempts, picture_of(row)), old
+
+
+def _checked(values: Mapping[str, object], checks: Mapping[str, Check]) -> dict[str, Any]:
+    return {name: check(values[name]) for name, check in checks.items()}
+
+
+def _seconds(moment: object) -> float:
+    return datetime.fromisoformat(str(moment)).timestamp()
