@@ -195,9 +195,9 @@ class Svs:
         self._tile_tables: dict[int, TileTable] = {}
         self._tiff = Tiff(source)
         self.layout = self._tiff.layout
-        self._directories = directories or list(self._tiff.directories())
-        self.header = _slide_header(self._tiff, self._directories[0])
-        self.levels = self._tiled_levels(self._directories)
+        self.directories = directories or list(self._tiff.directories())
+        self.header = _slide_header(self._tiff, self.directories[0])
+        self.levels = self._tiled_levels(self.directories)
         self.pyramid = Pyramid(tuple(tiled.level for tiled in self.levels), self.header.mpp)
 
     @property
@@ -208,7 +208,7 @@ class Svs:
         """
         sizes = [
             _size(self._tiff, directory, Tag.WIDTH, Tag.HEIGHT)
-            for directory in self._directories
+            for directory in self.directories
             if _is_tiled(directory)
         ]
         return all(
@@ -272,10 +272,10 @@ class Svs:
 
         Sequential writers put the level's tiles there. None for the base, which is first.
         """
-        position = self._directories.index(self.levels[index].directory)
+        position = self.directories.index(self.levels[index].directory)
         if not position:
             return None
-        before = self._directories[position - 1]
+        before = self.directories[position - 1]
         stops = [entry.span.stop for entry in before.entries.values()]
         return Span(max((stop for stop in stops if stop <= before.next), default=0), before.next)
 

@@ -151,24 +151,28 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """One TIFF directory. next: offset of the next one, 0 at the end of the chain."""
+    """One TIFF directory at `offset`. next: offset of the next one, 0 at the end of the chain."""
 
+    offset: int
     entries: Mapping[int, Entry]
     next: int
 
 
 class Tiff:
-    """The directories of a TIFF file and their values. Raises BadSlide for invalid bytes."""
+    """The directories of a TIFF file and their values. Raises BadSlide for invalid bytes.
+
+    first: offset of the first directory.
+    """
 
     def __init__(self, source: RandomAccess) -> None:
         """Read the header."""
         self._source = source
-        self.layout, self._first = self._header()
+        self.layout, self.first = self._header()
 
     def directories(self) -> Iterator[Directory]:
         """Yield the chain of directories; each is read when the iterator reaches it."""
         seen: set[int] = set()
-        offset = self._first
+        offset = self.first
         while offset or not seen:
             if offset in seen:
                 raise BadSlide(f"its directories form a loop at byte {offset}")
@@ -179,24 +183,36 @@ class Tiff:
             yield directory
             offset = directory.next
 
-    def guess_last_directory(self, tail: Span) -> Directory | None:
-        """Return the directory in `tail` that seems to end the chain.
+    def guess_directory(self, window: Span, following: int) -> Directory | None:
+        """Return the directory in `window` that seems to lead to the one at `following`.
 
         Only the chain tells for sure where directories begin. This one is recognized by
         its first bytes, and must be confirmed by the chain.
+
+        Args:
+            following: 0 for the directory that ends the chain.
         """
-        data = self.read(tail)
+        data = self.read(window)
         head = 8 if self.layout.big else 2
         for tag, kind in _FIRST_ENTRIES:
             begin = struct.pack(self.layout.order + "HH", tag, kind)
             offset = data.find(begin, head)
             while offset >= 0:
                 with suppress(SlideError):
-                    directory = self._directory(tail.start + offset - head)
-                    if not directory.next:
+                    directory = self._directory(window.start + offset - head)
+                    if directory.next == following:
                         return directory
                 offset = data.find(begin, offset + 1)
         return None
+
+    def data_start(self, directory: Directory) -> int:
+        """Return the offset of the directory's first tile or strip. Raises BadSlide."""
+        for tag in (Tag.TILE_OFFSETS, Tag.STRIP_OFFSETS):
+            if tag in directory.entries:
+                numbers = self.read_numbers(directory, tag, directory.entries[tag].count)
+                # The offset of a tile without bytes is 0.
+                return min(filter(None, numbers), default=0)
+        raise BadSlide("a directory has neither tiles nor strips")
 
     def read(self, span: Span) -> bytes:
         if span.start < 0 or span.stop > self._source.size:
@@ -267,7 +283,7 @@ class Tiff:
             if entry is not None:
                 entries.setdefault(tag, entry)
         (next_,) = layout.unpack(layout.offset_code, data[count * layout.entry_bytes :])
-        return Directory(entries, next_)
+        return Directory(offset, entries, next_)
 
     def _entry(self, data: bytes, offset: int) -> tuple[int, Entry | None]:
         """Return tag and entry of `data`, which lies at `offset`; no entry of an unknown type."""

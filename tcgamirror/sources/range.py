@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from tcgamirror.imaging.level_reader import LevelReader, needs_openslide, open_level
 from tcgamirror.imaging.patched_tiles import Fetch
 from tcgamirror.imaging.svs import SlideHeader, Svs, read_slide_header
-from tcgamirror.imaging.tiff import Directory, Tiff
-from tcgamirror.model.byteranges import Span, coalesce, split
+from tcgamirror.imaging.tiff import Directory, Tag, Tiff
+from tcgamirror.model.byteranges import Span, SpanSet, coalesce, split
 from tcgamirror.model.errors import BadSlide, ChangedFile, SlideError, UnsupportedSlide
 from tcgamirror.model.slide import Resample, Slide, Target
 from tcgamirror.model.text import display_url
@@ -27,7 +28,7 @@ from tcgamirror.sources.origins import Origin, Origins
 from tcgamirror.sources.sparse_file import SparseFile
 from tcgamirror.sources.workspace import Lease, Workspace, remove_source_folder
 from tcgamirror.system.files import atomic_write, disk_errors
-from tcgamirror.system.parallel import for_each
+from tcgamirror.system.parallel import Task, TaskQueue
 
 LOOK_AHEAD = 4096
 """Bytes of the smallest read: a directory with its description, without its tile arrays."""
@@ -35,17 +36,19 @@ HEADER = Span(0, 16)
 """The TIFF header, requested to learn a file's size."""
 TAIL = 16384
 """Bytes at the end of a file that are likely to hold its last directory and tile arrays."""
+WINDOW = 8192
+"""Bytes before an image's data that are likely to hold the directory of the image before."""
 MAX_SPECULATIVE_BYTES = 8 << 20
 """Bytes of one guess, which are fetched before they are known to be needed."""
 GAP = 4096
 """Unneeded bytes that cost less than one more request."""
-MIN_PART_BYTES = 64 << 10
+MIN_PART_BYTES = 256 << 10
 MAX_PART_BYTES = 4 << 20
 """Bytes of one request for tiles; each request in flight is held in memory."""
 PARTS = 4
 """Requests that a span of tiles is split into, unless it is very large or small."""
-PARALLEL_REQUESTS = PARTS + 1
-"""Requests for one slide in flight: those for tiles and one for a directory."""
+PARALLEL_REQUESTS = PARTS + 3
+"""Requests for one slide in flight: those for tiles, the base's counts and a directory."""
 MAX_PATCH_BYTES = 64 << 20
 """Bytes of finer levels fetched to patch a level's tiles, at most."""
 PATCH_SHARE = 10
@@ -88,30 +91,53 @@ class RemoteFile:
         with disk_errors(etag_file):
             known = etag_file.exists()
             self._etag = etag_file.read_text("utf-8", "replace") if known else None
-        self._prefetched: Sequence[Span] = ()
+        self._queue = TaskQueue(PARALLEL_REQUESTS, "range")
+        self._requested: dict[Span, Task] = {}
 
-    def fetch_with_next(self, spans: Sequence[Span]) -> None:
-        """Fetch `spans` with the next fetch, so that they take no round trip of their own."""
-        self._prefetched = [*self._prefetched, *spans]
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for the requests in flight, and drop those that have not begun."""
+        self._queue.close()
+
+    def begin(self, spans: Iterable[Span]) -> None:
+        """Have `spans` fetched by few requests while other bytes are waited for.
+
+        Raises BadSlide, before any request, if a span is not within the file.
+        """
+        missing = _missing(self._known, spans)
+        if missing and missing[-1].stop > self.size:
+            raise BadSlide(f"bytes {missing[-1]} are outside of the file ({self.size} bytes)")
+        for span in missing:
+            for part in _split_into_parts(span):
+                self._requested[part] = self._queue.add(partial(self._fetch_part, part))
+
+    def fetch(self, spans: Iterable[Span]) -> None:
+        """Make `spans` available; several requests are in flight. Raises as `begin`."""
+        spans = list(spans)
+        self.begin(spans)
+        self._finish(spans)
 
     def read(self, span: Span) -> bytes:
         """Return the bytes of `span`. Missing ones are fetched, with some more after them."""
         if self.sparse.missing(span):
             ahead = max(span.stop, min(self.size, span.start + LOOK_AHEAD))
-            self.fetch([Span(span.start, ahead)])
+            self.begin([Span(span.start, ahead)])
+            self._finish([span])
         return self.sparse.read(span)
 
-    def fetch(self, spans: Iterable[Span]) -> None:
-        """Make `spans` available by few requests, several of them in flight.
+    @property
+    def _known(self) -> SpanSet:
+        """The bytes that are available or requested."""
+        return SpanSet([*self.sparse.available, *self._requested])
 
-        Raises BadSlide, before any request, if a span is not within the file.
-        """
-        missing = _missing(self.sparse, [*spans, *self._prefetched])
-        self._prefetched = ()
-        if missing and missing[-1].stop > self.size:
-            raise BadSlide(f"bytes {missing[-1]} are outside of the file ({self.size} bytes)")
-        parts = (part for span in missing for part in _split_into_parts(span))
-        for_each(self._fetch_part, parts, PARALLEL_REQUESTS, "range")
+    def _finish(self, spans: Iterable[Span]) -> None:
+        wanted = coalesce(spans, 0)
+        parts = [part for part in self._requested if any(map(part.overlaps, wanted))]
+        self._queue.finish([self._requested[part] for part in parts])
+        for part in parts:
+            del self._requested[part]
 
     def _fetch_part(self, span: Span) -> None:
         part = self._client.span(
@@ -133,11 +159,10 @@ class RemoteFile:
                 raise ChangedFile(f"{display_url(self._url)}: the file was replaced meanwhile")
 
 
-def _missing(sparse: SparseFile, spans: Iterable[Span]) -> list[Span]:
+def _missing(known: SpanSet, spans: Iterable[Span]) -> list[Span]:
     """Return what to request for `spans`: small gaps are included, nothing comes twice."""
-    available = sparse.available
-    wanted = coalesce((gap for span in spans for gap in available.gaps(span)), GAP)
-    return [gap for span in wanted for gap in available.gaps(span)]
+    wanted = coalesce((gap for span in spans for gap in known.gaps(span)), GAP)
+    return [gap for span in wanted for gap in known.gaps(span)]
 
 
 def _split_into_parts(span: Span) -> list[Span]:
@@ -227,7 +252,7 @@ class Range:
 
         def fetch(spans: Sequence[Span]) -> None:
             nonlocal total
-            total += sum(span.length for span in _missing(copy.sparse, spans))
+            total += sum(span.length for span in _missing(copy.sparse.available, spans))
             if total > limit:
                 raise UnsupportedSlide(
                     f"patching the level's tiles takes {total:,} bytes of finer levels, "
@@ -236,7 +261,8 @@ class Range:
 
             def fetch_from(origin: Origin) -> ChangedFile | None:
                 try:
-                    self._remote_file(origin, copy).fetch(spans)
+                    with self._remote_file(origin, copy) as file:
+                        file.fetch(spans)
                 except ChangedFile as error:
                     # The bytes kept are of the old file, which no other origin can complete.
                     return error
@@ -257,11 +283,13 @@ class Range:
 
         def fetch_from(origin: Origin) -> Result:
             try:
-                return fetch(self._remote_file(origin, copy))
+                with self._remote_file(origin, copy) as file:
+                    return fetch(file)
             except ChangedFile:
                 copy.clear()
             try:
-                return fetch(self._remote_file(origin, copy))
+                with self._remote_file(origin, copy) as file:
+                    return fetch(file)
             except ChangedFile:
                 # The next origin must not continue this one's bytes.
                 copy.clear()
@@ -280,60 +308,107 @@ class Range:
 
 
 def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> Svs:
-    """Fetch all that reading the level for `target` needs. Return the slide."""
-    tail = Span(max(0, file.size - TAIL), file.size)
-    file.fetch([Span(0, min(file.size, LOOK_AHEAD)), tail])
-    directories = Tiff(file).directories()
-    first = next(directories)
-    base_counts = Svs(file, [first]).counts_span(0)
-    # The directories are a chain, a round trip each. Meanwhile fetch the likely tiles, and
-    # the base's counts, which tell which of its tiles are missing.
-    file.fetch_with_next([*_guess_spans(file.sparse, first, target, tail), base_counts])
-    slide = Svs(file, [first, *directories])
+    """Fetch all that reading the level for `target` needs. Return the slide, of these bytes."""
+    slide = Svs(file, _read_directories(file, target))
     level = target.rendition(slide.pyramid).level
     arrays = slide.array_spans(level)
     if any(map(file.sparse.missing, arrays)):
         data = slide.data_before(level)
         if data is not None:
-            stop = min(data.stop, data.start + MAX_SPECULATIVE_BYTES)
-            file.fetch_with_next([Span(data.start, stop)])
+            file.begin([Span(data.start, min(data.stop, data.start + MAX_SPECULATIVE_BYTES))])
         file.fetch(arrays)
     table = slide.tile_table(level)
     tile_bytes = sum(run.length for run in table.runs(gap=0))
+    needed = [slide.counts_span(0), *table.runs(GAP)]
     if needs_openslide(slide.levels[level]):
         # OpenSlide reads a copy of the level.
         lease.reserve(2 * tile_bytes)
-        file.fetch_with_next(slide.tag_spans(level))
+        needed += slide.tag_spans(level)
     else:
         lease.reserve(tile_bytes)
-    file.fetch(table.runs(GAP))
-    return slide
+    file.fetch(needed)
+    return Svs(file.sparse, slide.directories)
 
 
-def _guess_spans(
-    sparse: SparseFile, first: Directory, target: Target, tail: Span
-) -> Sequence[Span]:
-    """Return what the last level needs, if its directory ends the file and it suits `target`.
+def _read_directories(file: RemoteFile, target: Target) -> list[Directory]:
+    """Return the chain of directories, of which each round trip gives one from either end.
 
-    That is its tiles, or the arrays that locate them if those are not available yet. A guess
-    beyond the file's end or MAX_SPECULATIVE_BYTES is dropped. The chain confirms it later.
+    Meanwhile fetch the likely tiles, and the base's counts, which tell which of its tiles are
+    missing.
     """
-    if target.resample is Resample.NATIVE and target.mpp is None:
-        return ()  # The level is counted from the base, or the finest that fits.
-    try:
-        last = Tiff(sparse).guess_last_directory(tail)
-        if last is None:
-            return ()
-        guess = Svs(sparse, [first] if last == first else [first, last])
-        level = target.rendition(guess.pyramid).level
-        if guess.levels[level].directory != last:
-            return ()
-        spans = guess.array_spans(level)
-        if not any(map(sparse.missing, spans)):
-            spans = list(guess.tile_table(level).runs(GAP))
-    except SlideError:
-        return ()
-    # A wrong guess may name any bytes; it must neither fail the slide nor cost much.
-    within = all(span.stop <= sparse.size for span in spans)
-    few = sum(span.length for span in spans) <= MAX_SPECULATIVE_BYTES
-    return spans if within and few else ()
+    guess = _Guess(file, target)
+    chain: list[Directory] = []
+    for directory in Tiff(file).directories():
+        chain.append(directory)
+        guess.advance(directory.next)
+        if directory is chain[0]:
+            file.begin([Svs(file, chain).counts_span(0)])
+        guess.begin_tiles(chain[0])
+    return chain
+
+
+class _Guess:
+    """The directories that seem to end a slide's chain, and the tiles that they tell of.
+
+    Writers put each image's directory after its data, so the directory before ends where that
+    data begins. Only the chain decides: a wrong guess costs a few bytes.
+    """
+
+    def __init__(self, file: RemoteFile, target: Target) -> None:
+        """Fetch the file's begin and end."""
+        self._file = file
+        self._target = target
+        self._found: list[Directory] = []
+        self._tiles_begun = False
+        self._window: Span | None = Span(max(0, file.size - TAIL), file.size)
+        file.fetch([Span(0, min(file.size, LOOK_AHEAD)), self._window])
+        self.advance(Tiff(file).first)
+
+    def advance(self, following: int) -> None:
+        """Look for one more directory, and begin to fetch where the one before it may lie.
+
+        Args:
+            following: Offset of the chain's next directory, where the guess ends.
+        """
+        if self._window is None:
+            return
+        self._file.fetch([self._window])
+        window, self._window = self._window, None
+        with suppress(SlideError):
+            tiff = Tiff(self._file.sparse)
+            directory = tiff.guess_directory(window, self._found[0].offset if self._found else 0)
+            if directory is not None:
+                self._found.insert(0, directory)
+                start, counts = tiff.data_start(directory), directory.entries.get(Tag.TILE_COUNTS)
+                # The next finer level has at least four times as many tiles, in two arrays.
+                finer = 0 if counts is None else 2 * 4 * counts.span.length
+                if following < start - WINDOW < directory.offset and finer < WINDOW:
+                    self._window = Span(start - WINDOW, start)
+        if self._window is not None:
+            self._file.begin([self._window])
+
+    def begin_tiles(self, first: Directory) -> None:
+        """Begin to fetch the tiles of the level for the target, once it is found.
+
+        They are fetched after the arrays that locate them. More than MAX_SPECULATIVE_BYTES
+        wait for the chain.
+        """
+        target, sparse = self._target, self._file.sparse
+        of_scale = target.level is None and (target.mpp or target.resample is not Resample.NATIVE)
+        if self._tiles_begun or not of_scale:
+            return  # The level is counted from the base, or the finest that fits.
+        try:
+            guess = Svs(sparse, [first, *self._found])
+            level = target.rendition(guess.pyramid).level
+            if not level:
+                return
+            spans = guess.array_spans(level)
+            if not any(map(sparse.missing, spans)):
+                spans = list(guess.tile_table(level).runs(GAP))
+                self._tiles_begun = True
+        except SlideError:
+            return
+        # A wrong guess may name any bytes; it must neither fail the slide nor cost much.
+        within = all(span.stop <= sparse.size for span in spans)
+        if within and sum(span.length for span in spans) <= MAX_SPECULATIVE_BYTES:
+            self._file.begin(spans)

@@ -6,9 +6,9 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from itertools import islice
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Self, TypeVar
 
 from tcgamirror.model.errors import Interrupted
 from tcgamirror.system.memory import check_memory
@@ -136,22 +136,122 @@ def _batches(
         yield batch
 
 
+class Task:
+    """Work that a TaskQueue does once. As a context it keeps the work's error."""
+
+    __slots__ = ("error", "is_begun", "is_done", "work")
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self.work = work
+        self.is_begun = False
+        self.is_done = False
+        self.error: BaseException | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object
+    ) -> bool:
+        self.error = error
+        return True
+
+
+class TaskQueue:
+    """Work done by the threads that wait for it, and by others started as they are needed.
+
+    Where the system gives no further thread, work goes on with fewer. The first failure ends
+    all of it: no further task is begun, and whoever waits gets the error. Tasks are added and
+    waited for by one thread. No other thread outlives `close`, or the queue as a context.
+    """
+
+    def __init__(self, at_once: int, name: str) -> None:
+        """Start no thread yet. name: prefix of the threads' names."""
+        self._helpers = at_once - 1
+        self._name = name
+        self._changed = threading.Condition()
+        self._waiting: deque[Task] = deque()
+        self._threads: list[threading.Thread] = []
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop the tasks that have not begun, and wait for the others."""
+        with self._changed:
+            self._waiting.clear()
+        for thread in self._threads:
+            thread.join()
+
+    def add(self, work: Callable[[], None]) -> Task:
+        """Add a task, which may begin once any task is waited for."""
+        task = Task(work)
+        with self._changed:
+            self._waiting.append(task)
+        return task
+
+    def finish(self, tasks: Iterable[Task]) -> None:
+        """Wait for tasks, and do those that no other thread has begun. Raise any failure."""
+        for task in tasks:
+            is_mine = self._begin(task)
+            self._start_helpers()
+            if is_mine:
+                self._do(task)
+            with self._changed:
+                while not (task.is_done or self._error):
+                    self._changed.wait()
+            if self._error is not None:
+                raise self._error
+
+    def _begin(self, task: Task) -> bool:
+        """Return whether the calling thread has to do the task, as no other has begun it."""
+        with self._changed:
+            is_first, task.is_begun = not task.is_begun, True
+            while self._waiting and self._waiting[0].is_begun:
+                self._waiting.popleft()
+        return is_first
+
+    def _start_helpers(self) -> None:
+        """Start a thread for each waiting task, as far as the limit and the system allow."""
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        try:
+            for _ in range(min(self._helpers - len(self._threads), len(self._waiting))):
+                self._threads.append(start_thread(self._help, self._name))
+        except (MemoryError, RuntimeError):
+            return
+
+    def _help(self) -> None:
+        while True:
+            with self._changed:
+                task = next((task for task in self._waiting if not task.is_begun), None)
+            if task is None:
+                return
+            if self._begin(task):
+                self._do(task)
+
+    def _do(self, task: Task) -> None:
+        with task:
+            task.work()
+        with self._changed:
+            task.is_done = True
+            if task.error is not None:
+                self._error = self._error or task.error
+                self._waiting.clear()
+            self._changed.notify_all()
+
+
 def for_each(work: Callable[[Item], None], items: Iterable[Item], at_once: int, name: str) -> None:
     """Call `work` for every item, `at_once` of them at a time; raise a failure.
 
     After a failure no further item is begun, and those under way are waited for: no
-    thread outlives the call. Only the items under way are held in memory.
+    thread outlives the call.
 
     Args:
         name: Prefix of the threads' names.
     """
-    left = iter(items)
-    if not (first := list(islice(left, at_once))):
-        return
-    with start_pool(len(first), name) as pool:
-        running = {pool.submit(work, item) for item in first}
-        while running:
-            ended, running = wait(running, return_when=FIRST_COMPLETED)
-            for one in ended:
-                one.result()
-            running |= {pool.submit(work, item) for item in islice(left, len(ended))}
+    with TaskQueue(at_once, name) as queue:
+        queue.finish([queue.add(partial(work, item)) for item in items])

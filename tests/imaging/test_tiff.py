@@ -42,12 +42,16 @@ def refused(data: bytes, words: str) -> None:
 
 
 @EVERY_SLIDE
-def test_the_last_directory_is_guessed(name: str, zoo_slides: Mapping[str, Path]) -> None:
+def test_directories_are_guessed_from_the_end(name: str, zoo_slides: Mapping[str, Path]) -> None:
+    """Each lies before the data of the next one's image."""
     data = slide_at(name, zoo_slides).read_bytes()
     tiff = Tiff(Bytes(data))
-    *_, last = tiff.directories()
-    assert tiff.guess_last_directory(Span(max(0, len(data) - 300_000), len(data))) == last
-    assert tiff.guess_last_directory(Span(0, 20)) is None
+    stop, following = len(data), 0
+    for directory in reversed(list(tiff.directories())):
+        window = Span(max(0, stop - 2_000_000), stop)
+        assert tiff.guess_directory(window, following) == directory
+        stop, following = tiff.data_start(directory), directory.offset
+    assert tiff.guess_directory(Span(0, 20), 0) is None
 
 
 @pytest.mark.parametrize("name", [name for name in EVERY_NAME if name != "big-and-big-endian"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.range import GAP, LOOK_AHEAD, MAX_SPECULATIVE_BYTES, TAIL
 from tcgamirror.sources.whole import LocalFile
-from tests.gdc import Listed, StandIn, listed
+from tests.gdc import Listed, Record, StandIn, listed
 from tests.support.fetching import (
     by_range,
     by_whole,
@@ -162,22 +163,31 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_slide(tmp_path_factory.mktemp("deep") / "slide.svs", spec)
 
 
-def test_tiles_come_during_the_walk(deep: Path, tmp_path: Path, client: HttpClient) -> None:
-    file = listed(deep)
-    with LocalFile(deep) as local:
-        tiles = SpanSet(tile_spans(Svs(local).tile_table(3)))
-        _, _, first, *_ = Tiff(local).directories()
+def rounds(records: Sequence[Record]) -> int:
+    """The longest chain of requests of which each began after the one before had ended."""
+    depths: dict[int, int] = {}
+    for index, record in enumerate(records):
+        before = (depths[other] for other in depths if records[other].ended <= record.time)
+        depths[index] = 1 + max(before, default=0)
+    return max(depths.values())
+
+
+@pytest.mark.parametrize(("label_and_macro", "most"), [(False, 4), (True, 5)])
+def test_a_slide_takes_few_rounds(
+    tmp_path: Path, client: HttpClient, label_and_macro: bool, most: int
+) -> None:
+    """The chain of directories takes six or eight of them, one after another."""
+    spec = SlideSpec(width=8003, height=6001, downsamples=(1, 4, 16, 32), tile=(128, 128))
+    spec = replace(spec, label_and_macro=label_and_macro)
+    file = listed(make_slide(tmp_path / "slide.svs", spec))
     with StandIn([file]) as gdc:
-        image = made(by_range(gdc, client, tmp_path), slide_of(file), COARSE)
-        assert image.rendition.level == 3
-        order = ranges(gdc.served)
-    for_tiles = [index for index, span in enumerate(order) if tiles.gaps(span) != [span]]
-    (last_walked,) = (index for index, span in enumerate(order) if span.start == first.next)
-    assert max(for_tiles) < last_walked
+        gdc.delay = 0.3
+        made(by_range(gdc, client, tmp_path / "work"), slide_of(file), COARSE)
+        assert rounds(gdc.served) <= most
 
 
 def test_tiles_come_together_with_their_offsets(tmp_path: Path, client: HttpClient) -> None:
-    spec = SlideSpec(width=4003, height=3001, downsamples=(1, 2, 16), tile=(64, 64))
+    spec = SlideSpec(width=4003, height=3001, downsamples=(1, 2, 16), tile=(32, 32))
     path = make_slide(tmp_path / "slide.svs", spec)
     file = listed(path)
     with LocalFile(path) as local:

@@ -304,8 +304,10 @@ def test_a_failed_part_ends_the_others(tmp_path: Path, client: HttpClient, nth: 
     content.write_bytes(bytes(40 << 20))
     with StandIn([listed(content)]) as gdc, opened_partial(tmp_path, gdc.files[0]) as partial:
         gdc.faults.add(At("/data/", "cut", nth=nth, alone=False))
-        remote = remote_file(gdc, client, partial, tmp_path / "etag")
-        with pytest.raises(Truncated):
+        with (
+            pytest.raises(Truncated),
+            remote_file(gdc, client, partial, tmp_path / "etag") as remote,
+        ):
             remote.fetch([Span(0, 40 << 20)])
         # At most the four in hand were tried, twice each, and nothing after them.
         assert len(gdc.served) <= nth - 1 + 2 * PARALLEL_REQUESTS

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from tcgamirror.model.errors import Interrupted
-from tcgamirror.system.parallel import in_batches, thread_count, usable_cores
+from tcgamirror.system.parallel import TaskQueue, in_batches, thread_count, usable_cores
 
 ITEMS = range(1000)
 
@@ -116,3 +117,54 @@ def test_it_ends_after_a_whole_batch_once_it_is_to_stop() -> None:
 def test_there_are_two_threads_at_least_and_no_more_than_wanted() -> None:
     assert thread_count(1000) == max(2, usable_cores())
     assert thread_count(2) == 2
+
+
+def numbers_done(queue: TaskQueue, count: int) -> list[int]:
+    done: list[int] = []
+    tasks = [queue.add(partial(done.append, number)) for number in range(count)]
+    queue.finish(tasks)
+    return sorted(done)
+
+
+def test_tasks_that_nobody_waits_for_are_done_meanwhile() -> None:
+    together = threading.Barrier(3, timeout=10)
+
+    def meet() -> None:
+        together.wait()
+
+    with TaskQueue(3, "queue") as queue:
+        tasks = [queue.add(meet) for _ in range(3)]
+        queue.finish(tasks[:1])
+        queue.finish(tasks)
+    assert not [thread for thread in threading.enumerate() if thread.name == "queue"]
+
+
+def test_tasks_are_done_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with TaskQueue(4, "queue") as queue:
+        assert numbers_done(queue, 9) == list(range(9))
+
+
+def test_a_failed_task_ends_the_others() -> None:
+    begun: list[int] = []
+
+    def work(number: int) -> None:
+        begun.append(number)
+        if number == 2:
+            raise ZeroDivisionError
+
+    with TaskQueue(2, "queue") as queue:
+        tasks = [queue.add(partial(work, number)) for number in range(1000)]
+        with pytest.raises(ZeroDivisionError):
+            queue.finish(tasks)
+    assert len(begun) < 1000
+
+
+def test_a_task_that_is_dropped_is_never_done() -> None:
+    done: list[int] = []
+    with TaskQueue(2, "queue") as queue:
+        queue.add(partial(done.append, 1))
+    assert not done
