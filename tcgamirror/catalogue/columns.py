@@ -139,7 +139,7 @@ _IMAGES: Mapping[str, Check] = {
     "height": _optional(whole(1, MAX_IMAGE_SIDE)),
     "path": _optional(_PATH),
     "bytes": _optional(whole(1, MAX_IMAGE_BYTES)),
-    "sha256": _optional(matching(re.compile("[0-9a-f]{64}"))),
+    **dict.fromkeys(("sha256", "pixels_sha256"), _optional(matching(re.compile("[0-9a-f]{64}")))),
     "fetched_at": _optional(_moment),
     "patched_tiles": _optional(whole(0, MAX_TILES)),
 }

@@ -18,6 +18,7 @@ from tcgamirror.model.text import timestamp
 PICTURE_COLUMNS = (
     *("source", "level", "level_downsample", "base_mpp", "mpp_source", "mpp_x", "mpp_y"),
     *("width", "height", "path", "bytes", "sha256", "fetched_at", "patched_tiles"),
+    "pixels_sha256",
 )
 """Columns of `images` that describe an image, and stay while its slide is pending again."""
 
@@ -45,6 +46,7 @@ class DoneImage:
         bytes: size of the file.
         sha256: digest of the file.
         size: pixels.
+        pixels_sha256: digest of the pixels.
     """
 
     rank: int
@@ -53,6 +55,7 @@ class DoneImage:
     bytes: int | None
     sha256: str | None
     size: Size
+    pixels_sha256: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +103,14 @@ class Images(Part):
         of_name, names = ("", ()) if name is None else ("AND file_name = ?", (name,))
         with self._database.reading() as connection:
             rows = connection.execute(
-                "SELECT rank, file_name, path, bytes, sha256, "
-                "coalesce(width, 0), coalesce(height, 0) FROM images JOIN sample USING (file_name) "
+                "SELECT rank, file_name, path, bytes, sha256, coalesce(width, 0), "
+                "coalesce(height, 0), pixels_sha256 FROM images JOIN sample USING (file_name) "
                 f"WHERE status = 'done' {of_name} ORDER BY rank",
                 names,
             )
             return [
-                DoneImage(rank, file_name, path, size, sha256, Size(width, height))
-                for rank, file_name, path, size, sha256, width, height in rows
+                DoneImage(rank, file_name, path, size, sha256, Size(width, height), pixels_sha256)
+                for rank, file_name, path, size, sha256, width, height, pixels_sha256 in rows
             ]
 
     def recorded(self) -> list[Image]:
@@ -205,16 +208,19 @@ def picture_row(file_name: str, picture: Picture, made: float) -> dict[str, Valu
         "sha256": picture.sha256,
         "fetched_at": timestamp(made),
         "patched_tiles": picture.patched_tiles,
+        "pixels_sha256": picture.pixels_sha256,
     }
 
 
 def picture_of(row: Mapping[str, Any]) -> Picture:
     """Return the image that such columns describe."""
-    names = ("source", "level", "level_downsample", "mpp_x", "mpp_y", "path", "bytes", "sha256")
+    names = (
+        *("source", "level", "level_downsample", "mpp_x", "mpp_y", "path", "bytes", "sha256"),
+        *("patched_tiles", "pixels_sha256"),
+    )
     return Picture(
         mpp=Mpp(row["base_mpp"], MppSource(row["mpp_source"])),
         size=Size(row["width"], row["height"]),
-        patched_tiles=row["patched_tiles"],
         **{name: row[name] for name in names},
     )
 

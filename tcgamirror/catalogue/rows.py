@@ -318,9 +318,9 @@ def replaces(theirs: Row, ours: ImageState | None) -> bool:
     return ours.status is not Status.DONE or str(theirs["fetched_at"]) > str(ours.fetched_at)
 
 
-def are_different(md5: Value, other: Value) -> bool:
-    """Return whether two md5 are known and differ."""
-    return None not in (md5, other) and md5 != other
+def are_different(digest: Value, other: Value) -> bool:
+    """Return whether two digests are known and differ."""
+    return None not in (digest, other) and digest != other
 
 
 def _add_sampled(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:

@@ -335,6 +335,14 @@ LEFT JOIN tissue USING (file_name)
 LEFT JOIN cases USING (case_barcode);
 """
 
+_PIXELS = """
+-- Digest of the pixels, row by row; NULL where older versions made the image, and where pixels
+-- depend on the program that decodes them.
+ALTER TABLE images ADD COLUMN pixels_sha256 TEXT;
+
+DROP VIEW mirror;
+""" + _VIEW.format(more=",\n    images.patched_tiles,\n    images.pixels_sha256")
+
 MIGRATIONS: tuple[str, ...] = (
-    *(_FIRST, _SECOND, _THIRD, _HEADERS_UNREAD, _PATCHED_TILES, _EXCLUSIONS, _LABELS),
+    *(_FIRST, _SECOND, _THIRD, _HEADERS_UNREAD, _PATCHED_TILES, _EXCLUSIONS, _LABELS, _PIXELS),
 )

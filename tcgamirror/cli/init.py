@@ -72,7 +72,7 @@ fetching:
 
 def init(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.catalogue.catalogue import Catalogue
-    from tcgamirror.cli.lock import difference_words, warn_if_altered
+    from tcgamirror.cli.lock import difference_words, say_comparison, warn_if_altered
     from tcgamirror.mirror.directory import CATALOGUE, Mirror
     from tcgamirror.mirror.lockfile import compare_listing, lock_lines, locked_exclusions, read_lock
     from tcgamirror.mirror.provenance import plan_words
@@ -93,8 +93,7 @@ def init(args: argparse.Namespace) -> ExitCode:
         exclusions = locked_exclusions(lock, time.time())
         mirror = Mirror.begin(root, settings, lock_lines(lock), exclusions)
         warn_if_altered(lock, args.lock)
-        if settings.fixed != lock.settings.fixed:
-            output.say(f"images are not compared: {args.lock} has {lock.settings.fixed}")
+        say_comparison(lock, args.lock, settings)
         words = f"the {text.slides(len(lock.slides))} of {args.lock}"
     # Some are sampled if the mirror had lost its settings.
     with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as catalogue:

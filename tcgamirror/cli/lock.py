@@ -15,6 +15,7 @@ from tcgamirror.model.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from tcgamirror.mirror.lockfile import Differences, LockFile
+    from tcgamirror.mirror.settings import Settings
 
 MOST_NAMED = 5
 """Slides that one line names; `lock --check` names them all."""
@@ -85,11 +86,7 @@ def _check(args: argparse.Namespace) -> ExitCode:
     ):
         for name in names:
             print(f"{word:11}  {name}")
-    if locked.settings.fixed != mirror.settings.fixed:
-        output.say(
-            f"images are not compared: the lock file has {locked.settings.fixed}, the mirror "
-            f"{mirror.settings.fixed}"
-        )
+    say_comparison(locked, args.file, mirror.settings)
     differing = sum(map(len, found.lasting.values())) + len(found.waiting)
     same = len(locked.slides) - differing
     besides = f"; {text.slides(more)} of the mirror not in the lock file" if more else ""
@@ -104,6 +101,14 @@ def warn_if_altered(lock: LockFile, path: Path) -> None:
             f"{path}: changed since it was written, so it is not the lock file that was cited. Its "
             f"{text.slides(len(lock.slides))} are taken as they stand"
         )
+
+
+def say_comparison(lock: LockFile, path: Path, settings: Settings) -> None:
+    """Tell how images of a mirror of other settings are compared with the locked ones."""
+    if lock.settings.fixed != settings.fixed:
+        of_one_target = lock.settings.target == settings.target
+        how = "compared by their pixels alone" if of_one_target else "not compared"
+        output.say(f"images are {how}: {path} has {lock.settings.fixed}, not {settings.fixed}")
 
 
 def difference_words(found: Differences, name: str) -> Iterator[str]:

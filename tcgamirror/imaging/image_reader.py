@@ -9,6 +9,7 @@ Every fault raises Damaged, with a message that continues the file's name. Sourc
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import struct
@@ -43,6 +44,9 @@ JPEG_MAX_PIXELS = 200_000_000
 SECONDS, SECONDS_PER_PIXEL = 10.0, 1e-6
 """Processor time that decoding may take; a slow machine takes a tenth of it."""
 
+MIN_LINES_BYTES, MAX_LINE_BYTES = 1 << 20, 1 << 24
+"""Raw bytes of a PNG's lines that are unfiltered at once; of a line that is unfiltered at all."""
+
 MAX_SEGMENTS = 16
 """Chunks of a PNG, or segments of a JPEG, before its pixels; `image_writer` writes nine."""
 
@@ -61,8 +65,13 @@ def read_header(file: BinaryIO, form: ImageFormat) -> Header:
             return _jpeg_header(file)
 
 
-def decode_all(file: BinaryIO, form: ImageFormat, check: Callable[[], None] = lambda: None) -> None:
-    """Decode every pixel and keep none.
+def decode_all(
+    file: BinaryIO, form: ImageFormat, check: Callable[[], None] = lambda: None
+) -> str | None:
+    """Decode every pixel, keep none, and return their SHA-256, row by row.
+
+    It is None where pixels depend on the decoder, as those of a JPEG, and for an image that is too
+    wide to be held by rows of tiles.
 
     Args:
         check: called many times a second; what it raises ends the decoding.
@@ -82,13 +91,14 @@ def decode_all(file: BinaryIO, form: ImageFormat, check: Callable[[], None] = la
 
     match form:
         case ImageFormat.PNG:
-            _decode_png(file, size, check_time)
+            return _decode_png(file, size, check_time)
         case ImageFormat.TIFF:
             from tcgamirror.imaging.tiff_reader import decode_tiff
 
-            decode_tiff(file, check_time)
+            return decode_tiff(file, check_time)
         case ImageFormat.JPEG:
             _decode_jpeg(file, check_time)
+            return None
 
 
 # PNG -------------------------------------------------------------------------
@@ -139,9 +149,10 @@ def _chunk_pieces(file: BinaryIO, length: int, name: bytes) -> Iterator[bytes]:
         raise Damaged(f"its {name.decode('latin-1')!r} chunk has another checksum than it says")
 
 
-def _decode_png(file: BinaryIO, size: Size, check: Callable[[], None]) -> None:
+def _decode_png(file: BinaryIO, size: Size, check: Callable[[], None]) -> str | None:
     line = 1 + 3 * size.width
     inflater = Inflater(line * size.height, check)
+    scanlines = _Scanlines(size.width) if line <= MAX_LINE_BYTES else None
     # One chunk for each strip, of at least one line, and one for the end.
     for _ in range(size.height + 1):
         length, name = _chunk_head(file)
@@ -153,6 +164,8 @@ def _decode_png(file: BinaryIO, size: Size, check: Callable[[], None]) -> None:
                 next_line = (inflater.left + len(piece)) % line
                 if max(piece[next_line::line], default=0) > 4:
                     raise Damaged("a line of its pixels has an unknown filter")
+                if scanlines is not None:
+                    scanlines.add(piece)
     else:
         length, name = _chunk_head(file)
     inflater.check_end()
@@ -161,6 +174,42 @@ def _decode_png(file: BinaryIO, size: Size, check: Callable[[], None]) -> None:
     b"".join(_chunk_pieces(file, length, name))
     if file.read(1):
         raise Damaged("bytes follow its end")
+    return None if scanlines is None else scanlines.digest()
+
+
+class _Scanlines:
+    """The digest of pixels, from the scanlines of a PNG as they come."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        # A line without filter stands above the first one, as PNG's filters have it.
+        self._above = bytes(1 + 3 * width)
+        self._lines = bytearray()
+        self._digest = hashlib.sha256(usedforsecurity=False)
+
+    def add(self, piece: bytes) -> None:
+        """Add the next bytes of the lines, whose filters are known."""
+        self._lines += piece
+        if len(self._lines) >= max(MIN_LINES_BYTES, len(self._above)):
+            self._unfilter()
+
+    def digest(self) -> str:
+        """Return the digest in hex, once all lines were added."""
+        self._unfilter()
+        return self._digest.hexdigest()
+
+    def _unfilter(self) -> None:
+        """Have Pillow undo the filters of all whole lines."""
+        from PIL import Image
+
+        rows = len(self._lines) // len(self._above)
+        whole = rows * len(self._above)
+        packed = zlib.compress(self._above + self._lines[:whole], 0)
+        del self._lines[:whole]
+        image = Image.frombytes("RGB", (self._width, rows + 1), packed, "zip", "RGB", 0)
+        pixels = memoryview(image.tobytes())
+        self._digest.update(pixels[3 * self._width :])
+        self._above = bytes((0, *pixels[-3 * self._width :]))
 
 
 # JPEG ------------------------------------------------------------------------

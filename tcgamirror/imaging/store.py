@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat, Picture, Slide
 from tcgamirror.system.files import atomic_write, file_digest
 
 if TYPE_CHECKING:
+    from tcgamirror.imaging.decode import Pixels
     from tcgamirror.imaging.level_reader import LevelReader
 
 IMAGES = "images"
@@ -60,15 +62,19 @@ class Store:
         def metadata() -> Mapping[str, object]:
             return build_metadata(slide, source, pyramid, rendition, reader.count_patched())
 
+        pixels_sha256 = None
         with atomic_write(file) as out:
             if self._form is ImageFormat.TIFF and reader.stored is not None:
                 write_copied_tiff(out, reader.stored, mpp, metadata)
             else:
                 while True:
                     facts = metadata()
-                    strips = render(reader.tiles, rendition.size)
+                    pixels = hashlib.sha256(usedforsecurity=False)
+                    strips = _passed_to(pixels.update, render(reader.tiles, rendition.size))
                     write_image(out, self._form, rendition.size, strips, mpp, facts)
                     if facts == metadata():
+                        if self._form is not ImageFormat.JPEG:
+                            pixels_sha256 = pixels.hexdigest()
                         break
                     out.seek(0)
                     out.truncate()
@@ -84,6 +90,7 @@ class Store:
             bytes=file.stat().st_size,
             sha256=file_digest(file, "sha256"),
             patched_tiles=reader.count_patched(),
+            pixels_sha256=pixels_sha256,
         )
 
 
@@ -98,3 +105,10 @@ def former_path(old: str | None, new: str) -> str | None:
     before, after = PurePosixPath(old), PurePosixPath(new)
     is_ours = before.parent.parent == after.parent.parent and before.name == after.name
     return old if is_ours and ".." not in before.parts else None
+
+
+def _passed_to(add: Callable[[memoryview], None], strips: Iterable[Pixels]) -> Iterator[Pixels]:
+    """Yield the strips, the bytes of each passed to `add` before."""
+    for strip in strips:
+        add(strip.data)
+        yield strip

@@ -5,7 +5,9 @@ Older versions wrote a TIFF in strips. Their limits are those of `image_reader`.
 
 from __future__ import annotations
 
+import hashlib
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from tcgamirror.imaging.bounded import (
     checked_size,
     max_compressed,
 )
+from tcgamirror.imaging.decode import Pixels
 from tcgamirror.imaging.metadata import text_in
 from tcgamirror.imaging.svs import MAX_TILE_SIDE
 from tcgamirror.imaging.tiff import Directory, Tag, Tiff, Type
@@ -40,6 +43,8 @@ MAX_STRIPS_BYTES = 4_000_000_000
 STRIP_BYTES = 1 << 17
 """Raw bytes of a strip, unless one line has more."""
 MAX_STRIP_BYTES = 1 << 26
+MAX_BAND_BYTES = 1 << 27
+"""Raw bytes of a row of tiles that is held for the digest of its pixels."""
 
 COPIED_TAGS = {Tag.BITS: (8, 8, 8), Tag.SAMPLES: (3,), Tag.PLANAR: (1,)}
 """Tags that are the same in every image of tiles that were copied from a slide."""
@@ -80,18 +85,27 @@ def read_description(file: BinaryIO) -> str:
         return _description(tiff, next(tiff.directories()))
 
 
-def decode_tiff(file: BinaryIO, check: Check) -> None:
-    """Decode every pixel and keep none. Raises Damaged, and what `check` raises."""
+def decode_tiff(file: BinaryIO, check: Check) -> str | None:
+    """Decode every pixel, keep none, and return the SHA-256 of the first directory's, row by row.
+
+    It is None for tiles that were copied, and for rows of tiles too wide to be held. Raises
+    Damaged, and what `check` raises.
+    """
     with _tiff_errors():
         image = _open(file)
-        for number, codec in enumerate(image.codecs):
-            directory, size = image.directories[number], image.sizes[number]
-            if codec is not None:
-                _decode_copied(CopiedLevel.of(image, number, codec), check)
-            elif Tag.TILE_WIDTH in directory.entries:
-                _decode_tiles(image.tiff, directory, Grid(size, TILE), check)
-            else:
-                _decode_strips(image.tiff, directory, size, check)
+        first, *_ = [_decode_level(image, number, check) for number in range(len(image.codecs))]
+        return first
+
+
+def _decode_level(image: _Image, number: int, check: Check) -> str | None:
+    """Decode the pixels of a directory, see `decode_tiff`."""
+    directory, size, codec = image.directories[number], image.sizes[number], image.codecs[number]
+    if codec is not None:
+        _decode_copied(CopiedLevel.of(image, number, codec), check)
+        return None
+    if Tag.TILE_WIDTH in directory.entries:
+        return _decode_tiles(image.tiff, directory, Grid(size, TILE), check)
+    return _decode_strips(image.tiff, directory, size, check)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,13 +247,34 @@ def _decode_copied(level: CopiedLevel, check: Check) -> None:
             raise Damaged(f"one of its tiles is damaged: {error}") from error
 
 
-def _decode_tiles(tiff: Tiff, directory: Directory, grid: Grid, check: Check) -> None:
+def _decode_tiles(tiff: Tiff, directory: Directory, grid: Grid, check: Check) -> str | None:
+    width, height = grid.tile
+    raw = width * height * 3
+    fits = grid.columns * raw <= MAX_BAND_BYTES
+    band: Pixels = np.empty((height, grid.columns * width if fits else 0, 3), np.uint8)
+    digest = hashlib.sha256(usedforsecurity=False)
     spans = _spans(tiff, directory, _TILES, grid.columns * grid.rows)
-    for span in spans:
-        _inflate(tiff, span, grid.tile.width * grid.tile.height * 3, check)
+    for number, span in enumerate(spans):
+        pieces = _inflate(tiff, span, raw, check)
+        if not fits:
+            deque(pieces, 0)
+            continue
+        row, column = divmod(number, grid.columns)
+        tile = band[:, column * width : (column + 1) * width]
+        _add_differences(b"".join(pieces), tile)
+        if column == grid.columns - 1:
+            rows = grid.box(column, row).size.height
+            digest.update(np.ascontiguousarray(band[:rows, : grid.size.width]).data)
+    return digest.hexdigest() if fits else None
 
 
-def _decode_strips(tiff: Tiff, directory: Directory, size: Size, check: Check) -> None:
+def _add_differences(data: bytes, pixels: Pixels) -> None:
+    """Set pixels by their differences from the pixel on the left."""
+    differences = np.frombuffer(data, np.uint8).reshape(pixels.shape)
+    np.add.accumulate(differences, axis=1, dtype=np.uint8, out=pixels)
+
+
+def _decode_strips(tiff: Tiff, directory: Directory, size: Size, check: Check) -> str | None:
     line = 3 * size.width
     if line * size.height > MAX_STRIPS_BYTES:
         raise Damaged(f"it says that it has {size} pixels, more than this program writes")
@@ -250,9 +285,18 @@ def _decode_strips(tiff: Tiff, directory: Directory, size: Size, check: Check) -
         raise Damaged(f"its strips of {rows:,} rows are smaller than this program writes them")
     if rows * line > MAX_STRIP_BYTES and rows != 1:
         raise Damaged(f"its strips of {rows:,} rows are larger than this program writes them")
+    digest = hashlib.sha256(usedforsecurity=False)
     spans = _spans(tiff, directory, _STRIPS, count)
     for number, span in enumerate(spans):
-        _inflate(tiff, span, min(rows, size.height - number * rows) * line, check)
+        height = min(rows, size.height - number * rows)
+        pieces = _inflate(tiff, span, height * line, check)
+        if rows * line > MAX_STRIP_BYTES:
+            deque(pieces, 0)
+            continue
+        strip: Pixels = np.empty((height, size.width, 3), np.uint8)
+        _add_differences(b"".join(pieces), strip)
+        digest.update(strip.data)
+    return digest.hexdigest() if rows * line <= MAX_STRIP_BYTES else None
 
 
 def _places(
@@ -280,11 +324,10 @@ def _spans(tiff: Tiff, directory: Directory, tags: tuple[int, int], count: int) 
         yield Span(offset, free)
 
 
-def _inflate(tiff: Tiff, span: Span, raw: int, check: Check) -> None:
-    """Decompress a strip or tile, which must have `raw` bytes."""
+def _inflate(tiff: Tiff, span: Span, raw: int, check: Check) -> Iterator[bytes]:
+    """Yield the bytes of a strip or tile in pieces, which must have `raw` in all."""
     if span.length > max_compressed(raw):
         raise Damaged("one of its strips or tiles is longer than its pixels")
     inflater = Inflater(raw, check)
-    for _ in inflater.pieces(tiff.read(span)):
-        pass
+    yield from inflater.pieces(tiff.read(span))
     inflater.check_end()

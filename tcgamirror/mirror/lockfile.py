@@ -34,11 +34,11 @@ from tcgamirror.system.files import open_regular
 MOST_SLIDES = 2_000_000
 """Slides of a sample or a listing; TCGA has 30,000, and other collections have more."""
 
-MOST_BYTES = 400 * MOST_SLIDES
-"""Bytes of a lock file; the 30,000 slides of TCGA take 8 MB."""
+MOST_BYTES = 500 * MOST_SLIDES
+"""Bytes of a lock file; the 30,000 slides of TCGA take 10 MB."""
 
 MOST_LINE, MOST_FIELDS = 1 << 20, 20
-"""Bytes of a line, where a slide takes at most 390; lines of the head."""
+"""Bytes of a line, where a slide takes at most 455; lines of the head."""
 
 _TITLE = "# tcgamirror lock 1"
 
@@ -55,6 +55,9 @@ _KEYS = ("program", "release", "resample", "format", "slides", *_PLAN, *_OPTIONA
 
 _COLUMNS = ("file_name", "file_id", "md5", "sha256", "mpp_x", "mpp_y")
 
+_PIXELS = "pixels_sha256"
+"""Column that lock files of older versions lack."""
+
 _NONE = "-"
 
 _WHOLE = re.compile(r"-?[0-9]{1,40}")
@@ -66,11 +69,15 @@ _NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?(e[+-][0-9]{1,3})?")
 _EXCLUDED = "excluded"
 """Column with the reason of each excluded slide, in a lock file that has any."""
 
+_MORE_COLUMNS = ((), (_EXCLUDED,), (_PIXELS,), (_PIXELS, _EXCLUDED))
+"""Columns that may follow the others."""
+
 _SAMPLE = """
 SELECT mirror.file_name, mirror.file_id, slides.md5,
     CASE mirror.status WHEN 'done' THEN mirror.sha256 END,
     CASE mirror.status WHEN 'done' THEN mirror.mpp_x END,
     CASE mirror.status WHEN 'done' THEN mirror.mpp_y END,
+    CASE mirror.status WHEN 'done' THEN mirror.pixels_sha256 END,
     CASE mirror.status WHEN 'excluded' THEN mirror.error END
 FROM mirror JOIN slides ON slides.file_name = mirror.file_name
 ORDER BY mirror.sample_rank, mirror.file_name
@@ -78,7 +85,9 @@ ORDER BY mirror.sample_rank, mirror.file_name
 
 _NOW = """
 SELECT slides.file_name, slides.upstream IN ('current', 'changed'), slides.md5,
-    CASE images.status WHEN 'done' THEN images.sha256 END
+    CASE images.status WHEN 'done' THEN images.sha256 END,
+    images.mpp_x, images.mpp_y,
+    CASE images.status WHEN 'done' THEN images.pixels_sha256 END
 FROM slides LEFT JOIN images ON images.file_name = slides.file_name
 """
 
@@ -87,8 +96,8 @@ FROM slides LEFT JOIN images ON images.file_name = slides.file_name
 class LockedSlide:
     """A locked slide.
 
-    md5: of the GDC's file. sha256, mpp_x, mpp_y: of its image, if any. excluded: reason for
-    which it was left out; None if it was not.
+    md5: of the GDC's file. sha256, mpp_x, mpp_y, pixels_sha256: of its image, if any. excluded:
+    reason for which it was left out; None if it was not.
     """
 
     file_name: str
@@ -97,6 +106,7 @@ class LockedSlide:
     sha256: str | None
     mpp_x: float | None
     mpp_y: float | None
+    pixels_sha256: str | None = None
     excluded: str | None = None
 
 
@@ -142,7 +152,8 @@ def make_lock(settings: Settings, catalogue: Catalogue) -> LockFile:
     """
     with catalogue.snapshot() as connection:
         rows = connection.execute(_SAMPLE)
-        slides = tuple(_slide([_text(value) for value in row]) for row in rows)
+        columns = (*_COLUMNS, _PIXELS, _EXCLUDED)
+        slides = tuple(_slide(columns, [_text(value) for value in row]) for row in rows)
         plan, release = sample_plan(catalogue, settings.plan), catalogue.listing.release()
     if plan is not None and plan != settings.plan:
         settings = replace(settings, plan=plan)
@@ -175,7 +186,7 @@ def lock_lines(lock: LockFile) -> Iterator[bytes]:
 def _body(lock: LockFile) -> Iterator[bytes]:
     """Yield all lines but the first two."""
     some_excluded = any(slide.excluded for slide in lock.slides)
-    columns = (*_COLUMNS, _EXCLUDED) if some_excluded else _COLUMNS
+    columns = (*_COLUMNS, _PIXELS, *((_EXCLUDED,) if some_excluded else ()))
     rows = ([_text(getattr(slide, name)) for name in columns] for slide in lock.slides)
     for fields in chain[Iterable[str]](_header(lock), ((), columns), rows):
         yield ("\t".join(fields) + "\n").encode()
@@ -346,14 +357,15 @@ def _number(text: str) -> float:
 def _slides(lines: Iterator[str]) -> Iterator[LockedSlide]:
     """Yield the slides of the table. lines: those of the table, with its header."""
     columns = tuple(next(lines, "").split("\t"))
-    if columns not in (_COLUMNS, (*_COLUMNS, _EXCLUDED)):
+    more = columns[len(_COLUMNS) :]
+    if columns[: len(_COLUMNS)] != _COLUMNS or more not in _MORE_COLUMNS:
         raise BadLockFile("unknown columns in its table")
     seen: set[str] = set()
     for line in lines:
         fields = line.split("\t")
         if len(fields) != len(columns):
             raise BadLockFile(f"expected {len(columns)} columns in its table, got {len(fields)}")
-        slide = _slide(fields)
+        slide = _slide(columns, fields)
         if slide.file_name in seen:
             raise BadLockFile(f"duplicate slide {slide.file_name}")
         if len(seen) == MOST_SLIDES:
@@ -362,22 +374,24 @@ def _slides(lines: Iterator[str]) -> Iterator[LockedSlide]:
         yield slide
 
 
-def _slide(fields: Sequence[str]) -> LockedSlide:
+def _slide(columns: Sequence[str], fields: Sequence[str]) -> LockedSlide:
     file_name, file_id = values.file_name(fields[0]), values.file_id(fields[1])
     if file_name is None or file_id is None:
         raise BadLockFile(f"invalid file name {fields[0]!r:.100} or file_id {fields[1]!r:.50}")
-    md5, sha256 = _known(fields[2]), _known(fields[3])
+    more = dict(zip(columns[6:], map(_known, fields[6:]), strict=True))
+    md5, sha256, pixels_sha256 = _known(fields[2]), _known(fields[3]), more.get(_PIXELS)
     if md5 is not None and values.md5(md5) != md5:
         raise BadLockFile(f"invalid md5 {md5!r:.50} for {file_name}")
-    if sha256 is not None and _SHA256.fullmatch(sha256) is None:
-        raise BadLockFile(f"invalid sha256 {sha256!r:.80} for {file_name}")
+    for digest in (sha256, pixels_sha256):
+        if digest is not None and _SHA256.fullmatch(digest) is None:
+            raise BadLockFile(f"invalid sha256 {digest!r:.80} for {file_name}")
     mpp_x, mpp_y = (None if text == _NONE else _number(text) for text in fields[4:6])
     if mpp_x == 0 or mpp_y == 0 or (mpp_x is None) != (mpp_y is None):
         raise BadLockFile(f"invalid resolution {fields[4]}, {fields[5]} for {file_name}")
-    excluded = _known("".join(fields[6:]) or _NONE)
+    excluded = more.get(_EXCLUDED)
     if values.text(excluded) != excluded:
         raise BadLockFile(f"invalid reason {excluded!r:.80} for {file_name}")
-    return LockedSlide(file_name, file_id, md5, sha256, mpp_x, mpp_y, excluded)
+    return LockedSlide(file_name, file_id, md5, sha256, mpp_x, mpp_y, pixels_sha256, excluded)
 
 
 def locked_exclusions(lock: LockFile, now: float) -> list[Exclusion]:
@@ -394,9 +408,9 @@ def locked_exclusions(lock: LockFile, now: float) -> list[Exclusion]:
 class Differences:
     """File names of locked slides that a mirror does not have as locked, in their order.
 
-    missing: neither listed nor held. changed: the GDC has another file. others: the
-    image has another digest. excluded: here or in the lock file, not in both. waiting: not
-    fetched yet.
+    missing: neither listed nor held. changed: the GDC has another file. others: the image has
+    other pixels or another resolution; where pixels are unknown, another digest. excluded: here
+    or in the lock file, not in both. waiting: not fetched yet.
     """
 
     missing: tuple[str, ...] = ()
@@ -420,34 +434,51 @@ class Differences:
 def compare(lock: LockFile, settings: Settings, catalogue: Catalogue) -> Differences:
     """Return the slides that the mirror does not have as locked.
 
-    settings: of the mirror. Images of another target than the locked ones are not compared.
+    settings: of the mirror. Images of another target than the locked ones are not compared, and
+    images of another format by their pixels alone.
     """
-    comparable = lock.settings.fixed == settings.fixed
+    same_files = lock.settings.fixed == settings.fixed
+    same_pixels = lock.settings.target == settings.target
     wanted = set(lock.names)
     now = {name: known for name, *known in catalogue.reports.query(_NOW).rows if name in wanted}
     # Of slides that are not sampled or not listed, too.
     excluded = {exclusion.file_name for exclusion in catalogue.exclusions.all()}
     found: dict[str, list[str]] = {}
     for slide in lock.slides:
-        slide = slide if comparable else replace(slide, sha256=None)
-        known = now.get(slide.file_name, (False, None, None))
+        if not same_files:
+            pixels_sha256 = slide.pixels_sha256 if same_pixels else None
+            slide = replace(slide, sha256=None, pixels_sha256=pixels_sha256)
+        known = now.get(slide.file_name, (False, *[None] * 5))
         if way := _difference(slide, *known, excluded=slide.file_name in excluded):
             found.setdefault(way, []).append(slide.file_name)
     return Differences(**{way: tuple(names) for way, names in found.items()})
 
 
 def _difference(
-    slide: LockedSlide, listed: object, md5: object, sha256: object, *, excluded: bool
+    slide: LockedSlide,
+    listed: object,
+    md5: object,
+    sha256: object,
+    *pixels: object,
+    excluded: bool,
 ) -> str | None:
-    """Return the attribute of `Differences` that a slide belongs to, None if it is as locked."""
+    """Return the attribute of `Differences` that a slide belongs to, None if it is as locked.
+
+    pixels: resolution of the image, and digest of its pixels.
+    """
     if excluded or slide.excluded:
         return None if excluded and slide.excluded else "excluded"
-    if sha256 is not None and sha256 == slide.sha256:
+    same = None
+    if sha256 is not None and slide.sha256 is not None:
+        same = sha256 == slide.sha256
+    if slide.pixels_sha256 is not None and pixels[-1] is not None:
+        same = pixels == (slide.mpp_x, slide.mpp_y, slide.pixels_sha256)
+    if same:
         return None
     if slide.md5 and md5 and md5 != slide.md5:
         return "changed"
     if sha256 is not None:
-        return None if slide.sha256 is None else "others"
+        return None if same is None else "others"
     return "waiting" if listed else "missing"
 
 

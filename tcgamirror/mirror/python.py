@@ -58,6 +58,7 @@ class MirrorSlide:
     sample_rank: int
     data_release: str
     patched_tiles: int | None
+    pixels_sha256: str | None
     _mirror: Path = field(repr=False)
 
     def image(self) -> Image:

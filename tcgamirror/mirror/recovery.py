@@ -64,7 +64,7 @@ class ImageFiles:
                 )
             if not fits_target(self._target, metadata, header.size):
                 raise Damaged(f"it is not of {self._target}")
-            decode_all(file, self._form, self._check)
+            pixels_sha256 = decode_all(file, self._form, self._check)
             file.seek(0)
             sha256 = open_file_digest(file, "sha256", lambda _: self._check())
             size = file.tell()
@@ -81,6 +81,7 @@ class ImageFiles:
             bytes=size,
             sha256=sha256,
             patched_tiles=metadata.patched_tiles,
+            pixels_sha256=pixels_sha256,
         )
         return FoundImage(metadata.slide, picture, min(max(made, 0.0), time.time()))
 

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import DoneImage
+from tcgamirror.catalogue.rows import are_different
 from tcgamirror.imaging.image_reader import read_header
 from tcgamirror.imaging.store import IMAGES
 from tcgamirror.mirror.directory import Mirror
@@ -230,16 +231,17 @@ class ImageChecker:
             return f"cannot be read ({error.strerror or error})"
 
     def _content_fault(self, file: io.FileIO, image: DoneImage) -> str | None:
-        digest = open_file_digest(file, "sha256", self._check_stop)
+        sha256 = open_file_digest(file, "sha256", self._check_stop)
         size = file.tell()
-        if (size, digest) != (image.bytes, image.sha256):
+        if (size, sha256) != (image.bytes, image.sha256):
             return self._describe(file, size, image)
         try:
             pixels = read_header(file, self._form).size
             if pixels != image.size:
                 return f"{pixels} pixels, recorded as {image.size}"
-            if self._options.decode:
-                self._decode(file)
+            decode = self._options.decode
+            if decode and are_different(self._decode(file), image.pixels_sha256):
+                return "as it was recorded, but its pixels have another digest"
         except Damaged as error:
             return f"as it was recorded, but {error}"
         return None
@@ -255,11 +257,12 @@ class ImageChecker:
             return "another image than was recorded"
         return f"another image than was recorded, {pixels} pixels instead of {image.size}"
 
-    def _decode(self, file: io.FileIO) -> None:
+    def _decode(self, file: io.FileIO) -> str | None:
+        """Return the digest of the pixels, None if they have none. Raises Damaged."""
         # Imported late: the decoders take longer to load than most checks take.
         from tcgamirror.imaging.image_reader import decode_all
 
-        decode_all(file, self._form, self._check_stop)
+        return decode_all(file, self._form, self._check_stop)
 
 
 def _size_fault(size: int, image: DoneImage) -> str | None:

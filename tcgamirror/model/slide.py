@@ -299,7 +299,8 @@ class Picture:
     """A finished image, at `path` relative to the mirror. mpp: resolution of the slide's base.
 
     bytes, sha256: of the image file. patched_tiles: tiles of the level that were rendered from
-    finer levels; None if unknown.
+    finer levels; None if unknown. pixels_sha256: of the pixels row by row, three bytes each; None
+    where they depend on the program that decodes them.
     """
 
     source: str
@@ -313,6 +314,7 @@ class Picture:
     bytes: int
     sha256: str
     patched_tiles: int | None = None
+    pixels_sha256: str | None = None
 
     @property
     def in_doubt(self) -> bool:

@@ -92,7 +92,9 @@ def check_image(
             raise Damaged("it has another slide or resolution than the catalogue says")
         if not fits_target(settings.target, metadata, header.size):
             raise Damaged(f"it is not of {settings.target}")
-        decode_all(file, settings.form, check_stopped)
+        pixels_sha256 = decode_all(file, settings.form, check_stopped)
+        if are_different(pixels_sha256, row["pixels_sha256"]):
+            raise Damaged("it has other pixels than the catalogue says")
         with disk_errors(path):
             fetched_at = datetime.fromisoformat(str(row["fetched_at"])).timestamp()
             os.utime(file.fileno(), (fetched_at, fetched_at))

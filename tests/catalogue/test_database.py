@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,18 @@ from tcgamirror.model.errors import (
     TcgaMirrorError,
     UsageError,
 )
-from tests.support.catalogues import NOW, done, listing, make_older, slide, three_slides
+from tcgamirror.model.slide import Outcome
+from tests.support.catalogues import (
+    FETCHED,
+    NOW,
+    PICTURE,
+    done,
+    listing,
+    make_older,
+    mirror_row,
+    slide,
+    three_slides,
+)
 
 
 @pytest.fixture
@@ -129,6 +141,17 @@ def test_one_of_the_second_schema_keeps_all_that_it_has(path: Path) -> None:
     with Catalogue.open(path) as migrated:
         migrated.check_integrity()
     assert _dump(path) == _dump(kept)
+
+
+def test_images_of_an_older_schema_have_no_digest_of_pixels(path: Path) -> None:
+    with three_slides(path) as three:
+        picture = replace(PICTURE, pixels_sha256="cd" * 32)
+        three.queue.record(Outcome(slide("a"), (FETCHED,), picture), three.begin_run("f", NOW), NOW)
+        assert mirror_row(three, "a.svs")["pixels_sha256"] == picture.pixels_sha256
+    make_older(path.parent, 7)
+    with Catalogue.open(path) as migrated:
+        row = mirror_row(migrated, "a.svs")
+    assert (row["sha256"], row["pixels_sha256"]) == (PICTURE.sha256, None)
 
 
 def _dump(path: Path) -> list[str]:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.schema import MIGRATIONS
 from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.model.errors import UsageError, WrongContent
 from tcgamirror.model.labels import CASE, COLUMNS, TISSUE, SlideLabels
@@ -87,7 +86,7 @@ def test_a_name_that_somebody_took_is_told_and_left(
     three: Catalogue, tmp_path: Path, own: str
 ) -> None:
     three.close()
-    make_older(tmp_path, len(MIGRATIONS) - 1)
+    make_older(tmp_path, 6)
     with closing(sqlite3.connect(tmp_path / CATALOGUE)) as connection:
         connection.execute(own)
         before = list(connection.iterdump())
@@ -99,7 +98,7 @@ def test_a_name_that_somebody_took_is_told_and_left(
 
 def test_a_catalogue_without_labels_gets_them(three: Catalogue, tmp_path: Path) -> None:
     three.close()
-    make_older(tmp_path, len(MIGRATIONS) - 1)
+    make_older(tmp_path, 6)
     with Catalogue.open(tmp_path / CATALOGUE) as migrated:
         migrated.check_integrity()
         migrated.labels.put([labels("b", 5)])

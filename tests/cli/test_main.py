@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import shlex
@@ -38,7 +39,7 @@ COLUMNS = [
     *("case_barcode", "slide_barcode", "kind", "upstream", "status", "source", "level"),
     *("level_downsample", "base_mpp", "mpp_source", "mpp_x", "mpp_y", "width", "height", "path"),
     *("bytes", "sha256", "bytes_fetched", "seconds", "fetched_at", "attempts", "error"),
-    *("sample_rank", "data_release", "patched_tiles"),
+    *("sample_rank", "data_release", "patched_tiles", "pixels_sha256"),
 ]
 FILES = r"/data/|\.svs"
 """The requests for slides' bytes, of the GDC and of the bucket."""
@@ -61,9 +62,11 @@ def test_init_and_update_mirror_the_slides(tmp_path: Path, small_gdc: StandIn) -
     assert lines[2].startswith("4 slides fetched, 0 failed, ")
     assert lines[3] == f"4 images in {root / 'images'}"
     assert len(images(root)) == 4
-    for path, width, height in rows(root, "select path, width, height from mirror"):
+    sql = "select path, width, height, pixels_sha256 from mirror"
+    for path, width, height, pixels_sha256 in rows(root, sql):
         with Image.open(root / str(path)) as image:
             assert image.size == (width, height)
+            assert hashlib.sha256(image.tobytes()).hexdigest() == pixels_sha256
     assert not list((root / "work").iterdir())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import struct
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tcgamirror.imaging import image_reader
+from tcgamirror.imaging import image_reader, tiff_reader
 from tcgamirror.imaging.decode import Pixels
 from tcgamirror.imaging.image_reader import decode_all, read_header
 from tcgamirror.imaging.image_writer import write_image
@@ -67,6 +68,42 @@ def test_size_and_metadata_are_those_that_were_written(form: ImageFormat) -> Non
     assert header.size == SIZE
     assert json.loads(header.metadata) == METADATA
     decode_all(file, form)
+
+
+@pytest.mark.parametrize("size", [Size(1, 1), SIZE, Size(1531, 700)], ids=str)
+@pytest.mark.parametrize("form", ImageFormat)
+def test_the_digest_is_of_the_pixels_row_by_row(form: ImageFormat, size: Size) -> None:
+    data = encoded(form, size)
+    pixels = np.asarray(Image.open(io.BytesIO(data))).tobytes()
+    digest = None if form is ImageFormat.JPEG else hashlib.sha256(pixels).hexdigest()
+    assert decode_all(io.BytesIO(data), form) == digest
+
+
+@pytest.mark.parametrize("height", [1, 90, 700])
+def test_the_digest_of_an_image_in_strips_is_of_its_pixels(height: int) -> None:
+    pixels = np.random.default_rng(1).integers(0, 255, (height, 120, 3), np.uint8)
+    data = strip_tiff(pixels, 15.0, {})
+    digest = hashlib.sha256(pixels.tobytes()).hexdigest()
+    assert decode_all(io.BytesIO(data), ImageFormat.TIFF) == digest
+
+
+@pytest.mark.parametrize("width", [1, 120, 400_000])
+def test_the_digest_is_that_of_any_filters(width: int) -> None:
+    lines = np.random.default_rng(1).integers(0, 256, (9, 1 + 3 * width), np.uint8)
+    lines[:, 0] = np.arange(9) % 5
+    packed = zlib.compress(lines.tobytes())
+    data = png(head(width, 9), (b"IDAT", packed), (b"IEND", b""))
+    pixels = np.asarray(Image.open(io.BytesIO(data))).tobytes()
+    assert decode_all(io.BytesIO(data), ImageFormat.PNG) == hashlib.sha256(pixels).hexdigest()
+
+
+@pytest.mark.parametrize("form", [ImageFormat.PNG, ImageFormat.TIFF])
+def test_an_image_too_wide_to_be_held_has_no_digest(
+    form: ImageFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_reader, "MAX_LINE_BYTES", 3 * SIZE.width)
+    monkeypatch.setattr(tiff_reader, "MAX_BAND_BYTES", 3 * 256 * 256 - 1)
+    assert decode_all(io.BytesIO(encoded(form)), form) is None
 
 
 @pytest.mark.parametrize("form", ImageFormat)

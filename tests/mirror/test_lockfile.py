@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
 import subprocess
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ import pytest
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Journal
 from tcgamirror.mirror import lockfile, provenance
+from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.mirror.lockfile import MOST_SLIDES, LockedSlide, LockFile, format_lock, parse_lock
 from tcgamirror.mirror.settings import LOCKED, Settings, read_settings
 from tcgamirror.model.errors import BadLockFile, BadSettings
@@ -34,6 +36,7 @@ from tests.support.mirrors import (
     impatient,
     made,
     rewrite,
+    rows,
     says,
     updated,
     write_lock,
@@ -52,7 +55,7 @@ SETTINGS = Settings(
 
 def locked(name: str, sha256: str | None = "ab" * 32, mpp: float | None = 15.1) -> LockedSlide:
     md5 = hashlib.md5(name.encode()).hexdigest()
-    return LockedSlide(made_up_name(name), made_up_id(name), md5, sha256, mpp, mpp)
+    return LockedSlide(made_up_name(name), made_up_id(name), md5, sha256, mpp, mpp, sha256)
 
 
 MANY = list(map(str, range(20_000)))
@@ -108,6 +111,7 @@ HOSTILE: Sequence[tuple[str, str]] = (
     ("made_up_name", made_up_name("b")),
     ("made_up_id", "not-an-id"),
     ("ab" * 32, "../x"),
+    ("ab" * 32 + "\n", "../x\n"),
     ("0.30000000000000004", "nan"),
     ("0.30000000000000004", "1e999"),
     ("0.30000000000000004", "-1"),
@@ -296,12 +300,9 @@ def test_a_manifest_tells_at_once_what_is_missing(
 def test_another_image_is_told(small_gdc: StandIn, tmp_path: Path) -> None:
     first = filled(tmp_path / "first", small_gdc, slides=2)
     data = went_well("--mirror", first, "lock").out
-    (name, sha256) = (
-        column(tmp_path / "first", f"SELECT {each} FROM mirror")[0]
-        for each in ("file_name", "sha256")
-    )
+    name, digest = rows(first, "SELECT file_name, pixels_sha256 FROM mirror")[0]
     lock = tmp_path / "sample.lock"
-    lock.write_bytes(signed(data.replace(str(sha256), "cd" * 32)))
+    lock.write_bytes(signed(data.replace(str(digest), "cd" * 32)))
     again = remade(tmp_path / "again", small_gdc, lock)
     assert f"with another image than locked (another digest): {name}" in updated(again).out
 
@@ -311,7 +312,8 @@ def test_images_of_another_target_are_not_compared(small_gdc: StandIn, tmp_path:
     options = ("--mpp", "6", "--format", "jpeg", *addresses(small_gdc))
     made = inside("--mirror", tmp_path / "again", "init", "--lock", lock, *options)
     assert made.code == 0 and "each 6 µm/px, exact, jpeg" in made.out
-    assert made.sentence == f"images are not compared: {lock} has {MPP:g} µm/px, exact, png"
+    here, there = "6 µm/px, exact, jpeg", f"{MPP:g} µm/px, exact, png"
+    assert made.sentence == f"images are not compared: {lock} has {there}, not {here}"
     impatient(tmp_path / "again")
     assert "2 slides fetched, 0 failed" in updated(tmp_path / "again").out
     told = inside("--mirror", tmp_path / "again", "lock", "--check", lock)
@@ -319,6 +321,37 @@ def test_images_of_another_target_are_not_compared(small_gdc: StandIn, tmp_path:
     assert "images are not compared" in told.sentence
     names = "select file_name from mirror order by sample_rank"
     assert column(tmp_path / "again", names) == column(tmp_path / "first", names)
+
+
+def test_equal_pixels_of_another_format_are_as_locked(small_gdc: StandIn, tmp_path: Path) -> None:
+    lock = write_lock(tmp_path / "first", small_gdc, slides=2)
+    again = tmp_path / "again"
+    options = ("--format", "tiff", *addresses(small_gdc))
+    assert inside("--mirror", again, "init", "--lock", lock, *options).code == 0
+    updated(again)
+    told = inside("--mirror", again, "lock", "--check", lock)
+    assert told.code == 0 and told.out == "2 of 2 slides are as locked\n"
+    assert told.sentence.startswith("images are compared by their pixels alone")
+    with sqlite3.connect(again / CATALOGUE) as catalogue:
+        catalogue.execute("UPDATE images SET pixels_sha256 = ? WHERE rowid = 1", ("cd" * 32,))
+        catalogue.execute("UPDATE images SET mpp_x = mpp_x + 1 WHERE rowid = 2")
+    told = inside("--mirror", again, "lock", "--check", lock)
+    assert told.code == 3 and told.out.count("other image") == 2
+
+
+def test_a_lock_file_without_pixels_compares_the_files_digests(
+    small_gdc: StandIn, tmp_path: Path
+) -> None:
+    lock = write_lock(tmp_path / "first", small_gdc, slides=2)
+    head, _, table = lock.read_text().partition("\n\n")
+    older = ("\t".join(line.split("\t")[:6]) + "\n" for line in table.splitlines())
+    lock.write_bytes(signed(f"{head}\n\n{''.join(older)}"))
+    told = went_well("--mirror", tmp_path / "first", "lock", "--check", lock)
+    assert told.out == "2 of 2 slides are as locked\n"
+    with sqlite3.connect(tmp_path / "first" / CATALOGUE) as catalogue:
+        catalogue.execute("UPDATE images SET sha256 = ? WHERE rowid = 1", ("cd" * 32,))
+    told = inside("--mirror", tmp_path / "first", "lock", "--check", lock)
+    assert told.code == 3 and "1 of 2 slides are as locked" in told.out
 
 
 def test_a_shortened_lock_file_is_accepted(small_gdc: StandIn, tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def facts(path: Path) -> dict[str, object]:
 
 def test_update_copies_the_tiles_of_the_level(mirror: Path, slides: Sequence[Listed]) -> None:
     files = {slide.file_name: slide.path for slide in slides if slide.path is not None}
+    assert column(mirror, "select distinct pixels_sha256 from mirror") == [None]
     sql = "select path, file_name, width, height, mpp_x, mpp_y, source from mirror"
     for path, name, width, height, x, y, source in rows(mirror, sql):
         assert source == "range" and facts(mirror / str(path))["copied_tiles"] == 6

@@ -19,7 +19,9 @@ from tests.support.mirrors import column, images, made, rows, small_slide, until
 SLIDES, SHARDS = 24, 4
 DELAY = 0.04
 FILES = r"/data/|\.svs"
-SAME = "file_name, status, source, level, mpp_x, path, bytes, sha256, error, attempts"
+SAME = (
+    "file_name, status, source, level, mpp_x, path, bytes, sha256, pixels_sha256, error, attempts"
+)
 LOCKED, SOME_FAILED, USAGE, INTERRUPTED = 5, 3, 2, 130
 
 

@@ -31,7 +31,7 @@ SAME = (
     "file_id, file_name, project_id, primary_site, disease_type, sample_type, case_barcode, "
     "slide_barcode, kind, upstream, status, source, level, level_downsample, base_mpp, "
     "mpp_source, mpp_x, mpp_y, width, height, path, bytes, sha256, error, sample_rank, "
-    "data_release, patched_tiles"
+    "data_release, patched_tiles, pixels_sha256"
 )
 """The columns that do not tell when, how long and how often."""
 

@@ -106,6 +106,13 @@ def test_a_whole_mirror_is_clean_and_nothing_is_written(mirror: Path) -> None:
     assert contents(mirror) == before
 
 
+def test_decode_compares_the_pixels_with_their_digest(mirror: Path) -> None:
+    change(mirror, f"update images set pixels_sha256 = '{'cd' * 32}' {OF_RANK}", 3)
+    assert verified(mirror).code == 0
+    result = verified(mirror, "--decode")
+    assert result.code == 7 and "its pixels have another digest" in result.out
+
+
 def test_every_kind_of_damage_is_found_and_named(mirror: Path) -> None:
     expected = spoil(mirror)
     result = verified(mirror, "--json")

@@ -26,7 +26,7 @@ RELEASES = (
     "Data Release 46.0 - March 04, 2026",
     "Data Release 47.0 - May 04, 2026",
 )
-PICTURES = "select file_name, status, path, sha256 from mirror order by file_name"
+PICTURES = "select file_name, status, path, sha256, pixels_sha256 from mirror order by file_name"
 UPSTREAM = "select distinct upstream from mirror"
 
 

@@ -133,7 +133,7 @@ def test_an_older_catalogue_is_migrated(export: Path, copy: Path, tmp_path: Path
     with by_python(copy) as published:
         assert synced(published.url, tmp_path / "web")["fetched"] == 3
     of_mirror, *others = known(export)
-    expected = [[(*row[:-1], None) for row in of_mirror], *others]
+    expected = [[(*row[:-2], None, None) for row in of_mirror], *others]
     for name in ("import", "folder", "web"):
         assert known(tmp_path / name) == expected
         assert images(tmp_path / name) == images(export)
@@ -169,6 +169,7 @@ VALUES = {
     "infinite": ("images", "mpp_x = 9e999"),
     "no resolution": ("images", "mpp_x = NULL"),
     "digest": ("images", "sha256 = 'A'"),
+    "pixels": ("images", "pixels_sha256 = 'A'"),
     "no digest": ("images", "sha256 = NULL"),
     "no path": ("images", "path = NULL"),
     "no status": ("images", "status = 'x'"),
