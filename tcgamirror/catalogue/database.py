@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tcgamirror.catalogue.journals import JOURNALS, ROLLBACK, WAL, check_journals
 from tcgamirror.catalogue.schema import APPLICATION_ID, MIGRATIONS
 from tcgamirror.model.errors import Damaged, DiskFull, Locked, TcgaMirrorError, UsageError
+from tcgamirror.model.shard import shard_of
 from tcgamirror.model.text import command_line
 from tcgamirror.system import mounts
 
@@ -343,7 +344,11 @@ def _read_header(connection: sqlite3.Connection) -> None:
 
 
 def _configure(connection: sqlite3.Connection) -> None:
-    """Enforce foreign keys, and bound memory: larger sorts and temporary tables go to disk."""
+    """Enforce foreign keys, add the function `shard`, and bound memory.
+
+    Larger sorts and temporary tables go to disk.
+    """
+    connection.create_function("shard", 2, _shard, deterministic=True)
     connection.execute("PRAGMA foreign_keys = ON")
     # As `system.files.sync` does; without effect where fsync empties the disk's own cache.
     connection.execute("PRAGMA fullfsync = ON")
@@ -351,6 +356,12 @@ def _configure(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA temp_store = FILE")
     connection.execute(f"PRAGMA main.cache_size = -{CACHE_BYTES // 1024}")
     connection.execute(f"PRAGMA temp.cache_size = -{TEMPORARY_BYTES // 1024}")
+
+
+def _shard(file_name: Value, count: Value) -> int | None:
+    """Return the shard of a slide, for SQL; None for values that have none."""
+    is_valid = isinstance(file_name, str) and isinstance(count, int) and count > 0
+    return shard_of(str(file_name), int(count or 0)) if is_valid else None
 
 
 def journal_for(path: Path) -> Journal:

@@ -17,7 +17,6 @@ from tcgamirror.catalogue.database import (
     dicts,
     placeholders,
     set_facts,
-    tables,
     transaction,
 )
 from tcgamirror.catalogue.exclusions import apply_exclusions, exclusion_of, merge_exclusions
@@ -85,6 +84,9 @@ class RemoteCatalogue(Protocol):
     def sampled(self) -> Iterator[Row]:
         """Yield columns of `sample` and `images` of each sampled slide, by rank."""
 
+    def attempts(self, name: str) -> Iterator[Row]:
+        """Yield the attempts at one slide."""
+
     def sample_facts(self) -> Mapping[str, str]:
         """Return facts that are true of exactly this sample."""
 
@@ -121,16 +123,22 @@ class Rows(Part):
             )
             write_images(connection, [rows.image])
 
-    def merge(self, remote: RemoteCatalogue) -> None:
-        """Merge another catalogue's listing and sample; no image is recorded yet.
+    def merge(self, remote: RemoteCatalogue, run: int) -> int:
+        """Merge another catalogue's listing, sample and failures; no image is recorded yet.
 
         A listing that continues the one here is taken over with its history. A listing of
         another history, as a rebuilt catalogue has, is merged as a refresh would merge it, if
         it is newer. Otherwise the listing here stays, and sampled slides that it lacks are
         added as unlisted. An empty sample takes over the other's facts about its sample.
+
+        Args:
+            run: number of the run to which attempts made there are added.
+
+        Returns:
+            how many slides failed there in a newer try than any here.
         """
         with self._database.reading() as connection:
-            _merge(connection, remote)
+            return _merge(connection, remote, run)
 
     def image_states(self) -> dict[str, ImageState]:
         """Return what is recorded of each sampled slide's image, by file name."""
@@ -152,8 +160,8 @@ class Rows(Part):
             for image in images:
                 name = str(image.row["file_name"])
                 row = {**image.row, "status": Status.PENDING} if image.differs else image.row
-                write_images(connection, [row])
-                _add_attempts(connection, name, run, image.attempts)
+                tries, _ = _add_attempts(connection, row, run, image.attempts)
+                write_images(connection, [{**row, "attempts": tries}])
                 if image.differs:
                     set_upstream(connection, name, Upstream.CHANGED)
                 elif row["status"] == Status.DONE:
@@ -161,7 +169,7 @@ class Rows(Part):
                 connection.execute("UPDATE runs SET done = done + 1 WHERE run = ?", (run,))
 
 
-def _merge(connection: sqlite3.Connection, theirs: RemoteCatalogue) -> None:
+def _merge(connection: sqlite3.Connection, theirs: RemoteCatalogue, run: int) -> int:
     ours = dicts(connection, "SELECT * FROM releases ORDER BY merge DESC LIMIT 1")
     merged = list(theirs.rows("releases"))
     ids = [_identity(row) for row in merged]
@@ -170,18 +178,13 @@ def _merge(connection: sqlite3.Connection, theirs: RemoteCatalogue) -> None:
         with transaction(connection):
             put_slides(connection, theirs.rows("slides"))
             _put_history(connection, theirs, merged[last:])
-            _take_sample(connection, theirs)
-            put_labels(connection, theirs.rows("tissue"), theirs.rows("cases"))
-        return
-    if (
-        merged
-        and is_newer_listing(merged[-1], ours[0])
-        and _merge_listing(connection, theirs, merged[-1])
-    ):
-        return
+            return _take_sample(connection, theirs, run, replace=True)
+    if merged and is_newer_listing(merged[-1], ours[0]):
+        failed = _merge_listing(connection, theirs, merged[-1], run)
+        if failed is not None:
+            return failed
     with transaction(connection):
-        _take_sample(connection, theirs)
-        put_labels(connection, theirs.rows("tissue"), theirs.rows("cases"), replace=False)
+        return _take_sample(connection, theirs, run, replace=False)
 
 
 def _identity(release: Row) -> tuple[Value, ...]:
@@ -208,25 +211,34 @@ def is_newer_listing(theirs: Row, ours: Row) -> bool:
     return bool(numbers[1] and numbers[0] > numbers[1])
 
 
-def _merge_listing(connection: sqlite3.Connection, theirs: RemoteCatalogue, release: Row) -> bool:
-    """Merge the listing of another history; return False for a manifest of other slides."""
+def _merge_listing(
+    connection: sqlite3.Connection, theirs: RemoteCatalogue, release: Row, run: int
+) -> int | None:
+    """Merge the listing of another history, see `_merge`; None for a manifest of other slides."""
     listed = map(slide_of, map(itemgetter(*SLIDE_COLUMNS), theirs.listed()))
     with stage_listing(connection, str(release["release"]), listed) as staged:
         try:
             if not _DATA_RELEASE.match(str(release["release"])):
                 staged.check_size()
         except ListingShrunk:
-            return False
+            return None
         with transaction(connection):
             # With its own time, so that listings merged there later continue this one.
             staged.merge(datetime.fromisoformat(str(release["merged_at"])).timestamp(), {})
-            _take_sample(connection, theirs)
-            put_labels(connection, theirs.rows("tissue"), theirs.rows("cases"))
-    return True
+            return _take_sample(connection, theirs, run, replace=True)
 
 
-def _take_sample(connection: sqlite3.Connection, theirs: RemoteCatalogue) -> None:
-    """Add the sampled slides of another catalogue, also those that are not listed here."""
+def _take_sample(
+    connection: sqlite3.Connection, theirs: RemoteCatalogue, run: int, *, replace: bool
+) -> int:
+    """Add the sampled slides of another catalogue, also those that are not listed here.
+
+    Args:
+        replace: whether their labels replace ours.
+
+    Returns:
+        how many failures were taken over.
+    """
     sampled = {row["file_name"] for row in theirs.sampled()}
     _add_unlisted(connection, (row for row in theirs.rows("slides") if row["file_name"] in sampled))
     put_former_ids(
@@ -237,8 +249,37 @@ def _take_sample(connection: sqlite3.Connection, theirs: RemoteCatalogue) -> Non
     if not there:
         set_facts(connection, theirs.sample_facts())
     _add_sampled(connection, (row for row in theirs.sampled() if row["file_name"] not in there))
+    failures = _take_failures(connection, theirs, run)
     merge_exclusions(connection, map(exclusion_of, theirs.rows("exclusions")))
     apply_exclusions(connection)
+    put_labels(connection, theirs.rows("tissue"), theirs.rows("cases"), replace=replace)
+    return failures
+
+
+def _take_failures(connection: sqlite3.Connection, theirs: RemoteCatalogue, run: int) -> int:
+    """Take over attempts at slides that failed there and are to be fetched here.
+
+    Of the last attempts here and there, the newer one tells status, error and time of retry.
+    Return how often it was theirs.
+    """
+    sql = (
+        "SELECT md5, (SELECT max(started) FROM attempts WHERE file_name = ?1) "
+        "FROM images JOIN slides USING (file_name) "
+        "WHERE file_name = ?1 AND status IN ('pending', 'failed')"
+    )
+    taken = 0
+    for row in theirs.sampled():
+        ours = connection.execute(sql, (row["file_name"],)).fetchone()
+        if row["status"] != Status.FAILED or ours is None or are_different(row["md5"], ours[0]):
+            continue
+        attempts = theirs.attempts(str(row["file_name"]))
+        tries, last = _add_attempts(connection, row, run, attempts)
+        is_newer = ours[1] is None or last > ours[1]
+        columns = STATUS_COLUMNS if is_newer else ()
+        state = {column: row[column] for column in ("file_name", *columns)}
+        write_images(connection, [{**state, "attempts": tries}])
+        taken += is_newer
+    return taken
 
 
 def put_slides(connection: sqlite3.Connection, slides: Iterable[Row]) -> None:
@@ -351,15 +392,42 @@ def set_upstream(connection: sqlite3.Connection, name: str, upstream: Upstream) 
     )
 
 
-def _add_attempts(connection: sqlite3.Connection, name: str, run: int, rows: Iterable[Row]) -> None:
-    """Add attempts made elsewhere for a slide, without those that an earlier run added."""
+def _add_attempts(
+    connection: sqlite3.Connection, row: Row, run: int, attempts: Iterable[Row]
+) -> tuple[int, str]:
+    """Add attempts made elsewhere at a slide, without those that are known here.
+
+    Args:
+        row: of its image there.
+
+    Returns:
+        how many runs tried it, here or there, and when the last attempt there started.
+    """
+    name, last, tries, former = row["file_name"], "", 0, None
+    (ours,) = connection.execute(
+        "SELECT attempts FROM images WHERE file_name = ?", (name,)
+    ).fetchone()
     sql = "SELECT source, started FROM attempts WHERE file_name = ?"
     known = set(connection.execute(sql, (name,)))
-    tables(connection).table("attempts").insert_all(
-        {"run": run, "file_name": name, **{column: row[column] for column in _ATTEMPTS}}
-        for row in rows
-        if (row["source"], row["started"]) not in known
-    )
+    only_here = set(known)
+
+    def added() -> Iterator[Row]:
+        nonlocal last, tries, former
+        # One by one: an untrusted catalogue may have a hundred thousand.
+        for each in attempts:
+            key = (each["source"], each["started"])
+            last = max(last, str(each["started"]))
+            only_here.discard(key)
+            if key not in known:
+                tries += each["run"] != former
+                former = each["run"]
+                yield {**each, "run": run}
+
+    insert(connection, "attempts", ("run", "file_name", *_ATTEMPTS), added())
+    if not only_here:
+        # What was tried there continues what was tried here.
+        return max(int(ours), int(row["attempts"] or 0)), last
+    return int(ours) + tries, last
 
 
 def insert(

@@ -151,6 +151,8 @@ def _print_import(made: ImportResult) -> None:
             f"{text.images(made.lacking)} {text.is_or_are(made.lacking)} not in the export: import "
             f"the export given to --since when it was made, or run {update}"
         )
+    if made.failed:
+        print(f"{text.slides(made.failed)} failed there; status tells when to try again")
     for words in made.dropped:
         print(text.plain(f"not taken over, because it names a file of the other machine: {words}"))
     if made.refused:

@@ -231,6 +231,7 @@ def _report_object(report: UpdateReport) -> dict[str, object]:
 def _report_words(report: UpdateReport, options: UpdateOptions, root: Path) -> list[str]:
     lines = []
     standing = report.standing
+    shard = None if options.fetch is None else options.fetch.shard
     if report.merged is not None:
         merged = output.members(report.merged)
         changes = [f"{count:,} {what}" for what, count in merged.items() if count]
@@ -243,6 +244,10 @@ def _report_words(report: UpdateReport, options: UpdateOptions, root: Path) -> l
             f"{text.slides(fetched.done)} fetched, {fetched.failed} failed, "
             f"{text.format_bytes(fetched.bytes)} moved"
         )
+    if shard is not None:
+        what = f"recorded for {text.command_line('fetch', root)}, or any other run that writes"
+        lines.append(what if lines else f"nothing to fetch in shard {shard}")
+    elif fetched.done or fetched.failed:
         lines.append(
             f"{text.images(standing.done)} in {root / 'images'}"
             + output.unknown(standing.unknown_mpp)

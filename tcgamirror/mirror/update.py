@@ -145,7 +145,7 @@ def run_update(
             # Read with the lock held: another run may write a moment later.
             standing, locked = (
                 catalogue.queue.status_counts(time.time()),
-                _compare_lock(mirror, catalogue),
+                None if shard else _compare_lock(mirror, catalogue),
             )
             report = UpdateReport(
                 catalogue.listing.release(), merged, added, fetched, standing, locked, error

@@ -52,8 +52,9 @@ class ImportResult:
 
     new: whether the mirror was made. slides: added to the sample. images, bytes: added.
     same: images that were here already. older: images left out because the one here is
-    newer. lacking: images that are done there and not in the export. refused: images that
-    differ from their rows. dropped: settings that name files of the other machine.
+    newer. lacking: images that are done there and not in the export. failed: slides that failed
+    there in a newer try than any here. refused: images that differ from their rows. dropped:
+    settings that name files of the other machine.
     """
 
     root: str
@@ -63,6 +64,7 @@ class ImportResult:
     same: int
     older: int
     lacking: int
+    failed: int
     refused: tuple[Orphan, ...]
     new: bool = False
     dropped: tuple[str, ...] = ()
@@ -100,7 +102,7 @@ def import_export(root: Path, source: Path | None, progress: Progress) -> Import
         else:
             mirror = Mirror.find(root, above=False)
             check_same_target(export.settings.fixed, mirror.settings.fixed, name, root)
-        catalogue = stack.enter_context(mirror.open_to_write())
+        catalogue = stack.enter_context(mirror.open_to_write(progress.note))
         if not is_new:
             here = catalogue.rows.image_states()
             with _refusing(name):
@@ -264,7 +266,7 @@ def _merge(
 ) -> ImportResult:
     """Merge listing and sample, then the images, into a mirror whose lock is held."""
     before = catalogue.sample.count()
-    catalogue.rows.merge(export.catalogue)
+    failed = catalogue.rows.merge(export.catalogue, run)
     write_exclusions(mirror.root, catalogue)
     selection = _select_images(export, catalogue.rows.image_states())
     images = selection.images
@@ -279,5 +281,6 @@ def _merge(
         same=selection.same,
         older=selection.older,
         lacking=selection.lacking,
+        failed=failed,
         refused=tuple(intake.refused),
     )

@@ -15,7 +15,7 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Journal
 from tcgamirror.model.text import timestamp
 from tcgamirror.system.lock import Lock
-from tests.gdc import Listed, StandIn
+from tests.gdc import Fault, Listed, StandIn
 from tests.support.carrying import (
     FORMS,
     entry,
@@ -349,3 +349,74 @@ def test_verify_raises_no_false_alarm_during_an_import(
             result = run("--mirror", root, "verify")
             assert result.code == 0, result
     assert is_clean(root)
+
+
+# Failures -----------------------------------------------------------------------------
+
+TRIES = (
+    "select file_name, status, attempts, failures, retry_at, error, bytes_fetched from images "
+    "order by file_name"
+)
+ATTEMPTS = "select file_name, source, started, fault from attempts order by 1, 3, 2"
+
+
+def test_parts_fetched_elsewhere_come_back_with_their_failures(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=12)
+    succeeded("--mirror", root, "refresh")
+    succeeded("--mirror", root, "sample")
+    parts = []
+    for number in (1, 2):
+        condition = f"shard(file_name, 2) = {number} and status <> 'done'"
+        part = tmp_path / f"part-{number}"
+        imported(part, exported(root, tmp_path / f"{number}.tar", "--only", condition))
+        parts.append(part)
+        small_gdc.faults.clear()
+        if number == 2:
+            small_gdc.faults.add(Fault(r"/data/|\.svs", "404"))
+        assert run("--mirror", part, "fetch").code == (0, 3)[number - 1]
+    small_gdc.faults.clear()
+    for _ in range(2):
+        answers = [imported(root, exported(part, part.with_suffix(".tar"))) for part in parts]
+        for part in parts:
+            part.with_suffix(".tar").unlink()
+        assert rows(root, TRIES) == sorted(rows(parts[0], TRIES) + rows(parts[1], TRIES))
+        assert rows(root, ATTEMPTS) == sorted(rows(parts[0], ATTEMPTS) + rows(parts[1], ATTEMPTS))
+    failed = column(parts[1], "select count(*) from images where status = 'failed'")
+    assert failed == column(parts[1], "select count(*) from images") != [0]
+    assert [answer["failed"] for answer in answers] == [0, 0]
+    assert "nothing to fetch" in updated(root).out
+    assert succeeded("--mirror", root, "fetch", "--retry-failed").code == 0
+    # What failed there is done here: an older failure changes nothing any more.
+    before = rows(root, TRIES)
+    imported(root, exported(parts[1], tmp_path / "again.tar"))
+    assert rows(root, TRIES) == before
+    assert {row[1:3] for row in before} == {("done", 1), ("done", 2)}
+
+
+def test_of_two_failures_the_newer_one_counts(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "a", small_gdc, slides=3)
+    small_gdc.faults.add(Fault(r"/data/|\.svs", "404"))
+    assert run("--mirror", root, "update").code == 3
+    first = exported(root, tmp_path / "first.tar")
+    there = tmp_path / "b"
+    imported(there, first)
+    assert rows(there, TRIES) == rows(root, TRIES) and rows(there, ATTEMPTS) == rows(root, ATTEMPTS)
+    # Tried again there, once, and here, earlier, twice.
+    for _ in range(2):
+        assert run("--mirror", root, "fetch", "--retry-failed").code == 3
+    change(root, "update attempts set started = '2001' || substr(started, 5) where run > 1")
+    assert run("--mirror", there, "fetch", "--retry-failed").code == 3
+    change(there, "update images set error = 'newer', retry_at = '2999-01-01T00:00:00Z'")
+    newer = exported(there, tmp_path / "newer.tar")
+    answer = imported(root, newer)
+    assert answer["failed"] == 3
+    found = column(root, "select distinct error || retry_at from images")
+    assert found == ["newer2999-01-01T00:00:00Z"]
+    assert set(column(root, "select attempts from images")) == {4}
+    state = rows(root, TRIES), rows(root, ATTEMPTS)
+    # The same again, and an older one, count nothing twice and change nothing.
+    for source in (newer, first):
+        assert imported(root, source)["failed"] == 0
+        assert (rows(root, TRIES), rows(root, ATTEMPTS)) == state

@@ -13,7 +13,7 @@ from typing import Protocol
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
 from tcgamirror.imaging.store import IMAGES
-from tcgamirror.mirror.directory import CATALOGUE, FIXED, Mirror, check_same_target, scratch
+from tcgamirror.mirror.directory import CATALOGUE, FIXED, SHARDS, Mirror, check_same_target, scratch
 from tcgamirror.mirror.exclusion_file import write_exclusions
 from tcgamirror.mirror.orphans import remove_partial_files
 from tcgamirror.mirror.settings import FILE_NAME, Settings
@@ -126,6 +126,9 @@ class DirectoryTarget:
                 yield Path(folder)
             return
         with scratch(self._root, "sync") as scratched:
+            if (self._root / SHARDS).is_dir() and self._has_mirror():
+                with Mirror.find(self._root, above=False).open_to_write():
+                    """Collect the records of shards, which may have images that SRC has too."""
             try:
                 yield scratched
             except BaseException:
