@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tcgamirror.transfer.importer import ImportResult
     from tcgamirror.transfer.sync.plan import SyncResult
     from tcgamirror.transfer.sync.remote import RemoteMirror
+    from tcgamirror.transfer.sync.target import Target
 
 SHOWN = 20
 """Images named on the terminal."""
@@ -65,8 +66,9 @@ _SYNC = f"""\
 bring the images of another mirror into one
 
 Copies only what differs. SRC is a mirror's directory or the address of a web server that
-publishes one. DST is a directory, which is made if it does not exist. An interrupted sync
-resumes when run again.
+publishes one. DST is a directory, which is made if it does not exist. Both may be places
+in a bucket: s3://BUCKET/NAME, gs://... or az://... An interrupted sync resumes when run
+again.
 
 --delete      remove images and rows that SRC does not have
 --dry-run     print what would change; change nothing
@@ -75,7 +77,8 @@ resumes when run again.
 
   tcgamirror sync tcga /media/stick/tcga
   tcgamirror sync http://server:8000/ tcga --rate 5M
-  tcgamirror sync tcga /mnt/share/tcga --delete --dry-run"""
+  tcgamirror sync tcga /mnt/share/tcga --delete --dry-run
+  tcgamirror sync tcga s3://bucket/tcga"""
 
 
 def export_mirror(args: argparse.Namespace) -> ExitCode:
@@ -169,7 +172,9 @@ def _path_or_stream(named: str) -> Path | None:
 def sync(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.mirror.settings import address, byte_rate
     from tcgamirror.net.client import HttpClient
+    from tcgamirror.net.object_store import ObjectStore, is_object_address
     from tcgamirror.transfer.remote_paths import check_sync
+    from tcgamirror.transfer.sync.bucket import BucketMirror, BucketTarget
     from tcgamirror.transfer.sync.remote import DirectoryMirror, HttpMirror
     from tcgamirror.transfer.sync.synchronizer import synchronize
     from tcgamirror.transfer.sync.target import DirectoryTarget
@@ -178,20 +183,26 @@ def sync(args: argparse.Namespace) -> ExitCode:
         raise UsageError("sync: --mirror is not used. Name the two mirrors as SRC and DST")
     check_sync(args.source, args.destination)
     rate = None if args.rate is None else byte_rate(args.rate, "--rate")
-    root = _destination(args.destination)
     is_web = args.source.startswith(("http://", "https://"))
     url = address(args.source, "SRC") if is_web else ""
     with (
         stoppable_run(as_json=args.json) as (progress, shutdown),
         HttpClient(rate=rate, stop=shutdown.stop) as client,
     ):
+        target: Target
+        if is_object_address(args.destination):
+            target = BucketTarget(ObjectStore(args.destination), shutdown.stop)
+        else:
+            target = DirectoryTarget(_destination(args.destination))
         source: RemoteMirror
         if is_web:
             source = HttpMirror(url, client, shutdown.stop)
+        elif is_object_address(args.source):
+            source = BucketMirror(ObjectStore(args.source), rate, shutdown.stop)
         else:
             source = DirectoryMirror(Path(args.source), rate, shutdown.stop)
         how = {"delete": args.delete, "dry_run": args.dry_run}
-        found = synchronize(source, DirectoryTarget(root), progress, shutdown, **how)
+        found = synchronize(source, target, progress, shutdown, **how)
     if args.json:
         print(json.dumps(output.members(found) | {"exit_code": int(found.exit_code)}))
     else:
@@ -247,5 +258,5 @@ def add_commands(commands: Commands) -> None:
     command = add_command(commands, "import", import_into, _IMPORT)
     command.add_argument("source", metavar="SRC", help="directory, .tar archive, or -")
     command = add_command(commands, "sync", sync, _SYNC)
-    command.add_argument("source", metavar="SRC", help="directory, or http(s):// address")
-    command.add_argument("destination", metavar="DST", help="directory")
+    command.add_argument("source", metavar="SRC", help="directory, http(s):// or s3:// address")
+    command.add_argument("destination", metavar="DST", help="directory or s3:// address")

@@ -427,7 +427,7 @@ def _check_outside(root: Path) -> None:
         )
 
 
-def check_same_target(there: str, here: str, source: str, path: Path) -> None:
+def check_same_target(there: str, here: str, source: str, path: Path | str) -> None:
     """Raise BadSettings, which shows the difference, for two targets that differ."""
     if there != here:
         raise BadSettings(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tcgamirror.model.errors import UsageError
 from tcgamirror.model.text import command_line, display_url
+from tcgamirror.net.object_store import is_object_address
 from tcgamirror.transfer.archive.format import is_tar
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -79,11 +80,12 @@ def check_import(source: str, mirror: str) -> None:
 
 
 def check_sync(source: str, dest: str) -> None:
-    """Raise UsageError for a sync from or to another machine, but for a web server as source."""
-    is_url = source.startswith(("http://", "https://"))
-    remedy = "Use http:// or https://, or a directory"
+    """Raise UsageError for a sync from or to another machine, but not for a server or a bucket."""
+    is_url = source.startswith(("http://", "https://")) or is_object_address(source)
+    remedy = "Use http://, https:// or s3://, or a directory"
     there = None if is_url else _remote_path(source, remedy)
-    target = _remote_path(dest, "Name a directory as DST, or run sync on that machine")
+    remedy = "Name a directory or an s3:// address as DST, or run sync on that machine"
+    target = None if is_object_address(dest) else _remote_path(dest, remedy)
     if target and is_url:
         line = target.ssh(shlex.join(["tcgamirror", "sync", source, target.path]))
     elif target and there:

@@ -1,8 +1,9 @@
-"""Real proxies on the loopback interface: SOCKS5 by RFC 1928 and 1929, and HTTP with CONNECT."""
+"""Real proxies on the loopback interface: SOCKS5 by RFC 1928 and 1929, HTTP, and a plain relay."""
 
 from __future__ import annotations
 
 import base64
+import re
 import socket
 import threading
 from contextlib import suppress
@@ -114,6 +115,49 @@ class HttpProxy(_Proxy):
             self._relay(client, parts.port or 443, rest)
         else:
             self._relay(client, parts.port or 80, data)
+
+
+class Relay(_Proxy):
+    """A plain way to one port of this machine. lines: the first line of every HTTP request.
+
+    cuts: bytes of the server after which the next connections are cut, each once.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.lines: list[str] = []
+        self.cuts: list[int] = []
+        super().__init__()
+
+    def converse(self, client: socket.socket) -> None:
+        left = self.cuts.pop(0) if self.cuts else None
+        with socket.create_connection(("127.0.0.1", self._port), timeout=10) as server:
+            self._open.add(server)
+            server.settimeout(None)
+            threading.Thread(target=self._send, args=(client, server), daemon=True).start()
+            if left is None:
+                _pump(server, client)
+                return
+            while left > 0 and (data := server.recv(min(65536, left))):
+                client.sendall(data)
+                left -= len(data)
+        client.shutdown(socket.SHUT_RDWR)
+
+    def drop(self) -> None:
+        """Cut every connection."""
+        for sock in list(self._open):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def _send(self, client: socket.socket, server: socket.socket) -> None:
+        with suppress(OSError):
+            while data := client.recv(65536):
+                found = re.match(rb"[A-Z]+ /\S* HTTP/1\.1\r\n", data)
+                if found:
+                    self.lines.append(found[0].decode().strip())
+                server.sendall(data)
+        with suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
 
 
 def _exactly(sock: socket.socket, count: int) -> bytes:

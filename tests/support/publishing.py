@@ -197,7 +197,7 @@ def _tiny(root: Path, slide: Slide) -> tuple[str, int, str]:
 # Between two of them ---------------------------------------------------------------
 
 
-def synced(source: Path | str, root: Path, *options: str) -> dict[str, object]:
+def synced(source: Path | str, root: Path | str, *options: str) -> dict[str, object]:
     """Return the answer of a sync that succeeds."""
     answer = went_well("sync", source, root, "--json", *options).json()
     assert isinstance(answer, dict)

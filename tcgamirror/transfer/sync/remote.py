@@ -83,9 +83,10 @@ class CatalogueVersion:
 
 
 class RemoteMirror(ImageSource, Protocol):
-    """The mirror to copy. name: for messages, without credentials."""
+    """The mirror to copy. name: for messages, without credentials. workers: as in `Target`."""
 
     name: str
+    workers: int
 
     def catalogue(self, folder: Path, known: CatalogueVersion | None) -> CatalogueVersion | None:
         """Write a consistent copy to a folder of this process alone, under its digest.
@@ -102,6 +103,8 @@ class RemoteMirror(ImageSource, Protocol):
 
 class DirectoryMirror:
     """A mirror's directory, on this machine or mounted here."""
+
+    workers = 4
 
     def __init__(self, root: Path, rate: float | None, stop: threading.Event) -> None:
         """Open the mirror at `root`. rate: bytes per second; None without a limit."""
@@ -177,6 +180,8 @@ class DirectoryMirror:
 
 class HttpMirror:
     """A mirror's directory that a web server publishes, with or without Range."""
+
+    workers = 4
 
     def __init__(self, address: str, client: HttpClient, stop: threading.Event) -> None:
         self._address = address.rstrip("/")

@@ -38,6 +38,7 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.system.parallel import start_pool
+from tcgamirror.transfer.sync.bucket import BucketMirror
 from tcgamirror.transfer.sync.plan import (
     ImageFailure,
     SyncPlan,
@@ -175,21 +176,21 @@ class _Sync:
 
     def _state(self) -> SyncState | None:
         """Return the state that the last run left, if this run may end because of it."""
-        state = self.target.state()
-        if state is None or state.source != self.source.name or (self.delete and state.others):
-            return None
-        return state
+        state = self.target.state(self.source.name)
+        return None if state is not None and self.delete and state.others else state
 
     # A new mirror ------------------------------------------------------------------
 
     def _new_settings(self, remote: UntrustedCatalogue) -> tuple[Settings, Iterable[bytes]]:
         """Return settings of a new mirror, and the lines of its lock file."""
         source = self.source
-        if not isinstance(source, DirectoryMirror):
+        if not isinstance(source, DirectoryMirror | BucketMirror):
             return replace(remote.settings, slides=max(1, len(_sampled(remote)))), ()
         try:
             settings = read_settings(source.copy(FILE_NAME, self.folder / FILE_NAME, MOST_SETTINGS))
-            check_same_target(remote.fixed, settings.fixed, source.name, source.root / FILE_NAME)
+            check_same_target(
+                remote.fixed, settings.fixed, source.name, f"{source.name}/{FILE_NAME}"
+            )
             if settings.lock is None:
                 return settings, ()
             lock = read_lock(source.copy(settings.lock, self.folder / LOCKED, MOST_LOCK))
@@ -212,17 +213,17 @@ class _Sync:
         An image that replaces another one is fetched beside it. A new mirror is made once the
         first image is there. Raises DiskFull if there is no room.
         """
-        is_there = self.target.check_fixed(self.source.name, remote.fixed)
-        plan = make_plan(self.target.local(), remote, self.found)
+        is_there, plan = self._compare(remote)
+        if self.target.reserve(plan):
+            is_there, plan = self._compare(remote)
         self.kept = plan.kept if self.kept is None else self.kept
-        self.target.reserve(plan)
         self.new = None if is_there else self._new_settings(remote)
         images = [*plan.check, *plan.fetch]
         if not images:
             self._make_mirror()
         self.failed.clear()
         self.progress.start_images(len(images), sum(image.bytes for image in images))
-        pool = start_pool(self.target.workers, "sync")
+        pool = start_pool(max(self.source.workers, self.target.workers), "sync")
         try:
             running = {pool.submit(self._obtain, image, plan): image for image in images}
             for future in as_completed(running):
@@ -236,6 +237,11 @@ class _Sync:
         finally:
             pool.shutdown(cancel_futures=True)
         return plan
+
+    def _compare(self, remote: UntrustedCatalogue) -> tuple[bool, SyncPlan]:
+        """Return whether there is a mirror, and the actions that it needs."""
+        is_there = self.target.check_fixed(self.source.name, remote.fixed)
+        return is_there, make_plan(self.target.local(), remote, self.found)
 
     def _count(self, image: Image, future: Future[bool]) -> None:
         """Count one image. Raises errors that end the run."""

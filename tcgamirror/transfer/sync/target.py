@@ -61,8 +61,8 @@ class Target(Protocol):
         """Keep other runs out of the block, and give it a folder of its own."""
         ...
 
-    def state(self) -> SyncState | None:
-        """Return the end of the last sync; None if the target has changed since."""
+    def state(self, source: str) -> SyncState | None:
+        """Return the end of the last sync, if it was from this source and nothing changed since."""
         ...
 
     def write_state(self, state: SyncState) -> None:
@@ -84,8 +84,11 @@ class Target(Protocol):
         """Return the catalogue there."""
         ...
 
-    def reserve(self, plan: SyncPlan) -> None:
-        """Raise DiskFull if there is no room."""
+    def reserve(self, plan: SyncPlan) -> bool:
+        """Prepare for what the plan moves. Return whether the plan is to be made again.
+
+        Raises DiskFull if there is no room.
+        """
         ...
 
     def create(self, settings: Settings, lock: Iterable[bytes]) -> None:
@@ -139,8 +142,9 @@ class DirectoryTarget:
     def _has_mirror(self) -> bool:
         return os.path.lexists(self._root / FILE_NAME)
 
-    def state(self) -> SyncState | None:
-        return SyncState.read(self._root) if self._has_mirror() else None
+    def state(self, source: str) -> SyncState | None:
+        state = SyncState.read(self._root) if self._has_mirror() else None
+        return state if state is not None and state.source == source else None
 
     def write_state(self, state: SyncState) -> None:
         state.write(self._root)
@@ -168,9 +172,10 @@ class DirectoryTarget:
     def _size(self, path: str) -> int | None:
         return size_at(self._root / path)
 
-    def reserve(self, plan: SyncPlan) -> None:
+    def reserve(self, plan: SyncPlan) -> bool:
         resumed = sum(size_at(self._part(image)) or 0 for image in plan.fetch)
         check_room(self._root, plan.bytes - resumed)
+        return False
 
     def create(self, settings: Settings, lock: Iterable[bytes]) -> None:
         Mirror.create(self._root, settings, lock)

@@ -1,0 +1,365 @@
+"""Objects in a bucket of S3, Google Cloud Storage or Azure, by obstore.
+
+Credentials and endpoint come from the environment, as obstore documents. Requests are retried.
+Texts of obstore's errors are never shown, as they may have parts of requests.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from tcgamirror.model.errors import (
+    ChangedFile,
+    NotFound,
+    ServerError,
+    TcgaMirrorError,
+    Timeout,
+    Unreachable,
+    UsageError,
+)
+from tcgamirror.model.text import display_url
+
+if TYPE_CHECKING:
+    from obstore import GetOptions, PutMode, UpdateVersion
+    from obstore.store import AzureStore, ClientConfig, GCSStore, S3Store
+
+PIECE = 8 << 20
+"""Bytes of one request of a large object."""
+
+_MAX_PARTS = 9_000
+"""Parts of an upload; S3 takes 10,000."""
+
+_PARTS_AT_ONCE = 4
+_RETRIES = 6
+_RETRY_SECONDS = 120
+_TIMEOUTS: ClientConfig = {"connect_timeout": "15s", "read_timeout": "60s", "timeout": "600s"}
+
+_ADDRESS = re.compile(r"(s3|gs|az)://([A-Za-z0-9][A-Za-z0-9._-]{1,62})(?:/([A-Za-z0-9 ._/=+-]*))?")
+
+_VARIABLES = {
+    "s3": ("AWS", "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and AWS_REGION"),
+    "gs": ("GOOGLE", "GOOGLE_SERVICE_ACCOUNT"),
+    "az": ("AZURE", "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"),
+}
+"""Prefix of the variables that configure each kind of store, and those that a remedy names."""
+
+_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>(\w{1,60})</Code>")
+_REASON = re.compile(r'message: "([A-Z][a-z ]{3,60})"')
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
+_METADATA_SERVERS = ("169.254.169.254", "169.254.170.2", "metadata.google.internal")
+_OTHER_REGION = ("without LOCATION", "AuthorizationHeaderMalformed", "PermanentRedirect")
+
+
+def is_object_address(text: str) -> bool:
+    """Return whether a text is meant as the address of an object or a prefix.
+
+    >>> is_object_address("s3://bucket/tcga.tar"), is_object_address("http://host/")
+    (True, False)
+    """
+    return text.startswith(("s3://", "gs://", "az://"))
+
+
+class Tag(NamedTuple):
+    """The version of an object, for conditional requests."""
+
+    etag: str | None
+    version: str | None
+
+
+class Found(NamedTuple):
+    """An object. metadata: strings that were put with it."""
+
+    tag: Tag
+    size: int
+    metadata: Mapping[str, str]
+
+
+class Writer(Protocol):
+    """An object that is being written. It is there once it is closed, and never if it is not."""
+
+    def write(self, buffer: bytes, /) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class ObjectStore:
+    """The objects below an address. Any number of threads may use it at once.
+
+    Each method may raise UsageError for credentials, bucket or region, and NetworkError.
+    """
+
+    def __init__(self, address: str) -> None:
+        """Prepare for an address such as `s3://bucket/prefix`; nothing is requested yet.
+
+        Raises:
+            UsageError: for an invalid address or configuration.
+        """
+        match = _ADDRESS.fullmatch(address)
+        if match is None:
+            scheme = address.partition("://")[0]
+            raise UsageError(
+                f"{scheme}://{display_url(address)}: is not the address of a bucket. Write it as "
+                f"{scheme}://BUCKET/NAME"
+            )
+        self._scheme, self.bucket = match[1], match[2]
+        self.prefix = "/".join(part for part in (match[3] or "").split("/") if part)
+        self.name = f"{self._scheme}://{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")
+        self._store = self._configured()
+
+    def _configured(self) -> S3Store | GCSStore | AzureStore:
+        from obstore.store import AzureStore, GCSStore, S3Store
+
+        kinds: Mapping[str, type[S3Store | GCSStore | AzureStore]]
+        kinds = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
+        with self._errors(self.name):
+            return kinds[self._scheme](
+                self.bucket,
+                prefix=self.prefix or None,
+                client_options=self._client_options(),
+                retry_config={
+                    "max_retries": _RETRIES,
+                    "retry_timeout": timedelta(seconds=_RETRY_SECONDS),
+                },
+            )
+
+    def _client_options(self) -> ClientConfig:
+        """Return options of the connection.
+
+        obstore ignores those of the environment where others are given, and trusts the
+        system's certificates beside those given.
+        """
+        options = _TIMEOUTS.copy()
+        allowed = os.environ.get(f"{_VARIABLES[self._scheme][0]}_ALLOW_HTTP", "")
+        options["allow_http"] = allowed.lower() in ("1", "true", "yes", "on")
+        if path := os.environ.get("SSL_CERT_FILE"):
+            try:
+                options["root_certificate"] = Path(path).read_bytes()
+            except OSError as error:
+                raise UsageError(
+                    f"{path}: cannot be read ({error.strerror}). Correct SSL_CERT_FILE"
+                ) from error
+        return options
+
+    # Reading ------------------------------------------------------------------------
+
+    def find(self, path: str) -> Found | None:
+        """Return the object at a path; None if there is none."""
+        import obstore
+
+        try:
+            with self._errors(path):
+                found = obstore.get(self._store, path, options={"head": True})
+        except NotFound:
+            return None
+        tag = Tag(found.meta["e_tag"], found.meta["version"])
+        return Found(tag, found.meta["size"], {str(k): v for k, v in found.attributes.items()})
+
+    def read(
+        self, path: str, start: int = 0, *, tag: Tag | None = None, count: int = PIECE
+    ) -> tuple[Found, bytes]:
+        """Return an object and at most `count` of its bytes. tag: the version it must have.
+
+        Raises:
+            NotFound, ChangedFile.
+        """
+        options: GetOptions = {"range": (start, start + count)}
+        if tag is not None:
+            options["if_match"] = tag.etag
+        return self._get(path, options)
+
+    def read_new(
+        self, path: str, known: str | None, *, count: int = PIECE
+    ) -> tuple[Found, bytes] | None:
+        """Return the same from an object's start; None if it still has the known ETag."""
+        options: GetOptions = {"range": (0, count)}
+        if known is not None:
+            options["if_none_match"] = known
+        try:
+            return self._get(path, options)
+        except _NotModified:
+            return None
+
+    def _get(self, path: str, options: GetOptions) -> tuple[Found, bytes]:
+        import obstore
+
+        with self._errors(path):
+            found = obstore.get(self._store, path, options=options)
+            data = bytes(found.bytes())
+        return Found(Tag(found.meta["e_tag"], found.meta["version"]), found.meta["size"], {}), data
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return the bytes of every object in a folder, by path."""
+        import obstore
+
+        with self._errors(folder):
+            pages = obstore.list(self._store, folder, chunk_size=1000)
+            return {each["path"]: each["size"] for page in pages for each in page}
+
+    # Writing ------------------------------------------------------------------------
+
+    def put(self, path: str, content: bytes | Path, metadata: Mapping[str, str]) -> None:
+        """Write an object, whatever is there."""
+        self._put(path, content, metadata, "overwrite")
+
+    def put_if(
+        self, path: str, content: bytes | Path, metadata: Mapping[str, str], expected: Tag | None
+    ) -> Tag | None:
+        """Write an object in the place of the expected version; return the new one.
+
+        Args:
+            expected: None if there must be no object.
+
+        Returns:
+            None if another version, or none, is there.
+        """
+        mode: PutMode = "create"
+        if expected is not None:
+            version: UpdateVersion = {"e_tag": expected.etag}
+            if expected.version is not None:
+                version["version"] = expected.version
+            mode = version
+        try:
+            return self._put(path, content, metadata, mode)
+        except _Condition:
+            return None
+
+    def _put(
+        self, path: str, content: bytes | Path, metadata: Mapping[str, str], mode: PutMode
+    ) -> Tag:
+        import obstore
+
+        with self._errors(path):
+            put = obstore.put(
+                self._store,
+                path,
+                content,
+                attributes=dict(metadata),
+                mode=mode,
+                chunk_size=PIECE,
+                max_concurrency=1,
+            )
+        return Tag(put["e_tag"], put["version"])
+
+    def writer(self, path: str, size: int) -> Writer:
+        """Return an object to be written. size: bytes that it will have, about."""
+        import obstore
+
+        part = max(PIECE, size // _MAX_PARTS)
+        with self._errors(path):
+            writer = obstore.open_writer(
+                self._store, path, buffer_size=part, max_concurrency=_PARTS_AT_ONCE
+            )
+        return _Writer(writer, lambda: self._errors(path))
+
+    def delete(self, paths: Sequence[str]) -> None:
+        """Remove objects, if they are there."""
+        import obstore
+
+        with self._errors(self.name):
+            try:
+                obstore.delete(self._store, paths)
+            except FileNotFoundError:
+                # Some stores refuse to remove what is not there, and leave the others.
+                for path in paths:
+                    with suppress(FileNotFoundError):
+                        obstore.delete(self._store, path)
+
+    # Errors -------------------------------------------------------------------------
+
+    @contextmanager
+    def _errors(self, path: str) -> Iterator[None]:
+        """Turn errors of obstore into this program's. path: of the object, or the store's name."""
+        from obstore.exceptions import (
+            AlreadyExistsError,
+            BaseError,
+            NotModifiedError,
+            PreconditionError,
+        )
+
+        try:
+            yield
+        except NotModifiedError as error:
+            raise _NotModified(self._named(path)) from error
+        except (AlreadyExistsError, PreconditionError) as error:
+            raise _Condition(f"{self._named(path)}: was replaced meanwhile. Run again") from error
+        except (BaseError, OSError) as error:
+            raise self._translated(error, self._named(path)) from None
+
+    def _named(self, path: str) -> str:
+        return path if path == self.name else f"{self.name}/{path}"
+
+    def _translated(self, error: Exception, name: str) -> TcgaMirrorError:
+        """Return this program's error for one of obstore's, without its text."""
+        said = str(error)
+        status, code = _first(_STATUS, said), _first(_CODE, said)
+        answer = " ".join(word for word in (status, code) if word)
+        _, variables = _VARIABLES[self._scheme]
+        if any(words in said for words in _NO_BUCKET):
+            return UsageError(
+                f"{name}: there is no bucket {self.bucket!r}. Make it, or name another"
+            )
+        if any(host in said for host in _METADATA_SERVERS) or "Account must be" in said:
+            return UsageError(
+                f"{name}: no credentials. Set {variables} in the environment, or, for a public "
+                f"bucket, sync from its https:// address"
+            )
+        if status in ("401", "403") or isinstance(error, PermissionError):
+            return UsageError(
+                f"{name}: access refused ({answer}). Check {variables} in the environment, and "
+                "what this key may do in the bucket"
+            )
+        if any(words in said for words in _OTHER_REGION):
+            return UsageError(f"{name}: the bucket is in another region. Set AWS_REGION to it")
+        if "BadScheme" in said:
+            return UsageError(
+                f"{name}: its endpoint has an http:// address. Set "
+                f"{_VARIABLES[self._scheme][0]}_ALLOW_HTTP=true to send requests unencrypted"
+            )
+        if isinstance(error, FileNotFoundError):
+            return NotFound(f"{name}: does not exist. Correct the address")
+        if status:
+            return ServerError(f"{name}: the store failed ({answer}). Retry later")
+        if "TimedOut" in said or "timed out" in said:
+            return Timeout(f"{name}: the store did not answer in time. Retry later")
+        reason = "its certificate is not trusted" if "certificate" in said else "no connection"
+        reason = (_first(_REASON, said) or reason).lower()
+        return Unreachable(
+            f"{name}: the store cannot be reached ({reason}). Check the network, and "
+            f"{variables} in the environment"
+        )
+
+
+class _Condition(ChangedFile):
+    """Another version of the object is there than expected."""
+
+
+class _NotModified(ChangedFile):
+    """The object still has the known ETag."""
+
+
+class _Writer:
+    """A writer whose errors are this program's."""
+
+    def __init__(self, writer: Writer, errors: Callable[[], AbstractContextManager[None]]) -> None:
+        self._writer = writer
+        self._errors = errors
+
+    def write(self, buffer: bytes, /) -> int:
+        with self._errors():
+            return self._writer.write(buffer)
+
+    def close(self) -> None:
+        with self._errors():
+            self._writer.close()
+
+
+def _first(pattern: re.Pattern[str], text: str) -> str:
+    match = pattern.search(text)
+    return match[1] if match else ""

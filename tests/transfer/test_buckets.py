@@ -1,0 +1,302 @@
+"""Mirrors in buckets: `sync` to and from a real S3 server, refused, cut off and killed."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import obstore
+import pytest
+
+from tcgamirror.mirror.directory import LOCK
+from tcgamirror.transfer.sync import lease
+from tests.support.buckets import S3Server, seaweed
+from tests.support.command import ended, inside, started
+from tests.support.mirrors import column, images, says, until
+from tests.support.proxies import Relay
+from tests.support.publishing import (
+    change,
+    dump,
+    free_port,
+    made_up,
+    paths,
+    replace_image,
+    rest,
+    synced,
+    verified,
+)
+
+SLIDES, MANY = 6, 12_000
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with seaweed(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def relay(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
+    """The way by which the program reaches the server."""
+    with Relay(s3.port) as relay:
+        for name, value in s3.environment(relay.port).items():
+            monkeypatch.setenv(name, value)
+        yield relay
+
+
+@pytest.fixture
+def source(tmp_path: Path, mirror: Path) -> Path:
+    root = shutil.copytree(mirror, tmp_path / "source")
+    rest(root)
+    return root
+
+
+@pytest.fixture
+def name(tmp_path: Path) -> str:
+    """A prefix that no other test uses."""
+    return tmp_path.name
+
+
+def _files(root: Path) -> dict[str, bytes]:
+    return {path: (root / path).read_bytes() for path in paths(root)}
+
+
+def _images(s3: S3Server, name: str) -> dict[str, bytes]:
+    objects = s3.objects("bucket", name)
+    return {path: data for path, data in objects.items() if path.startswith("images/")}
+
+
+# There and back --------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("relay")
+def test_a_mirror_goes_to_a_bucket_and_back(
+    s3: S3Server, source: Path, name: str, tmp_path: Path
+) -> None:
+    there = f"s3://public/{name}/m"
+    answer = synced(source, there)
+    assert (answer["fetched"], answer["failed"], answer["changed"]) == (SLIDES, [], True)
+    objects = s3.objects("public", f"{name}/m")
+    assert set(objects) == {*paths(source), "catalogue.db", "tcgamirror.toml"}
+    assert synced(there, tmp_path / "copy")["fetched"] == SLIDES
+    plain = f"{s3.url}/public/{name}/m/"
+    assert synced(plain, tmp_path / "plain")["fetched"] == SLIDES
+    assert synced(plain, tmp_path / "plain")["changed"] is False
+    assert synced(there, f"s3://bucket/{name}/other")["fetched"] == SLIDES
+    synced(f"s3://bucket/{name}/other", tmp_path / "third")
+    for copy in ("copy", "plain", "third"):
+        assert images(tmp_path / copy) == images(source)
+        assert dump(tmp_path / copy) == dump(source)
+        verified(tmp_path / copy)
+    lock = tmp_path / "lock.tsv"
+    assert inside("--mirror", source, "lock", lock).code == 0
+    assert inside("--mirror", tmp_path / "copy", "lock", "--check", lock).code == 0
+
+
+def test_without_news_a_sync_of_many_images_takes_few_requests(
+    relay: Relay, tmp_path: Path, name: str
+) -> None:
+    source, there = made_up(tmp_path / "source", MANY), f"s3://bucket/{name}"
+    rest(source)
+    assert synced(source, there)["fetched"] == MANY
+    synced(there, tmp_path / "copy")
+    for words, most in (((source, there), 1), ((there, tmp_path / "copy"), 1)):
+        before = len(relay.lines)
+        answer = synced(*words)
+        assert (answer["kept"], answer["changed"]) == (MANY, False)
+        assert len(relay.lines) - before == most
+    # A night's run without a new image changes the catalogue alone.
+    change(source, "INSERT INTO runs (command, started) VALUES ('update', '2026-11-29T01:02:03Z')")
+    before = len(relay.lines)
+    assert synced(source, there)["kept"] == MANY
+    assert [line.split()[0] for line in relay.lines[before:]] == ["HEAD", "GET", "PUT"]
+
+
+@pytest.mark.usefixtures("relay")
+def test_what_differs_moves_and_what_the_source_lacks_is_removed_last(
+    s3: S3Server, source: Path, name: str, tmp_path: Path
+) -> None:
+    there = f"s3://bucket/{name}"
+    synced(source, there)
+    replaced, gone = paths(source)[0], paths(source)[2]
+    replace_image(source, replaced)
+    file_name = str(column(source, "select file_name from mirror where sample_rank = 3")[0])
+    for table in ("attempts", "images", "sample", "tissue"):
+        change(source, f"DELETE FROM {table} WHERE file_name = ?", file_name)
+    answer = synced(source, there, "--dry-run", "--delete")
+    assert (answer["fetched"], answer["removed"]) == (1, 1)
+    answer = synced(source, there)
+    assert (answer["fetched"], answer["others"], answer["kept"]) == (1, 1, SLIDES - 2)
+    assert gone in _images(s3, name)
+    assert synced(source, there, "--delete")["removed"] == 1
+    assert _images(s3, name) == _files(source)
+    synced(there, tmp_path / "copy")
+    assert dump(tmp_path / "copy") == dump(source)
+
+
+def test_an_object_that_was_lost_is_put_again_with_the_next_news(
+    relay: Relay, s3: S3Server, source: Path, name: str
+) -> None:
+    there = f"s3://bucket/{name}"
+    synced(source, there)
+    obstore.delete(s3.store("bucket", name), paths(source)[1])
+    replace_image(source, paths(source)[0])
+    before = len(relay.lines)
+    assert synced(source, there)["fetched"] == 2
+    puts = [line.split()[1] for line in relay.lines[before:] if line.startswith("PUT")]
+    # The row of an image that is replaced is pending meanwhile.
+    assert [path.rpartition("/")[2] for path in puts if "images" not in path][-2:] == [
+        "catalogue.db",
+        "catalogue.db",
+    ]
+    assert _images(s3, name) == _files(source)
+
+
+# Refused ---------------------------------------------------------------------------
+
+
+def test_what_is_wrong_is_said_with_its_remedy(
+    s3: S3Server, source: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    there = f"s3://bucket/{name}"
+    cases = (
+        (s3.environment(secret="not-the-secret"), there, 2, "access refused (403"),
+        (s3.environment(), f"s3://no-such-bucket/{name}", 2, "no bucket 'no-such-bucket'"),
+        (s3.environment(free_port()), there, 4, "cannot be reached (connection refused)"),
+        ({**s3.environment(), "AWS_ALLOW_HTTP": "no"}, there, 2, "AWS_ALLOW_HTTP=true"),
+        (s3.environment(), "s3://user:hidden@bucket/x", 2, "is not the address of a bucket"),
+        ({**s3.environment(), "SSL_CERT_FILE": "/none"}, there, 2, "Correct SSL_CERT_FILE"),
+    )
+    for environment, address, code, words in cases:
+        with monkeypatch.context() as patch:
+            for variable, value in environment.items():
+                patch.setenv(variable, value)
+            for order in ((source, address), (address, tmp_path / "copy")):
+                result = inside("sync", *order)
+                says(result, code, words)
+                assert not any(
+                    secret in result.err
+                    for secret in (*s3.environment().values(), "not-the-secret", "hidden", "<")
+                    if secret not in ("true", s3.environment()["AWS_ENDPOINT_URL"])
+                )
+    assert not (tmp_path / "copy").exists() and s3.objects("bucket", name) == {}
+
+
+@pytest.mark.usefixtures("relay")
+def test_a_place_without_a_mirror_and_the_source_itself_are_refused(
+    name: str, tmp_path: Path, source: Path
+) -> None:
+    says(inside("sync", f"s3://bucket/{name}", tmp_path / "x"), 2, "holds no mirror")
+    synced(source, f"s3://bucket/{name}")
+    says(inside("sync", f"s3://bucket/{name}", f"s3://bucket/{name}/"), 2, "is SRC itself")
+    other = tmp_path / "other"
+    assert inside("--mirror", other, "init", "--mpp", "8").code == 0
+    says(inside("sync", other, f"s3://bucket/{name}"), 2, "8 µm/px", "4 µm/px")
+
+
+# Cut off, killed, two at once --------------------------------------------------------
+
+
+def test_a_connection_that_is_cut_is_made_again(
+    relay: Relay, s3: S3Server, source: Path, name: str, tmp_path: Path
+) -> None:
+    large = paths(source)[0]
+    (source / large).write_bytes((source / large).read_bytes() + bytes(20 << 20))
+    replace_image(source, large)
+    relay.cuts = [0, 100, 0, 400]
+    synced(source, f"s3://bucket/{name}")
+    assert _images(s3, name) == _files(source)
+    relay.cuts = [3 << 20, 100, 5 << 20]
+    synced(f"s3://bucket/{name}", tmp_path / "copy")
+    assert images(tmp_path / "copy") == images(source)
+    assert relay.cuts == []
+
+
+def test_a_store_that_stays_away_ends_it_and_the_next_sync_resumes(
+    relay: Relay, s3: S3Server, source: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = f"s3://bucket/{name}"
+    with started("sync", source, there, "--rate", "2k") as process:
+        until(lambda: len(_images(s3, name)) >= 2)
+        relay.cuts = [0] * 1000
+        relay.drop()
+        result = ended(process)
+    assert result.code == 4 and "cannot be reached" in result.sentence
+    relay.cuts = []
+    monkeypatch.setattr(lease, "DEAD_SECONDS", 1.0)
+    answer = synced(source, there)
+    assert answer["adopted"] in range(2, SLIDES + 1) and answer["failed"] == []
+
+
+@pytest.mark.usefixtures("relay")
+def test_of_two_writers_one_ends_with_5_and_nothing_is_mixed(
+    s3: S3Server, source: Path, name: str, tmp_path: Path
+) -> None:
+    other, there = shutil.copytree(source, tmp_path / "other"), f"s3://bucket/{name}"
+    for path in paths(other):
+        replace_image(other, path)
+    with started("sync", source, there) as one, started("sync", other, there) as two:
+        results = {source: ended(one), other: ended(two)}
+    codes = {root: result.code for root, result in results.items()}
+    assert sorted(codes.values()) in ([0, 0], [0, 5]), results
+    if 5 in codes.values():
+        (winner,) = (root for root, code in codes.items() if code == 0)
+        assert _images(s3, name) == _files(winner)
+    synced(there, tmp_path / "copy")
+    verified(tmp_path / "copy")
+    assert _images(s3, name) == _files(tmp_path / "copy")
+
+
+@pytest.mark.usefixtures("relay")
+def test_a_second_writer_ends_with_5_while_the_first_is_at_work(
+    s3: S3Server, source: Path, name: str
+) -> None:
+    there = f"s3://bucket/{name}"
+    with started("sync", source, there, "--rate", "2k") as first:
+        until(lambda: LOCK in s3.objects("bucket", name))
+        says(inside("sync", source, there), 5, "another sync writes there")
+        first.send_signal(signal.SIGINT)
+        assert ended(first).code == 130
+    assert LOCK not in s3.objects("bucket", name)
+    assert synced(source, there)["failed"] == []
+
+
+@pytest.mark.usefixtures("relay")
+def test_a_catalogue_that_another_wrote_meanwhile_stays(
+    s3: S3Server, source: Path, name: str
+) -> None:
+    there = f"s3://bucket/{name}"
+    with started("sync", source, there, "--rate", "20k") as process:
+        until(lambda: len(_images(s3, name)) >= 1)
+        obstore.put(s3.store("bucket", name), "catalogue.db", b"of another program")
+        result = ended(process)
+    assert result.code == 5 and "catalogue.db meanwhile" in result.sentence
+    assert s3.objects("bucket", name)["catalogue.db"] == b"of another program"
+
+
+@pytest.mark.usefixtures("relay")
+def test_killed_at_any_moment_the_mirror_is_readable_and_the_next_sync_ends_right(
+    s3: S3Server, source: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "DEAD_SECONDS", 1.0)
+    there, chance = f"s3://bucket/{name}", random.Random(5)
+    synced(source, there)
+    for number in range(4):
+        for path in paths(source)[number:]:
+            replace_image(source, path)
+        with started("sync", source, there, "--rate", "60k") as process:
+            time.sleep(chance.uniform(0.6, 2.5))
+            process.kill()
+            process.wait()
+        copy = tmp_path / f"copy-{number}"
+        assert inside("sync", there, copy).code in (0, 3)
+        verified(copy)
+    synced(source, there)
+    assert _images(s3, name) == _files(source)
+    synced(there, tmp_path / "copy")
+    assert dump(tmp_path / "copy") == dump(source)
