@@ -23,6 +23,7 @@ from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from tcgamirror.transfer.archive.stored import StoredArchive
     from tcgamirror.transfer.exporter import ExportResult
     from tcgamirror.transfer.importer import ImportResult
     from tcgamirror.transfer.sync.plan import SyncResult
@@ -35,9 +36,9 @@ SHOWN = 20
 _EXPORT = f"""\
 write the mirror, or a part of it, to carry it elsewhere
 
-Writes a directory, a .tar archive, or a tar archive to standard output. Every image is
-compared with its digest. An update may run meanwhile. An interrupted export of a
-directory resumes when run again.
+Writes a directory, a .tar archive (also s3://BUCKET/NAME.tar), or a tar archive to
+standard output. Every image is compared with its digest. An update may run meanwhile. An
+interrupted export of a directory resumes when run again.
 
 --only SQL      only slides that meet this condition on the view mirror
 --since EXPORT  leave out the images of this earlier export (or of its SHA256SUMS)
@@ -52,9 +53,9 @@ directory resumes when run again.
 _IMPORT = f"""\
 add an export to a mirror
 
-Reads an export: a directory, a .tar archive, or a tar archive from standard input. The
-mirror of --mirror is made if it does not exist. An interrupted import resumes when run
-again.
+Reads an export: a directory, a .tar archive (also s3://BUCKET/NAME.tar), or a tar archive
+from standard input. The mirror of --mirror is made if it does not exist. An interrupted
+import resumes when run again.
 
 {JSON}
 
@@ -87,8 +88,8 @@ def export_mirror(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.transfer.exporter import export
     from tcgamirror.transfer.remote_paths import check_export
 
-    dest = _path_or_stream(args.dest)
-    if dest is not None:
+    dest = _archive_place(args.dest)
+    if isinstance(dest, Path):
         check_suffix(dest)
         options = {"--only": args.only, "--since": args.since}
         words = [str(word) for each in options.items() if each[1] is not None for word in each]
@@ -125,14 +126,17 @@ def _print_export(made: ExportResult, mirror: Path) -> None:
 
 def import_into(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.cli.progress import ProgressDisplay
+    from tcgamirror.transfer.archive.stored import StoredArchive
     from tcgamirror.transfer.importer import import_export
     from tcgamirror.transfer.remote_paths import check_import
 
-    check_import(args.source, mirror_text(args) or ".")
+    source = _archive_place(args.source)
+    if not isinstance(source, StoredArchive):
+        check_import(args.source, mirror_text(args) or ".")
     # A new mirror is made only where it is named, as init does.
     root = named_mirror(args) or open_mirror(args).root
     with closing(ProgressDisplay(quiet=args.json)) as progress:
-        made = import_export(root, _path_or_stream(args.source), progress)
+        made = import_export(root, source, progress)
     if args.json:
         print(json.dumps({**output.members(made), "exit_code": int(made.exit_code)}))
     else:
@@ -164,8 +168,13 @@ def _print_import(made: ImportResult) -> None:
         print(f"these slides stay as they were; fetch pending ones by {update}")
 
 
-def _path_or_stream(named: str) -> Path | None:
-    """Return a path; None for `-`."""
+def _archive_place(named: str) -> Path | StoredArchive | None:
+    """Return a path, or the archive in a bucket; None for `-`."""
+    from tcgamirror.net.object_store import is_object_address
+    from tcgamirror.transfer.archive.stored import StoredArchive
+
+    if is_object_address(named):
+        return StoredArchive(named)
     return None if named == "-" else Path(named)
 
 
@@ -254,9 +263,9 @@ def _print_sync(found: SyncResult) -> None:
 def add_commands(commands: Commands) -> None:
     """Add `export`, `import` and `sync`."""
     command = add_command(commands, "export", export_mirror, _EXPORT)
-    command.add_argument("dest", metavar="DEST", help="directory, .tar archive, or -")
+    command.add_argument("dest", metavar="DEST", help="directory, .tar archive or object, or -")
     command = add_command(commands, "import", import_into, _IMPORT)
-    command.add_argument("source", metavar="SRC", help="directory, .tar archive, or -")
+    command.add_argument("source", metavar="SRC", help="directory, .tar archive or object, or -")
     command = add_command(commands, "sync", sync, _SYNC)
     command.add_argument("source", metavar="SRC", help="directory, http(s):// or s3:// address")
     command.add_argument("destination", metavar="DST", help="directory or s3:// address")

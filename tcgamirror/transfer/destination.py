@@ -17,6 +17,7 @@ from tcgamirror.system.files import disk_errors, open_file_digest, sync_disk, sy
 from tcgamirror.system.lock import Lock
 from tcgamirror.system.openat import Tree
 from tcgamirror.transfer.archive.format import EXPORT_LOCK, UNFINISHED, is_tar
+from tcgamirror.transfer.archive.stored import StoredArchive
 from tcgamirror.transfer.archive.tar import TarWriter
 from tcgamirror.transfer.content import FileContent
 
@@ -39,7 +40,9 @@ class Destination(Protocol):
 
 
 @contextmanager
-def open_destination(dest: Path | None, root: Path) -> Iterator[tuple[Path, Destination]]:
+def open_destination(
+    dest: Path | StoredArchive | None, root: Path, size: int
+) -> Iterator[tuple[Path, Destination]]:
     """Yield a folder for the catalogue of an export, and its destination, locked by this run.
 
     The export is renamed to `dest` when the block ends without an error. A killed export to a
@@ -48,12 +51,11 @@ def open_destination(dest: Path | None, root: Path) -> Iterator[tuple[Path, Dest
     Args:
         dest: None for standard output.
         root: the mirror's directory.
+        size: bytes of its images.
     """
-    if dest is None:
-        with (
-            TemporaryDirectory(prefix="tcgamirror-") as folder,
-            _open_archive(None, None, _TOP) as archive,
-        ):
+    if not isinstance(dest, Path):
+        opened = _open_archive(None, None, _TOP) if dest is None else _open_stored(dest, size)
+        with TemporaryDirectory(prefix="tcgamirror-") as folder, opened as archive:
             yield Path(folder), archive
         return
     with _unfinished_folder(dest) as work:
@@ -155,6 +157,16 @@ def _open_archive(path: Path | None, dest: Path | None, top: str) -> Iterator[_A
 
 
 @contextmanager
+def _open_stored(dest: StoredArchive, size: int) -> Iterator[_Archive]:
+    """Yield an archive that is put in parts, and is there once all of them are."""
+    writer = dest.writer(size)
+    archive = _Archive(writer.write, _top(Path(dest.key).stem))
+    yield archive
+    archive.finish()
+    writer.close()
+
+
+@contextmanager
 def _writing(path: Path | None) -> Iterator[None]:
     """Turn refusals to write at `path`, or to standard output, into errors that name it."""
     if path is not None:
@@ -179,11 +191,14 @@ def _top(name: str) -> str:
 # The place of an export ------------------------------------------------------------
 
 
-def check_dest(root: Path, dest: Path | None) -> None:
+def check_dest(root: Path, dest: Path | StoredArchive | None) -> None:
     """Raise UsageError where no export of the mirror at `root` can be made.
 
     dest: None for standard output.
     """
+    if isinstance(dest, StoredArchive):
+        dest.check_free()
+        return
     if dest is None:
         if sys.stdout.isatty():
             raise UsageError("standard output: is a terminal. Pipe the archive, or name a file")

@@ -31,6 +31,7 @@ from tcgamirror.transfer.archive.format import (
     readme,
 )
 from tcgamirror.transfer.archive.reader import sums_since
+from tcgamirror.transfer.archive.stored import StoredArchive
 from tcgamirror.transfer.catalogue_copy import (
     check_path,
     copy_catalogue,
@@ -72,7 +73,7 @@ class ExportResult:
 
 def export(
     mirror: Mirror,
-    dest: Path | None,
+    dest: Path | StoredArchive | None,
     progress: Progress,
     *,
     only: str | None = None,
@@ -99,13 +100,14 @@ def export(
             mirror.check_fixed(live.fact)
             # Before anything is made, as the condition may be refused.
             names = None if only is None else matching_slides(live, only)
-            work, destination = stack.enter_context(open_destination(dest, mirror.root))
+            size = sum(image.bytes for image in live.images.recorded())
+            work, destination = stack.enter_context(open_destination(dest, mirror.root, size))
             copy = stack.enter_context(copy_catalogue(live, work / CATALOGUE))
         release = copy.listing.release()
         if names is not None:
             keep_only(copy, names)
         export = _Export(mirror, copy, destination, earlier, progress)
-        export.put_images(None if dest is None else work)
+        export.put_images(work if isinstance(dest, Path) else None)
         left_out = len(export.left_out)
         export.put_rest(work / CATALOGUE, release, is_part=only is not None)
     return ExportResult(

@@ -38,6 +38,7 @@ from tcgamirror.model.slide import Status
 from tcgamirror.model.text import timestamp
 from tcgamirror.system.files import check_room
 from tcgamirror.transfer.archive.reader import Export
+from tcgamirror.transfer.archive.stored import StoredArchive
 from tcgamirror.transfer.fetching import fetch_to_partial
 from tcgamirror.transfer.intake import IncomingImage, Intake, check_image
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
@@ -75,7 +76,9 @@ class ImportResult:
         return ExitCode.SOME_FAILED if self.refused else ExitCode.DONE
 
 
-def import_export(root: Path, source: Path | None, progress: Progress) -> ImportResult:
+def import_export(
+    root: Path, source: Path | StoredArchive | None, progress: Progress
+) -> ImportResult:
     """Merge the export at `source` into the mirror at `root`, which is made if there is none.
 
     Args:
@@ -150,7 +153,7 @@ class _Export:
     dropped: tuple[str, ...]
 
     @classmethod
-    def read(cls, source: Path | None, folder: Path, stack: ExitStack) -> _Export:
+    def read(cls, source: Path | StoredArchive | None, folder: Path, stack: ExitStack) -> _Export:
         """Read the export at `source`. folder: an empty one. stack: closes its catalogue."""
         files = Export(source, folder)
         settings = _settings(files)

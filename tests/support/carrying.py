@@ -13,12 +13,15 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from tests.gdc import Listed, StandIn, listed
 from tests.support.command import inside as inside
 from tests.support.command import went_well
 from tests.support.mirrors import column, filled, rows, says, updated
 from tests.support.slides import SlideSpec, make_slide
+
+T = TypeVar("T", Path, str)
 
 FORMS = ("", ".tar")
 
@@ -36,13 +39,13 @@ _SAME = (
 )
 
 
-def exported(root: Path, dest: Path, *options: str | Path) -> Path:
-    """Make an export without an error; return its path."""
+def exported(root: Path, dest: T, *options: str | Path) -> T:
+    """Make an export without an error; return its place."""
     went_well("--mirror", root, "export", dest, *options)
     return dest
 
 
-def imported(root: Path, source: Path) -> dict[str, object]:
+def imported(root: Path, source: Path | str) -> dict[str, object]:
     """Return the answer of an import that succeeds."""
     answer = went_well("--mirror", root, "import", source, "--json").json()
     assert isinstance(answer, dict)

@@ -15,6 +15,7 @@ import pytest
 from tcgamirror.mirror.directory import LOCK
 from tcgamirror.transfer.sync import lease
 from tests.support.buckets import S3Server, seaweed
+from tests.support.carrying import exported, imported, is_clean, known
 from tests.support.command import ended, inside, started
 from tests.support.mirrors import column, images, says, until
 from tests.support.proxies import Relay
@@ -95,6 +96,42 @@ def test_a_mirror_goes_to_a_bucket_and_back(
     lock = tmp_path / "lock.tsv"
     assert inside("--mirror", source, "lock", lock).code == 0
     assert inside("--mirror", tmp_path / "copy", "lock", "--check", lock).code == 0
+
+
+@pytest.mark.usefixtures("relay")
+def test_an_archive_goes_to_a_bucket_and_back(
+    s3: S3Server, source: Path, name: str, tmp_path: Path
+) -> None:
+    there = f"s3://bucket/{name}/tcga.tar"
+    exported(source, there)
+    says(inside("--mirror", source, "export", there), 2, "exists already")
+    exported(source, tmp_path / "tcga.tar")
+    assert set(s3.objects("bucket", name)) == {"tcga.tar"}
+    assert imported(tmp_path / "copy", there)["images"] == SLIDES
+    assert known(tmp_path / "copy") == known(source) and is_clean(tmp_path / "copy")
+    says(inside("--mirror", tmp_path / "x", "import", f"{there}x.tar"), 2, "does not exist")
+    says(inside("--mirror", source, "export", f"s3://bucket/{name}"), 2, "use tcgamirror sync")
+    obstore.put(s3.store("bucket", name), "other.tar", b"no archive" * 100)
+    says(
+        inside("--mirror", tmp_path / "x", "import", f"s3://bucket/{name}/other.tar"),
+        2,
+        "not a tar",
+    )
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_archive_larger_than_a_part_survives_cuts(
+    relay: Relay, source: Path, name: str, tmp_path: Path
+) -> None:
+    (source / "gallery").mkdir()
+    (source / "gallery" / "large.png").write_bytes(random.Random(1).randbytes(30 << 20))
+    there = f"s3://bucket/{name}/tcga.tar"
+    relay.cuts = [50, 0, 300]
+    exported(source, there)
+    relay.cuts = [9 << 20, 100, 1 << 20]
+    assert imported(tmp_path / "copy", there)["images"] == SLIDES
+    assert known(tmp_path / "copy") == known(source)
+    assert relay.cuts == []
 
 
 def test_without_news_a_sync_of_many_images_takes_few_requests(

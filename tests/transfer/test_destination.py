@@ -121,7 +121,7 @@ def test_where_nothing_was_made_nothing_is_left(tmp_path: Path) -> None:
     for name, file in (("e.part", EXPORT_LOCK), ("e", "mine")):
         (tmp_path / name).mkdir()
         (tmp_path / name / file).touch()
-    opened = open_destination(tmp_path / "e", tmp_path)
+    opened = open_destination(tmp_path / "e", tmp_path, 0)
     with pytest.raises(UsageError, match="exists already"), opened:
         pass
     assert not (tmp_path / "e.part").exists()

@@ -79,7 +79,7 @@ def test_the_line_in_the_refusal_does_it(
         ),
         (("--mirror", "m", "import", "[::1]:x.tar"), "ssh ::1 cat x.tar | tcgamirror --mirror m"),
         (("sync", "http://x/", "one:m"), "run: ssh one tcgamirror sync http://x/ m"),
-        (("sync", "s3://b/m", "m"), "s3://b/m: s3:// is not supported here. Use http"),
+        (("sync", "rsync://b/m", "m"), "rsync://b/m: rsync:// is not supported here. Use http"),
         (("sync", "ftp://me:secret@h/p", "m"), "ftp://h/p: ftp:// is not"),
         (("init", "one:m", "--mpp", "2"), "ssh one tcgamirror init m"),
         (("--mirror", "me@one:", "init", "--mpp", "2"), "ssh me@one tcgamirror init ."),

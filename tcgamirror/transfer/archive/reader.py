@@ -36,6 +36,7 @@ from tcgamirror.transfer.archive.format import (
     read_sums,
     refusal,
 )
+from tcgamirror.transfer.archive.stored import StoredArchive
 from tcgamirror.transfer.archive.tar import receive, tar_members
 from tcgamirror.transfer.untrusted import MAX_BYTES, copy_at_rest
 
@@ -92,16 +93,17 @@ class Export:
     members: all files, in their order. sums: digests by path, of SHA256SUMS; a mirror has none.
     """
 
-    def __init__(self, path: Path | None, folder: Path) -> None:
+    def __init__(self, path: Path | StoredArchive | None, folder: Path) -> None:
         """Read the export at `path`, with copies in the private `folder`.
 
         Args:
-            path: None for a tar archive on standard input, which is copied to the folder.
+            path: None for a tar archive on standard input. This and one in a bucket are copied
+                to the folder.
 
         Raises:
             BadExport: for what is in no export, and for one without settings.
         """
-        self._path = _copy_stdin(folder) if path is None else path
+        self._path = path if isinstance(path, Path) else _copy_archive(path, folder)
         self._folder = folder
         self.members = _members_of(self._path)
         self.sums: Mapping[str, str] = {}
@@ -168,12 +170,12 @@ def _members_of(path: Path) -> dict[str, Member]:
     return {name.removeprefix(top): found[name] for name in found if name.startswith(top)}
 
 
-def _copy_stdin(folder: Path) -> Path:
-    """Write standard input to a file, because an archive is not read in its order."""
-    if sys.stdin.isatty():
+def _copy_archive(source: StoredArchive | None, folder: Path) -> Path:
+    """Write an archive to a file, because it is not read in its order. source: None for stdin."""
+    if source is None and sys.stdin.isatty():
         raise UsageError("standard input: is a terminal. Pipe a tar archive to import -")
     path = folder / "stdin.tar"
-    receive(sys.stdin.buffer, path)
+    receive(sys.stdin.buffer if source is None else source.reader(), path)
     return path
 
 

@@ -72,7 +72,8 @@ class _ReceivedArchive(_Archive):
     """The bytes of an archive that comes from a pipe, each written to a file."""
 
     def __init__(self, pipe: BinaryIO, path: Path, copy: BinaryIO) -> None:
-        super().__init__(pipe)
+        self._file = pipe
+        self.position = 0
         self._path = path
         self._copy = copy
 
