@@ -163,8 +163,8 @@ def _opened(path: Path) -> io.FileIO:
     file = io.FileIO(os.open(path, flags, 0o644), "r+")
     try:
         found = os.fstat(file.fileno())
-        head = os.pread(file.fileno(), len(_BEGINS), 0)
         is_plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+        head = os.pread(file.fileno(), len(_BEGINS), 0) if is_plain else b""
         if not is_plain or not (head.startswith(_BEGINS) or _BEGINS.startswith(head)):
             raise UsageError(f"{path}: not the records of a shard. Remove it")
         start = max(0, found.st_size - MOST_LINE)
@@ -317,19 +317,27 @@ def _object(line: bytes) -> Mapping[str, Any]:
 
 def _runs(root: Path, name: str) -> Iterator[_Run]:
     """Yield the runs in a shard's file."""
-    for place, entry in _lines(root, name):
-        if entry.get("event") == "begin":
-            with suppress(ValueError, KeyError):
-                values = _checked(entry, _RUN)
-                yield _Run(values["time"], name, place, values["id"], values["command"])
+    found = (_run_of(entry, name, place) for place, entry in _lines(root, name))
+    yield from filter(None, found)
+
+
+def _run_of(entry: Mapping[str, Any], name: str, place: int) -> _Run | None:
+    """Return the run that a line begins, if it does."""
+    if entry.get("event") != "begin":
+        return None
+    try:
+        values = _checked(entry, _RUN)
+    except (ValueError, KeyError):
+        return None
+    return _Run(values["time"], name, place, values["id"], values["command"])
 
 
 def _entries(root: Path, run: _Run) -> Iterator[Mapping[str, Any]]:
     """Yield what a run of a shard recorded after its beginning."""
     lines = _lines(root, run.name, run.start)
     next(lines, None)
-    for _, entry in lines:
-        if entry.get("event") == "begin":
+    for place, entry in lines:
+        if _run_of(entry, run.name, place) is not None:
             return
         yield entry
 

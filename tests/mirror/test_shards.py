@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
+import shutil
 import signal
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tcgamirror.mirror import shards
+from tcgamirror.mirror.settings import Settings, divided
+from tcgamirror.model.errors import Interrupted
 from tcgamirror.model.shard import Shard
+from tcgamirror.model.slide import Target
 from tests.gdc import Fault, Listed, StandIn
-from tests.support.command import Result, ended, run, started, succeeded
-from tests.support.mirrors import column, images, made, rows, small_slide, until, updated
+from tests.mirror.test_hard_times import mounted, small_disk
+from tests.support.command import Result, ended, inside, run, started, succeeded, went_well
+from tests.support.mirrors import (
+    column,
+    images,
+    made,
+    repointed,
+    rewrite,
+    rows,
+    small_slide,
+    until,
+    updated,
+)
+from tests.support.publishing import change
 
 SLIDES, SHARDS = 24, 4
 DELAY = 0.04
@@ -37,26 +58,43 @@ def gdc(slides: Sequence[Listed]) -> Iterator[StandIn]:
         yield gdc
 
 
-@pytest.fixture
-def root(tmp_path: Path, gdc: StandIn) -> Path:
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory: pytest.TempPathFactory, slides: Sequence[Listed]) -> Path:
     """A mirror of 24 sampled slides, none of them fetched."""
-    root = made(tmp_path / "m", gdc, "--kind", "all", slides=SLIDES)
-    succeeded("--mirror", root, "refresh")
-    succeeded("--mirror", root, "sample")
+    with StandIn(slides) as gdc:
+        root = made(tmp_path_factory.mktemp("sampled") / "m", gdc, "--kind", "all", slides=SLIDES)
+        went_well("--mirror", root, "refresh")
+        went_well("--mirror", root, "sample")
+    return root
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory, slides: Sequence[Listed]) -> Path:
+    """The mirror that one process makes of the same slides."""
+    with StandIn(slides) as gdc:
+        root = made(tmp_path_factory.mktemp("single") / "m", gdc, "--kind", "all", slides=SLIDES)
+        updated(root)
     return root
 
 
 @pytest.fixture
-def single(tmp_path: Path, gdc: StandIn) -> Path:
-    """The mirror that one process makes of the same slides."""
-    root = made(tmp_path / "single", gdc, "--kind", "all", slides=SLIDES)
-    updated(root)
-    gdc.clear()
-    return root
+def root(tmp_path: Path, sampled: Path, gdc: StandIn) -> Path:
+    return repointed(sampled, tmp_path / "m", gdc)
 
 
 def recorded(root: Path, columns: str = SAME) -> list[tuple[object, ...]]:
     return rows(root, f"select {columns} from mirror order by sample_rank")
+
+
+def statuses(root: Path) -> Counter[object]:
+    return Counter(column(root, "select status from images"))
+
+
+def file_ids(root: Path) -> dict[str, str]:
+    return {
+        str(name): str(file_id)
+        for name, file_id in rows(root, "select file_name, file_id from slides")
+    }
 
 
 def names(root: Path, shard: Shard) -> list[object]:
@@ -64,7 +102,14 @@ def names(root: Path, shard: Shard) -> list[object]:
 
 
 def fetch(root: Path, shard: str, *options: str) -> Result:
-    return run("--mirror", root, "fetch", "--shard", shard, *options)
+    return inside("--mirror", root, "fetch", "--shard", shard, *options)
+
+
+def lines(root: Path) -> list[dict[str, Any]]:
+    """The outcomes in the records that wait."""
+    texts = [path.read_bytes() for path in sorted((root / "work").glob("shards/*.jsonl"))]
+    whole = [line for text in texts for line in text.splitlines(keepends=True) if b"\n" in line]
+    return [entry for line in whole if (entry := json.loads(line))["event"] == "slide"]
 
 
 def records(root: Path) -> list[str]:
@@ -73,7 +118,7 @@ def records(root: Path) -> list[str]:
 
 def collect(root: Path) -> Result:
     """Run a `fetch` that collects, and fetches what is due."""
-    return run("--mirror", root, "fetch")
+    return inside("--mirror", root, "fetch")
 
 
 def attempts(root: Path) -> Counter[object]:
@@ -97,7 +142,7 @@ def test_four_shards_one_of_them_killed_make_the_mirror_of_one_run(
         os.kill(shards[1].pid, signal.SIGKILL)
         shards[1].wait()
         assert [ended(shard).code for shard in shards if shard is not shards[1]] == [0, 0, 0]
-    done = sum(path.read_bytes().count(b'"slide"') for path in root.glob("work/shards/*.jsonl"))
+    done = len(lines(root))
     assert done < SLIDES and records(root) == [f"{number}-of-4.jsonl" for number in range(1, 5)]
     assert column(root, "select count(*) from attempts") == [0]
     result = collect(root)
@@ -132,10 +177,412 @@ def test_failures_of_all_shards_are_recorded(root: Path, gdc: StandIn) -> None:
     assert column(root, "select sum(failed) from runs") == [SLIDES]
 
 
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_shard_keeps_what_it_recorded(
+    root: Path, gdc: StandIn, end: signal.Signals
+) -> None:
+    gdc.delay = DELAY
+    with started("--mirror", root, "fetch", "--shard", "1/1") as shard:
+        until(lambda: lines(root), 60)
+        shard.send_signal(end)
+        result = ended(shard)
+    assert result.code == (INTERRUPTED if end != signal.SIGKILL else -signal.SIGKILL)
+    kept = len(lines(root))
+    assert 0 < kept < SLIDES
+    gdc.delay = 0
+    gdc.clear()
+    # The same shard goes on, in the same file.
+    assert f"{SLIDES - kept} slides fetched" in fetch(root, "1/1").out
+    assert f"{SLIDES} of shards collected: {SLIDES} done" in collect(root).err.replace(
+        " slides", ""
+    )
+    assert set(attempts(root).values()) == {1} and len(attempts(root)) == SLIDES
+    codes = column(root, "select exit_code from runs where command like '%shard%' order by run")
+    assert codes == [None if end == signal.SIGKILL else INTERRUPTED, 0]
+
+
+def test_random_kills_of_random_divisions_lose_nothing(
+    root: Path, single: Path, gdc: StandIn
+) -> None:
+    """In the environment, TCGAMIRROR_KILLS says how many, TCGAMIRROR_SEED which moments."""
+    gdc.delay = DELAY
+    chance = random.Random(int(os.environ.get("TCGAMIRROR_SEED", "1")))
+    fresh, left = shutil.copytree(root, root.with_name("fresh")), 0
+    for _ in range(-(-int(os.environ.get("TCGAMIRROR_KILLS", "6")) // 3)):
+        if left == 0:
+            shutil.rmtree(root)
+            shutil.copytree(fresh, root)
+        count = chance.choice((1, 2, 3))
+        with ExitStack() as stack:
+            shards = [
+                stack.enter_context(started("--mirror", root, "fetch", "--shard", f"{n}/{count}"))
+                for n in range(1, count + 1)
+            ]
+            time.sleep(chance.uniform(0.3, 2))
+            for shard in shards:
+                shard.kill()
+                shard.wait()
+        if chance.random() < 0.5:
+            with started("--mirror", root, "sample") as collecting:
+                time.sleep(chance.uniform(0.2, 0.8))
+                collecting.kill()
+        assert succeeded("--mirror", root, "status", "--json").json()["sampled"] == SLIDES
+        left = chance.choice((0, 0, 1))
+        if left == 0:
+            assert collect(root).code == 0
+            assert images(root) == images(single)
+            assert recorded(root) == recorded(single)
+            assert set(attempts(root).values()) == {1}
+            assert not list((root / "work").iterdir())
+            assert succeeded("--mirror", root, "verify").code == 0
+
+
+def test_another_division_fetches_no_slide_twice(root: Path, single: Path, gdc: StandIn) -> None:
+    ids = file_ids(root)
+    failing = names(root, Shard(1, 4))[:2]
+    for name in failing:
+        gdc.faults.add(Fault(ids[str(name)], "404"))
+    assert [fetch(root, f"{number}/4").code for number in (1, 3)] == [SOME_FAILED, 0]
+    there = images(root)
+    tried = {str(entry["file_name"]) for entry in lines(root)}
+    gdc.faults.clear()
+    gdc.clear()
+    for number in (1, 2, 3):
+        assert fetch(root, f"{number}/3").code == 0
+    # Failed slides wait for their next try.
+    assert len(lines(root)) == SLIDES and len(images(root)) == SLIDES - len(failing)
+    asked = " ".join(record.path for record in gdc.requests(FILES))
+    assert not [name for name in tried if ids[name] in asked]
+    # By another shard, too, they are tried again if asked for.
+    for number in (1, 2):
+        assert fetch(root, f"{number}/2", "--retry-failed").code == 0
+    assert collect(root).code == 0
+    assert images(root) == images(single) and there.items() <= images(root).items()
+    tries = column(root, "select attempts from images order by 1 desc")
+    assert tries == [2] * len(failing) + [1] * (SLIDES - len(failing))
+    assert set(column(root, "select status || failures from images")) == {"done0"}
+
+
+def test_limits_hold_for_each_shard(root: Path) -> None:
+    for number in (1, 2):
+        result = fetch(root, f"{number}/2", "--limit", "3", "--json").json()["fetched"]
+        slides = len(names(root, Shard(number, 2)))
+        assert (result["done"], result["left"]) == (3, slides - 3)
+        assert result["stopped_by"] == "--limit"
+    assert len(lines(root)) == 6
+
+
+def test_a_slide_that_moved_to_another_project_has_one_image(root: Path) -> None:
+    updated(root)
+    change(root, "update slides set project_id = 'TCGA-OV', upstream = 'changed'")
+    change(root, "update images set status = 'pending'")
+    old = images(root)
+    assert fetch(root, "1/1").code == 0
+    assert old.items() < images(root).items()
+    assert collect(root).code == 0
+    assert {path.split("/")[1] for path in images(root)} == {"TCGA-OV"}
+    assert len(images(root)) == SLIDES
+    assert succeeded("--mirror", root, "verify").code == 0
+
+
+def test_partial_downloads_of_other_shards_stay(root: Path) -> None:
+    ids = file_ids(root)
+    others = [root / "work" / ids[str(name)] / "whole" for name in names(root, Shard(2, 2))]
+    for folder in others:
+        folder.mkdir(parents=True)
+        (folder / "part").write_bytes(b"0")
+    rewrite(root, "^work_limit = .*", "work_limit = 10_000_000")
+    assert fetch(root, "1/2", "--retry-failed").code == 0
+    assert all((folder / "part").exists() for folder in others)
+    assert fetch(root, "2/2").code == 0
+    assert not any(folder.exists() for folder in others)
+
+
+# Beside records that wait ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fetched(
+    tmp_path_factory: pytest.TempPathFactory, slides: Sequence[Listed], sampled: Path
+) -> Path:
+    """The mirror with records of 24 slides, one of them failed, that no run has collected."""
+    with StandIn(slides) as gdc:
+        root = repointed(sampled, tmp_path_factory.mktemp("fetched") / "m", gdc)
+        failing = str(names(root, Shard(1, 2))[0])
+        gdc.faults.add(Fault(file_ids(root)[failing], "404"))
+        assert [fetch(root, f"{number}/2").code for number in (1, 2)] == [SOME_FAILED, 0]
+    return root
+
+
+@pytest.fixture
+def waiting(tmp_path: Path, fetched: Path, gdc: StandIn) -> Path:
+    return repointed(fetched, tmp_path / "m", gdc)
+
+
+def test_status_tells_of_records_that_wait(waiting: Path) -> None:
+    told = succeeded("--mirror", waiting, "status", "--json").json()
+    assert (told["done"], told["pending"]) == (0, SLIDES)
+    assert told["uncollected"] == {"done": SLIDES - 1, "failed": 1}
+    out = succeeded("--mirror", waiting, "status").out
+    assert f"shards   {SLIDES - 1} done, 1 failed in records" in out and " fetch" in out
+    collect(waiting)
+    told = succeeded("--mirror", waiting, "status", "--json").json()
+    assert (told["done"], told["failed"]) == (SLIDES - 1, 1)
+    assert told["uncollected"] == {"done": 0, "failed": 0}
+    assert "shards" not in succeeded("--mirror", waiting, "status").out.splitlines()[5]
+
+
+READING = (
+    *("verify", "verify --quick", "gallery", "changes", "query select+1", "lock L"),
+    *("export E", "table clam", "update --dry-run", "show {name}", "doctor"),
+)
+
+
+@pytest.mark.parametrize("command", READING)
+def test_reading_commands_leave_records(waiting: Path, tmp_path: Path, command: str) -> None:
+    name = column(waiting, "select file_name from sample limit 1")[0]
+    before = records(waiting), len(images(waiting))
+    words = command.format(name=name).split()
+    result = run("--mirror", waiting, *(word.replace("+", " ") for word in words), cwd=tmp_path)
+    assert "Traceback" not in result.err
+    assert result.code in ((0,) if words[0] != "table" else (0, 2)), result
+    assert (records(waiting), len(images(waiting))) == before
+
+
+WRITING = (
+    *("update", "refresh", "sample", "fetch", "verify --repair", "exclude {name}"),
+    *("import {other}", "sync {other}"),
+)
+
+
+@pytest.mark.parametrize("command", WRITING)
+def test_every_writing_command_collects(waiting: Path, single: Path, command: str) -> None:
+    name = names(waiting, Shard(1, 2))[1]
+    words = command.format(name=name, other=single).split()
+    if words[0] == "sync":
+        assert inside("sync", single, waiting).code == 0
+    else:
+        assert inside("--mirror", waiting, *words).code == 0
+    assert records(waiting) == []
+    found = statuses(waiting)
+    assert len(images(waiting)) == found["done"]
+    if words[0] in ("import", "sync"):
+        assert found == {"done": SLIDES}
+    else:
+        excluded = {"excluded": 1} if words[0] == "exclude" else {}
+        assert found == {"done": SLIDES - 1 - len(excluded), "failed": 1, **excluded}
+        assert set(column(waiting, "select attempts from images")) == {1}
+    assert run("--mirror", waiting, "verify").code == 0
+
+
+def test_a_rebuilt_catalogue_gets_the_records(waiting: Path) -> None:
+    (waiting / "catalogue.db").unlink()
+    assert succeeded("--mirror", waiting, "rebuild").code == 0
+    assert len(records(waiting)) == 2
+    assert collect(waiting).code == 0
+    assert statuses(waiting) == {"done": SLIDES - 1, "failed": 1}
+    assert set(column(waiting, "select attempts from images")) == {1}
+
+
+def test_a_run_killed_before_it_removed_the_records_counts_nothing_twice(
+    waiting: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise Interrupted("killed")
+
+    monkeypatch.setattr(shards, "_remove", killed)
+    assert inside("--mirror", waiting, "sample").code == INTERRUPTED
+    assert len(records(waiting)) == 2
+    before = recorded(waiting), attempts(waiting), column(waiting, "select count(*) from runs")
+    assert inside("--mirror", waiting, "status", "--json").json()["uncollected"] == {
+        "done": 0,
+        "failed": 0,
+    }
+    # A shard does not count them twice either.
+    assert "nothing to fetch in shard 1/3" in fetch(waiting, "1/3").out
+    monkeypatch.undo()
+    assert collect(waiting).code == 0
+    after = recorded(waiting), attempts(waiting)
+    assert after == before[:2]
+    assert column(waiting, "select key from facts where key like 'collected%'") == []
+    assert records(waiting) == []
+
+
 # What is refused ----------------------------------------------------------------------
+
+
+def spoilt(root: Path, line: bytes, *, place: int = 2) -> None:
+    """Put a line into the records of the first shard. place: number of the line."""
+    path = root / "work/shards/1-of-2.jsonl"
+    found = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*found[:place], line + b"\n", *found[place:]]))
+
+
+def _changed(**fields: object) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda entry: {**entry, **fields}
+
+
+def _picture(**fields: object) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda entry: {**entry, "picture": {**entry["picture"], **fields}}
+
+
+def _attempt(**fields: object) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda entry: {**entry, "attempts": [{**entry["attempts"][0], **fields}]}
+
+
+HOSTILE: tuple[Callable[[dict[str, Any]], object], ...] = (
+    *(_changed(file_name=name) for name in ("../../x.svs", "unknown.svs", None, 5, ["a"])),
+    *(_changed(time=time) for time in ("yesterday", 5, None, "9999-99-99T00:00:00Z")),
+    *(_changed(event=event) for event in ("drop", None, ["slide"])),
+    *(_changed(md5=md5) for md5 in ("0" * 32, 5)),
+    *(_changed(attempts=tried) for tried in (5, [5], [[5]], [{"source": "range"}], "x", None)),
+    *(_changed(picture=made) for made in (5, [5], {"path": None}, "x")),
+    *(_picture(path=path) for path in ("../x.png", "/etc/passwd", "images/a/other.png", None)),
+    *(_picture(**{name: None}) for name in ("sha256", "width", "bytes", "source", "level")),
+    *(_picture(width=value) for value in (-1, 1.5, "1", 10**400, float("nan"))),
+    *(_picture(base_mpp=None), _picture(mpp_source="guess"), _picture(source="magic")),
+    *(_attempt(source="../x"), _attempt(started=float("inf")), _attempt(seconds=-1)),
+    *(_attempt(bytes_fetched=-1), _attempt(message=5), _attempt(started="now")),
+    *(lambda _: 5, lambda _: "slide", lambda _: [], lambda _: None),
+)
+
+
+def test_lines_that_are_no_records_are_left_out(waiting: Path) -> None:
+    (record,) = [
+        entry for entry in lines(waiting) if entry["file_name"] == names(waiting, Shard(1, 2))[1]
+    ]
+    path = waiting / "work/shards/1-of-2.jsonl"
+    bad = [json.dumps(change(record)).encode() for change in HOSTILE]
+    bad += [b"[" * 100_000, b"\xff\xfe", b"{", b"", b'{"event": "begin"}', b"0" * 3_000_000]
+    bad += [b'{"event": "origins", "origins": 5}', b'{"event": "end", "exit_code": 700}']
+    for line in bad:
+        spoilt(waiting, line)
+    with path.open("ab") as file:
+        file.write(path.read_bytes().splitlines(keepends=True)[1][:-30])
+    result = collect(waiting)
+    assert result.code == 0 and "Traceback" not in result.err
+    assert f"{path}: {len(bad)} lines are not records of sampled slides" in result.err
+    assert f"{SLIDES - 1} done, 1 failed" in result.err
+    assert set(column(waiting, "select attempts from images")) == {1}
+    assert recorded(waiting, "path")[1:] and records(waiting) == []
+    assert run("--mirror", waiting, "verify").code == 0
+    assert not list(waiting.parent.rglob("x.*"))
+
+
+@pytest.mark.parametrize("what", ["text", "link", "folder", "pipe", "empty"])
+def test_a_foreign_file_in_the_records_place(waiting: Path, tmp_path: Path, what: str) -> None:
+    path, other = waiting / "work/shards/7-of-9.jsonl", tmp_path / "other"
+    other.write_text("mine\n")
+    match what:
+        case "text":
+            path.write_text("mine\n")
+        case "link":
+            path.symlink_to(other)
+        case "folder":
+            path.mkdir()
+        case "pipe":
+            os.mkfifo(path)
+        case "empty":
+            path.touch()
+    told = succeeded("--mirror", waiting, "status", "--json").json()["uncollected"]
+    assert told == {"done": SLIDES - 1, "failed": 1}
+    result = fetch(waiting, "7/9")
+    if what != "empty":
+        assert result.code == USAGE and str(path) in result.sentence
+    result = collect(waiting)
+    assert result.code == 0 and "Traceback" not in result.err
+    assert (f"{path}: not the records of a shard" in result.err) == (what != "empty")
+    assert f"{SLIDES - 1} done, 1 failed" in result.err
+    assert other.read_text() == "mine\n"
+
+
+def test_a_link_in_place_of_the_folder_is_refused(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (root / "work").mkdir(exist_ok=True)
+    (root / "work/shards").symlink_to(tmp_path / "other")
+    result = fetch(root, "1/2")
+    assert result.code == USAGE and "work/shards: it is a link" in result.sentence
+    assert list((tmp_path / "other").iterdir()) == []
+
+
+def test_a_full_disk_ends_a_shard_and_loses_nothing(root: Path, single: Path) -> None:
+    with mounted(*small_disk(root / "work" / "shards", "12k")) as full:
+        (full / "filler").write_bytes(b"0" * 2048)
+        result = fetch(root, "1/1")
+        assert result.code == 6 and "no room to write" in result.sentence
+        kept = len(lines(root))
+        (full / "filler").unlink()
+        left = full.joinpath("1-of-1.jsonl").read_bytes()
+        assert left.endswith(b"\n")
+    for name, data in (("1-of-1.jsonl", left),):
+        (root / "work/shards" / name).write_bytes(data)
+    assert 0 < kept < SLIDES
+    result = collect(root)
+    assert (
+        f"{kept} done, 0 failed" in result.err and f"{SLIDES - kept} slides fetched" in result.out
+    )
+    assert images(root) == images(single)
+
+
+def test_locks_keep_shards_and_other_runs_apart(root: Path, gdc: StandIn) -> None:
+    rewrite(root, "^first_byte = .*", "first_byte = 30.0")
+    gdc.faults.add(Fault(FILES, "stall", hold=60.0))
+    here = os.uname().nodename
+    with (
+        started("--mirror", root, "fetch", "--shard", "1/2") as one,
+        started("--mirror", root, "fetch", "--shard", "2/2") as two,
+    ):
+        for shard in ("1-of-2", "2-of-2"):
+            path = root / f"work/shards/{shard}.jsonl"
+            until(lambda path=path: path.exists(), 60)  # type: ignore[misc]
+        for command in ("update", "fetch", "exclude x", "verify --repair", "import x", "rebuild"):
+            result = run("--mirror", root, *command.split())
+            holder = f"a shard (fetch --shard 1/2, pid {one.pid} on {here}, since 2"
+            assert result.code == LOCKED and holder in result.sentence, command
+            assert f"holds {root}" in result.sentence
+        result = fetch(root, "2/2")
+        assert result.code == LOCKED and f"(fetch --shard 2/2, pid {two.pid}" in result.sentence
+        result = fetch(root, "1/3")
+        assert result.code == LOCKED and "another number of shards" in result.sentence
+        assert succeeded("--mirror", root, "status").code == 0
+        one.kill()
+        one.wait()
+        result = run("--mirror", root, "fetch")
+        assert result.code == LOCKED and f"(fetch --shard 2/2, pid {two.pid}" in result.sentence
+        two.kill()
+    gdc.faults.clear()
+    assert records(root) == ["1-of-2.jsonl", "2-of-2.jsonl"]
+    gdc.faults.add(Fault("/status", "stall", "once", hold=60.0))
+    gdc.clear()
+    with started("--mirror", root, "update") as update:
+        until(lambda: gdc.requests("/status"))
+        result = fetch(root, "1/2")
+        assert result.code == LOCKED and f"(update, pid {update.pid}" in result.sentence
+        update.kill()
+    assert collect(root).code == 0
 
 
 @pytest.mark.parametrize("words", ["0/4", "5/4", "4", "1/0", "1/2/3", "a/b", "-1/4", "", "1/4 "])
 def test_a_shard_is_k_of_n(mirror: Path, words: str) -> None:
     result = fetch(mirror, words)
     assert result.code == USAGE and "--shard: " in result.sentence
+
+
+def test_shards_share_what_the_settings_allow() -> None:
+    settings = Settings(Target(15.0, None), workers=8, rate=4e6)
+    part = divided(settings, 4)
+    assert (part.workers, part.rate) == (2, 1e6)
+    assert (part.api_connections, part.bucket_connections) == (1, 4)
+    part = divided(Settings(Target(15.0, None)), 100)
+    assert (part.workers, part.rate) == (None, None)
+    assert (part.api_connections, part.bucket_connections) == (1, 1)
+
+
+def test_the_function_shard_divides_the_sample(root: Path) -> None:
+    sql = "select shard(file_name, 4), count(*), shard(null, 4), shard(file_name, 0) from mirror"
+    found = json.loads(
+        succeeded("--mirror", root, "query", f"{sql} group by 1", "--format", "json").out
+    )
+    counts = [[row[name] for name in row] for row in found]
+    expected = [len(names(root, Shard(number, 4))) for number in (1, 2, 3, 4)]
+    assert counts == [[number + 1, count, None, None] for number, count in enumerate(expected)]
