@@ -15,7 +15,6 @@ import os
 import re
 import stat
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
@@ -110,7 +109,7 @@ class Records:
         self._failed = 0
         with disk_errors(path):
             self._file = _opened(path)
-            self._add(event="begin", id=uuid.uuid4().hex, command=command)
+            self._add(event="begin", id=os.urandom(16).hex(), command=command)
             sync_folder(path.parent)
 
     def __enter__(self) -> Self:

@@ -82,7 +82,16 @@ def refused(result: Result, place: Path) -> None:
 @pytest.mark.parametrize(
     "command",
     (
-        *("update", "refresh", "sample", "fetch", "verify --repair", "rebuild", "gallery"),
+        *(
+            "update",
+            "refresh",
+            "sample",
+            "fetch",
+            "fetch --shard 1/2",
+            "verify --repair",
+            "rebuild",
+            "gallery",
+        ),
         *("status", "show x", "query SELECT+1", "export -", "lock x"),
     ),
 )
