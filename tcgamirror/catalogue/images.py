@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from tcgamirror.catalogue.database import Part, Row, Value
 from tcgamirror.catalogue.exclusions import apply_exclusions
@@ -78,6 +78,8 @@ class Image:
 
     Attributes:
         path: relative to the mirror.
+        size: pixels.
+        pixels_sha256: digest of the pixels, if known.
         done: whether the file must exist; else its slide is to be fetched again.
     """
 
@@ -85,13 +87,16 @@ class Image:
     path: str
     bytes: int
     sha256: str
+    size: Size
+    pixels_sha256: str | None
     done: bool
 
     @classmethod
-    def of_row(cls, row: Row) -> Self:
+    def of_row(cls, row: Row) -> Image:
         """Return the image that a row of `images` records."""
-        name, path, sha256 = (str(row[column]) for column in ("file_name", "path", "sha256"))
-        return cls(name, path, int(row["bytes"] or 0), sha256, row["status"] == Status.DONE)
+        columns = ("file_name", "path", "sha256", "pixels_sha256", "status")
+        counts = (int(row[column] or 0) for column in ("bytes", "width", "height"))
+        return _image(*(row[column] for column in columns), *counts)
 
 
 class Images(Part):
@@ -243,18 +248,24 @@ def images_of(connection: sqlite3.Connection) -> list[Image]:
         sqlite3.DataError: for values that cannot describe an image.
     """
     rows = connection.execute(
-        "SELECT file_name, path, images.bytes, sha256, status = 'done' "
-        "FROM images JOIN sample USING (file_name) "
+        "SELECT file_name, path, sha256, pixels_sha256, status, images.bytes, "
+        "coalesce(width, 0), coalesce(height, 0) FROM images JOIN sample USING (file_name) "
         "WHERE path IS NOT NULL AND images.bytes IS NOT NULL AND sha256 IS NOT NULL ORDER BY rank"
     )
     return [_image(*row) for row in rows]
 
 
-def _image(name: object, path: object, size: object, sha256: object, done: object) -> Image:
+def _image(
+    name: object, path: object, sha256: object, pixels: object, status: object, *counts: object
+) -> Image:
     texts = isinstance(name, str) and isinstance(path, str) and isinstance(sha256, str)
-    if not texts or not isinstance(size, int) or size < 0:
-        raise sqlite3.DataError(f"{path!r:.80} of {size!r:.80} bytes is not an image")
-    return Image(str(name), str(path), size, str(sha256), bool(done))
+    numbers = [count for count in counts if isinstance(count, int) and count >= 0]
+    if not texts or len(numbers) < len(counts):
+        raise sqlite3.DataError(f"{path!r:.80} of {counts[0]!r:.80} bytes is not an image")
+    size, width, height = numbers
+    pixels = pixels if isinstance(pixels, str) else None
+    is_done = status == Status.DONE
+    return Image(str(name), str(path), size, str(sha256), Size(width, height), pixels, is_done)
 
 
 def fact_of(path: Path, key: str) -> str | None:

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from contextlib import closing, nullcontext, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from tcgamirror.cli.common import (
     stoppable_run,
 )
 from tcgamirror.model import text
-from tcgamirror.model.errors import ExitCode, UsageError
+from tcgamirror.model.errors import ExitCode, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from tcgamirror.transfer.archive.stored import StoredArchive
@@ -57,6 +58,7 @@ Reads an export: a directory, a .tar archive (also s3://BUCKET/NAME.tar), or a t
 from standard input. The mirror of --mirror is made if it does not exist. An interrupted
 import resumes when run again.
 
+--decode  also decode every pixel of every new image
 {JSON}
 
   tcgamirror --mirror tcga import tcga.tar
@@ -71,6 +73,7 @@ publishes one. DST is a directory, which is made if it does not exist. Both may 
 in a bucket: s3://BUCKET/NAME, gs://... or az://... An interrupted sync resumes when run
 again.
 
+--decode      also decode every pixel of every new image
 --delete      remove images and rows that SRC does not have
 --dry-run     print what would change; change nothing
 --rate BYTES  limit of bytes per second, such as 5M (default: none)
@@ -136,7 +139,7 @@ def import_into(args: argparse.Namespace) -> ExitCode:
     # A new mirror is made only where it is named, as init does.
     root = named_mirror(args) or open_mirror(args).root
     with closing(ProgressDisplay(quiet=args.json)) as progress:
-        made = import_export(root, source, progress)
+        made = import_export(root, source, progress, decode=args.decode)
     if args.json:
         print(json.dumps({**output.members(made), "exit_code": int(made.exit_code)}))
     else:
@@ -182,6 +185,7 @@ def sync(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.mirror.settings import address, byte_rate
     from tcgamirror.net.client import HttpClient
     from tcgamirror.net.object_store import ObjectStore, is_object_address
+    from tcgamirror.transfer.fetching import check_image
     from tcgamirror.transfer.remote_paths import check_sync
     from tcgamirror.transfer.sync.bucket import BucketMirror, BucketTarget
     from tcgamirror.transfer.sync.remote import DirectoryMirror, HttpMirror
@@ -198,11 +202,17 @@ def sync(args: argparse.Namespace) -> ExitCode:
         stoppable_run(as_json=args.json) as (progress, shutdown),
         HttpClient(rate=rate, stop=shutdown.stop) as client,
     ):
+
+        def check_stopped() -> None:
+            if shutdown.stop.is_set():
+                raise Interrupted("stopped while an image was decoded; the next sync resumes")
+
+        check = partial(check_image, decode=args.decode, check_stopped=check_stopped)
         target: Target
         if is_object_address(args.destination):
-            target = BucketTarget(ObjectStore(args.destination), shutdown.stop)
+            target = BucketTarget(ObjectStore(args.destination), shutdown.stop, check)
         else:
-            target = DirectoryTarget(_destination(args.destination))
+            target = DirectoryTarget(_destination(args.destination), check)
         source: RemoteMirror
         if is_web:
             source = HttpMirror(url, client, shutdown.stop)

@@ -61,6 +61,18 @@ class ImageFormat(StrEnum):
     def suffix(self) -> str:
         return {"png": ".png", "jpeg": ".jpg", "tiff": ".tif"}[self]
 
+    @classmethod
+    def of_path(cls, path: str) -> ImageFormat:
+        """Return the format of an image in a mirror. Raises ValueError for no image.
+
+        >>> ImageFormat.of_path("images/TCGA-OV/a.jpg")
+        <ImageFormat.JPEG: 'jpeg'>
+        """
+        for form in cls:
+            if path.endswith(form.suffix):
+                return form
+        raise ValueError(f"not an image: {path}")
+
 
 class MppSource(StrEnum):
     """Origin of a slide's base MPP: Aperio's header, TIFF tags, AppMag, or none."""

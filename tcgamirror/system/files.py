@@ -12,7 +12,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from io import BufferedReader, FileIO
+from io import BufferedRandom, BufferedReader, FileIO
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -182,7 +182,7 @@ def file_digest(
 
 
 def open_file_digest(
-    file: FileIO | BufferedReader,
+    file: FileIO | BufferedReader | BufferedRandom,
     algorithm: Literal["md5", "sha256"],
     on_bytes: Callable[[int], None] | None = None,
 ) -> str:

@@ -1,15 +1,36 @@
-"""Fetch images from a mirror or an export, check their digests, and resume partial files."""
+"""Fetch images from a mirror or an export, compare them with their rows, resume partial files."""
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
+from io import BufferedRandom, FileIO
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from tcgamirror.catalogue.images import Image
+from tcgamirror.catalogue.rows import are_different
+from tcgamirror.imaging.bounded import Header
+from tcgamirror.imaging.image_reader import decode_all, read_header
 from tcgamirror.model.errors import ChecksumMismatch, Damaged, NotFound
-from tcgamirror.system.files import disk_errors, file_digest, make_folder, partial_path
+from tcgamirror.model.slide import ImageFormat
+from tcgamirror.system.files import (
+    PIECE,
+    disk_errors,
+    make_folder,
+    open_file_digest,
+    open_regular,
+    partial_path,
+    sync,
+    sync_file,
+)
+
+WORKERS = 8
+"""Threads that fetch: while some wait for the disk, others compare."""
+
+Check = Callable[[BinaryIO, Image], object]
+"""Raises Damaged for an open image, whose digest is right, that differs from its row otherwise."""
 
 
 class ImageSource(Protocol):
@@ -24,43 +45,47 @@ class ImageSource(Protocol):
         ...
 
 
-def find_or_fetch(source: ImageSource, image: Image, root: Path) -> bool:
+def find_or_fetch(source: ImageSource, image: Image, root: Path, check: Check) -> bool:
     """Find an image at its path in a mirror, or fetch it to its partial file there.
+
+    The file is on the disk then.
 
     Returns:
         whether it was fetched.
 
     Raises:
         ChecksumMismatch: if its digest differs.
-        UsageError, DiskFull: as `disk_errors` does. Other errors as `ImageSource.fetch`.
+        UsageError, DiskFull: as `disk_errors` does. Other errors as `ImageSource.fetch`, `check`.
     """
     place = root / image.path
-    if size_at(place) == image.bytes and file_digest(place, "sha256") == image.sha256:
-        return False
+    if size_at(place) == image.bytes:
+        with open_regular(place) as file:
+            if open_file_digest(file, "sha256") == image.sha256:
+                check(file, image)
+                sync(file.fileno())
+                return False
     with disk_errors(place):
         make_folder(place.parent)
-        fetch_to_partial(source, image, partial_path(place))
+        fetch_to_partial(source, image, partial_path(place), check)
+        sync_file(partial_path(place))
     return True
 
 
-def fetch_to_partial(source: ImageSource, image: Image, part: Path) -> None:
+def fetch_to_partial(source: ImageSource, image: Image, part: Path, check: Check) -> None:
     """Fetch an image to a file, of which a killed run may have left a part.
 
     The file is removed after NotFound, Damaged or ChecksumMismatch.
     """
-    if size_at(part) is None:
-        # Remove a link, which O_NOFOLLOW would refuse to open.
-        part.unlink(missing_ok=True)
-    handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
-        with os.fdopen(handle, "r+b") as file:
+        with BufferedRandom(FileIO(_open_partial(part), "r+"), PIECE) as file:
             offset = file.seek(0, os.SEEK_END)
-            if offset >= image.bytes and file_digest(part, "sha256") != image.sha256:
+            if offset >= image.bytes and not _has_digest(file, image):
                 offset = file.truncate(0)
             for _ in range(2 if offset else 1):
                 source.fetch(image, file)
                 file.flush()
-                if file_digest(part, "sha256") == image.sha256:
+                if _has_digest(file, image):
+                    check(file, image)
                     return
                 # The part may have been of an older image.
                 file.truncate(0)
@@ -71,6 +96,41 @@ def fetch_to_partial(source: ImageSource, image: Image, part: Path) -> None:
     except (NotFound, Damaged, ChecksumMismatch):
         part.unlink(missing_ok=True)
         raise
+
+
+def _open_partial(part: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    try:
+        return os.open(part, flags | os.O_EXCL, 0o644)
+    except FileExistsError:
+        if size_at(part) is None:
+            part.unlink()
+        return os.open(part, flags, 0o644)
+
+
+def _has_digest(file: BufferedRandom, image: Image) -> bool:
+    file.seek(0)
+    return open_file_digest(file, "sha256") == image.sha256
+
+
+def check_image(
+    file: BinaryIO,
+    image: Image,
+    *,
+    decode: bool = False,
+    check_stopped: Callable[[], None] = lambda: None,
+) -> Header:
+    """Return an image's header. Raise Damaged if it has other dimensions than its row.
+
+    decode: whether to decode every pixel, and compare their digest.
+    """
+    form = ImageFormat.of_path(image.path)
+    header = read_header(file, form)
+    if header.size != image.size:
+        raise Damaged(f"it has {header.size} pixels, not as many as the catalogue says")
+    if decode and are_different(decode_all(file, form, check_stopped), image.pixels_sha256):
+        raise Damaged("it has other pixels than the catalogue says")
+    return header
 
 
 def size_at(path: Path) -> int | None:

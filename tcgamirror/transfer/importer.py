@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
@@ -40,7 +41,7 @@ from tcgamirror.system.files import check_room
 from tcgamirror.transfer.archive.reader import Export
 from tcgamirror.transfer.archive.stored import StoredArchive
 from tcgamirror.transfer.fetching import fetch_to_partial
-from tcgamirror.transfer.intake import IncomingImage, Intake, check_image
+from tcgamirror.transfer.intake import IncomingImage, Intake, check_row
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
 
 _CLOCK_TOLERANCE = 86_400
@@ -77,12 +78,13 @@ class ImportResult:
 
 
 def import_export(
-    root: Path, source: Path | StoredArchive | None, progress: Progress
+    root: Path, source: Path | StoredArchive | None, progress: Progress, *, decode: bool = False
 ) -> ImportResult:
     """Merge the export at `source` into the mirror at `root`, which is made if there is none.
 
     Args:
         source: None for a tar archive on standard input.
+        decode: whether to decode every pixel.
 
     Raises:
         BadExport, BadSettings: for an export that cannot be merged. Nothing has changed then.
@@ -95,7 +97,7 @@ def import_export(
     with ExitStack() as stack:
         folder = stack.enter_context(scratch(root, "import"))
         with _refusing(name):
-            export = _Export.read(source, folder, stack)
+            export = _Export.read(source, folder, stack, decode=decode)
         is_new = not os.path.lexists(root / FILE_NAME)
         if is_new:
             with _refusing(name):
@@ -144,6 +146,7 @@ class _Export:
     """An export that was read and checked.
 
     lock: None if it has no lock file. dropped: settings that name files of the other machine.
+    decode: whether to decode every pixel of an image.
     """
 
     files: Export
@@ -151,9 +154,17 @@ class _Export:
     catalogue: UntrustedCatalogue
     lock: LockFile | None
     dropped: tuple[str, ...]
+    decode: bool
 
     @classmethod
-    def read(cls, source: Path | StoredArchive | None, folder: Path, stack: ExitStack) -> _Export:
+    def read(
+        cls,
+        source: Path | StoredArchive | None,
+        folder: Path,
+        stack: ExitStack,
+        *,
+        decode: bool,
+    ) -> _Export:
         """Read the export at `source`. folder: an empty one. stack: closes its catalogue."""
         files = Export(source, folder)
         settings = _settings(files)
@@ -168,7 +179,7 @@ class _Export:
         if catalogue.fixed != settings.fixed:
             raise Damaged(f"its {FILE_NAME} and {CATALOGUE} are of different mirrors")
         catalogue.check()
-        return cls(files, settings, catalogue, lock, dropped)
+        return cls(files, settings, catalogue, lock, dropped, decode)
 
 
 def _settings(files: Export) -> Settings:
@@ -248,12 +259,10 @@ def _check_images(
     check_room(root, sum(export.files.members[each.path].size for each in images))
     faults = []
     for incoming in images:
-        file = folder / "image"
+        check = partial(check_row, row=incoming.row, settings=export.settings, decode=export.decode)
         try:
-            fetch_to_partial(export.files, incoming.image, file)
-            check_image(incoming, file, export.settings, lambda: None)
+            fetch_to_partial(export.files, incoming.image, folder / "image", check)
         except (ChecksumMismatch, Damaged) as error:
-            file.unlink(missing_ok=True)
             faults.append(f"{incoming.path}: {error}")
         else:
             return
@@ -274,7 +283,8 @@ def _merge(
     selection = _select_images(export, catalogue.rows.image_states())
     images = selection.images
     progress.start_images(len(images), sum(each.image.bytes for each in images))
-    intake = Intake(export.files, mirror, catalogue, run, export.catalogue.attempts)
+    attempts, decode = export.catalogue.attempts, export.decode
+    intake = Intake(export.files, mirror, catalogue, run, attempts, decode=decode)
     intake.add(images, progress)
     return ImportResult(
         root=str(mirror.root),

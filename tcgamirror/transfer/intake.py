@@ -11,29 +11,27 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Row
 from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.rows import ImageState, ReceivedImage, are_different
-from tcgamirror.imaging.image_reader import decode_all, read_header
 from tcgamirror.imaging.metadata import parse_metadata
 from tcgamirror.mirror.directory import Mirror
 from tcgamirror.mirror.orphans import Orphan
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.recovery import fits_target
 from tcgamirror.mirror.settings import Settings
-from tcgamirror.mirror.verify import reader_threads
 from tcgamirror.model.errors import ChecksumMismatch, Damaged, Interrupted
-from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Status
 from tcgamirror.system.files import disk_errors, partial_path, sync_folder
 from tcgamirror.system.parallel import in_batches
-from tcgamirror.transfer.fetching import ImageSource, find_or_fetch
+from tcgamirror.transfer.fetching import WORKERS, ImageSource, check_image, find_or_fetch
 
-_BATCH_IMAGES = 32
+_BATCH_IMAGES = 256
 """Images recorded at once, or fewer large ones."""
 
 
@@ -77,35 +75,32 @@ class IncomingImage:
         return Image.of_row(self.row)
 
 
-def check_image(
-    image: IncomingImage, path: Path, settings: Settings, check_stopped: Callable[[], None]
+def check_row(
+    file: BinaryIO,
+    image: Image,
+    *,
+    row: Row,
+    settings: Settings,
+    decode: bool,
+    check_stopped: Callable[[], None] = lambda: None,
 ) -> None:
-    """Decode an image, and fsync it. Raises Damaged if its row differs."""
-    row = image.row
-    with path.open("rb+") as file:
-        header = read_header(file, settings.form)
-        if header.size != Size(int(row["width"] or 0), int(row["height"] or 0)):
-            raise Damaged(f"it has {header.size} pixels, not as many as the catalogue says")
-        metadata = parse_metadata(header.metadata)
-        found = (metadata.slide.file_name, metadata.mpp_x, metadata.mpp_y)
-        if found != (image.file_name, row["mpp_x"], row["mpp_y"]):
-            raise Damaged("it has another slide or resolution than the catalogue says")
-        if not fits_target(settings.target, metadata, header.size):
-            raise Damaged(f"it is not of {settings.target}")
-        pixels_sha256 = decode_all(file, settings.form, check_stopped)
-        if are_different(pixels_sha256, row["pixels_sha256"]):
-            raise Damaged("it has other pixels than the catalogue says")
-        with disk_errors(path):
-            fetched_at = datetime.fromisoformat(str(row["fetched_at"])).timestamp()
-            os.utime(file.fileno(), (fetched_at, fetched_at))
-            os.fsync(file.fileno())
+    """Give an image the time at which it was fetched. Raise Damaged if its row differs."""
+    header = check_image(file, image, decode=decode, check_stopped=check_stopped)
+    metadata = parse_metadata(header.metadata)
+    found = (metadata.slide.file_name, metadata.mpp_x, metadata.mpp_y)
+    if found != (image.file_name, row["mpp_x"], row["mpp_y"]):
+        raise Damaged("it has another slide or resolution than the catalogue says")
+    if not fits_target(settings.target, metadata, header.size):
+        raise Damaged(f"it is not of {settings.target}")
+    fetched_at = datetime.fromisoformat(str(row["fetched_at"])).timestamp()
+    os.utime(file.fileno(), (fetched_at, fetched_at))
 
 
 class Intake:
     """Adds images to a mirror: several threads write and check them, one records them.
 
-    attempts: returns the rows of the attempts at a slide, by its file name. images, bytes:
-    added. refused: images that differ from their rows.
+    attempts: returns the rows of the attempts at a slide, by its file name. decode: whether to
+    decode every pixel. images, bytes: added. refused: images that differ from their rows.
     """
 
     def __init__(
@@ -115,12 +110,15 @@ class Intake:
         catalogue: Catalogue,
         run: int,
         attempts: Callable[[str], Iterable[Row]],
+        *,
+        decode: bool,
     ) -> None:
         self._source = source
         self._mirror = mirror
         self._catalogue = catalogue
         self._run = run
         self._attempts = attempts
+        self._decode = decode
         self._parts: set[Path] = set()
         self._ended = threading.Event()
         self.refused: list[Orphan] = []
@@ -132,7 +130,7 @@ class Intake:
             for batch in in_batches(
                 self._obtain,
                 images,
-                at_once=reader_threads(),
+                at_once=WORKERS,
                 batch_size=_BATCH_IMAGES,
                 size_of=lambda incoming: incoming.image.bytes,
                 ended=self._ended,
@@ -157,14 +155,18 @@ class Intake:
         place = self._place(incoming)
         part = partial_path(place)
         self._parts.add(part)
+        check = partial(
+            check_row,
+            row=incoming.row,
+            settings=self._mirror.settings,
+            decode=self._decode,
+            check_stopped=self._check_stopped,
+        )
         try:
-            is_fetched = find_or_fetch(self._source, incoming.image, self._mirror.root)
-            file = part if is_fetched else place
-            check_image(incoming, file, self._mirror.settings, self._check_stopped)
+            is_fetched = find_or_fetch(self._source, incoming.image, self._mirror.root, check)
         except (ChecksumMismatch, Damaged) as error:
-            part.unlink(missing_ok=True)
             return Orphan(incoming.path, str(error))
-        return file
+        return part if is_fetched else place
 
     def _check_stopped(self) -> None:
         if self._ended.is_set():

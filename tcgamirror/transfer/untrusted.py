@@ -92,6 +92,8 @@ class UntrustedCatalogue:
             BadExport: for a catalogue of a newer version.
         """
         self._name = name
+        # Whether a text had to be cleaned, and whether all was checked and none had to be.
+        self._has_cleaned = self._is_clean = False
         with self._translated():
             self._connection = _opened(path)
             try:
@@ -165,15 +167,17 @@ class UntrustedCatalogue:
         with self._translated():
             # Row by row, so that a fault shows before the next row takes memory.
             for row in self._connection.execute(f"SELECT {', '.join(checks)} FROM {where}", values):
-                yield self._checked(dict(zip(checks, row, strict=True)), checks, table)
+                named = dict(zip(checks, row, strict=True))
+                yield named if self._is_clean else self._checked(named, checks, table)
 
-    def _checked(self, row: Mapping[str, object], checks: Mapping[str, Check], table: str) -> Row:
+    def _checked(self, row: Row, checks: Mapping[str, Check], table: str) -> Row:
         checked: dict[str, Value] = {}
         for column, check in checks.items():
             try:
                 checked[column] = check(row[column])
             except ValueError:
                 raise self._damage(f"{row[column]!r:.80} for {column} in its {table}") from None
+        self._has_cleaned |= checked != row
         return checked
 
     # As a whole -------------------------------------------------------------------
@@ -184,6 +188,7 @@ class UntrustedCatalogue:
         for table in TABLES:
             for _ in self.rows(table):
                 pass
+        self._is_clean = not self._has_cleaned
         store = Store(Path(), self.settings.form)
         places: set[Value] = set()
         for row in self.sampled():

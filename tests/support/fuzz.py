@@ -243,7 +243,8 @@ def read_archive(data: bytes, folder: Path) -> None:
     export = Export(written(data, folder / "a.tar"), folder)
     for path, member in export.members.items():
         with suppress(Damaged):
-            export.fetch(Image("a.svs", path, member.size, "", done=True), io.BytesIO())
+            image = Image("a.svs", path, member.size, "", Size(1, 1), None, done=True)
+            export.fetch(image, io.BytesIO())
 
 
 def read_catalogue(data: bytes, folder: Path) -> None:

@@ -30,6 +30,9 @@ from tests.support.command import started, went_well
 from tests.support.mirrors import column, contents, until
 
 NOW = 1795353255.9
+_ONE_PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a 0000000d49484452 0000000100000001 0802000000907753de 0000000049444154"
+)
 _NGINX = """\
 daemon off; pid {folder}/pid; error_log {folder}/errors; worker_processes 1; {user}
 events {{ worker_connections 64; }}
@@ -161,7 +164,7 @@ def rest(root: Path, seconds: float = 10.0) -> None:
 
 
 def made_up(root: Path, count: int) -> Path:
-    """A mirror of so many tiny files that are no images, but have the digests it tells."""
+    """A mirror of so many tiny files: a PNG's header, of one pixel, and the slide's file_id."""
     mirror = Mirror.create(root, Settings(target=Target(15.0, None)))
     slides = [
         Slide(
@@ -186,7 +189,7 @@ def made_up(root: Path, count: int) -> Path:
 
 
 def _tiny(root: Path, slide: Slide) -> tuple[str, int, str]:
-    data = slide.file_id.encode()
+    data = _ONE_PIXEL + slide.file_id.encode()
     path = f"images/{slide.project_id}/{slide.file_name.removesuffix('.svs')}.png"
     file = root / path
     file.parent.mkdir(parents=True, exist_ok=True)

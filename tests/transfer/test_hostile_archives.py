@@ -287,6 +287,24 @@ def test_an_image_that_differs_from_its_row_is_left_out(
     )
 
 
+@pytest.mark.parametrize("command", ["import", "sync"])
+def test_pixels_are_decoded_by_request(copy: Path, root: Path, command: str) -> None:
+    path = str(column(copy, "select min(path) from mirror")[0])
+    data = bytearray((copy / path).read_bytes())
+    # The checksum of the packed pixels, before that of their chunk and the last chunk.
+    data[-20] ^= 1
+    (copy / path).write_bytes(data)
+    with catalogue(copy) as connection:
+        digest = hashlib.sha256(data).hexdigest()
+        connection.execute("UPDATE images SET sha256 = ? WHERE path = ?", (digest, path))
+    words = ("sync", copy, root) if command == "sync" else ("--mirror", root, "import", copy)
+    result = inside(*words, "--decode")
+    assert result.code == 3 and path in result.out + result.err
+    assert path not in images(root)
+    went_well(*words)
+    assert inside("--mirror", root, "verify", "--decode").code == 7
+
+
 @pytest.mark.parametrize("ending", FORMS)
 @pytest.mark.parametrize("why", WRONG)
 def test_without_a_usable_image_nothing_is_made_or_changed(

@@ -37,7 +37,7 @@ from tcgamirror.net.object_store import ObjectStore, Tag
 from tcgamirror.net.throttle import RateLimit
 from tcgamirror.system.files import disk_errors
 from tcgamirror.system.parallel import for_each
-from tcgamirror.transfer.fetching import fetch_to_partial
+from tcgamirror.transfer.fetching import Check, check_image, fetch_to_partial
 from tcgamirror.transfer.sync.commit import replace_rows
 from tcgamirror.transfer.sync.lease import Lease, hold
 from tcgamirror.transfer.sync.plan import Local, SyncPlan, SyncState
@@ -126,9 +126,12 @@ class BucketTarget:
 
     workers = 16
 
-    def __init__(self, store: ObjectStore, stop: threading.Event) -> None:
+    def __init__(
+        self, store: ObjectStore, stop: threading.Event, check: Check = check_image
+    ) -> None:
         self._store = store
         self._stop = stop
+        self._check = check
         self._stack = ExitStack()
         self._root = Path()
         self._tag: Tag | None = None
@@ -221,7 +224,7 @@ class BucketTarget:
         if self._has(image):
             return False
         part = self._part(image)
-        fetch_to_partial(source, image, part)
+        fetch_to_partial(source, image, part, self._check)
         if not is_replaced:
             self._put(image)
         return True

@@ -23,10 +23,9 @@ from tcgamirror.system.files import (
     disk_errors,
     file_digest,
     partial_path,
-    sync_file,
     sync_folder,
 )
-from tcgamirror.transfer.fetching import find_or_fetch, size_at
+from tcgamirror.transfer.fetching import WORKERS, Check, check_image, find_or_fetch, size_at
 from tcgamirror.transfer.sync.commit import replace_rows
 from tcgamirror.transfer.sync.plan import STATE, Local, SyncPlan, SyncState
 from tcgamirror.transfer.sync.remote import DirectoryMirror, RemoteMirror
@@ -111,12 +110,13 @@ class Target(Protocol):
 
 
 class DirectoryTarget:
-    """A mirror in a directory."""
+    """A mirror in a directory. check: compares an image with its row."""
 
-    workers = 4
+    workers = WORKERS
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, check: Check = check_image) -> None:
         self._root = root
+        self._check = check
 
     def check_other(self, source: RemoteMirror) -> None:
         if isinstance(source, DirectoryMirror) and source.root.resolve() == self._root.resolve():
@@ -186,11 +186,9 @@ class DirectoryTarget:
     def obtain(self, source: RemoteMirror, image: Image, *, is_replaced: bool) -> bool:
         place = self._root / image.path
         try:
-            is_fetched = find_or_fetch(source, image, self._root)
-            if is_fetched:
-                sync_file(self._part(image))
-                if not is_replaced:
-                    self._part(image).replace(place)
+            is_fetched = find_or_fetch(source, image, self._root, self._check)
+            if is_fetched and not is_replaced:
+                self._part(image).replace(place)
         except OSError as error:
             raise UsageError(
                 f"{place}: cannot be written ({error.strerror}). Remove what is in its place"
