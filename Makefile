@@ -5,12 +5,13 @@ PYTHON ?= python3
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help run check test soak bench clean build test-binary install lock build-packages
+.PHONY: help run check test test-slurm soak bench clean build test-binary install lock build-packages
 
 help:
 	@echo "make run    mirror 12 made-up slides from a stand-in GDC on this machine"
 	@echo "make check  what a change is held to: ruff, mypy, layers, the fast tests"
 	@echo "make test   ruff, mypy and the tests"
+	@echo "make test-slurm  the script of schedule slurm, by a real Slurm on this machine"
 	@echo "make soak   the tests that take long: hundreds of kills and nights, every fault"
 	@echo "make bench  speed, side by side with the published way"
 	@echo "make build  dist/tcgamirror, one executable for machines without Python"
@@ -41,6 +42,19 @@ check: $(READY)
 	$(VENV)/bin/mypy --platform darwin --cache-dir .mypy_cache/darwin
 	$(VENV)/bin/lint-imports --no-logo
 	$(PY) -m pytest --quiet --numprocesses 2 --dist loadfile $(FAST) tcgamirror
+
+# The tests' Slurm lives in a folder of its own; services of the system are left alone.
+test-slurm: $(READY)
+	@PATH=$$PATH:/usr/sbin; command -v slurmctld && command -v slurmd && command -v munged \
+		|| $(MAKE) --no-print-directory slurm-packages
+	$(PY) -m pytest tests/cli/test_slurm.py
+
+.PHONY: slurm-packages
+slurm-packages:
+	@root=; [ "$$(id -u)" = 0 ] || root=sudo; \
+	$$root apt-get update -qq && $$root apt-get install -qq -y --no-install-recommends \
+		slurmctld slurmd slurm-client munge \
+		|| { echo "install your system's Slurm (slurmctld, slurmd) and munge first"; exit 1; }
 
 soak: $(READY)
 	TCGAMIRROR_SOAK=1 TCGAMIRROR_KILLS=200 $(PY) -m pytest --timeout 7200

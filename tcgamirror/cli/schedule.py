@@ -6,22 +6,32 @@ Sources: crontab(5), systemd.syntax(7), systemd.service(5), sbatch(1).
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from tcgamirror.cli.argtypes import whole_number
 from tcgamirror.cli.common import Commands, add_command, open_mirror
 from tcgamirror.model.errors import ExitCode, UsageError
 
 LONGEST_CRON_COMMAND = 990
 """Bytes; Debian's and Vixie's cron cut longer commands."""
 
-HOURS_AT_MOST = 8
-"""Limit of one night's run on Slurm; the rest is fetched in the next night."""
+HOURS_OF_A_JOB = 8
+"""Limit of a job on Slurm, unless another one is given; the next night fetches the rest."""
+
+PART_TO_FETCH = 7 / 8
+"""Part of a job's time limit in which slides may begin; the rest is for those in flight."""
+
+_OF_SLURM = ("array", "partition", "account", "time_limit")
+
+_NAMES_IN_SLURM = re.compile(r"[A-Za-z0-9_.,:@+/-]+")
 
 _UNSAFE_IN_A_UNIT = re.compile(r"[^A-Za-z0-9_-]+")
 
@@ -32,9 +42,16 @@ Changes nothing: the printed file says where it belongs.
 
 --time HH:MM  local time of day (default: 02:15)
 
+for slurm:
+--array N[%M]      fetch by N jobs, at most M at a time (default: one job in all)
+--partition NAME   Slurm's partition (default: the cluster's)
+--account NAME     Slurm's account (default: the user's)
+--time-limit TIME  Slurm's limit of each job (default: 8h)
+
   tcgamirror --mirror tcga schedule cron --time 03:30
   tcgamirror --mirror tcga schedule systemd
-  tcgamirror --mirror tcga schedule slurm > tcga.sbatch"""
+  tcgamirror --mirror tcga schedule slurm > tcga.sbatch
+  tcgamirror --mirror tcga schedule slurm --array 16 --partition transfer | sbatch"""
 
 
 class Night:
@@ -85,9 +102,31 @@ def time_of_day(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", text, re.ASCII)
     if match is None:
         raise argparse.ArgumentTypeError(
-            f"invalid time of day {text!r:.60}. Expected one such as 02:15"
+            f"invalid time of day {text!r:.60}. Expected one such as 02:15; "
+            "a job's limit is --time-limit"
         )
     return int(match[1]), int(match[2])
+
+
+def array(text: str) -> tuple[int, int | None]:
+    """Return a number of jobs, and how many of them may run at a time if that is limited.
+
+    >>> array("16"), array("16%4")
+    ((16, None), (16, 4))
+    """
+    from tcgamirror.model.shard import MOST_SHARDS
+
+    shards, limited, at_once = text.partition("%")
+    return whole_number(shards, MOST_SHARDS), whole_number(at_once) if limited else None
+
+
+def name_in_slurm(text: str) -> str:
+    """Return the name of a partition or account, or several with commas between them."""
+    if _NAMES_IN_SLURM.fullmatch(text) is None:
+        raise argparse.ArgumentTypeError(
+            f"invalid name {text!r:.60}. Expected letters, digits and any of _.,:@+/-"
+        )
+    return text
 
 
 def cron(night: Night) -> str:
@@ -165,31 +204,81 @@ def _percent(text: str) -> str:
     return text.replace("%", "%%")
 
 
-def slurm(night: Night) -> str:
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Options of the jobs on Slurm.
+
+    shards: number of jobs that fetch; None for one job that does all. at_once: number of them
+    that may run at a time; None for no limit. seconds: time limit of each job.
+    """
+
+    shards: int | None = None
+    at_once: int | None = None
+    partition: str | None = None
+    account: str | None = None
+    seconds: float = HOURS_OF_A_JOB * 3600
+
+
+def slurm(night: Night, batch: Batch) -> str:
     """Return a batch script that submits itself for the next night before it starts."""
-    command = _wrapped(night.words("--time-limit", f"{HOURS_AT_MOST - 1}h"))
-    return f"""\
+    minutes = math.ceil(batch.seconds / 60)
+    directives = [f"--time={minutes // 60:02}:{minutes % 60:02}:00"]
+    directives += [f"--partition={batch.partition}"] if batch.partition else []
+    directives += [f"--account={batch.account}"] if batch.account else []
+    facts = {
+        "name": night.name,
+        "mirror": shlex.quote(night.mirror),
+        "program": f'({shlex.join(night.program)} --mirror "$mirror")',
+        "begin": night.time,
+        "limit": f"{int(batch.seconds * PART_TO_FETCH)}s",
+    }
+    steps = _ONE_JOB
+    if batch.shards is not None:
+        # The jobs that wait for the first one would be submitted again.
+        directives.append("--no-requeue")
+        at_once = f"%{batch.at_once}" if batch.at_once else ""
+        facts |= {"shards": str(batch.shards), "array": f"1-{batch.shards}{at_once}"}
+        steps = _SHARDS
+    head = _HEAD.format(
+        name=night.name,
+        directives="\n".join(f"#SBATCH {each}" for each in directives),
+        facts="\n".join(f"{name}={value}" for name, value in facts.items()),
+    )
+    return head + _NEXT_NIGHT + steps
+
+
+_HEAD = """\
 #!/bin/bash
 # Save this as a file and submit it once: sbatch FILE. It submits itself for every next night.
-# To end that: scancel --name={night.name}
-# Its node needs a way to the internet: many clusters have a partition for transfers. Add here
-# what yours asks for, such as #SBATCH --partition=transfer or --account=...
-#SBATCH --job-name={night.name}
+# To end that, and before you submit another version: scancel --name={name}
+# Its node needs sbatch and a way to the internet: many clusters have a partition for transfers.
+#SBATCH --job-name={name}
 #SBATCH --dependency=singleton
 #SBATCH --ntasks=1
 #SBATCH --cpus-per-task=4
 #SBATCH --mem=8G
-#SBATCH --time={HOURS_AT_MOST:02}:00:00
 #SBATCH --output=/dev/null
+{directives}
 
-exec >> {shlex.quote(night.output)} 2>&1
+{facts}
+"""
 
-next=$(date --date='tomorrow {night.time}' +%Y-%m-%dT%H:%M:%S)
+_NEXT_NIGHT = """\
+# Submitted twice, this goes on once: another job that waits is the next night.
+next_night() {
+    local waiting
+    waiting=$(squeue --noheader --user="$(id -u)" --name="$name" --states=PENDING --format=%A)
+    [ -n "$waiting" ] || sbatch --begin="$begin" --dependency="$1" "$0"
+}
+"""
+
+_ONE_JOB = """
+exec >> "$mirror/nightly.log" 2>&1
 submitted=0
-sbatch --begin="$next" "$0" || submitted=$?
+next_night singleton || submitted=$?
 
 code=0
-{command} || code=$?
+"${program[@]}" update --time-limit "$limit" --log "$mirror/nightly.jsonl" || code=$?
 # 5: another run holds the mirror, and does the work.
 if [ "$code" -eq 0 ] || [ "$code" -eq 5 ]; then
     exit "$submitted"
@@ -197,23 +286,49 @@ fi
 exit "$code"
 """
 
+_SHARDS = """
+# The jobs of one night: this one, which reads the listing; the shards, if it ended with 0; and
+# the last one, however they ended, which records what they did and fetches what they left.
+log=$mirror/nightly${SLURM_ARRAY_TASK_ID:+-shard-$SLURM_ARRAY_TASK_ID}
+exec >> "$log.log" 2>&1
+case ${1-} in
+shard)
+    shard=$SLURM_ARRAY_TASK_ID/$shards
+    exec "${program[@]}" fetch --shard "$shard" --time-limit "$limit" --log "$log.jsonl" ;;
+collect)
+    exec "${program[@]}" fetch --time-limit "$limit" --log "$log.jsonl" ;;
+esac
 
-def _wrapped(words: Sequence[str]) -> str:
-    """Return a shell command with each option on a line of its own."""
-    lines = [shlex.quote(words[0])]
-    for word in words[1:]:
-        if word.startswith("--") or word == "update":
-            lines.append(f"    {shlex.quote(word)}")
-        else:
-            lines[-1] += f" {shlex.quote(word)}"
-    return " \\\n".join(lines)
+submit() {
+    sbatch --parsable --job-name="$name-fetch" --requeue "$@" | cut -d ';' -f 1
+}
+after=$SLURM_JOB_ID
+if_read=(--dependency="afterok:$after" --kill-on-invalid-dep=yes)
+fetching=$(submit "${if_read[@]}" --array="$array" "$0" shard)
+last=$(submit --dependency="afterany:$after${fetching:+:$fetching}" "$0" collect)
+next_night "singleton${last:+,afterany:$last}" && [ -n "$fetching" ] && [ -n "$last" ]
+submitted=$?
+
+"${program[@]}" refresh --log "$log.jsonl" || exit
+"${program[@]}" sample --log "$log.jsonl" || exit
+exit "$submitted"
+"""
 
 
 def schedule(args: argparse.Namespace) -> ExitCode:
     mirror = os.path.normpath(open_mirror(args).root.absolute())
     night = Night(_program(), mirror, *args.time)
-    write = {"cron": cron, "systemd": systemd, "slurm": slurm}[args.system]
-    print(write(night), end="")
+    given = [name for name in _OF_SLURM if getattr(args, name) is not None]
+    if args.system == "slurm":
+        shards, at_once = args.array or (None, None)
+        seconds = args.time_limit or HOURS_OF_A_JOB * 3600
+        text = slurm(night, Batch(shards, at_once, args.partition, args.account, seconds))
+    elif given:
+        option = "--" + given[0].replace("_", "-")
+        raise UsageError(f"{option}: is for slurm. Leave it out, or use schedule slurm")
+    else:
+        text = {"cron": cron, "systemd": systemd}[args.system](night)
+    print(text, end="")
     return ExitCode.DONE
 
 
@@ -234,6 +349,9 @@ def _program() -> tuple[str, ...]:
 
 def add_commands(commands: Commands) -> None:
     """Add `schedule`."""
-    time = {"type": time_of_day, "default": "02:15"}
-    command = add_command(commands, "schedule", schedule, _SCHEDULE, time=time)
+    name = {"type": name_in_slurm}
+    more = {"time": {"type": time_of_day, "default": "02:15"}, "array": {"type": array}}
+    command = add_command(
+        commands, "schedule", schedule, _SCHEDULE, partition=name, account=name, **more
+    )
     command.add_argument("system", choices=["cron", "systemd", "slurm"])

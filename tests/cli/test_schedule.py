@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.cli.schedule import Night, cron, in_cron, slurm, systemd, time_of_day
+from tcgamirror.cli.schedule import Batch, Night, cron, in_cron, slurm, systemd, time_of_day
 from tcgamirror.model.errors import UsageError
 from tests.gdc import StandIn
-from tests.support.command import program, run, succeeded, surroundings
+from tests.support.command import inside, program, run, succeeded, surroundings
 from tests.support.mirrors import column, made
 
 AWKWARD = "100% of 'my' \"µ\" $HOME `slides` & \\% \\\\% ;#ünï"
@@ -72,7 +72,7 @@ def test_systemd_reads_the_command_whatever_the_path() -> None:
 
 def test_an_overlap_is_no_failure() -> None:
     assert "\nSuccessExitStatus=5\n" in systemd(NIGHT)
-    assert '"$code" -eq 5' in slurm(NIGHT)
+    assert '"$code" -eq 5' in slurm(NIGHT, Batch())
     for wanted in ("Persistent=true", "RandomizedDelaySec=", "OnCalendar=*-*-* 02:15:00"):
         assert wanted in systemd(NIGHT)
 
@@ -109,21 +109,57 @@ def test_the_cron_line_really_updates_the_mirror(awkward: Path) -> None:
     assert json.loads(last)["exit_code"] == 0
 
 
-def test_the_slurm_script_runs_and_submits_itself(awkward: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("--array", "16%4", "--account", "lab-1")])
+def test_the_slurm_script_is_sound_whatever_the_path(
+    awkward: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
     script = tmp_path / "night.sbatch"
-    script.write_text(succeeded("--mirror", awkward, "schedule", "slurm").out)
+    script.write_text(succeeded("--mirror", awkward, "schedule", "slurm", *options).out)
     subprocess.run(["bash", "-n", script], check=True)
     if shutil.which("shellcheck"):
         subprocess.run(["shellcheck", "--severity=warning", script], check=True)
+    head, _, _ = script.read_text().partition("\n\n")
+    assert [line for line in head.splitlines() if not line.startswith("#")] == []
+
+
+def test_one_slurm_job_updates_and_submits_itself(awkward: Path, tmp_path: Path) -> None:
+    script = tmp_path / "night.sbatch"
+    script.write_text(succeeded("--mirror", awkward, "schedule", "slurm").out)
     tools = tmp_path / "bin"
     tools.mkdir()
-    (tools / "sbatch").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/submitted\n')
-    (tools / "sbatch").chmod(0o755)
+    for name in ("sbatch", "squeue"):
+        (tools / name).write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/{name}\n')
+        (tools / name).chmod(0o755)
     env = surroundings({"PATH": f"{tools}:{os.environ['PATH']}"})
     subprocess.run(["bash", script], env=env, cwd="/", check=True, timeout=60)
-    begin, itself = (tmp_path / "submitted").read_text().splitlines()
-    assert re.fullmatch(r"--begin=\d{4}-\d\d-\d\dT02:15:00", begin) and itself == str(script)
+    submitted = (tmp_path / "sbatch").read_text().splitlines()
+    assert submitted == ["--begin=02:15", "--dependency=singleton", str(script)]
     assert column(awkward, "select status from mirror") == ["done"]
+
+
+@pytest.mark.parametrize(
+    ("system", "option", "value"),
+    [
+        ("slurm", "--partition", "a\n#SBATCH --wrap=evil"),
+        ("slurm", "--partition", ""),
+        ("slurm", "--account", "a b"),
+        ("slurm", "--account", "$(id)"),
+        ("slurm", "--array", "0"),
+        ("slurm", "--array", "4%0"),
+        ("slurm", "--array", "1-16"),
+        ("slurm", "--array", "4%"),
+        ("slurm", "--time-limit", "8:00:00"),
+        ("slurm", "--time", "8:00:00"),
+        ("cron", "--array", "4"),
+        ("systemd", "--time-limit", "2h"),
+    ],
+)
+def test_options_that_no_job_can_have_are_refused(
+    awkward: Path, system: str, option: str, value: str
+) -> None:
+    result = inside("--mirror", awkward, "schedule", system, option, value)
+    assert (result.code, result.out) == (2, "")
+    assert option in result.sentence
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")

@@ -143,12 +143,12 @@ def _dump(path: Path) -> str:
     return "\n".join(lines)
 
 
-def until(there: Callable[[], object], seconds: float = 20.0) -> None:
-    """Waits until something is there; fails if it does not come."""
+def until(there: Callable[[], object], seconds: float = 20.0, pause: float = 0.01) -> None:
+    """Waits until something is there; fails if it does not come. pause: between two looks."""
     end = time.monotonic() + seconds
     while not there():
         assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
+        time.sleep(pause)
 
 
 def says(result: Result, code: int, *words: str) -> None:
