@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from textwrap import fill
 
-from tests.bench import carrying, catalogue, decoding, link, ours, scaling, startup, ways
+from tests.bench import carrying, catalogue, decoding, link, ours, scaling, shards, startup, ways
 from tests.bench.figures import LINE
 from tests.bench.plan import FULL, QUICK
 
@@ -21,6 +21,7 @@ PARTS = {
     "ways": ways.section,
     "link": link.section,
     "scaling": scaling.section,
+    "shards": shards.section,
     "decoding": decoding.section,
     "memory": ours.memory_section,
     "carrying": carrying.section,

@@ -32,7 +32,7 @@ class Plan:
 
     decoded: slides whose base level is decoded. at_once: four slides, by the table's name. linked:
     slides that come over one link. counts: slides of each point of the plot. carried: images of
-    3 MB, and small ones. listed: slides in the catalogue.
+    3 MB, and small ones. listed: slides in the catalogue. sharded: slides fetched by shards.
     """
 
     trials: tuple[Trial, ...]
@@ -44,6 +44,7 @@ class Plan:
     counts: tuple[int, ...]
     carried: tuple[int, int]
     listed: tuple[int, ...]
+    sharded: int
 
 
 _LEVELS = (1, 4, 16, 32)
@@ -111,6 +112,7 @@ FULL = Plan(
     counts=(10, 20, 100, 200, 1000, 2000, 5000, 10_000),
     carried=(300, 12_000),
     listed=(30_075, 1_000_000),
+    sharded=200,
 )
 
 _SMALL_RGB = Kind("16,000×12,000 JPEG RGB", replace(_SMALL, seed=1))
@@ -134,4 +136,5 @@ QUICK = Plan(
     counts=(10, 20),
     carried=(20, 400),
     listed=(5_000,),
+    sharded=20,
 )
