@@ -9,23 +9,24 @@ from tcgamirror.model.names import CASE_PARTS, without_suffix
 from tcgamirror.model.slide import SLIDE_SUFFIX
 
 _BY_NAME = (
-    "SELECT file_name FROM slides WHERE file_name = ?",
-    "SELECT file_name FROM slides WHERE file_id = lower(?)",
-    "SELECT file_name FROM former_ids WHERE file_id = lower(?)",
-    "SELECT file_name FROM slides WHERE slide_barcode = ? COLLATE NOCASE ORDER BY file_name",
-    "SELECT file_name FROM slides WHERE case_barcode = ? COLLATE NOCASE ORDER BY file_name",
+    "SELECT file_name FROM slides WHERE file_name = :name",
+    "SELECT file_name FROM slides WHERE file_id = lower(:name)",
+    "SELECT file_name FROM former_ids WHERE file_id = lower(:name)",
+    "SELECT file_name FROM slides WHERE slide_barcode = :name COLLATE NOCASE ORDER BY file_name",
+    "SELECT file_name FROM slides WHERE case_barcode = :name COLLATE NOCASE ORDER BY file_name",
 )
 
 # Of a sample or a portion: the barcode goes on after a hyphen, which sorts before the full stop.
 _BY_SAMPLE = (
-    "SELECT file_name FROM slides WHERE slide_barcode COLLATE NOCASE > ?1 || '-' "
-    "AND slide_barcode COLLATE NOCASE < ?1 || '.' ORDER BY file_name"
+    "SELECT file_name FROM slides WHERE slide_barcode COLLATE NOCASE > :name || '-' "
+    "AND slide_barcode COLLATE NOCASE < :name || '.' ORDER BY file_name"
 )
 
 # The suffix may be in capitals. All names in the range begin with the stem and a dot.
 _BY_STEM = (
-    "SELECT file_name FROM slides WHERE file_name > ?1 || '.' AND file_name < ?1 || '/' "
-    "AND lower(file_name) = lower(?1 || ?2) ORDER BY file_name = ?1 || ?2 DESC LIMIT 1"
+    "SELECT file_name FROM slides WHERE file_name > :stem || '.' AND file_name < :stem || '/' "
+    "AND lower(file_name) = lower(:stem || :suffix) "
+    "ORDER BY file_name = :stem || :suffix DESC LIMIT 1"
 )
 
 
@@ -36,11 +37,9 @@ def find_slides(connection: sqlite3.Connection, name: str) -> list[str]:
         name: a file_id (also a former one), barcode, file name with or without its suffix, or
             an image's name or path. The barcode of a case or sample means all of its slides.
     """
-    stem = without_suffix(name)
-    queries = [(sql, (name,)) for sql in _BY_NAME]
-    if name.count("-") >= CASE_PARTS:
-        queries.append((_BY_SAMPLE, (name,)))
-    for sql, values in (*queries, (_BY_STEM, (stem, SLIDE_SUFFIX))):
+    values = {"name": name, "stem": without_suffix(name), "suffix": SLIDE_SUFFIX}
+    by_sample = (_BY_SAMPLE,) if name.count("-") >= CASE_PARTS else ()
+    for sql in (*_BY_NAME, *by_sample, _BY_STEM):
         if found := [file_name for (file_name,) in connection.execute(sql, values)]:
             return found
     return []

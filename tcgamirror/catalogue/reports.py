@@ -204,9 +204,9 @@ class Reports(Part):
         with self._database.reading() as connection:
             return connection.execute(
                 "SELECT sum(attempts.bytes), sum(attempts.seconds) FROM attempts "
-                "JOIN images USING (file_name) WHERE attempts.source = ?1 AND images.source = ?1 "
+                "JOIN images USING (file_name) WHERE attempts.source = ? AND images.source = ? "
                 "GROUP BY file_name",
-                (source,),
+                (source, source),
             ).fetchall()
 
     def show(self, name: str) -> dict[str, object]:

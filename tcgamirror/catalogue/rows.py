@@ -312,9 +312,9 @@ def put_slides(connection: sqlite3.Connection, slides: Iterable[Row]) -> None:
 def put_former_ids(connection: sqlite3.Connection, pairs: Iterable[tuple[str, str]]) -> None:
     """Add pairs (file_id, file_name) of ids that slides had before."""
     connection.executemany(
-        "INSERT OR IGNORE INTO former_ids (file_id, file_name) SELECT ?1, ?2 "
-        "WHERE EXISTS (SELECT 1 FROM slides WHERE file_name = ?2 AND file_id <> ?1)",
-        pairs,
+        "INSERT OR IGNORE INTO former_ids (file_id, file_name) "
+        "SELECT ?, file_name FROM slides WHERE file_name = ? AND file_id <> ?",
+        ((file_id, file_name, file_id) for file_id, file_name in pairs),
     )
 
 

@@ -119,9 +119,9 @@ class Sample(Part):
         with self._database.change() as connection:
             connection.execute("CREATE TEMP TABLE picked (place INTEGER PRIMARY KEY, file_name)")
             connection.executemany(
-                "INSERT INTO temp.picked (file_name) SELECT ?1 "
-                "WHERE NOT EXISTS (SELECT 1 FROM sample WHERE file_name = ?1)",
-                ((name,) for name in dict.fromkeys(names)),
+                "INSERT INTO temp.picked (file_name) SELECT ? "
+                "WHERE NOT EXISTS (SELECT 1 FROM sample WHERE file_name = ?)",
+                ((name, name) for name in dict.fromkeys(names)),
             )
             connection.execute("CREATE INDEX temp.picked_by_name ON picked (file_name)")
             (last,) = connection.execute("SELECT coalesce(max(rank), 0) FROM sample").fetchone()

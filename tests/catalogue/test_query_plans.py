@@ -85,7 +85,7 @@ def used(plan: list[tuple[str, list[str]]]) -> set[str]:
 def sorts(plan: list[tuple[str, list[str]]]) -> list[str]:
     """The statements that put in order what they have read, but for the slides of one barcode."""
     found = [sql for sql, steps in plan for step in steps if "TEMP B-TREE" in step]
-    return [sql for sql in found if "_barcode = ?" not in sql]
+    return [sql for sql in found if "_barcode = :name" not in sql]
 
 
 def look(catalogue: Catalogue) -> None:

@@ -43,11 +43,11 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
     first, second, *_ = column(root, f"SELECT file_name FROM mirror WHERE {DONE}")
     change(
         root,
-        "UPDATE slides SET project_id = ?1, primary_site = ?1, slide_barcode = ?1, "
-        "case_barcode = ?1, disease_type = ?1, listed_in = ?1 WHERE file_name = ?2",
-        *(MARKUP, first),
+        "UPDATE slides SET project_id = ?, primary_site = ?, slide_barcode = ?, "
+        "case_barcode = ?, disease_type = ?, listed_in = ? WHERE file_name = ?",
+        *(*[MARKUP] * 6, first),
     )
-    change(root, "INSERT INTO cases (case_barcode, race) VALUES (?1, ?1)", MARKUP)
+    change(root, "INSERT INTO cases (case_barcode, race) VALUES (?, ?)", MARKUP, MARKUP)
     unknown = "mpp_x = NULL, mpp_y = NULL, base_mpp = NULL, mpp_source = 'unknown'"
     change(root, f"UPDATE images SET {unknown} WHERE file_name = ?", second)
     build(home, quiet)
