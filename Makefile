@@ -15,6 +15,8 @@ help:
 	@echo "make soak   the tests that take long: hundreds of kills and nights, every fault"
 	@echo "make bench  speed, side by side with the published way"
 	@echo "make build  dist/tcgamirror, one executable for machines without Python"
+	@echo "make build ARCH=aarch64  dist/tcgamirror-aarch64, the same for ARM; needs root elsewhere"
+	@echo "make dist   all that a release has, in dist/: executables, wheel, source, digests"
 	@echo "make test-binary  what the source is tested by, for the executable"
 	@echo "make install PREFIX=/usr/local  the executable, its man page, completions"
 	@echo "make clean  remove what the others made"
@@ -85,18 +87,36 @@ venv-package:
 
 # The system's Python: its library is half the size of a self-compiled one's.
 BUILD_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
-BUILD_VENV := .build/venv
+HOST := $(shell uname -m)
+ARCH ?= $(HOST)
+BUILD_VENV := .build/$(HOST)/venv
+BUILD_PACKAGES := gcc libc6-dev binutils libzstd-dev python3-venv libpython3.11
 PREFIX ?= /usr/local
+NAME := tcgamirror$(patsubst %,-%,$(filter-out x86_64,$(ARCH)))
 
+build dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)
+
+ifeq ($(ARCH),$(HOST))
 build: $(BUILD_VENV)/.ready
 	$(BUILD_VENV)/bin/python build/pack.py
+else
+build:
+	sh build/foreign.sh $(ARCH) $(BUILD_PACKAGES)
+endif
+
+.PHONY: dist
+dist: $(BUILD_VENV)/.ready
+	rm -rf dist
+	$(MAKE) build ARCH=x86_64
+	$(MAKE) build ARCH=aarch64
+	$(BUILD_VENV)/bin/python build/release.py
 
 test-binary: $(READY)
-	TCGAMIRROR_BINARY=$(CURDIR)/dist/tcgamirror $(PY) -m pytest tests/build/test_binary.py tests/mirror/test_doctor.py \
+	TCGAMIRROR_BINARY=$(CURDIR)/dist/$(NAME) $(PY) -m pytest tests/build/test_binary.py tests/mirror/test_doctor.py \
 		$$(grep -rl --include="test_*.py" "tests.support.command" tests | grep -v -e test_binary -e test_doctor)
 
 install:
-	install -D -m 755 dist/tcgamirror $(DESTDIR)$(PREFIX)/bin/tcgamirror
+	install -D -m 755 dist/$(NAME) $(DESTDIR)$(PREFIX)/bin/tcgamirror
 	install -D -m 644 dist/tcgamirror.1 $(DESTDIR)$(PREFIX)/share/man/man1/tcgamirror.1
 	install -D -m 644 dist/completions/tcgamirror.bash \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/tcgamirror
@@ -105,20 +125,20 @@ install:
 	install -D -m 644 dist/completions/tcgamirror.fish \
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/tcgamirror.fish
 
-# Writes down what pip takes today, for this Python: see what changed before it is committed.
+# Writes down what pip takes today, for this Python and each processor: see what changed before it
+# is committed.
 lock:
 	$(BUILD_PYTHON) build/lock.py
 
-$(BUILD_VENV)/.ready: build/requirements.lock
+$(BUILD_VENV)/.ready: build/requirements-$(HOST).lock
 	@sh build/tools.sh $(BUILD_PYTHON) || $(MAKE) --no-print-directory build-packages
 	rm -rf $(BUILD_VENV)
 	$(BUILD_PYTHON) -m venv $(BUILD_VENV)
 	$(BUILD_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--require-hashes --only-binary :all: --requirement build/requirements.lock
+		--require-hashes --only-binary :all: --requirement build/requirements-$(HOST).lock
 	@touch $@
 
 build-packages:
 	@root=; [ "$$(id -u)" = 0 ] || root=sudo; \
-	$$root apt-get update -qq && $$root apt-get install -qq -y --no-install-recommends git gcc libc6-dev \
-		binutils libzstd-dev python3-venv libpython3.11 \
+	$$root apt-get update -qq && $$root apt-get install -qq -y --no-install-recommends $(BUILD_PACKAGES) \
 		|| { echo "install gcc, binutils, zstd's static library, and Python with its own"; exit 1; }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import platform
 import re
 import shutil
 import subprocess
@@ -17,7 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-LOADER = Path("/lib64/ld-linux-x86-64.so.2").resolve()
+MACHINE = platform.machine()
+BUILD = Path(".build").absolute() / MACHINE
+LOADERS = {"x86_64": "/lib64/ld-linux-x86-64.so.2", "aarch64": "/lib/ld-linux-aarch64.so.1"}
+LOADER = Path(LOADERS[MACHINE]).resolve()
 LOADER_NAME = "ld-tcgamirror.so.2"
 """The loader's name in launcher/main.c."""
 
@@ -47,9 +51,9 @@ class Part:
 
 def libc() -> list[tuple[str, str]]:
     """Return the dynamic loader and the C library, which PyInstaller leaves to the host."""
-    loader = Path(".build") / LOADER_NAME
+    loader = BUILD / LOADER_NAME
     shutil.copyfile(LOADER, loader)
-    return [(str(loader.absolute()), "."), *((str(LOADER.parent / name), ".") for name in LIBC)]
+    return [(str(loader), "."), *((str(LOADER.parent / name), ".") for name in LIBC)]
 
 
 def openslide() -> tuple[str, str]:
@@ -58,17 +62,17 @@ def openslide() -> tuple[str, str]:
 
 
 def is_unused(name: str) -> bool:
-    """Return whether only pip or a type checker uses a data file."""
+    """Return whether only pip, setuptools or a type checker uses a data file."""
     for_pip = ".dist-info/" in name and not name.endswith("/METADATA")
-    return for_pip or name.endswith(("/py.typed", ".pyi"))
+    return for_pip or ".egg-info/" in name or name.endswith(("/py.typed", ".pyi"))
 
 
-def write_sbom(analysis: Any, build: Path) -> list[Entry]:
+def write_sbom(analysis: Any) -> list[Entry]:
     """Write the list of parts, and return the licence texts to include."""
     files = [*analysis.binaries, *analysis.datas, *analysis.pure]
     parts = sorted(_parts(files), key=lambda part: part.name.lower())
-    (build / "tcgamirror.sbom.json").write_text(format_sbom(parts), encoding="utf-8")
-    return list(_licences(parts, build / "licences"))
+    (BUILD / "tcgamirror.sbom.json").write_text(format_sbom(parts), encoding="utf-8")
+    return list(_licences(parts, BUILD / "licences"))
 
 
 def _parts(files: Iterable[Entry]) -> Iterator[Part]:
@@ -83,7 +87,7 @@ def _parts(files: Iterable[Entry]) -> Iterator[Part]:
         for name, path, kind in files
         if kind in ("BINARY", "EXTENSION") and not Path(path).resolve().is_relative_to(SITE)
     }
-    yield from _system_packages({LOADER, *system} - {Path(".build").absolute() / LOADER_NAME})
+    yield from _system_packages({LOADER, *system} - {BUILD / LOADER_NAME})
 
 
 def _package(found: importlib.metadata.Distribution) -> Part:
@@ -139,10 +143,11 @@ def _system_packages(files: Iterable[Path]) -> Iterator[Part]:
         for place in {str(file), str(file).removeprefix("/usr")}:
             found = _output("dpkg-query", "--search", place)
             owners |= {line.partition(":")[0] for line in found.splitlines()}
+    architecture = _output("dpkg", "--print-architecture").strip()
     for owner in sorted(owners):
         version = _output("dpkg-query", "--show", "--showformat", "${Version}", owner)
         text = Path("/usr/share/doc") / owner / "copyright"
-        purl = f"pkg:deb/debian/{owner}@{version}?arch=amd64"
+        purl = f"pkg:deb/debian/{owner}@{version}?arch={architecture}"
         yield Part(owner, version, purl, None, (text,) if text.exists() else ())
 
 

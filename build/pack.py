@@ -1,4 +1,4 @@
-"""`make build`: make PyInstaller's folder one executable in `dist/`, with digest and documents.
+"""`make build`: make PyInstaller's folder one executable in `dist/`, with digests and documents.
 
 A static executable holds the files as one zstd frame, their table and the launcher. It
 unpacks them once and runs them by the loader among them. The same commit gives the same
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -19,9 +20,11 @@ import zstandard
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-BUILD = ROOT / ".build"
+MACHINE = platform.machine()
+BUILD = ROOT / ".build" / MACHINE
 TREE = BUILD / "tree" / "tree"
 DIST = ROOT / "dist"
+NAME = "tcgamirror" if MACHINE == "x86_64" else f"tcgamirror-{MACHINE}"
 PATCHED = ".libs"
 """Suffix of the wheels' folders of libraries whose sections patchelf moved: strip breaks those."""
 
@@ -40,21 +43,10 @@ class File:
     content: bytes
 
 
-def commit_time() -> str:
-    """Return the commit's time, in seconds since 1970, which every file gets."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    if epoch:
-        return epoch
-    git = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
-    result = subprocess.run(git, capture_output=True, text=True, check=False)
-    # Not 0: some file systems have no times before 1980.
-    return result.stdout.strip() or "315532800"
-
-
-def collect(stamp: str) -> None:
+def collect() -> None:
     """Fill the folder by PyInstaller."""
     # A cache of its own: one shared with other builds is not clean.
-    fixed = {"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": stamp, "LC_ALL": "C.UTF-8"}
+    fixed = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}
     fixed["PYINSTALLER_CONFIG_DIR"] = str(BUILD / "pyinstaller")
     command = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--clean", "--log-level", "WARN"]
     command += ["--distpath", str(BUILD / "tree"), "--workpath", str(BUILD / "work")]
@@ -111,25 +103,35 @@ def compile_launcher(source: str) -> Path:
 
 def write_documents() -> None:
     """Write man page, completions and the list of parts."""
-    shutil.copyfile(BUILD / "tcgamirror.sbom.json", DIST / "tcgamirror.sbom.json")
-    command = [sys.executable, str(HERE / "man_page.py"), str(DIST)]
-    subprocess.run(command, check=True, env={**os.environ, "SOURCE_DATE_EPOCH": commit_time()})
+    shutil.copyfile(BUILD / "tcgamirror.sbom.json", DIST / f"{NAME}.sbom.json")
+    subprocess.run([sys.executable, str(HERE / "man_page.py"), str(DIST)], check=True)
+
+
+def write_digests() -> None:
+    """Write SHA256SUMS, with every file in `dist/`."""
+    sums = DIST / "SHA256SUMS"
+    sums.unlink(missing_ok=True)
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(DIST)}\n"
+        for path in sorted(DIST.rglob("*"))
+        if path.is_file()
+    ]
+    sums.write_text("".join(lines), encoding="utf-8")
 
 
 def main() -> None:
-    stamp = commit_time()
+    # The time of the commit, which every file gets; make sets it.
+    stamp = os.environ["SOURCE_DATE_EPOCH"]
     DIST.mkdir(exist_ok=True)
-    collect(stamp)
+    collect()
     # Links are left out: wheels find their libraries by paths of their own.
     paths = [path for path in sorted(TREE.rglob("*")) if path.is_file() and not path.is_symlink()]
     files = [read_file(path) for path in paths]
-    shutil.copy(compile_launcher(write_payload(files, stamp)), DIST / "tcgamirror")
+    shutil.copy(compile_launcher(write_payload(files, stamp)), DIST / NAME)
     write_documents()
-    names = ("tcgamirror", "tcgamirror.sbom.json")
-    sums = [f"{hashlib.sha256((DIST / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
-    (DIST / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")
-    size = (DIST / "tcgamirror").stat().st_size
-    print(f"dist/tcgamirror: {size / 1e6:.1f} MB, {len(files)} files inside")
+    write_digests()
+    size = (DIST / NAME).stat().st_size
+    print(f"dist/{NAME}: {size / 1e6:.1f} MB, {len(files)} files inside")
 
 
 if __name__ == "__main__":

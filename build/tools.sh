@@ -1,6 +1,6 @@
 # tools.sh PYTHON: succeed if this machine has what a build needs beside Python's packages.
 set -e
-command -v git gcc strip objdump >/dev/null
+for tool in gcc strip objdump; do command -v $tool >/dev/null; done
 "$1" -c 'import ensurepip, ctypes, sysconfig
 ctypes.CDLL(sysconfig.get_config_var("INSTSONAME"))' 2>/dev/null
 trial=$(mktemp -d)

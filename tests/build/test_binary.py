@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -290,11 +291,13 @@ def test_it_is_small_and_starts_fast(env: Mapping[str, str]) -> None:
 def test_its_digest_and_its_list_of_contents_lie_beside_it() -> None:
     sums = (PROGRAM.parent / "SHA256SUMS").read_text(encoding="utf-8")
     digest = hashlib.sha256(PROGRAM.read_bytes()).hexdigest()
-    assert f"{digest}  tcgamirror\n" in sums
-    told = json.loads((PROGRAM.parent / "tcgamirror.sbom.json").read_text(encoding="utf-8"))
+    assert f"{digest}  {PROGRAM.name}\n" in sums
+    listed = PROGRAM.with_name(f"{PROGRAM.name}.sbom.json")
+    told = json.loads(listed.read_text(encoding="utf-8"))
     assert told["bomFormat"] == "CycloneDX"
     versions = {part["name"]: part.get("version") for part in told["components"]}
-    locked = (ROOT / "build" / "requirements.lock").read_text(encoding="utf-8")
+    lock = ROOT / "build" / f"requirements-{platform.machine()}.lock"
+    locked = lock.read_text(encoding="utf-8")
     for name in ("numpy", "pillow", "openslide-bin", "requests", "simplejpeg", "pyinstaller"):
         assert f"{name}=={versions[name]} " in locked
     (openslide,) = [part for part in told["components"] if part["name"] == "openslide-bin"]

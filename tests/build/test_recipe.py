@@ -13,14 +13,23 @@ from tests.support.command import ROOT, succeeded
 BUILD = ROOT / "build"
 
 
+def locked(machine: str) -> dict[str, str]:
+    """Return the versions of the locked packages. Fails if one has no digest."""
+    lock = (BUILD / f"requirements-{machine}.lock").read_text(encoding="utf-8")
+    found = dict(re.findall(r"^(\S+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}$", lock, re.M))
+    assert len(found) == lock.count("==")
+    return found
+
+
 def test_every_dependency_is_locked_with_a_digest() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     required = [*project["dependencies"], *project["optional-dependencies"]["build"]]
-    lock = (BUILD / "requirements.lock").read_text(encoding="utf-8")
-    locked = dict(re.findall(r"^(\S+)==\S+ \\\n    --hash=sha256:([0-9a-f]{64})$", lock, re.M))
-    assert len(locked) == lock.count("==")
-    missing = {re.split(r"[^\w.-]", name)[0].lower() for name in required} - set(locked)
+    missing = {re.split(r"[^\w.-]", name)[0].lower() for name in required} - set(locked("x86_64"))
     assert not missing, "make lock adds them"
+
+
+def test_each_processor_gets_the_same_versions() -> None:
+    assert locked("aarch64") == locked("x86_64")
 
 
 def test_man_page_and_completions_know_every_command(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -12,21 +13,23 @@ import pytest
 
 from tests.support.command import BINARY, ROOT, Result
 
-PROGRAM = Path(os.environ.get(BINARY) or ROOT / "dist" / "tcgamirror")
+ARM = ROOT / "dist" / "tcgamirror-aarch64"
+NATIVE = ROOT / "dist" / "tcgamirror" if platform.machine() == "x86_64" else ARM
+PROGRAM = Path(os.environ.get(BINARY) or NATIVE)
 
 
-def _lack() -> str:
-    """Why there is nothing to test; empty if there is."""
-    if not PROGRAM.is_file():
-        return "there is no dist/tcgamirror: make build makes it"
-    made = PROGRAM.stat().st_mtime
+def lack(program: Path, target: str = "build") -> str:
+    """Why there is nothing to test; empty if there is. target: what makes the program."""
+    if not program.is_file():
+        return f"there is no dist/{program.name}: make {target} makes it"
+    made = program.stat().st_mtime
     source = [*(ROOT / "tcgamirror").rglob("*.py"), *(ROOT / "build").rglob("*.*")]
     if BINARY not in os.environ and any(path.stat().st_mtime > made for path in source):
-        return "dist/tcgamirror is older than the source: make build makes it anew"
+        return f"dist/{program.name} is older than the source: make {target} makes it anew"
     return ""
 
 
-needed = pytest.mark.skipif(bool(_lack()), reason=_lack() or "it is there")
+needed = pytest.mark.skipif(bool(lack(PROGRAM)), reason=lack(PROGRAM) or "it is there")
 """Marks tests of the executable itself."""
 
 SECONDS = 120

@@ -1,0 +1,101 @@
+"""The executable for ARM does what the one for x86-64 does. Elsewhere qemu-user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.gdc import Listed, StandIn
+from tests.support.binary import ARM, PROGRAM, lack, launched, needed
+from tests.support.command import Result
+from tests.support.mirrors import MPP, addresses, images
+
+WAYS = ("range", "tiles", "whole")
+
+
+def _why_not() -> str:
+    if "TCGAMIRROR_SOAK" not in os.environ:
+        return "takes minutes under qemu: make soak runs it"
+    if missing := lack(ARM, "build ARCH=aarch64"):
+        return missing
+    try:
+        subprocess.run([ARM, "--version"], check=True, capture_output=True)
+    except OSError:
+        return "nothing here runs programs for ARM: qemu-user-static and binfmt-support do"
+    return ""
+
+
+pytestmark = [needed, pytest.mark.skipif(bool(_why_not()), reason=_why_not() or "it runs")]
+
+
+@pytest.fixture(scope="module")
+def env(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    return {"HOME": str(tmp_path_factory.mktemp("home")), "PATH": "/usr/bin:/bin"}
+
+
+def ended_well(*words: str | Path, env: Mapping[str, str], program: Path = ARM) -> Result:
+    result = launched(*words, env=env, program=program)
+    assert (result.code, result.err) == (0, ""), result
+    return result
+
+
+def filled(root: Path, gdc: StandIn, way: str, program: Path, env: Mapping[str, str]) -> Path:
+    """A mirror of twelve slides, some JPEG and some TIFF-shaped, made by the program."""
+    size = ("--slides", "12", "--mpp", str(MPP), "--kind", "all", "--by", "project_id")
+    words = ("init", *size, "--via", way, *addresses(gdc))
+    ended_well("--mirror", root, *words, env=env, program=program)
+    ended_well("--mirror", root, "update", env=env, program=program)
+    assert len(images(root)) == 12
+    return root
+
+
+@pytest.fixture(scope="module")
+def mirror(
+    tmp_path_factory: pytest.TempPathFactory,
+    small_slides: tuple[Listed, ...],
+    env: Mapping[str, str],
+) -> Iterator[Path]:
+    """A mirror made by the executable for ARM, with its GDC there."""
+    with StandIn(small_slides) as gdc:
+        yield filled(tmp_path_factory.mktemp("arm") / "mirror", gdc, "range", ARM, env)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_its_images_are_the_same_bytes(
+    tmp_path: Path, small_gdc: StandIn, env: Mapping[str, str], way: str
+) -> None:
+    here = filled(tmp_path / "here", small_gdc, way, PROGRAM, env)
+    arm = filled(tmp_path / "arm", small_gdc, way, ARM, env)
+    assert images(arm) == images(here)
+
+
+def test_each_imports_what_the_other_exports(
+    tmp_path: Path, mirror: Path, env: Mapping[str, str]
+) -> None:
+    for writer, reader in ((ARM, PROGRAM), (PROGRAM, ARM)):
+        export, copy = tmp_path / f"{writer.name}.tar", tmp_path / reader.name
+        ended_well("--mirror", mirror, "export", export, env=env, program=writer)
+        ended_well("--mirror", copy, "import", export, env=env, program=reader)
+        assert images(copy) == images(mirror)
+
+
+def test_it_syncs_and_verifies(tmp_path: Path, mirror: Path, env: Mapping[str, str]) -> None:
+    copy = tmp_path / "copy"
+    ended_well("sync", mirror, copy, env=env)
+    ended_well("--mirror", copy, "verify", "--decode", env=env)
+    assert images(copy) == images(mirror)
+    image = next((copy / "images").rglob("*.png"))
+    image.write_bytes(image.read_bytes()[:-1])
+    assert launched("--mirror", copy, "verify", env=env, program=ARM).code == 7
+
+
+def test_doctor_names_its_processor(mirror: Path, env: Mapping[str, str]) -> None:
+    told = ended_well("--mirror", mirror, "doctor", "--json", env=env)
+    found = {row["what"]: row["found"] for row in json.loads(told.out)["findings"]}
+    assert found["kernel"].endswith(", aarch64")
+    assert found["C library"].endswith("inside the executable")
