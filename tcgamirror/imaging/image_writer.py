@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import struct
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import BinaryIO
 
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -23,7 +23,7 @@ from tcgamirror.imaging.image_reader import JPEG_MAX_PIXELS, METADATA_KEY, PNG_S
 from tcgamirror.imaging.tiff import Tag
 from tcgamirror.imaging.tiff_writer import (
     CENTIMETRE,
-    DEFLATE_STRATEGY,
+    DEFLATE_LEVEL,
     PixelSize,
     rational,
     write_tiff,
@@ -36,6 +36,7 @@ JPEG_QUALITY = 90
 """Quality of images in the format jpeg. Tiles of a copied TIFF have their own (`tile_codec`)."""
 JPEG_MAX_SIDE = 65_500
 PNG_MAX_SIDE = 2**31 - 1
+Bytes = NDArray[np.uint8]
 STRIP_BYTES = 1 << 17
 """Raw bytes compressed at once, few enough to stay in the processor's cache."""
 
@@ -75,10 +76,10 @@ def _write_png(
     if mpp is not None:
         _write_chunk(file, b"pHYs", struct.pack(">IIB", *(round(1e6 / side) for side in mpp), 1))
     _write_chunk(file, b"tEXt", METADATA_KEY.encode() + b"\0" + text.encode("ascii"))
-    packer = zlib.compressobj(strategy=DEFLATE_STRATEGY)
+    packer = isal_zlib.compressobj(DEFLATE_LEVEL)
     above = np.zeros((1, size.width, 3), np.uint8)
     for strip in _restriped(strips, _strip_rows(size)):
-        _write_chunk(file, b"IDAT", packer.compress(_filter(strip, above).tobytes()))
+        _write_chunk(file, b"IDAT", packer.compress(_filter(strip, above).data))
         above = strip[-1:]
     _write_chunk(file, b"IDAT", packer.flush())
     _write_chunk(file, b"IEND", b"")
@@ -86,28 +87,53 @@ def _write_png(
 
 def _write_chunk(file: BinaryIO, name: bytes, data: bytes) -> None:
     if data or name == b"IEND":
-        crc = zlib.crc32(data, zlib.crc32(name))
+        crc = isal_zlib.crc32(data, isal_zlib.crc32(name))
         file.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", crc))
 
 
 def _filter(strip: Pixels, above: Pixels) -> NDArray[np.uint8]:
     """Return PNG scanlines: a filter byte and the differences from Paeth's prediction.
 
-    above: the row before the strip, of shape (1, width, 3).
+    Numbers stay bytes, which takes a fifth of the time of wider ones. Where `corner` does not lie
+    between `left` and `over`, it is farther from the estimate than both.
+
+    Args:
+        above: the row before the strip, of shape (1, width, 3).
     """
     height, width, _ = strip.shape
-    edge = np.zeros((height, 1, 3), np.int16)
-    over = np.concatenate([above, strip[:-1]]).astype(np.int16)
-    left = np.concatenate([edge, strip[:, :-1]], axis=1).astype(np.int16)
-    corner = np.concatenate([edge, over[:, :-1]], axis=1)
-    to_left, to_over = np.abs(over - corner), np.abs(left - corner)
-    to_corner = np.abs(left + over - 2 * corner)
-    nearer = np.where(to_over <= to_corner, over, corner)
-    prediction = np.where((to_left <= to_over) & (to_left <= to_corner), left, nearer)
+    rows = strip.reshape(height, 3 * width)
+    rows_above = np.concatenate([above.reshape(1, -1), rows[:-1]])
     lines = np.empty((height, 1 + 3 * width), np.uint8)
     lines[:, 0] = 4
-    lines[:, 1:] = (strip - prediction.astype(np.uint8)).reshape(height, 3 * width)
+    # The first pixel of a line has none on its left.
+    np.subtract(rows[:, :3], rows_above[:, :3], out=lines[:, 1:4])
+    left, over, corner = rows[:, :-3], rows_above[:, 3:], rows_above[:, :-3]
+    to_left, to_over = _distance(over, corner), _distance(left, corner)
+    to_corner = _distance(to_left, to_over)
+    to_corner |= _mask((over > corner) == (left > corner))
+    prediction = _choose(to_over <= to_corner, over, corner)
+    prediction = _choose((to_left <= to_over) & (to_left <= to_corner), left, prediction)
+    np.subtract(rows[:, 3:], prediction, out=lines[:, 4:])
     return lines
+
+
+def _distance(one: Bytes, other: Bytes) -> Bytes:
+    distance = np.maximum(one, other)
+    distance -= np.minimum(one, other)
+    return distance
+
+
+def _mask(flags: NDArray[np.bool_]) -> Bytes:
+    """Return 255 where a flag is set, else 0."""
+    return np.negative(flags.view(np.uint8))
+
+
+def _choose(flags: NDArray[np.bool_], one: Bytes, other: Bytes) -> Bytes:
+    """Return `one` where a flag is set, else `other`. `np.where` takes five times as long."""
+    chosen = one ^ other
+    chosen &= _mask(flags)
+    chosen ^= other
+    return chosen
 
 
 def _strip_rows(size: Size) -> int:

@@ -7,13 +7,13 @@ levels, for viewers. Sources: TIFF 6.0 with Adobe's supplement 2, and the BigTIF
 
 from __future__ import annotations
 
-import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import BinaryIO
 
 import numpy as np
+from isal import isal_zlib
 
 from tcgamirror.imaging.decode import WHITE, Pixels, area_average
 from tcgamirror.imaging.tiff import Layout, Tag, TagValue, Type
@@ -29,10 +29,11 @@ MAX_TILES = 4_000_000
 """Most tiles of an image that `write_tiff` writes and `tiff_reader` reads."""
 MAX_CLASSIC_BYTES = 4_000_000_000
 """Raw bytes that 32-bit offsets of a classic TIFF can address, even if they do not compress."""
-DEFLATE_STRATEGY = zlib.Z_RLE
-"""Deflate that finds runs of one byte only, since other repetitions of differences are rare.
+DEFLATE_LEVEL = 1
+"""Level of ISA-L's Deflate.
 
-On tissue it takes a quarter of level 6's time, for the same bytes within 4 %.
+On tissue it takes a quarter of the time of zlib's fastest way, for the same bytes within 3 %.
+Its bytes may differ between processors.
 """
 RGB_TAGS = {
     Tag.BITS: (8, 8, 8),
@@ -90,8 +91,7 @@ def deflate(tile: Pixels) -> bytes:
     """Return a tile's differences from pixel to pixel, compressed."""
     differences = tile.copy()
     differences[:, 1:] -= tile[:, :-1]
-    packer = zlib.compressobj(strategy=DEFLATE_STRATEGY)
-    return packer.compress(differences.tobytes()) + packer.flush()
+    return isal_zlib.compress(differences.data, DEFLATE_LEVEL)
 
 
 def rational(value: float) -> tuple[int, int]:

@@ -104,7 +104,7 @@ SYSTEM_BUNDLES = (
 """Certificates of Debian, Red Hat, SUSE and Alpine."""
 
 _LIBRARIES = (
-    *("numpy", "PIL", "simplejpeg", "openslide", "requests", "urllib3", "socks", "certifi"),
+    *("numpy", "PIL", "simplejpeg", "isal", "openslide", "requests", "urllib3", "socks", "certifi"),
     *("tqdm", "shtab"),
 )
 

@@ -14,7 +14,10 @@ from tests.support.command import BINARY, ROOT, surroundings
 from tests.support.mirrors import filled, made
 
 LATE = {"dataclasses", "sqlite3", "tempfile"}
-HEAVY = {"numpy", "PIL", "openslide", "requests", "urllib3", "simplejpeg", "tqdm", "sqlite_utils"}
+HEAVY = {
+    *("numpy", "PIL", "openslide", "requests", "urllib3", "simplejpeg", "isal", "tqdm"),
+    "sqlite_utils",
+}
 DECODERS = HEAVY - {"requests", "urllib3"}
 
 pytestmark = pytest.mark.skipif(BINARY in os.environ, reason="tells of modules, not of a binary")

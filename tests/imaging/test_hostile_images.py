@@ -61,7 +61,8 @@ def forged(export: Path, folder: Path, image: bytes, size: Size) -> Path:
     (copy / str(column(copy, "select path from mirror")[0])).write_bytes(image)
     with catalogue(copy) as connection:
         connection.execute(
-            "UPDATE images SET sha256 = ?, bytes = ?, width = ?, height = ?, mpp_x = ?, mpp_y = ?",
+            "UPDATE images SET pixels_sha256 = NULL, "
+            "sha256 = ?, bytes = ?, width = ?, height = ?, mpp_x = ?, mpp_y = ?",
             (hashlib.sha256(image).hexdigest(), len(image), *size, MPP, MPP),
         )
     return copy
