@@ -30,10 +30,10 @@ from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.transfer.sync.remote import HttpMirror
 from tcgamirror.transfer.sync.synchronizer import synchronize
 from tcgamirror.transfer.sync.target import DirectoryTarget
-from tests.gdc import Listed
+from tests.gdc import Fault, Listed, StandIn
 from tests.support.carrying import is_clean, moved_projects
-from tests.support.command import ended, inside, started, succeeded
-from tests.support.mirrors import column, contents, images, rows, says, until
+from tests.support.command import ended, inside, run, started, succeeded
+from tests.support.mirrors import column, contents, images, made, rows, says, until
 from tests.support.publishing import (
     WAYS,
     by_python,
@@ -371,3 +371,15 @@ def _mismatches(root: Path) -> list[object]:
         # A file may have been moved since the rows were read; then its row is another by now.
         return [row for row in odd if row in rows(root, done)]
     return []
+
+
+def test_failures_come_along(tmp_path: Path, small_gdc: StandIn) -> None:
+    source = made(tmp_path / "source", small_gdc, slides=3)
+    small_gdc.faults.add(Fault(r"/data/|\.svs", "404"))
+    assert run("--mirror", source, "update").code == 3
+    root = tmp_path / "root"
+    for _ in range(2):
+        synced(source, root)
+        for sql in ("select * from images order by 1", "select * from attempts order by 1"):
+            assert rows(root, sql) == rows(source, sql) != []
+        assert run("--mirror", source, "fetch", "--retry-failed").code == 3
