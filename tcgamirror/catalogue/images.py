@@ -219,14 +219,11 @@ def picture_row(file_name: str, picture: Picture, made: float) -> dict[str, Valu
 
 def picture_of(row: Mapping[str, Any]) -> Picture:
     """Return the image that such columns describe."""
-    names = (
-        *("source", "level", "level_downsample", "mpp_x", "mpp_y", "path", "bytes", "sha256"),
-        *("patched_tiles", "pixels_sha256"),
-    )
+    others = ("base_mpp", "mpp_source", "width", "height", "fetched_at")
     return Picture(
         mpp=Mpp(row["base_mpp"], MppSource(row["mpp_source"])),
         size=Size(row["width"], row["height"]),
-        **{name: row[name] for name in names},
+        **{name: row[name] for name in PICTURE_COLUMNS if name not in others},
     )
 
 

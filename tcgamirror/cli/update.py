@@ -245,7 +245,8 @@ def _report_words(report: UpdateReport, options: UpdateOptions, root: Path) -> l
             f"{text.format_bytes(fetched.bytes)} moved"
         )
     if shard is not None:
-        what = f"recorded for {text.command_line('fetch', root)}, or any other run that writes"
+        collect = text.command_line("fetch", root)
+        what = f"recorded; the next run that writes collects it, such as {collect}"
         lines.append(what if lines else f"nothing to fetch in shard {shard}")
     elif fetched.done or fetched.failed:
         lines.append(

@@ -287,7 +287,9 @@ def hold(root: Path, command: str) -> Iterator[None]:
         try:
             stack.enter_context(Lock(root / LOCK, command))
         except Locked as error:
-            raise _named_shard(root) or error from error
+            if (by_shard := _named_shard(root)) is None:
+                raise
+            raise by_shard from error
         old = root / OLD_LOCK
         if is_lock_file(old):
             stack.enter_context(Lock(old, command))

@@ -15,6 +15,7 @@ import os
 import re
 import stat
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
@@ -43,15 +44,18 @@ from tcgamirror.system.openat import Tree
 MOST_LINE = 1 << 20
 """Bytes of a line; the longest are those of slides whose attempts have long messages."""
 
-_MOMENT = TABLES["runs"]["started"]
+_IMAGES, _RUNS = TABLES["images"], TABLES["runs"]
+_MOMENT, _WORDS = _RUNS["started"], _RUNS["command"]
 _RUN: Mapping[str, Check] = {
     "id": matching(re.compile("[0-9a-f]{32}")),
     "time": _MOMENT,
-    "command": TABLES["runs"]["command"],
+    "command": _WORDS,
 }
 _ATTEMPT: Mapping[str, Check] = {
-    **{name: TABLES["attempts"][name] for name in ("source", "seconds", "requests")},
-    **{name: TABLES["attempts"][name] for name in ("fault", "message")},
+    **{
+        name: TABLES["attempts"][name]
+        for name in ("source", "seconds", "requests", "fault", "message")
+    },
     "started": number(0, 1e11),
     "bytes_fetched": TABLES["attempts"]["bytes"],
 }
@@ -237,8 +241,11 @@ def collect(
         for path in former if remove else ():
             with suppress(OSError):
                 (root / path).unlink()
+    collected = {run.name for run in runs}
     for name in names:
-        if not any(run.name == name for run in runs):
+        if name not in collected and _is_torn(root, name):
+            collected.add(name)
+        elif name not in collected:
             note(f"{root / SHARDS / name}: not the records of a shard. It is left out")
         elif invalid[name]:
             note(
@@ -246,7 +253,7 @@ def collect(
                 "slides as they are listed now. They are left out"
             )
     if remove and names:
-        _remove(root, {run.name for run in runs})
+        _remove(root, collected)
         with catalogue.change() as connection:
             connection.execute("DELETE FROM facts WHERE key GLOB ?", (f"{_COLLECTED}*",))
     if counts.done + counts.failed:
@@ -254,6 +261,12 @@ def collect(
             f"{text.slides(counts.done + counts.failed)} of shards collected: {counts.done:,} "
             f"done, {counts.failed:,} failed"
         )
+
+
+def _is_torn(root: Path, name: str) -> bool:
+    """Return whether a shard was killed before it had recorded its beginning."""
+    path = root / SHARDS / name
+    return path.is_file() and not path.is_symlink() and next(_lines(root, name), None) is None
 
 
 def _remove(root: Path, names: Iterable[str]) -> None:
@@ -270,16 +283,16 @@ def _remove(root: Path, names: Iterable[str]) -> None:
 
 def uncollected(catalogue: Catalogue, root: Path) -> tuple[int, int]:
     """Return how many slides are done, and failed, in records that no run has collected."""
-    done = failed = 0
+    counts = Counter[bool]()
     for name in _names(root, "jsonl"):
         # What this user may not read is for the run that collects it.
         with suppress(TcgaMirrorError):
             for run in _runs(root, name):
                 if catalogue.fact(f"{_COLLECTED}{run.id}") is None:
-                    slides = [each for each in _entries(root, run) if each.get("event") == "slide"]
-                    failed += sum(each.get("picture") is None for each in slides)
-                    done += sum(each.get("picture") is not None for each in slides)
-    return done, failed
+                    entries = _entries(root, run)
+                    slides = (each for each in entries if each.get("event") == "slide")
+                    counts.update(each.get("picture") is not None for each in slides)
+    return counts[True], counts[False]
 
 
 def _lines(root: Path, name: str, start: int = 0) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -326,7 +339,7 @@ def _run_of(entry: Mapping[str, Any], name: str, place: int) -> _Run | None:
         return None
     try:
         values = _checked(entry, _RUN)
-    except (ValueError, KeyError):
+    except ValueError:
         return None
     return _Run(values["time"], name, place, values["id"], values["command"])
 
@@ -354,55 +367,66 @@ def _apply(
     former = []
     for entry in _entries(root, run):
         try:
-            now = _seconds(_MOMENT(entry["time"]))
-            match entry.get("event"):
-                case "slide":
-                    outcome, old = _outcome(catalogue, entry, store)
-                    catalogue.queue.record(outcome, number, now)
-                    done += outcome.picture is not None
-                    failed += outcome.picture is None
-                    former += [] if old is None else [old]
-                case "origins":
-                    for name in ("bucket", "gdc"):
-                        if name in entry["origins"]:
-                            words = _RUN["command"](entry["origins"][name])
-                            catalogue.set_fact(f"origin {name}", str(words))
-                case "end":
-                    code = whole(0, 255)(entry["exit_code"])
-                    catalogue.end_run(number, exit_code=code, now=now)
-                case _:
-                    invalid += 1
-        except (ValueError, KeyError, TypeError):
+            now, found = _seconds(_MOMENT(entry.get("time"))), _parsed(catalogue, entry, store)
+        except (ValueError, TypeError):
             invalid += 1
+            continue
+        match found:
+            case int():
+                catalogue.end_run(number, exit_code=found, now=now)
+            case Outcome(slide, _, picture):
+                old = catalogue.images.path_of(slide.file_name)
+                catalogue.queue.record(found, number, now)
+                done += picture is not None
+                failed += picture is None
+                path = None if picture is None else former_path(old, picture.path)
+                former += [] if path is None else [path]
+            case _:
+                for name, words in found.items():
+                    catalogue.set_fact(f"origin {name}", words)
     return Collected(done, failed, invalid), former
 
 
-def _outcome(
+def _parsed(
     catalogue: Catalogue, entry: Mapping[str, Any], store: Store
-) -> tuple[Outcome, str | None]:
-    """Return a recorded outcome, and the path of an image that its image replaces elsewhere.
+) -> Outcome | Mapping[str, str] | int:
+    """Return a slide's outcome, words about origins, or an exit code.
 
-    Raises ValueError, KeyError or TypeError for one that cannot be of a sampled slide.
+    Raises ValueError or TypeError for what no shard of this sample can have recorded.
     """
-    name, md5 = TABLES["slides"]["file_name"](entry["file_name"]), entry["md5"]
-    rows = catalogue.rows.slide(str(name))
-    if rows is None or rows.slide["md5"] != md5:
+    match entry.get("event"):
+        case "slide":
+            return _outcome(catalogue, entry, store)
+        case "origins":
+            known = {name: _WORDS for name in entry["origins"] if name in ("bucket", "gdc")}
+            return _checked(entry["origins"], known)
+        case "end":
+            return whole(0, 255)(entry.get("exit_code"))
+        case _:
+            raise ValueError
+
+
+def _outcome(catalogue: Catalogue, entry: Mapping[str, Any], store: Store) -> Outcome:
+    name = str(TABLES["slides"]["file_name"](entry.get("file_name")))
+    slide = Slide("", name, entry.get("md5"))
+    rows = catalogue.rows.slide(name)
+    if rows is None or rows.slide["md5"] != slide.md5:
         raise ValueError
-    slide = Slide("", str(name), md5)
-    attempts = tuple(Attempt(**_checked(each, _ATTEMPT)) for each in entry["attempts"])
-    if entry["picture"] is None:
-        return Outcome(slide, attempts, None), None
-    columns = {column: TABLES["images"][column] for column in PICTURE_COLUMNS}
-    row = _checked(entry["picture"], columns)
+    attempts = tuple(Attempt(**_checked(each, _ATTEMPT)) for each in entry.get("attempts", ""))
+    if entry.get("picture") is None:
+        return Outcome(slide, attempts, None)
+    row = _checked(entry["picture"], {column: _IMAGES[column] for column in PICTURE_COLUMNS})
     place = store.path(slide).rpartition("/")[2]
     if image_fault({**row, "status": Status.DONE}) or not row["path"].endswith(f"/{place}"):
         raise ValueError
-    old = former_path(catalogue.images.path_of(slide.file_name), row["path"])
-    return Outcome(slide, attempts, picture_of(row)), old
+    return Outcome(slide, attempts, picture_of(row))
 
 
-def _checked(values: Mapping[str, object], checks: Mapping[str, Check]) -> dict[str, Any]:
-    return {name: check(values[name]) for name, check in checks.items()}
+def _checked(values: object, checks: Mapping[str, Check]) -> dict[str, Any]:
+    """Return the checked values of an object, None for one that it lacks. Raises ValueError."""
+    if not isinstance(values, dict):
+        raise ValueError
+    return {name: check(values.get(name)) for name, check in checks.items()}
 
 
 def _seconds(moment: object) -> float:

@@ -469,7 +469,7 @@ def test_lines_that_are_no_records_are_left_out(waiting: Path) -> None:
     assert not list(waiting.parent.rglob("x.*"))
 
 
-@pytest.mark.parametrize("what", ["text", "link", "folder", "pipe", "empty"])
+@pytest.mark.parametrize("what", ["text", "link", "folder", "pipe", "empty", "torn"])
 def test_a_foreign_file_in_the_records_place(waiting: Path, tmp_path: Path, what: str) -> None:
     path, other = waiting / "work/shards/7-of-9.jsonl", tmp_path / "other"
     other.write_text("mine\n")
@@ -484,14 +484,17 @@ def test_a_foreign_file_in_the_records_place(waiting: Path, tmp_path: Path, what
             os.mkfifo(path)
         case "empty":
             path.touch()
+        case "torn":
+            path.write_text('{"event": "beg')
     told = succeeded("--mirror", waiting, "status", "--json").json()["uncollected"]
     assert told == {"done": SLIDES - 1, "failed": 1}
-    result = fetch(waiting, "7/9")
-    if what != "empty":
+    if is_foreign := what not in ("empty", "torn"):
+        result = fetch(waiting, "7/9")
         assert result.code == USAGE and str(path) in result.sentence
     result = collect(waiting)
     assert result.code == 0 and "Traceback" not in result.err
-    assert (f"{path}: not the records of a shard" in result.err) == (what != "empty")
+    assert (f"{path}: not the records of a shard" in result.err) == is_foreign
+    assert path.exists() == is_foreign
     assert f"{SLIDES - 1} done, 1 failed" in result.err
     assert other.read_text() == "mine\n"
 

@@ -130,8 +130,9 @@ class DirectoryTarget:
             return
         with scratch(self._root, "sync") as scratched:
             if (self._root / SHARDS).is_dir() and self._has_mirror():
+                # Records of shards may have images that SRC has too.
                 with Mirror.find(self._root, above=False).open_to_write():
-                    """Collect the records of shards, which may have images that SRC has too."""
+                    pass
             try:
                 yield scratched
             except BaseException:
