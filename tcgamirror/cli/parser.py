@@ -38,7 +38,7 @@ tcgamirror help COMMAND tells more about a command, tcgamirror help lists the ma
 
 exit codes:
   0 all done   1 a bug   2 wrong use   3 finished, some slides failed
-  4 the GDC cannot be reached   5 another run holds the lock   6 disk full
+  4 a server cannot be reached   5 another run holds the lock   6 disk full
   7 catalogue or mirror damaged   130 interrupted"""
 
 _MIRROR = (

@@ -49,6 +49,8 @@ _VARIABLES = {
 }
 """Prefix of the variables that configure each kind of store, and those that a remedy names."""
 
+_PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 _REASON = re.compile(r'message: "([A-Z][a-z ]{3,60})"')
@@ -130,21 +132,25 @@ class ObjectStore:
             )
 
     def _client_options(self) -> ClientConfig:
-        """Return options of the connection.
+        """Return options of the connection. obstore ignores those of the environment beside them.
 
-        obstore ignores those of the environment where others are given, and trusts the
-        system's certificates beside those given.
+        Certificates in SSL_CERT_FILE count alone, as everywhere. Otherwise the program's own are
+        trusted beside the system's, which may have none.
         """
+        import certifi
+
         options = _TIMEOUTS.copy()
         allowed = os.environ.get(f"{_VARIABLES[self._scheme][0]}_ALLOW_HTTP", "")
         options["allow_http"] = allowed.lower() in ("1", "true", "yes", "on")
-        if path := os.environ.get("SSL_CERT_FILE"):
-            try:
-                options["root_certificate"] = Path(path).read_bytes()
-            except OSError as error:
-                raise UsageError(
-                    f"{path}: cannot be read ({error.strerror}). Correct SSL_CERT_FILE"
-                ) from error
+        named = os.environ.get("SSL_CERT_FILE")
+        try:
+            certificates = Path(named or certifi.where()).read_bytes()
+        except OSError as error:
+            raise UsageError(
+                f"{named}: cannot be read ({error.strerror}). Correct SSL_CERT_FILE"
+            ) from error
+        if not named:
+            options["root_certificate"] = certificates
         return options
 
     # Reading ------------------------------------------------------------------------
@@ -328,8 +334,16 @@ class ObjectStore:
             return ServerError(f"{name}: the store failed ({answer}). Retry later")
         if "TimedOut" in said or "timed out" in said:
             return Timeout(f"{name}: the store did not answer in time. Retry later")
-        reason = "its certificate is not trusted" if "certificate" in said else "no connection"
-        reason = (_first(_REASON, said) or reason).lower()
+        if "InvalidCertificate" in said:
+            return Unreachable(
+                f"{name}: the store's certificate is not trusted. Name that of its authority in "
+                "SSL_CERT_FILE"
+            )
+        if any(os.environ.get(proxy, "").startswith("socks") for proxy in _PROXIES):
+            return Unreachable(
+                f"{name}: a SOCKS proxy leads to no store. Name an http:// proxy in https_proxy"
+            )
+        reason = (_first(_REASON, said) or "no connection").lower()
         return Unreachable(
             f"{name}: the store cannot be reached ({reason}). Check the network, and "
             f"{variables} in the environment"

@@ -34,7 +34,7 @@ NOT_RUN = {
     "catalogue": ["datasette"],
     "development": ["checkout", "checkout"],
     "recipes": ["ssh"],
-    "transfer": ["ssh", "server"],
+    "transfer": ["ssh", "server", "bucket"],
 }
 """Reasons for which examples are not run, by page, so that another one is seen."""
 

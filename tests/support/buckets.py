@@ -119,3 +119,16 @@ def _make(server: S3Server, bucket: str) -> None:
     """Make a bucket by a signed request, as obstore makes none."""
     url = obstore.sign(server.store(bucket), "PUT", "", expires_in=timedelta(minutes=1))
     urlopen(Request(url, method="PUT"), timeout=10).close()
+
+
+def leaf_certificate(folder: Path) -> Path:
+    """Make a certificate for 127.0.0.1 that signs itself and no other; `key` lies beside it."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate with")
+    new = ["req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    new += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    for extension in ("subjectAltName=IP:127.0.0.1", "basicConstraints=critical,CA:FALSE"):
+        new += ["-addext", extension]
+    files = ["-keyout", str(folder / "key"), "-out", str(folder / "cert")]
+    subprocess.run(["openssl", *new, *files], check=True, capture_output=True)
+    return folder / "cert"

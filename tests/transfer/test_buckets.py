@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import shutil
 import signal
+import socket
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +16,11 @@ import pytest
 
 from tcgamirror.mirror.directory import LOCK
 from tcgamirror.transfer.sync import lease
-from tests.support.buckets import S3Server, seaweed
+from tests.support.buckets import S3Server, leaf_certificate, seaweed
 from tests.support.carrying import exported, imported, is_clean, known
 from tests.support.command import ended, inside, started
 from tests.support.mirrors import column, images, says, until
-from tests.support.proxies import Relay
+from tests.support.proxies import HttpProxy, Relay, Socks5
 from tests.support.publishing import (
     change,
     dump,
@@ -30,6 +32,7 @@ from tests.support.publishing import (
     synced,
     verified,
 )
+from tests.support.raw_server import Listener, head
 
 SLIDES, MANY = 6, 12_000
 
@@ -222,6 +225,48 @@ def test_what_is_wrong_is_said_with_its_remedy(
                     if secret not in ("true", s3.environment()["AWS_ENDPOINT_URL"])
                 )
     assert not (tmp_path / "copy").exists() and s3.objects("bucket", name) == {}
+
+
+class _Empty(Listener):
+    """A store with nothing in it, by TLS."""
+
+    def __init__(self, certificate: Path) -> None:
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificate, certificate.with_name("key"))
+        super().__init__()
+
+    def converse(self, client: socket.socket) -> None:
+        with self._context.wrap_socket(client, server_side=True) as secured:
+            secured.recv(65536)
+            secured.sendall(head("404 Not Found", "Content-Length: 0", "Connection: close"))
+
+
+def test_certificates_come_from_the_named_file(
+    tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = leaf_certificate(tmp_path)
+    with _Empty(certificate) as server:
+        for name, value in s3.environment().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{server.port}")
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        says(inside("sync", "s3://bucket/x", tmp_path / "m"), 4, "certificate is not trusted")
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        says(inside("sync", "s3://bucket/x", tmp_path / "m"), 2, "holds no mirror")
+
+
+def test_an_http_proxy_leads_there_and_a_socks_proxy_is_refused(
+    tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://store.example:{s3.port}")
+    with HttpProxy() as proxy, Socks5() as socks:
+        monkeypatch.setenv("all_proxy", proxy.url())
+        says(inside("sync", "s3://bucket/nothing", tmp_path / "m"), 2, "holds no mirror")
+        assert ("store.example", s3.port) in proxy.requests
+        monkeypatch.setenv("all_proxy", socks.url())
+        says(inside("sync", "s3://bucket/nothing", tmp_path / "m"), 4, "SOCKS proxy")
 
 
 @pytest.mark.usefixtures("relay")

@@ -86,7 +86,7 @@ def test_the_line_in_the_refusal_does_it(
         (("--mirror", "ssh://one:2/m", "status"), "ssh -p 2 one tcgamirror --mirror /m status"),
         (("--mirror", "one:m", "get", "TCGA-3C-AALI"), "tcgamirror --mirror m get"),
         (("--mirror", "s3://b/m", "update"), "s3://b/m: s3:// is not supported here. Name a"),
-        (("sync", "m", "http://x/m"), "http:// is not supported here. Name a directory as DST"),
+        (("sync", "m", "http://x/m"), "http:// is not supported here. Name a directory or an s3"),
         (("export", "file:///m"), "Pipe the archive from: tcgamirror export -"),
         (("--mirror", "m", "import", "https://x/e.tar"), "to: tcgamirror --mirror m import -"),
     ],
