@@ -31,8 +31,10 @@ pytest.register_assert_rewrite("tests.support.command", "tests.support.mirrors")
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
+from tests.support.buckets import S3Server, seaweed  # noqa: E402
 from tests.support.command import pass_on_interrupts  # noqa: E402
 from tests.support.mirrors import DIAGNOSTIC, TISSUE, filled, small_slide  # noqa: E402
+from tests.support.proxies import Relay  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +82,22 @@ def pattern(
     with StandIn(small_slides) as gdc:
         root = filled(tmp_path_factory.mktemp("pattern") / "m", gdc, slides=2)
         yield root
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server with the buckets `bucket` and `public`."""
+    with seaweed(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def relay(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
+    """The way by which the program reaches the server."""
+    with Relay(s3.port) as relay:
+        for name, value in s3.environment(relay.port).items():
+            monkeypatch.setenv(name, value)
+        yield relay
 
 
 @pytest.fixture(scope="session")

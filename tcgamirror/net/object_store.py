@@ -49,6 +49,9 @@ _VARIABLES = {
 }
 """Prefix of the variables that configure each kind of store, and those that a remedy names."""
 
+_WRITER = "writer"
+"""Key of metadata that name the process which wrote an object on condition."""
+
 _PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
 _STATUS = re.compile(r"status code: (\d{3})")
@@ -114,6 +117,7 @@ class ObjectStore:
         self.prefix = "/".join(part for part in (match[3] or "").split("/") if part)
         self.name = f"{self._scheme}://{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")
         self._store = self._configured()
+        self._id = os.urandom(8).hex()
 
     def _configured(self) -> S3Store | GCSStore | AzureStore:
         from obstore.store import AzureStore, GCSStore, S3Store
@@ -219,6 +223,9 @@ class ObjectStore:
     ) -> Tag | None:
         """Write an object in the place of the expected version; return the new one.
 
+        One that this process wrote there counts as written: the answer to the first try of a
+        request may be lost, and the next try finds its object.
+
         Args:
             expected: None if there must be no object.
 
@@ -232,9 +239,10 @@ class ObjectStore:
                 version["version"] = expected.version
             mode = version
         try:
-            return self._put(path, content, metadata, mode)
+            return self._put(path, content, {**metadata, _WRITER: self._id}, mode)
         except _Condition:
-            return None
+            found = self.find(path)
+            return found.tag if found and found.metadata.get(_WRITER) == self._id else None
 
     def _put(
         self, path: str, content: bytes | Path, metadata: Mapping[str, str], mode: PutMode

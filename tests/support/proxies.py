@@ -138,9 +138,12 @@ class Relay(_Proxy):
             if left is None:
                 _pump(server, client)
                 return
-            while left > 0 and (data := server.recv(min(65536, left))):
-                client.sendall(data)
+            # With 0 the server has done what was asked, and its answer is lost.
+            while data := server.recv(65536):
+                client.sendall(data[:left])
                 left -= len(data)
+                if left <= 0:
+                    break
         client.shutdown(socket.SHUT_RDWR)
 
     def drop(self) -> None:

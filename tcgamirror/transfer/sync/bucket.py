@@ -254,9 +254,9 @@ class BucketTarget:
         path = self._root / CATALOGUE
         waiting = [image for image in arrival.replaced if self._part(image).exists()]
         if waiting:
-            # No reader finds a row that is done beside another image than its own.
+            # Meanwhile no row names an image that is replaced: of a killed sync they have none.
             with Catalogue.open(path) as catalogue:
-                catalogue.queue.requeue([image.file_name for image in waiting])
+                catalogue.images.clear([image.file_name for image in waiting])
             self._put_catalogue({})
             for_each(self._put, waiting, self.workers, "put")
         with Catalogue.open(path) as catalogue:
