@@ -117,19 +117,29 @@ def _bundled(package: str) -> list[Part]:
 
         return [Part("OpenBLAS", CONFIG["Build Dependencies"]["blas"]["version"], None)]
     if package == "pillow":
-        return list(_pillow_libraries())
+        listed = _wheel_sbom(package)
+        linked = next(row for row in listed["dependencies"] if row["ref"].endswith("/PIL._imaging"))
+        rows = [row for row in listed["components"] if row["bom-ref"] in linked["dependsOn"]]
+        return [Part(row["name"], row.get("version"), None) for row in rows]
+    if package == "obstore":
+        return [
+            Part(row["name"], row["version"], row["purl"].partition("?")[0], _expression(row))
+            for row in _wheel_sbom(package)["components"]
+        ]
     return []
 
 
-def _pillow_libraries() -> Iterator[Part]:
-    """Yield the libraries that PIL._imaging is linked with, from the SBOM in Pillow's wheel."""
-    found = importlib.metadata.distribution("pillow")
-    own = next(file for file in found.files or () if re.search(r"sboms/pillow.*\.json$", str(file)))
-    listed = json.loads(Path(str(found.locate_file(own))).read_text(encoding="utf-8"))
-    linked = next(row for row in listed["dependencies"] if row["ref"].endswith("/PIL._imaging"))
-    for row in listed["components"]:
-        if row["bom-ref"] in linked["dependsOn"]:
-            yield Part(row["name"], row.get("version"), None)
+def _wheel_sbom(package: str) -> Any:
+    """Return the list of parts in a package's wheel."""
+    found = importlib.metadata.distribution(package)
+    own = next(
+        file for file in found.files or () if re.search(rf"sboms/{package}.*\.json$", str(file))
+    )
+    return json.loads(Path(str(found.locate_file(own))).read_text(encoding="utf-8"))
+
+
+def _expression(row: Any) -> str | None:
+    return next((each.get("expression") for each in row.get("licenses", ())), None)
 
 
 def _system_packages(files: Iterable[Path]) -> Iterator[Part]:
