@@ -200,12 +200,19 @@ class Reports(Part):
         )
 
     def costs(self, source: str) -> list[tuple[int, float]]:
-        """Return the bytes and seconds of each slide whose image is from the source."""
+        """Return the bytes of each slide whose image is from the source, and its share of its run.
+
+        That is the seconds of the run's fetching, divided by its slides.
+        """
         with self._database.reading() as connection:
             return connection.execute(
-                "SELECT sum(attempts.bytes), sum(attempts.seconds) FROM attempts "
-                "JOIN images USING (file_name) WHERE attempts.source = ? AND images.source = ? "
-                "GROUP BY file_name",
+                "WITH times AS (SELECT *, CAST(strftime('%s', started) AS REAL) AS began "
+                "FROM attempts), "
+                "shares AS (SELECT run, (max(began + seconds) - min(began)) "
+                "/ count(DISTINCT file_name) AS seconds FROM times GROUP BY run) "
+                "SELECT sum(attempts.bytes), max(shares.seconds) FROM attempts "
+                "JOIN images USING (file_name) JOIN shares USING (run) "
+                "WHERE attempts.source = ? AND images.source = ? GROUP BY file_name",
                 (source, source),
             ).fetchall()
 

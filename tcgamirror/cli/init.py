@@ -58,7 +58,7 @@ slides:
                     (see tcgamirror lock --help)
 
 fetching:
---workers N         slides fetched at a time, at most 64 (default: chosen by cores and connections)
+--workers N         slides in flight, at most 64 (default: as many as keep the cores busy)
 --rate BYTES        limit of bytes per second, such as 5M (default: none)
 --work-limit BYTES  limit of disk space for partial downloads, such as 20G (default: none)
 {VIA}

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
+from functools import partial
+from queue import Empty, SimpleQueue
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
+from tcgamirror.mirror.slots import Slots
 from tcgamirror.model.errors import Bug, Interrupted, TcgaMirrorError, lack_of_memory
 from tcgamirror.model.slide import Attempt, Outcome, Slide
 from tcgamirror.system.interrupt import Shutdown
-from tcgamirror.system.parallel import start_pool
+from tcgamirror.system.parallel import result_or_error, start_further_thread, start_thread
 
 GRACE = 1.0
 """Seconds that slides in flight have to end when a run is told to stop immediately."""
@@ -76,19 +79,34 @@ class Work(Protocol):
     @property
     def making(self) -> int: ...
 
+    @property
+    def waited(self) -> int: ...
+
     def source_of(self, slide: Slide) -> str: ...
 
     def fetch(self, slide: Slide) -> Outcome: ...
 
 
 class Threads:
-    """The threads of this process."""
+    """The threads of this process, started as they are needed.
 
-    def __init__(self, work: Work, slots: int) -> None:
+    Where the system gives no further thread, slides wait for those there are.
+    """
+
+    def __init__(self, work: Work, slots: Slots) -> None:
+        """Start the first thread. Raises MemoryError."""
         self._work = work
-        self.slots = slots
-        self._pool = start_pool(slots, "slide")
-        self._slides: dict[Future[Outcome], Slide] = {}
+        self._slots = slots
+        self._waiting: SimpleQueue[Slide | None] = SimpleQueue()
+        self._results: SimpleQueue[Ended] = SimpleQueue()
+        self._in_flight = 0
+        self._threads = 1
+        self._may_grow = True
+        start_thread(self._fetch_all, "slide")
+
+    @property
+    def slots(self) -> int:
+        return self._slots.count if self._may_grow else min(self._slots.count, self._threads)
 
     @property
     def bytes_moved(self) -> int:
@@ -99,22 +117,50 @@ class Threads:
         return self._work.making
 
     def submit(self, slide: Slide) -> None:
-        self._slides[self._pool.submit(self._work.fetch, slide)] = slide
+        self._in_flight += 1
+        if self._in_flight > self._threads and self._may_grow:
+            if start_further_thread(self._fetch_all, "slide") is None:
+                self._may_grow = False
+            else:
+                self._threads += 1
+        self._waiting.put(slide)
+
+    def _fetch_all(self) -> None:
+        while (slide := self._waiting.get()) is not None:
+            self._end(slide, result_or_error(partial(self._work.fetch, slide)))
+
+    def _end(self, slide: Slide, result: Outcome | BaseException) -> None:
+        self._results.put(Ended(slide, self._work.source_of(slide), result))
 
     def ended(self, timeout: float) -> list[Ended]:
-        futures = wait(self._slides, timeout, FIRST_COMPLETED).done
-        return [self._ended(future, self._slides.pop(future)) for future in futures]
-
-    def _ended(self, future: Future[Outcome], slide: Slide) -> Ended:
-        return Ended(slide, self._work.source_of(slide), future.exception() or future.result())
+        results: list[Ended] = []
+        with suppress(Empty):
+            results.append(self._results.get(timeout=timeout))
+            while True:
+                results.append(self._results.get_nowait())
+        self._in_flight -= len(results)
+        if results:
+            work = self._work
+            self._slots.add_ended(len(results), waited=work.waited, moved=work.bytes_moved)
+        return results
 
     def drain(self) -> None:
-        """Do nothing: every submitted slide has a thread, and has begun."""
+        if self._may_grow:
+            return  # Each slide has a thread, which is about to take it if it has not yet.
+        with suppress(Empty):
+            while (slide := self._waiting.get_nowait()) is not None:
+                self._end(slide, Interrupted(f"stopped before {slide.file_name} began"))
 
     def close(self, timeout: float) -> bool:
-        all_ended = not wait(self._slides, timeout).not_done
-        self._pool.shutdown(wait=all_ended)
-        return all_ended
+        self.drain()
+        for _ in range(self._threads):
+            self._waiting.put(None)
+        end = time.monotonic() + timeout
+        with suppress(Empty):
+            while self._in_flight:
+                self._results.get(timeout=max(0.0, end - time.monotonic()))
+                self._in_flight -= 1
+        return not self._in_flight
 
 
 class Dispatcher:
@@ -160,6 +206,7 @@ class Dispatcher:
         in_flight = 0
         try:
             while True:
+                self._shutdown.in_flight = in_flight
                 while (may_begin := self._may_begin()) and in_flight < self._executor.slots:
                     slide = next(waiting, None)
                     if slide is None:
@@ -168,7 +215,6 @@ class Dispatcher:
                     # Counted before it begins, so that an interrupt finds it in flight.
                     self._shutdown.in_flight = in_flight
                     self._executor.submit(slide)
-                self._shutdown.in_flight = in_flight
                 if not in_flight:
                     return
                 if not may_begin:

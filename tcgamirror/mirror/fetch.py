@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
@@ -19,8 +18,9 @@ from tcgamirror.mirror.eventlog import EventLog
 from tcgamirror.mirror.executor import Dispatcher, Threads
 from tcgamirror.mirror.outage import SITE_DOWN_AFTER, OutcomeCounts, is_away
 from tcgamirror.mirror.progress import Progress
-from tcgamirror.mirror.settings import worker_count
+from tcgamirror.mirror.settings import worker_bounds
 from tcgamirror.mirror.shards import Records
+from tcgamirror.mirror.slots import Slots
 from tcgamirror.model.errors import DiskFull, Interrupted, Unreachable, UsageError
 from tcgamirror.model.shard import Shard
 from tcgamirror.model.slide import Outcome
@@ -40,7 +40,7 @@ class FetchOptions:
         retry_failed: Fetch failed slides although their next try is not due.
         limit: Slides to fetch, at most.
         deadline: No slide begins after it.
-        max_bytes: Bytes after which no slide begins.
+        max_bytes: Bytes after which no slide begins, those of slides in flight estimated.
         only: File names of the slides that may be fetched; None for all that are due.
         shard: The part of the sample to fetch; None for all of it.
     """
@@ -109,8 +109,8 @@ class Fetcher:
         due = self._catalogue.queue.due(
             retry_failed=options.retry_failed, now=now, limit=options.limit, only=only
         )
-        workers = worker_count(settings)
-        self._progress.start_fetch(len(due), workers)
+        workers = worker_bounds(settings)
+        self._progress.start_fetch(len(due), workers.most)
         if not due:
             if not self._catalogue.queue.status_counts(now).sampled:
                 raise UsageError(f"no slide is sampled yet. Run {command_line('update', root)}")
@@ -133,10 +133,15 @@ class Fetcher:
                 retry_failed=options.retry_failed, now=now, only=only
             )
             beyond_limit = len(all_due) - len(due)
-        executor = Threads(ladder, workers)
-        limits: dict[str, Callable[[], bool]] = {
+        executor = Threads(ladder, Slots(*workers))
+
+        def has_moved_enough() -> bool:
+            expected = self._counts.expected_bytes(self._shutdown.in_flight)
+            return max(executor.bytes_moved, expected) >= options.max_bytes
+
+        limits = {
             "--time-limit": lambda: options.deadline.is_reached,
-            "--max-bytes": lambda: executor.bytes_moved >= options.max_bytes,
+            "--max-bytes": has_moved_enough,
         }
         self._client.pauses.end_when(
             lambda: self._shutdown.requested or any(reached() for reached in limits.values())

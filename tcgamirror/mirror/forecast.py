@@ -35,19 +35,16 @@ class Forecast:
     error: TcgaMirrorError | None = None
 
 
-def forecast(
-    slides: DueSlides, source: str, workers: int, past: Sequence[tuple[int, float]]
-) -> Forecast:
+def forecast(slides: DueSlides, source: str, past: Sequence[tuple[int, float]]) -> Forecast:
     """Return the forecast of fetching the slides by a source.
 
-    past: bytes and seconds of each slide whose image is from the source.
+    past: bytes of each slide whose image is from the source, and seconds that it added to its run.
     """
     count = len(slides)
     if len(past) >= ENOUGH:
         mean_bytes, mean_seconds = (_mean(values, count) for values in zip(*past, strict=True))
         moved = None if mean_bytes is None else round(mean_bytes * count)
-        # The last slides take as long as one, however few they are.
-        seconds = None if mean_seconds is None else mean_seconds * -(-count // workers)
+        seconds = None if mean_seconds is None else mean_seconds * count
         return Forecast(source, slides, moved, seconds, measured=True)
     if not count:
         return Forecast(source, slides, 0, 0.0, measured=False)

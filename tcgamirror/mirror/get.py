@@ -19,7 +19,8 @@ from tcgamirror.mirror.executor import Dispatcher, Threads
 from tcgamirror.mirror.outage import OutcomeCounts, is_away
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.refresh import open_client
-from tcgamirror.mirror.settings import Settings, worker_count
+from tcgamirror.mirror.settings import Settings, worker_bounds
+from tcgamirror.mirror.slots import Slots
 from tcgamirror.model import fields
 from tcgamirror.model.errors import Damaged, Interrupted, TcgaMirrorError, Unreachable, UsageError
 from tcgamirror.model.names import slide_names, without_suffix
@@ -297,10 +298,10 @@ def _fetch(
         origins = Origins(settings.api, settings.bucket)
         store = _ScratchStore(scratch, output)
         ladder = build_ladder(settings, store, client, origins, workspace)
-        workers = worker_count(settings)
-        executor = Threads(ladder, workers)
+        workers = worker_bounds(settings)
+        executor = Threads(ladder, Slots(*workers))
         dispatcher = Dispatcher(executor, shutdown)
-        progress.start_fetch(len(slides), workers)
+        progress.start_fetch(len(slides), workers.most)
         with closing(dispatcher.outcomes(slides)) as batches:
             for outcomes in batches:
                 for outcome in outcomes:

@@ -30,7 +30,7 @@ class Ladder:
     """The sources of one mirror, with its target and its store.
 
     renders: images rendered at the same time, which bounds memory. More slides may
-    wait for the network meanwhile.
+    wait for the network meanwhile. waited: images that waited for others to be rendered.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Ladder:
         self._meters: set[Meter] = set()
         self._in_hand: dict[str, str] = {}
         self._making = 0
+        self.waited = 0
 
     def source_of(self, slide: Slide) -> str:
         """Return the source that fetches the slide, or did when a bug ended it."""
@@ -64,14 +65,18 @@ class Ladder:
     @contextmanager
     def _making_one(self) -> Iterator[None]:
         """Bound the images that are made at the same time, and count them."""
-        with self._renders:
+        if not self._renders.acquire(blocking=False):
+            with self._lock:
+                self.waited += 1
+            self._renders.acquire()
+        try:
             with self._lock:
                 self._making += 1
-            try:
-                yield
-            finally:
-                with self._lock:
-                    self._making -= 1
+            yield
+        finally:
+            with self._lock:
+                self._making -= 1
+            self._renders.release()
 
     def fetch(self, slide: Slide) -> Outcome:
         """Fetch a slide and return its image, or why no source gave it.

@@ -28,21 +28,28 @@ SITE_DOWN_AFTER = 6
 class OutcomeCounts:
     """Counts of a run's slides.
 
-    unreached: consecutive slides that no source could reach. last_message: error of
-    the last failed slide. unknown_mpp: images of unknown resolution.
+    bytes: over the network, of the slides that ended. unreached: consecutive slides that
+    no source could reach. last_message: error of the last failed slide. unknown_mpp: images
+    of unknown resolution.
     """
 
     def __init__(self) -> None:
-        self.done = self.failed = self.unreached = self.unknown_mpp = 0
+        self.done = self.failed = self.bytes = self.unreached = self.unknown_mpp = 0
         self.last_message = ""
 
     def add(self, outcome: Outcome) -> None:
+        self.bytes += sum(attempt.bytes_fetched for attempt in outcome.attempts)
         if outcome.picture is not None:
             self.unknown_mpp += outcome.picture.mpp_x is None
             self.add_success()
         else:
             faults = [attempt.fault for attempt in outcome.attempts]
             self.add_failure(faults, outcome.attempts[-1].message or "")
+
+    def expected_bytes(self, in_flight: int) -> float:
+        """Return the bytes once `in_flight` further slides end, if those are as the others."""
+        ended = self.done + self.failed
+        return self.bytes * (1 + in_flight / ended) if ended else 0
 
     @property
     def none_reached(self) -> bool:

@@ -26,7 +26,7 @@ class Progress(Protocol):
         ...
 
     def start_fetch(self, slides: int, workers: int) -> None:
-        """Report that slides are about to be fetched, `workers` of them at a time."""
+        """Report that slides are about to be fetched, at most `workers` of them at a time."""
         ...
 
     def add_outcome(self, outcome: Outcome) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from tcgamirror.model import fields
@@ -25,7 +25,7 @@ from tcgamirror.model.sampling import By, Order, Plan
 from tcgamirror.model.slide import SOURCES, ImageFormat, Kind, Resample, Target
 from tcgamirror.model.text import command_line
 from tcgamirror.net.timeouts import Timeouts
-from tcgamirror.system.files import atomic_write, disk_errors, open_regular
+from tcgamirror.system.files import atomic_write, disk_errors, open_files, open_regular
 from tcgamirror.system.parallel import usable_cores
 
 FILE_NAME = "tcgamirror.toml"
@@ -70,7 +70,13 @@ Choice = TypeVar("Choice", bound=StrEnum)
 MOST_WORKERS = 64
 
 WORKERS_A_CORE = 4
-"""Slides at a time for each core: one decodes while the others wait for the network."""
+"""Slides at a time for each core at first: one decodes while the others wait for the network."""
+
+MOST_WORKERS_A_CORE = 16
+"""The same at most, however slow the network is."""
+
+FILES_A_WORKER, OTHER_FILES = 12, 64
+"""Open files of a slide in flight, its connections included, and of all else."""
 
 _PLAN = Plan(0, kinds=frozenset({Kind.DIAGNOSTIC}))
 
@@ -80,8 +86,8 @@ class Settings:
     """Settings of a mirror. Target, format and the sample's plan are fixed at `init`.
 
     slides: to sample, None for all. manifest: file to list from instead of the GDC.
-    lock: lock file in the mirror. via: ladder of sources. workers: slides at a time,
-    None to suit the machine. rate: bytes per second over all connections, None for no
+    lock: lock file in the mirror. via: ladder of sources. workers: slides in flight, None
+    for as many as keep the cores busy. rate: bytes per second over all connections, None for no
     limit. work_limit: bytes of partial downloads, None for no limit. labels: read those of
     slides and cases. api_connections, bucket_connections: connections at a time, by host.
     """
@@ -101,7 +107,7 @@ class Settings:
     bucket: str | None = BUCKET
     labels: bool = True
     api_connections: int = 4
-    bucket_connections: int = 16
+    bucket_connections: int = 64
     timeouts: Timeouts = field(default_factory=Timeouts)
 
     @property
@@ -325,9 +331,7 @@ _KEYS = (
         none="",
     ),
     _Key("fetch", "via", ladder, "tried in this order"),
-    _Key(
-        "fetch", "workers", _up_to(MOST_WORKERS), 'slides at the same time, or "auto"', none="auto"
-    ),
+    _Key("fetch", "workers", _up_to(MOST_WORKERS), 'slides in flight, or "auto"', none="auto"),
     _Key("fetch", "rate", byte_rate, "bytes per second over all connections", none="unlimited"),
     _Key("fetch", "work_limit", work_limit, "bytes in work/ at the same time", none="unlimited"),
     _Key("gdc", "api", address),
@@ -497,15 +501,27 @@ def _toml(value: object) -> str:
     return str(value)
 
 
-def worker_count(settings: Settings) -> int:
-    """Return the slides at a time: as set, or enough to keep the cores busy.
+class Bounds(NamedTuple):
+    """How many slides are in flight at first, and at most."""
 
-    Without a setting there are at most as many as connections. `whole` counts those
-    of the GDC although it asks the bucket too: each slide takes a gigabyte of disk.
+    first: int
+    most: int
+
+
+def worker_bounds(settings: Settings) -> Bounds:
+    """Return how many slides may be in flight: as set, or enough to keep the cores busy.
+
+    Without a setting there are at most as many as connections and open files allow.
+    `whole` counts those of the GDC although it asks the bucket too: each slide takes a
+    gigabyte of disk.
     """
+    if settings.workers is not None:
+        return Bounds(settings.workers, settings.workers)
     by_bucket = settings.via[0] == "range" and settings.bucket is not None
     connections = settings.bucket_connections if by_bucket else settings.api_connections
-    return settings.workers or min(connections, WORKERS_A_CORE * usable_cores())
+    by_files = max(1, (open_files() - OTHER_FILES) // FILES_A_WORKER)
+    most, cores = min(connections, MOST_WORKERS, by_files), usable_cores()
+    return Bounds(min(most, WORKERS_A_CORE * cores), min(most, MOST_WORKERS_A_CORE * cores))
 
 
 def divided(settings: Settings, parts: int) -> Settings:

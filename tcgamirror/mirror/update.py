@@ -22,7 +22,7 @@ from tcgamirror.mirror.lockfile import Differences, compare, read_lock
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.provenance import PLAN
 from tcgamirror.mirror.refresh import open_client
-from tcgamirror.mirror.settings import FILE_NAME, divided, more_slides, raise_slides, worker_count
+from tcgamirror.mirror.settings import FILE_NAME, divided, more_slides, raise_slides, worker_bounds
 from tcgamirror.mirror.shards import Records, path_of
 from tcgamirror.model.errors import (
     ExitCode,
@@ -124,7 +124,7 @@ def run_update(
         exit_code = ExitCode.BUG
         try:
             settings = mirror.settings
-            log.begin(settings.fixed, worker_count(settings), catalogue.listing.release())
+            log.begin(settings.fixed, worker_bounds(settings).most, catalogue.listing.release())
             if prepare is not None:
                 options = prepare(catalogue)
             merged = error = None
@@ -180,9 +180,9 @@ def dry_run(
         due = catalogue.queue.due(
             retry_failed=fetch.retry_failed, now=time.time(), limit=fetch.limit
         )
-        settings, source = mirror.settings, mirror.settings.via[0]
+        source = mirror.settings.via[0]
         past = catalogue.reports.costs(source)
-        seen = forecast(due, source, worker_count(settings), past)
+        seen = forecast(due, source, past)
         yield replace(seen, error=error)
 
 

@@ -43,7 +43,7 @@ MAX_SPECULATIVE_BYTES = 8 << 20
 GAP = 4096
 """Unneeded bytes that cost less than one more request."""
 MIN_PART_BYTES = 256 << 10
-MAX_PART_BYTES = 4 << 20
+MAX_PART_BYTES = 2 << 20
 """Bytes of one request for tiles; each request in flight is held in memory."""
 PARTS = 4
 """Requests that a span of tiles is split into, unless it is very large or small."""

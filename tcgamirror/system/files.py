@@ -7,8 +7,10 @@ import fcntl
 import filecmp
 import hashlib
 import os
+import resource
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -43,6 +45,12 @@ _BROKEN = frozenset(
     for name in ("EIO", "ESTALE", "ENOTCONN", "EREMOTEIO", "EUCLEAN")
 )
 """Errors of a failing disk, or of the connection to it. macOS lacks the last two."""
+
+
+def open_files() -> int:
+    """Return how many files this process may hold open at a time."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def partial_path(path: Path) -> Path:

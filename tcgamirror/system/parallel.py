@@ -23,6 +23,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+_SPARE_BYTES = 64 << 20
+"""Address space that a further thread leaves to others, so that it cannot fail to begin."""
+
 _START_SECONDS = 10.0
 """Time after which a pool works with fewer threads, as one did not begin."""
 
@@ -52,6 +55,15 @@ def start_thread(work: Callable[[], None], name: str) -> threading.Thread:
     thread = threading.Thread(target=work, name=name, daemon=True)
     thread.start()
     return thread
+
+
+def start_further_thread(work: Callable[[], None], name: str) -> threading.Thread | None:
+    """Start and return a thread that others can do without; None if there is no room for it."""
+    try:
+        check_memory(_SPARE_BYTES)
+        return start_thread(work, name)
+    except (MemoryError, RuntimeError):
+        return None
 
 
 def start_pool(threads: int, name: str) -> ThreadPoolExecutor:
@@ -136,25 +148,38 @@ def _batches(
         yield batch
 
 
-class Task:
-    """Work that a TaskQueue does once. As a context it keeps the work's error."""
+class _Caught:
+    """A context that keeps the error of its block instead of raising it."""
 
-    __slots__ = ("error", "is_begun", "is_done", "work")
+    error: BaseException
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object
+    ) -> bool:
+        if error is not None:
+            self.error = error
+        return True
+
+
+def result_or_error(work: Callable[[], Result]) -> Result | BaseException:
+    """Return the result of the work, or its error, of any kind, for another thread to raise."""
+    with _Caught() as caught:
+        return work()
+    return caught.error
+
+
+class Task:
+    """Work that a TaskQueue does once."""
+
+    __slots__ = ("is_begun", "is_done", "work")
 
     def __init__(self, work: Callable[[], None]) -> None:
         self.work = work
         self.is_begun = False
         self.is_done = False
-        self.error: BaseException | None = None
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object
-    ) -> bool:
-        self.error = error
-        return True
 
 
 class TaskQueue:
@@ -218,11 +243,11 @@ class TaskQueue:
     def _start_helpers(self) -> None:
         """Start a thread for each waiting task, as far as the limit and the system allow."""
         self._threads = [thread for thread in self._threads if thread.is_alive()]
-        try:
-            for _ in range(min(self._helpers - len(self._threads), len(self._waiting))):
-                self._threads.append(start_thread(self._help, self._name))
-        except (MemoryError, RuntimeError):
-            return
+        for _ in range(min(self._helpers - len(self._threads), len(self._waiting))):
+            thread = start_further_thread(self._help, self._name)
+            if thread is None:
+                return
+            self._threads.append(thread)
 
     def _help(self) -> None:
         while True:
@@ -234,12 +259,11 @@ class TaskQueue:
                 self._do(task)
 
     def _do(self, task: Task) -> None:
-        with task:
-            task.work()
+        result = result_or_error(task.work)
         with self._changed:
             task.is_done = True
-            if task.error is not None:
-                self._error = self._error or task.error
+            if result is not None:
+                self._error = self._error or result
                 self._waiting.clear()
             self._changed.notify_all()
 

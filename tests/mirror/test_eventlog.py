@@ -47,7 +47,7 @@ def test_a_run_is_told_from_its_begin_to_its_end(tmp_path: Path, small_gdc: Stan
     assert [line["event"] for line in told] == ["begin", "listing", "slide", "slide", "end"]
     begin, listing, first, _, end = told
     assert begin["target"] == "4 µm/px, exact, png" and begin["command"] == "update"
-    assert begin["workers"] == min(16, 4 * usable_cores())
+    assert begin["workers"] == min(64, 16 * usable_cores())
     assert (listing["added"], listing["data_release"]) == (
         18,
         "Data Release 45.0 - December 04, 2025",

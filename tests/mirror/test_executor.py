@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 import time
 
-from tcgamirror.mirror.executor import BUGS_IN_A_ROW, GRACE
-from tcgamirror.model.errors import Bug
+import pytest
+
+from tcgamirror.mirror.executor import BUGS_IN_A_ROW, GRACE, Threads
+from tcgamirror.mirror.slots import Slots
+from tcgamirror.model.errors import Bug, Interrupted
 from tcgamirror.model.slide import Outcome, Slide
 from tcgamirror.system.interrupt import Shutdown
-from tests.support.executors import dispatcher
+from tests.support.executors import Work, dispatcher
 
 
 def test_a_bug_met_by_one_slide_is_its_failure_and_the_others_go_on() -> None:
@@ -61,3 +64,77 @@ def test_what_ends_while_others_are_recorded_is_not_lost() -> None:
             may_end.set()
             time.sleep(GRACE + 0.1)
     assert ended == ["0", "1"]
+
+
+def give_threads(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Have the system refuse every thread after these."""
+    start = threading.Thread.start
+    begun: list[threading.Thread] = []
+
+    def refuse(thread: threading.Thread) -> None:
+        if len(begun) == most:
+            raise RuntimeError("can't start new thread")
+        begun.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_where_the_system_gives_few_threads_all_slides_come(
+    monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    most = 0
+    at_once: set[str] = set()
+    lock = threading.Lock()
+
+    def fetch(slide: Slide) -> Outcome:
+        nonlocal most
+        with lock:
+            at_once.add(slide.file_id)
+            most = max(most, len(at_once))
+        time.sleep(0.01)
+        with lock:
+            at_once.remove(slide.file_id)
+        return Outcome(slide, (), None)
+
+    give_threads(monkeypatch, threads)
+    run = dispatcher(fetch, 8)
+    slides = [Slide(str(number), f"{number}.svs") for number in range(12)]
+    ended = [outcome.slide for outcomes in run.outcomes(slides) for outcome in outcomes]
+    assert sorted(slide.file_id for slide in ended) == sorted(slide.file_id for slide in slides)
+    assert most <= threads
+    assert run.error is None
+
+
+def test_a_slide_without_a_thread_is_not_begun_after_a_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def fetch(slide: Slide) -> Outcome:
+        begun.set()
+        assert may_end.wait(10)
+        return Outcome(slide, (), None)
+
+    give_threads(monkeypatch, 1)
+    threads = Threads(Work(fetch), Slots(8, 8))
+    for number in range(2):
+        threads.submit(Slide(str(number), f"{number}.svs"))
+    assert begun.wait(10)
+    threads.drain()
+    (dropped,) = threads.ended(10)
+    may_end.set()
+    (done,) = threads.ended(10)
+    assert isinstance(dropped.result, Interrupted) and isinstance(done.result, Outcome)
+    assert threads.slots == 1 and threads.close(10)
+
+
+def test_no_thread_stays() -> None:
+    run = dispatcher(lambda slide: Outcome(slide, (), None), 4)
+    before = threading.active_count()
+    list(run.outcomes([Slide(str(number), f"{number}.svs") for number in range(20)]))
+    deadline = time.monotonic() + 10
+    while threading.active_count() >= before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() < before

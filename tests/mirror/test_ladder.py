@@ -23,6 +23,7 @@ from tcgamirror.imaging.level_reader import LevelReader
 from tcgamirror.imaging.store import Store
 from tcgamirror.mirror.executor import Dispatcher, Threads
 from tcgamirror.mirror.ladder import Ladder
+from tcgamirror.mirror.slots import Slots
 from tcgamirror.model.errors import Damaged, DiskFull, Interrupted, NotFound
 from tcgamirror.model.slide import Attempt, ImageFormat, Outcome, Picture, Slide, Target
 from tcgamirror.net.client import HttpClient
@@ -348,7 +349,7 @@ def test_a_bug_names_its_source(gdc: StandIn, client: HttpClient, tmp_path: Path
     ranged, *_ = sources(gdc, client, tmp_path / "work")
     rungs = [ranged, Stub(lambda: ZeroDivisionError("division by zero"))]
     ladder = Ladder(rungs, COARSE, Store(tmp_path, ImageFormat.PNG), renders=2)
-    dispatcher = Dispatcher(Threads(ladder, 1), Shutdown())
+    dispatcher = Dispatcher(Threads(ladder, Slots(1, 1)), Shutdown())
     due = [slide_of(gdc.files[0])]
     ((failed,),) = [outcomes for outcomes in dispatcher.outcomes(due) if outcomes]
     assert told(failed.attempts) == [("stub", "bug")]

@@ -402,6 +402,16 @@ def test_after_so_many_bytes_no_slide_begins(tmp_path: Path, small_gdc: StandIn)
     assert run("--mirror", root, "fetch", "--max-bytes", "many").code == 2
 
 
+def test_slides_in_flight_count_for_the_bytes_of_a_run(tmp_path: Path, small_gdc: StandIn) -> None:
+    options = ("--kind", "all", "--workers", "8")
+    root = made(tmp_path / "m", small_gdc, *options, slides=18)
+    whole = succeeded("--mirror", root, "update", "--json").json()["fetched"]["bytes"]
+    again = made(tmp_path / "again", small_gdc, *options, slides=18)
+    succeeded("--mirror", again, "update", "--max-bytes", str(whole // 2))
+    (fetched,) = column(again, "select bytes from runs where done > 0")
+    assert whole // 4 < int(str(fetched)) < 0.75 * whole
+
+
 def test_each_limit_says_that_it_stopped_the_run(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, "--workers", "1", slides=12)
     stopped = "stopped by {}; {} slides left for the next run\n"

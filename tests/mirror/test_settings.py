@@ -18,7 +18,7 @@ from tcgamirror.mirror.settings import (
     Settings,
     format_settings,
     read_settings,
-    worker_count,
+    worker_bounds,
 )
 from tcgamirror.model.errors import BadSettings
 from tcgamirror.model.sampling import By, Order, Plan
@@ -195,14 +195,16 @@ def test_hostile_files_are_one_sentence_at_once(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "slides"),
+    ("chosen", "first", "most"),
     [
-        ({}, min(16, 4 * usable_cores())),
-        ({"bucket": None}, min(4, 4 * usable_cores())),
-        ({"via": ("tiles", "range")}, min(4, 4 * usable_cores())),
-        ({"bucket_connections": 1}, 1),
-        ({"workers": 37}, 37),
+        ({}, min(64, 4 * usable_cores()), min(64, 16 * usable_cores())),
+        ({"bucket": None}, min(4, 4 * usable_cores()), 4),
+        ({"via": ("tiles", "range")}, min(4, 4 * usable_cores()), 4),
+        ({"bucket_connections": 1}, 1, 1),
+        ({"workers": 37}, 37, 37),
     ],
 )
-def test_workers_follow_cores_and_connections(chosen: dict[str, Any], slides: int) -> None:
-    assert worker_count(Settings(Target(15.0, None), **chosen)) == slides
+def test_workers_follow_cores_and_connections(
+    chosen: dict[str, Any], first: int, most: int
+) -> None:
+    assert worker_bounds(Settings(Target(15.0, None), **chosen)) == (first, most)

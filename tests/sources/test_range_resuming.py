@@ -30,7 +30,7 @@ from tcgamirror.model.errors import (
 from tcgamirror.model.slide import Target
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
-from tcgamirror.sources.range import PARALLEL_REQUESTS, RemoteFile
+from tcgamirror.sources.range import MAX_PART_BYTES, PARALLEL_REQUESTS, RemoteFile
 from tcgamirror.sources.sparse_file import SparseFile
 from tests.gdc import Listed, StandIn, listed
 from tests.support.fetching import SHORT, At, by_range, made, origins_of, overlaps, ranges, slide_of
@@ -309,10 +309,10 @@ def test_a_failed_part_ends_the_others(tmp_path: Path, client: HttpClient, nth: 
             remote_file(gdc, client, partial, tmp_path / "etag") as remote,
         ):
             remote.fetch([Span(0, 40 << 20)])
-        # At most the four in hand were tried, twice each, and nothing after them.
+        # At most those in hand were tried, twice each, and nothing after them.
         assert len(gdc.served) <= nth - 1 + 2 * PARALLEL_REQUESTS
         assert no_threads_of("range")
-        assert partial.available.total == (nth - 1) * (4 << 20)
+        assert partial.available.total == (nth - 1) * MAX_PART_BYTES
 
 
 def test_a_large_level_is_not_held_in_memory(tmp_path: Path, client: HttpClient) -> None:
@@ -330,5 +330,5 @@ def test_a_large_level_is_not_held_in_memory(tmp_path: Path, client: HttpClient)
         finally:
             tracemalloc.stop()
         assert not partial.missing(Span(0, size))
-    # Four parts of 4 MB at a time, each once as pieces and once joined.
+    # Seven parts of 2 MB at a time, each once as pieces and once joined.
     assert peak < 48e6

@@ -1,0 +1,64 @@
+"""The number of slides in flight, chosen in the run by what it measures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+BETTER = 1.2
+"""Bytes a second, as a multiple of those before, by which twice as many slides paid."""
+
+REST = 4
+"""Generations until more slides are tried again after they did not pay."""
+
+
+class Slots:
+    """As many slides in flight as keep the cores busy, while more of them bring more bytes.
+
+    A generation is as many slides as there are slots. After each one the slots are doubled
+    if most of its slides found an idle core once they were fetched. If the bytes a second
+    do not rise with the slots, the network is the limit, and they become as few as before.
+
+    count: slides that may be in flight now.
+    """
+
+    def __init__(self, first: int, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin with `first` slots; there are never more than `most`."""
+        self.count = self._former = first
+        self._most = most
+        self._clock = clock
+        self._rate = 0.0
+        self._rest = 0
+        self._is_begun = False
+
+    def add_ended(self, slides: int, *, waited: int, moved: int) -> None:
+        """Count slides that ended.
+
+        Args:
+            waited: Images of the run so far that waited for a core.
+            moved: Bytes of the run so far.
+        """
+        if not self._is_begun:
+            # Before its first slide ends, a run has to connect.
+            self._begin_generation(waited, moved)
+            return
+        self._ended += slides
+        if self._ended < self.count:
+            return
+        rate = (moved - self._moved) / max(self._clock() - self._began, 1e-6)
+        if waited - self._waited < self._ended / 2:
+            self._adapt(rate)
+        self._begin_generation(waited, moved)
+
+    def _adapt(self, rate: float) -> None:
+        if self._rest:
+            self._rest -= 1
+        elif rate < BETTER * self._rate:
+            self.count, self._rate, self._rest = self._former, 0.0, REST
+        else:
+            self._former, self._rate = self.count, rate
+            self.count = min(self._most, 2 * self.count)
+
+    def _begin_generation(self, waited: int, moved: int) -> None:
+        self._is_begun, self._ended = True, 0
+        self._began, self._waited, self._moved = self._clock(), waited, moved

@@ -1,0 +1,79 @@
+"""Slides in flight: more while cores wait and more bytes come, and no more for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from tcgamirror.mirror.slots import Slots
+
+SLIDE = 1_000_000
+"""Bytes of each slide."""
+
+
+@dataclass
+class Machine:
+    """Slides' way: `seconds` in the network, by a link, then to a core that takes `core` of them.
+
+    The run is as fast as the narrowest of them.
+    """
+
+    seconds: float = 1.0
+    link: float = float("inf")
+    core: float = 0.0
+
+    def rate(self, in_flight: int) -> float:
+        """Slides a second with so many in flight."""
+        most = 1 / self.core if self.core else float("inf")
+        return min(in_flight / self.seconds, self.link / SLIDE, most)
+
+    def counts(self, slots: Callable[[Callable[[], float]], Slots], slides: int) -> list[int]:
+        """The slots after each slide of a run."""
+        now = 0.0
+        run, waited, counts = slots(lambda: now), 0, []
+        for ended in range(1, slides + 1):
+            rate = self.rate(run.count)
+            now += 1 / rate
+            waited += bool(self.core) and rate >= 1 / self.core
+            run.add_ended(1, waited=waited, moved=ended * SLIDE)
+            counts.append(run.count)
+        return counts
+
+
+def from_8_to_32(clock: Callable[[], float]) -> Slots:
+    return Slots(8, 32, clock)
+
+
+def test_they_grow_to_the_most_while_the_network_is_slow_and_wide() -> None:
+    assert Machine(seconds=3.0).counts(from_8_to_32, 48)[-1] == 32
+
+
+def test_they_stay_where_the_cores_are_busy() -> None:
+    assert set(Machine(seconds=0.4, core=0.1).counts(from_8_to_32, 200)) == {8}
+    assert max(Machine(seconds=1.0, core=0.1).counts(from_8_to_32, 200)) == 16
+
+
+def test_they_return_where_a_link_is_full_and_try_again_later() -> None:
+    counts = Machine(link=5 * SLIDE).counts(from_8_to_32, 1000)
+    assert set(counts) == {8, 16}
+    assert 0.6 < counts.count(8) / len(counts) < 0.8
+    grown = [one for one, before in zip(counts[1:], counts, strict=False) if one > before]
+    assert len(grown) > 5
+
+
+def test_a_link_that_widens_is_used() -> None:
+    machine = Machine(link=5 * SLIDE)
+
+    def slots(clock: Callable[[], float]) -> Slots:
+        machine.link = float("inf")
+        return from_8_to_32(clock)
+
+    assert machine.counts(slots, 100)[-1] == 32
+
+
+@pytest.mark.parametrize("number", [1, 5, 64])
+def test_a_set_number_is_kept(number: int) -> None:
+    counts = Machine(seconds=3.0).counts(lambda clock: Slots(number, number, clock), 300)
+    assert set(counts) == {number}
