@@ -13,8 +13,8 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tcgamirror.cli.argtypes import whole_number
 from tcgamirror.cli.common import Commands, add_command, open_mirror
@@ -204,8 +204,7 @@ def _percent(text: str) -> str:
     return text.replace("%", "%%")
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """Options of the jobs on Slurm.
 
     shards: number of jobs that fetch; None for one job that does all. at_once: number of them
