@@ -5,10 +5,8 @@ Results go to stdout, messages to stderr.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -138,6 +136,8 @@ def write_rows(
     """
     columns = [plain(name) for name in columns]
     if form == "csv":
+        import csv
+
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(columns)
         show = _harmless if out.isatty() else _plain
@@ -191,6 +191,9 @@ class Look(NamedTuple):
         """Return the features of stdout, by NO_COLOR (https://no-color.org) and TERM too."""
         if not sys.stdout.isatty():
             return cls(None)
+        # Imported late, as csv is: most commands need neither.
+        import shutil
+
         plain = bool(environment.get("NO_COLOR")) or environment.get("TERM", "dumb") == "dumb"
         encoding = getattr(sys.stdout, "encoding", None) or "ascii"
         return cls(

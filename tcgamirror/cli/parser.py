@@ -24,6 +24,8 @@ from tcgamirror.cli import (
 from tcgamirror.cli.common import HelpFormatter, Parser
 from tcgamirror.model.text import did_you_mean
 
+VERSION = f"tcgamirror {__version__}"
+
 _ABOUT = """\
 An offline mirror of TCGA whole-slide images at a low, known resolution."""
 
@@ -57,7 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"tcgamirror {__version__}")
+    parser.add_argument("--version", action="version", version=VERSION)
     parser.add_argument("--mirror", metavar="DIR", help=_MIRROR)
     commands = parser.add_subparsers(
         title="commands", dest="command", metavar="COMMAND", prog="tcgamirror"
@@ -77,6 +79,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         UsageError: An argument is missing, unknown or invalid.
         SystemExit: --help or --version was printed.
     """
+    if arguments == ["--version"]:
+        # At once, without the parsers of all commands.
+        print(VERSION)
+        raise SystemExit
     parser = make_parser()
     args, unknown = parser.parse_known_args(arguments)
     if unknown:

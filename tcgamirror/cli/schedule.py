@@ -10,7 +10,6 @@ import math
 import os
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -339,6 +338,8 @@ def _program() -> tuple[str, ...]:
     """
     if getattr(sys, "frozen", False):
         return (sys.executable,)
+    import shutil
+
     started = sys.argv[0]
     found = Path(started if os.sep in started else shutil.which(started) or started).absolute()
     if found.suffix == ".py" or not os.access(found, os.X_OK):

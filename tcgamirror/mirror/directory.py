@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -343,6 +342,9 @@ def scratch(root: Path, command: str) -> Iterator[Path]:
     What a killed run left there is removed. Where no mirror comes of it, nothing is left.
     Raises Locked, DiskFull, UsageError.
     """
+    # Imported late, as most commands remove nothing.
+    import shutil
+
     folder = root / WORK / command
     with _leave_nothing(root), hold(root, command), _remove_lock(root):
         check_work(root)

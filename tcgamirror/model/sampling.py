@@ -6,7 +6,6 @@ contains the smaller one.
 
 from __future__ import annotations
 
-import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -149,6 +148,9 @@ def _shuffled(allowed: Iterable[Allowed], seed: int) -> Iterator[str]:
         # One object for all slides of a stratum, so that its hash is computed once.
         stratum_of.append(known.setdefault(stratum, stratum))
         places.append(place)
+    # Imported late, as only drawing a sample needs it.
+    import random
+
     # Numbers are sorted and shuffled faster than a million names spread over the memory.
     numbers = sorted(range(len(names)), key=places.__getitem__)
     random.Random(seed).shuffle(numbers)

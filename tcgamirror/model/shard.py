@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import sha256
 
 MOST_SHARDS = 100_000
 
@@ -29,4 +28,7 @@ def shard_of(file_name: str, count: int) -> int:
     >>> shard_of("TCGA-3C-AALI-01Z-00-DX1.svs", 1), shard_of("TCGA-3C-AALI-01Z-00-DX1.svs", 4)
     (1, 3)
     """
+    # Imported late, as most commands ask for no shard.
+    from hashlib import sha256
+
     return int.from_bytes(sha256(file_name.encode()).digest()[:8]) % count + 1

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import filecmp
-import hashlib
 import os
 import resource
-import shutil
 import stat
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedRandom, BufferedReader, FileIO
@@ -90,6 +86,9 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 def differs(path: Path, file: BinaryIO) -> bool:
     """Return whether `path` exists with other bytes than those written to `file`."""
+    # As other modules below, imported late: commands that only look need none of them.
+    import filecmp
+
     file.flush()
     return os.path.lexists(path) and not filecmp.cmp(path, file.name, shallow=False)
 
@@ -99,6 +98,8 @@ def check_writable(folder: Path) -> None:
 
     Raises as `disk_errors` does.
     """
+    import tempfile
+
     with disk_errors(folder):
         make_folder(folder)
         with tempfile.TemporaryFile(dir=folder):
@@ -164,7 +165,6 @@ def sync_disk(path: Path) -> None:
 
     Raises OSError where the system reports a failure.
     """
-    # Imported here, as few commands need it.
     import ctypes
 
     syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
@@ -199,6 +199,8 @@ def open_file_digest(
     Args:
         on_bytes: Called with the size of each piece that was read.
     """
+    import hashlib
+
     digest = hashlib.new(algorithm, usedforsecurity=False)
     memory = memoryview(bytearray(PIECE))
     while count := file.readinto(memory):
@@ -213,7 +215,8 @@ def free_bytes(path: Path) -> int:
     place = path.absolute()
     while not place.exists():
         place = place.parent
-    return shutil.disk_usage(place).free
+    status = os.statvfs(place)
+    return status.f_bavail * status.f_frsize
 
 
 def check_room(path: Path, size: int) -> None:

@@ -6,7 +6,6 @@ import errno
 import fcntl
 import json
 import os
-import socket
 import stat
 import time
 from contextlib import suppress
@@ -113,7 +112,7 @@ class Lock:
             {
                 "command": self._command,
                 "pid": os.getpid(),
-                "host": socket.gethostname(),
+                "host": os.uname().nodename,
                 "since": time.strftime("%Y-%m-%d %H:%M"),
             }
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import re
-import tempfile
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -37,6 +36,9 @@ def check_locks(path: Path) -> None:
     raised: the next write reports that.
     """
     place = path.absolute()
+    # Imported late, as only a mirror that is written to needs it.
+    import tempfile
+
     with suppress(OSError):
         while not place.is_dir():
             place = place.parent

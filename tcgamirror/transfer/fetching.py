@@ -16,7 +16,6 @@ from tcgamirror.imaging.image_reader import decode_all, read_header
 from tcgamirror.model.errors import ChecksumMismatch, Damaged, NotFound
 from tcgamirror.model.slide import ImageFormat
 from tcgamirror.system.files import (
-    PIECE,
     disk_errors,
     make_folder,
     open_file_digest,
@@ -77,7 +76,7 @@ def fetch_to_partial(source: ImageSource, image: Image, part: Path, check: Check
     The file is removed after NotFound, Damaged or ChecksumMismatch.
     """
     try:
-        with BufferedRandom(FileIO(_open_partial(part), "r+"), PIECE) as file:
+        with BufferedRandom(FileIO(_open_partial(part), "r+")) as file:
             offset = file.seek(0, os.SEEK_END)
             if offset >= image.bytes and not _has_digest(file, image):
                 offset = file.truncate(0)

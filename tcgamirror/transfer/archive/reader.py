@@ -11,6 +11,7 @@ import stat
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from io import FileIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
@@ -105,6 +106,7 @@ class Export:
         """
         self._path = path if isinstance(path, Path) else _copy_archive(path, folder)
         self._folder = folder
+        self._tree = Tree(self._path) if self._path.is_dir() else None
         self.members = _members_of(self._path)
         self.sums: Mapping[str, str] = {}
         if SUMS in self.members:
@@ -117,13 +119,13 @@ class Export:
         member, copy = self.members[name], self._folder / f"copy-{Path(name).name}"
         if member.size > _MAX_BYTES.get(name, MOST_BYTES):
             raise BadExport(f"{member.name} in it has {member.size:,} bytes, more than any has")
-        if name == CATALOGUE and self._path.is_dir():
+        if name == CATALOGUE and self._tree is not None:
             # A run may be writing to it.
             with read_errors(name):
-                copy_at_rest(Tree(self._path), member.name, copy)
+                copy_at_rest(self._tree, member.name, copy)
         else:
             with disk_errors(copy), copy.open("wb") as file:
-                file.writelines(_pieces(self._path, member))
+                file.writelines(self._pieces(member))
         if self.sums and self.sums.get(name) != file_digest(copy, "sha256"):
             raise BadExport(f"{name} in it does not have its digest in {SUMS}: it was damaged")
         return copy
@@ -133,22 +135,21 @@ class Export:
         member = self.members[image.path]
         if member.size != image.bytes:
             raise Damaged(f"{member.size:,} bytes instead of {image.bytes:,}")
-        pieces = _pieces(self._path, member, file.seek(0, os.SEEK_END))
+        pieces = self._pieces(member, file.seek(0, os.SEEK_END))
         try:
             for piece in pieces:
                 file.write(piece)
         except BadExport as error:
             raise Damaged(str(error)) from error
 
-
-def _pieces(path: Path, member: Member, start: int = 0) -> Iterator[bytes]:
-    """Yield a file of the export at `path`, from a position on."""
-    with ExitStack() as stack:
-        with read_errors(member.name):
-            opened = Tree(path).open(member.name) if path.is_dir() else path.open("rb")
-            file = stack.enter_context(opened)
-            file.seek(member.offset + start)
-        yield from read_pieces(file.read, member.name, member.size - start)
+    def _pieces(self, member: Member, start: int = 0) -> Iterator[bytes]:
+        """Yield a file of the export, from a position on."""
+        with ExitStack() as stack:
+            with read_errors(member.name):
+                opened = FileIO(self._path) if self._tree is None else self._tree.open(member.name)
+                file = stack.enter_context(opened)
+                file.seek(member.offset + start)
+            yield from read_pieces(file.read, member.name, member.size - start)
 
 
 def _members_of(path: Path) -> dict[str, Member]:

@@ -163,7 +163,7 @@ def make_plan(
     by_path = {image.path: image for image in local.images}
     source.check_places({image.path: image.file_name for image in local.images})
     own_images = {image.file_name: image for image in local.images if image.done}
-    md5s = {str(row["file_name"]): row["md5"] for row in source.sampled()}
+    md5s = {str(row["file_name"]): row["md5"] for row in source.rows("slides")}
     kept = 0
     left = {*local.excluded} | {str(row["file_name"]) for row in source.rows("exclusions")}
     check, fetch, replaced = [], [], set()
