@@ -38,7 +38,7 @@ from tcgamirror.net.download import Download, check_etag
 from tcgamirror.net.pauses import OnPause, Pauses
 from tcgamirror.net.proxies import is_by_proxy, proxy_failure, proxy_for
 from tcgamirror.net.response import HttpResponse, RetryAfter, parsed, retry_after, why
-from tcgamirror.net.throttle import Meter, RateLimit
+from tcgamirror.net.throttle import Meter, RateLimit, Slots
 from tcgamirror.net.timeouts import Timeouts
 from tcgamirror.net.watchdog import POLL, Exchange, Watchdog, session
 
@@ -92,12 +92,14 @@ class HttpClient:
     ) -> None:
         self._timeouts = timeouts or Timeouts()
         self._limits = dict(limits or {})
+        self._total_rate = rate
+        self._sharers = 1
         self._stop = stop or threading.Event()
         self.pauses = Pauses(self._timeouts.pause, self._stop, on_pause)
         self._rate = RateLimit(rate, self._stop)
         self._random = random.Random()
         self._lock = threading.Lock()
-        self._slots: dict[str, threading.Semaphore] = {}
+        self._slots: dict[str, Slots] = {}
         self._watch = Watchdog(self._stop)
         size = max([_DEFAULT_CONNECTIONS, *self._limits.values()])
         self._session = session(self._watch, size, f"tcgamirror/{__version__}")
@@ -111,6 +113,17 @@ class HttpClient:
     def close(self) -> None:
         """Close idle connections. Those in use end by `stop`."""
         self._session.close()
+
+    def share(self, processes: int) -> None:
+        """Leave the others their part of connections and rate; keep at least one connection.
+
+        processes: that use the same limits, this one included. It may be called again.
+        """
+        with self._lock:
+            self._sharers = processes
+            self._rate.rate = self._total_rate and self._total_rate / processes
+            for key, slots in self._slots.items():
+                slots.limit = self._limit(key)
 
     def ask(
         self,
@@ -298,13 +311,15 @@ class HttpClient:
         """Return the bytes that the least rate demands of one window."""
         return max(1, self._timeouts.least_rate * self._timeouts.stall)
 
-    def _slot(self, host: str) -> threading.Semaphore:
-        """Return the semaphore of the host's connections, by its port or for all of its ports."""
+    def _slot(self, host: str) -> Slots:
+        """Return the slots of the host's connections, by its port or for all of its ports."""
         name = host.rpartition(":")[0]
         key = name if host not in self._limits and name in self._limits else host
         with self._lock:
-            limit = self._limits.get(key, _DEFAULT_CONNECTIONS)
-            return self._slots.setdefault(key, threading.Semaphore(limit))
+            return self._slots.setdefault(key, Slots(self._limit(key)))
+
+    def _limit(self, key: str) -> int:
+        return max(1, self._limits.get(key, _DEFAULT_CONNECTIONS) // self._sharers)
 
     def _send(self, url: str, request: _Request, exchange: Exchange) -> requests.Response:
         """Send the request and wait for the headers."""

@@ -1,4 +1,4 @@
-"""Count and limit the bytes that transfers move."""
+"""Count and limit the bytes that transfers move, and limit the connections they take."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RateLimit:
     """Limit of all users of this object together to `rate` bytes per second; None for none."""
 
     def __init__(self, rate: float | None, stop: threading.Event) -> None:
-        self._rate = rate
+        self.rate = rate
         self._stop = stop
         self._lock = threading.Lock()
         self._due = 0.0
@@ -37,17 +37,38 @@ class RateLimit:
     @property
     def piece(self) -> int:
         """Return the bytes to read at once: few enough that they take about 0.1 s at the rate."""
-        return _PIECE if self._rate is None else int(min(_PIECE, max(1024, self._rate / 10)))
+        return _PIECE if self.rate is None else int(min(_PIECE, max(1024, self.rate / 10)))
 
     def wait_for(self, count: int) -> None:
         """Wait until `count` bytes, and those of all earlier calls, are due at the rate.
 
         It returns early, without an error, once the run is stopped.
         """
-        if self._rate is None:
+        if self.rate is None:
             return
         with self._lock:
             now = time.monotonic()
-            self._due = max(self._due, now) + count / self._rate
+            self._due = max(self._due, now) + count / self.rate
             pause = self._due - now
         self._stop.wait(pause)
+
+
+class Slots:
+    """A number of slots to hold; `limit` may change while some are held."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._held = 0
+        self._released = threading.Condition()
+
+    def acquire(self, timeout: float) -> bool:
+        """Wait for a slot for `timeout` seconds and return whether it is held."""
+        with self._released:
+            is_free = self._released.wait_for(lambda: self._held < self.limit, timeout)
+            self._held += is_free
+            return is_free
+
+    def release(self) -> None:
+        with self._released:
+            self._held -= 1
+            self._released.notify()
