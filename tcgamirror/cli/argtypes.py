@@ -154,11 +154,23 @@ def seed(text: str) -> int:
         raise argparse.ArgumentTypeError(f"invalid whole number {text!r:.60}") from None
 
 
+def dask(text: str) -> str:
+    """Return the address of a Dask scheduler, which Dask checks, or `local:N`.
+
+    >>> dask("local:4"), dask("tcp://10.0.0.1:8786")
+    ('local:4', 'tcp://10.0.0.1:8786')
+    """
+    if text.startswith("local:"):
+        workers(text.removeprefix("local:"))
+    return text
+
+
 VALUES: Mapping[str, Callable[[str], Any]] = MappingProxyType(
     {
         **{"BYTES": byte_count, "N": whole_number, "PX": whole_number, "X": number},
         **{"EXPORT": Path, "FILE": Path, "TIME": duration, "S": seed, "K/N": shard},
         **{"ID": project, "TYPE": sample_type, "SOURCES": lambda text: text.split(",")},
+        "SCHEDULER": dask,
     }
 )
 """Types of the options' values, by the names that --help gives them; others are text."""

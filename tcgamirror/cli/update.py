@@ -13,7 +13,7 @@ from tcgamirror.cli import output
 from tcgamirror.cli.argtypes import slides
 from tcgamirror.cli.common import JSON, Commands, add_command, open_mirror, stoppable_run
 from tcgamirror.model import text
-from tcgamirror.model.errors import ExitCode
+from tcgamirror.model.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from tcgamirror.catalogue.queue import StatusCounts
@@ -34,7 +34,8 @@ _LIMITS = """\
 --time-limit TIME  start no slide after this time, such as 90s, 30m or 2h (default: none)
 --rate BYTES       limit of bytes per second, such as 5M (default: that of the settings)
 --max-bytes BYTES  start no slide after this many bytes, such as 20G (default: none)
---retry-failed     retry failed slides now (default: after an hour, then days, up to 30)"""
+--retry-failed     retry failed slides now (default: after an hour, then days, up to 30)
+--dask SCHEDULER   have the workers of a Dask scheduler fetch, or local:N for N processes"""
 
 _LOG = "--log FILE  append events to FILE as JSON lines"
 
@@ -106,8 +107,11 @@ def update(args: argparse.Namespace) -> ExitCode:
     if "fetch" in steps:
         max_bytes = math.inf if args.max_bytes is None else args.max_bytes
         deadline = Deadline.after(args.time_limit)
+        shard = given.get("shard")
+        if args.dask is not None:
+            _check_dask(with_shard=shard is not None)
         fetch = FetchOptions(
-            args.retry_failed, args.limit, deadline, max_bytes, shard=given.get("shard")
+            args.retry_failed, args.limit, deadline, max_bytes, shard=shard, dask=args.dask
         )
     options = UpdateOptions(
         refresh="refresh" in steps,
@@ -118,6 +122,19 @@ def update(args: argparse.Namespace) -> ExitCode:
         fetch=fetch,
     )
     return _dry_run(args, options) if given.get("dry_run") else _run(args, options)
+
+
+def _check_dask(*, with_shard: bool) -> None:
+    """Raise UsageError where slides cannot be fetched by Dask."""
+    import importlib.util
+
+    if with_shard:
+        raise UsageError("--dask: a shard is fetched by one process. Leave out --shard")
+    if importlib.util.find_spec("distributed") is None:
+        place = "this Python"
+        if getattr(sys, "frozen", False):
+            place = "the executable. In a Python of your own"
+        raise UsageError(f"--dask: no Dask in {place}. Run: pip install 'tcgamirror[dask]'")
 
 
 def _dry_run(args: argparse.Namespace, options: UpdateOptions) -> ExitCode:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.imaging.store import IMAGES, Store, former_path
 from tcgamirror.mirror.directory import WORK, Mirror, check_work
 from tcgamirror.mirror.eventlog import EventLog
-from tcgamirror.mirror.executor import Dispatcher, Threads
+from tcgamirror.mirror.executor import Dispatcher, Executor, Threads
 from tcgamirror.mirror.outage import SITE_DOWN_AFTER, OutcomeCounts, is_away
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.settings import worker_bounds
@@ -43,6 +44,7 @@ class FetchOptions:
         max_bytes: Bytes after which no slide begins, those of slides in flight estimated.
         only: File names of the slides that may be fetched; None for all that are due.
         shard: The part of the sample to fetch; None for all of it.
+        dask: Address of the Dask scheduler whose workers fetch; None for threads.
     """
 
     retry_failed: bool = False
@@ -51,6 +53,7 @@ class FetchOptions:
     max_bytes: float = math.inf
     only: frozenset[str] | None = None
     shard: Shard | None = None
+    dask: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,31 +112,24 @@ class Fetcher:
         due = self._catalogue.queue.due(
             retry_failed=options.retry_failed, now=now, limit=options.limit, only=only
         )
-        workers = worker_bounds(settings)
-        self._progress.start_fetch(len(due), workers.most)
         if not due:
             if not self._catalogue.queue.status_counts(now).sampled:
                 raise UsageError(f"no slide is sampled yet. Run {command_line('update', root)}")
             return FetchReport()
-        # Imported late: most nights there is nothing to fetch.
-        from tcgamirror.mirror.ladder import build_ladder
-
         check_work(root)
         for folder in (IMAGES, WORK):
             check_writable(root / folder)
-        origins = Origins(settings.api, settings.bucket)
         # Another shard may be downloading what is not due here.
         own = None if options.shard is None else {slide.file_id for slide in due}
         work = Workspace(root / WORK, settings.work_limit, self._shutdown.stop, own=own)
         work.keep_only(self._catalogue.queue.unfinished(work.names()))
-        ladder = build_ladder(settings, Store(root, settings.form), self._client, origins, work)
         beyond_limit = 0
         if options.limit is not None:
             all_due = self._catalogue.queue.due(
                 retry_failed=options.retry_failed, now=now, only=only
             )
             beyond_limit = len(all_due) - len(due)
-        executor = Threads(ladder, Slots(*workers))
+        executor, origins = self._open_executor(options.dask, work, len(due))
 
         def has_moved_enough() -> bool:
             expected = self._counts.expected_bytes(self._shutdown.in_flight)
@@ -159,7 +155,7 @@ class Fetcher:
                 )
                 self._stop_if_away(dispatcher)
         self._check_reached(dispatcher)
-        known = origins.report()
+        known = origins()
         if self._records is not None:
             self._records.add_origins(known)
         for name, words in known.items():
@@ -174,6 +170,27 @@ class Fetcher:
         return FetchReport(
             counts.done, counts.failed, executor.bytes_moved, left, stopped_by, counts.unknown_mpp
         )
+
+    def _open_executor(
+        self, dask: str | None, work: Workspace, slides: int
+    ) -> tuple[Executor, Callable[[], Mapping[str, str]]]:
+        """Return what fetches the slides, and what returns the facts it learned of the origins."""
+        # Imported late: most nights there is nothing to fetch.
+        if dask is not None:
+            from tcgamirror.mirror.dask_executor import DaskWorkers
+
+            workers = DaskWorkers(dask, self._mirror, self._shutdown)
+            self._progress.start_fetch(slides, workers.slots)
+            return workers, lambda: workers.origins
+        from tcgamirror.mirror.ladder import build_ladder
+
+        settings = self._mirror.settings
+        origins = Origins(settings.api, settings.bucket)
+        store = Store(self._mirror.root, settings.form)
+        ladder = build_ladder(settings, store, self._client, origins, work)
+        bounds = worker_bounds(settings)
+        self._progress.start_fetch(slides, bounds.most)
+        return Threads(ladder, Slots(*bounds)), origins.report
 
     def _stop_if_away(self, dispatcher: Dispatcher) -> None:
         """Stop the workers if several slides in a row were unreachable and the site is down."""

@@ -170,6 +170,10 @@ class ChangedFile(NetworkError, retryable=True):
     """The ETag changed from one answer to the next: the file was replaced meanwhile."""
 
 
+class WorkerLost(NetworkError, retryable=True):
+    """The workers of a cluster that had the slide died, or do not answer."""
+
+
 class ListingShrunk(TcgaMirrorError, exit_code=ExitCode.SOME_FAILED):
     """A new listing lacks so many slides that `--accept-shrink` is needed."""
 

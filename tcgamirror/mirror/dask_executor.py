@@ -1,0 +1,340 @@
+"""Slides at the workers of a Dask cluster: this side, which alone writes to the mirror.
+
+A worker's image is renamed into its place, or copied in pieces where this side does not see it.
+Dask gives a lost worker's slides to another worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+from uuid import uuid4
+
+import dask
+from distributed import Client, Future, KilledWorker, LocalCluster, wait
+
+from tcgamirror import __version__
+from tcgamirror.mirror.dask_worker import (
+    Orders,
+    Reply,
+    Station,
+    fetch,
+    obey,
+    read_piece,
+    remove_file,
+    version_words,
+)
+from tcgamirror.mirror.directory import WORK, Mirror
+from tcgamirror.mirror.executor import Ended
+from tcgamirror.mirror.settings import worker_count
+from tcgamirror.model.errors import (
+    Interrupted,
+    TcgaMirrorError,
+    Unreachable,
+    UsageError,
+    WorkerLost,
+)
+from tcgamirror.model.slide import Attempt, Outcome, Picture, Slide
+from tcgamirror.model.text import command_line
+from tcgamirror.system.files import atomic_write, disk_errors, make_folder, sync_folder
+from tcgamirror.system.interrupt import Shutdown
+from tcgamirror.system.parallel import start_pool
+
+LOCAL = "local:"
+
+ANSWER_SECONDS = 10.0
+"""Seconds that the scheduler, or all workers together, have to answer."""
+
+WORKER_SECONDS = 60.0
+"""Seconds without any worker after which the run ends."""
+
+POLL_SECONDS = 1.0
+"""Seconds between two looks at which workers there are."""
+
+PIECE = 16 << 20
+"""Bytes of an image that travel at once."""
+
+LOST_AGAIN = 2
+"""Further tries of a slide whose worker was lost, with `local:N`; else the scheduler says."""
+
+_VERSION = "__import__('tcgamirror').__version__"
+"""Expression for workers, of which another version may not know this module's functions."""
+
+
+class DaskWorkers:
+    """The workers of a Dask cluster, an executor; each thread of theirs fetches one slide.
+
+    bytes_moved: of the slides that ended. making: unknown, so 0. origins: what the workers
+    learned of them, in words, by name.
+    """
+
+    making = 0
+
+    def __init__(self, address: str, mirror: Mirror, shutdown: Shutdown) -> None:
+        """Connect to the scheduler and prepare its workers.
+
+        Args:
+            address: Of the scheduler, or `local:N` for N processes on this machine.
+
+        Raises:
+            Unreachable: No scheduler answers, or it has no workers.
+            UsageError: The address is invalid, or a worker has another version.
+        """
+        self._address = address
+        self._mirror = mirror
+        self._shutdown = shutdown
+        self._threads: dict[str, int] = {}
+        self._polled = -math.inf
+        self._seen = time.monotonic()
+        self._orders = self._given = Orders()
+        self._in_flight: dict[Future[Reply], Slide] = {}
+        self._ended: SimpleQueue[Future[Reply]] = SimpleQueue()
+        self.bytes_moved = 0
+        self.origins: dict[str, str] = {}
+        root = mirror.root.absolute()
+        # A run that follows a killed one replaces its station, which stops what works on.
+        self._station = f"tcgamirror {socket.gethostname()}:{root}"
+        self._staging = root / WORK / f"dask-{uuid4().hex}"
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        with ExitStack() as opened, self._translated():
+            self._client = self._connect(opened)
+            with disk_errors(self._staging):
+                make_folder(self._staging)
+            opened.callback(shutil.rmtree, self._staging, ignore_errors=True)
+            self._await_workers()
+            station = Station(mirror.settings, self._staging, self._orders)
+            opened.callback(self._remove_station)
+            self._client.register_plugin(station, self._station)
+            self._opened = opened.pop_all()
+
+    def _connect(self, opened: ExitStack) -> Client:
+        """Return a client of the scheduler, which `opened` closes."""
+        address: Any = self._address
+        if self._address.startswith(LOCAL):
+            processes = int(self._address.removeprefix(LOCAL))
+            dask.config.set({"distributed.scheduler.allowed-failures": LOST_AGAIN})
+            address = LocalCluster(
+                n_workers=processes,
+                threads_per_worker=-(-worker_count(self._mirror.settings) // processes),
+                dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+            )
+            opened.callback(address.close)
+        open_client = partial(Client, address, timeout=ANSWER_SECONDS, set_as_default=False)
+        # In another thread, because it waits for ever for a server that says nothing.
+        pool = start_pool(1, "dask")
+        connecting = pool.submit(open_client)
+        pool.shutdown(wait=False)
+        try:
+            client = connecting.result(2 * ANSWER_SECONDS)
+        except BaseException as error:
+            # Half a client would keep the process from its end.
+            self._shutdown.workers_abandoned = True
+            if isinstance(error, ValueError):
+                raise UsageError(
+                    f"--dask {self._address}: {error}. Give HOST:PORT or local:N"
+                ) from error
+            if isinstance(error, MemoryError):
+                # As another protocol's first bytes are taken for a length.
+                raise self._unreachable("another kind of server answers") from error
+            raise
+        opened.callback(client.close, ANSWER_SECONDS)
+        return client
+
+    def _unreachable(self, why: object) -> Unreachable:
+        return Unreachable(
+            f"Dask scheduler {self._address}: {why}. Nothing recorded is lost: start it, then "
+            f"run again: {command_line('fetch --dask ' + self._address, self._mirror.root)}"
+        )
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Raise Unreachable for an error of the connection to the scheduler."""
+        try:
+            yield
+        except OSError as error:
+            raise self._unreachable(f"it cannot be reached ({error})") from error
+
+    @property
+    def slots(self) -> int:
+        return sum(self._threads.values())
+
+    def submit(self, slide: Slide) -> None:
+        # A key of its own: Dask would give an earlier result for an equal one.
+        key = f"tcgamirror-{uuid4().hex}"
+        future = self._client.submit(fetch, self._station, slide, key=key, pure=False)
+        self._in_flight[future] = slide
+        self._watch(future)
+
+    def _watch(self, future: Future[Reply]) -> None:
+        future.add_done_callback(self._ended.put)
+
+    def drain(self) -> None:
+        self._orders = replace(self._orders, begin=False)
+
+    def ended(self, timeout: float) -> list[Ended]:
+        with self._translated():
+            self._poll()
+            futures = []
+            with suppress(Empty):
+                futures.append(self._ended.get(timeout=timeout))
+                while True:
+                    futures.append(self._ended.get_nowait())
+            return [ended for future in futures if (ended := self._take(future)) is not None]
+
+    def close(self, timeout: float) -> bool:
+        """Stop what is in flight, and leave the cluster as it was."""
+        with suppress(OSError):
+            if self._in_flight:
+                self._give(replace(self._orders, begin=False, stop=True))
+                wait(list(self._in_flight), timeout)
+        self._in_flight.clear()
+        with suppress(OSError):
+            self._opened.close()
+        return True
+
+    # Workers ---------------------------------------------------------------------
+
+    def _ask(self, function: str, **options: object) -> Any:
+        """Return what a function of the scheduler returns."""
+        scheduler = self._client.scheduler
+        if scheduler is None:
+            raise self._unreachable("the connection to it was lost")
+        ask = getattr(scheduler, function)
+        return self._client.sync(ask, callback_timeout=ANSWER_SECONDS, **options)
+
+    def _run(self, function: Callable[..., Any], *args: object, worker: str | None = None) -> Any:
+        """Return what a function returns at one worker; of all workers, by their address."""
+        workers = None if worker is None else [worker]
+        answers = self._client.run(
+            *(function, *args), workers=workers, on_error="return", callback_timeout=ANSWER_SECONDS
+        )
+        return answers if worker is None else answers[worker]
+
+    def _await_workers(self) -> None:
+        while not self._threads:
+            self._poll()
+            if self._shutdown.stop.wait(0.0 if self._threads else 0.2):
+                raise Interrupted("stopped while waiting for Dask workers")
+
+    def _poll(self) -> None:
+        """See which workers there are, and give them the orders if these changed.
+
+        Raises Unreachable without workers for long, UsageError for one of another version.
+        """
+        now = time.monotonic()
+        if now - self._polled >= POLL_SECONDS:
+            self._polled = now
+            threads: dict[str, int] = dict(self._ask("ncores"))
+            if threads.keys() - self._threads:
+                self._check_versions()
+            if threads:
+                self._seen = now
+            elif now - self._seen > WORKER_SECONDS:
+                raise self._unreachable(f"it has no worker for {WORKER_SECONDS:.0f} s")
+            self._threads = threads
+        orders = replace(
+            self._orders, workers=max(1, len(self._threads)), stop=self._shutdown.stop.is_set()
+        )
+        if orders != self._given:
+            self._give(orders)
+
+    def _give(self, orders: Orders) -> None:
+        self._orders = self._given = orders
+        # A worker that hangs does not answer; Dask finds that out by itself.
+        with suppress(TimeoutError):
+            self._run(obey, self._station, orders)
+
+    def _check_versions(self) -> None:
+        for worker, version in self._run(eval, _VERSION).items():
+            if version != __version__:
+                theirs = "none" if isinstance(version, Exception) else version
+                raise UsageError(version_words(worker, theirs, __version__))
+
+    def _remove_station(self) -> None:
+        with suppress(OSError, Unreachable):
+            self._ask("unregister_worker_plugin", name=self._station)
+
+    # Slides ----------------------------------------------------------------------
+
+    def _take(self, future: Future[Reply]) -> Ended | None:
+        """Return the end of a slide, with its image in place; None if it goes on after all."""
+        slide, source = self._in_flight[future], self._mirror.settings.via[0]
+        result: Outcome | BaseException
+        try:
+            if (error := future.exception(ANSWER_SECONDS)) is None:
+                reply = future.result(ANSWER_SECONDS)
+                source, result = reply.source, reply.result
+                if isinstance(result, Outcome) and result.picture is not None:
+                    self._place(reply, result.picture)
+                self.origins.update(reply.origins)
+            elif isinstance(error, KilledWorker):
+                tries = error.allowed_failures + 1
+                lost = WorkerLost(f"{tries} Dask workers were lost, one after another, with it")
+                result = _failed(slide, source, lost)
+            elif isinstance(error, CancelledError):
+                result = self._unreachable("the connection to it was lost")
+            else:
+                source, result = getattr(error, "__notes__", [source])[-1], error
+        except (WorkerLost, TimeoutError):
+            # The worker was lost with the result: Dask has the slide fetched again.
+            self._watch(future)
+            return None
+        except TcgaMirrorError as failure:
+            result = failure
+        del self._in_flight[future]
+        if isinstance(result, Outcome):
+            self.bytes_moved += sum(attempt.bytes_fetched for attempt in result.attempts)
+        return Ended(slide, source, result)
+
+    def _place(self, reply: Reply, picture: Picture) -> None:
+        """Put an image in its place. Raises WorkerLost if its worker does not answer."""
+        theirs, ours = reply.folder / picture.path, self._mirror.root / picture.path
+        with disk_errors(ours):
+            make_folder(ours.parent)
+            try:
+                # Written and forced to the disk by the worker.
+                theirs.replace(ours)
+                sync_folder(ours.parent)
+                return
+            except OSError:
+                # It is on the worker's own disk, or `work/` is another disk than `images/`.
+                pass
+        with atomic_write(ours) as file:
+            digest = sha256(usedforsecurity=False)
+            for start in range(0, picture.bytes, PIECE):
+                piece = self._read(reply.worker, theirs, start)
+                digest.update(piece)
+                file.write(piece)
+            if digest.hexdigest() != picture.sha256:
+                raise WorkerLost(f"{picture.path}: changed on its way from {reply.worker}")
+        with suppress(OSError, KeyError):
+            self._run(remove_file, theirs, worker=reply.worker)
+
+    def _read(self, worker: str, path: Path, start: int) -> bytes:
+        try:
+            piece = self._run(read_piece, path, start, PIECE, worker=worker)
+        except (OSError, KeyError) as error:
+            raise WorkerLost(f"Dask worker {worker} does not answer") from error
+        if isinstance(piece, bytes):
+            return piece
+        raise WorkerLost(f"Dask worker {worker}: {piece}")
+
+
+def _failed(slide: Slide, source: str, error: WorkerLost) -> Outcome:
+    attempt = Attempt(
+        source, time.time(), 0.0, 0, 0, error.fault, str(error), retryable=error.retryable
+    )
+    return Outcome(slide, (attempt,), None)
