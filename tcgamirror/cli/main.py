@@ -83,8 +83,8 @@ def _run(arguments: Sequence[str], begins: Callable[[], None]) -> int:
         try:
             return int(args.run(args))
         except NetworkError as error:
-            # The doctor knows the GDC's servers, not the web server that sync reads.
-            if args.command != "sync":
+            # The doctor knows the GDC's servers, not what sync reads, nor a Dask scheduler.
+            if args.command != "sync" and getattr(args, "dask", None) is None:
                 mirror = named_mirror(args) or Path()
                 error.add_note(f"Find the cause by {command_line('doctor', mirror)}")
             raise

@@ -131,10 +131,11 @@ def _check_dask(*, with_shard: bool) -> None:
     if with_shard:
         raise UsageError("--dask: a shard is fetched by one process. Leave out --shard")
     if importlib.util.find_spec("distributed") is None:
-        place = "this Python"
-        if getattr(sys, "frozen", False):
-            place = "the executable. In a Python of your own"
-        raise UsageError(f"--dask: no Dask in {place}. Run: pip install 'tcgamirror[dask]'")
+        frozen = getattr(sys, "frozen", False)
+        lack = "the executable has no Dask" if frozen else "Dask is not installed"
+        raise UsageError(
+            f"--dask: {lack}. Install tcgamirror for Python with it: pip install 'tcgamirror[dask]'"
+        )
 
 
 def _dry_run(args: argparse.Namespace, options: UpdateOptions) -> ExitCode:

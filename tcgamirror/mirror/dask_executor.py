@@ -11,8 +11,7 @@ import math
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -23,7 +22,7 @@ from typing import Any
 from uuid import uuid4
 
 import dask
-from distributed import Client, Future, KilledWorker, LocalCluster, wait
+from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster
 
 from tcgamirror import __version__
 from tcgamirror.mirror.dask_worker import (
@@ -56,6 +55,12 @@ LOCAL = "local:"
 
 ANSWER_SECONDS = 10.0
 """Seconds that the scheduler, or all workers together, have to answer."""
+
+BRIEF_SECONDS = 2.0
+"""Seconds that a farewell may take, and orders: who hangs is not waited for."""
+
+HUNG_SECONDS = 30.0
+"""Seconds without a slide's end after which a run that ends asks whether its workers hang."""
 
 WORKER_SECONDS = 60.0
 """Seconds without any worker after which the run ends."""
@@ -97,8 +102,9 @@ class DaskWorkers:
         self._shutdown = shutdown
         self._threads: dict[str, int] = {}
         self._polled = -math.inf
-        self._seen = time.monotonic()
-        self._orders = self._given = Orders()
+        self._seen = self._last_end = time.monotonic()
+        self._orders = Orders()
+        self._given: Orders | None = None
         self._in_flight: dict[Future[Reply], Slide] = {}
         self._ended: SimpleQueue[Future[Reply]] = SimpleQueue()
         self.bytes_moved = 0
@@ -107,7 +113,8 @@ class DaskWorkers:
         # A run that follows a killed one replaces its station, which stops what works on.
         self._station = f"tcgamirror {socket.gethostname()}:{root}"
         self._staging = root / WORK / f"dask-{uuid4().hex}"
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        for logger in ("distributed", "distributed.client"):
+            logging.getLogger(logger).setLevel(logging.CRITICAL)
         with ExitStack() as opened, self._translated():
             self._client = self._connect(opened)
             with disk_errors(self._staging):
@@ -124,13 +131,13 @@ class DaskWorkers:
         address: Any = self._address
         if self._address.startswith(LOCAL):
             processes = int(self._address.removeprefix(LOCAL))
-            dask.config.set({"distributed.scheduler.allowed-failures": LOST_AGAIN})
-            address = LocalCluster(
-                n_workers=processes,
-                threads_per_worker=-(-worker_count(self._mirror.settings) // processes),
-                dashboard_address=None,
-                silence_logs=logging.CRITICAL,
-            )
+            with dask.config.set({"distributed.scheduler.allowed-failures": LOST_AGAIN}):
+                address = LocalCluster(
+                    n_workers=processes,
+                    threads_per_worker=-(-worker_count(self._mirror.settings) // processes),
+                    dashboard_address=None,
+                    silence_logs=logging.CRITICAL,
+                )
             opened.callback(address.close)
         open_client = partial(Client, address, timeout=ANSWER_SECONDS, set_as_default=False)
         # In another thread, because it waits for ever for a server that says nothing.
@@ -150,13 +157,14 @@ class DaskWorkers:
                 # As another protocol's first bytes are taken for a length.
                 raise self._unreachable("another kind of server answers") from error
             raise
-        opened.callback(client.close, ANSWER_SECONDS)
+        opened.callback(client.close, BRIEF_SECONDS)
         return client
 
     def _unreachable(self, why: object) -> Unreachable:
+        again = command_line(f"fetch --dask {self._address}", self._mirror.root)
         return Unreachable(
-            f"Dask scheduler {self._address}: {why}. Nothing recorded is lost: start it, then "
-            f"run again: {command_line('fetch --dask ' + self._address, self._mirror.root)}"
+            f"Dask scheduler {self._address}: {why}. Nothing recorded is lost. See that it runs "
+            f"and has workers, then run: {again}"
         )
 
     @contextmanager
@@ -165,16 +173,17 @@ class DaskWorkers:
         try:
             yield
         except OSError as error:
-            raise self._unreachable(f"it cannot be reached ({error})") from error
+            why = str(error) or f"no answer within {ANSWER_SECONDS:.0f} s"
+            raise self._unreachable(f"it cannot be reached ({why})") from error
 
     @property
     def slots(self) -> int:
         return sum(self._threads.values())
 
     def submit(self, slide: Slide) -> None:
-        # A key of its own: Dask would give an earlier result for an equal one.
+        # A key of its own, as Dask gives an earlier result for an equal one.
         key = f"tcgamirror-{uuid4().hex}"
-        future = self._client.submit(fetch, self._station, slide, key=key, pure=False)
+        future = self._client.submit(fetch, self._station, slide, key=key)
         self._in_flight[future] = slide
         self._watch(future)
 
@@ -192,14 +201,20 @@ class DaskWorkers:
                 futures.append(self._ended.get(timeout=timeout))
                 while True:
                     futures.append(self._ended.get_nowait())
-            return [ended for future in futures if (ended := self._take(future)) is not None]
+            if futures or self._orders.begin:
+                self._last_end = time.monotonic()
+            elif time.monotonic() - self._last_end > HUNG_SECONDS:
+                return self._let_go_of_hung()
+        return [ended for future in futures if (ended := self._take(future)) is not None]
 
     def close(self, timeout: float) -> bool:
         """Stop what is in flight, and leave the cluster as it was."""
-        with suppress(OSError):
+        end = time.monotonic() + timeout
+        with suppress(OSError, Empty):
             if self._in_flight:
                 self._give(replace(self._orders, begin=False, stop=True))
-                wait(list(self._in_flight), timeout)
+            for _ in self._in_flight:
+                self._ended.get(timeout=max(0.0, end - time.monotonic()))
         self._in_flight.clear()
         with suppress(OSError):
             self._opened.close()
@@ -207,21 +222,35 @@ class DaskWorkers:
 
     # Workers ---------------------------------------------------------------------
 
-    def _ask(self, function: str, **options: object) -> Any:
+    def _ask(self, function: str, seconds: float = ANSWER_SECONDS, **options: object) -> Any:
         """Return what a function of the scheduler returns."""
-        scheduler = self._client.scheduler
-        if scheduler is None:
-            raise self._unreachable("the connection to it was lost")
-        ask = getattr(scheduler, function)
-        return self._client.sync(ask, callback_timeout=ANSWER_SECONDS, **options)
 
-    def _run(self, function: Callable[..., Any], *args: object, worker: str | None = None) -> Any:
-        """Return what a function returns at one worker; of all workers, by their address."""
-        workers = None if worker is None else [worker]
-        answers = self._client.run(
-            *(function, *args), workers=workers, on_error="return", callback_timeout=ANSWER_SECONDS
-        )
-        return answers if worker is None else answers[worker]
+        async def ask() -> Any:
+            return await getattr(self._client.scheduler, function)(**options)
+
+        return self._call(partial(self._client.sync, ask, callback_timeout=seconds))
+
+    def _call(self, call: Callable[[], Any]) -> Any:
+        """Return the result of a call by the client, which closes itself without a scheduler."""
+        try:
+            return call()
+        except AttributeError as error:
+            if self._client.scheduler is None:
+                raise OSError("the connection was lost") from error
+            raise
+
+    def _run(
+        self,
+        function: Callable[..., Any],
+        *args: object,
+        workers: Collection[str] | None = None,
+        seconds: float = ANSWER_SECONDS,
+    ) -> dict[str, Any]:
+        """Return what a function returns, or raises, at all workers or some, by their address."""
+        some = None if workers is None else list(workers)
+        run = partial(self._client.run, function, *args, workers=some, on_error="return")
+        answers: dict[str, Any] = self._call(partial(run, callback_timeout=seconds))
+        return answers
 
     def _await_workers(self) -> None:
         while not self._threads:
@@ -238,8 +267,9 @@ class DaskWorkers:
         if now - self._polled >= POLL_SECONDS:
             self._polled = now
             threads: dict[str, int] = dict(self._ask("ncores"))
-            if threads.keys() - self._threads:
-                self._check_versions()
+            if new := threads.keys() - self._threads.keys():
+                self._check_versions(new)
+                self._given = None
             if threads:
                 self._seen = now
             elif now - self._seen > WORKER_SECONDS:
@@ -255,22 +285,47 @@ class DaskWorkers:
         self._orders = self._given = orders
         # A worker that hangs does not answer; Dask finds that out by itself.
         with suppress(TimeoutError):
-            self._run(obey, self._station, orders)
+            self._run(obey, self._station, orders, seconds=BRIEF_SECONDS)
 
-    def _check_versions(self) -> None:
-        for worker, version in self._run(eval, _VERSION).items():
-            if version != __version__:
+    def _check_versions(self, workers: Collection[str]) -> None:
+        for worker, version in self._run(eval, _VERSION, workers=workers).items():
+            # One that is gone again has no version.
+            if version != __version__ and not isinstance(version, OSError):
                 theirs = "none" if isinstance(version, Exception) else version
                 raise UsageError(version_words(worker, theirs, __version__))
 
     def _remove_station(self) -> None:
-        with suppress(OSError, Unreachable):
-            self._ask("unregister_worker_plugin", name=self._station)
+        with suppress(OSError):
+            self._ask("unregister_worker_plugin", BRIEF_SECONDS, name=self._station)
 
     # Slides ----------------------------------------------------------------------
 
+    def _let_go_of_hung(self) -> list[Ended]:
+        """Give up the slides of workers that do not answer, as Dask does after five minutes."""
+        ended = []
+        for worker, keys in self._ask("processing").items():
+            futures = [future for future in self._in_flight if future.key in keys]
+            if futures and not self._answers(worker):
+                hung = Interrupted(f"Dask worker {worker} hangs")
+                source = self._mirror.settings.via[0]
+                ended += [Ended(self._in_flight.pop(each), source, hung) for each in futures]
+                self._client.cancel(futures)
+        self._last_end = time.monotonic()
+        return ended
+
+    def _answers(self, worker: str) -> bool:
+        try:
+            answers = self._run(
+                *(obey, self._station, self._orders), workers=[worker], seconds=BRIEF_SECONDS
+            )
+        except OSError:
+            return False
+        return answers.get(worker) is None
+
     def _take(self, future: Future[Reply]) -> Ended | None:
         """Return the end of a slide, with its image in place; None if it goes on after all."""
+        if future not in self._in_flight:
+            return None
         slide, source = self._in_flight[future], self._mirror.settings.via[0]
         result: Outcome | BaseException
         try:
@@ -279,19 +334,24 @@ class DaskWorkers:
                 source, result = reply.source, reply.result
                 if isinstance(result, Outcome) and result.picture is not None:
                     self._place(reply, result.picture)
+                if isinstance(result, Interrupted) and self._orders.begin:
+                    # The worker is closed, and others go on.
+                    del self._in_flight[future]
+                    self.submit(slide)
+                    return None
                 self.origins.update(reply.origins)
             elif isinstance(error, KilledWorker):
                 tries = error.allowed_failures + 1
                 lost = WorkerLost(f"{tries} Dask workers were lost, one after another, with it")
                 result = _failed(slide, source, lost)
-            elif isinstance(error, CancelledError):
-                result = self._unreachable("the connection to it was lost")
             else:
                 source, result = getattr(error, "__notes__", [source])[-1], error
         except (WorkerLost, TimeoutError):
             # The worker was lost with the result: Dask has the slide fetched again.
             self._watch(future)
             return None
+        except (CancelledError, OSError):
+            result = self._unreachable("the connection to it was lost")
         except TcgaMirrorError as failure:
             result = failure
         del self._in_flight[future]
@@ -320,13 +380,13 @@ class DaskWorkers:
                 file.write(piece)
             if digest.hexdigest() != picture.sha256:
                 raise WorkerLost(f"{picture.path}: changed on its way from {reply.worker}")
-        with suppress(OSError, KeyError):
-            self._run(remove_file, theirs, worker=reply.worker)
+        with suppress(OSError):
+            self._run(remove_file, theirs, workers=[reply.worker])
 
     def _read(self, worker: str, path: Path, start: int) -> bytes:
         try:
-            piece = self._run(read_piece, path, start, PIECE, worker=worker)
-        except (OSError, KeyError) as error:
+            piece = self._run(read_piece, path, start, PIECE, workers=[worker]).get(worker)
+        except OSError as error:
             raise WorkerLost(f"Dask worker {worker} does not answer") from error
         if isinstance(piece, bytes):
             return piece

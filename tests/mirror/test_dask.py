@@ -1,0 +1,206 @@
+"""Slides fetched by the workers of a Dask cluster: real processes, some of which are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.gdc import Listed, StandIn
+from tests.support.command import BINARY, ended, inside, run, started, succeeded, surroundings
+from tests.support.mirrors import filled, images, made, rows, says, until, updated
+
+pytestmark = pytest.mark.skipif(BINARY in os.environ, reason="the executable has no Dask")
+
+SLIDES = 8
+DASK = str(Path(sys.executable).with_name("dask"))
+UNSEEN = ("unshare", "-rm", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"')
+"""Words before a program that has another file system where the next word says."""
+
+
+class Cluster:
+    """A scheduler and its workers, each a process, over loopback."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder = folder
+        self._stack = stack
+        self._file = folder / "scheduler.json"
+        self.scheduler = self._start(DASK, "scheduler", "--host", "127.0.0.1", "--port", "0")
+        until(self._file.exists)
+        until(lambda: json.loads(self._file.read_text() or "{}"))
+        self.address = str(json.loads(self._file.read_text())["address"])
+
+    def worker(
+        self, by: Sequence[str | Path] = (), path: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        options = ("--nthreads", "1", "--no-nanny", "--local-directory", self._folder)
+        return self._start(*by, DASK, "worker", *options, path=path)
+
+    def _start(self, *words: str | Path, path: Path | None = None) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [*map(str, words), "--no-dashboard", "--scheduler-file", str(self._file)],
+            env=surroundings({} if path is None else {"PYTHONPATH": str(path)}),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._stack.callback(process.wait)
+        self._stack.callback(process.kill)
+        return process
+
+
+@contextmanager
+def cluster(folder: Path, workers: int = 3) -> Iterator[Cluster]:
+    folder.mkdir()
+    with ExitStack() as stack:
+        made = Cluster(folder, stack)
+        for _ in range(workers):
+            made.worker()
+        yield made
+
+
+@pytest.fixture(scope="module")
+def gdc(small_slides: tuple[Listed, ...]) -> Iterator[StandIn]:
+    with StandIn(small_slides) as gdc:
+        yield gdc
+
+
+@pytest.fixture(scope="module")
+def alone(gdc: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A mirror that one process filled."""
+    return filled(tmp_path_factory.mktemp("alone") / "m", gdc, slides=SLIDES)
+
+
+@pytest.fixture(scope="module")
+def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("cluster") / "dask", workers=2) as dask:
+        yield dask
+
+
+@contextmanager
+def slowly(gdc: StandIn) -> Iterator[None]:
+    gdc.delay = 0.2
+    yield
+    gdc.delay = 0.0
+
+
+ATTEMPTS = "select file_name, source, attempts, bytes_fetched, sha256, error from mirror order by 1"
+
+
+def is_same(root: Path, alone: Path) -> bool:
+    return (images(root), rows(root, ATTEMPTS)) == (images(alone), rows(alone, ATTEMPTS))
+
+
+def test_what_a_killed_worker_had_is_fetched_by_the_others(
+    gdc: StandIn, alone: Path, dask: Cluster, tmp_path: Path
+) -> None:
+    root = made(tmp_path / "m", gdc, slides=SLIDES)
+    victim = dask.worker()
+    with slowly(gdc), started("--mirror", root, "update", "--dask", dask.address) as update:
+        until(lambda: images(root))
+        victim.kill()
+        result = ended(update)
+    assert (result.code, result.err) == (0, ""), result
+    assert f"{SLIDES} slides fetched, 0 failed" in result.out
+    assert is_same(root, alone)
+    succeeded("--mirror", root, "verify")
+    assert list((root / "work").iterdir()) == []
+
+
+def test_a_killed_scheduler_ends_the_run_and_the_next_one_goes_on(
+    gdc: StandIn, alone: Path, tmp_path: Path
+) -> None:
+    root = made(tmp_path / "m", gdc, slides=SLIDES)
+    with cluster(tmp_path / "dask", workers=1) as dask, slowly(gdc):
+        with started("--mirror", root, "update", "--dask", dask.address) as update:
+            until(lambda: images(root))
+            dask.scheduler.kill()
+            result = ended(update)
+        says(result, 4, f"Dask scheduler {dask.address}: ", "Nothing recorded is lost")
+    updated(root)
+    assert is_same(root, alone)
+
+
+def test_ctrl_c_ends_the_slides_in_flight_and_begins_no_other(
+    gdc: StandIn, alone: Path, dask: Cluster, tmp_path: Path
+) -> None:
+    root = made(tmp_path / "m", gdc, slides=SLIDES)
+    with slowly(gdc), started("--mirror", root, "update", "--dask", dask.address) as update:
+        until(lambda: images(root))
+        update.send_signal(signal.SIGINT)
+        result = ended(update)
+    assert (result.code, "stopped with" in result.err) == (130, True), result
+    done = len(images(root))
+    assert 0 < done < SLIDES
+    assert rows(root, "select count(*) from mirror where attempts") == [(done,)]
+    limited = succeeded("--mirror", root, "fetch", "--dask", dask.address, "--max-bytes", "1")
+    assert "stopped by --max-bytes" in limited.out
+    succeeded("--mirror", root, "fetch", "--dask", dask.address)
+    assert is_same(root, alone)
+
+
+def test_images_of_workers_that_do_not_see_the_mirror_travel(
+    gdc: StandIn, alone: Path, tmp_path: Path
+) -> None:
+    if subprocess.run([*UNSEEN, tmp_path, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this system lets nobody mount anything")
+    root = made(tmp_path / "m", gdc, slides=SLIDES)
+    with cluster(tmp_path / "dask", workers=0) as dask:
+        dask.worker(by=[*UNSEEN, root])
+        succeeded("--mirror", root, "update", "--dask", dask.address)
+    assert is_same(root, alone)
+
+
+def test_processes_of_this_machine(gdc: StandIn, alone: Path, tmp_path: Path) -> None:
+    root = made(tmp_path / "m", gdc, slides=SLIDES)
+    succeeded("--mirror", root, "update", "--dask", "local:2")
+    assert is_same(root, alone)
+
+
+def test_a_worker_of_another_version_is_refused(gdc: StandIn, tmp_path: Path) -> None:
+    (tmp_path / "other" / "tcgamirror").mkdir(parents=True)
+    (tmp_path / "other" / "tcgamirror" / "__init__.py").write_text('__version__ = "9.9"')
+    root = made(tmp_path / "m", gdc, slides=SLIDES)
+    with cluster(tmp_path / "dask", workers=0) as dask:
+        dask.worker(path=tmp_path / "other")
+        result = run("--mirror", root, "update", "--dask", dask.address)
+    says(result, 2, "Dask worker tcp://", "it has tcgamirror 9.9", "Install the same version")
+    assert images(root) == {}
+
+
+def test_an_address_of_no_scheduler(gdc: StandIn, tmp_path: Path) -> None:
+    root = made(tmp_path / "m", gdc)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        result = run("--mirror", root, "update", "--dask", address)
+    says(result, 4, f"Dask scheduler {address}: another kind of server answers")
+    says(run("--mirror", root, "fetch", "--dask", "host"), 2, "--dask host: missing port number")
+
+
+def test_without_dask_or_with_a_shard(
+    gdc: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = made(tmp_path / "m", gdc)
+    says(
+        inside("--mirror", root, "fetch", "--shard", "1/2", "--dask", "local:2"),
+        *(2, "--dask: a shard is fetched by one process"),
+    )
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    result = inside("--mirror", root, "update", "--dask", "local:2")
+    says(result, 2, "--dask: Dask is not installed", "pip install 'tcgamirror[dask]'")
