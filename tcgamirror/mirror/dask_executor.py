@@ -37,7 +37,7 @@ from tcgamirror.mirror.dask_worker import (
 )
 from tcgamirror.mirror.directory import WORK, Mirror
 from tcgamirror.mirror.executor import Ended
-from tcgamirror.mirror.settings import worker_count
+from tcgamirror.mirror.settings import worker_bounds
 from tcgamirror.model.errors import (
     Interrupted,
     TcgaMirrorError,
@@ -49,7 +49,7 @@ from tcgamirror.model.slide import Attempt, Outcome, Picture, Slide
 from tcgamirror.model.text import command_line
 from tcgamirror.system.files import atomic_write, disk_errors, make_folder, sync_folder
 from tcgamirror.system.interrupt import Shutdown
-from tcgamirror.system.parallel import start_pool
+from tcgamirror.system.parallel import result_or_error, start_thread
 
 LOCAL = "local:"
 
@@ -134,29 +134,28 @@ class DaskWorkers:
             with dask.config.set({"distributed.scheduler.allowed-failures": LOST_AGAIN}):
                 address = LocalCluster(
                     n_workers=processes,
-                    threads_per_worker=-(-worker_count(self._mirror.settings) // processes),
+                    threads_per_worker=-(-worker_bounds(self._mirror.settings).first // processes),
                     dashboard_address=None,
                     silence_logs=logging.CRITICAL,
                 )
             opened.callback(address.close)
-        open_client = partial(Client, address, timeout=ANSWER_SECONDS, set_as_default=False)
+        connect = partial(Client, address, timeout=ANSWER_SECONDS, set_as_default=False)
+        connected: SimpleQueue[Client | BaseException] = SimpleQueue()
         # In another thread, because it waits for ever for a server that says nothing.
-        pool = start_pool(1, "dask")
-        connecting = pool.submit(open_client)
-        pool.shutdown(wait=False)
+        start_thread(lambda: connected.put(result_or_error(connect)), "dask")
         try:
-            client = connecting.result(2 * ANSWER_SECONDS)
-        except BaseException as error:
+            client = connected.get(timeout=2 * ANSWER_SECONDS)
+        except Empty:
+            client = OSError(f"no answer within {2 * ANSWER_SECONDS:.0f} s")
+        if isinstance(client, BaseException):
             # Half a client would keep the process from its end.
             self._shutdown.workers_abandoned = True
-            if isinstance(error, ValueError):
-                raise UsageError(
-                    f"--dask {self._address}: {error}. Give HOST:PORT or local:N"
-                ) from error
-            if isinstance(error, MemoryError):
+            if isinstance(client, ValueError):
+                raise UsageError(f"--dask {self._address}: {client}. Give HOST:PORT or local:N")
+            if isinstance(client, MemoryError):
                 # As another protocol's first bytes are taken for a length.
-                raise self._unreachable("another kind of server answers") from error
-            raise
+                raise self._unreachable("another kind of server answers")
+            raise client
         opened.callback(client.close, BRIEF_SECONDS)
         return client
 
@@ -345,7 +344,7 @@ class DaskWorkers:
                 lost = WorkerLost(f"{tries} Dask workers were lost, one after another, with it")
                 result = _failed(slide, source, lost)
             else:
-                source, result = getattr(error, "__notes__", [source])[-1], error
+                result = error
         except (WorkerLost, TimeoutError):
             # The worker was lost with the result: Dask has the slide fetched again.
             self._watch(future)

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,11 +21,12 @@ from tcgamirror.imaging.store import Store
 from tcgamirror.mirror.ladder import build_ladder
 from tcgamirror.mirror.refresh import open_client
 from tcgamirror.mirror.settings import Settings
-from tcgamirror.model.errors import Interrupted, TcgaMirrorError, UsageError
+from tcgamirror.model.errors import Interrupted, UsageError
 from tcgamirror.model.slide import Outcome, Slide
 from tcgamirror.sources.origins import Origins
 from tcgamirror.sources.workspace import Workspace
 from tcgamirror.system.interrupt import Shutdown
+from tcgamirror.system.parallel import result_or_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Reply:
     """
 
     source: str
-    result: Outcome | TcgaMirrorError
+    result: Outcome | BaseException
     folder: Path
     worker: str
     origins: Mapping[str, str]
@@ -103,17 +105,10 @@ class Station(WorkerPlugin):
             self._shutdown.request()
 
     def fetch(self, slide: Slide) -> Reply:
-        """Fetch a slide. A bug is raised, with the source as its last note."""
-        result: Outcome | TcgaMirrorError
-        try:
-            if self._shutdown.requested:
-                raise Interrupted("the run stopped before the slide began")
-            result = self._ladder.fetch(slide)
-        except TcgaMirrorError as error:
-            result = error
-        except BaseException as error:
-            error.add_note(self._ladder.source_of(slide))
-            raise
+        """Fetch a slide. An error is returned, as the source is told with it."""
+        result: Outcome | BaseException = Interrupted("the run stopped before the slide began")
+        if not self._shutdown.requested:
+            result = result_or_error(partial(self._ladder.fetch, slide))
         source = self._ladder.source_of(slide)
         return Reply(source, result, self._folder, self._address, self._origins.report())
 

@@ -38,7 +38,7 @@ from tcgamirror.net.download import Download, check_etag
 from tcgamirror.net.pauses import OnPause, Pauses
 from tcgamirror.net.proxies import is_by_proxy, proxy_failure, proxy_for
 from tcgamirror.net.response import HttpResponse, RetryAfter, parsed, retry_after, why
-from tcgamirror.net.throttle import Meter, RateLimit, Slots
+from tcgamirror.net.throttle import Connections, Meter, RateLimit
 from tcgamirror.net.timeouts import Timeouts
 from tcgamirror.net.watchdog import POLL, Exchange, Watchdog, session
 
@@ -99,7 +99,7 @@ class HttpClient:
         self._rate = RateLimit(rate, self._stop)
         self._random = random.Random()
         self._lock = threading.Lock()
-        self._slots: dict[str, Slots] = {}
+        self._slots: dict[str, Connections] = {}
         self._watch = Watchdog(self._stop)
         size = max([_DEFAULT_CONNECTIONS, *self._limits.values()])
         self._session = session(self._watch, size, f"tcgamirror/{__version__}")
@@ -311,12 +311,12 @@ class HttpClient:
         """Return the bytes that the least rate demands of one window."""
         return max(1, self._timeouts.least_rate * self._timeouts.stall)
 
-    def _slot(self, host: str) -> Slots:
-        """Return the slots of the host's connections, by its port or for all of its ports."""
+    def _slot(self, host: str) -> Connections:
+        """Return the host's connections, by its port or for all of its ports."""
         name = host.rpartition(":")[0]
         key = name if host not in self._limits and name in self._limits else host
         with self._lock:
-            return self._slots.setdefault(key, Slots(self._limit(key)))
+            return self._slots.setdefault(key, Connections(self._limit(key)))
 
     def _limit(self, key: str) -> int:
         return max(1, self._limits.get(key, _DEFAULT_CONNECTIONS) // self._sharers)

@@ -53,8 +53,8 @@ class RateLimit:
         self._stop.wait(pause)
 
 
-class Slots:
-    """A number of slots to hold; `limit` may change while some are held."""
+class Connections:
+    """The connections to a host; `limit` may change while some are held."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -62,7 +62,7 @@ class Slots:
         self._released = threading.Condition()
 
     def acquire(self, timeout: float) -> bool:
-        """Wait for a slot for `timeout` seconds and return whether it is held."""
+        """Wait for a connection for `timeout` seconds and return whether it is held."""
         with self._released:
             is_free = self._released.wait_for(lambda: self._held < self.limit, timeout)
             self._held += is_free
