@@ -135,7 +135,7 @@ class DaskWorkers:
                 address = LocalCluster(
                     n_workers=processes,
                     threads_per_worker=-(-worker_bounds(self._mirror.settings).first // processes),
-                    dashboard_address=None,
+                    dashboard_address="127.0.0.1:0",
                     silence_logs=logging.CRITICAL,
                 )
             opened.callback(address.close)
