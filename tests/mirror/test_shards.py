@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -573,6 +574,7 @@ def test_a_shard_is_k_of_n(mirror: Path, words: str) -> None:
 
 def test_shards_share_what_the_settings_allow() -> None:
     settings = Settings(Target(15.0, None), workers=8, rate=4e6)
+    settings = replace(settings, api_connections=4, bucket_connections=16)
     part = divided(settings, 4)
     assert (part.workers, part.rate) == (2, 1e6)
     assert (part.api_connections, part.bucket_connections) == (1, 4)
