@@ -16,7 +16,7 @@ from tests.support.slurm import Cluster
 
 AWKWARD = "100% of 'my' \"µ\" $HOME `slides` & \\% \\\\% ;#ünï"
 SHARDS, SLIDES = 16, 40
-SLOW = 60.0
+SLOW = 120.0
 """Seconds that a chain of jobs may take on a machine with other work."""
 
 
