@@ -233,10 +233,10 @@ class DaskWorkers:
         """Return the result of a call by the client, which closes itself without a scheduler."""
         try:
             return call()
-        except AttributeError as error:
-            if self._client.scheduler is None:
-                raise OSError("the connection was lost") from error
-            raise
+        except (AttributeError, RuntimeError) as error:
+            if self._client.status == "running":
+                raise
+            raise OSError("the connection was lost") from error
 
     def _run(
         self,
@@ -328,8 +328,9 @@ class DaskWorkers:
         slide, source = self._in_flight[future], self._mirror.settings.via[0]
         result: Outcome | BaseException
         try:
-            if (error := future.exception(ANSWER_SECONDS)) is None:
-                reply = future.result(ANSWER_SECONDS)
+            error = self._call(partial(future.exception, ANSWER_SECONDS))
+            if error is None:
+                reply: Reply = self._call(partial(future.result, ANSWER_SECONDS))
                 source, result = reply.source, reply.result
                 if isinstance(result, Outcome) and result.picture is not None:
                     self._place(reply, result.picture)

@@ -179,6 +179,20 @@ def test_a_limit_of_the_settings_holds_for_an_address_with_credentials(tmp_path:
         assert server.peak == 2
 
 
+def test_limits_that_others_share_follow_their_number() -> None:
+    with (
+        RawServer(slow) as server,
+        ThreadPoolExecutor(12) as pool,
+        HttpClient(timeouts=QUICK, limits={"127.0.0.1": 6}, rate=9e6) as client,
+    ):
+        for sharers, connections in ((3, 2), (100, 1), (1, 6)):
+            client.share(sharers)
+            server.peak = 0
+            asks = [pool.submit(client.span, server.url(), SPAN, total=None) for _ in range(18)]
+            assert all(ask.result().data == PART for ask in asks)
+            assert server.peak == connections
+
+
 def test_all_connections_together_keep_the_rate() -> None:
     rate = 100_000.0
     with (
