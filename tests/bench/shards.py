@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import fill
 
@@ -18,11 +17,8 @@ from tests.bench.ours import PROGRAM
 from tests.bench.plan import Plan
 from tests.gdc.answers import Host
 from tests.gdc.report import Record
-from tests.support.mirrors import rewrite
 
 SHARDS = (1, 2, 4)
-CONNECTIONS = (16, 64)
-"""To the bucket, of the mirror: the setting's default, and as many as four mirrors have."""
 REPETITIONS = 3
 MPP = 15
 HOSTS: Sequence[Host] = ("bucket", "api")
@@ -43,43 +39,31 @@ def section(plan: Plan) -> str:
         f"processes `fetch --shard` on this machine of {usable_cores()} cores, then the `fetch` "
         "that collects. The hosts' connections are the mirror's, divided by N."
     )
-    columns = (
-        "way",
-        "connections",
-        "s",
-        "times one process",
-        "MB",
-        *(f"requests to the {h}" for h in HOSTS),
-    )
+    columns = ("way", "s", "times one process", "MB", *(f"requests to the {h}" for h in HOSTS))
     return "\n\n".join(["## Shards", fill(prose, LINE), table(columns, _rows(plan))])
 
 
 def _rows(plan: Plan) -> Iterator[Sequence[str]]:
-    for connections in CONNECTIONS:
-        runs = {"one process": partial(_fetched, plan, connections, None)}
-        runs |= {f"shards: {each}": partial(_fetched, plan, connections, each) for each in SHARDS}
-        results = in_turn(runs, REPETITIONS, lambda fetched: fetched.seconds)
-        alone = results["one process"].seconds
-        for way, fetched in results.items():
-            moved = sum(record.bytes_sent for record in fetched.served) / 1e6
-            hosts = [record.host for record in fetched.served]
-            figures = (number(each) for each in (fetched.seconds, fetched.seconds / alone, moved))
-            yield way, str(connections), *figures, *(f"{hosts.count(host):,}" for host in HOSTS)
+    runs = {"one process": partial(_fetched, plan, None)}
+    runs |= {f"shards: {each}": partial(_fetched, plan, each) for each in SHARDS}
+    results = in_turn(runs, REPETITIONS, lambda fetched: fetched.seconds)
+    alone = results["one process"].seconds
+    for way, fetched in results.items():
+        moved = sum(record.bytes_sent for record in fetched.served) / 1e6
+        hosts = [record.host for record in fetched.served]
+        figures = (number(each) for each in (fetched.seconds, fetched.seconds / alone, moved))
+        yield way, *figures, *(f"{hosts.count(host):,}" for host in HOSTS)
 
 
-def _fetched(plan: Plan, connections: int, shards: int | None) -> Fetched:
+def _fetched(plan: Plan, shards: int | None) -> Fetched:
     """Fetch by shards, or by one process. Raises RuntimeError if one of them fails."""
     kind = plan.trials[0].kind
     with shaped(kind.listing(plan.sharded)) as gdc, TemporaryDirectory() as folder:
         program = [*PROGRAM, "--mirror", f"{folder}/mirror"]
         sample = ("--slides", str(plan.sharded), "--mpp", str(MPP))
         where = ("--api", gdc.api, "--bucket", gdc.bucket)
-        _ended(_started(program, "init", *sample, *where))
-        if connections != CONNECTIONS[0]:
-            changed = f"bucket_connections = {connections}"
-            rewrite(Path(folder, "mirror"), "^bucket_connections = .*", changed)
-        for step in ("refresh", "sample"):
-            _ended(_started(program, step))
+        for command in (("init", *sample, *where), ("refresh",), ("sample",)):
+            _ended(_started(program, *command))
         gdc.clear()
         begun = time.monotonic()
         if shards is not None:
