@@ -210,14 +210,16 @@ def sync(args: argparse.Namespace) -> ExitCode:
         check = partial(check_image, decode=args.decode, check_stopped=check_stopped)
         target: Target
         if is_object_address(args.destination):
-            target = BucketTarget(ObjectStore(args.destination), shutdown.stop, check)
+            target = BucketTarget(
+                ObjectStore(args.destination, shutdown.stop), shutdown.stop, check
+            )
         else:
             target = DirectoryTarget(_destination(args.destination), check)
         source: RemoteMirror
         if is_web:
             source = HttpMirror(url, client, shutdown.stop)
         elif is_object_address(args.source):
-            source = BucketMirror(ObjectStore(args.source), rate, shutdown.stop)
+            source = BucketMirror(ObjectStore(args.source, shutdown.stop), rate, shutdown.stop)
         else:
             source = DirectoryMirror(Path(args.source), rate, shutdown.stop)
         how = {"delete": args.delete, "dry_run": args.dry_run}

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from tcgamirror.model.errors import (
     ChangedFile,
+    Interrupted,
     NotFound,
     ServerError,
     TcgaMirrorError,
@@ -24,9 +27,11 @@ from tcgamirror.model.errors import (
     UsageError,
 )
 from tcgamirror.model.text import display_url
+from tcgamirror.system.interrupt import Deadline
+from tcgamirror.system.parallel import start_thread
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, PutMode, UpdateVersion
+    from obstore import GetOptions, PutMode, UpdateVersion, WritableFile
     from obstore.store import AzureStore, ClientConfig, GCSStore, S3Store
 
 PIECE = 8 << 20
@@ -36,6 +41,12 @@ _MAX_PARTS = 9_000
 """Parts of an upload; S3 takes 10,000."""
 
 _PARTS_AT_ONCE = 4
+_LOOK_SECONDS = 0.1
+"""Between two looks at whether the run is to stop."""
+
+_LAST_SECONDS, _GRACE_SECONDS = 5.0, 2.0
+"""Time for a request that is made after that, and for one under way to end."""
+
 _RETRIES = 6
 _RETRY_SECONDS = 120
 _TIMEOUTS: ClientConfig = {"connect_timeout": "15s", "read_timeout": "60s", "timeout": "600s"}
@@ -71,6 +82,9 @@ def is_object_address(text: str) -> bool:
     return text.startswith(("s3://", "gs://", "az://"))
 
 
+T = TypeVar("T")
+
+
 class Tag(NamedTuple):
     """The version of an object, for conditional requests."""
 
@@ -86,22 +100,16 @@ class Found(NamedTuple):
     metadata: Mapping[str, str]
 
 
-class Writer(Protocol):
-    """An object that is being written. It is there once it is closed, and never if it is not."""
-
-    def write(self, buffer: bytes, /) -> int: ...
-
-    def close(self) -> None: ...
-
-
 class ObjectStore:
     """The objects below an address. Any number of threads may use it at once.
 
     Each method may raise UsageError for credentials, bucket or region, and NetworkError.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, stop: threading.Event | None = None) -> None:
         """Prepare for an address such as `s3://bucket/prefix`; nothing is requested yet.
+
+        stop: ends every request by Interrupted, so that Ctrl-C need not wait for one.
 
         Raises:
             UsageError: for an invalid address or configuration.
@@ -118,6 +126,7 @@ class ObjectStore:
         self.name = f"{self._scheme}://{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")
         self._store = self._configured()
         self._id = os.urandom(8).hex()
+        self._stop = stop or threading.Event()
 
     def _configured(self) -> S3Store | GCSStore | AzureStore:
         from obstore.store import AzureStore, GCSStore, S3Store
@@ -157,6 +166,32 @@ class ObjectStore:
             options["root_certificate"] = certificates
         return options
 
+    def run(self, request: Callable[[], T], path: str, *, last: bool = False) -> T:
+        """Return the result of a request for an object, unless the run is stopped meanwhile.
+
+        last: whether it is still made after the stop, for a few seconds.
+        """
+        answer: Future[T] = Future()
+
+        def make() -> None:
+            try:
+                answer.set_result(request())
+            except Exception as error:  # noqa: BLE001, raised by the thread that waits
+                answer.set_exception(error)
+
+        start_thread(make, "request")
+        deadline = Deadline.after(_LAST_SECONDS if last else None)
+        try:
+            while not wait([answer], _LOOK_SECONDS).done:
+                if deadline.is_reached or (self._stop.is_set() and not last):
+                    raise Interrupted("stopped during a request; the next run resumes")
+        except BaseException:
+            # One that ends while Python does would crash it. One that hangs does not end then.
+            wait([answer], _GRACE_SECONDS)
+            raise
+        with self._errors(path):
+            return answer.result()
+
     # Reading ------------------------------------------------------------------------
 
     def find(self, path: str) -> Found | None:
@@ -164,8 +199,7 @@ class ObjectStore:
         import obstore
 
         try:
-            with self._errors(path):
-                found = obstore.get(self._store, path, options={"head": True})
+            found = self.run(lambda: obstore.get(self._store, path, options={"head": True}), path)
         except NotFound:
             return None
         tag = Tag(found.meta["e_tag"], found.meta["version"])
@@ -199,18 +233,22 @@ class ObjectStore:
     def _get(self, path: str, options: GetOptions) -> tuple[Found, bytes]:
         import obstore
 
-        with self._errors(path):
+        def get() -> tuple[Found, bytes]:
             found = obstore.get(self._store, path, options=options)
-            data = bytes(found.bytes())
-        return Found(Tag(found.meta["e_tag"], found.meta["version"]), found.meta["size"], {}), data
+            tag = Tag(found.meta["e_tag"], found.meta["version"])
+            return Found(tag, found.meta["size"], {}), bytes(found.bytes())
+
+        return self.run(get, path)
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Return the bytes of every object in a folder, by path."""
         import obstore
 
-        with self._errors(folder):
-            pages = obstore.list(self._store, folder, chunk_size=1000)
-            return {each["path"]: each["size"] for page in pages for each in page}
+        def pages() -> dict[str, int]:
+            found = obstore.list(self._store, folder, chunk_size=1000)
+            return {each["path"]: each["size"] for page in found for each in page}
+
+        return self.run(pages, folder)
 
     # Writing ------------------------------------------------------------------------
 
@@ -249,8 +287,8 @@ class ObjectStore:
     ) -> Tag:
         import obstore
 
-        with self._errors(path):
-            put = obstore.put(
+        put = self.run(
+            lambda: obstore.put(
                 self._store,
                 path,
                 content,
@@ -258,7 +296,9 @@ class ObjectStore:
                 mode=mode,
                 chunk_size=PIECE,
                 max_concurrency=1,
-            )
+            ),
+            path,
+        )
         return Tag(put["e_tag"], put["version"])
 
     def writer(self, path: str, size: int) -> Writer:
@@ -267,16 +307,16 @@ class ObjectStore:
 
         part = max(PIECE, size // _MAX_PARTS)
         with self._errors(path):
-            writer = obstore.open_writer(
+            file = obstore.open_writer(
                 self._store, path, buffer_size=part, max_concurrency=_PARTS_AT_ONCE
             )
-        return _Writer(writer, lambda: self._errors(path))
+        return Writer(self, path, file)
 
-    def delete(self, paths: Sequence[str]) -> None:
-        """Remove objects, if they are there."""
+    def delete(self, paths: Sequence[str], *, last: bool = False) -> None:
+        """Remove objects, if they are there. last: as in `run`."""
         import obstore
 
-        with self._errors(self.name):
+        def delete() -> None:
             try:
                 obstore.delete(self._store, paths)
             except FileNotFoundError:
@@ -284,6 +324,8 @@ class ObjectStore:
                 for path in paths:
                     with suppress(FileNotFoundError):
                         obstore.delete(self._store, path)
+
+        self.run(delete, self.name, last=last)
 
     # Errors -------------------------------------------------------------------------
 
@@ -366,20 +408,19 @@ class _NotModified(ChangedFile):
     """The object still has the known ETag."""
 
 
-class _Writer:
-    """A writer whose errors are this program's."""
+class Writer:
+    """An object that is being written. It is there once it is closed, and never if it is not."""
 
-    def __init__(self, writer: Writer, errors: Callable[[], AbstractContextManager[None]]) -> None:
-        self._writer = writer
-        self._errors = errors
+    def __init__(self, store: ObjectStore, path: str, file: WritableFile) -> None:
+        self._store = store
+        self._path = path
+        self._file = file
 
-    def write(self, buffer: bytes, /) -> int:
-        with self._errors():
-            return self._writer.write(buffer)
+    def write(self, data: bytes) -> int:
+        return self._store.run(lambda: self._file.write(data), self._path)
 
     def close(self) -> None:
-        with self._errors():
-            self._writer.close()
+        self._store.run(self._file.close, self._path)
 
 
 def _first(pattern: re.Pattern[str], text: str) -> str:

@@ -47,14 +47,14 @@ class Lease:
         self._released.set()
         self._thread.join()
         if not self._is_lost:
-            with suppress(NetworkError):
-                self._store.delete([LOCK])
+            with suppress(NetworkError, Interrupted):
+                self._store.delete([LOCK], last=True)
 
     def _beat(self) -> None:
         beats = 0
         while not self._released.wait(BEAT_SECONDS):
             beats += 1
-            with suppress(NetworkError):
+            with suppress(NetworkError, Interrupted):
                 tag = self._store.put_if(LOCK, _holder(beats), {}, self._tag)
                 self._is_lost = tag is None
                 if tag is None:
