@@ -56,7 +56,7 @@ _LONGEST_BACKOFF = 60.0
 class Part:
     """The bytes of a span, with the whole file's ETag and size (`total`, bytes)."""
 
-    data: bytes
+    data: bytearray
     etag: str | None
     total: int
 
@@ -414,7 +414,7 @@ def _read_part(response: HttpResponse, span: Span, total: int | None, etag: str 
         raise SizeMismatch(f"{response.name}: has {size:,} bytes, but {total:,} are listed")
     if sent != span:
         raise RangeMismatch(f"{response.name}: expected bytes {span}, got {sent}")
-    length, data = response.length, b""
+    length, data = response.length, bytearray()
     if length is None or length >= span.length:
         data = response.body(span.length)
         length = len(data)

@@ -135,9 +135,15 @@ class HttpResponse:
             self._exchange.check()
         return piece
 
-    def body(self, limit: int, whole: float | None = None) -> bytes:
+    def body(self, limit: int, whole: float | None = None) -> bytearray:
         """Return the whole body, of at most `limit` bytes. Raises TooLong, and as `pieces` does."""
-        return b"".join(self._bounded(limit, whole))
+        # Filled in place: many connections at once hold each of their bytes only once.
+        content, size = bytearray(min(limit, self.length or 0)), 0
+        for piece in self._bounded(limit, whole):
+            content[size : size + len(piece)] = piece
+            size += len(piece)
+        del content[size:]
+        return content
 
     def small_pieces(self, limit: int) -> Iterator[bytes]:
         """Yield the body of a small response, limited in time and to `limit` bytes."""
@@ -154,7 +160,7 @@ class HttpResponse:
             # A connection that ends within the headers looks the same.
             raise Truncated(f"{self.name}: nothing came, neither a body nor its length")
 
-    def inflated(self, limit: int) -> bytes:
+    def inflated(self, limit: int) -> bytes | bytearray:
         """Return a small response's body, decompressed if it is gzip; `limit` holds for both."""
         if self._encoding != "gzip":
             self.unpacked_only()
@@ -239,7 +245,7 @@ class HttpResponse:
         return ""
 
 
-def parsed(name: str, kind: str, content: bytes) -> object:
+def parsed(name: str, kind: str, content: bytes | bytearray) -> object:
     """Return the JSON of a body. Raises WrongContent, naming what came instead."""
     try:
         value: object = json.loads(content, parse_constant=_no_number)

@@ -72,7 +72,7 @@ class SparseFile:
         with self._lock:
             return self._available.gaps(span)
 
-    def write(self, start: int, data: bytes) -> None:
+    def write(self, start: int, data: bytes | bytearray) -> None:
         """Write `data` at byte `start` and record it.
 
         Raises ValueError outside the file, DiskFull or UsageError as `disk_errors` does.
@@ -176,7 +176,7 @@ def _crc(handle: int, span: Span) -> int | None:
     return crc
 
 
-def _write_at(handle: int, data: bytes, start: int) -> None:
+def _write_at(handle: int, data: bytes | bytearray, start: int) -> None:
     view = memoryview(data)
     while view:
         written = os.pwrite(handle, view, start)

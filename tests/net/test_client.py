@@ -135,7 +135,7 @@ def test_a_fault_that_passes_leaves_the_right_bytes(name: str) -> None:
     script, _ = SPAN_FAULTS[name]
     with asking(script, ranged(CONTENT, 'ETag: "a"')) as (server, client), within(BOUND):
         got = client.span(server.url(), SPAN, total=len(CONTENT), etag='"a"')
-        assert got == Part(PART, '"a"', len(CONTENT))
+        assert got == Part(bytearray(PART), '"a"', len(CONTENT))
         assert len(server.requests) == 2
 
 
