@@ -1,1 +1,1 @@
-"""Bring a mirror to the state of another one: a directory, or what a web server publishes."""
+"""Bring a mirror to the state of another one: in a directory, in a bucket, or on a web server."""
