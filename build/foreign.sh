@@ -9,7 +9,7 @@ aarch64) debian=arm64 ;;
 x86_64) debian=amd64 ;;
 *) echo "ARCH=$arch: expected x86_64 or aarch64" >&2 && exit 2 ;;
 esac
-[ "$(id -u)" = 0 ] || { echo "ARCH=$arch: a root file system of its own needs root" >&2 && exit 2; }
+[ "$(id -u)" = 0 ] || { echo "ARCH=$arch: chroot is root's alone. Use sudo make" >&2 && exit 2; }
 
 for tool in mmdebstrap arch-test "qemu-$arch-static" update-binfmts; do
     command -v $tool >/dev/null && continue
@@ -24,7 +24,7 @@ arch-test $debian >/dev/null 2>&1 || {
 
 root=.build/$arch/root
 if [ ! -e $root/source ]; then
-    rm -rf $root
+    rm -rf $root $root.new
     mkdir -p .build/$arch
     packages=$(echo make "$@" | tr ' ' ,)
     mmdebstrap --quiet --architectures=$debian --variant=minbase --include="$packages" bookworm $root.new

@@ -29,7 +29,7 @@ def test_every_dependency_is_locked_with_a_digest() -> None:
 
 
 def test_each_processor_gets_the_same_versions() -> None:
-    assert locked("aarch64") == locked("x86_64")
+    assert locked("aarch64") == locked("x86_64"), "make lock writes both"
 
 
 def test_man_page_and_completions_know_every_command(tmp_path: Path) -> None:
