@@ -6,12 +6,24 @@ import argparse
 import os
 import platform
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from textwrap import fill
 
-from tests.bench import carrying, catalogue, decoding, link, ours, scaling, shards, startup, ways
+from tests.bench import (
+    carrying,
+    catalogue,
+    cost,
+    decoding,
+    link,
+    ours,
+    scaling,
+    shards,
+    startup,
+    ways,
+)
 from tests.bench.figures import LINE
 from tests.bench.plan import FULL, QUICK
 
@@ -19,6 +31,7 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 LIBRARIES = ("pillow", "simplejpeg", "numpy", "requests", "openslide-bin")
 PARTS = {
     "ways": ways.section,
+    "cost": cost.section,
     "link": link.section,
     "scaling": scaling.section,
     "shards": shards.section,
@@ -34,15 +47,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--quick", action="store_true", help="small slides, only printed")
+    parser.add_argument(
+        "--before", type=Path, metavar="DIR", help="source of the version to compare with"
+    )
     arguments = parser.parse_args()
     parts = arguments.parts or list(PARTS)
     if unknown := set(parts) - set(PARTS):
         parser.error(f"unknown parts: {', '.join(sorted(unknown))}")
     sections = ["# Side by side with the published way", fill(_machine(), LINE)]
     print(*sections, sep="\n\n")
+    plan = QUICK if arguments.quick else FULL
+    if arguments.before:
+        own = arguments.before / ".venv" / "bin" / "python"
+        python = str(own) if own.exists() else sys.executable
+        plan = replace(plan, before=[python, str(arguments.before / "main.py")])
     for part in parts:
         print(f"measuring: {part}", file=sys.stderr)
-        sections.append(PARTS[part](QUICK if arguments.quick else FULL))
+        sections.append(PARTS[part](plan))
         print(f"\n{sections[-1]}", flush=True)
     if not arguments.quick and not arguments.parts:
         RESULTS.write_text("\n\n".join([*sections, ""]), encoding="utf-8")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import sqlite3
 import struct
+import subprocess
 import uuid
 import zlib
 from collections.abc import Sequence
@@ -60,6 +61,13 @@ def mirror(root: Path, images: int, sizes: Sequence[Size]) -> Made:
             [(*picture, slide.file_name) for slide, picture in zip(slides, pictures, strict=True)],
         )
     return Made(root, images, sum(size for _, size, *_ in pictures))
+
+
+def made_before(program: Sequence[str], call: str) -> None:
+    """Have the version before make a mirror of its own. call: of a function of this module."""
+    python, main = program
+    script = f"from tests.bench.done import *; {call}"
+    subprocess.run([python, "-c", script], check=True, cwd=Path(main).parent)
 
 
 def sampled(root: Path, count: int) -> tuple[Mirror, list[Slide]]:

@@ -38,6 +38,16 @@ def at_most(of: str, what: str, value: float, most: float | None) -> Figure:
     return Figure(of, what, value, f"≤ {number(most)}", value <= most)
 
 
+def against(
+    of: str, what: str, now: float, before: float | None, most: float | None = None
+) -> Figure:
+    """Return how many times the value of the version before a value is, or it alone."""
+    if before is None:
+        return Figure(of, what, now)
+    words = f"{what}, {number(now)}, before {number(before)}: times before"
+    return at_most(of, words, now / before, most)
+
+
 def in_turn(
     runs: Mapping[str, Callable[[], T]], times: int, key: Callable[[T], float]
 ) -> dict[str, T]:

@@ -20,6 +20,7 @@ from tests.gdc import StandIn
 PROGRAM = [sys.executable, str(Path(__file__).parents[2] / "main.py")]
 WORKERS = 4
 MOST_MEMORY = 300e6
+IN_FLIGHT, MOST_IN_FLIGHT = 32, 500e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +31,23 @@ class Update:
     known: bool
 
 
-def update(gdc: StandIn, via: str, workers: int = WORKERS) -> Update:
-    """Mirror all that the stand-in lists by one source. Raises RuntimeError if a slide fails."""
+def update(
+    gdc: StandIn,
+    via: str,
+    workers: int | None = WORKERS,
+    *,
+    program: Sequence[str] = PROGRAM,
+    mpp: float = MPP,
+) -> Update:
+    """Mirror all that the stand-in lists by one source. Raises RuntimeError if a slide fails.
+
+    workers: None for as many as the program chooses. program: this one, or the version before.
+    """
     slides = len(gdc.files)
     with TemporaryDirectory(prefix="tcgamirror-bench-") as folder:
-        program = [*PROGRAM, "--mirror", f"{folder}/mirror"]
-        sample = ["--slides", str(slides), "--mpp", f"{MPP:g}"]
-        how = ["--via", via, "--workers", str(workers)]
+        program = [*program, "--mirror", f"{folder}/mirror"]
+        sample = ["--slides", str(slides), "--mpp", f"{mpp:g}"]
+        how = ["--via", via, *([] if workers is None else ["--workers", str(workers)])]
         where = ["--api", gdc.api, "--bucket", gdc.bucket]
         _output(*program, "init", *sample, *how, *where)
         cost = footprint([*program, "update"])
@@ -51,7 +62,7 @@ def peak(kinds: Sequence[Kind]) -> int:
     """Return the bytes that `update` holds at most with one slide of each kind at once."""
     files = [kind.listing(len(kinds))[place] for place, kind in enumerate(kinds)]
     with StandIn(files) as gdc:
-        return update(gdc, "range").footprint.peak
+        return update(gdc, "range", len(kinds)).footprint.peak
 
 
 def memory_section(plan: Plan) -> str:
@@ -59,8 +70,10 @@ def memory_section(plan: Plan) -> str:
         at_most(slides, "MB", peak(kinds) / 1e6, MOST_MEMORY / 1e6)
         for slides, kinds in plan.at_once.items()
     ]
+    many = peak([plan.linked] * IN_FLIGHT) / 1e6
+    rows.append(at_most(f"{IN_FLIGHT} of {plan.linked.name}", "MB", many, MOST_IN_FLIGHT / 1e6))
     prose = "Peak memory of `update` by `range`, over a network without delays."
-    return figures.section("Memory, four slides at once", prose, rows)
+    return figures.section("Memory of slides at once", prose, rows)
 
 
 def _output(*command: str) -> str:

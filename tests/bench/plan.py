@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tests.bench.material import Kind
@@ -14,13 +14,15 @@ class Trial:
     """The ways tried on one kind of slide.
 
     fast: slides for `range`, enough that its start counts little. whole: slides for `whole`.
+    several: whole files that several connections move at once; 0 leaves out that way.
     repetitions: runs of each quick way. by_a: whether A is tried. judged: whether the aims are
     for such slides: as large as real ones, and with levels.
     """
 
     kind: Kind
-    fast: int = 32
+    fast: int = 48
     whole: int = 0
+    several: int = 0
     repetitions: int = 3
     by_a: bool = True
     judged: bool = True
@@ -33,6 +35,7 @@ class Plan:
     decoded: slides whose base level is decoded. at_once: four slides, by the table's name. linked:
     slides that come over one link. counts: slides of each point of the plot. carried: images of
     3 MB, and small ones. listed: slides in the catalogue. sharded: slides fetched by shards.
+    measured: slides whose processor time is measured. before: the program of the version before.
     """
 
     trials: tuple[Trial, ...]
@@ -45,6 +48,8 @@ class Plan:
     carried: tuple[int, int]
     listed: tuple[int, ...]
     sharded: int
+    measured: int
+    before: Sequence[str] = ()
 
 
 _LEVELS = (1, 4, 16, 32)
@@ -86,7 +91,7 @@ LARGEST = "three 173,263×67,948 with levels 1, 4, 16, 64, one 100,000×80,000 b
 
 FULL = Plan(
     trials=(
-        Trial(_RGB, whole=4),
+        Trial(_RGB, whole=4, several=16),
         Trial(_TABLES),
         Trial(_J2K),
         Trial(_USUAL, by_a=False),
@@ -113,6 +118,7 @@ FULL = Plan(
     carried=(300, 12_000),
     listed=(30_075, 1_000_000),
     sharded=200,
+    measured=48,
 )
 
 _SMALL_RGB = Kind("16,000×12,000 JPEG RGB", replace(_SMALL, seed=1))
@@ -137,4 +143,5 @@ QUICK = Plan(
     carried=(20, 400),
     listed=(5_000,),
     sharded=20,
+    measured=8,
 )

@@ -27,18 +27,21 @@ TIMEOUT = 60
 
 A = "published A: whole files"
 B = "published B: tiles"
+SEVERAL = "whole files, several connections"
+BEFORE = "tcgamirror before: range"
 RANGE = "tcgamirror: range"
 TILES = "tcgamirror: tiles"
 WHOLE = "tcgamirror: whole"
 BARE = "bare ranged download"
-ORDER = (A, B, WHOLE, TILES, RANGE, BARE)
+ORDER = (A, SEVERAL, B, WHOLE, TILES, BEFORE, RANGE, BARE)
 
-FASTER_THAN_A, FASTER_THAN_B = 150, 15
+FASTER_THAN_A, FASTER_THAN_B = 300, 25
+OF_BEFORE = 0.70
 BYTES_OVER_TILES, BYTES_BESIDES = 1.10, 100_000
 REQUESTS_BESIDES_DIRECTORIES = 6
 COLUMNS = (
     *("slide", "way", "slides", "s a slide", "MB a slide", "requests a slide", "resolution"),
-    *("faster than A", "faster than B"),
+    *("faster than A", "faster than B", "times before"),
 )
 
 
@@ -59,22 +62,24 @@ class Timing:
 
 
 def section(plan: Plan) -> str:
-    rows = [row for trial in plan.trials for row in _rows(trial)]
+    rows = [row for trial in plan.trials for row in _rows(trial, plan.before)]
     prose = (
         f"Every way makes an image of the same made slides for {MPP:g} µm per pixel, from a "
         f"stand-in GDC on the same machine: {network.DELAY * 1000:g} ms a request, "
         f"{network.RATE / 1e6:g} MB/s a connection, {network.DELAY + network.TILE_DELAY:g} s a "
         "Deep Zoom tile. A way's seconds are those of the whole run, start and listing too, "
-        "divided by its slides, and medians where a way is repeated. This project has four "
-        "workers, each with one slide at a time, so one slide alone takes it up to four times as "
-        "long. A and B fetch one after another, as published. The bare download moves the level's "
+        "divided by its slides, and medians where a way is repeated. `range` has as many slides "
+        "in flight as it chooses, `tiles` and `whole` four. A and B fetch one after another, as "
+        f"published; several connections are {CONNECTIONS}, each with a file of its own that "
+        "OpenSlide reads. The bare download moves the level's "
         "tiles alone, from where they are known to lie, over as many connections as `range` has. "
         "Of a slide with a base level alone, `range` has to move all. Ratios of an idle machine "
         "carry over to others; seconds do not."
     )
     aims = (
         f"Aims for `range`, on slides with a level near the target: {FASTER_THAN_A} times as fast "
-        f"as A and {FASTER_THAN_B} times as fast as B; {BYTES_OVER_TILES:g} times the bytes of the "
+        f"as A, {FASTER_THAN_B} times as fast as B, and {OF_BEFORE:g} times the seconds of the "
+        f"version before; {BYTES_OVER_TILES:g} times the bytes of the "
         f"level's tiles and {BYTES_BESIDES / 1e6:g} MB more at most; at most a request for each "
         f"directory and {REQUESTS_BESIDES_DIRECTORIES} more. Figures that miss their aim are bold, "
         "here and below."
@@ -82,23 +87,25 @@ def section(plan: Plan) -> str:
     return "\n\n".join([fill(prose, LINE), fill(aims, LINE), table(COLUMNS, rows)])
 
 
-def _timings(trial: Trial) -> list[Timing]:
+def _timings(trial: Trial, before: Sequence[str]) -> list[Timing]:
     """Time whole files all at once, as they wait for connections of their own; the rest in turn."""
     trial.kind.listing(1, tiles=True)  # makes the slide and its tiles
     slow = {A: 1} if trial.by_a else {}
     slow |= {WHOLE: trial.whole} if trial.whole else {}
+    slow |= {SEVERAL: trial.several} if trial.several else {}
     with ThreadPoolExecutor(len(ORDER)) as pool:
         started = [pool.submit(_timed, way, trial.kind, count) for way, count in slow.items()]
         timings = [each.result() for each in started]
     counts = {RANGE: trial.fast, B: 1, BARE: trial.fast}
-    runs = {way: partial(_timed, way, trial.kind, count) for way, count in counts.items()}
+    counts |= {BEFORE: trial.fast} if before else {}
+    runs = {way: partial(_timed, way, trial.kind, count, before) for way, count in counts.items()}
     timings += in_turn(runs, trial.repetitions, lambda timing: timing.seconds).values()
     timings.append(_timed(TILES, trial.kind, trial.fast // 2))
     return sorted(timings, key=lambda timing: ORDER.index(timing.way))
 
 
-def _rows(trial: Trial) -> Iterator[Sequence[str]]:
-    timings = _timings(trial)
+def _rows(trial: Trial, before: Sequence[str]) -> Iterator[Sequence[str]]:
+    timings = _timings(trial, before)
     seconds = {timing.way: timing.seconds for timing in timings}
     need = needed(trial.kind)
     most_bytes = BYTES_OVER_TILES * need.tile_bytes + BYTES_BESIDES
@@ -108,6 +115,9 @@ def _rows(trial: Trial) -> Iterator[Sequence[str]]:
         ratios = {way: seconds[way] / timing.seconds for way in (A, B) if way in seconds}
         leasts = {A: FASTER_THAN_A, B: FASTER_THAN_B}
         faster = {way: cell(ratio, free or ratio >= leasts[way]) for way, ratio in ratios.items()}
+        if timing.way == RANGE and BEFORE in seconds:
+            ratio = timing.seconds / seconds[BEFORE]
+            faster[BEFORE] = cell(ratio, free or ratio <= OF_BEFORE)
         yield (
             timing.kind.name,
             timing.way,
@@ -116,23 +126,23 @@ def _rows(trial: Trial) -> Iterator[Sequence[str]]:
             cell(timing.bytes / 1e6, free or timing.bytes <= most_bytes),
             cell(timing.requests, free or timing.requests <= most_requests),
             {True: "known", False: "unknown", None: ""}[timing.known],
-            *(faster.get(way, "") for way in (A, B)),
+            *(faster.get(way, "") for way in (A, B, BEFORE)),
         )
 
 
-def _timed(way: str, kind: Kind, slides: int) -> Timing:
+def _timed(way: str, kind: Kind, slides: int, before: Sequence[str] = ()) -> Timing:
     """Time a way on that many slides of the kind, which a stand-in lists just for it."""
     with shaped(kind.listing(slides, tiles=True)) as gdc:
-        seconds, known = _WAYS[way](gdc, kind)
+        found = _ours("range", gdc, before) if way == BEFORE else _WAYS[way](gdc, kind)
         moved = traffic(gdc)
     return Timing(
         kind=kind,
         way=way,
         slides=slides,
-        seconds=seconds / slides,
+        seconds=found[0] / slides,
         bytes=moved.bytes / slides,
         requests=moved.requests / slides,
-        known=known,
+        known=found[1],
     )
 
 
@@ -152,8 +162,24 @@ def _one_by_one(gdc: StandIn, fetch: Callable[[str, float, Path], None]) -> floa
         return time.monotonic() - started
 
 
-def _ours(via: str, gdc: StandIn) -> tuple[float, bool]:
-    update = ours.update(gdc, via)
+def several_connections(gdc: StandIn, _: Kind) -> tuple[float, bool]:
+    """Fetch whole files side by side, as people do who write their own script."""
+    with TemporaryDirectory(prefix="tcgamirror-bench-") as folder:
+        started = time.monotonic()
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            images = [(file.file_id, Path(folder) / f"{file.file_id}.png") for file in gdc.files]
+            fetched = [
+                pool.submit(published.whole_file, gdc.api, file_id, MPP, image)
+                for file_id, image in images
+            ]
+            for each in fetched:
+                each.result()
+        return time.monotonic() - started, True
+
+
+def _ours(via: str, gdc: StandIn, program: Sequence[str] = ours.PROGRAM) -> tuple[float, bool]:
+    workers = None if via == "range" else ours.WORKERS
+    update = ours.update(gdc, via, workers, program=program)
     return update.footprint.seconds, update.known
 
 
@@ -192,6 +218,7 @@ def _fetch(session: requests.Session, ranges: Sequence[tuple[str, int, int]]) ->
 _WAYS: Mapping[str, Callable[[StandIn, Kind], tuple[float, bool | None]]] = {
     A: published_a,
     B: published_b,
+    SEVERAL: several_connections,
     RANGE: lambda gdc, _: _ours("range", gdc),
     TILES: lambda gdc, _: _ours("tiles", gdc),
     WHOLE: lambda gdc, _: _ours("whole", gdc),
