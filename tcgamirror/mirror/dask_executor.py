@@ -121,7 +121,8 @@ class DaskWorkers:
                 make_folder(self._staging)
             opened.callback(shutil.rmtree, self._staging, ignore_errors=True)
             self._await_workers()
-            station = Station(mirror.settings, self._staging, self._orders)
+            is_local = address.startswith(LOCAL)
+            station = Station(mirror.settings, self._staging, self._orders, is_local=is_local)
             opened.callback(self._remove_station)
             self._client.register_plugin(station, self._station)
             self._opened = opened.pop_all()
@@ -130,14 +131,7 @@ class DaskWorkers:
         """Return a client of the scheduler, which `opened` closes."""
         address: Any = self._address
         if self._address.startswith(LOCAL):
-            processes = int(self._address.removeprefix(LOCAL))
-            with dask.config.set({"distributed.scheduler.allowed-failures": LOST_AGAIN}):
-                address = LocalCluster(
-                    n_workers=processes,
-                    threads_per_worker=-(-worker_bounds(self._mirror.settings).first // processes),
-                    dashboard_address="127.0.0.1:0",
-                    silence_logs=logging.CRITICAL,
-                )
+            address = self._start_processes(int(self._address.removeprefix(LOCAL)))
             opened.callback(address.close)
         connect = partial(Client, address, timeout=ANSWER_SECONDS, set_as_default=False)
         connected: SimpleQueue[Client | BaseException] = SimpleQueue()
@@ -158,6 +152,21 @@ class DaskWorkers:
             raise client
         opened.callback(client.close, BRIEF_SECONDS)
         return client
+
+    def _start_processes(self, processes: int) -> LocalCluster:
+        try:
+            with dask.config.set({"distributed.scheduler.allowed-failures": LOST_AGAIN}):
+                return LocalCluster(
+                    n_workers=processes,
+                    threads_per_worker=-(-worker_bounds(self._mirror.settings).first // processes),
+                    dashboard_address="127.0.0.1:0",
+                    silence_logs=logging.CRITICAL,
+                )
+        except RuntimeError as error:
+            if self._shutdown.requested:
+                # Ctrl-C on a terminal reached them too.
+                raise Interrupted("stopped while processes were started") from error
+            raise self._unreachable(f"a process did not start ({error})") from error
 
     def _unreachable(self, why: object) -> Unreachable:
         again = command_line(f"fetch --dask {self._address}", self._mirror.root)
@@ -202,7 +211,7 @@ class DaskWorkers:
                     futures.append(self._ended.get_nowait())
             if futures or self._orders.begin:
                 self._last_end = time.monotonic()
-            elif time.monotonic() - self._last_end > HUNG_SECONDS:
+            elif not self._threads or time.monotonic() - self._last_end > HUNG_SECONDS:
                 return self._let_go_of_hung()
         return [ended for future in futures if (ended := self._take(future)) is not None]
 
@@ -300,17 +309,20 @@ class DaskWorkers:
     # Slides ----------------------------------------------------------------------
 
     def _let_go_of_hung(self) -> list[Ended]:
-        """Give up the slides of workers that do not answer, as Dask does after five minutes."""
-        ended = []
-        for worker, keys in self._ask("processing").items():
-            futures = [future for future in self._in_flight if future.key in keys]
-            if futures and not self._answers(worker):
-                hung = Interrupted(f"Dask worker {worker} hangs")
-                source = self._mirror.settings.via[0]
-                ended += [Ended(self._in_flight.pop(each), source, hung) for each in futures]
-                self._client.cancel(futures)
+        """Give up the slides that no worker has, or one that does not answer."""
+        busy = {
+            key
+            for worker, keys in self._ask("processing").items()
+            if keys and self._answers(worker)
+            for key in keys
+        }
+        hung = [
+            each for each in self._in_flight if each.status == "pending" and each.key not in busy
+        ]
+        self._client.cancel(hung)
         self._last_end = time.monotonic()
-        return ended
+        error, source = Interrupted("its worker hangs"), self._mirror.settings.via[0]
+        return [Ended(self._in_flight.pop(each), source, error) for each in hung]
 
     def _answers(self, worker: str) -> bool:
         try:

@@ -7,6 +7,7 @@ images lie in the run's staging folder, if it sees that folder, or else on its o
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -59,8 +60,16 @@ class Reply:
 class Station(WorkerPlugin):
     """The sources of one run in one worker. Dask makes it there from the arguments."""
 
-    def __init__(self, settings: Settings, staging: Path, orders: Orders) -> None:
-        """staging: folder of the mirror that exists while the run lasts, and has a unique name."""
+    def __init__(
+        self, settings: Settings, staging: Path, orders: Orders, *, is_local: bool
+    ) -> None:
+        """Build nothing yet.
+
+        Args:
+            staging: Folder of the mirror that exists while the run lasts, and has a unique name.
+            is_local: The run started the worker, which gets its terminal's Ctrl-C too.
+        """
+        self._is_local = is_local
         self._settings = settings
         self._staging = staging
         self._orders = orders
@@ -70,6 +79,9 @@ class Station(WorkerPlugin):
         """Build the sources."""
         if self._version != __version__:
             raise UsageError(version_words(worker.address, __version__, self._version))
+        if self._is_local:
+            # The run itself says what Ctrl-C ends.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         settings = self._settings
         self._address = worker.address
         self._own = Path(worker.local_directory) / self._staging.name

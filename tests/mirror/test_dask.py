@@ -17,7 +17,7 @@ import pytest
 
 from tests.gdc import Listed, StandIn
 from tests.support.command import BINARY, ended, inside, run, started, succeeded, surroundings
-from tests.support.mirrors import filled, images, made, rows, says, until, updated
+from tests.support.mirrors import filled, images, made, rewrite, rows, says, until, updated
 
 pytestmark = pytest.mark.skipif(BINARY in os.environ, reason="the executable has no Dask")
 
@@ -160,8 +160,17 @@ def test_images_of_workers_that_do_not_see_the_mirror_travel(
     assert is_same(root, alone)
 
 
-def test_processes_of_this_machine(gdc: StandIn, alone: Path, tmp_path: Path) -> None:
+def test_ctrl_c_on_a_terminal_reaches_the_processes_of_this_machine_too(
+    gdc: StandIn, alone: Path, tmp_path: Path
+) -> None:
     root = made(tmp_path / "m", gdc, slides=SLIDES)
+    rewrite(root, "^workers = .*", "workers = 2")
+    with slowly(gdc), started("--mirror", root, "update", "--dask", "local:2") as update:
+        until(lambda: images(root))
+        os.killpg(update.pid, signal.SIGINT)
+        result = ended(update)
+    assert (result.code, "stopped with" in result.err) == (130, True), result
+    assert 0 < len(images(root)) < SLIDES
     succeeded("--mirror", root, "update", "--dask", "local:2")
     assert is_same(root, alone)
 
