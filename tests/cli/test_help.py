@@ -32,6 +32,7 @@ FRESH = ("README", "usage")
 NOT_RUN = {
     "README": ["install"],
     "catalogue": ["datasette"],
+    "cluster": ["server"],
     "development": ["checkout", "checkout"],
     "recipes": ["ssh"],
     "transfer": ["ssh", "server", "bucket"],
