@@ -249,13 +249,13 @@ class Queue(Part):
         """Record the outcome of a sampled slide, its attempts and the run's sums.
 
         A picture makes the slide done. Without one it is failed, and an older picture's
-        columns stay.
+        columns stay. A slide that is done stays so, as shards' clocks may differ.
         """
         name, picture = outcome.slide.file_name, outcome.picture
         fetched = sum(attempt.bytes_fetched for attempt in outcome.attempts)
         with self._database.change() as connection:
-            attempts, failures, upstream = connection.execute(
-                "SELECT attempts + 1, failures + 1, upstream "
+            status, attempts, failures, upstream = connection.execute(
+                "SELECT status, attempts + 1, failures + 1, upstream "
                 "FROM images JOIN slides USING (file_name) WHERE file_name = ?",
                 (name,),
             ).fetchone()
@@ -276,7 +276,15 @@ class Queue(Part):
                 "bytes_fetched": fetched,
                 "seconds": sum(attempt.seconds for attempt in outcome.attempts),
             }
-            if picture is None:
+            if picture is not None:
+                row |= {"status": Status.DONE, "error": None, "failures": 0, "retry_at": None}
+                row |= picture_row(name, picture, now)
+                connection.execute(
+                    "UPDATE slides SET upstream = 'current' "
+                    "WHERE file_name = ? AND upstream = 'changed'",
+                    (name,),
+                )
+            elif status != Status.DONE:
                 # A slide that is no longer listed is probably gone.
                 listed = upstream not in ("superseded", "withdrawn")
                 again = retry_time(outcome, failures, now) if listed else None
@@ -286,14 +294,6 @@ class Queue(Part):
                     "failures": failures,
                     "retry_at": None if again is None else timestamp(again),
                 }
-            else:
-                row |= {"status": Status.DONE, "error": None, "failures": 0, "retry_at": None}
-                row |= picture_row(name, picture, now)
-                connection.execute(
-                    "UPDATE slides SET upstream = 'current' "
-                    "WHERE file_name = ? AND upstream = 'changed'",
-                    (name,),
-                )
             write_images(connection, [row])
             column = "failed" if picture is None else "done"
             connection.execute(
