@@ -69,7 +69,7 @@ def include(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.mirror.exclude import include as run
 
     names, mirror = _names(args), open_mirror(args)
-    report = run(mirror, names)
+    report = run(mirror, names, output.say)
     words = f"{text.slides(report.slides)} included again, {report.sampled:,} of them sampled"
     if report.sampled:
         words += f". Fetch by {text.command_line('update', mirror.root)}"

@@ -314,7 +314,7 @@ def hold_shard(root: Path, shard: Shard, command: str) -> Iterator[None]:
     check_work(root)
     with (
         Lock(root / LOCK, command, shared=True),
-        Lock(path_of(root, shard, ".lock"), command),
+        Lock(path_of(root, shard, ".lock"), command, place=root),
     ):
         check_others(root, shard)
         yield

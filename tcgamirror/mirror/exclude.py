@@ -62,7 +62,7 @@ def exclude(
     """
     text = fields.text(reason)
     shown = NO_REASON if text in (None, "-") else str(text)
-    with _opened(mirror, "exclude") as catalogue:
+    with _opened(mirror, "exclude", warn) as catalogue:
         slides, unknown = _resolve(mirror, catalogue, names)
         if replace:
             _check_replaceable(mirror)
@@ -87,7 +87,7 @@ def exclude(
     return ExclusionReport(len(slides), len(fresh), removed, added, tuple(unknown))
 
 
-def include(mirror: Mirror, names: Sequence[str]) -> ExclusionReport:
+def include(mirror: Mirror, names: Sequence[str], warn: Callable[[str], None]) -> ExclusionReport:
     """Take exclusions back.
 
     A slide is done if its kept image is whole, unless it changed upstream. Others are to be
@@ -95,7 +95,7 @@ def include(mirror: Mirror, names: Sequence[str]) -> ExclusionReport:
 
     Raises UsageError if no name means an excluded slide.
     """
-    with _opened(mirror, "include") as catalogue:
+    with _opened(mirror, "include", warn) as catalogue:
         excluded = {exclusion.file_name for exclusion in catalogue.exclusions.all()}
         slides, unknown = catalogue.exclusions.resolve(names)
         unlisted = [name for name in unknown if name in excluded]
@@ -122,8 +122,8 @@ def include(mirror: Mirror, names: Sequence[str]) -> ExclusionReport:
 
 
 @contextmanager
-def _opened(mirror: Mirror, command: str) -> Iterator[Catalogue]:
-    with hold(mirror.root, command), mirror.open_to_write() as catalogue:
+def _opened(mirror: Mirror, command: str, warn: Callable[[str], None]) -> Iterator[Catalogue]:
+    with hold(mirror.root, command), mirror.open_to_write(warn) as catalogue:
         yield catalogue
 
 

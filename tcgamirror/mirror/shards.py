@@ -88,6 +88,15 @@ def running_shard(root: Path) -> str | None:
     return next(filter(None, holders), None)
 
 
+def note_waiting(root: Path, note: Callable[[str], None]) -> None:
+    """Note that a copy of the catalogue lacks what shards recorded, if they did."""
+    if _names(root, "jsonl"):
+        note(
+            f"{root}: records of shards wait, and what they tell is left out. Collect them "
+            f"first by: {text.command_line('fetch', root)}"
+        )
+
+
 def _names(root: Path, kind: str) -> list[str]:
     """Return the names of the shards' records or locks."""
     try:

@@ -33,14 +33,18 @@ class Lock:
         path: The lock file.
         command: The holder's command, named in the error that others get.
         shared: Others may share the lock, and none may hold it alone. Holders are not named.
+        place: The directory named in the error that others get; the lock's own by default.
 
     Raises:
         Locked: Another run holds the lock.
         UsageError: The file system has no locks; nothing was made. Others as `disk_errors`.
     """
 
-    def __init__(self, path: Path, command: str, *, shared: bool = False) -> None:
+    def __init__(
+        self, path: Path, command: str, *, shared: bool = False, place: Path | None = None
+    ) -> None:
         self._path = path
+        self._place = place or path.parent
         self._command = command
         self._shared = shared
         self._handle: int | None = None
@@ -73,7 +77,7 @@ class Lock:
                 # A power cut may leave nonsense in a lock, but does not give it a second name.
                 raise UsageError(f"{self._path}: it is another file's second name. Remove it")
             if not _try_lock(self._path, handle, shared=self._shared):
-                raise Locked(f"another run ({_holder(handle)}) holds {self._path.parent}")
+                raise Locked(f"another run ({_holder(handle)}) holds {self._place}")
             if _is_at(self._path, handle):
                 try:
                     if not self._shared:

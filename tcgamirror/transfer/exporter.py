@@ -19,6 +19,7 @@ from tcgamirror.catalogue.images import Image
 from tcgamirror.mirror.directory import CATALOGUE, GALLERY, Mirror
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.settings import FILE_NAME, format_settings
+from tcgamirror.mirror.shards import note_waiting
 from tcgamirror.model.errors import BadExport, UsageError
 from tcgamirror.system.files import check_room
 from tcgamirror.system.parallel import in_batches, thread_count
@@ -94,6 +95,7 @@ def export(
     """
     start = time.monotonic()
     check_dest(mirror.root, dest)
+    note_waiting(mirror.root, progress.note)
     earlier = {} if since is None else _sums_since(since)
     with ExitStack() as stack:
         with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as live:

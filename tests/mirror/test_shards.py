@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -361,9 +362,10 @@ def test_every_writing_command_collects(waiting: Path, single: Path, command: st
     name = names(waiting, Shard(1, 2))[1]
     words = command.format(name=name, other=single).split()
     if words[0] == "sync":
-        assert inside("sync", single, waiting).code == 0
+        result = inside("sync", single, waiting)
     else:
-        assert inside("--mirror", waiting, *words).code == 0
+        result = inside("--mirror", waiting, *words)
+    assert result.code == 0 and f"{SLIDES} slides of shards collected" in result.err
     assert records(waiting) == []
     found = statuses(waiting)
     assert len(images(waiting)) == found["done"]
@@ -374,6 +376,31 @@ def test_every_writing_command_collects(waiting: Path, single: Path, command: st
         assert found == {"done": SLIDES - 1 - len(excluded), "failed": 1, **excluded}
         assert set(column(waiting, "select attempts from images")) == {1}
     assert run("--mirror", waiting, "verify").code == 0
+
+
+def test_a_copy_that_lacks_records_says_so(waiting: Path, tmp_path: Path) -> None:
+    export = ("--mirror", waiting, "export", tmp_path / "e")
+    for words in (export, ("sync", waiting, tmp_path / "d")):
+        result = inside(*words)
+        assert result.code == 0 and f"{waiting}: records of shards wait" in result.err
+
+
+def test_a_slide_stays_done_whatever_the_clock_of_a_failed_shard_says(
+    root: Path, gdc: StandIn
+) -> None:
+    gdc.faults.add(Fault(FILES, "404"))
+    assert fetch(root, "1/1").code == SOME_FAILED
+    gdc.faults.clear()
+    path = root / "work/shards/1-of-1.jsonl"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(re.sub(r'"time": "\d{4}', '"time": "2199', text), encoding="utf-8")
+    assert fetch(root, "1/2", "--retry-failed").code == 0
+    done = len(names(root, Shard(1, 2)))
+    assert inside("--mirror", root, "sample").code == 0
+    assert statuses(root) == {"done": done, "failed": SLIDES - done}
+    sql = "select attempts, failures, error, retry_at from images where status = 'done'"
+    assert {row[:3] for row in rows(root, sql)} == {(2, 0, None)}
+    assert succeeded("--mirror", root, "verify").code == 0
 
 
 def test_a_rebuilt_catalogue_gets_the_records(waiting: Path) -> None:
@@ -546,6 +573,7 @@ def test_locks_keep_shards_and_other_runs_apart(root: Path, gdc: StandIn) -> Non
             assert f"holds {root}" in result.sentence
         result = fetch(root, "2/2")
         assert result.code == LOCKED and f"(fetch --shard 2/2, pid {two.pid}" in result.sentence
+        assert result.sentence.endswith(f"holds {root}")
         result = fetch(root, "1/3")
         assert result.code == LOCKED and "another number of shards" in result.sentence
         assert succeeded("--mirror", root, "status").code == 0

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -144,8 +144,8 @@ class BucketTarget:
             raise UsageError(f"{self._store.name}: is SRC itself. Name another place as DST")
 
     @contextmanager
-    def opened(self, *, dry_run: bool) -> Iterator[Path]:
-        del dry_run  # The lock is taken only once there is something to write.
+    def opened(self, note: Callable[[str], None], *, dry_run: bool) -> Iterator[Path]:
+        del note, dry_run  # The lock is taken only once there is something to write.
         with TemporaryDirectory(prefix="tcgamirror-") as folder, self._stack:
             self._root = Path(folder) / "mirror"
             (self._root / _WAITING).mkdir(parents=True)

@@ -22,6 +22,7 @@ from tcgamirror.mirror.outage import SITE_DOWN_AFTER, OutcomeCounts
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings, read_settings
 from tcgamirror.mirror.settings import MOST_BYTES as MOST_SETTINGS
+from tcgamirror.mirror.shards import note_waiting
 from tcgamirror.model import text
 from tcgamirror.model.errors import (
     BadLockFile,
@@ -78,7 +79,9 @@ def synchronize(
         Locked, NetworkError, DiskFull, Interrupted.
     """
     target.check_other(source)
-    with target.opened(dry_run=dry_run) as folder:
+    if isinstance(source, DirectoryMirror):
+        note_waiting(source.root, progress.note)
+    with target.opened(progress.note, dry_run=dry_run) as folder:
         sync = _Sync(source, target, folder, progress, shutdown, delete=delete)
         return sync.preview() if dry_run else sync.run()
 

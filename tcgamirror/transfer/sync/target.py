@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,8 +56,11 @@ class Target(Protocol):
         """Raise UsageError if the source is the target itself."""
         ...
 
-    def opened(self, *, dry_run: bool) -> AbstractContextManager[Path]:
-        """Keep other runs out of the block, and give it a folder of its own."""
+    def opened(self, note: Callable[[str], None], *, dry_run: bool) -> AbstractContextManager[Path]:
+        """Keep other runs out of the block, and give it a folder of its own.
+
+        note: called with what the user should read.
+        """
         ...
 
     def state(self, source: str) -> SyncState | None:
@@ -123,7 +126,7 @@ class DirectoryTarget:
             raise UsageError(f"{self._root}: is SRC itself. Name another directory as DST")
 
     @contextmanager
-    def opened(self, *, dry_run: bool) -> Iterator[Path]:
+    def opened(self, note: Callable[[str], None], *, dry_run: bool) -> Iterator[Path]:
         if dry_run:
             with TemporaryDirectory(prefix="tcgamirror-") as folder:
                 yield Path(folder)
@@ -131,7 +134,7 @@ class DirectoryTarget:
         with scratch(self._root, "sync") as scratched:
             if (self._root / SHARDS).is_dir() and self._has_mirror():
                 # Records of shards may have images that SRC has too.
-                with Mirror.find(self._root, above=False).open_to_write():
+                with Mirror.find(self._root, above=False).open_to_write(note):
                     pass
             try:
                 yield scratched
