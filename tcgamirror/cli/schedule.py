@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
 
 from tcgamirror.cli.argtypes import whole_number
 from tcgamirror.cli.common import Commands, add_command, open_mirror
@@ -77,9 +78,13 @@ class Night:
 
     @property
     def name(self) -> str:
-        """Name of the job, made of that of the mirror's directory."""
+        """Name of the job, made of that of the mirror's directory and a checksum of its path.
+
+        Of two mirrors whose jobs had one name, one would take the other's next night for its own.
+        """
         last = self.mirror.rstrip("/").rpartition("/")[2]
-        return "tcgamirror-" + (_UNSAFE_IN_A_UNIT.sub("-", last).strip("-") or "mirror")
+        words = _UNSAFE_IN_A_UNIT.sub("-", last).strip("-") or "mirror"
+        return f"tcgamirror-{words}-{crc32(self.mirror.encode()):08x}"
 
     @property
     def output(self) -> str:

@@ -61,6 +61,18 @@ def test_one_job_updates_and_submits_the_next_night_once(
     assert (partition, limit, begin[-9:]) == ("transfer", "1:00:00", "T02:15:00")
 
 
+def test_mirrors_of_one_name_have_nights_of_their_own(
+    cluster: Cluster, tmp_path: Path, small_gdc: StandIn
+) -> None:
+    roots = [made(tmp_path / folder / "tcga", small_gdc, slides=2) for folder in ("a", "b")]
+    jobs = [cluster.submit(printed(root)) for root in roots]
+    until(lambda: [cluster.state(job) for job in jobs] == ["COMPLETED"] * 2, SLOW, pause=0.2)
+    waiting = [job for job in cluster.jobs() if job.state == "PENDING"]
+    for job in waiting:
+        cluster.ask("scancel", job.id)
+    assert len({job.name for job in waiting}) == 2
+
+
 def test_an_array_with_a_killed_task_and_a_lost_node_makes_one_machines_mirror(
     cluster: Cluster, tmp_path: Path, gdc: StandIn
 ) -> None:
