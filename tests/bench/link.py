@@ -28,7 +28,7 @@ CORES_BUSY = 85
 class Shared:
     """`range` with WORKERS slides at a time.
 
-    seconds, bare: of the run, and of downloading the level's tiles alone over as many connections.
+    seconds, bare: of the run, and of downloading what is needed alone.
     busy: bytes per second while slides came. cpu: part of the cores used, start and listing
     included. serving: part of the cores that the stand-in used.
     """
@@ -44,8 +44,9 @@ def section(plan: Plan) -> str:
     prose = (
         f"{plan.links} slides of {plan.linked.name}, {DELAY * 1000:g} ms a request. All "
         f"connections together get {LINK * 8 / 1e6:g} Mbit/s, or as much as they can take. The "
-        "bare download moves the level's tiles alone, from where they are known to lie, over as "
-        "many connections, and makes no image. The cores that the stand-in uses are not counted."
+        "bare download moves the level's tiles and the base's counts of their bytes, from where "
+        "both are known to lie, and makes no image. The cores that the stand-in uses are not "
+        "counted."
     )
     return figures.section(f"One link, {WORKERS} slides at a time", prose, _figures(plan))
 

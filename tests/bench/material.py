@@ -51,10 +51,13 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """What the image at `MPP` needs of a slide's file. tile_bytes: of the level's tiles."""
+    """What the image at `MPP` needs of a slide's file.
+
+    blocks: the level's tiles, and the base's counts, which tell of missing tiles. bytes: of both.
+    """
 
     directories: int
-    tile_bytes: int
+    bytes: int
     blocks: tuple[Span, ...]
 
 
@@ -68,10 +71,10 @@ def needed(kind: Kind) -> Needed:
     """Read the needs from the slide's file."""
     with structure(kind.path) as (file, slide):
         level = Target(mpp=MPP, max_size=None).rendition(slide.pyramid).level
-        spans = list(slide.tile_table(level).runs(gap=0))
+        spans = [*slide.tile_table(level).runs(gap=0), slide.counts_span(0)]
         return Needed(
             directories=sum(1 for _ in Tiff(file).directories()),
-            tile_bytes=sum(span.length for span in set(spans)),
+            bytes=sum(span.length for span in spans),
             blocks=tuple(spans),
         )
 

@@ -72,7 +72,7 @@ def section(plan: Plan) -> str:
         "in flight as it chooses, `tiles` and `whole` four. A and B fetch one after another, as "
         f"published; several connections are {CONNECTIONS}, each with a file of its own that "
         "OpenSlide reads. The bare download moves the level's "
-        "tiles alone, from where they are known to lie, over as many connections as `range` has. "
+        "tiles and the base's counts of their bytes, from where both are known to lie. "
         "Of a slide with a base level alone, `range` has to move all. Ratios of an idle machine "
         "carry over to others; seconds do not."
     )
@@ -80,7 +80,7 @@ def section(plan: Plan) -> str:
         f"Aims for `range`, on slides with a level near the target: {FASTER_THAN_A} times as fast "
         f"as A, {FASTER_THAN_B} times as fast as B, and {OF_BEFORE:g} times the seconds of the "
         f"version before; {BYTES_OVER_TILES:g} times the bytes of the "
-        f"level's tiles and {BYTES_BESIDES / 1e6:g} MB more at most; at most a request for each "
+        f"bare download and {BYTES_BESIDES / 1e6:g} MB more at most; at most a request for each "
         f"directory and {REQUESTS_BESIDES_DIRECTORIES} more. Figures that miss their aim are bold, "
         "here and below."
     )
@@ -108,7 +108,7 @@ def _rows(trial: Trial, before: Sequence[str]) -> Iterator[Sequence[str]]:
     timings = _timings(trial, before)
     seconds = {timing.way: timing.seconds for timing in timings}
     need = needed(trial.kind)
-    most_bytes = BYTES_OVER_TILES * need.tile_bytes + BYTES_BESIDES
+    most_bytes = BYTES_OVER_TILES * need.bytes + BYTES_BESIDES
     most_requests = need.directories + REQUESTS_BESIDES_DIRECTORIES
     for timing in timings:
         free = timing.way != RANGE or not trial.judged
@@ -184,7 +184,7 @@ def _ours(via: str, gdc: StandIn, program: Sequence[str] = ours.PROGRAM) -> tupl
 
 
 def bare_download(gdc: StandIn, kind: Kind) -> tuple[float, None]:
-    """Fetch the tiles alone, from where they are known to lie: nothing can be faster.
+    """Fetch only what is needed, from where it is known to lie: nothing can be faster.
 
     Each slide's block is fetched in equal parts, as many as it has connections.
     """
