@@ -1,4 +1,4 @@
-"""The memory of `update` with four slides at once, as the operating system tells it.
+"""The memory of `update` with four slides at once, and 32, as the operating system tells it.
 
 Of the largest there are: in the soak as they are, else with a base level that is smaller.
 """
@@ -17,7 +17,8 @@ from tcgamirror.cli import main
 from tcgamirror.cli import status as looking
 from tcgamirror.model.errors import NoMemory
 from tcgamirror.model.slide import Outcome, Slide
-from tests.bench.ours import peak
+from tests.bench.network import shaped
+from tests.bench.ours import peak, update
 from tests.bench.plan import FULL, LARGEST
 from tests.gdc import Listed, StandIn
 from tests.support.carrying import exported
@@ -38,6 +39,14 @@ def test_four_of_the_largest_slides_at_once_stay_under_400_mb(slides: str) -> No
         *wide, alone = kinds
         kinds = (*wide, replace(alone, spec=replace(alone.spec, width=20_000, height=16_000)))
     assert peak(kinds) < MOST
+
+
+@pytest.mark.timeout(900)
+def test_32_slides_in_flight_stay_under_500_mb() -> None:
+    """All of them wait for a slow network first, and then for a core."""
+    kind = FULL.at_once[LARGEST][0] if SOAK else FULL.linked
+    with shaped(kind.listing(32)) as gdc:
+        assert update(gdc, "range", workers=32).footprint.peak < 500e6
 
 
 def test_too_little_memory_is_told_as_that(tmp_path: Path, small_gdc: StandIn) -> None:
