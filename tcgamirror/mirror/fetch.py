@@ -157,7 +157,7 @@ class Fetcher:
         self._check_reached(dispatcher)
         known = origins()
         if self._records is not None:
-            self._records.add_origins(known)
+            self._records.origins = known
         for name, words in known.items():
             self._catalogue.set_fact(f"origin {name}", words)
         if dispatcher.error is not None:

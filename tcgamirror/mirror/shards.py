@@ -16,10 +16,11 @@ import re
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -41,9 +42,6 @@ from tcgamirror.system.files import disk_errors, sync_folder
 from tcgamirror.system.lock import holder_of
 from tcgamirror.system.openat import Tree
 
-MOST_LINE = 1 << 20
-"""Bytes of a line; the longest are those of slides whose attempts have long messages."""
-
 _IMAGES, _RUNS = TABLES["images"], TABLES["runs"]
 _MOMENT, _WORDS = _RUNS["started"], _RUNS["command"]
 _RUN: Mapping[str, Check] = {
@@ -51,6 +49,7 @@ _RUN: Mapping[str, Check] = {
     "time": _MOMENT,
     "command": _WORDS,
 }
+_ORIGINS = ("bucket", "gdc")
 _ATTEMPT: Mapping[str, Check] = {
     **{
         name: TABLES["attempts"][name]
@@ -114,10 +113,14 @@ class Records:
     """The file to which a shard, whose lock is held, appends its outcomes.
 
     Its end as a context manager writes the run's end, with the exit code.
+
+    Attributes:
+        origins: what the run learned of the origins of files, in words.
     """
 
     def __init__(self, path: Path, command: str) -> None:
         """Append a run's beginning, after the last whole line. Raises as `disk_errors`."""
+        self.origins: Mapping[str, str] = {}
         self._path = path
         self._failed = 0
         with disk_errors(path):
@@ -137,7 +140,7 @@ class Records:
         code = exit_code_of(error, failed=bool(self._failed))
         with closing(self._file), suppress(TcgaMirrorError):
             # A run whose end is not recorded counts as killed.
-            self._add(event="end", exit_code=int(code))
+            self._add(event="end", exit_code=int(code), origins=self.origins)
 
     def add(self, outcome: Outcome) -> None:
         """Append an outcome; it is on the disk at the end. Raises as `disk_errors`."""
@@ -150,10 +153,6 @@ class Records:
             attempts=[asdict(each) for each in outcome.attempts],
             picture=None if picture is None else picture_row(slide.file_name, picture, now),
         )
-
-    def add_origins(self, origins: Mapping[str, str]) -> None:
-        """Append what the run learnt of the origins of files, in words."""
-        self._add(event="origins", origins=origins)
 
     def _add(self, **fields: object) -> None:
         line = json.dumps({**fields, "time": timestamp(time.time())}).encode() + b"\n"
@@ -174,14 +173,11 @@ def _opened(path: Path) -> io.FileIO:
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
     file = io.FileIO(os.open(path, flags, 0o644), "r+")
     try:
-        found = os.fstat(file.fileno())
-        is_plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
-        head = os.pread(file.fileno(), len(_BEGINS), 0) if is_plain else b""
-        if not is_plain or not (head.startswith(_BEGINS) or _BEGINS.startswith(head)):
+        is_plain = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+        content = file.readall() if is_plain else b""
+        if not is_plain or not (content.startswith(_BEGINS) or _BEGINS.startswith(content)):
             raise UsageError(f"{path}: not the records of a shard. Remove it")
-        start = max(0, found.st_size - MOST_LINE)
-        tail = os.pread(file.fileno(), MOST_LINE, start)
-        file.truncate(start + tail.rfind(b"\n") + 1)
+        file.truncate(content.rfind(b"\n") + 1)
     except BaseException:
         file.close()
         raise
@@ -192,28 +188,22 @@ def _opened(path: Path) -> io.FileIO:
 
 
 @dataclass(frozen=True, slots=True)
-class Collected:
-    """Counts of slides in shards' records. invalid: lines that are not records of such slides."""
-
-    done: int = 0
-    failed: int = 0
-    invalid: int = 0
-
-    def __add__(self, other: Collected) -> Collected:
-        return Collected(
-            self.done + other.done, self.failed + other.failed, self.invalid + other.invalid
-        )
-
-
-@dataclass(frozen=True, slots=True, order=True)
 class _Run:
-    """One run of a shard. begun: ISO 8601. name: of its file. start: place of its first line."""
+    """One run of a shard. begun: ISO 8601. name: of its file. lines: what it recorded."""
 
     begun: str
     name: str
-    start: int
     id: str
     command: str
+    lines: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """End of a shard's run. origins: what it learned of the origins of files, in words."""
+
+    exit_code: int
+    origins: Mapping[str, str]
 
 
 def collect(
@@ -233,49 +223,42 @@ def collect(
     Raises DiskFull, UsageError or Damaged, as `disk_errors` does, for a file that is there.
     """
     names = _names(root, "jsonl")
-    counts, store = Collected(), Store(root, form)
+    files = {name: _lines(root, name) for name in names}
+    runs = [run for name, lines in files.items() for run in _runs(name, lines or ())]
+    foreign = {name for name, lines in files.items() if lines or lines is None}
+    foreign -= {run.name for run in runs}
+    for name in sorted(foreign):
+        note(f"{root / SHARDS / name}: not the records of a shard. It is left out")
+    done, invalid, store = dict[str, bool](), Counter[str](), Store(root, form)
     # Of two runs that tried one slide the later one tells its state.
-    runs = sorted(run for name in names for run in _runs(root, name))
-    invalid = dict.fromkeys(names, 0)
-    for run in runs:
+    for run in sorted(runs, key=attrgetter("begun", "name")):
         key = f"{_COLLECTED}{run.id}"
         if catalogue.fact(key) is not None:
             continue
         with catalogue.change() as connection:
-            found, former = _apply(catalogue, root, run, store)
+            former, wrong = _apply(catalogue, run, store, done)
             apply_exclusions(connection)
             catalogue.set_fact(key, run.name)
-        counts += found
-        invalid[run.name] += found.invalid
+        invalid[run.name] += wrong
         for path in former if remove else ():
             with suppress(OSError):
                 (root / path).unlink()
-    collected = {run.name for run in runs}
-    for name in names:
-        if name not in collected and _is_torn(root, name):
-            collected.add(name)
-        elif name not in collected:
-            note(f"{root / SHARDS / name}: not the records of a shard. It is left out")
-        elif invalid[name]:
+    for name, count in invalid.items():
+        if count:
             note(
-                f"{root / SHARDS / name}: {invalid[name]:,} lines are not records of sampled "
-                "slides as they are listed now. They are left out"
+                f"{root / SHARDS / name}: {count:,} lines are not records of sampled slides as "
+                "they are listed now. They are left out"
             )
     if remove and names:
-        _remove(root, collected)
+        _remove(root, files.keys() - foreign)
         with catalogue.change() as connection:
             connection.execute("DELETE FROM facts WHERE key GLOB ?", (f"{_COLLECTED}*",))
-    if counts.done + counts.failed:
+    if done:
+        good = sum(done.values())
         note(
-            f"{text.slides(counts.done + counts.failed)} of shards collected: {counts.done:,} "
-            f"done, {counts.failed:,} failed"
+            f"{text.slides(len(done))} of shards collected: {good:,} done, "
+            f"{len(done) - good:,} failed"
         )
-
-
-def _is_torn(root: Path, name: str) -> bool:
-    """Return whether a shard was killed before it had recorded its beginning."""
-    path = root / SHARDS / name
-    return path.is_file() and not path.is_symlink() and next(_lines(root, name), None) is None
 
 
 def _remove(root: Path, names: Iterable[str]) -> None:
@@ -292,43 +275,52 @@ def _remove(root: Path, names: Iterable[str]) -> None:
 
 def uncollected(catalogue: Catalogue, root: Path) -> tuple[int, int]:
     """Return how many slides are done, and failed, in records that no run has collected."""
-    counts = Counter[bool]()
+    done = dict[object, bool]()
     for name in _names(root, "jsonl"):
         # What this user may not read is for the run that collects it.
         with suppress(TcgaMirrorError):
-            for run in _runs(root, name):
+            for run in _runs(name, _lines(root, name) or ()):
                 if catalogue.fact(f"{_COLLECTED}{run.id}") is None:
-                    entries = _entries(root, run)
-                    slides = (each for each in entries if each.get("event") == "slide")
-                    counts.update(each.get("picture") is not None for each in slides)
-    return counts[True], counts[False]
+                    for entry in map(_object, run.lines):
+                        if entry.get("event") == "slide":
+                            slide = str(entry.get("file_name"))
+                            done[slide] = done.get(slide, False) or bool(entry.get("picture"))
+    return sum(done.values()), len(done) - sum(done.values())
 
 
-def _lines(root: Path, name: str, start: int = 0) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield the place of each whole line, and its object; an empty one for anything else."""
-    path = root / SHARDS / name
-    with disk_errors(path):
+def _lines(root: Path, name: str) -> list[bytes] | None:
+    """Return a file's lines, without one that is cut off; None if the file is not regular."""
+    with disk_errors(root / SHARDS / name):
         try:
-            raw = Tree(root).open(f"{SHARDS}/{name}")
+            file = Tree(root).open(f"{SHARDS}/{name}")
+        except FileNotFoundError:
+            return []
         except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENOENT):
-                return
+            if error.errno in (errno.ELOOP, errno.ENXIO):
+                return None
             raise
-        with io.BufferedReader(raw) as file:
-            place = file.seek(start)
-            while line := file.readline(MOST_LINE):
-                is_long = False
-                while not line.endswith(b"\n"):
-                    is_long, more = True, file.readline(MOST_LINE)
-                    if not more:
-                        # Cut off by a kill, or still being written.
-                        return
-                    line = more
-                yield place, {} if is_long else _object(line)
-                place = file.tell()
+        with file:
+            # Cut off by a kill, or still being written.
+            return [line for line in io.BufferedReader(file) if line.endswith(b"\n")]
+
+
+def _runs(name: str, lines: Iterable[bytes]) -> list[_Run]:
+    """Return the runs in a shard's file."""
+    runs: list[_Run] = []
+    for line in lines:
+        try:
+            values = _checked(_object(line), _RUN) if line.startswith(_BEGINS) else None
+        except ValueError:
+            values = None
+        if values is not None:
+            runs.append(_Run(values["time"], name, values["id"], values["command"], []))
+        elif runs:
+            runs[-1].lines.append(line)
+    return runs
 
 
 def _object(line: bytes) -> Mapping[str, Any]:
+    """Return the JSON object of a line; an empty one for anything else."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -336,81 +328,52 @@ def _object(line: bytes) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _runs(root: Path, name: str) -> Iterator[_Run]:
-    """Yield the runs in a shard's file."""
-    found = (_run_of(entry, name, place) for place, entry in _lines(root, name))
-    yield from filter(None, found)
-
-
-def _run_of(entry: Mapping[str, Any], name: str, place: int) -> _Run | None:
-    """Return the run that a line begins, if it does."""
-    if entry.get("event") != "begin":
-        return None
-    try:
-        values = _checked(entry, _RUN)
-    except ValueError:
-        return None
-    return _Run(values["time"], name, place, values["id"], values["command"])
-
-
-def _entries(root: Path, run: _Run) -> Iterator[Mapping[str, Any]]:
-    """Yield what a run of a shard recorded after its beginning."""
-    lines = _lines(root, run.name, run.start)
-    next(lines, None)
-    for place, entry in lines:
-        if _run_of(entry, run.name, place) is not None:
-            return
-        yield entry
-
-
 def _apply(
-    catalogue: Catalogue, root: Path, run: _Run, store: Store
-) -> tuple[Collected, list[str]]:
+    catalogue: Catalogue, run: _Run, store: Store, done: dict[str, bool]
+) -> tuple[list[str], int]:
     """Record what a run of a shard recorded, within the open transaction.
 
+    Args:
+        done: gets whether each slide is done.
+
     Returns:
-        counts, and paths of images that the slides have in another project's folder.
+        paths of images that the slides have in another project's folder, and the number of
+        lines that no shard of this sample can have recorded.
     """
     number = catalogue.begin_run(run.command, _seconds(run.begun))
-    done = failed = invalid = 0
-    former = []
-    for entry in _entries(root, run):
+    former, invalid = [], 0
+    for entry in map(_object, run.lines):
         try:
             now, found = _seconds(_MOMENT(entry.get("time"))), _parsed(catalogue, entry, store)
         except (ValueError, TypeError):
             invalid += 1
             continue
-        match found:
-            case int():
-                catalogue.end_run(number, exit_code=found, now=now)
-            case Outcome(slide, _, picture):
-                old = catalogue.images.path_of(slide.file_name)
-                catalogue.queue.record(found, number, now)
-                done += picture is not None
-                failed += picture is None
-                path = None if picture is None else former_path(old, picture.path)
-                former += [] if path is None else [path]
-            case _:
-                for name, words in found.items():
-                    catalogue.set_fact(f"origin {name}", words)
-    return Collected(done, failed, invalid), former
+        if isinstance(found, _End):
+            catalogue.end_run(number, exit_code=found.exit_code, now=now)
+            for name, words in found.origins.items():
+                catalogue.set_fact(f"origin {name}", words)
+            continue
+        name, picture = found.slide.file_name, found.picture
+        old = catalogue.images.path_of(name)
+        catalogue.queue.record(found, number, now)
+        done[name] = done.get(name, False) or picture is not None
+        path = None if picture is None else former_path(old, picture.path)
+        former += [] if path is None else [path]
+    return former, invalid
 
 
-def _parsed(
-    catalogue: Catalogue, entry: Mapping[str, Any], store: Store
-) -> Outcome | Mapping[str, str] | int:
-    """Return a slide's outcome, words about origins, or an exit code.
+def _parsed(catalogue: Catalogue, entry: Mapping[str, Any], store: Store) -> Outcome | _End:
+    """Return what a line after a run's beginning tells.
 
     Raises ValueError or TypeError for what no shard of this sample can have recorded.
     """
     match entry.get("event"):
         case "slide":
             return _outcome(catalogue, entry, store)
-        case "origins":
-            known = {name: _WORDS for name in entry["origins"] if name in ("bucket", "gdc")}
-            return _checked(entry["origins"], known)
         case "end":
-            return whole(0, 255)(entry.get("exit_code"))
+            known = {name: _WORDS for name in entry.get("origins", ()) if name in _ORIGINS}
+            origins = _checked(entry.get("origins", {}), known)
+            return _End(whole(0, 255)(entry.get("exit_code")), origins)
         case _:
             raise ValueError
 
