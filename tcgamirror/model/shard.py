@@ -26,9 +26,10 @@ def shard_of(file_name: str, count: int) -> int:
     """Return the number of the shard, from 1 to `count`, to which a slide belongs.
 
     >>> shard_of("TCGA-3C-AALI-01Z-00-DX1.svs", 1), shard_of("TCGA-3C-AALI-01Z-00-DX1.svs", 4)
-    (1, 3)
+    (1, 4)
     """
     # Imported late, as most commands ask for no shard.
     from hashlib import sha256
 
-    return int.from_bytes(sha256(file_name.encode()).digest()[:8]) % count + 1
+    # With the count, so that a part carried elsewhere fills the shards of other counts there.
+    return int.from_bytes(sha256(f"{count} {file_name}".encode()).digest()[:8]) % count + 1

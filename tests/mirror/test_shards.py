@@ -21,7 +21,7 @@ import pytest
 from tcgamirror.mirror import shards
 from tcgamirror.mirror.settings import Settings, divided
 from tcgamirror.model.errors import Interrupted
-from tcgamirror.model.shard import Shard
+from tcgamirror.model.shard import Shard, shard_of
 from tcgamirror.model.slide import Target
 from tests.gdc import Fault, Listed, StandIn
 from tests.mirror.test_hard_times import mounted, small_disk
@@ -619,3 +619,10 @@ def test_the_function_shard_divides_the_sample(root: Path) -> None:
     counts = [[row[name] for name in row] for row in found]
     expected = [len(names(root, Shard(number, 4))) for number in (1, 2, 3, 4)]
     assert counts == [[number + 1, count, None, None] for number, count in enumerate(expected)]
+
+
+def test_every_shard_has_slides_of_another_divisions_part() -> None:
+    part = [name for name in map(str, range(400)) if shard_of(name, 4) == 3]
+    assert 60 < len(part) < 140
+    for count in (2, 8, 16):
+        assert {shard_of(name, count) for name in part} == {*range(1, count + 1)}
