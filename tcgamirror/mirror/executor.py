@@ -1,7 +1,7 @@
-"""Slides at many workers: the protocol of the workers, and the rules of a run for all of them.
+"""The protocol of workers that fetch slides, and the rules of a run for any such workers.
 
 An `Executor` has workers, such as the threads of this process. A `Dispatcher` hands slides to
-it within a run's limits and says which end the run.
+it within a run's limits, and decides which errors end the run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BUGS_IN_A_ROW = 3
 
 
 class Ended(NamedTuple):
-    """A slide that a worker is done with. source: where it was last fetched from."""
+    """The end of a slide at a worker. source: the one that was tried last."""
 
     slide: Slide
     source: str
@@ -36,7 +36,7 @@ class Ended(NamedTuple):
 
 
 class Executor(Protocol):
-    """Workers that fetch slides, each of them one at a time. It is used by one thread."""
+    """Workers that fetch slides. Only one thread may use it."""
 
     @property
     def slots(self) -> int:
@@ -50,7 +50,7 @@ class Executor(Protocol):
 
     @property
     def making(self) -> int:
-        """Images that are made of what was fetched, as far as known."""
+        """Images being made from fetched bytes; 0 if unknown."""
         ...
 
     def submit(self, slide: Slide) -> None:
@@ -58,20 +58,23 @@ class Executor(Protocol):
         ...
 
     def ended(self, timeout: float) -> list[Ended]:
-        """Return the slides that ended since the last call; wait `timeout` seconds for one."""
+        """Return the slides that ended since the last call; wait at most `timeout` s for one."""
         ...
 
     def drain(self) -> None:
-        """Begin no submitted slide any more; those end with Interrupted. May be called again."""
+        """Let submitted slides that have not begun end with Interrupted. May be called again."""
         ...
 
     def close(self, timeout: float) -> bool:
-        """Wait for the slides in flight, and return whether all ended within `timeout` seconds."""
+        """Wait at most `timeout` seconds for the slides in flight; return whether none is left."""
         ...
 
 
 class Work(Protocol):
-    """The work on one slide, for any number of threads. See `Ladder`."""
+    """The work on slides, which any number of threads may share. See `Ladder`.
+
+    waited: images so far that waited for a core.
+    """
 
     @property
     def bytes_moved(self) -> int: ...
@@ -90,7 +93,7 @@ class Work(Protocol):
 class Threads:
     """The threads of this process, started as they are needed.
 
-    Where the system gives no further thread, slides wait for those there are.
+    Where the system gives no further thread, slides wait for the threads that exist.
     """
 
     def __init__(self, work: Work, slots: Slots) -> None:
@@ -146,7 +149,7 @@ class Threads:
 
     def drain(self) -> None:
         if self._may_grow:
-            return  # Each slide has a thread, which is about to take it if it has not yet.
+            return  # Each slide has a thread that takes it at once.
         with suppress(Empty):
             while (slide := self._waiting.get_nowait()) is not None:
                 self._end(slide, Interrupted(f"stopped before {slide.file_name} began"))
@@ -164,7 +167,7 @@ class Threads:
 
 
 class Dispatcher:
-    """The slides of one run, given to an executor.
+    """The rules by which an executor gets the slides of one run.
 
     Attributes:
         error: The error that ended the work early.
@@ -177,7 +180,7 @@ class Dispatcher:
         shutdown: Shutdown,
         limits: Mapping[str, Callable[[], bool]] = MappingProxyType({}),
     ) -> None:
-        """limits: return whether no further slide may begin, by the option's name."""
+        """limits: functions that return whether a limit is reached, by the option's name."""
         self._executor = executor
         self._shutdown = shutdown
         self._limits = limits
@@ -186,7 +189,7 @@ class Dispatcher:
         self.error: TcgaMirrorError | None = None
 
     def stop(self, error: TcgaMirrorError) -> None:
-        """Begin no further slide and abandon those in flight."""
+        """Begin no further slide, and give those in flight GRACE seconds to end."""
         self.error = self.error or error
         self._shutdown.force()
 
@@ -199,8 +202,11 @@ class Dispatcher:
     def outcomes(self, due: Iterable[Slide]) -> Generator[list[Outcome], None, None]:
         """Yield the outcomes since the last list, a few times a second; some lists are empty.
 
-        due: the next slide is taken when one may begin. Closing the generator
-        early abandons the slides in flight. The executor is closed at the end.
+        The executor is closed at the end. Closing the generator early abandons the slides in
+        flight.
+
+        Args:
+            due: Slides to fetch. The next one is taken once it may begin.
         """
         waiting = iter(due)
         in_flight = 0
@@ -239,9 +245,10 @@ class Dispatcher:
         return [outcome for outcome in outcomes if outcome is not None]
 
     def _result(self, slide: Slide, source: str, result: Outcome | BaseException) -> Outcome | None:
-        """Return the outcome of a slide; a bug or a lack of memory fails this slide alone.
+        """Return the outcome of a slide; None if an error ended it before it had one.
 
-        Several in a row end the run, because every slide may meet them.
+        A bug or a lack of memory fails this slide alone. Several in a row end the run, because
+        every slide may meet them.
         """
         if isinstance(result, Outcome):
             self._bugs = 0
