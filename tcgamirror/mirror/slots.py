@@ -6,18 +6,18 @@ import time
 from collections.abc import Callable
 
 BETTER = 1.2
-"""Bytes a second, as a multiple of those before, by which twice as many slides paid."""
+"""Factor by which bytes a second have to rise for a doubling of the slots to pay."""
 
 REST = 4
-"""Generations until more slides are tried again after they did not pay."""
+"""Generations that leave the slots as they are after a doubling did not pay."""
 
 
 class Slots:
-    """As many slides in flight as keep the cores busy, while more of them bring more bytes.
+    """The number of slides that may be in flight, which grows until the cores are busy.
 
     A generation is as many slides as there are slots. After each one the slots are doubled
     if most of its slides found an idle core once they were fetched. If the bytes a second
-    do not rise with the slots, the network is the limit, and they become as few as before.
+    did not rise enough, the network is the limit, and the slots become as few as before.
 
     count: slides that may be in flight now.
     """
@@ -39,7 +39,7 @@ class Slots:
             moved: Bytes of the run so far.
         """
         if not self._is_begun:
-            # Before its first slide ends, a run has to connect.
+            # The first slide also takes the time to connect, which would lower the rate.
             self._begin_generation(waited, moved)
             return
         self._ended += slides
