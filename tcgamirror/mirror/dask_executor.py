@@ -1,6 +1,6 @@
-"""Slides at the workers of a Dask cluster: this side, which alone writes to the mirror.
+"""Slides at the workers of a Dask cluster: the run's side, which alone writes to `images/`.
 
-A worker's image is renamed into its place, or copied in pieces where this side does not see it.
+A worker's image is renamed into its place, or copied in pieces if this side does not see it.
 Dask gives a lost worker's slides to another worker.
 """
 
@@ -57,32 +57,32 @@ ANSWER_SECONDS = 10.0
 """Seconds that the scheduler, or all workers together, have to answer."""
 
 BRIEF_SECONDS = 2.0
-"""Seconds that a farewell may take, and orders: who hangs is not waited for."""
+"""Seconds that orders or the disconnection may take: no hung worker is waited for."""
 
 HUNG_SECONDS = 30.0
-"""Seconds without a slide's end after which a run that ends asks whether its workers hang."""
+"""Seconds without a slide's end after which a run that drains looks for hung workers."""
 
 WORKER_SECONDS = 60.0
 """Seconds without any worker after which the run ends."""
 
 POLL_SECONDS = 1.0
-"""Seconds between two looks at which workers there are."""
+"""Seconds between two requests for the list of workers."""
 
 PIECE = 16 << 20
 """Bytes of an image that travel at once."""
 
 LOST_AGAIN = 2
-"""Further tries of a slide whose worker was lost, with `local:N`; else the scheduler says."""
+"""Retries of a slide whose worker was lost, with `local:N`. A cluster has its own number."""
 
 _VERSION = "__import__('tcgamirror').__version__"
-"""Expression for workers, of which another version may not know this module's functions."""
+"""Expression that any worker can evaluate; another version may lack this one's functions."""
 
 
 class DaskWorkers:
-    """The workers of a Dask cluster, an executor; each thread of theirs fetches one slide.
+    """An executor: the workers of a Dask cluster. Each of their threads fetches a slide.
 
-    bytes_moved: of the slides that ended. making: unknown, so 0. origins: what the workers
-    learned of them, in words, by name.
+    bytes_moved: bytes of the slides that ended. making: 0, as it is unknown. origins: what the
+    workers learned of each origin, in words, by its name.
     """
 
     making = 0
@@ -110,7 +110,7 @@ class DaskWorkers:
         self.bytes_moved = 0
         self.origins: dict[str, str] = {}
         root = mirror.root.absolute()
-        # A run that follows a killed one replaces its station, which stops what works on.
+        # A killed run's station has the same name: replacing it stops the slides it still fetches.
         self._station = f"tcgamirror {socket.gethostname()}:{root}"
         self._staging = root / WORK / f"dask-{uuid4().hex}"
         for logger in ("distributed", "distributed.client"):
@@ -135,19 +135,19 @@ class DaskWorkers:
             opened.callback(address.close)
         connect = partial(Client, address, timeout=ANSWER_SECONDS, set_as_default=False)
         connected: SimpleQueue[Client | BaseException] = SimpleQueue()
-        # In another thread, because it waits for ever for a server that says nothing.
+        # In another thread, because connecting to a server that says nothing never ends.
         start_thread(lambda: connected.put(result_or_error(connect)), "dask")
         try:
             client = connected.get(timeout=2 * ANSWER_SECONDS)
         except Empty:
             client = OSError(f"no answer within {2 * ANSWER_SECONDS:.0f} s")
         if isinstance(client, BaseException):
-            # Half a client would keep the process from its end.
+            # A client that is half connected would keep the process from ending.
             self._shutdown.workers_abandoned = True
             if isinstance(client, ValueError):
                 raise UsageError(f"--dask {self._address}: {client}. Give HOST:PORT or local:N")
             if isinstance(client, MemoryError):
-                # As another protocol's first bytes are taken for a length.
+                # The first bytes of another protocol are taken for a length.
                 raise self._unreachable("another kind of server answers")
             raise client
         opened.callback(client.close, BRIEF_SECONDS)
@@ -189,7 +189,7 @@ class DaskWorkers:
         return sum(self._threads.values())
 
     def submit(self, slide: Slide) -> None:
-        # A key of its own, as Dask gives an earlier result for an equal one.
+        # For a key that it knows, Dask would give the earlier result.
         key = f"tcgamirror-{uuid4().hex}"
         future = self._client.submit(fetch, self._station, slide, key=key)
         self._in_flight[future] = slide
@@ -216,7 +216,10 @@ class DaskWorkers:
         return [ended for future in futures if (ended := self._take(future)) is not None]
 
     def close(self, timeout: float) -> bool:
-        """Stop what is in flight, and leave the cluster as it was."""
+        """Stop what is in flight, and leave the cluster as it was.
+
+        Returns True even if slides are left, because no thread of this process fetches them.
+        """
         end = time.monotonic() + timeout
         with suppress(OSError, Empty):
             if self._in_flight:
@@ -231,7 +234,7 @@ class DaskWorkers:
     # Workers ---------------------------------------------------------------------
 
     def _ask(self, function: str, seconds: float = ANSWER_SECONDS, **options: object) -> Any:
-        """Return what a function of the scheduler returns."""
+        """Call a function of the scheduler and return its result."""
 
         async def ask() -> Any:
             return await getattr(self._client.scheduler, function)(**options)
@@ -239,7 +242,10 @@ class DaskWorkers:
         return self._call(partial(self._client.sync, ask, callback_timeout=seconds))
 
     def _call(self, call: Callable[[], Any]) -> Any:
-        """Return the result of a call by the client, which closes itself without a scheduler."""
+        """Return the result of a client's call. Raises OSError if the scheduler is gone.
+
+        The client then has closed itself, and fails by other errors.
+        """
         try:
             return call()
         except (AttributeError, RuntimeError) as error:
@@ -254,7 +260,7 @@ class DaskWorkers:
         workers: Collection[str] | None = None,
         seconds: float = ANSWER_SECONDS,
     ) -> dict[str, Any]:
-        """Return what a function returns, or raises, at all workers or some, by their address."""
+        """Call a function at all workers or some. Return results and errors by address."""
         some = None if workers is None else list(workers)
         run = partial(self._client.run, function, *args, workers=some, on_error="return")
         answers: dict[str, Any] = self._call(partial(run, callback_timeout=seconds))
@@ -267,9 +273,11 @@ class DaskWorkers:
                 raise Interrupted("stopped while waiting for Dask workers")
 
     def _poll(self) -> None:
-        """See which workers there are, and give them the orders if these changed.
+        """Update the list of workers, and give them the orders if either changed.
 
-        Raises Unreachable without workers for long, UsageError for one of another version.
+        Raises:
+            Unreachable: There was no worker for WORKER_SECONDS.
+            UsageError: A worker has another version.
         """
         now = time.monotonic()
         if now - self._polled >= POLL_SECONDS:
@@ -291,13 +299,13 @@ class DaskWorkers:
 
     def _give(self, orders: Orders) -> None:
         self._orders = self._given = orders
-        # A worker that hangs does not answer; Dask finds that out by itself.
+        # A hung worker does not answer. Dask itself finds out that it is lost.
         with suppress(TimeoutError):
             self._run(obey, self._station, orders, seconds=BRIEF_SECONDS)
 
     def _check_versions(self, workers: Collection[str]) -> None:
         for worker, version in self._run(eval, _VERSION, workers=workers).items():
-            # One that is gone again has no version.
+            # A worker that is gone again gives an OSError.
             if version != __version__ and not isinstance(version, OSError):
                 theirs = "none" if isinstance(version, Exception) else version
                 raise UsageError(version_words(worker, theirs, __version__))
@@ -309,7 +317,7 @@ class DaskWorkers:
     # Slides ----------------------------------------------------------------------
 
     def _let_go_of_hung(self) -> list[Ended]:
-        """Give up the slides that no worker has, or one that does not answer."""
+        """Give up the slides that no worker has, and those of a worker that does not answer."""
         busy = {
             key
             for worker, keys in self._ask("processing").items()
@@ -334,7 +342,7 @@ class DaskWorkers:
         return answers.get(worker) is None
 
     def _take(self, future: Future[Reply]) -> Ended | None:
-        """Return the end of a slide, with its image in place; None if it goes on after all."""
+        """Put a slide's image in place and return its end; None if the slide is fetched again."""
         if future not in self._in_flight:
             return None
         slide, source = self._in_flight[future], self._mirror.settings.via[0]
@@ -347,7 +355,7 @@ class DaskWorkers:
                 if isinstance(result, Outcome) and result.picture is not None:
                     self._place(reply, result.picture)
                 if isinstance(result, Interrupted) and self._orders.begin:
-                    # The worker is closed, and others go on.
+                    # Its worker closes while the run goes on: another worker may fetch it.
                     del self._in_flight[future]
                     self.submit(slide)
                     return None
@@ -359,7 +367,7 @@ class DaskWorkers:
             else:
                 result = error
         except (WorkerLost, TimeoutError):
-            # The worker was lost with the result: Dask has the slide fetched again.
+            # The worker was lost with the image: Dask has the slide fetched again.
             self._watch(future)
             return None
         except (CancelledError, OSError):
@@ -382,7 +390,7 @@ class DaskWorkers:
                 sync_folder(ours.parent)
                 return
             except OSError:
-                # It is on the worker's own disk, or `work/` is another disk than `images/`.
+                # The image is on the worker's own disk, or `work/` and `images/` are two disks.
                 pass
         with atomic_write(ours) as file:
             digest = sha256(usedforsecurity=False)
