@@ -1,7 +1,7 @@
-"""Objects in a bucket of S3, Google Cloud Storage or Azure, by obstore.
+"""Objects in a bucket of S3, Google Cloud Storage or Azure, read and written by obstore.
 
 Credentials and endpoint come from the environment, as obstore documents. Requests are retried.
-Texts of obstore's errors are never shown, as they may have parts of requests.
+Only known parts of obstore's errors are shown, because the rest may quote the request.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ if TYPE_CHECKING:
     from obstore.store import AzureStore, ClientConfig, GCSStore, S3Store
 
 PIECE = 8 << 20
-"""Bytes of one request of a large object."""
+"""Bytes of a large object that one request moves."""
 
 _MAX_PARTS = 9_000
 """Parts of an upload; S3 takes 10,000."""
 
 _PARTS_AT_ONCE = 4
 _LOOK_SECONDS = 0.1
-"""Between two looks at whether the run is to stop."""
+"""Seconds between two checks whether the run is to stop."""
 
 _LAST_SECONDS, _GRACE_SECONDS = 5.0, 2.0
-"""Time for a request that is made after that, and for one under way to end."""
+"""Seconds for a last request after the stop, and for a request under way to end."""
 
 _RETRIES = 6
 _RETRY_SECONDS = 120
@@ -58,10 +58,10 @@ _VARIABLES = {
     "gs": ("GOOGLE", "GOOGLE_SERVICE_ACCOUNT"),
     "az": ("AZURE", "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"),
 }
-"""Prefix of the variables that configure each kind of store, and those that a remedy names."""
+"""For each kind of store, the prefix of its variables, and those that messages name."""
 
 _WRITER = "writer"
-"""Key of metadata that name the process which wrote an object on condition."""
+"""Key of the metadata that name the ObjectStore which wrote an object by `put_if`."""
 
 _PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
@@ -93,7 +93,7 @@ class Tag(NamedTuple):
 
 
 class Found(NamedTuple):
-    """An object. metadata: strings that were put with it."""
+    """An object. metadata: strings that were put with it, which only `find` returns."""
 
     tag: Tag
     size: int
@@ -103,13 +103,14 @@ class Found(NamedTuple):
 class ObjectStore:
     """The objects below an address. Any number of threads may use it at once.
 
-    Each method may raise UsageError for credentials, bucket or region, and NetworkError.
+    Each method may raise NetworkError, Interrupted, and UsageError for credentials, bucket or
+    region.
     """
 
     def __init__(self, address: str, stop: threading.Event | None = None) -> None:
         """Prepare for an address such as `s3://bucket/prefix`; nothing is requested yet.
 
-        stop: ends every request by Interrupted, so that Ctrl-C need not wait for one.
+        stop: once set, ends every request with Interrupted, so that Ctrl-C waits for none.
 
         Raises:
             UsageError: for an invalid address or configuration.
@@ -145,10 +146,10 @@ class ObjectStore:
             )
 
     def _client_options(self) -> ClientConfig:
-        """Return options of the connection. obstore ignores those of the environment beside them.
+        """Return the connection's options, for which obstore ignores those in the environment.
 
-        Certificates in SSL_CERT_FILE count alone, as everywhere. Otherwise the program's own are
-        trusted beside the system's, which may have none.
+        If SSL_CERT_FILE is set, only its certificates are trusted, as everywhere. Otherwise the
+        program's own are trusted too, because the system may have none.
         """
         import certifi
 
@@ -169,7 +170,7 @@ class ObjectStore:
     def run(self, request: Callable[[], T], path: str, *, last: bool = False) -> T:
         """Return the result of a request for an object, unless the run is stopped meanwhile.
 
-        last: whether it is still made after the stop, for a few seconds.
+        last: whether it is made even after the stop. It has only a few seconds then, as before.
         """
         answer: Future[T] = Future()
 
@@ -186,7 +187,7 @@ class ObjectStore:
                 if deadline.is_reached or (self._stop.is_set() and not last):
                     raise Interrupted("stopped during a request; the next run resumes")
         except BaseException:
-            # One that ends while Python does would crash it. One that hangs does not end then.
+            # A request that ends while Python exits would crash it. One that hangs will not.
             wait([answer], _GRACE_SECONDS)
             raise
         with self._errors(path):
@@ -221,7 +222,7 @@ class ObjectStore:
     def read_new(
         self, path: str, known: str | None, *, count: int = PIECE
     ) -> tuple[Found, bytes] | None:
-        """Return the same from an object's start; None if it still has the known ETag."""
+        """Return an object and its first bytes; None if it still has the known ETag."""
         options: GetOptions = {"range": (0, count)}
         if known is not None:
             options["if_none_match"] = known
@@ -241,7 +242,7 @@ class ObjectStore:
         return self.run(get, path)
 
     def sizes(self, folder: str) -> dict[str, int]:
-        """Return the bytes of every object in a folder, by path."""
+        """Return the size of every object in a folder, by path."""
         import obstore
 
         def pages() -> dict[str, int]:
@@ -253,16 +254,16 @@ class ObjectStore:
     # Writing ------------------------------------------------------------------------
 
     def put(self, path: str, content: bytes | Path, metadata: Mapping[str, str]) -> None:
-        """Write an object, whatever is there."""
+        """Write an object, and replace any that is there."""
         self._put(path, content, metadata, "overwrite")
 
     def put_if(
         self, path: str, content: bytes | Path, metadata: Mapping[str, str], expected: Tag | None
     ) -> Tag | None:
-        """Write an object in the place of the expected version; return the new one.
+        """Write an object if the expected version is there; return the new version.
 
-        One that this process wrote there counts as written: the answer to the first try of a
-        request may be lost, and the next try finds its object.
+        An object that this ObjectStore wrote there counts as written. If the answer to the first
+        try of a request is lost, the next try finds that object.
 
         Args:
             expected: None if there must be no object.
@@ -302,7 +303,7 @@ class ObjectStore:
         return Tag(put["e_tag"], put["version"])
 
     def writer(self, path: str, size: int) -> Writer:
-        """Return an object to be written. size: bytes that it will have, about."""
+        """Return a writer of an object. size: about how many bytes it will have."""
         import obstore
 
         part = max(PIECE, size // _MAX_PARTS)
@@ -313,14 +314,14 @@ class ObjectStore:
         return Writer(self, path, file)
 
     def delete(self, paths: Sequence[str], *, last: bool = False) -> None:
-        """Remove objects, if they are there. last: as in `run`."""
+        """Remove the objects that exist. last: as in `run`."""
         import obstore
 
         def delete() -> None:
             try:
                 obstore.delete(self._store, paths)
             except FileNotFoundError:
-                # Some stores refuse to remove what is not there, and leave the others.
+                # Some stores refuse a request with a missing object, and remove none of the others.
                 for path in paths:
                     with suppress(FileNotFoundError):
                         obstore.delete(self._store, path)
@@ -401,7 +402,7 @@ class ObjectStore:
 
 
 class _Condition(ChangedFile):
-    """Another version of the object is there than expected."""
+    """The object has another version than expected."""
 
 
 class _NotModified(ChangedFile):
@@ -409,7 +410,7 @@ class _NotModified(ChangedFile):
 
 
 class Writer:
-    """An object that is being written. It is there once it is closed, and never if it is not."""
+    """A writer of an object, which exists only once the writer is closed."""
 
     def __init__(self, store: ObjectStore, path: str, file: WritableFile) -> None:
         self._store = store
