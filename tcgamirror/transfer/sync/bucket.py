@@ -1,9 +1,10 @@
 """A mirror in a bucket: the source or the target of a sync.
 
 Its objects are laid out as the files of a mirror, so that a web server may publish them. The
-catalogue is replaced only if it is still the version that was read, after all images are there.
-Its metadata tell of which version of the source it is, so a sync without news asks for them
-alone. Each image has its SHA-256 as metadata, by which an interrupted sync resumes.
+catalogue is replaced only if it is still the version that was read, and names only images that
+are there. Its metadata name the version of the source that it was made from, so that a sync
+without news requests nothing else. Each image has its SHA-256 as metadata, by which an
+interrupted sync resumes.
 """
 
 from __future__ import annotations
@@ -49,10 +50,10 @@ _STATE, _SHA256 = "tcgamirror", "sha256"
 """Keys of metadata: of the catalogue, and of each image."""
 
 _AT_ONCE = 64 << 20
-"""Bytes of a catalogue that one request asks for. One of 50,000 slides has 40 MB."""
+"""Bytes of one request for a catalogue; that of 50,000 slides has 40 MB."""
 
 _WAITING = "images"
-"""Folder beside the copied catalogue, for images that are to be put."""
+"""Folder beside the catalogue's copy, for images that wait for their upload."""
 
 _CONTENT_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".tif": "image/tiff"}
 
@@ -60,7 +61,7 @@ _CONTENT_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".tif": "image/tiff
 def _download(
     store: ObjectStore, path: str, copy: Path, most: int, known: str | None = None
 ) -> Tag | None:
-    """Copy one version of an object to a file. Returns None if it has the known ETag."""
+    """Copy one version of an object to a file; return its tag, or None for the known ETag."""
     answer = store.read_new(path, known, count=_AT_ONCE)
     if answer is None:
         return None
@@ -76,12 +77,12 @@ def _download(
 
 
 class BucketMirror:
-    """A mirror in a bucket, to be read."""
+    """A mirror in a bucket as the source of a sync."""
 
     workers = 16
 
     def __init__(self, store: ObjectStore, rate: float | None, stop: threading.Event) -> None:
-        """Read the mirror in a store. rate: bytes per second; None without a limit."""
+        """Read nothing yet. rate: most bytes per second; None for no limit."""
         self.store = store
         self.name = store.name
         self._stop = stop
@@ -119,9 +120,9 @@ class BucketMirror:
 
 
 class BucketTarget:
-    """A mirror in a bucket, to be brought up to date.
+    """A mirror in a bucket as the target of a sync.
 
-    Its catalogue is changed in a copy, beside which images wait to be put.
+    Its catalogue is changed in a local copy, beside which images wait for their upload.
     """
 
     workers = 16
@@ -164,7 +165,7 @@ class BucketTarget:
         return None
 
     def write_state(self, state: SyncState) -> None:
-        """Leave it: an object's metadata change only with the object."""
+        """Do nothing, because `commit` writes the state into the metadata of the catalogue."""
 
     def count_images(self) -> int | None:
         return self._kept
@@ -183,7 +184,7 @@ class BucketTarget:
         return True
 
     def _load(self) -> None:
-        """Copy the catalogue, unless the copy is of the version that is there."""
+        """Copy the catalogue, unless the copy is of the current version."""
         path, name = self._root / CATALOGUE, f"the catalogue of {self._store.name}"
         known = None if self._tag is None else self._tag.etag
         with suppress(NotFound):
@@ -200,7 +201,7 @@ class BucketTarget:
         with Catalogue.open(path, read_only=True) as catalogue:
             local = Local.of(catalogue, self._size)
         if self._lease is None:
-            # Every image that the catalogue records is taken to be there.
+            # Until the bucket is listed, every image in the catalogue is taken to be there.
             self._sizes = {image.path: image.bytes for image in local.images}
         return local
 
@@ -230,7 +231,7 @@ class BucketTarget:
         return True
 
     def _has(self, image: Image) -> bool:
-        """Return whether an image is there, as an interrupted sync leaves it."""
+        """Return whether the bucket has an image, as an interrupted sync may leave it."""
         if self._sizes.get(image.path) != image.bytes:
             return False
         found = self._store.find(image.path)
@@ -254,7 +255,7 @@ class BucketTarget:
         path = self._root / CATALOGUE
         waiting = [image for image in arrival.replaced if self._part(image).exists()]
         if waiting:
-            # Meanwhile no row names an image that is replaced: of a killed sync they have none.
+            # If the sync is killed while it replaces images, no row may name one of them.
             with Catalogue.open(path) as catalogue:
                 catalogue.images.clear([image.file_name for image in waiting])
             self._put_catalogue({})
@@ -291,7 +292,7 @@ class BucketTarget:
 
 
 def _fields(state: SyncState, images: int) -> Mapping[str, str]:
-    """Return the metadata of a catalogue. The bucket may be public, so no path of SRC is named."""
+    """Return a catalogue's metadata, with SRC hashed because the bucket may be public."""
     fields = {
         "source": _hashed(state.source),
         "seen": asdict(state.seen),
