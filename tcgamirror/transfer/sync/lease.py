@@ -1,7 +1,7 @@
 """The lock of a mirror in a bucket: an object that its holder writes again every few seconds.
 
-A run that finds it unchanged for a while takes it over, because its holder was killed. No clocks
-are compared. A holder that was only suspended finds out before it writes the catalogue.
+A run that finds it unchanged for a while takes it over, as if its holder had been killed. No
+clocks are compared. A holder that was only suspended finds out before it writes the catalogue.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tcgamirror.net.object_store import ObjectStore, Tag
 from tcgamirror.system.parallel import start_thread
 
 BEAT_SECONDS, DEAD_SECONDS = 5.0, 30.0
-"""Between two writes of the lock; without one after which its holder is dead."""
+"""Seconds between two writes of the lock, and without one until its holder counts as dead."""
 
 
 class Lease:
@@ -97,5 +97,5 @@ def _acquire(store: ObjectStore, stop: threading.Event) -> Tag:
 
 
 def _holder(beats: int) -> bytes:
-    """Return what the lock object says. It differs from beat to beat and from run to run."""
+    """Return the lock's content, which differs at each write, so that the ETag does too."""
     return f"{socket.gethostname()}, process {os.getpid()}, {beats} {os.urandom(4).hex()}".encode()
