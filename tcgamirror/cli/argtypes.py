@@ -165,10 +165,19 @@ def dask(text: str) -> str:
     return text
 
 
+def earlier_export(text: str) -> Path:
+    """Return the path of an export, which is not read from a bucket."""
+    if text.startswith(("s3://", "gs://", "az://")):
+        raise argparse.ArgumentTypeError(
+            f"{text!r:.60} is in a bucket. Name a directory, an archive or a SHA256SUMS here"
+        )
+    return Path(text)
+
+
 VALUES: Mapping[str, Callable[[str], Any]] = MappingProxyType(
     {
         **{"BYTES": byte_count, "N": whole_number, "PX": whole_number, "X": number},
-        **{"EXPORT": Path, "FILE": Path, "TIME": duration, "S": seed, "K/N": shard},
+        **{"EXPORT": earlier_export, "FILE": Path, "TIME": duration, "S": seed, "K/N": shard},
         **{"ID": project, "TYPE": sample_type, "SOURCES": lambda text: text.split(",")},
         "SCHEDULER": dask,
     }

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from tcgamirror.model.errors import (
     ChangedFile,
+    Damaged,
     Interrupted,
     NotFound,
     ServerError,
@@ -82,6 +83,23 @@ def is_object_address(text: str) -> bool:
     return text.startswith(("s3://", "gs://", "az://"))
 
 
+def split_address(address: str) -> tuple[str, str, str]:
+    """Return scheme, bucket and path of an address. Raises UsageError for an invalid one.
+
+    >>> split_address("s3://bucket/a//b/")
+    ('s3', 'bucket', 'a/b')
+    """
+    match = _ADDRESS.fullmatch(address)
+    parts = [part for part in (match[3] or "").split("/") if part] if match else []
+    if match is None or {".", ".."} & set(parts):
+        scheme = address.partition("://")[0]
+        raise UsageError(
+            f"{scheme}://{display_url(address)}: is not the address of a bucket. Write it as "
+            f"{scheme}://BUCKET/NAME, and NAME in ASCII letters, digits, spaces and ._=+-"
+        )
+    return match[1], match[2], "/".join(parts)
+
+
 T = TypeVar("T")
 
 
@@ -115,15 +133,7 @@ class ObjectStore:
         Raises:
             UsageError: for an invalid address or configuration.
         """
-        match = _ADDRESS.fullmatch(address)
-        if match is None:
-            scheme = address.partition("://")[0]
-            raise UsageError(
-                f"{scheme}://{display_url(address)}: is not the address of a bucket. Write it as "
-                f"{scheme}://BUCKET/NAME"
-            )
-        self._scheme, self.bucket = match[1], match[2]
-        self.prefix = "/".join(part for part in (match[3] or "").split("/") if part)
+        self._scheme, self.bucket, self.prefix = split_address(address)
         self.name = f"{self._scheme}://{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")
         self._store = self._configured()
         self._id = os.urandom(8).hex()
@@ -381,6 +391,8 @@ class ObjectStore:
             )
         if isinstance(error, FileNotFoundError):
             return NotFound(f"{name}: does not exist. Correct the address")
+        if status == "416":
+            return Damaged(f"{name}: is empty. Correct the address, or put it there again")
         if status:
             return ServerError(f"{name}: the store failed ({answer}). Retry later")
         if "TimedOut" in said or "timed out" in said:

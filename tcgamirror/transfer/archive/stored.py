@@ -6,7 +6,7 @@ import io
 from typing import Any
 
 from tcgamirror.model.errors import UsageError
-from tcgamirror.net.object_store import ObjectStore, Tag, Writer
+from tcgamirror.net.object_store import ObjectStore, Tag, Writer, split_address
 
 
 class StoredArchive:
@@ -14,13 +14,14 @@ class StoredArchive:
 
     def __init__(self, address: str) -> None:
         """Prepare for the archive; nothing is requested yet. Raises UsageError."""
-        above, _, self.key = address.rpartition("/")
-        if not self.key.lower().endswith(".tar") or above.endswith(":/"):
+        scheme, bucket, path = split_address(address)
+        folder, _, self.key = path.rpartition("/")
+        if not self.key.lower().endswith(".tar"):
             raise UsageError(
                 f"{address}: is not the name of a .tar archive in a bucket. To keep a mirror in a "
                 "bucket, use tcgamirror sync"
             )
-        self._store = ObjectStore(above)
+        self._store = ObjectStore(f"{scheme}://{bucket}/{folder}")
 
     def __str__(self) -> str:
         return f"{self._store.name}/{self.key}"
@@ -36,8 +37,10 @@ class StoredArchive:
 
     def reader(self) -> io.BufferedReader:
         """Return the archive to be read from its start to its end. Raises UsageError."""
-        if self._store.find(self.key) is None:
-            raise UsageError(f"{self}: does not exist. Correct the address")
+        found = self._store.find(self.key)
+        if found is None or not found.size:
+            fault = "does not exist" if found is None else "is empty"
+            raise UsageError(f"{self}: {fault}. Correct the address")
         return io.BufferedReader(_Reader(self._store, self.key))
 
 
