@@ -60,6 +60,14 @@ class Catalogue:
         return cls(Database.open(path, read_only=read_only, journal=journal))
 
     @classmethod
+    def migrate(cls, path: Path) -> None:
+        """Migrate an older catalogue; the file of any other stays as it is."""
+        try:
+            cls.open(path, read_only=True).close()
+        except UsageError:
+            cls.open(path).close()
+
+    @classmethod
     def open_temporary(cls, path: Path) -> Self:
         """Return a temporary copy of the catalogue, which is gone when it is closed."""
         with cls.open(path, read_only=True) as catalogue:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import ssl
+import subprocess
 import time
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from tcgamirror.mirror.directory import LOCK
 from tcgamirror.transfer.sync import lease
 from tests.support.buckets import S3Server, leaf_certificate
 from tests.support.carrying import exported, imported, is_clean, known
-from tests.support.command import ended, inside, started
+from tests.support.catalogues import make_older
+from tests.support.command import ended, inside, program, started, surroundings
 from tests.support.mirrors import column, images, says, until
 from tests.support.proxies import HttpProxy, Relay, Socks5
 from tests.support.publishing import (
@@ -106,6 +108,11 @@ def test_an_archive_goes_to_a_bucket_and_back(
         2,
         "not a tar",
     )
+    obstore.put(s3.store("bucket", name), "empty.tar", b"")
+    empty = f"s3://bucket/{name}/empty.tar"
+    says(inside("--mirror", tmp_path / "x", "import", empty), 2, "empty.tar: is empty")
+    since = ("--since", there)
+    says(inside("--mirror", source, "export", tmp_path / "y", *since), 2, "is in a bucket")
     assert not (tmp_path / "x").exists()
 
 
@@ -182,6 +189,40 @@ def test_an_object_that_was_lost_is_put_again_with_the_next_news(
     assert _images(s3, name) == _files(source)
 
 
+@pytest.mark.usefixtures("relay")
+def test_a_mirror_of_an_older_version_is_brought_up_to_date(
+    s3: S3Server, source: Path, name: str, tmp_path: Path
+) -> None:
+    older = shutil.copytree(source, tmp_path / "older")
+    make_older(older, 5)
+    for path in ("catalogue.db", "tcgamirror.toml", *paths(older)):
+        obstore.put(s3.store("bucket", name), path, older / path)
+    assert synced(source, f"s3://bucket/{name}")["kept"] == SLIDES
+    assert synced(source, older)["kept"] == SLIDES
+    synced(f"s3://bucket/{name}", tmp_path / "copy")
+    assert dump(tmp_path / "copy") == dump(older) == dump(source)
+
+
+@pytest.mark.usefixtures("relay")
+def test_images_that_wait_to_replace_others_have_to_fit_on_this_machine(
+    source: Path, name: str, tmp_path: Path
+) -> None:
+    there = f"s3://bucket/{name}"
+    synced(source, there)
+    for path in paths(source):
+        (source / path).write_bytes((source / path).read_bytes() + bytes(400_000))
+        replace_image(source, path)
+    tiny = ("unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=1m none "$TMPDIR" && exec "$@"')
+    (tmp_path / "tmp").mkdir()
+    surrounded = surroundings({"TMPDIR": str(tmp_path / "tmp")})
+    if subprocess.run([*tiny, "", "true"], env=surrounded, capture_output=True).returncode:
+        pytest.skip("this system lets nobody mount anything")
+    words = [*tiny, "", *program(), "sync", str(source), there]
+    result = subprocess.run(words, env=surrounded, capture_output=True, text=True)
+    assert result.returncode == 6, result
+    assert f"{tmp_path}/tmp/tcgamirror-" in result.stderr and "the images need 2,4" in result.stderr
+
+
 # Refused ---------------------------------------------------------------------------
 
 
@@ -196,6 +237,7 @@ def test_what_is_wrong_is_said_with_its_remedy(
         (s3.environment(free_port()), there, 4, "cannot be reached (connection refused)"),
         ({**s3.environment(), "AWS_ALLOW_HTTP": "no"}, there, 2, "AWS_ALLOW_HTTP=true"),
         (s3.environment(), "s3://user:hidden@bucket/x", 2, "is not the address of a bucket"),
+        (s3.environment(), "s3://bucket/a/../b", 2, "is not the address of a bucket"),
         ({**s3.environment(), "SSL_CERT_FILE": "/none"}, there, 2, "Correct SSL_CERT_FILE"),
     )
     for environment, address, code, words in cases:

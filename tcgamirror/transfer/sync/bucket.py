@@ -36,7 +36,7 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.net.object_store import ObjectStore, Tag
 from tcgamirror.net.throttle import RateLimit
-from tcgamirror.system.files import disk_errors
+from tcgamirror.system.files import check_room, disk_errors
 from tcgamirror.system.parallel import for_each
 from tcgamirror.transfer.fetching import Check, check_image, fetch_to_partial
 from tcgamirror.transfer.sync.commit import replace_rows
@@ -193,6 +193,7 @@ class BucketTarget:
                 self._tag = tag
                 with closing(UntrustedCatalogue(path, name)) as untrusted:
                     untrusted.check()
+                Catalogue.migrate(path)
 
     def local(self) -> Local:
         path = self._root / CATALOGUE
@@ -211,6 +212,8 @@ class BucketTarget:
     def reserve(self, plan: SyncPlan) -> bool:
         if self._lease is not None or not (plan.check or plan.fetch or plan.moved or plan.obsolete):
             return False
+        waiting = sum(image.bytes for image in plan.fetch if image.path in plan.replaced)
+        check_room(self._root, waiting)
         self._lease = self._stack.enter_context(hold(self._store, self._stop))
         self._load()
         self._sizes = self._store.sizes(IMAGES)
@@ -225,7 +228,8 @@ class BucketTarget:
         if self._has(image):
             return False
         part = self._part(image)
-        fetch_to_partial(source, image, part, self._check)
+        with disk_errors(part):
+            fetch_to_partial(source, image, part, self._check)
         if not is_replaced:
             self._put(image)
         return True

@@ -132,6 +132,8 @@ class DirectoryTarget:
                 yield Path(folder)
             return
         with scratch(self._root, "sync") as scratched:
+            if self._has_mirror():
+                Catalogue.migrate(self._root / CATALOGUE)
             if (self._root / SHARDS).is_dir() and self._has_mirror():
                 # Records of shards may have images that SRC has too.
                 with Mirror.find(self._root, above=False).open_to_write(note):
