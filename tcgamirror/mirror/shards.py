@@ -1,9 +1,10 @@
 """Records of shards: outcomes that wait in `work/shards/` for a run that writes the catalogue.
 
-A shard fetches while others do, so it only reads the catalogue. It appends each outcome as a
-JSON line to `K-of-N.jsonl`, fsynced before the slide counts as done. The next run that writes
-collects the lines. It applies one shard's run in one transaction, together with the run's id, so
-that a run killed before it removed the file leaves nothing that is counted twice.
+A shard's run only reads the catalogue, because the runs of other shards work beside it. It
+appends each outcome as a JSON line to `K-of-N.jsonl`, fsynced before the slide counts as done.
+The next run that writes the catalogue collects the lines. Each run of a shard is applied in one
+transaction, together with its id. A collecting run that is killed before it removes the files
+thus counts nothing twice.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ _ATTEMPT: Mapping[str, Check] = {
 _NAME = re.compile(r"[1-9][0-9]{0,5}-of-(?P<count>[1-9][0-9]{0,5})\.(?P<kind>jsonl|lock)")
 _BEGINS = b'{"event": "begin"'
 _COLLECTED = "collected "
-"""First word of facts that name a shard's run which is collected, but whose file may be there."""
+"""Start of the key of a fact: this run is collected, but its file may still be there."""
 
 
 def path_of(root: Path, shard: Shard, suffix: str) -> Path:
@@ -71,7 +72,7 @@ def path_of(root: Path, shard: Shard, suffix: str) -> Path:
 
 
 def check_others(root: Path, shard: Shard) -> None:
-    """Raise Locked while a shard of another division runs, which may have the same slides."""
+    """Raise Locked if a shard of another division runs, because both may hold the same slide."""
     for name in _names(root, "lock"):
         if name.endswith(f"-of-{shard.count}.lock"):
             continue
@@ -88,7 +89,7 @@ def running_shard(root: Path) -> str | None:
 
 
 def note_waiting(root: Path, note: Callable[[str], None]) -> None:
-    """Note that a copy of the catalogue lacks what shards recorded, if they did."""
+    """Note it if records of shards wait, because a copy of the catalogue lacks them."""
     if _names(root, "jsonl"):
         note(
             f"{root}: records of shards wait, and what they tell is left out. Collect them "
@@ -112,10 +113,10 @@ def _names(root: Path, kind: str) -> list[str]:
 class Records:
     """The file to which a shard, whose lock is held, appends its outcomes.
 
-    Its end as a context manager writes the run's end, with the exit code.
+    As a context manager, it appends the run's end, with the exit code.
 
     Attributes:
-        origins: what the run learned of the origins of files, in words.
+        origins: what the run learned of each origin, in words, by its name.
     """
 
     def __init__(self, path: Path, command: str) -> None:
@@ -143,7 +144,7 @@ class Records:
             self._add(event="end", exit_code=int(code), origins=self.origins)
 
     def add(self, outcome: Outcome) -> None:
-        """Append an outcome; it is on the disk at the end. Raises as `disk_errors`."""
+        """Append an outcome and force it to the disk. Raises as `disk_errors`."""
         slide, picture, now = outcome.slide, outcome.picture, time.time()
         self._failed += picture is None
         self._add(
@@ -169,7 +170,7 @@ class Records:
 
 
 def _opened(path: Path) -> io.FileIO:
-    """Open a shard's file, without the last line if a kill or a full disk cut it off."""
+    """Open a shard's file, and remove a last line that a kill or a full disk cut off."""
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
     file = io.FileIO(os.open(path, flags, 0o644), "r+")
     try:
@@ -189,7 +190,7 @@ def _opened(path: Path) -> io.FileIO:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """One run of a shard. begun: ISO 8601. name: of its file. lines: what it recorded."""
+    """One run of a shard. begun: time in ISO 8601. name: its file's. lines: its records."""
 
     begun: str
     name: str
@@ -200,7 +201,7 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """End of a shard's run. origins: what it learned of the origins of files, in words."""
+    """The end of a shard's run. origins: as in `Records`."""
 
     exit_code: int
     origins: Mapping[str, str]
@@ -217,10 +218,10 @@ def collect(
     """Collect all records into an open catalogue, one transaction for each run of a shard.
 
     Args:
-        note: called with the counts, and with each file that has other lines, in words.
-        remove: whether to remove the records, as a run may that holds the mirror's lock.
+        note: called with the counts, in words, and about each file that has invalid lines.
+        remove: whether to remove the records, for which the caller holds the mirror's lock.
 
-    Raises DiskFull, UsageError or Damaged, as `disk_errors` does, for a file that is there.
+    Raises as `disk_errors` for a file that exists but cannot be read.
     """
     names = _names(root, "jsonl")
     files = {name: _lines(root, name) for name in names}
@@ -230,7 +231,7 @@ def collect(
     for name in sorted(foreign):
         note(f"{root / SHARDS / name}: not the records of a shard. It is left out")
     done, invalid, store = dict[str, bool](), Counter[str](), Store(root, form)
-    # Of two runs that tried one slide the later one tells its state.
+    # The later of two runs that tried one slide decides its state.
     for run in sorted(runs, key=attrgetter("begun", "name")):
         key = f"{_COLLECTED}{run.id}"
         if catalogue.fact(key) is not None:
@@ -262,12 +263,12 @@ def collect(
 
 
 def _remove(root: Path, names: Iterable[str]) -> None:
-    """Remove files of records, and all locks, of which none is held now."""
+    """Remove files of records, and all locks: the caller's lock of the mirror excludes shards."""
     folder = root / SHARDS
     with disk_errors(folder):
         for name in (*names, *_names(root, "lock")):
             (folder / name).unlink(missing_ok=True)
-        # The facts that tell which are collected are removed after this.
+        # A file that came back after its fact is gone would be collected twice.
         sync_folder(folder)
         with suppress(OSError):
             folder.rmdir()
@@ -277,7 +278,7 @@ def uncollected(catalogue: Catalogue, root: Path) -> tuple[int, int]:
     """Return how many slides are done, and failed, in records that no run has collected."""
     done = dict[object, bool]()
     for name in _names(root, "jsonl"):
-        # What this user may not read is for the run that collects it.
+        # A file that this user may not read is left to the run that collects it.
         with suppress(TcgaMirrorError):
             for run in _runs(name, _lines(root, name) or ()):
                 if catalogue.fact(f"{_COLLECTED}{run.id}") is None:
@@ -289,7 +290,7 @@ def uncollected(catalogue: Catalogue, root: Path) -> tuple[int, int]:
 
 
 def _lines(root: Path, name: str) -> list[bytes] | None:
-    """Return a file's lines, without one that is cut off; None if the file is not regular."""
+    """Return a file's whole lines; None if the file is not regular."""
     with disk_errors(root / SHARDS / name):
         try:
             file = Tree(root).open(f"{SHARDS}/{name}")
@@ -300,7 +301,7 @@ def _lines(root: Path, name: str) -> list[bytes] | None:
                 return None
             raise
         with file:
-            # Cut off by a kill, or still being written.
+            # The last line may be cut off by a kill, or still be written.
             return [line for line in io.BufferedReader(file) if line.endswith(b"\n")]
 
 
@@ -320,7 +321,7 @@ def _runs(name: str, lines: Iterable[bytes]) -> list[_Run]:
 
 
 def _object(line: bytes) -> Mapping[str, Any]:
-    """Return the JSON object of a line; an empty one for anything else."""
+    """Return the JSON object of a line; an empty one if it has none."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -334,11 +335,11 @@ def _apply(
     """Record what a run of a shard recorded, within the open transaction.
 
     Args:
-        done: gets whether each slide is done.
+        done: filled with whether each slide is done, by file name.
 
     Returns:
-        paths of images that the slides have in another project's folder, and the number of
-        lines that no shard of this sample can have recorded.
+        the former paths of images, in another project's folder, and the number of lines that
+        no shard of this sample can have recorded.
     """
     number = catalogue.begin_run(run.command, _seconds(run.begun))
     former, invalid = [], 0
@@ -363,7 +364,7 @@ def _apply(
 
 
 def _parsed(catalogue: Catalogue, entry: Mapping[str, Any], store: Store) -> Outcome | _End:
-    """Return what a line after a run's beginning tells.
+    """Return what a line after a run's beginning records.
 
     Raises ValueError or TypeError for what no shard of this sample can have recorded.
     """
@@ -395,7 +396,7 @@ def _outcome(catalogue: Catalogue, entry: Mapping[str, Any], store: Store) -> Ou
 
 
 def _checked(values: object, checks: Mapping[str, Check]) -> dict[str, Any]:
-    """Return the checked values of an object, None for one that it lacks. Raises ValueError."""
+    """Return the checked values of an object. A check gets None for a value that it lacks."""
     if not isinstance(values, dict):
         raise ValueError
     return {name: check(values.get(name)) for name, check in checks.items()}
