@@ -48,13 +48,13 @@ MAX_PART_BYTES = 2 << 20
 PARTS = 4
 """Requests that a span of tiles is split into, unless it is very large or small."""
 PARALLEL_REQUESTS = PARTS + 3
-"""Requests for one slide in flight: those for tiles, the base's counts and a directory."""
+"""Requests in flight for one slide: those for tiles, the base's counts and a directory."""
 MAX_PATCH_BYTES = 64 << 20
 """Bytes of finer levels fetched to patch a level's tiles, at most."""
 PATCH_SHARE = 10
-"""They are also limited to the file's size divided by this."""
+"""Bytes for patches are also limited to the file's size divided by this."""
 MIN_PATCH_LIMIT = 2 << 20
-"""The limit is never lower: below it, another source would move as many bytes."""
+"""Lowest limit of bytes for patches, at which another source would move as many."""
 
 Result = TypeVar("Result")
 
@@ -62,7 +62,7 @@ Result = TypeVar("Result")
 class RemoteFile:
     """A slide's file at one origin. Bytes are kept in `sparse` and never fetched again.
 
-    Raises ChangedFile if the origin's ETag is not its earlier one.
+    Its methods raise ChangedFile if the origin's ETag differs from the earlier one.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class RemoteFile:
 
         Args:
             etag_file: keeps this origin's ETag for the next run.
-            on_part: called for each part that arrived, before it is written.
+            on_part: called for each part that arrives, before it is written.
         """
         self.size = sparse.size
         self.sparse = sparse
@@ -102,7 +102,7 @@ class RemoteFile:
         self._queue.close()
 
     def begin(self, spans: Iterable[Span]) -> None:
-        """Have `spans` fetched by few requests while other bytes are waited for.
+        """Queue few requests for `spans`, which are made while other bytes are waited for.
 
         Raises BadSlide, before any request, if a span is not within the file.
         """
@@ -114,13 +114,13 @@ class RemoteFile:
                 self._requested[part] = self._queue.add(partial(self._fetch_part, part))
 
     def fetch(self, spans: Iterable[Span]) -> None:
-        """Make `spans` available; several requests are in flight. Raises as `begin`."""
+        """Make `spans` available by several requests at a time. Raises as `begin`."""
         spans = list(spans)
         self.begin(spans)
         self._finish(spans)
 
     def read(self, span: Span) -> bytes:
-        """Return the bytes of `span`. Missing ones are fetched, with some more after them."""
+        """Return the bytes of `span`. If any is missing, more bytes are fetched after it."""
         if self.sparse.missing(span):
             ahead = max(span.stop, min(self.size, span.start + LOOK_AHEAD))
             self.begin([Span(span.start, ahead)])
@@ -149,7 +149,7 @@ class RemoteFile:
         self.sparse.write(span.start, part.data)
 
     def _check_etag(self, etag: str) -> None:
-        """Keep the first ETag. Raise ChangedFile for another: versions must not be mixed."""
+        """Keep the first ETag. Raise ChangedFile for another, so that no versions are mixed."""
         with self._lock:
             if self._etag is None:
                 with atomic_write(self._etag_file) as file:
@@ -160,7 +160,7 @@ class RemoteFile:
 
 
 def _missing(known: SpanSet, spans: Iterable[Span]) -> list[Span]:
-    """Return what to request for `spans`: small gaps are included, nothing comes twice."""
+    """Return what to request for `spans`, with small gaps, but without known bytes."""
     wanted = coalesce((gap for span in spans for gap in known.gaps(span)), GAP)
     return [gap for span in wanted for gap in known.gaps(span)]
 
@@ -191,7 +191,7 @@ class _Copy:
 
 
 class Range:
-    """Fetches the level for the target from the first origin where that succeeds."""
+    """The source `range`: the level for the target, from the first origin that gives it."""
 
     name = "range"
 
@@ -221,13 +221,13 @@ class Range:
                 with self._open_copy(slide, lease.folder, meter) as copy:
                     return self._try_origins(copy, read_slide_header)
             except SlideError:
-                # The next try must not read the same bytes again.
+                # Else the next try would find the same bytes again.
                 remove_source_folder(lease.folder)
                 raise
 
     @contextmanager
     def _open_copy(self, slide: Slide, folder: Path, meter: Meter) -> Iterator[_Copy]:
-        """Open what an earlier run fetched. A size that is not listed is requested."""
+        """Open what an earlier run fetched. Request the size if the listing lacks it."""
 
         def read_size(origin: Origin) -> int:
             part = self._client.span(origin.url(slide), HEADER, total=None, meter=meter)
@@ -244,8 +244,8 @@ class Range:
     def _finer_level_fetcher(self, copy: _Copy) -> Fetch:
         """Return a function that fetches parts of finer levels from the first origin with them.
 
-        It raises UnsupportedSlide, before any request, once they are so many bytes that
-        another source is cheaper. They are not part of the lease's reservation.
+        Once another source would move fewer bytes, it raises UnsupportedSlide before any
+        request. The lease's reservation does not include these bytes.
         """
         limit = min(MAX_PATCH_BYTES, max(copy.sparse.size // PATCH_SHARE, MIN_PATCH_LIMIT))
         total = 0
@@ -264,7 +264,7 @@ class Range:
                     with self._remote_file(origin, copy) as file:
                         file.fetch(spans)
                 except ChangedFile as error:
-                    # The bytes kept are of the old file, which no other origin can complete.
+                    # Raised below, as no other origin may complete the old file's bytes.
                     return error
                 return None
 
@@ -308,7 +308,7 @@ class Range:
 
 
 def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> Svs:
-    """Fetch all that reading the level for `target` needs. Return the slide, of these bytes."""
+    """Fetch all bytes that the level for `target` needs. Return the slide, which reads them."""
     slide = Svs(file, _read_directories(file, target))
     level = target.rendition(slide.pyramid).level
     arrays = slide.array_spans(level)
@@ -331,10 +331,9 @@ def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> Svs:
 
 
 def _read_directories(file: RemoteFile, target: Target) -> list[Directory]:
-    """Return the chain of directories, of which each round trip gives one from either end.
+    """Return the chain of directories. Each round trip gives one from either end.
 
-    Meanwhile fetch the likely tiles, and the base's counts, which tell which of its tiles are
-    missing.
+    Meanwhile fetch the likely tiles, and the base's tile counts, which tell the missing tiles.
     """
     guess = _Guess(file, target)
     chain: list[Directory] = []
@@ -348,14 +347,14 @@ def _read_directories(file: RemoteFile, target: Target) -> list[Directory]:
 
 
 class _Guess:
-    """The directories that seem to end a slide's chain, and the tiles that they tell of.
+    """The directories that seem to end a slide's chain, and the tiles that they locate.
 
     Writers put each image's directory after its data, so the directory before ends where that
-    data begins. Only the chain decides: a wrong guess costs a few bytes.
+    data begins. Only the chain decides: a wrong guess costs no more than the bytes fetched for it.
     """
 
     def __init__(self, file: RemoteFile, target: Target) -> None:
-        """Fetch the file's begin and end."""
+        """Fetch the file's beginning and end."""
         self._file = file
         self._target = target
         self._found: list[Directory] = []
@@ -365,7 +364,7 @@ class _Guess:
         self.advance(Tiff(file).first)
 
     def advance(self, following: int) -> None:
-        """Look for one more directory, and begin to fetch where the one before it may lie.
+        """Look for one more directory, and begin to fetch the likely place of the one before.
 
         Args:
             following: Offset of the chain's next directory, where the guess ends.
@@ -390,13 +389,13 @@ class _Guess:
     def begin_tiles(self, first: Directory) -> None:
         """Begin to fetch the tiles of the level for the target, once it is found.
 
-        They are fetched after the arrays that locate them. More than MAX_SPECULATIVE_BYTES
-        wait for the chain.
+        They are fetched after the arrays that locate them. If they have more than
+        MAX_SPECULATIVE_BYTES, they wait for the chain.
         """
         target, sparse = self._target, self._file.sparse
         of_scale = target.level is None and (target.mpp or target.resample is not Resample.NATIVE)
         if self._tiles_begun or not of_scale:
-            return  # The level is counted from the base, or the finest that fits.
+            return  # Only the whole chain tells a numbered level, or the finest that fits.
         try:
             guess = Svs(sparse, [first, *self._found])
             level = target.rendition(guess.pyramid).level
