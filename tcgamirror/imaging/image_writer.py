@@ -1,4 +1,4 @@
-"""Write image files strip by strip, with their resolution and metadata inside.
+"""Writing of image files strip by strip, with their resolution and metadata inside.
 
 A strip is an array of shape (rows, width, 3), uint8 RGB. PNG and TIFF are written as the
 strips come, so that an image of any size fits in memory. JPEG needs the whole image.
@@ -94,8 +94,8 @@ def _write_chunk(file: BinaryIO, name: bytes, data: bytes) -> None:
 def _filter(strip: Pixels, above: Pixels) -> NDArray[np.uint8]:
     """Return PNG scanlines: a filter byte and the differences from Paeth's prediction.
 
-    Numbers stay bytes, which takes a fifth of the time of wider ones. Where `corner` does not lie
-    between `left` and `over`, it is farther from the estimate than both.
+    Numbers stay bytes, which takes a fifth of the time of wider ones. Where `corner` is not between
+    `left` and `over`, neither is farther from Paeth's estimate, so `corner` is never chosen.
 
     Args:
         above: the row before the strip, of shape (1, width, 3).
@@ -105,7 +105,7 @@ def _filter(strip: Pixels, above: Pixels) -> NDArray[np.uint8]:
     rows_above = np.concatenate([above.reshape(1, -1), rows[:-1]])
     lines = np.empty((height, 1 + 3 * width), np.uint8)
     lines[:, 0] = 4
-    # The first pixel of a line has none on its left.
+    # The first pixel of a line has no left neighbour.
     np.subtract(rows[:, :3], rows_above[:, :3], out=lines[:, 1:4])
     left, over, corner = rows[:, :-3], rows_above[:, 3:], rows_above[:, :-3]
     to_left, to_over = _distance(over, corner), _distance(left, corner)
@@ -141,7 +141,7 @@ def _strip_rows(size: Size) -> int:
 
 
 def _restriped(strips: Iterable[Pixels], rows: int) -> Iterator[Pixels]:
-    """Yield the same rows in strips of `rows` each, the last one smaller."""
+    """Yield the same rows in strips of `rows` each; the last one may have fewer."""
     buffer: list[Pixels] = []
     for strip in strips:
         buffer.append(strip)
