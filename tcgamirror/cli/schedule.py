@@ -21,10 +21,10 @@ from tcgamirror.cli.common import Commands, add_command, open_mirror
 from tcgamirror.model.errors import ExitCode, UsageError
 
 LONGEST_CRON_COMMAND = 990
-"""Bytes; Debian's and Vixie's cron cut longer commands."""
+"""Most bytes of a command, because Debian's and Vixie's cron cut longer ones."""
 
 HOURS_OF_A_JOB = 8
-"""Limit of a job on Slurm, unless another one is given; the next night fetches the rest."""
+"""Default time limit of a job on Slurm. The next night fetches the rest."""
 
 PART_TO_FETCH = 7 / 8
 """Part of a job's time limit in which slides may begin; the rest is for those in flight."""
@@ -88,7 +88,7 @@ class Night:
 
     @property
     def output(self) -> str:
-        """Path of the file for the output."""
+        """Path of the file that gets the output."""
         return f"{self.mirror}/nightly.log"
 
     def words(self, *more: str) -> tuple[str, ...]:
@@ -113,7 +113,7 @@ def time_of_day(text: str) -> tuple[int, int]:
 
 
 def array(text: str) -> tuple[int, int | None]:
-    """Return a number of jobs, and how many of them may run at a time if that is limited.
+    """Return the number of jobs, and how many may run at a time; None for no limit.
 
     >>> array("16"), array("16%4")
     ((16, None), (16, 4))
@@ -134,7 +134,7 @@ def name_in_slurm(text: str) -> str:
 
 
 def cron(night: Night) -> str:
-    """Return lines for `crontab -e`; raise UsageError for a command too long for cron."""
+    """Return lines for `crontab -e`. Raises UsageError if the command is too long for cron."""
     command = f"{shlex.join(night.words())} >> {shlex.quote(night.output)} 2>&1"
     line = in_cron(command)
     if len(line.encode()) > LONGEST_CRON_COMMAND:
@@ -149,10 +149,10 @@ def cron(night: Night) -> str:
 
 
 def in_cron(command: str) -> str:
-    r"""Return a shell command for crontab, in which every % is escaped because it ends a command.
+    r"""Return a shell command for crontab. Every % is escaped, because a bare one ends a command.
 
-    cron would take a backslash of the command before a % for the escape. A pair of quotes
-    between them, which the shell drops, prevents that. `shlex.quote` has quoted such a word.
+    cron would take a backslash before a % for an escape. The pair of quotes put between them
+    prevents that, and the shell drops it: `shlex.quote` has already quoted any such word.
 
     >>> print(in_cron("ls '100%'"))
     ls '100\%'
@@ -163,7 +163,7 @@ def in_cron(command: str) -> str:
 
 
 def systemd(night: Night) -> str:
-    """Return a service and its timer, one after the other."""
+    """Return the text of a service, and that of its timer below it."""
     command = " ".join(_in_unit(word, first=not at) for at, word in enumerate(night.words()))
     return f"""\
 # Two files for ~/.config/systemd/user/ (or, with User= in [Service], /etc/systemd/system/).
@@ -199,7 +199,7 @@ WantedBy=timers.target
 
 
 def _in_unit(word: str, *, first: bool) -> str:
-    """Return a quoted word of ExecStart=; in the first word, a path, $ means nothing."""
+    """Return a quoted word of ExecStart=. The first word is a path, in which $ is plain."""
     quoted = _percent(word).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{quoted if first else quoted.replace("$", "$$")}"'
 
@@ -211,8 +211,8 @@ def _percent(text: str) -> str:
 class Batch(NamedTuple):
     """Options of the jobs on Slurm.
 
-    shards: number of jobs that fetch; None for one job that does all. at_once: number of them
-    that may run at a time; None for no limit. seconds: time limit of each job.
+    shards: number of jobs that fetch; None for one job that does all. at_once: how many of
+    these may run at a time; None for no limit. seconds: time limit of each job.
     """
 
     shards: int | None = None
@@ -237,7 +237,7 @@ def slurm(night: Night, batch: Batch) -> str:
     }
     steps = _ONE_JOB
     if batch.shards is not None:
-        # The jobs that wait for the first one would be submitted again.
+        # If it ran again, the first job would submit the jobs that wait for it once more.
         directives.append("--no-requeue")
         at_once = f"%{batch.at_once}" if batch.at_once else ""
         facts |= {"shards": str(batch.shards), "array": f"1-{batch.shards}{at_once}"}
@@ -353,7 +353,7 @@ def _program() -> tuple[str, ...]:
 
 
 def add_commands(commands: Commands) -> None:
-    """Add `schedule`."""
+    """Add the command `schedule`."""
     name = {"type": name_in_slurm}
     more = {"time": {"type": time_of_day, "default": "02:15"}, "array": {"type": array}}
     command = add_command(
