@@ -72,7 +72,7 @@ def status(args: argparse.Namespace) -> ExitCode:
         origins = {name: catalogue.fact(f"origin {name}") for name in ("bucket", "gdc")}
         fixed = catalogue.fact(FIXED) or mirror.settings.fixed
         plan = provenance.sample_plan(catalogue, mirror.settings.plan)
-        done, failed = mirror.uncollected(catalogue)
+        done, failed = mirror.count_uncollected(catalogue)
     origins = {name: words for name, words in origins.items() if words}
     if args.json:
         told: dict[str, object] = {

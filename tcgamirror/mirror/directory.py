@@ -172,13 +172,13 @@ class Mirror:
             self._collect(catalogue, lambda _: None, remove=False)
             yield catalogue
 
-    def uncollected(self, catalogue: Catalogue) -> tuple[int, int]:
+    def count_uncollected(self, catalogue: Catalogue) -> tuple[int, int]:
         """Return how many done and failed slides shards recorded that no run has collected."""
         if not (self.root / SHARDS).is_dir():
             return 0, 0
-        from tcgamirror.mirror.shards import uncollected
+        from tcgamirror.mirror.shards import count_uncollected
 
-        return uncollected(catalogue, self.root)
+        return count_uncollected(catalogue, self.root)
 
     def _collect(
         self, catalogue: Catalogue, note: Callable[[str], None], *, remove: bool = True

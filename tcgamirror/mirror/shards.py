@@ -125,7 +125,7 @@ class Records:
         self._path = path
         self._failed = 0
         with disk_errors(path):
-            self._file = _opened(path)
+            self._file = _open_records(path)
             self._add(event="begin", id=os.urandom(16).hex(), command=command)
             sync_folder(path.parent)
 
@@ -169,7 +169,7 @@ class Records:
                 raise
 
 
-def _opened(path: Path) -> io.FileIO:
+def _open_records(path: Path) -> io.FileIO:
     """Open a shard's file, and remove a last line that a kill or a full disk cut off."""
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
     file = io.FileIO(os.open(path, flags, 0o644), "r+")
@@ -274,7 +274,7 @@ def _remove(root: Path, names: Iterable[str]) -> None:
             folder.rmdir()
 
 
-def uncollected(catalogue: Catalogue, root: Path) -> tuple[int, int]:
+def count_uncollected(catalogue: Catalogue, root: Path) -> tuple[int, int]:
     """Return how many slides are done, and failed, in records that no run has collected."""
     done = dict[object, bool]()
     for name in _names(root, "jsonl"):
@@ -310,7 +310,7 @@ def _runs(name: str, lines: Iterable[bytes]) -> list[_Run]:
     runs: list[_Run] = []
     for line in lines:
         try:
-            values = _checked(_object(line), _RUN) if line.startswith(_BEGINS) else None
+            values = _check_values(_object(line), _RUN) if line.startswith(_BEGINS) else None
         except ValueError:
             values = None
         if values is not None:
@@ -345,7 +345,7 @@ def _apply(
     former, invalid = [], 0
     for entry in map(_object, run.lines):
         try:
-            now, found = _seconds(_MOMENT(entry.get("time"))), _parsed(catalogue, entry, store)
+            now, found = _seconds(_MOMENT(entry.get("time"))), _parse(catalogue, entry, store)
         except (ValueError, TypeError):
             invalid += 1
             continue
@@ -363,7 +363,7 @@ def _apply(
     return former, invalid
 
 
-def _parsed(catalogue: Catalogue, entry: Mapping[str, Any], store: Store) -> Outcome | _End:
+def _parse(catalogue: Catalogue, entry: Mapping[str, Any], store: Store) -> Outcome | _End:
     """Return what a line after a run's beginning records.
 
     Raises ValueError or TypeError for what no shard of this sample can have recorded.
@@ -373,7 +373,7 @@ def _parsed(catalogue: Catalogue, entry: Mapping[str, Any], store: Store) -> Out
             return _outcome(catalogue, entry, store)
         case "end":
             known = {name: _WORDS for name in entry.get("origins", ()) if name in _ORIGINS}
-            origins = _checked(entry.get("origins", {}), known)
+            origins = _check_values(entry.get("origins", {}), known)
             return _End(whole(0, 255)(entry.get("exit_code")), origins)
         case _:
             raise ValueError
@@ -385,17 +385,17 @@ def _outcome(catalogue: Catalogue, entry: Mapping[str, Any], store: Store) -> Ou
     rows = catalogue.rows.slide(name)
     if rows is None or rows.slide["md5"] != slide.md5:
         raise ValueError
-    attempts = tuple(Attempt(**_checked(each, _ATTEMPT)) for each in entry.get("attempts", ""))
+    attempts = tuple(Attempt(**_check_values(each, _ATTEMPT)) for each in entry.get("attempts", ""))
     if entry.get("picture") is None:
         return Outcome(slide, attempts, None)
-    row = _checked(entry["picture"], {column: _IMAGES[column] for column in PICTURE_COLUMNS})
+    row = _check_values(entry["picture"], {column: _IMAGES[column] for column in PICTURE_COLUMNS})
     place = store.path(slide).rpartition("/")[2]
     if image_fault({**row, "status": Status.DONE}) or not row["path"].endswith(f"/{place}"):
         raise ValueError
     return Outcome(slide, attempts, picture_of(row))
 
 
-def _checked(values: object, checks: Mapping[str, Check]) -> dict[str, Any]:
+def _check_values(values: object, checks: Mapping[str, Check]) -> dict[str, Any]:
     """Return the checked values of an object. A check gets None for a value that it lacks."""
     if not isinstance(values, dict):
         raise ValueError
