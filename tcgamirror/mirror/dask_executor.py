@@ -115,7 +115,7 @@ class DaskWorkers:
         self._staging = root / WORK / f"dask-{uuid4().hex}"
         for logger in ("distributed", "distributed.client"):
             logging.getLogger(logger).setLevel(logging.CRITICAL)
-        with ExitStack() as opened, self._translated():
+        with ExitStack() as opened, self._translate_errors():
             self._client = self._connect(opened)
             with disk_errors(self._staging):
                 make_folder(self._staging)
@@ -176,7 +176,7 @@ class DaskWorkers:
         )
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         """Raise Unreachable for an error of the connection to the scheduler."""
         try:
             yield
@@ -202,7 +202,7 @@ class DaskWorkers:
         self._orders = replace(self._orders, begin=False)
 
     def ended(self, timeout: float) -> list[Ended]:
-        with self._translated():
+        with self._translate_errors():
             self._poll()
             futures = []
             with suppress(Empty):
@@ -363,7 +363,7 @@ class DaskWorkers:
             elif isinstance(error, KilledWorker):
                 tries = error.allowed_failures + 1
                 lost = WorkerLost(f"{tries} Dask workers were lost, one after another, with it")
-                result = _failed(slide, source, lost)
+                result = _failure(slide, source, lost)
             else:
                 result = error
         except (WorkerLost, TimeoutError):
@@ -413,7 +413,7 @@ class DaskWorkers:
         raise WorkerLost(f"Dask worker {worker}: {piece}")
 
 
-def _failed(slide: Slide, source: str, error: WorkerLost) -> Outcome:
+def _failure(slide: Slide, source: str, error: WorkerLost) -> Outcome:
     attempt = Attempt(
         source, time.time(), 0.0, 0, 0, error.fault, str(error), retryable=error.retryable
     )
