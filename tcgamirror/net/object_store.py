@@ -135,16 +135,16 @@ class ObjectStore:
         """
         self._scheme, self.bucket, self.prefix = split_address(address)
         self.name = f"{self._scheme}://{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")
-        self._store = self._configured()
+        self._store = self._configure()
         self._id = os.urandom(8).hex()
         self._stop = stop or threading.Event()
 
-    def _configured(self) -> S3Store | GCSStore | AzureStore:
+    def _configure(self) -> S3Store | GCSStore | AzureStore:
         from obstore.store import AzureStore, GCSStore, S3Store
 
         kinds: Mapping[str, type[S3Store | GCSStore | AzureStore]]
         kinds = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
-        with self._errors(self.name):
+        with self._translate_errors(self.name):
             return kinds[self._scheme](
                 self.bucket,
                 prefix=self.prefix or None,
@@ -200,7 +200,7 @@ class ObjectStore:
             # A request that ends while Python exits would crash it. One that hangs will not.
             wait([answer], _GRACE_SECONDS)
             raise
-        with self._errors(path):
+        with self._translate_errors(path):
             return answer.result()
 
     # Reading ------------------------------------------------------------------------
@@ -317,7 +317,7 @@ class ObjectStore:
         import obstore
 
         part = max(PIECE, size // _MAX_PARTS)
-        with self._errors(path):
+        with self._translate_errors(path):
             file = obstore.open_writer(
                 self._store, path, buffer_size=part, max_concurrency=_PARTS_AT_ONCE
             )
@@ -341,7 +341,7 @@ class ObjectStore:
     # Errors -------------------------------------------------------------------------
 
     @contextmanager
-    def _errors(self, path: str) -> Iterator[None]:
+    def _translate_errors(self, path: str) -> Iterator[None]:
         """Turn errors of obstore into this program's. path: of the object, or the store's name."""
         from obstore.exceptions import (
             AlreadyExistsError,
@@ -353,16 +353,16 @@ class ObjectStore:
         try:
             yield
         except NotModifiedError as error:
-            raise _NotModified(self._named(path)) from error
+            raise _NotModified(self._name_of(path)) from error
         except (AlreadyExistsError, PreconditionError) as error:
-            raise _Condition(f"{self._named(path)}: was replaced meanwhile. Run again") from error
+            raise _Condition(f"{self._name_of(path)}: was replaced meanwhile. Run again") from error
         except (BaseError, OSError) as error:
-            raise self._translated(error, self._named(path)) from None
+            raise self._translate(error, self._name_of(path)) from None
 
-    def _named(self, path: str) -> str:
+    def _name_of(self, path: str) -> str:
         return path if path == self.name else f"{self.name}/{path}"
 
-    def _translated(self, error: Exception, name: str) -> TcgaMirrorError:
+    def _translate(self, error: Exception, name: str) -> TcgaMirrorError:
         """Return this program's error for one of obstore's, without its text."""
         said = str(error)
         status, code = _first(_STATUS, said), _first(_CODE, said)
