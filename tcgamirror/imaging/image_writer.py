@@ -78,7 +78,7 @@ def _write_png(
     _write_chunk(file, b"tEXt", METADATA_KEY.encode() + b"\0" + text.encode("ascii"))
     packer = isal_zlib.compressobj(DEFLATE_LEVEL)
     above = np.zeros((1, size.width, 3), np.uint8)
-    for strip in _restriped(strips, _strip_rows(size)):
+    for strip in _restripe(strips, _strip_rows(size)):
         _write_chunk(file, b"IDAT", packer.compress(_filter(strip, above).data))
         above = strip[-1:]
     _write_chunk(file, b"IDAT", packer.flush())
@@ -140,7 +140,7 @@ def _strip_rows(size: Size) -> int:
     return max(1, min(size.height, STRIP_BYTES // (3 * size.width)))
 
 
-def _restriped(strips: Iterable[Pixels], rows: int) -> Iterator[Pixels]:
+def _restripe(strips: Iterable[Pixels], rows: int) -> Iterator[Pixels]:
     """Yield the same rows in strips of `rows` each; the last one may have fewer."""
     buffer: list[Pixels] = []
     for strip in strips:

@@ -159,7 +159,7 @@ class BucketTarget:
         with suppress(KeyError, TypeError, ValueError, RecursionError):
             fields = json.loads(found.metadata[_STATE]) if found else {}
             self._kept = int(fields["images"])
-            if fields["source"] == _hashed(source):
+            if fields["source"] == _hash(source):
                 seen = CatalogueVersion(**fields["seen"])
                 return SyncState(source, seen, others=int(fields["others"]))
         return None
@@ -298,7 +298,7 @@ class BucketTarget:
 def _fields(state: SyncState, images: int) -> Mapping[str, str]:
     """Return a catalogue's metadata, with SRC hashed because the bucket may be public."""
     fields = {
-        "source": _hashed(state.source),
+        "source": _hash(state.source),
         "seen": asdict(state.seen),
         "others": state.others,
         "images": images,
@@ -306,5 +306,5 @@ def _fields(state: SyncState, images: int) -> Mapping[str, str]:
     return {_STATE: json.dumps(fields)}
 
 
-def _hashed(name: str) -> str:
+def _hash(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:16]
