@@ -136,7 +136,7 @@ def name_in_slurm(text: str) -> str:
 def cron(night: Night) -> str:
     """Return lines for `crontab -e`. Raises UsageError if the command is too long for cron."""
     command = f"{shlex.join(night.words())} >> {shlex.quote(night.output)} 2>&1"
-    line = in_cron(command)
+    line = escape_for_cron(command)
     if len(line.encode()) > LONGEST_CRON_COMMAND:
         raise UsageError(
             f"cron: the command has {len(line.encode())} bytes, more than {LONGEST_CRON_COMMAND}. "
@@ -148,15 +148,15 @@ def cron(night: Night) -> str:
 """
 
 
-def in_cron(command: str) -> str:
+def escape_for_cron(command: str) -> str:
     r"""Return a shell command for crontab. Every % is escaped, because a bare one ends a command.
 
     cron would take a backslash before a % for an escape. The pair of quotes put between them
     prevents that, and the shell drops it: `shlex.quote` has already quoted any such word.
 
-    >>> print(in_cron("ls '100%'"))
+    >>> print(escape_for_cron("ls '100%'"))
     ls '100\%'
-    >>> print(in_cron(shlex.quote("a" + chr(92) + "%")))
+    >>> print(escape_for_cron(shlex.quote("a" + chr(92) + "%")))
     'a\''\%'
     """
     return command.replace("\\%", "\\''%").replace("%", "\\%")
@@ -164,7 +164,7 @@ def in_cron(command: str) -> str:
 
 def systemd(night: Night) -> str:
     """Return the text of a service, and that of its timer below it."""
-    command = " ".join(_in_unit(word, first=not at) for at, word in enumerate(night.words()))
+    command = " ".join(_quote_for_unit(word, first=not at) for at, word in enumerate(night.words()))
     return f"""\
 # Two files for ~/.config/systemd/user/ (or, with User= in [Service], /etc/systemd/system/).
 # Then: systemctl --user daemon-reload; systemctl --user enable --now {night.name}.timer
@@ -173,7 +173,7 @@ def systemd(night: Night) -> str:
 
 # ---- {night.name}.service
 [Unit]
-Description=Nightly update of {_percent(night.mirror)}
+Description=Nightly update of {_escape_percent(night.mirror)}
 Wants=network-online.target
 After=network-online.target
 
@@ -186,7 +186,7 @@ Nice=10
 
 # ---- {night.name}.timer
 [Unit]
-Description=Every night: update of {_percent(night.mirror)}
+Description=Every night: update of {_escape_percent(night.mirror)}
 
 [Timer]
 OnCalendar=*-*-* {night.time}:00
@@ -198,13 +198,13 @@ WantedBy=timers.target
 """
 
 
-def _in_unit(word: str, *, first: bool) -> str:
+def _quote_for_unit(word: str, *, first: bool) -> str:
     """Return a quoted word of ExecStart=. The first word is a path, in which $ is plain."""
-    quoted = _percent(word).replace("\\", "\\\\").replace('"', '\\"')
+    quoted = _escape_percent(word).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{quoted if first else quoted.replace("$", "$$")}"'
 
 
-def _percent(text: str) -> str:
+def _escape_percent(text: str) -> str:
     return text.replace("%", "%%")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.cli.schedule import Batch, Night, cron, in_cron, slurm, systemd, time_of_day
+from tcgamirror.cli.schedule import Batch, Night, cron, escape_for_cron, slurm, systemd, time_of_day
 from tcgamirror.model.errors import UsageError
 from tests.gdc import StandIn
 from tests.support.command import inside, program, run, succeeded, surroundings
@@ -61,7 +61,9 @@ def test_cron_runs_the_command_whatever_the_path() -> None:
 
 @pytest.mark.parametrize("word", ["a%b", "%", "a\\%", "\\\\%", "'%'", "\\'%\\", "%%\\%"])
 def test_cron_and_the_shell_give_every_word_back(word: str) -> None:
-    command = as_cron_reads(in_cron(f"printf %s {shlex.quote(word)}".replace("%s", "x%", 1)))
+    command = as_cron_reads(
+        escape_for_cron(f"printf %s {shlex.quote(word)}".replace("%s", "x%", 1))
+    )
     assert shlex.split(command)[-1] == word
 
 
