@@ -235,15 +235,17 @@ def slurm(night: Night, batch: Batch) -> str:
         "begin": night.time,
         "limit": f"{int(batch.seconds * PART_TO_FETCH)}s",
     }
-    steps = _ONE_JOB
+    steps, end = _ONE_JOB, f"scancel --name={night.name}"
     if batch.shards is not None:
         # If it ran again, the first job would submit the jobs that wait for it once more.
         directives.append("--no-requeue")
         at_once = f"%{batch.at_once}" if batch.at_once else ""
         facts |= {"shards": str(batch.shards), "array": f"1-{batch.shards}{at_once}"}
-        steps = _SHARDS
+        # scancel takes one name at a time.
+        steps, end = _SHARDS, f"{end}; {end}-fetch"
     head = _HEAD.format(
         name=night.name,
+        end=end,
         directives="\n".join(f"#SBATCH {each}" for each in directives),
         facts="\n".join(f"{name}={value}" for name, value in facts.items()),
     )
@@ -253,7 +255,7 @@ def slurm(night: Night, batch: Batch) -> str:
 _HEAD = """\
 #!/bin/bash
 # Save this as a file and submit it once: sbatch FILE. It submits itself for every next night.
-# To end that, and before you submit another version: scancel --name={name}
+# To end that, and before you submit another version: {end}
 # Its node needs sbatch and a way to the internet: many clusters have a partition for transfers.
 #SBATCH --job-name={name}
 #SBATCH --dependency=singleton

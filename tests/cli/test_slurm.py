@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +104,21 @@ def test_an_array_with_a_killed_task_and_a_lost_node_makes_one_machines_mirror(
 
 def _shard(file: Listed) -> int:
     return shard_of(file.file_name, SHARDS)
+
+
+def test_the_scripts_own_line_ends_all_of_its_jobs(
+    cluster: Cluster, tmp_path: Path, small_gdc: StandIn
+) -> None:
+    small_gdc.faults.add(Fault(r"/data/|\.svs", "stall"))
+    root = made(tmp_path / "m", small_gdc, slides=2)
+    rewrite(root, "^stall = .*", "stall = 100.0")
+    script = printed(root, "--array", "2")
+    cluster.submit(script)
+    until(lambda: small_gdc.requests(".svs"), SLOW, pause=0.2)
+    (end,) = re.findall("^# To end that, .*: (scancel .*)", script, re.MULTILINE)
+    cluster.ask("bash", "-c", end)
+    live = {"PENDING", "RUNNING", "COMPLETING"}
+    until(lambda: not live.intersection(job.state for job in cluster.jobs()), SLOW, pause=0.5)
 
 
 def test_without_a_listing_no_shard_runs_and_the_last_job_fetches(
