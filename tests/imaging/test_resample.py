@@ -56,13 +56,13 @@ def rendered(reader: ArrayTiles, size: Size) -> Pixels:
 
 
 def by_pillow(pixels: Pixels, size: Size) -> Pixels:
-    """The whole level at once: reduced, then resized across, then down."""
+    """The whole level at once: reduced, then resized down, then across."""
     height, width, _ = pixels.shape
     fx, fy = reduction(width, size.width), reduction(height, size.height)
     image = Image.fromarray(pixels).reduce((fx, fy))
     lanczos = Image.Resampling.LANCZOS
-    image = image.resize((size.width, image.height), lanczos, (0, 0, width / fx, image.height))
-    return np.asarray(image.resize(size, lanczos, (0, 0, size.width, height / fy)))
+    image = image.resize((image.width, size.height), lanczos, (0, 0, image.width, height / fy))
+    return np.asarray(image.resize(size, lanczos, (0, 0, width / fx, size.height)))
 
 
 @settings(max_examples=60)
@@ -85,8 +85,10 @@ def test_strips_are_the_pixels_pillow_makes_of_the_whole_level(
         patch.setattr(resample, "STRIP_PIXELS", strip)
         made = rendered(tiles, size)
     assert made.shape == (size.height, size.width, 3)
-    # Pillow takes a box in single precision: a weight may be rounded the other way.
-    assert np.abs(made.astype(int) - by_pillow(pixels, size)).max() <= 1
+    # Either pass may round a pixel the other way than Pillow, which has finer weights.
+    difference = np.abs(made.astype(int) - by_pillow(pixels, size))
+    assert difference.max() <= 2
+    assert difference.size < 10_000 or difference.mean() <= 0.05
 
 
 def test_at_the_levels_own_size_nothing_is_resampled() -> None:
