@@ -146,6 +146,12 @@ class DaskWorkers:
             self._shutdown.workers_abandoned = True
             if isinstance(client, ValueError):
                 raise UsageError(f"--dask {self._address}: {client}. Give HOST:PORT or local:N")
+            if isinstance(client, TypeError):
+                # The cause keeps half a client alive: its end would wait 20 s and tell of it.
+                raise UsageError(
+                    f"--dask {self._address}: no certificates for TLS. Name them in Dask's "
+                    "configuration, distributed.comm.tls"
+                ) from client
             if isinstance(client, MemoryError):
                 # The first bytes of another protocol are taken for a length.
                 raise self._unreachable("another kind of server answers")

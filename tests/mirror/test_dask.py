@@ -200,6 +200,8 @@ def test_an_address_of_no_scheduler(gdc: StandIn, tmp_path: Path) -> None:
         result = run("--mirror", root, "update", "--dask", address)
     says(result, 4, f"Dask scheduler {address}: another kind of server answers")
     says(run("--mirror", root, "fetch", "--dask", "host"), 2, "--dask host: missing port number")
+    result = run("--mirror", root, "fetch", "--dask", "tls://127.0.0.1:1")
+    says(result, 2, "no certificates for TLS")
 
 
 def test_without_dask_or_with_a_shard(
