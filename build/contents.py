@@ -97,9 +97,9 @@ def _package(found: importlib.metadata.Distribution) -> Part:
         for file in found.files or ()
         if ".dist-info/" in str(file) and LICENCE.search(str(file).partition("dist-info/")[2])
     ]
-    licence = str(metadata.get("license_expression") or metadata.get("license") or "").partition(
-        "\n"
-    )[0]
+    named = str(metadata.get("license_expression") or metadata.get("license") or "")
+    kinds = [each for each in metadata.get("classifier", ()) if each.startswith("License ::")]
+    licence = named.partition("\n")[0] or ", ".join(each.rpartition(":: ")[2] for each in kinds)
     name = found.metadata["Name"].lower()
     purl = f"pkg:pypi/{name}@{found.version}"
     bundled = _bundled(name)
@@ -173,6 +173,9 @@ def _licences(parts: Sequence[Part], folder: Path) -> Iterator[Entry]:
     common: set[Path] = set()
     for part in parts:
         pieces = []
+        if not part.texts and part.bundled:
+            pieces.append(_named_licences(part))
+            common.add(COMMON / "Apache-2.0")
         for path in part.texts:
             text = path.read_text(encoding="utf-8", errors="replace")
             common |= {COMMON / name for name in re.findall(r"common-licenses/([\w.-]*\w)", text)}
@@ -184,6 +187,14 @@ def _licences(parts: Sequence[Part], folder: Path) -> Iterator[Entry]:
             shutil.copyfile(path, folder / f"{path.name}.txt")
     for path in sorted(folder.iterdir()):
         yield f"licences/{path.name}", str(path), "DATA"
+
+
+def _named_licences(part: Part) -> str:
+    """Return the licences that a wheel names, for one without their texts."""
+    title = f"{part.name} {part.version}: {part.licence}"
+    what = "Its package has no licence texts. It names these for what it includes:"
+    listed = [f"{each.name} {each.version}: {each.licence}" for each in part.bundled]
+    return "\n".join([title, "", what, "", *listed, ""])
 
 
 def format_sbom(parts: Sequence[Part]) -> str:

@@ -306,9 +306,10 @@ def test_its_digest_and_its_list_of_contents_lie_beside_it() -> None:
 
 def test_the_licences_are_inside(env: Mapping[str, str]) -> None:
     texts = launched("licenses", env=env).out
-    for name in ("numpy", "pillow", "openslide-bin", "pyinstaller", "requests"):
+    for name in ("numpy", "obstore", "pillow", "openslide-bin", "pyinstaller", "requests"):
         assert f"\n{name}\n{'=' * len(name)}\n" in "\n" + texts
     assert "GNU LESSER GENERAL PUBLIC LICENSE" in texts
+    assert re.search("obstore .*: MIT License", texts) and "object_store 0" in texts
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
