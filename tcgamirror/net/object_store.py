@@ -180,7 +180,7 @@ class ObjectStore:
     def run(self, request: Callable[[], T], path: str, *, last: bool = False) -> T:
         """Return the result of a request for an object, unless the run is stopped meanwhile.
 
-        last: whether it is made even after the stop. It has only a few seconds then, as before.
+        last: whether it is made even after the stop. It always has only a few seconds.
         """
         answer: Future[T] = Future()
 
@@ -383,7 +383,9 @@ class ObjectStore:
                 "what this key may do in the bucket"
             )
         if any(words in said for words in _OTHER_REGION):
-            return UsageError(f"{name}: the bucket is in another region. Set AWS_REGION to it")
+            return UsageError(
+                f"{name}: the bucket is in another region. Set AWS_REGION to that one"
+            )
         if "BadScheme" in said:
             return UsageError(
                 f"{name}: its endpoint has an http:// address. Set "

@@ -38,8 +38,8 @@ class Lease:
         """Raise Locked if another run may hold the lock now."""
         if self._is_lost or time.monotonic() - self._alive_at > DEAD_SECONDS:
             raise Locked(
-                f"{self._store.name}: another sync took over, as this one was suspended or cut "
-                "off for a while. Retry when it has ended"
+                f"{self._store.name}: another sync may have taken over, as this one was suspended "
+                "or cut off for a while. Retry when no other runs"
             )
 
     def release(self) -> None:
