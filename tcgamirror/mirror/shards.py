@@ -276,16 +276,16 @@ def _remove(root: Path, names: Iterable[str]) -> None:
 
 def count_uncollected(catalogue: Catalogue, root: Path) -> tuple[int, int]:
     """Return how many slides are done, and failed, in records that no run has collected."""
-    done = dict[object, bool]()
+    done = dict[str, bool]()
     for name in _names(root, "jsonl"):
         # A file that this user may not read is left to the run that collects it.
         with suppress(TcgaMirrorError):
-            for run in _runs(name, _lines(root, name) or ()):
-                if catalogue.fact(f"{_COLLECTED}{run.id}") is None:
-                    for entry in map(_object, run.lines):
-                        if entry.get("event") == "slide":
-                            slide = str(entry.get("file_name"))
-                            done[slide] = done.get(slide, False) or bool(entry.get("picture"))
+            runs = _runs(name, _lines(root, name) or ())
+            runs = [run for run in runs if catalogue.fact(f"{_COLLECTED}{run.id}") is None]
+            for entry in (_object(line) for run in runs for line in run.lines):
+                if entry.get("event") == "slide":
+                    slide = str(entry.get("file_name"))
+                    done[slide] = done.get(slide, False) or bool(entry.get("picture"))
     return sum(done.values()), len(done) - sum(done.values())
 
 
