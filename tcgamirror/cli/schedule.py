@@ -64,8 +64,8 @@ class Night:
         for word in (*program, mirror):
             if not word.isprintable():
                 raise UsageError(
-                    f"{word!r}: has a line break or another character that no schedule can "
-                    "hold. Rename that path"
+                    f"{word!r}: has a line end or another character that no schedule can "
+                    "hold. Rename the directory"
                 )
         self.program = program
         self.mirror = mirror
