@@ -247,13 +247,16 @@ def collect(
     for name, count in invalid.items():
         if count:
             note(
-                f"{root / SHARDS / name}: {count:,} lines are not records of sampled slides as "
-                "they are listed now. They are left out"
+                f"{root / SHARDS / name}: {count:,} of its lines are not records of sampled "
+                "slides as they are listed now. They are left out"
             )
-    if remove and names:
+    if remove:
         _remove(root, files.keys() - foreign)
         with catalogue.change() as connection:
             connection.execute("DELETE FROM facts WHERE key GLOB ?", (f"{_COLLECTED}*",))
+        # Last, as the folder brings the next run here after a kill.
+        with suppress(OSError):
+            (root / SHARDS).rmdir()
     if done:
         good = sum(done.values())
         note(
@@ -270,8 +273,6 @@ def _remove(root: Path, names: Iterable[str]) -> None:
             (folder / name).unlink(missing_ok=True)
         # A file that came back after its fact is gone would be collected twice.
         sync_folder(folder)
-        with suppress(OSError):
-            folder.rmdir()
 
 
 def count_uncollected(catalogue: Catalogue, root: Path) -> tuple[int, int]:

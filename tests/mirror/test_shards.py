@@ -412,8 +412,9 @@ def test_a_rebuilt_catalogue_gets_the_records(waiting: Path) -> None:
     assert set(column(waiting, "select attempts from images")) == {1}
 
 
-def test_a_run_killed_before_it_removed_the_records_counts_nothing_twice(
-    waiting: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_run_killed_while_it_removed_the_records_counts_nothing_twice(
+    waiting: Path, monkeypatch: pytest.MonkeyPatch, removed: bool
 ) -> None:
     def killed(*_: object) -> None:
         raise Interrupted("killed")
@@ -429,7 +430,10 @@ def test_a_run_killed_before_it_removed_the_records_counts_nothing_twice(
     # A shard does not count them twice either.
     assert "nothing to fetch in shard 1/3" in fetch(waiting, "1/3").out
     monkeypatch.undo()
+    for path in (waiting / "work/shards").glob("*.jsonl") if removed else ():
+        path.unlink()
     assert collect(waiting).code == 0
+    assert not (waiting / "work/shards").exists()
     after = recorded(waiting), attempts(waiting)
     assert after == before[:2]
     assert column(waiting, "select key from facts where key like 'collected%'") == []
@@ -489,7 +493,7 @@ def test_lines_that_are_no_records_are_left_out(waiting: Path) -> None:
         file.write(path.read_bytes().splitlines(keepends=True)[1][:-30])
     result = collect(waiting)
     assert result.code == 0 and "Traceback" not in result.err
-    assert f"{path}: {len(bad)} lines are not records of sampled slides" in result.err
+    assert f"{path}: {len(bad)} of its lines are not records of sampled slides" in result.err
     assert f"{SLIDES - 1} done, 1 failed" in result.err
     assert set(column(waiting, "select attempts from images")) == {1}
     assert recorded(waiting, "path")[1:] and records(waiting) == []
