@@ -16,6 +16,8 @@ import obstore
 import pytest
 
 from tcgamirror.mirror.directory import LOCK
+from tcgamirror.model.errors import Locked
+from tcgamirror.net.object_store import ObjectStore, Tag
 from tcgamirror.transfer.sync import lease
 from tests.support.buckets import S3Server, leaf_certificate
 from tests.support.carrying import exported, imported, is_clean, known
@@ -415,6 +417,19 @@ def test_a_suspended_writer_is_taken_over_and_ends_with_5(
     assert result.code == 5, result
     assert _images(s3, name) == _files(source)
     assert synced(source, there)["changed"] is False
+
+
+@pytest.mark.usefixtures("relay")
+def test_a_lock_ends_quietly_when_its_key_is_refused_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(lease, "DEAD_SECONDS", 1.0)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "expired")
+    held = lease.Lease(ObjectStore("s3://bucket/x"), Tag("some", None))
+    with pytest.raises(Locked):
+        until(held.check, pause=0.1)
+    held.release()
 
 
 @pytest.mark.usefixtures("relay")

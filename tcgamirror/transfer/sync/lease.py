@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from tcgamirror.mirror.directory import LOCK
-from tcgamirror.model.errors import Interrupted, Locked, NetworkError, NotFound
+from tcgamirror.model.errors import Interrupted, Locked, NotFound, TcgaMirrorError
 from tcgamirror.model.text import printable
 from tcgamirror.net.object_store import ObjectStore, Tag
 from tcgamirror.system.parallel import start_thread
@@ -47,14 +47,14 @@ class Lease:
         self._released.set()
         self._thread.join()
         if not self._is_lost:
-            with suppress(NetworkError, Interrupted):
+            with suppress(TcgaMirrorError):
                 self._store.delete([LOCK], last=True)
 
     def _beat(self) -> None:
         beats = 0
         while not self._released.wait(BEAT_SECONDS):
             beats += 1
-            with suppress(NetworkError, Interrupted):
+            with suppress(TcgaMirrorError):
                 tag = self._store.put_if(LOCK, _holder(beats), {}, self._tag)
                 self._is_lost = tag is None
                 if tag is None:
