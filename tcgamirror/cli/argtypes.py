@@ -167,7 +167,9 @@ def dask(text: str) -> str:
 
 def earlier_export(text: str) -> Path:
     """Return the path of an export, which is not read from a bucket."""
-    if text.startswith(("s3://", "gs://", "az://")):
+    from tcgamirror.net.object_store import is_object_address
+
+    if is_object_address(text):
         raise argparse.ArgumentTypeError(
             f"{text!r:.60} is in a bucket. Name a directory, an archive or a SHA256SUMS here"
         )
