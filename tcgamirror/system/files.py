@@ -243,7 +243,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         # A failed rename names two files; the second is the target.
         place = error.filename2 or error.filename
-        place = place if isinstance(place, str) else path
+        # A file opened from its directory's handle is named without the directory.
+        place = path if not isinstance(place, str) or place == path.name else place
         if error.errno in _FULL:
             raise DiskFull(
                 f"no room to write {place} ({error.strerror}; {_free(path)}). "

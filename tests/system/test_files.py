@@ -121,10 +121,12 @@ def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path) -> None:
 def test_an_error_of_the_system_is_named_by_kind_and_path(
     tmp_path: Path, error: type[TcgaMirrorError], words: str, numbers: tuple[str, ...]
 ) -> None:
+    match = words.format(tmp_path)
     for number in (getattr(errno, name) for name in numbers):
-        match = words.format(tmp_path)
-        with pytest.raises(error, match=match), disk_errors(tmp_path / "x"):
-            raise OSError(number, os.strerror(number))
+        # The system names no file, or only its name, if it was opened from its directory.
+        for file in (None, "x"):
+            with pytest.raises(error, match=match), disk_errors(tmp_path / "x"):
+                raise OSError(number, os.strerror(number), file)
 
 
 def test_any_other_error_stays_what_it_is(tmp_path: Path) -> None:
