@@ -250,6 +250,12 @@ def collect(
                 f"{root / SHARDS / name}: {count:,} of its lines are not records of sampled "
                 "slides as they are listed now. They are left out"
             )
+    if done:
+        good = sum(done.values())
+        note(
+            f"{text.slides(len(done))} of shards collected: {good:,} done, "
+            f"{len(done) - good:,} failed"
+        )
     if remove:
         _remove(root, files.keys() - foreign)
         with catalogue.change() as connection:
@@ -257,12 +263,6 @@ def collect(
         # Last, as the folder brings the next run here after a kill.
         with suppress(OSError):
             (root / SHARDS).rmdir()
-    if done:
-        good = sum(done.values())
-        note(
-            f"{text.slides(len(done))} of shards collected: {good:,} done, "
-            f"{len(done) - good:,} failed"
-        )
 
 
 def _remove(root: Path, names: Iterable[str]) -> None:
