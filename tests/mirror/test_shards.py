@@ -134,6 +134,10 @@ def test_four_shards_one_of_them_killed_make_the_mirror_of_one_run(
     root: Path, single: Path, gdc: StandIn
 ) -> None:
     gdc.delay = DELAY
+    # Held until the kill, however slow this machine is.
+    last = str(names(root, Shard(2, SHARDS))[-1])
+    gdc.faults.add(Fault(file_ids(root)[last], "stall"))
+    rewrite(root, "^stall = .*", "stall = 100.0")
     with ExitStack() as stack:
         shards = [
             stack.enter_context(started("--mirror", root, "fetch", "--shard", f"{number}/{SHARDS}"))
@@ -143,6 +147,7 @@ def test_four_shards_one_of_them_killed_make_the_mirror_of_one_run(
         until(lambda: b'"slide"' in (root / "work/shards/2-of-4.jsonl").read_bytes(), 60)
         os.kill(shards[1].pid, signal.SIGKILL)
         shards[1].wait()
+        gdc.faults.clear()
         assert [ended(shard).code for shard in shards if shard is not shards[1]] == [0, 0, 0]
     done = len(lines(root))
     assert done < SLIDES and records(root) == [f"{number}-of-4.jsonl" for number in range(1, 5)]
