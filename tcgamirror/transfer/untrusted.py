@@ -79,7 +79,7 @@ _SQLITE_TABLES = frozenset(
 class UntrustedCatalogue:
     """The open catalogue of another mirror. Every method may raise Damaged.
 
-    Call `check` before `images`, which does not check values itself.
+    Call `check` before `images` and `names`, which do not check values themselves.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -145,6 +145,12 @@ class UntrustedCatalogue:
     def rows(self, table: str) -> Iterator[Row]:
         """Yield every row of a table, in the order in which they were written."""
         return self._rows(table, TABLES[table], f"{table} ORDER BY rowid")
+
+    def names(self, table: str) -> set[str]:
+        """Return the file name of every row of a table."""
+        with self._translated():
+            rows = self._connection.execute(f"SELECT file_name FROM {table}")
+            return {name for (name,) in rows}
 
     def listed(self) -> Iterator[Row]:
         """Yield every slide of the last listing, in its order."""

@@ -120,7 +120,7 @@ def _updates(
 
 def _unsampled_there(ours: Mapping[Value, Row], source: UntrustedCatalogue) -> Iterator[_Update]:
     """Yield rows for our images of slides that the source lists and has not sampled."""
-    sampled = {row["file_name"] for row in source.rows("sample")}
+    sampled = source.names("sample")
     for slide in source.rows("slides"):
         local = ours.get(slide["file_name"])
         if local is None or slide["file_name"] in sampled:
@@ -137,8 +137,8 @@ def _own_rows(
     connection: sqlite3.Connection, source: UntrustedCatalogue
 ) -> Mapping[str, Sequence[Row]]:
     """Return our rows, by table, of slides that the source has not sampled, or not listed."""
-    sampled = {row["file_name"] for row in source.rows("sample")}
-    listed = {row["file_name"] for row in source.rows("slides")}
+    sampled = source.names("sample")
+    listed = source.names("slides")
     excluded = {"slides": listed, "former_ids": set(), "sample": sampled, "images": sampled}
     return {
         table: [

@@ -165,7 +165,7 @@ def make_plan(
     own_images = {image.file_name: image for image in local.images if image.done}
     md5s = {str(row["file_name"]): row["md5"] for row in source.rows("slides")}
     kept = 0
-    left = {*local.excluded} | {str(row["file_name"]) for row in source.rows("exclusions")}
+    left = {*local.excluded} | source.names("exclusions")
     check, fetch, replaced = [], [], set()
     for image in remote:
         if image.file_name in left:

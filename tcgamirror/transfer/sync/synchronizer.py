@@ -86,10 +86,6 @@ def synchronize(
         return sync.preview() if dry_run else sync.run()
 
 
-def _sampled(remote: UntrustedCatalogue) -> set[str]:
-    return {str(row["file_name"]) for row in remote.rows("sample")}
-
-
 @dataclass(slots=True)
 class _Sync:
     """One run, with the target opened.
@@ -123,7 +119,7 @@ class _Sync:
             self.target.check_fixed(self.source.name, remote.fixed)
             local = self.target.local()
             plan = make_plan(local, remote)
-            sampled = _sampled(remote)
+            sampled = remote.names("sample")
             others = len(local.states.keys() - sampled)
             others += sum(image.file_name in sampled for image in plan.obsolete)
         return SyncResult(
@@ -188,7 +184,7 @@ class _Sync:
         """Return settings of a new mirror, and the lines of its lock file."""
         source = self.source
         if not isinstance(source, DirectoryMirror | BucketMirror):
-            return replace(remote.settings, slides=max(1, len(_sampled(remote)))), ()
+            return replace(remote.settings, slides=max(1, len(remote.names("sample")))), ()
         try:
             settings = read_settings(source.copy(FILE_NAME, self.folder / FILE_NAME, MOST_SETTINGS))
             check_same_target(
