@@ -11,6 +11,7 @@ import math
 import shutil
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -23,6 +24,7 @@ from uuid import uuid4
 
 import dask
 from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster
+from distributed.client import ClosedClientError
 
 from tcgamirror import __version__
 from tcgamirror.mirror.dask_worker import (
@@ -72,7 +74,10 @@ PIECE = 16 << 20
 """Bytes of an image that travel at once."""
 
 LOST_AGAIN = 2
-"""Retries of a slide whose worker was lost, with `local:N`. A cluster has its own number."""
+"""Retries of a slide whose image was lost, or whose worker was, with `local:N`.
+
+A cluster has its own number of the latter.
+"""
 
 _VERSION = "__import__('tcgamirror').__version__"
 """Expression that any worker can evaluate; another version may lack this one's functions."""
@@ -107,6 +112,7 @@ class DaskWorkers:
         self._given: Orders | None = None
         self._in_flight: dict[Future[Reply], Slide] = {}
         self._ended: SimpleQueue[Future[Reply]] = SimpleQueue()
+        self._lost_images: Counter[str] = Counter()
         self.bytes_moved = 0
         self.origins: dict[str, str] = {}
         root = mirror.root.absolute()
@@ -197,11 +203,9 @@ class DaskWorkers:
     def submit(self, slide: Slide) -> None:
         # For a key that it knows, Dask would give the earlier result.
         key = f"tcgamirror-{uuid4().hex}"
-        future = self._client.submit(fetch, self._station, slide, key=key)
+        with self._translate_errors():
+            future = self._call(partial(self._client.submit, fetch, self._station, slide, key=key))
         self._in_flight[future] = slide
-        self._watch(future)
-
-    def _watch(self, future: Future[Reply]) -> None:
         future.add_done_callback(self._ended.put)
 
     def drain(self) -> None:
@@ -254,7 +258,7 @@ class DaskWorkers:
         """
         try:
             return call()
-        except (AttributeError, RuntimeError) as error:
+        except (AttributeError, RuntimeError, ClosedClientError) as error:
             if self._client.status == "running":
                 raise
             raise OSError("the connection was lost") from error
@@ -362,8 +366,7 @@ class DaskWorkers:
                     self._place(reply, result.picture)
                 if isinstance(result, Interrupted) and self._orders.begin:
                     # Its worker closes while the run goes on: another worker may fetch it.
-                    del self._in_flight[future]
-                    self.submit(slide)
+                    self._submit_again(future)
                     return None
                 self.origins.update(reply.origins)
             elif isinstance(error, KilledWorker):
@@ -372,10 +375,13 @@ class DaskWorkers:
                 result = _failure(slide, source, lost)
             else:
                 result = error
-        except (WorkerLost, TimeoutError):
-            # The worker was lost with the image: Dask has the slide fetched again.
-            self._watch(future)
-            return None
+        except (WorkerLost, TimeoutError) as error:
+            # The image was lost, with its worker or alone.
+            self._lost_images[slide.file_name] += 1
+            if self._orders.begin and self._lost_images[slide.file_name] <= LOST_AGAIN:
+                self._submit_again(future)
+                return None
+            result = _failure(slide, source, WorkerLost(str(error)))
         except (CancelledError, OSError):
             result = self._unreachable("the connection to it was lost")
         except TcgaMirrorError as failure:
@@ -385,19 +391,23 @@ class DaskWorkers:
             self.bytes_moved += sum(attempt.bytes_fetched for attempt in result.attempts)
         return Ended(slide, source, result)
 
+    def _submit_again(self, future: Future[Reply]) -> None:
+        self.submit(self._in_flight.pop(future))
+
     def _place(self, reply: Reply, picture: Picture) -> None:
         """Put an image in its place. Raises WorkerLost if its worker does not answer."""
         theirs, ours = reply.folder / picture.path, self._mirror.root / picture.path
         with disk_errors(ours):
             make_folder(ours.parent)
-            try:
+            is_placed = False
+            # It fails if the image is on the worker's disk, or `work/` and `images/` on two disks.
+            with suppress(OSError):
                 # Written and forced to the disk by the worker.
                 theirs.replace(ours)
+                is_placed = True
+            if is_placed:
                 sync_folder(ours.parent)
                 return
-            except OSError:
-                # The image is on the worker's own disk, or `work/` and `images/` are two disks.
-                pass
         with atomic_write(ours) as file:
             digest = sha256(usedforsecurity=False)
             for start in range(0, picture.bytes, PIECE):

@@ -185,12 +185,15 @@ class Dispatcher:
         self._shutdown = shutdown
         self._limits = limits
         self._bugs = 0
+        self._is_stopped = False
         self.reached_limit: str | None = None
         self.error: TcgaMirrorError | None = None
 
     def stop(self, error: TcgaMirrorError) -> None:
         """Begin no further slide, and give those in flight GRACE seconds to end."""
-        self.error = self.error or error
+        if not self._is_stopped:
+            # Replaces a slide's lack of memory, which did not end the run.
+            self.error, self._is_stopped = error, True
         self._shutdown.force()
 
     def _may_begin(self) -> bool:
@@ -209,6 +212,7 @@ class Dispatcher:
             due: Slides to fetch. The next one is taken once it may begin.
         """
         waiting = iter(due)
+        is_empty = False
         in_flight = 0
         try:
             while True:
@@ -216,12 +220,14 @@ class Dispatcher:
                 while (may_begin := self._may_begin()) and in_flight < self._executor.slots:
                     slide = next(waiting, None)
                     if slide is None:
+                        is_empty = True
                         break
                     in_flight += 1
                     # Counted before it begins, so that an interrupt finds it in flight.
                     self._shutdown.in_flight = in_flight
                     self._executor.submit(slide)
-                if not in_flight:
+                # With no slot, all workers are lost for now.
+                if not in_flight and (is_empty or not may_begin):
                     return
                 if not may_begin:
                     self._executor.drain()

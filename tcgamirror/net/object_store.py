@@ -29,7 +29,7 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.text import display_url
 from tcgamirror.system.interrupt import Deadline
-from tcgamirror.system.parallel import start_thread
+from tcgamirror.system.parallel import result_or_error, start_thread
 
 if TYPE_CHECKING:
     from obstore import GetOptions, PutMode, UpdateVersion, WritableFile
@@ -185,10 +185,12 @@ class ObjectStore:
         answer: Future[T] = Future()
 
         def make() -> None:
-            try:
-                answer.set_result(request())
-            except Exception as error:  # noqa: BLE001, raised by the thread that waits
-                answer.set_exception(error)
+            # Also an error of obstore's own code, which is no Exception.
+            result = result_or_error(request)
+            if isinstance(result, BaseException):
+                answer.set_exception(result)
+            else:
+                answer.set_result(result)
 
         start_thread(make, "request")
         deadline = Deadline.after(_LAST_SECONDS if last else None)

@@ -23,15 +23,17 @@ pytestmark = pytest.mark.skipif(BINARY in os.environ, reason="the executable has
 
 SLIDES = 8
 DASK = str(Path(sys.executable).with_name("dask"))
-UNSEEN = ("unshare", "-rm", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"')
-"""Words before a program that has another file system where the next word says."""
+HIDE = 'mount -t tmpfs none "$0" && mount -t tmpfs none "$1" && shift && exec "$@"'
+UNSEEN = ("unshare", "-rm", "sh", "-c", HIDE)
+"""Words before a program that has other file systems where the next two words say."""
 
 
 class Cluster:
     """A scheduler and its workers, each a process, over loopback."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self._folder = folder
+        self.own = folder / "own"
+        self.own.mkdir()
         self._stack = stack
         self._file = folder / "scheduler.json"
         self.scheduler = self._start(DASK, "scheduler", "--host", "127.0.0.1", "--port", "0")
@@ -42,7 +44,7 @@ class Cluster:
     def worker(
         self, by: Sequence[str | Path] = (), path: Path | None = None
     ) -> subprocess.Popen[bytes]:
-        options = ("--nthreads", "1", "--no-nanny", "--local-directory", self._folder)
+        options = ("--nthreads", "1", "--no-nanny", "--local-directory", self.own)
         return self._start(*by, DASK, "worker", *options, path=path)
 
     def _start(self, *words: str | Path, path: Path | None = None) -> subprocess.Popen[bytes]:
@@ -151,13 +153,54 @@ def test_ctrl_c_ends_the_slides_in_flight_and_begins_no_other(
 def test_images_of_workers_that_do_not_see_the_mirror_travel(
     gdc: StandIn, alone: Path, tmp_path: Path
 ) -> None:
-    if subprocess.run([*UNSEEN, tmp_path, "true"], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        [*UNSEEN, tmp_path, tmp_path, "true"], capture_output=True, check=False
+    ).returncode:
         pytest.skip("this system lets nobody mount anything")
     root = made(tmp_path / "m", gdc, slides=SLIDES)
     with cluster(tmp_path / "dask", workers=0) as dask:
-        dask.worker(by=[*UNSEEN, root])
+        dask.worker(by=[*UNSEEN, root, dask.own])
         succeeded("--mirror", root, "update", "--dask", dask.address)
     assert is_same(root, alone)
+
+
+LOSING = """
+import tcgamirror.mirror.dask_worker as worker
+
+read, losses = worker.read_piece, {{}}
+
+def lose(path, start, count):
+    losses[path.name] = losses.get(path.name, 0) + 1
+    if losses[path.name] <= {times}:
+        return b""
+    return read(path, start, count)
+
+worker.read_piece = lose
+"""
+
+
+@pytest.mark.parametrize("times", [1, 9])
+def test_an_image_that_a_worker_loses_is_fetched_twice_more(
+    gdc: StandIn, alone: Path, tmp_path: Path, times: int
+) -> None:
+    if subprocess.run(
+        [*UNSEEN, tmp_path, tmp_path, "true"], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("this system lets nobody mount anything")
+    root, path = made(tmp_path / "m", gdc, slides=SLIDES), tmp_path / "path"
+    path.mkdir()
+    (path / "sitecustomize.py").write_text(LOSING.format(times=times))
+    with cluster(tmp_path / "dask", workers=0) as dask:
+        dask.worker(by=[*UNSEEN, root, dask.own], path=path)
+        result = run("--mirror", root, "update", "--dask", dask.address)
+    if times == 1:
+        assert result.code == 0 and is_same(root, alone)
+    else:
+        assert result.code == 3
+        errors = rows(root, "select distinct error from mirror")
+        assert len(errors) == SLIDES and all(
+            "changed on its way" in str(error) for (error,) in errors
+        )
 
 
 def test_ctrl_c_on_a_terminal_reaches_the_processes_of_this_machine_too(

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from tcgamirror.mirror.executor import BUGS_IN_A_ROW, GRACE, Threads
+from tcgamirror.mirror.executor import BUGS_IN_A_ROW, GRACE, Dispatcher, Threads
 from tcgamirror.mirror.slots import Slots
-from tcgamirror.model.errors import Bug, Interrupted
+from tcgamirror.model.errors import Bug, DiskFull, Interrupted
 from tcgamirror.model.slide import Outcome, Slide
 from tcgamirror.system.interrupt import Shutdown
 from tests.support.executors import Work, dispatcher
@@ -64,6 +64,35 @@ def test_what_ends_while_others_are_recorded_is_not_lost() -> None:
             may_end.set()
             time.sleep(GRACE + 0.1)
     assert ended == ["0", "1"]
+
+
+def test_slides_wait_while_an_executor_has_no_slot() -> None:
+    """Lost workers of a cluster are replaced after a while."""
+
+    class Lost(Threads):
+        looks = 0
+
+        @property
+        def slots(self) -> int:
+            self.looks += 1
+            return 0 if 1 < self.looks < 5 else 1
+
+    def fetch(slide: Slide) -> Outcome:
+        return Outcome(slide, (), None)
+
+    run = Dispatcher(Lost(Work(fetch), Slots(1, 1)), Shutdown())
+    slides = [Slide(str(number), f"{number}.svs") for number in range(3)]
+    ended = [outcome.slide for outcomes in run.outcomes(slides) for outcome in outcomes]
+    assert ended == slides
+
+
+def test_a_full_disk_is_told_although_a_slide_lacked_memory_before() -> None:
+    def fetch(slide: Slide) -> Outcome:
+        raise MemoryError if slide.file_id == "0" else DiskFull("no room")
+
+    run = dispatcher(fetch, 1)
+    list(run.outcomes([Slide("0", "0.svs"), Slide("1", "1.svs")]))
+    assert str(run.error) == "no room"
 
 
 def give_threads(monkeypatch: pytest.MonkeyPatch, most: int) -> None:

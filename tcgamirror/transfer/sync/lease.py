@@ -30,13 +30,14 @@ class Lease:
         self._store = store
         self._tag = tag
         self._released = threading.Event()
-        self._alive_at = time.monotonic()
+        # By the system's clock, because the monotonic one may stand still in a machine's sleep.
+        self._alive_at = time.time()
         self._is_lost = False
         self._thread = start_thread(self._beat, "lease")
 
     def check(self) -> None:
         """Raise Locked if another run may hold the lock now."""
-        if self._is_lost or time.monotonic() - self._alive_at > DEAD_SECONDS:
+        if self._is_lost or time.time() - self._alive_at > DEAD_SECONDS:
             raise Locked(
                 f"{self._store.name}: another sync may have taken over, as this one was suspended "
                 "or cut off for a while. Retry when no other runs"
@@ -55,11 +56,12 @@ class Lease:
         while not self._released.wait(BEAT_SECONDS):
             beats += 1
             with suppress(TcgaMirrorError):
+                begun = time.time()
                 tag = self._store.put_if(LOCK, _holder(beats), {}, self._tag)
                 self._is_lost = tag is None
                 if tag is None:
                     return
-                self._tag, self._alive_at = tag, time.monotonic()
+                self._tag, self._alive_at = tag, begun
 
 
 @contextmanager
@@ -74,7 +76,7 @@ def hold(store: ObjectStore, stop: threading.Event) -> Iterator[Lease]:
 
 def _acquire(store: ObjectStore, stop: threading.Event) -> Tag:
     seen: Tag | None = None
-    expires = time.monotonic() + DEAD_SECONDS
+    expires = 0.0
     while True:
         is_dead = seen is not None and time.monotonic() > expires
         if seen is None or is_dead:
@@ -91,7 +93,8 @@ def _acquire(store: ObjectStore, stop: threading.Event) -> Tag:
                 f"{store.name}: another sync writes there "
                 f"({printable(holder[:200].decode(errors='replace'))}). Retry when it has ended"
             )
-        seen = found.tag
+        if seen is None:
+            seen, expires = found.tag, time.monotonic() + DEAD_SECONDS
         if stop.wait(1.0):
             raise Interrupted("stopped while waiting for the lock")
 
