@@ -52,7 +52,7 @@ class Slots:
     def _adapt(self, rate: float) -> None:
         if self._rest:
             self._rest -= 1
-        elif rate < BETTER * self._rate:
+        elif rate <= BETTER * self._rate:  # Also where nothing comes at all.
             self.count, self._rate, self._rest = self._former, 0.0, REST
         else:
             self._former, self._rate = self.count, rate

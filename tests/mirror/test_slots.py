@@ -73,6 +73,18 @@ def test_a_link_that_widens_is_used() -> None:
     assert machine.counts(slots, 100)[-1] == 32
 
 
+@pytest.mark.parametrize("good", [0, 8])
+def test_they_are_no_more_where_nothing_comes(good: int) -> None:
+    """From the start, or since the first slides, as from a host that refuses more."""
+    now = 0.0
+    slots, counts = from_8_to_32(lambda: now), []
+    for ended in range(1, 200):
+        now += 1
+        slots.add_ended(1, waited=0, moved=min(ended, good) * SLIDE)
+        counts.append(slots.count)
+    assert set(counts[24:]) == {8}
+
+
 @pytest.mark.parametrize("number", [1, 5, 64])
 def test_a_set_number_is_kept(number: int) -> None:
     counts = Machine(seconds=3.0).counts(lambda clock: Slots(number, number, clock), 300)
