@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -19,15 +19,14 @@ _MOST_BYTES = 8 << 20
 _THREAD_BYTES = 12 << 20
 """Address space of a thread: its stack, and what Python takes before a thread can report errors."""
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
 _SPARE_BYTES = 64 << 20
 """Address space that a further thread leaves to others, so that it cannot fail to begin."""
 
 _START_SECONDS = 10.0
 """Time after which a pool works with fewer threads, as one did not begin."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def usable_cores() -> int:
@@ -174,11 +173,10 @@ def result_or_error(work: Callable[[], Result]) -> Result | BaseException:
 class Task:
     """Work that a TaskQueue does once."""
 
-    __slots__ = ("is_begun", "is_done", "work")
+    __slots__ = ("is_done", "work")
 
     def __init__(self, work: Callable[[], None]) -> None:
         self.work = work
-        self.is_begun = False
         self.is_done = False
 
 
@@ -195,7 +193,7 @@ class TaskQueue:
         self._helpers = at_once - 1
         self._name = name
         self._changed = threading.Condition()
-        self._waiting: deque[Task] = deque()
+        self._waiting: OrderedDict[Task, None] = OrderedDict()
         self._threads: list[threading.Thread] = []
         self._error: BaseException | None = None
 
@@ -213,16 +211,19 @@ class TaskQueue:
             thread.join()
 
     def add(self, work: Callable[[], None]) -> Task:
-        """Add a task, which may begin once any task is waited for."""
+        """Add a task, which may begin once any task is waited for, but not after a failure."""
         task = Task(work)
         with self._changed:
-            self._waiting.append(task)
+            if self._error is None:
+                self._waiting[task] = None
         return task
 
     def finish(self, tasks: Iterable[Task]) -> None:
         """Wait for tasks, and do those that no other thread has begun. Raise any failure."""
         for task in tasks:
-            is_mine = self._begin(task)
+            with self._changed:
+                is_mine = task in self._waiting
+                self._waiting.pop(task, None)
             self._start_helpers()
             if is_mine:
                 self._do(task)
@@ -231,14 +232,6 @@ class TaskQueue:
                     self._changed.wait()
             if self._error is not None:
                 raise self._error
-
-    def _begin(self, task: Task) -> bool:
-        """Return whether the calling thread has to do the task, as no other has begun it."""
-        with self._changed:
-            is_first, task.is_begun = not task.is_begun, True
-            while self._waiting and self._waiting[0].is_begun:
-                self._waiting.popleft()
-        return is_first
 
     def _start_helpers(self) -> None:
         """Start a thread for each waiting task, as far as the limit and the system allow."""
@@ -252,11 +245,10 @@ class TaskQueue:
     def _help(self) -> None:
         while True:
             with self._changed:
-                task = next((task for task in self._waiting if not task.is_begun), None)
-            if task is None:
-                return
-            if self._begin(task):
-                self._do(task)
+                if not self._waiting:
+                    return
+                task, _ = self._waiting.popitem(last=False)
+            self._do(task)
 
     def _do(self, task: Task) -> None:
         result = result_or_error(task.work)

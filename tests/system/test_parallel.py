@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -161,6 +162,27 @@ def test_a_failed_task_ends_the_others() -> None:
         with pytest.raises(ZeroDivisionError):
             queue.finish(tasks)
     assert len(begun) < 1000
+
+
+def test_no_task_begins_after_a_failure() -> None:
+    begun: list[int] = []
+    failed = threading.Event()
+
+    def wait() -> None:
+        failed.wait(10)
+
+    def fail() -> None:
+        failed.set()
+        raise ZeroDivisionError
+
+    with TaskQueue(2, "queue") as queue:
+        first, _ = queue.add(wait), queue.add(fail)
+        with suppress(ZeroDivisionError):
+            queue.finish([first])
+        later = queue.add(partial(begun.append, 1))
+        with pytest.raises(ZeroDivisionError):
+            queue.finish([later])
+    assert not begun
 
 
 def test_a_task_that_is_dropped_is_never_done() -> None:
