@@ -95,7 +95,8 @@ class HttpClient:
         self._total_rate = rate
         self._sharers = 1
         self._stop = stop or threading.Event()
-        self.pauses = Pauses(self._timeouts.pause, self._stop, on_pause)
+        self._on_pause = on_pause
+        self.pauses = Pauses(self._timeouts.pause, self._stop, self._begin_pause)
         self._rate = RateLimit(rate, self._stop)
         self._random = random.Random()
         self._lock = threading.Lock()
@@ -301,6 +302,11 @@ class HttpClient:
                 self.pauses.answered(host, exchange.began)
         finally:
             slot.release()
+
+    def _begin_pause(self, host: str, seconds: float, reason: str) -> None:
+        """Leave a busy host half of its connections from now on."""
+        self._slot(host).halve()
+        self._on_pause(host.removesuffix(":443"), seconds, reason)
 
     def _check_stop(self, url: str) -> None:
         if self._stop.is_set():

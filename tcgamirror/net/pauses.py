@@ -39,9 +39,7 @@ class Pauses:
     LONGEST times the first. on_pause: see OnPause.
     """
 
-    def __init__(
-        self, first: float, stop: threading.Event, on_pause: OnPause = lambda *_: None
-    ) -> None:
+    def __init__(self, first: float, stop: threading.Event, on_pause: OnPause) -> None:
         self._first = first
         self._stop = stop
         self._on_pause = on_pause
@@ -88,7 +86,7 @@ class Pauses:
             longest = LONGEST * self._first
             known.seconds = seconds = min(longest, 2 * known.seconds or self._first)
             known.since = time.monotonic()
-        self._on_pause(host.removesuffix(":443"), seconds, reason)
+        self._on_pause(host, seconds, reason)
 
     def _left(self, host: str) -> float:
         """Return the seconds left of the host's pause."""

@@ -56,6 +56,9 @@ class RateLimit:
 class Connections:
     """The connections to a host; `limit` may change while some are held."""
 
+    MIN_HALVED = 4
+    """Connections that a busy host keeps."""
+
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._held = 0
@@ -67,6 +70,10 @@ class Connections:
             is_free = self._released.wait_for(lambda: self._held < self.limit, timeout)
             self._held += is_free
             return is_free
+
+    def halve(self) -> None:
+        """Halve the limit, as the host is busy."""
+        self.limit = min(self.limit, max(self.MIN_HALVED, self.limit // 2))
 
     def release(self) -> None:
         with self._released:

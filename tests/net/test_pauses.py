@@ -282,3 +282,25 @@ def test_the_progress_line_tells_the_pause(monkeypatch: pytest.MonkeyPatch) -> N
     assert first.startswith("api.gdc.cancer.gov: too many requests (429). All requests to it")
     assert "api.gdc.cancer.gov pauses for 1 min 30 s" in line
     assert "pauses" not in later
+
+
+def test_a_busy_host_gets_half_the_connections() -> None:
+    """At each pause: one that bears 16 gives everything to a client that may use 64."""
+    held = threading.Semaphore(16)
+
+    def limited(request: Request) -> Iterable[Step]:
+        if not held.acquire(blocking=False):
+            return BUSY(request)
+        return answer(request)
+
+    def answer(request: Request) -> Iterable[Step]:
+        yield 0.05
+        held.release()
+        yield from OK(request)
+
+    timeouts = replace(QUICK, first_byte=5.0, connect=5.0, tries=5, pause=0.1, whole=9.0)
+    with RawServer(limited) as server:
+        limits = {"127.0.0.1": 64}
+        with HttpClient(timeouts=timeouts, limits=limits) as client, ThreadPoolExecutor(96) as pool:
+            found = list(pool.map(lambda _: client.json(server.url()), range(400)))
+    assert found == [[]] * 400
