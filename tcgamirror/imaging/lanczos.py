@@ -30,6 +30,9 @@ SMALL_PRODUCT = 250_000
 MOST_INPUTS = Size(2000, 100)
 """Inputs, across and down, that are resized at once; at least those of one product."""
 
+MOST_BAND_PIXELS = 10_000_000
+"""Pixels of the rows that are resized at once: fewer rows of a very wide level."""
+
 _UNIT = 1 << 14
 
 Floats = NDArray[np.float32]
@@ -79,7 +82,8 @@ def resize(
         length: pixels of the input.
         span: columns and rows of the input that the image covers.
     """
-    groups = list(_groups(kernels(length.height, span[1], size.height), MOST_INPUTS.height))
+    most_rows = min(MOST_INPUTS.height, MOST_BAND_PIXELS // length.width)
+    groups = list(_groups(kernels(length.height, span[1], size.height), most_rows))
     columns = list(_groups(kernels(length.width, span[0], size.width), MOST_INPUTS.width))
     memory = _Memory(), _Memory(), _Memory()
     rows = _rows(strips)
@@ -88,7 +92,9 @@ def resize(
     top = stop = 0
     for group in groups:
         kept = stop - group.inputs.start
-        band[:kept] = band[stop - top - kept : stop - top].copy()
+        # Row by row, as an overlapping copy would take as much memory again.
+        for place in range(kept):
+            band[place] = band[stop - top - kept + place]
         top, stop = group.inputs.start, group.inputs.stop
         for place in range(kept, stop - top):
             band[place] = next(rows)

@@ -74,13 +74,14 @@ def test_one_colour_stays_and_the_own_size_changes_nothing() -> None:
     assert np.array_equal(same, pixels)
 
 
-def test_a_wide_level_takes_the_rows_of_one_kernel() -> None:
-    length, size = Size(100_000, 400), Size(50_000, 200)
-    strip: Pixels = np.full((40, length.width, 3), 200, np.uint8)
+@pytest.mark.parametrize(("width", "height"), [(100_000, 400), (250_000, 160)])
+def test_a_wide_level_takes_the_rows_of_one_kernel(width: int, height: int) -> None:
+    length, size = Size(width, height), Size(width // 2, height // 2)
+    strip: Pixels = np.broadcast_to(np.uint8(200), (40, width, 3))
     tracemalloc.start()
-    rows = sum(map(len, resize([strip] * 10, length, (100_000, 400), size)))
+    rows = sum(map(len, resize([strip] * (height // 40), length, (width, height), size)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert rows == 200
+    assert rows == size.height
     # The rows of one group, and what they become.
     assert peak < 100e6
