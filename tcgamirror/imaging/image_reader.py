@@ -44,8 +44,12 @@ JPEG_MAX_PIXELS = 200_000_000
 SECONDS, SECONDS_PER_PIXEL = 10.0, 1e-6
 """Processor time that decoding may take; a slow machine takes a tenth of it."""
 
-MIN_LINES_BYTES, MAX_LINE_BYTES = 1 << 20, 1 << 24
-"""Raw bytes of a PNG's lines that are unfiltered at once; of a line that is unfiltered at all."""
+MIN_LINES_BYTES, MAX_LINE_BYTES = 1 << 20, 1 << 21
+"""Raw bytes of a PNG's lines that are unfiltered at once; of a line that is unfiltered at all.
+
+Unfiltering takes twenty times as many, in each of several threads. The widest slides' lines have
+a third of them.
+"""
 
 MAX_SEGMENTS = 16
 """Chunks of a PNG, or segments of a JPEG, before its pixels; `image_writer` writes nine."""

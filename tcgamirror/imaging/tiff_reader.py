@@ -263,8 +263,9 @@ def _decode_tiles(tiff: Tiff, directory: Directory, grid: Grid, check: Check) ->
         tile = band[:, column * width : (column + 1) * width]
         _add_differences(b"".join(pieces), tile)
         if column == grid.columns - 1:
-            rows = grid.box(column, row).size.height
-            digest.update(np.ascontiguousarray(band[:rows, : grid.size.width]).data)
+            # Line by line, as the band without its padding would have to be copied.
+            for line in band[: grid.box(column, row).size.height, : grid.size.width]:
+                digest.update(line.data)
     return digest.hexdigest() if fits else None
 
 

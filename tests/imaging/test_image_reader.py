@@ -176,6 +176,24 @@ def test_a_png_that_says_it_is_huge_takes_no_memory() -> None:
         decode_all(file, ImageFormat.PNG)
 
 
+@pytest.mark.parametrize(
+    ("form", "size", "megabytes"),
+    [
+        (ImageFormat.PNG, Size(690_000, 5), 60),
+        (ImageFormat.PNG, Size(5_000_000, 3), 60),
+        (ImageFormat.TIFF, Size(40_001, 256), 40),
+    ],
+)
+def test_the_digest_of_a_wide_image_takes_little_memory(
+    form: ImageFormat, size: Size, megabytes: float
+) -> None:
+    file = io.BytesIO()
+    rows: Pixels = np.broadcast_to(np.uint8(255), (size.height, size.width, 3))
+    write_image(file, form, size, [rows], None, METADATA)
+    with bounded(seconds=30, megabytes=megabytes):
+        decode_all(file, form)
+
+
 def test_endless_metadata_are_not_read() -> None:
     text = b"tcgamirror\0" + b"[" * 100_000
     with pytest.raises(Damaged, match="100,011 bytes"):
