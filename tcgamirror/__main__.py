@@ -26,7 +26,7 @@ def main() -> int:
         return WRONG_USE
     try:
         _set_handler(_leave)
-        # numpy's linear algebra is not used, but would take memory for each of its threads.
+        # Products of matrices are too small for threads, each of which would take memory.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         # Only now: these imports take most of the start.
         from tcgamirror.cli.main import main as run
