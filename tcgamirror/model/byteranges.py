@@ -18,10 +18,6 @@ class Span(NamedTuple):
     def length(self) -> int:
         return self.stop - self.start
 
-    def overlaps(self, other: Span) -> bool:
-        """Return whether both have bytes in common."""
-        return self.start < other.stop and other.start < self.stop
-
     def __str__(self) -> str:
         """Return the span as HTTP writes it, with an inclusive end.
 

@@ -133,8 +133,8 @@ class RemoteFile:
         return SpanSet([*self.sparse.available, *self._requested])
 
     def _finish(self, spans: Iterable[Span]) -> None:
-        wanted = coalesce(spans, 0)
-        parts = [part for part in self._requested if any(map(part.overlaps, wanted))]
+        wanted = SpanSet(spans)
+        parts = [part for part in self._requested if wanted.gaps(part) != [part]]
         self._queue.finish([self._requested[part] for part in parts])
         for part in parts:
             del self._requested[part]
