@@ -28,7 +28,7 @@ slides) and the target (which images) are fixed; another plan or target needs an
 mirror.
 
 images (give one of --mpp and --max-size):
---mpp X        the whole slide at exactly X µm per pixel
+--mpp X        the whole slide at exactly X µm per pixel (20× is 0.5, 40× is 0.25)
 --max-size PX  the whole slide, halved until its longer side is at most PX pixels
 --resample exact|fast|native
     exact (default): the best pixels; fast: less time, nearly the same pixels; native: the
@@ -263,9 +263,9 @@ def _settings(args: argparse.Namespace, lock: LockFile | None) -> Settings:
     if lock is None and not given.keys() & {"mpp", "max_size"}:
         mirror = Path(args.directory or args.mirror or "tcga")
         raise UsageError(
-            "init: the size of the images is missing. Choose one: "
-            f"{text.command_line('init --mpp 15', mirror)} (exactly 15 µm per pixel), or "
-            f"{text.command_line('init --max-size 2048', mirror)} (at most 2,048 pixels)"
+            "init: the size of the images is missing. Add --mpp 15 (exactly 15 µm per pixel) or "
+            "--max-size 2048 (at most 2,048 pixels), as in: "
+            f"{text.command_line('init --mpp 15', mirror)}"
         )
     return with_options(settings, given)
 
