@@ -71,6 +71,13 @@ def mirror_text(args: argparse.Namespace) -> str | None:
     return os.environ.get("TCGAMIRROR") or None if named is None else named
 
 
+def did_you_mean_mirror(word: str) -> str:
+    """Return a question that names --mirror if the word is a mirror's directory, or nothing."""
+    from tcgamirror.mirror.settings import FILE_NAME
+
+    return f"Did you mean --mirror {word}?" if os.access(f"{word}/{FILE_NAME}", os.F_OK) else ""
+
+
 def open_mirror(args: argparse.Namespace) -> Mirror:
     """Return the mirror that is named, or the nearest above the current directory."""
     from tcgamirror.mirror.directory import Mirror
@@ -166,6 +173,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         message = message.removeprefix("argument ")
+        if message.startswith("the following arguments are required"):
+            choices = [each.choices for each in self._actions if each.required and each.choices]
+            message += "".join(f". Choose {', '.join(map(str, each))}" for each in choices)
         end = "" if message.endswith((".", "?")) else "."
         raise UsageError(f"{message}{end} See {self.prog} --help")
 
@@ -178,6 +188,8 @@ class Parser(argparse.ArgumentParser):
         if action.choices is not None and value not in action.choices:
             choices = [str(choice) for choice in action.choices]
             hint = did_you_mean(str(value), choices) or f"Choose {', '.join(choices)}"
+            if action.dest == "command":
+                hint = did_you_mean_mirror(str(value)) or hint
             raise argparse.ArgumentError(action, f"invalid choice {value!r}. {hint}")
 
 

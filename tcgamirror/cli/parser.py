@@ -21,7 +21,7 @@ from tcgamirror.cli import (
     verify,
     web,
 )
-from tcgamirror.cli.common import HelpFormatter, Parser
+from tcgamirror.cli.common import HelpFormatter, Parser, did_you_mean_mirror
 from tcgamirror.model.text import did_you_mean
 
 VERSION = f"tcgamirror {__version__}"
@@ -88,6 +88,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if unknown:
         words = " ".join(map(repr, unknown))
         options = [name for action in args.parser._actions for name in action.option_strings]
-        args.parser.error(f"unknown argument {words}. {did_you_mean(unknown[0], options)}".strip())
+        hint = did_you_mean_mirror(unknown[0]) or did_you_mean(unknown[0], options)
+        args.parser.error(f"unknown argument {words}. {hint}".strip())
     args.program = parser
     return args

@@ -109,8 +109,10 @@ def did_you_mean(word: str, choices: Collection[str]) -> str:
     """
     import difflib
 
-    near = difflib.get_close_matches(word, choices, 1)
-    return f"Did you mean {near[0]}?" if near else ""
+    # The dashes of options would make all of them alike.
+    bare = {choice.lstrip("-"): choice for choice in choices}
+    near = difflib.get_close_matches(word.lstrip("-"), bare, 1)
+    return f"Did you mean {bare[near[0]]}?" if near else ""
 
 
 def distinct(names: Sequence[str]) -> list[str]:

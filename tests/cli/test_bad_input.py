@@ -53,7 +53,10 @@ def mirror(pattern: Path, tmp_path: Path) -> Path:
         ("update --time-limit soon", ["--time-limit", "'soon'", "2h"]),
         ("update --rate fast", ["--rate", "'fast'", "5M"]),
         ("init", ["is missing", "tcgamirror --mirror tcga init --mpp 15", "--max-size 2048"]),
-        ("init a", ["tcgamirror --mirror a init --mpp 15"]),
+        ("init a --slides 7", ["Add --mpp 15", "as in: tcgamirror --mirror a init --mpp 15"]),
+        ("schedule", ["system", "Choose cron, systemd, slurm. See tcgamirror schedule --help"]),
+        ("table", ["KIND", "Choose trident, slide2vec"]),
+        ("init --mpp 15 --magnification 20", ["unknown argument '--magnification'. See"]),
         ("init --mpp 15 --max-size 2048", ["--mpp", "--max-size", "not both"]),
         ("init --mpp 0", ["--mpp is 0", "above 0"]),
         ("init --mpp -1", ["--mpp is -1", "above 0"]),
@@ -89,6 +92,11 @@ def test_a_wrong_command_line(
     monkeypatch.chdir(tmp_path)
     says(inside(*(word for word in said.split(" ") if said)), USAGE_ERROR, *words)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_mirror_named_without_its_option_is_recognized(mirror: Path) -> None:
+    for words in ((mirror, "status"), ("status", mirror)):
+        says(inside(*words), USAGE_ERROR, f"Did you mean --mirror {mirror}?")
 
 
 def test_the_program_alone_tells_how_to_begin(tmp_path: Path) -> None:
