@@ -21,6 +21,7 @@ from tcgamirror.catalogue.names import find_slides
 from tcgamirror.model.errors import BadQuery, NoMemory, UsageError
 from tcgamirror.model.labels import COLUMNS
 from tcgamirror.model.slide import Slide
+from tcgamirror.model.text import command_line
 
 Cell = Value | bytes
 """One value of a query's answer."""
@@ -412,7 +413,9 @@ def _refusal(path: Path, error: Exception) -> BaseException:
     if code & 0xFF in (sqlite3.SQLITE_AUTH, sqlite3.SQLITE_READONLY):
         return BadQuery(f"query only reads: what would write or attach is refused ({error})")
     own = translation(path, error, code) if isinstance(error, sqlite3.Error) else None
-    return own or BadQuery(f"SQLite cannot run this query: {error}")
+    lacks = str(error).startswith(("no such column", "no such table"))
+    hint = f". To list them: {command_line('query --schema', path.parent)}" if lacks else ""
+    return own or BadQuery(f"SQLite cannot run this query: {error}{hint}")
 
 
 def _authorize(

@@ -99,7 +99,7 @@ def test_a_query_only_reads(three: Catalogue, sql: str) -> None:
     ("sql", "words"),
     [
         ("selct 1", 'near "selct": syntax error'),
-        ("select colour from mirror", "no such column: colour"),
+        ("select colour from mirror", "no such column: colour. To list them: tcgamirror "),
         ("select 1; select 2", "one statement"),
         ("select ?", "bindings"),
         ("", "no query was given"),
