@@ -94,7 +94,9 @@ def _fill_planned(
     if not there:
         raise UsageError(_why_none(catalogue.sample.candidates(), plan))
     if slides is not None and slides > there:
-        warn(f"{slides:,} slides are asked for, but there are only {there:,}: all are taken")
+        # The kind is a default, which a user who sees more slides listed may not know.
+        kind = f" of kind {min(plan.kinds)}" if len(plan.kinds) == 1 else ""
+        warn(f"{slides:,} slides are asked for, but there are only {there:,}{kind}: all are taken")
     _add(catalogue, fresh, plan)
     return len(fresh)
 

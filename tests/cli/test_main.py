@@ -152,7 +152,7 @@ def test_projects_that_are_not_listed_are_named(tmp_path: Path, small_gdc: Stand
     told = inside("--mirror", root, "sample")
     assert (told.code, told.out) == (0, "5 slides added to the sample\n")
     assert told.err.splitlines() == [
-        "12 slides are asked for, but there are only 5: all are taken",
+        "12 slides are asked for, but there are only 5 of kind diagnostic: all are taken",
         "no slide of TCGA-UVM is listed",
     ]
     assert "TCGA-UVM" not in inside("--mirror", root, "sample").err

@@ -137,7 +137,9 @@ def test_withdrawn_slides_stop_no_night(tmp_path: Path, small_slides: Sequence[L
         rewrite(root, "^slides = .*", f"slides = {DIAGNOSTIC + 5}")
         more = night(root)
         assert more.code == 0
-        assert more.sentence == "20 slides are asked for, but there are only 15: all are taken"
+        assert more.sentence == (
+            "20 slides are asked for, but there are only 15 of kind diagnostic: all are taken"
+        )
         assert updated(root).code == 0
         gdc.publish(small_slides[2:], "Data Release 47.0 - June 10, 2026")
         less = night(root)
