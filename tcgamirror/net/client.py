@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -269,6 +270,8 @@ class HttpClient:
                     busy = response.status_code in (429, 503)
                     if busy and retry_after(response.headers.get("Retry-After")) is None:
                         self.pauses.busy(host_key(url), exchange.began, response.status_code)
+                    elif busy:
+                        self._slot(host_key(url)).halve(exchange.began)
                     target = _redirect(url, response)
                     if target is None:
                         rate, meter = self._rate, request.meter
@@ -305,7 +308,7 @@ class HttpClient:
 
     def _begin_pause(self, host: str, seconds: float, reason: str) -> None:
         """Leave a busy host half of its connections from now on."""
-        self._slot(host).halve()
+        self._slot(host).halve(time.monotonic())
         self._on_pause(host.removesuffix(":443"), seconds, reason)
 
     def _check_stop(self, url: str) -> None:

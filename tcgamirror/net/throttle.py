@@ -62,6 +62,7 @@ class Connections:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._held = 0
+        self._halved = 0.0
         self._released = threading.Condition()
 
     def acquire(self, timeout: float) -> bool:
@@ -71,9 +72,12 @@ class Connections:
             self._held += is_free
             return is_free
 
-    def halve(self) -> None:
-        """Halve the limit, as the host is busy."""
-        self.limit = min(self.limit, max(self.MIN_HALVED, self.limit // 2))
+    def halve(self, sent: float) -> None:
+        """Halve the limit for a busy host, unless it was since `sent` (monotonic seconds)."""
+        with self._released:
+            if sent >= self._halved:
+                self._halved = time.monotonic()
+                self.limit = min(self.limit, max(self.MIN_HALVED, self.limit // 2))
 
     def release(self) -> None:
         with self._released:

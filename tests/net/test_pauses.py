@@ -284,13 +284,14 @@ def test_the_progress_line_tells_the_pause(monkeypatch: pytest.MonkeyPatch) -> N
     assert "pauses" not in later
 
 
-def test_a_busy_host_gets_half_the_connections() -> None:
-    """At each pause: one that bears 16 gives everything to a client that may use 64."""
+@pytest.mark.parametrize("header", [(), ("Retry-After: 0",)])
+def test_a_busy_host_gets_half_the_connections(header: tuple[str, ...]) -> None:
+    """Each time: one that bears 16 gives everything to a client that may use 64."""
     held = threading.Semaphore(16)
 
     def limited(request: Request) -> Iterable[Step]:
         if not held.acquire(blocking=False):
-            return BUSY(request)
+            return whole(b"", "503 Slow Down", *header)(request)
         return answer(request)
 
     def answer(request: Request) -> Iterable[Step]:
@@ -298,7 +299,7 @@ def test_a_busy_host_gets_half_the_connections() -> None:
         held.release()
         yield from OK(request)
 
-    timeouts = replace(QUICK, first_byte=5.0, connect=5.0, tries=5, pause=0.1, whole=9.0)
+    timeouts = replace(QUICK, first_byte=5.0, connect=5.0, tries=5, pause=0.1, backoff=0.1)
     with RawServer(limited) as server:
         limits = {"127.0.0.1": 64}
         with HttpClient(timeouts=timeouts, limits=limits) as client, ThreadPoolExecutor(96) as pool:
