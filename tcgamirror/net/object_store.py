@@ -55,7 +55,11 @@ _TIMEOUTS: ClientConfig = {"connect_timeout": "15s", "read_timeout": "60s", "tim
 _ADDRESS = re.compile(r"(s3|gs|az)://([A-Za-z0-9][A-Za-z0-9._-]{1,62})(?:/([A-Za-z0-9 ._/=+-]*))?")
 
 _VARIABLES = {
-    "s3": ("AWS", "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and AWS_REGION"),
+    "s3": (
+        "AWS",
+        "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, of a store other than Amazon's, "
+        "AWS_ENDPOINT_URL (~/.aws is not read)",
+    ),
     "gs": ("GOOGLE", "GOOGLE_SERVICE_ACCOUNT"),
     "az": ("AZURE", "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"),
 }
