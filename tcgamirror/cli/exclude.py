@@ -55,8 +55,8 @@ def exclude(args: argparse.Namespace) -> ExitCode:
     report = run(mirror, names, args.reason, keep=args.keep, replace=args.replace, warn=output.say)
     images = "images kept" if args.keep else f"{text.images(report.removed)} removed"
     words = (
-        f"{text.slides(report.slides)} excluded, {report.sampled:,} of them newly in the sample; "
-        f"{images}"
+        f"{text.slides(report.slides)} excluded, {report.sampled:,} of them sampled and not "
+        f"excluded before; {images}"
     )
     if args.replace:
         words += f"; {text.slides(report.replaced)} added in their place"
