@@ -21,7 +21,7 @@ from tcgamirror.cli.common import (
     stoppable_run,
 )
 from tcgamirror.model import text
-from tcgamirror.model.errors import ExitCode, Interrupted, UsageError
+from tcgamirror.model.errors import ExitCode, Interrupted, NotAMirror, UsageError
 
 if TYPE_CHECKING:
     from tcgamirror.transfer.archive.stored import StoredArchive
@@ -137,7 +137,11 @@ def import_into(args: argparse.Namespace) -> ExitCode:
     if not isinstance(source, StoredArchive):
         check_import(args.source, mirror_text(args) or ".")
     # A new mirror is made only where it is named, as init does.
-    root = named_mirror(args) or open_mirror(args).root
+    try:
+        root = named_mirror(args) or open_mirror(args).root
+    except NotAMirror as error:
+        error.add_note("An import makes the mirror that --mirror names")
+        raise
     with closing(ProgressDisplay(quiet=args.json)) as progress:
         made = import_export(root, source, progress, decode=args.decode)
     if args.json:

@@ -42,6 +42,7 @@ def mirror(pattern: Path, tmp_path: Path) -> Path:
         ("update --retry-faild", ["--retry-faild", "Did you mean --retry-failed?"]),
         ("init --mpp 15 --kind tisue", ["--kind", "tisue", "Did you mean tissue?"]),
         ("show", ["SLIDE", "show --help"]),
+        ("import export", ["An import makes the mirror that --mirror names"]),
         ("query", ["SQL", "query --help"]),
         ("update --limit 0", ["--limit", "'0'", "from 1 to"]),
         ("update --limit 99999999999999999999", ["--limit"]),
