@@ -84,7 +84,10 @@ def _text(topic: str | None, commands: Mapping[str, argparse.ArgumentParser]) ->
         return page(topic)
     if topic in commands:
         return commands[topic].format_help()
-    remedy = did_you_mean(topic, [*TOPICS, *commands]) or "See tcgamirror help for the pages."
+    about = [name for name in TOPICS if topic.strip() and topic.lower() in page(name).lower()]
+    remedy = did_you_mean(topic, [*TOPICS, *commands]) or (
+        f"It stands in: {', '.join(about)}" if about else "See tcgamirror help for the pages."
+    )
     raise UsageError(f"help: no page or command {topic!r}. {remedy}")
 
 

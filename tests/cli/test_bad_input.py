@@ -36,6 +36,8 @@ def mirror(pattern: Path, tmp_path: Path) -> Path:
         ("status --bogus", ["--bogus", "status --help"]),
         ("status --bogus", ["unknown argument '--bogus'. See tcgamirror status --help"]),
         ("get x --mp 1", ["'1'. Did you mean --mpp? See tcgamirror get --help"]),
+        ("help uninstall", ["no page or command 'uninstall'. It stands in: recipes"]),
+        ("help frobnicate", ["See tcgamirror help for the pages"]),
         ("show one two", ["two", "show --help"]),
         ("updaet", ["updaet", "Did you mean update?"]),
         ("frobnicate", ["frobnicate", "Choose init, update"]),
