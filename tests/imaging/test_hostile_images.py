@@ -137,7 +137,7 @@ def test_an_image_that_would_take_too_much_is_refused_at_once(
     export = exports(form)
     copy = forged(export, tmp_path / "e", made_by(size, facts(export, form)), size)
     root = tmp_path / "m"
-    result = run("--mirror", root, "import", copy, by=LIMITED, timeout=40)
+    result = run("--mirror", root, "import", "--decode", copy, by=LIMITED, timeout=40)
     assert result.code == 2 and why in result.sentence, result
     assert not root.exists()
 
@@ -170,7 +170,7 @@ LONG: dict[ImageFormat, tuple[Size, Callable[[Size, str], bytes]]] = {
 @pytest.mark.parametrize(
     ("command", "form"),
     [
-        ("import", ImageFormat.TIFF),
+        ("import --decode", ImageFormat.TIFF),
         ("verify --decode", ImageFormat.PNG),
         ("rebuild --offline", ImageFormat.PNG),
     ],
@@ -183,8 +183,8 @@ def test_the_first_interrupt_ends_a_long_decode(
     image = made_by(size, facts(export, form))
     root = tmp_path / "m"
     copy = forged(export, tmp_path / "e", image, size)
-    if command == "import":
-        words = ["import", str(copy)]
+    if command.startswith("import"):
+        words = [*command.split(), str(copy)]
     else:
         shutil.copytree(copy, root)
         words = command.split()
