@@ -32,7 +32,7 @@ FILES = (
     ("DIR/tcgamirror.toml", "the mirror's settings; edit them"),
     ("DIR/catalogue.db", "the catalogue, as SQLite; query it"),
     ("DIR/images/", "the images"),
-    ("DIR/work/", "partial downloads; safe to delete while nothing runs"),
+    ("DIR/work/", "partial downloads (safe to delete while nothing runs), shards' records"),
 )
 
 

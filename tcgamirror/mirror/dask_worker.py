@@ -32,7 +32,7 @@ from tcgamirror.system.parallel import result_or_error
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What all workers of a run have to know, and may change.
+    """Orders to all workers of a run, which may change.
 
     workers: that share the connections and the rate. begin: slides may begin. stop: slides
     in flight have to end at once.

@@ -501,7 +501,7 @@ def _toml(value: object) -> str:
 
 
 class Bounds(NamedTuple):
-    """How many slides are in flight at first, and at most."""
+    """Numbers of slides in flight: at first, and at most."""
 
     first: int
     most: int

@@ -51,7 +51,7 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """What the image at `MPP` needs of a slide's file.
+    """Parts of a slide's file that the image at `MPP` needs.
 
     blocks: the level's tiles, and the base's counts, which tell of missing tiles. bytes: of both.
     """

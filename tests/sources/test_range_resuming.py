@@ -309,7 +309,7 @@ def test_a_failed_part_ends_the_others(tmp_path: Path, client: HttpClient, nth: 
             remote_file(gdc, client, partial, tmp_path / "etag") as remote,
         ):
             remote.fetch([Span(0, 40 << 20)])
-        # At most those in hand were tried, twice each, and nothing after them.
+        # Only requests in flight were tried, twice each.
         assert len(gdc.served) <= nth - 1 + 2 * PARALLEL_REQUESTS
         assert no_threads_of("range")
         assert partial.available.total == (nth - 1) * MAX_PART_BYTES

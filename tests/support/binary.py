@@ -25,7 +25,7 @@ def lack(program: Path, target: str = "build") -> str:
     made = program.stat().st_mtime
     source = [*(ROOT / "tcgamirror").rglob("*.py"), *(ROOT / "build").rglob("*.*")]
     if BINARY not in os.environ and any(path.stat().st_mtime > made for path in source):
-        return f"dist/{program.name} is older than the source: make {target} makes it anew"
+        return f"dist/{program.name} is older than the source. Run make {target}"
     return ""
 
 
