@@ -36,12 +36,13 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.text import display_url, printable
 from tcgamirror.net.download import Download, check_etag
+from tcgamirror.net.exchange import CurrentExchange, Exchange, session
 from tcgamirror.net.pauses import OnPause, Pauses
 from tcgamirror.net.proxies import is_by_proxy, proxy_failure, proxy_for
 from tcgamirror.net.response import HttpResponse, RetryAfter, parsed, retry_after, why
 from tcgamirror.net.throttle import Connections, Meter, RateLimit
 from tcgamirror.net.timeouts import Timeouts
-from tcgamirror.net.watchdog import POLL, Exchange, Watchdog, session
+from tcgamirror.system.parallel import POLL
 
 __all__ = ["HttpClient", "Meter", "Part", "host_key"]
 
@@ -102,9 +103,9 @@ class HttpClient:
         self._random = random.Random()
         self._lock = threading.Lock()
         self._slots: dict[str, Connections] = {}
-        self._watch = Watchdog(self._stop)
+        self._current = CurrentExchange()
         size = max([_DEFAULT_CONNECTIONS, *self._limits.values()])
-        self._session = session(self._watch, size, f"tcgamirror/{__version__}")
+        self._session = session(self._current, size, f"tcgamirror/{__version__}")
 
     def __enter__(self) -> Self:
         return self
@@ -281,7 +282,7 @@ class HttpClient:
 
     @contextmanager
     def _connection(self, url: str) -> Iterator[Exchange]:
-        """Hold one of the host's connections, outside of its pauses, for a watched exchange."""
+        """Hold one of the host's connections, outside of its pauses, for an exchange."""
         host = host_key(url)
         slot = self._slot(host)
         while not slot.acquire(timeout=POLL):
@@ -290,19 +291,19 @@ class HttpClient:
             self.pauses.wait(host)
             self._check_stop(url)
             connect, first_byte = self._timeouts.connect, self._timeouts.first_byte
-            with self._watch.exchange(
-                display_url(url), proxy_for(url), connect, first_byte
-            ) as exchange:
-                try:
-                    yield exchange
-                except NetworkError as error:
-                    # A connection that breaks after enough bytes does not count as a reset.
-                    if is_reset(error) and exchange.received < self._worth:
-                        self.pauses.reset(host, exchange.began)
-                    elif is_reset(error) or not error.retryable:
-                        self.pauses.answered(host, exchange.began)
-                    raise
-                self.pauses.answered(host, exchange.began)
+            name, proxy = display_url(url), proxy_for(url)
+            exchange = Exchange(name, proxy, connect, first_byte, self._stop)
+            self._current.exchange = exchange
+            try:
+                yield exchange
+            except NetworkError as error:
+                # A connection that breaks after enough bytes does not count as a reset.
+                if is_reset(error) and exchange.received < self._worth:
+                    self.pauses.reset(host, exchange.began)
+                elif is_reset(error) or not error.retryable:
+                    self.pauses.answered(host, exchange.began)
+                raise
+            self.pauses.answered(host, exchange.began)
         finally:
             slot.release()
 
@@ -342,16 +343,14 @@ class HttpClient:
                 headers=dict(request.headers),
                 stream=True,
                 allow_redirects=False,
-                # The watchdog has shorter limits; these hold for connections it cannot watch.
-                timeout=(timeouts.connect + 1, max(timeouts.first_byte, timeouts.stall) + 1),
+                # The exchange has the limits; it is checked after each brief wait.
+                timeout=(timeouts.connect + 1, POLL),
             )
         except (InvalidHeader, InvalidSchema, InvalidURL, MissingSchema, UnicodeError) as error:
             raise UsageError(f"{name} cannot be asked ({why(error)}): correct the URL") from error
         except requests.Timeout as error:
-            exchange.check()
             raise Timeout(f"{name}: no answer in time ({why(error)})") from error
         except (requests.RequestException, HTTPError, HTTPException) as error:
-            exchange.check()
             by_proxy = exchange.proxy is not None and is_by_proxy(error)
             if "certificate verify failed" in str(error).lower():
                 untrusted = Unreachable(
@@ -366,15 +365,10 @@ class HttpClient:
             raise Unreachable(f"{name} cannot be reached{through} ({why(error)})") from error
         except OSError as error:
             raise UsageError(f"{name} cannot be asked ({why(error)}): see the settings") from error
-        try:
-            # Headers cut off by the watchdog look complete to http.client.
-            exchange.check()
-            if response.status_code == 407 and exchange.proxy:
-                reason = f"407 {printable(response.reason or '', 60)}"
-                raise RetryAfter(proxy_failure(url, name, exchange.proxy, reason), None)
-        except (Interrupted, Timeout, RetryAfter):
+        if response.status_code == 407 and exchange.proxy:
             response.close()
-            raise
+            reason = f"407 {printable(response.reason or '', 60)}"
+            raise RetryAfter(proxy_failure(url, name, exchange.proxy, reason), None)
         return response
 
 

@@ -10,7 +10,6 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -29,7 +28,7 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.text import display_url
 from tcgamirror.system.interrupt import Deadline
-from tcgamirror.system.parallel import result_or_error, start_thread
+from tcgamirror.system.parallel import in_thread
 
 if TYPE_CHECKING:
     from obstore import GetOptions, PutMode, UpdateVersion, WritableFile
@@ -42,8 +41,6 @@ _MAX_PARTS = 9_000
 """Parts of an upload; S3 takes 10,000."""
 
 _PARTS_AT_ONCE = 4
-_LOOK_SECONDS = 0.1
-"""Seconds between two checks whether the run is to stop."""
 
 _LAST_SECONDS, _GRACE_SECONDS = 5.0, 2.0
 """Seconds for a last request after the stop, and for a request under way to end."""
@@ -186,28 +183,15 @@ class ObjectStore:
 
         last: whether it is made even after the stop. It always has only a few seconds.
         """
-        answer: Future[T] = Future()
-
-        def make() -> None:
-            # Also an error of obstore's own code, which is no Exception.
-            result = result_or_error(request)
-            if isinstance(result, BaseException):
-                answer.set_exception(result)
-            else:
-                answer.set_result(result)
-
-        start_thread(make, "request")
         deadline = Deadline.after(_LAST_SECONDS if last else None)
-        try:
-            while not wait([answer], _LOOK_SECONDS).done:
-                if deadline.is_reached or (self._stop.is_set() and not last):
-                    raise Interrupted("stopped during a request; the next run resumes")
-        except BaseException:
-            # A request that ends while Python exits would crash it. One that hangs will not.
-            wait([answer], _GRACE_SECONDS)
-            raise
+
+        def check() -> None:
+            if deadline.is_reached or (self._stop.is_set() and not last):
+                raise Interrupted("stopped during a request; the next run resumes")
+
         with self._translate_errors(path):
-            return answer.result()
+            # A request that ends while Python exits would crash it. One that hangs will not.
+            return in_thread(request, "request", check, grace=_GRACE_SECONDS)
 
     # Reading ------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tcgamirror.model.errors import Interrupted
-from tcgamirror.net.watchdog import POLL
+from tcgamirror.system.parallel import POLL
 
 RESETS = 3
 """Connections reset in a row before a pause begins."""

@@ -28,9 +28,9 @@ from tcgamirror.model.errors import (
     WrongContent,
 )
 from tcgamirror.model.text import printable
+from tcgamirror.net.exchange import Exchange
 from tcgamirror.net.throttle import Meter, RateLimit
 from tcgamirror.net.timeouts import Timeouts
-from tcgamirror.net.watchdog import Exchange
 
 _MESSAGE = 64 << 10
 
@@ -126,13 +126,9 @@ class HttpResponse:
         try:
             piece: bytes = self._raw.read1(self._rate.piece, decode_content=False)
         except (HTTPError, HTTPException, OSError, ValueError) as error:
-            self._exchange.check()
             raise Truncated(
                 f"{self.name}: the connection broke within the body ({why(error)})"
             ) from error
-        if not piece:
-            # A connection cut by the watchdog ends like a body without length.
-            self._exchange.check()
         return piece
 
     def body(self, limit: int, whole: float | None = None) -> bytearray:

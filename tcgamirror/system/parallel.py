@@ -25,6 +25,9 @@ _SPARE_BYTES = 64 << 20
 _START_SECONDS = 10.0
 """Time after which a pool works with fewer threads, as one did not begin."""
 
+POLL = 0.1
+"""Seconds of a brief wait, after which the clock and the run's stop are checked."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -168,6 +171,31 @@ def result_or_error(work: Callable[[], Result]) -> Result | BaseException:
     with _Caught() as caught:
         return work()
     return caught.error
+
+
+def in_thread(
+    work: Callable[[], Result], name: str, check: Callable[[], None], grace: float = 0
+) -> Result:
+    """Return the result of `work`, which nothing can cut short, or raise its error.
+
+    Another thread does it, and is left behind once `check`, called every POLL seconds, raises.
+
+    Args:
+        grace: Seconds for the work to end by itself after that.
+    """
+    results: list[Result | BaseException] = []
+    thread = start_thread(lambda: results.append(result_or_error(work)), name)
+    try:
+        while thread.is_alive():
+            check()
+            thread.join(POLL)
+    except BaseException:
+        thread.join(grace)
+        raise
+    result = results[0]
+    if isinstance(result, BaseException):
+        raise result
+    return result
 
 
 class Task:

@@ -1,0 +1,269 @@
+"""Requests whose every wait ends at its limit, or when the run is stopped.
+
+A socket's own timeout bounds one `recv`: a server that drips bytes could hold a thread for ever,
+even within the headers, which `http.client` reads. So each `recv` waits only briefly, and the
+limit of the whole is checked in between. What cannot be cut short, such as the look-up of a
+name, is done by a thread that is left behind at the limit.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from http.client import HTTPResponse
+from http.cookiejar import DefaultCookiePolicy
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import requests
+import socks
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+from requests.cookies import RequestsCookieJar
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.contrib.socks import SOCKSHTTPConnectionPool, SOCKSHTTPSConnectionPool
+from urllib3.exceptions import ProxyError
+
+from tcgamirror.model.errors import Interrupted, Timeout
+from tcgamirror.system.parallel import POLL, in_thread
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+
+_SOCKS_PORT = 1080
+"""Port of a SOCKS proxy whose address names none."""
+
+
+class Exchange:
+    """One request: the limit of its present wait, and who is waited for.
+
+    Attributes:
+        name: Host and path of the URL, for messages.
+        proxy: Address of the proxy, without credentials; None without one.
+        began: Start of the request, in monotonic seconds.
+        received: Bytes of the body so far.
+    """
+
+    def __init__(
+        self, name: str, proxy: str | None, connect: float, first_byte: float, stop: threading.Event
+    ) -> None:
+        self.name = name
+        self.proxy = proxy
+        self.began = time.monotonic()
+        self.received = 0
+        self._subject = name if proxy is None else f"proxy {proxy}, on the way to {name}"
+        self._first_byte = first_byte
+        self._stop = stop
+        self.expect(f"no connection within {connect:g} s", self.began + connect)
+
+    def expect(self, complaint: str, until: float) -> None:
+        """Set the limit (monotonic seconds) and the message of its Timeout."""
+        self._complaint = complaint
+        self._until = until
+
+    def expect_answer(self) -> None:
+        """Start the limit of the first byte: the connection is made, the request goes out."""
+        self._subject = self.name
+        limit = self._first_byte
+        self.expect(f"no answer within {limit:g} s", time.monotonic() + limit)
+
+    def rest(self) -> None:
+        """Lift the limit while this side is busy."""
+        self._until = float("inf")
+
+    def left(self) -> float:
+        """Return the seconds until the limit."""
+        return self._until - time.monotonic()
+
+    def check(self) -> None:
+        """Raise Interrupted or Timeout if the run is stopped or the limit is over."""
+        if self._stop.is_set():
+            raise Interrupted(f"stopped while asking {self.name}")
+        if self.left() < 0:
+            raise Timeout(f"{self._subject}: {self._complaint}")
+
+
+class CurrentExchange(threading.local):
+    """The exchange of the calling thread."""
+
+    exchange: Exchange
+
+
+class _Stream(io.RawIOBase):
+    """The bytes of a socket, waited for within the exchange's limit."""
+
+    def __init__(self, sock: socket.socket, raw: io.RawIOBase, exchange: Exchange) -> None:
+        """raw: the socket's own stream, which keeps it open until this one is closed."""
+        self._sock = sock
+        self._raw = raw
+        self._exchange = exchange
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        while True:
+            self._exchange.check()
+            try:
+                return self._sock.recv_into(buffer)
+            except TimeoutError:
+                continue
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(HTTPResponse):
+    """A response, its headers too, that comes within the exchange's limit."""
+
+    def __init__(self, exchange: Exchange, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        file: Any = self.fp
+        self.fp = io.BufferedReader(_Stream(sock, file.detach(), exchange))
+
+
+class BoundedConnection(HTTPConnection):
+    """An HTTP connection whose waits the calling thread's exchange bounds."""
+
+    def __init__(self, *args: Any, current: CurrentExchange, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._current = current
+        self.response_class: Any = lambda *args, **more: _Response(self._exchange, *args, **more)
+
+    def connect(self) -> None:
+        self._exchange = self._current.exchange
+        in_thread(super().connect, "connect", self._exchange.check)
+        self._exchange.expect_answer()
+
+    def putrequest(self, *args: Any, **options: Any) -> None:
+        if self.sock is not None:
+            self._exchange = self._current.exchange
+            self._exchange.expect_answer()
+        super().putrequest(*args, **options)
+
+    def _new_conn(self) -> socket.socket:
+        # The exchange's limit comes first, as its error names the server or the proxy.
+        sock = self._dial(self._dns_host.strip("[]"), self._exchange.left() + 1)
+        for option in self.socket_options or ():
+            sock.setsockopt(*option)
+        # The TLS handshake and the request are next.
+        sock.settimeout(max(self._exchange.left() + 1, POLL))
+        return sock
+
+    def _dial(self, host: str, seconds: float) -> socket.socket:
+        """Return a socket connected to the first of the host's addresses that answers.
+
+        The time is divided among the addresses, so that a dead one does not take all of it.
+        """
+        until = time.monotonic() + seconds
+        addresses: list[Any] = socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM)
+        failure = OSError(f"{host} has no address")
+        for index, (*_, address) in enumerate(addresses):
+            share = (until - time.monotonic()) / (len(addresses) - index)
+            try:
+                return socket.create_connection(address[:2], max(share, POLL))
+            except OSError as error:
+                failure = error
+        raise failure
+
+
+class BoundedTlsConnection(BoundedConnection, HTTPSConnection):
+    """The same with TLS."""
+
+
+class BoundedSocksConnection(BoundedConnection):
+    """The same through a SOCKS proxy, which urllib3 describes by `_socks_options`."""
+
+    def __init__(self, *args: Any, _socks_options: Mapping[str, Any], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._socks_options = _socks_options
+
+    def _dial(self, host: str, seconds: float) -> socket.socket:
+        """Return a socket that leads to the host. Raises ProxyError, OSError as `connect` does."""
+        options = self._socks_options
+        if not options["rdns"] and ":" not in host:
+            try:
+                # An IPv4 address, as not every proxy takes IPv6.
+                host = socket.gethostbyname(host)
+            except socket.gaierror as error:
+                error.strerror = f"{error.strerror}; socks5h:// has the proxy look names up"
+                raise
+        try:
+            return socks.create_connection(
+                (host, self.port),
+                timeout=int(seconds) + 1,
+                proxy_type=options["socks_version"],
+                proxy_addr=options["proxy_host"],
+                proxy_port=options["proxy_port"] or _SOCKS_PORT,
+                proxy_username=options["username"],
+                proxy_password=options["password"],
+            )
+        except OSError as error:
+            reason = getattr(error, "socket_err", None)
+            if isinstance(reason, socks.SOCKS4Error | socks.SOCKS5Error):
+                # The proxy works, and reports that the host does not.
+                raise reason from None
+            raise ProxyError("no connection through the proxy", error) from error
+
+
+class BoundedSocksTlsConnection(BoundedSocksConnection, HTTPSConnection):
+    """The same with TLS."""
+
+
+_CONNECTIONS: Mapping[type[HTTPConnectionPool], type[BoundedConnection]] = MappingProxyType(
+    {
+        HTTPConnectionPool: BoundedConnection,
+        HTTPSConnectionPool: BoundedTlsConnection,
+        SOCKSHTTPConnectionPool: BoundedSocksConnection,
+        SOCKSHTTPSConnectionPool: BoundedSocksTlsConnection,
+    }
+)
+
+
+class _Adapter(HTTPAdapter):
+    """Adapter for bounded connections, `size` of them kept alive for each host."""
+
+    def __init__(self, current: CurrentExchange, size: int) -> None:
+        self._current = current
+        super().__init__(pool_connections=16, pool_maxsize=size, max_retries=0)
+
+    def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **options)
+        pool.ConnectionCls = _CONNECTIONS[type(pool)]
+        pool.conn_kw["current"] = self._current
+        return pool
+
+
+class _NoCredentials(AuthBase):
+    """Authentication that keeps requests from using ~/.netrc."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        return request
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Return None: requests would read the whole body of a redirect, of any length."""
+
+
+def session(current: CurrentExchange, size: int, agent: str) -> requests.Session:
+    """Return a session for many threads, without credentials, cookies or redirects of its own.
+
+    Proxies and CA bundle come from the environment. `size` connections are kept alive for each
+    host; `agent` is the User-Agent.
+    """
+    made = _Session()
+    made.auth = _NoCredentials()
+    made.cookies = RequestsCookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
+    made.headers["User-Agent"] = agent
+    made.verify = os.environ.get("SSL_CERT_FILE") or True
+    for scheme in ("http://", "https://"):
+        made.mount(scheme, _Adapter(current, size))
+    return made
