@@ -9,7 +9,6 @@ ranges).
 from __future__ import annotations
 
 import errno
-import html
 import io
 import os
 import re
@@ -23,7 +22,7 @@ from tcgamirror.mirror.directory import CATALOGUE, GALLERY
 from tcgamirror.model.errors import TcgaMirrorError
 from tcgamirror.model.text import format_bytes
 from tcgamirror.system.openat import Tree
-from tcgamirror.web.snapshot import Snapshot, Snapshots
+from tcgamirror.web.snapshot import Snapshots
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -140,13 +139,19 @@ class Site:
         return _open(self._root, names)
 
     def _front(self) -> Reply:
-        """Redirect to the gallery if there is one, else return a page of numbers."""
+        """Redirect to the gallery if there is one, else say what is there."""
         try:
             _open(self._root, FRONT.split("/")).file.close()
         except OSError:
-            page = _page(self._snapshots.current()).encode()
-            kind = ("Content-Type", TYPES[".html"])
-            return Reply("200 OK", [kind, ("Content-Length", str(len(page)))], page)
+            snapshot = self._snapshots.current()
+            counts = snapshot.counts
+            return _text_reply(
+                "200 OK",
+                f"A mirror of TCGA slides: {counts.done:,} of {counts.sampled:,} slides, "
+                f"{format_bytes(counts.bytes)}, {snapshot.fixed}.\n"
+                f"/{CATALOGUE} is its catalogue (SQLite). "
+                "Make pages that show the slides by tcgamirror gallery.",
+            )
         return _text_reply("302 Found", "See the gallery.", ("Location", f"/{FRONT}"))
 
 
@@ -244,25 +249,3 @@ def _text_reply(status: str, text: str, *headers: tuple[str, str]) -> Reply:
     body = f"{text}\n".encode()
     described = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
     return Reply(status, [*described, *headers], body)
-
-
-def _page(snapshot: Snapshot) -> str:
-    counts = snapshot.counts
-    facts = {
-        "images": f"{counts.done:,} of {counts.sampled:,} slides, {format_bytes(counts.bytes)}",
-        "each": snapshot.fixed,
-        "listing": counts.release or "none yet",
-        "pending, failed": f"{counts.pending:,}, {counts.failed:,}",
-    }
-    rows = "".join(
-        f"<tr><th scope=row>{html.escape(name)}<td>{html.escape(words)}\n"
-        for name, words in facts.items()
-    )
-    return (
-        '<!doctype html>\n<html lang="en"><meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width">\n'
-        '<meta name="color-scheme" content="light dark">\n<title>TCGA mirror</title>\n'
-        f"<h1>A mirror of TCGA slides</h1>\n<table>\n{rows}</table>\n"
-        f'<p><a href="/{CATALOGUE}">{CATALOGUE}</a> is its catalogue (SQLite).\n'
-        "<p>Make pages that show the slides by <code>tcgamirror gallery</code>.\n</html>\n"
-    )

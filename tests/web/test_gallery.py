@@ -27,7 +27,7 @@ from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat
 from tcgamirror.system.lock import Lock
 from tcgamirror.web.gallery.builder import GalleryReport, build
-from tcgamirror.web.gallery.entries import is_inside, sanitize
+from tcgamirror.web.gallery.entries import sanitize
 from tcgamirror.web.gallery.packs import PACK, slug
 from tcgamirror.web.gallery.thumbnails import LONGEST, Thumbnails
 from tests.gdc import StandIn
@@ -209,7 +209,6 @@ def test_nothing_hostile_leaves_the_catalogue(mirror: Mirror) -> None:
     "path", ["../a.png", "images/../../a.png", "/etc/a.png", "https://x.org/a.png", "images", "a"]
 )
 def test_no_path_leads_out_of_the_images(mirror: Mirror, path: str) -> None:
-    assert not is_inside(path)
     (mirror.root.parent / "a.png").write_bytes(b"secret")
     change(mirror.root, "UPDATE images SET path = ?", path)
     assert build(mirror, quiet).thumbnails == 0

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.columns import TABLES
 from tcgamirror.catalogue.reports import Cell
-from tcgamirror.imaging.store import IMAGES
 from tcgamirror.model.labels import COLUMNS
 
 MOST_TEXT = 2000
@@ -80,20 +81,10 @@ def read_entries(catalogue: Catalogue) -> Entries:
 
 
 def _image(path: Cell, sha256: Cell) -> Image | None:
-    if isinstance(path, str) and isinstance(sha256, str) and is_inside(path):
-        return Image(path, sha256)
+    with suppress(ValueError):
+        if TABLES["images"]["path"](path) is not None and sha256 is not None:
+            return Image(str(path), str(sha256))
     return None
-
-
-def is_inside(path: str) -> bool:
-    """Return whether the path is that of a file under `images/`.
-
-    >>> is_inside("images/TCGA-OV/a.png"), is_inside("images/../a"), is_inside("/etc/passwd")
-    (True, False, False)
-    """
-    parts = path.split("/")
-    plain = path.isprintable() and "\\" not in path and not {"", ".", ".."} & set(parts)
-    return plain and len(parts) > 1 and parts[0] == IMAGES
 
 
 def sanitize(value: Cell) -> Fact:
@@ -114,10 +105,3 @@ def sanitize(value: Cell) -> Fact:
         value = "".join(sign if sign.isprintable() else "\ufffd" for sign in value)
     # Thousands of slides share a few short values.
     return sys.intern(value) if len(value) < 40 else value
-
-
-def number(value: Fact) -> float | None:
-    """Return a positive number, as a length or a resolution is, or None."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
-        return float(value)
-    return None

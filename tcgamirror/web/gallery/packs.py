@@ -79,29 +79,6 @@ def slug(project: str | None) -> str:
     return f"_{hashlib.sha256(project.encode()).hexdigest()[:12]}"
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
-    """Script to write to a path. made_of: digest of its input."""
-
-    path: Path
-    made_of: str
-    data: bytes
-
-    @classmethod
-    def of(cls, path: Path, data: bytes) -> Script:
-        """Return a script whose input is its text."""
-        return cls(path, hashlib.sha256(data).hexdigest(), data)
-
-    def is_current(self) -> bool:
-        return read_digest(self.path) == self.made_of
-
-    def write(self) -> None:
-        """Write the file atomically."""
-        with atomic_write(self.path) as file:
-            file.write(f"// made of {self.made_of}\n".encode())
-            file.write(self.data)
-
-
 # Contents -----------------------------------------------------------------
 
 
@@ -147,6 +124,22 @@ def facts_script(columns: Sequence[str], pack: Pack) -> bytes:
 
 
 # Files ---------------------------------------------------------------------------
+
+
+def put_script(path: Path, data: bytes) -> bool:
+    """Write a script whose input is its text, if it has changed; return whether it has."""
+    made_of = hashlib.sha256(data).hexdigest()
+    is_changed = read_digest(path) != made_of
+    if is_changed:
+        write_script(path, data, made_of)
+    return is_changed
+
+
+def write_script(path: Path, data: bytes, made_of: str) -> None:
+    """Write a script atomically. made_of: digest of its input."""
+    with atomic_write(path) as file:
+        file.write(f"// made of {made_of}\n".encode())
+        file.write(data)
 
 
 def digest(made_of: object) -> str:

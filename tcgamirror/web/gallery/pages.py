@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from html import escape
 
-from tcgamirror.catalogue.reports import Counts
-from tcgamirror.model.text import format_bytes, format_duration
-from tcgamirror.web.gallery import charts
-from tcgamirror.web.gallery.charts import Bar, Part
 from tcgamirror.web.gallery.entries import sanitize
-from tcgamirror.web.gallery.statistics import Statistics
 
 _POLICY = (
     "default-src 'none'; script-src 'self' file:; style-src 'self' file:; "
@@ -128,137 +122,33 @@ does not run.</p></noscript>
 """
 
 
-def all_pages(target: str, statistics: Statistics) -> Iterator[tuple[str, str]]:
-    """Yield name and text of each page."""
-    release = str(sanitize(statistics.counts.release or "nothing listed yet"))
-    about = f"{escape(target)} · <bdi>{escape(release)}</bdi>"
-    grid = ("common.js", "index.js", "grid.js")
-    hint = "Keys: / searches. "
-    yield "index.html", _page("index", "Slides", about, _GRID, grid, hint)
-    viewer = ("common.js", "index.js", "viewer.js")
-    hint = "Keys: ← → go to other slides, 0 fits the image, 1 2 4 enlarge it. "
-    yield "slide.html", _page("slide", "Slide", about, _SLIDE, viewer, hint)
-    yield "overview.html", _page("overview", "Overview", about, _overview(statistics), (), "")
-
-
-def _page(name: str, title: str, about: str, main: str, scripts: tuple[str, ...], hint: str) -> str:
-    current = {name: ' aria-current="page"'}
-    links = "".join(
-        f'<a href="{page}.html"{current.get(page, "")}>{words}</a>'
-        for page, words in (("index", "Slides"), ("overview", "Overview"))
+def all_pages(target: str, release: str | None, overview: str) -> dict[str, bytes]:
+    """Return the text of each page by its name. overview: content of that page, as HTML."""
+    listed = escape(str(sanitize(release or "nothing listed yet")))
+    about = f"{escape(target)} · <bdi>{listed}</bdi>"
+    keys = "Keys: ← → go to other slides, 0 fits the image, 1 2 4 enlarge it. "
+    pages = (
+        _page("index", about, "Slides", _GRID, "grid.js", "Keys: / searches. "),
+        _page("slide", about, "Slide", _SLIDE, "viewer.js", keys),
+        _page("overview", about, "Overview", overview),
     )
-    return _PAGE.format(
+    return {f"{name}.html": text.encode() for name, text in pages}
+
+
+def _page(
+    name: str, about: str, title: str, main: str, script: str = "", hint: str = ""
+) -> tuple[str, str]:
+    """Return name and text of a page. script: the page's own, if it needs the data."""
+    links = '<a href="index.html">Slides</a><a href="overview.html">Overview</a>'
+    scripts = ("common.js", "index.js", script) if script else ()
+    return name, _PAGE.format(
         policy=_POLICY,
         icon=_ICON,
         title=title,
         name=name,
         about=about,
-        links=links,
+        links=links.replace(f'"{name}.html"', f'"{name}.html" aria-current="page"'),
         main=main,
-        scripts="".join(f'<script src="{script}" defer></script>\n' for script in scripts),
+        scripts="".join(f'<script src="{each}" defer></script>\n' for each in scripts),
         footer=f"{hint}{_CREDIT}",
     )
-
-
-# The overview --------------------------------------------------------------------
-
-
-def _overview(statistics: Statistics) -> str:
-    counts = statistics.counts
-    parts = [
-        "<h1>Overview</h1>\n",
-        _tiles(counts),
-        '<div class="charts">',
-        _projects(counts),
-        charts.histogram(
-            "bases", "Resolution of the slides' bases", "µm per pixel", statistics.bases
-        ),
-        charts.histogram(
-            "images",
-            f"Resolution of the images{_unknown(statistics)}",
-            "µm per pixel",
-            statistics.images,
-        ),
-        *_sources(counts),
-        _failures(statistics),
-        "</div>\n",
-    ]
-    return "".join(parts)
-
-
-def _unknown(statistics: Statistics) -> str:
-    return f" ({statistics.unknown:,} of unknown one)" if statistics.unknown else ""
-
-
-def _tiles(counts: Counts) -> str:
-    tiles = (
-        ("sampled", f"{counts.sampled:,}", f"of {counts.listed:,} listed"),
-        ("done", f"{counts.done:,}", format_bytes(counts.bytes)),
-        ("pending", f"{counts.pending:,}", ""),
-        ("failed some" if counts.failed else "failed", f"{counts.failed:,}", ""),
-        ("moved", format_bytes(counts.bytes_fetched), "over the network"),
-    )
-    items = "".join(
-        f'<div class="tile {name}"><dt>{name.split()[0]}</dt>'
-        f"<dd><b>{value}</b> <small>{more}</small></dd></div>"
-        for name, value, more in tiles
-    )
-    return f'<dl class="tiles">{items}</dl>\n'
-
-
-def _projects(counts: Counts) -> str:
-    rows = []
-    for row in counts.by_project:
-        pending = row.sampled - row.done - row.failed
-        parts = (("done", row.done), ("failed", row.failed), ("pending", pending))
-        rows.append(
-            Bar(
-                label=str(sanitize(row.project or "unknown")),
-                parts=[Part(look, count) for look, count in parts],
-                shown=f"{row.sampled:,}",
-                cells=[f"{count:,}" for count in (row.sampled, row.done, row.failed, pending)]
-                + [format_bytes(row.bytes)],
-            )
-        )
-    columns = ("project", "sampled", "done", "failed", "pending", "images")
-    key = "".join(
-        f'<span class="key {name}">{name}</span>' for name in ("done", "failed", "pending")
-    )
-    chart = charts.bars("projects", "Slides per project", columns, rows)
-    return chart.replace("</h2>", f'</h2>\n<p class="keys">{key}</p>', 1)
-
-
-def _sources(counts: Counts) -> Iterator[str]:
-    def row(source: str, value: float, shown: str, *cells: str) -> Bar:
-        return Bar(str(sanitize(source)), [Part("plain", value)], shown, [*cells, shown])
-
-    by_bytes = [
-        row(each.source, each.bytes_fetched, format_bytes(each.bytes_fetched), f"{each.images:,}")
-        for each in counts.by_source
-    ]
-    yield charts.bars("moved", "Bytes by source", ("source", "images", "moved"), by_bytes)
-    by_time = [
-        row(each.source, each.seconds, format_duration(each.seconds), f"{each.tries:,}")
-        for each in counts.by_source
-    ]
-    yield charts.bars("spent", "Time by source", ("source", "tries", "time"), by_time)
-
-
-def _failures(statistics: Statistics) -> str:
-    if not statistics.failures:
-        return (
-            '<section class="chart" aria-labelledby="failures"><h2 id="failures">Failures by '
-            'reason</h2><p class="note">No slide has failed.</p></section>\n'
-        )
-    rows = [
-        Bar(
-            label=each.fault,
-            parts=[Part("failed", each.slides)],
-            shown=f"{each.slides:,} ({each.source})",
-            cells=[each.source, f"{each.slides:,}"],
-        )
-        for each in statistics.failures
-    ]
-    chart = charts.bars("failures", "Failures by reason", ("reason", "source", "slides"), rows)
-    see = '<p class="note"><a href="index.html#status=failed">See the failed slides</a></p>'
-    return chart.replace("<details>", f"{see}<details>", 1)
