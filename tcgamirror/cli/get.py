@@ -92,7 +92,11 @@ def _settings(args: argparse.Namespace, mirror: Mirror | None) -> Settings:
     settings = (
         setting.Settings(Target(None, FALLBACK_MAX_SIZE)) if mirror is None else mirror.settings
     )
-    settings = setting.with_options(settings, sources(args))
+    images = ("mpp", "max_size", "resample")
+    given = {name: value for name in images if (value := getattr(args, name)) is not None}
+    if given.keys() & {"mpp", "max_size"}:
+        settings = dataclasses.replace(settings, target=Target(None, None))
+    settings = setting.with_options(settings, sources(args) | given)
     target, via = settings.target, settings.via
     if args.level is not None:
         target = Target(None, None, Resample.NATIVE, args.level)
@@ -100,11 +104,6 @@ def _settings(args: argparse.Namespace, mirror: Mirror | None) -> Settings:
         via = tuple(source for source in via if source != "tiles")
         if not via:
             raise UsageError("--level: the source tiles has other levels. Use --mpp or --max-size")
-    elif args.mpp is not None or args.max_size is not None:
-        method = args.resample or Resample.EXACT
-        target = setting.target(args.mpp, args.max_size, method, ("--mpp", "--max-size"))
-    elif args.resample is not None:
-        target = dataclasses.replace(target, resample=Resample(args.resample))
     form = _format(args, settings.form)
     return dataclasses.replace(settings, target=target, form=ImageFormat(form), via=via)
 

@@ -64,7 +64,7 @@ The view mirror has a row for each sampled slide.
 def status(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.mirror import provenance
     from tcgamirror.mirror.directory import FIXED
-    from tcgamirror.mirror.settings import FILE_NAME
+    from tcgamirror.mirror.settings import FILE_NAME, plan_values
 
     with open_catalogue(args) as (mirror, catalogue):
         counts = catalogue.reports.counts()
@@ -81,7 +81,7 @@ def status(args: argparse.Namespace) -> ExitCode:
             "origins": origins,
             "uncollected": {"done": done, "failed": failed},
         }
-        told["drawn"] = None if plan is None else provenance.plan_values(plan)
+        told["drawn"] = None if plan is None else plan_values(plan)
         print(json.dumps(output.members(counts) | told | _retries(standing)))
         return ExitCode.DONE
     asked = mirror.settings.fixed

@@ -22,9 +22,8 @@ from typing import BinaryIO
 from tcgamirror import __version__
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.exclusions import Exclusion
-from tcgamirror.mirror import settings as setting
 from tcgamirror.mirror.provenance import sample_plan
-from tcgamirror.mirror.settings import LOCKED, Settings
+from tcgamirror.mirror.settings import LOCKED, OPTIONAL, Settings, read_sample, sample_values
 from tcgamirror.model import fields as values
 from tcgamirror.model.errors import BadLockFile, BadSettings
 from tcgamirror.model.sampling import Candidate, Plan
@@ -46,12 +45,13 @@ _DIGEST = "# sha256 of the lines below: "
 
 _PLAN = ("seed", "order", "by", "kind", "projects")
 
-_LISTS = ("sample_types", "diseases", "cases")
-"""Lists of names in a plan, which a lock file has only if they are not empty."""
+_KEYS = frozenset({"program", "release", "resample", "format", "slides", *_PLAN})
+"""Keys of the head that each lock file has, beside those of _SOME."""
 
-_OPTIONAL = ("mpp", "max_size", *_LISTS, "one_per_case")
+_SOME = frozenset({"mpp", "max_size"}) | OPTIONAL
 
-_KEYS = ("program", "release", "resample", "format", "slides", *_PLAN, *_OPTIONAL)
+_LISTS = {"projects": ",", "sample_types": "|", "diseases": "|", "cases": "|"}
+"""Keys of names, and what stands between these."""
 
 _COLUMNS = ("file_name", "file_id", "md5", "sha256", "mpp_x", "mpp_y")
 
@@ -201,27 +201,15 @@ def _check_head(lock: LockFile) -> None:
 
 
 def _header(lock: LockFile) -> Iterator[tuple[str, str]]:
-    settings, target = lock.settings, lock.settings.target
     yield "program", lock.program
     yield "release", _text(values.text(lock.release))
-    yield ("max_size", _text(target.max_size)) if target.mpp is None else ("mpp", _text(target.mpp))
-    yield "resample", str(target.resample)
-    yield "format", str(settings.form)
-    yield "slides", _text(settings.slides or "all")
+    for name, value in sample_values(lock.settings).items():
+        if name in _LISTS:
+            value = _LISTS[name].join(value) or None
+        if lock.planned or name not in (*_PLAN, *OPTIONAL):
+            yield name, "yes" if value is True else _text(value)
     if not lock.planned:
         yield from ((name, _NONE) for name in _PLAN)
-        return
-    plan = settings.plan
-    yield "seed", _text(plan.seed)
-    yield "order", str(plan.order)
-    yield "by", str(plan.by)
-    yield "kind", setting.kind_of(plan.kinds)
-    yield "projects", ",".join(sorted(plan.projects)) or _NONE
-    for name in _LISTS:
-        if names := getattr(plan, name):
-            yield name, "|".join(sorted(names))
-    if plan.one_per_case:
-        yield "one_per_case", "yes"
 
 
 def _text(value: object) -> str:
@@ -268,7 +256,6 @@ def _parsed(file: BinaryIO, *, accept_altered: bool = False) -> LockFile:
     # One line more than allowed, so that an excess is seen.
     keys = _keys(list(islice(takewhile(bool, lines), MOST_FIELDS + 1)))
     if altered:
-        keys = {name: keys[name] for name in keys.keys() - {*_LISTS, "one_per_case"}}
         keys |= dict.fromkeys(_PLAN, _NONE)
     settings, planned = _settings(keys), keys["seed"] != _NONE
     release, slides = _known(keys["release"]), tuple(_slides(lines))
@@ -296,15 +283,13 @@ def _keys(lines: Sequence[str]) -> dict[str, str]:
     """Return the keys and values of the head's lines."""
     pairs = [line.split("\t") for line in lines if len(lines) <= MOST_FIELDS]
     keys = {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
-    if len(keys) != len(lines) or not set(keys) <= set(_KEYS):
+    if len(keys) != len(lines) or not keys.keys() <= _KEYS | _SOME:
         raise BadLockFile("unknown keys in its head")
-    for name in _KEYS:
-        if name not in keys and name not in _OPTIONAL:
-            raise BadLockFile(f"missing {name} in its head")
+    if missing := _KEYS - keys.keys():
+        raise BadLockFile(f"missing {min(missing)} in its head")
+    for name in keys.keys() - _LISTS.keys():
         # A list may be longer than a text; each of its names is checked by itself.
-        if name not in ("projects", *_LISTS) and values.text(keys.get(name, _NONE)) != keys.get(
-            name, _NONE
-        ):
+        if values.text(keys[name]) != keys[name]:
             raise BadLockFile(f"invalid {name}: not plain text")
     return keys
 
@@ -314,32 +299,23 @@ def _known(text: str) -> str | None:
 
 
 def _settings(keys: Mapping[str, str]) -> Settings:
-    slides = None if keys["slides"] == "all" else setting.count(_whole(keys["slides"]), "slides")
-    mpp, max_size = keys.get("mpp"), keys.get("max_size")
-    unplanned = Settings(
-        target=setting.target(
-            None if mpp is None else _number(mpp),
-            None if max_size is None else _whole(max_size),
-            keys["resample"],
-            ("mpp", "max_size"),
-        ),
-        form=setting.image_format(keys["format"], "format"),
-        slides=slides,
-        lock=LOCKED,
-    )
+    """Return the settings of the head. Raises BadLockFile or BadSettings."""
+    ignored = {"program", "release"}
     if {keys[name] for name in _PLAN} == {_NONE}:
-        return unplanned
-    projects = _known(keys["projects"])
-    plan = Plan(
-        _whole(keys["seed"]),
-        setting.order(keys["order"], "order"),
-        setting.by(keys["by"], "by"),
-        setting.kinds(keys["kind"], "kind"),
-        setting.names(projects.split(",") if projects else (), "projects"),
-        one_per_case="one_per_case" in keys,
-        **{name: setting.names(keys[name].split("|"), name) for name in _LISTS if name in keys},
-    )
-    return replace(unplanned, plan=plan)
+        ignored |= {*_PLAN, *OPTIONAL}
+    found = {name: _read(name, keys[name]) for name in keys.keys() - ignored}
+    return replace(read_sample(found), lock=LOCKED)
+
+
+def _read(name: str, text: str) -> object:
+    """Return the value of a key of the head as the settings have it, to be checked there."""
+    if name in _LISTS:
+        return [] if text == _NONE else text.split(_LISTS[name])
+    if name == "one_per_case":
+        return text == "yes" or text
+    if name in ("max_size", "seed") or (name == "slides" and text != "all"):
+        return _whole(text)
+    return _number(text) if name == "mpp" else text
 
 
 def _whole(text: str) -> int:

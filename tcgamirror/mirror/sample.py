@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror.directory import Mirror
 from tcgamirror.mirror.lockfile import read_lock
-from tcgamirror.mirror.provenance import addition_facts, plan_values
+from tcgamirror.mirror.provenance import addition_facts
 from tcgamirror.model.errors import UsageError
 from tcgamirror.model.sampling import Candidate, Plan
 from tcgamirror.model.slide import Kind
@@ -38,12 +38,8 @@ def fill(mirror: Mirror, catalogue: Catalogue, warn: Callable[[str], None]) -> i
     if catalogue.listing.release() is None:
         raise UsageError(f"no listing yet. Run {command_line('refresh', mirror.root)} first")
     settings, plan = mirror.settings, mirror.settings.plan
-    request = (
-        f"{settings.slides} of listing {catalogue.listing.count_merges()} by seed {plan.seed}, "
-        f"{plan.order}, {plan.by}, {sorted(plan.kinds)}, {sorted(plan.projects)}"
-    )
-    if narrowed := {**plan_values(plan)}.keys() - {"seed", "order", "by", "kind", "projects"}:
-        request = f"{request}, {sorted(narrowed)}"
+    # The plan is fixed, so that it is no part of this.
+    request = f"{settings.slides} of listing {catalogue.listing.count_merges()}"
     if settings.lock is not None:
         request = f"{request}, {settings.lock} {_digest(mirror)}"
     if catalogue.fact(SAMPLED) == request:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -63,8 +62,6 @@ LEAST_WORK = 10_000_000
 _HELP = "see tcgamirror help settings"
 
 Value = TypeVar("Value")
-
-Choice = TypeVar("Choice", bound=StrEnum)
 
 MOST_WORKERS = 64
 
@@ -147,7 +144,7 @@ def _up_to(most: int) -> Check[int]:
     return Check(fields.whole(1, most), f"a whole number from 1 to {most}")
 
 
-def _choice(choices: type[Choice]) -> Check[Choice]:
+def _choice(choices: type[StrEnum]) -> Check[StrEnum]:
     return Check(lambda value: choices(str(value)), f"one of {', '.join(choices)}")
 
 
@@ -196,55 +193,32 @@ def _is_path(value: object) -> bool:
 
 
 _ABOVE_ZERO = math.ulp(0)
-
-count = _up_to(2**31)
-positive = Check(fields.number(_ABOVE_ZERO, math.inf), "a number above 0")
-seconds = Check(
+_MPP = Check(fields.number(_ABOVE_ZERO, math.inf), "a number above 0")
+_COUNT = _up_to(2**31)
+_SECONDS = Check(
     fields.number(_ABOVE_ZERO, MOST_SECONDS), f"seconds, above 0 and up to {MOST_SECONDS:.0f}"
 )
-byte_rate = Check(
-    fields.number(LEAST_RATE, math.inf), f"a number of bytes per second from {LEAST_RATE:.0f} up"
-)
-work_limit = Check(
+_WORK = Check(
     lambda value: int(fields.number(LEAST_WORK, 2**50)(value)),
     f"a number of bytes from {LEAST_WORK} up",
 )
+_SEED = Check(_accept(lambda value: type(value) is int), "a whole number")
+_FLAG = Check(_accept(lambda value: isinstance(value, bool)), "true or false")
+_KINDS = Check(_read_kinds, "one of diagnostic, tissue, all")
+_NAMES = Check(_read_names, "a list of names that are not empty")
+_PATH = Check(_accept(_is_path), "the path of a file, in UTF-8")
+_PLAIN_NAME = Check(
+    _accept(fields.file_name), f"the name of a file in the mirror, such as {LOCKED}"
+)
+_LADDER = Check(_read_ladder, f"one or more of {', '.join(SOURCES)}, none of them twice")
+_CONNECTIONS = _up_to(MOST_CONNECTIONS)
+
+byte_rate = Check(
+    fields.number(LEAST_RATE, math.inf), f"a number of bytes per second from {LEAST_RATE:.0f} up"
+)
 address = Check(_read_address, f"an address such as {GDC}")
-ladder = Check(_read_ladder, f"one or more of {', '.join(SOURCES)}, none of them twice")
-kinds = Check(_read_kinds, "one of diagnostic, tissue, all")
-names = Check(_read_names, "a list of names that are not empty")
-file_path = Check(_accept(_is_path), "the path of a file, in UTF-8")
-image_format = _choice(ImageFormat)
-resample = _choice(Resample)
-order = _choice(Order)
-by = _choice(By)
 
-
-def kind_of(wanted: frozenset[Kind]) -> str:
-    """Return the word that `kinds` reads as these kinds."""
-    return "all" if len(wanted) > 1 else min(wanted)
-
-
-def target(
-    mpp: object,
-    max_size: object,
-    method: object,
-    options: tuple[str, str] = ("target.mpp", "target.max_size"),
-) -> Target:
-    """Return the target of exactly one of mpp and max_size. options: their names for the user."""
-    if (mpp is None) == (max_size is None):
-        raise BadSettings(
-            f"give either {options[0]} (µm per pixel) or {options[1]} (pixels of the longer side), "
-            "one of them and not both"
-        )
-    return Target(
-        mpp=None if mpp is None else positive(mpp, options[0]),
-        max_size=None if max_size is None else count(max_size, options[1]),
-        resample=resample(method, "target.resample"),
-    )
-
-
-# The file ----------------------------------------------------------------------
+# The table of settings -----------------------------------------------------------
 
 
 _PARTS: Mapping[str, Any] = {"target": Target, "plan": Plan, "timeouts": Timeouts}
@@ -255,100 +229,158 @@ _PARTS: Mapping[str, Any] = {"target": Target, "plan": Plan, "timeouts": Timeout
 class _Key:
     """One key of the file.
 
-    comment: written beside the key. attribute: of Settings or of one of its parts. none: the
-    value that stands for None; a key without one is left out. option: of the command line.
+    comment: written beside the key. none: the value that stands for None; a key without one is
+    left out. attribute: of Settings or of one of its parts. option: of the command line.
     """
 
     table: str
     name: str
     check: Check[Any]
     comment: str = ""
-    attribute: str = ""
     none: str | None = None
+    attribute: str = ""
     option: str = ""
 
     @property
-    def path(self) -> str:
-        """Return the place of the value in Settings, such as `plan.seed`."""
+    def place(self) -> tuple[str, str]:
+        """Return the part of Settings that holds the value, if one does, and its attribute."""
         name = self.attribute or self.name
         parts = (part for part, kind in _PARTS.items() if name in kind.__dataclass_fields__)
-        return ".".join((*parts, name))
+        return next(parts, ""), name
 
     def read(self, value: object, label: str) -> object:
         """Return the checked value. Raises BadSettings, which names the key by `label`."""
-        if value == self.none:
+        if value is not None and value == self.none:
             return None
         other = f', or "{self.none}"' if self.none else ""
         return replace(self.check, expected=f"{self.check.expected}{other}")(value, label)
 
-    def line(self, settings: Settings) -> str:
-        """Return the key as the file has it."""
-        value = attrgetter(self.path)(settings)
-        if value is None and self.none is None:
-            return ""
-        shown = self.none if value is None else kind_of(value) if self.check is kinds else value
-        comment = f"  # {self.comment}" if self.comment else ""
-        return f"{self.name} = {_toml(shown)}{comment}\n"
+    def value(self, settings: Settings) -> Any:
+        """Return the value as the file has it; None for a key that is left out."""
+        part, name = self.place
+        value = getattr(getattr(settings, part) if part else settings, name)
+        if self.check is _KINDS:
+            return "all" if len(value) > 1 else min(value)
+        if isinstance(value, frozenset):
+            return sorted(value)
+        return self.none if value is None else value
 
-
-_CONNECTIONS = _up_to(MOST_CONNECTIONS)
-_FLAG = Check(_accept(lambda value: isinstance(value, bool)), "true or false")
-_PLAIN_NAME = Check(
-    _accept(fields.file_name), f"the name of a file in the mirror, such as {LOCKED}"
-)
-
-_RESAMPLE = "exact, fast, or native: the pixels of the nearest finer level"
-_PAUSE = "of all requests to a busy host; doubled up to ten times that"
 
 _KEYS = (
-    _Key("target", "mpp", positive, "µm per pixel"),
-    _Key("target", "max_size", count, "pixels of the longer side, at most"),
-    _Key("target", "resample", resample, _RESAMPLE),
-    _Key("target", "format", image_format, "png, jpeg, tiff", "form"),
-    _Key("sample", "slides", count, 'a number, or "all"; lowering it deletes nothing', none="all"),
-    _Key("sample", "seed", Check(_accept(lambda value: type(value) is int), "a whole number")),
-    _Key("sample", "order", order, "stable, or shuffle: random.shuffle over the listing"),
-    _Key("sample", "by", by, "none, project_id, primary_site: go round these in turn"),
-    _Key("sample", "kind", kinds, "diagnostic, tissue, all", "kinds"),
-    _Key("sample", "projects", names, 'such as "TCGA-BRCA"; none: any', option="project"),
+    _Key("target", "mpp", _MPP, "µm per pixel"),
+    _Key("target", "max_size", _COUNT, "pixels of the longer side, at most"),
     _Key(
-        *("sample", "sample_types", names, 'such as "Primary Tumor"; none: any'),
+        *("target", "resample", _choice(Resample)),
+        "exact, fast, or native: the pixels of the nearest finer level",
+    ),
+    _Key("target", "format", _choice(ImageFormat), "png, jpeg, tiff", attribute="form"),
+    _Key("sample", "slides", _COUNT, 'a number, or "all"; lowering it deletes nothing', "all"),
+    _Key("sample", "seed", _SEED),
+    _Key("sample", "order", _choice(Order), "stable, or shuffle: random.shuffle over the listing"),
+    _Key("sample", "by", _choice(By), "none, project_id, primary_site: go round these in turn"),
+    _Key("sample", "kind", _KINDS, "diagnostic, tissue, all", attribute="kinds"),
+    _Key("sample", "projects", _NAMES, 'such as "TCGA-BRCA"; none: any', option="project"),
+    _Key(
+        *("sample", "sample_types", _NAMES, 'such as "Primary Tumor"; none: any'),
         option="sample_type",
     ),
     _Key(
-        *("sample", "diseases", names, "disease types as the catalogue has them; none: any"),
+        *("sample", "diseases", _NAMES, "disease types as the catalogue has them; none: any"),
         option="disease",
     ),
     _Key("sample", "one_per_case", _FLAG, "one slide of each case"),
-    _Key("sample", "cases", names, "names of cases, slides or file_ids; none: any"),
+    _Key("sample", "cases", _NAMES, "names of cases, slides or file_ids; none: any"),
+    _Key("sample", "manifest", _PATH, "a GDC manifest to list from, instead of the GDC", ""),
     _Key(
-        *("sample", "manifest", file_path, "a GDC manifest to list from, instead of the GDC"),
-        none="",
+        *("sample", "lock", _PLAIN_NAME),
+        *("a lock file in the mirror: exactly its slides are taken", ""),
     ),
-    _Key(
-        *("sample", "lock", _PLAIN_NAME, "a lock file in the mirror: exactly its slides are taken"),
-        none="",
-    ),
-    _Key("fetch", "via", ladder, "tried in this order"),
-    _Key("fetch", "workers", _up_to(MOST_WORKERS), 'slides in flight, or "auto"', none="auto"),
-    _Key("fetch", "rate", byte_rate, "bytes per second over all connections", none="unlimited"),
-    _Key("fetch", "work_limit", work_limit, "bytes in work/ at the same time", none="unlimited"),
+    _Key("fetch", "via", _LADDER, "tried in this order"),
+    _Key("fetch", "workers", _up_to(MOST_WORKERS), 'slides in flight, or "auto"', "auto"),
+    _Key("fetch", "rate", byte_rate, "bytes per second over all connections", "unlimited"),
+    _Key("fetch", "work_limit", _WORK, "bytes in work/ at the same time", "unlimited"),
     _Key("gdc", "api", address),
     _Key("gdc", "tiles", address),
-    _Key("gdc", "bucket", address, 'the open-data bucket, or "none"', none="none"),
+    _Key("gdc", "bucket", address, 'the open-data bucket, or "none"', "none"),
     _Key("gdc", "labels", _FLAG, "read what the GDC knows of each slide's tissue and case"),
     _Key("gdc", "api_connections", _CONNECTIONS, "at once"),
     _Key("gdc", "bucket_connections", _CONNECTIONS),
-    _Key("network", "connect", seconds),
-    _Key("network", "first_byte", seconds),
-    _Key("network", "stall", seconds),
+    _Key("network", "connect", _SECONDS),
+    _Key("network", "first_byte", _SECONDS),
+    _Key("network", "stall", _SECONDS),
     _Key("network", "tries", _up_to(MOST_TRIES)),
-    _Key("network", "backoff", seconds, "before the second try; doubled before each further one"),
-    _Key("network", "pause", seconds, _PAUSE),
+    _Key("network", "backoff", _SECONDS, "before the second try; doubled before each further one"),
+    _Key(
+        *("network", "pause", _SECONDS),
+        "of all requests to a busy host; doubled up to ten times that",
+    ),
 )
 """All keys, in the order of the file."""
 
-_MPP, _MAX_SIZE = _KEYS[:2]
+_BY_PLACE = {f"{key.table}.{key.name}": key for key in _KEYS}
+_BY_OPTION = {f"--{(key.option or key.name).replace('_', '-')}": key for key in _KEYS}
+_BY_NAME = {key.name: key for key in _KEYS[:14]}
+"""Keys by the names that errors give them; those of the last tell a sample and its images."""
+
+OPTIONAL = frozenset({"sample_types", "diseases", "one_per_case", "cases"})
+"""Keys of a plan that older versions lack; they are told where they are set."""
+
+
+def _change(settings: Settings, keys: Mapping[str, _Key], values: Mapping[str, object]) -> Settings:
+    """Return settings changed by values, which are checked. Raises BadSettings."""
+    parts: dict[str, dict[str, Any]] = {part: {} for part in ("", *_PARTS)}
+    for name, value in values.items():
+        part, attribute = keys[name].place
+        parts[part][attribute] = keys[name].read(value, name)
+    whole = {part: replace(getattr(settings, part), **parts[part]) for part in _PARTS}
+    if (whole["target"].mpp is None) == (whole["target"].max_size is None):
+        mpp, max_size, *_ = keys
+        raise BadSettings(
+            f"give either {mpp} (µm per pixel) or {max_size} (pixels of the longer side), one of "
+            "them and not both"
+        )
+    return replace(settings, **whole, **parts[""])
+
+
+def with_options(settings: Settings, options: Mapping[str, object]) -> Settings:
+    """Return settings changed by the options of a command line, by their names with _ for -.
+
+    Options that are no settings are ignored. Raises BadSettings, which names the option.
+    """
+    named = {f"--{name.replace('_', '-')}": value for name, value in options.items()}
+    values = {name: value for name, value in named.items() if name in _BY_OPTION}
+    return _change(settings, _BY_OPTION, values)
+
+
+def sample_values(settings: Settings) -> dict[str, Any]:
+    """Return what tells the sample and its images: the values that the file has, by their keys."""
+    values = {name: key.value(settings) for name, key in _BY_NAME.items()}
+    return {
+        name: value
+        for name, value in values.items()
+        if value is not None and (value or name not in OPTIONAL)
+    }
+
+
+def read_sample(values: Mapping[str, object]) -> Settings:
+    """Return the settings that `sample_values` describes. Raises BadSettings."""
+    return _change(UNSIZED, _BY_NAME, values)
+
+
+def plan_values(plan: Plan) -> dict[str, Any]:
+    """Return the plan in the terms of the settings."""
+    values = sample_values(replace(UNSIZED, plan=plan))
+    return {name: value for name, value in values.items() if _BY_NAME[name].place[0] == "plan"}
+
+
+def read_plan(values: Mapping[str, object]) -> Plan:
+    """Return the plan that `plan_values` describes. Raises BadSettings, or KeyError for others."""
+    names = {*plan_values(_PLAN), *OPTIONAL.intersection(values)}
+    return read_sample({"mpp": 1.0, **{name: values[name] for name in names}}).plan
+
+
+# The file ------------------------------------------------------------------------
+
 
 _HEADER = """\
 # Settings of a mirror made by tcgamirror. Edit them freely, but for [target] and the
@@ -384,46 +416,48 @@ def read_settings(path: Path) -> Settings:
 
 
 def _parse(file: Mapping[str, object]) -> Settings:
-    keys = {(key.table, key.name): key for key in _KEYS}
     tables = {key.table for key in _KEYS}
-    values: dict[_Key, object] = {}
+    values: dict[str, object] = {}
     for table, content in file.items():
         if table not in tables:
             raise BadSettings(f"[{table:.80}] is no table of settings; {_HELP}")
         if not isinstance(content, dict):
             raise BadSettings(f"[{table}] has to be a table")
         for name, value in content.items():
-            if (table, name) not in keys:
-                raise BadSettings(f"{table}.{name:.80} is no setting; {_HELP}")
-            values[keys[table, name]] = value
-    return _with_values(UNSIZED, values, lambda key: f"{key.table}.{key.name}")
+            place = f"{table}.{name}"
+            if place not in _BY_PLACE:
+                raise BadSettings(f"{place:.100} is no setting; {_HELP}")
+            values[place] = value
+    return _change(UNSIZED, _BY_PLACE, values)
 
 
-def with_options(settings: Settings, options: Mapping[str, object]) -> Settings:
-    """Return settings changed by the options of a command line, by their names with _ for -.
-
-    Options that are no settings are ignored. Raises BadSettings, which names the option.
-    """
-    keys = {key.option or key.name: key for key in _KEYS}
-    labels = {key: f"--{option.replace('_', '-')}" for option, key in keys.items()}
-    values = {keys[option]: value for option, value in options.items() if option in keys}
-    return _with_values(settings, values, labels.__getitem__)
-
-
-def _with_values(
-    settings: Settings, values: Mapping[_Key, object], label: Callable[[_Key], str]
-) -> Settings:
-    parts: dict[str, dict[str, Any]] = {part: {} for part in ("", *_PARTS)}
-    for key, value in values.items():
-        part, _, attribute = key.path.rpartition(".")
-        parts[part][attribute] = key.read(value, label(key))
-    whole = {name: replace(getattr(settings, name), **parts[name]) for name in _PARTS}
-    size = whole["target"]
-    target(size.mpp, size.max_size, size.resample, (label(_MPP), label(_MAX_SIZE)))
-    return replace(settings, **whole, **parts[""])
+def format_settings(settings: Settings) -> str:
+    """Return the file's text, which is read as the same settings."""
+    text, table = _HEADER, ""
+    for key in _KEYS:
+        if key.table != table:
+            table = key.table
+            text += f"\n{_TITLES.get(table, f'[{table}]')}\n"
+        if (value := key.value(settings)) is not None:
+            comment = f"  # {key.comment}" if key.comment else ""
+            text += f"{key.name} = {_toml(value)}{comment}\n"
+    return text
 
 
-_SLIDES = re.compile(r"(?m)^(\s*\[\s*sample\s*\](?:.*\n(?!\s*\[))*?.*\n\s*slides\s*=\s*)[^\s#]+")
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple) and len(value) > NAMES_IN_LINE:
+        return "".join(("[\n", *(f"    {_toml(name)},\n" for name in value), "]"))
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, str):
+        # JSON's strings are TOML's, but for DEL, which TOML wants escaped.
+        return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007F")
+    return str(value)
+
+
+_SLIDES = re.compile(r"(?m)^(\s*slides\s*=\s*)[^\s#]+")
 
 
 def more_slides(root: Path, settings: Settings, slides: int | None) -> Settings:
@@ -474,30 +508,7 @@ def raise_slides(root: Path, slides: int | None) -> Settings:
     raise BadSettings(f"{path}: no line for slides in [sample]. Write slides = {value} there")
 
 
-def format_settings(settings: Settings) -> str:
-    """Return the file's text, which is read as the same settings."""
-    text, table = _HEADER, ""
-    for key in _KEYS:
-        if key.table != table:
-            table = key.table
-            text += f"\n{_TITLES.get(table, f'[{table}]')}\n"
-        text += key.line(settings)
-    return text
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, frozenset):
-        return _toml(tuple(sorted(value)))
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple) and len(value) > NAMES_IN_LINE:
-        return "".join(("[\n", *(f"    {_toml(name)},\n" for name in value), "]"))
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, str):
-        # JSON's strings are TOML's, but for DEL, which TOML wants escaped.
-        return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007F")
-    return str(value)
+# Numbers in flight ---------------------------------------------------------------
 
 
 class Bounds(NamedTuple):

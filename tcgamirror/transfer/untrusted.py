@@ -24,7 +24,7 @@ from tcgamirror.imaging.store import Store
 from tcgamirror.mirror import provenance
 from tcgamirror.mirror.directory import FIXED
 from tcgamirror.mirror.lockfile import MOST_SLIDES
-from tcgamirror.mirror.settings import Settings, target
+from tcgamirror.mirror.settings import Settings, read_sample
 from tcgamirror.model.errors import BadExport, BadSettings, Damaged, DiskFull
 from tcgamirror.model.slide import ImageFormat, Resample, Slide
 from tcgamirror.system.openat import Tree
@@ -122,9 +122,8 @@ class UntrustedCatalogue:
         match = _TARGET.fullmatch(self.fixed)
         with suppress(ValueError, BadSettings):
             if match is not None:
-                mpp = float(match[1]) if match[1] else None
-                size = int(match[2]) if match[2] else None
-                settings = Settings(target(mpp, size, match[3]), form=ImageFormat(match[4]))
+                size = {"mpp": float(match[1])} if match[1] else {"max_size": int(match[2])}
+                settings = read_sample({**size, "resample": match[3], "format": match[4]})
                 if settings.fixed == self.fixed:
                     return settings
         raise self._damage(f"images of {self.fixed[:80]!r}, which no mirror has")

@@ -9,6 +9,7 @@ import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror import provenance
+from tcgamirror.mirror.settings import plan_values
 from tcgamirror.model.sampling import By, Order, Plan
 from tcgamirror.model.slide import Kind
 from tests.gdc import Listed, StandIn
@@ -24,7 +25,7 @@ EDITED = (("^seed = .*", "seed = 7"), ("^order = .*", 'order = "shuffle"'))
 def head(lock: str) -> dict[str, str]:
     """What the lock says of how the slides were drawn."""
     lines = [line.split("\t") for line in lock.split("\n\n")[0].splitlines()[2:]]
-    return {name: value for name, value in lines if name in provenance.plan_values(USUAL)}
+    return {name: value for name, value in lines if name in plan_values(USUAL)}
 
 
 def edit(root: Path) -> None:
@@ -200,7 +201,7 @@ def test_slides_and_the_plan_that_adds_them_are_one_change(tmp_path: Path) -> No
 )
 def test_an_invalid_plan_is_ignored(tmp_path: Path, spoiled: str | dict[str, object]) -> None:
     with three_slides(tmp_path / "c.db") as catalogue:
-        told = {**provenance.plan_values(Plan(7)), "slides": 2}
+        told = {**plan_values(Plan(7)), "slides": 2}
         catalogue.set_fact(provenance.DRAWN, json.dumps(told))
         assert provenance.sample_plan(catalogue, USUAL) == Plan(7)
         text = spoiled if isinstance(spoiled, str) else json.dumps({**told, **spoiled})
