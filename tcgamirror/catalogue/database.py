@@ -12,14 +12,14 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tcgamirror.catalogue.journals import JOURNALS, ROLLBACK, WAL, check_journals
-from tcgamirror.catalogue.schema import APPLICATION_ID, MIGRATIONS
+from tcgamirror.catalogue.schema import APPLICATION_ID, MIGRATIONS, NEWEST, OLDEST
 from tcgamirror.model.errors import Damaged, DiskFull, Locked, TcgaMirrorError, UsageError
 from tcgamirror.model.shard import shard_of
 from tcgamirror.model.text import command_line
@@ -436,14 +436,14 @@ def first_fault(connection: sqlite3.Connection) -> str | None:
     return None if orphan is None else f"{orphan[0]}: row {orphan[1]} belongs to no {orphan[2]}"
 
 
-def migrate(connection: sqlite3.Connection, scripts: Sequence[str] = MIGRATIONS) -> None:
-    """Bring the schema up to the newest, one transaction for each step."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    for number, script in enumerate(scripts[version:], start=version + 1):
+def migrate(connection: sqlite3.Connection, version: int = NEWEST) -> None:
+    """Bring the schema up to a version, one transaction for each step."""
+    (present,) = connection.execute("PRAGMA user_version").fetchone()
+    for number in range(max(present + 1, OLDEST), version + 1):
         try:
             connection.executescript(
                 f"BEGIN IMMEDIATE;\nPRAGMA application_id = {APPLICATION_ID};\n"
-                f"{script}\nPRAGMA user_version = {number};\nCOMMIT;"
+                f"{MIGRATIONS[number]}\nPRAGMA user_version = {number};\nCOMMIT;"
             )
         except BaseException:
             if connection.in_transaction:
@@ -463,11 +463,15 @@ def _check(connection: sqlite3.Connection, path: Path, *, read_only: bool) -> No
     if application_id != APPLICATION_ID:
         raise damage(path, "it is not a catalogue of tcgamirror")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    known = len(MIGRATIONS)
-    if version > known:
+    if version > NEWEST:
         raise UsageError(
-            f"{path}: a newer tcgamirror made it (schema {version}, this one knows {known}). "
+            f"{path}: a newer tcgamirror made it (schema {version}, this one knows {NEWEST}). "
             "Upgrade this one"
+        )
+    if version < OLDEST:
+        raise UsageError(
+            f"{path}: its schema {version} is too old for this version, which migrates {OLDEST} "
+            "and newer. Run update by the version before this one first"
         )
     if not read_only:
         # SQLite would report it only at the first change.
@@ -483,9 +487,9 @@ def _check(connection: sqlite3.Connection, path: Path, *, read_only: bool) -> No
                 f"{path}: this version needs a name that somebody gave there ({error}). "
                 "Drop that, or keep it in a database of your own"
             ) from error
-    elif version < known:
+    elif version < NEWEST:
         raise UsageError(
-            f"{path}: an older tcgamirror made it (schema {version}, this one reads {known}). "
+            f"{path}: an older tcgamirror made it (schema {version}, this one reads {NEWEST}). "
             f"Run any writing command first, such as: {command_line('update', path.parent)}"
         )
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as empty:

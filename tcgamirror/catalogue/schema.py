@@ -1,16 +1,22 @@
 """The catalogue's schema: its tables, and the views `mirror` and `labels` for people.
 
-MIGRATIONS[n] migrates schema n to n + 1, and `user_version` is the number of scripts that
-have been run. A released script is never edited, since its text is compared when a catalogue
-is imported. Older `sqlite3` shells read the catalogue too, so no table is STRICT.
+MIGRATIONS[n] makes schema n, which is a file's `user_version`, of the one before. The schema
+of an imported catalogue is compared with what they make, so no released script is edited.
+Older `sqlite3` shells read the catalogue too, so no table is STRICT.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from tcgamirror.model.labels import CASE, TISSUE
+
 APPLICATION_ID = 0x54434741
 """`TCGA` in ASCII, which marks a SQLite file as a catalogue."""
 
-_VIEW = """CREATE VIEW mirror AS
+_VIEW = """
+CREATE VIEW mirror AS
 SELECT
     slides.file_id,
     slides.file_name,
@@ -41,14 +47,54 @@ SELECT
     images.attempts,
     images.error,
     sample.rank AS sample_rank,
-    slides.listed_in AS data_release{more}
+    slides.listed_in AS data_release{}
 FROM sample
 JOIN slides USING (file_name)
 JOIN images USING (file_name);
 """
-"""The view `mirror`, to be completed by its newer columns."""
+"""The view `mirror`; its newer columns are to be added."""
 
-_FIRST = """
+_PATCHED_VIEW = _VIEW.format(",\n    images.patched_tiles")
+
+_IMAGES = """(
+    file_name TEXT PRIMARY KEY REFERENCES sample,
+    status TEXT NOT NULL DEFAULT 'pending'{},
+    attempts INTEGER NOT NULL DEFAULT 0,
+    bytes_fetched INTEGER,
+    seconds REAL,
+    error TEXT,
+    source TEXT,
+    level INTEGER,
+    level_downsample REAL,
+    base_mpp REAL,
+    mpp_source TEXT,
+    mpp_x REAL,
+    mpp_y REAL,
+    width INTEGER,
+    height INTEGER,
+    path TEXT,
+    bytes INTEGER,
+    sha256 TEXT,
+    fetched_at TEXT{}
+)"""
+"""Columns of `images`; the check of its status and newer columns are to be added."""
+
+_EXCLUDABLE_IMAGES = _IMAGES.format(
+    "\n        CHECK (status IN ('pending', 'done', 'failed', 'excluded'))",
+    """,
+    failures INTEGER NOT NULL DEFAULT 0,
+    retry_at TEXT,
+    patched_tiles INTEGER""",
+)
+
+_IMAGE_INDEXES = """
+-- What is counted, and what is due, is read from these alone: never from the tables' rows.
+CREATE INDEX images_by_status ON images (status, retry_at, mpp_x);
+CREATE INDEX images_by_name ON images (file_name, status, bytes);
+CREATE INDEX images_by_source ON images (source) WHERE source IS NOT NULL;
+"""
+
+_FIRST = f"""
 -- One row for each slide that was ever listed. Its lasting identity is its file name.
 CREATE TABLE slides (
     file_name TEXT PRIMARY KEY,
@@ -72,7 +118,6 @@ CREATE TABLE slides (
     listed_in TEXT NOT NULL
 );
 CREATE INDEX slides_by_file_id ON slides (file_id);
-CREATE INDEX slides_by_position ON slides (position);
 
 CREATE TABLE former_ids (
     file_id TEXT NOT NULL,
@@ -114,28 +159,7 @@ CREATE TABLE sample (
 
 -- The image of each sampled slide. The picture's columns stay while a slide
 -- that changed upstream is pending or failed again: the old image still lies there.
-CREATE TABLE images (
-    file_name TEXT PRIMARY KEY REFERENCES sample,
-    status TEXT NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'done', 'failed')),
-    attempts INTEGER NOT NULL DEFAULT 0,
-    bytes_fetched INTEGER,
-    seconds REAL,
-    error TEXT,
-    source TEXT,
-    level INTEGER,
-    level_downsample REAL,
-    base_mpp REAL,
-    mpp_source TEXT,
-    mpp_x REAL,
-    mpp_y REAL,
-    width INTEGER,
-    height INTEGER,
-    path TEXT,
-    bytes INTEGER,
-    sha256 TEXT,
-    fetched_at TEXT
-);
-CREATE INDEX images_by_status ON images (status);
+CREATE TABLE images {_IMAGES.format(" CHECK (status IN ('pending', 'done', 'failed'))", "")};
 
 CREATE TABLE runs (
     run INTEGER PRIMARY KEY,
@@ -169,33 +193,18 @@ CREATE TABLE facts (
     value TEXT NOT NULL
 );
 
-""" + _VIEW.format(more="")
-
-_SECOND = """
 -- failures: runs in a row in which the slide failed. retry_at: when a failed one is due again,
--- ISO 8601 in UTC; NULL: only when it is asked for. Those of before are due at once.
+-- ISO 8601 in UTC; NULL: only when it is asked for.
 ALTER TABLE images ADD COLUMN failures INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE images ADD COLUMN retry_at TEXT;
-UPDATE images SET retry_at = '1970-01-01T00:00:00Z', failures = 1 WHERE status = 'failed';
 
 ALTER TABLE releases ADD COLUMN superseded INTEGER NOT NULL DEFAULT 0;
 
 -- A release may be merged more than once, as a manifest is that was edited.
 ALTER TABLE changes ADD COLUMN merge INTEGER REFERENCES releases
     DEFERRABLE INITIALLY DEFERRED;
-UPDATE changes SET merge = (
-    SELECT min(releases.merge) FROM releases WHERE releases.release = changes.release
-);
 CREATE INDEX changes_by_merge ON changes (merge);
-"""
 
-_THIRD = """
--- What is counted, and what is due, is read from these alone: never from the tables' rows.
-DROP INDEX images_by_status;
-DROP INDEX slides_by_position;
-CREATE INDEX images_by_status ON images (status, retry_at, mpp_x);
-CREATE INDEX images_by_name ON images (file_name, status, bytes);
-CREATE INDEX images_by_source ON images (source) WHERE source IS NOT NULL;
 CREATE INDEX slides_by_project ON slides (project_id, file_name);
 CREATE INDEX slides_by_upstream ON slides (upstream);
 CREATE INDEX attempts_by_source ON attempts (source, bytes, seconds);
@@ -203,7 +212,7 @@ CREATE INDEX attempts_by_source ON attempts (source, bytes, seconds);
 -- A person may give a barcode in small letters.
 CREATE INDEX slides_by_slide ON slides (slide_barcode COLLATE NOCASE);
 CREATE INDEX slides_by_case ON slides (case_barcode COLLATE NOCASE);
-"""
+{_IMAGE_INDEXES}{_VIEW.format("")}"""
 
 _HEADERS_UNREAD = """
 -- Where `tiles` could not read a slide's header, its resolution was recorded as unknown. Such
@@ -212,14 +221,13 @@ UPDATE images SET status = 'pending', error = NULL, failures = 0, retry_at = NUL
     WHERE status = 'done' AND source = 'tiles' AND mpp_x IS NULL;
 """
 
-_PATCHED_TILES = """
+_PATCHED_TILES = f"""
 -- How many tiles of the level were rendered from finer ones; NULL where nobody counted them.
 ALTER TABLE images ADD COLUMN patched_tiles INTEGER;
 
-DROP VIEW mirror;
-""" + _VIEW.format(more=",\n    images.patched_tiles")
+DROP VIEW mirror;{_PATCHED_VIEW}"""
 
-_EXCLUSIONS = """
+_EXCLUSIONS = f"""
 -- Slides that a person left out, by their lasting name. own: excluded here, not by a mirror
 -- whose rows were taken over.
 CREATE TABLE exclusions (
@@ -232,40 +240,15 @@ CREATE TABLE exclusions (
 
 -- SQLite cannot change the CHECK of a column, so the table is made anew.
 DROP VIEW mirror;
-CREATE TABLE images_with_excluded (
-    file_name TEXT PRIMARY KEY REFERENCES sample,
-    status TEXT NOT NULL DEFAULT 'pending'
-        CHECK (status IN ('pending', 'done', 'failed', 'excluded')),
-    attempts INTEGER NOT NULL DEFAULT 0,
-    bytes_fetched INTEGER,
-    seconds REAL,
-    error TEXT,
-    source TEXT,
-    level INTEGER,
-    level_downsample REAL,
-    base_mpp REAL,
-    mpp_source TEXT,
-    mpp_x REAL,
-    mpp_y REAL,
-    width INTEGER,
-    height INTEGER,
-    path TEXT,
-    bytes INTEGER,
-    sha256 TEXT,
-    fetched_at TEXT,
-    failures INTEGER NOT NULL DEFAULT 0,
-    retry_at TEXT,
-    patched_tiles INTEGER
-);
+CREATE TABLE images_with_excluded {_EXCLUDABLE_IMAGES};
 INSERT INTO images_with_excluded SELECT * FROM images ORDER BY rowid;
 DROP TABLE images;
 ALTER TABLE images_with_excluded RENAME TO images;
-CREATE INDEX images_by_status ON images (status, retry_at, mpp_x);
-CREATE INDEX images_by_name ON images (file_name, status, bytes);
-CREATE INDEX images_by_source ON images (source) WHERE source IS NOT NULL;
-""" + _VIEW.format(more=",\n    images.patched_tiles")
+{_IMAGE_INDEXES}{_PATCHED_VIEW}"""
 
-_LABELS = """
+_LABEL_COLUMNS = ",\n    ".join((*map("tissue.{}".format, TISSUE), *map("cases.{}".format, CASE)))
+
+_LABELS = f"""
 -- What the GDC knows of the tissue of each slide, and of each case; NULL where it knows nothing.
 CREATE TABLE tissue (
     file_name TEXT PRIMARY KEY REFERENCES slides,
@@ -306,29 +289,7 @@ SELECT
     slides.primary_site,
     slides.disease_type,
     slides.sample_type,
-    tissue.section_location,
-    tissue.percent_tumor_cells,
-    tissue.percent_tumor_nuclei,
-    tissue.percent_normal_cells,
-    tissue.percent_stromal_cells,
-    tissue.percent_necrosis,
-    tissue.percent_lymphocyte_infiltration,
-    tissue.percent_monocyte_infiltration,
-    tissue.percent_neutrophil_infiltration,
-    cases.diagnoses,
-    cases.primary_diagnosis,
-    cases.morphology,
-    cases.tissue_or_organ_of_origin,
-    cases.ajcc_pathologic_stage,
-    cases.tumor_grade,
-    cases.age_at_diagnosis,
-    cases.days_to_last_follow_up,
-    cases.age_at_index,
-    cases.gender,
-    cases.race,
-    cases.ethnicity,
-    cases.vital_status,
-    cases.days_to_death
+    {_LABEL_COLUMNS}
 FROM sample
 JOIN slides USING (file_name)
 LEFT JOIN tissue USING (file_name)
@@ -341,8 +302,17 @@ _PIXELS = """
 ALTER TABLE images ADD COLUMN pixels_sha256 TEXT;
 
 DROP VIEW mirror;
-""" + _VIEW.format(more=",\n    images.patched_tiles,\n    images.pixels_sha256")
+""" + _VIEW.format(",\n    images.patched_tiles,\n    images.pixels_sha256")
 
-MIGRATIONS: tuple[str, ...] = (
-    *(_FIRST, _SECOND, _THIRD, _HEADERS_UNREAD, _PATCHED_TILES, _EXCLUSIONS, _LABELS, _PIXELS),
+MIGRATIONS: Mapping[int, str] = MappingProxyType(
+    {
+        3: _FIRST,
+        4: _HEADERS_UNREAD,
+        5: _PATCHED_TILES,
+        6: _EXCLUSIONS,
+        7: _LABELS,
+        8: _PIXELS,
+    }
 )
+
+OLDEST, NEWEST = min(MIGRATIONS), max(MIGRATIONS)

@@ -19,7 +19,7 @@ from tcgamirror.catalogue.columns import SAMPLED, TABLES, Check, image_fault
 from tcgamirror.catalogue.database import Row, Value
 from tcgamirror.catalogue.images import Image, images_of
 from tcgamirror.catalogue.journals import JOURNALS, copy_database
-from tcgamirror.catalogue.schema import APPLICATION_ID, MIGRATIONS
+from tcgamirror.catalogue.schema import APPLICATION_ID, NEWEST, OLDEST
 from tcgamirror.imaging.store import Store
 from tcgamirror.mirror import provenance
 from tcgamirror.mirror.directory import FIXED
@@ -100,7 +100,7 @@ class UntrustedCatalogue:
                 version = self._version()
                 self._check_schema(version)
                 self._check_whole()
-                if version < len(MIGRATIONS):
+                if version < NEWEST:
                     self._connection = _migrated(self._connection)
             except BaseException:
                 self._connection.close()
@@ -239,18 +239,18 @@ class UntrustedCatalogue:
     def _version(self) -> int:
         (mark,) = self._connection.execute("PRAGMA application_id").fetchone()
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if mark != APPLICATION_ID or version < 1:
+        if mark != APPLICATION_ID or version < OLDEST:
             raise Damaged(f"{self._name} is not a catalogue of tcgamirror")
-        if version > len(MIGRATIONS):
+        if version > NEWEST:
             raise BadExport(
                 f"{self._name} was made by a newer tcgamirror (schema {version}, this one knows "
-                f"{len(MIGRATIONS)}). Upgrade this one"
+                f"{NEWEST}). Upgrade this one"
             )
         return int(version)
 
     def _check_schema(self, version: int) -> None:
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as blank:
-            database.migrate(blank, MIGRATIONS[:version])
+            database.migrate(blank, version)
             expected = set(blank.execute(_SCHEMA))
         for entry in self._connection.execute(_SCHEMA):
             if entry in expected:

@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ import pytest
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Database, Journal
-from tcgamirror.catalogue.schema import MIGRATIONS
+from tcgamirror.catalogue.schema import NEWEST, OLDEST
 from tcgamirror.model.errors import (
     Damaged,
     DiskFull,
@@ -28,15 +28,11 @@ from tcgamirror.model.errors import (
     TcgaMirrorError,
     UsageError,
 )
-from tcgamirror.model.slide import Outcome
 from tests.support.catalogues import (
-    FETCHED,
     NOW,
-    PICTURE,
     done,
     listing,
     make_older,
-    mirror_row,
     slide,
     three_slides,
 )
@@ -117,12 +113,12 @@ def test_damage_found_later_is_reported_too(three: Path) -> None:
 
 def test_one_of_a_newer_program_is_left_alone(three: Path) -> None:
     run_script(three, "pragma user_version = 9")
-    with pytest.raises(UsageError, match=rf"knows {len(MIGRATIONS)}\)\. Upgrade"):
+    with pytest.raises(UsageError, match=rf"knows {NEWEST}\)\. Upgrade"):
         Catalogue.open(three)
 
 
 def test_one_of_an_older_program_is_migrated_by_a_writer_only(three: Path) -> None:
-    make_older(three.parent, len(MIGRATIONS) - 1)
+    make_older(three.parent, NEWEST - 1)
     with pytest.raises(UsageError, match="Run any writing command first"):
         Catalogue.open(three, read_only=True)
     for read_only in (False, True):
@@ -130,28 +126,45 @@ def test_one_of_an_older_program_is_migrated_by_a_writer_only(three: Path) -> No
             assert catalogue.reports.counts().listed == 3
 
 
-def test_one_of_the_second_schema_keeps_all_that_it_has(path: Path) -> None:
+def test_one_that_is_too_old_to_be_migrated_is_left_alone(three: Path) -> None:
+    run_script(three, f"pragma user_version = {OLDEST - 1}")
+    before = three.read_bytes()
+    for read_only in (False, True):
+        with pytest.raises(UsageError, match=r"its schema 2 is too old.*by the version before"):
+            Catalogue.open(three, read_only=read_only)
+    assert three.read_bytes() == before
+
+
+@pytest.mark.parametrize("version", range(OLDEST, NEWEST))
+def test_one_of_an_older_schema_keeps_all_that_it_has(path: Path, version: int) -> None:
     with three_slides(path) as three:
         done(three, "a")
         new = listing(slide("a", md5="new"), slide("b"), slide("d"), release="2")
         three.listing.merge(new, NOW)
     kept = path.with_name("kept.db")
     shutil.copy(path, kept)
-    make_older(path.parent, 2)
+    make_older(path.parent, version)
     with Catalogue.open(path) as migrated:
         migrated.check_integrity()
     assert _dump(path) == _dump(kept)
 
 
-def test_images_of_an_older_schema_have_no_digest_of_pixels(path: Path) -> None:
-    with three_slides(path) as three:
-        picture = replace(PICTURE, pixels_sha256="cd" * 32)
-        three.queue.record(Outcome(slide("a"), (FETCHED,), picture), three.begin_run("f", NOW), NOW)
-        assert mirror_row(three, "a.svs")["pixels_sha256"] == picture.pixels_sha256
-    make_older(path.parent, 7)
-    with Catalogue.open(path) as migrated:
-        row = mirror_row(migrated, "a.svs")
-    assert (row["sha256"], row["pixels_sha256"]) == (PICTURE.sha256, None)
+@pytest.mark.parametrize(
+    ("version", "digest"),
+    [
+        (3, "01edfed4185359c6"),
+        (4, "01edfed4185359c6"),
+        (5, "0d86d5501db1d936"),
+        (6, "22ebfed6275514f4"),
+        (7, "ddefc4e76b04aa5e"),
+        (8, "4c3c78a2f4122658"),
+    ],
+)
+def test_a_released_schema_never_changes(version: int, digest: str) -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        database.migrate(connection, version)
+        rows = connection.execute("SELECT sql FROM sqlite_schema WHERE sql NOT NULL ORDER BY sql")
+        assert sha256(repr(rows.fetchall()).encode()).hexdigest()[:16] == digest
 
 
 def _dump(path: Path) -> list[str]:
@@ -160,10 +173,14 @@ def _dump(path: Path) -> list[str]:
         return sorted(connection.iterdump())
 
 
-def test_a_migration_that_fails_leaves_the_schema_as_it_was(path: Path) -> None:
+def test_a_migration_that_fails_leaves_the_schema_as_it_was(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = "CREATE TABLE a (b); CREATE TABLE a (b);"
+    monkeypatch.setattr(database, "MIGRATIONS", {OLDEST: script})
     with closing(database.connect(path)) as connection:
         with pytest.raises(sqlite3.OperationalError):
-            database.migrate(connection, ("CREATE TABLE a (b); CREATE TABLE a (b);",))
+            database.migrate(connection, OLDEST)
         assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
         assert connection.execute("PRAGMA user_version").fetchone() == (0,)
 
@@ -387,27 +404,3 @@ def test_readers_work_while_a_writer_writes(three: Path, journal: Journal) -> No
     stop.set()
     reader.join()
     assert not wrong and seen[0]
-
-
-def test_a_catalogue_of_the_first_schema_is_migrated(path: Path) -> None:
-    connection = database.connect(path)
-    database.migrate(connection, MIGRATIONS[:1])
-    connection.executescript(
-        """
-        INSERT INTO slides (file_name, file_id, position, listed_in)
-            VALUES ('a.svs', 'id-a', 1, 'Data Release 1');
-        INSERT INTO releases VALUES (1, 'Data Release 1', '2025', 1, 1, 0, 0, 0, 0, 0);
-        INSERT INTO changes (release, file_name, what) VALUES ('Data Release 1', 'a.svs', 'added');
-        INSERT INTO sample VALUES ('a.svs', 1, '2025', NULL);
-        INSERT INTO images (file_name, status, attempts) VALUES ('a.svs', 'failed', 1);
-        """
-    )
-    connection.close()
-    with Catalogue.open(path) as catalogue:
-        assert [each.file_name for each in catalogue.queue.due(retry_failed=False, now=NOW)] == [
-            "a.svs"
-        ]
-        (merge,) = catalogue.reports.merges()
-        assert [change.what for change in catalogue.reports.changes(merge.merge)] == ["added"]
-        assert merge.counts == {"added": 1}
-        catalogue.set_fact("still", "written")

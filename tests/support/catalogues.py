@@ -8,7 +8,6 @@ from pathlib import Path
 
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.schema import MIGRATIONS
 from tcgamirror.mirror.directory import CATALOGUE
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Attempt, Kind, Listing, Mpp, MppSource, Outcome, Picture, Slide
@@ -36,7 +35,7 @@ def make_older(root: Path, version: int) -> None:
     path, newer = root / CATALOGUE, root / "newer"
     path.rename(newer)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        database.migrate(connection, MIGRATIONS[:version])
+        database.migrate(connection, version)
         connection.execute("ATTACH ? AS newer", (str(newer),))
         tables = "SELECT name FROM main.sqlite_master WHERE type = 'table'"
         for (table,) in connection.execute(tables).fetchall():

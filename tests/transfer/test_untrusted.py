@@ -13,7 +13,7 @@ import pytest
 
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.columns import TABLES
-from tcgamirror.catalogue.schema import MIGRATIONS
+from tcgamirror.catalogue.schema import OLDEST
 from tcgamirror.model.errors import Damaged
 from tcgamirror.transfer import untrusted
 from tests.support.carrying import (
@@ -98,9 +98,9 @@ def test_tables_of_sqlite_itself_are_accepted(copy: Path, tmp_path: Path) -> Non
 
 
 def older(path: Path) -> None:
-    """Write the catalogue at `path` as the first version of this program did."""
+    """Write the catalogue at `path` as the oldest version that is migrated did."""
     with closing(sqlite3.connect(path)) as now, closing(sqlite3.connect(f"{path}.1")) as then:
-        database.migrate(then, MIGRATIONS[:1])
+        database.migrate(then, OLDEST)
         for table in TABLES:
             names = [name for _, name, *_ in then.execute(f"PRAGMA table_info({table})")]
             if not names:
@@ -117,7 +117,7 @@ def older(path: Path) -> None:
 def test_long_values_of_an_older_catalogue_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "old.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        database.migrate(connection, MIGRATIONS[:1])
+        database.migrate(connection, OLDEST)
         connection.execute("insert into facts values ('long', printf('%.*c', 2000000, 'x'))")
     opened = closing(untrusted.UntrustedCatalogue(path, "it"))
     with opened as read, pytest.raises(Damaged, match="too big"):
