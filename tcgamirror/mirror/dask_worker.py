@@ -94,7 +94,7 @@ class Station(WorkerPlugin):
         # So that a first request lets the slides in flight end.
         self._shutdown.in_flight = 1
         self._client = open_client(settings, self._shutdown)
-        self._client.pauses.end_when(lambda: self._shutdown.requested)
+        self._client.end_pauses_when(lambda: self._shutdown.requested)
         self._origins = Origins(settings.api, settings.bucket)
         work = Workspace(self._own / "work", settings.work_limit, self._shutdown.stop)
         store = Store(self._folder, settings.form)

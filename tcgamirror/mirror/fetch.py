@@ -139,7 +139,7 @@ class Fetcher:
             "--time-limit": lambda: options.deadline.is_reached,
             "--max-bytes": has_moved_enough,
         }
-        self._client.pauses.end_when(
+        self._client.end_pauses_when(
             lambda: self._shutdown.requested or any(reached() for reached in limits.values())
         )
         dispatcher = Dispatcher(executor, self._shutdown, limits)

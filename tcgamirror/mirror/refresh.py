@@ -16,7 +16,7 @@ from tcgamirror.model.errors import NetworkError
 from tcgamirror.model.slide import Slide
 from tcgamirror.model.text import timestamp
 from tcgamirror.net.client import HttpClient, host_key
-from tcgamirror.net.pauses import OnPause
+from tcgamirror.net.hosts import OnPause
 from tcgamirror.sources import gdc
 from tcgamirror.sources.labels import read_labels
 from tcgamirror.sources.manifest import (

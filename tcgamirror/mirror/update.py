@@ -236,7 +236,7 @@ def _refresh_or_keep(
     Sampled slides can be fetched while the API is away: the bucket is another server.
     """
     fetch = options.fetch or FetchOptions()
-    client.pauses.end_when(lambda: fetch.deadline.is_reached)
+    client.end_pauses_when(lambda: fetch.deadline.is_reached)
     try:
         try:
             return _refresh(mirror, catalogue, client, progress, shutdown, options), None

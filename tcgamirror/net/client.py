@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -37,10 +36,10 @@ from tcgamirror.model.errors import (
 from tcgamirror.model.text import display_url, printable
 from tcgamirror.net.download import Download, check_etag
 from tcgamirror.net.exchange import CurrentExchange, Exchange, session
-from tcgamirror.net.pauses import OnPause, Pauses
+from tcgamirror.net.hosts import Host, OnPause
 from tcgamirror.net.proxies import is_by_proxy, proxy_failure, proxy_for
 from tcgamirror.net.response import HttpResponse, RetryAfter, parsed, retry_after, why
-from tcgamirror.net.throttle import Connections, Meter, RateLimit
+from tcgamirror.net.throttle import Meter, RateLimit
 from tcgamirror.net.timeouts import Timeouts
 from tcgamirror.system.parallel import POLL
 
@@ -63,21 +62,13 @@ class Part:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    url: str
-    headers: Mapping[str, str]
-    meter: Meter
-    payload: Mapping[str, object] | None = None
-
-
 class HttpClient:
     """An HTTP client for any number of threads.
 
     Proxies and CA bundle come from the environment (also SSL_CERT_FILE).
 
     Args:
-        limits: Connections at once, by `host_key` or by host alone; 4 for others.
+        limits: Connections at once, by `host_key`; 4 for others.
         rate: Bytes per second of all connections together.
         stop: Ends every wait with Interrupted within about half a second once it is set.
         on_pause: Called when all requests to a host pause, from any thread.
@@ -98,11 +89,11 @@ class HttpClient:
         self._sharers = 1
         self._stop = stop or threading.Event()
         self._on_pause = on_pause
-        self.pauses = Pauses(self._timeouts.pause, self._stop, self._begin_pause)
+        self._pauses_end: Callable[[], bool] = lambda: False
         self._rate = RateLimit(rate, self._stop)
         self._random = random.Random()
         self._lock = threading.Lock()
-        self._slots: dict[str, Connections] = {}
+        self._hosts: dict[str, Host] = {}
         self._current = CurrentExchange()
         size = max([_DEFAULT_CONNECTIONS, *self._limits.values()])
         self._session = session(self._current, size, f"tcgamirror/{__version__}")
@@ -125,8 +116,12 @@ class HttpClient:
         with self._lock:
             self._sharers = processes
             self._rate.rate = self._total_rate and self._total_rate / processes
-            for key, slots in self._slots.items():
-                slots.limit = self._limit(key)
+            for host in self._hosts.values():
+                host.set_limit(self._limit(host.name))
+
+    def end_pauses_when(self, over: Callable[[], bool]) -> None:
+        """Raise Interrupted in every pause once `over` returns True."""
+        self._pauses_end = over
 
     def ask(
         self,
@@ -143,8 +138,8 @@ class HttpClient:
             take: Judges the status and reads as much of the body as it needs.
             payload: Sent as JSON.
         """
-        request = _Request(url, headers, meter or Meter(), payload)
-        return self._retry(lambda: self._ask_once(request, take))
+        counted = meter or Meter()
+        return self._retry(lambda: self._ask_once(url, take, headers, counted, payload))
 
     def json(
         self,
@@ -230,7 +225,7 @@ class HttpClient:
         counted = meter or Meter()
 
         def ask() -> None:
-            self._ask_once(_Request(url, rest.headers(), counted), rest.take)
+            self._ask_once(url, rest.take, rest.headers(), counted)
 
         if not rest.complete:
             self._retry(ask, lambda: rest.furthest)
@@ -259,58 +254,58 @@ class HttpClient:
             if self._stop.wait(max(pause, self._random.uniform(0, longest))):
                 raise Interrupted("stopped while waiting to ask again") from error
 
-    def _ask_once(self, request: _Request, take: Callable[[HttpResponse], T]) -> T:
+    def _ask_once(
+        self,
+        url: str,
+        take: Callable[[HttpResponse], T],
+        headers: Mapping[str, str],
+        meter: Meter,
+        payload: Mapping[str, object] | None = None,
+    ) -> T:
         """Return the result of `take`, after redirects on the same host."""
-        url = request.url
+        target = url
         for _ in range(_REDIRECTS + 1):
-            with self._connection(url) as exchange:
-                request.meter.add(requests=1)
-                response = self._send(url, request, exchange)
+            with self._connection(target) as (host, exchange):
+                meter.add(requests=1)
+                response = self._send(target, headers, payload, exchange)
                 # Closes the connection if the body was not read to its end.
                 with closing(response):
-                    busy = response.status_code in (429, 503)
-                    if busy and retry_after(response.headers.get("Retry-After")) is None:
-                        self.pauses.busy(host_key(url), exchange.began, response.status_code)
-                    elif busy:
-                        self._slot(host_key(url)).halve(exchange.began)
-                    target = _redirect(url, response)
-                    if target is None:
-                        rate, meter = self._rate, request.meter
+                    if response.status_code in (429, 503):
+                        named = retry_after(response.headers.get("Retry-After")) is not None
+                        host.busy(exchange.began, response.status_code, named=named)
+                    redirect = _redirect(target, response)
+                    if redirect is None:
+                        rate = self._rate
                         return take(HttpResponse(response, exchange, self._timeouts, rate, meter))
-            url = target
-        raise Redirected(f"{display_url(request.url)}: more than {_REDIRECTS} redirects")
+            target = redirect
+        raise Redirected(f"{display_url(url)}: more than {_REDIRECTS} redirects")
 
     @contextmanager
-    def _connection(self, url: str) -> Iterator[Exchange]:
+    def _connection(self, url: str) -> Iterator[tuple[Host, Exchange]]:
         """Hold one of the host's connections, outside of its pauses, for an exchange."""
-        host = host_key(url)
-        slot = self._slot(host)
-        while not slot.acquire(timeout=POLL):
+        host = self._host(url)
+        while not host.acquire():
             self._check_stop(url)
+            if host.pause_left > 0 and self._pauses_end():
+                raise Interrupted(f"stopped during a pause of all requests to {host.name}")
         try:
-            self.pauses.wait(host)
             self._check_stop(url)
             connect, first_byte = self._timeouts.connect, self._timeouts.first_byte
             name, proxy = display_url(url), proxy_for(url)
             exchange = Exchange(name, proxy, connect, first_byte, self._stop)
             self._current.exchange = exchange
             try:
-                yield exchange
+                yield host, exchange
             except NetworkError as error:
                 # A connection that breaks after enough bytes does not count as a reset.
                 if is_reset(error) and exchange.received < self._worth:
-                    self.pauses.reset(host, exchange.began)
+                    host.reset(exchange.began)
                 elif is_reset(error) or not error.retryable:
-                    self.pauses.answered(host, exchange.began)
+                    host.answered(exchange.began)
                 raise
-            self.pauses.answered(host, exchange.began)
+            host.answered(exchange.began)
         finally:
-            slot.release()
-
-    def _begin_pause(self, host: str, seconds: float, reason: str) -> None:
-        """Leave a busy host half of its connections from now on."""
-        self._slot(host).halve(time.monotonic())
-        self._on_pause(host.removesuffix(":443"), seconds, reason)
+            host.release()
 
     def _check_stop(self, url: str) -> None:
         if self._stop.is_set():
@@ -321,26 +316,33 @@ class HttpClient:
         """Return the bytes that the least rate demands of one window."""
         return max(1, self._timeouts.least_rate * self._timeouts.stall)
 
-    def _slot(self, host: str) -> Connections:
-        """Return the host's connections, by its port or for all of its ports."""
-        name = host.rpartition(":")[0]
-        key = name if host not in self._limits and name in self._limits else host
+    def _host(self, url: str) -> Host:
+        key = host_key(url)
         with self._lock:
-            return self._slots.setdefault(key, Connections(self._limit(key)))
+            if key not in self._hosts:
+                limit = self._limit(key)
+                self._hosts[key] = Host(key, limit, self._timeouts.pause, self._on_pause)
+            return self._hosts[key]
 
     def _limit(self, key: str) -> int:
         return max(1, self._limits.get(key, _DEFAULT_CONNECTIONS) // self._sharers)
 
-    def _send(self, url: str, request: _Request, exchange: Exchange) -> requests.Response:
+    def _send(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        payload: Mapping[str, object] | None,
+        exchange: Exchange,
+    ) -> requests.Response:
         """Send the request and wait for the headers."""
         timeouts = self._timeouts
         name = exchange.name
         try:
             response = self._session.request(
-                "GET" if request.payload is None else "POST",
+                "GET" if payload is None else "POST",
                 url,
-                json=request.payload,
-                headers=dict(request.headers),
+                json=payload,
+                headers=dict(headers),
                 stream=True,
                 allow_redirects=False,
                 # The exchange has the limits; it is checked after each brief wait.

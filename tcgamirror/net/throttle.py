@@ -1,4 +1,4 @@
-"""Count and limit the bytes that transfers move, and limit the connections they take."""
+"""Count and limit the bytes that transfers move."""
 
 from __future__ import annotations
 
@@ -51,35 +51,3 @@ class RateLimit:
             self._due = max(self._due, now) + count / self.rate
             pause = self._due - now
         self._stop.wait(pause)
-
-
-class Connections:
-    """The connections to a host; `limit` may change while some are held."""
-
-    MIN_HALVED = 4
-    """Connections that a busy host keeps."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._held = 0
-        self._halved = 0.0
-        self._released = threading.Condition()
-
-    def acquire(self, timeout: float) -> bool:
-        """Wait for a connection for `timeout` seconds and return whether it is held."""
-        with self._released:
-            is_free = self._released.wait_for(lambda: self._held < self.limit, timeout)
-            self._held += is_free
-            return is_free
-
-    def halve(self, sent: float) -> None:
-        """Halve the limit for a busy host, unless it was since `sent` (monotonic seconds)."""
-        with self._released:
-            if sent >= self._halved:
-                self._halved = time.monotonic()
-                self.limit = min(self.limit, max(self.MIN_HALVED, self.limit // 2))
-
-    def release(self) -> None:
-        with self._released:
-            self._held -= 1
-            self._released.notify()

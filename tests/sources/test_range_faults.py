@@ -45,7 +45,7 @@ from tcgamirror.model.errors import (
     WrongContent,
 )
 from tcgamirror.model.slide import Target
-from tcgamirror.net.client import HttpClient
+from tcgamirror.net.client import HttpClient, host_key
 from tests.gdc import Listed, StandIn, listed
 from tests.gdc.faults import Kind
 from tests.support.fetching import SHORT, At, by_range, made, origins_of, slide_of
@@ -124,7 +124,7 @@ def outcomes(
 ) -> dict[tuple[int, bool], Pixels | NetworkError | SlideError]:
     """What came of each case; all of them at the same time, as most only wait."""
     with StandIn([case.file for case in cases]) as gdc:
-        limits = {"127.0.0.1": 64}
+        limits = dict.fromkeys(map(host_key, (gdc.api, gdc.bucket)), 64)
         with HttpClient(timeouts=HASTY, limits=limits) as client:
 
             def outcome(case: Case) -> Pixels | NetworkError | SlideError:

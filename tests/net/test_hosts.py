@@ -17,7 +17,7 @@ import pytest
 from tcgamirror.cli.progress import ProgressDisplay
 from tcgamirror.model.errors import Interrupted, NetworkError, NotFound, ServerError
 from tcgamirror.net.client import HttpClient
-from tcgamirror.net.pauses import LONGEST, RESETS
+from tcgamirror.net.hosts import LEAST, LONGEST, RESETS, Host
 from tests.gdc import Fault, StandIn
 from tests.support.command import ended, run, started, succeeded
 from tests.support.mirrors import column, made, rewrite, until
@@ -210,7 +210,7 @@ def test_a_pause_ends_at_once_with_the_run(how: str) -> None:
         HttpClient(timeouts=replace(ONCE, pause=LONG), stop=stop) as client,
         ThreadPoolExecutor(6) as pool,
     ):
-        client.pauses.end_when(over.is_set)
+        client.end_pauses_when(over.is_set)
         asks(client, server)
         # More than the host's connections: some wait for one, and some for the pause.
         waiting = [pool.submit(client.json, server.url()) for _ in range(6)]
@@ -301,7 +301,29 @@ def test_a_busy_host_gets_half_the_connections(header: tuple[str, ...]) -> None:
 
     timeouts = replace(QUICK, first_byte=5.0, connect=5.0, tries=5, pause=0.1, backoff=0.1)
     with RawServer(limited) as server:
-        limits = {"127.0.0.1": 64}
+        limits = {f"127.0.0.1:{server.port}": 64}
         with HttpClient(timeouts=timeouts, limits=limits) as client, ThreadPoolExecutor(96) as pool:
             found = list(pool.map(lambda _: client.json(server.url()), range(400)))
     assert found == [[]] * 400
+
+
+def test_connections_double_again_after_a_while_without_trouble(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = Host("host:443", 16, LONG, Heard())
+
+    def most() -> int:
+        count = sum(iter(host.acquire, False))
+        for _ in range(count):
+            host.release()
+        return count
+
+    assert most() == 16
+    for _ in range(3):
+        host.busy(time.monotonic(), 429, named=True)
+    host.answered(time.monotonic())
+    assert most() == LEAST == 4
+    monkeypatch.setattr("tcgamirror.net.hosts.CALM_SECONDS", 0.0)
+    for limit in (8, 16, 16):
+        host.answered(time.monotonic())
+        assert most() == limit

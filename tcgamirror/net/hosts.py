@@ -1,0 +1,106 @@
+"""The connections to a host, and the pauses of all requests to it while it is overloaded.
+
+A host that answers 429 or 503 without Retry-After, or resets connections in a row, gets no
+requests for a while. Each further pause is longer, until a response succeeds. A host in trouble
+also loses half of its connections; they double again after each while without trouble.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from tcgamirror.system.parallel import POLL
+
+RESETS = 3
+"""Connections reset in a row before a pause begins."""
+LONGEST = 10
+"""The longest pause, as a multiple of the first."""
+LEAST = 4
+"""Connections that a host in trouble keeps."""
+CALM_SECONDS = 120.0
+"""Seconds without trouble after which a host's connections double, up to its limit."""
+
+OnPause = Callable[[str, float, str], None]
+"""Called when a pause begins, from any thread, with the host, seconds, and the reason."""
+
+
+class Host:
+    """The connections and pauses of one host, for any number of threads. name: host and port."""
+
+    def __init__(self, name: str, limit: int, first_pause: float, on_pause: OnPause) -> None:
+        """limit: connections at once. first_pause: seconds; each further one is twice as long."""
+        self.name = name
+        self._limit = self._allowed = limit
+        self._held = 0
+        self._first_pause = first_pause
+        self._on_pause = on_pause
+        self._pause = self._pause_end = self._adjusted = 0.0
+        self._resets = 0
+        self._changed = threading.Condition()
+
+    @property
+    def pause_left(self) -> float:
+        """Return the seconds left of the pause; none or less without one."""
+        return self._pause_end - time.monotonic()
+
+    def set_limit(self, limit: int) -> None:
+        with self._changed:
+            self._limit = self._allowed = limit
+
+    def acquire(self) -> bool:
+        """Wait briefly for a connection outside of pauses, and return whether it is held."""
+        left = self.pause_left
+        with self._changed:
+            is_free = self._changed.wait_for(self._is_free, min(left, POLL) if left > 0 else POLL)
+            self._held += is_free
+            return is_free
+
+    def release(self) -> None:
+        with self._changed:
+            self._held -= 1
+            self._changed.notify()
+
+    def busy(self, sent: float, status: int, *, named: bool) -> None:
+        """Record a 429 or 503 to a request sent at `sent` (monotonic seconds).
+
+        named: the response names the time to wait, so the others need no pause.
+        """
+        trouble = "too many requests" if status == 429 else "the server is busy"
+        self._adjust(sent, f"{trouble} ({status})", pause=not named)
+
+    def reset(self, sent: float) -> None:
+        """Count a reset connection; begin a pause after RESETS in a row."""
+        with self._changed:
+            self._resets += 1
+            few = self._resets < RESETS
+        if not few:
+            self._adjust(sent, "it resets connections", pause=True)
+
+    def answered(self, sent: float) -> None:
+        """Record a good response: the next pause is short again, and connections may grow."""
+        if sent < self._adjusted:
+            return
+        with self._changed:
+            self._pause = self._resets = 0
+            if self._allowed < self._limit and time.monotonic() > self._adjusted + CALM_SECONDS:
+                self._adjusted = time.monotonic()
+                self._allowed = min(self._limit, 2 * self._allowed)
+
+    def _adjust(self, sent: float, reason: str, *, pause: bool) -> None:
+        """Halve the connections, and pause, unless it was done since the request was sent."""
+        with self._changed:
+            if sent < self._adjusted:
+                return
+            self._adjusted = time.monotonic()
+            self._allowed = min(self._allowed, max(LEAST, self._allowed // 2))
+            if pause:
+                longest = LONGEST * self._first_pause
+                self._pause = seconds = min(longest, 2 * self._pause or self._first_pause)
+                self._pause_end = self._adjusted + seconds
+        if pause:
+            self._on_pause(self.name.removesuffix(":443"), seconds, reason)
+
+    def _is_free(self) -> bool:
+        return self._held < self._allowed and self.pause_left <= 0
