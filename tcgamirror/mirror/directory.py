@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.exclusions import Exclusion
@@ -18,7 +17,7 @@ from tcgamirror.model.errors import BadSettings, Locked, NotAMirror, TcgaMirrorE
 from tcgamirror.model.shard import Shard
 from tcgamirror.model.text import command_line
 from tcgamirror.system.files import FORBIDDEN, atomic_write, differs, disk_errors, make_folder
-from tcgamirror.system.lock import Lock, is_lock_file
+from tcgamirror.system.lock import Lock
 from tcgamirror.system.mounts import check_locks
 
 CATALOGUE = "catalogue.db"
@@ -31,22 +30,11 @@ FIXED = "fixed at init"
 
 GALLERY = "gallery"
 LOCK = ".lock"
-OLD_LOCK = "lock"
-"""Name of the lock file of older versions."""
-
-_BEGUN = frozenset({OLD_LOCK, "images", WORK, LOCKED, "lost+found"})
+_BEGUN = frozenset({"images", WORK, LOCKED, "lost+found"})
 """Names that a killed import or sync leaves before there are settings, or that a new disk has."""
 
-_OBSOLETE = (".verify.json", ".compared.txt")
-"""Files of older versions: how far verify came, and which images it found good."""
-
-
-class _Change(NamedTuple):
-    """A change of what `init` fixed. table: of the settings."""
-
-    table: str
-    asks_for: str
-    made_for: str
+_OWN = ("images", WORK, GALLERY, LOCK)
+"""Names in a mirror of what its runs write, lock or remove, beside the catalogue and settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +55,12 @@ class Mirror:
         """
         for root in [start, *(start.absolute().parents if above else [])]:
             if _there(root / FILE_NAME):
-                check_readable(root / CATALOGUE)
+                path = root / CATALOGUE
+                # SQLite would call it unwritable.
+                if path.exists() and not os.access(path, os.R_OK):
+                    raise UsageError(
+                        f"{path}: it cannot be read by this user. Change its permissions"
+                    )
                 return cls(root, read_settings(root / FILE_NAME))
         if above and not _there(start / CATALOGUE):
             raise NotAMirror(
@@ -91,11 +84,9 @@ class Mirror:
         exclusions: Sequence[Exclusion] = (),
     ) -> Mirror:
         """Create a mirror under its lock. Raises Locked if another run makes one there."""
-        with _leave_nothing(root):
-            # Checked before the lock file is made, so that a refused place stays as it was.
-            cls(root, settings)._check_place()
-            with hold(root, "init"), _remove_lock(root):
-                return cls.create(root, settings, lock, exclusions)
+        # Checked before the lock file is made, so that a refused place stays as it was.
+        with _hold_new(root, "init", cls(root, settings)._check_place):
+            return cls.create(root, settings, lock, exclusions)
 
     @classmethod
     def create(
@@ -239,7 +230,7 @@ class Mirror:
             ) from error
         if change is not None:
             raise NotAMirror(
-                f"{path}: exists already, and was made for {change.made_for}. Choose another "
+                f"{path}: exists already, and was made for {change[2]}. Choose another "
                 f"directory, or write its settings again by: {init}, with the options of these"
             )
 
@@ -254,56 +245,37 @@ class Mirror:
         fact: returns the catalogue's value of a key, None if there is none.
         """
         if change := self._change_since_init(fact):
+            table, there, here = change
             raise BadSettings(
-                f"{self.root / FILE_NAME}: it asks for {change.asks_for}, but the mirror was made "
-                f"for {change.made_for}. Change [{change.table}] back, or make another mirror by "
-                "init in another directory"
+                f"{self.root / FILE_NAME}: it asks for {there}, but the mirror was made for "
+                f"{here}. Change [{table}] back, or make another mirror by init in another "
+                "directory"
             )
 
-    def _change_since_init(self, fact: Callable[[str], str | None]) -> _Change | None:
+    def _change_since_init(self, fact: Callable[[str], str | None]) -> tuple[str, str, str] | None:
+        """Return table and words of another wish of the settings, and the words of `init`'s."""
         settings, fixed, plan = self.settings, fact(FIXED), parse_plan(fact(PLAN))
         if fixed is not None and fixed != settings.fixed:
-            return _Change("target", f"images of {settings.fixed}", f"images of {fixed}")
+            return "target", f"images of {settings.fixed}", f"images of {fixed}"
         if plan is not None and plan != settings.plan:
-            words = (f"slides {plan_words(each)}" for each in (settings.plan, plan))
-            return _Change("sample", *words)
+            there, here = (f"slides {plan_words(each)}" for each in (settings.plan, plan))
+            return "sample", there, here
         return None
-
-    def remove_obsolete(self) -> None:
-        """Remove notes that older versions kept beside the catalogue, where that is allowed."""
-        for name in _OBSOLETE:
-            with suppress(OSError):
-                (self.root / name).unlink(missing_ok=True)
 
 
 @contextmanager
 def hold(root: Path, command: str) -> Iterator[None]:
-    """Hold the mirror's lock. Raises as Lock does.
-
-    The lock file of an older version is held too, so that none runs meanwhile; then it goes.
-    """
+    """Hold the mirror's lock. Raises as Lock does."""
     with ExitStack() as stack:
         try:
             stack.enter_context(Lock(root / LOCK, command))
         except Locked as error:
-            if (by_shard := _named_shard(root)) is None:
+            from tcgamirror.mirror.shards import running_shard
+
+            if (holder := running_shard(root)) is None:
                 raise
-            raise by_shard from error
-        old = root / OLD_LOCK
-        if is_lock_file(old):
-            stack.enter_context(Lock(old, command))
-            stack.callback(_remove, old)
+            raise Locked(f"a shard ({holder}) holds {root}. Wait for it to end") from error
         yield
-
-
-def _named_shard(root: Path) -> Locked | None:
-    """Return the error that names a shard which holds the mirror, if one does."""
-    from tcgamirror.mirror.shards import running_shard
-
-    holder = running_shard(root)
-    return (
-        None if holder is None else Locked(f"a shard ({holder}) holds {root}. Wait for it to end")
-    )
 
 
 @contextmanager
@@ -318,11 +290,6 @@ def hold_shard(root: Path, shard: Shard, command: str) -> Iterator[None]:
     ):
         check_others(root, shard)
         yield
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        path.unlink()
 
 
 def check_work(root: Path) -> None:
@@ -346,7 +313,7 @@ def scratch(root: Path, command: str) -> Iterator[Path]:
     import shutil
 
     folder = root / WORK / command
-    with _leave_nothing(root), hold(root, command), _remove_lock(root):
+    with _hold_new(root, command):
         check_work(root)
         try:
             shutil.rmtree(folder, ignore_errors=True)
@@ -359,33 +326,28 @@ def scratch(root: Path, command: str) -> Iterator[Path]:
 
 
 @contextmanager
-def _leave_nothing(root: Path) -> Iterator[None]:
-    """Remove the empty directories that were made for a mirror, if none came of it."""
+def _hold_new(
+    root: Path, command: str, check: Callable[[], object] = lambda: None
+) -> Iterator[None]:
+    """Hold the lock of a mirror that may still be made, after a check.
+
+    Where no mirror comes of it, neither the lock file nor empty directories are left.
+    """
     made = [path for path in (root / WORK, root, *root.absolute().parents) if not path.exists()]
     try:
-        yield
+        check()
+        with hold(root, command):
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    if not os.path.lexists(root / FILE_NAME):
+                        (root / LOCK).unlink()
     finally:
         for path in made:
             # Only what is empty goes.
             with suppress(OSError):
                 path.rmdir()
-
-
-@contextmanager
-def _remove_lock(root: Path) -> Iterator[None]:
-    """Remove the lock file, which is held, if no mirror came of it."""
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            if not os.path.lexists(root / FILE_NAME):
-                (root / LOCK).unlink()
-
-
-def check_readable(catalogue: Path) -> None:
-    """Raise UsageError for an unreadable catalogue, which SQLite would call unwritable."""
-    if catalogue.exists() and not os.access(catalogue, os.R_OK):
-        raise UsageError(f"{catalogue}: it cannot be read by this user. Change its permissions")
 
 
 def check_place(root: Path) -> None:
@@ -417,7 +379,7 @@ def check_unused(root: Path, remedy: str) -> None:
 
 def _unwanted(mirror: Path) -> str:
     """Return the sentence for somebody who did not mean to have this mirror."""
-    names = (FILE_NAME, CATALOGUE, LOCK, LOCKED, "images", WORK, GALLERY)
+    names = (FILE_NAME, CATALOGUE, LOCKED, *_OWN)
     there = [name for name in names if os.path.lexists(mirror / name)]
     return f"If that mirror is not wanted, remove {', '.join(there)} in {mirror.absolute()}"
 
@@ -440,23 +402,12 @@ def check_same_target(there: str, here: str, source: str, path: Path | str) -> N
         )
 
 
-def check_unmanaged(folder: Path) -> None:
-    """Raise UsageError for a directory of a mirror in which runs know or remove every file."""
-    for above, within in _mirrors_above(folder / "image"):
-        if within in ("images", WORK, GALLERY):
-            raise UsageError(
-                f"{folder}: it lies in the mirror {above}, whose {within}/ holds only what is in "
-                "its catalogue. Name a directory outside of it. Images of the mirror itself come "
-                f"by: {command_line('update', above)}"
-            )
-
-
 def check_not_own(path: Path) -> None:
     """Raise UsageError for a file that a mirror's runs write, lock or remove, or might."""
     for above, within in _mirrors_above(path):
-        if within in ("images", WORK, GALLERY, LOCK) or within.startswith(CATALOGUE):
+        if within in _OWN or within.startswith(CATALOGUE):
             raise UsageError(
-                f"{path}: the mirror {above} keeps its own files there. Name another file"
+                f"{path}: the mirror {above} keeps its own files there. Name another place"
             )
 
 
@@ -484,10 +435,8 @@ def _there(path: Path) -> bool:
     """Return whether anything has this path. Raises NotAMirror where that cannot be known."""
     try:
         path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return False
-    except ValueError as error:
-        raise NotAMirror(f"{str(path)!r}: not a path ({error}). Name another") from error
     except OSError as error:
         raise NotAMirror(
             f"{path.parent.absolute()}: it cannot be looked into ({error.strerror}). Change its "

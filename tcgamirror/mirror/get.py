@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.imaging.store import Store
-from tcgamirror.mirror.directory import CATALOGUE, LOCK, Mirror, check_unmanaged
+from tcgamirror.mirror.directory import CATALOGUE, LOCK, Mirror, check_not_own
 from tcgamirror.mirror.executor import Dispatcher, Threads
 from tcgamirror.mirror.outage import OutcomeCounts, is_away
 from tcgamirror.mirror.progress import Progress
@@ -102,7 +102,7 @@ def get_images(
     with open_client(settings, shutdown, progress.pause) as client:
         slides = _find_slides(options.names, mirror, client, settings.api)
         output = _Output.of(slides, options.output, settings.form)
-        check_unmanaged(output.folder)
+        check_not_own(output.folder / "image")
         _remove_leftovers(output.folder)
         if not options.force:
             for image in _existing(slides, output, settings, shutdown):

@@ -119,7 +119,6 @@ def run_update(
             settings = raise_slides(mirror.root, _number(options.slides))
             # Only the number: options of this run, such as --rate, stay.
             mirror = replace(mirror, settings=replace(mirror.settings, slides=settings.slides))
-        mirror.remove_obsolete()
         run = catalogue.begin_run(command, time.time())
         exit_code = ExitCode.BUG
         try:

@@ -118,7 +118,6 @@ def verify_images(
     begun = time.monotonic()
     catalogue.check_integrity()
     mirror.check_fixed(catalogue.fact)
-    mirror.remove_obsolete()
     recorded = catalogue.images.done()
     day = None if options.sample is None else datetime.now(UTC).strftime("%Y-%m-%d")
     images = recorded if day is None else _sample(recorded, options.sample or 0, day)

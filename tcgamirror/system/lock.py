@@ -144,15 +144,6 @@ def _holder(handle: int) -> str:
         return "unknown"
 
 
-def is_lock_file(path: Path) -> bool:
-    """Return whether `path` is a file that a lock could have made: empty, or signed by a run."""
-    try:
-        with open_regular(path) as file:
-            return not path.is_symlink() and file.read(len(_BEGINS)) in (b"", _BEGINS)
-    except OSError:
-        return False
-
-
 def _is_at(path: Path, handle: int) -> bool:
     """Return whether the open file is the one at `path`."""
     with suppress(FileNotFoundError):

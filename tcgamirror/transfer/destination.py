@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from tcgamirror.catalogue.images import Image
-from tcgamirror.mirror.directory import LOCK, OLD_LOCK
+from tcgamirror.mirror.directory import LOCK
 from tcgamirror.model.errors import UsageError
 from tcgamirror.system.files import disk_errors, open_file_digest, sync_disk, sync_folder
 from tcgamirror.system.lock import Lock
@@ -254,7 +254,7 @@ def _check_ours(work: Path) -> None:
     if not work.is_symlink() and work.is_dir() and work.stat().st_uid == os.geteuid():
         names = {path.name for path in work.iterdir()}
         # A run that writes to a mirror leaves its own lock there.
-        if not names or (EXPORT_LOCK in names and not {LOCK, OLD_LOCK} & names):
+        if not names or (EXPORT_LOCK in names and LOCK not in names):
             return
     raise UsageError(
         f"{work}: is in the way, as the export would be made there. Move it, or remove it if an "

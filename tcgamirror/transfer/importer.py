@@ -113,7 +113,6 @@ def import_export(
             with _refusing(name):
                 export.catalogue.check_places({each.path: slide for slide, each in here.items()})
                 _check_images(root, export, here, folder)
-        mirror.remove_obsolete()
         run = catalogue.begin_run("import", time.time())
         exit_code = ExitCode.BUG
         try:

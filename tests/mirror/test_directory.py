@@ -11,9 +11,9 @@ import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.mirror import lockfile
-from tcgamirror.mirror.directory import CATALOGUE, FIXED, OLD_LOCK, Mirror, hold
+from tcgamirror.mirror.directory import CATALOGUE, FIXED, Mirror
 from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings
-from tcgamirror.model.errors import BadSettings, DiskFull, Locked, NotAMirror
+from tcgamirror.model.errors import BadSettings, DiskFull, NotAMirror
 from tcgamirror.model.sampling import Plan
 from tcgamirror.model.slide import ImageFormat, Target
 from tcgamirror.system.lock import Lock
@@ -278,30 +278,3 @@ def test_a_mirror_that_is_not_wanted_is_told_with_its_files(tmp_path: Path) -> N
     # Its plan is fixed: its settings are no way to other slides.
     again = run("init", tmp_path, "--mpp", "15").sentence
     assert f"--mirror {tmp_path} update --slides N" in again and "edit" not in again
-
-
-@pytest.mark.parametrize("left", [b"", b'{"command": "update", "pid": 7}\n'])
-def test_the_lock_of_an_older_version_is_taken_over(tmp_path: Path, left: bytes) -> None:
-    Mirror.begin(tmp_path, SETTINGS)
-    old = tmp_path / OLD_LOCK
-    old.write_bytes(left)
-    # An older version that begins meanwhile is refused.
-    with hold(tmp_path, "update"), pytest.raises(Locked), Lock(old, "update"):
-        pass
-    assert not old.exists()
-
-
-def test_a_running_older_version_keeps_out_a_newer_one(tmp_path: Path) -> None:
-    Mirror.begin(tmp_path, SETTINGS)
-    with Lock(tmp_path / OLD_LOCK, "update"):
-        with pytest.raises(Locked, match="update, pid"), hold(tmp_path, "verify"):
-            pass
-        assert (tmp_path / OLD_LOCK).exists()
-
-
-def test_a_file_named_lock_of_the_user_stays(tmp_path: Path) -> None:
-    Mirror.begin(tmp_path, SETTINGS)
-    (tmp_path / OLD_LOCK).write_text("# a sample of mine\n")
-    with hold(tmp_path, "update"):
-        pass
-    assert (tmp_path / OLD_LOCK).read_text() == "# a sample of mine\n"

@@ -359,16 +359,6 @@ def test_a_time_limit_that_ends_a_second_look_is_told_as_any_other(mirror: Path)
     assert "stopped by --time-limit with" in result.out
 
 
-@pytest.mark.parametrize("command", ["verify", "update"])
-def test_notes_of_an_older_version_are_removed(mirror: Path, gdc: StandIn, command: str) -> None:
-    assert gdc.files
-    notes = [mirror / ".verify.json", mirror / ".compared.txt"]
-    for note in notes:
-        note.write_text('{"rank": 16}')
-    went_well("--mirror", mirror, command)
-    assert not any(note.exists() for note in notes)
-
-
 def test_an_update_meanwhile_raises_no_alarm(mirror: Path, gdc: StandIn, tmp_path: Path) -> None:
     files = []
     for number, old in enumerate(gdc.files):

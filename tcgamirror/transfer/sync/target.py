@@ -231,7 +231,6 @@ class DirectoryTarget:
             if state is not None:
                 remove_partial_files(mirror, catalogue)
         if state is not None:
-            mirror.remove_obsolete()
             digest = file_digest(root / CATALOGUE, "sha256")
             replace(state, here=digest, others=others).write(root)
         return others
