@@ -163,7 +163,6 @@ def test_what_a_killed_run_or_a_new_disk_left_is_gone_on_with(mirror: Path, word
     for folder in ("lost+found", "work/import", "images/TCGA-BRCA", ".Trash-1000"):
         (other / folder).mkdir(parents=True)
     for name in (
-        "lock",
         ".lock",
         ".sync.json",
         ".tcgamirror.toml.part",
