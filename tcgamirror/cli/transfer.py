@@ -24,9 +24,9 @@ from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, Interrupted, NotAMirror, UsageError
 
 if TYPE_CHECKING:
-    from tcgamirror.transfer.archive.stored import StoredArchive
     from tcgamirror.transfer.exporter import ExportResult
     from tcgamirror.transfer.importer import ImportResult
+    from tcgamirror.transfer.objects import StoredArchive
     from tcgamirror.transfer.sync.plan import SyncResult
     from tcgamirror.transfer.sync.remote import RemoteMirror
     from tcgamirror.transfer.sync.target import Target
@@ -129,8 +129,8 @@ def _print_export(made: ExportResult, mirror: Path) -> None:
 
 def import_into(args: argparse.Namespace) -> ExitCode:
     from tcgamirror.cli.progress import ProgressDisplay
-    from tcgamirror.transfer.archive.stored import StoredArchive
     from tcgamirror.transfer.importer import import_export
+    from tcgamirror.transfer.objects import StoredArchive
     from tcgamirror.transfer.remote_paths import check_import
 
     source = _archive_place(args.source)
@@ -178,7 +178,7 @@ def _print_import(made: ImportResult) -> None:
 def _archive_place(named: str) -> Path | StoredArchive | None:
     """Return a path, or the archive in a bucket; None for `-`."""
     from tcgamirror.net.object_store import is_object_address
-    from tcgamirror.transfer.archive.stored import StoredArchive
+    from tcgamirror.transfer.objects import StoredArchive
 
     if is_object_address(named):
         return StoredArchive(named)

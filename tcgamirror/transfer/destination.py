@@ -17,9 +17,9 @@ from tcgamirror.system.files import disk_errors, open_file_digest, sync_disk, sy
 from tcgamirror.system.lock import Lock
 from tcgamirror.system.openat import Tree
 from tcgamirror.transfer.archive.format import EXPORT_LOCK, UNFINISHED, is_tar
-from tcgamirror.transfer.archive.stored import StoredArchive
 from tcgamirror.transfer.archive.tar import TarWriter
 from tcgamirror.transfer.content import FileContent
+from tcgamirror.transfer.objects import StoredArchive
 
 _BUFFER_BYTES = 1 << 20
 

@@ -32,7 +32,6 @@ from tcgamirror.transfer.archive.format import (
     readme,
 )
 from tcgamirror.transfer.archive.reader import sums_since
-from tcgamirror.transfer.archive.stored import StoredArchive
 from tcgamirror.transfer.catalogue_copy import (
     check_path,
     copy_catalogue,
@@ -42,6 +41,7 @@ from tcgamirror.transfer.catalogue_copy import (
 )
 from tcgamirror.transfer.content import FileContent, read_content
 from tcgamirror.transfer.destination import Destination, check_dest, open_destination
+from tcgamirror.transfer.objects import StoredArchive
 
 _RETRIES = 60
 _WAIT_SECONDS = 0.05

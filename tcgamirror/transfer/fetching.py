@@ -112,6 +112,12 @@ def _has_digest(file: BufferedRandom, image: Image) -> bool:
     return open_file_digest(file, "sha256") == image.sha256
 
 
+def check_size(image: Image, size: int) -> None:
+    """Raise Damaged if the file of an image has another size than recorded."""
+    if size != image.bytes:
+        raise Damaged(f"{size:,} bytes instead of {image.bytes:,}")
+
+
 def check_image(
     file: BinaryIO,
     image: Image,

@@ -39,9 +39,9 @@ from tcgamirror.model.slide import Status
 from tcgamirror.model.text import timestamp
 from tcgamirror.system.files import check_room
 from tcgamirror.transfer.archive.reader import Export
-from tcgamirror.transfer.archive.stored import StoredArchive
 from tcgamirror.transfer.fetching import fetch_to_partial
 from tcgamirror.transfer.intake import IncomingImage, Intake, check_row
+from tcgamirror.transfer.objects import StoredArchive
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
 
 _CLOCK_TOLERANCE = 86_400

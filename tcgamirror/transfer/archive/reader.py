@@ -37,8 +37,9 @@ from tcgamirror.transfer.archive.format import (
     read_sums,
     refusal,
 )
-from tcgamirror.transfer.archive.stored import StoredArchive
 from tcgamirror.transfer.archive.tar import receive, tar_members
+from tcgamirror.transfer.fetching import check_size
+from tcgamirror.transfer.objects import StoredArchive
 from tcgamirror.transfer.untrusted import MAX_BYTES, copy_at_rest
 
 _MAX_BYTES = {
@@ -133,8 +134,7 @@ class Export:
     def fetch(self, image: Image, file: BinaryIO) -> None:
         """Append the rest of the image to `file`. Raises Damaged if it is not as recorded."""
         member = self.members[image.path]
-        if member.size != image.bytes:
-            raise Damaged(f"{member.size:,} bytes instead of {image.bytes:,}")
+        check_size(image, member.size)
         pieces = self._pieces(member, file.seek(0, os.SEEK_END))
         try:
             for piece in pieces:
@@ -173,10 +173,13 @@ def _members_of(path: Path) -> dict[str, Member]:
 
 def _copy_archive(source: StoredArchive | None, folder: Path) -> Path:
     """Write an archive to a file, because it is not read in its order. source: None for stdin."""
-    if source is None and sys.stdin.isatty():
+    path = folder / "copy.tar"
+    if source is not None:
+        source.copy(path)
+    elif sys.stdin.isatty():
         raise UsageError("standard input: is a terminal. Pipe a tar archive to import -")
-    path = folder / "stdin.tar"
-    receive(sys.stdin.buffer if source is None else source.reader(), path)
+    else:
+        receive(sys.stdin.buffer, path)
     return path
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tcgamirror.catalogue.catalogue import Catalogue
@@ -14,6 +14,7 @@ from tcgamirror.catalogue.images import PICTURE_COLUMNS, write_images
 from tcgamirror.catalogue.labels import put_labels
 from tcgamirror.catalogue.rows import are_different, insert, set_upstream
 from tcgamirror.model.slide import Status, Upstream
+from tcgamirror.transfer.sync.plan import Arrival, Local
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
 
 _OWN_TABLES = ("slides", "former_ids", "sample", "images")
@@ -23,23 +24,21 @@ _OWN_TABLES = ("slides", "former_ids", "sample", "images")
 def replace_rows(
     catalogue: Catalogue,
     source: UntrustedCatalogue,
-    *,
-    keep_others: bool,
-    received: Collection[str],
-    present: Collection[str],
+    arrival: Arrival,
+    size: Callable[[str], int | None],
 ) -> int:
     """Replace all rows of an open catalogue, and return how many other slides it keeps.
 
-    Readers see all of the old rows or all of the new ones.
+    Readers see all of the old rows or all of the new ones. Slides that only this catalogue has
+    are ranked after the source's, and withdrawn if it does not list them. Their run history is
+    dropped. The rows of images that were not received keep the image that was here.
 
     Args:
-        keep_others: whether to keep images and slides that the source does not have. Slides
-            are ranked after the source's, and withdrawn if it does not list them. Their
-            run history is dropped.
-        received: file names of slides whose images are here as the source records them. The
-            rows of all others keep the image that was here.
-        present: file names of slides whose recorded images are here.
+        size: returns the bytes of the file at a path, None if there is none.
     """
+    local = Local.of(catalogue, size)
+    present = {image.file_name for image in local.images if local.has_file(image)}
+    keep_others, received = arrival.keep_others, arrival.received
     with catalogue.change() as connection:
         connection.execute("PRAGMA defer_foreign_keys = ON")
         own = _own_rows(connection, source) if keep_others else {}

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
 from typing import Self
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.rows import ImageState, are_different
-from tcgamirror.mirror.directory import CATALOGUE
+from tcgamirror.mirror.directory import FIXED
 from tcgamirror.model.errors import ExitCode
-from tcgamirror.system.files import atomic_write, file_digest
 from tcgamirror.transfer.sync.remote import CatalogueVersion
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
-
-STATE = ".sync.json"
-"""File beside the catalogue, with the version of the source's catalogue that is here."""
-
-_MAX_STATE_BYTES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +59,26 @@ class SyncResult:
 class Local:
     """The catalogue of the target, empty where there is no mirror yet.
 
-    size: returns the bytes of the file at a path, None if there is none. images: all that are
-    recorded, by rank. states: of all sampled slides, by file name. excluded: file names of
-    slides that were excluded there, not by a source.
+    size: returns the bytes of the file at a path, None if there is none. fixed: its fact FIXED,
+    None where there is no mirror. images: all that are recorded, by rank. states: of all sampled
+    slides, by file name. excluded: file names of slides that were excluded there, not by a source.
     """
 
     size: Callable[[str], int | None]
+    fixed: str | None = None
     images: Sequence[Image] = ()
     states: Mapping[str, ImageState] = field(default_factory=dict)
     excluded: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, catalogue: Catalogue, size: Callable[[str], int | None]) -> Self:
-        excluded = frozenset(each.file_name for each in catalogue.exclusions.all() if each.own)
-        return cls(size, catalogue.images.recorded(), catalogue.rows.image_states(), excluded)
+        return cls(
+            size,
+            catalogue.fact(FIXED) or "",
+            catalogue.images.recorded(),
+            catalogue.rows.image_states(),
+            frozenset(each.file_name for each in catalogue.exclusions.all() if each.own),
+        )
 
     def has_file(self, image: Image) -> bool:
         """Return whether a file of the image's size is in its place."""
@@ -89,34 +89,50 @@ class Local:
 class SyncState:
     """The end of the last sync that fetched everything.
 
-    source: its name. seen: its catalogue. here: SHA-256 of the catalogue here.
-    others: slides that the source does not have, or has no image of.
+    source: digest of its name, which may be secret. seen: its catalogue. images: done at the
+    target. others: slides that the source does not have, or has no image of. here: SHA-256 of the
+    catalogue of a target that does not hold the state itself.
     """
 
     source: str
     seen: CatalogueVersion
-    here: str = ""
+    images: int = 0
     others: int = 0
+    here: str = ""
 
     @classmethod
-    def read(cls, root: Path) -> Self | None:
-        """Return the state; None if the catalogue here has changed since."""
-        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-            with (root / STATE).open("rb") as file:
-                fields = json.loads(file.read(_MAX_STATE_BYTES))
-            version = CatalogueVersion(**fields["seen"])
-            state = cls(fields["source"], version, fields["here"], int(fields["others"]))
-            if file_digest(root / CATALOGUE, "sha256") == state.here:
-                return state
+    def of(cls, source: str, seen: CatalogueVersion) -> Self:
+        """Return the state after a sync from the source of this name."""
+        return cls(hashlib.sha256(source.encode()).hexdigest()[:16], seen)
+
+    @classmethod
+    def parse(cls, text: str | bytes, source: str) -> Self | None:
+        """Return the state as JSON; None if it is not one of a sync from this source."""
+        with suppress(KeyError, TypeError, ValueError, RecursionError):
+            fields = json.loads(text)
+            state = cls.of(source, CatalogueVersion(**fields["seen"]))
+            if fields["source"] == state.source:
+                images, others = int(fields["images"]), int(fields["others"])
+                return replace(state, images=images, others=others, here=fields.get("here", ""))
         return None
 
-    def write(self, root: Path) -> None:
-        """Write the state, without tags that another catalogue may get."""
-        fields = asdict(self)
-        if not self.seen.lasting:
-            fields["seen"] = asdict(CatalogueVersion(self.seen.digest))
-        with atomic_write(root / STATE) as file:
-            file.write(json.dumps(fields).encode())
+    def json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """The images of a source that are at the target, and those to remove there.
+
+    received: file names of slides whose images are there as the source records them, or wait
+    beside their places. replaced: those that wait. removed: images with no place at the source.
+    keep_others: whether to keep images and slides that the source does not have.
+    """
+
+    received: frozenset[str]
+    replaced: Sequence[Image]
+    removed: Sequence[Image]
+    keep_others: bool
 
 
 # The plan --------------------------------------------------------------------------

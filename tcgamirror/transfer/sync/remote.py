@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol, Self, TypeVar
+from typing import BinaryIO, Self, TypeVar
 from urllib.parse import quote
 
 from tcgamirror.catalogue import database
@@ -40,7 +41,7 @@ from tcgamirror.net.throttle import RateLimit
 from tcgamirror.system.files import YOUNG, disk_errors, file_digest
 from tcgamirror.system.openat import Tree
 from tcgamirror.transfer.archive.format import read_pieces
-from tcgamirror.transfer.fetching import ImageSource
+from tcgamirror.transfer.fetching import check_size
 from tcgamirror.transfer.untrusted import MAX_BYTES, copy_at_rest
 
 RETRY_SECONDS = (1.0, 4.0)
@@ -49,7 +50,7 @@ RETRY_SECONDS = (1.0, 4.0)
 DIGEST_TAG = '"sha256-'
 """Prefix of the ETags of `tcgamirror serve`."""
 
-_INCOMPLETE = "incomplete.db"
+INCOMPLETE = "incomplete.db"
 """Name of a copy that is being made."""
 
 _PIECE = 1 << 20
@@ -82,12 +83,20 @@ class CatalogueVersion:
         return folder / f"{self.digest}.db"
 
 
-class RemoteMirror(ImageSource, Protocol):
-    """The mirror to copy. name: for messages, without credentials. workers: as in `Target`."""
+class RemoteMirror(ABC):
+    """The mirror to copy.
 
-    name: str
-    workers: int
+    name: for messages, without credentials. place: differs from that of any other mirror.
+    workers: as in `Target`.
+    """
 
+    workers = 4
+
+    def __init__(self, name: str, place: str) -> None:
+        self.name = name
+        self.place = place
+
+    @abstractmethod
     def catalogue(self, folder: Path, known: CatalogueVersion | None) -> CatalogueVersion | None:
         """Write a consistent copy to a folder of this process alone, under its digest.
 
@@ -98,16 +107,41 @@ class RemoteMirror(ImageSource, Protocol):
             Locked: if it is being changed all the time.
             NotAMirror: if there is none.
         """
-        ...
+
+    @abstractmethod
+    def fetch(self, image: Image, file: BinaryIO) -> None:
+        """Append the rest of an image, as ImageSource does."""
 
 
-class DirectoryMirror:
+class FileMirror(RemoteMirror):
+    """A mirror of which all files can be read. rate: bytes per second; None without a limit."""
+
+    def __init__(self, name: str, place: str, rate: float | None, stop: threading.Event) -> None:
+        super().__init__(name, place)
+        self._stop = stop
+        self._rate = RateLimit(rate, stop)
+
+    @abstractmethod
+    def copy(self, name: str, copy: Path, max_bytes: int) -> Path:
+        """Copy settings or a lock file; return the copy's path."""
+
+    def fetch(self, image: Image, file: BinaryIO) -> None:
+        for piece in self._pieces(image, file.seek(0, os.SEEK_END)):
+            if self._stop.is_set():
+                raise Interrupted("stopped while copying; the next sync resumes")
+            file.write(piece)
+            self._rate.wait_for(len(piece))
+
+    @abstractmethod
+    def _pieces(self, image: Image, offset: int) -> Iterator[bytes]:
+        """Yield an image from an offset on. Raises as `fetch` does."""
+
+
+class DirectoryMirror(FileMirror):
     """A mirror's directory, on this machine or mounted here."""
 
-    workers = 4
-
     def __init__(self, root: Path, rate: float | None, stop: threading.Event) -> None:
-        """Open the mirror at `root`. rate: bytes per second; None without a limit."""
+        super().__init__(str(root), str(root.resolve()), rate, stop)
         try:
             self._tree = Tree(root)
             self._tree.open(FILE_NAME).close()
@@ -118,15 +152,12 @@ class DirectoryMirror:
                 f"{root / FILE_NAME}: cannot be read ({error.strerror}). Name another source"
             ) from error
         self.root = root
-        self.name = str(root)
-        self._stop = stop
-        self._rate = RateLimit(rate, stop)
 
     def catalogue(self, folder: Path, known: CatalogueVersion | None) -> CatalogueVersion | None:
         del known  # A copy costs less than to find out whether it is needed.
         path = self.root / CATALOGUE
         try:
-            copy = copy_at_rest(self._tree, CATALOGUE, folder / _INCOMPLETE)
+            copy = copy_at_rest(self._tree, CATALOGUE, folder / INCOMPLETE)
         except FileNotFoundError as error:
             raise database.damage(path, "it is missing") from error
         except PermissionError as error:
@@ -138,7 +169,6 @@ class DirectoryMirror:
         return CatalogueVersion.of_copy(copy, folder)
 
     def copy(self, name: str, copy: Path, max_bytes: int) -> Path:
-        """Copy settings or a lock file; return the copy's path. Raises UsageError, Damaged."""
         path = self.root / name
         try:
             with self._tree.open(name) as source, disk_errors(copy), copy.open("wb") as file:
@@ -152,20 +182,10 @@ class DirectoryMirror:
             ) from error
         return copy
 
-    def fetch(self, image: Image, file: BinaryIO) -> None:
-        for piece in self._pieces(image, file.seek(0, os.SEEK_END)):
-            if self._stop.is_set():
-                raise Interrupted("stopped while copying; the next sync resumes")
-            file.write(piece)
-            self._rate.wait_for(len(piece))
-
     def _pieces(self, image: Image, offset: int) -> Iterator[bytes]:
-        """Yield an image from an offset on."""
         try:
             with self._tree.open(image.path) as source:
-                size = os.fstat(source.fileno()).st_size
-                if size != image.bytes:
-                    raise Damaged(f"{image.path} has {size:,} bytes, expected {image.bytes:,}")
+                check_size(image, os.fstat(source.fileno()).st_size)
                 source.seek(offset)
                 while piece := source.read(min(_PIECE, self._rate.piece)):
                     yield piece
@@ -178,14 +198,12 @@ class DirectoryMirror:
         return Damaged(f"{self.root / path} cannot be read ({error.strerror})")
 
 
-class HttpMirror:
+class HttpMirror(RemoteMirror):
     """A mirror's directory that a web server publishes, with or without Range."""
-
-    workers = 4
 
     def __init__(self, address: str, client: HttpClient, stop: threading.Event) -> None:
         self._address = address.rstrip("/")
-        self.name = display_url(self._address)
+        super().__init__(display_url(self._address), self._address)
         self._client = client
         self._stop = stop
 
@@ -268,7 +286,7 @@ def _write_body(response: HttpResponse, folder: Path) -> CatalogueVersion:
     """Write the catalogue to the folder. Raises TooLong, Truncated, ChangedFile and DiskFull."""
     if (response.length or 0) > MAX_BYTES:
         raise TooLong(f"{response.name}: {response.length:,} bytes, more than any catalogue has")
-    path = folder / _INCOMPLETE
+    path = folder / INCOMPLETE
     with disk_errors(path), path.open("wb") as file:
         for piece in response.pieces():
             file.write(piece)

@@ -39,16 +39,22 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.system.parallel import start_pool
-from tcgamirror.transfer.sync.bucket import BucketMirror
 from tcgamirror.transfer.sync.plan import (
+    Arrival,
     ImageFailure,
+    Local,
     SyncPlan,
     SyncResult,
     SyncState,
     make_plan,
 )
-from tcgamirror.transfer.sync.remote import CatalogueVersion, DirectoryMirror, RemoteMirror
-from tcgamirror.transfer.sync.target import Arrival, Target
+from tcgamirror.transfer.sync.remote import (
+    CatalogueVersion,
+    DirectoryMirror,
+    FileMirror,
+    RemoteMirror,
+)
+from tcgamirror.transfer.sync.target import Target
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
 
 ROUNDS = 3
@@ -78,7 +84,8 @@ def synchronize(
         Damaged: for a source with a value that this program never writes.
         Locked, NetworkError, DiskFull, Interrupted.
     """
-    target.check_other(source)
+    if source.place == target.place:
+        raise UsageError(f"{target.name}: is SRC itself. Name another place as DST")
     if isinstance(source, DirectoryMirror):
         note_waiting(source.root, progress.note)
     with target.opened(progress.note, dry_run=dry_run) as folder:
@@ -116,9 +123,7 @@ class _Sync:
     def preview(self) -> SyncResult:
         """Return what `run` would do."""
         with self._open(self._newest(None)) as remote:
-            self.target.check_fixed(self.source.name, remote.fixed)
-            local = self.target.local()
-            plan = make_plan(local, remote)
+            local, plan = self._compare(remote)
             sampled = remote.names("sample")
             others = len(local.states.keys() - sampled)
             others += sum(image.file_name in sampled for image in plan.obsolete)
@@ -138,11 +143,9 @@ class _Sync:
         state = self._state()
         version = self.source.catalogue(self.folder, None if state is None else state.seen)
         if state is not None and (version is None or version.digest == state.seen.digest):
-            kept = self.target.count_images()
-            if kept is not None:
-                if version is not None and version.lasting and version != state.seen:
-                    self.target.write_state(replace(state, seen=version))
-                return SyncResult(dry_run=False, kept=kept, others=state.others)
+            if version is not None and version.lasting and version != state.seen:
+                self.target.write_state(replace(state, seen=version))
+            return SyncResult(dry_run=False, kept=state.images, others=state.others)
         version = version or self._newest(None)
         rounds_left = ROUNDS
         while True:
@@ -183,7 +186,7 @@ class _Sync:
     def _new_settings(self, remote: UntrustedCatalogue) -> tuple[Settings, Iterable[bytes]]:
         """Return settings of a new mirror, and the lines of its lock file."""
         source = self.source
-        if not isinstance(source, DirectoryMirror | BucketMirror):
+        if not isinstance(source, FileMirror):
             return replace(remote.settings, slides=max(1, len(remote.names("sample")))), ()
         try:
             settings = read_settings(source.copy(FILE_NAME, self.folder / FILE_NAME, MOST_SETTINGS))
@@ -212,11 +215,11 @@ class _Sync:
         An image that replaces another one is fetched beside it. A new mirror is made once the
         first image is there. Raises DiskFull if there is no room.
         """
-        is_there, plan = self._compare(remote)
+        local, plan = self._compare(remote)
         if self.target.reserve(plan):
-            is_there, plan = self._compare(remote)
+            local, plan = self._compare(remote)
         self.kept = plan.kept if self.kept is None else self.kept
-        self.new = None if is_there else self._new_settings(remote)
+        self.new = None if local.fixed is not None else self._new_settings(remote)
         images = [*plan.check, *plan.fetch]
         if not images:
             self._make_mirror()
@@ -237,10 +240,12 @@ class _Sync:
             pool.shutdown(cancel_futures=True)
         return plan
 
-    def _compare(self, remote: UntrustedCatalogue) -> tuple[bool, SyncPlan]:
-        """Return whether there is a mirror, and the actions that it needs."""
-        is_there = self.target.check_fixed(self.source.name, remote.fixed)
-        return is_there, make_plan(self.target.local(), remote, self.found)
+    def _compare(self, remote: UntrustedCatalogue) -> tuple[Local, SyncPlan]:
+        """Return what is there, and the actions that it needs."""
+        local = self.target.local()
+        if local.fixed is not None:
+            check_same_target(remote.fixed, local.fixed, self.source.name, self.target.name)
+        return local, make_plan(local, remote, self.found)
 
     def _count(self, image: Image, future: Future[bool]) -> None:
         """Count one image. Raises errors that end the run."""
@@ -300,7 +305,7 @@ class _Sync:
             removed=[*(image for image in plan.moved if image.file_name in here), *removed],
             keep_others=not self.delete,
         )
-        state = None if self.failed else SyncState(self.source.name, version)
+        state = None if self.failed else SyncState.of(self.source.name, version)
         others = self.target.commit(remote, arrival, state)
         return SyncResult(
             dry_run=False,

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.images import Image
 from tcgamirror.imaging.store import IMAGES
-from tcgamirror.mirror.directory import CATALOGUE, FIXED, SHARDS, Mirror, check_same_target, scratch
+from tcgamirror.mirror.directory import CATALOGUE, SHARDS, Mirror, scratch
 from tcgamirror.mirror.exclusion_file import write_exclusions
 from tcgamirror.mirror.orphans import remove_partial_files
 from tcgamirror.mirror.settings import FILE_NAME, Settings
-from tcgamirror.model.errors import UsageError
 from tcgamirror.system.files import (
+    atomic_write,
     check_room,
     disk_errors,
     file_digest,
@@ -27,103 +27,91 @@ from tcgamirror.system.files import (
 )
 from tcgamirror.transfer.fetching import WORKERS, Check, check_image, find_or_fetch, size_at
 from tcgamirror.transfer.sync.commit import replace_rows
-from tcgamirror.transfer.sync.plan import STATE, Local, SyncPlan, SyncState
-from tcgamirror.transfer.sync.remote import DirectoryMirror, RemoteMirror
+from tcgamirror.transfer.sync.plan import Arrival, Local, SyncPlan, SyncState
+from tcgamirror.transfer.sync.remote import CatalogueVersion, RemoteMirror
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
 
+STATE = ".sync.json"
+"""File beside the catalogue, with the version of the source's catalogue that is here."""
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """The images of a source that are at the target, and those to remove there.
+_MAX_STATE_BYTES = 10_000
 
-    received: file names of slides whose images are there as the source records them, or wait
-    beside their places. replaced: those that wait. removed: images with no place at the source.
-    keep_others: whether to keep images and slides that the source does not have.
+
+class Target(ABC):
+    """The mirror to bring up to date.
+
+    name: for messages. place: as of RemoteMirror. workers: threads that may obtain images at once.
     """
-
-    received: frozenset[str]
-    replaced: Sequence[Image]
-    removed: Sequence[Image]
-    keep_others: bool
-
-
-class Target(Protocol):
-    """The mirror to bring up to date. workers: threads that may obtain images at once."""
 
     workers: int
 
-    def check_other(self, source: RemoteMirror) -> None:
-        """Raise UsageError if the source is the target itself."""
-        ...
+    def __init__(self, name: str, place: str, root: Path, check: Check) -> None:
+        """Prepare for a mirror. root: the directory of its catalogue, or of a copy of that."""
+        self.name = name
+        self.place = place
+        self._root = root
+        self._check = check
 
+    @abstractmethod
     def opened(self, note: Callable[[str], None], *, dry_run: bool) -> AbstractContextManager[Path]:
         """Keep other runs out of the block, and give it a folder of its own.
 
         note: called with what the user should read.
         """
-        ...
 
+    @abstractmethod
     def state(self, source: str) -> SyncState | None:
-        """Return the end of the last sync, if it was from this source and nothing changed since."""
-        ...
+        """Return the end of the last sync from a source, if all is there as it was then."""
 
     def write_state(self, state: SyncState) -> None:
-        """Replace a state whose catalogue has other tags now."""
-        ...
+        """Replace a state whose catalogue has other tags now, where it has a file of its own."""
+        del state
 
-    def count_images(self) -> int | None:
-        """Return how many images are done there; None if one is missing."""
-        ...
-
-    def check_fixed(self, source: str, fixed: str) -> bool:
-        """Return whether there is a mirror. Raise BadSettings if its images differ.
-
-        source: its name. fixed: its fact FIXED.
-        """
-        ...
-
+    @abstractmethod
     def local(self) -> Local:
         """Return the catalogue there."""
-        ...
 
+    @abstractmethod
+    def size(self, path: str) -> int | None:
+        """Return the bytes of an image there; None if there is none."""
+
+    @abstractmethod
     def reserve(self, plan: SyncPlan) -> bool:
         """Prepare for what the plan moves. Return whether the plan is to be made again.
 
         Raises DiskFull if there is no room.
         """
-        ...
 
     def create(self, settings: Settings, lock: Iterable[bytes]) -> None:
         """Make a mirror that records no images."""
-        ...
+        Mirror.create(self._root, settings, lock)
 
+    @abstractmethod
     def obtain(self, source: RemoteMirror, image: Image, *, is_replaced: bool) -> bool:
         """Find an image there, or fetch it; return whether it was fetched.
 
         One that replaces another is fetched beside its place.
         """
-        ...
 
+    @abstractmethod
     def commit(self, remote: UntrustedCatalogue, arrival: Arrival, state: SyncState | None) -> int:
         """Move and remove images, replace the rows; return how many other slides are kept.
 
         state: None after a failure.
         """
-        ...
+
+    def _local(self) -> Local:
+        with Catalogue.open(self._root / CATALOGUE, read_only=True) as catalogue:
+            return Local.of(catalogue, self.size)
 
 
-class DirectoryTarget:
+class DirectoryTarget(Target):
     """A mirror in a directory. check: compares an image with its row."""
 
     workers = WORKERS
 
     def __init__(self, root: Path, check: Check = check_image) -> None:
-        self._root = root
-        self._check = check
-
-    def check_other(self, source: RemoteMirror) -> None:
-        if isinstance(source, DirectoryMirror) and source.root.resolve() == self._root.resolve():
-            raise UsageError(f"{self._root}: is SRC itself. Name another directory as DST")
+        super().__init__(str(root), str(root.resolve()), root, check)
 
     @contextmanager
     def opened(self, note: Callable[[str], None], *, dry_run: bool) -> Iterator[Path]:
@@ -149,33 +137,30 @@ class DirectoryTarget:
         return os.path.lexists(self._root / FILE_NAME)
 
     def state(self, source: str) -> SyncState | None:
-        state = SyncState.read(self._root) if self._has_mirror() else None
-        return state if state is not None and state.source == source else None
-
-    def write_state(self, state: SyncState) -> None:
-        state.write(self._root)
-
-    def count_images(self) -> int | None:
+        try:
+            with (self._root / STATE).open("rb") as file:
+                state = SyncState.parse(file.read(_MAX_STATE_BYTES), source)
+            if state is None or file_digest(self._root / CATALOGUE, "sha256") != state.here:
+                return None
+        except OSError:
+            return None
         local = self.local()
         done = [image for image in local.images if image.done]
-        return len(done) if all(map(local.has_file, done)) else None
+        return replace(state, images=len(done)) if all(map(local.has_file, done)) else None
 
-    def check_fixed(self, source: str, fixed: str) -> bool:
-        if not self._has_mirror():
-            return False
-        mirror = Mirror.find(self._root, above=False)
-        with Catalogue.open(self._root / CATALOGUE, read_only=True) as catalogue:
-            here = catalogue.fact(FIXED) or mirror.settings.fixed
-            check_same_target(fixed, here, source, self._root)
-        return True
+    def write_state(self, state: SyncState) -> None:
+        # Without tags that another catalogue may get.
+        seen = state.seen if state.seen.lasting else CatalogueVersion(state.seen.digest)
+        with atomic_write(self._root / STATE) as file:
+            file.write(replace(state, seen=seen).json().encode())
 
     def local(self) -> Local:
-        if not (self._root / CATALOGUE).exists():
-            return Local(self._size)
-        with Catalogue.open(self._root / CATALOGUE, read_only=True) as catalogue:
-            return Local.of(catalogue, self._size)
+        if not self._has_mirror():
+            return Local(self.size)
+        Mirror.find(self._root, above=False)
+        return self._local()
 
-    def _size(self, path: str) -> int | None:
+    def size(self, path: str) -> int | None:
         return size_at(self._root / path)
 
     def reserve(self, plan: SyncPlan) -> bool:
@@ -183,22 +168,14 @@ class DirectoryTarget:
         check_room(self._root, plan.bytes - resumed)
         return False
 
-    def create(self, settings: Settings, lock: Iterable[bytes]) -> None:
-        Mirror.create(self._root, settings, lock)
-
     def _part(self, image: Image) -> Path:
         return partial_path(self._root / image.path)
 
     def obtain(self, source: RemoteMirror, image: Image, *, is_replaced: bool) -> bool:
-        place = self._root / image.path
-        try:
+        with disk_errors(self._root / image.path):
             is_fetched = find_or_fetch(source, image, self._root, self._check)
             if is_fetched and not is_replaced:
-                self._part(image).replace(place)
-        except OSError as error:
-            raise UsageError(
-                f"{place}: cannot be written ({error.strerror}). Remove what is in its place"
-            ) from error
+                self._part(image).replace(self._root / image.path)
         return is_fetched
 
     def commit(self, remote: UntrustedCatalogue, arrival: Arrival, state: SyncState | None) -> int:
@@ -219,20 +196,13 @@ class DirectoryTarget:
                 for folder in {(root / image.path).parent for image in remote.images()}:
                     if folder.is_dir():
                         sync_folder(folder)
-            local = Local.of(catalogue, self._size)
-            others = replace_rows(
-                catalogue,
-                remote,
-                keep_others=arrival.keep_others,
-                received=arrival.received,
-                present={image.file_name for image in local.images if local.has_file(image)},
-            )
+            others = replace_rows(catalogue, remote, arrival, self.size)
             write_exclusions(root, catalogue)
             if state is not None:
                 remove_partial_files(mirror, catalogue)
         if state is not None:
-            digest = file_digest(root / CATALOGUE, "sha256")
-            replace(state, here=digest, others=others).write(root)
+            here = file_digest(root / CATALOGUE, "sha256")
+            self.write_state(replace(state, here=here, others=others))
         return others
 
 

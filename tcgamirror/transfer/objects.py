@@ -1,12 +1,38 @@
-"""A tar archive that is an object in a bucket, written and read in parts."""
+"""Objects in a bucket: files copied from it, and archives written and read there."""
 
 from __future__ import annotations
 
-import io
-from typing import Any
+from pathlib import Path
 
-from tcgamirror.model.errors import UsageError
+from tcgamirror.model.errors import TooLong, UsageError
 from tcgamirror.net.object_store import ObjectStore, Tag, Writer, split_address
+from tcgamirror.system.files import check_room, disk_errors
+
+_AT_ONCE = 64 << 20
+"""Bytes of one request; a catalogue of 50,000 slides has 40 MB."""
+
+
+def download(
+    store: ObjectStore, path: str, copy: Path, most: int | None = None, known: str | None = None
+) -> Tag | None:
+    """Copy one version of an object to a file; return its tag, or None for the known ETag.
+
+    Raises:
+        NotFound; TooLong for more than `most` bytes; DiskFull.
+    """
+    answer = store.read_new(path, known, count=_AT_ONCE)
+    if answer is None:
+        return None
+    found, piece = answer
+    if most is not None and found.size > most:
+        raise TooLong(f"{store.name}/{path}: {found.size:,} bytes, more than any has")
+    check_room(copy.parent, found.size)
+    with disk_errors(copy), copy.open("wb") as file:
+        file.write(piece)
+        while file.tell() < found.size:
+            _, piece = store.read(path, file.tell(), tag=found.tag, count=_AT_ONCE)
+            file.write(piece)
+    return found.tag
 
 
 class StoredArchive:
@@ -35,36 +61,10 @@ class StoredArchive:
         """Return the archive to be written. size: bytes that it will have, about."""
         return self._store.writer(self.key, size)
 
-    def reader(self) -> io.BufferedReader:
-        """Return the archive to be read from its start to its end. Raises UsageError."""
+    def copy(self, path: Path) -> None:
+        """Copy the archive to a file. Raises UsageError, DiskFull."""
         found = self._store.find(self.key)
         if found is None or not found.size:
             fault = "does not exist" if found is None else "is empty"
             raise UsageError(f"{self}: {fault}. Correct the address")
-        return io.BufferedReader(_Reader(self._store, self.key))
-
-
-class _Reader(io.RawIOBase):
-    """An object, read forwards, all of one version."""
-
-    def __init__(self, store: ObjectStore, key: str) -> None:
-        self._store = store
-        self._key = key
-        self._tag: Tag | None = None
-        self._size: int | None = None
-        self._position = 0
-        self._piece = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        if not self._piece and self._position != self._size:
-            found, piece = self._store.read(self._key, self._position, tag=self._tag)
-            self._tag, self._size = found.tag, found.size
-            self._piece = memoryview(piece)
-            self._position += len(piece)
-        count = min(len(buffer), len(self._piece))
-        buffer[:count] = self._piece[:count]
-        self._piece = self._piece[count:]
-        return count
+        download(self._store, self.key, path)
