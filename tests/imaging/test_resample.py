@@ -15,7 +15,7 @@ from tcgamirror.imaging import resample
 from tcgamirror.imaging.decode import Pixels
 from tcgamirror.model.errors import BadSlide, BadTile
 from tcgamirror.model.geometry import Grid, Size, reduction
-from tests.support.levels import by_openslide, from_base, real_slide, worst_block
+from tests.support.levels import by_openslide, real_slide, worst_block
 
 
 @dataclass
@@ -121,17 +121,17 @@ def test_reducing_first_stays_close_to_lanczos_alone() -> None:
     assert 10 * np.log10(255**2 / error.mean()) >= 45
 
 
-@pytest.mark.parametrize("factor", [3, 3.4, 3.75, 4, 5.9, 6, 8.3, 12, 20])
 @pytest.mark.parametrize("name", ["CMU-1-Small-Region.svs", "tcga-cr-7395-ts1.svs"])
-def test_tissue_stays_close_to_lanczos_alone(name: str, factor: float) -> None:
-    path = real_slide(name)
-    pixels = by_openslide(path, 0)
-    size = Size(*(round(side / factor) for side in pixels.shape[1::-1]))
-    made, alone = rendered(ArrayTiles(pixels, Size(240, 240)), size), from_base(path, size)
-    difference = made - alone.astype(float)
-    assert 10 * np.log10(255**2 / (difference**2).mean()) >= 44
-    assert worst_block(made, alone) >= 36.5
-    assert np.abs(difference).mean() <= 0.8
+def test_tissue_stays_close_to_lanczos_alone(name: str) -> None:
+    pixels = by_openslide(real_slide(name), 0)
+    for factor in (3, 3.4, 3.75, 4, 5.9, 6, 8.3, 12, 20):
+        size = Size(*(round(side / factor) for side in pixels.shape[1::-1]))
+        made = rendered(ArrayTiles(pixels, Size(240, 240)), size)
+        alone = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+        difference = made - alone.astype(float)
+        assert 10 * np.log10(255**2 / (difference**2).mean()) >= 44, factor
+        assert worst_block(made, alone) >= 36.5, factor
+        assert np.abs(difference).mean() <= 0.8, factor
 
 
 def one_colour(grid: Grid) -> ArrayTiles:
@@ -155,7 +155,7 @@ def test_a_row_of_tiles_is_held_once(size: Size, monkeypatch: pytest.MonkeyPatch
     ("grid", "size"),
     [
         (Grid(Size(30_000, 9_000), Size(256, 4096)), Size(30_000, 9_000)),
-        (Grid(Size(2_000_000, 9_000), Size(256, 256)), Size(1_900_000, 8_550)),
+        (Grid(Size(300_000, 9_000), Size(256, 256)), Size(285_000, 8_550)),
         (Grid(Size(2_000_000, 9_000), Size(256, 256)), Size(200, 1)),
     ],
     ids=str,
