@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tcgamirror.catalogue.journals import JOURNALS, ROLLBACK, WAL, check_journals
 from tcgamirror.catalogue.schema import APPLICATION_ID, MIGRATIONS, NEWEST, OLDEST
-from tcgamirror.model.errors import Damaged, DiskFull, Locked, TcgaMirrorError, UsageError
+from tcgamirror.model.errors import (
+    Damaged,
+    DiskFull,
+    Locked,
+    NotAMirror,
+    TcgaMirrorError,
+    UsageError,
+)
 from tcgamirror.model.shard import shard_of
 from tcgamirror.model.text import command_line
 from tcgamirror.system import mounts
@@ -85,18 +92,25 @@ class Database:
         self._writes = writes
 
     @classmethod
-    def create(cls, path: Path) -> None:
-        """Make an empty catalogue, whole or not at all, in place of whatever is at `path`."""
-        unfinished = path.with_name(f"{path.name}.new")
-        with translate_errors(path):
+    def create(cls, path: Path) -> Self:
+        """Return a new, empty catalogue, whole or not at all. Raises NotAMirror if one exists."""
+        try:
+            if path.exists():
+                raise NotAMirror(f"{path}: a catalogue exists. Choose another directory")
+            unfinished = path.with_name(f"{path.name}.new")
             unfinished.unlink(missing_ok=True)
+            # SQLite would play a deleted catalogue's journal into the new one.
             for place in (unfinished, path):
-                # SQLite would play a deleted catalogue's journal into the new one.
                 for suffix in JOURNALS:
                     place.with_name(place.name + suffix).unlink(missing_ok=True)
-            with closing(connect(unfinished)) as connection:
+            with translate_errors(path), closing(connect(unfinished)) as connection:
                 migrate(connection)
             unfinished.replace(path)
+        except OSError as error:
+            raise UsageError(
+                f"{path}: it cannot be made ({error.strerror or error}). Choose another directory"
+            ) from error
+        return cls.open(path)
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False, journal: Journal | None = None) -> Self:
@@ -141,8 +155,14 @@ class Database:
                 raise
         return type(self)(place, copy, source=self.source)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
-        """Close the file; a second call does nothing."""
+        """Close the file, so that one file without a journal is left; may be called twice."""
         if self._writes:
             self._writes = False
             _fold_journal(self._connection)
@@ -150,7 +170,7 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Yield the connection, outside of any transaction of its own."""
+        """Yield the connection, outside of any transaction of its own, for SQL that only reads."""
         with translate_errors(self.path, self.source):
             yield self._connection
 

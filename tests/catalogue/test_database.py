@@ -18,7 +18,7 @@ import pytest
 
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.database import Database, Journal
+from tcgamirror.catalogue.database import Journal
 from tcgamirror.catalogue.schema import NEWEST, OLDEST
 from tcgamirror.model.errors import (
     Damaged,
@@ -203,7 +203,7 @@ def test_a_full_disk_undoes_the_change(three: Path) -> None:
     connection = database.connect(three)
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")
-    with Catalogue(Database(three, connection)) as catalogue:
+    with Catalogue(three, connection) as catalogue:
         with pytest.raises(DiskFull, match="full"):
             catalogue.set_fact("long", "x" * 100_000)
         assert catalogue.fact("long") is None

@@ -13,7 +13,6 @@ import pytest
 
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.database import Database
 from tcgamirror.model.errors import Damaged
 from tcgamirror.model.sampling import By, Order, Plan
 from tcgamirror.model.slide import Outcome
@@ -64,7 +63,7 @@ def connection(tmp_path: Path) -> Iterator[Explaining]:
 
 @pytest.fixture
 def catalogue(connection: Explaining, tmp_path: Path) -> Catalogue:
-    return Catalogue(Database(tmp_path / "catalogue.db", connection))
+    return Catalogue(tmp_path / "catalogue.db", connection)
 
 
 def scanned(plan: list[tuple[str, list[str]]]) -> set[str]:

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.database import Database
 from tcgamirror.model.sampling import Plan
 from tcgamirror.sources.manifest import read_manifest
 from tests.bench.catalogue import MILLION, measured, rows_table
@@ -116,7 +115,7 @@ def _questions(path: Path) -> int:
     asked: list[str] = []
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
         connection.set_trace_callback(asked.append)
-        catalogue = Catalogue(Database(path, connection))
+        catalogue = Catalogue(path, connection)
         catalogue.reports.counts()
         catalogue.queue.status_counts(NOW)
         assert len(catalogue.queue.due(retry_failed=False, limit=1)) == 1

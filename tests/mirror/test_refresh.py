@@ -16,7 +16,7 @@ import pytest
 
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.database import Database, Journal
+from tcgamirror.catalogue.database import Journal
 from tcgamirror.catalogue.listing import ListingStream
 from tcgamirror.mirror import refresh as refreshing
 from tcgamirror.model.errors import BadManifest, DiskFull, WrongContent
@@ -68,7 +68,7 @@ def test_a_partial_listing_changes_nothing(tmp_path: Path, connection: sqlite3.C
         yield from numbered(30)
         raise WrongContent("the rest is missing")
 
-    catalogue = Catalogue(Database(tmp_path / "catalogue.db", connection))
+    catalogue = Catalogue(tmp_path / "catalogue.db", connection)
     catalogue.listing.merge(listing(*numbered(20)), NOW)
     with pytest.raises(WrongContent, match="the rest"):
         catalogue.listing.merge(ListingStream("2", broken()), LATER)
@@ -78,7 +78,7 @@ def test_a_partial_listing_changes_nothing(tmp_path: Path, connection: sqlite3.C
 
 
 def test_a_full_temporary_disk_is_reported(tmp_path: Path, connection: sqlite3.Connection) -> None:
-    catalogue = Catalogue(Database(tmp_path / "catalogue.db", connection))
+    catalogue = Catalogue(tmp_path / "catalogue.db", connection)
     catalogue.listing.merge(listing(*numbered(20)), NOW)
     connection.execute("PRAGMA temp.max_page_count = 20")
     with pytest.raises(DiskFull, match="SQLITE_TMPDIR"):
