@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from tcgamirror.catalogue.database import Part, tables, transaction
 from tcgamirror.catalogue.images import REQUEUE
@@ -176,49 +176,48 @@ def slide_of(values: Iterable[Any]) -> Slide:
     return Slide(**{**row, "kind": None if row["kind"] is None else Kind(row["kind"])})
 
 
-class _Duplicate(NamedTuple):
-    """One of several slides with the same file name. position: its place in the listing."""
+@contextmanager
+def stage_listing(
+    connection: sqlite3.Connection, release: str, slides: Iterable[Slide]
+) -> Iterator[StagedListing]:
+    """Yield a listing once all of it has been read, outside of any transaction.
 
-    position: int
-    file_name: str
-    file_id: str
-    updated: str | None
-    version: str | None
-
-    @property
-    def age(self) -> tuple[str, int]:
-        version = self.version or ""
-        return self.updated or "", int(version) if version.isascii() and version.isdigit() else 0
+    Args:
+        slides: in listing order. What reading them raises is passed on.
+    """
+    try:
+        yield StagedListing(connection, release, slides)
+    finally:
+        for table in ("incoming", "older", "unlisted", "compared", "successors"):
+            connection.execute(f"DROP TABLE IF EXISTS temp.{table}")
 
 
-@dataclass(frozen=True, slots=True)
 class StagedListing:
     """A whole listing in temporary tables, ready to be merged.
 
-    `incoming` has its slides. `unlisted` has the names of the catalogue's slides that it
-    lacks. `compared` has a row for each slide that differs.
-
-    Attributes:
-        older: slides left out because a newer one has the same name.
+    `incoming` has its slides, and `older` those left out because a newer one has the same name.
+    `unlisted` has the names of the catalogue's slides that it lacks. `compared` has a row for
+    each slide that differs.
     """
 
-    connection: sqlite3.Connection
-    release: str
-    older: tuple[_Duplicate, ...]
+    def __init__(
+        self, connection: sqlite3.Connection, release: str, slides: Iterable[Slide]
+    ) -> None:
+        self._connection = connection
+        self._release = release
+        (merge,) = connection.execute("SELECT coalesce(max(merge), 0) + 1 FROM releases").fetchone()
+        self._merge = int(merge)
+        self._logged = 0
+        _load(connection, slides)
 
     def check_size(self) -> None:
         """Raise ListingShrunk if it lacks too many of the slides listed before."""
-        (listed,) = self.connection.execute(
-            f"SELECT count(*) FROM slides WHERE {_LISTED}"
-        ).fetchone()
-        (lost,) = self.connection.execute(
-            "SELECT count(*) FROM temp.unlisted CROSS JOIN slides USING (file_name) "
-            f"WHERE {_LISTED}"
-        ).fetchone()
+        listed = self._count(f"slides WHERE {_LISTED}")
+        lost = self._count(f"temp.unlisted CROSS JOIN slides USING (file_name) WHERE {_LISTED}")
         most = MOST_LOST_PERCENT if listed >= FEW else MOST_LOST_PERCENT_OF_FEW
         if lost * 100 > listed * most:
             raise ListingShrunk(
-                f"{self.release}: it lacks {lost} of the {listed} slides listed so far, as an "
+                f"{self._release}: it lacks {lost} of the {listed} slides listed so far, as an "
                 "incomplete listing does. If it is complete, accept it by --accept-shrink"
             )
 
@@ -227,7 +226,7 @@ class StagedListing:
 
         Slides withdrawn earlier are included: their successors may be listed only now.
         """
-        rows = self.connection.execute(
+        rows = self._connection.execute(
             "SELECT file_id FROM temp.unlisted CROSS JOIN slides USING (file_name) "
             "WHERE upstream <> 'superseded' ORDER BY position"
         )
@@ -240,71 +239,109 @@ class StagedListing:
             now: seconds since the epoch.
             successors: the newest file_id by the old one.
         """
-        connection = self.connection
+        connection = self._connection
         _compare(connection)
-        added, changed, reidentified, returned, differing = connection.execute(
-            "SELECT total(added), total(changed), total(reidentified), total(returned), "
-            "total(added OR changed OR reidentified OR returned) FROM temp.compared"
-        ).fetchone()
-        (listed,) = connection.execute("SELECT count(*) FROM temp.incoming").fetchone()
-        _apply(connection, self.release)
-        log = _ChangeLog(connection, self.release)
-        superseded = _supersede(log, successors)
-        withdrawn = _withdraw(log)
+        _apply(connection, self._release)
+        listed = self._count("temp.incoming")
+        differing = self._count("temp.compared WHERE added OR changed OR reidentified OR returned")
+        superseded, withdrawn = self._supersede(successors), self._withdraw()
         compared = "FROM temp.compared WHERE"
-        log.add("returned", f"{compared} returned")
-        log.add("changed", f"{compared} changed", "difference")
-        log.add("re-identified", f"{compared} reidentified", "old_id || ' to ' || new_id")
-        log.add("added", f"{compared} added")
-        _log_duplicates(log, self.older)
+        returned = self._log("returned", f"{compared} returned")
+        changed = self._log("changed", f"{compared} changed", "difference")
+        reidentified = self._log(
+            "re-identified", f"{compared} reidentified", "old_id || ' to ' || new_id"
+        )
+        added = self._log("added", f"{compared} added")
+        self._log_duplicates()
         # Updating every row is faster than finding the rows that stayed the same.
-        connection.execute(f"UPDATE slides SET listed_in = ? WHERE +{_LISTED}", (self.release,))
+        connection.execute(f"UPDATE slides SET listed_in = ? WHERE +{_LISTED}", (self._release,))
         _requeue(connection)
         merged = MergeCounts(
-            added=int(added),
-            changed=int(changed),
-            reidentified=int(reidentified),
+            added=added,
+            changed=changed,
+            reidentified=reidentified,
             superseded=superseded,
             withdrawn=withdrawn,
-            returned=int(returned),
-            unchanged=listed - int(differing),
-            duplicates=len(self.older),
+            returned=returned,
+            unchanged=listed - differing,
+            duplicates=self._count("temp.older WHERE age > 1"),
         )
         # The same listing read again is not recorded.
-        if log.count or log.is_new_release:
-            row = {"merge": log.merge, "release": log.release, "merged_at": timestamp(now)}
+        if self._logged or self._release != last_release(connection):
+            row = {"merge": self._merge, "release": self._release, "merged_at": timestamp(now)}
             row |= {"listed": listed, **{name: getattr(merged, name) for name in COUNTED}}
             tables(connection).table("releases").insert(row)
         return merged
 
+    def _count(self, rows: str) -> int:
+        """Return the number of rows. rows: SQL that follows FROM."""
+        (count,) = self._connection.execute(f"SELECT count(*) FROM {rows}").fetchone()
+        return int(count)
 
-@contextmanager
-def stage_listing(
-    connection: sqlite3.Connection, release: str, slides: Iterable[Slide]
-) -> Iterator[StagedListing]:
-    """Yield a listing once all of it has been read, outside of any transaction.
+    def _log(self, what: str, rows: str, detail: str = "NULL") -> int:
+        """Add a change for each of `rows`, which is SQL from FROM on; return how many."""
+        added = self._connection.execute(
+            "INSERT INTO changes (merge, release, what, file_name, detail) "
+            f"SELECT ?, ?, ?, file_name, {detail} {rows} ORDER BY position",
+            (self._merge, self._release, what),
+        )
+        self._logged += added.rowcount
+        return added.rowcount
 
-    Args:
-        slides: in listing order. What reading them raises is passed on.
-    """
-    try:
-        _load(connection, slides)
-        with transaction(connection, writes=False):
-            older = _remove_duplicates(connection)
-            connection.execute("CREATE TEMP TABLE unlisted (file_name PRIMARY KEY) WITHOUT ROWID")
-            # SQLite merges two indexes here, and looks up no name.
-            connection.execute(
-                "INSERT INTO temp.unlisted "
-                "SELECT file_name FROM slides EXCEPT SELECT file_name FROM temp.incoming ORDER BY 1"
-            )
-        yield StagedListing(connection, release, tuple(older))
-    finally:
-        for table in ("incoming", "unlisted", "compared"):
-            connection.execute(f"DROP TABLE IF EXISTS temp.{table}")
+    def _supersede(self, successors: Mapping[str, str]) -> int:
+        """Mark slides in whose place the GDC names another file, also withdrawn ones."""
+        connection = self._connection
+        connection.execute("CREATE TEMP TABLE successors (old_id PRIMARY KEY, new_id)")
+        connection.executemany(
+            "INSERT INTO temp.successors VALUES (?, ?)",
+            ((old, new) for old, new in successors.items() if old != new),
+        )
+        gone = "+upstream <> 'superseded' AND file_name IN temp.unlisted"
+        name = (
+            "SELECT newer.file_name FROM slides AS newer "
+            "WHERE newer.file_id = new_id AND newer.file_name NOT IN temp.unlisted"
+        )
+        count = self._log(
+            "superseded",
+            f"FROM temp.successors CROSS JOIN slides ON slides.file_id = old_id WHERE {gone}",
+            f"'by ' || new_id || coalesce(' ' || ({name}), '')",
+        )
+        connection.execute(
+            "UPDATE slides SET upstream = 'superseded' "
+            f"WHERE file_id IN (SELECT old_id FROM temp.successors) AND {gone}"
+        )
+        return count
+
+    def _withdraw(self) -> int:
+        """Mark all other slides that are no longer listed."""
+        gone = f"file_name IN temp.unlisted AND +{_LISTED}"
+        count = self._log(
+            "withdrawn", f"FROM slides WHERE {gone}", "'last listed in ' || listed_in"
+        )
+        self._connection.execute(f"UPDATE slides SET upstream = 'withdrawn' WHERE {gone}")
+        return count
+
+    def _log_duplicates(self) -> None:
+        """Log each file_id that a newer one replaces, once, however often it is listed."""
+        known = (
+            "SELECT 1 FROM former_ids WHERE (file_id, file_name) = (older.file_id, older.file_name)"
+        )
+        new = (
+            "FROM (SELECT file_id, file_name, min(position) AS position FROM temp.older "
+            f"WHERE age > 1 AND NOT EXISTS ({known}) GROUP BY file_id, file_name)"
+        )
+        self._log("duplicate", new, "file_id || ' left out for a newer one'")
+        self._connection.execute(
+            "INSERT OR IGNORE INTO former_ids (file_id, file_name) "
+            "SELECT file_id, file_name FROM temp.older WHERE age > 1"
+        )
 
 
 def _load(connection: sqlite3.Connection, slides: Iterable[Slide]) -> None:
-    """Fill the table `incoming`, and an index by file name that covers all its columns."""
+    """Fill the tables `incoming`, with an index by file name of all columns, and `unlisted`.
+
+    Of several slides of one file name, the newest takes the first one's place.
+    """
     marks = ", ".join("?" * len(SLIDE_COLUMNS))
     connection.execute(f"CREATE TEMP TABLE incoming (position INTEGER PRIMARY KEY, {_COLUMNS})")
     with transaction(connection, writes=False):
@@ -313,61 +350,29 @@ def _load(connection: sqlite3.Connection, slides: Iterable[Slide]) -> None:
             map(attrgetter("file_name", *_OTHERS), slides),
         )
         connection.execute(f"CREATE INDEX temp.incoming_by_name ON incoming ({_COLUMNS})")
-
-
-def _remove_duplicates(connection: sqlite3.Connection) -> list[_Duplicate]:
-    """Keep the newest slide of each file name, at the first one's place; return the others."""
-    rows = connection.execute(
-        "SELECT position, file_name, file_id, updated, version FROM temp.incoming WHERE file_name "
-        "IN (SELECT file_name FROM temp.incoming GROUP BY file_name HAVING count(*) > 1) "
-        "ORDER BY position"
-    )
-    first: dict[str, int] = {}
-    newest: dict[str, _Duplicate] = {}
-    older: list[_Duplicate] = []
-    for slide in map(_Duplicate._make, rows):
-        first.setdefault(slide.file_name, slide.position)
-        other = newest.setdefault(slide.file_name, slide)
-        if other is slide:
-            continue
-        if slide.age >= other.age:
-            newest[slide.file_name], slide = slide, other
-        older.append(slide)
-    connection.executemany(
-        "DELETE FROM temp.incoming WHERE position = ?", ((slide.position,) for slide in older)
-    )
-    connection.executemany(
-        "UPDATE temp.incoming SET position = ? WHERE position = ?",
-        ((first[name], slide.position) for name, slide in newest.items()),
-    )
-    return older
-
-
-class _ChangeLog:
-    """The changes of one merge, as rows of the table `changes`.
-
-    Attributes:
-        count: rows added so far.
-        is_new_release: whether the listing merged last is of another release.
-    """
-
-    def __init__(self, connection: sqlite3.Connection, release: str) -> None:
-        self.connection = connection
-        self.release = release
-        row = connection.execute("SELECT coalesce(max(merge), 0) + 1 FROM releases").fetchone()
-        self.merge = int(row[0])
-        self.is_new_release = release != last_release(connection)
-        self.count = 0
-
-    def add(self, what: str, rows: str, detail: str = "NULL", **parameters: object) -> int:
-        """Add a change for each of `rows`, which is SQL from FROM on; return how many."""
-        added = self.connection.execute(
-            "INSERT INTO changes (merge, release, what, file_name, detail) "
-            f"SELECT :merge, :release, :what, file_name, {detail} {rows} ORDER BY position",
-            {"merge": self.merge, "release": self.release, "what": what, **parameters},
+    with transaction(connection, writes=False):
+        connection.execute(
+            "CREATE TEMP TABLE older AS SELECT position, file_name, file_id, "
+            "min(position) OVER (PARTITION BY file_name) AS first, "
+            "row_number() OVER (PARTITION BY file_name ORDER BY coalesce(updated, '') DESC, "
+            "CAST(version AS INTEGER) DESC, position DESC) AS age FROM temp.incoming "
+            "WHERE file_name IN "
+            "(SELECT file_name FROM temp.incoming GROUP BY file_name HAVING count(*) > 1)"
         )
-        self.count += added.rowcount
-        return added.rowcount
+        connection.execute(
+            "DELETE FROM temp.incoming WHERE position IN "
+            "(SELECT position FROM temp.older WHERE age > 1)"
+        )
+        connection.execute(
+            "UPDATE temp.incoming SET position = first FROM temp.older "
+            "WHERE older.position = incoming.position"
+        )
+        connection.execute("CREATE TEMP TABLE unlisted (file_name PRIMARY KEY) WITHOUT ROWID")
+        # SQLite merges two indexes here, and looks up no name.
+        connection.execute(
+            "INSERT INTO temp.unlisted "
+            "SELECT file_name FROM slides EXCEPT SELECT file_name FROM temp.incoming ORDER BY 1"
+        )
 
 
 def _compare(connection: sqlite3.Connection) -> None:
@@ -434,40 +439,6 @@ def _apply(connection: sqlite3.Connection, release: str) -> None:
     )
 
 
-def _supersede(log: _ChangeLog, successors: Mapping[str, str]) -> int:
-    """Mark slides in whose place the GDC names another file, also withdrawn ones."""
-    connection = log.connection
-    connection.execute("CREATE TEMP TABLE successors (old_id PRIMARY KEY, new_id)")
-    connection.executemany(
-        "INSERT INTO temp.successors VALUES (?, ?)",
-        ((old, new) for old, new in successors.items() if old != new),
-    )
-    gone = "+upstream <> 'superseded' AND file_name IN temp.unlisted"
-    name = (
-        "SELECT newer.file_name FROM slides AS newer "
-        "WHERE newer.file_id = new_id AND newer.file_name NOT IN temp.unlisted"
-    )
-    count = log.add(
-        "superseded",
-        f"FROM temp.successors CROSS JOIN slides ON slides.file_id = old_id WHERE {gone}",
-        f"'by ' || new_id || coalesce(' ' || ({name}), '')",
-    )
-    connection.execute(
-        "UPDATE slides SET upstream = 'superseded' "
-        f"WHERE file_id IN (SELECT old_id FROM temp.successors) AND {gone}"
-    )
-    connection.execute("DROP TABLE temp.successors")
-    return count
-
-
-def _withdraw(log: _ChangeLog) -> int:
-    """Mark all other slides that are no longer listed."""
-    gone = f"file_name IN temp.unlisted AND +{_LISTED}"
-    count = log.add("withdrawn", f"FROM slides WHERE {gone}", "'last listed in ' || listed_in")
-    log.connection.execute(f"UPDATE slides SET upstream = 'withdrawn' WHERE {gone}")
-    return count
-
-
 def _requeue(connection: sqlite3.Connection) -> None:
     """Queue changed slides again, and failed ones that may be available now."""
     connection.execute(
@@ -484,20 +455,3 @@ def _requeue(connection: sqlite3.Connection) -> None:
         "WHERE +status = 'failed' AND file_name IN temp.unlisted AND file_name IN "
         "(SELECT file_name FROM slides WHERE upstream IN ('superseded', 'withdrawn'))"
     )
-
-
-def _log_duplicates(log: _ChangeLog, older: Iterable[_Duplicate]) -> None:
-    """Log each file_id that a newer one replaces, once, however often it is listed."""
-    for slide in older:
-        new = log.connection.execute(
-            "INSERT OR IGNORE INTO former_ids (file_id, file_name) VALUES (?, ?)",
-            (slide.file_id, slide.file_name),
-        )
-        if new.rowcount:
-            log.add(
-                "duplicate",
-                "FROM slides WHERE file_name = :name",
-                ":file_id || ' left out for a newer one'",
-                name=slide.file_name,
-                file_id=slide.file_id,
-            )
