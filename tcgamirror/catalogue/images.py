@@ -5,11 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from tcgamirror.catalogue.database import Part, Row, Value
+from tcgamirror.catalogue.database import Part, Row, Value, dicts
 from tcgamirror.catalogue.exclusions import apply_exclusions
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Mpp, MppSource, Picture, Slide, Status
@@ -21,6 +21,8 @@ PICTURE_COLUMNS = (
     "pixels_sha256",
 )
 """Columns of `images` that describe an image, and stay while its slide is pending again."""
+
+_PLAIN_COLUMNS = tuple(field.name for field in fields(Picture) if field.name not in ("mpp", "size"))
 
 STATUS_COLUMNS = (
     *("status", "attempts", "bytes_fetched", "seconds", "error", "failures", "retry_at"),
@@ -34,28 +36,6 @@ REQUEUE = (
     "WHERE +status <> 'excluded' AND "
 )
 """SQL that makes slides pending; the condition has to be added."""
-
-
-@dataclass(frozen=True, slots=True)
-class DoneImage:
-    """An image that is done, as recorded; None, or zeros, for what was never recorded.
-
-    Attributes:
-        rank: of the slide in the sample.
-        path: relative to the mirror.
-        bytes: size of the file.
-        sha256: digest of the file.
-        size: pixels.
-        pixels_sha256: digest of the pixels.
-    """
-
-    rank: int
-    file_name: str
-    path: str | None
-    bytes: int | None
-    sha256: str | None
-    size: Size
-    pixels_sha256: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +54,7 @@ class FoundImage:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image file that the catalogue records.
+    """An image file that the catalogue records. Texts that were never recorded are empty.
 
     Attributes:
         path: relative to the mirror.
@@ -93,30 +73,32 @@ class Image:
 
     @classmethod
     def of_row(cls, row: Row) -> Image:
-        """Return the image that a row of `images` records."""
-        columns = ("file_name", "path", "sha256", "pixels_sha256", "status")
-        counts = (int(row[column] or 0) for column in ("bytes", "width", "height"))
-        return _image(*(row[column] for column in columns), *counts)
+        """Return the image that a row of `images` records.
+
+        Raises:
+            sqlite3.DataError: for values that cannot describe an image.
+        """
+        texts = [row[column] or "" for column in ("file_name", "path", "sha256")]
+        counts = [row[column] or 0 for column in ("bytes", "width", "height")]
+        are_counts = (isinstance(count, int) and count >= 0 for count in counts)
+        if not (all(isinstance(text, str) for text in texts) and all(are_counts)):
+            raise sqlite3.DataError(f"{texts[1]!r:.80} of {counts[0]!r:.80} bytes is not an image")
+        name, path, sha256 = map(str, texts)
+        size, width, height = map(int, counts)
+        pixels = row["pixels_sha256"] if isinstance(row["pixels_sha256"], str) else None
+        is_done = row["status"] == Status.DONE
+        return cls(name, path, size, sha256, Size(width, height), pixels, is_done)
 
 
 class Images(Part):
     """The image of each sampled slide."""
 
-    def done(self, name: str | None = None) -> list[DoneImage]:
+    def done(self, name: str | None = None) -> list[Image]:
         """Return the images that are done, by rank; with a file name, that slide's alone."""
         # No condition that is always true: SQLite would go through all slides to find one.
         of_name, names = ("", ()) if name is None else ("AND file_name = ?", (name,))
         with self._database.reading() as connection:
-            rows = connection.execute(
-                "SELECT rank, file_name, path, bytes, sha256, coalesce(width, 0), "
-                "coalesce(height, 0), pixels_sha256 FROM images JOIN sample USING (file_name) "
-                f"WHERE status = 'done' {of_name} ORDER BY rank",
-                names,
-            )
-            return [
-                DoneImage(rank, file_name, path, size, sha256, Size(width, height), pixels_sha256)
-                for rank, file_name, path, size, sha256, width, height, pixels_sha256 in rows
-            ]
+            return images_of(connection, f"status = 'done' {of_name}", *names)
 
     def recorded(self) -> list[Image]:
         """Return every image that has a file, by rank; also those to be fetched again."""
@@ -199,31 +181,21 @@ def picture_row(file_name: str, picture: Picture, made: float) -> dict[str, Valu
     """Return the columns that describe an image. made: seconds since the epoch."""
     return {
         "file_name": file_name,
-        "source": picture.source,
-        "level": picture.level,
-        "level_downsample": picture.level_downsample,
+        **{name: getattr(picture, name) for name in _PLAIN_COLUMNS},
         "base_mpp": picture.mpp.value,
         "mpp_source": picture.mpp.source,
-        "mpp_x": picture.mpp_x,
-        "mpp_y": picture.mpp_y,
         "width": picture.size.width,
         "height": picture.size.height,
-        "path": picture.path,
-        "bytes": picture.bytes,
-        "sha256": picture.sha256,
         "fetched_at": timestamp(made),
-        "patched_tiles": picture.patched_tiles,
-        "pixels_sha256": picture.pixels_sha256,
     }
 
 
 def picture_of(row: Mapping[str, Any]) -> Picture:
     """Return the image that such columns describe."""
-    others = ("base_mpp", "mpp_source", "width", "height", "fetched_at")
     return Picture(
         mpp=Mpp(row["base_mpp"], MppSource(row["mpp_source"])),
         size=Size(row["width"], row["height"]),
-        **{name: row[name] for name in PICTURE_COLUMNS if name not in others},
+        **{name: row[name] for name in _PLAIN_COLUMNS},
     )
 
 
@@ -238,31 +210,18 @@ def write_images(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
         connection.execute(f"UPDATE images SET {columns} WHERE file_name = :file_name", row)
 
 
-def images_of(connection: sqlite3.Connection) -> list[Image]:
-    """Return every image that has a file, by rank; also those to be fetched again.
+_WITH_FILE = "path IS NOT NULL AND bytes IS NOT NULL AND sha256 IS NOT NULL"
 
-    Raises:
-        sqlite3.DataError: for values that cannot describe an image.
-    """
-    rows = connection.execute(
-        "SELECT file_name, path, sha256, pixels_sha256, status, images.bytes, "
-        "coalesce(width, 0), coalesce(height, 0) FROM images JOIN sample USING (file_name) "
-        "WHERE path IS NOT NULL AND images.bytes IS NOT NULL AND sha256 IS NOT NULL ORDER BY rank"
+
+def images_of(
+    connection: sqlite3.Connection, condition: str = _WITH_FILE, *values: str
+) -> list[Image]:
+    """Return the images for which an SQL condition holds, by rank, see `Image.of_row`."""
+    sql = (
+        "SELECT file_name, path, sha256, pixels_sha256, status, bytes, width, height "
+        f"FROM images JOIN sample USING (file_name) WHERE {condition} ORDER BY rank"
     )
-    return [_image(*row) for row in rows]
-
-
-def _image(
-    name: object, path: object, sha256: object, pixels: object, status: object, *counts: object
-) -> Image:
-    texts = isinstance(name, str) and isinstance(path, str) and isinstance(sha256, str)
-    numbers = [count for count in counts if isinstance(count, int) and count >= 0]
-    if not texts or len(numbers) < len(counts):
-        raise sqlite3.DataError(f"{path!r:.80} of {counts[0]!r:.80} bytes is not an image")
-    size, width, height = numbers
-    pixels = pixels if isinstance(pixels, str) else None
-    is_done = status == Status.DONE
-    return Image(str(name), str(path), size, str(sha256), Size(width, height), pixels, is_done)
+    return [Image.of_row(row) for row in dicts(connection, sql, *values)]
 
 
 def fact_of(path: Path, key: str) -> str | None:

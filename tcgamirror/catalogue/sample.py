@@ -11,9 +11,9 @@ from types import MappingProxyType
 
 from tcgamirror.catalogue.database import Part, set_facts
 from tcgamirror.catalogue.exclusions import apply_exclusions
-from tcgamirror.catalogue.listing import last_release
+from tcgamirror.catalogue.listing import SLIDE_COLUMNS, last_release, slide_of
 from tcgamirror.catalogue.names import find_slides, resolve
-from tcgamirror.model.sampling import By, Candidate, Order, Plan, arranged
+from tcgamirror.model.sampling import By, Order, Plan, arranged
 from tcgamirror.model.slide import Kind, Slide
 from tcgamirror.model.text import timestamp
 
@@ -21,24 +21,16 @@ _NO_FACTS: Mapping[str, str] = MappingProxyType({})
 
 # Without the pluses SQLite would look up nearly every slide by way of an index.
 _LISTED = "FROM slides WHERE +upstream IN ('current', 'changed')"
-_IN_LISTING_ORDER = "ORDER BY +position"
 
 
 class Sample(Part):
     """The sampled slides, each with a rank that it keeps."""
 
-    def candidates(self) -> list[Candidate]:
+    def candidates(self) -> list[Slide]:
         """Return the slides that are listed now, in listing order."""
-        columns = (
-            "file_name, kind, project_id, primary_site, sample_type, disease_type, case_barcode, "
-            "slide_barcode, file_id"
-        )
-        sql = f"SELECT {columns} {_LISTED} {_IN_LISTING_ORDER}"
+        sql = f"SELECT {', '.join(SLIDE_COLUMNS)} {_LISTED} ORDER BY +position"
         with self._database.reading() as connection:
-            return [
-                Candidate(name, None if kind is None else Kind(kind), *others)
-                for name, kind, *others in connection.execute(sql)
-            ]
+            return list(map(slide_of, connection.execute(sql)))
 
     def unlisted(self, column: str, values: Iterable[str]) -> list[str]:
         """Return those values of a column of slides that no listed slide has."""

@@ -148,7 +148,6 @@ class _Manifest(NamedTuple):
 
 def _read_manifest(settings: Settings, lock: LockFile | None) -> _Manifest:
     """Read the settings' manifest row by row, because it may name a million slides."""
-    from tcgamirror.model.sampling import Candidate
     from tcgamirror.sources.manifest import read_slides
 
     wanted = frozenset[str]() if lock is None else frozenset(lock.names)
@@ -158,13 +157,7 @@ def _read_manifest(settings: Settings, lock: LockFile | None) -> _Manifest:
     for slide in read_slides(Path(str(settings.manifest)), others):
         slides += 1
         unknown += slide.kind is None
-        allowed += settings.plan.allows(
-            Candidate(
-                *(slide.file_name, slide.kind, slide.project_id, slide.primary_site),
-                *(slide.sample_type, slide.disease_type, slide.case_barcode, slide.slide_barcode),
-                slide.file_id,
-            )
-        )
+        allowed += settings.plan.allows(slide)
         if slide.file_name in wanted:
             locked[slide.file_name] = slide.md5
     return _Manifest(slides, others, allowed, unknown, locked)

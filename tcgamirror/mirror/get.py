@@ -159,10 +159,7 @@ def _ask_gdc(names: Sequence[str], client: HttpClient, api: str) -> dict[str, Se
         for field, wanted in values.items()
         for slide in gdc.find_slides(client, api, field, list(wanted))
     ]
-    names_of = {
-        slide: slide_names(slide.file_name, slide.file_id, slide.case_barcode, slide.slide_barcode)
-        for slide in slides
-    }
+    names_of = {slide: slide_names(slide) for slide in slides}
     return {
         name: [slide for slide in slides if without_suffix(name).lower() in names_of[slide]]
         for name in names

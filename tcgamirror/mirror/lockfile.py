@@ -26,7 +26,8 @@ from tcgamirror.mirror.provenance import sample_plan
 from tcgamirror.mirror.settings import LOCKED, OPTIONAL, Settings, read_sample, sample_values
 from tcgamirror.model import fields as values
 from tcgamirror.model.errors import BadLockFile, BadSettings
-from tcgamirror.model.sampling import Candidate, Plan
+from tcgamirror.model.sampling import Plan
+from tcgamirror.model.slide import Slide
 from tcgamirror.model.text import timestamp
 from tcgamirror.system.files import open_regular
 
@@ -136,9 +137,9 @@ class LockFile:
         """The plan that chose the slides, if it is known."""
         return self.settings.plan if self.planned else None
 
-    def among(self, candidates: Iterable[Candidate]) -> list[str]:
+    def among(self, slides: Iterable[Slide]) -> list[str]:
         """Return the file names that are listed, by rank."""
-        listed = {candidate.file_name for candidate in candidates}
+        listed = {slide.file_name for slide in slides}
         return [name for name in self.names if name in listed]
 
 

@@ -11,8 +11,8 @@ from tcgamirror.mirror.directory import Mirror
 from tcgamirror.mirror.lockfile import read_lock
 from tcgamirror.mirror.provenance import addition_facts
 from tcgamirror.model.errors import UsageError
-from tcgamirror.model.sampling import Candidate, Plan
-from tcgamirror.model.slide import Kind
+from tcgamirror.model.sampling import Plan
+from tcgamirror.model.slide import Kind, Slide
 from tcgamirror.model.text import command_line
 from tcgamirror.system.files import file_digest
 
@@ -135,7 +135,7 @@ def _add(catalogue: Catalogue, names: Sequence[str], plan: Plan | None) -> None:
         catalogue.sample.add(names, time.time(), facts)
 
 
-def _why_none(candidates: Sequence[Candidate], plan: Plan) -> str:
+def _why_none(candidates: Sequence[Slide], plan: Plan) -> str:
     """Return why the plan allows no listed slide, and what is listed instead."""
     if not candidates:
         return "no slide is listed, so that none can be sampled"

@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.images import DoneImage
+from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.rows import are_different
 from tcgamirror.imaging.image_reader import read_header
 from tcgamirror.imaging.store import IMAGES
@@ -164,18 +164,18 @@ def verify_images(
     )
 
 
-def _size_of(image: DoneImage) -> int:
-    return image.bytes or 0
+def _size_of(image: Image) -> int:
+    return image.bytes
 
 
-def _sample(images: Sequence[DoneImage], count: int, day: str) -> list[DoneImage]:
+def _sample(images: Sequence[Image], count: int, day: str) -> list[Image]:
     """Return the images of one day; over the days every image is chosen."""
     chosen = random.Random(day).sample(range(len(images)), min(count, len(images)))
     return [images[place] for place in sorted(chosen)]
 
 
 def _check_again(
-    catalogue: Catalogue, checker: ImageChecker, image: DoneImage, fault: str
+    catalogue: Catalogue, checker: ImageChecker, image: Image, fault: str
 ) -> BadImage | None:
     """Return the image's fault if it persists with the row as it is now. Raises Interrupted."""
     for _ in range(_RECHECKS):
@@ -189,7 +189,7 @@ def _check_again(
         if again is None:
             return None
         fault = again
-    return BadImage(image.path or "", fault, image.file_name)
+    return BadImage(image.path, fault, image.file_name)
 
 
 class ImageChecker:
@@ -208,10 +208,10 @@ class ImageChecker:
         if self._stopped():
             raise Interrupted("stopped before the end")
 
-    def find_fault(self, image: DoneImage) -> str | None:
+    def find_fault(self, image: Image) -> str | None:
         """Return the fault of an image in words, None for a good one. Raises Interrupted."""
         self._check_stop()
-        if image.path is None or image.sha256 is None or not _is_inside(image.path):
+        if not image.sha256 or not _is_inside(image.path):
             return f"the catalogue says that it lies at {image.path!r}"
         try:
             # A folder may be a link to another disk, an image may not.
@@ -229,7 +229,7 @@ class ImageChecker:
                 return NOT_REGULAR
             return f"cannot be read ({error.strerror or error})"
 
-    def _content_fault(self, file: io.FileIO, image: DoneImage) -> str | None:
+    def _content_fault(self, file: io.FileIO, image: Image) -> str | None:
         sha256 = open_file_digest(file, "sha256", self._check_stop)
         size = file.tell()
         if (size, sha256) != (image.bytes, image.sha256):
@@ -245,7 +245,7 @@ class ImageChecker:
             return f"as it was recorded, but {error}"
         return None
 
-    def _describe(self, file: io.FileIO, size: int, image: DoneImage) -> str:
+    def _describe(self, file: io.FileIO, size: int, image: Image) -> str:
         """Return why the digest of a file differs, as far as the file tells."""
         try:
             pixels = read_header(file, self._form).size
@@ -264,8 +264,8 @@ class ImageChecker:
         return decode_all(file, self._form, self._check_stop)
 
 
-def _size_fault(size: int, image: DoneImage) -> str | None:
-    return None if size == image.bytes else f"{size:,} bytes instead of {image.bytes or 0:,}"
+def _size_fault(size: int, image: Image) -> str | None:
+    return None if size == image.bytes else f"{size:,} bytes instead of {image.bytes:,}"
 
 
 def _is_inside(path: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import accumulate
 from pathlib import PurePosixPath
 
-from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat
+from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat, Slide
 
 CASE_PARTS = 3
 """Parts of a case's barcode, `TCGA-3C-AALI`."""
@@ -23,16 +23,18 @@ def without_suffix(name: str) -> str:
     return path.stem if path.suffix.lower() in _SUFFIXES else path.name
 
 
-def slide_names(
-    file_name: str, file_id: str, case_barcode: str | None, slide_barcode: str | None
-) -> frozenset[str]:
+def slide_names(slide: Slide) -> frozenset[str]:
     """Return all names of a slide, in small letters: those that `without_suffix` can return.
 
     The barcode of its case, its sample and its portion are among them.
 
-    >>> sorted(slide_names("b.svs", "", "TCGA-3C-AALI", "TCGA-3C-AALI-01Z-00-DX1"))[1:]
-    ['tcga-3c-aali', 'tcga-3c-aali-01z', 'tcga-3c-aali-01z-00', 'tcga-3c-aali-01z-00-dx1']
+    >>> slide = Slide("", "b.svs", slide_barcode="TCGA-3C-AALI-01Z-00-DX1")
+    >>> sorted(slide_names(slide))
+    ['b', 'tcga-3c-aali-01z', 'tcga-3c-aali-01z-00', 'tcga-3c-aali-01z-00-dx1']
     """
-    barcodes = accumulate((slide_barcode or "").split("-"), lambda left, part: f"{left}-{part}")
-    names = (without_suffix(file_name), file_id, case_barcode, *list(barcodes)[CASE_PARTS:])
-    return frozenset(name.lower() for name in (*names, slide_barcode) if name)
+    parts = (slide.slide_barcode or "").split("-")
+    barcodes = accumulate(parts, lambda left, part: f"{left}-{part}")
+    names = (without_suffix(slide.file_name), slide.file_id, slide.case_barcode)
+    return frozenset(
+        name.lower() for name in (*names, *list(barcodes)[CASE_PARTS:], slide.slide_barcode) if name
+    )

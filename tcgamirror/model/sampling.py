@@ -16,7 +16,7 @@ from itertools import chain
 from typing import TypeVar
 
 from tcgamirror.model.names import slide_names, without_suffix
-from tcgamirror.model.slide import Kind
+from tcgamirror.model.slide import Kind, Slide
 
 Stratum = str | None
 """A project or site; None if it is unknown, or if the sample is not stratified."""
@@ -42,26 +42,6 @@ class By(StrEnum):
     SITE = "primary_site"
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """The columns of a listed slide that sampling uses."""
-
-    file_name: str
-    kind: Kind | None
-    project_id: str | None
-    primary_site: str | None
-    sample_type: str | None = None
-    disease_type: str | None = None
-    case_barcode: str | None = None
-    slide_barcode: str | None = None
-    file_id: str = ""
-
-    @property
-    def names(self) -> frozenset[str]:
-        """Return all names of the slide, its sample and its case, see `slide_names`."""
-        return slide_names(self.file_name, self.file_id, self.case_barcode, self.slide_barcode)
-
-
 @dataclass(frozen=True)
 class Plan:
     """The rules of a sample.
@@ -81,50 +61,29 @@ class Plan:
     cases: frozenset[str] = frozenset()
     one_per_case: bool = False
 
-    def allows(self, candidate: Candidate) -> bool:
+    def allows(self, slide: Slide) -> bool:
         """Return whether the slide may be sampled."""
-        known = candidate.kind is not None
-        kind_allowed = candidate.kind in self.kinds if known else len(self.kinds) == len(Kind)
+        known = slide.kind is not None
         return (
-            kind_allowed
-            and (not self.projects or candidate.project_id in self.projects)
-            and (not self.sample_types or candidate.sample_type in self.sample_types)
-            and (not self.diseases or candidate.disease_type in self.diseases)
-            and (not self.cases or not candidate.names.isdisjoint(self._case_names))
+            (slide.kind in self.kinds if known else len(self.kinds) == len(Kind))
+            and (not self.projects or slide.project_id in self.projects)
+            and (not self.sample_types or slide.sample_type in self.sample_types)
+            and (not self.diseases or slide.disease_type in self.diseases)
+            and (not self.cases or not slide_names(slide).isdisjoint(self._case_names))
         )
 
     @cached_property
     def _case_names(self) -> frozenset[str]:
         return frozenset(without_suffix(name).lower() for name in self.cases)
 
-    def stratum(self, candidate: Candidate) -> Stratum:
-        """Return the slide's stratum; None if it is unknown."""
-        if self.by is By.PROJECT:
-            return candidate.project_id
-        return candidate.primary_site if self.by is By.SITE else None
-
-
-def ordered(candidates: Iterable[Candidate], plan: Plan) -> list[str]:
-    """Return the file names of all allowed candidates in sampling order.
-
-    `shuffle` depends on the order of `candidates`, which is the listing's.
-
-    >>> slides = [Candidate(name, None, name[0], None) for name in ("A1", "A2", "A3", "B1")]
-    >>> ordered(slides, Plan(seed=42, order=Order.SHUFFLE))
-    ['A3', 'A2', 'B1', 'A1']
-    >>> ordered(slides, Plan(seed=42, order=Order.SHUFFLE, by=By.PROJECT))
-    ['A3', 'B1', 'A2', 'A1']
-    """
-    allowed = (
-        (each.file_name, plan.stratum(each), place)
-        for place, each in enumerate(candidates)
-        if plan.allows(each)
-    )
-    return list(arranged(allowed, plan))
-
 
 def arranged(allowed: Iterable[Allowed], plan: Plan) -> Iterator[str]:
-    """Yield the file names of allowed slides in sampling order."""
+    """Yield the file names of allowed slides in sampling order.
+
+    >>> allowed = [(name, name[0], place) for place, name in enumerate(("A1", "A2", "A3", "B1"))]
+    >>> list(arranged(allowed, Plan(seed=42, order=Order.SHUFFLE)))
+    ['A3', 'B1', 'A2', 'A1']
+    """
     return (_stable if plan.order is Order.STABLE else _shuffled)(allowed, plan.seed)
 
 

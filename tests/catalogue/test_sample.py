@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.model.sampling import Plan, ordered
+from tcgamirror.model.sampling import Plan
 from tcgamirror.model.slide import Kind, Listing, Slide
-from tests.model.test_sampling import PLANS
+from tests.model.test_sampling import PLANS, ordered
 from tests.support.catalogues import LATER, NOW, listing, mirror_row, slide
 
 SLIDES = st.lists(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from itertools import pairwise, permutations
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcgamirror.model.sampling import By, Candidate, Order, Plan, ordered
+from tcgamirror.model.sampling import By, Order, Plan, arranged
 from tcgamirror.model.slide import Kind, Slide
 from tcgamirror.sources.manifest import read_manifest
 
@@ -18,15 +19,16 @@ DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 PROJECTS = st.sampled_from(("TCGA-BRCA", "TCGA-LUAD", "TCGA-OV", None))
 KINDS = st.sampled_from((*Kind, None))
-CANDIDATES = st.lists(
+SLIDES = st.lists(
     st.builds(
-        Candidate,
+        Slide,
+        file_id=st.just(""),
         file_name=st.text("abcdef", min_size=1, max_size=4),
         kind=KINDS,
         project_id=PROJECTS,
         primary_site=st.sampled_from(("Breast", "Lung", None)),
     ),
-    unique_by=lambda candidate: candidate.file_name,
+    unique_by=lambda slide: slide.file_name,
     max_size=30,
 )
 PLANS = st.builds(
@@ -39,41 +41,46 @@ PLANS = st.builds(
 )
 
 
-def named(*names: str) -> list[Candidate]:
-    return [Candidate(name, Kind.DIAGNOSTIC, None, None) for name in names]
+def named(*names: str, kind: Kind | None = Kind.DIAGNOSTIC) -> list[Slide]:
+    return [Slide("", name, kind=kind) for name in names]
 
 
-def candidate(slide: Slide) -> Candidate:
-    return Candidate(slide.file_name, slide.kind, slide.project_id, slide.primary_site)
+def stratum(slide: Slide, plan: Plan) -> str | None:
+    return None if plan.by is By.NONE else getattr(slide, plan.by)
 
 
-@given(CANDIDATES, PLANS)
-def test_an_order_holds_each_allowed_slide_once(candidates: list[Candidate], plan: Plan) -> None:
+def ordered(slides: Iterable[Slide], plan: Plan) -> list[str]:
+    """Return the file names of all allowed slides in sampling order."""
+    allowed = (
+        (slide.file_name, stratum(slide, plan), place)
+        for place, slide in enumerate(slides)
+        if plan.allows(slide)
+    )
+    return list(arranged(allowed, plan))
+
+
+@given(SLIDES, PLANS)
+def test_an_order_holds_each_allowed_slide_once(slides: list[Slide], plan: Plan) -> None:
     allowed = [
         each.file_name
-        for each in candidates
+        for each in slides
         if (each.kind in plan.kinds or (each.kind is None and plan.kinds == frozenset(Kind)))
         and (not plan.projects or each.project_id in plan.projects)
     ]
-    assert sorted(ordered(candidates, plan)) == sorted(allowed)
+    assert sorted(ordered(slides, plan)) == sorted(allowed)
 
 
-@given(CANDIDATES, PLANS)
-def test_the_same_seed_gives_the_same_order(candidates: list[Candidate], plan: Plan) -> None:
-    assert ordered(candidates, plan) == ordered(tuple(candidates), plan)
-
-
-@given(CANDIDATES, st.integers(), st.integers(0, 30), st.sampled_from(By))
+@given(SLIDES, st.integers(), st.integers(0, 30), st.sampled_from(By))
 def test_new_slides_do_not_change_the_stable_order_of_the_old_ones(
-    candidates: list[Candidate], seed: int, known: int, by: By
+    slides: list[Slide], seed: int, known: int, by: By
 ) -> None:
     plan = Plan(seed, by=by)
-    old = candidates[:known]
-    places = {each.file_name: plan.stratum(each) for each in old}
-    for stratum in set(places.values()):
-        mine = [name for name in ordered(old, plan) if places[name] == stratum]
-        later = [name for name in ordered(candidates, plan) if places.get(name, "-") == stratum]
-        assert mine == later
+    old = slides[:known]
+    stratum_of = {each.file_name: stratum(each, plan) for each in old}
+    for place in set(stratum_of.values()):
+        before = [name for name in ordered(old, plan) if stratum_of[name] == place]
+        after = [name for name in ordered(slides, plan) if stratum_of.get(name, "-") == place]
+        assert before == after
 
 
 def test_the_stable_order_does_not_depend_on_the_listing_order() -> None:
@@ -91,17 +98,17 @@ def test_shuffle_is_what_random_shuffle_makes_of_the_rows(seed: int, number: int
 
 
 def test_shuffle_counts_only_the_rows_that_may_be_taken() -> None:
-    wanted = [Candidate(name, Kind.TISSUE, None, None) for name in "abcde"]
+    wanted = named(*"abcde", kind=Kind.TISSUE)
     plan = Plan(3, Order.SHUFFLE, kinds=frozenset({Kind.TISSUE}))
     assert ordered([*named("x", "y"), *wanted], plan) == ordered(wanted, plan)
 
 
-@given(CANDIDATES, st.integers())
-def test_strata_are_visited_in_turn(candidates: list[Candidate], seed: int) -> None:
+@given(SLIDES, st.integers())
+def test_strata_are_visited_in_turn(slides: list[Slide], seed: int) -> None:
     plan = Plan(seed, by=By.PROJECT)
-    strata = {each.file_name: each.project_id for each in candidates}
+    strata = {each.file_name: each.project_id for each in slides}
     rounds: list[list[str | None]] = [[]]
-    for name in ordered(candidates, plan):
+    for name in ordered(slides, plan):
         if strata[name] in rounds[-1]:
             rounds.append([])
         rounds[-1].append(strata[name])
@@ -112,20 +119,20 @@ def test_strata_are_visited_in_turn(candidates: list[Candidate], seed: int) -> N
 
 
 def test_a_slide_of_unknown_kind_is_taken_only_where_all_are() -> None:
-    unknown = [Candidate("a", None, None, None)]
+    unknown = named("a", kind=None)
     assert ordered(unknown, Plan(1)) == ["a"]
     assert ordered(unknown, Plan(1, kinds=frozenset({Kind.DIAGNOSTIC}))) == []
 
 
 @pytest.fixture(scope="module")
-def diagnostic() -> list[Candidate]:
+def diagnostic() -> list[Slide]:
     path = DATA / "manifests" / "tcga-diagnostic-2024-08.txt"
     if not path.exists():
         pytest.skip("../shared/data holds no real manifests")
-    return [candidate(slide) for slide in read_manifest(path).slides]
+    return list(read_manifest(path).slides)
 
 
-def test_the_published_samplers_picks_can_be_had_again(diagnostic: list[Candidate]) -> None:
+def test_the_published_samplers_picks_can_be_had_again(diagnostic: list[Slide]) -> None:
     rows = list(range(11765))
     random.seed(42)
     random.shuffle(rows)
@@ -133,7 +140,7 @@ def test_the_published_samplers_picks_can_be_had_again(diagnostic: list[Candidat
     assert ordered(diagnostic, Plan(42, Order.SHUFFLE))[:100] == expected
 
 
-def test_a_hundred_real_slides_are_the_beginning_of_a_thousand(diagnostic: list[Candidate]) -> None:
+def test_a_hundred_real_slides_are_the_beginning_of_a_thousand(diagnostic: list[Slide]) -> None:
     half = ordered(diagnostic[::2], Plan(42))
     kept = set(half)
     assert [name for name in ordered(diagnostic, Plan(42)) if name in kept] == half
