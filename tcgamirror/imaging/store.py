@@ -23,9 +23,9 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 class Store:
     """The image files of one mirror."""
 
-    def __init__(self, mirror: Path, form: ImageFormat) -> None:
-        self._mirror = mirror
-        self._form = form
+    def __init__(self, folder: Path, form: ImageFormat) -> None:
+        self.folder = folder
+        self.form = form
 
     def path(self, slide: Slide) -> str:
         """Return the path of the slide's image, relative to the mirror, with slashes."""
@@ -34,7 +34,7 @@ class Store:
         stem = slide.file_name
         if stem.lower().endswith(SLIDE_SUFFIX):
             stem = stem[: -len(SLIDE_SUFFIX)]
-        return f"{IMAGES}/{folder}/{stem}{self._form.suffix}"
+        return f"{IMAGES}/{folder}/{stem}{self.form.suffix}"
 
     def write(self, slide: Slide, source: str, reader: LevelReader) -> Picture:
         """Write the slide's image, which replaces an older one in one step.
@@ -53,7 +53,7 @@ class Store:
         from tcgamirror.imaging.resample import render
 
         path = self.path(slide)
-        file = self._mirror / path
+        file = self.folder / path
         pyramid, rendition = reader.pyramid, reader.rendition
         mpp = None
         if rendition.mpp_x is not None and rendition.mpp_y is not None:
@@ -64,16 +64,16 @@ class Store:
 
         pixels_sha256 = None
         with atomic_write(file) as out:
-            if self._form is ImageFormat.TIFF and reader.stored is not None:
+            if self.form is ImageFormat.TIFF and reader.stored is not None:
                 write_copied_tiff(out, reader.stored, mpp, metadata)
             else:
                 while True:
                     facts = metadata()
                     pixels = hashlib.sha256(usedforsecurity=False)
                     strips = _passed_to(pixels.update, render(reader.tiles, rendition.size))
-                    write_image(out, self._form, rendition.size, strips, mpp, facts)
+                    write_image(out, self.form, rendition.size, strips, mpp, facts)
                     if facts == metadata():
-                        if self._form is not ImageFormat.JPEG:
+                        if self.form is not ImageFormat.JPEG:
                             pixels_sha256 = pixels.hexdigest()
                         break
                     out.seek(0)

@@ -191,8 +191,6 @@ class _Output(Store):
     def __init__(self, folder: Path, form: ImageFormat, names: Mapping[str, str]) -> None:
         """names: of the images, by the slides' file names."""
         super().__init__(folder, form)
-        self.folder = folder
-        self.form = form
         self.names = names
 
     def path(self, slide: Slide) -> str:
@@ -245,20 +243,19 @@ def _existing(
     Raises UsageError for a file that is not such an image of the slide.
     """
     # Imported late: in general there is nothing to read.
-    from tcgamirror.mirror.recovery import ImageFiles
+    from tcgamirror.mirror.recovery import read_image
 
     def check() -> None:
         if shutdown.requested:
             raise Interrupted("interrupted")
 
-    files = ImageFiles(output.folder, settings.form, settings.target, check, output)
     images = []
     for slide in slides:
         path = output.folder / output.path(slide)
         if not path.exists():
             continue
         try:
-            found = files.read(output.path(slide))
+            found = read_image(output, output.path(slide), settings.target, check)
         except Damaged as error:
             raise UsageError(
                 f"{path}: file exists ({error}). Name another file by -o, or replace it by --force"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from tcgamirror.catalogue.images import FoundImage
 from tcgamirror.imaging.image_reader import decode_all, read_header
@@ -15,7 +14,6 @@ from tcgamirror.model.errors import Damaged
 from tcgamirror.model.geometry import LEVEL_TOLERANCE, Size
 from tcgamirror.model.slide import (
     FALLBACK_MAX_SIZE,
-    ImageFormat,
     Picture,
     Resample,
     Target,
@@ -24,66 +22,51 @@ from tcgamirror.system.files import open_file_digest
 from tcgamirror.system.openat import Tree
 
 
-class ImageFiles:
-    """Image files of one mirror. check: called between pieces; what it raises ends the reading."""
+def read_image(store: Store, path: str, target: Target, check: Callable[[], None]) -> FoundImage:
+    """Read and decode the whole image at `path`, relative to the store's directory.
 
-    def __init__(
-        self,
-        root: Path,
-        form: ImageFormat,
-        target: Target,
-        check: Callable[[], None],
-        store: Store | None = None,
-    ) -> None:
-        self._root = root
-        self._form = form
-        self._target = target
-        self._store = store or Store(root, form)
-        self._check = check
+    check: called between pieces; what it raises ends the reading.
 
-    def read(self, path: str) -> FoundImage:
-        """Read and decode the whole image at `path`, relative to the mirror.
-
-        Raises:
-            Damaged: it is not an image that this program would have written there.
-            OSError: it cannot be read.
-        """
-        if not path.endswith(self._form.suffix):
-            raise Damaged(f"no {self._form} file")
-        # A folder may be a link to another disk, an image may not.
-        with Tree(self._root).open(path, linked_folders=True) as file:
-            header = read_header(file, self._form)
-            metadata = parse_metadata(header.metadata)
-            place = self._store.path(metadata.slide)
-            if place != path:
-                name = metadata.slide.file_name
-                raise Damaged(
-                    f"it is an image of {name}, which lies at {place}"
-                    if place
-                    else f"it is an image of another slide, {name}"
-                )
-            if not fits_target(self._target, metadata, header.size):
-                raise Damaged(f"it is not of {self._target}")
-            pixels_sha256 = decode_all(file, self._form, self._check)
-            file.seek(0)
-            sha256 = open_file_digest(file, "sha256", lambda _: self._check())
-            size = file.tell()
-            made = os.fstat(file.fileno()).st_mtime
-        picture = Picture(
-            source=metadata.source,
-            level=metadata.level,
-            level_downsample=metadata.level_downsample,
-            mpp=metadata.mpp,
-            mpp_x=metadata.mpp_x,
-            mpp_y=metadata.mpp_y,
-            size=header.size,
-            path=path,
-            bytes=size,
-            sha256=sha256,
-            patched_tiles=metadata.patched_tiles,
-            pixels_sha256=pixels_sha256,
-        )
-        return FoundImage(metadata.slide, picture, min(max(made, 0.0), time.time()))
+    Raises:
+        Damaged: it is not an image that this program would have written there.
+        OSError: it cannot be read.
+    """
+    form = store.form
+    if not path.endswith(form.suffix):
+        raise Damaged(f"no {form} file")
+    # A folder may be a link to another disk, an image may not.
+    with Tree(store.folder).open(path, linked_folders=True) as file:
+        header = read_header(file, form)
+        metadata = parse_metadata(header.metadata)
+        place, name = store.path(metadata.slide), metadata.slide.file_name
+        if place != path:
+            raise Damaged(
+                f"it is an image of {name}, which lies at {place}"
+                if place
+                else f"it is an image of another slide, {name}"
+            )
+        if not fits_target(target, metadata, header.size):
+            raise Damaged(f"it is not of {target}")
+        pixels_sha256 = decode_all(file, form, check)
+        file.seek(0)
+        sha256 = open_file_digest(file, "sha256", lambda _: check())
+        size = file.tell()
+        made = os.fstat(file.fileno()).st_mtime
+    picture = Picture(
+        source=metadata.source,
+        level=metadata.level,
+        level_downsample=metadata.level_downsample,
+        mpp=metadata.mpp,
+        mpp_x=metadata.mpp_x,
+        mpp_y=metadata.mpp_y,
+        size=header.size,
+        path=path,
+        bytes=size,
+        sha256=sha256,
+        patched_tiles=metadata.patched_tiles,
+        pixels_sha256=pixels_sha256,
+    )
+    return FoundImage(metadata.slide, picture, min(max(made, 0.0), time.time()))
 
 
 def fits_target(target: Target, metadata: ImageMetadata, size: Size) -> bool:
