@@ -11,10 +11,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tcgamirror.imaging.blocks import Memory, Row, split, windows
 from tcgamirror.imaging.decode import Pixels
 from tcgamirror.model.geometry import Size
 
@@ -27,11 +29,11 @@ OUTPUTS = 8
 SMALL_PRODUCT = 250_000
 """Multiplications of one product. OpenBLAS makes larger ones by threads that wait for another."""
 
-MOST_INPUTS = Size(2000, 100)
+MOST_INPUTS = Size(1000, 150)
 """Inputs, across and down, that are resized at once; at least those of one product."""
 
-MOST_BAND_PIXELS = 10_000_000
-"""Pixels of the rows that are resized at once: fewer rows of a very wide level."""
+WEIGHED_AT_ONCE = 8192
+"""Outputs whose weights are computed at once, in many times the memory of their matrices."""
 
 _UNIT = 1 << 14
 
@@ -39,129 +41,143 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Kernel:
-    """Weights of neighbouring outputs. matrix: of shape (inputs, outputs)."""
+class Kernels:
+    """Weights of all outputs along one axis, those of `OUTPUTS` neighbours in one matrix.
 
-    inputs: slice
-    outputs: slice
-    matrix: Floats
+    firsts, stops: the inputs of each matrix, a half-open range. matrices: of shape (matrices,
+    inputs, outputs), 0 beyond the last input and output. outputs: of all matrices.
+    """
+
+    firsts: Sequence[int]
+    stops: Sequence[int]
+    matrices: Floats
+    outputs: int
+
+    def ready(self, stop: int) -> int:
+        """Return the number of matrices that need no input from `stop` on."""
+        return bisect_right(self.stops, stop)
+
+    def first_needed(self, stop: int) -> int:
+        """Return the first input, at most `stop`, of the matrices that are not ready there."""
+        ready = self.ready(stop)
+        return min(stop, self.firsts[ready]) if ready < len(self.firsts) else stop
+
+    def parts(self, numbers: range, most: int) -> Iterator[Part]:
+        """Yield these matrices in parts of at most `most` inputs, or of one matrix."""
+        start = numbers.start
+        while start < numbers.stop:
+            ready = bisect_right(self.stops, self.firsts[start] + most, start, numbers.stop)
+            stop = max(start + 1, ready)
+            yield Part(self, range(start, stop))
+            start = stop
 
 
-def kernels(length: int, span: float, count: int) -> list[Kernel]:
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Neighbouring matrices of an axis."""
+
+    of: Kernels
+    numbers: range
+
+    @property
+    def inputs(self) -> slice:
+        return slice(self.of.firsts[self.numbers[0]], self.of.stops[self.numbers[-1]])
+
+    @property
+    def outputs(self) -> slice:
+        return slice(
+            self.numbers.start * OUTPUTS, min(self.numbers.stop * OUTPUTS, self.of.outputs)
+        )
+
+    def matrices(self) -> Iterator[tuple[slice, slice, Floats]]:
+        """Yield the place of inputs and of outputs, counted from the part's first ones."""
+        of, base = self.of, self.of.firsts[self.numbers[0]]
+        for place, number in enumerate(self.numbers):
+            inputs = slice(of.firsts[number] - base, of.stops[number] - base)
+            count = min(OUTPUTS, of.outputs - number * OUTPUTS)
+            outputs = slice(place * OUTPUTS, place * OUTPUTS + count)
+            yield inputs, outputs, of.matrices[number, : inputs.stop - inputs.start, :count]
+
+
+def kernels(length: int, span: float, count: int) -> Kernels:
     """Return the kernels of `count` outputs that cover `span` of `length` inputs."""
     scale = span / count
     width = max(scale, 1.0)
     centres = (np.arange(count) + 0.5) * scale
     firsts = np.maximum(0, np.floor(centres - REACH * width + 0.5)).astype(int)
-    lasts = np.minimum(length, np.floor(centres + REACH * width + 0.5)).astype(int)
-    inputs = firsts[:, None] + np.arange((lasts - firsts).max())
-    distances = (inputs + 0.5 - centres[:, None]) / width
-    weights = np.sinc(distances) * np.sinc(distances / REACH)
-    weights[(np.abs(distances) >= REACH) | (inputs >= lasts[:, None])] = 0
-    weights = np.rint(weights / weights.sum(axis=1, keepdims=True) * _UNIT)
-    # One colour stays as it is.
-    weights[np.arange(count), weights.argmax(axis=1)] += _UNIT - weights.sum(axis=1)
-    found = []
-    for start in range(0, count, OUTPUTS):
-        outputs = slice(start, min(start + OUTPUTS, count))
-        first, last = int(firsts[start]), int(lasts[outputs].max())
-        matrix = np.zeros((last - first + inputs.shape[1], outputs.stop - start), np.float32)
-        places = inputs[outputs] - first
-        matrix[places, np.arange(outputs.stop - start)[:, None]] = weights[outputs] / _UNIT
-        found.append(Kernel(slice(first, last), outputs, matrix[: last - first]))
-    return found
+    stops = np.minimum(length, np.floor(centres + REACH * width + 0.5)).astype(int)
+    reached = np.arange((stops - firsts).max())
+    starts, ends = (
+        firsts[::OUTPUTS],
+        stops[np.minimum(np.arange(OUTPUTS - 1, count + OUTPUTS - 1, OUTPUTS), count - 1)],
+    )
+    matrices = np.zeros((len(starts), (ends - starts).max(), OUTPUTS), np.float32)
+    for first in range(0, count, WEIGHED_AT_ONCE):
+        some = slice(first, first + WEIGHED_AT_ONCE)
+        inputs = firsts[some, None] + reached
+        distances = (inputs + 0.5 - centres[some, None]) / width
+        used = (np.abs(distances) < REACH) & (inputs < stops[some, None])
+        weights = np.where(used, np.sinc(distances) * np.sinc(distances / REACH), 0)
+        weights = np.rint(weights / weights.sum(axis=1, keepdims=True) * _UNIT)
+        # One colour stays as it is.
+        weights[np.arange(len(weights)), weights.argmax(axis=1)] += _UNIT - weights.sum(axis=1)
+        output = first + used.nonzero()[0]
+        number = output // OUTPUTS
+        matrices[number, inputs[used] - starts[number], output % OUTPUTS] = weights[used] / _UNIT
+    return Kernels(starts.tolist(), ends.tolist(), matrices, count)
 
 
 def resize(
-    strips: Iterable[Pixels], length: Size, span: tuple[float, float], size: Size
+    rows: Iterable[Row], length: Size, span: tuple[float, float], size: Size
 ) -> Iterator[Pixels]:
     """Yield the image of `size` in strips.
 
     Args:
-        strips: all rows of the input.
+        rows: all of the input.
         length: pixels of the input.
         span: columns and rows of the input that the image covers.
     """
-    most_rows = min(MOST_INPUTS.height, MOST_BAND_PIXELS // length.width)
-    groups = list(_groups(kernels(length.height, span[1], size.height), most_rows))
-    columns = list(_groups(kernels(length.width, span[0], size.width), MOST_INPUTS.width))
-    memory = _Memory(), _Memory(), _Memory()
-    rows = _rows(strips)
-    most = max(group.inputs.stop - group.inputs.start for group in groups)
-    band: Pixels = np.empty((most, length.width, 3), np.uint8)
-    top = stop = 0
-    for group in groups:
-        kept = stop - group.inputs.start
-        # Row by row, as an overlapping copy would take as much memory again.
-        for place in range(kept):
-            band[place] = band[stop - top - kept + place]
-        top, stop = group.inputs.start, group.inputs.stop
-        for place in range(kept, stop - top):
-            band[place] = next(rows)
+    across = kernels(length.width, span[0], size.width)
+    down = kernels(length.height, span[1], size.height)
+    memory = Memory(np.float32), Memory(np.float32), Memory(np.float32)
+    first_row = 0
+    for row in windows(
+        rows, Size(length.width, down.matrices.shape[1]), across.first_needed, down.first_needed
+    ):
+        rows_ready = range(first_row, down.ready(row.bottom))
+        top, first_row = first_row * OUTPUTS, rows_ready.stop
         pixels: Pixels = np.empty(
-            (group.outputs.stop - group.outputs.start, size.width, 3), np.uint8
+            (min(first_row * OUTPUTS, size.height) - top, size.width, 3), np.uint8
         )
-        for across in columns:
-            part = band[: stop - top, across.inputs]
-            block = _resized(part, group.kernels, across.kernels, memory)
-            pixels[:, across.outputs].transpose(2, 0, 1)[...] = block
-        yield pixels
-
-
-def _rows(strips: Iterable[Pixels]) -> Iterator[Pixels]:
-    for strip in strips:
-        yield from strip
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Neighbouring kernels, whose places are counted from the group's first input and output."""
-
-    inputs: slice
-    outputs: slice
-    kernels: Sequence[Kernel]
-
-
-def _groups(of: Sequence[Kernel], most_inputs: int) -> Iterator[_Group]:
-    """Yield the kernels in groups of at most so many inputs, at least one in each."""
-    stops = [kernel.inputs.stop for kernel in of]
-    start = 0
-    while start < len(of):
-        first, base = of[start].inputs.start, of[start].outputs.start
-        stop = max(start + 1, bisect_right(stops, first + most_inputs))
-        moved = [
-            Kernel(_moved(each.inputs, first), _moved(each.outputs, base), each.matrix)
-            for each in of[start:stop]
-        ]
-        yield _Group(slice(first, stops[stop - 1]), slice(base, of[stop - 1].outputs.stop), moved)
-        start = stop
+        first_column = 0
+        for left, window in row.blocks:
+            columns_ready = range(first_column, across.ready(left + window.shape[1]))
+            first_column = columns_ready.stop
+            for lines, columns in product(
+                down.parts(rows_ready, MOST_INPUTS.height),
+                across.parts(columns_ready, MOST_INPUTS.width),
+            ):
+                part = window[_moved(lines.inputs, row.top), _moved(columns.inputs, left)]
+                block = _resized(part, lines, columns, memory)
+                out = pixels[_moved(lines.outputs, top), columns.outputs]
+                out.transpose(2, 0, 1)[...] = block
+        if len(pixels):
+            yield from split(pixels)
 
 
 def _moved(part: slice, start: int) -> slice:
     return slice(part.start - start, part.stop - start)
 
 
-class _Memory:
-    """Memory to be used again: it takes as long to get new memory as to fill it."""
-
-    def __init__(self) -> None:
-        self._floats = np.empty(0, np.float32)
-
-    def array(self, rows: int, columns: int) -> Floats:
-        """Return an array with any contents, in the place of the one before."""
-        if self._floats.size < rows * columns:
-            self._floats = np.empty(rows * columns, np.float32)
-        return self._floats[: rows * columns].reshape(rows, columns)
-
-
 def _resized(
     block: Pixels,
-    down: Sequence[Kernel],
-    across: Sequence[Kernel],
-    memory: tuple[_Memory, _Memory, _Memory],
+    down: Part,
+    across: Part,
+    memory: tuple[Memory[np.float32], Memory[np.float32], Memory[np.float32]],
 ) -> Floats:
     """Return the block resized, as an array of shape (3, rows, columns)."""
-    (rows, columns, _), height, width = block.shape, down[-1].outputs.stop, across[-1].outputs.stop
+    rows, columns, _ = block.shape
+    height, width = (part.outputs.stop - part.outputs.start for part in (down, across))
     lines = memory[0].array(rows, 3 * columns)
     tall = memory[1].array(3 * columns, height)
     wide = memory[2].array(3 * height, width)
@@ -172,12 +188,12 @@ def _resized(
     return wide.reshape(3, height, width)
 
 
-def _multiply(values: Floats, by: Iterable[Kernel], out: Floats) -> None:
+def _multiply(values: Floats, by: Part, out: Floats) -> None:
     """Set `out`, of shape (columns, outputs), to the rounded outputs of rows of values."""
-    for kernel in by:
-        step = max(1, SMALL_PRODUCT // kernel.matrix.size)
+    for inputs, outputs, matrix in by.matrices():
+        step = max(1, SMALL_PRODUCT // matrix.size)
         for start in range(0, len(out), step):
-            part = values[kernel.inputs, start : start + step].T
-            np.matmul(part, kernel.matrix, out=out[start : start + step, kernel.outputs])
+            part = values[inputs, start : start + step].T
+            np.matmul(part, matrix, out=out[start : start + step, outputs])
     np.rint(out, out=out)
     np.clip(out, 0, 255, out=out)

@@ -2,26 +2,24 @@
 
 The level is reduced by a whole factor (see `reduction`), then resized exactly (see `lanczos`).
 Against Lanczos alone that is 44 to 56 dB on tissue. The image comes in strips from top to
-bottom, arrays of shape (rows, width, 3). Memory holds one reduced row of tiles and the rows
-that a Lanczos kernel spans.
+bottom, arrays of shape (rows, width, 3). Memory holds the strip that a row of tiles becomes,
+and the rows that a Lanczos kernel spans.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from tcgamirror.imaging.blocks import Block, Memory, Row, split, windows
 from tcgamirror.imaging.decode import WHITE, Pixels, TileReader, area_average
-from tcgamirror.imaging.lanczos import resize
+from tcgamirror.imaging.lanczos import OUTPUTS, REACH, resize
 from tcgamirror.model.errors import BadSlide, BadTile
 from tcgamirror.model.geometry import Grid, Size, reduction
 
 CHUNK_PIXELS = 500_000
 """Pixels of a row of tiles assembled at once, about; at least one tile."""
-
-STRIP_PIXELS = 1_000_000
-"""Pixels of a strip of several rows: resizing and encoding take many times its bytes."""
 
 MAX_PIXELS_IN_MEMORY = 75_000_000
 """Pixels, of three bytes each, that a level may need at once."""
@@ -39,100 +37,96 @@ def render(reader: TileReader, size: Size) -> Iterator[Pixels]:
     Args:
         reader: its scale is 1 or what `choose_jpeg_scale` returns for `size`.
     """
-    level, scale = reader.size, reader.scale
+    level, scale, grid = reader.size, reader.scale, reader.grid
+    rows = _tile_rows(reader)
     if size == level:
-        return _reduced(reader, 1, 1)
+        _check_memory(grid, grid.tile.height * grid.size.width)
+        return _joined(rows, grid.size.width)
     fx = min(MAX_REDUCTION, reduction(level.width, size.width) // scale)
     fy = min(MAX_REDUCTION, reduction(level.height, size.height) // scale)
-    grid = reader.grid.size
-    length = Size(-(-grid.width // fx), -(-grid.height // fy))
+    length = Size(-(-grid.size.width // fx), -(-grid.size.height // fy))
     span = (level.width / (scale * fx), level.height / (scale * fy))
-    return resize(_reduced(reader, fx, fy), length, span, size)
+    kept = (fy - 1) * grid.size.width
+    strip = -(-grid.tile.height * size.height // grid.size.height) * size.width
+    # Rows that a kernel spans, and its weights of four bytes each.
+    kernel = (OUTPUTS + 2 * REACH) * (span[1] / size.height + 4 / 3) * length.width
+    _check_memory(grid, kept + strip + int(kernel))
+    if (fx, fy) != (1, 1):
+        rows = _reduced(rows, grid.size, fx, fy)
+    return resize(rows, length, span, size)
 
 
-def _reduced(reader: TileReader, fx: int, fy: int) -> Iterator[Pixels]:
-    """Yield strips of the level with each `fx` × `fy` pixels averaged to one.
-
-    A row of tiles seldom ends at a multiple of `fy`: `rest` keeps the rows left over for
-    the next row of tiles.
-    """
-    grid = reader.grid
-    _check_width(grid, fx, fy)
-    rest: Pixels = np.empty((0, grid.size.width, 3), np.uint8)
-    for row in range(grid.rows):
-        height = len(rest) + grid.box(0, row).size.height
-        usable = height if row == grid.rows - 1 else height // fy * fy
-        later: Pixels = np.empty((height - usable, grid.size.width, 3), np.uint8)
-        # Pasting into one array takes half the memory of joining the bands in the end.
-        strip: Pixels = np.empty((-(-usable // fy), -(-grid.size.width // fx), 3), np.uint8)
-        left = 0
-        for band in _bands(reader, row, rest, later, fx):
-            if usable:
-                shrunk = area_average(band[:usable], fx, fy)
-                strip[:, left : left + shrunk.shape[1]] = shrunk
-                left += shrunk.shape[1]
-        rest = later
-        yield from _split(strip)
-
-
-def _check_width(grid: Grid, fx: int, fy: int) -> None:
-    """Raise BadSlide for a level whose reduced rows of tiles would fill the memory."""
-    reduced = -(-grid.size.width // fx) * -(-grid.tile.height // fy)
-    waiting = 2 * (fy - 1) * grid.size.width
-    if reduced + waiting > MAX_PIXELS_IN_MEMORY:
+def _check_memory(grid: Grid, pixels: int) -> None:
+    """Raise BadSlide for a level that takes so many pixels at once, if they are too many."""
+    if pixels > MAX_PIXELS_IN_MEMORY:
         raise BadSlide(
             f"a level of {grid.size} pixels in tiles {grid.tile.height} pixels high is too wide: "
-            f"{reduced + waiting:,} pixels at a time, and {MAX_PIXELS_IN_MEMORY:,} are the most"
+            f"{pixels:,} pixels at a time, and {MAX_PIXELS_IN_MEMORY:,} are the most"
         )
 
 
-def _split(strip: Pixels) -> Iterator[Pixels]:
-    """Yield the strip in parts of at most STRIP_PIXELS.
-
-    Parts are copies, so that a reference to the last one does not keep the whole strip.
-    """
-    rows = max(1, STRIP_PIXELS // strip.shape[1])
-    if 0 < len(strip) <= rows:
-        yield strip
-    else:
-        yield from (strip[top : top + rows].copy() for top in range(0, len(strip), rows))
+def _joined(rows: Iterable[Row], width: int) -> Iterator[Pixels]:
+    """Yield the pixels of each row, in strips."""
+    for row in rows:
+        strip: Pixels = np.empty((row.bottom - row.top, width, 3), np.uint8)
+        for block in row.blocks:
+            strip[:, block.left : block.right] = block.pixels
+        yield from split(strip)
 
 
-def _bands(reader: TileReader, row: int, rest: Pixels, later: Pixels, fx: int) -> Iterator[Pixels]:
-    """Yield one row of tiles below the rows of `rest`, in chunks of multiples of `fx` columns.
+def _reduced(rows: Iterable[Row], size: Size, fx: int, fy: int) -> Iterator[Row]:
+    """Yield the image with each `fx` × `fy` pixels averaged to one."""
 
-    The lowest rows are copied to `later`, as many as it has.
-    """
+    def across(right: int) -> int:
+        return right if right == size.width else right // fx * fx
+
+    def down(bottom: int) -> int:
+        return bottom if bottom == size.height else bottom // fy * fy
+
+    def averages(row: Row) -> Iterator[Block]:
+        """Yield averages of many blocks together, as those of one can be few."""
+        left, parts = 0, list[Pixels]()
+        for block in row.blocks:
+            whole = block.pixels[: down(row.bottom) - row.top, : across(block.right) - block.left]
+            if whole.size:
+                parts.append(area_average(whole, fx, fy))
+            if parts and (block.right == size.width or sum(p.size for p in parts) > CHUNK_PIXELS):
+                joined = Block(left, np.concatenate(parts, axis=1))
+                left, parts = joined.right, []
+                yield joined
+
+    for row in windows(rows, Size(size.width, fy - 1), across, down):
+        yield Row(row.top // fy, -(-down(row.bottom) // fy), averages(row))
+
+
+def _tile_rows(reader: TileReader) -> Iterator[Row]:
+    """Yield the level's rows of tiles, in blocks of several tiles."""
+    grid = reader.grid
+    memory = Memory(np.uint8)
+    for row in range(grid.rows):
+        box = grid.box(0, row)
+        yield Row(box.top, box.bottom, _tile_blocks(reader, row, memory))
+
+
+def _tile_blocks(reader: TileReader, row: int, memory: Memory[np.uint8]) -> Iterator[Block]:
     grid = reader.grid
     step = max(1, CHUNK_PIXELS // (grid.tile.width * grid.tile.height))
-    edge: Pixels = np.empty((len(rest) + grid.box(0, row).size.height, 0, 3), np.uint8)
-    left = 0
     for first in range(0, grid.columns, step):
         columns = range(first, min(first + step, grid.columns))
-        right = grid.box(columns[-1], row).right
-        band: Pixels = np.full((len(edge), right - left, 3), WHITE, np.uint8)
-        band[:, : edge.shape[1]] = edge
-        fresh = left + edge.shape[1]
-        band[: len(rest), fresh - left :] = rest[:, fresh:right]
+        left, top = grid.box(first, row)[:2]
+        right, bottom = grid.box(columns[-1], row)[2:]
+        block = memory.array(bottom - top, right - left, 3)
         for column in columns:
-            _paste(reader, column, row, band[len(rest) :], left)
-        if len(later):
-            later[:, left:right] = band[-len(later) :]
-        whole = right - left if right == grid.size.width else (right - left) // fx * fx
-        edge = band[:, whole:].copy()
-        left += whole
-        if whole:
-            yield band[:, :whole]
+            _paste(reader, column, row, block, left)
+        yield Block(left, block)
 
 
-def _paste(reader: TileReader, column: int, row: int, band: Pixels, left: int) -> None:
+def _paste(reader: TileReader, column: int, row: int, block: Pixels, left: int) -> None:
     pixels = reader.read_tile(column, row)
-    if pixels is None:
-        return
     box = reader.grid.box(column, row)
-    if pixels.shape != (box.size.height, box.size.width, 3):
+    if pixels is not None and pixels.shape != (box.size.height, box.size.width, 3):
         raise BadTile(
             f"the tile at column {column}, row {row} has "
             f"{pixels.shape[1]}×{pixels.shape[0]} pixels instead of {box.size}"
         )
-    band[:, box.left - left : box.right - left] = pixels
+    block[:, box.left - left : box.right - left] = WHITE if pixels is None else pixels

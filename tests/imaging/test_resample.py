@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tcgamirror.imaging import resample
+from tcgamirror.imaging import blocks, resample
 from tcgamirror.imaging.decode import Pixels
 from tcgamirror.model.errors import BadSlide, BadTile
 from tcgamirror.model.geometry import Grid, Size, reduction
@@ -82,7 +82,7 @@ def test_strips_are_the_pixels_pillow_makes_of_the_whole_level(
     tiles = ArrayTiles(pixels, Size(max(tile[0], 1 + width // 40), max(tile[1], 1 + height // 40)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resample, "CHUNK_PIXELS", chunk)
-        patch.setattr(resample, "STRIP_PIXELS", strip)
+        patch.setattr(blocks, "STRIP_PIXELS", strip)
         made = rendered(tiles, size)
     assert made.shape == (size.height, size.width, 3)
     # Either pass may round a pixel the other way than Pillow, which has finer weights.
@@ -141,7 +141,7 @@ def one_colour(grid: Grid) -> ArrayTiles:
 
 @pytest.mark.parametrize("size", [Size(6000, 4096), Size(5900, 4028)], ids=str)
 def test_a_row_of_tiles_is_held_once(size: Size, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resample, "STRIP_PIXELS", 400_000)
+    monkeypatch.setattr(blocks, "STRIP_PIXELS", 400_000)
     grid = Grid(Size(6000, 4096), Size(256, 4096))
     tracemalloc.start()
     rows = sum(map(len, resample.render(one_colour(grid), size)))
