@@ -1,9 +1,8 @@
 """Read the slides of a manifest, for mirrors of a fixed list.
 
-A manifest is any table with a column for the file_id and one for the file name:
-`/files` with `return_type=manifest` (`id filename md5 size state`), the
-`MANIFEST.txt` of a GDC archive, a GDC sample sheet, or any table like them.
-A row is refused only if it is ambiguous which file is meant.
+A manifest is any table with a column for the file_id and one for the file name: the GDC's own
+(`id filename md5 size state`), the `MANIFEST.txt` of a GDC archive, a sample sheet, or any like
+them. A row is refused only if it is ambiguous which file is meant.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import os
 import re
-import stat
 import zlib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -25,12 +24,14 @@ from typing import NamedTuple
 from tcgamirror.model import fields
 from tcgamirror.model.errors import BadManifest
 from tcgamirror.model.slide import SLIDE_SUFFIX, Barcode, Listing, Slide
-from tcgamirror.system.files import file_digest
+from tcgamirror.system.files import open_file_digest, open_regular
 
 MAX_FILE_BYTES = 500_000_000
 """Bytes of the file, and of its uncompressed text."""
 MAX_LINES = 3_000_000
 """Three times the files that the GDC has."""
+MAX_SLIDES = 300_000
+"""Ten times the slides of TCGA; their names are held in memory."""
 MAX_LINE_CHARACTERS = 100_000
 
 _NAMES_SHOWN = 5
@@ -73,8 +74,8 @@ def release_name(path: Path) -> str:
 
 def read_identity(path: Path) -> str:
     """Return a manifest's name and SHA-256. Raises BadManifest."""
-    with _open(path):
-        return f"{release_name(path)} {file_digest(path, 'sha256')}"
+    with _open(path) as file:
+        return f"{release_name(path)} {open_file_digest(file, 'sha256')}"
 
 
 def read_slides(path: Path, others: Counter[str] | None = None) -> Iterator[Slide]:
@@ -87,11 +88,8 @@ def read_slides(path: Path, others: Counter[str] | None = None) -> Iterator[Slid
         BadManifest: names the file and the line. Slides of earlier lines have been
             yielded by then.
     """
-    # Hashes take a third of the memory of text. A duplicate found by hash is confirmed by
-    # reading the file again.
-    rows: dict[int, int] = {}
-    names: set[int] = set()
-    conflicting: set[str] = set()
+    rows: dict[str, tuple[int, Slide]] = {}
+    lines: dict[str, int] = {}
     others = Counter() if others is None else others
     for row in _rows(path):
         if not row.file_name.lower().endswith(SLIDE_SUFFIX):
@@ -100,24 +98,35 @@ def read_slides(path: Path, others: Counter[str] | None = None) -> Iterator[Slid
             others[_type_of(row.file_name)] += 1
             continue
         slide = _slide(path, row)
-        key, about = int(slide.file_id.replace("-", ""), 16), hash((slide.file_name, row[3:5]))
-        if key in rows:
-            if rows[key] != about:
-                conflicting.add(slide.file_id)
+        line, first = rows.setdefault(slide.file_id, (row.number, slide))
+        if first is not slide:
+            _check_agreement(path, row, slide, line, first)
             continue
-        name = hash(slide.file_name.lower())
-        if name in names and (first := _first_named(path, slide)) is not None:
+        # Images of slides whose names differ only in case may have the same path.
+        line = lines.setdefault(slide.file_name.lower(), row.number)
+        if line != row.number:
             raise _row_error(
-                path, row, f"{slide.file_name} has another id in line {first}. Remove one of them"
+                path, row, f"{slide.file_name} has another id in line {line}. Remove one of them"
             )
-        rows[key] = about
-        names.add(name)
+        if len(rows) > MAX_SLIDES:
+            raise _row_error(path, row, f"a manifest has at most {MAX_SLIDES:,} slides")
         yield slide
-    if conflicting:
-        _check_agreement(path, conflicting)
     if not rows:
         more = f"; {describe_other_files(others)}" if others else ""
         raise BadManifest(f"{path}: no slide (.svs) in it{more}")
+
+
+def _check_agreement(path: Path, row: _Row, slide: Slide, line: int, first: Slide) -> None:
+    """Raise BadManifest if two rows of one file_id have different values of a field."""
+    for field in ("file_name", "md5", "size"):
+        one, other = getattr(first, field), getattr(slide, field)
+        if one is not None and other is not None and one != other:
+            raise _row_error(
+                path,
+                row,
+                f"{slide.file_id} has {field} {other}, but {one} in line {line}. "
+                "Remove one of them",
+            )
 
 
 def describe_other_files(others: Counter[str]) -> str:
@@ -174,41 +183,6 @@ def _slide(path: Path, row: _Row) -> Slide:
         slide_barcode=barcode.slide if barcode else None,
         state=fields.text(row.state),
     )
-
-
-def _slide_rows(path: Path) -> Iterator[tuple[int, Slide]]:
-    for row in _rows(path):
-        if row.file_name.lower().endswith(SLIDE_SUFFIX):
-            yield row.number, _slide(path, row)
-
-
-def _first_named(path: Path, slide: Slide) -> int | None:
-    """Return the line of the first other file_id with the slide's name, if there is one.
-
-    Names that differ only in case count as the same: their images may have the same path.
-    """
-    for number, other in _slide_rows(path):
-        if other.file_id == slide.file_id:
-            return None
-        if other.file_name.lower() == slide.file_name.lower():
-            return number
-    return None
-
-
-def _check_agreement(path: Path, file_ids: Set[str]) -> None:
-    """Raise BadManifest if two rows of one file_id have different values of a field."""
-    firsts: dict[str, tuple[int, Slide]] = {}
-    for number, slide in _slide_rows(path):
-        if slide.file_id not in file_ids:
-            continue
-        line, first = firsts.setdefault(slide.file_id, (number, slide))
-        for field in ("file_name", "md5", "size"):
-            one, other = getattr(first, field), getattr(slide, field)
-            if one is not None and other is not None and one != other:
-                raise BadManifest(
-                    f"{path}, line {number}: {slide.file_id} has {field} {other}, but {one} in "
-                    f"line {line}. Remove one of them"
-                )
 
 
 # The table -------------------------------------------------------------------------
@@ -272,20 +246,18 @@ def _column_indices(path: Path, number: int, columns: list[str]) -> list[int]:
 def _open(path: Path) -> Iterator[BufferedReader]:
     """Open the manifest's file; system errors within the block are raised as BadManifest."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-            raise BadManifest(f"{path} is {kind}. Name the manifest file itself")
-        if status.st_size > MAX_FILE_BYTES:
-            raise BadManifest(
-                f"{path} has {status.st_size:,} bytes; a manifest has at most {MAX_FILE_BYTES:,}"
-            )
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                raise BadManifest(
+                    f"{path} has {size:,} bytes; a manifest has at most {MAX_FILE_BYTES:,}"
+                )
             yield file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise BadManifest(f"{path}: damaged gzip ({error}). Download it again") from error
     except OSError as error:
-        raise BadManifest(f"{path} cannot be read: {error.strerror or error}") from error
+        why = error.strerror or error
+        raise BadManifest(f"{path} cannot be read: {why}. Name the manifest file") from error
 
 
 def _lines(path: Path, file: BufferedReader) -> Iterator[tuple[int, str]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import quote
@@ -46,12 +46,24 @@ _ORIGIN_FAULTS = (
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Origin:
-    """One server of the files. name: `bucket` or `gdc`. base: its address."""
+    """One server of the files, and what is known of it.
+
+    Attributes:
+        name: `bucket` or `gdc`.
+        base: Its address, without a final slash.
+        failed: Time of its last failure, until it succeeds.
+        reason: The last failure in words.
+        honours_range: None until it is known.
+    """
 
     name: str
     base: str
+    failed: float | None = None
+    reason: str = ""
+    answers: bool = False
+    honours_range: bool | None = None
 
     def url(self, slide: Slide) -> str:
         """Return the address of the slide's file."""
@@ -59,15 +71,13 @@ class Origin:
             return f"{self.base}/{quote(slide.file_id)}/{quote(slide.file_name)}"
         return f"{self.base}/data/{quote(slide.file_id)}"
 
-
-@dataclass(slots=True)
-class _State:
-    """State of an origin: the time of its failure, and whether it honours Range, if known."""
-
-    failed: float | None = None
-    reason: str = ""
-    answers: bool = False
-    honours_range: bool | None = None
+    def describe(self) -> str | None:
+        """Return what is known, in words; None if it was not asked."""
+        if self.failed is not None:
+            return f"failed: {self.reason}"
+        if self.honours_range is not None:
+            return "honours Range" if self.honours_range else "ignores Range"
+        return "answers" if self.answers else None
 
 
 class Origins:
@@ -79,7 +89,6 @@ class Origins:
         """api, bucket: addresses without a final slash; without a bucket the GDC is alone."""
         bucket_first = [Origin("bucket", bucket)] if bucket else []
         self._origins = [*bucket_first, Origin("gdc", api)]
-        self._states = {origin.name: _State() for origin in self._origins}
         self._clock = clock
         self._lock = threading.Lock()
 
@@ -111,33 +120,23 @@ class Origins:
         final = failures[-1] if failures else RangeUnsupported("no origin gives parts of files")
         raise next((failure for failure in failures if failure.retryable), final)
 
-    def candidates(self, *, ranged: bool) -> Iterator[Origin]:
-        """Yield the origins to try, those that failed lately last.
+    def candidates(self, *, ranged: bool) -> list[Origin]:
+        """Return the origins to try, those that failed lately last.
 
         ranged: leave out those that ignore Range.
         """
         with self._lock:
             able = [
-                origin
-                for origin in self._origins
-                if not (ranged and self._states[origin.name].honours_range is False)
+                origin for origin in self._origins if not (ranged and origin.honours_range is False)
             ]
-            ordered = sorted(able, key=self._failed_lately)
-        yield from ordered
+            return sorted(able, key=self._failed_lately)
 
     def record_success(self, origin: Origin, *, ranged: bool) -> None:
         """Record that the origin gave a slide."""
         with self._lock:
-            state = self._states[origin.name]
-            state.failed = None
-            state.answers = True
+            origin.failed, origin.answers = None, True
             if ranged:
-                state.honours_range = True
-
-    def record_part(self, origin: Origin) -> None:
-        """Record that the origin honours Range, whether or not it gives the whole slide."""
-        with self._lock:
-            self._states[origin.name].honours_range = True
+                origin.honours_range = True
 
     def record_failure(self, origin: Origin, error: NetworkError) -> None:
         """Record a failure, unless it concerns one slide only.
@@ -145,29 +144,19 @@ class Origins:
         An origin that ignores Range is not asked for parts again, unless it gave some before.
         """
         with self._lock:
-            state = self._states[origin.name]
-            if isinstance(error, RangeUnsupported) and not state.honours_range:
-                state.honours_range = False
+            if isinstance(error, RangeUnsupported) and not origin.honours_range:
+                origin.honours_range = False
             elif isinstance(error, _ORIGIN_FAULTS):
-                state.failed = self._clock()
+                origin.failed = self._clock()
             else:
                 return
-            state.reason = str(error)
+            origin.reason = str(error)
 
     def report(self) -> dict[str, str]:
         """Return what is known of each origin that was asked, by its name, in words."""
         with self._lock:
-            return {
-                name: _describe(state) for name, state in self._states.items() if state != _State()
-            }
+            known = {origin.name: origin.describe() for origin in self._origins}
+        return {name: words for name, words in known.items() if words is not None}
 
     def _failed_lately(self, origin: Origin) -> bool:
-        failed = self._states[origin.name].failed
-        return failed is not None and self._clock() - failed < FAILURE_SECONDS
-
-
-def _describe(state: _State) -> str:
-    if state.failed is not None:
-        return f"failed: {state.reason}"
-    known = {None: "answers", True: "honours Range", False: "ignores Range"}
-    return known[state.honours_range]
+        return origin.failed is not None and self._clock() - origin.failed < FAILURE_SECONDS

@@ -231,7 +231,7 @@ class Range:
 
         def read_size(origin: Origin) -> int:
             part = self._client.span(origin.url(slide), HEADER, total=None, meter=meter)
-            self._origins.record_part(origin)
+            origin.honours_range = True
             return part.total
 
         size = slide.size
@@ -300,7 +300,7 @@ class Range:
     def _remote_file(self, origin: Origin, copy: _Copy) -> RemoteFile:
         def on_part() -> None:
             # Recorded at the first part, since a later answer may ignore Range.
-            self._origins.record_part(origin)
+            origin.honours_range = True
             self._work.check_free_space()
 
         url, etag_file = origin.url(copy.slide), copy.folder / f"{origin.name}.etag"

@@ -188,8 +188,8 @@ def test_what_is_no_text_file_is_refused(tmp_path: Path) -> None:
         (cut, "damaged gzip"),
         (spoiled, "damaged gzip"),
         (huge, "at most 500,000,000"),
-        (tmp_path, "is a directory"),
-        (pipe, "is not a regular file"),
+        (tmp_path, "cannot be read: Is a directory"),
+        (pipe, "cannot be read: not a regular file"),
         (tmp_path / "none.txt", "cannot be read: No such file"),
     ):
         with pytest.raises(BadManifest, match=words):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,120 +25,72 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.model.slide import Slide, Target
 from tcgamirror.net.client import HttpClient
-from tcgamirror.sources.origins import FAILURE_SECONDS, Origin, Origins
+from tcgamirror.sources.origins import FAILURE_SECONDS, Origins
 from tests.gdc import Fault, Listed, StandIn, listed
 from tests.gdc.faults import Kind
 from tests.support.fetching import SHORT, At, by_range, made, slide_of
 from tests.support.slides import SlideSpec, make_slide
 
-BUCKET = Origin("bucket", "https://bucket.example")
-GDC = Origin("gdc", "https://gdc.example")
 SMALL = SlideSpec(width=300, height=200, downsamples=(1,), thumbnail=False)
 WHOLE = Target(mpp=None, max_size=300)
 DOWN = Unreachable("down")
+IGNORED = RangeUnsupported("200")
 IDS = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(4)]
-
-
-def two(clock: Callable[[], float] = lambda: 0.0) -> Origins:
-    return Origins(GDC.base, BUCKET.base, clock)
+OF_THE_ORIGIN = (
+    *(Unreachable, Timeout, ServerError, Truncated),
+    *(WrongContent, RangeMismatch, TooLong, Redirected),
+)
+OF_ONE_SLIDE = (NotFound, Refused, SizeMismatch, ChangedFile)
+FIRST, LAST, ALONE = ["bucket", "gdc"], ["gdc", "bucket"], ["gdc"]
 
 
 def names(origins: Origins, *, ranged: bool = True) -> list[str]:
     return [origin.name for origin in origins.candidates(ranged=ranged)]
 
 
-def test_the_bucket_is_asked_first_and_can_be_left_out() -> None:
-    assert list(two().candidates(ranged=True)) == [BUCKET, GDC]
-    assert list(Origins(GDC.base, None).candidates(ranged=True)) == [GDC]
-
-
 def test_each_origin_has_its_own_form_of_address_and_no_name_leads_out_of_it() -> None:
     slide = Slide("0443c67f-0000-45d1-b61d-959d455e3a99", "TCGA ü?#.svs")
-    assert GDC.url(slide) == "https://gdc.example/data/0443c67f-0000-45d1-b61d-959d455e3a99"
-    assert BUCKET.url(slide) == (
+    bucket, gdc = Origins("https://gdc.example", "https://bucket.example").candidates(ranged=True)
+    assert gdc.url(slide) == "https://gdc.example/data/0443c67f-0000-45d1-b61d-959d455e3a99"
+    assert bucket.url(slide) == (
         "https://bucket.example/0443c67f-0000-45d1-b61d-959d455e3a99/TCGA%20%C3%BC%3F%23.svs"
     )
+    assert names(Origins("https://gdc.example", None)) == ALONE
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("events", "order", "later", "report"),
     [
-        Unreachable,
-        Timeout,
-        ServerError,
-        Truncated,
-        WrongContent,
-        RangeMismatch,
-        TooLong,
-        Redirected,
+        ([], FIRST, FIRST, None),
+        *(([error("why")], LAST, FIRST, "failed: why") for error in OF_THE_ORIGIN),
+        *(([error("why")], FIRST, FIRST, None) for error in OF_ONE_SLIDE),
+        (["part"], FIRST, FIRST, "honours Range"),
+        (["whole"], FIRST, FIRST, "answers"),
+        ([DOWN, "part"], FIRST, FIRST, "honours Range"),
+        ([IGNORED], ALONE, ALONE, "ignores Range"),
+        (["part", IGNORED], LAST, FIRST, "failed: 200"),
     ],
 )
-def test_one_that_failed_rests_and_is_asked_last_meanwhile(error: type[NetworkError]) -> None:
-    now = 1000.0
-    origins = two(lambda: now)
-    origins.record_failure(BUCKET, error("the bucket's own trouble"))
-    assert names(origins) == names(origins, ranged=False) == ["gdc", "bucket"]
-    assert origins.report()["bucket"] == "failed: the bucket's own trouble"
-    now += FAILURE_SECONDS - 1
-    assert names(origins) == ["gdc", "bucket"]
-    now += 1
-    assert names(origins) == ["bucket", "gdc"]
-
-
-@pytest.mark.parametrize(
-    ("events", "order", "report"),
-    [
-        *(([(BUCKET, error("of one slide"))], ["bucket", "gdc"], {})
-          for error in (NotFound, Refused, SizeMismatch, ChangedFile)),
-        ([(BUCKET, DOWN), (BUCKET, None)], ["bucket", "gdc"], {"bucket": "honours Range"}),
-        ([(BUCKET, DOWN), (GDC, DOWN)], ["bucket", "gdc"],
-         {"bucket": "failed: down", "gdc": "failed: down"}),
-        ([(BUCKET, RangeUnsupported("200"))], ["gdc"], {"bucket": "ignores Range"}),
-    ],
-)  # fmt: skip
 def test_the_order_follows_from_the_answers(
-    events: list[tuple[Origin, NetworkError | None]], order: list[str], report: dict[str, str]
+    events: list[NetworkError | str], order: list[str], later: list[str], report: str | None
 ) -> None:
-    origins = two()
-    for origin, error in events:
-        if error is None:
-            origins.record_success(origin, ranged=True)
+    now = 1000.0
+    origins = Origins("https://gdc.example", "https://bucket.example", lambda: now)
+    bucket, gdc = origins.candidates(ranged=False)
+    for event in events:
+        if isinstance(event, str):
+            origins.record_success(bucket, ranged=event == "part")
         else:
-            origins.record_failure(origin, error)
+            origins.record_failure(bucket, event)
+    assert origins.report() == ({} if report is None else {"bucket": report})
+    now += FAILURE_SECONDS - 1
     assert names(origins) == order
-    assert names(origins, ranged=False) == ["bucket", "gdc"]
-    assert origins.report() == report
-
-
-def test_a_part_keeps_range_in_use_and_ends_no_rest() -> None:
-    now = 0.0
-    origins = two(lambda: now)
-    origins.record_success(BUCKET, ranged=True)
-    origins.record_failure(BUCKET, RangeUnsupported("200"))
-    assert names(origins) == ["gdc", "bucket"]
-    now = FAILURE_SECONDS
-    assert names(origins) == ["bucket", "gdc"]
-    origins.record_failure(BUCKET, DOWN)
-    origins.record_part(BUCKET)
-    assert names(origins) == ["gdc", "bucket"]
-
-
-def test_what_came_whole_says_nothing_of_range_and_nothing_of_the_other() -> None:
-    origins = two()
-    origins.record_success(BUCKET, ranged=False)
-    assert origins.report() == {"bucket": "answers"}
-
-
-def test_many_threads_may_tell_and_ask_at_once() -> None:
-    origins = Origins(GDC.base, BUCKET.base, itertools.count().__next__)
-
-    def work(number: int) -> list[str]:
-        origins.record_failure(BUCKET, Unreachable(str(number)))
-        origins.record_success(BUCKET, ranged=number % 2 == 0)
-        return sorted(names(origins))
-
-    with ThreadPoolExecutor(8) as pool:
-        assert all(came == ["bucket", "gdc"] for came in pool.map(work, range(500)))
+    assert len(names(origins, ranged=False)) == 2
+    now += 1
+    assert names(origins) == later
+    origins.record_failure(bucket, DOWN)
+    origins.record_failure(gdc, DOWN)
+    assert names(origins, ranged=False) == FIRST
 
 
 # With real servers ---------------------------------------------------------------
