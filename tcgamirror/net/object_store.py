@@ -70,9 +70,38 @@ _PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 _REASON = re.compile(r'message: "([A-Z][a-z ]{3,60})"')
-_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
-_METADATA_SERVERS = ("169.254.169.254", "169.254.170.2", "metadata.google.internal")
-_OTHER_REGION = ("without LOCATION", "AuthorizationHeaderMalformed", "PermanentRedirect")
+
+_KNOWN: Sequence[tuple[tuple[str, ...], type[TcgaMirrorError], str]] = (
+    (
+        ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist"),
+        UsageError,
+        "there is no bucket {bucket!r}. Make it, or name another",
+    ),
+    (
+        # Without credentials, obstore asks the metadata servers of the clouds for some.
+        ("169.254.169.254", "169.254.170.2", "metadata.google.internal", "Account must be"),
+        UsageError,
+        "no credentials. Set {variables} in the environment, or, for a public bucket, sync from "
+        "its https:// address",
+    ),
+    (
+        ("without LOCATION", "AuthorizationHeaderMalformed", "PermanentRedirect"),
+        UsageError,
+        "the bucket is in another region. Set AWS_REGION to that one",
+    ),
+    (
+        ("BadScheme",),
+        UsageError,
+        "its endpoint has an http:// address. Set {prefix}_ALLOW_HTTP=true to send requests "
+        "unencrypted",
+    ),
+    (
+        ("InvalidCertificate",),
+        Unreachable,
+        "the store's certificate is not trusted. Name that of its authority in SSL_CERT_FILE",
+    ),
+)
+"""Words of obstore's errors, with this program's error and its message."""
 
 
 def is_object_address(text: str) -> bool:
@@ -357,29 +386,15 @@ class ObjectStore:
         said = str(error)
         status, code = _first(_STATUS, said), _first(_CODE, said)
         answer = " ".join(word for word in (status, code) if word)
-        _, variables = _VARIABLES[self._scheme]
-        if any(words in said for words in _NO_BUCKET):
-            return UsageError(
-                f"{name}: there is no bucket {self.bucket!r}. Make it, or name another"
-            )
-        if any(host in said for host in _METADATA_SERVERS) or "Account must be" in said:
-            return UsageError(
-                f"{name}: no credentials. Set {variables} in the environment, or, for a public "
-                f"bucket, sync from its https:// address"
-            )
+        prefix, variables = _VARIABLES[self._scheme]
+        for words, kind, message in _KNOWN:
+            if any(word in said for word in words):
+                shown = message.format(bucket=self.bucket, variables=variables, prefix=prefix)
+                return kind(f"{name}: {shown}")
         if status in ("401", "403") or isinstance(error, PermissionError):
             return UsageError(
                 f"{name}: access refused ({answer}). Check {variables} in the environment, and "
                 "what this key may do in the bucket"
-            )
-        if any(words in said for words in _OTHER_REGION):
-            return UsageError(
-                f"{name}: the bucket is in another region. Set AWS_REGION to that one"
-            )
-        if "BadScheme" in said:
-            return UsageError(
-                f"{name}: its endpoint has an http:// address. Set "
-                f"{_VARIABLES[self._scheme][0]}_ALLOW_HTTP=true to send requests unencrypted"
             )
         if isinstance(error, FileNotFoundError):
             return NotFound(f"{name}: does not exist. Correct the address")
@@ -389,11 +404,6 @@ class ObjectStore:
             return ServerError(f"{name}: the store failed ({answer}). Retry later")
         if "TimedOut" in said or "timed out" in said:
             return Timeout(f"{name}: the store did not answer in time. Retry later")
-        if "InvalidCertificate" in said:
-            return Unreachable(
-                f"{name}: the store's certificate is not trusted. Name that of its authority in "
-                "SSL_CERT_FILE"
-            )
         if any(os.environ.get(proxy, "").startswith("socks") for proxy in _PROXIES):
             return Unreachable(
                 f"{name}: a SOCKS proxy leads to no store. Name an http:// proxy in https_proxy"

@@ -8,6 +8,7 @@ path or a URL is refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from types import MappingProxyType
 from typing import Protocol, TypeVar
 
@@ -22,11 +23,8 @@ PAGE_SIZE = 1000
 MAX_HITS = 10_000_000
 """Hits of a plausible listing; TCGA has 30,000 slides."""
 
-VERSIONS_PER_REQUEST = 500
-"""file_ids of one request to `/files/versions`."""
-
 VALUES_PER_REQUEST = 500
-"""Values of a filter in one request to `/files`."""
+"""Values of a filter in one request to `/files`, and file_ids in one to `/files/versions`."""
 
 _FIELDS = (
     "file_id",
@@ -58,14 +56,11 @@ Result = TypeVar("Result")
 
 
 class JsonClient(Protocol):
-    """The part of the client that reading the GDC takes."""
+    """The part of `HttpClient` that reading the GDC takes."""
 
-    def json(self, url: str, *, payload: Mapping[str, object] | None = None, limit: int) -> object:
-        """Return the parsed body of a GET, or of a POST if there is a payload.
-
-        limit: bytes of the body. Raises NetworkError.
-        """
-        ...
+    def json(
+        self, url: str, *, payload: Mapping[str, object] | None = None, limit: int
+    ) -> object: ...
 
 
 class _ListingChanged(WrongContent, fault=WrongContent.fault):
@@ -148,8 +143,8 @@ def read_latest_versions(client: JsonClient, api: str, file_ids: Sequence[str]) 
     """Return the newest file_id of each file_id that the GDC knows, often the same one."""
     url = f"{api}/files/versions"
     latest: dict[str, str] = {}
-    for start in range(0, len(file_ids), VERSIONS_PER_REQUEST):
-        batch = list(file_ids[start : start + VERSIONS_PER_REQUEST])
+    for start in range(0, len(file_ids), VALUES_PER_REQUEST):
+        batch = list(file_ids[start : start + VALUES_PER_REQUEST])
         limit = _PAGE_BYTES + len(batch) * _HIT_BYTES
         answer = client.json(url, payload={"ids": batch}, limit=limit)
         if not isinstance(answer, list):
@@ -165,33 +160,33 @@ def _slides(
     client: JsonClient, api: str, page_size: int, on_page: Callable[[int, int], None] | None
 ) -> Iterator[Slide]:
     url = f"{api}/files"
-    found_slide = False
+    count = 0
     seen: set[str] = set()
     for hits, total in read_pages(client, url, page_size):
-        for hit in hits:
-            file_id = fields.file_id(hit.get("file_id"))
-            if file_id is None:
-                raise WrongContent(f"{display_url(url)}: a file without file_id: {hit!r:.120}")
-            if file_id in seen:
-                raise WrongContent(f"{display_url(url)} lists the file {file_id} twice")
-            seen.add(file_id)
-            slide = _slide(url, file_id, hit)
-            if slide is not None:
-                found_slide = True
-                yield slide
+        for slide in _slides_of(url, hits):
+            if slide.file_id in seen:
+                raise WrongContent(f"{display_url(url)} lists the file {slide.file_id} twice")
+            seen.add(slide.file_id)
+            yield slide
+        count += len(hits)
         if on_page is not None:
-            on_page(len(seen), total)
-    if not found_slide:
+            on_page(count, total)
+    if not seen:
         raise WrongContent(f"{display_url(url)} lists no TCGA slide at all")
 
 
 def _slides_of(url: str, hits: Sequence[Part]) -> Iterator[Slide]:
-    """Yield the slides among hits; those without a file_id are left out."""
+    """Yield the slides among hits. Raises WrongContent for one without a safe id or name."""
     for hit in hits:
         file_id = fields.file_id(hit.get("file_id"))
-        slide = None if file_id is None else _slide(url, file_id, hit)
-        if slide is not None:
-            yield slide
+        file_name = fields.file_name(hit.get("file_name"))
+        if file_id is None or file_name is None:
+            raise WrongContent(
+                f"{display_url(url)} lists a file without file_id or with an unsafe name: "
+                f"{hit!r:.120}"
+            )
+        if file_name.lower().endswith(SLIDE_SUFFIX):
+            yield _slide(file_id, file_name, hit)
 
 
 def read_pages(
@@ -238,14 +233,14 @@ def read_batches(
 def count_files(client: JsonClient, api: str) -> Iterator[tuple[str, int]]:
     """Yield what is counted and how many the GDC lists, one request for each."""
     url = f"{api}/files"
-    queries: list[tuple[str, dict[str, list[str]]]] = [("listed", {})]
+    queries: dict[str, dict[str, list[str]]] = {"listed": {}}
     for words, _ in _KINDS:
         for access in ("open", "controlled"):
             changes = {"experimental_strategy": [words], "access": [access]}
-            queries.append((f"{words}, {access}", changes))
+            queries[f"{words}, {access}"] = changes
     anything: dict[str, list[str]] = {"experimental_strategy": [], "access": []}
-    queries.append(("Slide Image, of any strategy and access", anything))
-    for what, changes in queries:
+    queries["Slide Image, of any strategy and access"] = anything
+    for what, changes in queries.items():
         answer = client.json(url, payload=_request(1, 0, changes), limit=_PAGE_BYTES)
         yield what, _page(url, answer)[1]
 
@@ -291,15 +286,7 @@ def _page(url: str, answer: object) -> tuple[list[Part], int]:
     return hits, total
 
 
-def _slide(url: str, file_id: str, hit: Part) -> Slide | None:
-    file_name = fields.file_name(hit.get("file_name"))
-    if file_name is None:
-        raise WrongContent(
-            f"{display_url(url)} lists the file {file_id} under an unsafe name: "
-            f"{hit.get('file_name')!r:.120}"
-        )
-    if not file_name.lower().endswith(SLIDE_SUFFIX):
-        return None
+def _slide(file_id: str, file_name: str, hit: Part) -> Slide:
     barcode = Barcode.of(file_name)
     case = _owner(parts_of(hit.get("cases")), barcode.case if barcode else None)
     samples = parts_of(case.get("samples"))
@@ -318,7 +305,7 @@ def _slide(url: str, file_id: str, hit: Part) -> Slide | None:
         disease_type=fields.text(case.get("disease_type")),
         sample_type=sample_type or (barcode.sample_type if barcode else None),
         case_barcode=barcode.case if barcode else fields.text(case.get("submitter_id")),
-        slide_barcode=barcode.slide if barcode else _first_slide(samples),
+        slide_barcode=barcode.slide if barcode else next(chain(*map(_slide_names, samples)), None),
         state=fields.text(hit.get("state")),
         version=fields.text(str(version) if isinstance(version, int) else version),
         data_release=fields.text(hit.get("data_release")),
@@ -338,16 +325,13 @@ def _owner(parts: Sequence[Part], barcode: str | None) -> Part:
     return parts[0] if parts else {}
 
 
-def _slide_names(sample: Part) -> list[str]:
-    """Return the barcodes of a sample's slides, which are in its portions or in the sample."""
-    holders = [sample, *parts_of(sample.get("portions"))]
-    slides = [slide for holder in holders for slide in parts_of(holder.get("slides"))]
-    names = [fields.text(slide.get("submitter_id")) for slide in slides]
-    return [name for name in names if name is not None]
-
-
-def _first_slide(samples: Sequence[Part]) -> str | None:
-    return next((name for sample in samples for name in _slide_names(sample)), None)
+def _slide_names(sample: Part) -> Iterator[str]:
+    """Yield the barcodes of a sample's slides, which are in its portions or in the sample."""
+    for holder in (sample, *parts_of(sample.get("portions"))):
+        for slide in parts_of(holder.get("slides")):
+            name = fields.text(slide.get("submitter_id"))
+            if name is not None:
+                yield name
 
 
 def part_of(value: object) -> Part:

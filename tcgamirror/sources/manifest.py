@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,8 +29,6 @@ from tcgamirror.system.files import open_file_digest, open_regular
 
 MAX_FILE_BYTES = 500_000_000
 """Bytes of the file, and of its uncompressed text."""
-MAX_LINES = 3_000_000
-"""Three times the files that the GDC has."""
 MAX_SLIDES = 300_000
 """Ten times the slides of TCGA; their names are held in memory."""
 MAX_LINE_CHARACTERS = 100_000
@@ -267,7 +266,7 @@ def _lines(path: Path, file: BufferedReader) -> Iterator[tuple[int, str]]:
     # Cells that are not UTF-8 are replaced here, since only relevant ones are checked later.
     text = io.TextIOWrapper(plain, encoding=_encoding(plain), errors="replace", newline=None)
     total = 0
-    for number in range(1, MAX_LINES + 2):
+    for number in count(1):
         line = text.readline(MAX_LINE_CHARACTERS + 1)
         if not line:
             return
@@ -278,10 +277,9 @@ def _lines(path: Path, file: BufferedReader) -> Iterator[tuple[int, str]]:
             raise BadManifest(
                 f"{path}, line {number}: longer than {MAX_LINE_CHARACTERS:,} characters"
             )
-        if number > MAX_LINES or total > MAX_FILE_BYTES:
+        if total > MAX_FILE_BYTES:
             raise BadManifest(
-                f"{path}, line {number}: a manifest has at most {MAX_LINES:,} lines and "
-                f"{MAX_FILE_BYTES:,} characters"
+                f"{path}, line {number}: a manifest has at most {MAX_FILE_BYTES:,} characters"
             )
         if not line.isspace():
             yield number, line
