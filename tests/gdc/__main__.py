@@ -6,7 +6,6 @@ import argparse
 import json
 import signal
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from tests.gdc.labels import labelled
@@ -16,36 +15,24 @@ from tests.gdc.server import StandIn
 _SUFFIXES = frozenset({".svs", ".tif", ".tiff"})
 
 
-@dataclass(frozen=True, slots=True)
-class _Project:
-    project_id: str
-    primary_site: str
-    disease_type: str
-
-
+_CASE = ("project_id", "primary_site", "disease_type")
 _PROJECTS = (
-    _Project("TCGA-BRCA", "Breast", "Ductal and Lobular Neoplasms"),
-    _Project("TCGA-LUAD", "Bronchus and lung", "Adenomas and Adenocarcinomas"),
-    _Project("TCGA-GBM", "Brain", "Gliomas"),
-    _Project("TCGA-KIRC", "Kidney", "Adenomas and Adenocarcinomas"),
-    _Project("TCGA-SKCM", "Skin", "Nevi and Melanomas"),
+    ("TCGA-BRCA", "Breast", "Ductal and Lobular Neoplasms"),
+    ("TCGA-LUAD", "Bronchus and lung", "Adenomas and Adenocarcinomas"),
+    ("TCGA-GBM", "Brain", "Gliomas"),
+    ("TCGA-KIRC", "Kidney", "Adenomas and Adenocarcinomas"),
+    ("TCGA-SKCM", "Skin", "Nevi and Melanomas"),
 )
 
 
 def shown(slides: Path) -> list[Listed]:
-    """Every slide of the folder under a made-up name; each third one is a frozen one."""
+    """Return every slide of the folder under a made-up name; each third one is a frozen one."""
     files = []
     paths = sorted(path for path in slides.iterdir() if path.suffix.lower() in _SUFFIXES)
     for number, path in enumerate(paths):
-        project = _PROJECTS[number % len(_PROJECTS)]
-        file = listed(
-            path,
-            file_name=made_up_name(path.name, "TSA" if number % 3 == 2 else "DX1"),
-            project_id=project.project_id,
-            primary_site=project.primary_site,
-            disease_type=project.disease_type,
-        )
-        files.append(file)
+        name = made_up_name(path.name, "TSA" if number % 3 == 2 else "DX1")
+        case = dict(zip(_CASE, _PROJECTS[number % len(_PROJECTS)], strict=True))
+        files.append(listed(path, file_name=name, **case))
     return labelled(files)
 
 

@@ -5,18 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 from xml.sax.saxutils import escape
 
 Host = Literal["api", "bucket"]
 Headers = tuple[tuple[str, str], ...]
-
-NOT_FOUND = (
-    "The requested URL was not found on the server. If you entered the URL manually please "
-    "check your spelling and try again."
-)
 
 _PREFIX = re.compile(r"^(/auth/api)?(/v0)?(?=/)")
 _ONE_RANGE = re.compile(r"^bytes=(\d*)-(\d*)$")
@@ -67,7 +62,7 @@ class Span:
 class Request:
     """One request; headers have lower-case names, `target` is path and query as they came.
 
-    The last three are wishes of a fault.
+    fault: the kind of fault that the server has with it.
     """
 
     host: Host
@@ -77,9 +72,7 @@ class Request:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes = b""
-    ignore_range: bool = False
-    changed_etag: bool = False
-    endless_page: bool = False
+    fault: str | None = None
 
     @property
     def endpoint(self) -> str:
@@ -103,15 +96,10 @@ class Answer:
     headers: Headers
     body: Body
 
-    def header(self, name: str) -> str | None:
-        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
-
-    def with_header(self, name: str, value: str) -> Answer:
-        kept = tuple(pair for pair in self.headers if pair[0].lower() != name.lower())
-        return Answer(self.status, (*kept, (name, value)), self.body)
-
-    def with_body(self, body: Body) -> Answer:
-        return Answer(self.status, self.headers, body)
+    def with_header(self, name: str, value: str | None) -> Answer:
+        """Return the answer with another value of a header; None leaves the header out."""
+        kept = tuple(pair for pair in self.headers if pair[0] != name)
+        return replace(self, headers=kept if value is None else (*kept, (name, value)))
 
 
 def text(status: int, content: str, kind: str, headers: Headers = ()) -> Answer:
@@ -165,7 +153,8 @@ def wanted_span(value: str | None, size: int) -> tuple[int, int] | None:
 def of_file(path: Path, request: Request, headers: Headers, *, ranges: bool) -> Answer:
     """A file, or the one range of it that was asked for."""
     size = path.stat().st_size
-    asked = None if request.ignore_range or not ranges else request.headers.get("range")
+    ignored = request.fault == "range-ignored" or not ranges
+    asked = None if ignored else request.headers.get("range")
     span = wanted_span(asked, size)
     if span is None:
         return Answer(200, headers, Span(path, 0, size))

@@ -8,50 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tests.gdc.answers import (
-    Answer,
-    Body,
-    Content,
-    Headers,
-    Host,
-    Request,
-    of_json,
-    s3_refusal,
-    text,
-)
+from tests.gdc.answers import Answer, Body, Content, Host, Request, of_json, s3_refusal, text
 
-Kind = Literal[
-    "403",
-    "404",
-    "429",
-    "500",
-    "503",
-    "504",
-    "redirect",
-    "reset",
-    "reset-mid-body",
-    "cut",
-    "stall",
-    "drip",
-    "slow-headers",
-    "empty",
-    "html",
-    "foreign-json",
-    "length-too-large",
-    "length-too-small",
-    "flipped",
-    "range-ignored",
-    "wrong-content-range",
-    "wrong-total",
-    "changed-etag",
-    "endless-body",
-    "endless-page",
-    "truncated-json",
-    "203",
-    "as-html",
-    "empty-200",
-    "slice-200",
-]
+Status = Literal["203", "403", "404", "429", "500", "503", "504", "redirect"]
+Wrong = Literal["empty", "html", "foreign-json", "truncated-json", "as-html", "flipped"]
+Framing = Literal["length-too-large", "length-too-small", "empty-200", "slice-200"]
+Ranges = Literal["range-ignored", "wrong-content-range", "wrong-total", "changed-etag"]
+Flow = Literal["reset", "reset-mid-body", "cut", "stall", "drip", "slow-headers"]
+Endless = Literal["endless-body", "endless-page"]
+Kind = Literal[Status, Wrong, Framing, Ranges, Flow, Endless]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,24 +106,11 @@ class _Flipped:
             yield bytes(spoiled)
 
 
-def misread(fault: Fault | None, request: Request) -> Request:
-    """The request as a server with this fault takes it."""
-    match fault and fault.kind:
-        case "range-ignored":
-            return replace(request, ignore_range=True)
-        case "changed-etag":
-            return replace(request, changed_etag=True)
-        case "endless-page":
-            return replace(request, endless_page=True)
-        case _:
-            return request
-
-
 def instead(fault: Fault | None, host: Host) -> Answer | None:
     """The answer that comes in place of the right one, if this is such a fault."""
     if fault is None:
         return None
-    retry = () if fault.retry_after is None else (("Retry-After", str(fault.retry_after)),)
+    retry = None if fault.retry_after is None else str(fault.retry_after)
     match fault.kind:
         case "redirect":
             return Answer(302, (("Location", fault.to),), Content(b""))
@@ -171,8 +123,7 @@ def instead(fault: Fault | None, host: Host) -> Answer | None:
         case "403" | "404" | "500":
             return _error(int(fault.kind), host)
         case "429" | "503":
-            answer = _error(int(fault.kind), host)
-            return Answer(answer.status, answer.headers + retry, answer.body)
+            return _error(int(fault.kind), host).with_header("Retry-After", retry)
         case _:
             return None
 
@@ -194,40 +145,30 @@ def _page(title: str) -> str:
     return f"<!DOCTYPE html>\n<html><head><title>{title}</title></head><h1>{title}</h1></html>\n"
 
 
-def spoiled(fault: Fault | None, answer: Answer) -> Answer:
-    """The answer with what this fault does to it before it is sent."""
-    match fault and fault.kind:
+def spoiled(kind: Kind | None, answer: Answer) -> Answer:
+    """Return the answer with what this kind of fault does to it before it is sent."""
+    match kind:
         case "empty":
-            return answer.with_body(Content(b""))
+            return replace(answer, body=Content(b""))
         case "flipped":
-            return answer.with_body(_Flipped(answer.body))
+            return replace(answer, body=_Flipped(answer.body))
         case "203":
             return replace(answer, status=203) if answer.status in (200, 206) else answer
         case "as-html":
             return answer.with_header("Content-Type", "text/html; charset=utf-8")
-        case "empty-200":
-            return Answer(200, _without_range(answer), Content(b""))
-        case "slice-200":
-            return Answer(200, _without_range(answer), answer.body)
+        case "empty-200" | "slice-200":
+            body = Content(b"") if kind == "empty-200" else answer.body
+            return replace(answer, status=200, body=body).with_header("Content-Range", None)
         case "truncated-json":
             data = b"".join(answer.body.chunks(65536))
-            return answer.with_body(Content(data[: len(data) // 2]))
+            return replace(answer, body=Content(data[: len(data) // 2]))
         case "wrong-content-range" | "wrong-total":
-            return _with_wrong_range(
-                answer, shifted=fault is not None and fault.kind != "wrong-total"
-            )
+            pattern, right = r"bytes (\d+)-(\d+)/(\d+)", dict(answer.headers).get("Content-Range")
+            if right is None or (match := re.fullmatch(pattern, right)) is None:
+                return answer
+            start, last, total = map(int, match.groups())
+            moved = (1, 1, 0) if kind == "wrong-content-range" else (0, 0, 1)
+            wrong = f"bytes {start + moved[0]}-{last + moved[1]}/{total + moved[2]}"
+            return answer.with_header("Content-Range", wrong)
         case _:
             return answer
-
-
-def _without_range(answer: Answer) -> Headers:
-    return tuple(pair for pair in answer.headers if pair[0] != "Content-Range")
-
-
-def _with_wrong_range(answer: Answer, *, shifted: bool) -> Answer:
-    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", answer.header("Content-Range") or "")
-    if match is None:
-        return answer
-    start, last, total = map(int, match.groups())
-    told = f"{start + 1}-{last + 1}/{total}" if shifted else f"{start}-{last}/{total + 1}"
-    return answer.with_header("Content-Range", f"bytes {told}")

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -124,15 +125,19 @@ _SLIDES = "cases.samples.portions.slides"
 
 
 def _labels(of: str, name: str, file: Listed) -> Any:
-    """The label of that name, or those of all diagnoses; None if it is absent."""
+    """Return the label of that name, or those of all diagnoses; None if it is absent."""
     labels = getattr(file, of)
-    if not isinstance(labels, Mapping):
-        return [each.get(name) for each in labels] or None
-    return labels.get(name)
+    if isinstance(labels, Mapping):
+        return labels.get(name)
+    return [each.get(name) for each in labels] or None
 
 
 _DIAGNOSES, _DEMOGRAPHIC = "cases.diagnoses.", "cases.demographic."
 _LISTS = frozenset({"cases", "samples", "portions", "slides", "diagnoses"})
+_OF_FILE = (
+    *("file_id", "file_name", "state", "access", "data_type", "data_format", "version"),
+    *("experimental_strategy", "updated_datetime", "data_release"),
+)
 _TISSUE = (
     "section_location",
     *("percent_tumor_cells", "percent_tumor_nuclei", "percent_normal_cells"),
@@ -154,29 +159,20 @@ FIELDS: Mapping[str, Callable[[Listed], Any]] = MappingProxyType(
         **{f"{_SLIDES}.{name}": partial(_labels, "tissue", name) for name in _TISSUE},
         **{f"{_DEMOGRAPHIC}{name}": partial(_labels, "demographic", name) for name in _PERSON},
         **{f"{_DIAGNOSES}{name}": partial(_labels, "diagnoses", name) for name in _OF_DIAGNOSIS},
-        "file_id": lambda file: file.file_id,
-        "file_name": lambda file: file.file_name,
-        "md5sum": lambda file: file.md5,
-        "file_size": lambda file: file.size,
-        "state": lambda file: file.state,
-        "access": lambda file: file.access,
+        **{name: attrgetter(name) for name in _OF_FILE},
         "type": lambda _: "slide_image",
-        "data_type": lambda file: file.data_type,
         "data_category": lambda _: "Biospecimen",
-        "data_format": lambda file: file.data_format,
-        "experimental_strategy": lambda file: file.experimental_strategy,
-        "updated_datetime": lambda file: file.updated_datetime,
-        "version": lambda file: file.version,
-        "data_release": lambda file: file.data_release,
-        "cases.case_id": lambda file: file.case_id,
-        "cases.submitter_id": lambda file: file.case_barcode,
-        "cases.primary_site": lambda file: file.primary_site,
-        "cases.disease_type": lambda file: file.disease_type,
-        "cases.project.project_id": lambda file: file.project_id,
-        "cases.project.program.name": lambda file: file.program,
-        "cases.samples.sample_type": lambda file: file.sample_type,
-        "cases.samples.submitter_id": lambda file: file.sample_barcode,
-        f"{_SLIDES}.submitter_id": lambda file: file.slide_barcode,
+        "md5sum": attrgetter("md5"),
+        "file_size": attrgetter("size"),
+        "cases.case_id": attrgetter("case_id"),
+        "cases.submitter_id": attrgetter("case_barcode"),
+        "cases.primary_site": attrgetter("primary_site"),
+        "cases.disease_type": attrgetter("disease_type"),
+        "cases.project.project_id": attrgetter("project_id"),
+        "cases.project.program.name": attrgetter("program"),
+        "cases.samples.sample_type": attrgetter("sample_type"),
+        "cases.samples.submitter_id": attrgetter("sample_barcode"),
+        f"{_SLIDES}.submitter_id": attrgetter("slide_barcode"),
     }
 )
 DEFAULT_FIELDS = tuple(name for name in FIELDS if name != "md5sum" and "." not in name)

@@ -35,6 +35,7 @@ class Report:
     """Records of all hosts, safe to use from many threads."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._lock = threading.Lock()
         self._records: list[Record] = []
 

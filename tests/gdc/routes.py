@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.gdc.answers import (
-    NOT_FOUND,
     Answer,
     Headers,
+    Host,
     Request,
     of_file,
     of_json,
@@ -24,11 +24,11 @@ from tests.gdc.listing import (
     DEFAULT_FIELDS,
     FIELDS,
     Listed,
+    Listing,
     UnknownFilterError,
     document,
     made_up_id,
 )
-from tests.gdc.releases import Releases
 from tests.gdc.tiles import Tiles
 
 _ID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", re.IGNORECASE)
@@ -39,46 +39,72 @@ LONGEST_ADDRESS = 4096
 
 @dataclass(slots=True)
 class Routes:
-    """All answers of both hosts, as they are when nothing goes wrong."""
+    """All answers of both hosts, as they are when nothing goes wrong.
 
-    releases: Releases
+    busy: hosts that answer 503 only. withheld: ids of files without bytes. releases: the
+    oldest first; only the last one's files can be had. label: the last one's.
+    """
+
     tiles: Tiles
     data_ranges: bool
     bucket_ranges: bool
-    bucket_is_busy: bool = False
-    api_is_busy: bool = False
+    busy: frozenset[Host] = frozenset()
     withheld: frozenset[str] = frozenset()
+    releases: tuple[Listing, ...] = ()
+    label: str = ""
+
+    def publish(self, files: Sequence[Listed], label: str) -> None:
+        self.releases, self.label = (*self.releases, Listing(files)), label
+
+    @property
+    def current(self) -> Listing:
+        return self.releases[-1]
 
     def answer(self, request: Request) -> Answer:
         if request.method not in ("GET", "HEAD", "POST"):
             return refusal(405, "The method is not allowed for the requested URL.")
         if request.host == "bucket":
             return self._of_bucket(request)
-        if self.api_is_busy:
+        if "api" in self.busy:
             return text(503, "<html><h1>Down for maintenance</h1></html>", "text/html")
         return self._of_api(request)
 
     def _of_api(self, request: Request) -> Answer:
         if len(request.target) > LONGEST_ADDRESS:
-            return refusal(404, NOT_FOUND)
+            return _not_found()
         match request.endpoint.strip("/").split("/"):
             case ["status"]:
-                return of_json(self.releases.status())
+                status = {"data_release": self.label, "status": "OK", "tag": "7.9", "version": 1}
+                return of_json(status)
             case ["files"]:
                 return self._files(request)
             case ["files", "versions"] if request.method == "POST":
-                wanted = _json_body(request).get("ids", [])
-                return of_json(self.releases.versions(wanted))
+                return of_json(self._versions(_json_body(request).get("ids", [])))
             case ["data", file_id]:
                 return self._data(request, file_id)
             case ["tile", "metadata", file_id]:
-                file = self.releases.current.by_id.get(file_id)
-                return refusal(404, NOT_FOUND) if file is None else self.tiles.metadata(file)
+                if file := self.current.by_id.get(file_id):
+                    return self.tiles.metadata(file)
             case ["tile", file_id]:
-                file = self.releases.current.by_id.get(file_id)
-                return refusal(404, NOT_FOUND) if file is None else self.tiles.tile(file, request)
-            case _:
-                return refusal(404, NOT_FOUND)
+                if file := self.current.by_id.get(file_id):
+                    return self.tiles.tile(file, request)
+        return _not_found()
+
+    def _versions(self, file_ids: Iterable[str]) -> list[dict[str, Any]]:
+        """Return the successor of each file that is or was listed; other ids are left out."""
+        known = {file_id: file for each in self.releases for file_id, file in each.by_id.items()}
+        found = [known[file_id] for file_id in file_ids if file_id in known]
+        latest = [self.current.by_name.get(file.file_name) for file in found]
+        return [
+            {
+                "id": old.file_id,
+                "filename": old.file_name,
+                "version": old.version,
+                "latest_id": new and new.file_id,
+                "latest_version": new and new.version,
+            }
+            for old, new in zip(found, latest, strict=True)
+        ]
 
     def _files(self, request: Request) -> Answer:
         asked = {**request.query, **_json_body(request)}
@@ -88,24 +114,25 @@ class Routes:
                 filters = json.loads(filters)
             size, start = int(asked.get("size", 10)), int(asked.get("from", 0))
             sort = str(asked.get("sort") or "")
-            files = self.releases.current.matching(filters, sort)
+            files = self.current.matching(filters, sort)
         except (UnknownFilterError, ValueError) as error:
             return refusal(400, str(error))
         total = len(files)
         page = files[start : start + size]
-        if request.endless_page and files:
+        if request.fault == "endless-page" and files:
             page = [_made_up(files[place % total], place) for place in range(start, start + size)]
             total = start + 2 * size + 1
         return of_json(_page(page, asked, total, size, start, sort))
 
     def _data(self, request: Request, file_id: str) -> Answer:
-        file = self.releases.current.by_id.get(file_id)
-        if file is None:
-            return refusal(403, _no_access(file_id)) if _ID.match(file_id) else _not_found()
-        if file.access != "open" or file.state not in ("released", "validated"):
-            return refusal(403, _no_access(file_id))
+        file = self.current.by_id.get(file_id)
+        if file is None and not _ID.match(file_id):
+            return _not_found()
+        if file is None or file.access != "open" or file.state not in ("released", "validated"):
+            return refusal(403, f"You don't have access to the data: ['{file_id}']")
         if file_id in self.withheld:
-            return refusal(403, _not_yet(file.file_name))
+            refused = f"Requested file {file.file_name} does not allow read access"
+            return refusal(403, f"You don't have access to this resource: {refused}")
         if file.path is None or not file.path.is_file():
             return _not_found()
         headers = (
@@ -117,9 +144,9 @@ class Routes:
 
     def _of_bucket(self, request: Request) -> Answer:
         key = request.path.lstrip("/")
-        if self.bucket_is_busy:
+        if "bucket" in self.busy:
             return s3_refusal(503, "SlowDown", "Please reduce your request rate.", key)
-        file = self.releases.current.by_id.get(key.partition("/")[0])
+        file = self.current.by_id.get(key.partition("/")[0])
         if file is not None and file.access != "open":
             return s3_refusal(403, "AccessDenied", "Access Denied", key)
         if (
@@ -130,7 +157,7 @@ class Routes:
             or not file.path.is_file()
         ):
             return s3_refusal(404, "NoSuchKey", "The specified key does not exist.", key)
-        etag = _etag(file.path.stat().st_size, file.md5, changed=request.changed_etag)
+        etag = _etag(file.path.stat().st_size, file.md5, changed=request.fault == "changed-etag")
         wanted = request.headers.get("if-match")
         if wanted not in (None, "*", etag):
             message = "At least one of the pre-conditions you specified did not hold"
@@ -147,17 +174,10 @@ class Routes:
 
 
 def _not_found() -> Answer:
-    return refusal(404, NOT_FOUND)
-
-
-def _no_access(file_id: str) -> str:
-    return f"You don't have access to the data: ['{file_id}']"
-
-
-def _not_yet(file_name: str) -> str:
-    return (
-        "You don't have access to this resource: "
-        f"Requested file {file_name} does not allow read access"
+    return refusal(
+        404,
+        "The requested URL was not found on the server. If you entered the URL manually please "
+        "check your spelling and try again.",
     )
 
 
