@@ -125,6 +125,7 @@ def _findings(
     import dataclasses
 
     from tcgamirror.mirror import doctor
+    from tcgamirror.mirror.probes import probes
     from tcgamirror.mirror.settings import Settings, with_options
     from tcgamirror.model.slide import Target
     from tcgamirror.net.client import HttpClient
@@ -137,10 +138,9 @@ def _findings(
     settings = with_options(settings, sources(args))
     timeouts = dataclasses.replace(settings.timeouts, tries=TRIES, pause=PAUSE)
     with HttpClient(timeouts=timeouts) as client:
-        servers = doctor.Servers(settings, client)
-        yield from servers.looks()
+        slide = yield from doctor.server_findings(settings, client)
         if args.report is not None:
-            answers.extend(servers.report())
+            answers.extend(probes(settings, client, slide))
 
 
 def _lines(finding: Finding, before: Finding | None) -> Iterator[str]:

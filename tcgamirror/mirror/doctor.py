@@ -14,9 +14,9 @@ import sqlite3
 import ssl
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -26,7 +26,6 @@ from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.imaging.deepzoom import DeepZoom, decode_tile
 from tcgamirror.mirror.directory import CATALOGUE, WORK, Mirror
-from tcgamirror.mirror.probes import probes
 from tcgamirror.mirror.settings import Settings
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import (
@@ -50,14 +49,6 @@ from tcgamirror.system.parallel import usable_cores
 
 ROOM = 6_000_000_000
 """Free bytes that `whole` needs; the largest slide has 5.1 GB."""
-
-LEAST_INODES = 10_000
-
-CHECK_SECONDS = 10.0
-"""Seconds for the check of the catalogue's pages; `verify` checks all of them."""
-
-_CHECK_STEPS = 1000
-"""Steps of SQLite between two looks at the clock."""
 
 PART = 1 << 20
 """Bytes read of a slide to measure the rate."""
@@ -103,10 +94,15 @@ SYSTEM_BUNDLES = (
 )
 """Certificates of Debian, Red Hat, SUSE and Alpine."""
 
-_LIBRARIES = (
-    *("numpy", "PIL", "simplejpeg", "isal", "openslide", "requests", "urllib3", "socks", "certifi"),
+_MODULES = (
+    *("numpy", "simplejpeg", "isal", "openslide", "requests", "urllib3", "socks", "certifi"),
     *("tqdm", "shtab"),
 )
+_LIBRARIES = (
+    *((name, "__version__", name) for name in _MODULES),
+    *(("pillow", "__version__", "PIL"), ("OpenSlide", "__library_version__", "openslide")),
+)
+"""Name, attribute of its version, and module of each library."""
 
 
 def findings() -> Iterator[Finding]:
@@ -115,7 +111,11 @@ def findings() -> Iterator[Finding]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     few = 0 <= soft < LEAST_FILES
     kernel = f"{platform.system()} {platform.release()}, {platform.machine()}"
-    yield Finding("machine", "system", _system())
+    try:
+        system = platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        system = f"macOS {platform.mac_ver()[0]}" if sys.platform == "darwin" else "unknown"
+    yield Finding("machine", "system", system)
     yield Finding("machine", "kernel", kernel)
     yield Finding("machine", "processors", f"{usable_cores()}, {memory:.1f} GB of memory")
     yield Finding(
@@ -142,32 +142,16 @@ def findings() -> Iterator[Finding]:
     yield _certificates()
 
 
-def _system() -> str:
-    try:
-        return platform.freedesktop_os_release()["PRETTY_NAME"]
-    except (OSError, KeyError):
-        version = platform.mac_ver()[0]
-        return f"macOS {version}" if version else "unknown"
-
-
 def _libraries() -> Iterator[str]:
-    for name in _LIBRARIES:
+    for name, attribute, module in _LIBRARIES:
         # A part that does not load is what a report is for.
         try:
-            version = getattr(import_module(name), "__version__", "version unknown")
+            version = getattr(import_module(module), attribute, "version unknown")
         except (ImportError, OSError) as error:
             version = f"does not load: {str(error).splitlines()[0]}"
-        yield f"{'pillow' if name == 'PIL' else name} {version}"
-    yield f"OpenSlide {_openslide()}"
+        yield f"{name} {version}"
     yield f"SQLite {sqlite3.sqlite_version}"
     yield ssl.OPENSSL_VERSION
-
-
-def _openslide() -> str:
-    try:
-        return str(import_module("openslide").__library_version__)
-    except (ImportError, OSError):
-        return "does not load"
 
 
 def _certificates() -> Finding:
@@ -203,7 +187,6 @@ def mirror_findings(mirror: Mirror) -> Iterator[Finding]:
         yield _file_system("work's", work)
     whole = "whole" in mirror.settings.via
     yield _room(work if work.exists() else mirror.root, ROOM if whole else PART)
-    yield _inodes(mirror.root)
     yield _catalogue(mirror)
 
 
@@ -229,47 +212,17 @@ def _room(path: Path, wanted: int) -> Finding:
     return Finding("mirror", "room", f"{free / 1e9:,.1f} GB", None if free >= wanted else advice)
 
 
-def _inodes(path: Path) -> Finding:
-    file_system = os.statvfs(path)
-    # Btrfs and others without a fixed number tell 0 of 0.
-    if not file_system.f_files:
-        return Finding("mirror", "files", "as many as there is room for")
-    few = file_system.f_favail < LEAST_INODES
-    advice = "few more files fit on this file system: raise the quota" if few else None
-    return Finding("mirror", "files", f"{file_system.f_favail:,} more", advice)
-
-
 def _catalogue(mirror: Mirror) -> Finding:
     path = mirror.root / CATALOGUE
     try:
         with Catalogue.open(path, read_only=True) as catalogue:
             counts = catalogue.reports.counts()
-        is_whole = _is_checked(path)
+            catalogue.check_integrity()
     except TcgaMirrorError as error:
         return Finding("mirror", "catalogue", "cannot be read", str(error))
     words = f"{counts.listed:,} listed, {counts.done:,} done, {counts.failed:,} failed"
-    whole = "whole" if is_whole else f"not checked to its end in {CHECK_SECONDS:.0f} s"
     journal = database.journal_for(path)
-    return Finding("mirror", "catalogue", f"{words}; {whole}; journal while writing: {journal}")
-
-
-def _is_checked(path: Path) -> bool:
-    """Return whether SQLite finished its check in time. Raises Damaged for what it found."""
-    end = time.monotonic() + CHECK_SECONDS
-    with (
-        database.translate_errors(path),
-        closing(database.connect(path, read_only=True)) as connection,
-    ):
-        connection.set_progress_handler(lambda: time.monotonic() > end, _CHECK_STEPS)
-        try:
-            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
-                raise
-            return False
-    if found != "ok":
-        raise database.damage(path, f"it is damaged ({' '.join(found.split())})")
-    return True
+    return Finding("mirror", "catalogue", f"{words}; whole; journal while writing: {journal}")
 
 
 # The servers ---------------------------------------------------------------------
@@ -279,79 +232,74 @@ Answer = tuple[str, str | None]
 """A server's behaviour, and the advice, if any."""
 
 
-class Servers:
-    """The servers of the settings, each tried once as an update would."""
+def server_findings(
+    settings: Settings, client: HttpClient
+) -> Generator[Finding, None, Slide | None]:
+    """Yield what each server supports, tried once as an update would; return the slide it chose.
 
-    def __init__(self, settings: Settings, client: HttpClient) -> None:
-        self._settings = settings
-        self._client = client
-        self._slide: Slide | None = None
+    Without a listing the others are not tried.
+    """
+    api, tiles = settings.api, settings.tiles
+    listed: list[Slide] = []
 
-    def report(self) -> Iterator[str]:
-        """Yield lines with the servers' raw answers, about the slide that `looks` chose."""
-        return probes(self._settings, self._client, self._slide)
+    def status() -> Answer:
+        return f"{gdc.read_release(client, api)} at {_shown(api)}", None
 
-    def looks(self) -> Iterator[Finding]:
-        """Yield what each origin supports. Without a listing the others are not tried."""
-        api, bucket = self._settings.api, self._settings.bucket
-        yield _timed("status", self._status, f"see whether {_shown(api)}/status opens in a browser")
-        yield _timed("listing", self._listing, "try again later; the GDC is down at times")
-        slide = self._slide
-        if slide is None:
-            for what in ("bucket", "/data", "tiles") if bucket else ("/data", "tiles"):
-                yield Finding("servers", what, "not tried: no slide is known to try it with")
-            return
-        if bucket:
-            yield _timed(
-                "bucket",
-                lambda: self._part(Origin("bucket", bucket), slide),
-                "the GDC's own /data is used instead; set gdc.bucket to none to save the tries",
-            )
-        yield _timed(
+    def listing() -> Answer:
+        slides, total = gdc.read_first_slides(client, api, SLIDES)
+        listed.extend(slides)
+        return f"{total:,} slides", None if slides else f"{_shown(api)} lists no TCGA slide at all"
+
+    yield _timed("status", status, f"see whether {_shown(api)}/status opens in a browser")
+    yield _timed("listing", listing, "try again later; the GDC is down at times")
+    slide = min(listed, key=lambda slide: slide.size or 0, default=None)
+    looks: list[tuple[str, Callable[[Slide], Answer], str]] = [
+        (
             "/data",
-            lambda: self._part(Origin("gdc", api), slide),
+            partial(_read_part, client, Origin("gdc", api)),
             "the bucket serves as well, or leave range out of fetch.via",
-        )
-        yield _timed(
+        ),
+        (
             "tiles",
-            lambda: self._tile(slide),
+            partial(_read_tile, client, tiles),
             f"range needs no tiles; an older address of theirs is {OTHER_TILES} (gdc.tiles)",
-        )
+        ),
+    ]
+    if settings.bucket:
+        read = partial(_read_part, client, Origin("bucket", settings.bucket))
+        advice = "the GDC's own /data is used instead; set gdc.bucket to none to save the tries"
+        looks.insert(0, ("bucket", read, advice))
+    for what, look, way_out in looks:
+        if slide is None:
+            yield Finding("servers", what, "not tried: no slide is known to try it with")
+        else:
+            yield _timed(what, partial(look, slide), way_out)
+    return slide
 
-    def _status(self) -> Answer:
-        release = gdc.read_release(self._client, self._settings.api)
-        return f"{release} at {_shown(self._settings.api)}", None
 
-    def _listing(self) -> Answer:
-        slides, total = gdc.read_first_slides(self._client, self._settings.api, SLIDES)
-        self._slide = min(slides, key=lambda slide: slide.size or 0, default=None)
-        advice = None if slides else f"{_shown(self._settings.api)} lists no TCGA slide at all"
-        return f"{total:,} slides", advice
+def _read_part(client: HttpClient, origin: Origin, slide: Slide) -> Answer:
+    """Read the first part of the slide."""
+    stop = min(PART, slide.size or PART)
+    began = time.monotonic()
+    part = client.span(origin.url(slide), Span(0, stop), total=slide.size)
+    seconds = max(time.monotonic() - began, 1e-3)
+    rate = f"{stop / 1e6:.1f} MB at {stop / 1e6 / seconds:.1f} MB/s"
+    etag = "an ETag" if part.etag else "no ETag"
+    advice = None if part.data[:4] in TIFF else f"what {_shown(origin.base)} sends is no TIFF"
+    return f"honours Range, {etag}, {rate} ({_shown(origin.base)})", advice
 
-    def _part(self, origin: Origin, slide: Slide) -> Answer:
-        """Read the first part of the slide."""
-        stop = min(PART, slide.size or PART)
-        began = time.monotonic()
-        part = self._client.span(origin.url(slide), Span(0, stop), total=slide.size)
-        seconds = max(time.monotonic() - began, 1e-3)
-        rate = f"{stop / 1e6:.1f} MB at {stop / 1e6 / seconds:.1f} MB/s"
-        etag = "an ETag" if part.etag else "no ETag"
-        advice = None if part.data[:4] in TIFF else f"what {_shown(origin.base)} sends is no TIFF"
-        return f"honours Range, {etag}, {rate} ({_shown(origin.base)})", advice
 
-    def _tile(self, slide: Slide) -> Answer:
-        """Read the finest tile that shows the whole slide."""
-        address = self._settings.tiles
-        metadata = self._client.json(f"{address}/metadata/{slide.file_id}", limit=PART)
-        zoom = DeepZoom.from_metadata(metadata)
-        level = zoom.finest_one_tile_dz_level
-        url = f"{address}/{slide.file_id}?level={level}&x=0&y=0"
-        data = fetch_tile(self._client, url, PART * 8)
-        grid = zoom.grid(level)
-        rows, columns = decode_tile(data, zoom.served_box(grid, 0, 0), grid.box(0, 0)).shape[:2]
-        form = "PNG" if data.startswith(b"\x89PNG") else "JPEG"
-        found = f"{form} of {zoom.tile} pixels and an overlap of {zoom.overlap}"
-        return f"{found}; one of {Size(columns, rows)} read ({_shown(address)})", None
+def _read_tile(client: HttpClient, address: str, slide: Slide) -> Answer:
+    """Read the finest tile that shows the whole slide."""
+    metadata = client.json(f"{address}/metadata/{slide.file_id}", limit=PART)
+    zoom = DeepZoom.from_metadata(metadata)
+    level = zoom.finest_one_tile_dz_level
+    data = fetch_tile(client, f"{address}/{slide.file_id}?level={level}&x=0&y=0", PART * 8)
+    grid = zoom.grid(level)
+    rows, columns = decode_tile(data, zoom.served_box(grid, 0, 0), grid.box(0, 0)).shape[:2]
+    form = "PNG" if data.startswith(b"\x89PNG") else "JPEG"
+    found = f"{form} of {zoom.tile} pixels and an overlap of {zoom.overlap}"
+    return f"{found}; one of {Size(columns, rows)} read ({_shown(address)})", None
 
 
 def _timed(what: str, look: Callable[[], Answer], way_out: str) -> Finding:

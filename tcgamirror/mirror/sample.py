@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
@@ -21,6 +20,13 @@ SAMPLED = "sampled"
 
 MOST_NAMED = 10
 """Projects named in one message."""
+
+_FILTERS = (
+    ("--project", "projects", "project_id"),
+    ("--sample-type", "sample_types", "sample_type"),
+    ("--disease", "diseases", "disease_type"),
+)
+"""Options that narrow the sample, with their attributes of a plan and of a slide."""
 
 
 def fill(mirror: Mirror, catalogue: Catalogue, warn: Callable[[str], None]) -> int:
@@ -51,26 +57,18 @@ def fill(mirror: Mirror, catalogue: Catalogue, warn: Callable[[str], None]) -> i
             # Told first, as they may be why there is nothing to sample.
             _warn_of_cases(catalogue, plan, warn)
         added = _fill_planned(settings.slides, plan, catalogue, warn)
-        for column, values, what in (
-            ("project_id", plan.projects, ""),
-            ("sample_type", plan.sample_types, "--sample-type "),
-            ("disease_type", plan.diseases, "--disease "),
-        ):
-            if lacking := catalogue.sample.unlisted(column, values):
-                warn(f"no slide of {what}{_named(lacking)} is listed")
+        for option, names, column in _FILTERS:
+            if lacking := catalogue.sample.unlisted(column, getattr(plan, names)):
+                warn(f"no slide of {option} {_named(lacking)} is listed")
     catalogue.set_fact(SAMPLED, request)
     return added
 
 
 def _warn_of_cases(catalogue: Catalogue, plan: Plan, warn: Callable[[str], None]) -> None:
     """Tell names of `--cases` without a slide that the plan allows."""
-    filters = (
-        ("--kind", len(plan.kinds) < len(Kind)),
-        ("--project", plan.projects),
-        ("--sample-type", plan.sample_types),
-        ("--disease", plan.diseases),
-    )
-    others = " or ".join(option for option, used in filters if used)
+    kind = ["--kind"] if len(plan.kinds) < len(Kind) else []
+    used = (option for option, names, _ in _FILTERS if getattr(plan, names))
+    others = " or ".join([*kind, *used])
     unlisted, disallowed = catalogue.sample.unmatched_cases(plan)
     for names, what in ((unlisted, "without a listed slide"), (disallowed, f"of another {others}")):
         if names:
@@ -139,43 +137,21 @@ def _why_none(candidates: Sequence[Slide], plan: Plan) -> str:
     """Return why the plan allows no listed slide, and what is listed instead."""
     if not candidates:
         return "no slide is listed, so that none can be sampled"
-    wide = dataclasses.replace(
-        plan, sample_types=frozenset(), diseases=frozenset(), cases=frozenset()
-    )
-    if wide != plan and (wider := list(filter(wide.allows, candidates))):
-        types = ("--sample-type", plan.sample_types, "sample_type", "sample types")
-        diseases = ("--disease", plan.diseases, "disease_type", "diseases")
-        used, there = ["--cases"] if plan.cases else [], list[str]()
-        for option, wanted, column, what in (types, diseases):
-            if wanted:
-                used.append(option)
-                values = sorted({str(getattr(slide, column)) for slide in wider})
-                there.append(f"{what} {_named(values)}")
-        kind = f"{min(plan.kinds)} " if len(plan.kinds) == 1 else ""
-        hint = f". There are {', '.join(there)}" if there else ""
-        return (
-            f"no listed {kind}slide is of these {' and '.join(used)}: make another mirror by "
-            f"init{hint}"
-        )
-    plan = wide
-    of_kind = list(filter(dataclasses.replace(plan, projects=frozenset()).allows, candidates))
+    kind = f"{min(plan.kinds)} " if len(plan.kinds) == 1 else ""
+    of_kind = list(filter(Plan(0, kinds=plan.kinds).allows, candidates))
     if not of_kind:
-        (kind,) = plan.kinds
-        return f"no {kind} slide is listed: make another mirror by init --kind"
-    there = sorted({slide.project_id for slide in of_kind if slide.project_id})
-    if not there:
-        return (
-            "what is listed tells no projects, as is so of a manifest: "
-            "make another mirror by init without --project"
-        )
-    of_any_kind = dataclasses.replace(plan, kinds=frozenset(Kind)).allows
-    what = f"{min(plan.kinds)} slide" if any(map(of_any_kind, candidates)) else "slide"
+        return f"no {kind}slide is listed: make another mirror by init --kind"
+    options, there = ["--cases"] if plan.cases else [], ""
+    for option, names, column in _FILTERS:
+        if values := getattr(plan, names):
+            options.append(f"{option} {_named(sorted(values))}")
+            known = sorted({value for slide in of_kind if (value := getattr(slide, column))})
+            there += f". Listed {names.replace('_', ' ')}: {_named(known) or 'none'}"
     return (
-        f"no {what} of project {', '.join(sorted(plan.projects))} is listed; there are "
-        f"{_named(there)}: make another mirror by init --project"
+        f"no listed {kind}slide matches {' and '.join(options)}: make another mirror by init{there}"
     )
 
 
-def _named(projects: Sequence[str]) -> str:
-    more = f" and {len(projects) - MOST_NAMED} more" if len(projects) > MOST_NAMED else ""
-    return f"{', '.join(projects[:MOST_NAMED])}{more}"
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"{', '.join(names[:MOST_NAMED])}{more}"

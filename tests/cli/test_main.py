@@ -153,7 +153,7 @@ def test_projects_that_are_not_listed_are_named(tmp_path: Path, small_gdc: Stand
     assert (told.code, told.out) == (0, "5 slides added to the sample\n")
     assert told.err.splitlines() == [
         "12 slides are asked for, but there are only 5 of kind diagnostic: all are taken",
-        "no slide of TCGA-UVM is listed",
+        "no slide of --project TCGA-UVM is listed",
     ]
     assert "TCGA-UVM" not in inside("--mirror", root, "sample").err
 
@@ -281,8 +281,8 @@ def test_a_project_that_is_not_listed(
     result = inside("--mirror", root, "update")
     assert result.code == 2
     assert (
-        "no slide of project TCGA-UVM is listed; there are TCGA-BRCA, TCGA-GBM, TCGA-LUAD: "
-        "make another mirror by init --project"
+        "slide matches --project TCGA-UVM: make another mirror by init. "
+        "Listed projects: TCGA-BRCA, TCGA-GBM, TCGA-LUAD"
     ) in result.sentence
 
 
@@ -293,8 +293,8 @@ def test_a_kind_that_a_project_lacks(tmp_path: Path, small_slides: tuple[Listed,
         options = ("--project", "TCGA-OV", "--project", "TCGA-BRCA", "--kind", "tissue")
         root = made(tmp_path / "m", gdc, *options)
         result = inside("--mirror", root, "update")
-        assert "no tissue slide of project TCGA-BRCA, TCGA-OV is listed" in result.sentence
-        assert "there are TCGA-GBM: " in result.sentence
+        assert "no listed tissue slide matches --project TCGA-BRCA, TCGA-OV: " in result.sentence
+        assert result.sentence.endswith("Listed projects: TCGA-GBM")
     with StandIn(others) as gdc:
         root = made(tmp_path / "n", gdc, "--kind", "tissue", "--slides", "all")
         assert "no tissue slide is listed" in inside("--mirror", root, "update").sentence

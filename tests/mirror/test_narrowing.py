@@ -126,13 +126,17 @@ def test_sample_types_and_diseases_narrow(gdc: StandIn, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "used", "unused"),
     [
-        ((), "no listed diagnostic slide is of these --cases: make", ("--sample", "--disease")),
+        ((), "no listed diagnostic slide matches --cases: make", ("--sample", "--disease")),
         (
             ("--sample-type", "11", "--kind", "all"),
-            "no listed slide is of these --cases and --sample-type: make",
+            "no listed slide matches --cases and --sample-type Solid Tissue Normal: make",
             ("--disease", "diseases"),
         ),
-        (("--disease", "Gliomas"), "--cases and --disease: make", ("--sample", "sample types")),
+        (
+            ("--disease", "Gliomas"),
+            "--cases and --disease Gliomas: make",
+            ("--sample", "sample types"),
+        ),
     ],
 )
 def test_names_that_match_nothing_are_told_and_only_the_filters_in_use_are_blamed(
