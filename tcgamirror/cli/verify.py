@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tcgamirror.catalogue.catalogue import Catalogue
     from tcgamirror.cli.progress import ProgressDisplay
     from tcgamirror.mirror.directory import Mirror
-    from tcgamirror.mirror.fetch import FetchReport
+    from tcgamirror.mirror.dispatcher import FetchReport
     from tcgamirror.mirror.orphans import Orphan
     from tcgamirror.mirror.rebuild import RebuildReport
     from tcgamirror.mirror.update import UpdateOptions

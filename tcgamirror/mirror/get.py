@@ -9,20 +9,22 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.imaging.store import Store
 from tcgamirror.mirror.directory import CATALOGUE, LOCK, Mirror, check_not_own
-from tcgamirror.mirror.executor import Dispatcher, Threads
-from tcgamirror.mirror.outage import OutcomeCounts, is_away
+from tcgamirror.mirror.dispatcher import Dispatcher
+from tcgamirror.mirror.executor import Threads
+from tcgamirror.mirror.outage import is_away
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.refresh import open_client
 from tcgamirror.mirror.settings import Settings, worker_bounds
 from tcgamirror.mirror.slots import Slots
 from tcgamirror.model import fields
-from tcgamirror.model.errors import Damaged, Interrupted, TcgaMirrorError, Unreachable, UsageError
+from tcgamirror.model.errors import Damaged, Interrupted, TcgaMirrorError, UsageError
 from tcgamirror.model.names import slide_names, without_suffix
 from tcgamirror.model.slide import SLIDE_SUFFIX, ImageFormat, Outcome, Picture, Slide
 from tcgamirror.net.client import HttpClient
@@ -285,7 +287,6 @@ def _fetch(
     # Imported late: it brings numpy and openslide.
     from tcgamirror.mirror.ladder import build_ladder
 
-    counts = OutcomeCounts()
     with _scratch(output.folder) as scratch:
         remedy = "Free some, or name a directory on a larger disk by -o"
         workspace = Workspace(scratch, None, shutdown.stop, remedy=remedy)
@@ -293,23 +294,11 @@ def _fetch(
         store = _ScratchStore(scratch, output)
         ladder = build_ladder(settings, store, client, origins, workspace)
         workers = worker_bounds(settings)
-        executor = Threads(ladder, Slots(*workers))
-        dispatcher = Dispatcher(executor, shutdown)
+        away = partial(is_away, client, settings.api)
+        dispatcher = Dispatcher(Threads(ladder, Slots(*workers)), progress, shutdown, away)
         progress.start_fetch(len(slides), workers.most)
-        with closing(dispatcher.outcomes(slides)) as batches:
-            for outcomes in batches:
-                for outcome in outcomes:
-                    counts.add(outcome)
-                    progress.add_outcome(outcome)
-                    slide = outcome.slide
-                    path = output.folder / output.path(slide)
-                    yield GetResult(slide, path, outcome.picture, outcome)
-                progress.show_fetch(
-                    executor.bytes_moved, shutdown.in_flight, shutdown.draining, executor.making
-                )
-    if dispatcher.error is not None:
-        raise dispatcher.error
-    if shutdown.requested and counts.done + counts.failed < len(slides):
-        raise Interrupted(f"stopped with {counts.done} slides done; run again for the others")
-    if counts.none_reached and is_away(client, settings.api):
-        raise Unreachable(f"no slide can be reached: {counts.last_message}")
+        with closing(dispatcher.outcomes(slides)) as outcomes:
+            for outcome in outcomes:
+                path = output.folder / output.path(outcome.slide)
+                yield GetResult(outcome.slide, path, outcome.picture, outcome)
+    dispatcher.finish()

@@ -10,10 +10,17 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from tcgamirror.imaging.store import Store
 from tcgamirror.mirror.settings import Settings
-from tcgamirror.model.errors import NetworkError, SlideError
+from tcgamirror.model.errors import (
+    Bug,
+    NetworkError,
+    SlideError,
+    TcgaMirrorError,
+    lack_of_memory,
+)
 from tcgamirror.model.slide import Attempt, Outcome, Picture, Slide, Target
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
@@ -23,14 +30,15 @@ from tcgamirror.sources.range import Range
 from tcgamirror.sources.tiles import Tiles
 from tcgamirror.sources.whole import Whole
 from tcgamirror.sources.workspace import Workspace
-from tcgamirror.system.parallel import usable_cores
+from tcgamirror.system.parallel import result_or_error, usable_cores
 
 
 class Ladder:
     """The sources of one mirror, with its target and its store.
 
-    renders: images rendered at the same time, which bounds memory. More slides may
-    wait for the network meanwhile. waited: images that waited for others to be rendered.
+    renders: images rendered at the same time, which bounds memory. More slides may wait for
+    the network meanwhile. moved: use of the network so far. making: images being rendered.
+    waited: images that waited for others to be rendered.
     """
 
     def __init__(
@@ -41,60 +49,20 @@ class Ladder:
         self._store = store
         self._renders = threading.Semaphore(renders)
         self._lock = threading.Lock()
-        self._bytes_ended = 0
-        self._meters: set[Meter] = set()
-        self._in_hand: dict[str, str] = {}
-        self._making = 0
-        self.waited = 0
-
-    def source_of(self, slide: Slide) -> str:
-        """Return the source that fetches the slide, or did when a bug ended it."""
-        return self._in_hand.get(slide.file_name, self._sources[0].name)
-
-    @property
-    def bytes_moved(self) -> int:
-        """Bytes over the network so far, with those of slides in flight."""
-        with self._lock:
-            return self._bytes_ended + sum(meter.bytes for meter in self._meters)
-
-    @property
-    def making(self) -> int:
-        """Images that are made of what was fetched."""
-        return self._making
-
-    @contextmanager
-    def _making_one(self) -> Iterator[None]:
-        """Bound the images that are made at the same time, and count them."""
-        if not self._renders.acquire(blocking=False):
-            with self._lock:
-                self.waited += 1
-            self._renders.acquire()
-        try:
-            with self._lock:
-                self._making += 1
-            yield
-        finally:
-            with self._lock:
-                self._making -= 1
-            self._renders.release()
+        self.moved = Meter()
+        self.making = self.waited = 0
 
     def fetch(self, slide: Slide) -> Outcome:
         """Fetch a slide and return its image, or why no source gave it.
 
-        Raises only errors that end the whole run: DiskFull, UsageError, Damaged, Interrupted.
+        A bug or a lack of memory fails this slide alone. Raises only errors that end the whole
+        run: DiskFull, UsageError, Damaged, Interrupted.
         """
         attempts: list[Attempt] = []
-        picture: Picture | None = None
         for source in self._sources:
-            self._in_hand[slide.file_name] = source.name
-            started, clock = time.time(), time.monotonic()
-            failure: NetworkError | SlideError | None = None
-            with self._metered() as meter:
-                try:
-                    with source.open(slide, self._target, meter) as reader, self._making_one():
-                        picture = self._store.write(slide, source.name, reader)
-                except (NetworkError, SlideError) as error:
-                    failure, picture = error, None
+            meter, started, clock = Meter(self.moved), time.time(), time.monotonic()
+            result = result_or_error(partial(self._make, slide, source, meter))
+            failure = None if isinstance(result, Picture) else failure_of(result)
             attempts.append(
                 Attempt(
                     source=source.name,
@@ -107,24 +75,41 @@ class Ladder:
                     retryable=failure.retryable if failure else False,
                 )
             )
-            if failure is None or (isinstance(failure, SlideError) and not failure.try_next):
+            if isinstance(result, Picture):
+                return Outcome(slide, tuple(attempts), result)
+            is_final = not isinstance(failure, SlideError | NetworkError)
+            if is_final or (isinstance(failure, SlideError) and not failure.try_next):
                 break
-        # Kept where a bug ended it, so that `source_of` still tells the source.
-        self._in_hand.pop(slide.file_name, None)
-        return Outcome(slide, tuple(attempts), picture)
+        return Outcome(slide, tuple(attempts), None)
+
+    def _make(self, slide: Slide, source: Source, meter: Meter) -> Picture:
+        with source.open(slide, self._target, meter) as reader, self._making_one():
+            return self._store.write(slide, source.name, reader)
 
     @contextmanager
-    def _metered(self) -> Iterator[Meter]:
-        """Yield a meter that counts while it runs; afterwards only its sum is kept."""
-        meter = Meter()
-        with self._lock:
-            self._meters.add(meter)
+    def _making_one(self) -> Iterator[None]:
+        """Bound the images that are made at the same time, and count them."""
+        if not self._renders.acquire(blocking=False):
+            with self._lock:
+                self.waited += 1
+            self._renders.acquire()
         try:
-            yield meter
+            with self._lock:
+                self.making += 1
+            yield
         finally:
             with self._lock:
-                self._meters.remove(meter)
-                self._bytes_ended += meter.bytes
+                self.making -= 1
+            self._renders.release()
+
+
+def failure_of(error: BaseException) -> TcgaMirrorError:
+    """Return the failure of one slide that an error is. Raises an error that ends the whole run."""
+    if isinstance(error, NetworkError | SlideError):
+        return error
+    if isinstance(error, TcgaMirrorError) or not isinstance(error, Exception):
+        raise error
+    return lack_of_memory(error) or Bug(f"a bug: {type(error).__name__}: {error}")
 
 
 def build_ladder(

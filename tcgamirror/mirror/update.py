@@ -15,8 +15,9 @@ from tcgamirror.catalogue.listing import MergeCounts
 from tcgamirror.catalogue.queue import StatusCounts
 from tcgamirror.mirror import refresh, sample
 from tcgamirror.mirror.directory import Mirror, hold, hold_shard
+from tcgamirror.mirror.dispatcher import FetchReport
 from tcgamirror.mirror.eventlog import EventLog
-from tcgamirror.mirror.fetch import Fetcher, FetchOptions, FetchReport
+from tcgamirror.mirror.fetch import FetchOptions, Run, fetch_due
 from tcgamirror.mirror.forecast import Forecast, forecast
 from tcgamirror.mirror.lockfile import Differences, compare, read_lock
 from tcgamirror.mirror.progress import Progress
@@ -33,7 +34,6 @@ from tcgamirror.model.errors import (
     Timeout,
 )
 from tcgamirror.model.text import command_line
-from tcgamirror.net.client import HttpClient
 from tcgamirror.system.interrupt import Shutdown
 
 
@@ -119,43 +119,46 @@ def run_update(
             settings = raise_slides(mirror.root, _number(options.slides))
             # Only the number: options of this run, such as --rate, stay.
             mirror = replace(mirror, settings=replace(mirror.settings, slides=settings.slides))
-        run = catalogue.begin_run(command, time.time())
+        number = catalogue.begin_run(command, time.time())
         exit_code = ExitCode.BUG
         try:
             settings = mirror.settings
             log.begin(settings.fixed, worker_bounds(settings).most, catalogue.listing.release())
             if prepare is not None:
                 options = prepare(catalogue)
-            merged = error = None
-            if options.refresh:
-                merged, error = _refresh_or_keep(
-                    mirror, catalogue, client, progress, shutdown, options
-                )
-            if merged is not None:
-                log.add_listing(catalogue.listing.release(), merged)
-            if options.refresh and error is None and settings.labels:
-                _take_labels(mirror, catalogue, client, progress, shutdown, options)
-            added = sample.fill(mirror, catalogue, progress.note) if options.sample else 0
-            fetched = FetchReport()
-            if options.fetch is not None:
-                fetcher = Fetcher(mirror, catalogue, client, progress, shutdown, log, records)
-                fetched = fetcher.fetch(run, options.fetch)
-            log.finish(fetched.left, error)
-            # Read with the lock held: another run may write a moment later.
-            standing, locked = (
-                catalogue.queue.status_counts(time.time()),
-                None if shard else _compare_lock(mirror, catalogue),
-            )
-            report = UpdateReport(
-                catalogue.listing.release(), merged, added, fetched, standing, locked, error
-            )
+            run = Run(mirror, catalogue, client, progress, shutdown, log, records)
+            report = _take_steps(run, number, options)
             exit_code = report.exit_code
         except TcgaMirrorError as ending:
             exit_code = ending.exit_code
             raise
         finally:
-            catalogue.end_run(run, exit_code=exit_code, now=time.time())
+            catalogue.end_run(number, exit_code=exit_code, now=time.time())
         return report
+
+
+def _take_steps(run: Run, number: int, options: UpdateOptions) -> UpdateReport:
+    catalogue = run.catalogue
+    merged = error = None
+    if options.refresh:
+        merged, error = _refresh_or_keep(run, options)
+    if merged is not None:
+        run.log.add_listing(catalogue.listing.release(), merged)
+    if options.refresh and error is None and run.mirror.settings.labels:
+        _take_labels(run, options)
+    added = sample.fill(run.mirror, catalogue, run.progress.note) if options.sample else 0
+    fetched = FetchReport() if options.fetch is None else fetch_due(run, number, options.fetch)
+    run.log.finish(fetched.left, error)
+    return UpdateReport(
+        catalogue.listing.release(),
+        merged,
+        added,
+        fetched,
+        # Read with the lock held: another run may write a moment later.
+        catalogue.queue.status_counts(time.time()),
+        None if run.records else _compare_lock(run.mirror, catalogue),
+        error,
+    )
 
 
 @contextmanager
@@ -172,7 +175,8 @@ def dry_run(
             mirror = replace(mirror, settings=settings)
         error = None
         if options.refresh:
-            _, error = _refresh_or_keep(mirror, catalogue, client, progress, shutdown, options)
+            run = Run(mirror, catalogue, client, progress, shutdown, EventLog(None, ""))
+            _, error = _refresh_or_keep(run, options)
         if options.sample:
             sample.fill(mirror, catalogue, progress.note)
         fetch = options.fetch or FetchOptions()
@@ -181,109 +185,87 @@ def dry_run(
         )
         source = mirror.settings.via[0]
         past = catalogue.reports.costs(source)
-        seen = forecast(due, source, past)
-        yield replace(seen, error=error)
+        yield replace(forecast(due, source, past), error=error)
 
 
 def _number(slides: int | Literal["all"]) -> int | None:
     return None if slides == "all" else slides
 
 
-def _refresh(
-    mirror: Mirror,
-    catalogue: Catalogue,
-    client: HttpClient,
-    progress: Progress,
-    shutdown: Shutdown,
-    options: UpdateOptions,
-) -> MergeCounts | None:
+def _refresh(run: Run, options: UpdateOptions) -> MergeCounts | None:
     """Merge the listing of the GDC or of the manifest; return None if it has nothing new.
 
     Raises NetworkError, BadManifest or ListingShrunk.
     """
-    manifest = mirror.settings.manifest
-    if manifest is not None:
+    settings, progress, accept = run.mirror.settings, run.progress, options.accept_shrink
+    if settings.manifest is not None:
         merged = refresh.from_manifest(
-            catalogue,
-            Path(manifest),
-            accept_shrink=options.accept_shrink,
-            warn=progress.note,
+            run.catalogue, Path(settings.manifest), accept_shrink=accept, warn=progress.note
         )
-        refresh.look_up(catalogue, mirror.settings, shutdown, progress.note)
+        refresh.look_up(run.catalogue, settings, run.shutdown, progress.note)
         return merged
     progress.listing(0, 0)
     return refresh.from_gdc(
-        catalogue,
-        client,
-        mirror.settings.api,
-        accept_shrink=options.accept_shrink,
+        run.catalogue,
+        run.client,
+        settings.api,
+        accept_shrink=accept,
         force=options.force_refresh,
         on_page=progress.listing,
     )
 
 
 def _refresh_or_keep(
-    mirror: Mirror,
-    catalogue: Catalogue,
-    client: HttpClient,
-    progress: Progress,
-    shutdown: Shutdown,
-    options: UpdateOptions,
+    run: Run, options: UpdateOptions
 ) -> tuple[MergeCounts | None, TcgaMirrorError | None]:
     """Refresh the listing; return the error if it fails and the run can go on without.
 
     Sampled slides can be fetched while the API is away: the bucket is another server.
     """
-    fetch = options.fetch or FetchOptions()
-    client.end_pauses_when(lambda: fetch.deadline.is_reached)
+    deadline = (options.fetch or FetchOptions()).deadline
+    run.client.end_pauses_when(lambda: deadline.is_reached)
     try:
         try:
-            return _refresh(mirror, catalogue, client, progress, shutdown, options), None
+            return _refresh(run, options), None
         except Interrupted as interrupt:
-            if shutdown.requested:
+            if run.shutdown.requested:
                 raise
             # The pause of a busy API lasted longer than the run may.
             raise Timeout(f"listing: not read within --time-limit ({interrupt})") from interrupt
     except (NetworkError, ListingShrunk) as error:
-        if options.fetch is None or catalogue.listing.release() is None:
+        if options.fetch is None or run.catalogue.listing.release() is None:
             raise
-        progress.note(
+        run.progress.note(
             f"the listing stays as it was: {error}. Sampled slides are fetched all the same. "
-            f"Find the cause by {command_line('doctor', mirror.root)}"
+            f"Find the cause by {command_line('doctor', run.mirror.root)}"
         )
         return None, error
 
 
-def _take_labels(
-    mirror: Mirror,
-    catalogue: Catalogue,
-    client: HttpClient,
-    progress: Progress,
-    shutdown: Shutdown,
-    options: UpdateOptions,
-) -> None:
+def _take_labels(run: Run, options: UpdateOptions) -> None:
     """Read the slides' labels if they are due; if that fails, the next run tries again."""
-    of_manifest = mirror.settings.manifest is not None
-    brief = refresh.open_brief_client(mirror.settings, shutdown) if of_manifest else None
+    settings = run.mirror.settings
+    of_manifest = settings.manifest is not None
+    brief = refresh.open_brief_client(settings, run.shutdown) if of_manifest else None
     try:
-        with brief or nullcontext(client) as asked:
+        with brief or nullcontext(run.client) as client:
             refresh.take_labels(
-                catalogue,
-                asked,
-                mirror.settings.api,
+                run.catalogue,
+                client,
+                settings.api,
                 of_manifest=of_manifest,
                 force=options.force_refresh,
-                on_page=partial(progress.listing, what="labels"),
+                on_page=partial(run.progress.listing, what="labels"),
             )
     except (NetworkError, Interrupted) as error:
         # Otherwise the pause of a busy API lasted longer than the run may.
-        if isinstance(error, Interrupted) and shutdown.requested:
+        if isinstance(error, Interrupted) and run.shutdown.requested:
             raise
         # A mirror of a manifest may never reach the GDC.
         if not of_manifest:
-            progress.note(
+            run.progress.note(
                 f"labels: not read ({error}). The next run tries again. "
-                f"To read none, set labels = false in {mirror.root / FILE_NAME}"
+                f"To read none, set labels = false in {run.mirror.root / FILE_NAME}"
             )
 
 

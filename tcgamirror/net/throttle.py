@@ -11,9 +11,10 @@ _PIECE = 256 << 10
 class Meter:
     """Count of body bytes and requests, of one slide or one sync, failed ones included.
 
-    It is thread-safe."""
+    It is thread-safe. total: a meter that counts them too."""
 
-    def __init__(self) -> None:
+    def __init__(self, total: Meter | None = None) -> None:
+        self._total = total
         self._lock = threading.Lock()
         self.bytes = 0
         self.requests = 0
@@ -23,6 +24,8 @@ class Meter:
         with self._lock:
             self.bytes += count
             self.requests += requests
+        if self._total is not None:
+            self._total.add(count=count, requests=requests)
 
 
 class RateLimit:

@@ -4,120 +4,107 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
-from tcgamirror.mirror.executor import BUGS_IN_A_ROW, GRACE, Dispatcher, Threads
+from tcgamirror.mirror.dispatcher import BUGS_IN_A_ROW, GRACE
+from tcgamirror.mirror.executor import Threads
 from tcgamirror.mirror.slots import Slots
-from tcgamirror.model.errors import Bug, DiskFull, Interrupted
-from tcgamirror.model.slide import Outcome, Slide
+from tcgamirror.model.errors import Bug, DiskFull, NoMemory
+from tcgamirror.model.slide import Slide
 from tcgamirror.system.interrupt import Shutdown
-from tests.support.executors import Work, dispatcher
+from tests.support.executors import dispatch, dispatcher, file_ids, ladder_of, slides
 
 
-def test_a_bug_met_by_one_slide_is_its_failure_and_the_others_go_on() -> None:
-    slides = [Slide(str(number), f"{number}.svs") for number in range(8)]
+def divide_by_zero(_: Slide) -> None:
+    raise ZeroDivisionError("division by zero")
 
-    def fetch(slide: Slide) -> Outcome:
-        if slide.file_id == "3":
-            raise ZeroDivisionError("division by zero")
-        return Outcome(slide, (), None)
 
-    run = dispatcher(fetch, 2)
-    ended = [outcome for outcomes in run.outcomes(slides) for outcome in outcomes]
-    assert sorted(outcome.slide.file_id for outcome in ended) == sorted("01234567")
-    (failed,) = [outcome for outcome in ended if outcome.attempts]
-    assert (failed.attempts[0].source, failed.attempts[0].fault) == ("source of 3", "bug")
-    assert failed.attempts[0].message == "a bug: ZeroDivisionError: division by zero"
+def use_all_memory(_: Slide) -> None:
+    bytearray(1 << 62)
+
+
+@pytest.mark.parametrize(
+    ("act", "fault", "message"),
+    [
+        (divide_by_zero, "bug", "a bug: ZeroDivisionError: division by zero"),
+        (use_all_memory, "no memory", "not enough memory. Allow more"),
+    ],
+)
+def test_an_error_of_one_slide_is_its_failure(
+    act: Callable[[Slide], None], fault: str, message: str
+) -> None:
+    run = dispatcher(lambda slide: act(slide) if slide.file_id == "3" else None, 2)
+    outcomes = list(run.outcomes(slides(8)))
+    assert sorted(outcome.slide.file_id for outcome in outcomes) == sorted("01234567")
+    (failed,) = [outcome.attempts[0] for outcome in outcomes if outcome.picture is None]
+    assert (failed.source, failed.fault) == ("stub", fault)
+    assert str(failed.message).startswith(message)
+    assert (run.report.done, run.report.failed, run.report.bytes) == (7, 1, 8000)
+    if fault == "bug":
+        assert run.finish() is run.report
+    else:
+        with pytest.raises(NoMemory, match=message):
+            run.finish()
 
 
 def test_bugs_in_a_row_end_the_run() -> None:
-    begun = []
-
-    def fetch(slide: Slide) -> Outcome:
-        begun.append(slide)
-        raise ZeroDivisionError("division by zero")
-
-    run = dispatcher(fetch, 1)
-    due = [Slide(str(number), f"{number}.svs") for number in range(8)]
-    ended = [outcome for outcomes in run.outcomes(due) for outcome in outcomes]
-    assert len(ended) == len(begun) == BUGS_IN_A_ROW
-    assert isinstance(run.error, Bug) and run.error.exit_code == 1
-    assert "division by zero" in str(run.error)
+    run = dispatcher(divide_by_zero, 1)
+    assert len(file_ids(run, 8)) == BUGS_IN_A_ROW
+    with pytest.raises(Bug, match=r"3 slides in a row met a bug: .*division by zero"):
+        run.finish()
 
 
-def test_what_ends_while_others_are_recorded_is_not_lost() -> None:
+def test_slides_that_end_while_others_are_recorded_are_not_lost() -> None:
     shutdown, may_end = Shutdown(), threading.Event()
-
-    def fetch(slide: Slide) -> Outcome:
-        if slide.file_id != "0":
-            assert may_end.wait(10)
-        return Outcome(slide, (), None)
-
-    run = dispatcher(fetch, 2, shutdown)
+    run = dispatcher(lambda slide: slide.file_id == "0" or may_end.wait(10), 2, shutdown)
     ended = []
-    for outcomes in run.outcomes([Slide("0", "0.svs"), Slide("1", "1.svs")]):
-        ended += [outcome.slide.file_id for outcome in outcomes]
-        if ended and not shutdown.requested:
-            # Recording the first one takes longer than the grace of those that are let go of.
+    for outcome in run.outcomes(slides(2)):
+        ended.append(outcome.slide.file_id)
+        if not shutdown.requested:
+            # Recording the first one takes longer than the grace of the other.
             shutdown.force()
             may_end.set()
             time.sleep(GRACE + 0.1)
     assert ended == ["0", "1"]
+    # Nothing is left to do, although the run was stopped.
+    assert run.finish().done == 2
 
 
-def test_slides_wait_while_an_executor_has_no_slot() -> None:
+def test_slides_wait_while_an_executor_has_no_room() -> None:
     """Lost workers of a cluster are replaced after a while."""
 
     class Lost(Threads):
         looks = 0
 
-        @property
-        def slots(self) -> int:
+        def has_room(self) -> bool:
             self.looks += 1
-            return 0 if 1 < self.looks < 5 else 1
+            return not 1 < self.looks < 5 and super().has_room()
 
-    def fetch(slide: Slide) -> Outcome:
-        return Outcome(slide, (), None)
-
-    run = Dispatcher(Lost(Work(fetch), Slots(1, 1)), Shutdown())
-    slides = [Slide(str(number), f"{number}.svs") for number in range(3)]
-    ended = [outcome.slide for outcomes in run.outcomes(slides) for outcome in outcomes]
-    assert ended == slides
+    run = dispatch(Lost(ladder_of(lambda _: None), Slots(1, 1)))
+    assert file_ids(run, 3) == ["0", "1", "2"]
 
 
-def test_a_full_disk_is_told_although_a_slide_lacked_memory_before() -> None:
-    def fetch(slide: Slide) -> Outcome:
+def test_a_full_disk_is_reported_although_a_slide_lacked_memory_before() -> None:
+    def act(slide: Slide) -> None:
         raise MemoryError if slide.file_id == "0" else DiskFull("no room")
 
-    run = dispatcher(fetch, 1)
-    list(run.outcomes([Slide("0", "0.svs"), Slide("1", "1.svs")]))
-    assert str(run.error) == "no room"
-
-
-def give_threads(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    """Have the system refuse every thread after these."""
-    start = threading.Thread.start
-    begun: list[threading.Thread] = []
-
-    def refuse(thread: threading.Thread) -> None:
-        if len(begun) == most:
-            raise RuntimeError("can't start new thread")
-        begun.append(thread)
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    run = dispatcher(act, 1)
+    assert file_ids(run, 2) == ["0"]
+    with pytest.raises(DiskFull):
+        run.finish()
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_where_the_system_gives_few_threads_all_slides_come(
+def test_where_the_system_gives_few_threads_all_slides_are_fetched(
     monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     most = 0
     at_once: set[str] = set()
     lock = threading.Lock()
 
-    def fetch(slide: Slide) -> Outcome:
+    def act(slide: Slide) -> None:
         nonlocal most
         with lock:
             at_once.add(slide.file_id)
@@ -125,44 +112,27 @@ def test_where_the_system_gives_few_threads_all_slides_come(
         time.sleep(0.01)
         with lock:
             at_once.remove(slide.file_id)
-        return Outcome(slide, (), None)
 
-    give_threads(monkeypatch, threads)
-    run = dispatcher(fetch, 8)
-    slides = [Slide(str(number), f"{number}.svs") for number in range(12)]
-    ended = [outcome.slide for outcomes in run.outcomes(slides) for outcome in outcomes]
-    assert sorted(slide.file_id for slide in ended) == sorted(slide.file_id for slide in slides)
-    assert most <= threads
-    assert run.error is None
+    start = threading.Thread.start
+    begun: list[threading.Thread] = []
 
+    def refuse(thread: threading.Thread) -> None:
+        if len(begun) == threads:
+            raise RuntimeError("can't start new thread")
+        begun.append(thread)
+        start(thread)
 
-def test_a_slide_without_a_thread_is_not_begun_after_a_stop(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    begun, may_end = threading.Event(), threading.Event()
-
-    def fetch(slide: Slide) -> Outcome:
-        begun.set()
-        assert may_end.wait(10)
-        return Outcome(slide, (), None)
-
-    give_threads(monkeypatch, 1)
-    threads = Threads(Work(fetch), Slots(8, 8))
-    for number in range(2):
-        threads.submit(Slide(str(number), f"{number}.svs"))
-    assert begun.wait(10)
-    threads.drain()
-    (dropped,) = threads.ended(10)
-    may_end.set()
-    (done,) = threads.ended(10)
-    assert isinstance(dropped.result, Interrupted) and isinstance(done.result, Outcome)
-    assert threads.slots == 1 and threads.close(10)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    run = dispatcher(act, 8)
+    assert sorted(file_ids(run, 12)) == sorted(slide.file_id for slide in slides(12))
+    assert most == threads
+    run.finish()
 
 
 def test_no_thread_stays() -> None:
-    run = dispatcher(lambda slide: Outcome(slide, (), None), 4)
+    run = dispatcher(lambda _: None, 4)
     before = threading.active_count()
-    list(run.outcomes([Slide(str(number), f"{number}.svs") for number in range(20)]))
+    file_ids(run, 20)
     deadline = time.monotonic() + 10
     while threading.active_count() >= before and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -10,7 +10,6 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,21 +18,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tcgamirror.imaging.level_reader import LevelReader
 from tcgamirror.imaging.store import Store
-from tcgamirror.mirror.executor import Dispatcher, Threads
 from tcgamirror.mirror.ladder import Ladder
-from tcgamirror.mirror.slots import Slots
 from tcgamirror.model.errors import Damaged, DiskFull, Interrupted, NotFound
 from tcgamirror.model.slide import Attempt, ImageFormat, Outcome, Picture, Slide, Target
 from tcgamirror.net.client import HttpClient
-from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.base import Source
 from tcgamirror.sources.tiles import Tiles
-from tcgamirror.system.interrupt import Shutdown
 from tests.gdc import Fault, Listed, StandIn, listed, made_up_name
 from tests.gdc.faults import Kind
 from tests.gdc.listing import made_up_id
+from tests.support.executors import ladder_of
 from tests.support.fetching import SHORT, by_range, by_whole, origins_of, slide_of, workspace
 from tests.support.slides import SlideSpec, make_slide
 
@@ -72,7 +67,7 @@ def outcome(
     rungs = sources(gdc, client, folder / "work", bucket=bucket)[0 if ranged else 1 :]
     ladder = Ladder(rungs, target, Store(folder, ImageFormat.PNG), renders=2)
     came = ladder.fetch(slide_of(gdc.files[0]))
-    assert ladder.bytes_moved == sum(attempt.bytes_fetched for attempt in came.attempts)
+    assert ladder.moved.bytes == sum(attempt.bytes_fetched for attempt in came.attempts)
     return came
 
 
@@ -297,59 +292,35 @@ def test_a_disk_that_fails_where_it_is_read_is_told_as_one_and_not_as_a_bug(
 # What a long run keeps --------------------------------------------------------------------
 
 
-class Stub:
-    """A source that gives nothing but an error, for 1000 bytes."""
-
-    name = "stub"
-
-    def __init__(self, error: Callable[[], Exception]) -> None:
-        self._error = error
-
-    def open(
-        self, slide: Slide, target: Target, meter: Meter
-    ) -> AbstractContextManager[LevelReader]:
-        del slide, target
-        meter.add(count=1000, requests=1)
-        raise self._error()
+def missing(_: Slide) -> None:
+    raise NotFound("no such slide")
 
 
-def test_what_is_known_of_a_run_takes_no_more_memory_the_longer_it_is(tmp_path: Path) -> None:
-    stub = Stub(lambda: NotFound("no such slide"))
-    ladder = Ladder([stub, stub], COARSE, Store(tmp_path, ImageFormat.PNG), renders=2)
+def test_memory_does_not_grow_with_the_slides() -> None:
+    ladder = ladder_of(missing, missing)
     held = []
     tracemalloc.start()
     try:
-        for slides in (range(1000), range(1000, 3000)):
-            for number in slides:
+        for numbers in (range(1000), range(1000, 3000)):
+            for number in numbers:
                 ladder.fetch(Slide(str(number), f"{number}.svs"))
             gc.collect()
             held.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
     assert held[1] - held[0] < 2000 * 10
-    assert ladder.bytes_moved == 2 * 3000 * 1000
+    assert ladder.moved.bytes == 2 * 3000 * 1000
 
 
-def test_bytes_of_slides_in_hand_and_of_those_that_met_a_bug_are_counted(tmp_path: Path) -> None:
+def test_a_bug_ends_the_slide_and_is_counted() -> None:
     seen = []
 
-    def bug() -> Exception:
-        seen.append(ladder.bytes_moved)
-        return ZeroDivisionError("division by zero")
+    def bug(_: Slide) -> None:
+        seen.append(ladder.moved.bytes)
+        raise ZeroDivisionError("division by zero")
 
-    ladder = Ladder([Stub(bug)], COARSE, Store(tmp_path, ImageFormat.PNG), renders=2)
-    for _ in range(2):
-        with pytest.raises(ZeroDivisionError):
-            ladder.fetch(Slide("1", "1.svs"))
-    assert (seen, ladder.bytes_moved) == ([1000, 2000], 2000)
-
-
-def test_a_bug_names_its_source(gdc: StandIn, client: HttpClient, tmp_path: Path) -> None:
-    gdc.faults.add(Fault("", "404"))
-    ranged, *_ = sources(gdc, client, tmp_path / "work")
-    rungs = [ranged, Stub(lambda: ZeroDivisionError("division by zero"))]
-    ladder = Ladder(rungs, COARSE, Store(tmp_path, ImageFormat.PNG), renders=2)
-    dispatcher = Dispatcher(Threads(ladder, Slots(1, 1)), Shutdown())
-    due = [slide_of(gdc.files[0])]
-    ((failed,),) = [outcomes for outcomes in dispatcher.outcomes(due) if outcomes]
-    assert told(failed.attempts) == [("stub", "bug")]
+    ladder = ladder_of(missing, bug, missing)
+    failed = ladder.fetch(Slide("1", "1.svs"))
+    assert told(failed.attempts) == [("stub", "not there"), ("stub", "bug")]
+    assert failed.picture is None
+    assert (seen, ladder.moved.bytes) == ([2000], 2000)

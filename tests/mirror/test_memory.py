@@ -15,15 +15,12 @@ import pytest
 
 from tcgamirror.cli import main
 from tcgamirror.cli import status as looking
-from tcgamirror.model.errors import NoMemory
-from tcgamirror.model.slide import Outcome, Slide
 from tests.bench.network import shaped
 from tests.bench.ours import peak, update
 from tests.bench.plan import FULL, LARGEST
 from tests.gdc import Listed, StandIn
 from tests.support.carrying import exported
 from tests.support.command import BINARY, Result, run
-from tests.support.executors import dispatcher
 from tests.support.mirrors import filled, made
 from tests.support.publishing import by_python
 
@@ -73,22 +70,6 @@ def test_a_lack_of_memory_within_a_command(
     told = capsys.readouterr()
     assert (code, json.loads(told.out)["exit_code"]) == (6, 6)
     assert told.err.startswith("tcgamirror: not enough memory. Allow more")
-
-
-def test_slides_that_need_too_much_memory_fail_and_the_others_go_on() -> None:
-    slides = [Slide(str(number), f"{number}.svs") for number in range(8)]
-
-    def fetch(slide: Slide) -> Outcome:
-        if slide.file_id == "3":
-            bytearray(1 << 62)
-        return Outcome(slide, (), None)
-
-    fetching = dispatcher(fetch, 1)
-    ended = [outcome for outcomes in fetching.outcomes(slides) for outcome in outcomes]
-    assert len(ended) == len(slides)
-    (attempt,) = [attempt for outcome in ended for attempt in outcome.attempts]
-    assert attempt.fault == "no memory" and "not enough memory" in str(attempt.message)
-    assert isinstance(fetching.error, NoMemory) and fetching.error.exit_code == 6
 
 
 # Every command ------------------------------------------------------------------------

@@ -1,28 +1,69 @@
-"""Work on slides for an executor, without sources."""
+"""Slides fetched by a stub of a source, for rules that hold whatever a source does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
 
-from tcgamirror.mirror.executor import Dispatcher, Threads
+from tcgamirror.cli.progress import ProgressDisplay
+from tcgamirror.imaging.level_reader import LevelReader
+from tcgamirror.imaging.store import Store
+from tcgamirror.mirror.dispatcher import Dispatcher
+from tcgamirror.mirror.executor import Threads
+from tcgamirror.mirror.ladder import Ladder
 from tcgamirror.mirror.slots import Slots
-from tcgamirror.model.slide import Outcome, Slide
+from tcgamirror.model.slide import ImageFormat, Picture, Slide, Target
+from tcgamirror.net.throttle import Meter
 from tcgamirror.system.interrupt import Shutdown
+from tests.support.catalogues import PICTURE
 
 
-@dataclass
-class Work:
-    fetch: Callable[[Slide], Outcome]
-    bytes_moved: int = 0
-    making: int = 0
-    waited: int = 0
+class Stub:
+    """A source that calls a function, which may raise, and costs 1000 bytes."""
 
-    def source_of(self, slide: Slide) -> str:
-        return f"source of {slide.file_id}"
+    name = "stub"
+
+    def __init__(self, act: Callable[[Slide], object]) -> None:
+        self._act = act
+
+    @contextmanager
+    def open(self, slide: Slide, target: Target, meter: Meter) -> Iterator[LevelReader]:
+        del target
+        meter.add(count=1000, requests=1)
+        self._act(slide)
+        yield cast("LevelReader", None)
+
+
+class _StubStore(Store):
+    """A store that writes nothing."""
+
+    def write(self, *_: Any) -> Picture:
+        return PICTURE
+
+
+def ladder_of(*acts: Callable[[Slide], object]) -> Ladder:
+    """Return the ladder of stubs that do this."""
+    store = _StubStore(Path("/nowhere"), ImageFormat.PNG)
+    return Ladder([Stub(act) for act in acts], Target(8.0, None), store, renders=64)
+
+
+def slides(count: int) -> list[Slide]:
+    return [Slide(str(number), f"{number}.svs") for number in range(count)]
 
 
 def dispatcher(
-    fetch: Callable[[Slide], Outcome], threads: int, shutdown: Shutdown | None = None
+    act: Callable[[Slide], object], threads: int, shutdown: Shutdown | None = None
 ) -> Dispatcher:
-    return Dispatcher(Threads(Work(fetch), Slots(threads, threads)), shutdown or Shutdown())
+    return dispatch(Threads(ladder_of(act), Slots(threads, threads)), shutdown)
+
+
+def dispatch(executor: Threads, shutdown: Shutdown | None = None) -> Dispatcher:
+    progress = ProgressDisplay(quiet=True)
+    return Dispatcher(executor, progress, shutdown or Shutdown(), lambda: False)
+
+
+def file_ids(run: Dispatcher, count: int) -> list[str]:
+    """Fetch so many slides, and return the file_ids of those that ended."""
+    return [outcome.slide.file_id for outcome in run.outcomes(slides(count))]

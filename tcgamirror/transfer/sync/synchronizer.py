@@ -18,7 +18,7 @@ from tcgamirror.catalogue.images import Image
 from tcgamirror.mirror.directory import check_same_target
 from tcgamirror.mirror.lockfile import MOST_BYTES as MOST_LOCK
 from tcgamirror.mirror.lockfile import lock_lines, read_lock
-from tcgamirror.mirror.outage import SITE_DOWN_AFTER, OutcomeCounts
+from tcgamirror.mirror.outage import SITE_DOWN_AFTER, Unreached
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings, read_settings
 from tcgamirror.mirror.settings import MOST_BYTES as MOST_SETTINGS
@@ -112,7 +112,7 @@ class _Sync:
     checked: set[str] = field(default_factory=set)
     found: dict[str, str] = field(default_factory=dict)
     failed: dict[str, ImageFailure] = field(default_factory=dict)
-    counts: OutcomeCounts = field(default_factory=OutcomeCounts)
+    unreached: Unreached = field(default_factory=Unreached)
     new: tuple[Settings, Iterable[bytes]] | None = None
     kept: int | None = None
     adopted: int = 0
@@ -254,15 +254,15 @@ class _Sync:
         except (DiskFull, Interrupted, Unreachable, UsageError):
             raise
         except (NetworkError, Damaged, ChecksumMismatch) as error:
-            self.counts.add_failure([error.fault], str(error))
-            if self.counts.unreached >= SITE_DOWN_AFTER:
+            self.unreached.add([error.fault])
+            if self.unreached.count >= SITE_DOWN_AFTER:
                 raise Unreachable(
                     f"{self.source.name}: sends no image any more. The last: {error}"
                 ) from error
             self.failed[image.file_name] = ImageFailure(image.path, image.file_name, str(error))
             self.last_error = error
         else:
-            self.counts.add_success()
+            self.unreached.add()
             self.fetched += is_fetched
             self.adopted += not is_fetched
             self.fetched_bytes += image.bytes if is_fetched else 0

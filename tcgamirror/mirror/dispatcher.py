@@ -1,0 +1,191 @@
+"""The rules of a run, whoever its workers are: which slides begin, and which errors end it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from tcgamirror.mirror.executor import Executor, Result
+from tcgamirror.mirror.outage import SITE_DOWN_AFTER, Unreached
+from tcgamirror.mirror.progress import Progress
+from tcgamirror.model.errors import Bug, Interrupted, NoMemory, TcgaMirrorError, Unreachable
+from tcgamirror.model.slide import Attempt, Outcome, Slide
+from tcgamirror.system.interrupt import Shutdown
+
+GRACE = 1.0
+"""Seconds that slides in flight have to end when a run is told to stop immediately."""
+
+BUGS_IN_A_ROW = 3
+"""Slides in a row that meet a bug or lack memory before the run ends."""
+
+
+@dataclass(slots=True)
+class FetchReport:
+    """Counts of one run's slides.
+
+    bytes: from the network. left: due slides that did not begin. stopped_by: the
+    option that kept them from it. unknown_mpp: new images of unknown resolution.
+    """
+
+    done: int = 0
+    failed: int = 0
+    bytes: int = 0
+    left: int = 0
+    stopped_by: str | None = None
+    unknown_mpp: int = 0
+
+
+class Dispatcher:
+    """The handing of one run's slides to an executor.
+
+    report: of the slides that ended; `bytes` are those of all their attempts.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        progress: Progress,
+        shutdown: Shutdown,
+        is_away: Callable[[], bool],
+        limits: Mapping[str, Callable[[], bool]] = MappingProxyType({}),
+    ) -> None:
+        """Begin with nothing in flight.
+
+        Args:
+            is_away: Return whether the site is down.
+            limits: Functions that return whether a limit is reached, by the option's name.
+        """
+        self.report = FetchReport()
+        self._executor = executor
+        self._progress = progress
+        self._shutdown = shutdown
+        self._is_away = is_away
+        self._limits = limits
+        self._unreached = Unreached()
+        self._last_message: str | None = None
+        self._bugs = 0
+        self._is_cut_short = False
+        self._is_stopped = False
+        self._error: TcgaMirrorError | None = None
+
+    def stop(self, error: TcgaMirrorError) -> None:
+        """Begin no further slide, give those in flight GRACE seconds, and raise at the end."""
+        if not self._is_stopped:
+            # Replaces a slide's lack of memory, which did not end the run.
+            self._error, self._is_stopped = error, True
+        self._shutdown.force()
+
+    def outcomes(self, due: Iterable[Slide]) -> Generator[Outcome, None, None]:
+        """Yield the outcome of each slide as it ends, until all have or the run has to end.
+
+        The executor is closed at the end. Closing the generator early abandons the slides in
+        flight.
+
+        Args:
+            due: Slides to fetch. The next one is taken once it may begin.
+        """
+        waiting = iter(due)
+        slide = next(waiting, None)
+        executor, shutdown = self._executor, self._shutdown
+        try:
+            while True:
+                while (may_begin := self._may_begin()) and slide and executor.has_room():
+                    # Counted before it begins, so that an interrupt finds it in flight.
+                    shutdown.in_flight += 1
+                    executor.submit(slide)
+                    slide = next(waiting, None)
+                # With no room, all workers are lost for now.
+                if not shutdown.in_flight and not (slide and may_begin):
+                    break
+                if not may_begin:
+                    executor.drain()
+                # The last look includes what ended while the caller recorded other outcomes.
+                is_last = shutdown.seconds_since_stop > GRACE
+                for result in executor.ended(0 if is_last else 0.2):
+                    shutdown.in_flight -= 1
+                    outcome = self._count(result)
+                    if outcome is not None:
+                        yield outcome
+                self._progress.show_fetch(
+                    executor.bytes_moved, shutdown.in_flight, shutdown.draining, executor.making
+                )
+                self._stop_if_away()
+                if is_last:
+                    break
+            self._is_cut_short |= bool(slide or shutdown.in_flight)
+        finally:
+            if shutdown.in_flight:
+                shutdown.force()
+            left = max(0.0, GRACE - shutdown.seconds_since_stop)
+            shutdown.workers_abandoned = not executor.close(left)
+
+    def finish(self) -> FetchReport:
+        """Return the report, with all bytes of the run, or raise the error that ended it.
+
+        Raises:
+            Interrupted: The run was stopped before all slides ended.
+            Unreachable: The site is down, from the start or since some slide.
+            NoMemory: Slides failed by a lack of memory.
+            TcgaMirrorError: Any other error that would end every slide, such as DiskFull.
+        """
+        report = self.report
+        if self._error is not None:
+            raise self._error
+        if self._shutdown.requested and self._is_cut_short:
+            raise Interrupted(f"stopped with {report.done} slides done; the next run goes on")
+        all_unreached = 0 < report.failed == self._unreached.count and not report.done
+        if all_unreached and self._is_away():
+            raise Unreachable(f"no slide can be reached: {self._last_message}")
+        report.bytes = self._executor.bytes_moved
+        return report
+
+    def _may_begin(self) -> bool:
+        if self.report.stopped_by is None:
+            reached = (name for name, is_reached in self._limits.items() if is_reached())
+            self.report.stopped_by = next(reached, None)
+        return self.report.stopped_by is None and not self._shutdown.requested
+
+    def _count(self, result: Result) -> Outcome | None:
+        """Return the slide's outcome, once it is counted; None if an error left it without."""
+        if isinstance(result, Interrupted):
+            self._is_cut_short = True
+            return None
+        if isinstance(result, TcgaMirrorError):
+            self.stop(result)
+            return None
+        if isinstance(result, BaseException):
+            raise result
+        report, picture, last = self.report, result.picture, result.attempts[-1]
+        report.bytes += sum(attempt.bytes_fetched for attempt in result.attempts)
+        if picture is None:
+            report.failed += 1
+            self._last_message = last.message
+        else:
+            report.done += 1
+            report.unknown_mpp += picture.mpp_x is None
+        self._unreached.add(attempt.fault for attempt in result.attempts)
+        self._count_bug(last)
+        self._progress.add_outcome(result)
+        return result
+
+    def _count_bug(self, last: Attempt) -> None:
+        """Stop after several bugs or lacks of memory in a row: every slide may meet them."""
+        if last.fault not in (Bug.fault, NoMemory.fault):
+            self._bugs = 0
+            return
+        lack = NoMemory(last.message) if last.fault == NoMemory.fault else None
+        # The run goes on, since others may need less memory, and raises this at its end.
+        self._error = self._error or lack
+        self._bugs += 1
+        if self._bugs >= BUGS_IN_A_ROW:
+            many = f"{self._bugs} slides in a row met {last.message}"
+            self.stop(lack or Bug(f"{many}; nothing recorded is lost. Please report it"))
+
+    def _stop_if_away(self) -> None:
+        """Stop if several slides in a row were unreachable and the site is down."""
+        if self._unreached.count >= SITE_DOWN_AFTER and self._error is None:
+            self._unreached.count = 0
+            if self._is_away():
+                last = self._last_message
+                self.stop(Unreachable(f"no slide can be reached any more; the last: {last}"))
