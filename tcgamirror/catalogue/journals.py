@@ -17,7 +17,6 @@ import sqlite3
 import stat
 import struct
 import time
-from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -32,10 +31,7 @@ JOURNALS = (ROLLBACK, WAL, SHARED_MEMORY)
 
 _DATABASE = b"SQLite format 3\0"
 _MAGIC = bytes.fromhex("d9d505f920a163d7")
-_WAL_MAGIC = (0x377F0682, 0x377F0683)
-_UNKNOWN = 0xFFFFFFFF
-"""Count of records in a journal's header that leaves the count to the journal's size."""
-
+_WAL_MAGICS = (bytes.fromhex("377f0682"), bytes.fromhex("377f0683"))
 _SECOND_NAME = "another file's second name, which SQLite would write to"
 
 _PENDING, _SHARED, _SHARED_BYTES = 0x40000000, 0x40000002, 510
@@ -55,65 +51,45 @@ def check_journals(path: Path) -> None:
     path = Path(os.path.realpath(path))
     if not path.is_file():
         return
-    for suffix in JOURNALS:
-        _check_plain(path.with_name(path.name + suffix))
     tree = Tree(path.parent)
-    for suffix, fault_of in ((ROLLBACK, _rollback_fault), (WAL, _wal_fault)):
-        name = path.name + suffix
+    for suffix in JOURNALS:
         try:
-            with tree.open(name) as journal:
-                what = fault_of(journal, path)
+            fault = _fault(tree, path, suffix)
         except (FileNotFoundError, PermissionError):
             # SQLite reports a journal that this process may not read.
             continue
         except OSError as error:
-            what = f"it cannot be read ({error.strerror})"
-        if what is not None:
+            fault = f"it cannot be read ({error.strerror})"
+        if fault is not None:
             raise Damaged(
-                f"{path.with_name(name)}: {what}. Nothing was opened; if no run of yours left it, "
+                f"{path}{suffix}: {fault}. Nothing was opened; if no run of yours left it, "
                 "move it away"
             )
 
 
-def _check_plain(journal: Path) -> None:
-    try:
-        found = journal.lstat()
-    except FileNotFoundError:
-        return
+def _fault(tree: Tree, path: Path, suffix: str) -> str | None:
+    name = path.name + suffix
+    found = tree.stat(name)
+    if stat.S_ISLNK(found.st_mode):
+        return "it is a link"
     if not stat.S_ISREG(found.st_mode):
-        what = "a link" if stat.S_ISLNK(found.st_mode) else "not a plain file"
-    elif found.st_nlink > 1 and journal.name.endswith(SHARED_MEMORY):
-        # SQLite overwrites it. Closing it after a read here would end SQLite's locks on it.
-        what = _SECOND_NAME
-    else:
-        return
-    raise Damaged(f"{journal}: it is {what}. Nothing was opened; if no run has it, move it away")
-
-
-def _rollback_fault(journal: io.FileIO, path: Path) -> str | None:
-    size = os.fstat(journal.fileno()).st_size
-    if size and _is_other_file(journal, _MAGIC):
-        return f"it is {_SECOND_NAME}"
-    if size >= 16 and os.pread(journal.fileno(), 8, size - 8) == _MAGIC:
-        return "it names another file, which SQLite would delete, as its super-journal"
-    head = os.pread(journal.fileno(), 28, 0)
-    if len(head) < 28 or not head.startswith(_MAGIC):
-        # SQLite ignores it.
-        return None
-    count, nonce, pages, sector, page_size = struct.unpack(">5I", head[8:28])
-    fault = _database_fault(path) or _size_fault(path, page_size, [pages], size)
-    first = _first_page(journal, sector, page_size, count, nonce)
-    if fault is None and first is not None:
-        (mark,) = struct.unpack(">I", first[68:72])
-        if not first.startswith(_DATABASE) or mark != APPLICATION_ID:
-            return "it is of another database"
-    return fault
-
-
-def _is_other_file(file: io.FileIO, *begins: bytes) -> bool:
-    """Return whether a file has a second name and does not begin as a journal does."""
-    found = os.fstat(file.fileno())
-    return found.st_nlink > 1 and not os.pread(file.fileno(), 8, 0).startswith(begins)
+        return "it is not a plain file"
+    if suffix == SHARED_MEMORY:
+        # Closing it after a read here would end SQLite's locks on it.
+        return f"it is {_SECOND_NAME}" if found.st_nlink > 1 else None
+    with tree.open(name) as journal:
+        handle = journal.fileno()
+        found, head = os.fstat(handle), os.pread(handle, 28, 0)
+        is_journal = head.startswith(_MAGIC if suffix == ROLLBACK else _WAL_MAGICS)
+        if found.st_size and found.st_nlink > 1 and not is_journal:
+            return f"it is {_SECOND_NAME}"
+        if suffix == ROLLBACK and found.st_size >= 16:
+            if os.pread(handle, 8, found.st_size - 8) == _MAGIC:
+                return "it names another file, which SQLite would delete, as its super-journal"
+            if is_journal and _is_foreign(handle, found.st_size, head):
+                return "it is of another database"
+    # SQLite ignores what does not begin as a journal does.
+    return _database_fault(path) if is_journal else None
 
 
 def _database_fault(path: Path) -> str | None:
@@ -129,71 +105,21 @@ def _database_fault(path: Path) -> str | None:
     return None if mark == APPLICATION_ID else f"{path.name} is {_SECOND_NAME}"
 
 
-def _size_fault(path: Path, page_size: int, counts: Iterable[int], size: int) -> str | None:
-    """Return the fault of the page counts of a journal of `size` bytes.
-
-    Args:
-        counts: pages of the database, by the journal, at any time.
-    """
-    if page_size != _page_size(path):
-        return f"it is of another database, of pages of {page_size:,} bytes"
-    most = (path.stat().st_size + size) // page_size
-    pages = next((count for count in counts if count > most), None)
-    return None if pages is None else f"it would have the database grow to {pages:,} pages"
-
-
-def _page_size(path: Path) -> int:
-    """Return the page size in the database's header.
-
-    SQLite reads it, and no journal for it. A file opened otherwise would end this process's
-    locks when it is closed.
-    """
-    address = f"{path.as_uri()}?mode=ro"
-    with closing(sqlite3.connect(address, uri=True, isolation_level=None)) as connection:
-        (page_size,) = connection.execute("PRAGMA page_size").fetchone()
-    return int(page_size)
-
-
-def _first_page(
-    journal: io.FileIO, sector: int, page_size: int, count: int, nonce: int
-) -> bytes | None:
-    """Return the database's first page as the journal holds it; None if it does not."""
+def _is_foreign(handle: int, size: int, head: bytes) -> bool:
+    """Return whether a rollback journal has the first page of another program's database."""
+    nonce, _, sector, page_size = struct.unpack(">4I", head[12:28])
     if not 512 <= page_size <= 65536 or not 32 <= sector <= 65536:
-        return None
-    size = os.fstat(journal.fileno()).st_size
-    record = page_size + 8
-    there = (size - sector) // record
-    for number in range(there if count == _UNKNOWN else min(count, there)):
-        place = sector + number * record
-        if os.pread(journal.fileno(), 4, place) != b"\0\0\0\1":
+        return False
+    for place in range(sector, size, page_size + 8):
+        if os.pread(handle, 4, place) != b"\0\0\0\1":
             continue
-        data = os.pread(journal.fileno(), page_size + 4, place + 4)
+        data = os.pread(handle, page_size + 4, place + 4)
         page, checksum = data[:page_size], data[page_size:]
-        summed = (nonce + sum(page[page_size - 200 : 0 : -200])) & 0xFFFFFFFF
-        if checksum == struct.pack(">I", summed):
-            return page
-    return None
-
-
-def _wal_fault(wal: io.FileIO, path: Path) -> str | None:
-    size = os.fstat(wal.fileno()).st_size
-    if size and _is_other_file(wal, *(struct.pack(">I", magic) for magic in _WAL_MAGIC)):
-        return f"it is {_SECOND_NAME}"
-    head = os.pread(wal.fileno(), 32, 0)
-    if len(head) < 32 or struct.unpack(">I", head[:4])[0] not in _WAL_MAGIC:
-        # SQLite ignores it.
-        return None
-    (page_size,) = struct.unpack(">I", head[8:12])
-    counts = _page_counts(wal, head[16:24], page_size)
-    return _database_fault(path) or _size_fault(path, page_size, counts, size)
-
-
-def _page_counts(wal: io.FileIO, salt: bytes, page_size: int) -> Iterator[int]:
-    """Yield the database's page count after each transaction in a WAL."""
-    place = 32
-    while len(frame := os.pread(wal.fileno(), 24, place)) == 24 and frame[8:16] == salt:
-        yield struct.unpack(">I", frame[4:8])[0]
-        place += 24 + page_size
+        # SQLite restores no page whose checksum is wrong.
+        if checksum == struct.pack(">I", (nonce + sum(page[-200:0:-200])) & 0xFFFFFFFF):
+            mark = page[68:72]
+            return not page.startswith(_DATABASE) or mark != struct.pack(">I", APPLICATION_ID)
+    return False
 
 
 def copy_database(tree: Tree, name: str, folder: Path, most: int) -> Path:
@@ -224,12 +150,11 @@ def copy_database(tree: Tree, name: str, folder: Path, most: int) -> Path:
 
 
 def _is_copied(tree: Tree, name: str, copy: Path, most: int) -> bool:
-    """Copy a database and its journals; return whether neither changed meanwhile."""
+    """Copy a database and its journals; return whether all are of one state."""
     with tree.open(name) as file:
-        locked = _is_locked(file.fileno())
-        if locked is None:
+        if not _lock(file.fileno()):
             return False
-        before = _state(tree, name, file, locked=locked)
+        before = _state(tree, name, file)
         _copy(file, copy, most)
         # After the database: a journal holds the changed pages until its transaction ends.
         for suffix in (ROLLBACK, WAL):
@@ -237,42 +162,35 @@ def _is_copied(tree: Tree, name: str, copy: Path, most: int) -> bool:
             target.unlink(missing_ok=True)
             with suppress(FileNotFoundError), tree.open(name + suffix) as journal:
                 _copy(journal, target, most)
-        return _state(tree, name, file, locked=locked) == before
+        return _state(tree, name, file) == before
 
 
-def _state(tree: Tree, name: str, file: io.FileIO, *, locked: bool) -> tuple[object, ...]:
+def _state(tree: Tree, name: str, file: io.FileIO) -> tuple[object, ...]:
     """Return what a write to the database changes, unless it only appends to the WAL.
 
     A WAL is only appended to until its header changes, and holds what is written meanwhile.
-
-    Args:
-        locked: whether a transaction may begin, and write its rollback journal, but cannot
-            write to the database.
     """
-    heads = [b"", b""]
-    for place, (suffix, length) in enumerate(((ROLLBACK, 28), (WAL, 32))):
-        with suppress(FileNotFoundError), tree.open(name + suffix) as journal:
-            heads[place] = os.pread(journal.fileno(), length, 0)
-    rollback, wal = heads
-    # Without the count of records, which grows.
-    journals = (b"" if locked else rollback[:8] + rollback[12:], wal)
-    # The file is not opened again: closing it would end the lock.
     found = tree.stat(name)
-    if wal:
-        return found.st_ino, *journals
-    head = os.pread(file.fileno(), 100, 0)
-    return found.st_ino, found.st_size, found.st_mtime_ns, head, *journals
+    with suppress(FileNotFoundError), tree.open(name + WAL) as wal:
+        if header := os.pread(wal.fileno(), 32, 0):
+            return found.st_ino, header
+    # The file is not opened again: closing it would end the lock.
+    return found.st_ino, found.st_size, found.st_mtime_ns, os.pread(file.fileno(), 100, 0)
+
+
+def check_size(size: int, most: int) -> None:
+    """Raise Damaged for a catalogue of more than `most` bytes."""
+    if size > most:
+        raise Damaged(f"the catalogue has more than {most:,} bytes, as no catalogue has")
 
 
 def _copy(file: io.FileIO, target: Path, most: int) -> None:
-    # The size is checked first: copying part of a file that is too large takes time and space.
-    size = os.fstat(file.fileno()).st_size
+    # Copying a part of a file that is too large takes time and space.
+    check_size(os.fstat(file.fileno()).st_size, most)
     with disk_errors(target), target.open("wb") as out:
-        while size <= most and (piece := _piece(file)):
+        while piece := _piece(file):
             out.write(piece)
-            size = max(size, out.tell())
-    if size > most:
-        raise Damaged(f"the catalogue has more than {most:,} bytes, as no catalogue has")
+            check_size(out.tell(), most)
 
 
 def _piece(file: io.FileIO) -> bytes:
@@ -282,19 +200,18 @@ def _piece(file: io.FileIO) -> bytes:
         raise Damaged(f"the catalogue cannot be read ({error.strerror})") from error
 
 
-def _is_locked(handle: int) -> bool | None:
-    """Take SQLite's shared lock, which ends with the handle.
+def _lock(handle: int) -> bool:
+    """Take SQLite's shared lock, which ends with the handle, where there are locks.
 
-    Return None while a writer has the database, and False where there are no locks.
+    Return whether no writer has the database.
     """
     try:
         fcntl.lockf(handle, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, _PENDING)
         fcntl.lockf(handle, fcntl.LOCK_SH | fcntl.LOCK_NB, _SHARED_BYTES, _SHARED)
         fcntl.lockf(handle, fcntl.LOCK_UN, 1, _PENDING)
     except (BlockingIOError, PermissionError):
-        return None
+        return False
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-        return False
     return True

@@ -18,7 +18,7 @@ from tcgamirror.catalogue import database
 from tcgamirror.catalogue.columns import SAMPLED, TABLES, Check, image_fault
 from tcgamirror.catalogue.database import Row, Value
 from tcgamirror.catalogue.images import Image, images_of
-from tcgamirror.catalogue.journals import JOURNALS, copy_database
+from tcgamirror.catalogue.journals import JOURNALS, check_size, copy_database
 from tcgamirror.catalogue.schema import APPLICATION_ID, NEWEST, OLDEST
 from tcgamirror.imaging.store import Store
 from tcgamirror.mirror import provenance
@@ -53,6 +53,8 @@ _MAX_VALUE = 1 << 20
 
 _MAX_SQL = 10_000
 """Characters of one statement, also in the schema. The longest one has 1,300."""
+
+_PAGES_AT_ONCE = 10_000
 
 _MAX_STEPS = 5000
 """Steps of SQLite's virtual machine allowed for the schema and the result of ANALYZE.
@@ -297,7 +299,14 @@ def copy_at_rest(tree: Tree, name: str, copy: Path) -> Path:
             closing(sqlite3.connect(copied)) as source,
             closing(sqlite3.connect(copy)) as target,
         ):
-            source.backup(target)
+            (size,) = source.execute("PRAGMA page_size").fetchone()
+            # A journal may say that the database has any number of pages.
+            source.backup(
+                target,
+                pages=_PAGES_AT_ONCE,
+                # Python passes the number of pages as signed.
+                progress=lambda _, __, pages: check_size(pages % (1 << 32) * size, MAX_BYTES),
+            )
     else:
         copied.replace(copy)
     for path in (copied, *journals):
