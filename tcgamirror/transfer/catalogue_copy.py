@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.catalogue.columns import TABLES
 from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.journals import JOURNALS
-from tcgamirror.imaging.store import IMAGES
-from tcgamirror.model.errors import BadExport, Damaged, UsageError
+from tcgamirror.model.errors import Damaged, UsageError
 from tcgamirror.model.text import command_line
-from tcgamirror.transfer.archive.format import checked_name
 
 _DROP_ORDER = ("trigger", "view", "index", "table")
 
@@ -39,13 +38,13 @@ def matching_slides(live: Catalogue, condition: str) -> frozenset[str]:
 
 def check_path(image: Image, root: Path) -> None:
     """Raise Damaged if an image's path leads out of the images of the mirror at `root`."""
-    with suppress(BadExport):
-        if checked_name(image.path) == image.path and image.path.startswith(f"{IMAGES}/"):
-            return
-    raise Damaged(
-        f"{root}: its catalogue records an image at {image.path!r}. Restore a copy of it, or run: "
-        + command_line("rebuild", root)
-    )
+    try:
+        TABLES["images"]["path"](image.path)
+    except ValueError:
+        raise Damaged(
+            f"{root}: its catalogue records an image at {image.path!r}. Restore a copy of it, or "
+            f"run: {command_line('rebuild', root)}"
+        ) from None
 
 
 def copy_catalogue(live: Catalogue, path: Path) -> Catalogue:

@@ -16,7 +16,7 @@ from tcgamirror.model.errors import UsageError
 from tcgamirror.system.files import disk_errors, open_file_digest, sync_disk, sync_folder
 from tcgamirror.system.lock import Lock
 from tcgamirror.system.openat import Tree
-from tcgamirror.transfer.archive.format import EXPORT_LOCK, UNFINISHED, is_tar
+from tcgamirror.transfer.archive.format import EXPORT_LOCK, UNFINISHED, is_tar, read_pieces
 from tcgamirror.transfer.archive.tar import TarWriter
 from tcgamirror.transfer.content import FileContent
 from tcgamirror.transfer.objects import StoredArchive
@@ -99,16 +99,12 @@ class _Directory:
     def write(self, name: str, content: FileContent) -> None:
         self.names.add(name)
         target = self._work / name
-        if content.path == target:
-            # The catalogue was copied there before.
-            content.close()
-            return
-        with disk_errors(target):
+        with content.file, disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             # A killed export may have left a part of a file there, and anybody a link.
             target.unlink(missing_ok=True)
             with target.open("xb") as file:
-                file.writelines(content.pieces())
+                file.writelines(read_pieces(content.file.read, name, content.size))
             os.utime(target, ns=(content.mtime_ns, content.mtime_ns))
 
 
@@ -120,7 +116,9 @@ class _Archive(TarWriter):
         return False
 
     def write(self, name: str, content: FileContent) -> None:
-        self.put(name, content.size, content.mtime_ns // 10**9, content.pieces())
+        with content.file:
+            pieces = read_pieces(content.file.read, name, content.size)
+            self.put(name, content.size, content.mtime_ns // 10**9, pieces)
 
 
 @contextmanager

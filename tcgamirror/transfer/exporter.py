@@ -7,10 +7,10 @@ is made beside its place and renamed at the end.
 
 from __future__ import annotations
 
-import os
+import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,7 +27,6 @@ from tcgamirror.transfer.archive.format import (
     EARLIER,
     README,
     SUMS,
-    checked_name,
     format_sums,
     readme,
 )
@@ -42,6 +41,12 @@ from tcgamirror.transfer.catalogue_copy import (
 from tcgamirror.transfer.content import FileContent, read_content
 from tcgamirror.transfer.destination import Destination, check_dest, open_destination
 from tcgamirror.transfer.objects import StoredArchive
+
+_COPY = "copy.db"
+"""The copied catalogue, beside the files of the export."""
+
+_PAGE = re.compile(rf"{GALLERY}(/[A-Za-z0-9_][A-Za-z0-9_.-]{{0,200}}){{1,2}}")
+"""Path of a file that `gallery` makes."""
 
 _RETRIES = 60
 _WAIT_SECONDS = 0.05
@@ -104,14 +109,14 @@ def export(
             names = None if only is None else matching_slides(live, only)
             size = sum(image.bytes for image in live.images.recorded())
             work, destination = stack.enter_context(open_destination(dest, mirror.root, size))
-            copy = stack.enter_context(copy_catalogue(live, work / CATALOGUE))
+            copy = stack.enter_context(copy_catalogue(live, work / _COPY))
         release = copy.listing.release()
         if names is not None:
             keep_only(copy, names)
         export = _Export(mirror, copy, destination, earlier, progress)
         export.put_images(work if isinstance(dest, Path) else None)
         left_out = len(export.left_out)
-        export.put_rest(work / CATALOGUE, release, is_part=only is not None)
+        export.put_rest(work / _COPY, release, is_part=only is not None)
     return ExportResult(
         dest="-" if dest is None else str(dest),
         release=release,
@@ -243,8 +248,7 @@ class _Export:
         settings, earlier = self.mirror.settings, len(self.left_out)
         # The gallery shows the whole sample.
         if not is_part:
-            for name in sorted(_gallery_files(self.mirror.root)):
-                self._put_file(name)
+            self._put_gallery()
         self.slides = finish(self.copy)
         self.copy.close()
         if is_part:
@@ -262,42 +266,32 @@ class _Export:
         self._put(README, FileContent.of_text(page))
         self._put(SUMS, FileContent.of_text(format_sums(self.sums)))
 
+    def _put_gallery(self) -> None:
+        root = self.mirror.root
+        for path in sorted((*root.glob(f"{GALLERY}/*"), *root.glob(f"{GALLERY}/*/*"))):
+            name = path.relative_to(root).as_posix()
+            # A person may have put other files there, and another run may be writing.
+            is_page = _PAGE.fullmatch(name) and not path.is_symlink()
+            content = read_content(path) if is_page else None
+            if content is None:
+                continue
+            if self.earlier.get(name) == content.sha256:
+                self.left_out[name] = content.sha256
+                content.file.close()
+            else:
+                self._put(name, content)
+
     def _put_file(self, name: str, path: Path | None = None) -> None:
         """Put a file of the mirror, or that at `path`."""
         path = path or self.mirror.root / name
         content = read_content(path)
-        is_page = name.startswith(f"{GALLERY}/")
         if content is None:
-            # Another run may be writing the gallery.
-            if is_page:
-                return
             raise UsageError(
                 f"{path}: is missing or cannot be read, and the mirror depends on it. Restore it, "
                 f"or remove its name from {FILE_NAME}"
             )
-        if is_page and self.earlier.get(name) == content.sha256:
-            self.left_out[name] = content.sha256
-            content.close()
-            return
         self._put(name, content)
 
     def _put(self, name: str, content: FileContent) -> None:
         self.sums[name] = content.sha256
         self.destination.write(name, content)
-
-
-def _gallery_files(root: Path) -> Iterator[str]:
-    """Yield the gallery's files, relative to the mirror, but for names that no export has."""
-    for folder, folders, files in os.walk(root / GALLERY):
-        above = Path(folder).relative_to(root)
-        # The limit on names also bounds the depth.
-        folders[:] = [name for name in folders if _is_exported(above / name)]
-        for name in files:
-            if _is_exported(above / name) and not Path(folder, name).is_symlink():
-                yield f"{above}/{name}"
-
-
-def _is_exported(page: Path) -> bool:
-    with suppress(BadExport):
-        return not page.name.startswith(".") and bool(checked_name(str(page)))
-    return False
