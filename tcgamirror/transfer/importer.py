@@ -11,26 +11,23 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Row
+from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.rows import ImageState, replaces
 from tcgamirror.mirror.directory import CATALOGUE, Mirror, check_place, check_same_target, scratch
 from tcgamirror.mirror.exclusion_file import write_exclusions
-from tcgamirror.mirror.lockfile import LockFile, lock_lines, read_lock
 from tcgamirror.mirror.orphans import Orphan
 from tcgamirror.mirror.progress import Progress
-from tcgamirror.mirror.settings import FILE_NAME, Settings, read_settings
+from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings
 from tcgamirror.model.errors import (
     BadExport,
-    BadLockFile,
-    BadSettings,
-    ChecksumMismatch,
     Damaged,
     ExitCode,
     TcgaMirrorError,
@@ -39,9 +36,9 @@ from tcgamirror.model.slide import Status
 from tcgamirror.model.text import timestamp
 from tcgamirror.system.files import check_room
 from tcgamirror.transfer.archive.reader import Export
-from tcgamirror.transfer.fetching import fetch_to_partial
-from tcgamirror.transfer.intake import IncomingImage, Intake, check_row
+from tcgamirror.transfer.intake import IncomingImage, Intake
 from tcgamirror.transfer.objects import StoredArchive
+from tcgamirror.transfer.settings_copy import read_copies
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
 
 _CLOCK_TOLERANCE = 86_400
@@ -97,13 +94,14 @@ def import_export(
     with ExitStack() as stack:
         folder = stack.enter_context(scratch(root, "import"))
         with _refusing(name):
-            export = _Export.read(source, folder, stack, decode=decode)
+            export = _Export.read(source, name, folder, stack)
+        attempts = export.catalogue.attempts
+        intake = Intake(export.files, root, export.settings, attempts, decode=decode)
         is_new = not os.path.lexists(root / FILE_NAME)
         if is_new:
             with _refusing(name):
-                _check_images(root, export, {}, folder)
-            lock = () if export.lock is None else lock_lines(export.lock)
-            mirror = Mirror.create(root, export.settings, lock)
+                _check_images(root, export, {}, intake, folder)
+            mirror = Mirror.create(root, export.settings, export.lock)
         else:
             mirror = Mirror.find(root, above=False)
             check_same_target(export.settings.fixed, mirror.settings.fixed, name, root)
@@ -112,23 +110,20 @@ def import_export(
             here = catalogue.rows.image_states()
             with _refusing(name):
                 export.catalogue.check_places({each.path: slide for slide, each in here.items()})
-                _check_images(root, export, here, folder)
+                _check_images(root, export, here, intake, folder)
         run = catalogue.begin_run("import", time.time())
         exit_code = ExitCode.BUG
         try:
-            result = _merge(mirror, catalogue, export, run, progress)
+            result = _merge(root, catalogue, export, intake, run, progress)
             exit_code = result.exit_code
         except (TcgaMirrorError, KeyboardInterrupt) as error:
             exit_code = getattr(error, "exit_code", ExitCode.INTERRUPTED)
             raise
         finally:
             catalogue.end_run(run, exit_code=exit_code, now=time.time())
-    return dataclasses.replace(
-        result,
-        new=is_new,
-        dropped=export.dropped if is_new else (),
-        seconds=time.monotonic() - start,
-    )
+    dropped = export.dropped if is_new else ()
+    seconds = time.monotonic() - start
+    return dataclasses.replace(result, new=is_new, dropped=dropped, seconds=seconds)
 
 
 @contextmanager
@@ -140,71 +135,42 @@ def _refusing(name: str) -> Iterator[None]:
         raise BadExport(f"{name} cannot be imported: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Export:
+class _Export(NamedTuple):
     """An export that was read and checked.
 
-    lock: None if it has no lock file. dropped: settings that name files of the other machine.
-    decode: whether to decode every pixel of an image.
+    lock: lines of its lock file. dropped: settings that name files of the other machine.
     """
 
     files: Export
     settings: Settings
     catalogue: UntrustedCatalogue
-    lock: LockFile | None
+    lock: Iterable[bytes]
     dropped: tuple[str, ...]
-    decode: bool
 
     @classmethod
     def read(
-        cls,
-        source: Path | StoredArchive | None,
-        folder: Path,
-        stack: ExitStack,
-        *,
-        decode: bool,
+        cls, source: Path | StoredArchive | None, name: str, folder: Path, stack: ExitStack
     ) -> _Export:
         """Read the export at `source`. folder: an empty one. stack: closes its catalogue."""
         files = Export(source, folder)
-        settings = _settings(files)
-        lock = _lock(files, settings)
-        unusable = {"manifest": settings.manifest, "lock": None if lock else settings.lock}
-        dropped = tuple(f"{name} = {value}" for name, value in unusable.items() if value)
-        settings = dataclasses.replace(
-            settings, manifest=None, lock=settings.lock if lock else None
+        settings, lock = read_copies(
+            lambda member, _: files.copy(member) if member in files.members else None, name
         )
+        unusable = {"manifest": settings.manifest, "lock": None if lock else settings.lock}
+        dropped = tuple(f"{key} = {value}" for key, value in unusable.items() if value)
+        settings = dataclasses.replace(settings, manifest=None, lock=LOCKED if lock else None)
         copy = files.copy(CATALOGUE)
         catalogue = stack.enter_context(closing(UntrustedCatalogue(copy, "its catalogue")))
         if catalogue.fixed != settings.fixed:
             raise Damaged(f"its {FILE_NAME} and {CATALOGUE} are of different mirrors")
         catalogue.check()
-        return cls(files, settings, catalogue, lock, dropped, decode)
-
-
-def _settings(files: Export) -> Settings:
-    path = files.copy(FILE_NAME)
-    try:
-        return read_settings(path)
-    except BadSettings as error:
-        message = str(error).replace(str(path), f"{FILE_NAME} of the export")
-        raise BadSettings(message) from error
-
-
-def _lock(files: Export, settings: Settings) -> LockFile | None:
-    if settings.lock is None or settings.lock not in files.members:
-        return None
-    copy = files.copy(settings.lock)
-    try:
-        return read_lock(copy)
-    except BadLockFile as error:
-        raise BadExport(str(error).replace(str(copy), f"{settings.lock} in it")) from error
+        return cls(files, settings, catalogue, lock or (), dropped)
 
 
 # The images ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Selection:
+class _Selection(NamedTuple):
     """The images of an export to add, in its order, and counts of others as in ImportResult."""
 
     images: Sequence[IncomingImage]
@@ -229,7 +195,7 @@ def _select_images(export: _Export, here: Mapping[str, ImageState]) -> _Selectio
         elif not replaces(row, state):
             older += is_done
         elif path in export.files.members:
-            images[path] = IncomingImage.of(row, state)
+            images[path] = IncomingImage(Image.of_row(row), row, state)
         else:
             lacking += is_done
     ordered = [images[path] for path in export.files.members if path in images]
@@ -248,45 +214,34 @@ def _without_future(row: Row, now: float) -> Row:
 
 
 def _check_images(
-    root: Path, export: _Export, here: Mapping[str, ImageState], folder: Path
+    root: Path, export: _Export, here: Mapping[str, ImageState], intake: Intake, folder: Path
 ) -> None:
     """Raise DiskFull if the images to add do not fit, BadExport if there are, and none is usable.
 
-    Images are read up to the first usable one, in `folder`.
+    folder: for an image to check.
     """
     images = _select_images(export, here).images
-    check_room(root, sum(export.files.members[each.path].size for each in images))
-    faults = []
-    for incoming in images:
-        check = partial(check_row, row=incoming.row, settings=export.settings, decode=export.decode)
-        try:
-            fetch_to_partial(export.files, incoming.image, folder / "image", check)
-        except (ChecksumMismatch, Damaged) as error:
-            faults.append(f"{incoming.path}: {error}")
-        else:
-            return
-    if faults:
-        raise BadExport(
-            f"none of {len(faults):,} new images is as its catalogue says ({faults[0]}). "
-            "Export again"
-        )
+    check_room(root, sum(export.files.members[each.image.path].size for each in images))
+    intake.check_any(images, folder / "image")
 
 
 def _merge(
-    mirror: Mirror, catalogue: Catalogue, export: _Export, run: int, progress: Progress
+    root: Path,
+    catalogue: Catalogue,
+    export: _Export,
+    intake: Intake,
+    run: int,
+    progress: Progress,
 ) -> ImportResult:
     """Merge listing and sample, then the images, into a mirror whose lock is held."""
     before = catalogue.sample.count()
     failed = catalogue.rows.merge(export.catalogue, run)
-    write_exclusions(mirror.root, catalogue)
+    write_exclusions(root, catalogue)
     selection = _select_images(export, catalogue.rows.image_states())
-    images = selection.images
-    progress.start_images(len(images), sum(each.image.bytes for each in images))
-    attempts, decode = export.catalogue.attempts, export.decode
-    intake = Intake(export.files, mirror, catalogue, run, attempts, decode=decode)
-    intake.add(images, progress)
+    progress.start_images(len(selection.images), sum(each.image.bytes for each in selection.images))
+    intake.add(selection.images, catalogue, run, progress)
     return ImportResult(
-        root=str(mirror.root),
+        root=str(root),
         slides=catalogue.sample.count() - before,
         images=intake.images,
         bytes=intake.bytes,

@@ -16,17 +16,12 @@ from pathlib import Path
 
 from tcgamirror.catalogue.images import Image
 from tcgamirror.mirror.directory import check_same_target
-from tcgamirror.mirror.lockfile import MOST_BYTES as MOST_LOCK
-from tcgamirror.mirror.lockfile import lock_lines, read_lock
 from tcgamirror.mirror.outage import SITE_DOWN_AFTER, Unreached
 from tcgamirror.mirror.progress import Progress
-from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings, read_settings
-from tcgamirror.mirror.settings import MOST_BYTES as MOST_SETTINGS
+from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings
 from tcgamirror.mirror.shards import note_waiting
 from tcgamirror.model import text
 from tcgamirror.model.errors import (
-    BadLockFile,
-    BadSettings,
     ChecksumMismatch,
     Damaged,
     DiskFull,
@@ -39,6 +34,7 @@ from tcgamirror.model.errors import (
 )
 from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.system.parallel import start_pool
+from tcgamirror.transfer.settings_copy import read_copies
 from tcgamirror.transfer.sync.plan import (
     Arrival,
     ImageFailure,
@@ -188,18 +184,12 @@ class _Sync:
         source = self.source
         if not isinstance(source, FileMirror):
             return replace(remote.settings, slides=max(1, len(remote.names("sample")))), ()
-        try:
-            settings = read_settings(source.copy(FILE_NAME, self.folder / FILE_NAME, MOST_SETTINGS))
-            check_same_target(
-                remote.fixed, settings.fixed, source.name, f"{source.name}/{FILE_NAME}"
-            )
-            if settings.lock is None:
-                return settings, ()
-            lock = read_lock(source.copy(settings.lock, self.folder / LOCKED, MOST_LOCK))
-            return replace(settings, lock=LOCKED), lock_lines(lock)
-        except (BadSettings, BadLockFile) as error:
-            # They name the copy, which is temporary.
-            raise type(error)(str(error).replace(str(self.folder), source.name)) from error
+        settings, lock = read_copies(
+            lambda name, most: source.copy(name, self.folder / "copy", most), source.name
+        )
+        place = f"{source.name}/{FILE_NAME}"
+        check_same_target(remote.fixed, settings.fixed, source.name, place)
+        return replace(settings, lock=None if lock is None else LOCKED), lock or ()
 
     def _make_mirror(self) -> None:
         """Make a mirror that records no images, unless there is one: `verify` may run any time."""
