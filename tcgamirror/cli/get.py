@@ -59,14 +59,15 @@ _SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".t
 
 
 def get(args: argparse.Namespace) -> ExitCode:
-    from tcgamirror.mirror.get import GetOptions, get_images
+    from tcgamirror.mirror.get import get_images
 
     mirror = find_mirror(args)
-    options = GetOptions(args.slides, args.output, _settings(args, mirror), args.force)
+    settings = _settings(args, mirror)
     images: list[GetResult] = []
     with stoppable_run(as_json=args.json) as (progress, shutdown):
         try:
-            images.extend(get_images(options, mirror, progress, shutdown))
+            place = (args.slides, args.output, settings, mirror)
+            images.extend(get_images(*place, progress, shutdown, force=args.force))
         except TcgaMirrorError as error:
             error.found = _object(images)
             raise

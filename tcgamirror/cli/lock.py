@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MOST_NAMED = 5
 """Slides that one line names; `lock --check` names them all."""
 
+_SHOWN = {"others": "other image", "excluded": "exclusion"}
+"""Words of `lock --check` for ways of differing that have others in JSON."""
+
 _LOCK = """\
 write a text file that names the sample, to cite it
 
@@ -77,17 +80,11 @@ def _check(args: argparse.Namespace) -> ExitCode:
     with open_catalogue(args) as (mirror, catalogue):
         found = compare(locked, mirror.settings, catalogue)
         more = len(set(catalogue.sample.names()).difference(locked.names))
-    for names, word in (
-        (found.missing, "missing"),
-        (found.changed, "changed"),
-        (found.others, "other image"),
-        (found.excluded, "exclusion"),
-        (found.waiting, "waiting"),
-    ):
+    for way, names in found.items():
         for name in names:
-            print(f"{word:11}  {name}")
+            print(f"{_SHOWN.get(way, way):11}  {name}")
     say_comparison(locked, args.file, mirror.settings)
-    differing = sum(map(len, found.lasting.values())) + len(found.waiting)
+    differing = sum(map(len, found.values()))
     same = len(locked.slides) - differing
     besides = f"; {text.slides(more)} of the mirror not in the lock file" if more else ""
     print(f"{same:,} of {text.slides(len(locked.slides))} are as locked{besides}")
@@ -113,10 +110,14 @@ def say_comparison(lock: LockFile, path: Path, settings: Settings) -> None:
 
 def difference_words(found: Differences, name: str) -> Iterator[str]:
     """Yield a line for each way in which slides of the lock file `name` differ from it."""
-    for words, names in found.lasting.items():
+    from tcgamirror.mirror.lockfile import WAYS
+
+    for way, names in found.items():
+        if not names or not WAYS[way]:
+            continue
         shown = ", ".join(names[:MOST_NAMED])
         more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
-        yield f"{text.slides(len(names))} of {name} {words}: {shown}{more}"
+        yield f"{text.slides(len(names))} of {name} {WAYS[way]}: {shown}{more}"
 
 
 def add_commands(commands: Commands) -> None:

@@ -407,7 +407,7 @@ def check_not_own(path: Path) -> None:
     for above, within in _mirrors_above(path):
         if within in _OWN or within.startswith(CATALOGUE):
             raise UsageError(
-                f"{path}: the mirror {above} keeps its own files there. Name another place"
+                f"{path}: the mirror {above} keeps its own files there. Name another file"
             )
 
 

@@ -6,8 +6,8 @@ import dataclasses
 import getpass
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tcgamirror.catalogue.catalogue import Catalogue
@@ -62,7 +62,7 @@ def exclude(
     """
     text = fields.text(reason)
     shown = NO_REASON if text in (None, "-") else str(text)
-    with _opened(mirror, "exclude", warn) as catalogue:
+    with hold(mirror.root, "exclude"), mirror.open_to_write(warn) as catalogue:
         slides, unknown = _resolve(mirror, catalogue, names)
         if replace:
             _check_replaceable(mirror)
@@ -95,7 +95,7 @@ def include(mirror: Mirror, names: Sequence[str], warn: Callable[[str], None]) -
 
     Raises UsageError if no name means an excluded slide.
     """
-    with _opened(mirror, "include", warn) as catalogue:
+    with hold(mirror.root, "include"), mirror.open_to_write(warn) as catalogue:
         excluded = {exclusion.file_name for exclusion in catalogue.exclusions.all()}
         slides, unknown = catalogue.exclusions.resolve(names)
         unlisted = [name for name in unknown if name in excluded]
@@ -119,12 +119,6 @@ def include(mirror: Mirror, names: Sequence[str], warn: Callable[[str], None]) -
     return ExclusionReport(
         len(removed), len(sampled), 0, 0, tuple(name for name in unknown if name not in excluded)
     )
-
-
-@contextmanager
-def _opened(mirror: Mirror, command: str, warn: Callable[[str], None]) -> Iterator[Catalogue]:
-    with hold(mirror.root, command), mirror.open_to_write(warn) as catalogue:
-        yield catalogue
 
 
 def _resolve(
@@ -153,11 +147,10 @@ def _check_replaceable(mirror: Mirror) -> None:
         raise UsageError("--replace: all slides are sampled. Leave --replace out")
 
 
-def _remove_images(mirror: Mirror, catalogue: Catalogue, names: Iterable[str]) -> int:
+def _remove_images(mirror: Mirror, catalogue: Catalogue, names: Sequence[str]) -> int:
     """Remove the images of excluded slides, then what is recorded of them."""
-    wanted = set(names)
+    wanted, removed = set(names), 0
     images = [image for image in catalogue.images.recorded() if image.file_name in wanted]
-    removed = 0
     for image in images:
         path = mirror.root / image.path
         with disk_errors(path), suppress(FileNotFoundError):

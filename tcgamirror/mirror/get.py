@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -51,23 +50,6 @@ _TRIES, _PAUSE = 3, 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class GetOptions:
-    """The images that are wanted.
-
-    Attributes:
-        names: file_ids, file names or barcodes of slides.
-        output: A file, or a directory ("DIR/").
-        settings: Target, format, sources and servers.
-        force: Replace existing files.
-    """
-
-    names: Sequence[str]
-    output: str
-    settings: Settings
-    force: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class GetResult:
     """A slide's image, or why there is none.
 
@@ -84,34 +66,42 @@ class GetResult:
 
 
 def get_images(
-    options: GetOptions, mirror: Mirror | None, progress: Progress, shutdown: Shutdown
+    names: Sequence[str],
+    output: str,
+    settings: Settings,
+    mirror: Mirror | None,
+    progress: Progress,
+    shutdown: Shutdown,
+    *,
+    force: bool = False,
 ) -> Iterator[GetResult]:
-    """Yield the images that exist, unless `force` replaces them, then the others as they end.
+    """Yield the images that exist, then the others as they end.
 
     Args:
+        names: file_ids, file names or barcodes of slides.
+        output: A file, or a directory ("DIR/").
         mirror: Its catalogue is read to find the slides; the mirror does not change.
+        force: Replace existing images.
 
     Raises:
         UsageError: A name means no slide, or a file is in the way. Nothing was fetched.
         Unreachable: The GDC, or every slide, cannot be reached.
         TcgaMirrorError: Any other error that would end every slide.
     """
-    settings = options.settings
     limits = settings.timeouts
     tries, pause = min(_TRIES, limits.tries), min(_PAUSE, limits.pause)
-    limits = dataclasses.replace(limits, tries=tries, pause=pause)
-    settings = dataclasses.replace(settings, timeouts=limits)
+    settings = replace(settings, timeouts=replace(limits, tries=tries, pause=pause))
     with open_client(settings, shutdown, progress.pause) as client:
-        slides = _find_slides(options.names, mirror, client, settings.api)
-        output = _Output.of(slides, options.output, settings.form)
-        check_not_own(output.folder / "image")
-        _remove_leftovers(output.folder)
-        if not options.force:
-            for image in _existing(slides, output, settings, shutdown):
+        slides = _find_slides(names, mirror, client, settings.api)
+        store = _Output.of(slides, output, settings.form)
+        check_not_own(store.folder / "image")
+        _remove_leftovers(store.folder)
+        if not force:
+            for image in _existing(slides, store, settings, shutdown):
                 slides.remove(image.slide)
                 yield image
         if slides:
-            yield from _fetch(slides, output, settings, client, progress, shutdown)
+            yield from _fetch(slides, store, settings, client, progress, shutdown)
 
 
 # Names -------------------------------------------------------------------------

@@ -70,9 +70,6 @@ _NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?(e[+-][0-9]{1,3})?")
 _EXCLUDED = "excluded"
 """Column with the reason of each excluded slide, in a lock file that has any."""
 
-_MORE_COLUMNS = ((), (_EXCLUDED,), (_PIXELS,), (_PIXELS, _EXCLUDED))
-"""Columns that may follow the others."""
-
 _SAMPLE = """
 SELECT mirror.file_name, mirror.file_id, slides.md5,
     CASE mirror.status WHEN 'done' THEN mirror.sha256 END,
@@ -333,9 +330,8 @@ def _number(text: str) -> float:
 
 def _slides(lines: Iterator[str]) -> Iterator[LockedSlide]:
     """Yield the slides of the table. lines: those of the table, with its header."""
-    columns = tuple(next(lines, "").split("\t"))
-    more = columns[len(_COLUMNS) :]
-    if columns[: len(_COLUMNS)] != _COLUMNS or more not in _MORE_COLUMNS:
+    columns = next(lines, "").split("\t")
+    if columns != [*_COLUMNS, *(name for name in (_PIXELS, _EXCLUDED) if name in columns)]:
         raise BadLockFile("unknown columns in its table")
     seen: set[str] = set()
     for line in lines:
@@ -381,31 +377,23 @@ def locked_exclusions(lock: LockFile, now: float) -> list[Exclusion]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Differences:
-    """File names of locked slides that a mirror does not have as locked, in their order.
+# Comparing -----------------------------------------------------------------------
 
-    missing: neither listed nor held. changed: the GDC has another file. others: the image has
-    other pixels or another resolution; where pixels are unknown, another digest. excluded: here
-    or in the lock file, not in both. waiting: not fetched yet.
-    """
+WAYS = {
+    "missing": "not to be had any more (not listed)",
+    "changed": "changed at the GDC since (listed with another md5)",
+    "others": "with another image than locked (another digest)",
+    "excluded": "excluded here and not there, or there and not here",
+    "waiting": "",
+}
+"""Ways in which a slide is not as locked, in words. The next update fetches waiting ones.
 
-    missing: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    others: tuple[str, ...] = ()
-    excluded: tuple[str, ...] = ()
-    waiting: tuple[str, ...] = ()
+missing: neither listed nor held. others: other pixels or another resolution; where pixels are
+unknown, another digest.
+"""
 
-    @property
-    def lasting(self) -> Mapping[str, Sequence[str]]:
-        """Differences that no further update removes, by their description."""
-        said = {
-            "not to be had any more (not listed)": self.missing,
-            "changed at the GDC since (listed with another md5)": self.changed,
-            "with another image than locked (another digest)": self.others,
-            "excluded here and not there, or there and not here": self.excluded,
-        }
-        return {words: names for words, names in said.items() if names}
+Differences = Mapping[str, Sequence[str]]
+"""File names of slides that are not as locked, in the lock file's order, by the way."""
 
 
 def compare(lock: LockFile, settings: Settings, catalogue: Catalogue) -> Differences:
@@ -420,15 +408,15 @@ def compare(lock: LockFile, settings: Settings, catalogue: Catalogue) -> Differe
     now = {name: known for name, *known in catalogue.reports.query(_NOW).rows if name in wanted}
     # Of slides that are not sampled or not listed, too.
     excluded = {exclusion.file_name for exclusion in catalogue.exclusions.all()}
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {way: [] for way in WAYS}
     for slide in lock.slides:
         if not same_files:
             pixels_sha256 = slide.pixels_sha256 if same_pixels else None
             slide = replace(slide, sha256=None, pixels_sha256=pixels_sha256)
         known = now.get(slide.file_name, (False, *[None] * 5))
         if way := _difference(slide, *known, excluded=slide.file_name in excluded):
-            found.setdefault(way, []).append(slide.file_name)
-    return Differences(**{way: tuple(names) for way, names in found.items()})
+            found[way].append(slide.file_name)
+    return found
 
 
 def _difference(
@@ -439,7 +427,7 @@ def _difference(
     *pixels: object,
     excluded: bool,
 ) -> str | None:
-    """Return the attribute of `Differences` that a slide belongs to, None if it is as locked.
+    """Return the way in which a slide differs, None if it is as locked.
 
     pixels: resolution of the image, and digest of its pixels.
     """
@@ -464,10 +452,8 @@ def compare_listing(lock: LockFile, md5s: Mapping[str, str | None]) -> Differenc
 
     md5s: of the listed slides, by file name; None for an unknown one.
     """
-    missing = [name for name in lock.names if name not in md5s]
-    changed = [
-        slide.file_name
-        for slide in lock.slides
-        if slide.md5 and (md5 := md5s.get(slide.file_name)) and md5 != slide.md5
-    ]
-    return Differences(missing=tuple(missing), changed=tuple(changed))
+    known = [(slide, md5s.get(slide.file_name)) for slide in lock.slides]
+    return {
+        "missing": [name for name in lock.names if name not in md5s],
+        "changed": [each.file_name for each, md5 in known if each.md5 and md5 and md5 != each.md5],
+    }

@@ -427,7 +427,7 @@ def test_a_slide_without_an_image_has_no_digest(small_gdc: StandIn, tmp_path: Pa
     assert told.out.endswith("names 3 slides, 3 of them without an image yet\n")
     with Catalogue.open(root / "catalogue.db", read_only=True) as catalogue:
         lock = lockfile.read_lock(tmp_path / "l")
-        assert len(lockfile.compare(lock, lock.settings, catalogue).waiting) == 3
+        assert len(lockfile.compare(lock, lock.settings, catalogue)["waiting"]) == 3
     rewrite(root, "^slides = .*", "slides = 5")
     went_well("--mirror", root, "sample")
     checked = inside("--mirror", root, "lock", "--check", tmp_path / "l")
