@@ -14,17 +14,16 @@ import io
 import json
 import os
 import re
-import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from operator import attrgetter
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from types import MappingProxyType
+from typing import Any
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.columns import TABLES, Check, image_fault
@@ -32,13 +31,12 @@ from tcgamirror.catalogue.exclusions import apply_exclusions
 from tcgamirror.catalogue.images import PICTURE_COLUMNS, picture_of, picture_row
 from tcgamirror.imaging.store import Store, former_path
 from tcgamirror.mirror.directory import SHARDS
-from tcgamirror.mirror.eventlog import exit_code_of
+from tcgamirror.mirror.journal import Journal
 from tcgamirror.model import text
-from tcgamirror.model.errors import Locked, TcgaMirrorError, UsageError
+from tcgamirror.model.errors import Locked, TcgaMirrorError
 from tcgamirror.model.fields import matching, number, whole
 from tcgamirror.model.shard import Shard
 from tcgamirror.model.slide import Attempt, ImageFormat, Outcome, Slide, Status
-from tcgamirror.model.text import timestamp
 from tcgamirror.system.files import disk_errors, sync_folder
 from tcgamirror.system.lock import holder_of
 from tcgamirror.system.openat import Tree
@@ -61,7 +59,6 @@ _ATTEMPT: Mapping[str, Check] = {
 }
 
 _NAME = re.compile(r"[1-9][0-9]{0,5}-of-(?P<count>[1-9][0-9]{0,5})\.(?P<kind>jsonl|lock)")
-_BEGINS = b'{"event": "begin"'
 _COLLECTED = "collected "
 """Start of the key of a fact: this run is collected, but its file may still be there."""
 
@@ -110,79 +107,41 @@ def _names(root: Path, kind: str) -> list[str]:
 # Written by a shard ---------------------------------------------------------------------
 
 
-class Records:
+class Records(Journal):
     """The file to which a shard, whose lock is held, appends its outcomes.
 
-    As a context manager, it appends the run's end, with the exit code.
+    Every line names the run, so that a damaged one takes no other with it.
 
     Attributes:
-        origins: what the run learned of each origin, in words, by its name.
+        origins: What the run learned of each origin, in words, by its name.
     """
 
+    origins: Mapping[str, str] = MappingProxyType({})
+
     def __init__(self, path: Path, command: str) -> None:
-        """Append a run's beginning, after the last whole line. Raises as `disk_errors`."""
-        self.origins: Mapping[str, str] = {}
-        self._path = path
-        self._failed = 0
+        """Append a run's beginning. Raises UsageError or as `disk_errors`."""
+        head = {"id": os.urandom(16).hex(), "command": command}
+        super().__init__(path, "Move away what is there", head, is_record=True)
+        self.write("begin")
         with disk_errors(path):
-            self._file = _open_records(path)
-            self._add(event="begin", id=os.urandom(16).hex(), command=command)
             sync_folder(path.parent)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        code = exit_code_of(error, failed=bool(self._failed))
-        with closing(self._file), suppress(TcgaMirrorError):
-            # A run whose end is not recorded counts as killed.
-            self._add(event="end", exit_code=int(code), origins=self.origins)
 
     def add(self, outcome: Outcome) -> None:
         """Append an outcome and force it to the disk. Raises as `disk_errors`."""
         slide, picture, now = outcome.slide, outcome.picture, time.time()
-        self._failed += picture is None
-        self._add(
-            event="slide",
+        self.write(
+            "slide",
             file_name=slide.file_name,
             md5=slide.md5,
             attempts=[asdict(each) for each in outcome.attempts],
             picture=None if picture is None else picture_row(slide.file_name, picture, now),
         )
 
-    def _add(self, **fields: object) -> None:
-        line = json.dumps({**fields, "time": timestamp(time.time())}).encode() + b"\n"
-        with disk_errors(self._path):
-            size = self._file.seek(0, os.SEEK_END)
-            try:
-                while line:
-                    line = line[self._file.write(line) :]
-                os.fsync(self._file.fileno())
-            except OSError:
-                with suppress(OSError):
-                    self._file.truncate(size)
-                raise
-
-
-def _open_records(path: Path) -> io.FileIO:
-    """Open a shard's file, and remove a last line that a kill or a full disk cut off."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
-    file = io.FileIO(os.open(path, flags, 0o644), "r+")
-    try:
-        is_plain = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-        content = file.readall() if is_plain else b""
-        if not is_plain or not (content.startswith(_BEGINS) or _BEGINS.startswith(content)):
-            raise UsageError(f"{path}: not the records of a shard. Remove it")
-        file.truncate(content.rfind(b"\n") + 1)
-    except BaseException:
-        file.close()
-        raise
-    return file
+    def end(self, exit_code: int) -> None:
+        """Append the run's end."""
+        # A run whose end is not recorded counts as killed.
+        with suppress(TcgaMirrorError):
+            self.write("end", exit_code=exit_code, origins=dict(self.origins))
 
 
 # Read by other runs -----------------------------------------------------------------------
@@ -197,14 +156,6 @@ class _Run:
     id: str
     command: str
     lines: list[bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    """The end of a shard's run. origins: as in `Records`."""
-
-    exit_code: int
-    origins: Mapping[str, str]
 
 
 def collect(
@@ -226,8 +177,7 @@ def collect(
     names = _names(root, "jsonl")
     files = {name: _lines(root, name) for name in names}
     runs = [run for name, lines in files.items() for run in _runs(name, lines or ())]
-    foreign = {name for name, lines in files.items() if lines or lines is None}
-    foreign -= {run.name for run in runs}
+    foreign = {name for name, lines in files.items() if lines != []} - {run.name for run in runs}
     for name in sorted(foreign):
         note(f"{root / SHARDS / name}: not the records of a shard. It is left out")
     done, invalid, store = dict[str, bool](), Counter[str](), Store(root, form)
@@ -307,18 +257,23 @@ def _lines(root: Path, name: str) -> list[bytes] | None:
 
 
 def _runs(name: str, lines: Iterable[bytes]) -> list[_Run]:
-    """Return the runs in a shard's file."""
-    runs: list[_Run] = []
+    """Return the runs in a shard's file.
+
+    A line that names no run, as all but the first of an older version's, belongs to the one before.
+    """
+    runs: dict[str, _Run] = {}
+    run = None
     for line in lines:
-        try:
-            values = _check_values(_object(line), _RUN) if line.startswith(_BEGINS) else None
-        except ValueError:
-            values = None
-        if values is not None:
-            runs.append(_Run(values["time"], name, values["id"], values["command"], []))
-        elif runs:
-            runs[-1].lines.append(line)
-    return runs
+        entry = _object(line)
+        is_begin = False
+        with suppress(ValueError):
+            head = _check_values(entry, _RUN)
+            run = _Run(head["time"], name, head["id"], head["command"], [])
+            run = runs.setdefault(run.id, run)
+            is_begin = entry.get("event") == "begin"
+        if run is not None and not is_begin:
+            run.lines.append(line)
+    return list(runs.values())
 
 
 def _object(line: bytes) -> Mapping[str, Any]:
@@ -350,9 +305,10 @@ def _apply(
         except (ValueError, TypeError):
             invalid += 1
             continue
-        if isinstance(found, _End):
-            catalogue.end_run(number, exit_code=found.exit_code, now=now)
-            for name, words in found.origins.items():
+        if isinstance(found, tuple):
+            exit_code, origins = found
+            catalogue.end_run(number, exit_code=exit_code, now=now)
+            for name, words in origins.items():
                 catalogue.set_fact(f"origin {name}", words)
             continue
         name, picture = found.slide.file_name, found.picture
@@ -364,8 +320,10 @@ def _apply(
     return former, invalid
 
 
-def _parse(catalogue: Catalogue, entry: Mapping[str, Any], store: Store) -> Outcome | _End:
-    """Return what a line after a run's beginning records.
+def _parse(
+    catalogue: Catalogue, entry: Mapping[str, Any], store: Store
+) -> Outcome | tuple[int, Mapping[str, str]]:
+    """Return a slide's outcome, or the exit code and origins of a run's end.
 
     Raises ValueError or TypeError for what no shard of this sample can have recorded.
     """
@@ -375,7 +333,7 @@ def _parse(catalogue: Catalogue, entry: Mapping[str, Any], store: Store) -> Outc
         case "end":
             known = {name: _WORDS for name in entry.get("origins", ()) if name in _ORIGINS}
             origins = _check_values(entry.get("origins", {}), known)
-            return _End(whole(0, 255)(entry.get("exit_code")), origins)
+            return whole(0, 255)(entry.get("exit_code")), origins
         case _:
             raise ValueError
 

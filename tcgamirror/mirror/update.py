@@ -110,7 +110,8 @@ def run_update(
             mirror = replace(mirror, settings=divided(mirror.settings, shard.count))
             stack.enter_context(hold_shard(mirror.root, shard, command))
             catalogue = stack.enter_context(mirror.open_copy())
-            records = stack.enter_context(Records(path_of(mirror.root, shard, ".jsonl"), command))
+            records = Records(path_of(mirror.root, shard, ".jsonl"), command)
+            stack.callback(records.close)
         client = stack.enter_context(open_client(mirror.settings, shutdown, progress.pause))
         if catalogue.fact(PLAN) is None:
             # Of an older version: from now on the plan of the settings is fixed.
@@ -134,6 +135,8 @@ def run_update(
             raise
         finally:
             catalogue.end_run(number, exit_code=exit_code, now=time.time())
+            if records is not None:
+                records.end(exit_code)
         return report
 
 

@@ -507,6 +507,38 @@ def test_lines_that_are_no_records_are_left_out(waiting: Path) -> None:
     assert not list(waiting.parent.rglob("x.*"))
 
 
+def damaged(lines: list[bytes]) -> list[bytes]:
+    return [b"0" + line if b'"begin"' in line else line for line in lines]
+
+
+def of_an_older_version(lines: list[bytes]) -> list[bytes]:
+    """As that version wrote them: only the first line of a run names it."""
+    entries = [json.loads(line) for line in lines]
+    for entry in entries:
+        if entry["event"] != "begin":
+            del entry["id"], entry["command"]
+    return [json.dumps(entry).encode() + b"\n" for entry in entries]
+
+
+@pytest.mark.parametrize("change_lines", [damaged, of_an_older_version])
+def test_runs_of_one_file_are_told_apart(
+    waiting: Path, change_lines: Callable[[list[bytes]], list[bytes]]
+) -> None:
+    """One whose first line is damaged, too, and those of an older version."""
+    assert fetch(waiting, "1/2", "--retry-failed").code == 0
+    path = waiting / "work/shards/1-of-2.jsonl"
+    path.write_bytes(b"".join(change_lines(path.read_bytes().splitlines(keepends=True))))
+    result = collect(waiting)
+    count = {"damaged": 1, "of_an_older_version": 0}[change_lines.__name__]
+    assert (f"{path}: {count} of its lines" in result.err) == bool(count)
+    slides = len(names(waiting, Shard(1, 2)))
+    assert rows(waiting, "select exit_code, done, failed from runs where command like '%1/2'") == [
+        (SOME_FAILED, slides - 1, 1),
+        (0, 1, 0),
+    ]
+    assert statuses(waiting) == {"done": SLIDES}
+
+
 @pytest.mark.parametrize("what", ["text", "link", "folder", "pipe", "empty", "torn"])
 def test_a_foreign_file_in_the_records_place(waiting: Path, tmp_path: Path, what: str) -> None:
     path, other = waiting / "work/shards/7-of-9.jsonl", tmp_path / "other"
