@@ -12,7 +12,7 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
@@ -223,10 +223,29 @@ def placeholders(columns: Iterable[str]) -> str:
     return ", ".join(f":{name}" for name in columns)
 
 
+def insert(
+    connection: sqlite3.Connection,
+    table: str,
+    columns: Sequence[str],
+    rows: Iterable[Row],
+    *,
+    conflict: str = "",
+) -> None:
+    """Insert these columns of rows into a table.
+
+    Args:
+        conflict: `OR IGNORE` to skip rows whose key is present, `OR REPLACE` to overwrite those.
+    """
+    connection.executemany(
+        f"INSERT {conflict} INTO {table} ({', '.join(columns)}) VALUES ({placeholders(columns)})",
+        rows,
+    )
+
+
 def set_facts(connection: sqlite3.Connection, facts: Mapping[str, str]) -> None:
     """Keep values under their keys, in place of others, within the open transaction."""
-    sql = "INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)"
-    connection.executemany(sql, facts.items())
+    rows = ({"key": key, "value": value} for key, value in facts.items())
+    insert(connection, "facts", ("key", "value"), rows, conflict="OR REPLACE")
 
 
 def tables(connection: sqlite3.Connection) -> sqlite_utils.Database:

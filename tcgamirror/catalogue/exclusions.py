@@ -6,30 +6,24 @@ status `excluded`, and the reason as its error, until the exclusion is taken bac
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, dataclass, fields
 
-from tcgamirror.catalogue.database import Part, Row
+from tcgamirror.catalogue.database import Part, Row, insert
 from tcgamirror.catalogue.names import resolve
 from tcgamirror.model.slide import Status
 
 NO_REASON = "no reason given"
 """Reason of an exclusion without one."""
 
-_INTO_EXCLUSIONS = (
-    "INTO exclusions (file_name, reason, excluded_by, excluded_at, own) VALUES (?, ?, ?, ?, ?)"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
-    """One slide that was left out.
+    """One slide that was left out. excluded_at: ISO 8601, UTC.
 
-    Attributes:
-        excluded_by: the user's name.
-        excluded_at: ISO 8601, UTC.
-        own: excluded here, not by a mirror whose rows were taken over.
+    own: whether it was excluded here, not by a mirror whose rows were taken over.
     """
 
     file_name: str
@@ -37,6 +31,9 @@ class Exclusion:
     excluded_by: str
     excluded_at: str
     own: bool = True
+
+
+_COLUMNS = tuple(field.name for field in fields(Exclusion))
 
 
 class Exclusions(Part):
@@ -62,15 +59,12 @@ class Exclusions(Part):
         An exclusion takes the place of an earlier one, so that reasons can be corrected.
         """
         with self._database.change() as connection:
-            names = {exclusion.file_name for exclusion in exclusions}
-            fresh = [
-                name
-                for (name,) in connection.execute(
-                    "SELECT file_name FROM images JOIN sample USING (file_name) "
-                    "WHERE status <> 'excluded' ORDER BY rank"
-                )
-                if name in names
-            ]
+            names = json.dumps([exclusion.file_name for exclusion in exclusions])
+            sql = (
+                "SELECT file_name FROM images JOIN sample USING (file_name) WHERE file_name IN "
+                "(SELECT value FROM json_each(?)) AND status <> 'excluded' ORDER BY rank"
+            )
+            fresh = self._database.column(sql, names)
             put_exclusions(connection, exclusions)
             apply_exclusions(connection)
         return fresh
@@ -81,7 +75,7 @@ class Exclusions(Part):
         Sampled ones are pending, with the image that was kept, if there is one.
         """
         with self._database.change() as connection:
-            excluded = set(_names(connection))
+            excluded = set(self._database.column("SELECT file_name FROM exclusions"))
             removed = [name for name in names if name in excluded]
             connection.executemany(
                 "DELETE FROM exclusions WHERE file_name = ?", ((name,) for name in removed)
@@ -107,35 +101,28 @@ class Exclusions(Part):
 def exclusions_of(connection: sqlite3.Connection) -> list[Exclusion]:
     """Return every exclusion, the oldest first."""
     rows = connection.execute(
-        "SELECT file_name, reason, excluded_by, excluded_at, own FROM exclusions "
-        "ORDER BY excluded_at, file_name"
+        f"SELECT {', '.join(_COLUMNS)} FROM exclusions ORDER BY excluded_at, file_name"
     )
     return [Exclusion(name, reason, by, at, bool(own)) for name, reason, by, at, own in rows]
 
 
-def exclusion_of(row: Row) -> Exclusion:
-    """Return the exclusion of another catalogue's row, which is not this mirror's own."""
-    columns = ("file_name", "reason", "excluded_by", "excluded_at")
-    file_name, reason, excluded_by, excluded_at = (str(row[name]) for name in columns)
-    return Exclusion(file_name, reason, excluded_by, excluded_at, own=False)
-
-
 def put_exclusions(connection: sqlite3.Connection, exclusions: Iterable[Exclusion]) -> None:
     """Write exclusions, in place of those of the same slides, within the open transaction."""
-    connection.executemany(f"INSERT OR REPLACE {_INTO_EXCLUSIONS}", map(astuple, exclusions))
+    insert(connection, "exclusions", _COLUMNS, map(asdict, exclusions), conflict="OR REPLACE")
 
 
-def merge_exclusions(connection: sqlite3.Connection, exclusions: Iterable[Exclusion]) -> None:
-    """Write exclusions of another mirror within the open transaction.
+def merge_exclusions(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
+    """Write rows of another mirror's exclusions within the open transaction.
 
     Those made here stay. Of others of the same slide, the newer one stays.
     """
     connection.executemany(
-        f"INSERT {_INTO_EXCLUSIONS} ON CONFLICT (file_name) DO UPDATE SET "
-        "reason = excluded.reason, excluded_by = excluded.excluded_by, "
-        "excluded_at = excluded.excluded_at WHERE NOT own "
-        "AND excluded.excluded_at > exclusions.excluded_at",
-        map(astuple, exclusions),
+        f"INSERT INTO exclusions ({', '.join(_COLUMNS)}) "
+        "VALUES (:file_name, :reason, :excluded_by, :excluded_at, 0) "
+        "ON CONFLICT (file_name) DO UPDATE SET reason = excluded.reason, "
+        "excluded_by = excluded.excluded_by, excluded_at = excluded.excluded_at "
+        "WHERE NOT own AND excluded.excluded_at > exclusions.excluded_at",
+        rows,
     )
 
 
@@ -150,7 +137,3 @@ def apply_exclusions(connection: sqlite3.Connection) -> None:
         "UPDATE images SET status = 'pending', error = NULL WHERE status = 'excluded' "
         "AND NOT EXISTS (SELECT 1 FROM exclusions WHERE exclusions.file_name = images.file_name)"
     )
-
-
-def _names(connection: sqlite3.Connection) -> list[str]:
-    return [name for (name,) in connection.execute("SELECT file_name FROM exclusions")]

@@ -40,10 +40,10 @@ MARGIN = 4 * HOUR
 SLIDE_RETRY_DELAYS = (HOUR, *(days * DAY - MARGIN for days in (1, 3, 7, 30)))
 """Seconds after the first failure in a row, the second, and so on; then always the last."""
 
-_UNFIT_FAULTS = frozenset(error("").fault for error in (NoSuchLevel, TooFine, TooLarge))
+_UNFIT_FAULTS = frozenset(error.fault for error in (NoSuchLevel, TooFine, TooLarge))
 """Faults of a slide that another target would allow for."""
 
-_SLIDE_FAULTS = frozenset(error("").fault for error in (BadSlide, UnsupportedSlide))
+_SLIDE_FAULTS = frozenset(error.fault for error in (BadSlide, UnsupportedSlide))
 """Faults of a file that is not a readable slide."""
 
 
@@ -55,7 +55,7 @@ def retry_time(outcome: Outcome, failures: int, now: float) -> float | None:
     """
     if is_permanent(outcome):
         return None
-    return now + SLIDE_RETRY_DELAYS[min(max(failures, 1), len(SLIDE_RETRY_DELAYS)) - 1]
+    return now + SLIDE_RETRY_DELAYS[min(failures, len(SLIDE_RETRY_DELAYS)) - 1]
 
 
 def is_permanent(outcome: Outcome) -> bool:
@@ -64,15 +64,9 @@ def is_permanent(outcome: Outcome) -> bool:
     This holds for an image that the target does not allow for. It holds also for a whole
     file that has the md5 listed, and yet is not a readable slide.
     """
-    return any(
-        attempt.fault in _UNFIT_FAULTS
-        or (
-            attempt.source == "whole"
-            and attempt.fault in _SLIDE_FAULTS
-            and outcome.slide.md5 is not None
-        )
-        for attempt in outcome.attempts
-    )
+    faults = {(attempt.source, attempt.fault) for attempt in outcome.attempts}
+    of_file = {("whole", fault) for fault in _SLIDE_FAULTS if outcome.slide.md5 is not None}
+    return bool(faults & of_file) or any(fault in _UNFIT_FAULTS for _, fault in faults)
 
 
 def _ready_values(now: float | None) -> dict[str, str | None]:
@@ -218,9 +212,9 @@ class Queue(Part):
                 "FROM images WHERE status = 'failed'",
                 _ready_values(now),
             ).fetchone()
-            (unknown,) = connection.execute(
+            unknown = self._database.value(
                 "SELECT count(*) FROM images WHERE status = 'done' AND mpp_x IS NULL"
-            ).fetchone()
+            )
         pending, done, excluded = (
             by_status.get(status, 0) for status in (Status.PENDING, Status.DONE, Status.EXCLUDED)
         )
@@ -228,22 +222,16 @@ class Queue(Part):
 
     def last_attempt(self) -> int:
         """Return the number of the last attempt, 0 if there was none."""
-        with self._database.reading() as connection:
-            (last,) = connection.execute(
-                "SELECT coalesce(max(attempt), 0) FROM attempts"
-            ).fetchone()
-        return int(last)
+        return int(self._database.value("SELECT coalesce(max(attempt), 0) FROM attempts"))
 
     def was_denied_since(self, attempt: int) -> bool:
         """Return whether a later attempt met a 403 or 404 for a slide that is listed."""
-        with self._database.reading() as connection:
-            (found,) = connection.execute(
-                # Crossed, so that SQLite goes through the later attempts alone.
-                "SELECT EXISTS (SELECT 1 FROM attempts CROSS JOIN slides USING (file_name) "
-                "WHERE attempt > ? AND fault IN (?, ?) AND +upstream IN ('current', 'changed'))",
-                (attempt, Refused("").fault, NotFound("").fault),
-            ).fetchone()
-        return bool(found)
+        # Crossed, so that SQLite goes through the later attempts alone.
+        sql = (
+            "SELECT EXISTS (SELECT 1 FROM attempts CROSS JOIN slides USING (file_name) "
+            "WHERE attempt > ? AND fault IN (?, ?) AND +upstream IN ('current', 'changed'))"
+        )
+        return bool(self._database.value(sql, attempt, Refused.fault, NotFound.fault))
 
     def record(self, outcome: Outcome, run: int, now: float) -> None:
         """Record the outcome of a sampled slide, its attempts and the run's sums.
@@ -270,12 +258,9 @@ class Queue(Part):
                     for attempt in outcome.attempts
                 ),
             )
-            row = {
-                "file_name": name,
-                "attempts": attempts,
-                "bytes_fetched": fetched,
-                "seconds": sum(attempt.seconds for attempt in outcome.attempts),
-            }
+            seconds = sum(attempt.seconds for attempt in outcome.attempts)
+            row = {"file_name": name, "attempts": attempts}
+            row |= {"bytes_fetched": fetched, "seconds": seconds}
             if picture is not None:
                 row |= {"status": Status.DONE, "error": None, "failures": 0, "retry_at": None}
                 row |= picture_row(name, picture, now)

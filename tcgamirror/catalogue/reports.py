@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from tcgamirror.catalogue.database import (
@@ -20,7 +20,7 @@ from tcgamirror.catalogue.listing import COUNTED, SLIDE_COLUMNS, last_release, s
 from tcgamirror.catalogue.names import find_slides
 from tcgamirror.model.errors import BadQuery, NoMemory, UsageError
 from tcgamirror.model.labels import COLUMNS
-from tcgamirror.model.slide import Slide
+from tcgamirror.model.slide import SOURCES, Slide
 from tcgamirror.model.text import command_line
 
 Cell = Value | bytes
@@ -174,16 +174,14 @@ class Reports(Part):
                 "SELECT count(*) FROM slides WHERE upstream IN ('withdrawn', 'superseded')"
             ).fetchone()
             by_project, by_source = _by_project(connection), _by_source(connection)
-            runs = connection.execute(
-                "SELECT run, command, started, ended, exit_code, done, failed, bytes, data_release "
-                "FROM runs ORDER BY run DESC LIMIT ?",
-                (LAST_RUNS,),
-            ).fetchall()
+            columns = ", ".join(each.name for each in fields(Run))
+            sql = f"SELECT {columns} FROM runs ORDER BY run DESC LIMIT ?"
+            runs = tuple(Run(*row) for row in connection.execute(sql, (LAST_RUNS,)))
             release = last_release(connection)
-        sampled = sum(count.sampled for count in by_project)
-        done = sum(count.done for count in by_project)
-        failed = sum(count.failed for count in by_project)
-        excluded = sum(count.excluded for count in by_project)
+        sampled, done, failed, excluded = (
+            sum(getattr(count, name) for count in by_project)
+            for name in ("sampled", "done", "failed", "excluded")
+        )
         return Counts(
             listed=known - gone,
             withdrawn=gone,
@@ -196,7 +194,7 @@ class Reports(Part):
             release=release,
             by_project=by_project,
             by_source=by_source,
-            runs=tuple(Run(*row) for row in runs),
+            runs=runs,
             excluded=excluded,
         )
 
@@ -232,38 +230,28 @@ class Reports(Part):
         """
         with self._database.reading() as connection:
             file_name = _file_name(connection, name.strip())
-            listed = dicts(connection, "SELECT * FROM slides WHERE file_name = ?", file_name)[0]
-            sampled = dicts(connection, "SELECT * FROM mirror WHERE file_name = ?", file_name)
-            if sampled:
-                listed = {**sampled[0], "md5": listed["md5"], "size": listed["size"]}
-            labels = dicts(
-                connection,
-                f"SELECT {', '.join(COLUMNS)} FROM slides LEFT JOIN tissue USING (file_name) "
-                "LEFT JOIN cases USING (case_barcode) WHERE file_name = ?",
-                file_name,
+
+            def rows(columns: str, tables: str, order: str = "") -> list[dict[str, Value]]:
+                sql = f"SELECT {columns} FROM {tables} WHERE file_name = ? {order}"
+                return dicts(connection, sql, file_name)
+
+            (listed,) = rows("*", "slides")
+            for sampled in rows("*", "mirror"):
+                listed = {**sampled, "md5": listed["md5"], "size": listed["size"]}
+            with_labels = (
+                "slides LEFT JOIN tissue USING (file_name) LEFT JOIN cases USING (case_barcode)"
             )
-            excluded = dicts(
-                connection,
-                "SELECT reason, excluded_by, excluded_at FROM exclusions WHERE file_name = ?",
-                file_name,
-            )
-            former = "SELECT file_id FROM former_ids WHERE file_name = ? ORDER BY rowid"
+            (labels,) = rows(", ".join(COLUMNS), with_labels)
+            for excluded in rows("reason, excluded_by, excluded_at", "exclusions"):
+                labels |= excluded
+            former = [row["file_id"] for row in rows("file_id", "former_ids", "ORDER BY rowid")]
+            tries = "run, source, started, seconds, bytes, requests, fault, message"
             return {
                 **listed,
-                **labels[0],
-                **(excluded[0] if excluded else {}),
-                "former_ids": self._database.column(former, file_name),
-                "changes": dicts(
-                    connection,
-                    "SELECT release, what, detail FROM changes WHERE file_name = ? ORDER BY change",
-                    file_name,
-                ),
-                "tries": dicts(
-                    connection,
-                    "SELECT run, source, started, seconds, bytes, requests, fault, message "
-                    "FROM attempts WHERE file_name = ? ORDER BY attempt",
-                    file_name,
-                ),
+                **labels,
+                "former_ids": former,
+                "changes": rows("release, what, detail", "changes", "ORDER BY change"),
+                "tries": rows(tries, "attempts", "ORDER BY attempt"),
             }
 
     def find_slides(self, name: str) -> list[Slide]:
@@ -349,20 +337,14 @@ def _by_project(connection: sqlite3.Connection) -> tuple[ProjectCounts, ...]:
 
 
 def _by_source(connection: sqlite3.Connection) -> tuple[SourceCounts, ...]:
-    images = dict(
-        connection.execute(
-            "SELECT source, count(*) FROM images WHERE source IS NOT NULL GROUP BY source"
-        ).fetchall()
+    sql = (
+        "SELECT :source, (SELECT count(*) FROM images WHERE source = :source), count(*), "
+        "coalesce(sum(bytes), 0), coalesce(sum(seconds), 0.0) FROM attempts WHERE source = :source"
     )
+    rows = (connection.execute(sql, {"source": source}).fetchone() for source in SOURCES)
+    counts = (SourceCounts(*row) for row in rows)
     # Images that `rebuild` found have no attempts.
-    sums = dict.fromkeys(images, (0, 0, 0.0))
-    for source, *of_attempts in connection.execute(
-        "SELECT source, count(*), sum(bytes), sum(seconds) FROM attempts GROUP BY source"
-    ):
-        sums[source] = tuple(of_attempts)
-    return tuple(
-        SourceCounts(source, images.get(source, 0), *sums[source]) for source in sorted(sums)
-    )
+    return tuple(count for count in counts if count.images or count.tries)
 
 
 def _file_name(connection: sqlite3.Connection, name: str) -> str:

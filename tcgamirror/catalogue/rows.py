@@ -15,11 +15,12 @@ from tcgamirror.catalogue.database import (
     Row,
     Value,
     dicts,
+    insert,
     placeholders,
     set_facts,
     transaction,
 )
-from tcgamirror.catalogue.exclusions import apply_exclusions, exclusion_of, merge_exclusions
+from tcgamirror.catalogue.exclusions import apply_exclusions, merge_exclusions
 from tcgamirror.catalogue.images import STATUS_COLUMNS, write_images
 from tcgamirror.catalogue.labels import put_labels
 from tcgamirror.catalogue.listing import COUNTED, SLIDE_COLUMNS, slide_of, stage_listing
@@ -250,7 +251,7 @@ def _take_sample(
         set_facts(connection, theirs.sample_facts())
     _add_sampled(connection, (row for row in theirs.sampled() if row["file_name"] not in there))
     failures = _take_failures(connection, theirs, run)
-    merge_exclusions(connection, map(exclusion_of, theirs.rows("exclusions")))
+    merge_exclusions(connection, theirs.rows("exclusions"))
     apply_exclusions(connection)
     put_labels(connection, theirs.rows("tissue"), theirs.rows("cases"), replace=replace)
     return failures
@@ -343,7 +344,7 @@ def _add_unlisted(connection: sqlite3.Connection, slides: Iterable[Row]) -> None
         {**slide, "position": last + int(slide["position"] or 0), "upstream": "withdrawn"}
         for slide in slides
     )
-    insert(connection, "slides", _SLIDES, rows, or_ignore=True)
+    insert(connection, "slides", _SLIDES, rows, conflict="OR IGNORE")
 
 
 def replaces(theirs: Row, ours: ImageState | None) -> bool:
@@ -428,22 +429,3 @@ def _add_attempts(
         # What was tried there continues what was tried here.
         return max(int(ours), int(row["attempts"] or 0)), last
     return int(ours) + tries, last
-
-
-def insert(
-    connection: sqlite3.Connection,
-    table: str,
-    columns: Sequence[str],
-    rows: Iterable[Row],
-    *,
-    or_ignore: bool = False,
-) -> None:
-    """Insert these columns of rows into a table.
-
-    Args:
-        or_ignore: whether to skip rows whose key is present.
-    """
-    verb = "INSERT OR IGNORE" if or_ignore else "INSERT"
-    connection.executemany(
-        f"{verb} INTO {table} ({', '.join(columns)}) VALUES ({placeholders(columns)})", rows
-    )

@@ -7,7 +7,6 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import filterfalse, islice
-from types import MappingProxyType
 
 from tcgamirror.catalogue.database import Part, set_facts
 from tcgamirror.catalogue.exclusions import apply_exclusions
@@ -16,8 +15,6 @@ from tcgamirror.catalogue.names import find_slides, resolve
 from tcgamirror.model.sampling import By, Order, Plan, arranged
 from tcgamirror.model.slide import Kind, Slide
 from tcgamirror.model.text import timestamp
-
-_NO_FACTS: Mapping[str, str] = MappingProxyType({})
 
 # Without the pluses SQLite would look up nearly every slide by way of an index.
 _LISTED = "FROM slides WHERE +upstream IN ('current', 'changed')"
@@ -35,12 +32,7 @@ class Sample(Part):
     def unlisted(self, column: str, values: Iterable[str]) -> list[str]:
         """Return those values of a column of slides that no listed slide has."""
         sql = f"SELECT 1 {_LISTED} AND +{column} = ? LIMIT 1"
-        with self._database.reading() as connection:
-            return [
-                value
-                for value in sorted(values)
-                if connection.execute(sql, (value,)).fetchone() is None
-            ]
+        return [value for value in sorted(values) if self._database.value(sql, value) is None]
 
     def unmatched_cases(self, plan: Plan) -> tuple[list[str], list[str]]:
         """Return names of the plan's cases without a listed slide, and without an allowed one."""
@@ -75,10 +67,8 @@ class Sample(Part):
 
     def names(self) -> list[str]:
         """Return file names of the sampled slides, by rank."""
-        with self._database.reading() as connection:
-            # Sorted: by the index of ranks, each slide would be read from another place.
-            rows = connection.execute("SELECT file_name FROM sample ORDER BY +rank")
-            return [file_name for (file_name,) in rows]
+        # Sorted: by the index of ranks, each slide would be read from another place.
+        return self._database.column("SELECT file_name FROM sample ORDER BY +rank")
 
     def slides(self) -> list[Slide]:
         """Return the sampled slides by rank, with no more than names their images' paths."""
@@ -94,11 +84,9 @@ class Sample(Part):
 
     def count(self) -> int:
         """Return how many slides are sampled."""
-        with self._database.reading() as connection:
-            (count,) = connection.execute("SELECT count(*) FROM sample").fetchone()
-        return int(count)
+        return int(self._database.value("SELECT count(*) FROM sample"))
 
-    def add(self, names: Sequence[str], now: float, facts: Mapping[str, str] = _NO_FACTS) -> None:
+    def add(self, names: Sequence[str], now: float, facts: Mapping[str, str] | None = None) -> None:
         """Give known slides the next ranks, in this order; sampled ones keep their rank.
 
         Rows are written by name, whatever their ranks. Every index but one then grows at
@@ -128,7 +116,7 @@ class Sample(Part):
             )
             connection.execute("DROP TABLE temp.picked")
             apply_exclusions(connection)
-            set_facts(connection, facts)
+            set_facts(connection, facts or {})
 
 
 def _ordered(connection: sqlite3.Connection, plan: Plan, listed: str) -> Iterator[str]:

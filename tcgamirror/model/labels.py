@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from tcgamirror.model import fields
 
@@ -43,53 +42,37 @@ def _whole(least: int, most: int) -> Check:
     return check
 
 
-_PERCENT = fields.number(0, 100)
 _DAYS, _YEARS = _whole(-MOST_DAYS, MOST_DAYS), _whole(0, MOST_YEARS)
 
-TISSUE: Mapping[str, Check] = MappingProxyType(
-    {
-        "section_location": _text,
-        "percent_tumor_cells": _PERCENT,
-        "percent_tumor_nuclei": _PERCENT,
-        "percent_normal_cells": _PERCENT,
-        "percent_stromal_cells": _PERCENT,
-        "percent_necrosis": _PERCENT,
-        "percent_lymphocyte_infiltration": _PERCENT,
-        "percent_monocyte_infiltration": _PERCENT,
-        "percent_neutrophil_infiltration": _PERCENT,
-    }
+_PERCENTAGES = (
+    *("tumor_cells", "tumor_nuclei", "normal_cells", "stromal_cells", "necrosis"),
+    *("lymphocyte_infiltration", "monocyte_infiltration", "neutrophil_infiltration"),
 )
+
+TISSUE: Mapping[str, Check] = {
+    "section_location": _text,
+    **{f"percent_{name}": fields.number(0, 100) for name in _PERCENTAGES},
+}
 """Columns of the table `tissue`, with a row for each slide, and their checks."""
 
-COUNT: Mapping[str, Check] = MappingProxyType({"diagnoses": _whole(0, MOST_DIAGNOSES)})
+COUNT: Mapping[str, Check] = {"diagnoses": _whole(0, MOST_DIAGNOSES)}
 """The column for the number of a case's diagnoses."""
 
-DIAGNOSIS: Mapping[str, Check] = MappingProxyType(
-    {
-        "primary_diagnosis": _text,
-        "morphology": _text,
-        "tissue_or_organ_of_origin": _text,
-        "ajcc_pathologic_stage": _text,
-        "tumor_grade": _text,
-        "age_at_diagnosis": _DAYS,
-        "days_to_last_follow_up": _DAYS,
-    }
-)
+DIAGNOSIS: Mapping[str, Check] = {
+    **dict.fromkeys(("primary_diagnosis", "morphology", "tissue_or_organ_of_origin"), _text),
+    **dict.fromkeys(("ajcc_pathologic_stage", "tumor_grade"), _text),
+    **dict.fromkeys(("age_at_diagnosis", "days_to_last_follow_up"), _DAYS),
+}
 """Columns of the primary diagnosis."""
 
-DEMOGRAPHIC: Mapping[str, Check] = MappingProxyType(
-    {
-        "age_at_index": _YEARS,
-        "gender": _text,
-        "race": _text,
-        "ethnicity": _text,
-        "vital_status": _text,
-        "days_to_death": _DAYS,
-    }
-)
+DEMOGRAPHIC: Mapping[str, Check] = {
+    "age_at_index": _YEARS,
+    **dict.fromkeys(("gender", "race", "ethnicity", "vital_status"), _text),
+    "days_to_death": _DAYS,
+}
 """Columns of the person."""
 
-CASE: Mapping[str, Check] = MappingProxyType({**COUNT, **DIAGNOSIS, **DEMOGRAPHIC})
+CASE: Mapping[str, Check] = {**COUNT, **DIAGNOSIS, **DEMOGRAPHIC}
 """Columns of the table `cases`, with a row for each case, and their checks."""
 
 COLUMNS = (*TISSUE, *CASE)

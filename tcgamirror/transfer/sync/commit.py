@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.columns import TABLES
-from tcgamirror.catalogue.database import Row, Value, dicts
+from tcgamirror.catalogue.database import Row, Value, dicts, insert
 from tcgamirror.catalogue.exclusions import apply_exclusions, exclusions_of, put_exclusions
 from tcgamirror.catalogue.images import PICTURE_COLUMNS, write_images
 from tcgamirror.catalogue.labels import put_labels
-from tcgamirror.catalogue.rows import are_different, insert, set_upstream
+from tcgamirror.catalogue.rows import are_different, set_upstream
 from tcgamirror.model.slide import Status, Upstream
 from tcgamirror.transfer.sync.plan import Arrival, Local
 from tcgamirror.transfer.untrusted import UntrustedCatalogue
@@ -52,8 +52,8 @@ def replace_rows(
         for table, rows in own.items():
             ranked = _ranked(connection, rows) if table == "sample" else rows
             # Both sides may record a former file_id.
-            or_ignore = table == "former_ids"
-            insert(connection, table, list(TABLES[table]), ranked, or_ignore=or_ignore)
+            conflict = "OR IGNORE" if table == "former_ids" else ""
+            insert(connection, table, list(TABLES[table]), ranked, conflict=conflict)
         put_labels(connection, tissue, cases, replace=False)
         for row in own.get("slides", ()):
             set_upstream(connection, str(row["file_name"]), Upstream.WITHDRAWN)
