@@ -33,7 +33,7 @@ from tcgamirror.sources.whole import LocalFile
 from tests.support.levels import Bytes, bounded, by_openslide
 from tests.support.slides import SlideSpec, make_slide
 from tests.support.slides_codec import encode, split_tables
-from tests.support.slides_tiff import UNDEFINED, Field, TiffWriter, long, short, text
+from tests.support.slides_tiff import UNDEFINED, Field, short, write_tiles
 
 RGB, YCBCR = 2, 6
 JPEG, J2K_YCBCR, J2K_RGB = 7, 33003, 33005
@@ -83,25 +83,10 @@ def slide_of(
     width: int | None = None,
 ) -> Path:
     """A slide of one row of tiles with these very bytes; all are whole unless `width` is less."""
-    with path.open("wb") as file:
-        tiff = TiffWriter(file, big=False, order="<")
-        places = [tiff.write(tile) for tile in tiles]
-        fields = [
-            long(256, width or SIDE * len(tiles)),
-            long(257, SIDE),
-            short(258, 8, 8, 8),
-            short(259, compression),
-            short(262, photometric),
-            text(270, "Aperio Image Library v10\r\n|MPP = 0.25"),
-            short(277, 3),
-            short(284, 1),
-            long(322, SIDE),
-            long(323, SIDE),
-            tiff.offsets(324, places),
-            tiff.offsets(325, [len(tile) for tile in tiles]),
-        ]
-        tiff.write_directory([*fields, *([Field(347, UNDEFINED, tables)] if tables else [])])
-    return path
+    changes = [short(259, compression), short(262, photometric)]
+    changes += [Field(347, UNDEFINED, tables)] if tables else []
+    size = width or SIDE * len(tiles), SIDE
+    return write_tiles(path, tiles, size, {field.tag: field for field in changes})
 
 
 def decoded(path: Path, level: int = 0, size: Size | None = None, scale: int = 1) -> Pixels:

@@ -20,9 +20,9 @@ from tcgamirror.model.errors import BadSlide
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import UNKNOWN_MPP, Mpp, MppSource
 from tcgamirror.sources.whole import LocalFile
-from tests.support.levels import EVERY_SLIDE, ZOO, Bytes, bounded, real_slide, slide_at, tile_spans
+from tests.support.levels import EVERY_SLIDE, ZOO, Bytes, bounded, slide_at, tile_spans
 from tests.support.slides import SlideSpec, make_slide
-from tests.support.slides_tiff import LONG8, UNDEFINED, Field, TiffWriter, long, short, text
+from tests.support.slides_tiff import LONG8, UNDEFINED, Field, text, write_tiles
 
 INCH, CENTIMETRE = 2, 3
 QUARTER_PER_CM = 10_000 / 0.25
@@ -59,20 +59,16 @@ def test_the_structure_is_the_one_openslide_sees(name: str, zoo_slides: Mapping[
         ("resolution-tag-of-no-unit", None, "unknown"),
         ("resolution-tag-of-a-screen", None, "unknown"),
         ("resolution-tag-against-mpp", 0.2520, "header"),
+        ("tcga-cr-7395-ts1.svs", None, "unknown"),
     ],
 )
 def test_the_resolution_comes_from_where_it_stands(
     name: str, mpp: float | None, source: str, zoo_slides: Mapping[str, Path]
 ) -> None:
-    with LocalFile(zoo_slides[name]) as file:
+    with LocalFile(slide_at(name, zoo_slides)) as file:
         found = read_slide_header(file).mpp
     assert found.source == source
     assert found.value == (None if mpp is None else pytest.approx(mpp, rel=1e-6))
-
-
-def test_a_real_slide_without_a_resolution_is_said_to_have_none() -> None:
-    with LocalFile(real_slide("tcga-cr-7395-ts1.svs")) as file:
-        assert read_slide_header(file).mpp.value is None
 
 
 @EVERY_SLIDE
@@ -143,28 +139,8 @@ def strips(data: bytes) -> list[Span]:
 
 
 def made(tmp_path: Path, changes: Mapping[int, Field | None], tile: bytes = b"x" * 64) -> Bytes:
-    """A slide of one level of 100 × 80 pixels in four tiles, with some tags changed."""
-    path = tmp_path / "slide.svs"
-    with path.open("wb") as file:
-        tiff = TiffWriter(file, big=True, order="<")
-        places = [tiff.write(tile) for _ in range(4)]
-        fields: dict[int, Field | None] = {
-            field.tag: field
-            for field in (
-                long(256, 100),
-                long(257, 80),
-                short(258, 8, 8, 8),
-                short(259, 7),
-                short(262, 2),
-                text(270, "Aperio|MPP = 0.25"),
-                short(277, 3),
-                long(322, 64),
-                long(323, 64),
-                tiff.offsets(324, places),
-                tiff.offsets(325, [len(tile)] * 4),
-            )
-        }
-        tiff.write_directory([field for field in (fields | dict(changes)).values() if field])
+    """A slide of 100 × 80 pixels in four tiles, with some tags changed."""
+    path = write_tiles(tmp_path / "slide.svs", [tile] * 4, (100, 80), changes, big=True)
     return Bytes(path.read_bytes())
 
 
@@ -182,51 +158,48 @@ def number(tag: int, *values: int) -> Field:
     return Field(tag, LONG8, values)
 
 
-def test_a_slide_with_nothing_changed_is_taken(tmp_path: Path) -> None:
-    slide = parsed(made(tmp_path, {}))
-    assert slide.header.size == Size(100, 80)
+def test_a_slide_with_nothing_changed_is_read(tmp_path: Path) -> None:
+    assert parsed(made(tmp_path, {})).header.size == Size(100, 80)
 
 
 @pytest.mark.parametrize(
-    ("changed", "words"),
+    ("changes", "words"),
     [
-        (number(256, 0), "invalid level"),
-        (number(257, 0), "invalid level"),
-        (number(322, 0), "invalid level"),
-        (number(323, 0), "invalid level"),
-        (number(256, 10**12), "invalid level"),
-        (number(257, 2**64 - 1), "invalid level"),
-        (number(322, 2**64 - 1), "invalid level"),
-        (number(322, 5000), "invalid level"),
-        (number(322, 1), "tag 324 has 4 values for 200 tiles"),
-        (number(324, *[16] * 3), "tag 324 has 3 values for 4 tiles"),
-        (number(325, *[16] * 5), "tag 325 has 5 values for 4 tiles"),
-        (number(324, 16, 16, 16, 10**9), "lies at byte 1000000000, outside"),
-        (number(324, 16, 16, 16, 2**64 - 1), "outside"),
-        (number(324, 16, 16, 16, 0), "lies at byte 0, outside"),
-        (number(325, 64, 64, 64, 10**9), "outside"),
-        (number(325, 64, 64, 64, 2**64 - 1), "outside"),
-        (Field(347, UNDEFINED, bytes(200_000)), "tag 347 has 200000 bytes"),
-        (text(270, "x" * 200_000), "tag 270 has 200001 bytes"),
-        (text(256, "100"), "tag 256 is missing or no number"),
+        *(
+            ({field.tag: field}, "invalid level")
+            for field in (
+                *(number(tag, 0) for tag in (256, 257, 322, 323)),
+                *(number(256, 10**12), number(257, 2**64 - 1), number(322, 2**64 - 1)),
+                number(322, 5000),
+            )
+        ),
+        *(
+            ({field.tag: field}, words)
+            for field, words in (
+                (number(322, 1), "tag 324 has 4 values for 200 tiles"),
+                (number(324, *[16] * 3), "tag 324 has 3 values for 4 tiles"),
+                (number(325, *[16] * 5), "tag 325 has 5 values for 4 tiles"),
+                (number(324, 16, 16, 16, 10**9), "lies at byte 1000000000, outside"),
+                (number(324, 16, 16, 16, 2**64 - 1), "outside"),
+                (number(324, 16, 16, 16, 0), "lies at byte 0, outside"),
+                (number(325, 64, 64, 64, 10**9), "outside"),
+                (number(325, 64, 64, 64, 2**64 - 1), "outside"),
+                (Field(347, UNDEFINED, bytes(200_000)), "tag 347 has 200000 bytes"),
+                (text(270, "x" * 200_000), "tag 270 has 200001 bytes"),
+                (text(256, "100"), "tag 256 is missing or no number"),
+            )
+        ),
+        *(({tag: None}, "is missing|is not tiled") for tag in (256, 257, 322, 324, 325)),
+        # A billion tiles
+        ({tag: number(tag, 2_000_000) for tag in (256, 257)}, "has 976562500 tiles"),
     ],
 )
-def test_what_cannot_be_is_refused(tmp_path: Path, changed: Field, words: str) -> None:
-    source = made(tmp_path, {changed.tag: changed})
-    with bounded(seconds=10, megabytes=20), pytest.raises(BadSlide, match=words):
+def test_what_cannot_be_is_refused(
+    tmp_path: Path, changes: Mapping[int, Field | None], words: str
+) -> None:
+    source = made(tmp_path, changes)
+    with bounded(seconds=10, megabytes=5), pytest.raises(BadSlide, match=words):
         parsed(source)
-
-
-@pytest.mark.parametrize("tag", [256, 257, 322, 324, 325])
-def test_a_directory_without_its_tiles_is_refused(tmp_path: Path, tag: int) -> None:
-    with pytest.raises(BadSlide, match=r"is missing|first directory is not tiled"):
-        parsed(made(tmp_path, {tag: None}))
-
-
-def test_a_billion_tiles_are_refused(tmp_path: Path) -> None:
-    changes = {256: number(256, 2_000_000), 257: number(257, 2_000_000)}
-    with bounded(seconds=10, megabytes=5), pytest.raises(BadSlide, match="has 976562500 tiles"):
-        parsed(made(tmp_path, changes))
 
 
 def test_a_tile_of_more_bytes_than_its_pixels_can_need_is_refused(tmp_path: Path) -> None:
@@ -315,6 +288,7 @@ def test_runs_are_the_tiles_spans_joined(tiles: list[tuple[int, int]], gap: int)
 HEADER, TIFF, APPMAG = MppSource.HEADER, MppSource.TIFF, MppSource.APPMAG
 QUARTER = (QUARTER_PER_CM, QUARTER_PER_CM, CENTIMETRE)
 NO_TAGS = (None, None, INCH)
+IMPLAUSIBLE = ("", "unknown", "nan", "inf", "-inf", "0", "-0.25", "0.0001", "72", "1e400", "0.2.5")
 
 
 @pytest.mark.parametrize(
@@ -328,19 +302,14 @@ NO_TAGS = (None, None, INCH)
         ({}, (25_400 / 0.5, 25_400 / 0.5, INCH), Mpp(0.5, TIFF)),
         ({}, (QUARTER_PER_CM, QUARTER_PER_CM * 1.001, CENTIMETRE), Mpp(0.25, TIFF)),
         *(({"AppMag": x}, NO_TAGS, Mpp(0.25, APPMAG)) for x in ("40", "40.000000", " 40 ", "40,0")),
+        # An implausible MPP is ignored.
+        *(({"MPP": x, "AppMag": "40"}, NO_TAGS, Mpp(0.25, APPMAG)) for x in IMPLAUSIBLE),
     ],
 )
 def test_the_first_place_that_tells_the_resolution_is_believed(
     properties: dict[str, str], tags: tuple[float | None, float | None, int], mpp: Mpp
 ) -> None:
     assert choose_mpp(properties, *tags) == mpp
-
-
-@pytest.mark.parametrize(
-    "value", ["", "unknown", "nan", "inf", "-inf", "0", "-0.25", "0.0001", "72", "1e400", "0.2.5"]
-)
-def test_an_implausible_header_is_ignored(value: str) -> None:
-    assert choose_mpp({"MPP": value, "AppMag": "40"}, *NO_TAGS) == Mpp(0.25, APPMAG)
 
 
 @pytest.mark.parametrize(

@@ -58,15 +58,28 @@ def make_slide(path: Path, spec: SlideSpec) -> Path:
 
 
 def _write_level(tiff: TiffWriter, spec: SlideSpec, level: int) -> None:
-    tiles = _level_tiles(spec, level)
+    size, tiles = level_sizes(spec)[level], _level_tiles(spec, level)
+    fields = [long(254, 0), text(270, level_description(spec, level))]
     offsets = _write_tiles(tiff, tiles, spec, level)
+    _write_tiled(
+        tiff, spec, size, tiles, offsets, fields + (_base_fields(spec) if not level else [])
+    )
+
+
+def _write_tiled(
+    tiff: TiffWriter,
+    spec: SlideSpec,
+    size: tuple[int, int],
+    tiles: Sequence[bytes],
+    offsets: Sequence[int],
+    fields: Sequence[Field],
+) -> None:
+    """Write the directory of an image whose tiles are written."""
     counts = [len(tile) for tile in tiles]
-    width, height = level_sizes(spec)[level]
     fields = [
-        long(254, 0),
-        *_image_fields(width, height, _COMPRESSION_TAG[spec.compression]),
+        *fields,
+        *_image_fields(*size, _COMPRESSION_TAG[spec.compression]),
         short(262, 6 if spec.compression == "jpeg-ycbcr" else 2),
-        text(270, level_description(spec, level)),
         long(322, spec.tile[0]),
         long(323, spec.tile[1]),
         tiff.offsets(324, offsets),
@@ -76,21 +89,12 @@ def _write_level(tiff: TiffWriter, spec: SlideSpec, level: int) -> None:
         fields.append(Field(347, UNDEFINED, _shared_tables(spec)))
     if spec.compression == "jpeg-ycbcr":
         fields.append(short(530, *_SUBSAMPLING_TAG[spec.subsampling]))
-    if level == 0:
-        fields += _base_fields(spec)
     tiff.write_directory(fields)
 
 
 def _image_fields(width: int, height: int, compression: int) -> list[Field]:
-    return [
-        long(256, width),
-        long(257, height),
-        short(258, 8, 8, 8),
-        short(259, compression),
-        short(277, 3),
-        short(284, 1),
-        long(32997, 1),
-    ]
+    size = [long(256, width), long(257, height)]
+    return [*size, short(258, 8, 8, 8), short(259, compression), short(277, 3), short(284, 1)]
 
 
 def _base_fields(spec: SlideSpec) -> list[Field]:
@@ -255,19 +259,9 @@ def _write_tiled_macro(tiff: TiffWriter, spec: SlideSpec, subfile: int) -> None:
         _encoded(pixels[:, left : left + spec.tile[0]], spec)
         for left in range(0, size[0], spec.tile[0])
     ]
-    fields = [
-        *_image_fields(*size, _COMPRESSION_TAG[spec.compression]),
-        long(254, subfile),
-        short(262, 6 if spec.compression == "jpeg-ycbcr" else 2),
-        text(270, library(f"macro {size[0]}x{size[1]}")),
-        long(322, spec.tile[0]),
-        long(323, spec.tile[1]),
-        tiff.offsets(324, [tiff.write(tile) for tile in tiles]),
-        tiff.offsets(325, [len(tile) for tile in tiles]),
-    ]
-    if spec.shared_tables:
-        fields.append(Field(347, UNDEFINED, _shared_tables(spec)))
-    tiff.write_directory(fields)
+    offsets = [tiff.write(tile) for tile in tiles]
+    fields = [long(254, subfile), text(270, library(f"macro {size[0]}x{size[1]}"))]
+    _write_tiled(tiff, spec, size, tiles, offsets, fields)
 
 
 def _write_jpeg_strips(
@@ -337,26 +331,10 @@ def library(line: str) -> str:
 
 
 def _properties(spec: SlideSpec) -> str:
-    """Aperio's key = value pairs, each after a bar."""
-    keys = {
-        "AppMag": spec.app_mag,
-        "StripeWidth": "2040",
-        "ScanScope ID": "SS1302",
-        "Filename": "10001",
-        "Date": "12/29/09",
-        "Time": "09:59:15",
-        "User": "b414003d-95c6-48b0-9369-8010ed517ba7",
-        "Parmset": "USM Filter",
-        "MPP": None if spec.mpp is None else f"{spec.mpp:.4f}",
-        "Left": "25.691574",
-        "Top": "23.449873",
-        "LineCameraSkew": "-0.000424",
-        "LineAreaXOffset": "0.019265",
-        "LineAreaYOffset": "-0.000313",
-        "Focus Offset": "0.000000",
-        "ImageID": "1004486",
-        "OriginalWidth": f"{spec.width}",
-        "Originalheight": f"{spec.height + 100}",
-        "Filtered": "5",
-    }
-    return "".join(f"|{key} = {value}" for key, value in keys.items() if value is not None)
+    """Return Aperio's key = value pairs, each after a bar."""
+    magnification = "" if spec.app_mag is None else f"|AppMag = {spec.app_mag}"
+    mpp = "" if spec.mpp is None else f"|MPP = {spec.mpp:.4f}"
+    scan = "|StripeWidth = 2040|ScanScope ID = SS1302|Filename = 10001|Date = 12/29/09"
+    camera = "|Left = 25.691574|Top = 23.449873|LineCameraSkew = -0.000424|Focus Offset = 0.000000"
+    size = f"|OriginalWidth = {spec.width}|Originalheight = {spec.height + 100}"
+    return f"{magnification}{scan}{mpp}{camera}{size}"

@@ -1,9 +1,10 @@
 """A TIFF written front to back, each directory after its data, as libtiff leaves it."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import BinaryIO, Literal
 
 ByteOrder = Literal["<", ">"]
@@ -125,3 +126,29 @@ class TiffWriter:
 
     def _pack(self, layout: str, *values: int) -> bytes:
         return struct.pack(self._order + layout, *values)
+
+
+def write_tiles(
+    path: Path,
+    tiles: Sequence[bytes],
+    size: tuple[int, int],
+    changes: Mapping[int, Field | None],
+    *,
+    big: bool = False,
+) -> Path:
+    """Write a slide of one level, of RGB JPEG tiles of 64 × 64 pixels, with these very bytes.
+
+    changes: other fields by tag; None leaves one out.
+    """
+    with path.open("wb") as file:
+        tiff = TiffWriter(file, big=big, order="<")
+        fields: Sequence[Field] = [
+            *(long(256, size[0]), long(257, size[1]), long(322, 64), long(323, 64)),
+            *(short(258, 8, 8, 8), short(259, 7), short(262, 2), short(277, 3), short(284, 1)),
+            text(270, "Aperio Image Library v10\r\n|MPP = 0.25"),
+            tiff.offsets(324, [tiff.write(tile) for tile in tiles]),
+            tiff.offsets(325, [len(tile) for tile in tiles]),
+        ]
+        by_tag = {field.tag: field for field in fields} | dict(changes)
+        tiff.write_directory([field for field in by_tag.values() if field])
+    return path
