@@ -36,11 +36,6 @@ def first(data: bytes) -> tuple[Tiff, Directory]:
     return tiff, next(tiff.directories())
 
 
-def refused(data: bytes, words: str) -> None:
-    with bounded(seconds=10, megabytes=20), pytest.raises(BadSlide, match=words):
-        list(Tiff(Bytes(data)).directories())
-
-
 @EVERY_SLIDE
 def test_directories_are_guessed_from_the_end(name: str, zoo_slides: Mapping[str, Path]) -> None:
     """Each lies before the data of the next one's image."""
@@ -105,45 +100,37 @@ def test_a_rational_over_zero_tells_nothing() -> None:
     assert tiff.read_rational(directory, 283) is None
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"II*\0", b"\xff\xd8\xff\xe0" + bytes(60), b"<!DOCTYPE html>" * 9, bytes(64)]
-)
-def test_what_is_no_tiff_is_refused(data: bytes) -> None:
-    refused(data, "is not a slide|does not begin as a TIFF")
+ONE: list[Entry] = [(256, LONG, 1, 5)]
+MEGABYTE = bytes(1_000_000)
+REFUSED = [
+    *(
+        (data, "is not a slide|does not begin as a TIFF")
+        for data in (b"", b"II*\0", b"\xff\xd8\xff\xe0" + bytes(60), b"<html>" * 20, bytes(64))
+    ),
+    (struct.pack("<2sHIQ", b"II", 44, 8, 16) + bytes(64), "TIFF version 44"),
+    (struct.pack("<2sHHHQ", b"II", 43, 4, 0, 16) + bytes(64), "TIFF version 43"),
+    (classic((ONE, 8)), "loop at byte 8"),
+    (classic((ONE, None), (ONE, 8)), "loop at byte 8"),
+    (classic(*[(ONE, None)] * (MAX_DIRECTORIES + 1)), f"more than {MAX_DIRECTORIES} directories"),
+    *(
+        (struct.pack("<2sHIH", b"II", 42, 8, count) + MEGABYTE, f"has {count} entries")
+        for count in (0, 513, 65_535)
+    ),
+    *(
+        (struct.pack("<2sHHHQQ", b"II", 43, 8, 0, 16, count) + MEGABYTE, f"has {count} entries")
+        for count in (10**9, 2**63, 2**64 - 1)
+    ),
+    *(
+        (struct.pack("<2sHI", b"II", 42, place) + bytes(56), "outside of the file|entries")
+        for place in (0, 63, 10**6, 2**32 - 1)
+    ),
+]
 
 
-def test_a_version_nobody_knows_is_refused() -> None:
-    refused(struct.pack("<2sHIQ", b"II", 44, 8, 16) + bytes(64), "TIFF version 44")
-    refused(struct.pack("<2sHHHQ", b"II", 43, 4, 0, 16) + bytes(64), "TIFF version 43")
-
-
-def test_directories_in_a_loop_are_refused() -> None:
-    refused(classic(([(256, LONG, 1, 5)], 8)), "loop at byte 8")
-    two = ([(256, LONG, 1, 5)], None), ([(256, LONG, 1, 5)], 8)
-    refused(classic(*two), "loop at byte 8")
-
-
-def test_a_chain_without_end_is_refused() -> None:
-    many = [([(256, LONG, 1, 5)], None)] * (MAX_DIRECTORIES + 1)
-    refused(classic(*many), f"more than {MAX_DIRECTORIES} directories")
-
-
-@pytest.mark.parametrize("count", [0, 513, 65_535])
-def test_an_absurd_number_of_entries_is_refused(count: int) -> None:
-    data = struct.pack("<2sHIH", b"II", 42, 8, count) + bytes(1_000_000)
-    refused(data, f"has {count} entries")
-
-
-@pytest.mark.parametrize("count", [10**9, 2**63, 2**64 - 1])
-def test_a_billion_entries_are_refused(count: int) -> None:
-    data = struct.pack("<2sHHHQQ", b"II", 43, 8, 0, 16, count) + bytes(1_000_000)
-    refused(data, f"has {count} entries")
-
-
-@pytest.mark.parametrize("place", [0, 63, 10**6, 2**32 - 1])
-def test_a_directory_that_lies_elsewhere_is_refused(place: int) -> None:
-    data = struct.pack("<2sHI", b"II", 42, place) + bytes(56)
-    refused(data, "outside of the file|entries")
+@pytest.mark.parametrize(("data", "words"), REFUSED, ids=range(len(REFUSED)))
+def test_directories_as_no_slide_has_are_refused(data: bytes, words: str) -> None:
+    with bounded(seconds=10, megabytes=20), pytest.raises(BadSlide, match=words):
+        list(Tiff(Bytes(data)).directories())
 
 
 @pytest.mark.parametrize("count", [10**6, 2**32 - 1])
