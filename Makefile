@@ -24,12 +24,15 @@ help:
 run: $(READY)
 	@$(PY) -m tests.support.demo
 
+# One more than two cores: half of a worker's time it waits for a server or a command.
+WORKERS ?= 3
+
 test: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
-	$(PY) -m pytest --numprocesses 2 --dist loadfile
+	$(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 # What a change is held to while it is worked on: less than a minute, without the whole commands.
 FAST := tests/test_layout.py tests/model tests/system tests/net \
@@ -43,7 +46,7 @@ check: $(READY)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/mypy --platform darwin --cache-dir .mypy_cache/darwin
 	$(VENV)/bin/lint-imports --no-logo
-	$(PY) -m pytest --quiet --numprocesses 2 --dist loadfile $(FAST) tcgamirror
+	$(PY) -m pytest --quiet --numprocesses $(WORKERS) --dist loadfile $(FAST) tcgamirror
 
 # The tests' Slurm lives in a folder of its own; services of the system are left alone.
 test-slurm: $(READY)

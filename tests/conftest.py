@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import ssl
@@ -39,12 +40,14 @@ from tests.support.proxies import Relay  # noqa: E402
 
 @pytest.fixture(scope="session")
 def zoo_slides(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    """The path of every slide of `tests.support.slides.zoo()` by its name.
+    """The path of every slide of the zoo by its name, not to be written to.
 
-    Made once a session, each at its first use: a module that asks for three
-    pays for three. Read them, do not write to them.
+    Each is made at its first use in any of the workers.
     """
-    return MadeSlides(tmp_path_factory.mktemp("zoo"), ZOO)
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "zoo"
+    folder.mkdir(exist_ok=True)
+    return MadeSlides(folder, ZOO)
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ from tests.imaging.test_decode import (
     jpeg,
 )
 from tests.imaging.test_decode import slide_of as slide_of_tiles
-from tests.support.command import ROOT, run, succeeded
+from tests.support.command import ROOT, inside, went_well
 from tests.support.fetching import best_shift, by_range, by_tiles, by_whole, made, slide_of
 from tests.support.levels import slide_at
 from tests.support.mirrors import addresses, images, updated
@@ -315,12 +315,12 @@ def test_a_mirror_of_fast_images_says_so(tmp_path: Path, small_slides: tuple[Lis
         root = made_mirror(tmp_path / "m", gdc, "--resample", "fast", slides=2)
         updated(root)
         lock = tmp_path / "sample.lock"
-        succeeded("--mirror", root, "lock", lock)
+        went_well("--mirror", root, "lock", lock)
         again = tmp_path / "again"
-        succeeded("--mirror", again, "init", "--lock", lock, *addresses(gdc))
+        went_well("--mirror", again, "init", "--lock", lock, *addresses(gdc))
         updated(again)
     assert 'resample = "fast"' in (again / "tcgamirror.toml").read_text("utf-8")
-    assert "(4 µm/px, fast, png)" in succeeded("--mirror", again, "status").out
+    assert "(4 µm/px, fast, png)" in went_well("--mirror", again, "status").out
     for path in images(again):
         with (again / path).open("rb") as file:
             facts = json.loads(read_header(file, ImageFormat.PNG).metadata)
@@ -330,7 +330,7 @@ def test_a_mirror_of_fast_images_says_so(tmp_path: Path, small_slides: tuple[Lis
     exact = root / "tcgamirror.toml"
     exact.write_text(exact.read_text("utf-8").replace('"fast"', '"exact"'), "utf-8")
     (root / "catalogue.db").unlink()
-    result = run("--mirror", root, "rebuild", "--offline", "--json").json()
+    result = inside("--mirror", root, "rebuild", "--offline", "--json").json()
     assert (result["images"], len(result["refused"])) == (0, 2)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import tracemalloc
 from collections.abc import Iterator, Mapping
@@ -31,7 +32,7 @@ EVERY_SLIDE = pytest.mark.parametrize("name", EVERY_NAME)
 
 
 class MadeSlides(Mapping[str, Path]):
-    """Slides by name, each made in `folder` when it is first asked for."""
+    """Slides by name, each made in `folder` at its first use, which several processes may share."""
 
     def __init__(self, folder: Path, specs: Mapping[str, SlideSpec]) -> None:
         self._folder = folder
@@ -40,7 +41,8 @@ class MadeSlides(Mapping[str, Path]):
     def __getitem__(self, name: str) -> Path:
         path = self._folder / f"{name}.svs"
         if not path.exists():
-            make_slide(path.with_suffix(".part"), self._specs[name]).rename(path)
+            part = path.with_suffix(f".{os.getpid()}")
+            make_slide(part, self._specs[name]).rename(path)
         return path
 
     def __iter__(self) -> Iterator[str]:
