@@ -27,6 +27,7 @@ from tcgamirror.net.client import HttpClient
 from tcgamirror.sources.whole import LocalFile
 from tests.bench.ours import update
 from tests.gdc import Fault, Listed, StandIn, listed
+from tests.gdc.faults import Kind
 from tests.support.fetching import by_whole, level_sizes, level_target, made, slide_of
 from tests.support.levels import (
     EVERY_SLIDE,
@@ -161,13 +162,27 @@ def test_a_file_that_is_shorter_than_asked_is_no_slide(tmp_path: Path) -> None:
 # What comes over the network ------------------------------------------------------
 
 
-def test_bytes_changed_on_the_way_are_noticed_and_not_kept(
-    gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
+@pytest.mark.parametrize(
+    ("faults", "error"),
+    [
+        ({"": "flipped"}, ChecksumMismatch),
+        ({"bucket": "flipped", "api": "404"}, ChecksumMismatch),
+        *(({"": kind}, NetworkError) for kind in ("html", "foreign-json", "empty")),
+    ],
+)
+def test_anything_else_in_place_of_the_file_is_noticed_and_not_kept(
+    faults: Mapping[str, Kind],
+    error: type[Exception],
+    gdc: StandIn,
+    plain: Listed,
+    client: HttpClient,
+    tmp_path: Path,
 ) -> None:
-    gdc.faults.add(Fault(plain.file_id, "flipped"))
-    with pytest.raises(ChecksumMismatch, match="md5 is not the listed one"):
+    for host, kind in faults.items():
+        gdc.faults.add(Fault(plain.file_id, kind, host=host or None))  # type: ignore[arg-type]
+    with pytest.raises(error):
         made(by_whole(gdc, client, tmp_path), slide_of(plain), FAR)
-    assert left_in(tmp_path) == []
+    assert not [path for path in left_in(tmp_path) if path.is_file() and path.stat().st_size]
 
 
 def test_an_origin_with_another_file_is_passed_over_for_the_next(
@@ -179,15 +194,6 @@ def test_an_origin_with_another_file_is_passed_over_for_the_next(
     assert left_in(tmp_path) == []
 
 
-def test_a_mismatch_is_what_is_raised_when_the_other_origin_has_no_file(
-    gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
-) -> None:
-    gdc.faults.add(Fault(plain.file_id, "flipped", host="bucket"))
-    gdc.faults.add(Fault(plain.file_id, "404", host="api"))
-    with pytest.raises(ChecksumMismatch):
-        made(by_whole(gdc, client, tmp_path), slide_of(plain), FAR)
-
-
 def test_a_file_of_another_size_is_refused_unread(
     gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
 ) -> None:
@@ -196,55 +202,32 @@ def test_a_file_of_another_size_is_refused_unread(
         made(by_whole(gdc, client, tmp_path), slide, FAR)
 
 
-@pytest.mark.parametrize("kind", ["html", "foreign-json", "empty"])
-def test_something_else_in_place_of_the_file_is_no_slide(
-    kind: str, gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
-) -> None:
-    gdc.faults.add(Fault(plain.file_id, kind))  # type: ignore[arg-type]
-    with pytest.raises(NetworkError):
-        made(by_whole(gdc, client, tmp_path), slide_of(plain), FAR)
-    assert not [path for path in left_in(tmp_path) if path.is_file() and path.stat().st_size]
-
-
-def test_html_is_no_slide_even_if_nothing_is_known_of_the_file(
-    gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
-) -> None:
-    gdc.faults.add(Fault(plain.file_id, "html"))
-    with pytest.raises((NetworkError, BadSlide)):
-        made(by_whole(gdc, client, tmp_path), Slide(plain.file_id, plain.file_name), FAR)
-
-
 def test_a_slide_of_which_only_the_name_is_known_is_made(
     gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
 ) -> None:
-    made(by_whole(gdc, client, tmp_path), Slide(plain.file_id, plain.file_name), FAR)
+    slide = Slide(plain.file_id, plain.file_name)
+    made(by_whole(gdc, client, tmp_path), slide, FAR)
     assert left_in(tmp_path) == []
+    gdc.faults.add(Fault(plain.file_id, "html"))
+    with pytest.raises((NetworkError, BadSlide)):
+        made(by_whole(gdc, client, tmp_path), slide, FAR)
 
 
+@pytest.mark.parametrize("next_run", [False, True])
 def test_a_body_cut_off_is_resumed_where_it_ended(
-    gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
+    gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path, next_run: bool
 ) -> None:
     gdc.faults.add(Fault(plain.file_id, "cut", when="once", after=PIECE))
+    if next_run:
+        gdc.faults.add(Fault(plain.file_id, "503", retry_after=None))
+        with pytest.raises(ServerError):
+            made(by_whole(gdc, client, tmp_path), slide_of(plain), FAR)
+        assert [p.stat().st_size for p in left_in(tmp_path) if p.is_file()] == [PIECE]
+        gdc.faults.clear()
+        gdc.clear()
     found = made(by_whole(gdc, client, tmp_path), slide_of(plain), FAR)
-    assert [record.range for record in gdc.requests(plain.file_id)] == [None, f"bytes={PIECE}-"]
-    assert found.meter.bytes == plain.size
-
-
-def test_a_download_that_broke_off_is_resumed_by_the_next_run(
-    gdc: StandIn, plain: Listed, client: HttpClient, tmp_path: Path
-) -> None:
-    gdc.faults.add(Fault(plain.file_id, "cut", when="once", after=PIECE))
-    gdc.faults.add(Fault(plain.file_id, "503", retry_after=None))
-    with pytest.raises(ServerError):
-        made(by_whole(gdc, client, tmp_path), slide_of(plain), FAR)
-    (kept,) = (path for path in left_in(tmp_path) if path.is_file())
-    had = kept.stat().st_size
-    assert had == PIECE
-    gdc.faults.clear()
-    gdc.clear()
-    found = made(by_whole(gdc, client, tmp_path), slide_of(plain), FAR)
-    assert gdc.requests(plain.file_id)[0].range == f"bytes={had}-"
-    assert found.meter.bytes == plain.size - had
+    assert gdc.requests(plain.file_id)[-1].range == f"bytes={PIECE}-"
+    assert found.meter.bytes == plain.size - (PIECE if next_run else 0)
     assert left_in(tmp_path) == []
 
 
@@ -261,11 +244,7 @@ def test_a_leftover_that_is_another_file_is_replaced(
 # Memory ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [LARGE, LARGE_J2K],
-    ids=["jpeg", "j2k"],
-)
+@pytest.mark.parametrize("spec", [LARGE, LARGE_J2K], ids=["jpeg", "j2k"])
 def test_a_large_base_level_alone_takes_little_memory(spec: SlideSpec, tmp_path: Path) -> None:
     with StandIn([listed(make_slide(tmp_path / "s.svs", spec))]) as gdc:
         assert update(gdc, "whole", workers=1).footprint.peak < 300e6

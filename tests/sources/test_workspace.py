@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tcgamirror.model.errors import (
-    BadTile,
-    Damaged,
-    DiskFull,
-    Interrupted,
-    UnsupportedSlide,
-)
+from tcgamirror.model.errors import BadTile, Damaged, DiskFull, Interrupted, UnsupportedSlide
 from tcgamirror.sources.workspace import Workspace
 
 MB = 1 << 20
@@ -48,28 +45,13 @@ def test_what_belongs_to_no_slide_that_is_due_is_removed(tmp_path: Path) -> None
     assert (tmp_path / "due" / "range" / "slide.part").exists()
 
 
-def test_a_slide_that_needs_more_than_the_limit_goes_another_way(tmp_path: Path) -> None:
+def test_a_slide_that_needs_too_much_is_refused(tmp_path: Path) -> None:
     work = workspace(tmp_path, limit=5 * MB)
     with pytest.raises(UnsupportedSlide, match="work_limit"), work.lease("one", "whole") as lease:
         lease.reserve(6 * MB)
-
-
-def test_a_slide_waits_until_another_gives_its_room_back(tmp_path: Path) -> None:
-    work = workspace(tmp_path, limit=10 * MB)
-    granted = threading.Event()
-
-    def second() -> None:
-        with work.lease("two", "whole") as lease:
-            lease.reserve(6 * MB)
-            granted.set()
-
-    with work.lease("one", "whole") as lease:
-        lease.reserve(6 * MB)
-        thread = threading.Thread(target=second)
-        thread.start()
-        assert not granted.wait(0.5)
-    assert granted.wait(5)
-    thread.join(5)
+    work = workspace(tmp_path, min_free=1 << 60)
+    with pytest.raises(DiskFull, match="bytes are free"), work.lease("one", "whole") as lease:
+        lease.reserve(1)
 
 
 def test_waiting_for_room_ends_when_the_run_is_stopped(tmp_path: Path) -> None:
@@ -82,19 +64,22 @@ def test_waiting_for_room_ends_when_the_run_is_stopped(tmp_path: Path) -> None:
             second.reserve(6 * MB)
 
 
-def test_the_oldest_leftover_makes_room_and_the_younger_stays(tmp_path: Path) -> None:
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_the_oldest_leftover_makes_room_and_the_younger_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_disk: bool
+) -> None:
     fill(tmp_path / "old" / "whole" / "slide.svs", 4 * MB)
-    time.sleep(0.05)
     fill(tmp_path / "young" / "whole" / "slide.svs", 4 * MB)
-    with workspace(tmp_path, limit=10 * MB).lease("one", "whole") as lease:
+    os.utime(tmp_path / "old" / "whole", (0, 0))
+    if on_disk:
+
+        def free(_: Path) -> int:
+            return 4 * MB if (tmp_path / "old").exists() else 8 * MB
+
+        monkeypatch.setattr("tcgamirror.sources.workspace.free_bytes", free)
+    with workspace(tmp_path, limit=None if on_disk else 10 * MB).lease("one", "whole") as lease:
         lease.reserve(5 * MB)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "young"]
-
-
-def test_a_disk_that_is_nearly_full_ends_the_run(tmp_path: Path) -> None:
-    work = workspace(tmp_path, min_free=1 << 60)
-    with pytest.raises(DiskFull, match="bytes are free"), work.lease("one", "whole") as lease:
-        lease.reserve(1)
 
 
 def test_a_failing_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +103,6 @@ def test_a_hole_takes_no_room(tmp_path: Path) -> None:
 
 def test_two_that_wait_for_each_others_room_both_come_through(tmp_path: Path) -> None:
     work = workspace(tmp_path, limit=10 * MB)
-    ended = []
     ready = threading.Barrier(2)
 
     def fetch(name: str) -> None:
@@ -126,17 +110,12 @@ def test_two_that_wait_for_each_others_room_both_come_through(tmp_path: Path) ->
             fill(lease.folder / "slide.part", MB)
             ready.wait(5)
             lease.reserve(10 * MB - 1000)
-            ended.append(name)
 
-    threads = [threading.Thread(target=fetch, args=(name,)) for name in ("one", "two")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
-    assert sorted(ended) == ["one", "two"]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(fetch, ("one", "two"), timeout=10))
 
 
-def test_who_asked_first_is_served_first(tmp_path: Path) -> None:
+def test_a_slide_waits_for_room_and_who_asked_first_is_served_first(tmp_path: Path) -> None:
     work = workspace(tmp_path, limit=10 * MB)
     served: list[str] = []
 
@@ -145,45 +124,37 @@ def test_who_asked_first_is_served_first(tmp_path: Path) -> None:
             lease.reserve(need)
             served.append(name)
 
-    with work.lease("first", "whole") as first:
+    with ThreadPoolExecutor(2) as pool, work.lease("first", "whole") as first:
         first.reserve(6 * MB)
-        large = threading.Thread(target=fetch, args=("large", 9 * MB))
-        large.start()
+        pool.submit(fetch, "large", 9 * MB)
         time.sleep(0.3)
-        small = threading.Thread(target=fetch, args=("small", 2 * MB))
-        small.start()
-        time.sleep(0.5)
+        pool.submit(fetch, "small", 2 * MB)
+        time.sleep(0.4)
         assert not served
-    large.join(5)
-    small.join(5)
     assert served == ["large", "small"]
 
 
 def test_a_lease_that_begins_while_room_is_made_is_no_leftover(tmp_path: Path) -> None:
     work = workspace(tmp_path, limit=4 * MB)
     stop = threading.Event()
-    lost: list[str] = []
 
-    def begin() -> None:
-        number = 0
-        while not stop.is_set():
-            number += 1
+    def begin() -> list[str]:
+        lost = []
+        for number in itertools.takewhile(lambda _: not stop.is_set(), itertools.count()):
             with work.lease(f"new-{number}", "range") as lease:
                 fill(lease.folder / "slide.part", 1000)
                 if not (lease.folder / "slide.part").exists():
                     lost.append(lease.folder.name)
+        return lost
 
-    beginner = threading.Thread(target=begin)
-    beginner.start()
-    try:
+    with ThreadPoolExecutor(1) as pool:
+        beginner = pool.submit(begin)
         for number in range(200):
             fill(tmp_path / f"old-{number}" / "whole" / "slide.svs", 3 * MB)
             with work.lease("grown", "whole") as lease:
                 lease.reserve(3 * MB)
-    finally:
         stop.set()
-        beginner.join(10)
-    assert not lost
+        assert beginner.result(10) == []
 
 
 def test_a_source_that_begins_late_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,15 +184,3 @@ def test_a_folder_that_is_held_only_to_be_read_is_no_leftover(tmp_path: Path) ->
         assert (held.folder / "slide.part").exists()
     assert not (tmp_path / "old").exists()
     assert (tmp_path / "one" / "range" / "slide.part").exists()
-
-
-def test_leftovers_make_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(tmp_path / "old" / "whole" / "slide.svs", 5 * MB)
-
-    def free(_: Path) -> int:
-        return 8 * MB if (tmp_path / "old").exists() else 13 * MB
-
-    monkeypatch.setattr("tcgamirror.sources.workspace.free_bytes", free)
-    with workspace(tmp_path).lease("one", "whole") as lease:
-        lease.reserve(10 * MB)
-        assert not (tmp_path / "old").exists()
