@@ -6,9 +6,9 @@ import os
 import random
 import tempfile
 import threading
-import time
 import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +33,9 @@ from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.range import MAX_PART_BYTES, PARALLEL_REQUESTS, RemoteFile
 from tcgamirror.sources.sparse_file import SparseFile
 from tests.gdc import Listed, StandIn, listed
+from tests.gdc.faults import Kind
 from tests.support.fetching import SHORT, At, by_range, made, origins_of, overlaps, ranges, slide_of
+from tests.support.mirrors import until
 from tests.support.raw_server import CONTENT, RawServer, Script, ranged
 from tests.support.slides import SlideSpec, make_slide
 
@@ -68,13 +70,13 @@ def no_threads_of(name: str) -> bool:
     return not [thread for thread in threading.enumerate() if thread.name.startswith(name)]
 
 
-@pytest.mark.parametrize("kind", ["cut", "stall", "reset-mid-body", "503", "403", "html"])
-@pytest.mark.parametrize("nth", [1, 2, 4, 6])
+@pytest.mark.parametrize("kind", ["cut", "stall", "503", "403"])
+@pytest.mark.parametrize("nth", [1, 2, 6])
 def test_a_fetch_that_failed_is_resumed_where_it_stopped(
-    tmp_path: Path, client: HttpClient, file: Listed, right: Pixels, kind: str, nth: int
+    tmp_path: Path, client: HttpClient, file: Listed, right: Pixels, kind: Kind, nth: int
 ) -> None:
     with StandIn([file]) as gdc:
-        gdc.faults.add(At("/data/", kind, nth=nth, alone=False))  # type: ignore[arg-type]
+        gdc.faults.add(At("/data/", kind, nth=nth, alone=False))
         source = by_range(gdc, client, tmp_path, origins_of(gdc, bucket=False))
         with pytest.raises(NetworkError):
             made(source, slide_of(file), BASE)
@@ -82,8 +84,7 @@ def test_a_fetch_that_failed_is_resumed_where_it_stopped(
         kept = available(tmp_path, file)
         gdc.faults.clear()
         gdc.clear()
-        again = by_range(gdc, client, tmp_path, origins_of(gdc, bucket=False))
-        assert np.array_equal(made(again, slide_of(file), BASE).pixels, right)
+        assert np.array_equal(made(source, slide_of(file), BASE).pixels, right)
         spans = ranges(gdc.served)
     assert kept.total > 0 or nth == 1
     assert overlaps([*kept, *spans]) == []
@@ -93,30 +94,22 @@ def test_an_interrupted_fetch_is_resumed_and_ends_soon(
     tmp_path: Path, client: HttpClient, file: Listed, right: Pixels
 ) -> None:
     stop = threading.Event()
-    stopped_at = 0.0
-
-    def stop_amid(gdc: StandIn) -> None:
-        nonlocal stopped_at
-        while gdc.bytes_sent() < 150_000:
-            time.sleep(0.01)
-        stopped_at = time.monotonic()
-        stop.set()
-
-    with StandIn([file]) as gdc, HttpClient(timeouts=SHORT, stop=stop) as stopping:
+    with (
+        StandIn([file]) as gdc,
+        HttpClient(timeouts=SHORT, stop=stop) as stopping,
+        ThreadPoolExecutor(1) as pool,
+    ):
         gdc.rate = 100_000
-        stopper = threading.Thread(target=stop_amid, args=(gdc,))
-        stopper.start()
-        with pytest.raises(Interrupted):
-            made(by_range(gdc, stopping, tmp_path), slide_of(file), BASE)
-        took = time.monotonic() - stopped_at
-        stopper.join()
+        fetching = pool.submit(made, by_range(gdc, stopping, tmp_path), slide_of(file), BASE)
+        until(lambda: gdc.bytes_sent() >= 150_000)
+        stop.set()
+        assert isinstance(fetching.exception(timeout=5), Interrupted)
+        assert no_threads_of("range")
         gdc.rate = None
         kept = available(tmp_path, file)
         gdc.clear()
         image = made(by_range(gdc, client, tmp_path), slide_of(file), BASE)
         assert overlaps([*kept, *ranges(gdc.served)]) == []
-    assert took < 5
-    assert no_threads_of("range")
     assert np.array_equal(image.pixels, right)
 
 
@@ -124,9 +117,9 @@ def test_an_interrupted_fetch_is_resumed_and_ends_soon(
 def test_the_rest_of_another_file_is_fetched_anew(
     tmp_path: Path, client: HttpClient, file: Listed, right: Pixels, md5: str
 ) -> None:
+    slide = slide_of(file)
     with StandIn([file]) as gdc:
         source = by_range(gdc, client, tmp_path)
-        slide = slide_of(file)
         earlier = slide if md5 == "the same" else replace(slide, md5=md5)
         with pytest.raises(DiskFull), source.open(earlier, BASE, Meter()):
             raise DiskFull("the disk is full")
