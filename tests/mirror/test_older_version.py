@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.gdc import StandIn, listed
-from tests.support.command import run, went_well
+from tests.support.command import inside, run, went_well
 from tests.support.mirrors import addresses, column, images, impatient, point_to, rows
+from tests.support.publishing import change
 
 ARCHIVE = Path(__file__).with_name("older_version.tar.xz")
 """`slides/`, three of the stand-in's, `mirror/` of them at 4 µm/px, `export/`, `export.tar` and
@@ -47,6 +48,9 @@ def test_an_update_migrates_a_mirror_and_fetches_nothing_again(older: Path, gdc:
     went_well("--mirror", root, "status")
     went_well("--mirror", root, "verify", "--decode")
     went_well("--mirror", root, "lock", "--check", older / "cited.lock")
+    # Without digests of pixels, those of the files are compared.
+    change(root, "UPDATE images SET sha256 = ? WHERE rowid = 1", "cd" * 32)
+    assert inside("--mirror", root, "lock", "--check", older / "cited.lock").code == 3
 
 
 @pytest.mark.usefixtures("gdc")
