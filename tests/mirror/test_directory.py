@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from tcgamirror.model.slide import ImageFormat, Target
 from tcgamirror.system.lock import Lock
 from tests.gdc import StandIn
 from tests.support.command import inside, run, went_well
-from tests.support.mirrors import addresses, made, updated, write_lock
+from tests.support.mirrors import addresses, contents, made, updated, write_lock
 
 SETTINGS = Settings(target=Target(15.0, None))
 
@@ -38,48 +38,41 @@ def test_the_nearest_of_two_mirrors_is_found_from_below(tmp_path: Path) -> None:
     below.mkdir(parents=True)
     assert Mirror.find(below, above=True) == inner
     assert Mirror.find(tmp_path / "inner" / "..", above=True).root.samefile(tmp_path)
-
-
-def test_a_mirror_that_is_named_is_not_looked_for_above(tmp_path: Path) -> None:
-    Mirror.create(tmp_path, SETTINGS)
-    (tmp_path / "sub").mkdir()
     with pytest.raises(NotAMirror, match=r"holds no tcgamirror\.toml"):
-        Mirror.find(tmp_path / "sub", above=False)
+        Mirror.find(below, above=False)
 
 
-@pytest.mark.parametrize("name", [FILE_NAME, CATALOGUE])
-def test_no_mirror_is_made_where_one_is_or_was(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text("mine")
+def use_catalogue(root: Path) -> None:
+    with Catalogue.create(root / CATALOGUE) as catalogue:
+        catalogue.begin_run("update", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("occupy", "name"),
+    [
+        (lambda root: (root / FILE_NAME).write_text("mine"), FILE_NAME),
+        (lambda root: (root / FILE_NAME).symlink_to(root / "nowhere"), FILE_NAME),
+        (lambda root: (root / CATALOGUE).write_text("mine"), CATALOGUE),
+        (use_catalogue, CATALOGUE),
+    ],
+)
+def test_no_mirror_is_made_where_one_is_or_was(
+    tmp_path: Path, occupy: Callable[[Path], object], name: str
+) -> None:
+    occupy(tmp_path)
+    before = contents(tmp_path)
     with pytest.raises(NotAMirror, match=name):
         Mirror.create(tmp_path, SETTINGS)
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-    assert (tmp_path / name).read_text() == "mine"
+    assert contents(tmp_path) == before
 
 
-def test_an_init_that_was_killed_before_the_settings_can_be_made_again(tmp_path: Path) -> None:
+def test_a_killed_init_and_other_files_are_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
     with Catalogue.create(tmp_path / CATALOGUE) as catalogue:
         catalogue.set_fact(FIXED, "other images")
     mirror = Mirror.create(tmp_path, SETTINGS)
     with Catalogue.open(tmp_path / CATALOGUE) as catalogue:
         mirror.check_fixed(catalogue.fact)
-
-
-def test_a_catalogue_that_was_used_is_never_replaced(tmp_path: Path) -> None:
-    with Catalogue.create(tmp_path / CATALOGUE) as catalogue:
-        catalogue.begin_run("update", 0.0)
-    with pytest.raises(NotAMirror, match=CATALOGUE):
-        Mirror.create(tmp_path, SETTINGS)
-
-
-def test_no_mirror_is_made_in_place_of_a_dangling_link(tmp_path: Path) -> None:
-    (tmp_path / FILE_NAME).symlink_to(tmp_path / "nowhere")
-    with pytest.raises(NotAMirror):
-        Mirror.create(tmp_path, SETTINGS)
-
-
-def test_a_directory_that_holds_something_else_may_become_a_mirror(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-    Mirror.create(tmp_path, SETTINGS)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -135,13 +128,9 @@ def test_another_lock_of_the_same_name_and_plan_fills_the_sample_up(
     small_gdc: StandIn, tmp_path: Path
 ) -> None:
     (all_four,) = _locks(tmp_path, small_gdc, (4,))
-    names = [line for line in all_four.read_text().splitlines() if ".svs" in line]
-    parts = [tmp_path / f"{kept}.lock" for kept in (0, 1)]
+    read, parts = lockfile.read_lock(all_four), [tmp_path / "0.lock", tmp_path / "1.lock"]
     for kept, part in enumerate(parts):
-        left = [line for line in names if names.index(line) % 2 == kept]
-        read = lockfile.read_lock(all_four)
-        slides = tuple(each for each in read.slides if any(each.file_name in line for line in left))
-        part.write_bytes(b"".join(lockfile.lock_lines(replace(read, slides=slides))))
+        part.write_bytes(lockfile.format_lock(replace(read, slides=read.slides[kept::2])))
     root = _locked(tmp_path / "m", small_gdc, parts[0])
     for name in (FILE_NAME, LOCKED):
         (root / name).unlink()
@@ -219,35 +208,26 @@ def test_a_directory_that_was_removed_meanwhile_is_one_sentence(tmp_path: Path) 
         assert result.code == 2 and "was removed" in result.sentence
 
 
-def test_who_stands_in_a_mirror_without_settings_is_told_so(
+def test_a_mirror_without_settings_and_a_refused_init_stay_as_they_are(
     small_gdc: StandIn, tmp_path: Path
 ) -> None:
-    root = made(tmp_path / "m", small_gdc)
-    (root / FILE_NAME).unlink()
-    told = run("status", cwd=root)
-    assert told.code == 2 and f"holds {CATALOGUE}, but no {FILE_NAME}" in told.sentence
-
-
-def test_an_init_that_is_refused_leaves_no_lock(small_gdc: StandIn, tmp_path: Path) -> None:
     first = tmp_path / "first"
     lock = write_lock(first, small_gdc)
     before = sorted(first.rglob("*"))
     assert inside("--mirror", first / "within", "init", "--lock", lock).code == 2
     assert sorted(first.rglob("*")) == before
+    (first / FILE_NAME).unlink()
+    refused = run("status", cwd=first)
+    assert refused.code == 2 and f"holds {CATALOGUE}, but no {FILE_NAME}" in refused.sentence
 
 
-@pytest.mark.parametrize("words", [("{m}",), ("{m}", "--mirror", "{m}")])
-def test_init_takes_the_directory_as_its_argument(tmp_path: Path, words: tuple[str, ...]) -> None:
-    root = tmp_path / "new" / "m"
-    named = [word.format(m=root) for word in words]
-    assert run("init", *named, "--mpp", "15", cwd=tmp_path).code == 0
-    assert (root / FILE_NAME).is_file()
-
-
-def test_init_of_two_directories_is_refused(tmp_path: Path) -> None:
-    words = ("--mirror", tmp_path / "a", "init", tmp_path / "b", "--mpp", "15")
-    assert "--mirror names another" in run(*words).sentence
-    assert list(tmp_path.iterdir()) == []
+def test_init_takes_the_directory_as_its_argument(tmp_path: Path) -> None:
+    for root, words in ((tmp_path / "a" / "m", ()), (tmp_path / "b", ("--mirror", tmp_path / "b"))):
+        assert run("init", root, *words, "--mpp", "15", cwd=tmp_path).code == 0
+        assert (root / FILE_NAME).is_file()
+    refused = run("--mirror", tmp_path / "c", "init", tmp_path / "d", "--mpp", "15")
+    assert "--mirror names another" in refused.sentence
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
 def test_a_current_directory_with_other_files_is_no_place_for_init(tmp_path: Path) -> None:

@@ -51,8 +51,8 @@ def test_an_edited_plan_is_refused(tmp_path: Path, small_gdc: StandIn, sampled: 
         updated(root)
     before = (root / "tcgamirror.toml").read_text()
     edit(root)
-    for command in ("update", "sample", "fetch", "verify"):
-        refused = inside("--mirror", root, command)
+    for command in ("update", "sample --slides 9", "fetch", "verify", "exclude x"):
+        refused = inside("--mirror", root, *command.split())
         assert refused.code == 2
         assert (
             "asks for slides by seed 7 (shuffle), but the mirror was made for slides by seed 0 "
