@@ -10,7 +10,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from types import MappingProxyType
 
 from tcgamirror.catalogue.database import Row, Value
 from tcgamirror.imaging.metadata import MAX_DOWNSAMPLE, MAX_LEVELS
@@ -25,11 +24,8 @@ Check = Callable[[object], Value]
 MAX_IMAGE_SIDE, MAX_IMAGE_BYTES = 1 << 24, 1 << 44
 """Largest image that import and sync accept; limits of a format are in its reader."""
 
-_MAX_MESSAGE = 20_000
-"""Characters of a message; the longest are those of failed attempts."""
-
-_MAX_NAME = 4_000
-"""Characters of a name, such as a site's or a release's."""
+_MAX_MESSAGE, _MAX_NAME = 20_000, 4_000
+"""Characters of a message, of which those of failed attempts are the longest, and of a name."""
 
 _EVENTS = ("added", "changed", "re-identified", "superseded", "withdrawn", "returned", "duplicate")
 
@@ -89,11 +85,9 @@ _SLIDES: Mapping[str, Check] = {
     "size": _optional(_unchanged(fields.size)),
     "kind": _optional(one_of(Kind)),
     "project_id": _optional(_unchanged(fields.project_id)),
-    **dict.fromkeys(
-        ("primary_site", "disease_type", "sample_type", "case_barcode", "slide_barcode"),
-        _optional(_NAME),
-    ),
-    **dict.fromkeys(("state", "version", "data_release", "updated"), _optional(_NAME)),
+    **dict.fromkeys(("primary_site", "disease_type", "sample_type"), _optional(_NAME)),
+    **dict.fromkeys(("case_barcode", "slide_barcode", "state", "version"), _optional(_NAME)),
+    **dict.fromkeys(("data_release", "updated"), _optional(_NAME)),
     "position": _COUNT,
     "upstream": one_of(Upstream),
     "listed_in": _NAME,
@@ -178,22 +172,20 @@ def _labels(key: str, check: Check, labels: Mapping[str, Check]) -> Mapping[str,
     return {key: check} | {name: _optional(_unchanged(labels[name])) for name in labels}
 
 
-TABLES: Mapping[str, Mapping[str, Check]] = MappingProxyType(
-    {
-        "slides": _SLIDES,
-        "tissue": _labels("file_name", _FILE_NAME, TISSUE),
-        "cases": _labels("case_barcode", _NAME, CASE),
-        "former_ids": {"file_id": _FILE_ID, "file_name": _FILE_NAME},
-        "releases": _RELEASES,
-        "changes": _CHANGES,
-        "sample": _SAMPLE,
-        "images": _IMAGES,
-        "exclusions": _EXCLUSIONS,
-        "runs": _RUNS,
-        "attempts": _ATTEMPTS,
-        "facts": {"key": matching(re.compile("[ -~]{1,200}")), "value": _MESSAGE},
-    }
-)
+TABLES: Mapping[str, Mapping[str, Check]] = {
+    "slides": _SLIDES,
+    "tissue": _labels("file_name", _FILE_NAME, TISSUE),
+    "cases": _labels("case_barcode", _NAME, CASE),
+    "former_ids": {"file_id": _FILE_ID, "file_name": _FILE_NAME},
+    "releases": _RELEASES,
+    "changes": _CHANGES,
+    "sample": _SAMPLE,
+    "images": _IMAGES,
+    "exclusions": _EXCLUSIONS,
+    "runs": _RUNS,
+    "attempts": _ATTEMPTS,
+    "facts": {"key": matching(re.compile("[ -~]{1,200}")), "value": _MESSAGE},
+}
 """Every table, those that others refer to before those, with the checks of all its columns."""
 
 _IMAGE_COLUMNS = (

@@ -53,14 +53,12 @@ class MergeCounts:
     """Changes made by the merge of one listing, in slides.
 
     Attributes:
-        added: listed for the first time.
         changed: another file under the same name.
         reidentified: the same file under another file_id.
         superseded: no longer listed, and the GDC names another file in its place.
         withdrawn: no longer listed, and no other file is named.
         returned: superseded or withdrawn, and listed again; also counted as changed or
             reidentified where that holds.
-        unchanged: none of these.
         duplicates: file_ids left out because a newer one has the same name.
     """
 

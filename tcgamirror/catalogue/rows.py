@@ -45,12 +45,7 @@ _ATTEMPTS = ("source", "started", "seconds", "bytes", "requests", "fault", "mess
 
 @dataclass(frozen=True, slots=True)
 class ImageState:
-    """A sampled slide's state, and its image's.
-
-    Attributes:
-        md5: of the slide, as it is listed.
-        path: of the image; None, as sha256 and fetched_at, if there never was one.
-    """
+    """A sampled slide's md5 and status, and its image; None if there never was one."""
 
     md5: str | None
     status: Status
@@ -61,11 +56,9 @@ class ImageState:
 
 @dataclass(frozen=True, slots=True)
 class ReceivedImage:
-    """An image of another mirror, and its row there.
+    """The row of another mirror's image, and of the attempts at it.
 
-    Attributes:
-        differs: whether it shows another file than the one listed here.
-        attempts: rows of the attempts made there.
+    differs: whether it shows another file than the one listed here.
     """
 
     row: Row
@@ -106,22 +99,18 @@ class Rows(Part):
 
     def slide(self, name: str) -> SlideRows | None:
         """Return a sampled slide's rows; None if it is not sampled."""
+        sql = "SELECT * FROM {} WHERE file_name = ?"
         with self._database.reading() as connection:
-            slides = dicts(connection, "SELECT * FROM slides WHERE file_name = ?", name)
-            images = dicts(connection, "SELECT * FROM images WHERE file_name = ?", name)
-            if not slides or not images:
-                return None
-            sql = "SELECT file_id FROM former_ids WHERE file_name = ?"
-            former = tuple(file_id for (file_id,) in connection.execute(sql, (name,)))
-        return SlideRows(slides[0], former, images[0])
+            slides, images = (dicts(connection, sql.format(t), name) for t in ("slides", "images"))
+        former = self._database.column("SELECT file_id FROM former_ids WHERE file_name = ?", name)
+        return SlideRows(slides[0], tuple(former), images[0]) if slides and images else None
 
     def replace(self, rows: SlideRows) -> None:
         """Replace what is recorded of one slide."""
+        former = [{**rows.slide, "file_id": file_id} for file_id in rows.former_ids]
         with self._database.change() as connection:
             put_slides(connection, [rows.slide])
-            put_former_ids(
-                connection, [(file_id, str(rows.slide["file_name"])) for file_id in rows.former_ids]
-            )
+            put_former_ids(connection, former)
             write_images(connection, [rows.image])
 
     def merge(self, remote: RemoteCatalogue, run: int) -> int:
@@ -242,10 +231,7 @@ def _take_sample(
     """
     sampled = {row["file_name"] for row in theirs.sampled()}
     _add_unlisted(connection, (row for row in theirs.rows("slides") if row["file_name"] in sampled))
-    put_former_ids(
-        connection,
-        ((str(row["file_id"]), str(row["file_name"])) for row in theirs.rows("former_ids")),
-    )
+    put_former_ids(connection, theirs.rows("former_ids"))
     there = {name for (name,) in connection.execute("SELECT file_name FROM sample")}
     if not there:
         set_facts(connection, theirs.sample_facts())
@@ -310,12 +296,12 @@ def put_slides(connection: sqlite3.Connection, slides: Iterable[Row]) -> None:
         connection.execute(put, slide)
 
 
-def put_former_ids(connection: sqlite3.Connection, pairs: Iterable[tuple[str, str]]) -> None:
-    """Add pairs (file_id, file_name) of ids that slides had before."""
+def put_former_ids(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
+    """Add rows of ids that slides had before."""
     connection.executemany(
-        "INSERT OR IGNORE INTO former_ids (file_id, file_name) "
-        "SELECT ?, file_name FROM slides WHERE file_name = ? AND file_id <> ?",
-        ((file_id, file_name, file_id) for file_id, file_name in pairs),
+        "INSERT OR IGNORE INTO former_ids (file_id, file_name) SELECT :file_id, file_name "
+        "FROM slides WHERE file_name = :file_name AND file_id <> :file_id",
+        rows,
     )
 
 
@@ -329,12 +315,8 @@ def _put_history(
         ("releases", _RELEASES, releases),
         ("changes", _CHANGES, theirs.rows("changes")),
     ):
-        insert(
-            connection,
-            table,
-            columns,
-            ({**row, "merge": numbers[row["merge"]]} for row in rows if row["merge"] in numbers),
-        )
+        added = ({**row, "merge": numbers[row["merge"]]} for row in rows if row["merge"] in numbers)
+        insert(connection, table, columns, added)
 
 
 def _add_unlisted(connection: sqlite3.Connection, slides: Iterable[Row]) -> None:
@@ -411,20 +393,15 @@ def _add_attempts(
     sql = "SELECT source, started FROM attempts WHERE file_name = ?"
     known = set(connection.execute(sql, (name,)))
     only_here = set(known)
-
-    def added() -> Iterator[Row]:
-        nonlocal last, tries, former
-        # One by one: an untrusted catalogue may have a hundred thousand.
-        for each in attempts:
-            key = (each["source"], each["started"])
-            last = max(last, str(each["started"]))
-            only_here.discard(key)
-            if key not in known:
-                tries += each["run"] != former
-                former = each["run"]
-                yield {**each, "run": run}
-
-    insert(connection, "attempts", ("run", "file_name", *_ATTEMPTS), added())
+    # One by one: an untrusted catalogue may have a hundred thousand.
+    for each in attempts:
+        key = (each["source"], each["started"])
+        last = max(last, str(each["started"]))
+        only_here.discard(key)
+        if key not in known:
+            tries += each["run"] != former
+            former = each["run"]
+            insert(connection, "attempts", ("run", "file_name", *_ATTEMPTS), [{**each, "run": run}])
     if not only_here:
         # What was tried there continues what was tried here.
         return max(int(ours), int(row["attempts"] or 0)), last
