@@ -52,15 +52,14 @@ def test_in_a_mirror_it_changes_nothing(tmp_path: Path, small_gdc: StandIn) -> N
     assert contents(root) == before
 
 
-def test_its_report_is_for_people(tmp_path: Path, small_gdc: StandIn) -> None:
+def test_people_are_told_that_all_is_well_or_what_cannot_be_reached(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
     out = succeeded("doctor", *addresses(small_gdc), cwd=tmp_path).out
     assert out.splitlines()[0].startswith("tcgamirror ")
     for topic in ("machine", "program", "network", "servers"):
         assert f"\n\n{topic}\n  " in out
     assert out.endswith("\n\nall is well\n")
-
-
-def test_a_gdc_that_cannot_be_reached_ends_it_with_4(tmp_path: Path, small_gdc: StandIn) -> None:
     small_gdc.switch("api", "refused")
     ended = run("doctor", *addresses(small_gdc), cwd=tmp_path)
     assert (ended.code, ended.err) == (4, "")
@@ -114,14 +113,11 @@ def test_credentials_are_cut_off_whatever_the_address(address: str, shown: str) 
     assert without_credentials(address) == shown
 
 
-def test_certificates_that_are_not_there_are_told(tmp_path: Path, small_gdc: StandIn) -> None:
+def test_what_the_user_named_has_to_be_there(tmp_path: Path, small_gdc: StandIn) -> None:
     env = {"SSL_CERT_FILE": str(tmp_path / "none.pem")}
     ended = run("doctor", "--json", *addresses(small_gdc), env=env, cwd=tmp_path)
     assert "correct it" in found(ended.json(), "network")["certificates"]["advice"]
     assert ended.code == 3
-
-
-def test_a_mirror_that_was_named_has_to_be_one(tmp_path: Path) -> None:
     assert run("--mirror", tmp_path, "doctor").code == 2
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.gdc import Listed, StandIn
 from tests.gdc.faults import Fault
 from tests.support.carrying import inside
-from tests.support.mirrors import addresses, column, impatient, made, rewrite, rows
+from tests.support.mirrors import column, made, rewrite, rows
 
 SAMPLED = "select file_name from mirror order by sample_rank"
 
@@ -165,17 +165,17 @@ def test_one_slide_of_each_case(gdc: StandIn, tmp_path: Path, order: str) -> Non
     assert rows(some, "select max(n) from (select count(*) n from mirror group by case_barcode)")
 
 
+def of_cart(folder: Path, gdc: StandIn, *lines: str) -> Path:
+    """Make a mirror of a manifest with these lines."""
+    (folder / "cart.txt").write_text("\n".join(("id\tfilename", *lines)))
+    return made(folder / "m", gdc, "--manifest", str(folder / "cart.txt"), "--slides", "all")
+
+
 def test_what_a_manifest_does_not_tell_is_looked_up_once_the_api_answers(
     gdc: StandIn, tmp_path: Path
 ) -> None:
-    manifest = tmp_path / "cart.txt"
     cart = gdc.files[10:17]
-    lines = [f"{file.file_id}\t{file.file_name}" for file in cart]
-    manifest.write_text("\n".join(("id\tfilename", *lines)))
-    root = tmp_path / "m"
-    command = ("init", "--mpp", "4", "--manifest", str(manifest), *addresses(gdc))
-    assert inside("--mirror", root, *command).code == 0
-    impatient(root)
+    root = of_cart(tmp_path, gdc, *(f"{file.file_id}\t{file.file_name}" for file in cart))
     rewrite(root, f'^api = "{gdc.api}"', 'api = "http://127.0.0.1:9"')
     told = "select file_name, project_id, primary_site, disease_type from mirror order by 1"
     assert inside("--mirror", root, "update").code == 0
@@ -193,11 +193,7 @@ def test_a_manifests_slides_are_not_waited_for_nor_asked_for_again_and_again(
 ) -> None:
     """A GDC that is down costs one request and one line a night, slides of others one in all."""
     ours, other = gdc.files[10], "7ab52949-b902-4a79-a9f4-65379e221444\tTCGA-ZZ-0001.svs"
-    manifest = tmp_path / "cart.txt"
-    manifest.write_text(f"id\tfilename\n{ours.file_id}\t{ours.file_name}\n{other}\n")
-    root = tmp_path / "m"
-    command = ("init", "--mpp", "4", "--manifest", str(manifest), *addresses(gdc))
-    assert inside("--mirror", root, *command).code == 0
+    root = of_cart(tmp_path, gdc, f"{ours.file_id}\t{ours.file_name}", other)
     gdc.faults.add(Fault("/files", "503", retry_after=None))
     for _ in range(2):
         gdc.clear()
