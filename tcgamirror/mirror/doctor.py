@@ -39,6 +39,7 @@ from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import Slide
 from tcgamirror.model.text import display_url
 from tcgamirror.net.client import HttpClient
+from tcgamirror.net.exchange import CA_BUNDLES
 from tcgamirror.net.proxies import without_credentials
 from tcgamirror.sources import gdc
 from tcgamirror.sources.origins import Origin
@@ -82,9 +83,6 @@ LEAST_FILES = 256
 """Open files that a run with many workers and connections needs."""
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-
-BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""Variables that name trusted certificates; the first that is set counts."""
 
 SYSTEM_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -155,7 +153,7 @@ def _libraries() -> Iterator[str]:
 
 
 def _certificates() -> Finding:
-    named = next((name for name in BUNDLES if os.environ.get(name)), None)
+    named = next((name for name in CA_BUNDLES if os.environ.get(name)), None)
     if named is not None:
         path = Path(os.environ[named])
         advice = None if path.exists() else f"{named} names a missing file: correct it"

@@ -37,7 +37,7 @@ from tcgamirror.model.text import display_url, printable
 from tcgamirror.net.download import Download, check_etag
 from tcgamirror.net.exchange import CurrentExchange, Exchange, session
 from tcgamirror.net.hosts import Host, OnPause
-from tcgamirror.net.proxies import is_by_proxy, proxy_failure, proxy_for
+from tcgamirror.net.proxies import find_route, is_by_proxy, proxy_failure
 from tcgamirror.net.response import HttpResponse, RetryAfter, parsed, retry_after, why
 from tcgamirror.net.throttle import Meter, RateLimit
 from tcgamirror.net.timeouts import Timeouts
@@ -291,8 +291,7 @@ class HttpClient:
         try:
             self._check_stop(url)
             connect, first_byte = self._timeouts.connect, self._timeouts.first_byte
-            name, proxy = display_url(url), proxy_for(url)
-            exchange = Exchange(name, proxy, connect, first_byte, self._stop)
+            exchange = Exchange(display_url(url), host.route, connect, first_byte, self._stop)
             self._current.exchange = exchange
             try:
                 yield host, exchange
@@ -321,7 +320,8 @@ class HttpClient:
         with self._lock:
             if key not in self._hosts:
                 limit = self._limit(key)
-                self._hosts[key] = Host(key, limit, self._timeouts.pause, self._on_pause)
+                pause = self._timeouts.pause
+                self._hosts[key] = Host(key, find_route(url), limit, pause, self._on_pause)
             return self._hosts[key]
 
     def _limit(self, key: str) -> int:
@@ -345,6 +345,7 @@ class HttpClient:
                 headers=dict(headers),
                 stream=True,
                 allow_redirects=False,
+                proxies=dict(exchange.proxies),
                 # The exchange has the limits; it is checked after each brief wait.
                 timeout=(timeouts.connect + 1, POLL),
             )

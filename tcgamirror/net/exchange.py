@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 import requests
 import socks
 from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
 from requests.cookies import RequestsCookieJar
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
@@ -30,11 +29,15 @@ from urllib3.contrib.socks import SOCKSHTTPConnectionPool, SOCKSHTTPSConnectionP
 from urllib3.exceptions import ProxyError
 
 from tcgamirror.model.errors import Interrupted, Timeout
+from tcgamirror.net.proxies import Route
 from tcgamirror.system.parallel import POLL, in_thread
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+
+CA_BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""Variables that name trusted certificates; the first that is set counts."""
 
 _SOCKS_PORT = 1080
 """Port of a SOCKS proxy whose address names none."""
@@ -45,19 +48,20 @@ class Exchange:
 
     Attributes:
         name: Host and path of the URL, for messages.
+        proxies: As requests takes them.
         proxy: Address of the proxy, without credentials; None without one.
         began: Start of the request, in monotonic seconds.
         received: Bytes of the body so far.
     """
 
     def __init__(
-        self, name: str, proxy: str | None, connect: float, first_byte: float, stop: threading.Event
+        self, name: str, route: Route, connect: float, first_byte: float, stop: threading.Event
     ) -> None:
         self.name = name
-        self.proxy = proxy
+        self.proxies, self.proxy = route.proxies, route.proxy
         self.began = time.monotonic()
         self.received = 0
-        self._subject = name if proxy is None else f"proxy {proxy}, on the way to {name}"
+        self._subject = name if self.proxy is None else f"proxy {self.proxy}, on the way to {name}"
         self._first_byte = first_byte
         self._stop = stop
         self.expect(f"no connection within {connect:g} s", self.began + connect)
@@ -241,13 +245,6 @@ class _Adapter(HTTPAdapter):
         return pool
 
 
-class _NoCredentials(AuthBase):
-    """Authentication that keeps requests from using ~/.netrc."""
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        return request
-
-
 class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> None:
         """Return None: requests would read the whole body of a redirect, of any length."""
@@ -256,14 +253,16 @@ class _Session(requests.Session):
 def session(current: CurrentExchange, size: int, agent: str) -> requests.Session:
     """Return a session for many threads, without credentials, cookies or redirects of its own.
 
-    Proxies and CA bundle come from the environment. `size` connections are kept alive for each
-    host; `agent` is the User-Agent.
+    The CA bundle comes from the environment. `size` connections are kept alive for each host;
+    `agent` is the User-Agent.
     """
     made = _Session()
-    made.auth = _NoCredentials()
+    # Else each request reads ~/.netrc, and the proxies once more.
+    made.trust_env = False
     made.cookies = RequestsCookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
     made.headers["User-Agent"] = agent
-    made.verify = os.environ.get("SSL_CERT_FILE") or True
+    named = (os.environ.get(name) for name in CA_BUNDLES)
+    made.verify = next(filter(None, named), True)
     for scheme in ("http://", "https://"):
         made.mount(scheme, _Adapter(current, size))
     return made

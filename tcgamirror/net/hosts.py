@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from tcgamirror.net.proxies import Route
 from tcgamirror.system.parallel import POLL
 
 RESETS = 3
@@ -29,9 +30,12 @@ OnPause = Callable[[str, float, str], None]
 class Host:
     """The connections and pauses of one host, for any number of threads. name: host and port."""
 
-    def __init__(self, name: str, limit: int, first_pause: float, on_pause: OnPause) -> None:
+    def __init__(
+        self, name: str, route: Route, limit: int, first_pause: float, on_pause: OnPause
+    ) -> None:
         """limit: connections at once. first_pause: seconds; each further one is twice as long."""
         self.name = name
+        self.route = route
         self._limit = self._allowed = limit
         self._held = 0
         self._first_pause = first_pause

@@ -18,6 +18,7 @@ from tcgamirror.cli.progress import ProgressDisplay
 from tcgamirror.model.errors import Interrupted, NetworkError, NotFound, ServerError
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.hosts import LEAST, LONGEST, RESETS, Host
+from tcgamirror.net.proxies import Route
 from tests.gdc import Fault, StandIn
 from tests.support.command import ended, run, started, succeeded
 from tests.support.mirrors import column, made, rewrite, until
@@ -310,7 +311,7 @@ def test_a_busy_host_gets_half_the_connections(header: tuple[str, ...]) -> None:
 def test_connections_double_again_after_a_while_without_trouble(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    host = Host("host:443", 16, LONG, Heard())
+    host = Host("host:443", Route({}, None), 16, LONG, Heard())
 
     def most() -> int:
         count = sum(iter(host.acquire, False))

@@ -12,7 +12,7 @@ import pytest
 
 from tcgamirror.model.errors import Interrupted, NetworkError, Timeout, Unreachable, UsageError
 from tcgamirror.net.client import HttpClient
-from tcgamirror.net.proxies import proxy_for
+from tcgamirror.net.proxies import find_route
 from tcgamirror.net.timeouts import Timeouts
 from tests.gdc import StandIn
 from tests.support.command import run, succeeded
@@ -225,9 +225,9 @@ def test_untrusted_certificates_are_named(use: UseProxy, tls_server: tuple[str, 
 
 def test_no_proxy_hosts_are_direct(use: UseProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     use("socks5h://127.0.0.1:1")
-    assert proxy_for("https://api.gdc.cancer.gov/status") == "socks5h://127.0.0.1:1"
+    assert find_route("https://api.gdc.cancer.gov/status").proxy == "socks5h://127.0.0.1:1"
     monkeypatch.setenv("no_proxy", "api.gdc.cancer.gov")
-    assert proxy_for("https://api.gdc.cancer.gov/status") is None
+    assert find_route("https://api.gdc.cancer.gov/status").proxy is None
 
 
 # By the command ------------------------------------------------------------------------
