@@ -15,7 +15,7 @@ from functools import partial
 from itertools import islice
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.imaging.store import IMAGES, Store, former_path
+from tcgamirror.imaging.store import IMAGES, Store
 from tcgamirror.mirror.directory import WORK, Mirror, check_work
 from tcgamirror.mirror.dispatcher import Dispatcher, FetchReport
 from tcgamirror.mirror.eventlog import EventLog
@@ -23,7 +23,7 @@ from tcgamirror.mirror.executor import Executor, Threads
 from tcgamirror.mirror.outage import is_away
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.settings import worker_bounds
-from tcgamirror.mirror.shards import Records
+from tcgamirror.mirror.shards import Records, record, set_origins
 from tcgamirror.mirror.slots import Slots
 from tcgamirror.model.errors import DiskFull, UsageError
 from tcgamirror.model.shard import Shard
@@ -123,10 +123,9 @@ def fetch_due(run: Run, number: int, options: FetchOptions) -> FetchReport:
             except DiskFull as error:
                 dispatcher.stop(error)
     known = origins()
+    set_origins(run.catalogue, known)
     if run.records is not None:
         run.records.origins = known
-    for name, words in known.items():
-        run.catalogue.set_fact(f"origin {name}", words)
     dispatcher.finish()
     report.left = len(due) - report.done - report.failed
     report.stopped_by = report.stopped_by or ("--limit" if report.left else None)
@@ -156,13 +155,9 @@ def _open_executor(
 
 
 def _record(run: Run, number: int, outcome: Outcome) -> None:
-    name, picture = outcome.slide.file_name, outcome.picture
     if run.records is not None:
         run.records.add(outcome)
-    old = None if picture is None else run.catalogue.images.path_of(name)
-    run.catalogue.queue.record(outcome, number, time.time())
-    former = None if picture is None else former_path(old, picture.path)
-    if former is not None and run.records is None:
-        # Removed after its row has changed; what a failure leaves is an orphan.
+    former = record(run.catalogue, outcome, number, time.time())
+    for path in former if run.records is None else ():
         with suppress(OSError):
-            (run.mirror.root / former).unlink()
+            (run.mirror.root / path).unlink()

@@ -15,7 +15,6 @@ import json
 import os
 import re
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -104,6 +103,26 @@ def _names(root: Path, kind: str) -> list[str]:
     return [name for name in names if (found := _NAME.fullmatch(name)) and found["kind"] == kind]
 
 
+# Written by any run ------------------------------------------------------------------------
+
+
+def record(catalogue: Catalogue, outcome: Outcome, run: int, now: float) -> list[str]:
+    """Record an outcome. Return the paths of images that it leaves in another project's folder.
+
+    They are to be removed once this is committed; what a failure leaves is an orphan.
+    """
+    name, picture = outcome.slide.file_name, outcome.picture
+    former = None if picture is None else former_path(catalogue.images.path_of(name), picture.path)
+    catalogue.queue.record(outcome, run, now)
+    return [] if former is None else [former]
+
+
+def set_origins(catalogue: Catalogue, origins: Mapping[str, str]) -> None:
+    """Keep what a run learned of each origin, in words, by its name."""
+    for name, words in origins.items():
+        catalogue.set_fact(f"origin {name}", words)
+
+
 # Written by a shard ---------------------------------------------------------------------
 
 
@@ -174,15 +193,16 @@ def collect(
 
     Raises as `disk_errors` for a file that exists but cannot be read.
     """
-    names = _names(root, "jsonl")
-    files = {name: _lines(root, name) for name in names}
+    files = {name: _lines(root, name) for name in _names(root, "jsonl")}
     runs = [run for name, lines in files.items() for run in _runs(name, lines or ())]
     foreign = {name for name, lines in files.items() if lines != []} - {run.name for run in runs}
     for name in sorted(foreign):
         note(f"{root / SHARDS / name}: not the records of a shard. It is left out")
-    done, invalid, store = dict[str, bool](), Counter[str](), Store(root, form)
+    done, store = dict[str, bool](), Store(root, form)
+    invalid = {name: len(lines) for name, lines in files.items() if lines and name not in foreign}
     # The later of two runs that tried one slide decides its state.
     for run in sorted(runs, key=attrgetter("begun", "name")):
+        invalid[run.name] -= len(run.lines)
         key = f"{_COLLECTED}{run.id}"
         if catalogue.fact(key) is not None:
             continue
@@ -257,22 +277,13 @@ def _lines(root: Path, name: str) -> list[bytes] | None:
 
 
 def _runs(name: str, lines: Iterable[bytes]) -> list[_Run]:
-    """Return the runs in a shard's file.
-
-    A line that names no run, as all but the first of an older version's, belongs to the one before.
-    """
+    """Return the runs in a shard's file, without lines that name none."""
     runs: dict[str, _Run] = {}
-    run = None
     for line in lines:
-        entry = _object(line)
-        is_begin = False
         with suppress(ValueError):
-            head = _check_values(entry, _RUN)
+            head = _check_values(_object(line), _RUN)
             run = _Run(head["time"], name, head["id"], head["command"], [])
-            run = runs.setdefault(run.id, run)
-            is_begin = entry.get("event") == "begin"
-        if run is not None and not is_begin:
-            run.lines.append(line)
+            runs.setdefault(run.id, run).lines.append(line)
     return list(runs.values())
 
 
@@ -301,41 +312,38 @@ def _apply(
     former, invalid = [], 0
     for entry in map(_object, run.lines):
         try:
-            now, found = _seconds(_MOMENT(entry.get("time"))), _parse(catalogue, entry, store)
+            now, found = _seconds(entry["time"]), _parse(catalogue, entry, store)
         except (ValueError, TypeError):
             invalid += 1
             continue
-        if isinstance(found, tuple):
-            exit_code, origins = found
-            catalogue.end_run(number, exit_code=exit_code, now=now)
-            for name, words in origins.items():
-                catalogue.set_fact(f"origin {name}", words)
-            continue
-        name, picture = found.slide.file_name, found.picture
-        old = catalogue.images.path_of(name)
-        catalogue.queue.record(found, number, now)
-        done[name] = done.get(name, False) or picture is not None
-        path = None if picture is None else former_path(old, picture.path)
-        former += [] if path is None else [path]
+        match found:
+            case Outcome():
+                name = found.slide.file_name
+                done[name] = done.get(name, False) or found.picture is not None
+                former += record(catalogue, found, number, now)
+            case (exit_code, origins):
+                catalogue.end_run(number, exit_code=exit_code, now=now)
+                set_origins(catalogue, origins)
     return former, invalid
 
 
 def _parse(
     catalogue: Catalogue, entry: Mapping[str, Any], store: Store
-) -> Outcome | tuple[int, Mapping[str, str]]:
-    """Return a slide's outcome, or the exit code and origins of a run's end.
+) -> Outcome | tuple[int, Mapping[str, str]] | None:
+    """Return a slide's outcome, the exit code and origins of a run's end, or None of its beginning.
 
     Raises ValueError or TypeError for what no shard of this sample can have recorded.
     """
     match entry.get("event"):
+        case "begin":
+            return None
         case "slide":
             return _outcome(catalogue, entry, store)
         case "end":
             known = {name: _WORDS for name in entry.get("origins", ()) if name in _ORIGINS}
             origins = _check_values(entry.get("origins", {}), known)
             return whole(0, 255)(entry.get("exit_code")), origins
-        case _:
-            raise ValueError
+    raise ValueError
 
 
 def _outcome(catalogue: Catalogue, entry: Mapping[str, Any], store: Store) -> Outcome:
