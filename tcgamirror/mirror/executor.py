@@ -25,32 +25,25 @@ class Executor(Protocol):
     @property
     def bytes_moved(self) -> int:
         """Bytes over the network so far."""
-        ...
 
     @property
     def making(self) -> int:
         """Images being made from fetched bytes; 0 if unknown."""
-        ...
 
     def has_room(self) -> bool:
         """Return whether a further slide may be in flight."""
-        ...
 
     def submit(self, slide: Slide) -> None:
         """Have a slide fetched."""
-        ...
 
     def ended(self, timeout: float) -> list[Result]:
         """Return the slides that ended since the last call; wait at most `timeout` s for one."""
-        ...
 
     def drain(self) -> None:
         """Have submitted slides that have not begun end with Interrupted. May be called again."""
-        ...
 
     def close(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds for the slides in flight; return whether none is left."""
-        ...
 
 
 class Threads:

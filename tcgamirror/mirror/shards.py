@@ -15,7 +15,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -69,10 +69,8 @@ def path_of(root: Path, shard: Shard, suffix: str) -> Path:
 
 def check_others(root: Path, shard: Shard) -> None:
     """Raise Locked if a shard of another division runs, because both may hold the same slide."""
-    for name in _names(root, "lock"):
-        if name.endswith(f"-of-{shard.count}.lock"):
-            continue
-        if holder := holder_of(root / SHARDS / name):
+    for name, holder in _holders(root):
+        if not name.endswith(f"-of-{shard.count}.lock"):
             raise Locked(
                 f"{root}: a shard of another number of shards runs ({holder}). Wait for it to end"
             )
@@ -80,8 +78,14 @@ def check_others(root: Path, shard: Shard) -> None:
 
 def running_shard(root: Path) -> str | None:
     """Return who holds a shard of the mirror, in words; None if none runs."""
-    holders = (holder_of(root / SHARDS / name) for name in _names(root, "lock"))
-    return next(filter(None, holders), None)
+    return next((holder for _, holder in _holders(root)), None)
+
+
+def _holders(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield the name of each lock that a running shard holds, and who that is, in words."""
+    for name in _names(root, "lock"):
+        if holder := holder_of(root / SHARDS / name):
+            yield name, holder
 
 
 def note_waiting(root: Path, note: Callable[[str], None]) -> None:

@@ -121,33 +121,32 @@ def verify_images(
     recorded = catalogue.images.done()
     day = None if options.sample is None else datetime.now(UTC).strftime("%Y-%m-%d")
     images = recorded if day is None else _sample(recorded, options.sample or 0, day)
-    progress.start_images(len(images), 0 if options.quick else sum(map(_size_of, images)))
+
+    def size_of(image: Image) -> int:
+        return 0 if options.quick else image.bytes
 
     def stopped() -> bool:
         return stop.is_set() or options.deadline.is_reached
 
+    progress.start_images(len(images), sum(map(size_of, images)))
     checker = ImageChecker(mirror.root, mirror.settings.form, options, stopped)
     wrong: list[BadImage] = []
     checked = size = 0
     batches = in_batches(
-        checker.find_fault,
-        images,
-        at_once=reader_threads(),
-        size_of=_size_of,
-        stopped=stopped,
+        checker.find_fault, images, at_once=reader_threads(), size_of=size_of, stopped=stopped
     )
     for batch in batches:
         try:
-            checked_again = (
-                _check_again(catalogue, checker, image, fault) for image, fault in batch if fault
-            )
-            wrong += [bad for bad in checked_again if bad is not None]
+            wrong += [
+                bad
+                for image, fault in batch
+                if fault and (bad := _check_again(catalogue, checker, image, fault))
+            ]
         except Interrupted:
             # None of this batch counts as checked.
             break
-        checked += len(batch)
-        batch_bytes = 0 if options.quick else sum(_size_of(image) for image, _ in batch)
-        size += batch_bytes
+        batch_bytes = sum(size_of(image) for image, _ in batch)
+        checked, size = checked + len(batch), size + batch_bytes
         progress.add_images(len(batch), batch_bytes)
     left = len(images) - checked
     return VerifyReport(
@@ -164,10 +163,6 @@ def verify_images(
     )
 
 
-def _size_of(image: Image) -> int:
-    return image.bytes
-
-
 def _sample(images: Sequence[Image], count: int, day: str) -> list[Image]:
     """Return the images of one day; over the days every image is chosen."""
     chosen = random.Random(day).sample(range(len(images)), min(count, len(images)))
@@ -180,15 +175,12 @@ def _check_again(
     """Return the image's fault if it persists with the row as it is now. Raises Interrupted."""
     for _ in range(_RECHECKS):
         rows = catalogue.images.done(image.file_name)
-        if not rows:
-            return None
-        if rows[0] == image:
+        if rows == [image]:
             break
-        image = rows[0]
-        again = checker.find_fault(image)
+        again = checker.find_fault(rows[0]) if rows else None
         if again is None:
             return None
-        fault = again
+        image, fault = rows[0], again
     return BadImage(image.path, fault, image.file_name)
 
 
@@ -230,31 +222,25 @@ class ImageChecker:
             return f"cannot be read ({error.strerror or error})"
 
     def _content_fault(self, file: io.FileIO, image: Image) -> str | None:
+        """Return how a file differs, as far as the file tells. Raises Interrupted."""
         sha256 = open_file_digest(file, "sha256", self._check_stop)
-        size = file.tell()
-        if (size, sha256) != (image.bytes, image.sha256):
-            return self._describe(file, size, image)
+        size, digest = file.tell(), None
+        is_recorded = (size, sha256) == (image.bytes, image.sha256)
         try:
             pixels = read_header(file, self._form).size
-            if pixels != image.size:
-                return f"{pixels} pixels, recorded as {image.size}"
-            decode = self._options.decode
-            if decode and are_different(self._decode(file), image.pixels_sha256):
-                return "as it was recorded, but its pixels have another digest"
+            if self._options.decode or not is_recorded:
+                digest = self._decode(file)
         except Damaged as error:
-            return f"as it was recorded, but {error}"
+            changed = f"{_size_fault(size, image) or 'changed bytes'}:"
+            return f"{'as it was recorded, but' if is_recorded else changed} {error}"
+        if not is_recorded:
+            other = f", {pixels} pixels instead of {image.size}" if pixels != image.size else ""
+            return f"another image than was recorded{other}"
+        if pixels != image.size:
+            return f"{pixels} pixels, recorded as {image.size}"
+        if are_different(digest, image.pixels_sha256):
+            return "as it was recorded, but its pixels have another digest"
         return None
-
-    def _describe(self, file: io.FileIO, size: int, image: Image) -> str:
-        """Return why the digest of a file differs, as far as the file tells."""
-        try:
-            pixels = read_header(file, self._form).size
-            self._decode(file)
-        except Damaged as error:
-            return f"{_size_fault(size, image) or 'changed bytes'}: {error}"
-        if pixels == image.size:
-            return "another image than was recorded"
-        return f"another image than was recorded, {pixels} pixels instead of {image.size}"
 
     def _decode(self, file: io.FileIO) -> str | None:
         """Return the digest of the pixels, None if they have none. Raises Damaged."""
