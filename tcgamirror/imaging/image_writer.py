@@ -142,16 +142,13 @@ def _strip_rows(size: Size) -> int:
 
 def _restripe(strips: Iterable[Pixels], rows: int) -> Iterator[Pixels]:
     """Yield the same rows in strips of `rows` each; the last one may have fewer."""
-    buffer: list[Pixels] = []
+    rest: Pixels | None = None
     for strip in strips:
-        buffer.append(strip)
-        if sum(map(len, buffer)) >= rows:
-            joined = np.concatenate(buffer)
-            whole = len(joined) // rows * rows
-            yield from (joined[top : top + rows] for top in range(0, whole, rows))
-            buffer = [joined[whole:]]
-    rest = np.concatenate(buffer)
-    if len(rest):
+        joined = strip if rest is None else np.concatenate([rest, strip])
+        whole = len(joined) // rows * rows
+        yield from (joined[top : top + rows] for top in range(0, whole, rows))
+        rest = joined[whole:] if whole < len(joined) else None
+    if rest is not None:
         yield rest
 
 
