@@ -209,7 +209,7 @@ class _TileWriter:
             self._copied += 1
             self._place(int(self._copies[stream]), len(copy.stream))
             return copy.reduced
-        pixels = self._level.tiles.read_single(column, row)
+        pixels = self._level.tiles.read_tile(column, row)
         if pixels is None:
             self._white = self._white or self._encode(None)
             self._place(*self._white)

@@ -34,9 +34,6 @@ Pixels = NDArray[np.uint8]
 
 WHITE = 255
 
-REGION_WIDTH = 1024
-"""Pixels of a row of tiles read from OpenSlide at once: a call costs more than a tile."""
-
 JPEG_BLOCK = 16
 """Pixels a side of the largest blocks of a JPEG, those of 4:2:0 subsampling."""
 
@@ -172,12 +169,6 @@ class UncompressedTiles:
         return np.frombuffer(data, np.uint8).reshape(height, width, 3)[: size.height, : size.width]
 
 
-def openslide_grid(level: Grid) -> Grid:
-    """Return the grid of the regions that are read at once, each of several tiles of a row."""
-    tiles = max(1, REGION_WIDTH // level.tile.width)
-    return Grid(level.size, Size(level.tile.width * tiles, level.tile.height))
-
-
 class OpenSlideTiles:
     """Tiles of a file with a single level, read through OpenSlide.
 
@@ -195,7 +186,7 @@ class OpenSlideTiles:
             raise UnsupportedSlide(f"OpenSlide sees {size} pixels in the level, not {level.size}")
         self.size = level.size
         self.scale = 1
-        self.grid = openslide_grid(level)
+        self.grid = level
 
     def __enter__(self) -> Self:
         return self
@@ -208,7 +199,7 @@ class OpenSlideTiles:
             slide = openslide.OpenSlide(self._path)
         except openslide.OpenSlideError as error:
             raise UnsupportedSlide(f"OpenSlide cannot read the level: {error}") from error
-        # Regions are whole tiles and each is read once, so a larger cache is never used.
+        # Each tile is read once, so a larger cache is never used.
         slide.set_cache(openslide.OpenSlideCache(OPENSLIDE_CACHE_BYTES))
         return slide
 
@@ -220,7 +211,7 @@ class OpenSlideTiles:
             # After its first error OpenSlide fails every call for this slide.
             self._slide.close()
             self._slide = self._open()
-            raise BadTile(f"the tiles at {box.left}, {box.top} are damaged: {error}") from error
+            raise BadTile(f"the tile at column {column}, row {row} is damaged: {error}") from error
         return blend_over_white(np.asarray(region))
 
 

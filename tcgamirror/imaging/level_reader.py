@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from tcgamirror.imaging.copied_tiff import StoredLevel, stored_level
 from tcgamirror.imaging.decode import (
     JpegTiles,
@@ -24,10 +22,8 @@ from tcgamirror.imaging.decode import (
     choose_jpeg_scale,
     is_rgb_or_ycbcr_jpeg,
     is_uncompressed_rgb,
-    openslide_grid,
 )
 from tcgamirror.imaging.patched_tiles import Fetch, PatchedTiles
-from tcgamirror.imaging.resample import render
 from tcgamirror.imaging.single_level import write_single_level
 from tcgamirror.imaging.svs import Compression, Svs, TiledLevel, TileTable
 from tcgamirror.model.errors import BadTile, UnsupportedSlide
@@ -126,10 +122,9 @@ class _LevelCopy:
 
     def __init__(self, slide: Svs, index: int, path: Path, stack: ExitStack) -> None:
         """Write nothing yet. stack: closes the copy at `path`."""
-        self._level = slide.levels[index].level.grid
-        self.size = self._level.size
+        self.grid = slide.levels[index].level.grid
+        self.size = self.grid.size
         self.scale = 1
-        self.grid = openslide_grid(self._level)
         self._slide = slide
         self._index = index
         self._path = path
@@ -142,15 +137,11 @@ class _LevelCopy:
     def _tiles(self) -> OpenSlideTiles:
         with disk_errors(self._path), self._path.open("wb") as file:
             write_single_level(file, self._slide, self._index, self._slide.tile_table(self._index))
-        return self._stack.enter_context(OpenSlideTiles(self._path, self._level))
+        return self._stack.enter_context(OpenSlideTiles(self._path, self.grid))
 
 
 class _SingleTiles:
-    """A level's tiles, each written to a file of its own for OpenSlide.
-
-    OpenSlide does not tell which of several tiles is damaged, and the other tiles of a
-    finer level need not have been fetched.
-    """
+    """A finer level's tiles, each in a file of its own for OpenSlide: others may not be fetched."""
 
     def __init__(self, slide: Svs, index: int, path: Path) -> None:
         """Read level `index`; each tile is written to `path`."""
@@ -171,8 +162,9 @@ class _SingleTiles:
             write_single_level(file, self._slide, self._index, table, side)
         try:
             with OpenSlideTiles(self._path, Grid(side, side)) as tiles:
-                pixels = np.concatenate(list(render(tiles, side)))
+                pixels = tiles.read_tile(0, 0)
         except BadTile as error:
-            raise BadTile(f"the tile at column {column}, row {row} is damaged: {error}") from error
+            where = f"the tile at column {column}, row {row} is damaged"
+            raise BadTile(f"{where}: {error.__cause__}") from error
         size = self.grid.box(column, row).size
-        return pixels[: size.height, : size.width]
+        return None if pixels is None else pixels[: size.height, : size.width]

@@ -34,7 +34,7 @@ Fetch = Callable[[Sequence[Span]], None]
 """Makes spans of the slide's bytes readable."""
 Taken = TypeVar("Taken")
 OpenTiles = Callable[[int], TileReader]
-"""Opens a level, by its index, for single tiles at scale 1."""
+"""Opens a level, by its index, at scale 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ class PatchedTiles:
 
         Args:
             index: of the level.
-            tiles: reads the level; one of its tiles may cover several of the level's.
-            open_tiles: opens this level or a finer one for single tiles.
+            tiles: reads the level.
+            open_tiles: opens a finer level.
             fetch: called before anything of a finer level is read.
         """
         self.size = tiles.size
@@ -80,8 +80,6 @@ class PatchedTiles:
         self._base_has_bytes = _has_bytes(slide.tile_counts(0), base)
         self._levels: dict[int, _Level] = {}
         level = self._level(self._last)
-        # Blank tiles without bytes. Others over missing base tiles hold black pixels.
-        self._without_pixels = level.blank & ~_has_bytes(level.table.counts, level.grid)
         to_patch = np.argwhere(~level.usable & ~level.blank)
         self._fetch_finer(self._last, [(column, row) for row, column in to_patch.tolist()])
 
@@ -108,47 +106,10 @@ class PatchedTiles:
             self._drop(self._last, column, row, BadTile(where))
             return None
 
-    def read_single(self, column: int, row: int) -> Pixels | None:
-        """Return the pixels of one of the level's own tiles, None if it is blank."""
-        return self._read_single(self._last, column, row)
-
     def read_tile(self, column: int, row: int) -> Pixels | None:
-        level = self._level(self._last)
-        box = self.grid.box(column, row)
-        level_box = Box(
-            box.left * self.scale,
-            box.top * self.scale,
-            min(box.right * self.scale, self.size.width),
-            min(box.bottom * self.scale, self.size.height),
-        )
-        touched = _touched(level.grid, level_box)
-        if (level.usable[touched] | self._without_pixels[touched]).all():
-            try:
-                return self._tiles.read_tile(column, row)
-            except BadTile:
-                if not self._last:
-                    raise
-        pixels = self._read_region(level_box)
-        return None if pixels is None else area_average(pixels, self.scale, self.scale)
+        return self._read_tile(self._last, column, row)
 
-    def _read_region(self, level_box: Box) -> Pixels | None:
-        """Return whole tiles of the level, read one by one; None if all are blank."""
-        region: Pixels | None = None
-        grid = self._level(self._last).grid
-        for column, row in _touched_tiles(grid, level_box):
-            pixels = self._read_single(self._last, column, row)
-            if pixels is not None:
-                if region is None:
-                    height, width = level_box.size.height, level_box.size.width
-                    region = np.full((height, width, 3), WHITE, np.uint8)
-                tile = grid.box(column, row)
-                region[
-                    tile.top - level_box.top : tile.bottom - level_box.top,
-                    tile.left - level_box.left : tile.right - level_box.left,
-                ] = pixels
-        return region
-
-    def _read_single(self, depth: int, column: int, row: int) -> Pixels | None:
+    def _read_tile(self, depth: int, column: int, row: int) -> Pixels | None:
         """Return one tile of a level of the chain, its own or patched; None if it is blank."""
         level = self._level(depth)
         if level.blank[row, column]:
@@ -158,7 +119,8 @@ class PatchedTiles:
                 return level.tiles.read_tile(column, row)
             except BadTile as error:
                 self._drop(depth, column, row, error)
-        return self._patch(depth, level.grid.box(column, row))
+        scale = level.tiles.scale
+        return area_average(self._patch(depth, level.grid.box(column, row)), scale, scale)
 
     def _drop(self, depth: int, column: int, row: int, error: BadTile) -> None:
         """Have a tile patched that does not decode. Raise BadTile if it is the base's."""
@@ -195,7 +157,7 @@ class PatchedTiles:
             y, down = _area_weights(
                 top - finer_box.top, bottom - finer_box.top, finer_box.size.height, box.size.height
             )
-            pixels = self._read_single(depth - 1, column, row)
+            pixels = self._read_tile(depth - 1, column, row)
             part: NDArray[np.float64]
             if pixels is None:
                 part = WHITE * np.outer(down.sum(axis=1), across.sum(axis=1))[..., None]
@@ -243,7 +205,7 @@ class PatchedTiles:
             self._levels[depth] = _Level(
                 grid=grid,
                 table=table,
-                tiles=self._open_tiles(index),
+                tiles=self._tiles if depth == self._last else self._open_tiles(index),
                 usable=(missing == 0) & _has_bytes(table.counts, grid),
                 blank=missing == in_all,
             )
