@@ -16,8 +16,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tcgamirror import __version__
+from tcgamirror.cli.commands import SHELLS
+from tcgamirror.cli.help import completion_script
 from tcgamirror.cli.parser import make_parser
-from tcgamirror.cli.support import SHELLS, completion_script
 
 NAMES = {"bash": "tcgamirror.bash", "zsh": "_tcgamirror", "fish": "tcgamirror.fish"}
 SYNOPSIS = "\\fBtcgamirror\\fR [\\fB\\-\\-mirror\\fR \\fIDIR\\fR] \\fICOMMAND\\fR ..."
@@ -81,7 +82,7 @@ def commands(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 def page(date: str) -> str:
     """Return the man page as roff source."""
-    parser = make_parser()
+    parser, _ = make_parser()
     about = " ".join((parser.description or "").split())
     lines = [f'.TH TCGAMIRROR 1 "{date}" "tcgamirror {__version__}" "User Commands"']
     lines += [".SH NAME", f"tcgamirror \\- {escape(about[0].lower() + about[1:].rstrip('.'))}"]
@@ -103,9 +104,7 @@ def main(folder: Path) -> None:
     completions = folder / "completions"
     completions.mkdir(exist_ok=True)
     for shell in SHELLS:
-        (completions / NAMES[shell]).write_text(
-            completion_script(make_parser(), shell), encoding="utf-8"
-        )
+        (completions / NAMES[shell]).write_text(completion_script(shell), encoding="utf-8")
 
 
 if __name__ == "__main__":

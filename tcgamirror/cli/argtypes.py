@@ -1,10 +1,11 @@
-"""Types of arguments: numbers, bytes and durations."""
+"""Types of arguments: numbers, bytes, durations, and names that the GDC or Slurm knows."""
 
 from __future__ import annotations
 
 import argparse
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -12,91 +13,66 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tcgamirror.model.shard import Shard
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
-
 MOST = 2**31
 """Limit of slides, pixels or seconds."""
 
 MOST_BYTES = 2**60
 
-MOST_LEVELS = 64
+FOLDERS, FILES = ("DIR", "DST"), ("FILE", "PATH", "SRC", "DEST", "EXPORT")
+"""Names of arguments that are paths."""
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", re.ASCII | re.IGNORECASE)
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.ASCII | re.IGNORECASE)
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+_BYTES = {f"{unit}{b}": 1000**n for n, unit in enumerate(("", *"kmgt")) for b in ("", "b")}
 
 
-def duration(text: str) -> float:
-    """Return the seconds of `90`, `90s`, `30m`, `2h` or `1d`.
+def _amount(units: Mapping[str, float], most: float, name: str, examples: str, text: str) -> float:
+    """Return a number times its unit.
 
-    >>> duration("2h")
-    7200.0
+    >>> TYPES["TIME"]("2h"), TYPES["BYTES"]("1.5M"), TYPES["BYTES"]("200 kB")
+    (7200.0, 1500000.0, 200000.0)
     """
-    match = _DURATION.fullmatch(text)
-    seconds = 0.0
-    if match is not None:
-        seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
-    if not 0 < seconds <= MOST:
+    match = _AMOUNT.fullmatch(text)
+    amount = float(match[1]) * units.get(match[2].lower(), 0) if match else 0.0
+    if not 0 < amount <= most:
         raise argparse.ArgumentTypeError(
-            f"invalid duration {text!r:.60}. Expected one such as 90s, 30m or 2h"
+            f"invalid {name} {text!r:.60}. Expected one such as {examples}"
         )
-    return seconds
+    return amount
 
 
-def byte_count(text: str) -> float:
-    """Return the bytes, or bytes per second, of `500k`, `5M` or `1.5m`, in powers of 1,000.
+def whole_number(text: str, most: int = MOST, least: int = 1, instead: str = "") -> int:
+    """Return a whole number.
 
-    >>> byte_count("1.5M"), byte_count("200K"), byte_count("5m")
-    (1500000.0, 200000.0, 5000000.0)
-    """
-    match = _SIZE.fullmatch(text)
-    count = 0.0
-    if match is not None:
-        count = float(match[1]) * 1000.0 ** " kmgt".index(match[2].lower() or " ")
-    if not 0 < count <= MOST_BYTES:
-        raise argparse.ArgumentTypeError(
-            f"invalid number of bytes {text!r:.60}. Expected one such as 500k or 5M"
-        )
-    return count
-
-
-def whole_number(text: str, most: int = MOST, instead: str = "") -> int:
-    """Return a whole number from 1 on.
-
-    Args:
-        instead: Text for the error that names what else is allowed.
+    instead: text for the error that names what else is allowed.
 
     >>> whole_number("007")
     7
     """
     # Length first, because Python refuses to read a number of thousands of digits.
-    digits = text.lstrip("0") if text.isascii() and text.isdigit() else ""
-    if not digits or len(digits) > len(str(most)) or int(digits) > most:
+    digits = text.lstrip("0") or "0" if text.isascii() and text.isdigit() else ""
+    if not digits or len(digits) > len(str(most)) or not least <= int(digits) <= most:
         raise argparse.ArgumentTypeError(
-            f"invalid number {text!r:.60}. Expected a whole number from 1 to {most}{instead}"
+            f"invalid number {text!r:.60}. Expected a whole number from {least} to {most}{instead}"
         )
     return int(digits)
 
 
-def level(text: str) -> int:
-    """Return the index of a pyramid's level, from 0 on."""
-    return 0 if text == "0" else whole_number(text, MOST_LEVELS, ", or 0 for the base")
-
-
-def slides(text: str) -> int | str:
-    """Return a number of slides, or `all`."""
+def _slides(text: str) -> int | str:
     return text if text == "all" else whole_number(text, instead=", or all")
 
 
-def workers(text: str) -> int:
-    """Return a number of slides that are fetched at a time."""
+def _workers(text: str) -> int:
     from tcgamirror.mirror.settings import MOST_WORKERS
 
     return whole_number(text, MOST_WORKERS)
 
 
-def shard(text: str) -> Shard:
-    """Return the shard that `K/N` means.
-
-    >>> str(shard("3/4"))
+def _shard(text: str) -> Shard:
+    """
+    >>> str(_shard("3/4"))
     '3/4'
     """
     from tcgamirror.model.shard import MOST_SHARDS, Shard
@@ -111,18 +87,18 @@ def shard(text: str) -> Shard:
     )
 
 
-def number(text: str) -> float:
-    """Return any number; the settings check its range."""
+def _read(kind: Callable[[str], float], name: str, text: str) -> float:
+    """Return any number of the kind; the settings check its range."""
     try:
-        return float(text)
+        return kind(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"invalid number {text!r:.60}") from None
+        raise argparse.ArgumentTypeError(f"invalid {name} {text!r:.60}") from None
 
 
-def project(text: str) -> str:
+def _project(text: str) -> str:
     """Return a TCGA project's id; its code alone and lower case are understood.
 
-    >>> project("BRCA"), project("tcga-ov")
+    >>> _project("BRCA"), _project("tcga-ov")
     ('TCGA-BRCA', 'TCGA-OV')
     """
     from tcgamirror.model.slide import PROJECTS
@@ -134,10 +110,10 @@ def project(text: str) -> str:
     return name
 
 
-def sample_type(text: str) -> str:
+def _sample_type(text: str) -> str:
     """Return a sample type; its code and small letters are understood.
 
-    >>> sample_type("11"), sample_type("primary tumor")
+    >>> _sample_type("11"), _sample_type("primary tumor")
     ('Solid Tissue Normal', 'Primary Tumor')
     """
     from tcgamirror.model.slide import SAMPLE_TYPES
@@ -146,26 +122,14 @@ def sample_type(text: str) -> str:
     return SAMPLE_TYPES.get(text) or known.get(text.lower(), text)
 
 
-def seed(text: str) -> int:
-    """Return any whole number."""
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"invalid whole number {text!r:.60}") from None
-
-
-def dask(text: str) -> str:
-    """Return the address of a Dask scheduler, which Dask checks, or `local:N`.
-
-    >>> dask("local:4"), dask("tcp://10.0.0.1:8786")
-    ('local:4', 'tcp://10.0.0.1:8786')
-    """
+def _dask(text: str) -> str:
+    """Return the address of a Dask scheduler, which Dask checks, or `local:N`."""
     if text.startswith("local:"):
-        workers(text.removeprefix("local:"))
+        _workers(text.removeprefix("local:"))
     return text
 
 
-def earlier_export(text: str) -> Path:
+def _earlier_export(text: str) -> Path:
     """Return the path of an export, which is not read from a bucket."""
     from tcgamirror.net.object_store import is_object_address
 
@@ -176,12 +140,60 @@ def earlier_export(text: str) -> Path:
     return Path(text)
 
 
-VALUES: Mapping[str, Callable[[str], Any]] = MappingProxyType(
+def _time_of_day(text: str) -> tuple[int, int]:
+    """Return hour and minute."""
+    match = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", text, re.ASCII)
+    if match is None:
+        raise argparse.ArgumentTypeError(
+            f"invalid time of day {text!r:.60}. Expected one such as 02:15; "
+            "a job's limit is --time-limit"
+        )
+    return int(match[1]), int(match[2])
+
+
+def _array(text: str) -> tuple[int, int | None]:
+    """Return the number of jobs, and how many may run at a time; None for no limit.
+
+    >>> _array("16"), _array("16%4")
+    ((16, None), (16, 4))
+    """
+    from tcgamirror.model.shard import MOST_SHARDS
+
+    shards, limited, at_once = text.partition("%")
+    return whole_number(shards, MOST_SHARDS), whole_number(at_once) if limited else None
+
+
+def _slurm_names(text: str) -> str:
+    """Return a partition or account, or several with commas between them."""
+    if re.fullmatch(r"[A-Za-z0-9_.,:@+/-]+", text) is None:
+        raise argparse.ArgumentTypeError(
+            f"invalid name {text!r:.60}. Expected letters, digits and any of _.,:@+/-"
+        )
+    return text
+
+
+TYPES: Mapping[str, Callable[[str], Any]] = MappingProxyType(
     {
-        **{"BYTES": byte_count, "N": whole_number, "PX": whole_number, "X": number},
-        **{"EXPORT": earlier_export, "FILE": Path, "TIME": duration, "S": seed, "K/N": shard},
-        **{"ID": project, "TYPE": sample_type, "SOURCES": lambda text: text.split(",")},
-        "SCHEDULER": dask,
+        "--slides": _slides,
+        "--workers": _workers,
+        "--level": partial(whole_number, most=64, least=0),
+        "--port": partial(whole_number, most=65535, least=0),
+        "BYTES": partial(_amount, _BYTES, MOST_BYTES, "number of bytes", "500k or 5M"),
+        "EXPORT": _earlier_export,
+        "FILE": Path,
+        "HH:MM": _time_of_day,
+        "ID": _project,
+        "K/N": _shard,
+        "N": whole_number,
+        "N[%M]": _array,
+        "NAME": _slurm_names,
+        "PX": whole_number,
+        "S": partial(_read, int, "whole number"),
+        "SCHEDULER": _dask,
+        "SOURCES": lambda text: text.split(","),
+        "TIME": partial(_amount, _SECONDS, MOST, "duration", "90s, 30m or 2h"),
+        "TYPE": _sample_type,
+        "X": partial(_read, float, "number"),
     }
 )
-"""Types of the options' values, by the names that --help gives them; others are text."""
+"""Types of values, by an option or by the name that --help gives the value; others are text."""

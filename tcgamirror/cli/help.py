@@ -1,25 +1,22 @@
-"""`help`: the pages of the manual, and the --help of each command."""
+"""`help`, `licenses` and `completion`: about the program."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
+import signal
+import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
 
-from tcgamirror.cli.common import Commands, add_command
+from tcgamirror.cli.argtypes import FILES, FOLDERS
+from tcgamirror.cli.parser import make_parser
 from tcgamirror.model.errors import ExitCode, UsageError
 from tcgamirror.model.text import did_you_mean
-
-_HELP = """\
-show the manual, or the help of a command
-
-Without TOPIC, lists the manual's pages. TOPIC is a page or a command.
-
-  tcgamirror help
-  tcgamirror help settings
-  tcgamirror help update"""
 
 _INTRODUCTION = """\
 tcgamirror keeps an offline mirror of TCGA whole-slide images at a low, known resolution.
@@ -42,22 +39,20 @@ _LESS = "FRX"
 """Options of `less`: end on a text of one screen, and leave it there (as git does)."""
 
 
-def introduce(_args: argparse.Namespace) -> ExitCode:
+def do_introduction(_args: argparse.Namespace) -> ExitCode:
     """Say what the program is and how to begin, as no command is given."""
     sys.stderr.write(_INTRODUCTION)
     return ExitCode.USAGE_ERROR
 
 
-def help_topic(args: argparse.Namespace) -> ExitCode:
+def do_help(args: argparse.Namespace) -> ExitCode:
     """Show the list of pages, one page, or a command's --help."""
-    _show(_text(args.topic, _commands(args.program)))
+    _show(_text(args.topic, make_parser()[1]))
     return ExitCode.DONE
 
 
 def page(topic: str) -> str:
     """Return the Markdown text of a page."""
-    from importlib.resources import files
-
     return (files("tcgamirror") / "manual" / f"{topic}.md").read_text(encoding="utf-8")
 
 
@@ -91,17 +86,8 @@ def _text(topic: str | None, commands: Mapping[str, argparse.ArgumentParser]) ->
     raise UsageError(f"help: no page or command {topic!r}. {remedy}")
 
 
-def _commands(parser: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
-    """Return the parser of each command."""
-    (action,) = (each for each in parser._actions if isinstance(each, argparse._SubParsersAction))
-    return action.choices
-
-
 def _show(text: str) -> None:
     """Show text by the pager on a terminal; write it to stdout elsewhere."""
-    import signal
-    import subprocess
-
     pager = shlex.split(os.environ.get("PAGER") or _PAGER)
     if sys.stdout.isatty() and pager:
         # Ctrl-C belongs to the pager.
@@ -117,7 +103,50 @@ def _show(text: str) -> None:
     print(text, end="")
 
 
-def add_commands(commands: Commands) -> None:
-    """Add `help`."""
-    command = add_command(commands, "help", help_topic, _HELP)
-    command.add_argument("topic", nargs="?", metavar="TOPIC", help="default: list the pages")
+def do_licenses(_args: argparse.Namespace) -> ExitCode:
+    for name, licence in _read_licences():
+        print(f"{name}\n{'=' * len(name)}\n\n{licence.strip()}\n")
+    return ExitCode.DONE
+
+
+def _read_licences() -> Iterator[tuple[str, str]]:
+    """Yield name and licence of each package: those in the executable, or those installed."""
+    unpacked = getattr(sys, "_MEIPASS", None)
+    if unpacked:
+        for path in sorted(Path(unpacked, "licences").iterdir()):
+            yield path.stem, path.read_text(encoding="utf-8")
+        return
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    for wanted in distribution("tcgamirror").requires or ():
+        if "extra ==" in wanted:
+            continue
+        try:
+            found = distribution(re.split(r"[^\w.-]", wanted)[0])
+        except PackageNotFoundError:
+            continue
+        texts = [
+            Path(str(found.locate_file(file))).read_text(encoding="utf-8", errors="replace")
+            for file in found.files or ()
+            if re.search(r"\.dist-info/.*(licen[cs]e|copying|notice)", str(file), re.IGNORECASE)
+        ]
+        yield f"{found.metadata['Name']} {found.version}", "\n\n".join(texts)
+
+
+def do_completion(args: argparse.Namespace) -> ExitCode:
+    print(completion_script(args.shell), end="")
+    return ExitCode.DONE
+
+
+def completion_script(shell: str) -> str:
+    """Return the script that the shell reads."""
+    import shtab
+
+    program, commands = make_parser()
+    folders = dict.fromkeys(FOLDERS, shtab.DIRECTORY)
+    paths = folders | dict.fromkeys(FILES, shtab.FILE)
+    for parser in (program, *commands.values()):
+        for action in parser._actions:
+            if action.metavar in paths:
+                action.complete = paths[action.metavar]  # type: ignore[attr-defined]
+    return shtab.complete(program, shell=shell, root_prefix="tcgamirror")

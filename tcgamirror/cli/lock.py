@@ -4,40 +4,34 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tcgamirror.cli import output
-from tcgamirror.cli.common import Commands, add_command, open_catalogue, replace_file
+from tcgamirror.cli.common import open_catalogue, replace_file
+from tcgamirror.mirror.lockfile import (
+    WAYS,
+    Differences,
+    LockFile,
+    compare,
+    lock_lines,
+    make_lock,
+    read_lock,
+)
+from tcgamirror.mirror.settings import Settings
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode, UsageError
-
-if TYPE_CHECKING:
-    from tcgamirror.mirror.lockfile import Differences, LockFile
-    from tcgamirror.mirror.settings import Settings
+from tcgamirror.system.files import differs
 
 MOST_NAMED = 5
 """Slides that one line names; `lock --check` names them all."""
 
+
 _SHOWN = {"others": "other image", "excluded": "exclusion"}
 """Words of `lock --check` for ways of differing that have others in JSON."""
 
-_LOCK = """\
-write a text file that names the sample, to cite it
 
-init --lock makes a mirror of the same slides and images from it.
-
---check  print what differs from FILE
-
-  tcgamirror --mirror tcga lock sample.lock
-  tcgamirror --mirror again init --lock sample.lock
-  tcgamirror --mirror again lock --check sample.lock"""
-
-
-def lock(args: argparse.Namespace) -> ExitCode:
-    from tcgamirror.mirror.lockfile import lock_lines, make_lock
-
+def do_lock(args: argparse.Namespace) -> ExitCode:
     if args.check:
         return _check(args)
     with open_catalogue(args) as (mirror, catalogue):
@@ -50,29 +44,21 @@ def lock(args: argparse.Namespace) -> ExitCode:
     if args.file is None:
         sys.stdout.buffer.writelines(lock_lines(made))
         return ExitCode.DONE
-    _write(args.file, lock_lines(made))
+    with replace_file(args.file) as file:
+        file.writelines(lock_lines(made))
+        if differs(args.file, file):
+            raise UsageError(
+                f"{args.file}: exists and is not this lock file. Name another file or remove it "
+                "(lock --check compares a lock file with the mirror)"
+            )
     pending = sum(slide.sha256 is None and not slide.excluded for slide in made.slides)
     without = f", {pending:,} of them without an image yet" if pending else ""
     print(f"{args.file} names {text.slides(len(made.slides))}{without}")
     return ExitCode.DONE
 
 
-def _write(path: Path, lines: Iterable[bytes]) -> None:
-    from tcgamirror.system.files import differs
-
-    with replace_file(path) as file:
-        file.writelines(lines)
-        if differs(path, file):
-            raise UsageError(
-                f"{path}: exists and is not this lock file. Name another file or remove it "
-                "(lock --check compares a lock file with the mirror)"
-            )
-
-
 def _check(args: argparse.Namespace) -> ExitCode:
     """Print every slide that is not as locked, one a line."""
-    from tcgamirror.mirror.lockfile import compare, read_lock
-
     if args.file is None:
         raise UsageError("lock --check: missing lock file. Add FILE")
     locked = read_lock(args.file, accept_altered=True)
@@ -92,7 +78,7 @@ def _check(args: argparse.Namespace) -> ExitCode:
 
 
 def warn_if_altered(lock: LockFile, path: Path) -> None:
-    """Tell of a lock file that was changed after it was written."""
+    """Warn of a lock file that was changed after it was written."""
     if lock.altered:
         output.say(
             f"{path}: changed since it was written, so it is not the lock file that was cited. Its "
@@ -101,7 +87,7 @@ def warn_if_altered(lock: LockFile, path: Path) -> None:
 
 
 def say_comparison(lock: LockFile, path: Path, settings: Settings) -> None:
-    """Tell how images of a mirror of other settings are compared with the locked ones."""
+    """Say how images of a mirror of other settings are compared with the locked ones."""
     if lock.settings.fixed != settings.fixed:
         of_one_target = lock.settings.target == settings.target
         how = "compared by their pixels alone" if of_one_target else "not compared"
@@ -110,19 +96,9 @@ def say_comparison(lock: LockFile, path: Path, settings: Settings) -> None:
 
 def difference_words(found: Differences, name: str) -> Iterator[str]:
     """Yield a line for each way in which slides of the lock file `name` differ from it."""
-    from tcgamirror.mirror.lockfile import WAYS
-
     for way, names in found.items():
         if not names or not WAYS[way]:
             continue
         shown = ", ".join(names[:MOST_NAMED])
         more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
         yield f"{text.slides(len(names))} of {name} {WAYS[way]}: {shown}{more}"
-
-
-def add_commands(commands: Commands) -> None:
-    """Add `lock`."""
-    command = add_command(commands, "lock", lock, _LOCK)
-    command.add_argument(
-        "file", nargs="?", type=Path, metavar="FILE", help="default: standard output"
-    )

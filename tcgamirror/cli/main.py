@@ -12,8 +12,7 @@ from pathlib import Path
 
 from tcgamirror import __version__
 from tcgamirror.cli import output
-from tcgamirror.cli.common import named_mirror
-from tcgamirror.cli.parser import parse
+from tcgamirror.cli.parser import handler, parse
 from tcgamirror.model.errors import (
     Bug,
     DiskFull,
@@ -37,7 +36,7 @@ def main(
 
     Args:
         arguments: The command line without the program's name; None for that of the process.
-        begins: Called when all modules are imported and the command begins.
+        begins: Called when the command line is parsed and the command begins.
     """
     _open_streams()
     # Pillow's warnings about an image's tags do not help users; the program checks tags itself.
@@ -81,10 +80,12 @@ def _run(arguments: Sequence[str], begins: Callable[[], None]) -> int:
         args = parse(arguments)
         begins()
         try:
-            return int(args.run(args))
+            return int(handler(args.command)(args))
         except NetworkError as error:
             # The doctor knows the GDC's servers, not what sync reads, nor a Dask scheduler.
             if args.command != "sync" and getattr(args, "dask", None) is None:
+                from tcgamirror.cli.common import named_mirror
+
                 mirror = named_mirror(args) or Path()
                 error.add_note(f"Find the cause by {command_line('doctor', mirror)}")
             raise

@@ -5,19 +5,19 @@ Results go to stdout, messages to stderr.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from tcgamirror.model.errors import ExitCode, TcgaMirrorError
 from tcgamirror.model.text import distinct, plain
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-    from tcgamirror.model.errors import TcgaMirrorError
 
 ALIGNED_CHARACTERS = 16_000_000
 """Characters of a table's first rows to which its columns are aligned."""
@@ -31,15 +31,8 @@ UNFIT = "need another --mpp or --format, so another mirror"
 LEAST_CELLS, MOST_CELLS = 10, 40
 """Cells of a bar."""
 
-_SIGNS = ("█", "▒", "░")
-
-_PLAIN_SIGNS = ("#", "x", ".")
-
-_COLOURS = ("\033[32m", "\033[31m", "\033[2m")
-
-_WORDS = ("done", "failed", "pending")
-
-_END = "\033[0m"
+_BARS = (("█", "\033[32m", "done"), ("▒", "\033[31m", "failed"), ("░", "\033[2m", "pending"))
+"""Sign, colour and meaning of each part of a bar."""
 
 
 def unknown(count: int) -> str:
@@ -67,6 +60,26 @@ def fail(error: TcgaMirrorError, *, as_json: bool) -> None:
     say(f"tcgamirror: {message}")
 
 
+def finish(
+    args: argparse.Namespace,
+    result: Mapping[str, object],
+    lines: Iterable[str],
+    code: ExitCode = ExitCode.DONE,
+) -> ExitCode:
+    """Print a command's result: as one JSON object with --json, else in lines. Return its code."""
+    if args.json:
+        print(json.dumps({**result, "exit_code": int(code)}))
+    else:
+        show(lines)
+    return code
+
+
+def show(lines: Iterable[str]) -> None:
+    """Print lines, each without control characters."""
+    for line in lines:
+        print(plain(line))
+
+
 def members(result: DataclassInstance) -> dict[str, Any]:
     """Return the fields of a result as the members of a JSON object."""
     import dataclasses
@@ -74,30 +87,28 @@ def members(result: DataclassInstance) -> dict[str, Any]:
     return dataclasses.asdict(result)
 
 
-def table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], *, thousands: bool = False
-) -> str:
-    """Return aligned columns, numbers to the right. thousands: separate groups of digits.
+def first_rows(title: str, rows: Sequence[tuple[str, str]], most: int = 20) -> Iterator[str]:
+    """Yield a table of the first paths that a command found, and what each of them is."""
+    if rows:
+        yield from table((title, "what"), rows[:most])
+    if len(rows) > most:
+        yield f"... and {len(rows) - most:,} more (all of them with --json)"
 
-    >>> print(table(["project", "done"], [["TCGA-BRCA", 3], [None, 12]]))
+
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    form: Callable[[object], str] = plain,
+) -> Iterator[str]:
+    """Yield lines with aligned columns, numbers to the right.
+
+    The widths fit the first rows, as many as ALIGNED_CHARACTERS hold.
+
+    >>> print("\\n".join(table(["project", "done"], [["TCGA-BRCA", 3], [None, 12]])))
     project    done
     TCGA-BRCA     3
                  12
     """
-    return "\n".join(_table_lines(columns, rows, _parted if thousands else plain))
-
-
-def print_first(title: str, rows: Sequence[tuple[str, str]], most: int) -> None:
-    """Print the first rows of what a command found, and the number of the others."""
-    print(table((title, "what"), rows[:most]))
-    if len(rows) > most:
-        print(f"... and {len(rows) - most:,} more (all of them with --json)")
-
-
-def _table_lines(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], show: Callable[[object], str]
-) -> Iterator[str]:
-    """Yield a table's lines; the widths fit the first rows, as many as ALIGNED_CHARACTERS hold."""
     left = iter(rows)
     begin: list[list[str]] = []
     numeric = [True] * len(columns)
@@ -107,13 +118,13 @@ def _table_lines(
             right and isinstance(value, int | float | None)
             for right, value in zip(numeric, row, strict=True)
         ]
-        begin.append([show(value) for value in row])
+        begin.append([form(value) for value in row])
         held += sum(map(len, begin[-1])) + CELL_CHARACTERS * len(row)
         if held > ALIGNED_CHARACTERS:
             break
     names = [plain(name) for name in columns]
     widths = [max(map(len, cells)) for cells in zip(names, *begin, strict=True)]
-    rest = ([show(value) for value in row] for row in left)
+    rest = ([form(value) for value in row] for row in left)
     for cells in chain([names], begin, rest):
         padded = [
             cell.rjust(width) if right else cell.ljust(width)
@@ -122,7 +133,8 @@ def _table_lines(
         yield "  ".join(padded).rstrip()
 
 
-def _parted(value: object) -> str:
+def in_thousands(value: object) -> str:
+    """Return a table's value with the digits of whole numbers in groups."""
     return f"{value:,}" if isinstance(value, int) else plain(value)
 
 
@@ -140,67 +152,26 @@ def write_rows(
 
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(columns)
-        show = _harmless if out.isatty() else _plain
-        writer.writerows([show(cell) for cell in row] for row in rows)
+        writer.writerows([_csv_cell(cell, safe=out.isatty()) for cell in row] for row in rows)
     elif form == "json":
         names = distinct(columns)
-        written = "["
+        before = "["
         for row in rows:
-            one = dict(zip(names, row, strict=True))
-            # As one list with an indent of 1 is written.
-            lines = as_json(one, indent=1).split("\n")
-            out.write(f"{written}\n " + "\n ".join(lines))
-            written = ","
-        out.write("[]\n" if written == "[" else "\n]\n")
+            members = json.dumps(dict(zip(names, row, strict=True)), default=bytes.hex)
+            out.write(f"{before}\n {members}")
+            before = ","
+        out.write("[]\n" if before == "[" else "\n]\n")
     else:
-        for line in _table_lines(columns, rows, plain):
-            print(line, file=out)
+        out.writelines(f"{line}\n" for line in table(columns, rows))
 
 
-def as_json(value: object, indent: int | None = None) -> str:
-    r"""Return JSON in which letters stay readable, and whatever a terminal obeys is escaped.
-
-    >>> print(as_json({"µm": "a\x9b31m\u202e"}))
-    {"µm": "a\u009b31m\u202e"}
-    """
-    text = json.dumps(value, indent=indent, ensure_ascii=False, default=_plain)
-    if text.isprintable():
-        return text
-    return "".join(
-        sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text
-    )
+def _csv_cell(value: object, *, safe: bool) -> object:
+    if isinstance(value, bytes):
+        return value.hex()
+    return plain(value) if safe and isinstance(value, str) else value
 
 
-def _plain(value: object) -> object:
-    return value.hex() if isinstance(value, bytes) else value
-
-
-def _harmless(value: object) -> object:
-    return plain(value) if isinstance(value, str) else _plain(value)
-
-
-class Look(NamedTuple):
-    """Abilities of stdout. width: columns of the terminal; None if it is not a terminal."""
-
-    width: int | None
-    colours: bool = False
-    blocks: bool = True
-
-    @classmethod
-    def of_stdout(cls, environment: Mapping[str, str] = os.environ) -> Look:
-        """Return the features of stdout, by NO_COLOR (https://no-color.org) and TERM too."""
-        if not sys.stdout.isatty():
-            return cls(None)
-        # Imported late, as csv is: most commands need neither.
-        import shutil
-
-        plain = bool(environment.get("NO_COLOR")) or environment.get("TERM", "dumb") == "dumb"
-        encoding = getattr(sys.stdout, "encoding", None) or "ascii"
-        return cls(
-            width=shutil.get_terminal_size().columns,
-            colours=not plain,
-            blocks=encoding.lower().replace("-", "") == "utf8",
-        )
+# Bars --------------------------------------------------------------------------------
 
 
 def cells(counts: Sequence[int], width: int) -> list[int]:
@@ -218,37 +189,35 @@ def cells(counts: Sequence[int], width: int) -> list[int]:
     return shares
 
 
-def beside(table: str, rows: Sequence[tuple[int, int, int]], look: Look) -> str:
-    """Return the table with a bar at the end of each row, if there is room for bars.
+def room_for_bars() -> int:
+    """Return the columns of the terminal; 0 where stdout is none, or shows no bars."""
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    if not sys.stdout.isatty() or encoding.lower().replace("-", "") != "utf8":
+        return 0
+    # Imported late, as csv is: most commands need neither.
+    import shutil
 
-    rows: done, failed and pending of each row below the table's head.
+    return shutil.get_terminal_size().columns
 
-    >>> print(beside("project\\na\\nb", [(8, 1, 1), (0, 0, 5)], Look(30, blocks=False)))
-    project
-    a        ################xx..
-    b        ....................
+
+def beside(lines: Sequence[str], rows: Sequence[tuple[int, int, int]], room: int) -> Iterator[str]:
+    """Yield a table's lines with a bar at the end of each row, if there is room for bars.
+
+    rows: done, failed and pending of each row below the table's head. room: columns in all.
     """
-    lines = table.splitlines()
     longest = max(map(len, lines))
     # The last column stays free: some terminals break a line that reaches it.
-    width = min((look.width or 0) - longest - 3, MOST_CELLS)
+    width = min(room - longest - 3, MOST_CELLS)
     if width < LEAST_CELLS:
-        return table
-    signs = _SIGNS if look.blocks else _PLAIN_SIGNS
-    key = " ".join(f"{sign} {word}" for sign, word in zip(signs, _WORDS, strict=True))
-    head = f"{lines[0]:{longest}}  {key}" if len(key) <= width else lines[0]
-    bars = [
-        f"{line:{longest}}  {_bar(row, width, look)}"
-        for line, row in zip(lines[1:], rows, strict=True)
-    ]
-    return "\n".join([head, *bars])
-
-
-def _bar(row: tuple[int, int, int], width: int, look: Look) -> str:
-    signs = _SIGNS if look.blocks else _PLAIN_SIGNS
-    pieces = [sign * count for sign, count in zip(signs, cells(row, width), strict=True)]
-    if not look.colours:
-        return "".join(pieces)
-    return "".join(
-        f"{colour}{piece}{_END}" for colour, piece in zip(_COLOURS, pieces, strict=True) if piece
-    )
+        yield from lines
+        return
+    # See https://no-color.org.
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
+    key = " ".join(f"{sign} {word}" for sign, _, word in _BARS)
+    yield f"{lines[0]:{longest}}  {key}" if len(key) <= width else lines[0]
+    for line, counts in zip(lines[1:], rows, strict=True):
+        parts = [
+            sign * count if plain or not count else f"{colour}{sign * count}\033[0m"
+            for (sign, colour, _), count in zip(_BARS, cells(counts, width), strict=True)
+        ]
+        yield f"{line:{longest}}  {''.join(parts)}"

@@ -1,14 +1,20 @@
-"""Progress on a terminal as bars and lines, and as rare lines elsewhere."""
+"""Runs that Ctrl-C stops, and their progress: bars on a terminal, rare lines elsewhere."""
 
 from __future__ import annotations
 
+import argparse
+import os
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from tcgamirror.cli import output
+from tcgamirror.model.errors import TcgaMirrorError
 from tcgamirror.model.text import format_bytes, format_duration, images, plain, slides
+from tcgamirror.system.interrupt import Shutdown
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -180,3 +186,22 @@ class ProgressDisplay:
             self._bar.write(plain(message), file=sys.stderr)
         elif not self._quiet:
             output.say(message)
+
+
+@contextmanager
+def stoppable_run(args: argparse.Namespace) -> Iterator[tuple[ProgressDisplay, Shutdown]]:
+    """Yield the display and the shutdown of a run that Ctrl-C stops.
+
+    An error ends the process at once if workers are busy; Python would wait for their threads.
+    """
+    shutdown = Shutdown()
+    shutdown.install_handlers()
+    with closing(ProgressDisplay(quiet=args.json)) as progress:
+        try:
+            yield progress, shutdown
+        except TcgaMirrorError as error:
+            if shutdown.workers_abandoned:
+                progress.close()
+                output.fail(error, as_json=args.json)
+                os._exit(error.exit_code)
+            raise

@@ -10,14 +10,13 @@ import math
 import os
 import re
 import shlex
+import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
-from tcgamirror.cli.argtypes import whole_number
-from tcgamirror.cli.common import Commands, add_command, open_mirror
+from tcgamirror.cli.common import open_mirror
 from tcgamirror.model.errors import ExitCode, UsageError
 
 LONGEST_CRON_COMMAND = 990
@@ -31,149 +30,17 @@ PART_TO_FETCH = 7 / 8
 
 _OF_SLURM = ("array", "partition", "account", "time_limit")
 
-_NAMES_IN_SLURM = re.compile(r"[A-Za-z0-9_.,:@+/-]+")
-
 _UNSAFE_IN_A_UNIT = re.compile(r"[^A-Za-z0-9_-]+")
 
-_SCHEDULE = """\
-print a file that runs the nightly update
-
-Changes nothing: the printed file says where it belongs.
-
---time HH:MM  local time of day (default: 02:15)
-
-for slurm:
---array N[%M]      fetch by N jobs, at most M at a time (default: one job in all)
---partition NAME   Slurm's partition (default: the cluster's)
---account NAME     Slurm's account (default: the user's)
---time-limit TIME  Slurm's limit of each job (default: 8h)
-
-  tcgamirror --mirror tcga schedule cron --time 03:30
-  tcgamirror --mirror tcga schedule systemd
-  tcgamirror --mirror tcga schedule slurm > tcga.sbatch
-  tcgamirror --mirror tcga schedule slurm --array 16 --partition transfer | sbatch"""
-
-
-class Night:
-    """The nightly update of one mirror.
-
-    program: words that start this program. mirror: absolute path. hour, minute: local time.
-    """
-
-    def __init__(self, program: Sequence[str], mirror: str, hour: int, minute: int) -> None:
-        for word in (*program, mirror):
-            if not word.isprintable():
-                raise UsageError(
-                    f"{word!r}: has a line end or another character that no schedule can "
-                    "hold. Rename the directory"
-                )
-        self.program = program
-        self.mirror = mirror
-        self.hour = hour
-        self.minute = minute
-
-    @property
-    def time(self) -> str:
-        return f"{self.hour:02}:{self.minute:02}"
-
-    @property
-    def name(self) -> str:
-        """Name of the job, made of that of the mirror's directory and a checksum of its path.
-
-        Of two mirrors whose jobs had one name, one would take the other's next night for its own.
-        """
-        last = self.mirror.rstrip("/").rpartition("/")[2]
-        words = _UNSAFE_IN_A_UNIT.sub("-", last).strip("-") or "mirror"
-        return f"tcgamirror-{words}-{crc32(self.mirror.encode()):08x}"
-
-    @property
-    def output(self) -> str:
-        """Path of the file that gets the output."""
-        return f"{self.mirror}/nightly.log"
-
-    def words(self, *more: str) -> tuple[str, ...]:
-        """Return the words of the command to run."""
-        log = f"{self.mirror}/nightly.jsonl"
-        return (*self.program, "--mirror", self.mirror, "update", "--log", log, *more)
-
-
-def time_of_day(text: str) -> tuple[int, int]:
-    """Return hour and minute.
-
-    >>> time_of_day("02:15")
-    (2, 15)
-    """
-    match = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", text, re.ASCII)
-    if match is None:
-        raise argparse.ArgumentTypeError(
-            f"invalid time of day {text!r:.60}. Expected one such as 02:15; "
-            "a job's limit is --time-limit"
-        )
-    return int(match[1]), int(match[2])
-
-
-def array(text: str) -> tuple[int, int | None]:
-    """Return the number of jobs, and how many may run at a time; None for no limit.
-
-    >>> array("16"), array("16%4")
-    ((16, None), (16, 4))
-    """
-    from tcgamirror.model.shard import MOST_SHARDS
-
-    shards, limited, at_once = text.partition("%")
-    return whole_number(shards, MOST_SHARDS), whole_number(at_once) if limited else None
-
-
-def name_in_slurm(text: str) -> str:
-    """Return the name of a partition or account, or several with commas between them."""
-    if _NAMES_IN_SLURM.fullmatch(text) is None:
-        raise argparse.ArgumentTypeError(
-            f"invalid name {text!r:.60}. Expected letters, digits and any of _.,:@+/-"
-        )
-    return text
-
-
-def cron(night: Night) -> str:
-    """Return lines for `crontab -e`. Raises UsageError if the command is too long for cron."""
-    command = f"{shlex.join(night.words())} >> {shlex.quote(night.output)} 2>&1"
-    line = escape_for_cron(command)
-    if len(line.encode()) > LONGEST_CRON_COMMAND:
-        raise UsageError(
-            f"cron: the command has {len(line.encode())} bytes, more than {LONGEST_CRON_COMMAND}. "
-            "Use schedule systemd, or shorter paths"
-        )
-    return f"""\
-# Add this to the table that `crontab -e` edits. A run that meets another ends at once.
-{night.minute} {night.hour} * * * {line}
-"""
-
-
-def escape_for_cron(command: str) -> str:
-    r"""Return a shell command for crontab. Every % is escaped, because a bare one ends a command.
-
-    cron would take a backslash before a % for an escape. The pair of quotes put between them
-    prevents that, and the shell drops it: `shlex.quote` has already quoted any such word.
-
-    >>> print(escape_for_cron("ls '100%'"))
-    ls '100\%'
-    >>> print(escape_for_cron(shlex.quote("a" + chr(92) + "%")))
-    'a\''\%'
-    """
-    return command.replace("\\%", "\\''%").replace("%", "\\%")
-
-
-def systemd(night: Night) -> str:
-    """Return the text of a service, and that of its timer below it."""
-    command = " ".join(_quote_for_unit(word, first=not at) for at, word in enumerate(night.words()))
-    return f"""\
+_SYSTEMD = """\
 # Two files for ~/.config/systemd/user/ (or, with User= in [Service], /etc/systemd/system/).
-# Then: systemctl --user daemon-reload; systemctl --user enable --now {night.name}.timer
+# Then: systemctl --user daemon-reload; systemctl --user enable --now {name}.timer
 # and, so that it runs while you are not logged in: loginctl enable-linger
-# What it prints: journalctl --user --unit {night.name}
+# What it prints: journalctl --user --unit {name}
 
-# ---- {night.name}.service
+# ---- {name}.service
 [Unit]
-Description=Nightly update of {_escape_percent(night.mirror)}
+Description=Nightly update of {mirror}
 Wants=network-online.target
 After=network-online.target
 
@@ -184,73 +51,18 @@ ExecStart={command}
 SuccessExitStatus=5
 Nice=10
 
-# ---- {night.name}.timer
+# ---- {name}.timer
 [Unit]
-Description=Every night: update of {_escape_percent(night.mirror)}
+Description=Every night: update of {mirror}
 
 [Timer]
-OnCalendar=*-*-* {night.time}:00
+OnCalendar=*-*-* {time}:00
 RandomizedDelaySec=15min
 Persistent=true
 
 [Install]
 WantedBy=timers.target
 """
-
-
-def _quote_for_unit(word: str, *, first: bool) -> str:
-    """Return a quoted word of ExecStart=. The first word is a path, in which $ is plain."""
-    quoted = _escape_percent(word).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{quoted if first else quoted.replace("$", "$$")}"'
-
-
-def _escape_percent(text: str) -> str:
-    return text.replace("%", "%%")
-
-
-class Batch(NamedTuple):
-    """Options of the jobs on Slurm.
-
-    shards: number of jobs that fetch; None for one job that does all. at_once: how many of
-    these may run at a time; None for no limit. seconds: time limit of each job.
-    """
-
-    shards: int | None = None
-    at_once: int | None = None
-    partition: str | None = None
-    account: str | None = None
-    seconds: float = HOURS_OF_A_JOB * 3600
-
-
-def slurm(night: Night, batch: Batch) -> str:
-    """Return a batch script that submits itself for the next night before it starts."""
-    minutes = math.ceil(batch.seconds / 60)
-    directives = [f"--time={minutes // 60:02}:{minutes % 60:02}:00"]
-    directives += [f"--partition={batch.partition}"] if batch.partition else []
-    directives += [f"--account={batch.account}"] if batch.account else []
-    facts = {
-        "name": night.name,
-        "mirror": shlex.quote(night.mirror),
-        "program": f'({shlex.join(night.program)} --mirror "$mirror")',
-        "begin": night.time,
-        "limit": f"{int(batch.seconds * PART_TO_FETCH)}s",
-    }
-    steps, end = _ONE_JOB, f"scancel --name={night.name}"
-    if batch.shards is not None:
-        # If it ran again, the first job would submit the jobs that wait for it once more.
-        directives.append("--no-requeue")
-        at_once = f"%{batch.at_once}" if batch.at_once else ""
-        facts |= {"shards": str(batch.shards), "array": f"1-{batch.shards}{at_once}"}
-        # scancel takes one name at a time.
-        steps, end = _SHARDS, f"{end}; {end}-fetch"
-    head = _HEAD.format(
-        name=night.name,
-        end=end,
-        directives="\n".join(f"#SBATCH {each}" for each in directives),
-        facts="\n".join(f"{name}={value}" for name, value in facts.items()),
-    )
-    return head + _NEXT_NIGHT + steps
-
 
 _HEAD = """\
 #!/bin/bash
@@ -320,20 +132,52 @@ exit "$submitted"
 """
 
 
-def schedule(args: argparse.Namespace) -> ExitCode:
-    mirror = os.path.normpath(open_mirror(args).root.absolute())
-    night = Night(_program(), mirror, *args.time)
+class Night(NamedTuple):
+    """The nightly update of one mirror.
+
+    program: words that start this program. mirror: absolute path. hour, minute: local time.
+    """
+
+    program: tuple[str, ...]
+    mirror: str
+    hour: int
+    minute: int
+
+    @property
+    def time(self) -> str:
+        return f"{self.hour:02}:{self.minute:02}"
+
+    @property
+    def name(self) -> str:
+        """Name of the job, made of that of the mirror's directory and a checksum of its path.
+
+        Of two mirrors whose jobs had one name, one would take the other's next night for its own.
+        """
+        words = _UNSAFE_IN_A_UNIT.sub("-", Path(self.mirror).name).strip("-") or "mirror"
+        return f"tcgamirror-{words}-{crc32(self.mirror.encode()):08x}"
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        log = f"{self.mirror}/nightly.jsonl"
+        return (*self.program, "--mirror", self.mirror, "update", "--log", log)
+
+
+def do_schedule(args: argparse.Namespace) -> ExitCode:
+    night = Night(_program(), os.path.normpath(open_mirror(args).root.absolute()), *args.time)
+    for word in night.command:
+        if not word.isprintable():
+            raise UsageError(
+                f"{word!r}: has a line end or another character that no schedule can "
+                "hold. Rename the directory"
+            )
     given = [name for name in _OF_SLURM if getattr(args, name) is not None]
-    if args.system == "slurm":
-        shards, at_once = args.array or (None, None)
-        seconds = args.time_limit or HOURS_OF_A_JOB * 3600
-        text = slurm(night, Batch(shards, at_once, args.partition, args.account, seconds))
-    elif given:
+    if given and args.system != "slurm":
         option = "--" + given[0].replace("_", "-")
         raise UsageError(f"{option}: is for slurm. Leave it out, or use schedule slurm")
+    if args.system == "slurm":
+        print(_slurm(night, args), end="")
     else:
-        text = {"cron": cron, "systemd": systemd}[args.system](night)
-    print(text, end="")
+        print({"cron": cron, "systemd": systemd}[args.system](night), end="")
     return ExitCode.DONE
 
 
@@ -345,8 +189,6 @@ def _program() -> tuple[str, ...]:
     """
     if getattr(sys, "frozen", False):
         return (sys.executable,)
-    import shutil
-
     started = sys.argv[0]
     found = Path(started if os.sep in started else shutil.which(started) or started).absolute()
     if found.suffix == ".py" or not os.access(found, os.X_OK):
@@ -354,11 +196,79 @@ def _program() -> tuple[str, ...]:
     return (str(found),)
 
 
-def add_commands(commands: Commands) -> None:
-    """Add the command `schedule`."""
-    name = {"type": name_in_slurm}
-    more = {"time": {"type": time_of_day, "default": "02:15"}, "array": {"type": array}}
-    command = add_command(
-        commands, "schedule", schedule, _SCHEDULE, partition=name, account=name, **more
+def cron(night: Night) -> str:
+    """Return lines for `crontab -e`. Raises UsageError if the command is too long for cron."""
+    output = shlex.quote(f"{night.mirror}/nightly.log")
+    line = escape_for_cron(f"{shlex.join(night.command)} >> {output} 2>&1")
+    if len(line.encode()) > LONGEST_CRON_COMMAND:
+        raise UsageError(
+            f"cron: the command has {len(line.encode())} bytes, more than {LONGEST_CRON_COMMAND}. "
+            "Use schedule systemd, or shorter paths"
+        )
+    return f"""\
+# Add this to the table that `crontab -e` edits. A run that meets another ends at once.
+{night.minute} {night.hour} * * * {line}
+"""
+
+
+def escape_for_cron(command: str) -> str:
+    r"""Return a shell command for crontab. Every % is escaped, because a bare one ends a command.
+
+    cron would take a backslash before a % for an escape. The pair of quotes put between them
+    prevents that, and the shell drops it: `shlex.quote` has already quoted any such word.
+
+    >>> print(escape_for_cron("ls '100%'"))
+    ls '100\%'
+    >>> print(escape_for_cron(shlex.quote("a" + chr(92) + "%")))
+    'a\''\%'
+    """
+    return command.replace("\\%", "\\''%").replace("%", "\\%")
+
+
+def systemd(night: Night) -> str:
+    """Return the text of a service, and that of its timer below it."""
+    quoted = [
+        word.replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"') for word in night.command
+    ]
+    # The first word is a path, in which $ is plain.
+    first, *others = (f'"{word}"' for word in quoted)
+    return _SYSTEMD.format(
+        name=night.name,
+        mirror=night.mirror.replace("%", "%%"),
+        command=" ".join([first, *(word.replace("$", "$$") for word in others)]),
+        time=night.time,
     )
-    command.add_argument("system", choices=["cron", "systemd", "slurm"])
+
+
+def _slurm(night: Night, args: argparse.Namespace) -> str:
+    """Return a batch script that submits itself for the next night before it starts."""
+    seconds = args.time_limit or HOURS_OF_A_JOB * 3600
+    minutes = math.ceil(seconds / 60)
+    directives = [f"--time={minutes // 60:02}:{minutes % 60:02}:00"]
+    directives += [f"--partition={args.partition}"] if args.partition else []
+    directives += [f"--account={args.account}"] if args.account else []
+    facts = {
+        "name": night.name,
+        "mirror": shlex.quote(night.mirror),
+        "program": f'({shlex.join(night.program)} --mirror "$mirror")',
+        "begin": night.time,
+        "limit": f"{int(seconds * PART_TO_FETCH)}s",
+    }
+    steps, end = _ONE_JOB, f"scancel --name={night.name}"
+    if args.array is not None:
+        shards, at_once = args.array
+        # If it ran again, the first job would submit the jobs that wait for it once more.
+        directives.append("--no-requeue")
+        facts |= {
+            "shards": str(shards),
+            "array": f"1-{shards}" + (f"%{at_once}" if at_once else ""),
+        }
+        # scancel takes one name at a time.
+        steps, end = _SHARDS, f"{end}; {end}-fetch"
+    head = _HEAD.format(
+        name=night.name,
+        end=end,
+        directives="\n".join(f"#SBATCH {each}" for each in directives),
+        facts="\n".join(f"{name}={value}" for name, value in facts.items()),
+    )
+    return head + _NEXT_NIGHT + steps

@@ -7,45 +7,13 @@ import io
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from typing import BinaryIO, TextIO
 
 from tcgamirror.cli import output
-from tcgamirror.cli.common import Commands, add_command, open_catalogue, replace_file
+from tcgamirror.cli.common import open_catalogue, replace_file
+from tcgamirror.mirror.tables import FilledTable, fill_table
 from tcgamirror.model.errors import ExitCode, UsageError
-
-if TYPE_CHECKING:
-    from tcgamirror.mirror.tables import FilledTable
-
-KINDS = {
-    "trident": "TRIDENT's --custom_list_of_wsis",
-    "slide2vec": "its manifest",
-    "clam": "CLAM's list of slides; with --label its dataset",
-    "slideflow": "its annotations",
-    "stamp": "STAMP's slide table; with --label its clini table",
-    "qupath": "a script that sets the pixel sizes",
-    "mirror": "the whole view mirror, slides without an image too",
-}
-"""Kinds of tables, and what each is for."""
-
-_KIND_LINES = "\n".join(f"  {name:9}  {purpose}" for name, purpose in KINDS.items())
-
-_TABLE = f"""\
-print the images as a table for another program
-
-tcgamirror help table tells how to call each program with its table. Slides without an
-image are left out, and those for which the program's columns are unknown: stderr counts
-these. FILE is replaced if it is an older table of this kind, no other file is.
-
-kinds:
-{_KIND_LINES}
-
---where SQL     condition on the views mirror and labels, such as "mpp_x < 2"
---label COLUMN  column to learn, for clam, slideflow and stamp
---output FILE   file to write (default: standard output)
-
-  tcgamirror --mirror tcga table trident --output wsis.csv
-  tcgamirror --mirror tcga table clam --label tumor_grade --where "kind = 'diagnostic'"
-  tcgamirror --mirror tcga table mirror > mirror.csv"""
+from tcgamirror.system.files import open_regular
 
 _SCRIPT = """\
 // Sets the pixel sizes of a mirror's images in QuPath, by tcgamirror table qupath.
@@ -68,9 +36,7 @@ _LITERAL_CHARACTERS = 50_000
 """Limit of one literal of the script; Java allows 65,535 bytes."""
 
 
-def table(args: argparse.Namespace) -> ExitCode:
-    from tcgamirror.mirror.tables import fill_table
-
+def do_table(args: argparse.Namespace) -> ExitCode:
     with open_catalogue(args) as (mirror, catalogue):
         filled = fill_table(catalogue, mirror.root, args.kind, where=args.where, label=args.label)
         if args.output is None:
@@ -109,8 +75,6 @@ def _replaces(path: Path, file: BinaryIO) -> bool:
 
     So a nightly table replaces that of yesterday.
     """
-    from tcgamirror.system.files import open_regular
-
     try:
         with open_regular(path) as old, Path(file.name).open("rb") as new:
             line = new.readline()
@@ -149,9 +113,3 @@ def _escaped(value: object) -> str:
         chr(unit) if unit < 128 else f"\\u{unit:04x}"
         for unit in (int.from_bytes(units[at : at + 2]) for at in range(0, len(units), 2))
     )
-
-
-def add_commands(commands: Commands) -> None:
-    """Add `table`."""
-    command = add_command(commands, "table", table, _TABLE)
-    command.add_argument("kind", metavar="KIND", choices=tuple(KINDS), help="kind of table")

@@ -6,33 +6,14 @@ import argparse
 import sys
 
 from tcgamirror.cli import output
-from tcgamirror.cli.common import Commands, add_command, open_mirror
+from tcgamirror.cli.common import open_mirror
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode
-
-_SERVE = """\
-publish the mirror by HTTP, read-only
-
-Serves images, a copy of the catalogue and the gallery, and nothing else of the directory.
-There is no password. Ctrl-C stops it with exit code 130, SIGTERM with 0.
-
---host ADDRESS  address to listen on (default: 127.0.0.1, this machine only)
---port N        port to listen on; 0 for any free one (default: 8000)
-
-  tcgamirror --mirror tcga serve
-  tcgamirror --mirror tcga serve --host 0.0.0.0 --port 8080"""
-
-_GALLERY = """\
-make pages that show the slides
-
-Open DIR/gallery/index.html in a browser. Run it again after an update.
-
-  tcgamirror --mirror tcga gallery"""
+from tcgamirror.web.gallery.builder import build
+from tcgamirror.web.server import serve
 
 
-def serve(args: argparse.Namespace) -> ExitCode:
-    from tcgamirror.web.server import serve as serve_at
-
+def do_serve(args: argparse.Namespace) -> ExitCode:
     mirror = open_mirror(args)
 
     def announce(address: str, reachable: bool) -> None:
@@ -43,12 +24,10 @@ def serve(args: argparse.Namespace) -> ExitCode:
                 "password. Leave out --host to keep it to this machine"
             )
 
-    return serve_at(mirror.root, args.host, args.port, announce)
+    return serve(mirror.root, args.host, args.port, announce)
 
 
-def gallery(args: argparse.Namespace) -> ExitCode:
-    from tcgamirror.web.gallery.builder import build
-
+def do_gallery(args: argparse.Namespace) -> ExitCode:
     mirror = open_mirror(args)
     terminal = sys.stderr.isatty()
 
@@ -69,19 +48,3 @@ def gallery(args: argparse.Namespace) -> ExitCode:
             f"{text.command_line('verify', mirror.root)}"
         )
     return ExitCode.DONE
-
-
-def port(text: str) -> int:
-    """Return a TCP port; 0 stands for any free one."""
-    if not (text.isascii() and text.isdigit() and int(text) < 65536):
-        raise argparse.ArgumentTypeError(
-            f"invalid port {text!r:.60}. Expected a number from 0 to 65535"
-        )
-    return int(text)
-
-
-def add_commands(commands: Commands) -> None:
-    """Add `gallery` and `serve`."""
-    add_command(commands, "gallery", gallery, _GALLERY)
-    port_of = {"type": port, "default": 8000}
-    add_command(commands, "serve", serve, _SERVE, host={"default": "127.0.0.1"}, port=port_of)

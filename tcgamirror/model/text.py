@@ -102,7 +102,7 @@ def printable(text: str, limit: int = 200) -> str:
 
 
 def did_you_mean(word: str, choices: Collection[str]) -> str:
-    """Return a question that names the choice nearest to a word, or nothing.
+    """Return a question that names the choice, by its last word, nearest to a word; or nothing.
 
     >>> did_you_mean("updaet", ["init", "update"]), did_you_mean("x", ["init"])
     ('Did you mean update?', '')
@@ -110,7 +110,7 @@ def did_you_mean(word: str, choices: Collection[str]) -> str:
     import difflib
 
     # The dashes of options would make all of them alike.
-    bare = {choice.lstrip("-"): choice for choice in choices}
+    bare = {choice.rpartition(" ")[2].lstrip("-"): choice for choice in choices}
     near = difflib.get_close_matches(word.lstrip("-"), bare, 1)
     return f"Did you mean {bare[near[0]]}?" if near else ""
 

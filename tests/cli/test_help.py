@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import shutil
@@ -13,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
+from tcgamirror.cli.commands import COMMANDS
 from tcgamirror.cli.help import TOPICS
-from tcgamirror.cli.parser import make_parser
 from tcgamirror.mirror.settings import Settings, format_settings
 from tcgamirror.model.errors import ExitCode
 from tcgamirror.model.slide import Target
@@ -51,13 +50,6 @@ LISTED, UNKNOWN = 13, 11
 """Slides of the README's GDC, and the number of the one that does not state its resolution."""
 
 
-def commands() -> dict[str, argparse.ArgumentParser]:
-    (action,) = (
-        each for each in make_parser()._actions if isinstance(each, argparse._SubParsersAction)
-    )
-    return dict(action.choices)
-
-
 def names(cells: list[list[str]]) -> list[str]:
     """Return the names in backticks of a table's first column."""
     return [name for row in cells for name in re.findall(r"`([^`]+)`", row[0])]
@@ -90,7 +82,7 @@ def test_sentences_are_short(name: str) -> None:
 
 @pytest.mark.parametrize("page", [README, MANUAL / "usage.md"], ids=["README", "usage"])
 def test_every_command_is_listed(page: Path) -> None:
-    assert names(table(page, "Commands")) == list(commands())
+    assert names(table(page, "Commands")) == list(COMMANDS)
 
 
 @pytest.mark.parametrize(

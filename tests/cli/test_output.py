@@ -24,7 +24,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcgamirror.cli.output import Look, beside, cells, table, write_rows
+from tcgamirror.cli.output import beside, cells, in_thousands, table, write_rows
 from tcgamirror.cli.progress import ProgressDisplay
 from tcgamirror.model.slide import Outcome
 from tcgamirror.model.text import format_bytes, format_duration, plain
@@ -71,11 +71,11 @@ def test_values_are_written_for_people(
 
 
 def test_a_table_has_numbers_to_the_right_and_no_trailing_blanks() -> None:
-    lines = table(("name", "n", "x"), [("a", 1, None), ("bbb", 1000, 0.25)]).splitlines()
+    lines = [*table(("name", "n", "x"), [("a", 1, None), ("bbb", 1000, 0.25)])]
     assert lines == ["name     n     x", "a        1", "bbb   1000  0.25"]
-    lines = table(("name", "n"), [("a", None), ("bbb", 12345)], thousands=True).splitlines()
+    lines = [*table(("name", "n"), [("a", None), ("bbb", 12345)], in_thousands)]
     assert lines == ["name       n", "a", "bbb   12,345"]
-    assert table(("a", "b"), []) == "a  b"
+    assert [*table(("a", "b"), [])] == ["a  b"]
 
 
 def test_status_counts_as_all_else_does(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_json_escapes_what_a_terminal_obeys() -> None:
     out = io.StringIO()
     signs = "\x1b[31m\x9b2K\u202eµ\u2066\x7f"
     write_rows(["a"], [(signs,)], "json", out)
-    assert out.getvalue() == ('[\n {\n  "a": "\\u001b[31m\\u009b2K\\u202eµ\\u2066\\u007f"\n }\n]\n')
+    assert out.getvalue().isascii() and out.getvalue().replace("\n", "").isprintable()
     assert json.loads(out.getvalue()) == [{"a": signs}]
 
 
@@ -225,10 +225,10 @@ def test_a_bar_is_as_long_as_it_is_to_be(counts: list[int], width: int) -> None:
 
 
 def test_the_table_is_left_alone_where_there_is_no_room() -> None:
-    table = "project  done\nTCGA-OV     1"
-    for look in (Look(None), Look(20), Look(25)):
-        assert beside(table, [(1, 0, 0)], look) == table
-    assert beside(table, [(1, 0, 0)], Look(26)).splitlines()[1].endswith("█" * 10)
+    lines = ["project  done", "TCGA-OV     1"]
+    for columns in (0, 20, 25):
+        assert [*beside(lines, [(1, 0, 0)], columns)] == lines
+    assert "█" * 10 in [*beside(lines, [(1, 0, 0)], 26)][1]
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +252,8 @@ def test_colours_are_left_out_when_asked(crowded: Path) -> None:
     assert "\033[32m" in shown(TERM="xterm", PYTHONUTF8="1", NO_COLOR="")
     assert "\033" not in shown(TERM="xterm", PYTHONUTF8="1", NO_COLOR="1")
     assert "\033" not in shown(TERM="dumb", PYTHONUTF8="1", NO_COLOR="")
-    assert "#####" in shown(TERM="dumb", PYTHONIOENCODING="ascii", PYTHONUTF8="0", LC_ALL="C")
+    ascii = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    assert "done  failed  images\n" in shown(TERM="dumb", **ascii).replace("\r", "")
 
 
 def test_elsewhere_status_is_plain(crowded: Path) -> None:

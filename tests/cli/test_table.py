@@ -24,7 +24,7 @@ from typing import Any
 import openslide
 import pytest
 
-from tcgamirror.cli import table
+from tcgamirror.cli.commands import KINDS
 from tcgamirror.mirror import tables
 from tests.gdc import Listed, StandIn
 from tests.support.command import Result, inside, program, surroundings, went_well
@@ -226,7 +226,7 @@ def test_mirror_is_the_whole_view(copy: Path) -> None:
 # Rows that are left out ------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [name for name in table.KINDS if name != "mirror"])
+@pytest.mark.parametrize("kind", [name for name in KINDS if name != "mirror"])
 def test_only_slides_with_an_image_that_are_not_excluded_are_listed(copy: Path, kind: str) -> None:
     change(copy, "update images set status = 'pending', path = null where rowid = 1")
     change(copy, "update images set status = 'failed', path = null where rowid = 2")
@@ -267,7 +267,7 @@ def test_images_that_trident_refuses_are_counted(copy: Path, mpp: float, many: s
 # Conditions and labels -------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", table.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_condition_chooses_slides(mirror: Path, kind: str) -> None:
     names = column(mirror, "select file_name from mirror where width > 33")
     where = "width > 33 -- the wider ones"
@@ -339,7 +339,7 @@ def to_file(root: Path, kind: str, path: Path) -> Result:
     return inside("--mirror", root, "table", kind, "--output", path)
 
 
-@pytest.mark.parametrize("kind", table.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_file_holds_what_is_printed_and_is_replaced_by_the_next(
     mirror: Path, tmp_path: Path, kind: str
 ) -> None:
@@ -419,8 +419,8 @@ def read_all(handle: int) -> Iterator[bytes]:
 
 def test_the_kinds_are_those_of_the_command_and_the_manual() -> None:
     page = PAGES["table"].read_text(encoding="utf-8")
-    assert list(tables.KINDS) == list(table.KINDS) == re.findall(r"^## (.*)$", page, re.MULTILINE)
-    assert all(f"tcga table {kind}" in page for kind in table.KINDS)
+    assert list(tables.KINDS) == list(KINDS) == re.findall(r"^## (.*)$", page, re.MULTILINE)
+    assert all(f"tcga table {kind}" in page for kind in KINDS)
 
 
 def test_a_large_mirror_takes_no_second(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_lack_of_memory_within_a_command(
     def status(_: object) -> int:
         return len(bytearray(1 << 62))
 
-    monkeypatch.setattr(looking, "status", status)
+    monkeypatch.setattr(looking, "do_status", status)
     code = main.main(["--mirror", str(mirror), "status", "--json"])
     told = capsys.readouterr()
     assert (code, json.loads(told.out)["exit_code"]) == (6, 6)
