@@ -29,10 +29,7 @@ def test_the_last_tiles_are_cut_off_at_the_edge() -> None:
     assert (grid.columns, grid.rows) == (5, 3)
     assert grid.box(0, 0) == Box(0, 0, 240, 240)
     assert grid.box(4, 2).size == Size(40, 20)
-
-
-def test_a_whole_number_of_tiles_leaves_no_empty_ones() -> None:
-    assert (Grid(Size(480, 240), Size(240, 240)).columns) == 2
+    assert Grid(Size(480, 240), Size(240, 240)).columns == 2
 
 
 @given(
@@ -69,32 +66,31 @@ def test_a_size_at_an_mpp_is_within_half_a_pixel(size: Size, base: float, mpp: f
         assert abs(side - wanted) <= 0.5 or (side == 1 and wanted < 1)
 
 
-def test_a_slide_far_smaller_than_a_pixel_is_one_pixel() -> None:
-    assert at_mpp(Size(10, 3), 0.25, 1000) == Size(1, 1)
-
-
 def test_a_downsample_is_the_mean_of_both_sides() -> None:
     assert downsample(Size(1000, 900), Size(250, 300)) == (4 + 3) / 2
 
 
-@pytest.mark.parametrize(
-    ("wanted", "level"),
-    [(1, 0), (3.9, 0), (3.97, 1), (4, 1), (15.8, 1), (15.9, 2), (31.6, 2), (31.7, 3), (1e9, 3)],
-)
-def test_a_level_one_percent_too_coarse_still_serves(wanted: float, level: int) -> None:
-    assert coarsest_serving((1.0, 4.0003, 16.002, 32.01), wanted) == level
+LUNG = (1.0, 4.0003, 16.002, 32.01)
 
 
 @pytest.mark.parametrize(
-    ("base", "mpp", "level"),
-    [(0.5026, 0.5, 0), (0.252, 0.25, 0), (0.505, 0.5, 0), (0.5051, 0.5, None), (1.0, 0.5, None)],
+    ("downsamples", "wanted", "level"),
+    [
+        *((LUNG, wanted, 0) for wanted in (1, 3.9)),
+        *((LUNG, wanted, 1) for wanted in (3.97, 4, 15.8)),
+        *((LUNG, wanted, 2) for wanted in (15.9, 31.6)),
+        *((LUNG, wanted, 3) for wanted in (31.7, 1e9)),
+        # The base serves as any level does.
+        *(((1.0, 4.0), mpp / base, 0) for mpp, base in ((0.5, 0.5026), (0.25, 0.252))),
+        *(((1.0, 4.0), 0.5 / base, level) for base, level in ((0.505, 0), (0.5051, None))),
+        # Levels may come in any order.
+        ((1.0, 16.0, 4.0), 8.0, 2),
+    ],
 )
-def test_the_base_serves_as_any_level_does(base: float, mpp: float, level: int | None) -> None:
-    assert coarsest_serving((1.0, 4.0), mpp / base) == level
-
-
-def test_levels_may_come_in_any_order() -> None:
-    assert coarsest_serving((1.0, 16.0, 4.0), 8.0) == 2
+def test_a_level_one_percent_too_coarse_still_serves(
+    downsamples: tuple[float, ...], wanted: float, level: int | None
+) -> None:
+    assert coarsest_serving(downsamples, wanted) == level
 
 
 @given(SIDES, SIDES)

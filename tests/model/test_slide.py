@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tcgamirror.model.errors import TooFine, UnsupportedSlide
+from tcgamirror.model.errors import NoSuchLevel, SlideError, TooFine, UnsupportedSlide
 from tcgamirror.model.geometry import Size, downsample
 from tcgamirror.model.slide import (
     FALLBACK_MAX_SIZE,
@@ -19,7 +19,6 @@ from tcgamirror.model.slide import (
     Mpp,
     MppSource,
     Pyramid,
-    Rendition,
     Resample,
     Target,
 )
@@ -30,20 +29,47 @@ TILE = Size(240, 240)
 
 def pyramid(mpp: float | None, *sizes: tuple[int, int]) -> Pyramid:
     levels = [Level(Size(*size), TILE, downsample(Size(*sizes[0]), Size(*size))) for size in sizes]
-    known = UNKNOWN_MPP if mpp is None else Mpp(mpp, MppSource.HEADER)
-    return Pyramid(tuple(levels), known)
+    return Pyramid(tuple(levels), UNKNOWN_MPP if mpp is None else Mpp(mpp, MppSource.HEADER))
 
 
 LUNG = ((46000, 32914), (11500, 8228), (2875, 2057), (1437, 1028))
 """Downsamples 1, 4.0001, 16.0003 and 32.014."""
 
 
-def test_an_mpp_gives_the_size_and_its_exact_resolution() -> None:
-    made = Target(mpp=15.0, max_size=None).rendition(pyramid(0.499, *LUNG))
-    # 46000 × 0.499 / 15 = 1530.27 and 32914 × 0.499 / 15 = 1094.94; 15 / 0.499 = 30.06.
-    assert (made.level, made.size) == (2, Size(1530, 1095))
-    assert made.mpp_x == pytest.approx(46000 * 0.499 / 1530, rel=1e-15)
-    assert made.mpp_y == pytest.approx(32914 * 0.499 / 1095, rel=1e-15)
+NATIVE = Resample.NATIVE
+
+
+@pytest.mark.parametrize(
+    ("target", "base_mpp", "sizes", "level", "size"),
+    [
+        # 46000 × 0.499 / 15 = 1530.27 and 32914 × 0.499 / 15 = 1094.94; 15 / 0.499 = 30.06.
+        (Target(15.0, None), 0.499, LUNG, 2, (1530, 1095)),
+        (Target(0.2325, None), 0.2325, LUNG, 0, LUNG[0]),
+        # A base 1 % too coarse is enlarged: 46000 × 0.5026 / 0.5 = 46239.2.
+        (Target(0.5, None), 0.5026, LUNG, 0, (46239, 33085)),
+        (Target(0.25, None, NATIVE), 0.252, LUNG, 0, LUNG[0]),
+        # 46000, 23000, 11500, 5750, 2875, 1438: five halvings, a downsample of 32.
+        (Target(None, 2048), 0.25, LUNG, 3, (1438, 1029)),
+        (Target(None, 2048), 0.25, ((700, 300),), 0, (700, 300)),
+        (Target(None, 46000, NATIVE), 0.25, LUNG, 0, LUNG[0]),
+        (Target(None, 12000, NATIVE), 0.25, LUNG, 1, LUNG[1]),
+        (Target(None, 2875, NATIVE), 0.25, LUNG, 2, LUNG[2]),
+        (Target(None, 1437, NATIVE), 0.25, LUNG, 3, LUNG[3]),
+        (Target(15.0, None, NATIVE), 0.25, LUNG, 3, LUNG[3]),
+    ],
+)
+def test_a_target_gives_a_level_a_size_and_its_exact_resolution(
+    target: Target,
+    base_mpp: float,
+    sizes: tuple[tuple[int, int], ...],
+    level: int,
+    size: tuple[int, int],
+) -> None:
+    rendition = target.rendition(pyramid(base_mpp, *sizes))
+    assert (rendition.level, rendition.size) == (level, Size(*size))
+    assert rendition.resample is target.resample
+    assert rendition.mpp_x == pytest.approx(sizes[0][0] * base_mpp / size[0], rel=1e-15)
+    assert rendition.mpp_y == pytest.approx(sizes[0][1] * base_mpp / size[1], rel=1e-15)
 
 
 @pytest.mark.parametrize(
@@ -53,66 +79,29 @@ def test_the_level_is_the_coarsest_within_one_percent(mpp: float, level: int) ->
     assert Target(mpp, None).rendition(pyramid(0.5, *LUNG)).level == level
 
 
-def test_the_bases_own_resolution_can_be_asked_for() -> None:
-    made = Target(mpp=0.2325, max_size=None).rendition(pyramid(0.2325, *LUNG))
-    assert made == Rendition(0, Size(46000, 32914), 0.2325, 0.2325)
-
-
-def test_finer_than_the_base_is_too_fine() -> None:
-    with pytest.raises(TooFine, match=r"requested 0\.25 µm/px, .* base has 0\.499 µm/px"):
-        Target(mpp=0.25, max_size=None).rendition(pyramid(0.499, *LUNG))
-
-
-def test_a_base_one_percent_too_coarse_is_enlarged_to_the_target() -> None:
-    made = Target(mpp=0.5, max_size=None).rendition(pyramid(0.5026, *LUNG))
-    # 46000 × 0.5026 / 0.5 = 46239.2 and 32914 × 0.5026 / 0.5 = 33085.2.
-    assert (made.level, made.size) == (0, Size(46239, 33085))
-    assert made.mpp_x == pytest.approx(0.5, rel=1e-5)
-
-
-def test_native_keeps_the_pixels_of_a_base_one_percent_too_coarse() -> None:
-    made = Target(0.25, None, Resample.NATIVE).rendition(pyramid(0.252, *LUNG))
-    assert made == Rendition(0, Size(46000, 32914), 0.252, 0.252, Resample.NATIVE)
-
-
-def test_a_largest_size_halves_the_base_until_it_fits() -> None:
-    made = Target(mpp=None, max_size=2048).rendition(pyramid(0.25, *LUNG))
-    # 46000, 23000, 11500, 5750, 2875, 1438: five halvings, a downsample of 32.
-    assert (made.level, made.size) == (3, Size(1438, 1029))
-    assert made.mpp_x == 0.25 * 46000 / 1438
-
-
-def test_a_largest_size_does_not_enlarge() -> None:
-    made = Target(mpp=None, max_size=2048).rendition(pyramid(0.25, (700, 300)))
-    assert (made.level, made.size) == (0, Size(700, 300))
-
-
-@pytest.mark.parametrize(("max_size", "level"), [(46000, 0), (12000, 1), (2875, 2), (1437, 3)])
-def test_native_takes_the_finest_level_that_fits(max_size: int, level: int) -> None:
-    target = Target(None, max_size, Resample.NATIVE)
-    made = target.rendition(pyramid(0.25, *LUNG))
-    assert (made.level, made.size) == (level, Size(*LUNG[level]))
-
-
-def test_native_without_a_level_that_fits_is_unusual() -> None:
-    with pytest.raises(
-        UnsupportedSlide, match="no level fits in 1000 px: the coarsest is 1437×1028"
-    ):
-        Target(None, 1000, Resample.NATIVE).rendition(pyramid(0.25, *LUNG))
-
-
-def test_native_at_an_mpp_keeps_the_levels_pixels_and_tells_their_resolution() -> None:
-    made = Target(15.0, None, Resample.NATIVE).rendition(pyramid(0.25, *LUNG))
-    assert (made.level, made.size) == (3, Size(1437, 1028))
-    assert made.mpp_x == 0.25 * 46000 / 1437
-    assert made.mpp_y == 0.25 * 32914 / 1028
+@pytest.mark.parametrize(
+    ("target", "error", "words"),
+    [
+        (Target(0.25, None), TooFine, r"requested 0\.25 µm/px, .* base has 0\.499 µm/px"),
+        (
+            Target(None, 1000, NATIVE),
+            UnsupportedSlide,
+            "fits in 1000 px: the coarsest is 1437×1028",
+        ),
+        (Target(None, None, level=4), NoSuchLevel, "no level 4: the coarsest is 3"),
+    ],
+)
+def test_a_target_that_a_slide_cannot_meet(
+    target: Target, error: type[SlideError], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        target.rendition(pyramid(0.499, *LUNG))
 
 
 def test_without_a_known_mpp_the_size_falls_back() -> None:
-    asked = Target(mpp=15.0, max_size=None).rendition(pyramid(None, *LUNG))
-    fallback = Target(mpp=None, max_size=FALLBACK_MAX_SIZE).rendition(pyramid(None, *LUNG))
-    assert asked == fallback
-    assert (asked.mpp_x, asked.mpp_y) == (None, None)
+    rendition = Target(mpp=15.0, max_size=None).rendition(pyramid(None, *LUNG))
+    assert rendition == Target(None, FALLBACK_MAX_SIZE).rendition(pyramid(None, *LUNG))
+    assert (rendition.mpp_x, rendition.mpp_y) == (None, None)
 
 
 def test_a_target_is_named_in_words() -> None:
@@ -146,40 +135,22 @@ def test_other_files_of_a_manifest_are_no_slides() -> None:
     } >= {"svs", "txt"}
 
 
-@pytest.mark.parametrize(
-    ("kind", "found"),
-    [
-        ("DX10", Kind.DIAGNOSTIC),
-        ("DXA", Kind.DIAGNOSTIC),
-        ("TS1", Kind.TISSUE),
-        ("TSB", Kind.TISSUE),
-        ("BS2", Kind.TISSUE),
-        ("MS1", Kind.TISSUE),
-    ],
-)
-def test_the_kind_stands_in_the_name(kind: str, found: Kind) -> None:
-    name = f"TCGA-A8-A06N-01Z-00-{kind}.5F1b5C33-4A9B-4B56-9F57-3F9E7C0F5C6d.svs"
-    barcode = Barcode.of(name)
-    assert barcode == Barcode("TCGA-A8-A06N", f"TCGA-A8-A06N-01Z-00-{kind}", "Primary Tumor", found)
+@pytest.mark.parametrize("word", ["DX10", "DXA", "TS1", "TSB", "BS2", "MS1"])
+def test_the_kind_stands_in_the_name(word: str) -> None:
+    kind = Kind.DIAGNOSTIC if word.startswith("DX") else Kind.TISSUE
+    slide = f"TCGA-A8-A06N-01Z-00-{word}"
+    barcode = Barcode.of(f"{slide}.5F1b5C33-4A9B-4B56-9F57-3F9E7C0F5C6d.svs")
+    assert barcode == Barcode("TCGA-A8-A06N", slide, "Primary Tumor", kind)
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        "CMU-1.svs",
-        "TCGA-A8-A06N-01Z-00-XX1.5f1b5c33-4a9b-4b56-9f57-3f9e7c0f5c6d.svs",
-        "TCGA-A8-A06N-01Z-00-DX1.5f1b5c33-4a9b-4b56-9f57-3f9e7c0f5c6d.svs.gz",
-        "../TCGA-A8-A06N-01Z-00-DX1.5f1b5c33-4a9b-4b56-9f57-3f9e7c0f5c6d.svs",
-        "TCGA-A8-A06N-01Z-00-DX1.5f1b5c33-4a9b-4b56-9f57-3f9e7c0f5c6d.svs\n",
-    ],
+    "form", ["", "CMU-1.svs", "{}XX1{}", "{}DX1{}.gz", "../{}DX1{}", "{}DX1{}\n"]
 )
-def test_other_names_tell_nothing(name: str) -> None:
-    assert Barcode.of(name) is None
+def test_other_names_are_not_slides(form: str) -> None:
+    uuid = ".5f1b5c33-4a9b-4b56-9f57-3f9e7c0f5c6d.svs"
+    assert Barcode.of(form.format("TCGA-A8-A06N-01Z-00-", uuid)) is None
 
 
 def test_an_unknown_sample_code_leaves_the_sample_type_open() -> None:
-    name = "TCGA-A8-A06N-99Z-00-DX1.5f1b5c33-4a9b-4b56-9f57-3f9e7c0f5c6d.svs"
-    barcode = Barcode.of(name)
-    assert barcode is not None
-    assert barcode.sample_type is None
+    barcode = Barcode.of("TCGA-A8-A06N-99Z-00-DX1.5f1b5c33-4a9b-4b56-9f57-3f9e7c0f5c6d.svs")
+    assert barcode is not None and barcode.sample_type is None
