@@ -22,29 +22,21 @@ from tests.support.catalogues import (
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "catalogue.db"
-
-
-@pytest.fixture
-def three(path: Path) -> Catalogue:
-    return three_slides(path)
+def three() -> Catalogue:
+    return three_slides()
 
 
 def test_a_finished_slide_shows_its_picture(three: Catalogue) -> None:
     done(three, "a")
     row = mirror_row(three, "a.svs")
-    assert (row["status"], row["source"], row["attempts"], row["error"]) == (
-        "done",
-        "range",
-        1,
-        None,
-    )
-    assert (row["bytes_fetched"], row["seconds"]) == (1010, 2.0)
-    assert (row["mpp_source"], row["mpp_x"], row["base_mpp"]) == ("header", 8.001, 0.25)
-    assert (row["width"], row["height"], row["path"]) == (400, 300, PICTURE.path)
-    assert (row["fetched_at"], row["data_release"]) == ("2026-11-22T13:14:15Z", "Data Release 1")
-    assert (row["bytes"], row["sha256"]) == (1234, PICTURE.sha256)
+    expected = {
+        **{"status": "done", "source": "range", "attempts": 1, "error": None},
+        **{"bytes_fetched": 1010, "seconds": 2.0, "bytes": 1234, "sha256": PICTURE.sha256},
+        **{"mpp_source": "header", "mpp_x": 8.001, "base_mpp": 0.25},
+        **{"width": 400, "height": 300, "path": PICTURE.path},
+        **{"fetched_at": "2026-11-22T13:14:15Z", "data_release": "Data Release 1"},
+    }
+    assert row == row | expected
     assert [each.file_name for each in three.queue.due(retry_failed=True)] == ["b.svs"]
 
 
@@ -60,7 +52,9 @@ def test_a_failed_slide_says_why_and_comes_last_when_retried(three: Catalogue) -
     assert [each.file_name for each in three.queue.due(retry_failed=True)] == ["a.svs", "b.svs"]
 
 
-def test_facts_and_runs_are_kept(three: Catalogue, path: Path) -> None:
+def test_facts_and_runs_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.db"
+    three = three_slides(path)
     three.set_fact("target", "8 µm/px")
     three.set_fact("target", "15 µm/px")
     run = three.begin_run("update", NOW)

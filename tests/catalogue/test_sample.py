@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +13,7 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.model.sampling import Plan
 from tcgamirror.model.slide import Kind, Listing, Slide
 from tests.model.test_sampling import PLANS, ordered
-from tests.support.catalogues import LATER, NOW, listing, mirror_row, slide
+from tests.support.catalogues import LATER, NOW, in_memory, listing, mirror_row, slide
 
 SLIDES = st.lists(
     st.builds(
@@ -34,11 +33,10 @@ SLIDES = st.lists(
 @settings(max_examples=50)
 @given(SLIDES, PLANS, st.data())
 def test_the_order_of_the_listed_is_that_of_the_plain_function(
-    tmp_path_factory: pytest.TempPathFactory, slides: list[Slide], plan: Plan, data: st.DataObject
+    slides: list[Slide], plan: Plan, data: st.DataObject
 ) -> None:
     left = data.draw(st.sets(st.sampled_from(slides), min_size=1).map(list))
-    path = tmp_path_factory.mktemp("picking") / "catalogue.db"
-    with Catalogue.create(path) as catalogue:
+    with in_memory() as catalogue:
         for now in (slides, left):
             catalogue.listing.merge(Listing("R", tuple(now)), NOW, accept_shrink=True)
             listed = catalogue.sample.candidates()
@@ -53,8 +51,8 @@ def test_the_order_of_the_listed_is_that_of_the_plain_function(
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path) -> Catalogue:
-    made = Catalogue.create(tmp_path / "catalogue.db")
+def catalogue() -> Catalogue:
+    made = in_memory()
     made.listing.merge(listing(*(slide(f"s{number:03}") for number in range(100))), NOW)
     return made
 
@@ -76,8 +74,7 @@ def test_what_lies_side_by_side_is_what_is_joined(catalogue: Catalogue) -> None:
     random.Random(7).shuffle(names)
     catalogue.sample.add(names, NOW)
     for table in ("slides", "sample", "images"):
-        rows = catalogue.reports.query(f"select file_name from {table} order by rowid").rows
-        assert [name for (name,) in rows] == sorted(names)
+        assert catalogue.column(f"select file_name from {table} order by rowid") == sorted(names)
 
 
 def test_a_slide_that_is_not_listed_is_not_sampled(catalogue: Catalogue) -> None:

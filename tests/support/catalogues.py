@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from tcgamirror.catalogue import database
 from tcgamirror.catalogue.catalogue import Catalogue
@@ -72,9 +73,18 @@ def listing(*slides: Slide, release: str = "Data Release 1") -> Listing:
     return Listing(release, slides)
 
 
-def mirror_row(catalogue: Catalogue, name: str) -> dict[str, object]:
-    answer = catalogue.reports.query(f"select * from mirror where file_name = '{name}'")
-    return dict(zip(answer.columns, next(answer.rows), strict=True))
+def in_memory() -> Catalogue:
+    """Return an empty catalogue without a file, which `reports.query` cannot read."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.execute("PRAGMA foreign_keys = ON")
+    database.migrate(connection)
+    return Catalogue(Path("catalogue.db"), connection)
+
+
+def mirror_row(catalogue: Catalogue, name: str) -> dict[str, Any]:
+    with catalogue.reading() as connection:
+        (row,) = database.dicts(connection, "SELECT * FROM mirror WHERE file_name = ?", name)
+    return row
 
 
 def done(catalogue: Catalogue, letter: str) -> None:
@@ -83,9 +93,9 @@ def done(catalogue: Catalogue, letter: str) -> None:
     catalogue.end_run(run, exit_code=0, now=LATER)
 
 
-def three_slides(path: Path) -> Catalogue:
+def three_slides(path: Path | None = None) -> Catalogue:
     """Slides a, b and c, of which b and a are sampled, in that order."""
-    catalogue = Catalogue.create(path)
+    catalogue = in_memory() if path is None else Catalogue.create(path)
     catalogue.listing.merge(listing(slide("a"), slide("b", project_id=None), slide("c")), NOW)
     catalogue.sample.add(["b.svs", "a.svs"], NOW)
     return catalogue
