@@ -19,6 +19,7 @@ from tests.support.mirrors import rows, until
 from tests.support.publishing import got, rest
 
 SOAK = bool(os.environ.get("TCGAMIRROR_SOAK"))
+NO_TEXT = "no text"
 PAGES = ("images", "sample", "slides", "facts", "releases", "sqlite_autoindex_images_1", "attempts")
 
 
@@ -28,32 +29,25 @@ def root(tmp_path: Path, mirror: Path) -> Path:
 
 
 def spoil(root: Path, name: str) -> None:
-    """Random bytes in place of the first page of a table or an index."""
+    """Write random bytes into a table's or an index's first page, or no UTF-8 into a path."""
     path = root / "catalogue.db"
-    with closing(sqlite3.connect(path)) as connection:
-        sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?"
-        (page,) = connection.execute(sql, (name,)).fetchone()
-        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        if name == NO_TEXT:
+            connection.execute("UPDATE images SET path = CAST(x'696d61676573ff' AS TEXT)")
+            return
+        sql = "SELECT rootpage, page_size FROM sqlite_schema, pragma_page_size WHERE name = ?"
+        page, size = connection.execute(sql, (name,)).fetchone()
     with path.open("r+b") as file:
         file.seek((page - 1) * size)
         file.write(random.Random(name).randbytes(size))
 
 
-def no_text(root: Path) -> None:
-    """Bytes that are no UTF-8 in the file name of an image."""
-    with closing(sqlite3.connect(root / "catalogue.db")) as connection, connection:
-        connection.execute("UPDATE images SET path = CAST(x'696d61676573ff' AS TEXT)")
-
-
-@pytest.mark.parametrize("name", [*PAGES, "no text"])
+@pytest.mark.parametrize("name", [*PAGES, NO_TEXT])
 @pytest.mark.parametrize("options", [(), ("--only", "project_id <> 'a'")])
 def test_an_export_names_the_mirrors_catalogue(
     root: Path, tmp_path: Path, name: str, options: tuple[str, ...]
 ) -> None:
-    if name == "no text":
-        no_text(root)
-    else:
-        spoil(root, name)
+    spoil(root, name)
     for dest in (tmp_path / "e.tar", tmp_path / "e"):
         result = inside("--mirror", root, "export", dest, *options)
         assert result.code == 7, result
@@ -61,12 +55,9 @@ def test_an_export_names_the_mirrors_catalogue(
         assert ".part" not in result.sentence and not dest.exists()
 
 
-@pytest.mark.parametrize("name", ["images", "sample", "facts", "no text"])
+@pytest.mark.parametrize("name", ["images", "sample", "facts", NO_TEXT])
 def test_serve_names_the_mirrors_catalogue(root: Path, name: str) -> None:
-    if name == "no text":
-        no_text(root)
-    else:
-        spoil(root, name)
+    spoil(root, name)
     result = run("--mirror", root, "serve", "--port", "0", timeout=20)
     assert result.code == 7, result
     assert f"{root}/catalogue.db: it is damaged" in result.sentence

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -149,22 +147,15 @@ def test_one_of_an_older_schema_keeps_all_that_it_has(path: Path, version: int) 
     assert _dump(path) == _dump(kept)
 
 
-@pytest.mark.parametrize(
-    ("version", "digest"),
-    [
-        (3, "01edfed4185359c6"),
-        (4, "01edfed4185359c6"),
-        (5, "0d86d5501db1d936"),
-        (6, "22ebfed6275514f4"),
-        (7, "ddefc4e76b04aa5e"),
-        (8, "4c3c78a2f4122658"),
-    ],
-)
+DIGESTS = {3: "01edfed4", 4: "01edfed4", 5: "0d86d550", 6: "22ebfed6", 7: "ddefc4e7", 8: "4c3c78a2"}
+
+
+@pytest.mark.parametrize(("version", "digest"), DIGESTS.items())
 def test_a_released_schema_never_changes(version: int, digest: str) -> None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         database.migrate(connection, version)
         rows = connection.execute("SELECT sql FROM sqlite_schema WHERE sql NOT NULL ORDER BY sql")
-        assert sha256(repr(rows.fetchall()).encode()).hexdigest()[:16] == digest
+        assert sha256(repr(rows.fetchall()).encode()).hexdigest()[:8] == digest
 
 
 def _dump(path: Path) -> list[str]:
@@ -247,28 +238,6 @@ def test_one_that_cannot_be_written_can_be_read() -> None:
         folder.chmod(0o755)
 
 
-KILLED = """
-import os, sys; from pathlib import Path; from tcgamirror.catalogue import database
-connection = database.connect(Path(sys.argv[1]))
-connection.execute('PRAGMA cache_size = 1')
-connection.execute('PRAGMA cache_spill = 1')
-with database.transaction(connection):
-    connection.execute('DELETE FROM images')
-    connection.execute('DELETE FROM sample')
-    for n in range(500):
-        connection.execute('INSERT INTO facts VALUES (?, ?)', (n, 'x' * 1000))
-    os.kill(os.getpid(), 9)
-"""
-
-
-def test_a_killed_change_is_rolled_back_even_by_a_reader(three: Path) -> None:
-    assert subprocess.run([sys.executable, "-c", KILLED, three], check=False).returncode == -9
-    assert three.with_name("catalogue.db-journal").stat().st_size > 0
-    with Catalogue.open(three, read_only=True) as catalogue:
-        assert catalogue.sample.names() == ["b.svs", "a.svs"]
-        assert catalogue.fact("1") is None
-
-
 # Journal modes ------------------------------------------------------------------------
 
 
@@ -290,25 +259,6 @@ def test_a_writer_leaves_one_file(three: Path, journal: Journal) -> None:
         done(catalogue, "a")
         assert mode(three) == journal
     assert (mode(three), beside(three)) == ("delete", ["catalogue.db"])
-
-
-@BOTH
-def test_a_file_left_by_a_kill_is_taken_over(three: Path, journal: Journal) -> None:
-    code = (
-        "import os, sys; from pathlib import Path; "
-        "from tcgamirror.catalogue.catalogue import Catalogue\n"
-        "catalogue = Catalogue.open(Path(sys.argv[1]), journal=sys.argv[2])\n"
-        "catalogue.set_fact('kept', 'yes')\n"
-        "os.kill(os.getpid(), 9)\n"
-    )
-    command = [sys.executable, "-c", code, str(three), str(Journal.WAL)]
-    assert subprocess.run(command, check=False).returncode == -9
-    assert (mode(three), three.with_name("catalogue.db-wal").exists()) == ("wal", True)
-    with Catalogue.open(three, read_only=True) as reader:
-        assert reader.fact("kept") == "yes"
-    with Catalogue.open(three, journal=journal) as catalogue:
-        assert (catalogue.fact("kept"), mode(three)) == ("yes", journal)
-    assert beside(three) == ["catalogue.db"]
 
 
 def test_a_reader_at_the_end_loses_nothing(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,23 +327,19 @@ def test_a_copy_in_wal_mode_is_read_where_nothing_can_be_written(three: Path) ->
 
 @BOTH
 def test_readers_work_while_a_writer_writes(three: Path, journal: Journal) -> None:
-    stop, seen, wrong = threading.Event(), [0], list[Exception]()
+    stop, counts, errors = threading.Event(), list[object](), list[Exception]()
+    sql = "select count(*) from mirror"
 
     def read() -> None:
         while not stop.is_set():
             try:
                 with Catalogue.open(three, read_only=True) as catalogue:
                     catalogue.reports.counts()
-                    list(
-                        catalogue.reports.query(
-                            "select status, count(*) from mirror group by 1"
-                        ).rows
-                    )
+                    counts.extend(count for (count,) in catalogue.reports.query(sql).rows)
                 with closing(sqlite3.connect(three)) as plain:
-                    plain.execute("select count(*) from mirror").fetchone()
-                seen[0] += 1
+                    counts.extend(plain.execute(sql).fetchone())
             except (sqlite3.Error, UsageError) as error:
-                wrong.append(error)
+                errors.append(error)
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -403,4 +349,4 @@ def test_readers_work_while_a_writer_writes(three: Path, journal: Journal) -> No
                 done(catalogue, "ab"[number % 2])
     stop.set()
     reader.join()
-    assert not wrong and seen[0]
+    assert not errors and set(counts) == {2}

@@ -8,14 +8,14 @@ import sqlite3
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
-from tcgamirror.catalogue.journals import check_journals, copy_database
+from tcgamirror.catalogue.database import Journal
+from tcgamirror.catalogue.journals import copy_database
 from tcgamirror.model.errors import Damaged
 from tcgamirror.system.openat import Tree
 from tests.support.catalogues import three_slides
@@ -69,39 +69,40 @@ def test_the_trap_is_one(trap: Path, victim: Path) -> None:
     assert not victim.exists()
 
 
-COMMANDS: dict[str, Callable[[Path, Path], list[str | Path]]] = {
-    "sync": lambda trap, tmp: ["sync", trap, tmp / "new"],
-    "sync --dry-run": lambda trap, tmp: ["sync", trap, tmp / "new", "--dry-run"],
-    "sync into": lambda trap, tmp: ["sync", tmp / "honest", trap],
-    "sync into, --dry-run": lambda trap, tmp: ["sync", tmp / "honest", trap, "--dry-run"],
-    "import from": lambda trap, tmp: ["--mirror", tmp / "new", "import", trap],
-    "import into": lambda trap, tmp: ["--mirror", trap, "import", tmp / "honest"],
-    "export": lambda trap, tmp: ["--mirror", trap, "export", tmp / "e"],
-    "export -": lambda trap, _: ["--mirror", trap, "export", "-"],
-    "init": lambda trap, _: ["--mirror", trap, "init"],
-    "lock": lambda trap, tmp: ["--mirror", trap, "lock", tmp / "a.lock"],
-    "serve": lambda trap, _: ["--mirror", trap, "serve", "--port", "0"],
-    "query": lambda trap, _: ["--mirror", trap, "query", "select 1"],
-    "show": lambda trap, _: ["--mirror", trap, "show", "TCGA"],
-    "verify --quick": lambda trap, _: ["--mirror", trap, "verify", "--quick"],
-}
-ALONE = ("status", "verify", "changes", "gallery", "doctor", "update", "refresh", "sample")
-"""Commands that need no words more."""
+COMMANDS = (
+    "sync {trap} {tmp}/new",
+    "sync {trap} {tmp}/new --dry-run",
+    "sync {tmp}/honest {trap}",
+    "sync {tmp}/honest {trap} --dry-run",
+    "--mirror {tmp}/new import {trap}",
+    "import {tmp}/honest",
+    "export {tmp}/e",
+    "export -",
+    "lock {tmp}/a.lock",
+    "serve --port 0",
+    "query values(1)",
+    "show TCGA",
+    "verify --quick",
+    *("init", "status", "verify", "changes", "gallery", "doctor"),
+    *("update", "refresh", "sample", "fetch", "rebuild"),
+)
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, *ALONE, "fetch", "rebuild"])
+def words(command: str, trap: Path, tmp_path: Path) -> list[str]:
+    words = command.format(trap=trap, tmp=tmp_path).split()
+    return words if words[0] in ("sync", "--mirror") else ["--mirror", str(trap), *words]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_no_command_deletes_what_a_journal_names(
-    trap: Path, victim: Path, mirror: Path, tmp_path: Path, name: str
+    trap: Path, victim: Path, mirror: Path, tmp_path: Path, command: str
 ) -> None:
     shutil.copytree(mirror, tmp_path / "honest")
-    alone = name not in COMMANDS
-    words = ["--mirror", trap, name] if alone else COMMANDS[name](trap, tmp_path)
-    result = run(*words, timeout=60)
+    result = run(*words(command, trap, tmp_path), timeout=60)
     assert victim.read_text() == "precious"
-    told = result.out if name == "doctor" else result.err
-    if name not in ("init", "rebuild"):
-        assert "super-journal" in told, result
-    assert name in ("doctor", "rebuild") or result.code in (2, 7), result
+    if command not in ("init", "rebuild"):
+        assert "super-journal" in (result.out if command == "doctor" else result.err), result
+    assert command in ("doctor", "rebuild") or result.code in (2, 7), result
     assert not (tmp_path / "new").exists() and not (tmp_path / "e").exists()
 
 
@@ -158,8 +159,8 @@ def test_no_catalogue_is_imported_that_a_journal_makes_too_large(
     first = catalogue.read_bytes()[:PAGE]
     page = first[:28] + struct.pack(">I", pages) + first[32:]
     (trap / "catalogue.db-journal").write_bytes(rollback(catalogue, page=page, pages=pages))
-    for name in ("sync", "import from"):
-        result = run(*COMMANDS[name](trap, tmp_path))
+    for command in ("sync {trap} {tmp}/new", "--mirror {tmp}/new import {trap}"):
+        result = run(*words(command, trap, tmp_path))
         assert result.code in (2, 7), result
         assert "more than 4,294,967,296 bytes" in result.err
         assert not (tmp_path / "new").exists()
@@ -224,20 +225,25 @@ os.kill(os.getpid(), 9)
 
 
 @pytest.mark.parametrize("mode", ["delete", "wal"])
-def test_a_killed_change_is_recovered_in_a_copy(catalogue: Path, tmp_path: Path, mode: str) -> None:
+@pytest.mark.parametrize("journal", Journal)
+def test_a_killed_change_is_recovered(
+    catalogue: Path, tmp_path: Path, mode: str, journal: Journal
+) -> None:
     killed = subprocess.run([sys.executable, "-c", KILLED, str(catalogue), mode], check=False)
     assert killed.returncode == -9
     suffix = "-wal" if mode == "wal" else "-journal"
     assert catalogue.with_name(catalogue.name + suffix).stat().st_size > 4096
-    check_journals(catalogue)
     before = {path.name: path.read_bytes() for path in catalogue.parent.iterdir()}
     (tmp_path / "private").mkdir()
     copy = copy_database(Tree(catalogue.parent), catalogue.name, tmp_path / "private", 1 << 30)
     assert {path.name: path.read_bytes() for path in catalogue.parent.iterdir()} == before
     for path in (copy, catalogue):
         with Catalogue.open(path, read_only=True) as opened:
-            kept = opened.fact("k2999")
-        assert (kept is not None) == (mode == "wal")
+            assert (opened.fact("k2999") is not None) == (mode == "wal")
+            assert opened.sample.names() == ["b.svs", "a.svs"]
+    with Catalogue.open(catalogue, journal=journal) as opened:
+        assert (opened.fact("k2999") is not None) == (mode == "wal")
+    assert list(catalogue.parent.iterdir()) == [catalogue]
 
 
 BUSY = """
