@@ -9,7 +9,6 @@ same bytes. Columns and keys are separated by tabs; `-` stands for unknown.
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 import os
 import re
@@ -158,11 +157,6 @@ def make_lock(settings: Settings, catalogue: Catalogue) -> LockFile:
     return LockFile(f"tcgamirror {__version__}", release, settings, slides, plan is not None)
 
 
-def format_lock(lock: LockFile) -> bytes:
-    """Return the bytes of the lock file."""
-    return b"".join(lock_lines(lock))
-
-
 def lock_lines(lock: LockFile) -> Iterator[bytes]:
     """Yield the lines of the lock file; a million slides are never held as text.
 
@@ -226,7 +220,7 @@ def read_lock(path: Path, *, accept_altered: bool = False) -> LockFile:
     """
     try:
         with open_regular(path) as file:
-            return _parsed(file, accept_altered=accept_altered)
+            return parse_lock(file, accept_altered=accept_altered)
     except (BadLockFile, BadSettings) as error:
         raise BadLockFile(f"{path} is not a valid lock file: {error}") from error
     except (OSError, ValueError) as error:
@@ -234,13 +228,11 @@ def read_lock(path: Path, *, accept_altered: bool = False) -> LockFile:
         raise BadLockFile(f"{path}: the lock file cannot be read ({why})") from error
 
 
-def parse_lock(data: bytes) -> LockFile:
-    """Return the lock of a file's bytes. Raises BadLockFile or BadSettings."""
-    return _parsed(io.BytesIO(data))
+def parse_lock(file: BinaryIO, *, accept_altered: bool = False) -> LockFile:
+    """Read the file twice, for its digest and for its lines, so that only slides take memory.
 
-
-def _parsed(file: BinaryIO, *, accept_altered: bool = False) -> LockFile:
-    """Read the file twice, for its digest and for its lines, so that only slides take memory."""
+    Raises BadLockFile or BadSettings.
+    """
     if file.seek(0, os.SEEK_END) > MOST_BYTES:
         raise BadLockFile(f"it has more than {MOST_BYTES:,} bytes")
     file.seek(0)

@@ -38,31 +38,21 @@ _FEATURES = f"substr({_RELATIVE}, 1, length({_RELATIVE}) - 4) || '.h5'"
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The columns of a table.
+    """A table that a program reads, or the whole view for any program.
 
     Attributes:
         columns: SQL of each column's value, in terms of the view; none for the whole view.
         needs: columns of the view; a slide for which one is NULL is left out.
-        by_case: whether the table has a row for each case. The first column is its barcode.
-    """
-
-    columns: Mapping[str, str]
-    needs: tuple[str, ...] = ()
-    by_case: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A table that a program reads, or the whole view for any program.
-
-    Attributes:
         labelled: the table with --label; None if the program takes no labels.
+        by_case: whether the table has a row for each case. The first column is its barcode.
         limit: µm per pixel from which on the program refuses an image. It is compared with the
             first column of `needs`.
     """
 
-    table: Table
+    columns: Mapping[str, str]
+    needs: tuple[str, ...] = ()
     labelled: Table | None = None
+    by_case: bool = False
     limit: float | None = None
 
 
@@ -71,38 +61,29 @@ _SLIDEFLOW = {"patient": "case_barcode", "slide": _STEM} | {
     name: name for name in ("project_id", "primary_site", "disease_type", "sample_type", "kind")
 }
 
-KINDS: Mapping[str, Kind] = {
-    "trident": Kind(
-        Table({"wsi": _RELATIVE, "mpp": "mpp_x"}, needs=("mpp_x",)),
-        limit=TRIDENT_LIMIT,
+KINDS: Mapping[str, Table] = {
+    "trident": Table({"wsi": _RELATIVE, "mpp": "mpp_x"}, ("mpp_x",), limit=TRIDENT_LIMIT),
+    "slide2vec": Table(
+        {
+            "sample_id": _STEM,
+            "image_path": ABSOLUTE,
+            "mask_path": "NULL",
+            "spacing_at_level_0": "mpp_x",
+        },
+        ("mpp_x",),
     ),
-    "slide2vec": Kind(
-        Table(
-            {
-                "sample_id": _STEM,
-                "image_path": ABSOLUTE,
-                "mask_path": "NULL",
-                "spacing_at_level_0": "mpp_x",
-            },
-            needs=("mpp_x",),
-        ),
+    "clam": Table(
+        {"slide_id": _NAME},
+        labelled=Table({"case_id": "case_barcode", "slide_id": _STEM, "label": LABEL}, _CASE),
     ),
-    "clam": Kind(
-        Table({"slide_id": _NAME}),
-        Table({"case_id": "case_barcode", "slide_id": _STEM, "label": LABEL}, needs=_CASE),
+    "slideflow": Table(_SLIDEFLOW, _CASE, Table({**_SLIDEFLOW, LABEL: LABEL}, _CASE)),
+    "stamp": Table(
+        {"PATIENT": "case_barcode", "FILENAME": _FEATURES},
+        _CASE,
+        Table({"PATIENT": "case_barcode", LABEL: LABEL}, _CASE, by_case=True),
     ),
-    "slideflow": Kind(
-        Table(_SLIDEFLOW, needs=_CASE),
-        Table({**_SLIDEFLOW, LABEL: LABEL}, needs=_CASE),
-    ),
-    "stamp": Kind(
-        Table({"PATIENT": "case_barcode", "FILENAME": _FEATURES}, needs=_CASE),
-        Table({"PATIENT": "case_barcode", LABEL: LABEL}, needs=_CASE, by_case=True),
-    ),
-    "qupath": Kind(
-        Table({"mpp_x": "mpp_x", "mpp_y": "mpp_y", "name": _NAME}, needs=("mpp_x", "mpp_y")),
-    ),
-    "mirror": Kind(Table({})),
+    "qupath": Table({"mpp_x": "mpp_x", "mpp_y": "mpp_y", "name": _NAME}, ("mpp_x", "mpp_y")),
+    "mirror": Table({}),
 }
 
 
@@ -115,19 +96,17 @@ class FilledTable:
         count: the rows so far.
     """
 
-    def __init__(
-        self, kind: Kind, table: Table, needs: Sequence[str], found: QueryResult, root: Path
-    ) -> None:
+    def __init__(self, table: Table, needs: Sequence[str], found: QueryResult, root: Path) -> None:
         self.columns = found.columns[: len(found.columns) - len(needs)]
         self.rows = self._complete(found.rows)
         self.count = 0
-        self._kind, self._table, self._needs, self._root = kind, table, needs, root
+        self._table, self._needs, self._root = table, needs, root
         self._left_out = Counter[str]()
         self._too_coarse = 0
 
     def _complete(self, rows: Iterator[tuple[Cell, ...]]) -> Iterator[Sequence[Cell]]:
         """Yield the rows for which all is known that the program needs."""
-        width, limit = len(self.columns), self._kind.limit
+        width, limit = len(self.columns), self._table.limit
         values = list(self._table.columns.values())
         place = values.index(ABSOLUTE) if ABSOLUTE in values else None
         for row in rows:
@@ -155,7 +134,7 @@ class FilledTable:
             yield f"{what} left out: {column} is {why}"
         if self._too_coarse:
             yield (
-                f"{text.slides(self._too_coarse)} of {self._kind.limit} µm/px or coarser, which "
+                f"{text.slides(self._too_coarse)} of {self._table.limit} µm/px or coarser, which "
                 "the program refuses. Use a mirror with a finer --mpp"
             )
 
@@ -183,9 +162,8 @@ def fill_table(
         UsageError: an unknown column, or a kind that takes no labels.
         BadQuery: SQLite refuses the condition.
     """
-    kind = KINDS[name]
     view, more = (_columns(catalogue, each) for each in ("mirror", "labels"))
-    table = kind.table if label is None else _labelled(name, label, [*view, *more])
+    table = KINDS[name] if label is None else _labelled(name, label, [*view, *more])
     of_label = "" if label is None else f'"{label}"'
     if table.by_case:
         of_label = f"CASE WHEN min({of_label}) = max({of_label}) THEN min({of_label}) END"
@@ -215,7 +193,7 @@ def fill_table(
         found = catalogue.reports.query(sql)
     except BadQuery as error:
         raise BadQuery(f"--where: {error}") from error
-    return FilledTable(kind, table, list(needs), found, root.absolute())
+    return FilledTable(table, list(needs), found, root.absolute())
 
 
 def _columns(catalogue: Catalogue, view: str) -> list[str]:

@@ -130,7 +130,8 @@ def test_another_lock_of_the_same_name_and_plan_fills_the_sample_up(
     (all_four,) = _locks(tmp_path, small_gdc, (4,))
     read, parts = lockfile.read_lock(all_four), [tmp_path / "0.lock", tmp_path / "1.lock"]
     for kept, part in enumerate(parts):
-        part.write_bytes(lockfile.format_lock(replace(read, slides=read.slides[kept::2])))
+        lines = lockfile.lock_lines(replace(read, slides=read.slides[kept::2]))
+        part.write_bytes(b"".join(lines))
     root = _locked(tmp_path / "m", small_gdc, parts[0])
     for name in (FILE_NAME, LOCKED):
         (root / name).unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import sqlite3
 import subprocess
@@ -17,7 +18,7 @@ from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Journal
 from tcgamirror.mirror import lockfile, provenance
 from tcgamirror.mirror.directory import CATALOGUE
-from tcgamirror.mirror.lockfile import MOST_SLIDES, LockedSlide, LockFile, format_lock, parse_lock
+from tcgamirror.mirror.lockfile import MOST_SLIDES, LockedSlide, LockFile
 from tcgamirror.mirror.settings import LOCKED, Settings, read_settings
 from tcgamirror.model.errors import BadLockFile, BadSettings
 from tcgamirror.model.sampling import By, Order, Plan
@@ -66,6 +67,14 @@ LOCK = LockFile(
 )
 
 
+def written(lock: LockFile) -> bytes:
+    return b"".join(lockfile.lock_lines(lock))
+
+
+def parsed(data: bytes) -> LockFile:
+    return lockfile.parse_lock(io.BytesIO(data))
+
+
 def signed(text: str) -> bytes:
     """The text with a digest that is right, as whoever means harm would write it."""
     head, _, body = text.partition("\n")[2].partition("\n")
@@ -78,29 +87,29 @@ def signed(text: str) -> bytes:
 
 
 def test_reading_gives_what_was_written() -> None:
-    assert parse_lock(format_lock(LOCK)) == LOCK
-    assert b"\t0.30000000000000004\t" in format_lock(LOCK)
-    assert format_lock(parse_lock(format_lock(LOCK))) == format_lock(LOCK)
+    assert parsed(written(LOCK)) == LOCK
+    assert b"\t0.30000000000000004\t" in written(LOCK)
+    assert written(parsed(written(LOCK))) == written(LOCK)
     # Mail and git leave other line ends.
-    assert parse_lock(format_lock(LOCK).replace(b"\n", b"\r\n")) == LOCK
+    assert parsed(written(LOCK).replace(b"\n", b"\r\n")) == LOCK
     whole = replace(SETTINGS, target=Target(None, 2048), slides=7, plan=Plan(-3))
-    assert parse_lock(format_lock(replace(LOCK, settings=whole))).settings == whole
+    assert parsed(written(replace(LOCK, settings=whole))).settings == whole
 
 
 def test_standard_tools_verify_its_digest(tmp_path: Path) -> None:
     path = tmp_path / "sample.lock"
-    path.write_bytes(format_lock(LOCK))
+    path.write_bytes(written(LOCK))
     shell = f"tail -n +3 {path} | sha256sum | cut -d' ' -f1"
     answer = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == path.read_text().splitlines()[1].split()[-1]
 
 
 def test_any_changed_byte_and_any_missing_end_is_noticed() -> None:
-    data = format_lock(LOCK)
+    data = written(LOCK)
     for place in range(0, len(data), 7):
         for bad in (data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :], data[:place]):
             with pytest.raises(BadLockFile):
-                parse_lock(bad)
+                parsed(bad)
 
 
 HOSTILE: Sequence[tuple[str, str]] = (
@@ -139,17 +148,17 @@ HOSTILE: Sequence[tuple[str, str]] = (
 @pytest.mark.parametrize(("old", "new"), HOSTILE)
 def test_what_a_lock_file_cannot_say_is_refused(old: str, new: str) -> None:
     old = {"made_up_name": made_up_name("a"), "made_up_id": made_up_id("a")}.get(old, old)
-    text = format_lock(LOCK).decode()
+    text = written(LOCK).decode()
     assert old in text
     with pytest.raises((BadLockFile, BadSettings)) as refusal:
-        parse_lock(signed(text.replace(old, new, 1)))
+        parsed(signed(text.replace(old, new, 1)))
     assert len(str(refusal.value)) < 400
     assert str(refusal.value).isprintable()
 
 
 def test_as_many_slides_as_a_mirror_may_have_fit_in_it() -> None:
     longest = replace(locked("a", mpp=1.2345678901234567e-105), file_name="a" * 197 + ".svs")
-    lines = format_lock(replace(LOCK, slides=(longest,))).splitlines(keepends=True)
+    lines = written(replace(LOCK, slides=(longest,))).splitlines(keepends=True)
     assert len(lines[-1]) * MOST_SLIDES < lockfile.MOST_BYTES - 1_000_000
     assert lockfile.MOST_BYTES > 38_000_000
 
@@ -157,18 +166,18 @@ def test_as_many_slides_as_a_mirror_may_have_fit_in_it() -> None:
 def test_what_is_too_long_is_neither_written_nor_read(monkeypatch: pytest.MonkeyPatch) -> None:
     many = frozenset(f"TCGA-{number:04d}" for number in range(200))
     projects = replace(SETTINGS, plan=Plan(-3, projects=many))
-    assert parse_lock(format_lock(replace(LOCK, settings=projects))).settings == projects
+    assert parsed(written(replace(LOCK, settings=projects))).settings == projects
     with pytest.raises(BadLockFile, match="how this sample was drawn"):
-        format_lock(replace(LOCK, settings=replace(SETTINGS, plan=Plan(10**41))))
-    monkeypatch.setattr(lockfile, "MOST_BYTES", len(format_lock(LOCK)))
-    assert parse_lock(format_lock(LOCK)) == LOCK
-    monkeypatch.setattr(lockfile, "MOST_BYTES", len(format_lock(LOCK)) - 1)
+        written(replace(LOCK, settings=replace(SETTINGS, plan=Plan(10**41))))
+    monkeypatch.setattr(lockfile, "MOST_BYTES", len(written(LOCK)))
+    assert parsed(written(LOCK)) == LOCK
+    monkeypatch.setattr(lockfile, "MOST_BYTES", len(written(LOCK)) - 1)
     with pytest.raises(BadLockFile, match="3 slides are more than"):
-        format_lock(LOCK)
+        written(LOCK)
     monkeypatch.undo()
     monkeypatch.setattr(lockfile, "MOST_SLIDES", 1)
     with pytest.raises(BadLockFile, match="more than 1 slides"):
-        parse_lock(format_lock(LOCK))
+        parsed(written(LOCK))
 
 
 def test_reading_takes_hardly_more_memory_than_the_slides(tmp_path: Path) -> None:

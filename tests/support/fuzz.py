@@ -44,8 +44,7 @@ from tcgamirror.imaging.metadata import parse_metadata
 from tcgamirror.imaging.store import Store
 from tcgamirror.imaging.svs import Svs
 from tcgamirror.mirror.directory import CATALOGUE
-from tcgamirror.mirror.lockfile import format_lock
-from tcgamirror.mirror.lockfile import parse_lock as parsed_lock
+from tcgamirror.mirror.lockfile import lock_lines, parse_lock
 from tcgamirror.mirror.settings import FILE_NAME, read_settings
 from tcgamirror.model.errors import Damaged, TcgaMirrorError
 from tcgamirror.model.geometry import Box, Size
@@ -371,8 +370,8 @@ READERS = {
     ),
     "answers": Reader(answers, read_answers),
     "lock files": Reader(
-        lambda _: [format_lock(replace(LOCK, slides=LOCK.slides[:5]))],
-        lambda data, _: parsed_lock(data),
+        lambda _: [b"".join(lock_lines(replace(LOCK, slides=LOCK.slides[:5])))],
+        lambda data, _: parse_lock(io.BytesIO(data)),
         with_lock_sum,
     ),
     "settings": Reader(
