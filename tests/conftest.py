@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import ssl
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -18,7 +15,7 @@ from tcgamirror.net.client import HttpClient
 from tests.gdc import Listed, StandIn
 from tests.support.fetching import SHORT
 from tests.support.levels import ZOO, MadeSlides
-from tests.support.raw_server import Listener, head
+from tests.support.raw_server import Close, Listener, RawServer, Request, Step, head
 
 
 def pytest_configure() -> None:
@@ -106,40 +103,32 @@ def relay(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A self-signed certificate for 127.0.0.1 and its key, in one file."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
+    if shutil.which("openssl") is None:
         pytest.skip("no openssl to make a certificate with")
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
-    new = ["req", "-x509", "-nodes", "-days", "2"]
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
-    name = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    files = ["-keyout", str(path.with_name("key")), "-out", str(path.with_name("cert"))]
-    subprocess.run([openssl, *new, *key, *name, *files], check=True, capture_output=True)
-    path.write_text("".join(path.with_name(part).read_text() for part in ("key", "cert")))
-    return path
-
-
-class _TlsServer(Listener):
-    """A TLS server that answers `[]`, after a while at `/stall`."""
-
-    def __init__(self, certificate: Path) -> None:
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(certificate)
-        super().__init__()
-
-    def converse(self, client: socket.socket) -> None:
-        with self._context.wrap_socket(client, server_side=True) as secured:
-            stalled = b"/stall" in secured.recv(65536)
-            secured.sendall(head("200 OK", "Content-Length: 2", "Connection: close") + b"[")
-            time.sleep(2 if stalled else 0)
-            secured.sendall(b"]")
+    folder = tmp_path_factory.mktemp("tls")
+    new = ["req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    new += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    # rustls takes no authority's certificate for a server's own.
+    for extension in ("subjectAltName=IP:127.0.0.1", "basicConstraints=critical,CA:FALSE"):
+        new += ["-addext", extension]
+    files = ["-keyout", str(folder / "key"), "-out", str(folder / "cert")]
+    subprocess.run(["openssl", *new, *files], check=True, capture_output=True)
+    both = folder / "both.pem"
+    both.write_text("".join((folder / part).read_text() for part in ("key", "cert")))
+    return both
 
 
 @pytest.fixture
 def tls_server(certificate: Path) -> Iterator[tuple[str, Listener]]:
-    """Address of a TLS server, and the server, which counts its connections."""
-    with _TlsServer(certificate) as server:
-        yield f"https://127.0.0.1:{server.port}/", server
+    """Address of a TLS server that answers `[]`, after a while at `/stall`; and the server."""
+
+    def script(request: Request) -> Iterator[Step]:
+        yield head("200 OK", "Content-Length: 2", "Connection: close") + b"["
+        yield 2.0 if request.path == "/stall" else 0.0
+        yield from (b"]", Close())
+
+    with RawServer(script, certificate=certificate) as server:
+        yield server.url("/"), server
 
 
 @pytest.fixture

@@ -9,14 +9,11 @@ import platform
 import re
 import shutil
 import signal
-import ssl
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -25,6 +22,7 @@ from tests.gdc import StandIn
 from tests.support.binary import PROGRAM, bare_root, inside, launched, needed, starts
 from tests.support.command import ROOT
 from tests.support.mirrors import MPP, addresses, images, rows
+from tests.support.raw_server import RawServer, Request, Step, whole
 
 pytestmark = needed
 
@@ -169,8 +167,8 @@ def test_what_it_starts_gets_the_user_s_environment() -> None:
 
 
 def test_the_name_shown_is_its_own(env: Mapping[str, str]) -> None:
-    with _answering(slow=True) as (address, _):
-        words = [str(PROGRAM), "doctor", "--api", address]
+    with _answering(slow=True) as server:
+        words = [str(PROGRAM), "doctor", "--api", server.url("")]
         with subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL) as run:
             name = Path(f"/proc/{run.pid}/comm")
             end = time.monotonic() + 30
@@ -183,35 +181,16 @@ def test_the_name_shown_is_its_own(env: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def _answering(
-    *, certificate: Path | None = None, slow: bool = False
-) -> Iterator[tuple[str, list[str]]]:
-    """A server with a status and nothing else: its address, and the requested paths."""
-    requested: list[str] = []
+def _answering(*, certificate: Path | None = None, slow: bool = False) -> Iterator[RawServer]:
+    """A server with a status and nothing else."""
+    status = whole(b'{"data_release": "Data Release 45.0", "status": "OK"}')
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            requested.append(self.path)
-            if slow:
-                time.sleep(5)
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b'{"data_release": "Data Release 45.0", "status": "OK"}')
+    def script(request: Request) -> Iterator[Step]:
+        yield 5.0 if slow else 0.0
+        yield from (whole(b"", "404 Not Found") if request.method == "POST" else status)(request)
 
-        def do_POST(self) -> None:
-            self.send_error(404)
-
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        if certificate:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate)
-            server.socket = context.wrap_socket(server.socket, server_side=True)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        scheme = "https" if certificate else "http"
-        yield f"{scheme}://127.0.0.1:{server.server_port}", requested
-        server.shutdown()
+    with RawServer(script, certificate=certificate) as server:
+        yield server
 
 
 def _status(env: Mapping[str, str], api: str) -> str:
@@ -223,17 +202,19 @@ def _status(env: Mapping[str, str], api: str) -> str:
 def test_certificates_of_the_environment_are_trusted(
     certificate: Path, env: Mapping[str, str]
 ) -> None:
-    with _answering(certificate=certificate) as (address, _):
+    with _answering(certificate=certificate) as server:
+        address = server.url("")
         assert "certificate verify failed" in _status(env, address)
         trusting = {**env, "SSL_CERT_FILE": str(certificate)}
         assert _status(trusting, address) == f"Data Release 45.0 at {address}"
 
 
 def test_a_proxy_is_used(env: Mapping[str, str]) -> None:
-    with _answering() as (proxy, requested):
-        behind = {**env, "http_proxy": proxy}
+    with _answering() as proxy:
+        behind = {**env, "http_proxy": proxy.url("")}
         assert _status(behind, "http://gdc.example").startswith("Data Release 45.0")
-        assert requested == ["http://gdc.example/status"]
+        paths = [request.path for request in proxy.requests if request.method == "GET"]
+        assert paths == ["http://gdc.example/status"]
 
 
 def test_names_are_looked_up(env: Mapping[str, str]) -> None:

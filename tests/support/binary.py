@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import BINARY, ROOT, Result
+from tests.support.command import BINARY, ROOT, Result, finished
 
 ARM = ROOT / "dist" / "tcgamirror-aarch64"
 NATIVE = ROOT / "dist" / "tcgamirror" if platform.machine() == "x86_64" else ARM
@@ -43,19 +43,8 @@ def launched(
     cwd: Path | None = None,
     before: Sequence[str] = (),
 ) -> Result:
-    """Runs the executable in exactly that environment. before: what to run it by."""
-    ran = subprocess.run(
-        [*before, str(program), *map(str, words)],
-        env=dict(env),
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        stdin=subprocess.DEVNULL,
-        timeout=SECONDS,
-        check=False,
-    )
-    return Result(ran.returncode, ran.stdout, ran.stderr)
+    """Run the executable in exactly that environment. before: what to run it by."""
+    return finished([*before, str(program), *map(str, words)], env, cwd, SECONDS)
 
 
 def starts(result: Result) -> bool:

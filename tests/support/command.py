@@ -93,9 +93,16 @@ def run(
 
     env: on top of this process's own. timeout: seconds. by: words that come before the program.
     """
+    return finished([*by, *program(), *map(str, args)], surroundings(env), cwd, timeout)
+
+
+def finished(
+    words: Sequence[str], env: Mapping[str, str], cwd: Path | None, timeout: float
+) -> Result:
+    """Run any command to its end, in exactly that environment."""
     ended = subprocess.run(
-        [*by, *program(), *map(str, args)],
-        env=surroundings(env),
+        words,
+        env=env,
         cwd=cwd,
         timeout=timeout,
         capture_output=True,

@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -88,7 +88,7 @@ def by_nginx(root: Path) -> Iterator[Published]:
     program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
         pytest.skip("there is no nginx (Debian: apt-get install nginx-light)")
-    port = free_port()
+    (port,) = free_ports(1)
     folder = root.with_name(f"{root.name}-nginx-{port}")
     folder.mkdir()
     user = "user root;" if os.geteuid() == 0 else ""
@@ -116,9 +116,12 @@ def by_folder(root: Path) -> Iterator[Published]:
 WAYS = {"folder": by_folder, "python": by_python, "nginx": by_nginx, "serve": by_serve}
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        listeners = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
+        return [int(listener.getsockname()[1]) for listener in listeners]
 
 
 def _answers(port: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import repeat
-from types import TracebackType
+from pathlib import Path
 from typing import Self
 
 from tcgamirror.model.byteranges import Span
@@ -47,9 +48,13 @@ class Listener:
     """A server on the loopback interface. connections: accepted so far.
 
     A subclass says by `converse` what is done with each connection, in a thread of its own.
+    certificate: with its key in the same file, for TLS.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Path | None = None) -> None:
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if certificate else None
+        if self._tls and certificate:
+            self._tls.load_cert_chain(certificate)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self._open: set[socket.socket] = set()
         self.connections = 0
@@ -59,12 +64,7 @@ class Listener:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for sock in (self._listener, *self._open):
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -83,7 +83,11 @@ class Listener:
 
     def _serve(self, sock: socket.socket) -> None:
         with suppress(OSError), sock:
-            self.converse(sock)
+            if self._tls:
+                with self._tls.wrap_socket(sock, server_side=True) as secured:
+                    self.converse(secured)
+            else:
+                self.converse(sock)
 
 
 class RawServer(Listener):
@@ -92,17 +96,17 @@ class RawServer(Listener):
     peak: most requests under way at once. sent: bytes that the system took from the server.
     """
 
-    def __init__(self, *scripts: Script) -> None:
+    def __init__(self, *scripts: Script, certificate: Path | None = None) -> None:
         self._scripts = list(scripts)
         self._lock = threading.Lock()
         self._active = 0
         self.requests: list[Request] = []
         self.peak = 0
         self.sent = 0
-        super().__init__()
+        super().__init__(certificate)
 
     def url(self, path: str = "/data/1", host: str = "127.0.0.1") -> str:
-        return f"http://{host}:{self.port}{path}"
+        return f"http{'s' if self._tls else ''}://{host}:{self.port}{path}"
 
     def converse(self, client: socket.socket) -> None:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

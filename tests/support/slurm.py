@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests.support.command import surroundings
 from tests.support.mirrors import until
+from tests.support.publishing import free_ports
 
 NODES = ("n1", "n2")
 DAEMONS = ("munged", "slurmctld", "slurmd")
@@ -187,7 +188,7 @@ class Cluster:
 
     def _configure(self) -> None:
         host = socket.gethostname().partition(".")[0]
-        controller, *ports = _free_ports(1 + len(NODES))
+        controller, *ports = free_ports(1 + len(NODES))
         nodes = "\n".join(
             f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} "
             "CPUs=32 RealMemory=64000"
@@ -216,11 +217,3 @@ def cluster() -> Iterator[Cluster]:
         stack.callback(running.stop)
         running.start()
         yield running
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

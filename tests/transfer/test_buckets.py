@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ from tcgamirror.mirror.directory import LOCK
 from tcgamirror.model.errors import Locked
 from tcgamirror.net.object_store import ObjectStore, Tag
 from tcgamirror.transfer.sync import lease
-from tests.support.buckets import S3Server, leaf_certificate
+from tests.support.buckets import S3Server
 from tests.support.carrying import exported, imported, is_clean, known
 from tests.support.catalogues import make_older
 from tests.support.command import ended, inside, program, started, surroundings
@@ -28,7 +27,7 @@ from tests.support.proxies import HttpProxy, Relay, Socks5
 from tests.support.publishing import (
     change,
     dump,
-    free_port,
+    free_ports,
     made_up,
     paths,
     replace_image,
@@ -36,7 +35,7 @@ from tests.support.publishing import (
     synced,
     verified,
 )
-from tests.support.raw_server import Listener, head
+from tests.support.raw_server import Listener, RawServer, whole
 
 SLIDES = 6
 MANY = 12_000 if os.environ.get("TCGAMIRROR_SOAK") else 1_500
@@ -236,7 +235,7 @@ def test_what_is_wrong_is_said_with_its_remedy(
     cases = (
         (s3.environment(secret="not-the-secret"), there, 2, "access refused (403"),
         (s3.environment(), f"s3://no-such-bucket/{name}", 2, "no bucket 'no-such-bucket'"),
-        (s3.environment(free_port()), there, 4, "cannot be reached (connection refused)"),
+        (s3.environment(free_ports(1)[0]), there, 4, "cannot be reached (connection refused)"),
         ({**s3.environment(), "AWS_ALLOW_HTTP": "no"}, there, 2, "AWS_ALLOW_HTTP=true"),
         (s3.environment(), "s3://user:hidden@bucket/x", 2, "is not the address of a bucket"),
         (s3.environment(), "s3://bucket/a/../b", 2, "is not the address of a bucket"),
@@ -257,28 +256,13 @@ def test_what_is_wrong_is_said_with_its_remedy(
     assert not (tmp_path / "copy").exists() and s3.objects("bucket", name) == {}
 
 
-class _Empty(Listener):
-    """A store with nothing in it, by TLS."""
-
-    def __init__(self, certificate: Path) -> None:
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(certificate, certificate.with_name("key"))
-        super().__init__()
-
-    def converse(self, client: socket.socket) -> None:
-        with self._context.wrap_socket(client, server_side=True) as secured:
-            secured.recv(65536)
-            secured.sendall(head("404 Not Found", "Content-Length: 0", "Connection: close"))
-
-
 def test_certificates_come_from_the_named_file(
-    tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, s3: S3Server, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    certificate = leaf_certificate(tmp_path)
-    with _Empty(certificate) as server:
+    with RawServer(whole(b"", "404 Not Found"), certificate=certificate) as server:
         for name, value in s3.environment().items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{server.port}")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url(""))
         monkeypatch.delenv("SSL_CERT_FILE", raising=False)
         says(inside("sync", "s3://bucket/x", tmp_path / "m"), 4, "certificate is not trusted")
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
