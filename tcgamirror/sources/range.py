@@ -6,10 +6,8 @@ sparse file in `work/`, at their own offsets, so that no run fetches them twice.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
@@ -27,7 +25,6 @@ from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.origins import Origin, Origins
 from tcgamirror.sources.sparse_file import SparseFile
 from tcgamirror.sources.workspace import Lease, Workspace, remove_source_folder
-from tcgamirror.system.files import atomic_write, disk_errors
 from tcgamirror.system.parallel import Task, TaskQueue
 
 LOOK_AHEAD = 4096
@@ -68,29 +65,17 @@ class RemoteFile:
     def __init__(
         self,
         client: HttpClient,
-        url: str,
+        slide: Slide,
         sparse: SparseFile,
-        etag_file: Path,
         meter: Meter,
-        on_part: Callable[[], None],
+        origin: Origin,
     ) -> None:
-        """Fetch nothing yet.
-
-        Args:
-            etag_file: keeps this origin's ETag for the next run.
-            on_part: called for each part that arrives, before it is written.
-        """
         self.size = sparse.size
         self.sparse = sparse
         self._client = client
-        self._url = url
-        self._etag_file = etag_file
-        self._on_part = on_part
+        self._url = origin.url(slide)
         self._meter = meter
-        self._lock = threading.Lock()
-        with disk_errors(etag_file):
-            known = etag_file.exists()
-            self._etag = etag_file.read_text("utf-8", "replace") if known else None
+        self._origin = origin
         self._queue = TaskQueue(PARALLEL_REQUESTS, "range")
         self._requested: dict[Span, Task] = {}
 
@@ -140,23 +125,14 @@ class RemoteFile:
             del self._requested[part]
 
     def _fetch_part(self, span: Span) -> None:
-        part = self._client.span(
-            self._url, span, total=self.size, etag=self._etag, meter=self._meter
-        )
-        self._on_part()
-        if part.etag is not None:
-            self._check_etag(part.etag)
+        etag = self.sparse.etag(self._origin.name)
+        part = self._client.span(self._url, span, total=self.size, etag=etag, meter=self._meter)
+        # Recorded at the first part, since a later answer may ignore Range.
+        self._origin.honours_range = True
+        # Several first answers may arrive together, of different versions.
+        if part.etag is not None and not self.sparse.check_etag(self._origin.name, part.etag):
+            raise ChangedFile(f"{display_url(self._url)}: the file was replaced meanwhile")
         self.sparse.write(span.start, part.data)
-
-    def _check_etag(self, etag: str) -> None:
-        """Keep the first ETag. Raise ChangedFile for another, so that no versions are mixed."""
-        with self._lock:
-            if self._etag is None:
-                with atomic_write(self._etag_file) as file:
-                    file.write(etag.encode())
-                self._etag = etag
-            elif etag != self._etag:
-                raise ChangedFile(f"{display_url(self._url)}: the file was replaced meanwhile")
 
 
 def _missing(known: SpanSet, spans: Iterable[Span]) -> list[Span]:
@@ -171,23 +147,8 @@ def _split_into_parts(span: Span) -> list[Span]:
     return split(span, count, MIN_PART_BYTES)
 
 
-@dataclass(frozen=True, slots=True)
-class _Copy:
-    """The bytes of a slide in `work/`, and the meter of what they cost.
-
-    folder: also keeps each origin's ETag.
-    """
-
-    slide: Slide
-    folder: Path
-    sparse: SparseFile
-    meter: Meter
-
-    def clear(self) -> None:
-        """Delete all bytes, then the ETags that tell which version they are of."""
-        self.sparse.clear()
-        for etag_file in self.folder.glob("*.etag"):
-            etag_file.unlink(missing_ok=True)
+Connect = Callable[[Origin], RemoteFile]
+"""Returns a slide's file at an origin."""
 
 
 class Range:
@@ -204,10 +165,10 @@ class Range:
     def open(self, slide: Slide, target: Target, meter: Meter) -> Iterator[LevelReader]:
         with (
             self._work.lease(slide.file_id, self.name) as lease,
-            self._open_copy(slide, lease.folder, meter) as copy,
+            self._open_sparse(slide, lease.folder, meter) as (sparse, connect),
         ):
-            svs = self._try_origins(copy, lambda file: _fetch_level(file, target, lease))
-            fetch = self._finer_level_fetcher(copy)
+            svs = self._try_origins(sparse, connect, lambda file: _fetch_level(file, target, lease))
+            fetch = self._finer_level_fetcher(sparse, connect)
             with open_level(svs, target, lease.folder, fetch=fetch) as reader:
                 yield reader
 
@@ -218,15 +179,17 @@ class Range:
         """
         with self._work.hold(slide.file_id, self.name) as lease:
             try:
-                with self._open_copy(slide, lease.folder, meter) as copy:
-                    return self._try_origins(copy, read_slide_header)
+                with self._open_sparse(slide, lease.folder, meter) as (sparse, connect):
+                    return self._try_origins(sparse, connect, read_slide_header)
             except SlideError:
                 # Else the next try would find the same bytes again.
                 remove_source_folder(lease.folder)
                 raise
 
     @contextmanager
-    def _open_copy(self, slide: Slide, folder: Path, meter: Meter) -> Iterator[_Copy]:
+    def _open_sparse(
+        self, slide: Slide, folder: Path, meter: Meter
+    ) -> Iterator[tuple[SparseFile, Connect]]:
         """Open what an earlier run fetched. Request the size if the listing lacks it."""
 
         def read_size(origin: Origin) -> int:
@@ -239,20 +202,20 @@ class Range:
             size = self._origins.first_success(read_size, ranged=True)
         identity = f"{slide.file_id} {slide.md5}"
         with SparseFile.open(folder / "slide.part", identity=identity, size=size) as sparse:
-            yield _Copy(slide, folder, sparse, meter)
+            yield sparse, partial(RemoteFile, self._client, slide, sparse, meter)
 
-    def _finer_level_fetcher(self, copy: _Copy) -> Fetch:
+    def _finer_level_fetcher(self, sparse: SparseFile, connect: Connect) -> Fetch:
         """Return a function that fetches parts of finer levels from the first origin with them.
 
         Once another source would move fewer bytes, it raises UnsupportedSlide before any
         request. The lease's reservation does not include these bytes.
         """
-        limit = min(MAX_PATCH_BYTES, max(copy.sparse.size // PATCH_SHARE, MIN_PATCH_LIMIT))
+        limit = min(MAX_PATCH_BYTES, max(sparse.size // PATCH_SHARE, MIN_PATCH_LIMIT))
         total = 0
 
         def fetch(spans: Sequence[Span]) -> None:
             nonlocal total
-            total += sum(span.length for span in _missing(copy.sparse.available, spans))
+            total += sum(span.length for span in _missing(sparse.available, spans))
             if total > limit:
                 raise UnsupportedSlide(
                     f"patching the level's tiles takes {total:,} bytes of finer levels, "
@@ -261,7 +224,7 @@ class Range:
 
             def fetch_from(origin: Origin) -> ChangedFile | None:
                 try:
-                    with self._remote_file(origin, copy) as file:
+                    with connect(origin) as file:
                         file.fetch(spans)
                 except ChangedFile as error:
                     # Raised below, as no other origin may complete the old file's bytes.
@@ -270,41 +233,35 @@ class Range:
 
             change = self._origins.first_success(fetch_from, ranged=True)
             if change is not None:
-                copy.clear()
+                sparse.clear()
                 raise change
 
         return fetch
 
-    def _try_origins(self, copy: _Copy, fetch: Callable[[RemoteFile], Result]) -> Result:
+    def _try_origins(
+        self, sparse: SparseFile, connect: Connect, fetch: Callable[[RemoteFile], Result]
+    ) -> Result:
         """Return what `fetch` returns for the first origin where it succeeds.
 
         If the file was replaced since the last fetch, `fetch` starts again, once.
         """
 
-        def fetch_from(origin: Origin) -> Result:
+        def fetch_once(origin: Origin) -> Result:
             try:
-                with self._remote_file(origin, copy) as file:
+                with connect(origin) as file:
                     return fetch(file)
             except ChangedFile:
-                copy.clear()
-            try:
-                with self._remote_file(origin, copy) as file:
-                    return fetch(file)
-            except ChangedFile:
-                # The next origin must not continue this one's bytes.
-                copy.clear()
+                # Neither another try nor the next origin must continue these bytes.
+                sparse.clear()
                 raise
 
+        def fetch_from(origin: Origin) -> Result:
+            try:
+                return fetch_once(origin)
+            except ChangedFile:
+                return fetch_once(origin)
+
         return self._origins.first_success(fetch_from, ranged=True)
-
-    def _remote_file(self, origin: Origin, copy: _Copy) -> RemoteFile:
-        def on_part() -> None:
-            # Recorded at the first part, since a later answer may ignore Range.
-            origin.honours_range = True
-            self._work.check_free_space()
-
-        url, etag_file = origin.url(copy.slide), copy.folder / f"{origin.name}.etag"
-        return RemoteFile(self._client, url, copy.sparse, etag_file, copy.meter, on_part)
 
 
 def _fetch_level(file: RemoteFile, target: Target, lease: Lease) -> Svs:

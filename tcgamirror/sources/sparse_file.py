@@ -22,9 +22,9 @@ class SparseFile:
     """A file of the slide's full size of which only some spans are available.
 
     Spans are written at their own offsets; the rest are holes. `<name>.spans` records them:
-    the identity, then a line "start stop crc32" for each span, written after the span itself.
-    A killed run thus resumes inside a slide. Any number of threads may read and write.
-    size: bytes.
+    the identity, then a line "start stop crc32" for each span, written after the span itself,
+    and a line "etag origin value" for each origin of bytes. A killed run thus resumes inside a
+    slide. Any number of threads may read and write. size: bytes.
     """
 
     def __init__(self, path: Path, title: bytes, size: int, handle: int, record: int) -> None:
@@ -35,6 +35,7 @@ class SparseFile:
         self._handle = handle
         self._record = record
         self._available = SpanSet()
+        self._etags: dict[str, str] = {}
         self._lock = threading.Lock()
         self._closed = False
 
@@ -48,7 +49,7 @@ class SparseFile:
         Args:
             identity: differs for each file and each of its versions, such as file_id and md5.
         """
-        title = json.dumps({"identity": identity, "size": size}).encode() + b"\n"
+        title = json.dumps({"version": 2, "identity": identity, "size": size}).encode() + b"\n"
         with disk_errors(path), ExitStack() as on_error:
             make_folder(path.parent)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -102,11 +103,24 @@ class SparseFile:
             raise NotFetched(f"{self.path.name} ends at byte {end}: another program cut it")
         return data
 
+    def etag(self, origin: str) -> str | None:
+        """Return the ETag that an origin's bytes came with; None if none is known."""
+        return self._etags.get(origin)
+
+    def check_etag(self, origin: str, etag: str) -> bool:
+        """Keep an origin's first ETag, and return whether it is this one."""
+        with disk_errors(self.path), self._lock:
+            if origin not in self._etags:
+                _append(self._record, f"etag {origin} {json.dumps(etag)}\n".encode())
+                self._etags[origin] = etag
+            return self._etags[origin] == etag
+
     def clear(self) -> None:
         """Drop all bytes. The record goes first, so that a kill leaves none of them available."""
         with disk_errors(self.path), self._lock:
             self._begin()
             self._available = SpanSet()
+            self._etags.clear()
 
     def close(self) -> None:
         """Close both files and leave them for a later run."""
@@ -128,13 +142,15 @@ class SparseFile:
             text = self._title
         valid_bytes = len(self._title)
         for line in text[len(self._title) :].splitlines(keepends=True):
-            parsed = _parse_line(line, self.size)
-            if parsed is None:
-                break
+            match _parse_line(line, self.size):
+                case None:
+                    break
+                case str(origin), str(etag):
+                    self._etags[origin] = etag
+                case Span() as span, crc:
+                    if _crc(self._handle, span) == crc:
+                        self._available.add(span)
             valid_bytes += len(line)
-            span, crc = parsed
-            if _crc(self._handle, span) == crc:
-                self._available.add(span)
         # A line torn by a kill would corrupt the next one appended to it.
         os.ftruncate(self._record, valid_bytes)
         with suppress(OSError):
@@ -147,22 +163,22 @@ class SparseFile:
         _append(self._record, self._title)
 
 
-def _parse_line(line: bytes, size: int) -> tuple[Span, int] | None:
-    """Return a record's span and CRC32; None for a line that was not written whole.
+def _parse_line(line: bytes, size: int) -> tuple[Span, int] | tuple[str, str] | None:
+    """Return a span and its CRC32, or an origin and its ETag; None for a line cut short.
 
     >>> _parse_line(b"0 16 89abcdef\\n", size=20) == (Span(0, 16), 0x89ABCDEF)
     True
-    >>> _parse_line(b"0 16 89ab", size=20) is None
-    True
+    >>> _parse_line(b'etag gdc "\\\\"a\\\\""\\n', size=20), _parse_line(b"0 16 89ab", size=20)
+    (('gdc', '"a"'), None)
     """
-    words = line.split(b" ")
-    if len(words) != 3 or len(words[2]) != 9 or not line.endswith(b"\n"):
-        return None
     try:
-        span, crc = Span(int(words[0]), int(words[1])), int(words[2], 16)
+        first, second, last = line.decode("ascii").split(" ", 2)
+        if first == "etag" and line.endswith(b"\n"):
+            return second, str(json.loads(last))
+        span, crc = Span(int(first), int(second)), int(last, 16)
     except ValueError:
         return None
-    return (span, crc) if 0 <= span.start < span.stop <= size else None
+    return (span, crc) if 0 <= span.start < span.stop <= size and len(last) == 9 else None
 
 
 def _crc(handle: int, span: Span) -> int | None:

@@ -5,7 +5,6 @@ The resolution is exact, but a slide takes about a gigabyte.
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from tcgamirror.model.slide import Slide, Target
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.origins import Origins
-from tcgamirror.sources.workspace import SpaceCheckedFile, Workspace
+from tcgamirror.sources.workspace import Workspace
 from tcgamirror.system.files import disk_errors, file_digest
 
 USUAL_BYTES = 1_000_000_000
@@ -94,7 +93,7 @@ class Whole:
 
     def _fetch(self, url: str, slide: Slide, path: Path, meter: Meter) -> None:
         """Download and check the file. It is removed before ChecksumMismatch is raised."""
-        with disk_errors(path), io.BufferedRandom(SpaceCheckedFile(path, self._work)) as file:
+        with disk_errors(path), path.open("a+b") as file:
             self._client.download(url, file, size=slide.size, meter=meter)
         with disk_errors(path):
             if slide.md5 is None or file_digest(path, "md5") == slide.md5:

@@ -6,26 +6,19 @@ Anything else in `work/` is removed before a run fetches.
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import threading
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tcgamirror.model.errors import DiskFull, Interrupted, SlideError, UnsupportedSlide
 from tcgamirror.sources.sparse_file import RECORD_SUFFIX
 from tcgamirror.system.files import disk_errors, free_bytes
 
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
-
 MIN_FREE_BYTES = 256 << 20
 """Bytes always left free on the disk, for other programs."""
-CHECK_EVERY = 16 << 20
-"""Bytes written between two checks of the disk's free space."""
 POLL = 0.2
 """Seconds between two checks for space that another slide released."""
 
@@ -129,28 +122,18 @@ class Workspace:
                 self._waiting.remove(lease)
             raise
 
-    def check_free_space(self, more: int = 0) -> None:
-        """Raise DiskFull if `more` bytes would leave less than `min_free` on the disk.
-
-        Raises Damaged where the disk fails, as `disk_errors` does.
-        """
-        with disk_errors(self._root):
-            free = free_bytes(self._root)
-        if free - more < self._min_free:
-            needed = more + self._min_free
-            raise DiskFull(
-                f"{self._root}: no room. {free:,} bytes are free, {needed:,} are needed, of which "
-                f"{self._min_free:,} stay free for others. {self._remedy}"
-            )
-
     def _try_reserve(self, lease: Lease, need: int) -> bool:
         with disk_errors(self._root), self._lock:
             if self._waiting[0] is not lease:
                 return False
             others = [other for other in self._leases if other.reserved and other is not lease]
             if not self._make_space(lease, need, others):
-                if not others:
-                    self.check_free_space(need - lease.bytes)
+                free, needed = free_bytes(self._root), need - lease.bytes + self._min_free
+                if not others and free < needed:
+                    raise DiskFull(
+                        f"{self._root}: no room. {free:,} bytes are free, {needed:,} are needed, "
+                        f"of which {self._min_free:,} stay free for others. {self._remedy}"
+                    )
                 return False
             lease.reserved = need
             self._waiting.remove(lease)
@@ -205,25 +188,6 @@ class Lease:
     def reserve(self, need: int) -> None:
         """Reserve `need` bytes in all, before they are written. Raises as `Workspace.reserve`."""
         self._workspace.reserve(self, need)
-
-
-class SpaceCheckedFile(io.FileIO):
-    """A file in `work/` that checks the disk's free space while it is written."""
-
-    def __init__(self, path: Path, workspace: Workspace) -> None:
-        """Open `path` for reading and appending."""
-        super().__init__(path, "a+")
-        self._workspace = workspace
-        self._unchecked = 0
-
-    def write(self, data: ReadableBuffer) -> int:
-        """Write as a file does. Raises DiskFull before the disk is full."""
-        written = super().write(data) or 0
-        self._unchecked += written
-        if self._unchecked >= CHECK_EVERY:
-            self._unchecked = 0
-            self._workspace.check_free_space()
-        return written
 
 
 def remove_source_folder(folder: Path) -> None:

@@ -260,13 +260,13 @@ def fails_within(name: str, suffix: str) -> Callable[[Path], Callable[..., Any]]
     ("rung", "call", "failing"),
     [
         (0, "os.pread", after_the_begin),
-        (0, "pathlib.Path.read_text", fails_within("read_text", ".etag")),
+        (0, "pathlib.Path.read_bytes", fails_within("read_bytes", ".spans")),
         (1, "pathlib.Path.read_bytes", fails_within("read_bytes", "")),
         (2, "os.pread", after_the_begin),
         (2, "pathlib.Path.stat", fails_within("stat", ".svs")),
         (2, "tcgamirror.sources.whole.file_digest", lambda _: fails),
     ],
-    ids=["range", "range's ETag", "tiles", "whole", "whole's begin", "whole's md5"],
+    ids=["range", "range's record", "tiles", "whole", "whole's begin", "whole's md5"],
 )
 def test_a_disk_that_fails_where_it_is_read_is_told_as_one_and_not_as_a_bug(
     gdc: StandIn,
@@ -278,10 +278,9 @@ def test_a_disk_that_fails_where_it_is_read_is_told_as_one_and_not_as_a_bug(
     failing: Callable[[Path], Callable[..., Any]],
 ) -> None:
     work = tmp_path / "work"
-    for left in ("range/bucket.etag", f"whole/{gdc.files[0].md5}.svs"):
-        path = work / gdc.files[0].file_id / left
-        path.parent.mkdir(parents=True)
-        path.write_text("an earlier run's")
+    left = work / gdc.files[0].file_id / "whole" / f"{gdc.files[0].md5}.svs"
+    left.parent.mkdir(parents=True)
+    left.write_text("an earlier run's")
     rungs = sources(gdc, client, work)[rung : rung + 1]
     ladder = Ladder(rungs, COARSE, Store(tmp_path, ImageFormat.PNG), renders=2)
     monkeypatch.setattr(call, failing(work))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import tempfile
 import threading
 import tracemalloc
@@ -27,9 +28,10 @@ from tcgamirror.model.errors import (
     NetworkError,
     Truncated,
 )
-from tcgamirror.model.slide import Target
+from tcgamirror.model.slide import Slide, Target
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
+from tcgamirror.sources.origins import Origin
 from tcgamirror.sources.range import MAX_PART_BYTES, PARALLEL_REQUESTS, RemoteFile
 from tcgamirror.sources.sparse_file import SparseFile
 from tests.gdc import Listed, StandIn, listed
@@ -133,17 +135,24 @@ def test_the_rest_of_another_file_is_fetched_anew(
 # Versions and origins -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("tag", [b'"another"', b"", b"\xff\xfe\x00", b"x" * 100_000])
+def left_of(etag: bytes, tmp_path: Path, client: HttpClient, gdc: StandIn) -> None:
+    """Leave what a run that failed does, of a file with that ETag in its record."""
+    gdc.faults.add(At("", "503", nth=4, alone=False))
+    with pytest.raises(NetworkError):
+        made(by_range(gdc, client, tmp_path), slide_of(gdc.files[0]), BASE)
+    gdc.faults.clear()
+    record = part_of(tmp_path, gdc.files[0]).with_suffix(".part.spans")
+    text, count = re.subn(rb"etag bucket .*", lambda _: b"etag bucket " + etag, record.read_bytes())
+    assert count == 1
+    record.write_bytes(text)
+
+
+@pytest.mark.parametrize("etag", [b'"another"', b'""', b"\xff\xfe\x00", b'"' + b"x" * 100_000])
 def test_a_file_replaced_since_the_last_run_is_fetched_anew(
-    tmp_path: Path, client: HttpClient, file: Listed, right: Pixels, tag: bytes
+    tmp_path: Path, client: HttpClient, file: Listed, right: Pixels, etag: bytes
 ) -> None:
     with StandIn([file]) as gdc:
-        gdc.faults.add(At("", "503", nth=4, alone=False))
-        source = by_range(gdc, client, tmp_path)
-        with pytest.raises(NetworkError):
-            made(source, slide_of(file), BASE)
-        gdc.faults.clear()
-        (tmp_path / file.file_id / "range" / "bucket.etag").write_bytes(tag)
+        left_of(etag, tmp_path, client, gdc)
         gdc.clear()
         image = made(by_range(gdc, client, tmp_path), slide_of(file), BASE)
         assert ranges(gdc.requests(host="bucket"))[-1].length > 4096
@@ -162,11 +171,7 @@ def test_a_kill_while_a_replaced_files_bytes_are_removed_leaves_none_to_resume_f
             raise KeyboardInterrupt
 
     with StandIn([file]) as gdc:
-        gdc.faults.add(At("", "503", nth=4, alone=False))
-        with pytest.raises(NetworkError):
-            made(by_range(gdc, client, tmp_path), slide_of(file), BASE)
-        gdc.faults.clear()
-        (tmp_path / file.file_id / "range" / "bucket.etag").write_text('"another"')
+        left_of(b'"another"', tmp_path, client, gdc)
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr("tcgamirror.sources.sparse_file.os.ftruncate", killed)
             made(by_range(gdc, client, tmp_path), slide_of(file), BASE)
@@ -198,20 +203,20 @@ def test_simultaneous_etags_agree(
 ) -> None:
     scripts = [ranged(CONTENT), *(late(f'ETag: "{etag}"') for etag in etags)]
     path = tmp_path / "slide.part"
-    tag = tmp_path / "gdc.etag"
     with (
         RawServer(*scripts) as server,
         SparseFile.open(path, identity="x", size=len(CONTENT)) as partial,
     ):
-        remote = RemoteFile(client, server.url(), partial, tag, Meter(), lambda: None)
+        origin = Origin("gdc", server.url(""))
+        remote = RemoteFile(client, Slide("id", "name"), partial, Meter(), origin)
         spans = [Span(start, start + 8) for start in range(0, 200_000, 50_000)]
         if len(set(etags)) == 1:
             remote.fetch(spans)
-            assert tag.read_text() == '"1"'
+            assert partial.etag("gdc") == '"1"'
         else:
             with pytest.raises(ChangedFile):
                 remote.fetch(spans)
-            assert tag.read_text() in ('"1"', '"2"')
+            assert partial.etag("gdc") in ('"1"', '"2"')
 
 
 def opened_partial(folder: Path, file: Listed) -> SparseFile:
@@ -219,12 +224,10 @@ def opened_partial(folder: Path, file: Listed) -> SparseFile:
 
 
 def remote_file(
-    gdc: StandIn, client: HttpClient, partial: SparseFile, tag: Path, host: str = "gdc"
+    gdc: StandIn, client: HttpClient, partial: SparseFile, host: str = "gdc"
 ) -> RemoteFile:
-    file = gdc.files[0]
-    bucket = f"{gdc.bucket}/{file.file_id}/{file.file_name}"
-    url = bucket if host == "bucket" else f"{gdc.api}/data/{file.file_id}"
-    return RemoteFile(client, url, partial, tag, Meter(), lambda: None)
+    origin = Origin(host, gdc.bucket if host == "bucket" else gdc.api)
+    return RemoteFile(client, slide_of(gdc.files[0]), partial, Meter(), origin)
 
 
 def test_when_the_bucket_dies_amid_a_slide_the_gdc_goes_on(
@@ -244,7 +247,7 @@ def test_when_the_bucket_dies_amid_a_slide_the_gdc_goes_on(
 
 def test_spans_beyond_the_end_are_refused(tmp_path: Path, client: HttpClient, file: Listed) -> None:
     with StandIn([file]) as gdc, opened_partial(tmp_path, file) as partial:
-        remote = remote_file(gdc, client, partial, tmp_path / "etag")
+        remote = remote_file(gdc, client, partial)
         for beyond in (Span(file.size - 4, file.size + 1), Span(1 << 40, (1 << 40) + 9)):
             with pytest.raises(BadSlide, match="outside"):
                 remote.fetch([Span(0, 9), beyond])
@@ -264,10 +267,9 @@ def test_any_spans_in_any_order_fetch_each_byte_at_most_once_and_read_it_back(
     )
     gdc.clear()
     with tempfile.TemporaryDirectory() as folder:
-        tag = Path(folder) / "etag"
         for _ in range(data.draw(st.integers(1, 2), "runs")):
             with opened_partial(Path(folder), gdc.files[0]) as partial:
-                remote = remote_file(gdc, client, partial, tag, data.draw(ORIGINS, "origin"))
+                remote = remote_file(gdc, client, partial, data.draw(ORIGINS, "origin"))
                 for _ in range(data.draw(st.integers(1, 4), "steps")):
                     wanted = data.draw(st.lists(spans, min_size=1, max_size=6), "fetched")
                     remote.fetch(wanted)
@@ -299,7 +301,7 @@ def test_a_failed_part_ends_the_others(tmp_path: Path, client: HttpClient, nth: 
         gdc.faults.add(At("/data/", "cut", nth=nth, alone=False))
         with (
             pytest.raises(Truncated),
-            remote_file(gdc, client, partial, tmp_path / "etag") as remote,
+            remote_file(gdc, client, partial) as remote,
         ):
             remote.fetch([Span(0, 40 << 20)])
         # Only requests in flight were tried, twice each.
@@ -315,7 +317,7 @@ def test_a_large_level_is_not_held_in_memory(tmp_path: Path, client: HttpClient)
         out.truncate(size)
     file = replace(listed(tmp_path / "content.svs"), size=size)
     with StandIn([file]) as gdc, opened_partial(tmp_path, file) as partial:
-        remote = remote_file(gdc, client, partial, tmp_path / "etag")
+        remote = remote_file(gdc, client, partial)
         tracemalloc.start()
         try:
             remote.fetch([Span(0, size)])

@@ -87,10 +87,10 @@ def test_a_failing_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr("tcgamirror.sources.workspace.free_bytes", fails)
-    work = workspace(tmp_path)
-    with pytest.raises(Damaged, match="the disk fails"):
-        work.check_free_space()
-    with pytest.raises(Damaged, match="the disk fails"), work.lease("one", "whole") as lease:
+    with (
+        pytest.raises(Damaged, match="the disk fails"),
+        workspace(tmp_path).lease("one", "whole") as lease,
+    ):
         lease.reserve(1)
 
 
