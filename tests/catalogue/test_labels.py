@@ -94,12 +94,3 @@ def test_a_name_that_somebody_took_is_told_and_left(
         Catalogue.open(tmp_path / CATALOGUE)
     with closing(sqlite3.connect(tmp_path / CATALOGUE)) as connection:
         assert list(connection.iterdump()) == before
-
-
-def test_a_catalogue_without_labels_gets_them(three: Catalogue, tmp_path: Path) -> None:
-    three.close()
-    make_older(tmp_path, 6)
-    with Catalogue.open(tmp_path / CATALOGUE) as migrated:
-        migrated.check_integrity()
-        migrated.labels.put([labels("b", 5)])
-        assert view(migrated) == [("a.svs", None, None), ("b.svs", 5.0, None)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import sqlite3
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tcgamirror.model.slide import Attempt, Outcome, Slide
 from tcgamirror.model.text import command_line, timestamp
 from tests.gdc import StandIn
 from tests.gdc.faults import Fault
-from tests.support.catalogues import LOST, NOW, PICTURE, done, listing, slide
+from tests.support.catalogues import LOST, NOW, PICTURE, done, in_memory, listing, slide
 from tests.support.command import inside, went_well
 from tests.support.mirrors import column, made
 
@@ -26,9 +27,9 @@ MANY = 1700
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path) -> Catalogue:
+def catalogue() -> Catalogue:
     """Slides of which every seventh has failed, every fifth is done, in an order of their own."""
-    made = Catalogue.create(tmp_path / "catalogue.db")
+    made = in_memory()
     slides = [slide(f"s{number * 7919 % MANY:04}") for number in range(MANY)]
     made.listing.merge(listing(*slides), NOW)
     made.sample.add([each.file_name for each in slides], NOW)
@@ -41,16 +42,19 @@ def catalogue(tmp_path: Path) -> Catalogue:
     return made
 
 
+def names(slides: Iterable[Slide]) -> list[str]:
+    return [each.file_name for each in slides]
+
+
 def test_the_pending_come_before_the_failed_and_both_by_rank(catalogue: Catalogue) -> None:
-    names = catalogue.sample.names()
-    pending = [name for place, name in enumerate(names) if place % 5 and place % 7]
-    failed = [name for place, name in enumerate(names) if place % 5 and place % 7 == 0]
-    due = [each.file_name for each in catalogue.queue.due(retry_failed=True)]
-    assert due == pending + failed
-    assert [each.file_name for each in catalogue.queue.due(retry_failed=False)] == pending
+    sampled = list(enumerate(catalogue.sample.names()))
+    pending = [name for place, name in sampled if place % 5 and place % 7]
+    failed = [name for place, name in sampled if place % 5 and place % 7 == 0]
+    assert names(catalogue.queue.due(retry_failed=True)) == pending + failed
+    assert names(catalogue.queue.due(retry_failed=False)) == pending
     for limit in (0, 1, len(pending), len(pending) + 3, MANY):
         some = catalogue.queue.due(retry_failed=True, limit=limit)
-        assert [each.file_name for each in some] == due[:limit]
+        assert names(some) == (pending + failed)[:limit]
 
 
 def test_no_more_slides_are_held_than_are_read_at_a_time(catalogue: Catalogue) -> None:
@@ -67,18 +71,19 @@ def held() -> int:
     return sum(isinstance(each, Slide) for each in gc.get_objects())
 
 
-def test_a_sampled_slide_without_a_row_is_damage(catalogue: Catalogue, tmp_path: Path) -> None:
+def test_a_sampled_slide_without_a_row_is_damage(catalogue: Catalogue) -> None:
     first = next(iter(catalogue.queue.due(retry_failed=False)))
-    # As another program can, for which references are not on.
-    with closing(sqlite3.connect(tmp_path / "catalogue.db")) as other, other:
-        other.execute("DELETE FROM slides WHERE file_name = ?", (first.file_name,))
+    with catalogue.reading() as connection:
+        # As in another program.
+        connection.execute("PRAGMA foreign_keys = OFF")
+        connection.execute("DELETE FROM slides WHERE file_name = ?", (first.file_name,))
     with pytest.raises(Damaged, match="rebuild"):
         list(catalogue.queue.due(retry_failed=False))
 
 
 def test_between_two_of_them_all_may_be_written(catalogue: Catalogue) -> None:
     run = catalogue.begin_run("fetch", NOW)
-    due = [each.file_name for each in catalogue.queue.due(retry_failed=False)]
+    due = names(catalogue.queue.due(retry_failed=False))
     for number, each in enumerate(catalogue.queue.due(retry_failed=False)):
         assert each.file_name == due[number]
         if number % 10 == 0:
@@ -93,13 +98,13 @@ PAST_ALL = NOW + 40 * DAY
 
 
 @pytest.fixture
-def two(tmp_path: Path) -> Catalogue:
+def two() -> Catalogue:
     """Slides a and b, sampled; a done."""
-    made_one = Catalogue.create(tmp_path / "catalogue.db")
-    made_one.listing.merge(listing(slide("a"), slide("b")), NOW)
-    made_one.sample.add(["a.svs", "b.svs"], NOW)
-    done(made_one, "a")
-    return made_one
+    catalogue = in_memory()
+    catalogue.listing.merge(listing(slide("a"), slide("b")), NOW)
+    catalogue.sample.add(["a.svs", "b.svs"], NOW)
+    done(catalogue, "a")
+    return catalogue
 
 
 def fail(two: Catalogue, now: float, attempt: Attempt = LOST) -> None:
@@ -108,36 +113,30 @@ def fail(two: Catalogue, now: float, attempt: Attempt = LOST) -> None:
 
 
 def due(two: Catalogue, now: float) -> list[str]:
-    return [each.file_name for each in two.queue.due(retry_failed=False, now=now)]
+    return names(two.queue.due(retry_failed=False, now=now))
 
 
-def test_the_distance_grows_up_to_a_month(two: Catalogue) -> None:
+def test_delays_grow_up_to_a_month(two: Catalogue) -> None:
     now = NOW
-    for distance in (*SLIDE_RETRY_DELAYS, SLIDE_RETRY_DELAYS[-1]):
+    for delay in (*SLIDE_RETRY_DELAYS, SLIDE_RETRY_DELAYS[-1]):
         fail(two, now)
-        assert due(two, now + distance - 2) == []
-        assert due(two, now + distance + 1) == ["b.svs"]
-        assert two.queue.status_counts(now).next == timestamp(now + distance)
-        now += distance + 1
+        assert due(two, now + delay - 2) == []
+        assert due(two, now + delay + 1) == ["b.svs"]
+        assert two.queue.status_counts(now).next == timestamp(now + delay)
+        now += delay + 1
     assert SLIDE_RETRY_DELAYS[0] == HOUR and 29 * DAY < SLIDE_RETRY_DELAYS[-1] < 30 * DAY
-
-
-def test_a_nightly_run_that_begins_a_little_earlier_still_takes_it(two: Catalogue) -> None:
-    fail(two, NOW)
-    fail(two, NOW + DAY)
-    assert due(two, NOW + 2 * DAY - 2 * HOUR) == ["b.svs"]
-
-
-def test_a_success_begins_the_distances_anew(two: Catalogue) -> None:
-    for days in range(4):
-        fail(two, NOW + days * DAY)
+    # A success starts them anew.
     done(two, "b")
     two.listing.merge(listing(slide("a"), slide("b", md5="new"), release="2"), NOW)
     fail(two, NOW)
     assert due(two, NOW + HOUR + 1) == ["b.svs"]
 
 
-def test_a_clock_that_ran_ahead_blocks_nothing(two: Catalogue) -> None:
+def test_a_nightly_run_that_begins_a_little_earlier_still_takes_it(two: Catalogue) -> None:
+    fail(two, NOW)
+    fail(two, NOW + DAY)
+    assert due(two, NOW + 2 * DAY - 2 * HOUR) == ["b.svs"]
+    # Nor does a clock that ran ahead block it.
     fail(two, NOW + 400 * DAY)
     assert due(two, NOW) == ["b.svs"]
 

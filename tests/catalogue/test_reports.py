@@ -8,20 +8,15 @@ import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.model.errors import BadQuery, UsageError
-from tests.support.catalogues import LATER, NOW, done, listing, slide, three_slides
+from tests.support.catalogues import LATER, NOW, done, in_memory, listing, slide, three_slides
 from tests.support.command import run, started, went_well
 from tests.support.mirrors import column
 from tests.support.publishing import made_up
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "catalogue.db"
-
-
-@pytest.fixture
-def three(path: Path) -> Catalogue:
-    return three_slides(path)
+def three(tmp_path: Path) -> Catalogue:
+    return three_slides(tmp_path / "catalogue.db")
 
 
 def test_the_counts_add_up(three: Catalogue) -> None:
@@ -39,13 +34,8 @@ def test_status_tells_sources_of_images_whose_tries_are_not_known(tmp_path: Path
     told = went_well("--mirror", root, "status").out
     assert "source  images  tries  moved  time\nrange        3      0  0 B    0.0 s\n" in told
     (source,) = went_well("--mirror", root, "status", "--json").json()["by_source"]
-    assert source == {
-        "source": "range",
-        "images": 3,
-        "tries": 0,
-        "bytes_fetched": 0,
-        "seconds": 0.0,
-    }
+    nothing = {"tries": 0, "bytes_fetched": 0, "seconds": 0.0}
+    assert source == {"source": "range", "images": 3, **nothing}
 
 
 def test_a_slide_is_shown_by_any_of_its_names(three: Catalogue) -> None:
@@ -64,8 +54,8 @@ def test_a_slide_is_shown_by_any_of_its_names(three: Catalogue) -> None:
         three.reports.show("nobody")
 
 
-def test_a_case_with_several_slides_is_asked_about_again(path: Path) -> None:
-    with Catalogue.create(path) as catalogue:
+def test_a_case_with_several_slides_is_asked_about_again() -> None:
+    with in_memory() as catalogue:
         catalogue.listing.merge(listing(slide("xa"), slide("xb")), NOW)
         with pytest.raises(UsageError, match=r"2 slides\. Name one of xa\.svs, xb\.svs"):
             catalogue.reports.show("TCGA-X")
