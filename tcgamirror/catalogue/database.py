@@ -80,11 +80,9 @@ class Database:
         source: Path | None = None,
         writes: bool = False,
     ) -> None:
-        """Wrap an open connection.
+        """Wrap an open connection, whose journal is folded into the file in the end if it `writes`.
 
-        Args:
-            source: the catalogue that the file is a copy of, named where the copy is damaged.
-            writes: whether to fold the journal into the file when it is closed.
+        source: the catalogue that the file is a copy of, named where the copy is damaged.
         """
         self.path = path
         self._connection = connection
@@ -116,8 +114,7 @@ class Database:
     def open(cls, path: Path, *, read_only: bool = False, journal: Journal | None = None) -> Self:
         """Open a catalogue, migrated to the newest schema unless read_only.
 
-        Args:
-            journal: what changes go through; None for what suits the file system.
+        journal: what changes go through; None for what suits the file system.
 
         Raises:
             Damaged: if the file is missing, truncated or not a catalogue.
@@ -139,8 +136,7 @@ class Database:
     def copy_to(self, path: Path | None) -> Self:
         """Return a consistent copy, whatever another process writes meanwhile.
 
-        Args:
-            path: where nothing is yet; None for a temporary file that is gone when it is closed.
+        path: where nothing is yet; None for a temporary file that is gone when it is closed.
         """
         place = path or self.path
         with translate_errors(place, self.source):
@@ -231,11 +227,7 @@ def insert(
     *,
     conflict: str = "",
 ) -> None:
-    """Insert these columns of rows into a table.
-
-    Args:
-        conflict: `OR IGNORE` to skip rows whose key is present, `OR REPLACE` to overwrite those.
-    """
+    """Insert these columns of rows. conflict: `OR IGNORE` or `OR REPLACE` rows with their keys."""
     connection.executemany(
         f"INSERT {conflict} INTO {table} ({', '.join(columns)}) VALUES ({placeholders(columns)})",
         rows,
@@ -271,9 +263,7 @@ def translate_errors(path: Path, source: Path | None = None) -> Iterator[None]:
     """Raise SQLite's errors about the file at `path` as Damaged, DiskFull, Locked or UsageError.
 
     Errors without such a counterpart are mistakes in this program, and stay as they are.
-
-    Args:
-        source: the catalogue that the file is a copy of: it is damaged if the copy is.
+    source: the catalogue that the file is a copy of: it is damaged if the copy is.
     """
     try:
         yield
@@ -327,10 +317,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     A reader may find a journal that a killed writer left. The file is then opened once
     for writing, which completes or rolls back the interrupted change. Where that cannot be
     done, as on a read-only medium, a file without any journal is read as one that never changes.
-
-    Raises:
-        Damaged: for a journal that SQLite must not see.
-        sqlite3.Error: if SQLite cannot open the file.
+    Raises Damaged for a journal that SQLite must not see.
     """
     check_journals(path)
     try:
@@ -453,8 +440,7 @@ def _fold_journal(connection: sqlite3.Connection) -> None:
 def transaction(connection: sqlite3.Connection, *, writes: bool = True) -> Iterator[None]:
     """Run one transaction, which any exception rolls back.
 
-    Args:
-        writes: whether it changes the file, and not temporary tables alone.
+    writes: whether it changes the file, and not temporary tables alone.
     """
     connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
     try:
@@ -491,13 +477,7 @@ def migrate(connection: sqlite3.Connection, version: int = NEWEST) -> None:
 
 
 def _check(connection: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
-    """Raise unless this is a catalogue of a known version; migrate it unless read_only.
-
-    Raises:
-        Damaged: for another file, or a catalogue that lacks tables.
-        UsageError: for a newer version's catalogue, an older one's if read_only, or one that
-            this user cannot write.
-    """
+    """Migrate a catalogue unless read_only. Raise as `Database.open` does."""
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     if application_id != APPLICATION_ID:
         raise damage(path, "it is not a catalogue of tcgamirror")

@@ -40,12 +40,7 @@ REQUEUE = (
 
 @dataclass(frozen=True, slots=True)
 class FoundImage:
-    """An image file found in a mirror.
-
-    Attributes:
-        slide: as it was listed when the image was made.
-        made: seconds since the epoch.
-    """
+    """An image file found, of a slide as it was listed at `made`, seconds since the epoch."""
 
     slide: Slide
     picture: Picture
@@ -56,11 +51,8 @@ class FoundImage:
 class Image:
     """An image file that the catalogue records. Texts that were never recorded are empty.
 
-    Attributes:
-        path: relative to the mirror.
-        size: pixels.
-        pixels_sha256: digest of the pixels, if known.
-        done: whether the file must exist; else its slide is to be fetched again.
+    path: relative to the mirror. size: pixels. done: whether the file must exist; else its slide
+    is to be fetched again.
     """
 
     file_name: str
@@ -73,11 +65,7 @@ class Image:
 
     @classmethod
     def of_row(cls, row: Row) -> Image:
-        """Return the image that a row of `images` records.
-
-        Raises:
-            sqlite3.DataError: for values that cannot describe an image.
-        """
+        """Return the image that a row of `images` records. Raises sqlite3.DataError for none."""
         texts = [row[column] or "" for column in ("file_name", "path", "sha256")]
         counts = [row[column] or 0 for column in ("bytes", "width", "height")]
         are_counts = (isinstance(count, int) and count >= 0 for count in counts)
@@ -200,11 +188,7 @@ def picture_of(row: Mapping[str, Any]) -> Picture:
 
 
 def write_images(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
-    """Set columns of sampled slides' images, within the open transaction.
-
-    Args:
-        rows: each with `file_name`. Columns of other tables are left out.
-    """
+    """Set columns of sampled slides' images; those of other tables are left out."""
     for row in rows:
         columns = ", ".join(f"{name} = :{name}" for name in _COLUMNS if name in row)
         connection.execute(f"UPDATE images SET {columns} WHERE file_name = :file_name", row)

@@ -109,13 +109,8 @@ class SlideListing(Part):
         A slide whose file changed becomes pending again. A listing of the release merged
         last that changes nothing is not recorded.
 
-        Args:
-            now: seconds since the epoch.
-            successors_of: returns the newest file_ids, as far as they are known, of old ones
-                that are no longer listed.
-
-        Raises:
-            ListingShrunk: if it lacks too many slides, unless accept_shrink.
+        successors_of: returns the newest file_ids, as far as they are known, of old ones that
+        are no longer listed. Raises ListingShrunk if it lacks too many, unless accept_shrink.
         """
         with (
             self._database.reading() as connection,
@@ -178,11 +173,7 @@ def slide_of(values: Iterable[Any]) -> Slide:
 def stage_listing(
     connection: sqlite3.Connection, release: str, slides: Iterable[Slide]
 ) -> Iterator[StagedListing]:
-    """Yield a listing once all of it has been read, outside of any transaction.
-
-    Args:
-        slides: in listing order. What reading them raises is passed on.
-    """
+    """Yield a listing once all of it has been read, outside of any transaction."""
     try:
         yield StagedListing(connection, release, slides)
     finally:
@@ -231,12 +222,7 @@ class StagedListing:
         return [file_id for (file_id,) in rows]
 
     def merge(self, now: float, successors: Mapping[str, str]) -> MergeCounts:
-        """Merge it within the open transaction.
-
-        Args:
-            now: seconds since the epoch.
-            successors: the newest file_id by the old one.
-        """
+        """Merge it within the open transaction. successors: the newest file_id by the old one."""
         connection = self._connection
         _compare(connection)
         _apply(connection, self._release)

@@ -50,8 +50,7 @@ _SLIDE_FAULTS = frozenset(error.fault for error in (BadSlide, UnsupportedSlide))
 def retry_time(outcome: Outcome, failures: int, now: float) -> float | None:
     """Return when a failed slide is due again, in seconds since the epoch; None for never.
 
-    Args:
-        failures: runs in a row in which it failed, this one included.
+    failures: runs in a row in which it failed, this one included.
     """
     if is_permanent(outcome):
         return None
@@ -78,10 +77,7 @@ def _ready_values(now: float | None) -> dict[str, str | None]:
 
 
 class DueSlides(Iterable[Slide]):
-    """Slides that were due at one moment, in the order of `Queue.due`, read batch by batch.
-
-    The catalogue may be written meanwhile. The slides may be iterated over again.
-    """
+    """Slides that were due at one moment, in the order of `Queue.due`, read batch by batch."""
 
     def __init__(self, ranks: array[int], read: Callable[[array[int]], Iterator[Slide]]) -> None:
         self._ranks = ranks
@@ -100,11 +96,9 @@ class StatusCounts:
 
     Attributes:
         due: failed slides that the next run retries.
-        later: failed slides that are retried later.
-        next: when the first of those is due; ISO 8601, UTC.
+        next: when the first of those retried later is due; ISO 8601, UTC.
         never: failed slides that only --retry-failed retries.
         unfit: those of them that another target would allow for.
-        excluded: slides that a person left out.
         unknown_mpp: images of unknown resolution.
     """
 
@@ -148,11 +142,7 @@ class Queue(Part):
 
         Withdrawn and superseded slides that were never tried are included, since their
         files are often still available. The ranks take eight bytes for each slide.
-
-        Args:
-            retry_failed: whether to include all failed slides.
-            now: the time by which other failed slides must be due; None for none of them.
-            only: file names to choose from.
+        Other failed slides are included if they are due at `now`. only: names to choose from.
         """
         named = "" if only is None else "AND file_name IN (SELECT value FROM json_each(:names))"
         found = array("q")

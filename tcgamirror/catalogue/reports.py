@@ -102,14 +102,9 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """The mirror in numbers.
+    """The mirror in numbers. withdrawn: slides that are listed no longer. bytes: of the images.
 
-    Attributes:
-        listed: slides that are listed now.
-        withdrawn: slides that no longer are.
-        bytes: of the images.
-        bytes_fetched: transferred by all attempts.
-        runs: the last LAST_RUNS, the latest first.
+    bytes_fetched: transferred by all attempts. runs: the last LAST_RUNS, the latest first.
     """
 
     listed: int
@@ -146,14 +141,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class MergedListing:
-    """One listing that was merged.
-
-    Attributes:
-        merge: its number, from 1.
-        merged_at: ISO 8601, UTC.
-        listed: slides in it.
-        counts: slides by what it changed, without zeros.
-    """
+    """One listing that was merged. counts: slides by what it changed, without zeros."""
 
     merge: int
     release: str
@@ -222,11 +210,7 @@ class Reports(Part):
         the labels. `former_ids`, `changes` and `tries` follow, as lists, the oldest first. An
         excluded slide has `excluded_by`, `excluded_at` and `reason` before them.
 
-        Args:
-            name: a file_id (also a former one), file name, barcode, or image's name or path.
-
-        Raises:
-            UsageError: if no slide has that name, or several have.
+        name: see `names.find_slides`. Raises UsageError if no slide has it, or several have.
         """
         with self._database.reading() as connection:
             file_name = _file_name(connection, name.strip())
@@ -265,12 +249,11 @@ class Reports(Part):
     def query(self, sql: str, *, bound_memory: bool = True) -> QueryResult:
         """Run one reading statement on a connection of its own, closed after the last row.
 
-        Args:
-            bound_memory: whether to bound SQLite's memory, for good and in the whole process.
+        bound_memory: whether to bound SQLite's memory, for good and in the whole process.
 
-        Raises:
-            BadQuery: SQL that is wrong or would write. Iterating may raise it too.
-            NoMemory: the query needs more than MOST_QUERY_BYTES. Iterating may raise it too.
+        Raises, also while rows are read:
+            BadQuery: SQL that is wrong or would write.
+            NoMemory: the query needs more than MOST_QUERY_BYTES.
         """
         path = self._database.path
         with translate_errors(path):
@@ -289,11 +272,7 @@ class Reports(Part):
     def merges(self, since: str | None = None) -> list[MergedListing]:
         """Return the listings merged, the oldest first.
 
-        Args:
-            since: a release; only listings merged after the first of that release are returned.
-
-        Raises:
-            UsageError: for a release that was never merged.
+        since: only those after the first of this release. Raises UsageError if none is of it.
         """
         with self._database.reading() as connection:
             after = 0 if since is None else _merge_number(connection, since)

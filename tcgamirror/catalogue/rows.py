@@ -120,12 +120,8 @@ class Rows(Part):
         another history, as a rebuilt catalogue has, is merged as a refresh would merge it, if
         it is newer. Otherwise the listing here stays, and sampled slides that it lacks are
         added as unlisted. An empty sample takes over the other's facts about its sample.
-
-        Args:
-            run: number of the run to which attempts made there are added.
-
-        Returns:
-            how many slides failed there in a newer try than any here.
+        Attempts made there are added to the run of this number. Return how many slides failed
+        there in a newer try than any here.
         """
         with self._database.reading() as connection:
             return _merge(connection, remote, run)
@@ -221,13 +217,9 @@ def _merge_listing(
 def _take_sample(
     connection: sqlite3.Connection, theirs: RemoteCatalogue, run: int, *, replace: bool
 ) -> int:
-    """Add the sampled slides of another catalogue, also those that are not listed here.
+    """Add another catalogue's sampled slides, listed here or not; return the failures among them.
 
-    Args:
-        replace: whether their labels replace ours.
-
-    Returns:
-        how many failures were taken over.
+    replace: whether their labels replace ours.
     """
     sampled = {row["file_name"] for row in theirs.sampled()}
     _add_unlisted(connection, (row for row in theirs.rows("slides") if row["file_name"] in sampled))
@@ -350,9 +342,7 @@ def are_different(digest: Value, other: Value) -> bool:
 def _add_sampled(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
     """Add slides to the sample with the ranks that they have there, or the next free ones.
 
-    Args:
-        rows: columns of `sample` and `images`. A slide that is done there is pending here
-            until its image is received.
+    A slide that is done there is pending here until its image is received.
     """
     ranks = {rank for (rank,) in connection.execute("SELECT rank FROM sample")}
     last = max(ranks, default=0)
@@ -380,11 +370,8 @@ def _add_attempts(
 ) -> tuple[int, str]:
     """Add attempts made elsewhere at a slide, without those that are known here.
 
-    Args:
-        row: of its image there.
-
-    Returns:
-        how many runs tried it, here or there, and when the last attempt there started.
+    Return how many runs tried it, here or there, and when the last attempt there started.
+    row: of its image there.
     """
     name, last, tries, former = row["file_name"], "", 0, None
     (ours,) = connection.execute(

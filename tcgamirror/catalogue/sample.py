@@ -91,10 +91,7 @@ class Sample(Part):
 
         Rows are written by name, whatever their ranks. Every index but one then grows at
         its end, and rows that are joined by name lie side by side.
-
-        Args:
-            now: seconds since the epoch.
-            facts: kept in the same transaction, in place of others of the same keys.
+        facts: kept in the same transaction, in place of others of the same keys.
         """
         with self._database.change() as connection:
             connection.execute("CREATE TEMP TABLE picked (place INTEGER PRIMARY KEY, file_name)")
@@ -120,11 +117,7 @@ class Sample(Part):
 
 
 def _ordered(connection: sqlite3.Connection, plan: Plan, listed: str) -> Iterator[str]:
-    """Yield file names in the plan's order.
-
-    Args:
-        listed: SQL from FROM on, to which the plan's kinds and projects are added.
-    """
+    """Yield file names in the plan's order. listed: SQL from FROM on, with a condition."""
     values = list[str]()
     for column, wanted in (
         # A slide of unknown kind may be sampled only where every kind may.
