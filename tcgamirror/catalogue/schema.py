@@ -15,39 +15,25 @@ from tcgamirror.model.labels import CASE, TISSUE
 APPLICATION_ID = 0x54434741
 """`TCGA` in ASCII, which marks a SQLite file as a catalogue."""
 
-_VIEW = """
+
+def _columns(table: str, names: str) -> str:
+    return ",\n    ".join(f"{table}.{name}" for name in names.split())
+
+
+_OF_SLIDES = "project_id primary_site disease_type sample_type"
+_OF_IMAGES = (
+    "status source level level_downsample base_mpp mpp_source mpp_x mpp_y width height path bytes "
+    "sha256 bytes_fetched seconds fetched_at attempts error"
+)
+
+_VIEW = f"""
 CREATE VIEW mirror AS
 SELECT
-    slides.file_id,
-    slides.file_name,
-    slides.project_id,
-    slides.primary_site,
-    slides.disease_type,
-    slides.sample_type,
-    slides.case_barcode,
-    slides.slide_barcode,
-    slides.kind,
-    slides.upstream,
-    images.status,
-    images.source,
-    images.level,
-    images.level_downsample,
-    images.base_mpp,
-    images.mpp_source,
-    images.mpp_x,
-    images.mpp_y,
-    images.width,
-    images.height,
-    images.path,
-    images.bytes,
-    images.sha256,
-    images.bytes_fetched,
-    images.seconds,
-    images.fetched_at,
-    images.attempts,
-    images.error,
+    {_columns("slides", f"file_id file_name {_OF_SLIDES}")},
+    {_columns("slides", "case_barcode slide_barcode kind upstream")},
+    {_columns("images", _OF_IMAGES)},
     sample.rank AS sample_rank,
-    slides.listed_in AS data_release{}
+    slides.listed_in AS data_release{{}}
 FROM sample
 JOIN slides USING (file_name)
 JOIN images USING (file_name);
@@ -246,8 +232,6 @@ DROP TABLE images;
 ALTER TABLE images_with_excluded RENAME TO images;
 {_IMAGE_INDEXES}{_PATCHED_VIEW}"""
 
-_LABEL_COLUMNS = ",\n    ".join((*map("tissue.{}".format, TISSUE), *map("cases.{}".format, CASE)))
-
 _LABELS = f"""
 -- What the GDC knows of the tissue of each slide, and of each case; NULL where it knows nothing.
 CREATE TABLE tissue (
@@ -281,15 +265,9 @@ CREATE TABLE cases (
 );
 CREATE VIEW labels AS
 SELECT
-    slides.file_name,
-    slides.file_id,
-    slides.case_barcode,
-    slides.slide_barcode,
-    slides.project_id,
-    slides.primary_site,
-    slides.disease_type,
-    slides.sample_type,
-    {_LABEL_COLUMNS}
+    {_columns("slides", f"file_name file_id case_barcode slide_barcode {_OF_SLIDES}")},
+    {_columns("tissue", " ".join(TISSUE))},
+    {_columns("cases", " ".join(CASE))}
 FROM sample
 JOIN slides USING (file_name)
 LEFT JOIN tissue USING (file_name)
