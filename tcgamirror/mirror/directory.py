@@ -16,7 +16,7 @@ from tcgamirror.mirror.settings import FILE_NAME, LOCKED, Settings, format_setti
 from tcgamirror.model.errors import BadSettings, Locked, NotAMirror, TcgaMirrorError, UsageError
 from tcgamirror.model.shard import Shard
 from tcgamirror.model.text import command_line
-from tcgamirror.system.files import FORBIDDEN, atomic_write, differs, disk_errors, make_folder
+from tcgamirror.system.files import atomic_write, differs, disk_errors, make_folder
 from tcgamirror.system.lock import Lock
 from tcgamirror.system.mounts import check_locks
 
@@ -62,17 +62,13 @@ class Mirror:
                         f"{path}: it cannot be read by this user. Change its permissions"
                     )
                 return cls(root, read_settings(root / FILE_NAME))
-        if above and not _there(start / CATALOGUE):
-            raise NotAMirror(
-                f"{start.absolute()}: neither it nor a directory above it is a mirror with a "
-                f"{FILE_NAME}. Name a mirror by --mirror, or make one by: tcgamirror init"
-            )
         if _there(start / CATALOGUE):
             raise NotAMirror(_lost_settings(start))
         lack = f"it holds no {FILE_NAME}" if start.is_dir() else "no such directory"
+        what = f"neither it nor a directory above it holds a {FILE_NAME}" if above else lack
         raise NotAMirror(
-            f"{start.absolute()}: not a mirror, {lack}. Name another by --mirror or TCGAMIRROR, "
-            f"or make one by: {command_line('init', start)}"
+            f"{start.absolute()}: not a mirror, {what}. Name one by --mirror or TCGAMIRROR, or "
+            f"make one by: {command_line('init', start)}"
         )
 
     @classmethod
@@ -185,7 +181,8 @@ class Mirror:
         root = self.root
         _check_outside(root)
         check_locks(root)
-        _make(root)
+        with disk_errors(root):
+            make_folder(root)
         if _there(root / FILE_NAME):
             raise NotAMirror(
                 f"{root / FILE_NAME}: exists already. For more slides run: "
@@ -458,18 +455,3 @@ def _is_unfinished(path: Path) -> bool:
             )
     except TcgaMirrorError:
         return False
-
-
-def _make(root: Path) -> None:
-    """Make the directory and its parents. Raises NotAMirror where that is impossible."""
-    try:
-        with disk_errors(root):
-            make_folder(root)
-    except (UsageError, OSError, ValueError) as error:
-        cause = error.__cause__ or error
-        if getattr(cause, "errno", None) in FORBIDDEN:
-            raise
-        why = getattr(cause, "strerror", None) or error
-        raise NotAMirror(
-            f"{str(root)!r}: the directory cannot be made ({why}). Choose another"
-        ) from error

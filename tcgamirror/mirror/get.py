@@ -53,10 +53,7 @@ _TRIES, _PAUSE = 3, 1.0
 class GetResult:
     """A slide's image, or why there is none.
 
-    Attributes:
-        path: Of the image file.
-        picture: None after a failure.
-        outcome: None for an image that was there already.
+    picture: None after a failure. outcome: None for an image that was there already.
     """
 
     slide: Slide

@@ -170,7 +170,7 @@ def test_init_where_no_directory_can_be(tmp_path: Path, below: str) -> None:
     file = tmp_path / "file"
     file.write_text("mine")
     root = file / below
-    says(inside("--mirror", root, "init", "--mpp", "15"), USAGE_ERROR, str(root), "Choose another")
+    says(inside("--mirror", root, "init", "--mpp", "15"), USAGE_ERROR, str(file), "in its way")
     assert file.read_text() == "mine"
 
 
