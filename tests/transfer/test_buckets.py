@@ -85,33 +85,32 @@ def test_a_mirror_goes_to_a_bucket_and_back(
         assert images(tmp_path / copy) == images(source)
         assert dump(tmp_path / copy) == dump(source)
         verified(tmp_path / copy)
-    lock = tmp_path / "lock.tsv"
-    assert inside("--mirror", source, "lock", lock).code == 0
-    assert inside("--mirror", tmp_path / "copy", "lock", "--check", lock).code == 0
+    says(inside("sync", there, f"{there}/"), 2, "is SRC itself")
+    other = tmp_path / "8"
+    assert inside("--mirror", other, "init", "--mpp", "8").code == 0
+    says(inside("sync", other, there), 2, "8 µm/px", "4 µm/px")
 
 
 @pytest.mark.usefixtures("relay")
 def test_an_archive_goes_to_a_bucket_and_back(
     s3: S3Server, source: Path, name: str, tmp_path: Path
 ) -> None:
-    there = f"s3://bucket/{name}/tcga.tar"
+    place = f"s3://bucket/{name}"
+    there = f"{place}/tcga.tar"
     exported(source, there)
-    says(inside("--mirror", source, "export", there), 2, "exists already")
-    exported(source, tmp_path / "tcga.tar")
     assert set(s3.objects("bucket", name)) == {"tcga.tar"}
     assert imported(tmp_path / "copy", there)["images"] == SLIDES
     assert known(tmp_path / "copy") == known(source) and is_clean(tmp_path / "copy")
-    says(inside("--mirror", tmp_path / "x", "import", f"{there}x.tar"), 2, "does not exist")
-    says(inside("--mirror", source, "export", f"s3://bucket/{name}"), 2, "use tcgamirror sync")
-    obstore.put(s3.store("bucket", name), "other.tar", b"no archive" * 100)
-    says(
-        inside("--mirror", tmp_path / "x", "import", f"s3://bucket/{name}/other.tar"),
-        2,
-        "not a tar",
-    )
-    obstore.put(s3.store("bucket", name), "empty.tar", b"")
-    empty = f"s3://bucket/{name}/empty.tar"
-    says(inside("--mirror", tmp_path / "x", "import", empty), 2, "empty.tar: is empty")
+    for file, data in (("other.tar", b"no archive" * 100), ("empty.tar", b"")):
+        obstore.put(s3.store("bucket", name), file, data)
+    for address, words in (
+        (f"{place}/none.tar", "does not exist"),
+        (f"{place}/other.tar", "not a tar"),
+        (f"{place}/empty.tar", "empty.tar: is empty"),
+        (place, "use tcgamirror sync"),
+    ):
+        says(inside("--mirror", tmp_path / "x", "import", address), 2, words)
+    says(inside("--mirror", source, "export", there), 2, "exists already")
     since = ("--since", there)
     says(inside("--mirror", source, "export", tmp_path / "y", *since), 2, "is in a bucket")
     assert not (tmp_path / "x").exists()
@@ -283,18 +282,6 @@ def test_an_http_proxy_leads_there_and_a_socks_proxy_is_refused(
         says(inside("sync", "s3://bucket/nothing", tmp_path / "m"), 4, "SOCKS proxy")
 
 
-@pytest.mark.usefixtures("relay")
-def test_a_place_without_a_mirror_and_the_source_itself_are_refused(
-    name: str, tmp_path: Path, source: Path
-) -> None:
-    says(inside("sync", f"s3://bucket/{name}", tmp_path / "x"), 2, "holds no mirror")
-    synced(source, f"s3://bucket/{name}")
-    says(inside("sync", f"s3://bucket/{name}", f"s3://bucket/{name}/"), 2, "is SRC itself")
-    other = tmp_path / "other"
-    assert inside("--mirror", other, "init", "--mpp", "8").code == 0
-    says(inside("sync", other, f"s3://bucket/{name}"), 2, "8 µm/px", "4 µm/px")
-
-
 # Cut off, killed, two at once --------------------------------------------------------
 
 
@@ -351,25 +338,6 @@ def test_ctrl_c_ends_a_wait_for_the_store(
             process.send_signal(signal.SIGINT)
             result = ended(process, 20)
     assert result.code == 130 and len(result.err.splitlines()) == 1, result
-
-
-@pytest.mark.usefixtures("relay")
-def test_of_two_writers_one_ends_with_5_and_nothing_is_mixed(
-    s3: S3Server, source: Path, name: str, tmp_path: Path
-) -> None:
-    other, there = shutil.copytree(source, tmp_path / "other"), f"s3://bucket/{name}"
-    for path in paths(other):
-        replace_image(other, path)
-    with started("sync", source, there) as one, started("sync", other, there) as two:
-        results = {source: ended(one), other: ended(two)}
-    codes = {root: result.code for root, result in results.items()}
-    assert sorted(codes.values()) in ([0, 0], [0, 5]), results
-    if 5 in codes.values():
-        (winner,) = (root for root, code in codes.items() if code == 0)
-        assert _images(s3, name) == _files(winner)
-    synced(there, tmp_path / "copy")
-    verified(tmp_path / "copy")
-    assert _images(s3, name) == _files(tmp_path / "copy")
 
 
 @pytest.mark.usefixtures("relay")

@@ -18,7 +18,6 @@ from tcgamirror.model.errors import TcgaMirrorError
 from tcgamirror.transfer.archive import tar as tar_module
 from tcgamirror.transfer.archive.reader import members
 from tests.support.carrying import (
-    FORMS,
     catalogue,
     entry,
     exported,
@@ -92,14 +91,12 @@ def test_a_directory_with_a_link_or_a_pipe_is_refused(
 # Bombs and wrong sizes --------------------------------------------------------
 
 
-def test_headers_of_any_length_are_not_read(root: Path, tmp_path: Path) -> None:
-    for kind in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
-        tar = tmp_path / "a.tar"
-        head = entry("x", type=kind, size=1 << 34).tobuf(tarfile.GNU_FORMAT)
-        with tar.open("wb") as file:
-            file.write(head)
-            file.truncate(1 << 34)
-        assert "a header of 17,179,869,184 bytes" in refused(root, tar)
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_headers_of_any_length_are_not_read(root: Path, tmp_path: Path, kind: bytes) -> None:
+    tar = tmp_path / "a.tar"
+    tar.write_bytes(entry("x", type=kind, size=1 << 34).tobuf(tarfile.GNU_FORMAT))
+    os.truncate(tar, 1 << 34)
+    assert "a header of 17,179,869,184 bytes" in refused(root, tar)
 
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.DIRTYPE])
@@ -200,23 +197,15 @@ HOSTILE_SETTINGS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE_SETTINGS)
-@pytest.mark.parametrize("command", ["status", "sync"])
-def test_hostile_settings_end_in_one_sentence_at_once(
-    copy: Path, root: Path, name: str, command: str
-) -> None:
+def test_hostile_settings_end_in_one_sentence_at_once(copy: Path, root: Path, name: str) -> None:
     HOSTILE_SETTINGS[name](copy / "tcgamirror.toml")
-    status: tuple[str | Path, ...] = ("--mirror", copy, "status")
-    words = status if command == "status" else ("sync", copy, root)
-    result = run(*words, by=BOUNDED, timeout=60)
+    result = run("sync", copy, root, by=BOUNDED, timeout=60)
     assert result.code in (2, 7) and "a bug" not in result.sentence, result
     assert len(result.sentence) < 1000 and result.sentence.isprintable()
     assert not root.exists()
 
 
 HOSTILE_LOCKS: dict[str, Callable[[str], str]] = {
-    "one line": lambda text: text + "a" * (50 << 20),
-    "terminal": lambda text: text.replace("release\t", "release\t\x1b[2J"),
-    "digits": lambda text: text.replace("seed\t0", "seed\t" + "9" * 900_000),
     "projects": lambda text: text.replace("projects\t-", "projects\t" + "\x9b," * 300_000),
     "head": lambda text: text.replace("seed\t0", "a\tb\n" * 900_000 + "seed\t0"),
     "names": lambda text: text + "".join(f"{n}\t{n:036}\t-\t-\t-\t-\n" for n in range(90_000)),
@@ -238,12 +227,15 @@ def test_hostile_lock_files_end_in_one_sentence_at_once(
     assert not root.exists()
 
 
-def test_files_of_the_other_machine_are_not_read(copy: Path, root: Path) -> None:
+def test_files_of_the_other_machine_are_not_read_nor_a_gallery(copy: Path, root: Path) -> None:
     path = copy / "tcgamirror.toml"
     path.write_text(path.read_text().replace('manifest = ""', 'manifest = "/etc/passwd"'))
+    (copy / "gallery").mkdir()
+    (copy / "gallery" / "index.html").write_text("<script>evil()</script>")
     resummed(copy)
     assert "manifest = /etc/passwd" in went_well("--mirror", root, "import", copy).out
     assert 'manifest = ""' in (root / "tcgamirror.toml").read_text()
+    assert not (root / "gallery").exists()
 
 
 WRONG: dict[str, Callable[[Path, Path], bytes]] = {
@@ -305,29 +297,21 @@ def test_pixels_are_decoded_by_request(copy: Path, root: Path, command: str) -> 
     assert inside("--mirror", root, "verify", "--decode").code == 7
 
 
-@pytest.mark.parametrize("ending", FORMS)
 @pytest.mark.parametrize("why", WRONG)
 def test_without_a_usable_image_nothing_is_made_or_changed(
-    export: Path, copy: Path, tmp_path: Path, why: str, ending: str
+    export: Path, copy: Path, tmp_path: Path, why: str
 ) -> None:
     for path in images(copy):
         spoil(copy, path, why, export)
-    source = packed(copy, tmp_path / "e.tar") if ending else copy
     root = tmp_path / "place" / "m"
-    assert "none of 3 new images is as its catalogue says" in refused(tmp_path / "new", source)
+    for number, source in enumerate((copy, packed(copy, tmp_path / "e.tar"))):
+        fresh = tmp_path / f"new-{number}"
+        assert "none of 3 new images is as its catalogue says" in refused(fresh, source)
     imported(root, export)
     change(root, "update images set status = 'pending'")
     before = contents(root)
     assert "none of 3 new images" in refused(root, source)
     assert contents(root) == before
-
-
-def test_a_gallery_is_never_imported(copy: Path, root: Path) -> None:
-    (copy / "gallery").mkdir()
-    (copy / "gallery" / "index.html").write_text("<script>evil()</script>")
-    resummed(copy)
-    imported(root, copy)
-    assert not (root / "gallery").exists()
 
 
 def test_an_image_of_the_mirror_is_not_written_through_a_link(

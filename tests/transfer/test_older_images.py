@@ -36,18 +36,14 @@ def test_verify_takes_both_kinds_of_tiff(old: Path, small_slides: tuple[Listed, 
     assert is_clean(old)
 
 
-def test_import_and_sync_take_them(old: Path, tmp_path: Path) -> None:
+def test_import_sync_and_rebuild_take_them(old: Path, tmp_path: Path) -> None:
     assert imported(tmp_path / "imported", exported(old, tmp_path / "export"))["images"] == 3
     assert inside("sync", old, tmp_path / "synced").code == 0
-    for copy in (tmp_path / "imported", tmp_path / "synced"):
-        assert images(copy) == images(old)
-        assert is_clean(copy)
-
-
-def test_rebuild_takes_them(old: Path, tmp_path: Path) -> None:
-    root = shutil.copytree(old, tmp_path / "m")
-    (root / "catalogue.db").unlink()
-    assert inside("--mirror", root, "rebuild", "--offline").code == 0
+    rebuilt = shutil.copytree(old, tmp_path / "rebuilt")
+    (rebuilt / "catalogue.db").unlink()
+    assert inside("--mirror", rebuilt, "rebuild", "--offline").code == 0
     facts = "select file_name, path, sha256, mpp_x from mirror order by 1"
-    assert column(root, facts) == column(old, facts)
-    assert is_clean(root)
+    for copy in (tmp_path / "imported", tmp_path / "synced", rebuilt):
+        assert images(copy) == images(old)
+        assert column(copy, facts) == column(old, facts)
+        assert is_clean(copy)
