@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -103,7 +104,7 @@ class SyncState:
     @classmethod
     def of(cls, source: str, seen: CatalogueVersion) -> Self:
         """Return the state after a sync from the source of this name."""
-        return cls(hashlib.sha256(source.encode()).hexdigest()[:16], seen)
+        return cls(hashlib.sha256(os.fsencode(source)).hexdigest()[:16], seen)
 
     @classmethod
     def parse(cls, text: str | bytes, source: str) -> Self | None:
