@@ -79,7 +79,7 @@ class EventLog:
 
     def add_slide(self, outcome: Outcome) -> None:
         """Write the outcome of a slide, with bytes, seconds and requests of all sources tried."""
-        attempts, last = outcome.attempts, outcome.attempts[-1] if outcome.attempts else None
+        attempts, last = outcome.attempts, outcome.attempts[-1]
         moved, is_done = sum(each.bytes_fetched for each in attempts), outcome.picture is not None
         self._bytes += moved
         self._done += is_done
@@ -89,12 +89,12 @@ class EventLog:
             file_name=outcome.slide.file_name,
             file_id=outcome.slide.file_id,
             status="done" if is_done else "failed",
-            source=last.source if last else None,
+            source=last.source,
             bytes=moved,
             seconds=round(sum(attempt.seconds for attempt in attempts), 3),
             requests=sum(attempt.requests for attempt in attempts),
-            fault=last.fault if last else None,
-            message=last.message if last else None,
+            fault=last.fault,
+            message=last.message,
         )
 
     def finish(self, left: int, error: TcgaMirrorError | None) -> None:

@@ -13,7 +13,7 @@ from tcgamirror.mirror.directory import Mirror
 from tcgamirror.mirror.eventlog import EventLog, without_secrets
 from tcgamirror.mirror.fetch import FetchOptions
 from tcgamirror.mirror.update import UpdateOptions, run_update
-from tcgamirror.model.errors import DiskFull, NotFound, UsageError
+from tcgamirror.model.errors import DiskFull, NotFound
 from tcgamirror.model.slide import Attempt, Outcome
 from tcgamirror.system.interrupt import Shutdown
 from tcgamirror.system.parallel import usable_cores
@@ -21,7 +21,7 @@ from tests.gdc import StandIn
 from tests.gdc.faults import Fault
 from tests.support.catalogues import FETCHED, NOW, PICTURE, slide
 from tests.support.command import inside, run, went_well
-from tests.support.mirrors import column, made
+from tests.support.mirrors import column, contents, made, says
 
 HOSTILE = "no \x1b[2J\x9b31m\u202e access\nto https://me:secret@host/data/1?token=abc#x now"
 
@@ -30,14 +30,23 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
 
 
-def test_what_is_no_log_is_not_written_to(tmp_path: Path, small_gdc: StandIn) -> None:
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("m/catalogue.db", "it holds something else"),
+        ("m", "Is a directory"),
+        ("missing/log", "No such file or directory"),
+    ],
+)
+def test_an_unwritable_log_ends_the_command(
+    tmp_path: Path, small_gdc: StandIn, place: str, why: str
+) -> None:
     root = made(tmp_path / "m", small_gdc, slides=1)
-    went_well("--mirror", root, "refresh")
-    catalogue = root / "catalogue.db"
-    before = catalogue.read_bytes()
-    refused = inside("--mirror", root, "update", "--log", catalogue)
-    assert refused.code == 2 and "it holds something else" in refused.sentence
-    assert catalogue.read_bytes() == before
+    before = contents(root)
+    refused = inside("--mirror", root, "update", "--log", tmp_path / place)
+    end = f"{tmp_path / place}: nothing can be appended to it ({why}). Name another file by --log"
+    says(refused, 2, end)
+    assert contents(root) == before and not small_gdc.served
 
 
 def test_a_run_is_told_from_its_begin_to_its_end(tmp_path: Path, small_gdc: StandIn) -> None:
@@ -97,14 +106,6 @@ def test_secrets_are_removed_from_addresses(text: str, bare: str) -> None:
     assert without_secrets(text) == bare
 
 
-def test_an_unwritable_log_ends_the_command(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=1)
-    for place in (tmp_path, tmp_path / "missing" / "log"):
-        refused = inside("--mirror", root, "update", "--log", place)
-        assert refused.code == 2 and "--log" in refused.sentence
-    assert not small_gdc.served and not column(root, "select * from runs")
-
-
 def test_a_line_that_was_cut_off_spoils_no_other(tmp_path: Path) -> None:
     log = tmp_path / "run.jsonl"
     log.write_text('{"event": "sli')
@@ -121,12 +122,6 @@ def test_a_full_disk_under_the_log_is_no_room(tmp_path: Path, small_gdc: StandIn
     assert column(root, "select exit_code from runs") == [6]
 
 
-EVERYTHING = UpdateOptions(refresh=True, sample=True, fetch=FetchOptions())
-
-
-EVERYTHING = UpdateOptions(refresh=True, sample=True, fetch=FetchOptions())
-
-
 class FullAfterOne(EventLog):
     """A log whose disk is full at the second slide."""
 
@@ -140,23 +135,20 @@ class FullAfterOne(EventLog):
 
 def test_a_disk_that_fills_up_ends_the_run_in_order(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, "--workers", "1", slides=6)
-    mirror = Mirror.find(root, above=False)
+    options = UpdateOptions(refresh=True, sample=True, fetch=FetchOptions())
+    mirror, progress = Mirror.find(root, above=False), ProgressDisplay(quiet=True)
     with pytest.raises(DiskFull), FullAfterOne(tmp_path / "log", "update") as log:
-        run_update(mirror, "update", EVERYTHING, ProgressDisplay(quiet=True), Shutdown(), log)
+        run_update(mirror, "update", options, progress, Shutdown(), log)
     assert column(root, "select exit_code from runs") == [6]
     assert column(root, "select count(*) from mirror where status = 'done'") >= [2]
     assert not column(root, "select * from mirror where status = 'failed'")
 
 
-def test_errors_and_slides_without_an_attempt_are_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("error", "code"), [(NotFound("gone \x1b"), 4), (ZeroDivisionError(), 1)])
+def test_an_error_is_logged_as_the_end(tmp_path: Path, error: Exception, code: int) -> None:
     log = tmp_path / "run.jsonl"
-    with pytest.raises(NotFound), EventLog(log, "update") as told:
-        told.add_slide(Outcome(slide("a"), (), None))
+    with pytest.raises(type(error)), EventLog(log, "update") as told:
         told.add_slide(Outcome(slide("b"), (FETCHED,), PICTURE))
-        raise NotFound("gone \x1b")
-    assert [line.get("exit_code") for line in lines(log)] == [None, None, 4]
-    with pytest.raises(ZeroDivisionError), EventLog(log, "update"):
-        raise ZeroDivisionError
-    assert lines(log)[-1]["exit_code"] == 1
-    with pytest.raises(UsageError):
-        EventLog(tmp_path, "update")
+        raise error
+    *_, end = lines(log)
+    assert (end["exit_code"], end["error"], end["done"]) == (code, str(error), 1)

@@ -142,56 +142,34 @@ def test_leftovers_of_a_due_slide_may_be_anything(tmp_path: Path, small_gdc: Sta
 # Links --------------------------------------------------------------------------------
 
 
-Link = Callable[[Path, Path], None]
+COMMANDS = ("--mirror {root} update", "--mirror {root} import {other}", "sync {other} {root}")
 
 
-@pytest.fixture
-def root(tmp_path: Path, mirror: Path) -> Path:
-    return shutil.copytree(mirror, tmp_path / "m")
-
-
-def writing(command: str, root: Path, other: Path) -> list[str | Path]:
-    """Return the words of a command that writes to the mirror at `root`."""
-    words: dict[str, list[str | Path]] = {
-        "update": ["--mirror", root, "update"],
-        "import": ["--mirror", root, "import", other],
-        "sync": ["sync", other, root],
-    }
-    return words[command]
-
-
-@pytest.mark.parametrize(("link", "said"), [(os.symlink, "a link"), (os.link, "second name")])
-@pytest.mark.parametrize("command", ["update", "import", "sync"])
-def test_what_lies_in_the_locks_place_is_not_written_through(
-    root: Path, mirror: Path, tmp_path: Path, command: str, link: Link, said: str
+@pytest.mark.parametrize(("link", "problem"), [(os.symlink, "a link"), (os.link, "second name")])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_link_in_the_locks_place_is_not_written_through(
+    mirror: Path, tmp_path: Path, command: str, link: Callable[[Path, Path], None], problem: str
 ) -> None:
+    root = shutil.copytree(mirror, tmp_path / "m")
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (root / ".lock").unlink()
     link(victim, root / ".lock")
-    says(run(*writing(command, root, mirror)), 2, said, str(root / ".lock"))
+    result = run(*command.format(root=root, other=mirror).split())
+    says(result, 2, problem, str(root / ".lock"))
     assert victim.read_text() == "precious"
 
 
-@pytest.mark.parametrize("command", ["import", "sync"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_linked_work_is_not_emptied(
-    root: Path, mirror: Path, tmp_path: Path, command: str
+    mirror: Path, tmp_path: Path, small_gdc: StandIn, command: str
 ) -> None:
-    kept = tmp_path / "home" / command / "kept"
-    kept.parent.mkdir(parents=True)
-    kept.touch()
-    (root / "work").rmdir()
+    root = made(tmp_path / "m", small_gdc)
+    kept = [tmp_path / "home" / name / "kept" for name in ("import", "sync", "other")]
+    for path in kept:
+        path.parent.mkdir(parents=True)
+        path.touch()
     (root / "work").symlink_to(tmp_path / "home")
-    says(run(*writing(command, root, mirror)), 2, "a link", str(root / "work"))
-    assert kept.exists()
-
-
-def test_an_update_tidies_no_linked_work(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=1)
-    kept = tmp_path / "home" / "kept"
-    kept.parent.mkdir()
-    kept.touch()
-    (root / "work").symlink_to(kept.parent)
-    result = run("--mirror", root, "update")
+    result = run(*command.format(root=root, other=mirror).split())
     assert result.code == 2 and f"{root / 'work'}: it is a link" in result.err, result
-    assert kept.exists()
+    assert all(path.exists() for path in kept)

@@ -83,7 +83,7 @@ def flip(path: Path, place: int = -40) -> None:
 
 
 def spoil(root: Path) -> dict[str, str]:
-    """Damages five images, each in another way; what each path will be called."""
+    """Damage five images, each in another way. Return words for each path."""
     flipped, cut, gone, other, folder, model = image_paths(root)[:6]
     flip(flipped)
     cut.write_bytes(cut.read_bytes()[:-9])
@@ -96,6 +96,13 @@ def spoil(root: Path) -> dict[str, str]:
     return {str(path.relative_to(root)): word for path, word in zip(paths, words, strict=True)}
 
 
+def wrong(root: Path, *options: str, code: int = 7) -> dict[str, str]:
+    """Verify a mirror. Return what is wrong by path."""
+    result = run("--mirror", root, "verify", "--json", *options, timeout=30)
+    assert (result.code, result.err) == (code, ""), result
+    return {bad["path"]: bad["what"] for bad in result.json()["wrong"]}
+
+
 # What is found -------------------------------------------------------------------
 
 
@@ -106,26 +113,20 @@ def test_a_whole_mirror_is_clean_and_nothing_is_written(mirror: Path) -> None:
     assert contents(mirror) == before
 
 
-def test_decode_compares_the_pixels_with_their_digest(mirror: Path) -> None:
-    change(mirror, f"update images set pixels_sha256 = '{'cd' * 32}' {OF_RANK}", 3)
-    assert verified(mirror).code == 0
-    result = verified(mirror, "--decode")
-    assert result.code == 7 and "its pixels have another digest" in result.out
-
-
 def test_every_kind_of_damage_is_found_and_named(mirror: Path) -> None:
     expected = spoil(mirror)
-    result = verified(mirror, "--json")
-    assert (result.code, result.err) == (7, "")
-    found = {wrong["path"]: wrong["what"] for wrong in result.json()["wrong"]}
+    found = wrong(mirror)
     assert set(found) == set(expected)
-    for path, words in expected.items():
-        assert words in found[path]
+    assert all(words in found[path] for path, words in expected.items())
     people = verified(mirror)
     assert people.code == 7
     assert "18 images read: 5 damaged or missing" in people.out
     assert all(path in people.out for path in expected)
     assert "verify --repair" in people.out
+    # Without reading, all but changed bytes are found.
+    _, *others = expected
+    quick = verified(mirror, "--quick", "--json").json()
+    assert [bad["path"] for bad in quick["wrong"]] == others and quick["bytes"] == 0
 
 
 def test_whatever_lies_in_an_images_place_is_told_and_nobody_waits_for_it(mirror: Path) -> None:
@@ -138,38 +139,30 @@ def test_whatever_lies_in_an_images_place_is_told_and_nobody_waits_for_it(mirror
     nowhere.symlink_to("gone")
     endless.symlink_to("/dev/zero")
     for options in ((), ("--quick",), ("--decode",)):
-        wrong = run("--mirror", mirror, "verify", "--json", *options, timeout=30).json()["wrong"]
-        assert {each["what"] for each in wrong} == {"a link, or not a file"}
-        assert [mirror / each["path"] for each in wrong] == paths
-
-
-def test_quick_finds_what_lacks_or_has_another_size_without_reading(mirror: Path) -> None:
-    flipped, cut, gone = image_paths(mirror)[:3]
-    flip(flipped)
-    cut.write_bytes(cut.read_bytes()[:-9])
-    gone.unlink()
-    result = verified(mirror, "--quick", "--json")
-    assert result.code == 7
-    assert len(result.json()["wrong"]) == 2 and result.json()["bytes"] == 0
+        found = wrong(mirror, *options)
+        assert set(found.values()) == {"a link, or not a file"}
+        assert [mirror / path for path in found] == paths
 
 
 def test_a_row_that_says_other_dimensions_or_a_path_outside_is_wrong(mirror: Path) -> None:
     change(mirror, f"update images set width = width + 1 {OF_RANK}", 1)
     change(mirror, f"update images set path = 'images/../../../etc/passwd' {OF_RANK}", 2)
-    wrong = verified(mirror, "--json").json()["wrong"]
-    assert len(wrong) == 2
-    assert "recorded as" in wrong[0]["what"]
-    assert "etc/passwd" in wrong[1]["what"]
+    size, outside = wrong(mirror).values()
+    assert "recorded as" in size and "etc/passwd" in outside
 
 
 def test_decode_finds_what_was_bad_when_it_was_recorded(mirror: Path) -> None:
-    bad = image_paths(mirror)[0]
+    bad, other = image_paths(mirror)[:2]
     flip(bad)
     digest = images(mirror)[str(bad.relative_to(mirror))]
     change(mirror, f"update images set sha256 = ? {OF_RANK}", digest, 1)
+    change(mirror, f"update images set pixels_sha256 = '{'cd' * 32}' {OF_RANK}", 2)
     assert verified(mirror).code == 0
-    wrong = verified(mirror, "--decode", "--json").json()["wrong"]
-    assert len(wrong) == 1 and "as it was recorded, but" in wrong[0]["what"]
+    found = wrong(mirror, "--decode")
+    assert [mirror / path for path in found] == [bad, other]
+    damaged, changed = found.values()
+    assert "as it was recorded, but" in damaged
+    assert "its pixels have another digest" in changed
 
 
 def test_a_sample_is_the_same_all_day_and_says_so(mirror: Path) -> None:
