@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -46,9 +44,10 @@ def test_a_file_takes_the_place_of_the_old_one_only_when_it_is_whole(tmp_path: P
 def test_a_failure_leaves_the_old_file(tmp_path: Path, error: BaseException) -> None:
     path = tmp_path / "image.png"
     path.write_bytes(b"old")
-    with pytest.raises(type(error)), atomic_write(path) as file:
+    with pytest.raises(type(error)) as raised, atomic_write(path) as file:
         file.write(b"half")
         raise error
+    assert raised.value is error
     assert path.read_bytes() == b"old"
     assert entries(tmp_path) == ["image.png"]
 
@@ -69,43 +68,34 @@ def test_what_lies_where_it_is_written_first_is_not_written_to(tmp_path: Path, t
     assert entries(tmp_path) == ["image.png", "other"] and other.read_bytes() == b"mine"
 
 
-def test_a_kill_leaves_the_old_file_and_the_next_write_goes_well(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), signal.SIGKILL)", "file.write(bytes(8192))"])
+def test_a_kill_or_a_full_disk_leaves_the_old_file(tmp_path: Path, end: str) -> None:
     path = tmp_path / "image.png"
     path.write_bytes(b"old")
-    code = """
-        import os, pathlib, signal, sys
-        from tcgamirror.system.files import atomic_write
-        with atomic_write(pathlib.Path(sys.argv[1])) as file:
-            file.write(b"half")
-            file.flush()
-            os.kill(os.getpid(), signal.SIGKILL)
-    """
-    assert python(code, path).returncode == -signal.SIGKILL
-    assert path.read_bytes() == b"old"
-    with atomic_write(path) as file:
-        file.write(b"new")
-    assert path.read_bytes() == b"new"
-    assert entries(tmp_path) == ["image.png"]
-
-
-def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "image.png"
-    path.write_bytes(b"old")
-    code = """
-        import pathlib, resource, sys
+    code = f"""
+        import os, pathlib, resource, signal, sys
         from tcgamirror.model.errors import DiskFull
         from tcgamirror.system.files import atomic_write
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         try:
             with atomic_write(pathlib.Path(sys.argv[1])) as file:
-                file.write(bytes(1 << 20))
+                file.write(b"half")
+                file.flush()
+                {end}
         except DiskFull as error:
             print(error)
     """
     result = python(code, path)
-    assert f"no room to write {path}" in result.stdout, result.stderr
-    assert "bytes free" in result.stdout
+    if "kill" in end:
+        assert result.returncode == -signal.SIGKILL
+    else:
+        assert f"no room to write {path}" in result.stdout, result.stderr
+        assert "bytes free" in result.stdout
+        assert entries(tmp_path) == ["image.png"]
     assert path.read_bytes() == b"old"
+    with atomic_write(path) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
     assert entries(tmp_path) == ["image.png"]
 
 
@@ -129,77 +119,50 @@ def test_an_error_of_the_system_is_named_by_kind_and_path(
                 raise OSError(number, os.strerror(number), file)
 
 
-def test_any_other_error_stays_what_it_is(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="descriptor"), disk_errors(tmp_path):
-        raise OTHER_ERROR
-
-
-def test_digests_are_those_everybody_knows(tmp_path: Path) -> None:
+def test_digests_are_those_everybody_knows_and_tell_how_far_they_are(tmp_path: Path) -> None:
     path = tmp_path / "abc"
     path.write_bytes(b"abc")
     assert file_digest(path, "md5") == "900150983cd24fb0d6963f7d28e17f72"
     assert file_digest(path, "sha256").startswith("ba7816bf8f01cfea414140de5dae2223")
-
-
-def test_a_digest_tells_how_far_it_is(tmp_path: Path) -> None:
-    path = tmp_path / "big"
     path.write_bytes(bytes(2_500_000))
     sizes: list[int] = []
     file_digest(path, "md5", sizes.append)
-    assert sum(sizes) == 2_500_000
-    assert len(sizes) > 1
+    assert sum(sizes) == 2_500_000 and len(sizes) > 1
 
 
 def test_a_disk_is_waited_for_or_it_is_told_why_not(tmp_path: Path) -> None:
     sync_disk(tmp_path)
     with pytest.raises(FileNotFoundError, match="gone"):
         sync_disk(tmp_path / "gone")
-
-
-def test_free_bytes_are_those_of_the_nearest_folder_there_is(tmp_path: Path) -> None:
+    # Of what is not there yet, the nearest folder's.
     assert free_bytes(tmp_path / "not" / "yet") > 0
 
 
 # The lock ---------------------------------------------------------------------
 
 HOLD = """
-    import pathlib, sys
+    import pathlib, sys, time
     from tcgamirror.system.lock import Lock
     with Lock(pathlib.Path(sys.argv[1]), "update"):
         print("held", flush=True)
-        sys.stdin.read()
+        time.sleep(20)
 """
 
 
-@contextmanager
-def held_elsewhere(path: Path) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(HOLD), str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
-
-
-def test_a_lock_is_free_again_when_its_run_ends(tmp_path: Path) -> None:
+def test_a_lock_is_free_again_when_its_run_ends_or_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     for _ in range(2):
         with Lock(path, "update"), pytest.raises(Locked), Lock(path, "update"):
             pass
-
-
-def test_a_killed_run_never_blocks(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    with held_elsewhere(path) as process:
-        process.send_signal(signal.SIGKILL)
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(HOLD), str(path)], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"held\n"
+        process.kill()
         process.wait()
-        assert path.stat().st_size > 0
-        with Lock(path, "update"):
-            pass
+    assert path.stat().st_size > 0
+    with Lock(path, "update"):
+        pass
 
 
 def test_children_do_not_hold_on_to_the_lock(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from tcgamirror.model.errors import Interrupted
-from tcgamirror.system.parallel import TaskQueue, in_batches, thread_count, usable_cores
+from tcgamirror.system.parallel import TaskQueue, for_each, in_batches, thread_count, usable_cores
 
 ITEMS = range(1000)
 
@@ -26,9 +26,6 @@ def test_results_come_in_order_and_none_is_lost() -> None:
     batches = list(in_batches(slower_at_first, ITEMS, at_once=4))
     assert [pair for batch in batches for pair in batch] == [(item, item**2) for item in ITEMS]
     assert {len(batch) for batch in batches} == {16, 1000 % 16}
-
-
-def test_nothing_to_do_is_nothing() -> None:
     assert list(in_batches(slower_at_first, (), at_once=2)) == []
 
 
@@ -62,15 +59,16 @@ def test_items_are_made_only_a_little_ahead() -> None:
     assert sum(map(len, batches)) == len(ITEMS) - 5
 
 
-def test_what_one_item_meets_is_raised_and_the_threads_end() -> None:
+@pytest.mark.parametrize("error", [ValueError("500"), Interrupted("500, and no stop")])
+def test_what_one_item_meets_is_raised_and_the_threads_end(error: Exception) -> None:
     before = threading.active_count()
 
     def work(item: int) -> int:
         if item == 500:
-            raise ValueError(item)
+            raise error
         return item
 
-    with pytest.raises(ValueError, match="500"):
+    with pytest.raises(type(error), match="500"):
         list(in_batches(work, ITEMS, at_once=3))
     assert threading.active_count() == before
 
@@ -87,16 +85,6 @@ def test_an_error_has_the_others_end_early() -> None:
     with pytest.raises(KeyError):
         list(in_batches(work, range(4), at_once=4, batch_size=1, ended=ended))
     assert time.monotonic() - start < 5
-
-
-def test_an_interruption_before_the_stop_is_raised_and_drops_no_batch() -> None:
-    def work(item: int) -> int:
-        if item == 3:
-            raise Interrupted("from elsewhere")
-        return item
-
-    with pytest.raises(Interrupted):
-        list(in_batches(work, range(12), at_once=2, batch_size=3))
 
 
 def test_it_ends_after_a_whole_batch_once_it_is_to_stop() -> None:
@@ -120,13 +108,6 @@ def test_there_are_two_threads_at_least_and_no_more_than_wanted() -> None:
     assert thread_count(2) == 2
 
 
-def numbers_done(queue: TaskQueue, count: int) -> list[int]:
-    done: list[int] = []
-    tasks = [queue.add(partial(done.append, number)) for number in range(count)]
-    queue.finish(tasks)
-    return sorted(done)
-
-
 def test_tasks_that_nobody_waits_for_are_done_meanwhile() -> None:
     together = threading.Barrier(3, timeout=10)
 
@@ -145,8 +126,9 @@ def test_tasks_are_done_where_no_thread_can_be_started(monkeypatch: pytest.Monke
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    with TaskQueue(4, "queue") as queue:
-        assert numbers_done(queue, 9) == list(range(9))
+    done: list[int] = []
+    for_each(done.append, range(9), at_once=4, name="queue")
+    assert sorted(done) == list(range(9))
 
 
 def test_a_failed_task_ends_the_others() -> None:
@@ -157,14 +139,12 @@ def test_a_failed_task_ends_the_others() -> None:
         if number == 2:
             raise ZeroDivisionError
 
-    with TaskQueue(2, "queue") as queue:
-        tasks = [queue.add(partial(work, number)) for number in range(1000)]
-        with pytest.raises(ZeroDivisionError):
-            queue.finish(tasks)
+    with pytest.raises(ZeroDivisionError):
+        for_each(work, range(1000), at_once=2, name="queue")
     assert len(begun) < 1000
 
 
-def test_no_task_begins_after_a_failure() -> None:
+def test_no_task_begins_after_a_failure_or_once_it_is_dropped() -> None:
     begun: list[int] = []
     failed = threading.Event()
 
@@ -182,11 +162,6 @@ def test_no_task_begins_after_a_failure() -> None:
         later = queue.add(partial(begun.append, 1))
         with pytest.raises(ZeroDivisionError):
             queue.finish([later])
-    assert not begun
-
-
-def test_a_task_that_is_dropped_is_never_done() -> None:
-    done: list[int] = []
     with TaskQueue(2, "queue") as queue:
-        queue.add(partial(done.append, 1))
-    assert not done
+        queue.add(partial(begun.append, 2))
+    assert not begun
