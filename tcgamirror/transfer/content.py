@@ -1,15 +1,17 @@
-"""The content of files to export, read for their digests and again to be written."""
+"""The files of an export: their content, and the place that they are written to."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import time
+from abc import ABC, abstractmethod
 from contextlib import ExitStack, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from tcgamirror.catalogue.images import Image
 from tcgamirror.system.files import open_file_digest, open_regular
 
 
@@ -46,3 +48,16 @@ def read_content(path: Path, sha256: str | None = None) -> FileContent | None:
             stack.pop_all()
             return FileContent(file, status.st_size, found, status.st_mtime_ns)
     return None
+
+
+class Destination(ABC):
+    """An export that is being written by one thread."""
+
+    def holds(self, image: Image) -> bool:
+        """Return whether a killed export left the image there. Any thread may call it."""
+        del image
+        return False
+
+    @abstractmethod
+    def write(self, name: str, content: FileContent) -> None:
+        """Write one file, and close its content."""

@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
 
 from tcgamirror.catalogue.images import Image
 from tcgamirror.mirror.directory import LOCK
@@ -18,25 +17,13 @@ from tcgamirror.system.lock import Lock
 from tcgamirror.system.openat import Tree
 from tcgamirror.transfer.archive.format import EXPORT_LOCK, UNFINISHED, is_tar, read_pieces
 from tcgamirror.transfer.archive.tar import TarWriter
-from tcgamirror.transfer.content import FileContent
+from tcgamirror.transfer.content import Destination, FileContent
 from tcgamirror.transfer.objects import StoredArchive
 
 _BUFFER_BYTES = 1 << 20
 
 _TOP = "tcgamirror"
 """The directory in an archive whose own name cannot be one."""
-
-
-class Destination(Protocol):
-    """An export that is being written by one thread."""
-
-    def holds(self, image: Image) -> bool:
-        """Return whether a killed export left the image there. Any thread may call it."""
-        ...
-
-    def write(self, name: str, content: FileContent) -> None:
-        """Write one file."""
-        ...
 
 
 @contextmanager
@@ -78,7 +65,7 @@ def open_destination(
                 sync_folder(dest.absolute().parent)
 
 
-class _Directory:
+class _Directory(Destination):
     """A directory. names: of the files that belong to the export."""
 
     def __init__(self, work: Path) -> None:
@@ -108,21 +95,8 @@ class _Directory:
             os.utime(target, ns=(content.mtime_ns, content.mtime_ns))
 
 
-class _Archive(TarWriter):
-    """A tar archive, of which a killed export leaves nothing."""
-
-    def holds(self, image: Image) -> bool:
-        del image
-        return False
-
-    def write(self, name: str, content: FileContent) -> None:
-        with content.file:
-            pieces = read_pieces(content.file.read, name, content.size)
-            self.put(name, content.size, content.mtime_ns // 10**9, pieces)
-
-
 @contextmanager
-def _open_archive(path: Path | None, dest: Path | None, top: str) -> Iterator[_Archive]:
+def _open_archive(path: Path | None, dest: Path | None, top: str) -> Iterator[TarWriter]:
     """Yield an archive at `path`, which becomes `dest`.
 
     Args:
@@ -137,7 +111,7 @@ def _open_archive(path: Path | None, dest: Path | None, top: str) -> Iterator[_A
             file.write(data)
 
     try:
-        archive = _Archive(write, top)
+        archive = TarWriter(write, top)
         yield archive
         archive.finish()
         with _writing(path):
@@ -155,10 +129,10 @@ def _open_archive(path: Path | None, dest: Path | None, top: str) -> Iterator[_A
 
 
 @contextmanager
-def _open_stored(dest: StoredArchive, size: int) -> Iterator[_Archive]:
+def _open_stored(dest: StoredArchive, size: int) -> Iterator[TarWriter]:
     """Yield an archive that is put in parts, and is there once all of them are."""
     writer = dest.writer(size)
-    archive = _Archive(writer.write, _top(Path(dest.key).stem))
+    archive = TarWriter(writer.write, _top(Path(dest.key).stem))
     yield archive
     archive.finish()
     writer.close()

@@ -38,8 +38,8 @@ from tcgamirror.transfer.catalogue_copy import (
     keep_only,
     matching_slides,
 )
-from tcgamirror.transfer.content import FileContent, read_content
-from tcgamirror.transfer.destination import Destination, check_dest, open_destination
+from tcgamirror.transfer.content import Destination, FileContent, read_content
+from tcgamirror.transfer.destination import check_dest, open_destination
 from tcgamirror.transfer.objects import StoredArchive
 
 _COPY = "copy.db"

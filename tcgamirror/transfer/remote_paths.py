@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tcgamirror.model.errors import UsageError
 from tcgamirror.model.text import command_line, display_url
@@ -19,16 +19,11 @@ from tcgamirror.transfer.archive.format import is_tar
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HOST = r"((?:[^\s/:@-][^\s/:]*@)?(?:[A-Za-z0-9_][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+\]))"
 _BY_SCP = re.compile(rf"{_HOST}:(.*)", re.DOTALL)
-_BY_SSH = re.compile(rf"(?:ssh|scp|sftp)://{_HOST}(?::([0-9]+))?(/.*)?", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class _RemotePath:
-    """A path on a host. port: of its ssh server, empty for the usual one."""
-
+class _RemotePath(NamedTuple):
     host: str
     path: str
-    port: str
 
     def rsync(self) -> str:
         """Return it as rsync takes it, with a slash at the end."""
@@ -36,8 +31,7 @@ class _RemotePath:
 
     def ssh(self, command: str) -> str:
         """Return the line that runs a shell's command on the host, in the user's home."""
-        port = ["-p", self.port] if self.port else []
-        login = shlex.join(["ssh", *port, re.sub(r"[][]", "", self.host)])
+        login = shlex.join(["ssh", re.sub(r"[][]", "", self.host)])
         # ssh hands over its words in one string, which a shell parses again.
         is_plain = shlex.join(command.split(" ")) == command
         return f"{login} {command if is_plain else shlex.quote(command)}"
@@ -101,10 +95,8 @@ def check_sync(source: str, dest: str) -> None:
 
 
 def _rsync(remote: _RemotePath, source: str, dest: str) -> str:
-    options = ["-e", f"ssh -p {remote.port}"] if remote.port else []
-    if shlex.quote(remote.path) != remote.path:
-        # Otherwise older versions of rsync have a shell parse the path again.
-        options.append("--protect-args")
+    # Otherwise older versions of rsync have a shell parse the path again.
+    options = [] if shlex.quote(remote.path) == remote.path else ["--protect-args"]
     return shlex.join(["rsync", "-a", *options, source, dest])
 
 
@@ -118,19 +110,17 @@ def _remote_path(text: str, remedy: str) -> _RemotePath | None:
     """Return the path on another machine that a text means; None for a local path.
 
     Raises:
-        UsageError: for a URL other than ssh's, with the remedy.
+        UsageError: for a URL, with the remedy.
     """
     if text.startswith(("/", "./", "../")) or os.path.lexists(text):
         return None
-    if (url := _BY_SSH.fullmatch(text)) is not None:
-        return _RemotePath(url[1], url[3] or ".", url[2] or "")
     if (scheme := _SCHEME.match(text)) is not None:
         raise UsageError(
             f"{scheme[0]}{display_url(text)}: {scheme[0]} is not supported here. {remedy}"
         )
     if (path := _BY_SCP.fullmatch(text)) is not None:
         # Commands over ssh run in the home directory.
-        return _RemotePath(path[1], path[2].removeprefix("~/").removeprefix("~") or ".", "")
+        return _RemotePath(path[1], path[2].removeprefix("~/").removeprefix("~") or ".")
     return None
 
 

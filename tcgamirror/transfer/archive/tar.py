@@ -10,13 +10,20 @@ from __future__ import annotations
 import os
 import struct
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from tcgamirror.model.errors import BadExport, DiskFull
 from tcgamirror.system.files import disk_errors, free_bytes
-from tcgamirror.transfer.archive.format import MAX_FILES, PIECE, Member, checked_name
+from tcgamirror.transfer.archive.format import (
+    MAX_FILES,
+    PIECE,
+    Member,
+    checked_name,
+    read_pieces,
+)
+from tcgamirror.transfer.content import Destination, FileContent
 
 _BLOCK, _RECORD = 512, 10240
 _MODE = 0o644
@@ -182,7 +189,7 @@ def _pax_path(data: bytes) -> str | None:
 # Writing ---------------------------------------------------------------------------
 
 
-class TarWriter:
+class TarWriter(Destination):
     """A tar archive that is written forwards, so that it may go through a pipe."""
 
     def __init__(self, sink: Callable[[bytes], object], top: str) -> None:
@@ -191,13 +198,13 @@ class TarWriter:
         self._top = top
         self._length = 0
 
-    def put(self, name: str, size: int, mtime: int, pieces: Iterable[bytes]) -> None:
-        """Write one file of `size` bytes. mtime: seconds since the epoch."""
+    def write(self, name: str, content: FileContent) -> None:
         header = tarfile.TarInfo(f"{self._top}/{name}")
-        header.size, header.mtime, header.mode = size, mtime, _MODE
-        self._write(header.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict"))
-        for piece in pieces:
-            self._write(piece)
+        header.size, header.mtime, header.mode = content.size, content.mtime_ns // 10**9, _MODE
+        with content.file as file:
+            self._write(header.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict"))
+            for piece in read_pieces(file.read, name, content.size):
+                self._write(piece)
         self._write(bytes(-self._length % _BLOCK))
 
     def finish(self) -> None:
