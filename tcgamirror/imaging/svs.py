@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from tcgamirror.imaging.tiff import (
@@ -179,8 +179,7 @@ class SlideHeader:
 
 def read_slide_header(source: RandomAccess) -> SlideHeader:
     """Return what the first directory tells; read nothing after it. Raises BadSlide."""
-    tiff = Tiff(source)
-    return _slide_header(tiff, next(tiff.directories()))
+    return _slide_header(next(Tiff(source).directories()))
 
 
 class Svs:
@@ -193,10 +192,11 @@ class Svs:
         """
         self.source = source
         self._tile_tables: dict[int, TileTable] = {}
-        self._tiff = Tiff(source)
-        self.layout = self._tiff.layout
-        self.directories = directories or list(self._tiff.directories())
-        self.header = _slide_header(self._tiff, self.directories[0])
+        tiff = Tiff(source)
+        self.layout = tiff.layout
+        known = [replace(directory, tiff=tiff) for directory in directories]
+        self.directories = known or list(tiff.directories())
+        self.header = _slide_header(self.directories[0])
         self.levels = self._tiled_levels(self.directories)
         self.pyramid = Pyramid(tuple(tiled.level for tiled in self.levels), self.header.mpp)
 
@@ -206,11 +206,7 @@ class Svs:
 
         OpenSlide divides by the rounded ratio of two successive ones, which is 0 otherwise.
         """
-        sizes = [
-            _size(self._tiff, directory, Tag.WIDTH, Tag.HEIGHT)
-            for directory in self.directories
-            if _is_tiled(directory)
-        ]
+        sizes = [directory.size for directory in self.directories if directory.is_tiled]
         return all(
             later.width <= size.width and later.height <= size.height
             for size, later in pairwise(sizes)
@@ -237,7 +233,7 @@ class Svs:
                 raise BadSlide(f"a tile lies at byte {start}, outside of the file")
             elif length > max_bytes:
                 raise BadSlide(f"a tile of {length} bytes is more than its pixels can need")
-        tables = self._tiff.read_bytes(tiled.directory, Tag.JPEG_TABLES)
+        tables = tiled.directory.raw(Tag.JPEG_TABLES)
         return TileTable(tiled.level.grid.columns, offsets, counts, tables)
 
     def tile_counts(self, index: int) -> array[int]:
@@ -247,7 +243,7 @@ class Svs:
     def _numbers(self, index: int, tag: int) -> array[int]:
         tiled = self.levels[index]
         grid = tiled.level.grid
-        return self._tiff.read_numbers(tiled.directory, tag, grid.columns * grid.rows)
+        return tiled.directory.numbers(tag, grid.columns * grid.rows)
 
     def array_spans(self, index: int) -> list[Span]:
         """Return the bytes that `tile_table` reads. Raises BadSlide if they are too many."""
@@ -285,7 +281,7 @@ class Svs:
         The description is the base's, the only one that names the vendor.
         """
         for tag, entry in self._small_entries(index):
-            yield tag, entry.type, entry.count, self._tiff.read(entry.span)
+            yield tag, entry.type, entry.count, self.directories[0].tiff.read(entry.span)
 
     def tag_spans(self, index: int) -> list[Span]:
         """Return the bytes that `tags` reads."""
@@ -304,7 +300,7 @@ class Svs:
 
     def _tiled_levels(self, directories: Sequence[Directory]) -> tuple[TiledLevel, ...]:
         base, *others = directories
-        if not _is_tiled(base):
+        if not base.is_tiled:
             raise BadSlide("its first directory is not tiled, as a slide's is")
         levels = (directory for directory in others if self._is_level(directory))
         return tuple(self._tiled_level(directory) for directory in (base, *levels))
@@ -312,14 +308,13 @@ class Svs:
     def _is_level(self, directory: Directory) -> bool:
         """Return whether a directory after the base is another level of it."""
         return (
-            _is_tiled(directory)
-            and self._tiff.read_number(directory, Tag.SUBFILE, 0) not in NON_LEVEL_SUBFILES
-            and is_reduced(self.header.size, _size(self._tiff, directory, Tag.WIDTH, Tag.HEIGHT))
+            directory.is_tiled
+            and directory.number(Tag.SUBFILE, 0) not in NON_LEVEL_SUBFILES
+            and is_reduced(self.header.size, directory.size)
         )
 
     def _tiled_level(self, directory: Directory) -> TiledLevel:
-        size = _size(self._tiff, directory, Tag.WIDTH, Tag.HEIGHT)
-        tile = _size(self._tiff, directory, Tag.TILE_WIDTH, Tag.TILE_HEIGHT)
+        size, tile = directory.size, directory.tile
         level = Level(size, tile, downsample(self.header.size, size))
         if size.longer > MAX_SIDE or tile.longer > MAX_TILE_SIDE:
             raise BadSlide(f"invalid level of {size} pixels in tiles of {tile}")
@@ -327,37 +322,26 @@ class Svs:
             raise BadSlide(f"a level has {level.grid.columns * level.grid.rows} tiles")
         bits = directory.entries.get(Tag.BITS)
         has_three_bytes = (
-            self._tiff.read_number(directory, Tag.SAMPLES, 1) == 3
-            and self._tiff.read_number(directory, Tag.PLANAR, 1) == 1
+            directory.number(Tag.SAMPLES, 1) == 3
+            and directory.number(Tag.PLANAR, 1) == 1
             and bits is not None
-            and self._tiff.read_number(directory, Tag.BITS) == 8
+            and directory.number(Tag.BITS) == 8
         )
         return TiledLevel(
             level=level,
             directory=directory,
-            compression=self._tiff.read_number(directory, Tag.COMPRESSION, 1),
-            photometric=self._tiff.read_number(directory, Tag.PHOTOMETRIC, 0),
+            compression=directory.number(Tag.COMPRESSION, 1),
+            photometric=directory.number(Tag.PHOTOMETRIC, 0),
             has_three_bytes=has_three_bytes,
         )
 
 
-def _is_tiled(directory: Directory) -> bool:
-    return {Tag.TILE_WIDTH, Tag.TILE_OFFSETS, Tag.TILE_COUNTS} <= directory.entries.keys()
-
-
-def _slide_header(tiff: Tiff, directory: Directory) -> SlideHeader:
-    text = tiff.read_bytes(directory, Tag.DESCRIPTION).split(b"\0")[0].decode("utf-8", "replace")
+def _slide_header(directory: Directory) -> SlideHeader:
+    text = directory.raw(Tag.DESCRIPTION).split(b"\0")[0].decode("utf-8", "replace")
     mpp = choose_mpp(
         aperio_properties(text),
-        tiff.read_rational(directory, Tag.X_RESOLUTION),
-        tiff.read_rational(directory, Tag.Y_RESOLUTION),
-        tiff.read_number(directory, Tag.RESOLUTION_UNIT, 2),
+        directory.rational(Tag.X_RESOLUTION),
+        directory.rational(Tag.Y_RESOLUTION),
+        directory.number(Tag.RESOLUTION_UNIT, 2),
     )
-    return SlideHeader(_size(tiff, directory, Tag.WIDTH, Tag.HEIGHT), mpp)
-
-
-def _size(tiff: Tiff, directory: Directory, width: int, height: int) -> Size:
-    size = Size(tiff.read_number(directory, width), tiff.read_number(directory, height))
-    if min(size) < 1:
-        raise BadSlide(f"invalid level or tile of {size} pixels")
-    return size
+    return SlideHeader(directory.size, mpp)

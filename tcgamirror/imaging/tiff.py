@@ -11,11 +11,12 @@ import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.errors import BadSlide, SlideError
+from tcgamirror.model.geometry import Size
 
 MAX_DIRECTORIES = 64
 MAX_ENTRIES = 512
@@ -88,6 +89,11 @@ class Layout:
     big: bool
 
     @property
+    def is_native(self) -> bool:
+        """Return whether the byte order is the processor's."""
+        return (self.order == "<") == (sys.byteorder == "little")
+
+    @property
     def entry_bytes(self) -> int:
         return 20 if self.big else 12
 
@@ -151,15 +157,81 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """One TIFF directory at `offset`. next: offset of the next one, 0 at the end of the chain."""
+    """One TIFF directory at `offset`. next: offset of the next one, 0 at the end of the chain.
 
+    Its values are read from `tiff` when they are asked for, and raise BadSlide if invalid.
+    """
+
+    tiff: Tiff = field(repr=False, compare=False)
     offset: int
     entries: Mapping[int, Entry]
     next: int
 
+    @property
+    def is_tiled(self) -> bool:
+        return {Tag.TILE_WIDTH, Tag.TILE_OFFSETS, Tag.TILE_COUNTS} <= self.entries.keys()
+
+    @property
+    def size(self) -> Size:
+        return self._size(Tag.WIDTH, Tag.HEIGHT)
+
+    @property
+    def tile(self) -> Size:
+        return self._size(Tag.TILE_WIDTH, Tag.TILE_HEIGHT)
+
+    def _size(self, *tags: int) -> Size:
+        size = Size(*map(self.number, tags))
+        if min(size) < 1:
+            raise BadSlide(f"invalid level or tile of {size} pixels")
+        return size
+
+    @property
+    def data_start(self) -> int:
+        """Return the offset of the directory's first tile or strip."""
+        for tag in (Tag.TILE_OFFSETS, Tag.STRIP_OFFSETS):
+            if tag in self.entries:
+                # The offset of a tile without bytes is 0.
+                return min(filter(None, self.numbers(tag, self.entries[tag].count)), default=0)
+        raise BadSlide("a directory has neither tiles nor strips")
+
+    def raw(self, tag: int) -> bytes:
+        entry = self.entries.get(tag)
+        if entry is None:
+            return b""
+        if entry.span.length > MAX_VALUE_BYTES:
+            raise BadSlide(f"its tag {tag} has {entry.span.length} bytes")
+        return self.tiff.read(entry.span)
+
+    def number(self, tag: int, default: int | None = None) -> int:
+        entry = self.entries.get(tag)
+        if entry is None or not entry.count or _TYPE_CODES[entry.type] not in "BHIQ":
+            if default is None:
+                raise BadSlide(f"its tag {tag} is missing or no number")
+            return default
+        code = _TYPE_CODES[entry.type]
+        first = Span(entry.span.start, entry.span.start + struct.calcsize("=" + code))
+        return self.tiff.layout.unpack(code, self.tiff.read(first))[0]
+
+    def numbers(self, tag: int, count: int) -> array[int]:
+        entry = self.entries[tag]
+        code = _TYPE_CODES[entry.type]
+        if entry.count != count or code not in "HIQ":
+            raise BadSlide(f"its tag {tag} has {entry.count} values for {count} tiles")
+        values: array[int] = array(code, self.tiff.read(entry.span))
+        if not self.tiff.layout.is_native:
+            values.byteswap()
+        return values
+
+    def rational(self, tag: int) -> float | None:
+        entry = self.entries.get(tag)
+        if entry is None or entry.type != Type.RATIONAL or entry.count != 1:
+            return None
+        numerator, denominator = self.tiff.layout.unpack("II", self.tiff.read(entry.span))
+        return numerator / denominator if denominator else None
+
 
 class Tiff:
-    """The directories of a TIFF file and their values. Raises BadSlide for invalid bytes.
+    """The directories of a TIFF file. Raises BadSlide for invalid bytes.
 
     first: offset of the first directory.
     """
@@ -205,54 +277,10 @@ class Tiff:
                 offset = data.find(begin, offset + 1)
         return None
 
-    def data_start(self, directory: Directory) -> int:
-        """Return the offset of the directory's first tile or strip. Raises BadSlide."""
-        for tag in (Tag.TILE_OFFSETS, Tag.STRIP_OFFSETS):
-            if tag in directory.entries:
-                numbers = self.read_numbers(directory, tag, directory.entries[tag].count)
-                # The offset of a tile without bytes is 0.
-                return min(filter(None, numbers), default=0)
-        raise BadSlide("a directory has neither tiles nor strips")
-
     def read(self, span: Span) -> bytes:
         if span.start < 0 or span.stop > self._source.size:
             raise BadSlide(f"bytes {span} are outside of the file ({self._source.size} bytes)")
         return self._source.read(span)
-
-    def read_bytes(self, directory: Directory, tag: int) -> bytes:
-        entry = directory.entries.get(tag)
-        if entry is None:
-            return b""
-        if entry.span.length > MAX_VALUE_BYTES:
-            raise BadSlide(f"its tag {tag} has {entry.span.length} bytes")
-        return self.read(entry.span)
-
-    def read_number(self, directory: Directory, tag: int, default: int | None = None) -> int:
-        entry = directory.entries.get(tag)
-        if entry is None or not entry.count or _TYPE_CODES[entry.type] not in "BHIQ":
-            if default is None:
-                raise BadSlide(f"its tag {tag} is missing or no number")
-            return default
-        code = _TYPE_CODES[entry.type]
-        first = Span(entry.span.start, entry.span.start + struct.calcsize("=" + code))
-        return self.layout.unpack(code, self.read(first))[0]
-
-    def read_numbers(self, directory: Directory, tag: int, count: int) -> array[int]:
-        entry = directory.entries[tag]
-        code = _TYPE_CODES[entry.type]
-        if entry.count != count or code not in "HIQ":
-            raise BadSlide(f"its tag {tag} has {entry.count} values for {count} tiles")
-        values: array[int] = array(code, self.read(entry.span))
-        if (self.layout.order == "<") != (sys.byteorder == "little"):
-            values.byteswap()
-        return values
-
-    def read_rational(self, directory: Directory, tag: int) -> float | None:
-        entry = directory.entries.get(tag)
-        if entry is None or entry.type != 5 or entry.count != 1:
-            return None
-        numerator, denominator = self.layout.unpack("II", self.read(entry.span))
-        return numerator / denominator if denominator else None
 
     def _header(self) -> tuple[Layout, int]:
         if self._source.size < 16:
@@ -283,7 +311,7 @@ class Tiff:
             if entry is not None:
                 entries.setdefault(tag, entry)
         (next_,) = layout.unpack(layout.offset_code, data[count * layout.entry_bytes :])
-        return Directory(offset, entries, next_)
+        return Directory(self, offset, entries, next_)
 
     def _entry(self, data: bytes, offset: int) -> tuple[int, Entry | None]:
         """Return tag and entry of `data`, which lies at `offset`; no entry of an unknown type."""

@@ -20,7 +20,6 @@ from tcgamirror.imaging.bounded import (
     FileBytes,
     Header,
     Inflater,
-    checked_size,
     max_compressed,
 )
 from tcgamirror.imaging.decode import Pixels
@@ -56,33 +55,28 @@ Check = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Image:
-    """An image whose directories are like those that are written.
+class _Level:
+    """A directory like those that are written.
 
-    sizes, codecs: one for each directory. A codec is None for compression by Deflate; in the
-    first one's other codecs tiles were copied from a slide.
+    codec: None for compression by Deflate. Tiles of the first level were copied from a slide else.
     """
 
-    tiff: Tiff
-    directories: Sequence[Directory]
-    sizes: Sequence[Size]
-    codecs: Sequence[TileCodec | None]
+    directory: Directory
+    codec: TileCodec | None
 
 
 def read_tiff_header(file: BinaryIO) -> Header:
     """Return the image's size and metadata. Raises Damaged."""
     with _tiff_errors():
-        image = _open(file)
-        metadata = text_in(_description(image.tiff, image.directories[0]))
-        compression = None if image.codecs[0] is None else image.codecs[0].compression
-        return Header(image.sizes[0], metadata, compression)
+        first = _open(file)[0]
+        compression = None if first.codec is None else first.codec.compression
+        return Header(first.directory.size, text_in(_description(first.directory)), compression)
 
 
 def read_description(file: BinaryIO) -> str:
     """Return the description of a TIFF's first directory, such as Exif is. Raises Damaged."""
     with _tiff_errors():
-        tiff = Tiff(FileBytes(file))
-        return _description(tiff, next(tiff.directories()))
+        return _description(next(Tiff(FileBytes(file)).directories()))
 
 
 def decode_tiff(file: BinaryIO, check: Check) -> str | None:
@@ -92,20 +86,8 @@ def decode_tiff(file: BinaryIO, check: Check) -> str | None:
     Damaged, and what `check` raises.
     """
     with _tiff_errors():
-        image = _open(file)
-        first, *_ = [_decode_level(image, number, check) for number in range(len(image.codecs))]
+        first, *_ = [_decode_level(level, check) for level in _open(file)]
         return first
-
-
-def _decode_level(image: _Image, number: int, check: Check) -> str | None:
-    """Decode the pixels of a directory, see `decode_tiff`."""
-    directory, size, codec = image.directories[number], image.sizes[number], image.codecs[number]
-    if codec is not None:
-        _decode_copied(CopiedLevel.of(image, number, codec), check)
-        return None
-    if Tag.TILE_WIDTH in directory.entries:
-        return _decode_tiles(image.tiff, directory, Grid(size, TILE), check)
-    return _decode_strips(image.tiff, directory, size, check)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +101,11 @@ class CopiedLevel:
     counts: array[int]
 
     @classmethod
-    def of(cls, image: _Image, number: int, codec: TileCodec) -> Self:
+    def of(cls, directory: Directory, codec: TileCodec) -> Self:
         """Return the level of a directory. Raises Damaged."""
-        grid = Grid(image.sizes[number], codec.tile)
-        count = grid.columns * grid.rows
-        places = _places(image.tiff, image.directories[number], _TILES, count)
-        return cls(codec, grid, image.tiff, *places)
+        grid = Grid(directory.size, codec.tile)
+        places = _places(directory, _TILES, grid.columns * grid.rows)
+        return cls(codec, grid, directory.tiff, *places)
 
     def stream(self, column: int, row: int) -> bytes:
         """Return the bytes of a tile."""
@@ -159,12 +140,10 @@ def read_copied(file: BinaryIO, *, smallest: bool) -> CopiedLevel:
     Raises Damaged unless all of its tiles are plain, so that any decoder may read them.
     """
     with _tiff_errors():
-        image = _open(file)
-        number = len(image.codecs) - 1 if smallest else 0
-        codec = image.codecs[number]
-        if codec is None:
+        found = _open(file)[-1 if smallest else 0]
+        if found.codec is None:
             raise Damaged("its tiles were not copied")
-        level = CopiedLevel.of(image, number, codec)
+        level = CopiedLevel.of(found.directory, found.codec)
         for _ in level.streams():
             pass
         return level
@@ -179,63 +158,63 @@ def _tiff_errors() -> Iterator[None]:
         raise Damaged(str(error)) from error
 
 
-def _open(file: BinaryIO) -> _Image:
-    """Return the image. Raises Damaged for other directories than are written."""
+def _open(file: BinaryIO) -> Sequence[_Level]:
+    """Return the image's levels. Raises Damaged for other directories than are written."""
     source = FileBytes(file)
-    tiff = Tiff(source)
-    directories = list(tiff.directories())
-    sizes = [
-        checked_size(*(tiff.read_number(each, tag) for tag in (Tag.WIDTH, Tag.HEIGHT)))
-        for each in directories
-    ]
-    codecs = [_codec(tiff, directory) for directory in directories]
-    for directory, codec in zip(directories, codecs, strict=True):
+    levels = [_Level(each, _codec(each)) for each in Tiff(source).directories()]
+    for directory, codec in ((level.directory, level.codec) for level in levels):
         kind = RGB_TAGS if codec is None else COPIED_TAGS
         if any(entry.span.stop > source.size for entry in directory.entries.values()):
             raise Damaged("it is cut off")
-        if {tag: _short_numbers(tiff, directory, tag) for tag in kind} != kind:
+        if {tag: _short_numbers(directory, tag) for tag in kind} != kind:
             raise Damaged("it is a TIFF, but not of packed 8-bit RGB as this program writes them")
-    first = codecs[0]
-    tiled = Tag.TILE_WIDTH in directories[0].entries
-    if sizes[1:] != (reduced_sizes(sizes[0]) if tiled else []):
+    first, *others = levels
+    size, *sizes = (level.directory.size for level in levels)
+    tiled = Tag.TILE_WIDTH in first.directory.entries
+    if sizes != (reduced_sizes(size) if tiled else []):
         raise Damaged("it is a TIFF, but not of the levels that this program writes")
-    known = first is None or (first.can_be_copied and first.tile.longer <= MAX_TILE_SIDE)
-    if not known or any(codec != (first and REDUCED) for codec in codecs[1:]):
+    copied = first.codec
+    known = copied is None or (copied.can_be_copied and copied.tile.longer <= MAX_TILE_SIDE)
+    if not known or any(level.codec != (copied and REDUCED) for level in others):
         raise Damaged("it is a TIFF, but not of tiles that this program copies")
-    for directory, codec in zip(directories, codecs, strict=True):
-        tile = [tiff.read_number(directory, tag, 0) for tag in (Tag.TILE_WIDTH, Tag.TILE_HEIGHT)]
-        if codec is None and tiled and tile != [*TILE]:
-            raise Damaged(f"its tiles have not {TILE} pixels, as this program writes them")
-    return _Image(tiff, directories, sizes, codecs)
+    if copied is None and tiled and any(level.directory.tile != TILE for level in levels):
+        raise Damaged(f"its tiles have not {TILE} pixels, as this program writes them")
+    return levels
 
 
-def _codec(tiff: Tiff, directory: Directory) -> TileCodec | None:
+def _codec(directory: Directory) -> TileCodec | None:
     """Return how tiles that were copied from a slide are stored, None for an image without."""
-    compression = tiff.read_number(directory, Tag.COMPRESSION, 0)
+    compression = directory.number(Tag.COMPRESSION, 0)
     if compression not in COMPRESSIONS:
         return None
-    return TileCodec(
-        compression,
-        tiff.read_number(directory, Tag.PHOTOMETRIC, 0),
-        checked_size(
-            *(tiff.read_number(directory, tag) for tag in (Tag.TILE_WIDTH, Tag.TILE_HEIGHT))
-        ),
-        tiff.read_bytes(directory, Tag.JPEG_TABLES),
-    )
+    photometric = directory.number(Tag.PHOTOMETRIC, 0)
+    return TileCodec(compression, photometric, directory.tile, directory.raw(Tag.JPEG_TABLES))
 
 
-def _short_numbers(tiff: Tiff, directory: Directory, tag: int) -> tuple[int, ...]:
+def _short_numbers(directory: Directory, tag: int) -> tuple[int, ...]:
     entry = directory.entries.get(tag)
     if entry is None or entry.type != Type.SHORT or not 1 <= entry.count <= 3:
         return ()
-    return tiff.layout.unpack(f"{entry.count}H", tiff.read(entry.span))
+    return directory.tiff.layout.unpack(f"{entry.count}H", directory.raw(tag))
 
 
-def _description(tiff: Tiff, directory: Directory) -> str:
+def _description(directory: Directory) -> str:
     entry = directory.entries.get(Tag.DESCRIPTION)
     if entry is None or entry.span.length > MAX_METADATA_BYTES:
         return ""
-    return tiff.read_bytes(directory, Tag.DESCRIPTION).rstrip(b"\0").decode("latin-1")
+    return directory.raw(Tag.DESCRIPTION).rstrip(b"\0").decode("latin-1")
+
+
+def _decode_level(level: _Level, check: Check) -> str | None:
+    """Decode the pixels of a directory, see `decode_tiff`."""
+    directory, size = level.directory, level.directory.size
+    if level.codec is not None:
+        _decode_copied(CopiedLevel.of(directory, level.codec), check)
+        return None
+    if directory.is_tiled:
+        return _inflate_all(directory, _TILES, Grid(size, TILE), MAX_BAND_BYTES, check)
+    strip = Size(size.width, _strip_rows(directory))
+    return _inflate_all(directory, _STRIPS, Grid(size, strip), MAX_STRIP_BYTES, check)
 
 
 def _decode_copied(level: CopiedLevel, check: Check) -> None:
@@ -247,24 +226,44 @@ def _decode_copied(level: CopiedLevel, check: Check) -> None:
             raise Damaged(f"one of its tiles is damaged: {error}") from error
 
 
-def _decode_tiles(tiff: Tiff, directory: Directory, grid: Grid, check: Check) -> str | None:
+def _strip_rows(directory: Directory) -> int:
+    """Return the rows of a strip. Raises Damaged for strips that older versions did not write."""
+    size = directory.size
+    line = 3 * size.width
+    if line * size.height > MAX_STRIPS_BYTES:
+        raise Damaged(f"it says that it has {size} pixels, more than this program writes")
+    rows = min(directory.number(Tag.ROWS_PER_STRIP), size.height)
+    count = -(-size.height // max(rows, 1))
+    # A strip has less than half of STRIP_BYTES only where a line is longer.
+    if not STRIP_BYTES // 2 * (count - 1) <= line * size.height or not rows:
+        raise Damaged(f"its strips of {rows:,} rows are smaller than this program writes them")
+    if rows * line > MAX_STRIP_BYTES and rows != 1:
+        raise Damaged(f"its strips of {rows:,} rows are larger than this program writes them")
+    return rows
+
+
+def _inflate_all(
+    directory: Directory, tags: tuple[int, int], grid: Grid, most: int, check: Check
+) -> str | None:
+    """Decode strips or tiles. Return the digest of rows of them, None if they take over `most`."""
     width, height = grid.tile
-    raw = width * height * 3
-    fits = grid.columns * raw <= MAX_BAND_BYTES
+    fits = 3 * grid.columns * width * height <= most
     band: Pixels = np.empty((height, grid.columns * width if fits else 0, 3), np.uint8)
     digest = hashlib.sha256(usedforsecurity=False)
-    spans = _spans(tiff, directory, _TILES, grid.columns * grid.rows)
+    spans = _spans(directory, tags, grid.columns * grid.rows)
     for number, span in enumerate(spans):
-        pieces = _inflate(tiff, span, raw, check)
+        row, column = divmod(number, grid.columns)
+        rows = grid.box(column, row).size.height
+        # A tile at the edge is padded, and a strip is not.
+        part = band[: height if tags is _TILES else rows, column * width : (column + 1) * width]
+        pieces = _inflate(directory.tiff, span, 3 * width * len(part), check)
         if not fits:
             deque(pieces, 0)
             continue
-        row, column = divmod(number, grid.columns)
-        tile = band[:, column * width : (column + 1) * width]
-        _add_differences(b"".join(pieces), tile)
+        _add_differences(b"".join(pieces), part)
         if column == grid.columns - 1:
             # Line by line, as the band without its padding would have to be copied.
-            for line in band[: grid.box(column, row).size.height, : grid.size.width]:
+            for line in band[:rows, : grid.size.width]:
                 digest.update(line.data)
     return digest.hexdigest() if fits else None
 
@@ -275,50 +274,25 @@ def _add_differences(data: bytes, pixels: Pixels) -> None:
     np.add.accumulate(differences, axis=1, dtype=np.uint8, out=pixels)
 
 
-def _decode_strips(tiff: Tiff, directory: Directory, size: Size, check: Check) -> str | None:
-    line = 3 * size.width
-    if line * size.height > MAX_STRIPS_BYTES:
-        raise Damaged(f"it says that it has {size} pixels, more than this program writes")
-    rows = min(tiff.read_number(directory, Tag.ROWS_PER_STRIP), size.height)
-    count = -(-size.height // max(rows, 1))
-    # A strip has less than half of STRIP_BYTES only where a line is longer.
-    if not STRIP_BYTES // 2 * (count - 1) <= line * size.height or not rows:
-        raise Damaged(f"its strips of {rows:,} rows are smaller than this program writes them")
-    if rows * line > MAX_STRIP_BYTES and rows != 1:
-        raise Damaged(f"its strips of {rows:,} rows are larger than this program writes them")
-    digest = hashlib.sha256(usedforsecurity=False)
-    spans = _spans(tiff, directory, _STRIPS, count)
-    for number, span in enumerate(spans):
-        height = min(rows, size.height - number * rows)
-        pieces = _inflate(tiff, span, height * line, check)
-        if rows * line > MAX_STRIP_BYTES:
-            deque(pieces, 0)
-            continue
-        strip: Pixels = np.empty((height, size.width, 3), np.uint8)
-        _add_differences(b"".join(pieces), strip)
-        digest.update(strip.data)
-    return digest.hexdigest() if rows * line <= MAX_STRIP_BYTES else None
-
-
 def _places(
-    tiff: Tiff, directory: Directory, tags: tuple[int, int], count: int
+    directory: Directory, tags: tuple[int, int], count: int
 ) -> tuple[array[int], array[int]]:
     """Return offsets and bytes of all strips or tiles."""
     if count > MAX_TILES:
         raise Damaged(f"it says that it has {count:,} strips or tiles")
     if not set(tags) <= set(directory.entries):
         raise Damaged("it has no pixels")
-    offsets, lengths = (tiff.read_numbers(directory, tag, count) for tag in tags)
+    offsets, lengths = (directory.numbers(tag, count) for tag in tags)
     return offsets, lengths
 
 
-def _spans(tiff: Tiff, directory: Directory, tags: tuple[int, int], count: int) -> Iterator[Span]:
+def _spans(directory: Directory, tags: tuple[int, int], count: int) -> Iterator[Span]:
     """Yield where the strips or tiles are, each after the one before, as they are written.
 
     A small file whose parts overlap would have any number of pixels.
     """
     free = 0
-    for offset, length in zip(*_places(tiff, directory, tags, count), strict=True):
+    for offset, length in zip(*_places(directory, tags, count), strict=True):
         if offset < free:
             raise Damaged("its strips or tiles overlap")
         free = offset + length

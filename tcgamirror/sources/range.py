@@ -335,7 +335,7 @@ class _Guess:
             directory = tiff.guess_directory(window, self._found[0].offset if self._found else 0)
             if directory is not None:
                 self._found.insert(0, directory)
-                start, counts = tiff.data_start(directory), directory.entries.get(Tag.TILE_COUNTS)
+                start, counts = directory.data_start, directory.entries.get(Tag.TILE_COUNTS)
                 # The next finer level has at least four times as many tiles, in two arrays.
                 finer = 0 if counts is None else 2 * 4 * counts.span.length
                 if following < start - WINDOW < directory.offset and finer < WINDOW:

@@ -128,9 +128,7 @@ def strips(data: bytes) -> list[Span]:
     for directory in tiff.directories():
         if 273 in directory.entries:
             count = directory.entries[273].count
-            places = zip(
-                *(tiff.read_numbers(directory, tag, count) for tag in (273, 279)), strict=True
-            )
+            places = zip(*(directory.numbers(tag, count) for tag in (273, 279)), strict=True)
             found += [Span(start, start + length) for start, length in places]
     return found
 

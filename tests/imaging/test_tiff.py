@@ -31,9 +31,8 @@ def classic(*directories: tuple[Sequence[Entry], int | None], order: str = "<") 
     return data.ljust(64, b"\0")
 
 
-def first(data: bytes) -> tuple[Tiff, Directory]:
-    tiff = Tiff(Bytes(data))
-    return tiff, next(tiff.directories())
+def first(data: bytes) -> Directory:
+    return next(Tiff(Bytes(data)).directories())
 
 
 @EVERY_SLIDE
@@ -45,7 +44,7 @@ def test_directories_are_guessed_from_the_end(name: str, zoo_slides: Mapping[str
     for directory in reversed(list(tiff.directories())):
         window = Span(max(0, stop - 2_000_000), stop)
         assert tiff.guess_directory(window, following) == directory
-        stop, following = tiff.data_start(directory), directory.offset
+        stop, following = directory.data_start, directory.offset
     assert tiff.guess_directory(Span(0, 20), 0) is None
 
 
@@ -61,43 +60,43 @@ def test_directories_are_those_pillow_reads(name: str, zoo_slides: Mapping[str, 
         assert directory.next == tags.next
         assert directory.entries.keys() == set(tags)
         for tag in (Tag.WIDTH, Tag.HEIGHT, Tag.COMPRESSION, Tag.PHOTOMETRIC):
-            assert tiff.read_number(directory, tag) == tags[tag]
+            assert directory.number(tag) == tags[tag]
         for tag in {Tag.TILE_OFFSETS, Tag.TILE_COUNTS} & set(tags):
-            assert tuple(tiff.read_numbers(directory, tag, len(tags[tag]))) == tags[tag]
-        said = tiff.read_rational(directory, Tag.X_RESOLUTION)
+            assert tuple(directory.numbers(tag, len(tags[tag]))) == tags[tag]
+        said = directory.rational(Tag.X_RESOLUTION)
         assert said == (float(tags[Tag.X_RESOLUTION]) if Tag.X_RESOLUTION in tags else None)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_values_that_fit_lie_in_their_entry(order: str) -> None:
     two_shorts = 0x0001_0002 if order == ">" else 0x0002_0001
-    tiff, directory = first(classic(([(324, SHORT, 2, two_shorts)], 0), order=order))
-    assert list(tiff.read_numbers(directory, 324, 2)) == [1, 2]
-    assert tiff.read_number(directory, 324) == 1
+    directory = first(classic(([(324, SHORT, 2, two_shorts)], 0), order=order))
+    assert list(directory.numbers(324, 2)) == [1, 2]
+    assert directory.number(324) == 1
 
 
 def test_of_a_tag_that_stands_twice_the_first_holds() -> None:
-    tiff, directory = first(classic(([(256, LONG, 1, 5), (256, LONG, 1, 6)], 0)))
-    assert tiff.read_number(directory, 256) == 5
+    directory = first(classic(([(256, LONG, 1, 5), (256, LONG, 1, 6)], 0)))
+    assert directory.number(256) == 5
 
 
 def test_a_type_nobody_knows_is_passed_over() -> None:
-    _, directory = first(classic(([(256, 99, 1, 5)], 0)))
+    directory = first(classic(([(256, 99, 1, 5)], 0)))
     assert not directory.entries
 
 
 def test_a_number_that_is_not_there_is_the_default_or_refused() -> None:
-    tiff, directory = first(classic(([(256, LONG, 0, 5), (257, 2, 4, 0)], 0)))
-    assert tiff.read_number(directory, 300, 7) == tiff.read_number(directory, 256, 7) == 7
+    directory = first(classic(([(256, LONG, 0, 5), (257, 2, 4, 0)], 0)))
+    assert directory.number(300, 7) == directory.number(256, 7) == 7
     for tag in (256, 257, 300):
         with pytest.raises(BadSlide, match=f"tag {tag} is missing or no number"):
-            tiff.read_number(directory, tag)
+            directory.number(tag)
 
 
 def test_a_rational_over_zero_tells_nothing() -> None:
-    tiff, directory = first(classic(([(282, RATIONAL, 1, 30), (283, LONG, 1, 4)], 0)))
-    assert tiff.read_rational(directory, 282) is None
-    assert tiff.read_rational(directory, 283) is None
+    directory = first(classic(([(282, RATIONAL, 1, 30), (283, LONG, 1, 4)], 0)))
+    assert directory.rational(282) is None
+    assert directory.rational(283) is None
 
 
 ONE: list[Entry] = [(256, LONG, 1, 5)]
@@ -135,19 +134,19 @@ def test_directories_as_no_slide_has_are_refused(data: bytes, words: str) -> Non
 
 @pytest.mark.parametrize("count", [10**6, 2**32 - 1])
 def test_values_beyond_the_end_are_refused_when_they_are_read(count: int) -> None:
-    tiff, directory = first(classic(([(324, LONG, count, 8), (347, 7, count, 8)], 0)))
+    directory = first(classic(([(324, LONG, count, 8), (347, 7, count, 8)], 0)))
     with bounded(seconds=10, megabytes=5):
         with pytest.raises(BadSlide, match="outside of the file"):
-            tiff.read_numbers(directory, 324, count)
+            directory.numbers(324, count)
         with pytest.raises(BadSlide, match=r"tag 347 has \d+ bytes"):
-            tiff.read_bytes(directory, 347)
+            directory.raw(347)
 
 
 def test_arrays_of_another_length_or_type_are_refused() -> None:
-    tiff, directory = first(classic(([(324, LONG, 1, 8), (325, RATIONAL, 1, 8)], 0)))
+    directory = first(classic(([(324, LONG, 1, 8), (325, RATIONAL, 1, 8)], 0)))
     for tag, count in ((324, 2), (325, 1)):
         with pytest.raises(BadSlide, match=f"tag {tag} has 1 values for {count} tiles"):
-            tiff.read_numbers(directory, tag, count)
+            directory.numbers(tag, count)
 
 
 def test_nothing_is_read_outside_of_the_file() -> None:

@@ -70,7 +70,7 @@ def not_to_be_fetched(path: Path, level: int) -> SpanSet:
             spans += [profile.span] if profile is not None else []
             if 273 in directory.entries:
                 count = directory.entries[273].count
-                starts, lengths = (tiff.read_numbers(directory, tag, count) for tag in (273, 279))
+                starts, lengths = (directory.numbers(tag, count) for tag in (273, 279))
                 spans += [Span(a, a + n) for a, n in zip(starts, lengths, strict=True)]
         wanted = SpanSet([*tile_spans(slide.tile_table(level)), slide.counts_span(0)])
     return SpanSet(gap for span in spans for gap in wanted.gaps(span))
