@@ -46,18 +46,14 @@ def size(path: Path) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("way", range(4))
-def test_a_slide_is_named_as_people_name_it(
-    way: int, gdc: StandIn, slides: list[Listed], tmp_path: Path
-) -> None:
+def test_names(way: int, gdc: StandIn, slides: list[Listed], tmp_path: Path) -> None:
     result = get(gdc, tmp_path, names(slides[0])[way], "--mpp", "2", "-o", "new/slide.png")
     assert result.code == 0, result
     assert "by range" in result.out and "µm/px" in result.out
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["slide.png"]
 
 
-def test_json_tells_size_exact_mpp_and_source(
-    gdc: StandIn, slides: list[Listed], tmp_path: Path
-) -> None:
+def test_json_has_size_and_source(gdc: StandIn, slides: list[Listed], tmp_path: Path) -> None:
     words = (slides[1].file_id, "--mpp", "0.25", "--format", "tiff", "-o", "./", "--json")
     (image,) = get(gdc, tmp_path, *words).json()["images"]
     width, height = round(base_width(slides[1]) * 0.252 / 0.25), round(400 * 0.252 / 0.25)
@@ -83,7 +79,7 @@ def test_a_level_is_taken_as_it_is(gdc: StandIn, slides: list[Listed], tmp_path:
     assert not (tmp_path / "b.png").exists()
 
 
-def test_several_slides_come_into_a_directory_and_are_kept(
+def test_several_slides_go_to_a_directory(
     gdc: StandIn, slides: list[Listed], tmp_path: Path
 ) -> None:
     words = (*(file.file_id for file in slides), "--max-size", "300", "-o", "out/")
@@ -98,26 +94,20 @@ def test_several_slides_come_into_a_directory_and_are_kept(
     assert (forced.code, forced.out.count("there already")) == (0, 0)
 
 
-def test_one_file_for_two_slides_is_refused(
-    gdc: StandIn, slides: list[Listed], tmp_path: Path
-) -> None:
+def test_two_slides_in_one_file(gdc: StandIn, slides: list[Listed], tmp_path: Path) -> None:
     result = get(gdc, tmp_path, slides[0].file_id, slides[1].file_id, "-o", "a.png")
     assert (result.code, "-o a.png/" in result.sentence) == (2, True)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_of_no_slide_is_wrong_use_before_anything_is_fetched(
-    gdc: StandIn, slides: list[Listed], tmp_path: Path
-) -> None:
+def test_an_unknown_name(gdc: StandIn, slides: list[Listed], tmp_path: Path) -> None:
     result = get(gdc, tmp_path, slides[0].file_id, "TCGA-XX-0000", "-o", "out/", "--json")
     assert result.code == 2
     assert result.json()["error"].startswith("TCGA-XX-0000: the GDC lists no")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_some_failed_is_exit_code_3_and_the_others_are_there(
-    gdc: StandIn, slides: list[Listed], tmp_path: Path
-) -> None:
+def test_some_failed_is_exit_code_3(gdc: StandIn, slides: list[Listed], tmp_path: Path) -> None:
     gdc.faults.add(Fault(slides[0].file_id, "404"))
     try:
         words = (slides[0].file_id, slides[1].file_id, "--mpp", "2", "-o", "out/", "--json")
@@ -134,9 +124,7 @@ def test_without_the_gdc_is_exit_code_4(slides: list[Listed], tmp_path: Path) ->
     assert (result.code, list(tmp_path.iterdir())) == (4, [])
 
 
-def test_a_mirror_gives_names_target_and_servers_and_does_not_change(
-    gdc: StandIn, slides: list[Listed], tmp_path: Path
-) -> None:
+def test_a_mirror_does_not_change(gdc: StandIn, slides: list[Listed], tmp_path: Path) -> None:
     root = made(tmp_path / "mirror", gdc, "--max-size", "100", slides=1)
     updated(root)
     before = images(root), (root / "catalogue.db").read_bytes()
@@ -149,9 +137,7 @@ def test_a_mirror_gives_names_target_and_servers_and_does_not_change(
     assert (images(root), (root / "catalogue.db").read_bytes()) == before
 
 
-def test_an_image_that_may_not_be_read_is_named_with_its_directory(
-    gdc: StandIn, slides: list[Listed], tmp_path: Path
-) -> None:
+def test_an_unreadable_image_is_named(gdc: StandIn, slides: list[Listed], tmp_path: Path) -> None:
     words = (slides[0].file_id, "--mpp", "2", "-o", "out/a.png")
     assert get(gdc, tmp_path, *words).code == 0
     (tmp_path / "out" / "a.png").chmod(0)
@@ -159,9 +145,7 @@ def test_an_image_that_may_not_be_read_is_named_with_its_directory(
     assert result.code == 2 and "out/a.png: file exists, and cannot be read" in result.sentence
 
 
-def test_an_image_of_another_slide_is_named(
-    gdc: StandIn, slides: list[Listed], tmp_path: Path
-) -> None:
+def test_an_image_of_another_slide(gdc: StandIn, slides: list[Listed], tmp_path: Path) -> None:
     assert get(gdc, tmp_path, slides[0].file_id, "--mpp", "2", "-o", "a.png").code == 0
     before = (tmp_path / "a.png").read_bytes()
     result = get(gdc, tmp_path, slides[1].file_id, "--mpp", "2", "-o", "a.png")
@@ -170,7 +154,7 @@ def test_an_image_of_another_slide_is_named(
     assert said in result.sentence and "--force" in result.sentence
 
 
-def test_what_a_killed_run_left_is_removed_and_what_a_running_one_has_is_not(
+def test_only_killed_runs_are_cleaned_up(
     gdc: StandIn, slides: list[Listed], tmp_path: Path
 ) -> None:
     words = ("--mpp", "0.252", *addresses(gdc), "-o", f"{tmp_path}/out/")
@@ -207,9 +191,7 @@ def test_no_image_comes_where_a_mirror_knows_every_file(
     assert get(gdc, tmp_path, slides[0].file_id, "--mpp", "2", "-o", "m/own/").code == 0
 
 
-def test_a_full_disk_is_told_as_a_person_can_mend_it(
-    gdc: StandIn, slides: list[Listed], tmp_path: Path
-) -> None:
+def test_a_full_disk_has_a_remedy(gdc: StandIn, slides: list[Listed], tmp_path: Path) -> None:
     with mounted(*small_disk(tmp_path / "small", "64m")) as small:
         result = get(gdc, tmp_path, slides[0].file_id, "-o", f"{small}/")
         assert (result.code, list(small.iterdir())) == (6, [])
@@ -217,9 +199,7 @@ def test_a_full_disk_is_told_as_a_person_can_mend_it(
     assert "stay free for others. Free some, or name a directory on a larger" in result.sentence
 
 
-def test_pauses_are_short_and_told_where_a_server_resets_connections(
-    gdc: StandIn, slides: list[Listed], tmp_path: Path
-) -> None:
+def test_pauses_are_short(gdc: StandIn, slides: list[Listed], tmp_path: Path) -> None:
     gdc.faults.add(Fault(slides[0].file_id, "reset", host="bucket"))
     try:
         began = time.monotonic()

@@ -56,7 +56,7 @@ def use_catalogue(root: Path) -> None:
         (use_catalogue, CATALOGUE),
     ],
 )
-def test_no_mirror_is_made_where_one_is_or_was(
+def test_no_mirror_replaces_another(
     tmp_path: Path, occupy: Callable[[Path], object], name: str
 ) -> None:
     occupy(tmp_path)
@@ -95,9 +95,7 @@ def test_another_target_than_the_mirrors_own_is_refused(tmp_path: Path, other: T
 # Of a lock file --------------------------------------------------------------------
 
 
-def test_lost_settings_are_written_again_with_the_lock_that_is_given(
-    small_gdc: StandIn, tmp_path: Path
-) -> None:
+def test_lost_settings_are_restored_with_the_lock(small_gdc: StandIn, tmp_path: Path) -> None:
     two, four = _locks(tmp_path, small_gdc, (2, 4))
     root = _locked(tmp_path / "m", small_gdc, two)
     (root / FILE_NAME).unlink()
@@ -124,9 +122,7 @@ def test_the_lock_that_a_killed_init_left_is_replaced(small_gdc: StandIn, tmp_pa
     assert (root / LOCKED).read_bytes() == four.read_bytes()
 
 
-def test_another_lock_of_the_same_name_and_plan_fills_the_sample_up(
-    small_gdc: StandIn, tmp_path: Path
-) -> None:
+def test_another_lock_fills_the_sample_up(small_gdc: StandIn, tmp_path: Path) -> None:
     (all_four,) = _locks(tmp_path, small_gdc, (4,))
     read, parts = lockfile.read_lock(all_four), [tmp_path / "0.lock", tmp_path / "1.lock"]
     for kept, part in enumerate(parts):
@@ -170,9 +166,7 @@ def test_of_two_inits_at_once_one_makes_the_mirror(tmp_path: Path, small_gdc: St
             mirror.check_fixed(catalogue.fact)
 
 
-def test_an_init_keeps_out_of_a_mirror_that_another_run_makes(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
+def test_init_waits_for_no_other_run(tmp_path: Path, small_gdc: StandIn) -> None:
     root = tmp_path / "m"
     with Lock(root / ".lock", "import"):
         kept_out = inside("--mirror", root, "init", "--mpp", "4", *addresses(small_gdc))
@@ -180,9 +174,7 @@ def test_an_init_keeps_out_of_a_mirror_that_another_run_makes(
     assert [path.name for path in root.iterdir()] == [".lock"]
 
 
-def test_no_mirror_is_made_within_another_by_way_of_a_link(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
+def test_no_mirror_is_made_within_another(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc)
     (tmp_path / "big").mkdir()
     (root / "images").symlink_to(tmp_path / "big")
@@ -209,9 +201,7 @@ def test_a_directory_that_was_removed_meanwhile_is_one_sentence(tmp_path: Path) 
         assert result.code == 2 and "was removed" in result.sentence
 
 
-def test_a_mirror_without_settings_and_a_refused_init_stay_as_they_are(
-    small_gdc: StandIn, tmp_path: Path
-) -> None:
+def test_a_refused_init_changes_nothing(small_gdc: StandIn, tmp_path: Path) -> None:
     first = tmp_path / "first"
     lock = write_lock(first, small_gdc)
     before = sorted(first.rglob("*"))

@@ -52,9 +52,7 @@ def test_in_a_mirror_it_changes_nothing(tmp_path: Path, small_gdc: StandIn) -> N
     assert contents(root) == before
 
 
-def test_people_are_told_that_all_is_well_or_what_cannot_be_reached(
-    tmp_path: Path, small_gdc: StandIn
-) -> None:
+def test_a_report_for_people(tmp_path: Path, small_gdc: StandIn) -> None:
     out = succeeded("doctor", *addresses(small_gdc), cwd=tmp_path).out
     assert out.splitlines()[0].startswith("tcgamirror ")
     for topic in ("machine", "program", "network", "servers"):

@@ -93,9 +93,7 @@ def test_no_command_brings_it_back(root: Path, command: str) -> None:
     assert len(images(root)) == 5 and len(rows(root, EXCLUDED)) == 1
 
 
-def test_a_larger_sample_is_that_of_a_mirror_without_exclusions(
-    root: Path, order: list[str]
-) -> None:
+def test_exclusions_change_no_larger_sample(root: Path, order: list[str]) -> None:
     told(root, "exclude", order[0], order[7])
     assert rows(root, EXCLUDED) == [(order[0], "excluded", "no reason given", None)]
     assert "4 slides added to the sample" in told(root, "sample", "--slides", "10").out
@@ -105,9 +103,7 @@ def test_a_larger_sample_is_that_of_a_mirror_without_exclusions(
     assert len(images(root)) == 8
 
 
-def test_the_next_slides_that_are_not_excluded_take_a_place_once(
-    root: Path, order: list[str]
-) -> None:
+def test_the_next_slides_take_a_place_once(root: Path, order: list[str]) -> None:
     for added in ("2 slides", "0 slides"):
         assert f"; {added} added" in told(root, "exclude", *order[:2], "--replace").out
         assert sampled(root) == order[:8]
@@ -119,9 +115,7 @@ def test_the_next_slides_that_are_not_excluded_take_a_place_once(
     assert len(images(root)) == 6
 
 
-def test_a_sample_that_is_not_filled_yet_is_filled_first(
-    order: list[str], gdc: StandIn, tmp_path: Path
-) -> None:
+def test_an_unfilled_sample_is_filled_first(order: list[str], gdc: StandIn, tmp_path: Path) -> None:
     new = made(tmp_path / "new", gdc, slides=6)
     told(new, "refresh")
     told(new, "exclude", *order[:2], "--replace")
@@ -242,9 +236,7 @@ def test_it_goes_with_the_mirror(root: Path, tmp_path: Path, gdc: StandIn) -> No
     "command",
     ["update", "refresh", "fetch", "verify --repair", "exclude {}", "include {}", "import {}"],
 )
-def test_a_killed_run_leaves_no_old_file_of_exclusions(
-    root: Path, tmp_path: Path, command: str
-) -> None:
+def test_the_next_run_mends_excluded_tsv(root: Path, tmp_path: Path, command: str) -> None:
     """The next run that writes mends the file from which `rebuild` reads exclusions."""
     before, again, third = sampled(root)[:3]
     told(root, "exclude", before, third)
@@ -261,9 +253,7 @@ def test_a_killed_run_leaves_no_old_file_of_exclusions(
     assert rows(root, REASONS) == expected
 
 
-def test_a_mirror_that_lost_settings_and_catalogue_keeps_its_exclusions(
-    root: Path, gdc: StandIn
-) -> None:
+def test_a_lost_mirror_keeps_its_exclusions(root: Path, gdc: StandIn) -> None:
     told(root, "exclude", *sampled(root)[:2])
     expected = rows(root, REASONS)
     for name in ("tcgamirror.toml", "catalogue.db"):
@@ -300,9 +290,7 @@ def test_a_mirror_s_own_exclusions_win(root: Path, tmp_path: Path) -> None:
     assert told(tmp_path / "s", "verify").code == 0
 
 
-def test_what_the_source_excludes_is_kept_here_until_sync_delete(
-    root: Path, tmp_path: Path
-) -> None:
+def test_sync_keeps_images_until_delete(root: Path, tmp_path: Path) -> None:
     """The manual's page `transfer` says so."""
     here = tmp_path / "s"
     excluded, *_ = names = sampled(root)

@@ -46,9 +46,7 @@ def asked(gdc: StandIn, root: Path, *options: str) -> list[str]:
     return [record.path for record in gdc.served]
 
 
-def test_labels_are_read_once_a_listing_a_page_at_a_time(
-    root: Path, gdc: StandIn, files: list[Listed]
-) -> None:
+def test_labels_are_read_once_a_listing(root: Path, gdc: StandIn, files: list[Listed]) -> None:
     assert asked(gdc, root) == QUIET + LISTING + LABELS
     assert asked(gdc, root) == QUIET
     gdc.publish([replace(files[0], tissue={"percent_necrosis": 99}), *files[1:]], NEXT)
@@ -84,9 +82,7 @@ def test_settings_turn_labels_off(root: Path, gdc: StandIn) -> None:
 
 
 @pytest.mark.parametrize("kind", ["html", "foreign-json", "truncated-json", "503", "reset", "403"])
-def test_labels_that_cannot_be_read_are_a_warning_and_are_tried_again(
-    root: Path, gdc: StandIn, kind: str
-) -> None:
+def test_unreadable_labels_are_read_later(root: Path, gdc: StandIn, kind: str) -> None:
     rewrite(root, "^labels = .*", "labels = false")
     went_well("--mirror", root, "refresh")
     went_well("--mirror", root, "sample")
@@ -104,9 +100,7 @@ def test_labels_that_cannot_be_read_are_a_warning_and_are_tried_again(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_ends_within_the_labels_goes_on_with_them(
-    root: Path, gdc: StandIn, number: signal.Signals
-) -> None:
+def test_interrupted_labels_are_resumed(root: Path, gdc: StandIn, number: signal.Signals) -> None:
     rewrite(root, "^labels = .*", "labels = false")
     went_well("--mirror", root, "refresh")
     rewrite(root, "^labels = .*", "labels = true")
@@ -133,9 +127,7 @@ def test_a_dry_run_reads_no_labels(root: Path, gdc: StandIn) -> None:
     assert [record.path for record in gdc.served] == QUIET + LISTING
 
 
-def test_a_manifest_asks_for_its_own_slides_and_needs_no_gdc(
-    tmp_path: Path, gdc: StandIn, files: list[Listed]
-) -> None:
+def test_a_manifest_needs_no_gdc(tmp_path: Path, gdc: StandIn, files: list[Listed]) -> None:
     path = tmp_path / "manifest.txt"
     path.write_text(manifest(files[:12]))
     root = made(tmp_path / "m", gdc, "--manifest", str(path))

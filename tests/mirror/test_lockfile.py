@@ -231,7 +231,7 @@ def test_a_mirror_is_made_again_elsewhere(small_gdc: StandIn, tmp_path: Path) ->
     assert told.out == "6 of 6 slides are as locked\n"
 
 
-def test_only_the_slides_of_the_lock_are_taken_and_rebuilt(
+def test_the_sample_is_that_of_the_lock(
     small_slides: tuple[Listed, ...], small_gdc: StandIn, tmp_path: Path
 ) -> None:
     with StandIn(small_slides[:5]) as before:
@@ -393,9 +393,7 @@ def test_a_slide_without_an_image_has_no_digest(small_gdc: StandIn, tmp_path: Pa
     assert "0 of 3 slides are as locked; 2 slides of the mirror not in the lock file" in checked.out
 
 
-def test_excluded_slides_are_as_locked_before_they_are_sampled(
-    small_gdc: StandIn, tmp_path: Path
-) -> None:
+def test_exclusions_are_locked(small_gdc: StandIn, tmp_path: Path) -> None:
     first = tmp_path / "first"
     filled(first, small_gdc, slides=4)
     names = [str(name) for name in column(first, "select file_name from mirror")]

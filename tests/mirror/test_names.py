@@ -53,9 +53,7 @@ def root(gdc: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("sort", NAMES)
-def test_a_name_means_the_same_slides_everywhere(
-    root: Path, gdc: StandIn, tmp_path: Path, sort: str
-) -> None:
+def test_a_name_has_one_meaning(root: Path, gdc: StandIn, tmp_path: Path, sort: str) -> None:
     name, slides = NAMES[sort]
     name = name or gdc.files[1].file_id.upper()
     said = inside("--mirror", root, "exclude", name, "--json")
@@ -82,8 +80,6 @@ def test_a_name_means_the_same_slides_everywhere(
 @pytest.mark.parametrize(
     "name", ["TCGA-AA", "TCGA-AA-000", "TCGA-AA-0001-0", "TCGA-AA-0001-01", "0"]
 )
-def test_a_part_of_a_barcode_is_no_name(
-    root: Path, gdc: StandIn, tmp_path: Path, name: str
-) -> None:
+def test_part_of_a_barcode_is_no_name(root: Path, gdc: StandIn, tmp_path: Path, name: str) -> None:
     assert inside("--mirror", root, "exclude", name).code == 2
     assert inside("get", name, "--mpp", "4", "-o", f"{tmp_path}/", *addresses(gdc)).code == 2

@@ -171,9 +171,7 @@ def of_cart(folder: Path, gdc: StandIn, *lines: str) -> Path:
     return made(folder / "m", gdc, "--manifest", str(folder / "cart.txt"), "--slides", "all")
 
 
-def test_what_a_manifest_does_not_tell_is_looked_up_once_the_api_answers(
-    gdc: StandIn, tmp_path: Path
-) -> None:
+def test_a_manifest_is_completed_by_the_api(gdc: StandIn, tmp_path: Path) -> None:
     cart = gdc.files[10:17]
     root = of_cart(tmp_path, gdc, *(f"{file.file_id}\t{file.file_name}" for file in cart))
     rewrite(root, f'^api = "{gdc.api}"', 'api = "http://127.0.0.1:9"')
@@ -188,9 +186,7 @@ def test_what_a_manifest_does_not_tell_is_looked_up_once_the_api_answers(
     assert inside("--mirror", root, "verify").code == 0
 
 
-def test_a_manifests_slides_are_not_waited_for_nor_asked_for_again_and_again(
-    gdc: StandIn, tmp_path: Path
-) -> None:
+def test_a_manifest_is_completed_by_one_request(gdc: StandIn, tmp_path: Path) -> None:
     """A GDC that is down costs one request and one line a night, slides of others one in all."""
     ours, other = gdc.files[10], "7ab52949-b902-4a79-a9f4-65379e221444\tTCGA-ZZ-0001.svs"
     root = of_cart(tmp_path, gdc, f"{ours.file_id}\t{ours.file_name}", other)
