@@ -94,16 +94,15 @@ def test_several_slides_go_to_a_directory(
     assert (forced.code, forced.out.count("there already")) == (0, 0)
 
 
-def test_two_slides_in_one_file(gdc: StandIn, slides: list[Listed], tmp_path: Path) -> None:
+def test_wrong_use_ends_before_anything_is_fetched(
+    gdc: StandIn, slides: list[Listed], tmp_path: Path
+) -> None:
     result = get(gdc, tmp_path, slides[0].file_id, slides[1].file_id, "-o", "a.png")
     assert (result.code, "-o a.png/" in result.sentence) == (2, True)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_unknown_name(gdc: StandIn, slides: list[Listed], tmp_path: Path) -> None:
     result = get(gdc, tmp_path, slides[0].file_id, "TCGA-XX-0000", "-o", "out/", "--json")
     assert result.code == 2
     assert result.json()["error"].startswith("TCGA-XX-0000: the GDC lists no")
+    assert run("get", slides[0].file_id, "--api", "http://127.0.0.1:1", cwd=tmp_path).code == 4
     assert list(tmp_path.iterdir()) == []
 
 
@@ -119,11 +118,6 @@ def test_some_failed_is_exit_code_3(gdc: StandIn, slides: list[Listed], tmp_path
     assert len(list((tmp_path / "out").iterdir())) == 1
 
 
-def test_without_the_gdc_is_exit_code_4(slides: list[Listed], tmp_path: Path) -> None:
-    result = run("get", slides[0].file_id, "--api", "http://127.0.0.1:1", cwd=tmp_path)
-    assert (result.code, list(tmp_path.iterdir())) == (4, [])
-
-
 def test_a_mirror_does_not_change(gdc: StandIn, slides: list[Listed], tmp_path: Path) -> None:
     root = made(tmp_path / "mirror", gdc, "--max-size", "100", slides=1)
     updated(root)
@@ -137,21 +131,18 @@ def test_a_mirror_does_not_change(gdc: StandIn, slides: list[Listed], tmp_path: 
     assert (images(root), (root / "catalogue.db").read_bytes()) == before
 
 
-def test_an_unreadable_image_is_named(gdc: StandIn, slides: list[Listed], tmp_path: Path) -> None:
-    words = (slides[0].file_id, "--mpp", "2", "-o", "out/a.png")
-    assert get(gdc, tmp_path, *words).code == 0
-    (tmp_path / "out" / "a.png").chmod(0)
-    result = get(gdc, tmp_path, *words, by=ordinary())
-    assert result.code == 2 and "out/a.png: file exists, and cannot be read" in result.sentence
-
-
-def test_an_image_of_another_slide(gdc: StandIn, slides: list[Listed], tmp_path: Path) -> None:
-    assert get(gdc, tmp_path, slides[0].file_id, "--mpp", "2", "-o", "a.png").code == 0
-    before = (tmp_path / "a.png").read_bytes()
-    result = get(gdc, tmp_path, slides[1].file_id, "--mpp", "2", "-o", "a.png")
-    assert (result.code, (tmp_path / "a.png").read_bytes()) == (2, before)
+def test_an_image_in_the_way_is_named(gdc: StandIn, slides: list[Listed], tmp_path: Path) -> None:
+    first, other = (("--mpp", "2", "-o", "out/a.png", slides[at].file_id) for at in (0, 1))
+    assert get(gdc, tmp_path, *first).code == 0
+    path = tmp_path / "out" / "a.png"
+    before = path.read_bytes()
+    result = get(gdc, tmp_path, *other)
+    assert (result.code, path.read_bytes()) == (2, before)
     said = f"a.png: file exists (it is an image of another slide, {slides[0].file_name}). Name"
     assert said in result.sentence and "--force" in result.sentence
+    path.chmod(0)
+    result = get(gdc, tmp_path, *first, by=ordinary())
+    assert result.code == 2 and "out/a.png: file exists, and cannot be read" in result.sentence
 
 
 def test_only_killed_runs_are_cleaned_up(

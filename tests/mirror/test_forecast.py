@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 import subprocess
-from contextlib import closing
 from pathlib import Path
 from subprocess import PIPE
+from typing import Any
 
 import pytest
 
@@ -15,6 +14,7 @@ from tcgamirror.model.sampling import By, Order
 from tests.gdc import StandIn, listed_without_data
 from tests.support.command import inside, program, run, started, went_well
 from tests.support.mirrors import addresses, column, contents, made, updated
+from tests.support.publishing import change
 
 SLIDES = 18
 IN_ORDER = "select file_name from mirror order by sample_rank"
@@ -33,52 +33,46 @@ def mirror(tmp_path: Path, small_gdc: StandIn) -> Path:
 def test_the_forecast_comes_true(tmp_path: Path, small_gdc: StandIn, order: Order, by: By) -> None:
     options = ("--kind", "all", "--order", order, "--by", by)
     root = made(tmp_path / "m", small_gdc, *options, slides=SLIDES)
-    told = went_well("--mirror", root, "update", "--dry-run", "--json").json()
+    told = _forecast(root)
     assert told.keys() == {"source", "slides", "bytes", "seconds", "measured", "exit_code"}
     assert (told["source"], told["measured"]) == ("range", False)
     assert (told["bytes"], told["seconds"]) == (None, None)
     updated(root)
     assert [slide["file_name"] for slide in told["slides"]] == column(root, IN_ORDER)
-    again = went_well("--mirror", root, "update", "--dry-run", "--json").json()
+    again = _forecast(root)
     assert (again["slides"], again["bytes"], again["measured"]) == ([], 0, True)
 
 
-def test_what_it_estimates_is_within_a_factor_of_two(tmp_path: Path, small_gdc: StandIn) -> None:
+def test_an_estimate_is_within_a_factor_of_two_or_unknown(
+    tmp_path: Path, small_gdc: StandIn
+) -> None:
     root = made(tmp_path / "m", small_gdc, "--kind", "all", slides=SLIDES)
     went_well("--mirror", root, "update", "--limit", "8")
-    with closing(sqlite3.connect(root / "catalogue.db")) as catalogue, catalogue:
-        # On a busy machine they may differ too much for an estimate.
-        catalogue.execute("update attempts set seconds = 1")
-    told = went_well("--mirror", root, "update", "--dry-run", "--json").json()
-    done = went_well("--mirror", root, "update", "--json").json()["fetched"]
-    assert told["measured"] and told["seconds"] > 0
-    assert 0.5 <= told["bytes"] / done["bytes"] <= 2
-
-
-def test_what_may_be_twice_as_much_is_unknown(tmp_path: Path, small_gdc: StandIn) -> None:
-    """A few slides of a hundred times the bytes, of which the next ones may have many or none."""
-    root = made(tmp_path / "m", small_gdc, "--kind", "all", slides=SLIDES)
-    went_well("--mirror", root, "update", "--limit", "8")
-    with closing(sqlite3.connect(root / "catalogue.db")) as catalogue, catalogue:
-        catalogue.execute("update attempts set seconds = 1")
-        catalogue.execute("update attempts set bytes = bytes * 100 where attempt % 4 = 0")
-    told = went_well("--mirror", root, "update", "--dry-run", "--json").json()
-    assert (told["measured"], told["bytes"]) == (True, None)
-    assert 0 < told["seconds"] <= SLIDES
+    # On a busy machine they may differ too much for an estimate.
+    change(root, "update attempts set seconds = 1")
+    measured = _forecast(root)
+    # A few slides of a hundred times the bytes, of which the next ones may have many or none.
+    change(root, "update attempts set bytes = bytes * 100 where attempt % 4 = 0")
+    unknown = _forecast(root)
+    assert (unknown["measured"], unknown["bytes"]) == (True, None)
+    assert 0 < unknown["seconds"] <= SLIDES
     people = went_well("--mirror", root, "update", "--dry-run").out
     assert "unknown bytes in about" in people and "differ too much" in people
+    done = went_well("--mirror", root, "update", "--json").json()["fetched"]
+    assert measured["measured"] and measured["seconds"] > 0
+    assert 0.5 <= measured["bytes"] / done["bytes"] <= 2
 
 
 def test_whole_files_are_forecast_by_their_sizes(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, "--kind", "all", "--via", "whole", slides=SLIDES)
-    told = went_well("--mirror", root, "update", "--dry-run", "--json").json()
+    told = _forecast(root)
     assert told["bytes"] == sum(slide["size"] for slide in told["slides"])
 
 
 def test_people_are_told_the_first_ones_and_the_number(mirror: Path) -> None:
     before = contents(mirror)
     people = went_well("--mirror", mirror, "update", "--dry-run", "--limit", "3").out
-    names = [slide["file_name"] for slide in _told(mirror, "--limit", "3")]
+    names = [slide["file_name"] for slide in _forecast(mirror, "--limit", "3")["slides"]]
     assert [line.split()[0] for line in people.splitlines()[:3]] == names
     assert "3 slides would be fetched by range" in people and "Nothing was changed" in people
     assert contents(mirror) == before
@@ -103,11 +97,8 @@ def test_a_dry_run_without_the_api(tmp_path: Path, small_gdc: StandIn) -> None:
 def test_an_error_amid_it_leaves_no_torn_line(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, "--kind", "all", slides=SLIDES)
     went_well("--mirror", root, "update", "--limit", str(SLIDES - 3))
-    with closing(sqlite3.connect(root / "catalogue.db")) as catalogue, catalogue:
-        catalogue.execute(
-            "delete from slides where file_name = (select file_name from mirror "
-            "where status = 'pending' order by sample_rank limit 1)"
-        )
+    first = "select file_name from mirror where status = 'pending' order by sample_rank limit 1"
+    change(root, f"delete from slides where file_name = ({first})")
     result = inside("--mirror", root, "update", "--dry-run", "--json")
     assert result.code == 7
     assert result.json()["exit_code"] == 7
@@ -133,7 +124,5 @@ def test_a_full_place_of_the_output_is_named(mirror: Path) -> None:
     assert ended.returncode == 6 and "no room to write the output" in ended.stderr
 
 
-def _told(root: Path, *options: str) -> list[dict[str, object]]:
-    slides = went_well("--mirror", root, "update", "--dry-run", "--json", *options).json()["slides"]
-    assert isinstance(slides, list)
-    return slides
+def _forecast(root: Path, *options: str) -> Any:
+    return went_well("--mirror", root, "update", "--dry-run", "--json", *options).json()
