@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
@@ -200,3 +201,11 @@ def ended(process: subprocess.Popen[str], timeout: float = TIMEOUT) -> Result:
     """What a started command leaves, after at most `timeout` seconds."""
     out, err = process.communicate(timeout=timeout)
     return Result(process.returncode, out, err)
+
+
+def killed(*args: str | Path, after: float) -> None:
+    """Run the program, and kill it after so many seconds."""
+    with started(*args) as process:
+        time.sleep(after)
+        process.kill()
+        process.wait()

@@ -12,6 +12,7 @@ from tests.gdc import Listed, StandIn
 from tests.support.carrying import exported
 from tests.support.command import succeeded
 from tests.support.mirrors import made, updated
+from tests.support.publishing import rest
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +34,14 @@ def whole(
         updated(root)
         succeeded("--mirror", root, "gallery")
         yield root
+
+
+@pytest.fixture
+def source(tmp_path: Path, mirror: Path) -> Path:
+    """A mirror of six slides to be synced from, at rest."""
+    root = shutil.copytree(mirror, tmp_path / "source")
+    rest(root)
+    return root
 
 
 @pytest.fixture

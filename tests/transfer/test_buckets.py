@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import obstore
@@ -21,7 +20,7 @@ from tcgamirror.transfer.sync import lease
 from tests.support.buckets import S3Server
 from tests.support.carrying import exported, imported, is_clean, known
 from tests.support.catalogues import make_older
-from tests.support.command import ended, inside, program, started, surroundings
+from tests.support.command import ended, inside, killed, program, started, surroundings
 from tests.support.mirrors import column, images, says, until
 from tests.support.proxies import HttpProxy, Relay, Socks5
 from tests.support.publishing import (
@@ -39,13 +38,6 @@ from tests.support.raw_server import Listener, RawServer, whole
 
 SLIDES = 6
 MANY = 12_000 if os.environ.get("TCGAMIRROR_SOAK") else 1_500
-
-
-@pytest.fixture
-def source(tmp_path: Path, mirror: Path) -> Path:
-    root = shutil.copytree(mirror, tmp_path / "source")
-    rest(root)
-    return root
 
 
 @pytest.fixture
@@ -407,10 +399,7 @@ def test_killed_at_any_moment_the_mirror_is_readable_and_the_next_sync_ends_righ
     for number in range(4):
         for path in paths(source)[number:]:
             replace_image(source, path)
-        with started("sync", source, there, "--rate", "60k") as process:
-            time.sleep(chance.uniform(0.6, 2.5))
-            process.kill()
-            process.wait()
+        killed("sync", source, there, "--rate", "60k", after=chance.uniform(0.6, 2.5))
         copy = tmp_path / f"copy-{number}"
         synced(there, copy)
         verified(copy)

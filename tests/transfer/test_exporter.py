@@ -6,7 +6,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from tests.support.carrying import (
     other_pixels,
     unpacked,
 )
-from tests.support.command import ended, run, started, succeeded
+from tests.support.command import ended, killed, run, started, succeeded
 from tests.support.mirrors import column, images, made, point_to, rewrite, rows, says, updated
 from tests.support.publishing import change
 
@@ -304,10 +303,7 @@ def test_killed_at_any_moment_the_next_one_ends_right(
     seconds = time.monotonic() - start
     chance = random.Random(SEED)
     for _ in range(25 if SOAK else 3):
-        with started("--mirror", whole, "export", dest) as process:
-            time.sleep(chance.uniform(0.3, 1) * seconds)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+        killed("--mirror", whole, "export", dest, after=chance.uniform(0.3, 1) * seconds)
         if dest.exists():
             break
     if not dest.exists():

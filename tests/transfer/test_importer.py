@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
 import time
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from tests.support.carrying import (
     other_pixels,
     packed,
 )
-from tests.support.command import run, started, succeeded
+from tests.support.command import killed, run, started, succeeded
 from tests.support.mirrors import (
     addresses,
     column,
@@ -284,16 +283,14 @@ def test_killed_at_any_moment_it_is_clean_and_the_next_one_ends_right(
     source = exported(whole, tmp_path / "e.tar")
     start = time.monotonic()
     assert run("--mirror", tmp_path / "undisturbed", "import", source).code == 0
-    seconds = time.monotonic() - start
+    undisturbed = time.monotonic() - start
     chance = random.Random(SEED)
     root = tmp_path / "i"
     for _ in range(50 if SOAK else 4):
         if chance.random() < 0.3:
             shutil.rmtree(root, ignore_errors=True)
-        with started("--mirror", root, "import", source) as process:
-            time.sleep(chance.uniform(0.5, 1) * seconds)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+        seconds = chance.uniform(0.5, 1) * undisturbed
+        killed("--mirror", root, "import", source, after=seconds)
         if (root / "tcgamirror.toml").exists():
             result = run("--mirror", root, "verify")
             assert result.code == 0, result

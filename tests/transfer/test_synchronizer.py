@@ -31,7 +31,7 @@ from tcgamirror.transfer.sync.synchronizer import synchronize
 from tcgamirror.transfer.sync.target import DirectoryTarget
 from tests.gdc import Fault, Listed, StandIn
 from tests.support.carrying import is_clean, moved_projects
-from tests.support.command import ended, inside, run, started, succeeded
+from tests.support.command import ended, inside, killed, run, started, succeeded
 from tests.support.mirrors import column, contents, images, made, rows, says, until
 from tests.support.publishing import (
     WAYS,
@@ -52,14 +52,6 @@ MANY = 12_000
 PROMISED, LOOSE = 1.0, 6.0
 """Seconds of a sync without news; what a busy machine may make of them."""
 KILLS = 50 if os.environ.get("TCGAMIRROR_SOAK") else 5
-
-
-@pytest.fixture
-def source(tmp_path: Path, mirror: Path) -> Path:
-    """A mirror to be synced from, at rest."""
-    root = shutil.copytree(mirror, tmp_path / "source")
-    rest(root)
-    return root
 
 
 @pytest.fixture
@@ -301,10 +293,7 @@ def test_two_never_write_to_one_mirror(root: Path, source: Path) -> None:
 def test_killed_at_any_moment_the_next_one_ends_right(root: Path, source: Path) -> None:
     chance = random.Random(7)
     for number in range(KILLS):
-        with started("sync", source, root, "--rate", "60k") as process:
-            time.sleep(chance.uniform(0.15, 0.9))
-            process.kill()
-            process.wait()
+        killed("sync", source, root, "--rate", "60k", after=chance.uniform(0.15, 0.9))
         if (root / "tcgamirror.toml").exists():
             result = inside("--mirror", root, "verify")
             assert result.code == 0, (number, result)

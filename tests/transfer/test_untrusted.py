@@ -24,6 +24,7 @@ from tests.support.carrying import (
     refused,
     resummed,
 )
+from tests.support.catalogues import make_older
 from tests.support.levels import bounded
 from tests.support.mirrors import column, contents, images, says
 from tests.support.publishing import by_python, synced
@@ -110,23 +111,6 @@ def test_tables_of_sqlite_itself_are_accepted(copy: Path, tmp_path: Path) -> Non
     assert synced(copy, tmp_path / "s")["fetched"] == 3
 
 
-def older(path: Path) -> None:
-    """Write the catalogue at `path` as the oldest version that is migrated did."""
-    with closing(sqlite3.connect(path)) as now, closing(sqlite3.connect(f"{path}.1")) as then:
-        database.migrate(then, OLDEST)
-        for table in TABLES:
-            names = [name for _, name, *_ in then.execute(f"PRAGMA table_info({table})")]
-            if not names:
-                continue
-            found = now.execute(f"SELECT {', '.join(names)} FROM {table}")
-            then.executemany(
-                f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
-                found,
-            )
-        then.commit()
-    Path(f"{path}.1").replace(path)
-
-
 def test_long_values_of_an_older_catalogue_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "old.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -138,7 +122,7 @@ def test_long_values_of_an_older_catalogue_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_older_catalogue_is_migrated(export: Path, copy: Path, tmp_path: Path) -> None:
-    older(copy / "catalogue.db")
+    make_older(copy, OLDEST)
     resummed(copy)
     before = (copy / "catalogue.db").read_bytes()
     imported(tmp_path / "import", copy)

@@ -7,8 +7,6 @@ import os
 import re
 import resource
 import shutil
-import signal
-import time
 import zlib
 from base64 import b64decode
 from io import BytesIO
@@ -32,7 +30,7 @@ from tcgamirror.web.gallery.packs import PACK, slug
 from tcgamirror.web.gallery.thumbnails import LONGEST, Thumbnails
 from tests.gdc import StandIn
 from tests.imaging.test_image_reader import head, png
-from tests.support.command import inside, started, succeeded
+from tests.support.command import inside, killed, started, succeeded
 from tests.support.crowd import crowd
 from tests.support.mirrors import column, made, rows
 from tests.support.publishing import change
@@ -322,9 +320,7 @@ def test_packs_that_no_slide_is_in_any_more_are_removed(built_copy: Mirror) -> N
 def test_a_gallery_killed_at_any_moment_has_no_half_file(tmp_path: Path) -> None:
     mirror = crowd(tmp_path / "mirror", 400)
     for delay in (0.2, 0.35, 0.5, 0.7, 0.9):
-        with started("--mirror", mirror.root, "gallery") as process:
-            time.sleep(delay)
-            process.send_signal(signal.SIGKILL)
+        killed("--mirror", mirror.root, "gallery", after=delay)
         folder = mirror.root / "gallery"
         for path in folder.rglob("*.js") if folder.exists() else ():
             text = path.read_bytes()
