@@ -13,7 +13,7 @@ import numpy as np
 import openslide
 from PIL import Image
 
-from tcgamirror.imaging.decode import Pixels, blend_over_white
+from tcgamirror.imaging.decode import Pixels
 from tcgamirror.imaging.resample import render
 from tcgamirror.imaging.svs import SlideHeader, Svs
 from tcgamirror.imaging.tiff import Tiff
@@ -31,6 +31,7 @@ from tcgamirror.sources.whole import LocalFile, Whole
 from tcgamirror.sources.workspace import Workspace
 from tests.gdc import Listed, Record, StandIn
 from tests.gdc.faults import Fault
+from tests.support.levels import by_openslide, psnr
 
 # Long enough for a busy machine, so that nothing is late but what is meant to be.
 SHORT = Timeouts(
@@ -168,13 +169,11 @@ def stitched(served: Served, dz_level: int, tiles: dict[tuple[int, int], bytes])
 
 
 def as_openslide_reads(path: Path, size: Size) -> Pixels:
+    """Return the slide at `size`, made of the level that OpenSlide would choose."""
     with openslide.OpenSlide(path) as slide:
         level = slide.get_best_level_for_downsample(slide.dimensions[0] / size.width)
-        whole = slide.read_region((0, 0), level, slide.level_dimensions[level])
-    pixels = blend_over_white(np.asarray(whole))
-    if pixels.shape[:2] == (size.height, size.width):
-        return pixels
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+    whole = Image.fromarray(by_openslide(path, level))
+    return np.asarray(whole if whole.size == size else whole.resize(size, Image.Resampling.LANCZOS))
 
 
 def decibels(one: Pixels, other: Pixels) -> float:
@@ -182,7 +181,7 @@ def decibels(one: Pixels, other: Pixels) -> float:
     rows, columns = (side // 3 * 3 for side in one.shape[:2])
     error = one[:rows, :columns].astype(np.float32) - other[:rows, :columns]
     blocks = error.reshape(rows // 3, 3, columns // 3, 3, 3).mean(axis=(1, 3))
-    return float(10 * np.log10(255**2 / max(float((blocks**2).mean()), 1e-9)))
+    return psnr(float((blocks**2).mean()))
 
 
 def best_shift(one: Pixels, other: Pixels) -> tuple[tuple[int, int], float]:

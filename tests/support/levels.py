@@ -82,8 +82,18 @@ def from_base(path: Path, size: Size) -> Pixels:
     return np.asarray(base.resize(size, Image.Resampling.LANCZOS))
 
 
+def psnr(mean_square_error: float) -> float:
+    """Return the peak signal-to-noise ratio in dB."""
+    return float(10 * np.log10(255**2 / max(mean_square_error, 1e-9)))
+
+
+def decibels(one: Pixels, other: Pixels) -> float:
+    """Return how alike two images are, as PSNR in dB."""
+    return psnr(float(np.mean((one.astype(np.float32) - other) ** 2)))
+
+
 def worst_block(one: Pixels, other: Pixels) -> float:
-    """Return the peak signal-to-noise ratio, in dB, of the worst 32 × 32 pixels.
+    """Return the PSNR in dB of the worst 32 × 32 pixels.
 
     Blocks of less than half that width or height, at the edges, belong to the one before.
     """
@@ -95,7 +105,7 @@ def worst_block(one: Pixels, other: Pixels) -> float:
         for band in np.array_split(errors, [32 * row for row in range(1, rows)])
         for block in np.array_split(band, [32 * column for column in range(1, columns)], axis=1)
     )
-    return float(10 * np.log10(255**2 / max(worst, 1e-9)))
+    return psnr(worst)
 
 
 def fault(name: str) -> Path:

@@ -11,7 +11,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -20,11 +20,14 @@ import numpy as np
 import openslide
 from PIL import Image
 
+from tcgamirror.imaging.decode import Pixels
+from tcgamirror.model.geometry import Size
 from tests.gdc import Listed, StandIn, listed, made_up_name
 from tests.gdc.faults import Fault
 from tests.gdc.listing import made_up_id
 from tests.support.carrying import inside
 from tests.support.command import Result, started
+from tests.support.levels import decibels, from_base
 from tests.support.mirrors import images, made, rewrite, rows
 from tests.support.slides import SlideSpec, make_slide
 
@@ -90,7 +93,7 @@ class Nights:
             self._world.evolve()
         if self._happens(0.3):
             self._harm(self.main)
-        with self._world.trouble() if self._happens(0.35) else _calm():
+        with self._world.trouble() if self._happens(0.35) else nullcontext():
             acts: list[tuple[int, Callable[[], None]]] = [
                 (6, self._update),
                 (1, self._refresh),
@@ -108,7 +111,7 @@ class Nights:
         if self._happens(0.5):
             self._sync()
         if self.fed.have and self._happens(0.1):
-            self._updated(self.fed)
+            self._update(self.fed)
         for copy in (self.fed, self.synced):
             if copy.have and self._happens(0.08):
                 self._harm(copy)
@@ -117,8 +120,7 @@ class Nights:
     # What is done to the mirrors ----------------------------------------------------
 
     def _do(self, copy: Copy, *args: str | Path, codes: Collection[int] = (0,)) -> Result:
-        words = [str(arg) for arg in args]
-        self._act(f"{copy.root.name}: {' '.join(words)}")
+        self._act(f"{copy.root.name}: {' '.join(map(str, args))}")
         result = inside(*self._mirror(copy, args[0]), *args)
         self.acts[-1] += f" -> {result.code}"
         assert result.code in codes, result
@@ -126,8 +128,8 @@ class Nights:
 
     def _killed(self, copy: Copy, *args: str | Path) -> None:
         seconds = self._chance.uniform(0.3, 1.3)
-        words = [str(arg) for arg in args]
-        self._act(f"{copy.root.name}: {' '.join(words)}, killed after {seconds:.2f} s")
+        words = " ".join(map(str, args))
+        self._act(f"{copy.root.name}: {words}, killed after {seconds:.2f} s")
         with started(*self._mirror(copy, args[0]), *args) as process:
             time.sleep(seconds)
             process.kill()
@@ -135,10 +137,8 @@ class Nights:
     def _mirror(self, copy: Copy, command: str | Path) -> tuple[str | Path, ...]:
         return () if command == "sync" else ("--mirror", copy.root)
 
-    def _update(self) -> None:
-        self._updated(self.main)
-
-    def _updated(self, copy: Copy) -> None:
+    def _update(self, copy: Copy | None = None) -> None:
+        copy = copy or self.main
         self._do(copy, "update", "--retry-failed", codes=(0, 3))
         self._listed(copy)
         self._check(copy, self._offered(), must=self._to_be_had(copy))
@@ -336,11 +336,6 @@ _SLIDES = "select file_name, file_id, md5, project_id, upstream from slides"
 _SHOWN = "select file_name, status, path, sha256, width, height, mpp_x, mpp_y from mirror"
 
 
-@contextmanager
-def _calm() -> Iterator[None]:
-    yield
-
-
 BASE_MPP, MPP = 0.252, 2.0
 NAMES, VARIANTS, LISTED_AT_LEAST = 12, 3, 7
 PROJECTS = ("TCGA-BRCA", "TCGA-LUAD", "TCGA-GBM")
@@ -464,7 +459,7 @@ class World:
             if other != name:
                 continue
             base, wanted = _reduced(slide)
-            if wanted.shape == found.shape and _psnr(wanted, found) >= LIKE_DB:
+            if wanted.shape == found.shape and decibels(wanted, found) >= LIKE_DB:
                 mpp = (base[0] * BASE_MPP / width, base[1] * BASE_MPP / height)
                 assert np.allclose((mpp_x, mpp_y), mpp, rtol=1e-3), (name, mpp_x, mpp_y, mpp)
                 assert np.allclose(dpi, [25400 / each for each in mpp], rtol=1e-3), (name, dpi)
@@ -473,15 +468,9 @@ class World:
 
 
 @cache
-def _reduced(slide: Path) -> tuple[tuple[int, int], np.ndarray]:
-    """The base's size, and the whole slide at the resolution asked for."""
+def _reduced(slide: Path) -> tuple[Size, Pixels]:
+    """Return the base's size, and the whole slide at the resolution of the mirrors."""
     with openslide.OpenSlide(slide) as opened:
-        width, height = opened.dimensions
-        whole = opened.read_region((0, 0), 0, (width, height)).convert("RGB")
-    size = (round(width * BASE_MPP / MPP), round(height * BASE_MPP / MPP))
-    return (width, height), np.asarray(whole.resize(size, Image.Resampling.LANCZOS))
-
-
-def _psnr(one: np.ndarray, other: np.ndarray) -> float:
-    error = float(np.mean((one.astype(float) - other) ** 2))
-    return 99.0 if error == 0 else 10 * float(np.log10(255**2 / error))
+        base = Size(*opened.dimensions)
+    size = Size(*(round(side * BASE_MPP / MPP) for side in base))
+    return base, from_base(slide, size)

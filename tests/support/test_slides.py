@@ -7,27 +7,20 @@ from pathlib import Path
 import numpy as np
 import openslide
 import pytest
-from numpy.typing import NDArray
 
+from tcgamirror.imaging.decode import Pixels
 from tcgamirror.imaging.svs import Svs
 from tcgamirror.sources.whole import LocalFile
-from tests.support.levels import ZOO, tile_spans
+from tests.support.levels import ZOO, decibels, tile_spans
 from tests.support.slides import expected_rgb, grid, level_sizes, make_slide
 
 # Between painted pixels and those that OpenSlide reads; JPEG with 4:2:0 is the worst of it.
 LEAST_DECIBELS = 32.0
 
-Pixels = NDArray[np.uint8]
-
 
 def rgba(slide: openslide.OpenSlide, level: int) -> Pixels:
     """A whole level, shape (height, width, 4)."""
     return np.asarray(slide.read_region((0, 0), level, slide.level_dimensions[level]))
-
-
-def decibels(one: Pixels, other: Pixels) -> float:
-    error = one.astype(np.float32) - other
-    return float(10 * np.log10(255**2 / max(float(np.mean(error * error)), 1e-9)))
 
 
 @pytest.mark.parametrize("name", ZOO)
