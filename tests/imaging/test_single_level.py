@@ -21,10 +21,10 @@ from tests.support.levels import (
     by_openslide,
     redrawn_by_openslide,
     slide_at,
-    tile_box,
     tile_spans,
 )
 from tests.support.slides import make_slide
+from tests.support.slides_spec import tile_box
 
 J2K = replace(ZOO["plain"], width=1203, height=909, compression="j2k-rgb")
 J2K_ZOO = {

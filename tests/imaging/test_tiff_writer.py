@@ -22,7 +22,7 @@ from tcgamirror.imaging.tiff_writer import write_tiff
 from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat, Picture, Slide, Target
 from tcgamirror.sources.whole import LocalFile
-from tests.support.levels import EVERY_SLIDE, by_openslide, slide_at
+from tests.support.levels import REAL_SLIDES, by_openslide, slide_at
 
 LARGE = Size(4500, 300)
 MPP = (15.000488, 14.5)
@@ -56,7 +56,10 @@ def strips(pixels: Pixels, rows: int) -> Iterator[Pixels]:
     yield from (pixels[top : top + rows] for top in range(0, len(pixels), rows))
 
 
-@EVERY_SLIDE
+@pytest.mark.parametrize(
+    "name",
+    [*REAL_SLIDES, *("plain", "everything", "j2k-rgb", "blank-in-the-base", "no-resolution")],
+)
 def test_openslide_reads_the_pixels_of_the_png_at_the_catalogues_resolution(
     name: str, zoo_slides: Mapping[str, Path], tmp_path: Path
 ) -> None:

@@ -32,8 +32,9 @@ from tests.support.fetching import (
     ranges,
     slide_of,
 )
-from tests.support.levels import EVERY_SLIDE, ZOO, slide_at, tile_box, tile_spans
+from tests.support.levels import EVERY_SLIDE, ZOO, slide_at, tile_spans
 from tests.support.slides import SlideSpec, make_slide
+from tests.support.slides_spec import tile_box
 
 BYTES_BESIDE_THE_TILES = 100_000
 REQUESTS_BESIDE_THE_DIRECTORIES = 6

@@ -36,9 +36,9 @@ from tests.support.levels import (
     real_slide,
     redrawn_by_openslide,
     slide_at,
-    tile_box,
 )
 from tests.support.slides import SlideSpec, make_slide
+from tests.support.slides_spec import tile_box
 
 PIECE = 50_000
 """Bytes that come before a connection breaks."""

@@ -19,7 +19,8 @@ from tcgamirror.imaging.decode import Pixels
 from tcgamirror.imaging.svs import TileTable
 from tcgamirror.model.byteranges import Span
 from tcgamirror.model.geometry import Size
-from tests.support.slides import SlideSpec, grid, level_sizes, make_slide, zoo
+from tests.support.slides import SlideSpec, grid, make_slide, zoo
+from tests.support.slides_spec import base_box, overlap
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 ZOO = zoo()
@@ -50,9 +51,6 @@ class MadeSlides(Mapping[str, Path]):
 
     def __len__(self) -> int:
         return len(self._specs)
-
-
-Box = tuple[float, float, float, float]
 
 
 def slide_at(name: str, zoo_slides: Mapping[str, Path]) -> Path:
@@ -116,40 +114,20 @@ def fault(name: str) -> Path:
     return path
 
 
-def tile_box(spec: SlideSpec, level: int, column: int, row: int) -> Box:
-    """Left, top, right and bottom of a made slide's tile, in pixels of its level."""
-    width, height = level_sizes(spec)[level]
-    left, top = column * spec.tile[0], row * spec.tile[1]
-    return left, top, min(left + spec.tile[0], width), min(top + spec.tile[1], height)
-
-
 def redrawn_by_openslide(spec: SlideSpec, level: int) -> set[tuple[int, int]]:
     """Tiles that OpenSlide may draw from a finer level: those over a blank tile of one, and
     those that are blank themselves, unless the level is the base.
     """
     if level == 0:
         return set()
-    finer = [_in_base(spec, *blank) for blank in spec.blank if blank[0] < level]
+    finer = [base_box(spec, *blank) for blank in spec.blank if blank[0] < level]
     columns, rows = grid(spec, level)
     return {
         (column, row)
         for column, row in product(range(columns), range(rows))
         if (level, column, row) in spec.blank
-        or any(_overlap(_in_base(spec, level, column, row), box) for box in finer)
+        or any(overlap(base_box(spec, level, column, row), box) for box in finer)
     }
-
-
-def _in_base(spec: SlideSpec, level: int, column: int, row: int) -> Box:
-    width, height = level_sizes(spec)[level]
-    left, top, right, bottom = tile_box(spec, level, column, row)
-    across, down = spec.width / width, spec.height / height
-    return left * across, top * down, right * across, bottom * down
-
-
-def _overlap(one: Box, other: Box) -> bool:
-    return max(one[0], other[0]) < min(one[2], other[2]) and max(one[1], other[1]) < min(
-        one[3], other[3]
-    )
 
 
 class Bytes:

@@ -6,6 +6,8 @@ from typing import Literal
 from tests.support.slides_codec import Compression
 from tests.support.slides_tiff import ByteOrder
 
+Box = tuple[float, float, float, float]
+
 # A level of more pixels than this is patched together from a few dozen tiles of its scene.
 PAINTED_JPEG_PIXELS = 120_000_000
 PAINTED_JPEG_2000_PIXELS = 30_000_000
@@ -89,16 +91,31 @@ def blank_below(spec: SlideSpec, level: int, column: int, row: int) -> bool:
     (False, True)
     """
 
-    def overlap(axis: int, place: int, base_place: int) -> float:
-        side, whole = spec.tile[axis], (spec.width, spec.height)[axis]
-        step = whole / level_sizes(spec)[level][axis]
-        start, stop = place * side * step, min(whole, (place + 1) * side * step)
-        return min(stop, (base_place + 1) * side) - max(start, base_place * side)
-
+    box = base_box(spec, level, column, row)
     return any(
-        overlap(0, column, base_column) > 1 and overlap(1, row, base_row) > 1
-        for base_level, base_column, base_row in spec.blank
-        if base_level == 0
+        overlap(box, base_box(spec, *place), least=1) for place in spec.blank if place[0] == 0
+    )
+
+
+def tile_box(spec: SlideSpec, level: int, column: int, row: int) -> Box:
+    """Return a tile's left, top, right and bottom, in pixels of its level."""
+    width, height = level_sizes(spec)[level]
+    left, top = column * spec.tile[0], row * spec.tile[1]
+    return left, top, min(left + spec.tile[0], width), min(top + spec.tile[1], height)
+
+
+def base_box(spec: SlideSpec, level: int, column: int, row: int) -> Box:
+    """Return a tile's left, top, right and bottom, in pixels of the base."""
+    width, height = level_sizes(spec)[level]
+    left, top, right, bottom = tile_box(spec, level, column, row)
+    across, down = spec.width / width, spec.height / height
+    return left * across, top * down, right * across, bottom * down
+
+
+def overlap(one: Box, other: Box, least: float = 0) -> bool:
+    """Return whether two boxes share more than `least` pixels across and down."""
+    return all(
+        min(one[axis + 2], other[axis + 2]) - max(one[axis], other[axis]) > least for axis in (0, 1)
     )
 
 
