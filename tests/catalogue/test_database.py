@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
@@ -80,16 +80,24 @@ def test_a_missing_one_or_a_directory_is_damaged(path: Path) -> None:
             Catalogue.open(place)
 
 
-def test_a_database_of_another_program_is_refused(path: Path) -> None:
-    run_script(path, "create table a (b)")
-    with pytest.raises(Damaged, match="not a catalogue of tcgamirror"):
-        Catalogue.open(path)
-
-
-def test_one_that_lost_a_table_is_damaged(three: Path) -> None:
-    run_script(three, "drop view mirror; drop table facts")
-    with pytest.raises(Damaged, match="has lost its facts, mirror"):
-        Catalogue.open(three)
+@pytest.mark.parametrize("read_only", [True, False])
+@pytest.mark.parametrize(
+    ("script", "error", "words"),
+    [
+        ("pragma application_id = 7", Damaged, "not a catalogue of tcgamirror"),
+        ("drop view mirror; drop table facts", Damaged, "has lost its facts, mirror"),
+        ("pragma user_version = 9", UsageError, rf"knows {NEWEST}\)\. Upgrade"),
+        ("pragma user_version = 2", UsageError, "schema 2 is too old .* by the version before"),
+    ],
+)
+def test_one_of_another_program_or_version_is_left_alone(
+    three: Path, script: str, error: type[TcgaMirrorError], words: str, read_only: bool
+) -> None:
+    run_script(three, script)
+    before = three.read_bytes()
+    with pytest.raises(error, match=words):
+        Catalogue.open(three, read_only=read_only)
+    assert three.read_bytes() == before
 
 
 def test_damage_found_later_is_reported_too(three: Path) -> None:
@@ -109,12 +117,6 @@ def test_damage_found_later_is_reported_too(three: Path) -> None:
 # Migrations --------------------------------------------------------------------------
 
 
-def test_one_of_a_newer_program_is_left_alone(three: Path) -> None:
-    run_script(three, "pragma user_version = 9")
-    with pytest.raises(UsageError, match=rf"knows {NEWEST}\)\. Upgrade"):
-        Catalogue.open(three)
-
-
 def test_one_of_an_older_program_is_migrated_by_a_writer_only(three: Path) -> None:
     make_older(three.parent, NEWEST - 1)
     with pytest.raises(UsageError, match="Run any writing command first"):
@@ -122,15 +124,6 @@ def test_one_of_an_older_program_is_migrated_by_a_writer_only(three: Path) -> No
     for read_only in (False, True):
         with Catalogue.open(three, read_only=read_only) as catalogue:
             assert catalogue.reports.counts().listed == 3
-
-
-def test_one_that_is_too_old_to_be_migrated_is_left_alone(three: Path) -> None:
-    run_script(three, f"pragma user_version = {OLDEST - 1}")
-    before = three.read_bytes()
-    for read_only in (False, True):
-        with pytest.raises(UsageError, match=r"its schema 2 is too old.*by the version before"):
-            Catalogue.open(three, read_only=read_only)
-    assert three.read_bytes() == before
 
 
 @pytest.mark.parametrize("version", range(OLDEST, NEWEST))
@@ -222,20 +215,37 @@ def as_nobody(act: Callable[[], object]) -> str:
         return answer.read()
 
 
-def test_one_that_cannot_be_written_can_be_read() -> None:
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that everybody can reach, as those of tests are not."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        path = folder / "catalogue.db"
-        three_slides(path).close()
-        path.chmod(0o444)
-        folder.chmod(0o555)
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def read(path: Path) -> None:
+    Catalogue.open(path, read_only=True).reports.counts()
+
+
+def test_one_that_cannot_be_written_can_be_read(folder: Path) -> None:
+    path = folder / "catalogue.db"
+    three_slides(path).close()
+    for unwritable, mode, other in ((path, 0o444, folder), (folder, 0o755, path)):
+        other.chmod(0o777)
+        unwritable.chmod(mode)
         refused = as_nobody(lambda: Catalogue.open(path))
-        assert refused.startswith(f"wrong use: {path}: this user cannot write it")
-        assert as_nobody(lambda: Catalogue.open(path, read_only=True).reports.counts()) == "nothing"
-        path.chmod(0o666)
-        refused = as_nobody(lambda: Catalogue.open(path))
-        assert refused.startswith(f"wrong use: {folder}: this user cannot write it")
-        folder.chmod(0o755)
+        assert refused.startswith(f"wrong use: {unwritable}: this user cannot write it")
+        assert as_nobody(lambda: read(path)) == "nothing"
+
+
+def test_a_copy_in_wal_mode_is_read_where_nothing_can_be_written(folder: Path) -> None:
+    path, wal = folder / "catalogue.db", folder / "catalogue.db-wal"
+    three_slides(path).close()
+    run_script(path, "pragma journal_mode = wal")
+    assert as_nobody(lambda: read(path)) == "nothing"
+    wal.write_bytes(b"something of a run that was killed")
+    wal.chmod(0o000)
+    assert as_nobody(lambda: read(path)).startswith("wrong use")
 
 
 # Journal modes ------------------------------------------------------------------------
@@ -303,26 +313,6 @@ def test_a_reader_at_the_start_prevents_wal(three: Path, monkeypatch: pytest.Mon
             rows.close()
             catalogue.set_fact("kept", "yes")
             assert mode(three) == "delete"
-
-
-def test_a_copy_in_wal_mode_is_read_where_nothing_can_be_written(three: Path) -> None:
-    with closing(sqlite3.connect(three)) as connection:
-        connection.execute("pragma journal_mode = wal")
-    content = three.read_bytes()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        copy = folder / "catalogue.db"
-        copy.write_bytes(content)
-        copy.chmod(0o444)
-        folder.chmod(0o555)
-        assert as_nobody(lambda: Catalogue.open(copy, read_only=True).reports.counts()) == "nothing"
-        folder.chmod(0o755)
-        (folder / "catalogue.db-wal").write_bytes(b"something of a run that was killed")
-        (folder / "catalogue.db-wal").chmod(0o000)
-        folder.chmod(0o555)
-        told = as_nobody(lambda: Catalogue.open(copy, read_only=True).reports.counts())
-        assert told.startswith("wrong use")
-        folder.chmod(0o755)
 
 
 @BOTH

@@ -62,32 +62,26 @@ def test_a_case_with_several_slides_is_asked_about_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "sql",
-    [
-        "delete from slides",
-        "update images set status = 'done'",
-        "insert into facts values ('a', 'b')",
-        "drop view mirror",
-        "create table more (a)",
-        "create temp table more (a)",
-        "attach 'other.db' as other",
-        "vacuum into 'other.db'",
-        "pragma query_only = 0",
-        "pragma journal_mode = wal",
-        "begin",
-        "with x as (select 1) delete from slides",
-        "select load_extension('x')",
-    ],
-)
-def test_a_query_only_reads(three: Catalogue, sql: str) -> None:
-    with pytest.raises(BadQuery):
-        three.reports.query(sql)
-    assert len(three.sample.candidates()) == 3
-
-
-@pytest.mark.parametrize(
     ("sql", "words"),
     [
+        *(
+            (sql, "query only reads")
+            for sql in (
+                "delete from slides",
+                "update images set status = 'done'",
+                "insert into facts values ('a', 'b')",
+                "drop view mirror",
+                "create table more (a)",
+                "create temp table more (a)",
+                "attach 'other.db' as other",
+                "vacuum into 'other.db'",
+                "pragma query_only = 0",
+                "pragma journal_mode = wal",
+                "begin",
+                "with x as (select 1) delete from slides",
+            )
+        ),
+        ("select load_extension('x')", "not authorized"),
         ("selct 1", 'near "selct": syntax error'),
         ("select colour from mirror", "no such column: colour. To list them: tcgamirror "),
         ("select 1; select 2", "one statement"),
@@ -96,12 +90,12 @@ def test_a_query_only_reads(three: Catalogue, sql: str) -> None:
         ("-- nothing", "no query was given"),
         ("select 1\0", "null character"),
         ("select '\ud800'", "surrogate"),
-        ("delete from slides", "query only reads"),
     ],
 )
-def test_a_wrong_query_is_told_in_sqlites_words(three: Catalogue, sql: str, words: str) -> None:
+def test_a_query_that_writes_or_is_wrong_is_refused(three: Catalogue, sql: str, words: str) -> None:
     with pytest.raises(BadQuery, match=words):
         three.reports.query(sql)
+    assert len(three.sample.candidates()) == 3
 
 
 def test_a_query_that_fails_half_way_says_so(three: Catalogue) -> None:
