@@ -39,6 +39,12 @@ MAX_TILE_SIDE = 4096
 NON_LEVEL_SUBFILES = (1, 9)
 """NewSubfileType of thumbnails and labels (1), and of macros (9)."""
 
+OTHER_TAGS = {
+    *(Tag.WIDTH, Tag.HEIGHT, Tag.TILE_WIDTH, Tag.TILE_HEIGHT, Tag.TILE_OFFSETS, Tag.TILE_COUNTS),
+    *(Tag.ICC_PROFILE, Tag.SUB_DIRECTORIES),
+}
+"""Tags of a level that a copy of it has otherwise, or does without."""
+
 PLAUSIBLE_MPP = (0.05, 20.0)
 """µm per pixel of microscopes; a value outside is that of a screen or a printer."""
 
@@ -276,7 +282,7 @@ class Svs:
         return Span(max((stop for stop in stops if stop <= before.next), default=0), before.next)
 
     def tags(self, index: int) -> Iterator[TagValue]:
-        """Yield tag, type, count and bytes of a level's tags, without tile arrays and large ones.
+        """Yield a level's tags that are neither large nor tell of its size and tiles.
 
         The description is the base's, the only one that names the vendor.
         """
@@ -288,14 +294,12 @@ class Svs:
         return [entry.span for _, entry in self._small_entries(index)]
 
     def _small_entries(self, index: int) -> Iterator[tuple[int, Entry]]:
-        entries = {
-            **self.levels[index].directory.entries,
-            Tag.DESCRIPTION: self.levels[0].directory.entries.get(Tag.DESCRIPTION),
-        }
-        excluded = (Tag.TILE_OFFSETS, Tag.TILE_COUNTS, Tag.ICC_PROFILE, Tag.SUB_DIRECTORIES)
+        entries = dict(self.levels[index].directory.entries)
+        base = self.levels[0].directory.entries
+        if Tag.DESCRIPTION in base:
+            entries[Tag.DESCRIPTION] = base[Tag.DESCRIPTION]
         for tag, entry in entries.items():
-            small = entry is not None and entry.span.length <= MAX_VALUE_BYTES
-            if entry is not None and small and tag not in excluded:
+            if tag not in OTHER_TAGS and entry.span.length <= MAX_VALUE_BYTES:
                 yield tag, entry
 
     def _tiled_levels(self, directories: Sequence[Directory]) -> tuple[TiledLevel, ...]:

@@ -103,9 +103,9 @@ def rational(value: float) -> tuple[int, int]:
 class TiffWriter:
     """A TIFF file in the making: the data of its images first, their directories at the end."""
 
-    def __init__(self, file: BinaryIO, *, big: bool) -> None:
+    def __init__(self, file: BinaryIO, *, big: bool, order: str = "<") -> None:
         """Begin at the current position."""
-        self.layout = Layout("<", big=big)
+        self.layout = Layout(order, big=big)
         self._file = file
         self._start = file.tell()
         file.write(self.layout.pack_header(0))
