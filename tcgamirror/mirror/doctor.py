@@ -79,9 +79,6 @@ class Finding:
     reached: bool = True
 
 
-LEAST_FILES = 256
-"""Open files that a run with many workers and connections needs."""
-
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 SYSTEM_BUNDLES = (
@@ -107,7 +104,8 @@ def findings() -> Iterator[Finding]:
     """Yield findings about machine, program, limits and network variables."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    few = 0 <= soft < LEAST_FILES
+    # A run with many workers and connections needs as many.
+    more = "allow more open files: ulimit -n 256" if 0 <= soft < 256 else None
     kernel = f"{platform.system()} {platform.release()}, {platform.machine()}"
     try:
         system = platform.freedesktop_os_release()["PRETTY_NAME"]
@@ -116,10 +114,7 @@ def findings() -> Iterator[Finding]:
     yield Finding("machine", "system", system)
     yield Finding("machine", "kernel", kernel)
     yield Finding("machine", "processors", f"{usable_cores()}, {memory:.1f} GB of memory")
-    yield Finding(
-        *("machine", "open files", f"{soft} allowed, at most {hard}"),
-        f"allow more open files: ulimit -n {LEAST_FILES}" if few else None,
-    )
+    yield Finding("machine", "open files", f"{soft} allowed, at most {hard}", more)
     # PyInstaller's start sets the folder of its files.
     unpacked = getattr(sys, "_MEIPASS", None)
     source = f"source in {Path(__file__).parents[1]}"
@@ -183,31 +178,26 @@ def mirror_findings(mirror: Mirror) -> Iterator[Finding]:
     # The work folder may be a link to a faster disk.
     if work.exists() and work.stat().st_dev != mirror.root.stat().st_dev:
         yield _file_system("work's", work)
-    whole = "whole" in mirror.settings.via
-    yield _room(work if work.exists() else mirror.root, ROOM if whole else PART)
+    free = free_bytes(work if work.exists() else mirror.root)
+    advice = (
+        f"free some: a slide fetched whole takes up to {ROOM / 1e9:.0f} GB for a while, "
+        "or leave whole out of fetch.via"
+    )
+    enough = free >= (ROOM if "whole" in mirror.settings.via else PART)
+    yield Finding("mirror", "room", f"{free / 1e9:,.1f} GB", None if enough else advice)
     yield _catalogue(mirror)
 
 
 def _file_system(what: str, path: Path) -> Finding:
     kind = mounts.kind_at(path) or "unknown"
     if not os.access(path, os.W_OK):
-        return Finding(
-            "mirror", what, kind, f"{path.absolute()} cannot be written: change its permissions"
-        )
+        advice = f"{path.absolute()} cannot be written: change its permissions"
+        return Finding("mirror", what, kind, advice)
     try:
         mounts.check_locks(path)
     except UsageError as error:
         return Finding("mirror", what, f"{kind}, without locks", str(error))
     return Finding("mirror", what, f"{kind}, with locks")
-
-
-def _room(path: Path, wanted: int) -> Finding:
-    free = free_bytes(path)
-    advice = (
-        f"free some: a slide fetched whole takes up to {ROOM / 1e9:.0f} GB for a while, "
-        "or leave whole out of fetch.via"
-    )
-    return Finding("mirror", "room", f"{free / 1e9:,.1f} GB", None if free >= wanted else advice)
 
 
 def _catalogue(mirror: Mirror) -> Finding:

@@ -88,34 +88,30 @@ def exclude(
 
 
 def include(mirror: Mirror, names: Sequence[str], warn: Callable[[str], None]) -> ExclusionReport:
-    """Take exclusions back.
-
-    A slide is done if its kept image is whole, unless it changed upstream. Others are to be
-    fetched.
+    """Take exclusions back. A slide is done if its kept image is whole and not outdated.
 
     Raises UsageError if no name means an excluded slide.
     """
     with hold(mirror.root, "include"), mirror.open_to_write(warn) as catalogue:
         excluded = {exclusion.file_name for exclusion in catalogue.exclusions.all()}
         slides, unknown = catalogue.exclusions.resolve(names)
-        unlisted = [name for name in unknown if name in excluded]
-        chosen = [*slides, *unlisted]
+        chosen = [*slides, *excluded.intersection(unknown)]
         if not excluded.intersection(chosen):
             raise UsageError(
                 f"{mirror.root}: none of these slides is excluded. List those that are by "
                 + command_line('query "select * from exclusions"', mirror.root)
             )
-        removed = catalogue.exclusions.remove(chosen)
+        removed = set(catalogue.exclusions.remove(chosen))
         write_exclusions(mirror.root, catalogue)
-        kept = {image.file_name: image for image in catalogue.images.recorded()}
         whole = []
-        for name in set(removed) & kept.keys():
+        for image in catalogue.images.recorded():
             with suppress(OSError):
-                image = kept[name]
-                if file_digest(mirror.root / image.path, "sha256") == image.sha256:
-                    whole.append(name)
+                if image.file_name in removed and (
+                    file_digest(mirror.root / image.path, "sha256") == image.sha256
+                ):
+                    whole.append(image.file_name)
         catalogue.exclusions.accept_kept(whole)
-        sampled = set(catalogue.sample.names()).intersection(removed)
+        sampled = removed.intersection(catalogue.sample.names())
     return ExclusionReport(
         len(removed), len(sampled), 0, 0, tuple(name for name in unknown if name not in excluded)
     )

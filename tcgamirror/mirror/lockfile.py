@@ -40,8 +40,11 @@ MOST_LINE, MOST_FIELDS = 1 << 20, 20
 """Bytes of a line, where a slide takes at most 455; lines of the head."""
 
 _TITLE = "# tcgamirror lock 1"
-
 _DIGEST = "# sha256 of the lines below: "
+_NONE = "-"
+_WHOLE = re.compile(r"-?[0-9]{1,40}")
+_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?(e[+-][0-9]{1,3})?")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _PLAN = ("seed", "order", "by", "kind", "projects")
 
@@ -54,17 +57,8 @@ _LISTS = {"projects": ",", "sample_types": "|", "diseases": "|", "cases": "|"}
 """Keys of names, and what stands between these."""
 
 _COLUMNS = ("file_name", "file_id", "md5", "sha256", "mpp_x", "mpp_y")
-
 _PIXELS = "pixels_sha256"
 """Column that lock files of older versions lack."""
-
-_NONE = "-"
-
-_WHOLE = re.compile(r"-?[0-9]{1,40}")
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
-_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?(e[+-][0-9]{1,3})?")
 
 _EXCLUDED = "excluded"
 """Column with the reason of each excluded slide, in a lock file that has any."""
@@ -361,12 +355,9 @@ def _slide(columns: Sequence[str], fields: Sequence[str]) -> LockedSlide:
 
 def locked_exclusions(lock: LockFile, now: float) -> list[Exclusion]:
     """Return the exclusions of a lock file for a mirror that is made from it."""
+    left_out = ((slide.file_name, slide.excluded) for slide in lock.slides)
     moment = timestamp(now)
-    return [
-        Exclusion(slide.file_name, slide.excluded, "lock file", moment)
-        for slide in lock.slides
-        if slide.excluded
-    ]
+    return [Exclusion(name, reason, "lock file", moment) for name, reason in left_out if reason]
 
 
 # Comparing -----------------------------------------------------------------------

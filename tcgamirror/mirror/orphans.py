@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,10 +78,9 @@ def find_orphans(mirror: Mirror, catalogue: Catalogue, *, held: bool = False) ->
 
 
 def _is_stale(path: Path) -> bool:
-    try:
+    with suppress(OSError):
         return time.time() - path.lstat().st_mtime > STALE_SECONDS
-    except OSError:
-        return False
+    return False
 
 
 def remove_partial_files(mirror: Mirror, catalogue: Catalogue) -> list[str]:

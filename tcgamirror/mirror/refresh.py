@@ -71,12 +71,19 @@ def from_gdc(
         return None
     last_attempt = catalogue.queue.last_attempt()
 
+    def successors_of(lost: list[str]) -> dict[str, str]:
+        """Return the newest file_id of each slide that the GDC knows; others count as withdrawn."""
+        try:
+            return gdc.read_latest_versions(client, api, lost)
+        except NetworkError:
+            return {}
+
     def merge(slides: Iterator[Slide]) -> MergeCounts:
         return catalogue.listing.merge(
             ListingStream(release, slides),
             now,
             accept_shrink=accept_shrink,
-            successors_of=lambda lost: _successors(client, api, lost),
+            successors_of=successors_of,
         )
 
     before = catalogue.listing.count_merges()
@@ -97,17 +104,6 @@ def _is_due(catalogue: Catalogue, now: float) -> bool:
     if not timestamp(now - READ_AGAIN) <= read <= timestamp(now):
         return True
     return catalogue.queue.was_denied_since(int(attempt) if attempt.isdecimal() else 0)
-
-
-def _successors(client: gdc.JsonClient, api: str, lost: list[str]) -> dict[str, str]:
-    """Return the newest file_id of each slide, as far as the GDC tells it.
-
-    A slide without one counts as withdrawn instead of superseded, until a later release.
-    """
-    try:
-        return gdc.read_latest_versions(client, api, lost)
-    except NetworkError:
-        return {}
 
 
 def from_manifest(
@@ -172,8 +168,7 @@ def take_labels(
 ) -> None:
     """Read the labels of all slides, unless those of the listing merged last were read.
 
-    of_manifest: ask for the slides known here, instead of for all of TCGA.
-    Raises NetworkError, before anything is changed.
+    of_manifest: ask for the slides known here alone. Raises NetworkError before any change.
     """
     listing = str(catalogue.listing.count_merges())
     if catalogue.fact(_LABELS) == listing and not force:
@@ -195,10 +190,7 @@ def open_client(
     settings: Settings, shutdown: Shutdown, on_pause: OnPause = lambda *_: None
 ) -> HttpClient:
     """Return an HTTP client with the limits of the settings."""
-    limits = {
-        host_key(settings.api): settings.api_connections,
-        host_key(settings.tiles): settings.api_connections,
-    }
+    limits = dict.fromkeys(map(host_key, (settings.api, settings.tiles)), settings.api_connections)
     if settings.bucket is not None:
         limits[host_key(settings.bucket)] = settings.bucket_connections
     return HttpClient(

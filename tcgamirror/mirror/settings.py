@@ -41,14 +41,8 @@ MOST_CASES = 500_000
 """Characters of all names of `cases`, which a catalogue and a lock file keep as one text."""
 
 GDC = "https://api.gdc.cancer.gov"
-
 GDC_TILES = "https://api.gdc.cancer.gov/tile"
-
 BUCKET = "https://tcga-2-open.s3.amazonaws.com"
-
-MOST_CONNECTIONS = 256
-
-MOST_TRIES = 100
 
 MOST_SECONDS = 86_400.0
 """Seconds of one wait; the system's clocks overflow at far longer ones."""
@@ -59,22 +53,18 @@ LEAST_RATE = 1000.0
 LEAST_WORK = 10_000_000
 """Bytes; less would hold no slide."""
 
-_HELP = "see tcgamirror help settings"
-
-Value = TypeVar("Value")
-
 MOST_WORKERS = 64
 
-WORKERS_A_CORE = 4
-"""Slides at a time for each core at first: one decodes while the others wait for the network."""
-
-MOST_WORKERS_A_CORE = 16
-"""The same at most, however slow the network is."""
+WORKERS_A_CORE, MOST_WORKERS_A_CORE = 4, 16
+"""Slides at a time for each core, at first, as one decodes while others wait, and at most."""
 
 FILES_A_WORKER, OTHER_FILES = 12, 64
 """Open files of a slide in flight, its connections included, and of all else."""
 
+_HELP = "see tcgamirror help settings"
 _PLAN = Plan(0, kinds=frozenset({Kind.DIAGNOSTIC}))
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +201,7 @@ _PLAIN_NAME = Check(
     _accept(fields.file_name), f"the name of a file in the mirror, such as {LOCKED}"
 )
 _LADDER = Check(_read_ladder, f"one or more of {', '.join(SOURCES)}, none of them twice")
-_CONNECTIONS = _up_to(MOST_CONNECTIONS)
+_CONNECTIONS = _up_to(256)
 
 byte_rate = Check(
     fields.number(LEAST_RATE, math.inf), f"a number of bytes per second from {LEAST_RATE:.0f} up"
@@ -308,7 +298,7 @@ _KEYS = (
     _Key("network", "connect", _SECONDS),
     _Key("network", "first_byte", _SECONDS),
     _Key("network", "stall", _SECONDS),
-    _Key("network", "tries", _up_to(MOST_TRIES)),
+    _Key("network", "tries", _up_to(100)),
     _Key("network", "backoff", _SECONDS, "before the second try; doubled before each further one"),
     _Key(
         *("network", "pause", _SECONDS),
