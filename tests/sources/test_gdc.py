@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from tcgamirror.model.errors import WrongContent
-from tcgamirror.model.slide import Kind
+from tcgamirror.model.slide import Kind, Slide
 from tcgamirror.sources import gdc
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "shared" / "data" / "gdc"
@@ -54,31 +54,28 @@ def page(hits: list[dict[str, object]], total: object) -> dict[str, object]:
     return {"data": {"hits": hits, "pagination": {"total": total}}, "warnings": {}}
 
 
-def serving(hits: list[dict[str, object]], at_most: int = 10_000) -> Scripted:
-    return Scripted(lambda start, size: page(hits[start : start + min(size, at_most)], len(hits)))
-
-
-def test_all_pages_are_read_in_order() -> None:
-    server = serving([hit(number) for number in range(1, 8)])
-    progress: list[tuple[int, int]] = []
-    listing = gdc.read_listing(
-        server, API, page_size=3, on_page=lambda done, total: progress.append((done, total))
+def serving(*hits: dict[str, object], at_most: int = 10_000) -> Scripted:
+    return Scripted(
+        lambda start, size: page(list(hits[start : start + min(size, at_most)]), len(hits))
     )
+
+
+def read_one(**more: object) -> Slide:
+    """The slide of a hit with these fields."""
+    (slide,) = gdc.read_listing(serving(hit(1, **more)), API).slides
+    return slide
+
+
+@pytest.mark.parametrize(("at_most", "starts"), [(10_000, [0, 3, 6]), (2, [0, 2, 4, 6])])
+def test_all_pages_are_read_in_order(at_most: int, starts: list[int]) -> None:
+    server = serving(*map(hit, range(1, 8)), at_most=at_most)
+    progress: list[tuple[int, int]] = []
+    listing = gdc.read_listing(server, API, 3, lambda done, total: progress.append((done, total)))
     assert listing.release == "Data Release 45.0 - December 04, 2025"
     assert [slide.file_id for slide in listing.slides] == [str(UUID(int=n)) for n in range(1, 8)]
-    assert progress == [(3, 7), (6, 7), (7, 7)]
-    assert [request["from"] for request in server.requests] == [0, 3, 6]
+    assert progress == [(count, 7) for count in (*starts[1:], 7)]
+    assert [request["from"] for request in server.requests] == starts
     assert {request["sort"] for request in server.requests} == {"file_id:asc"}
-
-
-def test_a_server_that_gives_smaller_pages_is_followed() -> None:
-    server = serving([hit(number) for number in range(1, 8)], at_most=2)
-    assert len(gdc.read_listing(server, API, page_size=5).slides) == 7
-
-
-def test_the_filter_asks_for_open_slides_of_both_kinds() -> None:
-    server = serving([hit(1)])
-    gdc.read_listing(server, API)
     filters = json.dumps(server.requests[0]["filters"])
     for word in ("TCGA", "Slide Image", "Diagnostic Slide", "Tissue Slide", "open"):
         assert f'"{word}"' in filters
@@ -97,8 +94,7 @@ def test_every_field_of_a_hit_becomes_the_slides() -> None:
         "project": {"project_id": "TCGA-LUSC"},
         "samples": samples,
     }
-    full = hit(
-        1,
+    slide = read_one(
         md5sum="DE53882038934CF5103BF32A33EABFA1",
         file_size=5,
         state="released",
@@ -108,7 +104,6 @@ def test_every_field_of_a_hit_becomes_the_slides() -> None:
         data_release="32.0 - 45.0",
         cases=[{"submitter_id": "TCGA-99-0009"}, case],
     )
-    (slide,) = gdc.read_listing(serving([full]), API).slides
     assert (slide.md5, slide.size) == ("de53882038934cf5103bf32a33eabfa1", 5)
     assert slide.kind is Kind.TISSUE
     assert (slide.project_id, slide.primary_site) == ("TCGA-LUSC", "Bronchus and lung")
@@ -133,8 +128,7 @@ def test_every_field_of_a_hit_becomes_the_slides() -> None:
     ],
 )
 def test_any_nested_part_may_be_missing(cases: object) -> None:
-    odd = hit(1, cases=cases, md5sum=7, file_size=True, state=["x"], experimental_strategy=None)
-    (slide,) = gdc.read_listing(serving([odd]), API).slides
+    slide = read_one(cases=cases, md5sum=7, file_size=True, state=["x"], experimental_strategy=None)
     assert (slide.md5, slide.size, slide.state, slide.project_id) == (None, None, None, None)
     assert (slide.kind, slide.sample_type) == (Kind.DIAGNOSTIC, "Primary Tumor")
     assert slide.case_barcode == "TCGA-22-0001"
@@ -142,14 +136,13 @@ def test_any_nested_part_may_be_missing(cases: object) -> None:
 
 def test_a_slide_that_hangs_off_its_sample_is_found() -> None:
     sample = {"sample_type": "Metastatic", "slides": [{"submitter_id": "TCGA-22-0001-01Z-00-DX1"}]}
-    cases = [{"samples": [{"sample_type": "Primary Tumor"}, sample]}]
-    (slide,) = gdc.read_listing(serving([hit(1, cases=cases)]), API).slides
+    slide = read_one(cases=[{"samples": [{"sample_type": "Primary Tumor"}, sample]}])
     assert slide.sample_type == "Metastatic"
 
 
 def test_a_file_of_another_type_is_left_out() -> None:
-    other = hit(9, file_name="notes.txt")
-    assert len(gdc.read_listing(serving([other, hit(1)]), API).slides) == 1
+    server = serving(hit(9, file_name="notes.txt"), hit(1))
+    assert len(gdc.read_listing(server, API).slides) == 1
 
 
 @pytest.mark.parametrize(
@@ -167,7 +160,7 @@ def test_a_file_of_another_type_is_left_out() -> None:
 )
 def test_an_unsafe_hit_is_refused(bad: dict[str, object]) -> None:
     with pytest.raises(WrongContent) as caught:
-        gdc.read_listing(serving([hit(2), bad]), API)
+        gdc.read_listing(serving(hit(2), bad), API)
     assert "\n" not in str(caught.value)
 
 

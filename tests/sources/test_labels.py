@@ -64,7 +64,7 @@ def test_every_label_of_a_hit_is_read() -> None:
 
 
 def test_the_fields_asked_for_are_those_of_the_labels() -> None:
-    server = serving([hit(number) for number in range(1, 8)])
+    server = serving(*map(hit, range(1, 8)))
     pages: list[tuple[int, int]] = []
     found = list(read_labels(server, API, None, lambda *done: pages.append(done), page_size=3))
     assert len(found) == 7 and pages == [(3, 7), (6, 7), (7, 7)]
@@ -74,7 +74,7 @@ def test_the_fields_asked_for_are_those_of_the_labels() -> None:
 
 
 def test_slides_of_a_manifest_are_asked_for_by_file_id() -> None:
-    server = serving([hit(1)])
+    server = serving(hit(1))
     ids = [f"id-{number}" for number in range(700)]
     assert len(list(read_labels(server, API, ids))) == 2
     filters = [json.dumps(request["filters"]) for request in server.requests]
