@@ -40,6 +40,7 @@ class Shutdown:
 
     Attributes:
         stop: Set when waits and transfers have to end at once.
+        requested: A shutdown was requested.
         in_flight: Slides being fetched, counted by the run.
         workers_abandoned: Workers were still busy shortly after the stop. The process
             then ends without them, which is as safe as a kill.
@@ -49,19 +50,14 @@ class Shutdown:
         self.stop = threading.Event()
         self.in_flight = 0
         self.workers_abandoned = False
-        self._requested = False
+        self.requested = False
         self._stopped_at: float | None = None
         self._signals: SimpleQueue[None] = SimpleQueue()
 
     @property
-    def requested(self) -> bool:
-        """Return whether a shutdown was requested."""
-        return self._requested
-
-    @property
     def draining(self) -> bool:
         """Return whether the run only waits for the slides in flight."""
-        return self._requested and self._stopped_at is None
+        return self.requested and self._stopped_at is None
 
     @property
     def seconds_since_stop(self) -> float:
@@ -88,15 +84,15 @@ class Shutdown:
         """Give both signals their default handlers. Raises Interrupted if one came before."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if self._requested:
+        if self.requested:
             raise Interrupted("interrupted")
 
     def _register(self, *, force: bool) -> bool:
         """Register a request and return whether everything has to stop."""
-        stops = force or self._requested or not self.in_flight
+        stops = force or self.requested or not self.in_flight
         if stops:
             self._stopped_at = self._stopped_at or time.monotonic()
-        self._requested = True
+        self.requested = True
         return stops
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:

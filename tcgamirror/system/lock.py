@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -68,7 +67,10 @@ class Lock:
     def _acquire(self) -> int | None:
         """Return the lock's handle; None if its last holder has just removed the file."""
         make_folder(self._path.parent)
-        handle = self._opened()
+        if self._path.is_symlink():
+            raise UsageError(f"{self._path}: a link, which is not written through. Remove it")
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        handle = os.open(self._path, flags, 0o644)
         try:
             found = os.fstat(handle)
             if not stat.S_ISREG(found.st_mode):
@@ -93,17 +95,6 @@ class Lock:
         os.close(handle)
         return None
 
-    def _opened(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-        try:
-            return os.open(self._path, flags, 0o644)
-        except OSError as error:
-            if error.errno != errno.ELOOP:
-                raise
-            raise UsageError(
-                f"{self._path}: it is a link, which a lock is not written through. Remove it"
-            ) from error
-
     def __exit__(self, *_: object) -> None:
         if self._handle is not None:
             if not self._shared:
@@ -112,17 +103,11 @@ class Lock:
             self._drop()
 
     def _sign(self, handle: int) -> None:
-        text = json.dumps(
-            {
-                "command": self._command,
-                "pid": os.getpid(),
-                "host": os.uname().nodename,
-                "since": time.strftime("%Y-%m-%d %H:%M"),
-            }
-        )
+        place = {"pid": os.getpid(), "host": os.uname().nodename}
+        since = time.strftime("%Y-%m-%d %H:%M")
+        text = json.dumps({"command": self._command, **place, "since": since})
         os.ftruncate(handle, 0)
-        os.lseek(handle, 0, os.SEEK_SET)
-        os.write(handle, text.encode() + b"\n")
+        os.pwrite(handle, text.encode() + b"\n", 0)
 
 
 def holder_of(path: Path) -> str | None:

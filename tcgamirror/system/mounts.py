@@ -23,7 +23,8 @@ WAL_WORKS_ON = frozenset(
     {"apfs", "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs"}
     | {"jfs", "overlay", "ramfs", "tmpfs", "xfs", "zfs"}
 )
-"""Local file systems. Lustre, GPFS, NFS, CIFS, FUSE, 9p and unknown ones are not among them."""
+"""Local file systems where SQLite's WAL is known to work. Lustre, GPFS, NFS, CIFS, FUSE, 9p and
+unknown ones are not among them."""
 
 _MOUNT_POINT = 4
 _ESCAPE = re.compile(r"\\([0-7]{3})")
@@ -56,11 +57,6 @@ def no_locks(place: Path, error: OSError) -> UsageError:
         f"{place}: files cannot be locked on this file system ({error.strerror}). Have it mounted "
         "with locks (Lustre: -o flock; NFS: with its lock service), or use another file system"
     )
-
-
-def knows_wal(kind: str | None) -> bool:
-    """Return whether SQLite's WAL is known to work on a file system of this type."""
-    return kind in WAL_WORKS_ON
 
 
 def kind_at(path: Path, mounts: Path = MOUNTS) -> str | None:

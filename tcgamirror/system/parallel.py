@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Self, TypeVar
 
@@ -60,7 +61,7 @@ def start_thread(work: Callable[[], None], name: str) -> threading.Thread:
 
 
 def start_further_thread(work: Callable[[], None], name: str) -> threading.Thread | None:
-    """Start and return a thread that others can do without; None if there is no room for it."""
+    """Start and return a thread; None if there is no room for it."""
     try:
         check_memory(_SPARE_BYTES)
         return start_thread(work, name)
@@ -198,14 +199,12 @@ def in_thread(
     return result
 
 
+@dataclass(eq=False, slots=True)
 class Task:
     """Work that a TaskQueue does once."""
 
-    __slots__ = ("is_done", "work")
-
-    def __init__(self, work: Callable[[], None]) -> None:
-        self.work = work
-        self.is_done = False
+    work: Callable[[], None]
+    is_done: bool = False
 
 
 class TaskQueue:
