@@ -99,62 +99,45 @@ def test_the_file_has_defaults_and_explains_its_keys(path: Path) -> None:
         assert words in text
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "[target]\nmpp = 0",
-        '[target]\nmpp = "15"',
-        "[target]\nmpp = true",
-        "[target]\nmpp = inf",
-        "[target]\nmax_size = 1.5",
-        "[target]\nmpp = 1\nresample = 1",
-        '[target]\nmpp = 1\nformat = "gif"',
-        "[sample]\nslides = -1",
-        "[sample]\nslides = 2147483649",
-        '[sample]\nslides = "some"',
-        '[sample]\nseed = "0"',
-        "[sample]\norder = true",
-        "[sample]\nby = [1]",
-        '[sample]\nkind = "frozen"',
-        "[sample]\nkind = {}",
-        "[sample]\nprojects = [1]",
-        '[sample]\nprojects = [""]',
-        '[sample]\nprojects = ["a\\nb"]',
-        "[sample]\nmanifest = true",
-        '[sample]\nmanifest = "a\\u0000b"',
-        '[fetch]\nvia = "range"',
-        '[fetch]\nvia = ["range", "range"]',
-        "[fetch]\nvia = [[]]",
-        "[fetch]\nworkers = 0",
-        "[fetch]\nworkers = 65",
-        "[fetch]\nrate = 999",
-        '[fetch]\nrate = "5M"',
-        "[gdc]\napi = 1",
-        '[gdc]\ntiles = "ftp://x"',
-        '[gdc]\ntiles = "http://x:99999"',
-        '[gdc]\ntiles = "http://x:y"',
-        '[gdc]\napi = "http://x/?a=1"',
-        '[gdc]\napi = "http://x y"',
-        '[gdc]\nbucket = ""',
-        "[gdc]\napi_connections = 0",
-        "[gdc]\nbucket_connections = 257",
-        "[network]\nconnect = 0",
-        "[network]\nfirst_byte = 86401",
-        f"[network]\nstall = {'9' * 400}",
-        "[network]\ntries = 101",
-        "[network]\nbackoff = nan",
-        "[network]\npatience = 1",
-    ],
-)
-def test_what_may_not_be_is_refused_by_its_key(path: Path, line: str) -> None:
-    table, last = line.partition("\n")[0], line.rpartition("\n")[2]
-    start = "" if table == "[target]" else "[target]\nmpp = 15\n"
+INVALID = {
+    "target.mpp": ["0", '"15"', "true", "inf"],
+    "target.max_size": ["1.5"],
+    "target.resample": ["1"],
+    "target.format": ['"gif"'],
+    "sample.slides": ["-1", "2147483649", '"some"'],
+    "sample.seed": ['"0"'],
+    "sample.order": ["true"],
+    "sample.by": ["[1]"],
+    "sample.kind": ['"frozen"', "{}"],
+    "sample.projects": ["[1]", '[""]', '["a\\nb"]'],
+    "sample.manifest": ["true", '"a\\u0000b"'],
+    "fetch.via": ['"range"', '["range", "range"]', "[[]]"],
+    "fetch.workers": ["0", "65"],
+    "fetch.rate": ["999", '"5M"'],
+    "gdc.api": ["1", '"http://x/?a=1"', '"http://x y"'],
+    "gdc.tiles": ['"ftp://x"', '"http://x:99999"', '"http://x:y"'],
+    "gdc.bucket": ['""'],
+    "gdc.api_connections": ["0"],
+    "gdc.bucket_connections": ["257"],
+    "network.connect": ["0"],
+    "network.first_byte": ["86401"],
+    "network.stall": ["9" * 400],
+    "network.tries": ["101"],
+    "network.backoff": ["nan"],
+    "network.patience": ["1"],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, x) for key in INVALID for x in INVALID[key]])
+def test_invalid_values_are_named_by_their_key(path: Path, key: str, value: str) -> None:
+    table, name = key.split(".")
+    start = "" if table == "target" else "[target]\nmpp = 15\n"
     with pytest.raises(BadSettings) as refusal:
-        read(path, start + line + "\n")
+        read(path, f"{start}[{table}]\n{name} = {value}\n")
     words = str(refusal.value)
-    assert f"{path}: {table.strip('[]')}.{last.partition(' ')[0]} is " in words
+    assert f"{path}: {key} is " in words
     assert "\n" not in words and len(words) < 400
-    assert last != 'slides = "some"' or 'or "all"' in words
+    assert value != '"some"' or 'or "all"' in words
 
 
 def test_any_change_of_the_target_changes_what_is_fixed() -> None:
