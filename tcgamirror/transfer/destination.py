@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,13 +41,13 @@ def open_destination(
         size: bytes of its images.
     """
     if not isinstance(dest, Path):
-        opened = _open_archive(None, None, _TOP) if dest is None else _open_stored(dest, size)
+        opened = _standard_output() if dest is None else _stored(dest, size)
         with TemporaryDirectory(prefix="tcgamirror-") as folder, opened as archive:
             yield Path(folder), archive
         return
     with _unfinished_folder(dest) as work:
         if is_tar(dest):
-            with _open_archive(work / dest.name, dest, _top(dest.stem)) as archive:
+            with _archive_file(work / dest.name, dest) as archive:
                 yield work, archive
             return
         # Another disk may be unplugged soon. A directory on the mirror's own disk is as safe
@@ -96,62 +96,49 @@ class _Directory(Destination):
 
 
 @contextmanager
-def _open_archive(path: Path | None, dest: Path | None, top: str) -> Iterator[TarWriter]:
-    """Yield an archive at `path`, which becomes `dest`.
+def _tar(sink: Callable[[bytes], object], name: str) -> Iterator[TarWriter]:
+    archive = TarWriter(sink, _top(name))
+    yield archive
+    archive.finish()
 
-    Args:
-        path: None for standard output.
-        top: a directory in the archive.
-    """
-    with _writing(path):
-        file = sys.stdout.buffer if path is None else path.open("xb", _BUFFER_BYTES)
 
-    def write(data: bytes) -> None:
-        with _writing(path):
-            file.write(data)
-
-    try:
-        archive = TarWriter(write, top)
-        yield archive
-        archive.finish()
-        with _writing(path):
+@contextmanager
+def _archive_file(part: Path, dest: Path) -> Iterator[TarWriter]:
+    """Yield an archive at `part`, which becomes `dest`."""
+    with disk_errors(part), part.open("xb", _BUFFER_BYTES) as file:
+        try:
+            with _tar(file.write, dest.stem) as archive:
+                yield archive
             file.flush()
-            if path is not None and dest is not None:
-                os.fsync(file.fileno())
-                file.close()
-                path.rename(dest)
-                sync_folder(dest.absolute().parent)
-    finally:
-        if path is not None:
+            os.fsync(file.fileno())
+            part.rename(dest)
+            sync_folder(dest.absolute().parent)
+        finally:
             # There may be no room for the rest of an archive that was not finished.
             with suppress(OSError):
                 file.close()
 
 
 @contextmanager
-def _open_stored(dest: StoredArchive, size: int) -> Iterator[TarWriter]:
-    """Yield an archive that is put in parts, and is there once all of them are."""
-    writer = dest.writer(size)
-    archive = TarWriter(writer.write, _top(Path(dest.key).stem))
-    yield archive
-    archive.finish()
-    writer.close()
-
-
-@contextmanager
-def _writing(path: Path | None) -> Iterator[None]:
-    """Turn refusals to write at `path`, or to standard output, into errors that name it."""
-    if path is not None:
-        with disk_errors(path):
-            yield
-        return
+def _standard_output() -> Iterator[TarWriter]:
     try:
-        yield
+        with _tar(sys.stdout.buffer.write, _TOP) as archive:
+            yield archive
+        sys.stdout.buffer.flush()
     except BrokenPipeError as error:
         raise UsageError(
             "standard output: closed before the export was complete. See what the command "
             "after the pipe says, and run both again"
         ) from error
+
+
+@contextmanager
+def _stored(dest: StoredArchive, size: int) -> Iterator[TarWriter]:
+    """Yield an archive that is put in parts, and is there once all of them are."""
+    writer = dest.writer(size)
+    with _tar(writer.write, Path(dest.key).stem) as archive:
+        yield archive
+    writer.close()
 
 
 def _top(name: str) -> str:

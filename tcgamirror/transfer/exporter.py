@@ -20,7 +20,7 @@ from tcgamirror.mirror.directory import CATALOGUE, GALLERY, Mirror
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.settings import FILE_NAME, format_settings
 from tcgamirror.mirror.shards import note_waiting
-from tcgamirror.model.errors import BadExport, UsageError
+from tcgamirror.model.errors import UsageError
 from tcgamirror.system.files import check_room
 from tcgamirror.system.parallel import in_batches, thread_count
 from tcgamirror.transfer.archive.format import (
@@ -101,7 +101,7 @@ def export(
     start = time.monotonic()
     check_dest(mirror.root, dest)
     note_waiting(mirror.root, progress.note)
-    earlier = {} if since is None else _sums_since(since)
+    earlier = {} if since is None else sums_since(since)
     with ExitStack() as stack:
         with Catalogue.open(mirror.root / CATALOGUE, read_only=True) as live:
             mirror.check_fixed(live.fact)
@@ -128,15 +128,6 @@ def export(
         lacking=tuple(export.lacking),
         seconds=time.monotonic() - start,
     )
-
-
-def _sums_since(since: Path) -> Mapping[str, str]:
-    try:
-        return sums_since(since)
-    except BadExport as error:
-        raise BadExport(
-            f"{since}: is not an export that --since can continue ({error}). Name another"
-        ) from error
 
 
 @dataclass(slots=True)

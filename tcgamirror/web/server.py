@@ -156,8 +156,9 @@ def serve(root: Path, host: str, port: int, announce: Callable[[str, bool], None
         try:
             assert server.socket is not None
             address, number = server.socket.getsockname()[:2]
+            host_address = ipaddress.ip_address(address.partition("%")[0])
             shown = f"[{address}]" if ":" in address else address
-            announce(f"http://{shown}:{number}/", not _is_loopback(address))
+            announce(f"http://{shown}:{number}/", not host_address.is_loopback)
             server.run()
         except KeyboardInterrupt:
             # A signal before the loop started, or a second one while it ends.
@@ -165,10 +166,3 @@ def serve(root: Path, host: str, port: int, announce: Callable[[str, bool], None
         finally:
             server.close()
     return code
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
-    except ValueError:
-        return False

@@ -183,18 +183,23 @@ def _copy_archive(source: StoredArchive | None, folder: Path) -> Path:
     return path
 
 
-def sums_since(path: Path) -> Mapping[str, str]:
+def sums_since(since: Path) -> Mapping[str, str]:
     """Return digests by path of all files in an export and those before it.
 
-    path: of a directory, an archive, or a SHA256SUMS.
+    since: a directory, an archive, or a SHA256SUMS. Raises BadExport for anything else.
     """
-    if path.is_file() and not is_tar(path):
-        files = [path.with_name(EARLIER), path]
-        found = [read_sums(file, str(file)) for file in files if file.is_file()]
-        return {name: sha256 for sums in found for name, sha256 in sums.items()}
-    with TemporaryDirectory() as folder:
-        export = Export(path, Path(folder))
-        if not export.sums:
-            raise BadExport(f"it has no {SUMS}")
-        earlier = read_sums(export.copy(EARLIER), EARLIER) if EARLIER in export.members else {}
-        return {**earlier, **export.sums}
+    try:
+        if since.is_file() and not is_tar(since):
+            earlier = since.with_name(EARLIER)
+            sums = read_sums(earlier, str(earlier)) if earlier.is_file() else {}
+            return {**sums, **read_sums(since, str(since))}
+        with TemporaryDirectory() as folder:
+            export = Export(since, Path(folder))
+            if not export.sums:
+                raise BadExport(f"it has no {SUMS}")
+            sums = read_sums(export.copy(EARLIER), EARLIER) if EARLIER in export.members else {}
+            return {**sums, **export.sums}
+    except BadExport as error:
+        raise BadExport(
+            f"{since}: is not an export that --since can continue ({error}). Name another"
+        ) from error

@@ -19,7 +19,7 @@ from tcgamirror.web.gallery.entries import Entries, Fact, sanitize
 MOST_BINS = 16
 
 _FAILURES = """
-SELECT coalesce(last.fault, 'not told'), coalesce(last.source, 'none'), count(*)
+SELECT coalesce(last.fault, 'unknown'), coalesce(last.source, 'none'), count(*)
 FROM mirror LEFT JOIN attempts AS last ON last.attempt = (
     SELECT max(attempt) FROM attempts WHERE attempts.file_name = mirror.file_name
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from base64 import b64encode
+from contextlib import nullcontext
 from pathlib import Path
 
 from PIL import Image
@@ -35,18 +36,13 @@ class Thumbnails:
             return None
         try:
             with open_image(path, 2 * LONGEST) as image:
-                return self._encode(image)
+                pixels = image.width * image.height
+                if pixels > MOST_PIXELS:
+                    return None
+                with self._large if pixels > LARGE else nullcontext():
+                    return _encode(image)
         except (Damaged, OSError):
             return None
-
-    def _encode(self, image: Image.Image) -> str | None:
-        pixels = image.width * image.height
-        if pixels > MOST_PIXELS:
-            return None
-        if pixels <= LARGE:
-            return _encode(image)
-        with self._large:
-            return _encode(image)
 
 
 def _encode(image: Image.Image) -> str:
