@@ -19,7 +19,9 @@ from tcgamirror.mirror.journal import Journal
 from tcgamirror.model.errors import DiskFull, ExitCode, TcgaMirrorError
 from tcgamirror.model.slide import Outcome
 
-_ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<rest>[^\s'\"<>]*)", re.IGNORECASE)
+_ADDRESS = re.compile(
+    r"([a-z][a-z0-9+.-]*://)(?:[^\s'\"<>/]*@)?([^\s'\"<>?#]*)[^\s'\"<>]*", re.IGNORECASE
+)
 
 
 def without_secrets(text: str) -> str:
@@ -28,13 +30,7 @@ def without_secrets(text: str) -> str:
     >>> without_secrets("no answer from https://me:pw@host/data/1?token=x, sorry")
     'no answer from https://host/data/1 sorry'
     """
-    return _ADDRESS.sub(_bare, text)
-
-
-def _bare(match: re.Match[str]) -> str:
-    host, slash, path = match["rest"].partition("/")
-    plain = re.split("[?#]", host.rpartition("@")[2] + slash + path, maxsplit=1)[0]
-    return match["scheme"] + plain
+    return _ADDRESS.sub(r"\1\2", text)
 
 
 class EventLog:

@@ -564,7 +564,7 @@ def test_a_full_disk_ends_a_shard_and_loses_nothing(root: Path, single: Path) ->
 
 
 def test_locks_keep_shards_and_other_runs_apart(root: Path, gdc: StandIn) -> None:
-    rewrite(root, "^first_byte = .*", "first_byte = 30.0")
+    rewrite(root, "^stall = .*", "stall = 100.0")
     gdc.faults.add(Fault(FILES, "stall", hold=60.0))
     here = os.uname().nodename
     with (

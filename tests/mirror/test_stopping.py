@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -39,23 +38,16 @@ SOON = 20.0
 """Seconds, on a machine with other work; what the tests let a run wait for lasts longer."""
 
 
-def stopped(root: Path, gdc: StandIn, *signals: signal.Signals, apart: float = 0.3) -> Result:
-    """An update that gets these signals, the first one once slides' bytes are moving."""
-    gdc.clear()
-    with started("--mirror", root, "update") as update:
-        until(lambda: gdc.requests(FILES))
-        _send(update, *signals, apart=apart)
-        begun = time.monotonic()
-        result = ended(update)
-    assert time.monotonic() - begun < SOON
-    return result
-
-
-def _send(update: subprocess.Popen[str], *signals: signal.Signals, apart: float) -> None:
+def ended_soon(process: subprocess.Popen[str], *signals: signal.Signals) -> Result:
+    """Send these signals to a command, and see it end as interrupted."""
     for place, number in enumerate(signals):
-        if place:
-            time.sleep(apart)
-        update.send_signal(number)
+        time.sleep(0.5 * bool(place))
+        process.send_signal(number)
+    begun = time.monotonic()
+    result = ended(process)
+    assert time.monotonic() - begun < SOON
+    assert result.code == INTERRUPTED, result
+    return result
 
 
 def done(root: Path) -> int:
@@ -65,11 +57,12 @@ def done(root: Path) -> int:
 # Ctrl-C and a request to terminate ----------------------------------------------------
 
 
-def test_one_ctrl_c_finishes_the_slides_in_hand(tmp_path: Path, small_gdc: StandIn) -> None:
+def test_one_ctrl_c_finishes_the_slides_in_flight(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, slides=SLIDES)
     small_gdc.delay = DELAY
-    result = stopped(root, small_gdc, signal.SIGINT)
-    assert result.code == INTERRUPTED
+    with started("--mirror", root, "update") as update:
+        until(lambda: small_gdc.requests(FILES))
+        result = ended_soon(update, signal.SIGINT)
     said, end = result.err.splitlines()
     in_flight = re.fullmatch(r"finishing (\d) slides?; Ctrl-C again lets go of them at once", said)
     assert in_flight is not None and int(in_flight[1]) <= done(root) <= 4 + int(in_flight[1])
@@ -85,14 +78,9 @@ def test_a_second_ctrl_c_and_terminate_let_go_at_once(
 ) -> None:
     root = made(tmp_path / "m", small_gdc, slides=SLIDES)
     small_gdc.faults.add(Fault(FILES, "stall", hold=60.0))
-    begun = time.monotonic()
     with started("--mirror", root, "update") as update:
         until(lambda: small_gdc.requests(FILES))
-        _send(update, *signals, apart=0.5)
-        begun = time.monotonic()
-        result = ended(update)
-    assert time.monotonic() - begun < SOON
-    assert result.code == INTERRUPTED
+        result = ended_soon(update, *signals)
     assert result.err.endswith("tcgamirror: stopped with 0 slides done; the next run goes on\n")
     assert len(result.err.splitlines()) == len(signals)
     small_gdc.faults.clear()
@@ -105,11 +93,7 @@ def test_terminating_does_not_wait_for_pixels(tmp_path: Path) -> None:
         root = made(tmp_path / "m", gdc, "--mpp", "0.3", slides=1)
         with started("--mirror", root, "update") as update:
             until(lambda: list(root.glob("images/*/.*.part")))
-            update.terminate()
-            begun = time.monotonic()
-            result = ended(update)
-    assert time.monotonic() - begun < SOON
-    assert result.code == INTERRUPTED
+            result = ended_soon(update, signal.SIGTERM)
     assert result.sentence == "tcgamirror: stopped with 0 slides done; the next run goes on"
     assert not list(root.glob("images/*/[!.]*"))
     assert column(root, "select exit_code from runs") == [INTERRUPTED]
@@ -120,11 +104,7 @@ def test_ctrl_c_ends_the_wait_for_a_listing(tmp_path: Path, small_gdc: StandIn) 
     small_gdc.faults.add(Fault("/files", "stall", hold=60.0))
     with started("--mirror", root, "update") as update:
         until(lambda: small_gdc.requests("/files"))
-        begun = time.monotonic()
-        update.send_signal(signal.SIGINT)
-        result = ended(update)
-    assert time.monotonic() - begun < SOON
-    assert result.code == INTERRUPTED and "/files" in result.sentence
+        assert "/files" in ended_soon(update, signal.SIGINT).sentence
 
 
 def test_ctrl_c_ends_a_long_query(tmp_path: Path, small_gdc: StandIn) -> None:
@@ -132,11 +112,7 @@ def test_ctrl_c_ends_a_long_query(tmp_path: Path, small_gdc: StandIn) -> None:
     endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select sum(i) from n"
     with started("--mirror", root, "query", endless) as query:
         time.sleep(0.7)
-        query.send_signal(signal.SIGINT)
-        begun = time.monotonic()
-        result = ended(query)
-    assert time.monotonic() - begun < SOON
-    assert (result.code, result.sentence) == (INTERRUPTED, "tcgamirror: interrupted")
+        assert ended_soon(query, signal.SIGINT).sentence == "tcgamirror: interrupted"
 
 
 INTERRUPTING = """
@@ -195,28 +171,12 @@ def test_ctrl_c_while_modules_are_imported_prints_nothing(
 # Killed -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Undisturbed:
-    """What an update that nobody disturbs leaves. seconds: how long it takes."""
-
-    rows: list[tuple[object, ...]]
-    images: dict[str, str]
-    seconds: float
-
-
-def _undisturbed(root: Path, gdc: StandIn, via: str) -> _Undisturbed:
-    made(root, gdc, "--via", via, slides=SLIDES)
-    begun = time.monotonic()
-    updated(root)
-    return _Undisturbed(_recorded(root), images(root), time.monotonic() - begun)
-
-
-def _recorded(root: Path) -> list[tuple[object, ...]]:
+def recorded(root: Path) -> list[tuple[object, ...]]:
     return rows(root, f"select {SAME} from mirror order by sample_rank")
 
 
-def _kill_after(root: Path, seconds: float) -> bool:
-    """Begins an update and kills it after so many seconds; False if it had ended before."""
+def kill_after(root: Path, seconds: float) -> bool:
+    """Begin an update and kill it after so many seconds; False if it had ended before."""
     with started("--mirror", root, "update") as update:
         try:
             assert update.wait(timeout=seconds) == 0
@@ -230,7 +190,10 @@ def _kill_after(root: Path, seconds: float) -> bool:
 def test_a_kill_changes_nothing_in_the_end(tmp_path: Path, small_gdc: StandIn, via: str) -> None:
     """In the environment, TCGAMIRROR_KILLS says how many in all, TCGAMIRROR_SEED which moments."""
     small_gdc.delay = DELAY
-    expected = _undisturbed(tmp_path / "undisturbed", small_gdc, via)
+    undisturbed = made(tmp_path / "undisturbed", small_gdc, "--via", via, slides=SLIDES)
+    begun = time.monotonic()
+    updated(undisturbed)
+    seconds, expected = time.monotonic() - begun, images(undisturbed)
     moments = random.Random(int(os.environ.get("TCGAMIRROR_SEED", "1")))
     kills = -(-int(os.environ.get("TCGAMIRROR_KILLS", "6")) // 3)
     for number in count():
@@ -239,36 +202,26 @@ def test_a_kill_changes_nothing_in_the_end(tmp_path: Path, small_gdc: StandIn, v
         root = made(tmp_path / str(number), small_gdc, "--via", via, slides=SLIDES)
         # About as many as there are slides to be lost, so that late moments are met too.
         for _ in range(min(kills, 3)):
-            if not _kill_after(root, moments.uniform(0.1, expected.seconds)):
+            if not kill_after(root, moments.uniform(0.1, seconds)):
                 break
             kills -= 1
-            _is_as_promised(root, expected)
+            is_as_promised(root, expected)
         small_gdc.clear()
-        before = _done_ids(root)
+        before = column(root, "select file_id from mirror where status = 'done'")
         updated(root)
-        assert {
-            record.path.split("/")[-2] for record in small_gdc.requests(r"\.svs")
-        } & before == set()
-        requests = small_gdc.requests("/data/|/tile/")
-        assert not [
-            record for record in requests if any(str(name) in record.path for name in before)
-        ]
-        assert _recorded(root) == expected.rows
-        assert images(root) == expected.images
+        requests = small_gdc.requests(r"/data/|/tile/|\.svs")
+        assert not [each for each in requests if any(str(id) in each.path for id in before)]
+        assert recorded(root) == recorded(undisturbed)
+        assert images(root) == expected
         assert not list((root / "work").iterdir())
 
 
-def _done_ids(root: Path) -> set[object]:
-    return set(column(root, "select file_id from mirror where status = 'done'"))
-
-
-def _is_as_promised(root: Path, expected: _Undisturbed) -> None:
+def is_as_promised(root: Path, expected: dict[str, str]) -> None:
     """Right after a kill: what is in its place is whole, and what is recorded is there."""
     # First: it rolls a cut-off change back, which read-only connections such as ours may not.
     succeeded("--mirror", root, "status")
-    left = images(root)
-    whole = {path: digest for path, digest in left.items() if not path.endswith(".part")}
-    assert whole.items() <= expected.images.items()
+    whole = {path: digest for path, digest in images(root).items() if not path.endswith(".part")}
+    assert whole.items() <= expected.items()
     for path, sha256 in rows(root, "select path, sha256 from mirror where status = 'done'"):
         assert whole[str(path)] == sha256
     assert column(root, "pragma integrity_check") == ["ok"]
@@ -293,7 +246,7 @@ def test_an_image_without_a_row_is_fetched_again(tmp_path: Path, small_gdc: Stan
 
 def test_a_second_run_is_told_who_holds_the_mirror(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc)
-    rewrite(root, "^first_byte = .*", "first_byte = 30.0")
+    rewrite(root, "^stall = .*", "stall = 100.0")
     small_gdc.faults.add(Fault("/status", "stall", "once", hold=60.0))
     with started("--mirror", root, "update") as first:
         until(lambda: small_gdc.requests("/status"))
