@@ -66,14 +66,12 @@ class Dispatcher:
         self._last_message: str | None = None
         self._bugs = 0
         self._is_cut_short = False
-        self._is_stopped = False
         self._error: TcgaMirrorError | None = None
+        self._lack: NoMemory | None = None
 
     def stop(self, error: TcgaMirrorError) -> None:
         """Begin no further slide, give those in flight GRACE seconds, and raise at the end."""
-        if not self._is_stopped:
-            # Replaces a slide's lack of memory, which did not end the run.
-            self._error, self._is_stopped = error, True
+        self._error = self._error or error
         self._shutdown.force()
 
     def outcomes(self, due: Iterable[Slide]) -> Generator[Outcome, None, None]:
@@ -130,8 +128,8 @@ class Dispatcher:
             TcgaMirrorError: Any other error that would end every slide, such as DiskFull.
         """
         report = self.report
-        if self._error is not None:
-            raise self._error
+        if error := self._error or self._lack:
+            raise error
         if self._shutdown.requested and self._is_cut_short:
             raise Interrupted(f"stopped with {report.done} slides done; the next run goes on")
         all_unreached = 0 < report.failed == self._unreached.count and not report.done
@@ -176,7 +174,7 @@ class Dispatcher:
             return
         lack = NoMemory(last.message) if last.fault == NoMemory.fault else None
         # The run goes on, since others may need less memory, and raises this at its end.
-        self._error = self._error or lack
+        self._lack = self._lack or lack
         self._bugs += 1
         if self._bugs >= BUGS_IN_A_ROW:
             many = f"{self._bugs} slides in a row met {last.message}"

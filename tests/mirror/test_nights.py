@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
-import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -282,7 +280,7 @@ def test_images_of_an_unread_header_are_fetched_anew(tmp_path: Path, small_gdc: 
     assert "nothing to fetch" in updated(root).out
 
 
-def test_verify_by_itself_repairs_what_nobody_read(tmp_path: Path, small_gdc: StandIn) -> None:
+def test_verify_by_itself_repairs_an_unread_header(tmp_path: Path, small_gdc: StandIn) -> None:
     root = filled(tmp_path / "m", small_gdc, slides=2)
     _unread(root)
     assert "1 image fetched again" in went_well("--mirror", root, "verify", "--repair").out
@@ -328,16 +326,11 @@ def test_whatever_happens_each_mirror_has_what_it_must(tmp_path: Path, seed: int
 LISTED = 30_075
 
 
-def _childrens_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 def _quiet(root: Path) -> tuple[float, Result]:
     """A night without news: seconds of the processor, and what it said."""
-    before = _childrens_seconds()
+    before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
     result = succeeded("--mirror", root, "update", "--json")
-    return _childrens_seconds() - before, result
+    return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before, result
 
 
 def _all_done(root: Path, gdc: StandIn) -> Path:
@@ -346,8 +339,7 @@ def _all_done(root: Path, gdc: StandIn) -> Path:
     succeeded("--mirror", root, "init", *everything, *addresses(gdc))
     succeeded("--mirror", root, "refresh")
     succeeded("--mirror", root, "sample")
-    with closing(sqlite3.connect(root / "catalogue.db")) as catalogue, catalogue:
-        catalogue.execute("update images set status = 'done'")
+    change(root, "update images set status = 'done'")
     return root
 
 
@@ -394,16 +386,6 @@ def test_an_unchanged_manifest_is_merged_once(tmp_path: Path, small_gdc: StandIn
     assert "withdrawn" in succeeded("--mirror", root, "update", "--accept-shrink").out
 
 
-def test_after_so_many_bytes_no_slide_begins(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, "--workers", "1", slides=4)
-    ended = succeeded("--mirror", root, "update", "--max-bytes", "1k")
-    assert "1 slide fetched" in ended.out
-    assert ended.out.endswith("stopped by --max-bytes; 3 slides left for the next run\n")
-    told = succeeded("--mirror", root, "fetch", "--max-bytes", "1k", "--json").json()["fetched"]
-    assert (told["done"], told["left"], told["stopped_by"]) == (1, 2, "--max-bytes")
-    assert run("--mirror", root, "fetch", "--max-bytes", "many").code == 2
-
-
 def test_slides_in_flight_count_for_the_bytes_of_a_run(tmp_path: Path, small_gdc: StandIn) -> None:
     options = ("--kind", "all", "--workers", "8")
     root = made(tmp_path / "m", small_gdc, *options, slides=18)
@@ -419,6 +401,11 @@ def test_each_limit_says_that_it_stopped_the_run(tmp_path: Path, small_gdc: Stan
     stopped = "stopped by {}; {} slides left for the next run\n"
     first = succeeded("--mirror", root, "update", "--limit", "2").out
     assert first.endswith(stopped.format("--limit", 10))
+    bytes_ = succeeded("--mirror", root, "fetch", "--max-bytes", "1k").out
+    assert "1 slide fetched" in bytes_ and bytes_.endswith(stopped.format("--max-bytes", 9))
+    report = succeeded("--mirror", root, "fetch", "--max-bytes", "1k", "--json").json()["fetched"]
+    assert (report["done"], report["left"], report["stopped_by"]) == (1, 8, "--max-bytes")
+    assert run("--mirror", root, "fetch", "--max-bytes", "many").code == 2
     small_gdc.delay = 0.2
     timed = succeeded("--mirror", root, "fetch", "--time-limit", "1s").out
     (left,) = column(root, "select count(*) from mirror where status = 'pending'")
@@ -447,12 +434,11 @@ def test_no_terminal_obeys_the_gdc(tmp_path: Path, small_slides: tuple[Listed, .
         shown = [refused]
         gdc.publish(bad[1:], "Data Release 47.0 - June 10, 2026")
         shown.append(succeeded("--mirror", root, "refresh"))
-    with closing(sqlite3.connect(root / "catalogue.db")) as catalogue, catalogue:
-        # As if an earlier version, or a person, had let it in.
-        catalogue.execute("update slides set disease_type = ?, state = ?", (HOSTILE, HOSTILE))
-        catalogue.execute("update changes set detail = ?", (HOSTILE,))
-        catalogue.execute("update attempts set message = ?", (HOSTILE,))
-        catalogue.execute("update releases set release = release || ?", (HOSTILE,))
+    # As if an earlier version, or a person, had let it in.
+    change(root, "update slides set disease_type = ?, state = ?", HOSTILE, HOSTILE)
+    change(root, "update changes set detail = ?", HOSTILE)
+    change(root, "update attempts set message = ?", HOSTILE)
+    change(root, "update releases set release = release || ?", HOSTILE)
     (file_id,) = column(root, "select file_id from mirror")
     looks = [["show", str(file_id)], ["changes"], ["status"], ["query", "select * from slides"]]
     shown += [succeeded("--mirror", root, *words) for words in looks]
