@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -64,43 +65,34 @@ def refused(url: str, error: type[NetworkError] = Unreachable) -> str:
 # They work -----------------------------------------------------------------------------
 
 
-def test_a_socks_proxy_looks_names_up_itself(use: UseProxy) -> None:
+@pytest.mark.parametrize(
+    ("scheme", "host", "asked"),
+    [("socks5h", "nowhere.invalid", "nowhere.invalid"), ("socks5", "localhost", "127.0.0.1")],
+)
+def test_a_socks_proxy_looks_names_up_or_gets_addresses_only(
+    use: UseProxy, scheme: str, host: str, asked: str
+) -> None:
     with RawServer(ranged(CONTENT)) as server, Socks5() as proxy:
-        use(proxy.url())
+        use(proxy.url().replace("socks5h", scheme))
         with HttpClient(timeouts=QUICK) as client:
-            url = server.url(host="nowhere.invalid")
             for _ in range(3):
-                assert client.span(url, SPAN, total=len(CONTENT)).data == PART
-        assert proxy.requests == [("nowhere.invalid", server.port)]
+                part = client.span(server.url(host=host), SPAN, total=len(CONTENT))
+                assert part.data == PART
+        assert proxy.requests == [(asked, server.port)]
         assert server.connections == 1
-
-
-def test_a_socks_proxy_may_be_given_addresses_only(use: UseProxy) -> None:
-    with RawServer(ranged(CONTENT)) as server, Socks5() as proxy:
-        use(proxy.url().replace("socks5h", "socks5"))
-        with HttpClient(timeouts=QUICK) as client:
-            client.span(server.url(host="localhost"), SPAN, total=len(CONTENT))
-        assert proxy.requests == [("127.0.0.1", server.port)]
-
-
-@pytest.mark.parametrize("kind", [Socks5, HttpProxy])
-def test_a_proxy_may_want_a_password(use: UseProxy, kind: type[Socks5] | type[HttpProxy]) -> None:
-    with RawServer(ranged(CONTENT)) as server, kind("me", "s3cret") as proxy:
-        use(proxy.url(SECRET))
-        with HttpClient(timeouts=QUICK) as client:
-            client.span(server.url(), SPAN, total=len(CONTENT))
-        assert proxy.requests == [("127.0.0.1", server.port)]
 
 
 @pytest.mark.usefixtures("trusted")
 @pytest.mark.parametrize("kind", [Socks5, HttpProxy])
-def test_tls_goes_through_a_proxy(
+def test_a_proxy_may_want_a_password_and_carry_tls(
     use: UseProxy, tls_server: tuple[str, Listener], kind: type[Socks5] | type[HttpProxy]
 ) -> None:
-    with kind() as proxy, HttpClient(timeouts=QUICK) as client:
-        use(proxy.url())
-        assert client.json(tls_server[0]) == []
-        assert len(proxy.requests) == 1
+    with RawServer(ranged(CONTENT)) as server, kind("me", "s3cret") as proxy:
+        use(proxy.url(SECRET))
+        with HttpClient(timeouts=QUICK) as client:
+            client.span(server.url(), SPAN, total=len(CONTENT))
+            assert client.json(tls_server[0]) == []
+        assert proxy.requests[0] == ("127.0.0.1", server.port) and len(proxy.requests) == 2
 
 
 # They fail -----------------------------------------------------------------------------
@@ -119,58 +111,54 @@ def test_a_proxy_that_is_down_is_named(use: UseProxy, scheme: str, kind: str) ->
     assert f"Correct {scheme}_proxy or all_proxy in the environment" in message
 
 
-@pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_wrong_password_of_a_proxy_is_named(use: UseProxy, scheme: str) -> None:
-    with HttpProxy("me", "other") as proxy:
-        use(proxy.url(SECRET))
+class Greeting(Listener):
+    """What is no SOCKS proxy."""
+
+    def url(self, _: str) -> str:
+        return f"socks5h://127.0.0.1:{self.port}"
+
+    def converse(self, client: socket.socket) -> None:
+        client.recv(1024)
+        client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("proxy", "scheme", "words"),
+    [
+        (partial(HttpProxy, "me", "other"), "http", "407"),
+        (partial(HttpProxy, "me", "other"), "https", "407"),
+        (partial(HttpProxy, refusal="403 Forbidden"), "https", "403"),
+        (partial(Socks5, "me", "other"), "http", "authentication failed"),
+        (Greeting, "http", "no connection through it"),
+    ],
+)
+def test_a_proxy_that_refuses_is_named(
+    use: UseProxy, proxy: Callable[[], HttpProxy | Socks5 | Greeting], scheme: str, words: str
+) -> None:
+    with proxy() as listener:
+        use(listener.url(SECRET))
         message = refused(f"{scheme}://127.0.0.1:9/status")
-        assert message.startswith(f"proxy {proxy.url()}: ")
-        assert "407" in message
+        assert message.startswith(f"proxy {listener.url('')}: ")
+        assert words in message
 
 
-def test_a_socks_proxy_that_wants_another_password_is_named(use: UseProxy) -> None:
-    with Socks5("me", "other") as proxy:
-        use(proxy.url(SECRET))
-        message = refused("http://127.0.0.1:9/status")
-        assert message.startswith(f"proxy {proxy.url()}: ")
-        assert "authentication failed" in message
-
-
-def test_a_proxy_that_opens_no_tunnel_is_named(use: UseProxy) -> None:
-    with HttpProxy(refusal="403 Forbidden") as proxy:
-        use(proxy.url())
-        message = refused("https://127.0.0.1:9/status")
-        assert message.startswith(f"proxy {proxy.url()}: ")
-        assert "403" in message
-
-
-def test_what_a_socks_proxy_cannot_reach_is_told_of_both(use: UseProxy) -> None:
+@pytest.mark.parametrize(
+    ("scheme", "host", "words"),
+    [
+        ("socks5h", "127.0.0.1:9", "Connection refused"),
+        # A name that only the proxy may know.
+        ("socks5", "nowhere.invalid", "socks5h://"),
+    ],
+)
+def test_what_a_socks_proxy_cannot_reach_is_told_of_both(
+    use: UseProxy, scheme: str, host: str, words: str
+) -> None:
     with Socks5(reply=5) as proxy:
-        use(proxy.url())
-        message = refused("http://127.0.0.1:9/status")
-        assert message.startswith("127.0.0.1:9/status cannot be reached through proxy")
-        assert proxy.url() in message
-        assert "Connection refused" in message
-
-
-def test_a_name_that_only_the_proxy_may_know_is_told_how_to_look_it_up(use: UseProxy) -> None:
-    with Socks5() as proxy:
-        use(proxy.url().replace("socks5h", "socks5"))
-        message = refused("http://nowhere.invalid/status")
-    assert message.startswith("nowhere.invalid/status cannot be reached through proxy socks5://")
-    assert "socks5h://" in message
-
-
-def test_what_is_no_socks_proxy_is_named(use: UseProxy) -> None:
-    class Greeting(Listener):
-        def converse(self, client: socket.socket) -> None:
-            client.recv(1024)
-            client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-    with Greeting() as server:
-        use(f"socks5h://127.0.0.1:{server.port}")
-        message = refused("http://127.0.0.1:9/status")
-    assert message.startswith(f"proxy socks5h://127.0.0.1:{server.port}: no connection through it")
+        address = proxy.url().replace("socks5h", scheme)
+        use(address)
+        message = refused(f"http://{host}/status")
+        assert message.startswith(f"{host}/status cannot be reached through proxy {address}")
+        assert words in message
 
 
 @pytest.mark.parametrize("kind", ["http", "socks5h"])
