@@ -8,16 +8,14 @@ import io
 import json
 import shlex
 import shutil
-import sqlite3
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from tests.gdc import Fault, Listed, StandIn
-from tests.support.command import inside, started, succeeded, went_well
+from tests.support.command import Result, inside, started, succeeded, went_well
 from tests.support.mirrors import (
     MPP,
     PROJECTS,
@@ -29,9 +27,11 @@ from tests.support.mirrors import (
     made,
     rewrite,
     rows,
+    says,
     until,
     updated,
 )
+from tests.support.publishing import change
 
 RELEASE = "Data Release 45.0 - December 04, 2025"
 COLUMNS = [
@@ -107,8 +107,7 @@ def test_a_smaller_sample_deletes_nothing(tmp_path: Path, small_gdc: StandIn) ->
 
 def test_a_failed_slide_is_named_and_can_be_retried(tmp_path: Path, small_gdc: StandIn) -> None:
     root = made(tmp_path / "m", small_gdc, "--via", "range")
-    went_well("--mirror", root, "refresh")
-    went_well("--mirror", root, "sample")
+    sampled(root)
     (lost,) = rows(root, "select file_name, file_id from mirror where sample_rank = 1")
     small_gdc.faults.add(Fault(str(lost[1]), "404"))
     failed = inside("--mirror", root, "update")
@@ -128,30 +127,34 @@ def test_a_failed_slide_is_named_and_can_be_retried(tmp_path: Path, small_gdc: S
 # What may be asked for ------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "count"), [("diagnostic", 15), ("tissue", TISSUE), ("all", 18)])
-def test_kind_chooses_the_slides(tmp_path: Path, small_gdc: StandIn, kind: str, count: int) -> None:
-    root = made(tmp_path / "m", small_gdc, "--kind", kind, "--slides", "all")
+def sampled(root: Path) -> Result:
     went_well("--mirror", root, "refresh")
-    assert f"{count} slides added" in went_well("--mirror", root, "sample").out
-    kinds = {"diagnostic", "tissue"} if kind == "all" else {kind}
-    assert set(column(root, "select kind from mirror")) == kinds
+    return inside("--mirror", root, "sample")
 
 
-def test_projects_are_chosen_and_may_be_several(tmp_path: Path, small_gdc: StandIn) -> None:
-    wanted = ("--project", PROJECTS[0], "--project", PROJECTS[2])
-    root = made(tmp_path / "m", small_gdc, *wanted, "--slides", "all")
-    went_well("--mirror", root, "refresh")
-    went_well("--mirror", root, "sample")
-    assert set(column(root, "select project_id from mirror")) == {PROJECTS[0], PROJECTS[2]}
+@pytest.mark.parametrize(
+    ("options", "count", "sql", "values"),
+    [
+        ("--kind diagnostic", 15, "select kind from mirror", {"diagnostic"}),
+        ("--kind tissue", TISSUE, "select kind from mirror", {"tissue"}),
+        ("--kind all", 18, "select kind from mirror", {"diagnostic", "tissue"}),
+        ("--project brca --project gbm", 10, "select project_id from mirror", {*PROJECTS[::2]}),
+    ],
+)
+def test_options_choose_the_slides(
+    tmp_path: Path, small_gdc: StandIn, options: str, count: int, sql: str, values: set[str]
+) -> None:
+    root = made(tmp_path / "m", small_gdc, *options.split(), "--slides", "all")
+    assert sampled(root).out == f"{count} slides added to the sample\n"
+    assert set(column(root, sql)) == values
 
 
 def test_projects_that_are_not_listed_are_named(tmp_path: Path, small_gdc: StandIn) -> None:
     wanted = ("--project", PROJECTS[0], "--project", "TCGA-UVM")
     root = made(tmp_path / "m", small_gdc, *wanted, slides=12)
-    went_well("--mirror", root, "refresh")
-    told = inside("--mirror", root, "sample")
-    assert (told.code, told.out) == (0, "5 slides added to the sample\n")
-    assert told.err.splitlines() == [
+    result = sampled(root)
+    assert (result.code, result.out) == (0, "5 slides added to the sample\n")
+    assert result.err.splitlines() == [
         "12 slides are asked for, but there are only 5 of kind diagnostic: all are taken",
         "no slide of --project TCGA-UVM is listed",
     ]
@@ -161,10 +164,30 @@ def test_projects_that_are_not_listed_are_named(tmp_path: Path, small_gdc: Stand
 @pytest.mark.parametrize("by", ["project_id", "primary_site"])
 def test_by_goes_round_the_strata(tmp_path: Path, small_gdc: StandIn, by: str) -> None:
     root = made(tmp_path / "m", small_gdc, "--by", by, slides=6)
-    went_well("--mirror", root, "refresh")
-    went_well("--mirror", root, "sample")
+    sampled(root)
     strata = column(root, f"select {by} from mirror order by sample_rank")
     assert strata[:3] == strata[3:] and len(set(strata)) == 3
+
+
+@pytest.mark.parametrize("options", ["--slides all", "--slides 5", "--slides 5 --kind all"])
+def test_a_project_that_is_not_listed(tmp_path: Path, small_gdc: StandIn, options: str) -> None:
+    root = made(tmp_path / "m", small_gdc, "--project", "uvm", *options.split())
+    others = "Listed projects: TCGA-BRCA, TCGA-GBM, TCGA-LUAD"
+    unlisted = "slide matches --project TCGA-UVM: make another mirror by init. "
+    says(inside("--mirror", root, "update"), 2, unlisted + others)
+
+
+def test_a_kind_that_a_project_lacks(tmp_path: Path, small_slides: tuple[Listed, ...]) -> None:
+    others = [slide for slide in small_slides if "-TS" not in slide.file_name]
+    tissue = [slide for slide in small_slides if slide not in others]
+    with StandIn([*others, *(slide for slide in tissue if slide.project_id == "TCGA-GBM")]) as gdc:
+        options = ("--project", "TCGA-OV", "--project", "TCGA-BRCA", "--kind", "tissue")
+        result = inside("--mirror", made(tmp_path / "m", gdc, *options), "update")
+        lack = "no listed tissue slide matches --project TCGA-BRCA, TCGA-OV: "
+        says(result, 2, lack, "Listed projects: TCGA-GBM")
+    with StandIn(others) as gdc:
+        root = made(tmp_path / "n", gdc, "--kind", "tissue", "--slides", "all")
+        says(inside("--mirror", root, "update"), 2, "no tissue slide is listed")
 
 
 def test_rate_holds_the_whole_run_down(tmp_path: Path, small_gdc: StandIn) -> None:
@@ -175,18 +198,14 @@ def test_rate_holds_the_whole_run_down(tmp_path: Path, small_gdc: StandIn) -> No
     assert small_gdc.bytes_sent(FILES) / (time.monotonic() - begun) < 50_000
 
 
-@pytest.mark.parametrize(
-    ("form", "suffix", "name"),
-    [("png", ".png", "PNG"), ("jpeg", ".jpg", "JPEG"), ("tiff", ".tif", "TIFF")],
-)
+@pytest.mark.parametrize("form", [("png", ".png"), ("jpeg", ".jpg"), ("tiff", ".tif")])
 def test_images_have_the_format_asked_for(
-    tmp_path: Path, small_gdc: StandIn, form: str, suffix: str, name: str
+    tmp_path: Path, small_gdc: StandIn, form: tuple[str, str]
 ) -> None:
-    root = filled(tmp_path / "m", small_gdc, "--format", form, slides=1)
+    root = filled(tmp_path / "m", small_gdc, "--format", form[0], slides=1)
     (path,) = map(str, column(root, "select path from mirror"))
-    assert path.endswith(suffix)
     with Image.open(root / path) as image:
-        assert image.format == name
+        assert (str(image.format).lower(), Path(path).suffix) == form
         image.load()
 
 
@@ -218,86 +237,53 @@ def test_the_mirror_is_found(
     assert "6 slides by seed 0 (stable): 6 done" in status.out
 
 
-def test_the_next_step_can_be_copied_to_a_shell(tmp_path: Path, small_gdc: StandIn) -> None:
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--mpp 4", "100 slides by seed 0 (stable), each 4 µm/px, exact, png"),
+        (
+            "--by primary_site --kind all --project TCGA-OV --slides 3 --max-size 300",
+            "3 slides by seed 0 (stable, by primary_site, kind all, projects TCGA-OV), "
+            "each at most 300 px, exact, png",
+        ),
+    ],
+)
+def test_init_says_what_it_made_and_the_next_step(tmp_path: Path, options: str, words: str) -> None:
     root = tmp_path / "with spaces & more"
-    out = went_well("--mirror", root, "init", "--mpp", "4", *addresses(small_gdc)).out
-    told = out.partition("next: ")[2]
-    assert shlex.split(told) == ["tcgamirror", "--mirror", str(root), "update"]
+    first, last = went_well("--mirror", root, "init", *options.split()).out.splitlines()
+    assert first == f"made a mirror in {root}: {words}"
+    step = shlex.split(last.removeprefix("next: "))
+    assert step == ["tcgamirror", "--mirror", str(root), "update"]
 
 
 # What only looks --------------------------------------------------------------------
 
 
-def test_status_tells_the_mirror_in_numbers(mirror: Path) -> None:
+def test_status_shows_the_mirror_in_numbers(mirror: Path) -> None:
     out = went_well("--mirror", mirror, "status").out
     assert f"({MPP:g} µm/px, exact, png)" in out
     assert f"listing  {RELEASE}: 18 slides" in out
     assert "sample   6 slides by seed 0 (stable): 6 done, 0 pending, 0 failed" in out
     for table in ("project ", "source ", "run "):
         assert f"\n\n{table}" in out
+    found = went_well("--mirror", mirror, "status", "--json").json()
+    assert (found["listed"], found["sampled"], found["done"]) == (18, 6, 6)
+    assert (found["release"], found["drawn"]["seed"]) == (RELEASE, 0)
+    assert sum(row["sampled"] for row in found["by_project"]) == 6
+    assert found["runs"][0]["command"] == "update"
 
 
-def test_status_as_json_is_one_object_of_the_same_numbers(mirror: Path) -> None:
-    told = went_well("--mirror", mirror, "status", "--json").json()
-    assert (told["listed"], told["sampled"], told["done"]) == (18, 6, 6)
-    assert told["release"] == RELEASE
-    assert sum(row["sampled"] for row in told["by_project"]) == 6
-    assert told["runs"][0]["command"] == "update"
-
-
-def test_status_tells_the_images_own_target(mirror: Path, tmp_path: Path) -> None:
+def test_status_shows_the_images_own_target_and_unknown_resolutions(
+    mirror: Path, tmp_path: Path
+) -> None:
     root = shutil.copytree(mirror, tmp_path / "m")
     rewrite(root, "^mpp = .*", "mpp = 9.0")
-    told = went_well("--mirror", root, "status").out.splitlines()[0]
-    assert f"({MPP:g} µm/px, exact, png; tcgamirror.toml asks for 9 µm/px, exact, png," in told
-    told = went_well("--mirror", root, "status", "--json").json()
-    assert (told["target"], told["unknown_mpp"]) == (f"{MPP:g} µm/px, exact, png", 0)
-    assert told["drawn"]["seed"] == 0
-
-
-def test_status_counts_images_of_unknown_resolution(mirror: Path, tmp_path: Path) -> None:
-    root = shutil.copytree(mirror, tmp_path / "m")
-    with closing(sqlite3.connect(root / "catalogue.db")) as connection, connection:
-        connection.execute("UPDATE images SET mpp_x = NULL, mpp_y = NULL WHERE rowid < 3")
-    assert " moved; 2 of unknown resolution\n" in went_well("--mirror", root, "status").out
-    assert went_well("--mirror", root, "status", "--json").json()["unknown_mpp"] == 2
-
-
-def test_init_tells_what_was_asked_for(tmp_path: Path) -> None:
-    said = ("--by", "primary_site", "--kind", "all", "--project", "TCGA-OV", "--slides", "3")
-    told = went_well("--mirror", tmp_path / "m", "init", "--max-size", "300", *said).out
-    assert (
-        ": 3 slides by seed 0 (stable, by primary_site, kind all, projects TCGA-OV), "
-        "each at most 300 px, exact, png\n"
-    ) in told
-
-
-@pytest.mark.parametrize("number", ["all", "5"])
-@pytest.mark.parametrize("kind", [[], ["--kind", "all"]])
-def test_a_project_that_is_not_listed(
-    tmp_path: Path, small_gdc: StandIn, number: str, kind: list[str]
-) -> None:
-    root = made(tmp_path / "m", small_gdc, "--project", "uvm", "--slides", number, *kind)
-    result = inside("--mirror", root, "update")
-    assert result.code == 2
-    assert (
-        "slide matches --project TCGA-UVM: make another mirror by init. "
-        "Listed projects: TCGA-BRCA, TCGA-GBM, TCGA-LUAD"
-    ) in result.sentence
-
-
-def test_a_kind_that_a_project_lacks(tmp_path: Path, small_slides: tuple[Listed, ...]) -> None:
-    others = [slide for slide in small_slides if "-TS" not in slide.file_name]
-    of_one = [slide for slide in small_slides if slide.project_id == "TCGA-GBM"]
-    with StandIn([*others, *(slide for slide in of_one if slide not in others)]) as gdc:
-        options = ("--project", "TCGA-OV", "--project", "TCGA-BRCA", "--kind", "tissue")
-        root = made(tmp_path / "m", gdc, *options)
-        result = inside("--mirror", root, "update")
-        assert "no listed tissue slide matches --project TCGA-BRCA, TCGA-OV: " in result.sentence
-        assert result.sentence.endswith("Listed projects: TCGA-GBM")
-    with StandIn(others) as gdc:
-        root = made(tmp_path / "n", gdc, "--kind", "tissue", "--slides", "all")
-        assert "no tissue slide is listed" in inside("--mirror", root, "update").sentence
+    change(root, "UPDATE images SET mpp_x = NULL, mpp_y = NULL WHERE rowid < 3")
+    out = went_well("--mirror", root, "status").out
+    assert f"({MPP:g} µm/px, exact, png; tcgamirror.toml asks for 9 µm/px, exact, png," in out
+    assert " moved; 2 of unknown resolution\n" in out
+    found = went_well("--mirror", root, "status", "--json").json()
+    assert (found["target"], found["unknown_mpp"]) == (f"{MPP:g} µm/px, exact, png", 2)
 
 
 @pytest.mark.parametrize("name", ["file_id", "file_name", "slide_barcode", "case_barcode"])

@@ -1,22 +1,14 @@
-"""What people and scripts see."""
+"""Output for people and scripts."""
 
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
-import os
-import pty
-import select
+import re
 import shlex
-import struct
 import subprocess
-import sys
-import termios
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +17,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcgamirror.cli.output import beside, cells, in_thousands, table, write_rows
+from tcgamirror.cli.parser import make_parser
 from tcgamirror.cli.progress import ProgressDisplay
 from tcgamirror.model.slide import Outcome
 from tcgamirror.model.text import format_bytes, format_duration, plain
-from tests.gdc import StandIn
+from tests.gdc import Fault, StandIn
 from tests.support.catalogues import FETCHED, LOST, PICTURE, slide
-from tests.support.command import on_a_terminal, program, succeeded, surroundings
+from tests.support.command import on_a_terminal, program, surroundings, went_well
 from tests.support.crowd import crowd
 from tests.support.mirrors import made
 from tests.support.publishing import made_up
 
 GOOD = Outcome(slide("a"), (FETCHED,), PICTURE)
 BAD = Outcome(slide("b"), (FETCHED, LOST), None)
+SIGNS = "\x1b[2J\x9b31mµ\ra\u202e\x7f"
+"""Text with signs that a terminal obeys."""
 
 
 @pytest.mark.parametrize(
     ("form", "value", "words"),
     [
         (format_bytes, 0, "0 B"),
-        (format_bytes, 999, "999 B"),
         (format_bytes, 1000, "1.0 kB"),
         (format_bytes, 999_949, "999.9 kB"),
         (format_bytes, 999_960, "1.0 MB"),
@@ -78,63 +72,46 @@ def test_a_table_has_numbers_to_the_right_and_no_trailing_blanks() -> None:
     assert [*table(("a", "b"), [])] == ["a  b"]
 
 
-def test_status_counts_as_all_else_does(tmp_path: Path) -> None:
-    root = made_up(tmp_path / "m", 1200)
-    told = succeeded("--mirror", root, "status").out
-    assert "1,200 done, 0 pending" in told and "1,200 of unknown resolution" in told
-    assert "range    1,200      0" in told
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 def test_csv_and_json_keep_values_as_they_are() -> None:
-    columns, rows = ("n", "s"), [(1 / 3, 'a "b"\nc'), (None, b"\x01")]
-    out = io.StringIO()
+    columns, rows = ("n", "s"), [(1 / 3, f'a "b"\nc{SIGNS}'), (None, b"\x01")]
+    out = io.StringIO(newline="")
     write_rows(columns, rows, "csv", out)
-    assert list(csv.reader(io.StringIO(out.getvalue()))) == [
-        ["n", "s"],
-        [repr(1 / 3), 'a "b"\nc'],
-        ["", "01"],
-    ]
+    read = list(csv.reader(io.StringIO(out.getvalue(), newline="")))
+    assert read == [["n", "s"], [repr(1 / 3), rows[0][1]], ["", "01"]]
     out = io.StringIO()
     write_rows(columns, rows, "json", out)
-    assert json.loads(out.getvalue()) == [{"n": 1 / 3, "s": 'a "b"\nc'}, {"n": None, "s": "01"}]
+    assert json.loads(out.getvalue()) == [{"n": 1 / 3, "s": rows[0][1]}, {"n": None, "s": "01"}]
 
 
-def test_csv_shows_a_terminal_nothing_that_it_obeys() -> None:
-    row = (1 / 3, "\x1b[2J\x9b31mµ\ra", b"\x1b")
-    reader, writer = pty.openpty()
-    with os.fdopen(reader, "rb", buffering=0) as seen, os.fdopen(writer, "w") as out:
-        write_rows(["n", "s", "b"], [row], "csv", out)
-        out.flush()
-        told = b""
-        while not told.endswith(b"1b\r\n"):
-            told += seen.read(1000)
-    assert told.decode().splitlines() == ["n,s,b", f"{1 / 3!r}, [2J 31mµ a,1b"]
-    piped = io.StringIO(newline="")
-    write_rows(["n", "s", "b"], [row], "csv", piped)
-    assert "\x1b[2J\x9b31mµ\ra" in piped.getvalue()
-
-
-def test_json_escapes_what_a_terminal_obeys() -> None:
-    out = io.StringIO()
-    signs = "\x1b[31m\x9b2K\u202eµ\u2066\x7f"
-    write_rows(["a"], [(signs,)], "json", out)
-    assert out.getvalue().isascii() and out.getvalue().replace("\n", "").isprintable()
-    assert json.loads(out.getvalue()) == [{"a": signs}]
+@pytest.mark.parametrize("form", ["csv", "json", "table"])
+def test_a_terminal_is_shown_nothing_that_it_obeys(form: str) -> None:
+    out = _Terminal()
+    write_rows(["n", "s", "b"], [(1 / 3, SIGNS, b"\x1b")], form, out)
+    assert out.getvalue().replace("\n", "").isprintable()
 
 
 # Progress ---------------------------------------------------------------------------
 
 
-def test_without_a_terminal_only_failures_are_told(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = ProgressDisplay()
-    progress.listing(1, 2)
-    progress.start_fetch(2, workers=2)
-    progress.add_outcome(GOOD)
-    progress.add_outcome(BAD)
-    progress.show_fetch(1000, 0, stopping=False)
-    progress.close()
-    told = capsys.readouterr()
-    assert (told.out, told.err) == ("", "failed: b.svs: tiles: 404 for /tile\n")
+def test_without_a_terminal_only_failures_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    for quiet in (False, True):
+        progress = ProgressDisplay(quiet=quiet)
+        progress.listing(1, 2)
+        progress.start_fetch(2, workers=2)
+        progress.add_outcome(GOOD)
+        progress.add_outcome(BAD)
+        progress.show_fetch(1000, 0, stopping=False)
+        progress.close()
+        shown = capsys.readouterr()
+        assert (shown.out, shown.err) == (
+            "",
+            "" if quiet else "failed: b.svs: tiles: 404 for /tile\n",
+        )
 
 
 def test_without_a_terminal_a_line_comes_now_and_then(
@@ -153,7 +130,7 @@ def test_without_a_terminal_a_line_comes_now_and_then(
     assert capsys.readouterr().err == "0 of 3 slides, 0 B moved, making 2 images\n"
 
 
-def test_stopping_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stop_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
     progress = ProgressDisplay()
     progress.start_fetch(3, workers=2)
     for _ in range(3):
@@ -161,60 +138,22 @@ def test_stopping_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "finishing 1 slide; Ctrl-C again lets go of them at once\n"
 
 
-def test_quiet_means_quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = ProgressDisplay(quiet=True)
-    progress.start_fetch(1, workers=2)
-    progress.add_outcome(BAD)
-    progress.show_fetch(0, 1, stopping=True)
-    progress.close()
-    assert capsys.readouterr().err == ""
+def test_a_terminal_shows_a_bar_that_fits_it(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, "--via", "range", slides=15)
+    small_gdc.delay = 0.03
+    lost = small_gdc.files[0]
+    small_gdc.faults.add(Fault(lost.file_id, "404"))
+    shown = on_a_terminal(80, "--mirror", root, "update", code=3)
+    assert "asking for the listing ...\r\x1b[K" in shown
+    assert "fetching 15 slides, up to " in shown and "14 slides fetched, 1 failed" in shown
+    assert f"failed: {lost.file_name}: range: " in shown
+    bars = [frame for frame in re.split("[\r\n]", shown) if " of 15 slides |" in frame]
+    assert any("kB at " in bar and "/s" in bar and bar.endswith(" left") for bar in bars)
+    assert max(map(len, bars)) <= 80
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h")
 
 
-@contextmanager
-def _terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A terminal of 80 columns in place of stderr; what it shows can be read from the handle."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    with os.fdopen(theirs, "w") as stderr:
-        monkeypatch.setattr(sys, "stderr", stderr)
-        yield ours
-    os.close(ours)
-
-
-def _shown(terminal: int) -> str:
-    time.sleep(0.05)
-    return os.read(terminal, 65536).decode() if select.select([terminal], [], [], 0)[0] else ""
-
-
-def test_a_terminal_shows_a_bar_that_fits_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    with _terminal(monkeypatch) as terminal:
-        progress = ProgressDisplay()
-        progress.listing(0, 0)
-        progress.listing(1000, 30_000)
-        assert "listing 1,000 of 30,000 slides" in _shown(terminal)
-        progress.start_fetch(1500, workers=2)
-        progress.add_outcome(GOOD)
-        progress.add_outcome(BAD)
-        progress.show_fetch(123_456_789, 2, stopping=False)
-        progress.close()
-        shown = _shown(terminal)
-    assert "failed: b.svs: tiles: 404 for /tile" in shown
-    last = shown.rstrip().rpartition("\r")[2]
-    assert "fetching 1,500 slides, up to 2 at a time" in shown
-    assert last.startswith("2 of 1,500 slides |") and "123.5 MB at " in last
-    assert "1 failed" in last and last.endswith(" left")
-    assert len(last) <= 80
-
-
-def test_a_progress_line_is_wiped_before_other_output(monkeypatch: pytest.MonkeyPatch) -> None:
-    with _terminal(monkeypatch) as terminal:
-        progress = ProgressDisplay()
-        progress.listing(0, 0)
-        progress.close()
-        assert _shown(terminal).endswith("asking for the listing ...\r\x1b[K")
-
-
-# Bars ---------------------------------------------------------------------------------
+# Status -----------------------------------------------------------------------------
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=3, max_size=3), st.integers(10, 40))
@@ -236,29 +175,34 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return crowd(tmp_path_factory.mktemp("bars") / "m", 60).root
 
 
-@pytest.mark.parametrize("columns", [60, 80, 200])
-def test_status_has_bars_on_a_terminal(crowded: Path, columns: int) -> None:
-    env = {"TERM": "xterm", "PYTHONUTF8": "1", "NO_COLOR": "1"}
-    lines = on_a_terminal(columns, "--mirror", crowded, "status", env=env).splitlines()
-    bars = [line for line in lines if "█" in line and "TCGA-" in line]
-    assert len(bars) == 11
-    assert max(map(len, bars)) < columns
+ASCII = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
 
 
-def test_colours_are_left_out_when_asked(crowded: Path) -> None:
-    def shown(**env: str) -> str:
-        return on_a_terminal(100, "--mirror", crowded, "status", env=env)
+@pytest.mark.parametrize(
+    ("columns", "env", "bars", "colours"),
+    [
+        (60, {"NO_COLOR": "1"}, 11, False),
+        (80, {"NO_COLOR": "1"}, 11, False),
+        (200, {"TERM": "dumb"}, 11, False),
+        (100, {}, 11, True),
+        (100, ASCII, 0, False),
+    ],
+)
+def test_status_has_bars_on_a_terminal(
+    crowded: Path, columns: int, env: dict[str, str], bars: int, colours: bool
+) -> None:
+    env = {"TERM": "xterm", "PYTHONUTF8": "1", "NO_COLOR": "", **env}
+    shown = on_a_terminal(columns, "--mirror", crowded, "status", env=env)
+    lines = [line for line in shown.splitlines() if "█" in line and "TCGA-" in line]
+    assert (len(lines), "\033[32m" in shown) == (bars, colours)
+    assert colours or ("\033" not in shown and max(map(len, lines), default=0) < columns)
 
-    assert "\033[32m" in shown(TERM="xterm", PYTHONUTF8="1", NO_COLOR="")
-    assert "\033" not in shown(TERM="xterm", PYTHONUTF8="1", NO_COLOR="1")
-    assert "\033" not in shown(TERM="dumb", PYTHONUTF8="1", NO_COLOR="")
-    ascii = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
-    assert "done  failed  images\n" in shown(TERM="dumb", **ascii).replace("\r", "")
 
-
-def test_elsewhere_status_is_plain(crowded: Path) -> None:
-    told = succeeded("--mirror", crowded, "status", env={"TERM": "xterm"}).out
-    assert "█" not in told and "\033" not in told
+def test_status_is_plain_elsewhere_and_counts_in_thousands(tmp_path: Path) -> None:
+    shown = went_well("--mirror", made_up(tmp_path / "m", 1200), "status").out
+    assert "1,200 done, 0 pending" in shown and "1,200 of unknown resolution" in shown
+    assert "range    1,200      0" in shown
+    assert "█" not in shown and "\033" not in shown
 
 
 # Streams ------------------------------------------------------------------------------
@@ -279,33 +223,18 @@ def test_output_may_be_cut_off_by_head(mirror: Path) -> None:
     assert (piped.returncode, piped.stdout, piped.stderr) == (0, "i\n1\n", "")
 
 
-def test_a_json_report_is_alone_on_stdout(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=2)
-    result = succeeded("--mirror", root, "update", "--json")
-    assert "\r" not in result.out + result.err and "\x1b" not in result.out + result.err
-    report = result.json()
-    assert report["fetched"]["done"] == 2 and report["exit_code"] == 0
-    assert report["added"] == 2 and report["merged"]["added"] == 18
-    assert succeeded("--mirror", root, "fetch", "--json").json()["fetched"]["done"] == 0
+def test_a_json_report_has_the_counts_of_a_run(tmp_path: Path, small_gdc: StandIn) -> None:
+    root = made(tmp_path / "m", small_gdc, slides=3)
+    report = went_well("--mirror", root, "update", "--json").json()
+    assert (report["added"], report["merged"]["added"], report["exit_code"]) == (3, 18, 0)
+    assert (report["standing"]["done"], report["standing"]["pending"]) == (3, 0)
+    assert report["fetched"]["done"] == 3
+    assert went_well("--mirror", root, "fetch", "--json").json()["fetched"]["done"] == 0
 
 
-@pytest.mark.parametrize(
-    "words", [[], *([name] for name in ("init", "update", "fetch", "status", "show", "query"))]
-)
-def test_help_goes_to_stdout_with_defaults_and_examples(words: list[str]) -> None:
-    out = succeeded(*words, "--help").out
-    assert out.startswith("usage: tcgamirror")
-    assert "\nexample" in out
-    assert max(map(len, out.splitlines())) <= 100
-
-
-def test_a_terminal_shows_progress(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=6)
-    small_gdc.delay = 0.05
-    shown = on_a_terminal(100, "--mirror", root, "update")
-    frames = shown.split("\r")
-    bar = [frame for frame in frames if "of 6 slides" in frame]
-    assert any("kB at " in frame and "/s" in frame for frame in bar)
-    assert any(" left" in frame for frame in bar)
-    assert "6 slides fetched, 0 failed" in shown
-    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h")
+def test_each_help_has_examples_and_fits_100_columns() -> None:
+    program, commands = make_parser()
+    for parser in (program, *commands.values()):
+        shown = parser.format_help()
+        assert shown.startswith("usage: tcgamirror") and "\nexample" in shown
+        assert max(map(len, shown.splitlines())) <= 100

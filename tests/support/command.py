@@ -155,8 +155,10 @@ def ordinary() -> Sequence[str]:
     return as_root if os.geteuid() == 0 else ()
 
 
-def on_a_terminal(columns: int, *args: str | Path, env: Mapping[str, str] | None = None) -> str:
-    """Run one command that has to succeed on a terminal; return all that it shows there."""
+def on_a_terminal(
+    columns: int, *args: str | Path, env: Mapping[str, str] | None = None, code: int = 0
+) -> str:
+    """Run one command that has to end with a code on a terminal; return all that it shows there."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, columns))
     command = [*program(), *map(str, args)]
@@ -170,7 +172,7 @@ def on_a_terminal(columns: int, *args: str | Path, env: Mapping[str, str] | None
             while piece := os.read(ours, 4096):
                 shown += piece
     os.close(ours)
-    assert process.returncode == 0, shown
+    assert process.returncode == code, shown
     return shown.decode()
 
 
