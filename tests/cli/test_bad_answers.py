@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -21,7 +20,6 @@ from tests.support.mirrors import (
     made,
     rewrite,
     says,
-    updated,
 )
 from tests.support.publishing import WAYS, change, made_up, rest
 
@@ -177,12 +175,6 @@ def test_closed_streams_are_no_bug(tmp_path: Path, small_gdc: StandIn, closed: s
     assert column(root, "pragma integrity_check") == ["ok"]
 
 
-def test_columns_of_one_name_are_all_in_the_json(mirror: Path) -> None:
-    sql = "select 1 as n, 2 as n, 3 as n"
-    found = json.loads(went_well("--mirror", mirror, "query", sql, "--format", "json").out)
-    assert found == [{"n": 1, "n_2": 2, "n_3": 3}]
-
-
 def test_init_warns_of_too_small_a_manifest(tmp_path: Path, small_gdc: StandIn) -> None:
     manifest = tmp_path / "manifest.txt"
     row = "{0.file_id}\t{0.file_name}\t{0.md5}\t{0.size}\treleased"
@@ -199,13 +191,6 @@ def test_init_warns_of_too_small_a_manifest(tmp_path: Path, small_gdc: StandIn) 
     assert "left out" not in went_well("--mirror", tmp_path / "all", *every).out
     some = went_well("--mirror", tmp_path / "some", *every, "--slides", "15").out
     assert "3 slides beyond --slides 15 left out" in some
-
-
-def test_update_reports_the_state_of_the_sample(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=3)
-    assert "3 slides fetched" in updated(root).out
-    told = went_well("--mirror", root, "update", "--json").json()
-    assert (told["standing"]["done"], told["standing"]["pending"]) == (3, 0)
 
 
 @pytest.mark.parametrize("way", ["python", "serve"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import chdir
 from pathlib import Path
 
 import openslide
@@ -14,7 +15,7 @@ from PIL import Image
 from tests.gdc import Listed, StandIn
 from tests.gdc.faults import Fault
 from tests.mirror.test_hard_times import mounted, small_disk
-from tests.support.command import Result, ordinary, run, started, succeeded
+from tests.support.command import Result, inside, ordinary, run, started, succeeded
 from tests.support.mirrors import addresses, contents, images, made, small_slide, until, updated
 
 
@@ -31,8 +32,18 @@ def slides(gdc: StandIn) -> list[Listed]:
     return sorted(gdc.files, key=lambda file: file.size)
 
 
-def get(gdc: StandIn, cwd: Path, *words: str, **options: object) -> Result:
-    return run("get", *words, *addresses(gdc), cwd=cwd, **options)  # type: ignore[arg-type]
+@pytest.fixture(autouse=True)
+def no_faults(gdc: StandIn) -> Iterator[None]:
+    yield
+    gdc.faults.clear()
+
+
+def get(gdc: StandIn, cwd: Path, *words: str, by: Sequence[str] = ()) -> Result:
+    """Run `get` in a folder, in this process unless by another user."""
+    if by:
+        return run("get", *words, *addresses(gdc), cwd=cwd, by=by)
+    with chdir(cwd):
+        return inside("get", *words, *addresses(gdc))
 
 
 def names(file: Listed) -> tuple[str, str, str, str]:
@@ -108,11 +119,8 @@ def test_wrong_use_ends_before_anything_is_fetched(
 
 def test_some_failed_is_exit_code_3(gdc: StandIn, slides: list[Listed], tmp_path: Path) -> None:
     gdc.faults.add(Fault(slides[0].file_id, "404"))
-    try:
-        words = (slides[0].file_id, slides[1].file_id, "--mpp", "2", "-o", "out/", "--json")
-        result = get(gdc, tmp_path, *words)
-    finally:
-        gdc.faults.clear()
+    words = (slides[0].file_id, slides[1].file_id, "--mpp", "2", "-o", "out/", "--json")
+    result = get(gdc, tmp_path, *words)
     found = result.json()
     assert (result.code, found["done"], found["failed"]) == (3, 1, 1)
     assert len(list((tmp_path / "out").iterdir())) == 1
@@ -150,19 +158,17 @@ def test_only_killed_runs_are_cleaned_up(
 ) -> None:
     words = ("--mpp", "0.252", *addresses(gdc), "-o", f"{tmp_path}/out/")
     gdc.faults.add(Fault(slides[1].file_id, "stall", hold=60.0))
-    try:
-        with (
-            started("get", slides[1].file_id, *words) as killed,
-            started("get", slides[1].file_id, *words) as running,
-        ):
-            until(lambda: len([*(tmp_path / "out").glob(".tcgamirror-*/*/range")]) == 2)
-            killed.kill()
-            killed.wait()
-            assert get(gdc, tmp_path, slides[0].file_id, "--mpp", "2", "-o", "out/").code == 0
-            (left,) = (tmp_path / "out").glob(".tcgamirror-*/*/range")
-            assert f'"pid": {running.pid}' in (left.parents[1] / ".lock").read_text()
-    finally:
-        gdc.faults.clear()
+    with (
+        started("get", slides[1].file_id, *words) as killed,
+        started("get", slides[1].file_id, *words) as running,
+    ):
+        until(lambda: len([*(tmp_path / "out").glob(".tcgamirror-*/*/range")]) == 2)
+        killed.kill()
+        killed.wait()
+        assert get(gdc, tmp_path, slides[0].file_id, "--mpp", "2", "-o", "out/").code == 0
+        (left,) = (tmp_path / "out").glob(".tcgamirror-*/*/range")
+        assert f'"pid": {running.pid}' in (left.parents[1] / ".lock").read_text()
+    gdc.faults.clear()
     assert get(gdc, tmp_path, slides[0].file_id, "--mpp", "2", "-o", "out/").code == 0
     assert [path.suffix for path in (tmp_path / "out").iterdir()] == [".png"]
 
@@ -192,10 +198,7 @@ def test_a_full_disk_has_a_remedy(gdc: StandIn, slides: list[Listed], tmp_path: 
 
 def test_pauses_are_short(gdc: StandIn, slides: list[Listed], tmp_path: Path) -> None:
     gdc.faults.add(Fault(slides[0].file_id, "reset", host="bucket"))
-    try:
-        began = time.monotonic()
-        result = get(gdc, tmp_path, slides[0].file_id, "--mpp", "2", "-o", "a.png")
-    finally:
-        gdc.faults.clear()
+    began = time.monotonic()
+    result = get(gdc, tmp_path, slides[0].file_id, "--mpp", "2", "-o", "a.png")
     assert result.code == 0 and time.monotonic() - began < 15
     assert "it resets connections. All requests to it pause for 1.0 s" in result.err

@@ -78,14 +78,15 @@ class _Terminal(io.StringIO):
 
 
 def test_csv_and_json_keep_values_as_they_are() -> None:
-    columns, rows = ("n", "s"), [(1 / 3, f'a "b"\nc{SIGNS}'), (None, b"\x01")]
+    columns, rows = ("n", "s", "n"), [(1 / 3, f'a "b"\nc{SIGNS}', 2), (None, b"\x01", 3)]
     out = io.StringIO(newline="")
     write_rows(columns, rows, "csv", out)
     read = list(csv.reader(io.StringIO(out.getvalue(), newline="")))
-    assert read == [["n", "s"], [repr(1 / 3), rows[0][1]], ["", "01"]]
+    assert read == [["n", "s", "n"], [repr(1 / 3), rows[0][1], "2"], ["", "01", "3"]]
     out = io.StringIO()
     write_rows(columns, rows, "json", out)
-    assert json.loads(out.getvalue()) == [{"n": 1 / 3, "s": rows[0][1]}, {"n": None, "s": "01"}]
+    first, second = {"n": 1 / 3, "s": rows[0][1], "n_2": 2}, {"n": None, "s": "01", "n_2": 3}
+    assert json.loads(out.getvalue()) == [first, second]
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "table"])

@@ -9,15 +9,12 @@ from __future__ import annotations
 import csv
 import io
 import os
-import pty
 import re
 import shlex
 import shutil
-import sqlite3
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,10 +25,11 @@ import pytest
 from tcgamirror.cli.commands import KINDS
 from tcgamirror.mirror import tables
 from tests.gdc import Listed, StandIn
-from tests.support.command import Result, inside, program, surroundings, went_well
+from tests.support.command import Result, inside, on_a_terminal, surroundings, went_well
 from tests.support.crowd import crowd
 from tests.support.documents import PAGES
-from tests.support.mirrors import column, contents, made, rows, says, updated
+from tests.support.mirrors import column, contents, filled, rows, says
+from tests.support.publishing import change
 
 USAGE_ERROR = 2
 
@@ -46,9 +44,7 @@ def copy(mirror: Path, tmp_path: Path) -> Path:
 def tiffs(tmp_path_factory: pytest.TempPathFactory, small_slides: Sequence[Listed]) -> Path:
     """A mirror of TIFF images, which OpenSlide opens."""
     with StandIn(small_slides) as gdc:
-        root = made(tmp_path_factory.mktemp("tiffs") / "m", gdc, "--format", "tiff", slides=4)
-        updated(root)
-        return root
+        return filled(tmp_path_factory.mktemp("tiffs") / "m", gdc, "--format", "tiff", slides=4)
 
 
 @pytest.fixture(scope="module")
@@ -60,20 +56,12 @@ def labelled(tmp_path_factory: pytest.TempPathFactory, small_slides: Sequence[Li
         for slide, labels in zip(small_slides[:3], described, strict=True)
     ]
     with StandIn(slides) as gdc:
-        root = made(tmp_path_factory.mktemp("labelled") / "m", gdc, slides=3)
-        updated(root)
-        return root
+        return filled(tmp_path_factory.mktemp("labelled") / "m", gdc, slides=3)
 
 
 def printed(root: Path, *words: str) -> list[dict[str, str]]:
     """Return the rows of a table that leaves nothing out."""
     return list(csv.DictReader(io.StringIO(went_well("--mirror", root, "table", *words).out)))
-
-
-def change(root: Path, sql: str) -> None:
-    """Change the catalogue, as no user may."""
-    with closing(sqlite3.connect(root / "catalogue.db")) as connection, connection:
-        connection.execute(sql)
 
 
 def paths(root: Path) -> list[str]:
@@ -127,15 +115,11 @@ def test_clam_s_dataset_names_features_and_labels(mirror: Path) -> None:
 
 def test_slideflow_finds_each_slide_by_its_name(mirror: Path) -> None:
     found = printed(mirror, "slideflow", "--label", "project_id")
-    assert list(found[0])[:2] == ["patient", "slide"]
+    # A label that is a column anyway stands there once.
+    assert list(found[0])[:2] == ["patient", "slide"] and list(found[0]).count("project_id") == 1
     files = {path.name.rpartition(".")[0] for path in (mirror / "images").rglob("*.png")}
     assert {row["slide"] for row in found} == files
     assert all(row["slide"].startswith(f"{row['patient']}-") for row in found)
-
-
-def test_a_label_that_the_table_has_anyway_stands_in_it_once(mirror: Path) -> None:
-    out = went_well("--mirror", mirror, "table", "slideflow", "--label", "kind").out
-    assert out.splitlines()[0].split(",").count("kind") == 1
 
 
 def test_stamp_s_slide_table_names_the_features_of_each_tiff(tiffs: Path) -> None:
@@ -376,24 +360,8 @@ def test_a_mirror_below_a_name_that_is_not_utf_8(copy: Path, tmp_path: Path) -> 
 def test_no_terminal_obeys_what_a_table_holds(copy: Path) -> None:
     change(copy, "update slides set primary_site = 'x' || char(27) || '[2J,\"y\"'")
     assert "\x1b[2J" in went_well("--mirror", copy, "table", "slideflow").out
-    ours, theirs = pty.openpty()
-    command = [*program(), "--mirror", str(copy), "table", "slideflow"]
-    with subprocess.Popen(command, stdout=theirs, env=surroundings()) as process:
-        os.close(theirs)
-        shown = b"".join(read_all(ours))
-        assert process.wait(timeout=60) == 0
-    assert b"[2J" in shown and b"\x1b" not in shown
-
-
-def read_all(handle: int) -> Iterator[bytes]:
-    """Yield what a terminal shows until its other end is closed."""
-    try:
-        while piece := os.read(handle, 65536):
-            yield piece
-    except OSError:
-        pass  # Linux says by EIO that the other end is closed.
-    finally:
-        os.close(handle)
+    shown = on_a_terminal(200, "--mirror", copy, "table", "slideflow")
+    assert "[2J" in shown and "\x1b" not in shown
 
 
 # The whole -------------------------------------------------------------------
