@@ -249,8 +249,9 @@ def test_every_command_works_there(folder: Path, small_gdc: StandIn, env: dict[s
     held, lock = images(root), folder / "file"
     for command in ("status", "changes", "verify", "verify --repair", "gallery", "doctor"):
         done("--mirror", root, *command.split())
-    for words in (["update", "--log", folder / "log"], ["lock", lock], ["lock", "--check", lock]):
-        done("--mirror", root, *words)
+    done("--mirror", root, "update", "--log", folder / "log")
+    done("--mirror", root, "lock", lock)
+    done("--mirror", root, "lock", "--check", lock)
     for command in ("status", "update", "verify", "changes", "doctor"):
         assert done("--mirror", root, command, "--json").out.count("\n") == 1
     done("--mirror", root, "export", folder / "e.tar")
