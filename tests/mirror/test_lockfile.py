@@ -127,6 +127,8 @@ HOSTILE: Sequence[tuple[str, str]] = (
     ("0.30000000000000004", "-"),
     ("seed\t-3", "seed\t" + "9" * 5000),
     ("seed\t-3", "seed\t1_0"),
+    ("seed\t-3", "a\tb\n" * 900_000 + "seed\t-3"),
+    ("projects\tTCGA-GBM,", "projects\t" + "\x9b," * 300_000),
     ("seed\t-3", "seed\t-3\nseed\t4"),
     ("slides\tall", "slides\t0"),
     ("slides\tall", "slides\t-1"),

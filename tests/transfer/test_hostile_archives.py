@@ -9,14 +9,11 @@ import shlex
 import subprocess
 import tarfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tcgamirror.model.errors import TcgaMirrorError
 from tcgamirror.transfer.archive import tar as tar_module
-from tcgamirror.transfer.archive.reader import members
 from tests.support.carrying import (
     catalogue,
     entry,
@@ -27,7 +24,6 @@ from tests.support.carrying import (
     resummed,
 )
 from tests.support.command import inside, program, run, went_well
-from tests.support.fuzz import with_lock_sum
 from tests.support.mirrors import column, contents, images, rows
 from tests.support.publishing import change
 
@@ -137,23 +133,13 @@ def test_a_small_file_that_is_huge_is_not_copied(copy: Path, root: Path, name: s
 
 
 def test_damaged_archives_are_refused(export: Path, root: Path, tmp_path: Path) -> None:
-    archive = exported(export.parent / "m", tmp_path / "whole.tar")
-    data = archive.read_bytes()
-    chance = random.Random(1)
-    damaged = [b"", bytes(5000), chance.randbytes(5000), data[:-100], data[: len(data) // 2]]
-    for number, text in enumerate(damaged):
+    data = exported(export.parent / "m", tmp_path / "whole.tar").read_bytes()
+    noise = random.Random(1).randbytes(5000)
+    for number, text in enumerate((b"", bytes(5000), noise, data[:-100], data[: len(data) // 2])):
         path = tmp_path / f"{number}.tar"
         # It is padded with zeros at its end: those are not missed.
         path.write_bytes(text[:-20_000])
         assert refused(root, path)
-    # Flipped bytes are never a bug.
-    for _ in range(150):
-        spoiled = bytearray(data)
-        for _ in range(chance.randint(1, 8)):
-            spoiled[chance.randrange(len(data))] = chance.randrange(256)
-        archive.write_bytes(spoiled)
-        with suppress(TcgaMirrorError):
-            list(members(archive))
 
 
 # Settings and images -----------------------------------------------------------------
@@ -201,28 +187,6 @@ def test_hostile_settings_end_in_one_sentence_at_once(copy: Path, root: Path, na
     HOSTILE_SETTINGS[name](copy / "tcgamirror.toml")
     result = run("sync", copy, root, by=BOUNDED, timeout=60)
     assert result.code in (2, 7) and "a bug" not in result.sentence, result
-    assert len(result.sentence) < 1000 and result.sentence.isprintable()
-    assert not root.exists()
-
-
-HOSTILE_LOCKS: dict[str, Callable[[str], str]] = {
-    "projects": lambda text: text.replace("projects\t-", "projects\t" + "\x9b," * 300_000),
-    "head": lambda text: text.replace("seed\t0", "a\tb\n" * 900_000 + "seed\t0"),
-    "names": lambda text: text + "".join(f"{n}\t{n:036}\t-\t-\t-\t-\n" for n in range(90_000)),
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE_LOCKS)
-def test_hostile_lock_files_end_in_one_sentence_at_once(
-    export: Path, root: Path, tmp_path: Path, name: str
-) -> None:
-    text = went_well("--mirror", export.parent / "m", "lock").out
-    spoiled = HOSTILE_LOCKS[name](text)
-    assert spoiled != text
-    lock = tmp_path / "a.lock"
-    lock.write_bytes(with_lock_sum(spoiled.encode()))
-    result = run("--mirror", root, "init", "--lock", lock, by=BOUNDED, timeout=60)
-    assert result.code == 2, result
     assert len(result.sentence) < 1000 and result.sentence.isprintable()
     assert not root.exists()
 

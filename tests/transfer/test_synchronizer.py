@@ -48,7 +48,7 @@ from tests.support.publishing import (
 )
 
 SLIDES = 6
-MANY = 12_000
+MANY = 12_000 if os.environ.get("TCGAMIRROR_SOAK") else 3_000
 PROMISED, LOOSE = 1.0, 6.0
 """Seconds of a sync without news; what a busy machine may make of them."""
 KILLS = 50 if os.environ.get("TCGAMIRROR_SOAK") else 5
@@ -85,11 +85,9 @@ def test_every_way_makes_an_equal_mirror(way: str, root: Path, source: Path) -> 
     assert not list(root.glob(".catalogue*"))
 
 
-def test_no_news_of_12000_images_takes_a_second(tmp_path: Path, root: Path) -> None:
+def test_no_news_of_many_images_takes_a_second(tmp_path: Path, root: Path) -> None:
     source = made_up(tmp_path / "source", MANY)
-    shutil.copytree(source / "images", root / "images", copy_function=os.link)
-    shutil.copy(source / "tcgamirror.toml", root)
-    shutil.copy(source / "catalogue.db", root)
+    shutil.copytree(source, root)
     rest(source)
     with by_python(source) as published:
         assert synced(published.url, root)["kept"] == MANY
