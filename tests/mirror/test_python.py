@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import fields
@@ -35,6 +36,7 @@ from tests.support.catalogues import make_older
 from tests.support.command import started, surroundings
 from tests.support.documents import PAGES
 from tests.support.mirrors import column, made, rows, until, updated
+from tests.support.publishing import change
 
 DONE = "status = 'done'"
 
@@ -111,7 +113,11 @@ def test_query_gives_rows_by_name(mirror: Path) -> None:
     assert len(opened.query("select * from slides")) == len(rows(mirror, "select * from slides"))
 
 
-def test_pandas_has_the_view(mirror: Path) -> None:
+def test_pandas_has_the_view(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as missing:
+        missing.setitem(sys.modules, "pandas", None)
+        with pytest.raises(UsageError, match=r"pip install 'tcgamirror\[pandas\]'"):
+            tcgamirror.open(mirror).to_pandas()
     pytest.importorskip("pandas")
     frame = tcgamirror.open(mirror).to_pandas()
     assert list(frame.columns) == column(mirror, "select name from pragma_table_info('mirror')")
@@ -147,31 +153,21 @@ def test_a_run_writes_beside_it(tmp_path: Path, small_gdc: StandIn) -> None:
 # Errors ----------------------------------------------------------------------
 
 
-def spoil_version(root: Path) -> None:
-    with closing(sqlite3.connect(root / "catalogue.db")) as connection:
-        connection.execute("pragma user_version = 99")
-
-
-def spoil_settings(root: Path) -> None:
-    (root / "tcgamirror.toml").write_text("slides = [", encoding="utf-8")
-
-
 @pytest.mark.parametrize(
     ("spoil", "error", "words"),
     [
         (shutil.rmtree, NotAMirror, "not a mirror"),
-        (spoil_settings, BadSettings, "tcgamirror.toml"),
+        (lambda root: (root / "tcgamirror.toml").write_text("["), BadSettings, "tcgamirror.toml"),
         (lambda root: (root / "catalogue.db").unlink(), Damaged, "rebuild"),
         (lambda root: (root / "catalogue.db").write_text("?"), Damaged, "rebuild"),
-        (spoil_version, UsageError, "Upgrade"),
+        (lambda root: change(root, "pragma user_version = 99"), UsageError, "Upgrade"),
         (lambda root: make_older(root, 5), UsageError, "older tcgamirror"),
     ],
 )
 def test_what_cannot_be_opened_is_told_in_a_sentence(
-    copy: Path, spoil: object, error: type[TcgaMirrorError], words: str
+    copy: Path, spoil: Callable[[Path], object], error: type[TcgaMirrorError], words: str
 ) -> None:
     opened = tcgamirror.open(copy)
-    assert callable(spoil)
     spoil(copy)
     with pytest.raises(error, match=words) as caught:
         tcgamirror.open(copy)
@@ -192,26 +188,16 @@ def test_a_locked_catalogue_is_told(copy: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(list(opened.slides())) == 2
 
 
-@pytest.mark.parametrize("where", ["nonsense", "1; drop table slides", "(", "1) union select (1"])
-def test_wrong_sql_is_told_at_once(mirror: Path, where: str) -> None:
-    with pytest.raises(BadQuery):
-        tcgamirror.open(mirror).slides(where)
+WRONG = ("nonsense", "1; drop table slides", "(", "1) union select (1", "attach 'x' as x")
 
 
-@pytest.mark.parametrize("sql", ["delete from slides", "attach 'x' as x", "pragma user_version=7"])
-def test_nothing_is_written(copy: Path, sql: str) -> None:
+@pytest.mark.parametrize("sql", [*WRONG, "delete from slides", "pragma user_version=7"])
+def test_wrong_sql_is_refused_at_once_and_nothing_is_written(copy: Path, sql: str) -> None:
     before = (copy / "catalogue.db").read_bytes()
-    with pytest.raises(BadQuery):
-        tcgamirror.open(copy).query(sql)
+    for read in (tcgamirror.open(copy).slides, tcgamirror.open(copy).query):
+        with pytest.raises(BadQuery):
+            read(sql)
     assert (copy / "catalogue.db").read_bytes() == before
-
-
-def _cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-40])
-
-
-def _replace(path: Path) -> None:
-    Image.new("RGB", (10, 10)).save(path)
 
 
 def _pipe(path: Path) -> None:
@@ -223,15 +209,15 @@ def _pipe(path: Path) -> None:
     ("spoil", "words"),
     [
         (Path.unlink, "No such file"),
-        (_cut, "cannot be decoded"),
-        (_replace, "10 × 10 pixels"),
+        (lambda path: os.truncate(path, path.stat().st_size - 40), "cannot be decoded"),
+        (lambda path: Image.new("RGB", (10, 10)).save(path), "10 × 10 pixels"),
         (_pipe, "not a regular file"),
         (lambda path: path.write_text("text"), "no PNG"),
     ],
 )
-def test_a_spoilt_image_is_damaged(copy: Path, spoil: object, words: str) -> None:
+def test_a_spoilt_image_is_damaged(copy: Path, spoil: Callable[[Path], object], words: str) -> None:
     slide = first(copy)
-    assert callable(spoil) and slide.path is not None
+    assert slide.path is not None
     spoil(slide.path)
     with pytest.raises(Damaged, match=words) as caught:
         slide.image()
@@ -239,21 +225,12 @@ def test_a_spoilt_image_is_damaged(copy: Path, spoil: object, words: str) -> Non
     assert f"tcgamirror --mirror {copy} verify --repair" in str(caught.value)
 
 
-def test_a_slide_without_an_image_has_none(tmp_path: Path, small_gdc: StandIn) -> None:
-    root = made(tmp_path / "m", small_gdc, slides=1)
-    for step in ("refresh", "sample"):
-        with started("--mirror", root, step) as process:
-            assert process.wait(timeout=60) == 0
-    slide = first(root)
+def test_a_slide_without_an_image_has_none(copy: Path) -> None:
+    change(copy, "UPDATE images SET path = NULL, status = 'pending'")
+    slide = first(copy)
     assert slide.path is None
     with pytest.raises(UsageError, match="pending"):
         slide.image()
-
-
-def test_pandas_that_is_missing_is_told(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(UsageError, match=r"pip install 'tcgamirror\[pandas\]'"):
-        tcgamirror.open(mirror).to_pandas()
 
 
 # The manual ------------------------------------------------------------------
