@@ -7,10 +7,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from tcgamirror.imaging.tiff import Layout, TagValue
+
 ByteOrder = Literal["<", ">"]
 
 ASCII, SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 2, 3, 4, 5, 7, 16
-_LETTERS = {SHORT: "H", LONG: "I", RATIONAL: "I", LONG8: "Q"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +22,10 @@ class Field:
     kind: int
     values: Sequence[int] | bytes
 
-    def packed(self, order: ByteOrder) -> bytes:
+    def packed(self, layout: Layout) -> TagValue:
         if isinstance(self.values, bytes):
-            return self.values
-        return struct.pack(f"{order}{len(self.values)}{_LETTERS[self.kind]}", *self.values)
-
-    @property
-    def count(self) -> int:
-        return len(self.values) // 2 if self.kind == RATIONAL else len(self.values)
+            return self.tag, self.kind, len(self.values), self.values
+        return layout.pack_tag(self.tag, self.kind, *self.values)
 
 
 def short(tag: int, *values: int) -> Field:
@@ -53,23 +50,14 @@ class TiffWriter:
 
     def __init__(self, file: BinaryIO, *, big: bool, order: ByteOrder) -> None:
         self._file = file
-        self._order = order
-        self._big = big
-        self._word = "Q" if big else "I"
-        mark = b"II" if order == "<" else b"MM"
-        if big:
-            file.write(mark + self._pack("HHHQ", 43, 8, 0, 0))
-        else:
-            file.write(mark + self._pack("HI", 42, 0) + (b"" if order == "<" else b"\0" * 4))
-        self._link_place = self._word_bytes
-
-    @property
-    def _word_bytes(self) -> int:
-        return 8 if self._big else 4
+        self._layout = Layout(order, big)
+        self._link_place = 8 if big else 4
+        # A classic big-endian file has its first link twice: see `write_directory`.
+        file.write(self._layout.pack_header(0).ljust(8 if order == "<" else 12, b"\0"))
 
     def offsets(self, tag: int, values: Sequence[int]) -> Field:
         """A field of file offsets or byte counts, as wide as the file's own words."""
-        return Field(tag, LONG8 if self._big else LONG, values)
+        return Field(tag, LONG8 if self._layout.big else LONG, values)
 
     @staticmethod
     def narrow(tag: int, values: Sequence[int]) -> Field:
@@ -77,55 +65,29 @@ class TiffWriter:
         return Field(tag, SHORT if max(values) < 1 << 16 else LONG, values)
 
     def write(self, data: bytes) -> int:
-        """Appends data and returns its offset."""
+        """Append data and return its offset."""
         place = self._file.tell()
-        if not self._big and place + len(data) >= 1 << 32:
+        if not self._layout.big and place + len(data) >= 1 << 32:
             raise ValueError("a classic TIFF ends at 4 GiB: ask for big=True")
         self._file.write(data)
         return place
 
-    def write_directory(self, fields: Sequence[Field]) -> int:
-        """Appends a directory, then those of its values that do not fit in their entries."""
-        self._align()
-        start = self._file.tell()
-        ordered = sorted(fields, key=lambda field: field.tag)
-        count = self._pack("Q" if self._big else "H", len(ordered))
-        entry_bytes = 20 if self._big else 12
-        free = start + len(count) + entry_bytes * len(ordered) + self._word_bytes
-        entries, values = b"", b""
-        for field in ordered:
-            value = field.packed(self._order)
-            if len(value) > self._word_bytes:
-                values += b"\0" * ((free + len(values)) % 2)
-                place = self._pack(self._word, free + len(values))
-                values += value
-            else:
-                place = value.ljust(self._word_bytes, b"\0")
-            entries += self._pack("HH" + self._word, field.tag, field.kind, field.count) + place
-        self.write(count + entries + self._pack(self._word, 0) + values)
-        self._link(start, free - self._word_bytes)
-        return start
-
-    def _link(self, directory: int, next_link_place: int) -> None:
-        """Points the header or the directory before at this one.
+    def write_directory(self, fields: Sequence[Field]) -> None:
+        """Append a directory and its long values, and point the one before or the header at it.
 
         OpenSlide looks whether a classic TIFF is Hamamatsu's, which has a header link of eight
         bytes, and then keeps the last four of them: wrong if the first come first. So a classic
         header's link stands there twice, which does no harm to other readers.
         """
-        link = self._pack(self._word, directory)
-        in_classic_header = self._link_place == 4
+        layout, start = self._layout, self._file.seek(0, 2)
+        start += self._file.write(b"\0" * (start % 2))
+        self.write(layout.pack_directory(start, [field.packed(layout) for field in fields]))
+        link = struct.pack(layout.order + layout.offset_code, start)
         self._file.seek(self._link_place)
-        self._file.write(link * 2 if in_classic_header and self._order == ">" else link)
+        self._file.write(link * 2 if self._link_place == 4 and layout.order == ">" else link)
         self._file.seek(0, 2)
-        self._link_place = next_link_place
-
-    def _align(self) -> None:
-        if self._file.tell() % 2:
-            self._file.write(b"\0")
-
-    def _pack(self, layout: str, *values: int) -> bytes:
-        return struct.pack(self._order + layout, *values)
+        count = 8 if layout.big else 2
+        self._link_place = start + count + layout.entry_bytes * len(fields)
 
 
 def write_tiles(
