@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.build.test_binary import wanted
 from tests.gdc import Listed, StandIn
 from tests.support.binary import ARM, PROGRAM, lack, launched, needed
 from tests.support.command import Result
-from tests.support.mirrors import MPP, addresses, images, rows
+from tests.support.mirrors import images, rows
 
-WAYS = ("range", "tiles", "whole")
 FACTS = (
     "select path, width, height, mpp_x, mpp_y, source, level, pixels_sha256 from mirror "
     "order by sample_rank"
@@ -51,9 +51,7 @@ def ended_well(*words: str | Path, env: Mapping[str, str], program: Path = ARM) 
 
 def filled(root: Path, gdc: StandIn, way: str, program: Path, env: Mapping[str, str]) -> Path:
     """A mirror of twelve slides, some JPEG and some TIFF-shaped, made by the program."""
-    size = ("--slides", "12", "--mpp", str(MPP), "--kind", "all", "--by", "project_id")
-    words = ("init", *size, "--via", way, *addresses(gdc))
-    ended_well("--mirror", root, *words, env=env, program=program)
+    ended_well(*wanted(root, gdc), "--via", way, env=env, program=program)
     ended_well("--mirror", root, "update", env=env, program=program)
     assert len(images(root)) == 12
     return root
@@ -79,7 +77,7 @@ def mirror(
         yield filled(tmp_path_factory.mktemp("arm") / "mirror", gdc, "range", ARM, env)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["range", "tiles", "whole"])
 def test_its_images_have_the_same_pixels(
     tmp_path: Path, small_gdc: StandIn, env: Mapping[str, str], way: str
 ) -> None:

@@ -51,35 +51,33 @@ def test_a_level_has_the_size_worked_out_by_hand(dz_level: int, size: tuple[int,
     assert level.downsample == 2 ** (17 - dz_level)
 
 
+def test_the_last_level_is_the_logarithm_rounded_up() -> None:
+    for longer, last in ((1, 0), (2, 1), (3, 2), (1024, 10), (1025, 11), (109559, 17)):
+        assert DeepZoom(Size(1, longer), 512, 1).last_dz_level == last
+
+
 @pytest.mark.parametrize(
-    ("longer", "last"), [(1, 0), (2, 1), (3, 2), (1024, 10), (1025, 11), (109559, 17)]
+    ("tile", "overlap", "place", "box"),
+    [
+        (512, 1, (0, 0), Box(0, 0, 513, 513)),
+        (512, 1, (1, 0), Box(511, 0, 1025, 513)),
+        (512, 1, (2, 2), Box(1023, 1023, 1100, 1100)),
+        (510, 0, (1, 1), Box(510, 510, 1020, 1020)),
+    ],
 )
-def test_the_last_level_is_the_logarithm_rounded_up(longer: int, last: int) -> None:
-    assert DeepZoom(Size(1, longer), 512, 1).last_dz_level == last
-
-
-def test_a_column_after_the_first_starts_one_overlap_early() -> None:
-    zoom = DeepZoom(Size(1100, 1100), 512, 1)
+def test_a_tile_after_the_first_starts_one_overlap_early(
+    tile: int, overlap: int, place: tuple[int, int], box: Box
+) -> None:
+    zoom = DeepZoom(Size(1100, 1100), tile, overlap)
     grid = zoom.grid(zoom.last_dz_level)
     assert (grid.columns, grid.rows) == (3, 3)
-    assert zoom.served_box(grid, 0, 0) == Box(0, 0, 513, 513)
-    assert zoom.served_box(grid, 1, 0) == Box(511, 0, 1025, 513)
-    assert zoom.served_box(grid, 2, 2) == Box(1023, 1023, 1100, 1100)
+    assert zoom.served_box(grid, *place) == box
 
 
-def test_without_overlap_the_tiles_only_touch() -> None:
-    zoom = DeepZoom(Size(1100, 900), 510, 0)
-    grid = zoom.grid(zoom.last_dz_level)
-    assert zoom.served_box(grid, 1, 1) == grid.box(1, 1) == Box(510, 510, 1020, 900)
-
-
-def test_numbers_instead_of_strings_are_taken_too() -> None:
-    metadata = {"Format": "jpeg", "Height": 89665, "Width": 109559, "Overlap": 1, "TileSize": 512}
-    assert (
-        DeepZoom.from_metadata(metadata)
-        == DeepZoom.from_metadata(SEEN)
-        == DeepZoom(Size(109559, 89665), 512, 1)
-    )
+def test_numbers_are_read_as_strings_are() -> None:
+    numbers = {name: int(text) if text.isdigit() else text for name, text in SEEN.items()}
+    for metadata in (SEEN, numbers):
+        assert DeepZoom.from_metadata(metadata) == DeepZoom(Size(109559, 89665), 512, 1)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -54,11 +55,10 @@ def made_slides() -> Iterator[Path]:
 def listing() -> list[Listed]:
     real = [REAL / "CMU-1-Small-Region.svs", REAL / "tcga-cr-7395-ts1.svs"]
     paths = [*made_slides(), *(path for path in real if path.exists())]
-    files = []
-    for number, path in enumerate(paths):
-        project_id, site = PROJECTS[number % len(PROJECTS)]
-        files.append(listed(path, project_id=project_id, primary_site=site))
-    return labelled(files)
+    return labelled(
+        listed(path, project_id=project_id, primary_site=site)
+        for path, (project_id, site) in zip(paths, cycle(PROJECTS), strict=False)
+    )
 
 
 def ports() -> tuple[int, int]:

@@ -26,7 +26,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from hypothesis import HealthCheck, given, seed, settings
@@ -69,9 +68,13 @@ SECONDS = 5.0
 """Of the processor, for one example."""
 
 _HUGE = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 1 << 20, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 40, (1 << 64) - 1)
-
-
-_OPERATIONS = ("flip", "set", "number", "number", "word", "cut", "remove", "double", "insert")
+_NUMBERS = [
+    (number & ((1 << 8 * width) - 1)).to_bytes(width, order)
+    for number in _HUGE
+    for width in (1, 2, 4, 8)
+    for order in ("little", "big")
+]
+_OPERATIONS = ("flip", "number", "number", "word", "cut", "replace", "double")
 _WORD = re.compile(rb"[\w.+:-]+")
 _WORDS = [b"", b"-1", b"0", b"null", b"true", b"nan", b"inf", b"1e999", b"9" * 400, b"1e-400"]
 _WORDS += [b"[]", b"{}", b"[" * 5000, b"a." * 5000, b"a" * 20_000, b"../../a", b"\x1b[2J", b'"']
@@ -109,30 +112,24 @@ def spoiled(draw: st.DrawFn, reader: Reader, folder: Path) -> bytes:
         # Headers come first: half of the changes are there.
         most = max(0, len(data) - 1)
         place = draw(st.integers(0, min(most, 400)) | st.integers(0, most))
-        length = draw(st.integers(1, 64) | st.integers(1, max(1, len(data))))
+        stop = place + draw(st.integers(0, 64) | st.integers(1, max(1, len(data))))
         match draw(st.sampled_from(_OPERATIONS)):
             case "flip" if data:
                 data[place] ^= 1 << draw(st.integers(0, 7))
-            case "set" if data:
-                data[place] = draw(st.integers(0, 255))
             case "number":
-                width = draw(st.sampled_from((1, 2, 4, 8)))
-                order: Literal["little", "big"] = draw(st.sampled_from(("little", "big")))
-                number = draw(st.sampled_from(_HUGE)) & ((1 << 8 * width) - 1)
-                data[place : place + width] = number.to_bytes(width, order)
+                number = draw(st.sampled_from(_NUMBERS))
+                data[place : place + len(number)] = number
             case "word" if words := list(_WORD.finditer(data, 0, 20_000)):
                 word = words[draw(st.integers(0, len(words) - 1))]
                 data[word.start() : word.end()] = draw(st.sampled_from(_WORDS))
             case "cut":
                 del data[place:]
-            case "remove":
-                del data[place : place + length]
+            case "replace":
+                data[place:stop] = draw(st.binary(max_size=40))
             case "double":
+                part = data[place:stop]
                 times = draw(st.sampled_from((1, 2, 100)))
-                part = data[place : place + length]
                 data[place:place] = part * min(times, 1 + 200_000 // (len(part) or 1))
-            case "insert":
-                data[place:place] = draw(st.binary(max_size=40))
     return reader.mend(bytes(data)) if draw(st.booleans()) else bytes(data)
 
 
