@@ -96,7 +96,7 @@ def import_export(
         with _refusing(name):
             export = _Export.read(source, name, folder, stack)
         attempts = export.catalogue.attempts
-        intake = Intake(export.files, root, export.settings, attempts, decode=decode)
+        intake = Intake(export.files, root, export.settings, attempts, decode)
         is_new = not os.path.lexists(root / FILE_NAME)
         if is_new:
             with _refusing(name):

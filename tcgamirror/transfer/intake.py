@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -54,31 +54,25 @@ class IncomingImage:
         return ReceivedImage(self.row, differs, attempts)
 
 
+@dataclass(slots=True)
 class Intake:
     """Adds images to the mirror at `root`: several threads write and check them, one records them.
 
     attempts: returns the rows of the attempts at a slide, by its file name. decode: whether to
-    decode every pixel. images, bytes: added. refused: images that differ from their rows.
+    decode every pixel. images, bytes: added. refused: images that differ from their rows. parts:
+    partial files to remove at the end.
     """
 
-    def __init__(
-        self,
-        source: ImageSource,
-        root: Path,
-        settings: Settings,
-        attempts: Callable[[str], Iterable[Row]],
-        *,
-        decode: bool,
-    ) -> None:
-        self._source = source
-        self._root = root
-        self._settings = settings
-        self._attempts = attempts
-        self._decode = decode
-        self._parts: set[Path] = set()
-        self._ended = threading.Event()
-        self.refused: list[Orphan] = []
-        self.images = self.bytes = 0
+    source: ImageSource
+    root: Path
+    settings: Settings
+    attempts: Callable[[str], Iterable[Row]]
+    decode: bool
+    images: int = 0
+    bytes: int = 0
+    refused: list[Orphan] = field(default_factory=list)
+    parts: set[Path] = field(default_factory=set)
+    ended: threading.Event = field(default_factory=threading.Event)
 
     def check_any(self, images: Sequence[IncomingImage], part: Path) -> None:
         """Raise BadExport if there are images and none is usable.
@@ -88,7 +82,7 @@ class Intake:
         fault = None
         for each in images:
             try:
-                fetch_to_partial(self._source, each.image, part, self._check(each.row))
+                fetch_to_partial(self.source, each.image, part, self._check(each.row))
             except (ChecksumMismatch, Damaged) as error:
                 fault = fault or f"{each.image.path}: {error}"
             else:
@@ -110,7 +104,7 @@ class Intake:
                 at_once=WORKERS,
                 batch_size=_BATCH_IMAGES,
                 size_of=lambda incoming: incoming.image.bytes,
-                ended=self._ended,
+                ended=self.ended,
             ):
                 self._put(
                     [(each, file) for each, file in batch if isinstance(file, Path)], catalogue, run
@@ -118,7 +112,7 @@ class Intake:
                 self.refused += [file for _, file in batch if isinstance(file, Orphan)]
                 progress.add_images(len(batch), sum(each.image.bytes for each, _ in batch))
         finally:
-            for part in self._parts:
+            for part in self.parts:
                 part.unlink(missing_ok=True)
 
     def _obtain(self, incoming: IncomingImage) -> Path | Orphan:
@@ -126,12 +120,12 @@ class Intake:
 
         The file lies beside its place, or there if a killed import put it.
         """
-        place = self._root / incoming.image.path
+        place = self.root / incoming.image.path
         part = partial_path(place)
-        self._parts.add(part)
+        self.parts.add(part)
         check = self._check(incoming.row)
         try:
-            is_fetched = find_or_fetch(self._source, incoming.image, self._root, check)
+            is_fetched = find_or_fetch(self.source, incoming.image, self.root, check)
         except (ChecksumMismatch, Damaged) as error:
             return Orphan(incoming.image.path, str(error))
         return part if is_fetched else place
@@ -140,22 +134,20 @@ class Intake:
         """Return a check that compares an image with its row, and gives it the row's time."""
 
         def check(file: BinaryIO, image: Image) -> None:
-            header = check_image(
-                file, image, decode=self._decode, check_stopped=self._check_stopped
-            )
+            header = check_image(file, image, decode=self.decode, check_stopped=self._check_stopped)
             metadata = parse_metadata(header.metadata)
             found = (metadata.slide.file_name, metadata.mpp_x, metadata.mpp_y)
             if found != (image.file_name, row["mpp_x"], row["mpp_y"]):
                 raise Damaged("it has another slide or resolution than the catalogue says")
-            if not fits_target(self._settings.target, metadata, header.size):
-                raise Damaged(f"it is not of {self._settings.target}")
+            if not fits_target(self.settings.target, metadata, header.size):
+                raise Damaged(f"it is not of {self.settings.target}")
             fetched_at = datetime.fromisoformat(str(row["fetched_at"])).timestamp()
             os.utime(file.fileno(), (fetched_at, fetched_at))
 
         return check
 
     def _check_stopped(self) -> None:
-        if self._ended.is_set():
+        if self.ended.is_set():
             raise Interrupted("stopped while an image was decoded")
 
     def _put(self, files: list[tuple[IncomingImage, Path]], catalogue: Catalogue, run: int) -> None:
@@ -165,16 +157,16 @@ class Intake:
         if replaced:
             catalogue.queue.requeue([each.image.file_name for each in replaced])
         for incoming, file in files:
-            place, state = self._root / incoming.image.path, incoming.state
+            place, state = self.root / incoming.image.path, incoming.state
             with disk_errors(place):
                 if file != place:
                     file.replace(place)
                 if state is not None and state.path not in (None, incoming.image.path):
-                    (self._root / str(state.path)).unlink(missing_ok=True)
-        for folder in {(self._root / image.path).parent for image in images}:
+                    (self.root / str(state.path)).unlink(missing_ok=True)
+        for folder in {(self.root / image.path).parent for image in images}:
             sync_folder(folder)
-        received = [each.received(self._attempts(each.image.file_name)) for each, _ in files]
+        received = [each.received(self.attempts(each.image.file_name)) for each, _ in files]
         catalogue.rows.add_images(received, run)
-        self._parts.difference_update(file for _, file in files)
+        self.parts.difference_update(file for _, file in files)
         self.images += len(images)
         self.bytes += sum(image.bytes for image in images)

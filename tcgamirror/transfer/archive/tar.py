@@ -11,6 +11,7 @@ import os
 import struct
 import tarfile
 from collections.abc import Callable, Iterator
+from io import BufferedWriter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -50,53 +51,40 @@ def tar_members(path: Path) -> Iterator[Member]:
 
 
 class _Archive:
-    """An archive's bytes, read forwards. position: bytes that were read or skipped."""
+    """An archive's bytes, read forwards. position: bytes that were read or skipped.
 
-    def __init__(self, file: BinaryIO) -> None:
+    copy: an open file to which an archive that comes from a pipe is written.
+    """
+
+    def __init__(self, file: BinaryIO, copy: BufferedWriter | None = None) -> None:
         self._file = file
-        self._size = os.fstat(file.fileno()).st_size
+        self._copy = copy
+        self._size = 0 if copy else os.fstat(file.fileno()).st_size
         self.position = 0
 
     def read(self, count: int) -> bytes:
         data = self._file.read(count)
         self.position += len(data)
-        return data
-
-    def read_exactly(self, count: int) -> bytes:
-        data = self.read(count)
+        if self._copy is not None:
+            self._copy.write(data)
         if len(data) < count:
             raise BadExport("it is cut off")
         return data
 
     def skip(self, count: int) -> None:
-        self.position += count
-        if self.position > self._size:
-            raise BadExport("it is cut off")
-        self._file.seek(self.position)
-
-
-class _ReceivedArchive(_Archive):
-    """The bytes of an archive that comes from a pipe, each written to a file."""
-
-    def __init__(self, pipe: BinaryIO, path: Path, copy: BinaryIO) -> None:
-        self._file = pipe
-        self.position = 0
-        self._path = path
-        self._copy = copy
-
-    def read(self, count: int) -> bytes:
-        data = super().read(count)
-        self._copy.write(data)
-        return data
-
-    def skip(self, count: int) -> None:
-        if count > free_bytes(self._path):
+        if self._copy is None:
+            self.position += count
+            if self.position > self._size:
+                raise BadExport("it is cut off")
+            self._file.seek(self.position)
+            return
+        folder = Path(self._copy.name).parent
+        if count > free_bytes(folder):
             raise DiskFull(
-                f"{self._path.parent}: no room for a file of {count:,} bytes in the archive. "
-                "Free some"
+                f"{folder}: no room for a file of {count:,} bytes in the archive. Free some"
             )
         while count:
-            count -= len(self.read_exactly(min(count, PIECE)))
+            count -= len(self.read(min(count, PIECE)))
 
 
 def receive(pipe: BinaryIO, path: Path) -> None:
@@ -109,7 +97,7 @@ def receive(pipe: BinaryIO, path: Path) -> None:
         DiskFull: if a file in it is larger than what is free.
     """
     with disk_errors(path), path.open("xb") as file:
-        for _ in _members(_ReceivedArchive(pipe, path, file)):
+        for _ in _members(_Archive(pipe, file)):
             pass
     # The process that writes to the pipe fills up the last record, and should not fail at that.
     for _ in range(_MAX_FILLING // PIECE):
@@ -140,7 +128,7 @@ def _members(archive: _Archive) -> Iterator[Member]:
 
 def _header(archive: _Archive) -> tarfile.TarInfo | None:
     """Return the next header; None at the archive's end."""
-    block = archive.read_exactly(_BLOCK)
+    block = archive.read(_BLOCK)
     if block == bytes(_BLOCK):
         return None
     try:
@@ -155,7 +143,7 @@ def _header(archive: _Archive) -> tarfile.TarInfo | None:
 def _extended(archive: _Archive, size: int) -> bytes:
     if size > _MAX_EXTENDED:
         raise BadExport(f"it has a header of {size:,} bytes")
-    return archive.read_exactly(size + -size % _BLOCK)[:size]
+    return archive.read(size + -size % _BLOCK)[:size]
 
 
 def _c_text(data: bytes) -> str:
