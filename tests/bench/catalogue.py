@@ -43,7 +43,7 @@ UPDATE slides SET
 _NO_SAMPLE = """
 DELETE FROM images;
 DELETE FROM sample;
-DELETE FROM facts WHERE key IN ('drawn by', 'plan fixed at init');
+DELETE FROM facts WHERE key IN ('drawn by', 'plan fixed at init', 'sampled');
 """
 
 # Six of ten slides by rank are done, and one of a hundred failed by all sources.
