@@ -15,7 +15,7 @@ import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 import openslide
@@ -41,7 +41,7 @@ OPENSLIDE_CACHE_BYTES = 1 << 20
 """Decoded tiles that OpenSlide keeps; its own default is 32 MB a slide."""
 
 
-class TileReader(Protocol):
+class TileReader:
     """One level as a grid of tiles, readable one by one in any order.
 
     size: pixels of the level. scale: pixels of the level, across and down, that become one
@@ -49,18 +49,13 @@ class TileReader(Protocol):
     stand for fewer.
     """
 
-    @property
-    def size(self) -> Size: ...
-
-    @property
-    def scale(self) -> int: ...
-
-    @property
-    def grid(self) -> Grid: ...
+    def __init__(self, level: Grid, scale: int = 1) -> None:
+        self.size, self.scale = level.size, scale
+        self.grid = Grid(_scaled(level.size, scale), _scaled(level.tile, scale))
 
     def read_tile(self, column: int, row: int) -> Pixels | None:
         """Return pixels of the size of `grid.box(column, row)`; None for a blank tile."""
-        ...
+        raise NotImplementedError
 
 
 def is_rgb_or_ycbcr_jpeg(tiled: TiledLevel) -> bool:
@@ -101,16 +96,14 @@ def choose_jpeg_scale(level: Grid, size: Size) -> int:
     return max(scale for scale in (1, 2, 4, 8) if scale <= largest)
 
 
-class JpegTiles:
+class JpegTiles(TileReader):
     """JPEG tiles, decoded as strictly as OpenSlide does: a guess at pixels is BadTile."""
 
     def __init__(
         self, source: RandomAccess, tiled: TiledLevel, table: TileTable, scale: int = 1
     ) -> None:
+        super().__init__(tiled.level.grid, scale)
         self._level = tiled.level.grid
-        self.size = self._level.size
-        self.scale = scale
-        self.grid = Grid(_scaled(self.size, scale), _scaled(self._level.tile, scale))
         self._source = source
         self._table = table
         self._rgb = tiled.photometric == Photometric.RGB
@@ -144,13 +137,11 @@ def area_average(pixels: Pixels, fx: int, fy: int) -> Pixels:
     return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).reduce((fx, fy)))
 
 
-class UncompressedTiles:
+class UncompressedTiles(TileReader):
     """Tiles of plain 8-bit RGB."""
 
     def __init__(self, source: RandomAccess, tiled: TiledLevel, table: TileTable) -> None:
-        self.grid = tiled.level.grid
-        self.size = self.grid.size
-        self.scale = 1
+        super().__init__(tiled.level.grid)
         self._source = source
         self._table = table
 
@@ -169,7 +160,7 @@ class UncompressedTiles:
         return np.frombuffer(data, np.uint8).reshape(height, width, 3)[: size.height, : size.width]
 
 
-class OpenSlideTiles:
+class OpenSlideTiles(TileReader):
     """Tiles of a file with a single level, read through OpenSlide.
 
     In a file with several levels a downsample of 4.0003 would stand between the level's
@@ -184,9 +175,7 @@ class OpenSlideTiles:
         if size != level.size:
             self._slide.close()
             raise UnsupportedSlide(f"OpenSlide sees {size} pixels in the level, not {level.size}")
-        self.size = level.size
-        self.scale = 1
-        self.grid = level
+        super().__init__(level)
 
     def __enter__(self) -> Self:
         return self

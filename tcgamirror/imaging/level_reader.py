@@ -117,14 +117,12 @@ def _direct_reader(slide: Svs, index: int, scale: int = 1) -> TileReader | None:
     return None
 
 
-class _LevelCopy:
+class _LevelCopy(TileReader):
     """A level's tiles by OpenSlide, which gets a copy of the level once a tile is read."""
 
     def __init__(self, slide: Svs, index: int, path: Path, stack: ExitStack) -> None:
         """Write nothing yet. stack: closes the copy at `path`."""
-        self.grid = slide.levels[index].level.grid
-        self.size = self.grid.size
-        self.scale = 1
+        super().__init__(slide.levels[index].level.grid)
         self._slide = slide
         self._index = index
         self._path = path
@@ -140,14 +138,12 @@ class _LevelCopy:
         return self._stack.enter_context(OpenSlideTiles(self._path, self.grid))
 
 
-class _SingleTiles:
+class _SingleTiles(TileReader):
     """A finer level's tiles, each in a file of its own for OpenSlide: others may not be fetched."""
 
     def __init__(self, slide: Svs, index: int, path: Path) -> None:
         """Read level `index`; each tile is written to `path`."""
-        self.grid = slide.levels[index].level.grid
-        self.size = self.grid.size
-        self.scale = 1
+        super().__init__(slide.levels[index].level.grid)
         self._slide = slide
         self._index = index
         self._path = path

@@ -23,7 +23,7 @@ from tcgamirror.imaging.resample import render
 from tcgamirror.imaging.svs import Compression
 from tcgamirror.imaging.tiff_reader import CopiedLevel, read_copied
 from tcgamirror.model.errors import Damaged, SlideError
-from tcgamirror.model.geometry import Grid, Size
+from tcgamirror.model.geometry import Size
 from tcgamirror.model.slide import ImageFormat
 from tcgamirror.system.files import open_regular
 
@@ -113,13 +113,11 @@ def _rendered(tiles: TileReader, size: Size) -> Image.Image:
     return Image.fromarray(np.concatenate(list(render(tiles, size))))
 
 
-class _ScaledTiles:
+class _ScaledTiles(TileReader):
     """The tiles of an image, decoded smaller. Pixels at its edge may be mixed with padding."""
 
     def __init__(self, level: CopiedLevel, scale: int) -> None:
-        self.size = level.grid.size
-        self.scale = scale
-        self.grid = Grid(*(Size(*(-(-side // scale) for side in each)) for each in level.grid))
+        super().__init__(level.grid, scale)
         self._level = level
 
     def read_tile(self, column: int, row: int) -> Pixels:

@@ -52,7 +52,7 @@ class _Level:
     blank: Flags
 
 
-class PatchedTiles:
+class PatchedTiles(TileReader):
     """The tiles of one level of a slide, each usable, blank or patched."""
 
     def __init__(
@@ -66,9 +66,7 @@ class PatchedTiles:
             open_tiles: opens a finer level.
             fetch: called before anything of a finer level is read.
         """
-        self.size = tiles.size
-        self.scale = tiles.scale
-        self.grid = tiles.grid
+        super().__init__(slide.levels[index].level.grid, tiles.scale)
         self._tiles = tiles
         self._slide = slide
         self._open_tiles = open_tiles

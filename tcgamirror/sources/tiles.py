@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tcgamirror.imaging.decode import Pixels
+from tcgamirror.imaging.decode import Pixels, TileReader
 from tcgamirror.imaging.deepzoom import (
     DeepZoom,
     PieceReader,
@@ -29,7 +29,6 @@ from tcgamirror.model.errors import (
     SlideError,
     TooLong,
 )
-from tcgamirror.model.geometry import Grid
 from tcgamirror.model.slide import Slide, Target
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.response import HttpResponse
@@ -149,16 +148,14 @@ def fetch_tile(client: HttpClient, url: str, max_bytes: int, meter: Meter | None
     return client.ask(url, read, {"Accept-Encoding": "identity"}, meter=meter)
 
 
-class _ServedLevel:
+class _ServedLevel(TileReader):
     """One Deep Zoom level whose tiles are files, as the server sent them.
 
     version: path that the files' names begin with, of one version of the slide.
     """
 
     def __init__(self, zoom: DeepZoom, dz_level: int, version: Path, url: str) -> None:
-        self.grid: Grid = zoom.grid(dz_level)
-        self.size = self.grid.size
-        self.scale = 1
+        super().__init__(zoom.grid(dz_level))
         self._zoom = zoom
         self._dz_level = dz_level
         self._version = version

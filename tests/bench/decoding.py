@@ -37,14 +37,12 @@ FASTER_THAN_EXACT = 1.5
 MOST_DIFFERENCE = 1
 
 
-class Regions:
+class Regions(TileReader):
     """A level by `read_region`, one row of tiles at a time."""
 
     def __init__(self, slide: openslide.OpenSlide, level: Grid) -> None:
+        super().__init__(Grid(level.size, Size(level.size.width, level.tile.height)))
         self._slide = slide
-        self.size = level.size
-        self.scale = 1
-        self.grid = Grid(level.size, Size(level.size.width, level.tile.height))
 
     def read_tile(self, column: int, row: int) -> Pixels:
         box = self.grid.box(column, row)

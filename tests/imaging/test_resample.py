@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tracemalloc
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -12,29 +11,21 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tcgamirror.imaging import blocks, resample
-from tcgamirror.imaging.decode import Pixels
+from tcgamirror.imaging.decode import Pixels, TileReader
 from tcgamirror.model.errors import BadSlide, BadTile
 from tcgamirror.model.geometry import Grid, Size, reduction
 from tests.support.levels import by_openslide, real_slide, worst_block
 
 
-@dataclass
-class ArrayTiles:
+class ArrayTiles(TileReader):
     """A plain array given a level's interface; tiles in `blank` are not there."""
 
-    pixels: Pixels
-    tile_size: Size
-    blank: frozenset[tuple[int, int]] = frozenset()
-    scale: int = 1
-
-    @property
-    def size(self) -> Size:
-        height, width, _ = self.pixels.shape
-        return Size(width, height)
-
-    @property
-    def grid(self) -> Grid:
-        return Grid(self.size, self.tile_size)
+    def __init__(
+        self, pixels: Pixels, tile: Size, blank: frozenset[tuple[int, int]] = frozenset()
+    ) -> None:
+        super().__init__(Grid(Size(*pixels.shape[1::-1]), tile))
+        self.pixels = pixels
+        self.blank = blank
 
     def read_tile(self, column: int, row: int) -> Pixels | None:
         box = self.grid.box(column, row)

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from PIL import Image
 from tcgamirror.imaging.decode import (
     JpegTiles,
     Pixels,
-    TileReader,
     choose_jpeg_scale,
     is_rgb_or_ycbcr_jpeg,
 )
@@ -71,28 +70,6 @@ def image_at(path: Path, size: Size, *, fast: bool) -> tuple[int, Pixels]:
         scale = choose_jpeg_scale(tiled.level.grid, size) if fast else 1
         tiles = JpegTiles(file, tiled, slide.tile_table(0), scale)
         return scale, np.concatenate(list(render(tiles, size)))
-
-
-@dataclass(frozen=True, slots=True)
-class Through:
-    """Another reader's tiles, and no class that anybody knows."""
-
-    reader: TileReader
-
-    @property
-    def size(self) -> Size:
-        return self.reader.size
-
-    @property
-    def scale(self) -> int:
-        return self.reader.scale
-
-    @property
-    def grid(self) -> Grid:
-        return self.reader.grid
-
-    def read_tile(self, column: int, row: int) -> Pixels | None:
-        return self.reader.read_tile(column, row)
 
 
 def base_size(path: Path) -> Size:
@@ -186,16 +163,6 @@ def test_a_factor_is_left_to_the_resize(level: Size, tile: Size, size: Size) -> 
 @pytest.mark.parametrize("tile", [Size(250, 250), Size(256, 100), Size(24, 24)], ids=str)
 def test_tiles_that_are_no_whole_blocks_are_not_scaled(tile: Size) -> None:
     assert choose_jpeg_scale(Grid(Size(9000, 9000), tile), Size(90, 90)) == 1
-
-
-def test_tiles_may_come_scaled_from_any_reader(tmp_path: Path) -> None:
-    """Of a level that is no whole number of scaled pixels wide and high."""
-    path = make_slide(tmp_path / "s.svs", SlideSpec(width=2203, height=1409, downsamples=(1,)))
-    with LocalFile(path) as file:
-        slide, size = Svs(file), Size(220, 141)
-        tiles = JpegTiles(file, slide.levels[0], slide.tile_table(0), 4)
-        direct, through = (list(render(reader, size)) for reader in (tiles, Through(tiles)))
-    assert np.array_equal(np.concatenate(direct), np.concatenate(through))
 
 
 @pytest.mark.parametrize("scale", [2, 4, 8])
