@@ -26,7 +26,6 @@ WAL_WORKS_ON = frozenset(
 """Local file systems where SQLite's WAL is known to work. Lustre, GPFS, NFS, CIFS, FUSE, 9p and
 unknown ones are not among them."""
 
-_MOUNT_POINT = 4
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
@@ -82,19 +81,11 @@ def kind_in(mountinfo: str, path: PurePosixPath) -> str | None:
     for line in mountinfo.splitlines():
         before, separator, after = line.partition(" - ")
         fields, kinds = before.split(" "), after.split(" ")
-        if not separator or len(fields) <= _MOUNT_POINT:
+        if not separator or len(fields) < 5:
             continue
-        point = PurePosixPath(_unescaped(fields[_MOUNT_POINT]))
+        # Blanks, tabs, newlines and backslashes are written in octal.
+        point = PurePosixPath(_ESCAPE.sub(lambda match: chr(int(match[1], 8)), fields[4]))
         depth = len(point.parts)
         if path.is_relative_to(point) and (best is None or depth >= best[0]):
             best = depth, kinds[0]
     return None if best is None else best[1]
-
-
-def _unescaped(field: str) -> str:
-    r"""Decode the octal escapes of blanks, tabs, newlines and backslashes.
-
-    >>> _unescaped(r"/a\040b\134c")
-    '/a b\\c'
-    """
-    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), field)

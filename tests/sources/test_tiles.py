@@ -96,7 +96,7 @@ def dzi_file(folder: Path, served: Served) -> Path:
 
 @pytest.mark.parametrize(
     ("tile", "overlap", "form"),
-    [(512, 1, "png"), (254, 1, "png"), (510, 0, "png"), (512, 1, "jpeg"), (254, 1, "jpeg")],
+    [(512, 1, "png"), (510, 0, "png"), (254, 1, "jpeg")],
 )
 def test_every_level_is_the_one_stitched_by_hand_and_aligned_with_openslide(
     tmp_path: Path, client: HttpClient, wide: Listed, tile: int, overlap: int, form: TileFormat
@@ -315,8 +315,10 @@ def test_a_tile_is_known_by_its_first_bytes(
         assert np.array_equal(made(source, slide_of(file), LEVEL_OF_512).pixels, right)
 
 
-@pytest.mark.parametrize("form", ["png", "jpeg"])
-@pytest.mark.parametrize("profile", [140_612, 1_200_001, 13_000_000])
+@pytest.mark.parametrize(
+    ("form", "profile"),
+    [("png", 140_612), ("jpeg", 140_612), ("jpeg", 1_200_001), ("png", 13_000_000)],
+)
 def test_tiles_may_carry_a_profile_larger_than_their_pixels(
     tmp_path: Path, client: HttpClient, form: TileFormat, profile: int
 ) -> None:

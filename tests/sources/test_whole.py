@@ -1,4 +1,4 @@
-"""The whole file fetched, checked, read and deleted: every slide against OpenSlide."""
+"""The whole file fetched, checked, read and deleted; test_range compares it with OpenSlide."""
 
 from __future__ import annotations
 
@@ -28,17 +28,9 @@ from tcgamirror.sources.whole import LocalFile
 from tests.bench.ours import update
 from tests.gdc import Fault, Listed, StandIn, listed
 from tests.gdc.faults import Kind
-from tests.support.fetching import by_whole, level_sizes, level_target, made, slide_of
-from tests.support.levels import (
-    EVERY_SLIDE,
-    ZOO,
-    by_openslide,
-    real_slide,
-    redrawn_by_openslide,
-    slide_at,
-)
+from tests.support.fetching import by_whole, made, slide_of
+from tests.support.levels import ZOO, by_openslide, real_slide
 from tests.support.slides import SlideSpec, make_slide
-from tests.support.slides_spec import tile_box
 
 PIECE = 50_000
 """Bytes that come before a connection breaks."""
@@ -71,26 +63,6 @@ def left_in(work: Path) -> list[Path]:
 
 
 # Pixels ---------------------------------------------------------------------------
-
-
-@EVERY_SLIDE
-def test_every_level_is_what_openslide_reads(
-    name: str, zoo_slides: Mapping[str, Path], client: HttpClient, tmp_path: Path
-) -> None:
-    """But for tiles that are missing or above missing ones, which OpenSlide renders its own way."""
-    path = slide_at(name, zoo_slides)
-    file = listed(path)
-    with StandIn([file]) as gdc:
-        for level, size in enumerate(level_sizes(path)):
-            source = by_whole(gdc, client, tmp_path)
-            found = made(source, slide_of(file), level_target(size))
-            assert found.rendition.level == level
-            here, there = found.pixels.copy(), by_openslide(path, level).copy()
-            for place in redrawn_by_openslide(ZOO[name], level) if name in ZOO else ():
-                left, top, right, bottom = map(int, tile_box(ZOO[name], level, *place))
-                here[top:bottom, left:right] = there[top:bottom, left:right] = 0
-            assert np.array_equal(here, there)
-    assert left_in(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["plain", "j2k-rgb", "base-only", "everything"])
