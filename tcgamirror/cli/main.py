@@ -52,14 +52,10 @@ def main(
             return _run(words, begins)
         except BrokenPipeError:
             raise
-        except TcgaMirrorError as error:
-            failure = error
         except KeyboardInterrupt:
-            failure = Interrupted("interrupted")
-        except OSError as error:
-            failure = lack_of_memory(error) or _refusal(error)
+            failure: TcgaMirrorError = Interrupted("interrupted")
         except Exception as error:  # noqa: BLE001
-            failure = lack_of_memory(error) or _bug(error)
+            failure = _failure(error)
         try:
             output.fail(failure, as_json=as_json)
         except BrokenPipeError:
@@ -117,20 +113,25 @@ def _close_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _refusal(error: OSError) -> TcgaMirrorError:
-    """Return the user's error for one of the system about the user's own paths."""
-    if error.errno in _FULL:
-        # Files of the mirror have an error of their own, so it is the output.
-        _close_stdout()
-        place = error.filename or "the output"
-        return DiskFull(f"no room to write {place} ({error.strerror})")
-    from tcgamirror.system.files import path_error
+def _failure(error: Exception) -> TcgaMirrorError:
+    """Return the error to report: a user's, one of the user's own paths, or a bug.
 
-    return path_error(error) or _bug(error)
+    Print a bug's traceback if TCGAMIRROR_DEBUG is set.
+    """
+    if isinstance(error, TcgaMirrorError):
+        return error
+    if (memory := lack_of_memory(error)) is not None:
+        return memory
+    if isinstance(error, OSError):
+        if error.errno in _FULL:
+            # Files of the mirror have an error of their own, so it is the output.
+            _close_stdout()
+            place = error.filename or "the output"
+            return DiskFull(f"no room to write {place} ({error.strerror})")
+        from tcgamirror.system.files import path_error
 
-
-def _bug(error: Exception) -> Bug:
-    """Return the error for a bug; print the traceback if TCGAMIRROR_DEBUG is set."""
+        if (refusal := path_error(error)) is not None:
+            return refusal
     if os.environ.get("TCGAMIRROR_DEBUG"):
         import traceback
 

@@ -28,24 +28,11 @@ RATE_SECONDS = 20.0
 """Seconds over which the rate is averaged."""
 
 
-class _Rate:
-    """The average rate of the last RATE_SECONDS, so that a stall shows."""
-
-    def __init__(self) -> None:
-        self._samples = deque([(time.monotonic(), 0)])
-
-    def update(self, total: int) -> float:
-        """Record the bytes received in total and return bytes per second."""
-        now = time.monotonic()
-        self._samples.append((now, total))
-        while self._samples[1][0] <= now - RATE_SECONDS:
-            self._samples.popleft()
-        since, before = self._samples[0]
-        return (total - before) / max(now - since, 0.1)
-
-
 class ProgressDisplay:
-    """Progress as a bar with rate and time left on a terminal, as a line a minute elsewhere."""
+    """Progress as a bar with rate and time left on a terminal, as a line a minute elsewhere.
+
+    The rate is averaged over RATE_SECONDS, so that a stall shows.
+    """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
@@ -54,7 +41,7 @@ class ProgressDisplay:
         self._total = self._done = self._failed = 0
         self._size = self._bytes = 0
         self._started = self._last_line = time.monotonic()
-        self._rate = _Rate()
+        self._samples = deque([(self._started, 0)])
         self._transient = False
         self._stopping = False
         self._pauses: dict[str, float] = {}
@@ -114,11 +101,11 @@ class ProgressDisplay:
             self._line(f"{self._done + self._failed:,} of {slides(self._total)}, {words}")
 
     def _fetch_words(self, moved: int, making: int) -> str:
-        rate = self._rate.update(moved)
+        rate = self._rate(moved)
         words = [f"{format_bytes(moved)} at {format_bytes(rate)}/s"]
         if making:
-            moving = f"{format_bytes(moved)} moved" if rate < 1 else words[0]
-            words = [moving, f"making {images(making)}"]
+            words = [f"{format_bytes(moved)} moved"] if rate < 1 else words
+            words.append(f"making {images(making)}")
         for host, end in tuple(self._pauses.items()):
             if (left := end - time.monotonic()) > 0:
                 words.append(f"{host} pauses for {format_duration(left)}")
@@ -126,8 +113,7 @@ class ProgressDisplay:
             words.append(f"{self._failed:,} failed")
         ended = self._done + self._failed
         if 0 < ended < self._total and not self._stopping:
-            each = (time.monotonic() - self._started) / ended
-            words.append(f"{format_duration(each * (self._total - ended))} left")
+            words.append(self._left(ended, self._total))
         return ", ".join(words)
 
     # Images that are read or copied
@@ -149,10 +135,9 @@ class ProgressDisplay:
             self._bar.update(size)
         elif self._is_due():
             if self._bytes:
-                seconds = time.monotonic() - self._started
-                rest = seconds / self._bytes * (self._size - self._bytes)
-                rate = format_bytes(self._bytes / max(seconds, 0.001))
-                words += f", {format_bytes(self._bytes)} at {rate}/s, {format_duration(rest)} left"
+                rate = format_bytes(self._rate(self._bytes))
+                words += f", {format_bytes(self._bytes)} at {rate}/s, "
+                words += self._left(self._bytes, self._size)
             self._line(words)
 
     def close(self) -> None:
@@ -166,7 +151,20 @@ class ProgressDisplay:
         self.close()
         self._total, self._done, self._failed = total, 0, 0
         self._started = self._last_line = time.monotonic()
-        self._rate = _Rate()
+        self._samples = deque([(self._started, 0)])
+
+    def _rate(self, total: int) -> float:
+        """Return bytes per second lately. total: bytes by now."""
+        now = time.monotonic()
+        self._samples.append((now, total))
+        while self._samples[1][0] <= now - RATE_SECONDS:
+            self._samples.popleft()
+        since, before = self._samples[0]
+        return (total - before) / max(now - since, 0.1)
+
+    def _left(self, done: int, total: int) -> str:
+        seconds = (time.monotonic() - self._started) / done * (total - done)
+        return f"{format_duration(seconds)} left"
 
     def _is_due(self) -> bool:
         """Return whether it is time for the next line where there is no terminal."""
