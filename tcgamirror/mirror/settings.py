@@ -278,8 +278,8 @@ _KEYS = (
         *("sample", "diseases", _NAMES, "disease types as the catalogue has them; none: any"),
         option="disease",
     ),
-    _Key("sample", "one_per_case", _FLAG, "one slide of each case"),
     _Key("sample", "cases", _NAMES, "names of cases, slides or file_ids; none: any"),
+    _Key("sample", "one_per_case", _FLAG, "one slide of each case"),
     _Key("sample", "manifest", _PATH, "a GDC manifest to list from, instead of the GDC", ""),
     _Key(
         *("sample", "lock", _PLAIN_NAME),
