@@ -5,19 +5,24 @@ from __future__ import annotations
 import select
 import socket
 import struct
+import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
 from itertools import chain, repeat
 
-from tests.gdc.answers import Answer, Content
+from tests.gdc.answers import Answer, Body, Content
 from tests.gdc.faults import Fault
 from tests.gdc.report import Record
 from tests.gdc.shaping import Pace, Shaping
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_WRONG_LENGTHS: Mapping[str | None, Callable[[int], int]] = {
+    "length-too-large": lambda length: length + 1000,
+    "length-too-small": lambda length: max(0, length - 1000, length // 2),
+}
 _SPOILS = frozenset({"reset-mid-body", "cut", "stall", "drip", "endless-body", "length-too-large"})
 
 
@@ -51,88 +56,53 @@ class Wire:
             raise StoppingError
 
     def send(self, answer: Answer, record: Record, fault: Fault | None, *, closing: bool) -> bool:
-        """Sends the answer the way the fault has it. Tells whether the connection can go on."""
-        kind = fault and fault.kind
-        if fault is not None and kind == "reset":
+        """Send the answer the way the fault has it. Return whether the connection can go on."""
+        kind = None if fault is None else fault.kind
+        if kind == "reset":
             reset_on_close(self._connection)
             return False
-        length = answer.body.length
-        if kind == "length-too-large":
-            length += 1000
-        elif kind == "length-too-small":
-            length = max(0, length - 1000, length // 2)
+        length: int | None = answer.body.length
+        if kind in _WRONG_LENGTHS:
+            length = _WRONG_LENGTHS[kind](answer.body.length)
         has_body = record.method != "HEAD" and answer.status not in (204, 304)
-        endless = kind == "endless-body" and has_body
-        spoils = has_body and kind in _SPOILS
-        head = _head(answer, None if endless else length, closing=closing or spoils)
+        closing = closing or (has_body and kind in _SPOILS)
+        chunked = has_body and kind == "endless-body"
+        head = _head(answer, None if chunked else length, closing=closing)
         record.status = answer.status
-        if fault is not None and kind == "slow-headers":
-            self._drip(head, fault)
-        else:
-            self._connection.sendall(head)
-        if not has_body:
-            return not closing
-        if fault is not None and spoils:
-            self._send_badly(answer, record, fault)
-            return False
-        self._send_body(answer.body.chunks(self._shaping.chunk), record)
+        for part in Content(head).chunks(1) if kind == "slow-headers" else [head]:
+            self._connection.sendall(part)
+            self.wait(fault.interval if fault and kind == "slow-headers" else 0)
+        if has_body:
+            self._send_body(answer.body, record, fault)
         return not closing
 
-    def _send_body(self, chunks: Iterable[bytes], record: Record) -> None:
-        for chunk in chunks:
-            self.wait(self._shaping.pause(self._pace, len(chunk)))
-            # Counted first: whoever has read the last byte finds it in the report.
-            record.bytes_sent += len(chunk)
-            record.ended = time.monotonic()
-            self._connection.sendall(chunk)
-
-    def _send_badly(self, answer: Answer, record: Record, fault: Fault) -> None:
-        if fault.kind == "drip":
-            for byte in answer.body.chunks(1):
-                record.bytes_sent += 1
-                self._connection.sendall(byte)
-                self.wait(fault.interval)
-        elif fault.kind == "endless-body":
-            self._send_without_end(answer, record, fault)
-        elif fault.kind == "length-too-large":
-            self._send_body(answer.body.chunks(self._shaping.chunk), record)
-        else:
-            self._send_part(answer, record, fault)
-
-    def _send_part(self, answer: Answer, record: Record, fault: Fault) -> None:
-        left = answer.body.length // 2 if fault.after is None else fault.after
-        for chunk in answer.body.chunks(self._shaping.chunk):
-            self._send_body([chunk[:left]], record)
-            left -= len(chunk[:left])
-            if left <= 0:
+    def _send_body(self, body: Body, record: Record, fault: Fault | None) -> None:
+        kind = None if fault is None else fault.kind
+        left, chunks = sys.maxsize, body.chunks(1 if kind == "drip" else self._shaping.chunk)
+        if fault and kind in ("reset-mid-body", "cut", "stall"):
+            left = body.length // 2 if fault.after is None else fault.after
+        endless = kind == "endless-body"
+        end = time.monotonic() + (fault.hold if fault else 0)
+        for chunk in chain(chunks, repeat(b" " * self._shaping.chunk)) if endless else chunks:
+            part = chunk[:left]
+            if not part or (endless and time.monotonic() > end):
                 break
-        if fault.kind == "stall":
+            left -= len(part)
+            self.wait(self._shaping.pause(self._pace, len(part)))
+            # Counted first: whoever has read the last byte finds it in the report.
+            record.bytes_sent += len(part)
+            record.ended = time.monotonic()
+            self._connection.sendall(b"%x\r\n%b\r\n" % (len(part), part) if endless else part)
+            self.wait(fault.interval if fault and kind == "drip" else 0)
+        if fault and kind == "stall":
             self._hold(fault.hold)
-        elif fault.kind == "reset-mid-body":
+        elif kind == "reset-mid-body":
             # A reset drops what the client has not read yet; it is to have some of the body.
             self.wait(0.05)
             reset_on_close(self._connection)
 
-    def _send_without_end(self, answer: Answer, record: Record, fault: Fault) -> None:
-        end = time.monotonic() + fault.hold
-        filler = Content(b" " * 65536)
-        for chunk in chain(
-            answer.body.chunks(self._shaping.chunk),
-            chain.from_iterable(filler.chunks(self._shaping.chunk) for _ in repeat(None)),
-        ):
-            if time.monotonic() > end or self._stopping.is_set():
-                return
-            self._connection.sendall(f"{len(chunk):x}\r\n".encode())
-            self._send_body([chunk], record)
-            self._connection.sendall(b"\r\n")
-
-    def _drip(self, data: bytes, fault: Fault) -> None:
-        for place in range(len(data)):
-            self._connection.sendall(data[place : place + 1])
-            self.wait(fault.interval)
-
     def _hold(self, seconds: float) -> None:
-        """Sends nothing until the client goes away, or so many seconds are over."""
+        """Send nothing until the client goes away, or so many seconds are over."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.wait(0.05)
