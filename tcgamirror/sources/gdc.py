@@ -339,4 +339,6 @@ def part_of(value: object) -> Part:
 
 
 def parts_of(value: object) -> list[Part]:
-    return [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []
+    """Return the objects of a list, or a single object as a list."""
+    parts = value if isinstance(value, list) else [value]
+    return [part for part in parts if isinstance(part, dict)]

@@ -20,7 +20,7 @@ from tcgamirror.model.labels import (
 )
 from tcgamirror.model.slide import Barcode
 from tcgamirror.sources import gdc
-from tcgamirror.sources.gdc import Part
+from tcgamirror.sources.gdc import Part, parts_of
 
 _IS_PRIMARY, _CLASS = "diagnosis_is_primary_disease", "classification_of_tumor"
 _SEX = "sex_at_birth"
@@ -68,10 +68,10 @@ def read_labels(
 def labels_of(file_name: str, hit: Part) -> SlideLabels:
     """Return the labels of one slide, from its hit at `/files`."""
     barcode = Barcode.of(file_name)
-    case = _part_of_barcode(_parts(hit.get("cases")), barcode.case if barcode else None)
-    samples = _parts(case.get("samples"))
-    holders = [*samples, *(part for sample in samples for part in _parts(sample.get("portions")))]
-    slides = [slide for holder in holders for slide in _parts(holder.get("slides"))]
+    case = _part_of_barcode(parts_of(hit.get("cases")), barcode.case if barcode else None)
+    samples = parts_of(case.get("samples"))
+    holders = [*samples, *(part for sample in samples for part in parts_of(sample.get("portions")))]
+    slides = [slide for holder in holders for slide in parts_of(holder.get("slides"))]
     return SlideLabels(
         file_name,
         barcode.case if barcode else fields.text(case.get("submitter_id")),
@@ -81,8 +81,8 @@ def labels_of(file_name: str, hit: Part) -> SlideLabels:
 
 
 def _case(case: Part) -> dict[str, Label]:
-    diagnoses = _parts(case.get("diagnoses"))
-    people = _parts(case.get("demographic"))
+    diagnoses = parts_of(case.get("diagnoses"))
+    people = parts_of(case.get("demographic"))
     person = people[0] if len(people) == 1 else {}
     # Newer releases have the sex at birth in place of the gender.
     person = {**person, "gender": person.get("gender") or person.get(_SEX)}
@@ -119,8 +119,3 @@ def _part_of_barcode(parts: Sequence[Part], barcode: str | None) -> Part:
     if len(named) == 1 and None in (named[0][0], barcode):
         return named[0][1]
     return {}
-
-
-def _parts(value: object) -> list[Part]:
-    """Return the objects of a list, or a single object as a list."""
-    return gdc.parts_of([value] if isinstance(value, dict) else value)

@@ -81,22 +81,14 @@ class Whole:
                 yield reader
 
     def _download(self, url: str, slide: Slide, path: Path, meter: Meter) -> None:
-        """Resume the download; if the result is wrong, download once more from the start."""
+        """Resume the download and check it; if it is wrong, download once more from the start."""
         with disk_errors(path):
-            resumed = path.exists() and path.stat().st_size > 0
-        try:
-            self._fetch(url, slide, path, meter)
-        except ChecksumMismatch:
-            if not resumed:
-                raise
-            self._fetch(url, slide, path, meter)
-
-    def _fetch(self, url: str, slide: Slide, path: Path, meter: Meter) -> None:
-        """Download and check the file. It is removed before ChecksumMismatch is raised."""
-        with disk_errors(path), path.open("a+b") as file:
-            self._client.download(url, file, size=slide.size, meter=meter)
-        with disk_errors(path):
-            if slide.md5 is None or file_digest(path, "md5") == slide.md5:
-                return
-            path.unlink()
+            is_resumed = path.exists() and path.stat().st_size > 0
+        for _ in range(2 if is_resumed else 1):
+            with disk_errors(path), path.open("a+b") as file:
+                self._client.download(url, file, size=slide.size, meter=meter)
+            with disk_errors(path):
+                if slide.md5 is None or file_digest(path, "md5") == slide.md5:
+                    return
+                path.unlink()
         raise ChecksumMismatch("the file's md5 is not the listed one")

@@ -201,16 +201,14 @@ def remove_source_folder(folder: Path) -> None:
 def _is_slide_folder(slide: Path) -> bool:
     """Return whether it holds nothing but sources' folders with files in them."""
     return _is_folder(slide) and all(
-        _is_folder(source) and all(map(_is_file, source.iterdir())) for source in slide.iterdir()
+        _is_folder(source)
+        and all(path.is_file() and not path.is_symlink() for path in source.iterdir())
+        for source in slide.iterdir()
     )
 
 
 def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
-
-
-def _is_file(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
 
 
 def _remove(path: Path) -> None:
