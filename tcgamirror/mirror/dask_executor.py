@@ -37,7 +37,7 @@ from tcgamirror.model.slide import Attempt, Outcome, Slide
 from tcgamirror.model.text import command_line
 from tcgamirror.system.files import atomic_write
 from tcgamirror.system.interrupt import Shutdown
-from tcgamirror.system.parallel import result_or_error, start_thread
+from tcgamirror.system.parallel import result_or_error, start_further_thread, start_thread
 
 LOCAL = "local:"
 
@@ -46,9 +46,6 @@ ANSWER_SECONDS = 10.0
 
 BRIEF_SECONDS = 2.0
 """Seconds that orders or the disconnection may take: no hung worker is waited for."""
-
-IMAGE_SECONDS = 60.0
-"""Seconds that the image of a slide may travel."""
 
 WORKER_SECONDS = 60.0
 """Seconds without any worker after which the run ends."""
@@ -94,7 +91,7 @@ class DaskWorkers:
         self._is_draining = False
         self._orders: Orders | None = None
         self._in_flight: dict[Future[Reply], Slide] = {}
-        self._ended: SimpleQueue[Future[Reply]] = SimpleQueue()
+        self._ended: SimpleQueue[tuple[Future[Reply], Reply | BaseException]] = SimpleQueue()
         self.bytes_moved = 0
         self.origins: dict[str, str] = {}
         # A killed run's station has the same name: replacing it stops the slides it still fetches.
@@ -188,7 +185,15 @@ class DaskWorkers:
         with self._translate_errors():
             future = self._call(begin)
         self._in_flight[future] = slide
-        future.add_done_callback(self._ended.put)
+        future.add_done_callback(self._gather)
+
+    def _gather(self, future: Future[Reply]) -> None:
+        def gather() -> None:
+            self._ended.put((future, result_or_error(partial(self._call, future.result))))
+
+        # In a thread of its own, because a worker that hangs may send no image for minutes.
+        if start_further_thread(gather, "dask") is None:
+            gather()
 
     def drain(self) -> None:
         self._is_draining = True
@@ -196,12 +201,12 @@ class DaskWorkers:
     def ended(self, timeout: float) -> list[Result]:
         with self._translate_errors():
             self._poll()
-        futures = []
+        ends = []
         with suppress(Empty):
-            futures.append(self._ended.get(timeout=timeout))
+            ends.append(self._ended.get(timeout=timeout))
             while True:
-                futures.append(self._ended.get_nowait())
-        return [result for future in futures if (result := self._take(future)) is not None]
+                ends.append(self._ended.get_nowait())
+        return [self._result(self._in_flight.pop(future), reply) for future, reply in ends]
 
     def close(self, timeout: float) -> bool:
         """Stop what is in flight, and leave the cluster as it was.
@@ -301,14 +306,8 @@ class DaskWorkers:
 
     # Slides ----------------------------------------------------------------------
 
-    def _take(self, future: Future[Reply]) -> Result | None:
-        """Put a slide's image in place and return its end; None if the slide is fetched again."""
-        reply = result_or_error(partial(self._call, partial(future.result, IMAGE_SECONDS)))
-        if isinstance(reply, TimeoutError) and future.status == "pending":
-            # Its worker was lost before the image came, and another one has the slide.
-            future.add_done_callback(self._ended.put)
-            return None
-        slide = self._in_flight.pop(future)
+    def _result(self, slide: Slide, reply: Reply | BaseException) -> Result:
+        """Return a slide's end, with its image in place."""
         match reply:
             case Reply():
                 return result_or_error(partial(self._keep, reply))
@@ -318,8 +317,6 @@ class DaskWorkers:
                 tries = reply.allowed_failures + 1
                 lost = f"{tries} Dask workers were lost, one after another, with it"
                 return self._failed(slide, WorkerLost(lost))
-            case TimeoutError():
-                return self._failed(slide, WorkerLost("its Dask worker sends no image"))
             case CancelledError() | OSError():
                 return self._unreachable("the connection to it was lost")
         return self._failed(slide, failure_of(reply))

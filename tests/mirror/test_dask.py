@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -143,7 +144,26 @@ def test_ctrl_c_ends_the_slides_in_flight_and_begins_no_other(
     assert rows(root, "select count(*) from mirror where attempts") == [(done,)]
     limited = succeeded("--mirror", root, "fetch", "--dask", dask.address, "--max-bytes", "1")
     assert "stopped by --max-bytes" in limited.out
-    succeeded("--mirror", root, "fetch", "--dask", dask.address)
+    updated(root)
+    assert is_same(root, alone)
+
+
+def test_ctrl_c_twice_ends_a_run_whose_worker_hangs(
+    gdc: StandIn, alone: Path, dask: Cluster, tmp_path: Path
+) -> None:
+    root = made(tmp_path / "m", gdc, slides=SLIDES)
+    victim = dask.worker()
+    with slowly(gdc), started("--mirror", root, "update", "--dask", dask.address) as update:
+        until(lambda: images(root))
+        victim.send_signal(signal.SIGSTOP)
+        for _ in range(2):
+            update.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+        begun = time.monotonic()
+        assert ended(update).code == 130
+    assert time.monotonic() - begun < 20
+    victim.kill()
+    updated(root)
     assert is_same(root, alone)
 
 
@@ -158,7 +178,7 @@ def test_ctrl_c_on_a_terminal_reaches_the_processes_of_this_machine_too(
         result = ended(update)
     assert (result.code, "stopped with" in result.err) == (130, True), result
     assert 0 < len(images(root)) < SLIDES
-    succeeded("--mirror", root, "update", "--dask", "local:2")
+    updated(root)
     assert is_same(root, alone)
 
 

@@ -135,14 +135,16 @@ sys.addaudithook(interrupt)
 
 
 @pytest.mark.skipif(BINARY in os.environ, reason="an executable reads no sitecustomize")
-@pytest.mark.parametrize("words", [["status"], ["update"]])
 @pytest.mark.parametrize(
     # Before that, Python itself is looking for the package.
-    ("way", "begins"),
-    [(["main.py"], "tcgamirror"), (["-m", "tcgamirror"], "tcgamirror.cli.main")],
+    ("way", "begins", "command"),
+    [
+        (["main.py"], "tcgamirror", "update"),
+        (["-m", "tcgamirror"], "tcgamirror.cli.main", "status"),
+    ],
 )
 def test_ctrl_c_while_modules_are_imported_prints_nothing(
-    tmp_path: Path, mirror: Path, words: list[str], way: list[str], begins: str
+    tmp_path: Path, mirror: Path, way: list[str], begins: str, command: str
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(INTERRUPTING)
     env = {"PYTHONPATH": str(tmp_path), "INTERRUPTED_FROM": begins}
@@ -151,7 +153,7 @@ def test_ctrl_c_while_modules_are_imported_prints_nothing(
     # The later ones are those that commands import by themselves, or do not come at all.
     for moment in (1, 2, 3, 4, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377):
         ended = subprocess.run(
-            [sys.executable, *way, "--mirror", str(root), *words],
+            [sys.executable, *way, "--mirror", str(root), command],
             cwd=ROOT,
             env=surroundings({**env, "INTERRUPTED_AT": str(moment)}),
             capture_output=True,
