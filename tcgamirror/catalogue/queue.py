@@ -13,15 +13,7 @@ from dataclasses import dataclass
 from tcgamirror.catalogue.database import Part, damage
 from tcgamirror.catalogue.images import REQUEUE, picture_row, write_images
 from tcgamirror.catalogue.listing import SLIDE_COLUMNS, slide_of
-from tcgamirror.model.errors import (
-    BadSlide,
-    NoSuchLevel,
-    NotFound,
-    Refused,
-    TooFine,
-    TooLarge,
-    UnsupportedSlide,
-)
+from tcgamirror.model.errors import BadSlide, NotFound, Refused, Unfit, UnsupportedSlide
 from tcgamirror.model.slide import Attempt, Outcome, Slide, Status
 from tcgamirror.model.text import timestamp
 
@@ -40,7 +32,7 @@ MARGIN = 4 * HOUR
 SLIDE_RETRY_DELAYS = (HOUR, *(days * DAY - MARGIN for days in (1, 3, 7, 30)))
 """Seconds after the first failure in a row, the second, and so on; then always the last."""
 
-_UNFIT_FAULTS = frozenset(error.fault for error in (NoSuchLevel, TooFine, TooLarge))
+_UNFIT_FAULTS = frozenset(error.fault for error in Unfit.__subclasses__())
 """Faults of a slide that another target would allow for."""
 
 _SLIDE_FAULTS = frozenset(error.fault for error in (BadSlide, UnsupportedSlide))

@@ -19,6 +19,7 @@ from tcgamirror.model.errors import (
     NetworkError,
     SlideError,
     TcgaMirrorError,
+    Unfit,
     lack_of_memory,
 )
 from tcgamirror.model.slide import Attempt, Outcome, Picture, Slide, Target
@@ -77,8 +78,7 @@ class Ladder:
             )
             if isinstance(result, Picture):
                 return Outcome(slide, tuple(attempts), result)
-            is_final = not isinstance(failure, SlideError | NetworkError)
-            if is_final or (isinstance(failure, SlideError) and not failure.try_next):
+            if isinstance(failure, Unfit) or not isinstance(failure, SlideError | NetworkError):
                 break
         return Outcome(slide, tuple(attempts), None)
 

@@ -182,13 +182,7 @@ class ListingShrunk(TcgaMirrorError, exit_code=ExitCode.SOME_FAILED):
 
 
 class SlideError(TcgaMirrorError, exit_code=ExitCode.SOME_FAILED):
-    """One slide cannot be read from one source. try_next: the next source may succeed."""
-
-    try_next: ClassVar[bool] = True
-
-    def __init_subclass__(cls, *, fault: str | None = None, try_next: bool = True) -> None:
-        super().__init_subclass__(fault=fault)
-        cls.try_next = try_next
+    """One slide cannot be read from one source. The next source may succeed."""
 
 
 class ChecksumMismatch(SlideError):
@@ -211,15 +205,19 @@ class NotFetched(SlideError, fault="hole read"):
     """Bytes of a partial file were read that were never fetched."""
 
 
-class TooFine(SlideError, try_next=False):
+class Unfit(SlideError):
+    """The target does not allow for the slide, whatever the source."""
+
+
+class TooFine(Unfit):
     """The requested resolution is finer than the slide's base level."""
 
 
-class NoSuchLevel(SlideError, try_next=False):
+class NoSuchLevel(Unfit):
     """The slide has no level of the requested index."""
 
 
-class TooLarge(SlideError, try_next=False):
+class TooLarge(Unfit):
     """The requested image does not fit its format."""
 
 

@@ -15,8 +15,8 @@ class Source(Protocol):
 
     Opening is idempotent: it resumes from what an earlier, interrupted try left in `work/`.
 
-    SlideError and NetworkError mean that this source failed; another may succeed, unless
-    the error says otherwise (`try_next`). Any other error would meet every source:
+    SlideError and NetworkError mean that this source failed. Another may succeed, unless the
+    error is Unfit. Any other error would meet every source:
     DiskFull, UsageError, Damaged and Interrupted end the run.
 
     When the context ends well, all that `work/` holds of the slide is removed. After a

@@ -18,6 +18,7 @@ from tcgamirror.model.errors import (
     NetworkError,
     TooFine,
     Truncated,
+    Unfit,
 )
 from tcgamirror.model.slide import Target
 from tcgamirror.net.client import HttpClient
@@ -102,7 +103,7 @@ def test_a_failure_of_the_network_is_a_network_error(case: Case) -> None:
 
 
 def test_a_target_finer_than_the_base_is_final(case: Case) -> None:
-    with pytest.raises(TooFine) as caught:
+    assert issubclass(TooFine, Unfit)
+    with pytest.raises(TooFine):
         made(case.source, slide_of(case.file), Target(mpp=0.1, max_size=None))
-    assert not caught.value.try_next
     assert not case.kept
