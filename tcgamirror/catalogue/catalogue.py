@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
-from sqlite3 import Connection
 from typing import Self
 
 from tcgamirror.catalogue.database import Database, damage, first_fault, set_facts
@@ -28,23 +28,14 @@ class Catalogue(Database):
     `now` are seconds since the epoch; the catalogue keeps ISO 8601 text in UTC.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        connection: Connection,
-        *,
-        source: Path | None = None,
-        writes: bool = False,
-    ) -> None:
-        super().__init__(path, connection, source=source, writes=writes)
-        self.listing = SlideListing(self)
-        self.labels = Labels(self)
-        self.sample = Sample(self)
-        self.queue = Queue(self)
-        self.images = Images(self)
-        self.exclusions = Exclusions(self)
-        self.reports = Reports(self)
-        self.rows = Rows(self)
+    listing = cached_property(SlideListing)
+    labels = cached_property(Labels)
+    sample = cached_property(Sample)
+    queue = cached_property(Queue)
+    images = cached_property(Images)
+    exclusions = cached_property(Exclusions)
+    reports = cached_property(Reports)
+    rows = cached_property(Rows)
 
     @classmethod
     def migrate(cls, path: Path) -> None:

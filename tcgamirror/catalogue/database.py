@@ -42,18 +42,11 @@ Row = Mapping[str, Value]
 BUSY_SECONDS = 30.0
 """Seconds to wait for another process that is writing."""
 
-SWITCH_SECONDS = 2.0
-"""Seconds to wait for readers to end before the journal is changed."""
+SWITCH_SECONDS, SWITCH_PAUSE = 2.0, 0.02
+"""Seconds to wait for readers before the journal is changed, and between tries to leave WAL."""
 
-SWITCH_PAUSE = 0.02
-"""Seconds between tries to leave WAL."""
-
-CACHE_BYTES = 16_000_000
-"""Memory for pages of the file."""
-
-TEMPORARY_BYTES = 64_000_000
-"""Memory for temporary tables. A listing of TCGA fits in; what exceeds it goes to disk."""
-
+CACHE_BYTES, TEMPORARY_BYTES = 16_000_000, 64_000_000
+"""Memory for pages of the file, and of temporary tables, in which a listing of TCGA fits."""
 
 _SCHEMA_ERRORS = ("no such ", "cannot join using ", "unsupported file format", "Could not decode ")
 """First words of SQLite's messages about a schema that lacks something, or is not text."""
@@ -236,8 +229,8 @@ def insert(
 
 def set_facts(connection: sqlite3.Connection, facts: Mapping[str, str]) -> None:
     """Keep values under their keys, in place of others, within the open transaction."""
-    rows = ({"key": key, "value": value} for key, value in facts.items())
-    insert(connection, "facts", ("key", "value"), rows, conflict="OR REPLACE")
+    sql = "INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)"
+    connection.executemany(sql, facts.items())
 
 
 def tables(connection: sqlite3.Connection) -> sqlite_utils.Database:
@@ -349,14 +342,14 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     connection = sqlite3.connect(address, uri=True, timeout=0, isolation_level=None)
     try:
         try:
-            _read_header(connection)
+            _configure(connection)
         except sqlite3.OperationalError as error:
             if not _is(error, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR):
                 raise
             # SQLite reports a file system without locks as busy, and would wait in vain.
             mounts.check_locks(path.parent)
             _wait(connection, BUSY_SECONDS)
-            _read_header(connection)
+            _configure(connection)
         _wait(connection, BUSY_SECONDS)
     except BaseException:
         connection.close()
@@ -364,13 +357,8 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     return connection
 
 
-def _read_header(connection: sqlite3.Connection) -> None:
-    _configure(connection)
-    connection.execute("PRAGMA schema_version").fetchone()
-
-
 def _configure(connection: sqlite3.Connection) -> None:
-    """Enforce foreign keys, add the function `shard`, and bound memory.
+    """Enforce foreign keys, add the function `shard`, bound memory, and read the file's header.
 
     Larger sorts and temporary tables go to disk.
     """
@@ -382,6 +370,7 @@ def _configure(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA temp_store = FILE")
     connection.execute(f"PRAGMA main.cache_size = -{CACHE_BYTES // 1024}")
     connection.execute(f"PRAGMA temp.cache_size = -{TEMPORARY_BYTES // 1024}")
+    connection.execute("PRAGMA schema_version").fetchone()
 
 
 def _shard(file_name: Value, count: Value) -> int | None:
