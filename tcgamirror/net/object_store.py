@@ -141,7 +141,7 @@ class Tag(NamedTuple):
 
 
 class Found(NamedTuple):
-    """An object. metadata: strings that were put with it, which only `find` returns."""
+    """An object. metadata: strings that were put with it."""
 
     tag: Tag
     size: int
@@ -226,14 +226,10 @@ class ObjectStore:
 
     def find(self, path: str) -> Found | None:
         """Return the object at a path; None if there is none."""
-        import obstore
-
         try:
-            found = self.run(lambda: obstore.get(self._store, path, options={"head": True}), path)
+            return self._get(path, {"head": True})[0]
         except NotFound:
             return None
-        tag = Tag(found.meta["e_tag"], found.meta["version"])
-        return Found(tag, found.meta["size"], {str(k): v for k, v in found.attributes.items()})
 
     def read(
         self, path: str, start: int = 0, *, tag: Tag | None = None, count: int = PIECE
@@ -264,9 +260,11 @@ class ObjectStore:
         import obstore
 
         def get() -> tuple[Found, bytes]:
-            found = obstore.get(self._store, path, options=options)
-            tag = Tag(found.meta["e_tag"], found.meta["version"])
-            return Found(tag, found.meta["size"], {}), bytes(found.bytes())
+            result = obstore.get(self._store, path, options=options)
+            tag = Tag(result.meta["e_tag"], result.meta["version"])
+            metadata = {str(name): value for name, value in result.attributes.items()}
+            content = b"" if options.get("head") else bytes(result.bytes())
+            return Found(tag, result.meta["size"], metadata), content
 
         return self.run(get, path)
 
