@@ -194,16 +194,16 @@ def read_pages(
     url: str,
     page_size: int,
     filters: Mapping[str, list[str]] = MappingProxyType({}),
-    wanted: Sequence[str] = _FIELDS,
+    field_names: Sequence[str] = _FIELDS,
 ) -> Iterator[tuple[list[Part], int]]:
     """Yield the hits of each page with the total, until all hits were read.
 
-    filters: added to those of open TCGA slides. wanted: fields of each hit.
+    filters: added to those of open TCGA slides. field_names: fields of each hit.
     """
     first_total: int | None = None
     seen = 0
     while first_total is None or seen < first_total:
-        request = _request(page_size, seen, filters, wanted)
+        request = _request(page_size, seen, filters, field_names)
         answer = client.json(url, payload=request, limit=_PAGE_BYTES + page_size * _HIT_BYTES)
         hits, total = _page(url, answer)
         if first_total is None:
@@ -221,12 +221,12 @@ def read_pages(
 
 
 def read_batches(
-    client: JsonClient, url: str, field: str, values: Sequence[str], wanted: Sequence[str]
+    client: JsonClient, url: str, field: str, values: Sequence[str], field_names: Sequence[str]
 ) -> Iterator[list[Part]]:
     """Yield the hits with one of these values in a field, such as `file_id`."""
     for start in range(0, len(values), VALUES_PER_REQUEST):
         filters = {field: list(values[start : start + VALUES_PER_REQUEST])}
-        for hits, _ in read_pages(client, url, PAGE_SIZE, filters, wanted):
+        for hits, _ in read_pages(client, url, PAGE_SIZE, filters, field_names):
             yield hits
 
 
@@ -249,7 +249,7 @@ def _request(
     page_size: int,
     start: int,
     changes: Mapping[str, list[str]] = MappingProxyType({}),
-    wanted: Sequence[str] = _FIELDS,
+    field_names: Sequence[str] = _FIELDS,
 ) -> dict[str, object]:
     """Return the body of a request. changes: values of filters, none for any value."""
     usual: dict[str, list[str]] = {
@@ -268,7 +268,7 @@ def _request(
     }
     return {
         "filters": filters,
-        "fields": ",".join(wanted),
+        "fields": ",".join(field_names),
         "format": "JSON",
         "sort": "file_id:asc",
         "size": page_size,

@@ -43,7 +43,7 @@ def read_labels(
     """Yield the labels of open TCGA slides.
 
     Args:
-        file_ids: of the slides wanted; None for all.
+        file_ids: of the slides; None for all.
         on_page: called after each page with the slides so far and their total.
 
     Raises:
@@ -51,7 +51,7 @@ def read_labels(
     """
     url = f"{api}/files"
     if file_ids is None:
-        pages = gdc.read_pages(client, url, page_size, wanted=_FIELDS)
+        pages = gdc.read_pages(client, url, page_size, field_names=_FIELDS)
     else:
         batches = gdc.read_batches(client, url, "file_id", file_ids, _FIELDS)
         pages = ((hits, len(file_ids)) for hits in batches)

@@ -118,8 +118,8 @@ class RemoteFile:
         return SpanSet([*self.sparse.available, *self._requested])
 
     def _finish(self, spans: Iterable[Span]) -> None:
-        wanted = SpanSet(spans)
-        parts = [part for part in self._requested if wanted.gaps(part) != [part]]
+        needed = SpanSet(spans)
+        parts = [part for part in self._requested if needed.gaps(part) != [part]]
         self._queue.finish([self._requested[part] for part in parts])
         for part in parts:
             del self._requested[part]
@@ -137,8 +137,8 @@ class RemoteFile:
 
 def _missing(known: SpanSet, spans: Iterable[Span]) -> list[Span]:
     """Return what to request for `spans`, with small gaps, but without known bytes."""
-    wanted = coalesce((gap for span in spans for gap in known.gaps(span)), GAP)
-    return [gap for span in wanted for gap in known.gaps(span)]
+    needed = coalesce((gap for span in spans for gap in known.gaps(span)), GAP)
+    return [gap for span in needed for gap in known.gaps(span)]
 
 
 def _split_into_parts(span: Span) -> list[Span]:
