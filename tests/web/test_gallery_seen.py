@@ -219,12 +219,18 @@ def test_the_scale_bar_at_every_size(
         visit.check()
 
 
-def test_there_is_no_scale_bar_where_the_resolution_is_unknown(disk: Visit, mirror: Path) -> None:
+def test_a_slide_without_an_image_or_a_resolution_says_so(disk: Visit, mirror: Path) -> None:
     name = name_of(mirror, "mpp_x IS NULL AND status = 'done'")
     disk.go(f"slide.html#slide={name}")
     disk.page.wait_for_selector("#image:not([hidden])")
     assert disk.page.is_hidden("#scale")
     assert "the resolution of this slide is unknown" in disk.page.inner_text("#said")
+    failed = name_of(mirror, "status = 'failed'")
+    (error,) = column(mirror, f"SELECT error FROM mirror WHERE file_name = '{failed}'")
+    disk.go(f"slide.html#slide={failed}")
+    disk.page.wait_for_selector(f"#said >> text={error}")
+    disk.go("slide.html#slide=%3Cscript%3E")
+    assert disk.page.inner_text("#title") == "No such slide"
 
 
 def test_another_image_has_no_scale_bar_and_no_labels_no_filter(
@@ -243,19 +249,6 @@ def test_another_image_has_no_scale_bar_and_no_labels_no_filter(
         visit.go("index.html")
         assert visit.page.is_hidden("#label") and visit.page.is_hidden("#value")
         visit.check()
-
-
-def test_a_failed_slide_says_why(disk: Visit, mirror: Path) -> None:
-    name = name_of(mirror, "status = 'failed'")
-    ((error,),) = rows(mirror, f"SELECT error FROM mirror WHERE file_name = '{name}'")
-    disk.go(f"slide.html#slide={name}")
-    disk.page.wait_for_selector("#said:not([hidden])")
-    assert str(error) in disk.page.inner_text("#said")
-
-
-def test_an_unknown_slide_is_told(disk: Visit) -> None:
-    disk.go("slide.html#slide=%3Cscript%3E")
-    assert disk.page.inner_text("#title") == "No such slide"
 
 
 def test_hostile_texts_are_only_shown(visit: Visit, mirror: Path) -> None:
