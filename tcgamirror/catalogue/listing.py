@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, fields
 from operator import attrgetter
 from typing import Any
 
-from tcgamirror.catalogue.database import Part, tables, transaction
+from tcgamirror.catalogue.database import Part, Row, insert, tables, transaction
 from tcgamirror.catalogue.images import REQUEUE
 from tcgamirror.model.errors import ListingShrunk
 from tcgamirror.model.slide import Kind, Listing, Slide, Upstream
@@ -252,9 +252,14 @@ class StagedListing:
         )
         # The same listing read again is not recorded.
         if self._logged or self._release != last_release(connection):
-            row = {"merge": self._merge, "release": self._release, "merged_at": timestamp(now)}
-            row |= {"listed": listed, **{name: getattr(merged, name) for name in COUNTED}}
-            tables(connection).table("releases").insert(row)
+            row: Row = {
+                "merge": self._merge,
+                "release": self._release,
+                "merged_at": timestamp(now),
+                "listed": listed,
+                **{name: getattr(merged, name) for name in COUNTED},
+            }
+            insert(connection, "releases", list(row), [row])
         return merged
 
     def _count(self, rows: str) -> int:

@@ -29,7 +29,7 @@ OUTPUTS = 8
 SMALL_PRODUCT = 250_000
 """Multiplications of one product. OpenBLAS makes larger ones by threads that wait for another."""
 
-MOST_INPUTS = Size(1000, 150)
+MOST_INPUTS = Size(500, 300)
 """Inputs, across and down, that are resized at once; at least those of one product."""
 
 WEIGHED_AT_ONCE = 8192

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from http.client import HTTPException
 from typing import BinaryIO, Self, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -97,6 +98,10 @@ class HttpClient:
         self._current = CurrentExchange()
         size = max([_DEFAULT_CONNECTIONS, *self._limits.values()])
         self._session = session(self._current, size, f"tcgamirror/{__version__}")
+        # The many requests for parts of a file differ in a header alone.
+        self._prepared = lru_cache(
+            lambda url: self._session.prepare_request(requests.Request("GET", url))
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -327,6 +332,11 @@ class HttpClient:
     def _limit(self, key: str) -> int:
         return max(1, self._limits.get(key, _DEFAULT_CONNECTIONS) // self._sharers)
 
+    def _prepare(self, url: str, payload: Mapping[str, object] | None) -> requests.PreparedRequest:
+        if payload is not None:
+            return self._session.prepare_request(requests.Request("POST", url, json=payload))
+        return self._prepared(url).copy()
+
     def _send(
         self,
         url: str,
@@ -338,11 +348,10 @@ class HttpClient:
         timeouts = self._timeouts
         name = exchange.name
         try:
-            response = self._session.request(
-                "GET" if payload is None else "POST",
-                url,
-                json=payload,
-                headers=dict(headers),
+            prepared = self._prepare(url, payload)
+            prepared.headers.update(headers)
+            response = self._session.send(
+                prepared,
                 stream=True,
                 allow_redirects=False,
                 proxies=dict(exchange.proxies),
