@@ -81,7 +81,7 @@ class Dispatcher:
         flight.
 
         Args:
-            due: Slides to fetch. The next one is taken once it may begin.
+            due: Slides to fetch, read as they are needed.
         """
         waiting = iter(due)
         slide = next(waiting, None)
