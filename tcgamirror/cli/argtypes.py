@@ -64,12 +64,6 @@ def _slides(text: str) -> int | str:
     return text if text == "all" else whole_number(text, instead=", or all")
 
 
-def _workers(text: str) -> int:
-    from tcgamirror.mirror.settings import MOST_WORKERS
-
-    return whole_number(text, MOST_WORKERS)
-
-
 def _shard(text: str) -> Shard:
     """
     >>> str(_shard("3/4"))
@@ -77,11 +71,9 @@ def _shard(text: str) -> Shard:
     """
     from tcgamirror.model.shard import MOST_SHARDS, Shard
 
-    numbers = text.split("/")
-    if len(numbers) == 2:
-        number, count = (whole_number(part, MOST_SHARDS) for part in numbers)
-        if number <= count:
-            return Shard(number, count)
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
+    if match is not None and 1 <= int(match[1]) <= int(match[2]) <= MOST_SHARDS:
+        return Shard(int(match[1]), int(match[2]))
     raise argparse.ArgumentTypeError(
         f"invalid shard {text!r:.60}. Expected K/N with K from 1 to N, such as 3/8"
     )
@@ -125,7 +117,7 @@ def _sample_type(text: str) -> str:
 def _dask(text: str) -> str:
     """Return the address of a Dask scheduler, which Dask checks, or `local:N`."""
     if text.startswith("local:"):
-        _workers(text.removeprefix("local:"))
+        TYPES["--workers"](text.removeprefix("local:"))
     return text
 
 
@@ -175,7 +167,7 @@ def _slurm_names(text: str) -> str:
 TYPES: Mapping[str, Callable[[str], Any]] = MappingProxyType(
     {
         "--slides": _slides,
-        "--workers": _workers,
+        "--workers": partial(whole_number, most=64),
         "--level": partial(whole_number, most=64, least=0),
         "--port": partial(whole_number, most=65535, least=0),
         "BYTES": partial(_amount, _BYTES, MOST_BYTES, "number of bytes", "500k or 5M"),

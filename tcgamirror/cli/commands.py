@@ -27,20 +27,13 @@ HEADINGS = {
 }
 """Headings in the program's help, by the first command below each."""
 
-KINDS = {
-    "trident": "TRIDENT's --custom_list_of_wsis",
-    "slide2vec": "its manifest",
-    "clam": "CLAM's list of slides; with --label its dataset",
-    "slideflow": "its annotations",
-    "stamp": "STAMP's slide table; with --label its clini table",
-    "qupath": "a script that sets the pixel sizes",
-    "mirror": "the whole view mirror, slides without an image too",
-}
-"""Kinds of tables, and what each is for."""
-
 SHELLS = ("bash", "zsh", "fish")
 
-CHOICES = {"KIND": tuple(KINDS), "SYSTEM": ("cron", "systemd", "slurm"), "SHELL": SHELLS}
+CHOICES = {
+    "KIND": ("trident", "slide2vec", "clam", "slideflow", "stamp", "qupath", "mirror"),
+    "SYSTEM": ("cron", "systemd", "slurm"),
+    "SHELL": SHELLS,
+}
 """Choices of arguments, by their names."""
 
 _JSON = "--json  print the result as one JSON line"
@@ -72,8 +65,6 @@ _NAMES = """\
 [SLIDE...]   barcode, file name or file_id
 --from FILE  names, one a line, or a table whose first column of such names counts; - is standard
              input; repeat it for several"""
-
-_KIND_LINES = "\n".join(f"  {name:9}  {purpose}" for name, purpose in KINDS.items())
 
 COMMANDS = {
     "init": f"""\
@@ -244,7 +235,7 @@ The view mirror has a row for each sampled slide.
   tcgamirror --mirror tcga query "select file_name, error from mirror where status = 'failed'"
   tcgamirror --mirror tcga query "select * from mirror" --format csv > mirror.csv
   tcgamirror --mirror tcga query --schema""",
-    "table": f"""\
+    "table": """\
 print the images as a table for another program
 
 tcgamirror help table tells how to call each program with its table. Slides without an
@@ -252,7 +243,13 @@ image are left out, and those for which the program's columns are unknown: stder
 these. FILE is replaced if it is an older table of this kind, no other file is.
 
 kinds:
-{_KIND_LINES}
+  trident    TRIDENT's --custom_list_of_wsis
+  slide2vec  its manifest
+  clam       CLAM's list of slides; with --label its dataset
+  slideflow  its annotations
+  stamp      STAMP's slide table; with --label its clini table
+  qupath     a script that sets the pixel sizes
+  mirror     the whole view mirror, slides without an image too
 
 KIND            kind of table
 --where SQL     condition on the views mirror and labels, such as "mpp_x < 2"

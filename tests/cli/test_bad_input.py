@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -176,14 +176,6 @@ def test_init_where_no_directory_can_be(tmp_path: Path, below: str) -> None:
 # The catalogue ----------------------------------------------------------------------
 
 
-def _not_sqlite(path: Path) -> None:
-    path.write_text("file_id,file_name\n" * 1000)
-
-
-def _truncated(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:20_000])
-
-
 def _another_database(path: Path) -> None:
     path.unlink()
     with closing(sqlite3.connect(path)) as connection:
@@ -195,21 +187,20 @@ def _a_directory(path: Path) -> None:
     path.mkdir()
 
 
+SPOILED: Mapping[str, Callable[[Path], object]] = {
+    "not SQLite": lambda path: path.write_text("file_id,file_name\n" * 1000),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:20_000]),
+    "another": _another_database,
+    "directory": _a_directory,
+    "missing": Path.unlink,
+    "empty": lambda path: path.write_bytes(b""),
+}
+
+
 @pytest.mark.parametrize("command", ["update", "status", "query select+1"])
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        _not_sqlite,
-        _truncated,
-        _another_database,
-        _a_directory,
-        Path.unlink,
-        lambda path: path.write_bytes(b""),
-    ],
-    ids=["not-sqlite", "truncated", "another", "directory", "missing", "empty"],
-)
-def test_an_invalid_catalogue(mirror: Path, spoil: Callable[[Path], None], command: str) -> None:
-    spoil(mirror / "catalogue.db")
+@pytest.mark.parametrize("spoiled", SPOILED)
+def test_an_invalid_catalogue(mirror: Path, spoiled: str, command: str) -> None:
+    SPOILED[spoiled](mirror / "catalogue.db")
     changes_nothing(mirror, DAMAGED, "catalogue.db", "copy", command=command)
 
 

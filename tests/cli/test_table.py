@@ -22,7 +22,7 @@ from typing import Any
 import openslide
 import pytest
 
-from tcgamirror.cli.commands import KINDS
+from tcgamirror.cli.commands import CHOICES, COMMANDS
 from tcgamirror.mirror import tables
 from tests.gdc import Listed, StandIn
 from tests.support.command import Result, inside, on_a_terminal, surroundings, went_well
@@ -203,7 +203,7 @@ def test_mirror_is_the_whole_view(copy: Path) -> None:
 # Rows that are left out ------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [name for name in KINDS if name != "mirror"])
+@pytest.mark.parametrize("kind", [name for name in CHOICES["KIND"] if name != "mirror"])
 def test_only_slides_with_an_image_that_are_not_excluded_are_listed(copy: Path, kind: str) -> None:
     change(copy, "update images set status = 'pending', path = null where rowid = 1")
     change(copy, "update images set status = 'failed', path = null where rowid = 2")
@@ -245,7 +245,7 @@ def test_images_that_trident_refuses_are_counted(copy: Path, mpp: float, many: s
 # Conditions and labels -------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CHOICES["KIND"])
 def test_a_condition_chooses_slides(mirror: Path, kind: str) -> None:
     names = column(mirror, "select file_name from mirror where width > 33")
     where = "width > 33 -- the wider ones"
@@ -313,7 +313,7 @@ def to_file(root: Path, kind: str, path: Path) -> Result:
     return inside("--mirror", root, "table", kind, "--output", path)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CHOICES["KIND"])
 def test_a_file_holds_what_is_printed(mirror: Path, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "table"
     path.touch()
@@ -369,8 +369,11 @@ def test_no_terminal_obeys_what_a_table_holds(copy: Path) -> None:
 
 def test_the_kinds_are_those_of_the_command_and_the_manual() -> None:
     page = PAGES["table"].read_text(encoding="utf-8")
-    assert list(tables.KINDS) == list(KINDS) == re.findall(r"^## (.*)$", page, re.MULTILINE)
-    assert all(f"tcga table {kind}" in page for kind in KINDS)
+    assert (
+        list(tables.KINDS) == list(CHOICES["KIND"]) == re.findall(r"^## (.*)$", page, re.MULTILINE)
+    )
+    assert all(f"tcga table {kind}" in page for kind in tables.KINDS)
+    assert re.findall(r"^  (\w+)  ", COMMANDS["table"], re.MULTILINE) == list(tables.KINDS)
 
 
 def test_a_large_mirror_takes_no_second_and_java_its_literals(tmp_path: Path) -> None:
