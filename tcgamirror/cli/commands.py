@@ -12,7 +12,6 @@ MODULES = {
     "status": ("status", "changes", "show", "query"),
     "repair": ("rebuild",),
     "transfer": ("export", "import"),
-    "web": ("gallery", "serve"),
     "help": ("help", "introduction", "licenses", "completion"),
 }
 """Modules of this package and their commands; each other command has one of its own name."""

@@ -1,4 +1,4 @@
-"""`gallery` and `serve`: show the mirror in a browser."""
+"""`gallery`: make pages that show the slides."""
 
 from __future__ import annotations
 
@@ -10,21 +10,6 @@ from tcgamirror.cli.common import open_mirror
 from tcgamirror.model import text
 from tcgamirror.model.errors import ExitCode
 from tcgamirror.web.gallery.builder import build
-from tcgamirror.web.server import serve
-
-
-def do_serve(args: argparse.Namespace) -> ExitCode:
-    mirror = open_mirror(args)
-
-    def announce(address: str, reachable: bool) -> None:
-        print(f"{mirror.root} is at {address} until Ctrl-C", flush=True)
-        if reachable:
-            output.say(
-                f"--host {args.host}: everyone who can reach it can read this mirror without a "
-                "password. Leave out --host to keep it to this machine"
-            )
-
-    return serve(mirror.root, args.host, args.port, announce)
 
 
 def do_gallery(args: argparse.Namespace) -> ExitCode:
