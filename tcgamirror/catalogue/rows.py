@@ -90,7 +90,7 @@ class SlideRows:
     """All that a catalogue records of one slide and its image, but for its history."""
 
     slide: Row
-    former_ids: tuple[str, ...]
+    former_ids: Sequence[Row]
     image: Row
 
 
@@ -99,18 +99,18 @@ class Rows(Part):
 
     def slide(self, name: str) -> SlideRows | None:
         """Return a sampled slide's rows; None if it is not sampled."""
-        sql = "SELECT * FROM {} WHERE file_name = ?"
         with self._database.reading() as connection:
-            slides, images = (dicts(connection, sql.format(t), name) for t in ("slides", "images"))
-        former = self._database.column("SELECT file_id FROM former_ids WHERE file_name = ?", name)
-        return SlideRows(slides[0], tuple(former), images[0]) if slides and images else None
+            slides, former_ids, images = (
+                dicts(connection, f"SELECT * FROM {table} WHERE file_name = ?", name)
+                for table in ("slides", "former_ids", "images")
+            )
+        return SlideRows(slides[0], former_ids, images[0]) if slides and images else None
 
     def replace(self, rows: SlideRows) -> None:
         """Replace what is recorded of one slide."""
-        former = [{**rows.slide, "file_id": file_id} for file_id in rows.former_ids]
         with self._database.change() as connection:
             put_slides(connection, [rows.slide])
-            put_former_ids(connection, former)
+            put_former_ids(connection, rows.former_ids)
             write_images(connection, [rows.image])
 
     def merge(self, remote: RemoteCatalogue, run: int) -> int:
@@ -133,9 +133,7 @@ class Rows(Part):
                 "SELECT file_name, md5, status, path, sha256, fetched_at "
                 "FROM images JOIN slides USING (file_name)"
             )
-            return {
-                name: ImageState(md5, Status(status), *image) for name, md5, status, *image in rows
-            }
+            return {name: ImageState(md5, Status(now), *image) for name, md5, now, *image in rows}
 
     def add_images(self, images: Iterable[ReceivedImage], run: int) -> None:
         """Record images that lie in their places now.
