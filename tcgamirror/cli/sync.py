@@ -12,7 +12,7 @@ from tcgamirror.cli.progress import stoppable_run
 from tcgamirror.mirror.directory import check_place
 from tcgamirror.mirror.settings import address, byte_rate
 from tcgamirror.model import text
-from tcgamirror.model.errors import ExitCode, Interrupted, UsageError
+from tcgamirror.model.errors import ExitCode, UsageError
 from tcgamirror.net.client import HttpClient
 from tcgamirror.net.object_store import ObjectStore, is_object_address
 from tcgamirror.transfer.fetching import check_image
@@ -39,12 +39,7 @@ def do_sync(args: argparse.Namespace) -> ExitCode:
         HttpClient(rate=rate, stop=shutdown.stop) as client,
     ):
         stop = shutdown.stop
-
-        def check_stopped() -> None:
-            if stop.is_set():
-                raise Interrupted("stopped while an image was decoded; the next sync resumes")
-
-        check = partial(check_image, decode=args.decode, check_stopped=check_stopped)
+        check = partial(check_image, decode=args.decode, stop=stop)
         target: Target
         if is_object_address(args.dst):
             target = BucketTarget(ObjectStore(args.dst, stop), stop, check)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Callable
 from io import BufferedRandom, FileIO
 from pathlib import Path
@@ -13,7 +14,7 @@ from tcgamirror.catalogue.images import Image
 from tcgamirror.catalogue.rows import are_different
 from tcgamirror.imaging.bounded import Header
 from tcgamirror.imaging.image_reader import decode_all, read_header
-from tcgamirror.model.errors import ChecksumMismatch, Damaged, NotFound
+from tcgamirror.model.errors import ChecksumMismatch, Damaged, Interrupted, NotFound
 from tcgamirror.model.slide import ImageFormat
 from tcgamirror.system.files import (
     disk_errors,
@@ -119,16 +120,17 @@ def check_size(image: Image, size: int) -> None:
 
 
 def check_image(
-    file: BinaryIO,
-    image: Image,
-    *,
-    decode: bool = False,
-    check_stopped: Callable[[], None] = lambda: None,
+    file: BinaryIO, image: Image, *, decode: bool = False, stop: threading.Event | None = None
 ) -> Header:
     """Return an image's header. Raise Damaged if it has other dimensions than its row.
 
-    decode: whether to decode every pixel, and compare their digest.
+    decode: whether to decode every pixel, and compare their digest. stop: set to end that early.
     """
+
+    def check_stopped() -> None:
+        if stop is not None and stop.is_set():
+            raise Interrupted("stopped while an image was decoded; the next run resumes")
+
     form = ImageFormat.of_path(image.path)
     header = read_header(file, form)
     if header.size != image.size:

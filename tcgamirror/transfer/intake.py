@@ -23,7 +23,7 @@ from tcgamirror.mirror.orphans import Orphan
 from tcgamirror.mirror.progress import Progress
 from tcgamirror.mirror.recovery import fits_target
 from tcgamirror.mirror.settings import Settings
-from tcgamirror.model.errors import BadExport, ChecksumMismatch, Damaged, Interrupted
+from tcgamirror.model.errors import BadExport, ChecksumMismatch, Damaged
 from tcgamirror.model.slide import Status
 from tcgamirror.system.files import disk_errors, partial_path, sync_folder
 from tcgamirror.system.parallel import in_batches
@@ -134,7 +134,7 @@ class Intake:
         """Return a check that compares an image with its row, and gives it the row's time."""
 
         def check(file: BinaryIO, image: Image) -> None:
-            header = check_image(file, image, decode=self.decode, check_stopped=self._check_stopped)
+            header = check_image(file, image, decode=self.decode, stop=self.ended)
             metadata = parse_metadata(header.metadata)
             found = (metadata.slide.file_name, metadata.mpp_x, metadata.mpp_y)
             if found != (image.file_name, row["mpp_x"], row["mpp_y"]):
@@ -145,10 +145,6 @@ class Intake:
             os.utime(file.fileno(), (fetched_at, fetched_at))
 
         return check
-
-    def _check_stopped(self) -> None:
-        if self.ended.is_set():
-            raise Interrupted("stopped while an image was decoded")
 
     def _put(self, files: list[tuple[IncomingImage, Path]], catalogue: Catalogue, run: int) -> None:
         """Make rows of replaced images pending, move the files to their places, record them."""
