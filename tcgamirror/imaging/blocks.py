@@ -15,7 +15,6 @@ from tcgamirror.model.geometry import Size
 STRIP_PIXELS = 1_000_000
 """Pixels of a strip of several rows: encoding takes many times its bytes."""
 
-
 Number = TypeVar("Number", np.uint8, np.float32)
 
 
@@ -69,38 +68,27 @@ def windows(
     """
     memory = Memory(np.uint8)
     rows_above: Pixels = np.empty((kept.height, kept.width, 3), np.uint8)
+
+    def enlarged(row: Row, above: int, below: int) -> Iterator[Block]:
+        """Put the first `above` of the rows above over each block; keep its last `below` rows."""
+        edge: Pixels = np.empty((above + row.bottom - row.top, 0, 3), np.uint8)
+        for left, pixels in row.blocks:
+            start, right = left - edge.shape[1], left + pixels.shape[1]
+            window = pixels
+            if above or start < left:
+                window = memory.array(len(edge), right - start, 3)
+                window[:, : left - start] = edge
+                window[:above, left - start :] = rows_above[:above, left:right]
+                window[above:, left - start :] = pixels
+            rows_above[:below, left:right] = window[len(window) - below :, left - start :]
+            edge = window[:, across(right) - start :].copy()
+            yield Block(start, window)
+
     above = 0
     for row in rows:
         below = row.bottom - down(row.bottom)
-        yield Row(
-            row.top - above,
-            row.bottom,
-            _windows_of_row(row, rows_above, above, below, across, memory),
-        )
+        yield Row(row.top - above, row.bottom, enlarged(row, above, below))
         above = below
-
-
-def _windows_of_row(
-    row: Row,
-    kept: Pixels,
-    above: int,
-    below: int,
-    across: FirstNeeded,
-    memory: Memory[np.uint8],
-) -> Iterator[Block]:
-    """Yield a row's windows, with the first `above` rows of `kept`; keep the last `below` rows."""
-    edge: Pixels = np.empty((above + row.bottom - row.top, 0, 3), np.uint8)
-    for left, pixels in row.blocks:
-        start, right = left - edge.shape[1], left + pixels.shape[1]
-        window = pixels
-        if above or start < left:
-            window = memory.array(len(edge), right - start, 3)
-            window[:, : left - start] = edge
-            window[:above, left - start :] = kept[:above, left:right]
-            window[above:, left - start :] = pixels
-        kept[:below, left:right] = window[len(window) - below :, left - start :]
-        edge = window[:, across(right) - start :].copy()
-        yield Block(start, window)
 
 
 def split(strip: Pixels) -> Iterator[Pixels]:

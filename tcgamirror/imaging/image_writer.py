@@ -78,7 +78,7 @@ def _write_png(
     _write_chunk(file, b"tEXt", METADATA_KEY.encode() + b"\0" + text.encode("ascii"))
     packer = isal_zlib.compressobj(DEFLATE_LEVEL)
     above = np.zeros((1, size.width, 3), np.uint8)
-    for strip in _restripe(strips, _strip_rows(size)):
+    for strip in _restripe(strips, max(1, STRIP_BYTES // (3 * size.width))):
         _write_chunk(file, b"IDAT", packer.compress(_filter(strip, above).data))
         above = strip[-1:]
     _write_chunk(file, b"IDAT", packer.flush())
@@ -134,10 +134,6 @@ def _choose(flags: NDArray[np.bool_], one: Bytes, other: Bytes) -> Bytes:
     chosen &= _mask(flags)
     chosen ^= other
     return chosen
-
-
-def _strip_rows(size: Size) -> int:
-    return max(1, min(size.height, STRIP_BYTES // (3 * size.width)))
 
 
 def _restripe(strips: Iterable[Pixels], rows: int) -> Iterator[Pixels]:

@@ -85,9 +85,8 @@ class Part:
 
     @property
     def outputs(self) -> slice:
-        return slice(
-            self.numbers.start * OUTPUTS, min(self.numbers.stop * OUTPUTS, self.of.outputs)
-        )
+        stop = min(self.numbers.stop * OUTPUTS, self.of.outputs)
+        return slice(self.numbers.start * OUTPUTS, stop)
 
     def matrices(self) -> Iterator[tuple[slice, slice, Floats]]:
         """Yield the place of inputs and of outputs, counted from the part's first ones."""
@@ -107,10 +106,8 @@ def kernels(length: int, span: float, count: int) -> Kernels:
     firsts = np.maximum(0, np.floor(centres - REACH * width + 0.5)).astype(int)
     stops = np.minimum(length, np.floor(centres + REACH * width + 0.5)).astype(int)
     reached = np.arange((stops - firsts).max())
-    starts, ends = (
-        firsts[::OUTPUTS],
-        stops[np.minimum(np.arange(OUTPUTS - 1, count + OUTPUTS - 1, OUTPUTS), count - 1)],
-    )
+    starts = firsts[::OUTPUTS]
+    ends = np.append(stops[OUTPUTS - 1 :: OUTPUTS], stops[-1])[: len(starts)]
     matrices = np.zeros((len(starts), (ends - starts).max(), OUTPUTS), np.float32)
     for first in range(0, count, WEIGHED_AT_ONCE):
         some = slice(first, first + WEIGHED_AT_ONCE)
@@ -139,16 +136,14 @@ def resize(
     """
     across = kernels(length.width, span[0], size.width)
     down = kernels(length.height, span[1], size.height)
-    memory = Memory(np.float32), Memory(np.float32), Memory(np.float32)
+    memory = [Memory(np.float32) for _ in range(3)]
+    kept = Size(length.width, down.matrices.shape[1])
     first_row = 0
-    for row in windows(
-        rows, Size(length.width, down.matrices.shape[1]), across.first_needed, down.first_needed
-    ):
+    for row in windows(rows, kept, across.first_needed, down.first_needed):
         rows_ready = range(first_row, down.ready(row.bottom))
         top, first_row = first_row * OUTPUTS, rows_ready.stop
-        pixels: Pixels = np.empty(
-            (min(first_row * OUTPUTS, size.height) - top, size.width, 3), np.uint8
-        )
+        bottom = min(first_row * OUTPUTS, size.height)
+        pixels: Pixels = np.empty((bottom - top, size.width, 3), np.uint8)
         first_column = 0
         for left, window in row.blocks:
             columns_ready = range(first_column, across.ready(left + window.shape[1]))
@@ -170,10 +165,7 @@ def _moved(part: slice, start: int) -> slice:
 
 
 def _resized(
-    block: Pixels,
-    down: Part,
-    across: Part,
-    memory: tuple[Memory[np.float32], Memory[np.float32], Memory[np.float32]],
+    block: Pixels, down: Part, across: Part, memory: Sequence[Memory[np.float32]]
 ) -> Floats:
     """Return the block resized, as an array of shape (3, rows, columns)."""
     rows, columns, _ = block.shape
