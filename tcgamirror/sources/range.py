@@ -24,7 +24,7 @@ from tcgamirror.net.client import HttpClient
 from tcgamirror.net.throttle import Meter
 from tcgamirror.sources.origins import Origin, Origins
 from tcgamirror.sources.sparse_file import SparseFile
-from tcgamirror.sources.workspace import Lease, Workspace, remove_source_folder
+from tcgamirror.sources.workspace import Lease, Workspace
 from tcgamirror.system.parallel import Task, TaskQueue
 
 LOOK_AHEAD = 4096
@@ -177,14 +177,11 @@ class Range:
 
         Raises NetworkError if no origin gives the header, SlideError if it is not a slide's.
         """
-        with self._work.hold(slide.file_id, self.name) as lease:
-            try:
-                with self._open_sparse(slide, lease.folder, meter) as (sparse, connect):
-                    return self._try_origins(sparse, connect, read_slide_header)
-            except SlideError:
-                # Else the next try would find the same bytes again.
-                remove_source_folder(lease.folder)
-                raise
+        with (
+            self._work.lease(slide.file_id, self.name, keep=True) as lease,
+            self._open_sparse(slide, lease.folder, meter) as (sparse, connect),
+        ):
+            return self._try_origins(sparse, connect, read_slide_header)
 
     @contextmanager
     def _open_sparse(

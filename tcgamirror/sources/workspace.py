@@ -71,31 +71,25 @@ class Workspace:
         return removed
 
     @contextmanager
-    def lease(self, file_id: str, source: str) -> Iterator[Lease]:
+    def lease(self, file_id: str, source: str, *, keep: bool = False) -> Iterator[Lease]:
         """Hold the source's folder for a slide, made if it is missing.
 
-        At a good end the slide's whole folder is removed. After a SlideError the source's
-        folder is, since its bytes are in doubt. After any other error it is kept.
+        At a good end the slide's whole folder is removed, unless `keep` is set. After a
+        SlideError the source's folder is, since its bytes are in doubt. After any other error
+        it is kept.
         """
-        with self.hold(file_id, source) as lease:
-            try:
-                with disk_errors(lease.folder):
-                    lease.folder.mkdir(parents=True, exist_ok=True)
-                yield lease
-            except SlideError:
-                remove_source_folder(lease.folder)
-                raise
-            else:
-                _remove(lease.folder.parent)
-
-    @contextmanager
-    def hold(self, file_id: str, source: str) -> Iterator[Lease]:
-        """Hold the source's folder as it is, so that it is not taken for a leftover."""
         lease = Lease(self, self._root / file_id / source)
         with self._lock:
             self._leases.add(lease)
         try:
+            with disk_errors(lease.folder):
+                lease.folder.mkdir(parents=True, exist_ok=True)
             yield lease
+            if not keep:
+                _remove(lease.folder.parent)
+        except SlideError:
+            _remove_source_folder(lease.folder)
+            raise
         finally:
             with self._lock:
                 self._leases.discard(lease)
@@ -154,7 +148,7 @@ class Workspace:
             if not leftovers:
                 return False
             oldest = leftovers.pop(0)
-            remove_source_folder(oldest)
+            _remove_source_folder(oldest)
             del leftover_bytes[oldest]
 
     def _leftovers(self) -> list[Path]:
@@ -190,7 +184,7 @@ class Lease:
         self._workspace.reserve(self, need)
 
 
-def remove_source_folder(folder: Path) -> None:
+def _remove_source_folder(folder: Path) -> None:
     """Remove a source's folder, and the slide's folder if it is empty then."""
     _remove(folder)
     # Another worker may make another source's folder there at any moment.

@@ -177,7 +177,7 @@ def test_a_source_that_begins_late_stays(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_folder_that_is_held_only_to_be_read_is_no_leftover(tmp_path: Path) -> None:
     work = workspace(tmp_path, limit=2 * MB)
     fill(tmp_path / "old" / "range" / "slide.part", MB)
-    with work.hold("one", "range") as held:
+    with work.lease("one", "range", keep=True) as held:
         fill(held.folder / "slide.part", MB)
         with work.lease("two", "whole") as lease:
             lease.reserve(2 * MB)
