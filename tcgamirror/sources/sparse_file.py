@@ -37,7 +37,6 @@ class SparseFile:
         self._available = SpanSet()
         self._etags: dict[str, str] = {}
         self._lock = threading.Lock()
-        self._closed = False
 
     @classmethod
     def open(cls, path: Path, *, identity: str, size: int) -> Self:
@@ -124,10 +123,8 @@ class SparseFile:
 
     def close(self) -> None:
         """Close both files and leave them for a later run."""
-        if not self._closed:
-            self._closed = True
-            os.close(self._handle)
-            os.close(self._record)
+        os.close(self._handle)
+        os.close(self._record)
 
     def __enter__(self) -> Self:
         return self
