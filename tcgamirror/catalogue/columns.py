@@ -6,7 +6,6 @@ cleaned. Every other value is either left as it is or refused.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -60,9 +59,7 @@ def _optional(check: Check) -> Check:
 
 
 _ISO_MOMENT = matching(
-    re.compile(
-        r"(?:19[7-9]|[2-9][0-9]{2})[0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]Z"
-    )
+    r"(?:19[7-9]|[2-9][0-9]{2})[0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]Z"
 )
 
 
@@ -76,7 +73,7 @@ def _moment(value: object) -> Value:
 _MESSAGE, _NAME = _text(_MAX_MESSAGE), _text(_MAX_NAME)
 _COUNT, _NUMBER, _SECONDS = whole(0, 1 << 50), whole(1, 1 << 31), number(0, 1e12)
 _FILE_NAME, _FILE_ID = _unchanged(fields.file_name), _unchanged(fields.file_id)
-_PATH = matching(re.compile(r"images/[A-Za-z0-9][A-Za-z0-9._-]{0,63}/[A-Za-z0-9][A-Za-z0-9._ -]*"))
+_PATH = matching(r"images/[A-Za-z0-9][A-Za-z0-9._-]{0,63}/[A-Za-z0-9][A-Za-z0-9._ -]*")
 
 _SLIDES: Mapping[str, Check] = {
     "file_name": _FILE_NAME,
@@ -116,25 +113,21 @@ _SAMPLE: Mapping[str, Check] = {
 _IMAGES: Mapping[str, Check] = {
     "file_name": _FILE_NAME,
     "status": one_of(Status),
-    "attempts": _COUNT,
+    **dict.fromkeys(("attempts", "failures"), _COUNT),
     "bytes_fetched": _optional(_COUNT),
     "seconds": _optional(_SECONDS),
     "error": _optional(_MESSAGE),
-    "failures": _COUNT,
-    "retry_at": _optional(_moment),
+    **dict.fromkeys(("retry_at", "fetched_at"), _optional(_moment)),
     "source": _optional(one_of(SOURCES)),
     "level": _optional(whole(0, MAX_LEVELS)),
     "level_downsample": _optional(number(0.99, MAX_DOWNSAMPLE)),
     "base_mpp": _optional(number(*PLAUSIBLE_MPP)),
     "mpp_source": _optional(one_of(MppSource)),
-    "mpp_x": _optional(number(1e-3, 1e9)),
-    "mpp_y": _optional(number(1e-3, 1e9)),
-    "width": _optional(whole(1, MAX_IMAGE_SIDE)),
-    "height": _optional(whole(1, MAX_IMAGE_SIDE)),
+    **dict.fromkeys(("mpp_x", "mpp_y"), _optional(number(1e-3, 1e9))),
+    **dict.fromkeys(("width", "height"), _optional(whole(1, MAX_IMAGE_SIDE))),
     "path": _optional(_PATH),
     "bytes": _optional(whole(1, MAX_IMAGE_BYTES)),
-    **dict.fromkeys(("sha256", "pixels_sha256"), _optional(matching(re.compile("[0-9a-f]{64}")))),
-    "fetched_at": _optional(_moment),
+    **dict.fromkeys(("sha256", "pixels_sha256"), _optional(matching("[0-9a-f]{64}"))),
     "patched_tiles": _optional(whole(0, MAX_TILES)),
 }
 _EXCLUSIONS: Mapping[str, Check] = {
@@ -184,7 +177,7 @@ TABLES: Mapping[str, Mapping[str, Check]] = {
     "exclusions": _EXCLUSIONS,
     "runs": _RUNS,
     "attempts": _ATTEMPTS,
-    "facts": {"key": matching(re.compile("[ -~]{1,200}")), "value": _MESSAGE},
+    "facts": {"key": matching("[ -~]{1,200}"), "value": _MESSAGE},
 }
 """Every table, those that others refer to before those, with the checks of all its columns."""
 

@@ -43,7 +43,7 @@ from tcgamirror.system.openat import Tree
 _IMAGES, _RUNS = TABLES["images"], TABLES["runs"]
 _MOMENT, _WORDS = _RUNS["started"], _RUNS["command"]
 _RUN: Mapping[str, Check] = {
-    "id": matching(re.compile("[0-9a-f]{32}")),
+    "id": matching("[0-9a-f]{32}"),
     "time": _MOMENT,
     "command": _WORDS,
 }

@@ -134,11 +134,12 @@ def number(least: float, most: float) -> Callable[[object], float]:
     return check
 
 
-def matching(pattern: re.Pattern[str]) -> Callable[[object], str]:
-    """Return a check of text that a pattern matches as a whole."""
+def matching(pattern: str) -> Callable[[object], str]:
+    """Return a check of text that a regular expression matches as a whole."""
+    expression = re.compile(pattern)
 
     def check(value: object) -> str:
-        if not isinstance(value, str) or pattern.fullmatch(value) is None:
+        if not isinstance(value, str) or expression.fullmatch(value) is None:
             raise ValueError
         return value
 
