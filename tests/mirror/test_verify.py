@@ -210,15 +210,14 @@ def test_repair_fetches_again_what_is_damaged_and_nothing_else(mirror: Path, gdc
     flip(paths[0])
     paths[1].write_bytes(b"")
     paths[2].unlink()
-    paths[3].with_name(f".{paths[3].name}.part").write_text("half")
+    partial = paths[3].with_name(f".{paths[3].name}.part")
+    partial.write_text("half")
     (mirror / "images" / "notes.txt").write_text("mine")
     result = verified(mirror, "--repair", "--json")
     assert result.code == 0, result
-    told = result.json()
-    assert (told["fetched"]["done"], len(told["wrong"])) == (3, 3)
-    assert told["removed"] == [
-        str(paths[3].with_name(f".{paths[3].name}.part").relative_to(mirror))
-    ]
+    report = result.json()
+    assert (report["fetched"]["done"], len(report["wrong"])) == (3, 3)
+    assert report["removed"] == [str(partial.relative_to(mirror))]
     assert (mirror / "images" / "notes.txt").read_text() == "mine"
     (mirror / "images" / "notes.txt").unlink()
     assert images(mirror) == before
@@ -300,8 +299,7 @@ def test_a_run_stopped_half_way_tells_what_it_found(mirror: Path) -> None:
     flip(paths[2])
     last = paths[-1]
     kept = last.read_bytes()
-    with last.open("r+b") as file:
-        file.truncate(200 << 30)
+    os.truncate(last, 200 << 30)
     with started("--mirror", mirror, "verify") as process:
         until(lambda: alone_is_open(process.pid, last))
         process.send_signal(signal.SIGINT)
@@ -316,8 +314,7 @@ def test_a_run_stopped_half_way_tells_what_it_found(mirror: Path) -> None:
 def test_every_thread_that_reads_a_large_image_stops_at_once(mirror: Path) -> None:
     paths = image_paths(mirror)
     for path in paths:
-        with path.open("r+b") as file:
-            file.truncate(200 << 30)
+        os.truncate(path, 200 << 30)
     names = {str(path.resolve()) for path in paths}
     with started("--mirror", mirror, "verify") as process:
         until(lambda: len(names & opened(process.pid)) >= 2)
@@ -329,8 +326,7 @@ def test_every_thread_that_reads_a_large_image_stops_at_once(mirror: Path) -> No
 
 
 def test_a_time_limit_stops_before_an_endless_image(mirror: Path) -> None:
-    with image_paths(mirror)[-1].open("r+b") as file:
-        file.truncate(200 << 30)
+    os.truncate(image_paths(mirror)[-1], 200 << 30)
     result = verified(mirror, "--time-limit", "1s")
     assert result.code == 0 and "stopped by --time-limit with 2 images left" in result.out
 
@@ -339,12 +335,11 @@ def test_a_time_limit_that_ends_a_second_look_is_told_as_any_other(mirror: Path)
     gone, slow, other = image_paths(mirror)[:3]
     gone.unlink()
     endless = other.with_name("endless.png")
-    for path, size in ((slow, 2 << 30), (endless, 400 << 30)):
-        with path.open("ab") as file:
-            file.truncate(size)
+    endless.touch()
+    os.truncate(endless, 400 << 30)
+    os.truncate(slow, 2 << 30)
     with started("--mirror", mirror, "verify", "--time-limit", "5s") as process:
-        fds = Path(f"/proc/{process.pid}/fd")
-        until(lambda: any(os.path.realpath(fd) == str(slow.resolve()) for fd in fds.iterdir()))
+        until(lambda: str(slow.resolve()) in opened(process.pid))
         # As an update would that runs meanwhile: what was missing is recorded elsewhere now.
         change(mirror, f"update images set path = ? {OF_RANK}", str(endless.relative_to(mirror)), 1)
         result = ended(process)
