@@ -49,12 +49,12 @@ def test_an_unwritable_log_ends_the_command(
     assert contents(root) == before and not small_gdc.served
 
 
-def test_a_run_is_told_from_its_begin_to_its_end(tmp_path: Path, small_gdc: StandIn) -> None:
+def test_a_run_is_logged_from_its_begin_to_its_end(tmp_path: Path, small_gdc: StandIn) -> None:
     root, log = made(tmp_path / "m", small_gdc, slides=3), tmp_path / "run.jsonl"
     went_well("--mirror", root, "update", "--limit", "2", "--log", log)
-    told = lines(log)
-    assert [line["event"] for line in told] == ["begin", "listing", "slide", "slide", "end"]
-    begin, listing, first, _, end = told
+    events = lines(log)
+    assert [line["event"] for line in events] == ["begin", "listing", "slide", "slide", "end"]
+    begin, listing, first, _, end = events
     assert begin["target"] == "4 µm/px, exact, png" and begin["command"] == "update"
     assert begin["workers"] == min(64, 16 * usable_cores())
     assert (listing["added"], listing["data_release"]) == (
@@ -64,19 +64,19 @@ def test_a_run_is_told_from_its_begin_to_its_end(tmp_path: Path, small_gdc: Stan
     assert (first["status"], first["source"], first["fault"]) == ("done", "range", None)
     assert first["bytes"] > 0 and first["requests"] > 0 and first["file_name"].endswith(".svs")
     assert (end["exit_code"], end["done"], end["failed"], end["left"]) == (0, 2, 0, 1)
-    assert end["bytes"] == sum(line["bytes"] for line in told if line["event"] == "slide")
-    assert all(line["time"].endswith("Z") for line in told)
+    assert end["bytes"] == sum(line["bytes"] for line in events if line["event"] == "slide")
+    assert all(line["time"].endswith("Z") for line in events)
     went_well("--mirror", root, "fetch", "--log", log)
     assert [line["command"] for line in lines(log)[5:]] == ["fetch"] * 3
 
 
-def test_what_ends_a_run_is_in_its_last_line(tmp_path: Path, small_gdc: StandIn) -> None:
+def test_the_last_line_says_how_a_run_ended(tmp_path: Path, small_gdc: StandIn) -> None:
     root, log = made(tmp_path / "m", small_gdc, "--via", "range", slides=2), tmp_path / "run.jsonl"
     small_gdc.faults.add(Fault(r"/data/|\.svs", "404"))
     assert inside("--mirror", root, "update", "--log", log).code == 3
-    told = lines(log)
-    assert told[-2]["status"] == "failed" and told[-2]["fault"] == "not there"
-    assert told[-1]["exit_code"] == 3
+    events = lines(log)
+    assert events[-2]["status"] == "failed" and events[-2]["fault"] == "not there"
+    assert events[-1]["exit_code"] == 3
     small_gdc.switch("api", "refused")
     assert inside("--mirror", root, "refresh", "--log", log).code == 4
     assert lines(log)[-1]["exit_code"] == 4 and lines(log)[-1]["error"]
@@ -85,8 +85,8 @@ def test_what_ends_a_run_is_in_its_last_line(tmp_path: Path, small_gdc: StandIn)
 def test_nothing_from_the_network_is_obeyed_or_gives_a_secret_away(tmp_path: Path) -> None:
     log = tmp_path / "run.jsonl"
     attempt = Attempt("range", NOW, 1.0, 5, 1, "refused", HOSTILE)
-    with EventLog(log, "update") as told:
-        told.add_slide(Outcome(slide("a"), (attempt,), None))
+    with EventLog(log, "update") as events:
+        events.add_slide(Outcome(slide("a"), (attempt,), None))
     text = log.read_text(encoding="ascii")
     assert all(" " <= letter <= "~" or letter == "\n" for letter in text)
     assert "secret" not in text and "token" not in text
@@ -147,8 +147,8 @@ def test_a_disk_that_fills_up_ends_the_run_in_order(tmp_path: Path, small_gdc: S
 @pytest.mark.parametrize(("error", "code"), [(NotFound("gone \x1b"), 4), (ZeroDivisionError(), 1)])
 def test_an_error_is_logged_as_the_end(tmp_path: Path, error: Exception, code: int) -> None:
     log = tmp_path / "run.jsonl"
-    with pytest.raises(type(error)), EventLog(log, "update") as told:
-        told.add_slide(Outcome(slide("b"), (FETCHED,), PICTURE))
+    with pytest.raises(type(error)), EventLog(log, "update") as events:
+        events.add_slide(Outcome(slide("b"), (FETCHED,), PICTURE))
         raise error
     *_, end = lines(log)
     assert (end["exit_code"], end["error"], end["done"]) == (code, str(error), 1)

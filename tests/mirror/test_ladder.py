@@ -66,27 +66,27 @@ def outcome(
     """What comes of the stand-in's first slide. ranged: whether `range` is tried first."""
     rungs = sources(gdc, client, folder / "work", bucket=bucket)[0 if ranged else 1 :]
     ladder = Ladder(rungs, target, Store(folder, ImageFormat.PNG), renders=2)
-    came = ladder.fetch(slide_of(gdc.files[0]))
-    assert ladder.moved.bytes == sum(attempt.bytes_fetched for attempt in came.attempts)
-    return came
+    result = ladder.fetch(slide_of(gdc.files[0]))
+    assert ladder.moved.bytes == sum(attempt.bytes_fetched for attempt in result.attempts)
+    return result
 
 
-def told(attempts: Sequence[Attempt]) -> list[tuple[str, str | None]]:
+def faults_of(attempts: Sequence[Attempt]) -> list[tuple[str, str | None]]:
     return [(attempt.source, attempt.fault) for attempt in attempts]
 
 
-def pixels(folder: Path, came: Outcome) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    assert came.picture is not None
-    with Image.open(folder / came.picture.path) as image:
+def pixels(folder: Path, result: Outcome) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    assert result.picture is not None
+    with Image.open(folder / result.picture.path) as image:
         return np.asarray(image.convert("RGB"))
 
 
 def test_the_first_success_ends_it(gdc: StandIn, client: HttpClient, tmp_path: Path) -> None:
-    came = outcome(gdc, client, tmp_path)
-    assert told(came.attempts) == [("range", None)]
-    assert came.picture is not None
-    assert came.picture.source == "range"
-    (attempt,) = came.attempts
+    result = outcome(gdc, client, tmp_path)
+    assert faults_of(result.attempts) == [("range", None)]
+    assert result.picture is not None
+    assert result.picture.source == "range"
+    (attempt,) = result.attempts
     assert attempt.bytes_fetched == gdc.bytes_sent()
     assert attempt.requests == len(gdc.served)
     assert (attempt.message, attempt.retryable) == (None, False)
@@ -97,10 +97,10 @@ def test_the_gdc_stands_in_for_the_bucket(gdc: StandIn, client: HttpClient, tmp_
     right = pixels(tmp_path / "right", outcome(gdc, client, tmp_path / "right"))
     gdc.switch("bucket", "refused")
     gdc.clear()
-    came = outcome(gdc, client, tmp_path)
-    assert told(came.attempts) == [("range", None)]
+    result = outcome(gdc, client, tmp_path)
+    assert faults_of(result.attempts) == [("range", None)]
     assert {record.path for record in gdc.served} == {f"/data/{gdc.files[0].file_id}"}
-    assert np.array_equal(pixels(tmp_path, came), right)
+    assert np.array_equal(pixels(tmp_path, result), right)
 
 
 class Busy(Store):
@@ -125,23 +125,23 @@ def test_few_slides_are_rendered_at_once(file: Listed, client: HttpClient, tmp_p
     with StandIn(files) as gdc, ThreadPoolExecutor(6) as workers:
         rungs = sources(gdc, client, tmp_path / "work")
         ladder = Ladder(rungs, COARSE, store, renders=2)
-        came = list(workers.map(ladder.fetch, map(slide_of, files)))
-    assert [told(outcome.attempts) for outcome in came] == [[("range", None)]] * 6
+        result = list(workers.map(ladder.fetch, map(slide_of, files)))
+    assert [faults_of(outcome.attempts) for outcome in result] == [[("range", None)]] * 6
     assert store.most == 2
 
 
 def test_a_whole_file_is_the_last_way(gdc: StandIn, client: HttpClient, tmp_path: Path) -> None:
     gdc.routes.data_ranges = False
-    came = outcome(gdc, client, tmp_path, bucket=False)
+    result = outcome(gdc, client, tmp_path, bucket=False)
     ignored = "range ignored"
-    assert told(came.attempts) == [("range", ignored), ("tiles", ignored), ("whole", None)]
-    assert "whole files only" in (came.attempts[0].message or "")
-    assert "header cannot be read" in (came.attempts[1].message or "")
-    assert came.picture is not None
-    assert came.picture.source == "whole"
-    assert came.picture.mpp_x == pytest.approx(8.0, rel=0.02)
-    # Of the whole file, that came uncalled for, nothing was read.
-    assert came.attempts[0].bytes_fetched == 0
+    assert faults_of(result.attempts) == [("range", ignored), ("tiles", ignored), ("whole", None)]
+    assert "whole files only" in (result.attempts[0].message or "")
+    assert "header cannot be read" in (result.attempts[1].message or "")
+    assert result.picture is not None
+    assert result.picture.source == "whole"
+    assert result.picture.mpp_x == pytest.approx(8.0, rel=0.02)
+    # The whole file came uncalled for, and nothing of it was read.
+    assert result.attempts[0].bytes_fetched == 0
     assert len(gdc.requests("/data/")) == 2, "for its begin and its end"
     assert not gdc.requests("level=")
 
@@ -162,19 +162,19 @@ def test_where_tiles_are_broken_the_whole_file_is_next(
 ) -> None:
     right = pixels(tmp_path / "right", outcome(gdc, client, tmp_path / "right"))
     gdc.faults.add(Fault("level=.*x=0&y=0", kind))
-    came = outcome(gdc, client, tmp_path, Target(8.0, None), ranged=False)
-    assert came.picture is not None
-    assert came.picture.source == "whole"
-    assert told(came.attempts) == [("tiles", fault), ("whole", None)]
-    assert "tile at column 0, row 0" in (came.attempts[0].message or "")
-    assert np.array_equal(pixels(tmp_path, came), right)
+    result = outcome(gdc, client, tmp_path, Target(8.0, None), ranged=False)
+    assert result.picture is not None
+    assert result.picture.source == "whole"
+    assert faults_of(result.attempts) == [("tiles", fault), ("whole", None)]
+    assert "tile at column 0, row 0" in (result.attempts[0].message or "")
+    assert np.array_equal(pixels(tmp_path, result), right)
 
 
 def test_a_slide_without_tiles_is_skipped(gdc: StandIn, client: HttpClient, tmp_path: Path) -> None:
     gdc.routes.data_ranges = False
     gdc.faults.add(Fault("/tile/", "404"))
-    came = outcome(gdc, client, tmp_path, bucket=False)
-    assert told(came.attempts) == [
+    result = outcome(gdc, client, tmp_path, bucket=False)
+    assert faults_of(result.attempts) == [
         ("range", "range ignored"),
         ("tiles", "not there"),
         ("whole", None),
@@ -183,24 +183,24 @@ def test_a_slide_without_tiles_is_skipped(gdc: StandIn, client: HttpClient, tmp_
 
 def test_failures_tell_if_they_pass(gdc: StandIn, client: HttpClient, tmp_path: Path) -> None:
     gdc.faults.add(Fault("/tile/metadata", "404"), Fault("", "500"))
-    came = outcome(gdc, client, tmp_path)
-    assert came.picture is None
+    result = outcome(gdc, client, tmp_path)
+    assert result.picture is None
     assert [
         (*pair, attempt.retryable)
-        for pair, attempt in zip(told(came.attempts), came.attempts, strict=True)
+        for pair, attempt in zip(faults_of(result.attempts), result.attempts, strict=True)
     ] == [
         ("range", "server error", True),
         ("tiles", "not there", False),
         ("whole", "server error", True),
     ]
-    assert all(attempt.seconds >= 0 and attempt.started > 1e9 for attempt in came.attempts)
+    assert all(attempt.seconds >= 0 and attempt.started > 1e9 for attempt in result.attempts)
     assert not (tmp_path / "images").exists()
 
 
 def test_too_fine_a_target_is_final(gdc: StandIn, client: HttpClient, tmp_path: Path) -> None:
-    came = outcome(gdc, client, tmp_path, Target(0.1, None))
-    assert told(came.attempts) == [("range", "too fine")]
-    assert came.picture is None
+    result = outcome(gdc, client, tmp_path, Target(0.1, None))
+    assert faults_of(result.attempts) == [("range", "too fine")]
+    assert result.picture is None
     assert not gdc.requests("/tile/")
     assert not list((tmp_path / "work").iterdir())
 
@@ -246,10 +246,10 @@ def fails_within(name: str, suffix: str) -> Callable[[Path], Callable[..., Any]]
         method = getattr(Path, name)
 
         def failing(path: Path, *args: Any, **options: Any) -> Any:
-            came = method(path, *args, **options)  # unless there is no such file
+            result = method(path, *args, **options)  # unless there is no such file
             # With options it is an lstat, by which a folder's bytes are counted.
             struck = folder in path.parents and path.suffix == suffix and not options
-            return fails() if struck else came
+            return fails() if struck else result
 
         return failing
 
@@ -320,6 +320,6 @@ def test_a_bug_ends_the_slide_and_is_counted() -> None:
 
     ladder = ladder_of(missing, bug, missing)
     failed = ladder.fetch(Slide("1", "1.svs"))
-    assert told(failed.attempts) == [("stub", "not there"), ("stub", "bug")]
+    assert faults_of(failed.attempts) == [("stub", "not there"), ("stub", "bug")]
     assert failed.picture is None
     assert (seen, ladder.moved.bytes) == ([2000], 2000)

@@ -129,7 +129,7 @@ def test_every_kind_of_damage_is_found_and_named(mirror: Path) -> None:
     assert [bad["path"] for bad in quick["wrong"]] == others and quick["bytes"] == 0
 
 
-def test_whatever_lies_in_an_images_place_is_told_and_nobody_waits_for_it(mirror: Path) -> None:
+def test_anything_else_in_an_images_place_is_named_without_waiting(mirror: Path) -> None:
     paths = image_paths(mirror)[:4]
     for path in paths:
         path.unlink()
@@ -172,7 +172,7 @@ def test_a_sample_is_the_same_all_day_and_says_so(mirror: Path) -> None:
     assert result["sample_of"] in verified(mirror, "--sample", "99").out
 
 
-def test_what_nobody_knows_is_told_and_is_no_damage(mirror: Path) -> None:
+def test_unknown_files_are_listed_and_are_not_damage(mirror: Path) -> None:
     (mirror / "images" / "notes.txt").write_text("mine")
     (mirror / "images" / "TCGA-LUAD" / "my\x1b[31m.png").write_text("mine")
     (mirror / "images" / "TCGA-LUAD" / "inner").mkdir()
@@ -234,7 +234,7 @@ def test_repair_leaves_what_is_only_pending_to_update(mirror: Path) -> None:
     assert column(mirror, "select count(*) from mirror where status = 'pending'") == [1]
 
 
-def test_a_repair_that_was_cut_off_is_gone_on_with(mirror: Path, gdc: StandIn) -> None:
+def test_an_interrupted_repair_resumes(mirror: Path, gdc: StandIn) -> None:
     before = images(mirror)
     for path in image_paths(mirror)[:5]:
         path.unlink()
@@ -251,7 +251,7 @@ def test_a_repair_that_was_cut_off_is_gone_on_with(mirror: Path, gdc: StandIn) -
     assert column(mirror, "select distinct status from mirror") == ["done"]
 
 
-def test_what_cannot_be_repaired_is_failed_and_exits_3(mirror: Path, gdc: StandIn) -> None:
+def test_an_image_that_cannot_be_repaired_is_failed_and_exits_3(mirror: Path, gdc: StandIn) -> None:
     rewrite(mirror, "^via = .*", 'via = ["range"]')
     lost, found = image_paths(mirror)[:2]
     lost.unlink()
@@ -281,7 +281,7 @@ def test_repair_without_mounted_images_fetches_nothing(mirror: Path, gdc: StandI
     assert column(mirror, "select distinct status from mirror") == ["done"]
 
 
-def test_what_reads_no_bytes_is_told_without_a_rate(
+def test_progress_without_bytes_shows_no_rate(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tcgamirror.cli.progress.QUIET_SECONDS", 0)
@@ -294,7 +294,7 @@ def test_what_reads_no_bytes_is_told_without_a_rate(
 # Stopped, and beside an update ------------------------------------------------------
 
 
-def test_a_run_stopped_half_way_tells_what_it_found(mirror: Path) -> None:
+def test_a_run_stopped_half_way_reports_its_findings(mirror: Path) -> None:
     paths = image_paths(mirror)
     flip(paths[2])
     last = paths[-1]
@@ -331,7 +331,7 @@ def test_a_time_limit_stops_before_an_endless_image(mirror: Path) -> None:
     assert result.code == 0 and "stopped by --time-limit with 2 images left" in result.out
 
 
-def test_a_time_limit_that_ends_a_second_look_is_told_as_any_other(mirror: Path) -> None:
+def test_a_time_limit_may_end_a_recheck(mirror: Path) -> None:
     gone, slow, other = image_paths(mirror)[:3]
     gone.unlink()
     endless = other.with_name("endless.png")
