@@ -19,9 +19,9 @@ from tcgamirror.model.errors import ExitCode
 from tcgamirror.model.slide import Target
 from tests.gdc import StandIn, listed, made_up_name
 from tests.support import documents
-from tests.support.command import ROOT, on_a_terminal, run, succeeded
+from tests.support.command import ROOT, inside, on_a_terminal, succeeded, went_well
 from tests.support.documents import MANUAL, PAGES, README, Example, Shell, examples, table
-from tests.support.mirrors import PROJECTS, SITES, filled, rows
+from tests.support.mirrors import PROJECTS, SITES, column, filled, rows, says
 from tests.support.slides import SlideSpec, make_slide
 
 SHELL, PYTHON, CONSOLE, PLAIN = "sh", "python", "console", ""
@@ -131,19 +131,14 @@ def test_the_catalogue_explains_itself(finished: Path) -> None:
 
 @pytest.mark.parametrize("words", [[], ["select 1", "--schema"]])
 def test_query_takes_either_sql_or_schema(finished: Path, words: list[str]) -> None:
-    assert "--schema" in run("--mirror", finished, "query", *words).sentence
+    assert "--schema" in inside("--mirror", finished, "query", *words).sentence
 
 
-def test_every_table_is_listed(tmp_path: Path) -> None:
+def test_every_table_and_exit_code_is_listed(tmp_path: Path) -> None:
     with Catalogue.create(tmp_path / "catalogue.db"):
         pass
-    tables = {
-        name for (name,) in rows(tmp_path, "select name from sqlite_schema where type = 'table'")
-    }
-    assert set(names(table(MANUAL / "catalogue.md", "Tables"))) == tables
-
-
-def test_every_exit_code_is_listed() -> None:
+    tables = column(tmp_path, "select name from sqlite_schema where type = 'table'")
+    assert set(names(table(MANUAL / "catalogue.md", "Tables"))) == set(tables)
     codes = [int(row[0]) for row in table(MANUAL / "usage.md", "Exit codes")]
     assert codes == [int(code) for code in ExitCode]
 
@@ -248,27 +243,21 @@ def test_every_example_is_of_a_kind_that_is_run() -> None:
 # The command -----------------------------------------------------------------
 
 
-def test_help_lists_the_pages() -> None:
-    told = succeeded("help").out
-    assert all(f"  {name}" in told for name in TOPICS)
-
-
 @pytest.mark.parametrize("name", TOPICS)
-def test_help_shows_a_page(name: str) -> None:
-    assert succeeded("help", name).out == PAGES[name].read_text(encoding="utf-8")
+def test_help_lists_and_shows_a_page(name: str) -> None:
+    assert f"\n  {name} " in went_well("help").out
+    assert went_well("help", name).out == PAGES[name].read_text(encoding="utf-8")
 
 
 def test_help_shows_the_help_of_a_command() -> None:
-    assert succeeded("help", "verify").out == succeeded("verify", "--help").out
+    assert went_well("help", "verify").out == succeeded("verify", "--help").out
 
 
 @pytest.mark.parametrize(
     ("typed", "meant"), [("setings", "settings"), ("verfy", "verify"), ("qqqqq", "tcgamirror help")]
 )
 def test_a_misspelt_topic_is_answered_with_the_nearest_one(typed: str, meant: str) -> None:
-    result = run("help", typed)
-    assert result.code == int(ExitCode.USAGE_ERROR)
-    assert repr(typed) in result.sentence and meant in result.sentence
+    says(inside("help", typed), ExitCode.USAGE_ERROR, repr(typed), meant)
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,8 @@ def test_schedule_prints_for_this_mirror_and_changes_nothing(
 def test_the_cron_line_really_updates_the_mirror(awkward: Path) -> None:
     line = succeeded("--mirror", awkward, "schedule", "cron").out.splitlines()[1]
     command = as_cron_reads(line.removeprefix("15 2 * * * "))
+    # The words that start the program are absolute.
+    assert shlex.split(command)[: len(program())] == program()
     subprocess.run(["sh", "-c", command], env=surroundings(), cwd="/", check=True, timeout=60)
     assert column(awkward, "select status from mirror") == ["done"]
     assert "1 slide fetched" in (awkward / "nightly.log").read_text()
@@ -184,9 +186,3 @@ def test_crontab_takes_the_line(awkward: Path, tmp_path: Path) -> None:
     table = tmp_path / "table"
     table.write_text(succeeded("--mirror", awkward, "schedule", "cron").out)
     subprocess.run([crontab, "-n", table], check=True, capture_output=True)
-
-
-def test_the_words_that_start_the_program_are_absolute(awkward: Path) -> None:
-    line = succeeded("--mirror", awkward, "schedule", "cron").out.splitlines()[1]
-    words = shlex.split(as_cron_reads(line.removeprefix("15 2 * * * ")))
-    assert words[: len(program())] == program()
