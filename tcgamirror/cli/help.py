@@ -9,7 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
@@ -104,18 +104,11 @@ def _show(text: str) -> None:
 
 
 def do_licenses(_args: argparse.Namespace) -> ExitCode:
-    for name, licence in _read_licences():
-        print(f"{name}\n{'=' * len(name)}\n\n{licence.strip()}\n")
-    return ExitCode.DONE
-
-
-def _read_licences() -> Iterator[tuple[str, str]]:
-    """Yield name and licence of each package: those in the executable, or those installed."""
-    unpacked = getattr(sys, "_MEIPASS", None)
-    if unpacked:
+    """Print the licence of each package: those in the executable, or those installed."""
+    if unpacked := getattr(sys, "_MEIPASS", None):
         for path in sorted(Path(unpacked, "licences").iterdir()):
-            yield path.stem, path.read_text(encoding="utf-8")
-        return
+            _print_licence(path.stem, path.read_text(encoding="utf-8"))
+        return ExitCode.DONE
     from importlib.metadata import PackageNotFoundError, distribution
 
     for wanted in distribution("tcgamirror").requires or ():
@@ -130,7 +123,12 @@ def _read_licences() -> Iterator[tuple[str, str]]:
             for file in found.files or ()
             if re.search(r"\.dist-info/.*(licen[cs]e|copying|notice)", str(file), re.IGNORECASE)
         ]
-        yield f"{found.metadata['Name']} {found.version}", "\n\n".join(texts)
+        _print_licence(f"{found.metadata['Name']} {found.version}", "\n\n".join(texts))
+    return ExitCode.DONE
+
+
+def _print_licence(name: str, licence: str) -> None:
+    print(f"{name}\n{'=' * len(name)}\n\n{licence.strip()}\n")
 
 
 def do_completion(args: argparse.Namespace) -> ExitCode:

@@ -133,30 +133,32 @@ def do_changes(args: argparse.Namespace) -> ExitCode:
     with open_catalogue(args) as (_, catalogue):
         merges = catalogue.reports.merges(args.since)
         if args.json:
-            print(json.dumps([_with_changes(catalogue, merge) for merge in merges]))
-            return ExitCode.DONE
-        for merge in merges:
-            output.show(_merge_lines(catalogue, merge))
-        for each in catalogue.exclusions.all() if args.since is None else ():
-            why = f"({each.reason}, by {each.excluded_by}, {each.excluded_at})"
-            output.show([f"excluded {each.file_name} {why}"])
-    if not merges:
-        print("no listing was merged" + (f" after {args.since}" if args.since else " yet"))
+            found = [
+                output.members(merge)
+                | {"changes": [*map(output.members, catalogue.reports.changes(merge.merge))]}
+                for merge in merges
+            ]
+            print(json.dumps(found))
+        else:
+            output.show(_change_lines(catalogue, merges, args.since))
     return ExitCode.DONE
 
 
-def _with_changes(catalogue: Catalogue, merge: MergedListing) -> dict[str, object]:
-    changes = [output.members(change) for change in catalogue.reports.changes(merge.merge)]
-    return output.members(merge) | {"changes": changes}
-
-
-def _merge_lines(catalogue: Catalogue, merge: MergedListing) -> Iterator[str]:
-    counts = ", ".join(f"{count:,} {what}" for what, count in merge.counts.items())
-    listed = text.slides(merge.listed)
-    yield f"{merge.release} ({merge.merged_at}): {counts or 'no change'} ({listed} listed)"
-    # The first listing has every slide; its names would bury later changes.
-    for change in catalogue.reports.changes(merge.merge) if merge.merge > 1 else ():
-        yield f"{change.what} {change.file_name} {change.detail or ''}".rstrip()
+def _change_lines(
+    catalogue: Catalogue, merges: Sequence[MergedListing], since: str | None
+) -> Iterator[str]:
+    for merge in merges:
+        counts = ", ".join(f"{count:,} {what}" for what, count in merge.counts.items())
+        listed = text.slides(merge.listed)
+        yield f"{merge.release} ({merge.merged_at}): {counts or 'no change'} ({listed} listed)"
+        # The first listing has every slide; its names would bury later changes.
+        for change in catalogue.reports.changes(merge.merge) if merge.merge > 1 else ():
+            yield f"{change.what} {change.file_name} {change.detail or ''}".rstrip()
+    for each in catalogue.exclusions.all() if since is None else ():
+        why = f"({each.reason}, by {each.excluded_by}, {each.excluded_at})"
+        yield f"excluded {each.file_name} {why}"
+    if not merges:
+        yield "no listing was merged" + (f" after {since}" if since else " yet")
 
 
 def do_show(args: argparse.Namespace) -> ExitCode:
