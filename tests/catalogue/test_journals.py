@@ -8,6 +8,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 
 from tcgamirror.catalogue.catalogue import Catalogue
 from tcgamirror.catalogue.database import Journal
-from tcgamirror.catalogue.journals import copy_database
+from tcgamirror.catalogue.journals import JOURNALS, copy_database
 from tcgamirror.model.errors import Damaged
 from tcgamirror.system.openat import Tree
 from tests.support.catalogues import three_slides
@@ -132,14 +133,21 @@ def refused(catalogue: Path, words: str) -> None:
     assert catalogue.read_bytes() == before
 
 
-@pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm"])
-def test_a_linked_journal_is_not_written_to(catalogue: Path, victim: Path, suffix: str) -> None:
-    beside = catalogue.with_name(catalogue.name + suffix)
-    beside.symlink_to(victim)
-    refused(catalogue, "a link")
-    beside.unlink()
-    os.mkfifo(beside)
-    refused(catalogue, "not a plain file")
+@pytest.mark.parametrize("suffix", JOURNALS)
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (os.symlink, "a link"),
+        (lambda _, path: os.mkfifo(path), "not a plain file"),
+        (os.link, "another file's second name"),
+    ],
+    ids=["link", "pipe", "second name"],
+)
+def test_what_is_not_a_journal_is_not_written_to(
+    catalogue: Path, victim: Path, suffix: str, make: Callable[[Path, Path], None], words: str
+) -> None:
+    make(victim, catalogue.with_name(catalogue.name + suffix))
+    refused(catalogue, words)
     assert victim.read_text() == "precious"
 
 
@@ -175,19 +183,13 @@ def test_a_new_catalogue_takes_no_journal_that_was_there(tmp_path: Path, victim:
     assert not list(tmp_path.glob("catalogue.db?*"))
 
 
-def test_a_second_name_of_another_file_is_not_written_to(catalogue: Path, tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
-    for suffix in ("-journal", "-wal", "-shm"):
-        victim.write_bytes(bytes(40) + b"precious")
-        os.link(victim, beside := catalogue.with_name(catalogue.name + suffix))
-        refused(catalogue, "another file's second name")
-        beside.unlink()
+def test_no_journal_is_written_to_another_files_second_name(catalogue: Path, victim: Path) -> None:
     journal = rollback(catalogue)
     catalogue.unlink()
     os.link(victim, catalogue)
     catalogue.with_name("catalogue.db-journal").write_bytes(journal)
     refused(catalogue, "catalogue.db is another file's second name")
-    assert victim.read_bytes() == bytes(40) + b"precious"
+    assert victim.read_text() == "precious"
 
 
 def test_a_killed_run_of_which_links_were_kept_is_recovered(catalogue: Path) -> None:
