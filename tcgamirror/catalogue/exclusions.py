@@ -44,10 +44,6 @@ class Exclusions(Part):
         with self._database.reading() as connection:
             return exclusions_of(connection)
 
-    def count(self) -> int:
-        """Return how many slides are excluded, in the sample or not."""
-        return int(self._database.value("SELECT count(*) FROM exclusions"))
-
     def resolve(self, names: Iterable[str]) -> tuple[list[str], list[str]]:
         """Return the file names of slides that names mean, and names without any."""
         with self._database.reading() as connection:
