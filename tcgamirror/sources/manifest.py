@@ -12,16 +12,18 @@ import gzip
 import io
 import os
 import re
+import sqlite3
 import zlib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from io import BufferedReader
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
+from tcgamirror.catalogue.database import translate_errors
 from tcgamirror.model import fields
 from tcgamirror.model.errors import BadManifest
 from tcgamirror.model.slide import SLIDE_SUFFIX, Barcode, Listing, Slide
@@ -30,7 +32,7 @@ from tcgamirror.system.files import open_file_digest, open_regular
 MAX_FILE_BYTES = 500_000_000
 """Bytes of the file, and of its uncompressed text."""
 MAX_SLIDES = 300_000
-"""Ten times the slides of TCGA; their names are held in memory."""
+"""Ten times the slides of TCGA."""
 MAX_LINE_CHARACTERS = 100_000
 
 _NAMES_SHOWN = 5
@@ -87,43 +89,53 @@ def read_slides(path: Path, others: Counter[str] | None = None) -> Iterator[Slid
         BadManifest: names the file and the line. Slides of earlier lines have been
             yielded by then.
     """
-    rows: dict[str, tuple[int, Slide]] = {}
-    lines: dict[str, int] = {}
     others = Counter() if others is None else others
-    for row in _rows(path):
-        if not row.file_name.lower().endswith(SLIDE_SUFFIX):
-            if not row.file_name:
-                raise _row_error(path, row, "missing file name")
-            others[_type_of(row.file_name)] += 1
-            continue
-        slide = _slide(path, row)
-        line, first = rows.setdefault(slide.file_id, (row.number, slide))
-        if first is not slide:
-            _check_agreement(path, row, slide, line, first)
-            continue
+    # A temporary file of SQLite's, so that memory does not grow with the rows.
+    with closing(sqlite3.connect("")) as rows, translate_errors(path):
         # Images of slides whose names differ only in case may have the same path.
-        line = lines.setdefault(slide.file_name.lower(), row.number)
-        if line != row.number:
-            raise _row_error(
-                path, row, f"{slide.file_name} has another id in line {line}. Remove one of them"
-            )
-        if len(rows) > MAX_SLIDES:
-            raise _row_error(path, row, f"a manifest has at most {MAX_SLIDES:,} slides")
-        yield slide
-    if not rows:
-        more = f"; {describe_other_files(others)}" if others else ""
-        raise BadManifest(f"{path}: no slide (.svs) in it{more}")
+        rows.execute(
+            "CREATE TABLE slides (number INTEGER PRIMARY KEY, file_id UNIQUE, "
+            "file_name UNIQUE COLLATE NOCASE, md5, size)"
+        )
+        for row in _rows(path):
+            if not row.file_name.lower().endswith(SLIDE_SUFFIX):
+                if not row.file_name:
+                    raise _row_error(path, row, "missing file name")
+                others[_type_of(row.file_name)] += 1
+                continue
+            slide = _slide(path, row)
+            values = (row.number, slide.file_id, slide.file_name, slide.md5, slide.size)
+            added = rows.execute("INSERT OR IGNORE INTO slides VALUES (?, ?, ?, ?, ?)", values)
+            if not added.rowcount:
+                _check_agreement(path, row, slide, rows)
+                continue
+            if rows.total_changes > MAX_SLIDES:
+                raise _row_error(path, row, f"a manifest has at most {MAX_SLIDES:,} slides")
+            yield slide
+        if not rows.total_changes:
+            more = f"; {describe_other_files(others)}" if others else ""
+            raise BadManifest(f"{path}: no slide (.svs) in it{more}")
 
 
-def _check_agreement(path: Path, row: _Row, slide: Slide, line: int, first: Slide) -> None:
-    """Raise BadManifest if two rows of one file_id have different values of a field."""
-    for field in ("file_name", "md5", "size"):
-        one, other = getattr(first, field), getattr(slide, field)
+def _check_agreement(path: Path, row: _Row, slide: Slide, rows: sqlite3.Connection) -> None:
+    """Raise BadManifest if an earlier row has the slide's file_id and other values, or its name."""
+    first = rows.execute(
+        "SELECT number, file_name, md5, size FROM slides WHERE file_id = ?", (slide.file_id,)
+    ).fetchone()
+    if first is None:
+        (number,) = rows.execute(
+            "SELECT number FROM slides WHERE file_name = ?", (slide.file_name,)
+        ).fetchone()
+        raise _row_error(
+            path, row, f"{slide.file_name} has another id in line {number}. Remove one of them"
+        )
+    for field, one in zip(("file_name", "md5", "size"), first[1:], strict=True):
+        other = getattr(slide, field)
         if one is not None and other is not None and one != other:
             raise _row_error(
                 path,
                 row,
-                f"{slide.file_id} has {field} {other}, but {one} in line {line}. "
+                f"{slide.file_id} has {field} {other}, but {one} in line {first[0]}. "
                 "Remove one of them",
             )
 
